@@ -1,0 +1,190 @@
+"""The one LightningDataModule: any ImageDataset, sampled by counting images."""
+
+import os
+from collections.abc import Callable, Iterator
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from rich.table import Table
+from rich.text import Text
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+
+from gan_lab.data.base import ImageDataset, MissingSplit
+from gan_lab.data.sampler import CountingBatchSampler, check_batch, permutation
+from gan_lab.errors import InputError
+from gan_lab.images import to_float
+
+Batch = tuple[Tensor, Tensor]
+_MAX_WORKERS = 8
+_MAX_CLASSES_SHOWN = 20
+
+
+class ImageDataModule(pl.LightningDataModule):
+    """Training batches from any position of the one clock, the number of real images shown.
+
+    Args:
+        dataset: makes the images of a split when it is called with `split=`.
+        batch_size: images of one D step, over all ranks.
+        d_steps: D steps of one iteration; a batch of the loader holds the images of all of them.
+        total_images: where training ends.
+        seed: of the order.
+        num_workers: decoding processes; None takes 0 for images in memory, else up to 8.
+
+    Attributes:
+        train: the training images.
+        val: the validation images, never mirrored; None when there are none.
+        image_size: (height, width).
+        channels: 1, 3 or 4.
+        num_classes: at least 1.
+        class_counts: stored training images of each class.
+
+    Raises:
+        InputError: for bad data, before anything expensive.
+    """
+
+    def __init__(
+        self,
+        *,
+        dataset: Callable[..., ImageDataset],
+        batch_size: int,
+        d_steps: int,
+        total_images: int,
+        seed: int,
+        num_workers: int | None = None,
+    ) -> None:
+        super().__init__()
+        check_batch(batch_size=batch_size, batches=d_steps, world_size=1)
+        if num_workers is not None and num_workers < 0:
+            raise InputError(f"num_workers={num_workers} is negative; set 0 or more, or null to have it chosen")
+        self.train = dataset(split="train")
+        try:
+            self.val: ImageDataset | None = dataset(split="val", flip=False)
+        except MissingSplit:
+            self.val = None
+        else:
+            _check_alike(self.train, self.val)
+        self.image_size = self.train.image_size
+        self.channels = self.train.channels
+        self.num_classes = self.train.num_classes
+        self.class_counts = self.train.class_counts
+        self._batch_size = batch_size
+        self._d_steps = d_steps
+        self._total_images = total_images
+        self._seed = seed
+        self._num_workers = num_workers
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Batches (uint8 [B, C, H, W], int64 [B]) of this rank from the module's `images_seen` on.
+
+        B is batch_size * d_steps / world_size.
+
+        Raises:
+            InputError: when the ranks cannot share a batch evenly.
+        """
+        trainer = self.trainer
+        sampler = CountingBatchSampler(
+            num_items=len(self.train),
+            batch_size=self._batch_size,
+            batches=self._d_steps,
+            total_images=self._total_images,
+            seed=self._seed,
+            start=int(trainer.lightning_module.images_seen) if trainer else 0,  # type: ignore[arg-type]
+            rank=trainer.global_rank if trainer else 0,
+            world_size=trainer.world_size if trainer else 1,
+        )
+        return self._loader(self.train, sampler)
+
+    def ordered_loader(self, dataset: ImageDataset, *, batch_size: int) -> DataLoader[Batch]:
+        """All items of `dataset` once, in order, as uint8 batches; for statistics of the real images."""
+        return self._loader(dataset, _InOrder(num_items=len(dataset), batch_size=batch_size))
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Make images float in [-1, 1] on the device: a quarter of the bytes have travelled."""
+        images, labels = batch
+        return to_float(images), labels
+
+    def real_grid(self, n: int) -> Tensor:
+        """`n` training images, uint8 [n, C, H, W], the same ones for a seed; classes follow each other evenly."""
+        order = permutation(self.train.num_stored, self._seed, 0)
+        labels = self.train.labels[order]
+        queues = [order[labels == label] for label in range(self.num_classes)]
+        queues = [queue for queue in queues if len(queue)]
+        classes = np.arange(n) * len(queues) // n  # [n]
+        first = np.searchsorted(classes, np.arange(len(queues)))
+        chosen = [int(queues[c][(i - first[c]) % len(queues[c])]) for i, c in enumerate(classes)]
+        return self.train.__getitems__(chosen)[0]
+
+    def describe(self) -> Table:
+        """What is trained on, as a table: splits, shape, classes with their counts."""
+        table = Table(title="data", show_header=False, title_justify="left")
+        height, width = self.image_size
+        mirrored = " (twice that with mirror images)" if self.train.flip else ""
+        table.add_row("training images", f"{self.train.num_stored:,}{mirrored}")
+        table.add_row("validation images", f"{self.val.num_stored:,}" if self.val else "none")
+        table.add_row("shape", f"{self.channels} x {height} x {width} (channels x height x width)")
+        if self.train.unreadable:
+            table.add_row("left out", f"{len(self.train.unreadable):,} unreadable files")
+        table.add_row("classes", f"{self.num_classes:,}")
+        table.add_row("images a class", Text(self._histogram()))
+        return table
+
+    def _histogram(self) -> str:
+        pairs = [f"{name}: {count:,}" for name, count in zip(self.train.class_names, self.class_counts, strict=True)]
+        if len(pairs) <= _MAX_CLASSES_SHOWN:
+            return "  ".join(pairs)
+        half = _MAX_CLASSES_SHOWN // 2
+        counts = self.class_counts
+        return (
+            f"{'  '.join(pairs[:half])}  ... {len(pairs) - 2 * half:,} more ...  {'  '.join(pairs[-half:])}"
+            f"\n(fewest {min(counts):,}, most {max(counts):,})"
+        )
+
+    def _loader(self, dataset: ImageDataset, sampler: Sampler[list[int]]) -> DataLoader[Batch]:
+        workers = self._workers(dataset)
+        return DataLoader(
+            dataset,
+            batch_sampler=sampler,
+            num_workers=workers,
+            collate_fn=_as_it_is,
+            pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
+            persistent_workers=workers > 0,
+            # without its own generator the loader would draw from, and so move, the global one
+            generator=torch.Generator().manual_seed(self._seed),
+        )
+
+    def _workers(self, dataset: ImageDataset) -> int:
+        if self._num_workers is not None:
+            return self._num_workers
+        if dataset.in_memory:
+            return 0
+        cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        ranks = self.trainer.num_devices if self.trainer else 1
+        return max(1, min(_MAX_WORKERS, cpus // ranks))
+
+
+class _InOrder(Sampler[list[int]]):
+    def __init__(self, *, num_items: int, batch_size: int) -> None:
+        self._num_items = num_items
+        self._batch_size = batch_size
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for start in range(0, self._num_items, self._batch_size):
+            yield list(range(start, min(start + self._batch_size, self._num_items)))
+
+    def __len__(self) -> int:
+        return -(-self._num_items // self._batch_size)
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    """`__getitems__` has made the batch already."""
+    return batch
+
+
+def _check_alike(train: ImageDataset, val: ImageDataset) -> None:
+    for what in ("image_size", "channels", "class_names"):
+        ours, theirs = getattr(train, what), getattr(val, what)
+        if ours != theirs:
+            remedy = "use the same classes in both" if what == "class_names" else f"set data.{what}="
+            raise InputError(f"{what} is {ours} in the training images but {theirs} in validation: {remedy}")

@@ -1,0 +1,162 @@
+"""From any picture to uint8 [C, H, W] of one size: orientation, mode, crop, resampling."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from gan_lab.errors import InputError
+
+FILTERS = {
+    "lanczos": Image.Resampling.LANCZOS,
+    "box": Image.Resampling.BOX,
+    "bicubic": Image.Resampling.BICUBIC,
+    "bilinear": Image.Resampling.BILINEAR,
+}
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+_SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N")
+_GREY = ("1", "L", "I", *_SIXTEEN_BIT)
+_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
+
+ImageSize = int | Sequence[int] | None
+Crop = str | int | Sequence[int]
+
+
+class UnusableImage(ValueError):
+    """The file is a picture, but not one that has a meaning in 8 bits."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageTransform:
+    """Makes every picture uint8 [C, H, W].
+
+    EXIF orientation is applied; 16-bit grey keeps its high byte; transparency becomes white unless there are 4
+    channels. The filters are Pillow's, which widen with the scale and so do not alias.
+
+    Args:
+        size: (height, width) of the result.
+        channels: 1, 3 or 4.
+        crop: "center" cuts the largest centred part with the aspect of `size`; "none" cuts nothing and distorts;
+            (height, width) cuts that many pixels from the centre first, then as "center".
+        resample: a name in FILTERS.
+    """
+
+    size: tuple[int, int]
+    channels: int
+    crop: str | tuple[int, int]
+    resample: str
+
+    def __call__(self, image: Image.Image) -> NDArray[np.uint8]:
+        """Transform one opened picture.
+
+        Raises:
+            UnusableImage: for 32-bit and floating-point pixels, whose range is unknown.
+            OSError: from Pillow, when the file cannot be decoded.
+        """
+        image = _to_mode(_upright(_to_eight_bits(image)), self.channels)
+        height, width = self.size
+        box = self._box(image.height, image.width)
+        if (box[2] - box[0], box[3] - box[1]) == (width, height):
+            image = image.crop(box)
+        else:
+            image = image.resize((width, height), FILTERS[self.resample], box=box)
+        pixels = np.asarray(image)  # [H, W] or [H, W, C]
+        return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+    def _box(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """(left, top, right, bottom) of the part that is kept of an image of this size."""
+        if self.crop == "none":
+            return 0, 0, width, height
+        keep_height, keep_width = height, width
+        if not isinstance(self.crop, str):
+            keep_height, keep_width = min(height, self.crop[0]), min(width, self.crop[1])
+        aspect = self.size[1] / self.size[0]
+        if keep_width > keep_height * aspect:
+            keep_width = max(1, round(keep_height * aspect))
+        else:
+            keep_height = max(1, round(keep_width / aspect))
+        left, top = (width - keep_width) // 2, (height - keep_height) // 2
+        return left, top, left + keep_width, top + keep_height
+
+
+def mode_channels(mode: str, transparency: bool) -> int:
+    """Channels (1, 3 or 4) that keep what a picture of this Pillow mode shows."""
+    if mode in _ALPHA or transparency:
+        return 4
+    return 1 if mode in _GREY else 3
+
+
+def usable_mode(mode: str, file_format: str | None) -> bool:
+    """Whether the range of the pixels is known: 8 bits, or the 16 of PNG and PGM."""
+    return mode != "F" and (mode != "I" or file_format in ("PNG", "PPM"))
+
+
+def parse_size(image_size: ImageSize, name: str = "data.image_size") -> tuple[int, int] | None:
+    """(height, width) of a size given as one number, [H, W], or None for "as stored".
+
+    Raises:
+        InputError: for anything else and for sides below 1 pixel.
+    """
+    if image_size is None:
+        return None
+    sides = [image_size, image_size] if isinstance(image_size, int) else image_size
+    whole = not isinstance(sides, str) and all(type(side) is int and side > 0 for side in sides)
+    if isinstance(image_size, bool) or not whole or len(sides) != 2:
+        raise InputError(
+            f"{name}={image_size!r} is not an image size; allowed: one number of pixels ({name}=64), "
+            f"height and width ({name}=[64,96]), or null for the size that the files have"
+        )
+    return int(sides[0]), int(sides[1])
+
+
+def parse_crop(crop: Crop) -> str | tuple[int, int]:
+    """Check `crop` as `ImageTransform` takes it.
+
+    Raises:
+        InputError: unless it is "center", "none", a number of pixels or [H, W].
+    """
+    if crop in ("center", "none"):
+        return str(crop)
+    if isinstance(crop, str) or crop is None:
+        raise InputError(
+            f"data.crop={crop!r}; allowed: center, none, a number of pixels, or [height,width] in pixels"
+        )
+    parsed = parse_size(crop, name="data.crop")
+    assert parsed is not None
+    return parsed
+
+
+def check_options(resample: str, channels: int | None) -> None:
+    """Raise InputError for an unknown filter or number of channels."""
+    if resample not in FILTERS:
+        raise InputError(f"data.resample={resample!r}; allowed: {', '.join(FILTERS)}")
+    if channels is not None and channels not in _MODES:
+        raise InputError(f"data.channels={channels!r}; allowed: 1 (grey), 3 (RGB), 4 (RGBA), null (as the files)")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    turned = ImageOps.exif_transpose(image)
+    return image if turned is None else turned
+
+
+def _to_eight_bits(image: Image.Image) -> Image.Image:
+    """Bring 16-bit grey, which Pillow would clip, to 8 bits; other modes stay."""
+    if not usable_mode(image.mode, image.format):
+        raise UnusableImage(f"its pixels are of mode {image.mode}, whose range is unknown; save it with 8 or 16 bits")
+    if image.mode not in (*_SIXTEEN_BIT, "I"):
+        return image
+    grey = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).astype(np.uint8))
+    grey.info = image.info
+    return grey
+
+
+def _to_mode(image: Image.Image, channels: int) -> Image.Image:
+    mode = _MODES[channels]
+    if image.mode == mode:
+        return image
+    if channels < 4 and (image.mode in _ALPHA or "transparency" in image.info):
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert(mode)
