@@ -1,0 +1,74 @@
+# `make demo` and `make test` need Python >= 3.11, make and a package index; everything else they set up.
+# Settings: PYTHON=python3.12 (the interpreter), WORKERS=2 (processes of pytest), ARGS='...' (more for pytest).
+
+VENV ?= .venv
+CONSTRAINTS ?= .ci/constraints.txt
+PYTHON ?=
+WORKERS ?= 2
+ARGS ?=
+
+INSTALL = $(VENV)/bin/python -m pip install --disable-pip-version-check --no-input -c $(CONSTRAINTS)
+# one thread a worker: more would fight for the cores, and change the last bits of a sum
+PYTEST = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+
+.PHONY: help demo test lint unit slow clean
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+
+help: ## list these commands
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{ printf "%-12s%s\n", $$1, $$2 }'
+
+demo: $(VENV)/.installed ## train on digits, evaluate, say where everything is (minutes, no GPU)
+	$(VENV)/bin/gan-lab train experiment=quickstart name=demo
+	$(VENV)/bin/gan-lab evaluate run=runs/demo
+	@echo
+	@echo "sample grid  $$(ls -t runs/demo/samples/*.png | head -n 1)"
+	@echo "figures      $$(ls runs/demo/*.json* | xargs)"
+	@echo "checkpoint   $$(ls -t runs/demo/checkpoints/*.ckpt | xargs)"
+
+test: lint unit ## lint, types and the fast tests (minutes)
+
+lint: $(VENV)/.installed-dev ## ruff and mypy
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+
+unit: $(VENV)/.installed-dev ## the fast tests alone
+	$(PYTEST) -m "not slow and not gpu and not slurm"
+
+slow: $(VENV)/.installed-dev ## the long tests
+	$(PYTEST) -m "slow and not gpu and not slurm" --timeout 1800
+
+clean: ## remove the environment, caches and builds; runs/ stays
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find conf gan_lab tests -name __pycache__ -prune -exec rm -rf {} +
+
+# bin/pip is the last file that venv writes: where it is missing the environment is begun again
+$(VENV)/bin/pip:
+	@bare=; for python in $(or $(PYTHON),python3.12 python3.11 python3 python); do \
+	    $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue; \
+	    if $$python -c 'import ensurepip, venv' 2>/dev/null; then \
+	        echo "creating $(VENV) with $$($$python --version)"; \
+	        exec $$python -m venv $(VENV); \
+	    fi; \
+	    bare=$$python; \
+	done; \
+	if [ "$$bare" ]; then \
+	    echo "$$bare cannot make virtual environments (no ensurepip): install its venv package" \
+	        "(Debian, Ubuntu: apt install python3-venv), or name another with PYTHON=..." >&2; \
+	else \
+	    echo "no Python >= 3.11 among: $(or $(PYTHON),python3.12 python3.11 python3 python);" \
+	        "install one, or name it with PYTHON=/path/to/python" >&2; \
+	fi; \
+	exit 1
+
+$(VENV)/.installed: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/pip
+	@echo "installing gan_lab into $(VENV): the first time several GB, most of it torch"
+	$(INSTALL) -e .
+	@touch $@
+
+# the development extras hold everything that the demo needs
+$(VENV)/.installed-dev: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/pip
+	@echo "installing gan_lab[dev] into $(VENV): the first time several GB, most of it torch"
+	$(INSTALL) -e '.[dev]'
+	@touch $(VENV)/.installed $@

@@ -1,0 +1,49 @@
+"""What every test stands on: one thread, no network, and caches that end with the session."""
+
+import os
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+LOOPBACK = ("127.", "::1", "localhost")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def isolation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the user's caches and accounts out, here and in every process that a test starts."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent  # shared by the workers: what one has computed the others reuse
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GAN_LAB_CACHE", str(root / "cache"))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        patch.delenv("WANDB_API_KEY", raising=False)
+        patch.setenv("WANDB_MODE", "offline")
+        patch.setenv("WANDB_ERROR_REPORTING", "false")
+        for kind in ("CACHE", "CONFIG", "DATA"):
+            patch.setenv(f"WANDB_{kind}_DIR", str(root / "wandb"))
+        torch.set_num_threads(1)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a connection that leaves the machine fail at once, by name."""
+    connect = socket.socket.connect
+
+    def local_only(self: socket.socket, address: Any) -> None:
+        if self.family in (socket.AF_INET, socket.AF_INET6):
+            if not str(address[0]).startswith(LOOPBACK):
+                raise AssertionError(f"a test tried to reach {address[0]}")
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", local_only)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what this machine cannot run, where the user asked for it by marker or by name."""
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
