@@ -1,0 +1,95 @@
+"""Tensors that are dear to compute, kept between runs."""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+from torch import Tensor
+
+from gan_lab.config import cache_dir
+from gan_lab.console import warn
+
+
+def cached_tensors(name: str, build: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Read tensors from the cache, or build them and leave them there.
+
+    One process builds, the others that want the same entry wait for it. An entry that cannot be read, or whose
+    content has changed since it was written, is built again, and a warning says so. A cache that cannot be
+    written to costs time only, and a warning says that too.
+
+    Args:
+        name: file name of the entry; holds a hash of everything that the tensors depend on.
+        build: computes them, on the CPU.
+
+    Returns:
+        The tensors, on the CPU.
+    """
+    path = cache_dir() / name
+    with _locked(path):
+        tensors = _read(path)
+        if tensors is None:
+            tensors = build()
+            _write(path, tensors)
+    return tensors
+
+
+def tensors_sha256(tensors: dict[str, Tensor]) -> str:
+    """SHA-256 over names, types, shapes and values of tensors on the CPU, in the order of the names."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    lock = FileLock(f"{path}.lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError:  # not writable, which _write tells once there is something to write
+        yield
+        return
+    with lock:
+        lock.release()  # `with` took it a second time
+        yield
+
+
+def _read(path: Path) -> dict[str, Tensor] | None:
+    if not path.is_file():
+        return None
+    try:
+        entry = torch.load(path, map_location="cpu", weights_only=True)
+        tensors: dict[str, Tensor] = entry["tensors"]
+        if tensors_sha256(tensors) == entry["sha256"]:
+            return tensors
+        reason = "its content does not match its checksum"
+    except (
+        Exception
+    ) as error:  # a damaged file may raise anything; whatever it is, the entry is built again
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+    warn(f"cache entry {path} is damaged ({reason}); it is computed again")
+    return None
+
+
+def _write(path: Path, tensors: dict[str, Tensor]) -> None:
+    entry = {"sha256": tensors_sha256(tensors), "tensors": tensors}
+    temporary: str | None = None
+    try:
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
+        with os.fdopen(descriptor, "wb") as file:
+            torch.save(entry, file)
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        warn(
+            f"{path} could not be written ({error}), so the next run computes it again; "
+            "set the environment variable GAN_LAB_CACHE to another folder"
+        )
