@@ -35,15 +35,15 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     connect = socket.socket.connect
 
     def local_only(self: socket.socket, address: Any) -> None:
-        if self.family in (socket.AF_INET, socket.AF_INET6):
-            if not str(address[0]).startswith(LOOPBACK):
-                raise AssertionError(f"a test tried to reach {address[0]}")
+        leaves = self.family in (socket.AF_INET, socket.AF_INET6)
+        if leaves and not str(address[0]).startswith(LOOPBACK):
+            raise AssertionError(f"a test tried to reach {address[0]}")
         connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", local_only)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip what this machine cannot run, where the user asked for it by marker or by name."""
+    """Skip what this machine cannot run."""
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
