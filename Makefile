@@ -22,9 +22,9 @@ demo: $(VENV)/.installed ## train on digits, evaluate, say where everything is (
 	$(VENV)/bin/gan-lab train experiment=quickstart name=demo
 	$(VENV)/bin/gan-lab evaluate run=runs/demo
 	@echo
-	@echo "sample grid  $$(ls -t runs/demo/samples/*.png | head -n 1)"
+	@echo "sample grid  $$(ls runs/demo/samples/kimg*.png | tail -n 1)"
 	@echo "figures      $$(ls runs/demo/*.json* | xargs)"
-	@echo "checkpoint   $$(ls -t runs/demo/checkpoints/*.ckpt | xargs)"
+	@echo "checkpoint   $$(ls runs/demo/checkpoints/best.ckpt)"
 
 test: lint unit ## lint, types and the fast tests (minutes)
 
