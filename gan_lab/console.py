@@ -9,7 +9,7 @@ console = Console(highlight=False)
 @rank_zero_only
 def say(message: RenderableType) -> None:
     """Print a line, a table or any other rich renderable."""
-    console.print(message)
+    console.print(message, soft_wrap=isinstance(message, str))
 
 
 @rank_zero_only

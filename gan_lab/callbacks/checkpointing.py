@@ -1,0 +1,125 @@
+"""Saves the run so that it can be killed at any moment."""
+
+import os
+import shutil
+import signal
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from lightning import Callback, Trainer
+
+from gan_lab.callbacks.evaluation import Evaluation
+from gan_lab.callbacks.report import NonFiniteError
+from gan_lab.checkpoint import BEST, LAST, PREVIOUS
+from gan_lab.console import say
+from gan_lab.models.adversarial import AdversarialModule
+
+
+class Checkpointing(Callback):
+    """Keeps `last.ckpt`, the one before it, and the best by the metric that was chosen.
+
+    Stands last among the callbacks, so that an evaluation of the same moment is part of what it saves. The first
+    Ctrl-C or SIGTERM ends the step, saves and stops; a second one ends at once.
+
+    Args:
+        run_dir: the run folder; checkpoints go to its `checkpoints/`.
+        every_kimg: thousands of images between two checkpoints.
+        evaluation: where the best one is found out.
+    """
+
+    def __init__(
+        self, *, run_dir: str | Path, every_kimg: float, evaluation: Evaluation | None = None
+    ) -> None:
+        self.folder = Path(run_dir) / "checkpoints"
+        self.every_kimg = every_kimg
+        self.evaluation = evaluation
+        self.best_value: float | None = None
+        self.best_kimg: float | None = None
+        self._signal: int | None = None
+        self._handlers: dict[int, Any] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the best value so far."""
+        return {"best_value": self.best_value, "best_kimg": self.best_kimg}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore `state_dict`."""
+        self.best_value = state_dict["best_value"]
+        self.best_kimg = state_dict["best_kimg"]
+
+    def on_train_start(self, trainer: Trainer, module: AdversarialModule) -> None:  # type: ignore[override]
+        """Turn the first signal into a request."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._handlers[number] = signal.signal(number, self._request)
+
+    def on_train_batch_end(  # type: ignore[override]
+        self, trainer: Trainer, module: AdversarialModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save when it is time, when something better was found, or when a signal came."""
+        better = self._is_better(module)
+        if better or self._signal is not None or module.due(self.every_kimg):
+            self.save(trainer, module)
+            if better and trainer.is_global_zero:
+                link(self.folder / LAST, self.folder / BEST)
+        if self._signal is not None:
+            say(f"stopped by {signal.Signals(self._signal).name} at {module.kimg:g} kimg, saved; the same command goes on")
+            trainer.should_stop = True
+
+    def save(self, trainer: Trainer, module: AdversarialModule) -> None:
+        """Write `last.ckpt`; what it was becomes `previous.ckpt`."""
+        check_weights(module)
+        if trainer.is_global_zero and (self.folder / LAST).exists():
+            link(self.folder / LAST, self.folder / PREVIOUS)
+        trainer.save_checkpoint(self.folder / LAST)
+
+    def teardown(self, trainer: Trainer, module: AdversarialModule, stage: str) -> None:  # type: ignore[override]
+        """Give the signals back."""
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers.clear()
+
+    def _is_better(self, module: AdversarialModule) -> bool:
+        if self.evaluation is None or self.evaluation.best is None:
+            return False
+        key, more = self.evaluation.best
+        value = self.evaluation.values.pop(key, None)
+        if value is None:
+            return False
+        if self.best_value is not None and (value <= self.best_value if more else value >= self.best_value):
+            return False
+        self.best_value, self.best_kimg = value, module.kimg
+        return True
+
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        if self._signal is not None:
+            raise KeyboardInterrupt
+        self._signal = number
+
+
+def link(source: Path, target: Path) -> None:
+    """Make `target` the same file as `source`, replacing it in one step; a copy where links are not to be had."""
+    temporary = target.with_suffix(".link")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(source, temporary)
+    except OSError:
+        shutil.copyfile(source, temporary)
+    os.replace(temporary, target)
+
+
+def check_weights(module: AdversarialModule) -> None:
+    """Refuse to save weights that are not finite over good ones.
+
+    Raises:
+        NonFiniteError: naming the first such parameter.
+    """
+    parameters = dict(module.named_parameters())
+    norms = torch.stack([n.cpu() for n in torch._foreach_norm([p.detach() for p in parameters.values()])])
+    if not torch.isfinite(norms).all():
+        wrong = next(name for name, norm in zip(parameters, norms, strict=True) if not torch.isfinite(norm))
+        raise NonFiniteError(
+            f"training diverged at {module.kimg:g} kimg: {wrong} is not finite. checkpoints/last.ckpt is from before; "
+            "lower the learning rates or raise a penalty's weight, and run the same command to go on from it"
+        )

@@ -1,0 +1,57 @@
+"""Metrics of the moving average during training."""
+
+import time
+from typing import Any
+
+import torch
+from lightning import Callback, Trainer
+
+from gan_lab.callbacks.report import log
+from gan_lab.metrics.base import Metrics
+from gan_lab.models.adversarial import AdversarialModule
+from gan_lab.sampling import Gan
+
+
+class Evaluation(Callback):
+    """Computes metrics every `every_kimg` and at the end, on samples of the moving average.
+
+    Attributes:
+        values: the latest figures, with the `metrics/` prefix.
+
+    Args:
+        metrics: what is computed.
+        every_kimg: thousands of images between two evaluations.
+        seed: of the samples, the same at each evaluation.
+    """
+
+    def __init__(self, *, metrics: Metrics, every_kimg: float, seed: int = 0) -> None:
+        self.metrics = metrics
+        self.every_kimg = every_kimg
+        self.seed = seed
+        self.values: dict[str, float] = {}
+
+    def on_fit_start(self, trainer: Trainer, module: AdversarialModule) -> None:  # type: ignore[override]
+        """Get weights and real statistics before the first step."""
+        self.metrics.prepare(trainer.datamodule)  # type: ignore[attr-defined]
+
+    def on_train_batch_end(  # type: ignore[override]
+        self, trainer: Trainer, module: AdversarialModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Evaluate when it is time."""
+        if not module.due(self.every_kimg):
+            return
+        begin = time.perf_counter()
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        gan = Gan(module.generator_ema, class_counts=data.class_counts)
+        with torch.random.fork_rng(devices=[]):
+            found = self.metrics.compute(lambda count: gan.batches(count, seed=self.seed))
+        self.values = {f"metrics/{name}": value for name, value in found.items()}
+        if self.values:
+            log(trainer, module, {**self.values, "time/evaluation_s": time.perf_counter() - begin})
+
+    @property
+    def best(self) -> tuple[str, bool] | None:
+        """The key that chooses the best checkpoint and whether more of it is better, or None."""
+        if not self.metrics.best:
+            return None
+        return f"metrics/{self.metrics.best}", self.metrics.mode == "max"

@@ -1,0 +1,88 @@
+"""The training log: means of losses, logits and gradient norms, speed, and the guard against non-finite numbers."""
+
+import math
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from lightning import Callback, Trainer
+
+from gan_lab.errors import InputError
+from gan_lab.models.adversarial import AdversarialModule
+
+
+class NonFiniteError(RuntimeError):
+    """Training diverged: a loss, a penalty or a weight is NaN or infinite."""
+
+
+class Report(Callback):
+    """Logs every `every_kimg`, and stops a run whose figures are no longer finite.
+
+    Attributes:
+        figures: of the latest entry.
+
+    The means leave the device here and nowhere else, so steps in between do not wait for it.
+
+    Args:
+        every_kimg: thousands of images between two entries.
+    """
+
+    def __init__(self, *, every_kimg: float) -> None:
+        if every_kimg <= 0:
+            raise InputError(f"callbacks.report.every_kimg={every_kimg} must be positive")
+        self.every_kimg = every_kimg
+        self.figures: dict[str, float] = {}
+        self._since = (0.0, 0)
+
+    def on_train_start(self, trainer: Trainer, module: AdversarialModule) -> None:  # type: ignore[override]
+        """Take what was logged after the checkpoint out of the logs, and start the stopwatch."""
+        for logger in trainer.loggers:
+            rewind = getattr(logger, "rewind", None)
+            if rewind is not None:
+                rewind(module.kimg)
+        self._since = (time.perf_counter(), module.images_seen)
+
+    def on_train_batch_start(  # type: ignore[override]
+        self, trainer: Trainer, module: AdversarialModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Measure gradient norms in the steps that end in an entry; leave evaluations out of the speed."""
+        if module.images_seen == self._since[1]:
+            self._since = (time.perf_counter(), module.images_seen)
+        shown = module.batch_size * module.d_steps
+        every = self.every_kimg * 1000
+        module.measure_gradients = (module.images_seen + shown) // every > module.images_seen // every
+
+    def on_train_batch_end(  # type: ignore[override]
+        self, trainer: Trainer, module: AdversarialModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Log and check when it is time."""
+        if not module.due(self.every_kimg):
+            return
+        figures = module.stats.take()
+        now, before = time.perf_counter(), self._since
+        self._since = (now, module.images_seen)
+        figures["speed/img_per_s"] = (module.images_seen - before[1]) / (now - before[0])
+        check_finite(figures, module.kimg)
+        self.figures = figures
+        log(trainer, module, figures)
+
+
+def log(trainer: Trainer, module: AdversarialModule, figures: Mapping[str, float]) -> None:
+    """Give figures to every logger, with the clock, in kimg."""
+    for logger in trainer.loggers:
+        logger.log_metrics({"kimg": module.kimg, **figures}, step=round(module.kimg))
+
+
+def check_finite(figures: Mapping[str, float], kimg: float) -> None:
+    """Stop a run whose figures are not finite.
+
+    Raises:
+        NonFiniteError: naming them.
+    """
+    wrong = [f"{name} is {value}" for name, value in figures.items() if not math.isfinite(value)]
+    if wrong:
+        raise NonFiniteError(
+            f"training diverged at {kimg:g} kimg: {', '.join(wrong)}. checkpoints/last.ckpt is from before; "
+            "lower the learning rates, raise a penalty's weight or use precision 32-true, and run the same command "
+            "to go on from it"
+        )

@@ -1,0 +1,51 @@
+"""The command line: a command's name, then Hydra overrides. Nothing heavy is imported before a command is chosen."""
+
+import os
+import sys
+from importlib import import_module
+
+COMMANDS = {
+    "train": "train a GAN, or go on with one: gan-lab train experiment=quickstart",
+    "evaluate": "measure a trained GAN: gan-lab evaluate run=runs/quickstart",
+    "generate": "draw images: gan-lab generate run=runs/quickstart num_images=64 seed=0",
+    "prepare-data": "pack images into one zip: gan-lab prepare-data data=image_folder data.root=photos size=64",
+    "bench": "measure speed in ratios: gan-lab bench",
+}
+
+
+def usage() -> str:
+    """Return the help text."""
+    lines = [f"  {name:14}{text}" for name, text in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: gan-lab COMMAND [key=value ...]",
+            "",
+            *lines,
+            "",
+            "gan-lab COMMAND --help lists the keys and config groups of a command; --version prints the version.",
+        ]
+    )
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command of the command line; exits with 2 for bad input."""
+    words = sys.argv[1:] if arguments is None else arguments
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(usage())
+        return
+    if words[0] in ("-V", "--version"):
+        from gan_lab import __version__
+
+        print(f"gan_lab {__version__}")
+        return
+    name, *overrides = words
+    if name not in COMMANDS:
+        from difflib import get_close_matches
+
+        close = get_close_matches(name, COMMANDS, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        sys.exit(f"gan-lab: there is no command {name!r}{hint}\n\n{usage()}")
+    # Hydra otherwise prints its own short message and exits, and errors could not be explained
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    launch = import_module("gan_lab.commands.launch")
+    sys.exit(launch.launch(name, overrides))

@@ -1,0 +1,78 @@
+"""Compose a command's configuration with Hydra, run it, and explain what goes wrong."""
+
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+
+import hydra
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import ConfigCompositionException, HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from gan_lab.config import conf_dir, flatten, register_resolvers, suggestion
+from gan_lab.console import console
+from gan_lab.errors import InputError
+
+
+def launch(command: str, overrides: list[str]) -> int:
+    """Run a command; return its exit status: 0, 2 for bad input, 130 after Ctrl-C. Defects raise."""
+    module = command.replace("-", "_")
+    register_resolvers()
+    sys.argv = [f"gan-lab {command}", *overrides]
+
+    def task(config: DictConfig) -> object:
+        return import_module(f"gan_lab.commands.{module}").run(config)
+
+    main = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=module)(task)
+    try:
+        main()
+    except InputError as error:
+        return complain(str(error))
+    except (HydraException, OmegaConfBaseException) as error:
+        return complain(explain(error, module))
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def complain(message: str) -> int:
+    """Print an error and return the exit status for bad input."""
+    console.file.flush()
+    print(f"gan-lab: error: {message}", file=sys.stderr)
+    return 2
+
+
+def explain(error: Exception, root: str) -> str:
+    """Return Hydra's message with the nearest right key or option where it names a wrong one."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    message = lines[0] if lines else type(error).__name__
+    if isinstance(error, ConfigCompositionException) and error.__cause__ is not None:
+        cause = str(error.__cause__).splitlines()
+        message = f"{message} ({cause[0]})" if cause and cause[0] not in message else message
+    for wrong in quoted(message):
+        keys = list(known_keys(root))
+        if wrong not in keys:
+            hint = suggestion(wrong, keys)
+            if hint:
+                return message.rstrip(".") + hint
+    return "\n".join(lines)
+
+
+def quoted(message: str) -> list[str]:
+    """Return what stands between single quotes."""
+    return message.split("'")[1::2]
+
+
+def known_keys(root: str) -> Iterator[str]:
+    """Yield every key of a command's default configuration, every group, and every `group/option`."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        config = OmegaConf.to_container(compose(root), resolve=False)
+        yield from flatten(config)
+        loader = GlobalHydra.instance().config_loader()
+        for group in loader.list_groups(""):
+            yield group
+            for option in loader.get_group_options(group):
+                yield f"{group}/{option}"

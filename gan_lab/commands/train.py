@@ -1,0 +1,207 @@
+"""gan-lab train: from a configuration to a trained, measured, resumable run."""
+
+import logging
+import os
+import warnings
+from pathlib import Path
+
+import torch
+from lightning import Trainer, seed_everything
+from omegaconf import DictConfig, OmegaConf
+
+from gan_lab.callbacks.checkpointing import Checkpointing
+from gan_lab.callbacks.evaluation import Evaluation
+from gan_lab.callbacks.progress import ProgressBar
+from gan_lab.callbacks.report import NonFiniteError
+from gan_lab.checkpoint import CONFIG_FILE, AtomicCheckpointIO, find_resumable, read, read_config
+from gan_lab.config import build, differences
+from gan_lab.console import say, warn
+from gan_lab.data.datamodule import ImageDataModule
+from gan_lab.errors import InputError
+from gan_lab.loggers import JsonLines
+from gan_lab.models.adversarial import AdversarialModule
+from gan_lab.transfer import transfer
+
+
+def run(config: DictConfig) -> None:
+    """Train, or go on training, the run that the configuration names.
+
+    Raises:
+        InputError: for what cannot be trained, before anything expensive.
+    """
+    quiet()
+    run_dir = Path(config.run_dir)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    checkpoint = find_resumable(run_dir / "checkpoints")
+    check_same_model(run_dir, config)
+    data = build_data(config)
+    describe_images(config, data)
+    seed_everything(config.seed, verbose=False)
+    module = build_model(config)
+    if config.init_from and checkpoint is None:
+        transfer(module, Path(config.init_from))
+    callbacks = build_callbacks(config)
+    trainer = build_trainer(config, callbacks)
+    say(data.describe())
+    report_start(run_dir, config, checkpoint, module)
+    if checkpoint is not None and read(checkpoint)["clock"]["images_seen"] >= module.total_images:
+        say(f"{run_dir} is trained: raise total_kimg={config.total_kimg:g} to go on")
+        return
+    run_dir.mkdir(parents=True, exist_ok=True)
+    write_config(run_dir, config)
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint)
+    except NonFiniteError as error:
+        raise InputError(str(error)) from error
+    report_end(run_dir, module, callbacks)
+
+
+def quiet() -> None:
+    """Drop what Lightning says about things that are as they should be here."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    # the moving average is in evaluation mode, and batches are fetched by the main process when data are in memory
+    for message in (".*in eval mode at the start of training.*", ".*does not have many workers.*", ".*LeafSpec.*"):
+        warnings.filterwarnings("ignore", message)
+
+
+def build_data(config: DictConfig) -> ImageDataModule:
+    """Open the data; all that is wrong with them shows here."""
+    return ImageDataModule(
+        dataset=build(config.data),
+        batch_size=config.batch_size,
+        d_steps=config.d_steps,
+        total_images=total_images(config),
+        seed=config.seed,
+        num_workers=config.num_workers,
+    )
+
+
+def total_images(config: DictConfig) -> int:
+    """Return the length of training in images."""
+    return round(config.total_kimg * 1000)
+
+
+def describe_images(config: DictConfig, data: ImageDataModule) -> None:
+    """Write what the data are like to `config.images`, from which networks take their sizes.
+
+    Raises:
+        InputError: when a conditional run has one class.
+    """
+    conditional = data.num_classes > 1 if config.conditional is None else config.conditional
+    if conditional and data.num_classes < 2:
+        raise InputError(
+            "conditional=true, but the data have one class; give them classes (a sub-folder each, labels in "
+            "dataset.json) or set conditional=false"
+        )
+    config.images = {
+        "size": list(data.image_size),
+        "channels": data.channels,
+        "num_classes": data.num_classes if conditional else 0,
+        "class_names": list(data.train.class_names),
+        "class_counts": [int(count) for count in data.class_counts],
+    }
+
+
+def build_model(config: DictConfig) -> AdversarialModule:
+    """Build networks and loop."""
+    return build(config.model, total_images=total_images(config))
+
+
+def build_callbacks(config: DictConfig) -> dict[str, object]:
+    """Build callbacks in the order of the configuration, each with the ones that it looks at."""
+    nodes = config.callbacks
+    callbacks = {
+        name: build(node) for name, node in nodes.items() if name not in ("evaluation", "checkpointing")
+    }
+    if "evaluation" in nodes:
+        callbacks["evaluation"] = build(nodes.evaluation, metrics=build(config.metrics))
+    if "checkpointing" in nodes:
+        callbacks["checkpointing"] = build(nodes.checkpointing, evaluation=callbacks.get("evaluation"))
+    if "report" in callbacks:
+        callbacks["progress"] = ProgressBar(report=callbacks["report"])
+    return callbacks
+
+
+def build_trainer(config: DictConfig, callbacks: dict[str, object]) -> Trainer:
+    """Build the Trainer. It counts nothing: the loader ends when all images were shown."""
+    precision = str(config.trainer.get("precision", "32-true"))
+    if precision.startswith("16"):
+        raise InputError(
+            f"trainer.precision={precision}: half precision needs a loss scaler for each network, which is not there "
+            "yet; use bf16-mixed or 32-true"
+        )
+    loggers = [JsonLines(run_dir=config.run_dir), *(build(node) for node in config.logger.values())]
+    return build(
+        config.trainer,
+        max_epochs=1,
+        logger=loggers,
+        callbacks=list(callbacks.values()),
+        plugins=[AtomicCheckpointIO()],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        default_root_dir=config.run_dir,
+    )
+
+
+def check_same_model(run_dir: Path, config: DictConfig) -> None:
+    """Refuse to continue another model's run.
+
+    Raises:
+        InputError: naming both.
+    """
+    if not (run_dir / CONFIG_FILE).exists():
+        return
+    before, now = read_config(run_dir).model._target_, config.model._target_
+    if before != now:
+        raise InputError(
+            f"{run_dir} holds a run of {before}, not of {now}; choose another name= or delete the folder"
+        )
+
+
+def write_config(run_dir: Path, config: DictConfig) -> None:
+    """Save the resolved configuration; evaluate and generate need nothing else."""
+    temporary = run_dir / f"{CONFIG_FILE}.tmp"
+    OmegaConf.save(resolved(config), temporary)
+    os.replace(temporary, run_dir / CONFIG_FILE)
+
+
+def resolved(config: DictConfig) -> DictConfig:
+    """Return the configuration with all interpolations replaced by their values."""
+    made = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
+    assert isinstance(made, DictConfig)
+    return made
+
+
+def report_start(run_dir: Path, config: DictConfig, checkpoint: Path | None, module: AdversarialModule) -> None:
+    """Say where the run is, from where it goes on, and what has changed since."""
+    count = {player: sum(p.numel() for p in getattr(module, player).parameters()) for player in ("generator", "discriminator")}
+    say(
+        f"{type(module).__name__}: generator {count['generator']:,}, discriminator {count['discriminator']:,} "
+        f"parameters; {config.total_kimg:g} kimg into {run_dir}"
+    )
+    if checkpoint is not None:
+        say(f"going on from {checkpoint} at {read(checkpoint)['clock']['images_seen'] / 1000:g} kimg")
+        for line in differences(read_config(run_dir), resolved(config)):
+            warn(f"changed since: {line}")
+
+
+def report_end(run_dir: Path, module: AdversarialModule, callbacks: dict[str, object]) -> None:
+    """Say what came out and where it is."""
+    say(f"{module.kimg:g} kimg shown")
+    grids = sorted((run_dir / "samples").glob("kimg*.png"))
+    if grids:
+        say(f"samples      {grids[-1]}")
+    checkpointing = callbacks.get("checkpointing")
+    if isinstance(checkpointing, Checkpointing):
+        say(f"checkpoint   {run_dir / 'checkpoints' / 'last.ckpt'}")
+        if checkpointing.best_value is not None:
+            evaluation = callbacks["evaluation"]
+            assert isinstance(evaluation, Evaluation) and evaluation.best is not None
+            say(
+                f"best         {run_dir / 'checkpoints' / 'best.ckpt'}: {evaluation.best[0]} "
+                f"{checkpointing.best_value:.4g} at {checkpointing.best_kimg:g} kimg"
+            )
+    say(f"figures      {run_dir / 'metrics.jsonl'}")

@@ -1,0 +1,42 @@
+"""The moving average of the generator's weights, from which samples are drawn."""
+
+import torch
+from torch import nn
+
+from gan_lab.errors import InputError
+
+
+class ExponentialMovingAverage:
+    """Averages parameters with a half-life counted in images and copies buffers.
+
+    beta = 0.5 ^ (images / half-life); Karras et al. 2018, section 5.1 and appendix A, https://arxiv.org/abs/1710.10196,
+    with the half-life in images and the ramp-up of Karras et al. 2020 (ADA), https://arxiv.org/abs/2006.06676.
+
+    Args:
+        half_life_kimg: thousands of real images after which old weights count one half; 0 follows the weights.
+        rampup: the half-life is at most this share of the images seen, so that the start is forgotten soon; null for none.
+    """
+
+    def __init__(self, *, half_life_kimg: float, rampup: float | None = 0.05) -> None:
+        if half_life_kimg < 0 or (rampup is not None and rampup <= 0):
+            raise InputError(
+                f"EMA: half_life_kimg={half_life_kimg} must be >= 0 and rampup={rampup} positive or null"
+            )
+        self.half_life_kimg = half_life_kimg
+        self.rampup = rampup
+
+    def decay(self, *, images_seen: int, images: int) -> float:
+        """Return beta for an update `images` after the last one, at `images_seen`."""
+        half_life = self.half_life_kimg * 1000
+        if self.rampup is not None:
+            half_life = min(half_life, images_seen * self.rampup)
+        return 0.5 ** (images / half_life) if half_life > 0 else 0.0
+
+    @torch.no_grad()
+    def update(self, average: nn.Module, network: nn.Module, *, images_seen: int, images: int) -> None:
+        """Move `average` towards `network`, which has the same structure."""
+        decay = self.decay(images_seen=images_seen, images=images)
+        old, new = list(average.parameters()), list(network.parameters())
+        torch._foreach_lerp_(old, new, 1 - decay)
+        for kept, buffer in zip(average.buffers(), network.buffers(), strict=True):
+            kept.copy_(buffer)

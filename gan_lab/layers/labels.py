@@ -1,0 +1,32 @@
+"""Class labels as networks take them: integers or vectors."""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+
+def label_vectors(labels: Tensor | None, num_classes: int, like: Tensor) -> Tensor:
+    """Return label vectors [N, num_classes] in the type of `like` [N, ...].
+
+    Args:
+        labels: int64 [N], or vectors [N, num_classes], or None in an unconditional network.
+        num_classes: 0 for an unconditional network, which gives an empty [N, 0].
+        like: tensor whose batch size, type and device are taken.
+
+    Raises:
+        ValueError: when a conditional network gets no labels or an unconditional one gets some.
+    """
+    if (labels is None) != (num_classes == 0):
+        given = "no labels" if labels is None else "labels"
+        raise ValueError(f"{given} given to a network of {num_classes} classes")
+    if labels is None:
+        return like.new_zeros(len(like), 0)
+    if labels.ndim == 1:
+        return one_hot(labels, num_classes).to(like.dtype)
+    return labels.to(like.dtype)
+
+
+def with_label_maps(features: Tensor, vectors: Tensor) -> Tensor:
+    """Append label vectors [N, K] as K constant channels to features [N, C, H, W]."""
+    maps = vectors[:, :, None, None].expand(-1, -1, *features.shape[2:])
+    return torch.cat([features, maps], dim=1)

@@ -1,0 +1,118 @@
+"""The games that generator and discriminator play, as functions of logits.
+
+Each maps logits [N] to losses [N], one an image, and knows neither networks nor the loop. The discriminator's loss is
+the sum of its real and its fake term. `softplus(x) = log(1 + e^x) = -log sigmoid(-x)` keeps the logistic ones exact
+where `log(sigmoid(x) + eps)` is not.
+"""
+
+from typing import Protocol
+
+from torch import Tensor
+from torch.nn.functional import relu, softplus
+
+
+class Loss(Protocol):
+    """What the loop asks of a loss. `paired` losses compare each fake with a real image, also in the G step."""
+
+    paired: bool
+
+    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+        """Loss of D per image [N] from its logits on real and on generated images, both [N]."""
+        ...
+
+    def generator(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
+        """Loss of G per image [N] from D's logits on generated images; `real` is given where `paired`."""
+        ...
+
+
+class Minimax:
+    """The zero-sum game: D ascends and G descends log D(x) + log(1 - D(G(z))).
+
+    Goodfellow et al. 2014, equation 1, https://arxiv.org/abs/1406.2661. G's gradient vanishes while D is confident.
+    """
+
+    paired = False
+
+    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+        return softplus(-real) + softplus(fake)
+
+    def generator(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
+        return -softplus(fake)
+
+
+class NonSaturating:
+    """D as in the minimax game, G ascends log D(G(z)): the same fixed point with a gradient from the start.
+
+    Goodfellow et al. 2014, section 3, https://arxiv.org/abs/1406.2661.
+    """
+
+    paired = False
+
+    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+        return softplus(-real) + softplus(fake)
+
+    def generator(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
+        return softplus(-fake)
+
+
+class LeastSquares:
+    """Regression of D's output to 1 on real and 0 on generated images, G's target is 1.
+
+    Mao et al. 2017, equation 9, https://arxiv.org/abs/1611.04076.
+    """
+
+    paired = False
+
+    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+        return ((real - 1).square() + fake.square()) / 2
+
+    def generator(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
+        return (fake - 1).square() / 2
+
+
+class Hinge:
+    """Margin of one either side for D, a linear loss for G.
+
+    Lim and Ye 2017, https://arxiv.org/abs/1705.02894; Miyato et al. 2018, equations 16 and 17,
+    https://arxiv.org/abs/1802.05957.
+    """
+
+    paired = False
+
+    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+        return relu(1 - real) + relu(1 + fake)
+
+    def generator(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
+        return -fake
+
+
+class Wasserstein:
+    """The critic's difference of means; meaningful with a Lipschitz constraint on D (a gradient penalty, clipping).
+
+    Arjovsky et al. 2017, equation 2, https://arxiv.org/abs/1701.07875.
+    """
+
+    paired = False
+
+    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+        return fake - real
+
+    def generator(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
+        return -fake
+
+
+class Relativistic:
+    """Logistic loss of the difference between a real and a generated image's logits, pair by pair (RpGAN).
+
+    Jolicoeur-Martineau 2019, section 4.1, https://arxiv.org/abs/1807.00734; Huang et al. 2024, equation 2,
+    https://arxiv.org/abs/2501.05441.
+    """
+
+    paired = True
+
+    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+        return softplus(fake - real)
+
+    def generator(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
+        assert real is not None
+        return softplus(real - fake)

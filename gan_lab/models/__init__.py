@@ -1,0 +1,1 @@
+"""One file per architecture: its generator, its discriminator and its LightningModule."""

@@ -1,0 +1,375 @@
+"""The alternating game, written once: every architecture is this module with its networks and, perhaps, a few hooks."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from copy import deepcopy
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_, get_total_norm
+from torch.optim import Optimizer
+
+from gan_lab.ema import ExponentialMovingAverage
+from gan_lab.errors import InputError
+from gan_lab.losses import Loss
+from gan_lab.models.settings import Schedules, Settings
+from gan_lab.regularizers.base import DiscriminatorStep, GeneratorStep, Player, Regularizer
+from gan_lab.seeding import derive_seed
+from gan_lab.stats import RunningMeans
+
+Batch = tuple[Tensor, Tensor | None]
+OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
+PLAYERS: tuple[Player, Player] = ("generator", "discriminator")
+
+
+class AdversarialModule(LightningModule):
+    """Alternating training of a generator and a discriminator by manual optimization.
+
+    One training step takes `d_steps` batches of real images: a D step on each, then one G step, then the moving
+    average. Everything random in it follows from (seed, rank, images seen), so nothing random needs saving.
+
+    An architecture overrides hooks (`sample_latents`, `fake`, `critic`, `generator_loss`) and never `training_step`.
+
+    Attributes:
+        images_seen: real images shown to D by all ranks: the clock of everything.
+        stats: running means of losses, penalties and logits since they were last taken.
+        measure_gradients: set by whoever wants gradient norms of the next step in `stats`.
+
+    Args:
+        generator: `(z [N, Z], labels) -> images [N, C, H, W]`, with `latent_dim` and `num_classes`.
+        discriminator: `(images, labels) -> logits [N]`.
+        loss: the game, of `gan_lab.losses`.
+        regularizers: by name.
+        generator_optimizer: takes parameters and gives the optimizer; likewise `discriminator_optimizer`.
+        ema: how the generator's moving average is kept.
+        schedules: setting -> schedule for "generator", "discriminator" (lr, beta1, beta2, weight_decay), "ema" and
+            the regularizers by name.
+        batch_size: real images of a D step over all ranks.
+        total_images: length of training.
+        d_steps: D steps before each G step.
+        micro_batch_size: images of one backward on one rank (gradient accumulation); null for the whole batch.
+        generator_clip_norm: largest L2 norm of G's gradient, null for no limit; likewise `discriminator_clip_norm`.
+        seed: of everything random.
+
+    Raises:
+        InputError: for arguments that do not fit together.
+    """
+
+    def __init__(
+        self,
+        *,
+        generator: nn.Module,
+        discriminator: nn.Module,
+        loss: Loss,
+        regularizers: Mapping[str, Regularizer],
+        generator_optimizer: OptimizerFactory,
+        discriminator_optimizer: OptimizerFactory,
+        ema: ExponentialMovingAverage,
+        batch_size: int,
+        total_images: int,
+        schedules: Schedules | None = None,
+        d_steps: int = 1,
+        micro_batch_size: int | None = None,
+        generator_clip_norm: float | None = None,
+        discriminator_clip_norm: float | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.generator = generator
+        self.discriminator = discriminator
+        self.generator_ema = deepcopy(generator).requires_grad_(False).eval()
+        self.loss = loss
+        self.regularizers = nn.ModuleDict(dict(regularizers))
+        self.ema = ema
+        self.batch_size = batch_size
+        self.total_images = total_images
+        self.d_steps = d_steps
+        self.micro_batch_size = micro_batch_size or batch_size
+        self.clip_norm = {"generator": generator_clip_norm, "discriminator": discriminator_clip_norm}
+        self.seed = seed
+        self.images_seen = 0
+        self.steps_taken: dict[Player, int] = {"generator": 0, "discriminator": 0}
+        self.stats = RunningMeans()
+        self.measure_gradients = False
+        self._factories = {"generator": generator_optimizer, "discriminator": discriminator_optimizer}
+        self._check_batches()
+        self.settings = Settings(schedules or {}, ema=ema, regularizers=dict(regularizers))
+
+    # Hooks of an architecture ------------------------------------------------------------------------------------
+
+    def sample_latents(self, count: int) -> Tensor:
+        """Draw latents [count, Z], standard normal."""
+        return torch.randn(count, self.generator.latent_dim, device=self.device)
+
+    def fake(self, z: Tensor, labels: Tensor | None) -> Tensor:
+        """Make images from latents."""
+        return self.generator(z, labels)
+
+    def critic(self, images: Tensor, labels: Tensor | None) -> Tensor:
+        """Judge images, real or generated: logits [N]."""
+        return self.discriminator(images, labels)
+
+    def generator_loss(self, fake_logits: Tensor, real_logits: Tensor | None) -> Tensor:
+        """Loss of G per image [N]; real logits are there where the loss pairs images."""
+        return self.loss.generator(fake_logits, real_logits)
+
+    # The loop ----------------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        """Show D `d_steps` batches, then move G, then the moving average."""
+        images, labels = batch
+        if not self.conditional:
+            labels = None
+        torch.manual_seed(derive_seed(self.seed, self.global_rank, self.images_seen))
+        self.settings.apply(self.images_seen / 1000)
+        shown_before = self.images_seen
+        for real, real_labels in split(images, labels, len(images) // self.d_steps):
+            self._discriminator_step(real, real_labels)
+            self.images_seen += len(real) * self.trainer.world_size
+        self._generator_step(real, real_labels)
+        shown = self.images_seen - shown_before
+        self.ema.update(self.generator_ema, self.generator, images_seen=self.images_seen, images=shown)
+
+    def _discriminator_step(self, real: Tensor, labels: Tensor | None) -> None:
+        optimizer, parts = self._begin("discriminator", real, labels)
+        for images, part_labels, z in parts:
+            step = self._discriminator_view(images, part_labels, z, differentiable=self._shares_graph)
+            losses = self.loss.discriminator(step.real_logits, step.fake_logits)
+            self.stats.add("loss/d", losses)
+            self.stats.add("logits/real", step.real_logits)
+            self.stats.add("logits/fake", step.fake_logits)
+            self.manual_backward(self._with_penalties(losses, step) * len(images) / len(real))
+        self._finish("discriminator", optimizer)
+        for name, regularizer in self._lazy("discriminator"):
+            optimizer, parts = self._begin("discriminator", real, labels)
+            for images, part_labels, z in parts:
+                with full_precision(self.device):
+                    step = self._discriminator_view(images, part_labels, z, differentiable=True)
+                    penalty = self._penalty(name, regularizer, step)
+                self.manual_backward(penalty * len(images) / len(real))
+            self._finish("discriminator", optimizer)
+        self.steps_taken["discriminator"] += 1
+
+    def _generator_step(self, real: Tensor, labels: Tensor | None) -> None:
+        optimizer, parts = self._begin("generator", real, labels)
+        with frozen(self.discriminator):
+            for images, part_labels, z in parts:
+                fake = self.fake(z, part_labels)
+                fake_logits = self.critic(fake, part_labels)
+                real_logits = self._real_logits(images, part_labels) if self.loss.paired else None
+                losses = self.generator_loss(fake_logits, real_logits)
+                self.stats.add("loss/g", losses)
+                step = GeneratorStep(network=self.generator, z=z, labels=part_labels, fake=fake)
+                self.manual_backward(self._with_penalties(losses, step) * len(images) / len(real))
+            self._finish("generator", optimizer)
+        for name, regularizer in self._lazy("generator"):
+            optimizer, parts = self._begin("generator", real, labels)
+            for images, part_labels, z in parts:
+                with full_precision(self.device):
+                    step = GeneratorStep(network=self.generator, z=z, labels=part_labels)
+                    penalty = self._penalty(name, regularizer, step)
+                self.manual_backward(penalty * len(images) / len(real))
+            self._finish("generator", optimizer)
+        self.steps_taken["generator"] += 1
+
+    def _begin(
+        self, player: Player, real: Tensor, labels: Tensor | None
+    ) -> tuple[Optimizer, Iterator[tuple[Tensor, Tensor | None, Tensor]]]:
+        """Clear a player's gradient; return its optimizer and the micro-batches (real, labels, z)."""
+        optimizer = self.optimizers()[PLAYERS.index(player)]
+        optimizer.zero_grad()
+        # drawn whole, so that the number of micro-batches does not change the noise
+        z = self.sample_latents(len(real)).split(self.micro_batch_size)
+        parts = split(real, labels, self.micro_batch_size)
+        return optimizer, ((images, y, latents) for (images, y), latents in zip(parts, z, strict=True))
+
+    def _finish(self, player: Player, optimizer: Optimizer) -> None:
+        """Clip, measure and step a player, then let its regularizers act on the new weights."""
+        network = getattr(self, player)
+        limit = self.clip_norm[player]
+        if limit is not None:
+            norm = clip_grad_norm_(network.parameters(), limit)
+        elif self.measure_gradients:
+            norm = get_total_norm([p.grad for p in network.parameters() if p.grad is not None])
+        if self.measure_gradients:
+            self.stats.add(f"grad_norm/{player[0]}", norm)
+        optimizer.step()
+        for regularizer in self._of(player).values():
+            regularizer.after_step(network)
+
+    def _discriminator_view(
+        self, real: Tensor, labels: Tensor | None, z: Tensor, *, differentiable: bool
+    ) -> DiscriminatorStep:
+        with torch.no_grad():
+            fake = self.fake(z, labels)
+        if differentiable and any(r.needs_input_gradient for r in self._of("discriminator").values()):
+            real, fake = real.detach().requires_grad_(), fake.requires_grad_()
+        return DiscriminatorStep(self.discriminator, self.critic, real, fake, labels)
+
+    def _real_logits(self, real: Tensor, labels: Tensor | None) -> Tensor:
+        with torch.no_grad():
+            return self.critic(real, labels)
+
+    def _with_penalties(self, losses: Tensor, step: DiscriminatorStep | GeneratorStep) -> Tensor:
+        """Return the mean loss and the penalties of every step, a scalar."""
+        player: Player = "discriminator" if isinstance(step, DiscriminatorStep) else "generator"
+        total = losses.mean()
+        for name, regularizer in self._of(player).items():
+            if regularizer.penalizes and regularizer.interval == 1:
+                total = total + self._every_step_penalty(name, regularizer, step)
+        return total
+
+    def _every_step_penalty(
+        self, name: str, regularizer: Regularizer, step: DiscriminatorStep | GeneratorStep
+    ) -> Tensor:
+        if self._shares_graph or isinstance(step, GeneratorStep):
+            return self._penalty(name, regularizer, step)
+        with full_precision(self.device):
+            real, fake = (x.detach().float().requires_grad_() for x in (step.real, step.fake))
+            alone = DiscriminatorStep(step.network, step.critic, real, fake, step.labels)
+            return self._penalty(name, regularizer, alone)
+
+    def _penalty(
+        self, name: str, regularizer: Regularizer, step: DiscriminatorStep | GeneratorStep
+    ) -> Tensor:
+        penalty = regularizer(step)
+        self.stats.add(f"reg/{name}", penalty)
+        return penalty.mean() * (regularizer.weight * regularizer.interval)
+
+    @property
+    def _shares_graph(self) -> bool:
+        """Whether penalties may differentiate the loss's own forward pass: not in reduced precision."""
+        return not torch.is_autocast_enabled(self.device.type)
+
+    def _of(self, player: Player) -> dict[str, Regularizer]:
+        return {name: r for name, r in self.regularizers.items() if r.player == player}
+
+    def _lazy(self, player: Player) -> list[tuple[str, Regularizer]]:
+        """Return the penalties whose own step is due at this step of the player."""
+        step = self.steps_taken[player]
+        return [
+            (name, r)
+            for name, r in self._of(player).items()
+            if r.penalizes and r.interval > 1 and step % r.interval == 0
+        ]
+
+    # State -------------------------------------------------------------------------------------------------------
+
+    @property
+    def conditional(self) -> bool:
+        """Whether the generator takes class labels."""
+        return self.generator.num_classes > 0
+
+    @property
+    def kimg(self) -> float:
+        """Thousands of real images shown so far."""
+        return self.images_seen / 1000
+
+    def due(self, every_kimg: float) -> bool:
+        """Whether the last training step crossed a multiple of `every_kimg`, or ended training."""
+        every = every_kimg * 1000
+        before = self.images_seen - self.batch_size * self.d_steps
+        return self.finished or self.images_seen // every > before // every
+
+    @property
+    def finished(self) -> bool:
+        """Whether all images have been shown."""
+        return self.images_seen >= self.total_images
+
+    def configure_optimizers(self) -> list[Optimizer]:
+        """Build [generator's, discriminator's] optimizer, corrected for the steps of lazy penalties."""
+        optimizers = [
+            self._factories[player](p for p in getattr(self, player).parameters() if p.requires_grad)
+            for player in PLAYERS
+        ]
+        for player, optimizer in zip(PLAYERS, optimizers, strict=True):
+            self.settings.attach(player, optimizer, lazy_correction(self._of(player).values()))
+        return optimizers
+
+    def on_train_start(self) -> None:
+        """Let the configuration, not the checkpoint, decide on lr and the like."""
+        self.settings.reset()
+
+    def train(self, mode: bool = True) -> "AdversarialModule":
+        """Switch the players; the moving average always stays in evaluation mode."""
+        super().train(mode)
+        self.generator_ema.eval()
+        return self
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the clock; leave out Lightning's loop counters, which count other things."""
+        checkpoint.pop("loops", None)
+        checkpoint["clock"] = {
+            "images_seen": self.images_seen,
+            "steps_taken": dict(self.steps_taken),
+            "stats": self.stats.state_dict(),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Set the clock."""
+        clock = checkpoint["clock"]
+        self.images_seen = clock["images_seen"]
+        self.steps_taken = dict(clock["steps_taken"])
+        self.stats.load_state_dict(clock["stats"])
+
+    def _check_batches(self) -> None:
+        if self.batch_size < 1 or self.d_steps < 1 or self.total_images < 1:
+            raise InputError(
+                f"batch_size={self.batch_size}, d_steps={self.d_steps} and "
+                f"total_kimg={self.total_images / 1000} must all be positive"
+            )
+        if self.batch_size % self.micro_batch_size:
+            raise InputError(
+                f"batch_size={self.batch_size} is not a multiple of micro_batch_size={self.micro_batch_size}; "
+                "every micro-batch must be full"
+            )
+        if self.micro_batch_size == 1 and (layer := find_batch_norm(self)) is not None:
+            raise InputError(
+                f"micro_batch_size=1 with batch normalisation ({layer}), which needs at least 2 images; "
+                "raise batch_size or micro_batch_size"
+            )
+
+
+def split(images: Tensor, labels: Tensor | None, size: int) -> Iterator[Batch]:
+    """Cut a batch into consecutive parts of `size` images."""
+    for start in range(0, len(images), size):
+        yield (
+            images[start : start + size],
+            None if labels is None else labels[start : start + size],
+        )
+
+
+@contextmanager
+def frozen(network: nn.Module) -> Iterator[None]:
+    """Compute no gradients for the network's parameters; those that had them get them back, whatever happens."""
+    trained = [p for p in network.parameters() if p.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
+
+
+def full_precision(device: torch.device) -> torch.autocast:
+    """Leave mixed precision: penalties square gradients, which half precision cannot hold."""
+    return torch.autocast(device.type, enabled=False)
+
+
+def lazy_correction(regularizers: Iterable[Regularizer]) -> float:
+    """Return c = 1 / (1 + sum 1/interval): the share of a player's optimizer steps that are its main ones.
+
+    Adam's lr becomes c * lr and each beta beta^c, so that lazy penalties' steps leave its time scale as it was
+    (Karras et al. 2020, appendix B, https://arxiv.org/abs/1912.04958, where c = k / (k + 1)).
+    """
+    return 1 / (1 + sum(1 / r.interval for r in regularizers if r.penalizes and r.interval > 1))
+
+
+def find_batch_norm(module: nn.Module) -> str | None:
+    """Return the name of the first batch normalisation layer, or None."""
+    kinds = nn.modules.batchnorm._BatchNorm
+    return next((name for name, layer in module.named_modules() if isinstance(layer, kinds)), None)

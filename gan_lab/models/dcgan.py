@@ -1,0 +1,123 @@
+"""DCGAN: convolutions with strides in place of pooling, batch normalisation in both players.
+
+Radford et al. 2016, https://arxiv.org/abs/1511.06434, section 3 and figure 1: at 64x64 and width 128 the generator is
+the figure's (1024, 512, 256, 128 channels from 4x4 on), with 4x4 kernels, which stride 2 divides, where the figure has
+5x5. With classes, the generator gets the label beside z and the discriminator projects on it (Miyato and Koyama 2018);
+the paper has neither.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from gan_lab.layers.labels import label_vectors
+from gan_lab.layers.projection import ProjectionLogit
+from gan_lab.layers.pyramid import ImageSize, halvings
+from gan_lab.models.adversarial import AdversarialModule
+
+
+class Generator(nn.Module):
+    """z -> 4x4 -> doublings by transposed convolution, batch norm and rectifier -> tanh.
+
+    Args:
+        image_size: side, or [height, width]; 4 to 7 pixels times a power of two.
+        channels: of the image.
+        num_classes: 0 for an unconditional generator.
+        latent_dim: length of z.
+        width: channels before the last doubling; each coarser resolution has twice as many.
+    """
+
+    def __init__(
+        self,
+        *,
+        image_size: ImageSize,
+        channels: int,
+        num_classes: int = 0,
+        latent_dim: int = 100,
+        width: int = 128,
+    ) -> None:
+        super().__init__()
+        self.latent_dim = latent_dim
+        self.num_classes = num_classes
+        (height, columns), doublings = halvings(image_size)
+        widths = [width << i for i in reversed(range(max(doublings, 1)))]
+        self.start = nn.Sequential(
+            nn.Linear(latent_dim + num_classes, widths[0] * height * columns, bias=False),
+            nn.Unflatten(1, (widths[0], height, columns)),
+            nn.BatchNorm2d(widths[0]),
+            nn.ReLU(),
+        )
+        blocks: list[nn.Module] = []
+        for wide, narrow in zip(widths, widths[1:], strict=False):
+            blocks += [double(wide, narrow, bias=False), nn.BatchNorm2d(narrow), nn.ReLU()]
+        last = double(width, channels) if doublings else nn.Conv2d(width, channels, 3, padding=1)
+        self.layers = nn.Sequential(*blocks, last, nn.Tanh())
+        self.apply(initialize)
+
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Map z [N, Z] (and labels [N]) to images [N, C, H, W]."""
+        inputs = torch.cat([z, label_vectors(labels, self.num_classes, z)], dim=1)
+        return self.layers(self.start(inputs))
+
+
+class Discriminator(nn.Module):
+    """Halvings by convolution, batch norm (not in the first) and leaky rectifier -> logit.
+
+    Args:
+        image_size: side, or [height, width]; 4 to 7 pixels times a power of two.
+        channels: of the image.
+        num_classes: 0 for an unconditional discriminator.
+        width: channels after the first halving; each coarser resolution has twice as many.
+        batch_norm: whether to normalise; penalties of single images' gradients go better without.
+    """
+
+    def __init__(
+        self,
+        *,
+        image_size: ImageSize,
+        channels: int,
+        num_classes: int = 0,
+        width: int = 128,
+        batch_norm: bool = True,
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        (height, columns), count = halvings(image_size)
+        first = halve(channels, width) if count else nn.Conv2d(channels, width, 3, padding=1)
+        blocks: list[nn.Module] = [first, nn.LeakyReLU(0.2)]
+        for i in range(count - 1):
+            blocks.append(halve(width << i, width << i + 1, bias=not batch_norm))
+            if batch_norm:
+                blocks.append(nn.BatchNorm2d(width << i + 1))
+            blocks.append(nn.LeakyReLU(0.2))
+        self.layers = nn.Sequential(*blocks, nn.Flatten())
+        features = (width << max(count - 1, 0)) * height * columns
+        self.logit = ProjectionLogit(features=features, num_classes=num_classes)
+        self.apply(initialize)
+
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Map images [N, C, H, W] (and labels [N]) to logits [N]."""
+        return self.logit(self.layers(images), labels)
+
+
+def double(inputs: int, outputs: int, *, bias: bool = True) -> nn.Module:
+    """Return a transposed convolution that doubles the resolution."""
+    return nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1, bias=bias)
+
+
+def halve(inputs: int, outputs: int, *, bias: bool = True) -> nn.Module:
+    """Return a convolution that halves the resolution."""
+    return nn.Conv2d(inputs, outputs, 4, stride=2, padding=1, bias=bias)
+
+
+def initialize(module: nn.Module) -> None:
+    """Draw weights from N(0, 0.02^2), section 4; scales of batch norm around 1."""
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+        nn.init.normal_(module.weight, 0, 0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.BatchNorm2d):
+        nn.init.normal_(module.weight, 1, 0.02)
+
+
+class DCGAN(AdversarialModule):
+    """The loop with these networks; every hook is the default."""

@@ -1,0 +1,144 @@
+"""LSGAN: the least squares game on the paper's deep networks for scenes.
+
+Mao et al. 2017, https://arxiv.org/abs/1611.04076, figure 3: at 112x112 the generator goes from 7x7x256 through four
+doublings of 256, 256, 128 and 64 channels, a further convolution after each of the first two, and the discriminator
+through four 5x5 convolutions of stride 2 with 64 to 512 channels. Other sizes have more or fewer of these steps. With
+classes, the label goes through a linear map, as in section 3.3, so that thousands of classes stay cheap; its result
+joins z in the generator and the features of the first convolution in the discriminator.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from gan_lab.layers.labels import label_vectors, with_label_maps
+from gan_lab.layers.pyramid import ImageSize, halvings
+from gan_lab.models.adversarial import AdversarialModule
+
+
+class Generator(nn.Module):
+    """z -> coarsest features -> doublings by transposed convolution -> tanh, batch norm throughout.
+
+    Args:
+        image_size: side, or [height, width]; 4 to 7 pixels times a power of two.
+        channels: of the image.
+        num_classes: 0 for an unconditional generator.
+        latent_dim: length of z.
+        width: channels after the last doubling; coarser ones have up to four times as many.
+        label_dim: length of the label's linear map.
+    """
+
+    def __init__(
+        self,
+        *,
+        image_size: ImageSize,
+        channels: int,
+        num_classes: int = 0,
+        latent_dim: int = 1024,
+        width: int = 64,
+        label_dim: int = 256,
+    ) -> None:
+        super().__init__()
+        self.latent_dim = latent_dim
+        self.num_classes = num_classes
+        (height, columns), doublings = halvings(image_size)
+        most = 4 * width
+        self.label_map = LabelMap(num_classes=num_classes, dim=label_dim)
+        self.start = nn.Sequential(
+            nn.Linear(latent_dim + self.label_map.dim, most * height * columns, bias=False),
+            nn.Unflatten(1, (most, height, columns)),
+            nn.BatchNorm2d(most),
+            nn.ReLU(),
+        )
+        blocks: list[nn.Module] = []
+        before = most
+        for i in reversed(range(doublings)):
+            after = min(width << i, most)
+            blocks += normalized(
+                nn.ConvTranspose2d(before, after, 3, 2, padding=1, output_padding=1, bias=False)
+            )
+            if after == most:
+                blocks += normalized(nn.Conv2d(after, after, 3, padding=1, bias=False))
+            before = after
+        self.layers = nn.Sequential(*blocks, nn.Conv2d(before, channels, 3, padding=1), nn.Tanh())
+        self.apply(initialize)
+
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Map z [N, Z] (and labels [N]) to images [N, C, H, W]."""
+        return self.layers(self.start(torch.cat([z, self.label_map(labels, z)], dim=1)))
+
+
+class Discriminator(nn.Module):
+    """Halvings by 5x5 convolution, batch norm (not in the first) and leaky rectifier -> output.
+
+    Args:
+        image_size: side, or [height, width]; 4 to 7 pixels times a power of two.
+        channels: of the image.
+        num_classes: 0 for an unconditional discriminator.
+        width: channels after the first halving; coarser resolutions have up to eight times as many.
+        label_dim: length of the label's linear map.
+    """
+
+    def __init__(
+        self,
+        *,
+        image_size: ImageSize,
+        channels: int,
+        num_classes: int = 0,
+        width: int = 64,
+        label_dim: int = 256,
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        (height, columns), count = halvings(image_size)
+        self.label_map = LabelMap(num_classes=num_classes, dim=label_dim)
+        self.first = nn.Conv2d(channels, width, 5, 2 if count else 1, padding=2)
+        blocks: list[nn.Module] = []
+        before, after = width + self.label_map.dim, width
+        for i in range(1, count):
+            after = width << min(i, 3)
+            blocks += [
+                nn.Conv2d(before, after, 5, 2, padding=2, bias=False),
+                nn.BatchNorm2d(after),
+                nn.LeakyReLU(0.2),
+            ]
+            before = after
+        self.layers = nn.Sequential(*blocks, nn.Flatten(), nn.Linear(before * height * columns, 1))
+        self.activation = nn.LeakyReLU(0.2)
+        self.apply(initialize)
+
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Map images [N, C, H, W] (and labels [N]) to outputs [N]."""
+        features = self.activation(self.first(images))
+        return self.layers(with_label_maps(features, self.label_map(labels, features))).squeeze(1)
+
+
+class LabelMap(nn.Module):
+    """Linear map of the one-hot label; empty without classes."""
+
+    def __init__(self, *, num_classes: int, dim: int) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.dim = dim if num_classes else 0
+        self.linear = nn.Linear(num_classes, dim, bias=False) if num_classes else None
+
+    def forward(self, labels: Tensor | None, like: Tensor) -> Tensor:
+        """Return [N, dim] in the type of `like` [N, ...]."""
+        vectors = label_vectors(labels, self.num_classes, like)
+        return vectors if self.linear is None else self.linear(vectors)
+
+
+def normalized(convolution: nn.Conv2d | nn.ConvTranspose2d) -> list[nn.Module]:
+    """Return the convolution with batch normalisation and a rectifier behind it."""
+    return [convolution, nn.BatchNorm2d(convolution.out_channels), nn.ReLU()]
+
+
+def initialize(module: nn.Module) -> None:
+    """Draw weights from N(0, 0.02^2), as DCGAN does; the paper says nothing else."""
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+        nn.init.normal_(module.weight, 0, 0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+class LSGAN(AdversarialModule):
+    """The loop with these networks; every hook is the default."""

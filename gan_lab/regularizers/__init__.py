@@ -1,0 +1,1 @@
+"""Terms beside the loss, one file each; they know nothing of the loop."""

@@ -1,0 +1,59 @@
+"""Orthogonal regularization as BigGAN relaxed it: the filters of a layer are pairwise orthogonal, of any length.
+
+    sum over layers of || W W^T * (1 - I) ||_F^2,  W [out, in * kernel]
+
+Brock et al. 2019, equation 3, https://arxiv.org/abs/1809.11096.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from gan_lab.errors import InputError
+from gan_lab.regularizers.base import DiscriminatorStep, GeneratorStep, Player, Regularizer
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+
+class Orthogonal(Regularizer):
+    """Penalty on the weights of one player; `weight` is beta (1e-4 in BigGAN, on G).
+
+    Embeddings are left out, as in the paper's code. Returns one number, not one an image.
+
+    Args:
+        weight: coefficient.
+        interval: steps between penalties.
+        player: "generator" or "discriminator".
+    """
+
+    def __init__(self, *, weight: float, interval: int = 1, player: Player = "generator") -> None:
+        super().__init__(weight=weight, interval=interval)
+        if player not in ("generator", "discriminator"):
+            raise InputError(f"Orthogonal: player={player!r} must be 'generator' or 'discriminator'")
+        self.player = player
+
+    def forward(self, step: DiscriminatorStep | GeneratorStep) -> Tensor:
+        penalties = [overlap(filters(m)) for m in step.network.modules() if has_filters(m)]
+        if not penalties:
+            raise InputError(f"Orthogonal: the {self.player} has neither convolutions nor linear layers")
+        return torch.stack(penalties).sum()
+
+
+def has_filters(module: nn.Module) -> bool:
+    """Whether the module is a convolution, transposed or not, or a linear layer."""
+    return isinstance(module, (*CONVOLUTIONS, *TRANSPOSED, nn.Linear))
+
+
+def filters(module: nn.Module) -> Tensor:
+    """Return the weight with one row per output, [out, in * kernel]."""
+    weight = module.get_parameter("weight") if "weight" in module._parameters else module.weight
+    assert isinstance(weight, Tensor)
+    if isinstance(module, TRANSPOSED):
+        weight = weight.transpose(0, 1)
+    return weight.float().flatten(1)
+
+
+def overlap(rows: Tensor) -> Tensor:
+    """Return the sum of squared inner products between different rows."""
+    gram = rows @ rows.T
+    return gram.square().sum() - gram.diagonal().square().sum()
