@@ -22,7 +22,9 @@ CONFIG_FILE = "config.yaml"
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes to a temporary file and renames it, so that the old checkpoint stays whole until the new one is."""
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
+    ) -> None:
         """Write a checkpoint.
 
         Raises:
@@ -67,7 +69,9 @@ def read(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises many types for one cause: the file is not whole
-        raise InputError(f"{path} cannot be read, it was cut short or is no checkpoint: {error}") from error
+        raise InputError(
+            f"{path} cannot be read, it was cut short or is no checkpoint: {error}"
+        ) from error
     if not isinstance(state, dict) or "state_dict" not in state or "clock" not in state:
         raise InputError(f"{path} is not a gan_lab checkpoint; give one that gan-lab train wrote")
     return state
@@ -128,7 +132,11 @@ def load(
     generator = build(node)
     prefix = "generator_ema." if weights == "ema" else "generator."
     generator.load_state_dict(
-        {name.removeprefix(prefix): value for name, value in state["state_dict"].items() if name.startswith(prefix)}
+        {
+            name.removeprefix(prefix): value
+            for name, value in state["state_dict"].items()
+            if name.startswith(prefix)
+        }
     )
     return Gan(
         generator.eval().requires_grad_(False).to(device),
@@ -165,7 +173,9 @@ def read_config(run_dir: Path) -> DictConfig:
     """
     path = run_dir / CONFIG_FILE
     if not path.exists():
-        raise InputError(f"{run_dir} is not a run folder: it has no {CONFIG_FILE}; give runs/<name>")
+        raise InputError(
+            f"{run_dir} is not a run folder: it has no {CONFIG_FILE}; give runs/<name>"
+        )
     config = OmegaConf.load(path)
     assert isinstance(config, DictConfig)
     return config

@@ -16,7 +16,16 @@ from gan_lab.errors import InputError
 
 # These say how, where and how long, not what is trained: they do not make another run.
 NOT_IN_THE_NAME = (
-    "name", "runs_dir", "total_kimg", "logger", "trainer", "callbacks", "metrics", "num_workers", "hydra", "threads"
+    "name",
+    "runs_dir",
+    "total_kimg",
+    "logger",
+    "trainer",
+    "callbacks",
+    "metrics",
+    "num_workers",
+    "hydra",
+    "threads",
 )
 CHOICES = ("experiment", "model", "data", "loss", "regularizer")
 

@@ -1,7 +1,7 @@
 """The moving average of the generator's weights, from which samples are drawn."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gan_lab.errors import InputError
 
@@ -14,7 +14,8 @@ class ExponentialMovingAverage:
 
     Args:
         half_life_kimg: thousands of real images after which old weights count one half; 0 follows the weights.
-        rampup: the half-life is at most this share of the images seen, so that the start is forgotten soon; null for none.
+        rampup: the half-life is at most this share of the images seen, so that the start is soon forgotten; null for
+            no such limit.
     """
 
     def __init__(self, *, half_life_kimg: float, rampup: float | None = 0.05) -> None:
@@ -33,10 +34,13 @@ class ExponentialMovingAverage:
         return 0.5 ** (images / half_life) if half_life > 0 else 0.0
 
     @torch.no_grad()
-    def update(self, average: nn.Module, network: nn.Module, *, images_seen: int, images: int) -> None:
+    def update(
+        self, average: nn.Module, network: nn.Module, *, images_seen: int, images: int
+    ) -> None:
         """Move `average` towards `network`, which has the same structure."""
         decay = self.decay(images_seen=images_seen, images=images)
-        old, new = list(average.parameters()), list(network.parameters())
+        old: list[Tensor] = list(average.parameters())
+        new: list[Tensor] = list(network.parameters())
         torch._foreach_lerp_(old, new, 1 - decay)
         for kept, buffer in zip(average.buffers(), network.buffers(), strict=True):
             kept.copy_(buffer)

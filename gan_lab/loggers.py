@@ -5,6 +5,7 @@ import json
 import os
 from argparse import Namespace
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,9 @@ class FileLogger(Logger):
     def version(self) -> str:
         return ""
 
-    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+    def log_hyperparams(
+        self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any
+    ) -> None:
         """Nothing to do: config.yaml holds them."""
 
     def rewind(self, kimg: float) -> None:
@@ -58,7 +61,9 @@ class JsonLines(FileLogger):
     def rewind(self, kimg: float) -> None:
         path = self.run_dir / METRICS_FILE
         if path.exists():
-            kept = [json.dumps(entry) + "\n" for entry in read_metrics(path) if entry["kimg"] <= kimg]
+            kept = [
+                json.dumps(entry) + "\n" for entry in read_metrics(path) if entry["kimg"] <= kimg
+            ]
             replacement = path.with_suffix(".tmp")
             replacement.write_text("".join(kept))
             os.replace(replacement, path)
@@ -151,12 +156,11 @@ class Wandb(WandbLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        self.experiment.log(dict(metrics))
+        self._run.log(dict(metrics))
 
-    @property
-    @rank_zero_only
-    def experiment(self) -> Any:
-        run = super().experiment
+    @cached_property
+    def _run(self) -> Any:
+        run = self.experiment
         run.define_metric("kimg")
         run.define_metric("*", step_metric="kimg")
         return run
@@ -168,7 +172,7 @@ class Wandb(WandbLogger):
     def log_grid(self, name: str, image: Tensor, kimg: float) -> None:
         import wandb
 
-        self.experiment.log({name: wandb.Image(to_pil(image)), "kimg": kimg})
+        self._run.log({name: wandb.Image(to_pil(image)), "kimg": kimg})
 
 
 def has_wandb_key() -> bool:

@@ -3,9 +3,10 @@
 from collections.abc import Iterator, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gan_lab.errors import InputError
+from gan_lab.models.networks import GeneratorNetwork
 from gan_lab.seeding import derive_seed
 
 # Matrix products of another height may add in another order, so every forward pass has this many images: it is part
@@ -31,7 +32,7 @@ class Gan:
 
     def __init__(
         self,
-        generator: nn.Module,
+        generator: GeneratorNetwork,
         *,
         class_counts: Sequence[int] = (),
         class_names: Sequence[str] = (),
@@ -45,7 +46,7 @@ class Gan:
     @property
     def num_classes(self) -> int:
         """Number of classes that labels choose from, 0 for an unconditional generator."""
-        return int(self.generator.num_classes)
+        return self.generator.num_classes
 
     @property
     def device(self) -> torch.device:
@@ -54,7 +55,7 @@ class Gan:
 
     def latents(self, num_images: int, *, seed: int = 0, start: int = 0) -> Tensor:
         """Return the latents [N, Z] of images `start` to `start + num_images` of a seed."""
-        dim = int(self.generator.latent_dim)
+        dim = self.generator.latent_dim
         rows = [
             torch.randn(dim, generator=torch.Generator().manual_seed(derive_seed(seed, i)))
             for i in range(start, start + num_images)
@@ -68,13 +69,23 @@ class Gan:
         weights = torch.tensor(self.class_counts or [1] * self.num_classes, dtype=torch.float64)
         thresholds = weights.cumsum(0) / weights.sum()
         draws = [
-            torch.rand((), generator=torch.Generator().manual_seed(derive_seed(seed, i, 1)), dtype=torch.float64)
+            torch.rand(
+                (),
+                generator=torch.Generator().manual_seed(derive_seed(seed, i, 1)),
+                dtype=torch.float64,
+            )
             for i in range(start, start + num_images)
         ]
-        return torch.searchsorted(thresholds, torch.stack(draws), right=True).clamp(max=self.num_classes - 1)
+        return torch.searchsorted(thresholds, torch.stack(draws), right=True).clamp(
+            max=self.num_classes - 1
+        )
 
     def sample(
-        self, num_images: int = 1, *, labels: int | Sequence[int] | Tensor | None = None, seed: int = 0
+        self,
+        num_images: int = 1,
+        *,
+        labels: int | Sequence[int] | Tensor | None = None,
+        seed: int = 0,
     ) -> Tensor:
         """Draw images.
 
@@ -89,7 +100,9 @@ class Gan:
         Raises:
             InputError: for a class that there is not, or labels for an unconditional generator.
         """
-        return torch.cat([images.cpu() for images, _ in self.batches(num_images, labels=labels, seed=seed)])
+        return torch.cat(
+            [images.cpu() for images, _ in self.batches(num_images, labels=labels, seed=seed)]
+        )
 
     def batches(
         self, num_images: int, *, labels: int | Sequence[int] | Tensor | None = None, seed: int = 0
@@ -101,7 +114,11 @@ class Gan:
         for start in range(0, num_images, IMAGES_PER_FORWARD):
             count = min(IMAGES_PER_FORWARD, num_images - start)
             z = self.latents(count, seed=seed, start=start)
-            y = self.labels(count, seed=seed, start=start) if chosen is None else chosen[start : start + count]
+            y = (
+                self.labels(count, seed=seed, start=start)
+                if chosen is None
+                else chosen[start : start + count]
+            )
             yield self.images(z, y), None if y is None else y.to(self.device)
 
     @torch.no_grad()
@@ -110,7 +127,11 @@ class Gan:
         made = []
         for start in range(0, len(z), IMAGES_PER_FORWARD):
             part = padded(z[start : start + IMAGES_PER_FORWARD]).to(self.device)
-            y = None if labels is None else padded(labels[start : start + IMAGES_PER_FORWARD]).to(self.device)
+            y = (
+                None
+                if labels is None
+                else padded(labels[start : start + IMAGES_PER_FORWARD]).to(self.device)
+            )
             made.append(self.generator(part, y)[: len(z) - start])
         return torch.cat(made)
 
@@ -121,10 +142,14 @@ class Gan:
         if chosen.ndim == 0:
             chosen = chosen.expand(num_images)
         if chosen.shape != (num_images,):
-            raise InputError(f"labels have shape {tuple(chosen.shape)}; give one, or one for each of {num_images} images")
+            raise InputError(
+                f"labels have shape {tuple(chosen.shape)}; give one, or one for each of {num_images} images"
+            )
         if chosen.min() < 0 or chosen.max() >= self.num_classes:
             wrong = chosen[(chosen < 0) | (chosen >= self.num_classes)][0]
-            raise InputError(f"class {int(wrong)} is out of range: there are {self.num_classes}, 0 to {self.num_classes - 1}")
+            raise InputError(
+                f"class {int(wrong)} is out of range: there are {self.num_classes}, 0 to {self.num_classes - 1}"
+            )
         return chosen.long()
 
 
@@ -132,4 +157,3 @@ def padded(rows: Tensor) -> Tensor:
     """Repeat the last row until there are `IMAGES_PER_FORWARD`."""
     missing = IMAGES_PER_FORWARD - len(rows)
     return torch.cat([rows, rows[-1:].expand(missing, *rows.shape[1:])]) if missing else rows
-

@@ -22,9 +22,17 @@ def transfer(module: nn.Module, source: Path) -> None:
     path = checkpoint_path(source)
     theirs = read(path)["state_dict"]
     ours = module.state_dict()
-    kept = {name: theirs[name] for name in ours if name in theirs and theirs[name].shape == ours[name].shape}
+    kept = {
+        name: theirs[name]
+        for name in ours
+        if name in theirs and theirs[name].shape == ours[name].shape
+    }
     if not kept:
-        raise InputError(f"init_from={source}: none of its weights fits this model; give a run of the same model")
+        raise InputError(
+            f"init_from={source}: none of its weights fits this model; give a run of the same model"
+        )
     fresh = [name for name in ours if name not in kept]
     module.load_state_dict({**ours, **kept})
-    say(f"init_from {path}: {len(kept)} tensors kept, {len(fresh)} fresh{': ' if fresh else ''}{', '.join(fresh[:10])}")
+    say(
+        f"init_from {path}: {len(kept)} tensors kept, {len(fresh)} fresh{': ' if fresh else ''}{', '.join(fresh[:10])}"
+    )

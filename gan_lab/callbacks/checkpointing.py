@@ -64,7 +64,10 @@ class Checkpointing(Callback):
             if better and trainer.is_global_zero:
                 link(self.folder / LAST, self.folder / BEST)
         if self._signal is not None:
-            say(f"stopped by {signal.Signals(self._signal).name} at {module.kimg:g} kimg, saved; the same command goes on")
+            say(
+                f"stopped by {signal.Signals(self._signal).name} at {module.kimg:g} kimg and saved; "
+                "the same command goes on"
+            )
             trainer.should_stop = True
 
     def save(self, trainer: Trainer, module: AdversarialModule) -> None:
@@ -87,7 +90,9 @@ class Checkpointing(Callback):
         value = self.evaluation.values.pop(key, None)
         if value is None:
             return False
-        if self.best_value is not None and (value <= self.best_value if more else value >= self.best_value):
+        if self.best_value is not None and (
+            value <= self.best_value if more else value >= self.best_value
+        ):
             return False
         self.best_value, self.best_kimg = value, module.kimg
         return True
@@ -116,9 +121,13 @@ def check_weights(module: AdversarialModule) -> None:
         NonFiniteError: naming the first such parameter.
     """
     parameters = dict(module.named_parameters())
-    norms = torch.stack([n.cpu() for n in torch._foreach_norm([p.detach() for p in parameters.values()])])
+    norms = torch.stack(
+        [n.cpu() for n in torch._foreach_norm([p.detach() for p in parameters.values()])]
+    )
     if not torch.isfinite(norms).all():
-        wrong = next(name for name, norm in zip(parameters, norms, strict=True) if not torch.isfinite(norm))
+        wrong = next(
+            name for name, norm in zip(parameters, norms, strict=True) if not torch.isfinite(norm)
+        )
         raise NonFiniteError(
             f"training diverged at {module.kimg:g} kimg: {wrong} is not finite. checkpoints/last.ckpt is from before; "
             "lower the learning rates or raise a penalty's weight, and run the same command to go on from it"

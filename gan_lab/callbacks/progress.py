@@ -40,7 +40,11 @@ class ProgressBar(Callback):
             console=console,
         )
         self._task = self._progress.add_task(
-            "", total=module.total_images, completed=module.images_seen, kimg=f"{module.kimg:.1f}", figures=""
+            "",
+            total=module.total_images,
+            completed=module.images_seen,
+            kimg=f"{module.kimg:.1f}",
+            figures="",
         )
         self._progress.start()
 
@@ -58,7 +62,10 @@ class ProgressBar(Callback):
                 figures=describe(self._shown),
             )
         elif new and trainer.is_global_zero:
-            console.print(f"{module.kimg:8.1f} kimg  {describe(self._shown)}  {self._left(module)}", soft_wrap=True)
+            console.print(
+                f"{module.kimg:8.1f} kimg  {describe(self._shown)}  {self._left(module)}",
+                soft_wrap=True,
+            )
 
     def teardown(self, trainer: Trainer, module: AdversarialModule, stage: str) -> None:  # type: ignore[override]
         """Close the bar."""
@@ -68,7 +75,11 @@ class ProgressBar(Callback):
 
     def _left(self, module: AdversarialModule) -> str:
         shown = module.images_seen - self._begin[1]
-        seconds = (time.perf_counter() - self._begin[0]) * (module.total_images - module.images_seen) / shown
+        seconds = (
+            (time.perf_counter() - self._begin[0])
+            * (module.total_images - module.images_seen)
+            / shown
+        )
         return f"{seconds / 60:.1f} min left"
 
 
@@ -76,5 +87,9 @@ def describe(figures: dict[str, float]) -> str:
     """Return speed and losses in one line."""
     if not figures:
         return ""
-    losses = "  ".join(f"{name.removeprefix('loss/')} {value:.3f}" for name, value in figures.items() if name.startswith("loss/"))
+    losses = "  ".join(
+        f"{name.removeprefix('loss/')} {value:.3f}"
+        for name, value in figures.items()
+        if name.startswith("loss/")
+    )
     return f"{figures['speed/img_per_s']:.0f} img/s  {losses}"

@@ -50,7 +50,9 @@ class Report(Callback):
             self._since = (time.perf_counter(), module.images_seen)
         shown = module.batch_size * module.d_steps
         every = self.every_kimg * 1000
-        module.measure_gradients = (module.images_seen + shown) // every > module.images_seen // every
+        module.measure_gradients = (
+            module.images_seen + shown
+        ) // every > module.images_seen // every
 
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: Trainer, module: AdversarialModule, outputs: Any, batch: Any, batch_idx: int

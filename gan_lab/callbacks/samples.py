@@ -29,7 +29,13 @@ class Samples(Callback):
     """
 
     def __init__(
-        self, *, run_dir: str | Path, every_kimg: float, rows: int = 10, columns: int = 10, seed: int = 0
+        self,
+        *,
+        run_dir: str | Path,
+        every_kimg: float,
+        rows: int = 10,
+        columns: int = 10,
+        seed: int = 0,
     ) -> None:
         self.folder = Path(run_dir) / "samples"
         self.every_kimg = every_kimg

@@ -61,7 +61,11 @@ def quiet() -> None:
     """Drop what Lightning says about things that are as they should be here."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     # the moving average is in evaluation mode, and batches are fetched by the main process when data are in memory
-    for message in (".*in eval mode at the start of training.*", ".*does not have many workers.*", ".*LeafSpec.*"):
+    for message in (
+        ".*in eval mode at the start of training.*",
+        ".*does not have many workers.*",
+        ".*LeafSpec.*",
+    ):
         warnings.filterwarnings("ignore", message)
 
 
@@ -112,12 +116,16 @@ def build_callbacks(config: DictConfig) -> dict[str, object]:
     """Build callbacks in the order of the configuration, each with the ones that it looks at."""
     nodes = config.callbacks
     callbacks = {
-        name: build(node) for name, node in nodes.items() if name not in ("evaluation", "checkpointing")
+        name: build(node)
+        for name, node in nodes.items()
+        if name not in ("evaluation", "checkpointing")
     }
     if "evaluation" in nodes:
         callbacks["evaluation"] = build(nodes.evaluation, metrics=build(config.metrics))
     if "checkpointing" in nodes:
-        callbacks["checkpointing"] = build(nodes.checkpointing, evaluation=callbacks.get("evaluation"))
+        callbacks["checkpointing"] = build(
+            nodes.checkpointing, evaluation=callbacks.get("evaluation")
+        )
     if "report" in callbacks:
         callbacks["progress"] = ProgressBar(report=callbacks["report"])
     return callbacks
@@ -175,15 +183,22 @@ def resolved(config: DictConfig) -> DictConfig:
     return made
 
 
-def report_start(run_dir: Path, config: DictConfig, checkpoint: Path | None, module: AdversarialModule) -> None:
+def report_start(
+    run_dir: Path, config: DictConfig, checkpoint: Path | None, module: AdversarialModule
+) -> None:
     """Say where the run is, from where it goes on, and what has changed since."""
-    count = {player: sum(p.numel() for p in getattr(module, player).parameters()) for player in ("generator", "discriminator")}
+    count = {
+        player: sum(p.numel() for p in getattr(module, player).parameters())
+        for player in ("generator", "discriminator")
+    }
     say(
         f"{type(module).__name__}: generator {count['generator']:,}, discriminator {count['discriminator']:,} "
         f"parameters; {config.total_kimg:g} kimg into {run_dir}"
     )
     if checkpoint is not None:
-        say(f"going on from {checkpoint} at {read(checkpoint)['clock']['images_seen'] / 1000:g} kimg")
+        say(
+            f"going on from {checkpoint} at {read(checkpoint)['clock']['images_seen'] / 1000:g} kimg"
+        )
         for line in differences(read_config(run_dir), resolved(config)):
             warn(f"changed since: {line}")
 

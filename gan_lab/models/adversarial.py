@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from lightning import LightningModule
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_, get_total_norm
 from torch.optim import Optimizer
@@ -14,6 +15,7 @@ from torch.optim import Optimizer
 from gan_lab.ema import ExponentialMovingAverage
 from gan_lab.errors import InputError
 from gan_lab.losses import Loss
+from gan_lab.models.networks import DiscriminatorNetwork, GeneratorNetwork
 from gan_lab.models.settings import Schedules, Settings
 from gan_lab.regularizers.base import DiscriminatorStep, GeneratorStep, Player, Regularizer
 from gan_lab.seeding import derive_seed
@@ -60,8 +62,8 @@ class AdversarialModule(LightningModule):
     def __init__(
         self,
         *,
-        generator: nn.Module,
-        discriminator: nn.Module,
+        generator: GeneratorNetwork,
+        discriminator: DiscriminatorNetwork,
         loss: Loss,
         regularizers: Mapping[str, Regularizer],
         generator_optimizer: OptimizerFactory,
@@ -78,25 +80,32 @@ class AdversarialModule(LightningModule):
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.generator = generator
+        self.generator: GeneratorNetwork = generator
         self.discriminator = discriminator
-        self.generator_ema = deepcopy(generator).requires_grad_(False).eval()
+        self.generator_ema: GeneratorNetwork = deepcopy(generator).requires_grad_(False).eval()
         self.loss = loss
-        self.regularizers = nn.ModuleDict(dict(regularizers))
+        self._regularizers = dict(regularizers)
+        self.regularizers = nn.ModuleDict(self._regularizers)
         self.ema = ema
         self.batch_size = batch_size
         self.total_images = total_images
         self.d_steps = d_steps
         self.micro_batch_size = micro_batch_size or batch_size
-        self.clip_norm = {"generator": generator_clip_norm, "discriminator": discriminator_clip_norm}
+        self.clip_norm = {
+            "generator": generator_clip_norm,
+            "discriminator": discriminator_clip_norm,
+        }
         self.seed = seed
         self.images_seen = 0
         self.steps_taken: dict[Player, int] = {"generator": 0, "discriminator": 0}
         self.stats = RunningMeans()
         self.measure_gradients = False
-        self._factories = {"generator": generator_optimizer, "discriminator": discriminator_optimizer}
+        self._factories = {
+            "generator": generator_optimizer,
+            "discriminator": discriminator_optimizer,
+        }
         self._check_batches()
-        self.settings = Settings(schedules or {}, ema=ema, regularizers=dict(regularizers))
+        self.settings = Settings(schedules or {}, ema=ema, regularizers=self._regularizers)
 
     # Hooks of an architecture ------------------------------------------------------------------------------------
 
@@ -131,12 +140,16 @@ class AdversarialModule(LightningModule):
             self.images_seen += len(real) * self.trainer.world_size
         self._generator_step(real, real_labels)
         shown = self.images_seen - shown_before
-        self.ema.update(self.generator_ema, self.generator, images_seen=self.images_seen, images=shown)
+        self.ema.update(
+            self.generator_ema, self.generator, images_seen=self.images_seen, images=shown
+        )
 
     def _discriminator_step(self, real: Tensor, labels: Tensor | None) -> None:
         optimizer, parts = self._begin("discriminator", real, labels)
         for images, part_labels, z in parts:
-            step = self._discriminator_view(images, part_labels, z, differentiable=self._shares_graph)
+            step = self._discriminator_view(
+                images, part_labels, z, differentiable=self._shares_graph
+            )
             losses = self.loss.discriminator(step.real_logits, step.fake_logits)
             self.stats.add("loss/d", losses)
             self.stats.add("logits/real", step.real_logits)
@@ -177,16 +190,20 @@ class AdversarialModule(LightningModule):
 
     def _begin(
         self, player: Player, real: Tensor, labels: Tensor | None
-    ) -> tuple[Optimizer, Iterator[tuple[Tensor, Tensor | None, Tensor]]]:
+    ) -> tuple[LightningOptimizer, Iterator[tuple[Tensor, Tensor | None, Tensor]]]:
         """Clear a player's gradient; return its optimizer and the micro-batches (real, labels, z)."""
-        optimizer = self.optimizers()[PLAYERS.index(player)]
+        optimizers = self.optimizers()
+        assert isinstance(optimizers, list)
+        optimizer = optimizers[PLAYERS.index(player)]
         optimizer.zero_grad()
         # drawn whole, so that the number of micro-batches does not change the noise
         z = self.sample_latents(len(real)).split(self.micro_batch_size)
         parts = split(real, labels, self.micro_batch_size)
-        return optimizer, ((images, y, latents) for (images, y), latents in zip(parts, z, strict=True))
+        return optimizer, (
+            (images, y, latents) for (images, y), latents in zip(parts, z, strict=True)
+        )
 
-    def _finish(self, player: Player, optimizer: Optimizer) -> None:
+    def _finish(self, player: Player, optimizer: LightningOptimizer) -> None:
         """Clip, measure and step a player, then let its regularizers act on the new weights."""
         network = getattr(self, player)
         limit = self.clip_norm[player]
@@ -205,7 +222,9 @@ class AdversarialModule(LightningModule):
     ) -> DiscriminatorStep:
         with torch.no_grad():
             fake = self.fake(z, labels)
-        if differentiable and any(r.needs_input_gradient for r in self._of("discriminator").values()):
+        if differentiable and any(
+            r.needs_input_gradient for r in self._of("discriminator").values()
+        ):
             real, fake = real.detach().requires_grad_(), fake.requires_grad_()
         return DiscriminatorStep(self.discriminator, self.critic, real, fake, labels)
 
@@ -245,7 +264,7 @@ class AdversarialModule(LightningModule):
         return not torch.is_autocast_enabled(self.device.type)
 
     def _of(self, player: Player) -> dict[str, Regularizer]:
-        return {name: r for name, r in self.regularizers.items() if r.player == player}
+        return {name: r for name, r in self._regularizers.items() if r.player == player}
 
     def _lazy(self, player: Player) -> list[tuple[str, Regularizer]]:
         """Return the penalties whose own step is due at this step of the player."""
@@ -282,7 +301,9 @@ class AdversarialModule(LightningModule):
     def configure_optimizers(self) -> list[Optimizer]:
         """Build [generator's, discriminator's] optimizer, corrected for the steps of lazy penalties."""
         optimizers = [
-            self._factories[player](p for p in getattr(self, player).parameters() if p.requires_grad)
+            self._factories[player](
+                p for p in getattr(self, player).parameters() if p.requires_grad
+            )
             for player in PLAYERS
         ]
         for player, optimizer in zip(PLAYERS, optimizers, strict=True):

@@ -6,6 +6,8 @@ the figure's (1024, 512, 256, 128 channels from 4x4 on), with 4x4 kernels, which
 the paper has neither.
 """
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -13,9 +15,10 @@ from gan_lab.layers.labels import label_vectors
 from gan_lab.layers.projection import ProjectionLogit
 from gan_lab.layers.pyramid import ImageSize, halvings
 from gan_lab.models.adversarial import AdversarialModule
+from gan_lab.models.networks import DiscriminatorNetwork, GeneratorNetwork
 
 
-class Generator(nn.Module):
+class Generator(GeneratorNetwork):
     """z -> 4x4 -> doublings by transposed convolution, batch norm and rectifier -> tanh.
 
     Args:
@@ -47,7 +50,7 @@ class Generator(nn.Module):
             nn.ReLU(),
         )
         blocks: list[nn.Module] = []
-        for wide, narrow in zip(widths, widths[1:], strict=False):
+        for wide, narrow in pairwise(widths):
             blocks += [double(wide, narrow, bias=False), nn.BatchNorm2d(narrow), nn.ReLU()]
         last = double(width, channels) if doublings else nn.Conv2d(width, channels, 3, padding=1)
         self.layers = nn.Sequential(*blocks, last, nn.Tanh())
@@ -59,7 +62,7 @@ class Generator(nn.Module):
         return self.layers(self.start(inputs))
 
 
-class Discriminator(nn.Module):
+class Discriminator(DiscriminatorNetwork):
     """Halvings by convolution, batch norm (not in the first) and leaky rectifier -> logit.
 
     Args:

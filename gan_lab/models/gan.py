@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from gan_lab.layers.labels import label_vectors
 from gan_lab.layers.pyramid import ImageSize, image_shape
 from gan_lab.models.adversarial import AdversarialModule
+from gan_lab.models.networks import DiscriminatorNetwork, GeneratorNetwork
 
 
-class Generator(nn.Module):
+class Generator(GeneratorNetwork):
     """z -> two hidden layers of rectifiers -> tanh.
 
     Args:
@@ -68,7 +69,7 @@ class Maxout(nn.Module):
         return self.affine(x).unflatten(1, (-1, self.pieces)).amax(2)
 
 
-class Discriminator(nn.Module):
+class Discriminator(DiscriminatorNetwork):
     """Image -> two maxout layers with dropout -> logit.
 
     Args:

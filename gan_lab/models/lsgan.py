@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from gan_lab.layers.labels import label_vectors, with_label_maps
 from gan_lab.layers.pyramid import ImageSize, halvings
 from gan_lab.models.adversarial import AdversarialModule
+from gan_lab.models.networks import DiscriminatorNetwork, GeneratorNetwork
 
 
-class Generator(nn.Module):
+class Generator(GeneratorNetwork):
     """z -> coarsest features -> doublings by transposed convolution -> tanh, batch norm throughout.
 
     Args:
@@ -67,7 +68,7 @@ class Generator(nn.Module):
         return self.layers(self.start(torch.cat([z, self.label_map(labels, z)], dim=1)))
 
 
-class Discriminator(nn.Module):
+class Discriminator(DiscriminatorNetwork):
     """Halvings by 5x5 convolution, batch norm (not in the first) and leaky rectifier -> output.
 
     Args:

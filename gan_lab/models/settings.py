@@ -63,7 +63,9 @@ class Settings:
     def reset(self) -> None:
         """Put the configured settings back: loading an optimizer's state brings those it was saved with."""
         for player, (optimizer, _) in self._optimizers.items():
-            for group, configured in zip(optimizer.param_groups, self._configured[player], strict=True):
+            for group, configured in zip(
+                optimizer.param_groups, self._configured[player], strict=True
+            ):
                 group.update(configured)
 
     def apply(self, kimg: float) -> None:
@@ -91,9 +93,13 @@ class Settings:
     def _check(self, target: str, name: str) -> None:
         targets = ["generator", "discriminator", *self._objects]
         if target not in targets:
-            raise InputError(f"schedules.{target} is unknown{nearest(target, targets)}; there are {', '.join(targets)}")
+            raise InputError(
+                f"schedules.{target} is unknown{nearest(target, targets)}; there are {', '.join(targets)}"
+            )
         if target in self._objects:
-            allowed = [key for key, value in vars(self._objects[target]).items() if is_number(value)]
+            allowed = [
+                key for key, value in vars(self._objects[target]).items() if is_number(value)
+            ]
         else:
             allowed = list(OPTIMIZER_SETTINGS)
         if name not in allowed:

@@ -15,9 +15,10 @@ from gan_lab.layers.labels import label_vectors
 from gan_lab.layers.projection import ProjectionLogit
 from gan_lab.layers.pyramid import ImageSize, halvings
 from gan_lab.models.adversarial import AdversarialModule
+from gan_lab.models.networks import DiscriminatorNetwork, GeneratorNetwork
 
 
-class Generator(nn.Module):
+class Generator(GeneratorNetwork):
     """z -> coarsest features -> residual doublings -> batch norm, rectifier, convolution, tanh.
 
     Args:
@@ -101,7 +102,7 @@ class ConditionalBatchNorm(nn.Module):
         return torch.addcmul(x + offset, x, scale)
 
 
-class Discriminator(nn.Module):
+class Discriminator(DiscriminatorNetwork):
     """The critic: residual halvings, two blocks at the coarsest resolution, rectifier, mean over pixels -> output.
 
     Args:
@@ -163,9 +164,11 @@ class CriticBlock(nn.Module):
 def initialize(network: nn.Module) -> None:
     """Draw weights as He et al. 2015 do for rectifiers, without the gain for shortcuts and outputs (appendix F)."""
     for name, module in network.named_modules():
-        if isinstance(module, nn.Conv2d) or (isinstance(module, nn.Linear) and "affine" not in name):
-            gain = "relu" if name.endswith(("conv1", "conv2")) else "linear"
-            nn.init.kaiming_uniform_(module.weight, nonlinearity=gain)
+        if isinstance(module, nn.Conv2d) or (
+            isinstance(module, nn.Linear) and "affine" not in name
+        ):
+            rectified = name.endswith(("conv1", "conv2"))
+            nn.init.kaiming_uniform_(module.weight, nonlinearity="relu" if rectified else "linear")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
 

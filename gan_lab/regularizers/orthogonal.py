@@ -29,13 +29,17 @@ class Orthogonal(Regularizer):
     def __init__(self, *, weight: float, interval: int = 1, player: Player = "generator") -> None:
         super().__init__(weight=weight, interval=interval)
         if player not in ("generator", "discriminator"):
-            raise InputError(f"Orthogonal: player={player!r} must be 'generator' or 'discriminator'")
+            raise InputError(
+                f"Orthogonal: player={player!r} must be 'generator' or 'discriminator'"
+            )
         self.player = player
 
     def forward(self, step: DiscriminatorStep | GeneratorStep) -> Tensor:
         penalties = [overlap(filters(m)) for m in step.network.modules() if has_filters(m)]
         if not penalties:
-            raise InputError(f"Orthogonal: the {self.player} has neither convolutions nor linear layers")
+            raise InputError(
+                f"Orthogonal: the {self.player} has neither convolutions nor linear layers"
+            )
         return torch.stack(penalties).sum()
 
 
