@@ -68,7 +68,7 @@ class ImageDataset(Dataset[tuple[Tensor, int]], ABC):
     @property
     def class_counts(self) -> list[int]:
         """Stored images of each class."""
-        return np.bincount(self.labels, minlength=self.num_classes).tolist()  # type: ignore[no-any-return]
+        return np.bincount(self.labels, minlength=self.num_classes).tolist()
 
     @property
     @abstractmethod

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
@@ -16,6 +17,7 @@ from gan_lab.data.sampler import CountingBatchSampler, check_batch, permutation
 from gan_lab.errors import InputError
 from gan_lab.images import to_float
 
+Item = tuple[Tensor, int]  # what a DataLoader is typed by, though batches are what it yields
 Batch = tuple[Tensor, Tensor]
 _MAX_WORKERS = 8
 _MAX_CLASSES_SHOWN = 20
@@ -57,7 +59,9 @@ class ImageDataModule(pl.LightningDataModule):
         super().__init__()
         check_batch(batch_size=batch_size, batches=d_steps, world_size=1)
         if num_workers is not None and num_workers < 0:
-            raise InputError(f"num_workers={num_workers} is negative; set 0 or more, or null to have it chosen")
+            raise InputError(
+                f"num_workers={num_workers} is negative; set 0 or more, or null to have it chosen"
+            )
         self.train = dataset(split="train")
         try:
             self.val: ImageDataset | None = dataset(split="val", flip=False)
@@ -75,7 +79,7 @@ class ImageDataModule(pl.LightningDataModule):
         self._seed = seed
         self._num_workers = num_workers
 
-    def train_dataloader(self) -> DataLoader[Batch]:
+    def train_dataloader(self) -> DataLoader[Item]:
         """Batches (uint8 [B, C, H, W], int64 [B]) of this rank from the module's `images_seen` on.
 
         B is batch_size * d_steps / world_size.
@@ -96,7 +100,7 @@ class ImageDataModule(pl.LightningDataModule):
         )
         return self._loader(self.train, sampler)
 
-    def ordered_loader(self, dataset: ImageDataset, *, batch_size: int) -> DataLoader[Batch]:
+    def ordered_loader(self, dataset: ImageDataset, *, batch_size: int) -> DataLoader[Item]:
         """All items of `dataset` once, in order, as uint8 batches; for statistics of the real images."""
         return self._loader(dataset, _InOrder(num_items=len(dataset), batch_size=batch_size))
 
@@ -131,7 +135,10 @@ class ImageDataModule(pl.LightningDataModule):
         return table
 
     def _histogram(self) -> str:
-        pairs = [f"{name}: {count:,}" for name, count in zip(self.train.class_names, self.class_counts, strict=True)]
+        pairs = [
+            f"{name}: {count:,}"
+            for name, count in zip(self.train.class_names, self.class_counts, strict=True)
+        ]
         if len(pairs) <= _MAX_CLASSES_SHOWN:
             return "  ".join(pairs)
         half = _MAX_CLASSES_SHOWN // 2
@@ -141,14 +148,15 @@ class ImageDataModule(pl.LightningDataModule):
             f"\n(fewest {min(counts):,}, most {max(counts):,})"
         )
 
-    def _loader(self, dataset: ImageDataset, sampler: Sampler[list[int]]) -> DataLoader[Batch]:
+    def _loader(self, dataset: ImageDataset, sampler: Sampler[list[int]]) -> DataLoader[Item]:
         workers = self._workers(dataset)
         return DataLoader(
             dataset,
             batch_sampler=sampler,
             num_workers=workers,
             collate_fn=_as_it_is,
-            pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
+            pin_memory=self.trainer is not None
+            and self.trainer.strategy.root_device.type == "cuda",
             persistent_workers=workers > 0,
             # without its own generator the loader would draw from, and so move, the global one
             generator=torch.Generator().manual_seed(self._seed),
@@ -159,7 +167,11 @@ class ImageDataModule(pl.LightningDataModule):
             return self._num_workers
         if dataset.in_memory:
             return 0
-        cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        cpus = (
+            len(os.sched_getaffinity(0))
+            if hasattr(os, "sched_getaffinity")
+            else os.cpu_count() or 1
+        )
         ranks = self.trainer.num_devices if self.trainer else 1
         return max(1, min(_MAX_WORKERS, cpus // ranks))
 
@@ -177,7 +189,7 @@ class _InOrder(Sampler[list[int]]):
         return -(-self._num_items // self._batch_size)
 
 
-def _as_it_is(batch: Batch) -> Batch:
+def _as_it_is(batch: Any) -> Any:
     """`__getitems__` has made the batch already."""
     return batch
 
@@ -186,5 +198,9 @@ def _check_alike(train: ImageDataset, val: ImageDataset) -> None:
     for what in ("image_size", "channels", "class_names"):
         ours, theirs = getattr(train, what), getattr(val, what)
         if ours != theirs:
-            remedy = "use the same classes in both" if what == "class_names" else f"set data.{what}="
-            raise InputError(f"{what} is {ours} in the training images but {theirs} in validation: {remedy}")
+            remedy = (
+                "use the same classes in both" if what == "class_names" else f"set data.{what}="
+            )
+            raise InputError(
+                f"{what} is {ours} in the training images but {theirs} in validation: {remedy}"
+            )

@@ -73,7 +73,9 @@ class MemoryImages(ImageDataset):
         if len(pixels) * self.channels * self.image_size[0] * self.image_size[1] <= _BUDGET_BYTES:
             self._images = self._transform_all()
             self.in_memory = True
-        self._fingerprint = digest(pixels.tobytes(), self.labels.tobytes(), self._transform, split, flip)
+        self._fingerprint = digest(
+            pixels.tobytes(), self.labels.tobytes(), self._transform, split, flip
+        )
 
     @property
     def fingerprint(self) -> str:

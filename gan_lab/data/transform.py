@@ -55,7 +55,9 @@ class ImageTransform:
             UnusableImage: for 32-bit and floating-point pixels, whose range is unknown.
             OSError: from Pillow, when the file cannot be decoded.
         """
-        image = _to_mode(_upright(_to_eight_bits(image)), self.channels)
+        image = _to_eight_bits(image)
+        ImageOps.exif_transpose(image, in_place=True)
+        image = _to_mode(image, self.channels)
         height, width = self.size
         box = self._box(image.height, image.width)
         if (box[2] - box[0], box[3] - box[1]) == (width, height):
@@ -133,18 +135,17 @@ def check_options(resample: str, channels: int | None) -> None:
     if resample not in FILTERS:
         raise InputError(f"data.resample={resample!r}; allowed: {', '.join(FILTERS)}")
     if channels is not None and channels not in _MODES:
-        raise InputError(f"data.channels={channels!r}; allowed: 1 (grey), 3 (RGB), 4 (RGBA), null (as the files)")
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    turned = ImageOps.exif_transpose(image)
-    return image if turned is None else turned
+        raise InputError(
+            f"data.channels={channels!r}; allowed: 1 (grey), 3 (RGB), 4 (RGBA), null (as the files)"
+        )
 
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:
     """Bring 16-bit grey, which Pillow would clip, to 8 bits; other modes stay."""
     if not usable_mode(image.mode, image.format):
-        raise UnusableImage(f"its pixels are of mode {image.mode}, whose range is unknown; save it with 8 or 16 bits")
+        raise UnusableImage(
+            f"its pixels are of mode {image.mode}, whose range is unknown; save it with 8 or 16 bits"
+        )
     if image.mode not in (*_SIXTEEN_BIT, "I"):
         return image
     grey = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).astype(np.uint8))

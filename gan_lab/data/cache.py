@@ -1,0 +1,64 @@
+"""Arrays that take long to find out and are kept between runs."""
+
+import os
+import zipfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock
+from numpy.typing import NDArray
+
+from gan_lab.config import cache_dir
+from gan_lab.console import warn
+
+Arrays = dict[str, NDArray]
+
+
+def kept(kind: str, key: str, make: Callable[[], Arrays]) -> Arrays:
+    """Arrays from the cache, or from `make`, which one process of a machine calls while the others wait for it.
+
+    Where the cache cannot be written there is a warning, and every start calls `make` again.
+    """
+    with ExitStack() as held:
+        try:
+            path = cache_dir() / kind / f"{key}.npz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            held.enter_context(FileLock(f"{path}.lock"))
+        except OSError as error:
+            _warn(error)
+            return make()
+        arrays = _load(path)
+        if arrays is None:
+            arrays = make()
+            try:
+                _save(path, arrays)
+            except OSError as error:
+                _warn(error)
+        return arrays
+
+
+def _warn(error: OSError) -> None:
+    warn(
+        f"what was found out about the images cannot be kept ({error}), so every start finds it out again; "
+        f"set GAN_LAB_CACHE to a folder that can be written"
+    )
+
+
+def _load(path: Path) -> Arrays | None:
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return dict(stored)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None  # not there, or cut short: it is made again
+
+
+def _save(path: Path, arrays: Arrays) -> None:
+    part = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        with part.open("wb") as file:
+            np.savez(file, allow_pickle=False, **arrays)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

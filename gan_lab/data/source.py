@@ -1,0 +1,123 @@
+"""Where encoded pictures come from: anything that opens the i-th of them."""
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from gan_lab.data.base import digest
+from gan_lab.errors import InputError
+
+IMAGE_ENDINGS = (
+    ".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm",
+)  # fmt: skip
+_STAT_THREADS = 16
+
+
+class Source(ABC):
+    """A numbered list of encoded pictures. It can be pickled, forked, and read from several threads."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of pictures."""
+
+    @abstractmethod
+    def name(self, index: int) -> str:
+        """What a user would look for: a path, or the key in a container."""
+
+    @abstractmethod
+    def open(self, index: int) -> BinaryIO:
+        """The encoded picture as a seekable stream, to be closed by the caller.
+
+        Raises:
+            OSError: when it cannot be read.
+        """
+
+    @property
+    @abstractmethod
+    def listing(self) -> str:
+        """Digest of names, sizes and times of change: equal as long as nothing has been touched."""
+
+
+class FileSource(Source):
+    """Files under a folder.
+
+    Args:
+        root: the folder.
+        names: paths relative to it.
+    """
+
+    def __init__(self, *, root: Path, names: Sequence[str]) -> None:
+        self._root = root
+        # fixed-width bytes and no list: touching a list's items copies its pages into every worker
+        self._names = np.array([os.fsencode(name) for name in names], dtype=np.bytes_)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def name(self, index: int) -> str:
+        return os.fsdecode(bytes(self._names[index]))
+
+    def open(self, index: int) -> BinaryIO:
+        return (self._root / self.name(index)).open("rb")
+
+    @property
+    def listing(self) -> str:
+        with ThreadPoolExecutor(_STAT_THREADS) as pool:
+            stats = list(pool.map(self._stat, range(len(self)), chunksize=256))
+        table = np.array(stats, dtype=np.int64)
+        return digest(str(self._root.resolve()), self._names.tobytes(), table.tobytes())
+
+    def _stat(self, index: int) -> tuple[int, int]:
+        try:
+            status = (self._root / self.name(index)).stat()
+        except OSError:
+            return -1, -1  # a dangling link; the check of the pictures names it
+        return status.st_size, status.st_mtime_ns
+
+
+def existing_folder(root: str | Path | None, what: str) -> Path:
+    """The folder that `data.root` names.
+
+    Raises:
+        InputError: when it is not given, does not exist or is no folder.
+    """
+    path = existing_path(root, what)
+    if not path.is_dir():
+        hint = "; for a zip use data=zip" if path.suffix == ".zip" else ""
+        raise InputError(f"data.root={path} is a file; expected {what}{hint}")
+    return path
+
+
+def existing_path(root: str | Path | None, what: str) -> Path:
+    """What `data.root` names.
+
+    Raises:
+        InputError: when it is not given or does not exist.
+    """
+    if root is None or str(root) == "":
+        raise InputError(f"data.root is not set; set data.root=PATH to {what}")
+    path = Path(root).expanduser()
+    if not path.exists():
+        missing = next(
+            p for p in [*reversed(path.absolute().parents), path.absolute()] if not p.exists()
+        )
+        detail = "" if missing == path.absolute() else f" ({missing} is not there)"
+        raise InputError(f"data.root={path} does not exist{detail}; set data.root=PATH to {what}")
+    return path
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file is taken for a picture: a known ending, and not hidden (as macOS's `._` twins are)."""
+    return name.lower().endswith(IMAGE_ENDINGS) and not name.rpartition("/")[2].startswith(".")
+
+
+def listed(names: Iterable[str], limit: int = 10) -> str:
+    """Some names for a message: the first ones, and how many more there are."""
+    names = list(names)
+    more = f" and {len(names) - limit:,} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
