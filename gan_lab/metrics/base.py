@@ -19,10 +19,13 @@ class Metrics(Protocol):
     Attributes:
         best: key of the figure that chooses the best checkpoint; None where there is none.
         mode: whether the smallest or the largest value of it is the best.
+        protocol: how the figures are made (extractor and its SHA-256, transform, numbers of images), to be kept
+            beside them; complete once `prepare` has run.
     """
 
     best: str | None
     mode: Literal["min", "max"]
+    protocol: dict[str, str | int]
 
     def prepare(self, data: "ImageDataModule") -> None:
         """Get all that needs no generator: networks, statistics of the real images. Called before step 0.
@@ -46,8 +49,10 @@ class Metrics(Protocol):
 class NoMetrics:
     """Measures nothing, so that the run needs no network and no second data set."""
 
-    best: str | None = None
-    mode: Literal["min", "max"] = "min"
+    def __init__(self) -> None:
+        self.best: str | None = None
+        self.mode: Literal["min", "max"] = "min"
+        self.protocol: dict[str, str | int] = {}
 
     def prepare(self, data: "ImageDataModule") -> None:
         """There is nothing to prepare."""

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-import tempfile
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +13,8 @@ from torch import Tensor
 
 from gan_lab.config import cache_dir
 from gan_lab.console import warn
+
+_REMEDY = "the environment variable GAN_LAB_CACHE names another folder"
 
 
 def cached_tensors(name: str, build: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -29,7 +31,11 @@ def cached_tensors(name: str, build: Callable[[], dict[str, Tensor]]) -> dict[st
     Returns:
         The tensors, on the CPU.
     """
-    path = cache_dir() / name
+    try:
+        path = cache_dir() / name
+    except OSError as error:
+        warn(f"no cache: {error}; {_REMEDY}")
+        return build()
     with _locked(path):
         tensors = _read(path)
         if tensors is None:
@@ -51,14 +57,14 @@ def tensors_sha256(tensors: dict[str, Tensor]) -> str:
 def _locked(path: Path) -> Iterator[None]:
     lock = FileLock(f"{path}.lock")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except OSError:  # not writable, which _write tells once there is something to write
         yield
         return
-    with lock:
-        lock.release()  # `with` took it a second time
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def _read(path: Path) -> dict[str, Tensor] | None:
@@ -74,22 +80,17 @@ def _read(path: Path) -> dict[str, Tensor] | None:
         Exception
     ) as error:  # a damaged file may raise anything; whatever it is, the entry is built again
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
-    warn(f"cache entry {path} is damaged ({reason}); it is computed again")
+    warn(f"cache entry {path} cannot be used ({reason}); it is computed again")
     return None
 
 
 def _write(path: Path, tensors: dict[str, Tensor]) -> None:
     entry = {"sha256": tensors_sha256(tensors), "tensors": tensors}
-    temporary: str | None = None
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
-        with os.fdopen(descriptor, "wb") as file:
-            torch.save(entry, file)
+        torch.save(entry, temporary)
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-        warn(
-            f"{path} could not be written ({error}), so the next run computes it again; "
-            "set the environment variable GAN_LAB_CACHE to another folder"
-        )
+        warn(f"{path} could not be written ({error}), so the next run computes it again; {_REMEDY}")
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -53,6 +53,7 @@ class DigitsMetrics:
     Attributes:
         best: "fd_digits".
         mode: "min".
+        protocol: how the figures are made; filled in by `prepare`.
 
     Raises:
         InputError: for too few images.
@@ -62,6 +63,7 @@ class DigitsMetrics:
         refuse_small_sample("generated", num=num_images, width=Recipe().width)
         self.best: str | None = "fd_digits"
         self.mode: Literal["min", "max"] = "min"
+        self.protocol: dict[str, str | int] = {}
         self._num_images = num_images
         self._reference: _Reference | None = None
 
@@ -83,6 +85,14 @@ class DigitsMetrics:
         train = gaussian_statistics(classifier.measure(stored_images(data.train)[0])[0])
         floor = frechet_distance_from_statistics(statistics, train).item()
         self._reference = _Reference(classifier, statistics, floor)
+        self.protocol = {
+            "extractor": "gan_lab digits classifier",
+            "extractor_sha256": sha256,
+            "features": features.shape[1],
+            "transform": "uint8, grey, antialiased bilinear to 16x16",
+            "real": f"val, {len(real)} stored images",
+            "num_images": self._num_images,
+        }
         say(
             f"metrics: digits classifier {sha256[:8]} knows {(digits == labels).double().mean():.1%} of the "
             f"{len(labels)} held-out digits; fd_digits of the real training digits is {floor:.3f}"

@@ -31,7 +31,7 @@ def frechet_distance(real: Tensor, fake: Tensor, *, allow_singular: bool = False
         InputError: for too few features, for NaN or infinity, for unequal widths.
     """
     if not allow_singular:
-        for name, features in (("real", real), ("fake", fake)):
+        for name, features in (("real", real), ("generated", fake)):
             refuse_small_sample(name, num=features.shape[0], width=features.shape[-1])
     return frechet_distance_from_statistics(gaussian_statistics(real), gaussian_statistics(fake))
 
