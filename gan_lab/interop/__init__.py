@@ -1,0 +1,44 @@
+"""Reading published weights into the networks of this package."""
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any
+
+from torch import nn
+
+from gan_lab.errors import InputError
+
+Networks = dict[str, nn.Module]
+Reader = Callable[[Mapping[str, Any], Mapping[str, Any] | None], Networks]
+
+# what a configuration's source begins with -> where its reader is
+READERS = {
+    "stylegan2-ada networks": "gan_lab.interop.stylegan2:from_published",
+    "stylegan3 networks": "gan_lab.interop.stylegan3:from_published",
+    "R3GAN networks": "gan_lab.interop.r3gan:from_published",
+    "BigGAN-PyTorch networks": "gan_lab.interop.biggan:from_published",
+}
+
+
+def from_published(config: Mapping[str, Any], state: Mapping[str, Any] | None) -> Networks:
+    """Build the networks that a publication describes, with its weights.
+
+    Args:
+        config: `source` (which publication), `generator` and perhaps `discriminator`: constructor arguments by their
+            published names.
+        state: `"G/<published name>"` and `"D/<published name>"` -> array or tensor; None for fresh weights.
+
+    Returns:
+        {"G": generator, "D": discriminator}, those that `config` describes, in evaluation mode.
+        `generator(z, labels=None) -> images [N, C, H, W]`, `discriminator(images, labels=None) -> logits [N]`.
+
+    Raises:
+        InputError: for an unknown source, an argument that is not supported, or weights that do not fit.
+    """
+    source = str(config.get("source", ""))
+    for prefix, where in READERS.items():
+        if source.startswith(prefix):
+            module, _, function = where.partition(":")
+            reader: Reader = getattr(import_module(module), function)
+            return reader(config, state)
+    raise InputError(f"source={source!r} is unknown; it must begin with one of {list(READERS)}")
