@@ -28,6 +28,12 @@ from gan_lab.errors import InputError
 class UnreadableImage(InputError):
     """One picture passed the check at the start and cannot be decoded all the same."""
 
+    def __init__(self, message: str) -> None:
+        # a DataLoader puts its worker's whole traceback before the message
+        super().__init__(
+            message.strip().splitlines()[-1].removeprefix(f"{__name__}.UnreadableImage: ")
+        )
+
 
 class EncodedImages(ImageDataset):
     """Pictures of a `Source`, all checked at the start, each decoded and transformed when it is asked for.
@@ -88,7 +94,7 @@ class EncodedImages(ImageDataset):
         )
         self.unreadable = [(source.name(i), why) for i, why in found.reasons.items() if members[i]]
         if self.unreadable:
-            warn(f"left out {_named(self.unreadable)}")
+            warn(escape(f"left out {_named(self.unreadable)}"))
         self._source = source
         self._skip_unreadable = skip_unreadable
         self._warned = False
@@ -141,7 +147,7 @@ class EncodedImages(ImageDataset):
                 return self.load(candidate), candidate
             except UnreadableImage as error:
                 if not self._warned:
-                    warn(f"{escape(str(error.args[0]))}: the next one takes its place (said once)")
+                    warn(f"{escape(str(error))}: the next one takes its place (said once)")
                     self._warned = True
         raise InputError("none of the images can be read any more; is the disk still there?")
 

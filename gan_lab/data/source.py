@@ -1,5 +1,6 @@
 """Where encoded pictures come from: anything that opens the i-th of them."""
 
+import contextlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gan_lab.data.base import digest
 from gan_lab.errors import InputError
@@ -16,6 +18,7 @@ IMAGE_ENDINGS = (
     ".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm",
 )  # fmt: skip
 _STAT_THREADS = 16
+_STAT_CHUNK = 1024
 
 
 class Source(ABC):
@@ -53,6 +56,7 @@ class FileSource(Source):
 
     def __init__(self, *, root: Path, names: Sequence[str]) -> None:
         self._root = root
+        self._folder = str(root)
         # fixed-width bytes and no list: touching a list's items copies its pages into every worker
         self._names = np.array([os.fsencode(name) for name in names], dtype=np.bytes_)
 
@@ -63,21 +67,27 @@ class FileSource(Source):
         return os.fsdecode(bytes(self._names[index]))
 
     def open(self, index: int) -> BinaryIO:
-        return (self._root / self.name(index)).open("rb")
+        return open(os.path.join(self._folder, self.name(index)), "rb")
 
     @property
     def listing(self) -> str:
+        starts = range(0, len(self), _STAT_CHUNK)
         with ThreadPoolExecutor(_STAT_THREADS) as pool:
-            stats = list(pool.map(self._stat, range(len(self)), chunksize=256))
-        table = np.array(stats, dtype=np.int64)
-        return digest(str(self._root.resolve()), self._names.tobytes(), table.tobytes())
+            tables = list(pool.map(self._stats, starts))
+        return digest(
+            str(self._root.resolve()), self._names.tobytes(), *[table.tobytes() for table in tables]
+        )
 
-    def _stat(self, index: int) -> tuple[int, int]:
-        try:
-            status = (self._root / self.name(index)).stat()
-        except OSError:
-            return -1, -1  # a dangling link; the check of the pictures names it
-        return status.st_size, status.st_mtime_ns
+    def _stats(self, start: int) -> NDArray[np.int64]:
+        """(size, time of change) of a run of files, [count, 2]."""
+        stop = min(start + _STAT_CHUNK, len(self))
+        table = np.full((stop - start, 2), -1, dtype=np.int64)
+        for index in range(start, stop):
+            # a dangling link has no status; the check of the pictures names it
+            with contextlib.suppress(OSError):
+                status = os.stat(os.path.join(self._folder, self.name(index)))
+                table[index - start] = status.st_size, status.st_mtime_ns
+        return table
 
 
 def existing_folder(root: str | Path | None, what: str) -> Path:

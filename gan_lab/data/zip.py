@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from gan_lab.data.base import digest
+from gan_lab.data.base import check_split, digest
 from gan_lab.data.encoded import EncodedImages
 from gan_lab.data.source import Source, existing_path, is_image_name, listed
 from gan_lab.data.split import members_by_name
@@ -61,11 +61,7 @@ class Zip(EncodedImages):
         names = [source.name(index) for index in range(len(source))]
         metadata = source.metadata
         labels, class_names = _labels(path, names, metadata)
-        val = metadata.get("val")
-        if val is None:
-            members = members_by_name(names, split=split, val_fraction=val_fraction)
-        else:
-            members = np.isin(names, val) == (split == "val")
+        members = _members(path, names, metadata.get("val"), split, val_fraction)
         super().__init__(
             source=source,
             labels=labels,
@@ -149,6 +145,20 @@ class ZipSource(Source):
         if not isinstance(metadata, dict):
             raise InputError(f'{self._path}: {METADATA} must hold an object with "labels"')
         return metadata
+
+
+def _members(
+    path: Path, names: list[str], val: list[str] | None, split: str, val_fraction: float
+) -> NDArray[np.bool_]:
+    """Mask [N] of the images of a split: as `dataset.json` says, else by the names."""
+    check_split(split)
+    if val is None:
+        return members_by_name(names, split=split, val_fraction=val_fraction)
+    if val_fraction:
+        raise InputError(
+            f"data.val_fraction={val_fraction}, but {path} says itself which images validate; set data.val_fraction=0"
+        )
+    return np.isin(names, val) == (split == "val")
 
 
 def _labels(
