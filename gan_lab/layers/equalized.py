@@ -1,0 +1,120 @@
+"""Equalized learning rate: weights are drawn from N(0, 1) and scaled when used.
+
+w = w_stored * gain / sqrt(fan_in), so that an optimizer whose steps do not depend on the scale of gradients moves
+all layers at one relative speed. Karras et al. 2018, section 4.1, https://arxiv.org/abs/1710.10196.
+"""
+
+from math import sqrt
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv2d, leaky_relu, linear
+
+from gan_lab.layers.resampling import FirFilter, downsample, smooth, upsample
+
+SLOPE = 0.2  # of the leaky rectifier, in all networks of the family
+RECTIFIER_GAIN = sqrt(2)  # keeps the second moment of what a rectifier halves
+
+Resample = Literal["up", "down"]
+
+
+def rectify(x: Tensor, clamp: float | None = None) -> Tensor:
+    """Return the leaky rectifier of `x`, cut to [-clamp, clamp], in the memory of `x`.
+
+    A gain is left to the caller: g * lrelu(x) = lrelu(g * x), which is cheaper inside x's weights.
+    """
+    x = leaky_relu(x, SLOPE, inplace=True)
+    return x if clamp is None else x.clamp(-clamp, clamp)
+
+
+class EqualizedLinear(nn.Module):
+    """Affine map with equalized learning rate, optionally with the leaky rectifier behind it.
+
+    Args:
+        inputs: length of the vectors that come in.
+        outputs: length of those that go out.
+        bias: initial bias.
+        lr_multiplier: of this layer's learning rate; 0.01 in mapping networks (Karras et al. 2019, appendix C).
+        rectified: whether the leaky rectifier follows, with gain sqrt(2).
+        zeros: whether to begin with weights of 0.
+    """
+
+    def __init__(
+        self,
+        *,
+        inputs: int,
+        outputs: int,
+        bias: float = 0.0,
+        lr_multiplier: float = 1.0,
+        rectified: bool = False,
+        zeros: bool = False,
+    ) -> None:
+        super().__init__()
+        weight = torch.zeros(outputs, inputs) if zeros else torch.randn(outputs, inputs)
+        self.weight = nn.Parameter(weight / lr_multiplier)
+        self.bias = nn.Parameter(torch.full((outputs,), bias / lr_multiplier))
+        self.rectified = rectified
+        gain = RECTIFIER_GAIN if rectified else 1.0
+        self.weight_gain = gain * lr_multiplier / sqrt(inputs)
+        self.bias_gain = gain * lr_multiplier
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [N, inputs] to [N, outputs]."""
+        x = linear(x, self.weight * self.weight_gain, self.bias * self.bias_gain)
+        return rectify(x) if self.rectified else x
+
+
+class EqualizedConv2d(nn.Module):
+    """Convolution with equalized learning rate; resampling with a low-pass filter and a leaky rectifier if asked for.
+
+    Args:
+        inputs: channels that come in.
+        outputs: channels that go out.
+        kernel: side of the kernel, odd.
+        bias: whether there is one.
+        rectified: whether the leaky rectifier follows, with gain sqrt(2).
+        resample: "up" doubles (1x1 kernels only), "down" halves the resolution.
+        gain: a factor of the output.
+        clamp: the output is cut to [-clamp, clamp] * gain; None for no limit.
+    """
+
+    def __init__(
+        self,
+        *,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        bias: bool = True,
+        rectified: bool = True,
+        resample: Resample | None = None,
+        gain: float = 1.0,
+        clamp: float | None = None,
+    ) -> None:
+        super().__init__()
+        assert resample != "up" or kernel == 1
+        self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel, kernel))
+        self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
+        self.fir = FirFilter() if resample else None
+        self.resample = resample
+        self.rectified = rectified
+        self.gain = gain * (RECTIFIER_GAIN if rectified else 1.0)
+        self.weight_gain = self.gain / sqrt(inputs * kernel**2)
+        self.clamp = None if clamp is None else clamp * gain
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [N, inputs, H, W] to [N, outputs, H', W'], in the type of `x`."""
+        weight = (self.weight * self.weight_gain).to(x.dtype)
+        bias = None if self.bias is None else (self.bias * self.gain).to(x.dtype)
+        padding = weight.shape[-1] // 2
+        if self.fir is None:
+            x = conv2d(x, weight, bias, padding=padding)
+        elif self.resample == "up":
+            x = upsample(conv2d(x, weight, bias), self.fir())
+        elif padding:
+            x = conv2d(smooth(x, self.fir(), grow=1), weight, bias, stride=2)
+        else:
+            x = conv2d(downsample(x, self.fir()), weight, bias)
+        if self.rectified:
+            return rectify(x, self.clamp)
+        return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)

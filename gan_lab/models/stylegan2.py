@@ -1,0 +1,476 @@
+"""StyleGAN2: modulated convolutions, skip and residual networks, lazy R1 and path length regularization.
+
+Karras et al. 2020, https://arxiv.org/abs/1912.04958; labels, clamping and half precision as in Karras et al. 2020 (ADA),
+https://arxiv.org/abs/2006.06676, appendices B and D. Section 4.1 and figure 7 have the three architectures: "skip" sums
+images of every resolution, "resnet" has residual blocks, "orig" neither. Config F is skip in G and resnet in D.
+"""
+
+from math import prod, sqrt
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from gan_lab.errors import InputError
+from gan_lab.layers.equalized import EqualizedConv2d, EqualizedLinear
+from gan_lab.layers.mapping import Mapping, Mlp, check_probability, cross_over
+from gan_lab.layers.minibatch_stddev import MinibatchStddev
+from gan_lab.layers.modulated import StyledConv, ToImage
+from gan_lab.layers.pyramid import ImageSize, halvings
+from gan_lab.layers.resampling import FirFilter, downsample, upsample
+from gan_lab.models.adversarial import AdversarialModule
+from gan_lab.models.networks import DiscriminatorNetwork, GeneratorNetwork
+
+Architecture = Literal["skip", "resnet", "orig"]
+NOISE = ("random", "const", "none")
+HALF_TYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+class Generator(GeneratorNetwork):
+    """Mapping network z -> w and synthesis network w -> image.
+
+    In training mode, `forward` mixes styles and draws new noise, and every pass of the mapping network moves the
+    running mean of w. In evaluation mode it takes the constant noise, so that z (and the label) alone determine the
+    image.
+
+    Attributes:
+        mapping: `mapping(z, labels=None, truncation=1.0, truncated_layers=None) -> w [N, L, style_dim]`.
+        synthesis: `synthesis(w, noise="random" | "const" | "none") -> images`.
+        num_styles: L.
+
+    Args:
+        image_size: side, or [height, width]; 4 to 7 pixels times a power of two.
+        channels: of the image.
+        num_classes: 0 for an unconditional generator.
+        latent_dim: length of z.
+        style_dim: length of w.
+        mapping_layers: depth of the mapping network.
+        channel_base: feature maps have channel_base / resolution channels ...
+        channel_max: ... and no more than this.
+        architecture: "skip", "resnet" or "orig".
+        style_mixing: probability that an image in training has two styles (0.9 in the paper).
+        average_decay: of the running mean of w, for each pass.
+        clamp: largest absolute value of activations; None for no limit. 256 with half precision.
+        half_resolutions: how many of the finest resolutions compute in `half_type`.
+        half_type: "float16" or "bfloat16".
+
+    Raises:
+        InputError: for sizes, architectures or types that there are not.
+    """
+
+    def __init__(
+        self,
+        *,
+        image_size: ImageSize,
+        channels: int,
+        num_classes: int = 0,
+        latent_dim: int = 512,
+        style_dim: int = 512,
+        mapping_layers: int = 8,
+        channel_base: int = 32768,
+        channel_max: int = 512,
+        architecture: Architecture = "skip",
+        style_mixing: float = 0.0,
+        average_decay: float = 0.998,
+        clamp: float | None = None,
+        half_resolutions: int = 0,
+        half_type: str = "float16",
+    ) -> None:
+        super().__init__()
+        check_probability("style_mixing", style_mixing)
+        self.latent_dim = latent_dim
+        self.num_classes = num_classes
+        self.style_mixing = style_mixing
+        self.synthesis = Synthesis(
+            image_size=image_size,
+            channels=channels,
+            style_dim=style_dim,
+            channel_base=channel_base,
+            channel_max=channel_max,
+            architecture=architecture,
+            clamp=clamp,
+            half_resolutions=half_resolutions,
+            half_type=half_type,
+        )
+        self.num_styles = self.synthesis.num_styles
+        self.mapping = Mapping(
+            latent_dim=latent_dim,
+            num_classes=num_classes,
+            style_dim=style_dim,
+            num_layers=mapping_layers,
+            num_styles=self.num_styles,
+            average_decay=average_decay,
+        )
+
+    def forward(
+        self, z: Tensor, labels: Tensor | None = None, truncation: float = 1.0
+    ) -> Tensor:
+        """Map z [N, Z] (and labels [N]) to images [N, C, H, W], roughly in [-1, 1]."""
+        return self.synthesis(
+            self.styles(z, labels, truncation), noise="random" if self.training else "const"
+        )
+
+    def styles(
+        self, z: Tensor, labels: Tensor | None = None, truncation: float = 1.0
+    ) -> Tensor:
+        """Map z [N, Z] to w [N, L, style_dim] as `forward` does: in training mode, mixed."""
+        w = self.mapping(z, labels, truncation)
+        if self.training and self.style_mixing:
+            w = cross_over(w, self.mapping(torch.randn_like(z), labels), self.style_mixing)
+        return w
+
+    def levels(self) -> dict[str, range]:
+        """Return which of the L styles are "coarse" (4 and 8 pixels), "middle" (16 and 32) and "fine" (Karras 2019)."""
+        ends = [0, min(3, self.num_styles), min(7, self.num_styles), self.num_styles]
+        names = ("coarse", "middle", "fine")
+        return {name: range(ends[i], ends[i + 1]) for i, name in enumerate(names)}
+
+
+class Synthesis(nn.Module):
+    """Constant -> one block a resolution -> image. Arguments as `Generator`'s."""
+
+    def __init__(
+        self,
+        *,
+        image_size: ImageSize,
+        channels: int,
+        style_dim: int,
+        channel_base: int,
+        channel_max: int,
+        architecture: Architecture,
+        clamp: float | None,
+        half_resolutions: int,
+        half_type: str,
+    ) -> None:
+        super().__init__()
+        check_architecture(architecture)
+        (height, width), doublings = halvings(image_size)
+        features = widths(doublings, channel_base, channel_max)
+        types = precisions(doublings, half_resolutions, half_type)
+        self.num_styles = 2 * doublings + 2
+        self.constant = nn.Parameter(torch.randn(features[0], height, width))
+        self.blocks = nn.ModuleList(
+            SynthesisBlock(
+                inputs=features[i - 1] if i else None,
+                outputs=features[i],
+                channels=channels,
+                style_dim=style_dim,
+                shape=(height << i, width << i),
+                architecture=architecture,
+                last=i == doublings,
+                clamp=clamp,
+                dtype=types[i],
+            )
+            for i in range(doublings + 1)
+        )
+
+    def forward(self, w: Tensor, noise: str = "random") -> Tensor:
+        """Make images [N, C, H, W] in float32.
+
+        Args:
+            w: [N, L, style_dim].
+            noise: "random" draws it, "const" takes the stored one, "none" leaves it out.
+        """
+        if noise not in NOISE:
+            raise InputError(f"noise={noise!r} must be one of {', '.join(NOISE)}")
+        x = self.constant.expand(len(w), -1, -1, -1)
+        image = None
+        for i, block in enumerate(self.blocks):
+            # the last style of a block, its image's, is also that of the next block's first convolution
+            x, image = block(x, image, w[:, max(2 * i - 1, 0) : 2 * i + 2], noise)
+        assert image is not None
+        return image
+
+
+class SynthesisBlock(nn.Module):
+    """The layers of one resolution.
+
+    Args:
+        inputs: channels from the resolution below; None at the lowest, which has one convolution.
+        outputs: channels.
+        channels: of the image.
+        style_dim: length of w.
+        shape: height and width.
+        architecture: "skip", "resnet" or "orig".
+        last: whether this is the highest resolution.
+        clamp: of activations.
+        dtype: of activations.
+    """
+
+    def __init__(
+        self,
+        *,
+        inputs: int | None,
+        outputs: int,
+        channels: int,
+        style_dim: int,
+        shape: tuple[int, int],
+        architecture: Architecture,
+        last: bool,
+        clamp: float | None,
+        dtype: torch.dtype,
+    ) -> None:
+        super().__init__()
+        self.dtype = dtype
+        residual = inputs is not None and architecture == "resnet"
+        gain = sqrt(0.5) if residual else 1.0
+        self.conv0 = self.skip = self.fir = self.to_image = None
+        if inputs is not None:
+            self.conv0 = StyledConv(
+                inputs=inputs,
+                outputs=outputs,
+                style_dim=style_dim,
+                shape=shape,
+                up=True,
+                clamp=clamp,
+            )
+        self.conv1 = StyledConv(
+            inputs=outputs,
+            outputs=outputs,
+            style_dim=style_dim,
+            shape=shape,
+            gain=gain,
+            clamp=clamp,
+        )
+        if residual:
+            assert inputs is not None
+            self.skip = EqualizedConv2d(
+                inputs=inputs,
+                outputs=outputs,
+                kernel=1,
+                bias=False,
+                rectified=False,
+                resample="up",
+                gain=gain,
+            )
+        if last or architecture == "skip":
+            self.to_image = ToImage(
+                inputs=outputs, channels=channels, style_dim=style_dim, clamp=clamp
+            )
+        if inputs is not None and architecture == "skip":
+            self.fir = FirFilter()
+
+    def forward(
+        self, x: Tensor, image: Tensor | None, w: Tensor, noise: str
+    ) -> tuple[Tensor, Tensor | None]:
+        """Map features and the image so far, with the block's styles w [N, 2 or 3, style_dim], to this resolution's."""
+        x = x.to(self.dtype)
+        shortcut = None if self.skip is None else self.skip(x)
+        if self.conv0 is not None:
+            x = self.conv0(x, w[:, 0], noise)
+        x = self.conv1(x, w[:, -2], noise)
+        if shortcut is not None:
+            x = shortcut + x
+        if self.to_image is None:
+            return x, None
+        below = None if image is None or self.fir is None else upsample(image, self.fir())
+        image = self.to_image(x, w[:, -1])
+        return x, image if below is None else image + below
+
+
+class Discriminator(DiscriminatorNetwork):
+    """One block a resolution -> minibatch standard deviation -> logit; with labels, a projection on their embedding.
+
+    Args:
+        image_size: side, or [height, width]; 4 to 7 pixels times a power of two.
+        channels: of the image.
+        num_classes: 0 for an unconditional discriminator.
+        channel_base: feature maps have channel_base / resolution channels ...
+        channel_max: ... and no more than this.
+        architecture: "resnet", "skip" or "orig".
+        label_dim: length of the label's embedding; None for the channels at the lowest resolution.
+        label_layers: depth of the embedding's network.
+        stddev_group: images that the minibatch standard deviation looks at together; 0 leaves the layer out.
+        stddev_channels: that it appends.
+        clamp: largest absolute value of activations; None for no limit. 256 with half precision.
+        half_resolutions: how many of the finest resolutions compute in `half_type`.
+        half_type: "float16" or "bfloat16".
+        frozen_layers: how many layers, from the image on, are not trained (Freeze-D, Mo et al. 2020,
+            https://arxiv.org/abs/2002.10964).
+
+    Raises:
+        InputError: for sizes, architectures or types that there are not.
+    """
+
+    def __init__(
+        self,
+        *,
+        image_size: ImageSize,
+        channels: int,
+        num_classes: int = 0,
+        channel_base: int = 32768,
+        channel_max: int = 512,
+        architecture: Architecture = "resnet",
+        label_dim: int | None = None,
+        label_layers: int = 8,
+        stddev_group: int = 4,
+        stddev_channels: int = 1,
+        clamp: float | None = None,
+        half_resolutions: int = 0,
+        half_type: str = "float16",
+        frozen_layers: int = 0,
+    ) -> None:
+        super().__init__()
+        check_architecture(architecture)
+        shape, count = halvings(image_size)
+        features = widths(count, channel_base, channel_max)
+        types = precisions(count, half_resolutions, half_type)
+        self.num_classes = num_classes
+        self.blocks = nn.ModuleList(
+            DiscriminatorBlock(
+                inputs=features[i],
+                outputs=features[i - 1],
+                channels=channels if i == count or architecture == "skip" else None,
+                architecture=architecture,
+                clamp=clamp,
+                dtype=types[i],
+            )
+            for i in reversed(range(1, count + 1))
+        )
+        wide = features[0]
+        self.from_image = (
+            from_image(channels, wide) if architecture == "skip" or not count else None
+        )
+        self.stddev = None
+        if stddev_group:
+            self.stddev = MinibatchStddev(group_size=stddev_group, num_channels=stddev_channels)
+        self.conv = EqualizedConv2d(
+            inputs=wide + (stddev_channels if stddev_group else 0),
+            outputs=wide,
+            kernel=3,
+            clamp=clamp,
+        )
+        self.dense = EqualizedLinear(inputs=wide * prod(shape), outputs=wide, rectified=True)
+        self.embedding = None
+        if num_classes:
+            self.embedding = Mlp(
+                latent_dim=0,
+                num_classes=num_classes,
+                embedding_dim=label_dim or wide,
+                style_dim=label_dim or wide,
+                num_layers=label_layers,
+            )
+        self.logit = EqualizedLinear(inputs=wide, outputs=(label_dim or wide) if num_classes else 1)
+        self._freeze(frozen_layers)
+
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Map images [N, C, H, W] (and labels [N]) to logits [N], in float32."""
+        image: Tensor | None = images
+        x: Tensor | None = None
+        for block in self.blocks:
+            x, image = block(x, image)
+        if self.from_image is not None:
+            assert image is not None
+            seen = self.from_image(image.float())
+            x = seen if x is None else x.float() + seen
+        assert x is not None
+        x = x.float()
+        x = self.conv(x if self.stddev is None else self.stddev(x))
+        logits = self.logit(self.dense(x.flatten(1)))  # [N, 1 or label_dim]
+        if self.embedding is None:
+            if labels is not None:
+                raise ValueError("labels given to a network of 0 classes")
+            return logits.squeeze(1)
+        return (logits * self.embedding(images.flatten(1), labels)).sum(1) / sqrt(logits.shape[1])
+
+    def _freeze(self, count: int) -> None:
+        layers = [m for m in self.blocks.modules() if isinstance(m, EqualizedConv2d)]
+        if count > len(layers):
+            raise InputError(f"frozen_layers={count}: there are {len(layers)} that can be frozen")
+        for layer in layers[:count]:
+            layer.requires_grad_(False)
+
+
+class DiscriminatorBlock(nn.Module):
+    """The layers of one resolution, which halve it.
+
+    Args:
+        inputs: channels at this resolution.
+        outputs: channels at the next lower one.
+        channels: of the image, where this block reads it; else None.
+        architecture: "skip", "resnet" or "orig".
+        clamp: of activations.
+        dtype: of activations.
+    """
+
+    def __init__(
+        self,
+        *,
+        inputs: int,
+        outputs: int,
+        channels: int | None,
+        architecture: Architecture,
+        clamp: float | None,
+        dtype: torch.dtype,
+    ) -> None:
+        super().__init__()
+        self.dtype = dtype
+        gain = sqrt(0.5) if architecture == "resnet" else 1.0
+        self.from_image = None if channels is None else from_image(channels, inputs, clamp)
+        self.conv0 = EqualizedConv2d(inputs=inputs, outputs=inputs, kernel=3, clamp=clamp)
+        self.conv1 = EqualizedConv2d(
+            inputs=inputs, outputs=outputs, kernel=3, resample="down", gain=gain, clamp=clamp
+        )
+        self.skip = None
+        if architecture == "resnet":
+            self.skip = EqualizedConv2d(
+                inputs=inputs,
+                outputs=outputs,
+                kernel=1,
+                bias=False,
+                rectified=False,
+                resample="down",
+                gain=gain,
+            )
+        self.fir = FirFilter() if architecture == "skip" else None
+
+    def forward(self, x: Tensor | None, image: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Map features and the image (both, or one of them None) to those at half the resolution."""
+        if self.from_image is not None:
+            assert image is not None
+            seen = self.from_image(image.to(self.dtype))
+            x = seen if x is None else x.to(self.dtype) + seen
+        assert x is not None
+        x = x.to(self.dtype)
+        below = None if self.fir is None or image is None else downsample(image, self.fir())
+        shortcut = None if self.skip is None else self.skip(x)
+        x = self.conv1(self.conv0(x))
+        return x if shortcut is None else shortcut + x, below
+
+
+def from_image(channels: int, features: int, clamp: float | None = None) -> EqualizedConv2d:
+    """Return the 1x1 convolution that reads an image."""
+    return EqualizedConv2d(inputs=channels, outputs=features, kernel=1, clamp=clamp)
+
+
+def widths(doublings: int, channel_base: int, channel_max: int) -> list[int]:
+    """Return channels of each resolution, the lowest (which counts as 4) first."""
+    return [min(channel_base // (4 << i), channel_max) for i in range(doublings + 1)]
+
+
+def precisions(doublings: int, half_resolutions: int, half_type: str) -> list[torch.dtype]:
+    """Return the type of each resolution's activations, the lowest first.
+
+    Raises:
+        InputError: for a type that is not half as wide as float32.
+    """
+    if half_type not in HALF_TYPES:
+        raise InputError(f"half_type={half_type!r} must be one of {', '.join(HALF_TYPES)}")
+    first = max(doublings + 1 - half_resolutions, 0)
+    return [HALF_TYPES[half_type] if i >= first else torch.float32 for i in range(doublings + 1)]
+
+
+def check_architecture(name: str) -> None:
+    """Refuse an architecture that there is not.
+
+    Raises:
+        InputError: naming those that there are.
+    """
+    if name not in get_args(Architecture):
+        raise InputError(
+            f"architecture={name!r} must be one of {', '.join(get_args(Architecture))}"
+        )
+
+
+class StyleGAN2(AdversarialModule):
+    """The loop with these networks; every hook is the default, as the generator mixes its own styles in training."""
