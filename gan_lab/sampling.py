@@ -9,8 +9,8 @@ from gan_lab.errors import InputError
 from gan_lab.models.networks import GeneratorNetwork
 from gan_lab.seeding import derive_seed
 
-# Matrix products of another height may add in another order, so every forward pass has this many images: it is part
-# of what "the same images" means and not a tuning knob.
+# Matrix products of another height add in another order, and the last bits of an image with them: every forward pass
+# therefore has exactly this many images, whatever batch size is asked for.
 IMAGES_PER_FORWARD = 16
 
 
@@ -86,6 +86,7 @@ class Gan:
         *,
         labels: int | Sequence[int] | Tensor | None = None,
         seed: int = 0,
+        batch_size: int = 64,
     ) -> Tensor:
         """Draw images.
 
@@ -93,6 +94,7 @@ class Gan:
             num_images: how many.
             labels: one class for all or one for each; None draws them as the training data has them.
             seed: of the latents; the same seed gives the same images.
+            batch_size: images on the device at a time; it changes no image.
 
         Returns:
             Float images in about [-1, 1], [N, C, H, W], on the CPU.
@@ -100,25 +102,28 @@ class Gan:
         Raises:
             InputError: for a class that there is not, or labels for an unconditional generator.
         """
-        return torch.cat(
-            [images.cpu() for images, _ in self.batches(num_images, labels=labels, seed=seed)]
-        )
+        made = self.batches(num_images, labels=labels, seed=seed, batch_size=batch_size)
+        return torch.cat([images.cpu() for images, _ in made])
 
     def batches(
-        self, num_images: int, *, labels: int | Sequence[int] | Tensor | None = None, seed: int = 0
+        self,
+        num_images: int,
+        *,
+        labels: int | Sequence[int] | Tensor | None = None,
+        seed: int = 0,
+        batch_size: int = 64,
     ) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Yield (images, labels) in the order of `sample`, a few at a time, on the generator's device."""
-        if num_images < 1:
-            raise InputError(f"num_images={num_images} must be at least 1")
-        chosen = None if labels is None else self._check_labels(labels, num_images)
-        for start in range(0, num_images, IMAGES_PER_FORWARD):
-            count = min(IMAGES_PER_FORWARD, num_images - start)
-            z = self.latents(count, seed=seed, start=start)
-            y = (
-                self.labels(count, seed=seed, start=start)
-                if chosen is None
-                else chosen[start : start + count]
+        """Yield (images, labels) in the order of `sample`, `batch_size` at a time, on the generator's device."""
+        if num_images < 1 or batch_size < 1:
+            raise InputError(
+                f"num_images={num_images} and batch_size={batch_size} must be at least 1"
             )
+        chosen = None if labels is None else self._check_labels(labels, num_images)
+        for start in range(0, num_images, batch_size):
+            count = min(batch_size, num_images - start)
+            z = self.latents(count, seed=seed, start=start)
+            drawn = self.labels(count, seed=seed, start=start)
+            y = drawn if chosen is None else chosen[start : start + count]
             yield self.images(z, y), None if y is None else y.to(self.device)
 
     @torch.no_grad()
@@ -126,13 +131,9 @@ class Gan:
         """Make images [N, C, H, W] of latents [N, Z] and labels [N], forward passes of one fixed size throughout."""
         made = []
         for start in range(0, len(z), IMAGES_PER_FORWARD):
-            part = padded(z[start : start + IMAGES_PER_FORWARD]).to(self.device)
-            y = (
-                None
-                if labels is None
-                else padded(labels[start : start + IMAGES_PER_FORWARD]).to(self.device)
-            )
-            made.append(self.generator(part, y)[: len(z) - start])
+            rows = slice(start, start + IMAGES_PER_FORWARD)
+            y = None if labels is None else padded(labels[rows]).to(self.device)
+            made.append(self.generator(padded(z[rows]).to(self.device), y)[: len(z) - start])
         return torch.cat(made)
 
     def _check_labels(self, labels: int | Sequence[int] | Tensor, num_images: int) -> Tensor:

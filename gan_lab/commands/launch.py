@@ -51,13 +51,10 @@ def explain(error: Exception, root: str) -> str:
     if isinstance(error, ConfigCompositionException) and error.__cause__ is not None:
         cause = str(error.__cause__).splitlines()
         message = f"{message} ({cause[0]})" if cause and cause[0] not in message else message
-    for wrong in quoted(message):
-        keys = list(known_keys(root))
-        if wrong not in keys:
-            hint = suggestion(wrong, keys)
-            if hint:
-                return message.rstrip(".") + hint
-    return "\n".join(lines)
+    keys = list(known_keys(root))
+    hints = [suggestion(wrong, keys) for wrong in quoted(message) if wrong not in (root, *keys)]
+    hint = next((hint for hint in hints if hint), "")
+    return message.rstrip(".") + hint if hint else "\n".join(lines)
 
 
 def quoted(message: str) -> list[str]:
