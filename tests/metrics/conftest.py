@@ -25,14 +25,16 @@ def empty_cache(tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def digits_data():
-    return datamodule(functools.partial(Digits, image_size=16))
-
-
-def datamodule(dataset) -> ImageDataModule:
-    return ImageDataModule(
-        dataset=dataset, batch_size=8, d_steps=1, total_images=8, seed=0, num_workers=0
+def datamodule():
+    """Makes a datamodule of a dataset's partial."""
+    return functools.partial(
+        ImageDataModule, batch_size=8, d_steps=1, total_images=8, seed=0, num_workers=0
     )
+
+
+@pytest.fixture(scope="session")
+def digits_data(datamodule):
+    return datamodule(dataset=functools.partial(Digits, image_size=16))
 
 
 @pytest.fixture(scope="session")
