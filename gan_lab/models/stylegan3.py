@@ -1,0 +1,494 @@
+"""StyleGAN3: a generator without aliasing, equivariant to translation (-t) or to translation and rotation (-r).
+
+Karras et al. 2021, https://arxiv.org/abs/2106.12423. The generator is built of signals of limited bandwidth: Fourier
+features, convolutions, and rectifiers between designed filters. The discriminator is StyleGAN2's. Configuration R has
+1x1 convolutions and radially symmetric filters, twice the channels, and starts with blurred images.
+"""
+
+import math
+from collections.abc import Mapping as MappingType
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv2d
+
+from gan_lab.ema import ExponentialMovingAverage
+from gan_lab.errors import InputError
+from gan_lab.layers.equalized import RECTIFIER_GAIN, EqualizedLinear
+from gan_lab.layers.filter_design import lowpass
+from gan_lab.layers.filtered_lrelu import FilteredLeakyReLU
+from gan_lab.layers.fourier import FourierFeatures
+from gan_lab.layers.mapping import Mapping, check_probability, cross_over
+from gan_lab.layers.modulated import demodulation, within_half_range
+from gan_lab.layers.pyramid import ImageSize, image_shape
+from gan_lab.losses import Loss
+from gan_lab.models.adversarial import AdversarialModule, OptimizerFactory
+from gan_lab.models.networks import DiscriminatorNetwork, GeneratorNetwork
+from gan_lab.models.settings import Schedules
+from gan_lab.models.stylegan2 import HALF_TYPES
+from gan_lab.regularizers.base import Regularizer
+
+
+@dataclass(frozen=True)
+class Band:
+    """The signal between two layers.
+
+    Attributes:
+        cutoff: highest frequency that is kept whole, cycles in an image side.
+        half_width: from there to the middle of the transition band's end.
+        rate: sampling rate, pixels in an image side.
+        size: pixels in a side, margins included.
+        channels: number of feature maps.
+    """
+
+    cutoff: float
+    half_width: float
+    rate: int
+    size: int
+    channels: int
+
+
+class Generator(GeneratorNetwork):
+    """Mapping network z -> w and alias-free synthesis network w -> image.
+
+    In training mode every pass moves the running means of w and of each layer's magnitude, and `forward` mixes styles
+    where that is asked for.
+
+    Attributes:
+        mapping: `mapping(z, labels=None, truncation=1.0, truncated_layers=None) -> w [N, L, style_dim]`.
+        synthesis: `synthesis(w, noise=..., transform=None) -> images`; there is no noise, whatever is asked for.
+        num_styles: L.
+
+    Args:
+        image_size: side, a power of two from 16 on; height and width are the same.
+        channels: of the image.
+        num_classes: 0 for an unconditional generator.
+        latent_dim: length of z.
+        style_dim: length of w.
+        mapping_layers: depth of the mapping network.
+        channel_base: a layer of cutoff f has channel_base / (2 f) channels ...
+        channel_max: ... and no more than this.
+        num_layers: layers between Fourier features and image.
+        num_critical: the last layers, whose filters cut off at half the sampling rate.
+        kernel: side of the convolutions: 3 in configuration T, 1 in R.
+        radial: whether downsampling filters are radially symmetric, as in R.
+        first_cutoff: of the first layer, cycles in an image side.
+        first_stopband: frequency from which its filter passes nothing.
+        last_stopband: that of the last layer as a multiple of its cutoff, which is half the resolution.
+        margin: pixels around the image.
+        filter_size: taps of a filter for each factor of its resampling.
+        output_scale: of the image.
+        magnitude_decay: of the running mean magnitude, for each pass.
+        average_decay: of the running mean of w, for each pass.
+        style_mixing: probability that an image in training has two styles (0 in the paper).
+        clamp: largest absolute value of activations; None for no limit.
+        half_resolutions: layers within so many doublings of the highest rate compute in `half_type`.
+        half_type: "float16" or "bfloat16".
+
+    Raises:
+        InputError: for sizes or types that there are not.
+    """
+
+    def __init__(
+        self,
+        *,
+        image_size: ImageSize,
+        channels: int,
+        num_classes: int = 0,
+        latent_dim: int = 512,
+        style_dim: int = 512,
+        mapping_layers: int = 2,
+        channel_base: int = 32768,
+        channel_max: int = 512,
+        num_layers: int = 14,
+        num_critical: int = 2,
+        kernel: int = 3,
+        radial: bool = False,
+        first_cutoff: float = 2.0,
+        first_stopband: float = 2**2.1,
+        last_stopband: float = 2**0.3,
+        margin: int = 10,
+        filter_size: int = 6,
+        output_scale: float = 0.25,
+        magnitude_decay: float = 0.999,
+        average_decay: float = 0.998,
+        style_mixing: float = 0.0,
+        clamp: float | None = 256.0,
+        half_resolutions: int = 0,
+        half_type: str = "float16",
+    ) -> None:
+        super().__init__()
+        check_probability("style_mixing", style_mixing)
+        self.latent_dim = latent_dim
+        self.num_classes = num_classes
+        self.style_mixing = style_mixing
+        bands = plan(
+            side=power_of_two_side(image_size),
+            channels=channels,
+            channel_base=channel_base,
+            channel_max=channel_max,
+            num_layers=num_layers,
+            num_critical=num_critical,
+            first_cutoff=first_cutoff,
+            first_stopband=first_stopband,
+            last_stopband=last_stopband,
+            margin=margin,
+        )
+        self.synthesis = Synthesis(
+            bands=bands,
+            num_critical=num_critical,
+            style_dim=style_dim,
+            kernel=kernel,
+            radial=radial,
+            filter_size=filter_size,
+            output_scale=output_scale,
+            magnitude_decay=magnitude_decay,
+            clamp=clamp,
+            half_resolutions=half_resolutions,
+            half_type=half_type,
+        )
+        self.num_styles = len(bands) + 1
+        self.mapping = Mapping(
+            latent_dim=latent_dim,
+            num_classes=num_classes,
+            style_dim=style_dim,
+            num_layers=mapping_layers,
+            num_styles=self.num_styles,
+            average_decay=average_decay,
+        )
+
+    def forward(
+        self,
+        z: Tensor,
+        labels: Tensor | None = None,
+        truncation: float = 1.0,
+        transform: Tensor | None = None,
+    ) -> Tensor:
+        """Map z [N, Z] (and labels [N]) to images [N, C, H, W], roughly in [-1, 1]."""
+        return self.synthesis(self.styles(z, labels, truncation), transform=transform)
+
+    def styles(
+        self, z: Tensor, labels: Tensor | None = None, truncation: float = 1.0
+    ) -> Tensor:
+        """Map z [N, Z] to w [N, L, style_dim] as `forward` does: in training mode, mixed if that is asked for."""
+        w = self.mapping(z, labels, truncation)
+        if self.training and self.style_mixing:
+            w = cross_over(w, self.mapping(torch.randn_like(z), labels), self.style_mixing)
+        return w
+
+    def levels(self) -> dict[str, range]:
+        """Return thirds of the L styles as "coarse", "middle" and "fine"; here all layers lie close in resolution."""
+        ends = [round(self.num_styles * i / 3) for i in range(4)]
+        names = ("coarse", "middle", "fine")
+        return {name: range(ends[i], ends[i + 1]) for i, name in enumerate(names)}
+
+
+class Synthesis(nn.Module):
+    """Fourier features -> layers -> image. Arguments as `Generator`'s, and the `bands` between the layers."""
+
+    def __init__(
+        self,
+        *,
+        bands: list[Band],
+        num_critical: int,
+        style_dim: int,
+        kernel: int,
+        radial: bool,
+        filter_size: int,
+        output_scale: float,
+        magnitude_decay: float,
+        clamp: float | None,
+        half_resolutions: int,
+        half_type: str,
+    ) -> None:
+        super().__init__()
+        if half_type not in HALF_TYPES:
+            raise InputError(f"half_type={half_type!r} must be one of {', '.join(HALF_TYPES)}")
+        first, last = bands[0], bands[-1]
+        self.output_scale = output_scale
+        self.input = FourierFeatures(
+            features=first.channels,
+            size=first.size,
+            rate=first.rate,
+            bandwidth=first.cutoff,
+            style_dim=style_dim,
+        )
+        self.layers = nn.ModuleList()
+        for i, band in enumerate(bands):
+            to_image = i == len(bands) - 1
+            half = band.rate << half_resolutions > last.rate
+            self.layers.append(
+                Layer(
+                    before=bands[max(i - 1, 0)],
+                    after=band,
+                    style_dim=style_dim,
+                    kernel=1 if to_image else kernel,
+                    to_image=to_image,
+                    radial=radial and i < len(bands) - 1 - num_critical,
+                    filter_size=filter_size,
+                    magnitude_decay=magnitude_decay,
+                    clamp=clamp,
+                    dtype=HALF_TYPES[half_type] if half else torch.float32,
+                )
+            )
+
+    def forward(
+        self, w: Tensor, noise: str = "none", transform: Tensor | None = None
+    ) -> Tensor:
+        """Make images [N, C, H, W] in float32.
+
+        Args:
+            w: [N, L, style_dim].
+            noise: taken, as other style generators take it, and left aside: this one has no noise inputs.
+            transform: of the image plane, [3, 3] or [N, 3, 3]: where in the unchanged image, in units of its side and
+                from its centre, the new one looks. None for the stored one.
+        """
+        x = self.input(w[:, 0], transform)
+        for layer, style in zip(self.layers, w[:, 1:].unbind(1), strict=True):
+            x = layer(x, style)
+        return x.float() * self.output_scale
+
+
+class Layer(nn.Module):
+    """Modulated convolution and filtered leaky rectifier; or, last, the modulated 1x1 convolution to the image.
+
+    Attributes:
+        magnitude: running mean square of the input, by whose root it is divided (appendix C).
+
+    Args:
+        before: the signal that comes in.
+        after: the signal that goes out.
+        style_dim: length of w.
+        kernel: side of the convolution.
+        to_image: whether this is the last.
+        radial: whether the downsampling filter is radially symmetric.
+        filter_size: taps of a filter for each factor of its resampling.
+        magnitude_decay: of `magnitude`, for each pass in training mode.
+        clamp: of activations; None for no limit.
+        dtype: of activations.
+    """
+
+    magnitude: Tensor
+
+    def __init__(
+        self,
+        *,
+        before: Band,
+        after: Band,
+        style_dim: int,
+        kernel: int,
+        to_image: bool,
+        radial: bool,
+        filter_size: int,
+        magnitude_decay: float,
+        clamp: float | None,
+        dtype: torch.dtype,
+    ) -> None:
+        super().__init__()
+        self.magnitude_decay = magnitude_decay
+        self.clamp = clamp
+        self.dtype = dtype
+        self.affine = EqualizedLinear(inputs=style_dim, outputs=before.channels, bias=1.0)
+        self.weight = nn.Parameter(torch.randn(after.channels, before.channels, kernel, kernel))
+        self.bias = nn.Parameter(torch.zeros(after.channels))
+        self.register_buffer("magnitude", torch.ones(()))
+        self.activation = None
+        if not to_image:
+            self.activation = filtered_rectifier(
+                before, after, kernel=kernel, radial=radial, filter_size=filter_size, clamp=clamp
+            )
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        """Map [N, C, H, W] and w [N, style_dim] to [N, C', H', W']."""
+        if self.training:
+            with torch.no_grad():
+                self.magnitude.lerp_(x.float().square().mean(), 1 - self.magnitude_decay)
+        weight, style = self.weight, self.affine(w)
+        x = x.to(self.dtype)
+        if self.activation is None:
+            style = style * self.magnitude.rsqrt() / math.sqrt(weight.shape[1])
+            x = conv2d(x * pixels(style, x), weight.to(x.dtype), self.bias.to(x.dtype))
+            return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
+        if x.dtype == torch.float16:
+            weight, style = within_half_range(weight, style)
+        scale = demodulation(weight, style) * self.magnitude.rsqrt() * RECTIFIER_GAIN
+        bias = (self.bias * RECTIFIER_GAIN)[:, None, None].to(x.dtype)
+        # the filters use up the surplus that padding by more than half a kernel gives
+        x = conv2d(x * pixels(style, x), weight.to(x.dtype), padding=weight.shape[-1] - 1)
+        return self.activation(torch.addcmul(bias, x, pixels(scale, x)))
+
+
+def pixels(values: Tensor, x: Tensor) -> Tensor:
+    """Return values [N, C] as [N, C, 1, 1] in the type of `x`."""
+    return values[:, :, None, None].to(x.dtype)
+
+
+def filtered_rectifier(
+    before: Band,
+    after: Band,
+    *,
+    kernel: int,
+    radial: bool,
+    filter_size: int,
+    clamp: float | None,
+) -> FilteredLeakyReLU:
+    """Design the rectifier between two signals; it works at twice the higher of their rates."""
+    rate = 2 * max(before.rate, after.rate)
+    up, down = rate // before.rate, rate // after.rate
+    return FilteredLeakyReLU(
+        up=up,
+        up_filter=lowpass(
+            num_taps=filter_size * up,
+            cutoff=before.cutoff,
+            width=2 * before.half_width,
+            rate=rate,
+        ),
+        down=down,
+        down_filter=lowpass(
+            num_taps=filter_size * down,
+            cutoff=after.cutoff,
+            width=2 * after.half_width,
+            rate=rate,
+            radial=radial,
+        ),
+        size=before.size + kernel - 1,
+        out_size=after.size,
+        clamp=clamp,
+    )
+
+
+def plan(
+    *,
+    side: int,
+    channels: int,
+    channel_base: int,
+    channel_max: int,
+    num_layers: int,
+    num_critical: int,
+    first_cutoff: float,
+    first_stopband: float,
+    last_stopband: float,
+    margin: int,
+) -> list[Band]:
+    """Lay out the signal after each layer: cutoff and stopband grow geometrically (section 3.2, "flexible layers").
+
+    Returns:
+        `num_layers` + 1 bands, the image's last.
+
+    Raises:
+        InputError: when there are not more layers than critically sampled ones.
+    """
+    if not 0 < num_critical < num_layers:
+        raise InputError(f"num_critical={num_critical} must lie between 0 and num_layers={num_layers}")
+    last_cutoff = side / 2
+    bands = []
+    for i in range(num_layers + 1):
+        progress = min(i / (num_layers - num_critical), 1.0)
+        cutoff = first_cutoff * (last_cutoff / first_cutoff) ** progress
+        stopband = first_stopband * (last_cutoff * last_stopband / first_stopband) ** progress
+        rate = 2 ** math.ceil(math.log2(min(2 * stopband, side)))
+        last = i == num_layers
+        bands.append(
+            Band(
+                cutoff=cutoff,
+                half_width=max(stopband, rate / 2) - cutoff,
+                rate=rate,
+                size=side if i >= num_layers - 1 else rate + 2 * margin,
+                channels=channels if last else round(min(channel_base / 2 / cutoff, channel_max)),
+            )
+        )
+    return bands
+
+
+def power_of_two_side(image_size: ImageSize) -> int:
+    """Return the side of a square image.
+
+    Raises:
+        InputError: when it is not a power of two from 16 on.
+    """
+    height, width = image_shape(image_size)
+    if height != width or height < 16 or height & (height - 1):
+        raise InputError(
+            f"image_size={image_size}: StyleGAN3 makes squares with a power of two from 16 on as side; "
+            f"set data.image_size={max(16, 1 << min(height, width).bit_length() - 1)}"
+        )
+    return height
+
+
+def blur(images: Tensor, sigma: float) -> Tensor:
+    """Blur images [N, C, H, W] with a Gaussian that halves at `sigma` pixels... each side; 0 outside the image."""
+    radius = math.floor(3 * sigma)
+    if radius < 1:
+        return images
+    offsets = torch.arange(-radius, radius + 1, device=images.device, dtype=images.dtype)
+    taps = torch.exp2(-(offsets / sigma).square())
+    taps = (taps / taps.sum()).expand(images.shape[1], 1, 1, -1)
+    images = conv2d(images, taps, padding=(0, radius), groups=images.shape[1])
+    return conv2d(images, taps.transpose(2, 3), padding=(radius, 0), groups=images.shape[1])
+
+
+class StyleGAN3(AdversarialModule):
+    """The loop, with images that are less and less blurred before D at the beginning (appendix B, configuration R).
+
+    Args:
+        blur_sigma: width of the blur at the start, in pixels; 0 for none (configuration T).
+        blur_kimg: thousands of images until it is gone.
+
+    The other arguments are `AdversarialModule`'s.
+    """
+
+    def __init__(
+        self,
+        *,
+        generator: GeneratorNetwork,
+        discriminator: DiscriminatorNetwork,
+        loss: Loss,
+        regularizers: MappingType[str, Regularizer],
+        generator_optimizer: OptimizerFactory,
+        discriminator_optimizer: OptimizerFactory,
+        ema: ExponentialMovingAverage,
+        batch_size: int,
+        total_images: int,
+        schedules: Schedules | None = None,
+        d_steps: int = 1,
+        micro_batch_size: int | None = None,
+        generator_clip_norm: float | None = None,
+        discriminator_clip_norm: float | None = None,
+        seed: int = 0,
+        blur_sigma: float = 0.0,
+        blur_kimg: float = 0.0,
+    ) -> None:
+        super().__init__(
+            generator=generator,
+            discriminator=discriminator,
+            loss=loss,
+            regularizers=regularizers,
+            generator_optimizer=generator_optimizer,
+            discriminator_optimizer=discriminator_optimizer,
+            ema=ema,
+            batch_size=batch_size,
+            total_images=total_images,
+            schedules=schedules,
+            d_steps=d_steps,
+            micro_batch_size=micro_batch_size,
+            generator_clip_norm=generator_clip_norm,
+            discriminator_clip_norm=discriminator_clip_norm,
+            seed=seed,
+        )
+        if blur_sigma < 0 or blur_kimg < 0:
+            raise InputError(
+                f"blur_sigma={blur_sigma} and blur_kimg={blur_kimg} must not be negative"
+            )
+        self.blur_sigma = blur_sigma
+        self.blur_kimg = blur_kimg
+
+    def critic(self, images: Tensor, labels: Tensor | None) -> Tensor:
+        """Judge images, blurred as long as the ramp lasts."""
+        return super().critic(blur(images, self.current_blur()), labels)
+
+    def current_blur(self) -> float:
+        """Return the blur's width in pixels now: it falls linearly to 0 over `blur_kimg`."""
+        if self.kimg >= self.blur_kimg:
+            return 0.0
+        return self.blur_sigma * (1 - self.kimg / self.blur_kimg)
