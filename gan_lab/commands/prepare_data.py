@@ -194,11 +194,8 @@ def _report(out: Path, packed: list[Item], unreadable: list[tuple[str, str]]) ->
     if unreadable:
         names.write_text("".join(f"{name}: {reason}\n" for name, reason in unreadable))
         shown = listed([f"{name} ({reason})" for name, reason in unreadable], limit=50)
-        warn(
-            escape(
-                f"{len(unreadable):,} files could not be read and are left out; {names} lists them: {shown}"
-            )
-        )
+        files = "1 file" if len(unreadable) == 1 else f"{len(unreadable):,} files"
+        warn(escape(f"left out {files} that could not be read; {names} lists them: {shown}"))
 
 
 def _progress() -> Progress:

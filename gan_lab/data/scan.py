@@ -18,7 +18,7 @@ from gan_lab.console import say
 from gan_lab.data.base import digest
 from gan_lab.data.cache import Arrays, kept
 from gan_lab.data.source import Source
-from gan_lab.data.transform import UnusableImage, mode_channels, usable_mode
+from gan_lab.data.transform import UnusableImage, native_channels, usable_mode
 
 # what Pillow and the containers raise on broken input
 DECODE_ERRORS = (
@@ -124,7 +124,7 @@ def inspect(file: BinaryIO) -> tuple[int, int, int]:
         height, width = image.height, image.width
         if image.getexif().get(ExifTags.Base.Orientation) in _TURNED:
             height, width = width, height
-        channels = mode_channels(image.mode, "transparency" in image.info)
+        channels = native_channels(image)
         if not _ends_as_it_should(file, image.format):
             file.seek(0)
             with Image.open(file) as whole:

@@ -18,7 +18,6 @@ FILTERS = {
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N")
 _GREY = ("1", "L", "I", *_SIXTEEN_BIT)
-_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 
 ImageSize = int | Sequence[int] | None
 Crop = str | int | Sequence[int]
@@ -58,12 +57,10 @@ class ImageTransform:
         image = _to_eight_bits(image)
         ImageOps.exif_transpose(image, in_place=True)
         image = _to_mode(image, self.channels)
-        height, width = self.size
-        box = self._box(image.height, image.width)
-        if (box[2] - box[0], box[3] - box[1]) == (width, height):
-            image = image.crop(box)
-        else:
-            image = image.resize((width, height), FILTERS[self.resample], box=box)
+        # not resize(box=...), which lets pixels outside the box bleed in
+        image = image.crop(self._box(image.height, image.width))
+        if (image.height, image.width) != self.size:
+            image = image.resize(self.size[::-1], FILTERS[self.resample])
         pixels = np.asarray(image)  # [H, W] or [H, W, C]
         return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
@@ -83,11 +80,11 @@ class ImageTransform:
         return left, top, left + keep_width, top + keep_height
 
 
-def mode_channels(mode: str, transparency: bool) -> int:
-    """Channels (1, 3 or 4) that keep what a picture of this Pillow mode shows."""
-    if mode in _ALPHA or transparency:
+def native_channels(image: Image.Image) -> int:
+    """Channels (1, 3 or 4) that keep what an opened picture shows."""
+    if image.has_transparency_data:
         return 4
-    return 1 if mode in _GREY else 3
+    return 1 if image.mode in _GREY else 3
 
 
 def usable_mode(mode: str, file_format: str | None) -> bool:
@@ -104,8 +101,12 @@ def parse_size(image_size: ImageSize, name: str = "data.image_size") -> tuple[in
     if image_size is None:
         return None
     sides = [image_size, image_size] if isinstance(image_size, int) else image_size
-    whole = not isinstance(sides, str) and all(type(side) is int and side > 0 for side in sides)
-    if isinstance(image_size, bool) or not whole or len(sides) != 2:
+    if (
+        isinstance(image_size, bool | str)
+        or not isinstance(sides, Sequence)
+        or len(sides) != 2
+        or not all(type(side) is int and side > 0 for side in sides)
+    ):
         raise InputError(
             f"{name}={image_size!r} is not an image size; allowed: one number of pixels ({name}=64), "
             f"height and width ({name}=[64,96]), or null for the size that the files have"
@@ -157,7 +158,7 @@ def _to_mode(image: Image.Image, channels: int) -> Image.Image:
     mode = _MODES[channels]
     if image.mode == mode:
         return image
-    if channels < 4 and (image.mode in _ALPHA or "transparency" in image.info):
+    if channels < 4 and image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert(mode)

@@ -1,0 +1,254 @@
+import errno
+import json
+import multiprocessing
+import os
+import signal
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+from PIL import Image
+
+from gan_lab.commands import prepare_data
+from gan_lab.config import conf_dir
+from gan_lab.data.digits import Digits
+from gan_lab.data.image_folder import ImageFolder
+from gan_lab.data.zip import Zip
+from gan_lab.errors import InputError
+
+
+@pytest.fixture(autouse=True)
+def fresh_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GAN_LAB_CACHE", str(tmp_path / "cache_of_gan_lab"))
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Forty JPEG files of two classes and two sizes."""
+    root = tmp_path / "photos"
+    rng = np.random.default_rng(0)
+    for index in range(40):
+        size = (20, 30, 3) if index % 2 else (32, 24, 3)
+        path = root / ("cat" if index < 15 else "dog") / f"{index:03d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, size, dtype=np.uint8)).save(path)
+    return root
+
+
+def config(*overrides: object) -> DictConfig:
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return compose("prepare_data", overrides=[str(override) for override in overrides])
+
+
+def prepare(*overrides: object) -> None:
+    prepare_data.run(config(*overrides))
+
+
+def test_packs_a_folder_that_reads_back_the_same(photos: Path, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "new" / "photos16.zip"
+    prepare(f"data.root={photos}", f"out={out}", "size=16", "data.val_fraction=0.3")
+    for split in ("train", "val"):
+        source = ImageFolder(split=split, root=photos, image_size=16, val_fraction=0.3)
+        packed = Zip(split=split, root=out)
+        assert packed.image_size == (16, 16)
+        assert packed.class_names == ["cat", "dog"]
+        everything = range(len(source))
+        for ours, theirs in zip(
+            packed.__getitems__(everything), source.__getitems__(everything), strict=True
+        ):
+            assert torch.equal(ours, theirs)
+        assert len(packed) == len(source)
+    assert "40 images of 3 x 16 x 16, 2 classes" in capsys.readouterr().out
+    assert sorted(path.name for path in out.parent.iterdir()) == ["photos16.zip"]
+
+
+def test_layout_is_that_of_the_common_tools(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "a.zip"
+    prepare(f"data.root={photos}", f"out={out}", "size=16")
+    with zipfile.ZipFile(out) as archive:
+        labels = dict(json.loads(archive.read("dataset.json"))["labels"])
+        images = [info for info in archive.infolist() if info.filename != "dataset.json"]
+        assert {info.filename for info in images} == set(labels)
+        assert {info.compress_type for info in images} == {zipfile.ZIP_STORED}
+        for info in images:
+            with archive.open(info) as file, Image.open(file) as image:
+                assert (image.format, image.size) == ("PNG", (16, 16))
+    assert sorted(labels.values()) == [0] * 15 + [1] * 25
+
+
+@pytest.mark.parametrize(
+    ("options", "crop", "resample"),
+    [
+        (["crop=none", "resample=box"], "none", "box"),
+        (["crop=18", "resample=lanczos"], 18, "lanczos"),
+        (["crop=[18,20]", "data.resample=bilinear"], [18, 20], "bilinear"),
+    ],
+)
+def test_crop_and_filter_are_those_asked_for(
+    photos: Path, tmp_path: Path, options: list[str], crop: object, resample: str
+) -> None:
+    out = tmp_path / "a.zip"
+    prepare(f"data.root={photos}", f"out={out}", "size=[8,12]", *options)
+    source = ImageFolder(
+        split="train", root=photos, image_size=[8, 12], crop=crop, resample=resample
+    )
+    packed = Zip(split="train", root=out)
+    assert torch.equal(packed.__getitems__(range(40))[0], source.__getitems__(range(40))[0])
+
+
+def test_packs_digits_with_their_splits(tmp_path: Path) -> None:
+    out = tmp_path / "digits.zip"
+    prepare("data=digits", f"out={out}", "data.flip=true")
+    for split in ("train", "val"):
+        packed, source = Zip(split=split, root=out), Digits(split=split)
+        assert (packed.channels, packed.class_names) == (1, source.class_names)
+        assert len(packed) == len(source)
+        assert torch.equal(packed.__getitems__(range(360))[0], source.__getitems__(range(360))[0])
+    prepare("data=digits", f"out={tmp_path / 'val.zip'}", "split=val")
+    assert len(Zip(split="train", root=tmp_path / "val.zip")) == 360
+
+
+def test_what_cannot_be_read_is_named_and_left_out(photos: Path, tmp_path: Path, capsys) -> None:
+    cut, damaged = photos / "cat" / "003.jpg", photos / "dog" / "damaged.png"
+    cut.write_bytes(cut.read_bytes()[:-99])
+    Image.effect_noise((30, 30), 50).convert("RGB").save(damaged)
+    data = bytearray(damaged.read_bytes())
+    data[len(data) // 2] ^= 255  # its beginning and its end are whole: only decoding finds out
+    damaged.write_bytes(data)
+    out = tmp_path / "a.zip"
+    prepare(f"data.root={photos}", f"out={out}", "size=16")
+    listing = (tmp_path / "a.zip.unreadable.txt").read_text().splitlines()
+    assert [line.partition(":")[0] for line in listing] == ["cat/003.jpg", "dog/damaged.png"]
+    assert "left out 2 files that could not be read" in capsys.readouterr().out
+    packed = Zip(split="train", root=out)
+    assert packed.class_counts == [14, 25]
+
+
+def slow_child(settings: DictConfig, images: int) -> None:
+    """Prepare, slowly and with frequent checkpoints, in a process that is to be killed."""
+    encode = prepare_data._encode
+
+    def slowly(item: prepare_data.Item) -> object:
+        time.sleep(0.02)
+        return encode(item)
+
+    prepare_data._encode = slowly  # type: ignore[assignment]
+    prepare_data._CHECKPOINT_IMAGES = images
+    prepare_data.run(settings)
+
+
+@pytest.mark.parametrize("images", [1, 7])
+def test_killed_and_started_again_ends_in_the_same_file(
+    photos: Path, tmp_path: Path, images: int
+) -> None:
+    whole, out = tmp_path / "whole.zip", tmp_path / "out.zip"
+    prepare(f"data.root={photos}", f"out={whole}", "size=16")
+    settings = config(f"data.root={photos}", f"out={out}", "size=16", "num_threads=1")
+    child = multiprocessing.get_context("fork").Process(target=slow_child, args=(settings, images))
+    child.start()
+    journal = tmp_path / "out.zip.journal"
+    deadline = time.monotonic() + 60
+    while not (journal.exists() and json.loads(journal.read_bytes().split(b"\n")[0])["done"] > 8):
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    assert child.pid is not None
+    os.kill(child.pid, signal.SIGKILL)
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
+    assert not out.exists()
+    prepare_data.run(settings)
+    assert out.read_bytes() == whole.read_bytes()
+    assert sorted(path.name for path in tmp_path.glob("out.zip*")) == ["out.zip"]
+
+
+def test_goes_on_where_it_stopped(photos: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    encode = prepare_data._encode
+    done: list[int] = []
+
+    def failing(item: prepare_data.Item) -> object:
+        done.append(item[2])
+        if len(done) == 20:
+            raise KeyboardInterrupt
+        return encode(item)
+
+    options = [f"data.root={photos}", f"out={tmp_path / 'a.zip'}", "size=16", "num_threads=1"]
+    monkeypatch.setattr(prepare_data, "_CHECKPOINT_IMAGES", 5)
+    monkeypatch.setattr(prepare_data, "_encode", failing)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(*options)
+    before = len(done)
+    prepare(*options)
+    assert "going on after 15 of 40 images" in capsys.readouterr().out
+    assert done[before:] == list(range(15, 40))
+
+
+def test_changed_options_start_anew(photos: Path, tmp_path: Path, monkeypatch) -> None:
+    out = tmp_path / "a.zip"
+    encode = prepare_data._encode
+    monkeypatch.setattr(prepare_data, "_CHECKPOINT_IMAGES", 5)
+
+    def interrupted(item: prepare_data.Item) -> object:
+        if item[2] == 30:
+            raise KeyboardInterrupt
+        return encode(item)
+
+    monkeypatch.setattr(prepare_data, "_encode", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(f"data.root={photos}", f"out={out}", "size=16")
+    monkeypatch.setattr(prepare_data, "_encode", encode)
+    prepare(f"data.root={photos}", f"out={out}", "size=8")
+    packed = Zip(split="train", root=out)
+    assert (packed.image_size, len(packed)) == ((8, 8), 40)
+
+
+def test_a_full_disk_is_told_and_nothing_is_lost(photos: Path, tmp_path: Path, monkeypatch) -> None:
+    whole, out = tmp_path / "whole.zip", tmp_path / "out.zip"
+    prepare(f"data.root={photos}", f"out={whole}", "size=16")
+    write = zipfile.ZipFile.writestr
+    written: list[str] = []
+
+    def full(self: zipfile.ZipFile, member: zipfile.ZipInfo, data: bytes) -> None:
+        written.append(member.filename)
+        if len(written) > 23:
+            self.fp.write(data[: len(data) // 2])  # type: ignore[union-attr]
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(self, member, data)
+
+    monkeypatch.setattr(prepare_data, "_CHECKPOINT_IMAGES", 10)
+    options = [f"data.root={photos}", f"out={out}", "size=16"]
+    with monkeypatch.context() as patch:
+        patch.setattr(zipfile.ZipFile, "writestr", full)
+        with pytest.raises(InputError, match="is full; make room and give the same command again"):
+            prepare(*options)
+    assert not out.exists()
+    prepare(*options)
+    assert out.read_bytes() == whole.read_bytes()
+
+
+def test_a_finished_zip_is_kept_unless_told_otherwise(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "a.zip"
+    out.write_bytes(b"precious")
+    with pytest.raises(InputError, match="exists; set overwrite=true to replace it"):
+        prepare(f"data.root={photos}", f"out={out}", "size=16")
+    assert out.read_bytes() == b"precious"
+    prepare(f"data.root={photos}", f"out={out}", "size=16", "overwrite=true")
+    assert len(Zip(split="train", root=out)) == 40
+
+
+def test_bad_options_are_told(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"out is not set; set out=photos64.zip"):
+        prepare(f"data.root={photos}")
+    with pytest.raises(InputError, match="is a folder; set out="):
+        prepare(f"data.root={photos}", f"out={tmp_path}")
+    with pytest.raises(InputError, match="split='test'; allowed: all, train, val"):
+        prepare(f"data.root={photos}", f"out={tmp_path / 'a.zip'}", "split=test")
+    with pytest.raises(InputError, match="different sizes"):
+        prepare(f"data.root={photos}", f"out={tmp_path / 'a.zip'}")
+    with pytest.raises(InputError, match="there are no validation images"):
+        prepare(f"data.root={photos}", f"out={tmp_path / 'a.zip'}", "split=val", "size=8")
+    assert not list(tmp_path.glob("a.zip*"))

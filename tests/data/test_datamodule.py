@@ -1,0 +1,270 @@
+import io
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from lightning import LightningModule, Trainer
+from rich.console import Console
+from torch import Tensor
+
+from gan_lab.config import build, conf_dir
+from gan_lab.data.datamodule import ImageDataModule
+from gan_lab.data.digits import Digits
+from gan_lab.data.encoded import UnreadableImage
+from gan_lab.data.image_folder import ImageFolder
+from gan_lab.data.sampler import permutation
+from gan_lab.errors import InputError
+
+
+def module(**options: Any) -> ImageDataModule:
+    defaults: dict = {"dataset": partial(Digits, image_size=8), "batch_size": 8, "d_steps": 1}
+    return ImageDataModule(**{**defaults, "total_images": 80, "seed": 0, **options})
+
+
+def attach(data: ImageDataModule, *, seen: int = 0, rank: int = 0, world_size: int = 1) -> None:
+    """Give the datamodule the part of a trainer that it reads."""
+    data.trainer = SimpleNamespace(  # type: ignore[assignment]
+        lightning_module=SimpleNamespace(images_seen=torch.tensor(seen)),
+        global_rank=rank,
+        world_size=world_size,
+        num_devices=1,
+        strategy=SimpleNamespace(root_device=torch.device("cpu")),
+    )
+
+
+def shown(data: ImageDataModule) -> list[tuple[Tensor, Tensor]]:
+    return list(data.train_dataloader())
+
+
+def equal(ours: list, theirs: list) -> bool:
+    return len(ours) == len(theirs) and all(
+        torch.equal(a, b)
+        for one, two in zip(ours, theirs, strict=True)
+        for a, b in zip(one, two, strict=True)
+    )
+
+
+def test_batches_are_uint8_and_follow_the_permutation() -> None:
+    data = module()
+    batches = shown(data)
+    assert len(batches) == 10
+    order = permutation(1437, 0, 0)
+    for number, (images, labels) in enumerate(batches):
+        assert images.dtype == torch.uint8
+        assert labels.dtype == torch.int64
+        chosen = order[8 * number : 8 * number + 8]
+        assert torch.equal(images, data.train.__getitems__(chosen)[0])
+        assert labels.tolist() == data.train.labels[chosen].tolist()
+
+
+def test_a_batch_holds_the_images_of_all_d_steps() -> None:
+    single, triple = shown(module(total_images=72)), shown(module(total_images=72, d_steps=3))
+    assert len(triple) == 3
+    for number, (images, _) in enumerate(triple):
+        parts = [images for images, _ in single[3 * number : 3 * number + 3]]
+        assert torch.equal(images, torch.cat(parts))
+
+
+def test_goes_on_from_the_images_seen() -> None:
+    straight = shown(module())
+    data = module()
+    attach(data, seen=48)
+    assert equal(shown(data), straight[6:])
+    attach(data, seen=80)
+    assert shown(data) == []
+
+
+@pytest.mark.parametrize("d_steps", [1, 2])
+def test_ranks_share_each_d_step(d_steps: int) -> None:
+    whole = shown(module(d_steps=d_steps))
+    parts = []
+    for rank in range(4):
+        data = module(d_steps=d_steps)
+        attach(data, rank=rank, world_size=4)
+        parts.append(shown(data))
+    for number, (images, _) in enumerate(whole):
+        of_ranks = [part[number][0].unflatten(0, (d_steps, 2)) for part in parts]
+        assert torch.equal(torch.cat(of_ranks, dim=1).flatten(0, 1), images)
+
+
+def test_ranks_that_cannot_share_are_told_what_to_set() -> None:
+    data = module(batch_size=6)
+    attach(data, world_size=4)
+    with pytest.raises(InputError, match="set batch_size=4 or 8"):
+        data.train_dataloader()
+
+
+def test_global_random_state_is_left_alone(tmp_path: Path, write_images: Any) -> None:
+    write_images(tmp_path, [f"{i}.png" for i in range(9)])
+    for workers in (0, 2):
+        data = module(dataset=partial(ImageFolder, root=tmp_path), num_workers=workers)
+        before = torch.get_rng_state(), np.random.get_state()[1].tolist()  # type: ignore[union-attr]
+        shown(data)
+        assert torch.equal(torch.get_rng_state(), before[0])
+        assert np.random.get_state()[1].tolist() == before[1]  # type: ignore[union-attr]
+
+
+def test_worker_processes_give_the_same_stream(tmp_path: Path, write_images: Any) -> None:
+    write_images(tmp_path, [f"{i % 3}/{i}.png" for i in range(30)])
+    streams = []
+    for workers in (0, 1, 2):
+        data = module(
+            dataset=partial(ImageFolder, root=tmp_path, flip=True, image_size=[4, 6]),
+            num_workers=workers,
+            d_steps=2,
+        )
+        attach(data, seen=16)
+        streams.append(shown(data))
+    assert len(streams[0]) == 4
+    assert equal(streams[0], streams[1])
+    assert equal(streams[0], streams[2])
+
+
+def test_a_worker_names_a_file_that_goes_bad(tmp_path: Path, write_images: Any) -> None:
+    write_images(tmp_path, ["a.png", "b.png"])
+    data = module(dataset=partial(ImageFolder, root=tmp_path), num_workers=1)
+    (tmp_path / "b.png").write_bytes(b"gone bad")
+    with pytest.raises(UnreadableImage) as caught:
+        shown(data)
+    assert str(caught.value).startswith("b.png cannot be read")
+    assert "\n" not in str(caught.value)
+
+
+def test_workers_are_chosen_where_they_help(tmp_path: Path, write_images: Any) -> None:
+    write_images(tmp_path, ["a.png"])
+    assert module().train_dataloader().num_workers == 0
+    folder = partial(ImageFolder, root=tmp_path)
+    assert 1 <= module(dataset=folder).train_dataloader().num_workers <= 8
+    assert module(dataset=folder, num_workers=0).train_dataloader().num_workers == 0
+    with pytest.raises(InputError, match="num_workers=-1"):
+        module(num_workers=-1)
+
+
+def test_images_become_float_after_the_transfer() -> None:
+    images = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
+    result, labels = module().on_after_batch_transfer((images, torch.tensor([3])), 0)
+    assert torch.equal(result.flatten(), torch.arange(256) / 127.5 - 1)
+    assert labels.tolist() == [3]
+
+
+class Recorder(LightningModule):
+    def __init__(self, seen: int) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.images_seen = torch.tensor(seen)
+        self.batches: list[tuple[Tensor, Tensor]] = []
+
+    def training_step(self, batch: tuple[Tensor, Tensor]) -> None:
+        self.batches.append(batch)
+
+    def configure_optimizers(self) -> None:
+        return None
+
+
+def test_lightning_trains_to_the_end_of_the_stream() -> None:
+    recorder = Recorder(seen=24)
+    trainer = Trainer(
+        accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
+    )  # fmt: skip
+    data = module()
+    trainer.fit(recorder, datamodule=data)
+    expected = [data.on_after_batch_transfer(batch, 0) for batch in shown(module())[3:]]
+    assert equal(recorder.batches, expected)
+
+
+def test_validation_is_never_mirrored_and_may_be_missing(tmp_path: Path, write_images: Any) -> None:
+    data = module(dataset=partial(Digits, image_size=8, flip=True))
+    assert len(data.train) == 2 * 1437
+    assert data.val is not None
+    assert len(data.val) == 360
+    write_images(tmp_path, ["a.png"])
+    assert module(dataset=partial(ImageFolder, root=tmp_path)).val is None
+
+
+def test_attributes_describe_the_training_images() -> None:
+    data = module(dataset=partial(Digits, image_size=[8, 16], channels=3))
+    assert (data.image_size, data.channels, data.num_classes) == ((8, 16), 3, 10)
+    assert data.class_counts == np.bincount(data.train.labels).tolist()
+
+
+def printed(data: ImageDataModule) -> str:
+    file = io.StringIO()
+    Console(file=file, width=200).print(data.describe())
+    return file.getvalue()
+
+
+def test_description_tells_sizes_splits_and_classes() -> None:
+    text = printed(module(dataset=partial(Digits, image_size=[8, 16], flip=True)))
+    for part in ("1,437 (twice that", "360", "1 x 8 x 16", "0: 142", "9: 144"):
+        assert part in text
+
+
+def test_description_abbreviates_many_classes(tmp_path: Path, write_images: Any) -> None:
+    write_images(tmp_path, [f"[c{i:03d}]/{j}.png" for i in range(50) for j in range(1 + i % 2)])
+    text = printed(module(dataset=partial(ImageFolder, root=tmp_path)))
+    assert "[c000]: 1" in text
+    assert "30 more" in text
+    assert "fewest 1, most 2" in text
+    assert "[c025]" not in text
+    assert "[c049]: 2" in text
+
+
+@pytest.mark.parametrize("n", [1, 7, 10, 25, 100])
+def test_grid_of_reals_goes_through_the_classes(n: int) -> None:
+    data = module()
+    images = data.real_grid(n)
+    assert images.shape == (n, 1, 8, 8)
+    assert torch.equal(images, module().real_grid(n))
+    labels: dict[bytes, int] = {}
+    everything, numbers = data.train.__getitems__(range(1437))
+    for image, label in zip(everything, numbers.tolist(), strict=True):
+        labels[image.numpy().tobytes()] = label
+    found = [labels[image.numpy().tobytes()] for image in images]
+    assert found == [i * 10 // n for i in range(n)]
+    assert len({image.numpy().tobytes() for image in images}) == n
+
+
+def test_ordered_loader_gives_every_item_once() -> None:
+    data = module()
+    assert data.val is not None
+    batches = list(data.ordered_loader(data.val, batch_size=50))
+    assert [len(images) for images, _ in batches] == [50] * 7 + [10]
+    assert torch.equal(
+        torch.cat([images for images, _ in batches]), data.val.__getitems__(range(360))[0]
+    )
+
+
+def test_splits_that_differ_are_refused(tmp_path: Path, write_images: Any) -> None:
+    write_images(tmp_path / "train", ["a/1.png"])
+    write_images(tmp_path / "val", ["b/1.png"])
+
+    def dataset(*, split: str, flip: bool = False) -> ImageFolder:
+        return ImageFolder(split="train", root=tmp_path / split, flip=flip)
+
+    with pytest.raises(InputError, match=r"class_names is \['a'\] .* but \['b'\] in validation"):
+        module(dataset=dataset)
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (conf_dir() / "data").glob("*.yaml")))
+def test_every_config_names_arguments_of_its_dataset(name: str, tmp_path: Path) -> None:
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        config = compose("prepare_data", overrides=[f"data={name}"])
+    dataset = build(config.data)
+    if name == "digits":
+        assert len(dataset(split="val")) == 360
+    else:
+        with pytest.raises(InputError, match=r"data.root is not set; set data.root=PATH to"):
+            dataset(split="train")
+
+
+def test_an_infinite_run_costs_no_more_to_start() -> None:
+    data = module(total_images=10**15)
+    attach(data, seen=10**14)
+    assert len(list(islice(data.train_dataloader(), 3))) == 3

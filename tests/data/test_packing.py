@@ -1,0 +1,105 @@
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from gan_lab.data.packing import RestartableZip
+
+ITEMS = [(f"{i:03d}.png", bytes([i]) * (10 + i)) for i in range(20)]
+
+
+def pack(
+    out: Path, plan: str = "plan", *, stop: int | None = None, every: int = 4
+) -> RestartableZip:
+    """Write ITEMS with a checkpoint now and then; with `stop`, leave everything as a kill would."""
+    archive = RestartableZip(out=out, plan=plan)
+    for name, data in ITEMS[archive.done :]:
+        if archive.done == stop:
+            archive._file.flush()
+            archive.abandon()
+            return archive
+        if name == "007.png":
+            archive.give_up(name, "seven", "cut short")
+        else:
+            archive.add(name, data)
+        if archive.done % every == 0:
+            archive.checkpoint()
+    archive.finish("dataset.json", b"{}")
+    return archive
+
+
+@pytest.fixture
+def whole(tmp_path: Path) -> bytes:
+    pack(tmp_path / "whole.zip")
+    return (tmp_path / "whole.zip").read_bytes()
+
+
+def test_holds_every_item_uncompressed(tmp_path: Path, whole: bytes) -> None:
+    with zipfile.ZipFile(tmp_path / "whole.zip") as archive:
+        assert archive.testzip() is None
+        names = [name for name, _ in ITEMS if name != "007.png"]
+        assert archive.namelist() == [*names, "dataset.json"]
+        for name, data in ITEMS:
+            if name != "007.png":
+                assert archive.read(name) == data
+                assert archive.getinfo(name).compress_type == zipfile.ZIP_STORED
+    assert [path.name for path in tmp_path.glob("whole.zip*")] == ["whole.zip"]
+
+
+@pytest.mark.parametrize("every", [1, 3, 100])
+def test_checkpoints_leave_no_trace(tmp_path: Path, whole: bytes, every: int) -> None:
+    pack(tmp_path / "a.zip", every=every)
+    assert (tmp_path / "a.zip").read_bytes() == whole
+
+
+@pytest.mark.parametrize("stop", range(0, 20))
+def test_stopped_anywhere_and_started_again_ends_the_same(
+    tmp_path: Path, whole: bytes, stop: int
+) -> None:
+    out = tmp_path / "a.zip"
+    pack(out, stop=stop)
+    assert not out.exists()
+    archive = RestartableZip(out=out, plan="plan")
+    assert archive.done == stop // 4 * 4
+    archive.abandon()
+    finished = pack(out)
+    assert finished.failed == [("007.png", "seven", "cut short")]
+    assert out.read_bytes() == whole
+
+
+def test_whatever_follows_the_checkpoint_is_dropped(tmp_path: Path, whole: bytes) -> None:
+    out, part = tmp_path / "a.zip", tmp_path / "a.zip.part"
+    pack(out, stop=9)
+    end = len(part.read_bytes())
+    for size in range(end - 200, end + 200, 13):
+        kept = part.read_bytes()[:size].ljust(size, b"\xff")
+        if size < end - 150:
+            continue
+        part.write_bytes(kept)
+        RestartableZip(out=out, plan="plan").abandon()
+    pack(out)
+    assert out.read_bytes() == whole
+
+
+def test_another_plan_starts_anew(tmp_path: Path, whole: bytes) -> None:
+    pack(tmp_path / "a.zip", plan="other", stop=9)
+    assert RestartableZip(out=tmp_path / "a.zip", plan="plan").done == 0
+    pack(tmp_path / "a.zip")
+    assert (tmp_path / "a.zip").read_bytes() == whole
+
+
+@pytest.mark.parametrize("damage", ["no part", "short part", "no journal", "cut journal"])
+def test_damage_starts_anew(tmp_path: Path, whole: bytes, damage: str) -> None:
+    out, part, journal = (tmp_path / f"a.zip{end}" for end in ("", ".part", ".journal"))
+    pack(out, stop=9)
+    if damage == "no part":
+        part.unlink()
+    elif damage == "short part":
+        part.write_bytes(part.read_bytes()[:50])
+    elif damage == "no journal":
+        journal.unlink()
+    else:
+        journal.write_bytes(journal.read_bytes()[:20])
+    assert RestartableZip(out=out, plan="plan").done == 0
+    pack(out)
+    assert out.read_bytes() == whole
