@@ -13,7 +13,7 @@ from torch_fidelity import calculate_metrics
 from gan_lab.data.memory import MemoryImages
 from gan_lab.errors import InputError
 from gan_lab.images import to_float
-from gan_lab.metrics import frechet_distance, inception_score
+from gan_lab.metrics import frechet_distance, inception, inception_score
 from gan_lab.metrics.inception import FrechetFromFeatures, InceptionMetrics
 from gan_lab.metrics.inception_network import (
     SHA256_PREFIX,
@@ -73,12 +73,31 @@ def generator(images, batch_size=33):
     return fakes
 
 
+class RandomProjection:
+    """Stands in for Inception, of which one image takes 0.2 s, in the tests of all that is around it."""
+
+    def __init__(self, weights, *, width, logits, device, batch_size):
+        self.device = device
+        self._width = width
+
+    def __call__(self, images):
+        pixels = images.flatten(1).float() / 255
+        generator = torch.Generator().manual_seed(0)
+        return pixels @ torch.randn(pixels.shape[1], self._width, generator=generator), None
+
+
+@pytest.fixture
+def quick(early, monkeypatch):
+    monkeypatch.setattr(inception, "InceptionNetwork", RandomProjection)
+    return early
+
+
 @pytest.fixture
 def early(inception_file):
-    """Makes metrics that look at Inception's first layers only, which takes milliseconds an image."""
+    """Makes metrics that look at Inception's first layers only, which takes 0.03 s an image."""
     return functools.partial(
         InceptionMetrics,
-        num_images=100,
+        num_images=80,
         width=64,
         with_score=False,
         inception_weights=str(inception_file),
@@ -94,6 +113,7 @@ def reference(real, fake, weights, **options):
         cache=False,
         verbose=False,
         save_cpu_ram=True,
+        batch_size=8,
         feature_extractor="inception-v3-compat",
         feature_extractor_weights_path=str(weights),
         **options,
@@ -101,20 +121,21 @@ def reference(real, fake, weights, **options):
 
 
 def test_agrees_with_torch_fidelity_in_the_first_layers(early, data_of, inception_file):
-    real, fake = textures(120, 0), textures(100, 1, contrast=0.7)
+    real, fake = textures(70, 0), textures(66, 1, contrast=0.7)
     theirs = reference(real, fake, inception_file, fid=True, feature_layer_fid="64")
-    metrics = early()
+    metrics = early(num_images=66)
     metrics.prepare(data_of(real))
     figures = metrics.compute(generator(fake))
-    assert set(figures) == {"fd_inception64_100"}
-    assert figures["fd_inception64_100"] == pytest.approx(
+    assert set(figures) == {"fd_inception64_66"}
+    assert figures["fd_inception64_66"] == pytest.approx(
         theirs["frechet_inception_distance"], rel=1e-5
     )
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_agrees_with_torch_fidelity_in_all_layers(data_of, inception_file):
-    real, fake = textures(100, 0), textures(100, 1, contrast=0.7)
+    real, fake = textures(60, 0), textures(80, 1, contrast=0.7)
     theirs = reference(real, fake, inception_file, fid=True, isc=True)
     network = InceptionNetwork(inception_file, width=2048, logits=True, device=CPU)
     (real_features, _), (fake_features, logits) = network(real), network(fake)
@@ -126,12 +147,12 @@ def test_agrees_with_torch_fidelity_in_all_layers(data_of, inception_file):
     assert mean > 1.1, "the random weights tell nothing apart, so agreement would mean nothing"
 
     metrics = InceptionMetrics(
-        num_images=100, width=64, inception_weights=str(inception_file), device="cpu"
+        num_images=80, width=64, inception_weights=str(inception_file), device="cpu"
     )
-    metrics.prepare(data_of(real))
+    metrics.prepare(data_of(textures(65, 0)))
     figures = metrics.compute(generator(fake))
-    assert figures["is100"] == pytest.approx(mean.item(), rel=1e-5)
-    assert figures["is100_std"] == pytest.approx(deviation.item(), rel=1e-3)
+    assert figures["is80"] == pytest.approx(mean.item(), rel=1e-5)
+    assert figures["is80_std"] == pytest.approx(deviation.item(), rel=1e-3)
 
 
 def test_the_torchmetrics_class_is_the_pure_function_and_goes_on_from_its_statistics():
@@ -148,28 +169,32 @@ def test_the_torchmetrics_class_is_the_pure_function_and_goes_on_from_its_statis
     assert first.real_features_num_samples == 200
 
 
-def test_the_same_images_are_at_no_distance_in_any_batches(early, data_of):
-    images = textures(100, 0)
-    for batch_size in (7, 100):
-        metrics = early(batch_size=batch_size)
-        metrics.prepare(data_of(images))
+def test_the_same_images_are_at_no_distance_in_any_batches(quick, data_of):
+    images = textures(80, 0)
+    metrics = quick()
+    metrics.prepare(data_of(images))
+    for batch_size in (7, 80):
         figures = metrics.compute(generator(images, batch_size=batch_size))
-        assert figures["fd_inception64_100"] == pytest.approx(0, abs=1e-4)
+        assert figures["fd_inception64_80"] == pytest.approx(0, abs=1e-6)
 
 
-def test_grey_images_are_repeated(early, data_of):
-    real, fake = textures(100, 0, channels=1), textures(100, 1, channels=1, contrast=0.7)
-    grey, rgb = early(), early()
-    grey.prepare(data_of(real))
-    rgb.prepare(data_of(real.repeat(1, 3, 1, 1)))
-    assert grey.compute(generator(fake)) == pytest.approx(
-        rgb.compute(generator(fake.repeat(1, 3, 1, 1))), rel=1e-6
+def test_features_depend_on_neither_batches_nor_precision_and_grey_is_repeated(inception_file):
+    grey = textures(5, 0, channels=1)
+    one, many = (
+        InceptionNetwork(inception_file, width=64, logits=False, device=CPU, batch_size=size)
+        for size in (2, 5)
     )
+    features, logits = one(grey)
+    assert features.shape == (5, 64) and logits is None
+    with torch.autocast("cpu", torch.bfloat16):
+        again, _ = many(grey.repeat(1, 3, 1, 1))
+    assert again.dtype == torch.float32
+    torch.testing.assert_close(features, again)
 
 
-def test_mirror_images_are_no_real_images_and_max_real_limits_them(early, data_of):
+def test_mirror_images_are_no_real_images_and_max_real_limits_them(quick, data_of):
     images = textures(150, 0)
-    plain, mirrored, fewer = early(), early(), early(max_real=120)
+    plain, mirrored, fewer = quick(), quick(), quick(max_real=120)
     for metrics, flip in ((plain, False), (mirrored, True), (fewer, True)):
         metrics.prepare(data_of(images, flip=flip))
     for name, value in plain._real.items():
@@ -179,14 +204,14 @@ def test_mirror_images_are_no_real_images_and_max_real_limits_them(early, data_o
 
 
 def test_real_statistics_are_cached_and_a_damaged_entry_is_rebuilt(
-    early, data_of, empty_cache, capsys
+    quick, data_of, empty_cache, capsys
 ):
-    images = textures(100, 0)
-    metrics = early()
+    images = textures(80, 0)
+    metrics = quick()
     metrics.prepare(data_of(images))
-    assert "looks at 100 real images" in capsys.readouterr().out
+    assert "looks at 80 real images" in capsys.readouterr().out
 
-    again = early()
+    again = quick()
     again.prepare(data_of(images))
     assert "looks at" not in capsys.readouterr().out
     assert again.compute(generator(images)) == metrics.compute(generator(images))
@@ -195,22 +220,22 @@ def test_real_statistics_are_cached_and_a_damaged_entry_is_rebuilt(
     file.write_bytes(file.read_bytes()[:-100])
     again.prepare(data_of(images))
     told = " ".join(capsys.readouterr().out.split())
-    assert "cannot be used" in told and "looks at 100 real images" in told
+    assert "cannot be used" in told and "looks at 80 real images" in told
     assert again.compute(generator(images)) == metrics.compute(generator(images))
 
 
 def test_other_images_weights_or_layers_are_another_entry(
-    early, data_of, empty_cache, inception_state, tmp_path
+    quick, data_of, empty_cache, inception_state, tmp_path
 ):
     images = textures(200, 0)
-    early().prepare(data_of(images[:100]))
-    early().prepare(data_of(images[100:]))
-    early(max_real=90).prepare(data_of(images[:100]))
-    early(width=192, num_images=200).prepare(data_of(images))
+    quick().prepare(data_of(images[:100]))
+    quick().prepare(data_of(images[100:]))
+    quick(max_real=90).prepare(data_of(images[:100]))
+    quick(width=192, num_images=200).prepare(data_of(images))
     name = "Conv2d_1a_3x3.conv.weight"
     other = tmp_path / "other.pth"
     torch.save(inception_state | {name: 2 * inception_state[name]}, other)
-    early(inception_weights=str(other)).prepare(data_of(images[:100]))
+    quick(inception_weights=str(other)).prepare(data_of(images[:100]))
     assert len(list(empty_cache.glob("inception-real-*.pt"))) == 5
 
 
@@ -261,9 +286,9 @@ def test_a_damaged_download_is_not_kept(offline, early, data_of, monkeypatch):
 
     monkeypatch.setattr(torch.hub, "urlopen", lambda request: Answer(b"<html>log in first</html>"))
     metrics = early(inception_weights=None, required=True)
-    with pytest.raises(InputError, match="could not be downloaded.*hash"):
+    with pytest.raises(InputError, match=r"could not be downloaded.*hash"):
         metrics.prepare(data_of(textures(100, 0)))
-    assert [path.name for path in offline.parent.glob("*.p*")] == []
+    assert {path.suffix for path in offline.parent.iterdir()} <= {".lock"}
 
 
 @pytest.mark.parametrize("given", [True, False])
@@ -277,13 +302,13 @@ def test_the_usual_name_with_other_content_is_refused(
         metrics.prepare(data_of(textures(100, 0)))
 
 
-def test_the_given_hash_is_checked(early, data_of):
+def test_the_given_hash_is_checked(quick, data_of):
     data = data_of(textures(100, 0))
     with pytest.raises(InputError, match=r"metrics\.inception_sha256 says abc"):
-        early(inception_sha256="abc").prepare(data)
-    metrics = early()
+        quick(inception_sha256="abc").prepare(data)
+    metrics = quick()
     metrics.prepare(data)
-    early(inception_sha256=str(metrics.protocol["extractor_sha256"])).prepare(data)
+    quick(inception_sha256=str(metrics.protocol["extractor_sha256"])).prepare(data)
 
 
 def test_a_path_to_nothing_is_refused_even_if_not_required(early, data_of):
@@ -302,7 +327,7 @@ class Exploit:
 def test_files_that_hold_something_else_are_refused_and_run_nothing(early, data_of, tmp_path):
     executed = tmp_path / "executed"
     content = {
-        "pickle.pth": pickle.dumps(Exploit(executed)),
+        "pickle.pth": pickle.dumps(Exploit(executed), protocol=2),
         "text.pth": b"version https://git-lfs.github.com/spec/v1",
         "empty.pth": b"",
     }
@@ -329,10 +354,10 @@ def test_numbers_of_images_that_give_no_distance_are_refused(early, data_of):
         early(width=100)
 
 
-def test_rgba_and_other_ranges_are_refused(early, data_of):
+def test_rgba_and_other_ranges_are_refused(quick, data_of):
     with pytest.raises(InputError, match=r"RGBA.*data\.channels=3"):
-        early().prepare(data_of(textures(100, 0, channels=4)))
-    metrics = early()
+        quick().prepare(data_of(textures(100, 0, channels=4)))
+    metrics = quick()
     metrics.prepare(data_of(textures(100, 0)))
     with pytest.raises(InputError, match="expected \\[-1, 1\\]"):
         metrics.compute(lambda num: iter([(textures(num, 0).float(), None)]))
