@@ -2,11 +2,21 @@
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from functools import lru_cache
 from typing import Any
 
 import pytest
 import torch
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig
+
+from gan_lab.config import conf_dir, register_resolvers
+
+register_resolvers()
 
 LOOPBACK = ("127.", "::1", "localhost")
 
@@ -41,6 +51,24 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", local_only)
+
+
+@pytest.fixture(scope="session")
+def compose() -> Callable[..., DictConfig]:
+    """Compose a command's configuration: `compose("model=gan", "batch_size=8", root="train")`."""
+
+    @lru_cache(maxsize=None)
+    def once(overrides: tuple[str, ...], root: str) -> DictConfig:
+        GlobalHydra.instance().clear()
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            return hydra_compose(root, overrides=list(overrides))
+
+    def composed(*overrides: str, root: str = "train") -> DictConfig:
+        # ${run_name:} asks Hydra for the command line, which there is none of
+        named = ("name=test", *overrides) if root == "train" else overrides
+        return deepcopy(once(named, root))
+
+    return composed
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

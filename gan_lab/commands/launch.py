@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import ConfigCompositionException, HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from gan_lab.config import conf_dir, flatten, register_resolvers, suggestion
 from gan_lab.console import console
@@ -51,9 +51,16 @@ def explain(error: Exception, root: str) -> str:
     if isinstance(error, ConfigCompositionException) and error.__cause__ is not None:
         cause = str(error.__cause__).splitlines()
         message = f"{message} ({cause[0]})" if cause and cause[0] not in message else message
+    if isinstance(error, MissingMandatoryValue):
+        key = message.split()[-1]
+        return f"{key}= is missing; set it on the command line, gan-lab {root} --help tells what it is"
     keys = list(known_keys(root))
     hints = [suggestion(wrong, keys) for wrong in quoted(message) if wrong not in (root, *keys)]
     hint = next((hint for hint in hints if hint), "")
+    options = next((i for i, line in enumerate(lines) if line.startswith("Available options")), None)
+    if options is not None:
+        names = [line.strip() for line in lines[options + 1 :] if line.startswith("\t")]
+        hint += f"; there are {', '.join(names)}"
     return message.rstrip(".") + hint if hint else "\n".join(lines)
 
 

@@ -115,5 +115,5 @@ def is_number(value: object) -> bool:
 
 def nearest(given: str, allowed: list[str]) -> str:
     """Return "; did you mean x?" for a slip of the keys, or nothing."""
-    close = get_close_matches(given, allowed, n=1)
+    close = get_close_matches(given, allowed, n=1, cutoff=0.5)
     return f"; did you mean {close[0]}?" if close else ""

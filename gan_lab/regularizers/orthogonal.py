@@ -60,4 +60,4 @@ def filters(module: nn.Module) -> Tensor:
 def overlap(rows: Tensor) -> Tensor:
     """Return the sum of squared inner products between different rows."""
     gram = rows @ rows.T
-    return gram.square().sum() - gram.diagonal().square().sum()
+    return (gram - gram.diagonal().diag()).square().sum()
