@@ -1,27 +1,34 @@
 """Weights of the BigGAN-PyTorch networks (BigGAN and BigGAN-deep) under their published names and arguments."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gan_lab.errors import InputError
+from gan_lab.interop.weights import Renames, load, part
 from gan_lab.models import biggan, biggan_deep
 
-# published name of a part -> ours
-PARTS = {
-    "linear": "start",
-    "conv_sc": "shortcut",
-    "bn": "norm",
-    "bias": "offset",
-    "input_conv": "from_image",
-    "output_layer.0": "norm",
-    "output_layer.2": "to_image",
-    "shared": "embedding",
-    "embed": "logit.embedding",
-}
+# what is called otherwise in the published networks, wherever it stands
+RENAMES = (
+    (r"\.conv_sc\.", r".shortcut."),
+    (r"\.bn(\d)\.gain\.", r".norm\1.gain."),
+    (r"\.bn(\d)\.bias\.", r".norm\1.offset."),
+    (r"\.bn(\d)\.(?:bn\.)?(?:stored|running)_", r".norm\1.norm.running_"),
+    (r"^output_layer\.0\.(?:bn\.)?(?:stored|running)_", r"norm.running_"),
+    (r"^output_layer\.0\.gain$", r"norm.weight"),
+    (r"^output_layer\.0\.", r"norm."),
+    (r"^output_layer\.2\.", r"to_image."),
+    (r"^shared\.", r"embedding."),
+    (r"^input_conv\.", r"from_image."),
+    (r"^embed\.", r"logit.embedding."),
+)
+# singular values are logged and not used, and a counter belongs to standing statistics
+BLOCK = re.compile(r"^blocks\.(\d+)\.(\d+)\.")
+UNUSED = re.compile(r".*\.(sv0|accumulation_counter|num_batches_tracked)")
+SAME: Renames = ((r"(.+)", r"\1"),)
 
 # arguments that change the networks and have one value here
 FIXED: Mapping[str, Any] = {
@@ -63,9 +70,16 @@ def from_published(
         networks["G"] = build_generator(config["generator"])
     if "discriminator" in config:
         networks["D"] = build_discriminator(config["discriminator"], deep=deep)
-    if state is not None:
-        for player, network in networks.items():
-            load(network, translated(network, chosen(state, player)))
+    for player, network in networks.items():
+        weights = part(state, player)
+        if weights is None:
+            continue
+        if player == "G":
+            place, linear = generator_place(config["generator"].get("G_depth", 1)), "start"
+        else:
+            depth = config["discriminator"].get("D_depth", 2) if deep else 1
+            place, linear = discriminator_place(depth), "logit.affine"
+        load(network, translated(network, weights, place, linear), SAME)
     return {player: network.eval() for player, network in networks.items()}
 
 
@@ -136,30 +150,41 @@ def attention_sizes(given: str) -> list[int]:
     return [int(size) for size in given.split("_") if int(size)]
 
 
-def translated(network: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return published tensors under the names of our network's state dict."""
-    depth = getattr(network, "depth", 1)
+def translated(
+    network: nn.Module, state: Mapping[str, Any], place: Callable[[int, int], str], linear: str
+) -> dict[str, Tensor]:
+    """Return published tensors under the names of our network's state dict.
+
+    Args:
+        network: ours.
+        state: published name -> array.
+        place: (index of a published list of layers, index in it) -> the name of our layer.
+        linear: our name of the linear layer that is not in a list.
+    """
     own = network.state_dict()
-    renamed: dict[str, Tensor] = {}
-    for published, tensor in state.items():
-        module, _, leaf = our_name(published, depth).rpartition(".")
-        if leaf in ("sv0", "accumulation_counter"):  # logged, not used
-            continue
-        if leaf == "u0":
-            renamed[f"{module}.parametrizations.weight.0.u"] = tensor.flatten()
-        elif f"{module}.parametrizations.{leaf}.original" in own:
-            renamed[f"{module}.parametrizations.{leaf}.original"] = tensor
-        else:
-            renamed[f"{module}.{leaf}"] = tensor
     # the published batch norms do not count batches
-    counters = {name: value for name, value in own.items() if name.endswith("num_batches_tracked")}
-    return {**counters, **renamed}
+    renamed = {name: value for name, value in own.items() if name.endswith("num_batches_tracked")}
+    for published, value in state.items():
+        if UNUSED.fullmatch(published):
+            continue
+        name = BLOCK.sub(lambda found: f"{place(int(found[1]), int(found[2]))}.", published)
+        for pattern, ours in (*RENAMES, (r"^linear\.", f"{linear}.")):
+            name = re.sub(pattern, ours, name)
+        tensor = torch.as_tensor(value)
+        layer, _, leaf = name.rpartition(".")
+        original = f"{layer}.parametrizations.{leaf}.original"
+        if leaf == "u0":
+            renamed[f"{layer}.parametrizations.weight.0.u"] = tensor.flatten()
+        else:
+            renamed[original if original in own else name] = tensor
+    return renamed
 
 
-def our_name(published: str, depth: int) -> str:
-    """Return where a published tensor stands here, before spectral norm gives it another name."""
-    name = re.sub(r"\bstored_(mean|var)$", r"running_\1", published)
-    if match := re.fullmatch(r"blocks\.(\d+)\.(\d+)\.(.+)", name):
-        return in_block(int(match[1]), int(match[2]), match[3], depth)
-    head = {"linear": "start", "shared": "embedding", "input_conv": "from_image"}
-    ...
+def generator_place(depth: int) -> Callable[[int, int], str]:
+    """Return where a generator's layers stand here: published, attention follows a block in its list."""
+    return lambda block, i: f"attentions.{block // depth}" if i else f"blocks.{block}"
+
+
+def discriminator_place(depth: int) -> Callable[[int, int], str]:
+    """Return where a discriminator's layers stand here: published, a list has `depth` blocks and perhaps attention."""
+    return lambda stage, i: f"attentions.{stage}" if i == depth else f"blocks.{stage * depth + i}"

@@ -1,103 +1,131 @@
-"""Weights of the R3GAN networks under their published names and arguments."""
+"""R3GAN networks as their repository stores them.
 
-import re
+Names of arguments and weights are theirs: https://github.com/brownvc/R3GAN.
+"""
+
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
+from torch import nn
 
+from gan_lab.interop.arguments import Arguments
+from gan_lab.interop.weights import Renames, load, part
 from gan_lab.models.r3gan import Discriminator, Generator
 
 COARSEST = 4  # side of the published networks' smallest resolution
-
-# published layer inside a residual block -> ours
-BLOCK = {
-    "LinearLayer1.Layer.weight": "conv1.weight",
-    "NonLinearity1.Bias": "conv1.bias",
-    "LinearLayer2.Layer.weight": "conv2.weight",
-    "NonLinearity2.Bias": "conv2.bias",
-    "LinearLayer3.Layer.weight": "conv3.weight",
-}
+# what a pickled network wraps around
+WRAPPED = r"(?:Model\.)?"
+# the resampling filter is a constant here
+FILTER = r".*\.Resampler\.Kernel"
 
 
-def build_generator(arguments: Mapping[str, Any], *, channels: int = 3) -> Generator:
-    """Build the generator that published arguments describe."""
-    widths = list(arguments["WidthPerStage"])
-    return Generator(
+def from_published(
+    config: Mapping[str, Any], state: Mapping[str, Any] | None
+) -> dict[str, nn.Module]:
+    """Build G and D; see `gan_lab.interop.from_published`."""
+    networks: dict[str, nn.Module] = {}
+    if "generator" in config:
+        networks["G"] = generator(config["generator"], part(state, "G"))
+    if "discriminator" in config:
+        networks["D"] = discriminator(config["discriminator"], part(state, "D"))
+    return networks
+
+
+def generator(arguments: Mapping[str, Any], state: Mapping[str, Any] | None) -> Generator:
+    """Build a generator from its published arguments and weights."""
+    given = Arguments(arguments, "generator")
+    widths = given.take("WidthPerStage", list)
+    network = Generator(
         image_size=COARSEST << len(widths) - 1,
-        channels=channels,
-        num_classes=arguments.get("ConditionDimension") or 0,
-        latent_dim=arguments["NoiseDimension"],
-        label_dim=arguments.get("ConditionEmbeddingDimension") or 0,
+        channels=3,
+        num_classes=num_classes(given),
+        latent_dim=given.take("NoiseDimension", int),
+        label_dim=given.take("ConditionEmbeddingDimension", int, default=0) or 0,
         widths=widths,
-        cardinalities=list(arguments["CardinalityPerStage"]),
-        blocks=list(arguments["BlocksPerStage"]),
-        expansion=arguments["ExpansionFactor"],
+        cardinalities=given.take("CardinalityPerStage", list),
+        blocks=given.take("BlocksPerStage", list),
+        expansion=given.take("ExpansionFactor", int),
     )
+    finish(given, resolution=COARSEST << len(widths) - 1)
+    if state is not None:
+        load(network, state, generator_renames(network), ignored=FILTER)
+    return network.eval()
 
 
-def build_discriminator(arguments: Mapping[str, Any], *, channels: int = 3) -> Discriminator:
-    """Build the discriminator that published arguments, finest stage first, describe."""
-    widths = list(arguments["WidthPerStage"])[::-1]
-    return Discriminator(
+def discriminator(arguments: Mapping[str, Any], state: Mapping[str, Any] | None) -> Discriminator:
+    """Build a discriminator from its published arguments, finest stage first, and weights."""
+    given = Arguments(arguments, "discriminator")
+    widths = given.take("WidthPerStage", list)
+    network = Discriminator(
         image_size=COARSEST << len(widths) - 1,
-        channels=channels,
-        num_classes=arguments.get("ConditionDimension") or 0,
-        label_dim=arguments.get("ConditionEmbeddingDimension") or 0,
-        widths=widths,
-        cardinalities=list(arguments["CardinalityPerStage"])[::-1],
-        blocks=list(arguments["BlocksPerStage"])[::-1],
-        expansion=arguments["ExpansionFactor"],
+        channels=3,
+        num_classes=num_classes(given),
+        label_dim=given.take("ConditionEmbeddingDimension", int, default=0) or 0,
+        widths=widths[::-1],
+        cardinalities=given.take("CardinalityPerStage", list)[::-1],
+        blocks=given.take("BlocksPerStage", list)[::-1],
+        expansion=given.take("ExpansionFactor", int),
     )
+    finish(given, resolution=COARSEST << len(widths) - 1)
+    if state is not None:
+        load(network, state, discriminator_renames(network), ignored=FILTER)
+    return network.eval()
 
 
-def generator_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename a published generator's tensors."""
-    return {_generator_name(name): tensor for name, tensor in state.items() if _kept(name)}
+def num_classes(given: Arguments) -> int:
+    """Take the number of classes, which pickles call `c_dim`; 0 without."""
+    classes = given.take("c_dim", int, default=0)
+    return given.take("ConditionDimension", int, default=None) or classes
 
 
-def discriminator_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename a published discriminator's tensors."""
-    last = max(int(name.split(".")[1]) for name in state if name.startswith("MainLayers."))
-    return {
-        _discriminator_name(name, last): tensor for name, tensor in state.items() if _kept(name)
-    }
+def finish(given: Arguments, *, resolution: int) -> None:
+    """Take what is fixed here or concerns precision only, and refuse the rest."""
+    given.expect("KernelSize", 3)
+    given.expect("ResamplingFilter", [1, 2, 1])
+    given.expect("img_resolution", resolution)
+    given.take("FP16Stages", list, default=None)
+    given.finish()
 
 
-def _kept(name: str) -> bool:
-    # the resampling filter is a constant here
-    return not name.endswith("Resampler.Kernel")
+def generator_renames(network: Generator) -> Renames:
+    """Return published names -> ours; their stages begin with what joins them to the one before."""
+    first = rf"{WRAPPED}MainLayers\.0\.Layers\.0"
+    renames = [
+        (rf"{WRAPPED}EmbeddingLayer\.weight", "embedding.weight"),
+        (rf"{WRAPPED}AggregationLayer\.Layer\.weight", "to_image.weight"),
+        (rf"{first}\.Basis", "basis"),
+        (rf"{first}\.LinearLayer\.weight", "scale.weight"),
+    ]
+    for stage, blocks in enumerate(network.stages):
+        theirs = rf"{WRAPPED}MainLayers\.{stage}\.Layers"
+        renames.append((rf"{theirs}\.0\.LinearLayer\..+", f"transitions.{stage - 1}.weight"))
+        renames += block_renames(theirs, stage=stage, count=len(list(blocks.children())), start=1)
+    return renames
 
 
-def _generator_name(name: str) -> str:
-    plain = {
-        "EmbeddingLayer.weight": "embedding.weight",
-        "AggregationLayer.Layer.weight": "to_image.weight",
-        "MainLayers.0.Layers.0.Basis": "basis",
-        "MainLayers.0.Layers.0.LinearLayer.weight": "scale.weight",
-    }
-    if name in plain:
-        return plain[name]
-    stage, layer, rest = _parts(name)
-    if layer == 0:
-        return f"transitions.{stage - 1}.weight"
-    return f"stages.{stage}.{layer - 1}.{BLOCK[rest]}"
+def discriminator_renames(network: Discriminator) -> Renames:
+    """Return published names -> ours; their stages end with what joins them to the next."""
+    renames = [
+        (rf"{WRAPPED}EmbeddingLayer\.weight", "embedding.weight"),
+        (rf"{WRAPPED}ExtractionLayer\.Layer\.weight", "from_image.weight"),
+        (rf"{WRAPPED}MainLayers\.\d+\.Layers\.\d+\.Basis\.weight", "basis.weight"),
+        (rf"{WRAPPED}MainLayers\.\d+\.Layers\.\d+\.LinearLayer\.weight", "features.weight"),
+    ]
+    for stage, blocks in enumerate(network.stages):
+        theirs = rf"{WRAPPED}MainLayers\.{stage}\.Layers"
+        count = len(list(blocks.children()))
+        renames.append(
+            (rf"{theirs}\.{count}\.LinearLayer\.Layer\.weight", f"transitions.{stage}.weight")
+        )
+        renames += block_renames(theirs, stage=stage, count=count, start=0)
+    return renames
 
 
-def _discriminator_name(name: str, last: int) -> str:
-    plain = {"EmbeddingLayer.weight": "embedding.weight", "ExtractionLayer.Layer.weight": "from_image.weight"}
-    if name in plain:
-        return plain[name]
-    stage, layer, rest = _parts(name)
-    if rest in BLOCK:
-        return f"stages.{stage}.{layer}.{BLOCK[rest]}"
-    if stage < last:
-        return f"transitions.{stage}.weight"
-    return {"Basis.weight": "basis.weight", "LinearLayer.weight": "features.weight"}[rest]
-
-
-def _parts(name: str) -> tuple[int, int, str]:
-    match = re.fullmatch(r"MainLayers\.(\d+)\.Layers\.(\d+)\.(.+)", name)
-    if match is None:
-        raise KeyError(name)
-    return int(match[1]), int(match[2]), match[3]
+def block_renames(theirs: str, *, stage: int, count: int, start: int) -> list[tuple[str, str]]:
+    """Return the renames of a stage's residual blocks; a bias that follows a convolution is that convolution's here."""
+    layers = ((r"LinearLayer(\d)\.Layer\.weight", "weight"), (r"NonLinearity(\d)\.Bias", "bias"))
+    return [
+        (rf"{theirs}\.{start + i}\.{layer}", rf"stages.{stage}.{i}.conv\1.{leaf}")
+        for i in range(count)
+        for layer, leaf in layers
+    ]

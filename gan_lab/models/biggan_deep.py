@@ -1,0 +1,248 @@
+"""BigGAN-deep: twice as deep as BigGAN at a smaller cost, by bottleneck blocks whose shortcuts have few weights.
+
+Brock et al. 2019, https://arxiv.org/abs/1809.11096, appendix B (tables 7 to 9, figure 16): the generator's shortcuts
+drop channels, the discriminator's add new ones beside the old. All of z joins the class's embedding and conditions the
+first layer and every block.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from torch import Tensor, cat, nn
+from torch.nn.functional import avg_pool2d, interpolate, relu
+
+from gan_lab.errors import InputError
+from gan_lab.layers.embedding import ClassEmbedding, check_labels
+from gan_lab.layers.pyramid import ImageSize, halvings
+from gan_lab.layers.resnet import PooledLogit, discriminator_multiples, generator_multiples
+from gan_lab.layers.spectral_norm import spectrally_normalized
+from gan_lab.models.adversarial import AdversarialModule
+from gan_lab.models.biggan import attentions, initialize, joined, norm, number_of_halvings
+from gan_lab.models.networks import DiscriminatorNetwork, GeneratorNetwork
+
+BOTTLENECK = 4  # outer channels over inner ones
+
+
+class Generator(GeneratorNetwork):
+    """z and class -> coarsest features -> at each resolution `depth` blocks, the last of which doubles -> image.
+
+    Args:
+        image_size: side, or [height, width]; 4 to 7 pixels times a power of two.
+        channels: of the image.
+        num_classes: 0 for an unconditional generator.
+        latent_dim: length of z.
+        shared_dim: length of the class's embedding.
+        width: unit of the channels (`resnet.generator_multiples`), 128 in the paper.
+        depth: blocks at each resolution.
+        attention: sizes (the shorter side) at which there is self-attention; larger ones than the image are left out.
+        norm_eps: added to variances.
+        spectral_eps: of the power method.
+
+    Raises:
+        InputError: for numbers that do not fit together.
+    """
+
+    def __init__(
+        self,
+        *,
+        image_size: ImageSize,
+        channels: int,
+        num_classes: int = 0,
+        latent_dim: int = 128,
+        shared_dim: int = 128,
+        width: int = 128,
+        depth: int = 2,
+        attention: Sequence[int] = (64,),
+        norm_eps: float = 1e-5,
+        spectral_eps: float = 1e-12,
+    ) -> None:
+        super().__init__()
+        self.latent_dim = latent_dim
+        self.num_classes = num_classes
+        self.depth = check_depth(depth)
+        self.coarsest, doublings = halvings(image_size)
+        self.embedding = (
+            ClassEmbedding(num_classes=num_classes, width=shared_dim) if num_classes else None
+        )
+        condition = latent_dim + (shared_dim if num_classes else 0)
+        widths = [width * multiple for multiple in generator_multiples(doublings)]
+        height, columns = self.coarsest
+        self.start = nn.Linear(condition, widths[0] * height * columns)
+        self.blocks = nn.ModuleList(
+            GeneratorBlock(
+                inputs=inputs,
+                outputs=outputs if i == depth - 1 else inputs,
+                double=i == depth - 1,
+                condition=condition,
+                norm_eps=norm_eps,
+            )
+            for inputs, outputs in pairwise(widths)
+            for i in range(depth)
+        )
+        sizes = [(height << i, columns << i) for i in range(1, doublings + 1)]
+        self.attentions = attentions(attention, sizes, widths[1:])
+        self.norm = nn.BatchNorm2d(widths[-1], eps=norm_eps)
+        self.to_image = nn.Conv2d(widths[-1], channels, 3, padding=1)
+        initialize(self)
+        spectrally_normalized(self, eps=spectral_eps, embeddings=False)
+
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Map z [N, Z] (and labels [N]) to images [N, C, H, W]."""
+        check_labels(labels, self.num_classes)
+        embedded = None if self.embedding is None or labels is None else self.embedding(labels)
+        y = joined(embedded, z)
+        x = self.start(y).unflatten(1, (-1, *self.coarsest))
+        for i, block in enumerate(self.blocks):
+            x = block(x, y)
+            if i % self.depth == self.depth - 1:
+                x = self.attentions[i // self.depth](x)
+        return self.to_image(relu(self.norm(x))).tanh()
+
+
+class GeneratorBlock(nn.Module):
+    """(norm, rectifier, convolution) four times, 1x1 3x3 3x3 1x1, beside a shortcut that drops the last channels.
+
+    Args:
+        inputs: channels that come in.
+        outputs: channels that go out, at most `inputs`.
+        double: whether to double the resolution.
+        condition: length of the vector that conditions the norms.
+        norm_eps: added to variances.
+    """
+
+    def __init__(
+        self, *, inputs: int, outputs: int, double: bool, condition: int, norm_eps: float
+    ) -> None:
+        super().__init__()
+        inner = inner_width(inputs)
+        self.norm1 = norm(inputs, condition, 0, norm_eps)
+        self.conv1 = nn.Conv2d(inputs, inner, 1)
+        self.norm2 = norm(inner, condition, 0, norm_eps)
+        self.conv2 = nn.Conv2d(inner, inner, 3, padding=1)
+        self.norm3 = norm(inner, condition, 0, norm_eps)
+        self.conv3 = nn.Conv2d(inner, inner, 3, padding=1)
+        self.norm4 = norm(inner, condition, 0, norm_eps)
+        self.conv4 = nn.Conv2d(inner, outputs, 1)
+        self.outputs = outputs
+        self.doubles = double
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """Map [N, inputs, H, W] and conditions y [N, K] to [N, outputs, H, W], or twice H and W."""
+        residual = relu(self.norm2(self.conv1(relu(self.norm1(x, y))), y))
+        x = x[:, : self.outputs]
+        if self.doubles:
+            x, residual = interpolate(x, scale_factor=2), interpolate(residual, scale_factor=2)
+        residual = self.conv3(relu(self.norm3(self.conv2(residual), y)))
+        return x + self.conv4(relu(self.norm4(residual, y)))
+
+
+class Discriminator(DiscriminatorNetwork):
+    """Image -> convolution -> at each resolution `depth` blocks, the first of which halves -> sum over pixels -> logit.
+
+    Args:
+        image_size: side, or [height, width]; 4 to 7 pixels times a power of two.
+        channels: of the image.
+        num_classes: 0 for an unconditional discriminator.
+        width: unit of the channels (`resnet.discriminator_multiples`), 128 in the paper.
+        depth: blocks at each resolution.
+        attention: sizes (the shorter side) at which there is self-attention; larger ones than the image are left out.
+        spectral_eps: of the power method.
+    """
+
+    def __init__(
+        self,
+        *,
+        image_size: ImageSize,
+        channels: int,
+        num_classes: int = 0,
+        width: int = 128,
+        depth: int = 2,
+        attention: Sequence[int] = (64,),
+        spectral_eps: float = 1e-12,
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.depth = check_depth(depth)
+        (height, columns), count = halvings(image_size)
+        widths = [width * multiple for multiple in discriminator_multiples(count)]
+        halved = number_of_halvings(count)
+        self.from_image = nn.Conv2d(channels, widths[0], 3, padding=1)
+        self.blocks = nn.ModuleList(
+            DiscriminatorBlock(
+                inputs=outputs if i else inputs, outputs=outputs, halve=i == 0 and stage < halved
+            )
+            for stage, (inputs, outputs) in enumerate(pairwise(widths))
+            for i in range(depth)
+        )
+        left = [count - min(stage + 1, halved) for stage in range(len(widths) - 1)]
+        sizes = [(height << n, columns << n) for n in left]
+        self.attentions = attentions(attention, sizes, widths[1:])
+        self.logit = PooledLogit(width=widths[-1], num_classes=num_classes)
+        initialize(self)
+        spectrally_normalized(self, eps=spectral_eps)
+
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Map images [N, C, H, W] (and labels [N]) to logits [N]."""
+        x = self.from_image(images)
+        for i, block in enumerate(self.blocks):
+            x = block(x)
+            if i % self.depth == self.depth - 1:
+                x = self.attentions[i // self.depth](x)
+        return self.logit(x, labels)
+
+
+class DiscriminatorBlock(nn.Module):
+    """(rectifier, convolution) four times, 1x1 3x3 3x3 1x1, beside a shortcut that computes only the new channels.
+
+    Args:
+        inputs: channels that come in.
+        outputs: channels that go out, at least `inputs`.
+        halve: whether to halve the resolution, by a mean over 2x2 before the last convolution.
+    """
+
+    def __init__(self, *, inputs: int, outputs: int, halve: bool) -> None:
+        super().__init__()
+        inner = inner_width(outputs)
+        self.conv1 = nn.Conv2d(inputs, inner, 1)
+        self.conv2 = nn.Conv2d(inner, inner, 3, padding=1)
+        self.conv3 = nn.Conv2d(inner, inner, 3, padding=1)
+        self.conv4 = nn.Conv2d(inner, outputs, 1)
+        self.shortcut = nn.Conv2d(inputs, outputs - inputs, 1) if outputs > inputs else None
+        self.halve = halve
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [N, inputs, H, W] to [N, outputs, H, W], or half of H and W."""
+        residual = relu(self.conv3(relu(self.conv2(relu(self.conv1(relu(x)))))))
+        if self.halve:
+            x, residual = avg_pool2d(x, 2), avg_pool2d(residual, 2)
+        if self.shortcut is not None:
+            x = cat([x, self.shortcut(x)], dim=1)
+        return x + self.conv4(residual)
+
+
+def inner_width(outer: int) -> int:
+    """Return a bottleneck's channels.
+
+    Raises:
+        InputError: when there are none.
+    """
+    if outer < BOTTLENECK:
+        raise InputError(
+            f"a block of {outer} channels has no bottleneck of a quarter; set width to at least {BOTTLENECK}"
+        )
+    return outer // BOTTLENECK
+
+
+def check_depth(depth: int) -> int:
+    """Return the number of blocks at each resolution.
+
+    Raises:
+        InputError: when it is not positive.
+    """
+    if depth < 1:
+        raise InputError(f"depth={depth} must be at least 1")
+    return depth
+
+
+class BigGANDeep(AdversarialModule):
+    """The loop with these networks; every hook is the default."""

@@ -1,0 +1,242 @@
+"""R3GAN: a relativistic game with R1 and R2, and plain residual networks without normalisation.
+
+Huang et al. 2024, https://arxiv.org/abs/2501.05441, section 4 (config E) and appendix: stages of bottleneck blocks
+with grouped 3x3 convolutions, initialised so that every block begins as the identity (Zhang et al. 2019,
+https://arxiv.org/abs/1901.09321), joined by binomial resampling and a 1x1 convolution where the width changes. The
+generator starts from learned 4x4 maps scaled by a linear map of z, the discriminator ends in a 4x4 depthwise
+convolution. With classes, a linear embedding of the label stands beside z, and the logit is the inner product of the
+discriminator's output with another one.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from math import sqrt
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import leaky_relu
+
+from gan_lab.errors import InputError
+from gan_lab.layers.binomial import downsample, upsample
+from gan_lab.layers.labels import label_vectors
+from gan_lab.layers.pyramid import ImageSize, halvings
+from gan_lab.models.adversarial import AdversarialModule
+from gan_lab.models.networks import DiscriminatorNetwork, GeneratorNetwork
+
+SLOPE = 0.2  # of the leaky rectifier
+PerStage = int | Sequence[int]
+
+
+class Generator(GeneratorNetwork):
+    """z (and the label) -> scaled maps at the coarsest resolution -> stages of residual blocks -> image.
+
+    Args:
+        image_size: side, or [height, width]; 4 to 7 pixels times a power of two.
+        channels: of the image.
+        num_classes: 0 for an unconditional generator.
+        latent_dim: length of z.
+        label_dim: length of the label's embedding.
+        widths: channels of each stage, coarsest first; one number is the width of the first four, which is halved for
+            every further one (the published FFHQ networks).
+        cardinalities: groups of each stage's 3x3 convolutions, coarsest first; one number goes with the first four
+            stages, and their number of channels a group with all.
+        blocks: residual blocks of each stage, coarsest first, or one number for all.
+        expansion: a block's inner channels over its outer ones.
+
+    Raises:
+        InputError: for numbers that do not fit together.
+    """
+
+    def __init__(
+        self,
+        *,
+        image_size: ImageSize,
+        channels: int,
+        num_classes: int = 0,
+        latent_dim: int = 64,
+        label_dim: int = 64,
+        widths: PerStage = 768,
+        cardinalities: PerStage = 96,
+        blocks: PerStage = 2,
+        expansion: int = 2,
+    ) -> None:
+        super().__init__()
+        self.latent_dim = latent_dim
+        self.num_classes = num_classes
+        coarsest, doublings = halvings(image_size)
+        plan = Plan(doublings + 1, widths, cardinalities, blocks, expansion)
+        self.embedding = nn.Linear(num_classes, label_dim, bias=False) if num_classes else None
+        self.scale = nn.Linear(
+            latent_dim + (label_dim if num_classes else 0), plan.widths[0], bias=False
+        )
+        self.basis = nn.Parameter(torch.randn(plan.widths[0], *coarsest))
+        self.stages = nn.ModuleList(plan.stage(i) for i in range(doublings + 1))
+        self.transitions = nn.ModuleList(transition(*pair) for pair in pairwise(plan.widths))
+        self.to_image = nn.Conv2d(plan.widths[-1], channels, 1, bias=False)
+        initialize(self, num_blocks=sum(plan.blocks))
+
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Map z [N, Z] (and labels [N]) to images [N, C, H, W]."""
+        vectors = label_vectors(labels, self.num_classes, z)
+        if self.embedding is not None:
+            z = torch.cat([z, self.embedding(vectors)], dim=1)
+        x = self.stages[0](self.basis * self.scale(z)[:, :, None, None])
+        for widen, stage in zip(self.transitions, self.stages[1:], strict=True):
+            x = stage(upsample(widen(x)))
+        return self.to_image(x)
+
+
+class Discriminator(DiscriminatorNetwork):
+    """Image -> stages of residual blocks -> depthwise convolution over the coarsest resolution -> logit.
+
+    Args:
+        image_size: side, or [height, width]; 4 to 7 pixels times a power of two.
+        channels: of the image.
+        num_classes: 0 for an unconditional discriminator.
+        label_dim: length of the label's embedding and of the features that it is multiplied with.
+        widths: channels of each stage, coarsest first, as the generator's; likewise `cardinalities` and `blocks`.
+        cardinalities: groups of each stage's 3x3 convolutions.
+        blocks: residual blocks of each stage.
+        expansion: a block's inner channels over its outer ones.
+
+    Raises:
+        InputError: for numbers that do not fit together.
+    """
+
+    def __init__(
+        self,
+        *,
+        image_size: ImageSize,
+        channels: int,
+        num_classes: int = 0,
+        label_dim: int = 768,
+        widths: PerStage = 768,
+        cardinalities: PerStage = 96,
+        blocks: PerStage = 2,
+        expansion: int = 2,
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        coarsest, count = halvings(image_size)
+        plan = Plan(count + 1, widths, cardinalities, blocks, expansion)
+        fine_to_coarse = plan.widths[::-1]
+        self.from_image = nn.Conv2d(channels, fine_to_coarse[0], 1, bias=False)
+        self.stages = nn.ModuleList(plan.stage(i) for i in reversed(range(count + 1)))
+        self.transitions = nn.ModuleList(transition(*pair) for pair in pairwise(fine_to_coarse))
+        width = plan.widths[0]
+        self.basis = nn.Conv2d(width, width, coarsest, groups=width, bias=False)
+        self.features = nn.Linear(width, label_dim if num_classes else 1, bias=False)
+        self.embedding = nn.Linear(num_classes, label_dim, bias=False) if num_classes else None
+        initialize(self, num_blocks=sum(plan.blocks))
+        if self.embedding is not None:
+            nn.init.normal_(self.embedding.weight, 0, 1 / sqrt(num_classes * label_dim))
+
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Map images [N, C, H, W] (and labels [N]) to logits [N]."""
+        x = self.stages[0](self.from_image(images))
+        for widen, stage in zip(self.transitions, self.stages[1:], strict=True):
+            x = stage(widen(downsample(x)))
+        features = self.features(self.basis(x).flatten(1))
+        vectors = label_vectors(labels, self.num_classes, features)
+        if self.embedding is not None:
+            features = features * self.embedding(vectors)
+        return features.sum(1)
+
+
+class ResidualBlock(nn.Module):
+    """Bottleneck turned inside out: 1x1 to more channels, grouped 3x3, 1x1 back; no normalisation.
+
+    Args:
+        width: channels that come in and go out.
+        inner: channels between.
+        groups: of the 3x3 convolution.
+    """
+
+    def __init__(self, *, width: int, inner: int, groups: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(width, inner, 1)
+        self.conv2 = nn.Conv2d(inner, inner, 3, padding=1, groups=groups)
+        self.conv3 = nn.Conv2d(inner, width, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [N, C, H, W] to the same shape."""
+        residual = leaky_relu(self.conv2(leaky_relu(self.conv1(x), SLOPE)), SLOPE)
+        return x + self.conv3(residual)
+
+
+class Plan:
+    """Widths, cardinalities and blocks of every stage, coarsest first, from what may be one number for all.
+
+    Raises:
+        InputError: when a list has not one number a stage, or groups do not divide channels.
+    """
+
+    def __init__(
+        self,
+        stages: int,
+        widths: PerStage,
+        cardinalities: PerStage,
+        blocks: PerStage,
+        expansion: int,
+    ) -> None:
+        halved = [max(stage - 3, 0) for stage in range(stages)]
+        self.widths = per_stage("widths", widths, halved)
+        self.cardinalities = per_stage("cardinalities", cardinalities, halved)
+        self.blocks = per_stage("blocks", blocks, [0] * stages)
+        self.expansion = expansion
+        for width, groups in zip(self.widths, self.cardinalities, strict=True):
+            if groups < 1 or width * expansion % groups:
+                raise InputError(
+                    f"widths={self.widths}, cardinalities={self.cardinalities}: {groups} groups do not divide "
+                    f"{width} * expansion={expansion} channels; choose cardinalities that do"
+                )
+
+    def stage(self, index: int) -> nn.Sequential:
+        """Return a stage's residual blocks."""
+        width = self.widths[index]
+        return nn.Sequential(
+            *(
+                ResidualBlock(
+                    width=width, inner=width * self.expansion, groups=self.cardinalities[index]
+                )
+                for _ in range(self.blocks[index])
+            )
+        )
+
+
+def per_stage(name: str, given: PerStage, halved: Sequence[int]) -> list[int]:
+    """Return one number a stage: those given, or the one given, halved as often as `halved` says."""
+    numbers = [given >> times for times in halved] if isinstance(given, int) else list(given)
+    if len(numbers) != len(halved) or min(numbers) < 1:
+        raise InputError(
+            f"{name}={given}: give one positive number, or one for each of the {len(halved)} resolutions of this "
+            "image size, coarsest first"
+        )
+    return numbers
+
+
+def transition(inputs: int, outputs: int) -> nn.Module:
+    """Return the 1x1 convolution between two stages, nothing where their widths are equal."""
+    return nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1, bias=False)
+
+
+@torch.no_grad()
+def initialize(network: nn.Module, *, num_blocks: int) -> None:
+    """Draw weights that keep the variance; residual branches begin at 0 and are scaled for their number.
+
+    With L blocks of m = 3 convolutions, the first two of each are scaled by L^(-1 / (2m - 2)) and the last is 0
+    (Zhang et al. 2019, section 2.3). Biases begin at 0.
+    """
+    gain = nn.init.calculate_gain("leaky_relu", SLOPE) * num_blocks ** (-1 / 4)
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            factor = gain if name.endswith(("conv1", "conv2")) else 1.0
+            nn.init.normal_(module.weight, 0, factor / sqrt(module.weight[0].numel()))
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+            if name.endswith("conv3"):
+                nn.init.zeros_(module.weight)
+
+
+class R3GAN(AdversarialModule):
+    """The loop with these networks; every hook is the default."""
