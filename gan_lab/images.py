@@ -24,13 +24,17 @@ def to_uint8(images: Tensor) -> Tensor:
             (a wrong range gives a plausible FID, torchmetrics' `normalize=True` wraps negative values).
     """
     if not images.is_floating_point():
-        raise InputError(f"images are {images.dtype}; to_uint8 takes floats in [-1, 1]: use to_float first")
+        raise InputError(
+            f"images are {images.dtype}; to_uint8 takes floats in [-1, 1]: use to_float first"
+        )
     if images.numel():
         low, high = torch.aminmax(images.float())
         if not torch.isfinite(low + high):
             raise InputError("images hold NaN or infinity, which no picture can show")
         if high > 16 or low < -16:
-            raise InputError(f"images span {low:.4g} to {high:.4g}; expected [-1, 1]: divide 0..255 by 127.5, less 1")
+            raise InputError(
+                f"images span {low:.4g} to {high:.4g}; expected [-1, 1]: divide 0..255 by 127.5, less 1"
+            )
     return images.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
 
 

@@ -27,7 +27,10 @@ class RunningMeans:
 
     def state_dict(self) -> dict[str, Any]:
         """Return plain containers, so that a resumed run logs what an uninterrupted one would."""
-        return {"sums": {name: float(total) for name, total in self._sums.items()}, "counts": dict(self._counts)}
+        return {
+            "sums": {name: float(total) for name, total in self._sums.items()},
+            "counts": dict(self._counts),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore `state_dict`."""
