@@ -33,7 +33,7 @@ class Arguments:
             return None
         if not isinstance(value, (int, float) if kind in (int, float) else kind):
             raise InputError(f"{self.where}: {name}={value!r} should be of type {kind.__name__}")
-        return kind(value)
+        return value if kind is object else kind(value)
 
     def expect(self, name: str, value: Any) -> None:
         """Take an argument for which only one value is supported.
@@ -50,12 +50,13 @@ class Arguments:
 
         Args:
             name: of the mapping.
-            beside: whether they may also stand beside it: then the outer ones are shared.
+            beside: whether they may also stand beside it: then they join the outer ones, before which they count.
         """
         values = self.values.pop(name, {})
         if not isinstance(values, Mapping):
             raise InputError(f"{self.where}: {name}={values!r} should hold arguments by name")
-        if beside and not values:
+        if beside:
+            self.values |= values
             return self
         return Arguments(values, f"{self.where}.{name}")
 

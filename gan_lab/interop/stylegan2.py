@@ -18,6 +18,8 @@ MAPPING: Renames = (
     (r"mapping\.embed\.(\w+)", r"mapping.network.embedding.\1"),
     (r"mapping\.fc(\d+)\.(\w+)", r"mapping.network.layers.\1.\2"),
 )
+# of stylegan2-ada-pytorch, where they are not those of the stylegan3 repository, which stand below
+OLDER_DEFAULTS = {"conv_clamp": None, "num_fp16_res": 0}
 # a filter that every layer stores and that is always the same is built, not read
 FILTER = r"(.*\.)?resample_filter"
 
@@ -26,11 +28,12 @@ def from_published(
     config: Mapping[str, Any], state: Mapping[str, Any] | None
 ) -> dict[str, nn.Module]:
     """Build G and D; see `gan_lab.interop.from_published`."""
+    defaults = OLDER_DEFAULTS if "stylegan2-ada-pytorch" in config["source"] else {}
     networks: dict[str, nn.Module] = {}
     if "generator" in config:
-        networks["G"] = generator(config["generator"], part(state, "G"))
+        networks["G"] = generator({**defaults, **config["generator"]}, part(state, "G"))
     if "discriminator" in config:
-        networks["D"] = discriminator(config["discriminator"], part(state, "D"))
+        networks["D"] = discriminator({**defaults, **config["discriminator"]}, part(state, "D"))
     return networks
 
 
@@ -56,7 +59,9 @@ def generator(arguments: Mapping[str, Any], state: Mapping[str, Any] | None) -> 
         half_resolutions=synthesis.take("num_fp16_res", int, default=4),
     )
     mapping.expect("lr_multiplier", 0.01)
-    mapping.expect("activation", "lrelu")
+    synthesis.expect("use_noise", True)
+    # how NVIDIA's code computes the same
+    synthesis.take("fused_modconv_default", object, default=None)
     for node in (mapping, synthesis, given):
         node.finish()
     if state is not None:

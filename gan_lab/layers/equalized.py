@@ -110,7 +110,8 @@ class EqualizedConv2d(nn.Module):
         if self.fir is None:
             x = conv2d(x, weight, bias, padding=padding)
         elif self.resample == "up":
-            x = upsample(conv2d(x, weight, bias), self.fir())
+            x = upsample(conv2d(x, weight), self.fir())
+            x = x if bias is None else x + bias[:, None, None]
         elif padding:
             x = conv2d(smooth(x, self.fir(), grow=1), weight, bias, stride=2)
         else:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from gan_lab.errors import InputError
 from gan_lab.layers.equalized import EqualizedLinear
 from gan_lab.layers.labels import label_vectors
+from gan_lab.layers.precision import raised
 
 
 def unit_moment(x: Tensor) -> Tensor:
@@ -58,9 +59,14 @@ class Mlp(nn.Module):
         )
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Map z [N, Z] (of which only N is used when Z is 0) and labels to [N, style_dim], in float32."""
-        parts = [unit_moment(z.float())] if self.latent_dim else []
-        vectors = label_vectors(labels, self.num_classes, z.float())
+        """Map z [N, Z] (of which only N is used when Z is 0) and labels to [N, style_dim], never in half precision."""
+        with torch.autocast(z.device.type, enabled=False):
+            return self._forward(z, labels)
+
+    def _forward(self, z: Tensor, labels: Tensor | None) -> Tensor:
+        z = raised(z)
+        parts = [unit_moment(z)] if self.latent_dim else []
+        vectors = label_vectors(labels, self.num_classes, z)
         if self.embedding is not None:
             parts.append(unit_moment(self.embedding(vectors)))
         return self.layers(torch.cat(parts, dim=1))
@@ -125,7 +131,9 @@ class Mapping(nn.Module):
         """
         w = self.network(z, labels)
         if self.training:
-            self.average.lerp_(w.detach().mean(dim=0).to(self.average.dtype), 1 - self.average_decay)
+            self.average.lerp_(
+                w.detach().mean(dim=0).to(self.average.dtype), 1 - self.average_decay
+            )
         styles = w.unsqueeze(1).expand(-1, self.num_styles, -1)
         if truncation == 1:
             return styles
@@ -167,4 +175,3 @@ def check_probability(name: str, value: float) -> None:
     """
     if not 0 <= value <= 1:
         raise InputError(f"{name}={value} is a probability: it must lie between 0 and 1")
-

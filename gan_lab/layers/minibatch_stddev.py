@@ -6,6 +6,8 @@ Karras et al. 2018, section 3, https://arxiv.org/abs/1710.10196.
 import torch
 from torch import Tensor, nn
 
+from gan_lab.layers.precision import raised
+
 
 class MinibatchStddev(nn.Module):
     """Appends channels that hold the mean standard deviation of features over a group of images.
@@ -26,7 +28,7 @@ class MinibatchStddev(nn.Module):
         """Map [N, C, H, W] to [N, C + num_channels, H, W]."""
         count, channels, height, width = x.shape
         group = next(g for g in range(min(self.group_size, count), 0, -1) if count % g == 0)
-        shares = x.float().reshape(
+        shares = raised(x).reshape(
             group, -1, self.num_channels, channels // self.num_channels, height, width
         )
         deviation = (shares.var(dim=0, correction=0) + 1e-8).sqrt()  # [N / g, F, C / F, H, W]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, conv_transpose2d
 
 from gan_lab.layers.equalized import RECTIFIER_GAIN, EqualizedLinear, rectify
+from gan_lab.layers.precision import raised
 from gan_lab.layers.resampling import FirFilter, smooth
 
 EPSILON = 1e-8
@@ -77,7 +78,8 @@ class StyledConv(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor, noise: str) -> Tensor:
         """Map [N, inputs, H, W] and w [N, style_dim] to [N, outputs, H', W'], in the type of `x`."""
-        weight, style = self.weight, self.affine(w)
+        weight: Tensor = self.weight
+        style = self.affine(w)
         if x.dtype == torch.float16:
             weight, style = within_half_range(weight, style)
         scale = demodulation(weight, style) * self.gain
@@ -97,7 +99,9 @@ class StyledConv(nn.Module):
     def _noise(self, count: int, kind: str) -> Tensor:
         if kind == "const":
             return self.noise
-        return torch.randn(count, 1, *self.noise.shape, device=self.noise.device)
+        return torch.randn(
+            count, 1, *self.noise.shape, device=self.noise.device, dtype=self.noise.dtype
+        )
 
 
 class ToImage(nn.Module):
@@ -125,8 +129,7 @@ class ToImage(nn.Module):
         # so few outputs that weights for each image are cheaper than another pass over the input
         style = self.affine(w) * self.weight_gain
         weights = style[:, None, :] * self.weight[None, :, :, 0, 0]  # [N, channels, inputs]
-        x = torch.baddbmm(self.bias[:, None].to(x.dtype), weights.to(x.dtype), x.flatten(2)).unflatten(
-            2, x.shape[2:]
-        )
-        x = x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
-        return x.float()
+        x = torch.baddbmm(
+            self.bias[:, None].to(x.dtype), weights.to(x.dtype), x.flatten(2)
+        ).unflatten(2, x.shape[2:])
+        return raised(x if self.clamp is None else x.clamp(-self.clamp, self.clamp))

@@ -1,7 +1,7 @@
 """StyleGAN2: modulated convolutions, skip and residual networks, lazy R1 and path length regularization.
 
-Karras et al. 2020, https://arxiv.org/abs/1912.04958; labels, clamping and half precision as in Karras et al. 2020 (ADA),
-https://arxiv.org/abs/2006.06676, appendices B and D. Section 4.1 and figure 7 have the three architectures: "skip" sums
+Karras et al. 2020, https://arxiv.org/abs/1912.04958; labels, clamping and half precision as in ADA (Karras et al. 2020,
+https://arxiv.org/abs/2006.06676, appendices B and D). Figure 7 has the three architectures: "skip" sums
 images of every resolution, "resnet" has residual blocks, "orig" neither. Config F is skip in G and resnet in D.
 """
 
@@ -16,6 +16,8 @@ from gan_lab.layers.equalized import EqualizedConv2d, EqualizedLinear
 from gan_lab.layers.mapping import Mapping, Mlp, check_probability, cross_over
 from gan_lab.layers.minibatch_stddev import MinibatchStddev
 from gan_lab.layers.modulated import StyledConv, ToImage
+from gan_lab.layers.precision import half_type as find_half_type
+from gan_lab.layers.precision import lowered, raised
 from gan_lab.layers.pyramid import ImageSize, halvings
 from gan_lab.layers.resampling import FirFilter, downsample, upsample
 from gan_lab.models.adversarial import AdversarialModule
@@ -23,7 +25,6 @@ from gan_lab.models.networks import DiscriminatorNetwork, GeneratorNetwork
 
 Architecture = Literal["skip", "resnet", "orig"]
 NOISE = ("random", "const", "none")
-HALF_TYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 class Generator(GeneratorNetwork):
@@ -102,17 +103,13 @@ class Generator(GeneratorNetwork):
             average_decay=average_decay,
         )
 
-    def forward(
-        self, z: Tensor, labels: Tensor | None = None, truncation: float = 1.0
-    ) -> Tensor:
+    def forward(self, z: Tensor, labels: Tensor | None = None, truncation: float = 1.0) -> Tensor:
         """Map z [N, Z] (and labels [N]) to images [N, C, H, W], roughly in [-1, 1]."""
         return self.synthesis(
             self.styles(z, labels, truncation), noise="random" if self.training else "const"
         )
 
-    def styles(
-        self, z: Tensor, labels: Tensor | None = None, truncation: float = 1.0
-    ) -> Tensor:
+    def styles(self, z: Tensor, labels: Tensor | None = None, truncation: float = 1.0) -> Tensor:
         """Map z [N, Z] to w [N, L, style_dim] as `forward` does: in training mode, mixed."""
         w = self.mapping(z, labels, truncation)
         if self.training and self.style_mixing:
@@ -159,7 +156,7 @@ class Synthesis(nn.Module):
                 architecture=architecture,
                 last=i == doublings,
                 clamp=clamp,
-                dtype=types[i],
+                working_type=types[i],
             )
             for i in range(doublings + 1)
         )
@@ -194,7 +191,7 @@ class SynthesisBlock(nn.Module):
         architecture: "skip", "resnet" or "orig".
         last: whether this is the highest resolution.
         clamp: of activations.
-        dtype: of activations.
+        working_type: type of activations; None for that of the weights.
     """
 
     def __init__(
@@ -208,10 +205,10 @@ class SynthesisBlock(nn.Module):
         architecture: Architecture,
         last: bool,
         clamp: float | None,
-        dtype: torch.dtype,
+        working_type: torch.dtype | None,
     ) -> None:
         super().__init__()
-        self.dtype = dtype
+        self.working_type = working_type
         residual = inputs is not None and architecture == "resnet"
         gain = sqrt(0.5) if residual else 1.0
         self.conv0 = self.skip = self.fir = self.to_image = None
@@ -254,7 +251,7 @@ class SynthesisBlock(nn.Module):
         self, x: Tensor, image: Tensor | None, w: Tensor, noise: str
     ) -> tuple[Tensor, Tensor | None]:
         """Map features and the image so far, with the block's styles w [N, 2 or 3, style_dim], to this resolution's."""
-        x = x.to(self.dtype)
+        x = lowered(x, self.working_type)
         shortcut = None if self.skip is None else self.skip(x)
         if self.conv0 is not None:
             x = self.conv0(x, w[:, 0], noise)
@@ -323,7 +320,7 @@ class Discriminator(DiscriminatorNetwork):
                 channels=channels if i == count or architecture == "skip" else None,
                 architecture=architecture,
                 clamp=clamp,
-                dtype=types[i],
+                working_type=types[i],
             )
             for i in reversed(range(1, count + 1))
         )
@@ -361,10 +358,10 @@ class Discriminator(DiscriminatorNetwork):
             x, image = block(x, image)
         if self.from_image is not None:
             assert image is not None
-            seen = self.from_image(image.float())
-            x = seen if x is None else x.float() + seen
+            seen = self.from_image(raised(image))
+            x = seen if x is None else raised(x) + seen
         assert x is not None
-        x = x.float()
+        x = raised(x)
         x = self.conv(x if self.stddev is None else self.stddev(x))
         logits = self.logit(self.dense(x.flatten(1)))  # [N, 1 or label_dim]
         if self.embedding is None:
@@ -390,7 +387,7 @@ class DiscriminatorBlock(nn.Module):
         channels: of the image, where this block reads it; else None.
         architecture: "skip", "resnet" or "orig".
         clamp: of activations.
-        dtype: of activations.
+        working_type: type of activations; None for that of the weights.
     """
 
     def __init__(
@@ -401,10 +398,10 @@ class DiscriminatorBlock(nn.Module):
         channels: int | None,
         architecture: Architecture,
         clamp: float | None,
-        dtype: torch.dtype,
+        working_type: torch.dtype | None,
     ) -> None:
         super().__init__()
-        self.dtype = dtype
+        self.working_type = working_type
         gain = sqrt(0.5) if architecture == "resnet" else 1.0
         self.from_image = None if channels is None else from_image(channels, inputs, clamp)
         self.conv0 = EqualizedConv2d(inputs=inputs, outputs=inputs, kernel=3, clamp=clamp)
@@ -428,10 +425,10 @@ class DiscriminatorBlock(nn.Module):
         """Map features and the image (both, or one of them None) to those at half the resolution."""
         if self.from_image is not None:
             assert image is not None
-            seen = self.from_image(image.to(self.dtype))
-            x = seen if x is None else x.to(self.dtype) + seen
+            seen = self.from_image(lowered(image, self.working_type))
+            x = seen if x is None else lowered(x, self.working_type) + seen
         assert x is not None
-        x = x.to(self.dtype)
+        x = lowered(x, self.working_type)
         below = None if self.fir is None or image is None else downsample(image, self.fir())
         shortcut = None if self.skip is None else self.skip(x)
         x = self.conv1(self.conv0(x))
@@ -448,16 +445,15 @@ def widths(doublings: int, channel_base: int, channel_max: int) -> list[int]:
     return [min(channel_base // (4 << i), channel_max) for i in range(doublings + 1)]
 
 
-def precisions(doublings: int, half_resolutions: int, half_type: str) -> list[torch.dtype]:
-    """Return the type of each resolution's activations, the lowest first.
+def precisions(doublings: int, half_resolutions: int, half_type: str) -> list[torch.dtype | None]:
+    """Return the type of each resolution's activations, the lowest first; None for full precision.
 
     Raises:
         InputError: for a type that is not half as wide as float32.
     """
-    if half_type not in HALF_TYPES:
-        raise InputError(f"half_type={half_type!r} must be one of {', '.join(HALF_TYPES)}")
+    half = find_half_type(half_type)
     first = max(doublings + 1 - half_resolutions, 0)
-    return [HALF_TYPES[half_type] if i >= first else torch.float32 for i in range(doublings + 1)]
+    return [half if i >= first else None for i in range(doublings + 1)]
 
 
 def check_architecture(name: str) -> None:

@@ -21,12 +21,13 @@ from gan_lab.layers.filtered_lrelu import FilteredLeakyReLU
 from gan_lab.layers.fourier import FourierFeatures
 from gan_lab.layers.mapping import Mapping, check_probability, cross_over
 from gan_lab.layers.modulated import demodulation, within_half_range
+from gan_lab.layers.precision import half_type as find_half_type
+from gan_lab.layers.precision import lowered, raised
 from gan_lab.layers.pyramid import ImageSize, image_shape
 from gan_lab.losses import Loss
 from gan_lab.models.adversarial import AdversarialModule, OptimizerFactory
 from gan_lab.models.networks import DiscriminatorNetwork, GeneratorNetwork
 from gan_lab.models.settings import Schedules
-from gan_lab.models.stylegan2 import HALF_TYPES
 from gan_lab.regularizers.base import Regularizer
 
 
@@ -168,9 +169,7 @@ class Generator(GeneratorNetwork):
         """Map z [N, Z] (and labels [N]) to images [N, C, H, W], roughly in [-1, 1]."""
         return self.synthesis(self.styles(z, labels, truncation), transform=transform)
 
-    def styles(
-        self, z: Tensor, labels: Tensor | None = None, truncation: float = 1.0
-    ) -> Tensor:
+    def styles(self, z: Tensor, labels: Tensor | None = None, truncation: float = 1.0) -> Tensor:
         """Map z [N, Z] to w [N, L, style_dim] as `forward` does: in training mode, mixed if that is asked for."""
         w = self.mapping(z, labels, truncation)
         if self.training and self.style_mixing:
@@ -203,8 +202,7 @@ class Synthesis(nn.Module):
         half_type: str,
     ) -> None:
         super().__init__()
-        if half_type not in HALF_TYPES:
-            raise InputError(f"half_type={half_type!r} must be one of {', '.join(HALF_TYPES)}")
+        half = find_half_type(half_type)
         first, last = bands[0], bands[-1]
         self.output_scale = output_scale
         self.input = FourierFeatures(
@@ -217,7 +215,6 @@ class Synthesis(nn.Module):
         self.layers = nn.ModuleList()
         for i, band in enumerate(bands):
             to_image = i == len(bands) - 1
-            half = band.rate << half_resolutions > last.rate
             self.layers.append(
                 Layer(
                     before=bands[max(i - 1, 0)],
@@ -229,13 +226,11 @@ class Synthesis(nn.Module):
                     filter_size=filter_size,
                     magnitude_decay=magnitude_decay,
                     clamp=clamp,
-                    dtype=HALF_TYPES[half_type] if half else torch.float32,
+                    working_type=half if band.rate << half_resolutions > last.rate else None,
                 )
             )
 
-    def forward(
-        self, w: Tensor, noise: str = "none", transform: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, w: Tensor, noise: str = "none", transform: Tensor | None = None) -> Tensor:
         """Make images [N, C, H, W] in float32.
 
         Args:
@@ -247,7 +242,7 @@ class Synthesis(nn.Module):
         x = self.input(w[:, 0], transform)
         for layer, style in zip(self.layers, w[:, 1:].unbind(1), strict=True):
             x = layer(x, style)
-        return x.float() * self.output_scale
+        return raised(x) * self.output_scale
 
 
 class Layer(nn.Module):
@@ -266,7 +261,7 @@ class Layer(nn.Module):
         filter_size: taps of a filter for each factor of its resampling.
         magnitude_decay: of `magnitude`, for each pass in training mode.
         clamp: of activations; None for no limit.
-        dtype: of activations.
+        working_type: type of activations; None for that of the weights.
     """
 
     magnitude: Tensor
@@ -283,12 +278,12 @@ class Layer(nn.Module):
         filter_size: int,
         magnitude_decay: float,
         clamp: float | None,
-        dtype: torch.dtype,
+        working_type: torch.dtype | None,
     ) -> None:
         super().__init__()
         self.magnitude_decay = magnitude_decay
         self.clamp = clamp
-        self.dtype = dtype
+        self.working_type = working_type
         self.affine = EqualizedLinear(inputs=style_dim, outputs=before.channels, bias=1.0)
         self.weight = nn.Parameter(torch.randn(after.channels, before.channels, kernel, kernel))
         self.bias = nn.Parameter(torch.zeros(after.channels))
@@ -303,9 +298,10 @@ class Layer(nn.Module):
         """Map [N, C, H, W] and w [N, style_dim] to [N, C', H', W']."""
         if self.training:
             with torch.no_grad():
-                self.magnitude.lerp_(x.float().square().mean(), 1 - self.magnitude_decay)
-        weight, style = self.weight, self.affine(w)
-        x = x.to(self.dtype)
+                self.magnitude.lerp_(raised(x).square().mean(), 1 - self.magnitude_decay)
+        weight: Tensor = self.weight
+        style = self.affine(w)
+        x = lowered(x, self.working_type)
         if self.activation is None:
             style = style * self.magnitude.rsqrt() / math.sqrt(weight.shape[1])
             x = conv2d(x * pixels(style, x), weight.to(x.dtype), self.bias.to(x.dtype))
@@ -380,7 +376,9 @@ def plan(
         InputError: when there are not more layers than critically sampled ones.
     """
     if not 0 < num_critical < num_layers:
-        raise InputError(f"num_critical={num_critical} must lie between 0 and num_layers={num_layers}")
+        raise InputError(
+            f"num_critical={num_critical} must lie between 0 and num_layers={num_layers}"
+        )
     last_cutoff = side / 2
     bands = []
     for i in range(num_layers + 1):

@@ -1,0 +1,38 @@
+"""Half precision for the finest resolutions, where most of the work is.
+
+ADA, Karras et al. 2020, appendix D, https://arxiv.org/abs/2006.06676: activations of those layers are in half precision
+and clamped; weights, styles, demodulation and images stay in single precision.
+"""
+
+import torch
+from torch import Tensor
+
+from gan_lab.errors import InputError
+
+HALF_TYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+def half_type(name: str) -> torch.dtype:
+    """Return the type of that name.
+
+    Raises:
+        InputError: when it is not half as wide as float32.
+    """
+    if name not in HALF_TYPES:
+        raise InputError(f"half_type={name!r} must be one of {', '.join(HALF_TYPES)}")
+    return HALF_TYPES[name]
+
+
+def lowered(x: Tensor, half: torch.dtype | None) -> Tensor:
+    """Return `x` in the type `half`, or in full precision for None.
+
+    A CPU computes float16 slower than float32, so it stays at float32 there.
+    """
+    if half is None or (half == torch.float16 and x.device.type == "cpu"):
+        return raised(x)
+    return x.to(half)
+
+
+def raised(x: Tensor) -> Tensor:
+    """Return `x` in at least single precision."""
+    return x.float() if x.dtype in HALF_TYPES.values() else x
