@@ -1,6 +1,5 @@
 """The command line: a command's name, then Hydra overrides. Nothing heavy is imported before a command is chosen."""
 
-import os
 import sys
 from importlib import import_module
 
@@ -45,7 +44,5 @@ def main(arguments: list[str] | None = None) -> None:
         close = get_close_matches(name, COMMANDS, n=1)
         hint = f"; did you mean {close[0]}?" if close else ""
         sys.exit(f"gan-lab: there is no command {name!r}{hint}\n\n{usage()}")
-    # Hydra otherwise prints its own short message and exits, and errors could not be explained
-    os.environ["HYDRA_FULL_ERROR"] = "1"
     launch = import_module("gan_lab.commands.launch")
     sys.exit(launch.launch(name, overrides))

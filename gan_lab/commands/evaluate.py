@@ -57,6 +57,7 @@ def run(config: DictConfig) -> None:
         "kimg": gan.kimg,
         "weights": config.weights,
         "seed": config.seed,
+        "protocol": dict(metrics.protocol),
         "metrics": OmegaConf.to_container(metrics_node, resolve=True),
         "data": OmegaConf.to_container(data_node, resolve=True),
         "seconds": time.perf_counter() - begin,

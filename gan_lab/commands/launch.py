@@ -1,5 +1,6 @@
 """Compose a command's configuration with Hydra, run it, and explain what goes wrong."""
 
+import os
 import sys
 from collections.abc import Iterator
 from importlib import import_module
@@ -19,6 +20,8 @@ from gan_lab.errors import InputError
 def launch(command: str, overrides: list[str]) -> int:
     """Run a command; return its exit status: 0, 2 for bad input, 130 after Ctrl-C. Defects raise."""
     module = command.replace("-", "_")
+    # Hydra otherwise prints its own short message and exits, and errors could not be explained
+    os.environ["HYDRA_FULL_ERROR"] = "1"
     register_resolvers()
     sys.argv = [f"gan-lab {command}", *overrides]
 
@@ -53,11 +56,15 @@ def explain(error: Exception, root: str) -> str:
         message = f"{message} ({cause[0]})" if cause and cause[0] not in message else message
     if isinstance(error, MissingMandatoryValue):
         key = message.split()[-1]
-        return f"{key}= is missing; set it on the command line, gan-lab {root} --help tells what it is"
+        return (
+            f"{key}= is missing; set it on the command line, gan-lab {root} --help tells what it is"
+        )
     keys = list(known_keys(root))
     hints = [suggestion(wrong, keys) for wrong in quoted(message) if wrong not in (root, *keys)]
     hint = next((hint for hint in hints if hint), "")
-    options = next((i for i, line in enumerate(lines) if line.startswith("Available options")), None)
+    options = next(
+        (i for i, line in enumerate(lines) if line.startswith("Available options")), None
+    )
     if options is not None:
         names = [line.strip() for line in lines[options + 1 :] if line.startswith("\t")]
         hint += f"; there are {', '.join(names)}"

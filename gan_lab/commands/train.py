@@ -150,6 +150,7 @@ def build_trainer(config: DictConfig, callbacks: dict[str, object]) -> Trainer:
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
+        use_distributed_sampler=False,
         default_root_dir=config.run_dir,
     )
 

@@ -23,9 +23,14 @@ class Metrics(Protocol):
             beside them; complete once `prepare` has run.
     """
 
-    best: str | None
-    mode: Literal["min", "max"]
-    protocol: dict[str, str | int]
+    @property
+    def best(self) -> str | None: ...
+
+    @property
+    def mode(self) -> Literal["min", "max"]: ...
+
+    @property
+    def protocol(self) -> dict[str, str | int]: ...
 
     def prepare(self, data: "ImageDataModule") -> None:
         """Get all that needs no generator: networks, statistics of the real images. Called before step 0.

@@ -1,0 +1,57 @@
+"""The metrics that suit the data, where none were asked for."""
+
+from typing import Literal
+
+from gan_lab.console import warn
+from gan_lab.data.datamodule import ImageDataModule
+from gan_lab.data.digits import Digits
+from gan_lab.errors import InputError
+from gan_lab.metrics.base import Fakes, Metrics, NoMetrics
+
+
+class MetricsByData:
+    """The digits' own figures for scikit-learn's digits, FID for everything else.
+
+    What nobody asked for stops no run: where FID cannot be computed (no weights, too few images, RGBA) a warning says
+    so before the first step. Ask for it, `metrics=fid`, to have that refused.
+
+    Args:
+        digits: for scikit-learn's digits.
+        other: for all other data.
+
+    Attributes:
+        best: of the chosen metrics; None until `prepare`, and where nothing can be measured.
+        mode: of the chosen metrics.
+        protocol: of the chosen metrics.
+    """
+
+    def __init__(self, *, digits: Metrics, other: Metrics) -> None:
+        self._digits = digits
+        self._other = other
+        self._chosen: Metrics = NoMetrics()
+
+    @property
+    def best(self) -> str | None:
+        return self._chosen.best
+
+    @property
+    def mode(self) -> Literal["min", "max"]:
+        return self._chosen.mode
+
+    @property
+    def protocol(self) -> dict[str, str | int]:
+        return self._chosen.protocol
+
+    def prepare(self, data: ImageDataModule) -> None:
+        """Choose by the data, and prepare what was chosen."""
+        chosen = self._digits if isinstance(data.train, Digits) else self._other
+        try:
+            chosen.prepare(data)
+        except InputError as error:
+            warn(f"{error} (training goes on without these figures, as metrics=auto allows)")
+        else:
+            self._chosen = chosen
+
+    def compute(self, fakes: Fakes) -> dict[str, float]:
+        """Measure with the chosen metrics."""
+        return self._chosen.compute(fakes)

@@ -1,0 +1,59 @@
+"""Runs of a tiny model through the command line."""
+
+import json
+import multiprocessing
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gan_lab.commands.launch import launch
+
+TINY = (
+    "model=gan",
+    "model.generator.width=8",
+    "model.discriminator.width=4",
+    "batch_size=16",
+    "data.image_size=8",
+    "callbacks.report.every_kimg=0.05",
+    "callbacks.samples.every_kimg=0.2",
+    "callbacks.evaluation.every_kimg=0.2",
+    "callbacks.checkpointing.every_kimg=0.1",
+    "callbacks.samples.columns=3",
+    "metrics.digits.num_images=400",
+)
+# for data that are not digits
+ELSE = (*(word for word in TINY if not word.startswith("metrics.")), "metrics=none")
+
+Train = Callable[..., Path]
+
+
+@pytest.fixture
+def train(tmp_path: Path) -> Train:
+    """Train `TINY` with further overrides to its end and return the run folder."""
+
+    def trained(
+        *overrides: str, name: str = "run", status: int = 0, base: Sequence[str] = TINY
+    ) -> Path:
+        words = [*base, "total_kimg=0.2", f"runs_dir={tmp_path}/runs", f"name={name}", *overrides]
+        assert launch("train", words) == status
+        return tmp_path / "runs" / name
+
+    return trained
+
+
+def in_a_child(words: list[str]) -> multiprocessing.Process:
+    """Start `gan-lab train` in a forked process, which has everything imported already."""
+    child = multiprocessing.get_context("fork").Process(target=launch, args=("train", words))
+    child.start()
+    return child
+
+
+def entries(run: Path) -> list[dict[str, Any]]:
+    """Read metrics.jsonl without what depends on the machine's speed."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [
+        {name: value for name, value in line.items() if not name.startswith(("speed/", "time/"))}
+        for line in lines
+    ]

@@ -1,0 +1,225 @@
+"""gan-lab train from the command line: what it leaves behind, and what it refuses."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from PIL import Image
+
+from gan_lab import load
+from tests.commands.conftest import ELSE, TINY, Train, entries
+
+
+def test_the_run_folder(train: Train, capsys: pytest.CaptureFixture[str]) -> None:
+    run = train()
+    out = capsys.readouterr().out
+    assert "1,437" in out and "3: 147" in out, (
+        "size and class histogram are printed before the first step"
+    )
+    config = OmegaConf.load(run / "config.yaml")
+    assert config.images == {
+        "size": [8, 8],
+        "channels": 1,
+        "num_classes": 10,
+        "class_names": [str(i) for i in range(10)],
+        "class_counts": [142, 146, 141, 147, 144, 146, 145, 143, 139, 144],
+    }
+    for name in ("last.ckpt", "previous.ckpt", "best.ckpt"):
+        state = torch.load(run / "checkpoints" / name, weights_only=True)
+        assert "loops" not in state and not any("_orig_mod" in key for key in state["state_dict"])
+    grids = sorted(path.name for path in (run / "samples").iterdir())
+    assert grids == ["kimg000000.000.png", "kimg000000.208.png", "reals.png"]
+    with Image.open(run / "samples" / "kimg000000.208.png") as grid:
+        assert grid.size == (3 * 10 + 2, 10 * 10 + 2), "one row a class"
+    lines = entries(run)
+    assert [line["kimg"] for line in lines if "loss/d" in line] == [0.064, 0.112, 0.16, 0.208]
+    (figures,) = [line for line in lines if "metrics/fd_digits" in line]
+    assert figures["kimg"] == 0.208 and 0 <= figures["metrics/accuracy_digits"] <= 1
+    assert any("health/diversity" in line for line in lines)
+    for name in ("loss/g", "logits/real", "logits/fake", "grad_norm/g", "grad_norm/d"):
+        assert all(name in line for line in lines if "loss/d" in line)
+
+
+def test_a_second_call_has_nothing_to_do(train: Train, capsys: pytest.CaptureFixture[str]) -> None:
+    run = train()
+    before = (run / "checkpoints" / "last.ckpt").read_bytes(), entries(run)
+    capsys.readouterr()
+    train()
+    assert "is trained: raise total_kimg" in capsys.readouterr().out
+    assert before == ((run / "checkpoints" / "last.ckpt").read_bytes(), entries(run))
+
+
+def test_longer_training_is_the_same_as_training_long(train: Train) -> None:
+    short = train()
+    train("total_kimg=0.4")
+    straight = train("total_kimg=0.4", name="straight")
+    ours, theirs = (
+        torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+        for run in (short, straight)
+    )
+    for name, value in theirs["state_dict"].items():
+        assert torch.equal(ours["state_dict"][name], value), name
+    assert ours["clock"] == theirs["clock"]
+
+
+def test_a_changed_configuration_is_reported_key_by_key(
+    train: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train()
+    capsys.readouterr()
+    run = train("total_kimg=0.3", "model.generator_optimizer.lr=1e-5", "regularizer=[r1]")
+    out = capsys.readouterr().out
+    assert "total_kimg: 0.2 -> 0.3" in out
+    assert "model.generator_optimizer.lr: 0.0002 -> 1e-05" in out
+    assert "regularizer.r1.weight: absent -> 1.0" in out
+    saved = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    assert saved["optimizer_states"][0]["param_groups"][0]["lr"] == 1e-5, "the new lr is in force"
+
+
+def test_another_models_folder(train: Train, capsys: pytest.CaptureFixture[str]) -> None:
+    run = train()
+    before = (run / "checkpoints" / "last.ckpt").read_bytes()
+    train("model=dcgan", "model.generator.width=4", "model.discriminator.width=4", status=2)
+    assert "holds a run of gan_lab.models.gan.GAN" in capsys.readouterr().err
+    assert before == (run / "checkpoints" / "last.ckpt").read_bytes()
+
+
+def test_a_checkpoint_cut_short_falls_back(
+    train: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = train("total_kimg=0.4")
+    last = run / "checkpoints" / "last.ckpt"
+    whole = torch.load(last, weights_only=True)["state_dict"]
+    last.write_bytes(last.read_bytes()[:1000])
+    capsys.readouterr()
+    train("total_kimg=0.4")
+    out = capsys.readouterr().out
+    assert "cut short" in out and "previous.ckpt" in out
+    again = torch.load(last, weights_only=True)["state_dict"]
+    assert all(torch.equal(value, again[name]) for name, value in whole.items())
+
+
+def test_no_readable_checkpoint(train: Train, capsys: pytest.CaptureFixture[str]) -> None:
+    run = train()
+    for path in (run / "checkpoints").iterdir():
+        path.write_bytes(b"nothing")
+    train("total_kimg=0.4", status=2)
+    assert "no checkpoint in" in capsys.readouterr().err
+
+
+def test_init_from_takes_weights_and_nothing_else(
+    train: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = train()
+    run = train(
+        f"init_from={source}", "total_kimg=0.016", "model.generator_optimizer.lr=0", name="heir"
+    )
+    ours, theirs = (
+        torch.load(r / "checkpoints" / n, weights_only=True)
+        for r, n in ((run, "last.ckpt"), (source, "best.ckpt"))
+    )
+    assert ours["clock"]["images_seen"] == 16
+    for name, value in theirs["state_dict"].items():
+        if name.startswith("generator."):
+            assert torch.equal(ours["state_dict"][name], value), name
+    assert "0 fresh" in capsys.readouterr().out
+
+
+def test_init_from_another_architecture(train: Train, capsys: pytest.CaptureFixture[str]) -> None:
+    source = train()
+    train(
+        "model=wgan_gp",
+        "~model.generator.width",
+        "~model.discriminator.width",
+        f"init_from={source}",
+        name="no",
+        status=2,
+    )
+    assert "none of its weights fits" in capsys.readouterr().err
+
+
+def test_divergence_names_the_loss_and_keeps_the_checkpoint(
+    train: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = train("total_kimg=0.1")
+    train("total_kimg=10", "loss=wasserstein", "model.discriminator_optimizer.lr=1e30", status=2)
+    message = capsys.readouterr().err
+    assert "training diverged at" in message and "loss/d is" in message
+    kept = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    assert all(
+        torch.isfinite(v).all() for v in kept["state_dict"].values() if v.is_floating_point()
+    )
+
+
+def test_all_loggers(train: Train) -> None:
+    pytest.importorskip("tensorboard", reason="an extra")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = train("logger=[csv,tensorboard]", "total_kimg=2", "callbacks.report.every_kimg=0.5")
+    rows = (run / "metrics.csv").read_text().splitlines()
+    assert rows[0].startswith("kimg,") and len(rows) == 1 + len(entries(run))
+    events = EventAccumulator(str(run / "tensorboard")).Reload()
+    kimg = [e.value for e in events.Scalars("kimg")]
+    assert kimg == pytest.approx([line["kimg"] for line in entries(run)])
+    assert [e.step for e in events.Scalars("kimg")] == [round(value) for value in kimg]
+    assert events.Tags()["images"] == ["samples"]
+
+
+def test_a_folder_of_pictures(
+    train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("cats", "dogs"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(20):
+            pixels = rng.integers(0, 256, (12, 20, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{i}.png")
+    run = train(
+        "data=image_folder", f"data.root={tmp_path}/photos", "data.image_size=8", "num_workers=0",
+    )  # fmt: skip
+    gan = load(run)
+    assert gan.class_names == ["cats", "dogs"] and gan.sample(2).shape == (2, 3, 8, 8)
+    shutil.rmtree(tmp_path / "photos" / "dogs")
+    train(
+        "data=image_folder", f"data.root={tmp_path}/photos", "data.image_size=8", "num_workers=0", "conditional=true", name="one", status=2,
+    )  # fmt: skip
+    assert "conditional=true, but the data have one class" in capsys.readouterr().err
+    assert not (tmp_path / "runs" / "one").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("modle=gan",), "did you mean model"),
+        (("model=dcgn",), "did you mean model/dcgan"),
+        (("loss=hing",), "did you mean loss/hinge"),
+        (("model.generator.widht=3",), "did you mean model.generator.width"),
+        (("seeds=3",), "did you mean seed"),
+        (("lr=3",), "model.generator_optimizer.lr"),
+        (("micro_batch_size=5",), "batch_size=16 is not a multiple of micro_batch_size=5"),
+        (("data.image_size=50", "model=dcgan"), "set data.image_size=48 or 56"),
+        (("total_kimg=0",), "must all be positive"),
+        (("trainer.precision=16-mixed",), "use bf16-mixed or 32-true"),
+        (("callbacks.report.every_kimg=0",), "must be positive"),
+        (("data=image_folder", "data.root=nowhere"), "data.root=nowhere does not exist"),
+    ],
+)
+def test_bad_input(
+    train: Train,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    words: tuple[str, ...],
+    message: str,
+) -> None:
+    train(*words, status=2, base=ELSE if "data=image_folder" in words else TINY)
+    assert message in capsys.readouterr().err.replace("\n", " ")
+    assert not (tmp_path / "runs").exists(), "nothing is left behind"
+
+
+def test_metrics_jsonl_is_one_object_a_line(train: Train) -> None:
+    for line in (train() / "metrics.jsonl").read_text().splitlines():
+        assert isinstance(json.loads(line)["kimg"], float)
