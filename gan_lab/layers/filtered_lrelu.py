@@ -5,9 +5,10 @@ there, cut off what the lower rate cannot hold, and sample at that rate.
 """
 
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, conv_transpose2d, pad
+from torch.nn.functional import pad
 
 from gan_lab.layers.equalized import rectify
+from gan_lab.layers.resampling import convolve, spread
 
 
 class FilteredLeakyReLU(nn.Module):
@@ -54,28 +55,20 @@ class FilteredLeakyReLU(nn.Module):
 
     def _upsample(self, x: Tensor, dim: int) -> Tensor:
         if len(self.up_filter) > 1:
-            x = conv_transpose2d(
-                x,
-                along(self.up_filter, dim, x),
-                stride=(self.up, 1) if dim == 2 else (1, self.up),
-                groups=x.shape[1],
-            )
-        behind = self.start + self.length - x.shape[dim]
-        margins = (-self.start, behind)
+            stride = (self.up, 1) if dim == 2 else (1, self.up)
+            x = spread(x, along(self.up_filter, dim), stride=stride)
+        margins = (-self.start, self.start + self.length - x.shape[dim])
         return pad(x, (*margins, 0, 0) if dim == 3 else (0, 0, *margins))
 
     def _downsample(self, x: Tensor) -> Tensor:
-        channels = x.shape[1]
         if self.down_filter.ndim == 2:
-            weight = self.down_filter.to(x.dtype).expand(channels, 1, -1, -1)
-            return conv2d(x, weight, stride=self.down, groups=channels)
+            return convolve(x, self.down_filter, stride=(self.down, self.down))
         if len(self.down_filter) == 1:
             return x
-        x = conv2d(x, along(self.down_filter, 3, x), stride=(1, self.down), groups=channels)
-        return conv2d(x, along(self.down_filter, 2, x), stride=(self.down, 1), groups=channels)
+        x = convolve(x, along(self.down_filter, 3), stride=(1, self.down))
+        return convolve(x, along(self.down_filter, 2), stride=(self.down, 1))
 
 
-def along(taps: Tensor, dim: int, x: Tensor) -> Tensor:
-    """Return taps [T] as weights of a depthwise convolution of `x` [N, C, H, W] along one of its dimensions."""
-    weight = taps.to(x.dtype).expand(x.shape[1], 1, 1, -1)
-    return weight if dim == 3 else weight.transpose(2, 3)
+def along(taps: Tensor, dim: int) -> Tensor:
+    """Return taps [T] as a kernel along one dimension of [N, C, H, W]."""
+    return taps[None, :] if dim == 3 else taps[:, None]

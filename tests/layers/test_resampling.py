@@ -1,3 +1,6 @@
+from collections.abc import Callable
+from functools import partial
+
 import pytest
 import torch
 from torch.testing import assert_close
@@ -29,3 +32,21 @@ def test_a_constant_stays_itself_inside() -> None:
 def test_the_finest_stripes_vanish(x: torch.Tensor) -> None:
     stripes = torch.tensor([1.0, -1.0]).repeat(8).expand(1, 1, 16, 16)
     assert downsample(stripes, FirFilter()())[..., 1:-1, 1:-1].abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("function", [upsample, downsample, partial(smooth, grow=1)])
+def test_gradients(function: Callable[..., torch.Tensor]) -> None:
+    x = torch.randn(1, 2, 4, 4, dtype=torch.float64, requires_grad=True)
+    kernel = FirFilter()()
+
+    def bent(x: torch.Tensor) -> torch.Tensor:  # a linear map alone has no second derivative
+        return function(x, kernel.double()).square()
+
+    assert torch.autograd.gradcheck(bent, x, check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(bent, x, check_fwd_over_rev=True)
+
+
+def test_derivatives_can_be_taken_forward(x: torch.Tensor) -> None:
+    kernel, direction = FirFilter()(), torch.randn_like(x)
+    _, tangent = torch.func.jvp(lambda x: upsample(x, kernel), (x,), (direction,))
+    assert_close(tangent, upsample(direction, kernel))
