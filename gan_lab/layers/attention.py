@@ -56,10 +56,21 @@ def attention_stages(attention: Sequence[int], sizes: Sequence[tuple[int, int]])
     """
     shorter = [min(size) for size in sizes]
     for size in attention:
-        if size not in shorter and size <= max(shorter):
+        if size not in shorter and size <= max(shorter, default=0):
             raise InputError(
                 f"attention={list(attention)}: the network passes through {sorted(set(shorter))} pixels; "
                 "choose among these, or attention=[]"
             )
     # where several stages have one size, attention follows the first
     return [size in attention and size not in shorter[:i] for i, size in enumerate(shorter)]
+
+
+def attentions(
+    attention: Sequence[int], sizes: Sequence[tuple[int, int]], widths: Sequence[int]
+) -> nn.ModuleList:
+    """Return what follows each block: self-attention at the sizes given, else nothing."""
+    wanted = attention_stages(attention, sizes)
+    return nn.ModuleList(
+        SelfAttention(width=width) if here else nn.Identity()
+        for here, width in zip(wanted, widths, strict=True)
+    )

@@ -119,8 +119,27 @@ def discriminator_multiples(halvings: int) -> list[int]:
     return published.get(halvings, [1] * (halvings - 6) + published[6])
 
 
+def number_of_halvings(count: int) -> int:
+    """Return how many of a discriminator's blocks halve, where `count` lead to 4x4; those for 32 pixels stop at 8x8."""
+    return count if count > 3 else max(count - 1, min(count, 1))
+
+
 def zero_biases(network: nn.Module) -> None:
     """Set the biases of all convolutions and linear layers to 0."""
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear) and layer.bias is not None:
             nn.init.zeros_(layer.bias)
+
+
+def initialize_glorot(network: nn.Module) -> None:
+    """Draw weights as Glorot and Bengio 2010 do, with the rectifier's gain in residual branches; biases are 0.
+
+    Miyato et al. 2018, appendix B; tables of conditional norms keep their 0.
+    """
+    for name, layer in network.named_modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            branch = name.endswith(("conv1", "conv2"))
+            nn.init.xavier_uniform_(layer.weight, gain=2**0.5 if branch else 1)
+        elif isinstance(layer, PooledLogit) and layer.embedding is not None:
+            nn.init.xavier_uniform_(layer.embedding.weight)
+    zero_biases(network)

@@ -3,10 +3,12 @@
 Miyato et al. 2018, https://arxiv.org/abs/1802.05957, equation 8 and algorithm 1.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
+from torch.amp.autocast_mode import is_autocast_available
 from torch.nn.functional import normalize
 from torch.nn.utils.parametrize import is_parametrized, register_parametrization
 
@@ -34,14 +36,17 @@ class SpectralNorm(nn.Module):
     def __init__(self, weight: Tensor, *, eps: float = 1e-12) -> None:
         super().__init__()
         self.eps = eps
-        self.register_buffer("u", normalize(torch.randn(len(weight)), dim=0, eps=eps))
+        start = torch.randn(len(weight), dtype=weight.dtype, device=weight.device)
+        self.register_buffer("u", normalize(start, dim=0, eps=eps))
         with torch.no_grad():
             for _ in range(WARMUP_STEPS):
                 self.u.copy_(self.singular_vectors(weight.detach().flatten(1))[0])
 
     def forward(self, weight: Tensor) -> Tensor:
         """Return the weight divided by its largest singular value, in the same shape."""
-        return weight / self.sigma(weight)
+        # in half precision the estimate would be off by more than a step of the power method gains
+        with full_precision(weight):
+            return weight / self.sigma(weight)
 
     def sigma(self, weight: Tensor) -> Tensor:
         """Return the estimate of the largest singular value, a scalar that is differentiable by the weight."""
@@ -56,6 +61,12 @@ class SpectralNorm(nn.Module):
         """Take one step of the power method: u [out] and v [in] of a matrix [out, in]."""
         v = normalize(self.u @ rows, dim=0, eps=self.eps)
         return normalize(rows @ v, dim=0, eps=self.eps), v
+
+
+def full_precision(like: Tensor) -> AbstractContextManager[object]:
+    """Leave mixed precision on the device of `like`, where there is any."""
+    kind = like.device.type
+    return torch.autocast(kind, enabled=False) if is_autocast_available(kind) else nullcontext()
 
 
 def spectrally_normalized(

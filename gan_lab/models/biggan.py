@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from gan_lab.errors import InputError
-from gan_lab.layers.attention import SelfAttention, attention_stages
+from gan_lab.layers.attention import attentions
 from gan_lab.layers.conditional_norm import ConditionalBatchNorm, class_norm
 from gan_lab.layers.embedding import ClassEmbedding, check_labels
 from gan_lab.layers.pyramid import ImageSize, halvings
@@ -24,6 +24,7 @@ from gan_lab.layers.resnet import (
     UpBlock,
     discriminator_multiples,
     generator_multiples,
+    number_of_halvings,
     zero_biases,
 )
 from gan_lab.layers.spectral_norm import spectrally_normalized
@@ -138,13 +139,9 @@ class Discriminator(DiscriminatorNetwork):
         halved = number_of_halvings(count)
         self.blocks = nn.ModuleList(
             DownBlock(
-                inputs=widths[i - 1] if i else channels,
-                outputs=outputs,
-                hidden=outputs,
-                halve=i < halved,
-                first=i == 0,
+                inputs=inputs, outputs=outputs, hidden=outputs, halve=i < halved, first=i == 0
             )
-            for i, outputs in enumerate(widths)
+            for i, (inputs, outputs) in enumerate(pairwise([channels, *widths]))
         )
         left = [count - min(i + 1, halved) for i in range(len(widths))]
         sizes = [(height << n, columns << n) for n in left]
@@ -186,22 +183,6 @@ def norm(width: int, condition: int, num_classes: int, eps: float) -> nn.Module:
 def joined(y: Tensor | None, chunk: Tensor) -> Tensor:
     """Return the class's embedding [N, E], where there is one, followed by a chunk of z."""
     return chunk if y is None else torch.cat([y, chunk], dim=1)
-
-
-def attentions(
-    attention: Sequence[int], sizes: Sequence[tuple[int, int]], widths: Sequence[int]
-) -> nn.ModuleList:
-    """Return what follows each block: self-attention at the sizes given, else nothing."""
-    wanted = attention_stages(attention, sizes)
-    return nn.ModuleList(
-        SelfAttention(width=width) if here else nn.Identity()
-        for here, width in zip(wanted, widths, strict=True)
-    )
-
-
-def number_of_halvings(count: int) -> int:
-    """Return how many of a discriminator's blocks halve, where `count` lead to 4x4; those for 32 pixels stop at 8x8."""
-    return count if count > 3 else max(count - 1, min(count, 1))
 
 
 def initialize(network: nn.Module) -> None:

@@ -12,12 +12,18 @@ from torch import Tensor, cat, nn
 from torch.nn.functional import avg_pool2d, interpolate, relu
 
 from gan_lab.errors import InputError
+from gan_lab.layers.attention import attentions
 from gan_lab.layers.embedding import ClassEmbedding, check_labels
 from gan_lab.layers.pyramid import ImageSize, halvings
-from gan_lab.layers.resnet import PooledLogit, discriminator_multiples, generator_multiples
+from gan_lab.layers.resnet import (
+    PooledLogit,
+    discriminator_multiples,
+    generator_multiples,
+    number_of_halvings,
+)
 from gan_lab.layers.spectral_norm import spectrally_normalized
 from gan_lab.models.adversarial import AdversarialModule
-from gan_lab.models.biggan import attentions, initialize, joined, norm, number_of_halvings
+from gan_lab.models.biggan import initialize, joined, norm
 from gan_lab.models.networks import DiscriminatorNetwork, GeneratorNetwork
 
 BOTTLENECK = 4  # outer channels over inner ones
