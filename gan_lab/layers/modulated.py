@@ -22,8 +22,9 @@ EPSILON = 1e-8
 
 
 def demodulation(weight: Tensor, style: Tensor) -> Tensor:
-    """Return d [N, O] for weights [O, I, K, K] and styles [N, I]."""
-    return (style.square() @ weight.square().sum((2, 3)).T + EPSILON).rsqrt()
+    """Return d [N, O] for weights [O, I, K, K] and styles [N, I], never in half precision."""
+    with torch.autocast(style.device.type, enabled=False):
+        return (raised(style).square() @ weight.square().sum((2, 3)).T + EPSILON).rsqrt()
 
 
 def within_half_range(weight: Tensor, style: Tensor) -> tuple[Tensor, Tensor]:
