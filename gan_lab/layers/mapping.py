@@ -11,6 +11,7 @@ from gan_lab.errors import InputError
 from gan_lab.layers.equalized import EqualizedLinear
 from gan_lab.layers.labels import label_vectors
 from gan_lab.layers.precision import raised
+from gan_lab.layers.ranks import mean_over_ranks
 
 
 def unit_moment(x: Tensor) -> Tensor:
@@ -131,9 +132,8 @@ class Mapping(nn.Module):
         """
         w = self.network(z, labels)
         if self.training:
-            self.average.lerp_(
-                w.detach().mean(dim=0).to(self.average.dtype), 1 - self.average_decay
-            )
+            mean = mean_over_ranks(w.detach().mean(dim=0))
+            self.average.lerp_(mean.to(self.average.dtype), 1 - self.average_decay)
         styles = w.unsqueeze(1).expand(-1, self.num_styles, -1)
         if truncation == 1:
             return styles

@@ -24,6 +24,7 @@ from gan_lab.layers.modulated import demodulation, within_half_range
 from gan_lab.layers.precision import half_type as find_half_type
 from gan_lab.layers.precision import lowered, raised
 from gan_lab.layers.pyramid import ImageSize, image_shape
+from gan_lab.layers.ranks import mean_over_ranks
 from gan_lab.losses import Loss
 from gan_lab.models.adversarial import AdversarialModule, OptimizerFactory
 from gan_lab.models.networks import DiscriminatorNetwork, GeneratorNetwork
@@ -298,7 +299,8 @@ class Layer(nn.Module):
         """Map [N, C, H, W] and w [N, style_dim] to [N, C', H', W']."""
         if self.training:
             with torch.no_grad():
-                self.magnitude.lerp_(raised(x).square().mean(), 1 - self.magnitude_decay)
+                square = mean_over_ranks(raised(x).square().mean())
+                self.magnitude.lerp_(square, 1 - self.magnitude_decay)
         weight: Tensor = self.weight
         style = self.affine(w)
         x = lowered(x, self.working_type)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gan_lab.errors import InputError
+from gan_lab.layers.ranks import mean_over_ranks
 from gan_lab.regularizers.base import DiscriminatorStep, GeneratorStep, Player, Regularizer
 
 
@@ -61,7 +62,7 @@ class PathLength(Regularizer):
         w = generator.styles(step.z[:count], labels)
         lengths = path_lengths(generator.synthesis(w, noise="random"), w)
         with torch.no_grad():
-            self.mean.lerp_(lengths.mean(), self.decay)
+            self.mean.lerp_(mean_over_ranks(lengths.mean()), self.decay)
         return (lengths - self.mean).square()
 
 
