@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import secrets
 from argparse import Namespace
 from collections.abc import Mapping
 from functools import cached_property
@@ -165,6 +166,12 @@ class Wandb(WandbLogger):
         run.define_metric("*", step_metric="kimg")
         return run
 
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        super().finalize(status)
+        # a sweep's next run is in the same process and must not be written into this one
+        self.experiment.finish(exit_code=0 if status == "success" else 1)
+
     def rewind(self, kimg: float) -> None:
         """Nothing to do: the axis is kimg, and an offline file cannot be rewritten."""
 
@@ -187,10 +194,8 @@ def run_id(run_dir: Path) -> str:
     """Return the W&B id of a run folder, made once."""
     path = run_dir / "wandb_id"
     if not path.exists():
-        from wandb.sdk.lib.runid import generate_id
-
         run_dir.mkdir(parents=True, exist_ok=True)
-        path.write_text(generate_id())
+        path.write_text(secrets.token_hex(4))
     return path.read_text().strip()
 
 

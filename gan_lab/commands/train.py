@@ -50,6 +50,8 @@ def run(config: DictConfig) -> None:
         return
     run_dir.mkdir(parents=True, exist_ok=True)
     write_config(run_dir, config)
+    for logger in trainer.loggers:
+        logger.log_hyperparams(OmegaConf.to_container(resolved(config)))
     try:
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint)
     except NonFiniteError as error:
