@@ -50,16 +50,17 @@ def run(config: DictConfig) -> None:
         (lightning_rate(config, data, device), plain_rate(module, data, device))
         for _ in range(config.rounds + 1)
     ][1:]  # the first round warms up
-    result = {
+    training, loading = statistics.median(ours for ours, _ in pairs), data_rate(data)
+    result: dict[str, object] = {
         "device": str(device),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "plain_img_per_s": statistics.median(plain for _, plain in pairs),
-        "lightning_img_per_s": statistics.median(ours for ours, _ in pairs),
+        "lightning_img_per_s": training,
         "time_lightning_over_plain": statistics.median(plain / ours for ours, plain in pairs),
-        "data_img_per_s": data_rate(data),
+        "data_img_per_s": loading,
+        "data_over_training": loading / training,
     }
-    result["data_over_training"] = result["data_img_per_s"] / result["lightning_img_per_s"]
     result |= metric_rate(config, data, module)
     if device.type == "cuda":
         result["peak_memory_gib"] = torch.cuda.max_memory_allocated() / 2**30

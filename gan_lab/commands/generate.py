@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from math import ceil, sqrt
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -116,7 +117,7 @@ def save_single(
 def save_npz(pixels: Tensor, labels: Tensor | None, folder: Path, *, seed: int) -> None:
     """Write all images [N, H, W, C] and labels [N] to images.npz."""
     folder.mkdir(parents=True, exist_ok=True)
-    arrays = {"images": pixels.permute(0, 2, 3, 1).numpy(), "seed": np.array(seed)}
+    arrays: dict[str, Any] = {"images": pixels.permute(0, 2, 3, 1).numpy(), "seed": np.array(seed)}
     if labels is not None:
         arrays["labels"] = labels.numpy()
     np.savez_compressed(folder / "images.npz", **arrays)

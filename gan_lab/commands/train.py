@@ -50,8 +50,10 @@ def run(config: DictConfig) -> None:
         return
     run_dir.mkdir(parents=True, exist_ok=True)
     write_config(run_dir, config)
+    settings = OmegaConf.to_container(resolved(config))
+    assert isinstance(settings, dict)
     for logger in trainer.loggers:
-        logger.log_hyperparams(OmegaConf.to_container(resolved(config)))
+        logger.log_hyperparams({str(key): value for key, value in settings.items()})
     try:
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint)
     except NonFiniteError as error:

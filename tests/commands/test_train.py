@@ -185,7 +185,8 @@ def test_a_folder_of_pictures(
     assert gan.class_names == ["cats", "dogs"] and gan.sample(2).shape == (2, 3, 8, 8)
     shutil.rmtree(tmp_path / "photos" / "dogs")
     train(
-        "data=image_folder", f"data.root={tmp_path}/photos", "data.image_size=8", "num_workers=0", "conditional=true", name="one", status=2,
+        "data=image_folder", f"data.root={tmp_path}/photos", "data.image_size=8", "num_workers=0",
+        "conditional=true", name="one", status=2,
     )  # fmt: skip
     assert "conditional=true, but the data have one class" in capsys.readouterr().err
     assert not (tmp_path / "runs" / "one").exists()
