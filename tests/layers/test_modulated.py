@@ -72,3 +72,18 @@ def test_gradients_of_images(check_gradients: Callable[..., None]) -> None:
     torch.manual_seed(0)
     layer = ToImage(inputs=2, channels=2, style_dim=2)
     check_gradients(layer, torch.randn(2, 2, 2, 2), torch.randn(2, 2))
+
+
+@pytest.mark.parametrize("up", [False, True])
+def test_half_precision_holds_whatever_the_size_of_styles_and_weights(up: bool) -> None:
+    """Activations at the clamp, times styles and sums over channels, would pass 65504."""
+    torch.manual_seed(0)
+    layer = StyledConv(
+        inputs=64, outputs=8, style_dim=5, shape=(8, 8) if up else (4, 4), up=up, clamp=256.0
+    )
+    layer.affine.bias.data.mul_(1000.0)
+    layer.weight.data.mul_(50.0)
+    x, w = torch.randn(2, 64, 4, 4) * 200, torch.randn(2, 5)
+    exact, half = layer(x, w, "none"), layer(x.half(), w, "none")
+    assert half.dtype == torch.float16
+    assert_close(half.float(), exact, rtol=0.02, atol=1.0)
