@@ -250,7 +250,7 @@ class Layer(nn.Module):
     """Modulated convolution and filtered leaky rectifier; or, last, the modulated 1x1 convolution to the image.
 
     Attributes:
-        magnitude: running mean square of the input, by whose root it is divided (appendix C).
+        magnitude: running mean square of the input, by whose root it is divided (section 3.2).
 
     Args:
         before: the signal that comes in.
@@ -417,7 +417,7 @@ def power_of_two_side(image_size: ImageSize) -> int:
 
 
 def blur(images: Tensor, sigma: float) -> Tensor:
-    """Blur images [N, C, H, W] with a Gaussian that halves at `sigma` pixels... each side; 0 outside the image."""
+    """Blur images [N, C, H, W] with a Gaussian that falls to one half `sigma` pixels from its centre; 0 outside them."""
     radius = math.floor(3 * sigma)
     if radius < 1:
         return images
@@ -429,7 +429,7 @@ def blur(images: Tensor, sigma: float) -> Tensor:
 
 
 class StyleGAN3(AdversarialModule):
-    """The loop, with images that are less and less blurred before D at the beginning (appendix B, configuration R).
+    """The loop, with images that are less and less blurred before D at the beginning (appendix F, configuration R).
 
     Args:
         blur_sigma: width of the blur at the start, in pixels; 0 for none (configuration T).

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn.functional import conv2d
 from torch.testing import assert_close
 
@@ -262,3 +263,33 @@ def test_labels_decide() -> None:
         network(images)
     with pytest.raises(ValueError, match="0 classes"):
         small_discriminator()(images, torch.arange(3))
+
+
+@pytest.mark.parametrize("architecture", ["resnet", "skip"])
+def test_second_derivatives_of_the_whole_discriminator(architecture: str) -> None:
+    """With labels, minibatch deviation and clamp: what R1 and its kind go through."""
+    network = small_discriminator(
+        image_size=8,
+        channel_base=16,
+        channel_max=2,
+        num_classes=2,
+        label_layers=1,
+        stddev_group=2,
+        clamp=20.0,
+        architecture=architecture,
+    ).double()
+    for layer in (
+        network.embedding.layers
+    ):  # their steps are a hundred times too long for finite differences
+        layer.weight.data.div_(100)
+        layer.weight_gain, layer.bias_gain = layer.weight_gain * 100, layer.bias_gain * 100
+    names = [name for name, _ in network.named_parameters()]
+    labels = torch.tensor([0, 1])
+
+    def function(images: Tensor, *parameters: Tensor) -> Tensor:
+        state = dict(zip(names, parameters, strict=True))
+        return functional_call(network, state, (images, labels))
+
+    given = [torch.randn(2, 1, 8, 8), *network.parameters()]
+    values = [v.detach().double().requires_grad_() for v in given]
+    assert torch.autograd.gradgradcheck(function, values, fast_mode=True)

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.func import functional_call
 from torch.nn.functional import affine_grid, grid_sample
 from torch.testing import assert_close
 
 from gan_lab.errors import InputError
 from gan_lab.interop import from_published
 from gan_lab.models.stylegan2 import Generator as StyleGAN2Generator
-from gan_lab.models.stylegan3 import Generator, blur, plan
+from gan_lab.models.stylegan3 import Band, Generator, Layer, blur, plan
 
 PARITY = Path(__file__).parents[1] / "parity"
 TOLERANCE = 1e-4
@@ -128,7 +129,7 @@ def test_path_lengths_can_be_differentiated() -> None:
 
 
 def test_running_magnitudes_bring_activations_to_unit_scale() -> None:
-    """Appendix C: each input is divided by the root of its running mean square."""
+    """Section 3.2: each input is divided by the root of its running mean square."""
     network = small_generator(magnitude_decay=0.5)
     magnitudes = [layer.magnitude for layer in network.synthesis.layers]
     network.eval()(torch.randn(16, 8))
@@ -282,3 +283,34 @@ def test_the_blur_is_a_gaussian_that_keeps_the_mean() -> None:
     assert (spread[..., 20, 24] / spread[..., 20, 20]).item() == pytest.approx(0.5)
     assert (spread[..., 24, 24] / spread[..., 20, 20]).item() == pytest.approx(0.25)
     assert torch.equal(blur(point, 0.3), point)
+
+
+# Second derivatives -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("to_image", [False, True])
+def test_second_derivatives_of_a_layer(to_image: bool) -> None:
+    torch.manual_seed(0)
+    band = Band(cutoff=1.0, half_width=1.0, rate=4, size=4, channels=2)
+    layer = Layer(
+        before=band,
+        after=band,
+        style_dim=2,
+        kernel=1 if to_image else 3,
+        to_image=to_image,
+        radial=False,
+        filter_size=6,
+        magnitude_decay=0.999,
+        clamp=3.0,
+        working_type=None,
+    )
+    layer = layer.double().eval()
+    layer.magnitude.fill_(1.7)
+    names = [name for name, _ in layer.named_parameters()]
+
+    def function(x: Tensor, w: Tensor, *parameters: Tensor) -> Tensor:
+        return functional_call(layer, dict(zip(names, parameters, strict=True)), (x, w))
+
+    given = [torch.randn(1, 2, 4, 4), torch.randn(1, 2), *layer.parameters()]
+    values = [v.detach().double().requires_grad_() for v in given]
+    assert torch.autograd.gradgradcheck(function, values)
