@@ -18,7 +18,7 @@ from gan_lab.losses import Loss
 from gan_lab.models.networks import DiscriminatorNetwork, GeneratorNetwork
 from gan_lab.models.settings import Schedules, Settings
 from gan_lab.regularizers.base import DiscriminatorStep, GeneratorStep, Player, Regularizer
-from gan_lab.seeding import derive_seed
+from gan_lab.seeding import seed_step
 from gan_lab.stats import RunningMeans
 
 Batch = tuple[Tensor, Tensor | None]
@@ -132,7 +132,7 @@ class AdversarialModule(LightningModule):
         images, labels = batch
         if not self.conditional:
             labels = None
-        torch.manual_seed(derive_seed(self.seed, self.global_rank, self.images_seen))
+        seed_step(self.device, self.seed, self.global_rank, self.images_seen)
         self.settings.apply(self.images_seen / 1000)
         shown_before = self.images_seen
         for real, real_labels in split(images, labels, len(images) // self.d_steps):
