@@ -417,7 +417,7 @@ def power_of_two_side(image_size: ImageSize) -> int:
 
 
 def blur(images: Tensor, sigma: float) -> Tensor:
-    """Blur images [N, C, H, W] with a Gaussian that falls to one half `sigma` pixels from its centre; 0 outside them."""
+    """Blur images [N, C, H, W] with a Gaussian that is one half `sigma` pixels from its centre; 0 outside them."""
     radius = math.floor(3 * sigma)
     if radius < 1:
         return images
