@@ -4,7 +4,8 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from copy import deepcopy
-from functools import lru_cache
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,9 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
+from torch import Tensor, nn
+from torch_fidelity import feature_extractor_inceptionv3
+from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from gan_lab.config import conf_dir, register_resolvers
 
@@ -57,7 +61,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 def compose() -> Callable[..., DictConfig]:
     """Compose a command's configuration: `compose("model=gan", "batch_size=8", root="train")`."""
 
-    @lru_cache(maxsize=None)
+    @cache
     def once(overrides: tuple[str, ...], root: str) -> DictConfig:
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
@@ -69,6 +73,40 @@ def compose() -> Callable[..., DictConfig]:
         return deepcopy(once(named, root))
 
     return composed
+
+
+@pytest.fixture(scope="session")
+def inception_state() -> dict[str, Tensor]:
+    """Random weights for torch-fidelity's Inception whose activations neither vanish nor explode."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            feature_extractor_inceptionv3, "load_state_dict_from_url", lambda *args, **kwargs: {}
+        )
+        patch.setattr(FeatureExtractorInceptionV3, "load_state_dict", lambda self, state: None)
+        network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048", "logits_unbiased"])
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            elif isinstance(module, nn.BatchNorm2d):
+                module.reset_running_stats()
+                module.momentum = None  # the mean over the batches that follow
+        network.train()
+        with torch.no_grad():
+            network(torch.randint(256, (8, 3, 32, 32), dtype=torch.uint8))
+            network.fc.weight.normal_(std=0.1)
+    return network.state_dict()
+
+
+@pytest.fixture(scope="session")
+def inception_file(
+    inception_state: dict[str, Tensor], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A file of them in the format of the published one."""
+    path = tmp_path_factory.mktemp("weights") / "inception.pth"
+    torch.save(inception_state, path)
+    return path
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

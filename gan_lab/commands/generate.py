@@ -80,9 +80,8 @@ def pick_device(name: str) -> torch.device:
     Raises:
         InputError: for a device that is not there.
     """
-    there = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     if name == "auto":
-        return there or torch.device("cpu")
+        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:

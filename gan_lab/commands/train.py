@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from lightning import Trainer, seed_everything
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from gan_lab.callbacks.checkpointing import Checkpointing
 from gan_lab.callbacks.evaluation import Evaluation
@@ -112,7 +112,14 @@ def describe_images(config: DictConfig, data: ImageDataModule) -> None:
 
 
 def build_model(config: DictConfig) -> AdversarialModule:
-    """Build networks and loop."""
+    """Build networks and loop.
+
+    An experiment may set a regularizer that the command line did not choose; what is left of it is dropped.
+    """
+    for name in [n for n, node in config.regularizer.items() if "_target_" not in node]:
+        say(f"regularizer.{name} is set but not chosen: left out")
+        with open_dict(config):
+            del config.regularizer[name]
     return build(config.model, total_images=total_images(config))
 
 

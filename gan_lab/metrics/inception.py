@@ -220,7 +220,7 @@ class InceptionMetrics:
             return torch.device(self._device)
         if data.trainer is not None:
             return data.trainer.strategy.root_device
-        return torch.accelerator.current_accelerator() or torch.device("cpu")
+        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 
     def _measure_real(self, data: ImageDataModule, real: ImageDataset) -> dict[str, Tensor]:
         assert self._network is not None
