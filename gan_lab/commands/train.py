@@ -144,12 +144,7 @@ def build_callbacks(config: DictConfig) -> dict[str, object]:
 
 def build_trainer(config: DictConfig, callbacks: dict[str, object]) -> Trainer:
     """Build the Trainer. It counts nothing: the loader ends when all images were shown."""
-    precision = str(config.trainer.get("precision", "32-true"))
-    if precision.startswith("16"):
-        raise InputError(
-            f"trainer.precision={precision}: half precision needs a loss scaler for each network, which is not there "
-            "yet; use bf16-mixed or 32-true"
-        )
+    check_trainer(config.trainer)
     loggers = [JsonLines(run_dir=config.run_dir), *(build(node) for node in config.logger.values())]
     return build(
         config.trainer,
@@ -164,6 +159,25 @@ def build_trainer(config: DictConfig, callbacks: dict[str, object]) -> Trainer:
         use_distributed_sampler=False,
         default_root_dir=config.run_dir,
     )
+
+
+def check_trainer(node: DictConfig) -> None:
+    """Refuse what the loop cannot do yet.
+
+    Raises:
+        InputError: for several devices and for half precision with a loss scaler.
+    """
+    if node.get("devices", 1) != 1 or node.get("num_nodes", 1) != 1:
+        raise InputError(
+            f"trainer.devices={node.get('devices')}, trainer.num_nodes={node.get('num_nodes', 1)}: training on several "
+            "devices is not there yet; set both to 1 (micro_batch_size= makes room for a large batch_size)"
+        )
+    precision = str(node.get("precision", "32-true"))
+    if precision.startswith("16"):
+        raise InputError(
+            f"trainer.precision={precision}: half precision needs a loss scaler for each network, which is not there "
+            "yet; use bf16-mixed or 32-true"
+        )
 
 
 def check_same_model(run_dir: Path, config: DictConfig) -> None:

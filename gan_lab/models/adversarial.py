@@ -105,6 +105,8 @@ class AdversarialModule(LightningModule):
             "discriminator": discriminator_optimizer,
         }
         self._check_batches()
+        for regularizer in self._regularizers.values():
+            regularizer.check(getattr(self, regularizer.player))
         self.settings = Settings(schedules or {}, ema=ema, regularizers=self._regularizers)
 
     # Hooks of an architecture ------------------------------------------------------------------------------------

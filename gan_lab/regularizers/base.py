@@ -91,6 +91,13 @@ class Regularizer(nn.Module):
         """Return the penalty per image [N] (or one number for a penalty on weights), without its coefficient."""
         raise AssertionError(f"{type(self).__name__} has no penalty")
 
+    def check(self, network: nn.Module) -> None:
+        """Refuse the player's network before training, where the penalty cannot be computed for it.
+
+        Raises:
+            InputError: with the reason.
+        """
+
     def after_step(self, network: nn.Module) -> None:
         """Act on the player's network after each of its optimizer steps."""
 

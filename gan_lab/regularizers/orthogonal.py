@@ -34,12 +34,15 @@ class Orthogonal(Regularizer):
             )
         self.player = player
 
-    def forward(self, step: DiscriminatorStep | GeneratorStep) -> Tensor:
-        penalties = [overlap(filters(m)) for m in step.network.modules() if has_filters(m)]
-        if not penalties:
+    def check(self, network: nn.Module) -> None:
+        """Refuse a network without filters."""
+        if not any(has_filters(module) for module in network.modules()):
             raise InputError(
                 f"Orthogonal: the {self.player} has neither convolutions nor linear layers"
             )
+
+    def forward(self, step: DiscriminatorStep | GeneratorStep) -> Tensor:
+        penalties = [overlap(filters(m)) for m in step.network.modules() if has_filters(m)]
         return torch.stack(penalties).sum()
 
 

@@ -54,6 +54,10 @@ class PathLength(Regularizer):
         self.shrink = shrink
         self.register_buffer("mean", torch.zeros(()))
 
+    def check(self, network: nn.Module) -> None:
+        """Refuse a generator without styles."""
+        style_generator(network)
+
     def forward(self, step: DiscriminatorStep | GeneratorStep) -> Tensor:
         assert isinstance(step, GeneratorStep)
         generator = style_generator(step.network)

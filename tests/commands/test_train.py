@@ -205,6 +205,7 @@ def test_a_folder_of_pictures(
         (("data.image_size=50", "model=dcgan"), "set data.image_size=48 or 56"),
         (("total_kimg=0",), "must all be positive"),
         (("trainer.precision=16-mixed",), "use bf16-mixed or 32-true"),
+        (("trainer.devices=2",), "training on several devices is not there yet"),
         (("callbacks.report.every_kimg=0",), "must be positive"),
         (("data=image_folder", "data.root=nowhere"), "data.root=nowhere does not exist"),
     ],

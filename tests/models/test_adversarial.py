@@ -265,6 +265,7 @@ def test_split() -> None:
         (("micro_batch_size=3",), "batch_size=4 is not a multiple of micro_batch_size=3"),
         (("d_steps=0",), "d_steps=0"),
         (("micro_batch_size=1",), "needs at least 2 images"),
+        (("regularizer=[path_length]",), "path_length needs a generator with styles"),
         (("+model.schedules.generator.rate=1",), "schedules.generator.rate is unknown"),
     ],
 )

@@ -150,7 +150,7 @@ def test_orthogonal_counts_every_pair_of_filters_twice() -> None:
 
 def test_orthogonal_without_filters() -> None:
     with pytest.raises(InputError, match="neither convolutions nor linear"):
-        Orthogonal(weight=1)(GeneratorStep(nn.BatchNorm2d(2), torch.zeros(1, 1), None))
+        Orthogonal(weight=1).check(nn.BatchNorm2d(2))
 
 
 @pytest.mark.parametrize("wrong", [{"weight": -1}, {"weight": 1, "interval": 0}])
