@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 import torch
 
-from tests.models.conftest import Make, fit
+from tests.models.conftest import SMALL, Make, fit
 
 LOSSES = ["minimax", "nonsaturating", "least_squares", "hinge", "wasserstein", "relativistic"]
 REGULARIZERS = ["none", "r1", "r2", "gradient_penalty", "dragan", "weight_clipping", "orthogonal"]
-MODELS = ["gan", "dcgan", "lsgan", "wgan_gp"]
+MODELS = list(SMALL)
 
 
 def weights(network: torch.nn.Module) -> list[torch.Tensor]:
