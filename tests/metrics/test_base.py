@@ -5,6 +5,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
 from gan_lab.metrics import NoMetrics
+from gan_lab.metrics.auto import MetricsByData
 from gan_lab.metrics.digits import DigitsMetrics
 from gan_lab.metrics.inception import InceptionMetrics
 
@@ -19,6 +20,7 @@ def make(name: str, *overrides: str):
 @pytest.mark.parametrize(
     ("name", "kind", "best"),
     [
+        ("auto", MetricsByData, None),
         ("none", NoMetrics, None),
         ("digits", DigitsMetrics, "fd_digits"),
         ("fid", InceptionMetrics, "fid10k"),
@@ -33,6 +35,7 @@ def test_every_config_makes_its_metrics(name, kind, best):
 
 def test_the_list_above_is_complete():
     assert {path.stem for path in (CONF / "metrics").glob("*.yaml")} == {
+        "auto",
         "none",
         "digits",
         "fid",
