@@ -75,11 +75,8 @@ class ProgressBar(Callback):
 
     def _left(self, module: AdversarialModule) -> str:
         shown = module.images_seen - self._begin[1]
-        seconds = (
-            (time.perf_counter() - self._begin[0])
-            * (module.total_images - module.images_seen)
-            / shown
-        )
+        missing = max(module.total_images - module.images_seen, 0)
+        seconds = (time.perf_counter() - self._begin[0]) * missing / shown
         return f"{seconds / 60:.1f} min left"
 
 
