@@ -14,7 +14,7 @@ from gan_lab.callbacks.evaluation import Evaluation
 from gan_lab.callbacks.progress import ProgressBar
 from gan_lab.callbacks.report import NonFiniteError
 from gan_lab.checkpoint import CONFIG_FILE, AtomicCheckpointIO, find_resumable, read, read_config
-from gan_lab.config import build, differences
+from gan_lab.config import build, conf_dir, differences
 from gan_lab.console import say, warn
 from gan_lab.data.datamodule import ImageDataModule
 from gan_lab.errors import InputError
@@ -112,15 +112,21 @@ def describe_images(config: DictConfig, data: ImageDataModule) -> None:
 
 
 def build_model(config: DictConfig) -> AdversarialModule:
-    """Build networks and loop.
-
-    An experiment may set a regularizer that the command line did not choose; what is left of it is dropped.
-    """
-    for name in [n for n, node in config.regularizer.items() if "_target_" not in node]:
-        say(f"regularizer.{name} is set but not chosen: left out")
-        with open_dict(config):
-            del config.regularizer[name]
+    """Build networks and loop."""
+    drop_unchosen(config)
     return build(config.model, total_images=total_images(config))
+
+
+def drop_unchosen(config: DictConfig) -> None:
+    """Drop what a model or an experiment sets of a regularizer that the command line did not choose, and say so."""
+    with open_dict(config):
+        for name in [n for n, node in config.regularizer.items() if "_target_" not in node]:
+            say(f"regularizer.{name} is set but not chosen: left out")
+            del config.regularizer[name]
+        for name in [n for n in config.model.schedules if n not in config.regularizer]:
+            if (conf_dir() / "regularizer" / f"{name}.yaml").exists():
+                say(f"model.schedules.{name} is set but {name} is not chosen: left out")
+                del config.model.schedules[name]
 
 
 def build_callbacks(config: DictConfig) -> dict[str, object]:

@@ -7,6 +7,7 @@ Brock et al. 2019, equation 3, https://arxiv.org/abs/1809.11096.
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from gan_lab.errors import InputError
 from gan_lab.regularizers.base import DiscriminatorStep, GeneratorStep, Player, Regularizer
@@ -52,8 +53,11 @@ def has_filters(module: nn.Module) -> bool:
 
 
 def filters(module: nn.Module) -> Tensor:
-    """Return the weight with one row per output, [out, in * kernel]."""
-    weight = module.get_parameter("weight") if "weight" in module._parameters else module.weight
+    """Return the weight with one row per output, [out, in * kernel]; under spectral norm, that which is trained."""
+    if is_parametrized(module, "weight"):
+        weight = module.parametrizations.weight.original  # type: ignore[union-attr]
+    else:
+        weight = module.weight
     assert isinstance(weight, Tensor)
     if isinstance(module, TRANSPOSED):
         weight = weight.transpose(0, 1)

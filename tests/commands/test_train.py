@@ -222,6 +222,19 @@ def test_bad_input(
     assert not (tmp_path / "runs").exists(), "nothing is left behind"
 
 
+def test_settings_of_a_regularizer_that_is_not_chosen(
+    train: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
+    schedule = "{_target_: gan_lab.schedules.Linear, start: 1, end: 0, end_kimg: 1}"
+    run = train(
+        "experiment=quickstart", "regularizer=[r2]", f"+model.schedules.r1.weight='{schedule}'",
+        "metrics=none", base=[word for word in ELSE if not word.startswith("model=")],
+    )  # fmt: skip
+    out = capsys.readouterr().out
+    assert "regularizer.r1 is set but not chosen" in out and "model.schedules.r1 is set" in out
+    assert list(OmegaConf.load(run / "config.yaml").regularizer) == ["r2"]
+
+
 def test_metrics_jsonl_is_one_object_a_line(train: Train) -> None:
     for line in (train() / "metrics.jsonl").read_text().splitlines():
         assert isinstance(json.loads(line)["kimg"], float)

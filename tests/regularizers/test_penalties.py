@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
 
 from gan_lab.errors import InputError
 from gan_lab.regularizers.base import DiscriminatorStep, GeneratorStep, Regularizer
@@ -137,7 +138,7 @@ def test_orthogonal_is_zero_for_orthogonal_filters_of_any_length() -> None:
         rows = nn.init.orthogonal_(torch.empty(3, 20))
         network[2].weight.copy_(rows.reshape(3, 5, 2, 2).transpose(0, 1))
     step = GeneratorStep(network, torch.zeros(1, 1), None)
-    assert float(Orthogonal(weight=1)(step)) == pytest.approx(0, abs=1e-6)
+    assert float(Orthogonal(weight=1)(step).detach()) == pytest.approx(0, abs=1e-6)
 
 
 def test_orthogonal_counts_every_pair_of_filters_twice() -> None:
@@ -145,7 +146,23 @@ def test_orthogonal_counts_every_pair_of_filters_twice() -> None:
     with torch.no_grad():
         network.weight.copy_(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
     step = GeneratorStep(network, torch.zeros(1, 1), None)
-    assert float(Orthogonal(weight=1)(step)) == pytest.approx(2 * (1 * 3 + 2 * 4) ** 2)
+    assert float(Orthogonal(weight=1)(step).detach()) == pytest.approx(2 * (1 * 3 + 2 * 4) ** 2)
+
+
+def test_orthogonal_is_on_the_weights_that_are_trained() -> None:
+    plain = nn.Linear(3, 4)
+    normalized = spectral_norm(nn.Linear(3, 4))
+    with torch.no_grad():
+        normalized.parametrizations.weight.original.copy_(plain.weight)  # type: ignore[union-attr]
+    before = {name: value.clone() for name, value in normalized.state_dict().items()}
+    penalties = [
+        float(Orthogonal(weight=1)(GeneratorStep(network, torch.zeros(1, 1), None)).detach())
+        for network in (plain, normalized)
+    ]
+    assert penalties[0] == penalties[1] > 0
+    assert all(torch.equal(before[n], v) for n, v in normalized.state_dict().items()), (
+        "no power step is taken"
+    )
 
 
 def test_orthogonal_without_filters() -> None:
