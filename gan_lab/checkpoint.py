@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from omegaconf import DictConfig, OmegaConf
+from yaml import YAMLError  # type: ignore[import-untyped]
 
 from gan_lab.config import build, check_targets
 from gan_lab.console import warn
@@ -17,6 +19,21 @@ from gan_lab.sampling import Gan
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 CONFIG_FILE = "config.yaml"
+
+
+class NotWholeError(InputError):
+    """A checkpoint was cut short, or is something else."""
+
+
+def link(source: Path, target: Path) -> None:
+    """Make `target` the same file as `source`, replacing it in one step; a copy where links are not to be had."""
+    temporary = target.with_suffix(".link")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(source, temporary)
+    except OSError:
+        shutil.copyfile(source, temporary)
+    os.replace(temporary, target)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -68,9 +85,13 @@ def read(path: Path) -> dict[str, Any]:
         raise InputError(f"there is no checkpoint {path}")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
+    except PermissionError as error:
+        raise InputError(f"{path} may not be read: {error}; change its permissions") from error
+    except MemoryError:
+        raise
     except Exception as error:  # torch.load raises many types for one cause: the file is not whole
-        raise InputError(
-            f"{path} cannot be read, it was cut short or is no checkpoint: {error}"
+        raise NotWholeError(
+            f"{path} cannot be read, it was cut short or is no checkpoint ({str(error).partition('. ')[0]})"
         ) from error
     if not isinstance(state, dict) or "state_dict" not in state or "clock" not in state:
         raise InputError(f"{path} is not a gan_lab checkpoint; give one that gan-lab train wrote")
@@ -78,19 +99,26 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def find_resumable(folder: Path) -> Path | None:
-    """Return the newest readable checkpoint of a checkpoints folder, None when there is none at all.
+    """Return `last.ckpt` of a checkpoints folder, None when there are no checkpoints at all.
+
+    Where the last one is not whole, the one before it takes its place, or else the best one: left there, the broken
+    file would itself become the one before at the next save.
 
     Raises:
         InputError: when there are checkpoints and none can be read.
     """
-    present = [folder / name for name in (LAST, PREVIOUS) if (folder / name).exists()]
+    last = folder / LAST
+    present = [folder / name for name in (LAST, PREVIOUS, BEST) if (folder / name).exists()]
     for path in present:
         try:
             read(path)
-        except InputError as error:
+        except NotWholeError as error:
             warn(f"{error}; trying the one before it")
         else:
-            return path
+            if path != last:
+                link(path, last)
+                warn(f"{path} takes its place")
+            return last
     if present:
         raise InputError(
             f"no checkpoint in {folder} can be read; delete the folder to start anew, or choose another name="
@@ -157,7 +185,7 @@ def checkpoint_path(source: Path, checkpoint: str | None = None) -> Path:
     folder = source / "checkpoints"
     if not folder.is_dir():
         raise InputError(f"{source} is not a run folder: it has no checkpoints/; give runs/<name>")
-    names = [f"{checkpoint}.ckpt"] if checkpoint else [BEST, LAST]
+    names = [f"{checkpoint.removesuffix('.ckpt')}.ckpt"] if checkpoint else [BEST, LAST]
     for name in names:
         if (folder / name).exists():
             return folder / name
@@ -176,6 +204,10 @@ def read_config(run_dir: Path) -> DictConfig:
         raise InputError(
             f"{run_dir} is not a run folder: it has no {CONFIG_FILE}; give runs/<name>"
         )
-    config = OmegaConf.load(path)
-    assert isinstance(config, DictConfig)
+    try:
+        config = OmegaConf.load(path)
+    except (YAMLError, OSError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+    if not isinstance(config, DictConfig):
+        raise InputError(f"{path} holds no configuration of a run")
     return config

@@ -44,5 +44,9 @@ def main(arguments: list[str] | None = None) -> None:
         close = get_close_matches(name, COMMANDS, n=1)
         hint = f"; did you mean {close[0]}?" if close else ""
         sys.exit(f"gan-lab: there is no command {name!r}{hint}\n\n{usage()}")
-    launch = import_module("gan_lab.commands.launch")
-    sys.exit(launch.launch(name, overrides))
+    try:
+        launch = import_module("gan_lab.commands.launch")
+        status = launch.launch(name, overrides)
+    except KeyboardInterrupt:
+        status = 130
+    sys.exit(status)

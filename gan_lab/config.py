@@ -9,7 +9,7 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from gan_lab.errors import InputError
@@ -97,11 +97,16 @@ def check_targets(node: Any, *, trust: Sequence[str] = (), origin: Path) -> None
     """
     allowed = ("gan_lab", *trust)
     for target in targets(node):
-        if target.split(".")[0] not in allowed:
+        package = target.split(".")[0]
+        if package not in allowed:
             raise InputError(
                 f"{origin} would run {target}, which is not part of gan_lab; if you trust it, "
-                f"load with trust={[target.split('.')[0]]}"
+                f"load with trust={[package]}"
             )
+        # gan_lab.checkpoint.torch.load begins with gan_lab, too
+        found = get_object(target)
+        if not isinstance(found, type) or found.__module__.split(".")[0] not in allowed:
+            raise InputError(f"{origin} would run {target}, which is no class of {package}")
 
 
 def targets(node: Any) -> list[str]:
@@ -129,12 +134,17 @@ def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
 def differences(old: DictConfig, new: DictConfig) -> list[str]:
     """Return one line for each key whose value differs, `key: old -> new`."""
     before, after = (flatten(OmegaConf.to_container(c, resolve=True)) for c in (old, new))
-    keys = [key for key in [*after, *(k for k in before if k not in after)]]
+    keys = [key for key in [*after, *(k for k in before if k not in after)] if not derived(key)]
     return [
         f"{key}: {before.get(key, 'absent')} -> {after.get(key, 'absent')}"
         for key in keys
         if before.get(key, "absent") != after.get(key, "absent")
     ]
+
+
+def derived(key: str) -> bool:
+    """Whether a key only repeats where the run lies, so that a renamed folder is no change."""
+    return key.split(".")[-1] in ("run_dir", "runs_dir", "name")
 
 
 def suggestion(wrong: str, keys: Sequence[str]) -> str:

@@ -110,7 +110,11 @@ class TensorBoard(TensorBoardLogger):
         super().log_metrics(dict(metrics), round(metrics["kimg"]))
 
     def rewind(self, kimg: float) -> None:
-        """Nothing to do: TensorBoard drops what lies after a restarted step by itself."""
+        """Have TensorBoard drop what lies after `kimg`: a new file says from which step on."""
+        if kimg > 0:
+            self.experiment.close()
+            self._experiment = None
+            self._kwargs["purge_step"] = round(kimg) + 1
 
     @rank_zero_only
     def log_grid(self, name: str, image: Tensor, kimg: float) -> None:

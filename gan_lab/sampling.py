@@ -94,7 +94,7 @@ class Gan:
             num_images: how many.
             labels: one class for all or one for each; None draws them as the training data has them.
             seed: of the latents; the same seed gives the same images.
-            batch_size: images on the device at a time; it changes no image.
+            batch_size: images handed on at a time; it changes no image, since forward passes always have 16.
 
         Returns:
             Float images in about [-1, 1], [N, C, H, W], on the CPU.
@@ -139,7 +139,12 @@ class Gan:
     def _check_labels(self, labels: int | Sequence[int] | Tensor, num_images: int) -> Tensor:
         if not self.num_classes:
             raise InputError("labels were given to a generator without classes; leave them out")
-        chosen = torch.as_tensor(labels)
+        try:
+            chosen = torch.as_tensor(labels)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"labels={labels!r} are not whole numbers") from error
+        if chosen.is_floating_point() or chosen.dtype == torch.bool:
+            raise InputError(f"labels={labels!r} are not whole numbers")
         if chosen.ndim == 0:
             chosen = chosen.expand(num_images)
         if chosen.shape != (num_images,):

@@ -7,10 +7,23 @@ image from (seed, its index), so a resumed run and another batch size meet the s
 import numpy as np
 import torch
 
+from gan_lab.errors import InputError
+
 
 def derive_seed(*parts: int) -> int:
     """Mix non-negative integers into one 64-bit seed; different parts give unrelated seeds (numpy's SeedSequence)."""
-    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0])
+    # SeedSequence pads with zeros: without their number, (0,) and (0, 0) would be one seed
+    return int(np.random.SeedSequence((len(parts), *parts)).generate_state(1, np.uint64)[0])
+
+
+def check_seed(seed: int) -> None:
+    """Refuse a seed that not everything takes.
+
+    Raises:
+        InputError: naming the range.
+    """
+    if not 0 <= seed < 2**32:
+        raise InputError(f"seed={seed} must be from 0 to {2**32 - 1}")
 
 
 def seed_step(device: torch.device, *parts: int) -> None:

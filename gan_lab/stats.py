@@ -16,12 +16,16 @@ class RunningMeans:
         """Count a tensor's elements into the mean of that name."""
         total = values.detach().float().sum()
         known = self._sums.get(name)
-        self._sums[name] = total if known is None else known + total.to(known.device)
+        self._sums[name] = total if known is None else known.to(total.device) + total
         self._counts[name] = self._counts.get(name, 0) + values.numel()
+
+    def means(self) -> dict[str, float]:
+        """Return the means so far."""
+        return {name: float(self._sums[name]) / self._counts[name] for name in self._sums}
 
     def take(self) -> dict[str, float]:
         """Return the means so far and begin anew."""
-        means = {name: float(self._sums[name]) / self._counts[name] for name in self._sums}
+        means = self.means()
         self._sums, self._counts = {}, {}
         return means
 

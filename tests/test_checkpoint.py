@@ -94,8 +94,9 @@ def test_a_file_cut_short_falls_back(
         AtomicCheckpointIO().save_checkpoint(STATE, tmp_path / name)
     last = tmp_path / "last.ckpt"
     last.write_bytes(last.read_bytes()[:length])
-    assert find_resumable(tmp_path) == tmp_path / "previous.ckpt"
+    assert find_resumable(tmp_path) == last
     assert "trying the one before it" in capsys.readouterr().out
+    assert read(last)["clock"] == STATE["clock"], "the broken one cannot become the one before"
 
 
 def test_an_empty_folder_has_nothing_to_resume(tmp_path: Path) -> None:
@@ -120,11 +121,17 @@ def test_load_of_a_single_file_is_that_of_its_folder(run: Path) -> None:
 
 def test_a_configuration_that_names_other_code(run: Path, tmp_path: Path) -> None:
     config = OmegaConf.load(run / "config.yaml")
-    config.model.generator._target_ = "os.system"
     (tmp_path / "checkpoints").symlink_to(run / "checkpoints")
-    OmegaConf.save(config, tmp_path / "config.yaml")
-    with pytest.raises(InputError, match=r"would run os\.system, which is not part"):
-        gan_lab.load(tmp_path)
+    for target, message in (
+        ("os.system", r"would run os\.system, which is not part of gan_lab"),
+        ("gan_lab.checkpoint.torch.load", "is no class of gan_lab"),
+        ("gan_lab.checkpoint.os.system", "is no class of gan_lab"),
+        ("gan_lab.models.dcgan.nn.Linear", "is no class of gan_lab"),
+    ):
+        config.model.generator._target_ = target
+        OmegaConf.save(config, tmp_path / "config.yaml")
+        with pytest.raises(InputError, match=message):
+            gan_lab.load(tmp_path)
 
 
 @pytest.mark.parametrize(

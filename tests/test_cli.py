@@ -1,10 +1,12 @@
 """The command line before a command is chosen."""
 
+from pathlib import Path
+
 import pytest
 
 from gan_lab import __version__
 from gan_lab.cli import COMMANDS, main
-from gan_lab.commands.launch import launch
+from gan_lab.commands.launch import flags_last, launch
 
 
 @pytest.mark.parametrize("words", [[], ["--help"], ["-h"], ["help"]])
@@ -38,3 +40,22 @@ def test_every_command_has_a_configuration(
 def test_a_broken_override(capsys: pytest.CaptureFixture[str]) -> None:
     assert launch("train", ["seed"]) == 2
     assert "missing EQUAL" in capsys.readouterr().err
+
+
+def test_flags_may_come_first() -> None:
+    words = ["-m", "model=gan", "--config-dir", "mine", "seed=0,1", "--cfg=job"]
+    assert flags_last(words) == ["model=gan", "seed=0,1", "-m", "--config-dir", "mine", "--cfg=job"]
+
+
+def test_a_users_own_configurations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "loss").mkdir()
+    (tmp_path / "loss" / "mine.yaml").write_text("_target_: gan_lab.losses.Hinge\n")
+    assert launch("train", ["--config-dir", str(tmp_path), "loss=mine", "--cfg", "job"]) == 0
+    assert "gan_lab.losses.Hinge" in capsys.readouterr().out
+
+
+def test_the_options_of_a_group(capsys: pytest.CaptureFixture[str]) -> None:
+    assert launch("train", ["loss=hinges"]) == 2
+    err = capsys.readouterr().err
+    assert "did you mean loss/hinge" in err and "there are hinge, least_squares" in err
+    assert "provider" not in err and "Error executing" not in err

@@ -67,10 +67,14 @@ def chunks(file: Path) -> Iterator[bytes]:
 
 def offline_records(file: Path) -> list[Any]:
     """Read the records of an offline W&B run file, once W&B's own process has written the last one."""
+    from google.protobuf.message import DecodeError
     from wandb.proto.wandb_internal_pb2 import Record
 
     for _ in range(300):
-        records = [Record.FromString(chunk) for chunk in chunks(file)]
+        try:
+            records = [Record.FromString(chunk) for chunk in chunks(file)]
+        except DecodeError:  # in the middle of a record
+            records = []
         if any(r.HasField("exit") for r in records):
             return records
         time.sleep(0.1)

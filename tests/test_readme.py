@@ -64,7 +64,7 @@ def test_the_commands(
         words = [word for word in words if not word.startswith("batch_size")]
         assert launch(command, [*words, *small, *SHORT[command]]) == 0, line
     assert (tmp_path / "runs" / "photos" / "evaluation.json").exists()
-    assert (tmp_path / "runs" / "photos" / "generated" / "seed0" / "grid.png").exists()
+    assert (tmp_path / "runs" / "photos" / "generated" / "last_ema_seed0" / "grid.png").exists()
 
 
 def test_the_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,18 +1,16 @@
 """Saves the run so that it can be killed at any moment."""
 
-import os
-import shutil
+import math
 import signal
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import torch
 from lightning import Callback, Trainer
 
 from gan_lab.callbacks.evaluation import Evaluation
-from gan_lab.callbacks.report import NonFiniteError
-from gan_lab.checkpoint import BEST, LAST, PREVIOUS
+from gan_lab.callbacks.report import check_health, check_interval
+from gan_lab.checkpoint import BEST, LAST, PREVIOUS, link
 from gan_lab.console import say
 from gan_lab.models.adversarial import AdversarialModule
 
@@ -32,6 +30,7 @@ class Checkpointing(Callback):
     def __init__(
         self, *, run_dir: str | Path, every_kimg: float, evaluation: Evaluation | None = None
     ) -> None:
+        check_interval("checkpointing", every_kimg)
         self.folder = Path(run_dir) / "checkpoints"
         self.every_kimg = every_kimg
         self.evaluation = evaluation
@@ -40,19 +39,31 @@ class Checkpointing(Callback):
         self._signal: int | None = None
         self._handlers: dict[int, Any] = {}
 
+    @property
+    def stopped_by(self) -> int | None:
+        """The signal that ended the run, or None."""
+        return self._signal
+
     def state_dict(self) -> dict[str, Any]:
-        """Return the best value so far."""
-        return {"best_value": self.best_value, "best_kimg": self.best_kimg}
+        """Return the best value so far, and of what."""
+        return {"best_key": self._key, "best_value": self.best_value, "best_kimg": self.best_kimg}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore `state_dict`."""
-        self.best_value = state_dict["best_value"]
-        self.best_kimg = state_dict["best_kimg"]
+        """Restore `state_dict`; another metric has not had a best value yet."""
+        if state_dict["best_key"] == self._key:
+            self.best_value = state_dict["best_value"]
+            self.best_kimg = state_dict["best_kimg"]
+
+    def on_fit_start(self, trainer: Trainer, module: AdversarialModule) -> None:  # type: ignore[override]
+        """Turn the first Ctrl-C into a request."""
+        self._handlers[signal.SIGINT] = signal.signal(signal.SIGINT, self._request)
 
     def on_train_start(self, trainer: Trainer, module: AdversarialModule) -> None:  # type: ignore[override]
-        """Turn the first signal into a request."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._handlers[number] = signal.signal(number, self._request)
+        """Make up for a kill between the last checkpoint and its being linked as the best one; mind SIGTERM."""
+        # only here: the Trainer sets a handler of its own between the two hooks
+        self._handlers[signal.SIGTERM] = signal.signal(signal.SIGTERM, self._request)
+        if trainer.is_global_zero and self.best_kimg == module.kimg > 0:
+            link(self.folder / LAST, self.folder / BEST)
 
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: Trainer, module: AdversarialModule, outputs: Any, batch: Any, batch_idx: int
@@ -72,7 +83,7 @@ class Checkpointing(Callback):
 
     def save(self, trainer: Trainer, module: AdversarialModule) -> None:
         """Write `last.ckpt`; what it was becomes `previous.ckpt`."""
-        check_weights(module)
+        check_health(module)
         if trainer.is_global_zero and (self.folder / LAST).exists():
             link(self.folder / LAST, self.folder / PREVIOUS)
         trainer.save_checkpoint(self.folder / LAST)
@@ -83,12 +94,17 @@ class Checkpointing(Callback):
             signal.signal(number, handler)
         self._handlers.clear()
 
+    @property
+    def _key(self) -> str | None:
+        best = None if self.evaluation is None else self.evaluation.best
+        return None if best is None else best[0]
+
     def _is_better(self, module: AdversarialModule) -> bool:
         if self.evaluation is None or self.evaluation.best is None:
             return False
         key, more = self.evaluation.best
         value = self.evaluation.values.pop(key, None)
-        if value is None:
+        if value is None or not math.isfinite(value):
             return False
         if self.best_value is not None and (
             value <= self.best_value if more else value >= self.best_value
@@ -101,34 +117,3 @@ class Checkpointing(Callback):
         if self._signal is not None:
             raise KeyboardInterrupt
         self._signal = number
-
-
-def link(source: Path, target: Path) -> None:
-    """Make `target` the same file as `source`, replacing it in one step; a copy where links are not to be had."""
-    temporary = target.with_suffix(".link")
-    temporary.unlink(missing_ok=True)
-    try:
-        os.link(source, temporary)
-    except OSError:
-        shutil.copyfile(source, temporary)
-    os.replace(temporary, target)
-
-
-def check_weights(module: AdversarialModule) -> None:
-    """Refuse to save weights that are not finite over good ones.
-
-    Raises:
-        NonFiniteError: naming the first such parameter.
-    """
-    parameters = dict(module.named_parameters())
-    norms = torch.stack(
-        [n.cpu() for n in torch._foreach_norm([p.detach() for p in parameters.values()])]
-    )
-    if not torch.isfinite(norms).all():
-        wrong = next(
-            name for name, norm in zip(parameters, norms, strict=True) if not torch.isfinite(norm)
-        )
-        raise NonFiniteError(
-            f"training diverged at {module.kimg:g} kimg: {wrong} is not finite. checkpoints/last.ckpt is from before; "
-            "lower the learning rates or raise a penalty's weight, and run the same command to go on from it"
-        )

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from lightning import Callback, Trainer
 
-from gan_lab.callbacks.report import log
+from gan_lab.callbacks.report import check_health, check_interval, log
 from gan_lab.metrics.base import Metrics
 from gan_lab.models.adversarial import AdversarialModule
 from gan_lab.sampling import Gan
@@ -25,6 +25,7 @@ class Evaluation(Callback):
     """
 
     def __init__(self, *, metrics: Metrics, every_kimg: float, seed: int = 0) -> None:
+        check_interval("evaluation", every_kimg)
         self.metrics = metrics
         self.every_kimg = every_kimg
         self.seed = seed
@@ -40,6 +41,7 @@ class Evaluation(Callback):
         """Evaluate when it is time."""
         if not module.due(self.every_kimg):
             return
+        check_health(module)
         begin = time.perf_counter()
         data = trainer.datamodule  # type: ignore[attr-defined]
         gan = Gan(module.generator_ema, class_counts=data.class_counts)

@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from lightning import Callback, Trainer
 
 from gan_lab.errors import InputError
@@ -28,8 +29,7 @@ class Report(Callback):
     """
 
     def __init__(self, *, every_kimg: float) -> None:
-        if every_kimg <= 0:
-            raise InputError(f"callbacks.report.every_kimg={every_kimg} must be positive")
+        check_interval("report", every_kimg)
         self.every_kimg = every_kimg
         self.figures: dict[str, float] = {}
         self._since = (0.0, 0)
@@ -39,7 +39,8 @@ class Report(Callback):
         for logger in trainer.loggers:
             rewind = getattr(logger, "rewind", None)
             if rewind is not None:
-                rewind(module.kimg)
+                # nothing is saved of a run that was killed before its first checkpoint
+                rewind(module.kimg if module.images_seen else -1.0)
         self._since = (time.perf_counter(), module.images_seen)
 
     def on_train_batch_start(  # type: ignore[override]
@@ -75,6 +76,16 @@ def log(trainer: Trainer, module: AdversarialModule, figures: Mapping[str, float
         logger.log_metrics({"kimg": module.kimg, **figures}, step=round(module.kimg))
 
 
+def check_interval(name: str, every_kimg: float) -> None:
+    """Refuse an interval that never comes, or always.
+
+    Raises:
+        InputError: naming the key.
+    """
+    if every_kimg <= 0:
+        raise InputError(f"callbacks.{name}.every_kimg={every_kimg} must be positive")
+
+
 def check_finite(figures: Mapping[str, float], kimg: float) -> None:
     """Stop a run whose figures are not finite.
 
@@ -84,7 +95,21 @@ def check_finite(figures: Mapping[str, float], kimg: float) -> None:
     wrong = [f"{name} is {value}" for name, value in figures.items() if not math.isfinite(value)]
     if wrong:
         raise NonFiniteError(
-            f"training diverged at {kimg:g} kimg: {', '.join(wrong)}. checkpoints/last.ckpt is from before; "
+            f"training diverged at {kimg:g} kimg: {', '.join(wrong)}. What checkpoints there are, are from before: "
             "lower the learning rates, raise a penalty's weight or use precision 32-true, and run the same command "
-            "to go on from it"
+            "to go on from the last one"
         )
+
+
+def check_health(module: AdversarialModule) -> None:
+    """Stop a run whose losses since the last entry, or whose weights, are not finite: before anything is made of them.
+
+    Raises:
+        NonFiniteError: naming the losses, or the first such parameter.
+    """
+    check_finite(module.stats.means(), module.kimg)
+    names, parameters = zip(*module.named_parameters(), strict=True)
+    norms = torch.stack([n.cpu() for n in torch._foreach_norm([p.detach() for p in parameters])])
+    if not torch.isfinite(norms).all():
+        wrong = int((~torch.isfinite(norms)).nonzero()[0])
+        check_finite({f"the norm of {names[wrong]}": float(norms[wrong])}, module.kimg)

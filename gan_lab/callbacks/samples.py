@@ -7,7 +7,7 @@ import torch
 from lightning import Callback, Trainer
 from torch import Tensor
 
-from gan_lab.callbacks.report import log
+from gan_lab.callbacks.report import check_health, check_interval, log
 from gan_lab.images import grid, save_png, to_uint8
 from gan_lab.models.adversarial import AdversarialModule
 from gan_lab.sampling import Gan
@@ -37,6 +37,7 @@ class Samples(Callback):
         columns: int = 10,
         seed: int = 0,
     ) -> None:
+        check_interval("samples", every_kimg)
         self.folder = Path(run_dir) / "samples"
         self.every_kimg = every_kimg
         self.rows = rows
@@ -62,6 +63,7 @@ class Samples(Callback):
             self._save(trainer, module)
 
     def _save(self, trainer: Trainer, module: AdversarialModule) -> None:
+        check_health(module)
         images = fixed_samples(module, rows=self.rows, columns=self.columns, seed=self.seed)
         picture = grid(images, self.columns)
         save_png(picture, self.folder / f"kimg{module.kimg:010.3f}.png")

@@ -182,10 +182,7 @@ def plain_step(
     loss.generator(fake_logits, real_logits).mean().backward()
     g_optimizer.step()
     d.requires_grad_(True)
-    with torch.no_grad():
-        old: list[Tensor] = list(module.generator_ema.parameters())
-        new: list[Tensor] = list(g.parameters())
-        torch._foreach_lerp_(old, new, 0.01)
+    module.ema.update(module.generator_ema, g, images_seen=len(images), images=len(images))
 
 
 def data_rate(data: ImageDataModule) -> float:

@@ -17,6 +17,7 @@ from gan_lab.config import build, check_targets
 from gan_lab.console import say
 from gan_lab.data.datamodule import ImageDataModule
 from gan_lab.errors import InputError
+from gan_lab.seeding import check_seed
 
 
 def run(config: DictConfig) -> None:
@@ -25,6 +26,7 @@ def run(config: DictConfig) -> None:
     Raises:
         InputError: for a run, its data or metrics that cannot be used.
     """
+    check_seed(config.seed)
     source = checkpoint_path(Path(config.run), config.checkpoint)
     run_dir = source.parent.parent
     trained = read_config(run_dir)
@@ -48,7 +50,8 @@ def run(config: DictConfig) -> None:
     )
     if not figures:
         raise InputError(
-            f"{run_dir} was trained with metrics that give no figures; choose some: metrics=digits, metrics=fid"
+            f"nothing of {run_dir} could be measured: mend what the warning above says, if there is one, or choose "
+            "other metrics: metrics=digits, metrics=fid"
         )
     result = {
         "figures": figures,

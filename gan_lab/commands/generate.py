@@ -15,6 +15,7 @@ from gan_lab.console import say
 from gan_lab.errors import InputError
 from gan_lab.images import grid, save_png, to_uint8
 from gan_lab.sampling import Gan
+from gan_lab.seeding import check_seed
 
 FORMATS = ("png", "grid", "npz")
 
@@ -26,6 +27,7 @@ def run(config: DictConfig) -> None:
         InputError: for a run, class, format or device that there is not.
     """
     formats = check_formats(config.format)
+    check_seed(config.seed)
     gan = load(
         config.run,
         checkpoint=config.checkpoint,
@@ -36,7 +38,10 @@ def run(config: DictConfig) -> None:
     labels = chosen_labels(config.classes, config.num_images, gan)
     count = config.num_images if labels is None else len(labels)
     source = checkpoint_path(Path(config.run), config.checkpoint)
-    folder = Path(config.out or source.parent.parent / "generated" / f"seed{config.seed}")
+    folder = Path(
+        config.out
+        or source.parent.parent / "generated" / f"{source.stem}_{config.weights}_seed{config.seed}"
+    )
     columns = config.columns or (config.num_images if labels is not None else ceil(sqrt(count)))
     say(f"{count} images of {source} ({gan.kimg:g} kimg, {config.weights} weights)")
     kept = []
@@ -88,7 +93,9 @@ def pick_device(name: str) -> torch.device:
         raise InputError(f"device={name} cannot be used here ({error}); use auto or cpu") from error
 
 
-def chosen_labels(classes: str | Sequence[int] | None, num_images: int, gan: Gan) -> Tensor | None:
+def chosen_labels(
+    classes: str | int | Sequence[int] | None, num_images: int, gan: Gan
+) -> Tensor | None:
     """Return `num_images` labels of each chosen class, class by class, or None to have them drawn.
 
     Raises:
@@ -100,7 +107,11 @@ def chosen_labels(classes: str | Sequence[int] | None, num_images: int, gan: Gan
         raise InputError(f"classes={classes}: the model has no classes; leave classes= out")
     if isinstance(classes, str) and classes != "all":
         raise InputError(f"classes={classes}: give all, or a list such as [0,3]")
-    each = list(range(gan.num_classes)) if classes == "all" else [int(c) for c in classes]
+    if isinstance(classes, int):
+        classes = [classes]
+    each = list(range(gan.num_classes)) if classes == "all" else list(classes)
+    if not all(isinstance(c, int) for c in each):
+        raise InputError(f"classes={each}: give numbers, 0 to {gan.num_classes - 1}, or all")
     return torch.tensor(each).repeat_interleave(num_images)
 
 

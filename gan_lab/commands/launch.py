@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Iterator
 from importlib import import_module
+from itertools import takewhile
 
 import hydra
 from hydra import compose, initialize_config_dir
@@ -16,28 +17,50 @@ from gan_lab.config import conf_dir, flatten, register_resolvers, suggestion
 from gan_lab.console import console
 from gan_lab.errors import InputError
 
+FLAGS_WITH_VALUE = (
+    *("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn"),
+    *("--package", "-p", "--cfg", "-c", "--experimental-rerun"),
+)
+
 
 def launch(command: str, overrides: list[str]) -> int:
-    """Run a command; return its exit status: 0, 2 for bad input, 130 after Ctrl-C. Defects raise."""
+    """Run a command; return its exit status: 0, or 2 for bad input. Defects raise."""
     module = command.replace("-", "_")
     # Hydra otherwise prints its own short message and exits, and errors could not be explained
     os.environ["HYDRA_FULL_ERROR"] = "1"
     register_resolvers()
-    sys.argv = [f"gan-lab {command}", *overrides]
+    sys.argv = [f"gan-lab {command}", *flags_last(overrides)]
+    refused: list[InputError] = []
 
     def task(config: DictConfig) -> object:
-        return import_module(f"gan_lab.commands.{module}").run(config)
+        try:
+            return import_module(f"gan_lab.commands.{module}").run(config)
+        except InputError as error:
+            # Hydra would print all overrides before it
+            refused.append(error)
+            return None
 
     main = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=module)(task)
     try:
         main()
     except InputError as error:
-        return complain(str(error))
+        refused.append(error)
     except (HydraException, OmegaConfBaseException) as error:
         return complain(explain(error, module))
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    return max([complain(str(error)) for error in refused], default=0)
+
+
+def flags_last(words: list[str]) -> list[str]:
+    """Put Hydra's flags behind the overrides: it takes no override behind a flag."""
+    flags, overrides, rest = [], [], iter(words)
+    for word in rest:
+        if not word.startswith("-"):
+            overrides.append(word)
+            continue
+        flags.append(word)
+        if word in FLAGS_WITH_VALUE:
+            flags += [value for value in (next(rest, None),) if value is not None]
+    return overrides + flags
 
 
 def complain(message: str) -> int:
@@ -66,7 +89,8 @@ def explain(error: Exception, root: str) -> str:
         (i for i, line in enumerate(lines) if line.startswith("Available options")), None
     )
     if options is not None:
-        names = [line.strip() for line in lines[options + 1 :] if line.startswith("\t")]
+        listed = takewhile(lambda line: line.startswith("\t"), lines[options + 1 :])
+        names = [line.strip() for line in listed]
         hint += f"; there are {', '.join(names)}"
     return message.rstrip(".") + hint if hint else "\n".join(lines)
 

@@ -43,6 +43,8 @@ def run(config: DictConfig) -> None:
     Raises:
         InputError: for bad data or options, a finished zip in the way, or a full disk.
     """
+    if config.num_threads is not None and config.num_threads < 1:
+        raise InputError(f"num_threads={config.num_threads} must be at least 1, or null")
     out = _destination(config.out, config.overwrite)
     datasets = _datasets(config)
     lock = cache_dir() / "locks" / f"{digest(str(out.resolve()))}.lock"

@@ -3,9 +3,13 @@
 import logging
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from lightning import Trainer, seed_everything
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -20,6 +24,7 @@ from gan_lab.data.datamodule import ImageDataModule
 from gan_lab.errors import InputError
 from gan_lab.loggers import JsonLines
 from gan_lab.models.adversarial import AdversarialModule
+from gan_lab.seeding import check_seed
 from gan_lab.transfer import transfer
 
 
@@ -30,6 +35,8 @@ def run(config: DictConfig) -> None:
         InputError: for what cannot be trained, before anything expensive.
     """
     quiet()
+    check_numbers(config)
+    check_name(config.name)
     run_dir = Path(config.run_dir)
     if config.threads:
         torch.set_num_threads(config.threads)
@@ -39,17 +46,37 @@ def run(config: DictConfig) -> None:
     describe_images(config, data)
     seed_everything(config.seed, verbose=False)
     module = build_model(config)
-    if config.init_from and checkpoint is None:
-        transfer(module, Path(config.init_from))
     callbacks = build_callbacks(config)
     trainer = build_trainer(config, callbacks)
     say(data.describe())
-    report_start(run_dir, config, checkpoint, module)
-    if checkpoint is not None and read(checkpoint)["clock"]["images_seen"] >= module.total_images:
-        say(f"{run_dir} is trained: raise total_kimg={config.total_kimg:g} to go on")
+    report_start(run_dir, config, module)
+    if checkpoint is not None and not goes_on(run_dir, config, checkpoint, module):
         return
+    if config.init_from and checkpoint is None:
+        transfer(module, Path(config.init_from))
     run_dir.mkdir(parents=True, exist_ok=True)
-    write_config(run_dir, config)
+    with locked(run_dir):
+        write_config(run_dir, config)
+        fit(config, trainer, module, data, checkpoint)
+    report_end(run_dir, module, callbacks)
+    checkpointing = callbacks.get("checkpointing")
+    if isinstance(checkpointing, Checkpointing) and checkpointing.stopped_by is not None:
+        # what a shell expects of a program that a signal ended, so that `train && evaluate` stops
+        raise SystemExit(128 + checkpointing.stopped_by)
+
+
+def fit(
+    config: DictConfig,
+    trainer: Trainer,
+    module: AdversarialModule,
+    data: ImageDataModule,
+    checkpoint: Path | None,
+) -> None:
+    """Train to the end, or to a signal.
+
+    Raises:
+        InputError: when training diverges.
+    """
     settings = OmegaConf.to_container(resolved(config))
     assert isinstance(settings, dict)
     for logger in trainer.loggers:
@@ -58,7 +85,50 @@ def run(config: DictConfig) -> None:
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint)
     except NonFiniteError as error:
         raise InputError(str(error)) from error
-    report_end(run_dir, module, callbacks)
+
+
+@contextmanager
+def locked(run_dir: Path) -> Iterator[None]:
+    """Keep a second process out of a run folder; the lock goes with the process that holds it.
+
+    Raises:
+        InputError: when another process holds it.
+    """
+    lock = FileLock(run_dir / ".lock", blocking=False)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise InputError(
+            f"another process is training in {run_dir}; wait for it, or choose another name="
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def check_numbers(config: DictConfig) -> None:
+    """Refuse words where numbers belong.
+
+    Raises:
+        InputError: naming the key.
+    """
+    for key in ("batch_size", "d_steps", "seed"):
+        if not isinstance(config[key], int):
+            raise InputError(f"{key}={config[key]} must be a whole number")
+    if not isinstance(config.total_kimg, int | float):
+        raise InputError(f"total_kimg={config.total_kimg} must be a number")
+    check_seed(config.seed)
+
+
+def check_name(name: str | None) -> None:
+    """Refuse a name that is no folder in `runs_dir`.
+
+    Raises:
+        InputError: for an empty one, and for one that leads elsewhere.
+    """
+    if not name or Path(name).is_absolute() or not {".", ".."}.isdisjoint(Path(name).parts):
+        raise InputError(f"name={name} must name a folder in runs_dir=, such as name=faces")
 
 
 def quiet() -> None:
@@ -178,11 +248,15 @@ def check_trainer(node: DictConfig) -> None:
             f"trainer.devices={node.get('devices')}, trainer.num_nodes={node.get('num_nodes', 1)}: training on several "
             "devices is not there yet; set both to 1 (micro_batch_size= makes room for a large batch_size)"
         )
-    precision = str(node.get("precision", "32-true"))
-    if precision.startswith("16"):
+    if node.get("accelerator") in ("gpu", "cuda", "mps") and not torch.accelerator.is_available():
         raise InputError(
-            f"trainer.precision={precision}: half precision needs a loss scaler for each network, which is not there "
-            "yet; use bf16-mixed or 32-true"
+            f"trainer.accelerator={node.accelerator}: there is none here; use trainer=auto or trainer=cpu"
+        )
+    precision = str(node.get("precision", "32-true"))
+    if precision not in ("32", "32-true", "bf16-mixed"):
+        raise InputError(
+            f"trainer.precision={precision} is not there yet (half precision needs a loss scaler for each network); "
+            "use bf16-mixed or 32-true"
         )
 
 
@@ -215,10 +289,8 @@ def resolved(config: DictConfig) -> DictConfig:
     return made
 
 
-def report_start(
-    run_dir: Path, config: DictConfig, checkpoint: Path | None, module: AdversarialModule
-) -> None:
-    """Say where the run is, from where it goes on, and what has changed since."""
+def report_start(run_dir: Path, config: DictConfig, module: AdversarialModule) -> None:
+    """Say what is trained and where."""
     count = {
         player: sum(p.numel() for p in getattr(module, player).parameters())
         for player in ("generator", "discriminator")
@@ -227,12 +299,53 @@ def report_start(
         f"{type(module).__name__}: generator {count['generator']:,}, discriminator {count['discriminator']:,} "
         f"parameters; {config.total_kimg:g} kimg into {run_dir}"
     )
-    if checkpoint is not None:
-        say(
-            f"going on from {checkpoint} at {read(checkpoint)['clock']['images_seen'] / 1000:g} kimg"
+
+
+def goes_on(run_dir: Path, config: DictConfig, checkpoint: Path, module: AdversarialModule) -> bool:
+    """Say from where the run goes on and what has changed since; False when there is nothing left to do.
+
+    Raises:
+        InputError: when the checkpoint does not fit the configuration; nothing has been written then.
+    """
+    changes = differences(read_config(run_dir), resolved(config))
+    state = read(checkpoint)
+    misfits = misfitting(state, module)
+    if misfits:
+        raise InputError(
+            f"{checkpoint} does not fit this configuration ({misfits[0]}; {len(misfits)} such). Changed since: "
+            f"{'; '.join(changes) or 'nothing'}. Change it back, choose another name=, or begin from its weights "
+            f"with init_from={run_dir} name=..."
         )
-        for line in differences(read_config(run_dir), resolved(config)):
-            warn(f"changed since: {line}")
+    kimg = state["clock"]["images_seen"] / 1000
+    if kimg * 1000 >= module.total_images:
+        say(f"{run_dir} is trained: it has seen {kimg:g} kimg; set total_kimg= above that to go on")
+        return False
+    say(f"going on from {checkpoint} at {kimg:g} kimg")
+    for line in changes:
+        warn(f"changed since: {line}")
+    return True
+
+
+def misfitting(state: dict[str, Any], module: AdversarialModule) -> list[str]:
+    """Return what of a checkpoint cannot be loaded into a module: tensors, and optimizers of another kind."""
+    theirs, ours = state["state_dict"], module.state_dict()
+    wrong = [f"{name} is missing" for name in ours if name not in theirs]
+    wrong += [f"{name} is not known" for name in theirs if name not in ours]
+    wrong += [
+        f"{name} has shape {tuple(theirs[name].shape)}, not {tuple(value.shape)}"
+        for name, value in ours.items()
+        if name in theirs and theirs[name].shape != value.shape
+    ]
+    for saved, optimizer in zip(
+        state["optimizer_states"], module.configure_optimizers(), strict=True
+    ):
+        before, now = saved["param_groups"], optimizer.state_dict()["param_groups"]
+        for old, new in zip(before, now, strict=True):
+            if set(old) != set(new) or len(old["params"]) != len(new["params"]):
+                wrong.append(
+                    f"its optimizer is not {type(optimizer).__name__} of as many parameters"
+                )
+    return wrong
 
 
 def report_end(run_dir: Path, module: AdversarialModule, callbacks: dict[str, object]) -> None:

@@ -1,6 +1,7 @@
 """The one LightningDataModule: any ImageDataset, sampled by counting images."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -155,6 +156,7 @@ class ImageDataModule(pl.LightningDataModule):
             batch_sampler=sampler,
             num_workers=workers,
             collate_fn=_as_it_is,
+            worker_init_fn=_leave_signals_to_the_main_process,
             pin_memory=self.trainer is not None
             and self.trainer.strategy.root_device.type == "cuda",
             persistent_workers=workers > 0,
@@ -187,6 +189,12 @@ class _InOrder(Sampler[list[int]]):
 
     def __len__(self) -> int:
         return -(-self._num_items // self._batch_size)
+
+
+def _leave_signals_to_the_main_process(worker: int) -> None:
+    """Ctrl-C reaches every process of the terminal; a worker that ends before the run has been saved ends the run."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -90,7 +90,7 @@ class AdversarialModule(LightningModule):
         self.batch_size = batch_size
         self.total_images = total_images
         self.d_steps = d_steps
-        self.micro_batch_size = micro_batch_size or batch_size
+        self.micro_batch_size = batch_size if micro_batch_size is None else micro_batch_size
         self.clip_norm = {
             "generator": generator_clip_norm,
             "discriminator": discriminator_clip_norm,
@@ -147,10 +147,12 @@ class AdversarialModule(LightningModule):
         )
 
     def _discriminator_step(self, real: Tensor, labels: Tensor | None) -> None:
+        every_step = [r for r in self._of("discriminator").values() if r.interval == 1]
+        by_input = any(r.needs_input_gradient for r in every_step)
         optimizer, parts = self._begin("discriminator", real, labels)
         for images, part_labels, z in parts:
             step = self._discriminator_view(
-                images, part_labels, z, differentiable=self._shares_graph
+                images, part_labels, z, differentiable=by_input and self._shares_graph
             )
             losses = self.loss.discriminator(step.real_logits, step.fake_logits)
             self.stats.add("loss/d", losses)
@@ -162,10 +164,12 @@ class AdversarialModule(LightningModule):
             optimizer, parts = self._begin("discriminator", real, labels)
             for images, part_labels, z in parts:
                 with full_precision(self.device):
-                    step = self._discriminator_view(images, part_labels, z, differentiable=True)
+                    step = self._discriminator_view(
+                        images, part_labels, z, differentiable=regularizer.needs_input_gradient
+                    )
                     penalty = self._penalty(name, regularizer, step)
                 self.manual_backward(penalty * len(images) / len(real))
-            self._finish("discriminator", optimizer)
+            self._finish("discriminator", optimizer, lazy=True)
         self.steps_taken["discriminator"] += 1
 
     def _generator_step(self, real: Tensor, labels: Tensor | None) -> None:
@@ -187,7 +191,7 @@ class AdversarialModule(LightningModule):
                     step = GeneratorStep(network=self.generator, z=z, labels=part_labels)
                     penalty = self._penalty(name, regularizer, step)
                 self.manual_backward(penalty * len(images) / len(real))
-            self._finish("generator", optimizer)
+            self._finish("generator", optimizer, lazy=True)
         self.steps_taken["generator"] += 1
 
     def _begin(
@@ -205,15 +209,16 @@ class AdversarialModule(LightningModule):
             (images, y, latents) for (images, y), latents in zip(parts, z, strict=True)
         )
 
-    def _finish(self, player: Player, optimizer: LightningOptimizer) -> None:
+    def _finish(self, player: Player, optimizer: LightningOptimizer, *, lazy: bool = False) -> None:
         """Clip, measure and step a player, then let its regularizers act on the new weights."""
         network = getattr(self, player)
         limit = self.clip_norm[player]
+        measure = self.measure_gradients and not lazy
         if limit is not None:
             norm = clip_grad_norm_(network.parameters(), limit)
-        elif self.measure_gradients:
+        elif measure:
             norm = get_total_norm([p.grad for p in network.parameters() if p.grad is not None])
-        if self.measure_gradients:
+        if measure:
             self.stats.add(f"grad_norm/{player[0]}", norm)
         optimizer.step()
         for regularizer in self._of(player).values():
@@ -224,9 +229,7 @@ class AdversarialModule(LightningModule):
     ) -> DiscriminatorStep:
         with torch.no_grad():
             fake = self.fake(z, labels)
-        if differentiable and any(
-            r.needs_input_gradient for r in self._of("discriminator").values()
-        ):
+        if differentiable:
             real, fake = real.detach().requires_grad_(), fake.requires_grad_()
         return DiscriminatorStep(self.discriminator, self.critic, real, fake, labels)
 
@@ -246,9 +249,11 @@ class AdversarialModule(LightningModule):
     def _every_step_penalty(
         self, name: str, regularizer: Regularizer, step: DiscriminatorStep | GeneratorStep
     ) -> Tensor:
-        if self._shares_graph or isinstance(step, GeneratorStep):
+        if self._shares_graph:
             return self._penalty(name, regularizer, step)
         with full_precision(self.device):
+            if isinstance(step, GeneratorStep):
+                return self._penalty(name, regularizer, step)
             real, fake = (x.detach().float().requires_grad_() for x in (step.real, step.fake))
             alone = DiscriminatorStep(step.network, step.critic, real, fake, step.labels)
             return self._penalty(name, regularizer, alone)
@@ -344,6 +349,8 @@ class AdversarialModule(LightningModule):
                 f"batch_size={self.batch_size}, d_steps={self.d_steps} and "
                 f"total_kimg={self.total_images / 1000} must all be positive"
             )
+        if self.micro_batch_size < 1:
+            raise InputError(f"micro_batch_size={self.micro_batch_size} must be positive, or null")
         if self.batch_size % self.micro_batch_size:
             raise InputError(
                 f"batch_size={self.batch_size} is not a multiple of micro_batch_size={self.micro_batch_size}; "

@@ -98,7 +98,10 @@ class Settings:
             )
         if target in self._objects:
             allowed = [
-                key for key, value in vars(self._objects[target]).items() if is_number(value)
+                key
+                for key, value in vars(self._objects[target]).items()
+                # the optimizers are corrected for an interval once
+                if is_number(value) and key != "interval"
             ]
         else:
             allowed = list(OPTIMIZER_SETTINGS)

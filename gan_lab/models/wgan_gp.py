@@ -89,16 +89,16 @@ class ConditionalBatchNorm(nn.Module):
     def __init__(self, *, width: int, num_classes: int) -> None:
         super().__init__()
         self.norm = nn.BatchNorm2d(width)
-        self.affine = nn.Linear(num_classes, 2 * width, bias=False) if num_classes else None
-        if self.affine is not None:
-            nn.init.zeros_(self.affine.weight)
+        self.modulation = nn.Linear(num_classes, 2 * width, bias=False) if num_classes else None
+        if self.modulation is not None:
+            nn.init.zeros_(self.modulation.weight)
 
     def forward(self, x: Tensor, vectors: Tensor) -> Tensor:
         """Map [N, C, H, W] and label vectors [N, K] to [N, C, H, W]."""
         x = self.norm(x)
-        if self.affine is None:
+        if self.modulation is None:
             return x
-        scale, offset = self.affine(vectors)[:, :, None, None].chunk(2, dim=1)
+        scale, offset = self.modulation(vectors)[:, :, None, None].chunk(2, dim=1)
         return torch.addcmul(x + offset, x, scale)
 
 
@@ -165,7 +165,7 @@ def initialize(network: nn.Module) -> None:
     """Draw weights as He et al. 2015 do for rectifiers, without the gain for shortcuts and outputs (appendix F)."""
     for name, module in network.named_modules():
         if isinstance(module, nn.Conv2d) or (
-            isinstance(module, nn.Linear) and "affine" not in name
+            isinstance(module, nn.Linear) and "modulation" not in name
         ):
             rectified = name.endswith(("conv1", "conv2"))
             nn.init.kaiming_uniform_(module.weight, nonlinearity="relu" if rectified else "linear")

@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from gan_lab.callbacks.checkpointing import check_weights, link
+from gan_lab.callbacks.checkpointing import Checkpointing
 from gan_lab.callbacks.progress import describe
-from gan_lab.callbacks.report import NonFiniteError, check_finite
+from gan_lab.callbacks.report import NonFiniteError, check_finite, check_health
 from gan_lab.callbacks.samples import fixed_samples, mean_distance
+from gan_lab.checkpoint import link
 from gan_lab.stats import RunningMeans
 
 
@@ -46,14 +47,44 @@ def test_the_guard_names_what_is_not_finite(value: float) -> None:
         check_finite({"loss/d": 1.0, "reg/r1": value}, kimg=1.5)
 
 
-def test_weights_that_are_not_finite_are_not_saved() -> None:
+def test_nothing_is_made_of_weights_that_are_not_finite() -> None:
     network = torch.nn.Linear(2, 2)
-    network.kimg = 1  # type: ignore[assignment]
-    check_weights(network)  # type: ignore[arg-type]
+    network.kimg, network.stats = 1, RunningMeans()  # type: ignore[assignment]
+    check_health(network)  # type: ignore[arg-type]
     with torch.no_grad():
         network.bias[1] = float("nan")
-    with pytest.raises(NonFiniteError, match="bias is not finite"):
-        check_weights(network)  # type: ignore[arg-type]
+    with pytest.raises(NonFiniteError, match="the norm of bias is nan"):
+        check_health(network)  # type: ignore[arg-type]
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_next_entry() -> None:
+    network = torch.nn.Linear(2, 2)
+    network.kimg, network.stats = 1, RunningMeans()  # type: ignore[assignment]
+    network.stats.add("loss/g", torch.tensor([1.0, float("nan")]))
+    with pytest.raises(NonFiniteError, match="loss/g is nan"):
+        check_health(network)  # type: ignore[arg-type]
+
+
+def test_a_figure_that_is_not_finite_is_never_the_best(tmp_path: Path) -> None:
+    evaluation = SimpleNamespace(best=("metrics/x", False), values={})
+    callback = Checkpointing(run_dir=tmp_path, every_kimg=1, evaluation=evaluation)  # type: ignore[arg-type]
+    found = []
+    for value in (2.0, float("nan"), 3.0, 1.0, float("-inf"), 1.5):
+        evaluation.values["metrics/x"] = value
+        found.append(callback._is_better(SimpleNamespace(kimg=1.0)))  # type: ignore[arg-type]
+    assert found == [True, False, False, True, False, False]
+
+
+def test_the_best_of_another_metric_does_not_count(tmp_path: Path) -> None:
+    def with_metric(name: str) -> Checkpointing:
+        evaluation = SimpleNamespace(best=(name, False), values={})
+        return Checkpointing(run_dir=tmp_path, every_kimg=1, evaluation=evaluation)  # type: ignore[arg-type]
+
+    saved = {"best_key": "metrics/x", "best_value": 0.5, "best_kimg": 3.0}
+    same, other = with_metric("metrics/x"), with_metric("metrics/y")
+    for callback in (same, other):
+        callback.load_state_dict(saved)
+    assert (same.best_value, other.best_value) == (0.5, None)
 
 
 def test_link_replaces_in_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,9 +44,14 @@ def train(tmp_path: Path) -> Train:
     return trained
 
 
+def leave(words: list[str]) -> None:
+    """Train, and exit with the command's status."""
+    sys.exit(launch("train", words))
+
+
 def in_a_child(words: list[str]) -> multiprocessing.Process:
     """Start `gan-lab train` in a forked process, which has everything imported already."""
-    child = multiprocessing.get_context("fork").Process(target=launch, args=("train", words))
+    child = multiprocessing.get_context("fork").Process(target=leave, args=(words,))
     child.start()
     return child
 

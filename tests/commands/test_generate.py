@@ -43,6 +43,11 @@ def test_the_same_files_whatever_the_batch_size(run: Path, tmp_path: Path, batch
     assert all((first / name).read_bytes() == (second / name).read_bytes() for name in files)
 
 
+def test_one_class_needs_no_brackets(run: Path, tmp_path: Path) -> None:
+    out = generate(run, tmp_path, "num_images=1", "classes=3")
+    assert [p.name for p in out.glob("seed*")] == ["seed0_000000_class3.png"]
+
+
 def test_npz_holds_the_same_images(run: Path, tmp_path: Path) -> None:
     out = generate(run, tmp_path, "num_images=3", "classes=all", "format=[npz,png]")
     arrays = np.load(out / "images.npz")
@@ -55,13 +60,15 @@ def test_npz_holds_the_same_images(run: Path, tmp_path: Path) -> None:
 
 def test_the_default_folder_is_in_the_run(run: Path) -> None:
     assert launch("generate", [f"run={run}", "num_images=1", "seed=9"]) == 0
-    assert (run / "generated" / "seed9" / "grid.png").exists()
+    assert (run / "generated" / "best_ema_seed9" / "grid.png").exists()
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["classes=[10]"], "class 10 is out of range"),
+        (["seed=-1"], "seed=-1 must be from 0"),
+        (["classes=[a]"], "give numbers, 0 to 9, or all"),
         (["classes=some"], "give all, or a list"),
         (["format=jpg"], "choose from png, grid, npz"),
         (["num_images=0"], "must be at least 1"),
@@ -101,4 +108,4 @@ def test_evaluate_agrees_with_training(run: Path, capsys: pytest.CaptureFixture[
 
 def test_evaluate_without_figures(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert launch("evaluate", [f"run={run}", "metrics=none"]) == 2
-    assert "choose some: metrics=digits" in capsys.readouterr().err
+    assert "other metrics: metrics=digits" in capsys.readouterr().err

@@ -3,13 +3,17 @@
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from tests.commands.conftest import TINY, entries, in_a_child
+from tests.commands.conftest import ELSE, TINY, entries, in_a_child
 
 LENGTH = "total_kimg=1.2"
 RUN = (
@@ -35,6 +39,14 @@ def finish(root: Path, name: str) -> Path:
     child.join(120)
     assert child.exitcode == 0
     return root / "runs" / name
+
+
+def wait_for_a_step(run: Path) -> None:
+    log = run / "metrics.jsonl"
+    deadline = time.monotonic() + 90
+    while not log.exists() or "loss/d" not in log.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def final(run: Path) -> dict[str, object]:
@@ -85,17 +97,72 @@ def test_killed_at_five_random_moments(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_at_the_end_of_the_step(tmp_path: Path, number: signal.Signals) -> None:
-    straight = finish(tmp_path, "straight")
     run = tmp_path / "runs" / "stopped"
-    child = in_a_child([*words(tmp_path, "stopped"), "callbacks.checkpointing.every_kimg=100"])
-    while not (run / "metrics.jsonl").exists():
-        time.sleep(0.005)
+    rare = "callbacks.checkpointing.every_kimg=1000"
+    child = in_a_child([*words(tmp_path, "stopped"), rare, "total_kimg=1000"])
+    wait_for_a_step(run)
     assert child.pid is not None
     os.kill(child.pid, number)
     child.join(60)
-    assert child.exitcode == 0
+    assert child.exitcode == 128 + number
     clock = final(run)["clock"]
-    assert isinstance(clock, dict) and 0 < clock["images_seen"] < 1200, "saved before its end"
-    finish(tmp_path, "stopped")
+    assert isinstance(clock, dict) and clock["images_seen"] < 1_000_000, "saved before its end"
+    length = f"total_kimg={clock['images_seen'] / 1000 + 0.2}"
+    for name in ("stopped", "straight"):
+        child = in_a_child([*words(tmp_path, name), rare, length])
+        child.join(120)
+        assert child.exitcode == 0
     for part in ("state_dict", "optimizer_states", "clock"):
-        assert_same(final(run)[part], final(straight)[part], part)
+        assert_same(final(run)[part], final(tmp_path / "runs" / "straight")[part], part)
+
+
+def test_ctrl_c_in_a_terminal_reaches_the_workers_too(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    (tmp_path / "photos").mkdir()
+    for i in range(8):
+        pixels = rng.integers(0, 256, (600, 600, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{i}.jpg")
+    command = [
+        sys.executable, "-m", "gan_lab", "train", *ELSE, "total_kimg=1000", f"runs_dir={tmp_path}/runs",
+        "name=run", "data=image_folder", f"data.root={tmp_path}/photos", "num_workers=2",
+    ]  # fmt: skip
+    child = subprocess.Popen(command, start_new_session=True, cwd=Path(__file__).parents[2])
+    run = tmp_path / "runs" / "run"
+    wait_for_a_step(run)
+    os.killpg(child.pid, signal.SIGINT)
+    assert child.wait(60) == 130
+    assert final(run)["clock"]["images_seen"] > 0  # type: ignore[index]
+
+
+def test_a_kill_between_the_checkpoint_and_its_being_the_best(tmp_path: Path) -> None:
+    run = finish(tmp_path, "run")
+    best, last = run / "checkpoints" / "best.ckpt", run / "checkpoints" / "last.ckpt"
+    state = final(run)
+    state["callbacks"]["Checkpointing"]["best_kimg"] = state["clock"]["images_seen"] / 1000  # type: ignore[index]
+    torch.save(state, last)
+    best.write_bytes(b"an older one")
+    child = in_a_child(
+        [
+            *words(tmp_path, "run"),
+            "total_kimg=1.216",
+            "callbacks.evaluation.every_kimg=100",
+            "metrics.digits.num_images=401",
+        ]
+    )
+    child.join(120)
+    assert child.exitcode == 0
+    assert torch.load(best, weights_only=True)["clock"]["images_seen"] >= 1200
+
+
+def test_two_processes_in_one_folder(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    child = in_a_child([*words(tmp_path, "run"), "total_kimg=1000"])
+    while not (tmp_path / "runs" / "run" / "metrics.jsonl").exists():
+        time.sleep(0.005)
+    try:
+        second = in_a_child([*words(tmp_path, "run"), "total_kimg=1000"])
+        second.join(60)
+        assert second.exitcode == 2
+        assert "another process is training in" in capfd.readouterr().err
+    finally:
+        child.kill()
+        child.join()

@@ -49,7 +49,7 @@ def test_a_second_call_has_nothing_to_do(train: Train, capsys: pytest.CaptureFix
     before = (run / "checkpoints" / "last.ckpt").read_bytes(), entries(run)
     capsys.readouterr()
     train()
-    assert "is trained: raise total_kimg" in capsys.readouterr().out
+    assert "is trained: it has seen 0.208 kimg" in capsys.readouterr().out
     assert before == ((run / "checkpoints" / "last.ckpt").read_bytes(), entries(run))
 
 
@@ -88,6 +88,25 @@ def test_another_models_folder(train: Train, capsys: pytest.CaptureFixture[str])
     assert before == (run / "checkpoints" / "last.ckpt").read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("model.generator.width=16", "generator.layers.0.weight has shape (8, 110), not (16, 110)"),
+        ("model.generator_optimizer._target_=torch.optim.NAdam", "its optimizer is not NAdam"),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit(
+    train: Train, capsys: pytest.CaptureFixture[str], change: str, message: str
+) -> None:
+    run = train()
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    extra = ["~model.generator_optimizer.fused"] if "optimizer" in change else []
+    train("total_kimg=0.4", change, *extra, status=2)
+    err = capsys.readouterr().err
+    assert message in err and change.partition("=")[2] in err
+    assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+
+
 def test_a_checkpoint_cut_short_falls_back(
     train: Train, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -98,7 +117,7 @@ def test_a_checkpoint_cut_short_falls_back(
     capsys.readouterr()
     train("total_kimg=0.4")
     out = capsys.readouterr().out
-    assert "cut short" in out and "previous.ckpt" in out
+    assert "cut short" in out and "previous.ckpt takes its place" in out
     again = torch.load(last, weights_only=True)["state_dict"]
     assert all(torch.equal(value, again[name]) for name, value in whole.items())
 
@@ -206,7 +225,21 @@ def test_a_folder_of_pictures(
         (("total_kimg=0",), "must all be positive"),
         (("trainer.precision=16-mixed",), "use bf16-mixed or 32-true"),
         (("trainer.devices=2",), "training on several devices is not there yet"),
-        (("callbacks.report.every_kimg=0",), "must be positive"),
+        (("callbacks.report.every_kimg=0",), "callbacks.report.every_kimg=0 must be positive"),
+        (("callbacks.samples.every_kimg=0",), "callbacks.samples.every_kimg=0 must be positive"),
+        (
+            ("callbacks.evaluation.every_kimg=-1",),
+            "callbacks.evaluation.every_kimg=-1 must be positive",
+        ),
+        (("callbacks.checkpointing.every_kimg=0",), "callbacks.checkpointing.every_kimg=0 must be"),
+        (("micro_batch_size=-4",), "micro_batch_size=-4 must be positive"),
+        (("micro_batch_size=0",), "micro_batch_size=0 must be positive"),
+        (("seed=-1",), "seed=-1 must be from 0"),
+        (("seed=5000000000",), "seed=5000000000 must be from 0"),
+        (("trainer=gpu",), "use trainer=auto or trainer=cpu"),
+        (("batch_size=abc",), "batch_size=abc must be a whole number"),
+        (("name=../x",), "must name a folder in runs_dir="),
+        (("trainer.precision=64-true",), "use bf16-mixed or 32-true"),
         (("data=image_folder", "data.root=nowhere"), "data.root=nowhere does not exist"),
     ],
 )
