@@ -80,6 +80,7 @@ def check_plain(module: AdversarialModule) -> None:
         for name, r in module._regularizers.items()
         if r.interval > 1 or r.player == "generator"
     ]
+    beyond += module._augmentations
     if beyond or module.settings.schedules or module.micro_batch_size != module.batch_size:
         raise InputError(
             f"bench compares with a plain loop, which has no {', '.join(beyond) or 'schedules or micro-batches'}; "
@@ -161,11 +162,12 @@ def plain_step(
     y = labels if module.conditional else None
     for part, real in enumerate(images.chunk(module.d_steps)):
         y_part = None if y is None else y.chunk(module.d_steps)[part]
+        z = torch.randn(len(real), g.latent_dim, device=real.device)
         with torch.no_grad():
-            fake = g(torch.randn(len(real), g.latent_dim, device=real.device), y_part)
+            fake = g(z, y_part)
         if any(r.needs_input_gradient for r in penalties):
             real, fake = real.detach().requires_grad_(), fake.requires_grad_()
-        step = DiscriminatorStep(d, d, real, fake, y_part)
+        step = DiscriminatorStep(d, d.judge, real, fake, y_part, z=z, generate=g)
         total = loss.discriminator(step.real_logits, step.fake_logits).mean()
         for r in penalties:
             total = total + r.weight * r(step).mean()

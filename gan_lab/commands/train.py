@@ -188,13 +188,16 @@ def build_model(config: DictConfig) -> AdversarialModule:
 
 
 def drop_unchosen(config: DictConfig) -> None:
-    """Drop what a model or an experiment sets of a regularizer that the command line did not choose, and say so."""
+    """Drop what is set of regularizers and augmentations that the command line did not choose, and say so."""
+    chosen = set()
     with open_dict(config):
-        for name in [n for n, node in config.regularizer.items() if "_target_" not in node]:
-            say(f"regularizer.{name} is set but not chosen: left out")
-            del config.regularizer[name]
-        for name in [n for n in config.model.schedules if n not in config.regularizer]:
-            if (conf_dir() / "regularizer" / f"{name}.yaml").exists():
+        for group in ("regularizer", "augment"):
+            for name in [n for n, node in config[group].items() if "_target_" not in node]:
+                say(f"{group}.{name} is set but not chosen: left out")
+                del config[group][name]
+            chosen |= set(config[group])
+        for name in [n for n in config.model.schedules if n not in chosen]:
+            if any((conf_dir() / g / f"{name}.yaml").exists() for g in ("regularizer", "augment")):
                 say(f"model.schedules.{name} is set but {name} is not chosen: left out")
                 del config.model.schedules[name]
 

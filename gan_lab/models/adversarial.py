@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,10 +13,11 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_, get_total_norm
 from torch.optim import Optimizer
 
+from gan_lab.augment.base import Augmentation
 from gan_lab.ema import ExponentialMovingAverage
 from gan_lab.errors import InputError
 from gan_lab.losses import Loss
-from gan_lab.models.networks import DiscriminatorNetwork, GeneratorNetwork
+from gan_lab.models.networks import DiscriminatorNetwork, GeneratorNetwork, Judgement
 from gan_lab.models.settings import Schedules, Settings
 from gan_lab.regularizers.base import DiscriminatorStep, GeneratorStep, Player, Regularizer
 from gan_lab.seeding import seed_step
@@ -32,22 +34,25 @@ class AdversarialModule(LightningModule):
     One training step takes `d_steps` batches of real images: a D step on each, then one G step, then the moving
     average. Everything random in it follows from (seed, rank, images seen), so nothing random needs saving.
 
-    An architecture overrides hooks (`sample_latents`, `fake`, `critic`, `generator_loss`) and never `training_step`.
+    An architecture overrides hooks (`prepare_step`, `sample_latents`, `fake`, `real`, `view`, `judge`,
+    `generator_loss`) and never `training_step`.
 
     Attributes:
         images_seen: real images shown to D by all ranks: the clock of everything.
         stats: running means of losses, penalties and logits since they were last taken.
         measure_gradients: set by whoever wants gradient norms of the next step in `stats`.
+        encodes: whether the generator's player has a part in what D sees as real, so that its step needs both.
 
     Args:
         generator: `(z [N, Z], labels) -> images [N, C, H, W]`, with `latent_dim` and `num_classes`.
         discriminator: `(images, labels) -> logits [N]`.
         loss: the game, of `gan_lab.losses`.
         regularizers: by name.
+        augmentations: by name, in the order in which they change what D sees.
         generator_optimizer: takes parameters and gives the optimizer; likewise `discriminator_optimizer`.
         ema: how the generator's moving average is kept.
         schedules: setting -> schedule for "generator", "discriminator" (lr, beta1, beta2, weight_decay), "ema" and
-            the regularizers by name.
+            regularizers and augmentations by name.
         batch_size: real images of a D step over all ranks.
         total_images: length of training.
         d_steps: D steps before each G step.
@@ -58,6 +63,8 @@ class AdversarialModule(LightningModule):
     Raises:
         InputError: for arguments that do not fit together.
     """
+
+    encodes: bool = False
 
     def __init__(
         self,
@@ -71,6 +78,7 @@ class AdversarialModule(LightningModule):
         ema: ExponentialMovingAverage,
         batch_size: int,
         total_images: int,
+        augmentations: Mapping[str, Augmentation] | None = None,
         schedules: Schedules | None = None,
         d_steps: int = 1,
         micro_batch_size: int | None = None,
@@ -86,6 +94,8 @@ class AdversarialModule(LightningModule):
         self.loss = loss
         self._regularizers = dict(regularizers)
         self.regularizers = nn.ModuleDict(self._regularizers)
+        self._augmentations = dict(augmentations or {})
+        self.augmentations = nn.ModuleDict(self._augmentations)
         self.ema = ema
         self.batch_size = batch_size
         self.total_images = total_images
@@ -107,9 +117,14 @@ class AdversarialModule(LightningModule):
         self._check_batches()
         for regularizer in self._regularizers.values():
             regularizer.check(getattr(self, regularizer.player))
-        self.settings = Settings(schedules or {}, ema=ema, regularizers=self._regularizers)
+        self.settings = Settings(
+            schedules or {}, {"ema": ema, **self._regularizers, **self._augmentations}
+        )
 
     # Hooks of an architecture ------------------------------------------------------------------------------------
+
+    def prepare_step(self) -> None:
+        """Set up what depends on the clock, before each training step."""
 
     def sample_latents(self, count: int) -> Tensor:
         """Draw latents [count, Z], standard normal."""
@@ -119,9 +134,19 @@ class AdversarialModule(LightningModule):
         """Make images from latents."""
         return self.generator(z, labels)
 
-    def critic(self, images: Tensor, labels: Tensor | None) -> Tensor:
-        """Judge images, real or generated: logits [N]."""
-        return self.discriminator(images, labels)
+    def real(self, images: Tensor, labels: Tensor | None) -> Tensor:
+        """Make what D sees as real from a batch of images."""
+        return images
+
+    def view(self, images: Tensor) -> Tensor:
+        """Change images, real or generated, before D sees them."""
+        for augmentation in self._augmentations.values():
+            images = augmentation(images)
+        return images
+
+    def judge(self, images: Tensor, labels: Tensor | None) -> Judgement:
+        """Judge images, real or generated: logits [N] and, where D classifies, losses of the class [N]."""
+        return self.discriminator.judge(self.view(images), labels)
 
     def generator_loss(self, fake_logits: Tensor, real_logits: Tensor | None) -> Tensor:
         """Loss of G per image [N]; real logits are there where the loss pairs images."""
@@ -135,6 +160,7 @@ class AdversarialModule(LightningModule):
         if not self.conditional:
             labels = None
         seed_step(self.device, self.seed, self.global_rank, self.images_seen)
+        self.prepare_step()
         self.settings.apply(self.images_seen / 1000)
         shown_before = self.images_seen
         for real, real_labels in split(images, labels, len(images) // self.d_steps):
@@ -154,12 +180,11 @@ class AdversarialModule(LightningModule):
             step = self._discriminator_view(
                 images, part_labels, z, differentiable=by_input and self._shares_graph
             )
-            losses = self.loss.discriminator(step.real_logits, step.fake_logits)
-            self.stats.add("loss/d", losses)
-            self.stats.add("logits/real", step.real_logits)
-            self.stats.add("logits/fake", step.fake_logits)
+            losses = self._discriminator_losses(step)
             self.manual_backward(self._with_penalties(losses, step) * len(images) / len(real))
         self._finish("discriminator", optimizer)
+        for augmentation in self._augmentations.values():
+            augmentation.adapt(len(real) * self.trainer.world_size)
         for name, regularizer in self._lazy("discriminator"):
             optimizer, parts = self._begin("discriminator", real, labels)
             for images, part_labels, z in parts:
@@ -172,15 +197,45 @@ class AdversarialModule(LightningModule):
             self._finish("discriminator", optimizer, lazy=True)
         self.steps_taken["discriminator"] += 1
 
+    def _discriminator_losses(self, step: DiscriminatorStep) -> Tensor:
+        """Return D's losses [N], those of classes included, and note the figures."""
+        losses = self.loss.discriminator(step.real_logits, step.fake_logits)
+        self.stats.add("loss/d", losses)
+        self.stats.add("logits/real", step.real_logits)
+        self.stats.add("logits/fake", step.fake_logits)
+        for augmentation in self._augmentations.values():
+            augmentation.observe(step.real_logits.detach())
+        judgements = {"real": step.real_judgement}
+        if self.discriminator.classifies_fakes:
+            judgements["fake"] = step.fake_judgement
+        for name, (_, class_losses) in judgements.items():
+            if class_losses is not None:
+                self.stats.add(f"loss/d_class_{name}", class_losses)
+                losses = losses + class_losses
+        return losses
+
+    def _generator_losses(self, fake: Tensor, images: Tensor, labels: Tensor | None) -> Tensor:
+        """Return G's losses, those of classes included: [N], or of the images that count."""
+        fake_logits, class_losses = self.judge(fake, labels)
+        real_logits = None
+        if self.loss.paired or self.encodes:
+            with torch.set_grad_enabled(self.encodes):
+                real_logits, _ = self.judge(self.real(images, labels), labels)
+        losses = self.generator_loss(fake_logits, real_logits)
+        self.stats.add("loss/g", losses)
+        if class_losses is not None:
+            self.stats.add("loss/g_class", class_losses)
+            losses = losses + class_losses
+        for regularizer in self._of("generator").values():
+            losses = regularizer.select(losses, fake_logits)
+        return losses
+
     def _generator_step(self, real: Tensor, labels: Tensor | None) -> None:
         optimizer, parts = self._begin("generator", real, labels)
         with frozen(self.discriminator):
             for images, part_labels, z in parts:
                 fake = self.fake(z, part_labels)
-                fake_logits = self.critic(fake, part_labels)
-                real_logits = self._real_logits(images, part_labels) if self.loss.paired else None
-                losses = self.generator_loss(fake_logits, real_logits)
-                self.stats.add("loss/g", losses)
+                losses = self._generator_losses(fake, images, part_labels)
                 step = GeneratorStep(network=self.generator, z=z, labels=part_labels, fake=fake)
                 self.manual_backward(self._with_penalties(losses, step) * len(images) / len(real))
             self._finish("generator", optimizer)
@@ -228,14 +283,12 @@ class AdversarialModule(LightningModule):
         self, real: Tensor, labels: Tensor | None, z: Tensor, *, differentiable: bool
     ) -> DiscriminatorStep:
         with torch.no_grad():
-            fake = self.fake(z, labels)
+            real, fake = self.real(real, labels), self.fake(z, labels)
         if differentiable:
             real, fake = real.detach().requires_grad_(), fake.requires_grad_()
-        return DiscriminatorStep(self.discriminator, self.critic, real, fake, labels)
-
-    def _real_logits(self, real: Tensor, labels: Tensor | None) -> Tensor:
-        with torch.no_grad():
-            return self.critic(real, labels)
+        return DiscriminatorStep(
+            self.discriminator, self.judge, real, fake, labels, z=z, generate=self.fake
+        )
 
     def _with_penalties(self, losses: Tensor, step: DiscriminatorStep | GeneratorStep) -> Tensor:
         """Return the mean loss and the penalties of every step, a scalar."""
@@ -255,8 +308,7 @@ class AdversarialModule(LightningModule):
             if isinstance(step, GeneratorStep):
                 return self._penalty(name, regularizer, step)
             real, fake = (x.detach().float().requires_grad_() for x in (step.real, step.fake))
-            alone = DiscriminatorStep(step.network, step.critic, real, fake, step.labels)
-            return self._penalty(name, regularizer, alone)
+            return self._penalty(name, regularizer, replace(step, real=real, fake=fake))
 
     def _penalty(
         self, name: str, regularizer: Regularizer, step: DiscriminatorStep | GeneratorStep

@@ -1,6 +1,6 @@
 """What the loop asks of a generator and of a discriminator."""
 
-from torch import nn
+from torch import Tensor, nn
 
 
 class GeneratorNetwork(nn.Module):
@@ -17,11 +17,20 @@ class GeneratorNetwork(nn.Module):
     num_classes: int
 
 
+Judgement = tuple[Tensor, Tensor | None]
+
+
 class DiscriminatorNetwork(nn.Module):
     """`discriminator(images [N, C, H, W], labels=None) -> logits [N]`.
 
     Attributes:
         num_classes: 0 for an unconditional discriminator.
+        classifies_fakes: whether D, where it classifies, learns classes from generated images, too.
     """
 
     num_classes: int
+    classifies_fakes: bool = False
+
+    def judge(self, images: Tensor, labels: Tensor | None = None) -> Judgement:
+        """Return logits [N] and, of a discriminator that also classifies, a weighted loss [N] of the class."""
+        return self(images, labels), None

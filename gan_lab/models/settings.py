@@ -6,9 +6,7 @@ from typing import Any
 
 from torch.optim import Optimizer
 
-from gan_lab.ema import ExponentialMovingAverage
 from gan_lab.errors import InputError
-from gan_lab.regularizers.base import Regularizer
 
 Schedule = Callable[[float], float]
 Schedules = Mapping[str, Mapping[str, Schedule]]
@@ -16,27 +14,20 @@ OPTIMIZER_SETTINGS = ("lr", "beta1", "beta2", "weight_decay")
 
 
 class Settings:
-    """Applies schedules to optimizers, the moving average and regularizers.
+    """Applies schedules to optimizers and to whatever else has numbers: the moving average, penalties, augmentations.
 
     Args:
-        schedules: target -> setting -> schedule of kimg. Targets: "generator" and "discriminator" (their optimizers),
-            "ema", and regularizers by name.
-        ema: the moving average.
-        regularizers: by name.
+        schedules: target -> setting -> schedule of kimg. Targets: "generator" and "discriminator" (their optimizers)
+            and `objects` by name.
+        objects: by name; their numeric attributes can be scheduled.
 
     Raises:
         InputError: for a target or a setting that there is not.
     """
 
-    def __init__(
-        self,
-        schedules: Schedules,
-        *,
-        ema: ExponentialMovingAverage,
-        regularizers: Mapping[str, Regularizer],
-    ) -> None:
+    def __init__(self, schedules: Schedules, objects: Mapping[str, Any]) -> None:
         self.schedules = {target: dict(settings) for target, settings in schedules.items()}
-        self._objects: dict[str, Any] = {"ema": ema, **regularizers}
+        self._objects = dict(objects)
         self._optimizers: dict[str, tuple[Optimizer, float]] = {}
         self._configured: dict[str, list[dict[str, Any]]] = {}
         for target, settings in self.schedules.items():

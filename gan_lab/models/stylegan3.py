@@ -6,14 +6,12 @@ features, convolutions, and rectifiers between designed filters. The discriminat
 """
 
 import math
-from collections.abc import Mapping as MappingType
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
-from gan_lab.ema import ExponentialMovingAverage
 from gan_lab.errors import InputError
 from gan_lab.layers.equalized import RECTIFIER_GAIN, EqualizedLinear
 from gan_lab.layers.filter_design import lowpass
@@ -25,11 +23,8 @@ from gan_lab.layers.precision import half_type as find_half_type
 from gan_lab.layers.precision import lowered, raised
 from gan_lab.layers.pyramid import ImageSize, image_shape
 from gan_lab.layers.ranks import mean_over_ranks
-from gan_lab.losses import Loss
-from gan_lab.models.adversarial import AdversarialModule, OptimizerFactory
-from gan_lab.models.networks import DiscriminatorNetwork, GeneratorNetwork
-from gan_lab.models.settings import Schedules
-from gan_lab.regularizers.base import Regularizer
+from gan_lab.models.adversarial import AdversarialModule
+from gan_lab.models.networks import GeneratorNetwork
 
 
 @dataclass(frozen=True)
@@ -416,79 +411,5 @@ def power_of_two_side(image_size: ImageSize) -> int:
     return height
 
 
-def blur(images: Tensor, sigma: float) -> Tensor:
-    """Blur images [N, C, H, W] with a Gaussian that is one half `sigma` pixels from its centre; 0 outside them."""
-    radius = math.floor(3 * sigma)
-    if radius < 1:
-        return images
-    offsets = torch.arange(-radius, radius + 1, device=images.device, dtype=images.dtype)
-    taps = torch.exp2(-(offsets / sigma).square())
-    taps = (taps / taps.sum()).expand(images.shape[1], 1, 1, -1)
-    images = conv2d(images, taps, padding=(0, radius), groups=images.shape[1])
-    return conv2d(images, taps.transpose(2, 3), padding=(radius, 0), groups=images.shape[1])
-
-
 class StyleGAN3(AdversarialModule):
-    """The loop, with images that are less and less blurred before D at the beginning (appendix F, configuration R).
-
-    Args:
-        blur_sigma: width of the blur at the start, in pixels; 0 for none (configuration T).
-        blur_kimg: thousands of images until it is gone.
-
-    The other arguments are `AdversarialModule`'s.
-    """
-
-    def __init__(
-        self,
-        *,
-        generator: GeneratorNetwork,
-        discriminator: DiscriminatorNetwork,
-        loss: Loss,
-        regularizers: MappingType[str, Regularizer],
-        generator_optimizer: OptimizerFactory,
-        discriminator_optimizer: OptimizerFactory,
-        ema: ExponentialMovingAverage,
-        batch_size: int,
-        total_images: int,
-        schedules: Schedules | None = None,
-        d_steps: int = 1,
-        micro_batch_size: int | None = None,
-        generator_clip_norm: float | None = None,
-        discriminator_clip_norm: float | None = None,
-        seed: int = 0,
-        blur_sigma: float = 0.0,
-        blur_kimg: float = 0.0,
-    ) -> None:
-        super().__init__(
-            generator=generator,
-            discriminator=discriminator,
-            loss=loss,
-            regularizers=regularizers,
-            generator_optimizer=generator_optimizer,
-            discriminator_optimizer=discriminator_optimizer,
-            ema=ema,
-            batch_size=batch_size,
-            total_images=total_images,
-            schedules=schedules,
-            d_steps=d_steps,
-            micro_batch_size=micro_batch_size,
-            generator_clip_norm=generator_clip_norm,
-            discriminator_clip_norm=discriminator_clip_norm,
-            seed=seed,
-        )
-        if blur_sigma < 0 or blur_kimg < 0:
-            raise InputError(
-                f"blur_sigma={blur_sigma} and blur_kimg={blur_kimg} must not be negative"
-            )
-        self.blur_sigma = blur_sigma
-        self.blur_kimg = blur_kimg
-
-    def critic(self, images: Tensor, labels: Tensor | None) -> Tensor:
-        """Judge images, blurred as long as the ramp lasts."""
-        return super().critic(blur(images, self.current_blur()), labels)
-
-    def current_blur(self) -> float:
-        """Return the blur's width in pixels now: it falls linearly to 0 over `blur_kimg`."""
-        if self.kimg >= self.blur_kimg:
-            return 0.0
-        return self.blur_sigma * (1 - self.kimg / self.blur_kimg)
+    """The loop with these networks; every hook is the default. Configuration R blurs what D sees (`augment.blur`)."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gan_lab.errors import InputError
+from gan_lab.models.networks import Judgement
 
 Player = Literal["generator", "discriminator"]
 
@@ -19,27 +20,46 @@ class DiscriminatorStep:
 
     Attributes:
         network: the discriminator.
-        critic: `(images [N, C, H, W], labels [N] or None) -> logits [N]`, with whatever stands before D.
+        judge: `(images [N, C, H, W], labels [N] or None) -> (logits [N], class losses [N] or None)`, with whatever
+            stands before D.
         real: real images; they require grad where a penalty differentiates by its input.
         fake: generated images, cut off from the generator.
         labels: of both, or None.
+        z: latents [N, Z] of the generated images.
+        generate: `(z, labels) -> images`, the generator.
     """
 
     network: nn.Module
-    critic: Callable[[Tensor, Tensor | None], Tensor]
+    judge: Callable[[Tensor, Tensor | None], Judgement]
     real: Tensor
     fake: Tensor
     labels: Tensor | None
+    z: Tensor
+    generate: Callable[[Tensor, Tensor | None], Tensor]
+
+    def critic(self, images: Tensor, labels: Tensor | None) -> Tensor:
+        """Return logits [N] of any images."""
+        return self.judge(images, labels)[0]
 
     @cached_property
+    def real_judgement(self) -> Judgement:
+        """What D says of the real images: computed when asked for, then shared by the loss and the penalties."""
+        return self.judge(self.real, self.labels)
+
+    @cached_property
+    def fake_judgement(self) -> Judgement:
+        """What D says of the generated images, likewise."""
+        return self.judge(self.fake, self.labels)
+
+    @property
     def real_logits(self) -> Tensor:
-        """Logits [N] of the real images: computed when asked for, then shared by the loss and the penalties."""
-        return self.critic(self.real, self.labels)
+        """Logits [N] of the real images."""
+        return self.real_judgement[0]
 
-    @cached_property
+    @property
     def fake_logits(self) -> Tensor:
-        """Logits [N] of the generated images, likewise."""
-        return self.critic(self.fake, self.labels)
+        """Logits [N] of the generated images."""
+        return self.fake_judgement[0]
 
 
 @dataclass
@@ -97,6 +117,10 @@ class Regularizer(nn.Module):
         Raises:
             InputError: with the reason.
         """
+
+    def select(self, losses: Tensor, fake_logits: Tensor) -> Tensor:
+        """Return those of the generator's losses [N], one an image, that count in this step."""
+        return losses
 
     def after_step(self, network: nn.Module) -> None:
         """Act on the player's network after each of its optimizer steps."""

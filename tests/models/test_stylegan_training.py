@@ -8,11 +8,11 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
+from gan_lab.augment.blur import blur
 from gan_lab.commands.train import run
 from gan_lab.config import build
 from gan_lab.errors import InputError
 from gan_lab.models.adversarial import AdversarialModule
-from gan_lab.models.stylegan3 import StyleGAN3, blur
 from tests.models.conftest import fit
 
 TINY = {
@@ -43,7 +43,7 @@ GAMES = [
     ("loss=hinge", "regularizer=[r1_lazy,path_length]"),
     ("loss=relativistic", "regularizer=[r1,r2]"),
 ]
-R = ("model.generator.kernel=1", "model.generator.radial=true", "model.blur_sigma=2")
+R = ("model.generator.kernel=1", "model.generator.radial=true", "augment=blur")
 
 Compose = Callable[..., DictConfig]
 
@@ -126,21 +126,19 @@ def test_a_resumed_run_is_the_straight_one(compose: Compose, tmp_path: Path, mod
 
 
 def test_the_blur_falls_linearly_to_nothing(compose: Compose) -> None:
-    module = make(compose, "stylegan3", "model.blur_sigma=4", "model.blur_kimg=1")
-    assert isinstance(module, StyleGAN3)
+    module = make(compose, "stylegan3", "augment=blur", "model.schedules.blur.sigma.start=4")
     images = torch.randn(4, 1, 16, 16)
-    for seen, sigma in [(0, 4.0), (250, 3.0), (750, 1.0), (1000, 0.0), (5000, 0.0)]:
-        module.images_seen = seen
-        assert module.current_blur() == pytest.approx(sigma)
+    for kimg, sigma in [(0, 4.0), (50, 3.0), (150, 1.0), (200, 0.0), (5000, 0.0)]:
+        module.settings.apply(kimg)
+        assert module.augmentations["blur"].sigma == pytest.approx(sigma)
         logits = module.discriminator(blur(images, sigma))
-        assert torch.equal(module.critic(images, None), logits)
+        assert torch.equal(module.judge(images, None)[0], logits)
 
 
 def test_there_is_no_blur_unless_asked_for(compose: Compose) -> None:
-    module = make(compose, "stylegan3")
-    assert isinstance(module, StyleGAN3) and module.current_blur() == 0
-    with pytest.raises(InputError, match="blur_sigma=-1"):
-        make(compose, "stylegan3", "model.blur_sigma=-1")
+    assert not make(compose, "stylegan3").augmentations
+    with pytest.raises(InputError, match="sigma=-1"):
+        make(compose, "stylegan3", "augment=blur", "augment.blur.sigma=-1")
 
 
 def test_the_published_defaults(compose: Compose) -> None:

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from gan_lab.errors import InputError
+from gan_lab.models.networks import DiscriminatorNetwork
 from gan_lab.regularizers.base import DiscriminatorStep, GeneratorStep, Regularizer
 from gan_lab.regularizers.dragan import Dragan
 from gan_lab.regularizers.gradient_penalty import GradientPenalty
@@ -17,7 +18,7 @@ from gan_lab.regularizers.weight_clipping import WeightClipping
 SLOPE = torch.arange(1.0, 13.0).reshape(3, 2, 2)
 
 
-class Linear(nn.Module):
+class Linear(DiscriminatorNetwork):
     """D(x) = <slope, x>: its gradient is the slope everywhere."""
 
     def __init__(self) -> None:
@@ -28,7 +29,7 @@ class Linear(nn.Module):
         return (images * self.slope).sum((1, 2, 3))
 
 
-class Quadratic(nn.Module):
+class Quadratic(DiscriminatorNetwork):
     """D(x) = a |x|^2 / 2: its gradient at x is a x."""
 
     def __init__(self, a: float = 3.0) -> None:
@@ -39,8 +40,16 @@ class Quadratic(nn.Module):
         return self.a * images.square().sum((1, 2, 3)) / 2
 
 
-def step_of(network: nn.Module, real: Tensor, fake: Tensor) -> DiscriminatorStep:
-    return DiscriminatorStep(network, network, real.requires_grad_(), fake.requires_grad_(), None)
+def step_of(network: DiscriminatorNetwork, real: Tensor, fake: Tensor) -> DiscriminatorStep:
+    return DiscriminatorStep(
+        network,
+        network.judge,
+        real.requires_grad_(),
+        fake.requires_grad_(),
+        None,
+        z=torch.zeros(len(real), 1),
+        generate=lambda z, labels: fake,
+    )
 
 
 @pytest.fixture
@@ -108,13 +117,13 @@ def test_dragan_looks_around_the_real_images() -> None:
     torch.manual_seed(0)
     seen = []
 
-    def critic(images: Tensor, labels: Tensor | None) -> Tensor:
-        seen.append(images.detach())
-        return network(images, labels)
+    class Watched(Quadratic):
+        def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+            seen.append(images.detach())
+            return super().forward(images, labels)
 
-    network = Quadratic()
     real = torch.randn(4000, 1, 1, 1) * 2 + 5
-    step = DiscriminatorStep(network, critic, real, torch.zeros_like(real), None)
+    step = step_of(Watched(), real, torch.zeros_like(real))
     found = Dragan(weight=1, noise=0.5)(step).detach()
     torch.testing.assert_close(found, (3 * seen[0].abs().flatten() - 1).square())
     delta = seen[0] - real

@@ -1,0 +1,1 @@
+"""What stands between images and the discriminator."""
