@@ -7,13 +7,20 @@ from gan_lab.metrics.frechet import (
     gaussian_statistics,
 )
 from gan_lab.metrics.inception_score import inception_score
+from gan_lab.metrics.kernel import kernel_distance
+from gan_lab.metrics.manifold import density_coverage, diversity, nearest, precision_recall
 
 __all__ = [
     "Fakes",
     "Metrics",
     "NoMetrics",
+    "density_coverage",
+    "diversity",
     "frechet_distance",
     "frechet_distance_from_statistics",
     "gaussian_statistics",
     "inception_score",
+    "kernel_distance",
+    "nearest",
+    "precision_recall",
 ]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gan_lab.errors import InputError
+from gan_lab.metrics.features import check_features
 
 
 def frechet_distance(real: Tensor, fake: Tensor, *, allow_singular: bool = False) -> Tensor:
@@ -62,12 +63,7 @@ def gaussian_statistics(features: Tensor) -> tuple[Tensor, Tensor]:
     Raises:
         InputError: for another shape, fewer than two features, or non-finite values.
     """
-    if features.ndim != 2 or features.shape[0] < 2:
-        raise InputError(f"features have shape {list(features.shape)}; expected [N, D] with N >= 2")
-    if not torch.isfinite(features).all():
-        raise InputError(
-            "features hold NaN or infinity: look at the images that they were made from"
-        )
+    check_features(features, least=2)
     if features.device.type == "mps":
         features = features.cpu()
     features = features.double()
