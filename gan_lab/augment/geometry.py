@@ -1,0 +1,220 @@
+"""Moving an image's content: pixel blitting, and general geometric transformations with antialiasing.
+
+Karras et al. 2020, appendix B, https://arxiv.org/abs/2006.06676. An image goes on outside its frame as its own
+reflection about the centres of its border pixels, for ever; the lookup repeats with the period of that, so that
+nothing depends on how far a transformation happens to reach.
+
+Coordinates are (x, y) in pixels with y pointing down and the origin at the centre of the image. Matrices are inverse
+ones: from a place in the result to the place where its content comes from.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gan_lab.augment.bilinear import lookup
+from gan_lab.augment.draws import Draws, where_image
+from gan_lab.augment.wavelets import centre, symlet
+
+BLITS = ("xflip", "rotate90", "xint")
+WARPS = ("scale", "rotate", "aniso", "xfrac")
+INTEGER_SHIFT = 0.125  # of the image size, at most
+SCALE_OCTAVES = 0.2
+FRACTIONAL_SHIFT = 0.125  # of the image size, standard deviation
+VANISHING_MOMENTS = 6
+BLOCK = 16  # pixels
+
+
+def move(images: Tensor, draws: Draws) -> Tensor:
+    """Blit and warp images [N, C, H, W]; those that draw neither are returned as they are.
+
+    Images that are only blitted are copied pixel by pixel; the others are resampled once, for everything together.
+    """
+    size = images.shape[2:]
+    inverse = identity = torch.eye(3, device=images.device, dtype=images.dtype)
+    moved = images
+    if draws.includes(*BLITS):
+        blitting = draw_blit(draws, size)
+        inverse = inverse_blit(*blitting, images.dtype)
+        moved = blit(images, *blitting)
+    if draws.includes(*WARPS):
+        warping = draw_warp(draws, size)
+        warped = (warping != identity).flatten(1).any(1)
+        moved = where_image(warped, warp(images, inverse @ warping), moved)
+    return moved
+
+
+def draw_blit(draws: Draws, size: torch.Size) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw x-flips, quarter turns and shifts by whole pixels: [N], [N], [N, 2], integers."""
+    height, width = size
+    flip = draws.apply("xflip", (draws.uniform() < 0.5).to(draws.dtype), 0)
+    turns = draws.apply("rotate90", (draws.uniform() * 4).floor(), 0)
+    far = INTEGER_SHIFT
+    # one decision for both directions
+    happens = draws.apply("xint", torch.ones_like(flip), 0)
+    shift = [(draws.uniform(-far, far) * length).round() * happens for length in (width, height)]
+    return flip.long(), turns.long(), torch.stack(shift, 1).long()
+
+
+def draw_warp(draws: Draws, size: torch.Size) -> Tensor:
+    """Draw inverse matrices [N, 3, 3] of scaling, rotation, anisotropic scaling, rotation and translation."""
+    height, width = size
+    scale = draws.apply("scale", draws.lognormal(SCALE_OCTAVES), 1)
+    before = draws.apply("rotate", draws.angle(), 0, twice=True)
+    stretch = draws.apply("aniso", draws.lognormal(SCALE_OCTAVES), 1)
+    after = draws.apply("rotate", draws.angle(), 0, twice=True)
+    happens = draws.apply("xfrac", torch.ones_like(scale), 0)
+    x, y = (draws.normal(FRACTIONAL_SHIFT * length) * happens for length in (width, height))
+    inverse = scaling(1 / scale, 1 / scale) @ rotation(-before)
+    inverse = inverse @ scaling(1 / stretch, stretch) @ rotation(-after)
+    return inverse @ translation(-x, -y)
+
+
+def scaling(x: Tensor, y: Tensor) -> Tensor:
+    """Return matrices [N, 3, 3] that scale by `x` and `y` [N]."""
+    zero, one = torch.zeros_like(x), torch.ones_like(x)
+    return torch.stack([x, zero, zero, zero, y, zero, zero, zero, one], 1).view(-1, 3, 3)
+
+
+def rotation(angle: Tensor) -> Tensor:
+    """Return matrices [N, 3, 3] that turn by `angle` [N], counterclockwise as one sees it."""
+    zero, one = torch.zeros_like(angle), torch.ones_like(angle)
+    cos, sin = angle.cos(), angle.sin()
+    return torch.stack([cos, sin, zero, -sin, cos, zero, zero, zero, one], 1).view(-1, 3, 3)
+
+
+def translation(x: Tensor, y: Tensor) -> Tensor:
+    """Return matrices [N, 3, 3] that shift by `x` and `y` [N] pixels."""
+    zero, one = torch.zeros_like(x), torch.ones_like(x)
+    return torch.stack([one, zero, x, zero, one, y, zero, zero, one], 1).view(-1, 3, 3)
+
+
+def inverse_blit(flip: Tensor, turns: Tensor, shift: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return the inverse matrices [N, 3, 3] of flipping, then turning, then shifting, free of rounding."""
+    cos, sin = quarter_turn(turns)
+    zero, one = torch.zeros_like(cos), torch.ones_like(cos)
+    mirror = 1 - 2 * flip
+    linear = torch.stack([mirror * cos, -mirror * sin, zero, sin, cos, zero, zero, zero, one], 1)
+    back = -shift.to(dtype)
+    return linear.view(-1, 3, 3).to(dtype) @ translation(back[:, 0], back[:, 1])
+
+
+def quarter_turn(turns: Tensor) -> tuple[Tensor, Tensor]:
+    """Return cosine and sine of so many right angles, integers."""
+    return turns.remainder(4).sub(2).abs() - 1, (turns - 1).remainder(4).sub(2).abs() - 1
+
+
+def blit(images: Tensor, flip: Tensor, turns: Tensor, shift: Tensor) -> Tensor:
+    """Flip images [N, C, H, W] where `flip`, turn them counterclockwise, and shift them: copies of their pixels.
+
+    Args:
+        flip: [N], 0 or 1.
+        turns: [N], right angles.
+        shift: [N, 2], pixels to the right and down.
+    """
+    height, width = images.shape[2:]
+    cos, sin = (part.view(-1, 1, 1) for part in quarter_turn(turns))
+    # twice the coordinates, which are halves where a length is even
+    y, x = torch.meshgrid(
+        2 * torch.arange(height, device=images.device) - (height - 1),
+        2 * torch.arange(width, device=images.device) - (width - 1),
+        indexing="ij",
+    )
+    x = x - 2 * shift[:, 0].view(-1, 1, 1)
+    y = y - 2 * shift[:, 1].view(-1, 1, 1)
+    x, y = (1 - 2 * flip.view(-1, 1, 1)) * (cos * x - sin * y), sin * x + cos * y
+    column = reflect((x + width - 1).div(2, rounding_mode="floor"), width)
+    row = reflect((y + height - 1).div(2, rounding_mode="floor"), height)
+    source = (row * width + column).flatten(1).unsqueeze(1).expand(-1, images.shape[1], -1)
+    return images.flatten(2).gather(2, source).view_as(images)
+
+
+def reflect(index: Tensor, length: int) -> Tensor:
+    """Fold indices outside [0, length) back into it, about the centres of the first and the last pixel."""
+    period = 2 * (length - 1)
+    index = index.remainder(period)
+    return torch.minimum(index, period - index)
+
+
+def warp(images: Tensor, inverse: Tensor) -> Tensor:
+    """Transform images [N, C, H, W] by inverse matrices [N, 3, 3], at twice their resolution.
+
+    The resolution is doubled by an orthogonal wavelet filter and halved by the same one's adjoint, so that nothing
+    changes where the matrix is the identity.
+    """
+    height, width = images.shape[2:]
+    fine = double(double(images).mT).mT
+    moved = lookup(fine, fine_grid(inverse, height, width))
+    return halve(halve(moved, width).mT, height).mT
+
+
+def fine_grid(inverse: Tensor, height: int, width: int) -> Tensor:
+    """Return where in one period of the fine image each sample of the fine result lies, [N, K, L, 2] in [-1, 1]."""
+    delay = centre(symlet(VANISHING_MOMENTS))
+    taps = 2 * VANISHING_MOMENTS
+
+    def places(length: int) -> Tensor:
+        samples = torch.arange(2 * (length - 1) + taps, device=inverse.device, dtype=inverse.dtype)
+        return (samples - delay) / 2 - (length - 1) / 2
+
+    def normalised(place: Tensor, length: int) -> Tensor:
+        period = 4 * (length - 1)
+        sample = 2 * place + (length - 1) + delay
+        return sample.remainder(period) * (2 / period) - 1
+
+    x, y = places(width).view(1, 1, -1), places(height).view(1, -1, 1)
+    matrix = inverse.unsqueeze(-1).unsqueeze(-1)  # [N, 3, 3, 1, 1]
+    from_x = matrix[:, 0, 0] * x + matrix[:, 0, 1] * y + matrix[:, 0, 2]
+    from_y = matrix[:, 1, 0] * x + matrix[:, 1, 1] * y + matrix[:, 1, 2]
+    return torch.stack([normalised(from_x, width), normalised(from_y, height)], -1)
+
+
+def double(lines: Tensor) -> Tensor:
+    """Filter lines [..., L] and their reflections at twice the resolution: [..., 4 (L - 1) + 1].
+
+    That is one period, and its first sample once more; sample n is sum_k x_k h_(n - 2k).
+    """
+    length = lines.shape[-1]
+    matrix, _ = filter_blocks(lines.dtype, lines.device)
+    samples = 4 * (length - 1) + 1
+    blocks = -(-samples // (2 * BLOCK))
+    pixels = torch.arange(len(matrix), device=lines.device) - (len(matrix) - BLOCK)
+    first = torch.arange(blocks, device=lines.device) * BLOCK
+    source = reflect(first.unsqueeze(1) + pixels, length)
+    gathered = lines.index_select(-1, source.flatten()).unflatten(-1, source.shape)
+    return (gathered @ matrix).flatten(-2)[..., :samples]
+
+
+def halve(lines: Tensor, length: int) -> Tensor:
+    """Return y_k = sum_n x_n h_(n - 2k) for 0 <= k < `length` of lines [..., 2 (length - 1) + taps]."""
+    _, matrix = filter_blocks(lines.dtype, lines.device)
+    blocks = -(-length // BLOCK)
+    samples = torch.arange(len(matrix), device=lines.device)
+    first = torch.arange(blocks, device=lines.device) * 2 * BLOCK
+    source = (first.unsqueeze(1) + samples).clamp(max=lines.shape[-1] - 1)
+    gathered = lines.index_select(-1, source.flatten()).unflatten(-1, source.shape)
+    return (gathered @ matrix).flatten(-2)[..., :length]
+
+
+@lru_cache(maxsize=16)
+@torch.inference_mode(False)
+def filter_blocks(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return what makes 2 BLOCK samples of BLOCK pixels and those before, and BLOCK pixels of 2 BLOCK samples and more.
+
+    On a CPU a matrix product of blocks is many times faster than a convolution of one channel. Both stay from one
+    step to the next.
+    """
+    taps = symlet(VANISHING_MOMENTS)
+    before, after = len(taps) // 2 - 1, len(taps) - 2
+
+    def filtered(tap: np.ndarray) -> Tensor:
+        inside = (tap >= 0) & (tap < len(taps))
+        matrix = np.where(inside, taps[tap.clip(0, len(taps) - 1)], 0)
+        return torch.from_numpy(matrix).to(device, dtype)
+
+    pixels, samples = np.arange(-before, BLOCK), np.arange(2 * BLOCK + after)
+    up = filtered(samples[: 2 * BLOCK] - 2 * pixels[:, None])
+    down = filtered(samples[:, None] - 2 * pixels[before:])
+    return up, down
