@@ -5,18 +5,20 @@ from typing import Literal
 from gan_lab.console import warn
 from gan_lab.data.datamodule import ImageDataModule
 from gan_lab.data.digits import Digits
+from gan_lab.data.stacked_digits import StackedDigits
 from gan_lab.errors import InputError
 from gan_lab.metrics.base import Fakes, Metrics, NoMetrics
 
 
 class MetricsByData:
-    """The digits' own figures for scikit-learn's digits, FID for everything else.
+    """The digits' own figures for scikit-learn's digits, alone or stacked, FID for everything else.
 
     What nobody asked for stops no run: where FID cannot be computed (no weights, too few images, RGBA) a warning says
     so before the first step. Ask for it, `metrics=fid`, to have that refused.
 
     Args:
         digits: for scikit-learn's digits.
+        stacked_digits: for three of them in an image.
         other: for all other data.
 
     Attributes:
@@ -25,8 +27,8 @@ class MetricsByData:
         protocol: of the chosen metrics.
     """
 
-    def __init__(self, *, digits: Metrics, other: Metrics) -> None:
-        self._digits = digits
+    def __init__(self, *, digits: Metrics, stacked_digits: Metrics, other: Metrics) -> None:
+        self._by_kind: dict[type, Metrics] = {Digits: digits, StackedDigits: stacked_digits}
         self._other = other
         self._chosen: Metrics = NoMetrics()
 
@@ -44,7 +46,7 @@ class MetricsByData:
 
     def prepare(self, data: ImageDataModule) -> None:
         """Choose by the data, and prepare what was chosen."""
-        chosen = self._digits if isinstance(data.train, Digits) else self._other
+        chosen = self._by_kind.get(type(data.train), self._other)
         try:
             chosen.prepare(data)
         except InputError as error:

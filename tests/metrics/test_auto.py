@@ -12,6 +12,7 @@ from gan_lab.data.image_folder import ImageFolder
 from gan_lab.metrics.auto import MetricsByData
 from gan_lab.metrics.digits import DigitsMetrics
 from gan_lab.metrics.inception import InceptionMetrics
+from gan_lab.metrics.stacked_digits import StackedDigitsMetrics
 
 
 def data_of(make: object) -> ImageDataModule:
@@ -21,7 +22,9 @@ def data_of(make: object) -> ImageDataModule:
 
 
 def auto() -> MetricsByData:
-    return MetricsByData(digits=DigitsMetrics(), other=InceptionMetrics())
+    return MetricsByData(
+        digits=DigitsMetrics(), stacked_digits=StackedDigitsMetrics(), other=InceptionMetrics()
+    )
 
 
 def test_digits() -> None:
