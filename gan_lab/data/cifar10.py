@@ -4,8 +4,6 @@ Krizhevsky 2009, https://www.cs.toronto.edu/~kriz/cifar.html: `data_batch_1..5`,
 each batch a dictionary with `data` (uint8 [10000, 3072], the red, green and blue plane row by row) and `labels`.
 """
 
-import io
-import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,10 +16,17 @@ from gan_lab.data.memory import MemoryImages
 from gan_lab.data.source import existing_path
 from gan_lab.data.transform import Crop, ImageSize
 from gan_lab.errors import InputError
+from gan_lab.interop import arrays
+from gan_lab.interop.unpickling import DamagedError, RefusedError, Vocabulary, unpickle
 
 _LAYOUT = "the folder cifar-10-batches-py (of cifar-10-python.tar.gz), or the one that holds it"
 _BATCHES = {"train": [f"data_batch_{number}" for number in range(1, 6)], "val": ["test_batch"]}
 _SHAPE = (3, 32, 32)
+_BATCH = Vocabulary(
+    purpose="a CIFAR-10 file",
+    calls={name: call for name, call in arrays.CALLS.items() if name[1] != "scalar"},
+    words=arrays.WORDS,
+)
 
 
 class CIFAR10(MemoryImages):
@@ -69,10 +74,9 @@ class CIFAR10(MemoryImages):
 
 
 def read_pickle(path: Path) -> dict[str, Any]:
-    """A pickled dictionary of plain values and uint8 arrays, with text for its keys.
+    """A pickled dictionary of plain values and arrays, with text for its keys.
 
-    Nothing that the pickle names is imported or called: the three names that numpy writes into a pickle of an array
-    stand for the small classes below, and any other name is refused.
+    Nothing that the pickle names is imported or called; any name that an array does not need is refused.
 
     Raises:
         InputError: for a missing or damaged file and for a pickle that names anything else.
@@ -80,72 +84,16 @@ def read_pickle(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"{path} is not there; set data.root=PATH to {_LAYOUT}")
     try:
-        content = _ArrayUnpickler(io.BytesIO(path.read_bytes()), encoding="latin1").load()
-    except _RefusedError as error:
+        content = unpickle(path.read_bytes(), _BATCH)
+    except RefusedError as error:
         raise InputError(f"{path} is refused: {error}; get the published file again") from error
-    except Exception as error:  # a damaged pickle can raise anything
-        raise InputError(
-            f"{path} is damaged ({type(error).__name__}: {error}); copy it again"
-        ) from error
+    except DamagedError as error:
+        raise InputError(f"{path} is damaged: {error}; copy it again") from error
     if not isinstance(content, dict):
         raise InputError(f"{path} holds a {type(content).__name__}; expected a dictionary")
     return {
         key.decode("latin1") if isinstance(key, bytes) else key: v for key, v in content.items()
     }
-
-
-class _RefusedError(Exception):
-    pass
-
-
-class _Dtype:
-    """Stands for numpy.dtype: remembers what it was called with."""
-
-    __slots__ = ("code",)
-
-    def __init__(self, code: object, *_: object) -> None:
-        self.code = code
-
-    def __setstate__(self, state: object) -> None:
-        pass  # byte order and flags, which one byte a value does not need
-
-
-class _Array:
-    """Stands for numpy.ndarray, of bytes only."""
-
-    __slots__ = ("values",)
-
-    def __init__(self, *_: object) -> None:
-        self.values: NDArray[np.uint8] = np.empty(0, dtype=np.uint8)
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        _, shape, dtype, columns_first, raw = state
-        if not isinstance(dtype, _Dtype) or dtype.code not in ("u1", b"u1"):
-            raise _RefusedError("it holds an array of something else than bytes")
-        data = raw.encode("latin1") if isinstance(raw, str) else raw
-        order = "F" if columns_first else "C"
-        self.values = np.frombuffer(data, dtype=np.uint8).reshape(shape, order=order)  # type: ignore[call-overload]
-
-
-def _bytes(text: str, encoding: str) -> bytes:
-    """How Python 3 writes bytes in protocol 2."""
-    if encoding != "latin1":
-        raise _RefusedError(f"it asks for the codec {encoding!r}")
-    return text.encode("latin1")
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        allowed = {
-            ("numpy.core.multiarray", "_reconstruct"): _Array,
-            ("numpy._core.multiarray", "_reconstruct"): _Array,
-            ("numpy", "ndarray"): _Array,
-            ("numpy", "dtype"): _Dtype,
-            ("_codecs", "encode"): _bytes,
-        }
-        if (module, name) not in allowed:
-            raise _RefusedError(f"it asks for {module}.{name}, which no CIFAR-10 file needs")
-        return allowed[module, name]
 
 
 def _folder(root: str | Path | None) -> Path:
@@ -169,9 +117,11 @@ def _batch(path: Path, num_classes: int) -> tuple[NDArray[np.uint8], NDArray[np.
     """(pixels [N, 32, 32, 3], labels [N]) of one file."""
     content = read_pickle(path)
     data, labels = content.get("data"), content.get("labels")
-    if not isinstance(data, _Array) or not isinstance(labels, Sequence):
+    if not isinstance(data, arrays.Array) or not isinstance(labels, Sequence):
         raise InputError(f"{path} has no data and labels; get the published file again")
     rows = data.values
+    if rows.dtype != np.uint8:
+        raise InputError(f"{path} holds data of type {rows.dtype}; expected bytes (uint8)")
     if rows.shape != (len(labels), int(np.prod(_SHAPE))):
         raise InputError(
             f"{path} holds data {rows.shape} for {len(labels)} labels; expected (images, 3072)"

@@ -7,20 +7,23 @@ from typing import Any
 from torch import nn
 
 from gan_lab.errors import InputError
+from gan_lab.interop.blueprint import Blueprints
 
-Networks = dict[str, nn.Module]
-Reader = Callable[[Mapping[str, Any], Mapping[str, Any] | None], Networks]
+Reader = Callable[[Mapping[str, Any], Mapping[str, Any] | None], Blueprints]
 
 # what a configuration's source begins with -> where its reader is
 READERS = {
-    "stylegan2-ada networks": "gan_lab.interop.stylegan2:from_published",
-    "stylegan3 networks": "gan_lab.interop.stylegan3:from_published",
-    "R3GAN networks": "gan_lab.interop.r3gan:from_published",
-    "BigGAN-PyTorch networks": "gan_lab.interop.biggan:from_published",
+    "stylegan2-ada networks": "gan_lab.interop.stylegan2:read",
+    "stylegan3 networks": "gan_lab.interop.stylegan3:read",
+    "R3GAN networks": "gan_lab.interop.r3gan:read",
+    "BigGAN-PyTorch networks": "gan_lab.interop.biggan:read",
+    "pytorch-pretrained-BigGAN": "gan_lab.interop.pretrained_biggan:read",
 }
 
 
-def from_published(config: Mapping[str, Any], state: Mapping[str, Any] | None) -> Networks:
+def from_published(
+    config: Mapping[str, Any], state: Mapping[str, Any] | None
+) -> dict[str, nn.Module]:
     """Build the networks that a publication describes, with its weights.
 
     Args:
@@ -34,6 +37,15 @@ def from_published(config: Mapping[str, Any], state: Mapping[str, Any] | None) -
 
     Raises:
         InputError: for an unknown source, an argument that is not supported, or weights that do not fit.
+    """
+    return {name: blueprint.build() for name, blueprint in blueprints(config, state).items()}
+
+
+def blueprints(config: Mapping[str, Any], state: Mapping[str, Any] | None) -> Blueprints:
+    """Return what `from_published` builds, before it is built: our classes, their arguments and the weights.
+
+    Raises:
+        InputError: for an unknown source or an argument that is not supported.
     """
     source = str(config.get("source", ""))
     for prefix, where in READERS.items():

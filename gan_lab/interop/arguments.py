@@ -1,11 +1,15 @@
 """Published constructor arguments, taken one by one, so that none is passed over in silence."""
 
 from collections.abc import Mapping
+from reprlib import repr as shortened
 from typing import Any
 
 from gan_lab.errors import InputError
 
 MISSING = object()
+# a file may ask for a network of any size: no published one comes near these
+LARGEST = 1 << 20
+MOST_LAYERS = 100
 
 
 class Arguments:
@@ -20,11 +24,17 @@ class Arguments:
         self.values = dict(values)
         self.where = where
 
-    def take(self, name: str, kind: type, *, default: Any = MISSING) -> Any:
+    def take(self, name: str, kind: type, *, default: Any = MISSING, most: int = LARGEST) -> Any:
         """Return an argument as `kind`, or None where it is None.
 
+        Args:
+            name: of the argument.
+            kind: its type.
+            default: where it is missing.
+            most: largest number, or number in a list, that is taken.
+
         Raises:
-            InputError: when it is missing and has no default, or is of another kind.
+            InputError: when it is missing and has no default, is of another kind, or larger than any network's.
         """
         value = self.values.pop(name, default)
         if value is MISSING:
@@ -32,18 +42,28 @@ class Arguments:
         if value is None:
             return None
         if not isinstance(value, (int, float) if kind in (int, float) else kind):
-            raise InputError(f"{self.where}: {name}={value!r} should be of type {kind.__name__}")
+            raise InputError(
+                f"{self.where}: {name}={shortened(value)} should be of type {kind.__name__}"
+            )
+        numbers = value if isinstance(value, list) else [value]
+        if kind is list and not all(type(number) is int for number in value):
+            raise InputError(f"{self.where}: {name}={shortened(value)} should hold whole numbers")
+        if any(isinstance(n, int | float) and abs(n) > most for n in numbers):
+            raise InputError(f"{self.where}: {name}={shortened(value)} is more than {most}")
         return value if kind is object else kind(value)
 
-    def expect(self, name: str, value: Any) -> None:
-        """Take an argument for which only one value is supported.
+    def expect(self, name: str, *supported: Any) -> None:
+        """Take an argument for which only some values are supported, the first of them where it is missing.
 
         Raises:
             InputError: when it has another.
         """
-        given = self.values.pop(name, value)
-        if given != value:
-            raise InputError(f"{self.where}: {name}={given!r} is not supported, only {value!r}")
+        given = self.values.pop(name, supported[0])
+        if given not in supported:
+            allowed = " or ".join(repr(value) for value in supported)
+            raise InputError(
+                f"{self.where}: {name}={shortened(given)} is not supported, only {allowed}"
+            )
 
     def inner(self, name: str, *, beside: bool = False) -> "Arguments":
         """Return the arguments nested under `name`.
@@ -54,7 +74,9 @@ class Arguments:
         """
         values = self.values.pop(name, {})
         if not isinstance(values, Mapping):
-            raise InputError(f"{self.where}: {name}={values!r} should hold arguments by name")
+            raise InputError(
+                f"{self.where}: {name}={shortened(values)} should hold arguments by name"
+            )
         if beside:
             self.values |= values
             return self

@@ -2,13 +2,16 @@
 
 import re
 from collections.abc import Callable, Mapping
+from reprlib import repr as shortened
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gan_lab.errors import InputError
-from gan_lab.interop.weights import Renames, load, part
+from gan_lab.interop.arguments import MOST_LAYERS, Arguments
+from gan_lab.interop.blueprint import Blueprint, Blueprints
+from gan_lab.interop.weights import Translation, part
 from gan_lab.models import biggan, biggan_deep
 
 # what is called otherwise in the published networks, wherever it stands
@@ -28,7 +31,6 @@ RENAMES = (
 # singular values are logged and not used, and a counter belongs to standing statistics
 BLOCK = re.compile(r"^blocks\.(\d+)\.(\d+)\.")
 UNUSED = re.compile(r".*\.(sv0|accumulation_counter|num_batches_tracked)")
-SAME: Renames = ((r"(.+)", r"\1"),)
 
 # arguments that change the networks and have one value here
 FIXED: Mapping[str, Any] = {
@@ -48,87 +50,81 @@ FIXED: Mapping[str, Any] = {
 RECTIFIERS = ("relu", "inplace_relu")
 
 
-def from_published(
-    config: Mapping[str, Any], state: Mapping[str, Any] | None
-) -> dict[str, nn.Module]:
-    """Build the networks that published arguments describe; BigGAN-deep where the generator has `G_depth`.
+def read(config: Mapping[str, Any], state: Mapping[str, Any] | None) -> Blueprints:
+    """Read the networks that published arguments describe; BigGAN-deep where the generator has `G_depth`.
 
     Args:
         config: `generator` and perhaps `discriminator`: arguments by their published names; those that only concern
             training are left alone.
         state: `"G/<published name>"` and `"D/<published name>"` -> array or tensor; None for fresh weights.
 
-    Returns:
-        {"G": generator, "D": discriminator} in evaluation mode.
-
     Raises:
-        InputError: for arguments that are not supported, or weights that do not fit.
+        InputError: for arguments that are not supported.
     """
+    networks: Blueprints = {}
     deep = "G_depth" in config.get("generator", {}) or "D_depth" in config.get("discriminator", {})
-    networks: dict[str, nn.Module] = {}
     if "generator" in config:
-        networks["G"] = build_generator(config["generator"])
+        networks["G"] = generator(config["generator"], part(state, "G"))
     if "discriminator" in config:
-        networks["D"] = build_discriminator(config["discriminator"], deep=deep)
-    for player, network in networks.items():
-        weights = part(state, player)
-        if weights is None:
-            continue
-        if player == "G":
-            place, linear = generator_place(config["generator"].get("G_depth", 1)), "start"
-        else:
-            depth = config["discriminator"].get("D_depth", 2) if deep else 1
-            place, linear = discriminator_place(depth), "logit.affine"
-        load(network, translated(network, weights, place, linear), SAME)
-    return {player: network.eval() for player, network in networks.items()}
+        networks["D"] = discriminator(config["discriminator"], part(state, "D"), deep=deep)
+    return networks
 
 
-def build_generator(arguments: Mapping[str, Any]) -> nn.Module:
-    """Build the generator that published arguments describe.
+def generator(arguments: Mapping[str, Any], state: Mapping[str, Any] | None) -> Blueprint:
+    """Read a generator's published arguments and weights.
 
     Raises:
         InputError: for arguments that are not supported.
     """
     check(arguments)
-    latent_dim = arguments.get("dim_z", 128)
-    hierarchical = bool(arguments.get("hier", False))
-    shared = arguments.get("G_shared", True)
-    common = {
-        "image_size": arguments.get("resolution", 128),
-        "channels": 3,
-        "num_classes": arguments.get("n_classes", 1000),
+    given = Arguments(arguments, "generator")
+    latent_dim = given.take("dim_z", int, default=128)
+    hierarchical = given.take("hier", bool, default=False)
+    shared = given.take("G_shared", bool, default=True)
+    shared_dim = given.take("shared_dim", int, default=0) or latent_dim
+    ours = common(given, "G") | {
         "latent_dim": latent_dim,
-        "shared_dim": (arguments.get("shared_dim") or latent_dim) if shared else 0,
-        "width": arguments.get("G_ch", 64),
-        "attention": attention_sizes(arguments.get("G_attn", "64")),
-        "norm_eps": arguments.get("BN_eps", 1e-5),
-        "spectral_eps": arguments.get("SN_eps", 1e-12),
+        "shared_dim": shared_dim if shared else 0,
+        "norm_eps": given.take("BN_eps", float, default=1e-5),
     }
-    if "G_depth" not in arguments:
-        return biggan.Generator(**common, hierarchical=hierarchical)
+    depth = given.take("G_depth", int, default=None, most=MOST_LAYERS)
+    translate = translation(generator_place(depth or 1), "start")
+    if depth is None:
+        return Blueprint(biggan.Generator, {**ours, "hierarchical": hierarchical}, state, translate)
     if not (hierarchical and shared):
         raise InputError("BigGAN-deep needs hier=True and G_shared=True")
-    return biggan_deep.Generator(**common, depth=arguments["G_depth"])
+    return Blueprint(biggan_deep.Generator, {**ours, "depth": depth}, state, translate)
 
 
-def build_discriminator(arguments: Mapping[str, Any], *, deep: bool) -> nn.Module:
-    """Build the discriminator that published arguments describe.
+def discriminator(
+    arguments: Mapping[str, Any], state: Mapping[str, Any] | None, *, deep: bool
+) -> Blueprint:
+    """Read a discriminator's published arguments and weights.
 
     Raises:
         InputError: for arguments that are not supported.
     """
     check(arguments)
-    common = {
-        "image_size": arguments.get("resolution", 128),
+    given = Arguments(arguments, "discriminator")
+    ours = common(given, "D")
+    if not deep:
+        translate = translation(discriminator_place(1), "logit.affine")
+        return Blueprint(biggan.Discriminator, ours, state, translate)
+    depth = given.take("D_depth", int, default=2, most=MOST_LAYERS)
+    translate = translation(discriminator_place(depth), "logit.affine")
+    return Blueprint(biggan_deep.Discriminator, {**ours, "depth": depth}, state, translate)
+
+
+def common(given: Arguments, player: str) -> dict[str, Any]:
+    """Take what both networks have; the names of some begin with the player's."""
+    return {
+        "image_size": given.take("resolution", int, default=128),
         "channels": 3,
-        "num_classes": arguments.get("n_classes", 1000),
-        "width": arguments.get("D_ch", 64),
-        "attention": attention_sizes(arguments.get("D_attn", "64")),
-        "spectral_eps": arguments.get("SN_eps", 1e-12),
+        "num_classes": given.take("n_classes", int, default=1000),
+        "width": given.take(f"{player}_ch", int, default=64),
+        "attention": attention_sizes(given.take(f"{player}_attn", str, default="64")),
+        "spectral_eps": given.take("SN_eps", float, default=1e-12),
     }
-    if deep:
-        return biggan_deep.Discriminator(**common, depth=arguments.get("D_depth", 2))
-    return biggan.Discriminator(**common)
 
 
 def check(arguments: Mapping[str, Any]) -> None:
@@ -139,45 +135,61 @@ def check(arguments: Mapping[str, Any]) -> None:
     """
     for name, value in FIXED.items():
         if arguments.get(name, value) != value:
-            raise InputError(f"{name}={arguments[name]!r} is not supported; it must be {value!r}")
+            raise InputError(
+                f"{name}={shortened(arguments[name])} is not supported; it must be {value!r}"
+            )
     for name in ("G_nl", "D_nl"):
         if arguments.get(name, "relu") not in RECTIFIERS:
-            raise InputError(f"{name}={arguments[name]!r} is not supported; it must be 'relu'")
+            raise InputError(
+                f"{name}={shortened(arguments[name])} is not supported; it must be 'relu'"
+            )
 
 
 def attention_sizes(given: str) -> list[int]:
-    """Read sizes as they are published: "32_64", or "0" for none."""
+    """Read sizes as they are published: "32_64", or "0" for none.
+
+    Raises:
+        InputError: for anything else.
+    """
+    if not re.fullmatch(r"\d{1,4}(_\d{1,4})*", given):
+        raise InputError(f"attention at {given[:40]!r}: expected sizes such as '64' or '32_64'")
     return [int(size) for size in given.split("_") if int(size)]
 
 
-def translated(
-    network: nn.Module, state: Mapping[str, Any], place: Callable[[int, int], str], linear: str
-) -> dict[str, Tensor]:
-    """Return published tensors under the names of our network's state dict.
+def translation(place: Callable[[int, int], str], linear: str) -> Translation:
+    """Return what gives published tensors the names in our network's state dict.
 
     Args:
-        network: ours.
-        state: published name -> array.
         place: (index of a published list of layers, index in it) -> the name of our layer.
         linear: our name of the linear layer that is not in a list.
     """
-    own = network.state_dict()
-    # the published batch norms do not count batches
-    renamed = {name: value for name, value in own.items() if name.endswith("num_batches_tracked")}
-    for published, value in state.items():
-        if UNUSED.fullmatch(published):
-            continue
-        name = BLOCK.sub(lambda found: f"{place(int(found[1]), int(found[2]))}.", published)
-        for pattern, ours in (*RENAMES, (r"^linear\.", f"{linear}.")):
-            name = re.sub(pattern, ours, name)
-        tensor = torch.as_tensor(value)
-        layer, _, leaf = name.rpartition(".")
-        original = f"{layer}.parametrizations.{leaf}.original"
-        if leaf == "u0":
-            renamed[f"{layer}.parametrizations.weight.0.u"] = tensor.flatten()
-        else:
-            renamed[original if original in own else name] = tensor
-    return renamed
+
+    def translate(state: Mapping[str, Any], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        # the published batch norms do not count batches
+        renamed = {
+            name: torch.zeros((), dtype=torch.int64)
+            for name in own
+            if name.endswith("num_batches_tracked")
+        }
+        for published, value in state.items():
+            if UNUSED.fullmatch(published):
+                continue
+            name = BLOCK.sub(lambda found: f"{place(int(found[1]), int(found[2]))}.", published)
+            for pattern, ours in (*RENAMES, (r"^linear\.", f"{linear}.")):
+                name = re.sub(pattern, ours, name)
+            renamed |= placed(name, torch.as_tensor(value), own)
+        return renamed
+
+    return translate
+
+
+def placed(name: str, tensor: Tensor, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a tensor under its name in our state dict, where a normalised weight and its vector stand deeper."""
+    layer, _, leaf = name.rpartition(".")
+    original = f"{layer}.parametrizations.{leaf}.original"
+    if leaf == "u0":
+        return {f"{layer}.parametrizations.weight.0.u": tensor.flatten()}
+    return {original if original in own else name: tensor}
 
 
 def generator_place(depth: int) -> Callable[[int, int], str]:

@@ -3,27 +3,26 @@
 Names of arguments and weights are theirs: https://github.com/brownvc/R3GAN.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import nn
-
-from gan_lab.interop.arguments import Arguments
-from gan_lab.interop.weights import Renames, load, part
+from gan_lab.errors import InputError
+from gan_lab.interop.arguments import MOST_LAYERS, Arguments
+from gan_lab.interop.blueprint import Blueprint, Blueprints
+from gan_lab.interop.weights import Renames, part, renamer
 from gan_lab.models.r3gan import Discriminator, Generator
 
 COARSEST = 4  # side of the published networks' smallest resolution
+MOST_STAGES = 12
 # what a pickled network wraps around
 WRAPPED = r"(?:Model\.)?"
 # the resampling filter is a constant here
 FILTER = r".*\.Resampler\.Kernel"
 
 
-def from_published(
-    config: Mapping[str, Any], state: Mapping[str, Any] | None
-) -> dict[str, nn.Module]:
-    """Build G and D; see `gan_lab.interop.from_published`."""
-    networks: dict[str, nn.Module] = {}
+def read(config: Mapping[str, Any], state: Mapping[str, Any] | None) -> Blueprints:
+    """Read G and D; see `gan_lab.interop.from_published`."""
+    networks: Blueprints = {}
     if "generator" in config:
         networks["G"] = generator(config["generator"], part(state, "G"))
     if "discriminator" in config:
@@ -31,45 +30,43 @@ def from_published(
     return networks
 
 
-def generator(arguments: Mapping[str, Any], state: Mapping[str, Any] | None) -> Generator:
-    """Build a generator from its published arguments and weights."""
+def generator(arguments: Mapping[str, Any], state: Mapping[str, Any] | None) -> Blueprint:
+    """Read a generator's published arguments, coarsest stage first, and weights."""
     given = Arguments(arguments, "generator")
-    widths = given.take("WidthPerStage", list)
-    network = Generator(
-        image_size=COARSEST << len(widths) - 1,
-        channels=3,
-        num_classes=num_classes(given),
-        latent_dim=given.take("NoiseDimension", int),
-        label_dim=given.take("ConditionEmbeddingDimension", int, default=0) or 0,
-        widths=widths,
-        cardinalities=given.take("CardinalityPerStage", list),
-        blocks=given.take("BlocksPerStage", list),
-        expansion=given.take("ExpansionFactor", int),
+    ours = stages(given) | {"latent_dim": given.take("NoiseDimension", int)}
+    finish(given, resolution=ours["image_size"])
+    return Blueprint(
+        Generator, ours, state, renamer(generator_renames(ours["blocks"]), ignored=FILTER)
     )
-    finish(given, resolution=COARSEST << len(widths) - 1)
-    if state is not None:
-        load(network, state, generator_renames(network), ignored=FILTER)
-    return network.eval()
 
 
-def discriminator(arguments: Mapping[str, Any], state: Mapping[str, Any] | None) -> Discriminator:
-    """Build a discriminator from its published arguments, finest stage first, and weights."""
+def discriminator(arguments: Mapping[str, Any], state: Mapping[str, Any] | None) -> Blueprint:
+    """Read a discriminator's published arguments, finest stage first, and weights."""
     given = Arguments(arguments, "discriminator")
+    ours = stages(given)
+    finish(given, resolution=ours["image_size"])
+    renames = discriminator_renames(ours["blocks"])
+    ours |= {name: ours[name][::-1] for name in ("widths", "cardinalities", "blocks")}
+    return Blueprint(Discriminator, ours, state, renamer(renames, ignored=FILTER))
+
+
+def stages(given: Arguments) -> dict[str, Any]:
+    """Take what both networks have, stages in the order in which they are given."""
     widths = given.take("WidthPerStage", list)
-    network = Discriminator(
-        image_size=COARSEST << len(widths) - 1,
-        channels=3,
-        num_classes=num_classes(given),
-        label_dim=given.take("ConditionEmbeddingDimension", int, default=0) or 0,
-        widths=widths[::-1],
-        cardinalities=given.take("CardinalityPerStage", list)[::-1],
-        blocks=given.take("BlocksPerStage", list)[::-1],
-        expansion=given.take("ExpansionFactor", int),
-    )
-    finish(given, resolution=COARSEST << len(widths) - 1)
-    if state is not None:
-        load(network, state, discriminator_renames(network), ignored=FILTER)
-    return network.eval()
+    if not 0 < len(widths) <= MOST_STAGES:
+        raise InputError(
+            f"{given.where}: WidthPerStage has {len(widths)} stages; 1 to {MOST_STAGES} are supported"
+        )
+    return {
+        "image_size": COARSEST << len(widths) - 1,
+        "channels": 3,
+        "num_classes": num_classes(given),
+        "label_dim": given.take("ConditionEmbeddingDimension", int, default=0) or 0,
+        "widths": widths,
+        "cardinalities": given.take("CardinalityPerStage", list),
+        "blocks": given.take("BlocksPerStage", list, most=MOST_LAYERS),
+        "expansion": given.take("ExpansionFactor", int),
+    }
 
 
 def num_classes(given: Arguments) -> int:
@@ -87,8 +84,8 @@ def finish(given: Arguments, *, resolution: int) -> None:
     given.finish()
 
 
-def generator_renames(network: Generator) -> Renames:
-    """Return published names -> ours; their stages begin with what joins them to the one before."""
+def generator_renames(blocks: Sequence[int]) -> Renames:
+    """Return published names -> ours, given the blocks of each stage; theirs begin with what joins them to the last."""
     first = rf"{WRAPPED}MainLayers\.0\.Layers\.0"
     renames = [
         (rf"{WRAPPED}EmbeddingLayer\.weight", "embedding.weight"),
@@ -96,24 +93,23 @@ def generator_renames(network: Generator) -> Renames:
         (rf"{first}\.Basis", "basis"),
         (rf"{first}\.LinearLayer\.weight", "scale.weight"),
     ]
-    for stage, blocks in enumerate(network.stages):
+    for stage, count in enumerate(blocks):
         theirs = rf"{WRAPPED}MainLayers\.{stage}\.Layers"
         renames.append((rf"{theirs}\.0\.LinearLayer\..+", f"transitions.{stage - 1}.weight"))
-        renames += block_renames(theirs, stage=stage, count=len(list(blocks.children())), start=1)
+        renames += block_renames(theirs, stage=stage, count=count, start=1)
     return renames
 
 
-def discriminator_renames(network: Discriminator) -> Renames:
-    """Return published names -> ours; their stages end with what joins them to the next."""
+def discriminator_renames(blocks: Sequence[int]) -> Renames:
+    """Return published names -> ours, given the blocks of each stage; theirs end with what joins them to the next."""
     renames = [
         (rf"{WRAPPED}EmbeddingLayer\.weight", "embedding.weight"),
         (rf"{WRAPPED}ExtractionLayer\.Layer\.weight", "from_image.weight"),
         (rf"{WRAPPED}MainLayers\.\d+\.Layers\.\d+\.Basis\.weight", "basis.weight"),
         (rf"{WRAPPED}MainLayers\.\d+\.Layers\.\d+\.LinearLayer\.weight", "features.weight"),
     ]
-    for stage, blocks in enumerate(network.stages):
+    for stage, count in enumerate(blocks):
         theirs = rf"{WRAPPED}MainLayers\.{stage}\.Layers"
-        count = len(list(blocks.children()))
         renames.append(
             (rf"{theirs}\.{count}\.LinearLayer\.Layer\.weight", f"transitions.{stage}.weight")
         )

@@ -1,15 +1,17 @@
-"""Published state dicts: renamed, checked and copied into a network."""
+"""Published state dicts: taken apart, renamed and checked."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gan_lab.errors import InputError
 
 Renames = Sequence[tuple[str, str]]
+# (published name -> array, our name -> our tensor) -> our name -> published tensor
+Translation = Callable[[Mapping[str, Any], Mapping[str, Tensor]], dict[str, Tensor]]
 
 
 def part(state: Mapping[str, Any] | None, name: str) -> dict[str, Any] | None:
@@ -22,38 +24,41 @@ def part(state: Mapping[str, Any] | None, name: str) -> dict[str, Any] | None:
     }
 
 
-def load(
-    network: nn.Module, state: Mapping[str, Any], renames: Renames, *, ignored: str = ""
-) -> None:
-    """Copy published weights into a network, all of them and nothing else.
+def renamer(renames: Renames, *, ignored: str = "") -> Translation:
+    """Return what gives published weights our names.
 
     Args:
-        network: to fill.
-        state: published name -> array.
         renames: (regular expression of a whole published name, our name); the first that fits counts.
         ignored: regular expression of published names to leave out.
+    """
+
+    def translate(state: Mapping[str, Any], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {
+            rename(name, renames): torch.as_tensor(value)
+            for name, value in state.items()
+            if not (ignored and re.fullmatch(ignored, name))
+        }
+
+    return translate
+
+
+def check_fit(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
+    """Refuse weights that are not all of a network's and nothing else.
 
     Raises:
-        InputError: for a name that is not known or missing, or a shape that does not fit.
+        InputError: for a name that is missing or too many, or a shape that does not fit.
     """
-    renamed: dict[str, Tensor] = {}
-    for name, value in state.items():
-        if ignored and re.fullmatch(ignored, name):
-            continue
-        renamed[rename(name, renames)] = torch.as_tensor(value)
-    own = network.state_dict()
-    missing = [name for name in own if name not in renamed]
-    extra = [name for name in renamed if name not in own]
+    missing = [name for name in own if name not in weights]
+    extra = [name for name in weights if name not in own]
     if missing or extra:
         raise InputError(
             f"weights do not fit the arguments: {len(missing)} missing {missing[:3]}, {len(extra)} too many {extra[:3]}"
         )
     for name, tensor in own.items():
-        if renamed[name].shape != tensor.shape:
+        if weights[name].shape != tensor.shape:
             raise InputError(
-                f"{name} has shape {tuple(renamed[name].shape)}, the arguments ask for {tuple(tensor.shape)}"
+                f"{name} has shape {tuple(weights[name].shape)}, the arguments ask for {tuple(tensor.shape)}"
             )
-    network.load_state_dict(renamed)
 
 
 def rename(name: str, renames: Renames) -> str:

@@ -170,11 +170,7 @@ def test_reads_copies_that_python_3_wrote(published: Any, protocol: int) -> None
             if keys is str:
                 values = {key.decode(): value for key, value in values.items()}
             (folder / name).write_bytes(pickle.dumps(values, protocol=protocol))
-        if protocol == 5:
-            with pytest.raises(InputError, match="_frombuffer"):
-                CIFAR10(split="val", root=folder)
-        else:
-            assert CIFAR10(split="val", root=folder).fingerprint == expected.fingerprint
+        assert CIFAR10(split="val", root=folder).fingerprint == expected.fingerprint
 
 
 def test_resizes(published: Any) -> None:
@@ -230,7 +226,7 @@ def test_other_codecs_and_object_arrays_are_refused(published: Any) -> None:
         CIFAR10(split="train", root=folder)
     objects = {"label_names": NAMES, "data": np.array([None, {}], dtype=object)}
     (folder / "batches.meta").write_bytes(pickle.dumps(objects, protocol=2))
-    with pytest.raises(InputError, match="array of something else than bytes"):
+    with pytest.raises(InputError, match="array of something else than numbers"):
         CIFAR10(split="train", root=folder)
 
 
@@ -240,7 +236,7 @@ def test_damage_is_named(published: Any) -> None:
     whole = path.read_bytes()
     for part in (0, 1, 100, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:part])
-        with pytest.raises(InputError, match=r"data_batch_3 is damaged .*copy it again"):
+        with pytest.raises(InputError, match=r"data_batch_3 is damaged: .*copy it again"):
             CIFAR10(split="train", root=folder)
     path.write_bytes(pickle.dumps([1, 2]))
     with pytest.raises(InputError, match="holds a list; expected a dictionary"):
@@ -250,11 +246,15 @@ def test_damage_is_named(published: Any) -> None:
         ({**content["data_batch_3"], b"labels": [0]}, r"holds data \(7, 3072\) for 1 labels"),
         ({**content["data_batch_3"], b"labels": [0] * 6 + [10]}, r"labels outside 0..9"),
         (
+            {**content["data_batch_3"], b"data": np.zeros((7, 3072), np.uint16)},
+            "data of type uint16",
+        ),
+        (
             {**content["data_batch_3"], b"data": np.zeros((7, 10), np.uint8)},
             r"holds data \(7, 10\)",
         ),
     ):
-        path.write_bytes(Python2Pickle().dictionary(wrong))
+        path.write_bytes(pickle.dumps(wrong, protocol=2))
         with pytest.raises(InputError, match=message):
             CIFAR10(split="train", root=folder)
 
