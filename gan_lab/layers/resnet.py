@@ -68,13 +68,18 @@ class DownBlock(nn.Module):
         return residual + (x if self.shortcut is None else self.shortcut(x))
 
 
-class PooledLogit(nn.Module):
-    """Rectifier, sum over pixels, affine map, plus the inner product with the class's embedding.
+def pooled(x: Tensor) -> Tensor:
+    """Return features [N, C] of maps [N, C, H, W]: the rectifier, then the sum over pixels."""
+    return relu(x).sum((2, 3))
+
+
+class ProjectedLogit(nn.Module):
+    """Affine map of features, plus their inner product with the class's embedding.
 
     Miyato and Koyama 2018, equation 3, https://arxiv.org/abs/1802.05637.
 
     Args:
-        width: channels that come in.
+        width: length of the features.
         num_classes: 0 leaves the affine map alone.
     """
 
@@ -86,10 +91,9 @@ class PooledLogit(nn.Module):
             ClassEmbedding(num_classes=num_classes, width=width) if num_classes else None
         )
 
-    def forward(self, x: Tensor, labels: Tensor | None) -> Tensor:
-        """Map [N, C, H, W] (and labels [N]) to logits [N]."""
+    def forward(self, features: Tensor, labels: Tensor | None) -> Tensor:
+        """Map features [N, C] (and labels [N]) to logits [N]."""
         check_labels(labels, self.num_classes)
-        features = relu(x).sum((2, 3))
         logits = self.affine(features).squeeze(1)
         if self.embedding is not None and labels is not None:
             logits = logits + (self.embedding(labels) * features).sum(1)
@@ -140,6 +144,6 @@ def initialize_glorot(network: nn.Module) -> None:
         if isinstance(layer, nn.Conv2d | nn.Linear):
             branch = name.endswith(("conv1", "conv2"))
             nn.init.xavier_uniform_(layer.weight, gain=2**0.5 if branch else 1)
-        elif isinstance(layer, PooledLogit) and layer.embedding is not None:
+        elif isinstance(layer, ProjectedLogit) and layer.embedding is not None:
             nn.init.xavier_uniform_(layer.embedding.weight)
     zero_biases(network)

@@ -12,12 +12,16 @@ from torch.amp.autocast_mode import is_autocast_available
 from torch.nn.functional import normalize
 from torch.nn.utils.parametrize import is_parametrized, register_parametrization
 
+from gan_lab.errors import InputError
+from gan_lab.layers.equalized import EqualizedConv2d, EqualizedLinear
+
 Network = TypeVar("Network", bound=nn.Module)
+KINDS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, EqualizedConv2d, EqualizedLinear)
 WARMUP_STEPS = 15  # of the power method before the first use; each use adds one
 
 
 class SpectralNorm(nn.Module):
-    """W -> W / sigma(W), sigma by the power method from a kept left singular vector `u`.
+    """W -> W / (scale sigma(W)), sigma by the power method from a kept left singular vector `u`.
 
     W is read as a matrix with one row per output. Every use takes one step of the power method from `u` and, while
     training, keeps its result; sigma = u^T W v with u and v held constant, whose derivative by W is that of the
@@ -29,24 +33,27 @@ class SpectralNorm(nn.Module):
     Args:
         weight: [out, ...], two or more dimensions.
         eps: smallest norm that the power method divides by.
+        scale: what the layer multiplies its weight with when it is used; the product has norm 1.
     """
 
     u: Tensor
 
-    def __init__(self, weight: Tensor, *, eps: float = 1e-12) -> None:
+    def __init__(self, weight: Tensor, *, eps: float = 1e-12, scale: float = 1.0) -> None:
         super().__init__()
         self.eps = eps
+        self.scale = scale
         start = torch.randn(len(weight), dtype=weight.dtype, device=weight.device)
         self.register_buffer("u", normalize(start, dim=0, eps=eps))
         with torch.no_grad():
-            for _ in range(WARMUP_STEPS):
+            # without values there is nothing to warm up, and each step would take the meta device milliseconds
+            for _ in range(0 if weight.is_meta else WARMUP_STEPS):
                 self.u.copy_(self.singular_vectors(weight.detach().flatten(1))[0])
 
     def forward(self, weight: Tensor) -> Tensor:
-        """Return the weight divided by its largest singular value, in the same shape."""
+        """Return the weight divided by `scale` times its largest singular value, in the same shape."""
         # in half precision the estimate would be off by more than a step of the power method gains
         with full_precision(weight):
-            return weight / self.sigma(weight)
+            return weight / (self.sigma(weight) * self.scale)
 
     def sigma(self, weight: Tensor) -> Tensor:
         """Return the estimate of the largest singular value, a scalar that is differentiable by the weight."""
@@ -77,15 +84,45 @@ def spectrally_normalized(
 ) -> Network:
     """Normalise every convolution and linear layer of a network in place, and return it.
 
+    Of layers with equalized learning rate, the weight as it is used, all gains included, gets norm 1.
+
     Args:
         network: any; layers that are normalised already stay as they are.
         eps: smallest norm that the power method divides by.
         embeddings: whether embeddings are normalised too (in a discriminator; not in BigGAN's generator).
     """
-    kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+    kinds = (*KINDS, nn.Embedding) if embeddings else KINDS
     for layer in list(network.modules()):
-        chosen = isinstance(layer, kinds) or (embeddings and isinstance(layer, nn.Embedding))
-        if chosen and not is_parametrized(layer, "weight"):
+        if isinstance(layer, kinds) and not is_parametrized(layer, "weight"):
             weight = cast(Tensor, layer.weight)
-            register_parametrization(layer, "weight", SpectralNorm(weight, eps=eps))
+            equalized = isinstance(layer, EqualizedConv2d | EqualizedLinear)
+            scale = layer.weight_gain if equalized else 1.0
+            register_parametrization(layer, "weight", SpectralNorm(weight, eps=eps, scale=scale))
     return network
+
+
+def normalize_discriminator(network: nn.Module) -> None:
+    """Normalise every weight of a discriminator of any architecture, in place.
+
+    Those that are normalised already stay as they are. Weights that begin at 0 (R3GAN's last convolutions of a block)
+    have no direction to scale: they are drawn anew, from the normal distribution.
+
+    Raises:
+        InputError: when a weight belongs to no layer of a known kind.
+    """
+    for layer in network.modules():
+        if isinstance(layer, (*KINDS, nn.Embedding)) and not is_parametrized(layer, "weight"):
+            weight = cast(nn.Parameter, layer.weight)
+            if not weight.detach().any():
+                nn.init.normal_(weight)
+    spectrally_normalized(network)
+    others = [
+        name
+        for name, parameter in network.named_parameters()
+        if parameter.ndim > 1 and not name.endswith("parametrizations.weight.original")
+    ]
+    if others:
+        raise InputError(
+            f"model.discriminator_spectral_norm=true: {others[0]} ({len(others)} such) belongs to no convolution, "
+            "linear layer or embedding whose norm is known; set it to false"
+        )

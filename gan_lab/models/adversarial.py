@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from gan_lab.augment.base import Augmentation
 from gan_lab.ema import ExponentialMovingAverage
 from gan_lab.errors import InputError
+from gan_lab.layers.spectral_norm import normalize_discriminator
 from gan_lab.losses import Loss
 from gan_lab.models.networks import DiscriminatorNetwork, GeneratorNetwork, Judgement
 from gan_lab.models.settings import Schedules, Settings
@@ -58,6 +59,8 @@ class AdversarialModule(LightningModule):
         d_steps: D steps before each G step.
         micro_batch_size: images of one backward on one rank (gradient accumulation); null for the whole batch.
         generator_clip_norm: largest L2 norm of G's gradient, null for no limit; likewise `discriminator_clip_norm`.
+        discriminator_spectral_norm: whether to normalise all of D's weights by their largest singular value; those that
+            its architecture normalises are left as they are.
         seed: of everything random.
 
     Raises:
@@ -84,10 +87,13 @@ class AdversarialModule(LightningModule):
         micro_batch_size: int | None = None,
         generator_clip_norm: float | None = None,
         discriminator_clip_norm: float | None = None,
+        discriminator_spectral_norm: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
+        if discriminator_spectral_norm:
+            normalize_discriminator(discriminator)
         self.generator: GeneratorNetwork = generator
         self.discriminator = discriminator
         self.generator_ema: GeneratorNetwork = deepcopy(generator).requires_grad_(False).eval()

@@ -16,20 +16,26 @@ from torch.nn.functional import relu
 from gan_lab.errors import InputError
 from gan_lab.layers.attention import attentions
 from gan_lab.layers.conditional_norm import ConditionalBatchNorm, class_norm
+from gan_lab.layers.conditioning import (
+    ConditionedDiscriminator,
+    ConditioningFactory,
+    Projection,
+)
 from gan_lab.layers.embedding import ClassEmbedding, check_labels
 from gan_lab.layers.pyramid import ImageSize, halvings
 from gan_lab.layers.resnet import (
     DownBlock,
-    PooledLogit,
+    ProjectedLogit,
     UpBlock,
     discriminator_multiples,
     generator_multiples,
     number_of_halvings,
+    pooled,
     zero_biases,
 )
 from gan_lab.layers.spectral_norm import spectrally_normalized
 from gan_lab.models.adversarial import AdversarialModule
-from gan_lab.models.networks import DiscriminatorNetwork, GeneratorNetwork
+from gan_lab.models.networks import GeneratorNetwork
 
 
 class Generator(GeneratorNetwork):
@@ -110,7 +116,7 @@ class Generator(GeneratorNetwork):
         return self.to_image(relu(self.norm(x))).tanh()
 
 
-class Discriminator(DiscriminatorNetwork):
+class Discriminator(ConditionedDiscriminator):
     """Image -> residual halvings -> one or two blocks at the coarsest resolution -> sum over pixels -> logit.
 
     Args:
@@ -120,6 +126,10 @@ class Discriminator(DiscriminatorNetwork):
         width: unit of the channels (`resnet.discriminator_multiples`), 96 in the paper.
         attention: sizes (the shorter side) at which there is self-attention; larger ones than the image are left out.
         spectral_eps: of the power method.
+        conditioning: how labels are used; `(features=, num_classes=) -> Conditioning`.
+
+    Raises:
+        InputError: for a size that the network does not pass through, or a conditioning that needs classes.
     """
 
     def __init__(
@@ -131,9 +141,9 @@ class Discriminator(DiscriminatorNetwork):
         width: int = 96,
         attention: Sequence[int] = (64,),
         spectral_eps: float = 1e-12,
+        conditioning: ConditioningFactory = Projection,
     ) -> None:
         super().__init__()
-        self.num_classes = num_classes
         (height, columns), count = halvings(image_size)
         widths = [width * multiple for multiple in discriminator_multiples(count)]
         halved = number_of_halvings(count)
@@ -146,16 +156,21 @@ class Discriminator(DiscriminatorNetwork):
         left = [count - min(i + 1, halved) for i in range(len(widths))]
         sizes = [(height << n, columns << n) for n in left]
         self.attentions = attentions(attention, sizes, widths)
-        self.logit = PooledLogit(width=widths[-1], num_classes=num_classes)
+        projected = self.condition(conditioning, features=widths[-1], num_classes=num_classes)
+        self.logit = ProjectedLogit(width=widths[-1], num_classes=projected)
         initialize(self)
         spectrally_normalized(self, eps=spectral_eps)
 
-    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Map images [N, C, H, W] (and labels [N]) to logits [N]."""
+    def extract(self, images: Tensor) -> Tensor:
+        """Map images [N, C, H, W] to features [N, F]."""
         x = images
         for block, attend in zip(self.blocks, self.attentions, strict=True):
             x = attend(block(x))
-        return self.logit(x, labels)
+        return pooled(x)
+
+    def score(self, features: Tensor, labels: Tensor | None) -> Tensor:
+        """Map features [N, F] (and labels [N]) to logits [N]."""
+        return self.logit(features, labels)
 
 
 def chunk_size(latent_dim: int, chunks: int) -> int:

@@ -13,18 +13,24 @@ from torch.nn.functional import avg_pool2d, interpolate, relu
 
 from gan_lab.errors import InputError
 from gan_lab.layers.attention import attentions
+from gan_lab.layers.conditioning import (
+    ConditionedDiscriminator,
+    ConditioningFactory,
+    Projection,
+)
 from gan_lab.layers.embedding import ClassEmbedding, check_labels
 from gan_lab.layers.pyramid import ImageSize, halvings
 from gan_lab.layers.resnet import (
-    PooledLogit,
+    ProjectedLogit,
     discriminator_multiples,
     generator_multiples,
     number_of_halvings,
+    pooled,
 )
 from gan_lab.layers.spectral_norm import spectrally_normalized
 from gan_lab.models.adversarial import AdversarialModule
 from gan_lab.models.biggan import initialize, joined, norm
-from gan_lab.models.networks import DiscriminatorNetwork, GeneratorNetwork
+from gan_lab.models.networks import GeneratorNetwork
 
 BOTTLENECK = 4  # outer channels over inner ones
 
@@ -142,7 +148,7 @@ class GeneratorBlock(nn.Module):
         return x + self.conv4(relu(self.norm4(residual, y)))
 
 
-class Discriminator(DiscriminatorNetwork):
+class Discriminator(ConditionedDiscriminator):
     """Image -> convolution -> at each resolution `depth` blocks, the first of which halves -> sum over pixels -> logit.
 
     Args:
@@ -153,6 +159,10 @@ class Discriminator(DiscriminatorNetwork):
         depth: blocks at each resolution.
         attention: sizes (the shorter side) at which there is self-attention; larger ones than the image are left out.
         spectral_eps: of the power method.
+        conditioning: how labels are used; `(features=, num_classes=) -> Conditioning`.
+
+    Raises:
+        InputError: for a size that the network does not pass through, or a conditioning that needs classes.
     """
 
     def __init__(
@@ -165,9 +175,9 @@ class Discriminator(DiscriminatorNetwork):
         depth: int = 2,
         attention: Sequence[int] = (64,),
         spectral_eps: float = 1e-12,
+        conditioning: ConditioningFactory = Projection,
     ) -> None:
         super().__init__()
-        self.num_classes = num_classes
         self.depth = check_depth(depth)
         (height, columns), count = halvings(image_size)
         widths = [width * multiple for multiple in discriminator_multiples(count)]
@@ -183,18 +193,23 @@ class Discriminator(DiscriminatorNetwork):
         left = [count - min(stage + 1, halved) for stage in range(len(widths) - 1)]
         sizes = [(height << n, columns << n) for n in left]
         self.attentions = attentions(attention, sizes, widths[1:])
-        self.logit = PooledLogit(width=widths[-1], num_classes=num_classes)
+        projected = self.condition(conditioning, features=widths[-1], num_classes=num_classes)
+        self.logit = ProjectedLogit(width=widths[-1], num_classes=projected)
         initialize(self)
         spectrally_normalized(self, eps=spectral_eps)
 
-    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Map images [N, C, H, W] (and labels [N]) to logits [N]."""
+    def extract(self, images: Tensor) -> Tensor:
+        """Map images [N, C, H, W] to features [N, F]."""
         x = self.from_image(images)
         for i, block in enumerate(self.blocks):
             x = block(x)
             if i % self.depth == self.depth - 1:
                 x = self.attentions[i // self.depth](x)
-        return self.logit(x, labels)
+        return pooled(x)
+
+    def score(self, features: Tensor, labels: Tensor | None) -> Tensor:
+        """Map features [N, F] (and labels [N]) to logits [N]."""
+        return self.logit(features, labels)
 
 
 class DiscriminatorBlock(nn.Module):

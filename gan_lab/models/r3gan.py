@@ -18,10 +18,15 @@ from torch.nn.functional import leaky_relu
 
 from gan_lab.errors import InputError
 from gan_lab.layers.binomial import downsample, upsample
+from gan_lab.layers.conditioning import (
+    ConditionedDiscriminator,
+    ConditioningFactory,
+    Projection,
+)
 from gan_lab.layers.labels import label_vectors
 from gan_lab.layers.pyramid import ImageSize, halvings
 from gan_lab.models.adversarial import AdversarialModule
-from gan_lab.models.networks import DiscriminatorNetwork, GeneratorNetwork
+from gan_lab.models.networks import GeneratorNetwork
 
 SLOPE = 0.2  # of the leaky rectifier
 PerStage = int | Sequence[int]
@@ -86,7 +91,7 @@ class Generator(GeneratorNetwork):
         return self.to_image(x)
 
 
-class Discriminator(DiscriminatorNetwork):
+class Discriminator(ConditionedDiscriminator):
     """Image -> stages of residual blocks -> depthwise convolution over the coarsest resolution -> logit.
 
     Args:
@@ -98,9 +103,11 @@ class Discriminator(DiscriminatorNetwork):
         cardinalities: groups of each stage's 3x3 convolutions.
         blocks: residual blocks of each stage.
         expansion: a block's inner channels over its outer ones.
+        conditioning: how labels are used; `(features=, num_classes=) -> Conditioning`. Without projection the logit is
+            a linear map of the features, as without classes.
 
     Raises:
-        InputError: for numbers that do not fit together.
+        InputError: for numbers that do not fit together, or a conditioning that needs classes.
     """
 
     def __init__(
@@ -114,9 +121,9 @@ class Discriminator(DiscriminatorNetwork):
         cardinalities: PerStage = 96,
         blocks: PerStage = 2,
         expansion: int = 2,
+        conditioning: ConditioningFactory = Projection,
     ) -> None:
         super().__init__()
-        self.num_classes = num_classes
         coarsest, count = halvings(image_size)
         plan = Plan(count + 1, widths, cardinalities, blocks, expansion)
         fine_to_coarse = plan.widths[::-1]
@@ -125,19 +132,26 @@ class Discriminator(DiscriminatorNetwork):
         self.transitions = nn.ModuleList(transition(*pair) for pair in pairwise(fine_to_coarse))
         width = plan.widths[0]
         self.basis = nn.Conv2d(width, width, coarsest, groups=width, bias=False)
-        self.features = nn.Linear(width, label_dim if num_classes else 1, bias=False)
-        self.embedding = nn.Linear(num_classes, label_dim, bias=False) if num_classes else None
+        self.projected = self.condition(conditioning, features=width, num_classes=num_classes)
+        self.features = nn.Linear(width, label_dim if self.projected else 1, bias=False)
+        self.embedding = (
+            nn.Linear(self.projected, label_dim, bias=False) if self.projected else None
+        )
         initialize(self, num_blocks=sum(plan.blocks))
         if self.embedding is not None:
             nn.init.normal_(self.embedding.weight, 0, 1 / sqrt(num_classes * label_dim))
 
-    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Map images [N, C, H, W] (and labels [N]) to logits [N]."""
+    def extract(self, images: Tensor) -> Tensor:
+        """Map images [N, C, H, W] to features [N, F]."""
         x = self.stages[0](self.from_image(images))
         for widen, stage in zip(self.transitions, self.stages[1:], strict=True):
             x = stage(widen(downsample(x)))
-        features = self.features(self.basis(x).flatten(1))
-        vectors = label_vectors(labels, self.num_classes, features)
+        return self.basis(x).flatten(1)
+
+    def score(self, features: Tensor, labels: Tensor | None) -> Tensor:
+        """Map features [N, F] (and labels [N]) to logits [N]."""
+        features = self.features(features)
+        vectors = label_vectors(labels, self.projected, features)
         if self.embedding is not None:
             features = features * self.embedding(vectors)
         return features.sum(1)

@@ -13,20 +13,26 @@ from torch.nn.functional import relu
 
 from gan_lab.layers.attention import attentions
 from gan_lab.layers.conditional_norm import class_norm
+from gan_lab.layers.conditioning import (
+    ConditionedDiscriminator,
+    ConditioningFactory,
+    Projection,
+)
 from gan_lab.layers.embedding import check_labels
 from gan_lab.layers.pyramid import ImageSize, halvings
 from gan_lab.layers.resnet import (
     DownBlock,
-    PooledLogit,
+    ProjectedLogit,
     UpBlock,
     discriminator_multiples,
     generator_multiples,
     initialize_glorot,
     number_of_halvings,
+    pooled,
 )
 from gan_lab.layers.spectral_norm import spectrally_normalized
 from gan_lab.models.adversarial import AdversarialModule
-from gan_lab.models.networks import DiscriminatorNetwork, GeneratorNetwork
+from gan_lab.models.networks import GeneratorNetwork
 
 
 class Generator(GeneratorNetwork):
@@ -87,7 +93,7 @@ class Generator(GeneratorNetwork):
         return self.to_image(relu(self.norm(x))).tanh()
 
 
-class Discriminator(DiscriminatorNetwork):
+class Discriminator(ConditionedDiscriminator):
     """Image -> residual halvings, attention after some -> blocks at the coarsest resolution -> sum -> logit.
 
     Args:
@@ -96,9 +102,10 @@ class Discriminator(DiscriminatorNetwork):
         num_classes: 0 for an unconditional discriminator.
         width: unit of the channels (`resnet.discriminator_multiples`).
         attention: sizes (the shorter side) at which there is self-attention; larger ones than the image are left out.
+        conditioning: how labels are used; `(features=, num_classes=) -> Conditioning`.
 
     Raises:
-        InputError: for a size that the network does not pass through.
+        InputError: for a size that the network does not pass through, or a conditioning that needs classes.
     """
 
     def __init__(
@@ -109,9 +116,9 @@ class Discriminator(DiscriminatorNetwork):
         num_classes: int = 0,
         width: int = 64,
         attention: Sequence[int] = (64,),
+        conditioning: ConditioningFactory = Projection,
     ) -> None:
         super().__init__()
-        self.num_classes = num_classes
         (height, columns), count = halvings(image_size)
         widths = [width * multiple for multiple in discriminator_multiples(count)]
         halved = number_of_halvings(count)
@@ -123,16 +130,21 @@ class Discriminator(DiscriminatorNetwork):
         )
         left = [count - min(i + 1, halved) for i in range(len(widths))]
         self.attentions = attentions(attention, [(height << n, columns << n) for n in left], widths)
-        self.logit = PooledLogit(width=widths[-1], num_classes=num_classes)
+        projected = self.condition(conditioning, features=widths[-1], num_classes=num_classes)
+        self.logit = ProjectedLogit(width=widths[-1], num_classes=projected)
         initialize_glorot(self)
         spectrally_normalized(self)
 
-    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Map images [N, C, H, W] (and labels [N]) to logits [N]."""
+    def extract(self, images: Tensor) -> Tensor:
+        """Map images [N, C, H, W] to features [N, F]."""
         x = images
         for block, attend in zip(self.blocks, self.attentions, strict=True):
             x = attend(block(x))
-        return self.logit(x, labels)
+        return pooled(x)
+
+    def score(self, features: Tensor, labels: Tensor | None) -> Tensor:
+        """Map features [N, F] (and labels [N]) to logits [N]."""
+        return self.logit(features, labels)
 
 
 class SAGAN(AdversarialModule):

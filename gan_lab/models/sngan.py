@@ -11,20 +11,26 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from gan_lab.layers.conditional_norm import class_norm
+from gan_lab.layers.conditioning import (
+    ConditionedDiscriminator,
+    ConditioningFactory,
+    Projection,
+)
 from gan_lab.layers.embedding import check_labels
 from gan_lab.layers.pyramid import ImageSize, halvings
 from gan_lab.layers.resnet import (
     DownBlock,
-    PooledLogit,
+    ProjectedLogit,
     UpBlock,
     discriminator_multiples,
     generator_multiples,
     initialize_glorot,
     number_of_halvings,
+    pooled,
 )
 from gan_lab.layers.spectral_norm import spectrally_normalized
 from gan_lab.models.adversarial import AdversarialModule
-from gan_lab.models.networks import DiscriminatorNetwork, GeneratorNetwork
+from gan_lab.models.networks import GeneratorNetwork
 
 
 class Generator(GeneratorNetwork):
@@ -75,7 +81,7 @@ class Generator(GeneratorNetwork):
         return self.to_image(relu(self.norm(x))).tanh()
 
 
-class Discriminator(DiscriminatorNetwork):
+class Discriminator(ConditionedDiscriminator):
     """Image -> residual halvings -> one or two blocks at the coarsest resolution -> sum over pixels -> logit.
 
     Args:
@@ -83,13 +89,22 @@ class Discriminator(DiscriminatorNetwork):
         channels: of the image.
         num_classes: 0 for an unconditional discriminator.
         width: unit of the channels (`resnet.discriminator_multiples`); at 32, there are 128 throughout for 32 pixels.
+        conditioning: how labels are used; `(features=, num_classes=) -> Conditioning`.
+
+    Raises:
+        InputError: for a conditioning that needs classes where there are none.
     """
 
     def __init__(
-        self, *, image_size: ImageSize, channels: int, num_classes: int = 0, width: int = 32
+        self,
+        *,
+        image_size: ImageSize,
+        channels: int,
+        num_classes: int = 0,
+        width: int = 32,
+        conditioning: ConditioningFactory = Projection,
     ) -> None:
         super().__init__()
-        self.num_classes = num_classes
         _, count = halvings(image_size)
         widths = [width * multiple for multiple in discriminator_multiples(count)]
         halved = number_of_halvings(count)
@@ -102,13 +117,18 @@ class Discriminator(DiscriminatorNetwork):
             for i, (inputs, outputs) in enumerate(pairwise(widths), start=1)
         )
         self.blocks = nn.Sequential(first, *others)
-        self.logit = PooledLogit(width=widths[-1], num_classes=num_classes)
+        projected = self.condition(conditioning, features=widths[-1], num_classes=num_classes)
+        self.logit = ProjectedLogit(width=widths[-1], num_classes=projected)
         initialize_glorot(self)
         spectrally_normalized(self)
 
-    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Map images [N, C, H, W] (and labels [N]) to logits [N]."""
-        return self.logit(self.blocks(images), labels)
+    def extract(self, images: Tensor) -> Tensor:
+        """Map images [N, C, H, W] to features [N, F]."""
+        return pooled(self.blocks(images))
+
+    def score(self, features: Tensor, labels: Tensor | None) -> Tensor:
+        """Map features [N, F] (and labels [N]) to logits [N]."""
+        return self.logit(features, labels)
 
 
 class SNGAN(AdversarialModule):

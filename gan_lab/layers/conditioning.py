@@ -1,0 +1,223 @@
+"""How a discriminator uses class labels: by projection, by classifying, or not at all.
+
+A discriminator keeps one `Conditioning`. It says whether the logit projects on the class and gives the loss of the
+class, which joins the losses of both players. To add it to an architecture, derive its discriminator from
+`ConditionedDiscriminator` and refer to `${conditioning}` in its configuration.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, linear, normalize
+
+from gan_lab.errors import InputError
+from gan_lab.models.networks import DiscriminatorNetwork, Judgement
+
+
+class Conditioning(nn.Module):
+    """`forward(features [N, F], labels) -> losses of the class [N], weighted, or None`.
+
+    Attributes:
+        projects: whether the logit has a term for the class.
+        classifies_fakes: whether D learns classes from generated images, too.
+
+    Args:
+        features: F.
+        num_classes: of the labels; 0 without.
+    """
+
+    projects: bool = False
+    classifies_fakes: bool = False
+
+    def __init__(self, *, features: int, num_classes: int) -> None:
+        super().__init__()
+
+    def forward(self, features: Tensor, labels: Tensor | None) -> Tensor | None:
+        """Return losses [N] of the class, or None where nothing classifies."""
+        return None
+
+
+class Unconditional(Conditioning):
+    """D does not look at labels: G alone may be conditional."""
+
+
+class Projection(Conditioning):
+    """The logit projects features on the class's embedding; nothing classifies.
+
+    Miyato and Koyama 2018, equation 3, https://arxiv.org/abs/1802.05637. The embedding belongs to the network's last
+    layer.
+    """
+
+    projects = True
+
+
+class AuxiliaryClassifier(Conditioning):
+    """AC-GAN: -log p(c | x) of a linear classifier, of real and of generated images in D's loss, and in G's.
+
+    L_C = E[log P(C = c | X_real)] + E[log P(C = c | X_fake)]; D maximizes L_S + L_C, G maximizes L_C - L_S.
+    Odena et al. 2017, equation 3, https://arxiv.org/abs/1610.09585.
+
+    Args:
+        features: F.
+        num_classes: of the labels.
+        weight: of L_C, 1 in the paper.
+
+    Raises:
+        InputError: without classes, or for a negative weight.
+    """
+
+    classifies_fakes = True
+
+    def __init__(self, *, features: int, num_classes: int, weight: float = 1.0) -> None:
+        super().__init__(features=features, num_classes=num_classes)
+        check_classes("ac", num_classes)
+        check_weight("ac", weight)
+        self.weight = weight
+        self.classifier = nn.Linear(features, num_classes)
+
+    def forward(self, features: Tensor, labels: Tensor | None) -> Tensor:
+        """Return losses [N] of labels int64 [N], or vectors [N, K] of probabilities, in single precision."""
+        assert labels is not None
+        with torch.autocast(features.device.type, enabled=False):
+            scores = self.classifier(features.float())
+            return self.weight * cross_entropy(scores, labels, reduction="none")
+
+
+class DataToDataCrossEntropy(Conditioning):
+    """ReACGAN: features of unit length are drawn to their class's proxy and pushed from images of other classes.
+
+        -log e^(min(f_i . v_i - m_p, 0) / t) / (e^(min(f_i . v_i - m_p, 0) / t) + sum_j e^(max(f_i . f_j - m_n, 0) / t))
+
+    where v_i is the proxy of image i's class, of unit length, and j runs over the images of the batch (of one backward
+    pass) with another class. Pairs within the margins have no gradient. D learns it from real images, G from its own.
+    Kang et al. 2021, equation of D2D-CE in section 3.2, https://arxiv.org/abs/2111.01118. The default figures are
+    those of the authors' CIFAR-10 runs, https://github.com/POSTECH-CVLab/PyTorch-StudioGAN.
+
+    Args:
+        features: F.
+        num_classes: of the labels.
+        weight: of the loss, lambda.
+        positive_margin: m_p, the cosine from which an image is near enough to its proxy.
+        negative_margin: m_n, the cosine up to which images of two classes are far enough apart.
+        temperature: t.
+        width: length of the vectors that are compared, to which features are projected linearly.
+
+    Raises:
+        InputError: without classes, or for numbers that are none.
+    """
+
+    def __init__(
+        self,
+        *,
+        features: int,
+        num_classes: int,
+        weight: float = 0.5,
+        positive_margin: float = 0.98,
+        negative_margin: float = 0.02,
+        temperature: float = 0.5,
+        width: int = 512,
+    ) -> None:
+        super().__init__(features=features, num_classes=num_classes)
+        check_classes("d2d_ce", num_classes)
+        check_weight("d2d_ce", weight)
+        if not (-1 <= negative_margin <= 1 and -1 <= positive_margin <= 1):
+            raise InputError(
+                f"d2d_ce: positive_margin={positive_margin} and negative_margin={negative_margin} are cosines: they "
+                "must lie between -1 and 1"
+            )
+        if temperature <= 0 or width < 1:
+            raise InputError(
+                f"d2d_ce: temperature={temperature} and width={width} must be positive"
+            )
+        self.weight = weight
+        self.positive_margin = positive_margin
+        self.negative_margin = negative_margin
+        self.temperature = temperature
+        self.project = nn.Linear(features, width)
+        self.proxies = nn.Embedding(num_classes, width)
+
+    def forward(self, features: Tensor, labels: Tensor | None) -> Tensor:
+        """Return losses [N] of labels int64 [N], in single precision."""
+        assert labels is not None
+        if labels.ndim != 1:
+            raise InputError("d2d_ce compares classes: give labels as whole numbers [N]")
+        with torch.autocast(features.device.type, enabled=False):
+            points = normalize(self.project(features.float()), dim=1)
+            proxies = normalize(self.proxies(labels), dim=1)
+            return self.weight * self.losses(points, proxies, labels)
+
+    def losses(self, points: Tensor, proxies: Tensor, labels: Tensor) -> Tensor:
+        """Return the loss [N] of points [N, W] with proxies [N, W], all of unit length, and labels [N]."""
+        attraction = ((points * proxies).sum(1) - self.positive_margin).clamp(max=0)
+        repulsion = (linear(points, points) - self.negative_margin).clamp(min=0)
+        same = labels[:, None] == labels[None, :]
+        others = (repulsion / self.temperature).masked_fill(same, float("-inf"))
+        own = attraction[:, None] / self.temperature
+        return torch.cat([own, others], dim=1).logsumexp(1) - own.squeeze(1)
+
+
+ConditioningFactory = Callable[..., Conditioning]
+
+
+class ConditionedDiscriminator(DiscriminatorNetwork):
+    """A discriminator of two parts, features and logit, whose features may also tell the class.
+
+    Attributes:
+        conditioning: set by the architecture, with `condition`.
+    """
+
+    conditioning: Conditioning
+
+    def condition(
+        self, conditioning: ConditioningFactory, *, features: int, num_classes: int
+    ) -> int:
+        """Build `conditioning`; return the number of classes that the logit projects on, 0 where it does not."""
+        self.num_classes = num_classes
+        self.conditioning = conditioning(features=features, num_classes=num_classes)
+        self.classifies_fakes = self.conditioning.classifies_fakes
+        return num_classes if self.conditioning.projects else 0
+
+    def extract(self, images: Tensor) -> Tensor:
+        """Map images [N, C, H, W] to features [N, F]."""
+        raise NotImplementedError
+
+    def score(self, features: Tensor, labels: Tensor | None) -> Tensor:
+        """Map features [N, F] (and labels [N]) to logits [N]."""
+        raise NotImplementedError
+
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Map images [N, C, H, W] (and labels [N]) to logits [N]."""
+        return self._logits(self.extract(images), labels)
+
+    def judge(self, images: Tensor, labels: Tensor | None = None) -> Judgement:
+        """Return logits [N] and, where D classifies, the weighted loss [N] of the class."""
+        features = self.extract(images)
+        return self._logits(features, labels), self.conditioning(features, labels)
+
+    def _logits(self, features: Tensor, labels: Tensor | None) -> Tensor:
+        # without projection, labels go no further
+        return self.score(features, labels if self.conditioning.projects else None)
+
+
+def check_classes(name: str, num_classes: int) -> None:
+    """Refuse to classify what has no classes.
+
+    Raises:
+        InputError: with the remedy.
+    """
+    if num_classes < 2:
+        raise InputError(
+            f"conditioning={name} classifies images, and the model has no classes; use conditioning=none, or data with "
+            "classes and conditional=true"
+        )
+
+
+def check_weight(name: str, weight: float) -> None:
+    """Refuse a negative weight.
+
+    Raises:
+        InputError: naming it.
+    """
+    if weight < 0:
+        raise InputError(f"{name}: weight={weight} must be >= 0")
