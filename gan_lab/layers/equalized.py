@@ -4,14 +4,15 @@ w = w_stored * gain / sqrt(fan_in), so that an optimizer whose steps do not depe
 all layers at one relative speed. Karras et al. 2018, section 4.1, https://arxiv.org/abs/1710.10196.
 """
 
+from collections.abc import Sequence
 from math import sqrt
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, leaky_relu, linear
+from torch.nn.functional import conv2d, conv_transpose2d, leaky_relu, linear
 
-from gan_lab.layers.resampling import FirFilter, downsample, smooth, upsample
+from gan_lab.layers.resampling import BINOMIAL, FirFilter, downsample, smooth, upsample
 
 SLOPE = 0.2  # of the leaky rectifier, in all networks of the family
 RECTIFIER_GAIN = sqrt(2)  # keeps the second moment of what a rectifier halves
@@ -74,9 +75,10 @@ class EqualizedConv2d(nn.Module):
         kernel: side of the kernel, odd.
         bias: whether there is one.
         rectified: whether the leaky rectifier follows, with gain sqrt(2).
-        resample: "up" doubles (1x1 kernels only), "down" halves the resolution.
+        resample: "up" doubles, "down" halves the resolution.
         gain: a factor of the output.
         clamp: the output is cut to [-clamp, clamp] * gain; None for no limit.
+        taps: of the low-pass filter; (1, 1) repeats pixels or takes means over 2x2.
     """
 
     def __init__(
@@ -90,12 +92,12 @@ class EqualizedConv2d(nn.Module):
         resample: Resample | None = None,
         gain: float = 1.0,
         clamp: float | None = None,
+        taps: Sequence[float] = BINOMIAL,
     ) -> None:
         super().__init__()
-        assert resample != "up" or kernel == 1
         self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel, kernel))
         self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
-        self.fir = FirFilter() if resample else None
+        self.fir = FirFilter(taps) if resample else None
         self.resample = resample
         self.rectified = rectified
         self.gain = gain * (RECTIFIER_GAIN if rectified else 1.0)
@@ -110,7 +112,11 @@ class EqualizedConv2d(nn.Module):
         if self.fir is None:
             x = conv2d(x, weight, bias, padding=padding)
         elif self.resample == "up":
-            x = upsample(conv2d(x, weight), self.fir())
+            if padding:
+                x = conv_transpose2d(x, weight.transpose(0, 1), stride=2)
+                x = smooth(x, self.fir() * 4, grow=-1)
+            else:
+                x = upsample(conv2d(x, weight), self.fir())
             x = x if bias is None else x + bias[:, None, None]
         elif padding:
             x = conv2d(smooth(x, self.fir(), grow=1), weight, bias, stride=2)

@@ -153,15 +153,19 @@ def replace_styles(w: Tensor, other: Tensor, layers: range) -> Tensor:
     return torch.where(chosen[None, :, None], other, w)
 
 
-def cross_over(w: Tensor, other: Tensor, probability: float) -> Tensor:
+def cross_over(
+    w: Tensor, other: Tensor, probability: float, *, in_use: int | None = None
+) -> Tensor:
     """Mix styles [N, L, D] for training: with `probability`, an image takes `other` from a random layer on.
 
-    Karras et al. 2019, section 3.1. Each image draws its own layer, from 1 to L - 1, all equally likely.
+    Karras et al. 2019, section 3.1. Each image draws its own layer, from 1 to L - 1, all equally likely; where only
+    the first `in_use` layers are computed, from 1 to `in_use` - 1.
     """
     count, layers, _ = w.shape
-    if layers < 2:
+    last = layers if in_use is None else in_use
+    if last < 2:
         return w
-    start = torch.randint(1, layers, (count, 1), device=w.device)
+    start = torch.randint(1, last, (count, 1), device=w.device)
     start = start.where(torch.rand(count, 1, device=w.device) < probability, layers)
     chosen = torch.arange(layers, device=w.device) >= start  # [N, L]
     return torch.where(chosen[:, :, None], other, w)

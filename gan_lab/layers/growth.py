@@ -1,0 +1,142 @@
+"""Progressive growing: which resolutions of a network are in use, as a function of the real images shown.
+
+Karras et al. 2018, section 2 and appendix A, https://arxiv.org/abs/1710.10196. Resolutions are counted in levels, 0 for
+the lowest. A stage is a number of levels: at 2 the networks work at level 2; at 2.3 they work at level 3, whose layers
+are faded in to 0.3 while what level 2 makes counts 0.7.
+"""
+
+from dataclasses import dataclass
+from math import ceil
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d, interpolate
+
+from gan_lab.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Growth:
+    """The schedule: a stable phase at `first`, then each level is faded in and, but for the last, kept stable.
+
+    Attributes:
+        first: level of the beginning.
+        last: level of the whole image.
+        fade_kimg: thousands of real images over which a level is faded in.
+        stable_kimg: thousands of real images between two fades.
+    """
+
+    first: int
+    last: int
+    fade_kimg: float
+    stable_kimg: float
+
+    def __post_init__(self) -> None:
+        if min(self.fade_kimg, self.stable_kimg) < 0 or self.fade_kimg + self.stable_kimg < 0.001:
+            raise InputError(
+                f"fade_kimg={self.fade_kimg} and stable_kimg={self.stable_kimg} must not be negative, nor both 0; "
+                "growing=false trains at full size from the start"
+            )
+
+    def stage(self, kimg: float) -> float:
+        """Return the stage after `kimg` thousand real images."""
+        # whole images, as 4.8 // 1.6 is 2
+        stable, fade = round(self.stable_kimg * 1000), round(self.fade_kimg * 1000)
+        done, into = divmod(round(kimg * 1000), stable + fade)
+        fading = max(into - stable, 0) / fade if fade else 0
+        return float(min(self.first + done + fading, self.last))
+
+    @property
+    def end_kimg(self) -> float:
+        """Thousands of real images after which the networks are whole."""
+        return (self.last - self.first) * (self.stable_kimg + self.fade_kimg)
+
+
+class Stage(nn.Module):
+    """The stage that a network is at: a number on the CPU, which no step waits for, and saved with the weights.
+
+    Attributes:
+        value: the stage.
+
+    Args:
+        first: stage of the beginning.
+        last: the highest one.
+    """
+
+    def __init__(self, *, first: int, last: int) -> None:
+        super().__init__()
+        self.last = last
+        self.value = float(first)
+
+    @property
+    def level(self) -> int:
+        """The highest level in use."""
+        return ceil(self.value)
+
+    @property
+    def fade(self) -> float:
+        """How far that level is faded in, in (0, 1]."""
+        return 1 + self.value - self.level
+
+    def get_extra_state(self) -> Tensor:
+        """Return the stage as a part of the state dict."""
+        return torch.tensor(self.value, dtype=torch.float64)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take the stage from a state dict; one beyond the last, from a larger network, becomes the last."""
+        self.value = min(float(state), float(self.last))
+
+
+def first_level(shape: tuple[int, int], levels: int, start_size: int) -> int:
+    """Return the lowest level at which the shorter side has `start_size` pixels, or else the last.
+
+    Args:
+        shape: height and width at level 0.
+        levels: number of the last level.
+        start_size: pixels.
+
+    Raises:
+        InputError: when it is not positive.
+    """
+    if start_size < 1:
+        raise InputError(f"start_size={start_size} must be a positive number of pixels")
+    return next((i for i in range(levels) if min(shape) << i >= start_size), levels)
+
+
+def doubled(images: Tensor, factor: int = 2) -> Tensor:
+    """Repeat every pixel of images [N, C, H, W] `factor` times in both directions."""
+    return images if factor == 1 else interpolate(images, scale_factor=factor, mode="nearest")
+
+
+def halved(images: Tensor, factor: int = 2) -> Tensor:
+    """Average blocks of `factor` times `factor` pixels of images [N, C, H, W]."""
+    return images if factor == 1 else avg_pool2d(images, factor)
+
+
+def resized(images: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Bring images [N, C, H, W] to height and width `shape`, both a power of two larger or smaller, by such means.
+
+    Raises:
+        ValueError: when the sizes are no whole multiples of each other.
+    """
+    height, width = images.shape[2:]
+    up, down = max(shape[0] // height, 1), max(height // shape[0], 1)
+    if (height * up, width * up) != (shape[0] * down, shape[1] * down):
+        raise ValueError(
+            f"images of {height} x {width} do not become {shape[0]} x {shape[1]} by doubling"
+        )
+    return halved(doubled(images, up), down)
+
+
+def at_stage(images: Tensor, stage: Stage, shape: tuple[int, int]) -> Tensor:
+    """Bring real images [N, C, H, W] to the resolution of a stage, as far faded in as the networks' layers are.
+
+    Args:
+        images: at full size.
+        stage: of the networks.
+        shape: height and width at level 0.
+    """
+    images = resized(images, (shape[0] << stage.level, shape[1] << stage.level))
+    if stage.fade == 1:
+        return images
+    return torch.lerp(doubled(halved(images)), images, stage.fade)

@@ -1,0 +1,364 @@
+"""ProGAN: generator and discriminator grow together, from a few pixels to the whole image.
+
+Karras et al. 2018, https://arxiv.org/abs/1710.10196: progressive growing (section 2), minibatch standard deviation
+(section 3), equalized learning rate (4.1), pixelwise normalization (4.2), WGAN-GP with drift (appendix A.1); the
+networks are those of table 2.
+
+Classes enter as in the authors' code: G sees the label beside z, D is an auxiliary classifier (Odena et al. 2017,
+https://arxiv.org/abs/1610.09585). The paper's own results are unconditional.
+"""
+
+from collections.abc import Sequence
+from math import prod, sqrt
+from typing import Literal, cast, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from gan_lab.console import warn
+from gan_lab.errors import InputError
+from gan_lab.layers.equalized import (
+    RECTIFIER_GAIN,
+    EqualizedConv2d,
+    EqualizedLinear,
+    Resample,
+    rectify,
+)
+from gan_lab.layers.growth import Growth, Stage, at_stage, doubled, first_level, halved, resized
+from gan_lab.layers.labels import label_vectors
+from gan_lab.layers.mapping import unit_moment
+from gan_lab.layers.minibatch_stddev import MinibatchStddev
+from gan_lab.layers.precision import raised
+from gan_lab.layers.pyramid import ImageSize, halvings
+from gan_lab.layers.resampling import BINOMIAL
+from gan_lab.models.adversarial import AdversarialModule
+from gan_lab.models.networks import DiscriminatorNetwork, GeneratorNetwork, Judgement
+
+BOX = (1.0, 1.0)  # repeats pixels, or takes means over 2x2
+Classes = Literal["auxiliary", "per_class"]
+
+
+class GrowingGenerator(GeneratorNetwork):
+    """A generator whose images grow: `forward` shows them at full size, `grown` as large as they are at its stage.
+
+    Attributes:
+        stage: what is computed.
+        growth: which stage there is when.
+        shape: height and width at level 0.
+    """
+
+    growth: Growth
+    shape: tuple[int, int]
+
+    @property
+    def stage(self) -> Stage:
+        """What is computed."""
+        raise NotImplementedError
+
+    def grown(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Map z [N, Z] (and labels [N]) to images [N, C, h, w] of the stage's resolution."""
+        raise NotImplementedError
+
+
+class Generator(GrowingGenerator):
+    """z -> features at the lowest resolution -> one block a resolution -> image, by one 1x1 convolution for each.
+
+    Args:
+        image_size: side, or [height, width]; 4 to 7 pixels times a power of two.
+        channels: of the image.
+        num_classes: 0 for an unconditional generator.
+        latent_dim: length of z.
+        channel_base: feature maps have channel_base / resolution channels ...
+        channel_max: ... and no more than this.
+        growing: whether images grow during training; otherwise they have their full size from the start.
+        start_size: shorter side of the first images, in pixels.
+        fade_kimg: thousands of real images over which a resolution is faded in.
+        stable_kimg: thousands of real images before each fade.
+
+    Raises:
+        InputError: for sizes or lengths that there are not.
+    """
+
+    def __init__(
+        self,
+        *,
+        image_size: ImageSize,
+        channels: int,
+        num_classes: int = 0,
+        latent_dim: int = 512,
+        channel_base: int = 16384,
+        channel_max: int = 512,
+        growing: bool = True,
+        start_size: int = 4,
+        fade_kimg: float = 800,
+        stable_kimg: float = 800,
+    ) -> None:
+        super().__init__()
+        self.latent_dim = latent_dim
+        self.num_classes = num_classes
+        self.shape, last = halvings(image_size)
+        self.growth = Growth(
+            first=first_level(self.shape, last, start_size) if growing else last,
+            last=last,
+            fade_kimg=fade_kimg,
+            stable_kimg=stable_kimg,
+        )
+        self._stage = Stage(first=self.growth.first, last=last)
+        features = widths(last, channel_base, channel_max)
+        self.start = Start(inputs=latent_dim + num_classes, outputs=features[0], shape=self.shape)
+        self.conv = EqualizedConv2d(inputs=features[0], outputs=features[0], kernel=3)
+        self.blocks = nn.ModuleList(
+            GeneratorBlock(inputs=features[i - 1], outputs=features[i]) for i in range(1, last + 1)
+        )
+        self.to_image = nn.ModuleList(to_image(f, channels) for f in features)
+
+    @property
+    def stage(self) -> Stage:
+        """What is computed."""
+        return self._stage
+
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Map z [N, Z] (and labels [N]) to images [N, C, H, W], pixels repeated up to full size."""
+        return doubled(self.grown(z, labels), 1 << (self.growth.last - self.stage.level))
+
+    def grown(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Map z [N, Z] (and labels [N]) to images [N, C, h, w] of the stage's resolution."""
+        vectors = label_vectors(labels, self.num_classes, z)
+        x = self.start(unit_moment(torch.cat([z, vectors], dim=1)))
+        x = below = unit_moment(self.conv(x))
+        for block in list(self.blocks)[: self.stage.level]:
+            below, x = x, block(x)
+        return faded_image(self.to_image, self.stage, below, x)
+
+
+class Start(nn.Module):
+    """Vectors to features at the lowest resolution: a convolution as large as that, rectifier, pixel norm.
+
+    Args:
+        inputs: length of the vectors.
+        outputs: channels.
+        shape: height and width.
+    """
+
+    def __init__(self, *, inputs: int, outputs: int, shape: tuple[int, int]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(inputs, outputs, *shape))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        self.weight_gain = RECTIFIER_GAIN / sqrt(inputs * prod(shape))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [N, inputs] to [N, outputs, h, w]."""
+        x = torch.einsum("ni,iohw->nohw", x, self.weight * self.weight_gain)
+        return unit_moment(rectify(x + (self.bias * RECTIFIER_GAIN)[:, None, None]))
+
+
+class GeneratorBlock(nn.Module):
+    """Two convolutions, the first of which doubles the resolution by repeating pixels; pixel norm behind each.
+
+    Args:
+        inputs: channels from the resolution below.
+        outputs: channels.
+    """
+
+    def __init__(self, *, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv0 = convolution(inputs, outputs, "up", BOX)
+        self.conv1 = convolution(outputs, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [N, inputs, H, W] to [N, outputs, 2H, 2W]."""
+        return unit_moment(self.conv1(unit_moment(self.conv0(x))))
+
+
+class Discriminator(DiscriminatorNetwork):
+    """One 1x1 convolution for each resolution of images -> one block a resolution -> minibatch stddev -> logit.
+
+    Images larger than the stage's resolution are averaged down to it.
+
+    Args:
+        image_size: side, or [height, width]; 4 to 7 pixels times a power of two.
+        channels: of the image.
+        num_classes: 0 for an unconditional discriminator.
+        channel_base: feature maps have channel_base / resolution channels ...
+        channel_max: ... and no more than this.
+        filtered: whether halving has a low-pass filter (Karras et al. 2019, appendix C) in place of means over 2x2.
+        stddev_group: images that the minibatch standard deviation looks at together; 0 leaves the layer out.
+        stddev_channels: that it appends.
+        classes: "auxiliary" adds a classifier, which learns from real and from generated images; "per_class" gives
+            each class a logit (Mescheder et al. 2018, https://arxiv.org/abs/1801.04406).
+        class_weight: of the classifier's cross entropy in both players' losses.
+        growing: as the generator's.
+        start_size: as the generator's.
+
+    Raises:
+        InputError: for sizes or kinds that there are not.
+    """
+
+    def __init__(
+        self,
+        *,
+        image_size: ImageSize,
+        channels: int,
+        num_classes: int = 0,
+        channel_base: int = 16384,
+        channel_max: int = 512,
+        filtered: bool = False,
+        stddev_group: int = 4,
+        stddev_channels: int = 1,
+        classes: Classes = "auxiliary",
+        class_weight: float = 1.0,
+        growing: bool = True,
+        start_size: int = 4,
+    ) -> None:
+        super().__init__()
+        if classes not in get_args(Classes):
+            raise InputError(f"classes={classes!r} must be one of {', '.join(get_args(Classes))}")
+        self.num_classes = num_classes
+        self.auxiliary = num_classes > 0 and classes == "auxiliary"
+        self.classifies_fakes = self.auxiliary
+        self.class_weight = class_weight
+        self.shape, last = halvings(image_size)
+        first = first_level(self.shape, last, start_size) if growing else last
+        self.stage = Stage(first=first, last=last)
+        features = widths(last, channel_base, channel_max)
+        wide = features[0]
+        self.from_image = nn.ModuleList(
+            EqualizedConv2d(inputs=channels, outputs=f, kernel=1) for f in features
+        )
+        self.blocks = nn.ModuleList(
+            DiscriminatorBlock(inputs=features[i], outputs=features[i - 1], filtered=filtered)
+            for i in range(1, last + 1)
+        )
+        self.stddev = None
+        if stddev_group:
+            self.stddev = MinibatchStddev(group_size=stddev_group, num_channels=stddev_channels)
+        self.conv = convolution(wide + (stddev_channels if stddev_group else 0), wide)
+        self.dense = EqualizedLinear(inputs=wide * prod(self.shape), outputs=wide, rectified=True)
+        outputs = 1 + num_classes if self.auxiliary else max(num_classes, 1)
+        self.outputs = EqualizedLinear(inputs=wide, outputs=outputs)
+
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Map images [N, C, H, W] (and labels [N]) to logits [N]."""
+        return self.judge(images, labels)[0]
+
+    def judge(self, images: Tensor, labels: Tensor | None = None) -> Judgement:
+        """Map images (and labels [N]) to logits [N] and, of an auxiliary classifier, its weighted loss [N]."""
+        outputs = self.outputs(self.features(images))
+        vectors = label_vectors(labels, self.num_classes, outputs)
+        if self.auxiliary:
+            losses = cross_entropy(raised(outputs[:, 1:]), raised(vectors), reduction="none")
+            return outputs[:, 0], losses * self.class_weight
+        return ((outputs * vectors).sum(1) if self.num_classes else outputs.squeeze(1)), None
+
+    def features(self, images: Tensor) -> Tensor:
+        """Map images [N, C, H, W] to what the last layer sees, [N, F]."""
+        level = self.stage.level
+        images = resized(images, (self.shape[0] << level, self.shape[1] << level))
+        x = self.from_image[level](images)
+        for i in reversed(range(level)):
+            x = self.blocks[i](x)
+            if i == level - 1 and self.stage.fade < 1:
+                x = torch.lerp(self.from_image[i](halved(images)), x, self.stage.fade)
+        return self.dense(self.conv(x if self.stddev is None else self.stddev(x)).flatten(1))
+
+
+class DiscriminatorBlock(nn.Module):
+    """Two convolutions, the second of which halves the resolution.
+
+    Args:
+        inputs: channels at this resolution.
+        outputs: channels at the next lower one.
+        filtered: whether halving has a low-pass filter.
+    """
+
+    def __init__(self, *, inputs: int, outputs: int, filtered: bool) -> None:
+        super().__init__()
+        self.conv0 = convolution(inputs, inputs)
+        self.conv1 = convolution(inputs, outputs, "down", BINOMIAL if filtered else BOX)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [N, inputs, H, W] to [N, outputs, H / 2, W / 2]."""
+        return self.conv1(self.conv0(x))
+
+
+def convolution(
+    inputs: int, outputs: int, resample: Resample | None = None, taps: Sequence[float] = BOX
+) -> EqualizedConv2d:
+    """Return a rectified 3x3 convolution.
+
+    With the taps (1, 1) it equals one behind repeated pixels, or one before means over 2x2, at a quarter of the cost.
+    """
+    return EqualizedConv2d(inputs=inputs, outputs=outputs, kernel=3, resample=resample, taps=taps)
+
+
+def to_image(features: int, channels: int) -> EqualizedConv2d:
+    """Return the 1x1 convolution that makes an image."""
+    return EqualizedConv2d(inputs=features, outputs=channels, kernel=1, rectified=False)
+
+
+def faded_image(layers: nn.ModuleList, stage: Stage, below: Tensor, x: Tensor) -> Tensor:
+    """Make images [N, C, h, w], in at least single precision, of a stage's features.
+
+    Args:
+        layers: which make images, one a level.
+        stage: that says how the levels are weighed (figure 2).
+        below: features of the level below the stage's highest.
+        x: features of that level.
+    """
+    images = raised(layers[stage.level](x))
+    if stage.fade == 1:
+        return images
+    return torch.lerp(doubled(raised(layers[stage.level - 1](below))), images, stage.fade)
+
+
+def widths(levels: int, channel_base: int, channel_max: int) -> list[int]:
+    """Return channels of each level, the lowest (which counts as 4 pixels) first."""
+    return [min(channel_base // (4 << i), channel_max) for i in range(levels + 1)]
+
+
+class ProGAN(AdversarialModule):
+    """The loop with networks that grow with the clock: D sees real images as large as G's are.
+
+    Layers that are not reached are neither computed nor changed. Where layers are added, and where they are wholly
+    faded in, the optimizers forget their moments, as the authors' code has it.
+    """
+
+    def prepare_step(self) -> None:
+        """Bring all networks to the stage that the clock says."""
+        stage = self._growing.growth.stage(self.kimg)
+        if stages_in_use(stage) != stages_in_use(self._growing.stage.value):
+            optimizers = self.optimizers()
+            assert isinstance(optimizers, list)
+            for optimizer in optimizers:
+                optimizer.optimizer.state.clear()
+        for network in (self.generator, self.generator_ema, self.discriminator):
+            cast(GrowingGenerator | Discriminator, network).stage.value = stage
+
+    def fake(self, z: Tensor, labels: Tensor | None) -> Tensor:
+        """Make images of the stage's resolution."""
+        return self._growing.grown(z, labels)
+
+    def real(self, images: Tensor, labels: Tensor | None) -> Tensor:
+        """Bring real images to the stage's resolution."""
+        return at_stage(images, self._growing.stage, self._growing.shape)
+
+    def on_train_start(self) -> None:
+        """Say so where training ends before the images have their full size."""
+        super().on_train_start()
+        growth = self._growing.growth
+        if self.total_images < growth.end_kimg * 1000:
+            warn(
+                f"total_kimg={self.total_images / 1000:g} ends before the networks are whole, which they are at "
+                f"{growth.end_kimg:g} kimg; lower model.generator.fade_kimg={growth.fade_kimg:g} and "
+                f"model.generator.stable_kimg={growth.stable_kimg:g}, or set model.generator.growing=false"
+            )
+
+    @property
+    def _growing(self) -> GrowingGenerator:
+        return cast(GrowingGenerator, self.generator)
+
+
+def stages_in_use(stage: float) -> tuple[float, float]:
+    """Return the whole stages at or around a stage: they change where a fade begins and where it ends."""
+    return stage // 1, -(-stage // 1)
