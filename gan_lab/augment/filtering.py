@@ -1,14 +1,20 @@
 """Amplifying frequency bands of images (Karras et al. 2020, appendix B, https://arxiv.org/abs/2006.06676)."""
 
-import math
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from gan_lab.augment.draws import Draws, where_image
-from gan_lab.augment.geometry import reflect
+from gan_lab.augment.lines import (
+    BLOCK,
+    band_matrix,
+    block_places,
+    constant,
+    filter_blocks,
+    reflect,
+)
 from gan_lab.augment.wavelets import octave_bands, symlet
 
 BANDS = 4
@@ -41,23 +47,27 @@ def draw_gains(draws: Draws) -> Tensor:
 
 def amplify(images: Tensor, gains: Tensor) -> Tensor:
     """Multiply the bands of images [N, C, H, W] by `gains` [N, 4], lowest first, along rows and along columns."""
-    rows, columns = (
-        torch.einsum("nb,bij->nij", gains, band_matrices(length, images.dtype, images.device))
-        for length in images.shape[2:]
+    bands = constant(band_matrices(), images)
+    matrix = torch.einsum("nb,bkm->nkm", gains, bands)[:, None, None]  # [N, 1, 1, K, BLOCK]
+    return amplify_lines(amplify_lines(images, matrix).mT, matrix).mT
+
+
+def amplify_lines(lines: Tensor, matrix: Tensor) -> Tensor:
+    """Filter lines [N, C, H, W] by blocks of `matrix` [N, 1, 1, K, BLOCK]."""
+    length, width = lines.shape[-1], matrix.shape[-2]
+    places = block_places(
+        -(-length // BLOCK),
+        step=BLOCK,
+        first=(BLOCK - width) // 2,
+        width=width,
+        device=lines.device,
     )
-    return rows.unsqueeze(1) @ images @ columns.unsqueeze(1).mT
+    return filter_blocks(lines, reflect(places, length), matrix)[..., :length]
 
 
-@lru_cache(maxsize=16)
-@torch.inference_mode(False)
-def band_matrices(length: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return the bands' filters on a side of `length` pixels (at least 2) and its reflections, [4, length, length]."""
+@cache
+def band_matrices() -> np.ndarray:
+    """Return what filters BLOCK pixels, with those around them, by each of the bands: [4, K, BLOCK]."""
     filters = octave_bands(symlet(VANISHING_MOMENTS), BANDS)
-    reach = filters.shape[1] // 2
-    matrices = np.zeros((BANDS, length, length))
-    for offset in range(-reach, reach + 1):
-        pixels = np.arange(length)
-        sources = reflect(torch.from_numpy(pixels + offset), length).numpy()
-        matrices[:, pixels, sources] += filters[:, offset + reach, None]
-    assert math.isclose(matrices.sum(), length, abs_tol=1e-6)
-    return torch.from_numpy(matrices).to(device, dtype)
+    sources = np.arange(BLOCK + filters.shape[1] - 1)
+    return band_matrix(filters, sources[:, None] - np.arange(BLOCK))

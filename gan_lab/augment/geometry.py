@@ -8,7 +8,7 @@ Coordinates are (x, y) in pixels with y pointing down and the origin at the cent
 ones: from a place in the result to the place where its content comes from.
 """
 
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 import torch
@@ -16,6 +16,14 @@ from torch import Tensor
 
 from gan_lab.augment.bilinear import lookup
 from gan_lab.augment.draws import Draws, where_image
+from gan_lab.augment.lines import (
+    BLOCK,
+    band_matrix,
+    block_places,
+    constant,
+    filter_blocks,
+    reflect,
+)
 from gan_lab.augment.wavelets import centre, symlet
 
 BLITS = ("xflip", "rotate90", "xint")
@@ -24,7 +32,6 @@ INTEGER_SHIFT = 0.125  # of the image size, at most
 SCALE_OCTAVES = 0.2
 FRACTIONAL_SHIFT = 0.125  # of the image size, standard deviation
 VANISHING_MOMENTS = 6
-BLOCK = 16  # pixels
 
 
 def move(images: Tensor, draws: Draws) -> Tensor:
@@ -131,13 +138,6 @@ def blit(images: Tensor, flip: Tensor, turns: Tensor, shift: Tensor) -> Tensor:
     return images.flatten(2).gather(2, source).view_as(images)
 
 
-def reflect(index: Tensor, length: int) -> Tensor:
-    """Fold indices outside [0, length) back into it, about the centres of the first and the last pixel."""
-    period = 2 * (length - 1)
-    index = index.remainder(period)
-    return torch.minimum(index, period - index)
-
-
 def warp(images: Tensor, inverse: Tensor) -> Tensor:
     """Transform images [N, C, H, W] by inverse matrices [N, 3, 3], at twice their resolution.
 
@@ -177,44 +177,37 @@ def double(lines: Tensor) -> Tensor:
     That is one period, and its first sample once more; sample n is sum_k x_k h_(n - 2k).
     """
     length = lines.shape[-1]
-    matrix, _ = filter_blocks(lines.dtype, lines.device)
     samples = 4 * (length - 1) + 1
-    blocks = -(-samples // (2 * BLOCK))
-    pixels = torch.arange(len(matrix), device=lines.device) - (len(matrix) - BLOCK)
-    first = torch.arange(blocks, device=lines.device) * BLOCK
-    source = reflect(first.unsqueeze(1) + pixels, length)
-    gathered = lines.index_select(-1, source.flatten()).unflatten(-1, source.shape)
-    return (gathered @ matrix).flatten(-2)[..., :samples]
+    matrix, _ = resampling_matrices()
+    width = len(matrix)
+    places = block_places(
+        -(-samples // (2 * BLOCK)),
+        step=BLOCK,
+        first=BLOCK - width,
+        width=width,
+        device=lines.device,
+    )
+    fine = filter_blocks(lines, reflect(places, length), constant(matrix, lines))
+    return fine[..., :samples]
 
 
 def halve(lines: Tensor, length: int) -> Tensor:
     """Return y_k = sum_n x_n h_(n - 2k) for 0 <= k < `length` of lines [..., 2 (length - 1) + taps]."""
-    _, matrix = filter_blocks(lines.dtype, lines.device)
-    blocks = -(-length // BLOCK)
-    samples = torch.arange(len(matrix), device=lines.device)
-    first = torch.arange(blocks, device=lines.device) * 2 * BLOCK
-    source = (first.unsqueeze(1) + samples).clamp(max=lines.shape[-1] - 1)
-    gathered = lines.index_select(-1, source.flatten()).unflatten(-1, source.shape)
-    return (gathered @ matrix).flatten(-2)[..., :length]
+    _, matrix = resampling_matrices()
+    places = block_places(
+        -(-length // BLOCK), step=2 * BLOCK, first=0, width=len(matrix), device=lines.device
+    )
+    # the last block may go beyond what its pixels need
+    places = places.clamp(max=lines.shape[-1] - 1)
+    return filter_blocks(lines, places, constant(matrix, lines))[..., :length]
 
 
-@lru_cache(maxsize=16)
-@torch.inference_mode(False)
-def filter_blocks(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return what makes 2 BLOCK samples of BLOCK pixels and those before, and BLOCK pixels of 2 BLOCK samples and more.
-
-    On a CPU a matrix product of blocks is many times faster than a convolution of one channel. Both stay from one
-    step to the next.
-    """
+@cache
+def resampling_matrices() -> tuple[np.ndarray, np.ndarray]:
+    """Return what makes 2 BLOCK samples of BLOCK pixels and those before, and BLOCK pixels of samples."""
     taps = symlet(VANISHING_MOMENTS)
-    before, after = len(taps) // 2 - 1, len(taps) - 2
-
-    def filtered(tap: np.ndarray) -> Tensor:
-        inside = (tap >= 0) & (tap < len(taps))
-        matrix = np.where(inside, taps[tap.clip(0, len(taps) - 1)], 0)
-        return torch.from_numpy(matrix).to(device, dtype)
-
-    pixels, samples = np.arange(-before, BLOCK), np.arange(2 * BLOCK + after)
-    up = filtered(samples[: 2 * BLOCK] - 2 * pixels[:, None])
-    down = filtered(samples[:, None] - 2 * pixels[before:])
+    pixels = np.arange(1 - len(taps) // 2, BLOCK)
+    samples = np.arange(2 * BLOCK + len(taps) - 2)
+    up = band_matrix(taps, samples[: 2 * BLOCK] - 2 * pixels[:, None])
+    down = band_matrix(taps, samples[:, None] - 2 * np.arange(BLOCK))
     return up, down
