@@ -27,7 +27,7 @@ class GradientPenalty(Regularizer):
     def forward(self, step: DiscriminatorStep | GeneratorStep) -> Tensor:
         assert isinstance(step, DiscriminatorStep)
         real, fake = step.real.detach(), step.fake.detach()
-        mix = torch.rand(len(real), 1, 1, 1, device=real.device, dtype=real.dtype)
+        mix = torch.rand(len(real), *[1] * (real.ndim - 1), device=real.device, dtype=real.dtype)
         between = torch.lerp(real, fake, mix).requires_grad_()
         norm = gradient_norm(step.critic(between, step.labels), between)
         return (norm - self.center).square()

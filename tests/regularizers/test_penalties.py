@@ -106,6 +106,19 @@ def test_gradient_penalty_lies_between_the_pair_of_each_image() -> None:
     assert abs(float(share.mean()) - 0.5) < 0.15
 
 
+@pytest.mark.parametrize("penalty", [GradientPenalty(weight=1), Dragan(weight=1), R1(weight=1)])
+def test_penalties_of_inputs_that_are_rows(penalty: Regularizer) -> None:
+    # such as pairs of an image and its code
+    class Rows(DiscriminatorNetwork):
+        def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+            return images @ torch.tensor([3.0, 4.0])
+
+    real, fake = torch.randn(5, 2), torch.randn(5, 2)
+    expected = 5**2 / 2 if isinstance(penalty, R1) else (5 - 1) ** 2
+    found = penalty(step_of(Rows(), real, fake))
+    torch.testing.assert_close(found, torch.full((5,), float(expected)))
+
+
 def test_gradient_penalty_survives_a_gradient_of_zero() -> None:
     network = Quadratic()
     zeros = torch.zeros(2, 3, 2, 2)
