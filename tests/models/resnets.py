@@ -3,12 +3,14 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
+from gan_lab.commands.train import run
 from gan_lab.config import build
 from gan_lab.interop import from_published
 from gan_lab.models.adversarial import AdversarialModule
@@ -54,6 +56,39 @@ def small(
     torch.manual_seed(0)
     total = batch_size * config.d_steps * steps
     return build(config.model, total_images=total)
+
+
+def trained(
+    compose: Callable[..., DictConfig],
+    root: Path,
+    model: str,
+    *overrides: str,
+    name: str,
+    total_kimg: float,
+) -> dict[str, Any]:
+    """Train a small model in a run folder, or go on; return the state that its checkpoint holds."""
+    config = compose(
+        f"model={model}",
+        *SMALL[model],
+        f"name={name}",
+        f"runs_dir={root}",
+        f"total_kimg={total_kimg}",
+        "batch_size=4",
+        "d_steps=2",
+        "metrics=none",
+        "trainer=cpu",
+        "data.image_size=8",
+        "callbacks.samples.rows=1",
+        "callbacks.samples.columns=2",
+        *overrides,
+    )
+    # schedules end with the run, which is longer the second time
+    for schedules in config.model.schedules.values():
+        for schedule in schedules.values():
+            schedule.end_kimg = 1
+    run(config)
+    path = root / name / "checkpoints" / "last.ckpt"
+    return torch.load(path, weights_only=True)["state_dict"]
 
 
 class Published:

@@ -2,16 +2,14 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from omegaconf import DictConfig
 from torch.testing import assert_close
 
-from gan_lab.commands.train import run
 from tests.models.conftest import fit
-from tests.models.resnets import SMALL, small
+from tests.models.resnets import SMALL, small, trained
 
 Compose = Callable[..., DictConfig]
 FAST = ("r3gan", "biggan")
@@ -23,31 +21,9 @@ FAST = ("r3gan", "biggan")
 def test_a_resumed_run_is_the_straight_one(compose: Compose, tmp_path: Path, model: str) -> None:
     """The power method's vectors are state like any other."""
 
-    def trained(name: str, total_kimg: float) -> dict[str, Any]:
-        config = compose(
-            f"model={model}",
-            *SMALL[model],
-            f"name={name}",
-            f"runs_dir={tmp_path}",
-            f"total_kimg={total_kimg}",
-            "batch_size=4",
-            "d_steps=2",
-            "metrics=none",
-            "trainer=cpu",
-            "data.image_size=8",
-            "callbacks.samples.rows=1",
-            "callbacks.samples.columns=2",
-        )
-        # schedules end with the run, which is longer the second time
-        for schedules in config.model.schedules.values():
-            for schedule in schedules.values():
-                schedule.end_kimg = 1
-        run(config)
-        path = tmp_path / name / "checkpoints" / "last.ckpt"
-        return torch.load(path, weights_only=True)["state_dict"]
-
-    trained("halted", 0.024)
-    halted, straight = trained("halted", 0.048), trained("straight", 0.048)
+    trained(compose, tmp_path, model, name="halted", total_kimg=0.024)
+    halted = trained(compose, tmp_path, model, name="halted", total_kimg=0.048)
+    straight = trained(compose, tmp_path, model, name="straight", total_kimg=0.048)
     assert all(torch.equal(halted[name], straight[name]) for name in straight)
     vectors = [name for name in straight if name.endswith("weight.0.u")]
     assert bool(vectors) == (model != "r3gan")

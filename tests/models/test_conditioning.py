@@ -1,0 +1,140 @@
+"""Every way of conditioning on every architecture that has the choice, through the one loop."""
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra.errors import MissingConfigException
+from omegaconf import DictConfig
+from torch import Tensor
+
+from gan_lab.commands.launch import launch
+from gan_lab.config import conf_dir
+from gan_lab.errors import InputError
+from tests.models.conftest import fit
+from tests.models.resnets import SMALL, small, trained
+
+Compose = Callable[..., DictConfig]
+KINDS = sorted(path.stem for path in (conf_dir() / "conditioning").glob("*.yaml"))
+CLASSIFY = ["ac", "d2d_ce"]
+
+
+def test_there_are_four() -> None:
+    assert KINDS == ["ac", "d2d_ce", "none", "projection"]
+
+
+# the projection is what all other tests of these models train with
+@pytest.mark.parametrize(
+    ("model", "kind"), [pair for pair in itertools.product(SMALL, KINDS) if pair[1] != "projection"]
+)
+def test_two_steps(compose: Compose, model: str, kind: str) -> None:
+    module = small(compose, model, f"conditioning={kind}", "d_steps=1", classes=10, batch_size=6)
+    trainable = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    before = {name: p.detach().clone() for name, p in trainable.items()}
+    fit(module)
+    assert all(p.isfinite().all() for p in trainable.values())
+    moved = {name for name, p in trainable.items() if not torch.equal(p, before[name])}
+    assert len(moved) > len(trainable) / 2
+    heads = ("conditioning.", "logit.", "features.", "embedding.")
+    heads = tuple(f"discriminator.{head}" for head in heads)
+    # the hinge loss pulls as many logits up as down: the bias of the logit may stay
+    learns = {name for name in trainable if name.startswith(heads) and "bias" not in name}
+    assert learns <= moved
+    figures = module.stats.take()
+    classes = {name for name in figures if "class" in name}
+    expected = {
+        "ac": {"loss/d_class_real", "loss/d_class_fake", "loss/g_class"},
+        "d2d_ce": {"loss/d_class_real", "loss/g_class"},
+    }
+    assert classes == expected.get(kind, set())
+    assert all(figures[name] > 0 for name in classes)
+
+
+@pytest.mark.parametrize("model", list(SMALL))
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_the_logit_knows_of_the_class(compose: Compose, model: str, kind: str) -> None:
+    network = small(compose, model, f"conditioning={kind}", classes=3).discriminator.eval()
+    # R3GAN's labels have small embeddings
+    images, labels = 10 * torch.randn(4, 1, 8, 8), torch.tensor([0, 1, 2, 0])
+    logits, other = network(images, labels), network(images, (labels + 1) % 3)
+    assert torch.equal(logits, other) == (kind != "projection")
+    judged, losses = network.judge(images, labels)
+    assert torch.equal(judged, logits)
+    assert (losses is not None) == (kind in CLASSIFY)
+    if losses is not None:
+        assert not torch.equal(losses, network.judge(images, (labels + 1) % 3)[1])
+
+
+@pytest.mark.parametrize("kind", CLASSIFY)
+@pytest.mark.parametrize("model", ["r3gan", "sngan"])
+def test_the_loss_of_the_class_moves_the_generator(compose: Compose, model: str, kind: str) -> None:
+    """With logits that say nothing, all that G can learn comes from the class."""
+    module = small(compose, model, f"conditioning={kind}", "loss=wasserstein")
+    judge = module.discriminator.judge
+
+    def mute(images: Tensor, labels: Tensor | None = None) -> Any:
+        logits, losses = judge(images, labels)
+        return logits * 0, losses
+
+    module.discriminator.judge = mute  # type: ignore[method-assign]
+    z, labels = torch.randn(6, module.generator.latent_dim), torch.arange(6) % 3
+    losses = module._generator_losses(module.fake(z, labels), z, labels)
+    losses.mean().backward()
+    gradients = [p.grad for p in module.generator.parameters() if p.grad is not None]
+    assert sum(float(g.abs().sum()) for g in gradients) > 0
+
+
+def test_the_projection_is_the_default_and_adds_nothing_to_the_state(compose: Compose) -> None:
+    for model in ("sngan", "r3gan"):
+        default = small(compose, model).discriminator.state_dict()
+        chosen = small(compose, model, "conditioning=projection").discriminator.state_dict()
+        assert default.keys() == chosen.keys()
+        assert all(torch.equal(default[name], chosen[name]) for name in default)
+        assert not any("conditioning" in name for name in default)
+
+
+def test_its_figures_are_set_by_name(compose: Compose) -> None:
+    words = ("conditioning=d2d_ce", "conditioning.temperature=0.25", "conditioning.width=6")
+    head = small(compose, "biggan", *words).discriminator.conditioning
+    assert (head.temperature, head.proxies.weight.shape) == (0.25, (3, 6))
+
+
+@pytest.mark.parametrize("kind", CLASSIFY)
+@pytest.mark.parametrize("model", list(SMALL))
+def test_classes_are_needed_to_classify(compose: Compose, model: str, kind: str) -> None:
+    with pytest.raises(InputError, match=f"conditioning={kind} classifies"):
+        small(compose, model, f"conditioning={kind}", classes=0)
+
+
+def test_one_that_there_is_not(
+    compose: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(MissingConfigException):
+        small(compose, "biggan", "conditioning=acgan")
+    assert launch("train", ["model=biggan", "conditioning=acgan", f"runs_dir={tmp_path}"]) == 2
+    assert "there are ac, d2d_ce, none, projection" in capsys.readouterr().err
+    assert launch("train", ["model=dcgan", "conditioning=ac", f"runs_dir={tmp_path}"]) == 2
+    assert "conditioning" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ("sngan", ("conditioning=ac",)),
+        *(
+            pytest.param(model, (f"conditioning={kind}",), marks=pytest.mark.slow)
+            for model in SMALL
+            for kind in ("ac", "d2d_ce", "none")
+        ),
+    ],
+)
+def test_a_resumed_run_is_the_straight_one(
+    compose: Compose, tmp_path: Path, model: str, words: tuple[str, ...]
+) -> None:
+    trained(compose, tmp_path, model, *words, name="halted", total_kimg=0.024)
+    halted = trained(compose, tmp_path, model, *words, name="halted", total_kimg=0.048)
+    straight = trained(compose, tmp_path, model, *words, name="straight", total_kimg=0.048)
+    assert all(torch.equal(halted[name], straight[name]) for name in straight)
