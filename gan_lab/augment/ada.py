@@ -138,6 +138,9 @@ class ADA(Augmentation):
         self.signs *= ~due
         self.since *= ~due
 
+    def figures(self) -> Mapping[str, Tensor]:
+        return {"p": self.probability}
+
     def _idle(self, images: Tensor) -> bool:
         if self.target is None:
             return self.p <= 0

@@ -1,5 +1,7 @@
 """What an augmentation is: a change of images before the discriminator sees them, real and generated alike."""
 
+from collections.abc import Mapping
+
 from torch import Tensor, nn
 
 
@@ -16,3 +18,7 @@ class Augmentation(nn.Module):
 
     def adapt(self, images: int) -> None:
         """Act on what was observed; `images` is the number of real images of this D step over all ranks."""
+
+    def figures(self) -> Mapping[str, Tensor]:
+        """What to log of its state, scalars on its device; the key becomes `augment/<name>_<key>`."""
+        return {}

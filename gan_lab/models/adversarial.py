@@ -189,8 +189,10 @@ class AdversarialModule(LightningModule):
             losses = self._discriminator_losses(step)
             self.manual_backward(self._with_penalties(losses, step) * len(images) / len(real))
         self._finish("discriminator", optimizer)
-        for augmentation in self._augmentations.values():
+        for name, augmentation in self._augmentations.items():
             augmentation.adapt(len(real) * self.trainer.world_size)
+            for key, figure in augmentation.figures().items():
+                self.stats.add(f"augment/{name}_{key}", figure)
         for name, regularizer in self._lazy("discriminator"):
             optimizer, parts = self._begin("discriminator", real, labels)
             for images, part_labels, z in parts:

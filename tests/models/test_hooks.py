@@ -98,6 +98,9 @@ class Recording(Augmentation):
     def adapt(self, images: int) -> None:
         self.adapted.append(images)
 
+    def figures(self) -> Mapping[str, Tensor]:
+        return {"factor": torch.tensor(self.factor)}
+
 
 def test_augmentations_change_all_that_the_discriminator_sees_in_their_order() -> None:
     first, second = Recording(2.0), Recording(3.0)
@@ -115,8 +118,9 @@ def test_augmentations_change_all_that_the_discriminator_sees_in_their_order() -
 def test_an_augmentation_is_scheduled_by_name() -> None:
     recording = Recording(2.0)
     schedules = {"mine": {"factor": lambda kimg: 5.0 + kimg}}
-    fit(module(augmentations={"mine": recording}, schedules=schedules))
+    made = fit(module(augmentations={"mine": recording}, schedules=schedules))
     assert recording.factor == 5.0
+    assert made.stats.take()["augment/mine_factor"] == 5.0
     with pytest.raises(ValueError, match=r"schedules\.mine\.strength is unknown"):
         module(augmentations={"mine": recording}, schedules={"mine": {"strength": lambda k: 1.0}})
 
