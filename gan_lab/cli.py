@@ -8,13 +8,17 @@ COMMANDS = {
     "evaluate": "measure a trained GAN: gan-lab evaluate run=runs/quickstart",
     "generate": "draw images: gan-lab generate run=runs/quickstart num_images=64 seed=0",
     "prepare-data": "pack images into one zip: gan-lab prepare-data data=image_folder data.root=photos size=64",
+    "import-weights": "published weights as a run: gan-lab import-weights ffhq.pkl name=ffhq",
     "bench": "measure speed in ratios: gan-lab bench",
 }
+
+# the key that a word without "=" gives a value to
+POSITIONAL = {"import-weights": "path"}
 
 
 def usage() -> str:
     """Return the help text."""
-    lines = [f"  {name:14}{text}" for name, text in COMMANDS.items()]
+    lines = [f"  {name:16}{text}" for name, text in COMMANDS.items()]
     return "\n".join(
         [
             "usage: gan-lab COMMAND [key=value ...]",
@@ -24,6 +28,21 @@ def usage() -> str:
             "gan-lab COMMAND --help lists the keys and config groups of a command; --version prints the version.",
         ]
     )
+
+
+def named(words: list[str], key: str | None) -> list[str]:
+    """Return the overrides with `key=` before words that have none, in quotes, since a path may hold any character."""
+    if key is None:
+        return words
+    return [
+        word if "=" in word or word.startswith("-") else f"{key}={quoted(word)}" for word in words
+    ]
+
+
+def quoted(word: str) -> str:
+    """Return a word in Hydra's quotes."""
+    # a backslash counts only before a quote
+    return "'" + word.replace("\\'", "\\\\'").replace("'", "\\'") + "'"
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -46,7 +65,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(f"gan-lab: there is no command {name!r}{hint}\n\n{usage()}")
     try:
         launch = import_module("gan_lab.commands.launch")
-        status = launch.launch(name, overrides)
+        status = launch.launch(name, named(overrides, POSITIONAL.get(name)))
     except KeyboardInterrupt:
         status = 130
     sys.exit(status)

@@ -45,8 +45,8 @@ class Arguments:
             raise InputError(
                 f"{self.where}: {name}={shortened(value)} should be of type {kind.__name__}"
             )
-        numbers = value if isinstance(value, list) else [value]
-        if kind is list and not all(type(number) is int for number in value):
+        numbers: list[Any] = value if isinstance(value, list) else [value]
+        if kind is list and not all(type(number) is int for number in numbers):
             raise InputError(f"{self.where}: {name}={shortened(value)} should hold whole numbers")
         if any(isinstance(n, int | float) and abs(n) > most for n in numbers):
             raise InputError(f"{self.where}: {name}={shortened(value)} is more than {most}")

@@ -40,8 +40,7 @@ class Dtype(Restored):
         if code not in NUMBERS:
             shown = "something else" if not isinstance(code, str) else repr(code[:20])
             raise RefusedError(f"it holds an array of something else than numbers ({shown})")
-        order = self.code[0] if self.code[0] in "<>" else self.order
-        return np.dtype(code).newbyteorder(order)
+        return np.dtype(">" + code if ">" in (self.code[0], self.order) else "<" + code)
 
 
 class Array(Restored):
@@ -102,11 +101,17 @@ def encode(text: Any, encoding: Any = "latin1") -> bytes:
     return text.encode("latin1")
 
 
+def no_bytes() -> bytes:
+    """How Python 3 writes empty bytes in protocol 2."""
+    return b""
+
+
 WORDS = frozenset({("numpy", "ndarray")})
 CALLS = {
     ("numpy", "ndarray"): Array,
     ("numpy", "dtype"): Dtype,
     ("_codecs", "encode"): encode,
+    ("__builtin__", "bytes"): no_bytes,
     **{
         (f"numpy.{core}.{module}", name): function
         for core in ("core", "_core")

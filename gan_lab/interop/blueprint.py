@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gan_lab.errors import InputError
 from gan_lab.interop.weights import Translation, check_fit
 
 
@@ -42,11 +43,27 @@ class Blueprint:
                 file asks for and what it holds may be far apart.
         """
         assert self.state is not None
-        with torch.device("meta"):
-            own = self.target(**self.arguments).state_dict()
+        own = self.outline()
         weights = self.translate(self.state, own)
         check_fit(own, weights)
         return weights
+
+    def outline(self) -> dict[str, Tensor]:
+        """Return the state dict that the arguments ask for, in name, shape and type only.
+
+        Raises:
+            InputError: when they make no network.
+        """
+        try:
+            with torch.device("meta"):
+                return self.target(**self.arguments).state_dict()
+        except InputError:
+            raise
+        except (ArithmeticError, IndexError, RuntimeError, TypeError, ValueError) as error:
+            # a file may give numbers that no constructor has a word for
+            raise InputError(
+                f"its arguments make no network ({type(error).__name__}: {error})"
+            ) from error
 
     def build(self) -> nn.Module:
         """Return the network in evaluation mode.

@@ -23,6 +23,7 @@ from gan_lab.layers.resnet import generator_multiples
 from gan_lab.models import biggan_deep
 
 COARSEST = 4
+SMALLEST = 128
 SHOWN = 3  # maps of the last convolution that are the image
 # of SpectralNorm: what is recomputed
 UNUSED = re.compile(r".*\.(weight|weight_v|num_batches_tracked)")
@@ -138,7 +139,9 @@ def check_layers(layers: Any, size: int) -> int:
     doublings = size.bit_length() - COARSEST.bit_length()
     if size != COARSEST << max(doublings, 0) or not isinstance(layers, list | tuple):
         raise InputError(f"output_dim={size} must be a power of two, and layers a list")
-    depth = len(layers) // max(doublings, 1)
+    if size < SMALLEST:
+        raise InputError(f"output_dim={size} is not supported; it must be at least {SMALLEST}")
+    depth = len(layers) // doublings
     multiples = generator_multiples(doublings)
     expected = [
         (i == depth - 1, inputs, outputs if i == depth - 1 else inputs)

@@ -7,7 +7,7 @@ Everything else is refused by its name. The opcodes are those of `pickletools`, 
 
 import io
 import pickletools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -359,13 +359,13 @@ def check_depth(value: Any) -> None:
     raise RefusedError(f"it nests containers more than {MAX_DEPTH} deep")
 
 
-def children(container: Any) -> list[Any]:
+def children(container: Any) -> Iterable[Any]:
     """Return what a container holds, one level down."""
     if isinstance(container, dict):
-        return list(container.values())
+        return container.values()
     if isinstance(container, Record):
-        return [container.state, container.arguments]
-    return list(container) if isinstance(container, NESTING) else []
+        return (container.state, container.arguments)
+    return container if isinstance(container, list | tuple | set | frozenset) else ()
 
 
 def as_dictionary(values: list[Any]) -> dict[Any, Any]:

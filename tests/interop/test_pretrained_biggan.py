@@ -10,12 +10,16 @@ from torch.nn.functional import conv2d, interpolate, linear, max_pool2d, normali
 from gan_lab.errors import InputError
 from gan_lab.interop import blueprints, from_published
 
-MULTIPLES = {64: [16, 16, 8, 4, 2], 128: [16, 16, 8, 4, 2, 1]}
+MULTIPLES = {
+    128: [16, 16, 8, 4, 2, 1],
+    256: [16, 16, 8, 8, 4, 2, 1],
+    512: [16, 16, 8, 8, 4, 2, 1, 1],
+}
 EPS = 1e-4
 STATS = 11
 
 
-def description(size: int = 64, width: int = 8) -> dict[str, Any]:
+def description(size: int = 128, width: int = 4) -> dict[str, Any]:
     multiples = MULTIPLES[size]
     layers = [
         [doubles, multiples[i], multiples[i + 1] if doubles else multiples[i]]
@@ -29,7 +33,7 @@ def description(size: int = 64, width: int = 8) -> dict[str, Any]:
         "channel_width": width,
         "num_classes": 5,
         "layers": layers,
-        "attention_layer_position": 6,
+        "attention_layer_position": 8,
         "eps": EPS,
         "n_stats": STATS,
     }
@@ -168,7 +172,7 @@ def test_parity(
     with torch.no_grad():
         expected = Published(config, state, row)(z, labels)
         made = load(config, state, truncation=truncation)(z, labels)
-    assert made.shape == expected.shape == (3, 3, 64, 64)
+    assert made.shape == expected.shape == (3, 3, 128, 128)
     assert expected.std() > 0.1, "a picture that is flat would prove nothing"
     assert (made - expected).norm() / expected.norm() < 1e-4
 
@@ -194,29 +198,18 @@ def test_without_right_vectors_a_step_is_taken(
     assert 0.5 * true < sigma <= true * (1 + 1e-5)
 
 
-def test_published_sizes() -> None:
-    """config.json of the 128, 256 and 512 pixel files; at 128 the parameters are the paper's network's, map for map."""
-    multiples = {
-        128: [16, 16, 8, 4, 2, 1],
-        256: [16, 16, 8, 8, 4, 2, 1],
-        512: [16, 16, 8, 8, 4, 2, 1, 1],
-    }
-    for size, widths in multiples.items():
-        layers = [
-            [doubles, widths[i], widths[i + 1] if doubles else widths[i]]
-            for i in range(len(widths) - 1)
-            for doubles in (False, True)
-        ]
-        config = {"output_dim": size, "layers": layers, "attention_layer_position": 8}
-        source = {"source": "pytorch-pretrained-BigGAN", "generator": config}
-        blueprint = blueprints(source, None)["G"]
-        with torch.device("meta"):
-            network = blueprint.target(**blueprint.arguments)
-        assert blueprint.arguments["attention"] == [64]
-        assert network.to_image.weight.shape == (128, 128, 3, 3)
-        assert network(torch.empty(1, 128, device="meta"), torch.zeros(1, 1000, device="meta"))[
-            0
-        ].shape == (3, size, size)
+@pytest.mark.parametrize("size", MULTIPLES)
+def test_published_sizes(size: int) -> None:
+    """config.json of the files of 128, 256 and 512 pixels."""
+    layers = description(size)["layers"]
+    config = {"output_dim": size, "layers": layers, "attention_layer_position": 8}
+    source = {"source": "pytorch-pretrained-BigGAN", "generator": config}
+    blueprint = blueprints(source, None)["G"]
+    with torch.device("meta"):
+        network = blueprint.target(**blueprint.arguments)
+    assert blueprint.arguments["attention"] == [64] and blueprint.arguments["depth"] == 2
+    assert network.to_image.weight.shape == (128, 128, 3, 3)
+    assert network.coarsest[0] << len(network.blocks) // 2 == size
 
 
 @pytest.mark.parametrize(
@@ -225,7 +218,8 @@ def test_published_sizes() -> None:
         ({"class_embed_dim": 8}, "class_embed_dim=8 is not supported"),
         ({"attention_layer_position": 5}, "must follow a layer that doubles"),
         ({"layers": [[True, 16, 8]] * 8}, "layers are not those of BigGAN-deep"),
-        ({"output_dim": 60}, "output_dim=60 must be a power of two"),
+        ({"output_dim": 130}, "output_dim=130 must be a power of two"),
+        ({"output_dim": 64}, "output_dim=64 is not supported"),
         ({"truncation": 0}, "truncation=0.0 must be above 0"),
         ({"n_stats": 20}, "asks for more statistics than the 11"),
         ({"spam": 1}, "spam not supported"),

@@ -1,0 +1,125 @@
+"""gan-lab import-weights: published weights as a run folder."""
+
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf, open_dict
+from rich.table import Table
+from torch import Tensor, nn
+
+from gan_lab import __version__
+from gan_lab.checkpoint import CONFIG_FILE, LAST, AtomicCheckpointIO
+from gan_lab.commands.train import check_name
+from gan_lab.console import say
+from gan_lab.errors import InputError
+from gan_lab.interop.blueprint import Blueprint
+from gan_lab.interop.files import Published, open_published
+
+# in the place of the class that trained a run: gan-lab train does not go on with one of these
+IMPORTED = "published weights"
+
+
+def run(config: DictConfig) -> None:
+    """Read published weights and write `config.yaml` and `checkpoints/last.ckpt`.
+
+    Raises:
+        InputError: for a file that cannot be read or asks for more than weights, or a folder that there is already.
+    """
+    check_name(config.name)
+    run_dir = Path(config.runs_dir) / config.name
+    if run_dir.exists():
+        raise InputError(f"{run_dir} is there already; choose another name=, or delete it")
+    published = open_published(
+        Path(str(config.path)),
+        arguments={str(name): value for name, value in config.arguments.items()},
+    )
+    blueprints = published.blueprints()
+    networks = {player: blueprint.build() for player, blueprint in blueprints.items()}
+    say(as_table(published, networks))
+    settings = describe_run(config, published, blueprints)
+    checkpoint = {
+        "state_dict": {
+            f"{player}.{name}": value
+            for player, network in networks.items()
+            for name, value in network.state_dict().items()
+        },
+        "clock": {"images_seen": published.images_seen, "steps_taken": {}, "stats": {}},
+        "optimizer_states": [],
+    }
+    write_run(run_dir, settings, checkpoint)
+    say(f"wrote {run_dir}: gan-lab generate run={run_dir}, or train ... init_from={run_dir}")
+
+
+def describe_run(
+    config: DictConfig, published: Published, blueprints: Mapping[str, Blueprint]
+) -> DictConfig:
+    """Return the configuration of the run folder: networks, images, data to measure on, and where all of it is from."""
+    generator = blueprints["generator_ema"]
+    size, channels, num_classes = (
+        generator.arguments[name] for name in ("image_size", "channels", "num_classes")
+    )
+    discriminator = blueprints.get("discriminator")
+    with open_dict(config):
+        config.data.image_size, config.data.channels = size, channels
+    return OmegaConf.create(
+        {
+            "name": config.name,
+            "model": {
+                "_target_": IMPORTED,
+                "generator": generator.node,
+                "discriminator": None if discriminator is None else discriminator.node,
+            },
+            "images": {
+                "size": [size, size],
+                "channels": channels,
+                "num_classes": num_classes,
+                "class_names": [str(label) for label in range(num_classes)] or ["all"],
+                "class_counts": [1] * max(num_classes, 1),
+            },
+            "data": OmegaConf.to_container(config.data, resolve=True),
+            "metrics": OmegaConf.to_container(config.metrics, resolve=True),
+            # what evaluate asks of a run
+            "batch_size": 64,
+            "d_steps": 1,
+            "seed": 0,
+            "num_workers": None,
+            "provenance": {
+                "source": published.config["source"],
+                "files": {path.name: digest for path, digest in published.files.items()},
+                "data": published.data_name,
+                "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                "gan_lab": __version__,
+                "torch": torch.__version__,
+            },
+        }
+    )
+
+
+def as_table(published: Published, networks: Mapping[str, nn.Module]) -> Table:
+    """Return what was read."""
+    table = Table(title=str(published.config["source"]), title_justify="left", show_header=False)
+    for path, digest in published.files.items():
+        table.add_row(path.name, f"sha256 {digest}")
+    for player, network in networks.items():
+        kind = type(network)
+        count = sum(p.numel() for p in network.parameters())
+        table.add_row(player, f"{kind.__module__}.{kind.__qualname__}, {count:,} parameters")
+    if published.images_seen:
+        table.add_row("trained", f"{published.images_seen / 1000:g} kimg")
+    if published.data_name:
+        table.add_row("data", published.data_name)
+    return table
+
+
+def write_run(
+    run_dir: Path, settings: DictConfig, checkpoint: Mapping[str, Mapping[str, Tensor] | Any]
+) -> None:
+    """Write a run folder; `config.yaml`, without which it is none, comes last."""
+    AtomicCheckpointIO().save_checkpoint(dict(checkpoint), run_dir / "checkpoints" / LAST)
+    temporary = run_dir / f"{CONFIG_FILE}.tmp"
+    OmegaConf.save(settings, temporary)
+    os.replace(temporary, run_dir / CONFIG_FILE)
