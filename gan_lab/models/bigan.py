@@ -1,0 +1,199 @@
+"""BiGAN: an encoder plays with the generator, and the discriminator judges pairs of an image and its code.
+
+    V(D, E, G) = E_x[log D(x, E(x))] + E_z[log(1 - D(G(z), z))]
+
+Donahue et al. 2017, https://arxiv.org/abs/1605.09782, section 3: D tells pairs of the encoder, (x, E(x)), from pairs of
+the generator, (G(z), z), and E and G play against it together. At the optimum E inverts G (theorem 2), without any loss
+of reconstruction. The networks are DCGAN's, with the code beside the last features of D; z is normal, where the paper's
+is uniform. With classes, G gets the label beside z and D projects on it (Miyato and Koyama 2018); E never sees labels.
+
+A pair travels through the loop as one row, the flat image and then the code: [N, C * H * W + Z]. Penalties that
+differentiate by D's input, or interpolate between inputs, thereby act on the whole pair.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from gan_lab.layers.projection import ProjectionLogit
+from gan_lab.layers.pyramid import ImageSize, halvings, image_shape
+from gan_lab.losses import Loss
+from gan_lab.models import dcgan
+from gan_lab.models.adversarial import AdversarialModule
+from gan_lab.models.networks import DiscriminatorNetwork
+
+
+class Generator(dcgan.Generator):
+    """DCGAN's generator, and the encoder as a part of it, so that both share an optimizer and a moving average.
+
+    Args:
+        image_size: side, or [height, width]; 4 to 7 pixels times a power of two.
+        channels: of the image.
+        num_classes: 0 for an unconditional generator.
+        latent_dim: length of z.
+        width: channels before the last doubling; each coarser resolution has twice as many.
+        encoder_width: channels after the encoder's first halving; each coarser resolution has twice as many.
+    """
+
+    def __init__(
+        self,
+        *,
+        image_size: ImageSize,
+        channels: int,
+        num_classes: int = 0,
+        latent_dim: int = 50,
+        width: int = 128,
+        encoder_width: int = 128,
+    ) -> None:
+        super().__init__(
+            image_size=image_size,
+            channels=channels,
+            num_classes=num_classes,
+            latent_dim=latent_dim,
+            width=width,
+        )
+        trunk, features = halving_trunk(
+            image_size=image_size, channels=channels, width=encoder_width, batch_norm=True
+        )
+        self.encoder = nn.Sequential(trunk, nn.Linear(features, latent_dim))
+        self.encoder.apply(dcgan.initialize)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Map images [N, C, H, W] in [-1, 1] to codes [N, Z]; the generator makes about the same images of them."""
+        return self.encoder(images)
+
+
+class Discriminator(DiscriminatorNetwork):
+    """Halvings of the image, two layers of the code; joined, one further layer -> logit.
+
+    Args:
+        image_size: side, or [height, width]; 4 to 7 pixels times a power of two.
+        channels: of the image.
+        latent_dim: length of the code.
+        num_classes: 0 for an unconditional discriminator.
+        width: channels after the first halving; each coarser resolution has twice as many.
+        code_width: length of the code's features; the joint ones have twice as many.
+        batch_norm: whether to normalise; penalties of single images' gradients go better without.
+    """
+
+    def __init__(
+        self,
+        *,
+        image_size: ImageSize,
+        channels: int,
+        latent_dim: int,
+        num_classes: int = 0,
+        width: int = 128,
+        code_width: int = 512,
+        batch_norm: bool = True,
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.image_shape = (channels, *image_shape(image_size))
+        self.trunk, features = halving_trunk(
+            image_size=image_size, channels=channels, width=width, batch_norm=batch_norm
+        )
+        self.code_layers = nn.Sequential(
+            nn.Linear(latent_dim, code_width),
+            nn.LeakyReLU(0.2),
+            nn.Linear(code_width, code_width),
+            nn.LeakyReLU(0.2),
+        )
+        self.joint = nn.Sequential(
+            nn.Linear(features + code_width, 2 * code_width), nn.LeakyReLU(0.2)
+        )
+        self.logit = ProjectionLogit(features=2 * code_width, num_classes=num_classes)
+        self.apply(initialize)
+
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Map pairs [N, C * H * W + Z] (and labels [N]) to logits [N]."""
+        pictures, codes = self.unpack(images)
+        features = torch.cat([self.trunk(pictures), self.code_layers(codes)], dim=1)
+        return self.logit(self.joint(features), labels)
+
+    def unpack(self, pairs: Tensor) -> tuple[Tensor, Tensor]:
+        """Split pairs [N, C * H * W + Z] into images [N, C, H, W] and codes [N, Z]."""
+        size = self.image_shape[0] * self.image_shape[1] * self.image_shape[2]
+        return pairs[:, :size].unflatten(1, self.image_shape), pairs[:, size:]
+
+    def change_images(self, pairs: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return the pairs with `change` applied to their images, and the codes as they were."""
+        images, codes = self.unpack(pairs)
+        return pack(change(images), codes)
+
+
+class BiGAN(AdversarialModule):
+    """The loop on pairs, with G's and E's loss that of the game with swapped roles.
+
+    Raises:
+        InputError: for arguments that do not fit together.
+    """
+
+    encodes = True
+    generator: Generator
+    discriminator: Discriminator
+
+    def fake(self, z: Tensor, labels: Tensor | None) -> Tensor:
+        """Pair images made from latents with these, [N, C * H * W + Z]."""
+        return pack(self.generator(z, labels), z)
+
+    def real(self, images: Tensor, labels: Tensor | None) -> Tensor:
+        """Pair images with their codes, [N, C * H * W + Z]."""
+        return pack(images, self.generator.encode(images))
+
+    def view(self, images: Tensor) -> Tensor:
+        """Augment the images of the pairs."""
+        return self.discriminator.change_images(images, super().view)
+
+    def generator_loss(self, fake_logits: Tensor, real_logits: Tensor | None) -> Tensor:
+        """Loss of G and E per pair, [N]: D is to take G's pairs for real ones, and E's for generated ones.
+
+        With the non-saturating loss it is -log D(G(z), z) - log(1 - D(x, E(x))), which the paper trains with, too.
+        """
+        assert real_logits is not None
+        if self.loss.paired:
+            return self.loss.generator(fake_logits, real_logits)
+        return self.loss.generator(fake_logits) + self.loss.generator(
+            2 * undecided(self.loss) - real_logits
+        )
+
+
+def pack(images: Tensor, codes: Tensor) -> Tensor:
+    """Make pairs [N, C * H * W + Z] of images [N, C, H, W] and codes [N, Z]."""
+    return torch.cat([images.flatten(1), codes], dim=1)
+
+
+def undecided(loss: Loss) -> float:
+    """Return the logit around which real and fake swap their roles: 0, or for least squares 1/2.
+
+    It is the logit l that costs D least when both get it. Newton's step from 0, taken here by differences, finds it
+    for a loss that is symmetric around 0 (the logistic ones, hinge) or around any point as a parabola is.
+    """
+    below, middle, above = loss.discriminator(*(2 * [torch.tensor([-1.0, 0.0, 1.0])])).tolist()
+    curvature = below - 2 * middle + above
+    return (below - above) / 2 / curvature if curvature else 0.0
+
+
+def halving_trunk(
+    *, image_size: ImageSize, channels: int, width: int, batch_norm: bool
+) -> tuple[nn.Module, int]:
+    """Return halvings by convolution down to 4 to 7 pixels, flattened, and the number of features."""
+    (height, columns), count = halvings(image_size)
+    first = dcgan.halve(channels, width) if count else nn.Conv2d(channels, width, 3, padding=1)
+    blocks: list[nn.Module] = [first, nn.LeakyReLU(0.2)]
+    for i in range(count - 1):
+        blocks.append(dcgan.halve(width << i, width << i + 1, bias=not batch_norm))
+        if batch_norm:
+            blocks.append(nn.BatchNorm2d(width << i + 1))
+        blocks.append(nn.LeakyReLU(0.2))
+    return nn.Sequential(*blocks, nn.Flatten()), (width << max(count - 1, 0)) * height * columns
+
+
+def initialize(module: nn.Module) -> None:
+    """Draw weights as DCGAN does, but let linear layers keep the scale of what they get: they are not normalised."""
+    if isinstance(module, nn.Linear) and module.bias is not None:
+        nn.init.kaiming_normal_(module.weight, a=0.2)
+        nn.init.zeros_(module.bias)
+    else:
+        dcgan.initialize(module)
