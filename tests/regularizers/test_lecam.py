@@ -8,6 +8,9 @@ from gan_lab.errors import InputError
 from gan_lab.models.networks import DiscriminatorNetwork
 from gan_lab.regularizers.base import DiscriminatorStep
 from gan_lab.regularizers.lecam import LeCam
+from tests.commands.conftest import ELSE, Train, train
+
+__all__ = ["train"]
 
 
 class Given(DiscriminatorNetwork):
@@ -83,3 +86,22 @@ def test_settings_out_of_range() -> None:
         LeCam(weight=1, decay=1)
     with pytest.raises(InputError, match="start=0"):
         LeCam(weight=1, start=0)
+
+
+def test_a_run_that_was_stopped_goes_on_with_its_averages(train: Train) -> None:
+    words = (
+        "regularizer=[lecam,top_k]",
+        "regularizer.lecam.start=3",
+        "model.schedules.top_k.share.end_kimg=0.4",
+    )
+    straight = train(*words, "total_kimg=0.4", name="straight", base=ELSE)
+    train(*words, "total_kimg=0.2", name="stopped", base=ELSE)
+    stopped = train(*words, "total_kimg=0.4", name="stopped", base=ELSE)
+    ours, theirs = (
+        torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        for run in (stopped, straight)
+    )
+    assert int(theirs["regularizers.lecam.num_averaged"]) == 25
+    assert float(theirs["regularizers.lecam.real"]) != float(theirs["regularizers.lecam.fake"])
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], value) for name, value in theirs.items())
