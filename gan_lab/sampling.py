@@ -1,23 +1,40 @@
 """Drawing images from a trained generator, the same ones whatever the batch size."""
 
 from collections.abc import Iterator, Sequence
+from math import isfinite
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor
 
 from gan_lab.errors import InputError
+from gan_lab.layers.mapping import Mapping
+from gan_lab.layers.standing import standing_statistics
 from gan_lab.models.networks import GeneratorNetwork
 from gan_lab.seeding import derive_seed
 
 # Matrix products of another height add in another order, and the last bits of an image with them: every forward pass
 # therefore has exactly this many images, whatever batch size is asked for.
 IMAGES_PER_FORWARD = 16
+IMAGES_PER_STATISTIC = 64  # of a batch that standing statistics are the mean over
+
+
+class StyleGenerator(Protocol):
+    """A generator whose images depend on styles w, which can be drawn towards their mean."""
+
+    def __call__(self, z: Tensor, labels: Tensor | None, truncation: float) -> Tensor:
+        """Map z [N, Z] to images [N, C, H, W]."""
 
 
 class Gan:
     """A trained generator to draw images from.
 
-    Image `i` of a seed depends on (seed, i, label) alone.
+    Image `i` of a seed depends on (seed, i, label, truncation) alone.
+
+    Truncation trades variety for quality. Of generators with styles (StyleGAN to StyleGAN3) it is psi: w' = mean +
+    psi (w - mean); 1 changes nothing, 0 gives the mean image (Karras et al. 2019, appendix B,
+    https://arxiv.org/abs/1812.04948). Of all others it is a threshold: components of z beyond it are drawn again
+    (Brock et al. 2019, section 3.1, https://arxiv.org/abs/1809.11096; they use 0.04 to 2).
 
     Attributes:
         generator: in evaluation mode.
@@ -53,13 +70,36 @@ class Gan:
         """Where images are computed."""
         return next(self.generator.parameters()).device
 
-    def latents(self, num_images: int, *, seed: int = 0, start: int = 0) -> Tensor:
-        """Return the latents [N, Z] of images `start` to `start + num_images` of a seed."""
+    @property
+    def has_styles(self) -> bool:
+        """Whether truncation acts on styles w and not on z."""
+        return any(isinstance(part, Mapping) for part in self.generator.children())
+
+    def latents(
+        self,
+        num_images: int,
+        *,
+        seed: int = 0,
+        start: int = 0,
+        truncation: float | None = None,
+    ) -> Tensor:
+        """Return the latents [N, Z] of images `start` to `start + num_images` of a seed.
+
+        Args:
+            num_images: how many.
+            seed: of all.
+            start: index of the first.
+            truncation: threshold beyond which components are drawn again; None for none. Not psi.
+        """
         dim = self.generator.latent_dim
-        rows = [
-            torch.randn(dim, generator=torch.Generator().manual_seed(derive_seed(seed, i)))
-            for i in range(start, start + num_images)
-        ]
+        rows = []
+        for i in range(start, start + num_images):
+            generator = torch.Generator().manual_seed(derive_seed(seed, i))
+            z = torch.randn(dim, generator=generator)
+            if truncation is not None:
+                shares = torch.rand(dim, generator=generator, dtype=torch.float64)
+                z = redrawn(z, shares, truncation)
+            rows.append(z)
         return torch.stack(rows)
 
     def labels(self, num_images: int, *, seed: int = 0, start: int = 0) -> Tensor | None:
@@ -87,6 +127,7 @@ class Gan:
         labels: int | Sequence[int] | Tensor | None = None,
         seed: int = 0,
         batch_size: int = 64,
+        truncation: float | None = None,
     ) -> Tensor:
         """Draw images.
 
@@ -95,14 +136,18 @@ class Gan:
             labels: one class for all or one for each; None draws them as the training data has them.
             seed: of the latents; the same seed gives the same images.
             batch_size: images handed on at a time; it changes no image, since forward passes always have 16.
+            truncation: psi of generators with styles, threshold of z of others; None for neither.
 
         Returns:
             Float images in about [-1, 1], [N, C, H, W], on the CPU.
 
         Raises:
-            InputError: for a class that there is not, or labels for an unconditional generator.
+            InputError: for a class that there is not, labels for an unconditional generator, or a truncation that
+                means nothing to it.
         """
-        made = self.batches(num_images, labels=labels, seed=seed, batch_size=batch_size)
+        made = self.batches(
+            num_images, labels=labels, seed=seed, batch_size=batch_size, truncation=truncation
+        )
         return torch.cat([images.cpu() for images, _ in made])
 
     def batches(
@@ -112,6 +157,7 @@ class Gan:
         labels: int | Sequence[int] | Tensor | None = None,
         seed: int = 0,
         batch_size: int = 64,
+        truncation: float | None = None,
     ) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Yield (images, labels) in the order of `sample`, `batch_size` at a time, on the generator's device."""
         if num_images < 1 or batch_size < 1:
@@ -119,22 +165,100 @@ class Gan:
                 f"num_images={num_images} and batch_size={batch_size} must be at least 1"
             )
         chosen = None if labels is None else self._check_labels(labels, num_images)
+        self.check_truncation(truncation)
+        threshold = None if self.has_styles else truncation
+        psi = truncation if self.has_styles and truncation is not None else 1.0
         for start in range(0, num_images, batch_size):
             count = min(batch_size, num_images - start)
-            z = self.latents(count, seed=seed, start=start)
+            z = self.latents(count, seed=seed, start=start, truncation=threshold)
             drawn = self.labels(count, seed=seed, start=start)
             y = drawn if chosen is None else chosen[start : start + count]
-            yield self.images(z, y), None if y is None else y.to(self.device)
+            yield self.images(z, y, psi=psi), None if y is None else y.to(self.device)
 
     @torch.no_grad()
-    def images(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Make images [N, C, H, W] of latents [N, Z] and labels [N], forward passes of one fixed size throughout."""
+    def images(self, z: Tensor, labels: Tensor | None = None, *, psi: float = 1.0) -> Tensor:
+        """Make images [N, C, H, W] of latents [N, Z] and labels [N], forward passes of one fixed size throughout.
+
+        Other `psi` than 1 are for generators with styles.
+        """
         made = []
         for start in range(0, len(z), IMAGES_PER_FORWARD):
             rows = slice(start, start + IMAGES_PER_FORWARD)
             y = None if labels is None else padded(labels[rows]).to(self.device)
-            made.append(self.generator(padded(z[rows]).to(self.device), y)[: len(z) - start])
+            part = padded(z[rows]).to(self.device)
+            if psi == 1:
+                images = self.generator(part, y)
+            else:
+                images = cast(StyleGenerator, self.generator)(part, y, truncation=psi)
+            made.append(images[: len(z) - start])
         return torch.cat(made)
+
+    def measure_statistics(
+        self, num_images: int, *, seed: int = 0, truncation: float | None = None
+    ) -> "Gan":
+        """Replace batch norm's statistics by those of images as they will be drawn: standing statistics.
+
+        Brock et al. 2019, appendix C, https://arxiv.org/abs/1809.11096. They are the means over batches of 64 images,
+        with labels as the training data has them; other latents than those of any image are used.
+
+        Args:
+            num_images: how many, rounded up to whole batches; fewer than 64 are one batch.
+            seed: of the latents and labels.
+            truncation: as images will be drawn with.
+
+        Returns:
+            This object.
+
+        Raises:
+            InputError: when the generator has no batch norm, for fewer than 2 images, or a truncation that means
+                nothing.
+        """
+        if num_images < 2:
+            raise InputError(f"standing_statistics={num_images} must be at least 2 images")
+        self.check_truncation(truncation)
+        size = min(num_images, IMAGES_PER_STATISTIC)
+        # of a stream of its own
+        own = derive_seed(seed, 2)
+        standing_statistics(
+            self.generator,
+            (
+                self._latents_and_labels(size, seed=own, start=start, truncation=truncation)
+                for start in range(0, num_images, size)
+            ),
+        )
+        return self
+
+    def _latents_and_labels(
+        self, count: int, *, seed: int, start: int, truncation: float | None
+    ) -> tuple[Tensor, Tensor | None]:
+        z = self.latents(count, seed=seed, start=start, truncation=truncation)
+        labels = self.labels(count, seed=seed, start=start)
+        return z.to(self.device), None if labels is None else labels.to(self.device)
+
+    def check_truncation(self, truncation: float | None) -> None:
+        """Refuse a truncation that means nothing to this generator.
+
+        Raises:
+            InputError: with the reason.
+        """
+        if truncation is None:
+            return
+        kind = type(self.generator).__module__.rpartition(".")[2]
+        if isinstance(truncation, bool) or not isinstance(truncation, int | float):
+            raise InputError(f"truncation={truncation!r} must be a number, or null for none")
+        if not isfinite(truncation):
+            raise InputError(f"truncation={truncation} must be finite, or null for none")
+        if self.has_styles:
+            return
+        if not self.generator.truncates:
+            raise InputError(
+                f"truncation={truncation} means nothing to {kind}, which scales every z to one length; leave it out"
+            )
+        if truncation <= 0:
+            raise InputError(
+                f"truncation={truncation}: of {kind} it is the threshold beyond which components of z are drawn again; "
+                "give a positive number, such as 0.5"
+            )
 
     def _check_labels(self, labels: int | Sequence[int] | Tensor, num_images: int) -> Tensor:
         if not self.num_classes:
@@ -157,6 +281,23 @@ class Gan:
                 f"class {int(wrong)} is out of range: there are {self.num_classes}, 0 to {self.num_classes - 1}"
             )
         return chosen.long()
+
+
+def redrawn(z: Tensor, shares: Tensor, threshold: float) -> Tensor:
+    """Draw the components of z beyond a threshold again.
+
+    Drawing until a component lies within the threshold gives it the truncated normal distribution. One draw by the
+    inverse of that distribution function gives the same one, and takes no longer for small thresholds.
+
+    Args:
+        z: standard normal, any shape.
+        shares: uniform in [0, 1), float64, of the same shape.
+        threshold: positive.
+    """
+    limit = torch.tensor(threshold, dtype=torch.float64)
+    below, above = torch.special.ndtr(-limit), torch.special.ndtr(limit)
+    drawn = torch.special.ndtri(below + shares * (above - below)).clamp(-limit, limit)
+    return torch.where(z.abs() > threshold, drawn.to(z.dtype), z)
 
 
 def padded(rows: Tensor) -> Tensor:

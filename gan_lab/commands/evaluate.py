@@ -12,7 +12,7 @@ from rich.table import Table
 
 from gan_lab import __version__
 from gan_lab.checkpoint import CONFIG_FILE, checkpoint_path, load, read_config
-from gan_lab.commands.generate import pick_device
+from gan_lab.commands.generate import measure_statistics, pick_device
 from gan_lab.config import build, check_targets
 from gan_lab.console import say
 from gan_lab.data.datamodule import ImageDataModule
@@ -42,11 +42,18 @@ def run(config: DictConfig) -> None:
         device=device,
         trust=config.trust,
     )
+    gan.check_truncation(config.truncation)
+    measure_statistics(gan, config)
     metrics = build(metrics_node)
     metrics.prepare(open_data(data_node, trained))
     begin = time.perf_counter()
     figures = metrics.compute(
-        lambda count: gan.batches(count, seed=config.seed, batch_size=config.batch_size)
+        lambda count: gan.batches(
+            count,
+            seed=config.seed,
+            batch_size=config.batch_size,
+            truncation=config.truncation,
+        )
     )
     if not figures:
         raise InputError(
@@ -60,6 +67,8 @@ def run(config: DictConfig) -> None:
         "kimg": gan.kimg,
         "weights": config.weights,
         "seed": config.seed,
+        "truncation": config.truncation,
+        "standing_statistics": config.standing_statistics,
         "protocol": dict(metrics.protocol),
         "metrics": OmegaConf.to_container(metrics_node, resolve=True),
         "data": OmegaConf.to_container(data_node, resolve=True),

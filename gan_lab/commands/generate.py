@@ -35,19 +35,22 @@ def run(config: DictConfig) -> None:
         device=pick_device(config.device),
         trust=config.trust,
     )
+    gan.check_truncation(config.truncation)
     labels = chosen_labels(config.classes, config.num_images, gan)
+    measure_statistics(gan, config)
     count = config.num_images if labels is None else len(labels)
     source = checkpoint_path(Path(config.run), config.checkpoint)
-    folder = Path(
-        config.out
-        or source.parent.parent / "generated" / f"{source.stem}_{config.weights}_seed{config.seed}"
-    )
+    folder = Path(config.out or source.parent.parent / "generated" / folder_name(source, config))
     columns = config.columns or (config.num_images if labels is not None else ceil(sqrt(count)))
     say(f"{count} images of {source} ({gan.kimg:g} kimg, {config.weights} weights)")
     kept = []
     made = 0
     for images, drawn in gan.batches(
-        count, labels=labels, seed=config.seed, batch_size=config.batch_size
+        count,
+        labels=labels,
+        seed=config.seed,
+        batch_size=config.batch_size,
+        truncation=config.truncation,
     ):
         pixels = to_uint8(images).cpu()
         if "png" in formats:
@@ -64,6 +67,32 @@ def run(config: DictConfig) -> None:
         )
     for name in written(formats, count):
         say(f"wrote {folder / name}")
+
+
+def measure_statistics(gan: Gan, config: DictConfig) -> None:
+    """Measure standing statistics where the configuration asks for them.
+
+    Raises:
+        InputError: when the generator has none, or for a number that is none.
+    """
+    count = config.standing_statistics
+    if count is None:
+        return
+    if not isinstance(count, int) or isinstance(count, bool):
+        raise InputError(
+            f"standing_statistics={count} must be a number of images, such as 10000, or null"
+        )
+    gan.measure_statistics(count, seed=config.seed, truncation=config.truncation)
+
+
+def folder_name(source: Path, config: DictConfig) -> str:
+    """Name a folder by all that changes the images in it."""
+    parts = [source.stem, config.weights, f"seed{config.seed}"]
+    if config.truncation is not None:
+        parts.append(f"truncation{config.truncation}")
+    if config.standing_statistics is not None:
+        parts.append(f"standing{config.standing_statistics}")
+    return "_".join(parts)
 
 
 def check_formats(formats: str | Sequence[str]) -> list[str]:

@@ -94,11 +94,14 @@ def spectrally_normalized(
     kinds = (*KINDS, nn.Embedding) if embeddings else KINDS
     for layer in list(network.modules()):
         if isinstance(layer, kinds) and not is_parametrized(layer, "weight"):
-            weight = cast(Tensor, layer.weight)
-            equalized = isinstance(layer, EqualizedConv2d | EqualizedLinear)
-            scale = layer.weight_gain if equalized else 1.0
-            register_parametrization(layer, "weight", SpectralNorm(weight, eps=eps, scale=scale))
+            norm = SpectralNorm(layer.weight, eps=eps, scale=scale_of(layer))
+            register_parametrization(layer, "weight", norm)
     return network
+
+
+def scale_of(layer: nn.Module) -> float:
+    """Return what a layer multiplies its weight with."""
+    return layer.weight_gain if isinstance(layer, EqualizedConv2d | EqualizedLinear) else 1.0
 
 
 def normalize_discriminator(network: nn.Module) -> None:

@@ -11,10 +11,12 @@ class GeneratorNetwork(nn.Module):
     Attributes:
         latent_dim: length of z.
         num_classes: 0 for an unconditional generator.
+        truncates: whether a z with small components makes other images; not where z is scaled to one length.
     """
 
     latent_dim: int
     num_classes: int
+    truncates: bool = True
 
 
 Judgement = tuple[Tensor, Tensor | None]

@@ -18,6 +18,15 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "run"
 
 
+@pytest.fixture(scope="module")
+def normed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose generator has batch norm."""
+    root = tmp_path_factory.mktemp("runs")
+    words = [*TINY, "model=dcgan", "model.generator.width=4", "total_kimg=0.05"]
+    assert launch("train", [*words, f"runs_dir={root}", "name=run"]) == 0
+    return root / "run"
+
+
 def generate(run: Path, out: Path, *words: str, status: int = 0) -> Path:
     assert launch("generate", [f"run={run}", f"out={out}", *words]) == status
     return out
@@ -63,9 +72,33 @@ def test_the_default_folder_is_in_the_run(run: Path) -> None:
     assert (run / "generated" / "best_ema_seed9" / "grid.png").exists()
 
 
+def test_truncation_and_standing_statistics_change_the_images(normed: Path, tmp_path: Path) -> None:
+    def images(name: str, *words: str) -> np.ndarray:
+        out = generate(normed, tmp_path / name, "num_images=4", "format=npz", *words)
+        return np.load(out / "images.npz")["images"]
+
+    plain, held = images("a"), images("b", "truncation=0.3")
+    assert not np.array_equal(plain, held)
+    assert np.array_equal(held, images("c", "truncation=0.3", "batch_size=3"))
+    standing = images("d", "standing_statistics=128")
+    assert not np.array_equal(plain, standing)
+    assert np.array_equal(standing, images("e", "standing_statistics=128", "batch_size=3"))
+
+
+def test_the_default_folder_tells_what_changes_images(normed: Path) -> None:
+    words = ["num_images=1", "truncation=0.5", "standing_statistics=64"]
+    assert launch("generate", [f"run={normed}", *words]) == 0
+    assert (normed / "generated" / "best_ema_seed0_truncation0.5_standing64" / "grid.png").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["truncation=0"], "truncation=0: of gan it is the threshold"),
+        (["truncation=some"], "truncation='some' must be a number"),
+        (["standing_statistics=many"], "must be a number of images, such as 10000"),
+        (["standing_statistics=1"], "must be at least 2 images"),
+        (["standing_statistics=64"], "are for generators with batch normalisation"),
         (["classes=[10]"], "class 10 is out of range"),
         (["seed=-1"], "seed=-1 must be from 0"),
         (["classes=[a]"], "give numbers, 0 to 9, or all"),
@@ -104,6 +137,17 @@ def test_evaluate_agrees_with_training(run: Path, capsys: pytest.CaptureFixture[
         and len(result["protocol"]["extractor_sha256"]) == 64
     )
     assert "fd_digits" in capsys.readouterr().out
+
+
+def test_evaluate_says_with_what_it_drew(normed: Path) -> None:
+    words = [f"run={normed}", "checkpoint=last"]
+    assert launch("evaluate", words) == 0
+    plain = json.loads((normed / "evaluation.json").read_text())
+    assert launch("evaluate", [*words, "truncation=0.5", "standing_statistics=256"]) == 0
+    result = json.loads((normed / "evaluation.json").read_text())
+    assert (plain["truncation"], plain["standing_statistics"]) == (None, None)
+    assert (result["truncation"], result["standing_statistics"]) == (0.5, 256)
+    assert result["figures"] != plain["figures"]
 
 
 def test_evaluate_without_figures(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
