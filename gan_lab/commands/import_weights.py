@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
-from rich.table import Table
 from torch import Tensor, nn
 
 from gan_lab import __version__
@@ -38,8 +37,8 @@ def run(config: DictConfig) -> None:
         arguments={str(name): value for name, value in config.arguments.items()},
     )
     blueprints = published.blueprints()
-    networks = {player: blueprint.build() for player, blueprint in blueprints.items()}
-    say(as_table(published, networks))
+    networks = build(blueprints)
+    report(published, networks)
     settings = describe_run(config, published, blueprints)
     checkpoint = {
         "state_dict": {
@@ -52,6 +51,15 @@ def run(config: DictConfig) -> None:
     }
     write_run(run_dir, settings, checkpoint)
     say(f"wrote {run_dir}: gan-lab generate run={run_dir}, or train ... init_from={run_dir}")
+
+
+def build(blueprints: Mapping[str, Blueprint]) -> dict[str, nn.Module]:
+    """Build every player's network; the generator that is also the average, once."""
+    networks: dict[str, nn.Module] = {}
+    for player, blueprint in blueprints.items():
+        same = next((other for other in networks if blueprints[other] is blueprint), None)
+        networks[player] = blueprint.build() if same is None else networks[same]
+    return networks
 
 
 def describe_run(
@@ -93,26 +101,25 @@ def describe_run(
                 "data": published.data_name,
                 "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
                 "gan_lab": __version__,
-                "torch": torch.__version__,
+                "torch": str(torch.__version__),
             },
         }
     )
 
 
-def as_table(published: Published, networks: Mapping[str, nn.Module]) -> Table:
-    """Return what was read."""
-    table = Table(title=str(published.config["source"]), title_justify="left", show_header=False)
+def report(published: Published, networks: Mapping[str, nn.Module]) -> None:
+    """Say what was read."""
+    say(str(published.config["source"]))
     for path, digest in published.files.items():
-        table.add_row(path.name, f"sha256 {digest}")
+        say(f"{path.name}: sha256 {digest}")
     for player, network in networks.items():
         kind = type(network)
         count = sum(p.numel() for p in network.parameters())
-        table.add_row(player, f"{kind.__module__}.{kind.__qualname__}, {count:,} parameters")
+        say(f"{player}: {kind.__module__}.{kind.__qualname__}, {count:,} parameters")
     if published.images_seen:
-        table.add_row("trained", f"{published.images_seen / 1000:g} kimg")
+        say(f"trained for {published.images_seen / 1000:g} kimg")
     if published.data_name:
-        table.add_row("data", published.data_name)
-    return table
+        say(f"on data called {published.data_name}")
 
 
 def write_run(

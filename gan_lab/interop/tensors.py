@@ -203,7 +203,11 @@ def read_rows(data: bytes, vocabulary: Vocabulary) -> Any:
     plain = Vocabulary(purpose="the head of a file of torch.save")
     storages: dict[str, Storage] = {}
 
-    def find(identifier: Any) -> Storage:
+    def find(identifier: Any) -> Storage | Name:
+        match identifier:
+            case ("module", Name() as kind, _, _):
+                # a module's class came with its source, which stays unread
+                return kind
         return find_storage(identifier, storages)
 
     head = [unpickle_stream(stream, plain, size=len(data)) for _ in range(3)]
