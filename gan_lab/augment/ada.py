@@ -63,8 +63,10 @@ class ADA(Augmentation):
     """
 
     adapted_p: Tensor
+    observed: Tensor
     signs: Tensor
     since: Tensor
+    overfitting: Tensor
 
     def __init__(
         self,
@@ -94,8 +96,11 @@ class ADA(Augmentation):
                 p  # an attribute only where it counts, so that a schedule for nothing is refused
             )
         self.register_buffer("adapted_p", torch.tensor(float(p)))
-        self.register_buffer("signs", torch.zeros(2))  # sum, number
+        # sum and number of the logits' signs: of this D step on this rank, and since p was changed on all of them
+        self.register_buffer("observed", torch.zeros(2), persistent=False)
+        self.register_buffer("signs", torch.zeros(2))
         self.register_buffer("since", torch.zeros(2, dtype=torch.long))  # D steps, images
+        self.register_buffer("overfitting", torch.tensor(0.0))  # r_t, as it last was
 
     @property
     def probability(self) -> Tensor:
@@ -120,7 +125,7 @@ class ADA(Augmentation):
     def observe(self, real_logits: Tensor) -> None:
         if self.target is not None:
             signs = real_logits.detach().float().sign().sum()
-            self.signs += torch.stack([signs, torch.full_like(signs, len(real_logits))])
+            self.observed += torch.stack([signs, torch.full_like(signs, len(real_logits))])
 
     @torch.no_grad()
     def adapt(self, images: int) -> None:
@@ -130,16 +135,23 @@ class ADA(Augmentation):
         self.since[0] += 1
         self.since[1] += images
         due = self.since[0] >= self.interval
-        total, number = mean_over_ranks(self.signs)
-        overfitting = total / number.clamp(min=1)
-        direction = torch.sign(overfitting - self.target) * (number > 0)
+        # at every step, so that what a checkpoint holds is the same on all ranks
+        self.signs += mean_over_ranks(self.observed)
+        self.observed.zero_()
+        total, number = self.signs
+        seen = number > 0
+        overfitting = torch.where(due & seen, total / number, self.overfitting)
+        direction = torch.sign(overfitting - self.target) * seen
         moved = self.adapted_p + direction * self.since[1] / (self.speed_kimg * 1000)
         self.adapted_p.copy_(torch.where(due, moved.clamp(0, 1), self.adapted_p))
+        self.overfitting.copy_(overfitting)
         self.signs *= ~due
         self.since *= ~due
 
     def figures(self) -> Mapping[str, Tensor]:
-        return {"p": self.probability}
+        if self.target is None:
+            return {"p": self.probability}
+        return {"p": self.probability, "r": self.overfitting}
 
     def _idle(self, images: Tensor) -> bool:
         if self.target is None:

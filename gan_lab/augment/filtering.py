@@ -48,12 +48,12 @@ def draw_gains(draws: Draws) -> Tensor:
 def amplify(images: Tensor, gains: Tensor) -> Tensor:
     """Multiply the bands of images [N, C, H, W] by `gains` [N, 4], lowest first, along rows and along columns."""
     bands = constant(band_matrices(), images)
-    matrix = torch.einsum("nb,bkm->nkm", gains, bands)[:, None, None]  # [N, 1, 1, K, BLOCK]
+    matrix = torch.einsum("nb,bkm->nkm", gains, bands)
     return amplify_lines(amplify_lines(images, matrix).mT, matrix).mT
 
 
 def amplify_lines(lines: Tensor, matrix: Tensor) -> Tensor:
-    """Filter lines [N, C, H, W] by blocks of `matrix` [N, 1, 1, K, BLOCK]."""
+    """Filter lines [N, C, H, W] by `matrix` [N, K, BLOCK]."""
     length, width = lines.shape[-1], matrix.shape[-2]
     places = block_places(
         -(-length // BLOCK),

@@ -1,4 +1,6 @@
 import io
+import multiprocessing
+from pathlib import Path
 
 import pytest
 import torch
@@ -93,7 +95,7 @@ def test_pipes_are_the_papers_sets():
 
 
 @pytest.mark.parametrize("pipe", ["bgcfnc"])
-@pytest.mark.parametrize("size", [(8, 8), (16, 16), (2, 2), (12, 20), (33, 7)])
+@pytest.mark.parametrize("size", [(8, 8), (16, 16), (2, 2), (12, 20), (33, 7), (66, 72)])
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_sizes_and_channels(pipe, size, channels):
     images = torch.rand(4, channels, *size) * 2 - 1
@@ -216,6 +218,18 @@ def test_r_is_the_mean_sign_not_the_mean(positive, direction):
     assert (ada.probability - 0.5).sign() == direction
 
 
+def test_figures_are_p_and_r():
+    ada = ADA(interval=2, speed_kimg=10)
+    logits = torch.tensor([3.0, 0.1, -2.0, 0.5])
+    steps(ada, logits, 3)  # the third is not looked at yet
+    figures = ada.figures()
+    assert figures["r"].item() == 0.5 and figures["p"].item() == 0
+    steps(ada, torch.ones(4), 1)
+    assert ada.figures()["r"].item() == 0.75  # of the last two steps
+    assert ada.figures()["p"].item() == pytest.approx(8 / 10000)
+    assert set(fixed("bgc").figures()) == {"p"}
+
+
 def test_nothing_observed_changes_nothing():
     ada = ADA(p=0.5, interval=1)
     ada.adapt(64)
@@ -257,6 +271,38 @@ def test_p_goes_on_from_a_checkpoint_to_the_bit():
         signs = torch.rand(64, generator=generator) < (1 + overfitting) / 2
         steps(second, signs.float() - 0.5, 1)
     assert second.probability.item() == path[-1] > 0
+
+
+def one_rank(rank: int, logits: torch.Tensor, folder: Path) -> None:
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2
+    )
+    ada = ADA(interval=2)
+    for mine in logits:
+        ada.observe(mine[rank * 32 : rank * 32 + 32])
+        ada.adapt(64)
+    torch.save(ada.state_dict(), folder / f"{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_ranks_adapt_alike_to_what_all_of_them_see(tmp_path):
+    torch.manual_seed(0)
+    logits = torch.rand(7, 64) - 0.2  # r_t about 0.6; the seventh step is not yet acted on
+    context = multiprocessing.get_context("fork")
+    ranks = [context.Process(target=one_rank, args=(rank, logits, tmp_path)) for rank in (0, 1)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(60)
+        assert process.exitcode == 0
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    alone = ADA(interval=2)
+    for step in logits:
+        steps(alone, step, 1)
+    assert first["adapted_p"] == second["adapted_p"] == alone.adapted_p
+    assert first["overfitting"] == alone.overfitting
+    assert torch.equal(first["signs"], second["signs"])
+    assert torch.equal(first["signs"] * 2, alone.signs)
 
 
 def test_a_fixed_p_neither_adapts_nor_is_taken_from_a_checkpoint():

@@ -111,22 +111,26 @@ def test_warping_by_a_blit_is_that_blit():
     assert (warped - blit(images, *blits)).abs().max() < 0.012
 
 
-def test_resampling_is_orthogonal():
-    lines = torch.randn(7, 40, dtype=torch.float64)
+@pytest.mark.parametrize("length", [2, 5, 40, 64, 65, 100])  # short lines and long ones
+def test_resampling_is_orthogonal(length):
+    lines = torch.randn(2, 3, 7, length, dtype=torch.float64)
     fine = double(lines)
-    assert fine.shape == (7, 157)
-    assert torch.allclose(fine[:, 0], fine[:, -1])  # one period
-    around = torch.cat([fine, fine[:, 1:11]], 1)[:, : 2 * 39 + 12]
-    assert torch.allclose(halve(around, 40), lines)
+    assert fine.shape == (2, 3, 7, 4 * (length - 1) + 1)
+    assert torch.allclose(fine[..., 0], fine[..., -1])  # one period
+    period = fine[..., :-1]
+    around = period.repeat(1, 1, 1, 5)[..., : 2 * (length - 1) + 12]
+    assert torch.allclose(halve(around, length), lines)
 
 
-def test_doubling_is_zeros_between_reflected_pixels_and_the_filter():
-    line = np.random.default_rng(0).normal(size=21)
-    padded = np.pad(line, 50, mode="reflect")
+@pytest.mark.parametrize("length", [21, 70])
+def test_doubling_is_zeros_between_reflected_pixels_and_the_filter(length):
+    line = np.random.default_rng(0).normal(size=length)
+    padded = np.pad(line, (50, 250), mode="reflect")
     stuffed = np.zeros(2 * len(padded))
     stuffed[::2] = padded
-    expected = np.convolve(stuffed, symlet(6))[100 : 100 + 81]
-    np.testing.assert_allclose(double(torch.from_numpy(line)[None])[0].numpy(), expected)
+    expected = np.convolve(stuffed, symlet(6))[100 : 101 + 4 * (length - 1)]
+    result = double(torch.from_numpy(line).view(1, 1, 1, -1))
+    np.testing.assert_allclose(result.flatten().numpy(), expected)
 
 
 def test_shrinking_removes_what_would_alias():
