@@ -1,0 +1,287 @@
+"""Every recipe composes, builds at full size with its paper's parameter count, and takes a small step."""
+
+import inspect
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.utils import get_class
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from gan_lab.commands.train import build_callbacks, build_model
+from gan_lab.config import conf_dir, flatten
+from gan_lab.models.adversarial import AdversarialModule
+from tests.models.conftest import fit
+
+Compose = Callable[..., DictConfig]
+
+FOLDER = conf_dir() / "experiment"
+ALL = sorted(p.relative_to(FOLDER).with_suffix("").as_posix() for p in FOLDER.rglob("*.yaml"))
+# not of a paper: they train on what comes with the package
+OWN = [name for name in ALL if name == "quickstart" or name.startswith("digits/")]
+PUBLISHED = [name for name in ALL if name not in OWN]
+
+
+class Images(NamedTuple):
+    """What a recipe's data are like: height and width, channels, classes."""
+
+    size: tuple[int, int]
+    classes: int = 0
+    channels: int = 3
+
+
+IMAGES = {
+    "bigan_mnist": Images((28, 28), channels=1),
+    "biggan_cifar10": Images((32, 32), 10),
+    "biggan_deep_imagenet256": Images((256, 256), 1000),
+    "biggan_imagenet128": Images((128, 128), 1000),
+    "dcgan_celeba64": Images((64, 64)),
+    "lsgan_lsun112": Images((112, 112)),
+    "progan_celebahq1024": Images((1024, 1024)),
+    "r3gan_cifar10": Images((32, 32), 10),
+    "r3gan_ffhq256": Images((256, 256)),
+    "r3gan_ffhq64": Images((64, 64)),
+    "r3gan_imagenet64": Images((64, 64), 1000),
+    "sagan_imagenet128": Images((128, 128), 1000),
+    "sngan_cifar10": Images((32, 32)),
+    "stylegan2_ada_afhq512": Images((512, 512)),
+    "stylegan2_ada_cifar10": Images((32, 32), 10),
+    "stylegan2_ffhq1024": Images((1024, 1024)),
+    "stylegan2_ffhq256": Images((256, 256)),
+    "stylegan2_lsun_car": Images((384, 512)),
+    "stylegan3_r_afhqv2_512": Images((512, 512)),
+    "stylegan3_t_ffhq1024": Images((1024, 1024)),
+    "stylegan_ffhq1024": Images((1024, 1024)),
+    "wgan_gp_cifar10": Images((32, 32)),
+}
+
+# trainable parameters of the published networks, where they are known to the digit
+COUNTS: dict[str, tuple[int | None, int]] = {
+    "biggan_imagenet128": (70_433_988, 87_982_370),
+    "progan_celebahq1024": (None, 23_087_249),  # the discriminator is StyleGAN's
+    "r3gan_cifar10": (20_781_952, 21_280_512),
+    "r3gan_ffhq64": (22_429_824, 22_381_440),
+    "stylegan2_ffhq1024": (30_370_060, 29_012_513),
+    "stylegan2_ffhq256": (30_034_338, 28_864_129),
+    "stylegan3_t_ffhq1024": (22_313_167, 29_012_513),
+    "stylegan_ffhq1024": (26_219_627, 23_087_249),
+}
+
+SMALL_STYLES = {"generator.latent_dim": 8, "generator.style_dim": 8, "generator.mapping_layers": 2}
+SMALL_PYRAMID = {
+    "generator.channel_base": 64,
+    "generator.channel_max": 8,
+    "discriminator.channel_base": 64,
+    "discriminator.channel_max": 8,
+}
+# per model: the same networks, narrow
+SMALL: dict[str, dict[str, Any]] = {
+    "bigan": {
+        "generator.latent_dim": 8,
+        "generator.width": 4,
+        "generator.encoder_width": 4,
+        "discriminator.width": 4,
+        "discriminator.code_width": 8,
+    },
+    "biggan": {"generator.width": 4, "generator.attention": [8], "generator.latent_dim": 8},
+    "biggan_deep": {
+        "generator.width": 8,
+        "generator.attention": [8],
+        "generator.latent_dim": 8,
+        "generator.shared_dim": 8,
+    },
+    "dcgan": {"generator.width": 4, "discriminator.width": 4},
+    "gan": {"generator.width": 8, "discriminator.width": 4},
+    "lsgan": {"generator.width": 4, "generator.latent_dim": 8, "discriminator.width": 4},
+    "progan": {**SMALL_PYRAMID, "generator.latent_dim": 8},
+    "r3gan": {
+        "generator.widths": 8,
+        "generator.cardinalities": 2,
+        "generator.blocks": 1,
+        "discriminator.label_dim": 8,
+    },
+    "sagan": {"generator.width": 4, "generator.attention": [8]},
+    "sngan": {"generator.width": 4, "discriminator.width": 4},
+    "stylegan": {**SMALL_STYLES, **SMALL_PYRAMID},
+    "stylegan2": {**SMALL_STYLES, **SMALL_PYRAMID, "discriminator.label_layers": 2},
+    "stylegan3": {
+        **SMALL_STYLES,
+        **SMALL_PYRAMID,
+        "generator.num_layers": 4,
+        "generator.margin": 2,
+        "discriminator.label_layers": 2,
+    },
+    "wgan_gp": {"generator.width": 4, "discriminator.width": 4},
+}
+
+
+def small_images(name: str) -> Images:
+    """The shape and whether there are classes, at a size that takes no time."""
+    full = images_of(name)
+    if full.size[0] == 112:
+        return full._replace(size=(28, 28))
+    if full.size[0] != full.size[1]:
+        return full._replace(size=(12, 16))
+    return full._replace(size=(16, 16), classes=min(full.classes, 10))
+
+
+def images_of(name: str) -> Images:
+    return Images((16, 16), classes=10, channels=1) if name in OWN else IMAGES[name]
+
+
+def header(name: str) -> dict[str, str]:
+    """The fields of a recipe's comment, `# Field: text`, with `#   ` before what goes on."""
+    fields: dict[str, str] = {}
+    last = ""
+    for line in (FOLDER / f"{name}.yaml").read_text().splitlines()[1:]:
+        if not line.startswith("#"):
+            break
+        if match := re.match(r"# ([A-Z]\w+): (.*)", line):
+            last, fields[match[1]] = match[1], match[2]
+        elif line.startswith("#   ") and last:
+            fields[last] += " " + line[4:].strip()
+        else:
+            last = ""
+    return fields
+
+
+def with_images(config: DictConfig, images: Images) -> DictConfig:
+    config.images = {
+        "size": list(images.size),
+        "channels": images.channels,
+        "num_classes": images.classes,
+        "class_names": [],
+        "class_counts": [],
+    }
+    return config
+
+
+def on_meta(config: DictConfig) -> AdversarialModule:
+    """Build the networks without memory for their weights."""
+    with torch.device("meta"):
+        return build_model(config)
+
+
+def size(network: nn.Module) -> int:
+    return sum(p.numel() for p in network.parameters())
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_it_builds_at_full_size(compose: Compose, name: str) -> None:
+    module = on_meta(with_images(compose(f"experiment={name}"), images_of(name)))
+    assert {p.device.type for p in module.parameters()} == {"meta"}
+    assert module.conditional == (images_of(name).classes > 0)
+    if name in COUNTS:
+        generator, discriminator = COUNTS[name]
+        assert generator in (None, size(module.generator))
+        assert discriminator == size(module.discriminator)
+
+
+def test_the_count_of_stylegan3_r(compose: Compose) -> None:
+    # known at 1024 pixels only
+    config = compose("experiment=stylegan3_r_afhqv2_512", "data.image_size=1024")
+    module = on_meta(with_images(config, Images((1024, 1024))))
+    assert size(module.generator) == 15_093_151
+
+
+def test_the_count_of_progan(compose: Compose) -> None:
+    # "23.1M in the traditional generator": Karras et al. 2019, section 2
+    config = compose("experiment=progan_celebahq1024")
+    module = on_meta(with_images(config, IMAGES["progan_celebahq1024"]))
+    assert round(size(module.generator) / 1e6, 1) == 23.1
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_it_takes_a_small_step(compose: Compose, name: str) -> None:
+    config = with_images(compose(f"experiment={name}"), small_images(name))
+    d_steps = config.d_steps
+    config.update(batch_size=4, micro_batch_size=2, total_kimg=4 * d_steps / 1000)
+    for key, value in SMALL[str(config.model._target_).split(".")[2]].items():
+        OmegaConf.update(config.model, key, value)
+    torch.manual_seed(0)
+    module = build_model(config)
+    before = [p.detach().clone() for p in module.parameters()]
+    fit(module)
+    assert module.images_seen == 4 * d_steps
+    assert module.steps_taken == {"generator": 1, "discriminator": d_steps}
+    for player in ("generator", "discriminator"):
+        assert all(p.isfinite().all() for p in getattr(module, player).parameters())
+    assert any(not torch.equal(a, b) for a, b in zip(before, module.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_its_callbacks_and_data_take_what_it_sets(compose: Compose, name: str) -> None:
+    config = compose(f"experiment={name}")
+    callbacks: dict[str, Any] = build_callbacks(config)
+    assert {"report", "samples", "evaluation", "checkpointing"} <= set(callbacks)
+    for callback in ("samples", "evaluation", "checkpointing"):
+        assert callbacks[callback].every_kimg <= config.total_kimg
+    data = OmegaConf.to_container(config.data)
+    assert isinstance(data, dict)
+    wanted = {key: value for key, value in data.items() if not str(key).startswith("_")}
+    inspect.signature(get_class(data["_target_"])).bind(split="train", **wanted)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_its_schedules_end_in_time(compose: Compose, name: str) -> None:
+    config = compose(f"experiment={name}")
+    settings = flatten(OmegaConf.to_container(config.model.schedules, resolve=True))
+    ends = [v for k, v in settings.items() if k.endswith(".end_kimg")]
+    ends += [v[-1] for k, v in settings.items() if k.endswith(".at_kimg")]
+    assert len(ends) == sum(key.endswith("_target_") for key in settings)
+    assert all(end <= config.total_kimg for end in ends)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_it_says_how_far_it_was_run(name: str) -> None:
+    assert header(name).get("Status"), name
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_it_says_what_it_reproduces(name: str) -> None:
+    fields = header(name)
+    assert re.search(r"https://arxiv\.org/abs/\d{4}\.\d{4,5}", fields["Paper"])
+    figure = re.search(r"\d+\.\d", fields["Expected"])
+    assert figure or re.search(r"none published|not checked", fields["Expected"])
+    assert fields["Hardware"] and fields["Data"]
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_command_in_its_header(compose: Compose, name: str) -> None:
+    program, command, *overrides = shlex.split(header(name)["Run"])
+    assert (program, command) == ("gan-lab", "train")
+    assert overrides[0] == f"experiment={name}"
+    # nothing but the data is left to the user
+    (root,) = OverridesParser.create().parse_overrides(overrides[1:])
+    assert root.key_or_group == "data.root" and root.value()
+    assert "root" in compose(overrides[0]).data
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_data_are_as_the_table_says(compose: Compose, name: str) -> None:
+    config, images = compose(f"experiment={name}"), IMAGES[name]
+    wanted = config.data.image_size
+    if wanted is not None:
+        assert tuple([wanted] * 2 if isinstance(wanted, int) else wanted) == images.size
+    assert config.conditional == (images.classes > 0)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_its_batches_fit_together(compose: Compose, name: str) -> None:
+    config = compose(f"experiment={name}")
+    micro = config.micro_batch_size or config.batch_size
+    assert config.batch_size % micro == 0
+    group = config.model.discriminator.get("stddev_group")
+    assert group is None or micro % group == 0
+
+
+def test_all_are_in_the_table() -> None:
+    assert set(PUBLISHED) <= set(IMAGES)
+    assert set(COUNTS) <= set(IMAGES)
+    assert Path(FOLDER / "quickstart.yaml").exists() and len(OWN) > 1
