@@ -4,20 +4,23 @@ Karras et al. 2018, https://arxiv.org/abs/1710.10196: progressive growing (secti
 (section 3), equalized learning rate (4.1), pixelwise normalization (4.2), WGAN-GP with drift (appendix A.1); the
 networks are those of table 2.
 
-Classes enter as in the authors' code: G sees the label beside z, D is an auxiliary classifier (Odena et al. 2017,
-https://arxiv.org/abs/1610.09585). The paper's own results are unconditional.
+The paper's networks have no classes. With them, G sees the label beside z, as in the authors' code, and D has a logit
+for each class; `conditioning=ac` makes it the auxiliary classifier of that code.
 """
 
 from collections.abc import Sequence
 from math import prod, sqrt
-from typing import Literal, cast, get_args
+from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from gan_lab.console import warn
-from gan_lab.errors import InputError
+from gan_lab.layers.conditioning import (
+    ConditionedDiscriminator,
+    ConditioningFactory,
+    Projection,
+)
 from gan_lab.layers.equalized import (
     RECTIFIER_GAIN,
     EqualizedConv2d,
@@ -33,10 +36,9 @@ from gan_lab.layers.precision import raised
 from gan_lab.layers.pyramid import ImageSize, halvings
 from gan_lab.layers.resampling import BINOMIAL
 from gan_lab.models.adversarial import AdversarialModule
-from gan_lab.models.networks import DiscriminatorNetwork, GeneratorNetwork, Judgement
+from gan_lab.models.networks import GeneratorNetwork
 
 BOX = (1.0, 1.0)  # repeats pixels, or takes means over 2x2
-Classes = Literal["auxiliary", "per_class"]
 
 
 class GrowingGenerator(GeneratorNetwork):
@@ -171,7 +173,7 @@ class GeneratorBlock(nn.Module):
         return unit_moment(self.conv1(unit_moment(self.conv0(x))))
 
 
-class Discriminator(DiscriminatorNetwork):
+class Discriminator(ConditionedDiscriminator):
     """One 1x1 convolution for each resolution of images -> one block a resolution -> minibatch stddev -> logit.
 
     Images larger than the stage's resolution are averaged down to it.
@@ -185,14 +187,13 @@ class Discriminator(DiscriminatorNetwork):
         filtered: whether halving has a low-pass filter (Karras et al. 2019, appendix C) in place of means over 2x2.
         stddev_group: images that the minibatch standard deviation looks at together; 0 leaves the layer out.
         stddev_channels: that it appends.
-        classes: "auxiliary" adds a classifier, which learns from real and from generated images; "per_class" gives
-            each class a logit (Mescheder et al. 2018, https://arxiv.org/abs/1801.04406).
-        class_weight: of the classifier's cross entropy in both players' losses.
+        conditioning: how labels are used; `(features=, num_classes=) -> Conditioning`. A projection is a logit for
+            each class here (Mescheder et al. 2018, https://arxiv.org/abs/1801.04406).
         growing: as the generator's.
         start_size: as the generator's.
 
     Raises:
-        InputError: for sizes or kinds that there are not.
+        InputError: for sizes that there are not, or a conditioning that needs classes.
     """
 
     def __init__(
@@ -206,18 +207,11 @@ class Discriminator(DiscriminatorNetwork):
         filtered: bool = False,
         stddev_group: int = 4,
         stddev_channels: int = 1,
-        classes: Classes = "auxiliary",
-        class_weight: float = 1.0,
+        conditioning: ConditioningFactory = Projection,
         growing: bool = True,
         start_size: int = 4,
     ) -> None:
         super().__init__()
-        if classes not in get_args(Classes):
-            raise InputError(f"classes={classes!r} must be one of {', '.join(get_args(Classes))}")
-        self.num_classes = num_classes
-        self.auxiliary = num_classes > 0 and classes == "auxiliary"
-        self.classifies_fakes = self.auxiliary
-        self.class_weight = class_weight
         self.shape, last = halvings(image_size)
         first = first_level(self.shape, last, start_size) if growing else last
         self.stage = Stage(first=first, last=last)
@@ -235,24 +229,11 @@ class Discriminator(DiscriminatorNetwork):
             self.stddev = MinibatchStddev(group_size=stddev_group, num_channels=stddev_channels)
         self.conv = convolution(wide + (stddev_channels if stddev_group else 0), wide)
         self.dense = EqualizedLinear(inputs=wide * prod(self.shape), outputs=wide, rectified=True)
-        outputs = 1 + num_classes if self.auxiliary else max(num_classes, 1)
-        self.outputs = EqualizedLinear(inputs=wide, outputs=outputs)
+        self.projected = self.condition(conditioning, features=wide, num_classes=num_classes)
+        self.logits = EqualizedLinear(inputs=wide, outputs=max(self.projected, 1))
 
-    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Map images [N, C, H, W] (and labels [N]) to logits [N]."""
-        return self.judge(images, labels)[0]
-
-    def judge(self, images: Tensor, labels: Tensor | None = None) -> Judgement:
-        """Map images (and labels [N]) to logits [N] and, of an auxiliary classifier, its weighted loss [N]."""
-        outputs = self.outputs(self.features(images))
-        vectors = label_vectors(labels, self.num_classes, outputs)
-        if self.auxiliary:
-            losses = cross_entropy(raised(outputs[:, 1:]), raised(vectors), reduction="none")
-            return outputs[:, 0], losses * self.class_weight
-        return ((outputs * vectors).sum(1) if self.num_classes else outputs.squeeze(1)), None
-
-    def features(self, images: Tensor) -> Tensor:
-        """Map images [N, C, H, W] to what the last layer sees, [N, F]."""
+    def extract(self, images: Tensor) -> Tensor:
+        """Map images [N, C, H, W] to features [N, F]."""
         level = self.stage.level
         images = resized(images, (self.shape[0] << level, self.shape[1] << level))
         x = self.from_image[level](images)
@@ -261,6 +242,12 @@ class Discriminator(DiscriminatorNetwork):
             if i == level - 1 and self.stage.fade < 1:
                 x = torch.lerp(self.from_image[i](halved(images)), x, self.stage.fade)
         return self.dense(self.conv(x if self.stddev is None else self.stddev(x)).flatten(1))
+
+    def score(self, features: Tensor, labels: Tensor | None) -> Tensor:
+        """Map features [N, F] (and labels [N]) to logits [N]."""
+        logits = raised(self.logits(features))
+        vectors = label_vectors(labels, self.projected, logits)
+        return (logits * vectors).sum(1) if self.projected else logits.squeeze(1)
 
 
 class DiscriminatorBlock(nn.Module):

@@ -2,8 +2,8 @@
 
 Karras et al. 2019, https://arxiv.org/abs/1812.04948: figure 1b for the synthesis network, section 3.1 for mixing of
 styles, 3.2 for noise, appendix B for truncation, appendix C for filtered resampling and initial values. The
-discriminator and the growing of images are ProGAN's; where it is conditional, it has a logit for each class, as in
-the authors' code.
+discriminator and the growing of images are ProGAN's. With classes, the mapping network sees an embedding of the label,
+and D has a logit for each class, as in the authors' code.
 """
 
 import torch

@@ -52,7 +52,23 @@ def test_convolution_is_filter_then_convolution_then_rectifier(
     assert_close(layer(x), y.clamp(-0.45, 0.45))
 
 
-@pytest.mark.parametrize(("kernel", "resampling"), [(3, None), (3, "down"), (1, "up"), (1, "down")])
+@pytest.mark.parametrize("taps", [(1.0, 1.0), (1.0, 3.0, 3.0, 1.0)])
+def test_doubling_is_a_filter_among_zeros_behind_a_convolution(taps: tuple[float, ...]) -> None:
+    torch.manual_seed(0)
+    layer = EqualizedConv2d(inputs=3, outputs=5, kernel=3, resample="up", taps=taps)
+    torch.nn.init.normal_(layer.bias)
+    x = torch.randn(2, 3, 6, 8)
+    # the convolution, which commutes with the filter, behind it; the image ends after all that
+    width = len(taps) // 2
+    y = resample(x, layer.fir() * 4, up=2, margins=(width + 1, width))
+    y = conv2d(y, layer.weight.flip(2, 3) / 27**0.5)
+    y = leaky_relu(y + layer.bias[:, None, None], 0.2) * 2**0.5
+    assert_close(layer(x), y)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "resampling"), [(3, None), (3, "up"), (3, "down"), (1, "up"), (1, "down")]
+)
 def test_gradients(
     kernel: int, resampling: str | None, check_gradients: Callable[..., None]
 ) -> None:
