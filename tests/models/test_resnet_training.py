@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 from omegaconf import DictConfig
+from torch import Tensor, nn
 from torch.testing import assert_close
 
+from gan_lab.layers.spectral_norm import SpectralNorm
 from tests.models.conftest import fit
 from tests.models.resnets import SMALL, small, trained
 
@@ -29,35 +31,73 @@ def test_a_resumed_run_is_the_straight_one(compose: Compose, tmp_path: Path, mod
     assert bool(vectors) == (model != "r3gan")
 
 
+def weights(
+    compose: Compose, model: str, parts: int, *overrides: str, held: tuple[type[nn.Module], ...]
+) -> list[Tensor]:
+    """Train on batches of 64 in so many parts, layers of some kinds in evaluation mode; return all parameters."""
+    # steps in proportion to the gradient: Adam's first ones are its sign
+    plain = [
+        override
+        for player in ("generator_optimizer", "discriminator_optimizer")
+        for override in (
+            f"model.{player}._target_=torch.optim.SGD",
+            f"model.{player}.lr=0.1",
+            f"~model.{player}.betas",
+            f"~model.{player}.fused",
+        )
+    ]
+    words = (f"micro_batch_size={64 // parts}", "d_steps=1", *plain, *overrides)
+    module = small(compose, model, *words, classes=10, batch_size=64, steps=3)
+    for layer in module.modules():
+        if isinstance(layer, held):
+            layer.eval()
+    before = module.generator.to_image.weight.detach().clone()
+    fit(module)
+    assert not torch.equal(before, module.generator.to_image.weight)
+    return [p.detach() for p in module.parameters()]
+
+
 def test_micro_batches_give_the_whole_batchs_weights(compose: Compose) -> None:
     """Without normalisation over the batch, eight parts of a batch of 64 are the batch."""
+    whole, eight = (
+        weights(compose, "r3gan", parts, "~model.schedules", held=()) for parts in (1, 8)
+    )
+    for ours, theirs in zip(eight, whole, strict=True):
+        assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
 
-    def weights(parts: int) -> list[torch.Tensor]:
-        # steps in proportion to the gradient: Adam's first ones are its sign
-        plain = [
-            override
-            for player in ("generator_optimizer", "discriminator_optimizer")
-            for override in (
-                f"model.{player}._target_=torch.optim.SGD",
-                f"model.{player}.lr=0.1",
-                f"~model.{player}.betas",
-                f"~model.{player}.fused",
-            )
-        ]
-        module = small(
-            compose,
-            "r3gan",
-            f"micro_batch_size={64 // parts}",
-            "~model.schedules",
-            *plain,
-            classes=10,
-            batch_size=64,
-            steps=3,
+
+def test_statistics_of_the_parts_are_all_that_differs_with_batch_norm(compose: Compose) -> None:
+    """Batch norm sees a part of eight and not the batch of 64; with running statistics the parts are the batch.
+
+    The power method, which takes a step for each part, is held in both cases.
+    """
+    adam_eps = ("~model.generator_optimizer.eps", "~model.discriminator_optimizer.eps")
+
+    def largest_error(*held: type[nn.Module]) -> float:
+        whole, eight = (weights(compose, "biggan", n, *adam_eps, held=held) for n in (1, 8))
+        return max(
+            float((a - b).abs().max() / b.abs().max().clamp(min=0.1))
+            for a, b in zip(eight, whole, strict=True)
         )
-        before = module.generator.to_image.weight.detach().clone()
-        fit(module)
-        assert not torch.equal(before, module.generator.to_image.weight)
-        return [p.detach() for p in module.parameters()]
 
-    for whole, parts in zip(weights(1), weights(8), strict=True):
-        assert_close(parts, whole, rtol=1e-5, atol=1e-6)
+    assert largest_error(SpectralNorm, nn.BatchNorm2d) < 1e-5
+    assert largest_error(SpectralNorm) > 1e-3
+
+
+def test_in_training_an_image_depends_on_its_part(compose: Compose) -> None:
+    """By hand, for the first norm: features of a part minus its own mean, over its own deviation."""
+    module = small(compose, "biggan", classes=10)
+    generator = module.generator
+    norm = generator.blocks[0].norm1.norm
+    seen: list[tuple[Tensor, Tensor]] = []
+    norm.register_forward_hook(lambda layer, given, output: seen.append((given[0], output)))
+    z, labels = torch.randn(64, generator.latent_dim), torch.arange(64) % 10
+    with torch.no_grad():
+        whole = generator(z, labels)
+        parts = [generator(z[i : i + 8], labels[i : i + 8]) for i in range(0, 64, 8)]
+    assert not torch.allclose(torch.cat(parts), whole, atol=0.01)
+    assert [len(x) for x, _ in seen] == [64] + [8] * 8
+    for x, output in seen:
+        mean, variance = x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0)
+        by_hand = (x - mean[:, None, None]) / (variance + norm.eps)[:, None, None].sqrt()
+        assert_close(output, by_hand, rtol=1e-4, atol=1e-5)
