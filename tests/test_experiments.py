@@ -16,6 +16,7 @@ from torch import nn
 
 from gan_lab.commands.train import build_callbacks, build_model
 from gan_lab.config import conf_dir, flatten
+from gan_lab.data.zip import Zip
 from gan_lab.models.adversarial import AdversarialModule
 from tests.models.conftest import fit
 
@@ -270,6 +271,16 @@ def test_the_data_are_as_the_table_says(compose: Compose, name: str) -> None:
     if wanted is not None:
         assert tuple([wanted] * 2 if isinstance(wanted, int) else wanted) == images.size
     assert config.conditional == (images.classes > 0)
+
+
+FOLDERS = [n for n in PUBLISHED if "data: image_folder" in (FOLDER / f"{n}.yaml").read_text()]
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_a_packed_folder_serves_as_well(name: str) -> None:
+    wanted = OmegaConf.to_container(OmegaConf.load(FOLDER / f"{name}.yaml").data)
+    assert isinstance(wanted, dict)
+    inspect.signature(Zip).bind(split="train", root="x.zip", **wanted)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
