@@ -30,7 +30,7 @@ from gan_lab.layers.resnet import (
 from gan_lab.layers.spectral_norm import spectrally_normalized
 from gan_lab.models.adversarial import AdversarialModule
 from gan_lab.models.biggan import initialize, joined, norm
-from gan_lab.models.networks import GeneratorNetwork
+from gan_lab.models.networks import GeneratorNetwork, counted_back
 
 BOTTLENECK = 4  # outer channels over inner ones
 
@@ -197,6 +197,9 @@ class Discriminator(ConditionedDiscriminator):
         self.logit = ProjectedLogit(width=widths[-1], num_classes=projected)
         initialize(self)
         spectrally_normalized(self, eps=spectral_eps)
+
+    def places(self) -> dict[str, str]:
+        return counted_back(blocks=self.blocks, attentions=self.attentions)
 
     def extract(self, images: Tensor) -> Tensor:
         """Map images [N, C, H, W] to features [N, F]."""

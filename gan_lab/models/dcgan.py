@@ -15,7 +15,7 @@ from gan_lab.layers.labels import label_vectors
 from gan_lab.layers.projection import ProjectionLogit
 from gan_lab.layers.pyramid import ImageSize, halvings
 from gan_lab.models.adversarial import AdversarialModule
-from gan_lab.models.networks import DiscriminatorNetwork, GeneratorNetwork
+from gan_lab.models.networks import DiscriminatorNetwork, GeneratorNetwork, counted_back
 
 
 class Generator(GeneratorNetwork):
@@ -55,6 +55,10 @@ class Generator(GeneratorNetwork):
         last = double(width, channels) if doublings else nn.Conv2d(width, channels, 3, padding=1)
         self.layers = nn.Sequential(*blocks, last, nn.Tanh())
         self.apply(initialize)
+
+    def places(self) -> dict[str, str]:
+        # channels depend on how far a layer is from the image, not on its resolution
+        return counted_back(layers=self.layers)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Map z [N, Z] (and labels [N]) to images [N, C, H, W]."""

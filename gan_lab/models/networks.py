@@ -18,6 +18,13 @@ class GeneratorNetwork(nn.Module):
     num_classes: int
     truncates: bool = True
 
+    def places(self) -> dict[str, str]:
+        """Return module -> a name that means the same in a network for images of another size; see `counted_back`.
+
+        `init_from` carries weights over by these names. A module that is not here means the same by its own.
+        """
+        return {}
+
 
 Judgement = tuple[Tensor, Tensor | None]
 
@@ -33,6 +40,25 @@ class DiscriminatorNetwork(nn.Module):
     num_classes: int
     classifies_fakes: bool = False
 
+    def places(self) -> dict[str, str]:
+        """Return module -> a name that means the same in a network for images of another size, as a generator's do."""
+        return {}
+
     def judge(self, images: Tensor, labels: Tensor | None = None) -> Judgement:
         """Return logits [N] and, of a discriminator that also classifies, a weighted loss [N] of the class."""
         return self(images, labels), None
+
+
+def counted_back(**lists: nn.Module) -> dict[str, str]:
+    """Return the places of lists whose last modules correspond, as in a discriminator that ends at the coarsest.
+
+    Args:
+        lists: by name, modules with numbered children: `counted_back(blocks=self.blocks)` gives
+            {"blocks.0": "blocks.-3", "blocks.1": "blocks.-2", "blocks.2": "blocks.-1"}.
+    """
+    return {
+        f"{name}.{i}": f"{name}.{i - count}"
+        for name, modules in lists.items()
+        for count in (len(list(modules.children())),)
+        for i in range(count)
+    }

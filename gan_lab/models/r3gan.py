@@ -26,7 +26,7 @@ from gan_lab.layers.conditioning import (
 from gan_lab.layers.labels import label_vectors
 from gan_lab.layers.pyramid import ImageSize, halvings
 from gan_lab.models.adversarial import AdversarialModule
-from gan_lab.models.networks import GeneratorNetwork
+from gan_lab.models.networks import GeneratorNetwork, counted_back
 
 SLOPE = 0.2  # of the leaky rectifier
 PerStage = int | Sequence[int]
@@ -140,6 +140,9 @@ class Discriminator(ConditionedDiscriminator):
         initialize(self, num_blocks=sum(plan.blocks))
         if self.embedding is not None:
             nn.init.normal_(self.embedding.weight, 0, 1 / sqrt(num_classes * label_dim))
+
+    def places(self) -> dict[str, str]:
+        return counted_back(stages=self.stages, transitions=self.transitions)
 
     def extract(self, images: Tensor) -> Tensor:
         """Map images [N, C, H, W] to features [N, F]."""

@@ -32,7 +32,7 @@ from gan_lab.layers.resnet import (
 )
 from gan_lab.layers.spectral_norm import spectrally_normalized
 from gan_lab.models.adversarial import AdversarialModule
-from gan_lab.models.networks import GeneratorNetwork
+from gan_lab.models.networks import GeneratorNetwork, counted_back
 
 
 class Generator(GeneratorNetwork):
@@ -134,6 +134,9 @@ class Discriminator(ConditionedDiscriminator):
         self.logit = ProjectedLogit(width=widths[-1], num_classes=projected)
         initialize_glorot(self)
         spectrally_normalized(self)
+
+    def places(self) -> dict[str, str]:
+        return counted_back(blocks=self.blocks, attentions=self.attentions)
 
     def extract(self, images: Tensor) -> Tensor:
         """Map images [N, C, H, W] to features [N, F]."""

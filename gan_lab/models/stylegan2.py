@@ -21,7 +21,7 @@ from gan_lab.layers.precision import lowered, raised
 from gan_lab.layers.pyramid import ImageSize, halvings
 from gan_lab.layers.resampling import FirFilter, downsample, upsample
 from gan_lab.models.adversarial import AdversarialModule
-from gan_lab.models.networks import DiscriminatorNetwork, GeneratorNetwork
+from gan_lab.models.networks import DiscriminatorNetwork, GeneratorNetwork, counted_back
 
 Architecture = Literal["skip", "resnet", "orig"]
 NOISE = ("random", "const", "none")
@@ -349,6 +349,9 @@ class Discriminator(DiscriminatorNetwork):
             )
         self.logit = EqualizedLinear(inputs=wide, outputs=(label_dim or wide) if num_classes else 1)
         self._freeze(frozen_layers)
+
+    def places(self) -> dict[str, str]:
+        return counted_back(blocks=self.blocks)
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Map images [N, C, H, W] (and labels [N]) to logits [N], in float32."""

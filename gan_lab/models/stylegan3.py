@@ -132,6 +132,7 @@ class Generator(GeneratorNetwork):
             last_stopband=last_stopband,
             margin=margin,
         )
+        self.sizes = [band.size for band in bands]
         self.synthesis = Synthesis(
             bands=bands,
             num_critical=num_critical,
@@ -154,6 +155,13 @@ class Generator(GeneratorNetwork):
             num_styles=self.num_styles,
             average_decay=average_decay,
         )
+
+    def places(self) -> dict[str, str]:
+        # a layer of another size is one of another sampling rate
+        return {
+            f"synthesis.layers.{i}": f"synthesis.layers.{i} of {size}"
+            for i, size in enumerate(self.sizes)
+        }
 
     def forward(
         self,

@@ -15,7 +15,7 @@ from gan_lab.layers.labels import label_vectors
 from gan_lab.layers.projection import ProjectionLogit
 from gan_lab.layers.pyramid import ImageSize, halvings
 from gan_lab.models.adversarial import AdversarialModule
-from gan_lab.models.networks import DiscriminatorNetwork, GeneratorNetwork
+from gan_lab.models.networks import DiscriminatorNetwork, GeneratorNetwork, counted_back
 
 
 class Generator(GeneratorNetwork):
@@ -128,6 +128,9 @@ class Discriminator(DiscriminatorNetwork):
         )
         self.logit = ProjectionLogit(features=width, num_classes=num_classes)
         initialize(self)
+
+    def places(self) -> dict[str, str]:
+        return counted_back(blocks=self.blocks)
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Map images [N, C, H, W] (and labels [N]) to outputs [N]."""
