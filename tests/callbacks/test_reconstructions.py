@@ -135,6 +135,19 @@ def test_with_classes_the_reconstructions_get_labels(train: Train) -> None:
     assert len(list((run / "samples").glob("reconstructions_*.png"))) == 2
 
 
+def test_a_run_that_was_stopped_goes_on_bit_by_bit(train: Train) -> None:
+    straight = train(base=BIGAN, name="straight")
+    train("total_kimg=0.1", base=BIGAN, name="stopped")
+    stopped = train(base=BIGAN, name="stopped")
+    ours, theirs = (
+        torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        for run in (stopped, straight)
+    )
+    assert any(name.startswith("generator_ema.encoder.") for name in theirs)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], value) for name, value in theirs.items())
+
+
 def test_settings_that_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="rows=3 must be even"):
         Reconstructions(run_dir=tmp_path, every_kimg=1, rows=3)
