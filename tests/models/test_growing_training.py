@@ -54,7 +54,7 @@ def test_any_game_moves_both_players_from_the_first_stage_to_the_last(
 
 def test_auxiliary_classifiers_and_path_lengths(compose: Compose, model: str) -> None:
     penalty = "regularizer=[r1,path_length]" if model == "stylegan" else "regularizer=[r1]"
-    module = tiny(compose, model, "conditioning=ac", penalty, classes=10, steps=8)
+    module = tiny(compose, model, "conditioning=ac", penalty, classes=10, steps=5)
     fit(module)
     figures = module.stats.take()
     assert {"loss/d_class_real", "loss/d_class_fake", "loss/g_class"} <= set(figures)
@@ -138,9 +138,9 @@ def test_a_run_that_ends_too_early_says_so(
     compose: Compose, model: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     end = {"progan": 12, "stylegan": 6}[model]  # steps until all is there
-    fit(tiny(compose, model, steps=end))
+    tiny(compose, model, steps=end).on_train_start()
     assert "growing=false" not in capsys.readouterr().out
-    fit(tiny(compose, model, steps=end - 1))
+    tiny(compose, model, steps=end - 1).on_train_start()
     assert "model.generator.fade_kimg=0.016" in " ".join(capsys.readouterr().out.split())
 
 
@@ -151,7 +151,7 @@ def test_mixed_precision(compose: Compose, model: str) -> None:
 
 
 def test_micro_batches(compose: Compose, model: str) -> None:
-    module = fit(tiny(compose, model, "micro_batch_size=2", "d_steps=2", steps=8))
+    module = fit(tiny(compose, model, "micro_batch_size=2", "d_steps=2", steps=4))
     assert all(p.isfinite().all() for p in module.parameters())
 
 
