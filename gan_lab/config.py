@@ -1,5 +1,6 @@
 """From Hydra's configuration to objects: where conf/ is, what a run is called, what may be built, what changed."""
 
+import hashlib
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -27,7 +28,9 @@ NOT_IN_THE_NAME = (
     "hydra",
     "threads",
 )
-CHOICES = ("experiment", "model", "data", "loss", "regularizer")
+CHOICES = ("experiment", "model", "data", "loss", "regularizer", "augment")
+# of a file name there may be 255 bytes
+LONGEST_NAME = 120
 
 
 def conf_dir() -> Path:
@@ -50,7 +53,8 @@ def cache_dir() -> Path:
 def run_name(overrides: Sequence[str]) -> str:
     """Name a run by what was asked for, so that the same command finds its folder again and another one does not.
 
-    `["model=dcgan", "loss=hinge", "model.generator.width=64"]` gives `dcgan_hinge_model.generator.width-64`.
+    `["model=dcgan", "loss=hinge", "model.generator.width=64"]` gives `dcgan_hinge_model.generator.width-64`. Of a long
+    name the end gives way to a hash of the whole.
     """
     parts = []
     for override in overrides:
@@ -59,7 +63,10 @@ def run_name(overrides: Sequence[str]) -> str:
             continue
         value = re.sub(r"[^\w.,+-]+", "-", value).strip("-")
         parts.append(value if key in CHOICES else f"{key.replace('/', '.')}-{value}")
-    return "_".join(parts) or "default"
+    name = "_".join(parts) or "default"
+    if len(name) <= LONGEST_NAME:
+        return name
+    return f"{name[:LONGEST_NAME]}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def register_resolvers() -> None:

@@ -88,3 +88,10 @@ def test_a_model_brings_its_loss_and_penalties_and_the_command_line_wins(
     chosen = compose("model=wgan_gp", "loss=hinge", "regularizer=[r1,r2]", "d_steps=1")
     assert chosen.loss._target_.endswith("Hinge") and list(chosen.regularizer) == ["r1", "r2"]
     assert chosen.d_steps == 1
+
+
+def test_long_names_fit_into_a_file_system_and_differ() -> None:
+    overrides = [f"model.generator.setting_{i}={i}" for i in range(40)]
+    names = {run_name([*overrides, f"seed={seed}"]) for seed in range(3)}
+    assert len(names) == 3 and max(map(len, names)) < 255
+    assert names == {run_name([*overrides, f"seed={seed}"]) for seed in range(3)}

@@ -190,6 +190,8 @@ def build_model(config: DictConfig) -> AdversarialModule:
 def drop_unchosen(config: DictConfig) -> None:
     """Drop what is set of regularizers and augmentations that the command line did not choose, and say so."""
     chosen = set()
+    # one schedule may refer to another, which may be left out
+    OmegaConf.resolve(config.model.schedules)
     with open_dict(config):
         for group in ("regularizer", "augment"):
             for name in [n for n, node in config[group].items() if "_target_" not in node]:
