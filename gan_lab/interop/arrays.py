@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gan_lab.interop.unpickling import RefusedError, Restored
+from gan_lab.interop.vocabulary import RefusedError, Restored
 
 # kinds of plain numbers, one letter and bytes each; objects, text and records are not among them
 NUMBERS = frozenset(["b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"])

@@ -44,7 +44,12 @@ class Blueprint:
         """
         assert self.state is not None
         own = self.outline()
-        weights = self.translate(self.state, own)
+        try:
+            weights = self.translate(self.state, own)
+        except InputError:
+            raise
+        except (IndexError, RuntimeError, TypeError, ValueError) as error:
+            raise InputError(f"weights do not fit the arguments ({error})") from error
         check_fit(own, weights)
         return weights
 

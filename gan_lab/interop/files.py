@@ -16,7 +16,7 @@ from gan_lab.interop.blueprint import Blueprint
 from gan_lab.interop.network_pickles import plain
 from gan_lab.interop.readers import blueprints
 from gan_lab.interop.tensors import STATE_DICT, View, read_torch
-from gan_lab.interop.unpickling import DamagedError, Record, RefusedError
+from gan_lab.interop.vocabulary import DamagedError, Record, RefusedError
 
 LARGEST_FILE = 8 << 30
 ENDINGS = (".pkl", ".pth", ".pt", ".bin")

@@ -17,7 +17,8 @@ from torch import Tensor
 from gan_lab.errors import InputError
 from gan_lab.interop import tensors
 from gan_lab.interop.tensors import View
-from gan_lab.interop.unpickling import DamagedError, Name, Record, RefusedError, unpickle
+from gan_lab.interop.unpickling import unpickle
+from gan_lab.interop.vocabulary import DamagedError, Name, Record, RefusedError
 
 PLAYERS = ("G", "D", "G_ema")
 MOST_MODULES = 20_000

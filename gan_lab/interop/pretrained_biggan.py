@@ -27,6 +27,7 @@ SMALLEST = 128
 SHOWN = 3  # maps of the last convolution that are the image
 # of SpectralNorm: what is recomputed
 UNUSED = re.compile(r".*\.(weight|weight_v|num_batches_tracked)")
+LAYER = re.compile(r"generator\.layers\.(\d+)\.")
 NORMALIZED = re.compile(r"(.+)\.weight_orig")
 
 
@@ -125,9 +126,10 @@ def generator(arguments: Mapping[str, Any], state: Mapping[str, Any] | None) -> 
     given.finish()
     if not 0 < truncation <= 1:
         raise InputError(f"truncation={truncation} must be above 0 and at most 1")
-    renames = published_names(position, depth)
     place = (num_stats - 1) * truncation
-    return Blueprint(Generator, ours, state, translation(renames, latent_dim, place))
+    return Blueprint(
+        Generator, ours, state, translation(position, position // depth - 1, latent_dim, place)
+    )
 
 
 def check_layers(layers: Any, size: int) -> int:
@@ -170,49 +172,48 @@ def attention_size(position: int, depth: int, size: int) -> int:
     return COARSEST << stage
 
 
-def published_names(position: int, depth: int) -> Renames:
-    """Return published names -> ours; attention stands in their list of layers, in a list of its own here."""
-    attention = rf"generator\.layers\.{position}"
-    shift = [
-        (rf"generator\.layers\.{i + (i >= position)}\.{theirs}", rf"blocks.{i}.{ours}")
-        for i in range(MOST_LAYERS)
-        for theirs, ours in layer_names()
-    ]
-    return (
+def published_names(stage: int) -> Renames:
+    """Return published names, numbered as `renumbered` does, -> ours; attention follows the doubling `stage`."""
+    names = [
         (r"embeddings\.weight", "embedding.weight"),
         (r"generator\.gen_z\.(.+)", r"start.\1"),
-        (rf"{attention}\.gamma", f"attentions.{position // depth - 1}.gamma"),
-        (
-            rf"{attention}\.snconv1x1_(theta|phi|g|o)(?:_conv)?\.(.+)",
-            rf"attentions.{position // depth - 1}.\1.\2",
-        ),
-        *shift,
+        (r"attention\.gamma", f"attentions.{stage}.gamma"),
+        (r"attention\.snconv1x1_(theta|phi|g|o)(?:_conv)?\.(.+)", rf"attentions.{stage}.\1.\2"),
         (r"generator\.bn\.(.+)", r"norm.\1"),
         (r"generator\.conv_to_rgb\.(.+)", r"to_image.\1"),
-    )
-
-
-def layer_names() -> list[tuple[str, str]]:
-    """Return the names in a block, published -> ours, which count from 1."""
-    names = []
+    ]
     for i in range(4):
+        block, ours = r"block\.(\d+)\.", r"blocks.\1"
         names += [
-            (rf"conv_{i}\.(.+)", rf"conv{i + 1}.\1"),
-            (rf"bn_{i}\.scale\.(.+)", rf"norm{i + 1}.gain.\1"),
-            (rf"bn_{i}\.offset\.(.+)", rf"norm{i + 1}.offset.\1"),
-            (rf"bn_{i}\.(running_.+)", rf"norm{i + 1}.norm.\1"),
+            (rf"{block}conv_{i}\.(.+)", rf"{ours}.conv{i + 1}.\2"),
+            (rf"{block}bn_{i}\.scale\.(.+)", rf"{ours}.norm{i + 1}.gain.\2"),
+            (rf"{block}bn_{i}\.offset\.(.+)", rf"{ours}.norm{i + 1}.offset.\2"),
+            (rf"{block}bn_{i}\.(running_.+)", rf"{ours}.norm{i + 1}.norm.\2"),
         ]
     return names
 
 
-def translation(renames: Renames, latent_dim: int, place: float) -> Translation:
+def renumbered(name: str, position: int) -> str:
+    """Return a published name whose number counts blocks only; in their list attention counts, too."""
+    found = LAYER.match(name)
+    if found is None:
+        return name
+    number, rest = int(found[1]), name[found.end() :]
+    if number == position:
+        return f"attention.{rest}"
+    return f"block.{number - (number > position)}.{rest}"
+
+
+def translation(position: int, stage: int, latent_dim: int, place: float) -> Translation:
     """Return what gives published tensors our names and layout.
 
     Args:
-        renames: published names -> ours.
+        position: of attention in the published list of layers.
+        stage: the doubling that it follows.
         latent_dim: length of z, and of the class's embedding.
         place: of the truncation in the row of statistics.
     """
+    renames = published_names(stage)
 
     def translate(state: Mapping[str, Any], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
         weights = {
@@ -222,7 +223,7 @@ def translation(renames: Renames, latent_dim: int, place: float) -> Translation:
         }
         tensors = {name: torch.as_tensor(value) for name, value in state.items()}
         for name, tensor in normalized(tensors).items():
-            ours = rename(name, renames)
+            ours = rename(renumbered(name, position), renames)
             tensor = laid_out(ours, tensor, latent_dim)
             if ours.endswith(("running_means", "running_vars")):
                 ours, tensor = ours.removesuffix("s"), between(tensor, place)
@@ -268,7 +269,7 @@ def vector_before(rows: Tensor, v: Tensor, u: Tensor) -> Tensor:
     if v.shape != rows.shape[1:] or u.shape != rows.shape[:1]:
         return u
     matrix = rows.double()
-    before = torch.linalg.lstsq(matrix.T, v.double()[:, None], driver="gelsd").solution[:, 0]
+    before = torch.linalg.lstsq(matrix.T, v.double()[:, None], driver="gelsy").solution[:, 0]
     found = normalize(matrix.T @ before, dim=0)
     if not (found - v.double()).norm() < 1e-3:
         return u

@@ -18,13 +18,8 @@ import torch
 from torch import Tensor
 
 from gan_lab.interop import arrays
-from gan_lab.interop.unpickling import (
-    DamagedError,
-    Name,
-    RefusedError,
-    Vocabulary,
-    unpickle_stream,
-)
+from gan_lab.interop.unpickling import unpickle_stream
+from gan_lab.interop.vocabulary import DamagedError, Name, RefusedError, Vocabulary
 
 MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_VERSION = 1001

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d, interpolate, linear, max_pool2d, normalize, relu
 
 from gan_lab.errors import InputError
-from gan_lab.interop import blueprints, from_published
+from gan_lab.interop.readers import blueprints, from_published
 
 MULTIPLES = {
     128: [16, 16, 8, 4, 2, 1],
@@ -231,3 +231,11 @@ def test_what_does_not_fit_is_named(
 ) -> None:
     with pytest.raises(InputError, match=message):
         load(*files, **change)
+
+
+def test_weights_of_another_form_are_an_error(
+    files: tuple[dict[str, Any], dict[str, Tensor]],
+) -> None:
+    config, state = files
+    with pytest.raises(InputError, match="weights do not fit the arguments"):
+        load(config, state | {"generator.gen_z.bias": torch.zeros(7)})
