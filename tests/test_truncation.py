@@ -8,7 +8,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from gan_lab.errors import InputError
-from gan_lab.models import biggan, dcgan, r3gan, stylegan2
+from gan_lab.models import biggan, progan, r3gan, stylegan2
 from gan_lab.models.networks import GeneratorNetwork
 from gan_lab.sampling import IMAGES_PER_STATISTIC, Gan, redrawn
 
@@ -99,12 +99,9 @@ def test_less_variety() -> None:
 
 
 def test_what_means_nothing_is_refused() -> None:
-    class Sphere(dcgan.Generator):
-        truncates = False
-
-    sphere = Gan(Sphere(**IMAGES, width=4).eval())
+    sphere = Gan(progan.Generator(**IMAGES, latent_dim=4, channel_base=64, channel_max=8).eval())
     for gan, truncation, words in (
-        (sphere, 0.5, "truncation=0.5 means nothing to test_truncation"),
+        (sphere, 0.5, "truncation=0.5 means nothing to progan"),
         (of_z(), 0.0, "truncation=0.0: of biggan it is the threshold"),
         (of_z(), -1, "give a positive number"),
         (of_z(), float("nan"), "must be finite"),

@@ -82,6 +82,8 @@ class Generator(GrowingGenerator):
         InputError: for sizes or lengths that there are not.
     """
 
+    truncates = False  # z and label are scaled to one length
+
     def __init__(
         self,
         *,
