@@ -1,0 +1,97 @@
+"""The features of a set of images, in full or as mean and covariance."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from gan_lab.errors import InputError
+from gan_lab.metrics.frechet import gaussian_statistics
+from gan_lab.metrics.images import ImageSource
+
+# what a figure wants of an output; "features" serve where "statistics" would do
+Form = Literal["statistics", "features"]
+Needs = Mapping[str, Form]
+
+
+class Moments:
+    """Mean and covariance of features that come in parts, in float64.
+
+    The update of Chan, Golub & LeVeque 1979 (http://i.stanford.edu/pub/cstr/reports/cs/tr/79/773/CS-TR-79-773.pdf,
+    equation 2.1), of which sums of squares would lose the digits.
+    """
+
+    def __init__(self, width: int) -> None:
+        self.count = 0
+        self.mean = torch.zeros(width, dtype=torch.float64)
+        self._scatter = torch.zeros(width, width, dtype=torch.float64)
+
+    def add(self, features: Tensor) -> None:
+        """Take in further features [N, width]; the order of the parts moves the last bits."""
+        features = features.double()
+        mean = features.mean(0)
+        centred = features - mean
+        shift = mean - self.mean
+        total = self.count + len(features)
+        self._scatter += centred.T @ centred
+        self._scatter += torch.outer(shift, shift) * (self.count * len(features) / total)
+        self.mean += shift * (len(features) / total)
+        self.count = total
+
+    @property
+    def covariance(self) -> Tensor:
+        """Unbiased covariance [width, width], of two features or more."""
+        return self._scatter / (self.count - 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureSet:
+    """What was extracted of a set of images.
+
+    Attributes:
+        source: where the images are from.
+        count: how many images the statistics are of.
+        whole: whether these are all images of the source.
+        features: output -> float32 [M, width] on the CPU, M <= count, of the images `rows`.
+        rows: int64 [M], which images of the source the features are of.
+        statistics: output -> (mean [width], covariance [width, width]), float64, of all `count` images.
+        labels: int64 [M] of the features; None for images without.
+        device: where figures of the features are computed best.
+    """
+
+    source: ImageSource
+    count: int
+    whole: bool
+    features: dict[str, Tensor]
+    rows: Tensor
+    statistics: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    labels: Tensor | None = None
+    device: torch.device = torch.device("cpu")
+
+    def gaussian(self, output: str) -> tuple[Tensor, Tensor]:
+        """Mean [width] and covariance [width, width] of an output, float64."""
+        if output not in self.statistics:
+            self.statistics[output] = gaussian_statistics(self.features[output])
+        return self.statistics[output]
+
+    def on_device(self, output: str) -> Tensor:
+        """Features [M, width] of an output, where figures of them are computed best."""
+        return self.features[output].to(self.device)
+
+    def of_class(self, output: str, label: int) -> Tensor:
+        """Features of the images of a class."""
+        if self.labels is None:
+            raise InputError(f"{self.source.name} has no labels")
+        return self.features[output][self.labels == label]
+
+
+def union(*needs: Needs) -> dict[str, Form]:
+    """Return what serves all of several needs."""
+    found: dict[str, Form] = {}
+    for some in needs:
+        for output, form in some.items():
+            if found.get(output) != "features":
+                found[output] = form
+    return found

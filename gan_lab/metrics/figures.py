@@ -1,0 +1,336 @@
+"""Figures by name: what each needs of real and of generated images, and what it makes of their features."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gan_lab.errors import InputError
+from gan_lab.features.base import Extractor
+from gan_lab.metrics.feature_set import FeatureSet, Needs
+from gan_lab.metrics.frechet import (
+    frechet_distance_from_statistics,
+    gaussian_statistics,
+    refuse_small_sample,
+)
+from gan_lab.metrics.images import ImageSource
+from gan_lab.metrics.inception_score import inception_score
+from gan_lab.metrics.kernel import kernel_distance
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """One result.
+
+    Attributes:
+        key: what it is of how many images: "fid50k_full".
+        value: the figure.
+        uncertainty: how far it may be off, by the kind of `uncertainty_kind`; None where that is not known.
+        uncertainty_kind: "se", standard error of the mean, or "std", deviation over parts.
+        detail: what else was found, by name; plain numbers, texts and lists.
+    """
+
+    key: str
+    value: float
+    uncertainty: float | None = None
+    uncertainty_kind: str | None = None
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What is known before anything is extracted.
+
+    Attributes:
+        extractor: in whose features.
+        num_fake: generated images.
+        num_real: real images whose statistics are taken; 0 without real images.
+        num_real_features: real images whose features are kept.
+        whole: whether these are all real images that there are, for both numbers.
+        fake: the generated images.
+        real: the real images, None without.
+    """
+
+    extractor: Extractor
+    num_fake: int
+    num_real: int
+    num_real_features: int
+    whole: bool
+    fake: ImageSource | None
+    real: ImageSource | None
+
+    def key(self, kind: str, output: str, short: str, *, real: int) -> str:
+        """Name a figure: what others call it where it is that, else by the extractor; with the numbers of images.
+
+        `fid50k_full` is of 50,000 generated images against all real ones, `fid50k` against 50,000 of more,
+        `fid50k_real10k` against 10,000 of more. What has no name among others is `fd_digits_1437`.
+
+        Args:
+            kind: of figure, as in `Extractor.names`.
+            output: of the extractor.
+            short: stands before the extractor's name where the figure has no name among others.
+            real: real images that it is made with, 0 for none.
+        """
+        name = self.extractor.names.get((kind, output))
+        if name is None:
+            layer = {"features": "", "logits": ""}.get(output, output.removeprefix("features"))
+            name = f"{short}_{self.extractor.short}{layer}_"
+        suffix = ""
+        if real:
+            total = self.num_real if self.whole else None
+            if real == total:
+                suffix = "_full"
+            elif real != self.num_fake:
+                suffix = f"_real{in_thousands(real)}"
+        return f"{name}{in_thousands(self.num_fake)}{suffix}"
+
+
+def in_thousands(number: int) -> str:
+    """Return 10000 as "10k", 1437 as "1437"."""
+    return f"{number // 1000}k" if number and number % 1000 == 0 else str(number)
+
+
+class Measure(ABC):
+    """A kind of figure; the Hydra nodes of a protocol's `figures`.
+
+    Attributes:
+        real: outputs of the real images that it needs, and in which form; empty where it needs none.
+        fake: the same of generated images.
+
+    Args:
+        output: of the extractor.
+        key: name of the figure in results; None makes it of what is measured.
+    """
+
+    kind: str
+    short: str
+    real: Needs
+    fake: Needs
+
+    def __init__(self, *, output: str, key: str | None = None) -> None:
+        self.output = output
+        self._key = key
+
+    def key(self, setting: Setting) -> str:
+        """Name the figure."""
+        real = 0
+        if self.real:
+            full = "features" in self.real.values()
+            real = setting.num_real_features if full else setting.num_real
+        return self._key or setting.key(self.kind, self.output, self.short, real=real)
+
+    def check(self, setting: Setting) -> None:
+        """Refuse what cannot be measured, before anything is extracted.
+
+        Raises:
+            InputError: with the remedy.
+        """
+        for output in {*self.real, *self.fake}:
+            if output not in setting.extractor.outputs:
+                raise InputError(
+                    f"figures.{self.kind}: {setting.extractor.name} has no output {output!r}; it has "
+                    f"{', '.join(setting.extractor.outputs)}"
+                )
+
+    @abstractmethod
+    def compute(self, real: FeatureSet | None, fake: FeatureSet, setting: Setting) -> list[Figure]:
+        """Measure; `real` is None only where none was needed."""
+
+
+class Frechet(Measure):
+    """Frechet distance: FID with Inception's features, sFID with its spatial ones.
+
+    Heusel et al. 2017, https://arxiv.org/abs/1706.08500; sFID: Nash et al. 2021, https://arxiv.org/abs/2103.03841.
+
+    Args:
+        output: of the extractor.
+        key: of the figure; None makes it.
+        allow_singular: take sets of no more images than features, of which the distance is mostly bias.
+    """
+
+    kind, short = "frechet", "fd"
+
+    def __init__(
+        self, *, output: str = "features", key: str | None = None, allow_singular: bool = False
+    ) -> None:
+        super().__init__(output=output, key=key)
+        self.real: Needs = {output: "statistics"}
+        self.fake: Needs = {output: "statistics"}
+        self._allow_singular = allow_singular
+
+    def check(self, setting: Setting) -> None:
+        super().check(setting)
+        if self._allow_singular:
+            return
+        width = setting.extractor.outputs[self.output]
+        refuse_small_sample("generated", num=setting.num_fake, width=width)
+        refuse_small_sample("real", num=setting.num_real, width=width)
+
+    def compute(self, real: FeatureSet | None, fake: FeatureSet, setting: Setting) -> list[Figure]:
+        assert real is not None
+        value = frechet_distance_from_statistics(
+            real.gaussian(self.output), fake.gaussian(self.output)
+        )
+        width = setting.extractor.outputs[self.output]
+        singular = min(real.count, fake.count) <= width
+        detail = {"singular": f"no more images than the {width} features"} if singular else {}
+        return [Figure(key=self.key(setting), value=value.item(), detail=detail)]
+
+
+class ClassFrechet(Measure):
+    """Frechet distance of each class, and their mean.
+
+    Args:
+        output: of the extractor.
+        key: of the mean; None makes it.
+        allow_singular: take classes of no more images than features, of which the distance is mostly bias.
+    """
+
+    kind, short = "class_frechet", "fd_class"
+
+    def __init__(
+        self, *, output: str = "features", key: str | None = None, allow_singular: bool = False
+    ) -> None:
+        super().__init__(output=output, key=key)
+        self.real: Needs = {output: "features"}
+        self.fake: Needs = {output: "features"}
+        self._allow_singular = allow_singular
+
+    def check(self, setting: Setting) -> None:
+        super().check(setting)
+        for source in (setting.real, setting.fake):
+            if source is not None and not source.num_classes:
+                raise InputError(
+                    f"figures of each class: {source.name} has no labels; leave them out of the protocol"
+                )
+        if setting.real and setting.fake and setting.real.num_classes != setting.fake.num_classes:
+            raise InputError(
+                f"figures of each class: {setting.real.name} has {setting.real.num_classes} classes and "
+                f"{setting.fake.name} {setting.fake.num_classes}; compare images of the same classes"
+            )
+
+    def compute(self, real: FeatureSet | None, fake: FeatureSet, setting: Setting) -> list[Figure]:
+        assert real is not None
+        width = setting.extractor.outputs[self.output]
+        names = real.source.class_names
+        values: dict[str, float] = {}
+        for label, name in enumerate(names):
+            sets = [images.of_class(self.output, label) for images in (real, fake)]
+            fewest = min(map(len, sets))
+            if fewest < 2 or (fewest <= width and not self._allow_singular):
+                raise InputError(
+                    f"class {name} has {len(sets[0])} real and {len(sets[1])} generated images for {width} features; "
+                    "give more, or set allow_singular=true, with which the distance is mostly the bias of few images"
+                )
+            values[name] = frechet_distance_from_statistics(
+                *(gaussian_statistics(features) for features in sets)
+            ).item()
+        mean = sum(values.values()) / len(values)
+        detail = {"classes": values, "singular_allowed": self._allow_singular}
+        return [Figure(key=self.key(setting), value=mean, detail=detail)]
+
+
+class Kernel(Measure):
+    """Kernel distance, KID with Inception's features: without bias, hence for small sets; with its standard error.
+
+    Binkowski et al. 2018, https://arxiv.org/abs/1801.01401.
+
+    Args:
+        output: of the extractor.
+        key: of the figure; None makes it.
+        subsets: how many random subsets it is the mean over.
+        subset_size: images of each set in a subset.
+        seed: of the subsets.
+    """
+
+    kind, short = "kernel", "kd"
+
+    def __init__(
+        self,
+        *,
+        output: str = "features",
+        key: str | None = None,
+        subsets: int = 100,
+        subset_size: int = 1000,
+        seed: int = 2020,
+    ) -> None:
+        super().__init__(output=output, key=key)
+        self.real: Needs = {output: "features"}
+        self.fake: Needs = {output: "features"}
+        self._subsets, self._subset_size, self._seed = subsets, subset_size, seed
+
+    def check(self, setting: Setting) -> None:
+        super().check(setting)
+        fewest = min(setting.num_fake, setting.num_real_features)
+        if fewest < self._subset_size:
+            raise InputError(
+                f"the kernel distance takes subsets of {self._subset_size}, and there are {setting.num_fake} generated "
+                f"and {setting.num_real_features} real images; give more, or set subset_size={max(2, fewest // 2)}"
+            )
+
+    def compute(self, real: FeatureSet | None, fake: FeatureSet, setting: Setting) -> list[Figure]:
+        assert real is not None
+        mean, deviation = kernel_distance(
+            real.on_device(self.output),
+            fake.on_device(self.output),
+            subsets=self._subsets,
+            subset_size=self._subset_size,
+            seed=self._seed,
+        )
+        return [
+            Figure(
+                key=self.key(setting),
+                value=mean.item(),
+                uncertainty=deviation.item() / self._subsets**0.5,
+                uncertainty_kind="se",
+                detail={
+                    "std": deviation.item(),
+                    "subsets": self._subsets,
+                    "subset_size": self._subset_size,
+                },
+            )
+        ]
+
+
+class Score(Measure):
+    """Inception Score, with its deviation over parts; of generated images alone.
+
+    Salimans et al. 2016, https://arxiv.org/abs/1606.03498.
+
+    Args:
+        output: of the extractor.
+        key: of the figure; None makes it.
+        splits: how many parts.
+        seed: of the order in which images are parted.
+    """
+
+    kind, short = "score", "score"
+
+    def __init__(
+        self, *, output: str = "logits", key: str | None = None, splits: int = 10, seed: int = 2020
+    ) -> None:
+        super().__init__(output=output, key=key)
+        self.real: Needs = {}
+        self.fake: Needs = {output: "features"}
+        self._splits, self._seed = splits, seed
+
+    def check(self, setting: Setting) -> None:
+        super().check(setting)
+        if setting.num_fake < self._splits:
+            raise InputError(
+                f"a score over {self._splits} parts of {setting.num_fake} images; give more, or set splits=1"
+            )
+
+    def compute(self, real: FeatureSet | None, fake: FeatureSet, setting: Setting) -> list[Figure]:
+        mean, deviation = inception_score(
+            fake.features[self.output], splits=self._splits, seed=self._seed
+        )
+        return [
+            Figure(
+                key=self.key(setting),
+                value=mean.item(),
+                uncertainty=deviation.item(),
+                uncertainty_kind="std",
+                detail={"splits": self._splits},
+            )
+        ]

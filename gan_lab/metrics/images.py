@@ -1,0 +1,173 @@
+"""Where images to measure come from. Image `i` of a source is always the same one, whoever asks for it, and when."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gan_lab.data.base import ImageDataset, digest
+from gan_lab.errors import InputError
+from gan_lab.images import to_uint8
+from gan_lab.metrics.real_sample import RealSample
+from gan_lab.sampling import Gan
+
+_DECODING_THREADS = 8
+
+
+class ImageSource(ABC):
+    """Numbered 8-bit images of one size.
+
+    Attributes:
+        name: what a user would call it.
+        count: how many there are; None for a generator, which has as many as are asked for.
+        channels: 1, 3 or 4.
+        num_classes: at least 2 where images have labels, else 0.
+        class_names: of the labels; as many as `num_classes`.
+        description: what decides the images, for results.
+        in_memory: whether reading takes so little time that nothing is gained by doing it ahead.
+    """
+
+    name: str
+    count: int | None
+    channels: int
+    num_classes: int = 0
+    class_names: tuple[str, ...] = ()
+    description: Mapping[str, Any] = {}
+    in_memory: bool = True
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Names what the images are: a key for caches."""
+
+    @abstractmethod
+    def read(self, start: int, stop: int) -> Tensor:
+        """Images `start` to `stop`, uint8 [stop - start, C, H, W], on any device.
+
+        Raises:
+            InputError: naming an image that cannot be read.
+        """
+
+    def labels(self, start: int, stop: int) -> Tensor | None:
+        """Labels of those images, int64 [stop - start] on the CPU; None where there are none."""
+        return None
+
+
+class DatasetImages(ImageSource):
+    """The stored images of a data set, or some of them.
+
+    Args:
+        dataset: whose mirror images count only with `flips`.
+        num: how many at most; fewer than there are gives a random choice, always the same one. None takes all.
+        flips: whether to take the mirror images as well.
+        name: what a user would call it.
+    """
+
+    def __init__(
+        self, dataset: ImageDataset, *, num: int | None = None, flips: bool = False, name: str = ""
+    ) -> None:
+        if flips and not dataset.flip:
+            raise InputError(
+                "flips=true measures mirror images, too, and the data have none; set data.flip=true"
+            )
+        self.dataset = dataset
+        total = len(dataset) if flips else dataset.num_stored
+        chosen = total if num is None else min(num, total)
+        if flips and chosen < total:
+            raise InputError(f"num_real={num} with flips=true: leave one of them out")
+        self._images = dataset if chosen == len(dataset) else RealSample(dataset, num=chosen)
+        self.whole = chosen == total
+        self.name = name or f"{dataset.split} split of {type(dataset).__name__}"
+        self.count = chosen
+        self.channels = dataset.channels
+        if dataset.num_classes > 1:
+            self.num_classes = dataset.num_classes
+            self.class_names = tuple(dataset.class_names)
+        self.in_memory = dataset.in_memory
+        self.description = {
+            "images": self.name,
+            "count": chosen,
+            "of": total,
+            "mirrored": flips,
+            "fingerprint": self.fingerprint,
+        }
+
+    @property
+    def fingerprint(self) -> str:
+        return self._images.fingerprint
+
+    def read(self, start: int, stop: int) -> Tensor:
+        if self.in_memory:
+            return self._images.__getitems__(range(start, stop))[0]
+        parts = [range(i, min(i + 8, stop)) for i in range(start, stop, 8)]
+        with ThreadPoolExecutor(_DECODING_THREADS) as pool:
+            return torch.cat(list(pool.map(lambda part: self._images.__getitems__(part)[0], parts)))
+
+    def labels(self, start: int, stop: int) -> Tensor | None:
+        if not self.num_classes:
+            return None
+        stored = torch.from_numpy(self._images.labels)
+        return stored.repeat(2 if len(self._images) > len(stored) else 1)[start:stop]
+
+
+class GanImages(ImageSource):
+    """What a generator draws, quantised to 8 bit.
+
+    Args:
+        gan: what draws.
+        seed: of all images.
+        truncation: psi of generators with styles, threshold of z of others; None for neither.
+        origin: names generator and weights; for a checkpoint, holds its SHA-256. Empty where nothing is cached.
+        name: what a user would call it.
+        description: what decides the images, besides seed and truncation.
+
+    Raises:
+        InputError: for a truncation that means nothing to the generator.
+    """
+
+    count = None
+
+    def __init__(
+        self,
+        gan: Gan,
+        *,
+        seed: int,
+        truncation: float | None = None,
+        origin: str = "",
+        name: str = "generated images",
+        description: Mapping[str, Any] | None = None,
+    ) -> None:
+        gan.check_truncation(truncation)
+        self.gan = gan
+        self.name = name
+        self.num_classes = gan.num_classes
+        self.class_names = tuple(gan.class_names) or tuple(map(str, range(gan.num_classes)))
+        self._seed = seed
+        self._truncation = truncation
+        self._origin = origin
+        self.description = {**(description or {}), "seed": seed, "truncation": truncation}
+        self.channels = self.read(0, 1).shape[1]
+
+    @property
+    def fingerprint(self) -> str:
+        # rounding differs between kinds of devices and versions of torch, and with it some of the pixels
+        return digest(
+            self._origin, self._seed, self._truncation, self.gan.device.type, torch.__version__
+        )
+
+    def read(self, start: int, stop: int) -> Tensor:
+        styles = self.gan.has_styles
+        z = self.gan.latents(
+            stop - start,
+            seed=self._seed,
+            start=start,
+            truncation=None if styles else self._truncation,
+        )
+        psi = self._truncation if styles and self._truncation is not None else 1.0
+        return to_uint8(self.gan.images(z, self.labels(start, stop), psi=psi))
+
+    def labels(self, start: int, stop: int) -> Tensor | None:
+        return self.gan.labels(stop - start, seed=self._seed, start=start)
