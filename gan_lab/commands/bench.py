@@ -1,232 +1,242 @@
-"""gan-lab bench: speed in ratios within one run, so that they hold on any machine.
+"""gan-lab bench: what training costs, part by part. Every figure is of the one machine and moment that it names."""
 
-Three questions: what the training framework costs beside a plain PyTorch loop on the same networks, how much faster the
-data come than they are consumed, and what measuring costs.
-"""
-
-import statistics
+import os
+import platform
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
-from lightning import Trainer
+from lightning import Callback, Trainer
 from omegaconf import DictConfig
+from rich.box import SIMPLE
 from rich.table import Table
-from torch import Tensor
 
+from gan_lab import __version__
+from gan_lab.benchmarks.loop import beyond_plain, compare
+from gan_lab.benchmarks.rates import data_rate, metric_rates
+from gan_lab.benchmarks.steps import against_peak, measure, summarize
 from gan_lab.commands.evaluate import write
-from gan_lab.commands.generate import pick_device
-from gan_lab.commands.train import build_data, build_model, describe_images, quiet
+from gan_lab.commands.train import (
+    build_data,
+    build_model,
+    check_numbers,
+    check_trainer,
+    describe_images,
+    quiet,
+)
 from gan_lab.config import build
-from gan_lab.console import say
+from gan_lab.console import say, warn
 from gan_lab.data.datamodule import ImageDataModule
 from gan_lab.errors import InputError
-from gan_lab.images import to_float
-from gan_lab.models.adversarial import AdversarialModule
-from gan_lab.regularizers.base import DiscriminatorStep
 from gan_lab.sampling import Gan
+
+Result = dict[str, Any]
 
 
 def run(config: DictConfig) -> None:
-    """Measure, print a table and write `out` where it is given.
+    """Measure the chosen parts, print them and write them to `out` where it is given.
 
     Raises:
-        InputError: for what cannot be trained, and for regularizers that the plain loop does not have.
+        InputError: for what cannot be trained, and for parts that there are not.
     """
     quiet()
+    check_numbers(config)
+    check(config)
+    check_trainer(config.trainer)
     if config.threads:
         torch.set_num_threads(config.threads)
-    device = pick_device(config.device)
     data = build_data(config)
     describe_images(config, data)
-    module = build_model(config).to(device)
-    check_plain(module)
-    steps = config.total_kimg * 1000 / (config.batch_size * config.d_steps)
-    say(
-        f"{config.rounds} rounds of {steps:g} steps in turn, on {device}, {torch.get_num_threads()} threads"
-    )
-    pairs = [
-        (lightning_rate(config, data, device), plain_rate(module, data, device))
-        for _ in range(config.rounds + 1)
-    ][1:]  # the first round warms up
-    training, loading = statistics.median(ours for ours, _ in pairs), data_rate(data)
-    result: dict[str, object] = {
-        "device": str(device),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "plain_img_per_s": statistics.median(plain for _, plain in pairs),
-        "lightning_img_per_s": training,
-        "time_lightning_over_plain": statistics.median(plain / ours for ours, plain in pairs),
-        "data_img_per_s": loading,
-        "data_over_training": loading / training,
+    parts: dict[str, Callable[[DictConfig, ImageDataModule], Result]] = {
+        "steps": steps_part,
+        "loop": loop_part,
+        "data": data_part,
+        "metrics": metrics_part,
     }
-    result |= metric_rate(config, data, module)
-    if device.type == "cuda":
-        result["peak_memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
-    say(as_table(result))
+    result = circumstances(config)
+    for name, measure_part in parts.items():
+        if name in config.parts:
+            result[name] = measure_part(config, data)
+    report(result)
     if config.out:
         write(result, Path(config.out))
 
 
-def check_plain(module: AdversarialModule) -> None:
-    """Refuse what the plain loop leaves out.
+def check(config: DictConfig) -> None:
+    """Refuse parts that there are not and numbers that measure nothing.
 
     Raises:
-        InputError: naming it.
+        InputError: with what there is.
     """
-    beyond = [
-        name
-        for name, r in module._regularizers.items()
-        if r.interval > 1 or r.player == "generator"
-    ]
-    beyond += module._augmentations
-    if beyond or module.settings.schedules or module.micro_batch_size != module.batch_size:
+    known = ("steps", "loop", "data", "metrics")
+    unknown = [part for part in config.parts if part not in known]
+    if unknown or not config.parts:
+        raise InputError(f"parts={list(config.parts)}: give one or more of {', '.join(known)}")
+    if config.rounds < 1 or config.warmup < 0 or config.at_kimg < 0:
         raise InputError(
-            f"bench compares with a plain loop, which has no {', '.join(beyond) or 'schedules or micro-batches'}; "
-            "leave these out"
+            f"rounds={config.rounds} must be at least 1, warmup={config.warmup} and at_kimg={config.at_kimg} at least 0"
         )
 
 
-def lightning_rate(config: DictConfig, data: ImageDataModule, device: torch.device) -> float:
-    """Return images a second of the loop in the Trainer, a fresh model each time."""
-    module = build_model(config)
-    trainer = Trainer(
-        accelerator=device.type,
-        devices=1,
+def circumstances(config: DictConfig) -> Result:
+    """Return what the figures depend on."""
+    device = build_trainer(config).strategy.root_device
+    images = config.images
+    return {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "overrides": sys.argv[1:],
+        "model": config.model._target_,
+        "image": [images.channels, *images.size],
+        "num_classes": images.num_classes,
+        "batch_size": config.batch_size,
+        "d_steps": config.d_steps,
+        "micro_batch_size": config.micro_batch_size,
+        "device": device_name(device),
+        "threads": torch.get_num_threads(),
+        "precision": str(config.trainer.precision),
+        "float32_matmul_precision": torch.get_float32_matmul_precision(),
+        # other work on the machine makes every figure worse
+        "load_average": os.getloadavg()[0],
+        "versions": {
+            "gan_lab": __version__,
+            "python": platform.python_version(),
+            "torch": version("torch"),
+            "lightning": version("lightning"),
+        },
+    }
+
+
+def device_name(device: torch.device) -> str:
+    """Return what computes."""
+    if device.type == "cuda":
+        return f"{device}: {torch.cuda.get_device_name(device)}"
+    return f"{device}: {platform.processor() or platform.machine()}"
+
+
+def build_trainer(config: DictConfig, *callbacks: Callback) -> Trainer:
+    """Build a Trainer of one epoch that keeps nothing."""
+    trainer: Trainer = build(
+        config.trainer,
         max_epochs=1,
         logger=False,
-        callbacks=[build(config.callbacks.report)],
+        callbacks=list(callbacks),
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
+        num_sanity_val_steps=0,
         use_distributed_sampler=False,
     )
-    clock = Stopwatch(device)
-    module.on_train_start = clock.start  # type: ignore[method-assign]
-    trainer.fit(module, datamodule=data)
-    return module.images_seen / clock.stop()
+    return trainer
 
 
-class Stopwatch:
-    """Seconds, with the device's work included."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.begin = 0.0
-
-    def start(self) -> None:
-        """Begin."""
-        self._wait()
-        self.begin = time.perf_counter()
-
-    def stop(self) -> float:
-        """Return the seconds since `start`."""
-        self._wait()
-        return time.perf_counter() - self.begin
-
-    def _wait(self) -> None:
-        if self.device.type != "cpu":
-            torch.accelerator.synchronize(self.device)
-
-
-def plain_rate(module: AdversarialModule, data: ImageDataModule, device: torch.device) -> float:
-    """Return images a second of the same steps in a loop without a framework."""
-    players = (module.generator, module.discriminator)
-    factories = module._factories
-    optimizers = [
-        factories[n](p.parameters())
-        for n, p in zip(("generator", "discriminator"), players, strict=True)
-    ]
-    data.trainer = None
-    loader = data.train_dataloader()
-    clock = Stopwatch(device)
-    clock.start()
-    shown = 0
-    for images, labels in loader:
-        plain_step(module, to_float(images.to(device)), labels.to(device), *optimizers)
-        shown += len(images)
-    return shown / clock.stop()
+def steps_part(config: DictConfig, data: ImageDataModule) -> Result:
+    """Measure the phases of training steps."""
+    module, trainer = build_model(config), build_trainer(config)
+    device = trainer.strategy.root_device
+    say(f"steps: {config.warmup} + {config.rounds} rounds on {device}")
+    rounds = measure(
+        module,
+        data,
+        trainer,
+        warmup=config.warmup,
+        rounds=config.rounds,
+        at_kimg=config.at_kimg,
+    )
+    summary = summarize(rounds, module)
+    summary["parameters"] = {
+        player: sum(p.numel() for p in getattr(module, player).parameters())
+        for player in ("generator", "discriminator")
+    }
+    half = str(config.trainer.precision) == "bf16-mixed"
+    against_peak(summary, device, torch.bfloat16 if half else torch.float32)
+    return summary
 
 
-def plain_step(
-    module: AdversarialModule,
-    images: Tensor,
-    labels: Tensor,
-    g_optimizer: torch.optim.Optimizer,
-    d_optimizer: torch.optim.Optimizer,
-) -> None:
-    """Take D steps and a G step as one would write them by hand."""
-    g, d, loss = module.generator, module.discriminator, module.loss
-    penalties = [r for r in module._regularizers.values() if r.penalizes]
-    y = labels if module.conditional else None
-    for part, real in enumerate(images.chunk(module.d_steps)):
-        y_part = None if y is None else y.chunk(module.d_steps)[part]
-        z = torch.randn(len(real), g.latent_dim, device=real.device)
-        with torch.no_grad():
-            fake = g(z, y_part)
-        if any(r.needs_input_gradient for r in penalties):
-            real, fake = real.detach().requires_grad_(), fake.requires_grad_()
-        step = DiscriminatorStep(d, d.judge, real, fake, y_part, z=z, generate=g)
-        total = loss.discriminator(step.real_logits, step.fake_logits).mean()
-        for r in penalties:
-            total = total + r.weight * r(step).mean()
-        d_optimizer.zero_grad()
-        total.backward()
-        d_optimizer.step()
-        for r in module._regularizers.values():
-            r.after_step(d)
-    d.requires_grad_(False)
-    fake_logits = d(g(torch.randn(len(real), g.latent_dim, device=real.device), y_part), y_part)
-    with torch.no_grad():
-        real_logits = d(real, y_part) if loss.paired else None
-    g_optimizer.zero_grad()
-    loss.generator(fake_logits, real_logits).mean().backward()
-    g_optimizer.step()
-    d.requires_grad_(True)
-    module.ema.update(module.generator_ema, g, images_seen=len(images), images=len(images))
+def loop_part(config: DictConfig, data: ImageDataModule) -> Result:
+    """Compare the loop with a plain one, where that can do the same."""
+    beyond = beyond_plain(build_model(config), str(config.trainer.precision))
+    if beyond:
+        warn(f"loop: left out, as the plain loop has no {', '.join(beyond)}")
+        return {"left_out_for": beyond}
+    steps = config.total_kimg * 1000 / (config.batch_size * config.d_steps)
+    say(f"loop: 1 + {config.rounds} rounds of {steps:g} steps in turn")
+
+    def make_trainer() -> Trainer:
+        return build_trainer(config, build(config.callbacks.report))
+
+    return compare(lambda: build_model(config), make_trainer, data, rounds=config.rounds)
 
 
-def data_rate(data: ImageDataModule) -> float:
-    """Return images a second of the loader alone."""
-    data.trainer = None
-    begin = time.perf_counter()
-    shown = sum(len(images) for images, _ in data.train_dataloader())
-    return shown / (time.perf_counter() - begin)
+def data_part(config: DictConfig, data: ImageDataModule) -> Result:
+    """Measure the loader."""
+    return {"img_per_s": data_rate(data)}
 
 
-def metric_rate(
-    config: DictConfig, data: ImageDataModule, module: AdversarialModule
-) -> dict[str, float]:
-    """Return images a second of an evaluation, with the generator's and without, empty without metrics."""
-    metrics = build(config.metrics)
-    metrics.prepare(data)
+def metrics_part(config: DictConfig, data: ImageDataModule) -> Result:
+    """Measure an evaluation."""
+    module = build_model(config).to(build_trainer(config).strategy.root_device)
     gan = Gan(module.generator_ema, class_counts=data.class_counts)
-    kept: list[tuple[Tensor, Tensor | None]] = []
-
-    def drawn(count: int) -> Iterator[tuple[Tensor, Tensor | None]]:
-        kept.extend(gan.batches(count))
-        return iter(kept)
-
-    seconds = {}
-    for name, source in (("sampling_and_metrics", drawn), ("metrics", lambda count: iter(kept))):
-        seconds[name] = timed(metrics.compute, source)
-    count = sum(len(images) for images, _ in kept)
-    return {f"{name}_img_per_s": count / took for name, took in seconds.items()} if count else {}
+    return dict(metric_rates(build(config.metrics), data, gan))
 
 
-def timed(function: Callable[..., object], *arguments: object) -> float:
-    """Return the seconds of a call."""
-    begin = time.perf_counter()
-    function(*arguments)
-    return time.perf_counter() - begin
+def report(result: Result) -> None:
+    """Print the figures."""
+    if "steps" in result:
+        say(phase_table(result["steps"]))
+    say(other_figures(result))
 
 
-def as_table(result: dict[str, object]) -> Table:
-    """Return the figures as a table."""
-    table = Table(title="bench", title_justify="left", show_header=False)
-    for name, value in result.items():
+def phase_table(steps: Result) -> Table:
+    """Return what each phase costs."""
+    table = Table(title="a training step", title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))
+    headings = ("times", "s", "CPU s", "GFLOP", "GFLOP/s", "of peak", "(CPU)")
+    table.add_column("phase", no_wrap=True)
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    for name, cost in (*steps["phases"].items(), ("in all", steps["step"])):
+        part_of = cost.get("part_of")
         table.add_row(
-            name.replace("_", " "), f"{value:.4g}" if isinstance(value, float) else str(value)
+            f"  {name}" if part_of else name,
+            f"in {part_of[0].upper()}" if part_of else f"{cost.get('times_per_step', 1):.4g}",
+            f"{cost['seconds']:.4f}",
+            f"{cost['cpu_seconds']:.4f}",
+            f"{cost['flops'] / 1e9:.4g}",
+            f"{cost['flops_per_s'] / 1e9:.4g}" if "flops_per_s" in cost else "",
+            *(
+                f"{cost[key]:.1%}" if key in cost else ""
+                for key in ("share_of_peak", "share_of_peak_by_cpu_time")
+            ),
         )
+    return table
+
+
+def other_figures(result: Result) -> Table:
+    """Return all but the phases: circumstances first."""
+    table = Table(title="bench", title_justify="left", show_header=False)
+    shape = "x".join(str(side) for side in result["image"])
+    table.add_row("model", f"{result['model']}, {shape}, batches of {result['batch_size']}")
+    table.add_row(
+        "on",
+        f"{result['device']}, {result['threads']} threads, {result['precision']}, "
+        f"load average {result['load_average']:.2g} at the start",
+    )
+    steps = result.get("steps")
+    if steps is not None:
+        table.add_row("images a second", f"{steps['img_per_s']:.4g}")
+        table.add_row("images a second of CPU time", f"{steps['img_per_cpu_s']:.4g}")
+        table.add_row(
+            "peak memory", f"{steps['peak_memory_gib']:.3g} GiB {steps['peak_memory_of']}"
+        )
+        peak = steps["peak"]
+        table.add_row(
+            "matrix products", f"{peak['flops_per_s'] / 1e9:.4g} GFLOP/s in {peak['dtype']}"
+        )
+    for part in ("loop", "data", "metrics"):
+        for name, value in result.get(part, {}).items():
+            text = f"{value:.4g}" if isinstance(value, float) else ", ".join(value)
+            table.add_row(f"{part}: {name.replace('_', ' ')}", text)
     return table
