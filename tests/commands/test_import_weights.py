@@ -16,6 +16,7 @@ from gan_lab.cli import main, named
 from gan_lab.commands.launch import launch
 from gan_lab.config import build
 from gan_lab.images import save_png
+from tests.interop.pretrained_biggan import PretrainedBigGAN, description, published
 from tests.interop.published import below, fixture, network_pickle, r3gan_pickle, state_file
 
 
@@ -134,6 +135,23 @@ def test_biggan_without_arguments_is_the_published_one(
     (path.parent / "state_dict.pth").unlink()
     import_weights(path, status=2)
     assert "weights do not fit the arguments" in capsys.readouterr().err
+
+
+def test_a_folder_of_hugging_faces(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = description()
+    state = published(config)
+    folder = tmp_path / "biggan-deep-128"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "pytorch_model.bin").write_bytes(state_file(state))
+    gan = gan_lab.load(import_weights(folder, "+arguments.truncation=0.4"))
+    z, labels = torch.randn(2, 12), torch.tensor([1, 3])
+    with torch.no_grad():
+        assert (
+            error(PretrainedBigGAN(config, state, row=4)(z, labels), gan.generator(z, labels))
+            < 1e-4
+        )
 
 
 def test_generate_evaluate_and_init_from(

@@ -168,6 +168,9 @@ def r3gan_pickle() -> bytes:
 def state_file(state: Mapping[str, Any], *, zipped: bool = False) -> bytes:
     """A file of torch.save, in its older format or as a zip."""
     file = io.BytesIO()
-    tensors = {name: torch.as_tensor(np.array(value)) for name, value in state.items()}
+    tensors = {
+        name: value if isinstance(value, torch.Tensor) else torch.from_numpy(np.array(value))
+        for name, value in state.items()
+    }
     torch.save(tensors, file, _use_new_zipfile_serialization=zipped)
     return file.getvalue()
