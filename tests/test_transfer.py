@@ -27,7 +27,10 @@ MODELS: dict[str, dict[str, Any]] = {
     "wgan_gp": {"width": 8},
     "progan": {"channel_base": 64, "channel_max": 8, "growing": False},
     "dcgan": {"width": 4},
+    "lsgan": {"width": 4},
 }
+# channels by the distance from the image: there is nothing of one resolution to keep
+FROM_THE_IMAGE = ("dcgan", "lsgan")
 # what a generator takes and a discriminator of the same model does not
 ONLY_G: dict[str, dict[str, Any]] = {
     "stylegan2": {"latent_dim": 8, "style_dim": 8, "mapping_layers": 2},
@@ -123,7 +126,7 @@ def owner(name: str, known: dict[str, int]) -> str | None:
     return None
 
 
-@pytest.mark.parametrize("model", [name for name in MODELS if name != "dcgan"])
+@pytest.mark.parametrize("model", [name for name in MODELS if name not in FROM_THE_IMAGE])
 def test_what_is_kept_is_at_its_resolution(model: str, tmp_path: Path) -> None:
     before, after = nodes(model, 16, 3), nodes(model, 32, 3)
     theirs, ours = Players(before, 0), Players(after, 1)
@@ -153,19 +156,21 @@ def test_what_is_kept_is_at_its_resolution(model: str, tmp_path: Path) -> None:
         assert kept >= (2 if model == "stylegan3" and player == "generator" else 4), (player, kept)
 
 
-def test_dcgan_is_built_from_the_image_inwards(tmp_path: Path) -> None:
-    """Its channels depend on the distance from the image: there is nothing of one resolution to keep."""
-    before, after = nodes("dcgan", 16, 0), nodes("dcgan", 32, 0)
+@pytest.mark.parametrize("model", FROM_THE_IMAGE)
+def test_networks_built_from_the_image_inwards(model: str, tmp_path: Path) -> None:
+    """The layers next to the image are kept, as many as the smaller network has with that many channels."""
+    before, after = nodes(model, 16, 0), nodes(model, 32, 0)
     theirs, ours = Players(before, 0), Players(after, 1)
     transfer(ours, run_folder(tmp_path, before, theirs))
-    # the last two transposed convolutions and what normalises between, and the first two that halve
-    for inner, outer in ((0, 3), (1, 4), (3, 6)):
-        old, new = theirs.generator.layers[inner], ours.generator.layers[outer]
-        assert torch.equal(old.weight, new.weight)
-    for i in (0, 2):
-        assert torch.equal(
-            theirs.discriminator.layers[i].weight, ours.discriminator.layers[i].weight
-        )
+    pairs = list(
+        zip(reversed(theirs.generator.layers), reversed(ours.generator.layers), strict=False)
+    )
+    with_weights = [pair for pair in pairs if isinstance(pair[0], nn.ConvTranspose2d | nn.Conv2d)]
+    assert len(with_weights) >= 2
+    assert all(torch.equal(old.weight, new.weight) for old, new in with_weights)
+    old, new = (p.discriminator.state_dict() for p in (theirs, ours))
+    first = "layers.0.weight" if model == "dcgan" else "first.weight"
+    assert torch.equal(old[first], new[first])
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from gan_lab.layers.labels import label_vectors, with_label_maps
 from gan_lab.layers.pyramid import ImageSize, halvings
 from gan_lab.models.adversarial import AdversarialModule
-from gan_lab.models.networks import DiscriminatorNetwork, GeneratorNetwork
+from gan_lab.models.networks import DiscriminatorNetwork, GeneratorNetwork, counted_back
 
 
 class Generator(GeneratorNetwork):
@@ -62,6 +62,10 @@ class Generator(GeneratorNetwork):
             before = after
         self.layers = nn.Sequential(*blocks, nn.Conv2d(before, channels, 3, padding=1), nn.Tanh())
         self.apply(initialize)
+
+    def places(self) -> dict[str, str]:
+        # channels depend on how far a layer is from the image, not on its resolution
+        return counted_back(layers=self.layers)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Map z [N, Z] (and labels [N]) to images [N, C, H, W]."""

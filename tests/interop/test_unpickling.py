@@ -4,12 +4,14 @@ import builtins
 import io
 import os
 import pickle
+import pickletools
 import struct
 import subprocess
 import zipfile
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -417,3 +419,30 @@ def test_plain_values_are_those_of_python(protocol: int) -> None:
                   np.arange(3, dtype=">i4")):  # fmt: skip
         read = unpickle(pickle.dumps(array, protocol=protocol), STATE_DICT)
         np.testing.assert_array_equal(read.values, array)
+
+
+def test_any_damage_is_an_error_in_words(tmp_path: Path, witness: Path) -> None:
+    """Instructions changed, cut and copied at random: nothing but an InputError, or a file that reads still."""
+    random = Random(0)
+    whole = network_pickle("stylegan3_t_32", witness)
+    places = [place for _, _, place in pickletools.genops(whole)]
+    opcodes = [ord(opcode.code) for opcode in pickletools.opcodes]
+    path = tmp_path / "damaged.pkl"
+    outcomes = Counter[str]()
+    for _ in range(150):
+        data = bytearray(whole)
+        for place in random.choices(places, k=random.choice([1, 1, 2, 5])):
+            end = place + random.randrange(1, 20)
+            if random.random() < 0.6:
+                data[min(place, len(data) - 1)] = random.choice(opcodes)
+            elif random.random() < 0.5:
+                del data[place:end]
+            else:
+                data[place:place] = whole[end : end + 20]
+        path.write_bytes(data)
+        try:
+            open_published(path).blueprints()["generator_ema"].weights()
+            outcomes["read"] += 1
+        except InputError:
+            outcomes["refused"] += 1
+    assert outcomes["refused"] > 100 and not witness.exists()
