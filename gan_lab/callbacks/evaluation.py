@@ -8,12 +8,15 @@ from lightning import Callback, Trainer
 
 from gan_lab.callbacks.report import check_health, check_interval, log
 from gan_lab.metrics.base import Metrics
+from gan_lab.metrics.images import GanImages
 from gan_lab.models.adversarial import AdversarialModule
 from gan_lab.sampling import Gan
 
 
 class Evaluation(Callback):
     """Computes metrics every `every_kimg` and at the end, on samples of the moving average.
+
+    The share of the time since the start that went into it is logged, too.
 
     Attributes:
         values: the latest figures, with the `metrics/` prefix.
@@ -30,10 +33,13 @@ class Evaluation(Callback):
         self.every_kimg = every_kimg
         self.seed = seed
         self.values: dict[str, float] = {}
+        self._spent = 0.0
+        self._began = time.perf_counter()
 
     def on_fit_start(self, trainer: Trainer, module: AdversarialModule) -> None:  # type: ignore[override]
         """Get weights and real statistics before the first step."""
         self.metrics.prepare(trainer.datamodule)  # type: ignore[attr-defined]
+        self._began = time.perf_counter()
 
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: Trainer, module: AdversarialModule, outputs: Any, batch: Any, batch_idx: int
@@ -46,10 +52,16 @@ class Evaluation(Callback):
         data = trainer.datamodule  # type: ignore[attr-defined]
         gan = Gan(module.generator_ema, class_counts=data.class_counts)
         with torch.random.fork_rng(devices=[]):
-            found = self.metrics.compute(lambda count: gan.batches(count, seed=self.seed))
+            found = self.metrics.compute(GanImages(gan, seed=self.seed))
         self.values = {f"metrics/{name}": value for name, value in found.items()}
+        now = time.perf_counter()
+        self._spent += now - begin
         if self.values:
-            log(trainer, module, {**self.values, "time/evaluation_s": time.perf_counter() - begin})
+            times = {
+                "time/evaluation_s": now - begin,
+                "time/evaluation_share": self._spent / (now - self._began),
+            }
+            log(trainer, module, {**self.values, **times})
 
     @property
     def best(self) -> tuple[str, bool] | None:

@@ -74,7 +74,7 @@ class Extractor(ABC):
 
     @property
     def precision(self) -> str:
-        """ "float32" or "bfloat16"."""
+        """Of the computation: float32 or bfloat16."""
         return "bfloat16" if self._mixed_precision else "float32"
 
     def load(self, device: torch.device) -> None:

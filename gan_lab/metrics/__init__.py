@@ -1,6 +1,6 @@
 """Figures that say how good generated images are: pure functions of features, and what training calls."""
 
-from gan_lab.metrics.base import Fakes, Metrics, NoMetrics
+from gan_lab.metrics.base import Metrics, NoMetrics
 from gan_lab.metrics.frechet import (
     frechet_distance,
     frechet_distance_from_statistics,
@@ -11,7 +11,6 @@ from gan_lab.metrics.kernel import kernel_distance
 from gan_lab.metrics.manifold import density_coverage, diversity, nearest, precision_recall
 
 __all__ = [
-    "Fakes",
     "Metrics",
     "NoMetrics",
     "density_coverage",

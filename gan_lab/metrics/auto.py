@@ -3,11 +3,13 @@
 from typing import Literal
 
 from gan_lab.console import warn
+from gan_lab.data.base import ImageDataset
 from gan_lab.data.datamodule import ImageDataModule
 from gan_lab.data.digits import Digits
 from gan_lab.data.stacked_digits import StackedDigits
 from gan_lab.errors import InputError
-from gan_lab.metrics.base import Fakes, Metrics, NoMetrics
+from gan_lab.metrics.base import Metrics, NoMetrics
+from gan_lab.metrics.images import ImageSource
 
 
 class MetricsByData:
@@ -44,9 +46,13 @@ class MetricsByData:
     def protocol(self) -> dict[str, str | int]:
         return self._chosen.protocol
 
+    def suiting(self, images: ImageDataset) -> Metrics:
+        """Return the metrics for such images."""
+        return self._by_kind.get(type(images), self._other)
+
     def prepare(self, data: ImageDataModule) -> None:
         """Choose by the data, and prepare what was chosen."""
-        chosen = self._by_kind.get(type(data.train), self._other)
+        chosen = self.suiting(data.train)
         try:
             chosen.prepare(data)
         except InputError as error:
@@ -54,6 +60,6 @@ class MetricsByData:
         else:
             self._chosen = chosen
 
-    def compute(self, fakes: Fakes) -> dict[str, float]:
+    def compute(self, fakes: ImageSource) -> dict[str, float]:
         """Measure with the chosen metrics."""
         return self._chosen.compute(fakes)

@@ -1,16 +1,10 @@
 """What training asks of a set of metrics, and the set that measures nothing."""
 
-from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Literal, Protocol
-
-from torch import Tensor
 
 if TYPE_CHECKING:
     from gan_lab.data.datamodule import ImageDataModule
-
-Fakes = Callable[[int], Iterator[tuple[Tensor, Tensor | None]]]
-"""`fakes(num_images)` yields batches that hold that many images in all: floats in [-1, 1] [B, C, H, W], and
-their labels, int64 [B], or None when the generator takes none."""
+    from gan_lab.metrics.images import ImageSource
 
 
 class Metrics(Protocol):
@@ -35,15 +29,15 @@ class Metrics(Protocol):
     def prepare(self, data: "ImageDataModule") -> None:
         """Get all that needs no generator: networks, statistics of the real images. Called before step 0.
 
-        It may run on every rank at once: what is built lies in the cache, behind a file lock.
+        It may run on every rank at once, and each of them must call it.
 
         Raises:
             InputError: when the figures cannot be computed for these data.
         """
         ...
 
-    def compute(self, fakes: Fakes) -> dict[str, float]:
-        """Measure generated images; on one rank, or on each for itself: nothing is gathered.
+    def compute(self, fakes: "ImageSource") -> dict[str, float]:
+        """Measure generated images; where there are several ranks, all of them call it and share the work.
 
         Returns:
             Figures by key, without the prefix `metrics/`. A figure that could not be prepared is absent.
@@ -62,5 +56,5 @@ class NoMetrics:
     def prepare(self, data: "ImageDataModule") -> None:
         """There is nothing to prepare."""
 
-    def compute(self, fakes: Fakes) -> dict[str, float]:
+    def compute(self, fakes: "ImageSource") -> dict[str, float]:
         return {}

@@ -36,11 +36,11 @@ def cached_tensors(name: str, build: Callable[[], dict[str, Tensor]]) -> dict[st
     except OSError as error:
         warn(f"no cache: {error}; {_REMEDY}")
         return build()
-    with _locked(path):
-        tensors = _read(path)
+    with locked(path):
+        tensors = read_entry(path)
         if tensors is None:
             tensors = build()
-            _write(path, tensors)
+            write_entry(path, tensors)
     return tensors
 
 
@@ -54,11 +54,12 @@ def tensors_sha256(tensors: dict[str, Tensor]) -> str:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
+    """Keep other processes from building an entry; where there can be no lock, they may build it as well."""
     lock = FileLock(f"{path}.lock")
     try:
         lock.acquire()
-    except OSError:  # not writable, which _write tells once there is something to write
+    except OSError:  # not writable, which write_entry tells once there is something to write
         yield
         return
     try:
@@ -67,7 +68,8 @@ def _locked(path: Path) -> Iterator[None]:
         lock.release()
 
 
-def _read(path: Path) -> dict[str, Tensor] | None:
+def read_entry(path: Path) -> dict[str, Tensor] | None:
+    """Read an entry; None where there is none, and with a warning where it is damaged."""
     if not path.is_file():
         return None
     try:
@@ -84,13 +86,16 @@ def _read(path: Path) -> dict[str, Tensor] | None:
     return None
 
 
-def _write(path: Path, tensors: dict[str, Tensor]) -> None:
+def write_entry(path: Path, tensors: dict[str, Tensor]) -> bool:
+    """Write an entry, whole or not at all; return whether it is there, and warn where it is not."""
     entry = {"sha256": tensors_sha256(tensors), "tensors": tensors}
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         torch.save(entry, temporary)
         os.replace(temporary, path)
+        return True
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
         warn(f"{path} could not be written ({error}), so the next run computes it again; {_REMEDY}")
+        return False
     finally:
         temporary.unlink(missing_ok=True)

@@ -74,13 +74,18 @@ class DigitsClassifier(nn.Module):
 
         Colours are averaged; the alpha channel of RGBA images is left out.
         """
+        features, logits = self.outputs(images)
+        return features, logits.argmax(dim=1)
+
+    def outputs(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Features [N, width] and logits [N, 10] of the same images."""
         grey = to_float(images.cpu())[:, :3].mean(dim=1, keepdim=True)  # [N, 1, H, W]
         size = (self.image_size, self.image_size)
         if grey.shape[2:] != size:
             grey = F.interpolate(grey, size, mode="bilinear", antialias=True)
         with torch.autocast("cpu", enabled=False):
             features, logits = self(grey)
-        return features, logits.argmax(dim=1)
+        return features, logits
 
 
 def load_classifier(recipe: Recipe | None = None) -> tuple[DigitsClassifier, str]:

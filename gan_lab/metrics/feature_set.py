@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from gan_lab.errors import InputError
-from gan_lab.metrics.frechet import gaussian_statistics
 from gan_lab.metrics.images import ImageSource
 
-# what a figure wants of an output; "features" serve where "statistics" would do
+# what a figure wants of an output
 Form = Literal["statistics", "features"]
 Needs = Mapping[str, Form]
+# what is wanted of outputs in all
+AllNeeds = frozenset[tuple[str, Form]]
 
 
 class Moments:
@@ -68,12 +69,10 @@ class FeatureSet:
     rows: Tensor
     statistics: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     labels: Tensor | None = None
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     def gaussian(self, output: str) -> tuple[Tensor, Tensor]:
         """Mean [width] and covariance [width, width] of an output, float64."""
-        if output not in self.statistics:
-            self.statistics[output] = gaussian_statistics(self.features[output])
         return self.statistics[output]
 
     def on_device(self, output: str) -> Tensor:
@@ -87,11 +86,6 @@ class FeatureSet:
         return self.features[output][self.labels == label]
 
 
-def union(*needs: Needs) -> dict[str, Form]:
+def union(*needs: Needs) -> AllNeeds:
     """Return what serves all of several needs."""
-    found: dict[str, Form] = {}
-    for some in needs:
-        for output, form in some.items():
-            if found.get(output) != "features":
-                found[output] = form
-    return found
+    return frozenset(item for some in needs for item in some.items())

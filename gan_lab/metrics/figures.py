@@ -7,7 +7,7 @@ from typing import Any
 
 from gan_lab.errors import InputError
 from gan_lab.features.base import Extractor
-from gan_lab.metrics.feature_set import FeatureSet, Needs
+from gan_lab.metrics.feature_set import FeatureSet, Form, Needs
 from gan_lab.metrics.frechet import (
     frechet_distance_from_statistics,
     gaussian_statistics,
@@ -44,22 +44,22 @@ class Setting:
     Attributes:
         extractor: in whose features.
         num_fake: generated images.
-        num_real: real images whose statistics are taken; 0 without real images.
-        num_real_features: real images whose features are kept.
-        whole: whether these are all real images that there are, for both numbers.
-        fake: the generated images.
-        real: the real images, None without.
+        num_real: real images whose statistics are taken; 0 without real images, and as long as that is not known.
+        num_real_features: real images whose features are kept, likewise.
+        all_real: whether statistics are of all real images that there are.
+        fake: the generated images, once they are known.
+        real: the real images, where there are any, once they are known.
     """
 
     extractor: Extractor
     num_fake: int
     num_real: int
     num_real_features: int
-    whole: bool
-    fake: ImageSource | None
-    real: ImageSource | None
+    all_real: bool
+    fake: ImageSource | None = None
+    real: ImageSource | None = None
 
-    def key(self, kind: str, output: str, short: str, *, real: int) -> str:
+    def key(self, kind: str, output: str, short: str, *, form: Form | None) -> str:
         """Name a figure: what others call it where it is that, else by the extractor; with the numbers of images.
 
         `fid50k_full` is of 50,000 generated images against all real ones, `fid50k` against 50,000 of more,
@@ -69,20 +69,21 @@ class Setting:
             kind: of figure, as in `Extractor.names`.
             output: of the extractor.
             short: stands before the extractor's name where the figure has no name among others.
-            real: real images that it is made with, 0 for none.
+            form: of the real images that it is made with, None without.
         """
         name = self.extractor.names.get((kind, output))
         if name is None:
             layer = {"features": "", "logits": ""}.get(output, output.removeprefix("features"))
             name = f"{short}_{self.extractor.short}{layer}_"
-        suffix = ""
-        if real:
-            total = self.num_real if self.whole else None
-            if real == total:
-                suffix = "_full"
-            elif real != self.num_fake:
-                suffix = f"_real{in_thousands(real)}"
-        return f"{name}{in_thousands(self.num_fake)}{suffix}"
+        return f"{name}{in_thousands(self.num_fake)}{self._real_suffix(form)}"
+
+    def _real_suffix(self, form: Form | None) -> str:
+        if form is None:
+            return ""
+        number = self.num_real if form == "statistics" else self.num_real_features
+        if self.all_real and number == self.num_real:
+            return "_full"
+        return "" if number == self.num_fake else f"_real{in_thousands(number)}"
 
 
 def in_thousands(number: int) -> str:
@@ -113,11 +114,9 @@ class Measure(ABC):
 
     def key(self, setting: Setting) -> str:
         """Name the figure."""
-        real = 0
-        if self.real:
-            full = "features" in self.real.values()
-            real = setting.num_real_features if full else setting.num_real
-        return self._key or setting.key(self.kind, self.output, self.short, real=real)
+        if self._key:
+            return self._key
+        return setting.key(self.kind, self.output, self.short, form=self.real.get(self.output))
 
     def check(self, setting: Setting) -> None:
         """Refuse what cannot be measured, before anything is extracted.

@@ -46,8 +46,8 @@ def refuse_small_sample(name: str, *, num: int, width: int) -> None:
     if num <= width:
         raise InputError(
             f"{num} {name} images for {width} features: the covariance is singular and the Frechet distance would "
-            f"mostly measure the size of the sample; give more than {width} images, or choose narrower "
-            "features (metrics.width= for Inception)"
+            f"mostly measure the size of the sample; give more than {width} images, or take the kernel distance "
+            "(KID: protocol=kid5k), which has no such bias"
         )
 
 

@@ -42,7 +42,7 @@ class _OfBoth(Measure):
         keys = [
             f"{self._key}_{kind}"
             if self._key
-            else setting.key(kind, self.output, kind, real=setting.num_real_features)
+            else setting.key(kind, self.output, kind, form="features")
             for kind in kinds
         ]
         return [

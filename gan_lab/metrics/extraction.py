@@ -1,0 +1,276 @@
+"""From images to features: once for all figures, in chunks that survive a kill, shared among processes.
+
+Chunk boundaries, forward passes and the order of sums depend on nothing but the number of images, and so the result
+depends on neither the number of processes nor the batch size.
+"""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gan_lab.config import cache_dir
+from gan_lab.console import say, warn
+from gan_lab.data.base import digest
+from gan_lab.features.base import Extractor
+from gan_lab.metrics.cache import locked, read_entry, write_entry
+from gan_lab.metrics.chunks import ChunkStore, FolderChunks, MemoryChunks
+from gan_lab.metrics.feature_set import AllNeeds, FeatureSet, Form, Moments
+from gan_lab.metrics.images import ImageSource
+from gan_lab.metrics.ranks import Ranks
+
+CHUNK = 512  # images; some megabytes of features, and a minute of Inception on two CPU cores
+Progress = Callable[[int], None]
+
+
+def no_progress(images: int) -> None:
+    """Show nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extraction:
+    """What to extract of what.
+
+    Attributes:
+        source: the images.
+        extractor: loaded.
+        num: of the first images.
+        whole: whether these are all that there are.
+        needs: (output, form) of all that is wanted.
+        max_features: images whose features are kept at most, a random choice, always the same one; statistics are of
+            all. None keeps all.
+        batch_size: images that are read at a time.
+    """
+
+    source: ImageSource
+    extractor: Extractor
+    num: int
+    whole: bool
+    needs: AllNeeds
+    max_features: int | None = None
+    batch_size: int = 64
+
+    @property
+    def key(self) -> str:
+        """Names everything that features depend on, but not how many there are."""
+        made_by = self.extractor
+        return digest(
+            self.source.fingerprint,
+            made_by.name,
+            made_by.sha256,
+            made_by.transform,
+            made_by.precision,
+        )
+
+    @property
+    def outputs(self) -> list[str]:
+        """Which outputs are wanted in any form."""
+        return sorted({output for output, _ in self.needs})
+
+    @property
+    def rows(self) -> Tensor:
+        """Which images' features are kept, int64 [M], in order."""
+        if self.max_features is None or self.max_features >= self.num:
+            return torch.arange(self.num)
+        chosen = np.random.default_rng(0).permutation(self.num)[: self.max_features]
+        return torch.from_numpy(np.sort(chosen))
+
+    def extract(self, store: ChunkStore, progress: Progress = no_progress) -> FeatureSet:
+        """Extract, going on from the chunks in a store, which stay there."""
+        rows = self.rows
+        features = {
+            output: torch.empty(len(rows), self.extractor.outputs[output])
+            for output, form in self.needs
+            if form == "features"
+        }
+        moments = {
+            output: Moments(self.extractor.outputs[output])
+            for output, form in self.needs
+            if form == "statistics"
+        }
+        for start, stop, chunk in self._chunks(store, progress):
+            first, last = (int(i) for i in torch.searchsorted(rows, torch.tensor([start, stop])))
+            for output, values in features.items():
+                values[first:last] = chunk[output][rows[first:last] - start]
+            for output, sums in moments.items():
+                sums.add(chunk[output])
+        return self.as_set(
+            features, {name: (sums.mean, sums.covariance) for name, sums in moments.items()}
+        )
+
+    def as_set(
+        self, features: dict[str, Tensor], statistics: dict[str, tuple[Tensor, Tensor]]
+    ) -> FeatureSet:
+        """Put together what was extracted."""
+        rows = self.rows
+        labels = self.source.labels(0, self.num)
+        return FeatureSet(
+            source=self.source,
+            count=self.num,
+            whole=self.whole,
+            features=features,
+            rows=rows,
+            statistics=statistics,
+            labels=None if labels is None else labels[rows],
+            device=self.extractor.device,
+        )
+
+    def present(self, store: ChunkStore) -> int:
+        """Number of images whose chunks are in a store."""
+        return sum(
+            stop - start
+            for start, stop in self._ranges
+            if all(store.has(_name(start, stop, output)) for output in self.outputs)
+        )
+
+    @property
+    def _ranges(self) -> list[tuple[int, int]]:
+        return [(start, min(start + CHUNK, self.num)) for start in range(0, self.num, CHUNK)]
+
+    def _chunks(
+        self, store: ChunkStore, progress: Progress
+    ) -> Iterator[tuple[int, int, dict[str, Tensor]]]:
+        """Yield (start, stop, outputs) in order; the processes make them in turn and send them to each other."""
+        ranks = Ranks.current()
+        for turn in range(0, len(self._ranges), ranks.size):
+            together = self._ranges[turn : turn + ranks.size]
+            mine = None
+            if ranks.rank < len(together):
+                mine = self._chunk(*together[ranks.rank], store)
+            for owner, (start, stop) in enumerate(together):
+                yield start, stop, ranks.send(mine, source=owner)
+                progress(stop)
+
+    def _chunk(self, start: int, stop: int, store: ChunkStore) -> dict[str, Tensor]:
+        found = {output: store.get(_name(start, stop, output)) for output in self.outputs}
+        chunk = {output: values for output, values in found.items() if values is not None}
+        missing = [output for output in self.outputs if output not in chunk]
+        if missing:
+            parts = [
+                self.extractor(images, missing)
+                for images in _read(self.source, start, stop, self.batch_size)
+            ]
+            for output in missing:
+                chunk[output] = torch.cat([part[output] for part in parts])
+                store.put(_name(start, stop, output), chunk[output])
+        return chunk
+
+
+def extract_fakes(extraction: Extraction, store: ChunkStore, progress: Progress) -> FeatureSet:
+    """Extract generated images; of an interrupted extraction, say how much is there already."""
+    present = extraction.present(store)
+    if present:
+        say(
+            f"{extraction.source.name}: features of {present:,} of {extraction.num:,} images are there already"
+        )
+    return extraction.extract(store, progress)
+
+
+def extract_real(
+    extraction: Extraction, progress: Progress = no_progress, *, what: str = "metrics"
+) -> FeatureSet:
+    """Take features and statistics of real images from the cache, or extract what is missing and leave it there.
+
+    One process extracts, others that want the same wait for it. Chunks are kept only until the result is written.
+
+    Args:
+        extraction: of which images.
+        progress: called with the number of images done.
+        what: stands before what is said.
+    """
+    ranks = Ranks.current()
+    try:
+        folder = cache_dir() / "features" / extraction.key
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        warn(f"no cache: {error}; the environment variable GAN_LAB_CACHE names another folder")
+        return extraction.extract(MemoryChunks(), progress)
+    if ranks.rank > 0:
+        return _extract_kept(extraction, folder, progress, what)
+    with locked(folder / "features"):
+        return _extract_kept(extraction, folder, progress, what)
+
+
+def _extract_kept(
+    extraction: Extraction, folder: Path, progress: Progress, what: str
+) -> FeatureSet:
+    ranks = Ranks.current()
+    kept: dict[tuple[str, Form], dict[str, Tensor] | None] = {}
+    if ranks.rank == 0:
+        kept = {need: read_entry(_entry(folder, extraction, need)) for need in extraction.needs}
+    kept = ranks.send(kept)
+    entries = {need: entry for need, entry in kept.items() if entry is not None}
+    features = {
+        output: entry["features"] for (output, form), entry in entries.items() if form == "features"
+    }
+    statistics = {
+        output: (entry["mean"], entry["covariance"])
+        for (output, form), entry in entries.items()
+        if form == "statistics"
+    }
+    missing = extraction.needs - entries.keys()
+    if missing:
+        made = _extract_missing(extraction, missing, folder, progress, what)
+        features |= made.features
+        statistics |= made.statistics
+    return extraction.as_set(features, statistics)
+
+
+def _extract_missing(
+    extraction: Extraction, missing: AllNeeds, folder: Path, progress: Progress, what: str
+) -> FeatureSet:
+    rest = replace(extraction, needs=missing)
+    store = FolderChunks(folder / f"chunks-{extraction.num}")
+    present = rest.present(store)
+    already = f" ({present:,} of them are done already)" if present else ""
+    say(
+        f"{what}: {extraction.extractor.name} looks at {extraction.num:,} real images on "
+        f"{extraction.extractor.device}, once{already}"
+    )
+    made = rest.extract(store, progress)
+    if Ranks.current().rank == 0:
+        written = [
+            write_entry(_entry(folder, extraction, need), _as_entry(made, need))
+            for need in sorted(missing)
+        ]
+        if all(written):
+            store.clear()
+    return made
+
+
+def _as_entry(made: FeatureSet, need: tuple[str, Form]) -> dict[str, Tensor]:
+    output, form = need
+    if form == "features":
+        return {"features": made.features[output]}
+    mean, covariance = made.statistics[output]
+    return {"mean": mean, "covariance": covariance}
+
+
+def _entry(folder: Path, extraction: Extraction, need: tuple[str, Form]) -> Path:
+    output, form = need
+    number = len(extraction.rows) if form == "features" else extraction.num
+    of = f"{number}-of-{extraction.num}" if number < extraction.num else str(number)
+    return folder / f"{form}-{output}-{of}.pt"
+
+
+def _name(start: int, stop: int, output: str) -> str:
+    return f"{start:08d}-{stop:08d}-{output}"
+
+
+def _read(source: ImageSource, start: int, stop: int, size: int) -> Iterator[Tensor]:
+    """Yield images some at a time; the next ones are decoded while these are looked at."""
+    bounds = [(i, min(i + size, stop)) for i in range(start, stop, size)]
+    if source.in_memory:
+        yield from (source.read(*bound) for bound in bounds)
+        return
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(source.read, *bounds[0])
+        for bound in bounds[1:]:
+            images = coming.result()
+            coming = pool.submit(source.read, *bound)
+            yield images
+        yield coming.result()

@@ -1,0 +1,326 @@
+"""A named way to measure: which features of how many images, real and generated, and which figures of them.
+
+The same object measures during training (`metrics=`) and afterwards (`gan-lab evaluate protocol=`).
+"""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+
+from gan_lab.console import say, warn
+from gan_lab.data.datamodule import ImageDataModule
+from gan_lab.errors import InputError
+from gan_lab.features.base import Extractor, WeightsUnavailable
+from gan_lab.metrics.chunks import ChunkStore, MemoryChunks
+from gan_lab.metrics.extraction import (
+    Extraction,
+    Progress,
+    extract_fakes,
+    extract_real,
+    no_progress,
+)
+from gan_lab.metrics.feature_set import FeatureSet, union
+from gan_lab.metrics.figures import Figure, Measure, Setting
+from gan_lab.metrics.images import DatasetImages, ImageSource
+
+
+class Protocol:
+    """Everything that decides a figure, besides the images themselves. Images are quantised to 8 bit, always.
+
+    Args:
+        name: of the protocol, for results.
+        features: makes features of images.
+        figures: what is computed, by a name of the user's choice; None leaves one of another protocol out.
+        num_fake: generated images.
+        num_real: real images, a random choice, always the same one; None takes all.
+        num_real_features: real images at most whose features are compared one by one (KID, precision and recall);
+            statistics are of all `num_real`. None takes as many.
+        split: "train" or "val", of the data that real images are from.
+        flips: whether mirror images are real images, too; needs data.flip=true.
+        weights: "ema" or "raw", of the generator, where `evaluate` is not told otherwise; training measures "ema".
+        truncation: as `evaluate` takes it, where it is not told otherwise; training has none.
+        best: which of `figures` chooses the best checkpoint; None for none.
+        mode: whether the smallest or the largest value of it is the best.
+        floor: "train" or "val": another split, whose real images are measured against the real ones, too: as
+            `<key>_real`, what a generator that draws from that split would get.
+        only_for: class of the data that the features are of, "gan_lab.data.digits.Digits"; None for any.
+        required: whether training refuses to run when weights cannot be had. If not, a warning is printed, `best`
+            becomes None, and there are no figures.
+        batch_size: images that are drawn or read at a time; it changes no figure.
+        device: where features are made; None takes the trainer's, or the accelerator that is there.
+
+    Attributes:
+        mode: "min" or "max".
+        protocol: how the figures are made; filled in by `prepare`.
+
+    Raises:
+        InputError: for figures that cannot be made of so many images or of these features.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        features: Extractor,
+        figures: Mapping[str, Measure | None],
+        num_fake: int,
+        num_real: int | None = None,
+        num_real_features: int | None = 50_000,
+        split: Literal["train", "val"] = "train",
+        flips: bool = False,
+        weights: Literal["ema", "raw"] = "ema",
+        truncation: float | None = None,
+        best: str | None = None,
+        mode: Literal["min", "max"] = "min",
+        floor: Literal["train", "val"] | None = None,
+        only_for: str | None = None,
+        required: bool = True,
+        batch_size: int = 64,
+        device: str | None = None,
+    ) -> None:
+        chosen = {key: figure for key, figure in figures.items() if figure is not None}
+        if not chosen or num_fake < 1:
+            raise InputError(
+                f"protocol {name}: num_fake={num_fake} images of {len(chosen)} figures measure nothing"
+            )
+        if best is not None and best not in chosen:
+            raise InputError(
+                f"protocol {name}: best={best} is none of its figures {', '.join(chosen)}"
+            )
+        self.name = name
+        self.features = features
+        self.figures = chosen
+        self.weights = weights
+        self.truncation = truncation
+        self.mode: Literal["min", "max"] = mode
+        self.required = required
+        self.num_fake = num_fake
+        self.batch_size = batch_size
+        self.split: Literal["train", "val"] = split
+        self.floor: Literal["train", "val"] | None = floor
+        self.protocol: dict[str, str | int] = {}
+        self._num_real = num_real
+        self._num_real_features = num_real_features
+        self._flips = flips
+        self._only_for = only_for
+        self._best = best
+        self._device = device
+        self._setting = Setting(
+            extractor=features,
+            num_fake=num_fake,
+            num_real=num_real or 0,
+            num_real_features=min(num_real or 0, num_real_features or num_real or 0),
+            all_real=num_real is None,
+        )
+        self._real: FeatureSet | None = None
+        self._ready = False
+        self._floor_figures: list[Figure] = []
+
+    # What training asks ------------------------------------------------------------------------------------------
+
+    @property
+    def best(self) -> str | None:
+        """Key of the figure that chooses the best checkpoint."""
+        return None if self._best is None else self.figures[self._best].key(self._setting)
+
+    def prepare(self, data: ImageDataModule) -> None:
+        """Load the network and get the real images' features, from the cache if they are there.
+
+        Raises:
+            InputError: for data or weights that cannot be used; for missing weights when they are required.
+        """
+        real, floor = self.real_images(data), self._floor_images(data)
+        self.check(real=real)
+        try:
+            self.load(self._choose_device(data))
+        except WeightsUnavailable as error:
+            if self.required:
+                raise
+            warn(f"{error}. The run goes on without {', '.join(self._keys())}")
+            self._best = None
+            return
+        self.measure_real(real, floor=floor)
+
+    def compute(self, fakes: ImageSource) -> dict[str, float]:
+        """Draw and measure `num_fake` images; nothing when there are no weights."""
+        if not self._ready:
+            return {}
+        found: dict[str, float] = {}
+        for figure in self.measure(fakes, MemoryChunks()):
+            found[figure.key] = figure.value
+            if figure.uncertainty is not None:
+                found[f"{figure.key}_{figure.uncertainty_kind}"] = figure.uncertainty
+        return found
+
+    # What evaluate asks ------------------------------------------------------------------------------------------
+
+    def real_images(self, data: ImageDataModule) -> DatasetImages:
+        """Return the real images of this protocol.
+
+        Raises:
+            InputError: when the data have no such split, or are others than the features are of.
+        """
+        kind = type(data.train)
+        if self._only_for not in (None, f"{kind.__module__}.{kind.__qualname__}"):
+            raise InputError(
+                f"{self.name} measures {self._only_for}, and the data are {kind.__name__}; choose other metrics, such "
+                "as fid, or none"
+            )
+        dataset = data.train if self.split == "train" else data.val
+        if dataset is None:
+            raise InputError(
+                f"protocol {self.name} measures against the {self.split} split, which the data do not have; set "
+                "data.val_fraction=, or split=train of the protocol"
+            )
+        return DatasetImages(dataset, num=self._num_real, flips=self._flips)
+
+    def check(self, *, real: ImageSource | None, fake: ImageSource | None = None) -> None:
+        """Refuse what cannot be measured, before anything is loaded or extracted.
+
+        Raises:
+            InputError: with the remedy.
+        """
+        for source, wanted, key in (
+            (real, self._num_real, "num_real"),
+            (fake, self.num_fake, "num_fake"),
+        ):
+            if source is None:
+                continue
+            self.features.check(source.channels, source.name)
+            if wanted is not None and source.count is not None and source.count < wanted:
+                raise InputError(
+                    f"{source.name} has {source.count:,} images, and protocol {self.name} takes {wanted:,}; give more, "
+                    f"or set {key}={source.count} of the protocol"
+                )
+        self._setting = self._known(real, fake)
+        for figure in self.figures.values():
+            figure.check(self._setting)
+
+    def load(self, device: torch.device) -> None:
+        """Load the network.
+
+        Raises:
+            WeightsUnavailable: when its weights cannot be had.
+            InputError: when they are not what they should be.
+        """
+        self.features.load(device)
+
+    def real_extraction(self, real: ImageSource) -> Extraction:
+        """Return what is to be extracted of real images."""
+        count = self._num_real if real.count is None else real.count
+        assert count is not None
+        return Extraction(
+            source=real,
+            extractor=self.features,
+            num=count,
+            whole=self._num_real is None,
+            needs=union(*(figure.real for figure in self.figures.values())),
+            max_features=self._num_real_features,
+            batch_size=self.batch_size,
+        )
+
+    def fake_extraction(self, fake: ImageSource) -> Extraction:
+        """Return what is to be extracted of generated images."""
+        return Extraction(
+            source=fake,
+            extractor=self.features,
+            num=self.num_fake,
+            whole=False,
+            needs=union(*(figure.fake for figure in self.figures.values())),
+            batch_size=self.batch_size,
+        )
+
+    def measure_real(
+        self,
+        real: ImageSource,
+        *,
+        floor: ImageSource | None = None,
+        progress: Progress = no_progress,
+    ) -> None:
+        """Get the features of the real images; the network is loaded before."""
+        extraction = self.real_extraction(real)
+        if extraction.needs:
+            self._real = extract_real(extraction, progress)
+        self.protocol = {
+            "protocol": self.name,
+            "extractor": self.features.name,
+            "extractor_sha256": self.features.sha256,
+            "transform": self.features.transform,
+            "precision": self.features.precision,
+            "real": f"{real.name}, {extraction.num} images" if extraction.needs else "none",
+            "num_images": self.num_fake,
+        }
+        self._ready = True
+        if floor is not None:
+            self._measure_floor(floor)
+
+    def measure(
+        self, fakes: ImageSource, store: ChunkStore, progress: Progress = no_progress
+    ) -> list[Figure]:
+        """Measure generated images against the real ones.
+
+        Raises:
+            InputError: for images that cannot be measured.
+        """
+        assert self._ready, "measure_real() comes before measure()"
+        real = None if self._real is None else self._real.source
+        self.check(real=real, fake=fakes)
+        made = extract_fakes(self.fake_extraction(fakes), store, progress)
+        return [
+            result
+            for figure in self.figures.values()
+            for result in figure.compute(self._real, made, self._setting)
+        ] + self._floor_figures
+
+    def _known(self, real: ImageSource | None, fake: ImageSource | None) -> Setting:
+        count = 0
+        if real is not None:
+            count = real.count if real.count is not None else self._num_real or 0
+        limit = count if self._num_real_features is None else self._num_real_features
+        return Setting(
+            extractor=self.features,
+            num_fake=self.num_fake,
+            num_real=count,
+            num_real_features=min(count, limit),
+            all_real=self._num_real is None,
+            fake=fake,
+            real=real,
+        )
+
+    def _keys(self) -> list[str]:
+        return [figure.key(self._setting) for figure in self.figures.values()]
+
+    def _choose_device(self, data: ImageDataModule) -> torch.device:
+        if self._device is not None:
+            return torch.device(self._device)
+        if data.trainer is not None:
+            return data.trainer.strategy.root_device
+        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+
+    def _floor_images(self, data: ImageDataModule) -> DatasetImages | None:
+        dataset = data.train if self.floor == "train" else data.val
+        return DatasetImages(dataset) if self.floor is not None and dataset is not None else None
+
+    def _measure_floor(self, floor: ImageSource) -> None:
+        """Measure real images of another split as if they were generated; only what compares two sets."""
+        assert floor.count is not None
+        compared = [
+            figure for figure in self.figures.values() if figure.real and figure.kind == "frechet"
+        ]
+        made = extract_real(
+            Extraction(
+                source=floor,
+                extractor=self.features,
+                num=floor.count,
+                whole=True,
+                needs=union(*(figure.fake for figure in compared)),
+                batch_size=self.batch_size,
+            )
+        )
+        found = [f for figure in compared for f in figure.compute(self._real, made, self._setting)]
+        self._floor_figures = [Figure(key=f"{f.key}_real", value=f.value) for f in found]
+        for figure in self._floor_figures:
+            say(
+                f"metrics: {figure.key} is {figure.value:.3f}: {floor.name} measured as if it were generated"
+            )
