@@ -4,6 +4,7 @@ Miyato et al. 2018, https://arxiv.org/abs/1802.05957, appendix B.4; Brock et al.
 https://arxiv.org/abs/1809.11096, appendix B, figure 15.
 """
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, relu
 
@@ -30,6 +31,7 @@ class UpBlock(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor | None) -> Tensor:
         """Map [N, inputs, H, W] to [N, outputs, 2H, 2W]."""
+        x = channels_last_on_cpu(x)
         residual = self.conv1(interpolate(relu(self.norm1(x, y)), scale_factor=2))
         residual = self.conv2(relu(self.norm2(residual, y)))
         # a 1x1 convolution commutes with nearest doubling and costs a quarter before it
@@ -61,6 +63,7 @@ class DownBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, inputs, H, W] to [N, outputs, H, W], or half of H and W."""
+        x = channels_last_on_cpu(x)
         residual = self.conv2(relu(self.conv1(x if self.first else relu(x))))
         if self.halve:
             # a 1x1 convolution commutes with the mean and costs a quarter after it
@@ -98,6 +101,14 @@ class ProjectedLogit(nn.Module):
         if self.embedding is not None and labels is not None:
             logits = logits + (self.embedding(labels) * features).sum(1)
         return logits
+
+
+def channels_last_on_cpu(x: Tensor) -> Tensor:
+    """Return images [N, C, H, W] in the order of memory that a CPU's convolutions need no copy for.
+
+    They keep it, so that only a network's first block copies.
+    """
+    return x.to(memory_format=torch.channels_last) if x.device.type == "cpu" else x
 
 
 def generator_multiples(doublings: int) -> list[int]:
