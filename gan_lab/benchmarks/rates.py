@@ -1,12 +1,13 @@
 """How fast images are read and measured."""
 
 import time
-from collections.abc import Callable, Iterator
 
 from torch import Tensor
 
+from gan_lab.benchmarks.clock import Stopwatch
 from gan_lab.data.datamodule import ImageDataModule
 from gan_lab.metrics.base import Metrics
+from gan_lab.metrics.images import GanImages
 from gan_lab.sampling import Gan
 
 
@@ -18,24 +19,38 @@ def data_rate(data: ImageDataModule) -> float:
     return shown / (time.perf_counter() - begin)
 
 
+class TimedImages(GanImages):
+    """Generated images that count themselves and the time that they take.
+
+    Attributes:
+        drawn: images so far.
+        seconds: that they took.
+    """
+
+    drawn = 0
+    seconds = 0.0
+
+    def read(self, start: int, stop: int) -> Tensor:
+        clock = Stopwatch(self.gan.device)
+        clock.start()
+        images = super().read(start, stop)
+        self.seconds += clock.stop()
+        self.drawn += len(images)
+        return images
+
+
 def metric_rates(metrics: Metrics, data: ImageDataModule, gan: Gan) -> dict[str, float]:
     """Return images a second of an evaluation, with the generator's work and without; empty without metrics."""
     metrics.prepare(data)
-    kept: list[tuple[Tensor, Tensor | None]] = []
-
-    def drawn(count: int) -> Iterator[tuple[Tensor, Tensor | None]]:
-        kept.extend(gan.batches(count))
-        return iter(kept)
-
-    seconds = {}
-    for name, source in (("sampling_and_metrics", drawn), ("metrics", lambda count: iter(kept))):
-        seconds[name] = timed(metrics.compute, source)
-    count = sum(len(images) for images, _ in kept)
-    return {f"{name}_img_per_s": count / took for name, took in seconds.items()} if count else {}
-
-
-def timed(function: Callable[..., object], *arguments: object) -> float:
-    """Return the seconds of a call."""
-    begin = time.perf_counter()
-    function(*arguments)
-    return time.perf_counter() - begin
+    images = TimedImages(gan, seed=0)
+    images.drawn, images.seconds = 0, 0.0
+    clock = Stopwatch(gan.device)
+    clock.start()
+    metrics.compute(images)
+    whole = clock.stop()
+    if not images.drawn:
+        return {}
+    return {
+        "sampling_and_metrics_img_per_s": images.drawn / whole,
+        "metrics_img_per_s": images.drawn / (whole - images.seconds),
+    }

@@ -114,7 +114,15 @@ def device_name(device: torch.device) -> str:
     """Return what computes."""
     if device.type == "cuda":
         return f"{device}: {torch.cuda.get_device_name(device)}"
-    return f"{device}: {platform.processor() or platform.machine()}"
+    return f"{device}: {cpu_name()}"
+
+
+def cpu_name() -> str:
+    """Return the processor's name, or its kind where the system tells no more."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def build_trainer(config: DictConfig, *callbacks: Callback) -> Trainer:

@@ -128,3 +128,9 @@ def test_what_measures_nothing_is_refused(
 ) -> None:
     assert launch("bench", [*TINY, *words]) == 2
     assert named in capsys.readouterr().err
+
+
+def test_an_evaluation_is_timed_with_and_without_the_generator(bench: Any) -> None:
+    words = ("data=digits", "data.image_size=8", "data.channels=1", "metrics=digits")
+    rates = bench("parts=[metrics]", *words)["metrics"]
+    assert 0 < rates["sampling_and_metrics_img_per_s"] < rates["metrics_img_per_s"]
