@@ -122,11 +122,11 @@ class Extractor(ABC):
         autocast = torch.autocast(
             self.device.type, dtype=torch.bfloat16, enabled=self._mixed_precision
         )
-        # TensorFloat-32 moves a Frechet distance by more than tools differ
-        exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=self._mixed_precision)
         for part in images.split(self.batch_size):
             missing = self.batch_size - len(part)
             whole = torch.cat([part, part[-1:].expand(missing, -1, -1, -1)]) if missing else part
+            # TensorFloat-32 moves a Frechet distance by more than tools differ
+            exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=self._mixed_precision)
             with autocast, exact:
                 made = self._forward(whole.to(self.device), frozenset(outputs))
             for name, values in made.items():
