@@ -36,8 +36,9 @@ class Evaluation(Callback):
         self._spent = 0.0
         self._began = time.perf_counter()
 
-    def on_fit_start(self, trainer: Trainer, module: AdversarialModule) -> None:  # type: ignore[override]
+    def setup(self, trainer: Trainer, module: AdversarialModule, stage: str) -> None:  # type: ignore[override]
         """Get weights and real statistics before the first step."""
+        # and before a checkpoint's best value is restored, which is kept only where it is of the same figure
         self.metrics.prepare(trainer.datamodule)  # type: ignore[attr-defined]
         self._began = time.perf_counter()
 
@@ -53,6 +54,8 @@ class Evaluation(Callback):
         gan = Gan(module.generator_ema, class_counts=data.class_counts)
         with torch.random.fork_rng(devices=[]):
             found = self.metrics.compute(GanImages(gan, seed=self.seed))
+        # the last bits may differ between ranks, which have to agree on what is the best
+        found = trainer.strategy.broadcast(found)
         self.values = {f"metrics/{name}": value for name, value in found.items()}
         now = time.perf_counter()
         self._spent += now - begin

@@ -19,7 +19,7 @@ from gan_lab import __version__
 from gan_lab.benchmarks.loop import beyond_plain, compare
 from gan_lab.benchmarks.rates import data_rate, metric_rates
 from gan_lab.benchmarks.steps import against_peak, measure, summarize
-from gan_lab.commands.evaluate import write
+from gan_lab.commands.results import write
 from gan_lab.commands.train import (
     build_data,
     build_model,

@@ -128,6 +128,23 @@ class Extraction:
         )
 
     @property
+    def folder(self) -> Path:
+        """Where features of real images are kept.
+
+        Raises:
+            OSError: when there can be no cache.
+        """
+        return cache_dir() / "features" / self.key
+
+    def is_kept(self) -> bool:
+        """Whether all that is wanted of real images lies in the cache."""
+        return all(_entry(self.folder, self, need).is_file() for need in self.needs)
+
+    def kept_store(self) -> FolderChunks:
+        """Return where chunks of real images lie until all of them are there."""
+        return FolderChunks(self.folder / f"chunks-{self.num}")
+
+    @property
     def _ranges(self) -> list[tuple[int, int]]:
         return [(start, min(start + CHUNK, self.num)) for start in range(0, self.num, CHUNK)]
 
@@ -184,7 +201,7 @@ def extract_real(
     """
     ranks = Ranks.current()
     try:
-        folder = cache_dir() / "features" / extraction.key
+        folder = extraction.folder
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         warn(f"no cache: {error}; the environment variable GAN_LAB_CACHE names another folder")
@@ -224,7 +241,7 @@ def _extract_missing(
     extraction: Extraction, missing: AllNeeds, folder: Path, progress: Progress, what: str
 ) -> FeatureSet:
     rest = replace(extraction, needs=missing)
-    store = FolderChunks(folder / f"chunks-{extraction.num}")
+    store = extraction.kept_store()
     present = rest.present(store)
     already = f" ({present:,} of them are done already)" if present else ""
     say(

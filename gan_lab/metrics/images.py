@@ -24,6 +24,7 @@ class ImageSource(ABC):
         name: what a user would call it.
         count: how many there are; None for a generator, which has as many as are asked for.
         channels: 1, 3 or 4.
+        image_size: (height, width) in pixels.
         num_classes: at least 2 where images have labels, else 0.
         class_names: of the labels; as many as `num_classes`.
         description: what decides the images, for results.
@@ -33,6 +34,7 @@ class ImageSource(ABC):
     name: str
     count: int | None
     channels: int
+    image_size: tuple[int, int]
     num_classes: int = 0
     class_names: tuple[str, ...] = ()
     description: Mapping[str, Any] = {}
@@ -83,6 +85,7 @@ class DatasetImages(ImageSource):
         self.name = name or f"{dataset.split} split of {type(dataset).__name__}"
         self.count = chosen
         self.channels = dataset.channels
+        self.image_size = dataset.image_size
         if dataset.num_classes > 1:
             self.num_classes = dataset.num_classes
             self.class_names = tuple(dataset.class_names)
@@ -149,7 +152,8 @@ class GanImages(ImageSource):
         self._truncation = truncation
         self._origin = origin
         self.description = {**(description or {}), "seed": seed, "truncation": truncation}
-        self.channels = self.read(0, 1).shape[1]
+        _, self.channels, height, width = self.read(0, 1).shape
+        self.image_size = (height, width)
 
     @property
     def fingerprint(self) -> str:

@@ -4,7 +4,7 @@ The same object measures during training (`metrics=`) and afterwards (`gan-lab e
 """
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -20,7 +20,7 @@ from gan_lab.metrics.extraction import (
     extract_real,
     no_progress,
 )
-from gan_lab.metrics.feature_set import FeatureSet, union
+from gan_lab.metrics.feature_set import AllNeeds, FeatureSet, union
 from gan_lab.metrics.figures import Figure, Measure, Setting
 from gan_lab.metrics.images import DatasetImages, ImageSource
 
@@ -130,7 +130,7 @@ class Protocol:
         Raises:
             InputError: for data or weights that cannot be used; for missing weights when they are required.
         """
-        real, floor = self.real_images(data), self._floor_images(data)
+        real, floor = self.real_images(data), self.floor_images(data)
         self.check(real=real)
         try:
             self.load(self._choose_device(data))
@@ -155,6 +155,41 @@ class Protocol:
 
     # What evaluate asks ------------------------------------------------------------------------------------------
 
+    @property
+    def real(self) -> FeatureSet | None:
+        """Features of the real images, once they are there; None where no figure needs any."""
+        return self._real
+
+    @property
+    def real_needs(self) -> AllNeeds:
+        """(output, form) of all that is needed of real images; empty where no figure compares."""
+        return union(*(figure.real for figure in self.figures.values()))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides the figures besides images, extractor and their numbers, for results."""
+        return {
+            "figures": {
+                name: {
+                    "kind": figure.kind,
+                    **{key.lstrip("_"): value for key, value in vars(figure).items()},
+                }
+                for name, figure in self.figures.items()
+            },
+            "num_real": self._num_real,
+            "num_real_features": self._num_real_features,
+            "split": self.split,
+            "flips": self._flips,
+            "extractor_sha256": self.features.sha256,
+            "transform": self.features.transform,
+            "precision": self.features.precision,
+        }
+
+    @property
+    def num_real(self) -> int | None:
+        """Real images that it takes; None for all."""
+        return self._num_real
+
     def real_images(self, data: ImageDataModule) -> DatasetImages:
         """Return the real images of this protocol.
 
@@ -174,6 +209,11 @@ class Protocol:
                 "data.val_fraction=, or split=train of the protocol"
             )
         return DatasetImages(dataset, num=self._num_real, flips=self._flips)
+
+    def floor_images(self, data: ImageDataModule) -> DatasetImages | None:
+        """Return the real images of the split that is measured as if it were generated; None without."""
+        dataset = data.train if self.floor == "train" else data.val
+        return DatasetImages(dataset) if self.floor is not None and dataset is not None else None
 
     def check(self, *, real: ImageSource | None, fake: ImageSource | None = None) -> None:
         """Refuse what cannot be measured, before anything is loaded or extracted.
@@ -215,7 +255,7 @@ class Protocol:
             extractor=self.features,
             num=count,
             whole=self._num_real is None,
-            needs=union(*(figure.real for figure in self.figures.values())),
+            needs=self.real_needs,
             max_features=self._num_real_features,
             batch_size=self.batch_size,
         )
@@ -242,18 +282,26 @@ class Protocol:
         extraction = self.real_extraction(real)
         if extraction.needs:
             self._real = extract_real(extraction, progress)
+        self._describe(f"{real.name}, {extraction.num} images" if extraction.needs else "none")
+        if floor is not None:
+            self._measure_floor(floor)
+
+    def use_real(self, real: FeatureSet) -> None:
+        """Measure against features that somebody else has extracted; the network is loaded before."""
+        self._real = real
+        self._describe(f"{real.source.name}, {real.count} images")
+
+    def _describe(self, real: str) -> None:
         self.protocol = {
             "protocol": self.name,
             "extractor": self.features.name,
             "extractor_sha256": self.features.sha256,
             "transform": self.features.transform,
             "precision": self.features.precision,
-            "real": f"{real.name}, {extraction.num} images" if extraction.needs else "none",
+            "real": real,
             "num_images": self.num_fake,
         }
         self._ready = True
-        if floor is not None:
-            self._measure_floor(floor)
 
     def measure(
         self, fakes: ImageSource, store: ChunkStore, progress: Progress = no_progress
@@ -297,10 +345,6 @@ class Protocol:
         if data.trainer is not None:
             return data.trainer.strategy.root_device
         return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-
-    def _floor_images(self, data: ImageDataModule) -> DatasetImages | None:
-        dataset = data.train if self.floor == "train" else data.val
-        return DatasetImages(dataset) if self.floor is not None and dataset is not None else None
 
     def _measure_floor(self, floor: ImageSource) -> None:
         """Measure real images of another split as if they were generated; only what compares two sets."""

@@ -1,0 +1,141 @@
+"""Features of real images as a file, to be shared with those who lack the images."""
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gan_lab.errors import InputError
+from gan_lab.features.base import Extractor
+from gan_lab.metrics.feature_set import AllNeeds, FeatureSet
+from gan_lab.metrics.images import ImageSource
+
+_META = "gan_lab"
+
+
+class AbsentImages(ImageSource):
+    """Images of which only features are there.
+
+    Args:
+        path: of the file of features.
+        described: what the file says of them.
+    """
+
+    def __init__(self, path: Path, described: dict[str, Any]) -> None:
+        self.name = f"{described['source']} (features in {path})"
+        self.count = described["count"]
+        self.channels = described["channels"]
+        self.image_size = (described["image_size"][0], described["image_size"][1])
+        self.class_names = tuple(described["class_names"])
+        self.num_classes = len(self.class_names)
+        self.description = {**described["description"], "features_from": str(path)}
+        self._fingerprint = described["fingerprint"]
+
+    @property
+    def fingerprint(self) -> str:
+        return str(self._fingerprint)
+
+    def read(self, start: int, stop: int) -> Tensor:
+        raise InputError(f"{self.name}: the images are not there, only their features")
+
+
+def is_features_file(path: Path) -> bool:
+    """Whether a file was written by `save_features`."""
+    if path.suffix != ".npz" or not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return f"{_META}.npy" in archive.namelist()
+
+
+def save_features(made: FeatureSet, extractor: Extractor, path: Path) -> None:
+    """Write the features and statistics of real images, with all that says what they are of."""
+    source = made.source
+    described = {
+        "extractor": extractor.name,
+        "sha256": extractor.sha256,
+        "transform": extractor.transform,
+        "precision": extractor.precision,
+        "source": source.name,
+        "description": dict(source.description),
+        "fingerprint": source.fingerprint,
+        "count": made.count,
+        "whole": made.whole,
+        "channels": source.channels,
+        "image_size": list(source.image_size),
+        "class_names": list(source.class_names),
+    }
+    arrays: dict[str, Any] = {"rows": made.rows.numpy()}
+    for output, (mean, covariance) in made.statistics.items():
+        arrays |= {
+            f"mean_{output}": mean.numpy(),
+            f"covariance_{output}": covariance.numpy(),
+        }
+    arrays |= {f"features_{output}": values.numpy() for output, values in made.features.items()}
+    if made.labels is not None:
+        arrays["labels"] = made.labels.numpy()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(path, allow_pickle=False, **{_META: np.array(json.dumps(described))}, **arrays)
+
+
+def load_features(path: Path, extractor: Extractor, needs: AllNeeds) -> FeatureSet:
+    """Read what `save_features` wrote.
+
+    Args:
+        path: of the file.
+        extractor: loaded; the file must be of the same one.
+        needs: (output, form) of all that is wanted.
+
+    Raises:
+        InputError: when the file is damaged, of another extractor, or lacks something.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = dict(file)
+        described = json.loads(str(arrays.pop(_META)))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"{path} is no whole file of features ({error}); copy or make it again"
+        ) from error
+    ours = {
+        "extractor": extractor.name,
+        "sha256": extractor.sha256,
+        "transform": extractor.transform,
+        "precision": extractor.precision,
+    }
+    for key, value in ours.items():
+        if described[key] != value:
+            raise InputError(
+                f"{path} holds features made with {key} {described[key]!r}, and the protocol has {value!r}: they "
+                "cannot be compared"
+            )
+    lacking = [
+        f"{form} of {output}"
+        for output, form in sorted(needs)
+        if ("mean_" if form == "statistics" else "features_") + output not in arrays
+    ]
+    if lacking:
+        raise InputError(
+            f"{path} lacks {', '.join(lacking)}; leave such figures out, or write the file again with this protocol "
+            "and export_real="
+        )
+    tensors = {name: torch.from_numpy(values) for name, values in arrays.items()}
+    return FeatureSet(
+        source=AbsentImages(path, described),
+        count=described["count"],
+        whole=described["whole"],
+        features={
+            output: tensors[f"features_{output}"] for output, form in needs if form == "features"
+        },
+        rows=tensors["rows"],
+        statistics={
+            output: (tensors[f"mean_{output}"], tensors[f"covariance_{output}"])
+            for output, form in needs
+            if form == "statistics"
+        },
+        labels=cast("Tensor | None", tensors.get("labels")),
+        device=extractor.device,
+    )
