@@ -15,6 +15,7 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 from gan_lab.config import build, check_targets
 from gan_lab.console import warn
 from gan_lab.errors import InputError
+from gan_lab.layers.ranks import is_first
 from gan_lab.sampling import Gan
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
@@ -115,10 +116,10 @@ def find_resumable(folder: Path) -> Path | None:
         except NotWholeError as error:
             warn(f"{error}; trying the one before it")
         else:
-            if path != last:
+            if path != last and is_first():
                 link(path, last)
                 warn(f"{path} takes its place")
-            return last
+            return last if is_first() else path
     if present:
         raise InputError(
             f"no checkpoint in {folder} can be read; delete the folder to start anew, or choose another name="

@@ -2,11 +2,14 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
+
+from gan_lab.layers.ranks import rank, several_ranks, sum_over_ranks
 
 
 class RunningMeans:
-    """Means by name; nothing leaves the device until they are taken."""
+    """Means by name; nothing leaves the device until they are taken. Then they are those of all ranks."""
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
@@ -21,7 +24,8 @@ class RunningMeans:
 
     def means(self) -> dict[str, float]:
         """Return the means so far."""
-        return {name: float(self._sums[name]) / self._counts[name] for name in self._sums}
+        sums, counts = self._totals()
+        return {name: total / counts[name] for name, total in sums.items()}
 
     def take(self) -> dict[str, float]:
         """Return the means so far and begin anew."""
@@ -31,12 +35,23 @@ class RunningMeans:
 
     def state_dict(self) -> dict[str, Any]:
         """Return plain containers, so that a resumed run logs what an uninterrupted one would."""
-        return {
-            "sums": {name: float(total) for name, total in self._sums.items()},
-            "counts": dict(self._counts),
-        }
+        sums, counts = self._totals()
+        return {"sums": sums, "counts": counts}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore `state_dict`."""
-        self._sums = {name: Tensor([total]).sum() for name, total in state["sums"].items()}
-        self._counts = dict(state["counts"])
+        """Restore `state_dict`, on rank 0: it holds what all ranks had gathered."""
+        share = 1 if rank() == 0 else 0
+        self._sums = {name: torch.tensor(share * total) for name, total in state["sums"].items()}
+        self._counts = {name: share * count for name, count in state["counts"].items()}
+
+    def _totals(self) -> tuple[dict[str, float], dict[str, int]]:
+        """Return sums and counts over all ranks, which have the same names."""
+        if not several_ranks() or not self._sums:
+            return {name: float(total) for name, total in self._sums.items()}, dict(self._counts)
+        names = sorted(self._sums)
+        device = next(iter(self._sums.values())).device
+        sums = sum_over_ranks(torch.stack([self._sums[n].to(device).double() for n in names]))
+        counts = sum_over_ranks(torch.tensor([self._counts[n] for n in names], device=device))
+        return dict(zip(names, sums.tolist(), strict=True)), dict(
+            zip(names, counts.tolist(), strict=True)
+        )

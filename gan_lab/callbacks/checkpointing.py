@@ -12,6 +12,7 @@ from gan_lab.callbacks.evaluation import Evaluation
 from gan_lab.callbacks.report import check_health, check_interval
 from gan_lab.checkpoint import BEST, LAST, PREVIOUS, link
 from gan_lab.console import say
+from gan_lab.layers.ranks import Agreement
 from gan_lab.models.adversarial import AdversarialModule
 
 
@@ -37,6 +38,7 @@ class Checkpointing(Callback):
         self.best_value: float | None = None
         self.best_kimg: float | None = None
         self._signal: int | None = None
+        self._agreement = Agreement()
         self._handlers: dict[int, Any] = {}
 
     @property
@@ -70,13 +72,15 @@ class Checkpointing(Callback):
     ) -> None:
         """Save when it is time, when something better was found, or when a signal came."""
         better = self._is_better(module)
-        if better or self._signal is not None or module.due(self.every_kimg):
+        stopped_by = self._agreement(self._signal or 0, module.device)
+        if better or stopped_by or module.due(self.every_kimg):
             self.save(trainer, module)
             if better and trainer.is_global_zero:
                 link(self.folder / LAST, self.folder / BEST)
-        if self._signal is not None:
+        if stopped_by:
+            self._signal = stopped_by
             say(
-                f"stopped by {signal.Signals(self._signal).name} at {module.kimg:g} kimg and saved; "
+                f"stopped by {signal.Signals(stopped_by).name} at {module.kimg:g} kimg and saved; "
                 "the same command goes on"
             )
             trainer.should_stop = True

@@ -88,9 +88,11 @@ class Reconstructions(Callback):
         self, trainer: Trainer, module: AdversarialModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save a grid and measure when it is time."""
-        if not (module.due(self.every_kimg) and trainer.is_global_zero):
+        if not module.due(self.every_kimg):
             return
         check_health(module)
+        if not trainer.is_global_zero:
+            return
         data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
         self._save(trainer, module, data)
         log(trainer, module, self.measure(module, data))

@@ -104,9 +104,12 @@ def check_finite(figures: Mapping[str, float], kimg: float) -> None:
 def check_health(module: AdversarialModule) -> None:
     """Stop a run whose losses since the last entry, or whose weights, are not finite: before anything is made of them.
 
+    Every rank calls it; what ranks keep for themselves, such as running statistics, is the same on all of them then.
+
     Raises:
         NonFiniteError: naming the losses, or the first such parameter.
     """
+    module.synchronize()
     check_finite(module.stats.means(), module.kimg)
     names, parameters = zip(*module.named_parameters(), strict=True)
     norms = torch.stack([n.cpu() for n in torch._foreach_norm([p.detach() for p in parameters])])

@@ -59,11 +59,13 @@ class Samples(Callback):
         self, trainer: Trainer, module: AdversarialModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save a grid when it is time."""
-        if module.due(self.every_kimg) and trainer.is_global_zero:
+        if not module.due(self.every_kimg):
+            return
+        check_health(module)
+        if trainer.is_global_zero:
             self._save(trainer, module)
 
     def _save(self, trainer: Trainer, module: AdversarialModule) -> None:
-        check_health(module)
         images = fixed_samples(module, rows=self.rows, columns=self.columns, seed=self.seed)
         picture = grid(images, self.columns)
         save_png(picture, self.folder / f"kimg{module.kimg:010.3f}.png")

@@ -4,7 +4,7 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,19 @@ from filelock import FileLock, Timeout
 from lightning import Trainer, seed_everything
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from gan_lab.callbacks.agreement import SameEverywhere
 from gan_lab.callbacks.checkpointing import Checkpointing
 from gan_lab.callbacks.evaluation import Evaluation
 from gan_lab.callbacks.progress import ProgressBar
 from gan_lab.callbacks.report import NonFiniteError
 from gan_lab.checkpoint import CONFIG_FILE, AtomicCheckpointIO, find_resumable, read, read_config
+from gan_lab.commands.processes import devices_here, processes, run_on, started_by_others
 from gan_lab.config import build, conf_dir, differences
 from gan_lab.console import say, warn
 from gan_lab.data.datamodule import ImageDataModule
+from gan_lab.data.sampler import check_batch
 from gan_lab.errors import InputError
+from gan_lab.layers.ranks import is_first
 from gan_lab.loggers import JsonLines
 from gan_lab.models.adversarial import AdversarialModule
 from gan_lab.seeding import check_seed
@@ -29,7 +33,7 @@ from gan_lab.transfer import transfer
 
 
 def run(config: DictConfig) -> None:
-    """Train, or go on training, the run that the configuration names.
+    """Train, or go on training, the run that the configuration names, in a process for each device.
 
     Raises:
         InputError: for what cannot be trained, before anything expensive.
@@ -37,6 +41,28 @@ def run(config: DictConfig) -> None:
     quiet()
     check_numbers(config)
     check_name(config.name)
+    check_trainer(config.trainer)
+    devices = devices_here(config.trainer)
+    check_batch(
+        batch_size=config.batch_size,
+        batches=config.d_steps,
+        world_size=devices * config.trainer.get("num_nodes", 1),
+    )
+    if devices > 1 and not started_by_others():
+        # what is wrong with the data shows once, and all processes get the same configuration
+        describe_images(config, build_data(config))
+        run_on(devices, resolved(config))
+    else:
+        train(config)
+
+
+def train(config: DictConfig) -> None:
+    """Train in this process, which may be one of several.
+
+    Raises:
+        InputError: as `run`.
+    """
+    quiet()
     run_dir = Path(config.run_dir)
     if config.threads:
         torch.set_num_threads(config.threads)
@@ -55,8 +81,9 @@ def run(config: DictConfig) -> None:
     if config.init_from and checkpoint is None:
         transfer(module, Path(config.init_from))
     run_dir.mkdir(parents=True, exist_ok=True)
-    with locked(run_dir):
-        write_config(run_dir, config)
+    with locked(run_dir) if is_first() else nullcontext():
+        if is_first():
+            write_config(run_dir, config)
         fit(config, trainer, module, data, checkpoint)
     report_end(run_dir, module, callbacks)
     checkpointing = callbacks.get("checkpointing")
@@ -225,13 +252,14 @@ def build_callbacks(config: DictConfig) -> dict[str, object]:
 
 def build_trainer(config: DictConfig, callbacks: dict[str, object]) -> Trainer:
     """Build the Trainer. It counts nothing: the loader ends when all images were shown."""
-    check_trainer(config.trainer)
     loggers = [JsonLines(run_dir=config.run_dir), *(build(node) for node in config.logger.values())]
+    same = SameEverywhere(config=resolved(config))
     return build(
         config.trainer,
+        **processes(),
         max_epochs=1,
         logger=loggers,
-        callbacks=list(callbacks.values()),
+        callbacks=[same, *callbacks.values()],
         plugins=[AtomicCheckpointIO()],
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -246,12 +274,12 @@ def check_trainer(node: DictConfig) -> None:
     """Refuse what the loop cannot do yet.
 
     Raises:
-        InputError: for several devices and for half precision with a loss scaler.
+        InputError: for a strategy of one's own and for half precision with a loss scaler.
     """
-    if node.get("devices", 1) != 1 or node.get("num_nodes", 1) != 1:
+    if node.get("strategy") is not None:
         raise InputError(
-            f"trainer.devices={node.get('devices')}, trainer.num_nodes={node.get('num_nodes', 1)}: training on several "
-            "devices is not there yet; set both to 1 (micro_batch_size= makes room for a large batch_size)"
+            f"trainer.strategy={node.strategy}: there is one way to use several devices here, by trainer.devices= and "
+            "trainer.num_nodes=; leave the strategy out"
         )
     if node.get("accelerator") in ("gpu", "cuda", "mps") and not torch.accelerator.is_available():
         raise InputError(

@@ -6,6 +6,7 @@ Karras et al. 2018, section 3, https://arxiv.org/abs/1710.10196.
 import torch
 from torch import Tensor, nn
 
+from gan_lab.errors import InputError
 from gan_lab.layers.precision import raised
 
 
@@ -17,10 +18,18 @@ class MinibatchStddev(nn.Module):
     Args:
         group_size: images in a group; of fewer or other numbers of images, the largest divisor up to it.
         num_channels: to append; each looks at its share of the features.
+
+    Raises:
+        InputError: for less than one of either.
     """
 
     def __init__(self, *, group_size: int = 4, num_channels: int = 1) -> None:
         super().__init__()
+        if group_size < 1 or num_channels < 1:
+            raise InputError(
+                f"stddev_group={group_size} and stddev_channels={num_channels} must be at least 1; stddev_group=0 of a "
+                "discriminator leaves the layer out"
+            )
         self.group_size = group_size
         self.num_channels = num_channels
 

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from gan_lab.augment.base import Augmentation
 from gan_lab.ema import ExponentialMovingAverage
 from gan_lab.errors import InputError
+from gan_lab.layers.ranks import average_buffers, average_gradients
 from gan_lab.layers.spectral_norm import normalize_discriminator
 from gan_lab.losses import Loss
 from gan_lab.models.networks import DiscriminatorNetwork, GeneratorNetwork, Judgement
@@ -273,8 +274,9 @@ class AdversarialModule(LightningModule):
         )
 
     def _finish(self, player: Player, optimizer: LightningOptimizer, *, lazy: bool = False) -> None:
-        """Clip, measure and step a player, then let its regularizers act on the new weights."""
+        """Average over ranks, clip, measure and step a player; then let its regularizers act on the new weights."""
         network = getattr(self, player)
+        average_gradients(network.parameters())
         limit = self.clip_norm[player]
         measure = self.measure_gradients and not lazy
         if limit is not None:
@@ -344,6 +346,18 @@ class AdversarialModule(LightningModule):
 
     # State -------------------------------------------------------------------------------------------------------
 
+    def synchronize(self) -> None:
+        """Make what each rank keeps for itself (running statistics) the same on all of them."""
+        average_buffers(
+            [
+                self.generator,
+                self.discriminator,
+                self.generator_ema,
+                self.regularizers,
+                self.augmentations,
+            ]
+        )
+
     @property
     def conditional(self) -> bool:
         """Whether the generator takes class labels."""
@@ -402,6 +416,19 @@ class AdversarialModule(LightningModule):
         self.images_seen = clock["images_seen"]
         self.steps_taken = dict(clock["steps_taken"])
         self.stats.load_state_dict(clock["stats"])
+
+    def check_share(self, ranks: int) -> None:
+        """Refuse micro-batches that do not fit into what each of several ranks gets of a batch.
+
+        Raises:
+            InputError: naming the numbers.
+        """
+        share = self.batch_size // ranks
+        if self.micro_batch_size < share and share % self.micro_batch_size:
+            raise InputError(
+                f"batch_size={self.batch_size} on {ranks} processes is {share} images each, no multiple of "
+                f"micro_batch_size={self.micro_batch_size}; every micro-batch must be full"
+            )
 
     def _check_batches(self) -> None:
         if self.batch_size < 1 or self.d_steps < 1 or self.total_images < 1:

@@ -50,6 +50,7 @@ def test_the_guard_names_what_is_not_finite(value: float) -> None:
 def test_nothing_is_made_of_weights_that_are_not_finite() -> None:
     network = torch.nn.Linear(2, 2)
     network.kimg, network.stats = 1, RunningMeans()  # type: ignore[assignment]
+    network.synchronize = lambda: None  # type: ignore[assignment]
     check_health(network)  # type: ignore[arg-type]
     with torch.no_grad():
         network.bias[1] = float("nan")
@@ -60,6 +61,7 @@ def test_nothing_is_made_of_weights_that_are_not_finite() -> None:
 def test_a_loss_that_is_not_finite_stops_before_the_next_entry() -> None:
     network = torch.nn.Linear(2, 2)
     network.kimg, network.stats = 1, RunningMeans()  # type: ignore[assignment]
+    network.synchronize = lambda: None  # type: ignore[assignment]
     network.stats.add("loss/g", torch.tensor([1.0, float("nan")]))
     with pytest.raises(NonFiniteError, match="loss/g is nan"):
         check_health(network)  # type: ignore[arg-type]

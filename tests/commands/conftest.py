@@ -22,7 +22,7 @@ TINY = (
     "callbacks.evaluation.every_kimg=0.2",
     "callbacks.checkpointing.every_kimg=0.1",
     "callbacks.samples.columns=3",
-    "metrics.digits.num_images=400",
+    "metrics.digits.num_fake=400",
 )
 # for data that are not digits
 ELSE = (*(word for word in TINY if not word.startswith("metrics.")), "metrics=none")

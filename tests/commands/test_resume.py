@@ -146,7 +146,7 @@ def test_a_kill_between_the_checkpoint_and_its_being_the_best(tmp_path: Path) ->
             *words(tmp_path, "run"),
             "total_kimg=1.216",
             "callbacks.evaluation.every_kimg=100",
-            "metrics.digits.num_images=401",
+            "metrics.digits.num_fake=401",
         ]
     )
     child.join(120)

@@ -224,7 +224,9 @@ def test_a_folder_of_pictures(
         (("data.image_size=50", "model=dcgan"), "set data.image_size=48 or 56"),
         (("total_kimg=0",), "must all be positive"),
         (("trainer.precision=16-mixed",), "use bf16-mixed or 32-true"),
-        (("trainer.devices=2",), "training on several devices is not there yet"),
+        (("trainer.devices=0",), "give a number, a list such as [0,2], or auto"),
+        (("+trainer.strategy=fsdp",), "leave the strategy out"),
+        (("trainer.devices=3",), "batch_size=16 cannot be shared evenly by 3 processes"),
         (("callbacks.report.every_kimg=0",), "callbacks.report.every_kimg=0 must be positive"),
         (("callbacks.samples.every_kimg=0",), "callbacks.samples.every_kimg=0 must be positive"),
         (

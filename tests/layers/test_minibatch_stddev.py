@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from gan_lab.errors import InputError
 from gan_lab.layers.minibatch_stddev import MinibatchStddev
 
 
@@ -41,3 +42,9 @@ def test_each_channel_has_its_share_of_the_features() -> None:
 def test_gradients(check_gradients: Callable[..., None]) -> None:
     torch.manual_seed(0)
     check_gradients(MinibatchStddev(group_size=2), torch.randn(4, 2, 2, 2))
+
+
+@pytest.mark.parametrize("setting", ["group_size", "num_channels"])
+def test_less_than_one_is_refused(setting: str) -> None:
+    with pytest.raises(InputError, match="must be at least 1"):
+        MinibatchStddev(**{setting: 0})

@@ -1,0 +1,157 @@
+"""One process for each device of this machine, all with the one configuration that was composed."""
+
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from multiprocessing.queues import SimpleQueue
+from types import FrameType
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from omegaconf import DictConfig, OmegaConf
+from torch.multiprocessing import get_context
+from torch.multiprocessing.spawn import ProcessContext, ProcessExitedException, start_processes
+
+from gan_lab.errors import InputError
+from gan_lab.strategy import Ranks
+
+# what may come to the first process is meant for all of them; a terminal's Ctrl-C reaches them by itself
+FORWARDED = tuple(
+    number
+    for name in ("SIGTERM", "SIGUSR1", "SIGUSR2")
+    if (number := getattr(signal, name, None)) is not None
+)
+Message = tuple[int, int, str]  # rank, exit status, what there is to say
+
+
+def started_by_others() -> bool:
+    """Whether this process already is one of several: of torchrun, of SLURM, or of `run_on`."""
+    by_slurm = SLURMEnvironment.detect() and int(os.environ.get("SLURM_NTASKS", "1")) > 1
+    return "LOCAL_RANK" in os.environ or TorchElasticEnvironment.detect() or by_slurm
+
+
+def devices_here(trainer: DictConfig) -> int:
+    """Return how many devices of this machine a trainer takes.
+
+    Raises:
+        InputError: for more than there are, and for what is no number of devices.
+    """
+    given = trainer.get("devices", 1)
+    on_cpu = trainer.get("accelerator") == "cpu" or not torch.accelerator.is_available()
+    present = torch.accelerator.device_count()
+    if given in ("auto", -1, "-1"):
+        return 1 if on_cpu else present
+    if OmegaConf.is_list(given):
+        count, most = len(given), max(given, default=-1) + 1
+    elif isinstance(given, int) and given > 0:
+        count = most = given
+    else:
+        raise InputError(f"trainer.devices={given}: give a number, a list such as [0,2], or auto")
+    if not on_cpu and most > present:
+        raise InputError(
+            f"trainer.devices={given}: there are {present} devices here; set trainer.devices={present} or fewer"
+        )
+    return count
+
+
+def processes() -> dict[str, Any]:
+    """Return what the Trainer must know of the processes that this is one of; nothing where it is alone."""
+    if not started_by_others():
+        return {}
+    found: dict[str, Any] = {"strategy": Ranks()}
+    if TorchElasticEnvironment.detect():
+        here = int(os.environ["LOCAL_WORLD_SIZE"])
+        found |= {"devices": here, "num_nodes": int(os.environ["WORLD_SIZE"]) // here}
+    return found
+
+
+def run_on(devices: int, config: DictConfig) -> None:
+    """Train in `devices` processes and wait for them; when one fails, the others are ended.
+
+    Raises:
+        InputError: what a process raised.
+        SystemExit: when a signal ended the run.
+    """
+    queue: SimpleQueue[Message] = get_context("spawn").SimpleQueue()
+    container = OmegaConf.to_container(config)
+    context = start_processes(
+        work,
+        args=(container, devices, free_port(), queue),
+        nprocs=devices,
+        join=False,
+        start_method="spawn",
+    )
+    assert isinstance(context, ProcessContext)
+    failure: ProcessExitedException | None = None
+    with signals_forwarded(context.pids()):
+        try:
+            while not context.join():
+                pass
+        except ProcessExitedException as error:
+            failure = error
+    messages = []
+    while not queue.empty():
+        messages.append(queue.get())
+    for _, status, text in sorted(messages):
+        if text:
+            raise InputError(text) from failure
+        raise SystemExit(status)
+    if failure is not None:
+        raise failure
+
+
+def work(
+    rank: int,
+    container: Mapping[str, Any],
+    devices: int,
+    port: int,
+    queue: "SimpleQueue[Message]",
+) -> None:
+    """Be one of the processes."""
+    from gan_lab.commands.train import train
+
+    os.environ |= {"LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    config = OmegaConf.create(dict(container))
+    if config.threads is None and not torch.accelerator.is_available():
+        # each would take all cores, and all would wait for each other
+        torch.set_num_threads(max(1, torch.get_num_threads() // devices))
+    try:
+        train(config)
+    except InputError as error:
+        queue.put((rank, 2, str(error)))
+        sys.exit(2)
+    except SystemExit as stop:
+        # as an exit status it would have the others ended before they are done
+        queue.put((rank, int(stop.code or 0), ""))
+
+
+@contextmanager
+def signals_forwarded(pids: list[int]) -> Iterator[None]:
+    """Hand signals on to the processes, which save and stop; Ctrl-C they get from the terminal."""
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        for pid in pids:
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                continue  # it has ended
+
+    before = {number: signal.signal(number, forward) for number in FORWARDED}
+    before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def free_port() -> int:
+    """Return a port of this machine that nobody listens on."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
