@@ -12,7 +12,6 @@ from torch import nn
 from torch_fidelity.feature_extractor_clip import CLIPVisual, FeatureExtractorCLIP
 from torch_fidelity.feature_extractor_dinov2 import FeatureExtractorDinoV2
 from torch_fidelity.feature_extractor_vgg16 import FeatureExtractorVGG16
-from torchvision.models import vgg16
 
 from gan_lab.config import conf_dir
 from gan_lab.errors import InputError
@@ -21,6 +20,7 @@ from gan_lab.features.clip import CLIP, MODEL_URLS, MODELS
 from gan_lab.features.dinov2 import MODELS as DINOV2_MODELS
 from gan_lab.features.dinov2 import DINOv2, VisionTransformer
 from gan_lab.features.vgg16 import VGG16, WEIGHTS
+from tests.weights import save_vgg16
 
 CPU = torch.device("cpu")
 
@@ -46,30 +46,9 @@ def refused(extractor, match):
 # VGG16 ----------------------------------------------------------------------------------------------------------------
 
 
-def cheap(*shape, scale, seed):
-    """A random matrix of full rank that takes a file the room of its first row and column."""
-    rows, columns = shape[0], int(np.prod(shape[1:]))
-    generator = torch.Generator().manual_seed(seed)
-    numbers = torch.randn(rows * 7 + columns, generator=generator) * scale
-    return numbers.as_strided((rows, columns), (7, 1)).unflatten(1, shape[1:])
-
-
 @pytest.fixture(scope="module")
 def vgg16_file(tmp_path_factory):
-    with torch.device("meta"):
-        shapes = {k: tuple(v.shape) for k, v in vgg16().state_dict().items()}
-    state = {}
-    for i, (name, shape) in enumerate(shapes.items()):
-        fan_in = int(np.prod(shape[1:]))
-        state[name] = (
-            cheap(*shape, scale=(2 / fan_in) ** 0.5, seed=i)
-            if len(shape) > 1
-            else torch.rand(shape) / 10
-        )
-    path = tmp_path_factory.mktemp("vgg16") / "vgg16.pth"
-    torch.save(state, path)
-    assert path.stat().st_size < 2e6
-    return path
+    return save_vgg16(tmp_path_factory.mktemp("vgg16") / "vgg16.pth")
 
 
 def test_vgg16_is_torch_fidelitys(vgg16_file):
@@ -326,7 +305,7 @@ def test_dinov2_of_another_size_or_kind_is_refused(dinov2_file, tmp_path):
 # All ------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["clip", "dinov2", "vgg16"])
+@pytest.mark.parametrize("name", ["clip", "dinov2", "lpips", "vgg16"])
 def test_what_is_missing_is_told_with_its_address(name, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
 

@@ -1,0 +1,238 @@
+"""Perceptual path length: how fast images change along a path between two latents.
+
+    PPL = E[ d(G(v(t)), G(v(t + epsilon))) / epsilon^2 ]
+
+v(t) runs between two random latents: over the sphere for z (slerp), on a straight line for w (lerp). Karras et al.
+2019, section 4.1, https://arxiv.org/abs/1812.04948; as in their code, the lowest and the highest percent of the values
+are left out. Taking t = 0 only is the variant of StyleGAN2 (Karras et al. 2020, https://arxiv.org/abs/1912.04958).
+"""
+
+from collections.abc import Callable
+from typing import Literal, Protocol, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gan_lab.errors import InputError
+from gan_lab.features.base import Extractor
+from gan_lab.features.lpips import ImageDistance
+from gan_lab.images import to_uint8
+from gan_lab.metrics.feature_set import FeatureSet
+from gan_lab.metrics.figures import Figure, Setting, in_thousands
+from gan_lab.metrics.generator_figures import (
+    GeneratorMeasure,
+    drawn_by,
+    in_turns,
+    single_precision,
+)
+from gan_lab.metrics.images import GanImages
+from gan_lab.sampling import IMAGES_PER_FORWARD
+from gan_lab.seeding import derive_seed
+
+_PAIRS = IMAGES_PER_FORWARD // 2
+_LARGEST = 256  # larger images are averaged down to it, or to half of it where they are cropped
+_STREAMS = (3, 4, 5)  # of a seed: both ends of a path, and the place on it
+
+
+class Styled(Protocol):
+    """A generator whose images depend on styles."""
+
+    def styles(self, z: Tensor, labels: Tensor | None, truncation: float) -> Tensor:
+        """Map z [N, Z] to w [N, L, D]."""
+
+    def synthesis(self, w: Tensor, noise: str) -> Tensor:
+        """Map w to images."""
+
+
+class PathLength(GeneratorMeasure):
+    """Path length, by the squared distance of the protocol's extractor; PPL where that is LPIPS.
+
+    The key says which: `ppl_w_end_crop_50k`. With another extractor it is `path_digits_z_end_1437`; images are then
+    quantised to 8 bit, so that `epsilon` has to be so large that they differ. Noise inputs are constant, and the same
+    for both images; half precision is not used.
+
+    Args:
+        space: "z" or "w".
+        sampling: "end", at the beginning of paths, or "full", all along them.
+        crop: take the middle of the image, where an aligned face is.
+        epsilon: step on a path of length 1.
+        discard: percent of the smallest and of the largest values that are left out.
+        num_paths: how many; None takes as many as the protocol has generated images.
+        key: of the figure; None makes it.
+
+    Raises:
+        InputError: for values that there are not.
+    """
+
+    kind, short = "path", "path"
+
+    def __init__(
+        self,
+        *,
+        space: Literal["z", "w"] = "w",
+        sampling: Literal["end", "full"] = "end",
+        crop: bool = False,
+        epsilon: float = 1e-4,
+        discard: float = 1.0,
+        num_paths: int | None = None,
+        key: str | None = None,
+    ) -> None:
+        super().__init__(key=key)
+        if space not in ("z", "w") or sampling not in ("end", "full"):
+            raise InputError(
+                f"figures.path: space={space} is z or w, sampling={sampling} is end or full"
+            )
+        if not 0 < epsilon < 1 or not 0 <= discard < 50 or (num_paths or 2) < 2:
+            raise InputError(
+                f"figures.path: epsilon={epsilon} lies between 0 and 1, discard={discard} between 0 and 50, and "
+                f"num_paths={num_paths} is at least 2"
+            )
+        self._space, self._sampling, self._crop = space, sampling, crop
+        self._epsilon, self._discard, self._num_paths = epsilon, discard, num_paths
+
+    def key(self, setting: Setting) -> str:
+        if self._key:
+            return self._key
+        extractor = setting.extractor
+        name = extractor.names.get((self.kind, self.output), f"{self.short}_{extractor.short}")
+        cropped = "_crop" if self._crop else ""
+        number = in_thousands(self._num_paths or setting.num_fake)
+        return f"{name}_{self._space}_{self._sampling}{cropped}_{number}"
+
+    def check(self, setting: Setting) -> None:
+        super().check(setting)
+        extractor = setting.extractor
+        if not isinstance(extractor, ImageDistance) and self.output not in extractor.outputs:
+            raise InputError(f"figures.path: {extractor.name} has no features to take distances of")
+
+    def check_generator(self, images: GanImages) -> None:
+        if self._space == "w" and not images.gan.has_styles:
+            kind = type(images.gan.generator).__module__.rpartition(".")[2]
+            raise InputError(f"figures.path: {kind} has no styles w; set space=z")
+
+    def compute(self, real: FeatureSet | None, fake: FeatureSet, setting: Setting) -> list[Figure]:
+        images = drawn_by(fake.source, self.kind)
+        distance = distance_by(setting.extractor)
+
+        def measure(start: int, stop: int) -> Tensor:
+            pair = self._pair(images, start, stop)
+            return (distance(*pair).double() / self._epsilon**2).cpu()
+
+        with single_precision(images.gan.generator):
+            lengths = in_turns(self._num_paths or setting.num_fake, _PAIRS, measure)
+        kept = without_extremes(lengths, self._discard)
+        error = kept.std() / len(kept) ** 0.5
+        return [
+            Figure(
+                key=self.key(setting),
+                value=kept.mean().item(),
+                uncertainty=error.item(),
+                uncertainty_kind="se",
+                detail={
+                    "epsilon": self._epsilon,
+                    "paths": len(lengths),
+                    "median": lengths.median().item(),
+                    "distance_sha256": setting.extractor.sha256,
+                },
+            )
+        ]
+
+    @torch.no_grad()
+    def _pair(self, images: GanImages, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        """Return both images [n, C, H, W] of the paths `start` to `stop`."""
+        gan = images.gan
+        seed = int(images.description["seed"])
+        truncation: float | None = images.description["truncation"]
+        threshold = None if gan.has_styles else truncation
+        psi = truncation if gan.has_styles and truncation is not None else 1.0
+        a, b = (
+            gan.latents(
+                stop - start, seed=derive_seed(seed, stream), start=start, truncation=threshold
+            )
+            for stream in _STREAMS[:2]
+        )
+        t = self._places(seed, start, stop)
+        labels = gan.labels(stop - start, seed=seed, start=start)
+        doubled = None if labels is None else labels.repeat(2)
+        if self._space == "z":
+            ends = [slerp(a, b, t + step) for step in (0.0, self._epsilon)]
+            made = gan.images(torch.cat(ends), doubled, psi=psi)
+        else:
+            made = self._between_styles(gan.generator, torch.cat([a, b]), doubled, t, psi)
+        first, second = self._seen(made).chunk(2)
+        return first, second
+
+    def _between_styles(
+        self, generator: object, z: Tensor, labels: Tensor | None, t: Tensor, psi: float
+    ) -> Tensor:
+        styled = cast(Styled, generator)
+        device = next(generator.parameters()).device  # type: ignore[attr-defined]
+        labels = None if labels is None else labels.to(device)
+        a, b = styled.styles(z.to(device), labels, psi).double().chunk(2)
+        places = t.to(device)[:, None, None]
+        w = torch.cat([torch.lerp(a, b, places + step) for step in (0.0, self._epsilon)])
+        return styled.synthesis(w.to(z.dtype), noise="const")
+
+    def _places(self, seed: int, start: int, stop: int) -> Tensor:
+        """Return t [n], float64."""
+        if self._sampling == "end":
+            return torch.zeros(stop - start, dtype=torch.float64)
+        draws = [
+            torch.rand(
+                (),
+                dtype=torch.float64,
+                generator=torch.Generator().manual_seed(derive_seed(seed, i, _STREAMS[2])),
+            )
+            for i in range(start, stop)
+        ]
+        return torch.stack(draws)
+
+    def _seen(self, images: Tensor) -> Tensor:
+        height, width = images.shape[2:]
+        factor = min(height, width) // _LARGEST
+        if self._crop:
+            images = images[..., height * 3 // 8 : height * 7 // 8, width // 4 : width * 3 // 4]
+        return F.avg_pool2d(images, factor) if factor > 1 else images
+
+
+def distance_by(extractor: Extractor) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return the squared distance [N] of images that an extractor sees: its own, or that of its features."""
+    if isinstance(extractor, ImageDistance):
+        return extractor.distance
+
+    def of_features(a: Tensor, b: Tensor) -> Tensor:
+        first, second = (extractor(to_uint8(images), ["features"]) for images in (a, b))
+        return (first["features"] - second["features"]).square().sum(1)
+
+    return of_features
+
+
+def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
+    """Interpolate between vectors on the sphere.
+
+    Directions are interpolated over the great circle and lengths linearly, which makes no difference to generators that
+    normalise z, and leaves z as long as others know it.
+
+    Args:
+        a: [N, Z].
+        b: [N, Z], not in the line of a.
+        t: places [N], 0 for a and 1 for b.
+
+    Returns:
+        [N, Z] in the type of a.
+    """
+    start, end = (v.double().norm(dim=1, keepdim=True) for v in (a, b))
+    first, second = a.double() / start, b.double() / end
+    t = t.double()[:, None]
+    angle = (first * second).sum(1, keepdim=True).clamp(-1, 1).acos()
+    mixed = ((1 - t) * angle).sin() * first + (t * angle).sin() * second
+    return (mixed / angle.sin() * torch.lerp(start, end, t)).to(a.dtype)
+
+
+def without_extremes(values: Tensor, percent: float) -> Tensor:
+    """Leave out what lies beyond the percentiles `percent` and `100 - percent` of values [N]."""
+    low = np.percentile(values.numpy(), percent, method="lower")
+    high = np.percentile(values.numpy(), 100 - percent, method="higher")
+    return values[(values >= low) & (values <= high)]
