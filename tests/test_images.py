@@ -57,3 +57,7 @@ def test_pictures(channels: int, mode: str, tmp_path: Path) -> None:
     save_png(tiled, tmp_path / "new" / "grid.png")
     with Image.open(tmp_path / "new" / "grid.png") as opened:
         assert opened.mode == mode and opened.size == (23, 14)
+
+
+def test_a_generator_may_go_far_to_both_sides() -> None:
+    assert to_uint8(torch.tensor([-29.5, 0.0, 13.1])).tolist() == [0, 128, 255]

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gan_lab.cli import POSITIONAL, named
 from gan_lab.commands.launch import launch
+from tests.interop.published import network_pickle
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -18,10 +20,20 @@ README = (ROOT / "README.md").read_text()
 # the same commands, over in seconds
 SHORT = {
     "train": ["total_kimg=0.1", "callbacks.samples.columns=2", "metrics=none", "num_workers=0"],
-    "evaluate": ["metrics.num_images=80", "metrics.width=64", "metrics.with_score=false"],
+    "evaluate": ["protocol.num_fake=40", "+protocol.figures.fid.allow_singular=true"],
+    "import-weights": [],
     "generate": ["num_images=4"],
     "prepare-data": [],
 }
+SMALL = ["model.generator.width=8", "model.discriminator.width=8", "batch_size=8"]
+# those of the published file that the test writes
+SMALL_STYLES = [
+    "model.generator.latent_dim=32",
+    "model.generator.style_dim=32",
+    *(f"model.{p}.channel_base=512" for p in ("generator", "discriminator")),
+    *(f"model.{p}.channel_max=32" for p in ("generator", "discriminator")),
+    "batch_size=8",
+]
 
 
 def blocks(language: str) -> Iterator[str]:
@@ -47,18 +59,19 @@ def test_the_commands(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     photos(tmp_path / "photos")
+    pickled = network_pickle("stylegan2_uncond_32", tmp_path / "it was run")
+    (tmp_path / "stylegan2.pkl").write_bytes(pickled)
     lines = commands("gan-lab")
     assert {shlex.split(line)[1] for line in lines} == set(SHORT)
     for line in lines:
         command, *words = shlex.split(line)[1:]
+        words = named(words, POSITIONAL.get(command))
         words = [word for word in words if not word.startswith(("total_kimg=", "num_images="))]
         if command == "evaluate":
-            words.append(f"metrics.inception_weights={inception_file}")
-        small = (
-            ["model.generator.width=8", "model.discriminator.width=8", "batch_size=8"]
-            if command == "train"
-            else []
-        )
+            words.append(f"protocol.features.weights={inception_file}")
+        small = []
+        if command == "train":
+            small = SMALL_STYLES if "model=stylegan2" in words else SMALL
         if any(word.startswith("micro_batch_size") for word in words):
             words = ["micro_batch_size=2" if w.startswith("micro_batch_size") else w for w in words]
         words = [word for word in words if not word.startswith("batch_size")]
@@ -91,6 +104,6 @@ def test_the_files_and_options_it_names() -> None:
     table = README.split("## What there is to choose")[1].split("\n\n")[1]
     for row in table.splitlines()[2:]:
         group, options = row.strip("|").split("|")[:2]
-        folder = ROOT / "conf" / re.findall(r"`(\w+)=", group)[0]
+        folders = [ROOT / "conf" / name for name in re.findall(r"`(\w+)=", group)]
         named = set(re.findall(r"`([\w.]+)`", options)) - {"metrics.jsonl"}
-        assert named <= {path.stem for path in folder.iterdir()}, row
+        assert named <= {path.stem for folder in folders for path in folder.iterdir()}, row
