@@ -280,7 +280,7 @@ class Kernel(Measure):
             Figure(
                 key=self.key(setting),
                 value=mean.item(),
-                uncertainty=deviation.item() / self._subsets**0.5,
+                uncertainty=deviation.item() * self._error_share(real, fake),
                 uncertainty_kind="se",
                 detail={
                     "std": deviation.item(),
@@ -289,6 +289,15 @@ class Kernel(Measure):
                 },
             )
         ]
+
+    def _error_share(self, real: FeatureSet, fake: FeatureSet) -> float:
+        """Standard error of the mean over subsets, in units of their deviation.
+
+        Subsets of n of N images share a part n / N of what varies, which no number of subsets averages out.
+        """
+        fewest = min(len(images.features[self.output]) for images in (real, fake))
+        shared = self._subset_size / fewest
+        return (shared + (1 - shared) / self._subsets) ** 0.5
 
 
 class Score(Measure):

@@ -311,14 +311,27 @@ class Protocol:
         Raises:
             InputError: for images that cannot be measured.
         """
-        assert self._ready, "measure_real() comes before measure()"
+        return self.figures_of(self.extract(fakes, store, progress))
+
+    def extract(
+        self, fakes: ImageSource, store: ChunkStore, progress: Progress = no_progress
+    ) -> FeatureSet:
+        """Return the features of generated images; the real ones' are there before.
+
+        Raises:
+            InputError: for images that cannot be measured.
+        """
+        assert self._ready, "measure_real() comes before the generated images"
         real = None if self._real is None else self._real.source
         self.check(real=real, fake=fakes)
-        made = extract_fakes(self.fake_extraction(fakes), store, progress)
+        return extract_fakes(self.fake_extraction(fakes), store, progress)
+
+    def figures_of(self, fake: FeatureSet) -> list[Figure]:
+        """Return the figures of extracted images."""
         return [
             result
             for figure in self.figures.values()
-            for result in figure.compute(self._real, made, self._setting)
+            for result in figure.compute(self._real, fake, self._setting)
         ] + self._floor_figures
 
     def _known(self, real: ImageSource | None, fake: ImageSource | None) -> Setting:
