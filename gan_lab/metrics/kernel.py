@@ -18,8 +18,8 @@ def kernel_distance(
 ) -> tuple[Tensor, Tensor]:
     """Mean over random subsets of the unbiased squared discrepancy.
 
-    The subsets are drawn as torch-fidelity draws them (numpy's `RandomState(2020)`, of the real features first), so
-    that both give the same value for the same features in the same order.
+    The subsets are drawn as torch-fidelity draws them (numpy's `RandomState(2020)`, of the generated features first,
+    which are its `input1`), so that both give the same value for the same features in the same order.
 
     Args:
         real: features [N, D].
@@ -45,13 +45,13 @@ def kernel_distance(
     random = np.random.RandomState(seed)
     values = []
     for _ in range(subsets):
-        x, y = (
+        y, x = (
             features[
                 torch.from_numpy(random.choice(len(features), subset_size, replace=False)).to(
                     features.device
                 )
             ]
-            for features in (real, fake)
+            for features in (fake, real)
         )
         values.append(discrepancy(x.double(), y.double()))
     every = torch.stack(values)

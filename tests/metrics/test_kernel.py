@@ -17,7 +17,7 @@ def features(num: int, *, width: int = 16, seed: int = 0, shift: float = 0.0) ->
 def test_the_value_is_that_of_torch_fidelity(subsets: int, size: int) -> None:
     real, fake = features(400), features(300, seed=1, shift=0.2)
     theirs = kid_features_to_metric(
-        real, fake, kid_subsets=subsets, kid_subset_size=size, verbose=False
+        fake, real, kid_subsets=subsets, kid_subset_size=size, verbose=False
     )
     mean, deviation = kernel_distance(real, fake, subsets=subsets, subset_size=size)
     assert float(mean) == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-3)
