@@ -9,7 +9,8 @@ COMMANDS = {
     "generate": "draw images: gan-lab generate run=runs/quickstart num_images=64 seed=0",
     "prepare-data": "pack images into one zip: gan-lab prepare-data data=image_folder data.root=photos size=64",
     "import-weights": "published weights as a run: gan-lab import-weights ffhq.pkl name=ffhq",
-    "bench": "measure speed in ratios: gan-lab bench",
+    "prefetch": "weights for evaluate, while online: gan-lab prefetch features=[inception,clip]",
+    "bench": "what a training step costs: gan-lab bench model=stylegan2 data=random data.image_size=64",
 }
 
 # the key that a word without "=" gives a value to

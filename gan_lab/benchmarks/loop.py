@@ -111,7 +111,7 @@ def plain_step(
             fake = g(z, y_part)
         if any(r.needs_input_gradient for r in penalties):
             real, fake = real.detach().requires_grad_(), fake.requires_grad_()
-        step = DiscriminatorStep(d, d.judge, real, fake, y_part, z=z, generate=g)
+        step = DiscriminatorStep(d, d.judge, real, lambda fake=fake: fake, y_part, z=z, generate=g)
         total = loss.discriminator(step.real_logits, step.fake_logits).mean()
         for r in penalties:
             total = total + r.weight * r(step).mean()

@@ -39,7 +39,8 @@ class SelfAttention(nn.Module):
         values = max_pool2d(self.g(x), 2).flatten(2)  # [N, C/2, HW/4]
         # no 1/sqrt(d): published weights were trained without
         shares = torch.bmm(queries.transpose(1, 2), keys).softmax(dim=2)  # [N, HW, HW/4]
-        mixed = torch.bmm(values, shares.transpose(1, 2)).unflatten(2, x.shape[2:])
+        # in this order the backward pass reads `shares` row by row, in half the time
+        mixed = torch.bmm(shares, values.transpose(1, 2)).transpose(1, 2).unflatten(2, x.shape[2:])
         return x + self.gamma * self.o(mixed)
 
 

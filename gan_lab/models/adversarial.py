@@ -277,6 +277,8 @@ class AdversarialModule(LightningModule):
         """Average over ranks, clip, measure and step a player; then let its regularizers act on the new weights."""
         network = getattr(self, player)
         average_gradients(network.parameters())
+        if network.half_precision:
+            bound_gradients(network.parameters())
         limit = self.clip_norm[player]
         measure = self.measure_gradients and not lazy
         if limit is not None:
@@ -292,12 +294,17 @@ class AdversarialModule(LightningModule):
     def _discriminator_view(
         self, real: Tensor, labels: Tensor | None, z: Tensor, *, differentiable: bool
     ) -> DiscriminatorStep:
+        def fakes() -> Tensor:
+            with torch.no_grad():
+                fake = self.fake(z, labels)
+            return fake.requires_grad_() if differentiable else fake
+
         with torch.no_grad():
-            real, fake = self.real(real, labels), self.fake(z, labels)
+            real = self.real(real, labels)
         if differentiable:
-            real, fake = real.detach().requires_grad_(), fake.requires_grad_()
+            real = real.detach().requires_grad_()
         return DiscriminatorStep(
-            self.discriminator, self.judge, real, fake, labels, z=z, generate=self.fake
+            self.discriminator, self.judge, real, fakes, labels, z=z, generate=self.fake
         )
 
     def _with_penalties(self, losses: Tensor, step: DiscriminatorStep | GeneratorStep) -> Tensor:
@@ -318,7 +325,8 @@ class AdversarialModule(LightningModule):
             if isinstance(step, GeneratorStep):
                 return self._penalty(name, regularizer, step)
             real, fake = (x.detach().float().requires_grad_() for x in (step.real, step.fake))
-            return self._penalty(name, regularizer, replace(step, real=real, fake=fake))
+            alone = replace(step, real=real, make_fake=lambda: fake)
+            return self._penalty(name, regularizer, alone)
 
     def _penalty(
         self, name: str, regularizer: Regularizer, step: DiscriminatorStep | GeneratorStep
@@ -457,6 +465,17 @@ def split(images: Tensor, labels: Tensor | None, size: int) -> Iterator[Batch]:
             images[start : start + size],
             None if labels is None else labels[start : start + size],
         )
+
+
+def bound_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Replace what overflowed in half precision: one infinite gradient would end in the optimizer's averages for good.
+
+    The published StyleGAN2-ADA and StyleGAN3 train their float16 layers so, without scaling the loss; it is the clamped
+    activations that keep them in range (ADA, https://arxiv.org/abs/2006.06676, appendix D).
+    """
+    for parameter in parameters:
+        if parameter.grad is not None:
+            parameter.grad.nan_to_num_(nan=0.0, posinf=1e5, neginf=-1e5)
 
 
 @contextmanager

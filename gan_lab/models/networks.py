@@ -12,11 +12,13 @@ class GeneratorNetwork(nn.Module):
         latent_dim: length of z.
         num_classes: 0 for an unconditional generator.
         truncates: whether a z with small components makes other images; not where z is scaled to one length.
+        half_precision: whether some layers compute in half precision by themselves, so that gradients may overflow.
     """
 
     latent_dim: int
     num_classes: int
     truncates: bool = True
+    half_precision: bool = False
 
     def places(self) -> dict[str, str]:
         """Return module -> a name that means the same in a network for images of another size; see `counted_back`.
@@ -35,10 +37,12 @@ class DiscriminatorNetwork(nn.Module):
     Attributes:
         num_classes: 0 for an unconditional discriminator.
         classifies_fakes: whether D, where it classifies, learns classes from generated images, too.
+        half_precision: as a generator's.
     """
 
     num_classes: int
     classifies_fakes: bool = False
+    half_precision: bool = False
 
     def places(self) -> dict[str, str]:
         """Return module -> a name that means the same in a network for images of another size, as a generator's do."""

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
 from gan_lab.errors import InputError
-from gan_lab.layers.binomial import downsample, upsample
 from gan_lab.layers.conditioning import (
     ConditionedDiscriminator,
     ConditioningFactory,
@@ -25,6 +24,7 @@ from gan_lab.layers.conditioning import (
 )
 from gan_lab.layers.labels import label_vectors
 from gan_lab.layers.pyramid import ImageSize, halvings
+from gan_lab.layers.resampling import FirFilter, downsample, upsample
 from gan_lab.models.adversarial import AdversarialModule
 from gan_lab.models.networks import GeneratorNetwork, counted_back
 
@@ -78,6 +78,7 @@ class Generator(GeneratorNetwork):
         self.stages = nn.ModuleList(plan.stage(i) for i in range(doublings + 1))
         self.transitions = nn.ModuleList(transition(*pair) for pair in pairwise(plan.widths))
         self.to_image = nn.Conv2d(plan.widths[-1], channels, 1, bias=False)
+        self.fir = FirFilter()
         initialize(self, num_blocks=sum(plan.blocks))
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -87,7 +88,7 @@ class Generator(GeneratorNetwork):
             z = torch.cat([z, self.embedding(vectors)], dim=1)
         x = self.stages[0](self.basis * self.scale(z)[:, :, None, None])
         for widen, stage in zip(self.transitions, self.stages[1:], strict=True):
-            x = stage(upsample(widen(x)))
+            x = stage(upsample(widen(x), self.fir()))
         return self.to_image(x)
 
 
@@ -127,6 +128,7 @@ class Discriminator(ConditionedDiscriminator):
         coarsest, count = halvings(image_size)
         plan = Plan(count + 1, widths, cardinalities, blocks, expansion)
         fine_to_coarse = plan.widths[::-1]
+        self.fir = FirFilter()
         self.from_image = nn.Conv2d(channels, fine_to_coarse[0], 1, bias=False)
         self.stages = nn.ModuleList(plan.stage(i) for i in reversed(range(count + 1)))
         self.transitions = nn.ModuleList(transition(*pair) for pair in pairwise(fine_to_coarse))
@@ -148,7 +150,7 @@ class Discriminator(ConditionedDiscriminator):
         """Map images [N, C, H, W] to features [N, F]."""
         x = self.stages[0](self.from_image(images))
         for widen, stage in zip(self.transitions, self.stages[1:], strict=True):
-            x = stage(widen(downsample(x)))
+            x = stage(widen(downsample(x, self.fir())))
         return self.basis(x).flatten(1)
 
     def score(self, features: Tensor, labels: Tensor | None) -> Tensor:

@@ -81,6 +81,7 @@ class Generator(GeneratorNetwork):
         check_probability("style_mixing", style_mixing)
         self.latent_dim = latent_dim
         self.num_classes = num_classes
+        self.half_precision = half_resolutions > 0
         self.style_mixing = style_mixing
         self.synthesis = Synthesis(
             image_size=image_size,
@@ -313,6 +314,7 @@ class Discriminator(DiscriminatorNetwork):
         features = widths(count, channel_base, channel_max)
         types = precisions(count, half_resolutions, half_type)
         self.num_classes = num_classes
+        self.half_precision = half_resolutions > 0
         self.blocks = nn.ModuleList(
             DiscriminatorBlock(
                 inputs=features[i],

@@ -119,6 +119,7 @@ class Generator(GeneratorNetwork):
         check_probability("style_mixing", style_mixing)
         self.latent_dim = latent_dim
         self.num_classes = num_classes
+        self.half_precision = half_resolutions > 0
         self.style_mixing = style_mixing
         bands = plan(
             side=power_of_two_side(image_size),

@@ -23,7 +23,7 @@ class DiscriminatorStep:
         judge: `(images [N, C, H, W], labels [N] or None) -> (logits [N], class losses [N] or None)`, with whatever
             stands before D.
         real: real images; they require grad where a penalty differentiates by its input.
-        fake: generated images, cut off from the generator.
+        make_fake: gives generated images, cut off from the generator; called when they are first asked for.
         labels: of both, or None.
         z: latents [N, Z] of the generated images.
         generate: `(z, labels) -> images`, the generator.
@@ -32,7 +32,7 @@ class DiscriminatorStep:
     network: nn.Module
     judge: Callable[[Tensor, Tensor | None], Judgement]
     real: Tensor
-    fake: Tensor
+    make_fake: Callable[[], Tensor]
     labels: Tensor | None
     z: Tensor
     generate: Callable[[Tensor, Tensor | None], Tensor]
@@ -40,6 +40,11 @@ class DiscriminatorStep:
     def critic(self, images: Tensor, labels: Tensor | None) -> Tensor:
         """Return logits [N] of any images."""
         return self.judge(images, labels)[0]
+
+    @cached_property
+    def fake(self) -> Tensor:
+        """Generated images [N, C, H, W]; a penalty on real images alone does not pay for them."""
+        return self.make_fake()
 
     @cached_property
     def real_judgement(self) -> Judgement:

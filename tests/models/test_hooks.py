@@ -205,3 +205,35 @@ def test_the_clock_is_set_before_everything_else_of_a_step() -> None:
     fit(module(Watching))
     assert calls[0] == ("prepare", 0)
     assert [name for name, _ in calls] == ["prepare", "sample", "sample"]
+
+
+class OnReals(Regularizer):
+    """Looks at real images alone."""
+
+    def forward(self, step: Any) -> Tensor:
+        return step.real_logits.square()
+
+
+def test_a_lazy_penalty_on_real_images_makes_no_generated_ones() -> None:
+    made: list[int] = []
+
+    class Watching(AdversarialModule):
+        def fake(self, z: Tensor, labels: Tensor | None) -> Tensor:
+            made.append(len(z))
+            return super().fake(z, labels)
+
+    trained = fit(module(Watching, regularizers={"mine": OnReals(weight=1, interval=2)}))
+    assert "reg/mine" in trained.stats.take()
+    assert made == [4, 4]  # one for D's step, one for G's
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_gradients_that_overflowed_in_half_precision_are_bounded(half: bool) -> None:
+    class Overflowing(Slope):
+        def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+            return super().forward(images) * torch.tensor([float("inf"), 1, 1, 1])
+
+    discriminator = Overflowing()
+    discriminator.half_precision = half
+    trained = fit(module(discriminator=discriminator))
+    assert bool(trained.discriminator.slope.isfinite()) == half

@@ -59,7 +59,7 @@ def step_of(
         network,
         network.judge,
         real,
-        fake,
+        lambda: fake,
         None,
         z=torch.zeros(len(real), 1) if z is None else z,
         generate=generate or Scale(),

@@ -20,7 +20,13 @@ class Offset(DiscriminatorNetwork):
 
 def step_of(network: Offset, real: Tensor) -> DiscriminatorStep:
     return DiscriminatorStep(
-        network, network.judge, real, -real, None, z=real[:, 0, 0], generate=lambda z, y: -real
+        network,
+        network.judge,
+        real,
+        lambda: -real,
+        None,
+        z=real[:, 0, 0],
+        generate=lambda z, y: -real,
     )
 
 

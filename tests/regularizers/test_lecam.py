@@ -27,7 +27,7 @@ def step_of(real: Tensor, fake: Tensor) -> DiscriminatorStep:
     network = Given()
     z = torch.zeros(len(real), 1)
     return DiscriminatorStep(
-        network, network.judge, real, fake, None, z=z, generate=lambda z, labels: z
+        network, network.judge, real, lambda: fake, None, z=z, generate=lambda z, labels: z
     )
 
 

@@ -45,7 +45,7 @@ def step_of(network: DiscriminatorNetwork, real: Tensor, fake: Tensor) -> Discri
         network,
         network.judge,
         real.requires_grad_(),
-        fake.requires_grad_(),
+        lambda: fake.requires_grad_(),
         None,
         z=torch.zeros(len(real), 1),
         generate=lambda z, labels: fake,
