@@ -136,7 +136,11 @@ def test_the_kernel_distance_has_no_bias_and_its_error_is_its_error(shift):
     found = [measure(i, 300) for i in range(100)]
     values = torch.tensor([figure.value for figure in found])
     errors = torch.tensor([figure.uncertainty for figure in found])
-    expected = 0.0 if not shift else measure(1000, 20_000).value
+    # moments of <y, y'> / D + 1 for y, y' ~ N(m, I), |m|^2 = d
+    d, width = WIDTH * shift**2, WIDTH
+    cube = d**3 + 3 * d * (2 * d + width) + 6 * d
+    within = 1 + 3 * d / width + 3 * (d**2 + 2 * d + width) / width**2 + cube / width**3
+    expected = 1 + 3 / width + within - 2 * (1 + 3 * (width + d) / width**2)
     assert abs(values.mean() - expected) < 3.5 * values.std() / 10
     assert found[0].uncertainty_kind == "se"
     if shift:
