@@ -6,8 +6,7 @@ from hydra.utils import instantiate
 
 from gan_lab.metrics import NoMetrics
 from gan_lab.metrics.auto import MetricsByData
-from gan_lab.metrics.digits import DigitsMetrics
-from gan_lab.metrics.inception import InceptionMetrics
+from gan_lab.metrics.protocol import Protocol
 
 CONF = Path(__file__).parents[2] / "conf"
 
@@ -22,9 +21,10 @@ def make(name: str, *overrides: str):
     [
         ("auto", MetricsByData, None),
         ("none", NoMetrics, None),
-        ("digits", DigitsMetrics, "fd_digits"),
-        ("fid", InceptionMetrics, "fid10k"),
-        ("fid50k", InceptionMetrics, "fid50k"),
+        ("digits", Protocol, "fd_digits"),
+        ("stacked_digits", Protocol, "kl_modes"),
+        ("fid", Protocol, "fid10k_full"),
+        ("fid50k", Protocol, "fid50k_full"),
     ],
 )
 def test_every_config_makes_its_metrics(name, kind, best):
@@ -38,15 +38,18 @@ def test_the_list_above_is_complete():
         "auto",
         "none",
         "digits",
+        "stacked_digits",
         "fid",
         "fid50k",
     }
 
 
-def test_none_measures_nothing():
-    def fakes(num):
-        raise AssertionError("no image should be made")
+def test_only_the_usual_protocol_stops_a_run_without_weights():
+    assert make("fid50k").required and not make("fid").required
+    assert make("fid", "metrics.num_fake=5000").num_fake == 5000
 
+
+def test_none_measures_nothing():
     metrics = make("none")
     metrics.prepare(None)
-    assert metrics.compute(fakes) == {}
+    assert metrics.compute(None) == {}

@@ -2,44 +2,40 @@ import functools
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
+from gan_lab.config import build, conf_dir
 from gan_lab.data.digits import Digits
 from gan_lab.data.memory import MemoryImages
 from gan_lab.errors import InputError
-from gan_lab.images import to_float
 from gan_lab.metrics.cache import tensors_sha256
-from gan_lab.metrics.digits import DigitsMetrics
 from gan_lab.metrics.digits_classifier import (
     Recipe,
     load_classifier,
     stored_images,
     train_classifier,
 )
+from tests.metrics.sources import FixedImages
 
 
 @pytest.fixture(scope="session")
 def real():
-    """All training digits: floats [1437, 1, 16, 16] and labels."""
-    images, labels = stored_images(Digits(split="train", image_size=16))
-    return to_float(images), labels
+    """All training digits: uint8 [1437, 1, 16, 16] and labels."""
+    return stored_images(Digits(split="train", image_size=16))
+
+
+def digits_metrics(**changes):
+    with initialize_config_dir(version_base=None, config_dir=str(conf_dir())):
+        node = compose(overrides=["+metrics=digits"]).metrics
+    return build(OmegaConf.merge(node, changes))
 
 
 @pytest.fixture
 def metrics(digits_data):
-    metrics = DigitsMetrics()
+    metrics = digits_metrics()
     metrics.prepare(digits_data)
     return metrics
-
-
-def generator(images, labels, batch_size=500):
-    """A generator that "draws" the given images in turn."""
-
-    def fakes(num):
-        order = torch.arange(num) % len(images)
-        for part in order.split(batch_size):
-            yield images[part], None if labels is None else labels[part]
-
-    return fakes
 
 
 def test_classifier_knows_the_held_out_digits():
@@ -95,7 +91,7 @@ def test_a_classifier_that_learned_nothing_is_not_used(empty_cache):
 
 
 def test_real_digits_reach_the_floor(metrics, real):
-    figures = metrics.compute(generator(*real))
+    figures = metrics.compute(FixedImages(*real))
     assert figures["fd_digits"] == pytest.approx(figures["fd_digits_real"], rel=1e-4)
     assert figures["accuracy_digits"] > 0.99
     assert 0 < figures["fd_digits_real"] < 1
@@ -104,7 +100,7 @@ def test_real_digits_reach_the_floor(metrics, real):
 def test_one_image_a_class_is_accurate_and_far_away(metrics, real):
     images, labels = real
     first = [int((labels == digit).nonzero()[0]) for digit in range(10)]
-    figures = metrics.compute(generator(images[first], labels[first]))
+    figures = metrics.compute(FixedImages(images[first], labels[first]))
     assert figures["accuracy_digits"] == 1
     assert figures["fd_digits"] > 30 * figures["fd_digits_real"]
 
@@ -113,27 +109,22 @@ def test_missing_digits_and_noise_move_the_distance(metrics, real):
     images, labels = real
 
     def distance(images):
-        return metrics.compute(generator(images, None))["fd_digits"]
+        return metrics.compute(FixedImages(images))["fd_digits"]
 
     whole, without_a_nine, without_odd = (
         distance(images[keep]) for keep in (labels < 10, labels < 9, labels % 2 == 0)
     )
-    noise = torch.rand(1437, 1, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    assert 3 * whole < without_a_nine < without_odd < distance(noise)
+    noise = torch.randint(256, (1437, 1, 16, 16), generator=torch.Generator().manual_seed(0))
+    assert 3 * whole < without_a_nine < without_odd < distance(noise.to(torch.uint8))
 
 
 def test_wrong_labels_are_chance_and_no_labels_no_accuracy(metrics, real):
     images, labels = real
     shuffled = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))]
-    assert metrics.compute(generator(images, shuffled))["accuracy_digits"] == pytest.approx(
+    assert metrics.compute(FixedImages(images, shuffled))["accuracy_digits"] == pytest.approx(
         0.1, abs=0.03
     )
-    assert set(metrics.compute(generator(images, None))) == {"fd_digits", "fd_digits_real"}
-
-
-def test_does_not_depend_on_the_batch_size(metrics, real):
-    small, large = (metrics.compute(generator(*real, batch_size=size)) for size in (7, 1437))
-    assert small == pytest.approx(large, rel=1e-5)
+    assert set(metrics.compute(FixedImages(images))) == {"fd_digits", "fd_digits_real"}
 
 
 @pytest.mark.parametrize(
@@ -142,24 +133,25 @@ def test_does_not_depend_on_the_batch_size(metrics, real):
 )
 def test_takes_digits_of_any_size_and_colour(options, datamodule):
     data = datamodule(dataset=functools.partial(Digits, **options))
-    metrics = DigitsMetrics()
+    metrics = digits_metrics()
     metrics.prepare(data)
     images, labels = stored_images(data.train)
-    figures = metrics.compute(generator(to_float(images), labels))
+    figures = metrics.compute(FixedImages(images, labels))
     assert figures["accuracy_digits"] > 0.9
     assert figures["fd_digits"] == pytest.approx(figures["fd_digits_real"], rel=1e-4)
 
 
-def test_mirrored_training_digits_do_not_move_the_floor(metrics, datamodule):
-    mirrored = DigitsMetrics()
+def test_mirrored_training_digits_do_not_move_the_floor(metrics, datamodule, real):
+    mirrored = digits_metrics()
     mirrored.prepare(datamodule(dataset=functools.partial(Digits, image_size=16, flip=True)))
-    assert mirrored._reference.floor == metrics._reference.floor
+    floors = [m.compute(FixedImages(*real))["fd_digits_real"] for m in (mirrored, metrics)]
+    assert floors[0] == pytest.approx(floors[1], rel=1e-9)
 
 
 def test_says_what_it_is(metrics, capsys, digits_data):
     metrics.prepare(digits_data)
     told = " ".join(capsys.readouterr().out.split())
-    assert "of the 360 held-out digits" in told and "fd_digits of the real" in told
+    assert "fd_digits_real is 0." in told and "train split of Digits" in told
     assert metrics.best == "fd_digits" and metrics.mode == "min"
     assert metrics.protocol["num_images"] == 1437
     assert len(metrics.protocol["extractor_sha256"]) == 64
@@ -182,13 +174,10 @@ def test_other_data_are_refused(datamodule):
     def dataset(*, split, flip=False):
         return plain(split=split)
 
-    with pytest.raises(InputError, match=r"MemoryImages; set metrics=fid.*data=digits"):
-        DigitsMetrics().prepare(datamodule(dataset=dataset))
+    with pytest.raises(InputError, match=r"data are MemoryImages; choose other metrics"):
+        digits_metrics().prepare(datamodule(dataset=dataset))
 
 
-def test_too_few_images_and_broken_images_are_refused(metrics):
+def test_too_few_images_are_refused(digits_data):
     with pytest.raises(InputError, match="more than 64"):
-        DigitsMetrics(num_images=64)
-    broken = torch.full((1437, 1, 16, 16), float("nan"))
-    with pytest.raises(InputError, match="NaN"):
-        metrics.compute(generator(broken, None))
+        digits_metrics(num_fake=64).prepare(digits_data)
