@@ -1,0 +1,67 @@
+"""gan-lab prefetch: weights of feature networks, downloaded and checked."""
+
+from typing import Any
+
+from hydra import compose
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig
+
+from gan_lab.config import build
+from gan_lab.console import say
+from gan_lab.errors import InputError
+from gan_lab.features.base import Extractor, WeightsUnavailable
+
+
+def run(config: DictConfig) -> None:
+    """Get the weights of each network, and tell where they lie.
+
+    Raises:
+        InputError: naming the weights that are missing or damaged, their address, and where to put them.
+    """
+    names = chosen()
+    if not names:
+        raise InputError(
+            "features= is empty; choose one or more, such as features=[inception,clip]"
+        )
+    extractors = [build_one(config, name, alone=len(names) == 1) for name in names]
+    missing = []
+    for extractor in extractors:
+        try:
+            path = extractor.prefetch()
+        except WeightsUnavailable as error:
+            missing.append(str(error))
+            tell(extractor, "missing")
+        except InputError as error:
+            missing.append(str(error))
+            tell(extractor, "damaged")
+        else:
+            tell(extractor, path or "needs no file")
+    if missing:
+        raise InputError("\n".join(missing))
+
+
+def chosen() -> list[str]:
+    """Return the options of the group `features` that were asked for."""
+    # of a list Hydra keeps only what was typed
+    given = OverridesParser.create().parse_overrides(list(HydraConfig.get().overrides.task))
+    values = [override.value() for override in given if override.key_or_group == "features"]
+    last = values[-1] if values else "inception"
+    return [str(name) for name in last] if isinstance(last, list) else [str(last)]
+
+
+def tell(extractor: Extractor, state: str) -> None:
+    """Print a line on an extractor."""
+    say(f"{extractor.name:32}{state}")
+
+
+def build_one(config: DictConfig, name: str, *, alone: bool) -> Extractor:
+    """Build an extractor; of several, each as its own file describes it."""
+    node: Any = config.features
+    if not alone:
+        # of a list, Hydra merges the files
+        node = compose("prefetch", overrides=[f"features={name}"]).features
+    extractor = build(node)
+    if not isinstance(extractor, Extractor):
+        raise InputError(f"features={name} is no extractor")
+    return extractor

@@ -1,0 +1,74 @@
+"""gan-lab prefetch, without a network."""
+
+import hashlib
+
+import pytest
+import torch
+
+from gan_lab.commands.launch import launch
+from gan_lab.features import inception, vgg16
+from gan_lab.features.weights import PublishedWeights
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """torch's cache, empty; whatever is asked of the network fails."""
+
+    def unreachable(request):
+        raise OSError("Name or service not known")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "urlopen", unreachable)
+    return tmp_path / "hub" / "checkpoints"
+
+
+@pytest.fixture
+def published(cache, monkeypatch):
+    """Weights of VGG16 that are in the cache."""
+    content = b"weights"
+    weights = PublishedWeights(
+        of="VGG16's",
+        url="https://example.org/vgg16.pth",
+        sha256=hashlib.sha256(content).hexdigest(),
+    )
+    monkeypatch.setattr(vgg16, "WEIGHTS", weights)
+    cache.mkdir(parents=True)
+    (cache / "vgg16.pth").write_bytes(content)
+    return cache / "vgg16.pth"
+
+
+def test_what_is_missing_is_told_with_address_and_place(published, cache, capsys):
+    assert launch("prefetch", ["features=[inception,vgg16,digits]"]) == 2
+    out, err = capsys.readouterr()
+    words = " ".join(out.split())
+    assert "inception-v3-compat missing" in words and "digits classifier needs no file" in words
+    assert f"vgg16 {published}" in words
+    assert inception.WEIGHTS.url in err and str(cache / inception.WEIGHTS.file_name) in err
+    assert "VGG16" not in err
+
+
+def test_everything_there_is_success(published, capsys):
+    assert launch("prefetch", ["features=vgg16"]) == 0
+    assert f" {published}\n" in capsys.readouterr().out
+
+
+def test_a_damaged_file_is_no_success(published, capsys):
+    published.write_bytes(b"cut")
+    assert launch("prefetch", ["features=[vgg16]"]) == 2
+    out, err = capsys.readouterr()
+    assert "damaged" in out and "its name says" in err and "delete it" in err
+
+
+def test_a_file_elsewhere_is_checked(published, tmp_path, capsys):
+    other = tmp_path / "mine.pth"
+    other.write_bytes(b"mine")
+    sha256 = hashlib.sha256(b"mine").hexdigest()
+    words = ["features=vgg16", f"features.weights={other}"]
+    assert launch("prefetch", [*words, f"features.sha256='{sha256}'"]) == 0
+    assert launch("prefetch", [*words, "features.sha256=abc"]) == 2
+    assert "features.sha256 says abc" in capsys.readouterr().err
+
+
+def test_a_name_that_there_is_not(capsys):
+    assert launch("prefetch", ["features=inceptoin"]) == 2
+    assert "inception" in capsys.readouterr().err
