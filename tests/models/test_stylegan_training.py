@@ -99,13 +99,17 @@ def test_bf16_trains(compose: Compose) -> None:
 
 @pytest.mark.parametrize("model", list(TINY))
 def test_a_resumed_run_is_the_straight_one(compose: Compose, tmp_path: Path, model: str) -> None:
-    """The running means (of w, of magnitudes, of path lengths) are state like any other."""
+    """The running means (of w, of magnitudes, of path lengths) and ADA's p are state like any other."""
 
     def trained(name: str, total_kimg: float) -> dict[str, Any]:
         config = compose(
             f"model={model}",
             *TINY[model],
             "regularizer=[r1_lazy,path_length]",
+            "augment=ada",
+            "augment.ada.speed_kimg=0.1",
+            "augment.ada.interval=2",
+            "augment.ada.target=-0.9",
             f"name={name}",
             f"runs_dir={tmp_path}",
             f"total_kimg={total_kimg}",
@@ -123,6 +127,7 @@ def test_a_resumed_run_is_the_straight_one(compose: Compose, tmp_path: Path, mod
     assert all(torch.equal(halted[name], straight[name]) for name in straight)
     assert {"generator.mapping.average", "regularizers.path_length.mean"} <= set(straight)
     assert straight["regularizers.path_length.mean"] > 0
+    assert 0 < straight["augmentations.ada.adapted_p"] < 1
 
 
 def test_the_blur_falls_linearly_to_nothing(compose: Compose) -> None:
