@@ -135,8 +135,8 @@ class Inception(Extractor):
                 return interpolate_bilinear_2d_like_tensorflow1x(
                     images, size=size, align_corners=False
                 )
-            # Pillow's filter on floats: the same to 0.003 grey levels
-            return F.interpolate(images, size, mode="bicubic", antialias=True)
+            # Pillow's filter on floats, to 0.01 grey levels; clean-fid cuts its overshoot off
+            return F.interpolate(images, size, mode="bicubic", antialias=True).clamp(0, 255)
 
 
 def _names(resizer: str) -> dict[tuple[str, str], str]:
