@@ -50,28 +50,20 @@ def run(config: DictConfig) -> None:
     fake = open_fake(config, protocol, fake_path, is_run)
     if real is not None:
         compare_shapes(fake, real)
-    protocol.check(real=real, fake=fake)
+    features_file = real is None and config.real is not None
+    if not features_file:
+        protocol.check(real=real, fake=fake)
     protocol.load(pick_device(config.device))
+    if features_file:
+        protocol.use_real(load_features(Path(config.real), protocol.features, protocol.real_needs))
     if config.preview:
         say(preview(protocol, fake, real, fake_store(protocol, fake)))
         return
-    if real is None and config.real is not None:
-        protocol.use_real(load_features(Path(config.real), protocol.features, protocol.real_needs))
     begin = time.perf_counter()
     figures = measure(protocol, fake, real, floor)
-    result = {
-        "protocol": protocol.name,
-        "figures": [vars(figure) for figure in figures],
-        "num_fake": protocol.num_fake,
-        "num_real": 0 if protocol.real is None else protocol.real.count,
-        "fake": dict(fake.description),
-        "real": None if protocol.real is None else dict(protocol.real.source.description),
-        "extractor": dict(protocol.protocol),
-        "settings": protocol.settings,
-        "seed": config.seed if is_run else None,
-        "seconds": time.perf_counter() - begin,
-        **circumstances(protocol.features.device),
-    }
+    result = as_result(protocol, fake, figures)
+    result["seed"] = config.seed if is_run else None
+    result["seconds"] = time.perf_counter() - begin
     say(as_table(result, fake))
     out = Path(config.out) if config.out else default_out(fake_path, is_run)
     add_result(result, out)
@@ -82,6 +74,21 @@ def run(config: DictConfig) -> None:
     if config.export_real and protocol.real is not None:
         save_features(protocol.real, protocol.features, Path(config.export_real))
         say(f"wrote {config.export_real}")
+
+
+def as_result(protocol: Protocol, fake: ImageSource, figures: list[Figure]) -> dict[str, Any]:
+    """Return the figures with all that says how they were made."""
+    return {
+        "protocol": protocol.name,
+        "figures": [vars(figure) for figure in figures],
+        "num_fake": protocol.num_fake,
+        "num_real": 0 if protocol.real is None else protocol.real.count,
+        "fake": dict(fake.description),
+        "real": None if protocol.real is None else dict(protocol.real.source.description),
+        "extractor": dict(protocol.protocol),
+        "settings": protocol.settings,
+        **circumstances(protocol.features.device),
+    }
 
 
 def given(config: DictConfig) -> Path:
@@ -131,19 +138,15 @@ def choose_protocol(
                 "protocol= is missing; choose one, such as protocol=fid10k or protocol=kid5k"
             )
         node = trained.metrics
-        check_targets(node, trust=config.trust, origin=run_folder(path) / CONFIG_FILE)
+        try:
+            check_targets(node, trust=config.trust, origin=run_folder(path) / CONFIG_FILE)
+        except ImportError as error:  # a run of an earlier version names classes that are no more
+            raise InputError(
+                f"the metrics that {path} was trained with are not there any more; choose protocol=, such as fid10k"
+            ) from error
     if config.get("features") is not None:
         node = with_features(node, config.features)
-    try:
-        built = build(node)
-    except InputError:
-        raise
-    except Exception as error:  # a run of an earlier version names classes that are no more
-        if config.get("protocol") is not None:
-            raise
-        raise InputError(
-            f"the metrics that {path} was trained with are not there any more; choose protocol=, such as fid10k"
-        ) from error
+    built = build(node)
     if isinstance(built, MetricsByData) and data is not None:
         built = built.suiting(data.train)
     if not isinstance(built, Protocol):

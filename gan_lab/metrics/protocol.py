@@ -335,16 +335,20 @@ class Protocol:
         ] + self._floor_figures
 
     def _known(self, real: ImageSource | None, fake: ImageSource | None) -> Setting:
-        count = 0
-        if real is not None:
-            count = real.count if real.count is not None else self._num_real or 0
+        count = 0 if real is None or real.count is None else real.count
+        if real is not None and real.count is None:
+            count = self._num_real or 0
         limit = count if self._num_real_features is None else self._num_real_features
+        features, whole = min(count, limit), self._num_real is None
+        if self._real is not None and real is self._real.source:
+            # of a file, whose numbers need not be those of this protocol
+            count, features, whole = self._real.count, len(self._real.rows), self._real.whole
         return Setting(
             extractor=self.features,
             num_fake=self.num_fake,
             num_real=count,
-            num_real_features=min(count, limit),
-            all_real=self._num_real is None,
+            num_real_features=features,
+            all_real=whole,
             fake=fake,
             real=real,
         )

@@ -1,6 +1,5 @@
-"""gan-lab generate and evaluate on a trained run."""
+"""gan-lab generate on a trained run."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -122,34 +121,3 @@ def test_a_run_that_there_is_not(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "is not a run folder" in capsys.readouterr().err
     assert launch("generate", []) == 2
     assert "run= is missing" in capsys.readouterr().err
-
-
-def test_evaluate_agrees_with_training(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert launch("evaluate", [f"run={run}", "checkpoint=last"]) == 0
-    result = json.loads((run / "evaluation.json").read_text())
-    logged = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    (trained,) = [line for line in logged if "metrics/fd_digits" in line]
-    for name, value in result["figures"].items():
-        assert value == pytest.approx(trained[f"metrics/{name}"], rel=1e-9)
-    assert result["kimg"] == trained["kimg"] and result["checkpoint"] == "last.ckpt"
-    assert (
-        result["protocol"]["num_images"] == 400
-        and len(result["protocol"]["extractor_sha256"]) == 64
-    )
-    assert "fd_digits" in capsys.readouterr().out
-
-
-def test_evaluate_says_with_what_it_drew(normed: Path) -> None:
-    words = [f"run={normed}", "checkpoint=last"]
-    assert launch("evaluate", words) == 0
-    plain = json.loads((normed / "evaluation.json").read_text())
-    assert launch("evaluate", [*words, "truncation=0.5", "standing_statistics=256"]) == 0
-    result = json.loads((normed / "evaluation.json").read_text())
-    assert (plain["truncation"], plain["standing_statistics"]) == (None, None)
-    assert (result["truncation"], result["standing_statistics"]) == (0.5, 256)
-    assert result["figures"] != plain["figures"]
-
-
-def test_evaluate_without_figures(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert launch("evaluate", [f"run={run}", "metrics=none"]) == 2
-    assert "other metrics: metrics=digits" in capsys.readouterr().err

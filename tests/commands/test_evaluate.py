@@ -1,0 +1,384 @@
+"""gan-lab evaluate: a run, files against files, what is kept of an interrupted one, and what each result says."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from gan_lab.commands import results
+from gan_lab.commands.launch import launch
+from gan_lab.features.digits import DigitsFeatures
+from gan_lab.images import save_png
+from gan_lab.metrics import extraction
+from tests.commands.conftest import TINY
+from tests.metrics.sources import textures
+
+SMALL = ("protocol=all_digits", "protocol.num_fake=700", "protocol.only_for=null")
+FILES = (*SMALL, "protocol.num_fake=80", "protocol.floor=null", "+protocol.figures.kernel.subset_size=40",
+         "~protocol.figures.accuracy", "~protocol.figures.class_frechet")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("runs")
+    assert launch("train", [*TINY, "total_kimg=0.1", f"runs_dir={root}", "name=run"]) == 0
+    return root / "run"
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: Any) -> Path:
+    """A cache for each test, with the classifier of all of them."""
+    trained = request.getfixturevalue("trained_classifier")
+    shutil.copytree(trained, tmp_path / "cache")
+    monkeypatch.setenv("GAN_LAB_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="session")
+def trained_classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("classifier")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GAN_LAB_CACHE", str(folder))
+        DigitsFeatures().load(torch.device("cpu"))
+    return folder
+
+
+def evaluate(*words: str, status: int = 0) -> None:
+    assert launch("evaluate", ["device=cpu", *words]) == status
+
+
+def figures(result: dict[str, Any]) -> dict[str, float]:
+    return {figure["key"]: figure["value"] for figure in result["figures"]}
+
+
+def latest(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text())[-1]
+    return found
+
+
+def pictures(folder: Path, images: torch.Tensor) -> Path:
+    for i, image in enumerate(images):
+        save_png(image, folder / f"{i:04d}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    root = tmp_path_factory.mktemp("pictures")
+    return (
+        pictures(root / "fake", textures(80, 1, contrast=0.6, size=16)),
+        pictures(root / "real", textures(90, 0, size=16)),
+    )
+
+
+# A run -----------------------------------------------------------------------------------------------------------
+
+
+def test_agrees_with_training_and_says_how_it_was_made(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evaluate(f"run={run}", "checkpoint=last")
+    result = latest(run / "evaluation.json")
+    logged = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    (trained,) = [line for line in logged if "metrics/fd_digits" in line]
+    assert set(figures(result)) == {"fd_digits", "fd_digits_real", "accuracy_digits"}
+    for name, value in figures(result).items():
+        assert value == pytest.approx(trained[f"metrics/{name}"], rel=1e-9)
+    assert 0 < trained["time/evaluation_share"] < 1
+    assert result["protocol"] == "digits" and result["num_fake"] == 400
+    assert result["seed"] == 0 and result["num_real"] == 360
+    fake = result["fake"]
+    assert (fake["checkpoint"], fake["weights"], fake["kimg"]) == (
+        "last.ckpt",
+        "ema",
+        trained["kimg"],
+    )
+    for sha256 in (fake["checkpoint_sha256"], result["extractor"]["extractor_sha256"]):
+        assert re.fullmatch("[0-9a-f]{64}", sha256)
+    assert re.fullmatch(r"[0-9a-f]{40}\+?", result["git_revision"] or "0" * 40)
+    assert torch.__version__.startswith(result["versions"]["torch"])
+    assert {"gan_lab", "python", "torch", "torch-fidelity", "numpy"} <= set(result["versions"])
+    assert result["time"].endswith("Z") and result["seconds"] > 0
+    shown = capsys.readouterr().out
+    assert "fd_digits" in shown and "± " in shown
+
+
+def test_results_add_up_and_the_same_question_has_one_answer(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "results" / "all.json"
+    for words in ([], ["seed=1"], [], ["weights=raw"], ["truncation=0.5"], ["batch_size=7"]):
+        evaluate(f"run={run}", "protocol=digits", f"out={out}", *words)
+    found = json.loads(out.read_text())
+    assert [(r["seed"], r["fake"]["weights"], r["fake"]["truncation"]) for r in found] == [
+        (1, "ema", None),
+        (0, "raw", None),
+        (0, "ema", 0.5),
+        (0, "ema", None),  # the last command's, as the batch size makes no difference
+    ]
+    assert len({figures(r)["fd_digits"] for r in found}) == 4
+
+
+def test_standing_statistics_are_said_and_count(tmp_path: Path) -> None:
+    words = [*TINY, "model=dcgan", "model.generator.width=4", "total_kimg=0.05"]
+    assert launch("train", [*words, f"runs_dir={tmp_path}", "name=normed"]) == 0
+    for more in ([], ["standing_statistics=256", "truncation=0.5"]):
+        evaluate(f"run={tmp_path}/normed", "protocol=digits", *more)
+    plain, standing = json.loads((tmp_path / "normed" / "evaluation.json").read_text())
+    assert plain["fake"]["standing_statistics"] is None
+    assert (standing["fake"]["standing_statistics"], standing["fake"]["truncation"]) == (256, 0.5)
+    assert figures(plain)["fd_digits"] != figures(standing)["fd_digits"]
+
+
+def test_all_figures_in_one_pass_and_the_nearest_as_a_picture(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "evaluation.json"
+    evaluate(f"run={run}", *SMALL, f"out={out}", "+protocol.figures.class_frechet.allow_singular=true",
+             "+protocol.figures.kernel.subset_size=500")  # fmt: skip
+    found = {figure["key"]: figure for figure in latest(out)["figures"]}
+    assert {key.split("_digits")[0] for key in found} == {
+        "fd", "accuracy", "kd", "fd_class", "precision", "recall", "density", "coverage",
+        "memorised", "diversity",
+    }  # fmt: skip
+    assert found["kd_digits_700_full"]["uncertainty_kind"] == "se"
+    assert set(found["fd_class_digits_700_full"]["detail"]["classes"]) == set("0123456789")
+    with Image.open(tmp_path / "memorised_digits_700_full_nearest.png") as picture:
+        assert picture.size == (16 * 10 + 2, 2 * 10 + 2)
+
+
+def test_another_extractor_leaves_out_what_it_cannot(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "evaluation.json"
+    words = ("protocol=fid10k", "features=digits", "protocol.num_fake=300", f"out={out}")
+    evaluate(f"run={run}", *words)
+    assert set(figures(latest(out))) == {"fd_digits_300_full", "score_digits_300"}
+    assert latest(out)["protocol"] == "fid10k_digits"
+    evaluate(f"run={run}", *words, "+protocol.figures.sfid._target_=gan_lab.metrics.figures.Frechet",
+             "+protocol.figures.sfid.output=spatial")  # fmt: skip
+    assert "figures.sfid is left out" in capsys.readouterr().out
+
+
+# Files against files ---------------------------------------------------------------------------------------------
+
+
+def test_folders_zips_and_arrays_are_the_same_images(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    fake, real = folders
+    shutil.make_archive(str(tmp_path / "fake"), "zip", fake)
+    arrays = textures(90, 0, size=16).permute(0, 2, 3, 1).numpy()
+    np.savez(tmp_path / "real.npz", arr_0=arrays)
+    out = tmp_path / "evaluation.json"
+    for pair in ((fake, real), (tmp_path / "fake.zip", real), (fake, tmp_path / "real.npz")):
+        evaluate(f"fake={pair[0]}", f"real={pair[1]}", *FILES, f"out={out}")
+    found = json.loads(out.read_text())
+    assert len(found) == 3
+    assert found[0]["figures"] == found[1]["figures"] == found[2]["figures"]
+    assert found[0]["seed"] is None and found[0]["num_real"] == 90
+    assert figures(found[0])["fd_digits"] > 0
+
+
+def test_identical_sets_are_at_no_distance(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    out = tmp_path / "evaluation.json"
+    evaluate(
+        f"fake={folders[1]}", f"real={folders[1]}", *FILES, "protocol.num_fake=90", f"out={out}"
+    )
+    found = figures(latest(out))
+    assert found["fd_digits"] == pytest.approx(0, abs=1e-6)
+    assert found["precision_digits_90_full"] == found["recall_digits_90_full"] == 1
+    assert found["memorised_digits_90_full"] > 0.9
+
+
+def test_a_run_against_files_and_its_features_in_their_place(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = pictures(tmp_path / "real", textures(90, 0, size=8, channels=1))
+    out, kept = tmp_path / "evaluation.json", tmp_path / "real.npz"
+    words = ("protocol=kid5k", "features=digits", "protocol.num_fake=80", f"out={out}",
+             "+protocol.figures.kid.subset_size=40")  # fmt: skip
+    evaluate(f"run={run}", f"real={real}", *words, f"export_real={kept}")
+    shutil.rmtree(real)
+    evaluate(f"run={run}", f"real={kept}", *words)
+    first, second = json.loads(out.read_text())
+    assert first["figures"] == second["figures"]
+    assert second["real"]["features_from"] == str(kept)
+    capsys.readouterr()
+    evaluate(f"run={run}", f"real={kept}", "protocol=fid10k", "features=digits", status=2)
+    assert "lacks statistics of features" in capsys.readouterr().err
+    means = ("features=module", "features.name=flat", "features.module._target_=torch.nn.Flatten")
+    width = "features.outputs={features: 64}"
+    evaluate(f"run={run}", f"real={kept}", *words, *means, width, "features.channels=[1]", status=2)
+    assert "made with extractor 'gan_lab digits classifier'" in capsys.readouterr().err
+
+
+# Stopped and started again ---------------------------------------------------------------------------------------
+
+
+class Counted:
+    """Counts the images that the classifier looks at, and interrupts."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.seen = 0
+        self.stop_after: int | None = None
+        whole: Callable[..., dict[str, torch.Tensor]] = DigitsFeatures.__call__
+
+        def counted(extractor: Any, images: torch.Tensor, outputs: Any) -> dict[str, torch.Tensor]:
+            if self.stop_after is not None and self.seen + len(images) > self.stop_after:
+                raise KeyboardInterrupt
+            self.seen += len(images)
+            return whole(extractor, images, outputs)
+
+        monkeypatch.setattr(DigitsFeatures, "__call__", counted)
+        monkeypatch.setattr(extraction, "CHUNK", 64)
+
+
+def test_killed_in_the_middle_it_goes_on_to_the_same_figures(
+    run: Path,
+    tmp_path: Path,
+    own_cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = (f"run={run}", "protocol=digits", "protocol.num_fake=300", "protocol.floor=null")
+    counted = Counted(monkeypatch)
+    evaluate(*words, f"out={tmp_path}/straight.json")
+    assert counted.seen == 360 + 300
+    shutil.rmtree(own_cache / "features")
+    counted.seen, seen = 0, []
+    for stop_after in (100, 360 + 150):  # in the real images, then in the generated ones
+        counted.stop_after = stop_after
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(*words, f"out={tmp_path}/resumed.json")
+        seen.append(counted.seen)
+        assert "the same command goes on" in capsys.readouterr().out
+    counted.stop_after = None
+    evaluate(*words, f"out={tmp_path}/resumed.json")
+    assert "features of" in capsys.readouterr().out
+    # a chunk that was not complete is the only thing done twice
+    assert 660 <= counted.seen <= 660 + 2 * 63
+    straight, resumed = (latest(tmp_path / f"{name}.json") for name in ("straight", "resumed"))
+    assert straight["figures"] == resumed["figures"]
+    assert not list(own_cache.glob("features/fake-*/*")), "what was generated is cleared away"
+    counted.seen = 0
+    evaluate(*words, f"out={tmp_path}/again.json")
+    assert counted.seen == 300, "real images are looked at once"
+
+
+def test_preview_measures_and_writes_nothing(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    counted = Counted(monkeypatch)
+    evaluate(f"run={run}", "protocol=digits", "preview=true", f"out={tmp_path}/none.json")
+    shown = capsys.readouterr().out
+    assert "1,437" in shown and "minutes" in shown and "peak memory" in shown
+    assert 0 < counted.seen <= 6 * 64
+    assert not (tmp_path / "none.json").exists()
+
+
+# Bad input -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "run= is missing"),
+        (["run={run}", "fake={fake}"], "give one of them"),
+        (["fake={fake}", "real={real}"], "protocol= is missing"),
+        (["fake={fake}", *FILES], "real= is missing"),
+        (["fake={fake}", "real=/nowhere", *FILES], "/nowhere does not exist"),
+        (["fake={fake}", "real={real}", *FILES, "protocol.num_fake=81"], "set num_fake=80 of"),
+        (
+            ["fake={fake}", "real={real}", *FILES, "protocol.num_fake=64"],
+            "64 generated images for 64",
+        ),
+        (["run={run}", "protocol=fid10k"], "1437 real images for 2048 features"),
+        (["run={run}", "protocol=digits", "truncation=0"], "truncation=0"),
+        (["run={run}", "protocol=digits", "seed=-1"], "seed=-1"),
+        (["run={run}", "protocol=digits", "device=quantum"], "use auto or cpu"),
+        (["run={run}", "metrics=none"], "metrics"),
+    ],
+)
+def test_bad_input(
+    run: Path,
+    folders: tuple[Path, Path],
+    words: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    filled = [word.format(run=run, fake=folders[0], real=folders[1]) if "=" in word and "{" in word
+              else word for word in words]  # fmt: skip
+    assert launch("evaluate", filled) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_files_that_cannot_be_measured(
+    folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(folder: Path, *parts: str) -> None:
+        evaluate(f"fake={folder}", f"real={folders[1]}", *FILES, status=2)
+        error = capsys.readouterr().err
+        assert all(part in error for part in parts), error
+
+    mixed = pictures(tmp_path / "mixed", textures(80, 1, size=16))
+    save_png(textures(1, 0, size=8)[0], mixed / "small.png")
+    refused(mixed, "2 different sizes", "files.image_size=64")
+    (mixed / "small.png").unlink()
+    save_png(textures(1, 0, size=16, channels=1)[0], mixed / "grey.png")
+    refused(mixed, "different channels", "files.channels=3")
+    (mixed / "grey.png").unlink()
+    (mixed / "notes.txt").write_text("not an image")
+    refused(mixed, "1 files that are no images (notes.txt)", "files.skip_unreadable=true")
+    evaluate(
+        f"fake={mixed}", f"real={folders[1]}", *FILES, "files.skip_unreadable=true",
+        f"out={tmp_path}/e.json",
+    )  # fmt: skip
+    (mixed / "notes.txt").unlink()
+    (mixed / "0001.png").write_bytes((mixed / "0001.png").read_bytes()[:60])
+    refused(mixed, "1 unreadable file", "0001.png")
+    np.savez(tmp_path / "float.npz", arr_0=np.zeros((80, 8, 8, 3), dtype=np.float32))
+    refused(tmp_path / "float.npz", "type float32; expected uint8 [N, H, W, C]")
+    np.savez(tmp_path / "other.npz", x=np.zeros(3))
+    refused(tmp_path / "other.npz", "holds x")
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "other.npz").read_bytes()[:50])
+    refused(tmp_path / "cut.npz", "no whole .npz")
+
+
+def test_a_run_without_metrics_and_one_of_another_version(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for target, message in (
+        ("gan_lab.metrics.base.NoMetrics", "trained without metrics; choose protocol="),
+        ("gan_lab.metrics.gone.Gone", "choose protocol="),
+    ):
+        copy = tmp_path / target
+        shutil.copytree(run, copy)
+        config = (copy / "config.yaml").read_text()
+        before = re.search(r"^metrics:\n(?:  .*\n)*", config, flags=re.MULTILINE)
+        assert before is not None
+        (copy / "config.yaml").write_text(
+            config.replace(before.group(), f"metrics:\n  _target_: {target}\n")
+        )
+        evaluate(f"run={copy}", status=2)
+        assert message in capsys.readouterr().err
+
+
+def test_a_file_that_holds_something_else_is_left_alone(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "notes.json"
+    path.write_text('{"notes": 1}')
+    evaluate(f"run={run}", "protocol=digits", f"out={path}", status=2)
+    assert "holds no results" in capsys.readouterr().err
+    assert path.read_text() == '{"notes": 1}'
+
+
+def test_outside_a_checkout_there_is_no_revision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(results, "conf_dir", lambda: tmp_path / "conf")
+    assert results.git_revision() is None
