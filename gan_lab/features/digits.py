@@ -13,7 +13,7 @@ class DigitsFeatures(Extractor):
     name = "gan_lab digits classifier"
     short = "digits"
     transform = "uint8, grey, antialiased bilinear to 16x16"
-    channels = (1, 3, 4)
+    channels: tuple[int, ...] = (1, 3, 4)
 
     def __init__(self) -> None:
         super().__init__(batch_size=64)

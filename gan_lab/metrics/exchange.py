@@ -3,7 +3,7 @@
 import json
 import zipfile
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -136,6 +136,6 @@ def load_features(path: Path, extractor: Extractor, needs: AllNeeds) -> FeatureS
             for output, form in needs
             if form == "statistics"
         },
-        labels=cast("Tensor | None", tensors.get("labels")),
+        labels=tensors.get("labels"),
         device=extractor.device,
     )

@@ -1,0 +1,157 @@
+"""The figures as torchmetrics classes, for training loops of other people.
+
+They are given features, not images, and add up over batches and processes. `metrics=` and `gan-lab evaluate` measure by
+protocols (`gan_lab.metrics.protocol`), which go through the same functions.
+"""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities.data import dim_zero_cat
+
+from gan_lab.metrics.frechet import frechet_distance_from_statistics
+from gan_lab.metrics.inception_score import inception_score
+from gan_lab.metrics.kernel import kernel_distance
+from gan_lab.metrics.manifold import density_coverage, precision_recall
+
+
+class FrechetDistance(Metric):
+    """`frechet_distance` of features that come in batches, of which nothing is kept but sums, in float64.
+
+    Args:
+        width: of the features.
+    """
+
+    is_differentiable = False
+    higher_is_better = False
+    full_state_update = False
+
+    def __init__(self, *, width: int) -> None:
+        super().__init__()
+        for which in ("real", "fake"):
+            self.add_state(f"{which}_sum", torch.zeros(width).double(), "sum")
+            self.add_state(f"{which}_squares", torch.zeros(width, width).double(), "sum")
+            self.add_state(f"{which}_count", torch.tensor(0), "sum")
+
+    def update(self, features: Tensor, *, real: bool) -> None:
+        """Take in features [N, width] of real or of generated images."""
+        which = "real" if real else "fake"
+        features = features.double()
+        setattr(self, f"{which}_sum", getattr(self, f"{which}_sum") + features.sum(0))
+        squares = getattr(self, f"{which}_squares") + features.T @ features
+        setattr(self, f"{which}_squares", squares)
+        setattr(self, f"{which}_count", getattr(self, f"{which}_count") + len(features))
+
+    def compute(self) -> Tensor:
+        """Return the distance, a float64 scalar."""
+        return frechet_distance_from_statistics(self._gaussian("real"), self._gaussian("fake"))
+
+    def _gaussian(self, which: str) -> tuple[Tensor, Tensor]:
+        total, squares, count = (getattr(self, f"{which}_{k}") for k in ("sum", "squares", "count"))
+        mean = total / count
+        return mean, (squares - count * torch.outer(mean, mean)) / (count - 1)
+
+
+class _OfPairs(Metric, ABC):
+    """Keeps all features of both sets."""
+
+    is_differentiable = False
+    full_state_update = False
+    real: list[Tensor]
+    fake: list[Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("real", [], "cat")
+        self.add_state("fake", [], "cat")
+
+    def update(self, features: Tensor, *, real: bool) -> None:
+        """Take in features [N, D] of real or of generated images."""
+        (self.real if real else self.fake).append(features)
+
+    def compute(self) -> tuple[Tensor, Tensor]:
+        """Return both figures, float64 scalars."""
+        return self._of(dim_zero_cat(self.real), dim_zero_cat(self.fake))
+
+    @abstractmethod
+    def _of(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]: ...
+
+
+class KernelDistance(_OfPairs):
+    """`kernel_distance`: mean and deviation over subsets.
+
+    Args:
+        subsets: how many.
+        subset_size: features of each set in a subset.
+    """
+
+    higher_is_better = False
+
+    def __init__(self, *, subsets: int = 100, subset_size: int = 1000) -> None:
+        super().__init__()
+        self._subsets, self._subset_size = subsets, subset_size
+
+    def _of(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+        return kernel_distance(real, fake, subsets=self._subsets, subset_size=self._subset_size)
+
+
+class PrecisionRecall(_OfPairs):
+    """`precision_recall`.
+
+    Args:
+        k: neighbours within a ball.
+    """
+
+    higher_is_better = True
+
+    def __init__(self, *, k: int = 3) -> None:
+        super().__init__()
+        self._k = k
+
+    def _of(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+        return precision_recall(real, fake, k=self._k)
+
+
+class DensityCoverage(_OfPairs):
+    """`density_coverage`.
+
+    Args:
+        k: neighbours within a ball.
+    """
+
+    higher_is_better = True
+
+    def __init__(self, *, k: int = 5) -> None:
+        super().__init__()
+        self._k = k
+
+    def _of(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+        return density_coverage(real, fake, k=self._k)
+
+
+class InceptionScore(Metric):
+    """`inception_score`: mean and deviation over parts.
+
+    Args:
+        splits: number of parts.
+    """
+
+    is_differentiable = False
+    higher_is_better = True
+    full_state_update = False
+    logits: list[Tensor]
+
+    def __init__(self, *, splits: int = 10) -> None:
+        super().__init__()
+        self._splits = splits
+        self.add_state("logits", [], "cat")
+
+    def update(self, logits: Tensor) -> None:
+        """Take in logits [N, classes] of generated images."""
+        self.logits.append(logits)
+
+    def compute(self) -> tuple[Tensor, Tensor]:
+        """Return both, float64 scalars."""
+        return inception_score(dim_zero_cat(self.logits), splits=self._splits)
