@@ -1,8 +1,9 @@
-"""Training on several devices: one process each, and the loop itself averages gradients."""
+"""What is ours of Lightning's processes and precisions."""
 
 from typing import Any
 
 import torch
+from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.strategies import DDPStrategy
 from torch.distributed import broadcast
 
@@ -29,3 +30,15 @@ class Ranks(DDPStrategy):
     def distributed_sampler_kwargs(self) -> dict[str, Any]:
         """Nothing: the sampler knows its rank."""
         return {}
+
+
+class HalfPrecision(MixedPrecision):
+    """float16 without Lightning's one scaler for all losses: the loop has one for each player.
+
+    Args:
+        device: type of the device.
+    """
+
+    def __init__(self, *, device: str) -> None:
+        super().__init__("16-mixed", device)
+        self.scaler = None

@@ -29,7 +29,10 @@ from gan_lab.layers.ranks import is_first
 from gan_lab.loggers import JsonLines
 from gan_lab.models.adversarial import AdversarialModule
 from gan_lab.seeding import check_seed
+from gan_lab.strategy import HalfPrecision
 from gan_lab.transfer import transfer
+
+PRECISIONS = ("32", "32-true", "bf16-mixed", "16-mixed")
 
 
 def run(config: DictConfig) -> None:
@@ -257,10 +260,10 @@ def build_trainer(config: DictConfig, callbacks: dict[str, object]) -> Trainer:
     return build(
         config.trainer,
         **processes(),
+        **precision_plugins(config.trainer),
         max_epochs=1,
         logger=loggers,
         callbacks=[same, *callbacks.values()],
-        plugins=[AtomicCheckpointIO()],
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -270,11 +273,21 @@ def build_trainer(config: DictConfig, callbacks: dict[str, object]) -> Trainer:
     )
 
 
+def precision_plugins(node: DictConfig) -> dict[str, Any]:
+    """Return the Trainer's plugins, and for float16 its precision, which one of them has."""
+    plugins: list[Any] = [AtomicCheckpointIO()]
+    if str(node.get("precision")) != "16-mixed":
+        return {"plugins": plugins}
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    device = "cpu" if accelerator is None or node.get("accelerator") == "cpu" else accelerator.type
+    return {"plugins": [*plugins, HalfPrecision(device=device)], "precision": None}
+
+
 def check_trainer(node: DictConfig) -> None:
-    """Refuse what the loop cannot do yet.
+    """Refuse what the loop cannot do.
 
     Raises:
-        InputError: for a strategy of one's own and for half precision with a loss scaler.
+        InputError: for a strategy of one's own, a missing accelerator and an unknown precision.
     """
     if node.get("strategy") is not None:
         raise InputError(
@@ -286,10 +299,10 @@ def check_trainer(node: DictConfig) -> None:
             f"trainer.accelerator={node.accelerator}: there is none here; use trainer=auto or trainer=cpu"
         )
     precision = str(node.get("precision", "32-true"))
-    if precision not in ("32", "32-true", "bf16-mixed"):
+    if precision not in PRECISIONS:
         raise InputError(
-            f"trainer.precision={precision} is not there yet (half precision needs a loss scaler for each network); "
-            "use bf16-mixed or 32-true"
+            f"trainer.precision={precision} is none of {', '.join(PRECISIONS)}; bf16-mixed needs no scaling of losses, "
+            "16-mixed suits devices without bfloat16"
         )
 
 

@@ -113,6 +113,7 @@ class AdversarialModule(LightningModule):
             "discriminator": discriminator_clip_norm,
         }
         self.seed = seed
+        self.scalers: dict[Player, torch.amp.GradScaler] = {}
         self.images_seen = 0
         self.steps_taken: dict[Player, int] = {"generator": 0, "discriminator": 0}
         self.stats = RunningMeans()
@@ -188,7 +189,8 @@ class AdversarialModule(LightningModule):
                 images, part_labels, z, differentiable=by_input and self._shares_graph
             )
             losses = self._discriminator_losses(step)
-            self.manual_backward(self._with_penalties(losses, step) * len(images) / len(real))
+            total = self._with_penalties(losses, step)
+            self._backward("discriminator", total * len(images) / len(real))
         self._finish("discriminator", optimizer)
         for name, augmentation in self._augmentations.items():
             augmentation.adapt(len(real) * self.trainer.world_size)
@@ -202,7 +204,7 @@ class AdversarialModule(LightningModule):
                         images, part_labels, z, differentiable=regularizer.needs_input_gradient
                     )
                     penalty = self._penalty(name, regularizer, step)
-                self.manual_backward(penalty * len(images) / len(real))
+                self._backward("discriminator", penalty * len(images) / len(real))
             self._finish("discriminator", optimizer, lazy=True)
         self.steps_taken["discriminator"] += 1
 
@@ -246,7 +248,8 @@ class AdversarialModule(LightningModule):
                 fake = self.fake(z, part_labels)
                 losses = self._generator_losses(fake, images, part_labels)
                 step = GeneratorStep(network=self.generator, z=z, labels=part_labels, fake=fake)
-                self.manual_backward(self._with_penalties(losses, step) * len(images) / len(real))
+                total = self._with_penalties(losses, step)
+                self._backward("generator", total * len(images) / len(real))
             self._finish("generator", optimizer)
         for name, regularizer in self._lazy("generator"):
             optimizer, parts = self._begin("generator", real, labels)
@@ -254,7 +257,7 @@ class AdversarialModule(LightningModule):
                 with full_precision(self.device):
                     step = GeneratorStep(network=self.generator, z=z, labels=part_labels)
                     penalty = self._penalty(name, regularizer, step)
-                self.manual_backward(penalty * len(images) / len(real))
+                self._backward("generator", penalty * len(images) / len(real))
             self._finish("generator", optimizer, lazy=True)
         self.steps_taken["generator"] += 1
 
@@ -273,10 +276,18 @@ class AdversarialModule(LightningModule):
             (images, y, latents) for (images, y), latents in zip(parts, z, strict=True)
         )
 
+    def _backward(self, player: Player, loss: Tensor) -> None:
+        """Add the gradient of a loss, scaled where the precision asks for it."""
+        scaler = self.scalers.get(player)
+        self.manual_backward(loss if scaler is None else scaler.scale(loss))
+
     def _finish(self, player: Player, optimizer: LightningOptimizer, *, lazy: bool = False) -> None:
         """Average over ranks, clip, measure and step a player; then let its regularizers act on the new weights."""
         network = getattr(self, player)
         average_gradients(network.parameters())
+        scaler = self.scalers.get(player)
+        if scaler is not None:
+            scaler.unscale_(optimizer.optimizer)
         if network.half_precision:
             bound_gradients(network.parameters())
         limit = self.clip_norm[player]
@@ -287,7 +298,12 @@ class AdversarialModule(LightningModule):
             norm = get_total_norm([p.grad for p in network.parameters() if p.grad is not None])
         if measure:
             self.stats.add(f"grad_norm/{player[0]}", norm)
-        optimizer.step()
+        if scaler is None:
+            optimizer.step()
+        else:
+            # leaves the weights alone where a gradient is not finite, and scales less from then on
+            scaler.step(optimizer.optimizer)
+            scaler.update()
         for regularizer in self._of(player).values():
             regularizer.after_step(network)
 
@@ -399,6 +415,12 @@ class AdversarialModule(LightningModule):
             self.settings.attach(player, optimizer, lazy_correction(self._of(player).values()))
         return optimizers
 
+    def setup(self, stage: str) -> None:
+        """Give each player a scaler of its own where the precision is half: their losses differ in size."""
+        if self.trainer.precision == "16-mixed" and not self.scalers:
+            device = self.trainer.strategy.root_device.type
+            self.scalers = {player: torch.amp.GradScaler(device) for player in PLAYERS}
+
     def on_train_start(self) -> None:
         """Let the configuration, not the checkpoint, decide on lr and the like."""
         self.settings.reset()
@@ -416,6 +438,7 @@ class AdversarialModule(LightningModule):
             "images_seen": self.images_seen,
             "steps_taken": dict(self.steps_taken),
             "stats": self.stats.state_dict(),
+            "scalers": {player: scaler.state_dict() for player, scaler in self.scalers.items()},
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -424,6 +447,10 @@ class AdversarialModule(LightningModule):
         self.images_seen = clock["images_seen"]
         self.steps_taken = dict(clock["steps_taken"])
         self.stats.load_state_dict(clock["stats"])
+        for player, scaler in self.scalers.items():
+            # a run that goes on in another precision has none
+            if player in clock.get("scalers", {}):
+                scaler.load_state_dict(clock["scalers"][player])
 
     def check_share(self, ranks: int) -> None:
         """Refuse micro-batches that do not fit into what each of several ranks gets of a batch.

@@ -13,6 +13,7 @@ from gan_lab.losses import NonSaturating, Wasserstein
 from gan_lab.models.adversarial import AdversarialModule
 from gan_lab.models.networks import DiscriminatorNetwork, GeneratorNetwork, Judgement
 from gan_lab.regularizers.base import Regularizer
+from gan_lab.strategy import HalfPrecision
 from tests.models.conftest import fit
 
 
@@ -237,3 +238,36 @@ def test_gradients_that_overflowed_in_half_precision_are_bounded(half: bool) -> 
     discriminator.half_precision = half
     trained = fit(module(discriminator=discriminator))
     assert bool(trained.discriminator.slope.isfinite()) == half
+
+
+def half(made: AdversarialModule) -> AdversarialModule:
+    return fit(made, plugins=[HalfPrecision(device="cpu")])
+
+
+def test_half_precision_has_a_scaler_for_each_player() -> None:
+    made, plain = half(module()), fit(module())
+    assert set(made.scalers) == {"generator", "discriminator"}
+    assert made.scalers["generator"] is not made.scalers["discriminator"]
+    # the scale is a power of two and cancels
+    for name, value in plain.state_dict().items():
+        torch.testing.assert_close(made.state_dict()[name], value, rtol=2e-3, atol=2e-3)
+    assert not plain.scalers
+
+
+def test_an_overflow_skips_the_step_of_one_player_and_lowers_its_scale_alone() -> None:
+    class Overflowing(Slope):
+        def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+            # the gradient of the slope is infinite, that of the images is not
+            return super().forward(images) + self.slope * (float("inf") if self.training else 0)
+
+    class Quiet(AdversarialModule):
+        def judge(self, images: Tensor, labels: Tensor | None) -> Judgement:
+            self.discriminator.train(self.discriminator.slope.requires_grad)
+            logits, losses = super().judge(images, labels)
+            return torch.where(logits.isfinite(), logits, logits.detach() * 0), losses
+
+    made = half(module(Quiet, discriminator=Overflowing()))
+    scales = {player: scaler.get_scale() for player, scaler in made.scalers.items()}
+    assert scales["discriminator"] == scales["generator"] / 2
+    assert float(made.discriminator.slope.detach()) == 1
+    assert float(made.generator.shift.detach()) != 0
