@@ -1,5 +1,6 @@
 """What a pickle may name, and what names and objects become that are not run."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,16 +27,16 @@ class Name:
         return f"{self.module}.{self.name}"
 
 
-class Restored:
+class Restored(ABC):
     """An object of ours that a pickle may give a state once."""
 
+    @abstractmethod
     def restore(self, state: Any) -> None:
         """Keep a state.
 
         Raises:
             RefusedError: when it is not of the form that this object has.
         """
-        raise NotImplementedError
 
 
 @dataclass(eq=False)

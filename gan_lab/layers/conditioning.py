@@ -5,6 +5,7 @@ class, which joins the losses of both players. To add it to an architecture, der
 `ConditionedDiscriminator` and refer to `${conditioning}` in its configuration.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import torch
@@ -160,7 +161,7 @@ class DataToDataCrossEntropy(Conditioning):
 ConditioningFactory = Callable[..., Conditioning]
 
 
-class ConditionedDiscriminator(DiscriminatorNetwork):
+class ConditionedDiscriminator(DiscriminatorNetwork, ABC):
     """A discriminator of two parts, features and logit, whose features may also tell the class.
 
     Attributes:
@@ -178,13 +179,13 @@ class ConditionedDiscriminator(DiscriminatorNetwork):
         self.classifies_fakes = self.conditioning.classifies_fakes
         return num_classes if self.conditioning.projects else 0
 
+    @abstractmethod
     def extract(self, images: Tensor) -> Tensor:
         """Map images [N, C, H, W] to features [N, F]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def score(self, features: Tensor, labels: Tensor | None) -> Tensor:
         """Map features [N, F] (and labels [N]) to logits [N]."""
-        raise NotImplementedError
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Map images [N, C, H, W] (and labels [N]) to logits [N]."""

@@ -8,6 +8,7 @@ The paper's networks have no classes. With them, G sees the label beside z, as i
 for each class; `conditioning=ac` makes it the auxiliary classifier of that code.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from math import prod, sqrt
 from typing import cast
@@ -41,7 +42,7 @@ from gan_lab.models.networks import GeneratorNetwork
 BOX = (1.0, 1.0)  # repeats pixels, or takes means over 2x2
 
 
-class GrowingGenerator(GeneratorNetwork):
+class GrowingGenerator(GeneratorNetwork, ABC):
     """A generator whose images grow: `forward` shows them at full size, `grown` as large as they are at its stage.
 
     Attributes:
@@ -54,13 +55,13 @@ class GrowingGenerator(GeneratorNetwork):
     shape: tuple[int, int]
 
     @property
+    @abstractmethod
     def stage(self) -> Stage:
         """What is computed."""
-        raise NotImplementedError
 
+    @abstractmethod
     def grown(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Map z [N, Z] (and labels [N]) to images [N, C, h, w] of the stage's resolution."""
-        raise NotImplementedError
 
 
 class Generator(GrowingGenerator):
