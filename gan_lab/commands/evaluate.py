@@ -12,6 +12,7 @@ from rich.table import Table
 
 from gan_lab.checkpoint import CONFIG_FILE, checkpoint_path, load, read_config
 from gan_lab.commands.generate import measure_statistics, pick_device
+from gan_lab.commands.plots import check_curve, save_curve, save_plots
 from gan_lab.commands.results import add_result, circumstances
 from gan_lab.config import build, cache_dir, check_targets
 from gan_lab.console import console, say, warn
@@ -22,11 +23,13 @@ from gan_lab.images import save_png
 from gan_lab.metrics.auto import MetricsByData
 from gan_lab.metrics.chunks import FolderChunks
 from gan_lab.metrics.exchange import is_features_file, load_features, save_features
+from gan_lab.metrics.feature_set import FeatureSet
 from gan_lab.metrics.figures import Figure
 from gan_lab.metrics.images import DatasetImages, GanImages, ImageSource
 from gan_lab.metrics.npz import NpzImages
 from gan_lab.metrics.opening import open_files
 from gan_lab.metrics.pictures import nearest_pairs
+from gan_lab.metrics.plots import check_matplotlib
 from gan_lab.metrics.preview import preview
 from gan_lab.metrics.protocol import Protocol
 from gan_lab.seeding import check_seed
@@ -50,6 +53,9 @@ def run(config: DictConfig) -> None:
     fake = open_fake(config, protocol, fake_path, is_run)
     if real is not None:
         compare_shapes(fake, real)
+    check_curve(config.curve, plots=config.plots, is_run=is_run)
+    if config.plots:
+        check_matplotlib()
     features_file = real is None and config.real is not None
     if not features_file:
         protocol.check(real=real, fake=fake)
@@ -60,7 +66,7 @@ def run(config: DictConfig) -> None:
         say(preview(protocol, fake, real, fake_store(protocol, fake)))
         return
     begin = time.perf_counter()
-    figures = measure(protocol, fake, real, floor)
+    made, figures = measure(protocol, fake, real, floor)
     result = as_result(protocol, fake, figures)
     result["seed"] = config.seed if is_run else None
     result["seconds"] = time.perf_counter() - begin
@@ -71,6 +77,11 @@ def run(config: DictConfig) -> None:
     say(f"wrote {out}")
     for path in save_pictures(figures, fake, real, out.parent):
         say(f"wrote {path}")
+    if config.plots:
+        for path in save_plots(figures, protocol.real, made, out.parent, title=fake.name):
+            say(f"wrote {path}")
+    if config.curve:
+        say(f"wrote {draw_curve(config, protocol, fake_path, out)}")
     if config.export_real and protocol.real is not None:
         save_features(protocol.real, protocol.features, Path(config.export_real))
         say(f"wrote {config.export_real}")
@@ -266,19 +277,39 @@ def fake_store(protocol: Protocol, fake: ImageSource) -> FolderChunks:
 
 def measure(
     protocol: Protocol, fake: ImageSource, real: ImageSource | None, floor: ImageSource | None
-) -> list[Figure]:
-    """Measure with a progress bar; Ctrl-C loses a few images."""
+) -> tuple[FeatureSet, list[Figure]]:
+    """Measure with a progress bar; Ctrl-C loses a few images. Returns the generated images' features, too."""
     try:
         if real is not None:
             with bar("real images", protocol.real_extraction(real).num) as advance:
                 protocol.measure_real(real, floor=floor, progress=advance)
         with bar("generated images", protocol.num_fake) as advance:
-            return protocol.measure(fake, fake_store(protocol, fake), advance)
+            made = protocol.extract(fake, fake_store(protocol, fake), advance)
+        return made, protocol.figures_of(made)
     except KeyboardInterrupt:
         say(
             "stopped; features that were extracted are kept, and the same command goes on with them"
         )
         raise
+
+
+def draw_curve(config: DictConfig, protocol: Protocol, path: Path, out: Path) -> Path:
+    """Measure at each truncation of `curve=`, add the results to the JSON, and draw them."""
+
+    def measured(truncation: float) -> list[Figure]:
+        at = config.copy()
+        at.truncation = truncation
+        fake = open_run(at, path, protocol)
+        begin = time.perf_counter()
+        _, figures = measure(protocol, fake, None, None)
+        result = as_result(protocol, fake, figures)
+        result |= {"seed": config.seed, "seconds": time.perf_counter() - begin}
+        add_result(result, out)
+        fake_store(protocol, fake).clear()
+        return figures
+
+    best = protocol.best
+    return save_curve(config.curve, measured, best, out.parent, title=str(run_folder(path)))
 
 
 @contextmanager

@@ -382,3 +382,39 @@ def test_outside_a_checkout_there_is_no_revision(
 ) -> None:
     monkeypatch.setattr(results, "conf_dir", lambda: tmp_path / "conf")
     assert results.git_revision() is None
+
+
+def test_plots_of_features_classes_and_truncation(run: Path, tmp_path: Path) -> None:
+    words = (f"run={run}", *SMALL, f"out={tmp_path}/all.json", "plots=true")
+    words += ("+protocol.figures.class_frechet.allow_singular=true",)
+    words += ("+protocol.figures.kernel.subset_size=300", "curve=[0.5,2]")
+    evaluate(*words)
+    drawn = {path.name for path in tmp_path.glob("*.png")}
+    assert {"features.png", "truncation.png"} <= drawn
+    assert sum("class" in name for name in drawn) == 1
+    for name in drawn:
+        with Image.open(tmp_path / name) as image:
+            assert image.format == "PNG" and min(image.size) > 10
+    told = json.loads((tmp_path / "all.json").read_text())
+    assert [result["fake"]["truncation"] for result in told] == [None, 0.5, 2]
+    shared = figures(told[0]).keys()
+    assert all(figures(result).keys() == shared for result in told)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("curve=[0.5,1]",), "set plots=true"),
+        (("plots=true", "curve=[1]"), "two values of truncation"),
+    ],
+)
+def test_curves_that_cannot_be_drawn(
+    run: Path,
+    tmp_path: Path,
+    words: tuple[str, ...],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    evaluate(f"run={run}", *SMALL, f"out={tmp_path}/all.json", *words, status=2)
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "all.json").exists()

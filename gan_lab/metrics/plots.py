@@ -1,0 +1,130 @@
+"""Figures as drawings: PNG files, made by matplotlib without a display."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from gan_lab.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Drawing
+
+_POINTS = 2000  # of each set in a scatter plot, beyond which nothing more can be told apart
+_REAL, _FAKE = "tab:blue", "tab:orange"
+
+
+def principal_components(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Look at two sets of features along the two directions in which the real ones vary most.
+
+    Args:
+        real: [N, D], N >= 2, D >= 2.
+        fake: [M, D].
+
+    Returns:
+        Coordinates [N, 2] and [M, 2], and the share of the real variance that each of the two directions has, [2].
+    """
+    mean = real.double().mean(0)
+    centred = real.double() - mean
+    values, vectors = torch.linalg.eigh(centred.T @ centred)
+    axes = vectors[:, -2:].flip(1)
+    shares = values[-2:].flip(0) / values.sum()
+    return centred @ axes, (fake.double() - mean) @ axes, shares
+
+
+def draw_components(real: Tensor, fake: Tensor, path: Path, *, title: str) -> None:
+    """Draw real and generated features [N, D] along the real ones' principal components."""
+    ours, theirs, shares = principal_components(real, fake)
+    drawing = _drawing()
+    axes = drawing.add_subplot()
+    for points, name, colour in ((ours, "real", _REAL), (theirs, "generated", _FAKE)):
+        shown = points[:: -(-len(points) // _POINTS)]
+        x, y = shown.T.numpy()
+        axes.scatter(x, y, s=6, alpha=0.4, linewidths=0, color=colour, label=name)
+    axes.set_xlabel(f"first component ({shares[0]:.0%} of the real variance)")
+    axes.set_ylabel(f"second component ({shares[1]:.0%})")
+    axes.set_title(title)
+    drawing.legend(loc="outside lower center", ncols=2, markerscale=3)
+    _save(drawing, path)
+
+
+def draw_classes(values: Mapping[str, float], path: Path, *, title: str) -> None:
+    """Draw a bar for each class, and the mean of all as a line."""
+    drawing = _drawing(height=max(3.0, 1.5 + 0.22 * len(values)))
+    axes = drawing.add_subplot()
+    places = range(len(values))
+    axes.barh(places, list(values.values()), color=_FAKE)
+    axes.set_yticks(places, labels=list(values))
+    mean = sum(values.values()) / len(values)
+    axes.axvline(mean, color="black", linewidth=1, linestyle="--", label=f"mean {mean:.4g}")
+    axes.invert_yaxis()
+    axes.set_xlabel(title)
+    drawing.legend(loc="outside upper right")
+    _save(drawing, path)
+
+
+def draw_truncation(
+    places: Sequence[float],
+    distances: Mapping[str, Sequence[float]],
+    shares: Mapping[str, Sequence[float]],
+    path: Path,
+    *,
+    title: str,
+) -> None:
+    """Draw what truncation trades: distances on the left axis, shares such as recall on the right.
+
+    Args:
+        places: psi, or thresholds of z, ascending.
+        distances: by name, a value at each place.
+        shares: the same in [0, 1].
+        path: of the file.
+        title: above.
+    """
+    drawing = _drawing()
+    left = drawing.add_subplot()
+    lines = []
+    for (name, values), marker in zip(distances.items(), "os^Dv", strict=False):
+        lines += left.plot(places, values, marker=marker, color=_FAKE, label=name)
+    left.set_xlabel("truncation")
+    left.set_ylabel(", ".join(distances))
+    if distances:
+        left.set_ylim(bottom=0)
+    if shares:
+        right = left.twinx()
+        for (name, values), style in zip(shares.items(), ("-", "--", ":", "-."), strict=False):
+            lines += right.plot(
+                places, values, marker=".", linestyle=style, color=_REAL, label=name
+            )
+        right.set_ylabel("share of images")
+        right.set_ylim(0, 1)
+    drawing.legend(handles=lines, loc="outside lower center", ncols=2)
+    left.set_title(title)
+    _save(drawing, path)
+
+
+def check_matplotlib() -> None:
+    """Refuse to draw where matplotlib is not installed.
+
+    Raises:
+        InputError: with the remedy.
+    """
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            "plots=true needs matplotlib; pip install 'gan_lab[plots]', or leave it out"
+        ) from error
+
+
+def _drawing(height: float = 4.5) -> "Drawing":
+    check_matplotlib()
+    from matplotlib.figure import Figure as Drawing
+
+    return Drawing(figsize=(6.4, height), dpi=150, layout="constrained")
+
+
+def _save(drawing: "Drawing", path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    drawing.savefig(path, format="png")
