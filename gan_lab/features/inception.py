@@ -108,6 +108,9 @@ class Inception(Extractor):
         path = WEIGHTS.find(self._path)
         sha256 = WEIGHTS.check(path, self._expected)
         self._network = _build(path).to(device)
+        if device.type == "cpu":
+            # 1.4 times as fast, with other last bits
+            self._network.to(memory_format=torch.channels_last)
         return sha256
 
     def _forward(self, images: Tensor, outputs: frozenset[str]) -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 """Features that are being extracted, in pieces that outlive a kill."""
 
 import shutil
+import time
 from pathlib import Path
 from typing import Protocol
 
@@ -8,6 +9,8 @@ from torch import Tensor
 
 from gan_lab.console import warn
 from gan_lab.metrics.cache import read_entry, write_entry
+
+_ABANDONED_S = 14 * 24 * 3600
 
 
 class ChunkStore(Protocol):
@@ -55,6 +58,14 @@ class FolderChunks:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._writable = True
+
+    def remove_abandoned(self) -> None:
+        """Delete other folders beside this one, of the same prefix, that nobody has written to for two weeks."""
+        prefix, _, _ = self._folder.name.partition("-")
+        for folder in self._folder.parent.glob(f"{prefix}-*"):
+            age = time.time() - folder.stat().st_mtime
+            if folder != self._folder and folder.is_dir() and age > _ABANDONED_S:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def has(self, name: str) -> bool:
         return self._path(name).is_file()

@@ -179,6 +179,8 @@ class Extraction:
 
 def extract_fakes(extraction: Extraction, store: ChunkStore, progress: Progress) -> FeatureSet:
     """Extract generated images; of an interrupted extraction, say how much is there already."""
+    if isinstance(store, FolderChunks) and Ranks.current().rank == 0:
+        store.remove_abandoned()
     present = extraction.present(store)
     if present:
         say(

@@ -94,9 +94,12 @@ def test_every_output_has_its_width_and_the_layers_are_torch_fidelitys(inception
         expected = theirs(images)
     ours = ["features64", "features192", "features768", "features", "logits"]
     for name, values in zip(ours, expected, strict=True):
-        torch.testing.assert_close(found[name], values, rtol=1e-4, atol=1e-5)
+        scale = values.abs().max().item()
+        torch.testing.assert_close(found[name], values, rtol=1e-4, atol=1e-4 * scale)
     assert spatial[0].shape == (3, 192, 17, 17) and (spatial[0] >= 0).all(), "after its rectifier"
-    torch.testing.assert_close(found["spatial"], spatial[0][:, :7].flatten(1), rtol=1e-4, atol=1e-5)
+    expected = spatial[0][:, :7].flatten(1)
+    scale = expected.max().item()
+    torch.testing.assert_close(found["spatial"], expected, rtol=1e-4, atol=1e-4 * scale)
 
 
 def test_features_depend_on_neither_batches_nor_precision_and_grey_is_repeated(inception_file):

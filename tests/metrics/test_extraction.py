@@ -1,6 +1,8 @@
 """Features are extracted once, survive a kill, and depend on neither batch size nor number of processes."""
 
 import multiprocessing
+import os
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -131,6 +133,15 @@ def test_what_was_extracted_before_a_kill_is_not_extracted_again(images, tmp_pat
     assert f"features of {CHUNK} of {NUM:,} images are there already" in capsys.readouterr().out
     assert torch.equal(made.gaussian("features")[1], whole.gaussian("features")[1])
     assert torch.equal(made.features["features"], whole.features["features"])
+
+
+def test_what_an_evaluation_left_two_weeks_ago_is_removed(images, tmp_path):
+    for name, days in (("fake-old", 15), ("fake-new", 13), ("other-old", 15)):
+        (tmp_path / name).mkdir()
+        os.utime(tmp_path / name, (time.time() - days * 86400,) * 2)
+    store = FolderChunks(tmp_path / "fake-mine")
+    extract_fakes(extraction(images, Projection()), store, no_progress)
+    assert {path.name for path in tmp_path.iterdir()} == {"fake-mine", "fake-new", "other-old"}
 
 
 def test_a_damaged_chunk_is_extracted_again_and_said(images, tmp_path, capsys):
