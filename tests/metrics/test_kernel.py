@@ -6,7 +6,7 @@ from torch import Tensor
 from torch_fidelity.metric_kid import kid_features_to_metric
 
 from gan_lab.errors import InputError
-from gan_lab.metrics.kernel import discrepancy, kernel_distance
+from gan_lab.metrics.kernel import discrepancies, discrepancy, kernel_distance
 
 
 def features(num: int, *, width: int = 16, seed: int = 0, shift: float = 0.0) -> Tensor:
@@ -46,3 +46,15 @@ def test_two_points_by_hand() -> None:
 def test_a_subset_larger_than_a_set() -> None:
     with pytest.raises(InputError, match="subset_size=1000 with 400 real and 300 generated"):
         kernel_distance(features(400), features(300))
+
+
+def test_many_subsets_at_once_are_each_by_itself() -> None:
+    generator = torch.Generator().manual_seed(3)
+    real, fake = (torch.randn(num, 5, generator=generator) for num in (1100, 37))
+    x, y = (
+        torch.stack([torch.randperm(num, generator=generator)[:size] for _ in range(4)])
+        for num, size in ((1100, 9), (37, 20))
+    )
+    together = discrepancies(real, fake, x, y)
+    each = [discrepancy(real[i], fake[j]) for i, j in zip(x, y, strict=True)]
+    torch.testing.assert_close(together, torch.stack(each), rtol=1e-5, atol=1e-5)
