@@ -25,6 +25,7 @@ from gan_lab.metrics.chunks import FolderChunks
 from gan_lab.metrics.exchange import is_features_file, load_features, save_features
 from gan_lab.metrics.feature_set import FeatureSet
 from gan_lab.metrics.figures import Figure
+from gan_lab.metrics.generator_figures import GeneratorMeasure
 from gan_lab.metrics.images import DatasetImages, GanImages, ImageSource
 from gan_lab.metrics.npz import NpzImages
 from gan_lab.metrics.opening import open_files
@@ -176,9 +177,11 @@ def with_features(node: DictConfig, features: DictConfig) -> DictConfig:
         changed.features = features
         changed.name = f"{node.name}_{extractor.short}"
         for name, figure in list(changed.figures.items()):
-            output = None if figure is None else build(figure).output
-            if output is not None and output not in extractor.outputs:
-                say(f"figures.{name} is left out: {extractor.name} has no output {output!r}")
+            made = None if figure is None else build(figure)
+            if made is None or isinstance(made, GeneratorMeasure):
+                continue
+            if made.output not in extractor.outputs:
+                say(f"figures.{name} is left out: {extractor.name} has no output {made.output!r}")
                 changed.figures[name] = None
     return changed
 

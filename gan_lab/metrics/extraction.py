@@ -182,7 +182,7 @@ def extract_fakes(extraction: Extraction, store: ChunkStore, progress: Progress)
     if isinstance(store, FolderChunks) and Ranks.current().rank == 0:
         store.remove_abandoned()
     present = extraction.present(store)
-    if present:
+    if present and extraction.outputs:
         say(
             f"{extraction.source.name}: features of {present:,} of {extraction.num:,} images are there already"
         )

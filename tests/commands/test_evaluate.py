@@ -418,3 +418,17 @@ def test_curves_that_cannot_be_drawn(
     evaluate(f"run={run}", *SMALL, f"out={tmp_path}/all.json", *words, status=2)
     assert message in capsys.readouterr().err
     assert not (tmp_path / "all.json").exists()
+
+
+def test_figures_of_a_generator_alone(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("protocol=ppl50k", "features=digits", "protocol.num_fake=20")
+    words += ("protocol.figures.ppl.epsilon=0.5", f"out={tmp_path}/all.json")
+    evaluate(f"run={run}", *words, "protocol.figures.ppl.space=z")
+    assert "are there already" not in capsys.readouterr().out
+    (told,) = json.loads((tmp_path / "all.json").read_text())
+    assert figures(told).keys() == {"path_digits_z_end_20"} and told["real"] is None
+    assert told["settings"]["figures"]["ppl"]["epsilon"] == 0.5
+    evaluate(f"run={run}", *words, status=2)
+    assert "no styles w; set space=z" in capsys.readouterr().err
