@@ -51,7 +51,7 @@ def settings_with(
     schedules: dict[str, dict[str, object]],
 ) -> tuple[Settings, R1, ExponentialMovingAverage]:
     r1, ema = R1(weight=1), ExponentialMovingAverage(half_life_kimg=10)
-    return Settings(schedules, ema=ema, regularizers={"r1": r1}), r1, ema  # type: ignore[arg-type]
+    return Settings(schedules, {"ema": ema, "r1": r1}), r1, ema  # type: ignore[arg-type]
 
 
 def test_everything_that_can_be_scheduled() -> None:
