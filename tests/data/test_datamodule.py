@@ -257,10 +257,9 @@ def test_every_config_names_arguments_of_its_dataset(name: str, tmp_path: Path) 
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         config = compose("prepare_data", overrides=[f"data={name}"])
     dataset = build(config.data)
-    embedded = {"digits": 360, "stacked_digits": 128_000, "random": None}
-    if name in embedded:
-        held_out = len(dataset(split="val"))
-        assert held_out == (embedded[name] or held_out) > 0
+    without_files = {"digits": 360, "stacked_digits": 128_000, "random": 10_000}
+    if name in without_files:
+        assert len(dataset(split="val")) == without_files[name]
     else:
         with pytest.raises(InputError, match=r"data.root is not set; set data.root=PATH to"):
             dataset(split="train")
