@@ -11,7 +11,7 @@ INSTALL = $(VENV)/bin/python -m pip install --disable-pip-version-check --no-inp
 # one thread a worker: more would fight for the cores, and change the last bits of a sum
 PYTEST = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
-.PHONY: help demo test lint unit slow clean
+.PHONY: help demo test lint unit slurm slow clean
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
@@ -35,6 +35,10 @@ lint: $(VENV)/.installed-dev ## ruff and mypy
 
 unit: $(VENV)/.installed-dev ## the fast tests alone
 	$(PYTEST) -m "not slow and not gpu and not slurm"
+
+# one after another: they share the machine's cores with the jobs that they start
+slurm: $(VENV)/.installed-dev ## the tests on a SLURM that they start themselves
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -m slurm --timeout 600 $(ARGS)
 
 slow: $(VENV)/.installed-dev ## the long tests
 	$(PYTEST) -m "slow and not gpu and not slurm" --timeout 1800

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
+from shutil import which
 from typing import Any
 
 import pytest
@@ -22,6 +23,8 @@ from gan_lab.config import conf_dir, register_resolvers
 
 register_resolvers()
 
+# what tests with a marker use of the system
+PROGRAMS = {"slurm": "slurmctld", "browser": "chromium"}
 LOOPBACK = ("127.", "::1", "localhost")
 
 
@@ -110,6 +113,11 @@ def inception_file(
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip what this machine cannot run."""
+    """Skip what this machine cannot run, unless it was asked for by GAN_LAB_REQUIRE=slurm,browser."""
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
+    required = os.environ.get("GAN_LAB_REQUIRE", "").split(",")
+    for marker, program in PROGRAMS.items():
+        present = which(program, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
+        if item.get_closest_marker(marker) and not present and marker not in required:
+            pytest.skip(f"needs {program}")
