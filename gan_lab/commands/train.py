@@ -3,36 +3,36 @@
 import logging
 import os
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 from lightning import Trainer, seed_everything
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
-from gan_lab.callbacks.agreement import SameEverywhere
 from gan_lab.callbacks.checkpointing import Checkpointing
 from gan_lab.callbacks.evaluation import Evaluation
-from gan_lab.callbacks.progress import ProgressBar
 from gan_lab.callbacks.report import NonFiniteError
-from gan_lab.checkpoint import CONFIG_FILE, AtomicCheckpointIO, find_resumable, read, read_config
-from gan_lab.commands.processes import devices_here, processes, run_on, started_by_others
-from gan_lab.config import build, conf_dir, differences
+from gan_lab.checkpoint import CONFIG_FILE, find_resumable, read, read_config
+from gan_lab.commands.building import (
+    build_callbacks,
+    build_data,
+    build_model,
+    build_trainer,
+    describe_images,
+    resolved,
+)
+from gan_lab.commands.checks import check_name, check_numbers, check_trainer
+from gan_lab.commands.processes import devices_here, run_on, started_by_others
+from gan_lab.config import differences
 from gan_lab.console import say, warn
 from gan_lab.data.datamodule import ImageDataModule
 from gan_lab.data.sampler import check_batch
 from gan_lab.errors import InputError
 from gan_lab.layers.ranks import is_first
-from gan_lab.loggers import JsonLines
 from gan_lab.models.adversarial import AdversarialModule
-from gan_lab.seeding import check_seed
-from gan_lab.strategy import HalfPrecision
 from gan_lab.transfer import transfer
-
-PRECISIONS = ("32", "32-true", "bf16-mixed", "16-mixed")
 
 
 def run(config: DictConfig) -> None:
@@ -117,50 +117,6 @@ def fit(
         raise InputError(str(error)) from error
 
 
-@contextmanager
-def locked(run_dir: Path) -> Iterator[None]:
-    """Keep a second process out of a run folder; the lock goes with the process that holds it.
-
-    Raises:
-        InputError: when another process holds it.
-    """
-    lock = FileLock(run_dir / ".lock", blocking=False)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise InputError(
-            f"another process is training in {run_dir}; wait for it, or choose another name="
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def check_numbers(config: DictConfig) -> None:
-    """Refuse words where numbers belong.
-
-    Raises:
-        InputError: naming the key.
-    """
-    for key in ("batch_size", "d_steps", "seed"):
-        if not isinstance(config[key], int):
-            raise InputError(f"{key}={config[key]} must be a whole number")
-    if not isinstance(config.total_kimg, int | float):
-        raise InputError(f"total_kimg={config.total_kimg} must be a number")
-    check_seed(config.seed)
-
-
-def check_name(name: str | None) -> None:
-    """Refuse a name that is no folder in `runs_dir`.
-
-    Raises:
-        InputError: for an empty one, and for one that leads elsewhere.
-    """
-    if not name or Path(name).is_absolute() or not {".", ".."}.isdisjoint(Path(name).parts):
-        raise InputError(f"name={name} must name a folder in runs_dir=, such as name=faces")
-
-
 def quiet() -> None:
     """Drop what Lightning says about things that are as they should be here."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
@@ -171,139 +127,6 @@ def quiet() -> None:
         ".*LeafSpec.*",
     ):
         warnings.filterwarnings("ignore", message)
-
-
-def build_data(config: DictConfig) -> ImageDataModule:
-    """Open the data; all that is wrong with them shows here."""
-    return ImageDataModule(
-        dataset=build(config.data),
-        batch_size=config.batch_size,
-        d_steps=config.d_steps,
-        total_images=total_images(config),
-        seed=config.seed,
-        num_workers=config.num_workers,
-    )
-
-
-def total_images(config: DictConfig) -> int:
-    """Return the length of training in images."""
-    return round(config.total_kimg * 1000)
-
-
-def describe_images(config: DictConfig, data: ImageDataModule) -> None:
-    """Write what the data are like to `config.images`, from which networks take their sizes.
-
-    Raises:
-        InputError: when a conditional run has one class.
-    """
-    conditional = data.num_classes > 1 if config.conditional is None else config.conditional
-    if conditional and data.num_classes < 2:
-        raise InputError(
-            "conditional=true, but the data have one class; give them classes (a sub-folder each, labels in "
-            "dataset.json) or set conditional=false"
-        )
-    config.images = {
-        "size": list(data.image_size),
-        "channels": data.channels,
-        "num_classes": data.num_classes if conditional else 0,
-        "class_names": list(data.train.class_names),
-        "class_counts": [int(count) for count in data.class_counts],
-    }
-
-
-def build_model(config: DictConfig) -> AdversarialModule:
-    """Build networks and loop."""
-    drop_unchosen(config)
-    return build(config.model, total_images=total_images(config))
-
-
-def drop_unchosen(config: DictConfig) -> None:
-    """Drop what is set of regularizers and augmentations that the command line did not choose, and say so."""
-    chosen = set()
-    # one schedule may refer to another, which may be left out
-    OmegaConf.resolve(config.model.schedules)
-    with open_dict(config):
-        for group in ("regularizer", "augment"):
-            for name in [n for n, node in config[group].items() if "_target_" not in node]:
-                say(f"{group}.{name} is set but not chosen: left out")
-                del config[group][name]
-            chosen |= set(config[group])
-        for name in [n for n in config.model.schedules if n not in chosen]:
-            if any((conf_dir() / g / f"{name}.yaml").exists() for g in ("regularizer", "augment")):
-                say(f"model.schedules.{name} is set but {name} is not chosen: left out")
-                del config.model.schedules[name]
-
-
-def build_callbacks(config: DictConfig) -> dict[str, object]:
-    """Build callbacks in the order of the configuration, each with the ones that it looks at."""
-    nodes = config.callbacks
-    callbacks = {
-        name: build(node)
-        for name, node in nodes.items()
-        if name not in ("evaluation", "checkpointing")
-    }
-    if "evaluation" in nodes:
-        callbacks["evaluation"] = build(nodes.evaluation, metrics=build(config.metrics))
-    if "checkpointing" in nodes:
-        callbacks["checkpointing"] = build(
-            nodes.checkpointing, evaluation=callbacks.get("evaluation")
-        )
-    if "report" in callbacks:
-        callbacks["progress"] = ProgressBar(report=callbacks["report"])
-    return callbacks
-
-
-def build_trainer(config: DictConfig, callbacks: dict[str, object]) -> Trainer:
-    """Build the Trainer. It counts nothing: the loader ends when all images were shown."""
-    loggers = [JsonLines(run_dir=config.run_dir), *(build(node) for node in config.logger.values())]
-    same = SameEverywhere(config=resolved(config))
-    return build(
-        config.trainer,
-        **processes(),
-        **precision_plugins(config.trainer),
-        max_epochs=1,
-        logger=loggers,
-        callbacks=[same, *callbacks.values()],
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-        default_root_dir=config.run_dir,
-    )
-
-
-def precision_plugins(node: DictConfig) -> dict[str, Any]:
-    """Return the Trainer's plugins, and for float16 its precision, which one of them has."""
-    plugins: list[Any] = [AtomicCheckpointIO()]
-    if str(node.get("precision")) != "16-mixed":
-        return {"plugins": plugins}
-    accelerator = torch.accelerator.current_accelerator(check_available=True)
-    device = "cpu" if accelerator is None or node.get("accelerator") == "cpu" else accelerator.type
-    return {"plugins": [*plugins, HalfPrecision(device=device)], "precision": None}
-
-
-def check_trainer(node: DictConfig) -> None:
-    """Refuse what the loop cannot do.
-
-    Raises:
-        InputError: for a strategy of one's own, a missing accelerator and an unknown precision.
-    """
-    if node.get("strategy") is not None:
-        raise InputError(
-            f"trainer.strategy={node.strategy}: there is one way to use several devices here, by trainer.devices= and "
-            "trainer.num_nodes=; leave the strategy out"
-        )
-    if node.get("accelerator") in ("gpu", "cuda", "mps") and not torch.accelerator.is_available():
-        raise InputError(
-            f"trainer.accelerator={node.accelerator}: there is none here; use trainer=auto or trainer=cpu"
-        )
-    precision = str(node.get("precision", "32-true"))
-    if precision not in PRECISIONS:
-        raise InputError(
-            f"trainer.precision={precision} is none of {', '.join(PRECISIONS)}; bf16-mixed needs no scaling of losses, "
-            "16-mixed suits devices without bfloat16"
-        )
 
 
 def check_same_model(run_dir: Path, config: DictConfig) -> None:
@@ -326,13 +149,6 @@ def write_config(run_dir: Path, config: DictConfig) -> None:
     temporary = run_dir / f"{CONFIG_FILE}.tmp"
     OmegaConf.save(resolved(config), temporary)
     os.replace(temporary, run_dir / CONFIG_FILE)
-
-
-def resolved(config: DictConfig) -> DictConfig:
-    """Return the configuration with all interpolations replaced by their values."""
-    made = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
-    assert isinstance(made, DictConfig)
-    return made
 
 
 def report_start(run_dir: Path, config: DictConfig, module: AdversarialModule) -> None:

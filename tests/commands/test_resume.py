@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -162,7 +163,9 @@ def test_two_processes_in_one_folder(tmp_path: Path, capfd: pytest.CaptureFixtur
         second = in_a_child([*words(tmp_path, "run"), "total_kimg=1000"])
         second.join(60)
         assert second.exitcode == 2
-        assert "another process is training in" in capfd.readouterr().err
+        err = capfd.readouterr().err
+        assert "another process is training in" in err
+        assert f"(process {child.pid} on {socket.gethostname()}, since 20" in err
     finally:
         child.kill()
         child.join()
