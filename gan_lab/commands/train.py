@@ -31,6 +31,7 @@ from gan_lab.data.datamodule import ImageDataModule
 from gan_lab.data.sampler import check_batch
 from gan_lab.errors import InputError
 from gan_lab.layers.ranks import is_first
+from gan_lab.lock import locked
 from gan_lab.models.adversarial import AdversarialModule
 from gan_lab.transfer import transfer
 
