@@ -135,12 +135,26 @@ class Mapping(nn.Module):
             mean = mean_over_ranks(w.detach().mean(dim=0))
             self.average.lerp_(mean.to(self.average.dtype), 1 - self.average_decay)
         styles = w.unsqueeze(1).expand(-1, self.num_styles, -1)
-        if truncation == 1:
-            return styles
-        near = torch.lerp(self.average, styles, truncation)
-        if truncated_layers is None:
-            return near
-        return torch.cat([near[:, :truncated_layers], styles[:, truncated_layers:]], dim=1)
+        return truncated(styles, self.average, truncation, truncated_layers)
+
+
+def truncated(styles: Tensor, center: Tensor, psi: float, layers: int | None = None) -> Tensor:
+    """Move styles towards a centre: w' = center + psi (w - center).
+
+    Karras et al. 2019, appendix B.
+
+    Args:
+        styles: w [N, L, D].
+        center: [D], [N, 1, D] or [N, L, D].
+        psi: 1 changes nothing, 0 gives the centre.
+        layers: move the first so many only; None for all.
+    """
+    if psi == 1:
+        return styles
+    near = torch.lerp(center, styles, psi)
+    if layers is None:
+        return near
+    return torch.cat([near[:, :layers], styles[:, layers:]], dim=1)
 
 
 def replace_styles(w: Tensor, other: Tensor, layers: range) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, conv_transpose2d
 
 from gan_lab.layers.equalized import RECTIFIER_GAIN, EqualizedLinear, rectify
+from gan_lab.layers.noise import Noise, noise_of
 from gan_lab.layers.precision import raised
 from gan_lab.layers.resampling import FirFilter, smooth
 
@@ -77,7 +78,7 @@ class StyledConv(nn.Module):
         self.gain = gain * RECTIFIER_GAIN
         self.clamp = None if clamp is None else clamp * gain
 
-    def forward(self, x: Tensor, w: Tensor, noise: str) -> Tensor:
+    def forward(self, x: Tensor, w: Tensor, noise: Noise) -> Tensor:
         """Map [N, inputs, H, W] and w [N, style_dim] to [N, outputs, H', W'], in the type of `x`."""
         weight: Tensor = self.weight
         style = self.affine(w)
@@ -93,16 +94,11 @@ class StyledConv(nn.Module):
             x = smooth(x, self.fir() * 4, grow=-1)
         offset = (self.bias * self.gain)[:, None, None]
         if noise != "none":
-            offset = offset + self._noise(len(x), noise) * (self.noise_strength * self.gain)
+            offset = offset + noise_of(noise, self.noise, len(x)) * (
+                self.noise_strength * self.gain
+            )
         x = torch.addcmul(offset.to(x.dtype), x, scale.to(x.dtype)[:, :, None, None])
         return rectify(x, self.clamp)
-
-    def _noise(self, count: int, kind: str) -> Tensor:
-        if kind == "const":
-            return self.noise
-        return torch.randn(
-            count, 1, *self.noise.shape, device=self.noise.device, dtype=self.noise.dtype
-        )
 
 
 class ToImage(nn.Module):

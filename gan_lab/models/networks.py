@@ -12,12 +12,14 @@ class GeneratorNetwork(nn.Module):
         latent_dim: length of z.
         num_classes: 0 for an unconditional generator.
         truncates: whether a z with small components makes other images; not where z is scaled to one length.
+        truncation_cutoff: how many of the first styles truncation moves, in a generator with styles; None for all.
         half_precision: whether some layers compute in half precision by themselves, so that gradients may overflow.
     """
 
     latent_dim: int
     num_classes: int
     truncates: bool = True
+    truncation_cutoff: int | None = None
     half_precision: bool = False
 
     def places(self) -> dict[str, str]:

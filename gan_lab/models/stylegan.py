@@ -14,10 +14,9 @@ from gan_lab.layers.adain import AdaIN
 from gan_lab.layers.equalized import RECTIFIER_GAIN, EqualizedConv2d, Resample, rectify
 from gan_lab.layers.growth import Growth, Stage, doubled, first_level
 from gan_lab.layers.mapping import Mapping, check_probability, cross_over
+from gan_lab.layers.noise import Noise, check_noise, noise_of
 from gan_lab.layers.pyramid import ImageSize, halvings
 from gan_lab.models.progan import GrowingGenerator, ProGAN, faded_image, to_image, widths
-
-NOISE = ("random", "const", "none")
 
 
 class Generator(GrowingGenerator):
@@ -175,20 +174,19 @@ class Synthesis(nn.Module):
         )
         self.to_image = nn.ModuleList(to_image(width, channels) for width in features)
 
-    def forward(self, w: Tensor, noise: str = "random") -> Tensor:
+    def forward(self, w: Tensor, noise: Noise = "random") -> Tensor:
         """Make images [N, C, H, W] in float32, pixels repeated up to full size.
 
         Args:
             w: [N, L, style_dim].
-            noise: "random" draws it, "const" takes the stored one, "none" leaves it out.
+            noise: "random" draws it, "const" takes the stored one, "none" leaves it out; or a function that gives it.
         """
         return doubled(self.grown(w, noise), 1 << (self.last - self.stage.level))
 
-    def grown(self, w: Tensor, noise: str = "random") -> Tensor:
+    def grown(self, w: Tensor, noise: Noise = "random") -> Tensor:
         """Make images [N, C, h, w] of the stage's resolution; arguments as `forward`'s."""
-        if noise not in NOISE:
-            raise InputError(f"noise={noise!r} must be one of {', '.join(NOISE)}")
-        x = below = self.constant.expand(len(w), -1, -1, -1)
+        check_noise(noise)
+        x = below = self.constant.expand(w.shape[0], -1, -1, -1)
         for i, block in enumerate(list(self.blocks)[: self.stage.level + 1]):
             below, x = x, block(x, w[:, 2 * i : 2 * i + 2], noise)
         return faded_image(self.to_image, self.stage, below, x)
@@ -216,7 +214,7 @@ class SynthesisBlock(nn.Module):
         self.conv1 = convolution(outputs, outputs)
         self.style1 = StyledActivation(features=outputs, style_dim=style_dim, shape=shape)
 
-    def forward(self, x: Tensor, w: Tensor, noise: str) -> Tensor:
+    def forward(self, x: Tensor, w: Tensor, noise: Noise) -> Tensor:
         """Map features, with the block's styles w [N, 2, style_dim], to [N, outputs, H, W]."""
         if self.conv0 is not None:
             x = self.conv0(x)
@@ -258,19 +256,14 @@ class StyledActivation(nn.Module):
         self.register_buffer("noise", torch.randn(shape))
         self.adain = AdaIN(features=features, style_dim=style_dim)
 
-    def forward(self, x: Tensor, w: Tensor, noise: str) -> Tensor:
+    def forward(self, x: Tensor, w: Tensor, noise: Noise) -> Tensor:
         """Map [N, C, H, W] and w [N, style_dim] to [N, C, H, W], in the type of `x`."""
         offset = self.bias[:, None, None]
         if noise != "none":
-            offset = offset + self._drawn(len(x), noise) * self.noise_strength[:, None, None]
+            offset = (
+                offset + noise_of(noise, self.noise, len(x)) * self.noise_strength[:, None, None]
+            )
         return self.adain(rectify(x + offset.to(x.dtype)), w)
-
-    def _drawn(self, count: int, kind: str) -> Tensor:
-        if kind == "const":
-            return self.noise
-        return torch.randn(
-            count, 1, *self.noise.shape, device=self.noise.device, dtype=self.noise.dtype
-        )
 
 
 class StyleGAN(ProGAN):

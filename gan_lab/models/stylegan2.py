@@ -16,6 +16,7 @@ from gan_lab.layers.equalized import EqualizedConv2d, EqualizedLinear
 from gan_lab.layers.mapping import Mapping, Mlp, check_probability, cross_over
 from gan_lab.layers.minibatch_stddev import MinibatchStddev
 from gan_lab.layers.modulated import StyledConv, ToImage
+from gan_lab.layers.noise import Noise, check_noise
 from gan_lab.layers.precision import half_type as find_half_type
 from gan_lab.layers.precision import lowered, raised
 from gan_lab.layers.pyramid import ImageSize, halvings
@@ -24,7 +25,6 @@ from gan_lab.models.adversarial import AdversarialModule
 from gan_lab.models.networks import DiscriminatorNetwork, GeneratorNetwork, counted_back
 
 Architecture = Literal["skip", "resnet", "orig"]
-NOISE = ("random", "const", "none")
 
 
 class Generator(GeneratorNetwork):
@@ -162,16 +162,15 @@ class Synthesis(nn.Module):
             for i in range(doublings + 1)
         )
 
-    def forward(self, w: Tensor, noise: str = "random") -> Tensor:
+    def forward(self, w: Tensor, noise: Noise = "random") -> Tensor:
         """Make images [N, C, H, W] in float32.
 
         Args:
             w: [N, L, style_dim].
-            noise: "random" draws it, "const" takes the stored one, "none" leaves it out.
+            noise: "random" draws it, "const" takes the stored one, "none" leaves it out; or a function that gives it.
         """
-        if noise not in NOISE:
-            raise InputError(f"noise={noise!r} must be one of {', '.join(NOISE)}")
-        x = self.constant.expand(len(w), -1, -1, -1)
+        check_noise(noise)
+        x = self.constant.expand(w.shape[0], -1, -1, -1)
         image = None
         for i, block in enumerate(self.blocks):
             # the last style of a block, its image's, is also that of the next block's first convolution
@@ -249,7 +248,7 @@ class SynthesisBlock(nn.Module):
             self.fir = FirFilter()
 
     def forward(
-        self, x: Tensor, image: Tensor | None, w: Tensor, noise: str
+        self, x: Tensor, image: Tensor | None, w: Tensor, noise: Noise
     ) -> tuple[Tensor, Tensor | None]:
         """Map features and the image so far, with the block's styles w [N, 2 or 3, style_dim], to this resolution's."""
         x = lowered(x, self.working_type)
