@@ -14,8 +14,8 @@ from torch.multiprocessing.spawn import start_processes
 from torch.utils.data import DataLoader
 
 from gan_lab.callbacks.agreement import SameEverywhere
+from gan_lab.commands.checks import check_trainer
 from gan_lab.commands.processes import devices_here, free_port
-from gan_lab.commands.train import check_trainer
 from gan_lab.config import build, conf_dir, register_resolvers
 from gan_lab.errors import InputError
 from gan_lab.layers.ranks import Agreement, average_in_place, mean_over_ranks

@@ -19,15 +19,10 @@ from gan_lab import __version__
 from gan_lab.benchmarks.loop import beyond_plain, compare
 from gan_lab.benchmarks.rates import data_rate, metric_rates
 from gan_lab.benchmarks.steps import against_peak, measure, summarize
+from gan_lab.commands.building import build_data, build_model, describe_images
+from gan_lab.commands.checks import check_numbers, check_trainer
 from gan_lab.commands.results import write
-from gan_lab.commands.train import (
-    build_data,
-    build_model,
-    check_numbers,
-    check_trainer,
-    describe_images,
-    quiet,
-)
+from gan_lab.commands.train import quiet
 from gan_lab.config import build
 from gan_lab.console import say, warn
 from gan_lab.data.datamodule import ImageDataModule

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gan_lab import __version__
 from gan_lab.checkpoint import CONFIG_FILE, LAST, AtomicCheckpointIO
-from gan_lab.commands.train import check_name
+from gan_lab.commands.checks import check_name
 from gan_lab.console import say
 from gan_lab.errors import InputError
 from gan_lab.interop.blueprint import Blueprint

@@ -8,7 +8,7 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from gan_lab.commands.train import drop_unchosen
+from gan_lab.commands.building import drop_unchosen
 from gan_lab.config import build
 from gan_lab.errors import InputError
 from tests.models import conftest, growing, resnets, test_bigan, test_stylegan_training

@@ -1,0 +1,136 @@
+"""From a composed configuration to what trains: data, model, callbacks, Trainer."""
+
+from typing import Any
+
+import torch
+from lightning import Trainer
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from gan_lab.callbacks.agreement import SameEverywhere
+from gan_lab.callbacks.progress import ProgressBar
+from gan_lab.checkpoint import AtomicCheckpointIO
+from gan_lab.commands.processes import processes
+from gan_lab.config import build, conf_dir
+from gan_lab.console import say
+from gan_lab.data.datamodule import ImageDataModule
+from gan_lab.errors import InputError
+from gan_lab.loggers import JsonLines
+from gan_lab.models.adversarial import AdversarialModule
+from gan_lab.strategy import HalfPrecision
+
+
+def build_data(config: DictConfig) -> ImageDataModule:
+    """Open the data; all that is wrong with them shows here."""
+    return ImageDataModule(
+        dataset=build(config.data),
+        batch_size=config.batch_size,
+        d_steps=config.d_steps,
+        total_images=total_images(config),
+        seed=config.seed,
+        num_workers=config.num_workers,
+    )
+
+
+def total_images(config: DictConfig) -> int:
+    """Return the length of training in images."""
+    return round(config.total_kimg * 1000)
+
+
+def describe_images(config: DictConfig, data: ImageDataModule) -> None:
+    """Write what the data are like to `config.images`, from which networks take their sizes.
+
+    Raises:
+        InputError: when a conditional run has one class.
+    """
+    conditional = data.num_classes > 1 if config.conditional is None else config.conditional
+    if conditional and data.num_classes < 2:
+        raise InputError(
+            "conditional=true, but the data have one class; give them classes (a sub-folder each, labels in "
+            "dataset.json) or set conditional=false"
+        )
+    config.images = {
+        "size": list(data.image_size),
+        "channels": data.channels,
+        "num_classes": data.num_classes if conditional else 0,
+        "class_names": list(data.train.class_names),
+        "class_counts": [int(count) for count in data.class_counts],
+    }
+
+
+def build_model(config: DictConfig) -> AdversarialModule:
+    """Build networks and loop."""
+    drop_unchosen(config)
+    return build(config.model, total_images=total_images(config))
+
+
+def drop_unchosen(config: DictConfig) -> None:
+    """Drop what is set of regularizers and augmentations that the command line did not choose, and say so."""
+    chosen = set()
+    # one schedule may refer to another, which may be left out
+    OmegaConf.resolve(config.model.schedules)
+    with open_dict(config):
+        for group in ("regularizer", "augment"):
+            for name in [n for n, node in config[group].items() if "_target_" not in node]:
+                say(f"{group}.{name} is set but not chosen: left out")
+                del config[group][name]
+            chosen |= set(config[group])
+        for name in [n for n in config.model.schedules if n not in chosen]:
+            if any((conf_dir() / g / f"{name}.yaml").exists() for g in ("regularizer", "augment")):
+                say(f"model.schedules.{name} is set but {name} is not chosen: left out")
+                del config.model.schedules[name]
+
+
+def build_callbacks(config: DictConfig) -> dict[str, object]:
+    """Build callbacks in the order of the configuration, each with the ones that it looks at."""
+    nodes = config.callbacks
+    callbacks = {
+        name: build(node)
+        for name, node in nodes.items()
+        if name not in ("evaluation", "checkpointing")
+    }
+    if "evaluation" in nodes:
+        callbacks["evaluation"] = build(nodes.evaluation, metrics=build(config.metrics))
+    if "checkpointing" in nodes:
+        callbacks["checkpointing"] = build(
+            nodes.checkpointing, evaluation=callbacks.get("evaluation")
+        )
+    if "report" in callbacks:
+        callbacks["progress"] = ProgressBar(report=callbacks["report"])
+    return callbacks
+
+
+def build_trainer(config: DictConfig, callbacks: dict[str, object]) -> Trainer:
+    """Build the Trainer. It counts nothing: the loader ends when all images were shown."""
+    loggers = [JsonLines(run_dir=config.run_dir), *(build(node) for node in config.logger.values())]
+    same = SameEverywhere(config=resolved(config))
+    return build(
+        config.trainer,
+        **processes(),
+        **precision_plugins(config.trainer),
+        max_epochs=1,
+        logger=loggers,
+        callbacks=[same, *callbacks.values()],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        default_root_dir=config.run_dir,
+    )
+
+
+def precision_plugins(node: DictConfig) -> dict[str, Any]:
+    """Return the Trainer's plugins, and for float16 its precision, which one of them has."""
+    plugins: list[Any] = [AtomicCheckpointIO()]
+    if str(node.get("precision")) != "16-mixed":
+        return {"plugins": plugins}
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    device = "cpu" if accelerator is None or node.get("accelerator") == "cpu" else accelerator.type
+    return {"plugins": [*plugins, HalfPrecision(device=device)], "precision": None}
+
+
+def resolved(config: DictConfig) -> DictConfig:
+    """Return the configuration with all interpolations replaced by their values."""
+    made = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
+    assert isinstance(made, DictConfig)
+    return made
