@@ -19,6 +19,9 @@ class NonFiniteError(RuntimeError):
 class Report(Callback):
     """Logs every `every_kimg`, and stops a run whose figures are no longer finite.
 
+    Every entry of any callback has the seconds of training so far, `time/total_s`, with evaluations, grids and saving,
+    without what came after a checkpoint that the run went back to. They are kept in the checkpoint.
+
     Attributes:
         figures: of the latest entry.
 
@@ -33,9 +36,29 @@ class Report(Callback):
         self.every_kimg = every_kimg
         self.figures: dict[str, float] = {}
         self._since = (0.0, 0)
+        self._before = 0.0
+        self._began: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training so far, of all sessions together."""
+        return self._before + (0.0 if self._began is None else time.perf_counter() - self._began)
+
+    def on_save_checkpoint(  # type: ignore[override]
+        self, trainer: Trainer, module: AdversarialModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Keep the time; beside the callbacks' states, which are the same however a run was interrupted."""
+        checkpoint["seconds"] = self.seconds
+
+    def on_load_checkpoint(  # type: ignore[override]
+        self, trainer: Trainer, module: AdversarialModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Go on counting."""
+        self._before = checkpoint.get("seconds", 0.0)
 
     def on_train_start(self, trainer: Trainer, module: AdversarialModule) -> None:  # type: ignore[override]
-        """Take what was logged after the checkpoint out of the logs, and start the stopwatch."""
+        """Take what was logged after the checkpoint out of the logs, and start the stopwatches."""
+        self._began = time.perf_counter()
         for logger in trainer.loggers:
             rewind = getattr(logger, "rewind", None)
             if rewind is not None:
@@ -71,9 +94,13 @@ class Report(Callback):
 
 
 def log(trainer: Trainer, module: AdversarialModule, figures: Mapping[str, float]) -> None:
-    """Give figures to every logger, with the clock, in kimg."""
+    """Give figures to every logger, with the clock, in kimg, and the seconds so far."""
+    entry = {"kimg": module.kimg, **figures}
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, Report):
+            entry["time/total_s"] = callback.seconds
     for logger in trainer.loggers:
-        logger.log_metrics({"kimg": module.kimg, **figures}, step=round(module.kimg))
+        logger.log_metrics(entry, step=round(module.kimg))
 
 
 def check_interval(name: str, every_kimg: float) -> None:

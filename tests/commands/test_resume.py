@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
+from gan_lab.loggers import read_metrics
 from tests.commands.conftest import ELSE, TINY, entries, in_a_child
 
 LENGTH = "total_kimg=1.2"
@@ -169,3 +171,18 @@ def test_two_processes_in_one_folder(tmp_path: Path, capfd: pytest.CaptureFixtur
     finally:
         child.kill()
         child.join()
+
+
+def test_the_time_goes_on_where_the_checkpoint_left_it(tmp_path: Path) -> None:
+    run = finish(tmp_path, "run")
+    seconds = [e["time/total_s"] for e in read_metrics(run / "metrics.jsonl")]
+    assert all(0 < a <= b for a, b in pairwise(seconds))
+    last = run / "checkpoints" / "last.ckpt"
+    state = torch.load(last, weights_only=True)
+    assert seconds[-1] <= state["seconds"]
+    state["seconds"] = 1000.0
+    torch.save(state, last)
+    child = in_a_child([*words(tmp_path, "run"), "total_kimg=1.3"])
+    child.join(120)
+    added = [e["time/total_s"] for e in read_metrics(run / "metrics.jsonl")][len(seconds) :]
+    assert added and min(added) > 1000
