@@ -1,6 +1,6 @@
 """What evaluate draws with plots=true."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from gan_lab.console import say
@@ -50,33 +50,27 @@ def save_plots(
 
 
 def save_curve(
-    places: Sequence[float],
-    measure: Callable[[float], list[Figure]],
-    best: str | None,
-    folder: Path,
-    *,
-    title: str,
+    found: Mapping[float, Mapping[str, float]], best: str | None, folder: Path, *, title: str
 ) -> Path:
-    """Measure at each truncation and draw the figures over it.
+    """Draw figures over truncation.
 
     Args:
-        places: truncations.
-        measure: truncation -> figures.
+        found: truncation -> key -> value, in order.
         best: key of the distance that is drawn; None draws none.
         folder: of the file.
         title: above the drawing.
+
+    Raises:
+        InputError: when there is nothing to draw.
     """
-    ordered = sorted(set(places))
-    found = [{figure.key: figure.value for figure in measure(place)} for place in ordered]
-    keys = found[0].keys()
-    distances = {key: [values[key] for values in found] for key in keys if key == best}
-    shares = {
-        key: [values[key] for values in found] for key in keys if key.split("_")[0] in _SHARES
-    }
+    keys = next(iter(found.values())).keys()
+    over = {key: [values[key] for values in found.values()] for key in keys}
+    distances = {key: values for key, values in over.items() if key == best}
+    shares = {key: values for key, values in over.items() if key.split("_")[0] in _SHARES}
     if not distances and not shares:
         raise InputError(
             "curve= draws the protocol's best figure, precision, recall and coverage, and it has none of them"
         )
     path = folder / "truncation.png"
-    draw_truncation(ordered, distances, shares, path, title=title)
+    draw_truncation(list(found), distances, shares, path, title=title)
     return path

@@ -4,7 +4,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from multiprocessing.queues import SimpleQueue
 from types import FrameType
@@ -26,12 +26,14 @@ FORWARDED = tuple(
     for name in ("SIGTERM", "SIGUSR1", "SIGUSR2")
     if (number := getattr(signal, name, None)) is not None
 )
+Target = Callable[[DictConfig], None]
 Message = tuple[int, int, str]  # rank, exit status, what there is to say
 
 
 def started_by_others() -> bool:
     """Whether this process already is one of several: of torchrun, of SLURM, or of `run_on`."""
-    by_slurm = SLURMEnvironment.detect() and int(os.environ.get("SLURM_NTASKS", "1")) > 1
+    # asked in this order, since Lightning warns of an srun that is there and not used
+    by_slurm = int(os.environ.get("SLURM_NTASKS", "1")) > 1 and SLURMEnvironment.detect()
     return "LOCAL_RANK" in os.environ or TorchElasticEnvironment.detect() or by_slurm
 
 
@@ -70,8 +72,8 @@ def processes() -> dict[str, Any]:
     return found
 
 
-def run_on(devices: int, config: DictConfig) -> None:
-    """Train in `devices` processes and wait for them; when one fails, the others are ended.
+def run_on(devices: int, config: DictConfig, target: Target | None = None) -> None:
+    """Train, or do what else is asked, in `devices` processes and wait for them; when one fails, the others are ended.
 
     Raises:
         InputError: what a process raised.
@@ -81,7 +83,7 @@ def run_on(devices: int, config: DictConfig) -> None:
     container = OmegaConf.to_container(config)
     context = start_processes(
         work,
-        args=(container, devices, free_port(), queue),
+        args=(container, devices, free_port(), queue, target),
         nprocs=devices,
         join=False,
         start_method="spawn",
@@ -111,17 +113,18 @@ def work(
     devices: int,
     port: int,
     queue: "SimpleQueue[Message]",
+    target: Target | None = None,
 ) -> None:
     """Be one of the processes."""
     from gan_lab.commands.train import train
 
     os.environ |= {"LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     config = OmegaConf.create(dict(container))
-    if config.threads is None and not torch.accelerator.is_available():
+    if config.get("threads") is None and not torch.accelerator.is_available():
         # each would take all cores, and all would wait for each other
         torch.set_num_threads(max(1, torch.get_num_threads() // devices))
     try:
-        train(config)
+        (target or train)(config)
     except InputError as error:
         queue.put((rank, 2, str(error)))
         sys.exit(2)

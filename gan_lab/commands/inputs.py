@@ -1,0 +1,189 @@
+"""What evaluate is given: a protocol, images to measure and images to compare them with."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from gan_lab.checkpoint import CONFIG_FILE, checkpoint_path, load
+from gan_lab.commands.generate import measure_statistics, pick_device
+from gan_lab.config import build, check_targets
+from gan_lab.console import say, warn
+from gan_lab.data.datamodule import ImageDataModule
+from gan_lab.errors import InputError
+from gan_lab.features.weights import file_sha256
+from gan_lab.metrics.auto import MetricsByData
+from gan_lab.metrics.exchange import is_features_file
+from gan_lab.metrics.generator_figures import GeneratorMeasure
+from gan_lab.metrics.images import GanImages, ImageSource
+from gan_lab.metrics.opening import open_files
+from gan_lab.metrics.protocol import Protocol
+
+
+def given(config: DictConfig) -> Path:
+    """Return the path of what is to be measured.
+
+    Raises:
+        InputError: when there is none, or two.
+    """
+    if (config.run is None) == (config.fake is None):
+        raise InputError(
+            "run= is missing; give run=runs/<name>, or fake= and real= for images of any other origin"
+            if config.run is None
+            else "run= and fake= both name what is to be measured; give one of them"
+        )
+    return Path(config.run or config.fake).expanduser()
+
+
+def holds_run(path: Path) -> bool:
+    """Whether a path is a run folder or a checkpoint, by what is there; what does not exist is taken for a run."""
+    if path.suffix in (".npz", ".zip"):
+        return False
+    return (
+        path.suffix == ".ckpt"
+        or not path.exists()
+        or (path / "checkpoints").is_dir()
+        or (path / CONFIG_FILE).exists()
+    )
+
+
+def run_folder(path: Path) -> Path:
+    """Return the folder of a run or of one of its checkpoints."""
+    return path.parent.parent if path.is_file() else path
+
+
+def choose_protocol(
+    config: DictConfig, trained: DictConfig | None, data: ImageDataModule | None, path: Path
+) -> Protocol:
+    """Build the protocol that was asked for, or the one that the run was trained with.
+
+    Raises:
+        InputError: when there is none.
+    """
+    node = config.get("protocol")
+    if node is None:
+        if trained is None:
+            raise InputError(
+                "protocol= is missing; choose one, such as protocol=fid10k or protocol=kid5k"
+            )
+        node = trained.metrics
+        try:
+            check_targets(node, trust=config.trust, origin=run_folder(path) / CONFIG_FILE)
+        except ImportError as error:  # a run of an earlier version names classes that are no more
+            raise InputError(
+                f"the metrics that {path} was trained with are not there any more; choose protocol=, such as fid10k"
+            ) from error
+    if config.get("features") is not None:
+        node = with_features(node, config.features)
+    built = build(node)
+    if isinstance(built, MetricsByData) and data is not None:
+        built = built.suiting(data.train)
+    if not isinstance(built, Protocol):
+        raise InputError(
+            f"{path} was trained without metrics; choose protocol=, such as fid10k or digits"
+        )
+    return built
+
+
+def with_features(node: DictConfig, features: DictConfig) -> DictConfig:
+    """Return a protocol with another extractor, without the figures that it has no output for."""
+    extractor = build(features)
+    changed = OmegaConf.create(OmegaConf.to_container(node, resolve=True))
+    assert isinstance(changed, DictConfig)
+    with open_dict(changed):
+        changed.features = features
+        changed.name = f"{node.name}_{extractor.short}"
+        for name, figure in list(changed.figures.items()):
+            made = None if figure is None else build(figure)
+            if made is None or isinstance(made, GeneratorMeasure):
+                continue
+            if made.output not in extractor.outputs:
+                say(f"figures.{name} is left out: {extractor.name} has no output {made.output!r}")
+                changed.figures[name] = None
+    return changed
+
+
+def open_data(config: DictConfig, trained: DictConfig, path: Path) -> ImageDataModule:
+    """Open the data of a trained run again."""
+    check_targets(trained.data, trust=config.trust, origin=run_folder(path) / CONFIG_FILE)
+    return ImageDataModule(
+        dataset=build(OmegaConf.merge(trained.data, config.data)),
+        batch_size=trained.batch_size,
+        d_steps=trained.d_steps,
+        total_images=1,
+        seed=trained.seed,
+        num_workers=trained.num_workers,
+    )
+
+
+def open_real(
+    config: DictConfig, protocol: Protocol, data: ImageDataModule | None
+) -> tuple[ImageSource | None, ImageSource | None]:
+    """Open the real images and those of the protocol's floor; None where there are none, or only their features.
+
+    Raises:
+        InputError: when there are none and figures compare with them.
+    """
+    if config.real is not None:
+        path = Path(config.real).expanduser()
+        if is_features_file(path):
+            return None, None
+        if path.exists() and holds_run(path):
+            return open_run(config, path, protocol), None
+        return open_files(path, num=protocol.num_real, **config.files), None
+    if data is not None:
+        return protocol.real_images(data), protocol.floor_images(data)
+    if protocol.real_needs:
+        raise InputError("real= is missing: give the images that fake= is compared with")
+    return None, None
+
+
+def open_fake(config: DictConfig, protocol: Protocol, path: Path, is_run: bool) -> ImageSource:
+    """Open what is to be measured."""
+    if is_run:
+        return open_run(config, path, protocol)
+    return open_files(path, num=protocol.num_fake, **config.files)
+
+
+def open_run(config: DictConfig, path: Path, protocol: Protocol) -> GanImages:
+    """Load the generator of a run and return what it draws."""
+    weights = config.weights or protocol.weights
+    truncation = protocol.truncation if config.truncation is None else config.truncation
+    source = checkpoint_path(path, config.checkpoint)
+    gan = load(
+        path,
+        checkpoint=config.checkpoint,
+        weights=weights,
+        device=pick_device(config.device),
+        trust=config.trust,
+    )
+    gan.check_truncation(truncation)
+    with open_dict(config):
+        config.truncation = truncation
+    measure_statistics(gan, config)
+    sha256 = file_sha256(source)
+    standing = config.standing_statistics
+    return GanImages(
+        gan,
+        seed=config.seed,
+        truncation=truncation,
+        origin=f"{sha256} {weights} {standing} {config.seed if standing else ''}",
+        name=f"{source.parent.parent} ({source.name}, {gan.kimg:g} kimg, {weights})",
+        description={
+            "run": str(source.parent.parent),
+            "checkpoint": source.name,
+            "checkpoint_sha256": sha256,
+            "kimg": gan.kimg,
+            "weights": weights,
+            "standing_statistics": standing,
+        },
+    )
+
+
+def compare_shapes(fake: ImageSource, real: ImageSource) -> None:
+    """Warn of sets that differ in more than what they show."""
+    for what in ("image_size", "channels"):
+        ours, theirs = getattr(fake, what), getattr(real, what)
+        if ours != theirs:
+            warn(
+                f"{what} is {ours} of {fake.name} and {theirs} of {real.name}: the figures will tell that difference"
+            )
