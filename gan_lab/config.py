@@ -27,6 +27,10 @@ NOT_IN_THE_NAME = (
     "num_workers",
     "hydra",
     "threads",
+    "sweep",
+    "swept",
+    "objective",
+    "objective_mode",
 )
 CHOICES = ("experiment", "model", "data", "loss", "regularizer", "augment")
 # of a file name there may be 255 bytes
@@ -50,16 +54,20 @@ def cache_dir() -> Path:
     return folder
 
 
-def run_name(overrides: Sequence[str]) -> str:
+def run_name(overrides: Sequence[str], swept: Sequence[str] = ()) -> str:
     """Name a run by what was asked for, so that the same command finds its folder again and another one does not.
 
     `["model=dcgan", "loss=hinge", "model.generator.width=64"]` gives `dcgan_hinge_model.generator.width-64`. Of a long
     name the end gives way to a hash of the whole.
+
+    Args:
+        overrides: `key=value`, as on the command line.
+        swept: keys that tell the runs of a sweep apart, which are in the name whatever they are.
     """
     parts = []
     for override in overrides:
         key, _, value = override.lstrip("+~").partition("=")
-        if key.split(".")[0].split("/")[0] in NOT_IN_THE_NAME:
+        if key not in swept and key.split(".")[0].split("/")[0] in NOT_IN_THE_NAME:
             continue
         value = re.sub(r"[^\w.,+-]+", "-", value).strip("-")
         parts.append(value if key in CHOICES else f"{key.replace('/', '.')}-{value}")
@@ -70,9 +78,17 @@ def run_name(overrides: Sequence[str]) -> str:
 
 
 def register_resolvers() -> None:
-    """Make `${run_name:}` available to configurations."""
+    """Make `${run_name:${swept}}` and `${path:a,b}` available to configurations."""
     OmegaConf.register_new_resolver(
-        "run_name", lambda: run_name(HydraConfig.get().overrides.task), replace=True
+        "run_name",
+        lambda swept=(): run_name(HydraConfig.get().overrides.task, swept),
+        replace=True,
+    )
+    # a part that is null is left out
+    OmegaConf.register_new_resolver(
+        "path",
+        lambda *parts: str(Path(*(str(part) for part in parts if part is not None))),
+        replace=True,
     )
 
 
@@ -150,8 +166,10 @@ def differences(old: DictConfig, new: DictConfig) -> list[str]:
 
 
 def derived(key: str) -> bool:
-    """Whether a key only repeats where the run lies, so that a renamed folder is no change."""
-    return key.split(".")[-1] in ("run_dir", "runs_dir", "name")
+    """Whether a key only repeats where the run lies and which sweep it belongs to: a renamed folder is no change."""
+    if key.startswith("callbacks.pruning."):
+        return True
+    return key.split(".")[-1] in ("run_dir", "runs_dir", "name", "sweep", "swept")
 
 
 def suggestion(wrong: str, keys: Sequence[str]) -> str:
