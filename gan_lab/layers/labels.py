@@ -20,7 +20,7 @@ def label_vectors(labels: Tensor | None, num_classes: int, like: Tensor) -> Tens
         given = "no labels" if labels is None else "labels"
         raise ValueError(f"{given} given to a network of {num_classes} classes")
     if labels is None:
-        return like.new_zeros(len(like), 0)
+        return like.new_zeros(like.shape[0], 0)
     if labels.ndim == 1:
         return one_hot(labels, num_classes).to(like.dtype)
     return labels.to(like.dtype)

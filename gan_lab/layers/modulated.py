@@ -94,7 +94,7 @@ class StyledConv(nn.Module):
             x = smooth(x, self.fir() * 4, grow=-1)
         offset = (self.bias * self.gain)[:, None, None]
         if noise != "none":
-            offset = offset + noise_of(noise, self.noise, len(x)) * (
+            offset = offset + noise_of(noise, self.noise, x.shape[0]) * (
                 self.noise_strength * self.gain
             )
         x = torch.addcmul(offset.to(x.dtype), x, scale.to(x.dtype)[:, :, None, None])

@@ -52,6 +52,8 @@ class Generator(GrowingGenerator):
         InputError: for sizes, probabilities or lengths that there are not.
     """
 
+    noise_inputs = True
+
     def __init__(
         self,
         *,
@@ -261,7 +263,8 @@ class StyledActivation(nn.Module):
         offset = self.bias[:, None, None]
         if noise != "none":
             offset = (
-                offset + noise_of(noise, self.noise, len(x)) * self.noise_strength[:, None, None]
+                offset
+                + noise_of(noise, self.noise, x.shape[0]) * self.noise_strength[:, None, None]
             )
         return self.adain(rectify(x + offset.to(x.dtype)), w)
 

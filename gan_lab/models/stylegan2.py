@@ -59,6 +59,8 @@ class Generator(GeneratorNetwork):
         InputError: for sizes, architectures or types that there are not.
     """
 
+    noise_inputs = True
+
     def __init__(
         self,
         *,
