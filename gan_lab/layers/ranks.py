@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Sequence
 
 import torch
-from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 from torch.distributed import (
     ReduceOp,
@@ -14,6 +13,8 @@ from torch.distributed import (
     is_available,
     is_initialized,
 )
+
+from gan_lab.framework import rank_zero_only
 
 
 def several_ranks() -> bool:

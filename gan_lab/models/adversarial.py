@@ -4,11 +4,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning import LightningModule
-from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_, get_total_norm
 from torch.optim import Optimizer
@@ -16,6 +14,7 @@ from torch.optim import Optimizer
 from gan_lab.augment.base import Augmentation
 from gan_lab.ema import ExponentialMovingAverage
 from gan_lab.errors import InputError
+from gan_lab.framework import LightningModule
 from gan_lab.layers.ranks import average_buffers, average_gradients
 from gan_lab.layers.spectral_norm import normalize_discriminator
 from gan_lab.losses import Loss
@@ -24,6 +23,9 @@ from gan_lab.models.settings import Schedules, Settings
 from gan_lab.regularizers.base import DiscriminatorStep, GeneratorStep, Player, Regularizer
 from gan_lab.seeding import seed_step
 from gan_lab.stats import RunningMeans
+
+if TYPE_CHECKING:
+    from lightning.pytorch.core.optimizer import LightningOptimizer
 
 Batch = tuple[Tensor, Tensor | None]
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
@@ -263,7 +265,7 @@ class AdversarialModule(LightningModule):
 
     def _begin(
         self, player: Player, real: Tensor, labels: Tensor | None
-    ) -> tuple[LightningOptimizer, Iterator[tuple[Tensor, Tensor | None, Tensor]]]:
+    ) -> tuple["LightningOptimizer", Iterator[tuple[Tensor, Tensor | None, Tensor]]]:
         """Clear a player's gradient; return its optimizer and the micro-batches (real, labels, z)."""
         optimizers = self.optimizers()
         assert isinstance(optimizers, list)
@@ -281,7 +283,9 @@ class AdversarialModule(LightningModule):
         scaler = self.scalers.get(player)
         self.manual_backward(loss if scaler is None else scaler.scale(loss))
 
-    def _finish(self, player: Player, optimizer: LightningOptimizer, *, lazy: bool = False) -> None:
+    def _finish(
+        self, player: Player, optimizer: "LightningOptimizer", *, lazy: bool = False
+    ) -> None:
         """Average over ranks, clip, measure and step a player; then let its regularizers act on the new weights."""
         network = getattr(self, player)
         average_gradients(network.parameters())
