@@ -64,6 +64,8 @@ def main(arguments: list[str] | None = None) -> None:
         close = get_close_matches(name, COMMANDS, n=1)
         hint = f"; did you mean {close[0]}?" if close else ""
         sys.exit(f"gan-lab: there is no command {name!r}{hint}\n\n{usage()}")
+    if name == "train":
+        import_module("gan_lab.slurm").hold_warnings()
     try:
         launch = import_module("gan_lab.commands.launch")
         status = launch.launch(name, named(overrides, POSITIONAL.get(name)))

@@ -91,9 +91,9 @@ def train(config: DictConfig) -> None:
         fit(config, trainer, module, data, checkpoint)
     report_end(run_dir, module, callbacks)
     checkpointing = callbacks.get("checkpointing")
-    if isinstance(checkpointing, Checkpointing) and checkpointing.stopped_by is not None:
-        # what a shell expects of a program that a signal ended, so that `train && evaluate` stops
-        raise SystemExit(128 + checkpointing.stopped_by)
+    if isinstance(checkpointing, Checkpointing) and checkpointing.exit_status:
+        trainer.strategy.barrier()  # the first process that ends with this has the others ended
+        raise SystemExit(checkpointing.exit_status)
 
 
 def fit(

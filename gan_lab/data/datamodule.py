@@ -13,6 +13,7 @@ from rich.text import Text
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
+from gan_lab import slurm
 from gan_lab.data.base import ImageDataset, MissingSplit
 from gan_lab.data.sampler import CountingBatchSampler, check_batch, permutation
 from gan_lab.errors import InputError
@@ -192,8 +193,8 @@ class _InOrder(Sampler[list[int]]):
 
 
 def _leave_signals_to_the_main_process(worker: int) -> None:
-    """Ctrl-C reaches every process of the terminal; a worker that ends before the run has been saved ends the run."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    """Signals of a terminal and of SLURM reach all processes; a worker that ends before the run is saved ends it."""
+    for number in {signal.SIGINT, *slurm.WARNINGS}:
         signal.signal(number, signal.SIG_IGN)
 
 

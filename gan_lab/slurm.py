@@ -1,0 +1,98 @@
+"""What SLURM tells a job about itself, and how a job has itself started again. Imports nothing heavy."""
+
+import os
+import signal
+import subprocess
+
+# exit status of a process whose job starts again: no success, which a sweep would take for a result (EX_TEMPFAIL)
+REQUEUED = 75
+# SLURM warns of a job's end by one of these
+WARNINGS = frozenset({signal.SIGTERM, getattr(signal, "SIGUSR1", signal.SIGTERM)})
+# scontrol is a matter of milliseconds, but a controller may be overrun
+_PATIENCE_S = 60
+
+
+def in_job() -> bool:
+    """Whether this process belongs to a job of SLURM."""
+    return "SLURM_JOB_ID" in os.environ
+
+
+def job() -> str:
+    """Return the job's name for scontrol: `<array>_<task>` in an array, whose own number means all of its tasks."""
+    array = os.environ.get("SLURM_ARRAY_JOB_ID")
+    if array is None:
+        return os.environ["SLURM_JOB_ID"]
+    return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+
+
+def tasks() -> int:
+    """Return how many processes the job has been promised; 1 outside of SLURM."""
+    return int(os.environ.get("SLURM_NTASKS", "1"))
+
+
+def by_srun() -> bool:
+    """Whether srun has started this process, and not the batch script itself or a shell in the job."""
+    return "SLURM_STEP_ID" in os.environ and "SLURM_PROCID" in os.environ
+
+
+def hold_warnings() -> None:
+    """Have SLURM's warnings wait until `take_warnings`: before a run can be saved, one would end the job for good."""
+    if in_job():
+        signal.pthread_sigmask(signal.SIG_BLOCK, WARNINGS)
+
+
+def take_warnings() -> None:
+    """Let in what `hold_warnings` has kept, and what comes."""
+    if in_job():
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, WARNINGS)
+
+
+def requeue(number: int, *, max_restarts: int) -> str | None:
+    """Have the job start again after a signal, unless it was cancelled; one process of the job calls this.
+
+    SLURM then sends SIGTERM to the job's processes, and kills them after KillWait (30 s by default). A job that is
+    being requeued or cancelled by others, or has reached its time limit, is left alone.
+
+    Args:
+        number: the signal that came.
+        max_restarts: how often a job may start again.
+
+    Returns:
+        Why it does not, None where it does.
+    """
+    try:
+        about = described(scontrol("--oneliner", "show", "job", job()))
+        # a cancelled job is COMPLETING; requeued, it would come back to life
+        preempted = about.get("PreemptTime", "None") != "None"
+        if about["JobState"] != "RUNNING" or (number == signal.SIGTERM and not preempted):
+            return f"job {job()} is being ended by SLURM"
+        restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+        if restarts >= max_restarts:
+            return (
+                f"job {job()} was started again {restarts} times, and callbacks.checkpointing.max_restarts is "
+                f"{max_restarts}"
+            )
+        scontrol("requeue", job())
+    except (OSError, subprocess.SubprocessError) as error:
+        said = getattr(error, "stderr", None)
+        return f"job {job()} could not be started again: {said.strip() if said else error}"
+    return None
+
+
+def scontrol(*words: str) -> str:
+    """Return what scontrol prints.
+
+    Raises:
+        OSError: where it is missing.
+        subprocess.SubprocessError: where it fails, or does not answer.
+    """
+    done = subprocess.run(
+        ["scontrol", *words], capture_output=True, text=True, check=True, timeout=_PATIENCE_S
+    )
+    return done.stdout
+
+
+def described(text: str) -> dict[str, str]:
+    """Return the fields of `scontrol --oneliner show job`."""
+    pairs = (word.partition("=") for word in text.split())
+    return {name: value for name, _, value in pairs}
