@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +52,8 @@ def run(config: DictConfig) -> None:
     Raises:
         InputError: for images or a protocol that cannot be used, before anything expensive where it can be known.
     """
-    check_seed(config.seed)
-    given(config)
     if devices_of(config) > 1 and not started_by_others():
+        open_task(config)  # what is wrong shows once, and before processes are started
         OmegaConf.resolve(config)
         run_on(devices_of(config), config, shared)
     else:
@@ -75,43 +75,75 @@ def shared(config: DictConfig) -> None:
         raise SystemExit(130) from stop
 
 
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What is to be measured.
+
+    Attributes:
+        path: where the images or their generator lie.
+        is_run: whether that is a run.
+        protocol: how they are measured; nothing is loaded yet.
+        fake: the images.
+        real: what they are compared with; None for nothing, and where only features of it are there.
+        floor: real images that are measured as if they were generated, too.
+    """
+
+    path: Path
+    is_run: bool
+    protocol: Protocol
+    fake: ImageSource
+    real: ImageSource | None
+    floor: ImageSource | None
+
+
+def open_task(config: DictConfig) -> Task:
+    """Open everything, and check what can be known before anything is loaded or looked at.
+
+    Raises:
+        InputError: for what cannot be used.
+    """
+    check_seed(config.seed)
+    path = given(config)
+    is_run = holds_run(path)
+    check_curve(config.curve, plots=config.plots, is_run=is_run)
+    if config.plots:
+        check_matplotlib()
+    trained = read_config(run_folder(path)) if is_run else None
+    own_data = trained is not None and (config.real is None or config.get("protocol") is None)
+    data = open_data(config, trained, path) if trained is not None and own_data else None
+    protocol = choose_protocol(config, trained, data, path)
+    protocol.batch_size = config.batch_size
+    real, floor = open_real(config, protocol, data)
+    fake = open_fake(config, protocol, path, is_run)
+    if real is not None:
+        compare_shapes(fake, real)
+    if real is not None or config.real is None:
+        protocol.check(real=real, fake=fake)
+    return Task(path=path, is_run=is_run, protocol=protocol, fake=fake, real=real, floor=floor)
+
+
 def evaluate(config: DictConfig) -> None:
     """Measure, all processes together; the first one alone writes.
 
     Raises:
         InputError: as `run`.
     """
-    fake_path = given(config)
-    is_run = holds_run(fake_path)
-    trained = read_config(run_folder(fake_path)) if is_run else None
-    own_data = trained is not None and (config.real is None or config.get("protocol") is None)
-    data = open_data(config, trained, fake_path) if trained is not None and own_data else None
-    protocol = choose_protocol(config, trained, data, fake_path)
-    protocol.batch_size = config.batch_size
-    real, floor = open_real(config, protocol, data)
-    fake = open_fake(config, protocol, fake_path, is_run)
-    if real is not None:
-        compare_shapes(fake, real)
-    check_curve(config.curve, plots=config.plots, is_run=is_run)
-    if config.plots:
-        check_matplotlib()
-    features_file = real is None and config.real is not None
-    if not features_file:
-        protocol.check(real=real, fake=fake)
+    task = open_task(config)
+    protocol, fake, real = task.protocol, task.fake, task.real
     protocol.load(pick_device(config.device))
-    if features_file:
+    if real is None and config.real is not None:
         protocol.use_real(load_features(Path(config.real), protocol.features, protocol.real_needs))
     if config.preview:
         if is_first():
             say(preview(protocol, fake, real, fake_store(protocol, fake)))
         return
     begin = time.perf_counter()
-    made, figures = measure(protocol, fake, real, floor)
+    made, figures = measure(protocol, fake, real, task.floor)
     result = as_result(protocol, fake, figures)
-    result["seed"] = config.seed if is_run else None
+    result["seed"] = config.seed if task.is_run else None
     result["seconds"] = time.perf_counter() - begin
     say(as_table(result, fake))
-    out = Path(config.out) if config.out else default_out(fake_path, is_run)
+    out = Path(config.out) if config.out else default_out(task.path, task.is_run)
     if is_first():
         add_result(result, out)
         say(f"wrote {out}")
@@ -119,7 +151,7 @@ def evaluate(config: DictConfig) -> None:
             say(f"wrote {path}")
     fake_store(protocol, fake).clear()
     if config.curve:
-        draw_curve(config, protocol, fake_path, out)
+        draw_curve(config, protocol, task.path, out)
 
 
 def save_files(

@@ -2,14 +2,17 @@
 
 import json
 import multiprocessing
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from gan_lab.commands.launch import launch
+from gan_lab.features.digits import DigitsFeatures
 
 TINY = (
     "model=gan",
@@ -63,3 +66,21 @@ def entries(run: Path) -> list[dict[str, Any]]:
         {name: value for name, value in line.items() if not name.startswith(("speed/", "time/"))}
         for line in lines
     ]
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: Any) -> Path:
+    """A cache for each test, with the classifier of all of them."""
+    trained = request.getfixturevalue("trained_classifier")
+    shutil.copytree(trained, tmp_path / "cache")
+    monkeypatch.setenv("GAN_LAB_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="session")
+def trained_classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("classifier")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GAN_LAB_CACHE", str(folder))
+        DigitsFeatures().load(torch.device("cpu"))
+    return folder

@@ -32,24 +32,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "run"
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: Any) -> Path:
-    """A cache for each test, with the classifier of all of them."""
-    trained = request.getfixturevalue("trained_classifier")
-    shutil.copytree(trained, tmp_path / "cache")
-    monkeypatch.setenv("GAN_LAB_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-@pytest.fixture(scope="session")
-def trained_classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("classifier")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GAN_LAB_CACHE", str(folder))
-        DigitsFeatures().load(torch.device("cpu"))
-    return folder
-
-
 def evaluate(*words: str, status: int = 0) -> None:
     assert launch("evaluate", ["device=cpu", *words]) == status
 
@@ -76,6 +58,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         pictures(root / "fake", textures(80, 1, contrast=0.6, size=16)),
         pictures(root / "real", textures(90, 0, size=16)),
     )
+
+
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 # A run -----------------------------------------------------------------------------------------------------------
