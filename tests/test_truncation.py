@@ -8,9 +8,10 @@ from torch import nn
 from torch.testing import assert_close
 
 from gan_lab.errors import InputError
+from gan_lab.latents import redrawn
 from gan_lab.models import biggan, progan, r3gan, stylegan2
 from gan_lab.models.networks import GeneratorNetwork
-from gan_lab.sampling import IMAGES_PER_STATISTIC, Gan, redrawn
+from gan_lab.sampling import IMAGES_PER_STATISTIC, Gan
 
 IMAGES = {"image_size": 8, "channels": 1, "num_classes": 3}
 

@@ -10,12 +10,15 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from gan_lab.checkpoint import checkpoint_path, load
+from gan_lab.checkpoint import checkpoint_path
+from gan_lab.commands.opening import measure_statistics as measure_statistics
+from gan_lab.commands.opening import open_gan
+from gan_lab.commands.opening import pick_device as pick_device
 from gan_lab.console import say
 from gan_lab.errors import InputError
 from gan_lab.images import grid, save_png, to_uint8
+from gan_lab.rendering import Rendering
 from gan_lab.sampling import Gan
-from gan_lab.seeding import check_seed
 
 FORMATS = ("png", "grid", "npz")
 
@@ -27,17 +30,8 @@ def run(config: DictConfig) -> None:
         InputError: for a run, class, format or device that there is not.
     """
     formats = check_formats(config.format)
-    check_seed(config.seed)
-    gan = load(
-        config.run,
-        checkpoint=config.checkpoint,
-        weights=config.weights,
-        device=pick_device(config.device),
-        trust=config.trust,
-    )
-    gan.check_truncation(config.truncation)
+    gan = open_gan(config)
     labels = chosen_labels(config.classes, config.num_images, gan)
-    measure_statistics(gan, config)
     count = config.num_images if labels is None else len(labels)
     source = checkpoint_path(Path(config.run), config.checkpoint)
     folder = Path(config.out or source.parent.parent / "generated" / folder_name(source, config))
@@ -50,7 +44,7 @@ def run(config: DictConfig) -> None:
         labels=labels,
         seed=config.seed,
         batch_size=config.batch_size,
-        truncation=config.truncation,
+        rendering=Rendering(truncation=config.truncation),
     ):
         pixels = to_uint8(images).cpu()
         if "png" in formats:
@@ -67,22 +61,6 @@ def run(config: DictConfig) -> None:
         )
     for name in written(formats, count):
         say(f"wrote {folder / name}")
-
-
-def measure_statistics(gan: Gan, config: DictConfig) -> None:
-    """Measure standing statistics where the configuration asks for them.
-
-    Raises:
-        InputError: when the generator has none, or for a number that is none.
-    """
-    count = config.standing_statistics
-    if count is None:
-        return
-    if not isinstance(count, int) or isinstance(count, bool):
-        raise InputError(
-            f"standing_statistics={count} must be a number of images, such as 10000, or null"
-        )
-    gan.measure_statistics(count, seed=config.seed, truncation=config.truncation)
 
 
 def folder_name(source: Path, config: DictConfig) -> str:
@@ -106,20 +84,6 @@ def check_formats(formats: str | Sequence[str]) -> list[str]:
     if wrong or not given:
         raise InputError(f"format={given}: choose from {', '.join(FORMATS)}")
     return given
-
-
-def pick_device(name: str) -> torch.device:
-    """Return a device by name; "auto" is the accelerator that is there, else the CPU.
-
-    Raises:
-        InputError: for a device that is not there.
-    """
-    if name == "auto":
-        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device={name} cannot be used here ({error}); use auto or cpu") from error
 
 
 def chosen_labels(

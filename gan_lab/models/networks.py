@@ -13,6 +13,8 @@ class GeneratorNetwork(nn.Module):
         num_classes: 0 for an unconditional generator.
         truncates: whether a z with small components makes other images; not where z is scaled to one length.
         truncation_cutoff: how many of the first styles truncation moves, in a generator with styles; None for all.
+        noise_inputs: whether `synthesis` takes noise.
+        movable: whether `synthesis` takes a transform of the image plane.
         half_precision: whether some layers compute in half precision by themselves, so that gradients may overflow.
     """
 
@@ -20,6 +22,8 @@ class GeneratorNetwork(nn.Module):
     num_classes: int
     truncates: bool = True
     truncation_cutoff: int | None = None
+    noise_inputs: bool = False
+    movable: bool = False
     half_precision: bool = False
 
     def places(self) -> dict[str, str]:

@@ -87,6 +87,8 @@ class Generator(GeneratorNetwork):
         InputError: for sizes or types that there are not.
     """
 
+    movable = True
+
     def __init__(
         self,
         *,

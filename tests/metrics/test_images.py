@@ -13,6 +13,7 @@ from gan_lab.metrics.images import DatasetImages, GanImages, ImageSource
 from gan_lab.metrics.npz import NpzImages
 from gan_lab.metrics.opening import open_files
 from gan_lab.models.networks import GeneratorNetwork
+from gan_lab.rendering import Rendering
 from gan_lab.sampling import Gan
 from tests.metrics.sources import textures
 
@@ -49,7 +50,7 @@ def test_a_generator_has_the_images_and_labels_of_its_seed() -> None:
     assert (source.count, source.channels, source.image_size) == (None, 1, (4, 4))
     assert source.num_classes == 3 and source.class_names == ("a", "b", "c")
     held = GanImages(gan(), seed=4, truncation=0.3)
-    ((truncated, _),) = gan().batches(20, seed=4, truncation=0.3)
+    ((truncated, _),) = gan().batches(20, seed=4, rendering=Rendering(truncation=0.3))
     check_any_order(held, to_uint8(truncated))
 
 

@@ -60,7 +60,7 @@ class Linear(GeneratorNetwork):
             nn.init.orthogonal_(self.matrix.weight)
         if styled:
             self.mapping = Mapping(
-                latent_dim=4, num_classes=0, style_dim=4, num_layers=1, num_styles=1
+                latent_dim=4, num_classes=0, style_dim=latent_dim, num_layers=1, num_styles=1
             )
 
     def forward(self, z, labels=None, truncation=1.0):
