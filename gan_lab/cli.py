@@ -1,5 +1,6 @@
 """The command line: a command's name, then Hydra overrides. Nothing heavy is imported before a command is chosen."""
 
+import os
 import sys
 from importlib import import_module
 
@@ -7,14 +8,17 @@ COMMANDS = {
     "train": "train a GAN, or go on with one: gan-lab train experiment=quickstart",
     "evaluate": "measure a trained GAN: gan-lab evaluate run=runs/quickstart",
     "generate": "draw images: gan-lab generate run=runs/quickstart num_images=64 seed=0",
+    "compare": "runs side by side, one page and a picture: gan-lab compare runs/*",
+    "export": "a model to give away: gan-lab export run=runs/quickstart out=quickstart format=onnx",
     "prepare-data": "pack images into one zip: gan-lab prepare-data data=image_folder data.root=photos size=64",
     "import-weights": "published weights as a run: gan-lab import-weights ffhq.pkl name=ffhq",
     "prefetch": "weights for evaluate, while online: gan-lab prefetch features=[inception,clip]",
     "bench": "what a training step costs: gan-lab bench model=stylegan2 data=random data.image_size=64",
 }
 
-# the key that a word without "=" gives a value to
+# the key that a word without "=" gives a value to, or that all such words are a list of
 POSITIONAL = {"import-weights": "path"}
+LISTED = {"compare": "runs"}
 
 
 def usage() -> str:
@@ -38,6 +42,19 @@ def named(words: list[str], key: str | None) -> list[str]:
     return [
         word if "=" in word or word.startswith("-") else f"{key}={quoted(word)}" for word in words
     ]
+
+
+def listed(words: list[str], key: str | None) -> list[str]:
+    """Return the overrides with all words that are none, or that are paths which are there, as a list `key=`."""
+    if key is None:
+        return words
+    paths, rest = [], []
+    for before, word in zip(["", *words], words, strict=False):
+        # a path may hold a "=", and a flag be followed by its value
+        is_path = "=" not in word and not before.startswith("-")
+        is_path = (is_path and not word.startswith("-")) or os.path.exists(word)
+        (paths if is_path else rest).append(word)
+    return [*([f"{key}=[{','.join(map(quoted, paths))}]"] if paths else []), *rest]
 
 
 def quoted(word: str) -> str:
@@ -68,7 +85,8 @@ def main(arguments: list[str] | None = None) -> None:
         import_module("gan_lab.slurm").hold_warnings()
     try:
         launch = import_module("gan_lab.commands.launch")
-        status = launch.launch(name, named(overrides, POSITIONAL.get(name)))
+        overrides = listed(named(overrides, POSITIONAL.get(name)), LISTED.get(name))
+        status = launch.launch(name, overrides)
     except KeyboardInterrupt:
         status = 130
     sys.exit(status)

@@ -1,0 +1,313 @@
+// The page: tables, legend and pictures from the data that stand in the page itself.
+const data = JSON.parse(document.getElementById("data").textContent);
+const $ = (selector) => document.querySelector(selector);
+const collator = new Intl.Collator("en", { numeric: true });
+data.runs.forEach((run, index) => Object.assign(run, { index, shown: true }));
+
+function el(name, attributes, ...children) {
+  const made = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes || {})) if (value !== null && value !== undefined && value !== false) made.setAttribute(key, value);
+  made.append(...children.filter((child) => child !== null && child !== undefined));
+  return made;
+}
+
+// A number as short as it can be told from its neighbours.
+function short(value) {
+  if (value === 0) return "0";
+  const size = Math.abs(value);
+  if (size >= 1e6 || size < 1e-3) return value.toExponential(1).replace("e+", "e").replace(".0e", "e");
+  return String(+value.toPrecision(size >= 1000 ? 6 : 4));
+}
+
+// A figure with four digits, so that those of a column stand below each other.
+function four(value) {
+  const size = Math.abs(value);
+  return size >= 1e-3 && size < 1e4 ? value.toPrecision(4) : short(value);
+}
+
+function count(value) {
+  if (value >= 1e6) return `${+(value / 1e6).toPrecision(3)} M`;
+  return value >= 1e4 ? `${+(value / 1e3).toPrecision(3)} k` : String(value);
+}
+
+function duration(seconds) {
+  if (seconds < 60) return `${+seconds.toPrecision(3)} s`;
+  if (seconds < 3600) return `${Math.floor(seconds / 60)} min ${Math.round(seconds % 60)} s`;
+  const minutes = Math.round(seconds / 60);
+  return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+}
+
+function dot(run) {
+  return el("span", { class: "dot", style: colour(run), "aria-hidden": "true" });
+}
+
+// columns: {label, hint, title, value(row), cell(row), number, first: "ascending" | "descending", className(row)}.
+// The first column heads its rows. Empty values stay last, whichever way a column is sorted.
+function table(holder, caption, columns, rows, onSort) {
+  let order = rows.slice();
+  const sorted = { column: null, way: null };
+  const head = el("tr"), body = el("tbody");
+  const cells = columns.map((column, index) => {
+    const button = el("button", { type: "button", title: column.title }, el("span", {}, column.label, column.hint ? el("span", { class: "sub" }, ` ${column.hint}`) : null), el("span", { class: "arrow", "aria-hidden": "true" }));
+    const cell = el("th", { scope: "col", class: column.number ? "number" : null, "aria-sort": "none" }, button);
+    button.addEventListener("click", () => {
+      const first = column.first || "ascending";
+      const other = first === "ascending" ? "descending" : "ascending";
+      sort(index, sorted.column === index && sorted.way === first ? other : first);
+    });
+    head.append(cell);
+    return cell;
+  });
+  function fill() {
+    body.replaceChildren(...order.map((row) => el("tr", {}, ...columns.map((column, index) => {
+      const content = column.cell(row);
+      const classes = [column.number && "number", column.className?.(row)].filter(Boolean).join(" ") || null;
+      return index === 0 ? el("th", { scope: "row" }, ...[content].flat()) : el("td", { class: classes }, ...[content].flat());
+    }))));
+  }
+  function sort(index, way) {
+    Object.assign(sorted, { column: index, way });
+    const sign = way === "ascending" ? 1 : -1;
+    const value = columns[index].value;
+    const missing = (v) => v === null || v === undefined || v === "";
+    order = rows.slice().sort((a, b) => {
+      const [x, y] = [value(a), value(b)];
+      if (missing(x) || missing(y)) return missing(x) - missing(y);
+      return sign * (typeof x === "number" && typeof y === "number" ? x - y : collator.compare(x, y));
+    });
+    cells.forEach((cell, i) => cell.setAttribute("aria-sort", i === index ? way : "none"));
+    fill();
+    onSort?.(order);
+  }
+  fill();
+  const made = el("table", {}, el("caption", { class: "visually-hidden" }, caption), el("thead", {}, head), body);
+  holder.replaceChildren(made);
+  // what scrolls sideways must be reachable by the keyboard
+  Object.entries({ role: "region", tabindex: 0, "aria-label": caption }).forEach(([key, value]) => holder.setAttribute(key, value));
+  return { sort, rows: (kept) => { rows = kept; sorted.column === null ? ((order = rows.slice()), fill()) : sort(sorted.column, sorted.way); } };
+}
+
+function runColumns() {
+  const columns = [
+    { label: "Run", value: (run) => run.name, cell: (run) => [dot(run), el("span", { title: run.path }, run.name)] },
+  ];
+  for (const { key, direction } of data.bests) {
+    const found = data.runs.map((run) => run.best[key]?.[0]).filter((v) => v !== undefined);
+    const top = direction === "min" ? Math.min(...found) : Math.max(...found);
+    columns.push({
+      label: key.replace("metrics/", ""), hint: direction, number: true,
+      title: `Best value, ${direction === "min" ? "lower" : "higher"} is better; sort`,
+      first: direction === "min" ? "ascending" : "descending",
+      value: (run) => run.best[key]?.[0] ?? null,
+      cell: (run) => run.best[key] ? [el("b", {}, four(run.best[key][0])), el("small", {}, `at ${short(run.best[key][1])} kimg`)] : "–",
+      className: (run) => (found.length > 1 && run.best[key]?.[0] === top ? "top" : null),
+    });
+  }
+  const about = (run) => (run.estimated ? "≈ " : "");
+  columns.push(
+    { label: "kimg", number: true, title: "Thousands of real images shown so far; sort", first: "descending", value: (run) => run.kimg, cell: (run) => [short(run.kimg), el("small", { title: run.holder }, run.status)] },
+    { label: "Time", number: true, title: "Of training, with evaluations; sort", value: (run) => run.seconds, cell: (run) => (run.seconds ? about(run) + duration(run.seconds) : "–") },
+    { label: "s / kimg", number: true, title: "Seconds per thousand real images shown; sort", value: (run) => run.perKimg, cell: (run) => (run.perKimg ? about(run) + short(+run.perKimg.toPrecision(3)) : "–") },
+  );
+  if (data.runs.some((run) => run.devices > 1))
+    columns.push(
+      { label: "Devices", number: true, value: (run) => run.devices, cell: (run) => run.devices ?? "–" },
+      { label: "Device-s / kimg", number: true, title: "Seconds per kimg times devices; sort", value: (run) => deviceSeconds(run), cell: (run) => (deviceSeconds(run) ? about(run) + short(+deviceSeconds(run).toPrecision(3)) : "–") },
+    );
+  for (const [player, letter] of [["generator", "G"], ["discriminator", "D"]])
+    columns.push({ label: `${letter} parameters`, number: true, title: `Of the ${player}; sort`, value: (run) => run.parameters?.[player] ?? null, cell: (run) => (run.parameters ? el("span", { title: run.parameters[player].toLocaleString("en") }, count(run.parameters[player])) : "–") });
+  return columns;
+}
+
+function deviceSeconds(run) {
+  return run.perKimg && run.devices ? run.perKimg * run.devices : null;
+}
+
+// ---- curves
+const chart = new Chart($("#chart"), $("#readout"));
+const view = { figure: data.main, axis: "kimg", log: false, highlighted: null, runs: [], direction: null };
+
+function values(figure) {
+  return data.runs.flatMap((run) => run.curves[figure]?.v ?? []);
+}
+
+function choose(figure) {
+  view.figure = figure;
+  view.direction = data.figures.find(({ key }) => key === figure).direction;
+  let low = Infinity, high = -Infinity;
+  for (const v of values(figure)) { low = Math.min(low, v); high = Math.max(high, v); }
+  const box = $("#log");
+  box.disabled = !(low > 0);
+  box.parentElement.title = box.disabled ? "Not all values are positive" : "";
+  // a distance falls by orders of magnitude
+  view.log = box.checked = !box.disabled && view.direction === "min" && high > 20 * low;
+  redraw();
+}
+
+function redraw() {
+  view.runs = data.runs.filter((run) => run.shown);
+  chart.draw(view);
+}
+
+function figureOptions() {
+  const groups = new Map();
+  for (const { key, direction } of data.figures) {
+    const [group, ...rest] = key.split("/");
+    if (!groups.has(group)) groups.set(group, el("optgroup", { label: group }));
+    const better = { min: " (lower is better)", max: " (higher is better)" }[direction] ?? "";
+    groups.get(group).append(el("option", { value: key }, (rest.join("/") || key) + better));
+  }
+  return [...groups.values()];
+}
+
+function legend(order) {
+  const buttons = order.map((run) => {
+    const mark = svg("svg", { viewBox: "0 0 24 10", "aria-hidden": "true", style: colour(run) });
+    svg("line", { class: "curve", x1: 1, x2: 23, y1: 5, y2: 5, "stroke-width": 2.5, "stroke-dasharray": dash(run) }, mark);
+    const button = el("button", { type: "button", "aria-pressed": String(run.shown), "data-run": run.index }, mark, run.name);
+    button.addEventListener("click", () => show([run], !run.shown));
+    for (const [event, index] of [["pointerenter", run.index], ["focus", run.index], ["pointerleave", null], ["blur", null]])
+      button.addEventListener(event, () => { if (view.highlighted !== index) { view.highlighted = run.shown ? index : null; redraw(); } });
+    return button;
+  });
+  if (order.length > 2)
+    for (const [text, shown] of [["All", true], ["None", false]]) {
+      const button = el("button", { type: "button", class: "all" }, text);
+      button.addEventListener("click", () => show(data.runs, shown));
+      buttons.push(button);
+    }
+  $("#legend").replaceChildren(...buttons);
+}
+
+function show(runs, shown) {
+  for (const run of runs) {
+    run.shown = shown;
+    $(`#legend [data-run="${run.index}"]`)?.setAttribute("aria-pressed", String(shown));
+    const figure = document.getElementById(`picture-${run.index}`);
+    if (figure) figure.hidden = !shown;
+  }
+  view.highlighted = null;
+  redraw();
+}
+
+// ---- pictures
+function gallery(order) {
+  $("#gallery").replaceChildren(...order.map((run) => {
+    const { src, origin, same, width, height } = run.picture;
+    const best = run.best[data.main];
+    const figure = el("figure", { id: `picture-${run.index}` });
+    figure.hidden = !run.shown;
+    if (src) {
+      const name = `Images of ${run.name}, ${origin}`;
+      const button = el("button", { type: "button", "aria-label": `Enlarge: ${name}` }, el("img", { src, alt: name, width, height, loading: "lazy" }));
+      button.addEventListener("click", () => enlarge(run, name));
+      figure.append(button);
+    } else figure.append(el("div", { class: "none" }, "no picture"));
+    const caption = el("figcaption", {}, dot(run), el("strong", {}, run.name));
+    if (best) caption.append(el("span", { class: "sub" }, ` ${data.main.replace("metrics/", "")} ${four(best[0])}`));
+    if (src && !same) caption.append(" ", el("span", { class: "other" }, "other latents"));
+    caption.append(el("span", { class: "hint" }, origin));
+    figure.append(caption);
+    return figure;
+  }));
+}
+
+function enlarge(run, name) {
+  const dialog = $("#large");
+  $("#large-title").textContent = run.name;
+  Object.assign(dialog.querySelector("img"), { src: run.picture.src, alt: name });
+  dialog.querySelector("p").textContent = run.picture.origin;
+  dialog.showModal();
+}
+
+// ---- settings that differ
+const FEW = 14;
+
+// A key that may be broken behind its dots and underscores.
+function keyName(key) {
+  const made = el("span", { class: "key" });
+  for (const part of key.split(/(?<=[._])/)) made.append(part, el("wbr"));
+  return made;
+}
+
+function settings() {
+  if (!data.settings.length) return;
+  reveal("settings");
+  const cell = (text) => (text === "–" ? el("span", { class: "absent" }, text) : text);
+  const wide = data.settings.length > data.runs.length;
+  let all = false;
+  function draw() {
+    const wanted = $("#filter").value.trim().toLowerCase();
+    const matching = data.settings.filter(([key]) => key.toLowerCase().includes(wanted));
+    const kept = all || wanted ? matching : matching.slice(0, FEW);
+    $("#settings-note").textContent = `${kept.length} of ${data.settings.length} keys that differ`;
+    $("#more").hidden = kept.length === matching.length && !(all && !wanted && matching.length > FEW);
+    $("#more").textContent = all ? "Show the first ones only" : `Show all ${matching.length}`;
+    const holder = $("#settings .table");
+    if (wide)
+      table(holder, "Settings that differ, a key a row", [
+        { label: "Key", value: ([key]) => key, cell: ([key]) => keyName(key) },
+        ...data.runs.map((run, i) => ({ label: run.name, value: ([, texts]) => texts[i], cell: ([, texts]) => cell(texts[i]), className: ([, texts]) => (texts[i].length > 24 ? "setting" : null) })),
+      ], kept);
+    else
+      table(holder, "Settings that differ, a run a row", [
+        { label: "Run", value: (run) => run.name, cell: (run) => [dot(run), run.name] },
+        ...kept.map(([key, texts]) => ({ label: keyName(key), value: (run) => texts[run.index], cell: (run) => cell(texts[run.index]), className: (run) => (texts[run.index].length > 24 ? "setting" : null) })),
+      ], data.runs);
+  }
+  $("#filter").addEventListener("input", draw);
+  $("#more").addEventListener("click", () => { all = !all; draw(); });
+  draw();
+}
+
+function evaluations() {
+  if (!data.measured.length) return;
+  reveal("evaluations");
+  const columns = [{ label: "Run", value: (run) => run.name, cell: (run) => [dot(run), run.name] }];
+  data.measured.forEach(({ protocol, key, direction }, i) => columns.push({
+    label: key, hint: protocol, number: true, first: direction === "max" ? "descending" : "ascending",
+    value: (run) => run.measured[i]?.value ?? null,
+    cell: (run) => {
+      const one = run.measured[i];
+      if (!one) return "–";
+      const off = one.uncertainty === null ? "" : ` ± ${short(+one.uncertainty.toPrecision(2))}`;
+      return [el("b", {}, four(one.value)), off, el("small", {}, one.checkpoint)];
+    },
+  }));
+  table($("#evaluations .table"), "Figures of gan-lab evaluate", columns, data.runs.filter((run) => run.measured.some(Boolean)));
+}
+
+function reveal(id) {
+  document.getElementById(id).hidden = false;
+  $(`nav a[href="#${id}"]`).hidden = false;
+}
+
+// ---- all of it
+$("#about").textContent = data.about;
+$("#runs-note").textContent = data.runs.some((run) => run.estimated)
+  ? "≈ put together from the speed in the log, which did not have the time: without saving and grids." : "";
+$("#pictures-note").textContent = data.note;
+if (data.problems.length) {
+  $("#problems").hidden = false;
+  $("#problems ul").append(...data.problems.map((text) => el("li", {}, text)));
+}
+const overview = table($("#runs .table"), "Runs, their best figures, time and size", runColumns(), data.runs, (order) => { legend(order); gallery(order); });
+legend(data.runs);
+gallery(data.runs);
+settings();
+evaluations();
+if (data.figures.length) {
+  $("#figure").append(...figureOptions());
+  $("#figure").value = view.figure;
+  $("#figure").addEventListener("change", (event) => choose(event.target.value));
+  document.querySelectorAll("[name=axis]").forEach((radio) => radio.addEventListener("change", () => { view.axis = radio.value; redraw(); }));
+  $("#log").addEventListener("change", (event) => { view.log = event.target.checked; redraw(); });
+  document.querySelector("#curves form").addEventListener("submit", (event) => event.preventDefault());
+  choose(data.main);
+  const column = data.bests.findIndex(({ key }) => key === data.main);
+  if (column >= 0) overview.sort(1 + column, data.bests[column].direction === "min" ? "ascending" : "descending");
+} else {
+  document.querySelector("#curves form").hidden = true;
+  view.figure = "";
+  redraw();
+}
