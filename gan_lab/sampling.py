@@ -1,6 +1,7 @@
 """Drawing images from a trained generator, the same ones whatever the batch size."""
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -15,6 +16,10 @@ from gan_lab.models.networks import GeneratorNetwork
 from gan_lab.rendering import Rendering, check_rendering
 from gan_lab.seeding import derive_seed
 from gan_lab.synthesis import PLAIN, Synthesizer
+
+if TYPE_CHECKING:
+    from gan_lab.editing.layers import Layers
+    from gan_lab.editing.sources import Source
 
 IMAGES_PER_STATISTIC = 64  # of a batch that standing statistics are the mean over
 
@@ -156,6 +161,101 @@ class Gan(Synthesizer):
             y = drawn if chosen is None else chosen[start : start + count]
             images = self.render(z, y, rendering, seed=seed, start=start)
             yield images, None if y is None else y.to(self.device)
+
+    def interpolate(
+        self,
+        source: "Source",
+        *,
+        frames: int = 8,
+        labels: Labels | None = None,
+        space: str | None = None,
+        method: str | None = None,
+        loop: bool = False,
+        truncation: float | None = None,
+        center: str = "mean",
+        noise: str = "const",
+    ) -> Images:
+        """Make pictures on the way from point to point.
+
+            gan.interpolate([0, 1, 2], frames=10)               # from seed to seed, 21 pictures
+            gan.interpolate([0], labels=[3, 8], frames=10)      # one latent from class to class
+            gan.interpolate(range(4), loop=True, space="w")     # a closed cubic spline
+
+        Args:
+            source: key points: seeds, latents z [K, Z], styles w [K, L, D], or `gan_lab.editing.points.Points`.
+            frames: pictures for each part of the way.
+            labels: of the key points: one, as many as points, or several for one point; None as seeds draw them.
+            space: "z" or "w"; None for w where there are styles.
+            method: "linear", "spherical" or "spline"; None for a spline in a loop, else spherical in z and linear in w.
+            loop: whether to go back to the first point.
+            truncation: as in `sample`, of the key points; likewise `center` and `noise` ("const" or "none").
+
+        Returns:
+            [T, C, H, W] with T = (K - 1) frames + 1, or K frames of a loop, on the CPU.
+
+        Raises:
+            InputError: for one point alone, points or labels that do not fit, or what the generator has not.
+        """
+        from gan_lab.editing.interpolation import interpolate
+
+        return interpolate(
+            self,
+            source,
+            frames=frames,
+            labels=labels,
+            space=space,
+            method=method,
+            loop=loop,
+            truncation=truncation,
+            center=center,
+            noise=noise,
+        )
+
+    def mix(
+        self,
+        rows: "Source",
+        columns: "Source",
+        *,
+        layers: "Layers" = "coarse",
+        row_labels: Labels | None = None,
+        column_labels: Labels | None = None,
+        truncation: float | None = None,
+        center: str = "mean",
+        noise: str = "const",
+        sheet: bool = False,
+    ) -> Images:
+        """Mix styles: images of rows, with some of the layers' styles taken from columns.
+
+            gan.mix([0, 1, 2], [10, 11, 12, 13], layers="coarse", sheet=True).grid(5)
+
+        Args:
+            rows: seeds, latents z, styles w or points, from which all layers come but ...
+            columns: ... those that come from these.
+            layers: "coarse", "middle", "fine", "all", indices ("0-3", 5, or a list of them), or a range.
+            row_labels: one for all or one for each; None as seeds draw them. Likewise `column_labels`.
+            truncation: as in `sample`; likewise `center` and `noise`.
+            sheet: whether to put the columns' own images above and the rows' at the left, with an empty corner.
+
+        Returns:
+            [R K, C, H, W], row by row, or [(R + 1) (K + 1), C, H, W] of a sheet; on the CPU.
+
+        Raises:
+            InputError: for a generator without styles, layers that there are not, or sources that do not fit.
+        """
+        from gan_lab.editing.mixing import mix
+
+        return mix(
+            self,
+            rows,
+            columns,
+            layers=layers,
+            row_labels=row_labels,
+            column_labels=column_labels,
+            truncation=truncation,
+            center=center,
+            noise=noise,
+            sheet=sheet,
+        )
 
     def measure_statistics(
         self, num_images: int, *, seed: int = 0, truncation: float | None = None

@@ -71,6 +71,17 @@ class Points:
             metadata=self.metadata,
         )
 
+    def repeated(self, count: int) -> "Points":
+        """Return one point `count` times."""
+        return Points(
+            z=None if self.z is None else self.z.expand(count, -1),
+            w=None if self.w is None else self.w.expand(count, -1, -1),
+            labels=None
+            if self.labels is None
+            else self.labels.expand(count, *self.labels.shape[1:]),
+            metadata=self.metadata,
+        )
+
     def styles(self, gan: Gan, *, truncation: float | None = None, center: str = "mean") -> Tensor:
         """Return w [N, L, D]. Truncation moves a saved w, too, on top of what moved it before.
 

@@ -15,18 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gan_lab.editing.ways import slerp
 from gan_lab.errors import InputError
 from gan_lab.features.base import Extractor
 from gan_lab.features.lpips import ImageDistance
 from gan_lab.images import to_uint8
-from gan_lab.metrics.feature_set import FeatureSet
 from gan_lab.metrics.figures import Figure, Setting, in_thousands
-from gan_lab.metrics.generator_figures import (
-    GeneratorMeasure,
-    drawn_by,
-    in_turns,
-    single_precision,
-)
+from gan_lab.metrics.generator_figures import GeneratorMeasure
 from gan_lab.metrics.images import GanImages
 from gan_lab.sampling import IMAGES_PER_FORWARD
 from gan_lab.seeding import derive_seed
@@ -67,6 +62,7 @@ class PathLength(GeneratorMeasure):
     """
 
     kind, short = "path", "path"
+    size = _PAIRS
 
     def __init__(
         self,
@@ -98,7 +94,7 @@ class PathLength(GeneratorMeasure):
         extractor = setting.extractor
         name = extractor.names.get((self.kind, self.output), f"{self.short}_{extractor.short}")
         cropped = "_crop" if self._crop else ""
-        number = in_thousands(self._num_paths or setting.num_fake)
+        number = in_thousands(self.num(setting))
         return f"{name}_{self._space}_{self._sampling}{cropped}_{number}"
 
     def check(self, setting: Setting) -> None:
@@ -112,17 +108,16 @@ class PathLength(GeneratorMeasure):
             kind = type(images.gan.generator).__module__.rpartition(".")[2]
             raise InputError(f"figures.path: {kind} has no styles w; set space=z")
 
-    def compute(self, real: FeatureSet | None, fake: FeatureSet, setting: Setting) -> list[Figure]:
-        images = drawn_by(fake.source, self.kind)
+    def num(self, setting: Setting) -> int:
+        return self._num_paths or setting.num_fake
+
+    def outcomes(self, images: GanImages, setting: Setting, start: int, stop: int) -> Tensor:
         distance = distance_by(setting.extractor)
+        pair = self._pair(images, start, stop)
+        return (distance(*pair).double() / self._epsilon**2).cpu()
 
-        def measure(start: int, stop: int) -> Tensor:
-            pair = self._pair(images, start, stop)
-            return (distance(*pair).double() / self._epsilon**2).cpu()
-
-        with single_precision(images.gan.generator):
-            lengths = in_turns(self._num_paths or setting.num_fake, _PAIRS, measure)
-        kept = without_extremes(lengths, self._discard)
+    def summary(self, found: Tensor, setting: Setting) -> list[Figure]:
+        kept = without_extremes(found, self._discard)
         error = kept.std() / len(kept) ** 0.5
         return [
             Figure(
@@ -132,14 +127,13 @@ class PathLength(GeneratorMeasure):
                 uncertainty_kind="se",
                 detail={
                     "epsilon": self._epsilon,
-                    "paths": len(lengths),
-                    "median": lengths.median().item(),
+                    "paths": len(found),
+                    "median": found.median().item(),
                     "distance_sha256": setting.extractor.sha256,
                 },
             )
         ]
 
-    @torch.no_grad()
     def _pair(self, images: GanImages, start: int, stop: int) -> tuple[Tensor, Tensor]:
         """Return both images [n, C, H, W] of the paths `start` to `stop`."""
         gan = images.gan
@@ -207,28 +201,6 @@ def distance_by(extractor: Extractor) -> Callable[[Tensor, Tensor], Tensor]:
         return (first["features"] - second["features"]).square().sum(1)
 
     return of_features
-
-
-def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
-    """Interpolate between vectors on the sphere.
-
-    Directions are interpolated over the great circle and lengths linearly, which makes no difference to generators that
-    normalise z, and leaves z as long as others know it.
-
-    Args:
-        a: [N, Z].
-        b: [N, Z], not in the line of a.
-        t: places [N], 0 for a and 1 for b.
-
-    Returns:
-        [N, Z] in the type of a.
-    """
-    start, end = (v.double().norm(dim=1, keepdim=True) for v in (a, b))
-    first, second = a.double() / start, b.double() / end
-    t = t.double()[:, None]
-    angle = (first * second).sum(1, keepdim=True).clamp(-1, 1).acos()
-    mixed = ((1 - t) * angle).sin() * first + (t * angle).sin() * second
-    return (mixed / angle.sin() * torch.lerp(start, end, t)).to(a.dtype)
 
 
 def without_extremes(values: Tensor, percent: float) -> Tensor:
