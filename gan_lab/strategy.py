@@ -3,11 +3,13 @@
 from typing import Any
 
 import torch
-from lightning.pytorch.plugins import MixedPrecision
+from lightning.pytorch.plugins import LayerSync, MixedPrecision
 from lightning.pytorch.strategies import DDPStrategy
+from torch import nn
 from torch.distributed import broadcast
 
 from gan_lab.layers.ranks import several_ranks
+from gan_lab.layers.shared_norm import share_statistics
 
 
 class Ranks(DDPStrategy):
@@ -30,6 +32,20 @@ class Ranks(DDPStrategy):
     def distributed_sampler_kwargs(self) -> dict[str, Any]:
         """Nothing: the sampler knows its rank."""
         return {}
+
+
+class SharedStatistics(LayerSync):
+    """Batch norm of the players over all processes; the moving average, always in evaluation mode, has no need."""
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        """Change a model's players in place, and return it."""
+        for player in ("generator", "discriminator"):
+            share_statistics(model.get_submodule(player))
+        return model
+
+    def revert(self, model: nn.Module) -> nn.Module:
+        """Return the model as it is: without other processes these layers are plain batch norm."""
+        return model
 
 
 class HalfPrecision(MixedPrecision):

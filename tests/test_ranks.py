@@ -15,11 +15,13 @@ from torch.utils.data import DataLoader
 
 from gan_lab.callbacks.agreement import SameEverywhere
 from gan_lab.commands.checks import check_trainer
-from gan_lab.commands.processes import devices_here, free_port
+from gan_lab.commands.processes import devices_here, free_port, processes, world_size
 from gan_lab.config import build, conf_dir, register_resolvers
 from gan_lab.errors import InputError
+from gan_lab.layers.minibatch_stddev import MinibatchStddev
 from gan_lab.layers.ranks import Agreement, average_in_place, mean_over_ranks
 from gan_lab.models.adversarial import AdversarialModule
+from gan_lab.models.batches import check_share
 from gan_lab.seeding import derive_seed
 from gan_lab.stats import RunningMeans
 from gan_lab.strategy import Ranks
@@ -126,9 +128,6 @@ def check_agreement(rank: int, world: int, module: AdversarialModule) -> None:
     with pytest.raises(InputError, match=r"model\.width is 4 and 5"):
         same.on_train_start(module.trainer, module)
     SameEverywhere(config=OmegaConf.create({"seed": 0})).on_train_start(module.trainer, module)
-    module.micro_batch_size = 3
-    with pytest.raises(InputError, match="batch_size=8 on 2 processes is 4 images each"):
-        module.check_share(world)
 
 
 @pytest.fixture(scope="module")
@@ -168,11 +167,79 @@ def test_two_ranks_are_one_process_with_twice_the_batch(
     assert sum(moved) > len(moved) / 2
 
 
-def test_bad_devices() -> None:
+def test_bad_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
     node = OmegaConf.create({"accelerator": "cpu", "devices": 3})
     assert devices_here(node) == 3
-    for wrong in (0, "many", -3):
-        with pytest.raises(InputError, match=r"give a number, a list such as \[0,2\], or auto"):
+    for wrong in (0, "many", -3, [0, 1]):
+        with pytest.raises(InputError, match=r"give a number, a list such as \[0,2\] of GPUs"):
             devices_here(OmegaConf.create({"accelerator": "cpu", "devices": wrong}))
-    with pytest.raises(InputError, match=r"trainer\.strategy=fsdp"):
+    with pytest.raises(InputError, match=r"there are 4 CPU cores here; set trainer\.devices=4"):
+        devices_here(OmegaConf.create({"accelerator": "cpu", "devices": 5}))
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)
+    gpus = {"accelerator": "gpu"}
+    assert devices_here(OmegaConf.create(gpus | {"devices": "auto"})) == 2
+    assert devices_here(OmegaConf.create(gpus | {"devices": [1]})) == 1
+    for most in (3, [0, 2]):
+        with pytest.raises(InputError, match=r"there are 2 devices here; set trainer\.devices=2"):
+            devices_here(OmegaConf.create(gpus | {"devices": most}))
+
+
+def test_a_strategy_of_ones_own() -> None:
+    with pytest.raises(InputError, match=r"trainer\.strategy=fsdp.*trainer=ddp for all GPUs"):
         check_trainer(OmegaConf.create({"strategy": "fsdp"}))
+
+
+@pytest.mark.parametrize(
+    ("devices", "nodes", "right"),
+    [(2, 3, True), ("auto", 3, True), ([0, 1], 3, True), (1, 3, False), (2, 1, False)],
+)
+def test_torchrun_and_the_configuration_agree(
+    monkeypatch: pytest.MonkeyPatch, devices: Any, nodes: int, right: bool
+) -> None:
+    """Two processes on each of three machines, and what the command says of them."""
+    for key, value in {
+        "TORCHELASTIC_RUN_ID": "1", "LOCAL_WORLD_SIZE": "2", "WORLD_SIZE": "6", "LOCAL_RANK": "1",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(key, value)
+    node = OmegaConf.create({"accelerator": "cpu", "devices": devices, "num_nodes": nodes})
+    if right:
+        assert world_size(node) == 6
+        assert {k: processes()[k] for k in ("devices", "num_nodes")} == {
+            "devices": 2, "num_nodes": 3,
+        }  # fmt: skip
+        return
+    with pytest.raises(InputError, match=r"set trainer\.devices=2 trainer\.num_nodes=3"):
+        world_size(node)
+
+
+def test_batches_that_processes_cannot_divide() -> None:
+    module = small(0, 1)
+    check_share(module, 2)
+    module.micro_batch_size = 3
+    with pytest.raises(InputError, match="batch_size=8 on 2 processes is 4 images each"):
+        check_share(module, 2)
+
+
+def test_a_division_that_would_change_what_images_are_compared_with() -> None:
+    """StyleGAN's D looks at groups of images: with fewer of them at once it would be another game."""
+    module = small(0, 1)
+    module.discriminator.stddev = MinibatchStddev(group_size=4)  # type: ignore[union-attr]
+    module.micro_batch_size = BATCH
+    check_share(module, 2)
+    with pytest.raises(InputError, match=r"would compare 2 images, not 4.*stddev_group=2"):
+        check_share(module, 4)
+    module.micro_batch_size = 2
+    with pytest.raises(InputError, match="of which 2 pass through D at once"):
+        check_share(module, 1)
+
+
+def test_batch_norm_of_single_images() -> None:
+    module = small(0, 1)
+    module.micro_batch_size = BATCH
+    check_share(module, BATCH)
+    module.generator.norm = torch.nn.BatchNorm2d(1)  # type: ignore[assignment]
+    with pytest.raises(InputError, match=r"\(generator\.norm\) needs at least 2"):
+        check_share(module, BATCH)
+    check_share(module, BATCH, synchronized=True)

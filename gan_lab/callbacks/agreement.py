@@ -36,14 +36,13 @@ class SameEverywhere(Callback):
         return hashlib.sha256(text.encode()).hexdigest()
 
     def on_train_start(self, trainer: Trainer, module: AdversarialModule) -> None:  # type: ignore[override]
-        """Compare with the other processes, and check what a rank gets of a batch.
+        """Compare with the other processes.
 
         Raises:
-            InputError: naming the keys that differ, or the numbers that do not fit.
+            InputError: naming the keys that differ.
         """
         if not several_ranks():
             return
-        module.check_share(trainer.world_size)
         everywhere: list[Any] = [None] * trainer.world_size
         all_gather_object(everywhere, (self.digest, module.images_seen))
         if len(set(everywhere)) == 1:

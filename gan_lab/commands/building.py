@@ -1,9 +1,10 @@
 """From a composed configuration to what trains: data, model, callbacks, Trainer."""
 
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from lightning import Trainer
+from lightning.pytorch.plugins import CheckpointIO
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from gan_lab.callbacks.agreement import SameEverywhere
@@ -16,7 +17,7 @@ from gan_lab.data.datamodule import ImageDataModule
 from gan_lab.errors import InputError
 from gan_lab.loggers import JsonLines
 from gan_lab.models.adversarial import AdversarialModule
-from gan_lab.strategy import HalfPrecision
+from gan_lab.strategy import HalfPrecision, SharedStatistics
 
 
 def build_data(config: DictConfig) -> ImageDataModule:
@@ -103,30 +104,61 @@ def build_trainer(config: DictConfig, callbacks: dict[str, object]) -> Trainer:
     """Build the Trainer. It counts nothing: the loader ends when all images were shown."""
     loggers = [JsonLines(run_dir=config.run_dir), *(build(node) for node in config.logger.values())]
     same = SameEverywhere(config=resolved(config))
+    return bare_trainer(
+        config,
+        logger=loggers,
+        callbacks=[same, *callbacks.values()],
+        default_root_dir=config.run_dir,
+    )
+
+
+def bare_trainer(
+    config: DictConfig,
+    *,
+    callbacks: Sequence[object],
+    logger: object = False,
+    checkpoints: CheckpointIO | None = None,
+    default_root_dir: str | None = None,
+) -> Trainer:
+    """Build a Trainer of one pass over the data, for this process or all that it is one of.
+
+    Args:
+        config: of the run.
+        callbacks: all that there are.
+        logger: False for none.
+        checkpoints: how they are written; None for the way of `gan-lab train`.
+        default_root_dir: where Lightning looks for a place.
+    """
+    half = half_precision(config.trainer)
+    plugins = [checkpoints or AtomicCheckpointIO(), *half]
+    if config.trainer.get("sync_batchnorm"):
+        plugins.append(SharedStatistics())
+    precision = {"precision": None} if half else {}  # the plugin has it
     return build(
         config.trainer,
         **processes(),
-        **precision_plugins(config.trainer),
+        **precision,
+        sync_batchnorm=False,
+        plugins=plugins,
         max_epochs=1,
-        logger=loggers,
-        callbacks=[same, *callbacks.values()],
+        logger=logger,
+        callbacks=list(callbacks),
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
-        default_root_dir=config.run_dir,
+        default_root_dir=default_root_dir,
     )
 
 
-def precision_plugins(node: DictConfig) -> dict[str, Any]:
-    """Return the Trainer's plugins, and for float16 its precision, which one of them has."""
-    plugins: list[Any] = [AtomicCheckpointIO()]
+def half_precision(node: DictConfig) -> list[HalfPrecision]:
+    """Return the plugin of a Trainer that computes in float16, or nothing for any other."""
     if str(node.get("precision")) != "16-mixed":
-        return {"plugins": plugins}
+        return []
     accelerator = torch.accelerator.current_accelerator(check_available=True)
-    device = "cpu" if accelerator is None or node.get("accelerator") == "cpu" else accelerator.type
-    return {"plugins": [*plugins, HalfPrecision(device=device)], "precision": None}
+    on_cpu = accelerator is None or node.get("accelerator") == "cpu"
+    return [HalfPrecision(device="cpu" if on_cpu or accelerator is None else accelerator.type)]
 
 
 def resolved(config: DictConfig) -> DictConfig:

@@ -43,8 +43,9 @@ def check_trainer(node: DictConfig) -> None:
     """
     if node.get("strategy") is not None:
         raise InputError(
-            f"trainer.strategy={node.strategy}: there is one way to use several devices here, by trainer.devices= and "
-            "trainer.num_nodes=; leave the strategy out"
+            f"trainer.strategy={node.strategy}: two networks that take turns fit none of Lightning's strategies; every "
+            "process here has both whole, and gradients are averaged once a step. Leave the strategy out, and set "
+            "trainer.devices= and trainer.num_nodes=, or trainer=ddp for all GPUs of a machine"
         )
     if node.get("accelerator") in ("gpu", "cuda", "mps") and not torch.accelerator.is_available():
         raise InputError(

@@ -1,5 +1,6 @@
 """One process for each device of this machine, all with the one configuration that was composed."""
 
+import logging
 import os
 import signal
 import socket
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from torch.multiprocessing import get_context
 from torch.multiprocessing.spawn import ProcessContext, ProcessExitedException, start_processes
@@ -45,20 +47,60 @@ def devices_here(trainer: DictConfig) -> int:
     """
     given = trainer.get("devices", 1)
     on_cpu = trainer.get("accelerator") == "cpu" or not torch.accelerator.is_available()
-    present = torch.accelerator.device_count()
+    present = (os.cpu_count() or 1) if on_cpu else torch.accelerator.device_count()
     if given in ("auto", -1, "-1"):
         return 1 if on_cpu else present
-    if OmegaConf.is_list(given):
+    if OmegaConf.is_list(given) and not on_cpu:
         count, most = len(given), max(given, default=-1) + 1
     elif isinstance(given, int) and given > 0:
         count = most = given
     else:
-        raise InputError(f"trainer.devices={given}: give a number, a list such as [0,2], or auto")
-    if not on_cpu and most > present:
         raise InputError(
-            f"trainer.devices={given}: there are {present} devices here; set trainer.devices={present} or fewer"
+            f"trainer.devices={given}: give a number, a list such as [0,2] of GPUs, or auto for all of them"
+        )
+    if most > present:
+        kind = "CPU cores" if on_cpu else "devices"
+        raise InputError(
+            f"trainer.devices={given}: there are {present} {kind} here; set trainer.devices={present} or fewer"
         )
     return count
+
+
+def world_size(trainer: DictConfig) -> int:
+    """Return how many processes a run has, on all machines.
+
+    Raises:
+        InputError: when whoever started this process started another number of them, or nobody starts those of other
+            machines.
+    """
+    nodes = trainer.get("num_nodes", 1)
+    if not isinstance(nodes, int) or nodes < 1:
+        raise InputError(f"trainer.num_nodes={nodes} must be a whole number of machines")
+    if TorchElasticEnvironment.detect():
+        here, machines = torchrun_world()
+        given = trainer.get("devices", 1)
+        devices = len(given) if OmegaConf.is_list(given) else given
+        if devices not in ("auto", -1, "-1", here) or machines != nodes:
+            raise InputError(
+                f"torchrun started {here} processes on each of {machines} machines, but trainer.devices={given} and "
+                f"trainer.num_nodes={nodes}; set trainer.devices={here} trainer.num_nodes={machines}, or start as many "
+                "as these by --nproc-per-node and --nnodes"
+            )
+        return here * machines
+    devices = devices_here(trainer)
+    if nodes > 1 and not started_by_others():
+        raise InputError(
+            f"trainer.num_nodes={nodes}: start the run on each machine, with the same settings, by srun or by torchrun "
+            f"--nnodes={nodes} --nproc-per-node={devices} --rdzv-backend=c10d --rdzv-endpoint=HOST:29400 -m gan_lab "
+            "train ..., where HOST is one of them"
+        )
+    return devices * nodes
+
+
+def torchrun_world() -> tuple[int, int]:
+    """Return how many processes torchrun has started on this machine, and on how many machines."""
+    here = int(os.environ["LOCAL_WORLD_SIZE"])
+    return here, int(os.environ["WORLD_SIZE"]) // here
 
 
 def processes() -> dict[str, Any]:
@@ -67,8 +109,7 @@ def processes() -> dict[str, Any]:
         return {}
     found: dict[str, Any] = {"strategy": Ranks()}
     if TorchElasticEnvironment.detect():
-        here = int(os.environ["LOCAL_WORLD_SIZE"])
-        found |= {"devices": here, "num_nodes": int(os.environ["WORLD_SIZE"]) // here}
+        found["devices"], found["num_nodes"] = torchrun_world()
     return found
 
 
@@ -79,6 +120,8 @@ def run_on(devices: int, config: DictConfig, target: Target | None = None) -> No
         InputError: what a process raised.
         SystemExit: when a signal ended the run.
     """
+    # it would tell of every process that it ends after another one has failed
+    logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
     queue: SimpleQueue[Message] = get_context("spawn").SimpleQueue()
     container = OmegaConf.to_container(config)
     context = start_processes(
@@ -119,6 +162,9 @@ def work(
     from gan_lab.commands.train import train
 
     os.environ |= {"LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    rank_zero_only.rank = (
+        rank  # which Lightning took for 0 when it was imported, and sets right in the Trainer
+    )
     config = OmegaConf.create(dict(container))
     if config.get("threads") is None and not torch.accelerator.is_available():
         # each would take all cores, and all would wait for each other

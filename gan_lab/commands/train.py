@@ -24,7 +24,7 @@ from gan_lab.commands.building import (
     resolved,
 )
 from gan_lab.commands.checks import check_name, check_numbers, check_trainer
-from gan_lab.commands.processes import devices_here, run_on, started_by_others
+from gan_lab.commands.processes import run_on, started_by_others, world_size
 from gan_lab.config import differences
 from gan_lab.console import say, warn
 from gan_lab.data.datamodule import ImageDataModule
@@ -33,6 +33,7 @@ from gan_lab.errors import InputError
 from gan_lab.layers.ranks import is_first
 from gan_lab.lock import locked
 from gan_lab.models.adversarial import AdversarialModule
+from gan_lab.models.batches import check_share
 from gan_lab.transfer import transfer
 
 
@@ -46,16 +47,12 @@ def run(config: DictConfig) -> None:
     check_numbers(config)
     check_name(config.name)
     check_trainer(config.trainer)
-    devices = devices_here(config.trainer)
-    check_batch(
-        batch_size=config.batch_size,
-        batches=config.d_steps,
-        world_size=devices * config.trainer.get("num_nodes", 1),
-    )
-    if devices > 1 and not started_by_others():
+    world = world_size(config.trainer)
+    check_batch(batch_size=config.batch_size, batches=config.d_steps, world_size=world)
+    if world > 1 and not started_by_others():
         # what is wrong with the data shows once, and all processes get the same configuration
         describe_images(config, build_data(config))
-        run_on(devices, resolved(config))
+        run_on(world, resolved(config))
     else:
         train(config)
 
@@ -76,6 +73,8 @@ def train(config: DictConfig) -> None:
     describe_images(config, data)
     seed_everything(config.seed, verbose=False)
     module = build_model(config)
+    synchronized = bool(config.trainer.get("sync_batchnorm"))
+    check_share(module, world_size(config.trainer), synchronized=synchronized)
     callbacks = build_callbacks(config)
     trainer = build_trainer(config, callbacks)
     say(data.describe())
@@ -120,12 +119,15 @@ def fit(
 
 def quiet() -> None:
     """Drop what Lightning says about things that are as they should be here."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for part in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(part).setLevel(logging.WARNING)
     # the moving average is in evaluation mode, and batches are fetched by the main process when data are in memory
     for message in (
         ".*in eval mode at the start of training.*",
         ".*does not have many workers.*",
         ".*LeafSpec.*",
+        # on a machine with SLURM, outside of its jobs
+        ".*`srun` command is available.*",
     ):
         warnings.filterwarnings("ignore", message)
 

@@ -33,10 +33,14 @@ class MinibatchStddev(nn.Module):
         self.group_size = group_size
         self.num_channels = num_channels
 
+    def group_of(self, count: int) -> int:
+        """Return how many of `count` images form a group."""
+        return next(g for g in range(min(self.group_size, count), 0, -1) if count % g == 0)
+
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, C, H, W] to [N, C + num_channels, H, W]."""
         count, channels, height, width = x.shape
-        group = next(g for g in range(min(self.group_size, count), 0, -1) if count % g == 0)
+        group = self.group_of(count)
         shares = raised(x).reshape(
             group, -1, self.num_channels, channels // self.num_channels, height, width
         )

@@ -13,11 +13,11 @@ from torch.optim import Optimizer
 
 from gan_lab.augment.base import Augmentation
 from gan_lab.ema import ExponentialMovingAverage
-from gan_lab.errors import InputError
 from gan_lab.framework import LightningModule
 from gan_lab.layers.ranks import average_buffers, average_gradients
 from gan_lab.layers.spectral_norm import normalize_discriminator
 from gan_lab.losses import Loss
+from gan_lab.models.batches import check_batches
 from gan_lab.models.networks import DiscriminatorNetwork, GeneratorNetwork, Judgement
 from gan_lab.models.settings import Schedules, Settings
 from gan_lab.regularizers.base import DiscriminatorStep, GeneratorStep, Player, Regularizer
@@ -124,7 +124,7 @@ class AdversarialModule(LightningModule):
             "generator": generator_optimizer,
             "discriminator": discriminator_optimizer,
         }
-        self._check_batches()
+        check_batches(self)
         for regularizer in self._regularizers.values():
             regularizer.check(getattr(self, regularizer.player))
         self.settings = Settings(
@@ -456,38 +456,6 @@ class AdversarialModule(LightningModule):
             if player in clock.get("scalers", {}):
                 scaler.load_state_dict(clock["scalers"][player])
 
-    def check_share(self, ranks: int) -> None:
-        """Refuse micro-batches that do not fit into what each of several ranks gets of a batch.
-
-        Raises:
-            InputError: naming the numbers.
-        """
-        share = self.batch_size // ranks
-        if self.micro_batch_size < share and share % self.micro_batch_size:
-            raise InputError(
-                f"batch_size={self.batch_size} on {ranks} processes is {share} images each, no multiple of "
-                f"micro_batch_size={self.micro_batch_size}; every micro-batch must be full"
-            )
-
-    def _check_batches(self) -> None:
-        if self.batch_size < 1 or self.d_steps < 1 or self.total_images < 1:
-            raise InputError(
-                f"batch_size={self.batch_size}, d_steps={self.d_steps} and "
-                f"total_kimg={self.total_images / 1000} must all be positive"
-            )
-        if self.micro_batch_size < 1:
-            raise InputError(f"micro_batch_size={self.micro_batch_size} must be positive, or null")
-        if self.batch_size % self.micro_batch_size:
-            raise InputError(
-                f"batch_size={self.batch_size} is not a multiple of micro_batch_size={self.micro_batch_size}; "
-                "every micro-batch must be full"
-            )
-        if self.micro_batch_size == 1 and (layer := find_batch_norm(self)) is not None:
-            raise InputError(
-                f"micro_batch_size=1 with batch normalisation ({layer}), which needs at least 2 images; "
-                "raise batch_size or micro_batch_size"
-            )
-
 
 def split(images: Tensor, labels: Tensor | None, size: int) -> Iterator[Batch]:
     """Cut a batch into consecutive parts of `size` images."""
@@ -534,9 +502,3 @@ def lazy_correction(regularizers: Iterable[Regularizer]) -> float:
     (Karras et al. 2020, appendix B, https://arxiv.org/abs/1912.04958, where c = k / (k + 1)).
     """
     return 1 / (1 + sum(1 / r.interval for r in regularizers if r.penalizes and r.interval > 1))
-
-
-def find_batch_norm(module: nn.Module) -> str | None:
-    """Return the name of the first batch normalisation layer, or None."""
-    kinds = nn.modules.batchnorm._BatchNorm
-    return next((name for name, layer in module.named_modules() if isinstance(layer, kinds)), None)
