@@ -54,7 +54,9 @@ def cache_dir() -> Path:
     return folder
 
 
-def run_name(overrides: Sequence[str], swept: Sequence[str] = ()) -> str:
+def run_name(
+    overrides: Sequence[str], swept: Sequence[str] = (), *, only_swept: bool = False
+) -> str:
     """Name a run by what was asked for, so that the same command finds its folder again and another one does not.
 
     `["model=dcgan", "loss=hinge", "model.generator.width=64"]` gives `dcgan_hinge_model.generator.width-64`. Of a long
@@ -63,11 +65,13 @@ def run_name(overrides: Sequence[str], swept: Sequence[str] = ()) -> str:
     Args:
         overrides: `key=value`, as on the command line.
         swept: keys that tell the runs of a sweep apart, which are in the name whatever they are.
+        only_swept: whether the name is made of these alone, where the sweep is named by the others.
     """
     parts = []
     for override in overrides:
         key, _, value = override.lstrip("+~").partition("=")
-        if key not in swept and key.split(".")[0].split("/")[0] in NOT_IN_THE_NAME:
+        elsewhere = only_swept or key.split(".")[0].split("/")[0] in NOT_IN_THE_NAME
+        if key not in swept and elsewhere:
             continue
         value = re.sub(r"[^\w.,+-]+", "-", value).strip("-")
         parts.append(value if key in CHOICES else f"{key.replace('/', '.')}-{value}")
@@ -78,10 +82,12 @@ def run_name(overrides: Sequence[str], swept: Sequence[str] = ()) -> str:
 
 
 def register_resolvers() -> None:
-    """Make `${run_name:${swept}}` and `${path:a,b}` available to configurations."""
+    """Make `${run_name:keys,true}` and `${path:a,b}` available to configurations."""
     OmegaConf.register_new_resolver(
         "run_name",
-        lambda swept=(): run_name(HydraConfig.get().overrides.task, swept),
+        lambda swept=(), only_swept=False: run_name(
+            HydraConfig.get().overrides.task, swept, only_swept=only_swept
+        ),
         replace=True,
     )
     # a part that is null is left out
@@ -167,9 +173,9 @@ def differences(old: DictConfig, new: DictConfig) -> list[str]:
 
 def derived(key: str) -> bool:
     """Whether a key only repeats where the run lies and which sweep it belongs to: a renamed folder is no change."""
-    if key.startswith("callbacks.pruning."):
+    if key.startswith(("callbacks.pruning.", "swept.")):
         return True
-    return key.split(".")[-1] in ("run_dir", "runs_dir", "name", "sweep", "swept")
+    return key.split(".")[-1] in ("run_dir", "runs_dir", "name", "sweep")
 
 
 def suggestion(wrong: str, keys: Sequence[str]) -> str:

@@ -16,6 +16,8 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from gan_lab.config import conf_dir, flatten, register_resolvers, suggestion
 from gan_lab.console import console
 from gan_lab.errors import InputError
+from gan_lab.sweeps.command import asked_for, named
+from gan_lab.sweeps.job import run_job
 
 FLAGS_WITH_VALUE = (
     *("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn"),
@@ -29,7 +31,7 @@ def launch(command: str, overrides: list[str]) -> int:
     # Hydra otherwise prints its own short message and exits, and errors could not be explained
     os.environ["HYDRA_FULL_ERROR"] = "1"
     register_resolvers()
-    sys.argv = [f"gan-lab {command}", *flags_last(overrides)]
+    words = flags_last(overrides)
     refused: list[InputError] = []
 
     def task(config: DictConfig) -> object:
@@ -40,9 +42,11 @@ def launch(command: str, overrides: list[str]) -> int:
             refused.append(error)
             return None
 
-    main = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=module)(task)
     try:
-        main()
+        sweeping = asked_for(command, words)
+        sys.argv = [f"gan-lab {command}", *(named(words) if sweeping else words)]
+        root = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=module)
+        root(run_job if sweeping else task)()
     except InputError as error:
         refused.append(error)
     except (HydraException, OmegaConfBaseException) as error:

@@ -48,7 +48,11 @@ class MetricsByData:
 
     def suiting(self, images: ImageDataset) -> Metrics:
         """Return the metrics for such images."""
-        return self._by_kind.get(type(images), self._other)
+        return self.of_kind(type(images))
+
+    def of_kind(self, kind: type) -> Metrics:
+        """Return the metrics for images of a class of data."""
+        return self._by_kind.get(kind, self._other)
 
     def prepare(self, data: ImageDataModule) -> None:
         """Choose by the data, and prepare what was chosen."""

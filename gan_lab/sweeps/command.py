@@ -1,0 +1,38 @@
+"""The command line of a sweep, and its name."""
+
+from collections.abc import Sequence
+from itertools import takewhile
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from gan_lab.cli import quoted
+from gan_lab.config import run_name
+
+
+def asked_for(command: str, words: Sequence[str]) -> bool:
+    """Whether a command line asks for a sweep."""
+    return command == "train" and not {"-m", "--multirun", "hydra.mode=MULTIRUN"}.isdisjoint(words)
+
+
+def named(words: Sequence[str]) -> list[str]:
+    """Return the words of a sweep with overrides that say where it is and what tells its runs apart.
+
+    The sweep is named by what was asked for, swept keys included, so that the same command finds it again.
+
+    Args:
+        words: overrides, and flags behind them.
+    """
+    overrides = list(takewhile(lambda word: not word.startswith("-"), words))
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    given = {override.key_or_group for override in parsed}
+    swept = [o for o in parsed if o.is_sweep_override() and not o.is_hydra_override()]
+    keys = [override.get_key_element().lstrip("+") for override in swept]
+    # what is the same for all runs is in the name of a sweep that is named here
+    only = bool(keys) and "sweep" not in given
+    listed = ",".join(quoted(key) for key in keys)
+    added = [f"swept={{keys:[{listed}],only:{str(only).lower()}}}"]
+    if "runs_dir" not in given:
+        added.append("runs_dir=multirun")
+    if "sweep" not in given:
+        added.append(f"sweep={quoted(run_name(overrides, keys))}")
+    return [*overrides, *added, *words[len(overrides) :]]

@@ -1,0 +1,181 @@
+"""A run in a process of its own, so that nothing of it is left to the next one, whatever becomes of it."""
+
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from types import FrameType
+from typing import NamedTuple
+
+from filelock import FileLock, Timeout
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import setup_globals
+from omegaconf import DictConfig
+
+from gan_lab.config import register_resolvers
+from gan_lab.errors import InputError
+from gan_lab.lock import LOCK_FILE
+from gan_lab.sweeps.record import Status
+
+# while this file is in a sweep's folder, its runs save and stop
+STOP_FILE = ".stop"
+OUTPUT_FILE = "output.log"
+# how often a run looks for it, and how long it waits for a folder that a process on its way out still holds
+LOOK_EVERY_S, WAIT_S = 0.5, 60.0
+LONGEST_ERROR = 10_000
+
+
+class Ending(NamedTuple):
+    """How a run ended: `code` is the exit status of a stopped one."""
+
+    status: Status
+    error: str | None = None
+    code: int = 0
+
+
+def attempt(config: DictConfig) -> Ending:
+    """Train in this process, and say how it ended; nothing is raised."""
+    try:
+        wait_for(Path(config.run_dir))
+        import_module("gan_lab.commands.train").run(config)
+    except InputError as error:
+        return Ending("failed", str(error))
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 1
+        return Ending("stopped", None, code) if code else Ending("done")
+    except KeyboardInterrupt:
+        return Ending("stopped", None, 128 + signal.SIGINT)
+    except Exception as error:  # a defect in one run is no reason not to try the next
+        traceback.print_exc()
+        return Ending("failed", f"{type(error).__name__}: {error}"[:LONGEST_ERROR])
+    return Ending("done")
+
+
+def attempt_apart(config: DictConfig, *, stop: Path, output: Path | None) -> Ending:
+    """Train in a new process, and say how it ended.
+
+    Args:
+        config: of the run.
+        stop: a file; when it appears, or this process dies, the run saves and stops.
+        output: where what the run prints goes; None for here.
+    """
+    # the server imports once what every run needs, and has neither threads nor devices when it is forked
+    forks = sys.platform == "linux"
+    context = get_context("forkserver" if forks else "spawn")
+    if forks:
+        context.set_forkserver_preload(["gan_lab.commands.train"])
+    reader, writer = context.Pipe(duplex=False)
+    here = HydraConfig.instance().cfg, dict(os.environ)
+    process = context.Process(target=work, args=(config, *here, writer, stop, output), daemon=False)
+    process.start()
+    writer.close()
+    try:
+        ending = reader.recv()
+    except EOFError:
+        ending = None
+    process.join()
+    if isinstance(ending, Ending):
+        return ending
+    code = process.exitcode or 0
+    how = signal.Signals(-code).name if code < 0 else f"exit status {code}"
+    return Ending("killed", f"its process ended without a word ({how})")
+
+
+def work(
+    config: DictConfig,
+    hydra: DictConfig | None,
+    environment: Mapping[str, str],
+    writer: Connection,
+    stop: Path,
+    output: Path | None,
+) -> None:
+    """Be the process."""
+    # a fork has the environment of the time when its server was started
+    os.environ.clear()
+    os.environ.update(environment)
+    # a terminal's Ctrl-C is for the sweep, which then has its runs save and stop
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)
+    if output is not None:
+        redirect(output)
+    parent = parent_process()
+    assert parent is not None
+    threading.Thread(target=watch, args=(stop, parent.sentinel), daemon=True).start()
+    # what the configuration refers to
+    register_resolvers()
+    setup_globals()
+    HydraConfig.instance().cfg = hydra
+    writer.send(attempt(config))
+    writer.close()
+
+
+def redirect(output: Path) -> None:
+    """Append what this process and its children print to a file."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with output.open("ab") as file:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        for number in (1, 2):
+            os.dup2(file.fileno(), number)
+
+
+def watch(stop: Path, sentinel: int | None) -> None:
+    """Ask this process to save and stop once a file appears, or the process that `sentinel` stands for is gone."""
+    watched = [] if sentinel is None else [sentinel]
+    pause = threading.Event()
+    while not stop.exists():
+        if watched and wait(watched, timeout=LOOK_EVERY_S):
+            break
+        if not watched:
+            pause.wait(LOOK_EVERY_S)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def wait_for(run_dir: Path) -> None:
+    """Give a process that still saves the time to do so; training itself refuses a folder that is in use."""
+    if not (run_dir / LOCK_FILE).exists():
+        return
+    lock = FileLock(run_dir / LOCK_FILE)
+    try:
+        with lock.acquire(timeout=WAIT_S):
+            return
+    except Timeout:
+        return
+
+
+@contextmanager
+def stoppable(stop: Path) -> Iterator[None]:
+    """Turn the first Ctrl-C or SIGTERM into a file that all runs of a sweep look for; a second one ends at once."""
+    asked = False
+
+    def request(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+        stop.write_text(f"{number}\n")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals come to the main thread alone
+        return
+    before = {n: signal.signal(n, request) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def stop_status(stop: Path) -> int:
+    """Return the exit status of a sweep that was asked to stop."""
+    try:
+        return 128 + int(stop.read_text())
+    except (OSError, ValueError):
+        return 128 + signal.SIGTERM

@@ -1,0 +1,175 @@
+"""What all sweeps have in common: they find out which runs are still to do, have them done, and say what came out."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+from gan_lab.checkpoint import LAST
+from gan_lab.commands.checks import check_name, check_numbers
+from gan_lab.console import say
+from gan_lab.errors import InputError
+from gan_lab.lock import locked
+from gan_lab.sweeps.job import sweep_folder, told_apart
+from gan_lab.sweeps.outcome import chosen_objective
+from gan_lab.sweeps.process import STOP_FILE, stop_status, stoppable
+from gan_lab.sweeps.record import FINAL, WRONG, Job, Record
+from gan_lab.sweeps.table import table
+
+
+class Planned(NamedTuple):
+    """A run that was asked for: what is known of it, its overrides, and its configuration."""
+
+    job: Job
+    words: list[str]
+    config: DictConfig
+
+
+class Sweep:
+    """Runs that one command asks for.
+
+    Args:
+        context: Hydra's.
+        task: what the launcher calls for each run.
+        config: of the command, with nothing of a single run in it.
+    """
+
+    def __init__(self, *, context: HydraContext, task: TaskFunction, config: DictConfig) -> None:
+        check_launcher(config.hydra.launcher)
+        self.context = context
+        self.config = config
+        self.folder = sweep_folder(config)
+        self.record = Record(self.folder)
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=context, task_function=task, config=config
+        )
+        self._launched = 0
+
+    def parse(self, words: Sequence[str]) -> list[Override]:
+        """Parse overrides of the command line."""
+        parser = OverridesParser.create(config_loader=self.context.config_loader)
+        return parser.parse_overrides(list(words))
+
+    def plan(self, batch: Sequence[Sequence[str]]) -> list[Planned]:
+        """Compose every run, so that what is wrong with one shows before the first is trained.
+
+        Raises:
+            InputError: for what cannot be run, and for runs that would share a folder.
+        """
+        planned = [self._compose(words) for words in batch]
+        for config in (run.config for run in planned):
+            check_name(config.name)
+            check_numbers(config)
+            if config.objective is not None or config.objective_mode is not None:
+                chosen_objective(config)
+        twice = [run for run, n in Counter(p.job.run for p in planned).items() if n > 1]
+        if twice:
+            raise InputError(
+                f"{len(planned)} runs, of which several would be called {twice[0]}; leave name= out, or make it "
+                "different for each"
+            )
+        return planned
+
+    def rest(self, planned: Sequence[Planned]) -> list[Planned]:
+        """Return those of which something is left to do."""
+        known = self.record.jobs()
+        return [run for run in planned if not is_done(known.get(run.job.run), run.config)]
+
+    def launch(self, planned: Sequence[Planned]) -> list[Job]:
+        """Do what of some runs is not done, and return what came out of each."""
+        rest = self.rest(planned)
+        self.record.put([run.job for run in rest])
+        if rest:
+            first = self._launched
+            self._launched += len(rest)
+            words = [run.words for run in rest]
+            for returned in self.launcher.launch(words, initial_job_idx=first):
+                # a run that fails raises nothing: what is raised here is a defect
+                _ = returned.return_value
+        known = self.record.jobs()
+        return [known[run.job.run] for run in planned]
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Hold the sweep's folder; at the end say what came out, and leave as the runs did.
+
+        Raises:
+            InputError: when a run failed, or another process runs this sweep.
+            SystemExit: when the sweep was asked to stop.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        stop = self.folder / STOP_FILE
+        with locked(self.folder):
+            stop.unlink(missing_ok=True)
+            try:
+                with stoppable(stop):
+                    yield
+            finally:
+                self._clear_up()
+                say(table(self.record.jobs().values()))
+                say(f"sweep        {self.record.path}")
+            if self.stopped:
+                say("stopped; the same command goes on")
+                raise SystemExit(stop_status(stop))
+        jobs = self.record.jobs()
+        wrong = [job.run for job in jobs.values() if job.status in WRONG]
+        if wrong:
+            raise InputError(
+                f"{len(wrong)} of {len(jobs)} runs failed ({', '.join(wrong[:5])}); {self.record.path} says why, "
+                "and the same command tries them again"
+            )
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the sweep was asked to stop."""
+        return (self.folder / STOP_FILE).exists()
+
+    def _compose(self, words: Sequence[str]) -> Planned:
+        config = self.context.config_loader.load_sweep_config(self.config, list(words))
+        # runs are named after Hydra's own configuration
+        before = HydraConfig.instance().cfg
+        HydraConfig.instance().set_config(config)
+        try:
+            config.name = config.name
+        finally:
+            HydraConfig.instance().cfg = before
+        return Planned(Job(run=config.name, overrides=told_apart(words)), list(words), config)
+
+    def _clear_up(self) -> None:
+        """Say of what still counts as running that it does so no more."""
+        for job in self.record.jobs().values():
+            if job.status == "running":
+                status = "stopped" if self.stopped else "killed"
+                self.record.change(job.run, status=status, error="its process left no word")
+
+
+def is_done(known: Job | None, config: DictConfig) -> bool:
+    """Whether nothing is left to do of a run."""
+    if known is None or known.status not in FINAL:
+        return False
+    # of a pruned one there is nothing to do whatever its length
+    enough = known.status == "pruned" or (known.total_kimg or 0) >= config.total_kimg
+    return enough and (Path(config.run_dir) / "checkpoints" / LAST).exists()
+
+
+def check_launcher(node: DictConfig) -> None:
+    """Refuse a launcher whose package is not installed.
+
+    Raises:
+        InputError: saying how to install it.
+    """
+    package = ".".join(node._target_.split(".")[:2])
+    if find_spec(package) is None:
+        extra = "slurm" if "submitit" in package else "sweeps"
+        raise InputError(
+            f"hydra/launcher needs {package.partition('.')[2]}; pip install 'gan_lab[{extra}]'"
+        )
