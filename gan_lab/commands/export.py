@@ -1,0 +1,222 @@
+"""gan-lab export: a trained generator as a folder to give away: weights, description, programs, model card."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+from safetensors.torch import save_file
+from torch import Tensor
+
+from gan_lab import exported, hub
+from gan_lab.checkpoint import checkpoint_path
+from gan_lab.console import say
+from gan_lab.errors import InputError
+from gan_lab.exporting.card import card
+from gan_lab.exporting.material import Material, of_export, of_run
+from gan_lab.exporting.pictures import sample_grid
+from gan_lab.exporting.programs import onnx_packages, write_program
+from gan_lab.features.weights import file_sha256
+from gan_lab.images import save_png
+from gan_lab.loading import local
+from gan_lab.seeding import check_seed
+
+FORMATS = ("safetensors", *exported.PROGRAMS)
+# all that an exported model's folder has from here; what else lies there is left alone
+FILES = (
+    *(exported.DESCRIPTION, exported.CARD, exported.GRID),
+    *exported.WEIGHTS.values(),
+    *exported.PROGRAMS.values(),
+    f"{exported.PROGRAMS['onnx']}.data",
+)
+
+
+def run(config: DictConfig) -> None:
+    """Export, and upload where that is asked for.
+
+    Raises:
+        InputError: for a run, a format or an account that there is not, and programs whose images differ.
+    """
+    check_seed(config.seed)
+    formats = check_formats(config.format)
+    if config.push is not None:
+        hub.check_push(config.push)
+    source = local(config.run)
+    material = gather(config, source)
+    description = material.description
+    if formats is None:
+        formats = list(description.get("programs", {}))
+    if "onnx" in formats:
+        onnx_packages()
+    out = Path(config.out).expanduser() if config.out else default_out(source, config)
+    check_out(out, material, source, overwrite=config.overwrite)
+    prepare(config, material)
+    name = type(material.gan.generator).__module__.rpartition(".")[2]
+    say(
+        f"{name} of {source} ({material.gan.kimg:g} kimg, {description['generator']['weights']} weights)"
+    )
+    with staged(out) as folder:
+        fill(folder, material, formats, config)
+    for file in written(out):
+        say(f"wrote {out / file}")
+    if description["licence"] is None:
+        say("the card says that no licence is stated; licence=cc-by-4.0, for example, states one")
+    if config.push is not None:
+        say(f"pushed {hub.push(out, config.push, files=written(out), private=config.private)}")
+
+
+def check_formats(formats: str | Sequence[str] | None) -> list[str] | None:
+    """Return the programs among the formats; None where nothing was asked for.
+
+    Raises:
+        InputError: for one that there is not.
+    """
+    if formats is None:
+        return None
+    given = [formats] if isinstance(formats, str) else list(formats)
+    wrong = [name for name in given if name not in FORMATS]
+    if wrong:
+        raise InputError(f"format={given}: choose from {', '.join(FORMATS)}")
+    return [name for name in exported.PROGRAMS if name in given]
+
+
+def gather(config: DictConfig, source: Path) -> Material:
+    """Gather what is exported, from a run or from an exported model."""
+    if exported.is_export(source):
+        if config.checkpoint is not None:
+            raise InputError(
+                f"checkpoint={config.checkpoint}: {source} is an exported model, which has no checkpoints; leave it out"
+            )
+        material = of_export(
+            source, weights=config.weights, discriminator=config.discriminator, trust=config.trust
+        )
+    else:
+        material = of_run(
+            source,
+            checkpoint=config.checkpoint,
+            weights=config.weights or "ema",
+            discriminator=config.discriminator,
+            trust=config.trust,
+        )
+    if config.name is not None:
+        material.description["name"] = str(config.name)
+    if config.licence is not None:
+        material.description["licence"] = str(config.licence)
+    return material
+
+
+def prepare(config: DictConfig, material: Material) -> None:
+    """Check the truncation of the pictures, and measure standing statistics where they are asked for.
+
+    Raises:
+        InputError: for a truncation or statistics that mean nothing to the generator.
+    """
+    count, gan = config.standing_statistics, material.gan
+    gan.check_truncation(config.truncation)
+    if count is None:
+        return
+    if not isinstance(count, int) or isinstance(count, bool):
+        raise InputError(
+            f"standing_statistics={count} must be a number of images, such as 10000, or null"
+        )
+    gan.measure_statistics(count, seed=config.seed, truncation=config.truncation)
+    material.description["standing_statistics"] = {
+        "images": count,
+        "seed": config.seed,
+        "truncation": config.truncation,
+    }
+    # those that were measured are of other images
+    material.description["figures"], material.description["best"] = [], None
+
+
+def default_out(source: Path, config: DictConfig) -> Path:
+    """Return where an export goes: into its run's folder; an exported model is brought up to date where it lies."""
+    if exported.is_export(source):
+        return source
+    path = checkpoint_path(source, config.checkpoint)
+    return path.parent.parent / "exported" / f"{path.stem}_{config.weights or 'ema'}"
+
+
+def check_out(out: Path, material: Material, source: Path, *, overwrite: bool) -> None:
+    """Refuse a folder that holds something else.
+
+    Raises:
+        InputError: naming the way out.
+    """
+    if out.is_file():
+        raise InputError(f"out={out} is a file; give a folder")
+    if not out.exists() or not any(out.iterdir()) or out.resolve() == source.resolve():
+        return
+    if not exported.is_export(out):
+        raise InputError(f"out={out} holds other things than an exported model; give another out=")
+    ours = material.description
+    theirs = json.loads((out / exported.DESCRIPTION).read_text(encoding="utf-8"))
+    same = all(
+        ours[part].get(key) == theirs.get(part, {}).get(key)
+        for part, key in (("source", "sha256"), ("generator", "weights"))
+    )
+    if not same and not overwrite:
+        raise InputError(
+            f"out={out} holds another model, {theirs.get('name')} of {theirs.get('kimg')} kimg; give another out=, or "
+            "overwrite=true to replace it"
+        )
+
+
+@contextmanager
+def staged(out: Path) -> Iterator[Path]:
+    """Give an empty folder that takes the place of `out` when all is written, and goes when something fails."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    folder = out.with_name(f".{out.name}.{os.getpid()}.part")
+    before = out.with_name(f".{out.name}.{os.getpid()}.before")
+    folder.mkdir()
+    try:
+        yield folder
+    except BaseException:
+        shutil.rmtree(folder)
+        raise
+    if out.exists():
+        # pictures that were generated, say
+        for entry in out.iterdir():
+            if entry.name not in FILES:
+                os.rename(entry, folder / entry.name)
+        os.rename(out, before)
+    os.rename(folder, out)
+    shutil.rmtree(before, ignore_errors=True)
+
+
+def fill(folder: Path, material: Material, formats: Sequence[str], config: DictConfig) -> None:
+    """Write all files of an exported model."""
+    description, gan = material.description, material.gan
+    description["generator"] |= write_weights(
+        gan.generator.state_dict(), folder / exported.WEIGHTS["generator"]
+    )
+    description["generator"]["parameters"] = sum(p.numel() for p in gan.generator.parameters())
+    if material.discriminator is not None:
+        description["discriminator"] |= write_weights(
+            material.discriminator, folder / exported.WEIGHTS["discriminator"]
+        )
+    description["programs"] = {kind: write_program(kind, gan, folder) for kind in formats}
+    picture, shows = sample_grid(gan, seed=config.seed, truncation=config.truncation)
+    save_png(picture, folder / exported.GRID)
+    text = card(description, picture=shows, repository=config.push)
+    (folder / exported.CARD).write_text(text, encoding="utf-8")
+    (folder / exported.DESCRIPTION).write_text(
+        json.dumps(description, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
+
+
+def write_weights(state: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
+    """Write weights and return what `model.json` says of them."""
+    # copies: tensors that share their memory are refused
+    save_file({name: value.detach().clone().contiguous() for name, value in state.items()}, path)
+    path.chmod(0o644)  # safetensors writes it for its owner alone
+    return {"file": path.name, "sha256": file_sha256(path)}
+
+
+def written(out: Path) -> list[str]:
+    """Return the files of an exported model that there are."""
+    return [name for name in FILES if (out / name).is_file()]

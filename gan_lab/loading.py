@@ -1,0 +1,64 @@
+"""What to draw samples from: a run, an exported model, or one on the Hugging Face hub."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from gan_lab import exported, hub
+from gan_lab.errors import InputError
+from gan_lab.sampling import Gan
+
+
+def load(
+    source: str | Path,
+    *,
+    checkpoint: str | None = None,
+    weights: str | None = None,
+    device: str | torch.device = "cpu",
+    trust: Sequence[str] = (),
+) -> Gan:
+    """Load a generator to draw samples from.
+
+    Args:
+        source: a run folder, one of its checkpoints, a folder of `gan-lab export`, or "hf://user/name" (with
+            "@revision" behind it, if need be), an exported model on the Hugging Face hub.
+        checkpoint: of a run: "best", "last" or "previous"; by default the best where there is one, else the last.
+        weights: "ema" for the moving average, which is the default for a run, "raw" for the generator as trained. An
+            exported model has only one of them.
+        device: where to compute.
+        trust: packages besides gan_lab whose classes the source may name. Loading imports and calls them, so name only
+            what you would run.
+
+    Returns:
+        A `Gan`: `.sample(16, labels=3, seed=0)` gives images [16, C, H, W] in [-1, 1].
+
+    Raises:
+        InputError: when the source is missing, broken or names other code.
+    """
+    if weights not in (None, "ema", "raw"):
+        raise InputError(f"weights={weights!r} must be 'ema' or 'raw'")
+    folder = local(source)
+    if exported.is_export(folder):
+        if checkpoint is not None:
+            raise InputError(
+                f"checkpoint={checkpoint}: {folder} is an exported model, which has no checkpoints; leave it out"
+            )
+        return exported.load(folder, weights=weights, device=device, trust=trust)
+    # Lightning and Hydra, which it needs, need not be there for an exported model
+    from gan_lab.checkpoint import load as load_run
+
+    return load_run(
+        folder, checkpoint=checkpoint, weights=weights or "ema", device=device, trust=trust
+    )
+
+
+def local(source: str | Path) -> Path:
+    """Return where a source lies on this machine; a model on the hub is downloaded first.
+
+    Raises:
+        InputError: when it cannot be downloaded.
+    """
+    if str(source).startswith(hub.PREFIX):
+        return hub.download(str(source))
+    return Path(source).expanduser()
