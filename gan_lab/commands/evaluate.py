@@ -204,7 +204,9 @@ def measure(
                 protocol.measure_real(real, floor=floor, progress=advance)
         with bar("generated images", protocol.num_fake) as advance:
             made = protocol.extract(fake, fake_store(protocol, fake), advance)
-        return made, protocol.figures_of(made)
+        things = sum(figure.num(protocol.setting) for figure in protocol.of_generator)
+        with bar("the generator", things) as advance:
+            return made, protocol.figures_of(made, fake_store(protocol, fake), advance)
     except KeyboardInterrupt:
         say(
             "stopped; features that were extracted are kept, and the same command goes on with them"
@@ -234,7 +236,7 @@ def draw_curve(config: DictConfig, protocol: Protocol, path: Path, out: Path) ->
 
 @contextmanager
 def bar(what: str, total: int) -> Iterator[Any]:
-    """Show progress on a terminal."""
+    """Show progress on a terminal, where there is anything to do."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -242,7 +244,10 @@ def bar(what: str, total: int) -> Iterator[Any]:
         TimeRemainingColumn(),
     )
     with Progress(
-        *columns, console=console, transient=True, disable=not (console.is_terminal and is_first())
+        *columns,
+        console=console,
+        transient=True,
+        disable=not (total and console.is_terminal and is_first()),
     ) as shown:
         task = shown.add_task(what, total=total)
         yield lambda done: shown.update(task, completed=done)

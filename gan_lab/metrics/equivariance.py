@@ -16,14 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gan_lab.errors import InputError
-from gan_lab.metrics.feature_set import FeatureSet
 from gan_lab.metrics.figures import Figure, Setting, in_thousands
-from gan_lab.metrics.generator_figures import (
-    GeneratorMeasure,
-    drawn_by,
-    in_turns,
-    single_precision,
-)
+from gan_lab.metrics.generator_figures import GeneratorMeasure
 from gan_lab.metrics.images import GanImages
 from gan_lab.models.stylegan3 import Generator
 from gan_lab.sampling import IMAGES_PER_FORWARD
@@ -50,6 +44,7 @@ class Equivariance(GeneratorMeasure):
     """
 
     kind, short = "equivariance", "eq"
+    size = IMAGES_PER_FORWARD
 
     def __init__(
         self,
@@ -66,7 +61,7 @@ class Equivariance(GeneratorMeasure):
         self._num_images = num_images
 
     def key(self, setting: Setting) -> str:
-        return self._name(self._kinds[-1], setting)
+        return self._key_of(self._kinds[-1], setting)
 
     def check_generator(self, images: GanImages) -> None:
         if not isinstance(images.gan.generator, Generator):
@@ -75,24 +70,21 @@ class Equivariance(GeneratorMeasure):
                 f"figures.equivariance: {kind} has no input that could be moved; leave it out, it is for stylegan3"
             )
 
-    def compute(self, real: FeatureSet | None, fake: FeatureSet, setting: Setting) -> list[Figure]:
-        images = drawn_by(fake.source, self.kind)
-        num = self._num_images or setting.num_fake
-        with single_precision(images.gan.generator), torch.no_grad():
-            found = in_turns(
-                num, IMAGES_PER_FORWARD, lambda start, stop: self._errors(images, start, stop)
-            )  # [num, kinds, 2]
+    def num(self, setting: Setting) -> int:
+        return self._num_images or setting.num_fake
+
+    def summary(self, found: Tensor, setting: Setting) -> list[Figure]:
         return [
-            Figure(key=self._name(kind, setting), value=decibels(found[:, i]))
+            Figure(key=self._key_of(kind, setting), value=decibels(found[:, i]))
             for i, kind in enumerate(self._kinds)
         ]
 
-    def _name(self, kind: str, setting: Setting) -> str:
-        number = in_thousands(self._num_images or setting.num_fake)
+    def _key_of(self, kind: str, setting: Setting) -> str:
+        number = in_thousands(self.num(setting))
         which = "eqr" if kind == "rotation" else "eqt"
         return "_".join(filter(None, (f"{which}{number}", _KINDS[kind])))
 
-    def _errors(self, images: GanImages, start: int, stop: int) -> Tensor:
+    def outcomes(self, images: GanImages, setting: Setting, start: int, stop: int) -> Tensor:
         """Return (sum of squared errors, number of values) [n, kinds, 2] of images `start` to `stop`, float64."""
         gan = images.gan
         generator = cast(Generator, gan.generator)

@@ -4,6 +4,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from rich.table import Table
@@ -11,7 +12,8 @@ from torch import Tensor
 
 from gan_lab.metrics.chunks import ChunkStore
 from gan_lab.metrics.extraction import Extraction
-from gan_lab.metrics.images import ImageSource
+from gan_lab.metrics.generator_figures import GeneratorMeasure, single_precision
+from gan_lab.metrics.images import GanImages, ImageSource
 from gan_lab.metrics.protocol import Protocol
 
 _BATCHES = 2  # measured, after one that is not
@@ -35,21 +37,42 @@ def preview(
     if real is not None and protocol.real_needs:
         extraction = protocol.real_extraction(real)
         parts.append(("real, once", extraction, extraction.kept_store()))
+    todo = [
+        (name, e.num, _left(e, kept), partial(_seconds_per_image, e)) for name, e, kept in parts
+    ]
+    for figure in protocol.of_generator:
+        assert isinstance(fake, GanImages)
+        num = figure.num(protocol.setting)
+        left = num - figure.present(protocol.setting, store)
+        todo.append((figure.kind, num, left, partial(_seconds_per_thing, figure, fake, protocol)))
     total = 0.0
-    for name, extraction, kept in parts:
-        left = extraction.num - (
-            extraction.num if extraction.is_kept() else extraction.present(kept)
-        )
-        seconds = _seconds_per_image(extraction) if left else 0.0
+    for name, num, left, measured in todo:
+        seconds = measured() if left else 0.0
         total += left * seconds
         rate = f"{1 / seconds:.3g}" if seconds else ""
-        table.add_row(name, f"{extraction.num:,}", f"{left:,}", rate, f"{left * seconds / 60:.1f}")
+        table.add_row(name, f"{num:,}", f"{left:,}", rate, f"{left * seconds / 60:.1f}")
     table.add_row("in all", "", "", "", f"{total / 60:.1f}")
     table.caption = (
         f"on {protocol.features.device}, besides the figures themselves; peak memory of these batches "
         f"{_peak_memory(protocol.features.device)}, and features {_features_gib(parts):.2g} GiB"
     )
     return table
+
+
+def _left(extraction: Extraction, kept: ChunkStore) -> int:
+    """Images that are still to be looked at."""
+    if not extraction.outputs or extraction.is_kept():
+        return 0
+    return extraction.num - extraction.present(kept)
+
+
+def _seconds_per_thing(figure: GeneratorMeasure, images: GanImages, protocol: Protocol) -> float:
+    def once() -> Tensor:
+        return figure.outcomes(images, protocol.setting, 0, figure.size)
+
+    with single_precision(images.gan.generator), torch.no_grad():
+        once()
+        return _timed(lambda: [once() for _ in range(_BATCHES)]) / (_BATCHES * figure.size)
 
 
 def _seconds_per_image(extraction: Extraction) -> float:

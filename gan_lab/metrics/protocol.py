@@ -22,6 +22,7 @@ from gan_lab.metrics.extraction import (
 )
 from gan_lab.metrics.feature_set import AllNeeds, FeatureSet, union
 from gan_lab.metrics.figures import Figure, Measure, Setting
+from gan_lab.metrics.generator_figures import GeneratorMeasure
 from gan_lab.metrics.images import DatasetImages, ImageSource
 
 
@@ -311,7 +312,7 @@ class Protocol:
         Raises:
             InputError: for images that cannot be measured.
         """
-        return self.figures_of(self.extract(fakes, store, progress))
+        return self.figures_of(self.extract(fakes, store, progress), store)
 
     def extract(
         self, fakes: ImageSource, store: ChunkStore, progress: Progress = no_progress
@@ -326,13 +327,40 @@ class Protocol:
         self.check(real=real, fake=fakes)
         return extract_fakes(self.fake_extraction(fakes), store, progress)
 
-    def figures_of(self, fake: FeatureSet) -> list[Figure]:
-        """Return the figures of extracted images."""
-        return [
-            result
-            for figure in self.figures.values()
-            for result in figure.compute(self._real, fake, self._setting)
-        ] + self._floor_figures
+    @property
+    def of_generator(self) -> list[GeneratorMeasure]:
+        """Figures of the generator itself."""
+        return [f for f in self.figures.values() if isinstance(f, GeneratorMeasure)]
+
+    @property
+    def setting(self) -> Setting:
+        """What is known of the images; all of it after `check`."""
+        return self._setting
+
+    def figures_of(
+        self, fake: FeatureSet, store: ChunkStore | None = None, progress: Progress = no_progress
+    ) -> list[Figure]:
+        """Return the figures of extracted images, and of their generator.
+
+        Args:
+            fake: the images.
+            store: where what is found of the generator outlives a kill; None for nowhere.
+            progress: called with the number of things done that are measured of the generator.
+        """
+        results: list[Figure] = []
+        done = 0
+
+        def advance(things: int) -> None:
+            progress(done + things)
+
+        for figure in self.figures.values():
+            if isinstance(figure, GeneratorMeasure):
+                found = figure.measure(fake.source, self._setting, store or MemoryChunks(), advance)
+                done += len(found)
+                results += figure.summary(found, self._setting)
+            else:
+                results += figure.compute(self._real, fake, self._setting)
+        return results + self._floor_figures
 
     def _known(self, real: ImageSource | None, fake: ImageSource | None) -> Setting:
         count = 0 if real is None or real.count is None else real.count

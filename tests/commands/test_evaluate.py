@@ -417,3 +417,5 @@ def test_figures_of_a_generator_alone(
     assert told["settings"]["figures"]["ppl"]["epsilon"] == 0.5
     evaluate(f"run={run}", *words, status=2)
     assert "no styles w; set space=z" in capsys.readouterr().err
+    evaluate(f"run={run}", *words, "protocol.figures.ppl.space=z", "preview=true")
+    assert re.search(r"path +│ +20 │ +20 │ +[\d.e+]+ │", capsys.readouterr().out)
