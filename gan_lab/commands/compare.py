@@ -9,11 +9,13 @@ from gan_lab.commands.generate import pick_device
 from gan_lab.comparing.finding import find_runs, short_names
 from gan_lab.comparing.overview import check_matplotlib, has_matplotlib, save_overview
 from gan_lab.comparing.page import page
-from gan_lab.comparing.pictures import Picture, columns_for, draw
+from gan_lab.comparing.pictures import columns_for, draw
 from gan_lab.comparing.reading import Run, read_run
 from gan_lab.console import console, say, warn
 from gan_lab.errors import InputError
 from gan_lab.seeding import check_seed
+
+_MOST_LINES = 8
 
 
 def run(config: DictConfig) -> None:
@@ -35,8 +37,7 @@ def run(config: DictConfig) -> None:
     ]
     wrong += [f"{run.path}: nothing can be read of it" for run in runs if is_empty(run)]
     runs = [run for run in runs if not is_empty(run)]
-    for text in [*wrong, *(text for run in runs for text in run.problems)]:
-        warn(text)
+    complain([*wrong, *(text for run in runs for text in run.problems)])
     if not runs:
         raise InputError("of no run that was named can anything be read")
     columns = check_columns(config.columns) or columns_for(runs)
@@ -52,7 +53,8 @@ def run(config: DictConfig) -> None:
         )
         for run in track(runs, description="drawing", console=console, transient=True)
     ]
-    report(runs, pictures)
+    named = zip(runs, pictures, strict=True)
+    complain([f"{one.name}: {picture.origin}" for one, picture in named if not picture.same])
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(page(runs, pictures, wrong, seed=config.seed), encoding="utf-8")
     say(f"wrote {out} ({len(runs)} runs, {out.stat().st_size / 1e6:.1f} MB)")
@@ -63,11 +65,12 @@ def run(config: DictConfig) -> None:
         say(f"wrote {out.with_suffix('.png')}")
 
 
-def report(runs: list[Run], pictures: list[Picture]) -> None:
-    """Say of which runs something else than their checkpoint is shown."""
-    for one, picture in zip(runs, pictures, strict=True):
-        if not picture.same:
-            warn(f"{one.name}: {picture.origin}")
+def complain(texts: list[str]) -> None:
+    """Say what is wrong, in a few lines: the page has them all."""
+    for text in texts[:_MOST_LINES]:
+        warn(text)
+    if len(texts) > _MOST_LINES:
+        warn(f"and {len(texts) - _MOST_LINES} more such, which the page names")
 
 
 def is_empty(run: Run) -> bool:

@@ -179,7 +179,7 @@ class Chart {
     if (near && values.indexOf(near) >= most) from = values.indexOf(near) - most + 1;
     const rows = values.slice(from, from + most).map((value) => {
       const row = el("div", { class: value === near ? "near" : "" });
-      const name = el("span", {}, el("span", { class: "dot", style: colour(value.run) }), value.run.name);
+      const name = el("span", {}, el("span", { class: "dot", style: colour(value.run) }), cut(value.run.name, 30));
       row.append(name, el("span", {}, short(value.v)));
       return row;
     });

@@ -1,5 +1,6 @@
 """Run folders among what was named on the command line."""
 
+import re
 from collections.abc import Iterator, Sequence
 from os.path import commonpath
 from pathlib import Path
@@ -10,6 +11,11 @@ from gan_lab.loggers import METRICS_FILE
 
 # runs_dir/sweep/run, with a folder to spare
 _DEEPEST = 4
+# what stands before a key in a name that training made of overrides
+_GROUPS = re.compile(
+    r"(?:(?<=_)|^)(?:model|data|loss|regularizer|augment|conditioning|callbacks|metrics|trainer|logger)"
+    r"\.(?:\w+\.)*(?=\w+-)"
+)
 
 
 def find_runs(given: Sequence[str | Path]) -> tuple[list[Path], list[str]]:
@@ -63,9 +69,22 @@ def is_run(path: Path) -> bool:
 
 
 def short_names(runs: Sequence[Path]) -> list[str]:
-    """Name each run by its folder, or by the path below the common folder where folders have the same name."""
+    """Name each run as shortly as it can be told from the others.
+
+    By its folder, in which keys are without their groups ("lr-0.001" for "model.generator_optimizer.lr-0.001") where
+    nothing gets the same name by that; by the path below the common folder where folders have the same name.
+    """
     names = [run.resolve().name for run in runs]
-    if len(set(names)) == len(names):
+    if len(set(names)) < len(names):
+        top = commonpath([run.resolve().parent for run in runs])
+        return [run.resolve().relative_to(top).as_posix() for run in runs]
+    bare = [_GROUPS.sub("", name) for name in names]
+    if any(same_key_twice(name) for name in bare) or len(set(bare)) < len(bare):
         return names
-    top = commonpath([run.resolve().parent for run in runs])
-    return [run.resolve().relative_to(top).as_posix() for run in runs]
+    return bare
+
+
+def same_key_twice(name: str) -> bool:
+    """Whether two settings in a run's name have one key, so that nobody knows which is which."""
+    keys = re.findall(r"(?:^|_)([a-z]\w*?)-", name)
+    return len(set(keys)) < len(keys)

@@ -58,7 +58,7 @@ def save_overview(runs: Sequence[Run], pictures: Sequence[Picture], path: Path) 
     shown = [i for i in order if pictures[i].image is not None][:_MOST_PICTURES]
     rows = -(-len(shown) // _COLUMNS)
     columns = max(-(-len(shown) // max(rows, 1)), 4)
-    height = rows * (_WIDTH / columns + 0.45)
+    height = rows * (_WIDTH / columns + 0.32)
     size = (_WIDTH, _CURVES_HEIGHT + height)
     drawing = Drawing(figsize=size, dpi=120, layout="constrained")
     upper, lower = drawing, None
@@ -104,6 +104,7 @@ def draw_curves(drawing: Any, runs: Mapping[int, Run], key: str) -> None:
                 label=cut(run.name, 36) if line < _NAMED else None,
             )
         axis.grid(alpha=0.3)
+        axis.set_xlim(left=0)
         axis.set_xlabel(f"{name} of training" if place else "kimg")
     better = {"min": " (lower is better)", "max": " (higher is better)"}
     axes[0].set_ylabel(key.removeprefix("metrics/") + better.get(direction(key) or "", ""))
@@ -111,14 +112,11 @@ def draw_curves(drawing: Any, runs: Mapping[int, Run], key: str) -> None:
     values = [point[2] for *_, points in curves for point in points]
     if direction(key) == "min" and 0 < min(values) * _SPREAD < max(values):
         logarithmic(axes[0])
-    more = f"and {len(curves) - _NAMED} more" if len(curves) > _NAMED else None
-    drawing.legend(
-        *axes[0].get_legend_handles_labels(),
-        loc="outside right upper",
-        title=more,
-        frameon=False,
-        fontsize=9,
-    )
+    lines, names = axes[0].get_legend_handles_labels()
+    if len(curves) > _NAMED:
+        lines += axes[0].plot([], [], linestyle="")
+        names.append(f"and {len(curves) - _NAMED} more")
+    drawing.legend(lines, names, loc="outside right upper", frameon=False, fontsize=9)
 
 
 def logarithmic(axis: Any) -> None:

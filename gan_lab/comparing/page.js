@@ -37,6 +37,27 @@ function duration(seconds) {
   return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
 
+// A name without its middle where it is too long: runs of a sweep begin alike.
+function cut(name, longest) {
+  const end = Math.floor((longest - 1) * 0.65);
+  return name.length <= longest ? name : `${name.slice(0, longest - 1 - end)}…${name.slice(-end)}`;
+}
+
+// A name that may be broken behind its dots, underscores and dashes.
+function breakable(name, attributes) {
+  const made = el("span", attributes);
+  for (const part of name.split(/(?<=[._/-])(?=[A-Za-z])/)) made.append(part, el("wbr"));
+  return made;
+}
+
+function keyName(key) {
+  return breakable(key, { class: "key" });
+}
+
+function runName(run) {
+  return [dot(run), breakable(run.name, { title: run.path })];
+}
+
 function dot(run) {
   return el("span", { class: "dot", style: colour(run), "aria-hidden": "true" });
 }
@@ -89,7 +110,7 @@ function table(holder, caption, columns, rows, onSort) {
 
 function runColumns() {
   const columns = [
-    { label: "Run", value: (run) => run.name, cell: (run) => [dot(run), el("span", { title: run.path }, run.name)] },
+    { label: "Run", value: (run) => run.name, cell: runName },
   ];
   for (const { key, direction } of data.bests) {
     const found = data.runs.map((run) => run.best[key]?.[0]).filter((v) => v !== undefined);
@@ -115,7 +136,7 @@ function runColumns() {
       { label: "Device-s / kimg", number: true, title: "Seconds per kimg times devices; sort", value: (run) => deviceSeconds(run), cell: (run) => (deviceSeconds(run) ? about(run) + short(+deviceSeconds(run).toPrecision(3)) : "–") },
     );
   for (const [player, letter] of [["generator", "G"], ["discriminator", "D"]])
-    columns.push({ label: `${letter} parameters`, number: true, title: `Of the ${player}; sort`, value: (run) => run.parameters?.[player] ?? null, cell: (run) => (run.parameters ? el("span", { title: run.parameters[player].toLocaleString("en") }, count(run.parameters[player])) : "–") });
+    columns.push({ label: `${letter} params`, number: true, title: `Of the ${player}; sort`, value: (run) => run.parameters?.[player] ?? null, cell: (run) => (run.parameters ? el("span", { title: run.parameters[player].toLocaleString("en") }, count(run.parameters[player])) : "–") });
   return columns;
 }
 
@@ -152,10 +173,10 @@ function redraw() {
 function figureOptions() {
   const groups = new Map();
   for (const { key, direction } of data.figures) {
-    const [group, ...rest] = key.split("/");
+    const group = key.split("/")[0];
     if (!groups.has(group)) groups.set(group, el("optgroup", { label: group }));
     const better = { min: " (lower is better)", max: " (higher is better)" }[direction] ?? "";
-    groups.get(group).append(el("option", { value: key }, (rest.join("/") || key) + better));
+    groups.get(group).append(el("option", { value: key }, key.replace("metrics/", "") + better));
   }
   return [...groups.values()];
 }
@@ -223,12 +244,6 @@ function enlarge(run, name) {
 // ---- settings that differ
 const FEW = 14;
 
-// A key that may be broken behind its dots and underscores.
-function keyName(key) {
-  const made = el("span", { class: "key" });
-  for (const part of key.split(/(?<=[._])/)) made.append(part, el("wbr"));
-  return made;
-}
 
 function settings() {
   if (!data.settings.length) return;
@@ -247,11 +262,11 @@ function settings() {
     if (wide)
       table(holder, "Settings that differ, a key a row", [
         { label: "Key", value: ([key]) => key, cell: ([key]) => keyName(key) },
-        ...data.runs.map((run, i) => ({ label: run.name, value: ([, texts]) => texts[i], cell: ([, texts]) => cell(texts[i]), className: ([, texts]) => (texts[i].length > 24 ? "setting" : null) })),
+        ...data.runs.map((run, i) => ({ label: el("span", {}, ...runName(run)), value: ([, texts]) => texts[i], cell: ([, texts]) => cell(texts[i]), className: ([, texts]) => (texts[i].length > 24 ? "setting" : null) })),
       ], kept);
     else
       table(holder, "Settings that differ, a run a row", [
-        { label: "Run", value: (run) => run.name, cell: (run) => [dot(run), run.name] },
+        { label: "Run", value: (run) => run.name, cell: runName },
         ...kept.map(([key, texts]) => ({ label: keyName(key), value: (run) => texts[run.index], cell: (run) => cell(texts[run.index]), className: (run) => (texts[run.index].length > 24 ? "setting" : null) })),
       ], data.runs);
   }
@@ -263,7 +278,7 @@ function settings() {
 function evaluations() {
   if (!data.measured.length) return;
   reveal("evaluations");
-  const columns = [{ label: "Run", value: (run) => run.name, cell: (run) => [dot(run), run.name] }];
+  const columns = [{ label: "Run", value: (run) => run.name, cell: runName }];
   data.measured.forEach(({ protocol, key, direction }, i) => columns.push({
     label: key, hint: protocol, number: true, first: direction === "max" ? "descending" : "ascending",
     value: (run) => run.measured[i]?.value ?? null,
@@ -283,6 +298,7 @@ function reveal(id) {
 }
 
 // ---- all of it
+document.body.classList.toggle("long", data.runs.some((run) => run.name.length > 18));
 $("#about").textContent = data.about;
 $("#runs-note").textContent = data.runs.some((run) => run.estimated)
   ? "≈ put together from the speed in the log, which did not have the time: without saving and grids." : "";

@@ -67,6 +67,10 @@ def draw(
 
     Where that cannot be, the last grid of training takes its place, and the picture says so and why.
     """
+    if run.config is None:
+        return of_training(run, why="it has no configuration that can be read")
+    if not any((run.path / "checkpoints").glob("*.ckpt")):
+        return of_training(run, why="it has no checkpoint")
     try:
         gan = gan_lab.load(
             run.path, checkpoint=checkpoint, weights=weights, device=device, trust=trust
@@ -91,14 +95,16 @@ def of_training(run: Run, *, why: str) -> Picture:
     """Return the last grid that training saved."""
     grids = sorted((run.path / "samples").glob("kimg*.png"))
     if not grids:
-        return Picture(image=None, origin=f"no picture: {why}", same=False)
+        return Picture(image=None, origin=why, same=False)
     try:
         with Image.open(grids[-1]) as opened:
             image = shrunk(opened.convert("RGB"))
     except OSError as error:
-        return Picture(image=None, origin=f"no picture: {one_line(error)}; {why}", same=False)
+        return Picture(
+            image=None, origin=f"{why}, and of its last grid: {one_line(error)}", same=False
+        )
     kimg = float(Path(grids[-1]).stem.removeprefix("kimg"))
-    origin = f"training's last grid, {kimg:g} kimg, at other latents: no checkpoint can be drawn from ({why})"
+    origin = f"last grid of training, {kimg:g} kimg, at other latents: {why}"
     return Picture(image=image, origin=origin, same=False)
 
 
