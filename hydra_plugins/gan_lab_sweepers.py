@@ -22,10 +22,11 @@ class Grid(Sweeper):
 
 
 class Optuna(Sweeper):
-    """What Optuna suggests: `gan_lab.sweeps.optuna`."""
+    """What Optuna suggests: `gan_lab.sweeps.trials`."""
 
     def __init__(
         self,
+        *,
         n_trials: int,
         n_jobs: int,
         study_name: str | None,
@@ -34,23 +35,30 @@ class Optuna(Sweeper):
         sampler: DictConfig,
         pruner: DictConfig | None,
     ) -> None:
-        self._settings = {
-            "n_trials": n_trials,
-            "n_jobs": n_jobs,
-            "study_name": study_name,
-            "storage": storage,
-            "params": params,
-            "sampler": sampler,
-            "pruner": pruner,
-        }
+        self.n_trials = n_trials
+        self.n_jobs = n_jobs
+        self.study_name = study_name
+        self.storage = storage
+        self.params = params
+        self.sampler = sampler
+        self.pruner = pruner
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
-        from gan_lab.sweeps.bayes import OptunaSweep
+        from gan_lab.sweeps.trials import OptunaSweep, Settings
 
+        settings = Settings(
+            n_trials=self.n_trials,
+            n_jobs=self.n_jobs,
+            study_name=self.study_name,
+            storage=self.storage,
+            params=self.params,
+            sampler=self.sampler,
+            pruner=self.pruner,
+        )
         self._sweep = OptunaSweep(
-            context=hydra_context, task=task_function, config=config, **self._settings
+            context=hydra_context, task=task_function, config=config, settings=settings
         )
 
     def sweep(self, arguments: list[str]) -> Any:

@@ -93,10 +93,10 @@ class Checkpointing(Callback):
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: Trainer, module: AdversarialModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save when it is time, when something better was found, or when a signal came."""
+        """Save when it is time, when something better was found, or when the run ends here."""
         better = self._is_better(module)
         stopped_by = self._agreement(self._signal or 0, module.device)
-        if better or stopped_by or module.due(self.every_kimg):
+        if better or stopped_by or trainer.should_stop or module.due(self.every_kimg):
             self.save(trainer, module)
             if better and trainer.is_global_zero:
                 link(self.folder / LAST, self.folder / BEST)

@@ -87,10 +87,12 @@ def build_callbacks(config: DictConfig) -> dict[str, object]:
     callbacks = {
         name: build(node)
         for name, node in nodes.items()
-        if name not in ("evaluation", "checkpointing")
+        if name not in ("evaluation", "pruning", "checkpointing")
     }
     if "evaluation" in nodes:
         callbacks["evaluation"] = build(nodes.evaluation, metrics=build(config.metrics))
+    if "pruning" in nodes:
+        callbacks["pruning"] = build(nodes.pruning, evaluation=callbacks.get("evaluation"))
     if "checkpointing" in nodes:
         callbacks["checkpointing"] = build(
             nodes.checkpointing, evaluation=callbacks.get("evaluation")

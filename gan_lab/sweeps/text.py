@@ -1,0 +1,19 @@
+"""Values as Hydra's command line writes them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gan_lab.cli import quoted
+
+
+def as_override(value: Any) -> str:
+    """Return what stands behind an override's `=` to mean a value made of containers, numbers and texts."""
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{as_override(v)}" for key, v in value.items()) + "}"
+    if isinstance(value, str):
+        return quoted(value)
+    if isinstance(value, Sequence):
+        return "[" + ",".join(as_override(v) for v in value) + "]"
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else repr(value)
