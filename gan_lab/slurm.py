@@ -4,6 +4,8 @@ import os
 import signal
 import subprocess
 
+from gan_lab.errors import InputError
+
 # exit status of a process whose job starts again: no success, which a sweep would take for a result (EX_TEMPFAIL)
 REQUEUED = 75
 # SLURM warns of a job's end by one of these
@@ -33,6 +35,31 @@ def tasks() -> int:
 def by_srun() -> bool:
     """Whether srun has started this process, and not the batch script itself or a shell in the job."""
     return "SLURM_STEP_ID" in os.environ and "SLURM_PROCID" in os.environ
+
+
+def check_tasks(*, devices: int, nodes: int) -> None:
+    """Refuse to train by other processes than those that the job has been promised.
+
+    Args:
+        devices: `trainer.devices`.
+        nodes: `trainer.num_nodes`.
+
+    Raises:
+        InputError: for several tasks that nobody starts, and for others than the trainer's.
+    """
+    if tasks() == 1:
+        return
+    if not by_srun():
+        raise InputError(
+            f"job {job()} has {tasks()} tasks, but srun started no process of it, and this one would wait for the "
+            "others: put srun --kill-on-bad-exit=1 before gan-lab"
+        )
+    per_node, on = os.environ.get("SLURM_NTASKS_PER_NODE"), os.environ["SLURM_NNODES"]
+    if (per_node, on) != (str(devices), str(nodes)):
+        raise InputError(
+            f"job {job()} has {tasks()} tasks, {per_node or 'any number'} on each of {on} nodes, but trainer.devices="
+            f"{devices} and trainer.num_nodes={nodes}; submit it with --nodes={nodes} --ntasks-per-node={devices}"
+        )
 
 
 def hold_warnings() -> None:

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from gan_lab.callbacks.agreement import SameEverywhere
 from gan_lab.callbacks.progress import ProgressBar
 from gan_lab.checkpoint import AtomicCheckpointIO
-from gan_lab.commands.processes import processes
+from gan_lab.commands.processes import environment, processes
 from gan_lab.config import build, conf_dir
 from gan_lab.console import say
 from gan_lab.data.datamodule import ImageDataModule
@@ -132,7 +132,7 @@ def bare_trainer(
         default_root_dir: where Lightning looks for a place.
     """
     half = half_precision(config.trainer)
-    plugins = [checkpoints or AtomicCheckpointIO(), *half]
+    plugins = [checkpoints or AtomicCheckpointIO(), environment(), *half]
     if config.trainer.get("sync_batchnorm"):
         plugins.append(SharedStatistics())
     precision = {"precision": None} if half else {}  # the plugin has it

@@ -12,6 +12,8 @@ from types import FrameType
 from typing import Any
 
 import torch
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.utilities import rank_zero_only
@@ -19,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch.multiprocessing import get_context
 from torch.multiprocessing.spawn import ProcessContext, ProcessExitedException, start_processes
 
+from gan_lab import slurm
 from gan_lab.errors import InputError
 from gan_lab.strategy import Ranks
 
@@ -34,9 +37,20 @@ Message = tuple[int, int, str]  # rank, exit status, what there is to say
 
 def started_by_others() -> bool:
     """Whether this process already is one of several: of torchrun, of SLURM, or of `run_on`."""
-    # asked in this order, since Lightning warns of an srun that is there and not used
-    by_slurm = int(os.environ.get("SLURM_NTASKS", "1")) > 1 and SLURMEnvironment.detect()
-    return "LOCAL_RANK" in os.environ or TorchElasticEnvironment.detect() or by_slurm
+    return "LOCAL_RANK" in os.environ or TorchElasticEnvironment.detect() or by_slurm()
+
+
+def by_slurm() -> bool:
+    """Whether srun has started this process as one of several, and not torchrun or `run_on` within a task."""
+    by_another = "LOCAL_RANK" in os.environ or TorchElasticEnvironment.detect()
+    return slurm.by_srun() and slurm.tasks() > 1 and not by_another
+
+
+def environment() -> ClusterEnvironment:
+    """Return Lightning's view of who started this process. Its own way of requeueing a job of SLURM is left out."""
+    if TorchElasticEnvironment.detect():
+        return TorchElasticEnvironment()
+    return SLURMEnvironment(auto_requeue=False) if by_slurm() else LightningEnvironment()
 
 
 def devices_here(trainer: DictConfig) -> int:
@@ -88,6 +102,8 @@ def world_size(trainer: DictConfig) -> int:
             )
         return here * machines
     devices = devices_here(trainer)
+    if "LOCAL_RANK" not in os.environ:
+        slurm.check_tasks(devices=devices, nodes=nodes)
     if nodes > 1 and not started_by_others():
         raise InputError(
             f"trainer.num_nodes={nodes}: start the run on each machine, with the same settings, by srun or by torchrun "
@@ -134,6 +150,7 @@ def run_on(devices: int, config: DictConfig, target: Target | None = None) -> No
     assert isinstance(context, ProcessContext)
     failure: ProcessExitedException | None = None
     with signals_forwarded(context.pids()):
+        slurm.take_warnings()
         try:
             while not context.join():
                 pass
