@@ -54,9 +54,7 @@ def cache_dir() -> Path:
     return folder
 
 
-def run_name(
-    overrides: Sequence[str], swept: Sequence[str] = (), *, only_swept: bool = False
-) -> str:
+def run_name(overrides: Sequence[str], swept: Sequence[str] = ()) -> str:
     """Name a run by what was asked for, so that the same command finds its folder again and another one does not.
 
     `["model=dcgan", "loss=hinge", "model.generator.width=64"]` gives `dcgan_hinge_model.generator.width-64`. Of a long
@@ -64,14 +62,13 @@ def run_name(
 
     Args:
         overrides: `key=value`, as on the command line.
-        swept: keys that tell the runs of a sweep apart, which are in the name whatever they are.
-        only_swept: whether the name is made of these alone, where the sweep is named by the others.
+        swept: keys that tell the runs of a sweep apart; the name is made of these alone then, whatever they are.
     """
     parts = []
     for override in overrides:
         key, _, value = override.lstrip("+~").partition("=")
-        elsewhere = only_swept or key.split(".")[0].split("/")[0] in NOT_IN_THE_NAME
-        if key not in swept and elsewhere:
+        unnamed = key.split(".")[0].split("/")[0] in NOT_IN_THE_NAME
+        if key not in swept if swept else unnamed:
             continue
         value = re.sub(r"[^\w.,+-]+", "-", value).strip("-")
         parts.append(value if key in CHOICES else f"{key.replace('/', '.')}-{value}")
@@ -82,12 +79,10 @@ def run_name(
 
 
 def register_resolvers() -> None:
-    """Make `${run_name:keys,true}` and `${path:a,b}` available to configurations."""
+    """Make `${run_name:keys}` and `${path:a,b}` available to configurations."""
     OmegaConf.register_new_resolver(
         "run_name",
-        lambda swept=(), only_swept=False: run_name(
-            HydraConfig.get().overrides.task, swept, only_swept=only_swept
-        ),
+        lambda swept=(): run_name(HydraConfig.get().overrides.task, swept),
         replace=True,
     )
     # a part that is null is left out
@@ -173,9 +168,9 @@ def differences(old: DictConfig, new: DictConfig) -> list[str]:
 
 def derived(key: str) -> bool:
     """Whether a key only repeats where the run lies and which sweep it belongs to: a renamed folder is no change."""
-    if key.startswith(("callbacks.pruning.", "swept.")):
+    if key.startswith("callbacks.pruning."):
         return True
-    return key.split(".")[-1] in ("run_dir", "runs_dir", "name", "sweep")
+    return key.split(".")[-1] in ("run_dir", "runs_dir", "name", "sweep", "swept")
 
 
 def suggestion(wrong: str, keys: Sequence[str]) -> str:

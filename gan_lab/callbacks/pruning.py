@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 class Pruning(Callback):
     """Reports each evaluation to a trial of an Optuna study, and ends the run where its pruner says so.
 
-    Stands between the evaluation and the checkpointing, which saves the run there. Trials are compared after as many
-    evaluations (the steps of Optuna), whatever their batch sizes are. The study is reached through its storage, so that
-    it may be another process's, or another machine's.
+    Stands between the evaluation and the checkpointing, which saves the run there. A step of Optuna is an evaluation,
+    the first one 0, so that runs of different batch sizes are compared at the same ones. The study is reached through
+    its storage, so that it may be another process's, or another machine's.
 
     Args:
         storage: a journal file or a URL; see `gan_lab.sweeps.study.open_storage`.
@@ -67,7 +67,8 @@ class Pruning(Callback):
         value = self.evaluation.values.get(self.objective)
         hopeless = False
         if trainer.is_global_zero and value is not None:
-            hopeless = self._judge(value, step=int(module.kimg / self.evaluation.every_kimg))
+            evaluations = round(module.images_seen // (self.evaluation.every_kimg * 1000))
+            hopeless = self._judge(value, step=evaluations - 1)
         # all processes leave at the same step
         if trainer.strategy.broadcast(hopeless):
             log(trainer, module, {PRUNED: 1.0})

@@ -27,12 +27,22 @@ def named(words: Sequence[str]) -> list[str]:
     given = {override.key_or_group for override in parsed}
     swept = [o for o in parsed if o.is_sweep_override() and not o.is_hydra_override()]
     keys = [override.get_key_element().lstrip("+") for override in swept]
-    # what is the same for all runs is in the name of a sweep that is named here
-    only = bool(keys) and "sweep" not in given
-    listed = ",".join(quoted(key) for key in keys)
-    added = [f"swept={{keys:[{listed}],only:{str(only).lower()}}}"]
+    added = [swept_override(keys)]
     if "runs_dir" not in given:
         added.append("runs_dir=multirun")
     if "sweep" not in given:
-        added.append(f"sweep={quoted(run_name(overrides, keys))}")
+        added.append(f"sweep={quoted(sweep_name(overrides, keys))}")
     return [*overrides, *added, *words[len(overrides) :]]
+
+
+def swept_override(keys: Sequence[str]) -> str:
+    """Return the override that says what tells the runs of a sweep apart."""
+    return f"swept=[{','.join(quoted(key) for key in keys)}]"
+
+
+def sweep_name(overrides: Sequence[str], keys: Sequence[str]) -> str:
+    """Name a sweep by what is named of a run, and by the swept keys that are not."""
+    apart = [word for word in overrides if word.lstrip("+~").partition("=")[0] in keys]
+    rest = [word for word in overrides if word not in apart]
+    names = [run_name(words, swept) for words, swept in ((rest, ()), (apart, keys)) if words]
+    return "_".join(name for name in names if name != "default") or "default"

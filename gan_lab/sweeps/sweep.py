@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 
 from gan_lab.checkpoint import LAST
 from gan_lab.commands.checks import check_name, check_numbers
+from gan_lab.config import run_name
 from gan_lab.console import say
 from gan_lab.errors import InputError
 from gan_lab.lock import locked
@@ -71,6 +72,7 @@ class Sweep:
             check_numbers(config)
             if config.objective is not None or config.objective_mode is not None:
                 chosen_objective(config)
+        self._check_settings(planned)
         twice = [run for run, n in Counter(p.job.run for p in planned).items() if n > 1]
         if twice:
             raise InputError(
@@ -133,6 +135,18 @@ class Sweep:
         """Whether the sweep was asked to stop."""
         return (self.folder / STOP_FILE).exists()
 
+    def _check_settings(self, planned: Sequence[Planned]) -> None:
+        """Refuse to go on with a run by other settings that its name does not tell."""
+        known = self.record.jobs()
+        for job in (run.job for run in planned if run.job.run in known):
+            before, now = (set(named_words(j.overrides)) for j in (known[job.run], job))
+            if before != now:
+                old, new = (", ".join(sorted(s)) for s in (before - now, now - before))
+                raise InputError(
+                    f"{self.folder} has a run {job.run} with {old or 'defaults'}, and now it would be with "
+                    f"{new or 'defaults'}; choose another sweep="
+                )
+
     def _compose(self, words: Sequence[str]) -> Planned:
         config = self.context.config_loader.load_sweep_config(self.config, list(words))
         # runs are named after Hydra's own configuration
@@ -150,6 +164,11 @@ class Sweep:
             if job.status == "running":
                 status = "stopped" if self.stopped else "killed"
                 self.record.change(job.run, status=status, error="its process left no word")
+
+
+def named_words(words: Sequence[str]) -> list[str]:
+    """Return those overrides that make another run of it."""
+    return [word for word in words if run_name([word]) != "default"]
 
 
 def is_done(known: Job | None, config: DictConfig) -> bool:

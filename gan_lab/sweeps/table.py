@@ -1,6 +1,6 @@
 """What came out of a sweep, as a table."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from rich.table import Table
 from rich.text import Text
@@ -14,9 +14,10 @@ def table(jobs: Iterable[Job]) -> Table:
     chosen = best(jobs)
     keys = varying(jobs)
     made = Table(title=None, box=None, pad_edge=False, header_style="bold")
-    for name in (*keys, "status"):
+    for name in (*short(keys), "status"):
         made.add_column(name)
     figure = chosen.objective if chosen and chosen.objective else "value"
+    figure = figure.removeprefix("metrics/")
     for name in (figure, "at kimg", "kimg", "time"):
         made.add_column(name, justify="right")
     made.add_column("")
@@ -41,6 +42,17 @@ def varying(jobs: Iterable[Job]) -> list[str]:
     settings = [dict(word.partition("=")[::2] for word in job.overrides) for job in jobs]
     keys = dict.fromkeys(key for found in settings for key in found)
     return [key for key in keys if len({found.get(key) for found in settings}) > 1] or ["run"]
+
+
+def short(keys: Sequence[str]) -> list[str]:
+    """Return of each key the shortest end that no other has."""
+    ends = []
+    for key in keys:
+        parts = key.split(".")
+        tails = [".".join(parts[-n:]) for n in range(1, len(parts) + 1)]
+        others = [f".{other}" for other in keys if other != key]
+        ends.append(next((t for t in tails if not any(o.endswith(f".{t}") for o in others)), key))
+    return ends
 
 
 def rank(job: Job) -> tuple[bool, float]:

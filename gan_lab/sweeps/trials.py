@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from gan_lab.config import build
 from gan_lab.console import say
 from gan_lab.errors import InputError
+from gan_lab.sweeps.command import swept_override
 from gan_lab.sweeps.outcome import Objective, chosen_objective
 from gan_lab.sweeps.record import Job
 from gan_lab.sweeps.study import check_installed, open_storage
@@ -54,8 +55,8 @@ class OptunaSweep(Sweep):
     """Tries what a sampler suggests, in batches, and has hopeless runs end early.
 
     All is kept in the study, so that the same command goes on: a trial that was cut off keeps its number, its values
-    and its run folder. The sampler is made anew for each trial, with a seed of its own, so that a search that was stopped
-    suggests what an uninterrupted one would.
+    and its run folder. The sampler is made anew for each trial, with a seed of its own, so that a search that was
+    stopped suggests what an uninterrupted one would.
 
     Args:
         settings: of the search.
@@ -93,6 +94,7 @@ class OptunaSweep(Sweep):
         optuna.logging.set_verbosity(logging.WARNING)
         given = [f"{key}={value}" for key, value in self.settings.params.items()]
         fixed, space = search_space(self.parse([*given, *words]))
+        fixed.append(swept_override(list(space)))
         objective = self._objective(fixed, space)
         with self.running():
             study = self._open(objective)
