@@ -27,6 +27,8 @@ NOT_IN_THE_NAME = (
     "num_workers",
     "hydra",
     "threads",
+    "compile",
+    "dry_run",
     "sweep",
     "swept",
     "objective",

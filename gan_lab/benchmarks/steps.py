@@ -134,9 +134,10 @@ def leaving_out(module: AdversarialModule, name: str) -> Iterator[None]:
 
 @contextmanager
 def counting_into(meter: Meter, count: bool) -> Iterator[None]:
-    """Count operations, if asked to."""
+    """Count operations, if asked to: those of the same passes uncompiled, as compiled code tells of none."""
     mode = FlopCounter() if count else None
-    with mode or nullcontext():
+    uncompiled = torch.compiler.set_stance("force_eager") if count else nullcontext()
+    with uncompiled, mode or nullcontext():
         meter.flops = mode
         yield
     meter.flops = None

@@ -19,10 +19,11 @@ from gan_lab import __version__
 from gan_lab.benchmarks.loop import beyond_plain, compare
 from gan_lab.benchmarks.rates import data_rate, metric_rates
 from gan_lab.benchmarks.steps import against_peak, measure, summarize
-from gan_lab.commands.building import build_data, build_model, describe_images
+from gan_lab.commands.building import build_data, build_model, compiled, describe_images
 from gan_lab.commands.checks import check_numbers, check_trainer
 from gan_lab.commands.results import write
 from gan_lab.commands.train import quiet
+from gan_lab.compilation import backend_of
 from gan_lab.config import build
 from gan_lab.console import say, warn
 from gan_lab.data.datamodule import ImageDataModule
@@ -93,6 +94,7 @@ def circumstances(config: DictConfig) -> Result:
         "device": device_name(device),
         "threads": torch.get_num_threads(),
         "precision": str(config.trainer.precision),
+        "compile": backend_of(config.compile),
         "float32_matmul_precision": torch.get_float32_matmul_precision(),
         # other work on the machine makes every figure worse
         "load_average": os.getloadavg()[0],
@@ -140,6 +142,7 @@ def steps_part(config: DictConfig, data: ImageDataModule) -> Result:
     """Measure the phases of training steps."""
     module, trainer = build_model(config), build_trainer(config)
     device = trainer.strategy.root_device
+    compiled(config, module, device)
     say(f"steps: {config.warmup} + {config.rounds} rounds on {device}")
     rounds = measure(
         module,
@@ -217,6 +220,11 @@ def phase_table(steps: Result) -> Table:
     return table
 
 
+def compiled_by(result: Result) -> str:
+    """Return what compiled the passes, or nothing."""
+    return f"compiled by {result['compile']}, " if result["compile"] else ""
+
+
 def other_figures(result: Result) -> Table:
     """Return all but the phases: circumstances first."""
     table = Table(title="bench", title_justify="left", show_header=False)
@@ -225,7 +233,7 @@ def other_figures(result: Result) -> Table:
     table.add_row(
         "on",
         f"{result['device']}, {result['threads']} threads, {result['precision']}, "
-        f"load average {result['load_average']:.2g} at the start",
+        f"{compiled_by(result)}load average {result['load_average']:.2g} at the start",
     )
     steps = result.get("steps")
     if steps is not None:

@@ -11,6 +11,7 @@ from gan_lab.callbacks.agreement import SameEverywhere
 from gan_lab.callbacks.progress import ProgressBar
 from gan_lab.checkpoint import AtomicCheckpointIO
 from gan_lab.commands.processes import environment, processes
+from gan_lab.compilation import backend_of, compile_passes, differentiated_twice
 from gan_lab.config import build, conf_dir
 from gan_lab.console import say
 from gan_lab.data.datamodule import ImageDataModule
@@ -62,6 +63,23 @@ def build_model(config: DictConfig) -> AdversarialModule:
     """Build networks and loop."""
     drop_unchosen(config)
     return build(config.model, total_images=total_images(config))
+
+
+def compiled(config: DictConfig, module: AdversarialModule, device: torch.device) -> None:
+    """Compile a model's passes where the configuration says so, and say what stays as it is.
+
+    Raises:
+        InputError: when that cannot be.
+    """
+    backend = backend_of(config.compile)
+    if backend is None:
+        return
+    compile_passes(module, backend, device)
+    # in mixed precision penalties have passes of their own
+    mixed = "mixed" in str(config.trainer.precision)
+    twice = [] if mixed else differentiated_twice(module)
+    kept = f"; D's own step stays as it is for {', '.join(twice)}" if twice else ""
+    say(f"compile: passes through the networks by {backend}, at their first use{kept}")
 
 
 def drop_unchosen(config: DictConfig) -> None:

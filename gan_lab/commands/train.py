@@ -20,11 +20,13 @@ from gan_lab.commands.building import (
     build_data,
     build_model,
     build_trainer,
+    compiled,
     describe_images,
     resolved,
 )
 from gan_lab.commands.checks import check_name, check_numbers, check_trainer
 from gan_lab.commands.processes import run_on, started_by_others, world_size
+from gan_lab.compilation import backend_of
 from gan_lab.config import differences
 from gan_lab.console import say, warn
 from gan_lab.data.datamodule import ImageDataModule
@@ -47,6 +49,7 @@ def run(config: DictConfig) -> None:
     check_numbers(config)
     check_name(config.name)
     check_trainer(config.trainer)
+    backend_of(config.compile)
     world = world_size(config.trainer)
     check_batch(batch_size=config.batch_size, batches=config.d_steps, world_size=world)
     if world > 1 and not started_by_others():
@@ -77,6 +80,7 @@ def train(config: DictConfig) -> None:
     check_share(module, world_size(config.trainer), synchronized=synchronized)
     callbacks = build_callbacks(config)
     trainer = build_trainer(config, callbacks)
+    compiled(config, module, trainer.strategy.root_device)
     say(data.describe())
     report_start(run_dir, config, module)
     if checkpoint is not None and not goes_on(run_dir, config, checkpoint, module):

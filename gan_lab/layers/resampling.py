@@ -74,12 +74,19 @@ class Depthwise(torch.autograd.Function):
 
 def convolve(x: Tensor, kernel: Tensor, *, stride: Pair = (1, 1), padding: Pair = (0, 0)) -> Tensor:
     """Correlate every channel of [N, C, H, W] with `kernel` [K, L]; a size must not leave a rest by its stride."""
-    return Depthwise.apply(x, kernel, stride, padding, False)
+    return filtered(x, kernel, stride, padding, False)
 
 
 def spread(x: Tensor, kernel: Tensor, *, stride: Pair = (1, 1), padding: Pair = (0, 0)) -> Tensor:
     """Apply the adjoint of `convolve`: put `kernel`, times its value, at every pixel, `stride` pixels apart."""
-    return Depthwise.apply(x, kernel, stride, padding, True)
+    return filtered(x, kernel, stride, padding, True)
+
+
+def filtered(x: Tensor, kernel: Tensor, stride: Pair, padding: Pair, adjoint: bool) -> Tensor:
+    """Apply `Depthwise`, or in compiled code, which nothing differentiates twice, what it consists of."""
+    if torch.compiler.is_compiling():
+        return Depthwise.forward(x, kernel, stride, padding, adjoint)
+    return Depthwise.apply(x, kernel, stride, padding, adjoint)
 
 
 def upsample(x: Tensor, kernel: Tensor) -> Tensor:
