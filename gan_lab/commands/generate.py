@@ -1,132 +1,147 @@
 """gan-lab generate: images of a trained run as files."""
 
 from collections.abc import Sequence
-from math import ceil, sqrt
-from pathlib import Path
-from typing import Any
+from contextlib import nullcontext
 
-import numpy as np
-import torch
-from omegaconf import DictConfig
-from torch import Tensor
+from omegaconf import DictConfig, OmegaConf
+from torch import distributed
 
-from gan_lab.checkpoint import checkpoint_path
+from gan_lab.commands.folders import keep_settings
 from gan_lab.commands.opening import measure_statistics as measure_statistics
-from gan_lab.commands.opening import open_gan
 from gan_lab.commands.opening import pick_device as pick_device
+from gan_lab.commands.order import CONTAINERS, Task, open_task
+from gan_lab.commands.processes import run_on, started_by_others
+from gan_lab.commands.series import Block, Series
+from gan_lab.commands.sharing import devices_of, joined
+from gan_lab.commands.writers import ENCODINGS, Grid, ImagesZip, Latents, Npz, SingleFiles, Writer
 from gan_lab.console import say
-from gan_lab.errors import InputError
-from gan_lab.images import grid, save_png, to_uint8
-from gan_lab.rendering import Rendering
-from gan_lab.sampling import Gan
-
-FORMATS = ("png", "grid", "npz")
+from gan_lab.editing.progress import progress_bar
+from gan_lab.metrics.ranks import Ranks
 
 
 def run(config: DictConfig) -> None:
-    """Draw images and write them.
+    """Draw images and write them; alone, or together with other processes.
 
     Raises:
-        InputError: for a run, class, format or device that there is not.
+        InputError: for a run, seed, class, format or device that there is not, settings that mean nothing to the
+            generator, and a folder with images of other settings.
     """
-    formats = check_formats(config.format)
-    gan = open_gan(config)
-    labels = chosen_labels(config.classes, config.num_images, gan)
-    count = config.num_images if labels is None else len(labels)
-    source = checkpoint_path(Path(config.run), config.checkpoint)
-    folder = Path(config.out or source.parent.parent / "generated" / folder_name(source, config))
-    columns = config.columns or (config.num_images if labels is not None else ceil(sqrt(count)))
-    say(f"{count} images of {source} ({gan.kimg:g} kimg, {config.weights} weights)")
-    kept = []
-    made = 0
-    for images, drawn in gan.batches(
-        count,
-        labels=labels,
-        seed=config.seed,
-        batch_size=config.batch_size,
-        rendering=Rendering(truncation=config.truncation),
-    ):
-        pixels = to_uint8(images).cpu()
-        if "png" in formats:
-            save_single(pixels, drawn, folder, seed=config.seed, start=made)
-        made += len(pixels)
-        kept.append((pixels, drawn))
-    everything = torch.cat([pixels for pixels, _ in kept])
-    if "grid" in formats:
-        save_png(grid(everything, columns), folder / "grid.png")
-    if "npz" in formats:
-        drawn_labels = [drawn.cpu() for _, drawn in kept if drawn is not None]
-        save_npz(
-            everything, torch.cat(drawn_labels) if drawn_labels else None, folder, seed=config.seed
-        )
-    for name in written(formats, count):
+    if devices_of(config) > 1 and not started_by_others():
+        open_task(config)  # what is wrong shows once, and before processes are started
+        OmegaConf.resolve(config)
+        run_on(devices_of(config), config, shared)
+    else:
+        with joined(1):
+            generate(config)
+
+
+def shared(config: DictConfig) -> None:
+    """Be one of the processes that `run` has started.
+
+    Raises:
+        InputError: as `run`.
+        SystemExit: after Ctrl-C, so that the first process hears of it.
+    """
+    try:
+        with joined(devices_of(config)):
+            generate(config)
+    except KeyboardInterrupt as stop:
+        raise SystemExit(130) from stop
+
+
+def generate(config: DictConfig) -> None:
+    """Draw this process's part of the images, and write files; the first process writes those that hold all."""
+    task = open_task(config)
+    ranks = Ranks.current()
+    series, folder = task.series, task.folder
+    say(f"{series.count} images of {config.run} ({series.gan.kimg:g} kimg)")
+    if ranks.rank == 0:
+        keep_settings(folder, task.settings)
+    ranks.send(None)  # nobody writes before the folder says what is in it
+    alone = single_files(task, config)
+    together = containers(task, config) if ranks.rank == 0 else []
+    ordered = any(name in CONTAINERS for name in task.formats)
+    try:
+        draw(series, alone, together, config.batch_size, ranks, gather=ordered)
+        written = [writer.finish() for writer in (*alone, *together)]
+    except BaseException:
+        for writer in (*alone, *together):
+            writer.abandon()
+        raise
+    if ranks.size > 1:
+        distributed.barrier()
+    for name in written:
         say(f"wrote {folder / name}")
 
 
-def folder_name(source: Path, config: DictConfig) -> str:
-    """Name a folder by all that changes the images in it."""
-    parts = [source.stem, config.weights, f"seed{config.seed}"]
-    if config.truncation is not None:
-        parts.append(f"truncation{config.truncation}")
-    if config.standing_statistics is not None:
-        parts.append(f"standing{config.standing_statistics}")
-    return "_".join(parts)
-
-
-def check_formats(formats: str | Sequence[str]) -> list[str]:
-    """Return the formats as a list.
-
-    Raises:
-        InputError: for one that there is not.
-    """
-    given = [formats] if isinstance(formats, str) else list(formats)
-    wrong = [name for name in given if name not in FORMATS]
-    if wrong or not given:
-        raise InputError(f"format={given}: choose from {', '.join(FORMATS)}")
-    return given
-
-
-def chosen_labels(
-    classes: str | int | Sequence[int] | None, num_images: int, gan: Gan
-) -> Tensor | None:
-    """Return `num_images` labels of each chosen class, class by class, or None to have them drawn.
-
-    Raises:
-        InputError: for a model without classes.
-    """
-    if classes is None:
-        return None
-    if not gan.num_classes:
-        raise InputError(f"classes={classes}: the model has no classes; leave classes= out")
-    if isinstance(classes, str) and classes != "all":
-        raise InputError(f"classes={classes}: give all, or a list such as [0,3]")
-    if isinstance(classes, int):
-        classes = [classes]
-    each = list(range(gan.num_classes)) if classes == "all" else list(classes)
-    if not all(isinstance(c, int) for c in each):
-        raise InputError(f"classes={each}: give numbers, 0 to {gan.num_classes - 1}, or all")
-    return torch.tensor(each).repeat_interleave(num_images)
-
-
-def save_single(
-    pixels: Tensor, labels: Tensor | None, folder: Path, *, seed: int, start: int
+def draw(
+    series: Series,
+    alone: Sequence[Writer],
+    together: Sequence[Writer],
+    batch_size: int,
+    ranks: Ranks,
+    *,
+    gather: bool,
 ) -> None:
-    """Write a PNG for each image, named by seed, index and class."""
-    for i, image in enumerate(pixels):
-        suffix = "" if labels is None else f"_class{int(labels[i])}"
-        save_png(image, folder / f"seed{seed}_{start + i:06d}{suffix}.png")
+    """Draw batches in turns: process r draws every size-th batch, from the r-th on.
+
+    Args:
+        series: the images.
+        alone: writers of this process.
+        together: writers that get all images in order; only the first process has some.
+        batch_size: images drawn at a time.
+        ranks: the processes.
+        gather: whether the first process needs the others' images.
+    """
+    starts = range(0, series.count, batch_size)
+    shown = progress_bar("images", series.count) if ranks.rank == 0 else nullcontext(_ignore)
+    with shown as advance:
+        for first in range(0, len(starts), ranks.size):
+            block = None
+            if first + ranks.rank < len(starts):
+                start = starts[first + ranks.rank]
+                block = series.block(start, min(start + batch_size, series.count))
+                for writer in alone:
+                    writer.add(block)
+            for part in gathered(block, ranks) if gather else []:
+                for writer in together:
+                    writer.add(part)
+            advance(min((first + ranks.size) * batch_size, series.count))
 
 
-def save_npz(pixels: Tensor, labels: Tensor | None, folder: Path, *, seed: int) -> None:
-    """Write all images [N, H, W, C] and labels [N] to images.npz."""
-    folder.mkdir(parents=True, exist_ok=True)
-    arrays: dict[str, Any] = {"images": pixels.permute(0, 2, 3, 1).numpy(), "seed": np.array(seed)}
-    if labels is not None:
-        arrays["labels"] = labels.numpy()
-    np.savez_compressed(folder / "images.npz", **arrays)
+def _ignore(done: int) -> None:
+    """Show nothing."""
 
 
-def written(formats: Sequence[str], count: int) -> list[str]:
-    """Return what to tell of the files that were written."""
-    names = {"png": f"*.png ({count})", "grid": "grid.png", "npz": "images.npz"}
-    return [names[name] for name in formats]
+def gathered(block: Block | None, ranks: Ranks) -> list[Block]:
+    """Return the blocks of all processes in order, in the first process; nothing in others."""
+    if ranks.size == 1:
+        return [] if block is None else [block]
+    parts: list[Block | None] | None = [None] * ranks.size if ranks.rank == 0 else None
+    distributed.gather_object(block, parts)
+    return [part for part in parts or [] if part is not None]
+
+
+def single_files(task: Task, config: DictConfig) -> list[Writer]:
+    """Return the writers of single files."""
+    return [
+        SingleFiles(task.folder, kind=kind, quality=config.quality, count=task.series.count)
+        for kind in task.formats
+        if kind in ENCODINGS
+    ]
+
+
+def containers(task: Task, config: DictConfig) -> list[Writer]:
+    """Return the writers of files that hold all images."""
+    series, folder = task.series, task.folder
+    names = series.gan.class_names or [str(i) for i in range(series.gan.num_classes)]
+    path = {name: folder / file for name, file in CONTAINERS.items()}
+    make = {
+        "grid": lambda: Grid(
+            path["grid"], count=series.count, columns=task.columns, scale=config.scale
+        ),
+        "npz": lambda: Npz(path["npz"], series=series),
+        "zip": lambda: ImagesZip(path["zip"], class_names=names),
+        "latents": lambda: Latents(folder, series=series, metadata=task.metadata),
+    }
+    return [make[name]() for name in task.formats if name in make]

@@ -1,10 +1,13 @@
 """A trained generator as a command's configuration asks for it."""
 
+from typing import Any
+
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 
 import gan_lab
 from gan_lab.errors import InputError
+from gan_lab.rendering import Rendering
 from gan_lab.sampling import Gan
 from gan_lab.seeding import check_seed
 
@@ -32,6 +35,23 @@ def open_gan(config: DictConfig) -> Gan:
     if config.get("standing_statistics") is not None:
         measure_statistics(gan, config)
     return gan
+
+
+def rendering_of(config: DictConfig) -> Rendering:
+    """Return how images are rendered; keys that a command has not are left as they are by default."""
+    translate = config.get("translate")
+    return Rendering(
+        truncation=config.truncation,
+        center=config.get("center", "mean"),
+        noise=config.get("noise", "const"),
+        translate=(0.0, 0.0) if translate is None else plain(translate),
+        rotate=config.get("rotate") or 0.0,
+    )
+
+
+def plain(value: Any) -> Any:
+    """Return a list of a configuration as a tuple, and other values as they are."""
+    return tuple(value) if isinstance(value, ListConfig) else value
 
 
 def measure_statistics(gan: Gan, config: DictConfig) -> None:

@@ -1,11 +1,13 @@
 """Points of latent spaces: where pictures come from, kept in a file."""
 
+import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from gan_lab.errors import InputError
@@ -118,7 +120,10 @@ class Points:
         there = {
             name: rows.cpu().contiguous() for name, rows in tensors.items() if rows is not None
         }
-        save_file(there, path, metadata={name: str(text) for name, text in self.metadata.items()})
+        data = save(there, metadata={name: str(text) for name, text in self.metadata.items()})
+        temporary = path.with_name(f".{path.name}.tmp{os.getpid()}")
+        temporary.write_bytes(in_order(data))
+        os.replace(temporary, path)
         return path
 
     @classmethod
@@ -183,6 +188,14 @@ class Points:
             raise InputError(
                 f"there are no labels, and the generator has {gan.num_classes} classes"
             )
+
+
+def in_order(data: bytes) -> bytes:
+    """Return a safetensors file with its header's names in order, so that equal points make equal files."""
+    length = int.from_bytes(data[:8], "little")
+    header = json.dumps(json.loads(data[8 : 8 + length]), sort_keys=True).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + data[8 + length :]
 
 
 SHAPES = {"z": "[N, Z]", "w": "[N, L, D]"}

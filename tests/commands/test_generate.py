@@ -1,13 +1,32 @@
 """gan-lab generate on a trained run."""
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch import nn
 
+import gan_lab
+from gan_lab.commands.generate import draw
 from gan_lab.commands.launch import launch
+from gan_lab.commands.series import Series, labels_for
+from gan_lab.commands.writers import Grid, Latents, Npz, SingleFiles
+from gan_lab.data.zip import Zip
+from gan_lab.editing.points import Points
+from gan_lab.images import to_uint8
+from gan_lab.metrics.ranks import Ranks
+from gan_lab.models import stylegan2
+from gan_lab.rendering import Rendering
+from gan_lab.sampling import Gan
 from tests.commands.conftest import TINY
+
+EVERYTHING = "format=[png,jpeg,webp,grid,npz,zip,latents]"
 
 
 @pytest.fixture(scope="module")
@@ -26,9 +45,25 @@ def normed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "run"
 
 
+def styled(**settings: int) -> Gan:
+    torch.manual_seed(0)
+    arguments = {"latent_dim": 8, "style_dim": 8, "mapping_layers": 2, "channel_base": 64}
+    generator = stylegan2.Generator(
+        image_size=8, channels=1, num_classes=3, channel_max=8, **arguments
+    )
+    for module in generator.modules():
+        if hasattr(module, "noise_strength"):
+            nn.init.ones_(module.noise_strength)
+    return Gan(generator.eval(), class_names=["a cat", "dog", "2"])
+
+
 def generate(run: Path, out: Path, *words: str, status: int = 0) -> Path:
     assert launch("generate", [f"run={run}", f"out={out}", *words]) == status
     return out
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_files_carry_seed_and_class(run: Path, tmp_path: Path) -> None:
@@ -40,15 +75,69 @@ def test_files_carry_seed_and_class(run: Path, tmp_path: Path) -> None:
         assert grid.size == (2 * 10 + 2, 2 * 10 + 2), "one class a row"
 
 
-@pytest.mark.parametrize("batch_size", [1, 7, 64])
-def test_the_same_files_whatever_the_batch_size(run: Path, tmp_path: Path, batch_size: int) -> None:
-    first = generate(run, tmp_path / "a", "num_images=20", "format=png")
-    second = generate(
-        run, tmp_path / "b", "num_images=20", "format=png", f"batch_size={batch_size}"
+def test_an_image_for_each_seed(run: Path, tmp_path: Path) -> None:
+    """The picture of a seed is that seed's first, and the same for every class."""
+    out = generate(run, tmp_path / "a", "seeds=[3,7-8]", "classes=[2,0]", "format=[png,npz]")
+    names = [f"seed{seed:06d}_class{label}.png" for label in (2, 0) for seed in (3, 7, 8)]
+    assert sorted(p.name for p in out.glob("*.png")) == sorted(names)
+    expected = to_uint8(
+        gan_lab.load(run).sample(6, seed=[3, 7, 8, 3, 7, 8], labels=[2, 2, 2, 0, 0, 0])
     )
-    files = sorted(p.name for p in first.iterdir())
-    assert len(files) == 20 and files == sorted(p.name for p in second.iterdir())
-    assert all((first / name).read_bytes() == (second / name).read_bytes() for name in files)
+    for name, image in zip(names, expected, strict=True):
+        assert np.array_equal(np.asarray(Image.open(out / name)), image[0].numpy())
+    assert np.load(out / "images.npz")["seeds"].tolist() == [3, 7, 8, 3, 7, 8]
+    first = generate(run, tmp_path / "b", "seed=7", "num_images=1", "classes=2", "format=png")
+    (same,) = first.glob("*.png")
+    assert same.read_bytes() == (out / "seed000007_class2.png").read_bytes()
+
+
+def test_the_same_files_whatever_the_batch_size(run: Path, tmp_path: Path) -> None:
+    words = ["num_images=9", "classes=[1,4]", "truncation=0.8", EVERYTHING]
+    first, *others = (
+        contents(generate(run, tmp_path / str(size), *words, f"batch_size={size}"))
+        for size in (64, 7, 1)
+    )
+    assert len(first) == 3 * 18 + 4 + 1
+    assert all(first == other for other in others)
+
+
+@pytest.mark.parametrize("noise", ["const", "random"])
+def test_the_same_images_in_any_order(noise: str) -> None:
+    series = Series(styled(), Rendering(truncation=0.7, center="class", noise=noise), 20, seed=2)
+    whole = series.block(0, 20)
+    for i in torch.randperm(20).tolist():
+        one = series.block(i, i + 1)
+        assert torch.equal(one.pixels[0], whole.pixels[i])
+        assert one.names[0] == whole.names[i]
+    assert len(whole.pixels.flatten(1).unique(dim=0)) == 20
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_processes_share_the_images(size: int, tmp_path: Path) -> None:
+    """Each draws its turns; together they write what one would."""
+    series = Series(styled(), Rendering(noise="random"), 11, seed=[5, *range(20, 30)])
+    for name, ranks in (
+        ("one", [Ranks()]),
+        ("many", [Ranks(rank, size) for rank in reversed(range(size))]),
+    ):
+        for each in ranks:
+            files = SingleFiles(tmp_path / name, kind="png", quality=95, count=11)
+            draw(series, [files], [], 2, each, gather=False)
+    assert contents(tmp_path / "one") == contents(tmp_path / "many")
+    assert len(contents(tmp_path / "one")) == 11
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_same_files(run: Path, tmp_path: Path) -> None:
+    words = ["num_images=21", "batch_size=4", EVERYTHING]
+    alone = contents(generate(run, tmp_path / "alone", *words))
+    spawned = contents(generate(run, tmp_path / "spawned", *words, "devices=2", "device=cpu"))
+    assert alone == spawned
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = [*torchrun, "-m", "gan_lab", "generate", f"run={run}", f"out={tmp_path / 'torchrun'}"]
+    root = Path(__file__).parents[2]
+    subprocess.run([*command, *words], check=True, cwd=root, env={**os.environ})
+    assert contents(tmp_path / "torchrun") == alone
 
 
 def test_one_class_needs_no_brackets(run: Path, tmp_path: Path) -> None:
@@ -62,13 +151,89 @@ def test_npz_holds_the_same_images(run: Path, tmp_path: Path) -> None:
     assert arrays["images"].shape == (30, 8, 8, 1) and arrays["labels"].tolist() == [
         i // 3 for i in range(30)
     ]
+    assert arrays["seed"] == 0
     with Image.open(out / "seed0_000004_class1.png") as image:
         assert np.array_equal(np.asarray(image), arrays["images"][4, :, :, 0])
 
 
+def test_the_zip_is_a_data_set(run: Path, tmp_path: Path) -> None:
+    out = generate(
+        run, tmp_path, "num_images=2", "classes=[9,4]", "format=[zip,npz]", "batch_size=3"
+    )
+    data = Zip(split="train", root=out / "images.zip")
+    assert data.num_stored == 4 and data.class_names == [str(i) for i in range(10)]
+    arrays = np.load(out / "images.npz")
+    by_name = {data.name(i): (data.load(i), data.labels[i]) for i in range(4)}
+    for i, label in enumerate(arrays["labels"]):
+        image, kept = by_name[f"{label}/seed0_{i:06d}_class{label}.png"]
+        assert kept == label and np.array_equal(image[0].numpy(), arrays["images"][i, :, :, 0])
+
+
+def test_lossless_and_other_pictures(run: Path, tmp_path: Path) -> None:
+    out = generate(run, tmp_path, "num_images=2", "classes=1", "format=[png,webp,jpeg]")
+    for path in out.glob("*.png"):
+        pixels = np.asarray(Image.open(path).convert("L"), dtype=int)
+        assert np.array_equal(
+            np.asarray(Image.open(path.with_suffix(".webp")).convert("L")), pixels
+        )
+        distance = np.abs(np.asarray(Image.open(path.with_suffix(".jpeg")), dtype=int) - pixels)
+        assert 0 < distance.mean() < 10
+
+
+def test_latents_give_the_same_images_again(run: Path, tmp_path: Path) -> None:
+    words = ["num_images=5", "seed=3", "truncation=0.5"]
+    out = generate(run, tmp_path / "a", *words, "format=[npz,latents]")
+    kept = out / "latents.safetensors"
+    points = Points.read(kept, gan=gan_lab.load(run))
+    assert points.z is not None and points.z.abs().max() <= 0.5
+    assert points.metadata["seed"] == "3" and points.metadata["kind"] == "generate"
+    again = generate(run, tmp_path / "b", f"latents={kept}", "format=[npz,png]")
+    first, second = (np.load(folder / "images.npz") for folder in (out, again))
+    assert np.array_equal(first["images"], second["images"])
+    assert np.array_equal(first["labels"], second["labels"])
+    names = sorted(p.name for p in again.glob("*.png"))
+    assert names == [f"latents_00000{i}_class{c}.png" for i, c in enumerate(first["labels"])]
+
+
+def test_styles_are_kept_as_they_were_drawn(tmp_path: Path) -> None:
+    gan = styled()
+    series = Series(gan, Rendering(truncation=0.5), 5, seed=1)
+    writer = Latents(tmp_path, series=series, metadata={"kind": "generate"})
+    block = series.block(0, 5)
+    writer.add(block)
+    writer.finish()
+    points = Points.read(tmp_path / "latents.safetensors", gan=gan)
+    assert points.w is not None and torch.equal(points.w, block.inputs)
+    again = Series(gan, Rendering(), 5, points=points).block(0, 5)
+    assert torch.equal(again.pixels, block.pixels)
+
+
+def test_names_of_classes(tmp_path: Path) -> None:
+    series = Series(styled(), Rendering(), 3, seed=[4, 4, 4], chosen=labels_for([0, 1, 2], 1))
+    assert series.block(0, 3).names == [
+        "seed000004_class0_a-cat",
+        "seed000004_class1_dog",
+        "seed000004_class2",
+    ]
+
+
+def test_a_large_grid_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gan_lab.commands.writers._LARGEST_SIDE", 50)
+    series = Series(styled(), Rendering(), 30)
+    grid = Grid(tmp_path / "grid.png", count=30, columns=10, scale=1)
+    npz = Npz(tmp_path / "images.npz", series=series)
+    draw(series, [], [grid, npz], 7, Ranks(), gather=True)
+    grid.finish(), npz.finish()
+    pixels = np.asarray(Image.open(tmp_path / "grid.png"))
+    assert pixels.shape == (3 * 10 + 2, 5 * 10 + 2)
+    kept = np.load(tmp_path / "images.npz")["images"]
+    assert np.array_equal(pixels[12:20, 32:40], kept[13, :, :, 0]), "row 1, column 3"
+
+
 def test_the_default_folder_is_in_the_run(run: Path) -> None:
     assert launch("generate", [f"run={run}", "num_images=1", "seed=9"]) == 0
-    assert (run / "generated" / "best_ema_seed9" / "grid.png").exists()
+    kimg = f"{gan_lab.load(run).kimg:g}"
+    assert (run / "generated" / f"best_{kimg}kimg_ema_seed9" / "grid.png").exists()
 
 
 def test_truncation_and_standing_statistics_change_the_images(normed: Path, tmp_path: Path) -> None:
@@ -87,7 +252,44 @@ def test_truncation_and_standing_statistics_change_the_images(normed: Path, tmp_
 def test_the_default_folder_tells_what_changes_images(normed: Path) -> None:
     words = ["num_images=1", "truncation=0.5", "standing_statistics=64"]
     assert launch("generate", [f"run={normed}", *words]) == 0
-    assert (normed / "generated" / "best_ema_seed0_truncation0.5_standing64" / "grid.png").exists()
+    (folder,) = (normed / "generated").iterdir()
+    assert folder.name.endswith("kimg_ema_seed0_truncation0.5_standing64")
+
+
+def test_images_of_other_settings_do_not_come_into_one_folder(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = generate(run, tmp_path / "a", "seeds=0-1", "format=png")
+    generate(run, out, "seeds=2-3", "classes=1", "format=[png,grid]")
+    before = contents(out)
+    assert len(before) == 2 + 2 + 1 + 1
+    generate(run, out, "seeds=0-1", "truncation=0.5", status=2)
+    assert "of other settings (truncation: None there, 0.5 now)" in capsys.readouterr().err
+    generate(run, out, "seeds=0-1", "weights=raw", status=2)
+    assert contents(out) == before
+    (out / "generate.json").unlink()
+    generate(run, out, "seeds=9", status=2)
+    assert "says how it was made" in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    generate(run, tmp_path / "file", status=2)
+    assert "is a file" in capsys.readouterr().err
+
+
+def test_what_was_broken_off_leaves_no_half_file(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    block = Series.block
+
+    def broken(self: Series, start: int, stop: int) -> object:
+        if start:
+            raise KeyboardInterrupt
+        return block(self, start, stop)
+
+    monkeypatch.setattr(Series, "block", broken)
+    with pytest.raises(KeyboardInterrupt):
+        generate(run, tmp_path, "num_images=4", "batch_size=2", "format=[npz,zip,grid]")
+    assert [path.name for path in tmp_path.iterdir()] == ["generate.json"]
+    assert json.loads((tmp_path / "generate.json").read_text())["noise"] == "const"
 
 
 @pytest.mark.parametrize(
@@ -98,14 +300,35 @@ def test_the_default_folder_tells_what_changes_images(normed: Path) -> None:
         (["standing_statistics=many"], "must be a number of images, such as 10000"),
         (["standing_statistics=1"], "must be at least 2 images"),
         (["standing_statistics=64"], "are for generators with batch normalisation"),
-        (["classes=[10]"], "class 10 is out of range"),
+        (["classes=[10]"], "class 10 is out of range; there are 10, 0 to 9"),
+        (["classes=-1"], "class -1 is out of range"),
         (["seed=-1"], "seed=-1 must be from 0"),
-        (["classes=[a]"], "give numbers, 0 to 9, or all"),
-        (["classes=some"], "give all, or a list"),
-        (["format=jpg"], "choose from png, grid, npz"),
-        (["num_images=0"], "must be at least 1"),
+        (["classes=[a]"], "'a' is no class; there are 10, 0 to 9"),
+        (["classes=[]"], "give at least one class"),
+        (["seeds=3-1"], "ends before it begins"),
+        (["seeds=[1,0-3]"], "1 is given twice"),
+        (["seeds=[x]"], "'x' is no seed"),
+        (["seeds=[]"], "give at least one seed"),
+        (["seeds=99999999999"], "must be from 0 to 4294967295"),
+        (["seeds=1", "latents=a.safetensors"], "give one of them"),
+        (["latents=a.safetensors"], "is not there"),
+        (["format=jpg"], "choose from png, jpeg, webp, grid, npz, zip, latents"),
+        (["num_images=0"], "must be a whole number of at least 1"),
+        (["batch_size=0"], "must be a whole number of at least 1"),
+        (["columns=0"], "must be a whole number of at least 1"),
+        (["quality=101"], "from 1 to 100"),
         (["device=quantum"], "use auto or cpu"),
+        (["devices=1000"], "there are"),
         (["checkpoint=first"], "checkpoints there: best, last"),
+        (["center=class"], "gan has no styles"),
+        (["center=middle"], "must be one of mean, class"),
+        (["noise=loud"], "must be one of random, const, none"),
+        (["noise=random"], "gan has no noise inputs"),
+        (["translate=[0.1,0]"], "gan has none; leave them out"),
+        (["rotate=90"], "gan has none; leave them out"),
+        (["translate=0.5"], "must be two numbers"),
+        (["translate=[a,b]"], "must be two numbers"),
+        (["rotate=left"], "must be a number of degrees"),
     ],
 )
 def test_bad_input(

@@ -163,7 +163,7 @@ def test_generate_evaluate_and_init_from(
     out = capsys.readouterr().out
     assert sha256(path.read_bytes()).hexdigest() in out and "parameters" in out
     assert launch("generate", [f"run={run}", "num_images=2", "classes=all", "format=npz"]) == 0
-    made = np.load(run / "generated" / "last_ema_seed0" / "images.npz")
+    made = np.load(run / "generated" / "last_0kimg_ema_seed0" / "images.npz")
     assert made["images"].shape == (10, 32, 32, 3) and made["images"].std() > 1
     # evaluate opens data of the networks' size, of which there are too few
     photos = tmp_path / "photos"

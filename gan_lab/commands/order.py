@@ -1,0 +1,204 @@
+"""What generate is asked for: images, their settings, and where they go."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import ceil, sqrt
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from gan_lab.commands.folders import check_folder, digest_of, output_folder, source_of
+from gan_lab.commands.opening import open_gan, rendering_of
+from gan_lab.commands.selection import parse_classes, parse_seeds, seeds_text
+from gan_lab.commands.series import Series, labels_for
+from gan_lab.commands.writers import ENCODINGS
+from gan_lab.editing.points import SUFFIX, Points
+from gan_lab.errors import InputError
+from gan_lab.rendering import check_rendering
+from gan_lab.sampling import Gan
+
+CONTAINERS = {
+    "grid": "grid.png",
+    "npz": "images.npz",
+    "zip": "images.zip",
+    "latents": f"latents{SUFFIX}",
+}
+FORMATS = (*ENCODINGS, *CONTAINERS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What is to be drawn, and where it goes.
+
+    Attributes:
+        series: the images.
+        formats: of files.
+        folder: for them.
+        settings: all that decides what an image of a seed and class looks like.
+        columns: of the grid.
+        metadata: of latents.
+    """
+
+    series: Series
+    formats: list[str]
+    folder: Path
+    settings: dict[str, Any]
+    columns: int
+    metadata: dict[str, str] = field(default_factory=dict)
+
+
+def open_task(config: DictConfig) -> Task:
+    """Load the generator and check everything that can be known before an image is drawn.
+
+    Raises:
+        InputError: for what cannot be used.
+    """
+    formats = check_formats(config.format)
+    check_numbers(config)
+    seeds = None if config.seeds is None else parse_seeds(config.seeds)
+    if seeds is not None and config.latents is not None:
+        raise InputError("seeds= and latents= both say what is drawn; give one of them")
+    gan = open_gan(config)
+    series = series_of(config, gan, seeds)
+    settings = settings_of(config, gan)
+    folder = output_folder(config, gan, folder_parts(config, seeds))
+    stem = Path(config.latents).stem if config.latents is not None else "seed"
+    names = [f"{stem}*.{kind}" for kind in ENCODINGS] + list(CONTAINERS.values())
+    check_folder(folder, settings, names)
+    columns = config.columns or default_columns(config, series)
+    metadata = {
+        "kind": "generate",
+        "model": gan.kind,
+        **{key: str(value) for key, value in settings.items() if value is not None},
+        "seed": str(config.seed) if seeds is None else seeds_text(seeds),
+    }
+    return Task(
+        series=series,
+        formats=formats,
+        folder=folder,
+        settings=settings,
+        columns=columns,
+        metadata=metadata,
+    )
+
+
+def series_of(config: DictConfig, gan: Gan, seeds: list[int] | None) -> Series:
+    """Return what is to be drawn.
+
+    Raises:
+        InputError: for classes or latents that there are not, and what means nothing to the generator.
+    """
+    rendering = rendering_of(config)
+    check_rendering(gan.generator, rendering, styles=gan.has_styles)
+    classes = parse_classes(config.classes, gan)
+    if config.latents is not None:
+        if classes is not None:
+            raise InputError(
+                "classes= and latents=: latents bring their classes along; leave one out"
+            )
+        points = Points.read(config.latents, gan=gan)
+        return Series(
+            gan,
+            rendering,
+            len(points),
+            seed=config.seed,
+            points=points,
+            stem=Path(config.latents).stem,
+        )
+    if seeds is not None:
+        if len(set(seeds)) < len(seeds):
+            twice = next(seed for seed, number in Counter(seeds).items() if number > 1)
+            raise InputError(f"seeds={config.seeds}: {twice} is given twice")
+        if classes is not None:
+            classes = list(dict.fromkeys(classes))
+        chosen = labels_for(classes, len(seeds))
+        return Series(
+            gan,
+            rendering,
+            len(seeds) * len(classes or [0]),
+            seed=seeds * len(classes or [0]),
+            chosen=chosen,
+        )
+    chosen = labels_for(classes, config.num_images)
+    count = config.num_images if chosen is None else len(chosen)
+    return Series(gan, rendering, count, seed=config.seed, chosen=chosen)
+
+
+def default_columns(config: DictConfig, series: Series) -> int:
+    """Return how many columns a grid has: a class a row, or about as many as rows."""
+    if series.chosen is None:
+        return ceil(sqrt(series.count))
+    return series.count // len(series.chosen.unique_consecutive())
+
+
+def settings_of(config: DictConfig, gan: Gan) -> dict[str, Any]:
+    """Return all that decides what an image of a seed and class looks like."""
+    standing = config.standing_statistics
+    return {
+        "model": "/".join(source_of(config)),
+        "kimg": gan.kimg,
+        "weights": config.weights,
+        "truncation": config.truncation,
+        "center": config.center,
+        "noise": config.noise,
+        "translate": None if config.translate is None else list(config.translate),
+        "rotate": config.rotate,
+        "standing_statistics": standing,
+        "statistics_seed": None if standing is None else config.seed,
+        "latents": None if config.latents is None else digest_of(Path(config.latents)),
+    }
+
+
+def folder_parts(config: DictConfig, seeds: list[int] | None) -> list[str]:
+    """Return what a folder's name says of what changes the images in it."""
+    if config.latents is not None:
+        parts = [Path(config.latents).stem]
+    elif seeds is not None:
+        parts = [f"seeds{seeds_text(seeds)}"]
+    else:
+        parts = [f"seed{config.seed}"]
+    if config.truncation is not None:
+        parts.append(f"truncation{config.truncation}")
+    if config.center != "mean":
+        parts.append(f"{config.center}-center")
+    if config.noise != "const":
+        parts.append(f"{config.noise}-noise")
+    if config.translate is not None:
+        parts.append("translate" + ",".join(map(str, config.translate)))
+    if config.rotate:
+        parts.append(f"rotate{config.rotate}")
+    if config.standing_statistics is not None:
+        parts.append(f"standing{config.standing_statistics}")
+    return parts
+
+
+def check_formats(formats: str | Sequence[str]) -> list[str]:
+    """Return the formats as a list.
+
+    Raises:
+        InputError: for one that there is not.
+    """
+    given = [formats] if isinstance(formats, str) else list(formats)
+    wrong = [name for name in given if name not in FORMATS]
+    if wrong or not given:
+        raise InputError(f"format={given}: choose from {', '.join(FORMATS)}")
+    return list(dict.fromkeys(given))
+
+
+def check_numbers(config: DictConfig) -> None:
+    """Refuse numbers out of range.
+
+    Raises:
+        InputError: naming the key.
+    """
+    least = {"num_images": 1, "batch_size": 1, "scale": 1, "quality": 1, "columns": 1}
+    for key, bound in least.items():
+        value = config[key]
+        if key == "columns" and value is None:
+            continue
+        if not isinstance(value, int) or isinstance(value, bool) or value < bound:
+            raise InputError(f"{key}={value} must be a whole number of at least {bound}")
+    if config.quality > 100:
+        raise InputError(f"quality={config.quality} of JPEG goes from 1 to 100")
