@@ -8,16 +8,16 @@ import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context, get_start_method, parent_process, set_start_method
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from types import FrameType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import setup_globals
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from gan_lab.config import register_resolvers
 from gan_lab.errors import InputError
@@ -67,14 +67,19 @@ def attempt_apart(config: DictConfig, *, stop: Path, output: Path | None) -> End
         output: where what the run prints goes; None for here.
     """
     # the server imports once what every run needs, and has neither threads nor devices when it is forked
-    forks = sys.platform == "linux"
-    context = get_context("forkserver" if forks else "spawn")
-    if forks:
+    method = "forkserver" if sys.platform == "linux" else "spawn"
+    context = get_context(method)
+    if method == "forkserver":
         context.set_forkserver_preload(["gan_lab.commands.train"])
     reader, writer = context.Pipe(duplex=False)
-    here = HydraConfig.instance().cfg, dict(os.environ)
-    process = context.Process(target=work, args=(config, *here, writer, stop, output), daemon=False)
-    process.start()
+    # plain containers: a launcher's worker has classes of its own for what Hydra's are made of
+    own = HydraConfig.instance().cfg
+    described = [None if c is None else OmegaConf.to_container(c) for c in (config, own)]
+    process = context.Process(
+        target=work, args=(*described, dict(os.environ), writer, stop, output), daemon=False
+    )
+    with default_method(method):
+        process.start()
     writer.close()
     try:
         ending = reader.recv()
@@ -88,9 +93,20 @@ def attempt_apart(config: DictConfig, *, stop: Path, output: Path | None) -> End
     return Ending("killed", f"its process ended without a word ({how})")
 
 
+@contextmanager
+def default_method(method: str) -> Iterator[None]:
+    """Let a new process take this way of starting others for granted, not one that it cannot know, such as joblib's."""
+    before = get_start_method(allow_none=True)
+    set_start_method(method, force=True)
+    try:
+        yield
+    finally:
+        set_start_method(before, force=True)
+
+
 def work(
-    config: DictConfig,
-    hydra: DictConfig | None,
+    config: dict[str, Any],
+    hydra: dict[str, Any] | None,
     environment: Mapping[str, str],
     writer: Connection,
     stop: Path,
@@ -111,8 +127,8 @@ def work(
     # what the configuration refers to
     register_resolvers()
     setup_globals()
-    HydraConfig.instance().cfg = hydra
-    writer.send(attempt(config))
+    HydraConfig.instance().cfg = None if hydra is None else OmegaConf.create(hydra)
+    writer.send(attempt(OmegaConf.create(config)))
     writer.close()
 
 
