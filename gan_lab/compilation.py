@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gan_lab.errors import InputError
-from gan_lab.layers.growth import Stage
+from gan_lab.layers.growth import grows
 from gan_lab.models.adversarial import AdversarialModule
 
 INDUCTOR = "inductor"
@@ -48,7 +48,11 @@ def compile_passes(module: AdversarialModule, backend: str, device: torch.device
     Raises:
         InputError: when it cannot be compiled, with the reason.
     """
-    check_steady(module)
+    if grows(module):
+        raise InputError(
+            f"compile: {type(module).__name__}'s networks grow, and each step of a fade is another program; set "
+            "compile=false, or growing=false in model.generator and model.discriminator"
+        )
     check_compiler(backend, device)
     hooks = ("fake", "real") if module.encodes else ("fake",)
     for hook in hooks:
@@ -78,20 +82,6 @@ def settings(backend: str, **more: object) -> dict[str, Any]:
     """Return torch.compile's options, which its own backend alone has."""
     # inductor otherwise draws other random numbers than torch does
     return {"options": {"fallback_random": True, **more}} if backend == INDUCTOR else {}
-
-
-def check_steady(module: AdversarialModule) -> None:
-    """Refuse networks that grow.
-
-    Raises:
-        InputError: with the reason.
-    """
-    for part in module.modules():
-        if isinstance(part, Stage) and part.value < part.last:
-            raise InputError(
-                f"compile: {type(module).__name__}'s networks grow, and each step of a fade is another program; set "
-                "compile=false, or growing=false in model.generator and model.discriminator"
-            )
 
 
 def check_compiler(backend: str, device: torch.device) -> None:

@@ -153,6 +153,9 @@ class ADA(Augmentation):
             return {"p": self.probability}
         return {"p": self.probability, "r": self.overfitting}
 
+    def strengthen(self) -> None:
+        self.adapted_p.fill_(1)
+
     def _idle(self, images: Tensor) -> bool:
         if self.target is None:
             return self.p <= 0

@@ -22,3 +22,6 @@ class Augmentation(nn.Module):
     def figures(self) -> Mapping[str, Tensor]:
         """What to log of its state, scalars on its device; the key becomes `augment/<name>_<key>`."""
         return {}
+
+    def strengthen(self) -> None:
+        """Act from now on as it does at its dearest, whatever it has adapted to; for measuring what it costs."""

@@ -25,6 +25,7 @@ from gan_lab.commands.building import (
     resolved,
 )
 from gan_lab.commands.checks import check_name, check_numbers, check_trainer
+from gan_lab.commands.dry_run import dry_run
 from gan_lab.commands.processes import run_on, started_by_others, world_size
 from gan_lab.compilation import backend_of
 from gan_lab.config import differences
@@ -70,8 +71,11 @@ def train(config: DictConfig) -> None:
     run_dir = Path(config.run_dir)
     if config.threads:
         torch.set_num_threads(config.threads)
-    checkpoint = find_resumable(run_dir / "checkpoints")
     check_same_model(run_dir, config)
+    if config.dry_run:
+        dry_run(config)
+        return
+    checkpoint = find_resumable(run_dir / "checkpoints")
     data = build_data(config)
     describe_images(config, data)
     seed_everything(config.seed, verbose=False)

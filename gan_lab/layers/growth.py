@@ -87,6 +87,11 @@ class Stage(nn.Module):
         self.value = min(float(state), float(self.last))
 
 
+def grows(network: nn.Module) -> bool:
+    """Whether a network, as it is built, has levels that are not in use yet."""
+    return any(isinstance(m, Stage) and m.value < m.last for m in network.modules())
+
+
 def first_level(shape: tuple[int, int], levels: int, start_size: int) -> int:
     """Return the lowest level at which the shorter side has `start_size` pixels, or else the last.
 
