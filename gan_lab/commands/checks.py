@@ -25,14 +25,14 @@ def check_numbers(config: DictConfig) -> None:
     check_seed(config.seed)
 
 
-def check_name(name: str | None) -> None:
+def check_name(name: str | None, key: str = "name") -> None:
     """Refuse a name that is no folder in `runs_dir`.
 
     Raises:
         InputError: for an empty one, and for one that leads elsewhere.
     """
     if not name or Path(name).is_absolute() or not {".", ".."}.isdisjoint(Path(name).parts):
-        raise InputError(f"name={name} must name a folder in runs_dir=, such as name=faces")
+        raise InputError(f"{key}={name} must name a folder in runs_dir=, such as {key}=faces")
 
 
 def check_trainer(node: DictConfig) -> None:
