@@ -24,6 +24,18 @@ def open_gan(config: DictConfig) -> Gan:
             means nothing to the generator.
     """
     check_seed(config.seed)
+    gan = load_gan(config)
+    if config.get("standing_statistics") is not None:
+        measure_statistics(gan, config)
+    return gan
+
+
+def load_gan(config: DictConfig) -> Gan:
+    """Load a generator on its device; `config` is that of `open_gan`, but for `seed` and `standing_statistics`.
+
+    Raises:
+        InputError: as `open_gan`.
+    """
     gan = gan_lab.load(
         config.run,
         checkpoint=config.checkpoint,
@@ -32,8 +44,6 @@ def open_gan(config: DictConfig) -> Gan:
         trust=config.trust,
     )
     gan.check_truncation(config.truncation)
-    if config.get("standing_statistics") is not None:
-        measure_statistics(gan, config)
     return gan
 
 

@@ -1,0 +1,194 @@
+"""gan-lab interpolate: pictures and videos of ways between seeds, classes or saved latents."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor
+
+from gan_lab.commands.folders import output_folder
+from gan_lab.commands.mix import check_formats, check_scale, save_sheet
+from gan_lab.commands.opening import open_gan
+from gan_lab.commands.selection import parse_classes, parse_seeds, seeds_text
+from gan_lab.console import say
+from gan_lab.editing.interpolation import Journey, journey
+from gan_lab.editing.points import Points
+from gan_lab.editing.progress import progress_bar
+from gan_lab.editing.sources import as_points
+from gan_lab.editing.video import check_video, enlarged, readable_scale, write_video
+from gan_lab.errors import InputError
+from gan_lab.images import grid, save_png, to_uint8
+from gan_lab.sampling import Gan
+
+VIDEOS = ("gif", "webp", "mp4")
+FORMATS = ("strip", *VIDEOS, "frames")
+
+
+@dataclass(frozen=True)
+class Film:
+    """Ways that run side by side.
+
+    Attributes:
+        journeys: one for each cell, row by row.
+        columns: of cells.
+        places: of the frames on each way, [T].
+        batch_size: pictures drawn at a time.
+    """
+
+    journeys: list[Journey]
+    columns: int
+    places: Tensor
+    batch_size: int
+
+    def frames(self) -> Iterator[Tensor]:
+        """Yield frames uint8 [C, H, W]."""
+        count = max(1, self.batch_size // len(self.journeys))
+        for places in self.places.split(count):
+            made = torch.stack([to_uint8(each.images(places)).cpu() for each in self.journeys], 1)
+            for cells in made:
+                yield cells[0] if len(cells) == 1 else grid(cells, self.columns)
+
+    def strip(self, columns: int) -> Tensor:
+        """Return pictures [segments * columns, C, H, W] of every part of every way, both of its ends included."""
+        made = []
+        for each in self.journeys:
+            shares = torch.linspace(0, 1, columns, dtype=torch.float64)
+            places = torch.cat([shares + part for part in range(each.way.segments)])
+            made += [images.cpu() for images in each.batches(places, batch_size=self.batch_size)]
+        return torch.cat(made)
+
+
+def run(config: DictConfig) -> None:
+    """Lay the ways and write their pictures.
+
+    Raises:
+        InputError: for key points, spaces, methods and formats that there are not.
+    """
+    formats = check_formats(config.format, FORMATS)
+    scale = check_scale(config.scale)
+    columns, rows = check_numbers(config)
+    for kind in VIDEOS:
+        if kind in formats:
+            check_video(f"interpolation.{kind}", config.fps, scale or 1)
+    gan = open_gan(config)
+    points = key_points(config, gan)
+    journeys = [
+        journey(
+            gan,
+            part,
+            space=config.space,
+            method=config.method,
+            loop=config.loop,
+            truncation=config.truncation,
+            center=config.center,
+            noise=config.noise,
+        )
+        for part in divided(points, columns * rows)
+    ]
+    places = journeys[0].way.places(config.frames)
+    film = Film(journeys, columns, places, config.batch_size)
+    folder = output_folder(config, gan, parts(config))
+    say(f"{len(points)} key points, {len(places)} frames, {len(places) / config.fps:.1f} seconds")
+    if "strip" in formats:
+        strip = film.strip(config.columns)
+        save_sheet(strip, folder / "strip.png", columns=config.columns, scale=scale)
+    write(film, folder, formats, fps=config.fps, scale=scale)
+
+
+def write(film: Film, folder: Path, formats: list[str], *, fps: float, scale: int | None) -> None:
+    """Write the videos and frames that were asked for; frames are drawn again for each, and none is kept."""
+    wanted = [name for name in formats if name != "strip"]
+    if not wanted:
+        return
+    factor = scale or readable_scale(*next(film.frames()).shape[-2:])
+    for name in wanted:
+        if name == "frames":
+            save_frames(film, folder / "frames", factor)
+            continue
+        path = folder / f"interpolation.{name}"
+        write_video(path, film.frames(), fps, factor, total=len(film.places))
+        say(f"wrote {path}")
+
+
+def save_frames(film: Film, folder: Path, scale: int) -> None:
+    """Write a PNG for each frame."""
+    total = len(film.places)
+    with progress_bar("frames", total) as advance:
+        for i, frame in enumerate(enlarged(film.frames(), scale)):
+            save_png(frame, folder / f"frame{i:06d}.png")
+            advance(i + 1)
+    say(f"wrote {folder}/*.png ({total})")
+
+
+def key_points(config: DictConfig, gan: Gan) -> Points:
+    """Return the key points of all ways.
+
+    Raises:
+        InputError: for seeds, classes or latents that there are not.
+    """
+    classes = parse_classes(config.classes, gan)
+    labels = classes[0] if classes is not None and len(classes) == 1 else classes
+    if config.latents is not None:
+        points = Points.read(config.latents, gan=gan)
+        return as_points(gan, points, labels=labels)
+    seeds = parse_seeds(config.seeds)
+    if classes is not None and len(classes) > 1 and len(seeds) not in (1, len(classes)):
+        raise InputError(
+            f"{len(seeds)} seeds and {len(classes)} classes: give one class, one for each seed, or one seed that goes "
+            "from class to class"
+        )
+    return as_points(gan, seeds, labels=labels, truncation=config.truncation)
+
+
+def divided(points: Points, cells: int) -> list[Points]:
+    """Return as many key points for each way.
+
+    Raises:
+        InputError: where that leaves some over, or a way less than two.
+    """
+    each, left = divmod(len(points), cells)
+    if left or each < 2:
+        raise InputError(
+            f"{len(points)} key points cannot be divided among {cells} ways, two or more for each; give "
+            f"{cells * max(each, 2)} seeds, classes or latents, or set grid="
+        )
+    return [points[i * each : (i + 1) * each] for i in range(cells)]
+
+
+def check_numbers(config: DictConfig) -> tuple[int, int]:
+    """Return columns and rows of ways.
+
+    Raises:
+        InputError: for numbers out of range.
+    """
+    for key, least in (("frames", 1), ("columns", 2), ("batch_size", 1)):
+        value = config[key]
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise InputError(f"{key}={value} must be a whole number of at least {least}")
+    if not isinstance(config.loop, bool):
+        raise InputError(f"loop={config.loop} must be true or false")
+    pair = list(config.grid) if not isinstance(config.grid, int | str) else []
+    if len(pair) != 2 or not all(isinstance(n, int) and n > 0 for n in pair):
+        raise InputError(f"grid={config.grid} must be two whole numbers, [columns, rows] of ways")
+    return pair[0], pair[1]
+
+
+def parts(config: DictConfig) -> list[str]:
+    """Return what a folder's name says of what changes the pictures."""
+    found = ["interpolation"]
+    if config.latents is not None:
+        found.append(Path(config.latents).stem)
+    else:
+        found.append(f"seeds{seeds_text(parse_seeds(config.seeds))}")
+    if config.classes is not None:
+        given = config.classes
+        names = [given] if isinstance(given, int | str) else list(given)
+        found.append("classes" + "-".join(map(str, names)))
+    found += [str(config[key]) for key in ("space", "method") if config[key] is not None]
+    if config.loop:
+        found.append("loop")
+    if config.truncation is not None:
+        found.append(f"truncation{config.truncation}")
+    return found

@@ -1,0 +1,146 @@
+"""gan-lab mix: a sheet of mixed styles."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import DictConfig, ListConfig
+from torch import Tensor
+
+from gan_lab.commands.folders import output_folder
+from gan_lab.commands.opening import load_gan, rendering_of
+from gan_lab.commands.selection import parse_classes, parse_seeds, seeds_text, slug
+from gan_lab.console import say
+from gan_lab.editing.layers import Layers, pick_layers
+from gan_lab.editing.mixing import mixed_styles, mixture
+from gan_lab.editing.points import SUFFIX, Points
+from gan_lab.editing.sources import as_points
+from gan_lab.editing.video import readable_scale
+from gan_lab.errors import InputError
+from gan_lab.images import enlarged, grid, save_png, to_uint8
+from gan_lab.rendering import check_rendering
+from gan_lab.sampling import Gan
+
+FORMATS = ("sheet", "latents")
+_READABLE = 64  # pixels of an image's shorter side
+
+
+def run(config: DictConfig) -> None:
+    """Mix styles and write what comes of it.
+
+    Raises:
+        InputError: for a generator without styles, layers, classes or latents that there are not.
+    """
+    formats = check_formats(config.format)
+    scale = check_scale(config.scale)
+    gan = load_gan(config)
+    rendering = rendering_of(config)
+    check_rendering(gan.generator, rendering, styles=gan.has_styles)
+    layers = layers_of(config.layers)
+    chosen = pick_layers(gan.styled, layers)
+    rows, columns = (side(config, gan, name) for name in ("row", "column"))
+    name = f"mix_{slug(text_of(layers))}"
+    folder = output_folder(config, gan, [*parts(config), name])
+    say(f"{len(rows)} x {len(columns)} images with the layers {chosen} of the columns")
+    if "sheet" in formats:
+        made = mixture(
+            gan,
+            rows,
+            columns,
+            layers=chosen,
+            truncation=config.truncation,
+            center=config.center,
+            noise=config.noise,
+        )
+        save_sheet(made.sheet(), folder / f"{name}.png", columns=len(columns) + 1, scale=scale)
+    if "latents" in formats:
+        w = [
+            p.styles(gan, truncation=config.truncation, center=config.center)
+            for p in (rows, columns)
+        ]
+        mixed = mixed_styles(w[0], w[1], chosen).flatten(0, 1)
+        labels = None if rows.labels is None else rows.labels.repeat_interleave(len(columns), dim=0)
+        metadata = {"kind": "mix", "model": gan.kind, "layers": text_of(layers)}
+        path = folder / f"{name}{SUFFIX}"
+        say(f"wrote {Points(w=mixed, labels=labels, metadata=metadata).save(path)}")
+
+
+def side(config: DictConfig, gan: Gan, name: str) -> Points:
+    """Return the points of the rows or of the columns.
+
+    Args:
+        config: of the command.
+        gan: the generator.
+        name: "row" or "column".
+
+    Raises:
+        InputError: for seeds, classes or latents that there are not.
+    """
+    classes = parse_classes(config[f"{name}_classes"], gan, f"{name}_classes")
+    labels = classes[0] if classes is not None and len(classes) == 1 else classes
+    latents = config[f"{name}_latents"]
+    if latents is not None:
+        return as_points(gan, Points.read(latents, gan=gan), labels=labels)
+    seeds = parse_seeds(config[f"{name}s"], f"{name}s")
+    try:
+        return as_points(gan, seeds, labels=labels)
+    except InputError as error:
+        raise InputError(f"{name}s and {name}_classes: {error}") from error
+
+
+def layers_of(given: object) -> Layers:
+    """Return layers of a configuration as `pick_layers` takes them."""
+    if isinstance(given, ListConfig):
+        return [part if isinstance(part, int) else str(part) for part in given]
+    return given if isinstance(given, int) else str(given)
+
+
+def text_of(layers: Layers) -> str:
+    """Return layers as a word."""
+    if isinstance(layers, str | int):
+        return str(layers).replace(",", "+").replace(" ", "")
+    return "+".join(map(str, layers)) or "none"
+
+
+def parts(config: DictConfig) -> list[str]:
+    """Return what a folder's name says of rows and columns."""
+    found = []
+    for name in ("row", "column"):
+        latents = config[f"{name}_latents"]
+        seeds = parse_seeds(config[f"{name}s"]) if latents is None else []
+        found.append(Path(latents).stem if latents is not None else seeds_text(seeds))
+    if config.truncation is not None:
+        found.append(f"truncation{config.truncation}")
+    return found
+
+
+def save_sheet(images: Tensor, path: Path, *, columns: int, scale: int | None) -> None:
+    """Write images [N, C, H, W] in [-1, 1] as one picture."""
+    pixels = to_uint8(images).cpu()
+    factor = scale or readable_scale(*pixels.shape[-2:], at_least=_READABLE)
+    save_png(grid(enlarged(pixels, factor), columns), path)
+    say(f"wrote {path}")
+
+
+def check_formats(given: str | Sequence[str], formats: Sequence[str] = FORMATS) -> list[str]:
+    """Return formats as a list.
+
+    Raises:
+        InputError: for one that there is not.
+    """
+    names = [given] if isinstance(given, str) else list(given)
+    if not names or not set(names) <= set(formats):
+        raise InputError(f"format={names}: choose from {', '.join(formats)}")
+    return list(dict.fromkeys(names))
+
+
+def check_scale(scale: object) -> int | None:
+    """Return a factor of pixels, or None where it is to be chosen.
+
+    Raises:
+        InputError: for what is no whole number from 1.
+    """
+    if scale is None:
+        return None
+    if not isinstance(scale, int) or isinstance(scale, bool) or scale < 1:
+        raise InputError(f"scale={scale!r} must be a whole number from 1: pixels are repeated")
+    return scale
