@@ -42,6 +42,8 @@ def run(config: DictConfig) -> None:
         InputError: for a run, a format or an account that there is not, and programs whose images differ.
     """
     check_seed(config.seed)
+    if config.weights not in (None, "ema", "raw"):
+        raise InputError(f"weights={config.weights} must be ema or raw")
     formats = check_formats(config.format)
     if config.push is not None:
         hub.check_push(config.push)

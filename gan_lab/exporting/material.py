@@ -104,7 +104,7 @@ def of_run(
         "standing_statistics": None,
         "source": source,
         "figures": figures_of(folder, source["sha256"], kimg, weights, config),
-        "best": best_of(state, kimg),
+        "best": best_of(state, kimg) if weights == "ema" else None,
         "recipe": without_places(plain(config)),
     }
     return Material(
@@ -181,7 +181,8 @@ def figures_of(
     found = []
     for result in read_results(folder / "evaluation.json"):
         fake = result.get("fake", {})
-        if fake.get("checkpoint_sha256") == sha256 and fake.get("weights") == weights:
+        same = fake.get("checkpoint_sha256") == sha256 and fake.get("weights") == weights
+        if same and fake.get("standing_statistics") is None:
             found.append(measured(result))
     known = {figure["key"] for result in found for figure in result["figures"]}
     lines = read_metrics(folder / "metrics.jsonl") if (folder / "metrics.jsonl").exists() else []
@@ -204,9 +205,8 @@ def figures_of(
         if key not in known and not key.endswith("_se")
     ]
     if left:
-        found.append(
-            {"during": "training", "figures": left, "metrics": plain(config.get("metrics"))}
-        )
+        metrics = without_places(plain(config.get("metrics")))
+        found.append({"during": "training", "figures": left, "metrics": metrics})
     return found
 
 

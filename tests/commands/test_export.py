@@ -1,0 +1,169 @@
+"""gan-lab export: what it writes, replaces, uploads and refuses."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import huggingface_hub
+import pytest
+import torch
+
+import gan_lab
+from gan_lab.commands import export as command
+from gan_lab.commands.launch import launch
+from gan_lab.errors import InputError
+from gan_lab.exported import file_sha256
+from tests.exporting.generators import run_of
+
+USUAL = {"README.md", "grid.png", "model.json", "model.safetensors"}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run_of("gan", tmp_path_factory.mktemp("runs") / "run")
+
+
+def export(source: Path | str, out: Path, *words: str, status: int = 0) -> Path:
+    assert launch("export", [f"run={source}", f"out={out}", *words]) == status
+    return out
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_what_it_writes(run: Path, tmp_path: Path) -> None:
+    out = export(run, tmp_path / "model")
+    assert names(out) == USUAL and names(tmp_path) == {"model"}
+    description = json.loads((out / "model.json").read_text())
+    assert description["generator"]["sha256"] == file_sha256(out / "model.safetensors")
+    assert description["source"]["sha256"] == file_sha256(run / "checkpoints" / "best.ckpt")
+    generator = gan_lab.load(run).generator
+    assert description["generator"]["parameters"] == sum(p.numel() for p in generator.parameters())
+    assert description["best"] == {"key": "fid50k", "value": 12.5}
+    assert (out / "model.safetensors").stat().st_mode & 0o044 == 0o044, "others may read it"
+
+
+def test_the_default_folder_is_in_the_run(run: Path) -> None:
+    assert launch("export", [f"run={run}"]) == 0
+    assert names(run / "exported" / "best_ema") == USUAL
+
+
+def test_another_model_is_replaced_only_when_told(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = export(run, tmp_path / "model")
+    (out / "notes.txt").write_text("mine")
+    export(run, out)  # the same model: brought up to date
+    export(run, out, "weights=raw", status=2)
+    assert "holds another model, run of 1.5 kimg" in capsys.readouterr().err
+    before = file_sha256(out / "model.safetensors")
+    export(run, out, "weights=raw", "overwrite=true")
+    assert file_sha256(out / "model.safetensors") != before
+    assert names(out) == {*USUAL, "notes.txt"} and names(tmp_path) == {"model"}
+
+
+def test_a_failure_leaves_things_as_they_were(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = export(run, tmp_path / "model")
+    before = {name: (out / name).read_bytes() for name in names(out)}
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise InputError("no such luck")
+
+    monkeypatch.setattr(command, "write_program", fail)
+    export(run, out, "format=torch", status=2)
+    export(run, tmp_path / "new", "format=torch", status=2)
+    assert {name: (out / name).read_bytes() for name in names(out)} == before
+    assert names(tmp_path) == {"model"}
+
+
+def test_an_export_is_exported_again(run: Path, tmp_path: Path) -> None:
+    first = export(run, tmp_path / "first", "weights=raw")
+    second = export(first, tmp_path / "second", "licence=mit", "name=other")
+    assert torch.equal(gan_lab.load(second).sample(3), gan_lab.load(first).sample(3))
+    card = (second / "README.md").read_text()
+    assert "license: mit" in card and "# other" in card and "without a moving average" in card
+    assert launch("export", [f"run={first}", "licence=cc0-1.0"]) == 0
+    assert "license: cc0-1.0" in (first / "README.md").read_text()
+
+
+def test_the_discriminator_comes_along_when_asked(train: Any, tmp_path: Path) -> None:
+    out = export(train(), tmp_path / "model", "discriminator=true")
+    again = export(out, tmp_path / "again")
+    for folder in (out, again):
+        assert names(folder) == {*USUAL, "discriminator.safetensors"}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["format=jpg"], "choose from safetensors, torch, onnx"),
+        (["checkpoint=last"], "has no last.ckpt"),
+        (["weights=mean"], "weights=mean must be ema or raw"),
+        (["truncation=0"], "of gan it is the threshold"),
+        (["standing_statistics=64"], "are for generators with batch normalisation"),
+        (["standing_statistics=many"], "must be a number of images"),
+        (["seed=-1"], "seed=-1 must be from 0"),
+        (["discriminator=true"], "has none"),
+        (["push=somebody"], "names no model of the Hugging Face hub: give user/name"),
+    ],
+)
+def test_bad_input(
+    words: list[str], message: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    export(run, tmp_path / "model", *words, status=2)
+    assert message in capsys.readouterr().err
+    assert not names(tmp_path)
+
+
+def test_places_that_hold_something_else(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.txt").write_text("mine")
+    export(run, tmp_path / "notes", status=2)
+    assert "holds other things than an exported model" in capsys.readouterr().err
+    export(run, tmp_path / "notes" / "a.txt", status=2)
+    assert "is a file" in capsys.readouterr().err
+    export(tmp_path / "none", tmp_path / "model", status=2)
+    assert "is not a run folder" in capsys.readouterr().err
+
+
+def test_pushed_is_what_was_written(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls: list[dict[str, Any]] = []
+
+    def upload(api: object, **settings: Any) -> SimpleNamespace:
+        calls.append(settings)
+        return SimpleNamespace(commit_url="https://hub/commit/1")
+
+    monkeypatch.setattr(huggingface_hub, "get_token", lambda: "hf_token")
+    monkeypatch.setattr(huggingface_hub.HfApi, "create_repo", upload)
+    monkeypatch.setattr(huggingface_hub.HfApi, "upload_folder", upload)
+    out = export(run, tmp_path / "model", "push=somebody/digits")
+    created, uploaded = calls
+    assert (created["repo_id"], created["private"]) == ("somebody/digits", True)
+    assert uploaded["folder_path"] == str(out) and set(uploaded["allow_patterns"]) == USUAL
+    assert 'gan_lab.load("hf://somebody/digits")' in (out / "README.md").read_text()
+    assert "pushed https://hub/commit/1" in capsys.readouterr().out
+
+    def refuse(api: object, **settings: Any) -> None:
+        raise OSError("403 forbidden\nrequest id 1")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "upload_folder", refuse)
+    export(run, out, "push=somebody/digits", status=2)
+    error = capsys.readouterr().err
+    assert "push=somebody/digits failed (OSError: 403 forbidden)" in error
+    assert "is whole" in error and names(out) == USUAL
+
+
+def test_without_a_token_nothing_is_begun(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
+    export(run, tmp_path / "model", "push=somebody/digits", status=2)
+    assert "needs a token" in capsys.readouterr().err and not names(tmp_path)
