@@ -14,7 +14,7 @@ from gan_lab.features.weights import file_sha256
 from gan_lab.metrics.auto import MetricsByData
 from gan_lab.metrics.exchange import is_features_file
 from gan_lab.metrics.generator_figures import GeneratorMeasure
-from gan_lab.metrics.images import GanImages, ImageSource
+from gan_lab.metrics.images import GanImages, ImageSource, label_difference
 from gan_lab.metrics.opening import open_files
 from gan_lab.metrics.protocol import Protocol
 
@@ -187,3 +187,5 @@ def compare_shapes(fake: ImageSource, real: ImageSource) -> None:
             warn(
                 f"{what} is {ours} of {fake.name} and {theirs} of {real.name}: the figures will tell that difference"
             )
+    if apart := label_difference(fake, real):
+        warn(f"{apart}: the figures will tell that difference")

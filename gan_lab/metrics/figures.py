@@ -13,7 +13,7 @@ from gan_lab.metrics.frechet import (
     gaussian_statistics,
     refuse_small_sample,
 )
-from gan_lab.metrics.images import ImageSource
+from gan_lab.metrics.images import ImageSource, label_difference
 from gan_lab.metrics.inception_score import inception_score
 from gan_lab.metrics.kernel import kernel_distance
 
@@ -202,11 +202,12 @@ class ClassFrechet(Measure):
                 raise InputError(
                     f"figures of each class: {source.name} has no labels; leave them out of the protocol"
                 )
-        if setting.real and setting.fake and setting.real.num_classes != setting.fake.num_classes:
-            raise InputError(
-                f"figures of each class: {setting.real.name} has {setting.real.num_classes} classes and "
-                f"{setting.fake.name} {setting.fake.num_classes}; compare images of the same classes"
-            )
+        if (
+            setting.real
+            and setting.fake
+            and (apart := label_difference(setting.real, setting.fake))
+        ):
+            raise InputError(f"figures of each class: {apart}; compare images of the same classes")
 
     def compute(self, real: FeatureSet | None, fake: FeatureSet, setting: Setting) -> list[Figure]:
         assert real is not None

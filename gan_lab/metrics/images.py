@@ -58,6 +58,24 @@ class ImageSource(ABC):
         return None
 
 
+def label_difference(one: ImageSource, other: ImageSource) -> str | None:
+    """Return how the classes of two sets differ, as a sentence; None where they do not, or one set has none.
+
+    Names that are only numbers say nothing, and are not compared.
+    """
+    if not one.num_classes or not other.num_classes:
+        return None
+    if one.num_classes != other.num_classes:
+        return f"{one.name} has {one.num_classes} classes and {other.name} {other.num_classes}"
+    numbers = tuple(map(str, range(one.num_classes)))
+    if numbers in (one.class_names, other.class_names):
+        return None
+    for label, (ours, theirs) in enumerate(zip(one.class_names, other.class_names, strict=True)):
+        if ours != theirs:
+            return f"class {label} is {ours!r} of {one.name} and {theirs!r} of {other.name}"
+    return None
+
+
 class DatasetImages(ImageSource):
     """The stored images of a data set, or some of them.
 

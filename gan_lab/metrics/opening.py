@@ -98,8 +98,9 @@ def _check_folder(path: Path, skip_unreadable: bool) -> None:
         and not name.rpartition("/")[2].startswith(".")
     ]
     if others and not skip_unreadable:
+        number = "1 file" if len(others) == 1 else f"{len(others):,} files"
         raise InputError(
-            f"{path} holds {len(others):,} files that are no images ({listed(others, limit=3)}); remove them, or set "
+            f"{path} holds {number} besides images ({listed(others, limit=3)}); remove them, or set "
             "data.skip_unreadable=true to leave them out"
         )
 

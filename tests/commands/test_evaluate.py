@@ -317,7 +317,7 @@ def test_files_that_cannot_be_measured(
     refused(mixed, "different channels", "files.channels=3")
     (mixed / "grey.png").unlink()
     (mixed / "notes.txt").write_text("not an image")
-    refused(mixed, "1 files that are no images (notes.txt)", "files.skip_unreadable=true")
+    refused(mixed, "1 file besides images (notes.txt)", "files.skip_unreadable=true")
     evaluate(
         f"fake={mixed}", f"real={folders[1]}", *FILES, "files.skip_unreadable=true",
         f"out={tmp_path}/e.json",

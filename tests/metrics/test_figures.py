@@ -192,6 +192,11 @@ def test_label_sets_that_differ_are_refused():
         ClassFrechet().check(both(PIXELS, three))
     with pytest.raises(InputError, match="has no labels"):
         ClassFrechet().check(both(PIXELS, bare))
+    names = ("cat", "dog", "fox", "owl"), ("cat", "fox", "dog", "owl")
+    ours, theirs = (FixedImages(PIXELS.images, torch.arange(4), names=given) for given in names)
+    with pytest.raises(InputError, match="class 1 is 'dog' of fixed images and 'fox' of"):
+        ClassFrechet().check(both(ours, theirs))
+    ClassFrechet().check(both(ours, PIXELS))  # whose names are only numbers
     with pytest.raises(InputError, match="knows 4 classes and fixed images has 3"):
         ClassAccuracy().check(both(PIXELS, three))
 
