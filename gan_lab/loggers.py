@@ -3,18 +3,14 @@
 import csv
 import json
 import os
-import secrets
 from argparse import Namespace
 from collections.abc import Mapping
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
-
-from gan_lab.images import to_pil
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -119,88 +115,6 @@ class TensorBoard(TensorBoardLogger):
     @rank_zero_only
     def log_grid(self, name: str, image: Tensor, kimg: float) -> None:
         self.experiment.add_image(name, image, round(kimg))
-
-
-class Wandb(WandbLogger):
-    """Weights & Biases, with kimg as the axis of everything and one run id for the life of a run folder.
-
-    Args:
-        run_dir: the run folder; the id is kept in its `wandb_id`.
-        project: W&B project.
-        entity: W&B user or team, null for the default one.
-        offline: null means offline exactly when no key is set.
-        tags: of the run.
-        group: of the run.
-    """
-
-    def __init__(
-        self,
-        *,
-        run_dir: str | Path,
-        project: str = "gan_lab",
-        entity: str | None = None,
-        offline: bool | None = None,
-        tags: list[str] | None = None,
-        group: str | None = None,
-    ) -> None:
-        if offline is None:
-            offline = not has_wandb_key()
-        self._run_dir = Path(run_dir)
-        super().__init__(
-            name=self._run_dir.name,
-            save_dir=run_dir,
-            id=run_id(self._run_dir),
-            project=project,
-            entity=entity,
-            offline=offline,
-            tags=tags,
-            group=group,
-            resume="allow",
-            log_model=False,
-        )
-
-    @rank_zero_only
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        self._run.log(dict(metrics))
-
-    @cached_property
-    def _run(self) -> Any:
-        run = self.experiment
-        run.define_metric("kimg")
-        run.define_metric("*", step_metric="kimg")
-        return run
-
-    @rank_zero_only
-    def finalize(self, status: str) -> None:
-        super().finalize(status)
-        # a sweep's next run is in the same process and must not be written into this one
-        self.experiment.finish(exit_code=0 if status == "success" else 1)
-
-    def rewind(self, kimg: float) -> None:
-        """Nothing to do: the axis is kimg, and an offline file cannot be rewritten."""
-
-    @rank_zero_only
-    def log_grid(self, name: str, image: Tensor, kimg: float) -> None:
-        import wandb
-
-        self._run.log({name: wandb.Image(to_pil(image)), "kimg": kimg})
-
-
-def has_wandb_key() -> bool:
-    """Whether W&B would find a key: in the environment or in the user's netrc."""
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    netrc = Path(os.environ.get("NETRC", Path.home() / ".netrc"))
-    return netrc.exists() and "api.wandb.ai" in netrc.read_text()
-
-
-def run_id(run_dir: Path) -> str:
-    """Return the W&B id of a run folder, made once."""
-    path = run_dir / "wandb_id"
-    if not path.exists():
-        run_dir.mkdir(parents=True, exist_ok=True)
-        path.write_text(secrets.token_hex(4))
-    return path.read_text().strip()
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

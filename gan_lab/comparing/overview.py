@@ -61,9 +61,11 @@ def save_overview(runs: Sequence[Run], pictures: Sequence[Picture], path: Path) 
     height = rows * (_WIDTH / columns + 0.32)
     size = (_WIDTH, _CURVES_HEIGHT + height)
     drawing = Drawing(figsize=size, dpi=120, layout="constrained")
-    upper, lower = drawing, None
+    upper: Any = drawing
+    lower: Any = None
     if shown:
-        upper, lower = drawing.subfigures(2, 1, height_ratios=(_CURVES_HEIGHT, height))
+        halves: Any = drawing.subfigures(2, 1, height_ratios=(_CURVES_HEIGHT, height))
+        upper, lower = halves
     if key is not None:
         draw_curves(upper, {i: runs[i] for i in order}, key)
     if lower is not None:

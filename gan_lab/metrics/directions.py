@@ -9,7 +9,9 @@ Direction = Literal["min", "max"]
 _SMALLER = re.compile(
     r"((clean_|class_|s)?fid|(clean_)?kid|fd|kd|ppl|path|kl_modes|memorised)(\d|_|$)"
 )
-_LARGER = re.compile(r"(is|score|precision|recall|density|coverage|accuracy|modes|eq|eqt|eqr)(\d|_|$)")
+_LARGER = re.compile(
+    r"(is|score|precision|recall|density|coverage|accuracy|modes|eq|eqt|eqr)(\d|_|$)"
+)
 # beside figures: their uncertainties, and what real images come to
 _BESIDE = re.compile(r"_(se|std|real)$")
 
