@@ -1,0 +1,213 @@
+"""The page's server: pictures by recipe, directions, and projections of images that are handed in."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import UploadFile
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gan_lab.errors import InputError
+from gan_lab.explore.projections import Job, Projections
+from gan_lab.explore.recipe import parse
+from gan_lab.explore.studio import Studio
+
+FILES = Path(__file__).parent / "page"
+LARGEST_UPLOAD = 20 * 2**20  # bytes
+HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+}
+
+
+class Guard:
+    """Refuses what another site's page asks for and what is too large, and forbids the page to ask anybody else.
+
+    Args:
+        app: what is guarded.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer or hand on."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        request = Request(scope)
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                added = [(key.lower().encode(), value.encode()) for key, value in HEADERS.items()]
+                message["headers"] = [*message["headers"], *added]
+            await send(message)
+
+        refusal = refused(request)
+        answer: ASGIApp = self.app if refusal is None else refusal
+        await answer(scope, receive, with_headers)
+
+
+def refused(request: Request) -> JSONResponse | None:
+    """Return the answer to a request that is not taken, None for one that is."""
+    origin = request.headers.get("origin")
+    if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+        return failure("this page answers only itself", 403)
+    if request.method != "POST":
+        return None
+    length = request.headers.get("content-length", "")
+    if not length.isdigit():
+        return failure("a request must say how long it is", 411)
+    if int(length) > LARGEST_UPLOAD:
+        limit = LARGEST_UPLOAD // 2**20
+        return failure(
+            f"{int(length) / 2**20:.0f} MiB are too large, {limit} MiB are the limit; hand in a smaller picture",
+            413,
+        )
+    return None
+
+
+def failure(message: str, status: int = 400) -> JSONResponse:
+    """Return an answer that says what was wrong."""
+    return JSONResponse({"error": message}, status_code=status)
+
+
+async def bad_input(request: Request, error: Exception) -> Response:
+    """Answer an InputError."""
+    return failure(str(error))
+
+
+class Page:
+    """What the page asks for.
+
+    Args:
+        studios: one or two generators, shown side by side.
+    """
+
+    def __init__(self, studios: Sequence[Studio]) -> None:
+        self.studios = studios
+        self.projections = Projections()
+
+    def studio(self, number: Any) -> Studio:
+        """Return a generator by its number on the page.
+
+        Raises:
+            InputError: when there is none.
+        """
+        if not str(number).isdecimal() or int(number) >= len(self.studios):
+            raise InputError(f"model={number!r}: there are {len(self.studios)}, counted from 0")
+        return self.studios[int(number)]
+
+    async def models(self, request: Request) -> Response:
+        """Say what each generator can do."""
+        return JSONResponse([asdict(one.abilities()) for one in self.studios])
+
+    async def draw(self, request: Request) -> Response:
+        """Draw a recipe."""
+        recipe = parse(await body(request))
+        began = perf_counter()
+        png = await run_in_threadpool(self.studio(recipe.model).png, recipe)
+        milliseconds = f"{1000 * (perf_counter() - began):.1f}"
+        return Response(png, media_type="image/png", headers={"X-Milliseconds": milliseconds})
+
+    async def directions(self, request: Request) -> Response:
+        """Find directions and say what share of the variance each explains, where that is known."""
+        asked = request.query_params
+        studio = self.studio(asked.get("model", "0"))
+        shares = await run_in_threadpool(studio.shares, asked.get("method", ""))
+        return JSONResponse({"shares": shares})
+
+    async def project(self, request: Request) -> Response:
+        """Begin to look for an image that was handed in."""
+        async with request.form(max_files=1, max_fields=4) as form:
+            image, label = form.get("image"), form.get("label")
+            if not isinstance(image, UploadFile):
+                raise InputError("there is no image in the request; send one as the field image")
+            content, name = await image.read(), image.filename or "the image"
+            studio = self.studio(form.get("model", "0"))
+        number = None if label is None else whole("label", str(label))
+        job = await run_in_threadpool(
+            self.projections.begin, studio, content, name=name, label=number
+        )
+        return JSONResponse({"id": job.id, "said": job.said})
+
+    async def progress(self, request: Request) -> Response:
+        """Say how far a projection is."""
+        return JSONResponse(asdict(self._job(request).now()))
+
+    async def picture(self, request: Request) -> Response:
+        """Show what a projection has found so far."""
+        return Response(self._job(request).png(), media_type="image/png")
+
+    async def stop(self, request: Request) -> Response:
+        """Be content with what a projection has found so far."""
+        self._job(request).stop()
+        return JSONResponse({})
+
+    def _job(self, request: Request) -> Job:
+        return self.projections.find(request.path_params["id"])
+
+
+def build_app(studios: Sequence[Studio], *, hosts: Sequence[str]) -> Starlette:
+    """Make the server of a page.
+
+    Args:
+        studios: one or two generators, shown side by side.
+        hosts: names under which it may be asked, without ports: a site that leads here under a name of its own is
+            refused.
+    """
+    page = Page(studios)
+    return Starlette(
+        routes=[
+            Route("/api/models", page.models),
+            Route("/api/draw", page.draw, methods=["POST"]),
+            Route("/api/directions", page.directions),
+            Route("/api/projections", page.project, methods=["POST"]),
+            Route("/api/projections/{id}", page.progress),
+            Route("/api/projections/{id}", page.stop, methods=["DELETE"]),
+            Route("/api/projections/{id}/image", page.picture),
+            Mount("/", StaticFiles(directory=FILES, html=True)),
+        ],
+        middleware=[
+            Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts)),
+            Middleware(Guard),
+        ],
+        exception_handlers={InputError: bad_input},
+    )
+
+
+def whole(key: str, text: str) -> int:
+    """Read a whole number.
+
+    Raises:
+        InputError: when it is none.
+    """
+    if not text.isdecimal():
+        raise InputError(f"{key}={text!r} must be a whole number")
+    return int(text)
+
+
+async def body(request: Request) -> Any:
+    """Return the JSON of a request.
+
+    Raises:
+        InputError: when it is none.
+    """
+    try:
+        return json.loads(await request.body())
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"the request is no JSON: {error}") from error

@@ -1,0 +1,235 @@
+"""One generator behind the page: what it can do, and pictures by recipe."""
+
+import io
+import secrets
+from dataclasses import dataclass
+from threading import Lock
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from gan_lab.editing.directions import Directions
+from gan_lab.editing.interpolation import slerp
+from gan_lab.editing.points import Points
+from gan_lab.errors import InputError
+from gan_lab.explore.recipe import Between, Kept, Point, Recipe, Seeded, Walk
+from gan_lab.images import to_pil, to_uint8
+from gan_lab.labels import as_vectors, check_labels
+from gan_lab.layers.mapping import replace_styles
+from gan_lab.rendering import Rendering, check_rendering
+from gan_lab.sampling import Gan
+from gan_lab.styles import MovableGenerator
+
+DIRECTIONS = 8  # sliders of a method
+MOST_KEPT = 64  # latents of projected images; the oldest goes first
+
+
+@dataclass(frozen=True)
+class Abilities:
+    """What a page may ask of a generator.
+
+    Attributes:
+        name: of the run.
+        kind: of the architecture.
+        kimg: how long it was trained.
+        size: height and width.
+        classes: their names.
+        styles: how many there are, 0 without.
+        levels: first and last style of "coarse" and so on.
+        truncation: "psi", "threshold" or None.
+        noise: whether it has noise inputs.
+        places: whether its images can be moved.
+        projects: whether images can be looked for.
+        walks: ways to find directions.
+    """
+
+    name: str
+    kind: str
+    kimg: float
+    size: tuple[int, int]
+    classes: list[str]
+    styles: int
+    levels: dict[str, tuple[int, int]]
+    truncation: str | None
+    noise: bool
+    places: bool
+    projects: bool
+    walks: list[str]
+
+
+class Studio:
+    """Draws for the page, one picture at a time.
+
+    Args:
+        gan: the generator.
+        name: what the page calls it.
+    """
+
+    def __init__(self, gan: Gan, *, name: str) -> None:
+        self.gan = gan
+        self.name = name
+        self.lock = Lock()
+        self._kept: dict[str, Points] = {}
+        self._directions: dict[str, Directions] = {}
+        with torch.no_grad():
+            self._size = tuple(gan.render(gan.latents(1), gan.labels(1)).shape[-2:])
+
+    def abilities(self) -> Abilities:
+        """Say what can be asked for."""
+        gan = self.gan
+        generator = gan.generator
+        threshold = "threshold" if generator.truncates else None
+        names = list(gan.class_names) if gan.num_classes else []
+        return Abilities(
+            name=self.name,
+            kind=gan.kind,
+            kimg=round(gan.kimg, 1),
+            size=self._size,
+            classes=names or [str(i) for i in range(gan.num_classes)],
+            styles=gan.styled.num_styles if gan.has_styles else 0,
+            levels=levels(gan),
+            truncation="psi" if gan.has_styles else threshold,
+            noise=generator.noise_inputs,
+            places=generator.movable,
+            projects=True,
+            walks=list(METHODS),
+        )
+
+    def png(self, recipe: Recipe) -> bytes:
+        """Draw a recipe.
+
+        Raises:
+            InputError: for what this generator cannot do.
+        """
+        with self.lock, torch.no_grad():
+            image = self._draw(recipe)
+        return encoded(image)
+
+    def keep(self, points: Points) -> str:
+        """Keep latents that a recipe may refer to; return their name."""
+        name = secrets.token_hex(8)
+        self._kept[name] = points
+        while len(self._kept) > MOST_KEPT:
+            del self._kept[next(iter(self._kept))]
+        return name
+
+    def shares(self, method: str) -> list[float | None]:
+        """Return which share of the variance each direction of a method explains, None where that is not known."""
+        with self.lock:
+            found = self._find(method)
+        known = found.shares
+        return [None] * len(found.vectors) if known is None else known.tolist()
+
+    def _draw(self, recipe: Recipe) -> Tensor:
+        """Return an image [1, C, H, W]. A pass has this one image alone: a live picture need not repeat to the last bit."""
+        rendering = Rendering(
+            truncation=recipe.truncation,
+            center=recipe.center,
+            noise=recipe.noise,
+            translate=recipe.translate,
+            rotate=recipe.rotate,
+        )
+        check_rendering(self.gan.generator, rendering, styles=self.gan.has_styles)
+        if self.gan.has_styles:
+            return self._draw_styles(recipe, rendering)
+        if recipe.mix is not None:
+            raise InputError(f"{self.gan.kind} has no styles to mix")
+        z, labels = self._latent(recipe.point, recipe.truncation)
+        return self.gan.generator(self._walked(z, recipe.walk), labels)
+
+    def _draw_styles(self, recipe: Recipe, rendering: Rendering) -> Tensor:
+        w = self._style(recipe.point, rendering)
+        if recipe.mix is not None:
+            first, last = recipe.mix.first, recipe.mix.last
+            if not first <= last < w.shape[1]:
+                raise InputError(
+                    f"mix: layers {first} to {last} must be in order, within 0 to {w.shape[1] - 1}"
+                )
+            label = label_of(recipe.point)
+            other = self._style(Seeded(seed=recipe.mix.seed, label=label), rendering)
+            w = replace_styles(w, other, range(first, last + 1))
+        w = self._walked(w, recipe.walk)
+        transform = rendering.transform()
+        if transform is None:
+            return self.gan.styled.synthesis(w, recipe.noise)
+        moved = cast(MovableGenerator, self.gan.generator)
+        return moved.synthesis(w, recipe.noise, transform[None].to(w))
+
+    def _style(self, point: Point, rendering: Rendering) -> Tensor:
+        """Return w [1, L, D] of a point. Truncation is of seeds: what was found for an image stays as it is."""
+        if isinstance(point, Between):
+            start, end = (self._style(one, rendering) for one in (point.start, point.end))
+            return torch.lerp(start, end, point.t)
+        if isinstance(point, Kept):
+            w = self._find_kept(point).w
+            assert w is not None
+            return w.to(self.gan.device)
+        z, labels = self._seeded(point, None)
+        return self.gan.styles(z, labels, truncation=rendering.truncation, center=rendering.center)
+
+    def _latent(self, point: Point, threshold: float | None) -> tuple[Tensor, Tensor | None]:
+        """Return z [1, Z] and label vectors [1, K] of a point: on the sphere between latents, straight between classes."""
+        if isinstance(point, Between):
+            (z0, y0), (z1, y1) = (self._latent(one, threshold) for one in (point.start, point.end))
+            labels = None if y0 is None or y1 is None else torch.lerp(y0, y1, point.t)
+            return slerp(z0, z1, point.t), labels
+        if isinstance(point, Kept):
+            kept = self._find_kept(point)
+            assert kept.z is not None
+            return self._ready(kept.z, kept.labels)
+        return self._seeded(point, threshold)
+
+    def _seeded(self, point: Seeded, threshold: float | None) -> tuple[Tensor, Tensor | None]:
+        gan = self.gan
+        z = gan.latents(1, seed=point.seed, truncation=threshold)
+        # the page's class serves both runs, of which one may have none
+        if point.label is None or not gan.num_classes:
+            labels = gan.labels(1, seed=point.seed)
+        else:
+            labels = check_labels(point.label, 1, gan.num_classes)
+        return self._ready(z, labels)
+
+    def _ready(self, z: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        device = self.gan.device
+        vectors = None if labels is None else as_vectors(labels, self.gan.num_classes).to(device)
+        return z.to(device), vectors
+
+    def _walked(self, latents: Tensor, walk: Walk | None) -> Tensor:
+        if walk is None or not any(walk.amounts):
+            return latents
+        return self._find(walk.method).apply(latents, torch.tensor(walk.amounts))
+
+    def _find(self, method: str) -> Directions:
+        if method not in METHODS:
+            raise InputError(f"method={method!r} must be one of {', '.join(METHODS)}")
+        if method not in self._directions:
+            self._directions[method] = self.gan.directions(method, count=DIRECTIONS)
+        return self._directions[method]
+
+    def _find_kept(self, point: Kept) -> Points:
+        if point.latents not in self._kept:
+            raise InputError(
+                "these latents are not kept any more, or belong to the other run; project the image again"
+            )
+        return self._kept[point.latents]
+
+
+def encoded(image: Tensor) -> bytes:
+    """Return an image [1, C, H, W] as PNG."""
+    file = io.BytesIO()
+    # a live picture goes a short way: packing it harder would take longer than sending it
+    to_pil(to_uint8(image)[0].cpu()).save(file, "png", compress_level=1)
+    return file.getvalue()
+
+
+def levels(gan: Gan) -> dict[str, tuple[int, int]]:
+    """Return the first and last style of each level that has any."""
+    if not gan.has_styles:
+        return {}
+    return {name: (found[0], found[-1]) for name, found in gan.styled.levels().items() if found}
+
+
+def label_of(point: Point) -> int | None:
+    """Return the class that is mixed in with a point: its own, where it has one."""
+    return point.label if isinstance(point, Seeded) else None

@@ -1,0 +1,212 @@
+import io
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from starlette.testclient import TestClient
+
+from gan_lab.explore import projections
+from gan_lab.explore.app import LARGEST_UPLOAD, build_app
+from gan_lab.explore.studio import Studio
+from gan_lab.images import to_uint8
+from gan_lab.sampling import Gan
+
+HOST = "http://127.0.0.1"
+
+
+@pytest.fixture
+def client(styled: Gan, unstyled: Gan) -> Iterator[TestClient]:
+    studios = [Studio(styled, name="styled"), Studio(unstyled, name="unstyled")]
+    with TestClient(build_app(studios, hosts=["127.0.0.1"]), base_url=HOST) as client:
+        yield client
+
+
+def drawn(client: TestClient, **recipe) -> np.ndarray:
+    """Return the pixels [H, W] or [H, W, 3] of a recipe."""
+    answer = client.post("/api/draw", json={"point": {"seed": 0}, **recipe})
+    assert answer.status_code == 200, answer.text
+    return np.array(Image.open(io.BytesIO(answer.content)))
+
+
+def refusal(client: TestClient, **recipe) -> str:
+    answer = client.post("/api/draw", json={"point": {"seed": 0}, **recipe})
+    assert answer.status_code == 400
+    return answer.json()["error"]
+
+
+def pixels(images: torch.Tensor) -> np.ndarray:
+    return to_uint8(images)[0].permute(1, 2, 0).squeeze(2).numpy()
+
+
+def near(a: np.ndarray, b: np.ndarray) -> bool:
+    # a live picture is drawn alone, and may differ in the last bits
+    return a.shape == b.shape and np.abs(a.astype(int) - b.astype(int)).max() <= 1
+
+
+def png(size: tuple[int, int] = (16, 16)) -> bytes:
+    file = io.BytesIO()
+    rows = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    Image.fromarray(rows).save(file, "png")
+    return file.getvalue()
+
+
+def test_it_says_what_each_generator_can_do(client: TestClient):
+    styled, unstyled = client.get("/api/models").json()
+    assert (styled["size"], styled["styles"], styled["truncation"]) == ([16, 16], 6, "psi")
+    assert styled["classes"] == ["cat", "dog", "<owl>"]
+    assert styled["levels"] == {"coarse": [0, 2], "middle": [3, 5]}
+    assert (unstyled["styles"], unstyled["truncation"], unstyled["noise"]) == (
+        0,
+        "threshold",
+        False,
+    )
+
+
+def test_a_seed_gives_the_picture_that_sample_gives(client: TestClient, styled: Gan, unstyled: Gan):
+    for model, gan in enumerate((styled, unstyled)):
+        point = {"seed": 5, "label": 1}
+        expected = gan.sample(1, seed=5, labels=1, truncation=0.5)
+        assert near(drawn(client, model=model, point=point, truncation=0.5), pixels(expected))
+
+
+def test_a_label_that_is_not_given_is_drawn_as_sample_draws_it(client: TestClient, styled: Gan):
+    for seed in range(4):
+        expected = pixels(styled.sample(1, seed=seed))
+        assert near(drawn(client, point={"seed": seed}), expected)
+
+
+def test_the_ends_of_a_way_are_its_pins(client: TestClient):
+    a, b = {"seed": 1, "label": 0}, {"seed": 2, "label": 2}
+    for model in (0, 1):
+        ends = [
+            drawn(client, model=model, point={"start": a, "end": b, "t": t}) for t in (0, 0.5, 1)
+        ]
+        assert near(ends[0], drawn(client, model=model, point=a))
+        assert near(ends[2], drawn(client, model=model, point=b))
+        assert not near(ends[1], ends[0]) and not near(ends[1], ends[2])
+
+
+def test_all_styles_of_another_seed_give_its_picture(client: TestClient):
+    a, b = {"seed": 1, "label": 0}, {"seed": 2, "label": 0}
+    mix = {"seed": 2, "first": 0, "last": 5}
+    assert near(drawn(client, point=a, mix=mix), drawn(client, point=b))
+    some = drawn(client, point=a, mix=mix | {"first": 3})
+    assert not near(some, drawn(client, point=a)) and not near(some, drawn(client, point=b))
+
+
+def test_psi_0_towards_the_class_is_one_picture_of_each(client: TestClient):
+    def centre(seed: int, label: int) -> np.ndarray:
+        point = {"seed": seed, "label": label}
+        return drawn(client, point=point, truncation=0, center="class")
+
+    assert near(centre(1, 0), centre(2, 0))
+    assert not near(centre(1, 0), centre(1, 1))
+
+
+@pytest.mark.parametrize("model", [0, 1])
+@pytest.mark.parametrize("method", ["sefa", "ganspace"])
+def test_directions_move_the_picture_and_back(client: TestClient, model: int, method: str):
+    if method not in client.get("/api/models").json()[model]["walks"]:
+        pytest.skip("this generator has no such directions")
+    answer = client.get("/api/directions", params={"model": model, "method": method})
+    count = len(answer.json()["shares"])
+    assert 1 < count <= 8
+    still = drawn(client, model=model)
+    walk = {"method": method, "amounts": [0.0] * count}
+    assert near(drawn(client, model=model, walk=walk), still)
+    walk["amounts"][0] = 4.0
+    assert not near(drawn(client, model=model, walk=walk), still)
+
+
+def test_what_a_generator_cannot_do_is_said(client: TestClient):
+    assert "styles" in refusal(client, model=1, mix={"seed": 1, "first": 0, "last": 1})
+    assert "6" in refusal(client, point={"seed": 1, "label": 6})
+    assert "0 to 5" in refusal(client, mix={"seed": 1, "first": 0, "last": 6})
+    assert "stylegan3" in refusal(client, rotate=10)
+    assert "threshold" in refusal(client, model=1, truncation=-1)
+    assert "counted from 0" in refusal(client, model=2)
+    assert "project the image again" in refusal(client, point={"latents": "gone"})
+    assert client.post("/api/draw", content="{").status_code == 400
+    assert client.get("/api/directions", params={"method": "magic"}).status_code == 400
+
+
+def finished(client: TestClient, begun: dict) -> dict:
+    """Ask until a projection has ended; it ends by itself, or is stopped."""
+    while not (now := client.get(f"/api/projections/{begun['id']}").json())["done"]:
+        pass
+    return now
+
+
+@pytest.mark.parametrize("model", [0, 1])
+def test_a_projected_image_can_be_drawn_from(
+    client: TestClient, styled: Gan, unstyled: Gan, model: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(projections, "STEPS", 30)
+    own = (styled, unstyled)[model].sample(1, seed=3, labels=1)
+    file = io.BytesIO()
+    Image.fromarray(pixels(own)).save(file, "png")
+    form = {"model": str(model), "label": "1"}
+    answer = client.post("/api/projections", data=form, files={"image": ("a.png", file.getvalue())})
+    assert answer.status_code == 200, answer.text
+    now = finished(client, answer.json())
+    assert now["failed"] is None and now["step"] == 30
+    found = drawn(client, model=model, point={"latents": now["latents"]})
+    shown = client.get(f"/api/projections/{answer.json()['id']}/image").content
+    assert near(found, np.array(Image.open(io.BytesIO(shown))))
+    error = np.square(found / 127.5 - pixels(own) / 127.5).mean()
+    # pixels are cut off at black and white, where the target lies
+    assert error <= now["error"] + 0.01
+
+
+def test_one_image_at_a_time_and_stopping_keeps_what_was_found(client: TestClient):
+    files = {"image": ("a.png", png((20, 30)))}
+    begun = client.post("/api/projections", files=files).json()
+    assert "cropped" in begun["said"]
+    second = client.post("/api/projections", files=files)
+    assert second.status_code == 400 and "another image" in second.json()["error"]
+    while client.get(f"/api/projections/{begun['id']}").json()["step"] < 1:
+        pass
+    client.delete(f"/api/projections/{begun['id']}")
+    now = finished(client, begun)
+    assert now["failed"] is None and 1 <= now["step"] < now["steps"]
+    drawn(client, point={"latents": now["latents"]})
+
+
+def test_what_is_no_picture_is_refused_by_name(client: TestClient):
+    animated = io.BytesIO()
+    frames = [Image.new("L", (8, 8), shade) for shade in (0, 200)]
+    frames[0].save(animated, "gif", save_all=True, append_images=frames[1:])
+    for content, said in [
+        (b"hello", "not an image"),
+        (png()[:200], "cannot be read"),
+        (animated.getvalue(), "2 frames"),
+    ]:
+        answer = client.post("/api/projections", files={"image": ("odd.file", content)})
+        assert answer.status_code == 400
+        assert said in answer.json()["error"] and "odd.file" in answer.json()["error"]
+    assert "no image" in client.post("/api/projections", data={"model": "0"}).json()["error"]
+    wrong = client.post("/api/projections", data={"label": "x"}, files={"image": ("a.png", png())})
+    assert "label" in wrong.json()["error"]
+
+
+def test_a_huge_upload_is_refused_before_it_is_read(client: TestClient):
+    answer = client.post("/api/draw", content=b"0" * (LARGEST_UPLOAD + 1))
+    assert answer.status_code == 413 and "20 MiB" in answer.json()["error"]
+    endless = client.post("/api/draw", content=iter([b"0"]))
+    assert endless.status_code == 411
+
+
+def test_other_sites_and_other_names_are_refused(client: TestClient):
+    assert client.get("/", headers={"host": "evil.example"}).status_code == 400
+    assert client.get("/api/models", headers={"origin": "http://evil.example"}).status_code == 403
+    assert client.get("/api/models", headers={"origin": HOST}).status_code == 200
+
+
+def test_the_page_may_ask_nobody_else(client: TestClient):
+    page = client.get("/")
+    assert page.status_code == 200
+    assert "default-src 'self'" in page.headers["content-security-policy"]
+    for name in ("page.css", "page.js"):
+        assert name in page.text and client.get(f"/{name}").status_code == 200
