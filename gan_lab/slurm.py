@@ -3,6 +3,8 @@
 import os
 import signal
 import subprocess
+from importlib.util import find_spec
+from shutil import which
 
 from gan_lab.errors import InputError
 
@@ -10,8 +12,17 @@ from gan_lab.errors import InputError
 REQUEUED = 75
 # SLURM warns of a job's end by one of these
 WARNINGS = frozenset({signal.SIGTERM, getattr(signal, "SIGUSR1", signal.SIGTERM)})
-# scontrol is a matter of milliseconds, but a controller may be overrun
+# its answers are a matter of milliseconds, but a controller may be overrun
 _PATIENCE_S = 60
+
+
+# states of a job that are its last
+ENDED = frozenset(
+    (
+        "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED",
+        "REVOKED", "TIMEOUT",
+    )
+)  # fmt: skip
 
 
 def in_job() -> bool:
@@ -30,6 +41,11 @@ def job() -> str:
 def tasks() -> int:
     """Return how many processes the job has been promised; 1 outside of SLURM."""
     return int(os.environ.get("SLURM_NTASKS", "1"))
+
+
+def rank() -> int:
+    """Return the number of this process in its job; 0 outside of SLURM."""
+    return int(os.environ.get("SLURM_PROCID", "0"))
 
 
 def by_srun() -> bool:
@@ -88,7 +104,7 @@ def requeue(number: int, *, max_restarts: int) -> str | None:
         Why it does not, None where it does.
     """
     try:
-        about = described(scontrol("--oneliner", "show", "job", job()))
+        about = described(ask("scontrol", "--oneliner", "show", "job", job()))
         # a cancelled job is COMPLETING; requeued, it would come back to life
         preempted = about.get("PreemptTime", "None") != "None"
         if about["JobState"] != "RUNNING" or (number == signal.SIGTERM and not preempted):
@@ -99,24 +115,59 @@ def requeue(number: int, *, max_restarts: int) -> str | None:
                 f"job {job()} was started again {restarts} times, and callbacks.checkpointing.max_restarts is "
                 f"{max_restarts}"
             )
-        scontrol("requeue", job())
+        ask("scontrol", "requeue", job())
     except (OSError, subprocess.SubprocessError) as error:
-        said = getattr(error, "stderr", None)
-        return f"job {job()} could not be started again: {said.strip() if said else error}"
+        return f"job {job()} could not be started again: {reason(error)}"
     return None
 
 
-def scontrol(*words: str) -> str:
-    """Return what scontrol prints.
+def check_cluster() -> None:
+    """Refuse to submit jobs where that cannot be done.
+
+    Raises:
+        InputError: without sbatch, and without submitit.
+    """
+    if which("sbatch") is None:
+        raise InputError(
+            "hydra/launcher=slurm: there is no sbatch on this machine; run this on a login node of the cluster, or "
+            "leave the launcher out"
+        )
+    if any(
+        find_spec(name) is None for name in ("submitit", "hydra_plugins.hydra_submitit_launcher")
+    ):
+        raise InputError(
+            "hydra/launcher=slurm needs submitit and Hydra's launcher for it; pip install 'gan_lab[slurm]'"
+        )
+
+
+def states(name: str) -> dict[str, str]:
+    """Return the state of a job, or of each task of an array, by its name; what SLURM has forgotten is left out."""
+    try:
+        lines = ask(
+            "squeue", "--noheader", "--array", "--states=all", "--format=%i %T", f"--jobs={name}"
+        )
+    except subprocess.CalledProcessError as error:
+        if "Invalid job id" in error.stderr:
+            return {}
+        raise
+    return dict(line.split() for line in lines.splitlines())
+
+
+def ask(*words: str) -> str:
+    """Return what a command of SLURM prints.
 
     Raises:
         OSError: where it is missing.
         subprocess.SubprocessError: where it fails, or does not answer.
     """
-    done = subprocess.run(
-        ["scontrol", *words], capture_output=True, text=True, check=True, timeout=_PATIENCE_S
-    )
+    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=_PATIENCE_S)
     return done.stdout
+
+
+def reason(error: OSError | subprocess.SubprocessError) -> str:
+    """Return why a command of SLURM failed, in its own words where it has said some."""
+    said = error.stderr if isinstance(error, subprocess.CalledProcessError) else None
+    return str(said or error).strip()
 
 
 def described(text: str) -> dict[str, str]:

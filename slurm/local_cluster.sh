@@ -30,7 +30,7 @@ install_packages() {
 }
 
 write_conf() {
-  mkdir -p "$ROOT"/{state,log,run,gpus,bin}
+  mkdir -p "$ROOT"/{state,log,run,gpus}
   for i in $(seq "$NODES"); do mkdir -p "$ROOT/spool/n$i"; done
   {
     cat <<CONF
@@ -87,18 +87,6 @@ CONF
     [ -e "$ROOT/gpus/gpu$g" ] || { [ "$flags" ] && mknod "$ROOT/gpus/gpu$g" c 1 3; } || : > "$ROOT/gpus/gpu$g"
   done
   echo "NodeName=n[1-$NODES] Name=gpu File=$ROOT/gpus/gpu[0-$((GPUS - 1))] $flags" > "$ROOT/gres.conf"
-  # submitit asks sacct, which needs a database daemon; squeue knows as much here, since MinJobAge keeps ended jobs
-  cat > "$ROOT/bin/sacct" <<'SH'
-#!/usr/bin/env bash
-ids=()
-while [ $# -gt 0 ]; do
-  if [ "$1" = -j ]; then ids+=("$2"); shift; fi
-  shift
-done
-echo "JobID|State|NodeList"
-squeue -h -r -t all -o '%i|%T|%N' -j "$(IFS=,; echo "${ids[*]}")" 2> /dev/null || true
-SH
-  chmod +x "$ROOT/bin/sacct"
 }
 
 start() {
@@ -143,6 +131,6 @@ case "${1:-}" in
   start) start ;;
   stop) stop ;;
   # the nodes' name is no host's name, so where the ranks meet is said here
-  env) echo "export SLURM_CONF='$SLURM_CONF' PATH='$ROOT/bin':\$PATH MASTER_ADDR=127.0.0.1" ;;
+  env) echo "export SLURM_CONF='$SLURM_CONF' MASTER_ADDR=127.0.0.1" ;;
   *) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0" >&2; exit 2 ;;
 esac

@@ -7,11 +7,20 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from gan_lab.cli import quoted
 from gan_lab.config import run_name
+from gan_lab.errors import InputError
 
 
 def asked_for(command: str, words: Sequence[str]) -> bool:
-    """Whether a command line asks for a sweep."""
-    return command == "train" and not {"-m", "--multirun", "hydra.mode=MULTIRUN"}.isdisjoint(words)
+    """Whether a command line asks for a sweep.
+
+    Raises:
+        InputError: for one that only says how a sweep's runs are started.
+    """
+    several = not {"-m", "--multirun", "hydra.mode=MULTIRUN"}.isdisjoint(words)
+    for word in words:
+        if word.startswith(("hydra/launcher=", "hydra/sweeper=")) and not several:
+            raise InputError(f"{word} is for sweeps: add -m, which a single run takes as well")
+    return command == "train" and several
 
 
 def named(words: Sequence[str]) -> list[str]:

@@ -1,11 +1,13 @@
 """What a launcher calls for each run of a sweep, in whichever process and on whichever machine."""
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from gan_lab import slurm
 from gan_lab.console import say, warn
 from gan_lab.errors import InputError
 from gan_lab.sweeps.process import OUTPUT_FILE, STOP_FILE, Ending, attempt, attempt_apart, stoppable
@@ -21,6 +23,10 @@ def run_job(config: DictConfig) -> float | None:
     nothing.
     """
     folder, run = sweep_folder(config), str(config.name)
+    if alone() and slurm.rank() > 0:
+        # the first process of a job speaks for all
+        leave(attempt(config))
+        return None
     record = Record(folder)
     known = record.jobs().get(run)
     if known is None:
@@ -31,7 +37,8 @@ def run_job(config: DictConfig) -> float | None:
         return None
     say(f"run          {run}")
     record.change(run, status="running", error=None, total_kimg=float(config.total_kimg))
-    with stoppable(folder / STOP_FILE):
+    # what ends one job of a cluster is not meant for the others
+    with nullcontext() if alone() else stoppable(folder / STOP_FILE):
         ending = train(config, folder)
     job = finish(record, config, ending)
     tell(job)
@@ -44,7 +51,7 @@ def leave(ending: Ending) -> None:
     """End a process that was made for this run where a launcher, or the other ranks, would take it for a success."""
     if ending.status == "stopped":
         raise SystemExit(ending.code)
-    if ending.status == "failed" and int(os.environ.get("SLURM_NTASKS", "1")) > 1:
+    if ending.status == "failed" and slurm.in_job():
         raise SystemExit(1)
 
 

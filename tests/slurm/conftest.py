@@ -142,7 +142,7 @@ def slurm(isolation: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         "LOCAL_SLURM_ROOT": str(root), "LOCAL_SLURM_PORT": str(free_ports(1 + NODES)),
         "LOCAL_SLURM_NODES": str(NODES), "LOCAL_SLURM_CPUS": str(CPUS), "SLURM_CONF": str(root / "slurm.conf"),
         "MASTER_ADDR": "127.0.0.1", "PYTHONPATH": str(REPOSITORY),
-        "PATH": f"{root / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }  # fmt: skip
     started = subprocess.run(
         [script, "start"], env=environment, capture_output=True, text=True, check=False
