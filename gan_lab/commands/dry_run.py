@@ -140,11 +140,11 @@ def report(
     table.add_row("1 kimg", f"{seconds / images * 1000:.3g} s ({images / seconds:.4g} img/s)")
     table.add_row("reading images", reading(first, images))
     if "evaluation" in config.callbacks and first.evaluation_seconds:
-        times = due(config, "evaluation", module, begin)
+        times = counted(due(config, "evaluation", module, begin), "time", "times")
         table.add_row(
             "an evaluation",
-            f"{duration(first.evaluation_seconds)}, {counted(times, 'time', 'times')}: {extra['evaluation'] / whole:.1%} of the time; "
-            f"{duration(first.preparation_seconds)} once before them",
+            f"{duration(first.evaluation_seconds)}, {times}: {extra['evaluation'] / whole:.1%} of the time; "
+            f"{duration(first.preparation_seconds)} once before",
         )
     table.add_row(
         "a checkpoint", f"{first.checkpoint_bytes / 2**20:.4g} MiB, of which {KEPT} are kept"
