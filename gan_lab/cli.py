@@ -10,6 +10,8 @@ COMMANDS = {
     "generate": "draw images: gan-lab generate run=runs/quickstart num_images=64 seed=0",
     "interpolate": "pictures and videos between points: gan-lab interpolate run=runs/quickstart seeds=0-3",
     "mix": "a sheet of mixed styles: gan-lab mix run=runs/faces rows=0-3 columns=10-14 layers=coarse",
+    "project": "pictures into the latent space: gan-lab project run=runs/quickstart images=photo.png",
+    "directions": "directions to move along: gan-lab directions run=runs/faces method=ganspace",
     "compare": "runs side by side, one page and a picture: gan-lab compare runs/*",
     "export": "a model to give away: gan-lab export run=runs/quickstart out=quickstart format=onnx",
     "prepare-data": "pack images into one zip: gan-lab prepare-data data=image_folder data.root=photos size=64",

@@ -31,7 +31,10 @@ def open_gan(config: DictConfig) -> Gan:
 
 
 def load_gan(config: DictConfig) -> Gan:
-    """Load a generator on its device; `config` is that of `open_gan`, but for `seed` and `standing_statistics`.
+    """Load a generator on its device.
+
+    Args:
+        config: that of `open_gan`, of which `seed`, `standing_statistics` and `truncation` may be missing.
 
     Raises:
         InputError: as `open_gan`.
@@ -43,7 +46,7 @@ def load_gan(config: DictConfig) -> Gan:
         device=pick_device(config.device),
         trust=config.trust,
     )
-    gan.check_truncation(config.truncation)
+    gan.check_truncation(config.get("truncation"))
     return gan
 
 

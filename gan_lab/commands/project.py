@@ -1,0 +1,227 @@
+"""gan-lab project: pictures into the latent space of a trained generator."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from rich.table import Table
+from safetensors.torch import save_file
+from torch import Tensor
+
+from gan_lab.checkpoint import read_config
+from gan_lab.commands.folders import is_run, output_folder, source_of
+from gan_lab.commands.inputs import open_data
+from gan_lab.commands.opening import load_gan
+from gan_lab.commands.selection import parse_classes, parse_seeds, slug
+from gan_lab.commands.tuned import save_tuned
+from gan_lab.console import say
+from gan_lab.editing.points import SUFFIX
+from gan_lab.editing.projection import Projection, image_shape, project
+from gan_lab.editing.sheet import on_white, sheet, stacked
+from gan_lab.editing.targets import Targets, read_targets
+from gan_lab.editing.tuning import Tuning
+from gan_lab.editing.video import check_video, readable_scale, write_video
+from gan_lab.errors import InputError
+from gan_lab.images import save_png, to_float, to_uint8
+from gan_lab.sampling import Gan
+
+_ACROSS = 8  # pictures in a row of the sheet
+_LISTED = 24  # rows of the table
+_NOTED = 10
+
+
+def run(config: DictConfig) -> None:
+    """Project pictures and write what was found.
+
+    Raises:
+        InputError: for pictures, a run, classes or settings that there are not.
+    """
+    if config.video is not None:
+        check_video(f"way.{config.video}", config.fps)
+    tuning = Tuning(**OmegaConf.to_container(config.tune))  # type: ignore[arg-type]
+    gan = load_gan(config)
+    targets = open_targets(config, gan)
+    for note in [*targets.notes[:_NOTED], *(["..."] if len(targets.notes) > _NOTED else [])]:
+        say(note)
+    found = project(
+        gan,
+        targets,
+        labels=open_labels(config, gan, targets),
+        space=config.space,
+        steps=config.steps,
+        restarts=config.restarts,
+        lr=config.lr,
+        jitter=config.jitter,
+        prior=config.prior,
+        noise=config.noise,
+        noise_weight=config.noise_weight,
+        distance=config.distance,
+        vgg16=config.vgg16,
+        tuning=tuning,
+        seed=config.seed,
+        batch_size=config.batch_size,
+        record=config.video is not None,
+    )
+    folder = output_folder(config, gan, ["project", found.space, slug(title(found.names))])
+    say(as_table(found))
+    say(summary(found))
+    for path in write(found, targets, folder, config):
+        say(f"wrote {path}")
+    if not found.finished:
+        say(f"stopped: {len(found.names)} of {len(targets)} pictures, as far as they had come")
+        raise KeyboardInterrupt
+
+
+def open_targets(config: DictConfig, gan: Gan) -> Targets:
+    """Return the pictures of `images` or `from_data`.
+
+    Raises:
+        InputError: when neither or both are given, or what they name cannot be had.
+    """
+    if (config.images is None) == (config.from_data is None):
+        raise InputError(
+            "give images=, a file, a folder or a list of them, or from_data=, numbers of the run's data; not both"
+        )
+    channels, height, width = image_shape(gan)
+    if config.from_data is not None:
+        return from_data(config)
+    given = list(config.images) if isinstance(config.images, ListConfig) else [config.images]
+    return read_targets([str(one) for one in given], size=(height, width), channels=channels)
+
+
+def from_data(config: DictConfig) -> Targets:
+    """Return images of the data that a run was trained on, or of its held-out part.
+
+    Raises:
+        InputError: without a run, a split or images of these numbers.
+    """
+    numbers = parse_seeds(config.from_data, "from_data")
+    source = Path(str(config.run)).expanduser()
+    if not is_run(source):
+        raise InputError(f"from_data={config.from_data}: {source} is no run folder; give images=")
+    folder = source.parent.parent if source.is_file() else source
+    data = open_data(config, read_config(folder), source)
+    dataset = {"train": data.train, "val": data.val}.get(config.split)
+    if dataset is None:
+        raise InputError(f"split={config.split}: the data have no such part; choose train or val")
+    if max(numbers) >= len(dataset):
+        raise InputError(
+            f"from_data={config.from_data}: {config.split} has {len(dataset):,} images, 0 to {len(dataset) - 1}"
+        )
+    images, labels = dataset.__getitems__(numbers)
+    return Targets(
+        images=to_float(images), names=[f"{config.split} {i}" for i in numbers], labels=labels
+    )
+
+
+def open_labels(config: DictConfig, gan: Gan, targets: Targets) -> Tensor | list[int] | int | None:
+    """Return the pictures' classes, or None to have them found.
+
+    Raises:
+        InputError: for classes that there are not.
+    """
+    if config.classes == "data":
+        if targets.labels is None or not gan.num_classes:
+            raise InputError(
+                "classes=data: there are none; it goes with from_data= and a model with classes"
+            )
+        return targets.labels
+    found = parse_classes(config.classes, gan)
+    return found[0] if found is not None and len(found) == 1 else found
+
+
+def write(found: Projection, targets: Targets, folder: Path, config: DictConfig) -> list[Path]:
+    """Write latents, pictures, errors, and what else there is; returns the files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = [found.points.save(folder / f"latents{SUFFIX}")]
+    if found.noise is not None:
+        written.append(folder / f"noise{SUFFIX}")
+        save_file({n: m.contiguous() for n, m in found.noise.maps.items()}, written[-1])
+    picture(found).save(folder / "projection.png")
+    for i, (name, image) in enumerate(zip(found.names, to_uint8(found.images), strict=True)):
+        save_png(image, folder / "images" / f"{i:04d}_{slug(Path(name).stem)}.png")
+    (folder / "projection.json").write_text(
+        json.dumps(as_json(found, targets, config), indent=2) + "\n", encoding="utf-8"
+    )
+    written += [folder / "projection.png", folder / "images", folder / "projection.json"]
+    if found.before_tuning is not None:
+        written.append(save_tuned(found.gan, config, folder / "tuned", names=found.names))
+    if found.recording is not None and len(found.recording):
+        frames = map(on_white, found.recording.frames(hold=int(config.fps)))
+        scale = min(readable_scale(*found.targets.shape[2:], at_least=96), 8)
+        written.append(write_video(folder / f"way.{config.video}", frames, config.fps, scale))
+    return written
+
+
+def picture(found: Projection) -> Any:
+    """Return a sheet with projections below their targets."""
+    rows = {"target": found.targets}
+    rows["before tuning" if found.before_tuning is not None else found.space] = (
+        found.images if found.before_tuning is None else found.before_tuning
+    )
+    if found.before_tuning is not None:
+        rows["tuned"] = found.images
+    bands = []
+    for start in range(0, len(found.names), _ACROSS):
+        part = [to_uint8(images[start : start + _ACROSS]) for images in rows.values()]
+        errors = [f"{mse:.4f}" for mse in found.mse[start : start + _ACROSS].tolist()]
+        cells = on_white(torch.stack(part))
+        bands.append(sheet(cells, rows=list(rows), columns=errors))
+    return stacked(bands)
+
+
+def as_json(found: Projection, targets: Targets, config: DictConfig) -> dict[str, Any]:
+    """Return what was found, and how."""
+    run, checkpoint = source_of(config)
+    settings = ("lr", "jitter", "prior", "noise_weight", "restarts", "seed", "tune")
+    return {
+        "run": run,
+        "checkpoint": checkpoint,
+        "weights": config.weights,
+        "kimg": found.gan.kimg,
+        "space": found.space,
+        "steps": found.steps,
+        "distance": found.distance,
+        "why": found.why,
+        "noise": found.noise is not None,
+        **{key: OmegaConf.to_container(config)[key] for key in settings},  # type: ignore[index,call-overload]
+        "mse": float(found.mse.mean()),
+        "seconds": round(found.seconds, 2),
+        "finished": found.finished,
+        "notes": targets.notes,
+        "images": found.results(),
+    }
+
+
+def as_table(found: Projection) -> Table:
+    """Return the errors of each picture."""
+    results = found.results()
+    table = Table()
+    for name in results[0]:
+        table.add_column(name, justify="left" if name == "name" else "right")
+    for row in results[:_LISTED]:
+        table.add_row(*(f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values()))
+    return table
+
+
+def summary(found: Projection) -> str:
+    """Return what was done, in a line or two."""
+    count = len(found.names)
+    lines = [
+        f"{count} picture{'s' * (count > 1)} in {found.space}, {found.steps} steps, {found.seconds:.1f} s; "
+        f"MSE {found.mse.mean():.4g} on average, {found.mse.max():.4g} at most",
+        f"distance: {found.distance} ({found.why})",
+    ]
+    if found.noise is not None:
+        lines.append(
+            "mse is with the noise maps that were found, mse_plain that of the latents alone"
+        )
+    return "\n".join(lines)
+
+
+def title(names: list[str]) -> str:
+    """Return what a folder of these pictures is called."""
+    first = Path(names[0]).stem
+    return first if len(names) == 1 else f"{first}-and-{len(names) - 1}-more"
