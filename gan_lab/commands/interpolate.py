@@ -17,9 +17,9 @@ from gan_lab.editing.interpolation import Journey, journey
 from gan_lab.editing.points import Points
 from gan_lab.editing.progress import progress_bar
 from gan_lab.editing.sources import as_points
-from gan_lab.editing.video import check_video, enlarged, readable_scale, write_video
+from gan_lab.editing.video import check_video, readable_scale, write_video
 from gan_lab.errors import InputError
-from gan_lab.images import grid, save_png, to_uint8
+from gan_lab.images import enlarged, grid, save_png, to_uint8
 from gan_lab.sampling import Gan
 
 VIDEOS = ("gif", "webp", "mp4")
@@ -42,12 +42,12 @@ class Film:
     places: Tensor
     batch_size: int
 
-    def frames(self) -> Iterator[Tensor]:
-        """Yield frames uint8 [C, H, W]."""
+    def frames(self, scale: int = 1) -> Iterator[Tensor]:
+        """Yield frames uint8 [C, H, W] with pictures whose pixels are repeated `scale` times in both directions."""
         count = max(1, self.batch_size // len(self.journeys))
         for places in self.places.split(count):
             made = torch.stack([to_uint8(each.images(places)).cpu() for each in self.journeys], 1)
-            for cells in made:
+            for cells in enlarged(made, scale):
                 yield cells[0] if len(cells) == 1 else grid(cells, self.columns)
 
     def strip(self, columns: int) -> Tensor:
@@ -108,7 +108,7 @@ def write(film: Film, folder: Path, formats: list[str], *, fps: float, scale: in
             save_frames(film, folder / "frames", factor)
             continue
         path = folder / f"interpolation.{name}"
-        write_video(path, film.frames(), fps, factor, total=len(film.places))
+        write_video(path, film.frames(factor), fps, total=len(film.places))
         say(f"wrote {path}")
 
 
@@ -116,7 +116,7 @@ def save_frames(film: Film, folder: Path, scale: int) -> None:
     """Write a PNG for each frame."""
     total = len(film.places)
     with progress_bar("frames", total) as advance:
-        for i, frame in enumerate(enlarged(film.frames(), scale)):
+        for i, frame in enumerate(film.frames(scale)):
             save_png(frame, folder / f"frame{i:06d}.png")
             advance(i + 1)
     say(f"wrote {folder}/*.png ({total})")
