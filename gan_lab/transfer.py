@@ -7,19 +7,20 @@ another resolution: networks say with `places` which of their modules stand wher
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
 from torch import Tensor, nn
 
+from gan_lab import exported
 from gan_lab.checkpoint import CONFIG_FILE, checkpoint_path, read, read_config
 from gan_lab.config import build, check_targets
 from gan_lab.console import say, warn
 from gan_lab.errors import InputError
+from gan_lab.loading import local
 from gan_lab.models.networks import DiscriminatorNetwork, GeneratorNetwork
 
 Network = GeneratorNetwork | DiscriminatorNetwork
@@ -41,34 +42,50 @@ class Match:
     share: float
 
 
-def transfer(module: nn.Module, source: Path) -> None:
+@dataclass(frozen=True)
+class Origin:
+    """Networks to begin from.
+
+    Attributes:
+        name: what they were read from.
+        file: which describes them.
+        states: player -> its weights by name.
+        nodes: player -> what describes it in that file; none for a checkpoint on its own.
+    """
+
+    name: Path
+    file: Path
+    states: Mapping[str, Mapping[str, Tensor]]
+    nodes: Mapping[str, Any]
+
+
+def transfer(module: nn.Module, source: str | Path) -> None:
     """Copy the weights that mean the same and fit; say what was kept and what is fresh.
 
     Args:
         module: whose networks are filled.
-        source: a run folder or a checkpoint.
+        source: a run folder, a checkpoint, an exported model, or one on the Hugging Face hub (`gan_lab.load`).
 
     Raises:
         InputError: when nothing fits, or the source's configuration names code that is not this module's either.
     """
-    path = checkpoint_path(source)
-    theirs = read(path)["state_dict"]
+    path = local(source)
     networks = {
         player: network
         for player, network in module.named_children()
         if isinstance(network, GeneratorNetwork | DiscriminatorNetwork)
     }
-    config = config_beside(path)
+    origin = of_export(path) if exported.is_export(path) else of_run(path, list(networks))
     matches = {}
     for player, network in networks.items():
-        node = None if config is None else config.model.get(player.removesuffix("_ema"))
-        places = None if node is None else places_of(node, path, like=network)
-        matches[player] = match(network, below(theirs, player), places)
+        node = origin.nodes.get(player.removesuffix("_ema"))
+        places = None if node is None else places_of(node, origin.file, like=network)
+        matches[player] = match(network, origin.states.get(player, {}), places)
     if not any(found.kept for found in matches.values()):
         raise InputError(
             f"init_from={source}: none of its weights fits this model; give a run of the same model"
         )
-    say(f"init_from {path}")
+    say(f"init_from {origin.name}")
     for player, found in matches.items():
         network = networks[player]
         network.load_state_dict({**network.state_dict(), **found.kept})
@@ -77,22 +94,38 @@ def transfer(module: nn.Module, source: Path) -> None:
             warn(f"none of the {player}'s weights fits: it begins anew")
 
 
-def config_beside(checkpoint: Path) -> DictConfig | None:
-    """Return the configuration of the run that a checkpoint belongs to; None for a checkpoint on its own."""
-    run_dir = checkpoint.parent.parent
-    return read_config(run_dir) if (run_dir / CONFIG_FILE).exists() else None
+def of_run(source: Path, players: Sequence[str]) -> Origin:
+    """Read the networks of a run folder or a checkpoint."""
+    path = checkpoint_path(source)
+    state = read(path)["state_dict"]
+    run_dir = path.parent.parent
+    nodes: Any = {}
+    if (run_dir / CONFIG_FILE).exists():
+        nodes = read_config(run_dir).model
+    states = {player: below(state, player) for player in players}
+    return Origin(path, run_dir / CONFIG_FILE, states, nodes)
 
 
-def places_of(node: Any, checkpoint: Path, *, like: Network) -> dict[str, str]:
+def of_export(folder: Path) -> Origin:
+    """Read the networks of an exported model, whose one generator is also the moving average."""
+    description = exported.read_description(folder)
+    there = [player for player in exported.WEIGHTS if description.get(player)]
+    states = {player: exported.state(folder, description, player) for player in there}
+    states["generator_ema"] = states["generator"]
+    nodes = {player: description[player].get("network") for player in there}
+    return Origin(folder, folder / exported.DESCRIPTION, states, nodes)
+
+
+def places_of(node: Any, origin: Path, *, like: Network) -> dict[str, str]:
     """Return where the modules of the network that a node describes stand; nothing of its size is made.
 
     Args:
         node: of the source's configuration.
-        checkpoint: of the source.
+        origin: the file that it is from.
         like: our network; what its class's package may run, the source's may, too.
     """
     package = type(like).__module__.split(".")[0]
-    check_targets(node, trust=[package], origin=checkpoint.parent.parent / CONFIG_FILE)
+    check_targets(node, trust=[package], origin=origin)
     with torch.device("meta"):
         network = build(node)
     return network.places() if isinstance(network, GeneratorNetwork | DiscriminatorNetwork) else {}

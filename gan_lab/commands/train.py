@@ -90,7 +90,7 @@ def train(config: DictConfig) -> None:
     if checkpoint is not None and not goes_on(run_dir, config, checkpoint, module):
         return
     if config.init_from and checkpoint is None:
-        transfer(module, Path(config.init_from))
+        transfer(module, config.init_from)
     run_dir.mkdir(parents=True, exist_ok=True)
     with locked(run_dir) if is_first() else nullcontext():
         if is_first():

@@ -14,6 +14,7 @@ from gan_lab.commands import export as command
 from gan_lab.commands.launch import launch
 from gan_lab.errors import InputError
 from gan_lab.exported import file_sha256
+from tests.commands.conftest import Train
 from tests.exporting.generators import run_of
 
 USUAL = {"README.md", "grid.png", "model.json", "model.safetensors"}
@@ -90,11 +91,23 @@ def test_an_export_is_exported_again(run: Path, tmp_path: Path) -> None:
     assert "license: cc0-1.0" in (first / "README.md").read_text()
 
 
-def test_the_discriminator_comes_along_when_asked(train: Any, tmp_path: Path) -> None:
-    out = export(train(), tmp_path / "model", "discriminator=true")
+def test_training_begins_from_an_export(
+    train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained = train()
+    out = export(trained, tmp_path / "model", "discriminator=true")
     again = export(out, tmp_path / "again")
     for folder in (out, again):
         assert names(folder) == {*USUAL, "discriminator.safetensors"}
+    alone = export(trained, tmp_path / "alone")
+    capsys.readouterr()
+    train(f"init_from={again}", name="both")
+    told = capsys.readouterr().out
+    assert told.count("100.0% of the parameters; 0 fresh") == 3
+    train(f"init_from={alone}", name="one")
+    told = capsys.readouterr().out
+    assert told.count("100.0% of the parameters; 0 fresh") == 2
+    assert "none of the discriminator's weights fits: it begins anew" in told
 
 
 @pytest.mark.parametrize(
