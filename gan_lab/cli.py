@@ -23,6 +23,8 @@ COMMANDS = {
 # the key that a word without "=" gives a value to, or that all such words are a list of
 POSITIONAL = {"import-weights": "path"}
 LISTED = {"compare": "runs"}
+# keys that are true or false, and may be written as flags
+SWITCHES = {"evaluate": ("preview", "plots"), "train": ("dry_run",)}
 
 
 def usage() -> str:
@@ -37,6 +39,12 @@ def usage() -> str:
             "gan-lab COMMAND --help lists the keys and config groups of a command; --version prints the version.",
         ]
     )
+
+
+def switched(words: list[str], keys: tuple[str, ...]) -> list[str]:
+    """Return the words with `key=true` in place of the flag `--key`."""
+    flags = {f"--{key.replace('_', '-')}": f"{key}=true" for key in keys}
+    return [flags.get(word, word) for word in words]
 
 
 def named(words: list[str], key: str | None) -> list[str]:
@@ -89,6 +97,7 @@ def main(arguments: list[str] | None = None) -> None:
         import_module("gan_lab.slurm").hold_warnings()
     try:
         launch = import_module("gan_lab.commands.launch")
+        overrides = switched(overrides, SWITCHES.get(name, ()))
         overrides = listed(named(overrides, POSITIONAL.get(name)), LISTED.get(name))
         status = launch.launch(name, overrides)
     except KeyboardInterrupt:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from gan_lab import __version__
-from gan_lab.cli import COMMANDS, main
+from gan_lab.cli import COMMANDS, SWITCHES, main, switched
 from gan_lab.commands.launch import flags_last, launch
 
 
@@ -45,6 +45,13 @@ def test_a_broken_override(capsys: pytest.CaptureFixture[str]) -> None:
 def test_flags_may_come_first() -> None:
     words = ["-m", "model=gan", "--config-dir", "mine", "seed=0,1", "--cfg=job"]
     assert flags_last(words) == ["model=gan", "seed=0,1", "-m", "--config-dir", "mine", "--cfg=job"]
+
+
+def test_keys_that_are_true_or_false_may_be_flags() -> None:
+    words = ["run=a", "--preview", "--cfg", "job"]
+    assert switched(words, SWITCHES["evaluate"]) == ["run=a", "preview=true", "--cfg", "job"]
+    assert switched(["--dry-run"], SWITCHES["train"]) == ["dry_run=true"]
+    assert switched(words, ()) == words
 
 
 def test_a_users_own_configurations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
