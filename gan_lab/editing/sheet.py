@@ -27,7 +27,7 @@ def sheet(
     cells = enlarged(cells, scale)
     height, width = cells.shape[3:]
     font = ImageFont.load_default(size=max(11, min(16, height // 6)))
-    line = sum(font.getmetrics())
+    line = int(font.getbbox("Ag")[3])
     left = max((int(font.getlength(name)) for name in rows), default=0)
     left += 3 * _GAP if rows else _GAP
     top = line + 2 * _GAP if columns else _GAP

@@ -11,7 +11,13 @@ from torch import Tensor, nn
 
 from gan_lab.errors import InputError
 from gan_lab.layers.adain import AdaIN
-from gan_lab.layers.equalized import RECTIFIER_GAIN, EqualizedConv2d, Resample, rectify
+from gan_lab.layers.equalized import (
+    RECTIFIER_GAIN,
+    EqualizedConv2d,
+    EqualizedLinear,
+    Resample,
+    rectify,
+)
 from gan_lab.layers.growth import Growth, Stage, doubled, first_level
 from gan_lab.layers.mapping import Mapping, check_probability, cross_over
 from gan_lab.layers.noise import Noise, check_noise, noise_of
@@ -184,6 +190,11 @@ class Synthesis(nn.Module):
             noise: "random" draws it, "const" takes the stored one, "none" leaves it out; or a function that gives it.
         """
         return doubled(self.grown(w, noise), 1 << (self.last - self.stage.level))
+
+    def affines(self) -> list[list[EqualizedLinear]]:
+        """Return the affine maps that read each of the L styles."""
+        layers = [part for part in self.modules() if isinstance(part, StyledActivation)]
+        return [[layer.adain.affine] for layer in layers]
 
     def grown(self, w: Tensor, noise: Noise = "random") -> Tensor:
         """Make images [N, C, h, w] of the stage's resolution; arguments as `forward`'s."""

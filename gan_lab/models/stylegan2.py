@@ -180,6 +180,20 @@ class Synthesis(nn.Module):
         assert image is not None
         return image
 
+    def affines(self) -> list[list[EqualizedLinear]]:
+        """Return the affine maps that read each of the L styles."""
+        found: list[list[EqualizedLinear]] = [[] for _ in range(self.num_styles)]
+        for i, block in enumerate(self.blocks):
+            assert isinstance(block, SynthesisBlock)
+            for layer, style in (
+                (block.conv0, 2 * i - 1),
+                (block.conv1, 2 * i),
+                (block.to_image, 2 * i + 1),
+            ):
+                if layer is not None:
+                    found[style].append(layer.affine)
+        return found
+
 
 class SynthesisBlock(nn.Module):
     """The layers of one resolution.

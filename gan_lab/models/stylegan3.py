@@ -251,6 +251,10 @@ class Synthesis(nn.Module):
             x = layer(x, style)
         return raised(x) * self.output_scale
 
+    def affines(self) -> list[list[EqualizedLinear]]:
+        """Return the affine maps that read each of the L styles."""
+        return [[part.affine] for part in (self.input, *self.layers)]
+
 
 class Layer(nn.Module):
     """Modulated convolution and filtered leaky rectifier; or, last, the modulated 1x1 convolution to the image.
