@@ -111,23 +111,26 @@ class Grid(Writer):
         self._columns = columns
         self._rows = -(-count // columns)
         self._scale = scale
+        self._edge = 2 if count > 1 else 0  # white pixels between images
         self._canvas: Tensor | None = None
 
     def add(self, block: Block) -> None:
         pixels = enlarged(block.pixels, self._scale)
         channels, height, width = pixels.shape[1:]
+        edge = self._edge
         if self._canvas is None:
-            self._cut(height + 2, width + 2)
-            shape = (channels, self._shown[0] * (height + 2) + 2, self._shown[1] * (width + 2) + 2)
+            self._cut(height + edge, width + edge)
+            rows, columns = self._shown
+            shape = (channels, rows * (height + edge) + edge, columns * (width + edge) + edge)
             self._canvas = torch.full(shape, 255, dtype=torch.uint8)
         for i, image in enumerate(pixels, start=block.start):
             row, column = divmod(i, self._columns)
             if row < self._shown[0] and column < self._shown[1]:
-                top, left = 2 + row * (height + 2), 2 + column * (width + 2)
+                top, left = edge + row * (height + edge), edge + column * (width + edge)
                 self._canvas[:, top : top + height, left : left + width] = image
 
     def _cut(self, height: int, width: int) -> None:
-        """Decide how many rows and columns fit."""
+        """Decide how many rows and columns of tiles fit."""
         columns = max(1, min(self._columns, _LARGEST_SIDE // width))
         most = min(_LARGEST_SIDE // height, _LARGEST_AREA // (height * width * columns))
         self._shown = max(1, min(self._rows, most)), columns
