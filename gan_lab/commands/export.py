@@ -100,7 +100,7 @@ def gather(config: DictConfig, source: Path) -> Material:
         material = of_run(
             source,
             checkpoint=config.checkpoint,
-            weights=config.weights or "ema",
+            weights=config.weights,
             discriminator=config.discriminator,
             trust=config.trust,
         )

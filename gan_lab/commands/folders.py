@@ -29,6 +29,13 @@ def is_run(source: Path) -> bool:
     return source.is_file() or (source / "checkpoints").is_dir()
 
 
+def weights_of(config: DictConfig) -> str | None:
+    """Return which weights of a run are meant; None for an exported model that nobody said which it should have."""
+    is_from_run = is_run(Path(str(config.run)).expanduser())
+    weights: str | None = config.weights or ("ema" if is_from_run else None)
+    return weights
+
+
 def output_folder(config: DictConfig, gan: Gan, parts: Sequence[str]) -> Path:
     """Return the folder that `out` names, else one in the run folder; of an exported model, one here.
 
@@ -52,7 +59,7 @@ def output_folder(config: DictConfig, gan: Gan, parts: Sequence[str]) -> Path:
     run = checkpoint_path(source, config.checkpoint).parent.parent
     # the last checkpoint is another one after more training
     stem = f"{checkpoint}_{gan.kimg:g}kimg"
-    return run / "generated" / "_".join([stem, config.weights or "ema", *parts])
+    return run / "generated" / "_".join([stem, str(weights_of(config)), *parts])
 
 
 def check_folder(folder: Path, settings: Mapping[str, Any], patterns: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from gan_lab.commands.folders import check_folder, digest_of, output_folder, source_of
+from gan_lab.commands.folders import check_folder, digest_of, output_folder, source_of, weights_of
 from gan_lab.commands.opening import open_gan, rendering_of
 from gan_lab.commands.selection import parse_classes, parse_seeds, seeds_text
 from gan_lab.commands.series import Series, labels_for
@@ -139,7 +139,7 @@ def settings_of(config: DictConfig, gan: Gan) -> dict[str, Any]:
     return {
         "model": "/".join(source_of(config)),
         "kimg": gan.kimg,
-        "weights": config.weights,
+        "weights": weights_of(config),
         "truncation": config.truncation,
         "center": config.center,
         "noise": config.noise,

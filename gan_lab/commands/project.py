@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from gan_lab.checkpoint import read_config
-from gan_lab.commands.folders import is_run, output_folder, source_of
+from gan_lab.commands.folders import is_run, output_folder, source_of, weights_of
 from gan_lab.commands.inputs import open_data
 from gan_lab.commands.opening import load_gan
 from gan_lab.commands.selection import parse_classes, parse_seeds, slug
@@ -179,7 +179,7 @@ def as_json(found: Projection, targets: Targets, config: DictConfig) -> dict[str
     return {
         "run": run,
         "checkpoint": checkpoint,
-        "weights": config.weights,
+        "weights": weights_of(config),
         "kimg": found.gan.kimg,
         "space": found.space,
         "steps": found.steps,

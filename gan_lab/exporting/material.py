@@ -42,7 +42,7 @@ def of_run(
     run: Path,
     *,
     checkpoint: str | None,
-    weights: str,
+    weights: str | None,
     discriminator: bool,
     trust: Sequence[str],
 ) -> Material:
@@ -51,13 +51,14 @@ def of_run(
     Args:
         run: the folder, or one of its checkpoints.
         checkpoint: "best", "last" or "previous"; None for the best where there is one.
-        weights: "ema" or "raw".
+        weights: "ema" or "raw"; None for "ema".
         discriminator: whether to take it along.
         trust: packages besides gan_lab whose classes the run may name.
 
     Raises:
         InputError: when the run is missing, damaged or names other code.
     """
+    weights = weights or "ema"
     path = checkpoint_path(run, checkpoint)
     state = read(path)
     folder = path.parent.parent

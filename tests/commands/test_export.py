@@ -110,6 +110,19 @@ def test_training_begins_from_an_export(
     assert "none of the discriminator's weights fits: it begins anew" in told
 
 
+@pytest.mark.parametrize("weights", ["ema", "raw"])
+def test_generate_takes_an_export(weights: str, run: Path, tmp_path: Path) -> None:
+    out = export(run, tmp_path / "model", f"weights={weights}")
+    common = ["num_images=3", "format=png"]
+    for source, name, more in ((out, "a", []), (run, "b", [f"weights={weights}"])):
+        words = [f"run={source}", f"out={tmp_path / name}", *common, *more]
+        assert launch("generate", words) == 0
+    pictures = sorted(path.name for path in (tmp_path / "a").glob("*.png"))
+    assert len(pictures) == 3
+    for picture in pictures:
+        assert (tmp_path / "a" / picture).read_bytes() == (tmp_path / "b" / picture).read_bytes()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
