@@ -167,7 +167,7 @@ def onnx_packages() -> Any:
     """
     try:
         import onnx  # noqa: F401
-        import onnxruntime
+        import onnxruntime  # type: ignore[import-untyped]
         import onnxscript  # noqa: F401
     except ModuleNotFoundError as error:
         raise InputError(
