@@ -46,6 +46,7 @@ class Sweep:
 
     def __init__(self, *, context: HydraContext, task: TaskFunction, config: DictConfig) -> None:
         check_launcher(config.hydra.launcher)
+        check_name(config.sweep, key="sweep")
         self.context = context
         self.config = config
         self.folder = sweep_folder(config)
