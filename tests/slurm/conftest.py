@@ -81,10 +81,12 @@ class Cluster:
         """Send a signal to the tasks of a job, as SLURM does before the time limit."""
         self.ask("scancel", f"--signal={number}", job)
 
-    def steps(self, name: str) -> None:
-        """Wait until a run has logged a step."""
-        log = self.run_dir(name) / "metrics.jsonl"
-        self.until(lambda: log.exists() and "loss/d" in log.read_text(), f"{name} does not train")
+    def steps(self, run: Path, job: str) -> None:
+        """Wait until a job has logged a step of a run."""
+        log = run / "metrics.jsonl"
+        self.until(
+            lambda: log.exists() and "loss/d" in log.read_text(), f"{run} does not train", job
+        )
 
     def until(self, done: Callable[[], bool], complaint: str, job: str | None = None) -> None:
         """Wait for something, but not for a job that has ended."""

@@ -20,7 +20,7 @@ def test_the_best_of_a_sweep_is_the_best_of_its_runs(slurm: Cluster) -> None:
         *SMALL, "total_kimg=4", "trainer=cpu", "sweep=widths", "objective=loss/d", "objective_mode=min",
         f"model.generator.width={','.join(map(str, WIDTHS))}",
     ]  # fmt: skip
-    output = slurm.folder / "sweep.out"
+    output, sweep = slurm.folder / "sweep.out", slurm.folder / "multirun" / "widths"
     with output.open("w") as file:
         client = subprocess.Popen(
             command, cwd=slurm.folder, env=slurm.environment, stdout=file, stderr=subprocess.STDOUT
@@ -30,7 +30,7 @@ def test_the_best_of_a_sweep_is_the_best_of_its_runs(slurm: Cluster) -> None:
             lambda: "jobs from" in output.read_text() or client.poll() is not None, "no jobs"
         )
         array = output.read_text().partition("jobs from ")[2].partition("_")[0]
-        slurm.steps("../multirun/widths/model.generator.width-6")
+        slurm.steps(sweep / "model.generator.width-6", f"{array}_0")
         slurm.warn(f"{array}_0")
         slurm.requeued(f"{array}_0")
         assert client.wait(PATIENCE_S) == 2, slurm.logs()
@@ -39,7 +39,6 @@ def test_the_best_of_a_sweep_is_the_best_of_its_runs(slurm: Cluster) -> None:
     assert "1 of 3 runs failed (model.generator.width-1)" in output.read_text(), slurm.logs()
     states = [slurm.state(f"{array}_{task}") for task in range(3)]
     assert states == ["COMPLETED", "COMPLETED", "FAILED"], slurm.logs()
-    sweep = slurm.folder / "multirun" / "widths"
     record = json.loads((sweep / "sweep.json").read_text())
     assert [job["status"] for job in record["jobs"]] == ["done", "done", "failed"]
     # of the whole runs, not of the part before the signal

@@ -38,7 +38,7 @@ def test_two_nodes_are_one_node(slurm: Cluster, straight: Path) -> None:
 
 def test_a_warned_job_goes_on_where_it_was(slurm: Cluster, straight: Path) -> None:
     job = slurm.train(LENGTH, name="warned", options=ONE_NODE)
-    slurm.steps("warned")
+    slurm.steps(slurm.run_dir("warned"), job)
     slurm.warn(job)
     slurm.requeued(job)
     saved = final(slurm.run_dir("warned"))["clock"]
@@ -57,7 +57,7 @@ def test_one_task_of_an_array_is_warned(slurm: Cluster) -> None:
     sweep = str(REPOSITORY / "slurm" / "sweep.sh")
     common = (*SMALL, LENGTH, "runs_dir=runs")
     array = slurm.ask(sweep, "--parsable", "--cpus-per-task=1", "--array=%2", str(lines), *common)
-    slurm.steps("sec ond")
+    slurm.steps(slurm.run_dir("sec ond"), f"{array}_1")
     slurm.warn(f"{array}_1")
     slurm.requeued(f"{array}_1")
     slurm.ended(f"{array}_0")
@@ -81,7 +81,7 @@ def test_a_rank_that_fails_ends_the_job(slurm: Cluster) -> None:
 def test_a_job_makes_way_and_a_cancelled_one_stays_away(slurm: Cluster) -> None:
     whole = ("--nodelist=n1", "--exclusive")
     job = slurm.train("total_kimg=1000", name="preempted", options=whole)
-    slurm.steps("preempted")
+    slurm.steps(slurm.run_dir("preempted"), job)
     urgent = slurm.ask("sbatch", "--parsable", "--partition=high", *whole, "--wrap=hostname")
     slurm.requeued(job)
     slurm.ended(urgent)
