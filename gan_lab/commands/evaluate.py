@@ -12,7 +12,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from gan_lab.checkpoint import read_config
-from gan_lab.commands.generate import pick_device
 from gan_lab.commands.inputs import (
     choose_protocol,
     compare_shapes,
@@ -24,12 +23,14 @@ from gan_lab.commands.inputs import (
     open_run,
     run_folder,
 )
+from gan_lab.commands.opening import pick_device
 from gan_lab.commands.plots import check_curve, save_curve, save_plots
 from gan_lab.commands.processes import run_on, started_by_others
 from gan_lab.commands.results import add_result, circumstances
 from gan_lab.commands.sharing import devices_of, joined
 from gan_lab.config import cache_dir
 from gan_lab.console import console, say
+from gan_lab.exported import is_export
 from gan_lab.images import save_png
 from gan_lab.layers.ranks import is_first
 from gan_lab.metrics.chunks import FolderChunks
@@ -81,7 +82,7 @@ class Task:
 
     Attributes:
         path: where the images or their generator lie.
-        is_run: whether that is a run.
+        is_run: whether that is a run or an exported model.
         protocol: how they are measured; nothing is loaded yet.
         fake: the images.
         real: what they are compared with; None for nothing, and where only features of it are there.
@@ -108,7 +109,7 @@ def open_task(config: DictConfig) -> Task:
     check_curve(config.curve, plots=config.plots, is_run=is_run)
     if config.plots:
         check_matplotlib()
-    trained = read_config(run_folder(path)) if is_run else None
+    trained = read_config(run_folder(path)) if is_run and not is_export(path) else None
     own_data = trained is not None and (config.real is None or config.get("protocol") is None)
     data = open_data(config, trained, path) if trained is not None and own_data else None
     protocol = choose_protocol(config, trained, data, path)
@@ -266,7 +267,7 @@ def save_pictures(
 
 def default_out(path: Path, is_run: bool) -> Path:
     """Return where results go."""
-    return (run_folder(path) if is_run else Path()) / "evaluation.json"
+    return (run_folder(path) if is_run and not is_export(path) else Path()) / "evaluation.json"
 
 
 def as_table(result: dict[str, Any], fake: ImageSource) -> Table:

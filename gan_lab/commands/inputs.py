@@ -4,13 +4,15 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from gan_lab.checkpoint import CONFIG_FILE, checkpoint_path, load
-from gan_lab.commands.generate import measure_statistics, pick_device
+from gan_lab import exported
+from gan_lab.checkpoint import CONFIG_FILE, checkpoint_path
+from gan_lab.commands.opening import measure_statistics, pick_device
 from gan_lab.config import build, check_targets
 from gan_lab.console import say, warn
 from gan_lab.data.datamodule import ImageDataModule
 from gan_lab.errors import InputError
 from gan_lab.features.weights import file_sha256
+from gan_lab.loading import load, local
 from gan_lab.metrics.auto import MetricsByData
 from gan_lab.metrics.exchange import is_features_file
 from gan_lab.metrics.generator_figures import GeneratorMeasure
@@ -31,11 +33,11 @@ def given(config: DictConfig) -> Path:
             if config.run is None
             else "run= and fake= both name what is to be measured; give one of them"
         )
-    return Path(config.run or config.fake).expanduser()
+    return local(config.run or config.fake)
 
 
 def holds_run(path: Path) -> bool:
-    """Whether a path is a run folder or a checkpoint, by what is there; what does not exist is taken for a run."""
+    """Whether a path is a run folder, a checkpoint or an exported model; what does not exist is taken for a run."""
     if path.suffix in (".npz", ".zip"):
         return False
     return (
@@ -43,6 +45,7 @@ def holds_run(path: Path) -> bool:
         or not path.exists()
         or (path / "checkpoints").is_dir()
         or (path / CONFIG_FILE).exists()
+        or exported.is_export(path)
     )
 
 
@@ -124,7 +127,7 @@ def open_real(
         InputError: when there are none and figures compare with them.
     """
     if config.real is not None:
-        path = Path(config.real).expanduser()
+        path = local(config.real)
         if is_features_file(path):
             return None, None
         if path.exists() and holds_run(path):
@@ -133,7 +136,9 @@ def open_real(
     if data is not None:
         return protocol.real_images(data), protocol.floor_images(data)
     if protocol.real_needs:
-        raise InputError("real= is missing: give the images that fake= is compared with")
+        raise InputError(
+            "real= is missing: give images to compare with, or features of them that export_real= has written"
+        )
     return None, None
 
 
@@ -145,10 +150,10 @@ def open_fake(config: DictConfig, protocol: Protocol, path: Path, is_run: bool) 
 
 
 def open_run(config: DictConfig, path: Path, protocol: Protocol) -> GanImages:
-    """Load the generator of a run and return what it draws."""
-    weights = config.weights or protocol.weights
+    """Load the generator of a run or an exported model and return what it draws."""
+    is_export = exported.is_export(path)
+    weights = config.weights or (None if is_export else protocol.weights)
     truncation = protocol.truncation if config.truncation is None else config.truncation
-    source = checkpoint_path(path, config.checkpoint)
     gan = load(
         path,
         checkpoint=config.checkpoint,
@@ -160,23 +165,40 @@ def open_run(config: DictConfig, path: Path, protocol: Protocol) -> GanImages:
     with open_dict(config):
         config.truncation = truncation
     measure_statistics(gan, config)
-    sha256 = file_sha256(source)
+    name, made = of_export(path) if is_export else of_run(path, config.checkpoint, weights)
     standing = config.standing_statistics
+    sha256, weights = made["checkpoint_sha256"], made["weights"]
     return GanImages(
         gan,
         seed=config.seed,
         truncation=truncation,
         origin=f"{sha256} {weights} {standing} {config.seed if standing else ''}",
-        name=f"{source.parent.parent} ({source.name}, {gan.kimg:g} kimg, {weights})",
-        description={
-            "run": str(source.parent.parent),
-            "checkpoint": source.name,
-            "checkpoint_sha256": sha256,
-            "kimg": gan.kimg,
-            "weights": weights,
-            "standing_statistics": standing,
-        },
+        name=f"{name}, {gan.kimg:g} kimg, {weights})",
+        description={**made, "kimg": gan.kimg, "standing_statistics": standing},
     )
+
+
+def of_run(path: Path, checkpoint: str | None, weights: str) -> tuple[str, dict[str, str]]:
+    """Return what a generator of a run is called, up to a bracket that is open, and where it is from."""
+    source = checkpoint_path(path, checkpoint)
+    folder = source.parent.parent
+    return f"{folder} ({source.name}", {
+        "run": str(folder),
+        "checkpoint": source.name,
+        "checkpoint_sha256": file_sha256(source),
+        "weights": weights,
+    }
+
+
+def of_export(folder: Path) -> tuple[str, dict[str, str]]:
+    """Return the same of an exported model, whose files were checked when it was loaded."""
+    generator = exported.read_description(folder)["generator"]
+    return f"{folder} (exported", {
+        "run": str(folder),
+        "checkpoint": exported.WEIGHTS["generator"],
+        "checkpoint_sha256": generator["sha256"],
+        "weights": generator["weights"],
+    }
 
 
 def compare_shapes(fake: ImageSource, real: ImageSource) -> None:

@@ -34,7 +34,8 @@ class Protocol:
         features: makes features of images.
         figures: what is computed, by a name of the user's choice; None leaves one of another protocol out.
         num_fake: generated images.
-        num_real: real images, a random choice, always the same one; None takes all.
+        num_real: real images, a random choice, always the same one; None takes all, and of a generator in their place
+            as many as `num_fake`.
         num_real_features: real images at most whose features are compared one by one (KID, precision and recall);
             statistics are of all `num_real`. None takes as many.
         split: "train" or "val", of the data that real images are from.
@@ -249,13 +250,11 @@ class Protocol:
 
     def real_extraction(self, real: ImageSource) -> Extraction:
         """Return what is to be extracted of real images."""
-        count = self._num_real if real.count is None else real.count
-        assert count is not None
         return Extraction(
             source=real,
             extractor=self.features,
-            num=count,
-            whole=self._num_real is None,
+            num=self._number_of(real),
+            whole=self._is_whole(real),
             needs=self.real_needs,
             max_features=self._num_real_features,
             batch_size=self.batch_size,
@@ -363,11 +362,9 @@ class Protocol:
         return results + self._floor_figures
 
     def _known(self, real: ImageSource | None, fake: ImageSource | None) -> Setting:
-        count = 0 if real is None or real.count is None else real.count
-        if real is not None and real.count is None:
-            count = self._num_real or 0
+        count = 0 if real is None else self._number_of(real)
         limit = count if self._num_real_features is None else self._num_real_features
-        features, whole = min(count, limit), self._num_real is None
+        features, whole = min(count, limit), self._is_whole(real)
         if self._real is not None and real is self._real.source:
             # of a file, whose numbers need not be those of this protocol
             count, features, whole = self._real.count, len(self._real.rows), self._real.whole
@@ -380,6 +377,13 @@ class Protocol:
             fake=fake,
             real=real,
         )
+
+    def _number_of(self, real: ImageSource) -> int:
+        """Real images whose statistics are taken; of a generator, which has no end of them, as many as of the other."""
+        return real.count if real.count is not None else self._num_real or self.num_fake
+
+    def _is_whole(self, real: ImageSource | None) -> bool:
+        return self._num_real is None and (real is None or real.count is not None)
 
     def _keys(self) -> list[str]:
         return [figure.key(self._setting) for figure in self.figures.values()]

@@ -201,6 +201,31 @@ def test_a_run_against_files_and_its_features_in_their_place(
     assert "made with extractor 'gan_lab digits classifier'" in capsys.readouterr().err
 
 
+def test_an_exported_model_has_the_figures_of_its_run(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("protocol=digits", "protocol.num_fake=300", "protocol.floor=null")
+    assert launch("export", [f"run={run}", f"out={tmp_path}/model"]) == 0
+    kept, out = tmp_path / "real.npz", tmp_path / "all.json"
+    evaluate(f"run={run}", *words, f"export_real={kept}", f"out={out}")
+    evaluate(f"run={tmp_path}/model", f"real={kept}", *words, f"out={out}")
+    first, second = json.loads(out.read_text())
+    assert first["figures"] == second["figures"]
+    assert (second["fake"]["checkpoint"], second["fake"]["weights"]) == ("model.safetensors", "ema")
+    assert first["fake"]["kimg"] == second["fake"]["kimg"]
+    evaluate(f"run={tmp_path}/model", f"real={run}", *words, f"out={out}")
+    against = latest(out)
+    assert against["num_real"] == 300 and figures(against)["fd_digits"] == pytest.approx(
+        0, abs=1e-6
+    )
+    evaluate(f"run={tmp_path}/model", f"real={kept}", status=2)
+    assert "protocol= is missing" in capsys.readouterr().err
+    evaluate(f"run={tmp_path}/model", *words, status=2)
+    assert "real= is missing" in capsys.readouterr().err
+    evaluate(f"run={tmp_path}/model", f"real={kept}", *words, "weights=raw", status=2)
+    assert "holds the ema weights alone" in capsys.readouterr().err
+
+
 # Stopped and started again ---------------------------------------------------------------------------------------
 
 
