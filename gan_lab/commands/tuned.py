@@ -60,7 +60,7 @@ def describe(config: DictConfig) -> dict[str, Any]:
     return of_run(
         source,
         checkpoint=config.checkpoint,
-        weights=config.weights,
+        weights=config.weights or "ema",
         discriminator=False,
         trust=config.trust,
     ).description

@@ -1,10 +1,13 @@
 """What directions are computed of: samples of w, weights of affine maps, a first layer, and eigenvectors."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.forward_ad import dual_level, make_dual, unpack_dual
+from torch.nn.utils.parametrize import is_parametrized
 
 from gan_lab.editing.spaces import full_precision
 from gan_lab.labels import check_labels
@@ -68,68 +71,52 @@ def style_weights(gan: Gan, layers: Sequence[int]) -> Tensor:
 class _Reached(Exception):
     """The first layer has its output."""
 
-    def __init__(self, output: Tensor) -> None:
+    def __init__(self, slopes: Tensor) -> None:
         super().__init__()
-        self.output = output
+        self.slopes = slopes
 
 
+@torch.no_grad()
 def first_layer(gan: Gan, seed: int) -> Tensor:
     """Return A^T A [Z, Z], in double precision, of the first layer that acts on z.
 
-    A is the derivative of its output. Where the layer is no linear map of z, as where z is scaled to one length, it is
+    A is the derivative of its output. Where that is no linear map of z, as where z is scaled to one length, A^T A is
     the mean over 16 normal z.
     """
     generator = full_precision(gan).requires_grad_(False)
     source = torch.Generator().manual_seed(derive_seed(seed, _PLACES))
-    z = torch.randn(PLACES, generator.latent_dim, generator=source).to(gan.device)
-    label = torch.zeros(1, dtype=torch.int64, device=gan.device) if gan.num_classes else None
-    layer = first_reached(generator, z[:1], label)
-
-    def output(row: Tensor) -> Tensor:
-        handle = layer.register_forward_hook(stop)
-        try:
-            generator(row[None], label)
-        except _Reached as reached:
-            return reached.output.flatten()
-        finally:
-            handle.remove()
-        raise AssertionError("the layer was reached before")
-
-    total = torch.zeros(z.shape[1], z.shape[1], dtype=torch.float64)
+    dim = generator.latent_dim
+    z = torch.randn(PLACES, dim, generator=source).to(gan.device)
+    labels = torch.zeros(dim, dtype=torch.int64, device=gan.device) if gan.num_classes else None
+    for module in generator.modules():
+        if any(True for _ in module.parameters(recurse=False)) or is_parametrized(module):
+            module.register_forward_hook(stop)
+    total = torch.zeros(dim, dim, dtype=torch.float64)
     for row in z:
-        jacobian = torch.func.jacfwd(output)(row).double().cpu()  # [F, Z]
-        total += jacobian.T @ jacobian
+        slopes = slopes_at(generator, row, labels).double().cpu()  # [Z, F]
+        total += slopes @ slopes.T
     return total / len(z)
 
 
-def first_reached(generator: nn.Module, z: Tensor, label: Tensor | None) -> nn.Module:
-    """Return the first module with weights of its own whose output depends on z."""
-    found: list[nn.Module] = []
-
-    def note(module: nn.Module, inputs: Any, output: Any) -> None:
-        if isinstance(output, Tensor) and output.requires_grad:
-            found.append(module)
-            raise _Reached(output)
-
-    handles = [
-        module.register_forward_hook(note)
-        for module in generator.modules()
-        if next(module.parameters(recurse=False), None) is not None
-        or nn.utils.parametrize.is_parametrized(module)
-    ]
-    try:
-        generator(z.clone().requires_grad_(), label)
-    except _Reached:
-        pass
-    finally:
-        for handle in handles:
-            handle.remove()
-    return found[0]
+def slopes_at(generator: nn.Module, z: Tensor, labels: Tensor | None) -> Tensor:
+    """Return the derivatives [Z, F] of the first layer's output by the components of z [Z], in one pass."""
+    with warnings.catch_warnings(), dual_level():
+        # of torch about itself, when it is first used
+        warnings.simplefilter("ignore", FutureWarning)
+        # row i of a batch of the same z moves along component i
+        directions = torch.eye(len(z), dtype=z.dtype, device=z.device)
+        try:
+            generator(make_dual(z.repeat(len(z), 1), directions), labels)
+        except _Reached as reached:
+            return reached.slopes
+    raise AssertionError("a layer with weights acts on z")
 
 
-def stop(module: nn.Module, inputs: Any, output: Tensor) -> None:
-    """End a pass at a module."""
-    raise _Reached(output)
+def stop(module: nn.Module, inputs: Any, output: Any) -> None:
+    """End a pass at a module whose output depends on z."""
+    slopes = unpack_dual(output).tangent if isinstance(output, Tensor) else None
+    if slopes is not None:
+        raise _Reached(slopes.flatten(1))
 
 
 def own_vectors(matrix: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,77 @@
+"""gan-lab directions: directions in a latent space, and pictures of what they do."""
+
+from omegaconf import DictConfig
+from rich.table import Table
+
+from gan_lab.commands.folders import output_folder
+from gan_lab.commands.mix import layers_of, text_of
+from gan_lab.commands.opening import load_gan, rendering_of
+from gan_lab.commands.selection import class_suffix, parse_classes, parse_seeds, slug
+from gan_lab.console import say
+from gan_lab.editing.directions import Directions, directions
+from gan_lab.editing.moving import along, check_amounts, direction_sheets
+from gan_lab.editing.points import SUFFIX, Points
+from gan_lab.editing.sources import as_points
+from gan_lab.rendering import check_rendering
+from gan_lab.sampling import Gan
+
+
+def run(config: DictConfig) -> None:
+    """Find directions, write them, and draw sheets.
+
+    Raises:
+        InputError: for a run, method, layers, classes or numbers that there are not.
+    """
+    amounts = check_amounts(list(config.amounts))
+    seeds = parse_seeds(config.seeds)
+    gan = load_gan(config)
+    rendering = rendering_of(config)
+    check_rendering(gan.generator, rendering, styles=gan.has_styles)
+    classes = parse_classes(config.classes, gan)
+    layers = layers_of(config.layers)
+    found = directions(
+        gan,
+        config.method,
+        layers=layers,
+        count=config.count,
+        labels=classes,
+        within=config.within,
+        samples=config.samples,
+        seed=config.seed,
+    )
+    labels = None if classes is None else [classes[i % len(classes)] for i in range(len(seeds))]
+    points = as_points(gan, seeds, labels=labels, truncation=config.truncation)
+    images = along(gan, found, points, amounts, rendering)
+    part = [] if found.space == "z" else [slug(text_of(layers))]
+    folder = output_folder(config, gan, [found.method, *part])
+    say(as_table(found))
+    say(f"wrote {found.save(folder / f'directions{SUFFIX}')}")
+    whole, each = direction_sheets(images, found, amounts, names_of(points, seeds, gan))
+    whole.save(folder / "directions.png")
+    for k, picture in enumerate(each):
+        picture.save(folder / f"direction_{k:02d}.png")
+    say(f"wrote {folder / 'directions.png'}")
+    say(f"wrote {folder}/direction_*.png ({len(each)})")
+
+
+def names_of(points: Points, seeds: list[int], gan: Gan) -> list[str]:
+    """Return what points are called in a sheet."""
+    if points.labels is None:
+        return [f"seed {seed}" for seed in seeds]
+    suffixes = [class_suffix(int(label), gan) for label in points.labels]
+    named = [suffix.removeprefix("_class").rpartition("_")[2] for suffix in suffixes]
+    return [f"seed {seed}, {name}" for seed, name in zip(seeds, named, strict=True)]
+
+
+def as_table(found: Directions) -> Table:
+    """Return shares and scales of all directions."""
+    of = "variance" if found.method == "ganspace" else "A^T A"
+    where = f"w, layers {list(found.layers)}" if found.layers is not None else "z"
+    table = Table(title=f"{found.method} in {where}", title_justify="left")
+    for name in ("direction", f"share of {of}", "deviation"):
+        table.add_column(name, justify="right")
+    for k, (share, scale) in enumerate(
+        zip(found.shares.tolist(), found.scales.tolist(), strict=True)
+    ):
+        table.add_row(str(k), f"{share:.2%}", f"{scale:.3f}")
+    return table
