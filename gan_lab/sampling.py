@@ -1,30 +1,23 @@
-"""Drawing images from a trained generator, the same ones whatever the batch size."""
+"""Drawing images from a trained generator, the same ones whatever the batch size, and what else is done with it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
-from gan_lab.errors import InputError
+from gan_lab.drawing import IMAGES_PER_STATISTIC as IMAGES_PER_STATISTIC
+from gan_lab.drawing import Drawer
 from gan_lab.images import Images
-from gan_lab.labels import Labels, check_labels
+from gan_lab.labels import Labels
 from gan_lab.latents import IMAGES_PER_FORWARD as IMAGES_PER_FORWARD
-from gan_lab.latents import Seeds, labels_of, latents_of, numbers
-from gan_lab.layers.standing import standing_statistics
-from gan_lab.models.networks import GeneratorNetwork
-from gan_lab.rendering import Rendering, check_rendering
-from gan_lab.seeding import derive_seed
-from gan_lab.synthesis import PLAIN, Synthesizer
 
 if TYPE_CHECKING:
+    from gan_lab.editing.directions import Directions
     from gan_lab.editing.layers import Layers
+    from gan_lab.editing.projection import Projection
     from gan_lab.editing.sources import Source
+    from gan_lab.editing.targets import Given, Targets
 
-IMAGES_PER_STATISTIC = 64  # of a batch that standing statistics are the mean over
 
-
-class Gan(Synthesizer):
+class Gan(Drawer):
     """A trained generator to draw images from.
 
     Image `i` of a seed depends on (seed, i, label, rendering) alone: not on the batch size, nor on what else is drawn.
@@ -50,117 +43,6 @@ class Gan(Synthesizer):
         class_names: of the labels.
         kimg: how long it was trained.
     """
-
-    def __init__(
-        self,
-        generator: GeneratorNetwork,
-        *,
-        class_counts: Sequence[int] = (),
-        class_names: Sequence[str] = (),
-        kimg: float = 0.0,
-    ) -> None:
-        super().__init__(generator)
-        self.class_names = list(class_names)
-        self.class_counts = list(class_counts)
-        self.kimg = kimg
-
-    def latents(
-        self,
-        num_images: int,
-        *,
-        seed: Seeds = 0,
-        start: int = 0,
-        truncation: float | None = None,
-    ) -> Tensor:
-        """Return the latents [N, Z] of images `start` to `start + num_images` of a seed.
-
-        Args:
-            num_images: how many.
-            seed: of all; or one for each image, which then is its seed's first.
-            start: index of the first.
-            truncation: threshold beyond which components are drawn again; None for none. Not psi.
-        """
-        drawn = numbers(num_images, seed, start)
-        return latents_of(drawn, self.generator.latent_dim, truncation)
-
-    def labels(self, num_images: int, *, seed: Seeds = 0, start: int = 0) -> Tensor | None:
-        """Draw labels [N] from the distribution of the training data; None for an unconditional generator."""
-        if not self.num_classes:
-            return None
-        weights = self.class_counts or [1] * self.num_classes
-        return labels_of(numbers(num_images, seed, start), weights)
-
-    def sample(
-        self,
-        num_images: int | None = None,
-        *,
-        labels: Labels | None = None,
-        seed: Seeds = 0,
-        batch_size: int = 64,
-        truncation: float | None = None,
-        center: str = "mean",
-        noise: str = "const",
-        translate: tuple[float, float] = (0.0, 0.0),
-        rotate: float = 0.0,
-    ) -> Images:
-        """Draw images.
-
-            gan.sample(16, labels=3, truncation=0.7, seed=0)
-            gan.sample(seed=range(64), center="class", truncation=0.5).grid(8).save("sheet.png")
-
-        Args:
-            num_images: how many; by default one, or one of each seed.
-            labels: one class for all, one for each, or vectors [N, num_classes] that mix classes; None draws them as
-                the training data has them.
-            seed: of the latents; the same seed gives the same images. Or a seed for each image.
-            batch_size: images handed on at a time; it changes no image, since forward passes always have 16.
-            truncation: psi of generators with styles, threshold of z of others; None for neither.
-            center: what psi moves w towards: the "mean" of all images, or that of the image's "class".
-            noise: of StyleGAN and StyleGAN2: "const", "none", or "random", which is drawn for each image from its seed.
-            translate: (x, y): StyleGAN3's images move so many sides to the right and down.
-            rotate: StyleGAN3's images turn so many degrees counter-clockwise.
-
-        Returns:
-            Float images in about [-1, 1], [N, C, H, W], on the CPU.
-
-        Raises:
-            InputError: for a class that there is not, labels for an unconditional generator, or what means nothing to
-                it: truncation, a centre, noise, or motion.
-        """
-        if num_images is None:
-            num_images = 1 if isinstance(seed, int) else len(seed)
-        rendering = Rendering(
-            truncation=truncation, center=center, noise=noise, translate=translate, rotate=rotate
-        )
-        made = self.batches(
-            num_images, labels=labels, seed=seed, batch_size=batch_size, rendering=rendering
-        )
-        return Images(torch.cat([images.cpu() for images, _ in made]))
-
-    def batches(
-        self,
-        num_images: int,
-        *,
-        labels: Labels | None = None,
-        seed: Seeds = 0,
-        batch_size: int = 64,
-        rendering: Rendering = PLAIN,
-    ) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Yield (images, labels) in the order of `sample`, `batch_size` at a time, on the generator's device."""
-        if num_images < 1 or batch_size < 1:
-            raise InputError(
-                f"num_images={num_images} and batch_size={batch_size} must be at least 1"
-            )
-        chosen = None if labels is None else check_labels(labels, num_images, self.num_classes)
-        check_rendering(self.generator, rendering, styles=self.has_styles)
-        threshold = None if self.has_styles else rendering.truncation
-        for start in range(0, num_images, batch_size):
-            count = min(batch_size, num_images - start)
-            z = self.latents(count, seed=seed, start=start, truncation=threshold)
-            drawn = self.labels(count, seed=seed, start=start) if chosen is None else None
-            y = drawn if chosen is None else chosen[start : start + count]
-            images = self.render(z, y, rendering, seed=seed, start=start)
-            yield images, None if y is None else y.to(self.device)
 
     def interpolate(
         self,
@@ -257,44 +139,85 @@ class Gan(Synthesizer):
             sheet=sheet,
         )
 
-    def measure_statistics(
-        self, num_images: int, *, seed: int = 0, truncation: float | None = None
-    ) -> "Gan":
-        """Replace batch norm's statistics by those of images as they will be drawn: standing statistics.
+    def project(
+        self,
+        images: "Given | Sequence[Given] | Targets",
+        *,
+        labels: int | Sequence[int] | None = None,
+        space: str = "auto",
+        steps: int | None = None,
+        restarts: int | None = None,
+        distance: str = "auto",
+        tuning: int = 0,
+        seed: int = 0,
+        record: bool = False,
+    ) -> "Projection":
+        """Find latents whose images are nearest to pictures.
 
-        Brock et al. 2019, appendix C, https://arxiv.org/abs/1809.11096. They are the means over batches of 64 images,
-        with labels as the training data has them; other latents than those of any image are used.
+            found = gan.project("photo.png")
+            found.mse, found.points, found.images
+            gan.interpolate(found.points, frames=10)            # of several pictures
 
         Args:
-            num_images: how many, rounded up to whole batches; fewer than 64 are one batch.
-            seed: of the latents and labels.
-            truncation: as images will be drawn with.
+            images: files, folders, Pillow pictures, tensors of the generator's shape, or several of these.
+            labels: class of each picture, or one for all; None has it found.
+            space: "w", "w+" (a style for each layer), "z", or "auto": w where there are styles, else z.
+            steps: of the search; None takes 500, and none after BiGAN's encoder.
+            restarts: searches for each picture, of which the best counts; None takes 4 in z and 1 in w.
+            distance: "lpips", "pyramid" (needs no weights) or "auto": LPIPS where VGG16's weights are.
+            tuning: steps for which the generator is tuned to the pictures afterwards.
+            seed: of all draws.
+            record: whether to keep the way for a video.
 
         Returns:
-            This object.
+            What `gan_lab.editing.projection.project` returns, which has the other settings, too.
 
         Raises:
-            InputError: when the generator has no batch norm, for fewer than 2 images, or a truncation that means
-                nothing.
+            InputError: for pictures that cannot be read, classes that there are not, and settings out of range.
         """
-        if num_images < 2:
-            raise InputError(f"standing_statistics={num_images} must be at least 2 images")
-        self.check_truncation(truncation)
-        size = min(num_images, IMAGES_PER_STATISTIC)
-        # of a stream of its own
-        own = derive_seed(seed, 2)
-        standing_statistics(
-            self.generator,
-            (
-                self._latents_and_labels(size, seed=own, start=start, truncation=truncation)
-                for start in range(0, num_images, size)
-            ),
-        )
-        return self
+        from gan_lab.editing.projection import project
 
-    def _latents_and_labels(
-        self, count: int, *, seed: int, start: int, truncation: float | None
-    ) -> tuple[Tensor, Tensor | None]:
-        z = self.latents(count, seed=seed, start=start, truncation=truncation)
-        labels = self.labels(count, seed=seed, start=start)
-        return z.to(self.device), None if labels is None else labels.to(self.device)
+        return project(
+            self,
+            images,
+            labels=labels,
+            space=space,
+            steps=steps,
+            restarts=restarts,
+            distance=distance,
+            tuning=tuning,
+            seed=seed,
+            record=record,
+        )
+
+    def directions(
+        self,
+        method: str = "auto",
+        *,
+        layers: "Layers" = "all",
+        count: int = 10,
+        labels: int | Sequence[int] | None = None,
+        samples: int = 10_000,
+        seed: int = 0,
+    ) -> "Directions":
+        """Find directions in which images change.
+
+            found = gan.directions("ganspace", layers="coarse")
+            gan.synthesize(found.apply(w, [2.0, -1.0]))         # 2 deviations along the first, 1 back along the second
+
+        Args:
+            method: "sefa", "ganspace" (with styles), or "auto": ganspace where there are styles.
+            layers: styles to move, as `mix` takes them.
+            count: how many, at most.
+            labels: classes that w are drawn of; None draws them as the training data has them.
+            samples: number of w drawn.
+            seed: of them.
+
+        Raises:
+            InputError: for a method that the generator has not, and for layers, classes or numbers that there are not.
+        """
+        from gan_lab.editing.directions import directions
+
+        return directions(
+            self, method, layers=layers, count=count, labels=labels, samples=samples, seed=seed
+        )

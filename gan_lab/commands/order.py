@@ -2,21 +2,22 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import ceil, sqrt
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 
 from gan_lab.commands.folders import check_folder, digest_of, output_folder, source_of, weights_of
 from gan_lab.commands.opening import open_gan, rendering_of
 from gan_lab.commands.selection import parse_classes, parse_seeds, seeds_text
 from gan_lab.commands.series import Series, labels_for
 from gan_lab.commands.writers import ENCODINGS
+from gan_lab.editing.directions import Directions
 from gan_lab.editing.points import SUFFIX, Points
 from gan_lab.errors import InputError
-from gan_lab.rendering import check_rendering
+from gan_lab.rendering import check_rendering, is_finite_number
 from gan_lab.sampling import Gan
 
 CONTAINERS = {
@@ -61,17 +62,17 @@ def open_task(config: DictConfig) -> Task:
     if seeds is not None and config.latents is not None:
         raise InputError("seeds= and latents= both say what is drawn; give one of them")
     gan = open_gan(config)
-    series = series_of(config, gan, seeds)
+    series = moved(config, series_of(config, gan, seeds))
     settings = settings_of(config, gan)
     folder = output_folder(config, gan, folder_parts(config, seeds))
     stem = Path(config.latents).stem if config.latents is not None else "seed"
     names = [f"{stem}*.{kind}" for kind in ENCODINGS] + list(CONTAINERS.values())
     check_folder(folder, settings, names)
     columns = config.columns or default_columns(config, series)
-    metadata = {
+    metadata = {key: str(value) for key, value in settings.items() if value is not None}
+    metadata |= {
         "kind": "generate",
         "model": gan.kind,
-        **{key: str(value) for key, value in settings.items() if value is not None},
         "seed": str(config.seed) if seeds is None else seeds_text(seeds),
     }
     return Task(
@@ -126,6 +127,34 @@ def series_of(config: DictConfig, gan: Gan, seeds: list[int] | None) -> Series:
     return Series(gan, rendering, count, seed=config.seed, chosen=chosen)
 
 
+def moved(config: DictConfig, series: Series) -> Series:
+    """Return the series with its latents moved along directions, where that is asked for.
+
+    Raises:
+        InputError: for directions without amounts, amounts without directions, and what does not fit.
+    """
+    if (config.directions is None) != (config.move is None):
+        raise InputError(
+            "directions= and move= go together: a file of gan-lab directions, and how far, such as move=[2,-1]"
+        )
+    if config.directions is None:
+        return series
+    directions = Directions.read(config.directions, gan=series.gan)
+    given = as_list(config.move)
+    if not given or not all(is_finite_number(value) for value in given):
+        raise InputError(f"move={config.move} must be numbers, such as [2,-1]")
+    if len(given) > len(directions):
+        raise InputError(
+            f"move={config.move}: {config.directions} has {len(directions)} directions"
+        )
+    return replace(series, directions=directions, amounts=tuple(map(float, given)))
+
+
+def as_list(given: object) -> list[Any]:
+    """Return the items of a list of a configuration, and one value as one item."""
+    return list(given) if isinstance(given, ListConfig) else [given]
+
+
 def default_columns(config: DictConfig, series: Series) -> int:
     """Return how many columns a grid has: a class a row, or about as many as rows."""
     if series.chosen is None:
@@ -137,7 +166,7 @@ def settings_of(config: DictConfig, gan: Gan) -> dict[str, Any]:
     """Return all that decides what an image of a seed and class looks like."""
     standing = config.standing_statistics
     return {
-        "model": "/".join(source_of(config)),
+        "source": "/".join(source_of(config)),
         "kimg": gan.kimg,
         "weights": weights_of(config),
         "truncation": config.truncation,
@@ -148,6 +177,8 @@ def settings_of(config: DictConfig, gan: Gan) -> dict[str, Any]:
         "standing_statistics": standing,
         "statistics_seed": None if standing is None else config.seed,
         "latents": None if config.latents is None else digest_of(Path(config.latents)),
+        "directions": None if config.directions is None else digest_of(Path(config.directions)),
+        "move": None if config.move is None else as_list(config.move),
     }
 
 
@@ -159,6 +190,8 @@ def folder_parts(config: DictConfig, seeds: list[int] | None) -> list[str]:
         parts = [f"seeds{seeds_text(seeds)}"]
     else:
         parts = [f"seed{config.seed}"]
+    if config.move is not None:
+        parts.append("moved" + ",".join(map(str, as_list(config.move))))
     if config.truncation is not None:
         parts.append(f"truncation{config.truncation}")
     if config.center != "mean":

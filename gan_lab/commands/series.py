@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from gan_lab.commands.selection import class_suffix
+from gan_lab.editing.directions import Directions
 from gan_lab.editing.points import Points
 from gan_lab.images import to_uint8
 from gan_lab.latents import Seeds
@@ -43,6 +44,8 @@ class Series:
         seed: one for all, or one for each image.
         chosen: labels [count]; None has them drawn.
         points: what the images are made from in place of seeds.
+        directions: along which they are moved; None for none.
+        amounts: how far along the first so many directions, in deviations.
         stem: name of those points.
     """
 
@@ -52,11 +55,15 @@ class Series:
     seed: Seeds = 0
     chosen: Tensor | None = None
     points: Points | None = None
+    directions: Directions | None = None
+    amounts: tuple[float, ...] = ()
     stem: str = "latents"
 
     def block(self, start: int, stop: int) -> Block:
         """Draw images `start` to `stop`."""
         inputs, labels = self._inputs(start, stop)
+        if self.directions is not None:
+            inputs = self.directions.apply(inputs, self.amounts)
         gan, rendering = self.gan, self.rendering
         if gan.has_styles:
             images = gan.synthesize(

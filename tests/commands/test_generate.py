@@ -208,6 +208,43 @@ def test_styles_are_kept_as_they_were_drawn(tmp_path: Path) -> None:
     assert torch.equal(again.pixels, block.pixels)
 
 
+def test_moved_along_directions(run: Path, tmp_path: Path) -> None:
+    gan = gan_lab.load(run)
+    found = gan.directions(count=3)
+    kept = found.save(tmp_path / "directions.safetensors")
+    words = ["seeds=[4,9]", "classes=2", "format=[npz,latents]"]
+    out = generate(run, tmp_path / "a", *words, f"directions={kept}", "move=[2,0,-1]")
+    z = found.apply(gan.latents(2, seed=[4, 9]), [2.0, 0.0, -1.0])
+    expected = to_uint8(gan.images(z, torch.tensor([2, 2])))
+    assert np.array_equal(np.load(out / "images.npz")["images"][..., 0], expected[:, 0].numpy())
+    assert torch.equal(Points.read(out / "latents.safetensors").values, z)
+    still = generate(run, tmp_path / "b", *words, f"directions={kept}", "move=0")
+    plain = generate(run, tmp_path / "c", *words)
+    both = [np.load(folder / "images.npz")["images"] for folder in (still, plain)]
+    assert np.array_equal(*both)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["move=[1]"], "directions= and move= go together"),
+        (["directions={kept}"], "directions= and move= go together"),
+        (["directions={kept}", "move=[1,2,3]"], "has 2 directions"),
+        (["directions={kept}", "move=[a]"], "must be numbers"),
+        (["directions={kept}", "move=[]"], "must be numbers"),
+        (["directions=none.safetensors", "move=1"], "is not there"),
+    ],
+)
+def test_directions_that_there_are_not(
+    run: Path, tmp_path: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = gan_lab.load(run).directions(count=2).save(tmp_path / "directions.safetensors")
+    words = [word.format(kept=kept) for word in words]
+    generate(run, tmp_path / "out", *words, status=2)
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_names_of_classes(tmp_path: Path) -> None:
     series = Series(styled(), Rendering(), 3, seed=[4, 4, 4], chosen=labels_for([0, 1, 2], 1))
     assert series.block(0, 3).names == [
