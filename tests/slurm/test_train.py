@@ -1,13 +1,14 @@
 """slurm/train.sbatch and slurm/sweep.sh on a real SLURM."""
 
 from pathlib import Path
+from shlex import join
 
 import pytest
 
 from gan_lab.loggers import read_metrics
 from tests.commands.conftest import entries
 from tests.commands.test_resume import assert_same, final
-from tests.slurm.conftest import REPOSITORY, SMALL, Cluster
+from tests.slurm.conftest import REPOSITORY, SMALL, Cluster, free_ports
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
 
@@ -34,6 +35,16 @@ def test_two_nodes_are_one_node(slurm: Cluster, straight: Path) -> None:
     job = slurm.train(LENGTH, name="nodes", options=TWO_NODES)
     slurm.ended(job)
     assert_same_run(slurm.run_dir("nodes"), straight)
+
+
+def test_torchrun_on_two_nodes_of_a_job(slurm: Cluster, straight: Path) -> None:
+    words = [
+        *("srun", "torchrun", "--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d"),
+        *(f"--rdzv-endpoint=127.0.0.1:{free_ports(1)}", "-m", "gan_lab", "train", "trainer=ddp"),
+        *("trainer.devices=1", "trainer.num_nodes=2", *SMALL, LENGTH, "runs_dir=runs", "name=torchrun"),
+    ]  # fmt: skip
+    slurm.ended(slurm.ask("sbatch", "--parsable", *TWO_NODES, f"--wrap={join(words)}"))
+    assert_same_run(slurm.run_dir("torchrun"), straight)
 
 
 def test_a_warned_job_goes_on_where_it_was(slurm: Cluster, straight: Path) -> None:
