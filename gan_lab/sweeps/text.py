@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gan_lab.cli import quoted
+from hydra.core.override_parser.types import Quote, QuotedString
 
 
 def as_override(value: Any) -> str:
@@ -11,7 +11,7 @@ def as_override(value: Any) -> str:
     if isinstance(value, Mapping):
         return "{" + ",".join(f"{key}:{as_override(v)}" for key, v in value.items()) + "}"
     if isinstance(value, str):
-        return quoted(value)
+        return QuotedString(text=value, quote=Quote.single).with_quotes()
     if isinstance(value, Sequence):
         return "[" + ",".join(as_override(v) for v in value) + "]"
     if value is None:

@@ -125,6 +125,7 @@ d_steps: 1
 lr: 0.5
 loss: hinge
 callbacks: {}
+metrics: {_target_: gan_lab.metrics.base.NoMetrics}
 hydra:
   run: {dir: .}
   sweep: {dir: "${path:${runs_dir},${sweep}}", subdir: .}
