@@ -118,6 +118,11 @@ class Measure(ABC):
             return self._key
         return setting.key(self.kind, self.output, self.short, form=self.real.get(self.output))
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides the figure, for results."""
+        return {key.lstrip("_"): value for key, value in vars(self).items()}
+
     def check(self, setting: Setting) -> None:
         """Refuse what cannot be measured, before anything is extracted.
 

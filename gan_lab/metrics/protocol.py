@@ -172,10 +172,7 @@ class Protocol:
         """What decides the figures besides images, extractor and their numbers, for results."""
         return {
             "figures": {
-                name: {
-                    "kind": figure.kind,
-                    **{key.lstrip("_"): value for key, value in vars(figure).items()},
-                }
+                name: {"kind": figure.kind, **figure.settings}
                 for name, figure in self.figures.items()
             },
             "num_real": self._num_real,

@@ -1,16 +1,21 @@
-"""The figures as torchmetrics classes, for training loops of other people.
+"""The figures as torchmetrics classes, for any training loop; and any torchmetrics class as a figure of a protocol.
 
-They are given features, not images, and add up over batches and processes. `metrics=` and `gan-lab evaluate` measure by
-protocols (`gan_lab.metrics.protocol`), which go through the same functions.
+They are given features, not images, and add up over batches and processes. What `metrics=` and `gan-lab evaluate`
+compute by default goes through the same functions without them, since it has all features at hand.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
 
+from gan_lab.errors import InputError
+from gan_lab.metrics.feature_set import FeatureSet, Needs
+from gan_lab.metrics.figures import Figure, Measure, Setting
 from gan_lab.metrics.frechet import frechet_distance_from_statistics
 from gan_lab.metrics.inception_score import inception_score
 from gan_lab.metrics.kernel import kernel_distance
@@ -155,3 +160,55 @@ class InceptionScore(Metric):
     def compute(self) -> tuple[Tensor, Tensor]:
         """Return both, float64 scalars."""
         return inception_score(dim_zero_cat(self.logits), splits=self._splits)
+
+
+class AsFigure(Measure):
+    """A torchmetrics metric of features as a figure, of `metrics=` during training and of `gan-lab evaluate`.
+
+    The metric has `update(features, real=)`, with features [N, width], and `compute()`, of one value or several.
+
+    Args:
+        metric: an object, or its Hydra node.
+        keys: of the figures, one for each value that it computes; nothing is added to them.
+        output: of the extractor.
+
+    Raises:
+        InputError: for an object that is no torchmetrics metric, and for no keys.
+    """
+
+    kind, short = "torchmetrics", "torchmetrics"
+
+    def __init__(self, *, metric: Metric, keys: Sequence[str], output: str = "features") -> None:
+        if not isinstance(metric, Metric) or not keys:
+            raise InputError(
+                f"figures: {type(metric).__name__} with keys={list(keys)}; give a torchmetrics metric and a key for "
+                "each of its values"
+            )
+        super().__init__(output=output, key=keys[0])
+        self.real: Needs = {output: "features"}
+        self.fake: Needs = {output: "features"}
+        self._metric, self._keys = metric, list(keys)
+        # every process has all features
+        metric.sync_on_compute = False
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        kind = type(self._metric)
+        return {"metric": f"{kind.__module__}.{kind.__qualname__}", "output": self.output}
+
+    def compute(self, real: FeatureSet | None, fake: FeatureSet, setting: Setting) -> list[Figure]:
+        assert real is not None
+        metric = self._metric.to(real.device)
+        metric.reset()
+        metric.update(real.on_device(self.output), real=True)
+        metric.update(fake.on_device(self.output), real=False)
+        found = metric.compute()
+        values = [found] if isinstance(found, Tensor) else list(found)
+        metric.reset()
+        if len(values) != len(self._keys):
+            raise InputError(
+                f"figures: {type(metric).__name__} computes {len(values)} values for keys={self._keys}; give a key for "
+                "each"
+            )
+        pairs = zip(self._keys, values, strict=True)
+        return [Figure(key=key, value=float(value)) for key, value in pairs]

@@ -1,11 +1,18 @@
 """The torchmetrics classes are the pure functions, over batches, and forget when they are reset."""
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
 
 from gan_lab import metrics
+from gan_lab.commands.launch import launch
+from gan_lab.errors import InputError
 from gan_lab.metrics import torchmetrics
+from tests.commands.conftest import TINY
+from tests.metrics.test_figures import as_set, setting
 
 
 @pytest.fixture
@@ -47,3 +54,38 @@ def test_the_score(sets: tuple[Tensor, Tensor]) -> None:
     for part in sets[0].split(33):
         metric.update(part)
     assert metric.compute() == metrics.inception_score(sets[0], splits=4)
+
+
+def test_a_metric_is_a_figure_of_training_and_of_evaluate(tmp_path: Path) -> None:
+    """Added to what a run measures, under keys of the user's choice."""
+    package = "gan_lab.metrics.torchmetrics"
+    words = [*TINY, f"runs_dir={tmp_path}", "name=run", "total_kimg=0.2"]
+    words += [f"+metrics.digits.figures.mine._target_={package}.AsFigure"]
+    words += [f"+metrics.digits.figures.mine.metric._target_={package}.FrechetDistance"]
+    words += [
+        "+metrics.digits.figures.mine.metric.width=64",
+        "+metrics.digits.figures.mine.keys=[mine]",
+    ]
+    assert launch("train", words) == 0
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    (logged,) = [entry for entry in map(json.loads, lines) if "metrics/mine" in entry]
+    assert logged["metrics/mine"] == pytest.approx(logged["metrics/fd_digits"], rel=1e-6)
+    out = tmp_path / "all.json"
+    assert launch("evaluate", [f"run={tmp_path}/run", "checkpoint=last", f"out={out}"]) == 0
+    (result,) = json.loads(out.read_text())
+    (mine,) = [figure for figure in result["figures"] if figure["key"] == "mine"]
+    assert mine["value"] == pytest.approx(logged["metrics/mine"], rel=1e-9)
+    assert result["settings"]["figures"]["mine"]["metric"] == f"{package}.FrechetDistance"
+
+
+def test_several_values_have_several_keys(sets: tuple[Tensor, Tensor]) -> None:
+    made = [as_set(features) for features in sets]
+    figure = torchmetrics.AsFigure(metric=torchmetrics.PrecisionRecall(k=4), keys=["a", "b"])
+    found = {result.key: result.value for result in figure.compute(made[0], made[1], setting())}
+    expected = metrics.precision_recall(*sets, k=4)
+    assert found == {"a": expected[0].item(), "b": expected[1].item()}
+    one = torchmetrics.AsFigure(metric=torchmetrics.PrecisionRecall(k=4), keys=["a"])
+    with pytest.raises(InputError, match="computes 2 values"):
+        one.compute(made[0], made[1], setting())
+    with pytest.raises(InputError, match="Linear with keys"):
+        torchmetrics.AsFigure(metric=torch.nn.Linear(1, 1), keys=["a"])  # type: ignore[arg-type]
