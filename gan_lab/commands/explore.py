@@ -5,11 +5,12 @@ import socket
 from pathlib import Path
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from gan_lab.commands.opening import open_gan
 from gan_lab.console import say, warn
 from gan_lab.errors import InputError
+from gan_lab.sampling import Gan
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 EVERYWHERE = ("0.0.0.0", "::")
@@ -35,8 +36,7 @@ def run(config: DictConfig) -> None:
         torch.set_num_threads(config.threads)
     runs = [config.run] if config.other is None else [config.run, config.other]
     studios = [
-        Studio(open_gan(OmegaConf.merge(config, {"run": one})), name=name)
-        for one, name in zip(runs, names(runs), strict=True)
+        Studio(opened(config, one), name=name) for one, name in zip(runs, names(runs), strict=True)
     ]
     app = build_app(studios, hosts=["*"] if config.host in EVERYWHERE else [*LOOPBACK, config.host])
     if config.host not in LOOPBACK:
@@ -47,6 +47,13 @@ def run(config: DictConfig) -> None:
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
     server.run(sockets=[listening])
+
+
+def opened(config: DictConfig, run: str) -> Gan:
+    """Load one of the runs."""
+    own = config.copy()
+    own.run = run
+    return open_gan(own)
 
 
 def listen(host: str, port: int) -> socket.socket:

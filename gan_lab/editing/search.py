@@ -6,6 +6,7 @@ Karras et al. 2020 (StyleGAN2), section 5 and appendix D, https://arxiv.org/abs/
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import cos, pi
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -13,7 +14,6 @@ from torch import Tensor
 from gan_lab.editing.distances import Distance
 from gan_lab.editing.noise import NoiseMaps
 from gan_lab.editing.progress import progress_bar
-from gan_lab.editing.recording import Recording
 from gan_lab.editing.spaces import Space
 from gan_lab.errors import InputError
 from gan_lab.rendering import is_finite_number
@@ -94,6 +94,22 @@ class Rows:
         return space.render(self.values if values is None else values, self.labels, noise)
 
 
+class Witness(Protocol):
+    """Something that is told of the way of a search.
+
+    Attributes:
+        count: pictures whose way it is told, from the first on.
+    """
+
+    count: int
+
+    def wants(self, step: int) -> bool:
+        """Whether to be shown a step; a KeyboardInterrupt ends the search, which keeps what it has found."""
+
+    def add(self, step: int, first: int, images: Tensor) -> None:
+        """Take the images [n, C, H, W] that pictures `first` to `first + n` have at a step."""
+
+
 def find(
     space: Space,
     targets: Tensor,
@@ -105,7 +121,7 @@ def find(
     noise: bool,
     seed: int,
     batch_size: int,
-    recording: Recording | None = None,
+    recording: Witness | None = None,
 ) -> tuple[Rows, bool]:
     """Search for every picture and keep the best of its searches.
 

@@ -1,15 +1,16 @@
 """The page's server: pictures by recipe, directions, and projections of images that are handed in."""
 
+import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -25,6 +26,7 @@ from gan_lab.explore.recipe import parse
 from gan_lab.explore.studio import Studio
 
 FILES = Path(__file__).parent / "page"
+T = TypeVar("T")
 LARGEST_UPLOAD = 20 * 2**20  # bytes
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; frame-ancestors 'none'",
@@ -101,6 +103,12 @@ class Page:
     def __init__(self, studios: Sequence[Studio]) -> None:
         self.studios = studios
         self.projections = Projections()
+        # each thread that computes would start threads of its own for all cores
+        self._drawing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="drawing")
+
+    async def _drawn(self, function: Callable[..., T], *arguments: Any) -> T:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._drawing, function, *arguments)
 
     def studio(self, number: Any) -> Studio:
         """Return a generator by its number on the page.
@@ -120,7 +128,7 @@ class Page:
         """Draw a recipe."""
         recipe = parse(await body(request))
         began = perf_counter()
-        png = await run_in_threadpool(self.studio(recipe.model).png, recipe)
+        png = await self._drawn(self.studio(recipe.model).png, recipe)
         milliseconds = f"{1000 * (perf_counter() - began):.1f}"
         return Response(png, media_type="image/png", headers={"X-Milliseconds": milliseconds})
 
@@ -128,7 +136,7 @@ class Page:
         """Find directions and say what share of the variance each explains, where that is known."""
         asked = request.query_params
         studio = self.studio(asked.get("model", "0"))
-        shares = await run_in_threadpool(studio.shares, asked.get("method", ""))
+        shares = await self._drawn(studio.shares, asked.get("method", "sefa"))
         return JSONResponse({"shares": shares})
 
     async def project(self, request: Request) -> Response:
@@ -140,9 +148,7 @@ class Page:
             content, name = await image.read(), image.filename or "the image"
             studio = self.studio(form.get("model", "0"))
         number = None if label is None else whole("label", str(label))
-        job = await run_in_threadpool(
-            self.projections.begin, studio, content, name=name, label=number
-        )
+        job = await self._drawn(self.projections.begin, studio, content, name, number)
         return JSONResponse({"id": job.id, "said": job.said})
 
     async def progress(self, request: Request) -> Response:

@@ -152,7 +152,7 @@ class Projections:
         self._jobs: dict[str, Job] = {}
         self._lock = Lock()
 
-    def begin(self, studio: Studio, content: bytes, *, name: str, label: int | None) -> Job:
+    def begin(self, studio: Studio, content: bytes, name: str, label: int | None) -> Job:
         """Begin to look for an image.
 
         Raises:

@@ -3,13 +3,12 @@
 import io
 import secrets
 from dataclasses import dataclass
-from threading import Lock
 from typing import cast
 
 import torch
 from torch import Tensor
 
-from gan_lab.editing.directions import Directions
+from gan_lab.editing.directions import Directions, directions
 from gan_lab.editing.interpolation import slerp
 from gan_lab.editing.points import Points
 from gan_lab.errors import InputError
@@ -59,7 +58,7 @@ class Abilities:
 
 
 class Studio:
-    """Draws for the page, one picture at a time.
+    """Draws for the page; one thread calls it, except for `keep`.
 
     Args:
         gan: the generator.
@@ -69,11 +68,11 @@ class Studio:
     def __init__(self, gan: Gan, *, name: str) -> None:
         self.gan = gan
         self.name = name
-        self.lock = Lock()
         self._kept: dict[str, Points] = {}
         self._directions: dict[str, Directions] = {}
         with torch.no_grad():
-            self._size = tuple(gan.render(gan.latents(1), gan.labels(1)).shape[-2:])
+            height, width = gan.render(gan.latents(1), gan.labels(1)).shape[-2:]
+        self._size = height, width
 
     def abilities(self) -> Abilities:
         """Say what can be asked for."""
@@ -93,7 +92,7 @@ class Studio:
             noise=generator.noise_inputs,
             places=generator.movable,
             projects=True,
-            walks=list(METHODS),
+            walks=["sefa", "ganspace"] if gan.has_styles else ["sefa"],
         )
 
     def png(self, recipe: Recipe) -> bytes:
@@ -102,9 +101,8 @@ class Studio:
         Raises:
             InputError: for what this generator cannot do.
         """
-        with self.lock, torch.no_grad():
-            image = self._draw(recipe)
-        return encoded(image)
+        with torch.no_grad():
+            return encoded(self._draw(recipe))
 
     def keep(self, points: Points) -> str:
         """Keep latents that a recipe may refer to; return their name."""
@@ -114,15 +112,12 @@ class Studio:
             del self._kept[next(iter(self._kept))]
         return name
 
-    def shares(self, method: str) -> list[float | None]:
-        """Return which share of the variance each direction of a method explains, None where that is not known."""
-        with self.lock:
-            found = self._find(method)
-        known = found.shares
-        return [None] * len(found.vectors) if known is None else known.tolist()
+    def shares(self, method: str) -> list[float]:
+        """Return which share of the variance each direction of a method explains."""
+        return self._find(method).shares.tolist()
 
     def _draw(self, recipe: Recipe) -> Tensor:
-        """Return an image [1, C, H, W]. A pass has this one image alone: a live picture need not repeat to the last bit."""
+        """Return an image [1, C, H, W], from a pass of its own: a live picture need not repeat to the last bit."""
         rendering = Rendering(
             truncation=recipe.truncation,
             center=recipe.center,
@@ -169,7 +164,7 @@ class Studio:
         return self.gan.styles(z, labels, truncation=rendering.truncation, center=rendering.center)
 
     def _latent(self, point: Point, threshold: float | None) -> tuple[Tensor, Tensor | None]:
-        """Return z [1, Z] and label vectors [1, K] of a point: on the sphere between latents, straight between classes."""
+        """Return z [1, Z] and label vectors [1, K] of a point: over the sphere between z, straight between classes."""
         if isinstance(point, Between):
             (z0, y0), (z1, y1) = (self._latent(one, threshold) for one in (point.start, point.end))
             labels = None if y0 is None or y1 is None else torch.lerp(y0, y1, point.t)
@@ -198,13 +193,11 @@ class Studio:
     def _walked(self, latents: Tensor, walk: Walk | None) -> Tensor:
         if walk is None or not any(walk.amounts):
             return latents
-        return self._find(walk.method).apply(latents, torch.tensor(walk.amounts))
+        return self._find(walk.method).apply(latents, walk.amounts)
 
     def _find(self, method: str) -> Directions:
-        if method not in METHODS:
-            raise InputError(f"method={method!r} must be one of {', '.join(METHODS)}")
         if method not in self._directions:
-            self._directions[method] = self.gan.directions(method, count=DIRECTIONS)
+            self._directions[method] = directions(self.gan, method, count=DIRECTIONS)
         return self._directions[method]
 
     def _find_kept(self, point: Kept) -> Points:

@@ -262,7 +262,7 @@ async function chooseMethod() {
 
 function slider(i, share) {
   const label = text("label", `${i + 1}`);
-  if (share !== null) label.append(text("span", ` (${(100 * share).toFixed(1)} %)`));
+  label.append(text("span", ` (${(100 * share).toFixed(1)} %)`));
   const input = Object.assign(document.createElement("input"), {
     type: "range", id: `direction-${i}`, min: -4, max: 4, step: 0.1, value: 0,
   });
