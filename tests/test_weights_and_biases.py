@@ -3,22 +3,22 @@
 import json
 import os
 import struct
-import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-import wandb
 
 from gan_lab.commands.launch import launch
 from gan_lab.loggers import read_metrics
 from gan_lab.weights_and_biases import Wandb, default_tags, has_wandb_key, run_id
 from tests.commands.conftest import ELSE, TINY
+from tests.wandb_server import Server, online
+
+__all__ = ["online"]
 
 CONFIG = {"model": {"generator": {"width": 8}}, "seed": 0}
 
@@ -245,69 +245,16 @@ def test_training_goes_on_when_it_fails_in_the_middle(
     assert ours == theirs
 
 
-class Server(BaseHTTPRequestHandler):
-    """As much of W&B's server as a run needs to begin."""
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Quiet."""
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        asked = json.loads(body) if self.path == "/graphql" else {}
-        query, variables = asked.get("query", ""), asked.get("variables") or {}
-        found: dict[str, Any] = {}
-        if "upsertBucket" in query:
-            project = {"id": "cA==", "name": "p", "entity": {"id": "ZQ==", "name": "me"}}
-            bucket = {"id": "Yg==", "name": variables["name"], "config": "{}", "project": project}
-            found = {
-                "upsertBucket": {"bucket": {**bucket, "historyLineCount": 0}, "inserted": True}
-            }
-        elif "createRunFiles" in query:
-            files = [{"name": name, "uploadUrl": "/taken"} for name in variables["files"]]
-            found = {"createRunFiles": {"runID": "r", "uploadHeaders": [], "files": files}}
-        elif "viewer" in query:
-            found = {"viewer": {"id": "dg==", "entity": "me", "username": "me", "flags": "{}"}}
-        answer = json.dumps({"data": found}).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(answer)))
-        self.end_headers()
-        self.wfile.write(answer)
-
-
-@pytest.fixture
-def online(monkeypatch: pytest.MonkeyPatch) -> Iterator[ThreadingHTTPServer]:
-    """A server of our own that W&B believes in."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    monkeypatch.delenv("WANDB_MODE", raising=False)
-    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-    monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.server_port}")
-    monkeypatch.setenv("WANDB_SILENT", "true")
-    monkeypatch.setenv("WANDB_INIT_TIMEOUT", "5")
-    monkeypatch.setenv("WANDB_FINISH_TIMEOUT", "1")
-    wandb.teardown()  # it reads its environment once
-    yield server
-    wandb.teardown()
-    stop(server)
-    thread.join()
-
-
-def stop(server: ThreadingHTTPServer) -> None:
-    server.shutdown()
-    server.server_close()
-
-
 def test_a_server_that_goes_away_costs_no_row(
     tmp_path: Path,
-    online: ThreadingHTTPServer,
+    online: Server,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     logger = Wandb(run_dir=tmp_path / "run")
     logger.log_hyperparams(CONFIG)
     logger.log_metrics({"kimg": 1.0, "metrics/fd_digits": 3.0})
-    stop(online)
+    online.stop()
     logger.log_metrics({"kimg": 2.0, "metrics/fd_digits": 2.0})
     logger.log_grid("samples", torch.zeros(1, 4, 4, dtype=torch.uint8), 2.0)
     logger.finalize("success")
@@ -323,11 +270,11 @@ def test_a_server_that_goes_away_costs_no_row(
 
 def test_where_it_cannot_be_reached_the_session_is_written_offline(
     tmp_path: Path,
-    online: ThreadingHTTPServer,
+    online: Server,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    stop(online)
+    online.stop()
     monkeypatch.setenv("WANDB_INIT_TIMEOUT", "1")
     logger = Wandb(run_dir=tmp_path / "run")
     logger.log_hyperparams(CONFIG)
