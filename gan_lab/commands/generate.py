@@ -7,8 +7,6 @@ from omegaconf import DictConfig, OmegaConf
 from torch import distributed
 
 from gan_lab.commands.folders import keep_settings
-from gan_lab.commands.opening import measure_statistics as measure_statistics
-from gan_lab.commands.opening import pick_device as pick_device
 from gan_lab.commands.order import CONTAINERS, Task, open_task
 from gan_lab.commands.processes import run_on, started_by_others
 from gan_lab.commands.series import Block, Series
