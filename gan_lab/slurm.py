@@ -106,9 +106,10 @@ def requeue(number: int, *, max_restarts: int) -> str | None:
     try:
         about = described(ask("scontrol", "--oneliner", "show", "job", job()))
         # a cancelled job is COMPLETING; requeued, it would come back to life
-        preempted = about.get("PreemptTime", "None") != "None"
-        if about["JobState"] != "RUNNING" or (number == signal.SIGTERM and not preempted):
+        if about.get("JobState") != "RUNNING":
             return f"job {job()} is being ended by SLURM"
+        if number != signal.SIGUSR1 and about.get("PreemptTime", "None") == "None":
+            return f"job {job()} was asked to stop by somebody, not by SLURM"
         restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
         if restarts >= max_restarts:
             return (

@@ -38,6 +38,8 @@ def isolation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("GAN_LAB_CACHE", str(root / "cache"))
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.delenv("WANDB_API_KEY", raising=False)
+        for name in [name for name in os.environ if name.startswith("SLURM_")]:
+            patch.delenv(name)  # the tests may run in a job
         patch.setenv("WANDB_MODE", "offline")
         patch.setenv("WANDB_ERROR_REPORTING", "false")
         for kind in ("CACHE", "CONFIG", "DATA"):

@@ -19,6 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import setup_globals
 from omegaconf import DictConfig, OmegaConf
 
+from gan_lab import slurm
 from gan_lab.config import register_resolvers
 from gan_lab.errors import InputError
 from gan_lab.lock import LOCK_FILE
@@ -168,20 +169,27 @@ def wait_for(run_dir: Path) -> None:
 
 @contextmanager
 def stoppable(stop: Path) -> Iterator[None]:
-    """Turn the first Ctrl-C or SIGTERM into a file that all runs of a sweep look for; a second one ends at once."""
+    """Turn the first Ctrl-C or SIGTERM into a file that all runs of a sweep look for; a second one ends at once.
+
+    In a job of SLURM its warnings do the same.
+    """
     asked = False
 
     def request(number: int, frame: FrameType | None) -> None:
         nonlocal asked
-        if asked:
+        # SLURM may warn more than once
+        if asked and (number == signal.SIGINT or not slurm.in_job()):
             raise KeyboardInterrupt
+        if not asked:
+            stop.write_text(f"{number}\n")
         asked = True
-        stop.write_text(f"{number}\n")
 
     if threading.current_thread() is not threading.main_thread():
         yield  # signals come to the main thread alone
         return
-    before = {n: signal.signal(n, request) for n in (signal.SIGINT, signal.SIGTERM)}
+    numbers = {signal.SIGINT, signal.SIGTERM} | (slurm.WARNINGS if slurm.in_job() else set())
+    before = {n: signal.signal(n, request) for n in numbers}
+    slurm.take_warnings()
     try:
         yield
     finally:
@@ -189,9 +197,9 @@ def stoppable(stop: Path) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def stop_status(stop: Path) -> int:
-    """Return the exit status of a sweep that was asked to stop."""
+def stopped_by(stop: Path) -> int:
+    """Return the signal by which a sweep was asked to stop."""
     try:
-        return 128 + int(stop.read_text())
+        return int(stop.read_text())
     except (OSError, ValueError):
-        return 128 + signal.SIGTERM
+        return signal.SIGTERM

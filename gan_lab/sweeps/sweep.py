@@ -12,8 +12,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from gan_lab import slurm
 from gan_lab.checkpoint import LAST
 from gan_lab.commands.checks import check_name, check_numbers
 from gan_lab.config import run_name
@@ -22,7 +23,7 @@ from gan_lab.errors import InputError
 from gan_lab.lock import locked
 from gan_lab.sweeps.job import sweep_folder, told_apart
 from gan_lab.sweeps.outcome import chosen_objective
-from gan_lab.sweeps.process import STOP_FILE, stop_status, stoppable
+from gan_lab.sweeps.process import STOP_FILE, stoppable, stopped_by
 from gan_lab.sweeps.record import FINAL, WRONG, Job, Record
 from gan_lab.sweeps.table import table
 
@@ -117,12 +118,12 @@ class Sweep:
                 with stoppable(stop):
                     yield
             finally:
+                slurm.hold_warnings()
                 self._clear_up()
                 say(table(self.record.jobs().values()))
                 say(f"sweep        {self.record.path}")
             if self.stopped:
-                say("stopped; the same command goes on")
-                raise SystemExit(stop_status(stop))
+                self._leave(stopped_by(stop))
         jobs = self.record.jobs()
         wrong = [job.run for job in jobs.values() if job.status in WRONG]
         if wrong:
@@ -135,6 +136,13 @@ class Sweep:
     def stopped(self) -> bool:
         """Whether the sweep was asked to stop."""
         return (self.folder / STOP_FILE).exists()
+
+    def _leave(self, number: int) -> None:
+        most = OmegaConf.select(self.config, "callbacks.checkpointing.max_restarts", default=0)
+        again = slurm.in_job() and slurm.requeue(number, max_restarts=most) is None
+        then = f"job {slurm.job()} starts again" if again else "the same command goes on"
+        say(f"stopped; {then}")
+        raise SystemExit(slurm.REQUEUED if again else 128 + number)
 
     def _check_settings(self, planned: Sequence[Planned]) -> None:
         """Refuse to go on with a run by other settings that its name does not tell."""

@@ -1,0 +1,54 @@
+"""A sweep within one job of SLURM: warned, it has its run save, and the job start again."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from omegaconf import DictConfig
+
+from gan_lab import slurm
+from gan_lab.sweeps import job
+from gan_lab.sweeps.process import Ending
+from tests.sweeps.conftest import Fake, Sweep, recorded
+
+
+@pytest.fixture
+def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Be a job, of which scontrol says that it runs; return the file with what scontrol is asked."""
+    path = tmp_path / "asked"
+    script = tmp_path / "bin" / "scontrol"
+    script.parent.mkdir()
+    script.write_text(f'#!/bin/sh\necho "$@" >> {path}\necho JobState=RUNNING\n')
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{script.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    yield path
+    slurm.take_warnings()
+
+
+def test_a_warned_sweep_starts_again(
+    small: Path,
+    fake: Fake,
+    sweep: Sweep,
+    tmp_path: Path,
+    asked: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def warned(config: DictConfig, folder: Path) -> Ending:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        return Ending("stopped", None, 143)
+
+    words = ("sweep=seeds", "seed=1,2", "+callbacks.checkpointing.max_restarts=1")
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "train", warned)
+        assert sweep(*words) == 75
+    assert "requeue 7" in asked.read_text()
+    assert [found["status"] for found in recorded(tmp_path / "m" / "seeds").values()] == [
+        "stopped", "waiting",
+    ]  # fmt: skip
+    asked.unlink()
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert sweep(*words) == 0
+    assert len(fake.trained) == 2 and not asked.exists()
