@@ -220,7 +220,7 @@ function gallery(order) {
     figure.hidden = !run.shown;
     if (src) {
       const name = `Images of ${run.name}, ${origin}`;
-      const button = el("button", { type: "button", "aria-label": `Enlarge: ${name}` }, el("img", { src, alt: name, width, height, loading: "lazy" }));
+      const button = el("button", { type: "button", "aria-label": `Enlarge: ${name}` }, el("img", { src, alt: name, width, height, decoding: "async" }));
       button.addEventListener("click", () => enlarge(run, name));
       figure.append(button);
     } else figure.append(el("div", { class: "none" }, "no picture"));

@@ -180,6 +180,10 @@ def test_the_legend_hides_a_run_and_shows_it_again(opened: Opened) -> None:
 def test_pictures_are_enlarged_and_their_absence_is_explained(opened: Opened) -> None:
     page = opened.page
     assert page.locator("figure img").count() == 2
+    widths = page.locator("figure:has(img)").evaluate_all(
+        "all => all.map((f) => [f, f.firstChild].map((e) => e.clientWidth))"
+    )
+    assert all(button >= figure - 2 > 100 for figure, button in widths)
     assert all(
         img.evaluate("i => i.naturalWidth > 300") for img in page.locator("figure img").all()
     )
