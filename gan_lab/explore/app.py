@@ -132,6 +132,12 @@ class Page:
         milliseconds = f"{1000 * (perf_counter() - began):.1f}"
         return Response(png, media_type="image/png", headers={"X-Milliseconds": milliseconds})
 
+    async def latents(self, request: Request) -> Response:
+        """Hand out the latents of a recipe."""
+        recipe = parse(await body(request))
+        content = await self._drawn(self.studio(recipe.model).latents, recipe)
+        return Response(content, media_type="application/octet-stream")
+
     async def directions(self, request: Request) -> Response:
         """Find directions and say what share of the variance each explains, where that is known."""
         asked = request.query_params
@@ -181,6 +187,7 @@ def build_app(studios: Sequence[Studio], *, hosts: Sequence[str]) -> Starlette:
         routes=[
             Route("/api/models", page.models),
             Route("/api/draw", page.draw, methods=["POST"]),
+            Route("/api/latents", page.latents, methods=["POST"]),
             Route("/api/directions", page.directions),
             Route("/api/projections", page.project, methods=["POST"]),
             Route("/api/projections/{id}", page.progress),

@@ -15,7 +15,7 @@ from gan_lab.editing.distances import choose_distance, mean_squared_error
 from gan_lab.editing.projection import STEPS, class_labels, count_restarts, image_shape, points_of
 from gan_lab.editing.search import Schedule, find
 from gan_lab.editing.spaces import choose_space
-from gan_lab.editing.targets import Targets, transformed
+from gan_lab.editing.targets import Targets, check_single, transformed
 from gan_lab.errors import InputError
 from gan_lab.explore.studio import Studio, encoded
 
@@ -192,6 +192,7 @@ def read(content: bytes, name: str, studio: Studio) -> Targets:
         inspect(file)
         file.seek(0)
         with Image.open(file) as image:
+            check_single(image, name)
             pixels, notes = transformed(image, name, (height, width), channels)
     except InputError:
         raise

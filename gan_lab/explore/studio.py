@@ -3,6 +3,8 @@
 import io
 import secrets
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import cast
 
 import torch
@@ -21,6 +23,7 @@ from gan_lab.sampling import Gan
 from gan_lab.styles import MovableGenerator
 
 DIRECTIONS = 8  # sliders of a method
+FROM = {"kind": "explore"}
 MOST_KEPT = 64  # latents of projected images; the oldest goes first
 
 
@@ -104,6 +107,21 @@ class Studio:
         with torch.no_grad():
             return encoded(self._draw(recipe))
 
+    def latents(self, recipe: Recipe) -> bytes:
+        """Return the latents of a recipe as a file that generate, interpolate and mix take: all but noise and place.
+
+        Raises:
+            InputError: for what this generator cannot do.
+        """
+        with torch.no_grad():
+            if self.gan.has_styles:
+                points = Points(w=self._styles(recipe, self._rendering(recipe)), metadata=FROM)
+            else:
+                z, labels = self._moved(recipe)
+                points = Points(z=z, labels=labels, metadata=FROM)
+        with TemporaryDirectory() as folder:
+            return points.save(Path(folder) / "latents.safetensors").read_bytes()
+
     def keep(self, points: Points) -> str:
         """Keep latents that a recipe may refer to; return their name."""
         name = secrets.token_hex(8)
@@ -118,6 +136,17 @@ class Studio:
 
     def _draw(self, recipe: Recipe) -> Tensor:
         """Return an image [1, C, H, W], from a pass of its own: a live picture need not repeat to the last bit."""
+        rendering = self._rendering(recipe)
+        if not self.gan.has_styles:
+            return self.gan.generator(*self._moved(recipe))
+        w = self._styles(recipe, rendering)
+        transform = rendering.transform()
+        if transform is None:
+            return self.gan.styled.synthesis(w, recipe.noise)
+        moved = cast(MovableGenerator, self.gan.generator)
+        return moved.synthesis(w, recipe.noise, transform[None].to(w))
+
+    def _rendering(self, recipe: Recipe) -> Rendering:
         rendering = Rendering(
             truncation=recipe.truncation,
             center=recipe.center,
@@ -126,14 +155,17 @@ class Studio:
             rotate=recipe.rotate,
         )
         check_rendering(self.gan.generator, rendering, styles=self.gan.has_styles)
-        if self.gan.has_styles:
-            return self._draw_styles(recipe, rendering)
+        return rendering
+
+    def _moved(self, recipe: Recipe) -> tuple[Tensor, Tensor | None]:
+        """Return z [1, Z] and label vectors [1, K] of a recipe."""
         if recipe.mix is not None:
             raise InputError(f"{self.gan.kind} has no styles to mix")
         z, labels = self._latent(recipe.point, recipe.truncation)
-        return self.gan.generator(self._walked(z, recipe.walk), labels)
+        return self._walked(z, recipe.walk), labels
 
-    def _draw_styles(self, recipe: Recipe, rendering: Rendering) -> Tensor:
+    def _styles(self, recipe: Recipe, rendering: Rendering) -> Tensor:
+        """Return w [1, L, D] of a recipe."""
         w = self._style(recipe.point, rendering)
         if recipe.mix is not None:
             first, last = recipe.mix.first, recipe.mix.last
@@ -144,12 +176,7 @@ class Studio:
             label = label_of(recipe.point)
             other = self._style(Seeded(seed=recipe.mix.seed, label=label), rendering)
             w = replace_styles(w, other, range(first, last + 1))
-        w = self._walked(w, recipe.walk)
-        transform = rendering.transform()
-        if transform is None:
-            return self.gan.styled.synthesis(w, recipe.noise)
-        moved = cast(MovableGenerator, self.gan.generator)
-        return moved.synthesis(w, recipe.noise, transform[None].to(w))
+        return self._walked(w, recipe.walk)
 
     def _style(self, point: Point, rendering: Rendering) -> Tensor:
         """Return w [1, L, D] of a point. Truncation is of seeds: what was found for an image stays as it is."""
@@ -193,7 +220,9 @@ class Studio:
     def _walked(self, latents: Tensor, walk: Walk | None) -> Tensor:
         if walk is None or not any(walk.amounts):
             return latents
-        return self._find(walk.method).apply(latents, walk.amounts)
+        found = self._find(walk.method)
+        # the page's sliders serve both runs, of which one may have fewer directions
+        return found.apply(latents, walk.amounts[: len(found)])
 
     def _find(self, method: str) -> Directions:
         if method not in self._directions:

@@ -1,5 +1,6 @@
 import io
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,10 +8,12 @@ import torch
 from PIL import Image
 from starlette.testclient import TestClient
 
+from gan_lab.editing.points import Points
 from gan_lab.explore import projections
 from gan_lab.explore.app import LARGEST_UPLOAD, build_app
 from gan_lab.explore.studio import Studio
 from gan_lab.images import to_uint8
+from gan_lab.rendering import Rendering
 from gan_lab.sampling import Gan
 
 HOST = "http://127.0.0.1"
@@ -106,6 +109,20 @@ def test_psi_0_towards_the_class_is_one_picture_of_each(client: TestClient):
 
 
 @pytest.mark.parametrize("model", [0, 1])
+def test_latents_are_handed_out_as_a_file(
+    client: TestClient, styled: Gan, unstyled: Gan, model: int, tmp_path: Path
+):
+    gan = (styled, unstyled)[model]
+    recipe = {"model": model, "point": {"seed": 3, "label": 1}, "truncation": 0.6}
+    if gan.has_styles:
+        recipe["mix"] = {"seed": 4, "first": 2, "last": 3}
+    file = tmp_path / "latents.safetensors"
+    file.write_bytes(client.post("/api/latents", json=recipe).content)
+    images = Points.read(file, gan=gan).images(gan, Rendering())
+    assert near(pixels(images), drawn(client, **recipe))
+
+
+@pytest.mark.parametrize("model", [0, 1])
 @pytest.mark.parametrize("method", ["sefa", "ganspace"])
 def test_directions_move_the_picture_and_back(client: TestClient, model: int, method: str):
     if method not in client.get("/api/models").json()[model]["walks"]:
@@ -165,6 +182,7 @@ def test_one_image_at_a_time_and_stopping_keeps_what_was_found(client: TestClien
     begun = client.post("/api/projections", files=files).json()
     assert "cropped" in begun["said"]
     second = client.post("/api/projections", files=files)
+    assert client.get(f"/api/projections/{begun['id']}").json()["failed"] is None
     assert second.status_code == 400 and "another image" in second.json()["error"]
     while client.get(f"/api/projections/{begun['id']}").json()["step"] < 1:
         pass

@@ -163,8 +163,11 @@ def test_a_dropped_image_is_looked_for(visit: Visit, tmp_path: Path):
 
 def test_a_picture_is_downloaded(visit: Visit, tmp_path: Path):
     with visit.page.expect_download() as waiting:
-        visit.page.locator("figure").first.get_by_text("Download").click()
-    assert waiting.value.suggested_filename == "styled_seed-0.png"
+        visit.page.locator("figure").first.get_by_text("Picture").click()
+    assert waiting.value.suggested_filename.startswith("styled_seed-0")
+    with visit.page.expect_download() as waiting:
+        visit.page.locator("figure").first.get_by_text("Latents").click()
+    assert waiting.value.suggested_filename.endswith(".safetensors")
 
 
 def test_a_name_is_text_and_a_phone_needs_no_sideways_scrolling(

@@ -50,14 +50,18 @@ class Canvas {
     const caption = document.createElement("figcaption");
     this.name = text("span", model.name);
     this.time = text("span", "");
-    this.save = text("button", "Download");
-    this.save.type = "button";
-    this.save.title = number ? "" : "Download (D)";
+    this.save = text("button", "Picture");
+    this.save.title = number ? "Download the picture" : "Download the picture (D)";
     this.save.addEventListener("click", () => this.download());
+    this.keep = text("button", "Latents");
+    this.keep.title = "Download the latents, for latents= of gan-lab generate, interpolate and mix";
+    this.keep.addEventListener("click", () => this.downloadLatents());
     this.error = text("span", "");
     this.error.className = "error";
     this.error.setAttribute("role", "alert");
-    caption.append(this.name, this.time, this.save, this.error);
+    const buttons = document.createElement("span");
+    buttons.append(this.save, " ", this.keep);
+    caption.append(this.name, this.time, buttons, this.error);
     this.figure.append(this.image, caption);
     this.waiting = null;
     this.busy = false;
@@ -98,10 +102,25 @@ class Canvas {
   }
 
   download() {
-    if (!this.url) return;
+    if (this.url) this.hand(this.url, "png");
+  }
+
+  async downloadLatents() {
+    try {
+      const model = state.models[this.number];
+      const answer = await post("api/latents", { ...suited(recipe(), model), model: this.number });
+      const url = URL.createObjectURL(await answer.blob());
+      this.hand(url, "safetensors");
+      URL.revokeObjectURL(url);
+    } catch (error) {
+      this.error.textContent = error.message;
+    }
+  }
+
+  hand(url, suffix) {
     const link = document.createElement("a");
-    link.href = this.url;
-    link.download = `${state.models[this.number].name}_${nameOf(state.point)}.png`.replace(/[^\w.-]+/g, "-");
+    link.href = url;
+    link.download = `${state.models[this.number].name}_${nameOf(state.point)}`.replace(/[^\w.-]+/g, "-") + `.${suffix}`;
     link.click();
   }
 }
