@@ -24,6 +24,7 @@ from gan_lab.editing.principal import (
     style_weights,
     within_classes,
 )
+from gan_lab.editing.search import check_count
 from gan_lab.errors import InputError
 from gan_lab.sampling import Gan
 from gan_lab.seeding import check_seed
@@ -228,14 +229,15 @@ def directions(
     check_seed(seed)
     if method not in METHODS:
         raise InputError(f"method={method!r} must be one of {', '.join(METHODS)}")
-    for name, value in (("count", count), ("samples", samples)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise InputError(f"{name}={value!r} must be a whole number from 1")
+    check_count("count", count, 1)
+    check_count("samples", samples, 2)
     metadata = {"model": gan.kind, "seed": str(seed)}
     if not gan.has_styles:
         return of_latents(gan, method, layers, count, seed, metadata)
     method = "ganspace" if method == "auto" else method
     chosen = pick_layers(gan.styled, layers)
+    if not chosen:
+        raise InputError("layers=[]: no layers would be moved; leave it out for all")
     w, y = style_samples(gan, samples, labels, seed)
     w = within_classes(w, y) if within and y is not None else w - w.mean(0)
     if method == "ganspace":

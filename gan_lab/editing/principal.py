@@ -38,8 +38,8 @@ def style_samples(
     y: Tensor | None = None
     if labels is not None:
         given = [labels] if isinstance(labels, int) else list(labels)
-        of = check_labels(given, len(given), gan.num_classes)
-        y = of[torch.arange(count) % len(of)]
+        turns = check_labels(given, len(given), gan.num_classes)
+        y = turns[torch.arange(count) % len(turns)]
     elif gan.num_classes:
         weights = torch.tensor(gan.class_counts or [1] * gan.num_classes, dtype=torch.float64)
         source = torch.Generator().manual_seed(derive_seed(seed, _SAMPLES, 1))
@@ -48,7 +48,8 @@ def style_samples(
     rows = []
     for start in range(0, count, _BATCH):
         z = torch.randn(min(_BATCH, count - start), gan.generator.latent_dim, generator=source)
-        rows.append(gan.styles(z, None if y is None else y[start : start + len(z)])[:, 0])
+        of = None if y is None else y[start : start + len(z)].to(gan.device)
+        rows.append(gan.styled.styles(z.to(gan.device), of, 1.0)[:, 0])
     return torch.cat(rows), y
 
 

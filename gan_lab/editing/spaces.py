@@ -122,9 +122,11 @@ class StyleSpace(Space):
         styled = cast(StyleGenerator, generator or self.generator)
         return styled.synthesis(values.expand(-1, self._layers, -1), noise)
 
+    @torch.no_grad()
     def _styles(self, z: Tensor, labels: Tensor | None) -> Tensor:
         """Map z [N, Z] to w [N, D]."""
-        return self.gan.styles(z, None if labels is None else labels.flatten())[:, 0]
+        y = None if labels is None else labels.flatten().to(self.gan.device)
+        return self.gan.styled.styles(z.to(self.gan.device), y, 1.0)[:, 0]
 
     def _statistics(self, label: int | None, seed: int) -> tuple[Tensor, Tensor]:
         """Return the mean [D] of w and its deviation, of one class or of all images."""

@@ -67,7 +67,7 @@ def read_targets(
             images += list(rows)
         elif isinstance(item, Image.Image):
             names.append(f"image {len(images)}")
-            image, said = transformed(item, names[-1], size, channels)
+            image, said = in_memory(item, names[-1], size, channels)
             images.append(image)
             notes += said
         else:
@@ -108,6 +108,7 @@ def read_file(path: Path, size: tuple[int, int], channels: int) -> tuple[Tensor,
             inspect(file)
             file.seek(0)
             with Image.open(file) as image:
+                check_single(image, str(path))
                 return transformed(image, str(path), size, channels)
     except InputError:
         raise
@@ -117,19 +118,38 @@ def read_file(path: Path, size: tuple[int, int], channels: int) -> tuple[Tensor,
         ) from error
 
 
-def transformed(
+def in_memory(
     image: Image.Image, name: str, size: tuple[int, int], channels: int
 ) -> tuple[Tensor, list[str]]:
-    """Crop, resize and convert an opened picture; returns float [C, H, W] and what was done to it.
+    """Transform a Pillow picture and leave it as it is.
 
     Raises:
-        InputError: when it has several frames.
+        InputError: when it is damaged, or its pixels mean nothing in 8 bits.
+    """
+    check_single(image, name)
+    try:
+        return transformed(image.copy(), name, size, channels)
+    except DECODE_ERRORS as error:
+        raise InputError(f"{name} cannot be read ({reason_of(error)})") from error
+
+
+def check_single(image: Image.Image, name: str) -> None:
+    """Refuse a picture with several frames.
+
+    Raises:
+        InputError: with the remedy.
     """
     frames = getattr(image, "n_frames", 1)  # Pillow's own way: only some formats have it
     if frames > 1 and image.format != "MPO":  # a phone's JPEG with a thumbnail behind it
         raise InputError(
             f"{name} has {frames} frames; save the one to be projected as a picture of its own"
         )
+
+
+def transformed(
+    image: Image.Image, name: str, size: tuple[int, int], channels: int
+) -> tuple[Tensor, list[str]]:
+    """Crop, resize and convert an opened picture; returns float [C, H, W] and what was done to it."""
     own = native_channels(image)
     transform = ImageTransform(size=size, channels=channels, crop="center", resample="lanczos")
     pixels = torch.from_numpy(np.array(transform(image), order="C"))

@@ -1,0 +1,103 @@
+"""gan-lab project on trained runs."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import gan_lab
+from gan_lab.commands.launch import launch
+from gan_lab.editing.points import Points
+from gan_lab.images import to_uint8
+from tests.commands.styles import tiny_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_run(tmp_path_factory.mktemp("runs"), "stylegan2")
+
+
+def project(run: Path, out: Path, *words: str, status: int = 0) -> Path:
+    assert launch("project", [f"run={run}", f"out={out}", *words]) == status
+    return out
+
+
+def test_held_out_images_of_the_data(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["from_data=[0,2-3]", "classes=data", "steps=4", "tune.steps=2", "video=gif", "fps=10"]
+    out = project(run, tmp_path, *words)
+    there = {str(p.relative_to(out)) for p in out.rglob("*") if p.is_file()}
+    assert there == {
+        *("latents.safetensors", "projection.json", "projection.png", "way.gif"),
+        *(f"images/000{i}_val-{n}.png" for i, n in enumerate([0, 2, 3])),
+        *(f"tuned/{name}" for name in ("README.md", "model.json", "model.safetensors")),
+    }
+    tuned = gan_lab.load(out / "tuned")
+    points = Points.read(out / "latents.safetensors", gan=tuned)
+    assert points.w is not None and points.labels is not None
+    with Image.open(out / "images" / "0001_val-2.png") as image:
+        assert np.array_equal(np.asarray(image), to_uint8(tuned.synthesize(points.w))[1, 0].numpy())
+    kept = json.loads((out / "projection.json").read_text())
+    assert kept["space"] == "w" and kept["steps"] == 4 and kept["tune"]["steps"] == 2
+    assert [row["name"] for row in kept["images"]] == ["val 0", "val 2", "val 3"]
+    assert [row["label"] for row in kept["images"]] == points.labels.tolist()
+    assert kept["mse"] == pytest.approx(np.mean([row["mse"] for row in kept["images"]]))
+    with Image.open(out / "way.gif") as way:
+        assert way.n_frames >= 6
+    said = capsys.readouterr().out
+    assert "3 pictures in w, 4 steps" in said and "distance: laplacian pyramid" in said
+    untuned = gan_lab.load(run)
+    assert not torch.equal(untuned.synthesize(points.w), tuned.synthesize(points.w))
+
+
+def test_files_noise_and_where_results_go(run: Path, tmp_path: Path) -> None:
+    Image.fromarray(np.arange(600, dtype=np.uint8).reshape(20, 30)).save(tmp_path / "my photo.png")
+    assert (
+        launch(
+            "project", [f"run={run}", f"images='{tmp_path}/my photo.png'", "steps=2", "space=w+"]
+        )
+        == 0
+    )
+    (out,) = (run / "generated").glob("*_project_w+_my-photo")
+    there = {p.name for p in out.iterdir()}
+    assert {"noise.safetensors", "latents.safetensors"} <= there and "tuned" not in there
+    (note,) = json.loads((out / "projection.json").read_text())["notes"]
+    assert note.endswith("my photo.png: 30x20 pixels, cropped to the 20x20 in the middle")
+    drawn = tmp_path / "drawn"
+    words = [f"run={run}", f"latents={out}/latents.safetensors", f"out={drawn}", "format=png"]
+    assert launch("generate", words) == 0 and len(list(drawn.glob("*.png"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "give images=, a file, a folder or a list of them, or from_data="),
+        (["from_data=0", "images=a.png"], "not both"),
+        (["images=none.png"], "none.png is not there"),
+        (["from_data=360"], "val has 360 images, 0 to 359"),
+        (["from_data=0", "split=test"], "choose train or val"),
+        (["from_data=first"], "from_data=first"),
+        (["from_data=0", "video=avi"], "a video's name ends in"),
+        (["from_data=0", "space=v"], "must be one of auto, w"),
+        (["from_data=0", "classes=10"], "class 10 is out of range"),
+        (["from_data=0", "tune.steps=many"], "tune.steps='many'"),
+        (["from_data=0", "vgg16=none.pth"], "none.pth is no file"),
+    ],
+)
+def test_bad_input(
+    run: Path, tmp_path: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project(run, tmp_path / "out", *words, status=2)
+    assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_classes_of_data_need_data(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("L", (16, 16)).save(tmp_path / "a.png")
+    project(run, tmp_path / "out", f"images={tmp_path}/a.png", "classes=data", status=2)
+    assert "it goes with from_data=" in capsys.readouterr().err
