@@ -25,7 +25,7 @@ Compose = Callable[..., DictConfig]
 FOLDER = conf_dir() / "experiment"
 ALL = sorted(p.relative_to(FOLDER).with_suffix("").as_posix() for p in FOLDER.rglob("*.yaml"))
 # not of a paper: they train on what comes with the package
-OWN = [name for name in ALL if name == "quickstart" or name.startswith("digits/")]
+OWN = [n for n in ALL if n in ("quickstart", "stacked_digits") or n.startswith("digits/")]
 PUBLISHED = [name for name in ALL if name not in OWN]
 
 
@@ -51,6 +51,7 @@ IMAGES = {
     "r3gan_imagenet64": Images((64, 64), 1000),
     "sagan_imagenet128": Images((128, 128), 1000),
     "sngan_cifar10": Images((32, 32)),
+    "stacked_digits": Images((16, 16)),
     "stylegan2_ada_afhq512": Images((512, 512)),
     "stylegan2_ada_cifar10": Images((32, 32), 10),
     "stylegan2_ffhq1024": Images((1024, 1024)),
@@ -133,7 +134,8 @@ def small_images(name: str) -> Images:
 
 
 def images_of(name: str) -> Images:
-    return Images((16, 16), classes=10, channels=1) if name in OWN else IMAGES[name]
+    digits = Images((16, 16), classes=10, channels=1)
+    return IMAGES.get(name, digits) if name in OWN else IMAGES[name]
 
 
 def header(name: str) -> dict[str, str]:

@@ -6,13 +6,13 @@ from contextlib import contextmanager
 from datetime import timedelta
 
 import torch
-from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
-from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from torch import distributed
 
-from gan_lab.commands.processes import devices_here
+from gan_lab.commands.processes import devices_here, environment
+from gan_lab.errors import InputError
 
 # a process may wait for as long as the others take for figures; one that has died is noticed at once all the same
 _PATIENCE = timedelta(days=7)
@@ -25,7 +25,13 @@ def devices_of(config: DictConfig) -> int:
         InputError: for more devices than there are.
     """
     accelerator = "cpu" if config.device == "cpu" else "auto"
-    return devices_here(OmegaConf.create({"devices": config.devices, "accelerator": accelerator}))
+    try:
+        return devices_here(
+            OmegaConf.create({"devices": config.devices, "accelerator": accelerator})
+        )
+    except InputError as error:
+        # training speaks of its own keys
+        raise InputError(str(error).replace("trainer.", "")) from error
 
 
 @contextmanager
@@ -43,7 +49,7 @@ def joined(devices: int) -> Iterator[None]:
         return
     if torch.accelerator.is_available():
         torch.accelerator.set_device_index(local % torch.accelerator.device_count())
-    rank_zero_only.rank = rank  # the first one speaks for all
+    vars(rank_zero_only)["rank"] = rank  # the first one speaks for all
     distributed.init_process_group("gloo", rank=rank, world_size=size, timeout=_PATIENCE)
     try:
         yield
@@ -53,12 +59,9 @@ def joined(devices: int) -> Iterator[None]:
 
 def _place(devices: int) -> tuple[int, int, int]:
     """Return this process's number, how many there are, and its number on this machine."""
-    if TorchElasticEnvironment.detect():
-        elastic = TorchElasticEnvironment()
-        return elastic.global_rank(), elastic.world_size(), elastic.local_rank()
-    if int(os.environ.get("SLURM_NTASKS", "1")) > 1 and SLURMEnvironment.detect():
-        slurm = SLURMEnvironment()
-        os.environ |= {"MASTER_ADDR": slurm.main_address, "MASTER_PORT": str(slurm.main_port)}
-        return slurm.global_rank(), slurm.world_size(), slurm.local_rank()
-    local = int(os.environ.get("LOCAL_RANK", "0"))
-    return local, devices if "LOCAL_RANK" in os.environ else 1, local
+    others = environment()
+    if isinstance(others, LightningEnvironment):
+        here = "LOCAL_RANK" in os.environ
+        return others.local_rank(), devices if here else 1, others.local_rank()
+    os.environ |= {"MASTER_ADDR": others.main_address, "MASTER_PORT": str(others.main_port)}
+    return others.global_rank(), others.world_size(), others.local_rank()

@@ -137,7 +137,7 @@ def test_processes_of_its_own(run: Path, tmp_path: Path, own_cache: Path) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_fid_of_one_or_two_processes_in_any_batches(
     inception_file: Path, tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
