@@ -249,8 +249,8 @@ def directions(
     metadata |= {"samples": str(samples), "within_classes": str(within and y is not None)}
     return Directions(
         vectors=vectors.float(),
-        scales=(w.double() @ vectors.T.to(w.device)).square().mean(0).sqrt().float().cpu(),
-        shares=(values / matrix.trace().cpu()).float(),
+        scales=(w.double() @ vectors.T).square().mean(0).sqrt().float(),
+        shares=(values / matrix.trace()).float(),
         space="w",
         layers=chosen,
         method=method,

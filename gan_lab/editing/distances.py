@@ -1,12 +1,14 @@
 """How far a picture is from its target, for projections: with a pretrained network, or without any weights."""
 
 from abc import ABC, abstractmethod
+from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
 from gan_lab.errors import InputError
+from gan_lab.features.base import WeightsUnavailable
 from gan_lab.features.lpips import LPIPS
 from gan_lab.features.vgg16 import WEIGHTS as VGG16_WEIGHTS
 
@@ -121,9 +123,18 @@ def choose_distance(
             return PyramidDistance(), f"VGG16's weights are not at {VGG16_WEIGHTS.usual_path}"
         if channels not in LPIPS.channels:
             return PyramidDistance(), f"LPIPS sees no images of {channels} channels"
+    if weights is not None and not Path(weights).expanduser().is_file():
+        raise InputError(f"vgg16={weights} is no file; give {VGG16_WEIGHTS.file_name}, or null")
     lpips = LPIPS(weights=weights)
     lpips.check(channels, "the model's")
-    return PerceptualDistance(lpips, device), "as asked for" if kind == "lpips" else "weights found"
+    try:
+        found = PerceptualDistance(lpips, device)
+    except WeightsUnavailable as error:
+        raise InputError(
+            f"distance=lpips: VGG16's weights are not on this machine and could not be downloaded; get "
+            f"{VGG16_WEIGHTS.url} and set vgg16=PATH, or take distance=pyramid"
+        ) from error
+    return found, "as asked for" if kind == "lpips" else "weights found"
 
 
 def psnr(mse: Tensor) -> Tensor:

@@ -34,7 +34,7 @@ class StyledSynthesis(Protocol):
 def style_samples(
     gan: Gan, count: int, labels: int | Sequence[int] | None, seed: int
 ) -> tuple[Tensor, Tensor | None]:
-    """Draw w [N, D], and the labels [N] that they have; in turn those of `labels`, or as the training data has them."""
+    """Draw w [N, D] and their labels [N]: in turn those of `labels`, or as the training data has them; on the CPU."""
     y: Tensor | None = None
     if labels is not None:
         given = [labels] if isinstance(labels, int) else list(labels)
@@ -50,14 +50,14 @@ def style_samples(
         z = torch.randn(min(_BATCH, count - start), gan.generator.latent_dim, generator=source)
         of = None if y is None else y[start : start + len(z)].to(gan.device)
         rows.append(gan.styled.styles(z.to(gan.device), of, 1.0)[:, 0])
-    return torch.cat(rows), y
+    return torch.cat(rows).cpu(), y
 
 
 def within_classes(w: Tensor, labels: Tensor) -> Tensor:
     """Return w [N, D] less the mean of their class."""
     w = w.clone()
     for label in labels.unique():
-        rows = (labels == label).to(w.device)
+        rows = labels == label
         w[rows] -= w[rows].mean(0)
     return w
 

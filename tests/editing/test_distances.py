@@ -92,5 +92,14 @@ def test_bad_input() -> None:
         choose_distance("l2", channels=3, device=CPU)
     with pytest.raises(InputError, match="RGBA"):
         choose_distance("lpips", channels=4, device=CPU)
-    with pytest.raises(InputError, match="is no file"):
+    with pytest.raises(InputError, match=r"vgg16=none\.pth is no file"):
         choose_distance(channels=3, device=CPU, weights="none.pth")
+
+
+def test_lpips_without_weights_names_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*args: object, **kwargs: object) -> None:
+        raise OSError("no route")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
+    with pytest.raises(InputError, match=r"vgg16=PATH, or take distance=pyramid"):
+        choose_distance("lpips", channels=3, device=CPU)
