@@ -62,7 +62,8 @@ def listed(words: list[str], key: str | None) -> list[str]:
     """Return the overrides with all words that are none, or that are paths which are there, as a list `key=`."""
     if key is None:
         return words
-    paths, rest = [], []
+    paths: list[str] = []
+    rest: list[str] = []
     for before, word in zip(["", *words], words, strict=False):
         # a path may hold a "=", and a flag be followed by its value
         is_path = "=" not in word and not before.startswith("-")
