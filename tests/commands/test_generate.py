@@ -128,6 +128,7 @@ def test_processes_share_the_images(size: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_two_processes_give_the_same_files(run: Path, tmp_path: Path) -> None:
     words = ["num_images=21", "batch_size=4", EVERYTHING]
     alone = contents(generate(run, tmp_path / "alone", *words))
