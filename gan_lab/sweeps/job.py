@@ -1,6 +1,7 @@
 """What a launcher calls for each run of a sweep, in whichever process and on whichever machine."""
 
 import os
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -10,7 +11,15 @@ from omegaconf import DictConfig
 from gan_lab import slurm
 from gan_lab.console import say, warn
 from gan_lab.errors import InputError
-from gan_lab.sweeps.process import OUTPUT_FILE, STOP_FILE, Ending, attempt, attempt_apart, stoppable
+from gan_lab.sweeps.process import (
+    OUTPUT_FILE,
+    SIGNALLED,
+    STOP_FILE,
+    Ending,
+    attempt,
+    attempt_apart,
+    stoppable,
+)
 from gan_lab.sweeps.record import WRONG, Job, Record
 
 HERE = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
@@ -44,6 +53,9 @@ def run_job(config: DictConfig) -> float | None:
     tell(job)
     if alone():
         leave(ending)
+    elif ending.code == slurm.REQUEUED:
+        # the job that all of the sweep runs in starts again
+        (folder / STOP_FILE).write_text(f"{ending.code - SIGNALLED}\n")
     return job.value
 
 
@@ -60,7 +72,7 @@ def sweep_folder(config: DictConfig) -> Path:
     return Path(config.runs_dir) / str(config.sweep)
 
 
-def told_apart(overrides: list[str]) -> list[str]:
+def told_apart(overrides: Sequence[str]) -> list[str]:
     """Return the overrides without what the command line has added to them."""
     ours = ("sweep=", "swept=", "runs_dir=", "++callbacks.pruning")
     return [word for word in overrides if not word.startswith(ours)]

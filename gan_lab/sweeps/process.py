@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from multiprocessing import get_context, get_start_method, parent_process, set_start_method
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerContext, SpawnContext
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
@@ -25,12 +26,15 @@ from gan_lab.errors import InputError
 from gan_lab.lock import LOCK_FILE
 from gan_lab.sweeps.record import Status
 
+Context = ForkServerContext | SpawnContext
 # while this file is in a sweep's folder, its runs save and stop
 STOP_FILE = ".stop"
 OUTPUT_FILE = "output.log"
 # how often a run looks for it, and how long it waits for a folder that a process on its way out still holds
 LOOK_EVERY_S, WAIT_S = 0.5, 60.0
 LONGEST_ERROR = 10_000
+# the exit status of what a signal ends is this and its number
+SIGNALLED = 128
 
 
 class Ending(NamedTuple):
@@ -52,7 +56,7 @@ def attempt(config: DictConfig) -> Ending:
         code = end.code if isinstance(end.code, int) else 1
         return Ending("stopped", None, code) if code else Ending("done")
     except KeyboardInterrupt:
-        return Ending("stopped", None, 128 + signal.SIGINT)
+        return Ending("stopped", None, SIGNALLED + signal.SIGINT)
     except Exception as error:  # a defect in one run is no reason not to try the next
         traceback.print_exc()
         return Ending("failed", f"{type(error).__name__}: {error}"[:LONGEST_ERROR])
@@ -68,18 +72,18 @@ def attempt_apart(config: DictConfig, *, stop: Path, output: Path | None) -> End
         output: where what the run prints goes; None for here.
     """
     # the server imports once what every run needs, and has neither threads nor devices when it is forked
-    method = "forkserver" if sys.platform == "linux" else "spawn"
-    context = get_context(method)
-    if method == "forkserver":
+    forks = sys.platform == "linux"
+    context: Context = get_context("forkserver") if forks else get_context("spawn")
+    if forks:
         context.set_forkserver_preload(["gan_lab.commands.train"])
     reader, writer = context.Pipe(duplex=False)
     # plain containers: a launcher's worker has classes of its own for what Hydra's are made of
     own = HydraConfig.instance().cfg
-    described = [None if c is None else OmegaConf.to_container(c) for c in (config, own)]
+    described = [{} if c is None else OmegaConf.to_container(c) for c in (config, own)]
     process = context.Process(
         target=work, args=(*described, dict(os.environ), writer, stop, output), daemon=False
     )
-    with default_method(method):
+    with default_method(context.get_start_method()):
         process.start()
     writer.close()
     try:
@@ -107,7 +111,7 @@ def default_method(method: str) -> Iterator[None]:
 
 def work(
     config: dict[str, Any],
-    hydra: dict[str, Any] | None,
+    hydra: dict[str, Any],
     environment: Mapping[str, str],
     writer: Connection,
     stop: Path,
@@ -128,7 +132,8 @@ def work(
     # what the configuration refers to
     register_resolvers()
     setup_globals()
-    HydraConfig.instance().cfg = None if hydra is None else OmegaConf.create(hydra)
+    # in plain containers it is not of the type that Hydra's own setter asks for
+    HydraConfig.instance().cfg = OmegaConf.create(hydra)  # type: ignore[assignment]
     writer.send(attempt(OmegaConf.create(config)))
     writer.close()
 

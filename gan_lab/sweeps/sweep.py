@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from gan_lab import slurm
 from gan_lab.checkpoint import LAST
 from gan_lab.commands.checks import check_name, check_numbers
+from gan_lab.commands.processes import started_by_others
 from gan_lab.config import run_name
 from gan_lab.console import say
 from gan_lab.errors import InputError
@@ -46,6 +47,11 @@ class Sweep:
     """
 
     def __init__(self, *, context: HydraContext, task: TaskFunction, config: DictConfig) -> None:
+        if started_by_others():
+            raise InputError(
+                "a sweep starts the processes of its runs by itself: leave torchrun or srun out, and set "
+                "trainer.devices="
+            )
         check_launcher(config.hydra.launcher)
         check_name(config.sweep, key="sweep")
         self.context = context
@@ -55,7 +61,8 @@ class Sweep:
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=context, task_function=task, config=config
         )
-        self._launched = 0
+        self.then = "the same command tries them again"
+        self._launched: list[str] = []
 
     def parse(self, words: Sequence[str]) -> list[Override]:
         """Parse overrides of the command line."""
@@ -93,8 +100,8 @@ class Sweep:
         rest = self.rest(planned)
         self.record.put([run.job for run in rest])
         if rest:
-            first = self._launched
-            self._launched += len(rest)
+            first = len(self._launched)
+            self._launched += [run.job.run for run in rest]
             words = [run.words for run in rest]
             for returned in self.launcher.launch(words, initial_job_idx=first):
                 # a run that fails raises nothing: what is raised here is a defect
@@ -125,11 +132,12 @@ class Sweep:
             if self.stopped:
                 self._leave(stopped_by(stop))
         jobs = self.record.jobs()
-        wrong = [job.run for job in jobs.values() if job.status in WRONG]
+        undone = (*WRONG, "stopped")
+        wrong = [run for run in self._launched if jobs[run].status in undone]
         if wrong:
             raise InputError(
                 f"{len(wrong)} of {len(jobs)} runs failed ({', '.join(wrong[:5])}); {self.record.path} says why, "
-                "and the same command tries them again"
+                f"and {self.then}"
             )
 
     @property

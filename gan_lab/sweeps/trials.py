@@ -78,6 +78,7 @@ class OptunaSweep(Sweep):
         self.settings = settings
         self.storage = settings.storage or str(self.folder / "optuna.journal")
         self.study_name = settings.study_name or str(config.sweep)
+        self.then = "the search goes on without them"
         self._tried: set[int] = set()
 
     def run(self, words: Sequence[str]) -> None:
@@ -92,7 +93,7 @@ class OptunaSweep(Sweep):
         from gan_lab.sweeps.space import search_space
 
         optuna.logging.set_verbosity(logging.WARNING)
-        given = [f"{key}={value}" for key, value in self.settings.params.items()]
+        given = [f"{key!s}={value}" for key, value in self.settings.params.items()]
         fixed, space = search_space(self.parse([*given, *words]))
         fixed.append(swept_override(list(space)))
         objective = self._objective(fixed, space)
@@ -129,17 +130,20 @@ class OptunaSweep(Sweep):
 
     def _open(self, objective: Objective) -> "Study":
         import optuna
+        from optuna.study import StudyDirection
 
-        direction = "minimize" if objective.mode == "min" else "maximize"
+        least, most = StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE
+        direction = least if objective.mode == "min" else most
         study = optuna.create_study(
             study_name=self.study_name,
             storage=open_storage(self.storage),
             direction=direction,
             load_if_exists=True,
         )
-        if study.direction.name.lower() != direction:
+        if study.direction is not direction:
             raise InputError(
-                f"the study {self.study_name} in {self.storage} does not {direction}; choose another sweep="
+                f"the study {self.study_name} in {self.storage} does not {direction.name.lower()}; choose another "
+                "sweep="
             )
         return study
 

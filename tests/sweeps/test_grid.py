@@ -82,18 +82,19 @@ def test_what_fails_stops_nothing_and_is_tried_again(
     fake.endings = {
         "seed-1": Ending("failed", "training diverged at 3 kimg"),
         "seed-2": Ending("killed", "its process ended without a word (SIGKILL)"),
+        "seed-3": Ending("stopped", None, 143),
     }
     assert sweep("seed=range(4)", "sweep=a") == 2
     captured = capsys.readouterr()
-    assert "2 of 4 runs failed (seed-1, seed-2)" in captured.err
+    assert "3 of 4 runs failed (seed-1, seed-2, seed-3)" in captured.err
     assert "seed-1 failed. training diverged at 3 kimg" in captured.out
     found = recorded(tmp_path / "m" / "a")
-    assert [entry["status"] for entry in found.values()] == ["done", "failed", "killed", "done"]
+    assert [entry["status"] for entry in found.values()] == ["done", "failed", "killed", "stopped"]
     assert found["seed-1"]["error"] == "training diverged at 3 kimg"
     fake.endings.clear()
     fake.trained.clear()
     assert sweep("seed=range(4)", "sweep=a") == 0
-    assert [name for name, _ in fake.trained] == ["seed-1", "seed-2"]
+    assert [name for name, _ in fake.trained] == ["seed-1", "seed-2", "seed-3"]
     assert recorded(tmp_path / "m" / "a")["seed-1"]["error"] is None
 
 
@@ -178,6 +179,16 @@ def test_a_second_call_at_the_same_time_is_refused(
     assert "another process is training in" in capsys.readouterr().err
     assert fake.trained == []
     assert sweep("seed=0,1", "sweep=a") == 0
+
+
+@SMALL
+def test_ranks_of_torchrun_are_not_to_run_sweeps(
+    sweep: Sweep, fake: Fake, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert sweep("seed=0,1") == 2
+    assert "leave torchrun or srun out" in capsys.readouterr().err
+    assert fake.trained == []
 
 
 @SMALL
