@@ -22,6 +22,7 @@ from gan_lab.benchmarks.steps import against_peak, measure, summarize
 from gan_lab.commands.building import build_data, build_model, compiled, describe_images
 from gan_lab.commands.checks import check_numbers, check_trainer
 from gan_lab.commands.results import write
+from gan_lab.commands.scaling import compare_ranks
 from gan_lab.commands.train import quiet
 from gan_lab.compilation import backend_of
 from gan_lab.config import build
@@ -52,6 +53,7 @@ def run(config: DictConfig) -> None:
         "loop": loop_part,
         "data": data_part,
         "metrics": metrics_part,
+        "ranks": ranks_part,
     }
     result = circumstances(config)
     for name, measure_part in parts.items():
@@ -68,10 +70,12 @@ def check(config: DictConfig) -> None:
     Raises:
         InputError: with what there is.
     """
-    known = ("steps", "loop", "data", "metrics")
+    known = ("steps", "loop", "data", "metrics", "ranks")
     unknown = [part for part in config.parts if part not in known]
     if unknown or not config.parts:
         raise InputError(f"parts={list(config.parts)}: give one or more of {', '.join(known)}")
+    if config.ranks < 2:
+        raise InputError(f"ranks={config.ranks} must be at least 2 processes")
     if config.rounds < 1 or config.warmup < 0 or config.at_kimg < 0:
         raise InputError(
             f"rounds={config.rounds} must be at least 1, warmup={config.warmup} and at_kimg={config.at_kimg} at least 0"
@@ -189,6 +193,11 @@ def metrics_part(config: DictConfig, data: ImageDataModule) -> Result:
     return dict(metric_rates(build(config.metrics), data, gan))
 
 
+def ranks_part(config: DictConfig, data: ImageDataModule) -> Result:
+    """Compare several processes with one."""
+    return dict(compare_ranks(config, ranks=config.ranks, rounds=config.rounds))
+
+
 def report(result: Result) -> None:
     """Print the figures."""
     if "steps" in result:
@@ -246,7 +255,7 @@ def other_figures(result: Result) -> Table:
         table.add_row(
             "matrix products", f"{peak['flops_per_s'] / 1e9:.4g} GFLOP/s in {peak['dtype']}"
         )
-    for part in ("loop", "data", "metrics"):
+    for part in ("loop", "data", "metrics", "ranks"):
         for name, value in result.get(part, {}).items():
             text = f"{value:.4g}" if isinstance(value, float) else ", ".join(value)
             table.add_row(f"{part}: {name.replace('_', ' ')}", text)

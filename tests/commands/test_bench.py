@@ -106,6 +106,24 @@ def test_everything_that_the_figures_depend_on_is_written(bench: Any) -> None:
     assert result["metrics"] == {}
 
 
+@pytest.mark.slow
+def test_processes_against_threads(bench: Any) -> None:
+    found = bench("parts=[ranks]", "rounds=1", "total_kimg=0.16")["ranks"]
+    ways = ("1x1", "2x1", "1x2")
+    assert set(found) == {*(f"{way}_img_per_s" for way in ways), "2x1_over_1x1", "2x1_over_1x2"}
+    assert all(value > 0 for value in found.values())
+    gain = found["2x1_img_per_s"] / found["1x2_img_per_s"]
+    assert found["2x1_over_1x2"] == pytest.approx(gain)
+
+
+def test_compiled_phases_have_the_operations_of_those_that_are_not(bench: Any) -> None:
+    words = ("parts=[steps]", "rounds=1", "warmup=0")
+    ours, theirs = bench(*words, "compile=aot_eager"), bench(*words)
+    assert (ours["compile"], theirs["compile"]) == ("aot_eager", None)
+    for name, phase in theirs["steps"]["phases"].items():
+        assert ours["steps"]["phases"][name]["flops"] == phase["flops"]
+
+
 def test_a_lazy_penalty_leaves_the_plain_loop_out(bench: Any) -> None:
     result = bench("parts=[loop]", "regularizer=[r1_lazy]", "augment=[blur]")
     assert (
@@ -117,7 +135,10 @@ def test_a_lazy_penalty_leaves_the_plain_loop_out(bench: Any) -> None:
 @pytest.mark.parametrize(
     ("words", "named"),
     [
-        (["parts=[step]"], "steps, loop, data, metrics"),
+        (["parts=[step]"], "steps, loop, data, metrics, ranks"),
+        (["parts=[ranks]", "ranks=1"], "ranks=1 must be at least 2"),
+        (["parts=[ranks]", "ranks=2", "batch_size=3"], "batch_size=3 cannot be shared evenly"),
+        (["parts=[ranks]", "ranks=100000"], "CPU cores here"),
         (["rounds=0"], "rounds=0"),
         (["data.num_classes=0"], "data.num_classes=0"),
         (["data.image_size=null"], "data.image_size=None"),
