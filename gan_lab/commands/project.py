@@ -166,7 +166,7 @@ def picture(found: Projection) -> Any:
     bands = []
     for start in range(0, len(found.names), _ACROSS):
         part = [to_uint8(images[start : start + _ACROSS]) for images in rows.values()]
-        errors = [f"{mse:.4f}" for mse in found.mse[start : start + _ACROSS].tolist()]
+        errors = [f"MSE {mse:.4f}" for mse in found.mse[start : start + _ACROSS].tolist()]
         cells = on_white(torch.stack(part))
         bands.append(sheet(cells, rows=list(rows), columns=errors))
     return stacked(bands)
