@@ -20,6 +20,7 @@ from gan_lab.config import build, conf_dir, register_resolvers
 from gan_lab.errors import InputError
 from gan_lab.layers.minibatch_stddev import MinibatchStddev
 from gan_lab.layers.ranks import Agreement, average_in_place, mean_over_ranks
+from gan_lab.models import adversarial
 from gan_lab.models.adversarial import AdversarialModule
 from gan_lab.models.batches import check_share
 from gan_lab.seeding import derive_seed
@@ -146,11 +147,15 @@ def test_two_ranks_have_the_same_weights(ranks: list[dict[str, Any]]) -> None:
 
 
 def test_two_ranks_are_one_process_with_twice_the_batch(
-    ranks: list[dict[str, Any]],
+    ranks: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """R1, path length, accumulation, ADA's p, the running means: all to 1e-5 after 20 steps (in double precision)."""
     before = small(0, 1).state_dict()
+    messages: list[int] = []
+    monkeypatch.setattr(adversarial, "average_gradients", lambda p: messages.append(1))
     module = trained(0, 1)
+    # once for each of D's and G's steps and for each of R1's and path length's own, whatever the micro-batches
+    assert len(messages) == 2 * STEPS + STEPS // 4 + STEPS // 4
     for name, value in module.state_dict().items():
         torch.testing.assert_close(
             ranks[0]["state"][name],

@@ -105,3 +105,21 @@ def test_torchrun_of_other_numbers_is_refused(tmp_path: Path) -> None:
     out = finish(agent, status=1)
     assert "set trainer.devices=2 trainer.num_nodes=1" in out
     assert not (tmp_path / "no").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_go_on_as_if_never_stopped(tmp_path: Path) -> None:
+    """Bit by bit, each with noise of its own, which follows from the clock."""
+    both = (
+        *("model=gan", "model.generator.width=8", "model.discriminator.width=4", "batch_size=16"),
+        *("regularizer=[gradient_penalty]", "metrics=none", "data.image_size=8", "trainer=cpu"),
+        *("~callbacks.samples", "~callbacks.evaluation", "trainer.devices=2", "threads=1"),
+        f"runs_dir={tmp_path}",
+    )
+    assert launch("train", [*both, "name=straight", WHOLE]) == 0
+    for length in (HALF, WHOLE):
+        assert launch("train", [*both, "name=stopped", length]) == 0
+    ours, theirs = state(tmp_path / "stopped"), state(tmp_path / "straight")
+    assert ours["clock"] == theirs["clock"]
+    for name, value in theirs["state_dict"].items():
+        assert torch.equal(ours["state_dict"][name], value), name
