@@ -91,7 +91,7 @@ def check_compiler(backend: str, device: torch.device) -> None:
         InputError: with what is missing.
     """
     trial = settings(backend, force_disable_caches=True)
-    compiled: Any = torch.compile(lambda x: x.sin() + x.cos(), backend=backend, **trial)
+    compiled: Any = torch.compile(wave, backend=backend, **trial)
     try:
         compiled(torch.ones(8, device=device))
     except Exception as error:  # of whatever kind the compiler's tools raise
@@ -101,6 +101,11 @@ def check_compiler(backend: str, device: torch.device) -> None:
             f"compile: {backend} does not work here ({reason.strip()}); it needs {need}; install that, or set "
             "compile=false"
         ) from error
+
+
+def wave(x: Tensor) -> Tensor:
+    """Return something to try a compiler on."""
+    return x.sin() + x.cos()
 
 
 def differentiated_twice(module: AdversarialModule) -> list[str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from statistics import mean, median
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
 from lightning import Callback, Trainer
@@ -78,7 +78,7 @@ class CheckpointSize(TorchCheckpointIO):
     ) -> None:
         """Count a checkpoint's bytes."""
         sink = Counting()
-        torch.save(checkpoint, sink)
+        torch.save(checkpoint, cast(IO[bytes], sink))
         self.written = sink.written
 
 

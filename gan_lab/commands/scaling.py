@@ -106,7 +106,7 @@ def work(
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(port),
         }
-    rank_zero_only.rank = rank
+    rank_zero_only.rank = rank  # type: ignore[attr-defined]
     quiet()
     torch.set_num_threads(threads)
     config = OmegaConf.create(dict(container))
