@@ -1,6 +1,7 @@
 """The command line of a sweep, and its name."""
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from itertools import takewhile
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -30,7 +31,11 @@ def named(words: Sequence[str]) -> list[str]:
 
     Args:
         words: overrides, and flags behind them.
+
+    Raises:
+        InputError: for a launcher whose package is not installed.
     """
+    check_installed(words)
     overrides = list(takewhile(lambda word: not word.startswith("-"), words))
     parsed = OverridesParser.create().parse_overrides(overrides)
     given = {override.key_or_group for override in parsed}
@@ -42,6 +47,21 @@ def named(words: Sequence[str]) -> list[str]:
     if "sweep" not in given:
         added.append(f"sweep={quoted(sweep_name(overrides, keys))}")
     return [*overrides, *added, *words[len(overrides) :]]
+
+
+def check_installed(words: Sequence[str]) -> None:
+    """Refuse a launcher that a package brings, where that is not installed: Hydra would know of no such launcher.
+
+    Raises:
+        InputError: saying how to install it.
+    """
+    if (
+        "hydra/launcher=joblib" in words
+        and find_spec("hydra_plugins.hydra_joblib_launcher") is None
+    ):
+        raise InputError(
+            "hydra/launcher=joblib needs hydra-joblib-launcher; pip install 'gan_lab[sweeps]'"
+        )
 
 
 def swept_override(keys: Sequence[str]) -> str:

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,7 +51,6 @@ class Sweep:
                 "a sweep starts the processes of its runs by itself: leave torchrun or srun out, and set "
                 "trainer.devices="
             )
-        check_launcher(config.hydra.launcher)
         check_name(config.sweep, key="sweep")
         self.context = context
         self.config = config
@@ -195,17 +193,3 @@ def is_done(known: Job | None, config: DictConfig) -> bool:
     # of a pruned one there is nothing to do whatever its length
     enough = known.status == "pruned" or (known.total_kimg or 0) >= config.total_kimg
     return enough and (Path(config.run_dir) / "checkpoints" / LAST).exists()
-
-
-def check_launcher(node: DictConfig) -> None:
-    """Refuse a launcher whose package is not installed.
-
-    Raises:
-        InputError: saying how to install it.
-    """
-    package = ".".join(node._target_.split(".")[:2])
-    if find_spec(package) is None:
-        extra = "slurm" if "submitit" in package else "sweeps"
-        raise InputError(
-            f"hydra/launcher needs {package.partition('.')[2]}; pip install 'gan_lab[{extra}]'"
-        )

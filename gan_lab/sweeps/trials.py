@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
@@ -38,7 +39,7 @@ class Settings:
         study_name: None for the sweep's name.
         storage: None for a journal in the sweep's folder.
         params: more of the search space, by key, as the command line writes it.
-        sampler: to build; its `seed`, where it has one, is moved on by each trial.
+        sampler: to build; its `seed`, where it has one, makes another one for each trial.
         pruner: to build; None lets every run go on to its end.
     """
 
@@ -172,7 +173,9 @@ class OptunaSweep(Sweep):
 
     def _seed(self, number: int) -> dict[str, int]:
         seed = self.settings.sampler.get("seed")
-        return {} if seed is None else {"seed": seed + number}
+        if seed is None:
+            return {}
+        return {"seed": int(np.random.SeedSequence((seed, number)).generate_state(1)[0])}
 
     def _try(
         self,

@@ -181,6 +181,14 @@ def test_a_second_call_at_the_same_time_is_refused(
     assert sweep("seed=0,1", "sweep=a") == 0
 
 
+def test_without_joblib(
+    sweep: Sweep, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("gan_lab.sweeps.command.find_spec", lambda name: None)
+    assert sweep("hydra/launcher=joblib", "seed=0,1") == 2
+    assert "pip install 'gan_lab[sweeps]'" in capsys.readouterr().err
+
+
 @SMALL
 def test_ranks_of_torchrun_are_not_to_run_sweeps(
     sweep: Sweep, fake: Fake, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
