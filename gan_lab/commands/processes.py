@@ -179,9 +179,8 @@ def work(
     from gan_lab.commands.train import train
 
     os.environ |= {"LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    rank_zero_only.rank = (
-        rank  # which Lightning took for 0 when it was imported, and sets right in the Trainer
-    )
+    # Lightning took it for 0 when it was imported, and would set it right no sooner than in the Trainer
+    rank_zero_only.rank = rank  # type: ignore[attr-defined]
     config = OmegaConf.create(dict(container))
     if config.get("threads") is None and not torch.accelerator.is_available():
         # each would take all cores, and all would wait for each other
