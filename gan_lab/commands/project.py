@@ -18,8 +18,10 @@ from gan_lab.commands.selection import parse_classes, parse_seeds, slug
 from gan_lab.commands.tuned import save_tuned
 from gan_lab.console import say
 from gan_lab.editing.points import SUFFIX
-from gan_lab.editing.projection import Projection, image_shape, project
+from gan_lab.editing.projection import Projection, default_steps, image_shape, project
+from gan_lab.editing.search import Schedule
 from gan_lab.editing.sheet import on_white, sheet, stacked
+from gan_lab.editing.spaces import choose_space
 from gan_lab.editing.targets import Targets, read_targets
 from gan_lab.editing.tuning import Tuning
 from gan_lab.editing.video import check_video, readable_scale, write_video
@@ -42,6 +44,7 @@ def run(config: DictConfig) -> None:
         check_video(f"way.{config.video}", config.fps)
     tuning = Tuning(**OmegaConf.to_container(config.tune))  # type: ignore[arg-type]
     gan = load_gan(config)
+    schedule = open_schedule(config, gan)
     targets = open_targets(config, gan)
     for note in [*targets.notes[:_NOTED], *(["..."] if len(targets.notes) > _NOTED else [])]:
         say(note)
@@ -50,13 +53,9 @@ def run(config: DictConfig) -> None:
         targets,
         labels=open_labels(config, gan, targets),
         space=config.space,
-        steps=config.steps,
+        steps=schedule,
         restarts=config.restarts,
-        lr=config.lr,
-        jitter=config.jitter,
-        prior=config.prior,
         noise=config.noise,
-        noise_weight=config.noise_weight,
         distance=config.distance,
         vgg16=config.vgg16,
         tuning=tuning,
@@ -72,6 +71,22 @@ def run(config: DictConfig) -> None:
     if not found.finished:
         say(f"stopped: {len(found.names)} of {len(targets)} pictures, as far as they had come")
         raise KeyboardInterrupt
+
+
+def open_schedule(config: DictConfig, gan: Gan) -> Schedule:
+    """Return how the search goes.
+
+    Raises:
+        InputError: for numbers out of range, or a space that the generator has not.
+    """
+    steps = default_steps(choose_space(gan, config.space)) if config.steps is None else config.steps
+    return Schedule(
+        steps=steps,
+        lr=config.lr,
+        jitter=config.jitter,
+        prior=config.prior,
+        noise_weight=config.noise_weight,
+    )
 
 
 def open_targets(config: DictConfig, gan: Gan) -> Targets:

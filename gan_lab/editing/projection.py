@@ -9,14 +9,13 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from gan_lab.editing.distances import Distance, choose_distance, mean_squared_error, psnr
-from gan_lab.editing.noise import NoiseMaps
+from gan_lab.editing.distances import Distance, choose_distance
 from gan_lab.editing.points import Points
+from gan_lab.editing.projected import Projection as Projection
 from gan_lab.editing.recording import Recording
 from gan_lab.editing.search import Rows, Schedule, check_count, find
 from gan_lab.editing.spaces import Space, choose_space
@@ -34,87 +33,15 @@ RESTARTS = 4  # in z, where a search may end in a wrong place
 _MEASURED = 16  # images at a time
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Projection:
-    """Pictures, and where a generator has them; tensors are on the CPU.
-
-    Attributes:
-        gan: that makes `images`: the given one, or the tuned one.
-        targets: [N, C, H, W], as the generator makes pictures.
-        images: [N, C, H, W], the nearest that were found: of `points` and, where there are such maps, `noise`.
-        points: the latents.
-        noise: maps that were found along with w; None where the constant noise stayed.
-        plain: images [N, C, H, W] of `points` alone, with the constant noise, as all else makes them.
-        before_tuning: `images` as they were before the generator was tuned, or None.
-        loss: distance [N] of `images`.
-        names: of the pictures.
-        space: "w", "w+" or "z".
-        distance: what was made small.
-        why: it was that.
-        steps: of each search.
-        tuned: steps of the tuning.
-        seconds: that it took.
-        finished: False after Ctrl-C.
-        recording: of the way, or None.
-    """
-
-    gan: Gan
-    targets: Images
-    images: Images
-    points: Points
-    noise: NoiseMaps | None
-    plain: Images
-    before_tuning: Images | None
-    loss: Tensor
-    names: list[str]
-    space: str
-    distance: str
-    why: str
-    steps: int
-    tuned: int
-    seconds: float
-    finished: bool
-    recording: Recording | None
-
-    @property
-    def mse(self) -> Tensor:
-        """Mean squared error [N] of images in [-1, 1]."""
-        return mean_squared_error(self.images, self.targets)
-
-    def results(self) -> list[dict[str, Any]]:
-        """Return the errors of each picture: `mse` and `psnr` (dB) of images in [-1, 1], `loss` the distance.
-
-        `mse_plain` is that of the latents alone, with the constant noise.
-        """
-        columns = {
-            "name": self.names,
-            "label": None if self.points.labels is None else self.points.labels.tolist(),
-            "mse": self.mse.tolist(),
-            "psnr": psnr(self.mse).tolist(),
-            "loss": self.loss.tolist(),
-            "mse_plain": mean_squared_error(self.plain, self.targets).tolist(),
-        }
-        there = {name: column for name, column in columns.items() if column is not None}
-        return [dict(zip(there, row, strict=True)) for row in zip(*there.values(), strict=True)]
-
-    def _repr_png_(self) -> bytes | None:
-        pairs = torch.stack([self.targets, self.images], dim=1).flatten(0, 1)
-        return Images(pairs)._repr_png_()
-
-
 def project(
     gan: Gan,
     images: Given | Sequence[Given] | Targets,
     *,
     labels: int | Sequence[int] | Tensor | None = None,
     space: str = "auto",
-    steps: int | None = None,
+    steps: int | Schedule | None = None,
     restarts: int | None = None,
-    lr: float = 0.1,
-    jitter: float = 0.05,
-    prior: float = 0.1,
     noise: bool | None = None,
-    noise_weight: float = 1e5,
     distance: str = "auto",
     vgg16: str | None = None,
     tuning: Tuning | int = 0,
@@ -134,13 +61,9 @@ def project(
         labels: class of each picture, or one for all; None has it found, by the nearest of some images of each class.
         space: "w" (one style for all layers), "w+" (one for each: nearer, and less like the generator's own images),
             "z", or "auto": w where there are styles, else z.
-        steps: of the search; None takes 500, and 0 after BiGAN's encoder.
+        steps: of the search, or how it goes in full; None takes 500 steps, and none after BiGAN's encoder.
         restarts: searches for each picture, of which the best counts; None takes 4 in z and 1 in w.
-        lr: largest learning rate.
-        jitter: noise on w in the beginning, as a share of w's deviation.
-        prior: weight of the penalty of z that are longer or shorter than normal ones.
         noise: whether to search for noise maps, too; None: where the generator has noise inputs, in w and w+.
-        noise_weight: of the penalty that keeps the picture out of the noise.
         distance: "lpips", "pyramid" (needs no weights) or "auto": LPIPS where VGG16's weights are.
         vgg16: path of these weights; None for torch's cache.
         tuning: of the generator afterwards: how, or a number of steps; 0 for none.
@@ -152,23 +75,18 @@ def project(
         InputError: for pictures that cannot be read, classes that there are not, and settings out of range.
     """
     where = choose_space(gan, space)
-    encoded = where.name == "z" and isinstance(gan.generator, bigan.Generator)
+    if steps is None:
+        steps = default_steps(where)
     channels, height, width = image_shape(gan)
     measure, why = choose_distance(distance, channels=channels, device=gan.device, weights=vgg16)
     job = Job(
         space=where,
-        schedule=Schedule(
-            steps=(0 if encoded else STEPS) if steps is None else steps,
-            lr=lr,
-            jitter=jitter,
-            prior=prior,
-            noise_weight=noise_weight,
-        ),
-        restarts=count_restarts(restarts, where, encoded=encoded),
+        schedule=steps if isinstance(steps, Schedule) else Schedule(steps=steps),
+        restarts=count_restarts(restarts, where, encoded=encodes(where)),
         noise=wants_noise(noise, where),
         distance=measure,
         why=why,
-        tuning=Tuning(steps=tuning) if isinstance(tuning, int) else tuning,
+        tuning=tuning if isinstance(tuning, Tuning) else Tuning(steps=tuning),
         seed=seed,
         batch_size=batch_size,
     )
@@ -322,6 +240,16 @@ def class_labels(labels: int | Sequence[int] | Tensor, count: int, gan: Gan) -> 
     if found.ndim != 1:
         raise InputError("labels: a picture is projected within one class; give whole numbers")
     return found.to(gan.device)
+
+
+def encodes(space: Space) -> bool:
+    """Whether a search begins at an encoder's codes."""
+    return space.name == "z" and isinstance(space.generator, bigan.Generator)
+
+
+def default_steps(space: Space) -> int:
+    """Return the steps of a search where nobody says."""
+    return 0 if encodes(space) else STEPS
 
 
 def count_restarts(restarts: int | None, space: Space, *, encoded: bool) -> int:

@@ -25,7 +25,7 @@ MATRIX, _ = with_values(torch.tensor([1.0, 0.8, 0.6, 0.5]) / 2)
 def test_the_latents_of_a_linear_generator_are_found() -> None:
     gan = linear_gan(MATRIX)
     z = gan.latents(3, seed=5)
-    found = project(gan, gan.images(z), steps=200, prior=0, restarts=1)
+    found = project(gan, gan.images(z), steps=Schedule(steps=200, prior=0), restarts=1)
     assert found.space == "z" and found.points.z is not None
     assert torch.allclose(found.points.z, z, atol=0.02)
     assert (found.mse < 1e-5).all() and found.loss.shape == (3,)
@@ -48,7 +48,10 @@ def test_the_prior_keeps_z_at_the_length_of_normal_ones() -> None:
     gan = linear_gan(MATRIX)
     gray = torch.zeros(1, 1, 4, 4)  # which z = 0 gives
     lengths = [
-        project(gan, gray, steps=200, prior=prior, restarts=1).points.z.square().mean().item()  # type: ignore[union-attr]
+        project(gan, gray, steps=Schedule(steps=200, prior=prior), restarts=1)
+        .points.z.square()
+        .mean()
+        .item()  # type: ignore[union-attr]
         for prior in (0.0, 1e3)
     ]
     assert lengths[0] < 0.01 and lengths[1] == pytest.approx(1, abs=0.05)
@@ -237,8 +240,6 @@ def test_gradients_are_of_single_precision() -> None:
         ({"noise": True}, "biggan has no noise inputs"),
         ({"steps": -1}, "steps=-1 must be a whole number from 0"),
         ({"steps": 1.5}, "steps=1.5"),
-        ({"lr": "fast"}, "lr='fast' must be a number from 0"),
-        ({"prior": float("nan")}, "prior=nan"),
         ({"restarts": 0}, "restarts=0 must be a whole number from 1"),
         ({"batch_size": 0}, "batch_size=0"),
         ({"seed": -1}, "seed=-1"),
@@ -251,3 +252,10 @@ def test_gradients_are_of_single_precision() -> None:
 def test_bad_input(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         project(big_gan(), torch.zeros(1, 1, 16, 16), **settings)
+
+
+@pytest.mark.parametrize("name", ["lr", "jitter", "prior", "noise_weight"])
+@pytest.mark.parametrize("value", ["fast", -1, float("nan"), True])
+def test_bad_schedules(name: str, value: Any) -> None:
+    with pytest.raises(InputError, match=f"{name}={value!r} must be a number from 0"):
+        Schedule(**{name: value})
