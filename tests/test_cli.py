@@ -76,3 +76,4 @@ def test_the_options_of_a_group(
     assert launch(command, [word]) == 2
     err = capsys.readouterr().err
     assert close in err and "there are " in err
+    assert "provider" not in err and "Error executing" not in err
