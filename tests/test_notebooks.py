@@ -43,10 +43,11 @@ def trainings(notebook: nbformat.NotebookNode) -> Iterator[list[str]]:
     """The words of `gan-lab train` where a notebook trains what is not there yet, to be run without a new process."""
     for cell in notebook.cells:
         for line in re.findall(r"^    +!gan-lab train (.*)", cell.source, re.MULTILINE):
-            for model in ("gan", "dcgan") if "{model}" in line else ("",):
+            for model in ("lsgan", "dcgan") if "{model}" in line else ("",):
                 yield shlex.split(line.replace("{model}", model).replace("{TOTAL_KIMG}", "0.05"))
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_runs_from_top_to_bottom(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
