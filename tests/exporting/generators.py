@@ -123,7 +123,7 @@ def run_of(model: str, folder: Path, *, classes: int = 3, channels: int = 1) -> 
         },
         "data": {
             "_target_": "gan_lab.data.image_folder.ImageFolder",
-            "root": "/home/somebody/photos",
+            "root": "/data/somebody/photos",
         },
         "run_dir": str(folder),
         "runs_dir": str(folder.parent),

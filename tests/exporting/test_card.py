@@ -47,7 +47,7 @@ def result(run: Path, **changes: Any) -> dict[str, Any]:
         "num_fake": 10000,
         "num_real": 5000,
         "fake": fake | changes,
-        "real": {"images": "/home/somebody/photos"},
+        "real": {"images": "/data/somebody/photos"},
         "extractor": {"extractor": "Inception", "extractor_sha256": "0123456789abcdef"},
         "settings": {},
     }
