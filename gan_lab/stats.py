@@ -18,8 +18,12 @@ class RunningMeans:
     def add(self, name: str, values: Tensor) -> None:
         """Count a tensor's elements into the mean of that name."""
         total = values.detach().float().sum()
+        # in float64 their sums are exact, so that it does not matter which rank has what of them; MPS has none
+        total = total.to(torch.float32 if total.device.type == "mps" else torch.float64)
         known = self._sums.get(name)
-        self._sums[name] = total if known is None else known.to(total.device) + total
+        self._sums[name] = (
+            total if known is None else known.to(total.dtype).to(total.device) + total
+        )
         self._counts[name] = self._counts.get(name, 0) + values.numel()
 
     def means(self) -> dict[str, float]:
@@ -41,7 +45,10 @@ class RunningMeans:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore `state_dict`, on rank 0: it holds what all ranks had gathered."""
         share = 1 if rank() == 0 else 0
-        self._sums = {name: torch.tensor(share * total) for name, total in state["sums"].items()}
+        self._sums = {
+            name: torch.tensor(share * total, dtype=torch.float64)
+            for name, total in state["sums"].items()
+        }
         self._counts = {name: share * count for name, count in state["counts"].items()}
 
     def _totals(self) -> tuple[dict[str, float], dict[str, int]]:

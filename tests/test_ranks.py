@@ -125,6 +125,15 @@ def check_agreement(rank: int, world: int, module: AdversarialModule) -> None:
     again = RunningMeans()
     again.load_state_dict(means.state_dict())
     assert again.means() == expected
+    straight, resumed = RunningMeans(), RunningMeans()
+    for step in range(5):
+        values = torch.rand(3, generator=torch.Generator().manual_seed(10 * step + rank))
+        for some in (straight, resumed):
+            some.add("x", values)
+        state = resumed.state_dict()
+        resumed = RunningMeans()
+        resumed.load_state_dict(state)
+    assert resumed.means() == straight.means()
     same = SameEverywhere(config=OmegaConf.create({"model": {"width": 4 + rank}, "seed": 0}))
     with pytest.raises(InputError, match=r"model\.width is 4 and 5"):
         same.on_train_start(module.trainer, module)
