@@ -2,9 +2,12 @@
 
 import json
 import re
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from PIL import Image
@@ -12,6 +15,7 @@ from PIL import Image
 import gan_lab
 from gan_lab.commands.launch import launch
 from gan_lab.exported import file_sha256
+from gan_lab.exporting.examples import with_onnx
 from gan_lab.images import to_uint8
 from tests.exporting.generators import run_of
 
@@ -67,6 +71,29 @@ def test_code_for_onnx_and_torch_runs_as_it_stands(
         assert tuple(names["images"].shape) == (count, 1, 8, 8)
     with Image.open(tmp_path / "image.png") as image:
         assert (image.size, image.mode) == ((8, 8), "L")
+
+
+@pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB"), (4, "RGBA")])
+def test_the_picture_of_the_onnx_example(
+    channels: int, mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(outputs: None, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+        return [np.full((len(inputs["z"]), channels, 8, 6), 2.0, np.float32)]
+
+    session = SimpleNamespace(InferenceSession=lambda path: SimpleNamespace(run=run))
+    monkeypatch.setitem(sys.modules, "onnxruntime", session)  # type: ignore[arg-type]
+    monkeypatch.chdir(tmp_path)
+    description = {
+        "latent_dim": 4,
+        "channels": channels,
+        "image_size": [8, 6],
+        "classes": {"conditional": False},
+        "truncation": {"kind": "threshold"},
+    }
+    exec(with_onnx(description), {})
+    with Image.open(tmp_path / "image.png") as image:
+        assert (image.size, image.mode) == ((6, 8), mode)
+        assert image.getextrema() in ((255, 255), ((255, 255),) * channels)
 
 
 def test_the_grid_is_of_the_first_images(styled: Path) -> None:
