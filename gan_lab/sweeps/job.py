@@ -13,7 +13,6 @@ from gan_lab.console import say, warn
 from gan_lab.errors import InputError
 from gan_lab.sweeps.process import (
     OUTPUT_FILE,
-    SIGNALLED,
     STOP_FILE,
     Ending,
     attempt,
@@ -53,9 +52,6 @@ def run_job(config: DictConfig) -> float | None:
     tell(job)
     if alone():
         leave(ending)
-    elif ending.code == slurm.REQUEUED:
-        # the job that all of the sweep runs in starts again
-        (folder / STOP_FILE).write_text(f"{ending.code - SIGNALLED}\n")
     return job.value
 
 

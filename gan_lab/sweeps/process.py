@@ -33,8 +33,6 @@ OUTPUT_FILE = "output.log"
 # how often a run looks for it, and how long it waits for a folder that a process on its way out still holds
 LOOK_EVERY_S, WAIT_S = 0.5, 60.0
 LONGEST_ERROR = 10_000
-# the exit status of what a signal ends is this and its number
-SIGNALLED = 128
 
 
 class Ending(NamedTuple):
@@ -56,7 +54,7 @@ def attempt(config: DictConfig) -> Ending:
         code = end.code if isinstance(end.code, int) else 1
         return Ending("stopped", None, code) if code else Ending("done")
     except KeyboardInterrupt:
-        return Ending("stopped", None, SIGNALLED + signal.SIGINT)
+        return Ending("stopped", None, 128 + signal.SIGINT)
     except Exception as error:  # a defect in one run is no reason not to try the next
         traceback.print_exc()
         return Ending("failed", f"{type(error).__name__}: {error}"[:LONGEST_ERROR])
@@ -148,15 +146,11 @@ def redirect(output: Path) -> None:
             os.dup2(file.fileno(), number)
 
 
-def watch(stop: Path, sentinel: int | None) -> None:
+def watch(stop: Path, sentinel: int) -> None:
     """Ask this process to save and stop once a file appears, or the process that `sentinel` stands for is gone."""
-    watched = [] if sentinel is None else [sentinel]
-    pause = threading.Event()
     while not stop.exists():
-        if watched and wait(watched, timeout=LOOK_EVERY_S):
+        if wait([sentinel], timeout=LOOK_EVERY_S):
             break
-        if not watched:
-            pause.wait(LOOK_EVERY_S)
     os.kill(os.getpid(), signal.SIGTERM)
 
 
