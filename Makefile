@@ -11,7 +11,7 @@ INSTALL = $(VENV)/bin/python -m pip install --disable-pip-version-check --no-inp
 # one thread a worker: more would fight for the cores, and change the last bits of a sum
 PYTEST = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
-.PHONY: help demo test lint unit slurm slow clean
+.PHONY: help demo gallery test lint unit slurm slow clean
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
@@ -25,6 +25,22 @@ demo: $(VENV)/.installed ## train on digits, evaluate, say where everything is (
 	@echo "sample grid  $$(ls runs/demo/samples/kimg*.png | tail -n 1)"
 	@echo "figures      $$(ls runs/demo/*.json* | xargs)"
 	@echo "checkpoint   $$(ls runs/demo/checkpoints/best.ckpt)"
+
+LAB = $(VENV)/bin/gan-lab
+STYLED = run=runs/gallery_stylegan2
+gallery: $(VENV)/.installed ## draw the pictures of the README's gallery; the first time two models are trained (quarter of an hour)
+	$(LAB) train experiment=digits/stylegan2 name=gallery_stylegan2
+	$(LAB) train experiment=digits/biggan name=gallery_biggan
+	$(LAB) mix $(STYLED) rows=0-4 columns=10-15 row_classes=[0,2,3,5,8] column_classes=[1,4,6,7,9,3] \
+	    layers=coarse truncation=0.7 center=class out=runs/gallery/mix
+	$(LAB) interpolate run=runs/gallery_biggan seeds=0 classes=[3,8,0,6] columns=12 out=runs/gallery/morph
+	$(LAB) directions $(STYLED) classes=3 seeds=[0] count=5 truncation=0.7 center=class out=runs/gallery/directions
+	$(LAB) project $(STYLED) from_data=0-7 classes=data space=w+ out=runs/gallery/projection
+	mkdir -p .github/gallery
+	cp runs/gallery/mix/mix_coarse.png .github/gallery/mix.png
+	cp runs/gallery/morph/strip.png .github/gallery/morph.png
+	cp runs/gallery/directions/directions.png .github/gallery/directions.png
+	cp runs/gallery/projection/projection.png .github/gallery/projection.png
 
 test: lint unit ## lint, types and the fast tests (minutes)
 

@@ -18,6 +18,7 @@ from gan_lab.console import console
 from gan_lab.errors import InputError
 from gan_lab.sweeps.command import asked_for, named
 from gan_lab.sweeps.job import run_job
+from gan_lab.sweeps.plugins import register
 
 FLAGS_WITH_VALUE = (
     *("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn"),
@@ -31,6 +32,7 @@ def launch(command: str, overrides: list[str]) -> int:
     # Hydra otherwise prints its own short message and exits, and errors could not be explained
     os.environ["HYDRA_FULL_ERROR"] = "1"
     register_resolvers()
+    register()
     words = flags_last(overrides)
     refused: list[InputError] = []
 

@@ -1,10 +1,24 @@
-"""Where Hydra looks for sweepers: it imports this at every start of any program, so nothing heavy may stand here."""
+"""Hydra's sweepers and launchers of gan_lab, by the names that `conf/hydra` has.
 
+They are registered whenever a command starts, so nothing heavy may stand here: what they do lies in other modules.
+"""
+
+from collections.abc import Sequence
 from typing import Any
 
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
+
+
+def register() -> None:
+    """Tell Hydra of them. It takes plugins by names of one package alone, which these have no need to lie in."""
+    known = Plugins.instance().class_name_to_class
+    for plugin in (Grid, Optuna, Slurm):
+        known[f"hydra_plugins.gan_lab.{plugin.__name__}"] = plugin
 
 
 class Grid(Sweeper):
@@ -63,3 +77,30 @@ class Optuna(Sweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         return self._sweep.run(arguments)
+
+
+class Slurm(Launcher):
+    """The runs of a sweep as jobs of SLURM: `gan_lab.sweeps.cluster`.
+
+    Args:
+        options: of `conf/hydra/launcher/slurm.yaml`, which submitit takes.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        self.options = options
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        from gan_lab.slurm import check_cluster
+
+        check_cluster()
+        from gan_lab.sweeps.cluster import ClusterSweep
+
+        self._sweep = ClusterSweep(**self.options)
+        self._sweep.setup(hydra_context=hydra_context, task_function=task_function, config=config)
+
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
+        return self._sweep.launch(job_overrides, initial_job_idx)
