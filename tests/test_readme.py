@@ -4,13 +4,14 @@ import re
 import shlex
 import subprocess
 from collections.abc import Iterator
+from glob import glob
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from gan_lab.cli import POSITIONAL, named
+from gan_lab.cli import LISTED, POSITIONAL, listed, named
 from gan_lab.commands.launch import launch
 from tests.interop.published import network_pickle
 
@@ -22,8 +23,14 @@ SHORT = {
     "train": ["total_kimg=0.1", "callbacks.samples.columns=2", "metrics=none", "num_workers=0"],
     "evaluate": ["protocol.num_fake=40", "+protocol.figures.fid.allow_singular=true"],
     "import-weights": [],
-    "generate": ["num_images=4"],
+    "generate": [],
     "prepare-data": [],
+    "mix": [],
+    "interpolate": ["frames=2", "columns=2"],
+    "directions": ["samples=50", "count=2", "seeds=[0]"],
+    "project": ["steps=2"],
+    "export": [],
+    "compare": ["columns=2", "png=false"],
 }
 SMALL = ["model.generator.width=8", "model.discriminator.width=8", "batch_size=8"]
 # those of the published file that the test writes
@@ -54,6 +61,7 @@ def photos(folder: Path) -> None:
             Image.fromarray(pixels).save(folder / name / f"{i}.jpg")
 
 
+@pytest.mark.timeout(600)  # some twenty commands
 def test_the_commands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inception_file: Path
 ) -> None:
@@ -65,17 +73,22 @@ def test_the_commands(
     assert {shlex.split(line)[1] for line in lines} == set(SHORT)
     for line in lines:
         command, *words = shlex.split(line)[1:]
-        words = named(words, POSITIONAL.get(command))
+        words = [path for word in words for path in sorted(glob(word)) or [word]]
+        words = listed(named(words, POSITIONAL.get(command)), LISTED.get(command))
         words = [word for word in words if not word.startswith(("total_kimg=", "num_images="))]
+        if command == "generate" and not any(word.startswith("seeds=") for word in words):
+            words.append("num_images=4")
         if command == "evaluate":
             words.append(f"protocol.features.weights={inception_file}")
         small = []
         if command == "train":
-            small = SMALL_STYLES if "model=stylegan2" in words else SMALL
+            styled = {"model=stylegan2", "experiment=digits/stylegan2"} & set(words)
+            small = SMALL_STYLES if styled else SMALL
         if any(word.startswith("micro_batch_size") for word in words):
             words = ["micro_batch_size=2" if w.startswith("micro_batch_size") else w for w in words]
         words = [word for word in words if not word.startswith("batch_size")]
         assert launch(command, [*words, *small, *SHORT[command]]) == 0, line
+    assert (tmp_path / "compare.html").exists() and (tmp_path / "digits-gan" / "README.md").exists()
     assert (tmp_path / "runs" / "photos" / "evaluation.json").exists()
     generated = tmp_path / "runs" / "photos" / "generated"
     assert list(generated.glob("last_*kimg_ema_seed0/grid.png"))
