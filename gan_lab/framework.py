@@ -1,7 +1,8 @@
 """What the files of networks name of Lightning, or stand-ins where it is not installed.
 
 An architecture is one file, with its networks and its training loop. An exported model needs the networks alone, and is
-drawn from on machines that have no Lightning; nobody can train there, and nobody can try: the loop's module has no Trainer.
+drawn from on machines that have no Lightning; nobody can train there, and nobody can try: the loop's module has no
+Trainer.
 """
 
 from typing import TYPE_CHECKING

@@ -165,7 +165,10 @@ def open_run(config: DictConfig, path: Path, protocol: Protocol) -> GanImages:
     with open_dict(config):
         config.truncation = truncation
     measure_statistics(gan, config)
-    name, made = of_export(path) if is_export else of_run(path, config.checkpoint, weights)
+    if is_export:
+        name, made = of_export(path)
+    else:
+        name, made = of_run(path, config.checkpoint, weights or protocol.weights)
     standing = config.standing_statistics
     sha256, weights = made["checkpoint_sha256"], made["weights"]
     return GanImages(
