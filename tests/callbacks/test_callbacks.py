@@ -12,6 +12,7 @@ from gan_lab.callbacks.progress import describe
 from gan_lab.callbacks.report import NonFiniteError, check_finite, check_health
 from gan_lab.callbacks.samples import fixed_samples, mean_distance
 from gan_lab.checkpoint import link
+from gan_lab.models.networks import GeneratorNetwork
 from gan_lab.stats import RunningMeans
 
 
@@ -24,7 +25,7 @@ def test_diversity_of_a_collapsed_generator_is_zero() -> None:
 
 
 def test_a_row_a_class() -> None:
-    class Painter(torch.nn.Module):
+    class Painter(GeneratorNetwork):
         latent_dim, num_classes = 2, 3
 
         def __init__(self) -> None:

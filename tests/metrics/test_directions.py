@@ -11,8 +11,8 @@ from gan_lab.features.inception import Inception
 from gan_lab.metrics.directions import direction
 from gan_lab.metrics.figures import Measure
 
-# what neither more nor less of is better: the same as real images have is
-UNDECIDED = {"diversity"}
+# what neither more nor less of is better: the same as real images have is; and what may be any figure of torchmetrics
+UNDECIDED = {"diversity", "torchmetrics"}
 
 
 def kinds() -> list[type[Measure]]:
