@@ -15,6 +15,7 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 from gan_lab.config import build, check_targets
 from gan_lab.console import warn
 from gan_lab.errors import InputError
+from gan_lab.interop.weights import check_fit
 from gan_lab.layers.ranks import is_first
 from gan_lab.sampling import Gan
 
@@ -160,13 +161,18 @@ def load(
     check_targets(node, trust=trust, origin=path.parent.parent / CONFIG_FILE)
     generator = build(node)
     prefix = "generator_ema." if weights == "ema" else "generator."
-    generator.load_state_dict(
-        {
-            name.removeprefix(prefix): value
-            for name, value in state["state_dict"].items()
-            if name.startswith(prefix)
-        }
-    )
+    own = {
+        name.removeprefix(prefix): value
+        for name, value in state["state_dict"].items()
+        if name.startswith(prefix)
+    }
+    try:
+        check_fit(generator.state_dict(), own)
+    except InputError as error:
+        raise InputError(
+            f"{path} is not of the run that {path.parent.parent / CONFIG_FILE} describes: {error}"
+        ) from error
+    generator.load_state_dict(own)
     return Gan(
         generator.eval().requires_grad_(False).to(device),
         class_counts=config.images.class_counts,

@@ -197,6 +197,7 @@ class Gan(Drawer):
         layers: "Layers" = "all",
         count: int = 10,
         labels: int | Sequence[int] | None = None,
+        within: bool = True,
         samples: int = 10_000,
         seed: int = 0,
     ) -> "Directions":
@@ -210,6 +211,7 @@ class Gan(Drawer):
             layers: styles to move, as `mix` takes them.
             count: how many, at most.
             labels: classes that w are drawn of; None draws them as the training data has them.
+            within: leave differences between classes out of what GANSpace sees, and of scales.
             samples: number of w drawn.
             seed: of them.
 
@@ -219,5 +221,12 @@ class Gan(Drawer):
         from gan_lab.editing.directions import directions
 
         return directions(
-            self, method, layers=layers, count=count, labels=labels, samples=samples, seed=seed
+            self,
+            method,
+            layers=layers,
+            count=count,
+            labels=labels,
+            within=within,
+            samples=samples,
+            seed=seed,
         )

@@ -134,6 +134,15 @@ def test_a_configuration_that_names_other_code(run: Path, tmp_path: Path) -> Non
             gan_lab.load(tmp_path)
 
 
+def test_weights_of_another_configuration(run: Path, tmp_path: Path) -> None:
+    config = OmegaConf.load(run / "config.yaml")
+    (tmp_path / "checkpoints").symlink_to(run / "checkpoints")
+    config.model.generator.width *= 2
+    OmegaConf.save(config, tmp_path / "config.yaml")
+    with pytest.raises(InputError, match=r"is not of the run that .*config\.yaml describes: .* shape"):
+        gan_lab.load(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -12,8 +12,10 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import fuse_conv_bn_eval
 from torch_fidelity.feature_extractor_inceptionv3 import (
     URL_INCEPTION_V3,
+    BasicConv2d,
     FeatureExtractorInceptionV3,
 )
 from torch_fidelity.interpolate_compat_tensorflow import (
@@ -107,7 +109,7 @@ class Inception(Extractor):
     def _load(self, device: torch.device) -> str:
         path = WEIGHTS.find(self._path)
         sha256 = WEIGHTS.check(path, self._expected)
-        self._network = _build(path).to(device)
+        self._network = _folded(_build(path)).to(device)
         if device.type == "cpu":
             # 1.4 times as fast, with other last bits
             self._network.to(memory_format=torch.channels_last)
@@ -152,6 +154,15 @@ def _names(resizer: str) -> dict[tuple[str, str], str]:
         ("class_frechet", "features"): "class_fid",
         ("score", "logits"): "is",
     }
+
+
+def _folded(network: nn.Module) -> nn.Module:
+    """Fold batch norms into their convolutions, which saves a pass over memory each."""
+    for block in network.modules():
+        if isinstance(block, BasicConv2d):
+            block.conv = fuse_conv_bn_eval(block.conv, block.bn)
+            block.bn = nn.Identity()
+    return network
 
 
 def _build(weights: Path) -> nn.Module:

@@ -77,6 +77,10 @@ class Sweep:
         for config in (run.config for run in planned):
             check_name(config.name)
             check_numbers(config)
+            if config.dry_run:
+                raise InputError(
+                    "dry_run=true says what one run costs; leave -m out and give one value for each key"
+                )
             if config.objective is not None or config.objective_mode is not None:
                 chosen_objective(config)
         self._check_settings(planned)

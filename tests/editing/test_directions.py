@@ -127,7 +127,7 @@ def test_ganspace_finds_a_known_covariance_within_classes() -> None:
 
 def test_between_classes_where_that_is_asked_for() -> None:
     gan, vectors, _ = planted()
-    found = directions(gan, count=1, samples=3000, within=False)
+    found = gan.directions(count=1, samples=3000, within=False)
     assert (found.vectors[0] @ vectors[7]).abs() > 0.999, "from class to class"
     one = directions(gan, count=1, samples=3000, within=False, labels=[2])
     assert (one.vectors[0] @ vectors[0]).abs() > 0.99, "of one class there is no other"

@@ -132,6 +132,7 @@ def test_an_unknown_key_is_refused_before_the_first_run(
         (("seed=0,1", "objective=speed/img_per_s"), "set objective_mode=min or max"),
         (("seed=0,1", "objective_mode=up"), "objective_mode=up must be min or max"),
         (("seed=0,1", "sweep=../a"), "must name a folder"),
+        (("seed=0,1", "dry_run=true"), "says what one run costs; leave -m out"),
     ],
 )
 @SMALL
