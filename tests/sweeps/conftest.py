@@ -112,6 +112,7 @@ defaults:
   - override hydra/job_logging: stdout
 
 name: ${run_name:${swept}}
+dry_run: false
 runs_dir: runs
 sweep: null
 swept: []
