@@ -1,5 +1,8 @@
 """Precision, recall, density, coverage and neighbours against torch-fidelity, closed forms and what they mean."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import Tensor
@@ -110,3 +113,17 @@ def test_diversity_is_the_mean_distance() -> None:
 def test_bad_features(real: Tensor, fake: Tensor, message: str) -> None:
     with pytest.raises(InputError, match=message):
         precision_recall(real, fake)
+
+
+@pytest.mark.slow
+def test_ten_thousand_images_of_inceptions_fit_into_two_gigabytes() -> None:
+    program = (
+        "import resource, torch\n"
+        "from gan_lab.metrics import density_coverage, precision_recall\n"
+        "real, fake = torch.randn(2, 10_000, 2048, generator=torch.Generator().manual_seed(0))\n"
+        "precision_recall(real, fake), density_coverage(real, fake)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) * 1024 < 2e9, "the whole process, torch included"
