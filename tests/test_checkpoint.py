@@ -139,7 +139,9 @@ def test_weights_of_another_configuration(run: Path, tmp_path: Path) -> None:
     (tmp_path / "checkpoints").symlink_to(run / "checkpoints")
     config.model.generator.width *= 2
     OmegaConf.save(config, tmp_path / "config.yaml")
-    with pytest.raises(InputError, match=r"is not of the run that .*config\.yaml describes: .* shape"):
+    with pytest.raises(
+        InputError, match=r"is not of the run that .*config\.yaml describes: .* shape"
+    ):
         gan_lab.load(tmp_path)
 
 

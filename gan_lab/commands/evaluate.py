@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -25,9 +25,8 @@ from gan_lab.commands.inputs import (
 )
 from gan_lab.commands.opening import pick_device
 from gan_lab.commands.plots import check_curve, save_curve, save_plots
-from gan_lab.commands.processes import run_on, started_by_others
 from gan_lab.commands.results import add_result, circumstances
-from gan_lab.commands.sharing import devices_of, joined
+from gan_lab.commands.sharing import share
 from gan_lab.config import cache_dir
 from gan_lab.console import console, say
 from gan_lab.exported import is_export
@@ -53,27 +52,7 @@ def run(config: DictConfig) -> None:
     Raises:
         InputError: for images or a protocol that cannot be used, before anything expensive where it can be known.
     """
-    if devices_of(config) > 1 and not started_by_others():
-        open_task(config)  # what is wrong shows once, and before processes are started
-        OmegaConf.resolve(config)
-        run_on(devices_of(config), config, shared)
-    else:
-        with joined(1):
-            evaluate(config)
-
-
-def shared(config: DictConfig) -> None:
-    """Be one of the processes that `run` has started.
-
-    Raises:
-        InputError: as `run`.
-        SystemExit: after Ctrl-C, so that the first process hears of it.
-    """
-    try:
-        with joined(devices_of(config)):
-            evaluate(config)
-    except KeyboardInterrupt as stop:
-        raise SystemExit(130) from stop
+    share(config, check=open_task, work=evaluate)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 from contextlib import nullcontext
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import distributed
 
 from gan_lab.commands.folders import keep_settings
 from gan_lab.commands.order import CONTAINERS, Task, open_task
-from gan_lab.commands.processes import run_on, started_by_others
 from gan_lab.commands.series import Block, Series
-from gan_lab.commands.sharing import devices_of, joined
+from gan_lab.commands.sharing import share
 from gan_lab.commands.writers import ENCODINGS, Grid, ImagesZip, Latents, Npz, SingleFiles, Writer
 from gan_lab.console import say
 from gan_lab.editing.progress import progress_bar
@@ -24,27 +23,7 @@ def run(config: DictConfig) -> None:
         InputError: for a run, seed, class, format or device that there is not, settings that mean nothing to the
             generator, and a folder with images of other settings.
     """
-    if devices_of(config) > 1 and not started_by_others():
-        open_task(config)  # what is wrong shows once, and before processes are started
-        OmegaConf.resolve(config)
-        run_on(devices_of(config), config, shared)
-    else:
-        with joined(1):
-            generate(config)
-
-
-def shared(config: DictConfig) -> None:
-    """Be one of the processes that `run` has started.
-
-    Raises:
-        InputError: as `run`.
-        SystemExit: after Ctrl-C, so that the first process hears of it.
-    """
-    try:
-        with joined(devices_of(config)):
-            generate(config)
-    except KeyboardInterrupt as stop:
-        raise SystemExit(130) from stop
+    share(config, check=open_task, work=generate)
 
 
 def generate(config: DictConfig) -> None:

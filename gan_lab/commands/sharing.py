@@ -1,9 +1,10 @@
 """The processes that share an evaluation: torchrun's, SLURM's, or one for each device of this machine."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
@@ -11,11 +12,40 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from torch import distributed
 
-from gan_lab.commands.processes import devices_here, environment
+from gan_lab.commands.processes import devices_here, environment, run_on, started_by_others
 from gan_lab.errors import InputError
 
 # a process may wait for as long as the others take for figures; one that has died is noticed at once all the same
 _PATIENCE = timedelta(days=7)
+Step = Callable[[DictConfig], object]
+
+
+def share(config: DictConfig, *, check: Step, work: Step) -> None:
+    """Do a command's work, alone or together with other processes, which are started here if need be.
+
+    Args:
+        config: of the command, with `devices` and `device`.
+        check: raises what is wrong with it, so that it shows once, and before processes are started.
+        work: of each process; a function of a module.
+
+    Raises:
+        InputError: what these raise; for more devices than there are.
+    """
+    if devices_of(config) > 1 and not started_by_others():
+        check(config)
+        OmegaConf.resolve(config)
+        run_on(devices_of(config), config, partial(_as_one_of_several, work))
+    else:
+        with joined(1):
+            work(config)
+
+
+def _as_one_of_several(work: Step, config: DictConfig) -> None:
+    try:
+        with joined(devices_of(config)):
+            work(config)
+    except KeyboardInterrupt as stop:
+        raise SystemExit(130) from stop  # the process that started this one hears of it
 
 
 def devices_of(config: DictConfig) -> int:

@@ -119,7 +119,7 @@ def test_what_is_wrong_is_said_before_processes_start(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("gan_lab.commands.evaluate.run_on", None)
+    monkeypatch.setattr("gan_lab.commands.sharing.run_on", None)
     given = {"fake": f"run={run}", "protocol": "protocol=kid5k", "real": "real=r.npz", **words}
     assert launch("evaluate", ["device=cpu", *given.values()]) == 2
     assert message in capsys.readouterr().err
