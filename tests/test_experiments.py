@@ -68,7 +68,11 @@ COUNTS: dict[str, tuple[int | None, int]] = {
     "biggan_imagenet128": (70_433_988, 87_982_370),
     "progan_celebahq1024": (None, 23_087_249),  # the discriminator is StyleGAN's
     "r3gan_cifar10": (20_781_952, 21_280_512),
+    "r3gan_ffhq256": (23_057_952, 23_009_568),
     "r3gan_ffhq64": (22_429_824, 22_381_440),
+    "r3gan_imagenet64": (103_570_432, 107_205_120),
+    "stylegan2_ada_afhq512": (30_276_583, 28_982_849),
+    "stylegan2_ada_cifar10": (20_215_315, 23_089_664),
     "stylegan2_ffhq1024": (30_370_060, 29_012_513),
     "stylegan2_ffhq256": (30_034_338, 28_864_129),
     "stylegan3_t_ffhq1024": (22_313_167, 29_012_513),
@@ -198,6 +202,16 @@ def test_the_count_of_progan(compose: Compose) -> None:
     config = compose("experiment=progan_celebahq1024")
     module = on_meta(with_images(config, IMAGES["progan_celebahq1024"]))
     assert round(size(module.generator) / 1e6, 1) == 23.1
+
+
+def test_the_rates_of_stylegan2_on_cifar10(compose: Compose) -> None:
+    """As the authors' code has them: G's too is corrected for a path length step that never comes."""
+    config = with_images(compose("experiment=stylegan2_ada_cifar10"), Images((32, 32), 10))
+    optimizers = on_meta(config).configure_optimizers()
+    for optimizer, interval in zip(optimizers, (4, 16), strict=True):
+        share = interval / (interval + 1)
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(0.0025 * share)
+        assert optimizer.param_groups[0]["betas"] == pytest.approx((0, 0.99**share), abs=1e-5)
 
 
 @pytest.mark.parametrize("name", ALL)
