@@ -21,12 +21,13 @@ class Ranks(DDPStrategy):
 
     def configure_ddp(self) -> None:
         """Wrap nothing; begin from rank 0's weights everywhere."""
-        assert self.lightning_module is not None
+        module = self.lightning_module
+        assert module is not None
         if several_ranks():
+            # not the whole state dict: a stage of growth in it lies on the CPU, where processes on GPUs cannot talk
             with torch.no_grad():
-                for tensor in self.lightning_module.state_dict().values():
-                    if isinstance(tensor, torch.Tensor):
-                        broadcast(tensor, src=0)
+                for tensor in (*module.parameters(), *module.buffers()):
+                    broadcast(tensor, src=0)
 
     @property
     def distributed_sampler_kwargs(self) -> dict[str, Any]:

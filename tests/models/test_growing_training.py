@@ -14,6 +14,7 @@ from gan_lab.commands.train import run
 from gan_lab.layers.growth import at_stage, doubled
 from gan_lab.models.progan import ProGAN
 from gan_lab.models.stylegan import StyleGAN
+from gan_lab.strategy import Ranks
 from tests.models.conftest import fit
 from tests.models.growing import TINY, set_stage, tiny
 
