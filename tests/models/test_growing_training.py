@@ -125,6 +125,23 @@ def test_d_sees_real_images_as_generated_ones_are(compose: Compose, model: str) 
     assert torch.equal(module.real(images, None), images)
 
 
+@pytest.mark.parametrize("model", TINY)
+def test_ranks_share_what_lies_on_their_devices(
+    compose: Compose, monkeypatch: pytest.MonkeyPatch, model: str
+) -> None:
+    """NCCL refuses tensors on the CPU, where the stage is even if the networks are on GPUs."""
+    module = tiny(compose, model)
+    shared: list[torch.Tensor] = []
+    monkeypatch.setattr("gan_lab.strategy.several_ranks", lambda: True)
+    monkeypatch.setattr("gan_lab.strategy.broadcast", lambda tensor, src: shared.append(tensor))
+    strategy = Ranks()
+    strategy._lightning_module = module
+    strategy.configure_ddp()
+    movable = {t.data_ptr() for t in (*module.parameters(), *module.buffers())}
+    assert {tensor.data_ptr() for tensor in shared} == movable
+    assert all(tensor.is_contiguous() for tensor in shared)
+
+
 def test_no_growth(compose: Compose, model: str) -> None:
     module = tiny(compose, model, "model.generator.growing=false")
     images = torch.randn(4, 1, 16, 16)
