@@ -125,7 +125,6 @@ def test_d_sees_real_images_as_generated_ones_are(compose: Compose, model: str) 
     assert torch.equal(module.real(images, None), images)
 
 
-@pytest.mark.parametrize("model", TINY)
 def test_ranks_share_what_lies_on_their_devices(
     compose: Compose, monkeypatch: pytest.MonkeyPatch, model: str
 ) -> None:
