@@ -13,6 +13,7 @@ from gan_lab.data.datamodule import ImageDataModule
 from gan_lab.errors import InputError
 from gan_lab.features.base import Extractor, WeightsUnavailable
 from gan_lab.metrics.chunks import ChunkStore, MemoryChunks
+from gan_lab.metrics.directions import direction
 from gan_lab.metrics.extraction import (
     Extraction,
     Progress,
@@ -57,7 +58,8 @@ class Protocol:
         protocol: how the figures are made; filled in by `prepare`.
 
     Raises:
-        InputError: for figures that cannot be made of so many images or of these features.
+        InputError: for figures that cannot be made of so many images or of these features, for two of one name, and
+            for a `mode` that would take the worst for the best.
     """
 
     def __init__(
@@ -118,6 +120,8 @@ class Protocol:
         self._real: FeatureSet | None = None
         self._ready = False
         self._floor_figures: list[Figure] = []
+        keys = {each: figure.key(self._setting) for each, figure in chosen.items()}
+        check_keys(name, keys, best=best, mode=mode)
 
     # What training asks ------------------------------------------------------------------------------------------
 
@@ -414,3 +418,33 @@ class Protocol:
             say(
                 f"metrics: {figure.key} is {figure.value:.3f}: {floor.name} measured as if it were generated"
             )
+
+
+def check_keys(
+    protocol: str, keys: Mapping[str, str], *, best: str | None, mode: Literal["min", "max"]
+) -> None:
+    """Refuse figures of one name, of which results would keep the last, and a best that is the worst.
+
+    Args:
+        protocol: whose figures they are.
+        keys: of results, by the names of figures in the protocol.
+        best: name of the figure that chooses; None for none.
+        mode: which of its values is the best.
+
+    Raises:
+        InputError: naming the figures.
+    """
+    named: dict[str, str] = {}
+    for figure, key in keys.items():
+        if key in named:
+            raise InputError(
+                f"protocol {protocol}: figures.{named[key]} and figures.{figure} would both be called {key}; set key= "
+                "of one of them"
+            )
+        named[key] = figure
+    better = None if best is None else direction(keys[best])
+    if better not in (None, mode):
+        raise InputError(
+            f"protocol {protocol}: best={best} with mode={mode} would keep the worst by {keys[str(best)]}; set "
+            f"mode={better}"
+        )

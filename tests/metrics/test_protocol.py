@@ -189,6 +189,24 @@ def test_figures_that_mean_nothing_are_refused():
         protocol(figures={"distance": None}, best=None)
 
 
+def test_figures_of_one_name_are_refused():
+    twice = {"kernel": Kernel(subset_size=40), "finer": Kernel(subset_size=10)}
+    with pytest.raises(
+        InputError, match=r"figures.kernel and figures.finer would both be called kd_"
+    ):
+        protocol(figures=twice, best=None)
+    named = {**twice, "finer": Kernel(subset_size=10, key="finer")}
+    assert protocol(figures=named, best="finer").best == "finer"
+
+
+def test_the_worst_is_not_taken_for_the_best():
+    with pytest.raises(InputError, match="best=score with mode=min would keep the worst.*mode=max"):
+        protocol(best="score")
+    assert protocol(best="score", mode="max").mode == "max"
+    with pytest.raises(InputError, match="mode=min"):
+        protocol(mode="max")
+
+
 def test_classes_of_generated_images_must_be_those_of_the_real(data_of):
     metrics = prepared(
         data_of(textures(90, 0, size=8)), figures={"each": ClassFrechet()}, best=None
