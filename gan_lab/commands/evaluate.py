@@ -122,7 +122,8 @@ def evaluate(config: DictConfig) -> None:
     result = as_result(protocol, fake, figures)
     result["seed"] = config.seed if task.is_run else None
     result["seconds"] = time.perf_counter() - begin
-    say(as_table(result, fake))
+    say(f"{fake.name}, protocol {protocol.name}")  # a table's title is broken where the table is narrow
+    say(as_table(result))
     out = Path(config.out) if config.out else default_out(task.path, task.is_run)
     if is_first():
         add_result(result, out)
@@ -249,10 +250,9 @@ def default_out(path: Path, is_run: bool) -> Path:
     return (run_folder(path) if is_run and not is_export(path) else Path()) / "evaluation.json"
 
 
-def as_table(result: dict[str, Any], fake: ImageSource) -> Table:
+def as_table(result: dict[str, Any]) -> Table:
     """Return the figures as a table."""
-    title = f"{fake.name}, protocol {result['protocol']}"
-    table = Table(title=title, title_justify="left", show_header=False)
+    table = Table(show_header=False)
     for figure in result["figures"]:
         value = (
             f"{figure['value']:.4g}" if abs(figure["value"]) < 1e-2 else f"{figure['value']:.4f}"
