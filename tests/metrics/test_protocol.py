@@ -200,7 +200,9 @@ def test_figures_of_one_name_are_refused():
 
 
 def test_the_worst_is_not_taken_for_the_best():
-    with pytest.raises(InputError, match="best=score with mode=min would keep the worst.*mode=max"):
+    with pytest.raises(
+        InputError, match=r"best=score with mode=min would keep the worst.*mode=max"
+    ):
         protocol(best="score")
     assert protocol(best="score", mode="max").mode == "max"
     with pytest.raises(InputError, match="mode=min"):
