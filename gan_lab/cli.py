@@ -1,6 +1,7 @@
 """The command line: a command's name, then Hydra overrides. Nothing heavy is imported before a command is chosen."""
 
 import os
+import re
 import sys
 from importlib import import_module
 
@@ -74,8 +75,8 @@ def listed(words: list[str], key: str | None) -> list[str]:
 
 def quoted(word: str) -> str:
     """Return a word in Hydra's quotes."""
-    # a backslash counts only before a quote
-    return "'" + word.replace("\\'", "\\\\'").replace("'", "\\'") + "'"
+    # backslashes count only before a quote, the last one included
+    return "'" + re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + m[2].replace("'", r"\'"), word) + "'"
 
 
 def main(arguments: list[str] | None = None) -> None:

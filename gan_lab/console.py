@@ -3,9 +3,15 @@
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from gan_lab.layers.ranks import is_first
-
 console = Console(highlight=False)
+
+
+def is_first() -> bool:
+    """Whether this is the process that speaks for all."""
+    # torch and Lightning take seconds, which a slip of the keys need not wait for
+    from gan_lab.layers.ranks import is_first
+
+    return is_first()
 
 
 def say(message: RenderableType) -> None:

@@ -1,12 +1,18 @@
 """The command line before a command is chosen."""
 
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from gan_lab import __version__
 from gan_lab.cli import COMMANDS, SWITCHES, main, switched
-from gan_lab.commands.launch import flags_last, launch
+from gan_lab.commands.launch import launch
+from gan_lab.commands.words import flags_last, readable
+from gan_lab.config import conf_dir
 
 
 @pytest.mark.parametrize("words", [[], ["--help"], ["-h"], ["help"]])
@@ -28,13 +34,96 @@ def test_a_slip_of_the_keys() -> None:
 
 
 @pytest.mark.parametrize("command", list(COMMANDS))
-def test_every_command_has_a_configuration(
+def test_help_has_every_key_and_what_it_is(
     command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit) as caught:
-        launch(command, ["--help"])
-    assert not caught.value.code
-    assert "Powered by Hydra" in capsys.readouterr().out
+    file = (conf_dir() / f"{command.replace('-', '_')}.yaml").read_text()
+    assert launch(command, ["--help"]) == 0
+    out = capsys.readouterr().out
+    written = re.split(r"^(?:defaults|hydra):\n(?:[ \n].*\n*)*", file, flags=re.MULTILINE)
+    assert all(part.strip() in out for part in written) and "#" in out
+    assert "hydra:" not in out and "powered" not in out.lower()
+    assert ("  model " in out) == (command in ("train", "bench"))
+
+
+def test_help_has_the_keys_of_what_is_chosen(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "mine.yaml").write_text("shade: 3 # of grey\n")
+    words = ["-m", "-h", "--config-dir", str(tmp_path), "data=mine", "regularizer=[r2,lecam]"]
+    assert launch("train", words) == 0
+    out = capsys.readouterr().out
+    assert "shade: 3 # of grey" in out and "image_folder lsun mine random" in out
+    assert "regularizer=r2, " in out and "regularizer=lecam, " in out
+    assert "regularizer=r1, " not in out and "\ndata=digits" not in out
+    assert launch("train", ["model=dcgn", "--help"]) == 2
+    assert "did you mean model/dcgan" in capsys.readouterr().err
+
+
+def test_help_and_slips_wait_for_no_torch() -> None:
+    script = (
+        "import sys; from gan_lab.commands.launch import launch; "
+        "assert (launch('train', ['--help']), launch('train', ['sead=1'])) == (0, 2); "
+        "sys.exit(bool({'torch', 'lightning'} & {*sys.modules}))"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, stdout=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize(
+    "path", ["~/Bilder", "été", "photos (1)", "a#b", "it's", "日本/x", "C:\\photos (1)\\", "a&b;c!"]
+)
+def test_a_path_is_taken_as_it_is_written(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    words = ["data=image_folder", f"data.root={path}", "--cfg", "job"]
+    assert launch("train", words) == 0
+    root = yaml.safe_load(capsys.readouterr().out)["data"]["root"]
+    assert root == path.replace("~", str(tmp_path))
+
+
+def test_what_hydra_reads_is_left_to_it() -> None:
+    words = [
+        "a=[b,~/c]",
+        "a='b",
+        "a",
+        "seed=range(3)",
+        "a=1,2",
+        "~logger",
+        "a={b: c}",
+        "lr=intervall(1,2)",
+    ]
+    words += ["-m", "--config-dir", "~/é"]
+    assert readable(words) == words
+
+
+def test_a_list_without_brackets(capsys: pytest.CaptureFixture[str]) -> None:
+    assert launch("generate", ["run=a", "classes=0,3,5"]) == 2
+    assert "write classes=[0,3,5] for a list" in capsys.readouterr().err
+
+
+def test_a_missing_key_is_told_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert launch("import-weights", ["name=x"]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "gan-lab import-weights --help" in err
+
+
+def test_a_place_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    words = ["model.generator.width=8", "threads=1", f"runs_dir={tmp_path}/file", "name=x"]
+    assert launch("train", words) == 2
+    assert f"{tmp_path}/file/x: " in capsys.readouterr().err
+
+
+def test_a_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(config: object) -> None:
+        raise ConnectionResetError(104, "by nobody")
+
+    monkeypatch.setattr("gan_lab.commands.compare.run", fail)
+    with pytest.raises(ConnectionResetError):
+        launch("compare", [])
 
 
 def test_a_broken_override(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,8 @@
 """Compose a command's configuration with Hydra, run it, and explain what goes wrong."""
 
+import errno
 import os
+import re
 import sys
 from collections.abc import Iterator
 from importlib import import_module
@@ -13,16 +15,23 @@ from hydra.errors import ConfigCompositionException, HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from gan_lab.commands.manual import print_manual
+from gan_lab.commands.words import flags_last, readable
 from gan_lab.config import conf_dir, flatten, register_resolvers, suggestion
-from gan_lab.console import console
 from gan_lab.errors import InputError
 from gan_lab.sweeps.command import asked_for, named
 from gan_lab.sweeps.job import run_job
 from gan_lab.sweeps.plugins import register
 
-FLAGS_WITH_VALUE = (
-    *("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn"),
-    *("--package", "-p", "--cfg", "-c", "--experimental-rerun"),
+# Hydra's flags for what a command says of itself
+HELP = ("--help", "-h")
+SWEEP = ("-m", "--multirun")
+# of the machine, not of the code: no right, no room, a file where a folder should be, too long a name
+MENDABLE = frozenset(
+    {
+        *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT),
+        *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG),
+    }
 )
 
 
@@ -33,15 +42,19 @@ def launch(command: str, overrides: list[str]) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     register_resolvers()
     register()
-    words = flags_last(overrides)
-    refused: list[InputError] = []
+    words = readable(flags_last(overrides))
+    manual = not set(HELP).isdisjoint(words)
+    if manual:
+        words = [word for word in words if word not in (*HELP, *SWEEP)]
+    refused: list[str] = []
 
     def task(config: DictConfig) -> object:
         try:
-            return import_module(f"gan_lab.commands.{module}").run(config)
-        except InputError as error:
+            run = print_manual if manual else import_module(f"gan_lab.commands.{module}").run
+            return run(config)
+        except (InputError, MissingMandatoryValue, OSError) as error:
             # Hydra would print all overrides before it
-            refused.append(error)
+            refused.append(mendable(error, module))
             return None
 
     try:
@@ -49,29 +62,28 @@ def launch(command: str, overrides: list[str]) -> int:
         sys.argv = [f"gan-lab {command}", *(named(words) if sweeping else words)]
         root = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=module)
         root(run_job if sweeping else task)()
-    except InputError as error:
-        refused.append(error)
     except (HydraException, OmegaConfBaseException) as error:
-        return complain(explain(error, module))
-    return max([complain(str(error)) for error in refused], default=0)
+        refused.append(explain(error, module))
+    except (InputError, OSError) as error:
+        refused.append(mendable(error, module))
+    return max([complain(message) for message in refused], default=0)
 
 
-def flags_last(words: list[str]) -> list[str]:
-    """Put Hydra's flags behind the overrides: it takes no override behind a flag."""
-    flags, overrides, rest = [], [], iter(words)
-    for word in rest:
-        if not word.startswith("-"):
-            overrides.append(word)
-            continue
-        flags.append(word)
-        if word in FLAGS_WITH_VALUE:
-            flags += [value for value in (next(rest, None),) if value is not None]
-    return overrides + flags
+def mendable(error: Exception, root: str) -> str:
+    """Return what to tell the user of an error that he can mend; others are raised again, with where they came from."""
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, MissingMandatoryValue):
+        return explain(error, root)
+    if isinstance(error, OSError) and error.errno in MENDABLE:
+        where = error.filename if error.filename2 is None else error.filename2
+        return f"{where or 'a file'}: {error.strerror}; choose another place, or make room for it"
+    raise error
 
 
 def complain(message: str) -> int:
     """Print an error and return the exit status for bad input."""
-    console.file.flush()
+    sys.stdout.flush()
     print(f"gan-lab: error: {message}", file=sys.stderr)
     return 2
 
@@ -79,15 +91,23 @@ def complain(message: str) -> int:
 def explain(error: Exception, root: str) -> str:
     """Return Hydra's message with the nearest right key or option where it names a wrong one."""
     lines = [line for line in str(error).splitlines() if line.strip()]
+    ambiguous = re.match(
+        r"Ambiguous value for argument '(?P<key>[^=]+)=(?P<values>.*)'", str(error)
+    )
+    if ambiguous:
+        key, values = ambiguous["key"], ambiguous["values"]
+        return (
+            f"{key}={values}: write {key}=[{values}] for a list, {key}='\"{values}\"' for a text with commas; "
+            "-m tries one after another (gan-lab train alone)"
+        )
     message = lines[0] if lines else type(error).__name__
     if isinstance(error, ConfigCompositionException) and error.__cause__ is not None:
         cause = str(error.__cause__).splitlines()
         message = f"{message} ({cause[0]})" if cause and cause[0] not in message else message
     if isinstance(error, MissingMandatoryValue):
         key = message.split()[-1]
-        return (
-            f"{key}= is missing; set it on the command line, gan-lab {root} --help tells what it is"
-        )
+        command = root.replace("_", "-")
+        return f"{key}= is missing; set it: gan-lab {command} --help tells what it is"
     keys = list(known_keys(root))
     hints = [suggestion(wrong, keys) for wrong in quoted(message) if wrong not in (root, *keys)]
     hint = next((hint for hint in hints if hint), "")
