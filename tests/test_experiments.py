@@ -214,6 +214,45 @@ def test_the_rates_of_stylegan2_on_cifar10(compose: Compose) -> None:
         assert optimizer.param_groups[0]["betas"] == pytest.approx((0, 0.99**share), abs=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("name", "of_w", "of_magnitudes"),
+    [
+        ("stylegan2_ffhq1024", 0.995**2.25, None),
+        ("stylegan3_t_ffhq1024", 0.998, 0.5 ** (32 / 20_000)),
+        ("stylegan3_r_afhqv2_512", 0.998, 0.5 ** (32 / 20_000)),
+    ],
+)
+def test_what_running_means_keep_in_a_step(
+    compose: Compose, name: str, of_w: float, of_magnitudes: float | None
+) -> None:
+    """StyleGAN2's in the authors' D step, G step and, every fourth time, path length; StyleGAN3's in its D step."""
+    config = with_images(compose(f"experiment={name}"), small_images(name))
+    wanted = config.model.generator
+    assert config.batch_size == 32
+    config.update(batch_size=4, micro_batch_size=None, total_kimg=4 * 4 / 1000)
+    for key, value in SMALL[str(config.model._target_).split(".")[2]].items():
+        OmegaConf.update(config.model, key, value)
+    module = build_model(config)
+    passes: dict[str, int] = {"w": 0, "magnitude": 0}
+
+    def count(key: str) -> Callable[..., None]:
+        def hook(network: nn.Module, inputs: Any) -> None:
+            # the test's images are made by a pass, too
+            passes[key] += module._trainer is not None and network.training
+
+        return hook
+
+    generator: Any = module.generator
+    generator.mapping.register_forward_pre_hook(count("w"))
+    if of_magnitudes is not None:
+        generator.synthesis.layers[0].register_forward_pre_hook(count("magnitude"))
+    fit(module)
+    assert wanted.average_decay ** (passes["w"] / 4) == pytest.approx(of_w, abs=1e-5)
+    if of_magnitudes is not None:
+        kept = wanted.magnitude_decay ** (passes["magnitude"] / 4)
+        assert kept == pytest.approx(of_magnitudes, abs=1e-6)
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_it_takes_a_small_step(compose: Compose, name: str) -> None:
     config = with_images(compose(f"experiment={name}"), small_images(name))

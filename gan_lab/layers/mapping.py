@@ -130,12 +130,15 @@ class Mapping(nn.Module):
         Returns:
             w [N, L, style_dim].
         """
-        w = self.network(z, labels)
+        styles = self.styles(z, labels)
         if self.training:
-            mean = mean_over_ranks(w.detach().mean(dim=0))
+            mean = mean_over_ranks(styles[:, 0].detach().mean(dim=0))
             self.average.lerp_(mean.to(self.average.dtype), 1 - self.average_decay)
-        styles = w.unsqueeze(1).expand(-1, self.num_styles, -1)
         return truncated(styles, self.average, truncation, truncated_layers)
+
+    def styles(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Map latents to styles w [N, L, style_dim] that leave the running mean alone, as those to mix in."""
+        return self.network(z, labels).unsqueeze(1).expand(-1, self.num_styles, -1)
 
 
 def truncated(styles: Tensor, center: Tensor, psi: float, layers: int | None = None) -> Tensor:

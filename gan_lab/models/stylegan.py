@@ -28,8 +28,8 @@ from gan_lab.models.progan import GrowingGenerator, ProGAN, faded_image, to_imag
 class Generator(GrowingGenerator):
     """Mapping network z -> w and synthesis network w -> image.
 
-    In training mode, images have mixed styles and new noise, and every pass of the mapping network moves the running
-    mean of w. In evaluation mode the noise is constant, so that z (and the label) alone determine the image.
+    In training mode, images have mixed styles and new noise, and every pass moves the running mean of w, by the styles
+    of z alone. In evaluation mode the noise is constant, so that z (and the label) alone determine the image.
 
     Attributes:
         mapping: `mapping(z, labels=None, truncation=1.0, truncated_layers=None) -> w [N, L, style_dim]`.
@@ -130,7 +130,7 @@ class Generator(GrowingGenerator):
         """Map z [N, Z] to w [N, L, style_dim] as `forward` does: in training mode, mixed."""
         w = self.mapping(z, labels, truncation, self.truncation_cutoff)
         if self.training and self.style_mixing:
-            other = self.mapping(torch.randn_like(z), labels)
+            other = self.mapping.styles(torch.randn_like(z), labels)
             in_use = 2 * self.stage.level + 2
             w = cross_over(w, other, self.style_mixing, in_use=in_use)
         return w

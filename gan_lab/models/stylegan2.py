@@ -30,8 +30,8 @@ Architecture = Literal["skip", "resnet", "orig"]
 class Generator(GeneratorNetwork):
     """Mapping network z -> w and synthesis network w -> image.
 
-    In training mode, `forward` mixes styles and draws new noise, and every pass of the mapping network moves the
-    running mean of w. In evaluation mode it takes the constant noise, so that z (and the label) alone determine the
+    In training mode, `forward` mixes styles and draws new noise, and every pass moves the running mean of w, by the
+    styles of z alone. In evaluation mode it takes the constant noise, so that z (and the label) alone determine the
     image.
 
     Attributes:
@@ -116,7 +116,7 @@ class Generator(GeneratorNetwork):
         """Map z [N, Z] to w [N, L, style_dim] as `forward` does: in training mode, mixed."""
         w = self.mapping(z, labels, truncation)
         if self.training and self.style_mixing:
-            w = cross_over(w, self.mapping(torch.randn_like(z), labels), self.style_mixing)
+            w = cross_over(w, self.mapping.styles(torch.randn_like(z), labels), self.style_mixing)
         return w
 
     def levels(self) -> dict[str, range]:

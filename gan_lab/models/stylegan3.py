@@ -180,7 +180,7 @@ class Generator(GeneratorNetwork):
         """Map z [N, Z] to w [N, L, style_dim] as `forward` does: in training mode, mixed if that is asked for."""
         w = self.mapping(z, labels, truncation)
         if self.training and self.style_mixing:
-            w = cross_over(w, self.mapping(torch.randn_like(z), labels), self.style_mixing)
+            w = cross_over(w, self.mapping.styles(torch.randn_like(z), labels), self.style_mixing)
         return w
 
     def levels(self) -> dict[str, range]:

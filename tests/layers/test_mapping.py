@@ -45,6 +45,13 @@ def test_the_mean_of_w_is_followed_in_training_only() -> None:
     assert_close(network.average, mean, rtol=0.01, atol=1e-3)
 
 
+def test_styles_that_are_mixed_in_leave_the_mean_alone() -> None:
+    network, z = mapping(), torch.randn(3, 6)
+    w = network(z)
+    assert_close(network.train().styles(z), w)
+    assert network.average.abs().max() == 0
+
+
 def test_labels_are_integers_or_vectors() -> None:
     network, z = mapping(num_classes=3), torch.randn(2, 6)
     by_number = network(z, torch.tensor([2, 0]))
