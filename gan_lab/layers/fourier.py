@@ -7,7 +7,6 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import affine_grid
 
 from gan_lab.layers.equalized import EqualizedLinear
 
@@ -75,7 +74,8 @@ class FourierFeatures(nn.Module):
 
     def grid(self) -> Tensor:
         """Return the positions (x, y) of the pixels in units of the image side, centred, [size^2, 2]."""
-        half = self.size / (2 * self.rate)
-        theta = torch.diag(torch.tensor([half, half, 1.0]))[:2].to(self.weight)
-        grid = affine_grid(theta[None], [1, 1, self.size, self.size], align_corners=False)
-        return grid.flatten(0, 2)
+        # made where it is used: a copy from the host would make it wait for the device
+        places = torch.arange(self.size, device=self.weight.device, dtype=self.weight.dtype)
+        line = (places - (self.size - 1) / 2) / self.rate
+        y, x = torch.meshgrid(line, line, indexing="ij")
+        return torch.stack([x, y], dim=-1).flatten(0, 1)

@@ -1,8 +1,11 @@
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from gan_lab.layers.fourier import FourierFeatures
 
@@ -26,6 +29,22 @@ def test_it_samples_the_same_plane_at_any_margin() -> None:
     narrow.load_state_dict(wide.state_dict())
     w = torch.randn(2, 3)
     assert_close(wide(w)[:, :, 2:-2, 2:-2], narrow(w), atol=1e-5, rtol=1e-5)
+
+
+class NothingFromTheHost(TorchDispatchMode):
+    """Refuses operations on tensors of the CPU: what is made of them would be copied, and the host wait for it."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
+        assert all(x.device.type == "meta" for x in tensors), func
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_pass_copies_nothing_from_the_host() -> None:
+    layer = FourierFeatures(features=3, size=6, rate=4, bandwidth=1.0, style_dim=2).to("meta")
+    with NothingFromTheHost():
+        made = layer(torch.empty(2, 2, device="meta"))
+    assert made.shape == (2, 3, 6, 6) and made.device.type == "meta"
 
 
 def test_a_transform_moves_the_plane() -> None:
