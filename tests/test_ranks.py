@@ -115,7 +115,7 @@ def check_agreement(rank: int, world: int, module: AdversarialModule) -> None:
     average_in_place(pair)
     assert pair[0].eq(0.5).all() and pair[1].eq(1.0).all()
     agreement = Agreement()
-    said = [agreement(value * rank, torch.device("cpu")) for value in (0, 15, 0, 0)]
+    said = [agreement(value * rank) for value in (0, 15, 0, 0)]
     assert said == [0, 0, 15, 0]
     means = RunningMeans()
     means.add("x", torch.arange(2.0) + 10 * rank)

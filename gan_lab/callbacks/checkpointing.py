@@ -95,7 +95,7 @@ class Checkpointing(Callback):
     ) -> None:
         """Save when it is time, when something better was found, or when the run ends here."""
         better = self._is_better(module)
-        stopped_by = self._agreement(self._signal or 0, module.device)
+        stopped_by = self._agreement(self._signal or 0)
         if better or stopped_by or trainer.should_stop or module.due(self.every_kimg):
             self.save(trainer, module)
             if better and trainer.is_global_zero:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 from torch.distributed import (
+    ProcessGroup,
     ReduceOp,
     Work,
     all_reduce,
@@ -12,6 +13,7 @@ from torch.distributed import (
     get_world_size,
     is_available,
     is_initialized,
+    new_group,
 )
 
 from gan_lab.framework import rank_zero_only
@@ -78,18 +80,26 @@ def average_in_place(tensors: Sequence[Tensor]) -> None:
 
 
 class Agreement:
-    """Tells all processes what one of them says, one call later: nobody waits for the others within a step."""
+    """Tells all processes what one of them says, one call later: nobody waits for the others within a step.
+
+    It goes from CPU to CPU: on a GPU the answer would be there no sooner than the step that it was asked in.
+    """
 
     def __init__(self) -> None:
         self._pending: tuple[Tensor, Work] | None = None
+        self._group: ProcessGroup | None = None
 
-    def __call__(self, value: int, device: torch.device) -> int:
+    def __call__(self, value: int) -> int:
         """Return the largest value that a process gave in the call before; alone, this one."""
         if not several_ranks():
             return value
+        if self._group is None:
+            group = new_group(backend="gloo")
+            assert isinstance(group, ProcessGroup), "of all processes"
+            self._group = group
         before = self._pending
-        said = torch.tensor(value, device=device)
-        work = all_reduce(said, ReduceOp.MAX, async_op=True)
+        said = torch.tensor(value)
+        work = all_reduce(said, ReduceOp.MAX, group=self._group, async_op=True)
         assert work is not None
         self._pending = said, work
         if before is None:
