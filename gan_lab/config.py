@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import traceback
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -96,21 +97,52 @@ def register_resolvers() -> None:
 
 
 def build(node: Any, **extra: Any) -> Any:
-    """Instantiate a configuration node; an InputError inside comes out as it is, not wrapped by Hydra.
+    """Instantiate a configuration node.
 
     Args:
         node: with `_target_`, or a mapping of such nodes.
         extra: further arguments of the target.
+
+    Raises:
+        InputError: one of a target as it is, not wrapped by Hydra; else what went wrong, of which key, and where.
     """
     try:
         return instantiate(node, _convert_="all", **extra)
     except InstantiationException as error:
-        cause: BaseException | None = error
-        while cause is not None:
+        chain: list[BaseException] = [error]
+        while chain[-1].__cause__ is not None:
+            chain.append(chain[-1].__cause__)
+        for cause in chain:
             if isinstance(cause, InputError):
                 raise cause from None
-            cause = cause.__cause__
-        raise
+        raise InputError(not_built(error, chain[-1])) from error
+
+
+def not_built(error: InstantiationException, cause: BaseException) -> str:
+    """Return what to tell of a configuration node that could not be built.
+
+    Args:
+        error: of Hydra, which names the target and, in its last line, the key.
+        cause: what was behind it; `error` itself where nothing was.
+    """
+    if cause is error:
+        return str(error)
+    message, _, key = str(error).partition("\nfull_key: ")
+    target = re.search(r"target '([^']*)'", message)
+    named = " ".join(part for part in (key and f"{key}:", target and target[1]) if part)
+    frames = traceback.extract_tb(cause.__traceback__)
+    # what imports and calls is not to blame
+    frame = next(
+        (f for f in reversed(frames) if not re.search("importlib|hydra", f.filename)), None
+    )
+    where = f", {frame.filename}:{frame.lineno}" if frame else ""
+    why = f"{type(cause).__name__}: {cause}{where}"
+    if message.startswith("Error locating"):
+        return (
+            f"{named} cannot be imported ({why}); a class is named package.module.Class, and PYTHONPATH has to hold "
+            "the folder that its package lies in"
+        )
+    return f"{named} cannot be built with these settings ({why})"
 
 
 def check_targets(node: Any, *, trust: Sequence[str] = (), origin: Path) -> None:

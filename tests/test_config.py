@@ -1,6 +1,7 @@
 """Names of runs, differences of configurations, hints for slips, and the configurations themselves."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hydra import initialize_config_dir
@@ -46,6 +47,18 @@ def test_suggestions() -> None:
 def test_an_input_error_comes_out_as_it_is() -> None:
     node = {"a": {"_target_": "gan_lab.regularizers.r1.R1", "weight": -1}}
     with pytest.raises(InputError, match="weight must be >= 0"):
+        build(node)
+
+
+def test_what_cannot_be_built_is_told_with_its_key_and_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "nets.py").write_text("class Net:\n    def __init__(self, *, a):\n        1 + a\n")
+    node = OmegaConf.create({"model": {"net": {"_target_": "nets.Net", "a": "b"}}})
+    with pytest.raises(InputError, match=r"^model\.net: nets\.Net cannot be imported .*PYTHONPATH"):
+        build(node)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(InputError, match=r"^model\.net: nets\.Net .*TypeError: .*nets\.py:3\)$"):
         build(node)
 
 

@@ -18,6 +18,7 @@ from gan_lab.data.datamodule import ImageDataModule
 from gan_lab.errors import InputError
 from gan_lab.loggers import JsonLines
 from gan_lab.models.adversarial import AdversarialModule
+from gan_lab.models.networks import DiscriminatorNetwork, GeneratorNetwork
 from gan_lab.strategy import HalfPrecision, SharedStatistics
 
 
@@ -60,9 +61,52 @@ def describe_images(config: DictConfig, data: ImageDataModule) -> None:
 
 
 def build_model(config: DictConfig) -> AdversarialModule:
-    """Build networks and loop."""
+    """Build networks and loop.
+
+    Raises:
+        InputError: when one of them cannot be built.
+    """
     drop_unchosen(config)
-    return build(config.model, total_images=total_images(config))
+    check_optimizers(config.model)
+    module: AdversarialModule = build(config.model, total_images=total_images(config))
+    check_network("generator", module.generator, GeneratorNetwork, ("latent_dim", "num_classes"))
+    check_network("discriminator", module.discriminator, DiscriminatorNetwork, ("num_classes",))
+    return module
+
+
+def check_network(
+    key: str, network: torch.nn.Module, base: type, attributes: Sequence[str]
+) -> None:
+    """Refuse a network, of somebody's own architecture, that does not say of itself what the loop asks.
+
+    Raises:
+        InputError: naming what is missing.
+    """
+    name = type(network).__qualname__
+    if not isinstance(network, base):
+        raise InputError(
+            f"model.{key}: {name} is no {base.__module__}.{base.__name__}; derive it from that, which says what "
+            "the loop asks of it"
+        )
+    for attribute in attributes:
+        if attribute not in dir(network):
+            raise InputError(
+                f"model.{key}: {name} has no {attribute}; set self.{attribute} in its __init__"
+            )
+
+
+def check_optimizers(model: DictConfig) -> None:
+    """Try the settings of optimizers, which are built late, when the Trainer asks for them.
+
+    Raises:
+        InputError: naming the key.
+    """
+    for key in ("generator_optimizer", "discriminator_optimizer"):
+        optimizer = build(model[key])
+        try:
+            optimizer([torch.nn.Parameter(torch.zeros(1))])
+        except (TypeError, ValueError) as error:
+            raise InputError(f"model.{key} cannot be built with these settings: {error}") from error
 
 
 def compiled(config: DictConfig, module: AdversarialModule, device: torch.device) -> None:

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from gan_lab import load
+from gan_lab.commands.launch import launch
 from tests.commands.conftest import ELSE, TINY, Train, entries
 
 
@@ -242,6 +243,11 @@ def test_a_folder_of_pictures(
         (("seed=5000000000",), "seed=5000000000 must be from 0"),
         (("trainer=gpu",), "use trainer=auto or trainer=cpu"),
         (("batch_size=abc",), "batch_size=abc must be a whole number"),
+        (
+            ("model.generator_optimizer.lr=fast",),
+            "model.generator_optimizer cannot be built with these settings: ",
+        ),
+        (("model.generator.width=big",), "model.generator: gan_lab.models.gan.Generator cannot be"),
         (("name=../x",), "must name a folder in runs_dir="),
         (("trainer.precision=64-true",), "is none of 32, 32-true, bf16-mixed, 16-mixed"),
         (("data=image_folder", "data.root=nowhere"), "data.root=nowhere does not exist"),
@@ -257,6 +263,47 @@ def test_bad_input(
     train(*words, status=2, base=ELSE if "data=image_folder" in words else TINY)
     assert message in capsys.readouterr().err.replace("\n", " ")
     assert not (tmp_path / "runs").exists(), "nothing is left behind"
+
+
+NETS = """
+from torch import nn
+from gan_lab.models.networks import DiscriminatorNetwork, GeneratorNetwork
+
+class Plain(nn.Linear):
+    def __init__(self) -> None:
+        super().__init__(8, 64)
+
+class Silent(GeneratorNetwork):
+    latent_dim = 8
+
+class Judge(DiscriminatorNetwork):
+    num_classes = 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("generator", "told"),
+    [("Plain", "model.generator: Plain is no gan_lab"), ("Silent", "Silent has no num_classes")],
+)
+def test_networks_of_ones_own(
+    generator: str,
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "nets_of_mine.py").write_text(NETS)
+    (tmp_path / "model").mkdir()
+    own = "  generator: {_target_: nets_of_mine.%s}\n  discriminator: {_target_: nets_of_mine.Judge}\n"
+    rest = [f"  {player}_optimizer: ${{sgd}}\n" for player in ("generator", "discriminator")]
+    (tmp_path / "model" / "mine.yaml").write_text(
+        "# @package _global_\nsgd: {_target_: torch.optim.SGD, _partial_: true, lr: 0.1}\nmodel:\n"
+        "  _target_: gan_lab.models.dcgan.DCGAN\n" + own % generator + "".join(rest)
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    words = ["--config-dir", str(tmp_path), "model=mine", "data=random", "data.image_size=8"]
+    assert launch("train", [*words, f"runs_dir={tmp_path}", "name=x", "metrics=none"]) == 2
+    assert told in capsys.readouterr().err
 
 
 def test_settings_of_a_regularizer_that_is_not_chosen(
