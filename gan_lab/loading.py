@@ -46,7 +46,16 @@ def load(
             )
         return exported.load(folder, weights=weights, device=device, trust=trust)
     # Lightning and Hydra, which it needs, need not be there for an exported model
-    from gan_lab.checkpoint import load as load_run
+    try:
+        from gan_lab.checkpoint import load as load_run
+    except ModuleNotFoundError as error:
+        package = str(error.name).split(".")[0]
+        if package not in ("lightning", "hydra", "omegaconf"):  # they lack something themselves
+            raise
+        raise InputError(
+            f"{source} is no exported model, and to open a run takes {package}, which is not installed; install it, or "
+            "give a folder of gan-lab export"
+        ) from error
 
     return load_run(
         folder, checkpoint=checkpoint, weights=weights or "ema", device=device, trust=trust

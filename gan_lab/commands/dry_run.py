@@ -137,7 +137,7 @@ def report(
     table.add_row("on", where(module, machines))
     table.add_row("peak memory", memory(first, all_found))
     table.add_row("a training step", steps(module, first))
-    table.add_row("1 kimg", f"{seconds / images * 1000:.3g} s ({images / seconds:.4g} img/s)")
+    table.add_row("1 kimg", f"{seconds / images * 1000:.3g} s ({rate(images / seconds)})")
     table.add_row("reading images", reading(first, images))
     if "evaluation" in config.callbacks and first.evaluation_seconds:
         times = counted(due(config, "evaluation", module, begin), "time", "times")
@@ -206,7 +206,7 @@ def reading(found: Found, images: int) -> str:
     if not found.loading_seconds:
         return "too few of them to measure"
     kind = "ahead, by processes of their own" if found.ahead else "between the steps"
-    return f"{images / found.loading_seconds:.4g} img/s, {kind}"
+    return f"{rate(images / found.loading_seconds)}, {kind}"
 
 
 def complain(
@@ -238,8 +238,15 @@ def complain(
         )
 
 
+def rate(images: float) -> str:
+    """Return images a second with three digits or all before the point, never as a power of ten."""
+    return f"{images:,.0f} img/s" if images >= 100 else f"{images:.3g} img/s"
+
+
 def duration(seconds: float) -> str:
     """Return a time as a person would say it."""
+    if seconds < 0.01:
+        return "below 0.01 s"
     if seconds < 90:
         return f"{seconds:.3g} s"
     minutes = round(seconds / 60)

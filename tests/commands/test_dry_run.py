@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from gan_lab.benchmarks import rehearsal
 from gan_lab.benchmarks.rehearsal import CheckpointSize, Counting, Found, moments, times_due
 from gan_lab.commands import dry_run
-from gan_lab.commands.dry_run import duration, says_out_of_memory
+from gan_lab.commands.dry_run import duration, rate, says_out_of_memory
 from gan_lab.config import build
 from gan_lab.models.adversarial import AdversarialModule
 from tests.commands.conftest import Train
@@ -155,5 +155,12 @@ def test_a_step_and_its_images(compose: Callable[..., DictConfig]) -> None:
         "2 min",
         "2 h",
         "4.6 days",
+    ]
+    assert duration(2e-6) == "below 0.01 s"
+    assert [rate(r) for r in (0.88, 12.34, 99.96, 10_880.4)] == [
+        "0.88 img/s",
+        "12.3 img/s",
+        "100 img/s",
+        "10,880 img/s",
     ]
     assert rehearsal.device_gib(torch.device("cpu")) > 0.1

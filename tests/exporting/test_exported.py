@@ -71,6 +71,12 @@ def test_without_lightning_and_hydra(styled: Path, styled_run: Path, tmp_path: P
         architectures = "bigan biggan biggan_deep dcgan gan lsgan progan r3gan sagan sngan stylegan stylegan3 wgan_gp"
         for name in architectures.split():
             __import__(f"gan_lab.models.{name}")
+        try:
+            gan_lab.load(".")
+        except gan_lab.errors.InputError as error:
+            assert "to open a run takes lightning" in str(error)
+        else:
+            raise AssertionError
     """
     subprocess.run([sys.executable, "-c", code, styled, tmp_path / "images.pt"], check=True)
     expected = gan_lab.load(styled_run).sample(6, labels=[0, 1, 2] * 2, seed=4, truncation=0.6)
