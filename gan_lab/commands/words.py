@@ -34,7 +34,7 @@ def flags_last(words: list[str]) -> list[str]:
 def readable(words: list[str]) -> list[str]:
     """Put values in quotes that Hydra's grammar has no place for, such as `data.root=~/Bilder/été (1)`.
 
-    A shell expands no `~` behind a `=`, so it is expanded here.
+    A shell expands no `~` behind `data.root=`, so it is expanded here.
 
     Args:
         words: overrides, and flags behind them.
