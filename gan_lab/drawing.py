@@ -35,6 +35,10 @@ class Drawer(Synthesizer):
         self.class_counts = list(class_counts)
         self.kimg = kimg
 
+    def __repr__(self) -> str:
+        classes = f", {self.num_classes} classes" if self.num_classes else ""
+        return f"{type(self).__name__}({self.kind}, {self.kimg:g} kimg{classes})"
+
     def latents(
         self,
         num_images: int,

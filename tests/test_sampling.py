@@ -47,6 +47,11 @@ def test_the_same_images_whatever_the_batch_size_and_the_number(
     assert torch.equal(drawn.sample(count, seed=3, batch_size=batch_size), whole[:count])
 
 
+def test_it_says_what_it_is() -> None:
+    assert repr(Gan(generator_of("dcgan", 5), kimg=12.5)) == "Gan(dcgan, 12.5 kimg, 5 classes)"
+    assert repr(Gan(generator_of("gan", 0))) == "Gan(gan, 0 kimg)"
+
+
 def test_another_seed_gives_other_images() -> None:
     drawn = Gan(generator_of("gan", 0))
     images = torch.cat([drawn.sample(50, seed=seed) for seed in (0, 1)])

@@ -57,7 +57,9 @@ def run(config: DictConfig) -> None:
     complain([f"{one.name}: {picture.origin}" for one, picture in named if not picture.same])
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(page(runs, pictures, wrong, seed=config.seed), encoding="utf-8")
-    say(f"wrote {out} ({len(runs)} runs, {out.stat().st_size / 1e6:.1f} MB)")
+    say(
+        f"wrote {out} ({len(runs)} {'run' if len(runs) == 1 else 'runs'}, {out.stat().st_size / 1e6:.1f} MB)"
+    )
     if config.png is None and not has_matplotlib():
         say("no PNG without matplotlib: pip install 'gan_lab[plots]'")
     elif config.png is not False:

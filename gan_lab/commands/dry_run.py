@@ -31,6 +31,7 @@ from gan_lab.config import build
 from gan_lab.console import say, warn
 from gan_lab.errors import InputError
 from gan_lab.layers.ranks import several_ranks
+from gan_lab.metrics import NoMetrics
 from gan_lab.models.adversarial import AdversarialModule
 from gan_lab.models.batches import check_share
 
@@ -82,12 +83,18 @@ def rehearsal_of(config: DictConfig, begin: int) -> Rehearsal:
         return fixed_samples(module, rows=samples.rows, columns=samples.columns, seed=0)
 
     return Rehearsal(
-        metrics=build(config.metrics) if evaluation else None,
+        metrics=None if measures_nothing(config) else build(config.metrics),
         seed=evaluation.get("seed", 0) if evaluation else 0,
         draw_grid=draw_grid if samples else None,
         sizes=CheckpointSize(),
         begin=begin,
     )
+
+
+def measures_nothing(config: DictConfig) -> bool:
+    """Whether a run has no evaluations."""
+    nothing = f"{NoMetrics.__module__}.{NoMetrics.__qualname__}"
+    return not config.callbacks.get("evaluation") or config.metrics._target_ == nothing
 
 
 def says_out_of_memory(error: RuntimeError) -> bool:

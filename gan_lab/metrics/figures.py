@@ -270,7 +270,8 @@ class Kernel(Measure):
         if fewest < self._subset_size:
             raise InputError(
                 f"the kernel distance takes subsets of {self._subset_size}, and there are {setting.num_fake} generated "
-                f"and {setting.num_real_features} real images; give more, or set subset_size={max(2, fewest // 2)}"
+                f"and {setting.num_real_features} real images; give more, or set the figure's subset_size="
+                f"{max(2, fewest // 2)} (+protocol.figures.kid.subset_size= of gan-lab evaluate)"
             )
 
     def compute(self, real: FeatureSet | None, fake: FeatureSet, setting: Setting) -> list[Figure]:

@@ -12,9 +12,10 @@ from gan_lab.benchmarks import rehearsal
 from gan_lab.benchmarks.rehearsal import CheckpointSize, Counting, Found, moments, times_due
 from gan_lab.commands import dry_run
 from gan_lab.commands.dry_run import duration, rate, says_out_of_memory
+from gan_lab.commands.launch import launch
 from gan_lab.config import build
 from gan_lab.models.adversarial import AdversarialModule
-from tests.commands.conftest import Train
+from tests.commands.conftest import ELSE, Train
 from tests.models.growing import TINY
 
 
@@ -56,6 +57,14 @@ def test_nothing_is_written_and_the_dearest_step_is_taken(
         assert said in out
     assert "5 times:" in out, "evaluations each 0.2 kimg"
     assert "MiB, of which 3 are kept" in out
+
+
+def test_without_metrics_there_are_no_evaluations(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert launch("train", [*ELSE, "dry_run=true", "total_kimg=1", f"runs_dir={tmp_path}"]) == 0
+    out = capsys.readouterr().out
+    assert "to the end" in out and "an evaluation" not in out
 
 
 def test_a_run_that_has_begun_stays_as_it_is(
