@@ -195,7 +195,8 @@ def memory(first: Found, all_found: list[Found]) -> str:
         max(getattr(found, name) for found in all_found) for name in ("step_gib", "evaluation_gib")
     )
     each = " each" if len(all_found) > 1 else ""
-    return f"{step:.3g} GiB{each} in the dearest step, {evaluation:.3g} GiB in an evaluation; {first.memory_kind}"
+    evaluating = f", {evaluation:.3g} GiB in an evaluation" if first.evaluation_seconds else ""
+    return f"{step:.3g} GiB{each} in the dearest step{evaluating}; {first.memory_kind}"
 
 
 def steps(module: AdversarialModule, found: Found) -> str:

@@ -122,9 +122,8 @@ def evaluate(config: DictConfig) -> None:
     result = as_result(protocol, fake, figures)
     result["seed"] = config.seed if task.is_run else None
     result["seconds"] = time.perf_counter() - begin
-    say(
-        f"{fake.name}, protocol {protocol.name}"
-    )  # a table's title is broken where the table is narrow
+    # a table's own title is broken where the table is narrow
+    say(f"{fake.name}, protocol {protocol.name}")
     say(as_table(result))
     out = Path(config.out) if config.out else default_out(task.path, task.is_run)
     if is_first():
