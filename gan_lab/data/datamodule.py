@@ -1,8 +1,10 @@
 """The one LightningDataModule: any ImageDataset, sampled by counting images."""
 
+import atexit
 import os
 import signal
 from collections.abc import Callable, Iterator
+from multiprocessing import active_children
 from typing import Any
 
 import lightning.pytorch as pl
@@ -152,6 +154,8 @@ class ImageDataModule(pl.LightningDataModule):
 
     def _loader(self, dataset: ImageDataset, sampler: Sampler[list[int]]) -> DataLoader[Item]:
         workers = self._workers(dataset)
+        if workers:
+            atexit.register(_end_workers_that_are_left)
         return DataLoader(
             dataset,
             batch_sampler=sampler,
@@ -196,6 +200,16 @@ def _leave_signals_to_the_main_process(worker: int) -> None:
     """Signals of a terminal and of SLURM reach all processes; a worker that ends before the run is saved ends it."""
     for number in {signal.SIGINT, *slurm.WARNINGS}:
         signal.signal(number, signal.SIG_IGN)
+
+
+def _end_workers_that_are_left() -> None:
+    """End them, at the interpreter's end; multiprocessing would do so by SIGTERM, and wait for them forever."""
+    left = [child for child in active_children() if child.daemon]
+    if left and hasattr(signal, "SIGCHLD"):
+        # torch would take it for a failure
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for child in left:
+        child.kill()
 
 
 def _as_it_is(batch: Any) -> Any:

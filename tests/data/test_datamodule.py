@@ -1,4 +1,6 @@
 import io
+import subprocess
+import sys
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -134,6 +136,26 @@ def test_a_worker_names_a_file_that_goes_bad(tmp_path: Path, write_images: Any) 
         shown(data)
     assert str(caught.value).startswith("b.png cannot be read")
     assert "\n" not in str(caught.value)
+
+
+def test_an_interpreter_ends_with_workers_that_are_still_there(
+    tmp_path: Path, write_images: Any
+) -> None:
+    write_images(tmp_path, ["a.png", "b.png"])
+    program = f"""
+from functools import partial
+from gan_lab.data.image_folder import ImageFolder
+from tests.data.test_datamodule import attach, module
+data = module(dataset=partial(ImageFolder, root={str(tmp_path)!r}), num_workers=1)
+attach(data)
+images = iter(data.train_dataloader())
+next(images)
+images._shutdown = True  # nobody tells the worker that it is over
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=90
+    )
+    assert done.returncode == 0 and not done.stderr
 
 
 def test_workers_are_chosen_where_they_help(tmp_path: Path, write_images: Any) -> None:
