@@ -98,7 +98,7 @@ def main(arguments: list[str] | None = None) -> None:
         hint = f"; did you mean {close[0]}?" if close else ""
         sys.exit(f"gan-lab: there is no command {name!r}{hint}\n\n{usage()}")
     if name == "train":
-        import_module("gan_lab.slurm").hold_warnings()
+        import_module("gan_lab.distributed.slurm").hold_warnings()
     try:
         launch = import_module("gan_lab.commands.launch")
         overrides = switched(overrides, SWITCHES.get(name, ()))

@@ -3,15 +3,9 @@
 from rich.console import Console, RenderableType
 from rich.text import Text
 
+from gan_lab.framework import rank_zero_only
+
 console = Console(highlight=False)
-
-
-def is_first() -> bool:
-    """Whether this is the process that speaks for all."""
-    # torch and Lightning take seconds, which a slip of the keys need not wait for
-    from gan_lab.layers.ranks import is_first
-
-    return is_first()
 
 
 def say(message: RenderableType) -> None:
@@ -25,3 +19,8 @@ def warn(message: str) -> None:
     """Print something that does not stop the run and that the user should act on."""
     if is_first():
         console.print(Text.assemble(("warning: ", "yellow"), message), soft_wrap=True)
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes and speaks for all, also before they have met."""
+    return getattr(rank_zero_only, "rank", 0) == 0

@@ -13,7 +13,7 @@ from PIL import Image
 
 from gan_lab.cli import LISTED, POSITIONAL, listed, named
 from gan_lab.commands.launch import launch
-from tests.interop.published import network_pickle
+from tests.helpers.published import network_pickle
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

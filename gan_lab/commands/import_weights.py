@@ -11,12 +11,12 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import Tensor, nn
 
 from gan_lab import __version__
-from gan_lab.checkpoint import CONFIG_FILE, LAST, AtomicCheckpointIO
-from gan_lab.commands.checks import check_name
 from gan_lab.console import say
 from gan_lab.errors import InputError
-from gan_lab.interop.blueprint import Blueprint
-from gan_lab.interop.files import Published, open_published
+from gan_lab.training.checkpoint import CONFIG_FILE, LAST, AtomicCheckpointIO
+from gan_lab.training.checks import check_name
+from gan_lab.weights.blueprint import Blueprint
+from gan_lab.weights.published import Published, open_published
 
 # in the place of the class that trained a run: gan-lab train does not go on with one of these
 IMPORTED = "published weights"

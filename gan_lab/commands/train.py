@@ -11,11 +11,16 @@ import torch
 from lightning import Trainer, seed_everything
 from omegaconf import DictConfig, OmegaConf
 
-from gan_lab.callbacks.checkpointing import Checkpointing
-from gan_lab.callbacks.evaluation import Evaluation
-from gan_lab.callbacks.report import NonFiniteError
-from gan_lab.checkpoint import CONFIG_FILE, find_resumable, read, read_config
-from gan_lab.commands.building import (
+from gan_lab.commands.dry_run import dry_run
+from gan_lab.config import differences
+from gan_lab.console import is_first, say, warn
+from gan_lab.data.datamodule import ImageDataModule
+from gan_lab.data.sampler import check_batch
+from gan_lab.distributed.processes import run_on, started_by_others, world_size
+from gan_lab.errors import InputError
+from gan_lab.run import locked
+from gan_lab.training.batches import check_share
+from gan_lab.training.building import (
     build_callbacks,
     build_data,
     build_model,
@@ -24,20 +29,14 @@ from gan_lab.commands.building import (
     describe_images,
     resolved,
 )
-from gan_lab.commands.checks import check_name, check_numbers, check_trainer
-from gan_lab.commands.dry_run import dry_run
-from gan_lab.commands.processes import run_on, started_by_others, world_size
-from gan_lab.compilation import backend_of
-from gan_lab.config import differences
-from gan_lab.console import say, warn
-from gan_lab.data.datamodule import ImageDataModule
-from gan_lab.data.sampler import check_batch
-from gan_lab.errors import InputError
-from gan_lab.layers.ranks import is_first
-from gan_lab.lock import locked
-from gan_lab.models.adversarial import AdversarialModule
-from gan_lab.models.batches import check_share
-from gan_lab.transfer import transfer
+from gan_lab.training.callbacks.checkpointing import Checkpointing
+from gan_lab.training.callbacks.evaluation import Evaluation
+from gan_lab.training.callbacks.report import NonFiniteError
+from gan_lab.training.checkpoint import CONFIG_FILE, find_resumable, read, read_config
+from gan_lab.training.checks import check_name, check_numbers, check_trainer
+from gan_lab.training.compilation import backend_of
+from gan_lab.training.module import AdversarialModule
+from gan_lab.training.transfer import transfer
 
 
 def run(config: DictConfig) -> None:

@@ -20,7 +20,7 @@ from gan_lab.metrics.figures import Figure, Setting, in_thousands
 from gan_lab.metrics.generator_figures import GeneratorMeasure
 from gan_lab.metrics.images import GanImages
 from gan_lab.models.stylegan3 import Generator
-from gan_lab.sampling import IMAGES_PER_FORWARD
+from gan_lab.sampling.gan import IMAGES_PER_FORWARD
 from gan_lab.seeding import derive_seed
 
 _A = 3  # lobes of a Lanczos window

@@ -15,9 +15,9 @@ import gan_lab
 from gan_lab.cli import main, named
 from gan_lab.commands.launch import launch
 from gan_lab.config import build
-from gan_lab.images import save_png
-from tests.interop.pretrained_biggan import PretrainedBigGAN, description, published
-from tests.interop.published import below, fixture, network_pickle, r3gan_pickle, state_file
+from gan_lab.data.images import save_png
+from tests.helpers.pretrained_biggan import PretrainedBigGAN, description, published
+from tests.helpers.published import below, fixture, network_pickle, r3gan_pickle, state_file
 
 
 def import_weights(path: Path, *words: str, status: int = 0) -> Path:
