@@ -1,9 +1,9 @@
 """What the user reads: one console, spoken to by rank zero only."""
 
+import os
+
 from rich.console import Console, RenderableType
 from rich.text import Text
-
-from gan_lab.framework import rank_zero_only
 
 console = Console(highlight=False)
 
@@ -22,5 +22,8 @@ def warn(message: str) -> None:
 
 
 def is_first() -> bool:
-    """Whether this is the process that writes and speaks for all, also before they have met."""
-    return getattr(rank_zero_only, "rank", 0) == 0
+    """Whether this is the process that writes and speaks for all, as whoever started it says in the environment."""
+    for key in ("RANK", "LOCAL_RANK", "SLURM_PROCID"):  # torchrun, our own processes, srun
+        if key in os.environ:
+            return int(os.environ[key]) == 0
+    return True

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-import gan_lab
 from gan_lab.config import conf_dir
 from gan_lab.errors import InputError
 
@@ -112,7 +111,7 @@ def circumstances(device: torch.device) -> dict[str, Any]:
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "device": f"{device.type}: {on}",
         "versions": {
-            "gan_lab": gan_lab.__version__,
+            "gan_lab": version("gan_lab"),
             "python": platform.python_version(),
             **{name: found for name in PACKAGES if (found := package_version(name))},
         },

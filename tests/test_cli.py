@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from gan_lab import __version__
-from gan_lab.cli import COMMANDS, SWITCHES, main, switched
-from gan_lab.commands.launch import flags_last, launch, readable
+from gan_lab.cli import COMMANDS, main
+from gan_lab.commands.launch import SWITCHES, flags_last, launch, readable, switched
 from gan_lab.config import conf_dir
 
 

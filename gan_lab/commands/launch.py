@@ -17,7 +17,6 @@ from hydra.errors import ConfigCompositionException, HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from gan_lab.cli import quoted
 from gan_lab.commands.manual import print_manual
 from gan_lab.config import conf_dir, flatten, register_resolvers, suggestion
 from gan_lab.errors import InputError
@@ -25,6 +24,11 @@ from gan_lab.sweeps.command import asked_for, named
 from gan_lab.sweeps.job import run_job
 from gan_lab.sweeps.plugins import register
 
+# the key that a word without "=" gives a value to, or that all such words are a list of
+POSITIONAL = {"import-weights": "path"}
+LISTED = {"compare": "runs"}
+# keys that are true or false, and may be written as flags
+SWITCHES = {"evaluate": ("preview", "plots"), "train": ("dry_run",)}
 # Hydra's flags for what a command says of itself
 HELP = ("--help", "-h")
 
@@ -46,7 +50,9 @@ def launch(command: str, overrides: list[str]) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     register_resolvers()
     register()
-    words = readable(flags_last(overrides))
+    words = switched(overrides, SWITCHES.get(command, ()))
+    words = listed(with_key(words, POSITIONAL.get(command)), LISTED.get(command))
+    words = readable(flags_last(words))
     manual = not set(HELP).isdisjoint(words)
     if manual:
         words = [word for word in words if word not in (*HELP, *SWEEP)]
@@ -194,3 +200,38 @@ def as_text(word: str, parse: Callable[[str], object]) -> str:
             value = str(Path(value).expanduser())
         return f"{key}={quoted(value)}"
     return word
+
+
+def switched(words: list[str], keys: tuple[str, ...]) -> list[str]:
+    """Return the words with `key=true` in place of the flag `--key`."""
+    flags = {f"--{key.replace('_', '-')}": f"{key}=true" for key in keys}
+    return [flags.get(word, word) for word in words]
+
+
+def with_key(words: list[str], key: str | None) -> list[str]:
+    """Return the overrides with `key=` before words that have none, in quotes, since a path may hold any character."""
+    if key is None:
+        return words
+    return [
+        word if "=" in word or word.startswith("-") else f"{key}={quoted(word)}" for word in words
+    ]
+
+
+def listed(words: list[str], key: str | None) -> list[str]:
+    """Return the overrides with all words that are none, or that are paths which are there, as a list `key=`."""
+    if key is None:
+        return words
+    paths: list[str] = []
+    rest: list[str] = []
+    for before, word in zip(["", *words], words, strict=False):
+        # a path may hold a "=", and a flag be followed by its value
+        is_path = "=" not in word and not before.startswith("-")
+        is_path = (is_path and not word.startswith("-")) or os.path.exists(word)
+        (paths if is_path else rest).append(word)
+    return [*([f"{key}=[{','.join(map(quoted, paths))}]"] if paths else []), *rest]
+
+
+def quoted(word: str) -> str:
+    """Return a word in Hydra's quotes."""
+    # backslashes count only before a quote, the last one included
+    return "'" + re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + m[2].replace("'", r"\'"), word) + "'"

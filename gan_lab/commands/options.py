@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, ListConfig
 
-import gan_lab
 from gan_lab.errors import InputError
 from gan_lab.sampling.gan import Gan
 from gan_lab.sampling.rendering import Rendering
 from gan_lab.sampling.series import _LONGEST_TEXT, named_classes
 from gan_lab.seeding import check_seed
+from gan_lab.weights.loading import load
 
 
 def open_gan(config: DictConfig) -> Gan:
@@ -42,7 +42,7 @@ def load_gan(config: DictConfig) -> Gan:
     Raises:
         InputError: as `open_gan`.
     """
-    gan = gan_lab.load(
+    gan = load(
         config.run,
         checkpoint=config.checkpoint,
         weights=config.weights,

@@ -134,8 +134,13 @@ def processes() -> dict[str, Any]:
     return found
 
 
-def run_on(devices: int, config: DictConfig, target: Target | None = None) -> None:
-    """Train, or do what else is asked, in `devices` processes and wait for them; when one fails, the others are ended.
+def run_on(devices: int, config: DictConfig, target: Target) -> None:
+    """Call a function of the configuration in `devices` processes and wait for them; when one fails, end the others.
+
+    Args:
+        devices: how many.
+        config: with everything resolved.
+        target: a function of a module.
 
     Raises:
         InputError: what a process raised.
@@ -178,11 +183,9 @@ def work(
     devices: int,
     port: int,
     queue: "SimpleQueue[Message]",
-    target: Target | None = None,
+    target: Target,
 ) -> None:
-    """Be one of the processes."""
-    from gan_lab.commands.train import train
-
+    """Entry point of a worker process."""
     os.environ |= {"LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     # Lightning took it for 0 when it was imported, and would set it right no sooner than in the Trainer
     rank_zero_only.rank = rank  # type: ignore[attr-defined]
@@ -191,7 +194,7 @@ def work(
         # each would take all cores, and all would wait for each other
         torch.set_num_threads(max(1, torch.get_num_threads() // devices))
     try:
-        (target or train)(config)
+        target(config)
     except InputError as error:
         queue.put((rank, 2, str(error)))
         sys.exit(2)

@@ -1,5 +1,7 @@
 """From a composed configuration to what trains: data, model, callbacks, Trainer."""
 
+import logging
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -230,3 +232,18 @@ def resolved(config: DictConfig) -> DictConfig:
     made = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
     assert isinstance(made, DictConfig)
     return made
+
+
+def quiet() -> None:
+    """Drop what Lightning says about things that are as they should be here."""
+    for part in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(part).setLevel(logging.WARNING)
+    # the moving average is in evaluation mode, and batches are fetched by the main process when data are in memory
+    for message in (
+        ".*in eval mode at the start of training.*",
+        ".*does not have many workers.*",
+        ".*LeafSpec.*",
+        # on a machine with SLURM, outside of its jobs
+        ".*`srun` command is available.*",
+    ):
+        warnings.filterwarnings("ignore", message)

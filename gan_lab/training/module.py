@@ -7,12 +7,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
+from lightning import LightningModule
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_, get_total_norm
 from torch.optim import Optimizer
 
 from gan_lab.distributed.ranks import average_buffers, average_gradients
-from gan_lab.framework import LightningModule
 from gan_lab.layers.networks import DiscriminatorNetwork, GeneratorNetwork, Judgement
 from gan_lab.layers.spectral_norm import normalize_discriminator
 from gan_lab.seeding import seed_step

@@ -7,7 +7,7 @@ another resolution: networks say with `places` which of their modules stand wher
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,6 @@ from gan_lab.config import build, check_targets
 from gan_lab.console import say, warn
 from gan_lab.errors import InputError
 from gan_lab.layers.networks import DiscriminatorNetwork, GeneratorNetwork
-from gan_lab.training.checkpoint import CONFIG_FILE, checkpoint_path, read, read_config
-from gan_lab.weights import exported
-from gan_lab.weights.loading import local
 
 Network = GeneratorNetwork | DiscriminatorNetwork
 
@@ -60,23 +57,21 @@ class Origin:
     nodes: Mapping[str, Any]
 
 
-def transfer(module: nn.Module, source: str | Path) -> None:
+def transfer(module: nn.Module, origin: Origin) -> None:
     """Copy the weights that mean the same and fit; say what was kept and what is fresh.
 
     Args:
         module: whose networks are filled.
-        source: a run folder, a checkpoint, an exported model, or one on the Hugging Face hub (`gan_lab.load`).
+        origin: what to begin from (`gan_lab.weights.loading.open_origin`).
 
     Raises:
         InputError: when nothing fits, or the source's configuration names code that is not this module's either.
     """
-    path = local(source)
     networks = {
         player: network
         for player, network in module.named_children()
         if isinstance(network, GeneratorNetwork | DiscriminatorNetwork)
     }
-    origin = of_export(path) if exported.is_export(path) else of_run(path, list(networks))
     matches = {}
     for player, network in networks.items():
         node = origin.nodes.get(player.removesuffix("_ema"))
@@ -84,7 +79,7 @@ def transfer(module: nn.Module, source: str | Path) -> None:
         matches[player] = match(network, origin.states.get(player, {}), places)
     if not any(found.kept for found in matches.values()):
         raise InputError(
-            f"init_from={source}: none of its weights fits this model; give a run of the same model"
+            f"init_from={origin.name}: none of its weights fits this model; give a run of the same model"
         )
     say(f"init_from {origin.name}")
     for player, found in matches.items():
@@ -93,28 +88,6 @@ def transfer(module: nn.Module, source: str | Path) -> None:
         say(f"  {player}: {summary(found)}")
         if not found.kept:
             warn(f"none of the {player}'s weights fits: it begins anew")
-
-
-def of_run(source: Path, players: Sequence[str]) -> Origin:
-    """Read the networks of a run folder or a checkpoint."""
-    path = checkpoint_path(source)
-    state = read(path)["state_dict"]
-    run_dir = path.parent.parent
-    nodes: Any = {}
-    if (run_dir / CONFIG_FILE).exists():
-        nodes = read_config(run_dir).model
-    states = {player: below(state, player) for player in players}
-    return Origin(path, run_dir / CONFIG_FILE, states, nodes)
-
-
-def of_export(folder: Path) -> Origin:
-    """Read the networks of an exported model, whose one generator is also the moving average."""
-    description = exported.read_description(folder)
-    there = [player for player in exported.WEIGHTS if description.get(player)]
-    states = {player: exported.state(folder, description, player) for player in there}
-    states["generator_ema"] = states["generator"]
-    nodes = {player: description[player].get("network") for player in there}
-    return Origin(folder, folder / exported.DESCRIPTION, states, nodes)
 
 
 def places_of(node: Any, origin: Path, *, like: Network) -> dict[str, str]:
@@ -164,14 +137,6 @@ def placed(name: str, places: Mapping[str, str]) -> str:
         if module in places:
             return ".".join([places[module], *parts[end:]])
     return name
-
-
-def below(state: Mapping[str, Tensor], player: str) -> dict[str, Tensor]:
-    """Return the entries of a checkpoint's state that belong to a player."""
-    prefix = f"{player}."
-    return {
-        name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)
-    }
 
 
 def summary(found: Match) -> str:

@@ -1,15 +1,18 @@
 """What to draw samples from: a run, an exported model, or one on the Hugging Face hub."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from gan_lab.config import build, check_targets
 from gan_lab.errors import InputError
 from gan_lab.sampling.gan import Gan
 from gan_lab.training.checkpoint import CONFIG_FILE, checkpoint_path, read, read_config
 from gan_lab.training.state_dicts import check_fit
+from gan_lab.training.transfer import Origin
 from gan_lab.weights import exported, hub
 
 
@@ -48,18 +51,6 @@ def load(
                 f"checkpoint={checkpoint}: {folder} is an exported model, which has no checkpoints; leave it out"
             )
         return exported.load(folder, weights=weights, device=device, trust=trust)
-    # Lightning and Hydra, which it needs, need not be there for an exported model
-    try:
-        pass
-    except ModuleNotFoundError as error:
-        package = str(error.name).split(".")[0]
-        if package not in ("lightning", "hydra", "omegaconf"):  # they lack something themselves
-            raise
-        raise InputError(
-            f"{source} is no exported model, and to open a run takes {package}, which is not installed; install it, or "
-            "give a folder of gan-lab export"
-        ) from error
-
     return load_run(
         folder, checkpoint=checkpoint, weights=weights or "ema", device=device, trust=trust
     )
@@ -127,3 +118,47 @@ def load_run(
         class_names=config.images.class_names,
         kimg=state["clock"]["images_seen"] / 1000,
     )
+
+
+def open_origin(source: str | Path) -> Origin:
+    """Read the networks that training begins from.
+
+    Args:
+        source: a run folder, a checkpoint, an exported model, or one on the Hugging Face hub, as `load` takes them.
+
+    Raises:
+        InputError: when it is missing or broken.
+    """
+    path = local(source)
+    return _origin_of_export(path) if exported.is_export(path) else _origin_of_run(path)
+
+
+def _origin_of_run(source: Path) -> Origin:
+    """Read the networks of a run folder or a checkpoint."""
+    path = checkpoint_path(source)
+    state = read(path)["state_dict"]
+    run_dir = path.parent.parent
+    nodes: Any = {}
+    if (run_dir / CONFIG_FILE).exists():
+        nodes = read_config(run_dir).model
+    players = {name.split(".")[0] for name in state}
+    states = {player: below(state, player) for player in players}
+    return Origin(path, run_dir / CONFIG_FILE, states, nodes)
+
+
+def _origin_of_export(folder: Path) -> Origin:
+    """Read the networks of an exported model, whose one generator is also the moving average."""
+    description = exported.read_description(folder)
+    there = [player for player in exported.WEIGHTS if description.get(player)]
+    states = {player: exported.state(folder, description, player) for player in there}
+    states["generator_ema"] = states["generator"]
+    nodes = {player: description[player].get("network") for player in there}
+    return Origin(folder, folder / exported.DESCRIPTION, states, nodes)
+
+
+def below(state: Mapping[str, Tensor], player: str) -> dict[str, Tensor]:
+    """Return the entries of a checkpoint's state that belong to a player."""
+    prefix = f"{player}."
+    return {
+        name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)
+    }

@@ -3,13 +3,13 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from gan_lab import __version__
 from gan_lab.config import build, check_targets
 from gan_lab.errors import InputError
 from gan_lab.layers.networks import DiscriminatorNetwork
@@ -87,7 +87,7 @@ def of_run(
     description = {
         "format": exported.FORMAT,
         "name": folder.resolve().name,
-        "gan_lab": __version__,
+        "gan_lab": version("gan_lab"),
         "git_revision": git_revision(),
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "licence": None,

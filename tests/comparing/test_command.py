@@ -13,8 +13,7 @@ import torch
 from PIL import Image
 
 import gan_lab
-from gan_lab.cli import listed
-from gan_lab.commands.launch import launch
+from gan_lab.commands.launch import launch, listed
 from gan_lab.comparing.page import embedded, page_data
 from gan_lab.comparing.pictures import Picture, data_uri, draw
 from gan_lab.comparing.reading import read_run

@@ -14,6 +14,7 @@ from gan_lab.config import build
 from gan_lab.errors import InputError
 from gan_lab.training.checkpoint import AtomicCheckpointIO
 from gan_lab.training.transfer import transfer
+from gan_lab.weights.loading import open_origin
 from tests.helpers.published import network_pickle
 
 MODELS: dict[str, dict[str, Any]] = {
@@ -130,7 +131,7 @@ def owner(name: str, known: dict[str, int]) -> str | None:
 def test_what_is_kept_is_at_its_resolution(model: str, tmp_path: Path) -> None:
     before, after = nodes(model, 16, 3), nodes(model, 32, 3)
     theirs, ours = Players(before, 0), Players(after, 1)
-    transfer(ours, run_folder(tmp_path, before, theirs))
+    transfer(ours, open_origin(run_folder(tmp_path, before, theirs)))
     labels = torch.tensor([0, 1])
     at = {
         player: [
@@ -161,7 +162,7 @@ def test_networks_built_from_the_image_inwards(model: str, tmp_path: Path) -> No
     """The layers next to the image are kept, as many as the smaller network has with that many channels."""
     before, after = nodes(model, 16, 0), nodes(model, 32, 0)
     theirs, ours = Players(before, 0), Players(after, 1)
-    transfer(ours, run_folder(tmp_path, before, theirs))
+    transfer(ours, open_origin(run_folder(tmp_path, before, theirs)))
     pairs = list(
         zip(reversed(theirs.generator.layers), reversed(ours.generator.layers), strict=False)
     )
@@ -179,7 +180,7 @@ def test_the_same_network_is_kept_whole(
 ) -> None:
     described = nodes(model, 16, 3)
     theirs, ours = Players(described, 0), Players(described, 1)
-    transfer(ours, run_folder(tmp_path, described, theirs))
+    transfer(ours, open_origin(run_folder(tmp_path, described, theirs)))
     for player in ("generator", "discriminator", "generator_ema"):
         own = getattr(ours, player).state_dict()
         for name, value in getattr(theirs, player).state_dict().items():
@@ -196,7 +197,7 @@ def test_another_number_of_classes(
     before, after = nodes(model, 16, 3), nodes(model, 16, 5)
     theirs, ours = Players(before, 0), Players(after, 1)
     fresh = {k: v.clone() for k, v in ours.state_dict().items()}
-    transfer(ours, run_folder(tmp_path, before, theirs))
+    transfer(ours, open_origin(run_folder(tmp_path, before, theirs)))
     old = theirs.state_dict()
     changed = {name for name, value in old.items() if value.shape != fresh[name].shape}
     assert changed, "every conditional network has something that depends on the classes"
@@ -212,7 +213,7 @@ def test_another_number_of_classes(
 def test_a_fresh_average_is_the_generators(tmp_path: Path) -> None:
     before, after = nodes("stylegan2", 16, 0), nodes("stylegan2", 32, 0)
     theirs, ours = Players(before, 0), Players(after, 1)
-    transfer(ours, run_folder(tmp_path, before, theirs))
+    transfer(ours, open_origin(run_folder(tmp_path, before, theirs)))
     average = ours.generator_ema.state_dict()
     for name, value in ours.generator.state_dict().items():
         assert torch.equal(average[name], value), name
@@ -223,7 +224,7 @@ def test_a_generator_without_its_discriminator(
 ) -> None:
     before, after = nodes("stylegan2", 16, 0), nodes("stylegan2", 16, 0)
     after["discriminator"] = nodes("dcgan", 16, 0)["discriminator"]
-    transfer(Players(after, 1), run_folder(tmp_path, before, Players(before, 0)))
+    transfer(Players(after, 1), open_origin(run_folder(tmp_path, before, Players(before, 0))))
     out = capsys.readouterr().out
     assert "generator: kept" in out
     assert "none of the discriminator's weights fits: it begins anew" in " ".join(out.split())
@@ -232,7 +233,7 @@ def test_a_generator_without_its_discriminator(
 def test_nothing_that_fits_is_an_error(tmp_path: Path) -> None:
     before, after = nodes("dcgan", 16, 0), nodes("stylegan2", 16, 0)
     with pytest.raises(InputError, match="none of its weights fits this model"):
-        transfer(Players(after, 1), run_folder(tmp_path, before, Players(before, 0)))
+        transfer(Players(after, 1), open_origin(run_folder(tmp_path, before, Players(before, 0))))
 
 
 def test_a_source_names_no_code_of_others(tmp_path: Path) -> None:
@@ -240,7 +241,7 @@ def test_a_source_names_no_code_of_others(tmp_path: Path) -> None:
     players = Players(described, 0)
     hostile = {**described, "generator": {"_target_": "os.system", "command": "touch x"}}
     with pytest.raises(InputError, match=r"would run os\.system"):
-        transfer(players, run_folder(tmp_path, hostile, players))
+        transfer(players, open_origin(run_folder(tmp_path, hostile, players)))
 
 
 def test_a_checkpoint_on_its_own_is_matched_by_name(tmp_path: Path) -> None:
@@ -248,7 +249,7 @@ def test_a_checkpoint_on_its_own_is_matched_by_name(tmp_path: Path) -> None:
     theirs, ours = Players(described, 0), Players(described, 1)
     run = run_folder(tmp_path, described, theirs)
     (run / "config.yaml").unlink()
-    transfer(ours, run / "checkpoints" / "last.ckpt")
+    transfer(ours, open_origin(run / "checkpoints" / "last.ckpt"))
     assert torch.equal(
         ours.discriminator.blocks[0].conv0.weight, theirs.discriminator.blocks[0].conv0.weight
     )
