@@ -1,5 +1,8 @@
 """What the loop asks of a generator and of a discriminator."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
 from torch import Tensor, nn
 
 
@@ -32,6 +35,21 @@ class GeneratorNetwork(nn.Module):
         `init_from` carries weights over by these names. A module that is not here means the same by its own.
         """
         return {}
+
+
+@dataclass
+class DiscriminatorOutput:
+    """What a discriminator says of a batch.
+
+    Attributes:
+        logits: [N], or [N, K] of several heads or patches, of which the loop takes the mean loss.
+        losses: further losses by name, each [N] and weighted: of the class, of a reconstruction.
+        features: what the discriminator made on the way, where it was asked for.
+    """
+
+    logits: Tensor
+    losses: Mapping[str, Tensor] = field(default_factory=dict)
+    features: Tensor | None = None
 
 
 Judgement = tuple[Tensor, Tensor | None]
