@@ -143,7 +143,7 @@ class SampleSpec:
         return found
 
     def as_dict(self) -> dict[str, Any]:
-        """Return values of JSON, of which `from_dict` makes the same spec; buffers of the representation are not in it."""
+        """Return values of JSON that the same spec can be built from; buffers of the representation are not in it."""
         return {
             "kind": described(self.kind),
             "shape": list(self.shape),
