@@ -18,6 +18,7 @@ from gan_lab.console import warn
 from gan_lab.images import to_pil
 from gan_lab.loggers import METRICS_FILE, read_metrics
 from gan_lab.metrics.directions import direction
+from gan_lab.run import write
 
 if TYPE_CHECKING:
     import wandb
@@ -254,9 +255,8 @@ def run_id(run_dir: Path) -> str:
     """Return the W&B id of a run folder, made once; a W&B sweep's agent brings one for each run."""
     path = run_dir / "wandb_id"
     if not path.exists():
-        run_dir.mkdir(parents=True, exist_ok=True)
         given = os.environ.get("WANDB_RUN_ID") if "WANDB_SWEEP_ID" in os.environ else None
-        path.write_text(given or secrets.token_hex(4))
+        write(path, given or secrets.token_hex(4))
     return path.read_text().strip()
 
 

@@ -12,6 +12,7 @@ from gan_lab.editing.directions import Directions, directions
 from gan_lab.editing.moving import along, check_amounts, direction_sheets
 from gan_lab.editing.points import SUFFIX, Points
 from gan_lab.editing.sources import as_points
+from gan_lab.images import save_picture
 from gan_lab.rendering import check_rendering
 from gan_lab.sampling import Gan
 
@@ -47,9 +48,9 @@ def run(config: DictConfig) -> None:
     say(as_table(found))
     say(f"wrote {found.save(folder / f'directions{SUFFIX}')}")
     whole, each = direction_sheets(images, found, amounts, names_of(points, seeds, gan))
-    whole.save(folder / "directions.png")
+    save_picture(whole, folder / "directions.png")
     for k, picture in enumerate(each):
-        picture.save(folder / f"direction_{k:02d}.png")
+        save_picture(picture, folder / f"direction_{k:02d}.png")
     say(f"wrote {folder / 'directions.png'}")
     say(f"wrote {folder}/direction_*.png ({len(each)})")
 

@@ -14,6 +14,7 @@ from gan_lab.commands.writers import ENCODINGS, Grid, ImagesZip, Latents, Npz, S
 from gan_lab.console import say
 from gan_lab.editing.progress import progress_bar
 from gan_lab.metrics.ranks import Ranks
+from gan_lab.run import remove_leftovers
 
 
 def run(config: DictConfig) -> None:
@@ -33,6 +34,7 @@ def generate(config: DictConfig) -> None:
     series, folder = task.series, task.folder
     say(f"{series.count} images of {config.run} ({series.gan.kimg:g} kimg)")
     if ranks.rank == 0:
+        remove_leftovers(folder)
         keep_settings(folder, task.settings)
     ranks.send(None)  # nobody writes before the folder says what is in it
     alone = single_files(task, config)

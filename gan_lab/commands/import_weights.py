@@ -1,6 +1,5 @@
 """gan-lab import-weights: published weights as a run folder."""
 
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from gan_lab.console import say
 from gan_lab.errors import InputError
 from gan_lab.interop.blueprint import Blueprint
 from gan_lab.interop.files import Published, open_published
+from gan_lab.run import write
 
 # in the place of the class that trained a run: gan-lab train does not go on with one of these
 IMPORTED = "published weights"
@@ -127,6 +127,4 @@ def write_run(
 ) -> None:
     """Write a run folder; `config.yaml`, without which it is none, comes last."""
     AtomicCheckpointIO().save_checkpoint(dict(checkpoint), run_dir / "checkpoints" / LAST)
-    temporary = run_dir / f"{CONFIG_FILE}.tmp"
-    OmegaConf.save(settings, temporary)
-    os.replace(temporary, run_dir / CONFIG_FILE)
+    write(run_dir / CONFIG_FILE, OmegaConf.to_yaml(settings))

@@ -1,13 +1,12 @@
 """gan-lab project: pictures into the latent space of a trained generator."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from rich.table import Table
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from gan_lab.checkpoint import read_config
@@ -26,7 +25,9 @@ from gan_lab.editing.targets import Targets, read_targets
 from gan_lab.editing.tuning import Tuning
 from gan_lab.editing.video import check_video, readable_scale, write_video
 from gan_lab.errors import InputError
-from gan_lab.images import save_png, to_float, to_uint8
+from gan_lab.images import save_picture, save_png, to_float, to_uint8
+from gan_lab.run import write as write_file
+from gan_lab.run import write_json
 from gan_lab.sampling import Gan
 
 _ACROSS = 8  # pictures in a row of the sheet
@@ -149,17 +150,14 @@ def open_labels(config: DictConfig, gan: Gan, targets: Targets) -> Tensor | list
 
 def write(found: Projection, targets: Targets, folder: Path, config: DictConfig) -> list[Path]:
     """Write latents, pictures, errors, and what else there is; returns the files."""
-    folder.mkdir(parents=True, exist_ok=True)
     written = [found.points.save(folder / f"latents{SUFFIX}")]
     if found.noise is not None:
         written.append(folder / f"noise{SUFFIX}")
-        save_file({n: m.contiguous() for n, m in found.noise.maps.items()}, written[-1])
-    picture(found).save(folder / "projection.png")
+        write_file(written[-1], save({n: m.contiguous() for n, m in found.noise.maps.items()}))
+    save_picture(picture(found), folder / "projection.png")
     for i, (name, image) in enumerate(zip(found.names, to_uint8(found.images), strict=True)):
         save_png(image, folder / "images" / f"{i:04d}_{slug(Path(name).stem)}.png")
-    (folder / "projection.json").write_text(
-        json.dumps(as_json(found, targets, config), indent=2) + "\n", encoding="utf-8"
-    )
+    write_json(folder / "projection.json", as_json(found, targets, config))
     written += [folder / "projection.png", folder / "images", folder / "projection.json"]
     if found.before_tuning is not None:
         written.append(save_tuned(found.gan, config, folder / "tuned", names=found.names))

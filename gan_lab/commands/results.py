@@ -1,7 +1,6 @@
 """Results as JSON: what was measured, how, and in which circumstances."""
 
 import json
-import os
 import platform
 import subprocess
 import time
@@ -14,6 +13,7 @@ import torch
 import gan_lab
 from gan_lab.config import conf_dir
 from gan_lab.errors import InputError
+from gan_lab.run import write_json
 
 PACKAGES = ("torch", "torchvision", "torch-fidelity", "numpy", "pillow", "scikit-learn")
 # what makes two results answers to the same question
@@ -74,7 +74,7 @@ def add_result(result: dict[str, Any], path: Path) -> None:
     results = read_results(path)
     plain = json.loads(json.dumps(result))
     kept = [other for other in results if not same_question(other, plain)]
-    write([*kept, plain], path)
+    write_json(path, [*kept, plain])
 
 
 def same_question(one: dict[str, Any], other: dict[str, Any]) -> bool:
@@ -92,18 +92,10 @@ def read_results(path: Path) -> list[dict[str, Any]]:
         return []
     try:
         results = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is no JSON ({error}); move it away, or set out=") from error
     if isinstance(results, dict) and "figures" in results:  # of an earlier version: a single one
         return [results]
-    if not isinstance(results, list):
+    if not isinstance(results, list) or not all(isinstance(one, dict) for one in results):
         raise InputError(f"{path} holds no results; move it away, or set out=")
     return results
-
-
-def write(result: Any, path: Path) -> None:
-    """Write JSON, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(result, indent=2) + "\n")
-    os.replace(temporary, path)

@@ -1,6 +1,5 @@
 """A tuned generator as an exported model, which all commands take in the place of a run."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from gan_lab import exported
 from gan_lab.commands.export import staged, write_weights
 from gan_lab.exporting.material import of_export, of_run
 from gan_lab.loading import local
+from gan_lab.run import write, write_json
 from gan_lab.sampling import Gan
 
 _NAMED = 5
@@ -39,14 +39,12 @@ def save_tuned(gan: Gan, config: DictConfig, out: Path, *, names: Sequence[str])
     with staged(out) as folder:
         path = folder / exported.WEIGHTS["generator"]
         description["generator"] |= write_weights(gan.generator.state_dict(), path)
-        (folder / exported.DESCRIPTION).write_text(
-            json.dumps(description, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
-        (folder / exported.CARD).write_text(
+        write_json(folder / exported.DESCRIPTION, description)
+        write(
+            folder / exported.CARD,
             f"# {description['name']}\n\nThe generator of {config.run} after pivotal tuning (Roich et al. 2021, "
             f"https://arxiv.org/abs/2106.05744) to these pictures: {pictures}. `gan-lab generate run={out} "
             f"latents={out.parent / 'latents.safetensors'}` draws them.\n",
-            encoding="utf-8",
         )
     return out
 

@@ -115,6 +115,11 @@ class EncodedImages(ImageDataset):
     def name(self, index: int) -> str:
         return self._source.name(int(self._items[index]))
 
+    def stored(self, index: int) -> bytes:
+        """Return the file of stored image `index`."""
+        with self._source.open(int(self._items[index])) as file:
+            return file.read()
+
     def load(self, index: int) -> Tensor:
         """Decode stored image `index` to uint8 [C, H, W].
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from gan_lab.errors import InputError
+from gan_lab.run import replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
@@ -126,5 +127,5 @@ def _drawing(height: float = 4.5) -> "Drawing":
 
 
 def _save(drawing: "Drawing", path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    drawing.savefig(path, format="png")
+    with replacing(path) as temporary:
+        drawing.savefig(temporary, format="png")

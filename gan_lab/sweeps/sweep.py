@@ -20,7 +20,7 @@ from gan_lab.commands.processes import started_by_others
 from gan_lab.config import run_name
 from gan_lab.console import say
 from gan_lab.errors import InputError
-from gan_lab.lock import locked
+from gan_lab.run import locked
 from gan_lab.sweeps.job import sweep_folder, told_apart
 from gan_lab.sweeps.outcome import chosen_objective
 from gan_lab.sweeps.process import STOP_FILE, stoppable, stopped_by

@@ -19,7 +19,7 @@ from gan_lab.comparing.page import embedded, page_data
 from gan_lab.comparing.pictures import Picture, data_uri, draw
 from gan_lab.comparing.reading import read_run
 from gan_lab.images import grid, to_pil, to_uint8
-from gan_lab.lock import locked
+from gan_lab.run import locked
 from tests.comparing.conftest import MakeRun
 
 DRAWING: dict[str, Any] = {

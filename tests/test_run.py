@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gan_lab.errors import InputError
-from gan_lab.lock import HOLDER_FILE, living_holder, locked, noted_holder
+from gan_lab.run import HOLDER_FILE, living_holder, locked, noted_holder
 
 FORK = multiprocessing.get_context("fork")
 
