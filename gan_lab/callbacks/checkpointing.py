@@ -108,8 +108,8 @@ class Checkpointing(Callback):
         """Save when it is time, when something better was found, or when the run ends here."""
         better = self._is_better(module)
         # one number for all processes: the signal, and whether it is time by the first one's clock
-        late = trainer.is_global_zero and self._is_late()
-        stopped_by, late = divmod(self._agreement(2 * (self._signal or 0) + late), 2)
+        own = 2 * (self._signal or 0) + int(trainer.is_global_zero and self._is_late())
+        stopped_by, late = divmod(self._agreement(own), 2)
         if better or stopped_by or trainer.should_stop or module.due(self.every_kimg):
             self.save(trainer, module)
             if better and trainer.is_global_zero:

@@ -1,6 +1,5 @@
 """A run that is killed before, in the middle of or after any write ends as one that was not, bit by bit."""
 
-import json
 import multiprocessing
 import os
 import re
@@ -45,16 +44,16 @@ class Countdown(NoMetrics):
         return {"left": float(self.module.total_images - self.module.images_seen)}
 
 
-def train(root: Path, wrap: Wrap | None = None) -> None:
-    """Train in this process, with every call that changes files handed to `wrap`; exits with the status."""
-    patch = pytest.MonkeyPatch()
-    patch.setattr("gan_lab.metrics.base.NoMetrics", Countdown)
-    for name in ("os.replace", "os.link", "os.fsync", "torch.save"):
-        module, function = sys.modules[name.split(".")[0]], name.split(".")[1]
-        inner = getattr(module, function)
-        if wrap is not None:
-            patch.setattr(name, lambda *a, n=function, f=inner: wrap(n, f, a))
-    sys.exit(launch("train", [*WORDS, f"runs_dir={root}", "name=run"]))
+def train(root: Path, wrap: Wrap | None = None) -> int:
+    """Train in this process, with every call that changes files handed to `wrap`; return the status."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gan_lab.metrics.base.NoMetrics", Countdown)
+        for name in ("os.replace", "os.link", "os.fsync", "torch.save"):
+            module, function = sys.modules[name.split(".")[0]], name.split(".")[1]
+            inner = getattr(module, function)
+            if wrap is not None:
+                patch.setattr(name, lambda *a, n=function, f=inner: wrap(n, f, a))
+        return launch("train", [*WORDS, f"runs_dir={root}", "name=run"])
 
 
 def of_file(name: str, arguments: tuple[Any, ...]) -> str:
@@ -66,15 +65,6 @@ def of_file(name: str, arguments: tuple[Any, ...]) -> str:
         path = Path(getattr(subject, "name", subject))
     temporary = re.fullmatch(r"\.(.*)\.[\w-]+\.\d+\.part", path.name)
     return temporary[1] if temporary else path.name
-
-
-def traced(root: Path, file: Path) -> None:
-    def wrap(name: str, call: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-        with file.open("a") as log:
-            log.write(json.dumps([name, of_file(name, arguments)]) + "\n")
-        return call(*arguments)
-
-    train(root, wrap)
 
 
 def killed(root: Path, number: int, when: str) -> None:
@@ -95,8 +85,12 @@ def killed(root: Path, number: int, when: str) -> None:
     train(root, wrap)
 
 
-def in_a_child(work: Callable[..., None], *arguments: object) -> int | None:
-    child = FORK.Process(target=work, args=arguments)
+def leave(work: Callable[..., int | None], *arguments: object) -> None:
+    sys.exit(work(*arguments))
+
+
+def in_a_child(work: Callable[..., int | None], *arguments: object) -> int | None:
+    child = FORK.Process(target=leave, args=(work, *arguments))
     child.start()
     child.join(300)
     return child.exitcode
@@ -104,10 +98,15 @@ def in_a_child(work: Callable[..., None], *arguments: object) -> int | None:
 
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Trace]:
-    root = tmp_path_factory.mktemp("straight")
-    assert in_a_child(traced, root, root / "trace") == 0
-    lines = (root / "trace").read_text().splitlines()
-    return root / "run", [(name, file) for name, file in map(json.loads, lines)]
+    """An uninterrupted run, in this process, so that those that are forked from it need to import nothing."""
+    root, trace = tmp_path_factory.mktemp("straight"), []
+
+    def wrap(name: str, call: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+        trace.append((name, of_file(name, arguments)))
+        return call(*arguments)
+
+    assert train(root, wrap) == 0
+    return root / "run", trace
 
 
 def content(run: Path) -> dict[str, Any]:
