@@ -112,7 +112,7 @@ def _read(path: Path, *, mmap: bool) -> dict[str, Any]:
 def verify(file: IO[bytes]) -> None:
     """Check the checksums (CRC-32) of an archive that torch.save wrote, once for each state of the file.
 
-    torch.load does not look at them. It takes a second for a gigabyte or two.
+    torch.load does not look at them. It takes half a second for a gigabyte, about as long as reading it.
 
     Raises:
         zipfile.BadZipFile: when one differs, and many types when the file is no archive.

@@ -5,6 +5,7 @@ import json
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -272,7 +273,9 @@ class Npz(Archive):
 
     def abandon(self) -> None:
         if self._images is not None:
-            self._images.close()
+            # it would write what it still holds back, to a disk that may be full
+            with suppress(OSError):
+                self._images.close()
         super().abandon()
 
 
