@@ -26,6 +26,7 @@ from gan_lab.data.scan import reason_of
 from gan_lab.data.source import listed
 from gan_lab.data.zip import METADATA
 from gan_lab.errors import InputError
+from gan_lab.run import write
 
 _VERSION = 1
 _SPLITS = {"all": ("train", "val"), "train": ("train",), "val": ("val",)}
@@ -194,7 +195,7 @@ def _report(out: Path, packed: list[Item], unreadable: list[tuple[str, str]]) ->
     names = out.with_name(f"{out.name}.unreadable.txt")
     names.unlink(missing_ok=True)
     if unreadable:
-        names.write_text("".join(f"{name}: {reason}\n" for name, reason in unreadable))
+        write(names, "".join(f"{name}: {reason}\n" for name, reason in unreadable))
         shown = listed([f"{name} ({reason})" for name, reason in unreadable], limit=50)
         files = "1 file" if len(unreadable) == 1 else f"{len(unreadable):,} files"
         warn(escape(f"left out {files} that could not be read; {names} lists them: {shown}"))

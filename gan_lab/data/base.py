@@ -14,6 +14,8 @@ from gan_lab.errors import InputError
 
 SPLITS = ("train", "val")
 
+_DIGESTED = 64  # images whose content stands for all
+
 
 class MissingSplit(InputError):
     """The images have no such split; the datamodule then goes without validation images."""
@@ -74,6 +76,18 @@ class ImageDataset(Dataset[tuple[Tensor, int]], ABC):
     @abstractmethod
     def fingerprint(self) -> str:
         """Names what the items are (files, transform, split, mirroring): a key for caches of statistics."""
+
+    def content_digest(self) -> str:
+        """Name the images by what they are, not where: the labels, and the stored content of 64 spread evenly.
+
+        Copied, moved, packed differently or mirrored they are the same data.
+        """
+        chosen = np.linspace(0, self.num_stored - 1, min(self.num_stored, _DIGESTED)).astype(int)
+        return digest(self.labels.tobytes(), *(self.stored(i) for i in chosen.tolist()))
+
+    def stored(self, index: int) -> bytes:
+        """Return what is kept of stored image `index`, by default its pixels."""
+        return self.load(index).numpy().tobytes()
 
     @abstractmethod
     def load(self, index: int) -> Tensor:

@@ -115,6 +115,18 @@ class EncodedImages(ImageDataset):
     def name(self, index: int) -> str:
         return self._source.name(int(self._items[index]))
 
+    def stored(self, index: int) -> bytes:
+        """Return the file of stored image `index`.
+
+        Raises:
+            InputError: naming the file.
+        """
+        try:
+            with self._source.open(int(self._items[index])) as file:
+                return file.read()
+        except OSError as error:
+            raise InputError(f"{self.name(index)} cannot be read ({error})") from error
+
     def load(self, index: int) -> Tensor:
         """Decode stored image `index` to uint8 [C, H, W].
 

@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 
 from gan_lab.errors import InputError
+from gan_lab.run import publish, write
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -57,9 +58,7 @@ class RestartableZip:
         self._file.seek(end)
         table = self._file.read()
         state = {"plan": self._plan, "end": end, "done": self.done, "failed": self.failed}
-        part = self._journal.with_name(f"{self._journal.name}.tmp")
-        part.write_bytes(json.dumps(state).encode() + b"\n" + table)
-        part.replace(self._journal)
+        write(self._journal, json.dumps(state).encode() + b"\n" + table)
         self._archive = zipfile.ZipFile(self._file, "a")
 
     def finish(self, name: str, data: bytes) -> None:
@@ -67,7 +66,7 @@ class RestartableZip:
         self._write(name, data)
         self._close_archive()
         self._file.close()
-        self._part.replace(self._out)
+        publish(self._part, self._out)
         self._journal.unlink(missing_ok=True)
 
     def abandon(self) -> None:
