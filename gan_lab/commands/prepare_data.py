@@ -51,7 +51,12 @@ def run(config: DictConfig) -> None:
     lock.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(lock, timeout=0):
-            _pack(datasets, out, config.num_threads or os.cpu_count() or 1)
+            _pack(
+                datasets,
+                out,
+                num_threads=config.num_threads or os.cpu_count() or 1,
+                skip_unreadable=bool(config.data.get("skip_unreadable", False)),
+            )
     except Timeout:
         raise InputError(
             f"another prepare-data is writing {out}; wait for it, or set another out="
@@ -73,7 +78,7 @@ def _destination(out: str | None, overwrite: bool) -> Path:
 
 
 def _datasets(config: DictConfig) -> list[ImageDataset]:
-    """Open the splits that are wanted, without what cannot be read."""
+    """Open the splits that are wanted."""
     if config.split not in _SPLITS:
         raise InputError(f"split={config.split!r}; allowed: {', '.join(_SPLITS)}")
     node: dict[str, Any] = OmegaConf.to_container(config.data, resolve=True)  # type: ignore[assignment]
@@ -82,8 +87,6 @@ def _datasets(config: DictConfig) -> list[ImageDataset]:
         if value is not None:
             node[key] = OmegaConf.to_object(value) if OmegaConf.is_config(value) else value
     node["flip"] = False
-    if "skip_unreadable" in node:
-        node["skip_unreadable"] = True
     factory = build(node)
     datasets = []
     for split in _SPLITS[config.split]:
@@ -95,7 +98,9 @@ def _datasets(config: DictConfig) -> list[ImageDataset]:
     return datasets
 
 
-def _pack(datasets: list[ImageDataset], out: Path, num_threads: int) -> None:
+def _pack(
+    datasets: list[ImageDataset], out: Path, *, num_threads: int, skip_unreadable: bool
+) -> None:
     items = [
         (f"{data.split}/{index // 1000:05d}/img{index:08d}.png", data, index)
         for data in datasets
@@ -111,6 +116,9 @@ def _pack(datasets: list[ImageDataset], out: Path, num_threads: int) -> None:
         packed = [item for item in items if item[0] not in failed]
         if not packed:
             raise InputError(f"none of the {len(items):,} images can be read")
+        if failed and not skip_unreadable:
+            archive.checkpoint()
+            raise InputError(_damaged(out, [(name, why) for _, name, why in archive.failed]))
         archive.finish(METADATA, json.dumps(_metadata(packed)).encode())
     except BaseException:
         archive.abandon()
@@ -191,13 +199,30 @@ def _report(out: Path, packed: list[Item], unreadable: list[tuple[str, str]]) ->
             f"train on it with data=zip data.root={out}"
         )
     )
-    names = out.with_name(f"{out.name}.unreadable.txt")
-    names.unlink(missing_ok=True)
+    _unreadable_file(out).unlink(missing_ok=True)
     if unreadable:
-        names.write_text("".join(f"{name}: {reason}\n" for name, reason in unreadable))
-        shown = listed([f"{name} ({reason})" for name, reason in unreadable], limit=50)
-        files = "1 file" if len(unreadable) == 1 else f"{len(unreadable):,} files"
-        warn(escape(f"left out {files} that could not be read; {names} lists them: {shown}"))
+        warn(escape(f"left out {_list_unreadable(out, unreadable)}"))
+
+
+def _unreadable_file(out: Path) -> Path:
+    return out.with_name(f"{out.name}.unreadable.txt")
+
+
+def _list_unreadable(out: Path, unreadable: list[tuple[str, str]]) -> str:
+    """Write the names and reasons to a file beside the zip, and return the first ones for a message."""
+    names = _unreadable_file(out)
+    lines = "".join(f"{name}: {reason}\n" for name, reason in unreadable)
+    names.write_bytes(lines.encode(errors="surrogateescape"))
+    shown = listed([f"{name} ({reason})" for name, reason in unreadable], limit=50)
+    files = "1 file" if len(unreadable) == 1 else f"{len(unreadable):,} files"
+    return f"{files} that could not be read; {names} lists them: {shown}"
+
+
+def _damaged(out: Path, unreadable: list[tuple[str, str]]) -> str:
+    return (
+        f"{_list_unreadable(out, unreadable)}; repair or remove them, or give the same command with "
+        f"data.skip_unreadable=true to leave them out: it goes on with what is packed"
+    )
 
 
 def _progress() -> Progress:

@@ -6,18 +6,19 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from rich.markup import escape
 from torch import Tensor
 
 from gan_lab.console import warn
 from gan_lab.data.base import ImageDataset, check_split, digest
+from gan_lab.data.decoding import open_image
 from gan_lab.data.scan import DECODE_ERRORS, Scan, reason_of, scan
 from gan_lab.data.source import Source, listed
 from gan_lab.data.transform import (
     Crop,
     ImageSize,
     ImageTransform,
+    check_max_megapixels,
     check_options,
     parse_crop,
     parse_size,
@@ -50,6 +51,7 @@ class EncodedImages(ImageDataset):
         channels: 1, 3, 4, or None for those of most pictures.
         flip: append the mirror images.
         skip_unreadable: leave out what cannot be read, with a warning, where it would be an error.
+        max_megapixels: larger pictures count as unreadable.
 
     Raises:
         InputError: naming unreadable pictures, mixed sizes, or options out of range.
@@ -69,11 +71,13 @@ class EncodedImages(ImageDataset):
         channels: int | None,
         flip: bool,
         skip_unreadable: bool,
+        max_megapixels: float,
     ) -> None:
         check_split(split)
         check_options(resample, channels)
+        check_max_megapixels(max_megapixels)
         size, crop = parse_size(image_size), parse_crop(crop)
-        found = scan(source)
+        found = scan(source, max_megapixels=max_megapixels)
         readable = _readable(source, found, skip_unreadable)
         self._transform = ImageTransform(
             size=size or _common_size(source, found, readable),
@@ -96,6 +100,7 @@ class EncodedImages(ImageDataset):
         if self.unreadable:
             warn(escape(f"left out {_named(self.unreadable)}"))
         self._source = source
+        self._max_megapixels = max_megapixels
         self._skip_unreadable = skip_unreadable
         self._warned = False
         self._fingerprint = digest(
@@ -122,7 +127,10 @@ class EncodedImages(ImageDataset):
             UnreadableImage: naming the file.
         """
         try:
-            with self._source.open(int(self._items[index])) as file, Image.open(file) as image:
+            with (
+                self._source.open(int(self._items[index])) as file,
+                open_image(file, max_megapixels=self._max_megapixels) as image,
+            ):
                 return torch.from_numpy(np.array(self._transform(image), order="C"))
         except DECODE_ERRORS as error:
             raise UnreadableImage(

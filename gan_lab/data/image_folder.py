@@ -1,18 +1,13 @@
 """A folder of pictures, with a class a sub-folder or none."""
 
-import os
 from pathlib import Path
 
 import numpy as np
 
+from gan_lab.data.decoding import FORMATS, MAX_MEGAPIXELS
 from gan_lab.data.encoded import EncodedImages
-from gan_lab.data.source import (
-    IMAGE_ENDINGS,
-    FileSource,
-    existing_folder,
-    is_image_name,
-    listed,
-)
+from gan_lab.data.listing import list_folder
+from gan_lab.data.source import FileSource, existing_folder, listed
 from gan_lab.data.split import members_by_name
 from gan_lab.data.transform import Crop, ImageSize
 from gan_lab.errors import InputError
@@ -33,6 +28,7 @@ class ImageFolder(EncodedImages):
         channels: 1 | 3 | 4, or None for those of most files.
         flip: append the mirror images.
         skip_unreadable: leave out what cannot be read.
+        max_megapixels: larger pictures count as unreadable.
 
     Raises:
         InputError: for a missing or empty folder, unreadable files, mixed sizes, options out of range.
@@ -51,9 +47,10 @@ class ImageFolder(EncodedImages):
         channels: int | None = None,
         flip: bool = False,
         skip_unreadable: bool = False,
+        max_megapixels: float = MAX_MEGAPIXELS,
     ) -> None:
         folder = existing_folder(root, "a folder of pictures")
-        names = _images(folder)
+        names = find_images(folder)
         if _by_folder(folder, names, classes):
             names = [name for name in names if "/" in name]
             first = [name.partition("/")[0] for name in names]
@@ -74,34 +71,26 @@ class ImageFolder(EncodedImages):
             channels=channels,
             flip=flip,
             skip_unreadable=skip_unreadable,
+            max_megapixels=max_megapixels,
         )
 
 
-def find_files(folder: Path) -> list[str]:
-    """Paths of the files under `folder`, relative to it, sorted; links are followed, hidden folders are not."""
-    found: list[str] = []
-    seen: set[tuple[int, int]] = set()
-    for where, folders, files in os.walk(folder, followlinks=True):
-        status = os.stat(where)
-        if (status.st_dev, status.st_ino) in seen:
-            folders.clear()  # a link that leads back
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX"))]
-        prefix = Path(where).relative_to(folder).as_posix()
-        found.extend(name if prefix == "." else f"{prefix}/{name}" for name in files)
-    return sorted(found)
+def find_images(folder: Path) -> list[str]:
+    """Paths of the images below `folder`, relative to it, sorted; other files are counted and named.
 
-
-def _images(folder: Path) -> list[str]:
-    files = find_files(folder)
-    names = [name for name in files if is_image_name(name)]
-    if not names:
-        held = f"holds no images (but {listed(files, limit=3)})" if files else "is empty"
-        raise InputError(
-            f"data.root={folder} {held}; expected files ending in {' '.join(IMAGE_ENDINGS)}"
-        )
-    return names
+    Raises:
+        InputError: when there are none, or the folder cannot be read.
+    """
+    try:
+        listing = list_folder(folder)
+    except OSError as error:
+        raise InputError(f"data.root={folder} cannot be read: {error.strerror}") from error
+    if not listing.images:
+        others = [*listing.side_files, *(name for name, _ in listing.passed_over)]
+        held = f"holds no images (but {listed(others, limit=3)})" if others else "is empty"
+        raise InputError(f"data.root={folder} {held}; expected {', '.join(FORMATS)}")
+    listing.report(folder)
+    return listing.images
 
 
 def _by_folder(folder: Path, names: list[str], classes: bool | None) -> bool:

@@ -12,11 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gan_lab.data.base import digest
+from gan_lab.data.decoding import regular_file
 from gan_lab.errors import InputError
 
-IMAGE_ENDINGS = (
-    ".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm",
-)  # fmt: skip
 _STAT_THREADS = 16
 _STAT_CHUNK = 1024
 
@@ -67,7 +65,7 @@ class FileSource(Source):
         return os.fsdecode(bytes(self._names[index]))
 
     def open(self, index: int) -> BinaryIO:
-        return open(os.path.join(self._folder, self.name(index)), "rb")
+        return regular_file(os.path.join(self._folder, self.name(index)))
 
     @property
     def listing(self) -> str:
@@ -119,11 +117,6 @@ def existing_path(root: str | Path | None, what: str) -> Path:
         detail = "" if missing == path.absolute() else f" ({missing} is not there)"
         raise InputError(f"data.root={path} does not exist{detail}; set data.root=PATH to {what}")
     return path
-
-
-def is_image_name(name: str) -> bool:
-    """Whether a file is taken for a picture: a known ending, and not hidden (as macOS's `._` twins are)."""
-    return name.lower().endswith(IMAGE_ENDINGS) and not name.rpartition("/")[2].startswith(".")
 
 
 def listed(names: Iterable[str], limit: int = 10) -> str:

@@ -16,8 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gan_lab.data.base import check_split, digest
+from gan_lab.data.decoding import MAX_MEGAPIXELS
 from gan_lab.data.encoded import EncodedImages
-from gan_lab.data.source import Source, existing_path, is_image_name, listed
+from gan_lab.data.listing import list_zip
+from gan_lab.data.source import Source, existing_path, listed
 from gan_lab.data.split import members_by_name
 from gan_lab.data.transform import Crop, ImageSize
 from gan_lab.errors import InputError
@@ -38,6 +40,7 @@ class Zip(EncodedImages):
         channels: 1 | 3 | 4, or None for those of most images.
         flip: append the mirror images.
         skip_unreadable: leave out what cannot be read.
+        max_megapixels: larger pictures count as unreadable.
 
     Raises:
         InputError: for what is no zip, images without a label, labels without an image, unreadable images.
@@ -55,6 +58,7 @@ class Zip(EncodedImages):
         channels: int | None = None,
         flip: bool = False,
         skip_unreadable: bool = False,
+        max_megapixels: float = MAX_MEGAPIXELS,
     ) -> None:
         path = existing_path(root, "a zip of pictures")
         source = ZipSource(path=path)
@@ -74,6 +78,7 @@ class Zip(EncodedImages):
             channels=channels,
             flip=flip,
             skip_unreadable=skip_unreadable,
+            max_megapixels=max_megapixels,
         )
 
 
@@ -91,21 +96,25 @@ class ZipSource(Source):
         self._path = path.resolve()
         self._pid = -1
         self._archive: zipfile.ZipFile | None = None
-        if not path.is_file():
+        if path.is_dir():
             raise InputError(
                 f"data.root={path} is a folder; for a folder of pictures use data=image_folder"
             )
+        if not path.is_file():
+            raise InputError(f"data.root={path} is no regular file; expected a zip of pictures")
         try:
             entries = self._open_archive().namelist()
         except zipfile.BadZipFile as error:
             raise InputError(
                 f"data.root={path} is not a whole zip ({error}); copy or make it again"
             ) from error
-        names = sorted(name for name in entries if is_image_name(name) and "__MACOSX/" not in name)
+        listing = list_zip(self._open_archive())
+        names = listing.images
         if not names:
             raise InputError(
                 f"data.root={path} holds no images (but {listed(entries, limit=3) or 'nothing'})"
             )
+        listing.report(path)
         self._names = np.array([name.encode() for name in names], dtype=np.bytes_)
         self.metadata: dict[str, Any] = self._metadata() if METADATA in entries else {}
 

@@ -1,6 +1,8 @@
 """Images in an .npz, as samples are often published: `arr_0` or `images`, uint8 [N, H, W, C]."""
 
+import math
 import zipfile
+import zlib
 from pathlib import Path
 from typing import IO
 
@@ -10,11 +12,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gan_lab.data.base import digest
+from gan_lab.data.decoding import check_regular
+from gan_lab.data.metadata import MAX_LABEL
 from gan_lab.errors import InputError
 from gan_lab.metrics.images import ImageSource
 
 _IMAGES = ("images", "arr_0", "samples")
 _LABELS = ("labels", "arr_1")
+MAX_IMAGES = 100_000_000
+_MOST_PACKED = 1032  # deflate's largest ratio, https://zlib.net/zlib_tech.html
 
 
 class NpzImages(ImageSource):
@@ -33,6 +39,7 @@ class NpzImages(ImageSource):
     def __init__(self, path: Path, *, num: int | None = None) -> None:
         self._path = path
         try:
+            check_regular(path)
             self._archive = zipfile.ZipFile(path)
             members = {
                 info.filename.removesuffix(".npy"): info for info in self._archive.infolist()
@@ -45,8 +52,9 @@ class NpzImages(ImageSource):
             with self._archive.open(f"{self._member}.npy") as file:
                 shape, dtype = _header(file)
             _check(path, self._member, shape, dtype)
+            _check_size(path, members[self._member], shape, dtype)
             labels = self._read_labels(_first(members, _LABELS), shape[0])
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"{path} is no whole .npz ({error}); copy or make it again") from error
@@ -111,13 +119,21 @@ class NpzImages(ImageSource):
         if member is None:
             return None
         with self._archive.open(f"{member}.npy") as file:
-            labels = np.lib.format.read_array(file, allow_pickle=False)
-        if labels.ndim == 2 and labels.shape[0] == count:  # one-hot
-            labels = labels.argmax(1)
-        if labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer):
+            shape, dtype = _header(file)
+        if dtype.kind not in "iufb" or len(shape) not in (1, 2) or shape[0] != count:
             raise InputError(
-                f"{self._path}: {member} has shape {labels.shape} and type {labels.dtype}; labels are whole numbers, "
+                f"{self._path}: {member} has shape {shape} and type {dtype}; labels are whole numbers, "
                 f"one for each of {count} images"
+            )
+        _check_size(self._path, self._archive.getinfo(f"{member}.npy"), shape, dtype)
+        with self._archive.open(f"{member}.npy") as file:
+            labels = np.lib.format.read_array(file, allow_pickle=False)
+        if labels.ndim == 2:  # one-hot
+            labels = labels.argmax(1)
+        if not (labels == np.floor(labels)).all() or labels.min() < 0 or labels.max() > MAX_LABEL:
+            raise InputError(
+                f"{self._path}: {member} has labels from {labels.min()} to {labels.max()}; allowed: whole numbers "
+                f"from 0 to {MAX_LABEL:,}"
             )
         return labels.astype(np.int64)
 
@@ -138,6 +154,19 @@ def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
     if fortran:
         raise ValueError("its images lie in Fortran's order")
     return shape, dtype
+
+
+def _check_size(
+    path: Path, member: zipfile.ZipInfo, shape: tuple[int, ...], dtype: np.dtype
+) -> None:
+    """Refuse an array that its file cannot hold, before memory is taken for it."""
+    claimed = math.prod(shape) * dtype.itemsize
+    packed = min(member.compress_size, path.stat().st_size)
+    if claimed > member.file_size or claimed > packed * _MOST_PACKED or shape[0] > MAX_IMAGES:
+        raise InputError(
+            f"{path}: {member.filename} claims shape {list(shape)}, {claimed:,} bytes, in a file of {packed:,}; "
+            f"copy or make it again (at most {MAX_IMAGES:,} images)"
+        )
 
 
 def _check(path: Path, member: str, shape: tuple[int, ...], dtype: np.dtype) -> None:

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import numpy as np
 
-from gan_lab.data.image_folder import ImageFolder, find_files
+from gan_lab.data.decoding import MAX_MEGAPIXELS
+from gan_lab.data.image_folder import ImageFolder, find_images
 from gan_lab.data.scan import scan
-from gan_lab.data.source import FileSource, Source, is_image_name, listed
+from gan_lab.data.source import FileSource, Source
 from gan_lab.data.transform import ImageSize
-from gan_lab.data.zip import METADATA, Zip, ZipSource
+from gan_lab.data.zip import Zip, ZipSource
 from gan_lab.errors import InputError
 from gan_lab.metrics.images import DatasetImages, ImageSource
 from gan_lab.metrics.npz import NpzImages
@@ -21,6 +22,7 @@ def open_files(
     image_size: ImageSize = None,
     channels: int | None = None,
     skip_unreadable: bool = False,
+    max_megapixels: float = MAX_MEGAPIXELS,
 ) -> ImageSource:
     """Open images of one size.
 
@@ -29,10 +31,11 @@ def open_files(
         num: images at most, a random choice, always the same one; None takes all.
         image_size: one number or [H, W], to which all are cropped and resized; None for the one size that they have.
         channels: 1, 3, or None for those that all files have.
-        skip_unreadable: whether to leave out what is no image.
+        skip_unreadable: whether to leave out damaged images.
+        max_megapixels: larger images count as damaged.
 
     Raises:
-        InputError: for a path that is none of these, other files among the images, mixed sizes or channels.
+        InputError: for a path that is none of these, damaged images, mixed sizes or channels.
     """
     if not path.exists():
         raise InputError(
@@ -44,13 +47,17 @@ def open_files(
         if path.is_dir():
             return DatasetImages(
                 _folder(
-                    path, image_size=image_size, channels=channels, skip_unreadable=skip_unreadable
+                    path,
+                    image_size=image_size,
+                    channels=channels,
+                    skip_unreadable=skip_unreadable,
+                    max_megapixels=max_megapixels,
                 ),
                 num=num,
                 name=str(path),
             )
         if path.suffix == ".zip":
-            _check_alike(ZipSource(path=path), path, channels)
+            _check_alike(ZipSource(path=path), path, channels, max_megapixels)
             return DatasetImages(
                 Zip(
                     split="train",
@@ -58,6 +65,7 @@ def open_files(
                     image_size=image_size,
                     channels=channels,
                     skip_unreadable=skip_unreadable,
+                    max_megapixels=max_megapixels,
                 ),
                 num=num,
                 name=str(path),
@@ -72,12 +80,15 @@ def open_files(
 
 
 def _folder(
-    path: Path, *, image_size: ImageSize, channels: int | None, skip_unreadable: bool
+    path: Path,
+    *,
+    image_size: ImageSize,
+    channels: int | None,
+    skip_unreadable: bool,
+    max_megapixels: float,
 ) -> ImageFolder:
-    _check_folder(path, skip_unreadable)
-    names = [name for name in find_files(path) if is_image_name(name)]
-    if names:
-        _check_alike(FileSource(root=path, names=names), path, channels)
+    names = find_images(path)
+    _check_alike(FileSource(root=path, names=names), path, channels, max_megapixels)
     return ImageFolder(
         split="train",
         root=path,
@@ -86,27 +97,14 @@ def _folder(
         image_size=image_size,
         channels=channels,
         skip_unreadable=skip_unreadable,
+        max_megapixels=max_megapixels,
     )
 
 
-def _check_folder(path: Path, skip_unreadable: bool) -> None:
-    others = [
-        name
-        for name in find_files(path)
-        if not is_image_name(name)
-        and name.rpartition("/")[2] != METADATA
-        and not name.rpartition("/")[2].startswith(".")
-    ]
-    if others and not skip_unreadable:
-        number = "1 file" if len(others) == 1 else f"{len(others):,} files"
-        raise InputError(
-            f"{path} holds {number} besides images ({listed(others, limit=3)}); remove them, or set "
-            "data.skip_unreadable=true to leave them out"
-        )
-
-
-def _check_alike(source: Source, path: Path, channels: int | None) -> None:
-    kinds, counts = np.unique(scan(source).shapes[:, 2], return_counts=True)
+def _check_alike(source: Source, path: Path, channels: int | None, max_megapixels: float) -> None:
+    kinds, counts = np.unique(
+        scan(source, max_megapixels=max_megapixels).shapes[:, 2], return_counts=True
+    )
     found = {int(kind): int(count) for kind, count in zip(kinds, counts, strict=True) if kind}
     if channels is None and len(found) > 1:
         modes = ", ".join(f"{count:,} with {kind}" for kind, count in found.items())

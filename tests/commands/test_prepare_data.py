@@ -118,15 +118,39 @@ def test_what_cannot_be_read_is_named_and_left_out(photos: Path, tmp_path: Path,
     cut.write_bytes(cut.read_bytes()[:-99])
     Image.effect_noise((30, 30), 50).convert("RGB").save(damaged)
     data = bytearray(damaged.read_bytes())
-    data[len(data) // 2] ^= 255  # its beginning and its end are whole: only decoding finds out
+    data[len(data) // 2] ^= 255  # its beginning and its end are whole
     damaged.write_bytes(data)
     out = tmp_path / "a.zip"
-    prepare(f"data.root={photos}", f"out={out}", "size=16")
+    with pytest.raises(InputError, match=r"cat/003.jpg .* dog/damaged.png .*data.skip_unreadable"):
+        prepare(f"data.root={photos}", f"out={out}", "size=16")
+    assert not out.exists()
+    prepare(f"data.root={photos}", f"out={out}", "size=16", "data.skip_unreadable=true")
     listing = (tmp_path / "a.zip.unreadable.txt").read_text().splitlines()
     assert [line.partition(":")[0] for line in listing] == ["cat/003.jpg", "dog/damaged.png"]
     assert "left out 2 files that could not be read" in capsys.readouterr().out
     packed = Zip(split="train", root=out)
     assert packed.class_counts == [14, 25]
+
+
+def test_what_only_decoding_finds_damaged_ends_it_with_all_names(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "a.zip"
+    encode = prepare_data._encode
+    encoded: list[int] = []
+
+    def failing(item: prepare_data.Item) -> object:
+        encoded.append(item[2])
+        return prepare_data._Failure("cut short") if item[2] in (3, 30) else encode(item)
+
+    monkeypatch.setattr(prepare_data, "_encode", failing)
+    settings = [f"data.root={photos}", f"out={out}", "size=16"]
+    with pytest.raises(InputError, match=r"2 files .*cat/003.jpg \(cut short\), dog/030.jpg"):
+        prepare(*settings)
+    assert not out.exists() and len(encoded) == 40
+    prepare(*settings, "data.skip_unreadable=true")
+    assert len(encoded) == 40, "it goes on with what is packed"
+    assert Zip(split="train", root=out).class_counts == [14, 24]
 
 
 def slow_child(settings: DictConfig, images: int) -> None:
