@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from gan_lab.data.metadata import MetadataTable
 from gan_lab.errors import InputError
 
 SPLITS = ("train", "val")
@@ -82,6 +83,16 @@ class ImageDataset(Dataset[tuple[Tensor, int]], ABC):
         Raises:
             InputError: naming the file when it cannot be decoded.
         """
+
+    @property
+    def metadata(self) -> MetadataTable:
+        """What is known of the stored images besides their pixels."""
+        return MetadataTable(
+            files=[self.name(index) for index in range(self.num_stored)],
+            labels=self.labels,
+            class_names=self.class_names,
+            splits=[self.split] * self.num_stored,
+        )
 
     def name(self, index: int) -> str:
         """What a user would call stored image `index`: its file name where it has one."""

@@ -12,8 +12,10 @@ from torch import Tensor
 from gan_lab.console import warn
 from gan_lab.data.base import ImageDataset, check_split, digest
 from gan_lab.data.decoding import open_image
+from gan_lab.data.listing import listed
+from gan_lab.data.metadata import MetadataTable
 from gan_lab.data.scan import DECODE_ERRORS, Scan, reason_of, scan
-from gan_lab.data.source import Source, listed
+from gan_lab.data.source import Source
 from gan_lab.data.transform import (
     Crop,
     ImageSize,
@@ -44,6 +46,7 @@ class EncodedImages(ImageDataset):
         labels: int64 [len(source)].
         class_names: one for each label.
         members: bool [len(source)], the pictures of this split.
+        table: what else is known of the pictures of `source`.
         split: "train" or "val".
         image_size: as `parse_size` takes it; None for the one size that all pictures have.
         crop: as `parse_crop` takes it.
@@ -72,6 +75,7 @@ class EncodedImages(ImageDataset):
         flip: bool,
         skip_unreadable: bool,
         max_megapixels: float,
+        table: MetadataTable | None = None,
     ) -> None:
         check_split(split)
         check_options(resample, channels)
@@ -99,7 +103,9 @@ class EncodedImages(ImageDataset):
         self.unreadable = [(source.name(i), why) for i, why in found.reasons.items() if members[i]]
         if self.unreadable:
             warn(escape(f"left out {_named(self.unreadable)}"))
-        self._source = source
+        self.source = source
+        # names and labels are here already, and a long table would be sent to every worker
+        self._table = table.rows(self._items) if table and table.has_more_than_classes else None
         self._max_megapixels = max_megapixels
         self._skip_unreadable = skip_unreadable
         self._warned = False
@@ -117,8 +123,12 @@ class EncodedImages(ImageDataset):
         """Digest of the files' names, sizes and times, the labels and the transform."""
         return self._fingerprint
 
+    @property
+    def metadata(self) -> MetadataTable:
+        return super().metadata if self._table is None else self._table
+
     def name(self, index: int) -> str:
-        return self._source.name(int(self._items[index]))
+        return self.source.name(int(self._items[index]))
 
     def load(self, index: int) -> Tensor:
         """Decode stored image `index` to uint8 [C, H, W].
@@ -128,7 +138,7 @@ class EncodedImages(ImageDataset):
         """
         try:
             with (
-                self._source.open(int(self._items[index])) as file,
+                self.source.open(int(self._items[index])) as file,
                 open_image(file, max_megapixels=self._max_megapixels) as image,
             ):
                 return torch.from_numpy(np.array(self._transform(image), order="C"))

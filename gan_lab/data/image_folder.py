@@ -1,27 +1,29 @@
-"""A folder of pictures, with a class a sub-folder or none."""
+"""A folder of images, with classes by a table or by sub-folders, or none."""
 
 from pathlib import Path
 
-import numpy as np
-
-from gan_lab.data.decoding import FORMATS, MAX_MEGAPIXELS
+from gan_lab.data.decoding import FORMATS, MAX_MEGAPIXELS, regular_file
 from gan_lab.data.encoded import EncodedImages
-from gan_lab.data.listing import list_folder
-from gan_lab.data.source import FileSource, existing_folder, listed
-from gan_lab.data.split import members_by_name
+from gan_lab.data.listing import Listing, list_folder, listed
+from gan_lab.data.metadata import read_metadata
+from gan_lab.data.source import FileSource, existing_folder
+from gan_lab.data.split import members_by_table
+from gan_lab.data.tables import read_table
 from gan_lab.data.transform import Crop, ImageSize
 from gan_lab.errors import InputError
 
 
 class ImageFolder(EncodedImages):
-    """All pictures under a folder, sub-folders of any depth included; hidden files and folders are passed over.
+    """All images under a folder, sub-folders of any depth included; hidden files and folders are passed over.
+
+    Classes and splits are those that `read_metadata` finds; test images are left alone.
 
     Args:
         split: "train" or "val".
         root: the folder.
         classes: True makes each sub-folder of `root` a class, False makes one class of everything; None takes the
-            sub-folders for classes when there are pictures in them and none in `root` itself.
-        val_fraction: part of the images to validate on, chosen by a hash of their names.
+            classes of a table, or else the sub-folders when there are images in them and none in `root` itself.
+        val_fraction: part of the images to validate on, chosen by a hash of their names, where nothing says which.
         image_size: one number, [H, W], or None for the one size that all files have.
         crop: "center" | "none" | pixels | [H, W]; see `ImageTransform`.
         resample: "lanczos" | "box" | "bicubic" | "bilinear".
@@ -50,20 +52,17 @@ class ImageFolder(EncodedImages):
         max_megapixels: float = MAX_MEGAPIXELS,
     ) -> None:
         folder = existing_folder(root, "a folder of pictures")
-        names = find_images(folder)
-        if _by_folder(folder, names, classes):
-            names = [name for name in names if "/" in name]
-            first = [name.partition("/")[0] for name in names]
-            class_names = sorted(set(first))
-            number = {name: i for i, name in enumerate(class_names)}
-            labels = np.array([number[name] for name in first], dtype=np.int64)
-        else:
-            class_names, labels = ["all"], np.zeros(len(names), dtype=np.int64)
+        table = read_metadata(
+            _list_images(folder),
+            lambda name: _read(folder / name),
+            root=folder,
+            classes=classes,
+        )
         super().__init__(
-            source=FileSource(root=folder, names=names),
-            labels=labels,
-            class_names=class_names,
-            members=members_by_name(names, split=split, val_fraction=val_fraction),
+            source=FileSource(root=folder, names=table.files),
+            labels=table.labels,
+            class_names=table.class_names,
+            members=members_by_table(table, split=split, val_fraction=val_fraction, root=folder),
             split=split,
             image_size=image_size,
             crop=crop,
@@ -72,15 +71,12 @@ class ImageFolder(EncodedImages):
             flip=flip,
             skip_unreadable=skip_unreadable,
             max_megapixels=max_megapixels,
+            table=table,
         )
 
 
-def find_images(folder: Path) -> list[str]:
-    """Paths of the images below `folder`, relative to it, sorted; other files are counted and named.
-
-    Raises:
-        InputError: when there are none, or the folder cannot be read.
-    """
+def _list_images(folder: Path) -> Listing:
+    """List a folder that must hold images; other files are counted and named."""
     try:
         listing = list_folder(folder)
     except OSError as error:
@@ -90,21 +86,9 @@ def find_images(folder: Path) -> list[str]:
         held = f"holds no images (but {listed(others, limit=3)})" if others else "is empty"
         raise InputError(f"data.root={folder} {held}; expected {', '.join(FORMATS)}")
     listing.report(folder)
-    return listing.images
+    return listing
 
 
-def _by_folder(folder: Path, names: list[str], classes: bool | None) -> bool:
-    """Whether sub-folders are classes; InputError when that cannot be told or done."""
-    nested = sum("/" in name for name in names)
-    direct = len(names) - nested
-    if classes and not nested:
-        raise InputError(
-            f"data.classes=true, but data.root={folder} has no sub-folders with images; "
-            f"put each class into its own, or set data.classes=null"
-        )
-    if classes is None and nested and direct:
-        raise InputError(
-            f"data.root={folder} holds {direct:,} images itself and {nested:,} in sub-folders; set data.classes=true "
-            f"to take only the sub-folders, one class each, or data.classes=false to take all as one class"
-        )
-    return nested > 0 if classes is None else classes
+def _read(path: Path) -> bytes:
+    with regular_file(path) as file:
+        return read_table(file)

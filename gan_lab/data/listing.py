@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 from gan_lab.console import warn
 from gan_lab.data.decoding import HEAD_BYTES, image_format, regular_file
@@ -62,7 +62,7 @@ def list_zip(archive: zipfile.ZipFile) -> Listing:
     """List the members of a zip as `list_folder` lists a folder."""
     names = sorted({name for name in archive.namelist() if not name.endswith("/")})
     shown = [name for name in names if not any(map(_is_hidden, name.split("/")))]
-    return _listing(shown, [], lambda name: _head(archive.open(name)))  # type: ignore[arg-type]
+    return _listing(shown, [], lambda name: _head(archive.open(name)))
 
 
 def _listing(
@@ -124,7 +124,7 @@ def _is_side_file(name: str) -> bool:
     return name.endswith(_SIDE_ENDINGS) or name in _SIDE_NAMES
 
 
-def _head(file: BinaryIO) -> bytes:
+def _head(file: IO[bytes]) -> bytes:
     with file:
         return file.read(HEAD_BYTES)
 
@@ -151,6 +151,13 @@ def _by_reason(passed_over: Iterable[tuple[str, str]]) -> str:
         files = "1 file" if len(names) == 1 else f"{len(names):,} files"
         parts.append(f"{files}: {reason} ({', '.join(names[:_SHOWN])}{more})")
     return "; ".join(parts)
+
+
+def listed(names: Iterable[str], limit: int = 10) -> str:
+    """Some names for a message: the first ones, and how many more there are."""
+    names = list(names)
+    more = f" and {len(names) - limit:,} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
 
 
 @functools.cache

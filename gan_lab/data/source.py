@@ -3,7 +3,7 @@
 import contextlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
@@ -117,10 +117,3 @@ def existing_path(root: str | Path | None, what: str) -> Path:
         detail = "" if missing == path.absolute() else f" ({missing} is not there)"
         raise InputError(f"data.root={path} does not exist{detail}; set data.root=PATH to {what}")
     return path
-
-
-def listed(names: Iterable[str], limit: int = 10) -> str:
-    """Some names for a message: the first ones, and how many more there are."""
-    names = list(names)
-    more = f" and {len(names) - limit:,} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more

@@ -1,13 +1,37 @@
-"""Splitting by name, so that adding files moves none of the others between splits."""
+"""Splits: as the metadata table says, else by name, so that adding files moves none of the others."""
 
 import hashlib
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gan_lab.data.base import MissingSplit, check_split
+from gan_lab.data.metadata import MetadataTable
 from gan_lab.errors import InputError
+
+
+def members_by_table(
+    table: MetadataTable, *, split: str, val_fraction: float, root: Path
+) -> NDArray[np.bool_]:
+    """Mask [N] of the images of a split: those that the table puts into it, else `members_by_name`.
+
+    Raises:
+        MissingSplit: for split="val" when nothing is set apart.
+        InputError: for a `val_fraction` beside images that are set apart, or when there are none to train on.
+    """
+    check_split(split)
+    if table.splits is None or "val" not in table.splits:
+        return members_by_name(table.files, split=split, val_fraction=val_fraction)
+    if val_fraction:
+        raise InputError(
+            f"data.val_fraction={val_fraction}, but {root} says itself which images validate; set data.val_fraction=0"
+        )
+    chosen = np.array(table.splits) == split
+    if not chosen.any():
+        raise InputError(f"data.root={root} holds validation images only; set data.root to them")
+    return chosen
 
 
 def members_by_name(names: Iterable[str], *, split: str, val_fraction: float) -> NDArray[np.bool_]:

@@ -1,15 +1,17 @@
 """What a path means as images: a folder, a zip or an .npz."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from gan_lab.data.decoding import MAX_MEGAPIXELS
-from gan_lab.data.image_folder import ImageFolder, find_images
+from gan_lab.data.image_folder import ImageFolder
+from gan_lab.data.metadata import AmbiguousClasses
 from gan_lab.data.scan import scan
-from gan_lab.data.source import FileSource, Source
+from gan_lab.data.source import Source
 from gan_lab.data.transform import ImageSize
-from gan_lab.data.zip import Zip, ZipSource
+from gan_lab.data.zip import Zip
 from gan_lab.errors import InputError
 from gan_lab.metrics.images import DatasetImages, ImageSource
 from gan_lab.metrics.npz import NpzImages
@@ -43,70 +45,39 @@ def open_files(
         )
     if path.suffix == ".npz":
         return NpzImages(path, num=num)
+    if not path.is_dir() and path.suffix != ".zip":
+        raise InputError(
+            f"{path} is no folder, .zip, .npz or .ckpt; give a run, a folder or zip of images, or an .npz"
+        )
     try:
-        if path.is_dir():
-            return DatasetImages(
-                _folder(
-                    path,
-                    image_size=image_size,
-                    channels=channels,
-                    skip_unreadable=skip_unreadable,
-                    max_megapixels=max_megapixels,
-                ),
-                num=num,
-                name=str(path),
-            )
-        if path.suffix == ".zip":
-            _check_alike(ZipSource(path=path), path, channels, max_megapixels)
-            return DatasetImages(
-                Zip(
-                    split="train",
-                    root=path,
-                    image_size=image_size,
-                    channels=channels,
-                    skip_unreadable=skip_unreadable,
-                    max_megapixels=max_megapixels,
-                ),
-                num=num,
-                name=str(path),
-            )
+        opened = partial(
+            ImageFolder if path.is_dir() else Zip,
+            split="train",
+            root=path,
+            image_size=image_size,
+            channels=channels,
+            skip_unreadable=skip_unreadable,
+            max_megapixels=max_megapixels,
+        )
+        try:
+            data = opened()
+        except AmbiguousClasses:
+            data = opened(classes=False)  # folders are classes only where nothing lies beside them
+        if channels is None:
+            _check_alike(data.source, path, max_megapixels)
+        return DatasetImages(data, num=num, name=str(path))
     except InputError as error:
         # the data sets speak of their own keys
         message = str(error).replace("data.root=", "").replace("data.", "files.")
         raise InputError(message) from error
-    raise InputError(
-        f"{path} is no folder, .zip, .npz or .ckpt; give a run, a folder or zip of images, or an .npz"
-    )
 
 
-def _folder(
-    path: Path,
-    *,
-    image_size: ImageSize,
-    channels: int | None,
-    skip_unreadable: bool,
-    max_megapixels: float,
-) -> ImageFolder:
-    names = find_images(path)
-    _check_alike(FileSource(root=path, names=names), path, channels, max_megapixels)
-    return ImageFolder(
-        split="train",
-        root=path,
-        # sub-folders are classes only where nothing lies beside them
-        classes=None if all("/" in name for name in names) else False,
-        image_size=image_size,
-        channels=channels,
-        skip_unreadable=skip_unreadable,
-        max_megapixels=max_megapixels,
-    )
-
-
-def _check_alike(source: Source, path: Path, channels: int | None, max_megapixels: float) -> None:
+def _check_alike(source: Source, path: Path, max_megapixels: float) -> None:
     kinds, counts = np.unique(
         scan(source, max_megapixels=max_megapixels).shapes[:, 2], return_counts=True
     )
     found = {int(kind): int(count) for kind, count in zip(kinds, counts, strict=True) if kind}
-    if channels is None and len(found) > 1:
+    if len(found) > 1:
         modes = ", ".join(f"{count:,} with {kind}" for kind, count in found.items())
         raise InputError(
             f"the images of {path} have different channels ({modes}); set data.channels=3 to make them all RGB, "

@@ -15,12 +15,12 @@ def fill(root: Path, write_images) -> None:
     (root / "sub" / "film.mp4").write_bytes(b"\0\0\0\x18ftypmp42" + bytes(100))
     (root / "photo.psd").write_bytes(b"8BPS" + bytes(100))
     (root / "empty").write_bytes(b"")
-    for name in ("labels.csv", "README", "notes.txt", "sub/dataset.json", "Thumbs.db"):
+    for name in ("words.csv", "README", "notes.txt", "sub/info.json", "Thumbs.db"):
         (root / name).write_text("words")
 
 
 IMAGES = ["a.png", "c", "sub/b.JPEG"]
-SIDE_FILES = ["README", "labels.csv", "notes.txt", "sub/dataset.json"]
+SIDE_FILES = ["README", "notes.txt", "sub/info.json", "words.csv"]
 PASSED_OVER = [(name, "not an image") for name in ("empty", "photo.psd", "sub/film.mp4")]
 
 
@@ -48,12 +48,12 @@ def test_what_is_passed_over_is_counted_and_named_once(
             archive.write(path, path.relative_to(root))
     for split in ("train", "train"):
         if packed:
-            Zip(split=split, root=tmp_path / "a.zip")
+            Zip(split=split, root=tmp_path / "a.zip", classes=False)
         else:
             ImageFolder(split=split, root=root, classes=False)
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "passed over" in line]
     assert "3 files: not an image (empty, photo.psd, sub/film.mp4)" in line
-    assert "labels.csv" not in line
+    assert "words.csv" not in line
 
 
 def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, write_images, monkeypatch) -> None:
