@@ -3,24 +3,28 @@
 import errno
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
-from omegaconf import DictConfig, OmegaConf
-from yaml import YAMLError  # type: ignore[import-untyped]
 
-from gan_lab.config import build, check_targets
+from gan_lab.config import ClassCounts, ClassNames, read_yaml, take
 from gan_lab.console import warn
 from gan_lab.errors import InputError
-from gan_lab.interop.weights import check_fit
+from gan_lab.interop.weights import MisfitError, network_of
+from gan_lab.labels import check_classes
 from gan_lab.layers.ranks import is_first
+from gan_lab.models.networks import DiscriminatorNetwork, GeneratorNetwork
 from gan_lab.sampling import Gan
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 CONFIG_FILE = "config.yaml"
+PLAYERS: dict[str, type[torch.nn.Module]] = {
+    "generator": GeneratorNetwork,
+    "discriminator": DiscriminatorNetwork,
+}
 
 
 class NotWholeError(InputError):
@@ -157,26 +161,67 @@ def load(
     path = checkpoint_path(Path(source), checkpoint)
     state = read(path)
     config = read_config(path.parent.parent)
-    node = config.model.generator
-    check_targets(node, trust=trust, origin=path.parent.parent / CONFIG_FILE)
-    generator = build(node)
-    prefix = "generator_ema." if weights == "ema" else "generator."
-    own = {
-        name.removeprefix(prefix): value
-        for name, value in state["state_dict"].items()
-        if name.startswith(prefix)
+    generator = player(
+        "generator", config, state, average=weights == "ema", origin=path, trust=trust
+    )
+    return as_gan(generator.to(device), config, state, origin=path.parent.parent / CONFIG_FILE)
+
+
+def player(
+    name: str,
+    config: Mapping[str, Any],
+    state: Mapping[str, Any],
+    *,
+    average: bool,
+    origin: Path,
+    trust: Sequence[str],
+) -> Any:
+    """Build a player's network with a checkpoint's weights.
+
+    Args:
+        name: "generator" or "discriminator".
+        config: of the run.
+        state: of the checkpoint.
+        average: whether to take the generator's moving average.
+        origin: the checkpoint's path.
+        trust: packages besides gan_lab whose classes the configuration may name.
+
+    Raises:
+        InputError: for a configuration that describes none, or another one.
+    """
+    file = origin.parent.parent / CONFIG_FILE
+    node = take(config, f"model.{name}", dict[str, Any], origin=file)
+    prefix = "generator_ema." if average else f"{name}."
+    weights = {
+        key.removeprefix(prefix): value
+        for key, value in state["state_dict"].items()
+        if key.startswith(prefix)
     }
     try:
-        check_fit(generator.state_dict(), own)
-    except InputError as error:
-        raise InputError(
-            f"{path} is not of the run that {path.parent.parent / CONFIG_FILE} describes: {error}"
-        ) from error
-    generator.load_state_dict(own)
+        return network_of(node, PLAYERS[name], weights, origin=file, trust=trust)
+    except MisfitError as error:
+        raise InputError(f"{origin} is not of the run that {file} describes: {error}") from error
+
+
+def as_gan(
+    generator: GeneratorNetwork,
+    config: Mapping[str, Any],
+    state: Mapping[str, Any],
+    *,
+    origin: Path,
+) -> Gan:
+    """Return a run's generator to draw from.
+
+    Raises:
+        InputError: when its configuration tells of other classes.
+    """
+    counts = take(config, "images.class_counts", ClassCounts, origin=origin)
+    names = take(config, "images.class_names", ClassNames, origin=origin)
+    check_classes(generator.num_classes, counts, names, origin=origin)
     return Gan(
-        generator.eval().requires_grad_(False).to(device),
-        class_counts=config.images.class_counts,
-        class_names=config.images.class_names,
+        generator.eval().requires_grad_(False),
+        class_counts=counts,
+        class_names=names,
         kimg=state["clock"]["images_seen"] / 1000,
     )
 
@@ -200,21 +245,18 @@ def checkpoint_path(source: Path, checkpoint: str | None = None) -> Path:
     raise InputError(f"{folder} has no {' or '.join(names)}; checkpoints there: {there}")
 
 
-def read_config(run_dir: Path) -> DictConfig:
-    """Read the configuration that a run was trained with.
+def read_config(run_dir: Path) -> dict[str, Any]:
+    """Read the configuration that a run was trained with, as plain values: the run may be anybody's.
 
     Raises:
-        InputError: when the folder has none.
+        InputError: when the folder has none, or it is none.
     """
     path = run_dir / CONFIG_FILE
     if not path.exists():
         raise InputError(
             f"{run_dir} is not a run folder: it has no {CONFIG_FILE}; give runs/<name>"
         )
-    try:
-        config = OmegaConf.load(path)
-    except (YAMLError, OSError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
-    if not isinstance(config, DictConfig):
+    config = read_yaml(path)
+    if not isinstance(config, dict):
         raise InputError(f"{path} holds no configuration of a run")
     return config

@@ -55,7 +55,8 @@ def named(words: list[str], key: str | None) -> list[str]:
     if key is None:
         return words
     return [
-        word if "=" in word or word.startswith("-") else f"{key}={quoted(word)}" for word in words
+        word if "=" in word or word.startswith("-") else f"{key}={path_quoted(word)}"
+        for word in words
     ]
 
 
@@ -70,7 +71,13 @@ def listed(words: list[str], key: str | None) -> list[str]:
         is_path = "=" not in word and not before.startswith("-")
         is_path = (is_path and not word.startswith("-")) or os.path.exists(word)
         (paths if is_path else rest).append(word)
-    return [*([f"{key}=[{','.join(map(quoted, paths))}]"] if paths else []), *rest]
+    return [*([f"{key}=[{','.join(map(path_quoted, paths))}]"] if paths else []), *rest]
+
+
+def path_quoted(path: str) -> str:
+    """Return a path in Hydra's quotes, as it stands: a folder may be called ${oc.env:TOKEN}."""
+    # gan_lab.config.literal, without what it imports
+    return quoted(re.sub(r"(\\*)\$\{", r"\1\1\\${", path))
 
 
 def quoted(word: str) -> str:

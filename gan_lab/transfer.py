@@ -9,17 +9,18 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from gan_lab import exported
 from gan_lab.checkpoint import CONFIG_FILE, checkpoint_path, read, read_config
-from gan_lab.config import build, check_targets
+from gan_lab.config import build, take
 from gan_lab.console import say, warn
 from gan_lab.errors import InputError
+from gan_lab.interop.weights import outline
 from gan_lab.loading import local
 from gan_lab.models.networks import DiscriminatorNetwork, GeneratorNetwork
 
@@ -101,7 +102,7 @@ def of_run(source: Path, players: Sequence[str]) -> Origin:
     run_dir = path.parent.parent
     nodes: Any = {}
     if (run_dir / CONFIG_FILE).exists():
-        nodes = read_config(run_dir).model
+        nodes = take(read_config(run_dir), "model", dict[str, Any], origin=run_dir / CONFIG_FILE)
     states = {player: below(state, player) for player in players}
     return Origin(path, run_dir / CONFIG_FILE, states, nodes)
 
@@ -125,10 +126,9 @@ def places_of(node: Any, origin: Path, *, like: Network) -> dict[str, str]:
         like: our network; what its class's package may run, the source's may, too.
     """
     package = type(like).__module__.split(".")[0]
-    check_targets(node, trust=[package], origin=origin)
-    with torch.device("meta"):
-        network = build(node)
-    return network.places() if isinstance(network, GeneratorNetwork | DiscriminatorNetwork) else {}
+    base = GeneratorNetwork if isinstance(like, GeneratorNetwork) else DiscriminatorNetwork
+    network: Network = outline(partial(build, node, base, origin=origin, trust=[package]))
+    return network.places()
 
 
 def match(

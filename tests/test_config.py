@@ -8,7 +8,7 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
-from gan_lab.config import build, conf_dir, differences, run_name, suggestion, targets
+from gan_lab.config import build, conf_dir, differences, run_name, suggestion
 from gan_lab.errors import InputError
 from gan_lab.losses import Loss
 from gan_lab.regularizers.base import Regularizer
@@ -60,13 +60,6 @@ def test_what_cannot_be_built_is_told_with_its_key_and_place(
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(InputError, match=r"^model\.net: nets\.Net .*TypeError: .*nets\.py:3\)$"):
         build(node)
-
-
-def test_targets_are_found_at_any_depth() -> None:
-    node = OmegaConf.create(
-        {"_target_": "a.B", "x": [{"_target_": "c.D", "y": {"_target_": "e.F"}}]}
-    )
-    assert targets(node) == ["a.B", "c.D", "e.F"]
 
 
 def options(group: str) -> list[str]:

@@ -24,14 +24,14 @@ from gan_lab.commands.building import (
     build_model,
     compiled,
     describe_images,
-    resolved,
 )
 from gan_lab.commands.processes import world_size
-from gan_lab.config import build
+from gan_lab.config import build, resolved
 from gan_lab.console import say, warn
 from gan_lab.errors import InputError
 from gan_lab.layers.ranks import several_ranks
 from gan_lab.metrics import NoMetrics
+from gan_lab.metrics.base import Metrics
 from gan_lab.models.adversarial import AdversarialModule
 from gan_lab.models.batches import check_share
 
@@ -83,7 +83,7 @@ def rehearsal_of(config: DictConfig, begin: int) -> Rehearsal:
         return fixed_samples(module, rows=samples.rows, columns=samples.columns, seed=0)
 
     return Rehearsal(
-        metrics=None if measures_nothing(config) else build(config.metrics),
+        metrics=None if measures_nothing(config) else build(config.metrics, Metrics),
         seed=evaluation.get("seed", 0) if evaluation else 0,
         draw_grid=draw_grid if samples else None,
         sizes=CheckpointSize(),

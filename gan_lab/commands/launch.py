@@ -18,6 +18,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from gan_lab.commands.manual import print_manual
 from gan_lab.commands.words import flags_last, readable
 from gan_lab.config import conf_dir, flatten, register_resolvers, suggestion
+from gan_lab.console import printable
 from gan_lab.errors import InputError
 from gan_lab.sweeps.command import asked_for, named
 from gan_lab.sweeps.job import run_job
@@ -84,7 +85,7 @@ def mendable(error: Exception, root: str) -> str:
 def complain(message: str) -> int:
     """Print an error and return the exit status for bad input."""
     sys.stdout.flush()
-    print(f"gan-lab: error: {message}", file=sys.stderr)
+    print(f"gan-lab: error: {printable(message)}", file=sys.stderr)
     return 2
 
 

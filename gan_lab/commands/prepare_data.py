@@ -5,7 +5,7 @@ import json
 import os
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -84,7 +84,7 @@ def _datasets(config: DictConfig) -> list[ImageDataset]:
     node["flip"] = False
     if "skip_unreadable" in node:
         node["skip_unreadable"] = True
-    factory = build(node)
+    factory = build(node, Callable[..., ImageDataset])
     datasets = []
     for split in _SPLITS[config.split]:
         try:

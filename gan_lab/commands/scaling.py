@@ -14,9 +14,10 @@ from torch.multiprocessing import get_context
 from torch.multiprocessing.spawn import start_processes
 
 from gan_lab.benchmarks.clock import Stopwatch
-from gan_lab.commands.building import bare_trainer, build_data, build_model, compiled, resolved
+from gan_lab.commands.building import bare_trainer, build_data, build_model, compiled
 from gan_lab.commands.processes import devices_here, free_port
 from gan_lab.commands.train import quiet
+from gan_lab.config import resolved
 from gan_lab.console import say
 from gan_lab.data.sampler import check_batch
 from gan_lab.models.adversarial import AdversarialModule

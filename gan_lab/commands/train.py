@@ -22,13 +22,12 @@ from gan_lab.commands.building import (
     build_trainer,
     compiled,
     describe_images,
-    resolved,
 )
 from gan_lab.commands.checks import check_name, check_numbers, check_trainer
 from gan_lab.commands.dry_run import dry_run
 from gan_lab.commands.processes import run_on, started_by_others, world_size
 from gan_lab.compilation import backend_of
-from gan_lab.config import differences
+from gan_lab.config import differences, plain, resolved, take
 from gan_lab.console import say, warn
 from gan_lab.data.datamodule import ImageDataModule
 from gan_lab.data.sampler import check_batch
@@ -115,8 +114,7 @@ def fit(
     Raises:
         InputError: when training diverges.
     """
-    settings = OmegaConf.to_container(resolved(config))
-    assert isinstance(settings, dict)
+    settings = plain(config)
     for logger in trainer.loggers:
         logger.log_hyperparams({str(key): value for key, value in settings.items()})
     try:
@@ -148,7 +146,9 @@ def check_same_model(run_dir: Path, config: DictConfig) -> None:
     """
     if not (run_dir / CONFIG_FILE).exists():
         return
-    before, now = read_config(run_dir).model._target_, config.model._target_
+    file = run_dir / CONFIG_FILE
+    before = take(read_config(run_dir), "model._target_", str, origin=file)
+    now = config.model._target_
     if before != now:
         raise InputError(
             f"{run_dir} holds a run of {before}, not of {now}; choose another name= or delete the folder"
