@@ -1,5 +1,6 @@
 """What the user reads: one console, spoken to by rank zero only."""
 
+import os
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -30,14 +31,6 @@ class PlainConsole(Console):
 console = PlainConsole(highlight=False)
 
 
-def is_first() -> bool:
-    """Whether this is the process that speaks for all."""
-    # torch and Lightning take seconds, which a slip of the keys need not wait for
-    from gan_lab.layers.ranks import is_first
-
-    return is_first()
-
-
 def say(message: RenderableType) -> None:
     """Print a line, a table or any other rich renderable."""
     if is_first():
@@ -49,3 +42,11 @@ def warn(message: str) -> None:
     """Print something that does not stop the run and that the user should act on."""
     if is_first():
         console.print(Text.assemble(("warning: ", "yellow"), message), soft_wrap=True)
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes and speaks for all, as whoever started it says in the environment."""
+    for key in ("RANK", "LOCAL_RANK", "SLURM_PROCID"):  # torchrun, our own processes, srun
+        if key in os.environ:
+            return int(os.environ[key]) == 0
+    return True

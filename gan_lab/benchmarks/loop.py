@@ -10,10 +10,10 @@ from torch import Tensor
 
 from gan_lab.benchmarks.clock import Stopwatch
 from gan_lab.data.datamodule import ImageDataModule
-from gan_lab.images import to_float
-from gan_lab.models.adversarial import AdversarialModule
-from gan_lab.models.networks import DiscriminatorNetwork
-from gan_lab.regularizers.base import DiscriminatorStep
+from gan_lab.data.images import to_float
+from gan_lab.layers.networks import DiscriminatorNetwork
+from gan_lab.training.module import AdversarialModule
+from gan_lab.training.regularizers.base import DiscriminatorStep
 
 HOOKS = ("prepare_step", "sample_latents", "fake", "real", "view", "judge", "generator_loss")
 

@@ -8,7 +8,7 @@ from gan_lab.benchmarks.clock import Stopwatch
 from gan_lab.data.datamodule import ImageDataModule
 from gan_lab.metrics.base import Metrics
 from gan_lab.metrics.images import GanImages
-from gan_lab.sampling import Gan
+from gan_lab.sampling.gan import Gan
 
 
 def data_rate(data: ImageDataModule) -> float:

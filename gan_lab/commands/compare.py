@@ -5,7 +5,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 from rich.progress import track
 
-from gan_lab.commands.opening import pick_device
+from gan_lab.commands.options import pick_device
 from gan_lab.comparing.finding import find_runs, short_names
 from gan_lab.comparing.overview import check_matplotlib, has_matplotlib, save_overview
 from gan_lab.comparing.page import page

@@ -15,25 +15,25 @@ from torch.distributed import all_gather_object, get_world_size
 from gan_lab.benchmarks.clock import GIB
 from gan_lab.benchmarks.rehearsal import CheckpointSize, Found, Rehearsal, device_gib, times_due
 from gan_lab.benchmarks.steps import times_per_step
-from gan_lab.callbacks.agreement import SameEverywhere
-from gan_lab.callbacks.samples import fixed_samples
-from gan_lab.checkpoint import LAST, read
-from gan_lab.commands.building import (
+from gan_lab.config import build, resolved
+from gan_lab.console import say, warn
+from gan_lab.distributed.processes import world_size
+from gan_lab.errors import InputError
+from gan_lab.layers.collectives import several_ranks
+from gan_lab.metrics import NoMetrics
+from gan_lab.metrics.base import Metrics
+from gan_lab.training.batches import check_share
+from gan_lab.training.building import (
     bare_trainer,
     build_data,
     build_model,
     compiled,
     describe_images,
 )
-from gan_lab.commands.processes import world_size
-from gan_lab.config import build, resolved
-from gan_lab.console import say, warn
-from gan_lab.errors import InputError
-from gan_lab.layers.ranks import several_ranks
-from gan_lab.metrics import NoMetrics
-from gan_lab.metrics.base import Metrics
-from gan_lab.models.adversarial import AdversarialModule
-from gan_lab.models.batches import check_share
+from gan_lab.training.callbacks.agreement import SameEverywhere
+from gan_lab.training.callbacks.samples import fixed_samples
+from gan_lab.training.checkpoint import LAST, read
+from gan_lab.training.module import AdversarialModule
 
 KEPT = 3  # checkpoints of a run: last, previous and best
 NEARLY_ALL = 0.9  # of a device's memory: drivers and other programs want some

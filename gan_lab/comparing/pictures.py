@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 
 import gan_lab
-from gan_lab.checkpoint import checkpoint_path
 from gan_lab.comparing.reading import Run, one_line
 from gan_lab.config import Count, take
+from gan_lab.data.images import grid, to_pil, to_uint8
 from gan_lab.errors import InputError
-from gan_lab.images import grid, to_pil, to_uint8
+from gan_lab.training.checkpoint import checkpoint_path
 
 _LARGEST_SIDE = 640  # of a picture, pixels
 _LARGEST_PNG = 60_000  # bytes, beyond which it becomes a WebP

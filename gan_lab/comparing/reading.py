@@ -8,14 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gan_lab.checkpoint import CONFIG_FILE, PLAYERS, read_config
-from gan_lab.commands.results import read_results
 from gan_lab.config import build, take
 from gan_lab.errors import InputError
-from gan_lab.interop.weights import outline
-from gan_lab.lock import Holder, living_holder
-from gan_lab.loggers import METRICS_FILE
 from gan_lab.metrics.directions import direction
+from gan_lab.run import Holder, living_holder, read_results
+from gan_lab.training.checkpoint import CONFIG_FILE, read_config
+from gan_lab.training.loggers.files import METRICS_FILE
+from gan_lab.training.state_dicts import outline
+from gan_lab.weights.exported import KINDS
 
 Entry = dict[str, float]
 
@@ -207,7 +207,7 @@ def count_parameters(
 ) -> dict[str, int]:
     """Build both networks without memory for their weights, and count these."""
     file, counts = path / CONFIG_FILE, {}
-    for name, base in PLAYERS.items():
+    for name, base in KINDS.items():
         node = take(config, f"model.{name}", dict[str, Any], origin=file)
         network = outline(partial(build, node, base, origin=file, trust=trust))
         counts[name] = sum(p.numel() for p in network.parameters())

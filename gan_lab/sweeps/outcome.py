@@ -10,10 +10,9 @@ from omegaconf import DictConfig
 
 from gan_lab.config import build
 from gan_lab.errors import InputError
-from gan_lab.loggers import METRICS_FILE, read_metrics
-from gan_lab.metrics.auto import MetricsByData
-from gan_lab.metrics.base import Metrics
+from gan_lab.metrics.base import Metrics, MetricsByData
 from gan_lab.metrics.directions import Direction, direction
+from gan_lab.training.loggers.files import METRICS_FILE, read_metrics
 
 # the key of an entry that says that the run was ended there
 PRUNED = "sweep/pruned"

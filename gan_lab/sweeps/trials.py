@@ -202,7 +202,7 @@ class OptunaSweep(Sweep):
         if self.settings.pruner is None:
             return []
         node: dict[str, Any] = {
-            "_target_": "gan_lab.callbacks.pruning.Pruning",
+            "_target_": "gan_lab.sweeps.pruning.Pruning",
             "storage": self.storage,
             "study": self.study_name,
             "trial": number,

@@ -10,7 +10,7 @@ from gan_lab.benchmarks.clock import MemoryPeak
 from gan_lab.benchmarks.phases import REST, Cost
 from gan_lab.benchmarks.steps import EVERYTHING, Rounds, leaving_out, summarize
 from gan_lab.config import build
-from gan_lab.models.adversarial import AdversarialModule
+from gan_lab.training.module import AdversarialModule
 
 
 @pytest.fixture
