@@ -326,8 +326,10 @@ def merged(before: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
     both = dict(before)
     for key, value in changes.items():
         old = both.get(key)
-        nested = isinstance(old, Mapping) and isinstance(value, Mapping)
-        both[key] = merged(old, value) if nested else value
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            both[key] = merged(old, value)
+        else:
+            both[key] = value
     return both
 
 

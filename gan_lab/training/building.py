@@ -241,13 +241,6 @@ def half_precision(node: DictConfig) -> list[HalfPrecision]:
     return [HalfPrecision(device="cpu" if on_cpu or accelerator is None else accelerator.type)]
 
 
-def resolved(config: DictConfig) -> DictConfig:
-    """Return the configuration with all interpolations replaced by their values."""
-    made = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
-    assert isinstance(made, DictConfig)
-    return made
-
-
 def quiet() -> None:
     """Drop what Lightning says about things that are as they should be here."""
     for part in ("lightning.pytorch", "lightning.fabric"):

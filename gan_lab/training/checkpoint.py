@@ -3,7 +3,7 @@
 import errno
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -122,41 +122,6 @@ def find_resumable(folder: Path) -> Path | None:
             f"no checkpoint in {folder} can be read; delete the folder to start anew, or choose another name="
         )
     return None
-
-
-def load_run(
-    source: str | Path,
-    *,
-    checkpoint: str | None = None,
-    weights: str = "ema",
-    device: str | torch.device = "cpu",
-    trust: Sequence[str] = (),
-) -> Gan:
-    """Load the generator of a run folder to draw samples from.
-
-    Args:
-        source: a run folder, or one of its checkpoints.
-        checkpoint: "best", "last" or "previous"; by default the best where there is one, else the last.
-        weights: "ema" for the moving average, "raw" for the generator as trained.
-        device: where to compute.
-        trust: packages besides gan_lab whose classes the folder's config.yaml may name. Loading imports and calls
-            them, so name only what you would run.
-
-    Returns:
-        A `Gan`: `.sample(16, labels=3, seed=0)` gives images [16, C, H, W] in [-1, 1].
-
-    Raises:
-        InputError: when the folder, its configuration or its checkpoint is missing, broken or names other code.
-    """
-    if weights not in ("ema", "raw"):
-        raise InputError(f"weights={weights!r} must be 'ema' or 'raw'")
-    path = checkpoint_path(Path(source), checkpoint)
-    state = read(path)
-    config = read_config(path.parent.parent)
-    generator = player(
-        "generator", config, state, average=weights == "ema", origin=path, trust=trust
-    )
-    return as_gan(generator.to(device), config, state, origin=path.parent.parent / CONFIG_FILE)
 
 
 def checkpoint_path(source: Path, checkpoint: str | None = None) -> Path:
