@@ -14,7 +14,17 @@ from difflib import get_close_matches
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Never,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import yaml  # type: ignore[import-untyped]
 from pydantic import Field, TypeAdapter, ValidationError
@@ -299,11 +309,12 @@ def unescaped(value: Any) -> Any:
     return value
 
 
-def plain(node: Any) -> Any:
+def plain(node: Any, *, complete: bool = False) -> Any:
     """Return a configuration node as plain containers, with its interpolations replaced; other values as they are.
 
-    Raises:
-        MissingMandatoryValue: for a value that is ???.
+    Args:
+        node: of a configuration.
+        complete: whether a value that is still ??? raises MissingMandatoryValue.
     """
     if node is None or isinstance(node, dict | list | str | int | float):
         return node
@@ -311,7 +322,7 @@ def plain(node: Any) -> Any:
 
     if not OmegaConf.is_config(node):
         return node
-    return OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
+    return OmegaConf.to_container(node, resolve=True, throw_on_missing=complete)
 
 
 def resolved(config: Any) -> Any:
@@ -373,7 +384,7 @@ class _Builder:
     packages: tuple[str, ...]
 
     def build(self, node: Any, base: Any, key: str, extra: Mapping[str, Any]) -> Any:
-        node = plain(node)
+        node = plain(node, complete=True)
         if isinstance(node, list):
             inner = element_of(base)
             return [self.build(value, inner, f"{key}[{i}]", {}) for i, value in enumerate(node)]
@@ -393,7 +404,8 @@ class _Builder:
             raise self.error(key, target, f"has _partial_={shortened(later)}; it is true or false")
         if not self.may_be(found, base, later=later):
             what = "with _partial_=true " if later else ""
-            raise self.error(key, target, f"{what}is no {describe(base)}")
+            wrong = "does not belong here" if base is Never else f"is no {describe(base)}"
+            raise self.error(key, target, f"{what}{wrong}")
         hints = annotations_of(found)
         positional = named.pop("_args_", [])
         if not isinstance(positional, list):
@@ -412,8 +424,10 @@ class _Builder:
                 hints.check(arguments, {**keywords, **extra})
                 return partial(found, *arguments, **keywords, **extra)
             return found(*arguments, **keywords, **extra)
-        except InputError:
-            raise
+        except InputError as error:
+            if self.origin is None or str(error).startswith(str(self.origin)):
+                raise
+            raise InputError(f"{self.origin}: {error}") from error
         except Exception as error:
             raise self.error(
                 key, target, f"cannot be built with these settings ({cause(error)})"
@@ -577,6 +591,8 @@ def fits(found: type, base: Any) -> bool | None:
         answers = [fits(found, one) for one in get_args(base)]
         return None if None in answers and True not in answers else True in answers
     kind = get_origin(base) or base
+    if base is Never:
+        return False
     if not isinstance(kind, type):
         return None
     if getattr(kind, "_is_protocol", False):
@@ -592,10 +608,13 @@ def element_of(base: Any) -> Any:
     if get_origin(base) is Annotated:
         return element_of(get_args(base)[0])
     if get_origin(base) in (Union, types.UnionType):
-        found = [element_of(one) for one in get_args(base) if get_args(one)]
-        return Union[tuple(found)] if found else Any  # noqa: UP007 (made at run time)
-    kind, arguments = get_origin(base), [one for one in get_args(base) if one is not Ellipsis]
-    if not (isinstance(kind, type) and issubclass(kind, Iterable) and arguments):
+        return Union[tuple(element_of(one) for one in get_args(base))]  # noqa: UP007 (made at run time)
+    kind, arguments = get_origin(base) or base, [a for a in get_args(base) if a is not Ellipsis]
+    if not isinstance(kind, type) or kind in (Any, object):
+        return Any
+    if not issubclass(kind, Iterable) or issubclass(kind, str):
+        return Never
+    if not arguments:
         return Any
     return arguments[-1] if issubclass(kind, Mapping) else Union[tuple(arguments)]  # noqa: UP007
 

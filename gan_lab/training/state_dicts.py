@@ -17,7 +17,7 @@ from gan_lab.config import build
 from gan_lab.errors import InputError
 
 # modules and parameters of a network: no published one has a tenth of it
-MOST_PARTS = 50_000
+MOST_PARTS = 10_000
 
 Renames = Sequence[tuple[str, str]]
 
