@@ -14,6 +14,7 @@ from torch.multiprocessing import get_context
 from torch.multiprocessing.spawn import start_processes
 
 from gan_lab.benchmarks.clock import Stopwatch
+from gan_lab.config import resolved
 from gan_lab.console import say
 from gan_lab.data.sampler import check_batch
 from gan_lab.distributed.processes import devices_here, free_port
@@ -23,7 +24,6 @@ from gan_lab.training.building import (
     build_model,
     compiled,
     quiet,
-    resolved,
 )
 from gan_lab.training.module import AdversarialModule
 

@@ -10,6 +10,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import Tensor, nn
 
+from gan_lab.config import literal
 from gan_lab.console import say
 from gan_lab.errors import InputError
 from gan_lab.run import write
@@ -73,7 +74,8 @@ def describe_run(
     discriminator = blueprints.get("discriminator")
     with open_dict(config):
         config.data.image_size, config.data.channels = size, channels
-    return OmegaConf.create(
+    # names of files and pickles may hold anything
+    settings = literal(
         {
             "name": config.name,
             "model": {
@@ -105,6 +107,7 @@ def describe_run(
             },
         }
     )
+    return OmegaConf.create(settings)
 
 
 def report(published: Published, networks: Mapping[str, nn.Module]) -> None:

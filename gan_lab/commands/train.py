@@ -9,7 +9,7 @@ from lightning import Trainer, seed_everything
 from omegaconf import DictConfig, OmegaConf
 
 from gan_lab.commands.dry_run import dry_run
-from gan_lab.config import differences
+from gan_lab.config import differences, plain, resolved, take
 from gan_lab.console import is_first, say, warn
 from gan_lab.data.datamodule import ImageDataModule
 from gan_lab.data.sampler import check_batch
@@ -25,7 +25,6 @@ from gan_lab.training.building import (
     compiled,
     describe_images,
     quiet,
-    resolved,
 )
 from gan_lab.training.callbacks.checkpointing import Checkpointing
 from gan_lab.training.callbacks.evaluation import Evaluation
@@ -131,8 +130,7 @@ def fit(
     Raises:
         InputError: when training diverges.
     """
-    settings = OmegaConf.to_container(resolved(config))
-    assert isinstance(settings, dict)
+    settings = plain(config)
     for logger in trainer.loggers:
         logger.log_hyperparams({str(key): value for key, value in settings.items()})
     try:
@@ -150,7 +148,9 @@ def check_same_model(run_dir: Path, config: DictConfig) -> None:
     """
     if not (run_dir / CONFIG_FILE).exists():
         return
-    before, now = read_config(run_dir).model._target_, config.model._target_
+    file = run_dir / CONFIG_FILE
+    before = take(read_config(run_dir), "model._target_", str, origin=file)
+    now = config.model._target_
     if before != now:
         raise InputError(
             f"{run_dir} holds a run of {before}, not of {now}; choose another name= or delete the folder"
