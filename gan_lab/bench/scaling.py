@@ -24,6 +24,7 @@ from gan_lab.training.building import (
     build_model,
     compiled,
     quiet,
+    sample_spec,
 )
 from gan_lab.training.module import AdversarialModule
 
@@ -119,8 +120,9 @@ def work(
     config.trainer.devices = processes
     measured = Rate()
     trainer = bare_trainer(config, callbacks=[measured])
-    module = build_model(config)
+    data = build_data(config)
+    module = build_model(config, sample_spec(config, data))
     compiled(config, module, trainer.strategy.root_device)
-    trainer.fit(module, datamodule=build_data(config))
+    trainer.fit(module, datamodule=data)
     if rank == 0:
         queue.put(measured.img_per_s)

@@ -44,16 +44,17 @@ class Picture:
 
 def columns_for(runs: Sequence[Run]) -> int:
     """Return how many columns all grids have, by the largest images among them: image i has the same latent in all."""
-    largest = max((max(image_size(run)) for run in runs), default=0)
+    largest = max((max(preview_size(run)) for run in runs), default=0)
     return next(columns for limit, columns in _COLUMNS if largest <= limit)
 
 
-def image_size(run: Run) -> tuple[int, int]:
+def preview_size(run: Run) -> tuple[int, int]:
     """Return how large a run's images are, as far as its configuration knows; (0, 0) where it does not."""
     try:
-        return take(run.config, "images.size", tuple[Count, Count], origin=run.path)
+        shape = take(run.config, "sample.shape", list[Count], origin=run.path)
     except InputError:
         return 0, 0
+    return (shape[1], shape[2]) if len(shape) == 3 else (0, 0)
 
 
 def draw(

@@ -14,7 +14,7 @@ from gan_lab.run import Holder, living_holder, read_results
 from gan_lab.training.checkpoint import CONFIG_FILE, read_config
 from gan_lab.training.loggers.files import METRICS_FILE, damage, whole_entries
 from gan_lab.training.state_dicts import outline
-from gan_lab.weights.exported import KINDS
+from gan_lab.weights.exported import NETWORKS
 
 Entry = dict[str, float]
 
@@ -185,7 +185,7 @@ def count_parameters(
 ) -> dict[str, int]:
     """Build both networks without memory for their weights, and count these."""
     file, counts = path / CONFIG_FILE, {}
-    for name, base in KINDS.items():
+    for name, base in NETWORKS.items():
         node = take(config, f"model.{name}", dict[str, Any], origin=file)
         network = outline(partial(build, node, base, origin=file, trust=trust))
         counts[name] = sum(p.numel() for p in network.parameters())

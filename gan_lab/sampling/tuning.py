@@ -139,7 +139,6 @@ def with_weights(gan: Gan, state: dict[str, Tensor]) -> Gan:
     generator.load_state_dict(state)
     return Gan(
         generator,
-        class_counts=gan.class_counts,
-        class_names=gan.class_names,
+        spec=gan.spec,
         kimg=gan.kimg,
     )

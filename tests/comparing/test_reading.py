@@ -13,7 +13,9 @@ from gan_lab.comparing.reading import read_run
 from gan_lab.comparing.settings import differing
 from gan_lab.config import build
 from gan_lab.errors import InputError
+from gan_lab.training.building import describe_samples
 from tests.comparing.conftest import MakeRun
+from tests.helpers.samples import images_of
 
 
 def test_runs_are_found_in_folders_of_any_depth(make_run: MakeRun, tmp_path: Path) -> None:
@@ -92,7 +94,7 @@ def test_parameters_need_no_memory_for_any_model(
     from gan_lab.comparing.reading import count_parameters
 
     config = compose(f"experiment=digits/{model}")
-    config.images = {"size": [16, 16], "channels": 1, "num_classes": 10}
+    describe_samples(config, images_of([16, 16], channels=1, classes=10))
     config = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
     counted = count_parameters(config, tmp_path, trust=())
     for player, count in counted.items():
