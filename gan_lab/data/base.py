@@ -48,7 +48,7 @@ class SampleDataset(Dataset[Batch], ABC):
         self.split = split
         self.spec = spec
         kind = np.float32 if labels.ndim == 2 else np.int64
-        self.labels = np.ascontiguousarray(labels, dtype=kind)
+        self.labels: NDArray[Any] = np.ascontiguousarray(labels, dtype=kind)
         self.flip = flip
         self.unreadable: list[tuple[str, str]] = []
 
