@@ -85,7 +85,7 @@ class Equivariance(GeneratorMeasure):
     def outcomes(self, images: GanImages, setting: Setting, start: int, stop: int) -> Tensor:
         """Return (sum of squared errors, number of values) [n, kinds, 2] of images `start` to `stop`, float64."""
         gan = images.gan
-        generator = gan.generator
+        generator = gan.styled
         seed = int(images.description["seed"])
         psi = images.description["truncation"]
         labels = gan.labels(stop - start, seed=seed, start=start)
