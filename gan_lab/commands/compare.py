@@ -1,4 +1,4 @@
-"""gan-lab compare: runs side by side, as one page that needs nothing but itself, and as a picture."""
+"""gan-lab compare: runs side by side, as one self-contained HTML page."""
 
 from pathlib import Path
 
@@ -6,11 +6,9 @@ from omegaconf import DictConfig
 from rich.progress import track
 
 from gan_lab.commands.opening import pick_device
-from gan_lab.comparing.finding import find_runs, short_names
-from gan_lab.comparing.overview import check_matplotlib, has_matplotlib, save_overview
-from gan_lab.comparing.page import page
-from gan_lab.comparing.pictures import columns_for, draw
-from gan_lab.comparing.reading import Run, read_run
+from gan_lab.compare.page import page
+from gan_lab.compare.runs import Run, find_runs, read_run, short_names
+from gan_lab.compare.samples import columns_for, draw
 from gan_lab.console import console, say, warn
 from gan_lab.errors import InputError
 from gan_lab.seeding import check_seed
@@ -19,15 +17,13 @@ _MOST_LINES = 8
 
 
 def run(config: DictConfig) -> None:
-    """Read the runs, draw from each, and write the page and the picture.
+    """Read the runs, draw from each, and write the page.
 
     Raises:
         InputError: when there is no run, or a key that means nothing; a broken run is named and the others compared.
     """
     check_seed(config.seed)
     device = pick_device(config.device)
-    if config.png:
-        check_matplotlib()
     out = page_path(config.out)
     given = [config.runs] if isinstance(config.runs, str) else list(config.runs or [])
     paths, wrong = find_runs(given)
@@ -41,7 +37,7 @@ def run(config: DictConfig) -> None:
     if not runs:
         raise InputError("of no run that was named can anything be read")
     columns = check_columns(config.columns) or columns_for(runs)
-    pictures = [
+    grids = [
         draw(
             run,
             columns=columns,
@@ -53,18 +49,13 @@ def run(config: DictConfig) -> None:
         )
         for run in track(runs, description="drawing", console=console, transient=True)
     ]
-    named = zip(runs, pictures, strict=True)
-    complain([f"{one.name}: {picture.origin}" for one, picture in named if not picture.same])
+    named = zip(runs, grids, strict=True)
+    complain([f"{one.name}: {grid.origin}" for one, grid in named if not grid.same])
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(page(runs, pictures, wrong, seed=config.seed), encoding="utf-8")
+    out.write_text(page(runs, grids, wrong, seed=config.seed), encoding="utf-8")
     say(
         f"wrote {out} ({len(runs)} {'run' if len(runs) == 1 else 'runs'}, {out.stat().st_size / 1e6:.1f} MB)"
     )
-    if config.png is None and not has_matplotlib():
-        say("no PNG without matplotlib: pip install 'gan_lab[plots]'")
-    elif config.png is not False:
-        save_overview(runs, pictures, out.with_suffix(".png"))
-        say(f"wrote {out.with_suffix('.png')}")
 
 
 def complain(texts: list[str]) -> None:

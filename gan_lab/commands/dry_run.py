@@ -12,9 +12,9 @@ from rich.box import SIMPLE
 from rich.table import Table
 from torch.distributed import all_gather_object, get_world_size
 
-from gan_lab.benchmarks.clock import GIB
-from gan_lab.benchmarks.rehearsal import CheckpointSize, Found, Rehearsal, device_gib, times_due
-from gan_lab.benchmarks.steps import times_per_step
+from gan_lab.bench.clock import GIB
+from gan_lab.bench.rehearsal import CheckpointSize, Found, Rehearsal, device_gib, times_due
+from gan_lab.bench.steps import times_per_step
 from gan_lab.callbacks.agreement import SameEverywhere
 from gan_lab.callbacks.samples import fixed_samples
 from gan_lab.checkpoint import LAST, read

@@ -8,14 +8,12 @@ from typing import Any
 from hydra.utils import get_object
 from omegaconf import DictConfig
 
+from gan_lab.callbacks.pruning import PRUNED
 from gan_lab.config import build
 from gan_lab.errors import InputError
 from gan_lab.loggers import METRICS_FILE, read_metrics
 from gan_lab.metrics.auto import MetricsByData
 from gan_lab.metrics.directions import Direction, direction
-
-# the key of an entry that says that the run was ended there
-PRUNED = "sweep/pruned"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,13 +9,13 @@ import numpy as np
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from gan_lab.callbacks.pruning import check_installed, open_storage
 from gan_lab.config import build
 from gan_lab.console import say
 from gan_lab.errors import InputError
 from gan_lab.sweeps.command import swept_override
 from gan_lab.sweeps.outcome import Objective, chosen_objective
 from gan_lab.sweeps.record import Job
-from gan_lab.sweeps.study import check_installed, open_storage
 from gan_lab.sweeps.sweep import Planned, Sweep
 from gan_lab.sweeps.text import as_override
 

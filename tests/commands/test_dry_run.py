@@ -8,8 +8,8 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from gan_lab.benchmarks import rehearsal
-from gan_lab.benchmarks.rehearsal import CheckpointSize, Counting, Found, moments, times_due
+from gan_lab.bench import rehearsal
+from gan_lab.bench.rehearsal import CheckpointSize, Counting, Found, moments, times_due
 from gan_lab.commands import dry_run
 from gan_lab.commands.dry_run import duration, rate, says_out_of_memory
 from gan_lab.commands.launch import launch

@@ -14,9 +14,9 @@ import torch
 from lightning import Callback, Trainer
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from gan_lab.benchmarks.clock import GIB, MemoryPeak, Stopwatch
-from gan_lab.benchmarks.phases import Cost, Costs, Meter, Phases
-from gan_lab.benchmarks.steps import times_per_step
+from gan_lab.bench.clock import GIB, MemoryPeak, Stopwatch
+from gan_lab.bench.phases import Cost, Costs, Meter, Phases
+from gan_lab.bench.steps import times_per_step
 from gan_lab.data.datamodule import ImageDataModule
 from gan_lab.layers.growth import grows
 from gan_lab.metrics.base import Metrics

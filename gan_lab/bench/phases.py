@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from gan_lab.benchmarks.clock import synchronize
-from gan_lab.benchmarks.flops import FlopCounter
+from gan_lab.bench.clock import synchronize
+from gan_lab.bench.flops import FlopCounter
 from gan_lab.models.adversarial import AdversarialModule
 
 REST = "rest"

@@ -4,7 +4,7 @@ import time
 
 from torch import Tensor
 
-from gan_lab.benchmarks.clock import Stopwatch
+from gan_lab.bench.clock import Stopwatch
 from gan_lab.data.datamodule import ImageDataModule
 from gan_lab.metrics.base import Metrics
 from gan_lab.metrics.images import GanImages

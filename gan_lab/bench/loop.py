@@ -8,7 +8,7 @@ import torch
 from lightning import Trainer
 from torch import Tensor
 
-from gan_lab.benchmarks.clock import Stopwatch
+from gan_lab.bench.clock import Stopwatch
 from gan_lab.data.datamodule import ImageDataModule
 from gan_lab.images import to_float
 from gan_lab.models.adversarial import AdversarialModule

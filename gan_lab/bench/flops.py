@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, shape_wrapper
 
-from gan_lab.benchmarks.clock import synchronize
+from gan_lab.bench.clock import synchronize
 
 Shape = list[int]
 
