@@ -1,6 +1,11 @@
-"""What the user reads: one console, spoken to by rank zero only."""
+"""Console output, from rank zero only: messages, warnings, progress bars."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
 
 from rich.console import Console, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 console = Console(highlight=False)
@@ -25,3 +30,38 @@ def warn(message: str) -> None:
     """Print something that does not stop the run and that the user should act on."""
     if is_first():
         console.print(Text.assemble(("warning: ", "yellow"), message), soft_wrap=True)
+
+
+class ShowProgress(Protocol):
+    """Moves a progress bar: how much is done, and a note behind the bar."""
+
+    def __call__(self, done: float, note: str = "") -> None: ...
+
+
+@contextmanager
+def progress_bar(
+    description: str, total: float | None, *, completed: float = 0, transient: bool = True
+) -> Iterator[ShowProgress]:
+    """Show a progress bar on a terminal, and nothing elsewhere; yields the function that moves it.
+
+    Args:
+        description: of the work, in front of the bar.
+        total: amount of work; None where it is not known.
+        completed: how much was done before, which the estimate of the time left leaves out.
+        transient: whether the bar disappears at the end.
+    """
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
+        TimeRemainingColumn(),
+    )
+    shown = console.is_terminal and total != 0 and is_first()
+    with Progress(*columns, console=console, transient=transient, disable=not shown) as progress:
+        task = progress.add_task(description, total=total, completed=completed, note="")
+
+        def show(done: float, note: str = "") -> None:
+            progress.update(task, completed=done, note=note)
+
+        yield show

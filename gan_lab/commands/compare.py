@@ -3,13 +3,12 @@
 from pathlib import Path
 
 from omegaconf import DictConfig
-from rich.progress import track
 
 from gan_lab.commands.opening import pick_device
 from gan_lab.compare.page import page
 from gan_lab.compare.runs import Run, find_runs, read_run, short_names
 from gan_lab.compare.samples import columns_for, draw
-from gan_lab.console import console, say, warn
+from gan_lab.console import progress_bar, say, warn
 from gan_lab.errors import InputError
 from gan_lab.seeding import check_seed
 
@@ -37,18 +36,20 @@ def run(config: DictConfig) -> None:
     if not runs:
         raise InputError("of no run that was named can anything be read")
     columns = check_columns(config.columns) or columns_for(runs)
-    grids = [
-        draw(
-            run,
-            columns=columns,
-            seed=config.seed,
-            checkpoint=config.checkpoint,
-            weights=config.weights,
-            device=device,
-            trust=config.trust,
-        )
-        for run in track(runs, description="drawing", console=console, transient=True)
-    ]
+    grids = []
+    with progress_bar("drawing", len(runs)) as advance:
+        for run in runs:
+            grid = draw(
+                run,
+                columns=columns,
+                seed=config.seed,
+                checkpoint=config.checkpoint,
+                weights=config.weights,
+                device=device,
+                trust=config.trust,
+            )
+            grids.append(grid)
+            advance(len(grids))
     named = zip(runs, grids, strict=True)
     complain([f"{one.name}: {grid.origin}" for one, grid in named if not grid.same])
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -12,10 +12,9 @@ from gan_lab.commands.folders import output_folder
 from gan_lab.commands.mix import check_formats, check_scale, save_sheet
 from gan_lab.commands.opening import open_gan
 from gan_lab.commands.selection import parse_classes, parse_seeds, seeds_text
-from gan_lab.console import say
+from gan_lab.console import progress_bar, say
 from gan_lab.editing.interpolation import Journey, journey
 from gan_lab.editing.points import Points
-from gan_lab.editing.progress import progress_bar
 from gan_lab.editing.sources import as_points
 from gan_lab.editing.video import check_video, readable_scale, write_video
 from gan_lab.errors import InputError

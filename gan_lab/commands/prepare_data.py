@@ -14,10 +14,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from gan_lab.config import build, cache_dir
-from gan_lab.console import console, say, warn
+from gan_lab.console import progress_bar, say, warn
 from gan_lab.data.base import ImageDataset, MissingSplit, digest
 from gan_lab.data.encoded import UnreadableImage
 from gan_lab.data.packing import RestartableZip, disk_full
@@ -121,15 +120,14 @@ def _pack(datasets: list[ImageDataset], out: Path, num_threads: int) -> None:
 
 def _write(archive: RestartableZip, items: list[Item], num_threads: int) -> None:
     saved, saved_at = archive.done, time.monotonic()
-    with _progress() as progress:
-        bar = progress.add_task("packing", total=len(items), completed=archive.done)
+    with progress_bar("packing", len(items), completed=archive.done) as advance:
         left = items[archive.done :]
         for (member, data, index), png in zip(left, _encode_all(left, num_threads), strict=True):
             if isinstance(png, bytes):
                 archive.add(member, png)
             else:
                 archive.give_up(member, data.name(index), png.reason)
-            progress.advance(bar)
+            advance(archive.done)
             due = time.monotonic() - saved_at > _CHECKPOINT_SECONDS
             if due or archive.done - saved >= _CHECKPOINT_IMAGES:
                 archive.checkpoint()
@@ -198,13 +196,3 @@ def _report(out: Path, packed: list[Item], unreadable: list[tuple[str, str]]) ->
         shown = listed([f"{name} ({reason})" for name, reason in unreadable], limit=50)
         files = "1 file" if len(unreadable) == 1 else f"{len(unreadable):,} files"
         warn(escape(f"left out {files} that could not be read; {names} lists them: {shown}"))
-
-
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-    )

@@ -11,9 +11,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from gan_lab.console import progress_bar
 from gan_lab.editing.distances import Distance
 from gan_lab.editing.noise import NoiseMaps
-from gan_lab.editing.progress import progress_bar
 from gan_lab.editing.spaces import Space
 from gan_lab.errors import InputError
 from gan_lab.rendering import is_finite_number

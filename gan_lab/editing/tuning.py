@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gan_lab.console import progress_bar
 from gan_lab.editing.distances import Distance, mean_squared_error
-from gan_lab.editing.progress import progress_bar
 from gan_lab.editing.search import Rows, check_amount, check_count
 from gan_lab.editing.spaces import Space, full_precision
 from gan_lab.models.networks import GeneratorNetwork

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
-from gan_lab.editing.progress import progress_bar
+from gan_lab.console import progress_bar
 from gan_lab.errors import InputError
 from gan_lab.images import to_pil
 
