@@ -40,7 +40,7 @@ class ShowProgress(Protocol):
 
 @contextmanager
 def progress_bar(
-    description: str, total: float | None, *, completed: float = 0, transient: bool = True
+    description: str, total: float | None, *, completed: int = 0, transient: bool = True
 ) -> Iterator[ShowProgress]:
     """Show a progress bar on a terminal, and nothing elsewhere; yields the function that moves it.
 

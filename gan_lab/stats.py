@@ -68,4 +68,6 @@ class RunningMeans:
 
 def _metric() -> MeanMetric:
     # a check for NaN would wait for the device; they are for the mean to show
-    return MeanMetric(nan_strategy="disable").set_dtype(torch.float64)
+    metric = MeanMetric(nan_strategy="disable")
+    metric.set_dtype(torch.float64)
+    return metric

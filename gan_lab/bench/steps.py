@@ -11,9 +11,16 @@ from lightning import Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from gan_lab.bench.clock import MemoryPeak
-from gan_lab.bench.flops import FlopCounter, matmul_peak
-from gan_lab.bench.phases import REST, Cost, Costs, Meter, Phases
+from gan_lab.bench.costs import (
+    REST,
+    Cost,
+    Costs,
+    FlopCounter,
+    MemoryPeak,
+    Meter,
+    Phases,
+    matmul_peak,
+)
 from gan_lab.data.datamodule import ImageDataModule
 from gan_lab.images import to_float
 from gan_lab.models.adversarial import PLAYERS, AdversarialModule

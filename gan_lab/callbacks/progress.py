@@ -31,7 +31,7 @@ class ProgressBar(Callback):
         self._begin = (time.perf_counter(), module.images_seen)
         if console.is_terminal:
             bar = progress_bar(
-                "kimg", module.total_images / 1000, completed=module.kimg, transient=False
+                "kimg", module.total_images / 1000, completed=round(module.kimg), transient=False
             )
             self._show = self._bar.enter_context(bar)
 

@@ -16,8 +16,7 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from gan_lab import __version__
-from gan_lab.bench.loop import beyond_plain, compare
-from gan_lab.bench.rates import data_rate, metric_rates
+from gan_lab.bench.rates import beyond_plain, compare, data_rate, metric_rates
 from gan_lab.bench.steps import against_peak, measure, summarize
 from gan_lab.commands.building import build_data, build_model, compiled, describe_images
 from gan_lab.commands.checks import check_numbers, check_trainer

@@ -16,9 +16,8 @@ from gan_lab import exported, hub
 from gan_lab.checkpoint import checkpoint_path
 from gan_lab.console import say
 from gan_lab.errors import InputError
-from gan_lab.exporting.card import card
+from gan_lab.exporting.card import card, sample_grid
 from gan_lab.exporting.material import Material, of_export, of_run
-from gan_lab.exporting.pictures import sample_grid
 from gan_lab.exporting.programs import onnx_packages, write_program
 from gan_lab.features.weights import file_sha256
 from gan_lab.images import save_png

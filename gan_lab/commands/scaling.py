@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch.multiprocessing import get_context
 from torch.multiprocessing.spawn import start_processes
 
-from gan_lab.bench.clock import Stopwatch
+from gan_lab.bench.costs import Stopwatch
 from gan_lab.commands.building import bare_trainer, build_data, build_model, compiled, resolved
 from gan_lab.commands.processes import devices_here, free_port
 from gan_lab.commands.train import quiet

@@ -1,17 +1,24 @@
-"""The model card: what the model is, what it was made of, what it can do, and how to use it.
+"""The model card: Markdown with the front matter that the Hugging Face hub reads, and a sample grid.
 
-The front matter is what the Hugging Face hub reads, https://huggingface.co/docs/hub/model-cards.
+https://huggingface.co/docs/hub/model-cards
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from importlib.resources import files
 from typing import Any
 
+import torch
 import yaml  # type: ignore[import-untyped]
+from jinja2 import Environment, StrictUndefined, Template
+from torch import Tensor
 
-from gan_lab.exported import GRID
-from gan_lab.exporting.examples import examples
-from gan_lab.exporting.sections import data, figures, recipe
+from gan_lab.exported import GRID, PROGRAMS
+from gan_lab.images import grid, to_uint8
+from gan_lab.sampling import Gan
 
+COLUMNS = 8
+CLASSES_IN_ROWS = 12
+SHOWN_SIDE = 64  # pixels that an image has in the grid at least
 # identifiers of the hub that a licence of weights is likely to have; others are "other", by name
 LICENCES = (
     *("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "isc", "unlicense", "wtfpl", "zlib"),
@@ -21,7 +28,6 @@ LICENCES = (
     *("cc-by-nc-sa-4.0", "cc-by-nc-nd-3.0", "cc-by-nc-nd-4.0"),
     *("openrail", "openrail++", "creativeml-openrail-m", "bigscience-openrail-m", "pddl"),
 )
-CHANNELS = {1: "grey", 3: "RGB", 4: "RGBA"}
 
 
 def card(description: Mapping[str, Any], *, picture: str, repository: str | None) -> str:
@@ -32,106 +38,143 @@ def card(description: Mapping[str, Any], *, picture: str, repository: str | None
         picture: what its sample grid shows, a sentence.
         repository: "user/name" on the hub; None for a folder.
     """
-    parts = [
-        front_matter(description),
-        f"# {description['name']}",
-        introduction(description),
-        f"![Generated images]({GRID})\n\n{picture}",
-        "## How to use it",
-        *examples(description, repository=repository),
-        "## Data",
-        data(description),
-        "## Recipe",
-        recipe(description),
-        "## Figures",
-        figures(description),
-        "## Intended use and limits",
-        limits(description),
-        "## Licence",
-        licence(description),
-    ]
-    return "\n\n".join(parts) + "\n"
+    network = str(description["generator"]["network"]["_target_"])
+    keys = [one["key"] for result in description["figures"] for one in result["figures"]]
+    return template().render(
+        d=description,
+        front_matter=front_matter(description),
+        architecture=network.split(".")[-2],
+        encodes=network == "gan_lab.models.bigan.Generator",
+        grid=GRID,
+        picture=picture,
+        source=f"hf://{repository}" if repository else None,
+        recipe=list(recipe(description)),
+        figures=[row for result in description["figures"] for row in figure_rows(result)],
+        memorization=any("memor" in key or "authentic" in key for key in keys),
+    )
+
+
+def template() -> Template:
+    """Return the card's template; `description` is `d` in it."""
+    text = files("gan_lab.exporting").joinpath("card.md.jinja").read_text(encoding="utf-8")
+    environment = Environment(
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=StrictUndefined
+    )
+    return environment.from_string(text, globals={"programs": PROGRAMS})
 
 
 def front_matter(description: Mapping[str, Any]) -> str:
-    """Return what the hub reads."""
+    """Return the YAML that the hub reads."""
     given = description["licence"]
     known = given is not None and given.lower() in LICENCES
     identifier = given.lower() if known else "other" if given else "unknown"
-    fields: dict[str, Any] = {"license": identifier}
-    if identifier == "other":
-        fields["license_name"] = given
-    tags = ["gan", "generative-adversarial-network", "image-generation", architecture(description)]
-    if description["classes"]["conditional"]:
-        tags.append("class-conditional")
-    if "onnx" in description["programs"]:
-        tags.append("onnx")
-    fields |= {
+    architecture = str(description["generator"]["network"]["_target_"]).split(".")[-2]
+    tags = ["gan", "generative-adversarial-network", "image-generation", architecture]
+    tags += ["class-conditional"] if description["classes"]["conditional"] else []
+    tags += ["onnx"] if "onnx" in description["programs"] else []
+    fields = {
+        "license": identifier,
+        **({"license_name": given} if identifier == "other" else {}),
         "library_name": "gan_lab",
         "pipeline_tag": "unconditional-image-generation",
         "tags": tags,
     }
     text: str = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
-    return f"---\n{text}---"
-
-
-def introduction(description: Mapping[str, Any]) -> str:
-    """Return what the model is, in a sentence or two."""
-    height, width = description["image_size"]
-    channels = CHANNELS.get(description["channels"], f"{description['channels']}-channel")
-    generator = description["generator"]
-    kind = {
-        "ema": "The weights are the moving average (EMA) of those that were trained.",
-        "raw": "The weights are those that were trained, without a moving average.",
-    }
-    text = (
-        f"A generator of {width} x {height} {channels} images: `{architecture(description)}` with "
-        f"{generator['parameters']:,} parameters"
-    )
-    if description["kimg"]:
-        text += f", trained for {description['kimg']:g} kimg, thousands of real images shown"
-    text += (
-        f". Exported by gan_lab {description['gan_lab']} from `{description['source']['checkpoint']}`. "
-        f"{kind[generator['weights']]}"
-    )
-    standing = description["standing_statistics"]
-    if standing:
-        at = "" if standing["truncation"] is None else f" at truncation {standing['truncation']:g}"
-        text += (
-            f" Batch norm's statistics are those of {standing['images']:,} generated images{at}."
-        )
     return text
 
 
-def architecture(description: Mapping[str, Any]) -> str:
-    """Return the name of the architecture's file."""
-    return str(description["generator"]["network"]["_target_"]).split(".")[-2]
-
-
-def limits(description: Mapping[str, Any]) -> str:
-    """Return what it is for and what not."""
-    height, width = description["image_size"]
-    keys = [figure["key"] for result in description["figures"] for figure in result["figures"]]
-    copied = any("memor" in key or "authentic" in key for key in keys)
-    lines = [
-        "For drawing images of the kind of its data, for studying how such models work, and to begin other training "
-        "from (`init_from=`).",
-        f"It draws images of {width} x {height} pixels and nothing else. It has the proportions and the gaps of its "
-        "data: what is rare there is rare here, what is absent there is absent here.",
-        f"Whether it repeats images of its data {'is among the figures above' if copied else 'was not measured'}.",
-        "Its images are made up. They are no evidence of anything.",
+def recipe(description: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
+    """Yield (setting, value) of the training; nothing for imported weights."""
+    config = description["recipe"]
+    if config.get("provenance"):
+        return
+    model = config["model"]
+    rows = [
+        ("model", code(model.get("_target_"))),
+        ("loss", named(model.get("loss"))),
+        ("regularizers", listed(model.get("regularizers"))),
+        ("augmentations", listed(model.get("augmentations"))),
+        ("generator's optimizer", named(model.get("generator_optimizer"))),
+        ("discriminator's optimizer", named(model.get("discriminator_optimizer"))),
+        ("moving average", named(model.get("ema"))),
+        ("batch size", config.get("batch_size")),
+        (
+            "length",
+            f"{config['total_kimg']:g} kimg, of which these weights saw {description['kimg']:g}",
+        ),
+        ("seed", config.get("seed")),
+        ("precision", (config.get("trainer") or {}).get("precision")),
+        ("exported at commit", code(description["git_revision"])),
     ]
-    return "\n".join(f"- {line}" for line in lines)
+    yield from ((name, value) for name, value in rows if value not in (None, ""))
 
 
-def licence(description: Mapping[str, Any]) -> str:
-    """Return the licence, or that it is not known."""
-    if description["licence"]:
-        return (
-            f"{description['licence']}, for the weights. It says nothing of rights in the data that they were trained "
-            "on."
-        )
-    return (
-        "Not stated. Ask whoever made the weights under which licence they are before you use them for anything that "
-        "needs one, and mind the rights in the data that they were trained on."
+def figure_rows(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Return a row for each figure of a result."""
+    extractor = result.get("extractor") or {}
+    digest = str(extractor.get("extractor_sha256", ""))[:12]
+    by = "during training"
+    counts = ""
+    if result["during"] == "evaluate":
+        psi = result["drawn"].get("truncation")
+        by = code(result["protocol"]) + ("" if psi is None else f", truncation {psi:g}")
+        counts = f"{result['num_fake']:,} / {result['num_real']:,}"
+    features = " ".join(filter(None, [extractor.get("extractor"), code(digest)]))
+    return [
+        (code(figure["key"]), with_spread(figure), by, counts, features)
+        for figure in result["figures"]
+    ]
+
+
+def with_spread(figure: Mapping[str, Any]) -> str:
+    """Return a figure's value and how far it may be off."""
+    text = f"{figure['value']:.4g}"
+    if figure.get("uncertainty") is None:
+        return text
+    return f"{text} ± {figure['uncertainty']:.2g} ({figure['uncertainty_kind']})"
+
+
+def listed(nodes: Mapping[str, Any] | None) -> str:
+    """Return a group of the configuration in a line."""
+    return ", ".join(named(node) for node in (nodes or {}).values()) or "none"
+
+
+def named(node: Mapping[str, Any] | None) -> str:
+    """Return a class and its settings in a line: `R1(weight=0.1, interval=1)`."""
+    if not node:
+        return ""
+    settings = ", ".join(
+        f"{key}={value}"
+        for key, value in node.items()
+        if not key.startswith("_") and not isinstance(value, Mapping)
     )
+    return code(f"{str(node.get('_target_', '')).split('.')[-1]}({settings})")
+
+
+def code(text: object) -> str:
+    """Return text as code, nothing for nothing."""
+    return f"`{text}`" if text else ""
+
+
+def sample_grid(gan: Gan, *, seed: int, truncation: float | None) -> tuple[Tensor, str]:
+    """Draw a grid, a class a row where they are few, and say what it shows.
+
+    Returns:
+        (uint8 image [C, H, W], a sentence).
+    """
+    rows = gan.num_classes if 0 < gan.num_classes <= CLASSES_IN_ROWS else COLUMNS
+    labels = None
+    of = "classes as in the data" if gan.num_classes else ""
+    if 0 < gan.num_classes <= CLASSES_IN_ROWS:
+        labels = torch.arange(gan.num_classes).repeat_interleave(COLUMNS)
+        of = "one class a row"
+    images = to_uint8(gan.sample(rows * COLUMNS, labels=labels, seed=seed, truncation=truncation))
+    factor = -(-SHOWN_SIDE // min(images.shape[2:]))
+    large = images.repeat_interleave(factor, dim=2).repeat_interleave(factor, dim=3)
+    facts = [
+        f"The first {rows * COLUMNS} images of seed {seed}, none left out",
+        *([of] if of else []),
+        "no truncation" if truncation is None else f"truncation {truncation:g}",
+        *([f"shown {factor} times as large"] if factor > 1 else []),
+    ]
+    return grid(large, COLUMNS), ", ".join(facts) + "."

@@ -1,7 +1,7 @@
 """What runs are compared by, and what came out of one, read from its folder."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,24 +35,6 @@ class Objective:
         return min(measured, key=lambda entry: sign * entry[self.key], default=None)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What came out of a run so far; as in `Job`.
-
-    Attributes:
-        pruned: whether the run was ended as hopeless where it is now.
-    """
-
-    objective: str | None = None
-    mode: Direction | None = None
-    value: float | None = None
-    value_kimg: float | None = None
-    figures: dict[str, float] = field(default_factory=dict)
-    kimg: float | None = None
-    seconds: float | None = None
-    pruned: bool = False
-
-
 def chosen_objective(config: DictConfig) -> Objective | None:
     """Return what a run is compared by: `objective=`, or the figure that chooses its best checkpoint, if there is one.
 
@@ -77,24 +59,26 @@ def chosen_objective(config: DictConfig) -> Objective | None:
     return Objective(key=key, mode=mode)
 
 
-def outcome(run_dir: Path, objective: Objective | None) -> Outcome:
-    """Read what came out of a run so far. Its value is the best one, as that of its best checkpoint is."""
+def outcome(run_dir: Path, objective: Objective | None) -> dict[str, Any]:
+    """Return what came out of a run so far, by the fields of `Job`; its value is that of its best checkpoint.
+
+    "pruned" says whether the run was ended where it is now.
+    """
     path = run_dir / METRICS_FILE
     entries = read_metrics(path) if path.exists() else []
     if not entries:
-        return Outcome()
-    last = entries[-1]["kimg"]
-    found = None if objective is None else objective.best(entries)
-    return Outcome(
-        objective=None if objective is None else objective.key,
-        mode=None if objective is None else objective.mode,
-        value=None if found is None or objective is None else found[objective.key],
-        value_kimg=None if found is None else found["kimg"],
-        figures=figures_at(entries, None if found is None else found["kimg"]),
-        kimg=last,
-        seconds=entries[-1].get("time/total_s"),
-        pruned=any(PRUNED in entry for entry in entries if entry["kimg"] == last),
-    )
+        return {"pruned": False}
+    found: dict[str, Any] = {
+        "kimg": entries[-1]["kimg"],
+        "seconds": entries[-1].get("time/total_s"),
+    }
+    found["pruned"] = any(PRUNED in entry for entry in entries if entry["kimg"] == found["kimg"])
+    if objective is not None:
+        best = objective.best(entries) or {}
+        found |= {"objective": objective.key, "mode": objective.mode}
+        found |= {"value": best.get(objective.key), "value_kimg": best.get("kimg")}
+        found["figures"] = figures_at(entries, best.get("kimg"))
+    return found
 
 
 def figures_at(entries: list[dict[str, Any]], kimg: float | None) -> dict[str, float]:

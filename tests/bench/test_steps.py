@@ -6,8 +6,7 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from gan_lab.bench.clock import MemoryPeak
-from gan_lab.bench.phases import REST, Cost
+from gan_lab.bench.costs import REST, Cost, MemoryPeak
 from gan_lab.bench.steps import EVERYTHING, Rounds, leaving_out, summarize
 from gan_lab.config import build
 from gan_lab.models.adversarial import AdversarialModule

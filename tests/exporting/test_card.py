@@ -15,7 +15,7 @@ from PIL import Image
 import gan_lab
 from gan_lab.commands.launch import launch
 from gan_lab.exported import file_sha256
-from gan_lab.exporting.examples import with_onnx
+from gan_lab.exporting.card import template
 from gan_lab.images import to_uint8
 from tests.exporting.generators import run_of
 
@@ -90,7 +90,7 @@ def test_the_picture_of_the_onnx_example(
         "classes": {"conditional": False},
         "truncation": {"kind": "threshold"},
     }
-    exec(with_onnx(description), {})
+    exec(template().module.with_onnx(description), {})  # type: ignore[attr-defined]
     with Image.open(tmp_path / "image.png") as image:
         assert (image.size, image.mode) == ((6, 8), mode)
         assert image.getextrema() in ((255, 255), ((255, 255),) * channels)

@@ -19,7 +19,7 @@ from gan_lab.commands.launch import launch
 from gan_lab.config import build, conf_dir
 from gan_lab.loggers import METRICS_FILE, JsonLines, read_metrics
 from gan_lab.sweeps import job
-from gan_lab.sweeps.process import STOP_FILE, Ending
+from gan_lab.sweeps.job import STOP_FILE, Ending
 
 EVERY_KIMG = 10.0
 FIGURE = "metrics/fd_digits"

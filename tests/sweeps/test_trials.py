@@ -21,9 +21,8 @@ from optuna.trial import TrialState
 from gan_lab.callbacks.pruning import open_storage
 from gan_lab.errors import InputError
 from gan_lab.loggers import read_metrics
-from gan_lab.sweeps.process import Ending
-from gan_lab.sweeps.space import search_space
-from gan_lab.sweeps.text import as_override
+from gan_lab.sweeps.job import Ending
+from gan_lab.sweeps.trials import as_override, search_space
 from tests.sweeps.conftest import Fake, Sweep, recorded
 
 SPACE = (
