@@ -161,7 +161,7 @@ def check_targets(node: Any, *, trust: Sequence[str] = (), origin: Path) -> None
                 f"{origin} would run {target}, which is not part of gan_lab; if you trust it, "
                 f"load with trust={[package]}"
             )
-        # gan_lab.checkpoint.torch.load begins with gan_lab, too
+        # gan_lab.training.checkpoint.torch.load begins with gan_lab, too
         found = get_object(target)
         if not isinstance(found, type) or found.__module__.split(".")[0] not in allowed:
             raise InputError(f"{origin} would run {target}, which is no class of {package}")

@@ -1,5 +1,6 @@
 """Console output, from rank zero only: messages, warnings, progress bars."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
@@ -9,14 +10,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 console = Console(highlight=False)
-
-
-def is_first() -> bool:
-    """Whether this is the process that speaks for all."""
-    # torch and Lightning take seconds, which a slip of the keys need not wait for
-    from gan_lab.layers.ranks import is_first
-
-    return is_first()
 
 
 def say(message: RenderableType) -> None:
@@ -30,6 +23,14 @@ def warn(message: str) -> None:
     """Print something that does not stop the run and that the user should act on."""
     if is_first():
         console.print(Text.assemble(("warning: ", "yellow"), message), soft_wrap=True)
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes and speaks for all, as whoever started it says in the environment."""
+    for key in ("RANK", "LOCAL_RANK", "SLURM_PROCID"):  # torchrun, our own processes, srun
+        if key in os.environ:
+            return int(os.environ[key]) == 0
+    return True
 
 
 class ShowProgress(Protocol):

@@ -10,8 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from gan_lab.config import build, conf_dir, differences, run_name, suggestion, targets
 from gan_lab.errors import InputError
-from gan_lab.losses import Loss
-from gan_lab.regularizers.base import Regularizer
+from gan_lab.training.losses import Loss
+from gan_lab.training.regularizers.base import Regularizer
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_suggestions() -> None:
 
 
 def test_an_input_error_comes_out_as_it_is() -> None:
-    node = {"a": {"_target_": "gan_lab.regularizers.r1.R1", "weight": -1}}
+    node = {"a": {"_target_": "gan_lab.training.regularizers.r1.R1", "weight": -1}}
     with pytest.raises(InputError, match="weight must be >= 0"):
         build(node)
 

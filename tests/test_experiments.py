@@ -14,10 +14,10 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from gan_lab.commands.building import build_callbacks, build_model
 from gan_lab.config import conf_dir, flatten
 from gan_lab.data.zip import Zip
-from gan_lab.models.adversarial import AdversarialModule
+from gan_lab.training.building import build_callbacks, build_model
+from gan_lab.training.module import AdversarialModule
 from tests.models.conftest import fit
 
 Compose = Callable[..., DictConfig]

@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gan_lab.cli import LISTED, POSITIONAL, listed, named
-from gan_lab.commands.launch import launch
-from tests.interop.published import network_pickle
+from gan_lab.commands.launch import LISTED, POSITIONAL, launch, listed, with_key
+from tests.helpers.published import network_pickle
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -74,7 +73,7 @@ def test_the_commands(
     for line in lines:
         command, *words = shlex.split(line)[1:]
         words = [path for word in words for path in sorted(glob(word)) or [word]]
-        words = listed(named(words, POSITIONAL.get(command)), LISTED.get(command))
+        words = listed(with_key(words, POSITIONAL.get(command)), LISTED.get(command))
         words = [word for word in words if not word.startswith(("total_kimg=", "num_images="))]
         if command == "generate" and not any(word.startswith("seeds=") for word in words):
             words.append("num_images=4")

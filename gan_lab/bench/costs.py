@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, shape_wrapper
 
-from gan_lab.models.adversarial import AdversarialModule
+from gan_lab.training.module import AdversarialModule
 
 GIB = 2**30
 REST = "rest"

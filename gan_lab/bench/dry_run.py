@@ -20,8 +20,8 @@ from gan_lab.data.datamodule import ImageDataModule
 from gan_lab.layers.growth import grows
 from gan_lab.metrics.base import Metrics
 from gan_lab.metrics.images import GanImages
-from gan_lab.models.adversarial import PLAYERS, AdversarialModule
-from gan_lab.sampling import Gan
+from gan_lab.sampling.gan import Gan
+from gan_lab.training.module import PLAYERS, AdversarialModule
 
 LOADED_BATCHES = 20  # at most, of which the loader's rate is the mean
 

@@ -22,9 +22,9 @@ from gan_lab.bench.costs import (
     matmul_peak,
 )
 from gan_lab.data.datamodule import ImageDataModule
-from gan_lab.images import to_float
-from gan_lab.models.adversarial import PLAYERS, AdversarialModule
-from gan_lab.regularizers.base import Regularizer
+from gan_lab.data.images import to_float
+from gan_lab.training.module import PLAYERS, AdversarialModule
+from gan_lab.training.regularizers.base import Regularizer
 
 EVERYTHING = ""  # the name of what is left out of a step where nothing is
 

@@ -15,20 +15,17 @@ from omegaconf import DictConfig
 from rich.box import SIMPLE
 from rich.table import Table
 
-from gan_lab import __version__
-from gan_lab.bench.rates import beyond_plain, compare, data_rate, metric_rates
+from gan_lab.bench.rates import beyond_plain, compare, compare_ranks, data_rate, metric_rates
 from gan_lab.bench.steps import against_peak, measure, summarize
-from gan_lab.commands.building import build_data, build_model, compiled, describe_images
-from gan_lab.commands.checks import check_numbers, check_trainer
-from gan_lab.commands.results import write
-from gan_lab.commands.scaling import compare_ranks
-from gan_lab.commands.train import quiet
-from gan_lab.compilation import backend_of
 from gan_lab.config import build
 from gan_lab.console import say, warn
 from gan_lab.data.datamodule import ImageDataModule
 from gan_lab.errors import InputError
-from gan_lab.sampling import Gan
+from gan_lab.run import write
+from gan_lab.sampling.gan import Gan
+from gan_lab.training.building import build_data, build_model, compiled, describe_images, quiet
+from gan_lab.training.checks import check_numbers, check_trainer
+from gan_lab.training.compilation import backend_of
 
 Result = dict[str, Any]
 
@@ -102,7 +99,7 @@ def circumstances(config: DictConfig) -> Result:
         # other work on the machine makes every figure worse
         "load_average": os.getloadavg()[0],
         "versions": {
-            "gan_lab": __version__,
+            "gan_lab": version("gan_lab"),
             "python": platform.python_version(),
             "torch": version("torch"),
             "lightning": version("lightning"),

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from gan_lab.commands.opening import pick_device
+from gan_lab.commands.options import pick_device
 from gan_lab.compare.page import page
 from gan_lab.compare.runs import Run, find_runs, read_run, short_names
 from gan_lab.compare.samples import columns_for, draw

@@ -15,10 +15,14 @@ from torch.distributed import all_gather_object, get_world_size
 from gan_lab.bench.costs import GIB
 from gan_lab.bench.dry_run import CheckpointSize, DryRun, Found, device_gib, times_due
 from gan_lab.bench.steps import times_per_step
-from gan_lab.callbacks.agreement import SameEverywhere
-from gan_lab.callbacks.samples import fixed_samples
-from gan_lab.checkpoint import LAST, read
-from gan_lab.commands.building import (
+from gan_lab.config import build
+from gan_lab.console import say, warn
+from gan_lab.distributed.processes import world_size
+from gan_lab.errors import InputError
+from gan_lab.layers.collectives import several_ranks
+from gan_lab.metrics import NoMetrics
+from gan_lab.training.batches import check_share
+from gan_lab.training.building import (
     bare_trainer,
     build_data,
     build_model,
@@ -26,14 +30,10 @@ from gan_lab.commands.building import (
     describe_images,
     resolved,
 )
-from gan_lab.commands.processes import world_size
-from gan_lab.config import build
-from gan_lab.console import say, warn
-from gan_lab.errors import InputError
-from gan_lab.layers.ranks import several_ranks
-from gan_lab.metrics import NoMetrics
-from gan_lab.models.adversarial import AdversarialModule
-from gan_lab.models.batches import check_share
+from gan_lab.training.callbacks.agreement import SameEverywhere
+from gan_lab.training.callbacks.samples import fixed_samples
+from gan_lab.training.checkpoint import LAST, read
+from gan_lab.training.module import AdversarialModule
 
 KEPT = 3  # checkpoints of a run: last, previous and best
 NEARLY_ALL = 0.9  # of a device's memory: drivers and other programs want some

@@ -12,17 +12,17 @@ from omegaconf import DictConfig
 from safetensors.torch import save_file
 from torch import Tensor
 
-from gan_lab import exported, hub
-from gan_lab.checkpoint import checkpoint_path
 from gan_lab.console import say
+from gan_lab.data.images import save_png
 from gan_lab.errors import InputError
-from gan_lab.exporting.card import card, sample_grid
-from gan_lab.exporting.material import Material, of_export, of_run
-from gan_lab.exporting.programs import onnx_packages, write_program
-from gan_lab.features.weights import file_sha256
-from gan_lab.images import save_png
-from gan_lab.loading import local
+from gan_lab.metrics.features.weights import file_sha256
 from gan_lab.seeding import check_seed
+from gan_lab.training.checkpoint import checkpoint_path
+from gan_lab.weights import exported, hub
+from gan_lab.weights.card import card, sample_grid
+from gan_lab.weights.loading import local
+from gan_lab.weights.material import Material, of_export, of_run
+from gan_lab.weights.programs import onnx_packages, write_program
 
 FORMATS = ("safetensors", *exported.PROGRAMS)
 # all that an exported model's folder has from here; what else lies there is left alone

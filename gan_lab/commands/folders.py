@@ -8,9 +8,9 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from gan_lab.checkpoint import checkpoint_path
 from gan_lab.errors import InputError
-from gan_lab.sampling import Gan
+from gan_lab.sampling.gan import Gan
+from gan_lab.training.checkpoint import checkpoint_path
 
 SETTINGS = "generate.json"
 

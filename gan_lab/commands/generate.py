@@ -7,11 +7,11 @@ from torch import distributed
 
 from gan_lab.commands.folders import keep_settings
 from gan_lab.commands.order import CONTAINERS, Task, open_task
-from gan_lab.commands.series import Block, Series
-from gan_lab.commands.sharing import share
-from gan_lab.commands.writers import ENCODINGS, Grid, ImagesZip, Latents, Npz, SingleFiles, Writer
 from gan_lab.console import progress_bar, say
-from gan_lab.metrics.ranks import Ranks
+from gan_lab.distributed.processes import share
+from gan_lab.distributed.ranks import Ranks
+from gan_lab.sampling.series import Block, Series
+from gan_lab.sampling.writers import ENCODINGS, Grid, ImagesZip, Latents, Npz, SingleFiles, Writer
 
 
 def run(config: DictConfig) -> None:

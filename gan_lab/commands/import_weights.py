@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,12 @@ import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import Tensor, nn
 
-from gan_lab import __version__
-from gan_lab.checkpoint import CONFIG_FILE, LAST, AtomicCheckpointIO
-from gan_lab.commands.checks import check_name
 from gan_lab.console import say
 from gan_lab.errors import InputError
-from gan_lab.interop.blueprint import Blueprint
-from gan_lab.interop.files import Published, open_published
+from gan_lab.training.checkpoint import CONFIG_FILE, LAST, AtomicCheckpointIO
+from gan_lab.training.checks import check_name
+from gan_lab.weights.blueprint import Blueprint
+from gan_lab.weights.published import Published, open_published
 
 # in the place of the class that trained a run: gan-lab train does not go on with one of these
 IMPORTED = "published weights"
@@ -100,7 +100,7 @@ def describe_run(
                 "files": {path.name: digest for path, digest in published.files.items()},
                 "data": published.data_name,
                 "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-                "gan_lab": __version__,
+                "gan_lab": version("gan_lab"),
                 "torch": str(torch.__version__),
             },
         }

@@ -4,21 +4,21 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from gan_lab import exported
-from gan_lab.checkpoint import CONFIG_FILE, checkpoint_path
-from gan_lab.commands.opening import measure_statistics, pick_device
+from gan_lab.commands.options import measure_statistics, pick_device
 from gan_lab.config import build, check_targets
 from gan_lab.console import say, warn
 from gan_lab.data.datamodule import ImageDataModule
 from gan_lab.errors import InputError
-from gan_lab.features.weights import file_sha256
-from gan_lab.loading import load, local
-from gan_lab.metrics.auto import MetricsByData
+from gan_lab.metrics.base import MetricsByData
 from gan_lab.metrics.exchange import is_features_file
+from gan_lab.metrics.features.weights import file_sha256
 from gan_lab.metrics.generator_figures import GeneratorMeasure
 from gan_lab.metrics.images import GanImages, ImageSource, label_difference
 from gan_lab.metrics.opening import open_files
 from gan_lab.metrics.protocol import Protocol
+from gan_lab.training.checkpoint import CONFIG_FILE, checkpoint_path
+from gan_lab.weights import exported
+from gan_lab.weights.loading import load, local
 
 
 def given(config: DictConfig) -> Path:

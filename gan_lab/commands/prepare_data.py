@@ -19,12 +19,12 @@ from gan_lab.config import build, cache_dir
 from gan_lab.console import progress_bar, say, warn
 from gan_lab.data.base import ImageDataset, MissingSplit, digest
 from gan_lab.data.encoded import UnreadableImage
+from gan_lab.data.images import to_pil
 from gan_lab.data.packing import RestartableZip, disk_full
 from gan_lab.data.scan import reason_of
 from gan_lab.data.source import listed
 from gan_lab.data.zip import METADATA
 from gan_lab.errors import InputError
-from gan_lab.images import to_pil
 
 _VERSION = 1
 _SPLITS = {"all": ("train", "val"), "train": ("train",), "val": ("val",)}

@@ -1,6 +1,7 @@
 """gan-lab project: pictures into the latent space of a trained generator."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,27 +11,32 @@ from rich.table import Table
 from safetensors.torch import save_file
 from torch import Tensor
 
-from gan_lab.checkpoint import read_config
+from gan_lab.commands.export import staged, write_weights
 from gan_lab.commands.folders import is_run, output_folder, source_of, weights_of
 from gan_lab.commands.inputs import open_data
-from gan_lab.commands.opening import load_gan
-from gan_lab.commands.selection import parse_classes, parse_seeds, slug
-from gan_lab.commands.tuned import save_tuned
+from gan_lab.commands.options import load_gan, parse_classes, parse_seeds
 from gan_lab.console import say
-from gan_lab.editing.points import SUFFIX
-from gan_lab.editing.projection import Projection, default_steps, image_shape, project
-from gan_lab.editing.search import Schedule
-from gan_lab.editing.sheet import on_white, sheet, stacked
-from gan_lab.editing.spaces import choose_space
-from gan_lab.editing.targets import Targets, read_targets
-from gan_lab.editing.tuning import Tuning
-from gan_lab.editing.video import check_video, readable_scale, write_video
+from gan_lab.data.images import save_png, to_float, to_uint8
 from gan_lab.errors import InputError
-from gan_lab.images import save_png, to_float, to_uint8
-from gan_lab.sampling import Gan
+from gan_lab.sampling.gan import Gan
+from gan_lab.sampling.points import SUFFIX
+from gan_lab.sampling.projection import Projection, default_steps, image_shape, project
+from gan_lab.sampling.search import Schedule
+from gan_lab.sampling.series import slug
+from gan_lab.sampling.sheet import on_white, sheet, stacked
+from gan_lab.sampling.spaces import choose_space
+from gan_lab.sampling.targets import Targets, read_targets
+from gan_lab.sampling.tuning import Tuning
+from gan_lab.sampling.video import check_video, readable_scale, write_video
+from gan_lab.training.checkpoint import read_config
+from gan_lab.weights import exported
+from gan_lab.weights.loading import local
+from gan_lab.weights.material import of_export, of_run
 
 _ACROSS = 8  # pictures in a row of the sheet
+
 _LISTED = 24  # rows of the table
+
 _NOTED = 10
 
 
@@ -240,3 +246,58 @@ def title(names: list[str]) -> str:
     """Return what a folder of these pictures is called."""
     first = Path(names[0]).stem
     return first if len(names) == 1 else f"{first}-and-{len(names) - 1}-more"
+
+
+# A tuned generator as an exported model, which all commands take in the place of a run.
+
+_NAMED = 5
+
+
+def save_tuned(gan: Gan, config: DictConfig, out: Path, *, names: Sequence[str]) -> Path:
+    """Write a tuned generator as an exported model; what was exported there before is replaced.
+
+    Args:
+        gan: the tuned generator.
+        config: of `gan-lab project`.
+        out: folder.
+        names: of the pictures that it was tuned to.
+
+    Returns:
+        The folder.
+    """
+    description = describe(config)
+    pictures = ", ".join(names[:_NAMED])
+    pictures += f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    description["name"] = f"{description['name']}, tuned"
+    description["tuned"] = {"to": list(names), "how": OmegaConf.to_container(config.tune)}
+    # those that were measured are of the untuned generator's images
+    description["figures"], description["best"] = [], None
+    description["discriminator"], description["programs"] = None, {}
+    with staged(out) as folder:
+        path = folder / exported.WEIGHTS["generator"]
+        description["generator"] |= write_weights(gan.generator.state_dict(), path)
+        (folder / exported.DESCRIPTION).write_text(
+            json.dumps(description, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
+        (folder / exported.CARD).write_text(
+            f"# {description['name']}\n\nThe generator of {config.run} after pivotal tuning (Roich et al. 2021, "
+            f"https://arxiv.org/abs/2106.05744) to these pictures: {pictures}. `gan-lab generate run={out} "
+            f"latents={out.parent / 'latents.safetensors'}` draws them.\n",
+            encoding="utf-8",
+        )
+    return out
+
+
+def describe(config: DictConfig) -> dict[str, Any]:
+    """Return what is known of the untuned generator."""
+    source = local(config.run)
+    if exported.is_export(source):
+        made = of_export(source, weights=None, discriminator=False, trust=config.trust)
+        return made.description
+    return of_run(
+        source,
+        checkpoint=config.checkpoint,
+        weights=config.weights or "ema",
+        discriminator=False,
+        trust=config.trust,
+    ).description

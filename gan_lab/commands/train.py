@@ -1,8 +1,6 @@
 """gan-lab train: from a configuration to a trained, measured, resumable run."""
 
-import logging
 import os
-import warnings
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -11,33 +9,34 @@ import torch
 from lightning import Trainer, seed_everything
 from omegaconf import DictConfig, OmegaConf
 
-from gan_lab.callbacks.checkpointing import Checkpointing
-from gan_lab.callbacks.evaluation import Evaluation
-from gan_lab.callbacks.report import NonFiniteError
-from gan_lab.checkpoint import CONFIG_FILE, find_resumable, read, read_config
-from gan_lab.commands.building import (
+from gan_lab.commands.dry_run import dry_run
+from gan_lab.config import differences
+from gan_lab.console import is_first, say, warn
+from gan_lab.data.datamodule import ImageDataModule
+from gan_lab.data.sampler import check_batch
+from gan_lab.distributed.processes import run_on, started_by_others, world_size
+from gan_lab.errors import InputError
+from gan_lab.run import locked
+from gan_lab.training.batches import check_share
+from gan_lab.training.building import (
     build_callbacks,
     build_data,
     build_model,
     build_trainer,
     compiled,
     describe_images,
+    quiet,
     resolved,
 )
-from gan_lab.commands.checks import check_name, check_numbers, check_trainer
-from gan_lab.commands.dry_run import dry_run
-from gan_lab.commands.processes import run_on, started_by_others, world_size
-from gan_lab.compilation import backend_of
-from gan_lab.config import differences
-from gan_lab.console import say, warn
-from gan_lab.data.datamodule import ImageDataModule
-from gan_lab.data.sampler import check_batch
-from gan_lab.errors import InputError
-from gan_lab.layers.ranks import is_first
-from gan_lab.lock import locked
-from gan_lab.models.adversarial import AdversarialModule
-from gan_lab.models.batches import check_share
-from gan_lab.transfer import transfer
+from gan_lab.training.callbacks.checkpointing import Checkpointing
+from gan_lab.training.callbacks.evaluation import Evaluation
+from gan_lab.training.callbacks.report import NonFiniteError
+from gan_lab.training.checkpoint import CONFIG_FILE, find_resumable, read, read_config
+from gan_lab.training.checks import check_name, check_numbers, check_trainer
+from gan_lab.training.compilation import backend_of
+from gan_lab.training.module import AdversarialModule
+from gan_lab.training.transfer import transfer
+from gan_lab.weights.loading import open_origin
 
 
 def run(config: DictConfig) -> None:
@@ -56,7 +55,7 @@ def run(config: DictConfig) -> None:
     if world > 1 and not started_by_others():
         # what is wrong with the data shows once, and all processes get the same configuration
         describe_images(config, build_data(config))
-        run_on(world, resolved(config))
+        run_on(world, resolved(config), train)
     else:
         train(config)
 
@@ -90,7 +89,7 @@ def train(config: DictConfig) -> None:
     if checkpoint is not None and not goes_on(run_dir, config, checkpoint, module):
         return
     if config.init_from and checkpoint is None:
-        transfer(module, config.init_from)
+        transfer(module, open_origin(config.init_from))
     run_dir.mkdir(parents=True, exist_ok=True)
     with locked(run_dir) if is_first() else nullcontext():
         if is_first():
@@ -123,21 +122,6 @@ def fit(
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint)
     except NonFiniteError as error:
         raise InputError(str(error)) from error
-
-
-def quiet() -> None:
-    """Drop what Lightning says about things that are as they should be here."""
-    for part in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(part).setLevel(logging.WARNING)
-    # the moving average is in evaluation mode, and batches are fetched by the main process when data are in memory
-    for message in (
-        ".*in eval mode at the start of training.*",
-        ".*does not have many workers.*",
-        ".*LeafSpec.*",
-        # on a machine with SLURM, outside of its jobs
-        ".*`srun` command is available.*",
-    ):
-        warnings.filterwarnings("ignore", message)
 
 
 def check_same_model(run_dir: Path, config: DictConfig) -> None:

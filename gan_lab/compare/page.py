@@ -12,11 +12,11 @@ from omegaconf import OmegaConf
 from plotly.offline import get_plotlyjs
 
 from gan_lab import __version__
-from gan_lab.callbacks.pruning import PRUNED
 from gan_lab.compare.runs import Run
 from gan_lab.compare.samples import SampleGrid, data_uri, enlarged
 from gan_lab.config import derived, flatten
 from gan_lab.metrics.directions import direction
+from gan_lab.training.loggers.files import PRUNED
 
 # points of one curve, and of all curves of one metric
 _MAX_POINTS, _MAX_TOTAL = 600, 9000

@@ -13,13 +13,12 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from gan_lab.checkpoint import CONFIG_FILE, read_config
-from gan_lab.commands.results import read_results
 from gan_lab.config import build, check_targets
 from gan_lab.errors import InputError
-from gan_lab.lock import Holder, living_holder
-from gan_lab.loggers import METRICS_FILE
 from gan_lab.metrics.directions import direction
+from gan_lab.run import Holder, living_holder, read_results
+from gan_lab.training.checkpoint import CONFIG_FILE, read_config
+from gan_lab.training.loggers.files import METRICS_FILE
 
 Entry = dict[str, float]
 PLAYERS = ("generator", "discriminator")

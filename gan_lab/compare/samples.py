@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 import gan_lab
-from gan_lab.checkpoint import checkpoint_path
 from gan_lab.compare.runs import Run, one_line
-from gan_lab.images import grid, to_pil, to_uint8
+from gan_lab.data.images import grid, to_pil, to_uint8
+from gan_lab.training.checkpoint import checkpoint_path
 
 _MAX_SIDE = 640  # of a grid, pixels
 _MIN_SIDE = 360  # smaller grids are enlarged by a whole factor, so that their pixels stay sharp

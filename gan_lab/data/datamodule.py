@@ -15,11 +15,11 @@ from rich.text import Text
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from gan_lab import slurm
 from gan_lab.data.base import ImageDataset, MissingSplit
+from gan_lab.data.images import to_float
 from gan_lab.data.sampler import CountingBatchSampler, check_batch, permutation
+from gan_lab.distributed import slurm
 from gan_lab.errors import InputError
-from gan_lab.images import to_float
 
 Item = tuple[Tensor, int]  # what a DataLoader is typed by, though batches are what it yields
 Batch = tuple[Tensor, Tensor]

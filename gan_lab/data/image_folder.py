@@ -5,15 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
+from gan_lab.data.base import members_by_name
 from gan_lab.data.encoded import EncodedImages
-from gan_lab.data.source import (
-    IMAGE_ENDINGS,
-    FileSource,
-    existing_folder,
-    is_image_name,
-    listed,
-)
-from gan_lab.data.split import members_by_name
+from gan_lab.data.source import IMAGE_ENDINGS, FileSource, existing_folder, is_image_name, listed
 from gan_lab.data.transform import Crop, ImageSize
 from gan_lab.errors import InputError
 

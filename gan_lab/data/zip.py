@@ -15,10 +15,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from gan_lab.data.base import check_split, digest
+from gan_lab.data.base import check_split, digest, members_by_name
 from gan_lab.data.encoded import EncodedImages
 from gan_lab.data.source import Source, existing_path, is_image_name, listed
-from gan_lab.data.split import members_by_name
 from gan_lab.data.transform import Crop, ImageSize
 from gan_lab.errors import InputError
 

@@ -11,16 +11,16 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
-from gan_lab.editing.directions import Directions, directions
-from gan_lab.editing.interpolation import slerp
-from gan_lab.editing.points import Points
+from gan_lab.data.images import to_pil, to_uint8
 from gan_lab.errors import InputError
-from gan_lab.images import to_pil, to_uint8
-from gan_lab.labels import as_vectors, check_labels
-from gan_lab.layers.mapping import replace_styles
-from gan_lab.rendering import Rendering, check_rendering
-from gan_lab.sampling import Gan
-from gan_lab.styles import MovableGenerator
+from gan_lab.layers.stylegan import replace_styles
+from gan_lab.sampling.directions import Directions, directions
+from gan_lab.sampling.gan import Gan
+from gan_lab.sampling.interpolation import slerp
+from gan_lab.sampling.labels import as_vectors, check_labels
+from gan_lab.sampling.points import Points
+from gan_lab.sampling.rendering import Rendering, check_rendering
+from gan_lab.sampling.styles import MovableGenerator
 
 DIRECTIONS = 8  # sliders of a method
 FROM = {"kind": "explore"}

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from gan_lab.errors import InputError
-from gan_lab.features.base import Extractor
 from gan_lab.metrics.feature_set import AllNeeds, FeatureSet
+from gan_lab.metrics.features.base import Extractor
 from gan_lab.metrics.images import ImageSource
 
 _META = "gan_lab"

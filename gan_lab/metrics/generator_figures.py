@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from gan_lab.data.base import digest
+from gan_lab.distributed.ranks import Ranks
 from gan_lab.errors import InputError
-from gan_lab.metrics.chunks import ChunkStore, MemoryChunks
+from gan_lab.metrics.cache import ChunkStore, MemoryChunks
 from gan_lab.metrics.feature_set import FeatureSet, Needs
 from gan_lab.metrics.figures import Figure, Measure, Setting
 from gan_lab.metrics.images import GanImages, ImageSource
-from gan_lab.metrics.ranks import Ranks
 
 _CHUNK = 256  # things; a multiple of every `size`
 

@@ -1,9 +1,15 @@
 """What a path means as images: a folder, a zip or an .npz."""
 
+import zipfile
 from pathlib import Path
+from typing import IO
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
+from gan_lab.data.base import digest
 from gan_lab.data.image_folder import ImageFolder, find_files
 from gan_lab.data.scan import scan
 from gan_lab.data.source import FileSource, Source, is_image_name, listed
@@ -11,7 +17,6 @@ from gan_lab.data.transform import ImageSize
 from gan_lab.data.zip import METADATA, Zip, ZipSource
 from gan_lab.errors import InputError
 from gan_lab.metrics.images import DatasetImages, ImageSource
-from gan_lab.metrics.npz import NpzImages
 
 
 def open_files(
@@ -113,4 +118,142 @@ def _check_alike(source: Source, path: Path, channels: int | None) -> None:
         raise InputError(
             f"the images of {path} have different channels ({modes}); set data.channels=3 to make them all RGB, "
             "or data.channels=1"
+        )
+
+
+# Images in an .npz, as samples are often published: `arr_0` or `images`, uint8 [N, H, W, C].
+
+_IMAGES = ("images", "arr_0", "samples")
+
+_LABELS = ("labels", "arr_1")
+
+
+class NpzImages(ImageSource):
+    """Images of an .npz, read piece by piece: the file may be larger than memory.
+
+    Args:
+        path: of the file.
+        num: how many at most; fewer than there are gives a random choice, always the same one. None takes all.
+
+    Raises:
+        InputError: for a file that holds no such images.
+    """
+
+    in_memory = False
+
+    def __init__(self, path: Path, *, num: int | None = None) -> None:
+        self._path = path
+        try:
+            self._archive = zipfile.ZipFile(path)
+            members = {
+                info.filename.removesuffix(".npy"): info for info in self._archive.infolist()
+            }
+            self._member = _first(members, _IMAGES)
+            if self._member is None:
+                raise InputError(
+                    f"{path} holds {', '.join(members) or 'nothing'}; images are looked for in {', '.join(_IMAGES)}"
+                )
+            with self._archive.open(f"{self._member}.npy") as file:
+                shape, dtype = _header(file)
+            _check(path, self._member, shape, dtype)
+            labels = self._read_labels(_first(members, _LABELS), shape[0])
+        except (OSError, ValueError, zipfile.BadZipFile) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"{path} is no whole .npz ({error}); copy or make it again") from error
+        self._shape = shape[1:]
+        total = shape[0]
+        chosen = total if num is None else min(num, total)
+        self._rows = np.sort(np.random.default_rng(0).permutation(total)[:chosen])
+        self._labels = None if labels is None else labels[self._rows]
+        self._file: IO[bytes] | None = None
+        self._position = 0
+        self.name = str(path)
+        self.count = chosen
+        self.channels = self._shape[2]
+        self.image_size = (self._shape[0], self._shape[1])
+        if labels is not None and labels.max() > 0:
+            self.num_classes = int(labels.max()) + 1
+            self.class_names = tuple(map(str, range(self.num_classes)))
+        sums = sorted((info.filename, info.CRC, info.file_size) for info in members.values())
+        self._fingerprint = digest("npz", *sums, self._rows.tobytes())
+        self.description = {
+            "images": str(path),
+            "count": chosen,
+            "of": total,
+            "fingerprint": self._fingerprint,
+        }
+
+    @property
+    def fingerprint(self) -> str:
+        return self._fingerprint
+
+    def read(self, start: int, stop: int) -> Tensor:
+        images = np.empty((stop - start, *self._shape), dtype=np.uint8)
+        for place, row in enumerate(self._rows[start:stop].tolist()):
+            images[place] = self._row(row)
+        return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+
+    def labels(self, start: int, stop: int) -> Tensor | None:
+        if not self.num_classes or self._labels is None:
+            return None
+        return torch.from_numpy(self._labels[start:stop])
+
+    def _row(self, row: int) -> NDArray[np.uint8]:
+        """Image `row` of the array; going back opens the member anew, since what is packed has no places."""
+        size = int(np.prod(self._shape))
+        if self._file is None or row < self._position:
+            self._file = self._archive.open(f"{self._member}.npy")
+            _header(self._file)
+            self._position = 0
+        for _ in range(row - self._position):
+            self._read_exactly(size)
+        self._position = row + 1
+        return np.frombuffer(self._read_exactly(size), dtype=np.uint8).reshape(self._shape)
+
+    def _read_exactly(self, size: int) -> bytes:
+        assert self._file is not None
+        data = self._file.read(size)
+        if len(data) != size:
+            raise InputError(f"{self._path} ends before its images do; copy or make it again")
+        return data
+
+    def _read_labels(self, member: str | None, count: int) -> NDArray[np.int64] | None:
+        if member is None:
+            return None
+        with self._archive.open(f"{member}.npy") as file:
+            labels = np.lib.format.read_array(file, allow_pickle=False)
+        if labels.ndim == 2 and labels.shape[0] == count:  # one-hot
+            labels = labels.argmax(1)
+        if labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer):
+            raise InputError(
+                f"{self._path}: {member} has shape {labels.shape} and type {labels.dtype}; labels are whole numbers, "
+                f"one for each of {count} images"
+            )
+        return labels.astype(np.int64)
+
+
+def _first(members: dict[str, zipfile.ZipInfo], names: tuple[str, ...]) -> str | None:
+    return next((name for name in names if name in members), None)
+
+
+def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
+    version = np.lib.format.read_magic(file)
+    read = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }.get(version)
+    if read is None:
+        raise ValueError(f"format {version} of numpy is not known")
+    shape, fortran, dtype = read(file)
+    if fortran:
+        raise ValueError("its images lie in Fortran's order")
+    return shape, dtype
+
+
+def _check(path: Path, member: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
+    if dtype != np.uint8 or len(shape) != 4 or shape[3] not in (1, 3, 4) or not shape[0]:
+        raise InputError(
+            f"{path}: {member} has shape {list(shape)} and type {dtype}; expected uint8 [N, H, W, C] with 1, 3 or 4 "
+            "channels"
         )

@@ -15,15 +15,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gan_lab.editing.ways import slerp
+from gan_lab.data.images import to_uint8
 from gan_lab.errors import InputError
-from gan_lab.features.base import Extractor
-from gan_lab.features.lpips import ImageDistance
-from gan_lab.images import to_uint8
+from gan_lab.metrics.features.base import Extractor
+from gan_lab.metrics.features.lpips import ImageDistance
 from gan_lab.metrics.figures import Figure, Setting, in_thousands
 from gan_lab.metrics.generator_figures import GeneratorMeasure
 from gan_lab.metrics.images import GanImages
-from gan_lab.sampling import IMAGES_PER_FORWARD
+from gan_lab.sampling.gan import IMAGES_PER_FORWARD
+from gan_lab.sampling.interpolation import slerp
 from gan_lab.seeding import derive_seed
 
 _PAIRS = IMAGES_PER_FORWARD // 2

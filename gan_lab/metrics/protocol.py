@@ -11,8 +11,7 @@ import torch
 from gan_lab.console import say, warn
 from gan_lab.data.datamodule import ImageDataModule
 from gan_lab.errors import InputError
-from gan_lab.features.base import Extractor, WeightsUnavailable
-from gan_lab.metrics.chunks import ChunkStore, MemoryChunks
+from gan_lab.metrics.cache import ChunkStore, MemoryChunks
 from gan_lab.metrics.directions import direction
 from gan_lab.metrics.extraction import (
     Extraction,
@@ -22,6 +21,7 @@ from gan_lab.metrics.extraction import (
     no_progress,
 )
 from gan_lab.metrics.feature_set import AllNeeds, FeatureSet, union
+from gan_lab.metrics.features.base import Extractor, WeightsUnavailable
 from gan_lab.metrics.figures import Figure, Measure, Setting
 from gan_lab.metrics.generator_figures import GeneratorMeasure
 from gan_lab.metrics.images import DatasetImages, ImageSource

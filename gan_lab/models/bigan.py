@@ -16,12 +16,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from gan_lab.layers.projection import ProjectionLogit
+from gan_lab.layers.conditioning import ProjectionLogit
+from gan_lab.layers.networks import DiscriminatorNetwork
 from gan_lab.layers.pyramid import ImageSize, halvings, image_shape
-from gan_lab.losses import Loss
 from gan_lab.models import dcgan
-from gan_lab.models.adversarial import AdversarialModule
-from gan_lab.models.networks import DiscriminatorNetwork
+from gan_lab.training.losses import Loss
+from gan_lab.training.module import AdversarialModule
 
 
 class Generator(dcgan.Generator):

@@ -15,18 +15,16 @@ from torch.nn.functional import relu
 
 from gan_lab.errors import InputError
 from gan_lab.layers.attention import attentions
-from gan_lab.layers.conditional_norm import ConditionalBatchNorm, class_norm
-from gan_lab.layers.conditioning import (
-    ConditionedDiscriminator,
-    ConditioningFactory,
-    Projection,
-)
-from gan_lab.layers.embedding import ClassEmbedding, check_labels
+from gan_lab.layers.conditioning import ConditionedDiscriminator, ConditioningFactory, Projection
+from gan_lab.layers.labels import ClassEmbedding, check_labels
+from gan_lab.layers.networks import GeneratorNetwork, counted_back
 from gan_lab.layers.pyramid import ImageSize, halvings
 from gan_lab.layers.resnet import (
+    ConditionalBatchNorm,
     DownBlock,
     ProjectedLogit,
     UpBlock,
+    class_norm,
     discriminator_multiples,
     generator_multiples,
     number_of_halvings,
@@ -34,8 +32,7 @@ from gan_lab.layers.resnet import (
     zero_biases,
 )
 from gan_lab.layers.spectral_norm import spectrally_normalized
-from gan_lab.models.adversarial import AdversarialModule
-from gan_lab.models.networks import GeneratorNetwork, counted_back
+from gan_lab.training.module import AdversarialModule
 
 
 class Generator(GeneratorNetwork):

@@ -13,12 +13,9 @@ from torch.nn.functional import avg_pool2d, interpolate, relu
 
 from gan_lab.errors import InputError
 from gan_lab.layers.attention import attentions
-from gan_lab.layers.conditioning import (
-    ConditionedDiscriminator,
-    ConditioningFactory,
-    Projection,
-)
-from gan_lab.layers.embedding import ClassEmbedding, check_labels
+from gan_lab.layers.conditioning import ConditionedDiscriminator, ConditioningFactory, Projection
+from gan_lab.layers.labels import ClassEmbedding, check_labels
+from gan_lab.layers.networks import GeneratorNetwork, counted_back
 from gan_lab.layers.pyramid import ImageSize, halvings
 from gan_lab.layers.resnet import (
     ProjectedLogit,
@@ -28,9 +25,8 @@ from gan_lab.layers.resnet import (
     pooled,
 )
 from gan_lab.layers.spectral_norm import spectrally_normalized
-from gan_lab.models.adversarial import AdversarialModule
 from gan_lab.models.biggan import initialize, joined, norm
-from gan_lab.models.networks import GeneratorNetwork, counted_back
+from gan_lab.training.module import AdversarialModule
 
 BOTTLENECK = 4  # outer channels over inner ones
 

@@ -11,11 +11,11 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from gan_lab.layers.conditioning import ProjectionLogit
 from gan_lab.layers.labels import label_vectors
-from gan_lab.layers.projection import ProjectionLogit
+from gan_lab.layers.networks import DiscriminatorNetwork, GeneratorNetwork, counted_back
 from gan_lab.layers.pyramid import ImageSize, halvings
-from gan_lab.models.adversarial import AdversarialModule
-from gan_lab.models.networks import DiscriminatorNetwork, GeneratorNetwork, counted_back
+from gan_lab.training.module import AdversarialModule
 
 
 class Generator(GeneratorNetwork):

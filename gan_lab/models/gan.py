@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from gan_lab.layers.labels import label_vectors
+from gan_lab.layers.networks import DiscriminatorNetwork, GeneratorNetwork
 from gan_lab.layers.pyramid import ImageSize, image_shape
-from gan_lab.models.adversarial import AdversarialModule
-from gan_lab.models.networks import DiscriminatorNetwork, GeneratorNetwork
+from gan_lab.training.module import AdversarialModule
 
 
 class Generator(GeneratorNetwork):

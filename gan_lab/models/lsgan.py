@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from gan_lab.layers.labels import label_vectors, with_label_maps
+from gan_lab.layers.networks import DiscriminatorNetwork, GeneratorNetwork, counted_back
 from gan_lab.layers.pyramid import ImageSize, halvings
-from gan_lab.models.adversarial import AdversarialModule
-from gan_lab.models.networks import DiscriminatorNetwork, GeneratorNetwork, counted_back
+from gan_lab.training.module import AdversarialModule
 
 
 class Generator(GeneratorNetwork):

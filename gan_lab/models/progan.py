@@ -17,11 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from gan_lab.console import warn
-from gan_lab.layers.conditioning import (
-    ConditionedDiscriminator,
-    ConditioningFactory,
-    Projection,
-)
+from gan_lab.layers.conditioning import ConditionedDiscriminator, ConditioningFactory, Projection
 from gan_lab.layers.equalized import (
     RECTIFIER_GAIN,
     EqualizedConv2d,
@@ -31,13 +27,13 @@ from gan_lab.layers.equalized import (
 )
 from gan_lab.layers.growth import Growth, Stage, at_stage, doubled, first_level, halved, resized
 from gan_lab.layers.labels import label_vectors
-from gan_lab.layers.mapping import unit_moment
 from gan_lab.layers.minibatch_stddev import MinibatchStddev
+from gan_lab.layers.networks import GeneratorNetwork
 from gan_lab.layers.precision import raised
 from gan_lab.layers.pyramid import ImageSize, halvings
 from gan_lab.layers.resampling import BINOMIAL
-from gan_lab.models.adversarial import AdversarialModule
-from gan_lab.models.networks import GeneratorNetwork
+from gan_lab.layers.stylegan import unit_moment
+from gan_lab.training.module import AdversarialModule
 
 BOX = (1.0, 1.0)  # repeats pixels, or takes means over 2x2
 

@@ -17,16 +17,12 @@ from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
 from gan_lab.errors import InputError
-from gan_lab.layers.conditioning import (
-    ConditionedDiscriminator,
-    ConditioningFactory,
-    Projection,
-)
+from gan_lab.layers.conditioning import ConditionedDiscriminator, ConditioningFactory, Projection
 from gan_lab.layers.labels import label_vectors
+from gan_lab.layers.networks import GeneratorNetwork, counted_back
 from gan_lab.layers.pyramid import ImageSize, halvings
 from gan_lab.layers.resampling import FirFilter, downsample, upsample
-from gan_lab.models.adversarial import AdversarialModule
-from gan_lab.models.networks import GeneratorNetwork, counted_back
+from gan_lab.training.module import AdversarialModule
 
 SLOPE = 0.2  # of the leaky rectifier
 PerStage = int | Sequence[int]

@@ -10,18 +10,15 @@ from itertools import pairwise
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from gan_lab.layers.conditional_norm import class_norm
-from gan_lab.layers.conditioning import (
-    ConditionedDiscriminator,
-    ConditioningFactory,
-    Projection,
-)
-from gan_lab.layers.embedding import check_labels
+from gan_lab.layers.conditioning import ConditionedDiscriminator, ConditioningFactory, Projection
+from gan_lab.layers.labels import check_labels
+from gan_lab.layers.networks import GeneratorNetwork, counted_back
 from gan_lab.layers.pyramid import ImageSize, halvings
 from gan_lab.layers.resnet import (
     DownBlock,
     ProjectedLogit,
     UpBlock,
+    class_norm,
     discriminator_multiples,
     generator_multiples,
     initialize_glorot,
@@ -29,8 +26,7 @@ from gan_lab.layers.resnet import (
     pooled,
 )
 from gan_lab.layers.spectral_norm import spectrally_normalized
-from gan_lab.models.adversarial import AdversarialModule
-from gan_lab.models.networks import GeneratorNetwork, counted_back
+from gan_lab.training.module import AdversarialModule
 
 
 class Generator(GeneratorNetwork):

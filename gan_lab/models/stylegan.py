@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from gan_lab.errors import InputError
-from gan_lab.layers.adain import AdaIN
 from gan_lab.layers.equalized import (
     RECTIFIER_GAIN,
     EqualizedConv2d,
@@ -19,9 +18,16 @@ from gan_lab.layers.equalized import (
     rectify,
 )
 from gan_lab.layers.growth import Growth, Stage, doubled, first_level
-from gan_lab.layers.mapping import Mapping, check_probability, cross_over
-from gan_lab.layers.noise import Noise, check_noise, noise_of
 from gan_lab.layers.pyramid import ImageSize, halvings
+from gan_lab.layers.stylegan import (
+    AdaIN,
+    Mapping,
+    Noise,
+    check_noise,
+    check_probability,
+    cross_over,
+    noise_of,
+)
 from gan_lab.models.progan import GrowingGenerator, ProGAN, faded_image, to_image, widths
 
 

@@ -13,16 +13,23 @@ from torch import Tensor, nn
 
 from gan_lab.errors import InputError
 from gan_lab.layers.equalized import EqualizedConv2d, EqualizedLinear
-from gan_lab.layers.mapping import Mapping, Mlp, check_probability, cross_over
 from gan_lab.layers.minibatch_stddev import MinibatchStddev
-from gan_lab.layers.modulated import StyledConv, ToImage
-from gan_lab.layers.noise import Noise, check_noise
+from gan_lab.layers.networks import DiscriminatorNetwork, GeneratorNetwork, counted_back
 from gan_lab.layers.precision import half_type as find_half_type
 from gan_lab.layers.precision import lowered, raised
 from gan_lab.layers.pyramid import ImageSize, halvings
 from gan_lab.layers.resampling import FirFilter, downsample, upsample
-from gan_lab.models.adversarial import AdversarialModule
-from gan_lab.models.networks import DiscriminatorNetwork, GeneratorNetwork, counted_back
+from gan_lab.layers.stylegan import (
+    Mapping,
+    Mlp,
+    Noise,
+    StyledConv,
+    ToImage,
+    check_noise,
+    check_probability,
+    cross_over,
+)
+from gan_lab.training.module import AdversarialModule
 
 Architecture = Literal["skip", "resnet", "orig"]
 

@@ -13,18 +13,21 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
 from gan_lab.errors import InputError
+from gan_lab.layers.collectives import mean_over_ranks
 from gan_lab.layers.equalized import RECTIFIER_GAIN, EqualizedLinear
-from gan_lab.layers.filter_design import lowpass
-from gan_lab.layers.filtered_lrelu import FilteredLeakyReLU
-from gan_lab.layers.fourier import FourierFeatures
-from gan_lab.layers.mapping import Mapping, check_probability, cross_over
-from gan_lab.layers.modulated import demodulation, within_half_range
+from gan_lab.layers.networks import GeneratorNetwork
 from gan_lab.layers.precision import half_type as find_half_type
 from gan_lab.layers.precision import lowered, raised
 from gan_lab.layers.pyramid import ImageSize, image_shape
-from gan_lab.layers.ranks import mean_over_ranks
-from gan_lab.models.adversarial import AdversarialModule
-from gan_lab.models.networks import GeneratorNetwork
+from gan_lab.layers.stylegan import (
+    Mapping,
+    check_probability,
+    cross_over,
+    demodulation,
+    within_half_range,
+)
+from gan_lab.layers.stylegan3 import FilteredLeakyReLU, FourierFeatures, lowpass
+from gan_lab.training.module import AdversarialModule
 
 
 @dataclass(frozen=True)

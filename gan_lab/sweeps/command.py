@@ -1,18 +1,18 @@
 """The command line of a sweep, its name, and how Hydra finds the sweepers and launchers of gan_lab."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
 from itertools import takewhile
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.core.plugins import Plugins
 from hydra.utils import get_class
 
-from gan_lab import slurm
-from gan_lab.cli import quoted
 from gan_lab.config import run_name
+from gan_lab.distributed import slurm
 from gan_lab.errors import InputError
 
 # names in conf/hydra -> classes, imported when they are needed: every command registers them
@@ -72,7 +72,7 @@ def sweep_overrides(words: Sequence[str]) -> list[str]:
     if "runs_dir" not in given:
         added.append("runs_dir=multirun")
     if "sweep" not in given:
-        added.append(f"sweep={quoted(sweep_name(overrides, keys))}")
+        added.append(f"sweep={as_override(sweep_name(overrides, keys))}")
     return [*overrides, *added, *words[len(overrides) :]]
 
 
@@ -91,7 +91,7 @@ def check_installed(words: Sequence[str]) -> None:
 
 def swept_override(keys: Sequence[str]) -> str:
     """Return the override that says what tells the runs of a sweep apart."""
-    return f"swept=[{','.join(quoted(key) for key in keys)}]"
+    return f"swept=[{','.join(as_override(key) for key in keys)}]"
 
 
 def sweep_name(overrides: Sequence[str], keys: Sequence[str]) -> str:
@@ -100,3 +100,16 @@ def sweep_name(overrides: Sequence[str], keys: Sequence[str]) -> str:
     rest = [word for word in overrides if word not in apart]
     names = [run_name(words, swept) for words, swept in ((rest, ()), (apart, keys)) if words]
     return "_".join(name for name in names if name != "default") or "default"
+
+
+def as_override(value: Any) -> str:
+    """Return what stands behind an override's `=` to mean a value made of containers, numbers and texts."""
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{as_override(v)}" for key, v in value.items()) + "}"
+    if isinstance(value, str):
+        return QuotedString(text=value, quote=Quote.single).with_quotes()
+    if isinstance(value, Sequence):
+        return "[" + ",".join(as_override(v) for v in value) + "]"
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else repr(value)

@@ -20,11 +20,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import setup_globals
 from omegaconf import DictConfig, OmegaConf
 
-from gan_lab import slurm
 from gan_lab.config import register_resolvers
 from gan_lab.console import say, warn
+from gan_lab.distributed import slurm
 from gan_lab.errors import InputError
-from gan_lab.lock import LOCK_FILE
+from gan_lab.run import LOCK_FILE
 from gan_lab.sweeps.record import WRONG, Job, Record, Status
 
 Context = ForkServerContext | SpawnContext

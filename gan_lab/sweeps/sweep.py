@@ -15,14 +15,12 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from gan_lab import slurm
-from gan_lab.checkpoint import LAST
-from gan_lab.commands.checks import check_name, check_numbers
-from gan_lab.commands.processes import started_by_others
 from gan_lab.config import run_name
 from gan_lab.console import say
+from gan_lab.distributed import slurm
+from gan_lab.distributed.processes import started_by_others
 from gan_lab.errors import InputError
-from gan_lab.lock import locked
+from gan_lab.run import locked
 from gan_lab.sweeps.job import (
     STOP_FILE,
     stop_on_signal,
@@ -32,6 +30,8 @@ from gan_lab.sweeps.job import (
 )
 from gan_lab.sweeps.outcome import chosen_objective
 from gan_lab.sweeps.record import FINAL, WRONG, Job, Record, table
+from gan_lab.training.checkpoint import LAST
+from gan_lab.training.checks import check_name, check_numbers
 
 
 class Planned(NamedTuple):

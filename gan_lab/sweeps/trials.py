@@ -1,7 +1,7 @@
 """Runs that Optuna suggests: `gan-lab train -m hydra/sweeper=optuna loss=hinge,nonsaturating ...`."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +10,6 @@ import optuna
 from hydra.core.override_parser.types import (
     IntervalSweep,
     Override,
-    Quote,
-    QuotedString,
     RangeSweep,
 )
 from hydra.types import HydraContext, TaskFunction
@@ -24,12 +22,11 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial, TrialState
 
-from gan_lab.callbacks.pruning import open_storage
 from gan_lab.config import build
 from gan_lab.console import say
 from gan_lab.errors import InputError
-from gan_lab.sweeps.command import swept_override
-from gan_lab.sweeps.outcome import Objective, chosen_objective
+from gan_lab.sweeps.command import as_override, swept_override
+from gan_lab.sweeps.outcome import Objective, chosen_objective, open_storage
 from gan_lab.sweeps.record import Job
 from gan_lab.sweeps.sweep import Planned, Sweep
 
@@ -227,7 +224,7 @@ class OptunaSweep(Sweep):
         if self.pruner is None:
             return []
         node: dict[str, Any] = {
-            "_target_": "gan_lab.callbacks.pruning.Pruning",
+            "_target_": "gan_lab.sweeps.outcome.Pruning",
             "storage": self.place,
             "study": self.study_name,
             "trial": number,
@@ -327,16 +324,3 @@ def between(value: RangeSweep) -> BaseDistribution:
     if all(isinstance(number, int) for number in numbers):
         return IntDistribution(int(low), int(high), step=int(step))
     return FloatDistribution(float(low), float(high), step=float(step))
-
-
-def as_override(value: Any) -> str:
-    """Return what stands behind an override's `=` to mean a value made of containers, numbers and texts."""
-    if isinstance(value, Mapping):
-        return "{" + ",".join(f"{key}:{as_override(v)}" for key, v in value.items()) + "}"
-    if isinstance(value, str):
-        return QuotedString(text=value, quote=Quote.single).with_quotes()
-    if isinstance(value, Sequence):
-        return "[" + ",".join(as_override(v) for v in value) + "]"
-    if value is None:
-        return "null"
-    return str(value).lower() if isinstance(value, bool) else repr(value)

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from gan_lab.bench.costs import REST, Cost, MemoryPeak
 from gan_lab.bench.steps import EVERYTHING, Rounds, leaving_out, summarize
 from gan_lab.config import build
-from gan_lab.models.adversarial import AdversarialModule
+from gan_lab.training.module import AdversarialModule
 
 
 @pytest.fixture

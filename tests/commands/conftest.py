@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from gan_lab.commands.launch import launch
-from gan_lab.features.digits import DigitsFeatures
+from gan_lab.metrics.features.digits import DigitsFeatures
 
 TINY = (
     "model=gan",

@@ -68,7 +68,7 @@ def test_a_lazy_penalty_is_weighted_by_its_interval_and_another_told_apart(bench
 
 
 def test_micro_batches_mixed_precision_classes_and_schedules(bench: Any) -> None:
-    schedule = "{_target_: gan_lab.schedules.Cosine, start: 1e-3, end: 0, end_kimg: 1}"
+    schedule = "{_target_: gan_lab.training.schedules.Cosine, start: 1e-3, end: 0, end_kimg: 1}"
     result = bench(
         "parts=[steps,loop]",
         *("micro_batch_size=4", "trainer.precision=bf16-mixed", "data.num_classes=3"),

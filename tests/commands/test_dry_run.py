@@ -13,9 +13,9 @@ from gan_lab.commands import dry_run
 from gan_lab.commands.dry_run import duration, rate, says_out_of_memory
 from gan_lab.commands.launch import launch
 from gan_lab.config import build
-from gan_lab.models.adversarial import AdversarialModule
+from gan_lab.training.module import AdversarialModule
 from tests.commands.conftest import ELSE, Train
-from tests.models.growing import TINY
+from tests.helpers.growing import TINY
 
 
 @pytest.fixture

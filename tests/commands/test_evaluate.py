@@ -12,13 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
-from gan_lab.commands import results
+from gan_lab import run as results
 from gan_lab.commands.launch import launch
-from gan_lab.features.digits import DigitsFeatures
-from gan_lab.images import save_png
+from gan_lab.data.images import save_png
 from gan_lab.metrics import extraction
+from gan_lab.metrics.features.digits import DigitsFeatures
 from tests.commands.conftest import TINY
-from tests.metrics.sources import textures
+from tests.helpers.sources import textures
 
 SMALL = ("protocol=all_digits", "protocol.num_fake=700", "protocol.only_for=null")
 FILES = (*SMALL, "protocol.num_fake=80", "protocol.floor=null", "+protocol.figures.kernel.subset_size=40",

@@ -13,9 +13,9 @@ import gan_lab
 from gan_lab.commands import export as command
 from gan_lab.commands.launch import launch
 from gan_lab.errors import InputError
-from gan_lab.exported import file_sha256
+from gan_lab.weights.exported import file_sha256
 from tests.commands.conftest import Train
-from tests.exporting.generators import run_of
+from tests.helpers.generators import run_of
 
 USUAL = {"README.md", "grid.png", "model.json", "model.safetensors"}
 

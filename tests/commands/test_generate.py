@@ -15,15 +15,15 @@ from torch import nn
 import gan_lab
 from gan_lab.commands.generate import draw
 from gan_lab.commands.launch import launch
-from gan_lab.commands.series import Series, labels_for
-from gan_lab.commands.writers import Grid, Latents, Npz, SingleFiles
+from gan_lab.data.images import to_uint8
 from gan_lab.data.zip import Zip
-from gan_lab.editing.points import Points
-from gan_lab.images import to_uint8
-from gan_lab.metrics.ranks import Ranks
+from gan_lab.distributed.ranks import Ranks
 from gan_lab.models import stylegan2
-from gan_lab.rendering import Rendering
-from gan_lab.sampling import Gan
+from gan_lab.sampling.gan import Gan
+from gan_lab.sampling.points import Points
+from gan_lab.sampling.rendering import Rendering
+from gan_lab.sampling.series import Series, labels_for
+from gan_lab.sampling.writers import Grid, Latents, Npz, SingleFiles
 from tests.commands.conftest import TINY
 
 EVERYTHING = "format=[png,jpeg,webp,grid,npz,zip,latents]"
@@ -256,7 +256,7 @@ def test_names_of_classes(tmp_path: Path) -> None:
 
 
 def test_a_large_grid_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gan_lab.commands.writers._LARGEST_SIDE", 50)
+    monkeypatch.setattr("gan_lab.sampling.writers._LARGEST_SIDE", 50)
     series = Series(styled(), Rendering(), 30)
     grid = Grid(tmp_path / "grid.png", count=30, columns=10, scale=1)
     npz = Npz(tmp_path / "images.npz", series=series)

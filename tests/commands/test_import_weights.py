@@ -12,12 +12,12 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 import gan_lab
-from gan_lab.cli import main, named
-from gan_lab.commands.launch import launch
+from gan_lab.cli import main
+from gan_lab.commands.launch import launch, with_key
 from gan_lab.config import build
-from gan_lab.images import save_png
-from tests.interop.pretrained_biggan import PretrainedBigGAN, description, published
-from tests.interop.published import below, fixture, network_pickle, r3gan_pickle, state_file
+from gan_lab.data.images import save_png
+from tests.helpers.pretrained_biggan import PretrainedBigGAN, description, published
+from tests.helpers.published import below, fixture, network_pickle, r3gan_pickle, state_file
 
 
 def import_weights(path: Path, *words: str, status: int = 0) -> Path:
@@ -251,5 +251,5 @@ def test_a_path_needs_no_key(tmp_path: Path) -> None:
 
 
 def test_only_words_without_a_key_get_one() -> None:
-    assert named(["a.pkl", "name=x", "--help"], "path") == ["path='a.pkl'", "name=x", "--help"]
-    assert named(["a.pkl"], None) == ["a.pkl"]
+    assert with_key(["a.pkl", "name=x", "--help"], "path") == ["path='a.pkl'", "name=x", "--help"]
+    assert with_key(["a.pkl"], None) == ["a.pkl"]

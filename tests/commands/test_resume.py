@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from gan_lab.loggers import read_metrics
+from gan_lab.training.loggers.files import read_metrics
 from tests.commands.conftest import ELSE, TINY, entries, in_a_child
 
 LENGTH = "total_kimg=1.2"
@@ -26,7 +26,7 @@ RUN = (
     "regularizer.r1.interval=4",
     "callbacks.evaluation.every_kimg=0.6",
     "callbacks.samples.every_kimg=10",
-    "+model.schedules.generator.lr._target_=gan_lab.schedules.Linear",
+    "+model.schedules.generator.lr._target_=gan_lab.training.schedules.Linear",
     "+model.schedules.generator.lr.start=2e-3",
     "+model.schedules.generator.lr.end=1e-4",
     "+model.schedules.generator.lr.end_kimg=1.2",

@@ -267,7 +267,7 @@ def test_bad_input(
 
 NETS = """
 from torch import nn
-from gan_lab.models.networks import DiscriminatorNetwork, GeneratorNetwork
+from gan_lab.layers.networks import DiscriminatorNetwork, GeneratorNetwork
 
 class Plain(nn.Linear):
     def __init__(self) -> None:
@@ -309,7 +309,7 @@ def test_networks_of_ones_own(
 def test_settings_of_a_regularizer_that_is_not_chosen(
     train: Train, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    schedule = "{_target_: gan_lab.schedules.Linear, start: 1, end: 0, end_kimg: 1}"
+    schedule = "{_target_: gan_lab.training.schedules.Linear, start: 1, end: 0, end_kimg: 1}"
     run = train(
         "experiment=quickstart", "regularizer=[r2]", f"+model.schedules.r1.weight='{schedule}'",
         "metrics=none", base=[word for word in ELSE if not word.startswith("model=")],

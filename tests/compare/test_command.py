@@ -14,13 +14,12 @@ from PIL import Image
 from plotly.offline import get_plotlyjs
 
 import gan_lab
-from gan_lab.cli import listed
-from gan_lab.commands.launch import launch
+from gan_lab.commands.launch import launch, listed
 from gan_lab.compare.page import embedded, page_data
 from gan_lab.compare.runs import read_run
 from gan_lab.compare.samples import SampleGrid, data_uri, draw
-from gan_lab.images import grid, to_pil, to_uint8
-from gan_lab.lock import locked
+from gan_lab.data.images import grid, to_pil, to_uint8
+from gan_lab.run import locked
 from tests.compare.conftest import MakeRun
 
 DRAWING: dict[str, Any] = {

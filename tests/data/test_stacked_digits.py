@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from gan_lab.data.digits import Digits
-from gan_lab.data.stacked_digits import StackedDigits
+from gan_lab.data.digits import Digits, StackedDigits
 from gan_lab.errors import InputError
 
 

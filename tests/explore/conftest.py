@@ -5,7 +5,7 @@ import torch
 
 from gan_lab.explore.studio import Studio
 from gan_lab.models import biggan, stylegan2
-from gan_lab.sampling import Gan
+from gan_lab.sampling.gan import Gan
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ from torch.nn.functional import conv2d, leaky_relu
 from torch.testing import assert_close
 
 from gan_lab.layers.equalized import EqualizedConv2d, EqualizedLinear
-from tests.layers.reference import resample
+from tests.helpers.resampling import resample
 
 
 def test_outputs_have_the_variance_of_inputs_whatever_the_width() -> None:

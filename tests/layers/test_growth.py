@@ -7,15 +7,7 @@ from torch.nn.functional import avg_pool2d
 from torch.testing import assert_close
 
 from gan_lab.errors import InputError
-from gan_lab.layers.growth import (
-    Growth,
-    Stage,
-    at_stage,
-    doubled,
-    first_level,
-    halved,
-    resized,
-)
+from gan_lab.layers.growth import Growth, Stage, at_stage, doubled, first_level, halved, resized
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from gan_lab.errors import InputError
+from gan_lab.layers.conditioning import ProjectionLogit
 from gan_lab.layers.labels import label_vectors, with_label_maps
-from gan_lab.layers.projection import ProjectionLogit
 from gan_lab.layers.pyramid import halvings, image_shape
 
 

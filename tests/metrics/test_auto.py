@@ -9,11 +9,10 @@ from PIL import Image
 
 from gan_lab.config import build, conf_dir
 from gan_lab.data.datamodule import ImageDataModule
-from gan_lab.data.digits import Digits
+from gan_lab.data.digits import Digits, StackedDigits
 from gan_lab.data.image_folder import ImageFolder
-from gan_lab.data.stacked_digits import StackedDigits
-from gan_lab.metrics.auto import MetricsByData
-from tests.metrics.sources import FixedImages, textures
+from gan_lab.metrics.base import MetricsByData
+from tests.helpers.sources import FixedImages, textures
 
 
 def data_of(make: object) -> ImageDataModule:

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from gan_lab.errors import InputError
-from gan_lab.features.none import NoFeatures
 from gan_lab.metrics.equivariance import (
     Equivariance,
     decibels,
@@ -18,11 +17,12 @@ from gan_lab.metrics.equivariance import (
     turned,
 )
 from gan_lab.metrics.feature_set import FeatureSet
+from gan_lab.metrics.features.module import NoFeatures
 from gan_lab.metrics.figures import Setting
 from gan_lab.metrics.images import GanImages
 from gan_lab.models.stylegan2 import Generator as StyleGAN2
 from gan_lab.models.stylegan3 import Generator
-from gan_lab.sampling import Gan
+from gan_lab.sampling.gan import Gan
 
 SIDE = 64
 KINDS = ("translation", "fractional", "rotation")

@@ -7,15 +7,14 @@ import pytest
 import torch
 
 from gan_lab.data.digits import Digits
+from gan_lab.data.images import save_png, to_uint8
 from gan_lab.errors import InputError
-from gan_lab.images import save_png, to_uint8
+from gan_lab.layers.networks import GeneratorNetwork
 from gan_lab.metrics.images import DatasetImages, GanImages, ImageSource
-from gan_lab.metrics.npz import NpzImages
-from gan_lab.metrics.opening import open_files
-from gan_lab.models.networks import GeneratorNetwork
-from gan_lab.rendering import Rendering
-from gan_lab.sampling import Gan
-from tests.metrics.sources import textures
+from gan_lab.metrics.opening import NpzImages, open_files
+from gan_lab.sampling.gan import Gan
+from gan_lab.sampling.rendering import Rendering
+from tests.helpers.sources import textures
 
 
 class Painter(GeneratorNetwork):

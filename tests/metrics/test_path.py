@@ -10,20 +10,20 @@ from torch.nn.functional import normalize
 from torch_fidelity import GenerativeModelModuleWrapper, calculate_metrics, sample_similarity_lpips
 
 from gan_lab.errors import InputError
-from gan_lab.features.lpips import LPIPS, ImageDistance, linear_weights
-from gan_lab.features.none import NoFeatures
-from gan_lab.features.vgg16 import read_vgg16
-from gan_lab.layers.mapping import Mapping
+from gan_lab.layers.networks import GeneratorNetwork
+from gan_lab.layers.stylegan import Mapping
 from gan_lab.metrics.feature_set import FeatureSet
+from gan_lab.metrics.features.lpips import LPIPS, ImageDistance, linear_weights
+from gan_lab.metrics.features.module import NoFeatures
+from gan_lab.metrics.features.vgg16 import read_vgg16
 from gan_lab.metrics.figures import Setting
 from gan_lab.metrics.images import GanImages
 from gan_lab.metrics.path import PathLength, slerp, without_extremes
-from gan_lab.models.networks import GeneratorNetwork
 from gan_lab.models.stylegan2 import Generator as StyleGAN2
-from gan_lab.sampling import Gan
+from gan_lab.sampling.gan import Gan
 from gan_lab.seeding import derive_seed
-from tests.metrics.sources import FixedImages
-from tests.weights import save_vgg16
+from tests.helpers.sources import FixedImages
+from tests.helpers.weights import save_vgg16
 
 CPU = torch.device("cpu")
 SIDE = 8

@@ -10,12 +10,11 @@ from torch import Tensor
 
 from gan_lab.config import build, conf_dir
 from gan_lab.data.datamodule import ImageDataModule
-from gan_lab.data.digits import Digits
-from gan_lab.data.stacked_digits import StackedDigits
+from gan_lab.data.digits import Digits, StackedDigits
 from gan_lab.errors import InputError
-from gan_lab.features.digits import StackedDigitsFeatures
+from gan_lab.metrics.features.digits import StackedDigitsFeatures
 from gan_lab.metrics.protocol import Protocol
-from tests.metrics.sources import FixedImages
+from tests.helpers.sources import FixedImages
 
 
 def module(dataset: object) -> ImageDataModule:

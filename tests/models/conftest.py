@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from torch.utils.data import DataLoader
 
 from gan_lab.config import build
-from gan_lab.models.adversarial import AdversarialModule
+from gan_lab.training.module import AdversarialModule
 
 SMALL = {
     "gan": ("model.generator.width=8", "model.discriminator.width=4"),

@@ -9,9 +9,10 @@ from omegaconf import DictConfig
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from gan_lab.augment.base import Augmentation
 from gan_lab.config import build
-from gan_lab.losses import (
+from gan_lab.models.bigan import BiGAN, pack, undecided
+from gan_lab.training.augment.base import Augmentation
+from gan_lab.training.losses import (
     Hinge,
     LeastSquares,
     Loss,
@@ -20,7 +21,6 @@ from gan_lab.losses import (
     Relativistic,
     Wasserstein,
 )
-from gan_lab.models.bigan import BiGAN, pack, undecided
 from tests.models.conftest import fit
 
 TINY = (

@@ -11,8 +11,8 @@ from torch.testing import assert_close
 
 from gan_lab.errors import InputError
 from gan_lab.models import biggan, biggan_deep
+from tests.helpers.resnets import Published, parameters, small
 from tests.models.conftest import fit
-from tests.models.resnets import Published, parameters, small
 
 Compose = Callable[..., DictConfig]
 IMAGENET = {"image_size": 128, "channels": 3, "num_classes": 1000}

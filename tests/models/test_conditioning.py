@@ -14,8 +14,8 @@ from torch import Tensor
 from gan_lab.commands.launch import launch
 from gan_lab.config import conf_dir
 from gan_lab.errors import InputError
+from tests.helpers.resnets import SMALL, small, trained
 from tests.models.conftest import fit
-from tests.models.resnets import SMALL, small, trained
 
 Compose = Callable[..., DictConfig]
 KINDS = sorted(path.stem for path in (conf_dir() / "conditioning").glob("*.yaml"))

@@ -11,12 +11,12 @@ from torch.testing import assert_close
 
 import gan_lab
 from gan_lab.commands.train import run
+from gan_lab.distributed.strategy import Ranks
 from gan_lab.layers.growth import at_stage, doubled
 from gan_lab.models.progan import ProGAN
 from gan_lab.models.stylegan import StyleGAN
-from gan_lab.strategy import Ranks
+from tests.helpers.growing import TINY, set_stage, tiny
 from tests.models.conftest import fit
-from tests.models.growing import TINY, set_stage, tiny
 
 GAMES = [
     (),
@@ -131,8 +131,10 @@ def test_ranks_share_what_lies_on_their_devices(
     """NCCL refuses tensors on the CPU, where the stage is even if the networks are on GPUs."""
     module = tiny(compose, model)
     shared: list[torch.Tensor] = []
-    monkeypatch.setattr("gan_lab.strategy.several_ranks", lambda: True)
-    monkeypatch.setattr("gan_lab.strategy.broadcast", lambda tensor, src: shared.append(tensor))
+    monkeypatch.setattr("gan_lab.distributed.strategy.several_ranks", lambda: True)
+    monkeypatch.setattr(
+        "gan_lab.distributed.strategy.broadcast", lambda tensor, src: shared.append(tensor)
+    )
     strategy = Ranks()
     strategy._lightning_module = module
     strategy.configure_ddp()

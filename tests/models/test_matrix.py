@@ -8,10 +8,11 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from gan_lab.commands.building import drop_unchosen
 from gan_lab.config import build
 from gan_lab.errors import InputError
-from tests.models import conftest, growing, resnets, test_bigan, test_stylegan_training
+from gan_lab.training.building import drop_unchosen
+from tests.helpers import growing, resnets
+from tests.models import conftest, test_bigan, test_stylegan_training
 from tests.models.conftest import Make, fit
 
 SMALL = {

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from gan_lab.layers.spectral_norm import SpectralNorm
+from tests.helpers.resnets import SMALL, small, trained
 from tests.models.conftest import fit
-from tests.models.resnets import SMALL, small, trained
 
 Compose = Callable[..., DictConfig]
 FAST = ("r3gan", "biggan")

@@ -12,11 +12,11 @@ from torch.nn.functional import conv2d
 from torch.testing import assert_close
 
 from gan_lab.errors import InputError
-from gan_lab.interop import from_published
-from gan_lab.layers.modulated import StyledConv
 from gan_lab.layers.resampling import FirFilter, upsample
+from gan_lab.layers.stylegan import StyledConv
 from gan_lab.models.stylegan2 import Discriminator, Generator
-from gan_lab.regularizers.path_length import path_lengths
+from gan_lab.training.regularizers.path_length import path_lengths
+from gan_lab.weights import from_published
 
 PARITY = Path(__file__).parents[1] / "parity"
 TOLERANCE = 1e-4

@@ -12,11 +12,11 @@ from torch.func import functional_call
 from torch.nn.functional import affine_grid, grid_sample
 from torch.testing import assert_close
 
-from gan_lab.augment.blur import blur
 from gan_lab.errors import InputError
-from gan_lab.interop import from_published
 from gan_lab.models.stylegan2 import Generator as StyleGAN2Generator
 from gan_lab.models.stylegan3 import Band, Generator, Layer, plan
+from gan_lab.training.augment.blur import blur
+from gan_lab.weights import from_published
 
 PARITY = Path(__file__).parents[1] / "parity"
 TOLERANCE = 1e-4

@@ -8,11 +8,11 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from gan_lab.augment.blur import blur
 from gan_lab.commands.train import run
 from gan_lab.config import build
 from gan_lab.errors import InputError
-from gan_lab.models.adversarial import AdversarialModule
+from gan_lab.training.augment.blur import blur
+from gan_lab.training.module import AdversarialModule
 from tests.models.conftest import fit
 
 TINY = {

@@ -1,0 +1,180 @@
+"""The model card: Markdown with the front matter that the Hugging Face hub reads, and a sample grid.
+
+https://huggingface.co/docs/hub/model-cards
+"""
+
+from collections.abc import Iterator, Mapping
+from importlib.resources import files
+from typing import Any
+
+import torch
+import yaml  # type: ignore[import-untyped]
+from jinja2 import Environment, StrictUndefined, Template
+from torch import Tensor
+
+from gan_lab.data.images import grid, to_uint8
+from gan_lab.sampling.gan import Gan
+from gan_lab.weights.exported import GRID, PROGRAMS
+
+COLUMNS = 8
+CLASSES_IN_ROWS = 12
+SHOWN_SIDE = 64  # pixels that an image has in the grid at least
+# identifiers of the hub that a licence of weights is likely to have; others are "other", by name
+LICENCES = (
+    *("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "isc", "unlicense", "wtfpl", "zlib"),
+    *("gpl-2.0", "gpl-3.0", "lgpl-2.1", "lgpl-3.0", "agpl-3.0", "mpl-2.0", "epl-2.0", "eupl-1.2"),
+    *("cc0-1.0", "cc-by-3.0", "cc-by-4.0", "cc-by-sa-3.0", "cc-by-sa-4.0", "cc-by-nd-4.0"),
+    *("cc-by-nc-2.0", "cc-by-nc-3.0", "cc-by-nc-4.0", "cc-by-nc-sa-2.0", "cc-by-nc-sa-3.0"),
+    *("cc-by-nc-sa-4.0", "cc-by-nc-nd-3.0", "cc-by-nc-nd-4.0"),
+    *("openrail", "openrail++", "creativeml-openrail-m", "bigscience-openrail-m", "pddl"),
+)
+
+
+def card(description: Mapping[str, Any], *, picture: str, repository: str | None) -> str:
+    """Return the card, Markdown with front matter.
+
+    Args:
+        description: of `model.json`.
+        picture: what its sample grid shows, a sentence.
+        repository: "user/name" on the hub; None for a folder.
+    """
+    network = str(description["generator"]["network"]["_target_"])
+    keys = [one["key"] for result in description["figures"] for one in result["figures"]]
+    return template().render(
+        d=description,
+        front_matter=front_matter(description),
+        architecture=network.split(".")[-2],
+        encodes=network == "gan_lab.models.bigan.Generator",
+        grid=GRID,
+        picture=picture,
+        source=f"hf://{repository}" if repository else None,
+        recipe=list(recipe(description)),
+        figures=[row for result in description["figures"] for row in figure_rows(result)],
+        memorization=any("memor" in key or "authentic" in key for key in keys),
+    )
+
+
+def template() -> Template:
+    """Return the card's template; `description` is `d` in it."""
+    text = files("gan_lab.weights").joinpath("card.md.jinja").read_text(encoding="utf-8")
+    environment = Environment(
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=StrictUndefined
+    )
+    return environment.from_string(text, globals={"programs": PROGRAMS})
+
+
+def front_matter(description: Mapping[str, Any]) -> str:
+    """Return the YAML that the hub reads."""
+    given = description["licence"]
+    known = given is not None and given.lower() in LICENCES
+    identifier = given.lower() if known else "other" if given else "unknown"
+    architecture = str(description["generator"]["network"]["_target_"]).split(".")[-2]
+    tags = ["gan", "generative-adversarial-network", "image-generation", architecture]
+    tags += ["class-conditional"] if description["classes"]["conditional"] else []
+    tags += ["onnx"] if "onnx" in description["programs"] else []
+    fields = {
+        "license": identifier,
+        **({"license_name": given} if identifier == "other" else {}),
+        "library_name": "gan_lab",
+        "pipeline_tag": "unconditional-image-generation",
+        "tags": tags,
+    }
+    text: str = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
+    return text
+
+
+def recipe(description: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
+    """Yield (setting, value) of the training; nothing for imported weights."""
+    config = description["recipe"]
+    if config.get("provenance"):
+        return
+    model = config["model"]
+    rows = [
+        ("model", code(model.get("_target_"))),
+        ("loss", named(model.get("loss"))),
+        ("regularizers", listed(model.get("regularizers"))),
+        ("augmentations", listed(model.get("augmentations"))),
+        ("generator's optimizer", named(model.get("generator_optimizer"))),
+        ("discriminator's optimizer", named(model.get("discriminator_optimizer"))),
+        ("moving average", named(model.get("ema"))),
+        ("batch size", config.get("batch_size")),
+        (
+            "length",
+            f"{config['total_kimg']:g} kimg, of which these weights saw {description['kimg']:g}",
+        ),
+        ("seed", config.get("seed")),
+        ("precision", (config.get("trainer") or {}).get("precision")),
+        ("exported at commit", code(description["git_revision"])),
+    ]
+    yield from ((name, value) for name, value in rows if value not in (None, ""))
+
+
+def figure_rows(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Return a row for each figure of a result."""
+    extractor = result.get("extractor") or {}
+    digest = str(extractor.get("extractor_sha256", ""))[:12]
+    by = "during training"
+    counts = ""
+    if result["during"] == "evaluate":
+        psi = result["drawn"].get("truncation")
+        by = code(result["protocol"]) + ("" if psi is None else f", truncation {psi:g}")
+        counts = f"{result['num_fake']:,} / {result['num_real']:,}"
+    features = " ".join(filter(None, [extractor.get("extractor"), code(digest)]))
+    return [
+        (code(figure["key"]), with_spread(figure), by, counts, features)
+        for figure in result["figures"]
+    ]
+
+
+def with_spread(figure: Mapping[str, Any]) -> str:
+    """Return a figure's value and how far it may be off."""
+    text = f"{figure['value']:.4g}"
+    if figure.get("uncertainty") is None:
+        return text
+    return f"{text} ± {figure['uncertainty']:.2g} ({figure['uncertainty_kind']})"
+
+
+def listed(nodes: Mapping[str, Any] | None) -> str:
+    """Return a group of the configuration in a line."""
+    return ", ".join(named(node) for node in (nodes or {}).values()) or "none"
+
+
+def named(node: Mapping[str, Any] | None) -> str:
+    """Return a class and its settings in a line: `R1(weight=0.1, interval=1)`."""
+    if not node:
+        return ""
+    settings = ", ".join(
+        f"{key}={value}"
+        for key, value in node.items()
+        if not key.startswith("_") and not isinstance(value, Mapping)
+    )
+    return code(f"{str(node.get('_target_', '')).split('.')[-1]}({settings})")
+
+
+def code(text: object) -> str:
+    """Return text as code, nothing for nothing."""
+    return f"`{text}`" if text else ""
+
+
+def sample_grid(gan: Gan, *, seed: int, truncation: float | None) -> tuple[Tensor, str]:
+    """Draw a grid, a class a row where they are few, and say what it shows.
+
+    Returns:
+        (uint8 image [C, H, W], a sentence).
+    """
+    rows = gan.num_classes if 0 < gan.num_classes <= CLASSES_IN_ROWS else COLUMNS
+    labels = None
+    of = "classes as in the data" if gan.num_classes else ""
+    if 0 < gan.num_classes <= CLASSES_IN_ROWS:
+        labels = torch.arange(gan.num_classes).repeat_interleave(COLUMNS)
+        of = "one class a row"
+    images = to_uint8(gan.sample(rows * COLUMNS, labels=labels, seed=seed, truncation=truncation))
+    factor = -(-SHOWN_SIDE // min(images.shape[2:]))
+    large = images.repeat_interleave(factor, dim=2).repeat_interleave(factor, dim=3)
+    facts = [
+        f"The first {rows * COLUMNS} images of seed {seed}, none left out",
+        *([of] if of else []),
+        "no truncation" if truncation is None else f"truncation {truncation:g}",
+        *([f"shown {factor} times as large"] if factor > 1 else []),
+    ]
+    return grid(large, COLUMNS), ", ".join(facts) + "."
