@@ -55,7 +55,7 @@ def card(description: Mapping[str, Any], *, picture: str, repository: str | None
 
 
 def template() -> Template:
-    """Return the card's template; `description` is `d` in it."""
+    """Return the card's template."""
     text = files("gan_lab.weights").joinpath("card.md.jinja").read_text(encoding="utf-8")
     environment = Environment(
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=StrictUndefined
