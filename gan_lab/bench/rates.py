@@ -17,6 +17,7 @@ from torch.multiprocessing import get_context
 from torch.multiprocessing.spawn import start_processes
 
 from gan_lab.bench.costs import Stopwatch
+from gan_lab.config import resolved
 from gan_lab.console import say
 from gan_lab.data.datamodule import ImageDataModule
 from gan_lab.data.images import to_float
@@ -32,7 +33,6 @@ from gan_lab.training.building import (
     build_model,
     compiled,
     quiet,
-    resolved,
 )
 from gan_lab.training.module import AdversarialModule
 from gan_lab.training.regularizers.base import DiscriminatorStep
@@ -134,7 +134,7 @@ def plain_step(
     y = labels if module.conditional else None
     for part, real in enumerate(images.chunk(module.d_steps)):
         y_part = None if y is None else y.chunk(module.d_steps)[part]
-        z = torch.randn(len(real), g.latent_dim, device=real.device)
+        z = torch.randn(len(real), g.z_dim, device=real.device)
         with torch.no_grad():
             fake = g(z, y_part)
         if any(r.needs_input_gradient for r in penalties):
@@ -149,7 +149,7 @@ def plain_step(
         for r in module._regularizers.values():
             r.after_step(d)
     d.requires_grad_(False)
-    fake_logits = d(g(torch.randn(len(real), g.latent_dim, device=real.device), y_part), y_part)
+    fake_logits = d(g(torch.randn(len(real), g.z_dim, device=real.device), y_part), y_part)
     with torch.no_grad():
         real_logits = d(real, y_part) if loss.paired else None
     g_optimizer.zero_grad()

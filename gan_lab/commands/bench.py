@@ -21,7 +21,8 @@ from gan_lab.config import build
 from gan_lab.console import say, warn
 from gan_lab.data.datamodule import ImageDataModule
 from gan_lab.errors import InputError
-from gan_lab.run import write
+from gan_lab.metrics.base import Metrics
+from gan_lab.run import check_writable, write_json
 from gan_lab.sampling.gan import Gan
 from gan_lab.training.building import build_data, build_model, compiled, describe_images, quiet
 from gan_lab.training.checks import check_numbers, check_trainer
@@ -40,6 +41,8 @@ def run(config: DictConfig) -> None:
     check_numbers(config)
     check(config)
     check_trainer(config.trainer)
+    if config.out:
+        check_writable(Path(config.out))
     if config.threads:
         torch.set_num_threads(config.threads)
     data = build_data(config)
@@ -57,7 +60,7 @@ def run(config: DictConfig) -> None:
             result[name] = measure_part(config, data)
     report(result)
     if config.out:
-        write(result, Path(config.out))
+        write_json(Path(config.out), result)
 
 
 def check(config: DictConfig) -> None:
@@ -172,7 +175,7 @@ def loop_part(config: DictConfig, data: ImageDataModule) -> Result:
     say(f"loop: 1 + {config.rounds} rounds of {steps:g} steps in turn")
 
     def make_trainer() -> Trainer:
-        return build_trainer(config, build(config.callbacks.report))
+        return build_trainer(config, build(config.callbacks.report, Callback))
 
     return compare(lambda: build_model(config), make_trainer, data, rounds=config.rounds)
 
@@ -186,7 +189,7 @@ def metrics_part(config: DictConfig, data: ImageDataModule) -> Result:
     """Measure an evaluation."""
     module = build_model(config).to(build_trainer(config).strategy.root_device)
     gan = Gan(module.generator_ema, class_counts=data.class_counts)
-    return dict(metric_rates(build(config.metrics), data, gan))
+    return dict(metric_rates(build(config.metrics, Metrics), data, gan))
 
 
 def ranks_part(config: DictConfig, data: ImageDataModule) -> Result:

@@ -10,6 +10,7 @@ from gan_lab.compare.runs import Run, find_runs, read_run, short_names
 from gan_lab.compare.samples import columns_for, draw
 from gan_lab.console import progress_bar, say, warn
 from gan_lab.errors import InputError
+from gan_lab.run import check_writable, write
 from gan_lab.seeding import check_seed
 
 _MOST_LINES = 8
@@ -24,6 +25,7 @@ def run(config: DictConfig) -> None:
     check_seed(config.seed)
     device = pick_device(config.device)
     out = page_path(config.out)
+    check_writable(out)
     given = [config.runs] if isinstance(config.runs, str) else list(config.runs or [])
     paths, wrong = find_runs(given)
     runs = [
@@ -52,8 +54,7 @@ def run(config: DictConfig) -> None:
             advance(len(grids))
     named = zip(runs, grids, strict=True)
     complain([f"{one.name}: {grid.origin}" for one, grid in named if not grid.same])
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(page(runs, grids, wrong, seed=config.seed), encoding="utf-8")
+    write(out, page(runs, grids, wrong, seed=config.seed))
     say(
         f"wrote {out} ({len(runs)} {'run' if len(runs) == 1 else 'runs'}, {out.stat().st_size / 1e6:.1f} MB)"
     )

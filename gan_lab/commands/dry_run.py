@@ -15,12 +15,13 @@ from torch.distributed import all_gather_object, get_world_size
 from gan_lab.bench.costs import GIB
 from gan_lab.bench.dry_run import CheckpointSize, DryRun, Found, device_gib, times_due
 from gan_lab.bench.steps import times_per_step
-from gan_lab.config import build
+from gan_lab.config import build, resolved
 from gan_lab.console import say, warn
 from gan_lab.distributed.processes import world_size
 from gan_lab.errors import InputError
 from gan_lab.layers.collectives import several_ranks
 from gan_lab.metrics import NoMetrics
+from gan_lab.metrics.base import Metrics
 from gan_lab.training.batches import check_share
 from gan_lab.training.building import (
     bare_trainer,
@@ -28,7 +29,6 @@ from gan_lab.training.building import (
     build_model,
     compiled,
     describe_images,
-    resolved,
 )
 from gan_lab.training.callbacks.agreement import SameEverywhere
 from gan_lab.training.callbacks.samples import fixed_samples
@@ -83,7 +83,7 @@ def costs_of(config: DictConfig, begin: int) -> DryRun:
         return fixed_samples(module, rows=samples.rows, columns=samples.columns, seed=0)
 
     return DryRun(
-        metrics=None if measures_nothing(config) else build(config.metrics),
+        metrics=None if measures_nothing(config) else build(config.metrics, Metrics),
         seed=evaluation.get("seed", 0) if evaluation else 0,
         draw_grid=draw_grid if samples else None,
         sizes=CheckpointSize(),

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
-from omegaconf import OmegaConf
 from plotly.offline import get_plotlyjs
 
 from gan_lab import __version__
@@ -22,7 +21,7 @@ from gan_lab.training.loggers.files import PRUNED
 _MAX_POINTS, _MAX_TOTAL = 600, 9000
 # the order of metrics where they are chosen; other groups follow
 _GROUPS = ("metrics", "loss", "logits", "health", "encoder", "reg", "grad_norm", "speed")
-_HIDDEN = ("kimg", "time/", "sweep/")
+_HIDDEN = ("kimg", "time/", "sweep/", "stopped/")
 # settings of the model that repeat a key of the config's top level
 _REPEATED = tuple(
     f"model.{key}."
@@ -31,7 +30,7 @@ _REPEATED = tuple(
         *("batch_size", "d_steps", "micro_batch_size", "seed"),
     )
 )
-_HYDRA = ("_partial_", "_convert_", "_recursive_")
+_HYDRA = ("_partial_",)
 # the order of settings: choices and top-level keys first
 _FIRST = (
     *("model", "data", "loss", "regularizer", "augment", "conditioning", "seed", "total_kimg"),
@@ -171,7 +170,7 @@ def note(grids: Sequence[SampleGrid], *, seed: int) -> str:
     drawn = [grid for grid in grids if grid.same]
     if not drawn:
         return "None could be drawn from a checkpoint: these are the last grids of training, each at its own latents."
-    widths = sorted({grid.latent_dim for grid in drawn if grid.latent_dim is not None})
+    widths = sorted({grid.z_dim for grid in drawn if grid.z_dim is not None})
     text = f"Drawn at the same latents, of seed {seed}: an image has the same one in all grids."
     if len(widths) > 1:
         text = (
@@ -254,7 +253,7 @@ def settings_of(run: Run) -> dict[str, str] | None:
         return None
     return {
         key.removesuffix("._target_"): as_text(value, is_class=key.endswith("._target_"))
-        for key, value in flatten(OmegaConf.to_container(run.config, resolve=True)).items()
+        for key, value in flatten(run.config).items()
         # an empty group would stand beside the keys of the runs that have something in it
         if not (f"{key}.".startswith(_REPEATED) or derived(key) or value == {})
         and key.split(".")[-1] not in _HYDRA

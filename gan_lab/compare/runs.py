@@ -1,27 +1,24 @@
 """Run folders: find them, name them and read what they hold; what is broken is reported and the rest kept."""
 
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from os.path import commonpath
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
-from gan_lab.config import build, check_targets
+from gan_lab.config import build, take
 from gan_lab.errors import InputError
 from gan_lab.metrics.directions import direction
 from gan_lab.run import Holder, living_holder, read_results
 from gan_lab.training.checkpoint import CONFIG_FILE, read_config
-from gan_lab.training.loggers.files import METRICS_FILE
+from gan_lab.training.loggers.files import METRICS_FILE, damage, whole_entries
+from gan_lab.training.state_dicts import outline
+from gan_lab.weights.exported import KINDS
 
 Entry = dict[str, float]
-PLAYERS = ("generator", "discriminator")
 _MAX_DEPTH = 4  # runs_dir/sweep/run, and one to spare
 # config groups in front of a key in a run's name
 _GROUPS = re.compile(
@@ -64,7 +61,7 @@ class Run:
 
     path: Path
     name: str
-    config: DictConfig | None = None
+    config: Mapping[str, Any] | None = None
     entries: list[Entry] = field(default_factory=list)
     parameters: dict[str, int] | None = None
     measured: list[Measured] = field(default_factory=list)
@@ -96,10 +93,10 @@ class Run:
     def devices(self) -> int | None:
         """Number of devices, None where the config leaves it to the machine."""
         trainer = None if self.config is None else self.config.get("trainer")
-        if trainer is None:
+        if not isinstance(trainer, Mapping):
             return None
         devices, nodes = trainer.get("devices", 1), trainer.get("num_nodes", 1)
-        if OmegaConf.is_list(devices):
+        if isinstance(devices, list):
             devices = len(devices)
         known = isinstance(devices, int) and devices > 0 and isinstance(nodes, int)
         return devices * nodes if known else None
@@ -187,14 +184,13 @@ def read_run(path: Path, name: str, *, trust: Sequence[str] = ()) -> Run:
     run = Run(path=path, name=name, holder=living_holder(path))
     try:
         run.config = read_config(path)
-        OmegaConf.resolve(run.config)
-    except (InputError, OmegaConfBaseException) as error:
-        run.config = None
+    except InputError as error:
         run.problems.append(one_line(error))
     metrics = path / METRICS_FILE
     if metrics.exists():
-        run.entries, broken = read_entries(metrics)
-        run.problems += broken
+        entries, damaged = whole_entries(metrics)
+        run.entries = [{k: v for k, v in entry.items() if is_number(v)} for entry in entries]
+        run.problems += [damage(metrics, damaged)] if damaged else []
     else:
         run.problems.append(f"{metrics} does not exist, so there are no curves")
     if run.config is not None:
@@ -209,41 +205,20 @@ def read_run(path: Path, name: str, *, trust: Sequence[str] = ()) -> Run:
     return run
 
 
-def read_entries(path: Path) -> tuple[list[Entry], list[str]]:
-    """Read metrics.jsonl; name broken lines, but for a last one that a kill cut short."""
-    lines = path.read_text(errors="replace").splitlines()
-    entries: list[Entry] = []
-    broken: list[int] = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            entry = None
-            if number == len(lines):
-                continue
-        if isinstance(entry, dict) and is_number(entry.get("kimg")):
-            entries.append({k: v for k, v in entry.items() if is_number(v)})
-        else:
-            broken.append(number)
-    if not broken:
-        return entries, []
-    shown = ", ".join(map(str, broken[:5])) + (", ..." if len(broken) > 5 else "")
-    return entries, [f"{path} is broken in line {shown}: left out"]
-
-
 def is_number(value: object) -> bool:
     """Whether a JSON value is a number."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def count_parameters(config: DictConfig, path: Path, *, trust: Sequence[str]) -> dict[str, int]:
-    """Build both networks on the meta device and count their parameters."""
-    counts = {}
-    for player in PLAYERS:
-        node = config.model[player]
-        check_targets(node, trust=trust, origin=path)
-        with torch.device("meta"):
-            counts[player] = sum(p.numel() for p in build(node).parameters())
+def count_parameters(
+    config: Mapping[str, Any], path: Path, *, trust: Sequence[str]
+) -> dict[str, int]:
+    """Build both networks without memory for their weights, and count their parameters."""
+    file, counts = path / CONFIG_FILE, {}
+    for name, base in KINDS.items():
+        node = take(config, f"model.{name}", dict[str, Any], origin=file)
+        network = outline(partial(build, node, base, origin=file, trust=trust))
+        counts[name] = sum(p.numel() for p in network.parameters())
     return counts
 
 

@@ -11,7 +11,11 @@ from PIL import Image
 
 import gan_lab
 from gan_lab.compare.runs import Run, one_line
+from gan_lab.config import Count, take
+from gan_lab.data.decoding import open_image, regular_file
 from gan_lab.data.images import grid, to_pil, to_uint8
+from gan_lab.data.scan import DECODE_ERRORS
+from gan_lab.errors import InputError
 from gan_lab.training.checkpoint import checkpoint_path
 
 _MAX_SIDE = 640  # of a grid, pixels
@@ -30,21 +34,27 @@ class SampleGrid:
         image: None where there is nothing to show.
         origin: which checkpoint drew it, or why there is none.
         same: whether it was drawn from the shared latents of this comparison.
-        latent_dim: of the generator; latents of one seed agree only where this does.
+        z_dim: of the generator; latents of one seed agree only where this does.
     """
 
     image: Image.Image | None = None
     origin: str
     same: bool = False
-    latent_dim: int | None = None
+    z_dim: int | None = None
 
 
 def columns_for(runs: Sequence[Run]) -> int:
     """Return the columns of all grids, by the largest images among them."""
-    configs = [run.config for run in runs if run.config is not None]
-    sizes = [(config.get("images") or {}).get("size") for config in configs]
-    largest = max((max(size) for size in sizes if size), default=0)
+    largest = max((max(image_size(run)) for run in runs), default=0)
     return next(columns for limit, columns in _COLUMNS if largest <= limit)
+
+
+def image_size(run: Run) -> tuple[int, int]:
+    """Return the size of a run's images; (0, 0) where its config does not tell."""
+    try:
+        return take(run.config, "images.size", tuple[Count, Count], origin=run.path)
+    except InputError:
+        return 0, 0
 
 
 def draw(
@@ -80,7 +90,7 @@ def draw(
         image=shrunk(to_pil(grid(pixels, columns))),
         origin=f"{checkpoint_path(run.path, checkpoint).stem} checkpoint, {gan.kimg:g} kimg",
         same=True,
-        latent_dim=gan.generator.latent_dim,
+        z_dim=gan.generator.z_dim,
     )
 
 
@@ -90,9 +100,9 @@ def last_of_training(run: Run, *, why: str) -> SampleGrid:
     if not grids:
         return SampleGrid(origin=why)
     try:
-        with Image.open(grids[-1]) as opened:
+        with regular_file(grids[-1]) as file, open_image(file) as opened:
             image = shrunk(opened.convert("RGB"))
-    except OSError as error:
+    except DECODE_ERRORS as error:
         return SampleGrid(origin=f"{why}, and of its last grid: {one_line(error)}")
     kimg = float(Path(grids[-1]).stem.removeprefix("kimg"))
     origin = f"last grid of training, {kimg:g} kimg, at other latents: {why}"

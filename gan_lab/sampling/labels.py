@@ -1,6 +1,7 @@
 """Labels as people give them: a class, a class for each image, or vectors that mix classes."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -45,6 +46,23 @@ def check_labels(labels: Labels, num_images: int, num_classes: int) -> Tensor:
             f"class {int(wrong)} is out of range: there are {num_classes}, 0 to {num_classes - 1}"
         )
     return chosen.long()
+
+
+def check_classes(
+    num_classes: int, counts: Sequence[int], names: Sequence[str], *, origin: Path
+) -> None:
+    """Refuse counts and names, of a file, that are not those of a generator's classes.
+
+    Raises:
+        InputError: naming the file.
+    """
+    for what, found in (("class counts", counts), ("class names", names)):
+        if num_classes and found and len(found) != num_classes:
+            raise InputError(
+                f"{origin} is damaged: it has {len(found)} {what} of a generator of {num_classes} classes"
+            )
+    if num_classes and counts and not any(counts):
+        raise InputError(f"{origin} is damaged: no class has an image")
 
 
 def _vectors(labels: Tensor, num_images: int, num_classes: int) -> Tensor:

@@ -1,7 +1,6 @@
 """`sweep.json`: the runs of a sweep and their results so far, also as a table."""
 
 import json
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gan_lab.errors import InputError
+from gan_lab.run import write_json
 
 SWEEP_FILE, RECORD_LOCK = "sweep.json", ".sweep.json.lock"
 
@@ -78,7 +78,7 @@ class Record:
             return {}
         try:
             found = [Job(**entry) for entry in json.loads(self.path.read_text())["jobs"]]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(
                 f"{self.path} is not the record of a sweep ({error}); delete it, and the runs are looked at anew"
             ) from error
@@ -107,9 +107,7 @@ class Record:
             "best": chosen.run if chosen else None,
             "jobs": [asdict(job) for job in jobs.values()],
         }
-        temporary = self.path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(content, indent=1) + "\n")
-        os.replace(temporary, self.path)
+        write_json(self.path, content, indent=1)
 
 
 def best(jobs: Iterable[Job]) -> Job | None:

@@ -94,7 +94,7 @@ def test_the_picture_of_the_onnx_example(
             "parameters": 9,
             "weights": "ema",
         },
-        "latent_dim": 4,
+        "z_dim": 4,
         "channels": channels,
         "image_size": [8, 6],
         "kimg": 1.0,
