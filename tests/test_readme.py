@@ -29,7 +29,7 @@ SHORT = {
     "directions": ["samples=50", "count=2", "seeds=[0]"],
     "project": ["steps=2"],
     "export": [],
-    "compare": ["columns=2", "png=false"],
+    "compare": ["columns=2"],
 }
 SMALL = ["model.generator.width=8", "model.discriminator.width=8", "batch_size=8"]
 # those of the published file that the test writes

@@ -15,10 +15,8 @@ from omegaconf import DictConfig
 from rich.box import SIMPLE
 from rich.table import Table
 
-from gan_lab.bench.scaling import compare_ranks
-from gan_lab.benchmarks.loop import beyond_plain, compare
-from gan_lab.benchmarks.rates import data_rate, metric_rates
-from gan_lab.benchmarks.steps import against_peak, measure, summarize
+from gan_lab.bench.rates import beyond_plain, compare, compare_ranks, data_rate, metric_rates
+from gan_lab.bench.steps import against_peak, measure, summarize
 from gan_lab.config import build
 from gan_lab.console import say, warn
 from gan_lab.data.datamodule import DataModule

@@ -8,8 +8,7 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from gan_lab.benchmarks import rehearsal
-from gan_lab.benchmarks.rehearsal import CheckpointSize, Counting, Found, moments, times_due
+from gan_lab.bench.dry_run import CheckpointSize, Counting, Found, device_gib, moments, times_due
 from gan_lab.commands import dry_run
 from gan_lab.commands.dry_run import duration, rate, says_out_of_memory
 from gan_lab.commands.launch import launch
@@ -172,4 +171,4 @@ def test_a_step_and_its_images(compose: Callable[..., DictConfig]) -> None:
         "100 img/s",
         "10,880 img/s",
     ]
-    assert rehearsal.device_gib(torch.device("cpu")) > 0.1
+    assert device_gib(torch.device("cpu")) > 0.1

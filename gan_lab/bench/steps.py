@@ -10,9 +10,16 @@ import torch
 from lightning import Trainer
 from torch.utils.data import DataLoader, Dataset
 
-from gan_lab.benchmarks.clock import MemoryPeak
-from gan_lab.benchmarks.flops import FlopCounter, matmul_peak
-from gan_lab.benchmarks.phases import REST, Cost, Costs, Meter, Phases
+from gan_lab.bench.costs import (
+    REST,
+    Cost,
+    Costs,
+    FlopCounter,
+    MemoryPeak,
+    Meter,
+    Phases,
+    matmul_peak,
+)
 from gan_lab.data.datamodule import DataModule
 from gan_lab.data.sample import Batch
 from gan_lab.training.module import AdversarialModule

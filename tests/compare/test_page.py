@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 from omegaconf import DictConfig
+from PIL import Image
 
 from gan_lab.commands.launch import launch
-from tests.comparing.conftest import MakeRun
+from tests.compare.conftest import MakeRun
 
 pytestmark = pytest.mark.browser
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
@@ -30,7 +31,7 @@ def browser() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def page_file(tmp_path_factory: pytest.TempPathFactory, compose: Callable[..., DictConfig]) -> Path:
     """A page of three runs: the second is the best, the third has a hostile name and no checkpoint."""
-    from tests.comparing import conftest
+    from tests.compare import conftest
 
     root = tmp_path_factory.mktemp("page")
     make: MakeRun = conftest.make_run.__wrapped__(root, compose)  # type: ignore[attr-defined]
@@ -39,7 +40,7 @@ def page_file(tmp_path_factory: pytest.TempPathFactory, compose: Callable[..., D
     make("a", "seed=10", best=3.0, evaluation=[result])
     make("b", "seed=9", "loss=hinge", best=1.0, kimg=6)
     make(EVIL, "seed=2", best=2.0, checkpoint=False, seconds=None)
-    words = [f"runs=[{root}/runs]", f"out={root}", "columns=3", "png=false"]
+    words = [f"runs=[{root}/runs]", f"out={root}", "columns=3"]
     assert launch("compare", words) == 0
     return root / "compare.html"
 
@@ -123,61 +124,119 @@ def test_settings_are_sorted_as_numbers_and_found_by_a_word(opened: Opened) -> N
     assert sorted(opened.column("#settings", 2)) == ["Hinge", "NonSaturating", "NonSaturating"]
 
 
-def test_choosing_the_figure_the_axis_and_the_scale(opened: Opened) -> None:
+def drawn(page: Any) -> list[dict[str, Any]]:
+    """The traces that Plotly shows: their names, values and lines, and the axes' titles and types."""
+    return page.evaluate("""() => document.querySelector("#chart")._fullData.map(
+      ({ name, x, y, line, opacity, marker }) =>
+        ({ name, x: [...x], y: [...y], line, opacity, best: [...marker.symbol].indexOf("circle-open") }))""")
+
+
+def axes(page: Any) -> tuple[str, str]:
+    """The title of the x axis and the type of the y axis."""
+    chart = 'document.querySelector("#chart")._fullLayout'
+    return tuple(page.evaluate(f"[{chart}.xaxis.title.text, {chart}.yaxis.type]"))
+
+
+def test_curves_are_those_of_the_runs(opened: Opened) -> None:
+    curves = {one["name"]: one for one in drawn(opened.page)}
+    assert [len(curves), curves["a"]["x"]] == [3, [1, 2, 3, 4]]
+    assert curves["a"]["y"] == [6, 5, 4, 3] and curves["b"]["y"] == [6, 5, 4, 3, 2, 1]
+    assert curves["a"]["best"] == 3, "the lowest distance is marked"
+    assert len({one["line"]["color"] for one in curves.values()}) == 3
+    assert opened.page.locator("#chart path.js-line").count() == 3
+    assert axes(opened.page) == ("kimg (thousands of real images shown)", "linear")
+
+
+def test_choosing_the_metric_the_axis_and_the_scale(opened: Opened) -> None:
     page = opened.page
-    svg = page.locator("#chart > svg")
-    assert svg.get_attribute("aria-label") == "metrics/fd_digits over kimg, 3 of 3 shown runs"
-    before = page.locator("#chart path").first.get_attribute("d")
+    chart = page.locator("#chart")
+    assert chart.get_attribute("aria-label") == "metrics/fd_digits over kimg, 3 of 3 shown runs"
     page.get_by_role("combobox").select_option("loss/g")
-    assert svg.get_attribute("aria-label") == "loss/g over kimg, 3 of 3 shown runs"
-    after = page.locator("#chart path").first.get_attribute("d")
-    assert after != before
+    assert chart.get_attribute("aria-label") == "loss/g over kimg, 3 of 3 shown runs"
+    assert {one["name"]: one["y"] for one in drawn(page)}["a"] == [1, 2, 3, 4]
     page.get_by_label("wall time").check()
-    assert "over wall time" in svg.get_attribute("aria-label")
-    assert "seconds of training" in svg.text_content()
-    linear = page.locator("#chart path").first.get_attribute("d")
+    assert "over wall time" in chart.get_attribute("aria-label")
+    assert next(one["x"] for one in drawn(page)) == [2, 4, 6, 8]
+    assert len(drawn(page)) == 2, "the third run has no times"
     page.get_by_label("log scale").check()
-    assert page.locator("#chart path").first.get_attribute("d") != linear
+    assert axes(page) == ("seconds of training", "log")
 
 
 def test_reading_values_by_keyboard_and_by_pointer(opened: Opened) -> None:
+    from playwright.sync_api import expect
+
     page = opened.page
-    svg, tip = page.locator("#chart > svg"), page.locator("#tip")
-    svg.focus()
-    page.keyboard.press("End")
-    assert tip.inner_text().split("\n")[0] == "6 kimg"
-    assert "b" in tip.inner_text() and page.locator("#readout").inner_text().startswith(
-        "6 kimg, b, 1"
+    chart, readout, tip = (
+        page.locator("#chart"),
+        page.locator("#readout"),
+        page.locator("#chart .hoverlayer"),
     )
+    chart.focus()
+    page.keyboard.press("End")
+    assert readout.text_content() == "6 kimg, b 1"
+    expect(tip).to_contain_text("6 kimg")
     page.keyboard.press("ArrowLeft")
-    assert tip.inner_text().split("\n")[0] == "5 kimg"
+    assert readout.text_content() == "5 kimg, b 2"
     page.keyboard.press("Home")
-    values = [row.inner_text().split() for row in tip.locator("div").all()]
-    assert values[0] == ["1", "kimg"]
     # a falls from 3 + 3, b from 1 + 5, the last from 2 + 3
-    assert [row[-1] for row in values[1:]] == ["5", "6", "6"]
-    box = svg.bounding_box()
-    page.mouse.move(box["x"] + box["width"] - 14, box["y"] + box["height"] / 2)
-    assert tip.is_visible() and tip.inner_text().startswith("6 kimg")
-    page.mouse.move(box["x"], box["y"] - 40)
-    assert tip.is_hidden()
+    assert readout.text_content() == f"1 kimg, {EVIL} 5, a 6, b 6"
+    expect(tip).to_contain_text("1 kimg")
+    page.locator("#metric").focus()
+    expect(tip).to_be_empty()
+    plot = page.locator("#chart .nsewdrag")
+    box = plot.bounding_box()
+    plot.hover(position={"x": box["width"] - 4, "y": box["height"] / 2})
+    expect(tip).to_contain_text("6 kimg")
+    assert "b : 1" in tip.text_content()
+    page.locator("#chart-help").hover()
+    expect(tip).to_be_empty()
 
 
 def test_the_legend_hides_a_run_and_shows_it_again(opened: Opened) -> None:
     page = opened.page
     button = page.locator("#legend button").first
     assert button.inner_text() == "b" and button.get_attribute("aria-pressed") == "true"
+    button.focus()
+    assert {one["name"]: one["opacity"] for one in drawn(page)}["a"] < 1, "b stands out"
     button.press("Space")
     assert button.get_attribute("aria-pressed") == "false"
-    assert page.locator("#chart path.curve").count() == 2
+    assert len(drawn(page)) == 2
     assert page.locator("figure:visible").count() == 2
     page.locator("#legend button", has_text="None").click()
-    assert "No run that is shown" in page.locator("#chart > svg").text_content()
+    assert "No run that is shown" in page.locator("#chart").text_content()
     page.locator("#legend button", has_text="All").click()
-    assert page.locator("#chart path.curve").count() == 3
+    assert len(drawn(page)) == 3
 
 
-def test_pictures_are_enlarged_and_their_absence_is_explained(opened: Opened) -> None:
+def test_the_chart_is_downloaded_with_a_legend(opened: Opened, tmp_path: Path) -> None:
+    page = opened.page
+    page.locator("#chart .nsewdrag").hover()
+    with page.expect_download() as download:
+        page.locator('#chart [data-title="Download as PNG"]').click()
+    download.value.save_as(tmp_path / "chart.png")
+    with Image.open(tmp_path / "chart.png") as image:
+        assert image.size == (2400, 1000)
+    assert opened.page.locator("#chart .legend").count() == 0
+    opened.asked = [url for url in opened.asked if not url.startswith("blob:")]
+
+
+def test_dark_mode_can_change_while_the_page_is_open(opened: Opened) -> None:
+    page = opened.page
+    for scheme in ("light", "dark", "light"):
+        page.emulate_media(color_scheme=scheme)
+        wanted = page.evaluate(
+            "getComputedStyle(document.documentElement).getPropertyValue('--c0')"
+        )
+        curve = page.locator(f'#chart path.js-line[style*="{rgb(wanted)}"]')
+        curve.wait_for(state="attached")
+
+
+def rgb(colour: str) -> str:
+    """ "#0063b2" as a browser writes it: "rgb(0, 99, 178)"."""
+    return f"rgb({', '.join(str(int(colour.strip()[i : i + 2], 16)) for i in (1, 3, 5))})"
+
+
+def test_samples_are_enlarged_and_their_absence_is_explained(opened: Opened) -> None:
     page = opened.page
     assert page.locator("figure img").count() == 2
     widths = page.locator("figure:has(img)").evaluate_all(
@@ -203,7 +262,7 @@ def test_evaluations_have_their_uncertainty(opened: Opened) -> None:
 def test_every_control_has_a_name_and_text_has_contrast(opened: Opened) -> None:
     unnamed = opened.page.evaluate("""() => {
       const name = (e) => e.innerText || e.alt || e.labels?.length || e.getAttribute("aria-label");
-      return [...document.querySelectorAll("button, select, input, img, svg[role]")]
+      return [...document.querySelectorAll("button, select, input, img, [role=img]")]
         .filter((e) => e.checkVisibility() && !name(e)).map((e) => e.outerHTML.slice(0, 80));
     }""")
     assert unnamed == []
@@ -248,14 +307,14 @@ def luminance(colour: str) -> float:
     return sum(v * w for v, w in zip(linear, (0.2126, 0.7152, 0.0722), strict=True))
 
 
-def test_a_run_without_any_figure(browser: Any, tmp_path: Path, make_run: MakeRun) -> None:
+def test_a_run_without_any_metric(browser: Any, tmp_path: Path, make_run: MakeRun) -> None:
     run = make_run("empty", checkpoint=False)
     (run / "metrics.jsonl").write_text("")
-    assert launch("compare", [f"runs=[{run}]", f"out={tmp_path}", "png=false"]) == 0
+    assert launch("compare", [f"runs=[{run}]", f"out={tmp_path}"]) == 0
     context = browser.new_context(viewport={"width": 375, "height": 800})
     opened = Opened(context.new_page(), tmp_path / "compare.html")
     assert opened.column("#runs") == ["empty"]
-    assert "No run that is shown" in opened.page.locator("#chart > svg").text_content()
+    assert "No run that is shown" in opened.page.locator("#chart").text_content()
     opened.check()
     context.close()
 

@@ -1,4 +1,5 @@
-// The page: tables, legend and pictures from the data that stand in the page itself.
+"use strict";
+// The page: tables, curves, legend and samples from the data that stand in the page itself.
 const data = JSON.parse(document.getElementById("data").textContent);
 const $ = (selector) => document.querySelector(selector);
 const collator = new Intl.Collator("en", { numeric: true });
@@ -19,7 +20,7 @@ function short(value) {
   return String(+value.toPrecision(size >= 1000 ? 6 : 4));
 }
 
-// A figure with four digits, so that those of a column stand below each other.
+// A metric with four digits, so that those of a column stand below each other.
 function four(value) {
   const size = Math.abs(value);
   return size >= 1e-3 && size < 1e4 ? value.toPrecision(4) : short(value);
@@ -59,7 +60,7 @@ function runName(run) {
 }
 
 function dot(run) {
-  return el("span", { class: "dot", style: colour(run), "aria-hidden": "true" });
+  return el("span", { class: "dot", style: `background: var(--c${run.index % 10})`, "aria-hidden": "true" });
 }
 
 // columns: {label, hint, title, value(row), cell(row), number, first: "ascending" | "descending", className(row)}.
@@ -124,16 +125,15 @@ function runColumns() {
       className: (run) => (found.length > 1 && run.best[key]?.[0] === top ? "top" : null),
     });
   }
-  const about = (run) => (run.estimated ? "≈ " : "");
   columns.push(
     { label: "kimg", number: true, title: "Thousands of real images shown so far; sort", first: "descending", value: (run) => run.kimg, cell: (run) => [short(run.kimg), el("small", { title: run.holder }, run.status)] },
-    { label: "Time", number: true, title: "Of training, with evaluations; sort", value: (run) => run.seconds, cell: (run) => (run.seconds ? about(run) + duration(run.seconds) : "–") },
-    { label: "s / kimg", number: true, title: "Seconds per thousand real images shown; sort", value: (run) => run.perKimg, cell: (run) => (run.perKimg ? about(run) + short(+run.perKimg.toPrecision(3)) : "–") },
+    { label: "Time", number: true, title: "Of training, with evaluations; sort", value: (run) => run.seconds, cell: (run) => (run.seconds ? duration(run.seconds) : "–") },
+    { label: "s / kimg", number: true, title: "Seconds per thousand real images shown; sort", value: (run) => run.perKimg, cell: (run) => (run.perKimg ? short(+run.perKimg.toPrecision(3)) : "–") },
   );
   if (data.runs.some((run) => run.devices > 1))
     columns.push(
       { label: "Devices", number: true, value: (run) => run.devices, cell: (run) => run.devices ?? "–" },
-      { label: "Device-s / kimg", number: true, title: "Seconds per kimg times devices; sort", value: (run) => deviceSeconds(run), cell: (run) => (deviceSeconds(run) ? about(run) + short(+deviceSeconds(run).toPrecision(3)) : "–") },
+      { label: "Device-s / kimg", number: true, title: "Seconds per kimg times devices; sort", value: (run) => deviceSeconds(run), cell: (run) => (deviceSeconds(run) ? short(+deviceSeconds(run).toPrecision(3)) : "–") },
     );
   for (const [player, letter] of [["generator", "G"], ["discriminator", "D"]])
     columns.push({ label: `${letter} params`, number: true, title: `Of the ${player}; sort`, value: (run) => run.parameters?.[player] ?? null, cell: (run) => (run.parameters ? el("span", { title: run.parameters[player].toLocaleString("en") }, count(run.parameters[player])) : "–") });
@@ -145,18 +145,18 @@ function deviceSeconds(run) {
 }
 
 // ---- curves
-const chart = new Chart($("#chart"), $("#readout"));
-const view = { figure: data.main, axis: "kimg", log: false, highlighted: null, runs: [], direction: null };
+const chart = $("#chart");
+const view = { metric: data.main, axis: "kimg", log: false, highlighted: null, direction: null, at: null };
+// in Plotly's words and in those of CSS
+const DASHES = [["solid", "solid"], ["dash", "dashed"], ["dot", "dotted"]];
+const dash = (run) => DASHES[Math.floor(run.index / 10) % DASHES.length];
+const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
-function values(figure) {
-  return data.runs.flatMap((run) => run.curves[figure]?.v ?? []);
-}
-
-function choose(figure) {
-  view.figure = figure;
-  view.direction = data.figures.find(({ key }) => key === figure).direction;
-  let low = Infinity, high = -Infinity;
-  for (const v of values(figure)) { low = Math.min(low, v); high = Math.max(high, v); }
+function choose(metric) {
+  view.metric = metric;
+  view.direction = data.metrics.find(({ key }) => key === metric).direction;
+  const values = data.runs.flatMap((run) => run.curves[metric]?.v ?? []);
+  const low = values.reduce((a, b) => Math.min(a, b)), high = values.reduce((a, b) => Math.max(a, b));
   const box = $("#log");
   box.disabled = !(low > 0);
   box.parentElement.title = box.disabled ? "Not all values are positive" : "";
@@ -165,14 +165,74 @@ function choose(figure) {
   redraw();
 }
 
-function redraw() {
-  view.runs = data.runs.filter((run) => run.shown);
-  chart.draw(view);
+// The curves of the runs shown: {run, x, y}, with x in the unit of the axis.
+function lines() {
+  const shown = data.runs.filter((run) => run.shown && run.curves[view.metric] && (view.axis === "kimg" || run.seconds));
+  const made = shown.map((run) => ({ run, x: run.curves[view.metric][view.axis === "time" ? "t" : "k"], y: run.curves[view.metric].v }));
+  const { size } = unit();
+  return made.map((line) => ({ ...line, x: line.x.map((x) => x / size) }));
 }
 
-function figureOptions() {
+function unit() {
+  if (view.axis !== "time") return { size: 1, suffix: "kimg", title: "kimg (thousands of real images shown)" };
+  const largest = Math.max(...data.runs.map((run) => run.seconds ?? 0));
+  if (largest > 3 * 3600) return { size: 3600, suffix: "h", title: "hours of training" };
+  return largest > 180 ? { size: 60, suffix: "min", title: "minutes of training" } : { size: 1, suffix: "s", title: "seconds of training" };
+}
+
+function trace({ run, x, y }, marked) {
+  const best = view.direction ? y.indexOf((view.direction === "min" ? Math.min : Math.max)(...y)) : -1;
+  const color = css(`--c${run.index % 10}`), dot = marked && y.length <= 40 ? 5 : 0;
+  return {
+    name: cut(run.name, 30).replace(/[<>&]/g, (c) => `&#${c.charCodeAt(0)};`), x, y, mode: "lines+markers", showlegend: false,
+    opacity: view.highlighted === null || view.highlighted === run.index ? 1 : 0.15,
+    line: { color, width: 2, dash: dash(run)[0] },
+    marker: { color, opacity: 1, size: y.map((_, i) => (i === best ? 10 : y.length === 1 ? 6 : dot)), symbol: y.map((_, i) => (i === best ? "circle-open" : "circle")), line: { color, width: y.map((_, i) => (i === best ? 2.2 : 0)) } },
+    hovertemplate: "%{y:.4~g}",
+  };
+}
+
+function redraw() {
+  const made = lines(), { suffix, title } = unit();
+  const bg = css("--bg"), y = made.flatMap((line) => line.y);
+  const axis = { color: css("--muted"), gridcolor: css("--line"), zeroline: false, automargin: true, tickformat: "~g" };
+  const decades = Math.log10(y.reduce((a, b) => Math.max(a, b), 1e-30) / y.reduce((a, b) => Math.min(a, b), 1e30));
+  Plotly.react(chart, made.map((line) => trace(line, made.length <= 12)), {
+    margin: { l: 10, r: 12, t: 10, b: 48 }, paper_bgcolor: bg, plot_bgcolor: bg, font: { family: "system-ui, sans-serif", size: 13, color: css("--fg") },
+    xaxis: { ...axis, title: { text: title }, rangemode: "tozero", showgrid: false, spikecolor: css("--muted"), spikethickness: 1, hoverformat: ".6~g", unifiedhovertitle: { text: `%{x} ${suffix}` } },
+    yaxis: { ...axis, type: view.log ? "log" : "linear", nticks: 8, dtick: view.log ? (decades < 3 ? "D2" : 1) : null },
+    hovermode: "x unified", hoverdistance: -1, hoverlabel: { bgcolor: bg, bordercolor: css("--line"), font: { color: css("--fg"), size: 13 } },
+    // a finger that drags scrolls the page
+    dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
+    annotations: made.length ? [] : [{ text: "No run that is shown has this metric.", showarrow: false, xref: "paper", yref: "paper", x: 0.5, y: 0.5 }],
+  }, { responsive: true, displaylogo: false, modeBarButtons: [["zoom2d", "pan2d", "resetScale2d", { name: "image", title: "Download as PNG", icon: Plotly.Icons.camera, click: download }]] });
+  chart.setAttribute("aria-label", `${view.metric} over ${view.axis === "time" ? "wall time" : "kimg"}, ${made.length} of ${data.runs.filter((run) => run.shown).length} shown runs`);
+  view.at = null;
+}
+
+// The page's own legend is no part of the chart, so that the image takes Plotly's.
+function download() {
+  const named = chart.data.map((line) => ({ ...line, showlegend: true }));
+  return Plotly.downloadImage({ data: named, layout: chart.layout }, { format: "png", filename: "compare", width: 1200, height: 500, scale: 2 });
+}
+
+// The arrow keys go from point to point, Home and End to both ends; what is there is also said to screen readers.
+function readByKey(event) {
+  const made = lines();
+  const stops = [...new Set(made.flatMap((line) => line.x))].sort((a, b) => a - b);
+  const last = stops.length - 1, step = Math.max(1, Math.round(last / 60)), here = view.at === null ? -1 : stops.indexOf(view.at);
+  const to = { ArrowLeft: Math.max(0, here - step), ArrowRight: here < 0 ? 0 : Math.min(last, here + step), Home: 0, End: last }[event.key];
+  if (to === undefined || last < 0) return;
+  event.preventDefault();
+  view.at = stops[to];
+  Plotly.Fx.hover(chart, { xval: view.at }, ["xy"]);
+  const there = made.filter(({ x }) => x.includes(view.at)).map(({ run, x, y }) => `${run.name} ${short(y[x.indexOf(view.at)])}`);
+  $("#readout").textContent = [`${short(view.at)} ${unit().suffix}`, ...there].join(", ");
+}
+
+function metricOptions() {
   const groups = new Map();
-  for (const { key, direction } of data.figures) {
+  for (const { key, direction } of data.metrics) {
     const group = key.split("/")[0];
     if (!groups.has(group)) groups.set(group, el("optgroup", { label: group }));
     const better = { min: " (lower is better)", max: " (higher is better)" }[direction] ?? "";
@@ -183,9 +243,7 @@ function figureOptions() {
 
 function legend(order) {
   const buttons = order.map((run) => {
-    const mark = svg("svg", { viewBox: "0 0 24 10", "aria-hidden": "true", style: colour(run) });
-    svg("line", { class: "curve", x1: 1, x2: 23, y1: 5, y2: 5, "stroke-width": 2.5, "stroke-dasharray": dash(run) }, mark);
-    const button = el("button", { type: "button", "aria-pressed": String(run.shown), "data-run": run.index }, mark, run.name);
+    const button = el("button", { type: "button", "aria-pressed": String(run.shown), "data-run": run.index }, el("span", { class: "mark", style: `border-top-style: ${dash(run)[1]}; border-top-color: var(--c${run.index % 10})` }), run.name);
     button.addEventListener("click", () => show([run], !run.shown));
     for (const [event, index] of [["pointerenter", run.index], ["focus", run.index], ["pointerleave", null], ["blur", null]])
       button.addEventListener(event, () => { if (view.highlighted !== index) { view.highlighted = run.shown ? index : null; redraw(); } });
@@ -204,26 +262,26 @@ function show(runs, shown) {
   for (const run of runs) {
     run.shown = shown;
     $(`#legend [data-run="${run.index}"]`)?.setAttribute("aria-pressed", String(shown));
-    const figure = document.getElementById(`picture-${run.index}`);
+    const figure = document.getElementById(`samples-${run.index}`);
     if (figure) figure.hidden = !shown;
   }
   view.highlighted = null;
   redraw();
 }
 
-// ---- pictures
+// ---- samples
 function gallery(order) {
   $("#gallery").replaceChildren(...order.map((run) => {
-    const { src, origin, same, width, height } = run.picture;
+    const { src, origin, same } = run.grid;
     const best = run.best[data.main];
-    const figure = el("figure", { id: `picture-${run.index}` });
+    const figure = el("figure", { id: `samples-${run.index}` });
     figure.hidden = !run.shown;
     if (src) {
       const name = `Images of ${run.name}, ${origin}`;
-      const button = el("button", { type: "button", "aria-label": `Enlarge: ${name}` }, el("img", { src, alt: name, width, height, decoding: "async" }));
+      const button = el("button", { type: "button", "aria-label": `Enlarge: ${name}` }, el("img", { src, alt: name, decoding: "async" }));
       button.addEventListener("click", () => enlarge(run, name));
       figure.append(button);
-    } else figure.append(el("div", { class: "none" }, "no picture"));
+    } else figure.append(el("div", { class: "none" }, "no samples"));
     const caption = el("figcaption", {}, dot(run), el("strong", {}, run.name));
     if (best) caption.append(el("span", { class: "sub" }, ` ${data.main.replace("metrics/", "")} ${four(best[0])}`));
     if (src && !same) caption.append(" ", el("span", { class: "other" }, "other latents"));
@@ -236,14 +294,13 @@ function gallery(order) {
 function enlarge(run, name) {
   const dialog = $("#large");
   $("#large-title").textContent = run.name;
-  Object.assign(dialog.querySelector("img"), { src: run.picture.src, alt: name });
-  dialog.querySelector("p").textContent = run.picture.origin;
+  Object.assign(dialog.querySelector("img"), { src: run.grid.src, alt: name });
+  dialog.querySelector("p").textContent = run.grid.origin;
   dialog.showModal();
 }
 
 // ---- settings that differ
 const FEW = 14;
-
 
 function settings() {
   if (!data.settings.length) return;
@@ -281,15 +338,16 @@ function evaluations() {
   const columns = [{ label: "Run", value: (run) => run.name, cell: runName }];
   data.measured.forEach(({ protocol, key, direction }, i) => columns.push({
     label: key, hint: protocol, number: true, first: direction === "max" ? "descending" : "ascending",
-    value: (run) => run.measured[i]?.value ?? null,
+    value: (run) => run.measured[i]?.[2] ?? null,
     cell: (run) => {
       const one = run.measured[i];
       if (!one) return "–";
-      const off = one.uncertainty === null ? "" : ` ± ${short(+one.uncertainty.toPrecision(2))}`;
-      return [el("b", {}, four(one.value)), off, el("small", {}, one.checkpoint)];
+      const [, , value, uncertainty, checkpoint] = one;
+      const off = uncertainty === null ? "" : ` ± ${short(+uncertainty.toPrecision(2))}`;
+      return [el("b", {}, four(value)), off, el("small", {}, checkpoint)];
     },
   }));
-  table($("#evaluations .table"), "Figures of gan-lab evaluate", columns, data.runs.filter((run) => run.measured.some(Boolean)));
+  table($("#evaluations .table"), "Metrics of gan-lab evaluate", columns, data.runs.filter((run) => run.measured.some(Boolean)));
 }
 
 function reveal(id) {
@@ -300,30 +358,30 @@ function reveal(id) {
 // ---- all of it
 document.body.classList.toggle("long", data.runs.some((run) => run.name.length > 18));
 $("#about").textContent = data.about;
-$("#runs-note").textContent = data.runs.some((run) => run.estimated)
-  ? "≈ put together from the speed in the log, which did not have the time: without saving and grids." : "";
-$("#pictures-note").textContent = data.note;
+$("#samples-note").textContent = data.note;
 if (data.problems.length) {
   $("#problems").hidden = false;
   $("#problems ul").append(...data.problems.map((text) => el("li", {}, text)));
 }
-const overview = table($("#runs .table"), "Runs, their best figures, time and size", runColumns(), data.runs, (order) => { legend(order); gallery(order); });
+const overview = table($("#runs .table"), "Runs, their best metrics, time and size", runColumns(), data.runs, (order) => { legend(order); gallery(order); });
 legend(data.runs);
 gallery(data.runs);
 settings();
 evaluations();
-if (data.figures.length) {
-  $("#figure").append(...figureOptions());
-  $("#figure").value = view.figure;
-  $("#figure").addEventListener("change", (event) => choose(event.target.value));
+if (data.metrics.length) {
+  $("#metric").append(...metricOptions());
+  $("#metric").value = view.metric;
+  $("#metric").addEventListener("change", (event) => choose(event.target.value));
   document.querySelectorAll("[name=axis]").forEach((radio) => radio.addEventListener("change", () => { view.axis = radio.value; redraw(); }));
   $("#log").addEventListener("change", (event) => { view.log = event.target.checked; redraw(); });
-  document.querySelector("#curves form").addEventListener("submit", (event) => event.preventDefault());
+  $("#curves form").addEventListener("submit", (event) => event.preventDefault());
   choose(data.main);
   const column = data.bests.findIndex(({ key }) => key === data.main);
   if (column >= 0) overview.sort(1 + column, data.bests[column].direction === "min" ? "ascending" : "descending");
 } else {
-  document.querySelector("#curves form").hidden = true;
-  view.figure = "";
+  $("#curves form").hidden = true;
   redraw();
 }
+chart.addEventListener("keydown", readByKey);
+chart.addEventListener("blur", () => { view.at = null; Plotly.Fx.unhover(chart); });
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);

@@ -1,4 +1,4 @@
-"""A rehearsal of training: its dearest steps, an evaluation and a grid, what they cost, and what the whole will."""
+"""A dry run of training: its most expensive steps, an evaluation and a grid; what they cost, and the whole will."""
 
 import io
 import os
@@ -14,9 +14,8 @@ import torch
 from lightning import Callback, Trainer
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from gan_lab.benchmarks.clock import GIB, MemoryPeak, Stopwatch
-from gan_lab.benchmarks.phases import Cost, Costs, Meter, Phases
-from gan_lab.benchmarks.steps import times_per_step
+from gan_lab.bench.costs import GIB, Cost, Costs, MemoryPeak, Meter, Phases, Stopwatch
+from gan_lab.bench.steps import times_per_step
 from gan_lab.data.datamodule import DataModule
 from gan_lab.layers.growth import grows
 from gan_lab.metrics.base import Metrics
@@ -101,7 +100,7 @@ class Counting(io.RawIOBase):
         return size
 
 
-class Rehearsal(Callback):
+class DryRun(Callback):
     """Takes the place of training: everything happens on the first batch, and nothing is kept of it.
 
     Attributes:
@@ -152,7 +151,7 @@ class Rehearsal(Callback):
             for moment in moments(module, self.begin):
                 costs = []
                 for _ in range(1 + self.rounds):
-                    at_its_dearest(module, moment)
+                    at_full_cost(module, moment)
                     phases.start_step()
                     step(batch, batch_idx)
                     costs.append(phases.end_step())
@@ -205,7 +204,7 @@ def moments(module: AdversarialModule, begin: int) -> list[int]:
     return [begin + (last - begin) * i // parts for i in range(parts + 1)]
 
 
-def at_its_dearest(module: AdversarialModule, images_seen: int) -> None:
+def at_full_cost(module: AdversarialModule, images_seen: int) -> None:
     """Put the clock to a moment, with every lazy penalty due and every augmentation at its strongest."""
     module.images_seen = images_seen
     for player in module.players.values():

@@ -1,20 +1,17 @@
 """What is found, and what is read of a run; what is broken is named and costs nothing else."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from gan_lab.comparing.curves import curve, figure_keys, main_figure, thinned
-from gan_lab.comparing.finding import find_runs, short_names
-from gan_lab.comparing.reading import read_run
-from gan_lab.comparing.settings import differing
+from gan_lab.compare.page import curve, differing, main_metric, metric_keys, thinned
+from gan_lab.compare.runs import count_parameters, find_runs, read_run, short_names
 from gan_lab.config import build
 from gan_lab.errors import InputError
 from gan_lab.training.building import describe_samples
-from tests.comparing.conftest import MakeRun
+from tests.compare.conftest import MakeRun
 from tests.helpers.samples import images_of
 
 
@@ -67,15 +64,9 @@ def test_best_time_and_status(make_run: MakeRun) -> None:
     assert worst_kind is not None and worst_kind.value == pytest.approx(1 - 0.1 * 1.5 / 4)
     assert run.best("metrics/fd_digits_real") is None and run.best("loss/d") is None
     assert (run.kimg, run.total_kimg, run.finished) == (4, 6, False)
-    assert (run.total_seconds, run.seconds_estimated, run.devices) == (8, False, 1)
+    assert (run.seconds, run.devices) == (8, 1)
     assert read_run(make_run("whole", kimg=4), "whole").finished
     assert run.problems == []
-
-
-def test_time_of_a_log_that_has_only_the_speed(make_run: MakeRun) -> None:
-    run = read_run(make_run("run", kimg=3, seconds=None), "run")
-    # 1000 images at 500 a second, and half a second of evaluation, three times
-    assert run.seconds_estimated and run.seconds == pytest.approx([2, 2.5, 4.5, 5, 7, 7.5])
 
 
 def test_parameters_are_those_of_the_networks(make_run: MakeRun) -> None:
@@ -91,8 +82,6 @@ def test_parameters_are_those_of_the_networks(make_run: MakeRun) -> None:
 def test_parameters_need_no_memory_for_any_model(
     model: str, compose: Callable[..., DictConfig], tmp_path: Path
 ) -> None:
-    from gan_lab.comparing.reading import count_parameters
-
     config = compose(f"experiment=digits/{model}")
     describe_samples(config, images_of([16, 16], channels=1, classes=10))
     config = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
@@ -134,7 +123,7 @@ def test_code_of_others_is_not_run_to_count(make_run: MakeRun) -> None:
     assert "would run os.system" in run.problems[0]
 
 
-def test_figures_of_evaluate_of_this_version_and_the_first(make_run: MakeRun) -> None:
+def test_metrics_of_evaluate(make_run: MakeRun) -> None:
     fake = {"checkpoint": "best.ckpt", "kimg": 4.0}
     figures = [{"key": "fd_digits_4", "value": 0.5, "uncertainty": 0.1, "detail": {}}]
     new = read_run(
@@ -149,13 +138,9 @@ def test_figures_of_evaluate_of_this_version_and_the_first(make_run: MakeRun) ->
         0.1,
     )
     assert one.checkpoint == "best at 4 kimg"
-    path = make_run("old")
-    old = {"figures": {"fd_digits": 0.7}, "protocol": {"features": 64}, **fake}
-    (path / "evaluation.json").write_text(json.dumps(old))
-    (two,) = read_run(path, "old").measured
-    assert (two.protocol, two.key, two.value, two.uncertainty) == ("", "fd_digits", 0.7, None)
+    path = make_run("broken")
     (path / "evaluation.json").write_text('[{"figures": 3}]')
-    broken = read_run(path, "old")
+    broken = read_run(path, "broken")
     assert broken.measured == [] and "evaluation.json cannot be used" in broken.problems[0]
 
 
@@ -177,14 +162,14 @@ def test_only_what_differs_is_shown(make_run: MakeRun) -> None:
     assert differing(runs[:1]) == []
 
 
-def test_the_main_figure_is_a_distance_that_most_runs_have(make_run: MakeRun) -> None:
+def test_the_main_metric_is_a_distance_that_most_runs_have(make_run: MakeRun) -> None:
     runs = [read_run(make_run(name), name) for name in ("a", "b")]
-    keys = figure_keys(runs)
+    keys = metric_keys(runs)
     assert keys[:2] == ["metrics/accuracy_digits", "metrics/fd_digits"]
     assert keys[2] == "metrics/fd_digits_real" and not any(k.startswith("time") for k in keys)
-    assert main_figure(runs, keys) == "metrics/fd_digits"
-    assert main_figure(runs, ["loss/d", "loss/g"]) in ("loss/d", "loss/g")
-    assert main_figure(runs, []) is None
+    assert main_metric(runs, keys) == "metrics/fd_digits"
+    assert main_metric(runs, ["loss/d", "loss/g"]) in ("loss/d", "loss/g")
+    assert main_metric(runs, []) is None
 
 
 def test_thinning_keeps_ends_and_spikes() -> None:

@@ -3,7 +3,7 @@ import math
 import pytest
 
 from gan_lab.errors import InputError
-from gan_lab.explore.recipe import Between, Kept, Mix, Seeded, Walk, parse
+from gan_lab.explore.studio import Between, Kept, Mix, Seeded, Walk, parse
 
 
 def test_a_recipe_is_read_with_all_its_parts():
