@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from gan_lab.loading import load as load
+    from gan_lab.weights.loading import load as load
 
 __all__ = ["__version__", "load"]
 
@@ -13,7 +13,7 @@ __all__ = ["__version__", "load"]
 def __getattr__(name: str) -> Any:
     """Import `load` when it is asked for, so that `gan-lab --help` does not wait for torch."""
     if name == "load":
-        from gan_lab.loading import load
+        from gan_lab.weights.loading import load
 
         return load
     raise AttributeError(f"module 'gan_lab' has no attribute {name!r}")

@@ -1,7 +1,5 @@
 """The command line: a command's name, then Hydra overrides. Nothing heavy is imported before a command is chosen."""
 
-import os
-import re
 import sys
 from importlib import import_module
 
@@ -23,12 +21,6 @@ COMMANDS = {
     "bench": "what a training step costs: gan-lab bench model=stylegan2 data=random data.image_size=64",
 }
 
-# the key that a word without "=" gives a value to, or that all such words are a list of
-POSITIONAL = {"import-weights": "path"}
-LISTED = {"compare": "runs"}
-# keys that are true or false, and may be written as flags
-SWITCHES = {"evaluate": ("preview", "plots"), "train": ("dry_run",)}
-
 
 def usage() -> str:
     """Return the help text."""
@@ -44,41 +36,6 @@ def usage() -> str:
     )
 
 
-def switched(words: list[str], keys: tuple[str, ...]) -> list[str]:
-    """Return the words with `key=true` in place of the flag `--key`."""
-    flags = {f"--{key.replace('_', '-')}": f"{key}=true" for key in keys}
-    return [flags.get(word, word) for word in words]
-
-
-def named(words: list[str], key: str | None) -> list[str]:
-    """Return the overrides with `key=` before words that have none, in quotes, since a path may hold any character."""
-    if key is None:
-        return words
-    return [
-        word if "=" in word or word.startswith("-") else f"{key}={quoted(word)}" for word in words
-    ]
-
-
-def listed(words: list[str], key: str | None) -> list[str]:
-    """Return the overrides with all words that are none, or that are paths which are there, as a list `key=`."""
-    if key is None:
-        return words
-    paths: list[str] = []
-    rest: list[str] = []
-    for before, word in zip(["", *words], words, strict=False):
-        # a path may hold a "=", and a flag be followed by its value
-        is_path = "=" not in word and not before.startswith("-")
-        is_path = (is_path and not word.startswith("-")) or os.path.exists(word)
-        (paths if is_path else rest).append(word)
-    return [*([f"{key}=[{','.join(map(quoted, paths))}]"] if paths else []), *rest]
-
-
-def quoted(word: str) -> str:
-    """Return a word in Hydra's quotes."""
-    # backslashes count only before a quote, the last one included
-    return "'" + re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + m[2].replace("'", r"\'"), word) + "'"
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Run a command of the command line; exits with 2 for bad input."""
     words = sys.argv[1:] if arguments is None else arguments
@@ -86,9 +43,9 @@ def main(arguments: list[str] | None = None) -> None:
         print(usage())
         return
     if words[0] in ("-V", "--version"):
-        from gan_lab import __version__
+        from importlib.metadata import version
 
-        print(f"gan_lab {__version__}")
+        print(f"gan_lab {version('gan_lab')}")
         return
     name, *overrides = words
     if name not in COMMANDS:
@@ -98,11 +55,9 @@ def main(arguments: list[str] | None = None) -> None:
         hint = f"; did you mean {close[0]}?" if close else ""
         sys.exit(f"gan-lab: there is no command {name!r}{hint}\n\n{usage()}")
     if name == "train":
-        import_module("gan_lab.slurm").hold_warnings()
+        import_module("gan_lab.distributed.slurm").hold_warnings()
     try:
         launch = import_module("gan_lab.commands.launch")
-        overrides = switched(overrides, SWITCHES.get(name, ()))
-        overrides = listed(named(overrides, POSITIONAL.get(name)), LISTED.get(name))
         status = launch.launch(name, overrides)
     except KeyboardInterrupt:
         status = 130

@@ -9,9 +9,8 @@ import pytest
 import yaml
 
 from gan_lab import __version__
-from gan_lab.cli import COMMANDS, SWITCHES, main, switched
-from gan_lab.commands.launch import launch
-from gan_lab.commands.words import flags_last, readable
+from gan_lab.cli import COMMANDS, main
+from gan_lab.commands.launch import SWITCHES, flags_last, launch, readable, switched
 from gan_lab.config import conf_dir
 
 
@@ -145,9 +144,9 @@ def test_keys_that_are_true_or_false_may_be_flags() -> None:
 
 def test_a_users_own_configurations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "loss").mkdir()
-    (tmp_path / "loss" / "mine.yaml").write_text("_target_: gan_lab.losses.Hinge\n")
+    (tmp_path / "loss" / "mine.yaml").write_text("_target_: gan_lab.training.losses.Hinge\n")
     assert launch("train", ["--config-dir", str(tmp_path), "loss=mine", "--cfg", "job"]) == 0
-    assert "gan_lab.losses.Hinge" in capsys.readouterr().out
+    assert "gan_lab.training.losses.Hinge" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

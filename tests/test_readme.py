@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gan_lab.cli import LISTED, POSITIONAL, listed, named
-from gan_lab.commands.launch import launch
-from tests.interop.published import network_pickle
+from gan_lab.commands.launch import LISTED, POSITIONAL, launch, listed, with_key
+from tests.helpers.published import network_pickle
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -35,8 +34,8 @@ SHORT = {
 SMALL = ["model.generator.width=8", "model.discriminator.width=8", "batch_size=8"]
 # those of the published file that the test writes
 SMALL_STYLES = [
-    "model.generator.latent_dim=32",
-    "model.generator.style_dim=32",
+    "model.generator.z_dim=32",
+    "model.generator.w_dim=32",
     *(f"model.{p}.channel_base=512" for p in ("generator", "discriminator")),
     *(f"model.{p}.channel_max=32" for p in ("generator", "discriminator")),
     "batch_size=8",
@@ -74,7 +73,7 @@ def test_the_commands(
     for line in lines:
         command, *words = shlex.split(line)[1:]
         words = [path for word in words for path in sorted(glob(word)) or [word]]
-        words = listed(named(words, POSITIONAL.get(command)), LISTED.get(command))
+        words = listed(with_key(words, POSITIONAL.get(command)), LISTED.get(command))
         words = [word for word in words if not word.startswith(("total_kimg=", "num_images="))]
         if command == "generate" and not any(word.startswith("seeds=") for word in words):
             words.append("num_images=4")

@@ -7,7 +7,7 @@ import torch
 
 from gan_lab.benchmarks.clock import synchronize
 from gan_lab.benchmarks.flops import FlopCounter
-from gan_lab.models.adversarial import AdversarialModule
+from gan_lab.training.module import AdversarialModule
 
 REST = "rest"
 Costs = dict[str, "Cost"]

@@ -1,7 +1,7 @@
 """gan-lab evaluate: the figures of a trained run, or of any images against any others, with how they were made."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,6 @@ from omegaconf import DictConfig
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from gan_lab.checkpoint import read_config
 from gan_lab.commands.inputs import (
     choose_protocol,
     compare_shapes,
@@ -23,27 +22,32 @@ from gan_lab.commands.inputs import (
     open_run,
     run_folder,
 )
-from gan_lab.commands.opening import pick_device
-from gan_lab.commands.plots import check_curve, save_curve, save_plots
-from gan_lab.commands.results import add_result, circumstances
-from gan_lab.commands.sharing import share
+from gan_lab.commands.options import pick_device
 from gan_lab.config import cache_dir
-from gan_lab.console import console, say
-from gan_lab.exported import is_export
-from gan_lab.images import save_png
-from gan_lab.layers.ranks import is_first
-from gan_lab.metrics.chunks import FolderChunks
+from gan_lab.console import console, is_first, say
+from gan_lab.data.images import save_png
+from gan_lab.distributed.processes import share
+from gan_lab.distributed.ranks import Ranks
+from gan_lab.errors import InputError
+from gan_lab.metrics.cache import FolderChunks
 from gan_lab.metrics.exchange import load_features, save_features
 from gan_lab.metrics.feature_set import FeatureSet
 from gan_lab.metrics.figures import Figure
 from gan_lab.metrics.images import DatasetImages, ImageSource
-from gan_lab.metrics.npz import NpzImages
-from gan_lab.metrics.pictures import nearest_pairs
-from gan_lab.metrics.plots import check_matplotlib
+from gan_lab.metrics.opening import NpzImages
+from gan_lab.metrics.plots import (
+    check_matplotlib,
+    draw_classes,
+    draw_components,
+    draw_truncation,
+    nearest_pairs,
+)
 from gan_lab.metrics.preview import preview
 from gan_lab.metrics.protocol import Protocol
-from gan_lab.metrics.ranks import Ranks
+from gan_lab.run import add_result, check_writable, circumstances, read_results
 from gan_lab.seeding import check_seed
+from gan_lab.training.checkpoint import read_config
+from gan_lab.weights.exported import is_export
 
 
 def run(config: DictConfig) -> None:
@@ -88,6 +92,11 @@ def open_task(config: DictConfig) -> Task:
     check_curve(config.curve, plots=config.plots, is_run=is_run)
     if config.plots:
         check_matplotlib()
+    if not config.preview:
+        read_results(out_of(config, path, is_run))
+        check_writable(out_of(config, path, is_run))
+        if config.export_real:
+            check_writable(Path(config.export_real))
     trained = read_config(run_folder(path)) if is_run and not is_export(path) else None
     own_data = trained is not None and (config.real is None or config.get("protocol") is None)
     data = open_data(config, trained, path) if trained is not None and own_data else None
@@ -125,7 +134,7 @@ def evaluate(config: DictConfig) -> None:
     # a table's own title is broken where the table is narrow
     say(f"{fake.name}, protocol {protocol.name}")
     say(as_table(result))
-    out = Path(config.out) if config.out else default_out(task.path, task.is_run)
+    out = out_of(config, task.path, task.is_run)
     if is_first():
         add_result(result, out)
         say(f"wrote {out}")
@@ -246,8 +255,10 @@ def save_pictures(
             yield path
 
 
-def default_out(path: Path, is_run: bool) -> Path:
+def out_of(config: DictConfig, path: Path, is_run: bool) -> Path:
     """Return where results go."""
+    if config.out:
+        return Path(config.out)
     return (run_folder(path) if is_run and not is_export(path) else Path()) / "evaluation.json"
 
 
@@ -262,3 +273,72 @@ def as_table(result: dict[str, Any]) -> Table:
             value += f" ± {figure['uncertainty']:.2g} ({figure['uncertainty_kind']})"
         table.add_row(figure["key"], value)
     return table
+
+
+# What evaluate draws with plots=true.
+
+_SHARES = ("precision", "recall", "coverage")
+
+
+def check_curve(places: Sequence[float], *, plots: bool, is_run: bool) -> None:
+    """Refuse a curve that cannot be drawn.
+
+    Raises:
+        InputError: with the remedy.
+    """
+    if not places:
+        return
+    if not (plots and is_run):
+        raise InputError(
+            f"curve={list(places)} draws figures over truncation; set plots=true, and run= of a generator"
+        )
+    if len(set(places)) < 2:
+        raise InputError(f"curve={list(places)}: give two values of truncation or more")
+
+
+def save_plots(
+    figures: list[Figure], real: FeatureSet | None, fake: FeatureSet, folder: Path, *, title: str
+) -> Iterator[Path]:
+    """Draw features and classes, as far as the protocol has them, and yield the files."""
+    shared = [] if real is None else [o for o in fake.features if o in real.features]
+    outputs = [output for output in shared if fake.features[output].shape[1] > 1]
+    if real is not None and "features" in outputs:
+        path = folder / "features.png"
+        draw_components(real.features["features"], fake.features["features"], path, title=title)
+        yield path
+    else:
+        say(
+            "no plot of features: the figures of this protocol need statistics only; protocol=all10k keeps features"
+        )
+    for figure in figures:
+        if "classes" in figure.detail:
+            path = folder / f"{figure.key}.png"
+            draw_classes(figure.detail["classes"], path, title=figure.key)
+            yield path
+
+
+def save_curve(
+    found: Mapping[float, Mapping[str, float]], best: str | None, folder: Path, *, title: str
+) -> Path:
+    """Draw figures over truncation.
+
+    Args:
+        found: truncation -> key -> value, in order.
+        best: key of the distance that is drawn; None draws none.
+        folder: of the file.
+        title: above the drawing.
+
+    Raises:
+        InputError: when there is nothing to draw.
+    """
+    keys = next(iter(found.values())).keys()
+    over = {key: [values[key] for values in found.values()] for key in keys}
+    distances = {key: values for key, values in over.items() if key == best}
+    shares = {key: values for key, values in over.items() if key.split("_")[0] in _SHARES}
+    if not distances and not shares:
+        raise InputError(
+            "curve= draws the protocol's best figure, precision, recall and coverage, and it has none of them"
+        )
+    path = folder / "truncation.png"
+    draw_truncation(list(found), distances, shares, path, title=title)
+    return path

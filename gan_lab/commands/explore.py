@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig
 
-from gan_lab.commands.opening import open_gan
+from gan_lab.commands.options import open_gan
 from gan_lab.console import say, warn
 from gan_lab.errors import InputError
-from gan_lab.sampling import Gan
+from gan_lab.sampling.gan import Gan
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 EVERYWHERE = ("0.0.0.0", "::")

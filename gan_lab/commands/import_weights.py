@@ -1,8 +1,8 @@
 """gan-lab import-weights: published weights as a run folder."""
 
-import os
 import time
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +10,15 @@ import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import Tensor, nn
 
-from gan_lab import __version__
-from gan_lab.checkpoint import CONFIG_FILE, LAST, AtomicCheckpointIO
-from gan_lab.commands.checks import check_name
+from gan_lab.config import literal
 from gan_lab.console import say
+from gan_lab.data.images import image_spec
 from gan_lab.errors import InputError
-from gan_lab.interop.blueprint import Blueprint
-from gan_lab.interop.files import Published, open_published
+from gan_lab.run import write
+from gan_lab.training.checkpoint import CONFIG_FILE, LAST, AtomicCheckpointIO
+from gan_lab.training.checks import check_name
+from gan_lab.weights.blueprint import Blueprint
+from gan_lab.weights.published import Published, open_published
 
 # in the place of the class that trained a run: gan-lab train does not go on with one of these
 IMPORTED = "published weights"
@@ -73,7 +75,8 @@ def describe_run(
     discriminator = blueprints.get("discriminator")
     with open_dict(config):
         config.data.image_size, config.data.channels = size, channels
-    return OmegaConf.create(
+    # names of files and pickles may hold anything
+    settings = literal(
         {
             "name": config.name,
             "model": {
@@ -81,13 +84,12 @@ def describe_run(
                 "generator": generator.node,
                 "discriminator": None if discriminator is None else discriminator.node,
             },
-            "images": {
-                "size": [size, size],
-                "channels": channels,
-                "num_classes": num_classes,
-                "class_names": [str(label) for label in range(num_classes)] or ["all"],
-                "class_counts": [1] * max(num_classes, 1),
-            },
+            "sample": image_spec(
+                channels=channels,
+                image_size=(size, size),
+                class_names=[str(label) for label in range(num_classes)],
+                class_counts=[1] * num_classes,
+            ).as_dict(),
             "data": OmegaConf.to_container(config.data, resolve=True),
             "metrics": OmegaConf.to_container(config.metrics, resolve=True),
             # what evaluate asks of a run
@@ -100,11 +102,12 @@ def describe_run(
                 "files": {path.name: digest for path, digest in published.files.items()},
                 "data": published.data_name,
                 "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-                "gan_lab": __version__,
+                "gan_lab": version("gan_lab"),
                 "torch": str(torch.__version__),
             },
         }
     )
+    return OmegaConf.create(settings)
 
 
 def report(published: Published, networks: Mapping[str, nn.Module]) -> None:
@@ -127,6 +130,4 @@ def write_run(
 ) -> None:
     """Write a run folder; `config.yaml`, without which it is none, comes last."""
     AtomicCheckpointIO().save_checkpoint(dict(checkpoint), run_dir / "checkpoints" / LAST)
-    temporary = run_dir / f"{CONFIG_FILE}.tmp"
-    OmegaConf.save(settings, temporary)
-    os.replace(temporary, run_dir / CONFIG_FILE)
+    write(run_dir / CONFIG_FILE, OmegaConf.to_yaml(settings))

@@ -4,28 +4,37 @@ import errno
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from itertools import takewhile
+from pathlib import Path
 
 import hydra
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException, HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from gan_lab.commands.manual import print_manual
-from gan_lab.commands.words import flags_last, readable
-from gan_lab.config import conf_dir, flatten, register_resolvers, suggestion
+from gan_lab.config import conf_dir, flatten, literal, register_resolvers, suggestion
+from gan_lab.console import printable
 from gan_lab.errors import InputError
 from gan_lab.sweeps.command import asked_for, named
 from gan_lab.sweeps.job import run_job
 from gan_lab.sweeps.plugins import register
 
+# the key that a word without "=" gives a value to, or that all such words are a list of
+POSITIONAL = {"import-weights": "path"}
+LISTED = {"compare": "runs"}
+# keys that are true or false, and may be written as flags
+SWITCHES = {"evaluate": ("preview", "plots"), "train": ("dry_run",)}
 # Hydra's flags for what a command says of itself
 HELP = ("--help", "-h")
+
 SWEEP = ("-m", "--multirun")
+
 # of the machine, not of the code: no right, no room, a file where a folder should be, too long a name
 MENDABLE = frozenset(
     {
@@ -42,7 +51,9 @@ def launch(command: str, overrides: list[str]) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     register_resolvers()
     register()
-    words = readable(flags_last(overrides))
+    words = switched(overrides, SWITCHES.get(command, ()))
+    words = listed(with_key(words, POSITIONAL.get(command)), LISTED.get(command))
+    words = readable(flags_last(words))
     manual = not set(HELP).isdisjoint(words)
     if manual:
         words = [word for word in words if word not in (*HELP, *SWEEP)]
@@ -84,7 +95,7 @@ def mendable(error: Exception, root: str) -> str:
 def complain(message: str) -> int:
     """Print an error and return the exit status for bad input."""
     sys.stdout.flush()
-    print(f"gan-lab: error: {message}", file=sys.stderr)
+    print(f"gan-lab: error: {printable(message)}", file=sys.stderr)
     return 2
 
 
@@ -109,7 +120,9 @@ def explain(error: Exception, root: str) -> str:
         command = root.replace("_", "-")
         return f"{key}= is missing; set it: gan-lab {command} --help tells what it is"
     keys = list(known_keys(root))
-    hints = [suggestion(wrong, keys) for wrong in quoted(message) if wrong not in (root, *keys)]
+    hints = [
+        suggestion(wrong, keys) for wrong in between_quotes(message) if wrong not in (root, *keys)
+    ]
     hint = next((hint for hint in hints if hint), "")
     options = next(
         (i for i, line in enumerate(lines) if line.startswith("Available options")), None
@@ -121,7 +134,7 @@ def explain(error: Exception, root: str) -> str:
     return message.rstrip(".") + hint if hint else "\n".join(lines)
 
 
-def quoted(message: str) -> list[str]:
+def between_quotes(message: str) -> list[str]:
     """Return what stands between single quotes."""
     return message.split("'")[1::2]
 
@@ -137,3 +150,95 @@ def known_keys(root: str) -> Iterator[str]:
             yield group
             for option in loader.get_group_options(group):
                 yield f"{group}/{option}"
+
+
+# Words of the command line, as Hydra takes them.
+
+FLAGS_WITH_VALUE = (
+    *("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn"),
+    *("--package", "-p", "--cfg", "-c", "--experimental-rerun"),
+)
+
+# the beginnings of lists, dictionaries, what is quoted and functions, which are meant to be read
+MEANT = re.compile(r"[\[{'\"]|\w+\(")
+
+
+def flags_last(words: list[str]) -> list[str]:
+    """Put Hydra's flags behind the overrides: it takes no override behind a flag."""
+    flags, overrides, rest = [], [], iter(words)
+    for word in rest:
+        if not word.startswith("-"):
+            overrides.append(word)
+            continue
+        flags.append(word)
+        if word in FLAGS_WITH_VALUE:
+            flags += [value for value in (next(rest, None),) if value is not None]
+    return overrides + flags
+
+
+def readable(words: list[str]) -> list[str]:
+    """Put values in quotes that Hydra's grammar has no place for, such as `data.root=~/Bilder/été (1)`.
+
+    A shell expands no `~` behind `data.root=`, so it is expanded here.
+
+    Args:
+        words: overrides, and flags behind them.
+    """
+    parse = OverridesParser.create().parse_override
+    overrides = list(takewhile(lambda word: not word.startswith("-"), words))
+    return [*(as_text(word, parse) for word in overrides), *words[len(overrides) :]]
+
+
+def as_text(word: str, parse: Callable[[str], object]) -> str:
+    """Return an override with its value in quotes, if it can be read with them only."""
+    try:
+        parse(word)
+    except HydraException:
+        key, equals, value = word.partition("=")
+        if not equals or MEANT.match(value):
+            return word
+        if re.match(r"~(/|$)", value):
+            value = str(Path(value).expanduser())
+        return f"{key}={quoted(value)}"
+    return word
+
+
+def switched(words: list[str], keys: tuple[str, ...]) -> list[str]:
+    """Return the words with `key=true` in place of the flag `--key`."""
+    flags = {f"--{key.replace('_', '-')}": f"{key}=true" for key in keys}
+    return [flags.get(word, word) for word in words]
+
+
+def with_key(words: list[str], key: str | None) -> list[str]:
+    """Return the overrides with `key=` before words that have none, in quotes, since a path may hold any character."""
+    if key is None:
+        return words
+    return [
+        word if "=" in word or word.startswith("-") else f"{key}={path_quoted(word)}"
+        for word in words
+    ]
+
+
+def listed(words: list[str], key: str | None) -> list[str]:
+    """Return the overrides with all words that are none, or that are paths which are there, as a list `key=`."""
+    if key is None:
+        return words
+    paths: list[str] = []
+    rest: list[str] = []
+    for before, word in zip(["", *words], words, strict=False):
+        # a path may hold a "=", and a flag be followed by its value
+        is_path = "=" not in word and not before.startswith("-")
+        is_path = (is_path and not word.startswith("-")) or os.path.exists(word)
+        (paths if is_path else rest).append(word)
+    return [*([f"{key}=[{','.join(map(path_quoted, paths))}]"] if paths else []), *rest]
+
+
+def path_quoted(path: str) -> str:
+    """Return a path in Hydra's quotes, as it stands: a folder may be called ${oc.env:TOKEN}."""
+    return quoted(str(literal(path)))
+
+
+def quoted(word: str) -> str:
+    """Return a word in Hydra's quotes."""
+    # backslashes count only before a quote, the last one included
+    return "'" + re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + m[2].replace("'", r"\'"), word) + "'"

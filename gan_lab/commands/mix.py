@@ -7,18 +7,16 @@ from omegaconf import DictConfig, ListConfig
 from torch import Tensor
 
 from gan_lab.commands.folders import output_folder
-from gan_lab.commands.opening import load_gan, rendering_of
-from gan_lab.commands.selection import parse_classes, parse_seeds, seeds_text, slug
+from gan_lab.commands.options import load_gan, parse_classes, parse_seeds, rendering_of, seeds_text
 from gan_lab.console import say
-from gan_lab.editing.layers import Layers, pick_layers
-from gan_lab.editing.mixing import mixed_styles, mixture
-from gan_lab.editing.points import SUFFIX, Points
-from gan_lab.editing.sources import as_points
-from gan_lab.editing.video import readable_scale
+from gan_lab.data.images import enlarged, grid, save_png, to_uint8
 from gan_lab.errors import InputError
-from gan_lab.images import enlarged, grid, save_png, to_uint8
-from gan_lab.rendering import check_rendering
-from gan_lab.sampling import Gan
+from gan_lab.sampling.gan import Gan
+from gan_lab.sampling.mixing import Layers, mixed_styles, mixture, pick_layers
+from gan_lab.sampling.points import SUFFIX, Points, as_points
+from gan_lab.sampling.rendering import check_rendering
+from gan_lab.sampling.series import slug
+from gan_lab.sampling.video import readable_scale
 
 FORMATS = ("sheet", "latents")
 _READABLE = 64  # pixels of an image's shorter side

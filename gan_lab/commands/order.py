@@ -10,15 +10,14 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig
 
 from gan_lab.commands.folders import check_folder, digest_of, output_folder, source_of, weights_of
-from gan_lab.commands.opening import open_gan, rendering_of
-from gan_lab.commands.selection import parse_classes, parse_seeds, seeds_text
-from gan_lab.commands.series import Series, labels_for
-from gan_lab.commands.writers import ENCODINGS
-from gan_lab.editing.directions import Directions
-from gan_lab.editing.points import SUFFIX, Points
+from gan_lab.commands.options import open_gan, parse_classes, parse_seeds, rendering_of, seeds_text
 from gan_lab.errors import InputError
-from gan_lab.rendering import check_rendering, is_finite_number
-from gan_lab.sampling import Gan
+from gan_lab.sampling.directions import Directions
+from gan_lab.sampling.gan import Gan
+from gan_lab.sampling.points import SUFFIX, Points
+from gan_lab.sampling.rendering import check_rendering, is_finite_number
+from gan_lab.sampling.series import Series, labels_for
+from gan_lab.sampling.writers import ENCODINGS
 
 CONTAINERS = {
     "grid": "grid.png",

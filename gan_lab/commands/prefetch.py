@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from gan_lab.config import build
 from gan_lab.console import say
 from gan_lab.errors import InputError
-from gan_lab.features.base import Extractor, WeightsUnavailable
+from gan_lab.metrics.features.base import Extractor, WeightsUnavailable
 
 
 def run(config: DictConfig) -> None:
@@ -61,7 +61,5 @@ def build_one(config: DictConfig, name: str, *, alone: bool) -> Extractor:
     if not alone:
         # of a list, Hydra merges the files
         node = compose("prefetch", overrides=[f"features={name}"]).features
-    extractor = build(node)
-    if not isinstance(extractor, Extractor):
-        raise InputError(f"features={name} is no extractor")
+    extractor: Extractor = build(node, Extractor)
     return extractor

@@ -1,36 +1,42 @@
 """gan-lab project: pictures into the latent space of a trained generator."""
 
-import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from rich.table import Table
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
-from gan_lab.checkpoint import read_config
+from gan_lab.commands.export import staged, write_weights
 from gan_lab.commands.folders import is_run, output_folder, source_of, weights_of
 from gan_lab.commands.inputs import open_data
-from gan_lab.commands.opening import load_gan
-from gan_lab.commands.selection import parse_classes, parse_seeds, slug
-from gan_lab.commands.tuned import save_tuned
+from gan_lab.commands.options import load_gan, parse_classes, parse_seeds
 from gan_lab.console import say
-from gan_lab.editing.points import SUFFIX
-from gan_lab.editing.projection import Projection, default_steps, image_shape, project
-from gan_lab.editing.search import Schedule
-from gan_lab.editing.sheet import on_white, sheet, stacked
-from gan_lab.editing.spaces import choose_space
-from gan_lab.editing.targets import Targets, read_targets
-from gan_lab.editing.tuning import Tuning
-from gan_lab.editing.video import check_video, readable_scale, write_video
+from gan_lab.data.images import save_picture, save_png, to_float, to_uint8
 from gan_lab.errors import InputError
-from gan_lab.images import save_png, to_float, to_uint8
-from gan_lab.sampling import Gan
+from gan_lab.run import write, write_json
+from gan_lab.sampling.gan import Gan
+from gan_lab.sampling.points import SUFFIX
+from gan_lab.sampling.projection import Projection, default_steps, image_shape, project
+from gan_lab.sampling.search import Schedule
+from gan_lab.sampling.series import slug
+from gan_lab.sampling.sheet import on_white, sheet, stacked
+from gan_lab.sampling.spaces import choose_space
+from gan_lab.sampling.targets import Targets, read_targets
+from gan_lab.sampling.tuning import Tuning
+from gan_lab.sampling.video import check_video, readable_scale, write_video
+from gan_lab.training.checkpoint import read_config
+from gan_lab.weights import exported
+from gan_lab.weights.loading import local
+from gan_lab.weights.material import of_export, of_run
 
 _ACROSS = 8  # pictures in a row of the sheet
+
 _LISTED = 24  # rows of the table
+
 _NOTED = 10
 
 
@@ -66,7 +72,7 @@ def run(config: DictConfig) -> None:
     folder = output_folder(config, gan, ["project", found.space, slug(title(found.names))])
     say(as_table(found))
     say(summary(found))
-    for path in write(found, targets, folder, config):
+    for path in write_results(found, targets, folder, config):
         say(f"wrote {path}")
     if not found.finished:
         say(f"stopped: {len(found.names)} of {len(targets)} pictures, as far as they had come")
@@ -125,9 +131,11 @@ def from_data(config: DictConfig) -> Targets:
         raise InputError(
             f"from_data={config.from_data}: {config.split} has {len(dataset):,} images, 0 to {len(dataset) - 1}"
         )
-    images, labels = dataset.__getitems__(numbers)
+    batch = dataset.__getitems__(numbers)
     return Targets(
-        images=to_float(images), names=[f"{config.split} {i}" for i in numbers], labels=labels
+        images=to_float(batch.real),
+        names=[f"{config.split} {i}" for i in numbers],
+        labels=batch.labels,
     )
 
 
@@ -147,19 +155,18 @@ def open_labels(config: DictConfig, gan: Gan, targets: Targets) -> Tensor | list
     return found[0] if found is not None and len(found) == 1 else found
 
 
-def write(found: Projection, targets: Targets, folder: Path, config: DictConfig) -> list[Path]:
+def write_results(
+    found: Projection, targets: Targets, folder: Path, config: DictConfig
+) -> list[Path]:
     """Write latents, pictures, errors, and what else there is; returns the files."""
-    folder.mkdir(parents=True, exist_ok=True)
     written = [found.points.save(folder / f"latents{SUFFIX}")]
     if found.noise is not None:
         written.append(folder / f"noise{SUFFIX}")
-        save_file({n: m.contiguous() for n, m in found.noise.maps.items()}, written[-1])
-    picture(found).save(folder / "projection.png")
+        write(written[-1], save({n: m.contiguous() for n, m in found.noise.maps.items()}))
+    save_picture(picture(found), folder / "projection.png")
     for i, (name, image) in enumerate(zip(found.names, to_uint8(found.images), strict=True)):
         save_png(image, folder / "images" / f"{i:04d}_{slug(Path(name).stem)}.png")
-    (folder / "projection.json").write_text(
-        json.dumps(as_json(found, targets, config), indent=2) + "\n", encoding="utf-8"
-    )
+    write_json(folder / "projection.json", as_json(found, targets, config))
     written += [folder / "projection.png", folder / "images", folder / "projection.json"]
     if found.before_tuning is not None:
         written.append(save_tuned(found.gan, config, folder / "tuned", names=found.names))
@@ -240,3 +247,56 @@ def title(names: list[str]) -> str:
     """Return what a folder of these pictures is called."""
     first = Path(names[0]).stem
     return first if len(names) == 1 else f"{first}-and-{len(names) - 1}-more"
+
+
+# A tuned generator as an exported model, which all commands take in the place of a run.
+
+_NAMED = 5
+
+
+def save_tuned(gan: Gan, config: DictConfig, out: Path, *, names: Sequence[str]) -> Path:
+    """Write a tuned generator as an exported model; what was exported there before is replaced.
+
+    Args:
+        gan: the tuned generator.
+        config: of `gan-lab project`.
+        out: folder.
+        names: of the pictures that it was tuned to.
+
+    Returns:
+        The folder.
+    """
+    description = describe(config)
+    pictures = ", ".join(names[:_NAMED])
+    pictures += f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    description["name"] = f"{description['name']}, tuned"
+    description["tuned"] = {"to": list(names), "how": OmegaConf.to_container(config.tune)}
+    # those that were measured are of the untuned generator's images
+    description["figures"], description["best"] = [], None
+    description["discriminator"], description["programs"] = None, {}
+    with staged(out) as folder:
+        path = folder / exported.WEIGHTS["generator"]
+        description["generator"] |= write_weights(gan.generator.state_dict(), path)
+        write_json(folder / exported.DESCRIPTION, description)
+        write(
+            folder / exported.CARD,
+            f"# {description['name']}\n\nThe generator of {config.run} after pivotal tuning (Roich et al. 2021, "
+            f"https://arxiv.org/abs/2106.05744) to these pictures: {pictures}. `gan-lab generate run={out} "
+            f"latents={out.parent / 'latents.safetensors'}` draws them.\n",
+        )
+    return out
+
+
+def describe(config: DictConfig) -> dict[str, Any]:
+    """Return what is known of the untuned generator."""
+    source = local(config.run)
+    if exported.is_export(source):
+        made = of_export(source, weights=None, discriminator=False, trust=config.trust)
+        return made.description
+    return of_run(
+        source,
+        checkpoint=config.checkpoint,
+        weights=config.weights or "ema",
+        discriminator=False,
+        trust=config.trust,
+    ).description

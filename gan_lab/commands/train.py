@@ -1,8 +1,5 @@
 """gan-lab train: from a configuration to a trained, measured, resumable run."""
 
-import logging
-import os
-import warnings
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -11,33 +8,39 @@ import torch
 from lightning import Trainer, seed_everything
 from omegaconf import DictConfig, OmegaConf
 
-from gan_lab.callbacks.checkpointing import Checkpointing
-from gan_lab.callbacks.evaluation import Evaluation
-from gan_lab.callbacks.report import NonFiniteError
-from gan_lab.checkpoint import CONFIG_FILE, find_resumable, read, read_config
-from gan_lab.commands.building import (
+from gan_lab.commands.dry_run import dry_run
+from gan_lab.config import differences, plain, resolved, take
+from gan_lab.console import is_first, say, warn
+from gan_lab.data.datamodule import DataModule
+from gan_lab.data.sampler import check_batch
+from gan_lab.distributed.processes import run_on, started_by_others, world_size
+from gan_lab.errors import InputError
+from gan_lab.run import locked, remove_leftovers, write
+from gan_lab.training.batches import check_share
+from gan_lab.training.building import (
     build_callbacks,
     build_data,
     build_model,
     build_trainer,
     compiled,
-    describe_images,
-    resolved,
+    quiet,
+    sample_spec,
 )
-from gan_lab.commands.checks import check_name, check_numbers, check_trainer
-from gan_lab.commands.dry_run import dry_run
-from gan_lab.commands.processes import run_on, started_by_others, world_size
-from gan_lab.compilation import backend_of
-from gan_lab.config import differences
-from gan_lab.console import say, warn
-from gan_lab.data.datamodule import ImageDataModule
-from gan_lab.data.sampler import check_batch
-from gan_lab.errors import InputError
-from gan_lab.layers.ranks import is_first
-from gan_lab.lock import locked
-from gan_lab.models.adversarial import AdversarialModule
-from gan_lab.models.batches import check_share
-from gan_lab.transfer import transfer
+from gan_lab.training.callbacks.checkpointing import Checkpointing
+from gan_lab.training.callbacks.evaluation import Evaluation
+from gan_lab.training.callbacks.report import NonFiniteError
+from gan_lab.training.checkpoint import (
+    CONFIG_FILE,
+    find_resumable,
+    read,
+    read_config,
+    what_is_saved,
+)
+from gan_lab.training.checks import check_name, check_numbers, check_trainer
+from gan_lab.training.compilation import backend_of
+from gan_lab.training.module import AdversarialModule
+from gan_lab.training.transfer import transfer
+from gan_lab.weights.loading import open_origin
 
 
 def run(config: DictConfig) -> None:
@@ -55,8 +58,8 @@ def run(config: DictConfig) -> None:
     check_batch(batch_size=config.batch_size, batches=config.d_steps, world_size=world)
     if world > 1 and not started_by_others():
         # what is wrong with the data shows once, and all processes get the same configuration
-        describe_images(config, build_data(config))
-        run_on(world, resolved(config))
+        sample_spec(config, build_data(config))
+        run_on(world, resolved(config), train)
     else:
         train(config)
 
@@ -75,11 +78,25 @@ def train(config: DictConfig) -> None:
     if config.dry_run:
         dry_run(config)
         return
+    with locked(run_dir) if is_first() else nullcontext():
+        if is_first():
+            remove_leftovers(run_dir, *(run_dir / part for part in ("checkpoints", "samples")))
+        train_locked(config, run_dir)
+
+
+def train_locked(config: DictConfig, run_dir: Path) -> None:
+    """Train in a run folder that no other process trains in.
+
+    Raises:
+        InputError: as `run`.
+        SystemExit: after a signal.
+    """
     checkpoint = find_resumable(run_dir / "checkpoints")
     data = build_data(config)
-    describe_images(config, data)
+    spec = sample_spec(config, data)
+    config.data_fingerprint = data.train.content_digest()
     seed_everything(config.seed, verbose=False)
-    module = build_model(config)
+    module = build_model(config, spec)
     synchronized = bool(config.trainer.get("sync_batchnorm"))
     check_share(module, world_size(config.trainer), synchronized=synchronized)
     callbacks = build_callbacks(config)
@@ -90,12 +107,10 @@ def train(config: DictConfig) -> None:
     if checkpoint is not None and not goes_on(run_dir, config, checkpoint, module):
         return
     if config.init_from and checkpoint is None:
-        transfer(module, config.init_from)
-    run_dir.mkdir(parents=True, exist_ok=True)
-    with locked(run_dir) if is_first() else nullcontext():
-        if is_first():
-            write_config(run_dir, config)
-        fit(config, trainer, module, data, checkpoint)
+        transfer(module, open_origin(config.init_from))
+    if is_first():
+        write_config(run_dir, config)
+    fit(config, trainer, module, data, checkpoint)
     report_end(run_dir, module, callbacks)
     checkpointing = callbacks.get("checkpointing")
     if isinstance(checkpointing, Checkpointing) and checkpointing.exit_status:
@@ -107,7 +122,7 @@ def fit(
     config: DictConfig,
     trainer: Trainer,
     module: AdversarialModule,
-    data: ImageDataModule,
+    data: DataModule,
     checkpoint: Path | None,
 ) -> None:
     """Train to the end, or to a signal.
@@ -115,29 +130,14 @@ def fit(
     Raises:
         InputError: when training diverges.
     """
-    settings = OmegaConf.to_container(resolved(config))
-    assert isinstance(settings, dict)
+    settings = plain(config)
     for logger in trainer.loggers:
         logger.log_hyperparams({str(key): value for key, value in settings.items()})
     try:
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint)
     except NonFiniteError as error:
-        raise InputError(str(error)) from error
-
-
-def quiet() -> None:
-    """Drop what Lightning says about things that are as they should be here."""
-    for part in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(part).setLevel(logging.WARNING)
-    # the moving average is in evaluation mode, and batches are fetched by the main process when data are in memory
-    for message in (
-        ".*in eval mode at the start of training.*",
-        ".*does not have many workers.*",
-        ".*LeafSpec.*",
-        # on a machine with SLURM, outside of its jobs
-        ".*`srun` command is available.*",
-    ):
-        warnings.filterwarnings("ignore", message)
+        saved = what_is_saved(Path(config.run_dir) / "checkpoints")
+        raise InputError(f"{error}. {saved}") from error
 
 
 def check_same_model(run_dir: Path, config: DictConfig) -> None:
@@ -148,18 +148,32 @@ def check_same_model(run_dir: Path, config: DictConfig) -> None:
     """
     if not (run_dir / CONFIG_FILE).exists():
         return
-    before, now = read_config(run_dir).model._target_, config.model._target_
+    file = run_dir / CONFIG_FILE
+    before = take(read_config(run_dir), "model._target_", str, origin=file)
+    now = config.model._target_
     if before != now:
         raise InputError(
             f"{run_dir} holds a run of {before}, not of {now}; choose another name= or delete the folder"
         )
 
 
+def check_same_data(run_dir: Path, config: DictConfig) -> None:
+    """Refuse to continue a run on other data.
+
+    Raises:
+        InputError: with what to set.
+    """
+    before = read_config(run_dir).get("data_fingerprint")
+    if before != config.data_fingerprint and not config.new_data:
+        raise InputError(
+            f"{run_dir} was trained on other data (data_fingerprint {before}, these have {config.data_fingerprint}); "
+            "choose another name=, or set new_data=true to go on with these"
+        )
+
+
 def write_config(run_dir: Path, config: DictConfig) -> None:
     """Save the resolved configuration; evaluate and generate need nothing else."""
-    temporary = run_dir / f"{CONFIG_FILE}.tmp"
-    OmegaConf.save(resolved(config), temporary)
-    os.replace(temporary, run_dir / CONFIG_FILE)
+    write(run_dir / CONFIG_FILE, OmegaConf.to_yaml(resolved(config)))
 
 
 def report_start(run_dir: Path, config: DictConfig, module: AdversarialModule) -> None:
@@ -180,6 +194,7 @@ def goes_on(run_dir: Path, config: DictConfig, checkpoint: Path, module: Adversa
     Raises:
         InputError: when the checkpoint does not fit the configuration; nothing has been written then.
     """
+    check_same_data(run_dir, config)
     changes = differences(read_config(run_dir), resolved(config))
     state = read(checkpoint)
     misfits = misfitting(state, module)

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 from os.path import commonpath
 from pathlib import Path
 
-from gan_lab.checkpoint import CONFIG_FILE
 from gan_lab.errors import InputError
-from gan_lab.loggers import METRICS_FILE
+from gan_lab.training.checkpoint import CONFIG_FILE
+from gan_lab.training.loggers.files import METRICS_FILE
 
 # runs_dir/sweep/run, with a folder to spare
 _DEEPEST = 4

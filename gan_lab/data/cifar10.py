@@ -11,14 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gan_lab.data import pickled_arrays as arrays
 from gan_lab.data.base import check_split
 from gan_lab.data.memory import MemoryImages
 from gan_lab.data.source import existing_path
 from gan_lab.data.transform import Crop, ImageSize
+from gan_lab.data.unpickling import DamagedError, RefusedError, Vocabulary, unpickle
 from gan_lab.errors import InputError
-from gan_lab.interop import arrays
-from gan_lab.interop.unpickling import unpickle
-from gan_lab.interop.vocabulary import DamagedError, RefusedError, Vocabulary
 
 _LAYOUT = "the folder cifar-10-batches-py (of cifar-10-python.tar.gz), or the one that holds it"
 _BATCHES = {"train": [f"data_batch_{number}" for number in range(1, 6)], "val": ["test_batch"]}

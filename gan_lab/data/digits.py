@@ -5,11 +5,14 @@ grey levels (counts of set pixels in 4x4 blocks of the scan).
 """
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from gan_lab.data.base import check_split
+from gan_lab.data.base import ImageDataset, check_split, digest
 from gan_lab.data.memory import MemoryImages
 from gan_lab.data.transform import Crop, ImageSize
+from gan_lab.errors import InputError
 
 _VAL_EVERY = 5
 
@@ -66,3 +69,75 @@ def split_indices(labels: NDArray[np.int64], split: str) -> NDArray[np.int64]:
     is_val = np.zeros(len(labels), dtype=bool)
     is_val[by_class[::_VAL_EVERY]] = True
     return np.flatnonzero(is_val if split == "val" else ~is_val)
+
+
+# Stacked digits: three handwritten digits in the red, green and blue channel, 1000 modes to cover.
+
+MODES = 1000
+
+_SEED = {"train": 0, "val": 1}
+
+
+class StackedDigits(ImageDataset):
+    """Triples of digits, drawn once and always the same; every mode is as likely as every other.
+
+    The images have no labels for a generator: it is to find the modes by itself.
+
+    Attributes:
+        modes: int64 [number of images], 100 r + 10 g + b of the digits in the three channels.
+
+    Args:
+        split: "train" or "val": of the digits that are stacked.
+        num_images: how many triples; 128,000 are enough for each mode to be there about 128 times.
+        image_size: one number, [H, W], or None for 8x8.
+        resample: filter of the enlargement.
+        flip: append the mirror images (which are no digits any more).
+
+    Raises:
+        InputError: for options out of range.
+    """
+
+    in_memory = True
+
+    def __init__(
+        self,
+        *,
+        split: str,
+        num_images: int = 128_000,
+        image_size: ImageSize = 16,
+        resample: str = "bicubic",
+        flip: bool = False,
+    ) -> None:
+        digits = Digits(split=split, image_size=image_size, resample=resample, channels=1)
+        if num_images < 1:
+            raise InputError(f"data.num_images={num_images} must be at least 1")
+        random = np.random.default_rng(_SEED[split])
+        classes = random.integers(10, size=(num_images, 3))
+        members = [np.flatnonzero(digits.labels == digit) for digit in range(10)]
+        sizes = np.array([len(m) for m in members])
+        drawn = (random.random((num_images, 3)) * sizes[classes]).astype(np.int64)
+        starts = np.concatenate([[0], sizes.cumsum()[:-1]])
+        self._triples = np.concatenate(members)[starts[classes] + drawn]  # [N, 3]
+        self.modes: NDArray[np.int64] = classes @ np.array([100, 10, 1])
+        self._digits = digits.__getitems__(range(len(digits))).real[:, 0]  # [digits, H, W]
+        super().__init__(
+            split=split,
+            image_size=digits.image_size,
+            channels=3,
+            class_names=["all"],
+            labels=np.zeros(num_images, dtype=np.int64),
+            flip=flip,
+        )
+        self._fingerprint = digest(digits.fingerprint, self._triples.tobytes(), flip)
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of the digits and of what is stacked on what."""
+        return self._fingerprint
+
+    def load(self, index: int) -> Tensor:
+        """Stored image `index` as uint8 [3, H, W]."""
+        return self._digits[torch.from_numpy(self._triples[index])]
+
+    def _load_batch(self, stored: NDArray[np.int64]) -> tuple[Tensor, NDArray[np.int64]]:
+        return self._digits[torch.from_numpy(self._triples[stored])], stored

@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from threading import Event, Lock, Thread
 
 import torch
-from PIL import Image
 from torch import Tensor
 
+from gan_lab.data.decoding import open_image
 from gan_lab.data.scan import DECODE_ERRORS, inspect, reason_of
-from gan_lab.editing.distances import choose_distance, mean_squared_error
-from gan_lab.editing.projection import STEPS, class_labels, count_restarts, image_shape, points_of
-from gan_lab.editing.search import Schedule, find
-from gan_lab.editing.spaces import choose_space
-from gan_lab.editing.targets import Targets, check_single, transformed
 from gan_lab.errors import InputError
 from gan_lab.explore.studio import Studio, encoded
+from gan_lab.sampling.distances import choose_distance, mean_squared_error
+from gan_lab.sampling.projection import STEPS, class_labels, count_restarts, image_shape, points_of
+from gan_lab.sampling.search import Schedule, find
+from gan_lab.sampling.spaces import choose_space
+from gan_lab.sampling.targets import Targets, check_single, transformed
 
 SHOWN_EVERY = 10  # steps
 MOST_FINISHED = 16  # jobs that can still be asked about
@@ -190,8 +190,7 @@ def read(content: bytes, name: str, studio: Studio) -> Targets:
     file = io.BytesIO(content)
     try:
         inspect(file)
-        file.seek(0)
-        with Image.open(file) as image:
+        with open_image(file) as image:
             check_single(image, name)
             pixels, notes = transformed(image, name, (height, width), channels)
     except InputError:

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear, normalize
 
 from gan_lab.errors import InputError
-from gan_lab.models.networks import DiscriminatorNetwork, Judgement
+from gan_lab.layers.labels import label_vectors
+from gan_lab.layers.networks import DiscriminatorNetwork, Judgement
 
 
 class Conditioning(nn.Module):
@@ -222,3 +223,31 @@ def check_weight(name: str, weight: float) -> None:
     """
     if weight < 0:
         raise InputError(f"{name}: weight={weight} must be >= 0")
+
+
+# The projection discriminator's output layer.
+
+
+class ProjectionLogit(nn.Module):
+    """Logit of features: an affine map, plus their inner product with the class's embedding.
+
+    psi(phi(x)) + y^T V phi(x); Miyato and Koyama 2018, equation 3, https://arxiv.org/abs/1802.05637.
+
+    Args:
+        features: length of phi(x).
+        num_classes: 0 leaves the affine map alone.
+    """
+
+    def __init__(self, *, features: int, num_classes: int) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.affine = nn.Linear(features, 1)
+        self.embedding = nn.Linear(num_classes, features, bias=False) if num_classes else None
+
+    def forward(self, features: Tensor, labels: Tensor | None) -> Tensor:
+        """Map features [N, F] (and labels [N]) to logits [N]."""
+        logits = self.affine(features).squeeze(1)
+        vectors = label_vectors(labels, self.num_classes, features)
+        if self.embedding is None:
+            return logits
+        return logits + (self.embedding(vectors) * features).sum(1)

@@ -3,8 +3,8 @@
 Brock et al. 2019, appendix C, https://arxiv.org/abs/1809.11096: the averages kept during training belong to older
 weights, to the generator before its weights were averaged, and to latents without truncation. Measured for the
 averaged weights and the truncation of the samples, statistics fit both, and no image depends on others of its batch.
-Averages of statistics (`gan_lab.ema`, `buffers="average"`) follow averaged weights without a pass over images, but
-know of no truncation.
+Averages of statistics (`gan_lab.training.ema`, `buffers="average"`) follow averaged weights without a pass over images,
+but know of no truncation.
 """
 
 from collections.abc import Iterable

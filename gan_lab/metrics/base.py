@@ -2,8 +2,15 @@
 
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from gan_lab.console import warn
+from gan_lab.data.base import SampleDataset
+from gan_lab.data.datamodule import DataModule
+from gan_lab.data.digits import Digits, StackedDigits
+from gan_lab.errors import InputError
+from gan_lab.metrics.images import ImageSource
+
 if TYPE_CHECKING:
-    from gan_lab.data.datamodule import ImageDataModule
+    from gan_lab.data.datamodule import DataModule
     from gan_lab.metrics.images import ImageSource
 
 
@@ -26,7 +33,7 @@ class Metrics(Protocol):
     @property
     def protocol(self) -> dict[str, str | int]: ...
 
-    def prepare(self, data: "ImageDataModule") -> None:
+    def prepare(self, data: "DataModule") -> None:
         """Get all that needs no generator: networks, statistics of the real images. Called before step 0.
 
         It may run on every rank at once, and each of them must call it.
@@ -53,8 +60,68 @@ class NoMetrics:
         self.mode: Literal["min", "max"] = "min"
         self.protocol: dict[str, str | int] = {}
 
-    def prepare(self, data: "ImageDataModule") -> None:
+    def prepare(self, data: "DataModule") -> None:
         """There is nothing to prepare."""
 
     def compute(self, fakes: "ImageSource") -> dict[str, float]:
         return {}
+
+
+# The metrics that suit the data, where none were asked for.
+
+
+class MetricsByData:
+    """The digits' own figures for scikit-learn's digits, alone or stacked, FID for everything else.
+
+    What nobody asked for stops no run: where FID cannot be computed (no weights, too few images, RGBA) a warning says
+    so before the first step. Ask for it, `metrics=fid`, to have that refused.
+
+    Args:
+        digits: for scikit-learn's digits.
+        stacked_digits: for three of them in an image.
+        other: for all other data.
+
+    Attributes:
+        best: of the chosen metrics; None until `prepare`, and where nothing can be measured.
+        mode: of the chosen metrics.
+        protocol: of the chosen metrics.
+    """
+
+    def __init__(self, *, digits: Metrics, stacked_digits: Metrics, other: Metrics) -> None:
+        self._by_kind: dict[type, Metrics] = {Digits: digits, StackedDigits: stacked_digits}
+        self._other = other
+        self._chosen: Metrics = NoMetrics()
+
+    @property
+    def best(self) -> str | None:
+        return self._chosen.best
+
+    @property
+    def mode(self) -> Literal["min", "max"]:
+        return self._chosen.mode
+
+    @property
+    def protocol(self) -> dict[str, str | int]:
+        return self._chosen.protocol
+
+    def suiting(self, dataset: SampleDataset) -> Metrics:
+        """Return the metrics for a data set: none for what are no images."""
+        return self.of_kind(type(dataset)) if dataset.spec.kind.name == "image" else NoMetrics()
+
+    def of_kind(self, kind: type) -> Metrics:
+        """Return the metrics for images of a class of data."""
+        return self._by_kind.get(kind, self._other)
+
+    def prepare(self, data: DataModule) -> None:
+        """Choose by the data, and prepare what was chosen."""
+        chosen = self.suiting(data.train)
+        try:
+            chosen.prepare(data)
+        except InputError as error:
+            warn(f"{error} (training goes on without these figures, as metrics=auto allows)")
+        else:
+            self._chosen = chosen
+
+    def compute(self, fakes: ImageSource) -> dict[str, float]:
+        """Measure with the chosen metrics."""
+        return self._chosen.compute(fakes)

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from gan_lab.errors import InputError
-from gan_lab.features.base import Extractor
 from gan_lab.metrics.feature_set import AllNeeds, FeatureSet
+from gan_lab.metrics.features.base import Extractor
 from gan_lab.metrics.images import ImageSource
+from gan_lab.run import replacing
 
 _META = "gan_lab"
 
@@ -28,8 +29,7 @@ class AbsentImages(ImageSource):
     def __init__(self, path: Path, described: dict[str, Any]) -> None:
         self.name = f"{described['source']} (features in {path})"
         self.count = described["count"]
-        self.channels = described["channels"]
-        self.image_size = (described["image_size"][0], described["image_size"][1])
+        self.shape = tuple(described["shape"])
         self.class_names = tuple(described["class_names"])
         self.num_classes = len(self.class_names)
         self.description = {**described["description"], "features_from": str(path)}
@@ -64,8 +64,7 @@ def save_features(made: FeatureSet, extractor: Extractor, path: Path) -> None:
         "fingerprint": source.fingerprint,
         "count": made.count,
         "whole": made.whole,
-        "channels": source.channels,
-        "image_size": list(source.image_size),
+        "shape": list(source.shape),
         "class_names": list(source.class_names),
     }
     arrays: dict[str, Any] = {"rows": made.rows.numpy()}
@@ -77,8 +76,8 @@ def save_features(made: FeatureSet, extractor: Extractor, path: Path) -> None:
     arrays |= {f"features_{output}": values.numpy() for output, values in made.features.items()}
     if made.labels is not None:
         arrays["labels"] = made.labels.numpy()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(path, allow_pickle=False, **{_META: np.array(json.dumps(described))}, **arrays)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, allow_pickle=False, **{_META: np.array(json.dumps(described))}, **arrays)
 
 
 def load_features(path: Path, extractor: Extractor, needs: AllNeeds) -> FeatureSet:

@@ -16,12 +16,18 @@ from torch import Tensor
 from gan_lab.config import cache_dir
 from gan_lab.console import say, warn
 from gan_lab.data.base import digest
-from gan_lab.features.base import Extractor
-from gan_lab.metrics.cache import locked, read_entry, write_entry
-from gan_lab.metrics.chunks import ChunkStore, FolderChunks, MemoryChunks
+from gan_lab.distributed.ranks import Ranks
+from gan_lab.metrics.cache import (
+    ChunkStore,
+    FolderChunks,
+    MemoryChunks,
+    locked,
+    read_entry,
+    write_entry,
+)
 from gan_lab.metrics.feature_set import AllNeeds, FeatureSet, Form, Moments
+from gan_lab.metrics.features.base import Extractor
 from gan_lab.metrics.images import ImageSource
-from gan_lab.metrics.ranks import Ranks
 
 CHUNK = 512  # images; some megabytes of features, and a minute of Inception on two CPU cores
 Progress = Callable[[int], None]

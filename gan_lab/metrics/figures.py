@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gan_lab.errors import InputError
-from gan_lab.features.base import Extractor
 from gan_lab.metrics.feature_set import FeatureSet, Form, Needs
+from gan_lab.metrics.features.base import Extractor
 from gan_lab.metrics.frechet import (
     frechet_distance_from_statistics,
     gaussian_statistics,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gan_lab.errors import InputError
-from gan_lab.metrics.features import check_features
+from gan_lab.metrics.feature_set import check_features
 
 
 def frechet_distance(real: Tensor, fake: Tensor, *, allow_singular: bool = False) -> Tensor:

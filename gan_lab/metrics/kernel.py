@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gan_lab.errors import InputError
-from gan_lab.metrics.features import check_pair
+from gan_lab.metrics.feature_set import check_pair
 
 _ROWS = 1024  # of a matrix of kernel values that exist at a time
 

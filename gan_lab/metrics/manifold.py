@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gan_lab.errors import InputError
-from gan_lab.metrics.features import check_pair
+from gan_lab.metrics.feature_set import check_pair
 
 # rows of a matrix of distances that exist at a time: 10,000 of them against 10,000 would be 400 MB
 ROWS = 1024

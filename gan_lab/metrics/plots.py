@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from gan_lab.data.images import grid
 from gan_lab.errors import InputError
+from gan_lab.metrics.images import ImageSource
+from gan_lab.run import replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
 
 _POINTS = 2000  # of each set in a scatter plot, beyond which nothing more can be told apart
+
 _REAL, _FAKE = "tab:blue", "tab:orange"
 
 
@@ -126,5 +130,30 @@ def _drawing(height: float = 4.5) -> "Drawing":
 
 
 def _save(drawing: "Drawing", path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    drawing.savefig(path, format="png")
+    with replacing(path) as temporary:
+        drawing.savefig(temporary, format="png")
+
+
+# What figures have found, as pictures.
+
+
+def nearest_pairs(
+    pairs: Sequence[Mapping[str, float]], fake: ImageSource, real: ImageSource
+) -> Tensor:
+    """Return one image [C, H, W]: generated images above, below each its nearest real one.
+
+    Args:
+        pairs: of image numbers, "generated" and "real".
+        fake: of images of the same size as `real`'s, or cut to what both have.
+        real: the real images.
+    """
+    above = torch.cat([_image(fake, int(pair["generated"])) for pair in pairs])
+    below = torch.cat([_image(real, int(pair["real"])) for pair in pairs])
+    height, width = (min(a, b) for a, b in zip(above.shape[2:], below.shape[2:], strict=True))
+    rows = torch.cat([rows[:, :, :height, :width] for rows in (above, below)])
+    return grid(rows, columns=len(pairs))
+
+
+def _image(source: ImageSource, index: int) -> Tensor:
+    image = source.read(index, index + 1).cpu()
+    return image.expand(-1, 3, -1, -1) if image.shape[1] == 1 else image[:, :3]

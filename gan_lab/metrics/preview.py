@@ -10,7 +10,7 @@ import torch
 from rich.table import Table
 from torch import Tensor
 
-from gan_lab.metrics.chunks import ChunkStore
+from gan_lab.metrics.cache import ChunkStore
 from gan_lab.metrics.extraction import Extraction
 from gan_lab.metrics.generator_figures import GeneratorMeasure, single_precision
 from gan_lab.metrics.images import GanImages, ImageSource

@@ -19,9 +19,9 @@ from hydra_plugins.hydra_submitit_launcher.submitit_launcher import (  # type: i
 from omegaconf import DictConfig, OmegaConf
 from submitit.core.utils import FailedJobError
 
-from gan_lab import slurm
 from gan_lab.config import register_resolvers
 from gan_lab.console import say, warn
+from gan_lab.distributed import slurm
 from gan_lab.errors import InputError
 from gan_lab.sweeps.job import sweep_folder, told_apart
 from gan_lab.sweeps.process import STOP_FILE

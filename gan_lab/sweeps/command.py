@@ -6,9 +6,9 @@ from itertools import takewhile
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from gan_lab.cli import quoted
 from gan_lab.config import run_name
 from gan_lab.errors import InputError
+from gan_lab.sweeps.text import as_override
 
 
 def asked_for(command: str, words: Sequence[str]) -> bool:
@@ -45,7 +45,7 @@ def named(words: Sequence[str]) -> list[str]:
     if "runs_dir" not in given:
         added.append("runs_dir=multirun")
     if "sweep" not in given:
-        added.append(f"sweep={quoted(sweep_name(overrides, keys))}")
+        added.append(f"sweep={as_override(sweep_name(overrides, keys))}")
     return [*overrides, *added, *words[len(overrides) :]]
 
 
@@ -66,7 +66,7 @@ def check_installed(words: Sequence[str]) -> None:
 
 def swept_override(keys: Sequence[str]) -> str:
     """Return the override that says what tells the runs of a sweep apart."""
-    return f"swept=[{','.join(quoted(key) for key in keys)}]"
+    return f"swept=[{','.join(as_override(key) for key in keys)}]"
 
 
 def sweep_name(overrides: Sequence[str], keys: Sequence[str]) -> str:

@@ -8,17 +8,10 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from gan_lab import slurm
 from gan_lab.console import say, warn
+from gan_lab.distributed import slurm
 from gan_lab.errors import InputError
-from gan_lab.sweeps.process import (
-    OUTPUT_FILE,
-    STOP_FILE,
-    Ending,
-    attempt,
-    attempt_apart,
-    stoppable,
-)
+from gan_lab.sweeps.process import OUTPUT_FILE, STOP_FILE, Ending, attempt, attempt_apart, stoppable
 from gan_lab.sweeps.record import WRONG, Job, Record
 
 HERE = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"

@@ -92,7 +92,7 @@ class Slurm(Launcher):
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
-        from gan_lab.slurm import check_cluster
+        from gan_lab.distributed.slurm import check_cluster
 
         check_cluster()
         from gan_lab.sweeps.cluster import ClusterSweep

@@ -13,19 +13,19 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from gan_lab import slurm
-from gan_lab.checkpoint import LAST
-from gan_lab.commands.checks import check_name, check_numbers
-from gan_lab.commands.processes import started_by_others
 from gan_lab.config import run_name
 from gan_lab.console import say
+from gan_lab.distributed import slurm
+from gan_lab.distributed.processes import started_by_others
 from gan_lab.errors import InputError
-from gan_lab.lock import locked
+from gan_lab.run import locked
 from gan_lab.sweeps.job import sweep_folder, told_apart
 from gan_lab.sweeps.outcome import chosen_objective
 from gan_lab.sweeps.process import STOP_FILE, stoppable, stopped_by
 from gan_lab.sweeps.record import FINAL, WRONG, Job, Record
 from gan_lab.sweeps.table import table
+from gan_lab.training.checkpoint import LAST
+from gan_lab.training.checks import check_name, check_numbers
 
 
 class Planned(NamedTuple):

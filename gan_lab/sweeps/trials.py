@@ -171,7 +171,7 @@ class OptunaSweep(Sweep):
         self._tried |= {trial.number for trial in batch}
         return batch
 
-    def _seed(self, number: int) -> dict[str, int]:
+    def _seed(self, number: int) -> dict[str, Any]:
         seed = self.settings.sampler.get("seed")
         if seed is None:
             return {}
@@ -202,7 +202,7 @@ class OptunaSweep(Sweep):
         if self.settings.pruner is None:
             return []
         node: dict[str, Any] = {
-            "_target_": "gan_lab.callbacks.pruning.Pruning",
+            "_target_": "gan_lab.sweeps.pruning.Pruning",
             "storage": self.storage,
             "study": self.study_name,
             "trial": number,

@@ -11,7 +11,7 @@ from gan_lab.commands.launch import launch
 BATCH, LATENT, WIDTH, PIXELS, UNITS, PIECES = 8, 10, 16, 3 * 4 * 6, 5, 2
 TINY = (
     *("data=random", "data.image_size=[4,6]", "data.channels=3", "metrics=none"),
-    *("model=gan", f"model.generator.latent_dim={LATENT}", f"model.generator.width={WIDTH}"),
+    *("model=gan", f"model.generator.z_dim={LATENT}", f"model.generator.width={WIDTH}"),
     *(f"model.discriminator.width={UNITS}", f"model.discriminator.pieces={PIECES}"),
     *(f"batch_size={BATCH}", "rounds=3", "warmup=1", "total_kimg=0.032", "trainer=cpu"),
 )
@@ -68,7 +68,7 @@ def test_a_lazy_penalty_is_weighted_by_its_interval_and_another_told_apart(bench
 
 
 def test_micro_batches_mixed_precision_classes_and_schedules(bench: Any) -> None:
-    schedule = "{_target_: gan_lab.schedules.Cosine, start: 1e-3, end: 0, end_kimg: 1}"
+    schedule = "{_target_: gan_lab.training.schedules.Cosine, start: 1e-3, end: 0, end_kimg: 1}"
     result = bench(
         "parts=[steps,loop]",
         *("micro_batch_size=4", "trainer.precision=bf16-mixed", "data.num_classes=3"),

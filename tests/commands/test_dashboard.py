@@ -8,7 +8,7 @@ import pytest
 
 from gan_lab.commands.dashboard import workspace
 from gan_lab.commands.launch import launch
-from tests.wandb_server import Server, online
+from tests.helpers.wandb_server import Server, online
 
 __all__ = ["online"]
 

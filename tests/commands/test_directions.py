@@ -9,9 +9,9 @@ from PIL import Image
 
 import gan_lab
 from gan_lab.commands.launch import launch
-from gan_lab.editing.directions import Directions
-from gan_lab.images import to_uint8
-from tests.commands.styles import tiny_run
+from gan_lab.data.images import to_uint8
+from gan_lab.sampling.directions import Directions
+from tests.helpers.styles import tiny_run
 
 
 @pytest.fixture(scope="module")

@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from gan_lab.commands.launch import launch
-from gan_lab.commands.processes import free_port
-from gan_lab.features.base import Extractor
-from gan_lab.images import save_png
+from gan_lab.data.images import save_png
+from gan_lab.distributed.processes import free_port
 from gan_lab.metrics import extraction
+from gan_lab.metrics.features.base import Extractor
 from tests.commands.conftest import TINY
-from tests.metrics.sources import textures
+from tests.helpers.sources import textures
 
 Figures = dict[str, float]
 
@@ -119,7 +119,7 @@ def test_what_is_wrong_is_said_before_processes_start(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("gan_lab.commands.sharing.run_on", None)
+    monkeypatch.setattr("gan_lab.distributed.processes.run_on", None)
     given = {"fake": f"run={run}", "protocol": "protocol=kid5k", "real": "real=r.npz", **words}
     assert launch("evaluate", ["device=cpu", *given.values()]) == 2
     assert message in capsys.readouterr().err

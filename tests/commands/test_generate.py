@@ -15,15 +15,15 @@ from torch import nn
 import gan_lab
 from gan_lab.commands.generate import draw
 from gan_lab.commands.launch import launch
-from gan_lab.commands.series import Series, labels_for
-from gan_lab.commands.writers import Grid, Latents, Npz, SingleFiles
+from gan_lab.data.images import image_spec, to_uint8
 from gan_lab.data.zip import Zip
-from gan_lab.editing.points import Points
-from gan_lab.images import to_uint8
-from gan_lab.metrics.ranks import Ranks
+from gan_lab.distributed.ranks import Ranks
 from gan_lab.models import stylegan2
-from gan_lab.rendering import Rendering
-from gan_lab.sampling import Gan
+from gan_lab.sampling.gan import Gan
+from gan_lab.sampling.points import Points
+from gan_lab.sampling.rendering import Rendering
+from gan_lab.sampling.series import Series, labels_for
+from gan_lab.sampling.writers import Grid, Latents, Npz, SingleFiles
 from tests.commands.conftest import TINY
 
 EVERYTHING = "format=[png,jpeg,webp,grid,npz,zip,latents]"
@@ -47,14 +47,17 @@ def normed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def styled(**settings: int) -> Gan:
     torch.manual_seed(0)
-    arguments = {"latent_dim": 8, "style_dim": 8, "mapping_layers": 2, "channel_base": 64}
+    arguments = {"z_dim": 8, "w_dim": 8, "mapping_layers": 2, "channel_base": 64}
     generator = stylegan2.Generator(
         image_size=8, channels=1, num_classes=3, channel_max=8, **arguments
     )
     for module in generator.modules():
         if hasattr(module, "noise_strength"):
             nn.init.ones_(module.noise_strength)
-    return Gan(generator.eval(), class_names=["a cat", "dog", "2"])
+    return Gan(
+        generator.eval(),
+        spec=image_spec(channels=1, image_size=(8, 8), class_names=["a cat", "dog", "2"]),
+    )
 
 
 def generate(run: Path, out: Path, *words: str, status: int = 0) -> Path:
@@ -256,7 +259,7 @@ def test_names_of_classes(tmp_path: Path) -> None:
 
 
 def test_a_large_grid_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gan_lab.commands.writers._LARGEST_SIDE", 50)
+    monkeypatch.setattr("gan_lab.sampling.writers._LARGEST_SIDE", 50)
     series = Series(styled(), Rendering(), 30)
     grid = Grid(tmp_path / "grid.png", count=30, columns=10, scale=1)
     npz = Npz(tmp_path / "images.npz", series=series)

@@ -12,12 +12,12 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 import gan_lab
-from gan_lab.cli import main, named
-from gan_lab.commands.launch import launch
+from gan_lab.cli import main
+from gan_lab.commands.launch import launch, with_key
 from gan_lab.config import build
-from gan_lab.images import save_png
-from tests.interop.pretrained_biggan import PretrainedBigGAN, description, published
-from tests.interop.published import below, fixture, network_pickle, r3gan_pickle, state_file
+from gan_lab.data.images import save_png
+from tests.helpers.pretrained_biggan import PretrainedBigGAN, description, published
+from tests.helpers.published import below, fixture, network_pickle, r3gan_pickle, state_file
 
 
 def import_weights(path: Path, *words: str, status: int = 0) -> Path:
@@ -60,7 +60,7 @@ def test_nvidias_pickles(
             assert error(arrays[image], generator.synthesis(w, **kwargs)) < 1e-4
     config = OmegaConf.load(run / "config.yaml")
     assert config.provenance.files == {path.name: sha256(path.read_bytes()).hexdigest()}
-    assert config.provenance.data == "faces.zip" and config.images.size == [32, 32]
+    assert config.provenance.data == "faces.zip" and config.sample.shape == [3, 32, 32]
 
 
 def test_the_discriminator_comes_along(tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_generate_evaluate_and_init_from(
     assert "4 real images for 2048 features" in capsys.readouterr().err
     words = [
         "model=stylegan2",
-        *(f"model.generator.{k}={v}" for k, v in {"latent_dim": 32, "style_dim": 32}.items()),
+        *(f"model.generator.{k}={v}" for k, v in {"z_dim": 32, "w_dim": 32}.items()),
         "model.generator.mapping_layers=2",
         *(f"model.{p}.channel_base=512" for p in ("generator", "discriminator")),
         *(f"model.{p}.channel_max=32" for p in ("generator", "discriminator")),
@@ -251,5 +251,5 @@ def test_a_path_needs_no_key(tmp_path: Path) -> None:
 
 
 def test_only_words_without_a_key_get_one() -> None:
-    assert named(["a.pkl", "name=x", "--help"], "path") == ["path='a.pkl'", "name=x", "--help"]
-    assert named(["a.pkl"], None) == ["a.pkl"]
+    assert with_key(["a.pkl", "name=x", "--help"], "path") == ["path='a.pkl'", "name=x", "--help"]
+    assert with_key(["a.pkl"], None) == ["a.pkl"]

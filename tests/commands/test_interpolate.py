@@ -8,8 +8,8 @@ from PIL import Image
 
 import gan_lab
 from gan_lab.commands.launch import launch
-from gan_lab.images import Images, to_uint8
-from tests.commands.styles import tiny_run
+from gan_lab.data.images import Images, to_uint8
+from tests.helpers.styles import tiny_run
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from gan_lab.commands.launch import launch
-from gan_lab.features import inception, vgg16
-from gan_lab.features.weights import PublishedWeights
+from gan_lab.metrics.features import inception, vgg16
+from gan_lab.metrics.features.weights import PublishedWeights
 
 
 @pytest.fixture

@@ -13,13 +13,12 @@ import torch
 from PIL import Image
 
 import gan_lab
-from gan_lab.cli import listed
-from gan_lab.commands.launch import launch
+from gan_lab.commands.launch import launch, listed
 from gan_lab.comparing.page import embedded, page_data
 from gan_lab.comparing.pictures import Picture, data_uri, draw
 from gan_lab.comparing.reading import read_run
-from gan_lab.images import grid, to_pil, to_uint8
-from gan_lab.lock import locked
+from gan_lab.data.images import grid, to_pil, to_uint8
+from gan_lab.run import locked
 from tests.comparing.conftest import MakeRun
 
 DRAWING: dict[str, Any] = {

@@ -7,7 +7,7 @@ import pytest
 
 from gan_lab import load
 from gan_lab.commands.launch import launch
-from gan_lab.sampling import Gan
+from gan_lab.sampling.gan import Gan
 from tests.data.test_celeba import celeba  # noqa: F401  a fixture
 from tests.data.test_cifar10 import published  # noqa: F401  a fixture
 from tests.data.test_lsun import lsun  # noqa: F401  a fixture

@@ -8,13 +8,13 @@ import torch
 from PIL import Image
 from starlette.testclient import TestClient
 
-from gan_lab.editing.points import Points
+from gan_lab.data.images import to_uint8
 from gan_lab.explore import projections
 from gan_lab.explore.app import LARGEST_UPLOAD, build_app
 from gan_lab.explore.studio import Studio
-from gan_lab.images import to_uint8
-from gan_lab.rendering import Rendering
-from gan_lab.sampling import Gan
+from gan_lab.sampling.gan import Gan
+from gan_lab.sampling.points import Points
+from gan_lab.sampling.rendering import Rendering
 
 HOST = "http://127.0.0.1"
 

@@ -10,7 +10,7 @@ import uvicorn
 from gan_lab.commands.explore import listen
 from gan_lab.explore.app import build_app
 from gan_lab.explore.studio import Studio
-from gan_lab.sampling import Gan
+from gan_lab.sampling.gan import Gan
 
 playwright = pytest.importorskip("playwright.sync_api")
 pytestmark = pytest.mark.browser

@@ -6,7 +6,7 @@ import torch
 from torch.testing import assert_close
 
 from gan_lab.layers.resampling import FirFilter, downsample, smooth, upsample
-from tests.layers.reference import resample
+from tests.helpers.resampling import resample
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
 from gan_lab.metrics import NoMetrics
-from gan_lab.metrics.auto import MetricsByData
+from gan_lab.metrics.base import MetricsByData
 from gan_lab.metrics.protocol import Protocol
 
 CONF = Path(__file__).parents[2] / "conf"

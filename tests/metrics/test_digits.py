@@ -10,13 +10,8 @@ from gan_lab.data.digits import Digits
 from gan_lab.data.memory import MemoryImages
 from gan_lab.errors import InputError
 from gan_lab.metrics.cache import tensors_sha256
-from gan_lab.metrics.digits_classifier import (
-    Recipe,
-    load_classifier,
-    stored_images,
-    train_classifier,
-)
-from tests.metrics.sources import FixedImages
+from gan_lab.metrics.features.digits import Recipe, load_classifier, stored_images, train_classifier
+from tests.helpers.sources import FixedImages
 
 
 @pytest.fixture(scope="session")

@@ -7,8 +7,8 @@ from pkgutil import iter_modules
 import pytest
 
 import gan_lab.metrics
-from gan_lab.features.inception import Inception
 from gan_lab.metrics.directions import direction
+from gan_lab.metrics.features.inception import Inception
 from gan_lab.metrics.figures import Measure
 
 # what neither more nor less of is better: the same as real images have is; and what may be any figure of torchmetrics

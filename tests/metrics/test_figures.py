@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from gan_lab.errors import InputError
-from gan_lab.features.inception import Inception
 from gan_lab.metrics.feature_set import FeatureSet
+from gan_lab.metrics.features.inception import Inception
 from gan_lab.metrics.figures import ClassFrechet, Frechet, Kernel, Score, Setting
 from gan_lab.metrics.frechet import gaussian_statistics
 from gan_lab.metrics.manifold_figures import (
@@ -19,7 +19,7 @@ from gan_lab.metrics.manifold_figures import (
     PrecisionRecall,
     divergence_from_uniform,
 )
-from tests.metrics.sources import FixedImages, Projection, textures
+from tests.helpers.sources import FixedImages, Projection, textures
 
 NUM, WIDTH = 2000, 16
 PIXELS = FixedImages(textures(4, 0, channels=1, size=8), torch.tensor([0, 1, 2, 3]))

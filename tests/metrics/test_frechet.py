@@ -12,11 +12,7 @@ from torch_fidelity.metric_fid import (
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from gan_lab.errors import InputError
-from gan_lab.metrics import (
-    frechet_distance,
-    frechet_distance_from_statistics,
-    gaussian_statistics,
-)
+from gan_lab.metrics import frechet_distance, frechet_distance_from_statistics, gaussian_statistics
 
 
 def features(num: int, width: int, seed: int) -> torch.Tensor:

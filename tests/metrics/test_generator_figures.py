@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import Tensor, distributed
 
-from gan_lab.features.none import NoFeatures
 from gan_lab.metrics import generator_figures
-from gan_lab.metrics.chunks import FolderChunks, MemoryChunks
+from gan_lab.metrics.cache import FolderChunks, MemoryChunks
+from gan_lab.metrics.features.module import NoFeatures
 from gan_lab.metrics.figures import Figure, Setting
 from gan_lab.metrics.generator_figures import GeneratorMeasure
 from gan_lab.metrics.images import GanImages
-from gan_lab.sampling import Gan
+from gan_lab.sampling.gan import Gan
 from tests.metrics.test_path import Linear
 
 NUM = 40

@@ -13,15 +13,10 @@ from torch.utils.data import TensorDataset
 from torch_fidelity import calculate_metrics
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-from gan_lab.features.inception import WEIGHTS, Inception
-from gan_lab.features.weights import file_sha256
-from gan_lab.metrics import (
-    frechet_distance,
-    inception_score,
-    kernel_distance,
-    precision_recall,
-)
-from tests.metrics.sources import textures
+from gan_lab.metrics import frechet_distance, inception_score, kernel_distance, precision_recall
+from gan_lab.metrics.features.inception import WEIGHTS, Inception
+from gan_lab.metrics.features.weights import file_sha256
+from tests.helpers.sources import textures
 
 CPU = torch.device("cpu")
 # what the issue asks for: rounding in float32 is far below it

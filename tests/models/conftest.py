@@ -10,14 +10,16 @@ from omegaconf import DictConfig
 from torch.utils.data import DataLoader
 
 from gan_lab.config import build
-from gan_lab.models.adversarial import AdversarialModule
+from gan_lab.training.building import describe_samples
+from gan_lab.training.module import AdversarialModule
+from tests.helpers.samples import images_of
 
 SMALL = {
     "gan": ("model.generator.width=8", "model.discriminator.width=4"),
     "dcgan": ("model.generator.width=4", "model.discriminator.width=4"),
     "lsgan": (
         "model.generator.width=4",
-        "model.generator.latent_dim=8",
+        "model.generator.z_dim=8",
         "model.generator.label_dim=4",
         "model.discriminator.width=4",
         "model.discriminator.label_dim=4",
@@ -43,13 +45,7 @@ def make(compose: Callable[..., DictConfig]) -> Make:
         **extra: Any,
     ) -> AdversarialModule:
         config = compose(f"model={model}", f"batch_size={batch_size}", *SMALL[model], *overrides)
-        config.images = {
-            "size": [size, size] if isinstance(size, int) else size,
-            "channels": channels,
-            "num_classes": classes,
-            "class_names": [],
-            "class_counts": [],
-        }
+        describe_samples(config, images_of(size, channels=channels, classes=classes))
         torch.manual_seed(0)
         total = batch_size * config.d_steps * steps
         return build(config.model, total_images=total, **extra)
@@ -74,7 +70,7 @@ def images_for(module: AdversarialModule, *, classes: int = 10) -> DataLoader[An
 def inputs_for(module: AdversarialModule, count: int) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Latents and labels for a generator."""
     labels = torch.arange(count) % module.generator.num_classes if module.conditional else None
-    return torch.randn(count, module.generator.latent_dim), labels
+    return torch.randn(count, module.generator.z_dim), labels
 
 
 def fit(module: AdversarialModule, **settings: Any) -> AdversarialModule:

@@ -14,8 +14,8 @@ from torch import Tensor
 from gan_lab.commands.launch import launch
 from gan_lab.config import conf_dir
 from gan_lab.errors import InputError
+from tests.helpers.resnets import SMALL, small, trained
 from tests.models.conftest import fit
-from tests.models.resnets import SMALL, small, trained
 
 Compose = Callable[..., DictConfig]
 KINDS = sorted(path.stem for path in (conf_dir() / "conditioning").glob("*.yaml"))
@@ -80,7 +80,7 @@ def test_the_loss_of_the_class_moves_the_generator(compose: Compose, model: str,
         return logits * 0, losses
 
     module.discriminator.judge = mute  # type: ignore[method-assign]
-    z, labels = torch.randn(6, module.generator.latent_dim), torch.arange(6) % 3
+    z, labels = torch.randn(6, module.generator.z_dim), torch.arange(6) % 3
     losses = module._generator_losses(module.fake(z, labels), z, labels)
     losses.mean().backward()
     gradients = [p.grad for p in module.generator.parameters() if p.grad is not None]

@@ -9,8 +9,8 @@ from torch.testing import assert_close
 
 from gan_lab.errors import InputError
 from gan_lab.models.r3gan import Discriminator, Generator
+from tests.helpers.resnets import Published, parameters, small
 from tests.models.conftest import fit
-from tests.models.resnets import Published, parameters, small
 
 Compose = Callable[..., DictConfig]
 CIFAR10 = {"image_size": 32, "channels": 3, "num_classes": 10}

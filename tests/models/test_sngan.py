@@ -9,8 +9,8 @@ from torch import nn
 from torch.testing import assert_close
 
 from gan_lab.models import sagan, sngan
+from tests.helpers.resnets import parameters, small
 from tests.models.conftest import fit
-from tests.models.resnets import parameters, small
 
 Compose = Callable[..., DictConfig]
 FAMILY = ["sngan", "sagan"]

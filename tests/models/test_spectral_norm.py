@@ -13,11 +13,11 @@ from torch.testing import assert_close
 
 from gan_lab.errors import InputError
 from gan_lab.layers.equalized import EqualizedConv2d, EqualizedLinear
+from gan_lab.layers.networks import DiscriminatorNetwork
 from gan_lab.layers.spectral_norm import normalize_discriminator
 from gan_lab.models import dcgan, gan, lsgan, r3gan, sngan, stylegan2, wgan_gp
-from gan_lab.models.networks import DiscriminatorNetwork
+from tests.helpers.resnets import SMALL, small, trained
 from tests.models.conftest import fit
-from tests.models.resnets import SMALL, small, trained
 
 Compose = Callable[..., DictConfig]
 ON = "model.discriminator_spectral_norm=true"

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from gan_lab.loggers import read_metrics
+from gan_lab.training.loggers.files import read_metrics
 from tests.slurm.conftest import PATIENCE_S, SMALL, Cluster
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]

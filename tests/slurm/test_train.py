@@ -5,7 +5,7 @@ from shlex import join
 
 import pytest
 
-from gan_lab.loggers import read_metrics
+from gan_lab.training.loggers.files import read_metrics
 from tests.commands.conftest import entries
 from tests.commands.test_resume import assert_same, final
 from tests.slurm.conftest import REPOSITORY, SMALL, Cluster, free_ports

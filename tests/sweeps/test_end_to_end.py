@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from gan_lab.commands.launch import launch
-from gan_lab.loggers import read_metrics
+from gan_lab.training.loggers.files import read_metrics
 from tests.commands.conftest import ELSE, TINY
 from tests.sweeps.conftest import recorded
 

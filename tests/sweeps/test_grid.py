@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gan_lab.commands.launch import launch
-from gan_lab.lock import locked
+from gan_lab.run import locked
 from gan_lab.sweeps.process import Ending
 from tests.sweeps.conftest import FIGURE, Fake, Sweep, recorded
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig
 
-from gan_lab import slurm
+from gan_lab.distributed import slurm
 from gan_lab.sweeps import job
 from gan_lab.sweeps.process import Ending
 from tests.sweeps.conftest import Fake, Sweep, recorded

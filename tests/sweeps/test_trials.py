@@ -19,11 +19,11 @@ from optuna.distributions import (
 from optuna.trial import TrialState
 
 from gan_lab.errors import InputError
-from gan_lab.loggers import read_metrics
 from gan_lab.sweeps.process import Ending
 from gan_lab.sweeps.space import search_space
 from gan_lab.sweeps.study import open_storage
 from gan_lab.sweeps.text import as_override
+from gan_lab.training.loggers.files import read_metrics
 from tests.sweeps.conftest import Fake, Sweep, recorded
 
 SPACE = (

@@ -1,8 +1,8 @@
 """Losses of the first 20 steps of small models, as they were on 28 November 2026, in float64 on the CPU.
 
-`golden_losses.json` was made before the package was rebuilt, and its numbers are never made again: a change that is meant
-to change arithmetic takes out the case that it concerns, says so in its commit, and has that case made anew. This adds
-the cases that the file lacks and leaves the others alone:
+`golden_losses.json` was made before the package was rebuilt, and its numbers are never made again: a change that is
+meant to change arithmetic takes out the case that it concerns, says so in its commit, and has that case made anew. This
+adds the cases that the file lacks and leaves the others alone:
 
     GAN_LAB_MAKE_GOLDEN=1 python -m pytest tests/training/test_golden_losses.py
 
@@ -20,7 +20,7 @@ import torch
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from omegaconf import DictConfig
 
-from gan_lab.commands.building import build_data, build_model, describe_images
+from gan_lab.training.building import build_data, build_model, sample_spec
 
 FILE = Path(__file__).with_name("golden_losses.json")
 STEPS = 20
@@ -39,8 +39,8 @@ CASES = {
         "augment.ada.p=0.3",
         "augment.ada.speed_kimg=0.5",
         "augment.ada.interval=2",
-        "model.generator.latent_dim=8",
-        "model.generator.style_dim=8",
+        "model.generator.z_dim=8",
+        "model.generator.w_dim=8",
         "model.generator.mapping_layers=2",
         "model.generator.channel_base=64",
         "model.generator.channel_max=8",
@@ -48,7 +48,7 @@ CASES = {
         "model.discriminator.channel_max=8",
         "model.discriminator.label_layers=2",
     ),
-    # hinge, two D steps, spectral norm, batch norm, attention, projection, a penalty of G's weights, others of D's logits
+    # hinge, two D steps, spectral norm, batch norm, attention, projection, penalties of G's weights and D's logits
     "biggan": (
         "model=biggan",
         "data.num_classes=3",
@@ -81,7 +81,7 @@ CASES = {
     "progan": (
         "model=progan",
         "batch_size=4",
-        "model.generator.latent_dim=8",
+        "model.generator.z_dim=8",
         "model.generator.channel_base=64",
         "model.generator.channel_max=8",
         "model.generator.fade_kimg=0.016",
@@ -101,7 +101,7 @@ CASES = {
         "model.schedules.blur.sigma.end_kimg=0.06",
         "model.generator.width=4",
         "model.generator.encoder_width=4",
-        "model.generator.latent_dim=6",
+        "model.generator.z_dim=6",
         "model.discriminator.width=4",
         "model.discriminator.code_width=8",
     ),
@@ -123,8 +123,8 @@ CASES = {
         "model=stylegan3",
         "data.num_classes=3",
         "batch_size=4",
-        "model.generator.latent_dim=8",
-        "model.generator.style_dim=8",
+        "model.generator.z_dim=8",
+        "model.generator.w_dim=8",
         "model.generator.channel_base=64",
         "model.generator.channel_max=8",
         "model.generator.num_layers=4",
@@ -144,9 +144,8 @@ def make_module(compose: Compose, case: str) -> tuple[LightningModule, Lightning
     config = compose("data=random", "data.image_size=16", *overrides)
     config.total_kimg = STEPS * config.batch_size * config.d_steps / 1000
     data = build_data(config)
-    describe_images(config, data)
     torch.manual_seed(0)
-    return build_model(config), data
+    return build_model(config, sample_spec(config, data)), data
 
 
 def read(module: Any) -> dict[str, float]:

@@ -1,0 +1,187 @@
+"""A trained generator as a command's configuration asks for it."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, ListConfig
+
+from gan_lab.console import say
+from gan_lab.errors import InputError
+from gan_lab.sampling.gan import Gan
+from gan_lab.sampling.rendering import Rendering
+from gan_lab.sampling.series import _LONGEST_TEXT, named_classes
+from gan_lab.seeding import check_seed
+from gan_lab.weights.loading import load
+
+
+def open_gan(config: DictConfig) -> Gan:
+    """Load a generator, on its device and with the statistics that were asked for.
+
+    Args:
+        config: with `run`, `checkpoint`, `weights`, `device`, `trust`, `seed` and `truncation`, and where a command
+            has it, `standing_statistics`.
+
+    Raises:
+        InputError: for a run, checkpoint, device, seed or number of images that there is not, or a truncation that
+            means nothing to the generator.
+    """
+    check_seed(config.seed)
+    gan = load_gan(config)
+    if config.get("standing_statistics") is not None:
+        measure_statistics(gan, config)
+    return gan
+
+
+def load_gan(config: DictConfig) -> Gan:
+    """Load a generator on its device.
+
+    Args:
+        config: that of `open_gan`, of which `seed`, `standing_statistics` and `truncation` may be missing.
+
+    Raises:
+        InputError: as `open_gan`.
+    """
+    gan = load(
+        config.run,
+        checkpoint=config.checkpoint,
+        weights=config.weights,
+        device=pick_device(config.device),
+        trust=config.trust,
+    )
+    gan.check_truncation(config.get("truncation"))
+    return gan
+
+
+def rendering_of(config: DictConfig) -> Rendering:
+    """Return how images are rendered; keys that a command has not are left as they are by default."""
+    translate = config.get("translate")
+    return Rendering(
+        truncation=config.truncation,
+        center=config.get("center", "mean"),
+        noise=config.get("noise", "const"),
+        translate=(0.0, 0.0) if translate is None else plain(translate),
+        rotate=config.get("rotate") or 0.0,
+    )
+
+
+def plain(value: Any) -> Any:
+    """Return a list of a configuration as a tuple, and other values as they are."""
+    return tuple(value) if isinstance(value, ListConfig) else value
+
+
+def measure_statistics(gan: Gan, config: DictConfig) -> None:
+    """Measure standing statistics where the configuration asks for them.
+
+    Raises:
+        InputError: when the generator has none, or for a number that is none.
+    """
+    count = config.standing_statistics
+    if count is None:
+        return
+    if not isinstance(count, int) or isinstance(count, bool):
+        raise InputError(
+            f"standing_statistics={count} must be a number of images, such as 10000, or null"
+        )
+    gan.measure_statistics(count, seed=config.seed, truncation=config.truncation)
+
+
+def pick_device(name: str) -> torch.device:
+    """Return a device by name; "auto" is the accelerator that is there, else the CPU.
+
+    Raises:
+        InputError: for a device that is not there.
+    """
+    if name == "auto":
+        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device={name} cannot be used here ({error}); use auto or cpu") from error
+
+
+# Seeds and classes as they stand on a command line.
+
+
+def parse_seeds(given: object, key: str = "seeds") -> list[int]:
+    """Return seeds of a number, a range with its end such as 0-63, or a list of these.
+
+    Args:
+        given: 5, "0-63", "0,5,7-9" or [0, 5, "7-9"].
+        key: what it is called, for messages.
+
+    Raises:
+        InputError: for anything else.
+    """
+    parts = list(given) if isinstance(given, list | tuple | ListConfig) else str(given).split(",")
+    seeds: list[int] = []
+    for part in parts:
+        text = str(part).strip()
+        found = re.fullmatch(r"(\d+)(?:-(\d+))?", text)
+        if isinstance(part, bool) or found is None:
+            raise InputError(
+                f"{key}={given}: {text!r} is no seed; give numbers and ranges, such as 5, 0-63 or [0,5,7-9]"
+            )
+        first, last = int(found[1]), int(found[2] or found[1])
+        if last < first:
+            raise InputError(f"{key}={given}: the range {text} ends before it begins")
+        check_seed(last)
+        seeds += range(first, last + 1)
+    if not seeds:
+        raise InputError(f"{key}={given}: give at least one seed")
+    return seeds
+
+
+def seeds_text(seeds: Sequence[int]) -> str:
+    """Return seeds as part of a name, runs of them as ranges: 0-3+7."""
+    runs: list[list[int]] = []
+    for seed in seeds:
+        if runs and seed == runs[-1][1] + 1:
+            runs[-1][1] = seed
+        else:
+            runs.append([seed, seed])
+    text = "+".join(f"{a}" if a == b else f"{a}-{b}" for a, b in runs)
+    return text if len(text) <= _LONGEST_TEXT else f"{seeds[0]}to{seeds[-1]}of{len(seeds)}"
+
+
+def parse_classes(given: object, gan: Gan, key: str = "classes") -> list[int] | None:
+    """Return classes of a name, a number, a list of these, or "all"; None for None.
+
+    What is the name of one class and the number of another means the name, and a line says so.
+
+    Args:
+        given: 3, "cat", [3, "cat"], "all" or None.
+        gan: the generator, with the names of its classes.
+        key: what it is called, for messages.
+
+    Raises:
+        InputError: for a model without classes, and for classes that there are not.
+    """
+    if given is None:
+        return None
+    if not gan.num_classes:
+        raise InputError(f"{key}={given}: the model has no classes; leave {key}= out")
+    if given == "all":
+        return list(range(gan.num_classes))
+    parts = list(given) if isinstance(given, list | tuple | ListConfig) else [given]
+    if not parts:
+        raise InputError(f"{key}={given}: give at least one class; {named_classes(gan)}")
+    return [_class_of(part, gan, key) for part in parts]
+
+
+def _class_of(part: object, gan: Gan, key: str) -> int:
+    found = [i for i, name in enumerate(gan.class_names) if name == str(part)]
+    if isinstance(part, int) and not isinstance(part, bool) and not found:
+        if not 0 <= part < gan.num_classes:
+            raise InputError(f"{key}: class {part} is out of range; {named_classes(gan)}")
+        return part
+    if len(found) != 1:
+        what = "is the name of several classes" if found else "is no class"
+        raise InputError(f"{key}: {str(part)!r} {what}; {named_classes(gan)}")
+    if isinstance(part, int) and part != found[0] and 0 <= part < gan.num_classes:
+        say(
+            f"{key}={part}: the class named {part}, which is number {found[0]}, and not number {part}, which is named "
+            f"{gan.class_names[part]}"
+        )
+    return found[0]

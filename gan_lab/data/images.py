@@ -1,0 +1,241 @@
+"""Images as samples: between floats in [-1, 1], which networks compute with, and 8-bit files."""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from io import BytesIO
+from math import ceil, sqrt
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.utils import make_grid
+
+from gan_lab.data.sample import SampleKind, SampleSpec
+from gan_lab.errors import InputError
+from gan_lab.run import replacing
+
+
+class ImageKind(SampleKind):
+    """Images uint8 [C, H, W] with 8 bits a channel, written as PNG."""
+
+    name = "image"
+    suffix = ".png"
+    axes = ("channels", "height", "width")
+
+    def to_float(self, stored: Tensor) -> Tensor:
+        return to_float(stored)
+
+    def to_stored(self, values: Tensor) -> Tensor:
+        return to_uint8(values)
+
+    def write(self, stored: Tensor, path: Path) -> None:
+        save_png(stored, path)
+
+    def read(self, path: Path) -> Tensor:
+        with Image.open(path) as file:
+            pixels = torch.from_numpy(np.array(file))
+        return (pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)).contiguous()
+
+    def preview(self, stored: Tensor) -> Tensor:
+        """Return images as they are; of other numbers of channels than 1, 3 or 4 the first one."""
+        return stored if stored.shape[1] in (1, 3, 4) else stored[:, :1]
+
+
+def image_spec(
+    *,
+    channels: int,
+    image_size: tuple[int, int],
+    class_names: Sequence[str] = (),
+    class_counts: Sequence[int] = (),
+) -> SampleSpec:
+    """Describe 8-bit images.
+
+    Args:
+        channels: C.
+        image_size: (height, width).
+        class_names: of the labels; none without classes.
+        class_counts: training images of each class, or none.
+    """
+    return SampleSpec(
+        kind=ImageKind(),
+        shape=(channels, *image_size),
+        num_classes=len(class_names),
+        class_names=tuple(class_names),
+        class_counts=tuple(class_counts),
+    )
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """Quantise images in [-1, 1] to 0..255, rounding to the nearest level and saturating outside.
+
+    Args:
+        images: floating point, any shape.
+
+    Returns:
+        uint8, the same shape.
+
+    Raises:
+        InputError: for integers, for non-finite values, and for a range that belongs to another convention
+            (a wrong range gives a plausible FID, torchmetrics' `normalize=True` wraps negative values).
+    """
+    if not images.is_floating_point():
+        raise InputError(
+            f"images are {images.dtype}; to_uint8 takes floats in [-1, 1]: use to_float first"
+        )
+    if images.numel():
+        low, high = torch.aminmax(images.float())
+        if not torch.isfinite(low + high):
+            raise InputError("images hold NaN or infinity, which no picture can show")
+        # generators without a tanh may go far to either side; 0..255 goes to one
+        if high > 16 and low >= -1:
+            raise InputError(
+                f"images span {low:.4g} to {high:.4g}; expected [-1, 1]: divide 0..255 by 127.5, less 1"
+            )
+    return images.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def to_float(images: Tensor) -> Tensor:
+    """Map uint8 images 0..255 to float32 in [-1, 1]; the inverse of `to_uint8`.
+
+    Raises:
+        InputError: when the images are not uint8.
+    """
+    if images.dtype != torch.uint8:
+        raise InputError(f"images are {images.dtype}; to_float takes uint8")
+    return images.float().div(127.5).sub(1)
+
+
+def to_pil(image: Tensor) -> Image.Image:
+    """Make a picture of one uint8 image [C, H, W] with 1 (grey), 3 (RGB) or 4 (RGBA) channels."""
+    pixels = image.permute(1, 2, 0).contiguous().cpu().numpy()
+    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+
+
+def grid(images: Tensor, columns: int) -> Tensor:
+    """Tile uint8 images [N, C, H, W] row by row into one image [C, H', W']."""
+    # make_grid repeats a grey channel three times, which would change the mode of the file
+    return make_grid(images, nrow=columns, padding=2, pad_value=255)[: images.shape[1]]
+
+
+def save_png(image: Tensor, path: Path) -> None:
+    """Write one uint8 image [C, H, W] as PNG; the folder is made when it is not there."""
+    save_picture(to_pil(image), path)
+
+
+def save_picture(picture: Image.Image, path: Path) -> None:
+    """Write a Pillow picture as PNG, whole or not at all; the folder is made when it is not there."""
+    with replacing(path) as temporary:
+        picture.save(temporary, format="PNG")
+
+
+class Images(Tensor):
+    """Images [N, C, H, W] in about [-1, 1] that a notebook shows as a picture; otherwise a tensor like any other.
+
+    What is picked from them (`images[:4]`), joined (`torch.cat`) or moved (`.cpu()`) is `Images` again, results of all
+    other operations are plain tensors. They are saved and copied to other processes as a plain tensor.
+
+        images = gan.sample(16)
+        images.grid(columns=8).save("sheet.png")
+        images[3].pil()
+
+    Args:
+        values: floats [N, C, H, W], or [C, H, W].
+    """
+
+    def __new__(cls, values: Tensor) -> "Images":
+        """Look at a tensor as images; they share memory."""
+        return values.as_subclass(cls)
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Compute with plain tensors."""
+        with torch._C.DisableTorchFunctionSubclass():
+            found = func(*args, **(kwargs or {}))
+        if func in _KEPT and isinstance(found, Tensor):
+            return found.as_subclass(Images)
+        return found
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return self.as_subclass(Tensor).__reduce_ex__(protocol)
+
+    def __deepcopy__(self, memo: Any) -> "Images":
+        return Images(deepcopy(self.as_subclass(Tensor), memo))
+
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
+        return self.as_subclass(Tensor).__repr__()
+
+    def __format__(self, format_spec: str) -> str:
+        return self.as_subclass(Tensor).__format__(format_spec)
+
+    def pil(self) -> Any:
+        """Return a Pillow picture of [C, H, W], and a list of them of [N, C, H, W].
+
+        Raises:
+            InputError: for what is no picture: other dimensions, 2 or more than 4 channels, NaN.
+        """
+        pixels = _as_pixels(self)
+        return to_pil(pixels) if pixels.ndim == 3 else [to_pil(image) for image in pixels]
+
+    def grid(self, columns: int | None = None, *, scale: int = 1) -> Image.Image:
+        """Tile the images into one Pillow picture, row by row.
+
+        Args:
+            columns: of the grid; by default about as many as rows.
+            scale: every pixel becomes `scale` x `scale` pixels.
+
+        Raises:
+            InputError: for what is no picture, or no number of columns.
+        """
+        pixels = _as_pixels(self)
+        if pixels.ndim == 3:
+            pixels = pixels[None]
+        columns = ceil(sqrt(len(pixels))) if columns is None else columns
+        if columns < 1 or scale < 1:
+            raise InputError(f"columns={columns} and scale={scale} must be at least 1")
+        return to_pil(grid(enlarged(pixels, scale), min(columns, len(pixels))))
+
+    def _repr_png_(self) -> bytes | None:
+        """Return what a notebook shows; None where the values are no picture, which then are shown as numbers."""
+        try:
+            shown = self[:_MOST_SHOWN] if self.ndim == 4 else self
+            side = max(shown.shape[-2:]) if shown.ndim >= 2 else 1
+            picture = Images(shown).grid(scale=max(1, _SMALLEST_SHOWN // max(side, 1)))
+        except InputError:
+            return None
+        picture.thumbnail((_LARGEST_SHOWN, _LARGEST_SHOWN))
+        buffer = BytesIO()
+        picture.save(buffer, format="PNG")
+        return buffer.getvalue()
+
+
+# of a grid in a notebook: images, and pixels in the side of an image and of all
+_MOST_SHOWN, _SMALLEST_SHOWN, _LARGEST_SHOWN = 100, 64, 1600
+
+_KEPT = (
+    Tensor.__getitem__, Tensor.clone, Tensor.detach, Tensor.contiguous, Tensor.flip, Tensor.clamp,
+    Tensor.to, Tensor.cpu, Tensor.float, torch.cat, torch.stack, torch.clone, torch.flip, torch.clamp,
+)  # fmt: skip
+
+
+def _as_pixels(images: Tensor) -> Tensor:
+    """Return uint8 images [N, C, H, W] or [C, H, W] on the CPU.
+
+    Raises:
+        InputError: for what is no picture.
+    """
+    values = images.as_subclass(Tensor)
+    if values.ndim not in (3, 4) or values.shape[-3] not in (1, 3, 4) or not values.numel():
+        raise InputError(
+            f"a tensor of shape {tuple(values.shape)} is no picture: [N, C, H, W] or [C, H, W], 1, 3 or 4 channels"
+        )
+    return to_uint8(values.detach()).cpu()
+
+
+def enlarged(images: Tensor, scale: int) -> Tensor:
+    """Repeat every pixel of images [..., H, W] `scale` times in both directions."""
+    if scale == 1:
+        return images
+    return images.repeat_interleave(scale, -1).repeat_interleave(scale, -2)

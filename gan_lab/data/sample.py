@@ -1,0 +1,259 @@
+"""What a sample is: how it is stored, how networks see it, and what it is generated from.
+
+The dataset states it once, as a `SampleSpec`. Everything else (networks' sizes, files, grids, metrics, exports) derives
+what it needs from there.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from gan_lab.config import ClassCounts, ClassNames, Count, build, take
+from gan_lab.errors import InputError
+
+
+class SampleKind(ABC):
+    """Images, sound, text: how samples of a kind are stored, written and shown. Nothing else asks what kind they are.
+
+    A subclass is built from the arguments in `arguments`, which are kept with the run.
+
+    Attributes:
+        name: in one word, such as "image".
+        suffix: of a file that holds one sample, such as ".png".
+        axes: what the dimensions of a stored sample are.
+    """
+
+    name: str
+    suffix: str
+    axes: tuple[str, ...]
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Return what the constructor was given: values of JSON."""
+        return {}
+
+    @abstractmethod
+    def to_float(self, stored: Tensor) -> Tensor:
+        """Return stored samples [N, ...] as float32, in the range that networks are made for, mostly [-1, 1]."""
+
+    @abstractmethod
+    def to_stored(self, values: Tensor) -> Tensor:
+        """Return floats [N, ...] as they are stored, rounded and clamped; the inverse of `to_float`."""
+
+    @abstractmethod
+    def write(self, stored: Tensor, path: Path) -> None:
+        """Write one stored sample [...] to a file."""
+
+    @abstractmethod
+    def read(self, path: Path) -> Tensor:
+        """Read one stored sample [...] from a file.
+
+        Raises:
+            InputError: naming the file when it holds no such sample.
+        """
+
+    @abstractmethod
+    def preview(self, stored: Tensor) -> Tensor:
+        """Draw stored samples [N, ...] as uint8 images [N, C, H, W] with 1, 3 or 4 channels: for grids and loggers."""
+
+
+class Representation(nn.Module):
+    """How networks see a sample: `encode` before the discriminator, `decode` behind the generator.
+
+    This one changes nothing. What a subclass has measured of the data it keeps in buffers, which are saved with the run
+    and with every export. It is built from the arguments in `arguments`.
+    """
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Return what the constructor was given: values of JSON."""
+        return {}
+
+    def shape(self, stored: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the shape of one encoded sample, given that of a stored one."""
+        return stored
+
+    def encode(self, samples: Tensor) -> Tensor:
+        """Return what networks see of samples [N, ...], as `SampleKind.to_float` gives them."""
+        return samples
+
+    def decode(self, values: Tensor) -> Tensor:
+        """Return samples of what networks make; the inverse of `encode`, as far as there is one."""
+        return values
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleSpec:
+    """What a sample of a data set is.
+
+    Attributes:
+        kind: how it is stored and shown.
+        shape: of one stored sample: [C, H, W], [C, T] or [V, L].
+        representation: how networks see it.
+        num_classes: that labels int64 [N] choose from; 0 without classes.
+        class_names: as many, or none.
+        class_counts: training samples of each class, or none.
+        attributes: names of the entries of label vectors float [N, K], where samples have these in place of a class.
+        source: what samples are translated from, where data are paired; None otherwise.
+    """
+
+    kind: SampleKind
+    shape: tuple[int, ...]
+    representation: Representation = field(default_factory=Representation)
+    num_classes: int = 0
+    class_names: tuple[str, ...] = ()
+    class_counts: tuple[int, ...] = ()
+    attributes: tuple[str, ...] = ()
+    source: "SampleSpec | None" = None
+
+    @property
+    def encoded_shape(self) -> tuple[int, ...]:
+        """Shape of one sample as networks see it."""
+        return self.representation.shape(self.shape)
+
+    @property
+    def label_width(self) -> int:
+        """What networks call `num_classes`: classes, or entries of a label vector; 0 where there are no labels."""
+        return len(self.attributes) or self.num_classes
+
+    def without_labels(self) -> "SampleSpec":
+        """Return the same samples for a run that is not conditional."""
+        return replace(self, num_classes=0, attributes=())
+
+    def encode(self, stored: Tensor) -> Tensor:
+        """Return what networks see of stored samples [N, ...]."""
+        return self.representation.encode(self.kind.to_float(stored))
+
+    def decode(self, values: Tensor) -> Tensor:
+        """Return generated samples [N, ...] as they are stored."""
+        return self.kind.to_stored(self.representation.decode(values))
+
+    def preview(self, values: Tensor) -> Tensor:
+        """Draw generated samples [N, ...], as networks make them, as uint8 images [N, C, H, W]."""
+        return self.kind.preview(self.decode(values))
+
+    def network_arguments(self) -> dict[str, Any]:
+        """Return what networks' constructors may ask for by name and take from the data.
+
+        `sample_shape` and `num_classes` for all; `image_size` (height, width) and `channels` for what networks see as
+        images; `source_shape` for paired data.
+        """
+        shape = self.encoded_shape
+        found: dict[str, Any] = {"sample_shape": shape, "num_classes": self.label_width}
+        if len(shape) == 3:
+            found |= {"channels": shape[0], "image_size": shape[1:]}
+        if self.source is not None:
+            found["source_shape"] = self.source.encoded_shape
+        return found
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return values of JSON that the same spec can be built from; buffers of the representation are not in it."""
+        return {
+            "kind": described(self.kind),
+            "shape": list(self.shape),
+            "representation": described(self.representation),
+            "num_classes": self.num_classes,
+            "class_names": list(self.class_names),
+            "class_counts": list(self.class_counts),
+            "attributes": list(self.attributes),
+            "source": None if self.source is None else self.source.as_dict(),
+        }
+
+    @classmethod
+    def from_dict(
+        cls, node: Mapping[str, Any], *, origin: Path, trust: Sequence[str] = ()
+    ) -> "SampleSpec":
+        """Make the spec that `as_dict` described.
+
+        Args:
+            node: as `as_dict` returns it.
+            origin: the file that it was read from.
+            trust: packages besides gan_lab whose classes it may name.
+
+        Raises:
+            InputError: when it describes none.
+        """
+
+        def part(key: str, kind: Any) -> Any:
+            return take(node, key, kind, origin=origin)
+
+        def made(key: str, base: type) -> Any:
+            return build(part(key, dict[str, Any]), base, origin=origin, trust=trust)
+
+        source = part("source", dict[str, Any] | None)
+        return cls(
+            kind=made("kind", SampleKind),
+            shape=tuple(part("shape", list[Count])),
+            representation=made("representation", Representation),
+            num_classes=part("num_classes", Annotated[int, Field(ge=0, le=10**6)]),
+            class_names=tuple(part("class_names", ClassNames)),
+            class_counts=tuple(part("class_counts", ClassCounts)),
+            attributes=tuple(part("attributes", ClassNames)),
+            source=None if source is None else cls.from_dict(source, origin=origin, trust=trust),
+        )
+
+
+def described(made: SampleKind | Representation) -> dict[str, Any]:
+    """Return the configuration node that an object can be built from again."""
+    cls = type(made)
+    return {"_target_": f"{cls.__module__}.{cls.__qualname__}", **made.arguments}
+
+
+@dataclass
+class Batch:
+    """Samples of one step, real and what comes with them.
+
+    Attributes:
+        real: [N, ...]: as stored on the host, as networks see them on the device.
+        labels: None, classes int64 [N], or vectors float [N, K].
+        source: what is to be translated, [N, ...], for paired data; None otherwise.
+    """
+
+    real: Tensor
+    labels: Tensor | None = None
+    source: Tensor | None = None
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        return len(self.real)
+
+    def __getitem__(self, part: slice) -> "Batch":
+        """Return some of the samples."""
+        return self._each(lambda values: values[part])
+
+    def to(self, device: torch.device) -> "Batch":
+        """Copy to a device; from pinned memory without waiting."""
+        return self._each(lambda part: part.to(device, non_blocking=True))
+
+    def pin_memory(self) -> "Batch":
+        """Copy to pinned memory, as DataLoader asks of its batches."""
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        labels = None if self.labels is None else change(self.labels)
+        source = None if self.source is None else change(self.source)
+        return Batch(change(self.real), labels, source)
+
+    def split(self, size: int) -> list["Batch"]:
+        """Cut into consecutive parts of `size` samples; the last may be smaller."""
+        return [self[start : start + size] for start in range(0, len(self), size)]
+
+
+def check_spec_alike(train: SampleSpec, val: SampleSpec) -> None:
+    """Check that two splits hold samples of one shape and of the same classes or attributes.
+
+    Raises:
+        InputError: naming what differs.
+    """
+    for what in ("shape", "class_names", "attributes"):
+        ours, theirs = getattr(train, what), getattr(val, what)
+        if ours != theirs:
+            raise InputError(
+                f"{what} is {ours} in the training split but {theirs} in validation; make both alike"
+            )

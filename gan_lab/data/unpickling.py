@@ -1,0 +1,434 @@
+"""Pickles read as data: a small machine of our own that imports nothing and calls only what it is given.
+
+Python's unpickler calls whatever a pickle names. Here a name stays a name: it can be called only where a `Vocabulary`
+has a function of ours for it, and becomes an object only as a `Record`, which keeps what it was given and does nothing.
+Everything else is refused by its name. The opcodes are those of `pickletools`, up to protocol 5.
+"""
+
+import io
+import pickletools
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gan_lab.errors import InputError
+
+
+class RefusedError(InputError):
+    """A pickle asks for something that it is not given."""
+
+
+class DamagedError(InputError):
+    """A pickle is cut short or makes no sense."""
+
+
+@dataclass(frozen=True)
+class Name:
+    """What a pickle calls by a module and a name; nothing is imported for it."""
+
+    module: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.module}.{self.name}"
+
+
+class Restored(ABC):
+    """An object of ours that a pickle may give a state once."""
+
+    @abstractmethod
+    def restore(self, state: Any) -> None:
+        """Keep a state.
+
+        Raises:
+            RefusedError: when it is not of the form that this object has.
+        """
+
+
+@dataclass(eq=False)
+class Record(Restored):
+    """Stands for an object of a class that is not run: its name, what it was made with, and its state as plain data."""
+
+    name: Name
+    arguments: tuple[Any, ...] = ()
+    state: Any = field(default=None, repr=False)
+
+    def restore(self, state: Any) -> None:
+        """Keep the state; whatever the class would have done with it is not done."""
+        if self.state is not None:
+            raise RefusedError(f"it sets the state of a {self.name} twice")
+        self.state = state
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What a kind of file may name.
+
+    Attributes:
+        calls: functions of ours in place of those named.
+        values: values of ours in place of those named.
+        words: names that are only arguments of others.
+        records: beginnings of module names whose classes become records.
+        purpose: what kind of file this is, for errors.
+    """
+
+    purpose: str
+    calls: Mapping[tuple[str, str], Callable[..., Any]] = field(default_factory=dict)
+    values: Mapping[tuple[str, str], Any] = field(default_factory=dict)
+    words: frozenset[tuple[str, str]] = frozenset()
+    records: tuple[str, ...] = ()
+
+    def is_record(self, name: Name) -> bool:
+        """Whether a class becomes a record."""
+        return f"{name.module}.".startswith(self.records) if self.records else False
+
+    def find(self, module: Any, name: Any) -> Any:
+        """Return the value that is named, or the name where it may be used.
+
+        Raises:
+            RefusedError: for any other name.
+        """
+        key = (module, name)
+        if not isinstance(module, str) or not isinstance(name, str):
+            raise RefusedError("it asks for something whose name is not text")
+        if key in self.values:
+            return self.values[key]
+        found = Name(module, name)
+        if key in self.calls or key in self.words or self.is_record(found):
+            return found
+        shown = f"{module[:80]}.{name[:80]}"
+        raise RefusedError(f"it asks for {shown}, which {self.purpose} has no use for")
+
+
+MAX_OPCODES = 2_000_000  # a large published file has some ten thousand
+
+MAX_DEPTH = 200  # of containers within containers
+
+MAX_INTEGER_BITS = 256
+
+# what functions are given in all, over the size of the pickle: the same bytes may be named again and again
+MAX_COPIES = 8
+
+KEYS = (
+    str,
+    bytes,
+    int,
+    float,
+    bool,
+    type(None),
+)  # others could take long, or a deep stack, to hash
+
+
+def unpickle(data: bytes, vocabulary: Vocabulary) -> Any:
+    """Read a pickle that fills `data`.
+
+    Raises:
+        RefusedError: for what the vocabulary does not have, and for what would take too much memory or time.
+        DamagedError: when it is cut short or makes no sense.
+    """
+    return unpickle_stream(io.BytesIO(data), vocabulary, size=len(data))
+
+
+def unpickle_stream(
+    stream: io.BytesIO,
+    vocabulary: Vocabulary,
+    *,
+    size: int,
+    persistent: Callable[[Any], Any] | None = None,
+) -> Any:
+    """Read a pickle from where a stream stands, and leave it behind the pickle's end.
+
+    Args:
+        stream: of bytes in memory.
+        vocabulary: what the pickle may name.
+        size: bytes that there are in all.
+        persistent: finds what the pickle keeps elsewhere (BINPERSID); None where it may keep nothing there.
+
+    Raises:
+        RefusedError: for what the vocabulary does not have, and for what would take too much memory or time.
+        DamagedError: when it is cut short or makes no sense.
+    """
+    machine = Machine(vocabulary, persistent, budget=MAX_COPIES * size + (1 << 20))
+    try:
+        for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
+            if count > MAX_OPCODES:
+                raise RefusedError(f"it has more than {MAX_OPCODES:,} instructions")
+            machine.run(opcode.name, argument)
+    except (RefusedError, DamagedError):
+        raise
+    except (ValueError, IndexError, KeyError, UnicodeError) as error:
+        raise DamagedError(f"it is cut short or no pickle ({str(error)[:80]})") from error
+    result = machine.result()
+    check_depth(result)
+    return result
+
+
+class Machine:
+    """The stack, its marks and the memo of one pickle."""
+
+    def __init__(
+        self, vocabulary: Vocabulary, persistent: Callable[[Any], Any] | None, *, budget: int
+    ) -> None:
+        self.vocabulary = vocabulary
+        self.persistent = persistent
+        self.budget = budget
+        self.stack: list[Any] = []
+        self.marks: list[int] = []
+        self.memo: dict[int, Any] = {}
+
+    def run(self, opcode: str, argument: Any) -> None:
+        """Take one instruction.
+
+        Raises:
+            RefusedError: for one that is not taken here.
+        """
+        if opcode in CONSTANTS:
+            self.stack.append(CONSTANTS[opcode])
+        elif opcode in LITERALS:
+            self.stack.append(checked_literal(argument))
+        elif opcode in FRESH:
+            self.stack.append(FRESH[opcode]())
+        elif opcode in STEPS:
+            STEPS[opcode](self, argument)
+        elif opcode not in IGNORED:
+            raise RefusedError(
+                f"it uses the instruction {opcode}, which {self.vocabulary.purpose} has no use for"
+            )
+
+    def result(self) -> Any:
+        """Return what is left at the end."""
+        if len(self.stack) != 1 or self.marks:
+            raise DamagedError("it ends with something else than one value")
+        return self.stack[0]
+
+    def pop(self) -> Any:
+        """Take the top of the stack, which a mark protects."""
+        if len(self.stack) <= (self.marks[-1] if self.marks else 0):
+            raise DamagedError("it takes more from its stack than there is")
+        return self.stack.pop()
+
+    def top(self) -> Any:
+        """Return the top of the stack and leave it there."""
+        value = self.pop()
+        self.stack.append(value)
+        return value
+
+    def since_mark(self) -> list[Any]:
+        """Take all that was put on the stack since the last mark."""
+        if not self.marks:
+            raise DamagedError("it has no mark to go back to")
+        start = self.marks.pop()
+        values = self.stack[start:]
+        del self.stack[start:]
+        return values
+
+    def extend(self, values: list[Any]) -> None:
+        """Append to the list on top."""
+        self._container(list).extend(values)
+
+    def update(self, values: list[Any]) -> None:
+        """Set items of the dictionary on top."""
+        if len(values) % 2:
+            raise DamagedError("it gives a dictionary a key without a value")
+        target = self._container(dict)
+        for key, value in zip(values[::2], values[1::2], strict=True):
+            target[checked_key(key)] = value
+
+    def _container(self, kind: type) -> Any:
+        target = self.top()
+        if type(target) is not kind:
+            raise RefusedError(f"it fills a {described(target)} as if it were a {kind.__name__}")
+        return target
+
+    def call(self, function: Any, arguments: Any) -> Any:
+        """Call what a name stands for.
+
+        Raises:
+            RefusedError: for what is no name of a function, and for arguments that it does not take.
+        """
+        if type(arguments) is not tuple:
+            raise RefusedError(f"it calls {described(function)} with no tuple of arguments")
+        if not isinstance(function, Name):
+            raise RefusedError(f"it calls a {described(function)}")
+        meant = self.vocabulary.calls.get((function.module, function.name))
+        if meant is None:
+            raise RefusedError(f"it calls {function}, which may only be named")
+        self._charge(arguments, function)
+        try:
+            return meant(*arguments)
+        except (TypeError, ValueError, AttributeError, KeyError, IndexError, RuntimeError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise RefusedError(
+                f"it calls {function} with arguments that it does not take ({str(error)[:80]})"
+            ) from error
+
+    def make(self, kind: Any, arguments: Any) -> Any:
+        """Make what stands for an object of a class."""
+        if isinstance(kind, Name) and type(arguments) is tuple and self.vocabulary.is_record(kind):
+            return Record(kind, arguments)
+        return self.call(kind, arguments)
+
+    def restore(self, target: Any, state: Any) -> None:
+        """Give an object its state.
+
+        Raises:
+            RefusedError: for an object that has none.
+        """
+        if isinstance(target, Restored):
+            target.restore(state)
+        # an ordered dictionary's attributes (a state dict's versions) say nothing that is needed
+        elif type(target) is not dict or type(state) is not dict:
+            raise RefusedError(f"it sets the state of a {described(target)}, which has none")
+
+    def _charge(self, arguments: tuple[Any, ...], function: Name) -> None:
+        sized = (str, bytes, bytearray, list, tuple, dict, set)
+        self.budget -= sum(len(value) for value in arguments if isinstance(value, sized))
+        if self.budget < 0:
+            raise RefusedError(f"it calls {function} on the same data again and again")
+
+    def remember(self, key: Any) -> None:
+        """Keep the top of the stack under a number."""
+        self.memo[int(key)] = self.top()
+
+    def recall(self, key: Any) -> None:
+        """Put what is kept under a number on the stack."""
+        if int(key) not in self.memo:
+            raise DamagedError(f"it goes back to number {int(key)}, which it has not kept")
+        self.stack.append(self.memo[int(key)])
+
+    def gather(self, kind: Callable[[list[Any]], Any], values: list[Any]) -> None:
+        """Put a container of values on the stack."""
+        self.stack.append(kind(values))
+
+    def last(self, count: int) -> list[Any]:
+        """Take the last values, in the order in which they were put there."""
+        return [self.pop() for _ in range(count)][::-1]
+
+    def discard(self) -> None:
+        """Drop the top of the stack, be it a value or a mark."""
+        if self.marks and len(self.stack) == self.marks[-1]:
+            self.marks.pop()
+        else:
+            self.pop()
+
+    def add(self, values: list[Any]) -> None:
+        """Add to the set on top."""
+        self._container(set).update(map(checked_key, values))
+
+    def fetch(self) -> None:
+        """Replace an identifier by what it stands for elsewhere."""
+        if self.persistent is None:
+            raise RefusedError("it refers to something outside (instruction BINPERSID)")
+        self.stack.append(self.persistent(self.pop()))
+
+
+def checked_literal(value: Any) -> Any:
+    """Return a literal; numbers too long to be one are refused."""
+    if isinstance(value, int) and value.bit_length() > MAX_INTEGER_BITS:
+        raise RefusedError(f"it has a whole number of {value.bit_length():,} bits")
+    return value
+
+
+def checked_key(key: Any) -> Any:
+    """Return a key of a dictionary or a member of a set; only plain ones are taken."""
+    if type(key) not in KEYS:
+        raise RefusedError(f"it uses a {described(key)} as a key")
+    return key
+
+
+def described(value: Any) -> str:
+    """Return what a value is, in a word."""
+    if isinstance(value, Name):
+        return str(value)
+    return str(value.name) if isinstance(value, Record) else type(value).__name__
+
+
+def check_depth(value: Any) -> None:
+    """Refuse containers nested deeper than any file needs, which would break whoever walks through them.
+
+    Raises:
+        RefusedError: when they are.
+    """
+    seen: set[int] = set()
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        within = []
+        for container in level:
+            if id(container) not in seen:
+                seen.add(id(container))
+                within += [child for child in children(container) if isinstance(child, NESTING)]
+        if not within:
+            return
+        level = within
+    raise RefusedError(f"it nests containers more than {MAX_DEPTH} deep")
+
+
+def children(container: Any) -> Iterable[Any]:
+    """Return what a container holds, one level down."""
+    if isinstance(container, dict):
+        return container.values()
+    if isinstance(container, Record):
+        return (container.state, container.arguments)
+    return container if isinstance(container, list | tuple | set | frozenset) else ()
+
+
+def as_dictionary(values: list[Any]) -> dict[Any, Any]:
+    """Return a dictionary of keys and values in turn."""
+    if len(values) % 2:
+        raise DamagedError("it gives a dictionary a key without a value")
+    return {checked_key(k): v for k, v in zip(values[::2], values[1::2], strict=True)}
+
+
+NESTING = (list, tuple, dict, set, frozenset, Record)
+
+IGNORED = frozenset({"PROTO", "FRAME", "STOP"})
+
+CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+
+LITERALS = frozenset({
+    "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT",
+    "STRING", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8",
+    "UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8",
+})  # fmt: skip
+
+FRESH: dict[str, Callable[[], Any]] = {
+    "EMPTY_LIST": list,
+    "EMPTY_DICT": dict,
+    "EMPTY_TUPLE": tuple,
+    "EMPTY_SET": set,
+}
+
+# what is not here (INST, OBJ, EXT1, PERSID, NEXT_BUFFER, ...) is refused
+STEPS: dict[str, Callable[[Machine, Any], None]] = {
+    "MARK": lambda m, _: m.marks.append(len(m.stack)),
+    "POP": lambda m, _: m.discard(),
+    "POP_MARK": lambda m, _: m.since_mark().clear(),
+    "DUP": lambda m, _: m.stack.append(m.top()),
+    "APPEND": lambda m, _: m.extend(m.last(1)),
+    "APPENDS": lambda m, _: m.extend(m.since_mark()),
+    "LIST": lambda m, _: m.gather(list, m.since_mark()),
+    "TUPLE": lambda m, _: m.gather(tuple, m.since_mark()),
+    "TUPLE1": lambda m, _: m.gather(tuple, m.last(1)),
+    "TUPLE2": lambda m, _: m.gather(tuple, m.last(2)),
+    "TUPLE3": lambda m, _: m.gather(tuple, m.last(3)),
+    "SETITEM": lambda m, _: m.update(m.last(2)),
+    "SETITEMS": lambda m, _: m.update(m.since_mark()),
+    "DICT": lambda m, _: m.gather(as_dictionary, m.since_mark()),
+    "ADDITEMS": lambda m, _: m.add(m.since_mark()),
+    "FROZENSET": lambda m, _: m.gather(frozenset, list(map(checked_key, m.since_mark()))),
+    "PUT": lambda m, key: m.remember(key),
+    "BINPUT": lambda m, key: m.remember(key),
+    "LONG_BINPUT": lambda m, key: m.remember(key),
+    "MEMOIZE": lambda m, _: m.remember(len(m.memo)),
+    "GET": lambda m, key: m.recall(key),
+    "BINGET": lambda m, key: m.recall(key),
+    "LONG_BINGET": lambda m, key: m.recall(key),
+    "GLOBAL": lambda m, names: m.stack.append(m.vocabulary.find(*names.split(" ", 1))),
+    "STACK_GLOBAL": lambda m, _: m.stack.append(m.vocabulary.find(*m.last(2))),
+    "REDUCE": lambda m, _: m.stack.append(m.call(*m.last(2))),
+    "NEWOBJ": lambda m, _: m.stack.append(m.make(*m.last(2))),
+    "BUILD": lambda m, _: (lambda state: m.restore(m.top(), state))(m.pop()),
+    "BINPERSID": lambda m, _: m.fetch(),
+}

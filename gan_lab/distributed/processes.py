@@ -1,0 +1,315 @@
+"""One process for each device of this machine, all with the one configuration that was composed."""
+
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import partial
+from multiprocessing.queues import SimpleQueue
+from types import FrameType
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig, OmegaConf
+from torch import distributed
+from torch.multiprocessing import get_context
+from torch.multiprocessing.spawn import ProcessContext, ProcessExitedException, start_processes
+
+from gan_lab.distributed import slurm
+from gan_lab.distributed.strategy import Ranks
+from gan_lab.errors import InputError
+
+# what may come to the first process is meant for all of them; a terminal's Ctrl-C reaches them by itself
+FORWARDED = tuple(
+    number
+    for name in ("SIGTERM", "SIGUSR1", "SIGUSR2")
+    if (number := getattr(signal, name, None)) is not None
+)
+
+Target = Callable[[DictConfig], None]
+
+Message = tuple[int, int, str]  # rank, exit status, what there is to say
+
+
+def started_by_others() -> bool:
+    """Whether this process already is one of several: of torchrun, of SLURM, or of `run_on`."""
+    return "LOCAL_RANK" in os.environ or TorchElasticEnvironment.detect() or by_slurm()
+
+
+def by_slurm() -> bool:
+    """Whether srun has started this process as one of several, and not torchrun or `run_on` within a task."""
+    by_another = "LOCAL_RANK" in os.environ or TorchElasticEnvironment.detect()
+    return slurm.by_srun() and slurm.tasks() > 1 and not by_another
+
+
+def environment() -> ClusterEnvironment:
+    """Return Lightning's view of who started this process. Its own way of requeueing a job of SLURM is left out."""
+    if TorchElasticEnvironment.detect():
+        return TorchElasticEnvironment()
+    return SLURMEnvironment(auto_requeue=False) if by_slurm() else LightningEnvironment()
+
+
+def devices_here(trainer: DictConfig) -> int:
+    """Return how many devices of this machine a trainer takes.
+
+    Raises:
+        InputError: for more than there are, and for what is no number of devices.
+    """
+    given = trainer.get("devices", 1)
+    on_cpu = trainer.get("accelerator") == "cpu" or not torch.accelerator.is_available()
+    present = (os.cpu_count() or 1) if on_cpu else torch.accelerator.device_count()
+    if given in ("auto", -1, "-1"):
+        return 1 if on_cpu else present
+    if OmegaConf.is_list(given) and not on_cpu:
+        count, most = len(given), max(given, default=-1) + 1
+    elif isinstance(given, int) and given > 0:
+        count = most = given
+    else:
+        raise InputError(
+            f"trainer.devices={given}: give a number, a list such as [0,2] of GPUs, or auto for all of them"
+        )
+    if most > present:
+        kind = "CPU cores" if on_cpu else "devices"
+        raise InputError(
+            f"trainer.devices={given}: there are {present} {kind} here; set trainer.devices={present} or fewer"
+        )
+    return count
+
+
+def world_size(trainer: DictConfig) -> int:
+    """Return how many processes a run has, on all machines.
+
+    Raises:
+        InputError: when whoever started this process started another number of them, or nobody starts those of other
+            machines.
+    """
+    nodes = trainer.get("num_nodes", 1)
+    if not isinstance(nodes, int) or nodes < 1:
+        raise InputError(f"trainer.num_nodes={nodes} must be a whole number of machines")
+    if TorchElasticEnvironment.detect():
+        here, machines = torchrun_world()
+        given = trainer.get("devices", 1)
+        devices = len(given) if OmegaConf.is_list(given) else given
+        if devices not in ("auto", -1, "-1", here) or machines != nodes:
+            raise InputError(
+                f"torchrun started {here} processes on each of {machines} machines, but trainer.devices={given} and "
+                f"trainer.num_nodes={nodes}; set trainer.devices={here} trainer.num_nodes={machines}, or start as many "
+                "as these by --nproc-per-node and --nnodes"
+            )
+        return here * machines
+    devices = devices_here(trainer)
+    if "LOCAL_RANK" not in os.environ:
+        slurm.check_tasks(devices=devices, nodes=nodes)
+    if nodes > 1 and not started_by_others():
+        raise InputError(
+            f"trainer.num_nodes={nodes}: start the run on each machine, with the same settings, by srun or by torchrun "
+            f"--nnodes={nodes} --nproc-per-node={devices} --rdzv-backend=c10d --rdzv-endpoint=HOST:29400 -m gan_lab "
+            "train ..., where HOST is one of them"
+        )
+    return devices * nodes
+
+
+def torchrun_world() -> tuple[int, int]:
+    """Return how many processes torchrun has started on this machine, and on how many machines."""
+    here = int(os.environ["LOCAL_WORLD_SIZE"])
+    return here, int(os.environ["WORLD_SIZE"]) // here
+
+
+def processes() -> dict[str, Any]:
+    """Return what the Trainer must know of the processes that this is one of; nothing where it is alone."""
+    if not started_by_others():
+        return {}
+    found: dict[str, Any] = {"strategy": Ranks()}
+    if TorchElasticEnvironment.detect():
+        found["devices"], found["num_nodes"] = torchrun_world()
+    return found
+
+
+def run_on(devices: int, config: DictConfig, target: Target) -> None:
+    """Call a function of the configuration in `devices` processes and wait for them; when one fails, end the others.
+
+    Args:
+        devices: how many.
+        config: with everything resolved.
+        target: a function of a module.
+
+    Raises:
+        InputError: what a process raised.
+        SystemExit: when a signal ended the run.
+    """
+    # it would tell of every process that it ends after another one has failed
+    logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
+    queue: SimpleQueue[Message] = get_context("spawn").SimpleQueue()
+    container = OmegaConf.to_container(config)
+    context = start_processes(
+        work,
+        args=(container, devices, free_port(), queue, target),
+        nprocs=devices,
+        join=False,
+        start_method="spawn",
+    )
+    assert isinstance(context, ProcessContext)
+    failure: ProcessExitedException | None = None
+    with signals_forwarded(context.pids()):
+        slurm.take_warnings()
+        try:
+            while not context.join():
+                pass
+        except ProcessExitedException as error:
+            failure = error
+    messages = []
+    while not queue.empty():
+        messages.append(queue.get())
+    for _, status, text in sorted(messages):
+        if text:
+            raise InputError(text) from failure
+        raise SystemExit(status)
+    if failure is not None:
+        raise failure
+
+
+def work(
+    rank: int,
+    container: Mapping[str, Any],
+    devices: int,
+    port: int,
+    queue: "SimpleQueue[Message]",
+    target: Target,
+) -> None:
+    """Entry point of a worker process."""
+    os.environ |= {"LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    # Lightning took it for 0 when it was imported, and would set it right no sooner than in the Trainer
+    rank_zero_only.rank = rank  # type: ignore[attr-defined]
+    config = OmegaConf.create(dict(container))
+    if config.get("threads") is None and not torch.accelerator.is_available():
+        # each would take all cores, and all would wait for each other
+        torch.set_num_threads(max(1, torch.get_num_threads() // devices))
+    try:
+        target(config)
+    except InputError as error:
+        queue.put((rank, 2, str(error)))
+        sys.exit(2)
+    except SystemExit as stop:
+        # as an exit status it would have the others ended before they are done
+        queue.put((rank, int(stop.code or 0), ""))
+
+
+@contextmanager
+def signals_forwarded(pids: list[int]) -> Iterator[None]:
+    """Hand signals on to the processes, which save and stop; Ctrl-C they get from the terminal."""
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        for pid in pids:
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                continue  # it has ended
+
+    before = {number: signal.signal(number, forward) for number in FORWARDED}
+    before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def free_port() -> int:
+    """Return a port of this machine that nobody listens on."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+# The processes that share an evaluation: torchrun's, SLURM's, or one for each device of this machine.
+
+# a process may wait for as long as the others take for figures; one that has died is noticed at once all the same
+_PATIENCE = timedelta(days=7)
+
+Step = Callable[[DictConfig], object]
+
+
+def share(config: DictConfig, *, check: Step, work: Step) -> None:
+    """Do a command's work, alone or together with other processes, which are started here if need be.
+
+    Args:
+        config: of the command, with `devices` and `device`.
+        check: raises what is wrong with it, so that it shows once, and before processes are started.
+        work: of each process; a function of a module.
+
+    Raises:
+        InputError: what these raise; for more devices than there are.
+    """
+    if devices_of(config) > 1 and not started_by_others():
+        check(config)
+        OmegaConf.resolve(config)
+        run_on(devices_of(config), config, partial(_as_one_of_several, work))
+    else:
+        with joined(1):
+            work(config)
+
+
+def _as_one_of_several(work: Step, config: DictConfig) -> None:
+    try:
+        with joined(devices_of(config)):
+            work(config)
+    except KeyboardInterrupt as stop:
+        raise SystemExit(130) from stop  # the process that started this one hears of it
+
+
+def devices_of(config: DictConfig) -> int:
+    """Return how many processes are to be started here, a device each.
+
+    Raises:
+        InputError: for more devices than there are.
+    """
+    accelerator = "cpu" if config.device == "cpu" else "auto"
+    try:
+        return devices_here(
+            OmegaConf.create({"devices": config.devices, "accelerator": accelerator})
+        )
+    except InputError as error:
+        # training speaks of its own keys
+        raise InputError(str(error).replace("trainer.", "")) from error
+
+
+@contextmanager
+def joined(devices: int) -> Iterator[None]:
+    """Meet the other processes, if there are any, each with a device of its own.
+
+    What they say to each other is on the CPU.
+
+    Args:
+        devices: processes that were started here, where neither torchrun nor SLURM has started them.
+    """
+    rank, size, local = _place(devices)
+    if size == 1 or distributed.is_initialized():
+        yield
+        return
+    if torch.accelerator.is_available():
+        torch.accelerator.set_device_index(local % torch.accelerator.device_count())
+    vars(rank_zero_only)["rank"] = rank  # the first one speaks for all
+    distributed.init_process_group("gloo", rank=rank, world_size=size, timeout=_PATIENCE)
+    try:
+        yield
+    finally:
+        distributed.destroy_process_group()
+
+
+def _place(devices: int) -> tuple[int, int, int]:
+    """Return this process's number, how many there are, and its number on this machine."""
+    others = environment()
+    if isinstance(others, LightningEnvironment):
+        here = "LOCAL_RANK" in os.environ
+        return others.local_rank(), devices if here else 1, others.local_rank()
+    os.environ |= {"MASTER_ADDR": others.main_address, "MASTER_PORT": str(others.main_port)}
+    return others.global_rank(), others.world_size(), others.local_rank()

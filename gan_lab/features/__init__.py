@@ -1,5 +1,0 @@
-"""Networks in whose features images are compared: one file each, the Hydra group `features=`."""
-
-from gan_lab.features.base import Extractor, WeightsUnavailable
-
-__all__ = ["Extractor", "WeightsUnavailable"]

@@ -1,3 +1,0 @@
-"""Reading published weights into the networks of this package."""
-
-from gan_lab.interop.readers import from_published as from_published

@@ -1,0 +1,368 @@
+"""Noise inputs of style generators: drawn, constant, left out, or given.
+
+Karras et al. 2019, section 3.2, https://arxiv.org/abs/1812.04948.
+"""
+
+from collections.abc import Callable
+from math import sqrt
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv2d, conv_transpose2d
+
+from gan_lab.errors import InputError
+from gan_lab.layers.collectives import mean_over_ranks
+from gan_lab.layers.equalized import LRELU_GAIN, EqualizedLinear, lrelu
+from gan_lab.layers.labels import label_vectors
+from gan_lab.layers.precision import to_fp32
+from gan_lab.layers.resampling import FirFilter, smooth
+
+NOISE = ("random", "const", "none")
+
+# the last: from a layer's constant noise [H, W], of which it takes shape, type and device, to noise [N, 1, H, W]
+Noise = str | Callable[[Tensor], Tensor]
+
+
+def check_noise(noise: Noise) -> None:
+    """Refuse a kind of noise that there is not.
+
+    Raises:
+        InputError: naming those that there are.
+    """
+    if not callable(noise) and noise not in NOISE:
+        raise InputError(f"noise={noise!r} must be one of {', '.join(NOISE)}")
+
+
+def noise_of(kind: Noise, constant: Tensor, count: int) -> Tensor:
+    """Return a layer's noise for `count` images, [N, 1, H, W] or, where it is constant, [H, W].
+
+    Args:
+        kind: anything but "none".
+        constant: the layer's own, [H, W].
+        count: N.
+    """
+    if callable(kind):
+        return kind(constant)
+    if kind == "const":
+        return constant
+    return torch.randn(count, 1, *constant.shape, device=constant.device, dtype=constant.dtype)
+
+
+# The mapping network z -> w of the StyleGAN family, with its truncation, and mixing of styles.
+
+
+def unit_moment(x: Tensor) -> Tensor:
+    """Scale vectors [N, D] to a mean square of 1 (pixel norm; Karras et al. 2018, section 4.2)."""
+    return x * (x.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
+
+
+class Mlp(nn.Module):
+    """Rectified layers with a hundredth of the learning rate, on z and the label's embedding, both of unit moment.
+
+    Args:
+        z_dim: length of z; 0 to map labels alone.
+        num_classes: 0 to map z alone.
+        embedding_dim: length of the label's embedding.
+        w_dim: of every layer's output.
+        num_layers: number of layers.
+    """
+
+    def __init__(
+        self,
+        *,
+        z_dim: int,
+        num_classes: int,
+        embedding_dim: int,
+        w_dim: int,
+        num_layers: int,
+        lr_multiplier: float = 0.01,
+    ) -> None:
+        super().__init__()
+        self.z_dim = z_dim
+        self.num_classes = num_classes
+        self.embedding = (
+            EqualizedLinear(inputs=num_classes, outputs=embedding_dim) if num_classes else None
+        )
+        first = z_dim + (embedding_dim if num_classes else 0)
+        self.layers = nn.Sequential(
+            *(
+                EqualizedLinear(
+                    inputs=w_dim if i else first,
+                    outputs=w_dim,
+                    lr_multiplier=lr_multiplier,
+                    lrelu=True,
+                )
+                for i in range(num_layers)
+            )
+        )
+
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Map z [N, Z] (of which only N is used when Z is 0) and labels to [N, w_dim], never in half precision."""
+        with torch.autocast(z.device.type, enabled=False):
+            return self._forward(z, labels)
+
+    def _forward(self, z: Tensor, labels: Tensor | None) -> Tensor:
+        z = to_fp32(z)
+        parts = [unit_moment(z)] if self.z_dim else []
+        vectors = label_vectors(labels, self.num_classes, z)
+        if self.embedding is not None:
+            parts.append(unit_moment(self.embedding(vectors)))
+        return self.layers(torch.cat(parts, dim=1))
+
+
+class Mapping(nn.Module):
+    """z -> w for every layer of the synthesis network, with a running mean of w to truncate towards.
+
+    Attributes:
+        average: running mean of w, [w_dim], moved by every forward pass in training mode.
+
+    Args:
+        z_dim: length of z.
+        num_classes: 0 for none.
+        w_dim: length of w.
+        num_layers: layers of the mapping network.
+        num_ws: L, how many layers of the synthesis network take a style.
+        w_avg_beta: what the running mean keeps of itself in a pass.
+    """
+
+    w_avg: Tensor
+
+    def __init__(
+        self,
+        *,
+        z_dim: int,
+        num_classes: int,
+        w_dim: int,
+        num_layers: int,
+        num_ws: int,
+        w_avg_beta: float = 0.998,
+    ) -> None:
+        super().__init__()
+        self.num_ws = num_ws
+        self.w_avg_beta = w_avg_beta
+        self.network = Mlp(
+            z_dim=z_dim,
+            num_classes=num_classes,
+            embedding_dim=w_dim,
+            w_dim=w_dim,
+            num_layers=num_layers,
+        )
+        self.register_buffer("w_avg", torch.zeros(w_dim))
+
+    def forward(
+        self,
+        z: Tensor,
+        labels: Tensor | None = None,
+        truncation: float = 1.0,
+        truncated_layers: int | None = None,
+    ) -> Tensor:
+        """Map latents to styles.
+
+        Args:
+            z: [N, Z].
+            labels: int64 [N], vectors [N, K], or None.
+            truncation: psi; w' = average + psi (w - average).
+            truncated_layers: apply it to the first so many layers only; None for all.
+
+        Returns:
+            w [N, L, w_dim].
+        """
+        styles = self.styles(z, labels)
+        if self.training:
+            mean = mean_over_ranks(styles[:, 0].detach().mean(dim=0))
+            self.w_avg.lerp_(mean.to(self.w_avg.dtype), 1 - self.w_avg_beta)
+        return truncated(styles, self.w_avg, truncation, truncated_layers)
+
+    def styles(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Map latents to styles w [N, L, w_dim] that leave the running mean alone, as those to mix in."""
+        return self.network(z, labels).unsqueeze(1).expand(-1, self.num_ws, -1)
+
+
+def truncated(styles: Tensor, center: Tensor, psi: float, layers: int | None = None) -> Tensor:
+    """Move styles towards a centre: w' = center + psi (w - center).
+
+    Karras et al. 2019, appendix B.
+
+    Args:
+        styles: w [N, L, D].
+        center: [D], [N, 1, D] or [N, L, D].
+        psi: 1 changes nothing, 0 gives the centre.
+        layers: move the first so many only; None for all.
+    """
+    if psi == 1:
+        return styles
+    near = torch.lerp(center, styles, psi)
+    if layers is None:
+        return near
+    return torch.cat([near[:, :layers], styles[:, layers:]], dim=1)
+
+
+def replace_styles(w: Tensor, other: Tensor, layers: range) -> Tensor:
+    """Take the styles of `layers` from `other`: all are [N, L, D].
+
+    With `levels(...)["coarse"]` and so on this is the style control of Karras et al. 2019, section 3.1.
+    """
+    index = torch.arange(w.shape[1], device=w.device)
+    chosen = (index >= layers.start) & (index < layers.stop)
+    return torch.where(chosen[None, :, None], other, w)
+
+
+def cross_over(
+    w: Tensor, other: Tensor, probability: float, *, in_use: int | None = None
+) -> Tensor:
+    """Mix styles [N, L, D] for training: with `probability`, an image takes `other` from a random layer on.
+
+    Karras et al. 2019, section 3.1. Each image draws its own layer, from 1 to L - 1, all equally likely; where only
+    the first `in_use` layers are computed, from 1 to `in_use` - 1.
+    """
+    count, layers, _ = w.shape
+    last = layers if in_use is None else in_use
+    if last < 2:
+        return w
+    start = torch.randint(1, last, (count, 1), device=w.device)
+    start = start.where(torch.rand(count, 1, device=w.device) < probability, layers)
+    chosen = torch.arange(layers, device=w.device) >= start  # [N, L]
+    return torch.where(chosen[:, :, None], other, w)
+
+
+# Adaptive instance normalization: a style sets mean and deviation of every feature map.
+
+ADAIN_EPSILON = 1e-8
+
+
+class AdaIN(nn.Module):
+    """Normalizes each feature map of each image, then scales and shifts it by an affine map of the style.
+
+    Args:
+        features: channels.
+        w_dim: length of w.
+    """
+
+    def __init__(self, *, features: int, w_dim: int) -> None:
+        super().__init__()
+        self.affine = EqualizedLinear(inputs=w_dim, outputs=2 * features)
+        with torch.no_grad():
+            self.affine.bias[:features] = 1.0  # of y_s; appendix C
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        """Map [N, C, H, W] and w [N, w_dim] to [N, C, H, W], statistics in single precision."""
+        scale, offset = to_fp32(self.affine(w))[:, :, None, None].chunk(2, dim=1)
+        values = to_fp32(x)
+        variance, mean = torch.var_mean(values, dim=(2, 3), correction=0, keepdim=True)
+        scale = scale * (variance + ADAIN_EPSILON).rsqrt()
+        return torch.addcmul(offset, values - mean, scale).to(x.dtype)
+
+
+# Modulated convolution: styles scale the input channels, demodulation brings the outputs back to unit variance.
+
+EPSILON = 1e-8
+
+
+def demodulation(weight: Tensor, style: Tensor) -> Tensor:
+    """Return d [N, O] for weights [O, I, K, K] and styles [N, I], never in half precision."""
+    with torch.autocast(style.device.type, enabled=False):
+        return (to_fp32(style).square() @ weight.square().sum((2, 3)).T + EPSILON).rsqrt()
+
+
+def within_half_range(weight: Tensor, style: Tensor) -> tuple[Tensor, Tensor]:
+    """Scale weights and styles so that half precision can hold sums of their products; demodulation undoes both.
+
+    The largest weight of an output channel becomes 1 / sqrt(fan_in), the largest style of an image 1 (Karras et al.
+    2020, ADA, appendix D, https://arxiv.org/abs/2006.06676).
+    """
+    fan_in = weight[0].numel()
+    largest = weight.abs().amax((1, 2, 3), keepdim=True)
+    return weight / (largest * sqrt(fan_in)), style / style.abs().amax(1, keepdim=True)
+
+
+class StyledConv(nn.Module):
+    """Modulated and demodulated 3x3 convolution, noise, bias, leaky rectifier.
+
+    Attributes:
+        noise: the constant noise [H, W] of `noise="const"`.
+
+    Args:
+        inputs: channels that come in.
+        outputs: channels that go out.
+        w_dim: length of w.
+        shape: height and width of the output.
+        up: whether to double the resolution: a transposed convolution, then the low-pass filter.
+        gain: a factor of the output.
+        clamp: the output is cut to [-clamp, clamp] * gain; None for no limit.
+    """
+
+    noise: Tensor
+
+    def __init__(
+        self,
+        *,
+        inputs: int,
+        outputs: int,
+        w_dim: int,
+        shape: tuple[int, int],
+        up: bool = False,
+        gain: float = 1.0,
+        clamp: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.affine = EqualizedLinear(inputs=w_dim, outputs=inputs, bias=1.0)
+        self.weight = nn.Parameter(torch.randn(outputs, inputs, 3, 3))
+        self.noise_strength = nn.Parameter(torch.zeros(()))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        self.register_buffer("noise", torch.randn(shape))
+        self.fir = FirFilter() if up else None
+        self.gain = gain * LRELU_GAIN
+        self.clamp = None if clamp is None else clamp * gain
+
+    def forward(self, x: Tensor, w: Tensor, noise: Noise) -> Tensor:
+        """Map [N, inputs, H, W] and w [N, w_dim] to [N, outputs, H', W'], in the type of `x`."""
+        weight: Tensor = self.weight
+        style = self.affine(w)
+        if x.dtype == torch.float16:
+            weight, style = within_half_range(weight, style)
+        scale = demodulation(weight, style) * self.gain
+        x = x * style.to(x.dtype)[:, :, None, None]
+        weight = weight.to(x.dtype)
+        if self.fir is None:
+            x = conv2d(x, weight, padding=1)
+        else:
+            x = conv_transpose2d(x, weight.transpose(0, 1), stride=2)
+            x = smooth(x, self.fir() * 4, grow=-1)
+        offset = (self.bias * self.gain)[:, None, None]
+        if noise != "none":
+            offset = offset + noise_of(noise, self.noise, x.shape[0]) * (
+                self.noise_strength * self.gain
+            )
+        x = torch.addcmul(offset.to(x.dtype), x, scale.to(x.dtype)[:, :, None, None])
+        return lrelu(x, self.clamp)
+
+
+class ToImage(nn.Module):
+    """Modulated 1x1 convolution to image channels, without demodulation (section 2.2) and activation.
+
+    Args:
+        inputs: channels that come in.
+        channels: of the image.
+        w_dim: length of w.
+        clamp: the output is cut to [-clamp, clamp]; None for no limit.
+    """
+
+    def __init__(
+        self, *, inputs: int, channels: int, w_dim: int, clamp: float | None = None
+    ) -> None:
+        super().__init__()
+        self.affine = EqualizedLinear(inputs=w_dim, outputs=inputs, bias=1.0)
+        self.weight = nn.Parameter(torch.randn(channels, inputs, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.weight_gain = 1 / sqrt(inputs)
+        self.clamp = clamp
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        """Map [N, inputs, H, W] and w [N, w_dim] to [N, channels, H, W], in float32."""
+        # so few outputs that weights for each image are cheaper than another pass over the input
+        style = self.affine(w) * self.weight_gain
+        weights = style[:, None, :] * self.weight[None, :, :, 0, 0]  # [N, channels, inputs]
+        x = torch.baddbmm(
+            self.bias[:, None].to(x.dtype), weights.to(x.dtype), x.flatten(2)
+        ).unflatten(2, x.shape[2:])
+        return to_fp32(x if self.clamp is None else x.clamp(-self.clamp, self.clamp))

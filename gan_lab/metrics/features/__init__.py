@@ -1,0 +1,5 @@
+"""Networks in whose features images are compared: one file each, the Hydra group `features=`."""
+
+from gan_lab.metrics.features.base import Extractor, WeightsUnavailable
+
+__all__ = ["Extractor", "WeightsUnavailable"]

@@ -1,0 +1,230 @@
+"""The small classifier of scikit-learn's digits, trained on the spot, whose features compare with nothing else."""
+
+import dataclasses
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gan_lab.data.base import ImageDataset
+from gan_lab.data.digits import Digits
+from gan_lab.data.images import to_float
+from gan_lab.metrics.cache import cached_tensors, tensors_sha256
+from gan_lab.metrics.features.base import Extractor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """All that decides the weights, besides the data.
+
+    Args:
+        width: of the feature layer; well below the 360 held-out digits, whose covariance has to have full rank.
+        max_shift: pixels by which training digits are moved either way.
+        lowest_accuracy: share of held-out digits below which the network is not used.
+    """
+
+    image_size: int = 16
+    channels: int = 16
+    width: int = 64
+    epochs: int = 15
+    batch_size: int = 64
+    max_shift: int = 1
+    learning_rate: float = 6e-3
+    weight_decay: float = 1e-2
+    label_smoothing: float = 0.1
+    seed: int = 0
+    lowest_accuracy: float = 0.97
+
+
+class DigitsClassifier(nn.Module):
+    """Two convolutions and a hidden layer, whose activations are the features."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__()
+        self.image_size = recipe.image_size
+        channels = recipe.channels
+        self.body = nn.Sequential(
+            nn.Conv2d(1, channels, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(channels, 2 * channels, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Linear(2 * channels * (recipe.image_size // 4) ** 2, recipe.width),
+            nn.ReLU(),
+        )
+        self.head = nn.Linear(recipe.width, 10)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Features [N, width] and logits [N, 10] of grey images in [-1, 1] [N, 1, size, size]."""
+        features = self.body(images)
+        return features, self.head(features)
+
+    @torch.inference_mode()
+    def measure(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Features [N, width] and most likely digit [N] of uint8 images [N, C, H, W] of any size, on the CPU.
+
+        Colours are averaged; the alpha channel of RGBA images is left out.
+        """
+        features, logits = self.outputs(images)
+        return features, logits.argmax(dim=1)
+
+    def outputs(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Features [N, width] and logits [N, 10] of the same images."""
+        grey = to_float(images.cpu())[:, :3].mean(dim=1, keepdim=True)  # [N, 1, H, W]
+        size = (self.image_size, self.image_size)
+        if grey.shape[2:] != size:
+            grey = F.interpolate(grey, size, mode="bilinear", antialias=True)
+        with torch.autocast("cpu", enabled=False):
+            features, logits = self(grey)
+        return features, logits
+
+
+def load_classifier(recipe: Recipe | None = None) -> tuple[DigitsClassifier, str]:
+    """Take the classifier from the cache, or train it.
+
+    Returns:
+        The network, and the SHA-256 of its weights.
+    """
+    recipe = recipe or Recipe()
+    train, held_out = (
+        stored_images(
+            Digits(split=split, image_size=recipe.image_size, resample="bicubic", channels=1)
+        )
+        for split in ("train", "val")
+    )
+    data = {"images": train[0], "labels": train[1]}
+    # rounding differs between versions of torch, and with it the weights
+    made_from = f"{dataclasses.asdict(recipe)} {tensors_sha256(data)} {torch.__version__}"
+    name = f"digits-classifier-{hashlib.sha256(made_from.encode()).hexdigest()[:16]}.pt"
+    weights = cached_tensors(name, lambda: train_classifier(recipe, *train).state_dict())
+    with torch.device("meta"):  # initialising weights would move the caller's random state
+        classifier = DigitsClassifier(recipe)
+    classifier.load_state_dict(weights, assign=True)
+    accuracy = (classifier.measure(held_out[0])[1] == held_out[1]).double().mean().item()
+    if accuracy < recipe.lowest_accuracy:
+        raise RuntimeError(
+            f"the digits classifier knows {accuracy:.1%} of the held-out digits; "
+            f"below {recipe.lowest_accuracy:.0%} its features measure nothing"
+        )
+    return classifier.eval().requires_grad_(False), tensors_sha256(weights)
+
+
+def stored_images(dataset: ImageDataset) -> tuple[Tensor, Tensor]:
+    """All images of a small set, not mirrored: uint8 [N, C, H, W] and labels [N]."""
+    batch = dataset.__getitems__(range(dataset.num_stored))
+    assert batch.labels is not None
+    return batch.real, batch.labels
+
+
+def train_classifier(recipe: Recipe, images: Tensor, labels: Tensor) -> DigitsClassifier:
+    """Train the classifier; no random state of the caller is read or moved.
+
+    Args:
+        recipe: how.
+        images: uint8 [N, 1, size, size].
+        labels: int64 [N].
+    """
+    with _on_its_own(recipe.seed) as generator:
+        classifier = DigitsClassifier(recipe)
+        images = to_float(images)
+        steps = recipe.epochs * len(images) // recipe.batch_size
+        optimizer = torch.optim.AdamW(classifier.parameters(), weight_decay=recipe.weight_decay)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, steps)
+        for _ in range(steps):
+            chosen = torch.randint(len(images), (recipe.batch_size,), generator=generator)
+            _, logits = classifier(_shift(images[chosen], recipe.max_shift, generator))
+            loss = F.cross_entropy(logits, labels[chosen], label_smoothing=recipe.label_smoothing)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    return classifier.eval()
+
+
+def _shift(images: Tensor, most: int, generator: torch.Generator) -> Tensor:
+    """Move each image by up to `most` pixels either way; what comes in is black."""
+    num, _, height, width = images.shape
+    padded = F.pad(images, (most, most, most, most), value=-1)[:, 0]
+    down, right = torch.randint(2 * most + 1, (2, num, 1), generator=generator)
+    rows, columns = torch.arange(height) + down, torch.arange(width) + right  # [N, H], [N, W]
+    return padded[torch.arange(num)[:, None, None], rows[:, :, None], columns[:, None, :]][:, None]
+
+
+@contextmanager
+def _on_its_own(seed: int) -> Iterator[torch.Generator]:
+    """Let nothing of the caller's into the training, and nothing of the training out.
+
+    One thread, because the order in which a sum is split over threads changes its last bits. Initialisation draws
+    from the global generator, whose state is put back.
+    """
+    threads = torch.get_num_threads()
+    generator = torch.default_generator
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        torch.autocast("cpu", enabled=False),
+        torch.random.fork_rng(devices=[]),
+    ):
+        try:
+            torch.set_num_threads(1)
+            generator.manual_seed(seed)
+            yield generator
+        finally:
+            torch.set_num_threads(threads)
+
+
+class DigitsFeatures(Extractor):
+    """Features [64] and logits [10] of handwritten digits, on the CPU."""
+
+    name = "gan_lab digits classifier"
+    short = "digits"
+    transform = "uint8, grey, antialiased bilinear to 16x16"
+    channels: tuple[int, ...] = (1, 3, 4)
+
+    def __init__(self) -> None:
+        super().__init__(batch_size=64)
+        self.outputs = {"features": Recipe().width, "logits": 10}
+        self._classifier: DigitsClassifier | None = None
+
+    def load(self, device: torch.device) -> None:
+        # a forward pass takes a millisecond: nothing is gained elsewhere
+        super().load(torch.device("cpu"))
+
+    def _load(self, device: torch.device) -> str:
+        self._classifier, sha256 = load_classifier()
+        return sha256
+
+    def _forward(self, images: Tensor, outputs: frozenset[str]) -> dict[str, Tensor]:
+        assert self._classifier is not None
+        features, logits = self._classifier.outputs(images)
+        return {"features": features, "logits": logits}
+
+
+class StackedDigitsFeatures(DigitsFeatures):
+    """Which of 1000 modes an image of three stacked digits shows: 100 red + 10 green + blue.
+
+    The classifier takes some real digits for others, so a few percent of the images count for another mode; that
+    alters neither the number of modes nor their evenness much, since every mode then gets from others what it gives.
+    """
+
+    name = "gan_lab digits classifier, on each channel"
+    short = "stacked_digits"
+    transform = "uint8, antialiased bilinear to 16x16"
+    channels = (3,)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.outputs = {"modes": 1}
+
+    def _forward(self, images: Tensor, outputs: frozenset[str]) -> dict[str, Tensor]:
+        assert self._classifier is not None
+        red, green, blue = (
+            self._classifier.outputs(images[:, c : c + 1])[1].argmax(1) for c in range(3)
+        )
+        return {"modes": (100 * red + 10 * green + blue).float()[:, None]}

@@ -1,0 +1,268 @@
+"""DINOv2: vision transformers trained without labels.
+
+Oquab et al. 2023, https://arxiv.org/abs/2304.07193; the transformer is that of Dosovitskiy et al. 2021,
+https://arxiv.org/abs/2010.11929, with a learned scale of each residual (Touvron et al. 2021,
+https://arxiv.org/abs/2103.17239). torch-fidelity gets it by torch.hub, which runs downloaded code; here the network is
+written out and only weights are read.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gan_lab.errors import InputError
+from gan_lab.metrics.features.base import Extractor
+from gan_lab.metrics.features.weights import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    PublishedWeights,
+    no_such_weights,
+    read_state,
+    shown,
+)
+
+# published network -> (name of its file, width, SHA-256 as https://github.com/finegrain-ai/refiners records it)
+MODELS = {
+    "dinov2-vit-s-14": (
+        "dinov2_vits14",
+        384,
+        "b938bf1bc15cd2ec0feacfe3a1bb553fe8ea9ca46a7e1d8d00217f29aef60cd9",
+    ),
+    "dinov2-vit-b-14": (
+        "dinov2_vitb14",
+        768,
+        "0b8b82f85de91b424aded121c7e1dcc2b7bc6d0adeea651bf73a13307fad8c73",
+    ),
+    "dinov2-vit-l-14": (
+        "dinov2_vitl14",
+        1024,
+        "d5383ea8f4877b2472eb973e0fd72d557c7da5d3611bd527ceeb1d7162cbf428",
+    ),
+    "dinov2-vit-g-14": (
+        "dinov2_vitg14",
+        1536,
+        "baf8467e50af277596bbbafa06887c177ee899ab46033649c383577d7e9309d3",
+    ),
+}
+
+_PATCH = 14
+
+_SIZE = 224
+
+_HEAD_WIDTH = 64
+
+_EPSILON = 1e-6
+
+# the published code adds it to the number of patches, and the positions that it interpolates move a little with it
+_OFFSET = 0.1
+
+
+class DINOv2(Extractor):
+    """DINOv2; the output `features` is the class token behind the last normalisation.
+
+    Images are resized as torch-fidelity does. Stein et al. 2023 (https://arxiv.org/abs/2306.04675) resize with
+    antialiasing, so that their FD-DINOv2 is another figure.
+
+    Args:
+        model: "dinov2-vit-s-14", "-b-", "-l-" or "-g-".
+        weights: path of the published file; None takes torch's cache, or downloads it to there.
+        sha256: of that file, or the beginning of it; checked when given.
+        batch_size: images of a forward pass; see `Extractor`.
+        mixed_precision: compute in bfloat16.
+
+    Raises:
+        InputError: for a model that there is not.
+    """
+
+    transform = f"uint8, TensorFlow 1 bilinear to {_SIZE}x{_SIZE}, ImageNet's mean and deviation"
+
+    def __init__(
+        self,
+        *,
+        model: str = "dinov2-vit-l-14",
+        weights: str | None = None,
+        sha256: str | None = None,
+        batch_size: int | None = None,
+        mixed_precision: bool = False,
+    ) -> None:
+        super().__init__(batch_size=batch_size, mixed_precision=mixed_precision)
+        if model not in MODELS:
+            raise InputError(f"features.model={model}: choose one of {', '.join(MODELS)}")
+        file, width, published = MODELS[model]
+        self.name = model
+        self.short = model.replace("-", "_") + ("_bf16" if mixed_precision else "")
+        self.outputs = {"features": width}
+        self.published = PublishedWeights(
+            of=f"{model}'s",
+            url=f"https://dl.fbaipublicfiles.com/dinov2/{file}/{file}_pretrain.pth",
+            sha256=published,
+        )
+        self._path = weights
+        self._expected = sha256
+        self._network: nn.Module = nn.Module()
+
+    def prefetch(self) -> str:
+        path = self.published.find(self._path)
+        self.published.check(path, self._expected)
+        return str(path)
+
+    def _load(self, device: torch.device) -> str:
+        path = self.published.find(self._path)
+        sha256 = self.published.check(path, self._expected)
+        try:
+            network = VisionTransformer.of(read_state(path, self.published))
+        except (KeyError, RuntimeError, ValueError) as error:
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise no_such_weights(path, self.published, reason) from error
+        if network.width != self.outputs["features"]:
+            raise no_such_weights(path, self.published, f"features are {network.width} wide")
+        self._network = network.to(device)
+        return sha256
+
+    def _forward(self, images: Tensor, outputs: frozenset[str]) -> dict[str, Tensor]:
+        return {"features": self._network(shown(images, _SIZE, IMAGENET_MEAN, IMAGENET_STD))}
+
+
+class VisionTransformer(nn.Module):
+    """Patches -> tokens -> blocks -> class token; parameters are named as in the published files.
+
+    Args:
+        width: of tokens.
+        depth: number of blocks.
+        hidden: width within the blocks' MLPs.
+        gated: whether these are gated (SwiGLU), as in the largest network.
+        grid: patches in a side of the images that it was trained on.
+        patch: side of a patch.
+    """
+
+    def __init__(
+        self, *, width: int, depth: int, hidden: int, gated: bool, grid: int, patch: int = _PATCH
+    ) -> None:
+        super().__init__()
+        self.width = width
+        self.grid = grid
+        self.cls_token = nn.Parameter(torch.empty(1, 1, width))
+        self.pos_embed = nn.Parameter(torch.empty(1, 1 + grid * grid, width))
+        self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(3, width, patch, stride=patch)})
+        self.blocks = nn.ModuleList(
+            Block(width=width, hidden=hidden, gated=gated) for _ in range(depth)
+        )
+        self.norm = nn.LayerNorm(width, eps=_EPSILON)
+
+    @classmethod
+    def of(cls, state: dict[str, Tensor]) -> "VisionTransformer":
+        """Build the network that a state dict is of, for evaluation.
+
+        Raises:
+            KeyError, RuntimeError, ValueError: for the state of something else.
+        """
+        gated = "blocks.0.mlp.w12.weight" in state
+        inner = state["blocks.0.mlp.w3.weight" if gated else "blocks.0.mlp.fc2.weight"]
+        _, tokens, width = state["pos_embed"].shape
+        with torch.device("meta"):
+            network = cls(
+                width=width,
+                depth=len({key.split(".")[1] for key in state if key.startswith("blocks.")}),
+                hidden=inner.shape[1],
+                gated=gated,
+                grid=round((tokens - 1) ** 0.5),
+                patch=state["patch_embed.proj.weight"].shape[-1],
+            )
+        # the token of masked patches is for training only
+        used = {key: value.float() for key, value in state.items() if key != "mask_token"}
+        network.load_state_dict(used, assign=True)
+        return network.eval().requires_grad_(False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images [N, 3, H, W], whole patches in height and width, to class tokens [N, width]."""
+        patches = self.patch_embed["proj"](images)  # [N, width, h, w]
+        positions = self.positions(patches.shape[2], patches.shape[3])
+        tokens = patches.flatten(2).transpose(1, 2)  # [N, h w, width]
+        x = torch.cat([self.cls_token.expand(len(tokens), -1, -1), tokens], dim=1) + positions
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x[:, 0])
+
+    def positions(self, height: int, width: int) -> Tensor:
+        """Return the learned positions of the class token and of a grid of patches, [1, 1 + h w, width]."""
+        if (height, width) == (self.grid, self.grid):
+            return self.pos_embed
+        learned = self.pos_embed[:, 1:].transpose(1, 2).unflatten(2, (self.grid, self.grid))
+        scale = ((height + _OFFSET) / self.grid, (width + _OFFSET) / self.grid)
+        moved = F.interpolate(learned, scale_factor=scale, mode="bicubic")
+        assert moved.shape[2:] == (height, width)
+        return torch.cat([self.pos_embed[:, :1], moved.flatten(2).transpose(1, 2)], dim=1)
+
+
+class Block(nn.Module):
+    """Attention and MLP, each normalised before and scaled after."""
+
+    def __init__(self, *, width: int, hidden: int, gated: bool) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=_EPSILON)
+        self.attn = Attention(width=width)
+        self.ls1 = Scale(width=width)
+        self.norm2 = nn.LayerNorm(width, eps=_EPSILON)
+        self.mlp = (GatedMlp if gated else Mlp)(width=width, hidden=hidden)
+        self.ls2 = Scale(width=width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map tokens [N, L, width] to such."""
+        x = x + self.ls1(self.attn(self.norm1(x)))
+        return x + self.ls2(self.mlp(self.norm2(x)))
+
+
+class Attention(nn.Module):
+    """Self-attention with heads of width 64."""
+
+    def __init__(self, *, width: int) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map tokens [N, L, width] to such."""
+        queries, keys, values = (
+            self.qkv(x).unflatten(2, (3, -1, _HEAD_WIDTH)).permute(2, 0, 3, 1, 4)
+        )  # [N, heads, L, 64] each
+        mixed = F.scaled_dot_product_attention(queries, keys, values)
+        return self.proj(mixed.transpose(1, 2).flatten(2))
+
+
+class Mlp(nn.Module):
+    """Two layers with a GELU between."""
+
+    def __init__(self, *, width: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map tokens [N, L, width] to such."""
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class GatedMlp(nn.Module):
+    """SwiGLU (Shazeer 2020, https://arxiv.org/abs/2002.05202)."""
+
+    def __init__(self, *, width: int, hidden: int) -> None:
+        super().__init__()
+        self.w12 = nn.Linear(width, 2 * hidden)
+        self.w3 = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map tokens [N, L, width] to such."""
+        gate, value = self.w12(x).chunk(2, dim=-1)
+        return self.w3(F.silu(gate) * value)
+
+
+class Scale(nn.Module):
+    """A learned factor for each channel."""
+
+    def __init__(self, *, width: int) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.empty(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scale tokens [N, L, width]."""
+        return x * self.gamma

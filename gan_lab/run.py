@@ -1,0 +1,382 @@
+"""The run folder: every file in it whole or not there, one process at a time, and who that is."""
+
+import errno
+import json
+import os
+import platform
+import re
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+
+from gan_lab.config import conf_dir
+from gan_lab.errors import InputError
+
+LOCK_FILE, HOLDER_FILE = ".lock", ".lock.json"
+
+# of temporary files of another machine, whose processes cannot be asked whether they live
+_ABANDONED_S = 24 * 3600
+
+_LONGEST_NAME = 100
+
+# what is wrong with the place, not with the code that writes
+_PLACE = frozenset(
+    {
+        *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO),
+        *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG),
+    }
+)  # fmt: skip
+
+# Atomic writes ---------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def replacing(path: Path, *, sync: bool = True) -> Iterator[Path]:
+    """Give a temporary path beside `path`, which replaces it when the block ends, or is removed when that fails.
+
+    The folder is made when it is not there. Whoever opens `path` finds the old file or the new one, at any moment.
+
+    Args:
+        path: of the file.
+        sync: whether the file survives a power failure, too; False for many files that are quickly made again.
+
+    Raises:
+        InputError: when the place cannot be written (full, read-only, no folder), naming the file and the reason.
+    """
+    temporary = temporary_path(path)
+    try:
+        with naming(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            publish(temporary, path, sync=sync)
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Turn an error of the place that is written to into one that names the file and the reason.
+
+    Raises:
+        InputError: when the disk is full, the place read-only, or the like.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        reason = reason_of(error)
+        if reason is None:
+            raise
+        raise InputError(
+            f"{path} could not be written: {reason}; make room or choose another place"
+        ) from error
+
+
+def write(path: Path, content: str | bytes, *, sync: bool = True) -> None:
+    """Write text (UTF-8) or bytes, whole or not at all; errors as `replacing`."""
+    data = content.encode() if isinstance(content, str) else content
+    with replacing(path, sync=sync) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_json(path: Path, value: Any, *, indent: int | None = 2) -> None:
+    """Write a value as JSON, whole or not at all; errors as `replacing`."""
+    write(path, json.dumps(value, indent=indent, ensure_ascii=False) + "\n")
+
+
+def link(source: Path, target: Path) -> None:
+    """Make `target` the same file as `source`, replacing it in one step; a copy where there are no hard links."""
+    with replacing(target) as temporary:
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copyfile(source, temporary)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append a line to a journal; when it does not fit, the file stays as it was.
+
+    Raises:
+        InputError: when the place cannot be written.
+    """
+    data = line.encode() + b"\n"
+    with naming(path), path.open("ab", buffering=0) as file:
+        end = file.seek(0, os.SEEK_END)
+        try:
+            while data:
+                data = data[file.write(data) :]
+            os.fsync(file.fileno())
+        except OSError:
+            file.truncate(end)
+            raise
+
+
+def check_writable(path: Path) -> None:
+    """Check that a file can be written, before the work whose result it is to hold.
+
+    Raises:
+        InputError: naming the file and the reason.
+    """
+    temporary = temporary_path(path)
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(b"")
+        temporary.unlink()
+
+
+def temporary_path(path: Path) -> Path:
+    """Return where this process keeps a file until it is whole; `remove_leftovers` knows these names."""
+    return path.with_name(f".{path.name[:_LONGEST_NAME]}.{_host()}.{os.getpid()}.part")
+
+
+def publish(temporary: Path, path: Path, *, sync: bool = True) -> None:
+    """Move a finished file or folder to its name in one step."""
+    if sync:
+        _sync(temporary)
+    os.replace(temporary, path)
+    if sync:
+        _sync(path.parent)
+
+
+def remove_leftovers(*folders: Path) -> None:
+    """Remove temporary files and folders that killed processes have left; for who holds these folders."""
+    for folder in folders:
+        for path in folder.glob(".*.part"):
+            if not _in_use(path):
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
+
+
+def reason_of(error: BaseException) -> str | None:
+    """Return what is wrong with the place that was written to, or None where the error is another.
+
+    torch and safetensors raise errors of their own, which carry the system's or only quote it.
+    """
+    chain: BaseException | None = error
+    while chain is not None:
+        if isinstance(chain, OSError) and chain.errno in _PLACE:
+            return os.strerror(chain.errno)
+        quoted = re.search(r"\(os error (\d+)\)", str(chain))
+        if quoted and int(quoted[1]) in _PLACE:
+            return os.strerror(int(quoted[1]))
+        chain = chain.__cause__ or chain.__context__
+    return None
+
+
+def _sync(path: Path) -> None:
+    """Have the system write a file, or the names in a folder, to the disk."""
+    if path.is_dir() and os.name == "nt":
+        return  # has no such thing
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+def _host() -> str:
+    """Return this machine's name as a part of a file's."""
+    return re.sub(r"[^\w-]", "-", socket.gethostname())[:32]
+
+
+def _in_use(path: Path) -> bool:
+    """Whether a temporary file may belong to another process that still writes it."""
+    found = re.fullmatch(r".+\.([\w-]*)\.(\d+)\.part", path.name)
+    if found is None:
+        return True  # somebody else's
+    host, pid = found[1], int(found[2])
+    if host != _host():
+        return time.time() - path.lstat().st_mtime < _ABANDONED_S
+    return pid != os.getpid() and _lives(pid)
+
+
+def _lives(pid: int) -> bool:
+    """Whether a process of this machine is there."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # it lives, and belongs to somebody else
+    return True
+
+
+# The lock --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Holder:
+    """Who trains in a run folder.
+
+    Attributes:
+        pid: of the process.
+        host: its machine.
+        since: when it began, in local time with its offset from UTC.
+    """
+
+    pid: int
+    host: str
+    since: str
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}, since {self.since}"
+
+
+@contextmanager
+def locked(run_dir: Path) -> Iterator[None]:
+    """Keep a second process out of a run folder; the lock goes with the process that holds it, however that ends.
+
+    A folder that is not there is made, and goes again when nothing was written to it.
+
+    Raises:
+        InputError: when another process holds it, naming it; when the folder cannot be written.
+    """
+    note, lock_file = run_dir / HOLDER_FILE, run_dir / LOCK_FILE
+    lock = FileLock(lock_file, blocking=False)
+    missing = [folder for folder in (run_dir, *run_dir.parents) if not folder.exists()]
+    try:
+        with naming(lock_file):
+            run_dir.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+    except Timeout as error:
+        holder = noted_holder(run_dir)
+        who = "" if holder is None else f" ({holder})"
+        raise InputError(
+            f"another process is training in {run_dir}{who}; wait for it, or choose another name="
+        ) from error
+    try:
+        write_json(note, asdict(own_note()), indent=None)
+        yield
+    finally:
+        note.unlink(missing_ok=True)
+        if missing and run_dir.exists() and os.listdir(run_dir) == [LOCK_FILE]:
+            lock_file.unlink()
+            for folder in missing:
+                with suppress(OSError):  # somebody else may have begun to use it
+                    folder.rmdir()
+        lock.release()
+
+
+def own_note() -> Holder:
+    """Return what this process says of itself as a folder's holder."""
+    since = time.strftime("%Y-%m-%d %H:%M:%S %z")
+    return Holder(pid=os.getpid(), host=socket.gethostname(), since=since)
+
+
+def noted_holder(run_dir: Path) -> Holder | None:
+    """Return who last noted to hold a run folder; a kill leaves the note, so only the lock says that it is held."""
+    try:
+        return Holder(**json.loads((run_dir / HOLDER_FILE).read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def living_holder(run_dir: Path) -> Holder | None:
+    """Return who trains in a run folder now, as far as this machine can tell, without touching the lock."""
+    holder = noted_holder(run_dir)
+    if holder is None or holder.host != socket.gethostname():
+        return None
+    return holder if _lives(holder.pid) else None
+
+
+# Results as JSON: what was measured, how, and in which circumstances.
+
+PACKAGES = ("torch", "torchvision", "torch-fidelity", "numpy", "pillow", "scikit-learn")
+
+# what makes two results answers to the same question
+IDENTITY = ("protocol", "num_fake", "num_real", "fake", "real", "settings")
+
+
+def circumstances(device: torch.device) -> dict[str, Any]:
+    """Return the time, the versions of all that computes, and the device."""
+    on = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "device": f"{device.type}: {on}",
+        "versions": {
+            "gan_lab": version("gan_lab"),
+            "python": platform.python_version(),
+            **{name: found for name in PACKAGES if (found := package_version(name))},
+        },
+        "git_revision": git_revision(),
+    }
+
+
+def package_version(name: str) -> str | None:
+    """Return the version of an installed package."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def git_revision() -> str | None:
+    """Return the commit of gan_lab's checkout, with "+" where it has changed since; None where there is none."""
+    root = conf_dir().parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        commit = _git(root, "rev-parse", "HEAD")
+        changed = _git(
+            root, "status", "--porcelain", "--untracked-files=no", "--", "gan_lab", "conf"
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return f"{commit}+" if changed else commit
+
+
+def _git(root: Path, *words: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(root), *words], capture_output=True, text=True, check=True, timeout=20
+    )
+    return done.stdout.strip()
+
+
+def add_result(result: dict[str, Any], path: Path) -> None:
+    """Add a result to a JSON list, in place of an earlier one of the same images by the same protocol.
+
+    Raises:
+        InputError: when the file holds something else.
+    """
+    results = read_results(path)
+    plain = json.loads(json.dumps(result))
+    kept = [other for other in results if not same_question(other, plain)]
+    write_json(path, [*kept, plain])
+
+
+def same_question(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two results measure the same images in the same way."""
+    return all(one.get(key) == other.get(key) for key in IDENTITY)
+
+
+def read_results(path: Path) -> list[dict[str, Any]]:
+    """Read the results of a JSON file, none where there is no file.
+
+    Raises:
+        InputError: when the file holds something else.
+    """
+    if not path.exists():
+        return []
+    try:
+        results = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} is no JSON ({error}); move it away, or set out=") from error
+    if isinstance(results, dict) and "figures" in results:  # of an earlier version: a single one
+        return [results]
+    if not isinstance(results, list) or not all(isinstance(one, dict) for one in results):
+        raise InputError(f"{path} holds no results; move it away, or set out=")
+    return results

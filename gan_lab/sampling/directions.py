@@ -1,0 +1,363 @@
+"""Directions in which images change: the most a linear layer can do (SeFa), or the most that happens (GANSpace).
+
+SeFa: Shen and Zhou 2021, https://arxiv.org/abs/2007.06600, equation 4: unit vectors n with the largest |A n|^2, which
+are eigenvectors of A^T A, where A is what first acts on the latents. GANSpace: Härkönen et al. 2020,
+https://arxiv.org/abs/2004.02546, section 2: principal components of w.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from PIL import Image
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from gan_lab.data.images import to_uint8
+from gan_lab.errors import InputError
+from gan_lab.sampling.gan import Gan
+from gan_lab.sampling.mixing import Layers, pick_layers
+from gan_lab.sampling.points import SUFFIX, Points
+from gan_lab.sampling.principal import (
+    first_layer,
+    own_vectors,
+    style_samples,
+    style_weights,
+    within_classes,
+)
+from gan_lab.sampling.rendering import Rendering, is_finite_number
+from gan_lab.sampling.search import check_count
+from gan_lab.sampling.sheet import on_white, sheet
+from gan_lab.seeding import check_seed
+
+METHODS = ("auto", "sefa", "ganspace")
+
+KIND = "directions"
+
+# of w that principal components, or the scale of directions, are measured on
+SAMPLES = 10_000
+
+
+@dataclass(frozen=True, eq=False)
+class Directions:
+    """Directions in w or z.
+
+        found = gan.directions("ganspace", layers="coarse")
+        found.save("directions.safetensors")
+        gan.synthesize(found.apply(w, [2.0, -1.0]))  # 2 deviations along the first, 1 back along the second
+
+    Attributes:
+        vectors: [K, D], of length 1, the largest component of each positive.
+        scales: [K], the deviation of latents along each, in whose units amounts are.
+        shares: [K], of the whole variance (GANSpace) or of the whole of A^T A (SeFa).
+        space: "w" or "z".
+        layers: styles that are moved, of w; None in z.
+        method: "sefa" or "ganspace".
+        metadata: what else is known, text by name.
+
+    Raises:
+        InputError: for shapes that do not belong together.
+    """
+
+    vectors: Tensor
+    scales: Tensor
+    shares: Tensor
+    space: str
+    layers: Sequence[int] | None = None
+    method: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.vectors.ndim != 2 or not len(self.vectors):
+            raise InputError(f"directions of shape {list(self.vectors.shape)}; they are [K, D]")
+        if any(part.shape != self.vectors.shape[:1] for part in (self.scales, self.shares)):
+            raise InputError("directions have one scale and one share each")
+        if self.space not in ("w", "z"):
+            raise InputError(f"directions in {self.space!r}; they are in w or z")
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def apply(
+        self,
+        values: Tensor,
+        amounts: Sequence[float] | Tensor,
+        *,
+        layers: Sequence[int] | None = None,
+    ) -> Tensor:
+        """Move latents along directions.
+
+        Args:
+            values: w [N, L, D], or z [N, Z].
+            amounts: of the first so many directions, in deviations: [k] for all latents, or [N, k].
+            layers: styles to move in place of the directions' own.
+
+        Returns:
+            A moved copy.
+
+        Raises:
+            InputError: for latents or amounts that do not fit.
+        """
+        given = torch.as_tensor(amounts, dtype=values.dtype, device=values.device)
+        if given.ndim == 1:
+            given = given.expand(len(values), -1)
+        if given.ndim != 2 or len(given) != len(values) or given.shape[1] > len(self):
+            raise InputError(
+                f"amounts of shape {list(given.shape)}; there are {len(self)} directions and {len(values)} latents"
+            )
+        if not given.isfinite().all():
+            raise InputError("amounts must be finite numbers")
+        self.check_shape(values)
+        count = given.shape[1]
+        along = self.vectors[:count].to(values) * self.scales[:count, None].to(values)
+        steps = given @ along  # [N, D]
+        if self.space == "z":
+            return values + steps
+        moved = values.clone()
+        chosen = (
+            list(self.layers if layers is None else layers)
+            if self.layers is not None
+            else slice(None)
+        )
+        moved[:, chosen] += steps[:, None]
+        return moved
+
+    def check_shape(self, values: Tensor) -> None:
+        """Refuse latents that these are no directions of.
+
+        Raises:
+            InputError: with both shapes.
+        """
+        dims = 3 if self.space == "w" else 2
+        last = -1 if not self.layers else max(self.layers)
+        fits = values.ndim == dims and values.shape[-1] == self.vectors.shape[1]
+        if not fits or (dims == 3 and last >= values.shape[1]):
+            raise InputError(
+                f"latents of shape {list(values.shape)}: these are directions of "
+                f"{self.space} [N, {'L, ' * (dims == 3)}{self.vectors.shape[1]}]"
+                + (f", layers up to {last}" if last >= 0 else "")
+            )
+
+    def check(self, gan: Gan) -> None:
+        """Refuse a generator that these are no directions of.
+
+        Raises:
+            InputError: with both shapes.
+        """
+        if self.space == "z":
+            self.check_shape(torch.empty(1, gan.generator.z_dim))
+        else:
+            self.check_shape(torch.empty(1, gan.styled.num_ws, gan.center().shape[-1]))
+
+    def save(self, path: str | Path) -> Path:
+        """Write a safetensors file; the folder is made when it is not there. Returns the path."""
+        path = Path(path).expanduser()
+        if path.suffix != SUFFIX:
+            raise InputError(f"{path}: directions are kept in a file that ends in {SUFFIX}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tensors = {"directions": self.vectors, "scales": self.scales, "shares": self.shares}
+        metadata = {
+            **{name: str(text) for name, text in self.metadata.items()},
+            "kind": KIND,
+            "space": self.space,
+            "layers": json.dumps(None if self.layers is None else list(self.layers)),
+            "method": self.method,
+        }
+        save_file({n: t.cpu().contiguous() for n, t in tensors.items()}, path, metadata=metadata)
+        return path
+
+    @classmethod
+    def read(cls, path: str | Path, *, gan: Gan | None = None) -> "Directions":
+        """Read a file that `save` wrote.
+
+        Args:
+            path: of the file.
+            gan: whose latents they must fit; None checks nothing.
+
+        Raises:
+            InputError: for a file that is not there or holds something else, and for another generator's directions.
+        """
+        path = Path(path).expanduser()
+        if not path.is_file():
+            raise InputError(f"{path} is not there; gan-lab directions writes such a file")
+        try:
+            with safe_open(path, framework="pt") as opened:
+                known = dict(opened.metadata() or {})
+                if known.get("kind") != KIND:
+                    raise InputError(f"{path} holds no directions; gan-lab directions writes them")
+                parts = [opened.get_tensor(name) for name in ("directions", "scales", "shares")]
+                layers = json.loads(known["layers"])
+                space, method = known["space"], known["method"]
+        except (SafetensorError, OSError, ValueError, KeyError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"{path} is no whole file of directions ({error})") from error
+        other = {n: t for n, t in known.items() if n not in ("kind", "layers", "space", "method")}
+        vectors, scales, shares = parts
+        found = cls(vectors, scales, shares, space, layers, method, other)
+        if gan is not None:
+            try:
+                found.check(gan)
+            except InputError as error:
+                raise InputError(f"{path} is of another generator: {error}") from error
+        return found
+
+
+def directions(
+    gan: Gan,
+    method: str = "auto",
+    *,
+    layers: Layers = "all",
+    count: int = 10,
+    labels: int | Sequence[int] | None = None,
+    within: bool = True,
+    samples: int = SAMPLES,
+    seed: int = 0,
+) -> Directions:
+    """Find directions.
+
+    Args:
+        gan: a trained generator.
+        method: "sefa"; "ganspace", for generators with styles; or "auto": ganspace where there are styles.
+        layers: styles to move and, of SeFa, whose affine maps make A; as `gan.mix` takes them. Of styles alone.
+        count: how many, at most.
+        labels: classes that w are drawn of; None draws them as the training data has them.
+        within: leave differences between classes out of what GANSpace sees, and of scales.
+        samples: number of w drawn.
+        seed: of them.
+
+    Raises:
+        InputError: for a method that the generator has not, and for layers, classes or numbers that there are not.
+    """
+    check_seed(seed)
+    if method not in METHODS:
+        raise InputError(f"method={method!r} must be one of {', '.join(METHODS)}")
+    check_count("count", count, 1)
+    check_count("samples", samples, 2)
+    metadata = {"model": gan.kind, "seed": str(seed)}
+    if not gan.has_styles:
+        return of_latents(gan, method, layers, count, seed, metadata)
+    method = "ganspace" if method == "auto" else method
+    chosen = pick_layers(gan.styled, layers)
+    if not chosen:
+        raise InputError("layers=[]: no layers would be moved; leave it out for all")
+    w, y = style_samples(gan, samples, labels, seed)
+    w = within_classes(w, y) if within and y is not None else w - w.mean(0)
+    if method == "ganspace":
+        matrix = w.T.double() @ w.double() / max(1, len(w) - 1)
+    else:
+        weights = style_weights(gan, chosen).double()
+        matrix = weights.T @ weights
+    vectors, values = own_vectors(matrix, count)
+    metadata |= {"samples": str(samples), "within_classes": str(within and y is not None)}
+    return Directions(
+        vectors=vectors.float(),
+        scales=(w.double() @ vectors.T).square().mean(0).sqrt().float(),
+        shares=(values / matrix.trace()).float(),
+        space="w",
+        layers=chosen,
+        method=method,
+        metadata=metadata,
+    )
+
+
+def of_latents(
+    gan: Gan, method: str, layers: Layers, count: int, seed: int, metadata: dict[str, str]
+) -> Directions:
+    """Find directions in z; arguments as in `directions`."""
+    if layers not in ("all", None):
+        raise InputError(
+            f"layers={layers}: {gan.kind} has no styles to choose layers of; leave it out"
+        )
+    if method == "ganspace":
+        raise InputError(
+            f"method=ganspace is for generators with styles; of {gan.kind} it would take principal components of the "
+            "first layer's outputs back to z, which of a linear layer are SeFa's directions: use method=sefa"
+        )
+    matrix = first_layer(gan, seed)
+    vectors, values = own_vectors(matrix, count)
+    return Directions(
+        vectors=vectors.float(),
+        scales=torch.ones(len(vectors)),
+        shares=(values / matrix.trace()).float(),
+        space="z",
+        method="sefa",
+        metadata=metadata,
+    )
+
+
+# Pictures along directions.
+
+
+def check_amounts(amounts: Sequence[float]) -> list[float]:
+    """Return amounts as floats.
+
+    Raises:
+        InputError: for none, and for what is no finite number.
+    """
+    if not amounts or not all(is_finite_number(amount) for amount in amounts):
+        raise InputError(f"amounts={list(amounts)} must be numbers, such as [-2,-1,0,1,2]")
+    return [float(amount) for amount in amounts]
+
+
+def along(
+    gan: Gan,
+    found: Directions,
+    points: Points,
+    amounts: Sequence[float],
+    rendering: Rendering,
+) -> Tensor:
+    """Move points along each direction alone.
+
+    Args:
+        gan: the generator.
+        found: directions of it.
+        points: to move; truncation acts on them before.
+        amounts: how far, in deviations.
+        rendering: how images are made.
+
+    Returns:
+        Images [K, N, A, C, H, W] for K directions, N points and A amounts, on the CPU.
+    """
+    found.check(gan)
+    values = points.values
+    if found.space == "w":
+        values = points.styles(gan, truncation=rendering.truncation, center=rendering.center)
+    steps = torch.tensor(check_amounts(amounts)).repeat(len(values))
+    repeated = values.repeat_interleave(len(amounts), 0)
+    labels = None if points.labels is None else points.labels.repeat_interleave(len(amounts), 0)
+    images = []
+    for k in range(len(found)):
+        each = torch.zeros(len(steps), len(found))
+        each[:, k] = steps
+        moved = found.apply(repeated, each)
+        if found.space == "z":
+            made = gan.render(moved, labels, rendering)
+        else:
+            # the same random noise whatever the amount
+            seeds = list(range(len(values)))
+            own = [seed for seed in seeds for _ in amounts]
+            made = gan.synthesize(moved, noise=rendering.noise, seed=own)
+        images.append(made.cpu().unflatten(0, (len(values), len(amounts))))
+    return torch.stack(images)
+
+
+def direction_sheets(
+    images: Tensor, found: Directions, amounts: Sequence[float], names: Sequence[str]
+) -> tuple[Image.Image, list[Image.Image]]:
+    """Return a sheet of the first point, a direction a row, and one of each direction, a point a row.
+
+    Args:
+        images: [K, N, A, C, H, W], as `along` makes them.
+        found: the directions.
+        amounts: A.
+        names: of the points.
+    """
+    columns = [f"{amount:+g}" if amount else "0" for amount in amounts]
+    pixels = on_white(to_uint8(images))
+    rows = [f"{k} ({share:.0%})" for k, share in enumerate(found.shares.tolist())]
+    whole = sheet(pixels[:, 0], rows=rows, columns=columns, side=64)
+    return whole, [sheet(each, rows=list(names), columns=columns, side=64) for each in pixels]

@@ -1,0 +1,335 @@
+"""Where a projection looks for a picture: styles w, one for all layers or one each, or latents z."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from gan_lab.errors import InputError
+from gan_lab.layers.networks import GeneratorNetwork, StyleGeneratorNetwork
+from gan_lab.layers.stylegan import Noise
+from gan_lab.models import bigan, stylegan2, stylegan3
+from gan_lab.sampling.distances import PyramidDistance
+from gan_lab.sampling.gan import Gan
+from gan_lab.seeding import derive_seed
+
+SPACES = ("auto", "w", "w+", "z")
+
+# pictures that a start, or a class, is chosen among
+POOL = 256
+
+# whose mean and deviation are those of w (Karras et al. 2020, appendix D)
+STYLE_SAMPLES = 10_000
+
+_POOL, _STYLES = 10, 11  # streams of a seed
+
+_BATCH = 500
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Starts:
+    """Where searches begin.
+
+    Attributes:
+        values: [N, R, ...] for N pictures and R starts each.
+        labels: int64 [N, R], or None without classes.
+        deviation: root mean square distance of samples from their centre, [N, R]; 0 where nothing is to be jittered.
+    """
+
+    values: Tensor
+    labels: Tensor | None
+    deviation: Tensor
+
+
+class Space(ABC):
+    """Unknowns of a projection and what they mean.
+
+    Attributes:
+        name: "w", "w+" or "z".
+    """
+
+    name: str
+
+    def __init__(self, gan: Gan) -> None:
+        self.gan = gan
+        self.generator = full_precision(gan).requires_grad_(False)
+
+    @abstractmethod
+    def starts(self, targets: Tensor, labels: Tensor | None, count: int, seed: int) -> Starts:
+        """Return `count` starts for each picture [N, C, H, W]; where there are classes and no labels, find them."""
+
+    @abstractmethod
+    def render(
+        self,
+        values: Tensor,
+        labels: Tensor | None,
+        noise: Noise,
+        *,
+        generator: GeneratorNetwork | None = None,
+    ) -> Tensor:
+        """Make images [N, C, H, W] with gradients, by `self.generator` or another one of its kind."""
+
+    def penalty(self, values: Tensor) -> Tensor:
+        """Return how unlikely values are, [N]."""
+        return values.new_zeros(len(values))
+
+
+class StyleSpace(Space):
+    """W, or with `free_layers` W+, in which every layer has a style of its own.
+
+    The search begins at the mean of w, of the class where there is one, and jitters by a share of w's deviation
+    (Karras et al. 2020, appendix D, https://arxiv.org/abs/1912.04958).
+    """
+
+    def __init__(self, gan: Gan, *, free_layers: bool) -> None:
+        super().__init__(gan)
+        self.name = "w+" if free_layers else "w"
+        self._layers = gan.styled.num_ws
+        self._free = self._layers if free_layers else 1
+
+    def starts(self, targets: Tensor, labels: Tensor | None, count: int, seed: int) -> Starts:
+        classes: Tensor | None = None
+        near: Tensor | None = None
+        if count > 1 or (self.gan.num_classes and labels is None):
+            z, classes = nearest(self.gan, targets, labels, count, seed)
+            near = self._styles(z.flatten(0, 1), classes).unflatten(0, (len(targets), count))
+        elif labels is not None:
+            classes = labels[:, None].expand(-1, count)
+        known: dict[int | None, tuple[Tensor, Tensor]] = {}
+        values, deviations = [], []
+        for i in range(len(targets)):
+            label = None if classes is None else int(classes[i, 0])
+            if label not in known:
+                known[label] = self._statistics(label, seed)
+            mean, deviation = known[label]
+            others = mean.new_zeros(0, len(mean)) if near is None else near[i, : count - 1]
+            values.append(torch.cat([mean[None], others]))
+            deviations.append(deviation.expand(count))
+        if classes is not None and near is not None:  # the first starts at the class of the nearest
+            classes = torch.cat([classes[:, :1], classes[:, : count - 1]], dim=1)
+        rows = torch.stack(values)[:, :, None].repeat(1, 1, self._free, 1)
+        return Starts(values=rows, labels=classes, deviation=torch.stack(deviations))
+
+    def render(
+        self,
+        values: Tensor,
+        labels: Tensor | None,
+        noise: Noise,
+        *,
+        generator: GeneratorNetwork | None = None,
+    ) -> Tensor:
+        styled = cast(StyleGeneratorNetwork, generator or self.generator)
+        return styled.synthesis(values.expand(-1, self._layers, -1), noise)
+
+    @torch.no_grad()
+    def _styles(self, z: Tensor, labels: Tensor | None) -> Tensor:
+        """Map z [N, Z] to w [N, D]."""
+        y = None if labels is None else labels.flatten().to(self.gan.device)
+        return self.gan.styled.styles(z.to(self.gan.device), y, 1.0)[:, 0]
+
+    def _statistics(self, label: int | None, seed: int) -> tuple[Tensor, Tensor]:
+        """Return the mean [D] of w and its deviation, of one class or of all images."""
+        source = torch.Generator().manual_seed(derive_seed(seed, _STYLES))
+        rows = []
+        for _ in range(0, STYLE_SAMPLES, _BATCH):
+            z = torch.randn(_BATCH, self.generator.z_dim, generator=source)
+            rows.append(self._styles(z, None if label is None else torch.full((_BATCH,), label)))
+        w = torch.cat(rows)
+        mean = w.mean(0)
+        return mean, (w - mean).square().sum(1).mean().sqrt()
+
+
+class LatentSpace(Space):
+    """z, beginning at the latents of the nearest of some pictures, or of BiGAN's encoder.
+
+    The penalty (|z|^2 / Z - 1)^2 keeps z at the length that normal z have.
+    """
+
+    name = "z"
+
+    def starts(self, targets: Tensor, labels: Tensor | None, count: int, seed: int) -> Starts:
+        if isinstance(self.generator, bigan.Generator):
+            z, classes = self._encoded(targets, labels)
+        else:
+            z, classes = nearest(self.gan, targets, labels, count, seed)
+        return Starts(values=z, labels=classes, deviation=z.new_zeros(z.shape[:2]))
+
+    def render(
+        self,
+        values: Tensor,
+        labels: Tensor | None,
+        noise: Noise,
+        *,
+        generator: GeneratorNetwork | None = None,
+    ) -> Tensor:
+        return (generator or self.generator)(values, labels)
+
+    def penalty(self, values: Tensor) -> Tensor:
+        return (values.square().mean(1) - 1).square()
+
+    @torch.no_grad()
+    def _encoded(self, targets: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Return the encoder's codes [N, 1, Z], and labels [N, 1]: the given ones, or those with the nearest images."""
+        assert isinstance(self.generator, bigan.Generator)
+        z = self.generator.encode(targets)
+        if not self.gan.num_classes:
+            return z[:, None], None
+        if labels is not None:
+            return z[:, None], labels[:, None]
+        distance = PyramidDistance()
+        tried = [
+            distance(self.gan.images(z, torch.full((len(z),), label)), targets)
+            for label in range(self.gan.num_classes)
+        ]
+        return z[:, None], torch.stack(tried).argmin(0)[:, None]
+
+
+def choose_space(gan: Gan, name: str) -> Space:
+    """Return a space by name; "auto" is w of generators with styles, z of others.
+
+    Raises:
+        InputError: for another name, and for w of a generator without styles.
+    """
+    if name not in SPACES:
+        raise InputError(f"space={name!r} must be one of {', '.join(SPACES)}")
+    if name == "auto":
+        name = "w" if gan.has_styles else "z"
+    if name == "z":
+        return LatentSpace(gan)
+    return StyleSpace(gan, free_layers=name == "w+")
+
+
+def nearest(
+    gan: Gan, targets: Tensor, labels: Tensor | None, count: int, seed: int
+) -> tuple[Tensor, Tensor | None]:
+    """Return latents [N, count, Z], and labels [N, count], of the pictures that are nearest to targets.
+
+    Args:
+        gan: makes the pictures, about 256 in all.
+        targets: [N, C, H, W].
+        labels: classes [N] to choose within; None for all there are.
+        count: how many, the nearest first.
+        seed: of the pictures.
+    """
+    classes: Sequence[int | None] = [None]
+    if gan.num_classes:
+        classes = range(gan.num_classes) if labels is None else sorted(set(labels.tolist()))
+    each = max(count, POOL // len(classes))
+    z = gan.latents(each, seed=derive_seed(seed, _POOL))
+    distance = PyramidDistance()
+    tried = []
+    for label in classes:
+        images = gan.images(z, None if label is None else torch.full((each,), label))
+        found = torch.stack([distance(images, target) for target in targets])  # [N, each]
+        if labels is not None and label is not None:
+            found[labels.to(found.device) != label] = float("inf")
+        tried.append(found)
+    order = torch.cat(tried, dim=1).topk(count, largest=False).indices.cpu()
+    chosen = z[order % each].to(gan.device)
+    if not gan.num_classes:
+        return chosen, None
+    of_class = torch.tensor(cast(Sequence[int], classes))
+    return chosen, of_class[order // each].to(gan.device)
+
+
+def full_precision(gan: Gan) -> GeneratorNetwork:
+    """Return a copy of the generator that computes in single precision throughout.
+
+    Gradients of a mean over pixels vanish in half precision.
+    """
+    generator = deepcopy(gan.generator)
+    for part in generator.modules():
+        if isinstance(part, stylegan2.SynthesisBlock | stylegan3.Layer):
+            part.dtype = None
+    return generator
+
+
+# Noise maps of style generators as unknowns of a projection, kept from carrying the picture.
+
+_STREAM = 9  # of a seed
+
+_SMALLEST = 8  # side to which maps are halved
+
+
+class NoiseMaps:
+    """Noise of every layer, a map for each image.
+
+    Attributes:
+        maps: [N, 1, H, W] by the name of the layer's buffer.
+
+    Args:
+        maps: as above.
+    """
+
+    def __init__(self, maps: dict[str, Tensor]) -> None:
+        self.maps = maps
+
+    @classmethod
+    def drawn(cls, generator: GeneratorNetwork, count: int, *, seed: int) -> "NoiseMaps":
+        """Draw maps from N(0, 1): the same ones for every image, so that none depends on how many there are."""
+        source = torch.Generator().manual_seed(derive_seed(seed, _STREAM))
+        return cls(
+            {
+                name: torch.randn(1, 1, *constant.shape, generator=source)
+                .to(constant)
+                .repeat(count, 1, 1, 1)
+                for name, constant in noise_buffers(generator).items()
+            }
+        )
+
+    def given_to(self, generator: GeneratorNetwork) -> Noise:
+        """Return these maps as `synthesis` takes noise."""
+        names = {id(constant): name for name, constant in noise_buffers(generator).items()}
+        return lambda constant: self.maps[names[id(constant)]]
+
+    def tensors(self) -> list[Tensor]:
+        """Return all maps."""
+        return list(self.maps.values())
+
+    def cpu(self) -> "NoiseMaps":
+        """Return them on the CPU."""
+        return NoiseMaps({name: m.detach().cpu() for name, m in self.maps.items()})
+
+    def __getitem__(self, rows: Tensor) -> "NoiseMaps":
+        return NoiseMaps({name: m[rows] for name, m in self.maps.items()})
+
+    def penalty(self) -> Tensor:
+        """Return the sum of all maps' `correlation` [N]."""
+        return torch.stack([correlation(m) for m in self.tensors()]).sum(0)
+
+    @torch.no_grad()
+    def normalize(self) -> None:
+        """Bring every map to mean 0 and variance 1, in place."""
+        for m in self.tensors():
+            variance, mean = torch.var_mean(m, dim=(1, 2, 3), correction=0, keepdim=True)
+            m.sub_(mean).mul_((variance + 1e-8).rsqrt())
+
+
+def noise_buffers(generator: GeneratorNetwork) -> dict[str, Tensor]:
+    """Return the constant noise [H, W] of every layer by its name, from the lowest resolution on."""
+    return {
+        name: buffer
+        for name, buffer in generator.named_buffers()
+        if name.rpartition(".")[2] == "noise"
+    }
+
+
+def correlation(noise: Tensor) -> Tensor:
+    """Return how far noise maps [N, 1, H, W] resemble themselves one pixel further, [N].
+
+    Equation of appendix D: squares of the means of n(x, y) n(x - 1, y) and of n(x, y) n(x, y - 1), wrapping at the
+    edges, summed over the map and the maps that result of halving it down to 8 pixels. Halving takes means over 2x2
+    pixels times 2, which keeps the variance of independent ones.
+    """
+    total = noise.new_zeros(len(noise))
+    while True:
+        for dim in (2, 3):
+            total = total + (noise * noise.roll(1, dim)).mean((1, 2, 3)).square()
+        height, width = noise.shape[2:]
+        if min(height, width) <= _SMALLEST or height % 2 or width % 2:
+            return total
+        noise = 2 * torch.nn.functional.avg_pool2d(noise, 2)

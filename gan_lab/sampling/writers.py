@@ -1,0 +1,313 @@
+"""Images of a series to files, as they are drawn: nothing keeps more of them than the file itself needs."""
+
+import io
+import json
+import zipfile
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gan_lab.console import say
+from gan_lab.data.images import enlarged, save_png, to_pil
+from gan_lab.errors import InputError
+from gan_lab.run import naming, publish, temporary_path, write
+from gan_lab.sampling.points import SUFFIX, Points
+from gan_lab.sampling.series import Block, Series, slug
+
+LOSSLESS = {"lossless": True, "quality": 80, "method": 4}  # of WebP, quality is then effort
+
+# Pillow's name of a format, and how it is written
+ENCODINGS = {"png": "PNG", "jpeg": "JPEG", "webp": "WEBP"}
+
+_LARGEST_SIDE, _LARGEST_AREA = 16384, 2**27  # of a grid, pixels
+
+
+class Writer(ABC):
+    """Takes images as they are drawn.
+
+    Attributes:
+        ordered: whether it must get all blocks in order, in one process; otherwise each process writes its own.
+    """
+
+    ordered = True
+
+    @abstractmethod
+    def add(self, block: Block) -> None:
+        """Take the next images."""
+
+    @abstractmethod
+    def finish(self) -> str:
+        """Make the file whole and return its name."""
+
+    def abandon(self) -> None:  # noqa: B027 (most have nothing half done)
+        """Leave nothing half done."""
+
+
+class SingleFiles(Writer):
+    """A file for each image, named by seed and class.
+
+    Args:
+        folder: where.
+        kind: "png", "jpeg" or "webp" (without loss).
+        quality: of JPEG, 1 to 100.
+        count: of all images.
+    """
+
+    ordered = False
+
+    def __init__(self, folder: Path, *, kind: str, quality: int, count: int) -> None:
+        self._folder = folder
+        self._kind = kind
+        self._quality = quality
+        self._count = count
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def add(self, block: Block) -> None:
+        for name, image in zip(block.names, block.pixels, strict=True):
+            data = encode(image, kind=self._kind, quality=self._quality)
+            # tens of thousands of them, and made again by the same command: a sync each would cost more than drawing
+            write(self._folder / f"{name}.{self._kind}", data, sync=False)
+
+    def finish(self) -> str:
+        return f"*.{self._kind} ({self._count})"
+
+
+def encode(image: Tensor, *, kind: str, quality: int = 95) -> bytes:
+    """Return one uint8 image [C, H, W] as a file.
+
+    Raises:
+        InputError: for transparency in a JPEG.
+    """
+    options: Mapping[str, object] = {}
+    if kind == "jpeg":
+        if len(image) == 4:
+            raise InputError(
+                "format=jpeg has no transparency, and these images have it; use png or webp"
+            )
+        # 4:4:4: colours as sharp as light
+        options = {"quality": quality, "subsampling": 0}
+    elif kind == "webp":
+        options = LOSSLESS
+    buffer = io.BytesIO()
+    to_pil(image).save(buffer, format=ENCODINGS[kind], **options)
+    return buffer.getvalue()
+
+
+class Grid(Writer):
+    """One picture of all images, row by row; of very many, the first columns and rows.
+
+    Args:
+        path: of the PNG.
+        count: of all images.
+        columns: of the grid.
+        scale: every pixel becomes `scale` x `scale` pixels.
+    """
+
+    def __init__(self, path: Path, *, count: int, columns: int, scale: int) -> None:
+        self._path = path
+        self._columns = columns
+        self._rows = -(-count // columns)
+        self._scale = scale
+        self._edge = 2 if count > 1 else 0  # white pixels between images
+        self._canvas: Tensor | None = None
+
+    def add(self, block: Block) -> None:
+        pixels = enlarged(block.pixels, self._scale)
+        channels, height, width = pixels.shape[1:]
+        edge = self._edge
+        if self._canvas is None:
+            self._cut(height + edge, width + edge)
+            rows, columns = self._shown
+            shape = (channels, rows * (height + edge) + edge, columns * (width + edge) + edge)
+            self._canvas = torch.full(shape, 255, dtype=torch.uint8)
+        for i, image in enumerate(pixels, start=block.start):
+            row, column = divmod(i, self._columns)
+            if row < self._shown[0] and column < self._shown[1]:
+                top, left = edge + row * (height + edge), edge + column * (width + edge)
+                self._canvas[:, top : top + height, left : left + width] = image
+
+    def _cut(self, height: int, width: int) -> None:
+        """Decide how many rows and columns of tiles fit."""
+        columns = max(1, min(self._columns, _LARGEST_SIDE // width))
+        most = min(_LARGEST_SIDE // height, _LARGEST_AREA // (height * width * columns))
+        self._shown = max(1, min(self._rows, most)), columns
+        if self._shown != (self._rows, self._columns):
+            say(
+                f"{self._path.name} shows {self._shown[0]} of {self._rows} rows, {columns} of {self._columns} columns"
+            )
+
+    def finish(self) -> str:
+        assert self._canvas is not None
+        save_png(self._canvas, self._path)
+        return self._path.name
+
+
+class Archive(Writer):
+    """What is written member by member into a file that appears when it is whole.
+
+    Args:
+        path: of the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._part = temporary_path(path)
+        with naming(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._archive = zipfile.ZipFile(self._part, "w")
+
+    def add(self, block: Block) -> None:
+        with naming(self._path):
+            self._add(block)
+
+    def finish(self) -> str:
+        with naming(self._path):
+            self._finish()
+            self._archive.close()
+            publish(self._part, self._path)
+        return self._path.name
+
+    @abstractmethod
+    def _add(self, block: Block) -> None: ...
+
+    @abstractmethod
+    def _finish(self) -> None: ...
+
+    def abandon(self) -> None:
+        self._archive.fp = None  # or its destructor would write a table of contents
+        self._part.unlink(missing_ok=True)
+
+
+def member(name: str, compression: int) -> zipfile.ZipInfo:
+    """Return a member dated 1980-01-01, so that equal content makes equal files."""
+    found = zipfile.ZipInfo(name)
+    found.compress_type = compression
+    found.create_system = 3
+    found.external_attr = 0o644 << 16
+    return found
+
+
+class ImagesZip(Archive):
+    """PNG files in a folder for each class, and dataset.json: what data=zip reads, and data=image_folder when unpacked.
+
+    Args:
+        path: of the zip.
+        class_names: of the labels; empty without classes.
+    """
+
+    def __init__(self, path: Path, *, class_names: list[str]) -> None:
+        super().__init__(path)
+        self._class_names = class_names
+        slugs = [slug(name) for name in class_names]
+        distinct = len({name.lower() for name in slugs}) == len(slugs) and all(slugs)
+        self._folders = slugs if distinct else [f"class{i}" for i in range(len(slugs))]
+        self._labels: list[tuple[str, int]] = []
+
+    def _add(self, block: Block) -> None:
+        labels = None if block.labels is None or block.labels.ndim == 2 else block.labels.tolist()
+        for i, (name, image) in enumerate(zip(block.names, block.pixels, strict=True)):
+            folder = "images" if labels is None else self._folders[labels[i]]
+            path = f"{folder}/{name}.png"
+            data = encode(image, kind="png")
+            self._archive.writestr(member(path, zipfile.ZIP_STORED), data)
+            if labels is not None:
+                self._labels.append((path, labels[i]))
+
+    def _finish(self) -> None:
+        metadata: dict[str, object] = {"labels": self._labels or None}
+        if self._labels:
+            metadata["class_names"] = self._class_names
+        info = member("dataset.json", zipfile.ZIP_DEFLATED)
+        self._archive.writestr(info, json.dumps(metadata).encode())
+
+
+class Npz(Archive):
+    """images [N, H, W, C] uint8, labels [N] and seed (or seeds [N]), for numpy.load.
+
+    Args:
+        path: of the .npz.
+        series: that is written.
+    """
+
+    def __init__(self, path: Path, *, series: Series) -> None:
+        super().__init__(path)
+        self._series = series
+        self._images: IO[bytes] | None = None
+        self._labels: list[Tensor] = []
+
+    def _add(self, block: Block) -> None:
+        pixels = block.pixels.permute(0, 2, 3, 1).contiguous().numpy()
+        if self._images is None:
+            self._images = self._open("images")
+            header = {
+                "descr": np.lib.format.dtype_to_descr(pixels.dtype),
+                "fortran_order": False,
+                "shape": (self._series.count, *pixels.shape[1:]),
+            }
+            np.lib.format.write_array_header_1_0(self._images, header)
+        self._images.write(pixels.tobytes())
+        if block.labels is not None:
+            self._labels.append(block.labels)
+
+    def _open(self, name: str) -> IO[bytes]:
+        info = member(f"{name}.npy", zipfile.ZIP_DEFLATED)
+        return self._archive.open(info, "w", force_zip64=True)
+
+    def _finish(self) -> None:
+        assert self._images is not None
+        self._images.close()
+        arrays: dict[str, np.ndarray] = {}
+        if self._labels:
+            arrays["labels"] = torch.cat(self._labels).numpy()
+        if self._series.points is None:
+            seed = self._series.seed
+            arrays["seed" if isinstance(seed, int) else "seeds"] = np.array(seed)
+        for name, values in arrays.items():
+            with self._open(name) as opened:
+                np.lib.format.write_array(opened, values, allow_pickle=False)
+
+    def abandon(self) -> None:
+        if self._images is not None:
+            # it would write what it still holds back, to a disk that may be full
+            with suppress(OSError):
+                self._images.close()
+        super().abandon()
+
+
+class Latents(Writer):
+    """Points that the same images can be made from again: latents.safetensors.
+
+    Args:
+        folder: where.
+        series: that is written.
+        metadata: of the file.
+    """
+
+    def __init__(self, folder: Path, *, series: Series, metadata: Mapping[str, str]) -> None:
+        self._path = folder / f"latents{SUFFIX}"
+        self._styles = series.gan.has_styles
+        self._metadata = metadata
+        self._inputs: list[Tensor] = []
+        self._labels: list[Tensor] = []
+
+    def add(self, block: Block) -> None:
+        self._inputs.append(block.inputs)
+        if block.labels is not None:
+            self._labels.append(block.labels)
+
+    def finish(self) -> str:
+        values = torch.cat(self._inputs)
+        points = Points(
+            z=None if self._styles else values,
+            w=values if self._styles else None,
+            labels=torch.cat(self._labels) if self._labels else None,
+            metadata=self._metadata,
+        )
+        points.save(self._path)
+        return self._path.name

@@ -1,0 +1,191 @@
+"""Adaptive discriminator augmentation.
+
+Every image that D sees, real or generated, is changed at random, each operation with probability p. Where D tells
+apart what it was trained on too surely, p rises, else it falls:
+
+    r_t = E[sign(D(real))],  p <- p + sign(r_t - target) * images / (speed_kimg * 1000)
+
+Karras et al. 2020, section 3 (control) and appendix B (operations), https://arxiv.org/abs/2006.06676.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from gan_lab.errors import InputError
+from gan_lab.layers.collectives import mean_over_ranks
+from gan_lab.training.augment.base import Augmentation, Draws
+from gan_lab.training.augment.color import COLORS, recolor
+from gan_lab.training.augment.corruption import add_noise, cut_out
+from gan_lab.training.augment.filtering import equalize
+from gan_lab.training.augment.geometry import BLITS, WARPS, move
+
+GROUPS = {
+    "blit": BLITS,
+    "geom": WARPS,
+    "color": COLORS,
+    "filter": ("imgfilter",),
+    "noise": ("noise",),
+    "cutout": ("cutout",),
+}
+
+PIPES = {
+    **{group: (group,) for group in GROUPS},
+    **{group[0]: (group,) for group in ("blit", "geom", "color", "filter", "noise")},
+    "bg": ("blit", "geom"),
+    "bgc": ("blit", "geom", "color"),
+    "bgcf": ("blit", "geom", "color", "filter"),
+    "bgcfn": ("blit", "geom", "color", "filter", "noise"),
+    "bgcfnc": ("blit", "geom", "color", "filter", "noise", "cutout"),
+}
+
+OPERATIONS = tuple(operation for group in GROUPS.values() for operation in group)
+
+
+class ADA(Augmentation):
+    """Random changes of images with 1, 3 or 4 channels, each with probability p, which may adapt itself.
+
+    Images that draw nothing pass as they are, to the bit. It computes in float32 or better, whatever is around it,
+    and gives back the images' own type.
+
+    Args:
+        pipe: which operations: `blit geom color filter noise cutout`, of the first five also the first letter, or a
+            set of them, `bg bgc bgcf bgcfn bgcfnc`.
+        p: probability of each operation, from 0 to 1: where p adapts, the one to begin with; else a setting that can
+            be scheduled.
+        target: r_t that p is adapted to (0.6 in the paper), null for a p that does not adapt.
+        speed_kimg: images in which p would go from 0 to 1.
+        interval: D steps between two changes of p.
+        strengths: operation -> multiplier of p for it, 1 for those of `pipe` and 0 for the others where not given.
+
+    Raises:
+        InputError: for what it does not know, or cannot be.
+    """
+
+    adapted_p: Tensor
+    observed: Tensor
+    signs: Tensor
+    since: Tensor
+    overfitting: Tensor
+
+    def __init__(
+        self,
+        *,
+        pipe: str = "bgc",
+        p: float = 0.0,
+        target: float | None = 0.6,
+        speed_kimg: float = 500,
+        interval: int = 4,
+        strengths: Mapping[str, float] | None = None,
+    ) -> None:
+        super().__init__()
+        if not 0 <= p <= 1:
+            raise InputError(f"ada: p={p} must be from 0 to 1")
+        if target is not None and not -1 < target < 1:
+            raise InputError(f"ada: target={target} must lie between -1 and 1; 0.6 is the paper's")
+        if speed_kimg <= 0 or interval < 1:
+            raise InputError(
+                f"ada: speed_kimg={speed_kimg} must be positive and interval={interval} at least 1"
+            )
+        self.target = target
+        self.speed_kimg = speed_kimg
+        self.interval = interval
+        self.strengths = choose_strengths(pipe, strengths or {})
+        if target is None:
+            self.p = (
+                p  # an attribute only where it counts, so that a schedule for nothing is refused
+            )
+        self.register_buffer("adapted_p", torch.tensor(float(p)))
+        # sum and number of the logits' signs: of this D step on this rank, and since p was changed on all of them
+        self.register_buffer("observed", torch.zeros(2), persistent=False)
+        self.register_buffer("signs", torch.zeros(2))
+        self.register_buffer("since", torch.zeros(2, dtype=torch.long))  # D steps, images
+        self.register_buffer("overfitting", torch.tensor(0.0))  # r_t, as it last was
+
+    @property
+    def probability(self) -> Tensor:
+        """The probability p of each operation now, 0-dim, on the module's device."""
+        if self.target is None:
+            return torch.full_like(self.adapted_p, self.p)
+        return self.adapted_p
+
+    def forward(self, images: Tensor) -> Tensor:
+        self._check(images)
+        if self._idle(images):
+            return images
+        with torch.autocast(images.device.type, enabled=False):
+            exact = images if images.dtype == torch.float64 else images.float()
+            draws = Draws(exact, self.probability, self.strengths)
+            changed = move(exact, draws)
+            for change in (recolor, equalize, add_noise, cut_out):
+                changed = change(changed, draws)
+        return changed.to(images.dtype)
+
+    @torch.no_grad()
+    def observe(self, real_logits: Tensor) -> None:
+        if self.target is not None:
+            signs = real_logits.detach().float().sign().sum()
+            self.observed += torch.stack([signs, torch.full_like(signs, len(real_logits))])
+
+    @torch.no_grad()
+    def adapt(self, images: int) -> None:
+        if self.target is None:
+            return
+        # on the device and without a branch: the host never waits for D
+        self.since[0] += 1
+        self.since[1] += images
+        due = self.since[0] >= self.interval
+        # at every step, so that what a checkpoint holds is the same on all ranks
+        self.signs += mean_over_ranks(self.observed)
+        self.observed.zero_()
+        total, number = self.signs
+        seen = number > 0
+        overfitting = torch.where(due & seen, total / number, self.overfitting)
+        direction = torch.sign(overfitting - self.target) * seen
+        moved = self.adapted_p + direction * self.since[1] / (self.speed_kimg * 1000)
+        self.adapted_p.copy_(torch.where(due, moved.clamp(0, 1), self.adapted_p))
+        self.overfitting.copy_(overfitting)
+        self.signs *= ~due
+        self.since *= ~due
+
+    def figures(self) -> Mapping[str, Tensor]:
+        if self.target is None:
+            return {"p": self.probability}
+        return {"p": self.probability, "r": self.overfitting}
+
+    def strengthen(self) -> None:
+        self.adapted_p.fill_(1)
+
+    def _idle(self, images: Tensor) -> bool:
+        if self.target is None:
+            return self.p <= 0
+        # asking costs nothing on the CPU; elsewhere it would make the host wait
+        return images.device.type == "cpu" and self.adapted_p.item() <= 0
+
+    def _check(self, images: Tensor) -> None:
+        channels, height, width = images.shape[1:]
+        if channels not in (1, 3, 4):
+            raise InputError(f"ada: images have {channels} channels; it takes 1, 3 or 4")
+        if min(height, width) < 2:
+            raise InputError(f"ada: images of {height}x{width}; it takes 2x2 and larger ones")
+
+
+def choose_strengths(pipe: str, strengths: Mapping[str, float]) -> dict[str, float]:
+    """Return the multiplier of every operation.
+
+    Raises:
+        InputError: for an unknown set, an unknown operation or a negative multiplier.
+    """
+    if pipe not in PIPES:
+        raise InputError(f"ada: pipe={pipe} is unknown; there are {', '.join(PIPES)}")
+    for operation, strength in strengths.items():
+        if operation not in OPERATIONS:
+            raise InputError(
+                f"ada: strengths.{operation} is unknown; there are {', '.join(OPERATIONS)}"
+            )
+        if strength < 0:
+            raise InputError(f"ada: strengths.{operation}={strength} must not be negative")
+    included = {operation for group in PIPES[pipe] for operation in GROUPS[group]}
+    defaults = {operation: float(operation in included) for operation in OPERATIONS}
+    return {**defaults, **strengths}

@@ -1,0 +1,85 @@
+"""What an augmentation is: a change of images before the discriminator sees them, real and generated alike."""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+
+class Augmentation(nn.Module):
+    """`forward(images [N, C, H, W]) -> images` of the same shape, differentiable as often as penalties need.
+
+    A module, so that what it keeps (an adapted probability) is saved with the run. It draws from torch's generator of
+    the images' device, which the loop seeds at each step. Its float attributes can be scheduled by name
+    (`model.schedules.ada.p`).
+    """
+
+    def observe(self, real_logits: Tensor) -> None:
+        """Look at D's logits [n] on a micro-batch of augmented real images, without their graph."""
+
+    def adapt(self, images: int) -> None:
+        """Act on what was observed; `images` is the number of real images of this D step over all ranks."""
+
+    def figures(self) -> Mapping[str, Tensor]:
+        """What to log of its state, scalars on its device; the key becomes `augment/<name>_<key>`."""
+        return {}
+
+    def strengthen(self) -> None:
+        """Act from now on as it does at its dearest, whatever it has adapted to; for measuring what it costs."""
+
+
+# What a batch draws: which images an operation is applied to, and how strongly.
+
+
+class Draws:
+    """Draws for a batch, one number per image, from torch's generator of the images' device.
+
+    Args:
+        images: the batch [N, C, H, W].
+        p: probability of every operation, a 0-dim tensor on their device.
+        strengths: operation -> multiplier of its probability; those left out are at 0.
+    """
+
+    def __init__(self, images: Tensor, p: Tensor, strengths: Mapping[str, float]) -> None:
+        self.count, self.device, self.dtype = len(images), images.device, images.dtype
+        self.p = p
+        self._strengths = strengths
+
+    def includes(self, *operations: str) -> bool:
+        """Whether any of the operations can happen at all."""
+        return any(self._strengths.get(operation, 0) > 0 for operation in operations)
+
+    def uniform(self, low: float = 0.0, high: float = 1.0) -> Tensor:
+        """Draw [N] from U(low, high)."""
+        return (torch.rand(self.count, device=self.device) * (high - low) + low).to(self.dtype)
+
+    def normal(self, std: float) -> Tensor:
+        """Draw [N] from N(0, std^2)."""
+        return (torch.randn(self.count, device=self.device) * std).to(self.dtype)
+
+    def lognormal(self, octaves: float) -> Tensor:
+        """Draw [N] from Lognormal(0, (octaves ln 2)^2): 2 to the power of a normal variable."""
+        return torch.exp2(self.normal(octaves))
+
+    def angle(self) -> Tensor:
+        """Draw [N] from U(-pi, pi)."""
+        return self.uniform(-math.pi, math.pi)
+
+    def apply(
+        self, operation: str, drawn: Tensor, neutral: float, *, twice: bool = False
+    ) -> Tensor:
+        """Return what was drawn [N] for the images that the operation is applied to, and `neutral` for the others.
+
+        `twice`: for one of two applications that together happen as often as one of any other operation.
+        """
+        chance = (self.p * self._strengths.get(operation, 0)).clamp(max=1)
+        if twice:
+            chance = 1 - (1 - chance).sqrt()
+        happens = torch.rand(self.count, device=self.device) < chance
+        return torch.where(happens, drawn, neutral)
+
+
+def where_image(changed: Tensor, new: Tensor, old: Tensor) -> Tensor:
+    """Take whole images [N, ...] from `new` where `changed` [N], else from `old`, to the bit."""
+    return torch.where(changed.view(-1, *[1] * (new.dim() - 1)), new, old)

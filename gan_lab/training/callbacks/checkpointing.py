@@ -1,0 +1,203 @@
+"""Saves the run so that it can be killed at any moment."""
+
+import math
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from lightning import Callback, Trainer
+
+from gan_lab.console import say
+from gan_lab.distributed import slurm
+from gan_lab.distributed.ranks import Agreement
+from gan_lab.errors import InputError
+from gan_lab.layers.collectives import several_ranks
+from gan_lab.run import link
+from gan_lab.training.callbacks.evaluation import Evaluation
+from gan_lab.training.callbacks.report import Report, check_health, check_interval, log
+from gan_lab.training.checkpoint import BEST, LAST, PREVIOUS
+from gan_lab.training.loggers.files import STOPPED
+from gan_lab.training.module import AdversarialModule
+
+
+class Checkpointing(Callback):
+    """Keeps `last.ckpt`, the one before it, and the best by the metric that was chosen.
+
+    Stands last among the callbacks, so that an evaluation of the same moment is part of what it saves. The first
+    Ctrl-C or SIGTERM ends the step, saves and stops; a second one ends at once. In a job of SLURM, SIGUSR1 and a
+    SIGTERM that warns of preemption also have the job start again, which then goes on from here.
+
+    Args:
+        run_dir: the run folder; checkpoints go to its `checkpoints/`.
+        every_kimg: thousands of images between two checkpoints.
+        every_minutes: after how much time there is one, too; null for none. It changes nothing of what is trained.
+        max_restarts: how often a job of SLURM may start again.
+        evaluation: where the best one is found out.
+
+    Attributes:
+        requeued: whether SLURM was asked to start the job again.
+    """
+
+    def __init__(
+        self,
+        *,
+        run_dir: str | Path,
+        every_kimg: float,
+        every_minutes: float | None = 10,
+        max_restarts: int = 100,
+        evaluation: Evaluation | None = None,
+    ) -> None:
+        check_interval("checkpointing", every_kimg)
+        if every_minutes is not None and not 0 < every_minutes < math.inf:
+            raise InputError(
+                f"callbacks.checkpointing.every_minutes={every_minutes} must be positive, or null"
+            )
+        if max_restarts < 0:
+            raise InputError(
+                f"callbacks.checkpointing.max_restarts={max_restarts} must be 0 or more"
+            )
+        self.folder = Path(run_dir) / "checkpoints"
+        self.every_kimg = every_kimg
+        self.every_minutes = every_minutes
+        self.max_restarts = max_restarts
+        self.evaluation = evaluation
+        self.requeued = False
+        self.best_value: float | None = None
+        self.best_kimg: float | None = None
+        self._saved_at = 0.0
+        self._signal: int | None = None
+        self._stopped_by: int | None = None
+        self._agreement = Agreement()
+        self._handlers: dict[int, Any] = {}
+
+    @property
+    def exit_status(self) -> int:
+        """0; after a signal what a shell expects, so that `train && evaluate` stops; 75 for a job that starts again."""
+        if self._stopped_by is None:
+            return 0
+        return slurm.REQUEUED if self.requeued else 128 + self._stopped_by
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the best value so far, and of what."""
+        return {"best_key": self._key, "best_value": self.best_value, "best_kimg": self.best_kimg}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore `state_dict`; another metric has not had a best value yet."""
+        if state_dict["best_key"] == self._key:
+            self.best_value = state_dict["best_value"]
+            self.best_kimg = state_dict["best_kimg"]
+
+    def on_fit_start(self, trainer: Trainer, module: AdversarialModule) -> None:  # type: ignore[override]
+        """Turn the first Ctrl-C into a request."""
+        self._handlers[signal.SIGINT] = signal.signal(signal.SIGINT, self._request)
+
+    def on_train_start(self, trainer: Trainer, module: AdversarialModule) -> None:  # type: ignore[override]
+        """Mind more signals, and start the stopwatch."""
+        self._saved_at = time.monotonic()
+        # only here: the Trainer sets a handler of its own between the two hooks
+        for number in slurm.WARNINGS if slurm.in_job() else {signal.SIGTERM}:
+            self._handlers[number] = signal.signal(number, self._request)
+        slurm.take_warnings()
+
+    def on_train_batch_end(  # type: ignore[override]
+        self, trainer: Trainer, module: AdversarialModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save when it is time, when something better was found, or when the run ends here."""
+        better = self._is_better(module)
+        # one number for all processes: the signal, and whether it is time by the first one's clock
+        own = 2 * (self._signal or 0) + int(trainer.is_global_zero and self._is_late())
+        stopped_by, late = divmod(self._agreement(own), 2)
+        if better or stopped_by or trainer.should_stop or module.due(self.every_kimg):
+            self.save(trainer, module)
+            if better and trainer.is_global_zero:
+                link(self.folder / LAST, self.folder / BEST)
+        elif late:
+            with own_buffers(module):
+                self.save(trainer, module)
+        if stopped_by:
+            log_stop(trainer, module, stopped_by)
+            self._stop(trainer, module, stopped_by)
+
+    def save(self, trainer: Trainer, module: AdversarialModule) -> None:
+        """Write `last.ckpt`; what it was becomes `previous.ckpt`."""
+        check_health(module)
+        if trainer.is_global_zero and (self.folder / LAST).exists():
+            link(self.folder / LAST, self.folder / PREVIOUS)
+        trainer.save_checkpoint(self.folder / LAST)
+        self._saved_at = time.monotonic()
+
+    def _is_late(self) -> bool:
+        minutes = (time.monotonic() - self._saved_at) / 60
+        return self.every_minutes is not None and minutes >= self.every_minutes
+
+    def teardown(self, trainer: Trainer, module: AdversarialModule, stage: str) -> None:  # type: ignore[override]
+        """Give the signals back."""
+        slurm.hold_warnings()
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers.clear()
+
+    def _stop(self, trainer: Trainer, module: AdversarialModule, number: int) -> None:
+        self._stopped_by = number
+        then = "the same command goes on"
+        if slurm.in_job():
+            first = trainer.is_global_zero
+            refusal = slurm.requeue(number, max_restarts=self.max_restarts) if first else None
+            # nobody leaves before SLURM was asked: the first that ends has the others ended
+            refusal = trainer.strategy.broadcast(refusal)
+            self.requeued = refusal is None
+            then = f"{then}; {refusal}" if refusal else f"job {slurm.job()} starts again"
+        name = signal.Signals(number).name
+        say(f"stopped by {name} at {module.kimg:g} kimg and saved; {then}")
+        trainer.should_stop = True
+
+    @property
+    def _key(self) -> str | None:
+        best = None if self.evaluation is None else self.evaluation.best
+        return None if best is None else best[0]
+
+    def _is_better(self, module: AdversarialModule) -> bool:
+        if self.evaluation is None or self.evaluation.best is None:
+            return False
+        key, more = self.evaluation.best
+        value = self.evaluation.values.pop(key, None)
+        if value is None or not math.isfinite(value):
+            return False
+        if self.best_value is not None and (
+            value <= self.best_value if more else value >= self.best_value
+        ):
+            return False
+        self.best_value, self.best_kimg = value, module.kimg
+        return True
+
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        # SLURM may warn more than once
+        if self._signal is not None and (number == signal.SIGINT or not slurm.in_job()):
+            raise KeyboardInterrupt
+        self._signal = self._signal or number
+
+
+def log_stop(trainer: Trainer, module: AdversarialModule, number: int) -> None:
+    """Log the figures so far, so that the logs end where the checkpoint does.
+
+    When the run goes on, the entry is taken out again (`JsonLines.rewind`): the next one has the whole means.
+    """
+    reports = [callback for callback in trainer.callbacks if isinstance(callback, Report)]  # type: ignore[attr-defined]
+    if not any(module.due(report.every_kimg) for report in reports):
+        log(trainer, module, {**module.stats.means(), STOPPED: float(number)})
+
+
+@contextmanager
+def own_buffers(module: AdversarialModule) -> Iterator[None]:
+    """Leave what each process keeps for itself as it is, though what is saved is their mean.
+
+    When a checkpoint is saved depends on the clock on the wall; what is trained must not.
+    """
+    kept = [buffer.clone() for buffer in module.buffers()] if several_ranks() else []
+    yield
+    for buffer, before in zip(module.buffers(), kept, strict=False):
+        buffer.copy_(before)

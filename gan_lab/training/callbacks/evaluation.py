@@ -1,0 +1,74 @@
+"""Metrics of the moving average during training."""
+
+import time
+from typing import Any
+
+import torch
+from lightning import Callback, Trainer
+
+from gan_lab.metrics.base import Metrics
+from gan_lab.metrics.images import GanImages
+from gan_lab.sampling.gan import Gan
+from gan_lab.training.callbacks.report import check_health, check_interval, log
+from gan_lab.training.module import AdversarialModule
+
+
+class Evaluation(Callback):
+    """Computes metrics every `every_kimg` and at the end, on samples of the moving average.
+
+    The share of the time since the start that went into it is logged, too.
+
+    Attributes:
+        values: the latest figures, with the `metrics/` prefix.
+
+    Args:
+        metrics: what is computed.
+        every_kimg: thousands of images between two evaluations.
+        seed: of the samples, the same at each evaluation.
+    """
+
+    def __init__(self, *, metrics: Metrics, every_kimg: float, seed: int = 0) -> None:
+        check_interval("evaluation", every_kimg)
+        self.metrics = metrics
+        self.every_kimg = every_kimg
+        self.seed = seed
+        self.values: dict[str, float] = {}
+        self._spent = 0.0
+        self._began = time.perf_counter()
+
+    def setup(self, trainer: Trainer, module: AdversarialModule, stage: str) -> None:  # type: ignore[override]
+        """Get weights and real statistics before the first step."""
+        # and before a checkpoint's best value is restored, which is kept only where it is of the same figure
+        self.metrics.prepare(trainer.datamodule)  # type: ignore[attr-defined]
+        self._began = time.perf_counter()
+
+    def on_train_batch_end(  # type: ignore[override]
+        self, trainer: Trainer, module: AdversarialModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Evaluate when it is time."""
+        if not module.due(self.every_kimg):
+            return
+        check_health(module)
+        begin = time.perf_counter()
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        gan = Gan(module.generator_ema, spec=data.spec)
+        with torch.random.fork_rng(devices=[]):
+            found = self.metrics.compute(GanImages(gan, seed=self.seed))
+        # the last bits may differ between ranks, which have to agree on what is the best
+        found = trainer.strategy.broadcast(found)
+        self.values = {f"metrics/{name}": value for name, value in found.items()}
+        now = time.perf_counter()
+        self._spent += now - begin
+        if self.values:
+            times = {
+                "time/evaluation_s": now - begin,
+                "time/evaluation_share": self._spent / (now - self._began),
+            }
+            log(trainer, module, {**self.values, **times})
+
+    @property
+    def best(self) -> tuple[str, bool] | None:
+        """The key that chooses the best checkpoint and whether more of it is better, or None."""
+        if not self.metrics.best:
+            return None
+        return f"metrics/{self.metrics.best}", self.metrics.mode == "max"

@@ -1,0 +1,117 @@
+"""torch.compile for those passes through the networks that nothing differentiates twice.
+
+Compiled code has no second derivatives (https://github.com/pytorch/pytorch/issues/91469), which penalties on gradients
+need. So each call decides: where images and weights both want gradients, a gradient by the first is going to be
+differentiated by the second, and the call runs as it is written. All others run compiled: images for D, D's losses in a
+step without such a penalty in it, and G's whole step, in which D is frozen.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gan_lab.errors import InputError
+from gan_lab.layers.growth import grows
+from gan_lab.training.module import AdversarialModule
+
+INDUCTOR = "inductor"
+
+
+def backend_of(choice: object) -> str | None:
+    """Return the backend that `compile=` names, None for none.
+
+    Raises:
+        InputError: for a backend that there is not.
+    """
+    if choice is None or choice is False:
+        return None
+    if choice is True:
+        return INDUCTOR
+    known = torch.compiler.list_backends(exclude_tags=())
+    if choice not in known:
+        raise InputError(f"compile={choice} must be true, false or one of {', '.join(known)}")
+    return str(choice)
+
+
+def compile_passes(module: AdversarialModule, backend: str, device: torch.device) -> None:
+    """Compile a module's hooks `fake` and, where it encodes, `real`, and its discriminator's `judge`.
+
+    Modules, parameters and state dicts stay as they are. Random numbers stay those of the same run without compiling.
+
+    Args:
+        module: to change in place.
+        backend: of torch.compile.
+        device: where it is going to compute.
+
+    Raises:
+        InputError: when it cannot be compiled, with the reason.
+    """
+    if grows(module):
+        raise InputError(
+            f"compile: {type(module).__name__}'s networks grow, and each step of a fade is another program; set "
+            "compile=false, or growing=false in model.generator and model.discriminator"
+        )
+    check_compiler(backend, device)
+    hooks = ("fake", "real") if module.has_encoder else ("fake",)
+    for hook in hooks:
+        setattr(module, hook, once(getattr(module, hook), module.generator, backend))
+    discriminator: Any = module.discriminator
+    discriminator.judge = once(discriminator.judge, discriminator, backend)
+
+
+def once(function: Callable[..., Any], network: nn.Module, backend: str) -> Callable[..., Any]:
+    """Return a function that is compiled but where it is going to be differentiated twice.
+
+    Args:
+        function: `(input, labels) -> ...`.
+        network: whose parameters it uses.
+        backend: of torch.compile.
+    """
+    compiled = torch.compile(function, backend=backend, dynamic=False, **settings(backend))
+
+    def call(x: Tensor, labels: Tensor | None = None) -> Any:
+        twice = x.requires_grad and any(p.requires_grad for p in network.parameters())
+        return (function if twice and torch.is_grad_enabled() else compiled)(x, labels)
+
+    return call
+
+
+def settings(backend: str, **more: object) -> dict[str, Any]:
+    """Return torch.compile's options, which its own backend alone has."""
+    # inductor otherwise draws other random numbers than torch does
+    return {"options": {"fallback_random": True, **more}} if backend == INDUCTOR else {}
+
+
+def check_compiler(backend: str, device: torch.device) -> None:
+    """Compile something small, to see whether all is there that compiling takes.
+
+    Raises:
+        InputError: with what is missing.
+    """
+    trial = settings(backend, force_disable_caches=True)
+    compiled: Any = torch.compile(wave, backend=backend, **trial)
+    try:
+        compiled(torch.ones(8, device=device))
+    except Exception as error:  # of whatever kind the compiler's tools raise
+        reason = next((line for line in str(error).splitlines() if line.strip()), repr(error))
+        need = "a C++ compiler (g++)" if device.type == "cpu" else "Triton and a C compiler"
+        raise InputError(
+            f"compile: {backend} does not work here ({reason.strip()}); it needs {need}; install that, or set "
+            "compile=false"
+        ) from error
+
+
+def wave(x: Tensor) -> Tensor:
+    """Return something to try a compiler on."""
+    return x.sin() + x.cos()
+
+
+def differentiated_twice(module: AdversarialModule) -> list[str]:
+    """Return the penalties of every step that share D's passes with its loss, which then are not compiled."""
+    return [
+        name
+        for name, r in module._regularizers.items()
+        if r.player == "discriminator" and r.interval == 1 and r.needs_input_gradient
+    ]

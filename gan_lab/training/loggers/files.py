@@ -1,0 +1,170 @@
+"""Where figures and grids go. `metrics.jsonl` in the run folder is always written and is the source of truth."""
+
+import csv
+import io
+import json
+import math
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
+
+from gan_lab.console import warn
+from gan_lab.run import append_line, link, write
+
+METRICS_FILE = "metrics.jsonl"
+
+# what it was before damaged lines were taken out of it
+DAMAGED_FILE = "metrics.damaged.jsonl"
+
+# in the entry of a stop by a signal: its number
+STOPPED = "stopped/signal"
+
+
+class FileLogger(Logger):
+    """A logger that keeps one file in the run folder and knows no hyperparameters: config.yaml holds them.
+
+    Args:
+        run_dir: the run folder.
+    """
+
+    def __init__(self, *, run_dir: str | Path) -> None:
+        super().__init__()
+        self.run_dir = Path(run_dir)
+
+    @property
+    def name(self) -> str:
+        return self.run_dir.name
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    def log_hyperparams(
+        self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any
+    ) -> None:
+        """Nothing to do: config.yaml holds them."""
+
+    def rewind(self, kimg: float) -> None:
+        """Forget what was logged after `kimg`: training goes on from there."""
+
+    def log_grid(self, name: str, image: Tensor, kimg: float) -> None:
+        """Nothing to do: samples/ holds the grids."""
+
+
+class JsonLines(FileLogger):
+    """`metrics.jsonl`: one JSON object a line, with `kimg`."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        append_line(self.run_dir / METRICS_FILE, json.dumps(metrics))
+
+    @rank_zero_only
+    def rewind(self, kimg: float) -> None:
+        path = self.run_dir / METRICS_FILE
+        if path.exists():
+            entries, damaged = whole_entries(path)
+            if damaged:
+                link(path, self.run_dir / DAMAGED_FILE)
+                warn(f"{damage(path, damaged)}, and the file as it was is {DAMAGED_FILE} now")
+            # a stop's entry has means of a part of the time, which the next entry has whole
+            kept = [
+                json.dumps(entry) + "\n"
+                for entry in entries
+                if entry["kimg"] <= kimg and STOPPED not in entry
+            ]
+            write(path, "".join(kept))
+
+
+class Csv(FileLogger):
+    """`metrics.csv`: metrics.jsonl as a table, rewritten at each evaluation and at the end."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        if any(name.startswith("metrics/") for name in metrics):
+            self.save()
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        self.save()
+
+    @rank_zero_only
+    def save(self) -> None:
+        source = self.run_dir / METRICS_FILE
+        entries = read_metrics(source) if source.exists() else []
+        columns = list(dict.fromkeys(["kimg", *(name for entry in entries for name in entry)]))
+        text = io.StringIO(newline="")
+        table = csv.DictWriter(text, columns)
+        table.writeheader()
+        table.writerows(entries)
+        write(self.run_dir / "metrics.csv", text.getvalue())
+
+
+class TensorBoard(TensorBoardLogger):
+    """TensorBoard files in the run folder; the step is kimg, rounded, and the scalar `kimg` has it exactly.
+
+    Args:
+        run_dir: the run folder.
+    """
+
+    def __init__(self, *, run_dir: str | Path) -> None:
+        super().__init__(save_dir=run_dir, name="", version="tensorboard", default_hp_metric=False)
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        super().log_metrics(dict(metrics), round(metrics["kimg"]))
+
+    def rewind(self, kimg: float) -> None:
+        """Have TensorBoard drop what lies after `kimg`: a new file says from which step on."""
+        if kimg > 0:
+            self.experiment.close()
+            self._experiment = None
+            self._kwargs["purge_step"] = round(kimg) + 1
+
+    @rank_zero_only
+    def log_grid(self, name: str, image: Tensor, kimg: float) -> None:
+        self.experiment.add_image(name, image, round(kimg))
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Read metrics.jsonl; a warning tells of damaged lines, which are left out."""
+    entries, damaged = whole_entries(path)
+    if damaged:
+        warn(damage(path, damaged))
+    return entries
+
+
+def whole_entries(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
+    """Read metrics.jsonl; return its entries and the numbers of damaged lines.
+
+    A line is damaged when it is not UTF-8, not JSON, or no object with a finite `kimg`. A last line without an end was
+    cut short by a kill; it is left out, and not damaged.
+    """
+    lines = path.read_bytes().split(b"\n")
+    entries, damaged = [], []
+    for number, line in enumerate(lines, start=1):
+        entry = parse_entry(line)
+        if entry is not None:
+            entries.append(entry)
+        elif number < len(lines):
+            damaged.append(number)
+    return entries, damaged
+
+
+def parse_entry(line: bytes) -> dict[str, Any] | None:
+    """Return an entry of metrics.jsonl, or None for a line that is none."""
+    try:
+        entry = json.loads(line.decode())
+        return entry if isinstance(entry, dict) and math.isfinite(entry["kimg"]) else None
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        return None
+
+
+def damage(path: Path, lines: Sequence[int]) -> str:
+    """Say which lines of a file are damaged."""
+    shown = ", ".join(map(str, lines[:5])) + (", ..." if len(lines) > 5 else "")
+    return f"{path} is damaged in line {shown}: left out"

@@ -1,0 +1,265 @@
+"""Weights & Biases: what metrics.jsonl has, and the grids, for as long as it can be reached."""
+
+import math
+import os
+import secrets
+from argparse import Namespace
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlparse
+
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
+
+from gan_lab.console import warn
+from gan_lab.data.images import to_pil
+from gan_lab.metrics.directions import direction
+from gan_lab.run import write
+from gan_lab.training.checkpoint import BEST, LAST
+from gan_lab.training.loggers.files import METRICS_FILE, read_metrics
+
+if TYPE_CHECKING:
+    import wandb
+
+# seconds that W&B may take to begin, and to send the rest at the end; WANDB_INIT_TIMEOUT and the like overrule them.
+# It would wait for ever at the end, and a job on a cluster with it.
+_PATIENCE = {"init_timeout": 60.0, "finish_timeout": 600.0}
+
+
+class Wandb(Logger):
+    """A W&B run for the life of a run folder: kimg is the axis of everything, the configuration a tree.
+
+    The best value of each figure of `metrics/` is in the summary, as `best/<figure>` and `best/<figure>_kimg`. Where
+    W&B cannot be reached, the run is written to the run folder, offline; where it fails later, training goes on.
+
+    Args:
+        run_dir: the run folder; the run's id is kept in its `wandb_id`.
+        project: W&B project.
+        entity: W&B user or team, null for the default one.
+        offline: null means offline exactly when no key is set, or as the variable WANDB_MODE says.
+        tags: of the run; null for the names of its model, data and loss.
+        group: of the run; of a sweep, its name.
+        log_model: whether to upload the best checkpoint, or else the last one, at the end.
+    """
+
+    def __init__(
+        self,
+        *,
+        run_dir: str | Path,
+        project: str = "gan_lab",
+        entity: str | None = None,
+        offline: bool | None = None,
+        tags: list[str] | None = None,
+        group: str | None = None,
+        log_model: bool = False,
+    ) -> None:
+        super().__init__()
+        self.run_dir = Path(run_dir)
+        self._project = project
+        self._entity = entity
+        self._mode = None if offline is None else "offline" if offline else "online"
+        if offline is None and "WANDB_MODE" not in os.environ:
+            self._mode = "online" if has_wandb_key() else "offline"
+        self._tags = tags
+        self._group = group
+        self._log_model = log_model
+        self._config: dict[str, Any] = {}
+        self._best: dict[str, float] = {}
+        self._run: wandb.Run | None = None
+        self._over = False
+
+    @property
+    def name(self) -> str:
+        return self.run_dir.name
+
+    @property
+    def version(self) -> str:
+        return run_id(self.run_dir)
+
+    @property
+    def save_dir(self) -> str:
+        return str(self.run_dir)
+
+    @rank_zero_only
+    def log_hyperparams(
+        self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any
+    ) -> None:
+        """Begin the run with the configuration, as the tree that it is."""
+        self._config = dict(params if isinstance(params, dict) else vars(params))
+        self._attempt(lambda run: None)
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        def act(run: "wandb.Run") -> None:
+            run.log(dict(metrics))
+            better = self._improved(metrics)
+            if better:
+                run.summary.update(better)
+
+        self._attempt(act)
+
+    @rank_zero_only
+    def log_grid(self, name: str, image: Tensor, kimg: float) -> None:
+        def act(run: "wandb.Run") -> None:
+            import wandb
+
+            run.log({name: wandb.Image(to_pil(image)), "kimg": kimg})
+
+        self._attempt(act)
+
+    @rank_zero_only
+    def rewind(self, kimg: float) -> None:
+        """Take the best values from what the run goes on from; later rows stay: W&B takes none back."""
+        self._best = {}
+        best: dict[str, float] = {}
+        path = self.run_dir / METRICS_FILE
+        for entry in read_metrics(path) if path.exists() else []:
+            if entry["kimg"] <= kimg:
+                best |= self._improved(entry)
+        if best:
+            self._attempt(lambda run: run.summary.update(best))
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """End the run, so that a next one in this process is not written into it."""
+        run = self._run
+        if run is None:
+            return
+        if status == "success" and self._log_model:
+            self._attempt(self._upload)
+        # a failure before left the run open, and ending it sends what can still be sent
+        try:
+            run.finish(exit_code=0 if status == "success" else 1)
+        except Exception as error:
+            self._fail(error, "did not get all of this session")
+        self._run, self._over = None, True
+
+    def _attempt(self, act: Callable[["wandb.Run"], None]) -> None:
+        if self._over:
+            return
+        try:
+            if self._run is None:
+                self._run = self._begin()
+            act(self._run)
+        except Exception as error:  # of any kind: what W&B does must not end a training run
+            self._fail(error, "failed, and training goes on without it")
+
+    def _fail(self, error: Exception, what: str) -> None:
+        if not self._over:
+            lines = [f"W&B {what} ({type(error).__name__}: {first_line(error)})."]
+            lines.append(f"{self.run_dir / METRICS_FILE} has everything;")
+            if self._run is not None:
+                lines.append(f"to send later what W&B had: wandb sync {Path(self._run.dir).parent}")
+            warn(" ".join(lines).rstrip(";"))
+        self._over = True
+
+    def _begin(self) -> "wandb.Run":
+        import wandb
+
+        known = wandb.Settings.model_fields  # an older version has fewer
+        patience = {
+            name: seconds
+            for name, seconds in _PATIENCE.items()
+            if name in known and f"WANDB_{name.upper()}" not in os.environ
+        }
+        if "finish_timeout_raises" in known:
+            patience["finish_timeout_raises"] = True
+        try:
+            run = self._init(self._mode, patience)
+        except wandb.Error as error:
+            if self._mode == "offline":
+                raise
+            warn(
+                f"W&B cannot be reached ({first_line(error)}); this session is written offline, "
+                f"send it later: wandb sync {self.run_dir}/wandb/offline-run-*"
+            )
+            # what has begun of the run in W&B's own process holds its id
+            wandb.teardown()
+            run = self._init("offline", patience)
+        run.define_metric("kimg")
+        run.define_metric("*", step_metric="kimg")
+        return run
+
+    def _init(self, mode: Any, settings: dict[str, Any]) -> "wandb.Run":
+        import wandb
+
+        return wandb.init(
+            project=self._project,
+            entity=self._entity,
+            name=self.name,
+            dir=str(self.run_dir),
+            id=run_id(self.run_dir),
+            resume="allow",
+            group=self._group,
+            tags=self._tags if self._tags is not None else default_tags(self._config),
+            config=self._config,
+            mode=mode,
+            # not a run that somebody left open in this process
+            reinit="create_new",
+            settings=wandb.Settings(**settings),
+        )
+
+    def _improved(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """Return what of the summary changes by an entry."""
+        found: dict[str, float] = {}
+        for key, value in metrics.items():
+            sense = direction(key) if key.startswith("metrics/") else None
+            if sense is None or not math.isfinite(value):
+                continue
+            name = f"best/{key.removeprefix('metrics/')}"
+            sign = 1 if sense == "min" else -1
+            if name not in self._best or sign * value < sign * self._best[name]:
+                self._best[name] = value
+                found |= {name: value, f"{name}_kimg": metrics["kimg"]}
+        return found
+
+    def _upload(self, run: "wandb.Run") -> None:
+        import wandb
+
+        for name in (BEST, LAST):
+            path = self.run_dir / "checkpoints" / name
+            if path.exists():
+                model = wandb.Artifact(f"gan-{run.id}", type="model", metadata=dict(self._best))
+                model.add_file(str(path))
+                config = self.run_dir / "config.yaml"
+                if config.exists():
+                    model.add_file(str(config))
+                run.log_artifact(model, aliases=[path.stem])
+                return
+
+
+def default_tags(config: Mapping[str, Any]) -> list[str]:
+    """Return the names of a run's model, data and loss: the modules of the first two, the class of the loss."""
+    tags = []
+    for group in ("model", "data", "loss"):
+        node = config.get(group)
+        target = str(node.get("_target_", "")) if isinstance(node, Mapping) else ""
+        module, _, name = target.rpartition(".")
+        if name:
+            tags.append(name.lower() if group == "loss" else module.rpartition(".")[2])
+    return tags
+
+
+def has_wandb_key() -> bool:
+    """Whether W&B would find a key: in the environment, or for its server in the user's netrc."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    netrc = Path(os.environ.get("NETRC", Path.home() / ".netrc"))
+    server = urlparse(os.environ.get("WANDB_BASE_URL", "")).hostname or "api.wandb.ai"
+    return netrc.exists() and server in netrc.read_text()
+
+
+def run_id(run_dir: Path) -> str:
+    """Return the W&B id of a run folder, made once; a W&B sweep's agent brings one for each run."""
+    path = run_dir / "wandb_id"
+    if not path.exists():
+        given = os.environ.get("WANDB_RUN_ID") if "WANDB_SWEEP_ID" in os.environ else None
+        write(path, given or secrets.token_hex(4))
+    return path.read_text().strip()
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message."""
+    return next(iter(str(error).splitlines()), "")

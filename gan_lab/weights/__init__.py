@@ -1,0 +1,3 @@
+"""Reading published weights into the networks of this package."""
+
+from gan_lab.weights.readers import from_published as from_published

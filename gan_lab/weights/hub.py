@@ -1,0 +1,118 @@
+"""The Hugging Face hub, https://huggingface.co: exported models to and from it."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+from gan_lab.console import say
+from gan_lab.errors import InputError
+
+PREFIX = "hf://"
+
+# what loading reads; programs and pictures stay where they are
+NEEDED = ("model.json", "*.safetensors")
+
+
+def library() -> ModuleType:
+    """Import huggingface_hub.
+
+    Raises:
+        InputError: when it is not installed.
+    """
+    try:
+        import huggingface_hub
+    except ModuleNotFoundError as error:
+        raise InputError(
+            "models on the Hugging Face hub need huggingface_hub: pip install 'gan_lab[hub]'"
+        ) from error
+    return huggingface_hub
+
+
+def download(source: str) -> Path:
+    """Return the folder of a model of the hub in the hub's cache, downloaded if it is not there.
+
+    Args:
+        source: "hf://user/name" or "hf://user/name@revision".
+
+    Raises:
+        InputError: when there is no such model, or no network and no copy in the cache.
+    """
+    name, _, revision = source.removeprefix(PREFIX).partition("@")
+    check_name(name, source)
+    hf = library()
+    try:
+        folder = hf.snapshot_download(
+            repo_id=name, revision=revision or None, allow_patterns=list(NEEDED)
+        )
+    # its own errors are OSErrors, those of connections of several kinds
+    except Exception as error:
+        raise InputError(
+            f"{source} could not be downloaded ({type(error).__name__}: {first_line(error)}); check the name, the "
+            "network and, for a private model, HF_TOKEN"
+        ) from error
+    return Path(folder)
+
+
+def check_push(name: str) -> None:
+    """Refuse a model's name or an account that cannot be pushed to, before anything is computed.
+
+    Raises:
+        InputError: for a name that is none, or without a token.
+    """
+    check_name(name, f"push={name}")
+    if library().get_token() is None:
+        raise InputError(
+            f"push={name} needs a token of the Hugging Face hub that may write: set HF_TOKEN, or log in with hf auth "
+            "login (tokens: https://huggingface.co/settings/tokens)"
+        )
+
+
+def push(folder: Path, name: str, *, files: Sequence[str], private: bool) -> str:
+    """Upload an exported model, as one commit; a repository that there is not is made.
+
+    Args:
+        folder: the exported model.
+        name: "user/name".
+        files: which of the folder's.
+        private: whether a new repository is private; one that exists stays as it is.
+
+    Returns:
+        The commit's address.
+
+    Raises:
+        InputError: when the hub refuses it or cannot be reached.
+    """
+    hf = library()
+    api = hf.HfApi()
+    say(f"uploading {len(files)} files to {name}")
+    try:
+        api.create_repo(repo_id=name, repo_type="model", private=private, exist_ok=True)
+        commit = api.upload_folder(
+            repo_id=name,
+            repo_type="model",
+            folder_path=str(folder),
+            allow_patterns=list(files),
+            commit_message="Upload a generator with gan_lab",
+        )
+    except Exception as error:  # as in `download`
+        raise InputError(
+            f"push={name} failed ({type(error).__name__}: {first_line(error)}); {folder} is whole: "
+            f"gan-lab export run={folder} push={name} tries again"
+        ) from error
+    return str(commit.commit_url)
+
+
+def check_name(name: str, given: str) -> None:
+    """Refuse what is no user/name.
+
+    Raises:
+        InputError: with what was given.
+    """
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name, re.ASCII):
+        raise InputError(f"{given} names no model of the Hugging Face hub: give user/name")
+
+
+def first_line(error: Exception) -> str:
+    """Return the beginning of an error's message."""
+    return next(iter(str(error).strip().splitlines()), "")

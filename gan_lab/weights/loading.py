@@ -1,0 +1,233 @@
+"""What to draw samples from: a run, an exported model, or one on the Hugging Face hub."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gan_lab.config import take
+from gan_lab.data.sample import SampleSpec
+from gan_lab.errors import InputError
+from gan_lab.layers.networks import GeneratorNetwork
+from gan_lab.sampling.gan import Gan
+from gan_lab.sampling.labels import check_classes
+from gan_lab.training.checkpoint import CONFIG_FILE, checkpoint_path, read, read_config
+from gan_lab.training.state_dicts import MisfitError, network_of
+from gan_lab.training.transfer import Origin
+from gan_lab.weights import exported, hub
+
+
+def load(
+    source: str | Path,
+    *,
+    checkpoint: str | None = None,
+    weights: str | None = None,
+    device: str | torch.device = "cpu",
+    trust: Sequence[str] = (),
+) -> Gan:
+    """Load a generator to draw samples from.
+
+    Args:
+        source: a run folder, one of its checkpoints, a folder of `gan-lab export`, or "hf://user/name" (with
+            "@revision" behind it, if need be), an exported model on the Hugging Face hub.
+        checkpoint: of a run: "best", "last" or "previous"; by default the best where there is one, else the last.
+        weights: "ema" for the moving average, which is the default for a run, "raw" for the generator as trained. An
+            exported model has only one of them.
+        device: where to compute.
+        trust: packages besides gan_lab whose classes the source may name. Loading imports and calls them, so name only
+            what you would run.
+
+    Returns:
+        A `Gan`: `.sample(16, labels=3, seed=0)` gives images [16, C, H, W] in [-1, 1].
+
+    Raises:
+        InputError: when the source is missing, broken or names other code.
+    """
+    if weights not in (None, "ema", "raw"):
+        raise InputError(f"weights={weights!r} must be 'ema' or 'raw'")
+    folder = local(source)
+    if exported.is_export(folder):
+        if checkpoint is not None:
+            raise InputError(
+                f"checkpoint={checkpoint}: {folder} is an exported model, which has no checkpoints; leave it out"
+            )
+        return exported.load(folder, weights=weights, device=device, trust=trust)
+    return load_run(
+        folder, checkpoint=checkpoint, weights=weights or "ema", device=device, trust=trust
+    )
+
+
+def local(source: str | Path) -> Path:
+    """Return where a source lies on this machine; a model on the hub is downloaded first.
+
+    Raises:
+        InputError: when it cannot be downloaded.
+    """
+    if str(source).startswith(hub.PREFIX):
+        return hub.download(str(source))
+    return Path(source).expanduser()
+
+
+def load_run(
+    source: str | Path,
+    *,
+    checkpoint: str | None = None,
+    weights: str = "ema",
+    device: str | torch.device = "cpu",
+    trust: Sequence[str] = (),
+) -> Gan:
+    """Load the generator of a run folder to draw samples from.
+
+    Args:
+        source: a run folder, or one of its checkpoints.
+        checkpoint: "best", "last" or "previous"; by default the best where there is one, else the last.
+        weights: "ema" for the moving average, "raw" for the generator as trained.
+        device: where to compute.
+        trust: packages besides gan_lab whose classes the folder's config.yaml may name. Loading imports and calls
+            them, so name only what you would run.
+
+    Returns:
+        A `Gan`: `.sample(16, labels=3, seed=0)` gives images [16, C, H, W] in [-1, 1].
+
+    Raises:
+        InputError: when the folder, its configuration or its checkpoint is missing, broken or names other code.
+    """
+    if weights not in ("ema", "raw"):
+        raise InputError(f"weights={weights!r} must be 'ema' or 'raw'")
+    path = checkpoint_path(Path(source), checkpoint)
+    state = read(path)
+    config = read_config(path.parent.parent)
+    generator = player(
+        "generator", config, state, average=weights == "ema", origin=path, trust=trust
+    )
+    return as_gan(
+        generator.to(device), config, state, origin=path.parent.parent / CONFIG_FILE, trust=trust
+    )
+
+
+def player(
+    name: str,
+    config: Mapping[str, Any],
+    state: Mapping[str, Any],
+    *,
+    average: bool,
+    origin: Path,
+    trust: Sequence[str],
+) -> Any:
+    """Build a player's network with a checkpoint's weights.
+
+    Args:
+        name: "generator" or "discriminator".
+        config: of the run.
+        state: of the checkpoint.
+        average: whether to take the generator's moving average.
+        origin: the checkpoint's path.
+        trust: packages besides gan_lab whose classes the configuration may name.
+
+    Raises:
+        InputError: for a configuration that describes none, or another one.
+    """
+    file = origin.parent.parent / CONFIG_FILE
+    node = take(config, f"model.{name}", dict[str, Any], origin=file)
+    prefix = "generator_ema." if average else f"{name}."
+    weights = {
+        key.removeprefix(prefix): value
+        for key, value in state["state_dict"].items()
+        if key.startswith(prefix)
+    }
+    try:
+        return network_of(node, exported.NETWORKS[name], weights, origin=file, trust=trust)
+    except MisfitError as error:
+        raise InputError(f"{origin} is not of the run that {file} describes: {error}") from error
+
+
+def as_gan(
+    generator: GeneratorNetwork,
+    config: Mapping[str, Any],
+    state: Mapping[str, Any],
+    *,
+    origin: Path,
+    trust: Sequence[str],
+) -> Gan:
+    """Return a run's generator to draw from.
+
+    Raises:
+        InputError: when its configuration tells of other classes.
+    """
+    spec = read_spec(config, state["state_dict"], origin=origin, trust=trust)
+    check_classes(generator.num_classes, spec, origin=origin)
+    return Gan(
+        generator.eval().requires_grad_(False),
+        spec=spec,
+        kimg=state["clock"]["images_seen"] / 1000,
+    )
+
+
+def open_origin(source: str | Path) -> Origin:
+    """Read the networks that training begins from.
+
+    Args:
+        source: a run folder, a checkpoint, an exported model, or one on the Hugging Face hub, as `load` takes them.
+
+    Raises:
+        InputError: when it is missing or broken.
+    """
+    path = local(source)
+    return _origin_of_export(path) if exported.is_export(path) else _origin_of_run(path)
+
+
+def _origin_of_run(source: Path) -> Origin:
+    """Read the networks of a run folder or a checkpoint."""
+    path = checkpoint_path(source)
+    state = read(path)["state_dict"]
+    run_dir = path.parent.parent
+    nodes: Any = {}
+    if (run_dir / CONFIG_FILE).exists():
+        nodes = take(read_config(run_dir), "model", dict[str, Any], origin=run_dir / CONFIG_FILE)
+    players = {name.split(".")[0] for name in state}
+    states = {player: below(state, player) for player in players}
+    return Origin(path, run_dir / CONFIG_FILE, states, nodes)
+
+
+def _origin_of_export(folder: Path) -> Origin:
+    """Read the networks of an exported model, whose one generator is also the moving average."""
+    description = exported.read_description(folder)
+    there = [player for player in exported.NETWORKS if description.get(player)]
+    states = {player: exported.state(folder, description, player) for player in there}
+    states["generator_ema"] = states["generator"]
+    nodes = {player: description[player].get("network") for player in there}
+    return Origin(folder, folder / exported.DESCRIPTION, states, nodes)
+
+
+def below(state: Mapping[str, Tensor], player: str) -> dict[str, Tensor]:
+    """Return the entries of a checkpoint's state that belong to a player."""
+    prefix = f"{player}."
+    return {
+        name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)
+    }
+
+
+def read_spec(
+    config: Mapping[str, Any],
+    state: Mapping[str, Tensor],
+    *,
+    origin: Path,
+    trust: Sequence[str],
+) -> SampleSpec:
+    """Return what samples of a run are, with what their representation had measured.
+
+    Args:
+        config: of the run.
+        state: weights and buffers of a checkpoint, by name.
+        origin: the file of the configuration.
+        trust: packages besides gan_lab whose classes it may name.
+
+    Raises:
+        InputError: when the configuration says nothing of them, or names other code.
+    """
+    node = take(config, "sample", dict[str, Any], origin=origin)
+    spec = SampleSpec.from_dict(node, origin=origin, trust=trust)
+    spec.representation.load_state_dict(below(state, "representation"))
+    return spec

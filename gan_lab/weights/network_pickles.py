@@ -1,0 +1,250 @@
+"""The `.pkl` files of NVIDIA's StyleGAN2-ADA and StyleGAN3 and of R3GAN: pickled networks, read as data.
+
+Such a file is a dictionary with "G", "D", "G_ema" and more. A network of NVIDIA's stands in it as a call of
+`torch_utils.persistence._reconstruct_persistent_obj` with a description: class name, Python source and state. Their
+loader runs the source; here it is dropped unread. The state is what a torch module keeps (`_parameters`, `_buffers`,
+`_modules`), and the constructor's arguments beside it. R3GAN pickles its networks as plain objects; their
+arguments follow from the shapes. https://github.com/NVlabs/stylegan3, https://github.com/brownvc/R3GAN
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from gan_lab.data.unpickling import DamagedError, Name, Record, RefusedError, unpickle
+from gan_lab.errors import InputError
+from gan_lab.weights import tensors
+from gan_lab.weights.tensors import View
+
+PLAYERS = ("G", "D", "G_ema")
+
+MOST_MODULES = 20_000
+
+MOST_ARGUMENTS = 10_000
+
+DEEPEST_ARGUMENTS = 10
+
+Networks = dict[str, Record]
+
+
+def persistent(meta: Any) -> Record:
+    """Return the record of one of NVIDIA's objects, without its source."""
+    if not isinstance(meta, dict) or meta.get("type") != "class":
+        raise RefusedError("it has a persistent object that is none of a class")
+    name, state = meta.get("class_name"), meta.get("state")
+    if not isinstance(name, str) or not isinstance(state, dict):
+        raise RefusedError("it has a persistent object without a class name or a state")
+    return Record(Name("persistent", name[:80]), state=state)
+
+
+NETWORKS = replace(
+    tensors.STATE_DICT,
+    purpose="a file of networks",
+    calls={
+        **tensors.CALLS,
+        ("torch_utils.persistence", "_reconstruct_persistent_obj"): persistent,
+        ("dnnlib.util", "EasyDict"): tensors.ordered,
+    },
+    records=("torch.nn.modules.", "R3GAN.", "training.networks.", "training.augment."),
+)
+
+
+def read_pickle(data: bytes) -> dict[str, Any]:
+    """Read such a file.
+
+    Raises:
+        RefusedError: for what such a file has no use for.
+        DamagedError: when it is cut short or something else.
+    """
+    if b"dnnlib.tflib.network" in data[:10_000]:
+        raise RefusedError(
+            "it was made with TensorFlow; convert it with legacy.py of NVIDIA's stylegan3 repository first"
+        )
+    content = unpickle(data, NETWORKS)
+    if not isinstance(content, dict) or not isinstance(content.get("G_ema"), Record):
+        raise DamagedError("it is no dictionary with a network G_ema")
+    return content
+
+
+def describe(content: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return (config, state) for `from_published`, with the moving average's weights as "G_ema/...".
+
+    Raises:
+        InputError: for networks that are not known.
+    """
+    networks = {name: content[name] for name in PLAYERS if isinstance(content.get(name), Record)}
+    modules = {name: submodules(network) for name, network in networks.items()}
+    states = {name: weights(found) for name, found in modules.items()}
+    source = find_source(states["G_ema"])
+    config: dict[str, Any] = {"source": source}
+    for key, name in (("generator", "G_ema"), ("discriminator", "D")):
+        if name in networks:
+            config[key] = arguments(source, networks[name], modules[name], states[name])
+    state = {
+        f"{player}/{name}": view.tensor()
+        for player, views in states.items()
+        for name, view in views.items()
+    }
+    return config, state
+
+
+def find_source(state: Mapping[str, Any]) -> str:
+    """Return which publication a generator's weights are of.
+
+    Raises:
+        InputError: for others than these.
+    """
+    if "synthesis.input.freqs" in state:
+        return "stylegan3 networks"
+    if "synthesis.b4.const" in state:
+        return "stylegan2-ada networks"
+    if any(re.match(r"(Model\.)?MainLayers\.0\.", name) for name in state):
+        return "R3GAN networks"
+    raise InputError(
+        "its generator is none of StyleGAN2-ADA, StyleGAN3 and R3GAN; its weights begin with "
+        f"{', '.join(list(state)[:3]) or 'nothing'}"
+    )
+
+
+def submodules(network: Record) -> dict[str, Record]:
+    """Return the modules of a network by their names; its own is "".
+
+    Raises:
+        RefusedError: when there are more than any network has.
+    """
+    found: dict[str, Record] = {}
+    waiting = [("", network)]
+    while waiting:
+        name, module = waiting.pop()
+        found[name] = module
+        if len(found) + len(waiting) > MOST_MODULES:
+            raise RefusedError(f"it has a network of more than {MOST_MODULES:,} modules")
+        for child, value in entries(module, "_modules").items():
+            if isinstance(value, Record):
+                waiting.append((f"{name}.{child}".lstrip("."), value))
+    return found
+
+
+def entries(module: Record, kind: str) -> dict[str, Any]:
+    """Return a module's parameters, buffers or modules by name.
+
+    Raises:
+        RefusedError: when its state is not a module's.
+    """
+    state = module.state if isinstance(module.state, dict) else {}
+    held = state.get(kind, {})
+    if not isinstance(held, dict) or not all(isinstance(name, str) for name in held):
+        raise RefusedError(f"it has a {module.name} whose {kind} are no dictionary")
+    return held
+
+
+def weights(modules: Mapping[str, Record]) -> dict[str, View]:
+    """Return parameters and buffers by name, as a state dict has them."""
+    found: dict[str, View] = {}
+    for prefix, module in modules.items():
+        state = module.state if isinstance(module.state, dict) else {}
+        fleeting = state.get("_non_persistent_buffers_set", ())
+        for kind in ("_parameters", "_buffers"):
+            for name, value in entries(module, kind).items():
+                if isinstance(value, View) and name not in fleeting:
+                    found[f"{prefix}.{name}".lstrip(".")] = value
+    return found
+
+
+def arguments(
+    source: str, network: Record, modules: Mapping[str, Record], state: Mapping[str, View]
+) -> dict[str, Any]:
+    """Return a network's constructor arguments by their published names."""
+    given = network.state.get("_init_kwargs") if isinstance(network.state, dict) else None
+    known = plain(given) if isinstance(given, dict) else {}
+    if source.startswith("R3GAN"):
+        return known or r3gan_arguments(state)
+    if source.startswith("stylegan2") or "img_resolution" in known:
+        return with_precision(known, modules)
+    return known
+
+
+def with_precision(known: dict[str, Any], modules: Mapping[str, Record]) -> dict[str, Any]:
+    """Add how a StyleGAN2 network clamps and where it is in half precision, where its arguments leave it to a default.
+
+    The two repositories have other defaults; the layers know.
+    """
+    inner = known.get("synthesis_kwargs", {})
+    blocks = [m.state for name, m in modules.items() if re.fullmatch(r"(synthesis\.)?b\d+", name)]
+    blocks = [state for state in blocks if isinstance(state, dict)]
+    layers = [
+        m.state
+        for name, m in modules.items()
+        if name.endswith(".conv1") and isinstance(m.state, dict)
+    ]
+    found: dict[str, Any] = {}
+    if any("use_fp16" in state for state in blocks):
+        found["num_fp16_res"] = sum(state.get("use_fp16") is True for state in blocks)
+    if any("conv_clamp" in state for state in layers):
+        found["conv_clamp"] = plain(layers[0].get("conv_clamp"))
+    return {name: v for name, v in found.items() if name not in inner} | known
+
+
+def r3gan_arguments(state: Mapping[str, View]) -> dict[str, Any]:
+    """Find R3GAN's arguments from the shapes of its weights; stages in their order in the file.
+
+    Raises:
+        InputError: when weights are missing.
+    """
+    sizes = {name.removeprefix("Model."): view.size for name, view in state.items()}
+    block = r"MainLayers\.(\d+)\.Layers\.(\d+)\.LinearLayer2\.Layer\.weight"
+    found = sorted(
+        (int(match[1]), int(match[2]), name)
+        for name in sizes
+        if (match := re.fullmatch(block, name))
+    )
+    if not found:
+        raise InputError("its R3GAN network has no blocks; get the published file again")
+    widths: list[int] = []
+    groups: list[int] = []
+    counts: list[int] = []
+    for stage, _, name in found:
+        inner = sizes[name][0]
+        if stage == len(widths):
+            first = name.replace("LinearLayer2", "LinearLayer1")
+            widths.append(sizes.get(first, (0, 1))[1])
+            groups.append(inner // sizes[name][1])
+            counts.append(0)
+        counts[-1] += 1
+        expansion = inner // widths[-1]
+    embedding = sizes.get("EmbeddingLayer.weight", (0, 0))
+    ours = {
+        "WidthPerStage": widths,
+        "CardinalityPerStage": groups,
+        "BlocksPerStage": counts,
+        "ExpansionFactor": expansion,
+        "ConditionDimension": embedding[1] or None,
+        "ConditionEmbeddingDimension": embedding[0],
+    }
+    basis = sizes.get("MainLayers.0.Layers.0.LinearLayer.weight")
+    return ours if basis is None else ours | {"NoiseDimension": basis[1] - embedding[0]}
+
+
+def plain(value: Any) -> Any:
+    """Return arguments as plain data; a number of NumPy or a tuple becomes Python's number or a list.
+
+    Raises:
+        RefusedError: for anything else, and for more than any network has.
+    """
+    return _plain(value, [MOST_ARGUMENTS], DEEPEST_ARGUMENTS)
+
+
+def _plain(value: Any, left: list[int], depth: int) -> Any:
+    left[0] -= 1
+    if left[0] < 0 or depth < 0:
+        raise RefusedError("it has a network with more arguments than any")
+    if isinstance(value, dict):
+        return {str(name)[:80]: _plain(v, left, depth - 1) for name, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item, left, depth - 1) for item in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise RefusedError(f"it has a network with a {type(value).__name__} for an argument")

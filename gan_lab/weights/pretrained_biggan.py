@@ -1,0 +1,309 @@
+"""BigGAN-deep generators as Hugging Face's pytorch-pretrained-BigGAN stores them: DeepMind's, converted.
+
+Names of arguments (`config.json`) and weights are theirs: https://github.com/huggingface/pytorch-pretrained-BigGAN.
+Where their layout differs from BigGAN-PyTorch's, which is ours: z stands before the class in the condition, the first
+layer's features have their channels last, the last convolution makes as many maps as it takes, of which the image is
+the first three, and batch norm has its statistics for a row of truncations, 0 to 1.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from gan_lab.errors import InputError
+from gan_lab.layers.resnet import generator_multiples
+from gan_lab.models import biggan_deep
+from gan_lab.training.state_dicts import Renames, Translation, part, rename
+from gan_lab.weights.arguments import MOST_LAYERS, Arguments
+from gan_lab.weights.blueprint import Blueprint, Blueprints
+
+COARSEST = 4
+
+SMALLEST = 128
+
+SHOWN = 3  # maps of the last convolution that are the image
+
+# of SpectralNorm: what is recomputed
+UNUSED = re.compile(r".*\.(weight|weight_v|num_batches_tracked)")
+
+LAYER = re.compile(r"generator\.layers\.(\d+)\.")
+
+NORMALIZED = re.compile(r"(.+)\.weight_orig")
+
+
+class Generator(biggan_deep.Generator):
+    """BigGAN-deep whose last convolution has more maps than the image; the others count in its spectral norm only.
+
+    Args:
+        image_size: side.
+        channels: of the image, the first maps.
+        maps: of the last convolution.
+        num_classes: number of classes.
+        z_dim: length of z.
+        shared_dim: length of the class's embedding.
+        width: unit of the channels.
+        depth: blocks at each resolution.
+        attention: sizes at which there is self-attention.
+        norm_eps: added to variances.
+        spectral_eps: of the power method.
+    """
+
+    def __init__(
+        self,
+        *,
+        image_size: int,
+        channels: int,
+        maps: int,
+        num_classes: int,
+        z_dim: int = 128,
+        shared_dim: int = 128,
+        width: int = 128,
+        depth: int = 2,
+        attention: Sequence[int] = (64,),
+        norm_eps: float = 1e-4,
+        spectral_eps: float = 1e-4,
+    ) -> None:
+        super().__init__(
+            image_size=image_size,
+            channels=maps,
+            num_classes=num_classes,
+            z_dim=z_dim,
+            shared_dim=shared_dim,
+            width=width,
+            depth=depth,
+            attention=attention,
+            norm_eps=norm_eps,
+            spectral_eps=spectral_eps,
+        )
+        self.shown = channels
+
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Map z [N, Z] and labels [N] to images [N, C, H, W]."""
+        return super().forward(z, labels)[:, : self.shown]
+
+
+def read(config: Mapping[str, Any], state: Mapping[str, Any] | None) -> Blueprints:
+    """Read G; no discriminator was published.
+
+    Args:
+        config: `generator`: the content of config.json, and perhaps `truncation` (0 to 1, default 1), for which batch
+            norm's statistics are taken.
+        state: `"G/<published name>"` -> array or tensor; None for fresh weights.
+
+    Raises:
+        InputError: for arguments that are not supported.
+    """
+    if "discriminator" in config:
+        raise InputError("pytorch-pretrained-BigGAN has no discriminator; leave it out")
+    return {"G": generator(config["generator"], part(state, "G"))}
+
+
+def generator(arguments: Mapping[str, Any], state: Mapping[str, Any] | None) -> Blueprint:
+    """Read a generator's published arguments and weights."""
+    given = Arguments(arguments, "generator")
+    size = given.take("output_dim", int, default=128)
+    z_dim = given.take("z_dim", int, default=128)
+    given.expect("class_embed_dim", z_dim)
+    width = given.take("channel_width", int, default=128)
+    depth = check_layers(given.take("layers", object), size)
+    position = given.take("attention_layer_position", int, default=8, most=MOST_LAYERS)
+    eps = given.take("eps", float, default=1e-4)
+    num_stats = given.take("n_stats", int, default=51)
+    truncation = given.take("truncation", float, default=1.0)
+    ours = {
+        "image_size": size,
+        "channels": SHOWN,
+        "maps": width,
+        "num_classes": given.take("num_classes", int, default=1000),
+        "z_dim": z_dim,
+        "shared_dim": z_dim,
+        "width": width,
+        "depth": depth,
+        "attention": [attention_size(position, depth, size)],
+        "norm_eps": eps,
+        "spectral_eps": eps,
+    }
+    given.finish()
+    if not 0 < truncation <= 1:
+        raise InputError(f"truncation={truncation} must be above 0 and at most 1")
+    place = (num_stats - 1) * truncation
+    return Blueprint(
+        Generator, ours, state, translation(position, position // depth - 1, z_dim, place)
+    )
+
+
+def check_layers(layers: Any, size: int) -> int:
+    """Return the blocks at each resolution of published layers [[doubles, inputs, outputs], ...].
+
+    Raises:
+        InputError: when they are not BigGAN-deep's of this size.
+    """
+    doublings = size.bit_length() - COARSEST.bit_length()
+    if size != COARSEST << max(doublings, 0) or not isinstance(layers, list | tuple):
+        raise InputError(f"output_dim={size} must be a power of two, and layers a list")
+    if size < SMALLEST:
+        raise InputError(f"output_dim={size} is not supported; it must be at least {SMALLEST}")
+    depth = len(layers) // doublings
+    multiples = generator_multiples(doublings)
+    expected = [
+        (i == depth - 1, inputs, outputs if i == depth - 1 else inputs)
+        for inputs, outputs in pairwise(multiples)
+        for i in range(depth)
+    ]
+    if not depth or [tuple(layer) for layer in layers] != expected:
+        raise InputError(
+            f"layers are not those of BigGAN-deep with {size} pixels and {depth} blocks at each resolution; other "
+            "layouts are not supported"
+        )
+    return depth
+
+
+def attention_size(position: int, depth: int, size: int) -> int:
+    """Return the resolution at which attention stands before the layer of this number.
+
+    Raises:
+        InputError: when it does not follow a doubling.
+    """
+    stage, within = divmod(position, depth)
+    if within or not stage or COARSEST << stage > size:
+        raise InputError(
+            f"attention_layer_position={position} is not supported: it must follow a layer that doubles"
+        )
+    return COARSEST << stage
+
+
+def published_names(stage: int) -> Renames:
+    """Return published names, numbered as `renumbered` does, -> ours; attention follows the doubling `stage`."""
+    names = [
+        (r"embeddings\.weight", "embedding.weight"),
+        (r"generator\.gen_z\.(.+)", r"start.\1"),
+        (r"attention\.gamma", f"attentions.{stage}.gamma"),
+        (r"attention\.snconv1x1_(theta|phi|g|o)(?:_conv)?\.(.+)", rf"attentions.{stage}.\1.\2"),
+        (r"generator\.bn\.(.+)", r"norm.\1"),
+        (r"generator\.conv_to_rgb\.(.+)", r"to_image.\1"),
+    ]
+    for i in range(4):
+        block, ours = r"block\.(\d+)\.", r"blocks.\1"
+        names += [
+            (rf"{block}conv_{i}\.(.+)", rf"{ours}.conv{i + 1}.\2"),
+            (rf"{block}bn_{i}\.scale\.(.+)", rf"{ours}.norm{i + 1}.gain.\2"),
+            (rf"{block}bn_{i}\.offset\.(.+)", rf"{ours}.norm{i + 1}.offset.\2"),
+            (rf"{block}bn_{i}\.(running_.+)", rf"{ours}.norm{i + 1}.norm.\2"),
+        ]
+    return names
+
+
+def renumbered(name: str, position: int) -> str:
+    """Return a published name whose number counts blocks only; in their list attention counts, too."""
+    found = LAYER.match(name)
+    if found is None:
+        return name
+    number, rest = int(found[1]), name[found.end() :]
+    if number == position:
+        return f"attention.{rest}"
+    return f"block.{number - (number > position)}.{rest}"
+
+
+def translation(position: int, stage: int, z_dim: int, place: float) -> Translation:
+    """Return what gives published tensors our names and layout.
+
+    Args:
+        position: of attention in the published list of layers.
+        stage: the doubling that it follows.
+        z_dim: length of z, and of the class's embedding.
+        place: of the truncation in the row of statistics.
+    """
+    renames = published_names(stage)
+
+    def translate(state: Mapping[str, Any], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        weights = {
+            name: torch.zeros((), dtype=torch.int64)
+            for name in own
+            if name.endswith("num_batches_tracked")
+        }
+        tensors = {name: torch.as_tensor(value) for name, value in state.items()}
+        for name, tensor in normalized(tensors).items():
+            ours = rename(renumbered(name, position), renames)
+            tensor = laid_out(ours, tensor, z_dim)
+            if ours.endswith(("running_means", "running_vars")):
+                ours, tensor = ours.removesuffix("s"), between(tensor, place)
+            weights[
+                ours.replace(".weight_orig", ".parametrizations.weight.original").replace(
+                    ".weight_u", ".parametrizations.weight.0.u"
+                )
+            ] = tensor
+        return weights
+
+    return translate
+
+
+def normalized(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors with left singular vectors from which a step of the power method finds the published right ones.
+
+    In evaluation theirs uses u and v as stored, while ours takes a step from u. The file's v is the result of a step
+    from an earlier u: beginning there, the singular value is theirs, converged or not.
+    """
+    kept = {
+        name: value
+        for name, value in tensors.items()
+        if name == "embeddings.weight" or not is_unused(name, tensors)
+    }
+    for name in [name for name in kept if NORMALIZED.fullmatch(name)]:
+        layer = name.removesuffix(".weight_orig")
+        v = tensors.get(f"{layer}.weight_v")
+        if v is not None and f"{layer}.weight_u" in kept:
+            kept[f"{layer}.weight_u"] = vector_before(
+                kept[name].flatten(1), v, kept[f"{layer}.weight_u"]
+            )
+    return kept
+
+
+def is_unused(name: str, tensors: Mapping[str, Tensor]) -> bool:
+    """Whether a tensor follows from others: normalised weights, right singular vectors, counters."""
+    layer, _, leaf = name.rpartition(".")
+    return bool(UNUSED.fullmatch(name)) and (leaf != "weight" or f"{layer}.weight_orig" in tensors)
+
+
+def vector_before(rows: Tensor, v: Tensor, u: Tensor) -> Tensor:
+    """Return the left vector whose step of the power method gives `v`; `u` where there is none."""
+    if v.shape != rows.shape[1:] or u.shape != rows.shape[:1]:
+        return u
+    matrix = rows.double()
+    before = torch.linalg.lstsq(matrix.T, v.double()[:, None], driver="gelsy").solution[:, 0]
+    found = normalize(matrix.T @ before, dim=0)
+    if not (found - v.double()).norm() < 1e-3:
+        return u
+    return normalize(before, dim=0).to(u.dtype)
+
+
+def laid_out(name: str, tensor: Tensor, z_dim: int) -> Tensor:
+    """Return a tensor as our layer of this name has it."""
+    if name == "embedding.weight":
+        return tensor.T
+    if name.endswith(".gamma"):
+        return tensor.reshape(())
+    if name.endswith("weight_orig") and name.startswith(("start.", "blocks.")) and tensor.ndim == 2:
+        # the class comes first here
+        tensor = torch.cat([tensor[:, z_dim:], tensor[:, :z_dim]], dim=1)
+    if name.startswith("start."):
+        pixels = COARSEST * COARSEST
+        tensor = tensor.unflatten(0, (pixels, -1)).transpose(0, 1).flatten(0, 1)
+    return tensor
+
+
+def between(rows: Tensor, place: float) -> Tensor:
+    """Return the row at a place between 0 and the last, on the line between its neighbours.
+
+    Raises:
+        InputError: when there are not so many rows.
+    """
+    below = min(int(place), len(rows) - 1)
+    if place > len(rows) - 1 + 1e-6 or rows.ndim != 2:
+        raise InputError(f"n_stats asks for more statistics than the {len(rows)} that there are")
+    above = min(below + 1, len(rows) - 1)
+    return torch.lerp(rows[below], rows[above], place - below)

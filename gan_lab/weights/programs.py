@@ -1,0 +1,218 @@
+"""The generator as a program that runs without its source: torch.export and ONNX, each checked before it is kept."""
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from gan_lab.errors import InputError
+from gan_lab.run import naming, replacing
+from gan_lab.sampling.gan import Gan
+from gan_lab.weights.exported import PROGRAMS
+
+TOLERANCE = 1e-4  # largest difference of a pixel, of images in [-1, 1]
+
+Inputs = dict[str, Tensor]
+
+Program = Callable[[Inputs], Tensor]
+
+
+class Drawing(nn.Module):
+    """What a program computes: `(z, labels, truncation) -> images`, with constant noise.
+
+    Args:
+        generator: in evaluation mode.
+    """
+
+    def __init__(self, generator: nn.Module) -> None:
+        super().__init__()
+        self.generator = generator
+
+    def forward(
+        self, z: Tensor, labels: Tensor | None = None, truncation: Tensor | None = None
+    ) -> Tensor:
+        """Make images [N, C, H, W] of latents [N, Z], labels [N], and psi, a scalar, of a generator with styles."""
+        generator = cast(Any, self.generator)
+        if truncation is None:
+            return generator(z, labels)
+        styles = generator.styles(z, labels)
+        # of the layers that truncation leaves alone, the centre is the style itself
+        centre = generator.styles(z, labels, 0.0)
+        return generator.synthesis(torch.lerp(centre, styles, truncation), noise="const")
+
+
+def write_program(kind: str, gan: Gan, folder: Path) -> dict[str, Any]:
+    """Write a program, run it, and compare its images with the generator's.
+
+    Args:
+        kind: "torch" or "onnx".
+        gan: on the CPU.
+        folder: where the file goes.
+
+    Returns:
+        The file's name, its inputs, and the largest difference that was found.
+
+    Raises:
+        InputError: when a package is missing, the generator cannot be converted, or images differ; the
+            file is deleted then.
+    """
+    path = folder / PROGRAMS[kind]
+    write, run = {"torch": (write_torch, run_torch), "onnx": (write_onnx, run_onnx)}[kind]
+    inputs = next(cases(gan))
+    try:
+        write(trace(gan, inputs, kind), path)
+        difference = largest_difference(run(path), gan)
+    except Exception:
+        remove(path)
+        raise
+    if not difference < TOLERANCE:
+        remove(path)
+        raise InputError(
+            f"format={kind}: images of {path.name} differ from the generator's by up to {difference:.2g}, more than "
+            f"{TOLERANCE:g}; the file was deleted. Leave {kind} out of format="
+        )
+    return {
+        "file": path.name,
+        "inputs": {name: signature(value) for name, value in inputs.items()},
+        "largest_difference": difference,
+    }
+
+
+def signature(value: Tensor) -> dict[str, Any]:
+    """Return an input's type and shape, with any number of images."""
+    shape = ["images", *value.shape[1:]] if value.ndim else []
+    return {"dtype": str(value.dtype).removeprefix("torch."), "shape": shape}
+
+
+def trace(gan: Gan, inputs: Inputs, kind: str) -> torch.export.ExportedProgram:
+    """Trace a generator, with any number of images.
+
+    Raises:
+        InputError: when it does what cannot be traced.
+    """
+    batch = torch.export.Dim("batch")
+    shapes: dict[str, Any] = {
+        name: {0: batch} if value.ndim else {} for name, value in inputs.items()
+    }
+    try:
+        with torch.no_grad():
+            return torch.export.export(
+                Drawing(gan.generator).eval(), (), kwargs=inputs, dynamic_shapes=shapes
+            )
+    except (
+        Exception
+    ) as error:  # torch.export raises many types; an architecture of one's own may do anything
+        raise InputError(
+            f"format={kind}: torch.export cannot trace {type(gan.generator).__qualname__} ({error}); "
+            f"leave {kind} out of format="
+        ) from error
+
+
+def write_torch(program: torch.export.ExportedProgram, path: Path) -> None:
+    """Write a program for `torch.export.load`."""
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        torch.export.save(program, file)
+
+
+def run_torch(path: Path) -> Program:
+    """Read such a program again."""
+    module = torch.export.load(path).module()
+    return lambda inputs: module(**inputs)
+
+
+def write_onnx(program: torch.export.ExportedProgram, path: Path) -> None:
+    """Write a program as ONNX, https://onnx.ai; what is beyond 2 GB goes into a file beside it.
+
+    Raises:
+        InputError: when it cannot be expressed, or packages are missing.
+    """
+    onnx_packages()
+    quiet = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # pages of what the optimizers of graphs did
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            made = torch.onnx.export(
+                program, dynamo=True, verbose=False, output_names=["images"], optimize=True
+            )
+        assert made is not None
+        # no temporary name: the file names the one beside it; the whole folder is published at once
+        with naming(path):
+            made.save(path)
+    except torch.onnx.errors.OnnxExporterError as error:
+        raise InputError(
+            f"format=onnx: the generator cannot be expressed ({error}); leave onnx out of format="
+        ) from error
+    finally:
+        logging.disable(quiet)
+
+
+def run_onnx(path: Path) -> Program:
+    """Read such a program with onnxruntime."""
+    runtime = onnx_packages()
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+    def run(inputs: Inputs) -> Tensor:
+        (images,) = session.run(None, {name: value.numpy() for name, value in inputs.items()})
+        return torch.from_numpy(images)
+
+    return run
+
+
+def onnx_packages() -> Any:
+    """Return onnxruntime; it and what writes ONNX are optional.
+
+    Raises:
+        InputError: naming what to install.
+    """
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # type: ignore[import-untyped]
+        import onnxscript  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"format=onnx needs {error.name}, which is not installed: pip install 'gan_lab[onnx]'"
+        ) from error
+    return onnxruntime
+
+
+def cases(gan: Gan) -> Iterator[Inputs]:
+    """Yield inputs of several numbers of images, seeds, labels and truncations."""
+    psis = (0.7, 1.0, 0.0, -0.5)
+    for seed, (count, psi) in enumerate(zip((3, 1, 16, 5), psis, strict=True)):
+        inputs = {"z": gan.latents(count, seed=seed)}
+        if gan.num_classes:
+            inputs["labels"] = (torch.arange(count) * 7 + seed) % gan.num_classes
+        if gan.has_styles:
+            inputs["truncation"] = torch.tensor(psi)
+        yield inputs
+
+
+def largest_difference(program: Program, gan: Gan) -> float:
+    """Return the largest difference between a program's images and the generator's; infinite where shapes differ."""
+    largest = 0.0
+    for inputs in cases(gan):
+        expected = expected_images(gan, inputs)
+        images = program(inputs)
+        if images.shape != expected.shape or not images.isfinite().all():
+            return float("inf")
+        largest = max(largest, float((images - expected).abs().max()))
+    return largest
+
+
+def expected_images(gan: Gan, inputs: Mapping[str, Tensor]) -> Tensor:
+    """Return the generator's own images of a program's inputs."""
+    psi = inputs.get("truncation")
+    return gan.images(inputs["z"], inputs.get("labels"), psi=1.0 if psi is None else float(psi))
+
+
+def remove(path: Path) -> None:
+    """Delete a program and what lies beside it."""
+    for file in path.parent.glob(f"{path.name}*"):
+        file.unlink()

@@ -1,0 +1,266 @@
+"""Files of published weights: what kind a file is, and what it holds."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from gan_lab.data.unpickling import DamagedError, Record, RefusedError
+from gan_lab.errors import InputError
+from gan_lab.weights import network_pickles
+from gan_lab.weights.blueprint import Blueprint
+from gan_lab.weights.network_pickles import plain
+from gan_lab.weights.readers import blueprints
+from gan_lab.weights.tensors import STATE_DICT, View, read_torch
+
+LARGEST_FILE = 8 << 30
+
+ENDINGS = (".pkl", ".pth", ".pt", ".bin")
+
+# of the only published BigGAN-PyTorch weights: ImageNet at 128 pixels, scripts/launch_BigGAN_bs256x8.sh
+BIGGAN_128 = {
+    "resolution": 128,
+    "n_classes": 1000,
+    "G_ch": 96,
+    "D_ch": 96,
+    "dim_z": 120,
+    "shared_dim": 128,
+    "hier": True,
+    "G_shared": True,
+    "G_attn": "64",
+    "D_attn": "64",
+    "SN_eps": 1e-6,
+    "BN_eps": 1e-5,
+}
+
+
+@dataclass(frozen=True)
+class Published:
+    """What files of published weights hold.
+
+    Attributes:
+        config: `source`, `generator`, perhaps `discriminator`, as `from_published` takes it.
+        state: "G_ema/<published name>", "G/..." and "D/..." -> tensor.
+        files: those read, and their sha256.
+        data_name: what the file says that its data were called.
+        images_seen: how long it was trained, where the file says so.
+    """
+
+    config: Mapping[str, Any]
+    state: Mapping[str, Tensor]
+    files: Mapping[Path, str]
+    data_name: str | None = None
+    images_seen: int = 0
+
+    def blueprints(self) -> dict[str, Blueprint]:
+        """Return "generator_ema", "generator" (the same, where the file has no other) and perhaps "discriminator".
+
+        Raises:
+            InputError: for arguments that are not supported.
+        """
+        players = {name.partition("/")[0] for name in self.state}
+        average = "G_ema" if "G_ema" in players else "G"
+        made = {"generator_ema": self._generator(average)}
+        made["generator"] = self._generator("G") if "G" in players else made["generator_ema"]
+        if "D" in players and "discriminator" in self.config:
+            made["discriminator"] = blueprints(self.config, self.state)["D"]
+        return made
+
+    def _generator(self, player: str) -> Blueprint:
+        prefix = f"{player}/"
+        state = {
+            f"G/{name.removeprefix(prefix)}": value
+            for name, value in self.state.items()
+            if name.startswith(prefix)
+        }
+        config = {name: value for name, value in self.config.items() if name != "discriminator"}
+        return blueprints(config, state)["G"]
+
+
+def open_published(path: Path, *, arguments: Mapping[str, Any] | None = None) -> Published:
+    """Read a file of published weights, and those that belong to it, without running anything in them.
+
+    Args:
+        path: a `.pkl` of StyleGAN2-ADA, StyleGAN3 or R3GAN; `G_ema.pth` of BigGAN-PyTorch; `pytorch_model.bin` of
+            pytorch-pretrained-BigGAN, or the folder that it is in.
+        arguments: by their published names, over those beside the file; for BigGAN only, whose weights come without.
+
+    Raises:
+        InputError: for a file that is not there, damaged, of another kind, or asks for what such a file has no use for.
+    """
+    path = find_file(path)
+    try:
+        if path.suffix == ".pkl":
+            return open_pickle(path, arguments or {})
+        return open_state_dict(path, arguments or {})
+    except RefusedError as error:
+        raise InputError(
+            f"{path} is refused: {error}. Nothing in it was run; get the published file from its authors"
+        ) from error
+    except DamagedError as error:
+        raise InputError(f"{path} is damaged or of another kind: {error}; copy it again") from error
+
+
+def find_file(path: Path) -> Path:
+    """Return the file that a path means.
+
+    Raises:
+        InputError: when there is none, or it has none of the endings.
+    """
+    if path.is_dir():
+        inside = [path / name for name in ("pytorch_model.bin", "G_ema.pth")]
+        path = next((file for file in inside if file.is_file()), path)
+    if not path.is_file():
+        raise InputError(f"{path} is not there; give a file that ends in {', '.join(ENDINGS)}")
+    if path.suffix not in ENDINGS:
+        raise InputError(f"{path}: published weights end in {', '.join(ENDINGS)}")
+    return path
+
+
+def contents(path: Path) -> tuple[bytes, str]:
+    """Return a file's bytes and their sha256.
+
+    Raises:
+        InputError: when it cannot be read, or is larger than any published file.
+    """
+    try:
+        if path.stat().st_size > LARGEST_FILE:
+            raise InputError(
+                f"{path} has more than {LARGEST_FILE >> 30} GiB, no published file does"
+            )
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+    return data, hashlib.sha256(data).hexdigest()
+
+
+def open_pickle(path: Path, arguments: Mapping[str, Any]) -> Published:
+    """Read a pickle of networks.
+
+    Raises:
+        InputError: for networks that are not known, and for arguments, which the file brings with it.
+    """
+    if arguments:
+        raise InputError(f"arguments={dict(arguments)}: {path.name} has its own; leave them out")
+    data, digest = contents(path)
+    content = network_pickles.read_pickle(data)
+    config, state = network_pickles.describe(content)
+    seen = content.get("cur_nimg")
+    return Published(
+        config=config,
+        state=state,
+        files={path: digest},
+        data_name=name_of_data(content.get("training_set_kwargs")),
+        images_seen=seen if type(seen) is int and 0 < seen < 1 << 50 else 0,
+    )
+
+
+def name_of_data(told: Any) -> str | None:
+    """Return the last part of the path of the training data."""
+    path = told.get("path") if isinstance(told, dict) else None
+    if not isinstance(path, str):
+        return None
+    # it goes into a configuration and onto the console: letters and the like only
+    return re.sub(r"[^\w.+ -]", "_", re.split(r"[/\\]", path.rstrip("/\\"))[-1])[:80]
+
+
+def open_state_dict(path: Path, arguments: Mapping[str, Any]) -> Published:
+    """Read a state dict of a BigGAN.
+
+    Raises:
+        InputError: for a state dict of anything else.
+    """
+    files: dict[Path, str] = {}
+    state = read_state_dict(path, files)
+    if "generator.gen_z.weight_orig" in state:
+        given = {**read_json(path.parent / "config.json", files), **arguments}
+        config = {"source": "pytorch-pretrained-BigGAN", "generator": given}
+        return Published(config, {f"G/{name}": v for name, v in state.items()}, files)
+    if "linear.weight" not in state or "blocks.0.0.conv1.weight" not in state:
+        raise InputError(
+            f"{path} holds weights of no BigGAN: they begin with {', '.join(list(state)[:3])}"
+        )
+    return open_biggan(path, state, arguments, files)
+
+
+def open_biggan(
+    path: Path, state: Mapping[str, Tensor], arguments: Mapping[str, Any], files: dict[Path, str]
+) -> Published:
+    """Read what stands beside G_ema.pth of BigGAN-PyTorch: G.pth, D.pth, and its arguments."""
+    everything = {f"G_ema/{name}": value for name, value in state.items()}
+    if "G_ema" in path.name:
+        for player in ("G", "D"):
+            beside = path.with_name(path.name.replace("G_ema", player))
+            if beside.is_file():
+                more = read_state_dict(beside, files)
+                everything |= {f"{player}/{name}": value for name, value in more.items()}
+    given = biggan_arguments(path, files) | dict(arguments)
+    # the parser has a default for both depths, whichever network is trained
+    deep = "blocks.0.0.conv3.weight" in state
+    depth = {"G_depth": given.get("G_depth", 2)} if deep else {}
+    generator = {name: v for name, v in given.items() if name not in ("G_depth", "D_depth")} | depth
+    config: dict[str, Any] = {"source": "BigGAN-PyTorch networks", "generator": generator}
+    if any(name.startswith("D/") for name in everything):
+        depth = {"D_depth": given.get("D_depth", 2)} if deep else {}
+        config["discriminator"] = {k: v for k, v in generator.items() if k != "G_depth"} | depth
+    return Published(config, everything, files)
+
+
+def biggan_arguments(path: Path, files: dict[Path, str]) -> dict[str, Any]:
+    """Return the arguments beside a BigGAN-PyTorch file: its run's state, a JSON, or those of the published network."""
+    run = path.with_name(path.name.replace("G_ema", "state_dict"))
+    if run != path and run.is_file():
+        held = read_held(run, files)
+        given = held.get("config") if isinstance(held, dict) else None
+        if isinstance(given, dict):
+            # activations are modules there; their names stand beside them
+            return plain({k: v for k, v in given.items() if not isinstance(v, Record | View)})
+    for beside in (path.with_suffix(".json"), path.with_name("config.json")):
+        if beside.is_file():
+            return read_json(beside, files)
+    return dict(BIGGAN_128)
+
+
+def read_held(path: Path, files: dict[Path, str]) -> Any:
+    """Read a file of torch.save."""
+    data, files[path] = contents(path)
+    return read_torch(data, STATE_DICT)
+
+
+def read_state_dict(path: Path, files: dict[Path, str]) -> dict[str, Tensor]:
+    """Read a file of torch.save that holds tensors by name.
+
+    Raises:
+        DamagedError: when it holds anything else.
+    """
+    held = read_held(path, files)
+    if not isinstance(held, dict) or not all(
+        isinstance(name, str) and isinstance(value, View) for name, value in held.items()
+    ):
+        raise DamagedError("it holds no tensors by name")
+    # networks trained on several devices at once bear one more name
+    prefix = "module." if all(name.startswith("module.") for name in held) else ""
+    return {name.removeprefix(prefix): value.tensor() for name, value in held.items()}
+
+
+def read_json(path: Path, files: dict[Path, str]) -> dict[str, Any]:
+    """Read arguments.
+
+    Raises:
+        InputError: when there is no such file, or it holds anything else.
+    """
+    if not path.is_file():
+        raise InputError(f"{path} is not there; it has the network's arguments, get it too")
+    data, files[path] = contents(path)
+    try:
+        held = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is no JSON: {error}") from error
+    if not isinstance(held, dict):
+        raise InputError(f"{path} holds no arguments by name")
+    return held

@@ -1,0 +1,51 @@
+"""A signal of SLURM saves and asks for a restart at the end of a step, even one that comes before the first."""
+
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from gan_lab.distributed import slurm
+from tests.commands.conftest import ELSE, leave
+from tests.commands.test_resume import final
+
+# what scontrol is asked goes to a file; the job runs
+SCONTROL = """#!/bin/sh
+echo "$@" >> {asked}
+echo JobState=RUNNING PreemptTime=None
+"""
+
+
+def signalled(words: list[str], number: signal.Signals) -> None:
+    """Be a task of a job that is warned while it still imports."""
+    slurm.hold_warnings()
+    os.kill(os.getpid(), number)
+    leave(words)
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "requeued"), [(signal.SIGUSR1, 75, True), (signal.SIGTERM, 143, False)]
+)
+def test_a_warning_before_the_first_step(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: signal.Signals,
+    status: int,
+    requeued: bool,
+) -> None:
+    asked = tmp_path / "asked"
+    script = tmp_path / "scontrol"
+    script.write_text(SCONTROL.format(asked=asked))
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    rare = "callbacks.checkpointing.every_kimg=1000"
+    words = [*ELSE, rare, "total_kimg=1000", f"runs_dir={tmp_path}/runs", "name=run"]
+    child = multiprocessing.get_context("fork").Process(target=signalled, args=(words, number))
+    child.start()
+    child.join(100)
+    assert child.exitcode == status
+    assert final(tmp_path / "runs" / "run")["clock"]["images_seen"] == 16  # type: ignore[index]
+    assert ("requeue 7" in asked.read_text()) == requeued

@@ -1,0 +1,35 @@
+"""`python -m tests.helpers.as_one train ...`: gan-lab with latents that do not depend on the number of processes."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from gan_lab.cli import main
+from gan_lab.data import datamodule
+from gan_lab.data.images import to_float
+from gan_lab.seeding import derive_seed
+from gan_lab.training import checks
+from gan_lab.training.module import AdversarialModule
+
+
+def latents(self: AdversarialModule, count: int) -> Tensor:
+    """Draw for all processes, by the clock alone, and take this one's share, as the sampler of images does."""
+    world = self.trainer.world_size
+    generator = torch.Generator().manual_seed(derive_seed(self.images_seen))
+    drawn = torch.randn(
+        count * world, self.generator.z_dim, generator=generator, dtype=torch.float64
+    )
+    return drawn.split(count)[self.global_rank]
+
+
+def drawn_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw so, and compute in double precision, in which sums of other parts hardly differ."""
+    monkeypatch.setattr(AdversarialModule, "sample_latents", latents)
+    monkeypatch.setattr(datamodule, "to_float", lambda images: to_float(images).double())
+    monkeypatch.setattr(checks, "PRECISIONS", (*checks.PRECISIONS, "64-true"))
+
+
+if __name__ == "__main__":
+    with pytest.MonkeyPatch.context() as patch:
+        drawn_alike(patch)
+        main()

@@ -1,0 +1,121 @@
+"""Reading StyleGAN2 and StyleGAN3 state dicts: everything is taken, and what cannot be is named."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from gan_lab.errors import InputError
+from gan_lab.weights import from_published
+
+PARITY = Path(__file__).parents[1] / "parity"
+
+
+def read(name: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    with np.load(PARITY / f"{name}.npz") as file:
+        state = {k.removeprefix("state/"): file[k] for k in file.files if k.startswith("state/")}
+        return json.loads(str(file["config"])), state
+
+
+@pytest.mark.parametrize("name", ["stylegan2_cond_32", "stylegan3_r_32"])
+def test_every_weight_arrives(name: str) -> None:
+    config, state = read(name)
+    networks = from_published(config, state)
+    theirs = sorted(
+        float(np.abs(value).sum())
+        for key, value in state.items()
+        if not key.endswith(("resample_filter", "up_filter", "down_filter"))
+    )
+    ours = sorted(
+        float(value.double().abs().sum())
+        for network in networks.values()
+        for value in network.state_dict().values()
+    )
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["stylegan2_uncond_32", "stylegan3_t_32"])
+def test_without_weights_networks_are_fresh(name: str) -> None:
+    config, _ = read(name)
+    networks = from_published(config, None)
+    assert set(networks) == {"G", "D"} & {k[0].upper() for k in config if k != "source"}
+    generator = networks["G"]
+    assert not generator.training
+    images = generator(torch.randn(2, generator.z_dim))
+    assert images.shape == (2, 3, 32, 32) and images.isfinite().all()
+    twin = from_published(config, None)["G"]
+    assert not torch.equal(generator.mapping(torch.ones(1, 32)), twin.mapping(torch.ones(1, 32)))
+
+
+def test_a_stylegan3_discriminator_is_stylegan2s() -> None:
+    config, _ = read("stylegan3_t_32")
+    config["discriminator"] = read("stylegan2_uncond_32")[0]["discriminator"]
+    assert from_published(config, None)["D"](torch.randn(2, 3, 32, 32)).shape == (2,)
+
+
+def test_arguments_of_the_synthesis_network_may_be_nested() -> None:
+    config, state = read("stylegan2_uncond_32")
+    arguments = config["generator"]
+    arguments["synthesis_kwargs"] = {
+        name: arguments.pop(name)
+        for name in ("channel_base", "channel_max", "num_fp16_res", "conv_clamp")
+    }
+    z = torch.randn(2, 32)
+    nested = from_published(config, state)["G"](z)
+    assert torch.equal(nested, from_published(*read("stylegan2_uncond_32"))["G"](z))
+
+
+def test_defaults_are_those_of_the_repository() -> None:
+    config, _ = read("stylegan2_uncond_32")
+    for name in ("num_fp16_res", "conv_clamp"):
+        del config["generator"][name]
+    newer = from_published(config, None)["G"]
+    config["source"] = "stylegan2-ada networks (stylegan2-ada-pytorch repository)"
+    older = from_published(config, None)["G"]
+    assert newer.synthesis.blocks[-1].conv1.clamp == 256
+    assert older.synthesis.blocks[-1].conv1.clamp is None
+    assert newer.synthesis.blocks[-1].dtype == torch.float16
+    assert older.synthesis.blocks[-1].dtype is None
+
+
+def test_an_unknown_source_is_refused() -> None:
+    with pytest.raises(InputError, match="source='a thesis' is unknown"):
+        from_published({"source": "a thesis"}, None)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda a: a.update(fancy=1), "generator: fancy not supported"),
+        (lambda a: a["mapping_kwargs"].update(lr_multiplier=1.0), "lr_multiplier=1.0 is not"),
+        (lambda a: a.pop("z_dim"), "generator has no z_dim"),
+        (lambda a: a.update(w_dim="wide"), "w_dim='wide' should be of type int"),
+        (lambda a: a.update(mapping_kwargs=8), "mapping_kwargs=8 should hold"),
+    ],
+)
+@pytest.mark.parametrize("name", ["stylegan2_uncond_32", "stylegan3_t_32"])
+def test_arguments_that_cannot_be_honoured_are_named(name: str, change: Any, message: str) -> None:
+    config, state = read(name)
+    change(config["generator"])
+    with pytest.raises(InputError, match=message):
+        from_published(config, state)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.pop("G/mapping.fc1.bias"), "1 missing"),
+        (lambda s: s.update({"G/mapping.fc9.bias": s["G/mapping.fc1.bias"]}), "1 too many"),
+        (lambda s: s.update({"G/w_avg": s["G/mapping.w_avg"]}), "w_avg is unknown"),
+        (lambda s: s.update({"G/mapping.w_avg": np.zeros(3)}), r"has shape \(3,\)"),
+    ],
+)
+@pytest.mark.parametrize("name", ["stylegan2_uncond_32", "stylegan3_t_32"])
+def test_weights_that_do_not_fit_are_named(name: str, change: Any, message: str) -> None:
+    config, state = read(name)
+    change(state)
+    with pytest.raises(InputError, match=message):
+        from_published(config, state)
