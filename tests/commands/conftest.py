@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from gan_lab.commands.launch import launch
+from gan_lab.config import cache_dir
 from gan_lab.metrics.features.digits import DigitsFeatures
 
 TINY = (
@@ -79,8 +80,9 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: Any) -> 
 
 @pytest.fixture(scope="session")
 def trained_classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache that holds the classifier of all tests and nothing else."""
+    DigitsFeatures().load(torch.device("cpu"))
     folder = tmp_path_factory.mktemp("classifier")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GAN_LAB_CACHE", str(folder))
-        DigitsFeatures().load(torch.device("cpu"))
+    for path in cache_dir().glob("digits*"):
+        shutil.copy(path, folder)
     return folder

@@ -146,7 +146,8 @@ def check_agreement(rank: int, world: int, module: AdversarialModule) -> None:
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What two processes came to."""
     folder = tmp_path_factory.mktemp("ranks")
-    start_processes(work, args=(2, free_port(), str(folder)), nprocs=2, start_method="spawn")
+    # forked: they have everything imported already
+    start_processes(work, args=(2, free_port(), str(folder)), nprocs=2, start_method="fork")
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 

@@ -213,7 +213,8 @@ def test_a_run_resumed_inside_a_fade_is_the_straight_one(
     generator = gan.generator
     small = generator.forward_at_stage(gan.latents(4, seed=1), gan.labels(4, seed=1))
     assert small.shape[2] == 8 << first
-    assert_close(images, upsample_nearest(small, 16 // small.shape[2]))
+    # the passes have 16 and 4 images, and sum in another order
+    assert_close(images, upsample_nearest(small, 16 // small.shape[2]), rtol=0, atol=1e-4)
 
     trained(compose, tmp_path, model, "halted", 0.032)
     straight = trained(compose, tmp_path, model, "straight", 0.032)

@@ -201,7 +201,9 @@ def test_only_the_first_styles_of_stylegan_are_truncated() -> None:
         assert torch.equal(moved[:, 8:], plain[:, 8:])
         assert not torch.isclose(moved[:, :8], plain[:, :8]).all()
     with torch.no_grad():
-        assert torch.equal(gan.styled.styles(z, labels, 0.5), gan.styles(z, labels, truncation=0.5))
+        moved = gan.styled.styles(z, labels, 0.5)
+    # in a pass of 3 here and of 16 there
+    torch.testing.assert_close(moved, gan.styles(z, labels, truncation=0.5), rtol=0, atol=1e-5)
 
 
 def test_where_a_moved_picture_looks() -> None:

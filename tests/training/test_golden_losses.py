@@ -48,7 +48,7 @@ CASES = {
         "model.discriminator.channel_max=8",
         "model.discriminator.label_layers=2",
     ),
-    # hinge, two D steps, spectral and batch norm, attention, projection, penalties of G's weights and of D's logits
+    # hinge, two D steps, spectral norm, batch norm, attention, projection, penalties of G's weights and D's logits
     "biggan": (
         "model=biggan",
         "data.num_classes=3",
