@@ -18,9 +18,11 @@ from gan_lab.commands.options import load_gan, parse_classes, parse_seeds
 from gan_lab.console import say
 from gan_lab.data.images import save_png, to_float, to_uint8
 from gan_lab.errors import InputError
+from gan_lab.metrics.perceptual import choose_distance
 from gan_lab.sampling.gan import Gan
-from gan_lab.sampling.points import SUFFIX
+from gan_lab.sampling.latents import SUFFIX
 from gan_lab.sampling.projection import Projection, default_steps, image_shape, project
+from gan_lab.sampling.sampler import Sampler
 from gan_lab.sampling.search import Schedule
 from gan_lab.sampling.series import slug
 from gan_lab.sampling.sheet import on_white, sheet, stacked
@@ -62,8 +64,12 @@ def run(config: DictConfig) -> None:
         steps=schedule,
         restarts=config.restarts,
         noise=config.noise,
-        distance=config.distance,
-        vgg16=config.vgg16,
+        distance=choose_distance(
+            config.distance,
+            channels=image_shape(gan)[0],
+            device=gan.device,
+            weights=config.vgg16,
+        ),
         tuning=tuning,
         seed=config.seed,
         batch_size=config.batch_size,
@@ -156,7 +162,7 @@ def open_labels(config: DictConfig, gan: Gan, targets: Targets) -> Tensor | list
 def write(found: Projection, targets: Targets, folder: Path, config: DictConfig) -> list[Path]:
     """Write latents, pictures, errors, and what else there is; returns the files."""
     folder.mkdir(parents=True, exist_ok=True)
-    written = [found.points.save(folder / f"latents{SUFFIX}")]
+    written = [found.latents.save(folder / f"latents{SUFFIX}")]
     if found.noise is not None:
         written.append(folder / f"noise{SUFFIX}")
         save_file({n: m.contiguous() for n, m in found.noise.maps.items()}, written[-1])
@@ -253,7 +259,7 @@ def title(names: list[str]) -> str:
 _NAMED = 5
 
 
-def save_tuned(gan: Gan, config: DictConfig, out: Path, *, names: Sequence[str]) -> Path:
+def save_tuned(gan: Sampler, config: DictConfig, out: Path, *, names: Sequence[str]) -> Path:
     """Write a tuned generator as an exported model; what was exported there before is replaced.
 
     Args:

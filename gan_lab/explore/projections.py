@@ -13,8 +13,9 @@ from torch import Tensor
 from gan_lab.data.scan import DECODE_ERRORS, inspect, reason_of
 from gan_lab.errors import InputError
 from gan_lab.explore.studio import Studio, encoded
-from gan_lab.sampling.distances import choose_distance, mean_squared_error
-from gan_lab.sampling.projection import STEPS, class_labels, count_restarts, image_shape, points_of
+from gan_lab.metrics.perceptual import choose_distance
+from gan_lab.sampling.distances import mean_squared_error
+from gan_lab.sampling.projection import STEPS, class_labels, count_restarts, image_shape, latents_of
 from gan_lab.sampling.search import Schedule, find
 from gan_lab.sampling.spaces import choose_space
 from gan_lab.sampling.targets import Targets, check_single, transformed
@@ -131,7 +132,7 @@ class Job:
         gan = self._studio.gan
         space = choose_space(gan, "auto")
         channels = image_shape(gan)[0]
-        distance, _ = choose_distance("auto", channels=channels, device=gan.device, weights=None)
+        distance = choose_distance("auto", channels=channels, device=gan.device)
         rows, _ = find(
             *(space, self._target, self._labels, distance, Schedule(steps=STEPS)),
             restarts=count_restarts(None, space, encoded=False),
@@ -142,7 +143,7 @@ class Job:
         )
         with torch.no_grad():
             self.add(self._step, 0, rows.images(space))
-        self._latents = self._studio.keep(points_of(rows, space, ["explore"]))
+        self._latents = self._studio.keep(latents_of(rows, space, ["explore"]))
 
 
 class Projections:

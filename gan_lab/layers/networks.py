@@ -18,6 +18,7 @@ class GeneratorNetwork(nn.Module):
         truncation_cutoff: how many of the first styles truncation moves, in a generator with styles; None for all.
         noise_inputs: whether `synthesis` takes noise.
         movable: whether `synthesis` takes a transform of the image plane.
+        has_encoder: whether `encode` maps images to z.
         half_precision: whether some layers compute in half precision by themselves, so that gradients may overflow.
     """
 
@@ -27,6 +28,7 @@ class GeneratorNetwork(nn.Module):
     truncation_cutoff: int | None = None
     noise_inputs: bool = False
     movable: bool = False
+    has_encoder: bool = False
     half_precision: bool = False
 
     def places(self) -> dict[str, str]:

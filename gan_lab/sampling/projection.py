@@ -17,11 +17,9 @@ from torch.nn.functional import interpolate
 
 from gan_lab.data.images import Images, grid, to_uint8
 from gan_lab.errors import InputError
-from gan_lab.models import bigan
-from gan_lab.sampling.distances import Distance, choose_distance, mean_squared_error, psnr
-from gan_lab.sampling.gan import Gan
-from gan_lab.sampling.labels import check_labels
-from gan_lab.sampling.points import Points
+from gan_lab.sampling.distances import Distance, PyramidDistance, mean_squared_error, psnr
+from gan_lab.sampling.latents import Latents, check_labels
+from gan_lab.sampling.sampler import Sampler
 from gan_lab.sampling.search import Rows, Schedule, check_count, find
 from gan_lab.sampling.spaces import NoiseMaps, Space, choose_space
 from gan_lab.sampling.targets import Given, Targets, read_targets
@@ -103,10 +101,10 @@ class Projection:
     Attributes:
         gan: that makes `images`: the given one, or the tuned one.
         targets: [N, C, H, W], as the generator makes pictures.
-        images: [N, C, H, W], the nearest that were found: of `points` and, where there are such maps, `noise`.
-        points: the latents.
+        images: [N, C, H, W], the nearest that were found: of `latents` and, where there are such maps, `noise`.
+        latents: that were found.
         noise: maps that were found along with w; None where the constant noise stayed.
-        plain: images [N, C, H, W] of `points` alone, with the constant noise, as all else makes them.
+        plain: images [N, C, H, W] of `latents` alone, with the constant noise, as all else makes them.
         before_tuning: `images` as they were before the generator was tuned, or None.
         loss: distance [N] of `images`.
         names: of the pictures.
@@ -120,10 +118,10 @@ class Projection:
         recording: of the way, or None.
     """
 
-    gan: Gan
+    gan: Sampler
     targets: Images
     images: Images
-    points: Points
+    latents: Latents
     noise: NoiseMaps | None
     plain: Images
     before_tuning: Images | None
@@ -150,7 +148,7 @@ class Projection:
         """
         columns = {
             "name": self.names,
-            "label": None if self.points.labels is None else self.points.labels.tolist(),
+            "label": None if self.latents.labels is None else self.latents.labels.tolist(),
             "mse": self.mse.tolist(),
             "psnr": psnr(self.mse).tolist(),
             "loss": self.loss.tolist(),
@@ -172,7 +170,7 @@ _MEASURED = 16  # images at a time
 
 
 def project(
-    gan: Gan,
+    gan: Sampler,
     images: Given | Sequence[Given] | Targets,
     *,
     labels: int | Sequence[int] | Tensor | None = None,
@@ -180,8 +178,7 @@ def project(
     steps: int | Schedule | None = None,
     restarts: int | None = None,
     noise: bool | None = None,
-    distance: str = "auto",
-    vgg16: str | None = None,
+    distance: Distance | None = None,
     tuning: Tuning | int = 0,
     seed: int = 0,
     batch_size: int = 8,
@@ -190,7 +187,7 @@ def project(
     """Find latents whose images are nearest to pictures.
 
         found = gan.project("photo.png")
-        found.mse, found.points.w, found.images
+        found.mse, found.latents.w, found.images
         tuned = gan.project("photo.png", tuning=350).gan
 
     Args:
@@ -202,8 +199,7 @@ def project(
         steps: of the search, or how it goes in full; None takes 500 steps, and none after BiGAN's encoder.
         restarts: searches for each picture, of which the best counts; None takes 4 in z and 1 in w.
         noise: whether to search for noise maps, too; None: where the generator has noise inputs, in w and w+.
-        distance: "lpips", "pyramid" (needs no weights) or "auto": LPIPS where VGG16's weights are.
-        vgg16: path of these weights; None for torch's cache.
+        distance: of images; None for `PyramidDistance`.
         tuning: of the generator afterwards: how, or a number of steps; 0 for none.
         seed: of all draws.
         batch_size: pictures searched for at a time; one alone gives the same as among others, to rounding.
@@ -216,14 +212,12 @@ def project(
     if steps is None:
         steps = default_steps(where)
     channels, height, width = image_shape(gan)
-    measure, why = choose_distance(distance, channels=channels, device=gan.device, weights=vgg16)
     job = Job(
         space=where,
         schedule=steps if isinstance(steps, Schedule) else Schedule(steps=steps),
         restarts=count_restarts(restarts, where, encoded=encodes(where)),
         noise=wants_noise(noise, where),
-        distance=measure,
-        why=why,
+        distance=distance or PyramidDistance(),
         tuning=tuning if isinstance(tuning, Tuning) else Tuning(steps=tuning),
         seed=seed,
         batch_size=batch_size,
@@ -243,7 +237,6 @@ class Job:
     restarts: int
     noise: bool
     distance: Distance
-    why: str
     tuning: Tuning
     seed: int
     batch_size: int
@@ -280,7 +273,7 @@ class Job:
             recording=recording,
         )
 
-    def _tuned(self, rows: Rows, recording: Recording | None) -> tuple[Gan, bool]:
+    def _tuned(self, rows: Rows, recording: Recording | None) -> tuple[Sampler, bool]:
         shown = 0 if recording is None else recording.count
 
         def seen(step: int) -> None:
@@ -300,7 +293,7 @@ class Job:
         self,
         rows: Rows,
         *,
-        gan: Gan,
+        gan: Sampler,
         before_tuning: Images | None,
         names: list[str],
         seconds: float,
@@ -312,13 +305,13 @@ class Job:
             self.distance(*pair)
             for pair in zip(images.split(_MEASURED), rows.targets.split(_MEASURED), strict=True)
         ]
-        points = points_of(rows, self.space, names)
-        plain = gan.synthesize(points.w) if points.w is not None else images
+        latents = latents_of(rows, self.space, names)
+        plain = gan.synthesize(latents.w) if latents.w is not None else images
         return Projection(
             gan=gan,
             targets=Images(rows.targets.cpu()),
             images=Images(images.cpu()),
-            points=points,
+            latents=latents,
             noise=None if rows.noise is None else rows.noise.cpu(),
             plain=Images(plain.cpu()),
             before_tuning=before_tuning,
@@ -326,7 +319,7 @@ class Job:
             names=names,
             space=self.space.name,
             distance=self.distance.name,
-            why=self.why,
+            why=self.distance.why,
             steps=self.schedule.steps,
             tuned=self.tuning.steps,
             seconds=seconds,
@@ -335,13 +328,13 @@ class Job:
         )
 
 
-def points_of(rows: Rows, space: Space, names: Sequence[str]) -> Points:
-    """Return what was found as points of the generator's latent space."""
+def latents_of(rows: Rows, space: Space, names: Sequence[str]) -> Latents:
+    """Return the latents that were found."""
     values = rows.values.cpu()
     styles = space.name != "z"
     if styles:
-        values = values.expand(-1, space.gan.styled.num_styles, -1).contiguous()
-    return Points(
+        values = values.expand(-1, space.gan.num_ws, -1).contiguous()
+    return Latents(
         w=values if styles else None,
         z=None if styles else values,
         labels=None if rows.labels is None else rows.labels.cpu(),
@@ -361,14 +354,13 @@ def images_of(rows: Rows, space: Space) -> Tensor:
     return torch.cat([rows[part].images(space) for part in parts])
 
 
-def image_shape(gan: Gan) -> tuple[int, int, int]:
+def image_shape(gan: Sampler) -> tuple[int, int, int]:
     """Return channels, height and width of what a generator makes."""
-    label = torch.zeros(1, dtype=torch.int64) if gan.num_classes else None
-    channels, height, width = gan.images(gan.latents(1), label).shape[1:]
+    channels, height, width = gan.synthesize(gan.latents(1)).shape[1:]
     return channels, height, width
 
 
-def class_labels(labels: int | Sequence[int] | Tensor, count: int, gan: Gan) -> Tensor:
+def class_labels(labels: int | Sequence[int] | Tensor, count: int, gan: Sampler) -> Tensor:
     """Return labels as int64 [N] on the generator's device.
 
     Raises:
@@ -382,7 +374,7 @@ def class_labels(labels: int | Sequence[int] | Tensor, count: int, gan: Gan) -> 
 
 def encodes(space: Space) -> bool:
     """Whether a search begins at an encoder's codes."""
-    return space.name == "z" and isinstance(space.generator, bigan.Generator)
+    return space.name == "z" and space.generator.has_encoder
 
 
 def default_steps(space: Space) -> int:
@@ -400,7 +392,9 @@ def count_restarts(restarts: int | None, space: Space, *, encoded: bool) -> int:
         return RESTARTS if space.name == "z" and not encoded else 1
     check_count("restarts", restarts, 1)
     if restarts > 1 and encoded:
-        raise InputError(f"restarts={restarts}: bigan starts where its encoder says; leave it out")
+        raise InputError(
+            f"restarts={restarts}: {space.gan.kind} starts where its encoder says; leave it out"
+        )
     return restarts
 
 

@@ -18,8 +18,9 @@ from torch import Tensor
 
 from gan_lab.layers.networks import GeneratorNetwork
 from gan_lab.sampling.distances import Distance, mean_squared_error
-from gan_lab.sampling.gan import Gan
+from gan_lab.sampling.latents import Latents
 from gan_lab.sampling.progress import progress_bar
+from gan_lab.sampling.sampler import Sampler
 from gan_lab.sampling.search import Rows, check_amount, check_count
 from gan_lab.sampling.spaces import Space, full_precision
 from gan_lab.seeding import derive_seed
@@ -60,7 +61,7 @@ def tune(
     seed: int,
     batch_size: int,
     seen: Callable[[int], None],
-) -> tuple[Gan, bool]:
+) -> tuple[Sampler, bool]:
     """Return a tuned generator, and whether it went to its end (False after Ctrl-C).
 
     Args:
@@ -75,7 +76,7 @@ def tune(
     Noise inputs are the constant ones, so that latents alone give the pictures.
     """
     gan = space.gan
-    before = full_precision(gan).requires_grad_(False)
+    before = full_precision(gan.generator).requires_grad_(False)
     tuned = space.generator
     trained = tuned.get_submodule("synthesis") if gan.has_styles else tuned
     parameters = list(trained.parameters())
@@ -99,7 +100,9 @@ def tune(
     except KeyboardInterrupt:
         finished = False
     trained.requires_grad_(False)
-    return with_weights(gan, tuned.state_dict()), finished
+    found = deepcopy(gan.generator)
+    found.load_state_dict(tuned.state_dict())
+    return gan.with_generator(found), finished
 
 
 def fit(space: Space, pivots: Rows, rows: Tensor, distance: Distance, tuning: Tuning) -> Tensor:
@@ -121,8 +124,9 @@ def locality(
     """Return how far images beside the pivots have moved, [n]."""
     some = pivots[rows]
     values, labels = some.values, some.labels
-    z = torch.randn(len(rows), space.gan.generator.latent_dim, generator=source).to(values.device)
-    other = space.gan.styles(z, labels)[:, : values.shape[1]] if space.gan.has_styles else z
+    z = torch.randn(len(rows), space.gan.z_dim, generator=source)
+    drawn = space.gan.as_latents(Latents(z=z, labels=labels), space=space.name[0])
+    other = drawn.values.to(values.device)[:, : values.shape[1]]
     way = other - values
     size = way.flatten(1).norm(dim=1) / (values[0].numel() / values.shape[-1]) ** 0.5
     share = tuning.radius * some.deviation / size.clamp(min=1e-8)
@@ -131,15 +135,3 @@ def locality(
         expected = space.render(beside, labels, "const", generator=before)
     images = space.render(beside, labels, "const")
     return distance(images, expected) + tuning.l2 * mean_squared_error(images, expected)
-
-
-def with_weights(gan: Gan, state: dict[str, Tensor]) -> Gan:
-    """Return a generator like a given one, with other weights."""
-    generator = deepcopy(gan.generator)
-    generator.load_state_dict(state)
-    return Gan(
-        generator,
-        class_counts=gan.class_counts,
-        class_names=gan.class_names,
-        kimg=gan.kimg,
-    )

@@ -112,7 +112,10 @@ def test_of_a_linear_generator_in_z():
     generator = Linear(orthogonal=True)
     result = measured(generator, PathLength(space="z", discard=0, epsilon=1e-3), num=100)
     gan = Gan(generator)
-    a, b = (gan.latents(100, seed=derive_seed(3, stream)).double() for stream in (3, 4))
+    a, b = (
+        gan.latents(100, seed=derive_seed(3, stream), space="z").values.double()
+        for stream in (3, 4)
+    )
     lengths = a.norm(dim=1), b.norm(dim=1)
     angle = ((a * b).sum(1) / lengths[0] / lengths[1]).acos()
     speed = (lengths[1] - lengths[0]) ** 2 + (lengths[0] * angle) ** 2

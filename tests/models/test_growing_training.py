@@ -209,7 +209,7 @@ def test_a_run_resumed_inside_a_fade_is_the_straight_one(
     images = gan.sample(4, seed=1)
     assert images.shape == (4, 1, 16, 16)
     generator = gan.generator
-    small = generator.grown(gan.latents(4, seed=1), gan.labels(4, seed=1))
+    small = generator.grown(gan.latents(4, seed=1, space="z").values, gan.labels(4, seed=1))
     assert small.shape[2] == 8 << first
     assert_close(images, doubled(small, 16 // small.shape[2]))
 
