@@ -246,6 +246,8 @@ class Latents:
 
     def split(self, size: int) -> list["Latents"]:
         """Return parts of `size` latents, the last one perhaps smaller."""
+        if len(self) <= size:
+            return [self]
         return [self[i : i + size] for i in range(0, len(self), size)]
 
     def expand(self, count: int) -> "Latents":

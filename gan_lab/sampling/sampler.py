@@ -362,7 +362,7 @@ class Sampler:
             self.synthesize(part, noise=noise, transform=transform, batch_size=batch_size).cpu()
             for part in latents.split(batch_size)
         ]
-        return Images(torch.cat(parts))
+        return Images(parts[0] if len(parts) == 1 else torch.cat(parts))
 
     @torch.no_grad()
     def synthesize(
@@ -394,12 +394,14 @@ class Sampler:
                     f"{self.kind} has no input that a transform could move; stylegan3 has"
                 )
             transform = transform.expand(len(latents), 3, 3)
+        if len(latents) <= batch_size:
+            return self._images(latents, noise, transform)
         parts = []
         for start in range(0, len(latents), batch_size):
             rows = slice(start, start + batch_size)
             moved = None if transform is None else transform[rows]
             parts.append(self._images(latents[rows], noise, moved))
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        return torch.cat(parts)
 
     def _images(self, latents: Latents, noise: str, transform: Tensor | None) -> Tensor:
         """Make images in one forward pass."""

@@ -21,6 +21,7 @@ from gan_lab.metrics.images import GanImages
 from gan_lab.metrics.path import PathLength, slerp, without_extremes
 from gan_lab.models.stylegan2 import Generator as StyleGAN2
 from gan_lab.sampling.gan import Gan
+from gan_lab.sampling.latents import Latents
 from gan_lab.seeding import derive_seed
 from tests.helpers.sources import FixedImages
 from tests.helpers.weights import save_vgg16
@@ -238,11 +239,11 @@ class InBytes(nn.Module):
 class Given(Gan):
     """Draws the latents that torch-fidelity draws."""
 
-    def latents(self, num_images, *, seed=0, start=0, truncation=None):
+    def latents(self, num_images, *, seed=0, start=0, **settings):
         random = np.random.RandomState(2020)
         ends = [normalize(torch.from_numpy(random.rand(12, 16)).float()) for _ in range(2)]
         stream = [derive_seed(3, 3), derive_seed(3, 4)].index(seed) if seed != 3 else 0
-        return ends[stream][start : start + num_images]
+        return Latents(z=ends[stream][start : start + num_images])
 
 
 def test_agrees_with_torch_fidelity(tmp_path, monkeypatch):
