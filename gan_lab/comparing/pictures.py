@@ -29,13 +29,13 @@ class Picture:
         image: the grid; None where there is nothing to show.
         origin: what it is, or why there is none.
         same: whether it was drawn at the latents of this comparison.
-        latent_dim: of the generator; grids of one seed have the same latents where this is the same, too.
+        z_dim: of the generator; grids of one seed have the same latents where this is the same, too.
     """
 
     image: Image.Image | None
     origin: str
     same: bool
-    latent_dim: int | None = None
+    z_dim: int | None = None
 
 
 def columns_for(runs: Sequence[Run]) -> int:
@@ -87,7 +87,7 @@ def draw(
         image=shrunk(to_pil(grid(pixels, columns))),
         origin=f"{source.stem} checkpoint, {gan.kimg:g} kimg",
         same=True,
-        latent_dim=gan.generator.latent_dim,
+        z_dim=gan.generator.z_dim,
     )
 
 

@@ -78,7 +78,7 @@ class Studio:
         """Say what can be asked for."""
         gan = self.gan
         generator = gan.generator
-        threshold = "threshold" if generator.truncates else None
+        threshold = "threshold" if generator.supports_z_truncation else None
         names = list(gan.class_names) if gan.num_classes else []
         return Abilities(
             name=self.name,
@@ -89,8 +89,8 @@ class Studio:
             styles=gan.num_ws if gan.has_styles else 0,
             levels=levels(gan),
             truncation="psi" if gan.has_styles else threshold,
-            noise=generator.noise_inputs,
-            places=generator.movable,
+            noise=generator.has_noise_inputs,
+            places=generator.supports_transform,
             projects=True,
             walks=["sefa", "ganspace"] if gan.has_styles else ["sefa"],
         )

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +48,7 @@ def center_classes(w: Tensor, labels: Tensor) -> Tensor:
 
 def style_weights(gan: Sampler, layers: Sequence[int]) -> Tensor:
     """Return A [F, D]: the weights, as they are used, of all affine maps that read the chosen styles."""
-    maps: list[list[EqualizedLinear]] = gan.style_generator.synthesis.affines()
+    maps: list[list[EqualizedLinear]] = cast(Any, gan.style_generator.synthesis).affines()
     return torch.cat([(a.weight * a.weight_gain).detach() for i in layers for a in maps[i]]).cpu()
 
 

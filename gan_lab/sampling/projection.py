@@ -404,7 +404,7 @@ def wants_noise(noise: bool | None, space: Space) -> bool:
     Raises:
         InputError: where there are none, or they would not belong to the latents.
     """
-    possible = space.gan.generator.noise_inputs and space.name != "z"
+    possible = space.gan.generator.has_noise_inputs and space.name != "z"
     if noise and not possible:
         raise InputError(
             f"noise=true: {space.gan.kind} has no noise inputs to search for in {space.name}; leave it out"

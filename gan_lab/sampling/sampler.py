@@ -10,9 +10,9 @@ from torch import Tensor
 
 from gan_lab.data.images import Images
 from gan_lab.errors import InputError
-from gan_lab.layers.networks import GeneratorNetwork
+from gan_lab.layers.networks import GeneratorNetwork, StyleGeneratorNetwork
 from gan_lab.layers.standing import standing_statistics
-from gan_lab.layers.stylegan import NOISE, Mapping, check_noise, truncated
+from gan_lab.layers.stylegan import NOISE, check_noise, truncated
 from gan_lab.sampling.latents import (
     ImageNoise,
     Labels,
@@ -81,23 +81,23 @@ class Sampler:
     @property
     def z_dim(self) -> int:
         """Length of z."""
-        return self.generator.latent_dim
+        return self.generator.z_dim
 
     # Generators with styles: everything that is asked of them.
 
     @property
     def has_styles(self) -> bool:
         """Whether images are made of w, and truncation acts on w and not on z."""
-        return any(isinstance(part, Mapping) for part in self.generator.children())
+        return isinstance(self.generator, StyleGeneratorNetwork)
 
     @property
-    def style_generator(self) -> Any:
+    def style_generator(self) -> StyleGeneratorNetwork:
         """The generator, one with styles.
 
         Raises:
             InputError: for another one.
         """
-        if not self.has_styles:
+        if not isinstance(self.generator, StyleGeneratorNetwork):
             raise InputError(
                 f"{self.kind} has no styles w; stylegan, stylegan2 and stylegan3 have. Others vary by z alone"
             )
@@ -106,22 +106,22 @@ class Sampler:
     @property
     def num_ws(self) -> int:
         """Number of styles w of an image."""
-        return cast(int, self.style_generator.num_styles)
+        return self.style_generator.num_ws
 
     @property
     def w_dim(self) -> int:
         """Length of w."""
-        return self.w_avg.shape[-1]
+        return self.style_generator.w_dim
 
     @property
     def w_avg(self) -> Tensor:
         """Running mean of w in training, [D]."""
-        return cast(Tensor, self.style_generator.mapping.average)
+        return self.style_generator.w_avg
 
     def _map(self, z: Tensor, labels: Tensor | None) -> Tensor:
         """Map z [N, Z] to w [N, L, D] on the generator's device."""
         labels = None if labels is None else labels.to(self.device)
-        return cast(Tensor, self.style_generator.styles(z.to(self.device), labels))
+        return self.style_generator.styles(z.to(self.device), labels)
 
     # Latents
 
@@ -284,7 +284,7 @@ class Sampler:
         if truncation is not None and truncation != 1:
             w = w.to(self.device)
             towards = self.center(latents.labels if center == "class" else None).expand_as(w)
-            w = truncated(w, towards, truncation, self.generator.truncation_cutoff)
+            w = truncated(w, towards, truncation, self.style_generator.truncation_cutoff)
         return Latents(w=w, labels=latents.labels, seeds=latents.seeds, metadata=latents.metadata)
 
     def center(self, labels: Tensor | None = None) -> Tensor:
@@ -389,7 +389,7 @@ class Sampler:
         self.check_latents(latents)
         self.check(noise=noise)
         if transform is not None:
-            if not self.generator.movable:
+            if not self.generator.supports_transform:
                 raise InputError(
                     f"{self.kind} has no input that a transform could move; stylegan3 has"
                 )
@@ -411,7 +411,7 @@ class Sampler:
         w = self._to_w(latents, None, "mean").values.to(self.device)
         drawn = ImageNoise(latents.seeds) if noise == "random" else noise
         moved = {} if transform is None else {"transform": transform.to(w)}
-        return cast(Tensor, self.style_generator.synthesis(w, drawn, **moved))
+        return self.style_generator.synthesis(w, drawn, **moved)
 
     def measure_statistics(
         self, num_images: int, *, seed: int = 0, truncation: float | None = None
@@ -470,7 +470,7 @@ class Sampler:
             if not self.num_classes:
                 raise InputError("center=class: the model has no classes; leave it out")
         check_noise(noise)
-        if noise != "const" and not self.generator.noise_inputs:
+        if noise != "const" and not self.generator.has_noise_inputs:
             raise InputError(
                 f"noise={noise}: {self.kind} has no noise inputs ({', '.join(NOISE)} are for stylegan and "
                 "stylegan2); leave it out"
@@ -485,7 +485,7 @@ class Sampler:
             )
         if not is_finite_number(rotate):
             raise InputError(f"rotate={rotate!r} must be a number of degrees")
-        if (any(pair) or rotate) and not self.generator.movable:
+        if (any(pair) or rotate) and not self.generator.supports_transform:
             raise InputError(
                 f"translate and rotate move the input of stylegan3's layers, and {self.kind} has none; leave them out"
             )
@@ -504,7 +504,7 @@ class Sampler:
             raise InputError(f"truncation={truncation} must be finite, or null for none")
         if self.has_styles:
             return
-        if not self.generator.truncates:
+        if not self.generator.supports_z_truncation:
             raise InputError(
                 f"truncation={truncation} means nothing to {self.kind}, which scales every z to one length; leave "
                 "it out"

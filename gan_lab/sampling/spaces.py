@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gan_lab.errors import InputError
-from gan_lab.layers.networks import GeneratorNetwork
+from gan_lab.layers.networks import GeneratorNetwork, StyleGeneratorNetwork
 from gan_lab.layers.precision import half_precision_parts
 from gan_lab.layers.stylegan import Noise
 from gan_lab.sampling.distances import PyramidDistance
@@ -121,8 +121,8 @@ class StyleSpace(Space):
         *,
         generator: GeneratorNetwork | None = None,
     ) -> Tensor:
-        network = cast(Any, generator or self.generator)
-        return cast(Tensor, network.synthesis(values.expand(-1, self._layers, -1), noise))
+        network = cast(StyleGeneratorNetwork, generator or self.generator)
+        return network.synthesis(values.expand(-1, self._layers, -1), noise)
 
     def _statistics(self, label: int | None, seed: int) -> tuple[Tensor, Tensor]:
         """Return the mean [D] of w and its deviation, of one class or of all images."""
@@ -233,7 +233,7 @@ def full_precision(generator: GeneratorNetwork) -> GeneratorNetwork:
     """
     copied = deepcopy(generator)
     for part in half_precision_parts(copied):
-        part.working_type = None
+        part.dtype = None
     return copied
 
 

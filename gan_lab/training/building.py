@@ -71,7 +71,7 @@ def build_model(config: DictConfig) -> AdversarialModule:
     drop_unchosen(config)
     check_optimizers(config.model)
     module: AdversarialModule = build(config.model, total_images=total_images(config))
-    check_network("generator", module.generator, GeneratorNetwork, ("latent_dim", "num_classes"))
+    check_network("generator", module.generator, GeneratorNetwork, ("z_dim", "num_classes"))
     check_network("discriminator", module.discriminator, DiscriminatorNetwork, ("num_classes",))
     return module
 

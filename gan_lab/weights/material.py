@@ -100,7 +100,7 @@ def of_run(
             "names": list(images.class_names),
             "counts": list(images.class_counts),
         },
-        "latent_dim": generator.latent_dim,
+        "z_dim": generator.z_dim,
         "kimg": kimg,
         "truncation": truncation_of(gan),
         "standing_statistics": None,
@@ -167,10 +167,10 @@ def truncation_of(gan: Gan) -> dict[str, Any]:
     if gan.has_styles:
         return {
             "kind": "psi",
-            "centre": "mapping.average",
+            "centre": "mapping.w_avg",
             "layers": gan.generator.truncation_cutoff,
         }
-    return {"kind": "threshold" if gan.generator.truncates else None}
+    return {"kind": "threshold" if gan.generator.supports_z_truncation else None}
 
 
 def figures_of(

@@ -19,7 +19,7 @@ from tests.helpers.sources import textures
 class Painter(GeneratorNetwork):
     """Latents as a picture, brighter by class."""
 
-    latent_dim, num_classes = 16, 3
+    z_dim, num_classes = 16, 3
 
     def __init__(self) -> None:
         super().__init__()

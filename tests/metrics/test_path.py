@@ -10,8 +10,7 @@ from torch.nn.functional import normalize
 from torch_fidelity import GenerativeModelModuleWrapper, calculate_metrics, sample_similarity_lpips
 
 from gan_lab.errors import InputError
-from gan_lab.layers.networks import GeneratorNetwork
-from gan_lab.layers.stylegan import Mapping
+from gan_lab.layers.networks import GeneratorNetwork, StyleGeneratorNetwork
 from gan_lab.metrics.feature_set import FeatureSet
 from gan_lab.metrics.features.lpips import LPIPS, ImageDistance, linear_weights
 from gan_lab.metrics.features.module import NoFeatures
@@ -47,31 +46,52 @@ class Squared(ImageDistance):
         return {"features": images.flatten(1).double().sum(1, keepdim=True)}
 
 
+class LinearSynthesis(nn.Module):
+    """w [N, 1, D] -> images by a matrix."""
+
+    def __init__(self, w_dim, *, orthogonal=False):
+        super().__init__()
+        torch.manual_seed(0)
+        self.matrix = nn.Linear(w_dim, SIDE * SIDE, bias=False)
+        if orthogonal:
+            nn.init.orthogonal_(self.matrix.weight)
+
+    def forward(self, w, noise="const"):
+        return self.matrix(w[:, 0]).view(-1, 1, SIDE, SIDE) / 8
+
+
 class Linear(GeneratorNetwork):
-    """Images are a linear map of z, or of w = z."""
+    """Images are a linear map of z."""
 
     num_classes = 0
 
-    def __init__(self, *, latent_dim=64, styled=False, orthogonal=False):
+    def __init__(self, *, z_dim=64, orthogonal=False):
         super().__init__()
-        self.latent_dim = latent_dim
-        torch.manual_seed(0)
-        self.matrix = nn.Linear(latent_dim, SIDE * SIDE, bias=False)
-        if orthogonal:
-            nn.init.orthogonal_(self.matrix.weight)
-        if styled:
-            self.mapping = Mapping(
-                latent_dim=4, num_classes=0, style_dim=latent_dim, num_layers=1, num_styles=1
-            )
+        self.z_dim = z_dim
+        self.synthesis = LinearSynthesis(z_dim, orthogonal=orthogonal)
 
-    def forward(self, z, labels=None, truncation=1.0):
-        return self.synthesis(self.styles(z, labels, truncation))
+    def forward(self, z, labels=None):
+        return self.synthesis(z[:, None])
+
+
+class LinearInW(StyleGeneratorNetwork):
+    """Images are a linear map of w = z."""
+
+    level_ends = (1, 1)
+
+    def __init__(self, *, z_dim=64):
+        super().__init__(
+            synthesis=LinearSynthesis(z_dim),
+            z_dim=z_dim,
+            w_dim=z_dim,
+            num_ws=1,
+            num_classes=0,
+            mapping_layers=1,
+            w_avg_beta=0.9,
+        )
 
     def styles(self, z, labels=None, truncation=1.0):
         return truncation * z[:, None]
-
-    def synthesis(self, w, noise="const"):
-        return self.matrix(w[:, 0]).view(-1, 1, SIDE, SIDE) / 8
 
 
 def measured(generator, figure, *, num=256, extractor=None, truncation=None):
@@ -97,12 +117,12 @@ def measured(generator, figure, *, num=256, extractor=None, truncation=None):
 
 @pytest.mark.parametrize("sampling", ["end", "full"])
 def test_of_a_linear_generator_in_w(sampling):
-    generator = Linear(styled=True)
+    generator = LinearInW()
     figure = PathLength(space="w", sampling=sampling, discard=0, epsilon=1e-3)
     result = measured(generator, figure, num=2000)
     assert result.key == f"path_squared_w_{sampling}_2k"
     # E |A (w1 - w0)|^2 = 2 |A|^2 at every place of a path
-    expected = 2 * (generator.matrix.weight / 8).square().sum().item()
+    expected = 2 * (generator.synthesis.matrix.weight / 8).square().sum().item()
     assert result.value == pytest.approx(expected, rel=0.02)
     assert abs(result.value - expected) < 4 * result.uncertainty
     half = measured(generator, figure, num=2000, truncation=0.5)
@@ -155,8 +175,8 @@ def test_nothing_depends_on_batches_and_few_paths_are_the_first_of_many():
 class MiddleOnly(Linear):
     """Only what lies in the crop changes with z."""
 
-    def synthesis(self, w, noise="const"):
-        images = super().synthesis(w, noise)
+    def forward(self, z, labels=None):
+        images = super().forward(z, labels)
         kept = torch.zeros(SIDE, SIDE)
         kept[3:7, 2:6] = 1
         return images * kept
@@ -178,20 +198,20 @@ def test_a_style_generator_with_labels_and_half_precision_keeps_its_types():
         image_size=16,
         channels=3,
         num_classes=3,
-        latent_dim=8,
-        style_dim=8,
+        z_dim=8,
+        w_dim=8,
         channel_base=64,
         channel_max=8,
-        half_resolutions=2,
-        half_type="bfloat16",
+        num_fp16_res=2,
+        fp16_dtype="bfloat16",
     )
-    types = [block.working_type for block in generator.synthesis.blocks]
+    types = [block.dtype for block in generator.synthesis.blocks]
     assert torch.bfloat16 in types
     in_w, in_z = (
         measured(generator, PathLength(space=space, sampling="full"), num=32) for space in "wz"
     )
     assert in_w.value > 0 and in_z.value > 0
-    assert [block.working_type for block in generator.synthesis.blocks] == types
+    assert [block.dtype for block in generator.synthesis.blocks] == types
     # differences over 1e-4 are those over 1e-2: nothing is lost to rounding
     coarse = measured(generator, PathLength(space="w", epsilon=1e-2, sampling="end"), num=32)
     fine = measured(generator, PathLength(space="w", epsilon=1e-4, sampling="end"), num=32)
@@ -216,7 +236,7 @@ class Textures(Linear):
     """Colours that a normalised z decides."""
 
     def __init__(self):
-        super().__init__(latent_dim=16)
+        super().__init__(z_dim=16)
         self.matrix = nn.Linear(16, 3 * 64)
 
     def synthesis(self, w, noise="const"):

@@ -235,7 +235,7 @@ def test_truncation_towards_the_mean_of_a_class() -> None:
 
 def test_only_the_first_styles_of_stylegan_are_truncated() -> None:
     gan = style_gan(size=128)
-    assert (gan.num_ws, gan.generator.truncation_cutoff) == (12, 8)
+    assert (gan.num_ws, gan.style_generator.truncation_cutoff) == (12, 8)
     for center in ("mean", "class"):
         plain = gan.latents(3, labels=[0, 1, 2]).values
         moved = gan.latents(3, labels=[0, 1, 2], truncation=0.5, center=center).values
