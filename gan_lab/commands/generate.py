@@ -15,7 +15,7 @@ from gan_lab.sampling.progress import progress_bar
 from gan_lab.sampling.series import Block, Series
 from gan_lab.sampling.writers import (
     ENCODINGS,
-    Grid,
+    GridFile,
     ImagesZip,
     LatentsFile,
     Npz,
@@ -124,7 +124,7 @@ def containers(task: Task, config: DictConfig) -> list[Writer]:
     names = series.gan.class_names or [str(i) for i in range(series.gan.num_classes)]
     path = {name: folder / file for name, file in CONTAINERS.items()}
     make = {
-        "grid": lambda: Grid(
+        "grid": lambda: GridFile(
             path["grid"], count=series.count, columns=task.columns, scale=config.scale
         ),
         "npz": lambda: Npz(path["npz"], series=series),

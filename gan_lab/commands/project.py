@@ -21,7 +21,7 @@ from gan_lab.errors import InputError
 from gan_lab.metrics.perceptual import choose_distance
 from gan_lab.sampling.gan import Gan
 from gan_lab.sampling.latents import SUFFIX
-from gan_lab.sampling.projection import Projection, default_steps, image_shape, project
+from gan_lab.sampling.projection import ProjectionResult, default_steps, image_shape, project
 from gan_lab.sampling.sampler import Sampler
 from gan_lab.sampling.search import Schedule
 from gan_lab.sampling.series import slug
@@ -159,7 +159,9 @@ def open_labels(config: DictConfig, gan: Gan, targets: Targets) -> Tensor | list
     return found[0] if found is not None and len(found) == 1 else found
 
 
-def write(found: Projection, targets: Targets, folder: Path, config: DictConfig) -> list[Path]:
+def write(
+    found: ProjectionResult, targets: Targets, folder: Path, config: DictConfig
+) -> list[Path]:
     """Write latents, pictures, errors, and what else there is; returns the files."""
     folder.mkdir(parents=True, exist_ok=True)
     written = [found.latents.save(folder / f"latents{SUFFIX}")]
@@ -182,7 +184,7 @@ def write(found: Projection, targets: Targets, folder: Path, config: DictConfig)
     return written
 
 
-def picture(found: Projection) -> Any:
+def picture(found: ProjectionResult) -> Any:
     """Return a sheet with projections below their targets."""
     rows = {"target": found.targets}
     rows["before tuning" if found.before_tuning is not None else found.space] = (
@@ -199,7 +201,7 @@ def picture(found: Projection) -> Any:
     return stacked(bands)
 
 
-def as_json(found: Projection, targets: Targets, config: DictConfig) -> dict[str, Any]:
+def as_json(found: ProjectionResult, targets: Targets, config: DictConfig) -> dict[str, Any]:
     """Return what was found, and how."""
     run, checkpoint = source_of(config)
     settings = ("lr", "jitter", "prior", "noise_weight", "restarts", "seed", "tune")
@@ -222,7 +224,7 @@ def as_json(found: Projection, targets: Targets, config: DictConfig) -> dict[str
     }
 
 
-def as_table(found: Projection) -> Table:
+def as_table(found: ProjectionResult) -> Table:
     """Return the errors of each picture."""
     results = found.results()
     table = Table()
@@ -233,7 +235,7 @@ def as_table(found: Projection) -> Table:
     return table
 
 
-def summary(found: Projection) -> str:
+def summary(found: ProjectionResult) -> str:
     """Return what was done, in a line or two."""
     count = len(found.names)
     lines = [

@@ -47,7 +47,7 @@ class Progress:
     latents: str | None
 
 
-class Job:
+class ImageSearch:
     """One image that is looked for.
 
     Noise maps are not searched for: what is found are latents, which can be mixed and walked from.
@@ -150,17 +150,17 @@ class Projections:
     """The one that is running, and those that have ended."""
 
     def __init__(self) -> None:
-        self._jobs: dict[str, Job] = {}
+        self._jobs: dict[str, ImageSearch] = {}
         self._lock = Lock()
 
-    def begin(self, studio: Studio, content: bytes, name: str, label: int | None) -> Job:
+    def begin(self, studio: Studio, content: bytes, name: str, label: int | None) -> ImageSearch:
         """Begin to look for an image.
 
         Raises:
             InputError: for what is no image, and while another one is looked for.
         """
         target = read(content, name, studio)
-        job = Job(studio, target, label=label)
+        job = ImageSearch(studio, target, label=label)
         with self._lock:
             if any(not other.now().done for other in self._jobs.values()):
                 raise InputError("another image is being looked for; wait for it, or stop it")
@@ -170,7 +170,7 @@ class Projections:
             job.begin()
         return job
 
-    def find(self, id: str) -> Job:
+    def find(self, id: str) -> ImageSearch:
         """Return a job.
 
         Raises:

@@ -9,7 +9,7 @@ from gan_lab.sampling.distances import Distance, PyramidDistance
 from gan_lab.sampling.interpolation import interpolation
 from gan_lab.sampling.latents import Labels, LatentSource
 from gan_lab.sampling.mixing import Layers, mixture
-from gan_lab.sampling.projection import Projection, project
+from gan_lab.sampling.projection import ProjectionResult, project
 from gan_lab.sampling.sampler import Sampler
 from gan_lab.sampling.targets import Given, Targets
 
@@ -21,7 +21,7 @@ class Gan(Sampler):
     to 1e-5 in float32 whatever else is computed in the same forward pass.
 
         gan = gan_lab.load("runs/digits")
-        gan.sample(16, labels=3, truncation=0.7)  # the first 16 images of seed 0; a picture in a notebook
+        gan.sample(16, labels=3, truncation=0.7)  # the first 16 images of seed 0; an image in a notebook
         gan.sample(4, seed=[0, 5, 7, 9])          # the first image of each seed
         w = gan.latents(2, seed=1).w              # of a generator with styles
         gan.synthesize((w[:1] + w[1:]) / 2)
@@ -145,22 +145,22 @@ class Gan(Sampler):
         tuning: int = 0,
         seed: int = 0,
         record: bool = False,
-    ) -> Projection:
-        """Find latents whose images are nearest to pictures.
+    ) -> ProjectionResult:
+        """Find latents whose images are nearest to given ones.
 
             found = gan.project("photo.png")
             found.mse, found.latents, found.images
-            gan.interpolate(found.latents, frames=10)           # of several pictures
+            gan.interpolate(found.latents, frames=10)           # of several images
 
         Args:
-            images: files, folders, Pillow pictures, tensors of the generator's shape, or several of these.
-            labels: class of each picture, or one for all; None has it found.
+            images: files, folders, Pillow images, tensors of the generator's shape, or several of these.
+            labels: class of each image, or one for all; None has it found.
             space: "w", "w+" (a style for each layer), "z", or "auto": w where there are styles, else z.
             steps: of the search; None takes 500, and none after BiGAN's encoder.
-            restarts: searches for each picture, of which the best counts; None takes 4 in z and 1 in w.
+            restarts: searches for each image, of which the best counts; None takes 4 in z and 1 in w.
             distance: of images, such as `gan_lab.metrics.perceptual.choose_distance` gives; None for differences
                 of Laplacian pyramids, which needs no weights.
-            tuning: steps for which the generator is tuned to the pictures afterwards.
+            tuning: steps for which the generator is tuned to the images afterwards.
             seed: of all draws.
             record: whether to keep the search for a video.
 
@@ -168,7 +168,7 @@ class Gan(Sampler):
             What `gan_lab.sampling.projection.project` returns, which has the other settings, too.
 
         Raises:
-            InputError: for pictures that cannot be read, classes that there are not, and settings out of range.
+            InputError: for images that cannot be read, classes that there are not, and settings out of range.
         """
         if distance is None:
             distance = PyramidDistance()

@@ -20,7 +20,7 @@ from gan_lab.seeding import derive_seed
 
 SPACES = ("auto", "w", "w+", "z")
 
-# pictures that a start, or a class, is chosen among
+# images that a start, or a class, is chosen among
 POOL = 256
 
 # whose mean and deviation are those of w (Karras et al. 2020, appendix D)
@@ -34,7 +34,7 @@ class Starts:
     """Where searches begin.
 
     Attributes:
-        values: [N, R, ...] for N pictures and R starts each.
+        values: [N, R, ...] for N images and R starts each.
         labels: int64 [N, R], or None without classes.
         deviation: root mean square distance of samples from their centre, [N, R]; 0 where nothing is to be jittered.
     """
@@ -59,7 +59,7 @@ class Space(ABC):
 
     @abstractmethod
     def starts(self, targets: Tensor, labels: Tensor | None, count: int, seed: int) -> Starts:
-        """Return `count` starts for each picture [N, C, H, W]; where there are classes and no labels, find them."""
+        """Return `count` starts for each image [N, C, H, W]; where there are classes and no labels, find them."""
 
     @abstractmethod
     def render(
@@ -133,7 +133,7 @@ class StyleSpace(Space):
 
 
 class LatentSpace(Space):
-    """z, beginning at the latents of the nearest of some pictures, or of BiGAN's encoder.
+    """z, beginning at the latents of the nearest of some images, or of BiGAN's encoder.
 
     The penalty (|z|^2 / Z - 1)^2 keeps z at the length that normal z have.
     """
@@ -202,7 +202,7 @@ def nearest(
         targets: [N, C, H, W].
         labels: classes [N] to choose within; None for all there are.
         count: how many, the nearest first.
-        seed: of the pictures.
+        seed: of the images.
     """
     classes: Sequence[int | None] = [None]
     if gan.num_classes:
@@ -237,7 +237,7 @@ def full_precision(generator: GeneratorNetwork) -> GeneratorNetwork:
     return copied
 
 
-# Noise maps of style generators as unknowns of a projection, kept from carrying the picture.
+# Noise maps of style generators as unknowns of a projection, kept from carrying the image.
 
 _STREAM = 9  # of a seed
 

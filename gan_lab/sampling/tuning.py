@@ -1,4 +1,4 @@
-"""Pivotal tuning: the generator itself is trained a little, so that found latents give their pictures exactly.
+"""Pivotal tuning: the generator itself is trained a little, so that found latents give their images exactly.
 
 Roich et al. 2021, https://arxiv.org/abs/2106.05744, section 3: latents stay where they are (the pivots), the
 synthesis network's weights move,
@@ -66,14 +66,14 @@ def tune(
 
     Args:
         space: of the pivots; its generator is changed.
-        pivots: pictures and where they were found, without noise maps.
+        pivots: images and where they were found, without noise maps.
         distance: of images.
         tuning: how.
         seed: of the draws beside the pivots.
-        batch_size: pictures that a step sees, in turn.
+        batch_size: images that a step sees, in turn.
         seen: gets the number of steps done, after each.
 
-    Noise inputs are the constant ones, so that latents alone give the pictures.
+    Noise inputs are the constant ones, so that latents alone give the images.
     """
     gan = space.gan
     before = full_precision(gan.generator).requires_grad_(False)
@@ -106,7 +106,7 @@ def tune(
 
 
 def fit(space: Space, pivots: Rows, rows: Tensor, distance: Distance, tuning: Tuning) -> Tensor:
-    """Return how far the pivots' images are from their pictures, [n]."""
+    """Return how far the pivots' images are from their targets, [n]."""
     some = pivots[rows]
     images = some.images(space)
     return distance(images, some.targets) + tuning.l2 * mean_squared_error(images, some.targets)

@@ -97,8 +97,8 @@ def encode(image: Tensor, *, kind: str, quality: int = 95) -> bytes:
     return buffer.getvalue()
 
 
-class Grid(Writer):
-    """One picture of all images, row by row; of very many, the first columns and rows.
+class GridFile(Writer):
+    """One image of all images, row by row; of very many, the first columns and rows.
 
     Args:
         path: of the PNG.

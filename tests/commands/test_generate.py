@@ -22,7 +22,7 @@ from gan_lab.models import stylegan2
 from gan_lab.sampling.gan import Gan
 from gan_lab.sampling.latents import Latents
 from gan_lab.sampling.series import Series, labels_for
-from gan_lab.sampling.writers import Grid, LatentsFile, Npz, SingleFiles
+from gan_lab.sampling.writers import GridFile, LatentsFile, Npz, SingleFiles
 from tests.commands.conftest import TINY
 
 EVERYTHING = "format=[png,jpeg,webp,grid,npz,zip,latents]"
@@ -264,7 +264,7 @@ def test_names_of_classes(tmp_path: Path) -> None:
 def test_a_large_grid_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gan_lab.sampling.writers._LARGEST_SIDE", 50)
     series = Series(gan=styled(), count=30)
-    grid = Grid(tmp_path / "grid.png", count=30, columns=10, scale=1)
+    grid = GridFile(tmp_path / "grid.png", count=30, columns=10, scale=1)
     npz = Npz(tmp_path / "images.npz", series=series)
     draw(series, [], [grid, npz], 7, Ranks(), gather=True)
     grid.finish(), npz.finish()

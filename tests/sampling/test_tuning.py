@@ -6,14 +6,14 @@ import torch
 from gan_lab.errors import InputError
 from gan_lab.sampling.distances import mean_squared_error
 from gan_lab.sampling.gan import Gan
-from gan_lab.sampling.projection import Projection, project
+from gan_lab.sampling.projection import ProjectionResult, project
 from gan_lab.sampling.tuning import Tuning
 from tests.sampling.conftest import big_gan, style_gan2
 
 TARGETS = torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
-def tuned(gan: Gan, **settings: float) -> Projection:
+def tuned(gan: Gan, **settings: float) -> ProjectionResult:
     return project(gan, TARGETS, labels=[0, 2], steps=5, restarts=1, tuning=Tuning(**settings))  # type: ignore[arg-type]
 
 
