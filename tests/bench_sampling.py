@@ -19,7 +19,7 @@ MODELS: dict[str, Callable[[int], GeneratorNetwork]] = {
     "stylegan2": lambda size: stylegan2.Generator(
         image_size=size, channels=3, channel_base=4096, channel_max=128
     ),
-    "dcgan": lambda size: dcgan.Generator(image_size=size, channels=3, width=32),
+    "dcgan": lambda size: dcgan.Generator(image_size=size, channels=3, width=64),
 }
 
 

@@ -219,8 +219,7 @@ class Sampler:
         seeds = [seeds] if isinstance(seeds, int) else list(seeds)
         if not seeds:
             raise InputError("no seeds were given")
-        threshold = None if self.has_styles else truncation
-        return self.latents(seed=seeds, truncation=threshold, space="z")
+        return self.latents(seed=seeds, truncation=truncation, space="z")
 
     def read_latents(self, path: Any) -> Latents:
         """Read a file of latents.
