@@ -12,6 +12,7 @@ from gan_lab.commands.options import (
     parse_seeds,
 )
 from gan_lab.console import say
+from gan_lab.data.images import save_picture
 from gan_lab.sampling.directions import (
     Directions,
     along,
@@ -56,9 +57,9 @@ def run(config: DictConfig) -> None:
     say(as_table(found))
     say(f"wrote {found.save(folder / f'directions{SUFFIX}')}")
     whole, each = direction_sheets(images, found, amounts, names_of(latents, seeds, gan))
-    whole.save(folder / "directions.png")
+    save_picture(whole, folder / "directions.png")
     for k, picture in enumerate(each):
-        picture.save(folder / f"direction_{k:02d}.png")
+        save_picture(picture, folder / f"direction_{k:02d}.png")
     say(f"wrote {folder / 'directions.png'}")
     say(f"wrote {folder}/direction_*.png ({len(each)})")
 

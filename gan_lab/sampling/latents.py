@@ -1,7 +1,6 @@
 """Latents, labels and noise: functions of (seed, index) alone, and kept in files."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from gan_lab.errors import InputError
+from gan_lab.run import write
 from gan_lab.seeding import derive_seed
 
 SUFFIX = ".safetensors"
@@ -269,15 +269,12 @@ class Latents:
         path = Path(path).expanduser()
         if path.suffix != SUFFIX:
             raise InputError(f"{path}: latents are kept in a file that ends in {SUFFIX}")
-        path.parent.mkdir(parents=True, exist_ok=True)
         tensors = {"z": self.z, "w": self.w, "labels": self.labels}
         there = {
             name: rows.cpu().contiguous() for name, rows in tensors.items() if rows is not None
         }
         data = save(there, metadata={name: str(text) for name, text in self.metadata.items()})
-        temporary = path.with_name(f".{path.name}.tmp{os.getpid()}")
-        temporary.write_bytes(_sort_header(data))
-        os.replace(temporary, path)
+        write(path, _sort_header(data))
         return path
 
     @classmethod

@@ -438,8 +438,9 @@ class AdversarialModule(LightningModule):
         return self
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the clock; leave out Lightning's loop counters, which count other things."""
+        """Add the clock; leave out Lightning's loop counters, which count other things, and this process's alone."""
         checkpoint.pop("loops", None)
+        checkpoint["global_step"] = sum(self.steps_taken.values())
         checkpoint["clock"] = {
             "images_seen": self.images_seen,
             "steps_taken": dict(self.steps_taken),

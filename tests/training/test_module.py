@@ -15,6 +15,7 @@ from gan_lab.training.regularizers.r1 import R1
 from gan_lab.training.regularizers.r2 import R2
 from gan_lab.training.regularizers.weight_clipping import WeightClipping
 from tests.models.conftest import Make, fit, images_for
+from tests.models.conftest import make as make
 
 # no batch norm and no dropout: a batch is the sum of its parts
 PLAIN = ("model.discriminator.dropout=0",)
