@@ -9,8 +9,8 @@ from lightning import Trainer
 from torch import Tensor
 
 from gan_lab.benchmarks.clock import Stopwatch
-from gan_lab.data.datamodule import ImageDataModule
-from gan_lab.data.images import to_float
+from gan_lab.data.datamodule import DataModule
+from gan_lab.data.sample import Batch
 from gan_lab.layers.networks import DiscriminatorNetwork
 from gan_lab.training.module import AdversarialModule
 from gan_lab.training.regularizers.base import DiscriminatorStep
@@ -42,7 +42,7 @@ def beyond_plain(module: AdversarialModule, precision: str) -> list[str]:
 def compare(
     make_module: Callable[[], AdversarialModule],
     make_trainer: Callable[[], Trainer],
-    data: ImageDataModule,
+    data: DataModule,
     *,
     rounds: int,
 ) -> dict[str, float]:
@@ -67,7 +67,7 @@ def compare(
     }
 
 
-def trainer_rate(module: AdversarialModule, trainer: Trainer, data: ImageDataModule) -> float:
+def trainer_rate(module: AdversarialModule, trainer: Trainer, data: DataModule) -> float:
     """Return images a second of the loop in the Trainer."""
     clock = Stopwatch(trainer.strategy.root_device)
     module.on_train_start = clock.start  # type: ignore[method-assign]
@@ -75,7 +75,7 @@ def trainer_rate(module: AdversarialModule, trainer: Trainer, data: ImageDataMod
     return module.images_seen / clock.stop()
 
 
-def plain_rate(module: AdversarialModule, data: ImageDataModule, device: torch.device) -> float:
+def plain_rate(module: AdversarialModule, data: DataModule, device: torch.device) -> float:
     """Return images a second of the same steps in a loop without a framework."""
     players = (module.generator, module.discriminator)
     factories = module._factories
@@ -88,9 +88,10 @@ def plain_rate(module: AdversarialModule, data: ImageDataModule, device: torch.d
     clock = Stopwatch(device)
     clock.start()
     shown = 0
-    for images, labels in loader:
-        plain_step(module, to_float(images.to(device)), labels.to(device), *optimizers)
-        shown += len(images)
+    for stored in loader:
+        batch = data.on_after_batch_transfer(stored.to(device), 0)
+        plain_step(module, batch, *optimizers)
+        shown += len(batch)
     return shown / clock.stop()
 
 
@@ -101,17 +102,15 @@ def given(images: Tensor) -> Tensor:
 
 def plain_step(
     module: AdversarialModule,
-    images: Tensor,
-    labels: Tensor,
+    batch: Batch,
     g_optimizer: torch.optim.Optimizer,
     d_optimizer: torch.optim.Optimizer,
 ) -> None:
     """Take D steps and a G step as one would write them by hand."""
     g, d, loss = module.generator, module.discriminator, module.loss
     penalties = [r for r in module._regularizers.values() if r.penalizes]
-    y = labels if module.conditional else None
-    for part, real in enumerate(images.chunk(module.d_steps)):
-        y_part = None if y is None else y.chunk(module.d_steps)[part]
+    for part in batch.split(len(batch) // module.d_steps):
+        real, y_part = part.real, part.labels if module.conditional else None
         z = torch.randn(len(real), g.z_dim, device=real.device)
         with torch.no_grad():
             fake = g(z, y_part)
@@ -134,4 +133,4 @@ def plain_step(
     loss.generator(fake_logits, real_logits).mean().backward()
     g_optimizer.step()
     d.requires_grad_(True)
-    module.ema.update(module.generator_ema, g, images_seen=len(images), images=len(images))
+    module.ema.update(module.generator_ema, g, images_seen=len(batch), images=len(batch))

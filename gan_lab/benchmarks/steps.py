@@ -8,14 +8,13 @@ from typing import Any
 
 import torch
 from lightning import Trainer
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from gan_lab.benchmarks.clock import MemoryPeak
 from gan_lab.benchmarks.flops import FlopCounter, matmul_peak
 from gan_lab.benchmarks.phases import REST, Cost, Costs, Meter, Phases
-from gan_lab.data.datamodule import ImageDataModule
-from gan_lab.data.images import to_float
+from gan_lab.data.datamodule import DataModule
+from gan_lab.data.sample import Batch
 from gan_lab.training.module import PLAYERS, AdversarialModule
 from gan_lab.training.regularizers.base import Regularizer
 
@@ -45,7 +44,7 @@ class Rounds:
 
 def measure(
     module: AdversarialModule,
-    data: ImageDataModule,
+    data: DataModule,
     trainer: Trainer,
     *,
     warmup: int,
@@ -63,8 +62,7 @@ def measure(
         at_kimg: where schedules and growing networks stand.
     """
     data.trainer = None
-    images, labels = next(iter(data.train_dataloader()))
-    batch = (to_float(images), labels)
+    batch = data.on_after_batch_transfer(next(iter(data.train_dataloader())), 0)
     module.images_seen = round(at_kimg * 1000)
     made = Rounds()
     steps = take_rounds(module, trainer.strategy.root_device, made, warmup=warmup, rounds=rounds)
@@ -72,17 +70,17 @@ def measure(
     return made
 
 
-class Repeated(Dataset[tuple[Tensor, Tensor]]):
+class Repeated(Dataset[Batch]):
     """The same batch again and again."""
 
-    def __init__(self, batch: tuple[Tensor, Tensor], times: int) -> None:
+    def __init__(self, batch: Batch, times: int) -> None:
         self.batch = batch
         self.times = times
 
     def __len__(self) -> int:
         return self.times
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, index: int) -> Batch:
         return self.batch
 
 

@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from gan_lab.data.sample import SampleSpec
 from gan_lab.errors import InputError
 from gan_lab.run import write
 from gan_lab.seeding import derive_seed
@@ -167,6 +168,23 @@ def _check_vectors(labels: Tensor, num_images: int, num_classes: int) -> Tensor:
     if not labels.isfinite().all():
         raise InputError("label vectors hold NaN or infinity")
     return labels.float()
+
+
+def check_classes(num_classes: int, spec: SampleSpec, *, origin: Path) -> None:
+    """Check that what a file says of classes fits a generator.
+
+    Raises:
+        InputError: naming the file.
+    """
+    if not num_classes or spec.attributes:
+        return
+    for what, found in (("class counts", spec.class_counts), ("class names", spec.class_names)):
+        if found and len(found) != num_classes:
+            raise InputError(
+                f"{origin} is damaged: it has {len(found)} {what} of a generator of {num_classes} classes"
+            )
+    if spec.class_counts and not any(spec.class_counts):
+        raise InputError(f"{origin} is damaged: no class has an image")
 
 
 def label_vectors(labels: Tensor, num_classes: int) -> Tensor:

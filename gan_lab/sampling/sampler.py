@@ -8,7 +8,8 @@ from typing import Any, Self, cast
 import torch
 from torch import Tensor
 
-from gan_lab.data.images import Images
+from gan_lab.data.images import Images, image_spec
+from gan_lab.data.sample import SampleSpec
 from gan_lab.errors import InputError
 from gan_lab.layers.networks import GeneratorNetwork, StyleGeneratorNetwork
 from gan_lab.layers.standing import standing_statistics
@@ -43,13 +44,11 @@ class Sampler:
         self,
         generator: GeneratorNetwork,
         *,
-        class_counts: Sequence[int] = (),
-        class_names: Sequence[str] = (),
+        spec: SampleSpec | None = None,
         kimg: float = 0.0,
     ) -> None:
         self.generator = generator
-        self.class_names = list(class_names)
-        self.class_counts = list(class_counts)
+        self._spec = spec
         self.kimg = kimg
         self._centers: dict[int, Tensor] = {}
 
@@ -62,6 +61,24 @@ class Sampler:
         other = copy(self)
         other.generator, other._centers = generator, {}
         return other
+
+    @property
+    def spec(self) -> SampleSpec:
+        """What is drawn; 8-bit images where nobody said."""
+        if self._spec is None:
+            channels, height, width = self.synthesize(self.latents(1)).shape[1:]
+            self._spec = image_spec(channels=channels, image_size=(height, width))
+        return self._spec
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes, none where nobody said."""
+        return [] if self._spec is None else list(self._spec.class_names)
+
+    @property
+    def class_counts(self) -> list[int]:
+        """Training samples of each class, none where nobody said."""
+        return [] if self._spec is None else list(self._spec.class_counts)
 
     @property
     def kind(self) -> str:

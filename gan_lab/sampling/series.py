@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gan_lab.data.images import to_uint8
 from gan_lab.sampling.directions import Directions
 from gan_lab.sampling.latents import Latents, Seeds, seed_indices
 from gan_lab.sampling.sampler import Sampler
@@ -68,7 +67,8 @@ class Series:
             latents, noise=self.noise, transform=self.transform, batch_size=stop - start
         )
         kept = latents.replace(latents.values.cpu())
-        return Block(start, to_uint8(images).cpu(), kept, self._names(start, kept))
+        pixels = self.gan.spec.decode(images).cpu()
+        return Block(start, pixels, kept, self._names(start, kept))
 
     def _latents(self, start: int, stop: int) -> Latents:
         if self.latents is not None:

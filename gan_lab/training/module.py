@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_, get_total_norm
 from torch.optim import Optimizer
 
+from gan_lab.data.sample import Batch
 from gan_lab.distributed.ranks import average_buffers, average_gradients
 from gan_lab.layers.networks import DiscriminatorNetwork, GeneratorNetwork, Judgement
 from gan_lab.layers.spectral_norm import normalize_discriminator
@@ -27,7 +28,6 @@ from gan_lab.training.stats import RunningMeans
 if TYPE_CHECKING:
     from lightning.pytorch.core.optimizer import LightningOptimizer
 
-Batch = tuple[Tensor, Tensor | None]
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 
@@ -168,7 +168,7 @@ class AdversarialModule(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """Show D `d_steps` batches, then move G, then the moving average."""
-        images, labels = batch
+        images, labels = batch.real, batch.labels
         if not self.conditional:
             labels = None
         seed_step(self.device, self.seed, self.global_rank, self.images_seen)
@@ -460,7 +460,9 @@ class AdversarialModule(LightningModule):
                 scaler.load_state_dict(clock["scalers"][player])
 
 
-def split(images: Tensor, labels: Tensor | None, size: int) -> Iterator[Batch]:
+def split(
+    images: Tensor, labels: Tensor | None, size: int
+) -> Iterator[tuple[Tensor, Tensor | None]]:
     """Cut a batch into consecutive parts of `size` images."""
     for start in range(0, len(images), size):
         yield (

@@ -9,16 +9,17 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from gan_lab.config import build, check_targets
+from gan_lab.config import build
 from gan_lab.console import say, warn
 from gan_lab.errors import InputError
 from gan_lab.layers.networks import DiscriminatorNetwork, GeneratorNetwork
+from gan_lab.training.state_dicts import outline
 
 Network = GeneratorNetwork | DiscriminatorNetwork
 
@@ -101,14 +102,9 @@ def resolution_keys_of(node: Any, origin: Path, *, like: Network) -> dict[str, s
         like: our network; what its class's package may run, the source's may, too.
     """
     package = type(like).__module__.split(".")[0]
-    check_targets(node, trust=[package], origin=origin)
-    with torch.device("meta"):
-        network = build(node)
-    return (
-        network.resolution_keys()
-        if isinstance(network, GeneratorNetwork | DiscriminatorNetwork)
-        else {}
-    )
+    base = GeneratorNetwork if isinstance(like, GeneratorNetwork) else DiscriminatorNetwork
+    network: Network = outline(partial(build, node, base, origin=origin, trust=[package]))
+    return network.resolution_keys()
 
 
 def match(

@@ -15,7 +15,7 @@ from torch import nn
 import gan_lab
 from gan_lab.commands.generate import draw
 from gan_lab.commands.launch import launch
-from gan_lab.data.images import to_uint8
+from gan_lab.data.images import image_spec, to_uint8
 from gan_lab.data.zip import Zip
 from gan_lab.distributed.ranks import Ranks
 from gan_lab.models import stylegan2
@@ -53,7 +53,10 @@ def styled(**settings: int) -> Gan:
     for module in generator.modules():
         if hasattr(module, "noise_strength"):
             nn.init.ones_(module.noise_strength)
-    return Gan(generator.eval(), class_names=["a cat", "dog", "2"])
+    return Gan(
+        generator.eval(),
+        spec=image_spec(channels=1, image_size=(8, 8), class_names=["a cat", "dog", "2"]),
+    )
 
 
 def generate(run: Path, out: Path, *words: str, status: int = 0) -> Path:

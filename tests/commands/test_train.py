@@ -22,12 +22,15 @@ def test_the_run_folder(train: Train, capsys: pytest.CaptureFixture[str]) -> Non
         "size and class histogram are printed before the first step"
     )
     config = OmegaConf.load(run / "config.yaml")
-    assert config.images == {
-        "size": [8, 8],
-        "channels": 1,
+    assert config.sample == {
+        "kind": {"_target_": "gan_lab.data.images.ImageKind"},
+        "representation": {"_target_": "gan_lab.data.sample.Representation"},
+        "shape": [1, 8, 8],
         "num_classes": 10,
         "class_names": [str(i) for i in range(10)],
         "class_counts": [142, 146, 141, 147, 144, 146, 145, 143, 139, 144],
+        "attributes": [],
+        "source": None,
     }
     for name in ("last.ckpt", "previous.ckpt", "best.ckpt"):
         state = torch.load(run / "checkpoints" / name, weights_only=True)

@@ -23,10 +23,12 @@ from gan_lab.layers.minibatch_stddev import MinibatchStddev
 from gan_lab.seeding import derive_seed
 from gan_lab.training import module as adversarial
 from gan_lab.training.batches import check_share
+from gan_lab.training.building import describe_samples
 from gan_lab.training.callbacks.agreement import SameEverywhere
 from gan_lab.training.checks import check_trainer
 from gan_lab.training.module import AdversarialModule
 from gan_lab.training.stats import RunningMeans
+from tests.helpers.samples import images_of
 
 STEPS, BATCH, PARTS = 20, 8, 2
 SMALL = (
@@ -56,9 +58,7 @@ def small(rank: int, world: int) -> AdversarialModule:
     register_resolvers()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         config = compose("train", [*SMALL, f"micro_batch_size={BATCH // PARTS // world}"])
-    config.images = {
-        "size": [8, 8], "channels": 1, "num_classes": 0, "class_names": [], "class_counts": [],
-    }  # fmt: skip
+    describe_samples(config, images_of([8, 8], channels=1, classes=0))  # fmt: skip
     torch.manual_seed(0)
     module: AdversarialModule = build(config.model, total_images=BATCH * STEPS)
     drawn = 0

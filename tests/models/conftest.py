@@ -10,7 +10,9 @@ from omegaconf import DictConfig
 from torch.utils.data import DataLoader
 
 from gan_lab.config import build
+from gan_lab.training.building import describe_samples
 from gan_lab.training.module import AdversarialModule
+from tests.helpers.samples import images_of
 
 SMALL = {
     "gan": ("model.generator.width=8", "model.discriminator.width=4"),
@@ -43,13 +45,7 @@ def make(compose: Callable[..., DictConfig]) -> Make:
         **extra: Any,
     ) -> AdversarialModule:
         config = compose(f"model={model}", f"batch_size={batch_size}", *SMALL[model], *overrides)
-        config.images = {
-            "size": [size, size] if isinstance(size, int) else size,
-            "channels": channels,
-            "num_classes": classes,
-            "class_names": [],
-            "class_counts": [],
-        }
+        describe_samples(config, images_of(size, channels=channels, classes=classes))
         torch.manual_seed(0)
         total = batch_size * config.d_steps * steps
         return build(config.model, total_images=total, **extra)

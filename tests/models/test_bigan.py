@@ -12,6 +12,7 @@ from torch.nn.functional import softplus
 from gan_lab.config import build
 from gan_lab.models.bigan import BiGAN, pack, undecided
 from gan_lab.training.augment.base import Augmentation
+from gan_lab.training.building import describe_samples
 from gan_lab.training.losses import (
     Hinge,
     LeastSquares,
@@ -21,6 +22,7 @@ from gan_lab.training.losses import (
     Relativistic,
     Wasserstein,
 )
+from tests.helpers.samples import images_of
 from tests.models.conftest import fit
 
 TINY = (
@@ -42,13 +44,7 @@ def make(compose: Callable[..., DictConfig]) -> Make:
     def made(*overrides: str, classes: int = 0, size: Any = 8, **extra: Any) -> BiGAN:
         config = compose(*TINY, *overrides)
         size = [size, size] if isinstance(size, int) else size
-        config.images = {
-            "size": size,
-            "channels": 2,
-            "num_classes": classes,
-            "class_names": [],
-            "class_counts": [],
-        }
+        describe_samples(config, images_of(size, channels=2, classes=classes))
         torch.manual_seed(0)
         return build(config.model, total_images=8, **extra)
 

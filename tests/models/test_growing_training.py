@@ -15,7 +15,9 @@ from gan_lab.distributed.strategy import Ranks
 from gan_lab.layers.growth import resize_to_stage, upsample_nearest
 from gan_lab.models.progan import ProGAN
 from gan_lab.models.stylegan import StyleGAN
+from gan_lab.training.building import describe_samples
 from tests.helpers.growing import TINY, set_stage, tiny
+from tests.helpers.samples import images_of
 from tests.models.conftest import fit
 
 GAMES = [
@@ -232,7 +234,7 @@ def test_a_run_resumed_inside_a_fade_is_the_straight_one(
 def test_the_published_settings(compose: Compose, model: str) -> None:
     """Karras et al. 2018, appendix A.1; Karras et al. 2019, appendix C."""
     config = compose(f"model={model}")
-    config.images = {"size": [32, 32], "channels": 3, "num_classes": 0}
+    describe_samples(config, images_of([32, 32], channels=3, classes=0))
     growth, node = config.model.generator, config.model
     assert (growth.start_size, growth.fade_kimg, growth.stable_kimg) == {
         "progan": (4, 800, 800),

@@ -12,7 +12,9 @@ from gan_lab.commands.train import run
 from gan_lab.config import build
 from gan_lab.errors import InputError
 from gan_lab.training.augment.blur import blur
+from gan_lab.training.building import describe_samples
 from gan_lab.training.module import AdversarialModule
+from tests.helpers.samples import images_of
 from tests.models.conftest import fit
 
 TINY = {
@@ -52,13 +54,7 @@ def make(
     compose: Compose, model: str, *overrides: str, classes: int = 0, steps: int = 2, **extra: Any
 ) -> AdversarialModule:
     config = compose(f"model={model}", "batch_size=4", *TINY[model], *overrides)
-    config.images = {
-        "size": [16, 16],
-        "channels": 1,
-        "num_classes": classes,
-        "class_names": [],
-        "class_counts": [],
-    }
+    describe_samples(config, images_of([16, 16], channels=1, classes=classes))
     torch.manual_seed(0)
     return build(config.model, total_images=4 * steps, **extra)
 

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
+from gan_lab.data.images import image_spec
 from gan_lab.errors import InputError
 from gan_lab.layers.networks import GeneratorNetwork
 from gan_lab.models import dcgan, gan, lsgan, wgan_gp
@@ -93,7 +94,10 @@ def test_another_seed_gives_other_images() -> None:
 
 
 def test_labels_follow_the_training_data() -> None:
-    drawn = Gan(generator_of("gan", 3), class_counts=[1, 0, 3])
+    drawn = Gan(
+        generator_of("gan", 3),
+        spec=image_spec(channels=1, image_size=(8, 8), class_names="abc", class_counts=[1, 0, 3]),
+    )
     labels = drawn.labels(4000)
     assert labels is not None
     share = torch.bincount(labels, minlength=3) / 4000
