@@ -130,6 +130,7 @@ def build_trainer(config: DictConfig, *callbacks: Callback) -> Trainer:
     """Build a Trainer of one epoch that keeps nothing."""
     trainer: Trainer = build(
         config.trainer,
+        strategy="auto",
         max_epochs=1,
         logger=False,
         callbacks=list(callbacks),
@@ -178,7 +179,7 @@ def loop_part(config: DictConfig, data: DataModule) -> Result:
     say(f"loop: 1 + {config.rounds} rounds of {steps:g} steps in turn")
 
     def make_trainer() -> Trainer:
-        return build_trainer(config, build(config.callbacks.report, Callback))
+        return build_trainer(config, build(config.callbacks.training_log, Callback))
 
     return compare(
         lambda: build_model(config, sample_spec(config, data)),

@@ -48,7 +48,7 @@ class SampleDataset(Dataset[Batch], ABC):
         self.split = split
         self.spec = spec
         kind = np.float32 if labels.ndim == 2 else np.int64
-        self.labels = np.ascontiguousarray(labels, dtype=kind)
+        self.labels: NDArray[Any] = np.ascontiguousarray(labels, dtype=kind)
         self.flip = flip
         self.unreadable: list[tuple[str, str]] = []
 
@@ -94,9 +94,11 @@ class SampleDataset(Dataset[Batch], ABC):
     @property
     def metadata(self) -> MetadataTable:
         """What is known of the stored samples besides their values."""
+        vectors = self.labels.ndim == 2
         return MetadataTable(
             files=[self.name(index) for index in range(self.num_stored)],
-            labels=np.asarray(self.labels, dtype=np.int64) if self.labels.ndim == 1 else None,
+            labels=np.zeros(self.num_stored, dtype=np.int64) if vectors else self.labels,
+            attributes=self.labels if vectors else None,
             class_names=self.class_names,
             splits=[self.split] * self.num_stored,
         )

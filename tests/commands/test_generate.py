@@ -13,6 +13,7 @@ from PIL import Image
 from torch import nn
 
 import gan_lab
+import gan_lab.run
 from gan_lab.commands.generate import draw
 from gan_lab.commands.launch import launch
 from gan_lab.data.images import image_spec, to_uint8
@@ -75,6 +76,18 @@ def test_files_carry_seed_and_class(run: Path, tmp_path: Path) -> None:
     ]
     with Image.open(out / "grid.png") as grid:
         assert grid.size == (2 * 10 + 2, 2 * 10 + 2), "one class a row"
+
+
+def test_what_a_killed_process_left_is_removed(run: Path, tmp_path: Path) -> None:
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    left = gan_lab.run.temporary_path(tmp_path / "images.zip").name.replace(
+        f".{os.getpid()}.", f".{dead.pid}."
+    )
+    (tmp_path / left).touch()
+    words = [f"run={run}", f"out={tmp_path}", "num_images=1", "format=png"]
+    assert launch("generate", words) == 0
+    assert not (tmp_path / left).exists() and (tmp_path / "generate.json").exists()
 
 
 def test_an_image_for_each_seed(run: Path, tmp_path: Path) -> None:

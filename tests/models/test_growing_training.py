@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 import gan_lab
 from gan_lab.commands.train import run
-from gan_lab.distributed.strategy import Ranks
+from gan_lab.distributed.strategy import ManualDDPStrategy
 from gan_lab.layers.growth import resize_to_stage, upsample_nearest
 from gan_lab.models.progan import ProGAN
 from gan_lab.models.stylegan import StyleGAN
@@ -73,7 +73,7 @@ def test_layers_that_are_not_reached_do_not_change(compose: Compose, model: str)
     first = "generator.synthesis.blocks.0" if model == "stylegan" else "generator.conv"
     changed = {n for n, v in module.state_dict().items() if not torch.equal(v, before[n])}
     assert {n for n in changed if n.startswith(first)}
-    above = ("blocks.1", "to_image.1", "from_image.1", "blocks.2", "to_image.2", "from_image.2")
+    above = ("blocks.1", "torgb.1", "fromrgb.1", "blocks.2", "torgb.2", "fromrgb.2")
     if model == "progan":
         above += ("blocks.0",)
     unreached = {n for n in before if n.startswith(("gen", "disc")) and any(a in n for a in above)}
@@ -91,7 +91,7 @@ def test_the_clock_sets_the_stage_of_all_networks(compose: Compose, model: str) 
     stages: list[list[float]] = []
     resets: list[int] = []
     shapes: list[int] = []
-    prepare, judge = module.prepare_step, module.judge
+    prepare, discriminate = module.prepare_step, module.discriminate
 
     def noted() -> None:
         known = sum(len(o.optimizer.state) for o in module.optimizers())
@@ -101,12 +101,12 @@ def test_the_clock_sets_the_stage_of_all_networks(compose: Compose, model: str) 
         networks = (module.generator, module.generator_ema, module.discriminator)
         stages.append([n.stage.value for n in networks])
 
-    def seen(images: torch.Tensor, labels: Any) -> Any:
+    def seen(images: torch.Tensor, *rest: Any) -> Any:
         shapes.append(images.shape[2])
-        return judge(images, labels)
+        return discriminate(images, *rest)
 
     module.prepare_step = noted  # type: ignore[method-assign]
-    module.judge = seen  # type: ignore[method-assign]
+    module.discriminate = seen  # type: ignore[method-assign]
     fit(module)
     # two steps of 4 images are stable, four fade
     expected = [0, 0, 0, 0.25, 0.5, 0.75, 1, 1, 1, 1.25, 1.5, 1.75, 2]
@@ -137,7 +137,7 @@ def test_ranks_share_what_lies_on_their_devices(
     monkeypatch.setattr(
         "gan_lab.distributed.strategy.broadcast", lambda tensor, src: shared.append(tensor)
     )
-    strategy = Ranks()
+    strategy = ManualDDPStrategy()
     strategy._lightning_module = module
     strategy.configure_ddp()
     movable = {t.data_ptr() for t in (*module.parameters(), *module.buffers())}
