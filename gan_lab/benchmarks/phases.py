@@ -1,13 +1,15 @@
 """Where the time and the operations of a training step go: the loop's own phases, told apart while it runs."""
 
 import time
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
 from gan_lab.benchmarks.clock import synchronize
 from gan_lab.benchmarks.flops import FlopCounter
+from gan_lab.data.sample import Batch
 from gan_lab.training.module import AdversarialModule
+from gan_lab.training.player import Player
 
 REST = "rest"
 Costs = dict[str, "Cost"]
@@ -48,12 +50,11 @@ class Meter:
 class Phases:
     """Sums the costs of a module's phases in the course of a training step.
 
-    A phase lasts from where the loop clears a player's gradient to where it has stepped its optimizer. It is named
-    "generator" or "discriminator", or by the regularizer where that has a step of its own. What a step costs beside
-    these (the moving average above all) is the rest.
+    A phase is one optimizer step of a player. It is named "generator" or "discriminator", or by the regularizer where
+    that has a step of its own. What a training step costs beside these (the moving average above all) is the rest.
 
     Args:
-        module: whose phases they are; its methods are wrapped for good.
+        module: whose phases they are; its method `_step` is wrapped for good.
         meter: reads the clocks.
     """
 
@@ -61,24 +62,15 @@ class Phases:
         self._costs: Costs = {}
         self._counts: dict[str, int] = {}
         self._meter = meter
-        self._began = self._step_began = Cost()
-        self._penalty = ""
-        methods = {name: getattr(module, name) for name in ("_begin", "_finish", "_penalty")}
+        self._step_began = Cost()
+        take_step = module._step
 
-        def begin(*arguments: Any) -> Any:
-            self._began = meter.read()
-            return methods["_begin"](*arguments)
+        def step(player: Player, batch: Batch, lazy: str | None = None) -> None:
+            before = meter.read()
+            take_step(player, batch, lazy)
+            self._add(lazy or player.name, meter.read().plus(before, -1))
 
-        def penalty(name: str, *arguments: Any) -> Any:
-            self._penalty = name
-            return methods["_penalty"](name, *arguments)
-
-        def finish(player: str, optimizer: Any, *, lazy: bool = False) -> None:
-            methods["_finish"](player, optimizer, lazy=lazy)
-            self._add(self._penalty if lazy else player)
-
-        for name, method in {"_begin": begin, "_penalty": penalty, "_finish": finish}.items():
-            setattr(module, name, method)
+        module._step = step  # type: ignore[method-assign]
 
     def start_step(self) -> None:
         """Begin a training step."""
@@ -95,7 +87,6 @@ class Phases:
         }
         return means | {REST: rest}
 
-    def _add(self, name: str) -> None:
-        cost = self._meter.read().plus(self._began, -1)
+    def _add(self, name: str, cost: Cost) -> None:
         self._costs[name] = self._costs.get(name, Cost()).plus(cost)
         self._counts[name] = self._counts.get(name, 0) + 1

@@ -15,7 +15,7 @@ def data_rate(data: ImageDataModule) -> float:
     """Return images a second of the loader alone."""
     data.trainer = None
     begin = time.perf_counter()
-    shown = sum(len(images) for images, _ in data.train_dataloader())
+    shown = sum(len(batch) for batch in data.train_dataloader())
     return shown / (time.perf_counter() - begin)
 
 

@@ -22,7 +22,7 @@ from gan_lab.layers.growth import grows
 from gan_lab.metrics.base import Metrics
 from gan_lab.metrics.images import GanImages
 from gan_lab.sampling.gan import Gan
-from gan_lab.training.module import PLAYERS, AdversarialModule
+from gan_lab.training.module import AdversarialModule
 
 LOADED_BATCHES = 20  # at most, of which the loader's rate is the mean
 
@@ -208,10 +208,9 @@ def moments(module: AdversarialModule, begin: int) -> list[int]:
 def at_its_dearest(module: AdversarialModule, images_seen: int) -> None:
     """Put the clock to a moment, with every lazy penalty due and every augmentation at its strongest."""
     module.images_seen = images_seen
-    for player in PLAYERS:
-        module.steps_taken[player] = 0
-    for augmentation in module._augmentations.values():
-        augmentation.strengthen()
+    for player in module.players.values():
+        player.steps_taken = 0
+    module.augmentations.strengthen()
 
 
 def loading(data: ImageDataModule) -> tuple[float, bool]:

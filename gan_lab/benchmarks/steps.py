@@ -8,15 +8,14 @@ from typing import Any
 
 import torch
 from lightning import Trainer
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from gan_lab.benchmarks.clock import MemoryPeak
 from gan_lab.benchmarks.flops import FlopCounter, matmul_peak
 from gan_lab.benchmarks.phases import REST, Cost, Costs, Meter, Phases
 from gan_lab.data.datamodule import ImageDataModule
-from gan_lab.data.images import to_float
-from gan_lab.training.module import PLAYERS, AdversarialModule
+from gan_lab.data.sample import Batch
+from gan_lab.training.module import AdversarialModule
 from gan_lab.training.regularizers.base import Regularizer
 
 EVERYTHING = ""  # the name of what is left out of a step where nothing is
@@ -63,8 +62,7 @@ def measure(
         at_kimg: where schedules and growing networks stand.
     """
     data.trainer = None
-    images, labels = next(iter(data.train_dataloader()))
-    batch = (to_float(images), labels)
+    batch = data.on_after_batch_transfer(next(iter(data.train_dataloader())), 0)
     module.images_seen = round(at_kimg * 1000)
     made = Rounds()
     steps = take_rounds(module, trainer.strategy.root_device, made, warmup=warmup, rounds=rounds)
@@ -72,17 +70,17 @@ def measure(
     return made
 
 
-class Repeated(Dataset[tuple[Tensor, Tensor]]):
+class Repeated(Dataset[Batch]):
     """The same batch again and again."""
 
-    def __init__(self, batch: tuple[Tensor, Tensor], times: int) -> None:
+    def __init__(self, batch: Batch, times: int) -> None:
         self.batch = batch
         self.times = times
 
     def __len__(self) -> int:
         return self.times
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, index: int) -> Batch:
         return self.batch
 
 
@@ -93,7 +91,8 @@ def take_rounds(
     meter = Meter(device)
     phases = Phases(module, meter)
     plain_step = module.training_step
-    left_out = [EVERYTHING, *(name for name, r in module._regularizers.items() if r.interval == 1)]
+    in_loss = [name for player in module.players.values() for name in player.penalties()]
+    left_out = [EVERYTHING, *in_loss]
     counting = (warmup + rounds) * len(left_out)  # the first of the steps whose operations count
     memory: list[MemoryPeak] = []
 
@@ -103,9 +102,9 @@ def take_rounds(
             memory.append(MemoryPeak(device))
         if batch_idx == counting:
             made.memory_gib, made.memory_kind = memory[0].gib(), memory[0].kind
-        for player in PLAYERS:
+        for player in module.players.values():
             # lazy penalties are due at the steps that their interval divides
-            module.steps_taken[player] = 0 if without == EVERYTHING else 1
+            player.steps_taken = 0 if without == EVERYTHING else 1
         with leaving_out(module, without), counting_into(meter, batch_idx >= counting):
             phases.start_step()
             plain_step(batch, batch_idx)
@@ -124,12 +123,14 @@ def take_rounds(
 @contextmanager
 def leaving_out(module: AdversarialModule, name: str) -> Iterator[None]:
     """Train without the regularizer of that name."""
-    everything = dict(module._regularizers)
-    module._regularizers.pop(name, None)
+    everything = {player: dict(player.regularizers) for player in module.players.values()}
+    for player in everything:
+        player.regularizers.pop(name, None)
     try:
         yield
     finally:
-        module._regularizers = everything
+        for player, regularizers in everything.items():
+            player.regularizers = regularizers
 
 
 @contextmanager
@@ -161,7 +162,7 @@ def summarize(rounds: Rounds, module: AdversarialModule) -> dict[str, Any]:
         whole = whole.plus(cost, phase["times_per_step"])
     for name in rounds.counted:
         if name != EVERYTHING:
-            player = module._regularizers[name].player
+            player = regularizer_of(name, module).player
             phases[name] = share(rounds, name, player)._asdict() | {"part_of": player}
     images = module.batch_size * module.d_steps
     return {
@@ -179,8 +180,15 @@ def times_per_step(name: str, module: AdversarialModule) -> float:
     of_player = {"generator": 1, "discriminator": module.d_steps, REST: 1}
     if name in of_player:
         return of_player[name]
-    regularizer: Regularizer = module._regularizers[name]
+    regularizer = regularizer_of(name, module)
     return of_player[regularizer.player] / regularizer.interval
+
+
+def regularizer_of(name: str, module: AdversarialModule) -> Regularizer:
+    """Return a module's regularizer of that name."""
+    found = module.regularizers[name]
+    assert isinstance(found, Regularizer)
+    return found
 
 
 def share(rounds: Rounds, name: str, player: str) -> Cost:

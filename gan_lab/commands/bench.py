@@ -128,6 +128,7 @@ def build_trainer(config: DictConfig, *callbacks: Callback) -> Trainer:
     """Build a Trainer of one epoch that keeps nothing."""
     trainer: Trainer = build(
         config.trainer,
+        strategy="auto",
         max_epochs=1,
         logger=False,
         callbacks=list(callbacks),
@@ -174,7 +175,7 @@ def loop_part(config: DictConfig, data: ImageDataModule) -> Result:
     say(f"loop: 1 + {config.rounds} rounds of {steps:g} steps in turn")
 
     def make_trainer() -> Trainer:
-        return build_trainer(config, build(config.callbacks.report))
+        return build_trainer(config, build(config.callbacks.training_log))
 
     return compare(lambda: build_model(config), make_trainer, data, rounds=config.rounds)
 

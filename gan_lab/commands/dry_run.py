@@ -21,7 +21,7 @@ from gan_lab.distributed.processes import world_size
 from gan_lab.errors import InputError
 from gan_lab.layers.collectives import several_ranks
 from gan_lab.metrics import NoMetrics
-from gan_lab.training.batches import check_share
+from gan_lab.training.batches import check_batch_per_process
 from gan_lab.training.building import (
     bare_trainer,
     build_data,
@@ -30,7 +30,7 @@ from gan_lab.training.building import (
     describe_images,
     resolved,
 )
-from gan_lab.training.callbacks.agreement import SameEverywhere
+from gan_lab.training.callbacks.check_same_config import CheckSameConfig
 from gan_lab.training.callbacks.samples import fixed_samples
 from gan_lab.training.checkpoint import LAST, read
 from gan_lab.training.module import AdversarialModule
@@ -50,15 +50,15 @@ def dry_run(config: DictConfig) -> None:
     describe_images(config, data)
     seed_everything(config.seed, verbose=False)
     module = build_model(config)
-    synchronized = bool(config.trainer.get("sync_batchnorm"))
-    check_share(module, world_size(config.trainer), synchronized=synchronized)
+    sync_batchnorm = bool(config.trainer.get("sync_batchnorm"))
+    check_batch_per_process(module, world_size(config.trainer), sync_batchnorm=sync_batchnorm)
     if begin >= module.total_images:
         raise InputError(
             f"{config.run_dir} is trained: it has seen {begin / 1000:g} kimg; set total_kimg= above that"
         )
     rehearsal = rehearsal_of(config, begin)
-    same = SameEverywhere(config=resolved(config))
-    trainer = bare_trainer(config, callbacks=[same, rehearsal], checkpoints=rehearsal.sizes)
+    same_config = CheckSameConfig(config=resolved(config))
+    trainer = bare_trainer(config, callbacks=[same_config, rehearsal], checkpoints=rehearsal.sizes)
     compiled(config, module, trainer.strategy.root_device)
     try:
         trainer.fit(module, datamodule=data)

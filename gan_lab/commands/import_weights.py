@@ -46,7 +46,7 @@ def run(config: DictConfig) -> None:
             for player, network in networks.items()
             for name, value in network.state_dict().items()
         },
-        "clock": {"images_seen": published.images_seen, "steps_taken": {}, "stats": {}},
+        "clock": {"images_seen": published.images_seen, "players": {}, "stats": {}},
         "optimizer_states": [],
     }
     write_run(run_dir, settings, checkpoint)

@@ -17,7 +17,7 @@ from gan_lab.data.sampler import check_batch
 from gan_lab.distributed.processes import run_on, started_by_others, world_size
 from gan_lab.errors import InputError
 from gan_lab.run import locked
-from gan_lab.training.batches import check_share
+from gan_lab.training.batches import check_batch_per_process
 from gan_lab.training.building import (
     build_callbacks,
     build_data,
@@ -30,7 +30,7 @@ from gan_lab.training.building import (
 )
 from gan_lab.training.callbacks.checkpointing import Checkpointing
 from gan_lab.training.callbacks.evaluation import Evaluation
-from gan_lab.training.callbacks.report import NonFiniteError
+from gan_lab.training.callbacks.training_log import NonFiniteError
 from gan_lab.training.checkpoint import CONFIG_FILE, find_resumable, read, read_config
 from gan_lab.training.checks import check_name, check_numbers, check_trainer
 from gan_lab.training.compilation import backend_of
@@ -79,8 +79,8 @@ def train(config: DictConfig) -> None:
     describe_images(config, data)
     seed_everything(config.seed, verbose=False)
     module = build_model(config)
-    synchronized = bool(config.trainer.get("sync_batchnorm"))
-    check_share(module, world_size(config.trainer), synchronized=synchronized)
+    sync_batchnorm = bool(config.trainer.get("sync_batchnorm"))
+    check_batch_per_process(module, world_size(config.trainer), sync_batchnorm=sync_batchnorm)
     callbacks = build_callbacks(config)
     trainer = build_trainer(config, callbacks)
     compiled(config, module, trainer.strategy.root_device)

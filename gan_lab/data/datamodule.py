@@ -17,12 +17,12 @@ from torch.utils.data import DataLoader, Sampler
 
 from gan_lab.data.base import ImageDataset, MissingSplit
 from gan_lab.data.images import to_float
+from gan_lab.data.sample import Batch
 from gan_lab.data.sampler import CountingBatchSampler, check_batch, permutation
 from gan_lab.distributed import slurm
 from gan_lab.errors import InputError
 
 Item = tuple[Tensor, int]  # what a DataLoader is typed by, though batches are what it yields
-Batch = tuple[Tensor, Tensor]
 _MAX_WORKERS = 8
 _MAX_CLASSES_SHOWN = 20
 
@@ -84,7 +84,7 @@ class ImageDataModule(pl.LightningDataModule):
         self._num_workers = num_workers
 
     def train_dataloader(self) -> DataLoader[Item]:
-        """Batches (uint8 [B, C, H, W], int64 [B]) of this rank from the module's `images_seen` on.
+        """Batches of this rank, with uint8 images [B, C, H, W], from the module's `images_seen` on.
 
         B is batch_size * d_steps / world_size.
 
@@ -110,8 +110,8 @@ class ImageDataModule(pl.LightningDataModule):
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Make images float in [-1, 1] on the device: a quarter of the bytes have travelled."""
-        images, labels = batch
-        return to_float(images), labels
+        source = None if batch.source is None else to_float(batch.source)
+        return Batch(to_float(batch.real), batch.labels, source)
 
     def real_grid(self, n: int) -> Tensor:
         """`n` training images, uint8 [n, C, H, W], the same ones for a seed; classes follow each other evenly."""
@@ -160,7 +160,7 @@ class ImageDataModule(pl.LightningDataModule):
             dataset,
             batch_sampler=sampler,
             num_workers=workers,
-            collate_fn=_as_it_is,
+            collate_fn=_as_batch,
             worker_init_fn=_leave_signals_to_the_main_process,
             pin_memory=self.trainer is not None
             and self.trainer.strategy.root_device.type == "cuda",
@@ -212,9 +212,9 @@ def _end_workers_that_are_left() -> None:
         child.kill()
 
 
-def _as_it_is(batch: Any) -> Any:
-    """`__getitems__` has made the batch already."""
-    return batch
+def _as_batch(items: Any) -> Batch:
+    """Name what `__getitems__` returns of a batch: images and labels and, of paired data, what is translated."""
+    return Batch(*items)
 
 
 def _check_alike(train: ImageDataset, val: ImageDataset) -> None:

@@ -187,6 +187,14 @@ class Batch:
             None if self.source is None else self.source[part],
         )
 
+    def pin_memory(self) -> "Batch":
+        """Return the same in page-locked memory; a DataLoader calls this where it is asked to pin memory."""
+        return Batch(
+            self.real.pin_memory(),
+            None if self.labels is None else self.labels.pin_memory(),
+            None if self.source is None else self.source.pin_memory(),
+        )
+
     def split(self, size: int) -> list["Batch"]:
         """Cut into consecutive parts of `size` samples; the last may be smaller."""
         return [self[start : start + size] for start in range(0, len(self), size)]

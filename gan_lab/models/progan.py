@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from gan_lab.console import warn
+from gan_lab.data.sample import Batch
 from gan_lab.layers.conditioning import ConditionedDiscriminator, ConditioningFactory, Projection
 from gan_lab.layers.equalized import (
     RECTIFIER_GAIN,
@@ -314,20 +315,19 @@ class ProGAN(AdversarialModule):
         """Bring all networks to the stage that the clock says."""
         stage = self._growing.growth.stage(self.kimg)
         if stages_in_use(stage) != stages_in_use(self._growing.stage.value):
-            optimizers = self.optimizers()
-            assert isinstance(optimizers, list)
-            for optimizer in optimizers:
-                optimizer.optimizer.state.clear()
+            for player in self.players.values():
+                assert player.optimizer is not None
+                player.optimizer.state.clear()
         for network in (self.generator, self.generator_ema, self.discriminator):
             cast(GrowingGenerator | Discriminator, network).stage.value = stage
 
-    def fake(self, z: Tensor, labels: Tensor | None) -> Tensor:
+    def fake(self, z: Tensor, batch: Batch) -> Tensor:
         """Make images of the stage's resolution."""
-        return self._growing.grown(z, labels)
+        return self._growing.grown(z, batch.labels)
 
-    def real(self, images: Tensor, labels: Tensor | None) -> Tensor:
+    def real(self, batch: Batch) -> Tensor:
         """Bring real images to the stage's resolution."""
-        return at_stage(images, self._growing.stage, self._growing.shape)
+        return at_stage(batch.real, self._growing.stage, self._growing.shape)
 
     def on_train_start(self) -> None:
         """Say so where training ends before the images have their full size."""

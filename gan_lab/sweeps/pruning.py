@@ -10,7 +10,7 @@ from gan_lab.errors import InputError
 from gan_lab.sweeps.outcome import PRUNED
 from gan_lab.sweeps.study import open_trial
 from gan_lab.training.callbacks.evaluation import Evaluation
-from gan_lab.training.callbacks.report import log
+from gan_lab.training.callbacks.training_log import log
 from gan_lab.training.module import AdversarialModule
 
 if TYPE_CHECKING:

@@ -13,10 +13,10 @@ from gan_lab.config import build, conf_dir
 from gan_lab.console import say
 from gan_lab.data.datamodule import ImageDataModule
 from gan_lab.distributed.processes import environment, processes
-from gan_lab.distributed.strategy import HalfPrecision, SharedStatistics
+from gan_lab.distributed.strategy import Float16Precision, SyncBatchNorm
 from gan_lab.errors import InputError
 from gan_lab.layers.networks import DiscriminatorNetwork, GeneratorNetwork
-from gan_lab.training.callbacks.agreement import SameEverywhere
+from gan_lab.training.callbacks.check_same_config import CheckSameConfig
 from gan_lab.training.callbacks.progress import ProgressBar
 from gan_lab.training.checkpoint import AtomicCheckpointIO
 from gan_lab.training.compilation import backend_of, compile_passes, differentiated_twice
@@ -79,7 +79,7 @@ def build_model(config: DictConfig) -> AdversarialModule:
 def check_network(
     key: str, network: torch.nn.Module, base: type, attributes: Sequence[str]
 ) -> None:
-    """Refuse a network, of somebody's own architecture, that does not say of itself what the loop asks.
+    """Check that a network, of anybody's architecture, has the base class and attributes that the loop needs.
 
     Raises:
         InputError: naming what is missing.
@@ -87,8 +87,7 @@ def check_network(
     name = type(network).__qualname__
     if not isinstance(network, base):
         raise InputError(
-            f"model.{key}: {name} is no {base.__module__}.{base.__name__}; derive it from that, which says what "
-            "the loop asks of it"
+            f"model.{key}: {name} is not a {base.__module__}.{base.__name__}; derive it from that class"
         )
     for attribute in attributes:
         if attribute not in dir(network):
@@ -98,7 +97,7 @@ def check_network(
 
 
 def check_optimizers(model: DictConfig) -> None:
-    """Try the settings of optimizers, which are built late, when the Trainer asks for them.
+    """Try to build the optimizers, which otherwise happens late, when the Trainer asks for them.
 
     Raises:
         InputError: naming the key.
@@ -161,19 +160,19 @@ def build_callbacks(config: DictConfig) -> dict[str, object]:
         callbacks["checkpointing"] = build(
             nodes.checkpointing, evaluation=callbacks.get("evaluation")
         )
-    if "report" in callbacks:
-        callbacks["progress"] = ProgressBar(report=callbacks["report"])
+    if "training_log" in callbacks:
+        callbacks["progress"] = ProgressBar(training_log=callbacks["training_log"])
     return callbacks
 
 
 def build_trainer(config: DictConfig, callbacks: dict[str, object]) -> Trainer:
     """Build the Trainer. It counts nothing: the loader ends when all images were shown."""
     loggers = [JsonLines(run_dir=config.run_dir), *(build(node) for node in config.logger.values())]
-    same = SameEverywhere(config=resolved(config))
+    same_config = CheckSameConfig(config=resolved(config))
     return bare_trainer(
         config,
         logger=loggers,
-        callbacks=[same, *callbacks.values()],
+        callbacks=[same_config, *callbacks.values()],
         default_root_dir=config.run_dir,
     )
 
@@ -195,15 +194,14 @@ def bare_trainer(
         checkpoints: how they are written; None for the way of `gan-lab train`.
         default_root_dir: where Lightning looks for a place.
     """
-    half = half_precision(config.trainer)
-    plugins = [checkpoints or AtomicCheckpointIO(), environment(), *half]
+    float16 = float16_precision(config.trainer)
+    plugins = [checkpoints or AtomicCheckpointIO(), environment(), *float16]
     if config.trainer.get("sync_batchnorm"):
-        plugins.append(SharedStatistics())
-    precision = {"precision": None} if half else {}  # the plugin has it
+        plugins.append(SyncBatchNorm())
+    precision = {"precision": None} if float16 else {}  # the plugin has it
     return build(
         config.trainer,
-        **processes(),
-        **precision,
+        **{"strategy": "auto", **processes(), **precision},
         sync_batchnorm=False,
         plugins=plugins,
         max_epochs=1,
@@ -218,13 +216,13 @@ def bare_trainer(
     )
 
 
-def half_precision(node: DictConfig) -> list[HalfPrecision]:
+def float16_precision(node: DictConfig) -> list[Float16Precision]:
     """Return the plugin of a Trainer that computes in float16, or nothing for any other."""
     if str(node.get("precision")) != "16-mixed":
         return []
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     on_cpu = accelerator is None or node.get("accelerator") == "cpu"
-    return [HalfPrecision(device="cpu" if on_cpu or accelerator is None else accelerator.type)]
+    return [Float16Precision(device="cpu" if on_cpu or accelerator is None else accelerator.type)]
 
 
 def resolved(config: DictConfig) -> DictConfig:
@@ -235,7 +233,7 @@ def resolved(config: DictConfig) -> DictConfig:
 
 
 def quiet() -> None:
-    """Drop what Lightning says about things that are as they should be here."""
+    """Silence Lightning warnings that do not apply."""
     for part in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(part).setLevel(logging.WARNING)
     # the moving average is in evaluation mode, and batches are fetched by the main process when data are in memory

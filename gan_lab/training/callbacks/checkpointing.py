@@ -10,10 +10,10 @@ from lightning import Callback, Trainer
 
 from gan_lab.console import say
 from gan_lab.distributed import slurm
-from gan_lab.distributed.ranks import Agreement
+from gan_lab.distributed.ranks import DelayedAllReduce
 from gan_lab.errors import InputError
 from gan_lab.training.callbacks.evaluation import Evaluation
-from gan_lab.training.callbacks.report import check_health, check_interval
+from gan_lab.training.callbacks.training_log import check_finite, check_interval
 from gan_lab.training.checkpoint import BEST, LAST, PREVIOUS, link
 from gan_lab.training.module import AdversarialModule
 
@@ -57,7 +57,7 @@ class Checkpointing(Callback):
         self.best_kimg: float | None = None
         self._signal: int | None = None
         self._stopped_by: int | None = None
-        self._agreement = Agreement()
+        self._signal_anywhere = DelayedAllReduce()
         self._handlers: dict[int, Any] = {}
 
     @property
@@ -95,7 +95,7 @@ class Checkpointing(Callback):
     ) -> None:
         """Save when it is time, when something better was found, or when the run ends here."""
         better = self._is_better(module)
-        stopped_by = self._agreement(self._signal or 0)
+        stopped_by = self._signal_anywhere(self._signal or 0)
         if better or stopped_by or trainer.should_stop or module.due(self.every_kimg):
             self.save(trainer, module)
             if better and trainer.is_global_zero:
@@ -105,7 +105,7 @@ class Checkpointing(Callback):
 
     def save(self, trainer: Trainer, module: AdversarialModule) -> None:
         """Write `last.ckpt`; what it was becomes `previous.ckpt`."""
-        check_health(module)
+        check_finite(module)
         if trainer.is_global_zero and (self.folder / LAST).exists():
             link(self.folder / LAST, self.folder / PREVIOUS)
         trainer.save_checkpoint(self.folder / LAST)

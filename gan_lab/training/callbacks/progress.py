@@ -7,7 +7,7 @@ from lightning import Callback, Trainer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from gan_lab.console import console
-from gan_lab.training.callbacks.report import Report
+from gan_lab.training.callbacks.training_log import TrainingLog
 from gan_lab.training.module import AdversarialModule
 
 
@@ -15,11 +15,11 @@ class ProgressBar(Callback):
     """A bar on a terminal, a line at each log entry elsewhere.
 
     Args:
-        report: whose latest figures are shown.
+        training_log: whose latest metrics are shown.
     """
 
-    def __init__(self, *, report: Report) -> None:
-        self.report = report
+    def __init__(self, *, training_log: TrainingLog) -> None:
+        self.training_log = training_log
         self._progress: Progress | None = None
         self._task: Any = None
         self._begin = (0.0, 0)
@@ -27,14 +27,14 @@ class ProgressBar(Callback):
 
     def on_train_start(self, trainer: Trainer, module: AdversarialModule) -> None:  # type: ignore[override]
         """Open the bar on rank zero."""
-        self._shown = self.report.figures
+        self._shown = self.training_log.metrics
         self._begin = (time.perf_counter(), module.images_seen)
         if not trainer.is_global_zero or not console.is_terminal:
             return
         self._progress = Progress(
             TextColumn("{task.fields[kimg]} kimg"),
             BarColumn(),
-            TextColumn("{task.fields[figures]}"),
+            TextColumn("{task.fields[metrics]}"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=console,
@@ -44,22 +44,22 @@ class ProgressBar(Callback):
             total=module.total_images,
             completed=module.images_seen,
             kimg=f"{module.kimg:.1f}",
-            figures="",
+            metrics="",
         )
         self._progress.start()
 
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: Trainer, module: AdversarialModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Move the bar; off a terminal, print a line when there are new figures."""
-        new = self.report.figures is not self._shown
-        self._shown = self.report.figures
+        """Move the bar; off a terminal, print a line when there are new metrics."""
+        new = self.training_log.metrics is not self._shown
+        self._shown = self.training_log.metrics
         if self._progress is not None:
             self._progress.update(
                 self._task,
                 completed=module.images_seen,
                 kimg=f"{module.kimg:.1f}",
-                figures=describe(self._shown),
+                metrics=describe(self._shown),
             )
         elif new and trainer.is_global_zero:
             console.print(
@@ -80,13 +80,13 @@ class ProgressBar(Callback):
         return f"{seconds / 60:.1f} min left"
 
 
-def describe(figures: dict[str, float]) -> str:
+def describe(metrics: dict[str, float]) -> str:
     """Return speed and losses in one line."""
-    if not figures:
+    if not metrics:
         return ""
     losses = "  ".join(
         f"{name.removeprefix('loss/')} {value:.3f}"
-        for name, value in figures.items()
+        for name, value in metrics.items()
         if name.startswith("loss/")
     )
-    return f"{figures['speed/img_per_s']:.0f} img/s  {losses}"
+    return f"{metrics['speed/img_per_s']:.0f} img/s  {losses}"

@@ -15,7 +15,7 @@ from gan_lab.data.datamodule import ImageDataModule
 from gan_lab.data.images import grid, save_png, to_float, to_uint8
 from gan_lab.errors import InputError
 from gan_lab.metrics.manifold import nearest
-from gan_lab.training.callbacks.report import check_health, check_interval, log
+from gan_lab.training.callbacks.training_log import check_finite, check_interval, log
 from gan_lab.training.module import AdversarialModule
 
 BATCH_SIZE = 250
@@ -90,7 +90,7 @@ class Reconstructions(Callback):
         """Save a grid and measure when it is time."""
         if not module.due(self.every_kimg):
             return
-        check_health(module)
+        check_finite(module)
         if not trainer.is_global_zero:
             return
         data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gan_lab.data.images import grid, save_png, to_uint8
 from gan_lab.sampling.gan import Gan
-from gan_lab.training.callbacks.report import check_health, check_interval, log
+from gan_lab.training.callbacks.training_log import check_finite, check_interval, log
 from gan_lab.training.module import AdversarialModule
 
 
@@ -61,7 +61,7 @@ class Samples(Callback):
         """Save a grid when it is time."""
         if not module.due(self.every_kimg):
             return
-        check_health(module)
+        check_finite(module)
         if trainer.is_global_zero:
             self._save(trainer, module)
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from gan_lab.errors import InputError
 from gan_lab.layers.collectives import mean_over_ranks
-from gan_lab.training.regularizers.base import DiscriminatorStep, GeneratorStep, Player, Regularizer
+from gan_lab.training.regularizers.base import GeneratorRegularizer
+from gan_lab.training.steps import GeneratorStep
 
 
 class StyleGenerator(Protocol):
@@ -26,7 +27,7 @@ class StyleGenerator(Protocol):
         """Map styles to images [N, C, H, W]."""
 
 
-class PathLength(Regularizer):
+class PathLength(GeneratorRegularizer):
     """Penalty on the generator; `weight` is gamma_pl (2 in the paper, with `interval` 4).
 
     Attributes:
@@ -39,7 +40,6 @@ class PathLength(Regularizer):
         shrink: the penalty sees 1 / `shrink` of the images, to save time and memory (2 in the paper).
     """
 
-    player: Player = "generator"
     mean: Tensor
 
     def __init__(
@@ -58,11 +58,10 @@ class PathLength(Regularizer):
         """Refuse a generator without styles."""
         style_generator(network)
 
-    def forward(self, step: DiscriminatorStep | GeneratorStep) -> Tensor:
-        assert isinstance(step, GeneratorStep)
+    def forward(self, step: GeneratorStep) -> Tensor:
         generator = style_generator(step.network)
         count = max(len(step.z) // self.shrink, 1)
-        labels = None if step.labels is None else step.labels[:count]
+        labels = step.batch[:count].labels
         w = generator.styles(step.z[:count], labels)
         lengths = path_lengths(generator.synthesis(w, noise="random"), w)
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Several processes must be one run."""
+"""Check that all processes train the same run."""
 
 import hashlib
 import json
@@ -14,11 +14,11 @@ from gan_lab.layers.collectives import several_ranks
 from gan_lab.training.module import AdversarialModule
 
 
-class SameEverywhere(Callback):
-    """Refuses processes that were started with different configurations, or at different points of a run.
+class CheckSameConfig(Callback):
+    """Check that all processes have the same configuration and begin at the same point of the run.
 
-    A launcher that composes the configuration anew on each rank (a sweep, for one) may give each another one, and all
-    of them would train on the mean of different games.
+    A launcher that composes the configuration anew on each rank (a sweep, for one) may give each another one, and
+    gradients of different models would be averaged.
 
     Args:
         config: of this process, resolved.
@@ -36,7 +36,7 @@ class SameEverywhere(Callback):
         return hashlib.sha256(text.encode()).hexdigest()
 
     def on_train_start(self, trainer: Trainer, module: AdversarialModule) -> None:  # type: ignore[override]
-        """Compare with the other processes.
+        """Compare with the other processes, before the first step.
 
         Raises:
             InputError: naming the keys that differ.

@@ -16,25 +16,25 @@ class NonFiniteError(RuntimeError):
     """Training diverged: a loss, a penalty or a weight is NaN or infinite."""
 
 
-class Report(Callback):
-    """Logs every `every_kimg`, and stops a run whose figures are no longer finite.
+class TrainingLog(Callback):
+    """Logs every `every_kimg`, and stops a run whose metrics are no longer finite.
+
+    The means leave the device here and nowhere else, so steps in between do not wait for it.
 
     Every entry of any callback has the seconds of training so far, `time/total_s`, with evaluations, grids and saving,
     without what came after a checkpoint that the run went back to. They are kept in the checkpoint.
 
     Attributes:
-        figures: of the latest entry.
-
-    The means leave the device here and nowhere else, so steps in between do not wait for it.
+        metrics: of the latest entry.
 
     Args:
         every_kimg: thousands of images between two entries.
     """
 
     def __init__(self, *, every_kimg: float) -> None:
-        check_interval("report", every_kimg)
+        check_interval("training_log", every_kimg)
         self.every_kimg = every_kimg
-        self.figures: dict[str, float] = {}
+        self.metrics: dict[str, float] = {}
         self._since = (0.0, 0)
         self._before = 0.0
         self._began: float | None = None
@@ -84,27 +84,27 @@ class Report(Callback):
         """Log and check when it is time."""
         if not module.due(self.every_kimg):
             return
-        figures = module.stats.take()
+        metrics = module.stats.take()
         now, before = time.perf_counter(), self._since
         self._since = (now, module.images_seen)
-        figures["speed/img_per_s"] = (module.images_seen - before[1]) / (now - before[0])
-        check_finite(figures, module.kimg)
-        self.figures = figures
-        log(trainer, module, figures)
+        metrics["speed/img_per_s"] = (module.images_seen - before[1]) / (now - before[0])
+        check_finite_metrics(metrics, module.kimg)
+        self.metrics = metrics
+        log(trainer, module, metrics)
 
 
-def log(trainer: Trainer, module: AdversarialModule, figures: Mapping[str, float]) -> None:
-    """Give figures to every logger, with the clock, in kimg, and the seconds so far."""
-    entry = {"kimg": module.kimg, **figures}
+def log(trainer: Trainer, module: AdversarialModule, metrics: Mapping[str, float]) -> None:
+    """Log metrics with every logger, with the clock, in kimg, and the seconds so far."""
+    entry = {"kimg": module.kimg, **metrics}
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, Report):
+        if isinstance(callback, TrainingLog):
             entry["time/total_s"] = callback.seconds
     for logger in trainer.loggers:
         logger.log_metrics(entry, step=round(module.kimg))
 
 
 def check_interval(name: str, every_kimg: float) -> None:
-    """Refuse an interval that never comes, or always.
+    """Check that an interval is positive.
 
     Raises:
         InputError: naming the key.
@@ -113,13 +113,13 @@ def check_interval(name: str, every_kimg: float) -> None:
         raise InputError(f"callbacks.{name}.every_kimg={every_kimg} must be positive")
 
 
-def check_finite(figures: Mapping[str, float], kimg: float) -> None:
-    """Stop a run whose figures are not finite.
+def check_finite_metrics(metrics: Mapping[str, float], kimg: float) -> None:
+    """Check that metrics are finite.
 
     Raises:
         NonFiniteError: naming them.
     """
-    wrong = [f"{name} is {value}" for name, value in figures.items() if not math.isfinite(value)]
+    wrong = [f"{name} is {value}" for name, value in metrics.items() if not math.isfinite(value)]
     if wrong:
         raise NonFiniteError(
             f"training diverged at {kimg:g} kimg: {', '.join(wrong)}. What checkpoints there are, are from before: "
@@ -128,18 +128,18 @@ def check_finite(figures: Mapping[str, float], kimg: float) -> None:
         )
 
 
-def check_health(module: AdversarialModule) -> None:
-    """Stop a run whose losses since the last entry, or whose weights, are not finite: before anything is made of them.
+def check_finite(module: AdversarialModule) -> None:
+    """Check that the losses since the last entry and all weights are finite, before anything is made of them.
 
-    Every rank calls it; what ranks keep for themselves, such as running statistics, is the same on all of them then.
+    Every rank has to call it; it also makes running statistics the same on all of them.
 
     Raises:
         NonFiniteError: naming the losses, or the first such parameter.
     """
     module.synchronize()
-    check_finite(module.stats.means(), module.kimg)
+    check_finite_metrics(module.stats.means(), module.kimg)
     names, parameters = zip(*module.named_parameters(), strict=True)
     norms = torch.stack([n.cpu() for n in torch._foreach_norm([p.detach() for p in parameters])])
     if not torch.isfinite(norms).all():
         wrong = int((~torch.isfinite(norms)).nonzero()[0])
-        check_finite({f"the norm of {names[wrong]}": float(norms[wrong])}, module.kimg)
+        check_finite_metrics({f"the norm of {names[wrong]}": float(norms[wrong])}, module.kimg)
