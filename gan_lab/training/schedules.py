@@ -87,9 +87,14 @@ class ScheduledParameters:
 
     def __init__(self, schedules: Mapping[str, Any], parts: Mapping[str, Any]) -> None:
         self.schedules: dict[str, Schedule] = {
-            path: schedule for path, schedule in flatten(schedules).items() if callable(schedule)
+            path: schedule for path, schedule in flatten(schedules).items() if schedule != {}
         }
         self._targets = {path: find(path, parts) for path in self.schedules}
+        for path, schedule in self.schedules.items():
+            if not callable(schedule):
+                raise InputError(
+                    f"schedules.{path}={schedule} must be a schedule, such as one of {Linear.__module__}"
+                )
 
     def check_optimizers(self) -> None:
         """Check that players' optimizers, now that they are built, have the numbers that are scheduled.

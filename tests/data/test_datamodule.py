@@ -13,13 +13,13 @@ import torch
 from hydra import compose, initialize_config_dir
 from lightning import LightningModule, Trainer
 from rich.console import Console
-from torch import Tensor
 
 from gan_lab.config import build, conf_dir
 from gan_lab.data.datamodule import ImageDataModule
 from gan_lab.data.digits import Digits
 from gan_lab.data.encoded import UnreadableImage
 from gan_lab.data.image_folder import ImageFolder
+from gan_lab.data.sample import Batch
 from gan_lab.data.sampler import permutation
 from gan_lab.errors import InputError
 
@@ -40,15 +40,14 @@ def attach(data: ImageDataModule, *, seen: int = 0, rank: int = 0, world_size: i
     )
 
 
-def shown(data: ImageDataModule) -> list[tuple[Tensor, Tensor]]:
+def shown(data: ImageDataModule) -> list[Batch]:
     return list(data.train_dataloader())
 
 
-def equal(ours: list, theirs: list) -> bool:
+def equal(ours: list[Batch], theirs: list[Batch]) -> bool:
     return len(ours) == len(theirs) and all(
-        torch.equal(a, b)
+        torch.equal(one.real, two.real) and torch.equal(one.labels, two.labels)
         for one, two in zip(ours, theirs, strict=True)
-        for a, b in zip(one, two, strict=True)
     )
 
 
@@ -57,7 +56,8 @@ def test_batches_are_uint8_and_follow_the_permutation() -> None:
     batches = shown(data)
     assert len(batches) == 10
     order = permutation(1437, 0, 0)
-    for number, (images, labels) in enumerate(batches):
+    for number, batch in enumerate(batches):
+        images, labels = batch.real, batch.labels
         assert images.dtype == torch.uint8
         assert labels.dtype == torch.int64
         chosen = order[8 * number : 8 * number + 8]
@@ -68,9 +68,9 @@ def test_batches_are_uint8_and_follow_the_permutation() -> None:
 def test_a_batch_holds_the_images_of_all_d_steps() -> None:
     single, triple = shown(module(total_images=72)), shown(module(total_images=72, d_steps=3))
     assert len(triple) == 3
-    for number, (images, _) in enumerate(triple):
-        parts = [images for images, _ in single[3 * number : 3 * number + 3]]
-        assert torch.equal(images, torch.cat(parts))
+    for number, batch in enumerate(triple):
+        parts = [part.real for part in single[3 * number : 3 * number + 3]]
+        assert torch.equal(batch.real, torch.cat(parts))
 
 
 def test_goes_on_from_the_images_seen() -> None:
@@ -90,9 +90,9 @@ def test_ranks_share_each_d_step(d_steps: int) -> None:
         data = module(d_steps=d_steps)
         attach(data, rank=rank, world_size=4)
         parts.append(shown(data))
-    for number, (images, _) in enumerate(whole):
-        of_ranks = [part[number][0].unflatten(0, (d_steps, 2)) for part in parts]
-        assert torch.equal(torch.cat(of_ranks, dim=1).flatten(0, 1), images)
+    for number, batch in enumerate(whole):
+        of_ranks = [part[number].real.unflatten(0, (d_steps, 2)) for part in parts]
+        assert torch.equal(torch.cat(of_ranks, dim=1).flatten(0, 1), batch.real)
 
 
 def test_ranks_that_cannot_share_are_told_what_to_set() -> None:
@@ -170,9 +170,11 @@ def test_workers_are_chosen_where_they_help(tmp_path: Path, write_images: Any) -
 
 def test_images_become_float_after_the_transfer() -> None:
     images = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
-    result, labels = module().on_after_batch_transfer((images, torch.tensor([3])), 0)
-    assert torch.equal(result.flatten(), torch.arange(256) / 127.5 - 1)
-    assert labels.tolist() == [3]
+    batch = Batch(images, torch.tensor([3]), source=images.flip(-1))
+    result = module().on_after_batch_transfer(batch, 0)
+    assert torch.equal(result.real.flatten(), torch.arange(256) / 127.5 - 1)
+    assert torch.equal(result.source, result.real.flip(-1))
+    assert result.labels.tolist() == [3]
 
 
 class Recorder(LightningModule):
@@ -180,9 +182,9 @@ class Recorder(LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.images_seen = torch.tensor(seen)
-        self.batches: list[tuple[Tensor, Tensor]] = []
+        self.batches: list[Batch] = []
 
-    def training_step(self, batch: tuple[Tensor, Tensor]) -> None:
+    def training_step(self, batch: Batch) -> None:
         self.batches.append(batch)
 
     def configure_optimizers(self) -> None:
@@ -257,9 +259,9 @@ def test_ordered_loader_gives_every_item_once() -> None:
     data = module()
     assert data.val is not None
     batches = list(data.ordered_loader(data.val, batch_size=50))
-    assert [len(images) for images, _ in batches] == [50] * 7 + [10]
+    assert [len(batch) for batch in batches] == [50] * 7 + [10]
     assert torch.equal(
-        torch.cat([images for images, _ in batches]), data.val.__getitems__(range(360))[0]
+        torch.cat([batch.real for batch in batches]), data.val.__getitems__(range(360))[0]
     )
 
 

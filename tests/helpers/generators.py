@@ -133,7 +133,7 @@ def run_of(model: str, folder: Path, *, classes: int = 3, channels: int = 1) -> 
     }
     state = {f"generator_ema.{name}": value for name, value in generator.state_dict().items()}
     state |= {f"generator.{name}": value for name, value in raw.state_dict().items()}
-    clock = {"images_seen": 1500, "steps_taken": {}, "stats": {}}
+    clock = {"images_seen": 1500, "players": {}, "stats": {}}
     chosen = {"best_key": "metrics/fid50k", "best_value": 12.5, "best_kimg": 1.5}
     (folder / "checkpoints").mkdir(parents=True)
     torch.save(

@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from torch.utils.data import DataLoader
 
 from gan_lab.config import build
+from gan_lab.data.sample import Batch
 from gan_lab.training.module import AdversarialModule
 
 SMALL = {
@@ -68,7 +69,14 @@ def images_for(module: AdversarialModule, *, classes: int = 10) -> DataLoader[An
         )
         for _ in range(module.total_images)
     ]
-    return DataLoader(items, batch_size=module.batch_size * module.d_steps)  # type: ignore[arg-type]
+    size = module.batch_size * module.d_steps
+    return DataLoader(items, batch_size=size, collate_fn=as_batch)  # type: ignore[arg-type]
+
+
+def as_batch(items: list[tuple[torch.Tensor, torch.Tensor]]) -> Batch:
+    """Stack items of images and labels."""
+    images, labels = zip(*items, strict=True)
+    return Batch(torch.stack(images), torch.stack(labels))
 
 
 def inputs_for(module: AdversarialModule, count: int) -> tuple[torch.Tensor, torch.Tensor | None]:

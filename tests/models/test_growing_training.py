@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 import gan_lab
 from gan_lab.commands.train import run
-from gan_lab.distributed.strategy import Ranks
+from gan_lab.distributed.strategy import ManualDDPStrategy
 from gan_lab.layers.growth import at_stage, doubled
 from gan_lab.models.progan import ProGAN
 from gan_lab.models.stylegan import StyleGAN
@@ -89,7 +89,7 @@ def test_the_clock_sets_the_stage_of_all_networks(compose: Compose, model: str) 
     stages: list[list[float]] = []
     resets: list[int] = []
     shapes: list[int] = []
-    prepare, judge = module.prepare_step, module.judge
+    prepare, discriminate = module.prepare_step, module.discriminate
 
     def noted() -> None:
         known = sum(len(o.optimizer.state) for o in module.optimizers())
@@ -99,12 +99,12 @@ def test_the_clock_sets_the_stage_of_all_networks(compose: Compose, model: str) 
         networks = (module.generator, module.generator_ema, module.discriminator)
         stages.append([n.stage.value for n in networks])
 
-    def seen(images: torch.Tensor, labels: Any) -> Any:
+    def seen(images: torch.Tensor, *rest: Any) -> Any:
         shapes.append(images.shape[2])
-        return judge(images, labels)
+        return discriminate(images, *rest)
 
     module.prepare_step = noted  # type: ignore[method-assign]
-    module.judge = seen  # type: ignore[method-assign]
+    module.discriminate = seen  # type: ignore[method-assign]
     fit(module)
     # two steps of 4 images are stable, four fade
     expected = [0, 0, 0, 0.25, 0.5, 0.75, 1, 1, 1, 1.25, 1.5, 1.75, 2]
@@ -135,7 +135,7 @@ def test_ranks_share_what_lies_on_their_devices(
     monkeypatch.setattr(
         "gan_lab.distributed.strategy.broadcast", lambda tensor, src: shared.append(tensor)
     )
-    strategy = Ranks()
+    strategy = ManualDDPStrategy()
     strategy._lightning_module = module
     strategy.configure_ddp()
     movable = {t.data_ptr() for t in (*module.parameters(), *module.buffers())}

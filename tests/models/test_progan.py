@@ -197,12 +197,11 @@ def test_labels_change_the_image_and_choose_the_logit() -> None:
 
 def test_other_uses_of_labels() -> None:
     images, labels = torch.randn(4, 2, 16, 16), torch.tensor([0, 1, 2, 0])
-    judge = discriminator(num_classes=3, conditioning=AuxiliaryClassifier)
-    logits, losses = judge.judge(images, labels)
-    scores = judge.conditioning.classifier(judge.extract(images))
-    assert judge.classifies_fakes
-    assert_close(losses, -scores.log_softmax(1)[range(4), labels])
-    assert_close(logits, judge(images, 2 - labels))
+    classifying = discriminator(num_classes=3, conditioning=AuxiliaryClassifier)
+    output = classifying.discriminate(images, labels, "fake")
+    scores = classifying.conditioning.classifier(classifying.extract(images))
+    assert_close(output.losses["class"], -scores.log_softmax(1)[range(4), labels])
+    assert_close(output.logits, classifying(images, 2 - labels))
     blind = discriminator(num_classes=3, conditioning=Unconditional)
     assert_close(blind(images, labels), blind(images, 2 - labels))
 

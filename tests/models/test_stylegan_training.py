@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from gan_lab.commands.train import run
 from gan_lab.config import build
+from gan_lab.data.sample import Batch
 from gan_lab.errors import InputError
 from gan_lab.training.augment.blur import blur
 from gan_lab.training.module import AdversarialModule
@@ -127,17 +128,17 @@ def test_a_resumed_run_is_the_straight_one(compose: Compose, tmp_path: Path, mod
     assert all(torch.equal(halted[name], straight[name]) for name in straight)
     assert {"generator.mapping.average", "regularizers.path_length.mean"} <= set(straight)
     assert straight["regularizers.path_length.mean"] > 0
-    assert 0 < straight["augmentations.ada.adapted_p"] < 1
+    assert 0 < straight["augmentations.ada.p"] < 1
 
 
 def test_the_blur_falls_linearly_to_nothing(compose: Compose) -> None:
     module = make(compose, "stylegan3", "augment=blur", "model.schedules.blur.sigma.start=4")
     images = torch.randn(4, 1, 16, 16)
     for kimg, sigma in [(0, 4.0), (50, 3.0), (150, 1.0), (200, 0.0), (5000, 0.0)]:
-        module.settings.apply(kimg)
+        module.scheduled.apply(kimg)
         assert module.augmentations["blur"].sigma == pytest.approx(sigma)
         logits = module.discriminator(blur(images, sigma))
-        assert torch.equal(module.judge(images, None)[0], logits)
+        assert torch.equal(module.discriminate(images, Batch(images), None).logits, logits)
 
 
 def test_there_is_no_blur_unless_asked_for(compose: Compose) -> None:

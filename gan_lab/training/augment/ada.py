@@ -9,6 +9,7 @@ Karras et al. 2020, section 3 (control) and appendix B (operations), https://arx
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -151,6 +152,14 @@ class ADA(Augmentation):
     def strengthen(self) -> None:
         if isinstance(self.p, Tensor):
             self.p.fill_(1)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        # a run may go on with another target: a fixed p is the configured one, and an adaptive one begins there
+        if isinstance(self.p, Tensor):
+            state_dict.setdefault(f"{prefix}p", self.p)
+        else:
+            state_dict.pop(f"{prefix}p", None)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def _p_on_device(self) -> Tensor:
         """Return p as a 0-dim tensor on the module's device."""
