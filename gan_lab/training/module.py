@@ -30,12 +30,7 @@ from gan_lab.training.player import OptimizerFactory, ParameterGroups, Player, f
 from gan_lab.training.regularizers.base import Regularizer
 from gan_lab.training.schedules import ScheduledParameters
 from gan_lab.training.stats import RunningMeans
-from gan_lab.training.steps import (
-    DiscriminatorStep,
-    GeneratorStep,
-    discriminator_step,
-    full_precision,
-)
+from gan_lab.training.steps import DiscriminatorStep, GeneratorStep, full_precision
 
 
 class AdversarialModule(LightningModule):
@@ -232,7 +227,7 @@ class AdversarialModule(LightningModule):
             losses = self._generator_losses(step) if lazy is None else None
         else:
             sharing = penalties.values() if self._shares_graph else ()
-            step = discriminator_step(self, batch, z, sharing, logits_only=lazy is not None)
+            step = DiscriminatorStep.of(self, batch, z, sharing, logits_only=lazy is not None)
             losses = self._discriminator_losses(step) if lazy is None else None
         terms = [] if losses is None else [losses.mean()]
         terms += [self._penalty(name, penalty, step) for name, penalty in penalties.items()]

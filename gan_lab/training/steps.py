@@ -61,6 +61,42 @@ class DiscriminatorStep:
     generate: Callable[[Tensor], DiscriminatorInput]
     discriminate: Callable[[DiscriminatorInput, Role | None], DiscriminatorOutput]
 
+    @classmethod
+    def of(
+        cls, hooks: Hooks, batch: Batch, z: Tensor, penalties: Iterable[Any], *, logits_only: bool
+    ) -> "DiscriminatorStep":
+        """Make the step of a micro-batch by an architecture's hooks; nothing in it has the generator's graph.
+
+        Args:
+            hooks: of the architecture.
+            batch: the data.
+            z: latents [N, Z].
+            penalties: regularizers that may differentiate the step's own passes.
+            logits_only: whether to leave out further losses of D, such as those of classes.
+        """
+        penalties = list(penalties)
+        by_real = any(penalty.differentiates_real for penalty in penalties)
+        by_fake = any(penalty.differentiates_fake for penalty in penalties)
+
+        def make_fake() -> DiscriminatorInput:
+            with torch.no_grad():
+                fake = hooks.fake(z, batch)
+            return requiring_grad(fake) if by_fake else fake
+
+        with torch.no_grad():
+            real = hooks.real(batch)
+        return cls(
+            network=hooks.discriminator,
+            batch=batch,
+            real=requiring_grad(real) if by_real else real,
+            make_fake=make_fake,
+            z=z,
+            generate=lambda z: hooks.fake(z, batch),
+            discriminate=lambda x, role: hooks.discriminate(
+                x, batch, None if logits_only else role
+            ),
+        )
+
     def apart(self) -> "DiscriminatorStep":
         """Return the same step in single precision, with passes of its own."""
         real, fake = (requiring_grad(map_tensors(Tensor.float, x)) for x in (self.real, self.fake))
@@ -121,40 +157,6 @@ class GeneratorStep:
     def fake(self) -> DiscriminatorInput:
         """Fake samples with the generator's graph, made when they are first asked for."""
         return self.generate(self.z)
-
-
-def discriminator_step(
-    hooks: Hooks, batch: Batch, z: Tensor, penalties: Iterable[Any], *, logits_only: bool
-) -> DiscriminatorStep:
-    """Let hooks make a discriminator's step of a micro-batch; nothing in it has the generator's graph.
-
-    Args:
-        hooks: of the architecture.
-        batch: the data.
-        z: latents [N, Z].
-        penalties: regularizers that may differentiate the step's own passes.
-        logits_only: whether to leave out further losses of D, such as those of classes.
-    """
-    penalties = list(penalties)
-    by_real = any(penalty.differentiates_real for penalty in penalties)
-    by_fake = any(penalty.differentiates_fake for penalty in penalties)
-
-    def make_fake() -> DiscriminatorInput:
-        with torch.no_grad():
-            fake = hooks.fake(z, batch)
-        return requiring_grad(fake) if by_fake else fake
-
-    with torch.no_grad():
-        real = hooks.real(batch)
-    return DiscriminatorStep(
-        network=hooks.discriminator,
-        batch=batch,
-        real=requiring_grad(real) if by_real else real,
-        make_fake=make_fake,
-        z=z,
-        generate=lambda z: hooks.fake(z, batch),
-        discriminate=lambda x, role: hooks.discriminate(x, batch, None if logits_only else role),
-    )
 
 
 def full_precision(device: torch.device) -> torch.autocast:
