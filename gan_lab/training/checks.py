@@ -49,7 +49,7 @@ def check_trainer(node: DictConfig) -> None:
     strategy = node.get("strategy")
     if strategy not in STRATEGIES:
         raise InputError(
-            f"trainer.strategy={strategy} is not supported: it trains one model with one optimizer, where generator "
+            f"trainer.strategy={strategy} is not supported: it trains one model with one optimizer, but generator "
             "and discriminator take turns within a step; set trainer.strategy=ddp, or trainer=ddp for all GPUs here"
         )
     if node.get("accelerator") in ("gpu", "cuda", "mps") and not torch.accelerator.is_available():
