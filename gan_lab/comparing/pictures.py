@@ -11,7 +11,9 @@ from PIL import Image
 
 import gan_lab
 from gan_lab.comparing.reading import Run, one_line
+from gan_lab.data.decoding import open_image, regular_file
 from gan_lab.data.images import grid, to_pil, to_uint8
+from gan_lab.data.scan import DECODE_ERRORS
 from gan_lab.training.checkpoint import checkpoint_path
 
 _LARGEST_SIDE = 640  # of a picture, pixels
@@ -97,9 +99,9 @@ def of_training(run: Run, *, why: str) -> Picture:
     if not grids:
         return Picture(image=None, origin=why, same=False)
     try:
-        with Image.open(grids[-1]) as opened:
+        with regular_file(grids[-1]) as file, open_image(file) as opened:
             image = shrunk(opened.convert("RGB"))
-    except OSError as error:
+    except DECODE_ERRORS as error:
         return Picture(
             image=None, origin=f"{why}, and of its last grid: {one_line(error)}", same=False
         )

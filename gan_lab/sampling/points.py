@@ -1,7 +1,6 @@
 """Points of latent spaces: where pictures come from, kept in a file."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from gan_lab.errors import InputError
+from gan_lab.run import write
 from gan_lab.sampling.gan import Gan
 from gan_lab.sampling.labels import Labels, check_labels
 from gan_lab.sampling.latents import Seeds
@@ -117,15 +117,12 @@ class Points:
         path = Path(path).expanduser()
         if path.suffix != SUFFIX:
             raise InputError(f"{path}: points are kept in a file that ends in {SUFFIX}")
-        path.parent.mkdir(parents=True, exist_ok=True)
         tensors = {"z": self.z, "w": self.w, "labels": self.labels}
         there = {
             name: rows.cpu().contiguous() for name, rows in tensors.items() if rows is not None
         }
         data = save(there, metadata={name: str(text) for name, text in self.metadata.items()})
-        temporary = path.with_name(f".{path.name}.tmp{os.getpid()}")
-        temporary.write_bytes(in_order(data))
-        os.replace(temporary, path)
+        write(path, in_order(data))
         return path
 
     @classmethod

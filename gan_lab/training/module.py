@@ -328,8 +328,9 @@ class AdversarialModule(LightningModule):
         return self
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the clock; leave out Lightning's loop counters, which count other things."""
+        """Add the clock; leave out Lightning's loop counters, which count other things, and this process's alone."""
         checkpoint.pop("loops", None)
+        checkpoint["global_step"] = sum(p.steps_taken for p in self.players.values())
         checkpoint["clock"] = {
             "images_seen": self.images_seen,
             "players": {name: player.state_dict() for name, player in self.players.items()},
