@@ -88,7 +88,7 @@ class AuxiliaryClassifier(Conditioning):
         assert labels is not None
         with torch.autocast(features.device.type, enabled=False):
             scores = self.classifier(features.float())
-            return self.weight * cross_entropy(scores, labels, reduction="none")
+            return self.weight * cross_entropy(scores, labels, reduction="none")  # equation 3
 
 
 class DataToDataCrossEntropy(Conditioning):
@@ -163,6 +163,7 @@ class DataToDataCrossEntropy(Conditioning):
         same = labels[:, None] == labels[None, :]
         others = (repulsion / self.temperature).masked_fill(same, float("-inf"))
         own = attraction[:, None] / self.temperature
+        # D2D-CE, section 3.2: -log of the own pair's share
         return torch.cat([own, others], dim=1).logsumexp(1) - own.squeeze(1)
 
 

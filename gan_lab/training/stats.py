@@ -1,4 +1,4 @@
-"""Means of what happens between two log entries, gathered without waiting for the device."""
+"""Running means of losses, logits and the like between two log entries, without waiting for the device."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from gan_lab.layers.collectives import several_ranks, sum_over_ranks
 
 
 class RunningMeans:
-    """Means by name; nothing leaves the device until they are taken. Then they are those of all ranks."""
+    """Means of logged values by name; they stay on the device until they are taken, and then are those of all ranks."""
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}

@@ -2,8 +2,8 @@
 
     E[ (||J_w^T y||_2 - a)^2 ],  J_w = dG(w) / dw,  y ~ N(0, I),  a the running mean of ||J_w^T y||_2
 
-Karras et al. 2020, section 3.2 and appendix B, https://arxiv.org/abs/1912.04958. y is divided by the square root of the
-number of pixels, and the norm is the root mean square over the layers that w enters.
+Karras et al. 2020, section 3.2, equation 4, and appendix B, https://arxiv.org/abs/1912.04958. y is divided by the
+square root of the number of pixels, and the norm is the root mean square over the layers that w enters.
 """
 
 from typing import Protocol, cast
@@ -66,7 +66,7 @@ class PathLength(GeneratorRegularizer):
         lengths = path_lengths(generator.synthesis(w, noise="random"), w)
         with torch.no_grad():
             self.mean.lerp_(mean_over_ranks(lengths.mean()), self.decay)
-        return (lengths - self.mean).square()
+        return (lengths - self.mean).square()  # equation 4
 
 
 def path_lengths(images: Tensor, w: Tensor, direction: Tensor | None = None) -> Tensor:
