@@ -1,18 +1,33 @@
-"""From Hydra's configuration to objects: where conf/ is, what a run is called, what may be built, what changed."""
+"""Configurations: where they lie, what a run is called, how a foreign one is read, and what may be built of it."""
 
 import hashlib
+import inspect
+import json
+import math
 import os
 import re
 import traceback
-from collections.abc import Mapping, Sequence
+import types
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Never,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
-from hydra.core.hydra_config import HydraConfig
-from hydra.errors import InstantiationException
-from hydra.utils import get_object, instantiate
-from omegaconf import DictConfig, ListConfig, OmegaConf
+import yaml  # type: ignore[import-untyped]
+from pydantic import Field, TypeAdapter, ValidationError
 
 from gan_lab.errors import InputError
 
@@ -40,6 +55,18 @@ NOT_IN_THE_NAME = (
 CHOICES = ("experiment", "model", "data", "loss", "regularizer", "augment")
 # of a file name there may be 255 bytes
 LONGEST_NAME = 120
+
+# limits of a configuration that somebody else may have written
+MOST_BYTES = 4 * 2**20
+MOST_EVENTS = 500_000
+MOST_DEPTH = 64
+LARGEST_INTEGER = 2**64  # seeds are the largest that we write
+LARGEST_ARGUMENT = 10**8
+
+# what run folders and exports say of their data
+ClassNames = list[str]
+ClassCounts = list[Annotated[int, Field(ge=0, le=2**48)]]
+Count = Annotated[int, Field(ge=1, le=10**6)]
 
 
 def conf_dir() -> Path:
@@ -85,6 +112,9 @@ def run_name(overrides: Sequence[str], swept: Sequence[str] = ()) -> str:
 
 def register_resolvers() -> None:
     """Make `${run_name:keys}` and `${path:a,b}` available to configurations."""
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+
     OmegaConf.register_new_resolver(
         "run_name",
         lambda swept=(): run_name(HydraConfig.get().overrides.task, swept),
@@ -98,87 +128,524 @@ def register_resolvers() -> None:
     )
 
 
-def build(node: Any, **extra: Any) -> Any:
-    """Instantiate a configuration node.
+# Reading what somebody else may have written ---------------------------------------------------------------------
 
-    Args:
-        node: with `_target_`, or a mapping of such nodes.
-        extra: further arguments of the target.
+
+def read_yaml(path: Path) -> Any:
+    r"""Read a YAML file that may hold anything: values of JSON come out, texts as they stand, and nothing is run.
+
+    There are no tags, no aliases and no interpolations; `\${` is what `literal` makes of `${`.
 
     Raises:
-        InputError: one of a target as it is, not wrapped by Hydra; else what went wrong, of which key, and where.
+        InputError: when it cannot be read, or is longer, deeper or larger than a configuration.
+    """
+    text = read_text(path)
+    try:
+        for event in limited_events(text, path):
+            if getattr(event, "anchor", None) is not None:
+                raise InputError(f"{path} has the alias {shortened(event.anchor)}; write it out")
+            if getattr(event, "tag", None) is not None:
+                raise InputError(
+                    f"{path} has the tag {shortened(event.tag)}; only values of JSON are read"
+                )
+        value = yaml.load(text, Loader=JsonLoader)
+    except InputError:
+        raise
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+    return unescaped(limited(value, path))
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file that may hold anything.
+
+    Raises:
+        InputError: as `read_yaml`.
+    """
+    text = read_text(path)
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+    return limited(value, path)
+
+
+def read_text(path: Path) -> str:
+    """Read a small text file.
+
+    Raises:
+        InputError: when it is no file, too long or no UTF-8.
     """
     try:
-        return instantiate(node, _convert_="all", **extra)
-    except InstantiationException as error:
-        chain: list[BaseException] = [error]
-        while chain[-1].__cause__ is not None:
-            chain.append(chain[-1].__cause__)
-        for cause in chain:
-            if isinstance(cause, InputError):
-                raise cause from None
-        raise InputError(not_built(error, chain[-1])) from error
+        if not path.is_file():  # a pipe would never end
+            raise InputError(f"{path} cannot be read: it is no file")
+        with path.open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
+        if len(data) > MOST_BYTES:
+            raise InputError(f"{path} cannot be read: it is longer than {MOST_BYTES:,} bytes")
+        return data.decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
 
 
-def not_built(error: InstantiationException, cause: BaseException) -> str:
-    """Return what to tell of a configuration node that could not be built.
-
-    Args:
-        error: of Hydra, which names the target and, in its last line, the key.
-        cause: what was behind it; `error` itself where nothing was.
-    """
-    if cause is error:
-        return str(error)
-    message, _, key = str(error).partition("\nfull_key: ")
-    target = re.search(r"target '([^']*)'", message)
-    named = " ".join(part for part in (key and f"{key}:", target and target[1]) if part)
-    frames = traceback.extract_tb(cause.__traceback__)
-    # what imports and calls is not to blame
-    frame = next(
-        (f for f in reversed(frames) if not re.search("importlib|hydra", f.filename)), None
-    )
-    where = f", {frame.filename}:{frame.lineno}" if frame else ""
-    why = f"{type(cause).__name__}: {cause}{where}"
-    if message.startswith("Error locating"):
-        return (
-            f"{named} cannot be imported ({why}); a class is named package.module.Class, and PYTHONPATH has to hold "
-            "the folder that its package lies in"
-        )
-    return f"{named} cannot be built with these settings ({why})"
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_TAG = "tag:yaml.org,2002:"
+_SCALARS = {f"{_TAG}{name}" for name in ("null", "bool", "int", "float")}
+# as OmegaConf writes floats: YAML 1.1 takes 1e-3 for a text
+_FLOAT = re.compile(
+    r"[-+]?(?:[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|[0-9][0-9_]*[eE][-+]?[0-9]+"
+    r"|\.[0-9_]+(?:[eE][-+]?[0-9]+)?|\.(?:inf|Inf|INF))|\.(?:nan|NaN|NAN)"
+)
 
 
-def check_targets(node: Any, *, trust: Sequence[str] = (), origin: Path) -> None:
-    """Refuse a configuration from a file that names code outside gan_lab and the trusted packages.
+class JsonLoader(_Loader):  # type: ignore[misc]
+    """A SafeLoader of nothing but JSON's values: no dates, sets, binaries and merges."""
 
-    Building calls whatever `_target_` names, and a run folder may come from somebody else.
+    yaml_implicit_resolvers: ClassVar = {
+        first: [
+            (tag, re.compile(f"(?:{_FLOAT.pattern})$") if tag.endswith("float") else pattern)
+            for tag, pattern in resolvers
+            if tag in _SCALARS
+        ]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    yaml_constructors: ClassVar = {
+        tag: constructor
+        for tag, constructor in yaml.SafeLoader.yaml_constructors.items()
+        if tag in _SCALARS | {f"{_TAG}{name}" for name in ("str", "seq", "map")} or tag is None
+    }
+
+
+def limited_events(text: str, path: Path) -> Iterator[Any]:
+    """Yield the events of a YAML text, which come one by one and are not nested.
 
     Raises:
-        InputError: naming the target.
+        InputError: for too many, or too deep ones.
     """
-    allowed = ("gan_lab", *trust)
-    for target in targets(node):
-        package = target.split(".")[0]
-        if package not in allowed:
+    depth = 0
+    for count, event in enumerate(yaml.parse(text, Loader=_Loader)):
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > MOST_DEPTH or count > MOST_EVENTS:
+            what = f"deeper than {MOST_DEPTH}" if depth > MOST_DEPTH else "longer"
+            raise InputError(f"{path} cannot be read: it is {what} than a configuration can be")
+        yield event
+
+
+def limited(value: Any, path: Path) -> Any:
+    """Return values as they are.
+
+    Raises:
+        InputError: for containers in containers without end, and numbers that mean nothing here.
+    """
+    level = [value]
+    for _ in range(MOST_DEPTH):
+        below: list[Any] = []
+        for one in level:
+            if isinstance(one, int) and abs(one) > LARGEST_INTEGER:
+                raise InputError(f"{path} holds the number {shortened(one)}, which is too large")
+            if isinstance(one, Mapping):
+                if wrong := next((key for key in one if not isinstance(key, str | int)), None):
+                    raise InputError(f"{path} has the key {shortened(wrong)}; a key is a text")
+                below.extend(one.values())
+            elif isinstance(one, list):
+                below.extend(one)
+        if not below:
+            return value
+        level = below
+    raise InputError(f"{path} cannot be read: it is deeper than {MOST_DEPTH}")
+
+
+def shortened(value: object) -> str:
+    """Return a value for a message, however long it is."""
+    if isinstance(value, int) and abs(value) > LARGEST_INTEGER:
+        return "above 2^64"
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."
+
+
+def take(described: Any, key: str, kind: Any, *, origin: Path) -> Any:
+    """Return the value of a dotted key of what was read from a file.
+
+    Args:
+        described: what was read.
+        key: of the value, "sample.class_names".
+        kind: its type, which may state a range: `Annotated[int, Field(ge=1)]`. Nothing is converted but a list to a
+            tuple.
+        origin: the file, for the message.
+
+    Raises:
+        InputError: when it is missing, or not of this type.
+    """
+    value = described
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    try:
+        # a JSON has no tuples
+        return TypeAdapter(kind).validate_json(json.dumps(value), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join([key, *map(str, first["loc"])])
+        raise InputError(
+            f"{origin} is damaged: {where} is {shortened(first['input'])} ({first['msg']})"
+        ) from error
+
+
+def literal(value: Any) -> Any:
+    """Return plain values in whose texts OmegaConf finds no interpolation, for names that come from data."""
+    if isinstance(value, Mapping):
+        return {key: literal(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [literal(inner) for inner in value]
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", value) if isinstance(value, str) else value
+
+
+def unescaped(value: Any) -> Any:
+    """Undo `literal`; a `${` that is none of its own stays as it is."""
+    if isinstance(value, Mapping):
+        return {key: unescaped(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [unescaped(inner) for inner in value]
+    if isinstance(value, str):
+        return re.sub(r"((?:\\\\)*)\\\$\{", lambda m: m[1][: len(m[1]) // 2] + "${", value)
+    return value
+
+
+def plain(node: Any, *, complete: bool = False) -> Any:
+    """Return a configuration node as plain containers, with its interpolations replaced; other values as they are.
+
+    Args:
+        node: of a configuration.
+        complete: whether a value that is still ??? raises MissingMandatoryValue.
+    """
+    if node is None or isinstance(node, dict | list | str | int | float):
+        return node
+    from omegaconf import OmegaConf
+
+    if not OmegaConf.is_config(node):
+        return node
+    return OmegaConf.to_container(node, resolve=True, throw_on_missing=complete)
+
+
+def resolved(config: Any) -> Any:
+    """Return a configuration with all interpolations replaced by their values, in which there are no others."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.create(literal(OmegaConf.to_container(config, resolve=True)))
+
+
+def merged(before: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return plain containers with some values changed."""
+    both = dict(before)
+    for key, value in changes.items():
+        old = both.get(key)
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            both[key] = merged(old, value)
+        else:
+            both[key] = value
+    return both
+
+
+# What may be built ------------------------------------------------------------------------------------------------
+
+
+def build(
+    node: Any,
+    base: Any = Any,
+    *,
+    origin: Path | None = None,
+    trust: Sequence[str] = (),
+    **extra: Any,
+) -> Any:
+    """Build what a configuration node describes. Nothing else in gan_lab turns a name into a class.
+
+    Args:
+        node: `{"_target_": "package.module.Class", argument: value, ...}`, or a mapping or list of such nodes. With
+            `_partial_: true` it gives a function that takes the rest of the arguments; `_args_` are those by position.
+        base: what it has to be, as an annotation: a class, `Mapping[str, Regularizer]`, or for a node with `_partial_`
+            `Callable[..., ImageDataset]`. Nodes among the arguments have to be what the constructor's annotations say.
+            A class is checked before it is called.
+        origin: the file that the node was read from, which may be anybody's: its targets are classes of gan_lab and of
+            trusted packages only, an argument without annotation is a module or a plain value, numbers are finite and
+            have limits. None for what the user has typed.
+        trust: packages besides gan_lab whose classes may be imported and called.
+        extra: further arguments of the target, as they are.
+
+    Raises:
+        InputError: of a target as it is; else what is wrong, with its key, and where.
+    """
+    key = ""
+    if not isinstance(node, dict | list) and hasattr(node, "_get_full_key"):
+        key = str(node._get_full_key(None))
+    return _Builder(origin, ("gan_lab", *trust)).build(node, base, key, extra)
+
+
+@dataclass(frozen=True)
+class _Builder:
+    origin: Path | None
+    packages: tuple[str, ...]
+
+    def build(self, node: Any, base: Any, key: str, extra: Mapping[str, Any]) -> Any:
+        node = plain(node, complete=True)
+        if isinstance(node, list):
+            inner = element_of(base)
+            return [self.build(value, inner, f"{key}[{i}]", {}) for i, value in enumerate(node)]
+        if not isinstance(node, dict):
+            self.check_value(node, key)
+            return node
+        if "_target_" not in node:
+            inner = element_of(base)
+            built = {
+                name: self.build(one, inner, joined(key, name), {}) for name, one in node.items()
+            }
+            return {**built, **extra}
+        named = {name: value for name, value in node.items() if name not in extra}
+        target, later = named.pop("_target_"), named.pop("_partial_", False)
+        found = self.find(target, key)
+        if not isinstance(later, bool):
+            raise self.error(key, target, f"has _partial_={shortened(later)}; it is true or false")
+        if not self.may_be(found, base, later=later):
+            what = "with _partial_=true " if later else ""
+            wrong = "does not belong here" if base is Never else f"is no {describe(base)}"
+            raise self.error(key, target, f"{what}{wrong}")
+        hints = annotations_of(found)
+        positional = named.pop("_args_", [])
+        if not isinstance(positional, list):
+            raise self.error(key, target, f"has _args_={shortened(positional)}; it is a list")
+        arguments = [
+            self.build(value, hints.at(i), f"{joined(key, '_args_')}[{i}]", {})
+            for i, value in enumerate(positional)
+        ]
+        keywords: dict[str, Any] = {}
+        for name, value in named.items():
+            if not isinstance(name, str) or re.fullmatch("_[a-z]+_", name):
+                raise self.error(key, target, f"has {shortened(name)}, which nothing here reads")
+            keywords[name] = self.build(value, hints.of(name), joined(key, name), {})
+        try:
+            if later:
+                hints.check(arguments, {**keywords, **extra})
+                return partial(found, *arguments, **keywords, **extra)
+            return found(*arguments, **keywords, **extra)
+        except InputError as error:
+            if self.origin is None or str(error).startswith(str(self.origin)):
+                raise
+            raise InputError(f"{self.origin}: {error}") from error
+        except Exception as error:
+            raise self.error(
+                key, target, f"cannot be built with these settings ({cause(error)})"
+            ) from error
+
+    def check_value(self, value: Any, key: str) -> None:
+        """Refuse numbers of a file that no constructor has a word for: NaN, and layers by the billion."""
+        if self.origin is None or not isinstance(value, int | float):
+            return
+        if not math.isfinite(value) or (isinstance(value, int) and abs(value) > LARGEST_ARGUMENT):
             raise InputError(
-                f"{origin} would run {target}, which is not part of gan_lab; if you trust it, "
-                f"load with trust={[package]}"
+                f"{self.origin}: {key}={shortened(value)} must be a finite number, a whole one at most "
+                f"{LARGEST_ARGUMENT:,}"
             )
-        # gan_lab.training.checkpoint.torch.load begins with gan_lab, too
-        found = get_object(target)
-        if not isinstance(found, type) or found.__module__.split(".")[0] not in allowed:
-            raise InputError(f"{origin} would run {target}, which is no class of {package}")
+
+    def find(self, target: Any, key: str) -> Callable[..., Any]:
+        """Import what a target names, if it may be."""
+        if not isinstance(target, str) or not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", target):
+            raise self.error(
+                key, shortened(target), "is no class; one is named package.module.Class"
+            )
+        package = target.split(".")[0]
+        if self.origin is not None and package not in self.packages:
+            raise InputError(
+                f"{self.origin} would run {target}, which is not part of gan_lab; if you trust it, load with "
+                f"trust={[package]}"
+            )
+        try:
+            found = located(target)
+        except Exception as error:  # whatever importing leads to
+            if self.origin is not None:
+                raise InputError(
+                    f"{self.origin} names {target}, which is not here ({cause(error)}); it may be of another version "
+                    f"of {package}"
+                ) from error
+            raise self.error(
+                key,
+                target,
+                f"cannot be imported ({cause(error)}); a class is named package.module.Class, and PYTHONPATH has to "
+                "hold the folder that its package lies in",
+            ) from error
+        # a module has in it what it imports, such as gan_lab.checkpoint.torch.load
+        own = isinstance(found, type) and found.__module__.split(".")[0] in self.packages
+        if self.origin is not None and not own:
+            raise InputError(f"{self.origin} would run {target}, which is no class of {package}")
+        if not callable(found):
+            raise self.error(key, target, "is no class")
+        return found
+
+    def may_be(self, found: Callable[..., Any], base: Any, *, later: bool) -> bool:
+        """Whether calling a class, now or later, gives what belongs in its place."""
+        if later:
+            if not is_callable_hint(base):
+                return False
+            base = returned_by(base)
+        if not isinstance(
+            found, type
+        ):  # a function that the user names; what it returns is known later
+            return True
+        fitting = fits(found, base)
+        if fitting is None:
+            from torch import nn
+
+            return self.origin is None or issubclass(found, nn.Module)
+        return fitting
+
+    def error(self, key: str, target: str, wrong: str) -> InputError:
+        where = [f"{self.origin}:"] if self.origin is not None else []
+        return InputError(" ".join([*where, *([f"{key}:"] if key else []), f"{target} {wrong}"]))
 
 
-def targets(node: Any) -> list[str]:
-    """Return every `_target_` below a node."""
-    if isinstance(node, DictConfig | ListConfig):
-        node = OmegaConf.to_container(node, resolve=True)
-    if isinstance(node, Mapping):
-        own = [str(node["_target_"])] if "_target_" in node else []
-        return own + [target for value in node.values() for target in targets(value)]
-    if isinstance(node, list):
-        return [target for value in node for target in targets(value)]
-    return []
+def joined(key: str, name: object) -> str:
+    """Return the key of a key."""
+    return f"{key}.{name}" if key else str(name)
+
+
+def located(target: str) -> Any:
+    """Import what a dotted name names: a class or function of a module, or one of a class.
+
+    Raises:
+        ImportError, AttributeError: when it is not there; anything that importing raises.
+    """
+    parts = target.split(".")
+    for length in range(len(parts) - 1, 0, -1):
+        name = ".".join(parts[:length])
+        try:
+            found = import_module(name)
+        except ModuleNotFoundError as error:
+            if length > 1 and error.name is not None and f"{name}.".startswith(f"{error.name}."):
+                continue  # it may be a class, or a name of a module's
+            raise
+        for part in parts[length:]:
+            found = getattr(found, part)
+        return found
+    raise ModuleNotFoundError(target)
+
+
+def cause(error: BaseException) -> str:
+    """Return what happened and where, for whoever wrote the code that it happened in."""
+    frames = traceback.extract_tb(error.__traceback__)
+    # what imports and calls is not to blame
+    others = [f for f in frames if "importlib" not in f.filename and f.filename != __file__]
+    frame = others[-1] if others else None
+    where = f", {frame.filename}:{frame.lineno}" if frame else ""
+    return f"{type(error).__name__}: {error}{where}"
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """What a constructor's parameters have to be."""
+
+    signature: inspect.Signature | None
+    types: Mapping[str, Any]
+
+    def of(self, name: str) -> Any:
+        """Return the annotation of a parameter, that of `**rest` for others; Any where there is none."""
+        if self.signature is not None and name not in self.signature.parameters:
+            name = self._rest(inspect.Parameter.VAR_KEYWORD)
+        return self.types.get(name, Any)
+
+    def at(self, index: int) -> Any:
+        """Return the annotation of a parameter by its position, that of `*rest` behind the last."""
+        if self.signature is None:
+            return Any
+        kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        names = [name for name, one in self.signature.parameters.items() if one.kind in kinds]
+        name = names[index] if index < len(names) else self._rest(inspect.Parameter.VAR_POSITIONAL)
+        return self.types.get(name, Any)
+
+    def check(self, positional: Sequence[Any], keywords: Mapping[str, Any]) -> None:
+        """Raise TypeError for arguments that there are not."""
+        if self.signature is not None:
+            self.signature.bind_partial(*positional, **keywords)
+
+    def _rest(self, kind: Any) -> str:
+        parameters = self.signature.parameters if self.signature is not None else {}
+        return next((name for name, one in parameters.items() if one.kind is kind), "")
+
+
+def annotations_of(found: Callable[..., Any]) -> Annotations:
+    """Return the annotations of a class's or function's parameters; none of those that only type checkers can read."""
+    try:
+        signature = inspect.signature(found)
+    except (TypeError, ValueError):  # of some that are written in C
+        signature = None
+    try:
+        called = found.__init__ if isinstance(found, type) else found  # type: ignore[misc]
+        hints = get_type_hints(called)
+    except (AttributeError, NameError, TypeError):
+        hints = {}
+    return Annotations(signature, hints)
+
+
+def fits(found: type, base: Any) -> bool | None:
+    """Whether a class is what an annotation asks for; None where it does not say."""
+    if get_origin(base) is Annotated:
+        return fits(found, get_args(base)[0])
+    if base in (Any, object, inspect.Parameter.empty) or isinstance(base, TypeVar):
+        return None
+    if get_origin(base) in (Union, types.UnionType):
+        answers = [fits(found, one) for one in get_args(base)]
+        return None if None in answers and True not in answers else True in answers
+    kind = get_origin(base) or base
+    if base is Never:
+        return False
+    if not isinstance(kind, type):
+        return None
+    if getattr(kind, "_is_protocol", False):
+        # attributes may be set in a constructor, methods are there before
+        functions = [name for name, value in vars(kind).items() if inspect.isfunction(value)]
+        methods = [name for name in functions if not name.startswith("_")]
+        return all(callable(getattr(found, name, None)) for name in methods)
+    return issubclass(found, kind)
+
+
+def element_of(base: Any) -> Any:
+    """Return what an annotation says of the values in a list or a mapping; Any where it says nothing."""
+    if get_origin(base) is Annotated:
+        return element_of(get_args(base)[0])
+    if get_origin(base) in (Union, types.UnionType):
+        return Union[tuple(element_of(one) for one in get_args(base))]  # noqa: UP007 (made at run time)
+    kind, arguments = get_origin(base) or base, [a for a in get_args(base) if a is not Ellipsis]
+    if not isinstance(kind, type) or kind in (Any, object):
+        return Any
+    if not issubclass(kind, Iterable) or issubclass(kind, str):
+        return Never
+    if not arguments:
+        return Any
+    return arguments[-1] if issubclass(kind, Mapping) else Union[tuple(arguments)]  # noqa: UP007
+
+
+def is_callable_hint(base: Any) -> bool:
+    """Whether an annotation asks for something to call."""
+    if get_origin(base) in (Union, types.UnionType, Annotated):
+        return any(is_callable_hint(one) for one in get_args(base))
+    kind = get_origin(base) or base
+    return kind in (Any, object, Callable) or (
+        getattr(kind, "_is_protocol", False) and "__call__" in vars(kind)
+    )
+
+
+def returned_by(base: Any) -> Any:
+    """Return what an annotation says of the value that is returned by something to call; Any where it says nothing."""
+    if get_origin(base) in (Union, types.UnionType, Annotated):
+        return next((returned_by(one) for one in get_args(base) if is_callable_hint(one)), Any)
+    return get_args(base)[-1] if get_origin(base) is Callable else Any
+
+
+def describe(base: Any) -> str:
+    """Return an annotation as text."""
+    if isinstance(base, type) and not get_args(base):
+        return f"{base.__module__}.{base.__qualname__}"
+    return str(base)
+
+
+# What changed -----------------------------------------------------------------------------------------------------
 
 
 def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
@@ -191,9 +658,9 @@ def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def differences(old: DictConfig, new: DictConfig) -> list[str]:
+def differences(old: Any, new: Any) -> list[str]:
     """Return one line for each key whose value differs, `key: old -> new`."""
-    before, after = (flatten(OmegaConf.to_container(c, resolve=True)) for c in (old, new))
+    before, after = (flatten(plain(config)) for config in (old, new))
     keys = [key for key in [*after, *(k for k in before if k not in after)] if not derived(key)]
     return [
         f"{key}: {before.get(key, 'absent')} -> {after.get(key, 'absent')}"

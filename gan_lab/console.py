@@ -1,11 +1,34 @@
 """What the user reads: one console, spoken to by rank zero only."""
 
 import os
+import re
+from collections.abc import Iterable
+from typing import Any
 
 from rich.console import Console, RenderableType
+from rich.segment import Segment
 from rich.text import Text
 
-console = Console(highlight=False)
+# what a terminal obeys, what turns the direction of a text, and halves of characters that no encoding has
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    """Return a text in which every control character is spelled out: a name may hold any."""
+    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+class PlainConsole(Console):
+    """A console on which only its own styles and movements are control characters, never a text's."""
+
+    def render(self, *args: Any, **kwargs: Any) -> Iterable[Segment]:
+        """Render anything, with its texts as `printable`."""
+        for segment in super().render(*args, **kwargs):
+            text, style, control = segment
+            yield segment if control else Segment(printable(text), style)
+
+
+console = PlainConsole(highlight=False)
 
 
 def say(message: RenderableType) -> None:

@@ -15,9 +15,11 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from gan_lab.config import conf_dir, flatten
+from gan_lab.data.sample import SampleSpec
 from gan_lab.data.zip import Zip
 from gan_lab.training.building import build_callbacks, build_model
 from gan_lab.training.module import AdversarialModule
+from tests.helpers.samples import images_of as described
 from tests.models.conftest import fit
 
 Compose = Callable[..., DictConfig]
@@ -79,7 +81,7 @@ COUNTS: dict[str, tuple[int | None, int]] = {
     "stylegan_ffhq1024": (26_219_627, 23_087_249),
 }
 
-SMALL_STYLES = {"generator.latent_dim": 8, "generator.style_dim": 8, "generator.mapping_layers": 2}
+SMALL_STYLES = {"generator.z_dim": 8, "generator.w_dim": 8, "generator.mapping_layers": 2}
 SMALL_PYRAMID = {
     "generator.channel_base": 64,
     "generator.channel_max": 8,
@@ -89,23 +91,23 @@ SMALL_PYRAMID = {
 # per model: the same networks, narrow
 SMALL: dict[str, dict[str, Any]] = {
     "bigan": {
-        "generator.latent_dim": 8,
+        "generator.z_dim": 8,
         "generator.width": 4,
         "generator.encoder_width": 4,
         "discriminator.width": 4,
         "discriminator.code_width": 8,
     },
-    "biggan": {"generator.width": 4, "generator.attention": [8], "generator.latent_dim": 8},
+    "biggan": {"generator.width": 4, "generator.attention": [8], "generator.z_dim": 8},
     "biggan_deep": {
         "generator.width": 8,
         "generator.attention": [8],
-        "generator.latent_dim": 8,
+        "generator.z_dim": 8,
         "generator.shared_dim": 8,
     },
     "dcgan": {"generator.width": 4, "discriminator.width": 4},
     "gan": {"generator.width": 8, "discriminator.width": 4},
-    "lsgan": {"generator.width": 4, "generator.latent_dim": 8, "discriminator.width": 4},
-    "progan": {**SMALL_PYRAMID, "generator.latent_dim": 8},
+    "lsgan": {"generator.width": 4, "generator.z_dim": 8, "discriminator.width": 4},
+    "progan": {**SMALL_PYRAMID, "generator.z_dim": 8},
     "r3gan": {
         "generator.widths": 8,
         "generator.cardinalities": 2,
@@ -158,21 +160,14 @@ def header(name: str) -> dict[str, str]:
     return fields
 
 
-def with_images(config: DictConfig, images: Images) -> DictConfig:
-    config.images = {
-        "size": list(images.size),
-        "channels": images.channels,
-        "num_classes": images.classes,
-        "class_names": [],
-        "class_counts": [],
-    }
-    return config
+def spec_of(images: Images) -> SampleSpec:
+    return described(images.size, channels=images.channels, classes=images.classes)
 
 
-def on_meta(config: DictConfig) -> AdversarialModule:
+def on_meta(config: DictConfig, images: Images) -> AdversarialModule:
     """Build the networks without memory for their weights."""
     with torch.device("meta"):
-        return build_model(config)
+        return build_model(config, spec_of(images))
 
 
 def size(network: nn.Module) -> int:
@@ -181,7 +176,7 @@ def size(network: nn.Module) -> int:
 
 @pytest.mark.parametrize("name", ALL)
 def test_it_builds_at_full_size(compose: Compose, name: str) -> None:
-    module = on_meta(with_images(compose(f"experiment={name}"), images_of(name)))
+    module = on_meta(compose(f"experiment={name}"), images_of(name))
     assert {p.device.type for p in module.parameters()} == {"meta"}
     assert module.conditional == (images_of(name).classes > 0)
     if name in COUNTS:
@@ -193,21 +188,21 @@ def test_it_builds_at_full_size(compose: Compose, name: str) -> None:
 def test_the_count_of_stylegan3_r(compose: Compose) -> None:
     # known at 1024 pixels only
     config = compose("experiment=stylegan3_r_afhqv2_512", "data.image_size=1024")
-    module = on_meta(with_images(config, Images((1024, 1024))))
+    module = on_meta(config, Images((1024, 1024)))
     assert size(module.generator) == 15_093_151
 
 
 def test_the_count_of_progan(compose: Compose) -> None:
     # "23.1M in the traditional generator": Karras et al. 2019, section 2
     config = compose("experiment=progan_celebahq1024")
-    module = on_meta(with_images(config, IMAGES["progan_celebahq1024"]))
+    module = on_meta(config, IMAGES["progan_celebahq1024"])
     assert round(size(module.generator) / 1e6, 1) == 23.1
 
 
 def test_the_rates_of_stylegan2_on_cifar10(compose: Compose) -> None:
     """As the authors' code has them: G's too is corrected for a path length step that never comes."""
-    config = with_images(compose("experiment=stylegan2_ada_cifar10"), Images((32, 32), 10))
-    optimizers = on_meta(config).configure_optimizers()
+    config = compose("experiment=stylegan2_ada_cifar10")
+    optimizers = on_meta(config, Images((32, 32), 10)).configure_optimizers()
     for optimizer, interval in zip(optimizers, (4, 16), strict=True):
         share = interval / (interval + 1)
         assert optimizer.param_groups[0]["lr"] == pytest.approx(0.0025 * share)
@@ -226,13 +221,13 @@ def test_what_running_means_keep_in_a_step(
     compose: Compose, name: str, of_w: float, of_magnitudes: float | None
 ) -> None:
     """StyleGAN2's in the authors' D step, G step and, every fourth time, path length; StyleGAN3's in its D step."""
-    config = with_images(compose(f"experiment={name}"), small_images(name))
+    config, spec = compose(f"experiment={name}"), spec_of(small_images(name))
     wanted = config.model.generator
     assert config.batch_size == 32
     config.update(batch_size=4, micro_batch_size=None, total_kimg=4 * 4 / 1000)
     for key, value in SMALL[str(config.model._target_).split(".")[2]].items():
         OmegaConf.update(config.model, key, value)
-    module = build_model(config)
+    module = build_model(config, spec)
     passes: dict[str, int] = {"w": 0, "magnitude": 0}
 
     def count(key: str) -> Callable[..., None]:
@@ -247,7 +242,7 @@ def test_what_running_means_keep_in_a_step(
     if of_magnitudes is not None:
         generator.synthesis.layers[0].register_forward_pre_hook(count("magnitude"))
     fit(module)
-    assert wanted.average_decay ** (passes["w"] / 4) == pytest.approx(of_w, abs=1e-5)
+    assert wanted.w_avg_beta ** (passes["w"] / 4) == pytest.approx(of_w, abs=1e-5)
     if of_magnitudes is not None:
         kept = wanted.magnitude_decay ** (passes["magnitude"] / 4)
         assert kept == pytest.approx(of_magnitudes, abs=1e-6)
@@ -255,13 +250,13 @@ def test_what_running_means_keep_in_a_step(
 
 @pytest.mark.parametrize("name", ALL)
 def test_it_takes_a_small_step(compose: Compose, name: str) -> None:
-    config = with_images(compose(f"experiment={name}"), small_images(name))
+    config, spec = compose(f"experiment={name}"), spec_of(small_images(name))
     d_steps = config.d_steps
     config.update(batch_size=4, micro_batch_size=2, total_kimg=4 * d_steps / 1000)
     for key, value in SMALL[str(config.model._target_).split(".")[2]].items():
         OmegaConf.update(config.model, key, value)
     torch.manual_seed(0)
-    module = build_model(config)
+    module = build_model(config, spec)
     before = [p.detach().clone() for p in module.parameters()]
     fit(module)
     assert module.images_seen == 4 * d_steps
@@ -343,7 +338,7 @@ def test_its_batches_fit_together(compose: Compose, name: str) -> None:
     config = compose(f"experiment={name}")
     micro = config.micro_batch_size or config.batch_size
     assert config.batch_size % micro == 0
-    group = config.model.discriminator.get("stddev_group")
+    group = config.model.discriminator.get("mbstd_group_size")
     assert group is None or micro % group == 0
 
 

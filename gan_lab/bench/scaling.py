@@ -14,6 +14,7 @@ from torch.multiprocessing import get_context
 from torch.multiprocessing.spawn import start_processes
 
 from gan_lab.benchmarks.clock import Stopwatch
+from gan_lab.config import resolved
 from gan_lab.console import say
 from gan_lab.data.sampler import check_batch
 from gan_lab.distributed.processes import devices_here, free_port
@@ -23,7 +24,7 @@ from gan_lab.training.building import (
     build_model,
     compiled,
     quiet,
-    resolved,
+    sample_spec,
 )
 from gan_lab.training.module import AdversarialModule
 
@@ -119,8 +120,9 @@ def work(
     config.trainer.devices = processes
     measured = Rate()
     trainer = bare_trainer(config, callbacks=[measured])
-    module = build_model(config)
+    data = build_data(config)
+    module = build_model(config, sample_spec(config, data))
     compiled(config, module, trainer.strategy.root_device)
-    trainer.fit(module, datamodule=build_data(config))
+    trainer.fit(module, datamodule=data)
     if rank == 0:
         queue.put(measured.img_per_s)

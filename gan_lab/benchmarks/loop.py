@@ -6,11 +6,10 @@ from statistics import median
 
 import torch
 from lightning import Trainer
-from lightning.fabric.utilities.apply_func import move_data_to_device
 from torch import Tensor
 
 from gan_lab.benchmarks.clock import Stopwatch
-from gan_lab.data.datamodule import ImageDataModule
+from gan_lab.data.datamodule import DataModule
 from gan_lab.data.sample import Batch
 from gan_lab.layers.networks import DiscriminatorNetwork, DiscriminatorOutput
 from gan_lab.training.module import AdversarialModule
@@ -52,7 +51,7 @@ def beyond_plain(module: AdversarialModule, precision: str) -> list[str]:
 def compare(
     make_module: Callable[[], AdversarialModule],
     make_trainer: Callable[[], Trainer],
-    data: ImageDataModule,
+    data: DataModule,
     *,
     rounds: int,
 ) -> dict[str, float]:
@@ -77,7 +76,7 @@ def compare(
     }
 
 
-def trainer_rate(module: AdversarialModule, trainer: Trainer, data: ImageDataModule) -> float:
+def trainer_rate(module: AdversarialModule, trainer: Trainer, data: DataModule) -> float:
     """Return images a second of the loop in the Trainer."""
     clock = Stopwatch(trainer.strategy.root_device)
     module.on_train_start = clock.start  # type: ignore[method-assign]
@@ -85,7 +84,7 @@ def trainer_rate(module: AdversarialModule, trainer: Trainer, data: ImageDataMod
     return module.images_seen / clock.stop()
 
 
-def plain_rate(module: AdversarialModule, data: ImageDataModule, device: torch.device) -> float:
+def plain_rate(module: AdversarialModule, data: DataModule, device: torch.device) -> float:
     """Return images a second of the same steps in a loop without a framework."""
     optimizers = [player.build_optimizer() for player in module.players.values()]
     data.trainer = None
@@ -94,7 +93,7 @@ def plain_rate(module: AdversarialModule, data: ImageDataModule, device: torch.d
     clock.start()
     shown = 0
     for batch in loader:
-        on_device = data.on_after_batch_transfer(move_data_to_device(batch, device), 0)
+        on_device = data.on_after_batch_transfer(batch.to(device), 0)
         plain_step(module, on_device, *optimizers)
         shown += len(on_device)
     return shown / clock.stop()
@@ -133,7 +132,7 @@ def plain_step(
     penalties = [r for r in regularizers if r.penalizes]
     for part in batch.split(len(batch) // module.d_steps):
         real, y = part.real, part.labels if module.conditional else None
-        z = torch.randn(len(real), g.latent_dim, device=real.device)
+        z = torch.randn(len(real), g.z_dim, device=real.device)
         with torch.no_grad():
             fake = g(z, y)
         step = plain_view(module, part, y, z, fake)
@@ -146,7 +145,7 @@ def plain_step(
         for r in regularizers:
             r.after_step(d)
     d.requires_grad_(False)
-    fake_logits = d(g(torch.randn(len(real), g.latent_dim, device=real.device), y), y)
+    fake_logits = d(g(torch.randn(len(real), g.z_dim, device=real.device), y), y)
     with torch.no_grad():
         real_logits = d(real, y) if loss.paired else None
     g_optimizer.zero_grad()

@@ -5,13 +5,13 @@ import time
 from torch import Tensor
 
 from gan_lab.benchmarks.clock import Stopwatch
-from gan_lab.data.datamodule import ImageDataModule
+from gan_lab.data.datamodule import DataModule
 from gan_lab.metrics.base import Metrics
 from gan_lab.metrics.images import GanImages
 from gan_lab.sampling.gan import Gan
 
 
-def data_rate(data: ImageDataModule) -> float:
+def data_rate(data: DataModule) -> float:
     """Return images a second of the loader alone."""
     data.trainer = None
     begin = time.perf_counter()
@@ -39,7 +39,7 @@ class TimedImages(GanImages):
         return images
 
 
-def metric_rates(metrics: Metrics, data: ImageDataModule, gan: Gan) -> dict[str, float]:
+def metric_rates(metrics: Metrics, data: DataModule, gan: Gan) -> dict[str, float]:
     """Return images a second of an evaluation, with the generator's work and without; empty without metrics."""
     metrics.prepare(data)
     images = TimedImages(gan, seed=0)

@@ -17,7 +17,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from gan_lab.benchmarks.clock import GIB, MemoryPeak, Stopwatch
 from gan_lab.benchmarks.phases import Cost, Costs, Meter, Phases
 from gan_lab.benchmarks.steps import times_per_step
-from gan_lab.data.datamodule import ImageDataModule
+from gan_lab.data.datamodule import DataModule
 from gan_lab.layers.growth import grows
 from gan_lab.metrics.base import Metrics
 from gan_lab.metrics.images import GanImages
@@ -174,7 +174,7 @@ class Rehearsal(Callback):
         memory, clock = MemoryPeak(module.device), Stopwatch(module.device)
         module.synchronize()
         if self.metrics is not None:
-            gan = Gan(module.generator_ema, class_counts=data_of(trainer).class_counts)
+            gan = Gan(module.generator_ema, spec=data_of(trainer).spec)
             clock.start()
             self.metrics.compute(GanImages(gan, seed=self.seed))
             self.found.evaluation_seconds = clock.stop()
@@ -189,9 +189,9 @@ class Rehearsal(Callback):
         trainer.should_stop = True
 
 
-def data_of(trainer: Trainer) -> ImageDataModule:
+def data_of(trainer: Trainer) -> DataModule:
     """Return the data that a Trainer was given."""
-    data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
+    data: DataModule = trainer.datamodule  # type: ignore[attr-defined]
     return data
 
 
@@ -213,7 +213,7 @@ def at_its_dearest(module: AdversarialModule, images_seen: int) -> None:
     module.augmentations.strengthen()
 
 
-def loading(data: ImageDataModule) -> tuple[float, bool]:
+def loading(data: DataModule) -> tuple[float, bool]:
     """Return seconds that the images of a training step take to be read, and whether other processes read them.
 
     Batches that were read before anybody asked for them are left out.

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from gan_lab.benchmarks.clock import MemoryPeak
 from gan_lab.benchmarks.flops import FlopCounter, matmul_peak
 from gan_lab.benchmarks.phases import REST, Cost, Costs, Meter, Phases
-from gan_lab.data.datamodule import ImageDataModule
+from gan_lab.data.datamodule import DataModule
 from gan_lab.data.sample import Batch
 from gan_lab.training.module import AdversarialModule
 from gan_lab.training.regularizers.base import Regularizer
@@ -44,7 +44,7 @@ class Rounds:
 
 def measure(
     module: AdversarialModule,
-    data: ImageDataModule,
+    data: DataModule,
     trainer: Trainer,
     *,
     warmup: int,

@@ -10,7 +10,9 @@ import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import Tensor, nn
 
+from gan_lab.config import literal
 from gan_lab.console import say
+from gan_lab.data.images import image_spec
 from gan_lab.errors import InputError
 from gan_lab.run import write
 from gan_lab.training.checkpoint import CONFIG_FILE, LAST, AtomicCheckpointIO
@@ -73,7 +75,8 @@ def describe_run(
     discriminator = blueprints.get("discriminator")
     with open_dict(config):
         config.data.image_size, config.data.channels = size, channels
-    return OmegaConf.create(
+    # names of files and pickles may hold anything
+    settings = literal(
         {
             "name": config.name,
             "model": {
@@ -81,13 +84,12 @@ def describe_run(
                 "generator": generator.node,
                 "discriminator": None if discriminator is None else discriminator.node,
             },
-            "images": {
-                "size": [size, size],
-                "channels": channels,
-                "num_classes": num_classes,
-                "class_names": [str(label) for label in range(num_classes)] or ["all"],
-                "class_counts": [1] * max(num_classes, 1),
-            },
+            "sample": image_spec(
+                channels=channels,
+                image_size=(size, size),
+                class_names=[str(label) for label in range(num_classes)],
+                class_counts=[1] * num_classes,
+            ).as_dict(),
             "data": OmegaConf.to_container(config.data, resolve=True),
             "metrics": OmegaConf.to_container(config.metrics, resolve=True),
             # what evaluate asks of a run
@@ -105,6 +107,7 @@ def describe_run(
             },
         }
     )
+    return OmegaConf.create(settings)
 
 
 def report(published: Published, networks: Mapping[str, nn.Module]) -> None:

@@ -1,17 +1,24 @@
 """What evaluate is given: a protocol, images to measure and images to compare them with."""
 
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
+from typing import Annotated, Any
 
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, open_dict
+from pydantic import Field
 
 from gan_lab.commands.options import measure_statistics, pick_device
-from gan_lab.config import build, check_targets
+from gan_lab.config import Count, build, merged, plain, take
 from gan_lab.console import say, warn
-from gan_lab.data.datamodule import ImageDataModule
+from gan_lab.data.base import SampleDataset
+from gan_lab.data.datamodule import DataModule
 from gan_lab.errors import InputError
-from gan_lab.metrics.base import MetricsByData
+from gan_lab.metrics.base import Metrics, MetricsByData
 from gan_lab.metrics.exchange import is_features_file
+from gan_lab.metrics.features.base import Extractor
 from gan_lab.metrics.features.weights import file_sha256
+from gan_lab.metrics.figures import Measure
 from gan_lab.metrics.generator_figures import GeneratorMeasure
 from gan_lab.metrics.images import GanImages, ImageSource, label_difference
 from gan_lab.metrics.opening import open_files
@@ -19,6 +26,8 @@ from gan_lab.metrics.protocol import Protocol
 from gan_lab.training.checkpoint import CONFIG_FILE, checkpoint_path
 from gan_lab.weights import exported
 from gan_lab.weights.loading import load, local
+
+Build = Callable[..., Any]
 
 
 def given(config: DictConfig) -> Path:
@@ -55,29 +64,33 @@ def run_folder(path: Path) -> Path:
 
 
 def choose_protocol(
-    config: DictConfig, trained: DictConfig | None, data: ImageDataModule | None, path: Path
+    config: DictConfig, trained: Mapping[str, Any] | None, data: DataModule | None, path: Path
 ) -> Protocol:
     """Build the protocol that was asked for, or the one that the run was trained with.
 
     Raises:
         InputError: when there is none.
     """
-    node = config.get("protocol")
+    node = plain(config.get("protocol"))
+    make: Build = build
     if node is None:
         if trained is None:
             raise InputError(
                 "protocol= is missing; choose one, such as protocol=fid10k or protocol=kid5k"
             )
-        node = trained.metrics
-        try:
-            check_targets(node, trust=config.trust, origin=run_folder(path) / CONFIG_FILE)
-        except ImportError as error:  # a run of an earlier version names classes that are no more
-            raise InputError(
-                f"the metrics that {path} was trained with are not there any more; choose protocol=, such as fid10k"
-            ) from error
-    if config.get("features") is not None:
-        node = with_features(node, config.features)
-    built = build(node)
+        file = run_folder(path) / CONFIG_FILE
+        node = take(trained, "metrics", dict[str, Any], origin=file)
+        make = partial(build, origin=file, trust=config.trust)
+    try:
+        if config.get("features") is not None:
+            built = with_features(node, plain(config.features), make)
+        else:
+            built = make(node, Metrics)
+    except InputError as error:
+        if trained is None or config.get("protocol") is not None:
+            raise
+        # a run of an earlier version names classes that are no more
+        raise InputError(f"{error}; or choose protocol=, such as fid10k") from error
     if isinstance(built, MetricsByData) and data is not None:
         built = built.suiting(data.train)
     if not isinstance(built, Protocol):
@@ -87,39 +100,60 @@ def choose_protocol(
     return built
 
 
-def with_features(node: DictConfig, features: DictConfig) -> DictConfig:
-    """Return a protocol with another extractor, without the figures that it has no output for."""
-    extractor = build(features)
-    changed = OmegaConf.create(OmegaConf.to_container(node, resolve=True))
-    assert isinstance(changed, DictConfig)
-    with open_dict(changed):
-        changed.features = features
-        changed.name = f"{node.name}_{extractor.short}"
-        for name, figure in list(changed.figures.items()):
-            made = None if figure is None else build(figure)
-            if made is None or isinstance(made, GeneratorMeasure):
-                continue
-            if made.output not in extractor.outputs:
-                say(f"figures.{name} is left out: {extractor.name} has no output {made.output!r}")
-                changed.figures[name] = None
-    return changed
+def with_features(node: Mapping[str, Any], features: Mapping[str, Any], make: Build) -> Any:
+    """Build a protocol with another extractor, without the figures that it has no output for.
+
+    Args:
+        node: of the protocol.
+        features: node of the extractor.
+        make: builds what the protocol's file names.
+
+    Raises:
+        InputError: for metrics that are no protocol.
+    """
+    figures = node.get("figures")
+    if not isinstance(figures, Mapping):
+        raise InputError("features= is for a protocol; choose one, such as protocol=fid10k")
+    extractor = build(features, Extractor)
+    kept = dict(figures)
+    for name, figure in figures.items():
+        made = None if figure is None else make(figure, Measure)
+        if made is None or isinstance(made, GeneratorMeasure):
+            continue
+        if made.output not in extractor.outputs:
+            say(f"figures.{name} is left out: {extractor.name} has no output {made.output!r}")
+            kept[name] = None
+    changed = {**node, "figures": kept, "name": f"{node.get('name')}_{extractor.short}"}
+    return make(changed, Metrics, features=extractor)
 
 
-def open_data(config: DictConfig, trained: DictConfig, path: Path) -> ImageDataModule:
-    """Open the data of a trained run again."""
-    check_targets(trained.data, trust=config.trust, origin=run_folder(path) / CONFIG_FILE)
-    return ImageDataModule(
-        dataset=build(OmegaConf.merge(trained.data, config.data)),
-        batch_size=trained.batch_size,
-        d_steps=trained.d_steps,
+def open_data(config: DictConfig, trained: Mapping[str, Any], path: Path) -> DataModule:
+    """Open the data of a trained run again.
+
+    Raises:
+        InputError: when its configuration does not say what they are, or names other code.
+    """
+    file = run_folder(path) / CONFIG_FILE
+    data = take(trained, "data", dict[str, Any], origin=file)
+    return DataModule(
+        dataset=build(
+            merged(data, plain(config.data)),
+            Callable[..., SampleDataset],
+            origin=file,
+            trust=config.trust,
+        ),
+        batch_size=take(trained, "batch_size", Count, origin=file),
+        d_steps=take(trained, "d_steps", Count, origin=file),
         total_images=1,
-        seed=trained.seed,
-        num_workers=trained.num_workers,
+        seed=take(trained, "seed", int, origin=file),
+        num_workers=take(
+            trained, "num_workers", Annotated[int, Field(ge=0, le=1024)] | None, origin=file
+        ),
     )
 
 
 def open_real(
-    config: DictConfig, protocol: Protocol, data: ImageDataModule | None
+    config: DictConfig, protocol: Protocol, data: DataModule | None
 ) -> tuple[ImageSource | None, ImageSource | None]:
     """Open the real images and those of the protocol's floor; None where there are none, or only their features.
 
@@ -206,11 +240,10 @@ def of_export(folder: Path) -> tuple[str, dict[str, str]]:
 
 def compare_shapes(fake: ImageSource, real: ImageSource) -> None:
     """Warn of sets that differ in more than what they show."""
-    for what in ("image_size", "channels"):
-        ours, theirs = getattr(fake, what), getattr(real, what)
-        if ours != theirs:
-            warn(
-                f"{what} is {ours} of {fake.name} and {theirs} of {real.name}: the figures will tell that difference"
-            )
+    if fake.shape != real.shape:
+        warn(
+            f"{fake.name} have the shape {list(fake.shape)} and {real.name} {list(real.shape)}: the metrics will tell "
+            "that difference"
+        )
     if apart := label_difference(fake, real):
         warn(f"{apart}: the figures will tell that difference")

@@ -18,7 +18,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from gan_lab.commands.manual import print_manual
-from gan_lab.config import conf_dir, flatten, register_resolvers, suggestion
+from gan_lab.config import conf_dir, flatten, literal, register_resolvers, suggestion
+from gan_lab.console import printable
 from gan_lab.errors import InputError
 from gan_lab.sweeps.command import asked_for, named
 from gan_lab.sweeps.job import run_job
@@ -94,7 +95,7 @@ def mendable(error: Exception, root: str) -> str:
 def complain(message: str) -> int:
     """Print an error and return the exit status for bad input."""
     sys.stdout.flush()
-    print(f"gan-lab: error: {message}", file=sys.stderr)
+    print(f"gan-lab: error: {printable(message)}", file=sys.stderr)
     return 2
 
 
@@ -213,7 +214,8 @@ def with_key(words: list[str], key: str | None) -> list[str]:
     if key is None:
         return words
     return [
-        word if "=" in word or word.startswith("-") else f"{key}={quoted(word)}" for word in words
+        word if "=" in word or word.startswith("-") else f"{key}={path_quoted(word)}"
+        for word in words
     ]
 
 
@@ -228,7 +230,12 @@ def listed(words: list[str], key: str | None) -> list[str]:
         is_path = "=" not in word and not before.startswith("-")
         is_path = (is_path and not word.startswith("-")) or os.path.exists(word)
         (paths if is_path else rest).append(word)
-    return [*([f"{key}=[{','.join(map(quoted, paths))}]"] if paths else []), *rest]
+    return [*([f"{key}=[{','.join(map(path_quoted, paths))}]"] if paths else []), *rest]
+
+
+def path_quoted(path: str) -> str:
+    """Return a path in Hydra's quotes, as it stands: a folder may be called ${oc.env:TOKEN}."""
+    return quoted(str(literal(path)))
 
 
 def quoted(word: str) -> str:

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 # what Hydra is told, and what no user sets
 UNSAID = ("defaults:", "hydra:", "# @package")
-PLUMBING = ("_partial_:", "_convert_:")
+PLUMBING = "_partial_:"
 
 
 def print_manual(config: DictConfig) -> None:

@@ -61,7 +61,5 @@ def build_one(config: DictConfig, name: str, *, alone: bool) -> Extractor:
     if not alone:
         # of a list, Hydra merges the files
         node = compose("prefetch", overrides=[f"features={name}"]).features
-    extractor = build(node)
-    if not isinstance(extractor, Extractor):
-        raise InputError(f"features={name} is no extractor")
+    extractor: Extractor = build(node, Extractor)
     return extractor

@@ -2,6 +2,7 @@
 
 import io
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,7 @@ def _datasets(config: DictConfig) -> list[ImageDataset]:
         if value is not None:
             node[key] = OmegaConf.to_object(value) if OmegaConf.is_config(value) else value
     node["flip"] = False
-    factory = build(node)
+    factory = build(node, Callable[..., ImageDataset])
     datasets = []
     for split in _SPLITS[config.split]:
         try:

@@ -9,9 +9,9 @@ from lightning import Trainer, seed_everything
 from omegaconf import DictConfig, OmegaConf
 
 from gan_lab.commands.dry_run import dry_run
-from gan_lab.config import differences
+from gan_lab.config import differences, plain, resolved, take
 from gan_lab.console import is_first, say, warn
-from gan_lab.data.datamodule import ImageDataModule
+from gan_lab.data.datamodule import DataModule
 from gan_lab.data.sampler import check_batch
 from gan_lab.distributed.processes import run_on, started_by_others, world_size
 from gan_lab.errors import InputError
@@ -23,9 +23,8 @@ from gan_lab.training.building import (
     build_model,
     build_trainer,
     compiled,
-    describe_images,
     quiet,
-    resolved,
+    sample_spec,
 )
 from gan_lab.training.callbacks.checkpointing import Checkpointing
 from gan_lab.training.callbacks.evaluation import Evaluation
@@ -59,7 +58,7 @@ def run(config: DictConfig) -> None:
     check_batch(batch_size=config.batch_size, batches=config.d_steps, world_size=world)
     if world > 1 and not started_by_others():
         # what is wrong with the data shows once, and all processes get the same configuration
-        describe_images(config, build_data(config))
+        sample_spec(config, build_data(config))
         run_on(world, resolved(config), train)
     else:
         train(config)
@@ -94,10 +93,10 @@ def train_locked(config: DictConfig, run_dir: Path) -> None:
     """
     checkpoint = find_resumable(run_dir / "checkpoints")
     data = build_data(config)
-    describe_images(config, data)
+    spec = sample_spec(config, data)
     config.data_fingerprint = data.train.content_digest()
     seed_everything(config.seed, verbose=False)
-    module = build_model(config)
+    module = build_model(config, spec)
     sync_batchnorm = bool(config.trainer.get("sync_batchnorm"))
     check_batch_per_process(module, world_size(config.trainer), sync_batchnorm=sync_batchnorm)
     callbacks = build_callbacks(config)
@@ -123,7 +122,7 @@ def fit(
     config: DictConfig,
     trainer: Trainer,
     module: AdversarialModule,
-    data: ImageDataModule,
+    data: DataModule,
     checkpoint: Path | None,
 ) -> None:
     """Train to the end, or to a signal.
@@ -131,8 +130,7 @@ def fit(
     Raises:
         InputError: when training diverges.
     """
-    settings = OmegaConf.to_container(resolved(config))
-    assert isinstance(settings, dict)
+    settings = plain(config)
     for logger in trainer.loggers:
         logger.log_hyperparams({str(key): value for key, value in settings.items()})
     try:
@@ -150,7 +148,9 @@ def check_same_model(run_dir: Path, config: DictConfig) -> None:
     """
     if not (run_dir / CONFIG_FILE).exists():
         return
-    before, now = read_config(run_dir).model._target_, config.model._target_
+    file = run_dir / CONFIG_FILE
+    before = take(read_config(run_dir), "model._target_", str, origin=file)
+    now = config.model._target_
     if before != now:
         raise InputError(
             f"{run_dir} holds a run of {before}, not of {now}; choose another name= or delete the folder"

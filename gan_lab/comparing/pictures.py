@@ -11,9 +11,11 @@ from PIL import Image
 
 import gan_lab
 from gan_lab.comparing.reading import Run, one_line
+from gan_lab.config import Count, take
 from gan_lab.data.decoding import open_image, regular_file
 from gan_lab.data.images import grid, to_pil, to_uint8
 from gan_lab.data.scan import DECODE_ERRORS
+from gan_lab.errors import InputError
 from gan_lab.training.checkpoint import checkpoint_path
 
 _LARGEST_SIDE = 640  # of a picture, pixels
@@ -31,28 +33,28 @@ class Picture:
         image: the grid; None where there is nothing to show.
         origin: what it is, or why there is none.
         same: whether it was drawn at the latents of this comparison.
-        latent_dim: of the generator; grids of one seed have the same latents where this is the same, too.
+        z_dim: of the generator; grids of one seed have the same latents where this is the same, too.
     """
 
     image: Image.Image | None
     origin: str
     same: bool
-    latent_dim: int | None = None
+    z_dim: int | None = None
 
 
 def columns_for(runs: Sequence[Run]) -> int:
     """Return how many columns all grids have, by the largest images among them: image i has the same latent in all."""
-    sides = [
-        max(run.config.images.size) for run in runs if run.config is not None and has_size(run)
-    ]
-    largest = max(sides, default=0)
+    largest = max((max(preview_size(run)) for run in runs), default=0)
     return next(columns for limit, columns in _COLUMNS if largest <= limit)
 
 
-def has_size(run: Run) -> bool:
-    """Whether a run's configuration knows how large its images are."""
-    images = None if run.config is None else run.config.get("images")
-    return images is not None and bool(images.get("size"))
+def preview_size(run: Run) -> tuple[int, int]:
+    """Return how large a run's images are, as far as its configuration knows; (0, 0) where it does not."""
+    try:
+        shape = take(run.config, "sample.shape", list[Count], origin=run.path)
+    except InputError:
+        return 0, 0
+    return (shape[1], shape[2]) if len(shape) == 3 else (0, 0)
 
 
 def draw(
@@ -89,7 +91,7 @@ def draw(
         image=shrunk(to_pil(grid(pixels, columns))),
         origin=f"{source.stem} checkpoint, {gan.kimg:g} kimg",
         same=True,
-        latent_dim=gan.generator.latent_dim,
+        z_dim=gan.generator.z_dim,
     )
 
 

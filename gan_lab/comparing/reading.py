@@ -3,22 +3,20 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
-from gan_lab.config import build, check_targets
+from gan_lab.config import build, take
 from gan_lab.errors import InputError
 from gan_lab.metrics.directions import direction
 from gan_lab.run import Holder, living_holder, read_results
-from gan_lab.training.checkpoint import read_config
+from gan_lab.training.checkpoint import CONFIG_FILE, read_config
 from gan_lab.training.loggers.files import METRICS_FILE, damage, whole_entries
+from gan_lab.training.state_dicts import outline
+from gan_lab.weights.exported import NETWORKS
 
 Entry = dict[str, float]
-PLAYERS = ("generator", "discriminator")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +64,7 @@ class Run:
 
     path: Path
     name: str
-    config: DictConfig | None = None
+    config: Mapping[str, Any] | None = None
     entries: list[Entry] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     seconds_estimated: bool = False
@@ -100,10 +98,10 @@ class Run:
     def devices(self) -> int | None:
         """How many devices it ran on, None where the configuration leaves that to the machine."""
         trainer = None if self.config is None else self.config.get("trainer")
-        if trainer is None:
+        if not isinstance(trainer, Mapping):
             return None
         devices, nodes = trainer.get("devices", 1), trainer.get("num_nodes", 1)
-        if OmegaConf.is_list(devices):
+        if isinstance(devices, list):
             devices = len(devices)
         known = isinstance(devices, int) and devices > 0 and isinstance(nodes, int)
         return devices * nodes if known else None
@@ -133,9 +131,7 @@ def read_run(path: Path, name: str, *, trust: Sequence[str] = ()) -> Run:
     run = Run(path=path, name=name, holder=living_holder(path))
     try:
         run.config = read_config(path)
-        OmegaConf.resolve(run.config)
-    except (InputError, OmegaConfBaseException) as error:
-        run.config = None
+    except InputError as error:
         run.problems.append(one_line(error))
     metrics = path / METRICS_FILE
     if metrics.exists():
@@ -184,14 +180,15 @@ def seconds_of(entries: Sequence[Entry]) -> tuple[list[float], bool]:
     return found, True
 
 
-def count_parameters(config: DictConfig, path: Path, *, trust: Sequence[str]) -> dict[str, int]:
+def count_parameters(
+    config: Mapping[str, Any], path: Path, *, trust: Sequence[str]
+) -> dict[str, int]:
     """Build both networks without memory for their weights, and count these."""
-    counts = {}
-    for player in PLAYERS:
-        node = config.model[player]
-        check_targets(node, trust=trust, origin=path)
-        with torch.device("meta"):
-            counts[player] = sum(p.numel() for p in build(node).parameters())
+    file, counts = path / CONFIG_FILE, {}
+    for name, base in NETWORKS.items():
+        node = take(config, f"model.{name}", dict[str, Any], origin=file)
+        network = outline(partial(build, node, base, origin=file, trust=trust))
+        counts[name] = sum(p.numel() for p in network.parameters())
     return counts
 
 

@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from gan_lab.comparing.reading import Run
 from gan_lab.config import derived, flatten
 
@@ -16,7 +14,7 @@ _REPEATED = tuple(
         *("batch_size", "d_steps", "micro_batch_size", "seed"),
     )
 )
-_MECHANICS = ("_partial_", "_convert_", "_recursive_")
+_MECHANICS = ("_partial_",)
 # what is asked first comes first: the choices and the plain keys, then the parts
 _FIRST = (
     *("model", "data", "loss", "regularizer", "augment", "conditioning", "seed", "total_kimg"),
@@ -44,7 +42,7 @@ def settings_of(run: Run) -> dict[str, str] | None:
     """Return the settings of a run that may tell it from another, as texts by key; None where it has none."""
     if run.config is None:
         return None
-    flat = flatten(OmegaConf.to_container(run.config, resolve=True))
+    flat = flatten(run.config)
     found = {}
     for key, value in flat.items():
         leaf = key.split(".")[-1]

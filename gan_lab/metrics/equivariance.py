@@ -9,6 +9,7 @@ and images are moved by Lanczos-windowed filters of size a = 3.
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -62,7 +63,7 @@ class Equivariance(GeneratorMeasure):
         return self._key_of(self._kinds[-1], setting)
 
     def check_generator(self, images: GanImages) -> None:
-        if not images.gan.generator.movable:
+        if not images.gan.generator.supports_transform:
             kind = type(images.gan.generator).__module__.rpartition(".")[2]
             raise InputError(
                 f"figures.equivariance: {kind} has no input that could be moved; leave it out, it is for stylegan3"
@@ -85,7 +86,7 @@ class Equivariance(GeneratorMeasure):
     def outcomes(self, images: GanImages, setting: Setting, start: int, stop: int) -> Tensor:
         """Return (sum of squared errors, number of values) [n, kinds, 2] of images `start` to `stop`, float64."""
         gan = images.gan
-        generator = gan.generator
+        generator: Any = gan.generator
         seed = int(images.description["seed"])
         psi = images.description["truncation"]
         labels = gan.labels(stop - start, seed=seed, start=start)

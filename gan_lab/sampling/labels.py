@@ -1,10 +1,12 @@
 """Labels as people give them: a class, a class for each image, or vectors that mix classes."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from gan_lab.data.sample import SampleSpec
 from gan_lab.errors import InputError
 
 Labels = int | Sequence[int] | Sequence[Sequence[float]] | Tensor
@@ -45,6 +47,23 @@ def check_labels(labels: Labels, num_images: int, num_classes: int) -> Tensor:
             f"class {int(wrong)} is out of range: there are {num_classes}, 0 to {num_classes - 1}"
         )
     return chosen.long()
+
+
+def check_classes(num_classes: int, spec: SampleSpec, *, origin: Path) -> None:
+    """Check that what a file says of classes fits a generator.
+
+    Raises:
+        InputError: naming the file.
+    """
+    if not num_classes or spec.attributes:
+        return
+    for what, found in (("class counts", spec.class_counts), ("class names", spec.class_names)):
+        if found and len(found) != num_classes:
+            raise InputError(
+                f"{origin} is damaged: it has {len(found)} {what} of a generator of {num_classes} classes"
+            )
+    if spec.class_counts and not any(spec.class_counts):
+        raise InputError(f"{origin} is damaged: no class has an image")
 
 
 def _vectors(labels: Tensor, num_images: int, num_classes: int) -> Tensor:

@@ -170,14 +170,14 @@ class Points:
         """
         if self.w is not None:
             styled = gan.styled
-            expected = (styled.num_styles, gan.center().shape[-1])
+            expected = (styled.num_ws, gan.center().shape[-1])
             if self.w.shape[1:] != expected:
                 raise InputError(
                     f"w has shape {list(self.w.shape)}, the generator takes [N, {expected[0]}, {expected[1]}]"
                 )
-        elif self.values.shape[1] != gan.generator.latent_dim:
+        elif self.values.shape[1] != gan.generator.z_dim:
             raise InputError(
-                f"z has shape {list(self.values.shape)}, the generator takes [N, {gan.generator.latent_dim}]"
+                f"z has shape {list(self.values.shape)}, the generator takes [N, {gan.generator.z_dim}]"
             )
         if not self.values.is_floating_point() or not self.values.isfinite().all():
             raise InputError("the values must be finite floats")

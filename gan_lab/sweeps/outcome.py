@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from gan_lab.config import build
 from gan_lab.errors import InputError
-from gan_lab.metrics.base import MetricsByData
+from gan_lab.metrics.base import Metrics, MetricsByData
 from gan_lab.metrics.directions import Direction, direction
 from gan_lab.training.loggers.files import METRICS_FILE, read_metrics
 
@@ -65,7 +65,7 @@ def chosen_objective(config: DictConfig) -> Objective | None:
         raise InputError(f"objective_mode={config.objective_mode} must be min or max")
     key, mode = config.objective, config.objective_mode
     if key is None:
-        metrics = build(config.metrics)
+        metrics = build(config.metrics, Metrics)
         if isinstance(metrics, MetricsByData):
             metrics = metrics.of_kind(get_object(config.data._target_))
         if metrics.best is None:

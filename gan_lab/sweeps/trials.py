@@ -171,7 +171,7 @@ class OptunaSweep(Sweep):
         self._tried |= {trial.number for trial in batch}
         return batch
 
-    def _seed(self, number: int) -> dict[str, int]:
+    def _seed(self, number: int) -> dict[str, Any]:
         seed = self.settings.sampler.get("seed")
         if seed is None:
             return {}

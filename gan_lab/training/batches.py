@@ -83,7 +83,7 @@ def check_batch_per_process(
                 raise InputError(
                     f"{divided}, of which {size} pass through D at once: the minibatch standard deviation ({name}) "
                     f"would compare {part} samples, not {whole}; set micro_batch_size to a multiple of {whole}, or "
-                    f"model.discriminator.stddev_group={part}"
+                    f"model.discriminator.mbstd_group_size={part}"
                 )
 
 

@@ -2,32 +2,40 @@
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from inspect import signature
+from typing import Any
 
 import torch
-from lightning import Trainer
+from hydra.utils import get_object
+from lightning import Callback, Trainer
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins import CheckpointIO
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from gan_lab.config import build, conf_dir
+from gan_lab.config import build, conf_dir, literal, resolved
 from gan_lab.console import say
-from gan_lab.data.datamodule import ImageDataModule
+from gan_lab.data.base import SampleDataset
+from gan_lab.data.datamodule import DataModule
+from gan_lab.data.sample import SampleSpec
 from gan_lab.distributed.processes import environment, processes
 from gan_lab.distributed.strategy import Float16Precision, SyncBatchNorm
 from gan_lab.errors import InputError
 from gan_lab.layers.networks import DiscriminatorNetwork, GeneratorNetwork
+from gan_lab.metrics.base import Metrics
 from gan_lab.training.callbacks.check_same_config import CheckSameConfig
 from gan_lab.training.callbacks.progress import ProgressBar
 from gan_lab.training.checkpoint import AtomicCheckpointIO
 from gan_lab.training.compilation import backend_of, compile_passes, differentiated_twice
 from gan_lab.training.loggers.files import JsonLines
 from gan_lab.training.module import AdversarialModule
+from gan_lab.training.player import OptimizerFactory
 
 
-def build_data(config: DictConfig) -> ImageDataModule:
+def build_data(config: DictConfig) -> DataModule:
     """Open the data; all that is wrong with them shows here."""
-    return ImageDataModule(
-        dataset=build(config.data),
+    return DataModule(
+        dataset=build(config.data, Callable[..., SampleDataset]),
         batch_size=config.batch_size,
         d_steps=config.d_steps,
         total_images=total_images(config),
@@ -41,37 +49,68 @@ def total_images(config: DictConfig) -> int:
     return round(config.total_kimg * 1000)
 
 
-def describe_images(config: DictConfig, data: ImageDataModule) -> None:
-    """Write what the data are like to `config.images`, from which networks take their sizes.
+def describe_samples(config: DictConfig, spec: SampleSpec) -> None:
+    """Write what samples are to `config.sample`, and to the networks' arguments what they take from there.
+
+    A network's constructor asks for it by the name of an argument, of those in `SampleSpec.network_arguments`; what the
+    configuration gives itself stays.
+
+    Args:
+        config: of a training command.
+        spec: of the samples, with labels where the run is conditional.
 
     Raises:
-        InputError: when a conditional run has one class.
+        InputError: when a network's class cannot be imported.
     """
-    conditional = data.num_classes > 1 if config.conditional is None else config.conditional
-    if conditional and data.num_classes < 2:
+    derived = spec.network_arguments()
+    with open_dict(config):
+        config.sample = literal(spec.as_dict())
+        for name, node in config.model.items():
+            if not OmegaConf.is_dict(node) or "_target_" not in node:
+                continue
+            network = get_object(node._target_)
+            if not (
+                isinstance(network, type)
+                and issubclass(network, GeneratorNetwork | DiscriminatorNetwork)
+            ):
+                continue
+            asked_for = signature(network).parameters
+            for key, value in derived.items():
+                if key in asked_for and key not in node:
+                    config.model[name][key] = list(value) if isinstance(value, tuple) else value
+
+
+def sample_spec(config: DictConfig, data: DataModule) -> SampleSpec:
+    """Return what a run's samples are: with labels where `conditional` says so, or where there is a choice of them.
+
+    Raises:
+        InputError: when a conditional run has neither classes nor attributes.
+    """
+    spec = data.spec
+    varied = spec.num_classes > 1 or bool(spec.attributes)
+    conditional = varied if config.conditional is None else config.conditional
+    if conditional and not varied:
         raise InputError(
             "conditional=true, but the data have one class; give them classes (a sub-folder each, labels in "
             "dataset.json) or set conditional=false"
         )
-    config.images = {
-        "size": list(data.image_size),
-        "channels": data.channels,
-        "num_classes": data.num_classes if conditional else 0,
-        "class_names": list(data.train.class_names),
-        "class_counts": [int(count) for count in data.class_counts],
-    }
+    return spec if conditional else spec.without_labels()
 
 
-def build_model(config: DictConfig) -> AdversarialModule:
-    """Build networks and loop.
+def build_model(config: DictConfig, spec: SampleSpec) -> AdversarialModule:
+    """Build networks and loop for samples that are described, and say in the configuration what was derived of them.
 
     Raises:
         InputError: when one of them cannot be built.
     """
+    describe_samples(config, spec)
     drop_unchosen(config)
     check_optimizers(config.model)
-    module: AdversarialModule = build(config.model, total_images=total_images(config))
-    check_network("generator", module.generator, GeneratorNetwork, ("latent_dim", "num_classes"))
+    module: AdversarialModule = build(
+        config.model, AdversarialModule, total_images=total_images(config)
+    )
+    module.representation = spec.representation  # what it has measured belongs into checkpoints
+    check_network("generator", module.generator, GeneratorNetwork, ("z_dim", "num_classes"))
     check_network("discriminator", module.discriminator, DiscriminatorNetwork, ("num_classes",))
     return module
 
@@ -103,7 +142,7 @@ def check_optimizers(model: DictConfig) -> None:
         InputError: naming the key.
     """
     for key in ("generator_optimizer", "discriminator_optimizer"):
-        optimizer = build(model[key])
+        optimizer = build(model[key], OptimizerFactory)
         try:
             optimizer([torch.nn.Parameter(torch.zeros(1))])
         except (TypeError, ValueError) as error:
@@ -148,17 +187,21 @@ def build_callbacks(config: DictConfig) -> dict[str, object]:
     """Build callbacks in the order of the configuration, each with the ones that it looks at."""
     nodes = config.callbacks
     callbacks = {
-        name: build(node)
+        name: build(node, Callback)
         for name, node in nodes.items()
         if name not in ("evaluation", "pruning", "checkpointing")
     }
     if "evaluation" in nodes:
-        callbacks["evaluation"] = build(nodes.evaluation, metrics=build(config.metrics))
+        callbacks["evaluation"] = build(
+            nodes.evaluation, Callback, metrics=build(config.metrics, Metrics)
+        )
     if "pruning" in nodes:
-        callbacks["pruning"] = build(nodes.pruning, evaluation=callbacks.get("evaluation"))
+        callbacks["pruning"] = build(
+            nodes.pruning, Callback, evaluation=callbacks.get("evaluation")
+        )
     if "checkpointing" in nodes:
         callbacks["checkpointing"] = build(
-            nodes.checkpointing, evaluation=callbacks.get("evaluation")
+            nodes.checkpointing, Callback, evaluation=callbacks.get("evaluation")
         )
     if "training_log" in callbacks:
         callbacks["progress"] = ProgressBar(training_log=callbacks["training_log"])
@@ -167,7 +210,10 @@ def build_callbacks(config: DictConfig) -> dict[str, object]:
 
 def build_trainer(config: DictConfig, callbacks: dict[str, object]) -> Trainer:
     """Build the Trainer. It counts nothing: the loader ends when all images were shown."""
-    loggers = [JsonLines(run_dir=config.run_dir), *(build(node) for node in config.logger.values())]
+    loggers = [
+        JsonLines(run_dir=config.run_dir),
+        *(build(node, Logger) for node in config.logger.values()),
+    ]
     same_config = CheckSameConfig(config=resolved(config))
     return bare_trainer(
         config,
@@ -198,9 +244,10 @@ def bare_trainer(
     plugins = [checkpoints or AtomicCheckpointIO(), environment(), *float16]
     if config.trainer.get("sync_batchnorm"):
         plugins.append(SyncBatchNorm())
-    precision = {"precision": None} if float16 else {}  # the plugin has it
+    precision: dict[str, Any] = {"precision": None} if float16 else {}  # the plugin has it
     return build(
         config.trainer,
+        Trainer,
         **{"strategy": "auto", **processes(), **precision},
         sync_batchnorm=False,
         plugins=plugins,
@@ -223,13 +270,6 @@ def float16_precision(node: DictConfig) -> list[Float16Precision]:
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     on_cpu = accelerator is None or node.get("accelerator") == "cpu"
     return [Float16Precision(device="cpu" if on_cpu or accelerator is None else accelerator.type)]
-
-
-def resolved(config: DictConfig) -> DictConfig:
-    """Return the configuration with all interpolations replaced by their values."""
-    made = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
-    assert isinstance(made, DictConfig)
-    return made
 
 
 def quiet() -> None:

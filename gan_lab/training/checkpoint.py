@@ -10,15 +10,11 @@ from typing import IO, Any
 
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
-from omegaconf import DictConfig, OmegaConf
-from yaml import YAMLError  # type: ignore[import-untyped]
 
-from gan_lab.config import build, check_targets
+from gan_lab.config import read_yaml
 from gan_lab.console import is_first, warn
 from gan_lab.errors import InputError
 from gan_lab.run import link, replacing
-from gan_lab.sampling.gan import Gan
-from gan_lab.training.state_dicts import check_fit
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 
@@ -85,6 +81,8 @@ def peek(path: Path) -> dict[str, Any]:
 def _read(path: Path, *, mmap: bool) -> dict[str, Any]:
     if not path.exists():
         raise InputError(f"there is no checkpoint {path}")
+    if not path.is_file():
+        raise DamagedCheckpointError(f"{path} is no file")
     try:
         with path.open("rb") as file:
             verify(file)
@@ -199,59 +197,6 @@ def last_is_best(folder: Path) -> bool:
     return bool(checkpointing.get("best_kimg") == state["clock"]["images_seen"] / 1000)
 
 
-def load_run(
-    source: str | Path,
-    *,
-    checkpoint: str | None = None,
-    weights: str = "ema",
-    device: str | torch.device = "cpu",
-    trust: Sequence[str] = (),
-) -> Gan:
-    """Load the generator of a run folder to draw samples from.
-
-    Args:
-        source: a run folder, or one of its checkpoints.
-        checkpoint: "best", "last" or "previous"; by default the best where there is one, else the last.
-        weights: "ema" for the moving average, "raw" for the generator as trained.
-        device: where to compute.
-        trust: packages besides gan_lab whose classes the folder's config.yaml may name. Loading imports and calls
-            them, so name only what you would run.
-
-    Returns:
-        A `Gan`: `.sample(16, labels=3, seed=0)` gives images [16, C, H, W] in [-1, 1].
-
-    Raises:
-        InputError: when the folder, its configuration or its checkpoint is missing, broken or names other code.
-    """
-    if weights not in ("ema", "raw"):
-        raise InputError(f"weights={weights!r} must be 'ema' or 'raw'")
-    path = checkpoint_path(Path(source), checkpoint)
-    state = read(path)
-    config = read_config(path.parent.parent)
-    node = config.model.generator
-    check_targets(node, trust=trust, origin=path.parent.parent / CONFIG_FILE)
-    generator = build(node)
-    prefix = "generator_ema." if weights == "ema" else "generator."
-    own = {
-        name.removeprefix(prefix): value
-        for name, value in state["state_dict"].items()
-        if name.startswith(prefix)
-    }
-    try:
-        check_fit(generator.state_dict(), own)
-    except InputError as error:
-        raise InputError(
-            f"{path} is not of the run that {path.parent.parent / CONFIG_FILE} describes: {error}"
-        ) from error
-    generator.load_state_dict(own)
-    return Gan(
-        generator.eval().requires_grad_(False).to(device),
-        class_counts=config.images.class_counts,
-        class_names=config.images.class_names,
-        kimg=state["clock"]["images_seen"] / 1000,
-    )
-
-
 def checkpoint_path(source: Path, checkpoint: str | None = None) -> Path:
     """Return the checkpoint that `source`, a run folder or a file, and `checkpoint` mean.
 
@@ -278,21 +223,18 @@ def checkpoint_path(source: Path, checkpoint: str | None = None) -> Path:
     raise InputError(f"{folder} has no {' or '.join(names[:2])}; checkpoints there: {there}")
 
 
-def read_config(run_dir: Path) -> DictConfig:
-    """Read the configuration that a run was trained with.
+def read_config(run_dir: Path) -> dict[str, Any]:
+    """Read the configuration that a run was trained with, as plain values: the run may be anybody's.
 
     Raises:
-        InputError: when the folder has none.
+        InputError: when the folder has none, or it is none.
     """
     path = run_dir / CONFIG_FILE
     if not path.exists():
         raise InputError(
             f"{run_dir} is not a run folder: it has no {CONFIG_FILE}; give runs/<name>"
         )
-    try:
-        config = OmegaConf.load(path)
-    except (YAMLError, OSError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
-    if not isinstance(config, DictConfig):
+    config = read_yaml(path)
+    if not isinstance(config, dict):
         raise InputError(f"{path} holds no configuration of a run")
     return config

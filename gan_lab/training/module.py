@@ -145,7 +145,7 @@ class AdversarialModule(LightningModule):
 
     def sample_latents(self, count: int) -> Tensor:
         """Draw latents [count, Z], standard normal."""
-        return torch.randn(count, self.generator.latent_dim, device=self.device)
+        return torch.randn(count, self.generator.z_dim, device=self.device)
 
     def fake(self, z: Tensor, batch: Batch) -> DiscriminatorInput:
         """Make what D sees as fake from latents [N, Z]; `batch` has the labels and, in paired data, the source."""

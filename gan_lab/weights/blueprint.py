@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from gan_lab.errors import InputError
-from gan_lab.training.state_dicts import Translation, check_fit
+from gan_lab.training.state_dicts import Translation, check_fit, outline
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ class Blueprint:
             InputError: when they make no network.
         """
         try:
-            with torch.device("meta"):
-                return self.target(**self.arguments).state_dict()
+            made: nn.Module = outline(partial(self.target, **self.arguments))
+            return made.state_dict()
         except InputError:
             raise
         except (ArithmeticError, IndexError, RuntimeError, TypeError, ValueError) as error:

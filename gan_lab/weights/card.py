@@ -65,7 +65,7 @@ def front_matter(description: Mapping[str, Any]) -> str:
     if identifier == "other":
         fields["license_name"] = given
     tags = ["gan", "generative-adversarial-network", "image-generation", architecture(description)]
-    if description["classes"]["conditional"]:
+    if description["sample"]["num_classes"]:
         tags.append("class-conditional")
     if "onnx" in description["programs"]:
         tags.append("onnx")
@@ -80,15 +80,13 @@ def front_matter(description: Mapping[str, Any]) -> str:
 
 def introduction(description: Mapping[str, Any]) -> str:
     """Return what the model is, in a sentence or two."""
-    height, width = description["image_size"]
-    channels = CHANNELS.get(description["channels"], f"{description['channels']}-channel")
     generator = description["generator"]
     kind = {
         "ema": "The weights are the moving average (EMA) of those that were trained.",
         "raw": "The weights are those that were trained, without a moving average.",
     }
     text = (
-        f"A generator of {width} x {height} {channels} images: `{architecture(description)}` with "
+        f"A generator of {samples(description)}: `{architecture(description)}` with "
         f"{generator['parameters']:,} parameters"
     )
     if description["kimg"]:
@@ -106,6 +104,16 @@ def introduction(description: Mapping[str, Any]) -> str:
     return text
 
 
+def samples(description: Mapping[str, Any]) -> str:
+    """Return what is drawn, in a few words."""
+    sample = description["sample"]
+    shape = sample["shape"]
+    if sample["kind"]["_target_"] != "gan_lab.data.images.ImageKind":
+        return f"samples of shape {shape}"
+    channels, height, width = shape
+    return f"{width} x {height} {CHANNELS.get(channels, f'{channels}-channel')} images"
+
+
 def architecture(description: Mapping[str, Any]) -> str:
     """Return the name of the architecture's file."""
     return str(description["generator"]["network"]["_target_"]).split(".")[-2]
@@ -113,13 +121,12 @@ def architecture(description: Mapping[str, Any]) -> str:
 
 def limits(description: Mapping[str, Any]) -> str:
     """Return what it is for and what not."""
-    height, width = description["image_size"]
     keys = [figure["key"] for result in description["figures"] for figure in result["figures"]]
     copied = any("memor" in key or "authentic" in key for key in keys)
     lines = [
         "For drawing images of the kind of its data, for studying how such models work, and to begin other training "
         "from (`init_from=`).",
-        f"It draws images of {width} x {height} pixels and nothing else. It has the proportions and the gaps of its "
+        f"It draws {samples(description)} and nothing else. It has the proportions and the gaps of its "
         "data: what is rare there is rare here, what is absent there is absent here.",
         f"Whether it repeats images of its data {'is among the figures above' if copied else 'was not measured'}.",
         "Its images are made up. They are no evidence of anything.",
@@ -151,25 +158,24 @@ def data(description: Mapping[str, Any]) -> str:
     if provenance:
         return imported(provenance)
     settings = description["recipe"].get("data") or {}
-    height, width = description["image_size"]
-    classes = description["classes"]
-    counts = classes["counts"]
+    sample = description["sample"]
+    counts = sample["class_counts"]
     facts = [
         code(settings.get("_target_", "unknown")),
         *([f"from {code(settings['root'])}"] if settings.get("root") else []),
-        f"{sum(counts):,} images for training",
-        f"{width} x {height} pixels",
+        *([f"{sum(counts):,} samples for training"] if counts else []),
+        samples(description),
         *([f"resampled by {settings['resample']}"] if settings.get("resample") else []),
         *([f"cropped: {settings['crop']}"] if settings.get("crop") not in (None, "none") else []),
         *(["mirrored at random"] if settings.get("flip") else []),
     ]
     text = ", ".join(facts) + "."
-    if not classes["conditional"]:
+    if not sample["num_classes"]:
         return f"{text} The model has no classes."
     if len(counts) > CLASSES_IN_FULL:
         fewest, most = min(counts), max(counts)
         return f"{text} {len(counts):,} classes, {fewest:,} to {most:,} images each; `model.json` lists them."
-    pairs = zip(classes["names"], counts, strict=True)
+    pairs = zip(sample["class_names"], counts, strict=True)
     rows = [(label, cell(name), f"{count:,}") for label, (name, count) in enumerate(pairs)]
     return f"{text}\n\n{table(('label', 'class', 'images'), rows)}"
 
@@ -320,7 +326,7 @@ def examples(description: Mapping[str, Any], *, repository: str | None) -> Itera
 def with_gan_lab(description: Mapping[str, Any], repository: str | None) -> str:
     """Return the way with gan_lab."""
     source = f"hf://{repository}" if repository else "."
-    label = "labels=0, " if description["classes"]["conditional"] else ""
+    label = "labels=0, " if description["sample"]["num_classes"] else ""
     settings = {"psi": ", truncation=0.7", "threshold": ", truncation=0.5"}
     more = settings.get(str(description["truncation"]["kind"]), "")
     lines = [
@@ -342,15 +348,15 @@ def with_gan_lab(description: Mapping[str, Any], repository: str | None) -> str:
 def with_onnx(description: Mapping[str, Any]) -> str:
     """Return code for onnxruntime."""
     inputs = [
-        f'    "z": np.random.default_rng(0).standard_normal((4, {description["latent_dim"]}), dtype=np.float32),'
+        f'    "z": np.random.default_rng(0).standard_normal((4, {description["z_dim"]}), dtype=np.float32),'
     ]
-    if description["classes"]["conditional"]:
-        inputs.append(f'    "labels": np.arange(4) % {len(description["classes"]["counts"])},')
+    if description["sample"]["num_classes"]:
+        inputs.append(f'    "labels": np.arange(4) % {description["sample"]["num_classes"]},')
     if description["truncation"]["kind"] == "psi":
         inputs.append('    "truncation": np.array(0.7, dtype=np.float32),')
     picture = {
         1: "Image.fromarray(pixels[0, 0])",
-    }.get(description["channels"], "Image.fromarray(pixels[0].transpose(1, 2, 0))")
+    }.get(description["sample"]["shape"][0], "Image.fromarray(pixels[0].transpose(1, 2, 0))")
     return "\n".join(
         [
             "import numpy as np",
@@ -370,9 +376,9 @@ def with_onnx(description: Mapping[str, Any]) -> str:
 
 def with_torch(description: Mapping[str, Any]) -> str:
     """Return code for torch."""
-    arguments = [f"z=torch.randn(4, {description['latent_dim']})"]
-    if description["classes"]["conditional"]:
-        arguments.append(f"labels=torch.arange(4) % {len(description['classes']['counts'])}")
+    arguments = [f"z=torch.randn(4, {description['z_dim']})"]
+    if description["sample"]["num_classes"]:
+        arguments.append(f"labels=torch.arange(4) % {description['sample']['num_classes']}")
     if description["truncation"]["kind"] == "psi":
         arguments.append("truncation=torch.tensor(0.7)")
     return "\n".join(
@@ -408,8 +414,7 @@ def encodes(description: Mapping[str, Any]) -> bool:
 
 def shape(description: Mapping[str, Any], count: int) -> str:
     """Return the shape of so many images."""
-    height, width = description["image_size"]
-    return f"[{count}, {description['channels']}, {height}, {width}]"
+    return str([count, *description["sample"]["shape"]])
 
 
 def fenced(code: str) -> str:

@@ -4,24 +4,25 @@
 `gan-lab export` writes such a folder (`gan_lab.weights`).
 """
 
-import json
 from collections.abc import Mapping, Sequence
-from functools import partial
-from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from gan_lab.config import read_json, take
+from gan_lab.data.sample import SampleSpec
 from gan_lab.errors import InputError
 from gan_lab.layers.networks import DiscriminatorNetwork, GeneratorNetwork
 from gan_lab.metrics.features.weights import file_sha256
 from gan_lab.sampling.gan import Gan
-from gan_lab.training.state_dicts import check_fit
+from gan_lab.sampling.labels import check_classes
+from gan_lab.training.state_dicts import MisfitError, network_of
 
-FORMAT = 1
+FORMAT = 2
 
 DESCRIPTION = "model.json"
 
@@ -29,20 +30,26 @@ CARD = "README.md"
 
 GRID = "grid.png"
 
-WEIGHTS = {"generator": "model.safetensors", "discriminator": "discriminator.safetensors"}
+WEIGHTS = {
+    "generator": "model.safetensors",
+    "discriminator": "discriminator.safetensors",
+    "representation": "representation.safetensors",
+}
 
 PROGRAMS = {"torch": "generator.pt2", "onnx": "generator.onnx"}
 
-KINDS: dict[str, type[nn.Module]] = {
+NETWORKS: dict[str, type[nn.Module]] = {
     "generator": GeneratorNetwork,
     "discriminator": DiscriminatorNetwork,
 }
 
 # of `model.json`: what loading needs, and its type
-NEEDED: dict[str, type | tuple[type, ...]] = {
-    "generator": dict,
-    "classes": dict,
-    "kimg": (int, float),
+NEEDED: dict[str, Any] = {
+    "generator": dict[str, Any],
+    "generator.network": dict[str, Any],
+    "sample": dict[str, Any],
+    "discriminator": dict[str, Any] | None,
+    "kimg": Annotated[float, Field(ge=0, allow_inf_nan=False)],
     "gan_lab": str,
 }
 
@@ -59,23 +66,19 @@ def read_description(folder: Path) -> dict[str, Any]:
         InputError: when it is missing, damaged, or of a format that this version does not know.
     """
     path = folder / DESCRIPTION
-    try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"{folder} is no exported model: it has no {DESCRIPTION}") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} cannot be read ({error}); export the model again") from error
+    if not path.exists():
+        raise InputError(f"{folder} is no exported model: it has no {DESCRIPTION}")
+    description = read_json(path)
     made = description.get("format") if isinstance(description, dict) else None
     if not isinstance(made, int) or isinstance(made, bool) or made < 1:
         raise InputError(f"{path} describes no exported model of gan_lab: it has no format number")
-    if made > FORMAT:
+    if made != FORMAT:
         raise InputError(
-            f"{path} has format {made}, from a newer gan_lab ({description.get('gan_lab', 'unknown')}); this one reads "
-            f"formats up to {FORMAT}: upgrade it (pip install --upgrade gan_lab)"
+            f"{path} has format {made}, written by gan_lab {description.get('gan_lab', 'unknown')}; this gan_lab reads "
+            f"format {FORMAT}: install that version, or export the model again"
         )
     for key, kind in NEEDED.items():
-        if not isinstance(description.get(key), kind):
-            raise InputError(f"{path} is damaged: {key} is missing or of a wrong type")
+        take(description, key, kind, origin=path)
     return description
 
 
@@ -105,13 +108,27 @@ def load(
         )
     generator = network(folder, description, "generator", trust=trust)
     assert isinstance(generator, GeneratorNetwork)
-    classes = description["classes"]
+    spec = read_spec(folder, description, trust=trust)
+    check_classes(generator.num_classes, spec, origin=folder / DESCRIPTION)
     return Gan(
         generator.eval().requires_grad_(False).to(device),
-        class_counts=classes.get("counts", []),
-        class_names=classes.get("names", []),
+        spec=spec,
         kimg=description["kimg"],
     )
+
+
+def read_spec(
+    folder: Path, description: Mapping[str, Any], *, trust: Sequence[str] = ()
+) -> SampleSpec:
+    """Return what samples of an exported model are, with what their representation had measured.
+
+    Raises:
+        InputError: as `load`.
+    """
+    spec = SampleSpec.from_dict(description["sample"], origin=folder / DESCRIPTION, trust=trust)
+    if description.get("representation"):
+        spec.representation.load_state_dict(state(folder, description, "representation"))
+    return spec
 
 
 def network(
@@ -127,17 +144,10 @@ def network(
     origin = folder / DESCRIPTION
     node = description[player].get("network")
     weights = state(folder, description, player)
-    with torch.device("meta"):
-        outline = build(node, trust=trust, origin=origin)
-    if not isinstance(outline, KINDS[player]):
-        raise InputError(f"{origin} names {type(outline).__name__} as its {player}, which is none")
     try:
-        check_fit(outline.state_dict(), weights)
-    except InputError as error:
+        return network_of(node, NETWORKS[player], weights, origin=origin, trust=trust)
+    except MisfitError as error:
         raise InputError(f"{folder / WEIGHTS[player]}: {error}; export the model again") from error
-    built: nn.Module = build(node, trust=trust, origin=origin)
-    built.load_state_dict(weights)
-    return built
 
 
 def state(folder: Path, description: Mapping[str, Any], player: str) -> dict[str, Tensor]:
@@ -161,63 +171,3 @@ def state(folder: Path, description: Mapping[str, Any], player: str) -> dict[str
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except (SafetensorError, OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read ({error}); export the model again") from error
-
-
-def build(node: Any, *, trust: Sequence[str], origin: Path) -> Any:
-    """Build what a node of `model.json` describes: `{"_target_": class, argument: value, ...}`, also nested.
-
-    Args:
-        node: any JSON value; lists and dictionaries without a target are arguments.
-        trust: packages besides gan_lab whose classes may be built.
-        origin: the file, for messages.
-
-    Raises:
-        InputError: for a target that is no class of these packages, or arguments that make none.
-    """
-    if isinstance(node, list):
-        return [build(value, trust=trust, origin=origin) for value in node]
-    if not isinstance(node, dict):
-        return node
-    arguments = {key: build(value, trust=trust, origin=origin) for key, value in node.items()}
-    target = arguments.pop("_target_", None)
-    if target is None:
-        return arguments
-    later = arguments.pop("_partial_", False)
-    found = find_class(target, trust=trust, origin=origin)
-    if later:
-        return partial(found, **arguments)
-    try:
-        return found(**arguments)
-    except InputError:
-        raise
-    except (ArithmeticError, IndexError, RuntimeError, TypeError, ValueError) as error:
-        # a file may give arguments that no constructor has a word for
-        raise InputError(
-            f"{origin}: its arguments make no {target} ({type(error).__name__}: {error}); it may be of another "
-            "version of gan_lab"
-        ) from error
-
-
-def find_class(target: object, *, trust: Sequence[str], origin: Path) -> type:
-    """Return a class of gan_lab or of a trusted package by its dotted name.
-
-    Raises:
-        InputError: for anything else.
-    """
-    allowed = ("gan_lab", *trust)
-    module, _, name = str(target).rpartition(".")
-    package = module.split(".")[0]
-    if package not in allowed:
-        raise InputError(
-            f"{origin} would run {target}, which is not part of gan_lab; if you trust it, load with trust={[package]}"
-        )
-    try:
-        found = getattr(import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise InputError(
-            f"{origin} names {target}, which is not here ({error}); it may be of another version of {package}"
-        ) from error
-    # a module has in it what it imports, such as gan_lab.weights.exported.torch
-    if not isinstance(found, type) or found.__module__.split(".")[0] not in allowed:
-        raise InputError(f"{origin} would run {target}, which is no class of {package}")
-    return found

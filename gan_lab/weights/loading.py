@@ -7,11 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gan_lab.config import build, check_targets
+from gan_lab.config import take
+from gan_lab.data.sample import SampleSpec
 from gan_lab.errors import InputError
+from gan_lab.layers.networks import GeneratorNetwork
 from gan_lab.sampling.gan import Gan
+from gan_lab.sampling.labels import check_classes
 from gan_lab.training.checkpoint import CONFIG_FILE, checkpoint_path, read, read_config
-from gan_lab.training.state_dicts import check_fit
+from gan_lab.training.state_dicts import MisfitError, network_of
 from gan_lab.training.transfer import Origin
 from gan_lab.weights import exported, hub
 
@@ -96,26 +99,68 @@ def load_run(
     path = checkpoint_path(Path(source), checkpoint)
     state = read(path)
     config = read_config(path.parent.parent)
-    node = config.model.generator
-    check_targets(node, trust=trust, origin=path.parent.parent / CONFIG_FILE)
-    generator = build(node)
-    prefix = "generator_ema." if weights == "ema" else "generator."
-    own = {
-        name.removeprefix(prefix): value
-        for name, value in state["state_dict"].items()
-        if name.startswith(prefix)
+    generator = player(
+        "generator", config, state, average=weights == "ema", origin=path, trust=trust
+    )
+    return as_gan(
+        generator.to(device), config, state, origin=path.parent.parent / CONFIG_FILE, trust=trust
+    )
+
+
+def player(
+    name: str,
+    config: Mapping[str, Any],
+    state: Mapping[str, Any],
+    *,
+    average: bool,
+    origin: Path,
+    trust: Sequence[str],
+) -> Any:
+    """Build a player's network with a checkpoint's weights.
+
+    Args:
+        name: "generator" or "discriminator".
+        config: of the run.
+        state: of the checkpoint.
+        average: whether to take the generator's moving average.
+        origin: the checkpoint's path.
+        trust: packages besides gan_lab whose classes the configuration may name.
+
+    Raises:
+        InputError: for a configuration that describes none, or another one.
+    """
+    file = origin.parent.parent / CONFIG_FILE
+    node = take(config, f"model.{name}", dict[str, Any], origin=file)
+    prefix = "generator_ema." if average else f"{name}."
+    weights = {
+        key.removeprefix(prefix): value
+        for key, value in state["state_dict"].items()
+        if key.startswith(prefix)
     }
     try:
-        check_fit(generator.state_dict(), own)
-    except InputError as error:
-        raise InputError(
-            f"{path} is not of the run that {path.parent.parent / CONFIG_FILE} describes: {error}"
-        ) from error
-    generator.load_state_dict(own)
+        return network_of(node, exported.NETWORKS[name], weights, origin=file, trust=trust)
+    except MisfitError as error:
+        raise InputError(f"{origin} is not of the run that {file} describes: {error}") from error
+
+
+def as_gan(
+    generator: GeneratorNetwork,
+    config: Mapping[str, Any],
+    state: Mapping[str, Any],
+    *,
+    origin: Path,
+    trust: Sequence[str],
+) -> Gan:
+    """Return a run's generator to draw from.
+
+    Raises:
+        InputError: when its configuration tells of other classes.
+    """
+    spec = read_spec(config, state["state_dict"], origin=origin, trust=trust)
+    check_classes(generator.num_classes, spec, origin=origin)
     return Gan(
-        generator.eval().requires_grad_(False).to(device),
-        class_counts=config.images.class_counts,
-        class_names=config.images.class_names,
+        generator.eval().requires_grad_(False),
+        spec=spec,
         kimg=state["clock"]["images_seen"] / 1000,
     )
 
@@ -140,7 +185,7 @@ def _origin_of_run(source: Path) -> Origin:
     run_dir = path.parent.parent
     nodes: Any = {}
     if (run_dir / CONFIG_FILE).exists():
-        nodes = read_config(run_dir).model
+        nodes = take(read_config(run_dir), "model", dict[str, Any], origin=run_dir / CONFIG_FILE)
     players = {name.split(".")[0] for name in state}
     states = {player: below(state, player) for player in players}
     return Origin(path, run_dir / CONFIG_FILE, states, nodes)
@@ -149,7 +194,7 @@ def _origin_of_run(source: Path) -> Origin:
 def _origin_of_export(folder: Path) -> Origin:
     """Read the networks of an exported model, whose one generator is also the moving average."""
     description = exported.read_description(folder)
-    there = [player for player in exported.WEIGHTS if description.get(player)]
+    there = [player for player in exported.NETWORKS if description.get(player)]
     states = {player: exported.state(folder, description, player) for player in there}
     states["generator_ema"] = states["generator"]
     nodes = {player: description[player].get("network") for player in there}
@@ -162,3 +207,27 @@ def below(state: Mapping[str, Tensor], player: str) -> dict[str, Tensor]:
     return {
         name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)
     }
+
+
+def read_spec(
+    config: Mapping[str, Any],
+    state: Mapping[str, Tensor],
+    *,
+    origin: Path,
+    trust: Sequence[str],
+) -> SampleSpec:
+    """Return what samples of a run are, with what their representation had measured.
+
+    Args:
+        config: of the run.
+        state: weights and buffers of a checkpoint, by name.
+        origin: the file of the configuration.
+        trust: packages besides gan_lab whose classes it may name.
+
+    Raises:
+        InputError: when the configuration says nothing of them, or names other code.
+    """
+    node = take(config, "sample", dict[str, Any], origin=origin)
+    spec = SampleSpec.from_dict(node, origin=origin, trust=trust)
+    spec.representation.load_state_dict(below(state, "representation"))
+    return spec

@@ -7,18 +7,17 @@ from importlib.metadata import version
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from gan_lab.config import build, check_targets
+from gan_lab.config import take
 from gan_lab.errors import InputError
-from gan_lab.layers.networks import DiscriminatorNetwork
 from gan_lab.metrics.features.weights import file_sha256
 from gan_lab.run import git_revision, read_results
 from gan_lab.sampling.gan import Gan
 from gan_lab.training.checkpoint import CONFIG_FILE, checkpoint_path, read, read_config
 from gan_lab.training.loggers.files import read_metrics
 from gan_lab.weights import exported
+from gan_lab.weights.loading import as_gan, player
 
 # of a configuration, these say where its run lies
 PLACES = ("run_dir", "runs_dir", "init_from")
@@ -64,25 +63,15 @@ def of_run(
     state = read(path)
     folder = path.parent.parent
     config = read_config(folder)
-    generator = build_network(
-        config, state["state_dict"], "generator", weights, trust=trust, origin=folder
+    file = folder / CONFIG_FILE
+    generator = player(
+        "generator", config, state, average=weights == "ema", origin=path, trust=trust
     )
-    kimg = state["clock"]["images_seen"] / 1000
-    images = config.images
-    gan = Gan(
-        generator.eval().requires_grad_(False),
-        class_counts=images.class_counts,
-        class_names=images.class_names,
-        kimg=kimg,
-    )
+    gan = as_gan(generator, config, state, origin=file, trust=trust)
     judge = None
     if discriminator:
-        node = config.model.get("discriminator")
-        if node is None:
-            raise InputError(f"discriminator=true: {folder} has none; leave it out")
-        judge = build_network(
-            config, state["state_dict"], "discriminator", weights, trust=trust, origin=folder
-        )
+        check_discriminator(config, folder)
+        judge = player("discriminator", config, state, average=False, origin=path, trust=trust)
     source = {"run": folder.name, "checkpoint": path.name, "sha256": file_sha256(path)}
     description = {
         "format": exported.FORMAT,
@@ -91,23 +80,17 @@ def of_run(
         "git_revision": git_revision(),
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "licence": None,
-        "generator": {"network": plain(config.model.generator), "weights": weights},
-        "discriminator": None if judge is None else {"network": plain(config.model.discriminator)},
-        "image_size": list(images.size),
-        "channels": images.channels,
-        "classes": {
-            "conditional": gan.num_classes > 0,
-            "names": list(images.class_names),
-            "counts": list(images.class_counts),
-        },
-        "latent_dim": generator.latent_dim,
-        "kimg": kimg,
+        "generator": {"network": config["model"]["generator"], "weights": weights},
+        "discriminator": None if judge is None else {"network": config["model"]["discriminator"]},
+        "sample": gan.spec.as_dict(),
+        "z_dim": generator.z_dim,
+        "kimg": gan.kimg,
         "truncation": truncation_of(gan),
         "standing_statistics": None,
         "source": source,
-        "figures": figures_of(folder, source["sha256"], kimg, weights, config),
-        "best": best_of(state, kimg) if weights == "ema" else None,
-        "recipe": without_places(plain(config)),
+        "figures": figures_of(folder, source["sha256"], gan.kimg, weights, config),
+        "best": best_of(state, gan.kimg) if weights == "ema" else None,
+        "recipe": without_places(config),
     }
     return Material(
         gan=gan,
@@ -134,32 +117,20 @@ def of_export(
     return Material(gan=gan, discriminator=judge, description=description)
 
 
-def build_network(
-    config: DictConfig,
-    state: Mapping[str, Tensor],
-    player: str,
-    weights: str,
-    *,
-    trust: Sequence[str],
-    origin: Path,
-) -> Any:
-    """Build a player's network with a checkpoint's weights."""
-    node = config.model[player]
-    check_targets(node, trust=trust, origin=origin / CONFIG_FILE)
-    network = build(node)
-    prefix = "generator_ema." if (player, weights) == ("generator", "ema") else f"{player}."
-    own = {
-        name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)
-    }
-    if isinstance(network, DiscriminatorNetwork) and config.model.get(
-        "discriminator_spectral_norm"
-    ):
+def check_discriminator(config: Mapping[str, Any], folder: Path) -> None:
+    """Refuse to export a discriminator that there is not, or that its own arguments do not describe.
+
+    Raises:
+        InputError: naming the run.
+    """
+    model = take(config, "model", dict[str, Any], origin=folder / CONFIG_FILE)
+    if model.get("discriminator") is None:
+        raise InputError(f"discriminator=true: {folder} has none; leave it out")
+    if model.get("discriminator_spectral_norm"):
         raise InputError(
             "discriminator=true: it was normalised from outside (model.discriminator_spectral_norm=true), which its "
             "own arguments do not say; leave it out"
         )
-    network.load_state_dict(own)
-    return network
 
 
 def truncation_of(gan: Gan) -> dict[str, Any]:
@@ -167,14 +138,14 @@ def truncation_of(gan: Gan) -> dict[str, Any]:
     if gan.has_styles:
         return {
             "kind": "psi",
-            "centre": "mapping.average",
+            "centre": "mapping.w_avg",
             "layers": gan.generator.truncation_cutoff,
         }
-    return {"kind": "threshold" if gan.generator.truncates else None}
+    return {"kind": "threshold" if gan.generator.supports_z_truncation else None}
 
 
 def figures_of(
-    folder: Path, sha256: str, kimg: float, weights: str, config: DictConfig
+    folder: Path, sha256: str, kimg: float, weights: str, config: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     """Return the figures of this checkpoint and these weights, each with how it was made.
 
@@ -207,7 +178,7 @@ def figures_of(
         if key not in known and not key.endswith("_se")
     ]
     if left:
-        metrics = without_places(plain(config.get("metrics")))
+        metrics = without_places(config.get("metrics"))
         found.append({"during": "training", "figures": left, "metrics": metrics})
     return found
 
@@ -237,11 +208,6 @@ def best_of(state: Mapping[str, Any], kimg: float) -> dict[str, Any] | None:
             key = str(saved["best_key"]).removeprefix("metrics/")
             return {"key": key, "value": saved["best_value"]}
     return None
-
-
-def plain(node: Any) -> Any:
-    """Return a configuration node as plain containers."""
-    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
 
 
 def without_places(value: Any) -> Any:

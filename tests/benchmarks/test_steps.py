@@ -10,7 +10,9 @@ from gan_lab.benchmarks.clock import MemoryPeak
 from gan_lab.benchmarks.phases import REST, Cost
 from gan_lab.benchmarks.steps import EVERYTHING, Rounds, leaving_out, summarize
 from gan_lab.config import build
+from gan_lab.training.building import describe_samples
 from gan_lab.training.module import AdversarialModule
+from tests.helpers.samples import images_of
 
 
 @pytest.fixture
@@ -26,13 +28,7 @@ def module(compose: Callable[..., DictConfig]) -> AdversarialModule:
         ),
         *("model.generator.width=2", "model.discriminator.width=2"),
     )
-    config.images = {
-        "size": [2, 2],
-        "channels": 1,
-        "num_classes": 0,
-        "class_names": [],
-        "class_counts": [],
-    }
+    describe_samples(config, images_of([2, 2], channels=1, classes=0))
     return build(config.model, total_images=100)
 
 

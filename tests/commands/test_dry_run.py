@@ -15,10 +15,12 @@ from gan_lab.commands.dry_run import duration, rate, says_out_of_memory
 from gan_lab.commands.launch import launch
 from gan_lab.config import build
 from gan_lab.data.sample import Batch
+from gan_lab.training.building import describe_samples
 from gan_lab.training.module import AdversarialModule
 from gan_lab.training.player import Player
 from tests.commands.conftest import ELSE, Train
 from tests.helpers.growing import TINY
+from tests.helpers.samples import images_of
 
 
 @pytest.fixture
@@ -158,9 +160,7 @@ def test_a_step_and_its_images(compose: Callable[..., DictConfig]) -> None:
     assert Found(step_seconds=[1.0, 3.0], loading_seconds=0.5, ahead=True).seconds == 2
     assert Found(step_seconds=[1.0, 3.0], loading_seconds=5.0, ahead=True).seconds == 5
     config = compose("model=gan", "batch_size=10", "model.generator.width=2")
-    config.images = {
-        "size": [2, 2], "channels": 1, "num_classes": 0, "class_names": [], "class_counts": [],
-    }  # fmt: skip
+    describe_samples(config, images_of([2, 2], channels=1, classes=0))  # fmt: skip
     module = build(config.model, total_images=100)
     assert moments(module, 0) == [0, 90] and moments(module, 95) == [95, 95]
     assert [duration(s) for s in (1.234, 120, 7200, 400_000)] == [

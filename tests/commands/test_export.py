@@ -127,10 +127,10 @@ def test_training_begins_from_an_export(
     capsys.readouterr()
     train(f"init_from={again}", name="both")
     told = capsys.readouterr().out
-    assert told.count("100.0% of the parameters; 0 fresh") == 3
+    assert told.count("100.0% of the parameters; 0 new") == 3
     train(f"init_from={alone}", name="one")
     told = capsys.readouterr().out
-    assert told.count("100.0% of the parameters; 0 fresh") == 2
+    assert told.count("100.0% of the parameters; 0 new") == 2
     assert "none of the discriminator's weights fits: it begins anew" in told
 
 

@@ -22,12 +22,15 @@ def test_the_run_folder(train: Train, capsys: pytest.CaptureFixture[str]) -> Non
         "size and class histogram are printed before the first step"
     )
     config = OmegaConf.load(run / "config.yaml")
-    assert config.images == {
-        "size": [8, 8],
-        "channels": 1,
+    assert config.sample == {
+        "kind": {"_target_": "gan_lab.data.images.ImageKind"},
+        "representation": {"_target_": "gan_lab.data.sample.Representation"},
+        "shape": [1, 8, 8],
         "num_classes": 10,
         "class_names": [str(i) for i in range(10)],
         "class_counts": [142, 146, 141, 147, 144, 146, 145, 143, 139, 144],
+        "attributes": [],
+        "source": None,
     }
     for name in ("last.ckpt", "previous.ckpt", "best.ckpt"):
         state = torch.load(run / "checkpoints" / name, weights_only=True)
@@ -146,7 +149,7 @@ def test_init_from_takes_weights_and_nothing_else(
     for name, value in theirs["state_dict"].items():
         if name.startswith("generator."):
             assert torch.equal(ours["state_dict"][name], value), name
-    assert "0 fresh" in capsys.readouterr().out
+    assert "0 new" in capsys.readouterr().out
 
 
 def test_init_from_another_architecture(train: Train, capsys: pytest.CaptureFixture[str]) -> None:
@@ -277,7 +280,7 @@ class Plain(nn.Linear):
         super().__init__(8, 64)
 
 class Silent(GeneratorNetwork):
-    latent_dim = 8
+    z_dim = 8
 
 class Judge(DiscriminatorNetwork):
     num_classes = 0

@@ -10,15 +10,10 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from gan_lab.config import build
+from gan_lab.training.building import describe_samples
+from tests.helpers.samples import images_of
 
 MakeRun = Callable[..., Path]
-IMAGES = {
-    "size": [8, 8],
-    "channels": 1,
-    "num_classes": 2,
-    "class_names": ["0", "1"],
-    "class_counts": [3, 3],
-}
 
 
 def entries(best: float, *, kimg: int, seconds: float | None = 2.0) -> list[dict[str, float]]:
@@ -56,7 +51,8 @@ def make_run(tmp_path: Path, compose: Callable[..., DictConfig]) -> MakeRun:
         (run / "checkpoints").mkdir(parents=True)
         sizes = ("model.generator.width=4", "model.discriminator.width=4")
         config = compose("model=gan", *sizes, f"total_kimg={total_kimg or kimg}", *overrides)
-        config.images, config.run_dir = dict(IMAGES), str(run)
+        describe_samples(config, images_of(8, classes=10))
+        config.run_dir = str(run)
         OmegaConf.save(OmegaConf.create(OmegaConf.to_container(config, resolve=True)), run / "config.yaml")  # fmt: skip
         lines = [json.dumps(entry) for entry in entries(best, kimg=kimg, seconds=seconds)]
         (run / "metrics.jsonl").write_text("\n".join(lines) + "\n")

@@ -13,7 +13,9 @@ from gan_lab.comparing.reading import read_run
 from gan_lab.comparing.settings import differing
 from gan_lab.config import build
 from gan_lab.errors import InputError
+from gan_lab.training.building import describe_samples
 from tests.comparing.conftest import MakeRun
+from tests.helpers.samples import images_of
 
 
 def test_runs_are_found_in_folders_of_any_depth(make_run: MakeRun, tmp_path: Path) -> None:
@@ -80,7 +82,7 @@ def test_parameters_are_those_of_the_networks(make_run: MakeRun) -> None:
     run = read_run(make_run("run"), "run")
     assert run.config is not None
     assert run.parameters == {
-        player: sum(p.numel() for p in build(run.config.model[player]).parameters())
+        player: sum(p.numel() for p in build(run.config["model"][player]).parameters())
         for player in ("generator", "discriminator")
     }
 
@@ -92,12 +94,11 @@ def test_parameters_need_no_memory_for_any_model(
     from gan_lab.comparing.reading import count_parameters
 
     config = compose(f"experiment=digits/{model}")
-    config.images = {"size": [16, 16], "channels": 1, "num_classes": 10}
-    config = OmegaConf.create(OmegaConf.to_container(config, resolve=True, throw_on_missing=False))
-    assert isinstance(config, DictConfig)
+    describe_samples(config, images_of([16, 16], channels=1, classes=10))
+    config = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
     counted = count_parameters(config, tmp_path, trust=())
     for player, count in counted.items():
-        assert count == sum(p.numel() for p in build(config.model[player]).parameters())
+        assert count == sum(p.numel() for p in build(config["model"][player]).parameters())
 
 
 def test_broken_lines_are_named_and_left_out(make_run: MakeRun) -> None:
@@ -113,7 +114,7 @@ def test_broken_lines_are_named_and_left_out(make_run: MakeRun) -> None:
     assert curve(run, "x", most=10) == []
 
 
-@pytest.mark.parametrize("text", ["a: [", "- a list", "run_dir: ${nowhere}"])
+@pytest.mark.parametrize("text", ["a: [", "- a list", "a: !!python/name:os.system"])
 def test_a_broken_configuration_leaves_the_curves(make_run: MakeRun, text: str) -> None:
     path = make_run("run")
     (path / "config.yaml").write_text(text)

@@ -24,18 +24,20 @@ from gan_lab.layers.minibatch_stddev import MinibatchStddev
 from gan_lab.seeding import derive_seed
 from gan_lab.training import player
 from gan_lab.training.batches import check_batch_per_process
+from gan_lab.training.building import describe_samples
 from gan_lab.training.callbacks.check_same_config import CheckSameConfig
 from gan_lab.training.checks import check_trainer
 from gan_lab.training.module import AdversarialModule
 from gan_lab.training.stats import RunningMeans
+from tests.helpers.samples import images_of
 
 STEPS, BATCH, PARTS = 20, 8, 2
 SMALL = (
     "model=stylegan2", f"batch_size={BATCH}", "loss=nonsaturating", "regularizer=[r1_lazy,path_length]",
     "regularizer.r1.interval=4", "regularizer.path_length.shrink=1", "model.generator.style_mixing=0",
-    "model.generator.latent_dim=8", "model.generator.style_dim=8", "model.generator.mapping_layers=2",
+    "model.generator.z_dim=8", "model.generator.w_dim=8", "model.generator.mapping_layers=2",
     "model.generator.channel_base=64", "model.generator.channel_max=8", "model.discriminator.channel_base=64",
-    "model.discriminator.channel_max=8", "model.discriminator.stddev_group=0", "augment=ada",
+    "model.discriminator.channel_max=8", "model.discriminator.mbstd_group_size=0", "augment=ada",
     "augment.ada.pipe=noise", "augment.ada.speed_kimg=1", "+augment.ada.strengths.noise=0",
 )  # fmt: skip
 
@@ -57,9 +59,7 @@ def small(rank: int, world: int) -> AdversarialModule:
     register_resolvers()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         config = compose("train", [*SMALL, f"micro_batch_size={BATCH // PARTS // world}"])
-    config.images = {
-        "size": [8, 8], "channels": 1, "num_classes": 0, "class_names": [], "class_counts": [],
-    }  # fmt: skip
+    describe_samples(config, images_of([8, 8], channels=1, classes=0))
     torch.manual_seed(0)
     module: AdversarialModule = build(config.model, total_images=BATCH * STEPS)
     drawn = 0
@@ -253,7 +253,7 @@ def test_a_division_that_would_change_what_images_are_compared_with() -> None:
     module.discriminator.stddev = MinibatchStddev(group_size=4)  # type: ignore[union-attr]
     module.micro_batch_size = BATCH
     check_batch_per_process(module, 2)
-    with pytest.raises(InputError, match=r"would compare 2 samples, not 4.*stddev_group=2"):
+    with pytest.raises(InputError, match=r"would compare 2 samples, not 4.*mbstd_group_size=2"):
         check_batch_per_process(module, 4)
     module.micro_batch_size = 2
     with pytest.raises(InputError, match="of which 2 pass through D at once"):

@@ -7,20 +7,22 @@ import torch
 from omegaconf import OmegaConf
 
 from gan_lab.config import build
+from gan_lab.data.images import image_spec
 from gan_lab.layers.networks import GeneratorNetwork
 from gan_lab.sampling.gan import Gan
+from tests.helpers.samples import images_of
 
 TINY: dict[str, dict[str, Any]] = {
     "gan": {"image_size": [8, 8], "width": 8},
     "dcgan": {"image_size": [8, 8], "width": 4},
-    "lsgan": {"image_size": [16, 16], "width": 4, "latent_dim": 8, "label_dim": 4},
+    "lsgan": {"image_size": [16, 16], "width": 4, "z_dim": 8, "label_dim": 4},
     "wgan_gp": {"image_size": [8, 8], "width": 4},
-    "bigan": {"image_size": [8, 8], "width": 4, "latent_dim": 8, "encoder_width": 4},
-    "progan": {"image_size": [8, 8], "latent_dim": 8, "channel_base": 64, "channel_max": 8},
+    "bigan": {"image_size": [8, 8], "width": 4, "z_dim": 8, "encoder_width": 4},
+    "progan": {"image_size": [8, 8], "z_dim": 8, "channel_base": 64, "channel_max": 8},
     "stylegan": {
         "image_size": [16, 16],
-        "latent_dim": 8,
-        "style_dim": 8,
+        "z_dim": 8,
+        "w_dim": 8,
         "mapping_layers": 2,
         "channel_base": 64,
         "channel_max": 8,
@@ -28,16 +30,16 @@ TINY: dict[str, dict[str, Any]] = {
     },
     "stylegan2": {
         "image_size": [8, 8],
-        "latent_dim": 8,
-        "style_dim": 8,
+        "z_dim": 8,
+        "w_dim": 8,
         "mapping_layers": 2,
         "channel_base": 64,
         "channel_max": 8,
     },
     "stylegan3": {
         "image_size": 16,
-        "latent_dim": 8,
-        "style_dim": 8,
+        "z_dim": 8,
+        "w_dim": 8,
         "channel_base": 64,
         "channel_max": 8,
         "num_layers": 4,
@@ -47,14 +49,14 @@ TINY: dict[str, dict[str, Any]] = {
     "sagan": {"image_size": [8, 8], "width": 4, "attention": [8]},
     "biggan": {
         "image_size": [8, 8],
-        "latent_dim": 8,
+        "z_dim": 8,
         "shared_dim": 4,
         "width": 4,
         "attention": [8],
     },
     "biggan_deep": {
         "image_size": [8, 8],
-        "latent_dim": 8,
+        "z_dim": 8,
         "shared_dim": 4,
         "width": 8,
         "attention": [8],
@@ -62,7 +64,7 @@ TINY: dict[str, dict[str, Any]] = {
     },
     "r3gan": {
         "image_size": [8, 8],
-        "latent_dim": 8,
+        "z_dim": 8,
         "label_dim": 4,
         "widths": [8, 8],
         "cardinalities": [2, 2],
@@ -90,7 +92,7 @@ def generator_of(model: str, *, classes: int = 3, channels: int = 1) -> Generato
             if "parametrizations" not in name:
                 value.add_(torch.randn_like(value) * 0.3)
         for name, value in generator.named_buffers():
-            if name.endswith(("average", "running_mean")):
+            if name.endswith(("w_avg", "running_mean")):
                 value.normal_()
     return generator.eval()
 
@@ -98,7 +100,9 @@ def generator_of(model: str, *, classes: int = 3, channels: int = 1) -> Generato
 def gan_of(model: str, *, classes: int = 3, channels: int = 1) -> Gan:
     """Such a generator to draw from."""
     generator = generator_of(model, classes=classes, channels=channels)
-    return Gan(generator.requires_grad_(False), class_counts=[5] * max(classes, 1))
+    return Gan(
+        generator.requires_grad_(False), spec=images_of(16, channels=channels, classes=classes)
+    )
 
 
 def run_of(model: str, folder: Path, *, classes: int = 3, channels: int = 1) -> Path:
@@ -109,18 +113,18 @@ def run_of(model: str, folder: Path, *, classes: int = 3, channels: int = 1) -> 
         for value in raw.parameters():
             value.mul_(1.1)
     size = TINY[model]["image_size"]
+    spec = image_spec(
+        channels=channels,
+        image_size=tuple(size) if isinstance(size, list) else (size, size),
+        class_names=[f"kind {i}" for i in range(classes)],
+        class_counts=[5 + i for i in range(classes)],
+    )
     config = {
         "model": {
             "_target_": "gan_lab.models.none",
             "generator": node_of(model, classes=classes, channels=channels),
         },
-        "images": {
-            "size": size if isinstance(size, list) else [size, size],
-            "channels": channels,
-            "num_classes": classes,
-            "class_names": [f"kind {i}" for i in range(classes)] or ["all"],
-            "class_counts": [5 + i for i in range(max(classes, 1))],
-        },
+        "sample": spec.as_dict(),
         "data": {
             "_target_": "gan_lab.data.image_folder.ImageFolder",
             "root": "/data/somebody/photos",

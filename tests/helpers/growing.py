@@ -8,10 +8,12 @@ from omegaconf import DictConfig
 
 from gan_lab.config import build
 from gan_lab.models.progan import ProGAN
+from gan_lab.training.building import describe_samples
+from tests.helpers.samples import images_of
 
 TINY = {
     "progan": (
-        "model.generator.latent_dim=8",
+        "model.generator.z_dim=8",
         "model.generator.channel_base=64",
         "model.generator.channel_max=8",
         "model.generator.fade_kimg=0.016",
@@ -20,8 +22,8 @@ TINY = {
         "model.discriminator.channel_max=8",
     ),
     "stylegan": (
-        "model.generator.latent_dim=8",
-        "model.generator.style_dim=8",
+        "model.generator.z_dim=8",
+        "model.generator.w_dim=8",
         "model.generator.mapping_layers=2",
         "model.generator.channel_base=64",
         "model.generator.channel_max=8",
@@ -44,13 +46,7 @@ def tiny(
 ) -> ProGAN:
     """Build a small model whose batches have 4 images: phases of 2 steps, fades of 4."""
     config = compose(f"model={model}", "batch_size=4", *TINY[model], *overrides)
-    config.images = {
-        "size": [size, size] if isinstance(size, int) else size,
-        "channels": channels,
-        "num_classes": classes,
-        "class_names": [],
-        "class_counts": [],
-    }
+    describe_samples(config, images_of(size, channels=channels, classes=classes))
     torch.manual_seed(0)
     module = build(config.model, total_images=4 * steps)
     assert isinstance(module, ProGAN)

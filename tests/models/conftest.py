@@ -11,14 +11,16 @@ from torch.utils.data import DataLoader
 
 from gan_lab.config import build
 from gan_lab.data.sample import Batch
+from gan_lab.training.building import describe_samples
 from gan_lab.training.module import AdversarialModule
+from tests.helpers.samples import images_of
 
 SMALL = {
     "gan": ("model.generator.width=8", "model.discriminator.width=4"),
     "dcgan": ("model.generator.width=4", "model.discriminator.width=4"),
     "lsgan": (
         "model.generator.width=4",
-        "model.generator.latent_dim=8",
+        "model.generator.z_dim=8",
         "model.generator.label_dim=4",
         "model.discriminator.width=4",
         "model.discriminator.label_dim=4",
@@ -44,13 +46,7 @@ def make(compose: Callable[..., DictConfig]) -> Make:
         **extra: Any,
     ) -> AdversarialModule:
         config = compose(f"model={model}", f"batch_size={batch_size}", *SMALL[model], *overrides)
-        config.images = {
-            "size": [size, size] if isinstance(size, int) else size,
-            "channels": channels,
-            "num_classes": classes,
-            "class_names": [],
-            "class_counts": [],
-        }
+        describe_samples(config, images_of(size, channels=channels, classes=classes))
         torch.manual_seed(0)
         total = batch_size * config.d_steps * steps
         return build(config.model, total_images=total, **extra)
@@ -82,7 +78,7 @@ def as_batch(items: list[tuple[torch.Tensor, torch.Tensor]]) -> Batch:
 def inputs_for(module: AdversarialModule, count: int) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Latents and labels for a generator."""
     labels = torch.arange(count) % module.generator.num_classes if module.conditional else None
-    return torch.randn(count, module.generator.latent_dim), labels
+    return torch.randn(count, module.generator.z_dim), labels
 
 
 def fit(module: AdversarialModule, **settings: Any) -> AdversarialModule:

@@ -13,6 +13,7 @@ from gan_lab.config import build
 from gan_lab.data.sample import Batch
 from gan_lab.models.bigan import BiGAN
 from gan_lab.training.augment.base import Augmentation
+from gan_lab.training.building import describe_samples
 from gan_lab.training.losses import (
     Hinge,
     LeastSquares,
@@ -23,6 +24,7 @@ from gan_lab.training.losses import (
     Wasserstein,
 )
 from gan_lab.training.steps import GeneratorStep
+from tests.helpers.samples import images_of
 from tests.models.conftest import fit
 
 TINY = (
@@ -30,7 +32,7 @@ TINY = (
     "batch_size=4",
     "model.generator.width=4",
     "model.generator.encoder_width=4",
-    "model.generator.latent_dim=6",
+    "model.generator.z_dim=6",
     "model.discriminator.width=4",
     "model.discriminator.code_width=8",
 )
@@ -43,14 +45,7 @@ def make(compose: Callable[..., DictConfig]) -> Make:
 
     def made(*overrides: str, classes: int = 0, size: Any = 8, **extra: Any) -> BiGAN:
         config = compose(*TINY, *overrides)
-        size = [size, size] if isinstance(size, int) else size
-        config.images = {
-            "size": size,
-            "channels": 2,
-            "num_classes": classes,
-            "class_names": [],
-            "class_counts": [],
-        }
+        describe_samples(config, images_of(size, channels=2, classes=classes))
         torch.manual_seed(0)
         return build(config.model, total_images=8, **extra)
 

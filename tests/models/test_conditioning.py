@@ -90,7 +90,7 @@ def test_the_loss_of_the_class_moves_the_generator(compose: Compose, model: str,
         return DiscriminatorOutput(output.logits * 0, output.losses)
 
     module.discriminator.discriminate = mute  # type: ignore[method-assign]
-    z, labels = torch.randn(6, module.generator.latent_dim), torch.arange(6) % 3
+    z, labels = torch.randn(6, module.generator.z_dim), torch.arange(6) % 3
     step = GeneratorStep(
         module.generator, Batch(z, labels), z, lambda z: module.generator(z, labels)
     )

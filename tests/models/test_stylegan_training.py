@@ -13,13 +13,15 @@ from gan_lab.config import build
 from gan_lab.data.sample import Batch
 from gan_lab.errors import InputError
 from gan_lab.training.augment.blur import blur
+from gan_lab.training.building import describe_samples
 from gan_lab.training.module import AdversarialModule
+from tests.helpers.samples import images_of
 from tests.models.conftest import fit
 
 TINY = {
     "stylegan2": (
-        "model.generator.latent_dim=8",
-        "model.generator.style_dim=8",
+        "model.generator.z_dim=8",
+        "model.generator.w_dim=8",
         "model.generator.mapping_layers=2",
         "model.generator.channel_base=64",
         "model.generator.channel_max=8",
@@ -27,8 +29,8 @@ TINY = {
         "model.discriminator.channel_max=8",
     ),
     "stylegan3": (
-        "model.generator.latent_dim=8",
-        "model.generator.style_dim=8",
+        "model.generator.z_dim=8",
+        "model.generator.w_dim=8",
         "model.generator.channel_base=64",
         "model.generator.channel_max=8",
         "model.generator.num_layers=4",
@@ -53,13 +55,7 @@ def make(
     compose: Compose, model: str, *overrides: str, classes: int = 0, steps: int = 2, **extra: Any
 ) -> AdversarialModule:
     config = compose(f"model={model}", "batch_size=4", *TINY[model], *overrides)
-    config.images = {
-        "size": [16, 16],
-        "channels": 1,
-        "num_classes": classes,
-        "class_names": [],
-        "class_counts": [],
-    }
+    describe_samples(config, images_of([16, 16], channels=1, classes=classes))
     torch.manual_seed(0)
     return build(config.model, total_images=4 * steps, **extra)
 
@@ -79,8 +75,8 @@ def test_two_steps_move_both_players(
         assert all(p.isfinite().all() for p in new)
         moved = [not torch.equal(a, b) for a, b in zip(old, new, strict=True)]
         assert sum(moved) / len(moved) > 0.8
-    assert module.generator.mapping.average.abs().sum() > 0
-    assert torch.equal(module.generator_ema.mapping.average, module.generator.mapping.average)
+    assert module.generator.mapping.w_avg.abs().sum() > 0
+    assert torch.equal(module.generator_ema.mapping.w_avg, module.generator.mapping.w_avg)
 
 
 def test_configuration_r_trains(compose: Compose) -> None:
@@ -90,7 +86,7 @@ def test_configuration_r_trains(compose: Compose) -> None:
 
 
 def test_bf16_trains(compose: Compose) -> None:
-    half = ("half_resolutions=2", "half_type=bfloat16", "clamp=256")
+    half = ("num_fp16_res=2", "fp16_dtype=bfloat16", "clamp=256")
     overrides = [f"model.{p}.{s}" for p in ("generator", "discriminator") for s in half]
     module = fit(make(compose, "stylegan2", *overrides))
     assert all(p.isfinite().all() and p.dtype == torch.float32 for p in module.parameters())
@@ -126,7 +122,7 @@ def test_a_resumed_run_is_the_straight_one(compose: Compose, tmp_path: Path, mod
     trained("halted", 0.04)
     halted, straight = trained("halted", 0.08), trained("straight", 0.08)
     assert all(torch.equal(halted[name], straight[name]) for name in straight)
-    assert {"generator.mapping.average", "regularizers.path_length.mean"} <= set(straight)
+    assert {"generator.mapping.w_avg", "regularizers.path_length.mean"} <= set(straight)
     assert straight["regularizers.path_length.mean"] > 0
     assert 0 < straight["augmentations.ada.p"] < 1
 

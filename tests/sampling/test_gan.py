@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gan_lab.data.images import Images
+from gan_lab.data.images import Images, image_spec
 from gan_lab.errors import InputError
 from gan_lab.layers.networks import GeneratorNetwork
 from gan_lab.models import dcgan, gan, lsgan, wgan_gp
@@ -59,7 +59,10 @@ def test_another_seed_gives_other_images() -> None:
 
 
 def test_labels_follow_the_training_data() -> None:
-    drawn = Gan(generator_of("gan", 3), class_counts=[1, 0, 3])
+    drawn = Gan(
+        generator_of("gan", 3),
+        spec=image_spec(channels=1, image_size=(8, 8), class_names="abc", class_counts=[1, 0, 3]),
+    )
     labels = drawn.labels(4000)
     assert labels is not None
     share = torch.bincount(labels, minlength=3) / 4000
@@ -190,7 +193,7 @@ def test_truncation_towards_the_mean_of_a_class() -> None:
 
 def test_only_the_first_styles_of_stylegan_are_truncated() -> None:
     gan = style_gan(size=128)
-    assert (gan.styled.num_styles, gan.styled.truncation_cutoff) == (12, 8)
+    assert (gan.styled.num_ws, gan.styled.truncation_cutoff) == (12, 8)
     for center in ("mean", "class"):
         z, labels = gan.latents(3), torch.tensor([0, 1, 2])
         plain = gan.styles(z, labels)

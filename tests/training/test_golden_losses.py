@@ -20,7 +20,7 @@ import torch
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from omegaconf import DictConfig
 
-from gan_lab.training.building import build_data, build_model, describe_images
+from gan_lab.training.building import build_data, build_model, sample_spec
 
 FILE = Path(__file__).with_name("golden_losses.json")
 STEPS = 20
@@ -39,8 +39,8 @@ CASES = {
         "augment.ada.p=0.3",
         "augment.ada.speed_kimg=0.5",
         "augment.ada.interval=2",
-        "model.generator.latent_dim=8",
-        "model.generator.style_dim=8",
+        "model.generator.z_dim=8",
+        "model.generator.w_dim=8",
         "model.generator.mapping_layers=2",
         "model.generator.channel_base=64",
         "model.generator.channel_max=8",
@@ -81,7 +81,7 @@ CASES = {
     "progan": (
         "model=progan",
         "batch_size=4",
-        "model.generator.latent_dim=8",
+        "model.generator.z_dim=8",
         "model.generator.channel_base=64",
         "model.generator.channel_max=8",
         "model.generator.fade_kimg=0.016",
@@ -101,7 +101,7 @@ CASES = {
         "model.schedules.blur.sigma.end_kimg=0.06",
         "model.generator.width=4",
         "model.generator.encoder_width=4",
-        "model.generator.latent_dim=6",
+        "model.generator.z_dim=6",
         "model.discriminator.width=4",
         "model.discriminator.code_width=8",
     ),
@@ -123,8 +123,8 @@ CASES = {
         "model=stylegan3",
         "data.num_classes=3",
         "batch_size=4",
-        "model.generator.latent_dim=8",
-        "model.generator.style_dim=8",
+        "model.generator.z_dim=8",
+        "model.generator.w_dim=8",
         "model.generator.channel_base=64",
         "model.generator.channel_max=8",
         "model.generator.num_layers=4",
@@ -144,9 +144,9 @@ def make_module(compose: Compose, case: str) -> tuple[LightningModule, Lightning
     config = compose("data=random", "data.image_size=16", *overrides)
     config.total_kimg = STEPS * config.batch_size * config.d_steps / 1000
     data = build_data(config)
-    describe_images(config, data)
+    spec = sample_spec(config, data)
     torch.manual_seed(0)
-    return build_model(config), data
+    return build_model(config, spec), data
 
 
 def read(module: Any) -> dict[str, float]:

@@ -32,7 +32,7 @@ from tests.models.conftest import fit
 class Shift(GeneratorNetwork):
     """G(z) = z + shift, as an image of one pixel; `code` belongs to G's player and to no image."""
 
-    latent_dim = 1
+    z_dim = 1
     num_classes = 3
 
     def __init__(self) -> None:

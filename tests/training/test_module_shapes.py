@@ -42,7 +42,7 @@ STEPS, BATCH, SIDE = 2, 4, 8
 class Decoder(GeneratorNetwork):
     """z (and a label vector) -> an image, linearly."""
 
-    latent_dim = 3
+    z_dim = 3
 
     def __init__(self, *, num_classes: int = 0) -> None:
         super().__init__()

@@ -20,7 +20,7 @@ from gan_lab.training.regularizers.weight_clipping import WeightClipping
 class Network(GeneratorNetwork):
     """A mapping of two layers, a norm and a layer behind them."""
 
-    latent_dim = 2
+    z_dim = 2
     num_classes = 0
 
     def __init__(self) -> None:

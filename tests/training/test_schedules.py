@@ -55,7 +55,7 @@ def test_impossible_schedules(make: object) -> None:
 class Network(GeneratorNetwork):
     """With numbers on three levels."""
 
-    latent_dim = 1
+    z_dim = 1
     num_classes = 0
 
     def __init__(self) -> None:

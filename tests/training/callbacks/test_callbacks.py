@@ -30,7 +30,7 @@ def test_diversity_of_a_collapsed_generator_is_zero() -> None:
 
 def test_a_row_a_class() -> None:
     class Painter(GeneratorNetwork):
-        latent_dim, num_classes = 2, 3
+        z_dim, num_classes = 2, 3
 
         def __init__(self) -> None:
             super().__init__()

@@ -1,0 +1,35 @@
+"""What reaches the terminal: styles of ours, and of names nothing that it would obey."""
+
+import io
+
+import pytest
+from rich.table import Table
+
+from gan_lab.commands.launch import complain
+from gan_lab.console import PlainConsole, printable, say, warn
+
+HOSTILE = "a\x1b]0;title\x07b\x1b[2Jc\x9bd\re\x08f\u202eg\udce9h\x7f"
+
+
+@pytest.mark.parametrize("speak", [say, warn, complain])
+def test_names_do_not_move_the_cursor(speak, capsys: pytest.CaptureFixture[str]) -> None:  # type: ignore[no-untyped-def]
+    speak(f"class {HOSTILE} of é and 猫\n\tand [brackets]")
+    captured = capsys.readouterr()
+    text = captured.out + captured.err
+    assert printable(text) == text
+    # rich drops some by itself
+    assert r"b\x1b[2Jc\x9bd" in text and r"f\u202eg\udce9h\x7f" in text
+    assert "é and 猫\n" in text and "[brackets]" in text
+
+
+def test_nor_in_tables_and_titles_while_styles_are_kept() -> None:
+    file = io.StringIO()
+    console = PlainConsole(file=file, force_terminal=True, width=200)
+    table = Table(title=HOSTILE)
+    table.add_column(f"[red]{'name'}")
+    table.add_row(HOSTILE)
+    console.print(table)
+    text = file.getvalue()
+    assert "\x1b[31" in text or "\x1b[1;31" in text, "our own colours"
+    for code in ("\x1b]0", "\x07", "\x1b[2J", "\x9b", "\r", "\x08", "\u202e", "\x7f"):
+        assert code not in text
