@@ -1,6 +1,7 @@
 import io
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -12,8 +13,8 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from lightning import LightningModule, Trainer
+from lightning.fabric.utilities.apply_func import move_data_to_device
 from rich.console import Console
-from torch import Tensor
 
 from gan_lab.config import build, conf_dir
 from gan_lab.data.datamodule import DataModule
@@ -42,15 +43,14 @@ def attach(data: DataModule, *, seen: int = 0, rank: int = 0, world_size: int = 
     )
 
 
-def shown(data: DataModule) -> list[tuple[Tensor, Tensor]]:
-    return [pair(batch) for batch in data.train_dataloader()]
+def shown(data: DataModule) -> list[Batch]:
+    return list(data.train_dataloader())
 
 
-def equal(ours: list, theirs: list) -> bool:
+def equal(ours: list[Batch], theirs: list[Batch]) -> bool:
     return len(ours) == len(theirs) and all(
-        torch.equal(a, b)
+        torch.equal(one.real, two.real) and torch.equal(one.labels, two.labels)
         for one, two in zip(ours, theirs, strict=True)
-        for a, b in zip(one, two, strict=True)
     )
 
 
@@ -59,7 +59,8 @@ def test_batches_are_uint8_and_follow_the_permutation() -> None:
     batches = shown(data)
     assert len(batches) == 10
     order = permutation(1437, 0, 0)
-    for number, (images, labels) in enumerate(batches):
+    for number, batch in enumerate(batches):
+        images, labels = batch.real, batch.labels
         assert images.dtype == torch.uint8
         assert labels.dtype == torch.int64
         chosen = order[8 * number : 8 * number + 8]
@@ -70,9 +71,9 @@ def test_batches_are_uint8_and_follow_the_permutation() -> None:
 def test_a_batch_holds_the_images_of_all_d_steps() -> None:
     single, triple = shown(module(total_images=72)), shown(module(total_images=72, d_steps=3))
     assert len(triple) == 3
-    for number, (images, _) in enumerate(triple):
-        parts = [images for images, _ in single[3 * number : 3 * number + 3]]
-        assert torch.equal(images, torch.cat(parts))
+    for number, batch in enumerate(triple):
+        parts = [part.real for part in single[3 * number : 3 * number + 3]]
+        assert torch.equal(batch.real, torch.cat(parts))
 
 
 def test_goes_on_from_the_images_seen() -> None:
@@ -92,9 +93,9 @@ def test_ranks_share_each_d_step(d_steps: int) -> None:
         data = module(d_steps=d_steps)
         attach(data, rank=rank, world_size=4)
         parts.append(shown(data))
-    for number, (images, _) in enumerate(whole):
-        of_ranks = [part[number][0].unflatten(0, (d_steps, 2)) for part in parts]
-        assert torch.equal(torch.cat(of_ranks, dim=1).flatten(0, 1), images)
+    for number, batch in enumerate(whole):
+        of_ranks = [part[number].real.unflatten(0, (d_steps, 2)) for part in parts]
+        assert torch.equal(torch.cat(of_ranks, dim=1).flatten(0, 1), batch.real)
 
 
 def test_ranks_that_cannot_share_are_told_what_to_set() -> None:
@@ -172,9 +173,20 @@ def test_workers_are_chosen_where_they_help(tmp_path: Path, write_images: Any) -
 
 def test_images_become_float_after_the_transfer() -> None:
     images = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
-    result, labels = pair(module().on_after_batch_transfer(Batch(images, torch.tensor([3])), 0))
-    assert torch.equal(result.flatten(), torch.arange(256) / 127.5 - 1)
-    assert labels.tolist() == [3]
+    data = module()
+    data.spec = replace(data.spec, source=data.spec)
+    batch = Batch(images, torch.tensor([3]), source=images.flip(-1))
+    result = data.on_after_batch_transfer(batch, 0)
+    assert torch.equal(result.real.flatten(), torch.arange(256) / 127.5 - 1)
+    assert torch.equal(result.source, result.real.flip(-1))
+    assert result.labels.tolist() == [3]
+
+
+def test_a_batch_moves_to_the_device_as_a_whole() -> None:
+    batch = Batch(torch.zeros(2, 1), source=torch.ones(2, 1))
+    moved = move_data_to_device(batch, torch.device("meta"))
+    assert isinstance(moved, Batch)
+    assert moved.real.is_meta and moved.source.is_meta and moved.labels is None
 
 
 def test_a_batch_moves_to_the_device_as_a_whole() -> None:
@@ -189,10 +201,10 @@ class Recorder(LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.images_seen = torch.tensor(seen)
-        self.batches: list[tuple[Tensor, Tensor]] = []
+        self.batches: list[Batch] = []
 
     def training_step(self, batch: Batch) -> None:
-        self.batches.append(pair(batch))
+        self.batches.append(batch)
 
     def configure_optimizers(self) -> None:
         return None
@@ -206,9 +218,7 @@ def test_lightning_trains_to_the_end_of_the_stream() -> None:
     )  # fmt: skip
     data = module()
     trainer.fit(recorder, datamodule=data)
-    expected = [
-        pair(data.on_after_batch_transfer(Batch(*batch), 0)) for batch in shown(module())[3:]
-    ]
+    expected = [data.on_after_batch_transfer(batch, 0) for batch in shown(module())[3:]]
     assert equal(recorder.batches, expected)
 
 
@@ -267,10 +277,10 @@ def test_grid_of_reals_goes_through_the_classes(n: int) -> None:
 def test_ordered_loader_gives_every_item_once() -> None:
     data = module()
     assert data.val is not None
-    batches = [pair(batch) for batch in data.ordered_loader(data.val, batch_size=50)]
-    assert [len(images) for images, _ in batches] == [50] * 7 + [10]
+    batches = list(data.ordered_loader(data.val, batch_size=50))
+    assert [len(batch) for batch in batches] == [50] * 7 + [10]
     assert torch.equal(
-        torch.cat([images for images, _ in batches]), data.val.__getitems__(range(360)).real
+        torch.cat([batch.real for batch in batches]), data.val.__getitems__(range(360)).real
     )
 
 

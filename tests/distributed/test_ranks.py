@@ -250,7 +250,7 @@ def test_batches_that_processes_cannot_divide() -> None:
 def test_a_division_that_would_change_what_images_are_compared_with() -> None:
     """StyleGAN's D looks at groups of images: with fewer of them at once it would be another game."""
     module = small(0, 1)
-    module.discriminator.stddev = MinibatchStddev(group_size=4)  # type: ignore[union-attr]
+    module.discriminator.epilogue.mbstd = MinibatchStddev(group_size=4)  # type: ignore[union-attr]
     module.micro_batch_size = BATCH
     check_batch_per_process(module, 2)
     with pytest.raises(InputError, match=r"would compare 2 samples, not 4.*mbstd_group_size=2"):

@@ -73,7 +73,7 @@ def test_layers_that_are_not_reached_do_not_change(compose: Compose, model: str)
     first = "generator.synthesis.blocks.0" if model == "stylegan" else "generator.conv"
     changed = {n for n, v in module.state_dict().items() if not torch.equal(v, before[n])}
     assert {n for n in changed if n.startswith(first)}
-    above = ("blocks.1", "to_image.1", "from_image.1", "blocks.2", "to_image.2", "from_image.2")
+    above = ("blocks.1", "torgb.1", "fromrgb.1", "blocks.2", "torgb.2", "fromrgb.2")
     if model == "progan":
         above += ("blocks.0",)
     unreached = {n for n in before if n.startswith(("gen", "disc")) and any(a in n for a in above)}

@@ -47,7 +47,7 @@ def test_the_published_sizes() -> None:
     # all but the layers that table 2 leaves out: those which read and make images of lower resolutions
     others = [
         sum(p.numel() for p in layers[:-1].parameters())
-        for layers in (networks[0].to_image, networks[1].from_image)
+        for layers in (networks[0].torgb, networks[1].fromrgb)
     ]
     assert [f"{(c - o) / 1e6:.1f}" for c, o in zip(counts, others, strict=True)] == ["23.1", "23.1"]
     assert widths(8, 16384, 512) == [512, 512, 512, 512, 256, 128, 64, 32, 16]
@@ -153,8 +153,8 @@ def test_what_is_not_reached_is_not_computed(stage: float) -> None:
     for layers, used in (
         (network.blocks, range(level)),
         (judge.blocks, range(level)),
-        (network.to_image, images),
-        (judge.from_image, images),
+        (network.torgb, images),
+        (judge.fromrgb, images),
     ):
         for i, layer in enumerate(layers):
             reached = [p.grad is not None for p in layer.parameters()]
@@ -185,9 +185,7 @@ def test_labels_change_the_image_and_choose_the_logit() -> None:
     assert all(not torch.allclose(images[i], images[(i + 1) % 3]) for i in range(3))
     assert_close(network(z, torch.eye(3)), images)
     features = judge.extract(images)
-    assert_close(
-        judge(images, torch.tensor([2, 0, 1])), judge.logits(features)[range(3), [2, 0, 1]]
-    )
+    assert_close(judge(images, torch.tensor([2, 0, 1])), judge.out(features)[range(3), [2, 0, 1]])
     for wrong in (network, judge):
         with pytest.raises(ValueError, match="no labels"):
             wrong(z if wrong is network else images)

@@ -144,9 +144,8 @@ def make_module(compose: Compose, case: str) -> tuple[LightningModule, Lightning
     config = compose("data=random", "data.image_size=16", *overrides)
     config.total_kimg = STEPS * config.batch_size * config.d_steps / 1000
     data = build_data(config)
-    spec = sample_spec(config, data)
     torch.manual_seed(0)
-    return build_model(config, spec), data
+    return build_model(config, sample_spec(config, data)), data
 
 
 def read(module: Any) -> dict[str, float]:

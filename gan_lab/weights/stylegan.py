@@ -1,33 +1,29 @@
-"""StyleGAN2(-ADA) networks as the stylegan2-ada-pytorch and stylegan3 repositories store them.
+"""StyleGAN2(-ADA) and StyleGAN3 networks as NVIDIA's repositories store them.
 
-Names of arguments and weights are theirs: https://github.com/NVlabs/stylegan3 and
-https://github.com/NVlabs/stylegan2-ada-pytorch.
+Names of arguments are theirs: https://github.com/NVlabs/stylegan3 and https://github.com/NVlabs/stylegan2-ada-pytorch.
+Names of weights are the same here, but filters, which follow from the arguments, are not read.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-from gan_lab.models.stylegan2 import Discriminator, Generator
-from gan_lab.training.state_dicts import Renames, part, renamer
-from gan_lab.weights.arguments import LARGEST, MOST_LAYERS, Arguments
-from gan_lab.weights.blueprint import Blueprint, Blueprints
-
-MAPPING: Renames = (
-    (r"mapping\.w_avg", r"mapping.w_avg"),
-    (r"mapping\.embed\.(\w+)", r"mapping.network.embedding.\1"),
-    (r"mapping\.fc(\d+)\.(\w+)", r"mapping.network.layers.\1.\2"),
-)
+from gan_lab.models import stylegan2, stylegan3
+from gan_lab.training.state_dicts import part, renamer
+from gan_lab.weights.blueprint import LARGEST, MOST_LAYERS, Arguments, Blueprint, Blueprints
 
 # of stylegan2-ada-pytorch, where they are not those of the stylegan3 repository, which stand below
 OLDER_DEFAULTS = {"conv_clamp": None, "num_fp16_res": 0}
 
-# a filter that every layer stores and that is always the same is built, not read
-FILTER = r"(.*\.)?resample_filter"
+MOST_TAPS = 64  # filters are made before weights are compared
+
+TRANSLATE = renamer([(r"(.+)", r"\1")], ignored=r"(.*\.)?(resample|up|down)_filter")
 
 
 def read(config: Mapping[str, Any], state: Mapping[str, Any] | None) -> Blueprints:
-    """Read G and D; see `gan_lab.weights.from_published`."""
-    defaults = OLDER_DEFAULTS if "stylegan2-ada-pytorch" in config["source"] else {}
+    """Read G and D, which is StyleGAN2's for StyleGAN3, too; see `gan_lab.weights.from_published`."""
+    source = config["source"]
+    defaults = OLDER_DEFAULTS if "stylegan2-ada-pytorch" in source else {}
+    generator = stylegan3_generator if source.startswith("stylegan3") else stylegan2_generator
     networks: Blueprints = {}
     if "generator" in config:
         networks["G"] = generator({**defaults, **config["generator"]}, part(state, "G"))
@@ -36,15 +32,14 @@ def read(config: Mapping[str, Any], state: Mapping[str, Any] | None) -> Blueprin
     return networks
 
 
-def generator(arguments: Mapping[str, Any], state: Mapping[str, Any] | None) -> Blueprint:
+def stylegan2_generator(arguments: Mapping[str, Any], state: Mapping[str, Any] | None) -> Blueprint:
     """Read a generator's published arguments and weights."""
     given = Arguments(arguments, "generator")
-    size = given.take("img_resolution", int)
     mapping = given.inner("mapping_kwargs")
     # those of a pickle stand beside the synthesis network's or in a mapping of their own
     synthesis = given.inner("synthesis_kwargs", beside=True)
     ours = {
-        "image_size": size,
+        "image_size": given.take("img_resolution", int),
         "channels": given.take("img_channels", int),
         "num_classes": given.take("c_dim", int),
         "z_dim": given.take("z_dim", int),
@@ -65,20 +60,19 @@ def generator(arguments: Mapping[str, Any], state: Mapping[str, Any] | None) -> 
     synthesis.take("fused_modconv_default", object, default=None)
     for node in (mapping, synthesis, given):
         node.finish()
-    return Blueprint(Generator, ours, state, renamer(generator_renames(size), ignored=FILTER))
+    return Blueprint(stylegan2.Generator, ours, state, TRANSLATE)
 
 
 def discriminator(arguments: Mapping[str, Any], state: Mapping[str, Any] | None) -> Blueprint:
     """Read a discriminator's published arguments and weights."""
     given = Arguments(arguments, "discriminator")
-    size = given.take("img_resolution", int)
     block, mapping, epilogue = (
         given.inner(f"{name}_kwargs") for name in ("block", "mapping", "epilogue")
     )
     group = epilogue.take("mbstd_group_size", int, default=4)
     channels = epilogue.take("mbstd_num_channels", int, default=1)
     ours = {
-        "image_size": size,
+        "image_size": given.take("img_resolution", int),
         "channels": given.take("img_channels", int),
         "num_classes": given.take("c_dim", int),
         "channel_base": given.take("channel_base", int, default=32768),
@@ -101,9 +95,7 @@ def discriminator(arguments: Mapping[str, Any], state: Mapping[str, Any] | None)
     epilogue.expect("activation", "lrelu")
     for node in (block, mapping, epilogue, given):
         node.finish()
-    return Blueprint(
-        Discriminator, ours, state, renamer(discriminator_renames(size), ignored=FILTER)
-    )
+    return Blueprint(stylegan2.Discriminator, ours, state, TRANSLATE)
 
 
 def expect_layers(mapping: Arguments, width: int | None) -> None:
@@ -119,39 +111,37 @@ def expect_convolutions(given: Arguments) -> None:
     given.expect("resample_filter", [1, 3, 3, 1])
 
 
-def generator_renames(size: int) -> Renames:
-    """Return published names -> ours; their blocks bear the resolution, ours count from the lowest."""
-    blocks = []
-    for i, side in enumerate(resolutions(size)):
-        theirs, ours = rf"synthesis\.b{side}", rf"synthesis.blocks.{i}"
-        blocks += [
-            (rf"{theirs}\.(conv\d)\.noise_const", rf"{ours}.\1.noise"),
-            (rf"{theirs}\.torgb\.(.+)", rf"{ours}.to_image.\1"),
-            (rf"{theirs}\.((?:conv\d|skip)\..+)", rf"{ours}.\1"),
-        ]
-    return (*MAPPING, (r"synthesis\.b4\.const", "synthesis.constant"), *blocks)
-
-
-def discriminator_renames(size: int) -> Renames:
-    """Return published names -> ours, whose blocks count from the image on."""
-    blocks = []
-    for i, side in enumerate(reversed(resolutions(size)[1:])):
-        theirs, ours = rf"b{side}", f"blocks.{i}"
-        blocks += [
-            (rf"{theirs}\.fromrgb\.(.+)", rf"{ours}.from_image.\1"),
-            (rf"{theirs}\.((?:conv\d|skip)\..+)", rf"{ours}.\1"),
-        ]
-    return (
-        *blocks,
-        (r"mapping\.embed\.(\w+)", r"embedding.embedding.\1"),
-        (r"mapping\.fc(\d+)\.(\w+)", r"embedding.layers.\1.\2"),
-        (r"b4\.fromrgb\.(.+)", r"from_image.\1"),
-        (r"b4\.conv\.(.+)", r"conv.\1"),
-        (r"b4\.fc\.(.+)", r"dense.\1"),
-        (r"b4\.out\.(.+)", r"logit.\1"),
-    )
-
-
-def resolutions(size: int) -> list[int]:
-    """Return 4, 8, ... up to the side of the image."""
-    return [4 << i for i in range(size.bit_length() - 2)]
+def stylegan3_generator(arguments: Mapping[str, Any], state: Mapping[str, Any] | None) -> Blueprint:
+    """Read a generator's published arguments and weights."""
+    given = Arguments(arguments, "generator")
+    mapping = given.inner("mapping_kwargs")
+    synthesis = given.inner("synthesis_kwargs", beside=True)
+    ours = {
+        "image_size": given.take("img_resolution", int),
+        "channels": given.take("img_channels", int),
+        "num_classes": given.take("c_dim", int),
+        "z_dim": given.take("z_dim", int),
+        "w_dim": given.take("w_dim", int),
+        "mapping_layers": mapping.take("num_layers", int, default=2, most=MOST_LAYERS),
+        "w_avg_beta": mapping.take("w_avg_beta", float, default=0.998),
+        "channel_base": synthesis.take("channel_base", int, default=32768),
+        "channel_max": synthesis.take("channel_max", int, default=512),
+        "num_layers": synthesis.take("num_layers", int, default=14, most=MOST_LAYERS),
+        "num_critical": synthesis.take("num_critical", int, default=2),
+        "kernel": synthesis.take("conv_kernel", int, default=3, most=MOST_TAPS),
+        "radial": synthesis.take("use_radial_filters", bool, default=False),
+        "first_cutoff": synthesis.take("first_cutoff", float, default=2.0),
+        "first_stopband": synthesis.take("first_stopband", float, default=2**2.1),
+        "last_stopband": synthesis.take("last_stopband_rel", float, default=2**0.3),
+        "margin": synthesis.take("margin_size", int, default=10, most=MOST_TAPS),
+        "filter_size": synthesis.take("filter_size", int, default=6, most=MOST_TAPS),
+        "output_scale": synthesis.take("output_scale", float, default=0.25),
+        "magnitude_decay": synthesis.take("magnitude_ema_beta", float, default=0.999),
+        "clamp": synthesis.take("conv_clamp", float, default=256.0),
+        "num_fp16_res": synthesis.take("num_fp16_res", int, default=4),
+    }
+    mapping.expect("lr_multiplier", 0.01)
+    synthesis.expect("lrelu_upsampling", 2)
+    for node in (mapping, synthesis, given):
+        node.finish()
+    return Blueprint(stylegan3.Generator, ours, state, TRANSLATE)
