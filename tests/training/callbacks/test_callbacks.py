@@ -43,7 +43,7 @@ def test_a_row_a_class() -> None:
     module = SimpleNamespace(generator_ema=Painter())
     images = fixed_samples(module, images_of(2, classes=3), rows=10, columns=4, seed=0)  # type: ignore[arg-type]
     assert images[:, 0, 0, 0].tolist() == [0] * 4 + [128] * 4 + [255] * 4
-    assert len(fixed_samples(module, rows=2, columns=4, seed=0)) == 8  # type: ignore[arg-type]
+    assert len(fixed_samples(module, images_of(2, classes=3), rows=2, columns=4, seed=0)) == 8  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
