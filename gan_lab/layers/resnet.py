@@ -265,7 +265,7 @@ class ProjectedLogit(nn.Module):
         check_labels(labels, self.num_classes)
         logits = self.affine(features).squeeze(1)
         if self.embedding is not None and labels is not None:
-            logits = logits + (self.embedding(labels) * features).sum(1)
+            logits = logits + (self.embedding(labels) * features).sum(1)  # equation 3
         return logits
 
 
