@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import gan_lab
 from gan_lab.commands.launch import launch, listed
 from gan_lab.data.packing import RestartableZip
 from gan_lab.errors import InputError
+from gan_lab.run import HOLDER_FILE, living_holder
 from gan_lab.training.loggers.files import JsonLines
 from tests.helpers.generators import TINY, run_of
 
@@ -203,6 +205,13 @@ def test_small_files_that_ask_for_much(text: Callable[[Path], str], run: Path) -
     (run / "config.yaml").write_text(text(run))
     with pytest.raises(InputError, match=r"config\.yaml"):
         gan_lab.load(run)
+
+
+@pytest.mark.parametrize("pid", ["1", 0, -1, 10**30, True, None, [1]])
+def test_a_note_of_who_trains_is_read_like_that_of_anybody(pid: Any, tmp_path: Path) -> None:
+    holder = {"pid": pid, "host": socket.gethostname(), "since": "now"}
+    (tmp_path / HOLDER_FILE).write_text(json.dumps(holder))
+    assert living_holder(tmp_path) is None
 
 
 @pytest.mark.timeout(60)
