@@ -45,6 +45,8 @@ NOT_IN_THE_NAME = (
     "threads",
     "compile",
     "dry_run",
+    "new_data",
+    "data_fingerprint",
     "sweep",
     "swept",
     "objective",

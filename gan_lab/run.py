@@ -1,13 +1,16 @@
-"""One process to a run folder: a lock that goes with the process, and a note of who holds it."""
+"""The run folder: every file in it whole or not there, one process at a time, and who that is."""
 
+import errno
 import json
 import os
 import platform
+import re
+import shutil
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,6 +24,199 @@ from gan_lab.config import conf_dir, read_json, take
 from gan_lab.errors import InputError
 
 LOCK_FILE, HOLDER_FILE = ".lock", ".lock.json"
+
+# of temporary files of another machine, whose processes cannot be asked whether they live
+_ABANDONED_S = 24 * 3600
+
+_LONGEST_NAME = 100
+
+# what is wrong with the place, not with the code that writes
+_PLACE = frozenset(
+    {
+        *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO),
+        *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG),
+    }
+)  # fmt: skip
+
+# Atomic writes ---------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def replacing(path: Path, *, sync: bool = True) -> Iterator[Path]:
+    """Give a temporary path beside `path`, which replaces it when the block ends, or is removed when that fails.
+
+    The folder is made when it is not there. Whoever opens `path` finds the old file or the new one, at any moment.
+
+    Args:
+        path: of the file.
+        sync: whether the file survives a power failure, too; False for many files that are quickly made again.
+
+    Raises:
+        InputError: when the place cannot be written (full, read-only, no folder), naming the file and the reason.
+    """
+    temporary = temporary_path(path)
+    try:
+        with naming(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            publish(temporary, path, sync=sync)
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Turn an error of the place that is written to into one that names the file and the reason.
+
+    Raises:
+        InputError: when the disk is full, the place read-only, or the like.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        reason = reason_of(error)
+        if reason is None:
+            raise
+        raise InputError(
+            f"{path} could not be written: {reason}; make room or choose another place"
+        ) from error
+
+
+def write(path: Path, content: str | bytes, *, sync: bool = True) -> None:
+    """Write text (UTF-8) or bytes, whole or not at all; errors as `replacing`."""
+    data = content.encode() if isinstance(content, str) else content
+    with replacing(path, sync=sync) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_json(path: Path, value: Any, *, indent: int | None = 2) -> None:
+    """Write a value as JSON, whole or not at all; errors as `replacing`."""
+    write(path, json.dumps(value, indent=indent, ensure_ascii=False) + "\n")
+
+
+def link(source: Path, target: Path) -> None:
+    """Make `target` the same file as `source`, replacing it in one step; a copy where there are no hard links."""
+    with replacing(target) as temporary:
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copyfile(source, temporary)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append a line to a journal; when it does not fit, the file stays as it was.
+
+    Raises:
+        InputError: when the place cannot be written.
+    """
+    data = line.encode() + b"\n"
+    with naming(path), path.open("ab", buffering=0) as file:
+        end = file.seek(0, os.SEEK_END)
+        try:
+            while data:
+                data = data[file.write(data) :]
+            os.fsync(file.fileno())
+        except OSError:
+            file.truncate(end)
+            raise
+
+
+def check_writable(path: Path) -> None:
+    """Check that a file can be written, before the work whose result it is to hold.
+
+    Raises:
+        InputError: naming the file and the reason.
+    """
+    temporary = temporary_path(path)
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(b"")
+        temporary.unlink()
+
+
+def temporary_path(path: Path) -> Path:
+    """Return where this process keeps a file until it is whole; `remove_leftovers` knows these names."""
+    return path.with_name(f".{path.name[:_LONGEST_NAME]}.{_host()}.{os.getpid()}.part")
+
+
+def publish(temporary: Path, path: Path, *, sync: bool = True) -> None:
+    """Move a finished file or folder to its name in one step."""
+    if sync:
+        _sync(temporary)
+    os.replace(temporary, path)
+    if sync:
+        _sync(path.parent)
+
+
+def remove_leftovers(*folders: Path) -> None:
+    """Remove temporary files and folders that killed processes have left; for who holds these folders."""
+    for folder in folders:
+        for path in folder.glob(".*.part"):
+            if not _in_use(path):
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
+
+
+def reason_of(error: BaseException) -> str | None:
+    """Return what is wrong with the place that was written to, or None where the error is another.
+
+    torch and safetensors raise errors of their own, which carry the system's or only quote it.
+    """
+    chain: BaseException | None = error
+    while chain is not None:
+        if isinstance(chain, OSError) and chain.errno in _PLACE:
+            return os.strerror(chain.errno)
+        quoted = re.search(r"\(os error (\d+)\)", str(chain))
+        if quoted and int(quoted[1]) in _PLACE:
+            return os.strerror(int(quoted[1]))
+        chain = chain.__cause__ or chain.__context__
+    return None
+
+
+def _sync(path: Path) -> None:
+    """Have the system write a file, or the names in a folder, to the disk."""
+    if path.is_dir() and os.name == "nt":
+        return  # has no such thing
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+def _host() -> str:
+    """Return this machine's name as a part of a file's."""
+    return re.sub(r"[^\w-]", "-", socket.gethostname())[:32]
+
+
+def _in_use(path: Path) -> bool:
+    """Whether a temporary file may belong to another process that still writes it."""
+    found = re.fullmatch(r".+\.([\w-]*)\.(\d+)\.part", path.name)
+    if found is None:
+        return True  # somebody else's
+    host, pid = found[1], int(found[2])
+    if host != _host():
+        return time.time() - path.lstat().st_mtime < _ABANDONED_S
+    return pid != os.getpid() and _lives(pid)
+
+
+def _lives(pid: int) -> bool:
+    """Whether a process of this machine is there."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # it lives, and belongs to somebody else
+    return True
+
+
+# The lock --------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,34 +241,41 @@ class Holder:
 def locked(run_dir: Path) -> Iterator[None]:
     """Keep a second process out of a run folder; the lock goes with the process that holds it, however that ends.
 
+    A folder that is not there is made, and goes again when nothing was written to it.
+
     Raises:
-        InputError: when another process holds it, naming it.
+        InputError: when another process holds it, naming it; when the folder cannot be written.
     """
-    lock = FileLock(run_dir / LOCK_FILE, blocking=False)
+    note, lock_file = run_dir / HOLDER_FILE, run_dir / LOCK_FILE
+    lock = FileLock(lock_file, blocking=False)
+    missing = [folder for folder in (run_dir, *run_dir.parents) if not folder.exists()]
     try:
-        lock.acquire()
+        with naming(lock_file):
+            run_dir.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
     except Timeout as error:
         holder = noted_holder(run_dir)
         who = "" if holder is None else f" ({holder})"
         raise InputError(
             f"another process is training in {run_dir}{who}; wait for it, or choose another name="
         ) from error
-    note = run_dir / HOLDER_FILE
     try:
-        write_holder(note)
+        write_json(note, asdict(own_note()), indent=None)
         yield
     finally:
         note.unlink(missing_ok=True)
+        if missing and run_dir.exists() and os.listdir(run_dir) == [LOCK_FILE]:
+            lock_file.unlink()
+            for folder in missing:
+                with suppress(OSError):  # somebody else may have begun to use it
+                    folder.rmdir()
         lock.release()
 
 
-def write_holder(path: Path) -> None:
-    """Note that this process holds the folder, whole or not at all."""
+def own_note() -> Holder:
+    """Return what this process says of itself as a folder's holder."""
     since = time.strftime("%Y-%m-%d %H:%M:%S %z")
-    holder = Holder(pid=os.getpid(), host=socket.gethostname(), since=since)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(asdict(holder)) + "\n")
-    os.replace(temporary, path)
+    return Holder(pid=os.getpid(), host=socket.gethostname(), since=since)
 
 
 def noted_holder(run_dir: Path) -> Holder | None:
@@ -94,13 +297,7 @@ def living_holder(run_dir: Path) -> Holder | None:
     holder = noted_holder(run_dir)
     if holder is None or holder.host != socket.gethostname():
         return None
-    try:
-        os.kill(holder.pid, 0)
-    except ProcessLookupError:
-        return None
-    except PermissionError:
-        pass  # it lives, and belongs to somebody else
-    return holder
+    return holder if _lives(holder.pid) else None
 
 
 # Results as JSON: what was measured, how, and in which circumstances.
@@ -165,7 +362,7 @@ def add_result(result: dict[str, Any], path: Path) -> None:
     results = read_results(path)
     plain = json.loads(json.dumps(result))
     kept = [other for other in results if not same_question(other, plain)]
-    write([*kept, plain], path)
+    write_json(path, [*kept, plain])
 
 
 def same_question(one: dict[str, Any], other: dict[str, Any]) -> bool:
@@ -183,18 +380,10 @@ def read_results(path: Path) -> list[dict[str, Any]]:
         return []
     try:
         results = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is no JSON ({error}); move it away, or set out=") from error
     if isinstance(results, dict) and "figures" in results:  # of an earlier version: a single one
         return [results]
-    if not isinstance(results, list):
+    if not isinstance(results, list) or not all(isinstance(one, dict) for one in results):
         raise InputError(f"{path} holds no results; move it away, or set out=")
     return results
-
-
-def write(result: Any, path: Path) -> None:
-    """Write JSON, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(result, indent=2) + "\n")
-    os.replace(temporary, path)

@@ -79,7 +79,7 @@ COUNTS: dict[str, tuple[int | None, int]] = {
     "stylegan_ffhq1024": (26_219_627, 23_087_249),
 }
 
-SMALL_STYLES = {"generator.latent_dim": 8, "generator.style_dim": 8, "generator.mapping_layers": 2}
+SMALL_STYLES = {"generator.z_dim": 8, "generator.w_dim": 8, "generator.mapping_layers": 2}
 SMALL_PYRAMID = {
     "generator.channel_base": 64,
     "generator.channel_max": 8,
@@ -89,23 +89,23 @@ SMALL_PYRAMID = {
 # per model: the same networks, narrow
 SMALL: dict[str, dict[str, Any]] = {
     "bigan": {
-        "generator.latent_dim": 8,
+        "generator.z_dim": 8,
         "generator.width": 4,
         "generator.encoder_width": 4,
         "discriminator.width": 4,
         "discriminator.code_width": 8,
     },
-    "biggan": {"generator.width": 4, "generator.attention": [8], "generator.latent_dim": 8},
+    "biggan": {"generator.width": 4, "generator.attention": [8], "generator.z_dim": 8},
     "biggan_deep": {
         "generator.width": 8,
         "generator.attention": [8],
-        "generator.latent_dim": 8,
+        "generator.z_dim": 8,
         "generator.shared_dim": 8,
     },
     "dcgan": {"generator.width": 4, "discriminator.width": 4},
     "gan": {"generator.width": 8, "discriminator.width": 4},
-    "lsgan": {"generator.width": 4, "generator.latent_dim": 8, "discriminator.width": 4},
-    "progan": {**SMALL_PYRAMID, "generator.latent_dim": 8},
+    "lsgan": {"generator.width": 4, "generator.z_dim": 8, "discriminator.width": 4},
+    "progan": {**SMALL_PYRAMID, "generator.z_dim": 8},
     "r3gan": {
         "generator.widths": 8,
         "generator.cardinalities": 2,
@@ -247,7 +247,7 @@ def test_what_running_means_keep_in_a_step(
     if of_magnitudes is not None:
         generator.synthesis.layers[0].register_forward_pre_hook(count("magnitude"))
     fit(module)
-    assert wanted.average_decay ** (passes["w"] / 4) == pytest.approx(of_w, abs=1e-5)
+    assert wanted.w_avg_beta ** (passes["w"] / 4) == pytest.approx(of_w, abs=1e-5)
     if of_magnitudes is not None:
         kept = wanted.magnitude_decay ** (passes["magnitude"] / 4)
         assert kept == pytest.approx(of_magnitudes, abs=1e-6)
@@ -343,7 +343,7 @@ def test_its_batches_fit_together(compose: Compose, name: str) -> None:
     config = compose(f"experiment={name}")
     micro = config.micro_batch_size or config.batch_size
     assert config.batch_size % micro == 0
-    group = config.model.discriminator.get("stddev_group")
+    group = config.model.discriminator.get("mbstd_group_size")
     assert group is None or micro % group == 0
 
 

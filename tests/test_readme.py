@@ -34,8 +34,8 @@ SHORT = {
 SMALL = ["model.generator.width=8", "model.discriminator.width=8", "batch_size=8"]
 # those of the published file that the test writes
 SMALL_STYLES = [
-    "model.generator.latent_dim=32",
-    "model.generator.style_dim=32",
+    "model.generator.z_dim=32",
+    "model.generator.w_dim=32",
     *(f"model.{p}.channel_base=512" for p in ("generator", "discriminator")),
     *(f"model.{p}.channel_max=32" for p in ("generator", "discriminator")),
     "batch_size=8",

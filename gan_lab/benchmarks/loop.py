@@ -112,7 +112,7 @@ def plain_step(
     y = labels if module.conditional else None
     for part, real in enumerate(images.chunk(module.d_steps)):
         y_part = None if y is None else y.chunk(module.d_steps)[part]
-        z = torch.randn(len(real), g.latent_dim, device=real.device)
+        z = torch.randn(len(real), g.z_dim, device=real.device)
         with torch.no_grad():
             fake = g(z, y_part)
         if any(r.needs_input_gradient for r in penalties):
@@ -127,7 +127,7 @@ def plain_step(
         for r in module._regularizers.values():
             r.after_step(d)
     d.requires_grad_(False)
-    fake_logits = d(g(torch.randn(len(real), g.latent_dim, device=real.device), y_part), y_part)
+    fake_logits = d(g(torch.randn(len(real), g.z_dim, device=real.device), y_part), y_part)
     with torch.no_grad():
         real_logits = d(real, y_part) if loss.paired else None
     g_optimizer.zero_grad()

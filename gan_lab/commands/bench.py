@@ -24,7 +24,7 @@ from gan_lab.console import say, warn
 from gan_lab.data.datamodule import ImageDataModule
 from gan_lab.errors import InputError
 from gan_lab.metrics.base import Metrics
-from gan_lab.run import write
+from gan_lab.run import check_writable, write_json
 from gan_lab.sampling.gan import Gan
 from gan_lab.training.building import build_data, build_model, compiled, describe_images, quiet
 from gan_lab.training.checks import check_numbers, check_trainer
@@ -43,6 +43,8 @@ def run(config: DictConfig) -> None:
     check_numbers(config)
     check(config)
     check_trainer(config.trainer)
+    if config.out:
+        check_writable(Path(config.out))
     if config.threads:
         torch.set_num_threads(config.threads)
     data = build_data(config)
@@ -60,7 +62,7 @@ def run(config: DictConfig) -> None:
             result[name] = measure_part(config, data)
     report(result)
     if config.out:
-        write(result, Path(config.out))
+        write_json(Path(config.out), result)
 
 
 def check(config: DictConfig) -> None:

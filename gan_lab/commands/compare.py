@@ -13,6 +13,7 @@ from gan_lab.comparing.pictures import columns_for, draw
 from gan_lab.comparing.reading import Run, read_run
 from gan_lab.console import console, say, warn
 from gan_lab.errors import InputError
+from gan_lab.run import check_writable, write
 from gan_lab.seeding import check_seed
 
 _MOST_LINES = 8
@@ -29,6 +30,7 @@ def run(config: DictConfig) -> None:
     if config.png:
         check_matplotlib()
     out = page_path(config.out)
+    check_writable(out)
     given = [config.runs] if isinstance(config.runs, str) else list(config.runs or [])
     paths, wrong = find_runs(given)
     runs = [
@@ -55,8 +57,7 @@ def run(config: DictConfig) -> None:
     ]
     named = zip(runs, pictures, strict=True)
     complain([f"{one.name}: {picture.origin}" for one, picture in named if not picture.same])
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(page(runs, pictures, wrong, seed=config.seed), encoding="utf-8")
+    write(out, page(runs, pictures, wrong, seed=config.seed))
     say(
         f"wrote {out} ({len(runs)} {'run' if len(runs) == 1 else 'runs'}, {out.stat().st_size / 1e6:.1f} MB)"
     )

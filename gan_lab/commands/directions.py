@@ -7,6 +7,7 @@ from gan_lab.commands.folders import output_folder
 from gan_lab.commands.mix import layers_of, text_of
 from gan_lab.commands.options import load_gan, parse_classes, parse_seeds, rendering_of
 from gan_lab.console import say
+from gan_lab.data.images import save_picture
 from gan_lab.sampling.directions import (
     Directions,
     along,
@@ -51,9 +52,9 @@ def run(config: DictConfig) -> None:
     say(as_table(found))
     say(f"wrote {found.save(folder / f'directions{SUFFIX}')}")
     whole, each = direction_sheets(images, found, amounts, names_of(points, seeds, gan))
-    whole.save(folder / "directions.png")
+    save_picture(whole, folder / "directions.png")
     for k, picture in enumerate(each):
-        picture.save(folder / f"direction_{k:02d}.png")
+        save_picture(picture, folder / f"direction_{k:02d}.png")
     say(f"wrote {folder / 'directions.png'}")
     say(f"wrote {folder}/direction_*.png ({len(each)})")
 

@@ -44,7 +44,7 @@ from gan_lab.metrics.plots import (
 )
 from gan_lab.metrics.preview import preview
 from gan_lab.metrics.protocol import Protocol
-from gan_lab.run import add_result, circumstances
+from gan_lab.run import add_result, check_writable, circumstances, read_results
 from gan_lab.seeding import check_seed
 from gan_lab.training.checkpoint import read_config
 from gan_lab.weights.exported import is_export
@@ -92,6 +92,11 @@ def open_task(config: DictConfig) -> Task:
     check_curve(config.curve, plots=config.plots, is_run=is_run)
     if config.plots:
         check_matplotlib()
+    if not config.preview:
+        read_results(out_of(config, path, is_run))
+        check_writable(out_of(config, path, is_run))
+        if config.export_real:
+            check_writable(Path(config.export_real))
     trained = read_config(run_folder(path)) if is_run and not is_export(path) else None
     own_data = trained is not None and (config.real is None or config.get("protocol") is None)
     data = open_data(config, trained, path) if trained is not None and own_data else None
@@ -129,7 +134,7 @@ def evaluate(config: DictConfig) -> None:
     # a table's own title is broken where the table is narrow
     say(f"{fake.name}, protocol {protocol.name}")
     say(as_table(result))
-    out = Path(config.out) if config.out else default_out(task.path, task.is_run)
+    out = out_of(config, task.path, task.is_run)
     if is_first():
         add_result(result, out)
         say(f"wrote {out}")
@@ -250,8 +255,10 @@ def save_pictures(
             yield path
 
 
-def default_out(path: Path, is_run: bool) -> Path:
+def out_of(config: DictConfig, path: Path, is_run: bool) -> Path:
     """Return where results go."""
+    if config.out:
+        return Path(config.out)
     return (run_folder(path) if is_run and not is_export(path) else Path()) / "evaluation.json"
 
 

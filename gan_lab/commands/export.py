@@ -16,6 +16,15 @@ from gan_lab.console import say
 from gan_lab.data.images import save_png
 from gan_lab.errors import InputError
 from gan_lab.metrics.features.weights import file_sha256
+from gan_lab.run import (
+    naming,
+    publish,
+    remove_leftovers,
+    replacing,
+    temporary_path,
+    write,
+    write_json,
+)
 from gan_lab.seeding import check_seed
 from gan_lab.training.checkpoint import checkpoint_path
 from gan_lab.weights import exported, hub
@@ -169,24 +178,36 @@ def check_out(out: Path, material: Material, source: Path, *, overwrite: bool) -
 
 @contextmanager
 def staged(out: Path) -> Iterator[Path]:
-    """Give an empty folder that takes the place of `out` when all is written, and goes when something fails."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    folder = out.with_name(f".{out.name}.{os.getpid()}.part")
-    before = out.with_name(f".{out.name}.{os.getpid()}.before")
-    folder.mkdir()
+    """Give an empty folder that takes the place of `out` when all is written, and goes when something fails.
+
+    What a kill leaves undone, the next export to the same place does.
+    """
+    folder, before = temporary_path(out), out.with_name(f".{out.name}.before")
+    with naming(out):
+        remove_leftovers(out.parent)
+        if before.exists() and not out.exists():
+            os.replace(before, out)
+        keep_others(before, out)
+        folder.mkdir(parents=True)
     try:
         yield folder
     except BaseException:
         shutil.rmtree(folder)
         raise
-    if out.exists():
-        # pictures that were generated, say
-        for entry in out.iterdir():
+    with naming(out):
+        if out.exists():
+            os.replace(out, before)
+        publish(folder, out)
+        keep_others(before, out)
+
+
+def keep_others(before: Path, out: Path) -> None:
+    """Move what is not of the export, such as generated images, from a folder that was replaced, and remove that."""
+    if before.exists():
+        for entry in before.iterdir():
             if entry.name not in FILES:
-                os.rename(entry, folder / entry.name)
-        os.rename(out, before)
-    os.rename(folder, out)
-    shutil.rmtree(before, ignore_errors=True)
+                os.replace(entry, out / entry.name)
+        shutil.rmtree(before)
 
 
 def fill(folder: Path, material: Material, formats: Sequence[str], config: DictConfig) -> None:
@@ -204,17 +225,16 @@ def fill(folder: Path, material: Material, formats: Sequence[str], config: DictC
     picture, shows = sample_grid(gan, seed=config.seed, truncation=config.truncation)
     save_png(picture, folder / exported.GRID)
     text = card(description, picture=shows, repository=config.push)
-    (folder / exported.CARD).write_text(text, encoding="utf-8")
-    (folder / exported.DESCRIPTION).write_text(
-        json.dumps(description, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
+    write(folder / exported.CARD, text)
+    write_json(folder / exported.DESCRIPTION, description)
 
 
 def write_weights(state: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
     """Write weights and return what `model.json` says of them."""
     # copies: tensors that share their memory are refused
-    save_file({name: value.detach().clone().contiguous() for name, value in state.items()}, path)
-    path.chmod(0o644)  # safetensors writes it for its owner alone
+    with replacing(path) as temporary:
+        save_file({name: t.detach().clone().contiguous() for name, t in state.items()}, temporary)
+        temporary.chmod(0o644)  # safetensors writes it for its owner alone
     return {"file": path.name, "sha256": file_sha256(path)}
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from gan_lab.errors import InputError
+from gan_lab.run import write_json
 from gan_lab.sampling.gan import Gan
 from gan_lab.training.checkpoint import checkpoint_path
 
@@ -99,8 +100,7 @@ def check_folder(folder: Path, settings: Mapping[str, Any], patterns: Sequence[s
 
 def keep_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     """Write the settings beside the pictures; the folder is made when it is not there."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / SETTINGS, settings)
 
 
 def digest_of(path: Path) -> str:

@@ -11,6 +11,7 @@ from gan_lab.commands.order import CONTAINERS, Task, open_task
 from gan_lab.console import say
 from gan_lab.distributed.processes import share
 from gan_lab.distributed.ranks import Ranks
+from gan_lab.run import remove_leftovers
 from gan_lab.sampling.progress import progress_bar
 from gan_lab.sampling.series import Block, Series
 from gan_lab.sampling.writers import ENCODINGS, Grid, ImagesZip, Latents, Npz, SingleFiles, Writer
@@ -33,6 +34,7 @@ def generate(config: DictConfig) -> None:
     series, folder = task.series, task.folder
     say(f"{series.count} images of {config.run} ({series.gan.kimg:g} kimg)")
     if ranks.rank == 0:
+        remove_leftovers(folder)
         keep_settings(folder, task.settings)
     ranks.send(None)  # nobody writes before the folder says what is in it
     alone = single_files(task, config)

@@ -1,6 +1,5 @@
 """gan-lab import-weights: published weights as a run folder."""
 
-import os
 import time
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from gan_lab.config import literal
 from gan_lab.console import say
 from gan_lab.errors import InputError
+from gan_lab.run import write
 from gan_lab.training.checkpoint import CONFIG_FILE, LAST, AtomicCheckpointIO
 from gan_lab.training.checks import check_name
 from gan_lab.weights.blueprint import Blueprint
@@ -130,6 +130,4 @@ def write_run(
 ) -> None:
     """Write a run folder; `config.yaml`, without which it is none, comes last."""
     AtomicCheckpointIO().save_checkpoint(dict(checkpoint), run_dir / "checkpoints" / LAST)
-    temporary = run_dir / f"{CONFIG_FILE}.tmp"
-    OmegaConf.save(settings, temporary)
-    os.replace(temporary, run_dir / CONFIG_FILE)
+    write(run_dir / CONFIG_FILE, OmegaConf.to_yaml(settings))

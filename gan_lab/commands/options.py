@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, ListConfig
 
+from gan_lab.console import say
 from gan_lab.errors import InputError
 from gan_lab.sampling.gan import Gan
 from gan_lab.sampling.rendering import Rendering
@@ -145,7 +146,9 @@ def seeds_text(seeds: Sequence[int]) -> str:
 
 
 def parse_classes(given: object, gan: Gan, key: str = "classes") -> list[int] | None:
-    """Return classes of a number, a name, a list of these, or "all"; None for None.
+    """Return classes of a name, a number, a list of these, or "all"; None for None.
+
+    What is the name of one class and the number of another means the name, and a line says so.
 
     Args:
         given: 3, "cat", [3, "cat"], "all" or None.
@@ -168,12 +171,17 @@ def parse_classes(given: object, gan: Gan, key: str = "classes") -> list[int] | 
 
 
 def _class_of(part: object, gan: Gan, key: str) -> int:
-    if isinstance(part, int) and not isinstance(part, bool):
+    found = [i for i, name in enumerate(gan.class_names) if name == str(part)]
+    if isinstance(part, int) and not isinstance(part, bool) and not found:
         if not 0 <= part < gan.num_classes:
             raise InputError(f"{key}: class {part} is out of range; {named_classes(gan)}")
         return part
-    found = [i for i, name in enumerate(gan.class_names) if name == str(part)]
     if len(found) != 1:
         what = "is the name of several classes" if found else "is no class"
         raise InputError(f"{key}: {str(part)!r} {what}; {named_classes(gan)}")
+    if isinstance(part, int) and part != found[0] and 0 <= part < gan.num_classes:
+        say(
+            f"{key}={part}: the class named {part}, which is number {found[0]}, and not number {part}, which is named "
+            f"{gan.class_names[part]}"
+        )
     return found[0]

@@ -1,13 +1,9 @@
 """gan-lab prepare-data: any kind of images, at one size, into one zip."""
 
 import io
-import json
 import os
-import time
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +17,17 @@ from gan_lab.console import console, say, warn
 from gan_lab.data.base import ImageDataset, MissingSplit, digest
 from gan_lab.data.encoded import UnreadableImage
 from gan_lab.data.images import to_pil
-from gan_lab.data.packing import RestartableZip, disk_full
+from gan_lab.data.listing import listed
+from gan_lab.data.metadata import join_tables
+from gan_lab.data.packing import Damaged, Packer, disk_full
 from gan_lab.data.scan import reason_of
-from gan_lab.data.source import listed
-from gan_lab.data.zip import METADATA
 from gan_lab.errors import InputError
+from gan_lab.run import write
 
-_VERSION = 1
 _SPLITS = {"all": ("train", "val"), "train": ("train",), "val": ("val",)}
-_CHECKPOINT_IMAGES = 5_000
-_CHECKPOINT_SECONDS = 20.0
-_AHEAD = 8  # images a thread may be ahead of the writer
 _COMPRESSION = 1  # zlib's fastest level: a tenth larger than its default, several times quicker
 
-Item = tuple[str, ImageDataset, int]  # member name, dataset, stored index
+Item = tuple[ImageDataset, int]  # and the number of a stored image
 
 
 def run(config: DictConfig) -> None:
@@ -51,7 +44,12 @@ def run(config: DictConfig) -> None:
     lock.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(lock, timeout=0):
-            _pack(datasets, out, config.num_threads or os.cpu_count() or 1)
+            _pack(
+                datasets,
+                out,
+                num_threads=config.num_threads or os.cpu_count() or 1,
+                skip_unreadable=bool(config.data.get("skip_unreadable", False)),
+            )
     except Timeout:
         raise InputError(
             f"another prepare-data is writing {out}; wait for it, or set another out="
@@ -73,7 +71,7 @@ def _destination(out: str | None, overwrite: bool) -> Path:
 
 
 def _datasets(config: DictConfig) -> list[ImageDataset]:
-    """Open the splits that are wanted, without what cannot be read."""
+    """Open the splits that are wanted."""
     if config.split not in _SPLITS:
         raise InputError(f"split={config.split!r}; allowed: {', '.join(_SPLITS)}")
     node: dict[str, Any] = OmegaConf.to_container(config.data, resolve=True)  # type: ignore[assignment]
@@ -82,8 +80,6 @@ def _datasets(config: DictConfig) -> list[ImageDataset]:
         if value is not None:
             node[key] = OmegaConf.to_object(value) if OmegaConf.is_config(value) else value
     node["flip"] = False
-    if "skip_unreadable" in node:
-        node["skip_unreadable"] = True
     factory = build(node, Callable[..., ImageDataset])
     datasets = []
     for split in _SPLITS[config.split]:
@@ -95,109 +91,82 @@ def _datasets(config: DictConfig) -> list[ImageDataset]:
     return datasets
 
 
-def _pack(datasets: list[ImageDataset], out: Path, num_threads: int) -> None:
-    items = [
-        (f"{data.split}/{index // 1000:05d}/img{index:08d}.png", data, index)
-        for data in datasets
-        for index in range(data.num_stored)
-    ]
-    plan = digest(_VERSION, [(data.fingerprint, data.class_names) for data in datasets])
-    archive = RestartableZip(out=out, plan=plan)
-    if archive.done:
-        say(f"going on after {archive.done:,} of {len(items):,} images")
+def _pack(
+    datasets: list[ImageDataset], out: Path, *, num_threads: int, skip_unreadable: bool
+) -> None:
+    items = [(data, index) for data in datasets for index in range(data.num_stored)]
+    packer = Packer(
+        out=out,
+        table=join_tables([replace(d.metadata, splits=[d.split] * d.num_stored) for d in datasets]),
+        plan=digest([data.fingerprint for data in datasets]),
+    )
+    if packer.done:
+        say(f"going on after {packer.done:,} of {len(items):,} images")
     try:
-        _write(archive, items, num_threads)
-        failed = {member for member, _, _ in archive.failed}
-        packed = [item for item in items if item[0] not in failed]
-        if not packed:
+        with _progress() as progress:
+            bar = progress.add_task("packing", total=len(items), completed=packer.done)
+            for done in packer.pack(lambda row: _encode(items[row]), num_threads=num_threads):
+                progress.update(bar, completed=done)
+        num_packed = len(items) - len(packer.damaged)
+        if not num_packed:
             raise InputError(f"none of the {len(items):,} images can be read")
-        archive.finish(METADATA, json.dumps(_metadata(packed)).encode())
+        if packer.damaged and not skip_unreadable:
+            packer.checkpoint()
+            raise InputError(_damaged(out, packer.damaged))
+        packer.finish()
     except BaseException:
-        archive.abandon()
+        packer.abandon()
         raise
     unreadable = [pair for data in datasets for pair in data.unreadable]
-    _report(out, packed, unreadable + [(name, reason) for _, name, reason in archive.failed])
+    _report(out, datasets[0], num_packed, unreadable + packer.damaged)
 
 
-def _write(archive: RestartableZip, items: list[Item], num_threads: int) -> None:
-    saved, saved_at = archive.done, time.monotonic()
-    with _progress() as progress:
-        bar = progress.add_task("packing", total=len(items), completed=archive.done)
-        left = items[archive.done :]
-        for (member, data, index), png in zip(left, _encode_all(left, num_threads), strict=True):
-            if isinstance(png, bytes):
-                archive.add(member, png)
-            else:
-                archive.give_up(member, data.name(index), png.reason)
-            progress.advance(bar)
-            due = time.monotonic() - saved_at > _CHECKPOINT_SECONDS
-            if due or archive.done - saved >= _CHECKPOINT_IMAGES:
-                archive.checkpoint()
-                saved, saved_at = archive.done, time.monotonic()
-
-
-class _Failure:
-    def __init__(self, reason: str) -> None:
-        self.reason = reason
-
-
-def _encode_all(items: list[Item], num_threads: int) -> Iterator[bytes | _Failure]:
-    """PNG files of the items, in order, made by threads that run a little ahead."""
-    queue: deque[Future[bytes | _Failure]] = deque()
-    pool = ThreadPoolExecutor(num_threads)
-    try:
-        rest = iter(items)
-        queue.extend(pool.submit(_encode, item) for item in islice(rest, _AHEAD * num_threads))
-        while queue:
-            png = queue.popleft().result()
-            queue.extend(pool.submit(_encode, item) for item in islice(rest, 1))
-            yield png
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _encode(item: Item) -> bytes | _Failure:
-    _, data, index = item
+def _encode(item: Item) -> bytes | Damaged:
+    data, index = item
     try:
         image = data.load(index)
     except UnreadableImage as error:
-        return _Failure(reason_of(error.__cause__ or error))
+        return Damaged(reason=reason_of(error.__cause__ or error))
     file = io.BytesIO()
     to_pil(image).save(file, format="PNG", compress_level=_COMPRESSION)
     return file.getvalue()
 
 
-def _metadata(packed: list[Item]) -> dict[str, Any]:
-    """Content of dataset.json; see `gan_lab.data.zip`."""
-    class_names = packed[0][1].class_names
-    labelled = class_names != ["all"]
-    metadata: dict[str, Any] = {"labels": None}
-    if labelled:
-        metadata["labels"] = [[member, int(data.labels[i])] for member, data, i in packed]
-        metadata["class_names"] = class_names
-    val = [member for member, data, _ in packed if data.split == "val"]
-    if 0 < len(val) < len(packed):
-        metadata["val"] = val
-    return metadata
-
-
-def _report(out: Path, packed: list[Item], unreadable: list[tuple[str, str]]) -> None:
-    data = packed[0][1]
+def _report(
+    out: Path, data: ImageDataset, num_packed: int, unreadable: list[tuple[str, str]]
+) -> None:
     height, width = data.image_size
     say(
         escape(
-            f"{out}: {len(packed):,} images of {data.channels} x {height} x {width}, {data.num_classes:,} "
+            f"{out}: {num_packed:,} images of {data.channels} x {height} x {width}, {data.num_classes:,} "
             f"{'class' if data.num_classes == 1 else 'classes'}, {out.stat().st_size / 1e6:,.1f} MB; "
             f"train on it with data=zip data.root={out}"
         )
     )
-    names = out.with_name(f"{out.name}.unreadable.txt")
-    names.unlink(missing_ok=True)
+    _unreadable_file(out).unlink(missing_ok=True)
     if unreadable:
-        names.write_text("".join(f"{name}: {reason}\n" for name, reason in unreadable))
-        shown = listed([f"{name} ({reason})" for name, reason in unreadable], limit=50)
-        files = "1 file" if len(unreadable) == 1 else f"{len(unreadable):,} files"
-        warn(escape(f"left out {files} that could not be read; {names} lists them: {shown}"))
+        warn(escape(f"left out {_list_unreadable(out, unreadable)}"))
+
+
+def _unreadable_file(out: Path) -> Path:
+    return out.with_name(f"{out.name}.unreadable.txt")
+
+
+def _list_unreadable(out: Path, unreadable: list[tuple[str, str]]) -> str:
+    """Write the names and reasons to a file beside the zip, and return the first ones for a message."""
+    names = _unreadable_file(out)
+    lines = "".join(f"{name}: {reason}\n" for name, reason in unreadable)
+    write(names, lines.encode(errors="surrogateescape"))
+    shown = listed([f"{name} ({reason})" for name, reason in unreadable], limit=50)
+    files = "1 file" if len(unreadable) == 1 else f"{len(unreadable):,} files"
+    return f"{files} that could not be read; {names} lists them: {shown}"
+
+
+def _damaged(out: Path, unreadable: list[tuple[str, str]]) -> str:
+    return (
+        f"{_list_unreadable(out, unreadable)}; repair or remove them, or give the same command with "
+        f"data.skip_unreadable=true to leave them out: it goes on with what is packed"
+    )
 
 
 def _progress() -> Progress:

@@ -1,6 +1,5 @@
 """gan-lab project: pictures into the latent space of a trained generator."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from rich.table import Table
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from gan_lab.commands.export import staged, write_weights
@@ -16,8 +15,9 @@ from gan_lab.commands.folders import is_run, output_folder, source_of, weights_o
 from gan_lab.commands.inputs import open_data
 from gan_lab.commands.options import load_gan, parse_classes, parse_seeds
 from gan_lab.console import say
-from gan_lab.data.images import save_png, to_float, to_uint8
+from gan_lab.data.images import save_picture, save_png, to_float, to_uint8
 from gan_lab.errors import InputError
+from gan_lab.run import write, write_json
 from gan_lab.sampling.gan import Gan
 from gan_lab.sampling.points import SUFFIX
 from gan_lab.sampling.projection import Projection, default_steps, image_shape, project
@@ -72,7 +72,7 @@ def run(config: DictConfig) -> None:
     folder = output_folder(config, gan, ["project", found.space, slug(title(found.names))])
     say(as_table(found))
     say(summary(found))
-    for path in write(found, targets, folder, config):
+    for path in write_results(found, targets, folder, config):
         say(f"wrote {path}")
     if not found.finished:
         say(f"stopped: {len(found.names)} of {len(targets)} pictures, as far as they had come")
@@ -153,19 +153,18 @@ def open_labels(config: DictConfig, gan: Gan, targets: Targets) -> Tensor | list
     return found[0] if found is not None and len(found) == 1 else found
 
 
-def write(found: Projection, targets: Targets, folder: Path, config: DictConfig) -> list[Path]:
+def write_results(
+    found: Projection, targets: Targets, folder: Path, config: DictConfig
+) -> list[Path]:
     """Write latents, pictures, errors, and what else there is; returns the files."""
-    folder.mkdir(parents=True, exist_ok=True)
     written = [found.points.save(folder / f"latents{SUFFIX}")]
     if found.noise is not None:
         written.append(folder / f"noise{SUFFIX}")
-        save_file({n: m.contiguous() for n, m in found.noise.maps.items()}, written[-1])
-    picture(found).save(folder / "projection.png")
+        write(written[-1], save({n: m.contiguous() for n, m in found.noise.maps.items()}))
+    save_picture(picture(found), folder / "projection.png")
     for i, (name, image) in enumerate(zip(found.names, to_uint8(found.images), strict=True)):
         save_png(image, folder / "images" / f"{i:04d}_{slug(Path(name).stem)}.png")
-    (folder / "projection.json").write_text(
-        json.dumps(as_json(found, targets, config), indent=2) + "\n", encoding="utf-8"
-    )
+    write_json(folder / "projection.json", as_json(found, targets, config))
     written += [folder / "projection.png", folder / "images", folder / "projection.json"]
     if found.before_tuning is not None:
         written.append(save_tuned(found.gan, config, folder / "tuned", names=found.names))
@@ -276,14 +275,12 @@ def save_tuned(gan: Gan, config: DictConfig, out: Path, *, names: Sequence[str])
     with staged(out) as folder:
         path = folder / exported.WEIGHTS["generator"]
         description["generator"] |= write_weights(gan.generator.state_dict(), path)
-        (folder / exported.DESCRIPTION).write_text(
-            json.dumps(description, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
-        (folder / exported.CARD).write_text(
+        write_json(folder / exported.DESCRIPTION, description)
+        write(
+            folder / exported.CARD,
             f"# {description['name']}\n\nThe generator of {config.run} after pivotal tuning (Roich et al. 2021, "
             f"https://arxiv.org/abs/2106.05744) to these pictures: {pictures}. `gan-lab generate run={out} "
             f"latents={out.parent / 'latents.safetensors'}` draws them.\n",
-            encoding="utf-8",
         )
     return out
 

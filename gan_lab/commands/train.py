@@ -1,6 +1,5 @@
 """gan-lab train: from a configuration to a trained, measured, resumable run."""
 
-import os
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from gan_lab.data.datamodule import ImageDataModule
 from gan_lab.data.sampler import check_batch
 from gan_lab.distributed.processes import run_on, started_by_others, world_size
 from gan_lab.errors import InputError
-from gan_lab.run import locked
+from gan_lab.run import locked, remove_leftovers, write
 from gan_lab.training.batches import check_share
 from gan_lab.training.building import (
     build_callbacks,
@@ -30,7 +29,13 @@ from gan_lab.training.building import (
 from gan_lab.training.callbacks.checkpointing import Checkpointing
 from gan_lab.training.callbacks.evaluation import Evaluation
 from gan_lab.training.callbacks.report import NonFiniteError
-from gan_lab.training.checkpoint import CONFIG_FILE, find_resumable, read, read_config
+from gan_lab.training.checkpoint import (
+    CONFIG_FILE,
+    find_resumable,
+    read,
+    read_config,
+    what_is_saved,
+)
 from gan_lab.training.checks import check_name, check_numbers, check_trainer
 from gan_lab.training.compilation import backend_of
 from gan_lab.training.module import AdversarialModule
@@ -73,9 +78,23 @@ def train(config: DictConfig) -> None:
     if config.dry_run:
         dry_run(config)
         return
+    with locked(run_dir) if is_first() else nullcontext():
+        if is_first():
+            remove_leftovers(run_dir, *(run_dir / part for part in ("checkpoints", "samples")))
+        train_locked(config, run_dir)
+
+
+def train_locked(config: DictConfig, run_dir: Path) -> None:
+    """Train in a run folder that no other process trains in.
+
+    Raises:
+        InputError: as `run`.
+        SystemExit: after a signal.
+    """
     checkpoint = find_resumable(run_dir / "checkpoints")
     data = build_data(config)
     describe_images(config, data)
+    config.data_fingerprint = data.train.content_digest()
     seed_everything(config.seed, verbose=False)
     module = build_model(config)
     synchronized = bool(config.trainer.get("sync_batchnorm"))
@@ -89,11 +108,9 @@ def train(config: DictConfig) -> None:
         return
     if config.init_from and checkpoint is None:
         transfer(module, open_origin(config.init_from))
-    run_dir.mkdir(parents=True, exist_ok=True)
-    with locked(run_dir) if is_first() else nullcontext():
-        if is_first():
-            write_config(run_dir, config)
-        fit(config, trainer, module, data, checkpoint)
+    if is_first():
+        write_config(run_dir, config)
+    fit(config, trainer, module, data, checkpoint)
     report_end(run_dir, module, callbacks)
     checkpointing = callbacks.get("checkpointing")
     if isinstance(checkpointing, Checkpointing) and checkpointing.exit_status:
@@ -119,7 +136,8 @@ def fit(
     try:
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint)
     except NonFiniteError as error:
-        raise InputError(str(error)) from error
+        saved = what_is_saved(Path(config.run_dir) / "checkpoints")
+        raise InputError(f"{error}. {saved}") from error
 
 
 def check_same_model(run_dir: Path, config: DictConfig) -> None:
@@ -139,11 +157,23 @@ def check_same_model(run_dir: Path, config: DictConfig) -> None:
         )
 
 
+def check_same_data(run_dir: Path, config: DictConfig) -> None:
+    """Refuse to continue a run on other data.
+
+    Raises:
+        InputError: with what to set.
+    """
+    before = read_config(run_dir).get("data_fingerprint")
+    if before != config.data_fingerprint and not config.new_data:
+        raise InputError(
+            f"{run_dir} was trained on other data (data_fingerprint {before}, these have {config.data_fingerprint}); "
+            "choose another name=, or set new_data=true to go on with these"
+        )
+
+
 def write_config(run_dir: Path, config: DictConfig) -> None:
     """Save the resolved configuration; evaluate and generate need nothing else."""
-    temporary = run_dir / f"{CONFIG_FILE}.tmp"
-    OmegaConf.save(resolved(config), temporary)
-    os.replace(temporary, run_dir / CONFIG_FILE)
+    write(run_dir / CONFIG_FILE, OmegaConf.to_yaml(resolved(config)))
 
 
 def report_start(run_dir: Path, config: DictConfig, module: AdversarialModule) -> None:
@@ -164,6 +194,7 @@ def goes_on(run_dir: Path, config: DictConfig, checkpoint: Path, module: Adversa
     Raises:
         InputError: when the checkpoint does not fit the configuration; nothing has been written then.
     """
+    check_same_data(run_dir, config)
     changes = differences(read_config(run_dir), resolved(config))
     state = read(checkpoint)
     misfits = misfitting(state, module)

@@ -10,7 +10,7 @@ from gan_lab.metrics.directions import direction
 _MOST_POINTS, _MOST_OF_ALL = 600, 9000
 # how figures are grouped where they are chosen, what is looked at first before the rest
 _GROUPS = ("metrics", "loss", "logits", "health", "encoder", "reg", "grad_norm", "speed")
-_HIDDEN = ("kimg", "time/", "sweep/")
+_HIDDEN = ("kimg", "time/", "sweep/", "stopped/")
 
 Point = tuple[float, float, float]  # kimg, seconds, value
 

@@ -9,6 +9,7 @@ from gan_lab.comparing.pictures import Picture
 from gan_lab.comparing.reading import Run
 from gan_lab.errors import InputError
 from gan_lab.metrics.directions import direction
+from gan_lab.run import replacing
 
 # the page's, so that a run has the same colour in both as long as there are no more than these
 _COLOURS = (
@@ -72,8 +73,8 @@ def save_overview(runs: Sequence[Run], pictures: Sequence[Picture], path: Path) 
         draw_pictures(
             lower, [(runs[i], pictures[i]) for i in shown], key, rows=rows, columns=columns
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    drawing.savefig(path, format="png")
+    with replacing(path) as temporary:
+        drawing.savefig(temporary, format="png")
 
 
 def ranked(runs: Sequence[Run], key: str | None) -> list[int]:

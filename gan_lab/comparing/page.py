@@ -145,7 +145,7 @@ def note(pictures: Sequence[Picture], *, seed: int) -> str:
     drawn = [picture for picture in pictures if picture.same]
     if not drawn:
         return "None could be drawn from a checkpoint: these are the last grids of training, each at its own latents."
-    widths = sorted({picture.latent_dim for picture in drawn if picture.latent_dim is not None})
+    widths = sorted({picture.z_dim for picture in drawn if picture.z_dim is not None})
     text = f"Drawn at the same latents, of seed {seed}: an image has the same one in all grids."
     if len(widths) > 1:
         listed = ", ".join(map(str, widths[:-1])) + f" and {widths[-1]}"

@@ -12,7 +12,9 @@ from PIL import Image
 import gan_lab
 from gan_lab.comparing.reading import Run, one_line
 from gan_lab.config import Count, take
+from gan_lab.data.decoding import open_image, regular_file
 from gan_lab.data.images import grid, to_pil, to_uint8
+from gan_lab.data.scan import DECODE_ERRORS
 from gan_lab.errors import InputError
 from gan_lab.training.checkpoint import checkpoint_path
 
@@ -31,13 +33,13 @@ class Picture:
         image: the grid; None where there is nothing to show.
         origin: what it is, or why there is none.
         same: whether it was drawn at the latents of this comparison.
-        latent_dim: of the generator; grids of one seed have the same latents where this is the same, too.
+        z_dim: of the generator; grids of one seed have the same latents where this is the same, too.
     """
 
     image: Image.Image | None
     origin: str
     same: bool
-    latent_dim: int | None = None
+    z_dim: int | None = None
 
 
 def columns_for(runs: Sequence[Run]) -> int:
@@ -88,7 +90,7 @@ def draw(
         image=shrunk(to_pil(grid(pixels, columns))),
         origin=f"{source.stem} checkpoint, {gan.kimg:g} kimg",
         same=True,
-        latent_dim=gan.generator.latent_dim,
+        z_dim=gan.generator.z_dim,
     )
 
 
@@ -98,9 +100,9 @@ def of_training(run: Run, *, why: str) -> Picture:
     if not grids:
         return Picture(image=None, origin=why, same=False)
     try:
-        with Image.open(grids[-1]) as opened:
+        with regular_file(grids[-1]) as file, open_image(file) as opened:
             image = shrunk(opened.convert("RGB"))
-    except OSError as error:
+    except DECODE_ERRORS as error:
         return Picture(
             image=None, origin=f"{why}, and of its last grid: {one_line(error)}", same=False
         )

@@ -1,6 +1,5 @@
 """What a run folder tells; what is broken in it is named, and the rest kept."""
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from gan_lab.errors import InputError
 from gan_lab.metrics.directions import direction
 from gan_lab.run import Holder, living_holder, read_results
 from gan_lab.training.checkpoint import CONFIG_FILE, read_config
-from gan_lab.training.loggers.files import METRICS_FILE
+from gan_lab.training.loggers.files import METRICS_FILE, damage, whole_entries
 from gan_lab.training.state_dicts import outline
 from gan_lab.weights.exported import KINDS
 
@@ -136,8 +135,9 @@ def read_run(path: Path, name: str, *, trust: Sequence[str] = ()) -> Run:
         run.problems.append(one_line(error))
     metrics = path / METRICS_FILE
     if metrics.exists():
-        run.entries, broken = whole_entries(metrics)
-        run.problems += broken
+        entries, damaged = whole_entries(metrics)
+        run.entries = [{k: v for k, v in entry.items() if is_number(v)} for entry in entries]
+        run.problems += [damage(metrics, damaged)] if damaged else []
     else:
         run.problems.append(f"{metrics} does not exist, so there are no curves")
     run.seconds, run.seconds_estimated = seconds_of(run.entries)
@@ -153,28 +153,6 @@ def read_run(path: Path, name: str, *, trust: Sequence[str] = ()) -> Run:
     except (InputError, KeyError, TypeError, AttributeError) as error:
         run.problems.append(f"{path / 'evaluation.json'} cannot be used: {one_line(error)}")
     return run
-
-
-def whole_entries(path: Path) -> tuple[list[Entry], list[str]]:
-    """Read metrics.jsonl line by line, and say which lines are broken; the end of the last one a kill may cut off."""
-    lines = path.read_text(errors="replace").splitlines()
-    entries: list[Entry] = []
-    broken: list[int] = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            entry = None
-            if number == len(lines):
-                continue
-        if isinstance(entry, dict) and isinstance(entry.get("kimg"), int | float):
-            entries.append({k: v for k, v in entry.items() if is_number(v)})
-        else:
-            broken.append(number)
-    if not broken:
-        return entries, []
-    shown = ", ".join(map(str, broken[:5])) + (", ..." if len(broken) > 5 else "")
-    return entries, [f"{path} is broken in line {shown}: left out"]
 
 
 def is_number(value: object) -> bool:

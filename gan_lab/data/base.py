@@ -3,6 +3,7 @@
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,9 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from gan_lab.data.metadata import MetadataTable
 from gan_lab.errors import InputError
 
 SPLITS = ("train", "val")
+
+_DIGESTED = 64  # images whose content stands for all
 
 
 class MissingSplit(InputError):
@@ -75,6 +79,18 @@ class ImageDataset(Dataset[tuple[Tensor, int]], ABC):
     def fingerprint(self) -> str:
         """Names what the items are (files, transform, split, mirroring): a key for caches of statistics."""
 
+    def content_digest(self) -> str:
+        """Name the images by what they are, not where: the labels, and the stored content of 64 spread evenly.
+
+        Copied, moved, packed differently or mirrored they are the same data.
+        """
+        chosen = np.linspace(0, self.num_stored - 1, min(self.num_stored, _DIGESTED)).astype(int)
+        return digest(self.labels.tobytes(), *(self.stored(i) for i in chosen.tolist()))
+
+    def stored(self, index: int) -> bytes:
+        """Return what is kept of stored image `index`, by default its pixels."""
+        return self.load(index).numpy().tobytes()
+
     @abstractmethod
     def load(self, index: int) -> Tensor:
         """Stored image `index` as uint8 [C, H, W], not mirrored.
@@ -82,6 +98,16 @@ class ImageDataset(Dataset[tuple[Tensor, int]], ABC):
         Raises:
             InputError: naming the file when it cannot be decoded.
         """
+
+    @property
+    def metadata(self) -> MetadataTable:
+        """What is known of the stored images besides their pixels."""
+        return MetadataTable(
+            files=[self.name(index) for index in range(self.num_stored)],
+            labels=self.labels,
+            class_names=self.class_names,
+            splits=[self.split] * self.num_stored,
+        )
 
     def name(self, index: int) -> str:
         """What a user would call stored image `index`: its file name where it has one."""
@@ -132,7 +158,29 @@ def check_split(split: str) -> None:
         raise InputError(f"split={split!r}; allowed: {', '.join(SPLITS)}")
 
 
-# Splitting by name, so that adding files moves none of the others between splits.
+# Splits: as the metadata table says, else by name, so that adding files moves none of the others.
+
+
+def members_by_table(
+    table: MetadataTable, *, split: str, val_fraction: float, root: Path
+) -> NDArray[np.bool_]:
+    """Mask [N] of the images of a split: those that the table puts into it, else `members_by_name`.
+
+    Raises:
+        MissingSplit: for split="val" when nothing is set apart.
+        InputError: for a `val_fraction` beside images that are set apart, or when there are none to train on.
+    """
+    check_split(split)
+    if table.splits is None or "val" not in table.splits:
+        return members_by_name(table.files, split=split, val_fraction=val_fraction)
+    if val_fraction:
+        raise InputError(
+            f"data.val_fraction={val_fraction}, but {root} says itself which images validate; set data.val_fraction=0"
+        )
+    chosen = np.array(table.splits) == split
+    if not chosen.any():
+        raise InputError(f"data.root={root} holds validation images only; set data.root to them")
+    return chosen
 
 
 def members_by_name(names: Iterable[str], *, split: str, val_fraction: float) -> NDArray[np.bool_]:

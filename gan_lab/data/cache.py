@@ -1,6 +1,5 @@
 """Arrays that take long to find out and are kept between runs."""
 
-import os
 import zipfile
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -12,6 +11,8 @@ from numpy.typing import NDArray
 
 from gan_lab.config import cache_dir
 from gan_lab.console import warn
+from gan_lab.errors import InputError
+from gan_lab.run import replacing
 
 Arrays = dict[str, NDArray]
 
@@ -34,12 +35,12 @@ def kept(kind: str, key: str, make: Callable[[], Arrays]) -> Arrays:
             arrays = make()
             try:
                 _save(path, arrays)
-            except OSError as error:
+            except InputError as error:
                 _warn(error)
         return arrays
 
 
-def _warn(error: OSError) -> None:
+def _warn(error: OSError | InputError) -> None:
     warn(
         f"what was found out about the images cannot be kept ({error}), so every start finds it out again; "
         f"set GAN_LAB_CACHE to a folder that can be written"
@@ -55,10 +56,5 @@ def _load(path: Path) -> Arrays | None:
 
 
 def _save(path: Path, arrays: Arrays) -> None:
-    part = path.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        with part.open("wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)

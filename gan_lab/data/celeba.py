@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gan_lab.data.base import MissingSplit, check_split
+from gan_lab.data.decoding import MAX_MEGAPIXELS
 from gan_lab.data.encoded import EncodedImages
-from gan_lab.data.source import FileSource, existing_folder, listed
+from gan_lab.data.listing import listed
+from gan_lab.data.source import FileSource, existing_folder
 from gan_lab.data.transform import Crop, ImageSize
 from gan_lab.errors import InputError
 
@@ -34,6 +36,7 @@ class CelebA(EncodedImages):
         channels: 1 | 3 | 4, or None for those of most files.
         flip: append the mirror images.
         skip_unreadable: leave out what cannot be read.
+        max_megapixels: larger pictures count as unreadable.
 
     Raises:
         InputError: for missing or damaged lists, images that are listed but absent, an unknown attribute.
@@ -51,6 +54,7 @@ class CelebA(EncodedImages):
         channels: int | None = 3,
         flip: bool = False,
         skip_unreadable: bool = False,
+        max_megapixels: float = MAX_MEGAPIXELS,
     ) -> None:
         check_split(split)
         folder = existing_folder(root, _LAYOUT)
@@ -79,6 +83,7 @@ class CelebA(EncodedImages):
             channels=channels,
             flip=flip,
             skip_unreadable=skip_unreadable,
+            max_megapixels=max_megapixels,
         )
 
 

@@ -6,18 +6,21 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from rich.markup import escape
 from torch import Tensor
 
 from gan_lab.console import warn
 from gan_lab.data.base import ImageDataset, check_split, digest
+from gan_lab.data.decoding import open_image
+from gan_lab.data.listing import listed
+from gan_lab.data.metadata import MetadataTable
 from gan_lab.data.scan import DECODE_ERRORS, Scan, reason_of, scan
-from gan_lab.data.source import Source, listed
+from gan_lab.data.source import Source
 from gan_lab.data.transform import (
     Crop,
     ImageSize,
     ImageTransform,
+    check_max_megapixels,
     check_options,
     parse_crop,
     parse_size,
@@ -43,6 +46,7 @@ class EncodedImages(ImageDataset):
         labels: int64 [len(source)].
         class_names: one for each label.
         members: bool [len(source)], the pictures of this split.
+        table: what else is known of the pictures of `source`.
         split: "train" or "val".
         image_size: as `parse_size` takes it; None for the one size that all pictures have.
         crop: as `parse_crop` takes it.
@@ -50,6 +54,7 @@ class EncodedImages(ImageDataset):
         channels: 1, 3, 4, or None for those of most pictures.
         flip: append the mirror images.
         skip_unreadable: leave out what cannot be read, with a warning, where it would be an error.
+        max_megapixels: larger pictures count as unreadable.
 
     Raises:
         InputError: naming unreadable pictures, mixed sizes, or options out of range.
@@ -69,11 +74,14 @@ class EncodedImages(ImageDataset):
         channels: int | None,
         flip: bool,
         skip_unreadable: bool,
+        max_megapixels: float,
+        table: MetadataTable | None = None,
     ) -> None:
         check_split(split)
         check_options(resample, channels)
+        check_max_megapixels(max_megapixels)
         size, crop = parse_size(image_size), parse_crop(crop)
-        found = scan(source)
+        found = scan(source, max_megapixels=max_megapixels)
         readable = _readable(source, found, skip_unreadable)
         self._transform = ImageTransform(
             size=size or _common_size(source, found, readable),
@@ -95,7 +103,10 @@ class EncodedImages(ImageDataset):
         self.unreadable = [(source.name(i), why) for i, why in found.reasons.items() if members[i]]
         if self.unreadable:
             warn(escape(f"left out {_named(self.unreadable)}"))
-        self._source = source
+        self.source = source
+        # names and labels are here already, and a long table would be sent to every worker
+        self._table = table.rows(self._items) if table and table.has_more_than_classes else None
+        self._max_megapixels = max_megapixels
         self._skip_unreadable = skip_unreadable
         self._warned = False
         self._fingerprint = digest(
@@ -112,8 +123,24 @@ class EncodedImages(ImageDataset):
         """Digest of the files' names, sizes and times, the labels and the transform."""
         return self._fingerprint
 
+    @property
+    def metadata(self) -> MetadataTable:
+        return super().metadata if self._table is None else self._table
+
     def name(self, index: int) -> str:
-        return self._source.name(int(self._items[index]))
+        return self.source.name(int(self._items[index]))
+
+    def stored(self, index: int) -> bytes:
+        """Return the file of stored image `index`.
+
+        Raises:
+            InputError: naming the file.
+        """
+        try:
+            with self._source.open(int(self._items[index])) as file:
+                return file.read()
+        except OSError as error:
+            raise InputError(f"{self.name(index)} cannot be read ({error})") from error
 
     def load(self, index: int) -> Tensor:
         """Decode stored image `index` to uint8 [C, H, W].
@@ -122,7 +149,10 @@ class EncodedImages(ImageDataset):
             UnreadableImage: naming the file.
         """
         try:
-            with self._source.open(int(self._items[index])) as file, Image.open(file) as image:
+            with (
+                self.source.open(int(self._items[index])) as file,
+                open_image(file, max_megapixels=self._max_megapixels) as image,
+            ):
                 return torch.from_numpy(np.array(self._transform(image), order="C"))
         except DECODE_ERRORS as error:
             raise UnreadableImage(

@@ -1,32 +1,36 @@
-"""A folder of pictures, with a class a sub-folder or none."""
+"""A folder of images, with classes by a table or by sub-folders, or none."""
 
-import os
 from pathlib import Path
 
-import numpy as np
-
-from gan_lab.data.base import members_by_name
+from gan_lab.data.base import members_by_table
+from gan_lab.data.decoding import FORMATS, MAX_MEGAPIXELS, regular_file
 from gan_lab.data.encoded import EncodedImages
-from gan_lab.data.source import IMAGE_ENDINGS, FileSource, existing_folder, is_image_name, listed
+from gan_lab.data.listing import Listing, list_folder, listed
+from gan_lab.data.metadata import read_metadata
+from gan_lab.data.source import FileSource, existing_folder
+from gan_lab.data.tables import read_table
 from gan_lab.data.transform import Crop, ImageSize
 from gan_lab.errors import InputError
 
 
 class ImageFolder(EncodedImages):
-    """All pictures under a folder, sub-folders of any depth included; hidden files and folders are passed over.
+    """All images under a folder, sub-folders of any depth included; hidden files and folders are passed over.
+
+    Classes and splits are those that `read_metadata` finds; test images are left alone.
 
     Args:
         split: "train" or "val".
         root: the folder.
         classes: True makes each sub-folder of `root` a class, False makes one class of everything; None takes the
-            sub-folders for classes when there are pictures in them and none in `root` itself.
-        val_fraction: part of the images to validate on, chosen by a hash of their names.
+            classes of a table, or else the sub-folders when there are images in them and none in `root` itself.
+        val_fraction: part of the images to validate on, chosen by a hash of their names, where nothing says which.
         image_size: one number, [H, W], or None for the one size that all files have.
         crop: "center" | "none" | pixels | [H, W]; see `ImageTransform`.
         resample: "lanczos" | "box" | "bicubic" | "bilinear".
         channels: 1 | 3 | 4, or None for those of most files.
         flip: append the mirror images.
         skip_unreadable: leave out what cannot be read.
+        max_megapixels: larger pictures count as unreadable.
 
     Raises:
         InputError: for a missing or empty folder, unreadable files, mixed sizes, options out of range.
@@ -45,22 +49,20 @@ class ImageFolder(EncodedImages):
         channels: int | None = None,
         flip: bool = False,
         skip_unreadable: bool = False,
+        max_megapixels: float = MAX_MEGAPIXELS,
     ) -> None:
         folder = existing_folder(root, "a folder of pictures")
-        names = _images(folder)
-        if _by_folder(folder, names, classes):
-            names = [name for name in names if "/" in name]
-            first = [name.partition("/")[0] for name in names]
-            class_names = sorted(set(first))
-            number = {name: i for i, name in enumerate(class_names)}
-            labels = np.array([number[name] for name in first], dtype=np.int64)
-        else:
-            class_names, labels = ["all"], np.zeros(len(names), dtype=np.int64)
+        table = read_metadata(
+            _list_images(folder),
+            lambda name: _read(folder / name),
+            root=folder,
+            classes=classes,
+        )
         super().__init__(
-            source=FileSource(root=folder, names=names),
-            labels=labels,
-            class_names=class_names,
-            members=members_by_name(names, split=split, val_fraction=val_fraction),
+            source=FileSource(root=folder, names=table.files),
+            labels=table.labels,
+            class_names=table.class_names,
+            members=members_by_table(table, split=split, val_fraction=val_fraction, root=folder),
             split=split,
             image_size=image_size,
             crop=crop,
@@ -68,48 +70,25 @@ class ImageFolder(EncodedImages):
             channels=channels,
             flip=flip,
             skip_unreadable=skip_unreadable,
+            max_megapixels=max_megapixels,
+            table=table,
         )
 
 
-def find_files(folder: Path) -> list[str]:
-    """Paths of the files under `folder`, relative to it, sorted; links are followed, hidden folders are not."""
-    found: list[str] = []
-    seen: set[tuple[int, int]] = set()
-    for where, folders, files in os.walk(folder, followlinks=True):
-        status = os.stat(where)
-        if (status.st_dev, status.st_ino) in seen:
-            folders.clear()  # a link that leads back
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX"))]
-        prefix = Path(where).relative_to(folder).as_posix()
-        found.extend(name if prefix == "." else f"{prefix}/{name}" for name in files)
-    return sorted(found)
+def _list_images(folder: Path) -> Listing:
+    """List a folder that must hold images; other files are counted and named."""
+    try:
+        listing = list_folder(folder)
+    except OSError as error:
+        raise InputError(f"data.root={folder} cannot be read: {error.strerror}") from error
+    if not listing.images:
+        others = [*listing.side_files, *(name for name, _ in listing.passed_over)]
+        held = f"holds no images (but {listed(others, limit=3)})" if others else "is empty"
+        raise InputError(f"data.root={folder} {held}; expected {', '.join(FORMATS)}")
+    listing.report(folder)
+    return listing
 
 
-def _images(folder: Path) -> list[str]:
-    files = find_files(folder)
-    names = [name for name in files if is_image_name(name)]
-    if not names:
-        held = f"holds no images (but {listed(files, limit=3)})" if files else "is empty"
-        raise InputError(
-            f"data.root={folder} {held}; expected files ending in {' '.join(IMAGE_ENDINGS)}"
-        )
-    return names
-
-
-def _by_folder(folder: Path, names: list[str], classes: bool | None) -> bool:
-    """Whether sub-folders are classes; InputError when that cannot be told or done."""
-    nested = sum("/" in name for name in names)
-    direct = len(names) - nested
-    if classes and not nested:
-        raise InputError(
-            f"data.classes=true, but data.root={folder} has no sub-folders with images; "
-            f"put each class into its own, or set data.classes=null"
-        )
-    if classes is None and nested and direct:
-        raise InputError(
-            f"data.root={folder} holds {direct:,} images itself and {nested:,} in sub-folders; set data.classes=true "
-            f"to take only the sub-folders, one class each, or data.classes=false to take all as one class"
-        )
-    return nested > 0 if classes is None else classes
+def _read(path: Path) -> bytes:
+    with regular_file(path) as file:
+        return read_table(file)

@@ -12,6 +12,7 @@ from torch import Tensor
 from torchvision.utils import make_grid
 
 from gan_lab.errors import InputError
+from gan_lab.run import replacing
 
 
 def to_uint8(images: Tensor) -> Tensor:
@@ -68,8 +69,13 @@ def grid(images: Tensor, columns: int) -> Tensor:
 
 def save_png(image: Tensor, path: Path) -> None:
     """Write one uint8 image [C, H, W] as PNG; the folder is made when it is not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    to_pil(image).save(path, format="PNG")
+    save_picture(to_pil(image), path)
+
+
+def save_picture(picture: Image.Image, path: Path) -> None:
+    """Write a Pillow picture as PNG, whole or not at all; the folder is made when it is not there."""
+    with replacing(path) as temporary:
+        picture.save(temporary, format="PNG")
 
 
 class Images(Tensor):

@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 from gan_lab.console import say
 from gan_lab.data.base import MissingSplit, check_split, digest
 from gan_lab.data.cache import Arrays, kept
+from gan_lab.data.decoding import MAX_MEGAPIXELS
 from gan_lab.data.encoded import EncodedImages
-from gan_lab.data.source import Source, existing_folder, listed
+from gan_lab.data.listing import listed
+from gan_lab.data.source import Source, existing_folder
 from gan_lab.data.transform import Crop, ImageSize
 from gan_lab.errors import InputError
 
@@ -42,6 +44,7 @@ class LSUN(EncodedImages):
         channels: 1 | 3 | 4, or None for those of most images.
         flip: append the mirror images.
         skip_unreadable: leave out what cannot be read.
+        max_megapixels: larger pictures count as unreadable.
 
     Raises:
         InputError: for a missing category, a folder that is no LMDB, or when the extra `lmdb` is not installed.
@@ -59,6 +62,7 @@ class LSUN(EncodedImages):
         channels: int | None = 3,
         flip: bool = False,
         skip_unreadable: bool = False,
+        max_megapixels: float = MAX_MEGAPIXELS,
     ) -> None:
         check_split(split)
         folder = existing_folder(root, _LAYOUT)
@@ -87,6 +91,7 @@ class LSUN(EncodedImages):
             channels=channels,
             flip=flip,
             skip_unreadable=skip_unreadable,
+            max_megapixels=max_megapixels,
         )
 
 

@@ -82,6 +82,10 @@ class MemoryImages(ImageDataset):
         """Digest of the pixels, the labels and the transform."""
         return self._fingerprint
 
+    def stored(self, index: int) -> bytes:
+        """Return the pixels of stored image `index`, before any transform."""
+        return self._pixels[index].tobytes()
+
     def load(self, index: int) -> Tensor:
         """Stored image `index` as uint8 [C, H, W]."""
         if self._images is not None:

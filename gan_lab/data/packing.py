@@ -1,14 +1,141 @@
-"""A zip that grows member by member and survives being killed at any moment."""
+"""Packing samples and their rows of the metadata table into one zip, which survives being killed at any moment."""
 
 import errno
 import json
 import os
+import time
 import zipfile
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
+from gan_lab.data.base import digest
+from gan_lab.data.metadata import MetadataTable
+from gan_lab.data.tables import METADATA
 from gan_lab.errors import InputError
+from gan_lab.run import publish, write
 
+CHECKPOINT_SAMPLES = 5_000
+CHECKPOINT_SECONDS = 20.0
+_VERSION = 2
+_AHEAD = 8  # samples a thread may be ahead of the writer
+_PER_FOLDER = 1000
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Damaged:
+    """A sample that cannot be packed.
+
+    Attributes:
+        reason: why, in one line.
+    """
+
+    reason: str
+
+
+class Packer:
+    """Writes samples in the order of their table, and `dataset.json` with the rows of those that were packed.
+
+    Started again after a kill it goes on; the finished file is the same to the byte, interrupted or not.
+
+    Args:
+        out: the zip to be.
+        table: a row for each sample; `files` name them in messages.
+        plan: names what the samples are; what was begun of another plan or table is not continued.
+        suffix: of the members.
+
+    Attributes:
+        done: samples that are packed or were given up.
+        packed: the table of what is packed, by member, once all are done.
+        damaged: (name, reason) of those that were given up.
+    """
+
+    def __init__(self, *, out: Path, table: MetadataTable, plan: str, suffix: str = ".png") -> None:
+        self._table = table
+        self._members = _members(table, suffix)
+        content = digest(_VERSION, plan, self._members, table.content())
+        self._archive = RestartableZip(out=out, plan=content)
+
+    @property
+    def done(self) -> int:
+        return self._archive.done
+
+    @property
+    def damaged(self) -> list[tuple[str, str]]:
+        return [(name, reason) for _, name, reason in self._archive.failed]
+
+    @property
+    def packed(self) -> MetadataTable:
+        failed = {member for member, _, _ in self._archive.failed}
+        kept = [i for i, member in enumerate(self._members) if member not in failed]
+        return replace(self._table, files=self._members).rows(kept)
+
+    def pack(self, encode: Callable[[int], bytes | Damaged], *, num_threads: int) -> Iterator[int]:
+        """Encode and write what is left, and yield `done` after each sample.
+
+        Args:
+            encode: returns the file of a row's sample; called from several threads.
+            num_threads: that encode.
+        """
+        saved, saved_at = self.done, time.monotonic()
+        left = range(self.done, len(self._table))
+        for row, data in zip(left, _in_order(encode, left, num_threads), strict=True):
+            if isinstance(data, Damaged):
+                self._archive.give_up(self._members[row], self._table.files[row], data.reason)
+            else:
+                self._archive.add(self._members[row], data)
+            due = time.monotonic() - saved_at > CHECKPOINT_SECONDS
+            if due or self.done - saved >= CHECKPOINT_SAMPLES:
+                self.checkpoint()
+                saved, saved_at = self.done, time.monotonic()
+            yield self.done
+
+    def checkpoint(self) -> None:
+        """Make all that is packed so far survive a kill."""
+        self._archive.checkpoint()
+
+    def finish(self) -> None:
+        """Write the table and give the zip its name."""
+        self._archive.finish(METADATA, json.dumps(self.packed.to_json()).encode())
+
+    def abandon(self) -> None:
+        """Let go of the files as they are; the next packer of the same plan goes on."""
+        self._archive.abandon()
+
+
+def _members(table: MetadataTable, suffix: str) -> list[str]:
+    """Names of the members, 1,000 a folder, below folders of the splits where there are several."""
+    splits = table.splits or ["train"] * len(table)
+    several = len(set(splits)) > 1
+    counts: Counter[str] = Counter()
+    members = []
+    for split in splits:
+        index = counts[split]
+        counts[split] += 1
+        folder = f"{split}/" if several else ""
+        members.append(f"{folder}{index // _PER_FOLDER:05d}/img{index:08d}{suffix}")
+    return members
+
+
+def _in_order(
+    encode: Callable[[int], bytes | Damaged], rows: range, num_threads: int
+) -> Iterator[bytes | Damaged]:
+    """What `encode` returns for the rows, in order, made by threads that run a little ahead."""
+    queue: deque[Future[bytes | Damaged]] = deque()
+    pool = ThreadPoolExecutor(num_threads)
+    try:
+        rest = iter(rows)
+        queue.extend(pool.submit(encode, row) for row in islice(rest, _AHEAD * num_threads))
+        while queue:
+            data = queue.popleft().result()
+            queue.extend(pool.submit(encode, row) for row in islice(rest, 1))
+            yield data
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 class RestartableZip:
@@ -57,9 +184,7 @@ class RestartableZip:
         self._file.seek(end)
         table = self._file.read()
         state = {"plan": self._plan, "end": end, "done": self.done, "failed": self.failed}
-        part = self._journal.with_name(f"{self._journal.name}.tmp")
-        part.write_bytes(json.dumps(state).encode() + b"\n" + table)
-        part.replace(self._journal)
+        write(self._journal, json.dumps(state).encode() + b"\n" + table)
         self._archive = zipfile.ZipFile(self._file, "a")
 
     def finish(self, name: str, data: bytes) -> None:
@@ -67,7 +192,7 @@ class RestartableZip:
         self._write(name, data)
         self._close_archive()
         self._file.close()
-        self._part.replace(self._out)
+        publish(self._part, self._out)
         self._journal.unlink(missing_ok=True)
 
     def abandon(self) -> None:

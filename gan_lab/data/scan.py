@@ -12,11 +12,12 @@ from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image
 
 from gan_lab.console import say
 from gan_lab.data.base import digest
 from gan_lab.data.cache import Arrays, kept
+from gan_lab.data.decoding import MAX_MEGAPIXELS, open_image
 from gan_lab.data.source import Source
 from gan_lab.data.transform import UnusableImage, native_channels, usable_mode
 
@@ -26,10 +27,11 @@ DECODE_ERRORS = (
     struct.error, zlib.error, zipfile.BadZipFile, Image.DecompressionBombError,
 )  # fmt: skip
 
-_VERSION = 1
+_VERSION = 2
 _CHUNK = 256
 _THREADS = 16
 _WORTH_SAYING = 10_000
+_BOUND = "data.max_megapixels"
 _TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
 
@@ -48,48 +50,48 @@ class Scan:
     listing: str
 
 
-def scan(source: Source) -> Scan:
+def scan(source: Source, *, max_megapixels: float = MAX_MEGAPIXELS) -> Scan:
     """Check all pictures of `source`, or take what an earlier check of the unchanged files found.
 
     Pictures that were unreadable then are looked at again: their trouble may have been a permission or a network.
     """
     listing = source.listing
-    arrays = kept("scans", digest(_VERSION, listing), lambda: _as_arrays(_scan_all(source)))
+    key = digest(_VERSION, listing, float(max_megapixels))
+    arrays = kept("scans", key, lambda: _as_arrays(_scan_all(source, max_megapixels)))
     shapes, reasons = arrays["shapes"], _reasons(arrays)
     for index in list(reasons):
         with contextlib.suppress(*DECODE_ERRORS), source.open(index) as file:
-            shapes[index] = inspect(file)
+            shapes[index] = inspect(file, max_megapixels=max_megapixels, name=_BOUND)
             del reasons[index]
     return Scan(shapes=shapes, reasons=reasons, listing=listing)
 
 
 def reason_of(error: BaseException) -> str:
     """One line for a user about why a picture could not be read."""
-    text = (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
-    if isinstance(error, UnidentifiedImageError):
-        return "not an image, or its beginning is damaged"
-    return text
+    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
 
 
-def _scan_all(source: Source) -> tuple[NDArray[np.int32], dict[int, str]]:
+def _scan_all(source: Source, max_megapixels: float) -> tuple[NDArray[np.int32], dict[int, str]]:
     if len(source) >= _WORTH_SAYING:
         say(f"checking {len(source):,} images (once; the result is kept) ...")
     starts = range(0, len(source), _CHUNK)
     with ThreadPoolExecutor(_THREADS) as pool:
-        chunks = list(pool.map(lambda start: _scan_chunk(source, start), starts))
+        chunks = list(pool.map(lambda start: _scan_chunk(source, start, max_megapixels), starts))
     shapes = np.concatenate([shapes for shapes, _ in chunks])
     reasons = {index: reason for _, some in chunks for index, reason in some.items()}
     return shapes, reasons
 
 
-def _scan_chunk(source: Source, start: int) -> tuple[NDArray[np.int32], dict[int, str]]:
+def _scan_chunk(
+    source: Source, start: int, max_megapixels: float
+) -> tuple[NDArray[np.int32], dict[int, str]]:
     stop = min(start + _CHUNK, len(source))
     shapes = np.zeros((stop - start, 3), dtype=np.int32)
     reasons = {}
     for index in range(start, stop):
         try:
             with source.open(index) as file:
-                shapes[index - start] = inspect(file)
+                shapes[index - start] = inspect(file, max_megapixels=max_megapixels, name=_BOUND)
         except DECODE_ERRORS as error:
             reasons[index] = reason_of(error)
     return shapes, reasons
@@ -108,7 +110,9 @@ def _reasons(arrays: Arrays) -> dict[int, str]:
     return {int(index): reason for index, reason in stored.items()}
 
 
-def inspect(file: BinaryIO) -> tuple[int, int, int]:
+def inspect(
+    file: BinaryIO, *, max_megapixels: float = MAX_MEGAPIXELS, name: str = "max_megapixels"
+) -> tuple[int, int, int]:
     """(height, width, channels) of a picture as it will be shown.
 
     The header is read; the pixels only when the file does not end as its format does, which padding behind a whole
@@ -116,9 +120,10 @@ def inspect(file: BinaryIO) -> tuple[int, int, int]:
 
     Raises:
         UnusableImage: when the range of its pixels is unknown.
+        NotAnImage: and the others of `open_image`.
         OSError: or another of DECODE_ERRORS when it is no picture or is cut short.
     """
-    with Image.open(file) as image:
+    with open_image(file, max_megapixels=max_megapixels, name=name) as image:
         if not usable_mode(image.mode, image.format):
             raise UnusableImage(f"pixels of mode {image.mode}, whose range is unknown")
         height, width = image.height, image.width
@@ -126,22 +131,39 @@ def inspect(file: BinaryIO) -> tuple[int, int, int]:
             height, width = width, height
         channels = native_channels(image)
         if not _ends_as_it_should(file, image.format):
-            file.seek(0)
-            with Image.open(file) as whole:
+            with open_image(file, max_megapixels=max_megapixels, name=name) as whole:
                 whole.load()
     return height, width, channels
 
 
 def _ends_as_it_should(file: BinaryIO, file_format: str | None) -> bool:
     length = file.seek(0, os.SEEK_END)
-    if file_format == "JPEG":
+    if file_format in ("JPEG", "MPO"):
         return _tail(file, length, 2) == b"\xff\xd9"  # EOI, ITU-T T.81 table B.1
     if file_format == "PNG":
         return _tail(file, length, 8) == b"IEND\xaeB`\x82"  # PNG specification, 11.2.5
     if file_format == "WEBP":
         file.seek(4)
         return length >= 8 + int.from_bytes(file.read(4), "little")  # RIFF counts its bytes
-    return True
+    if file_format == "GIF":
+        return _tail(file, length, 1) == b"\x3b"  # GIF89a, 27
+    if file_format == "JPEG2000":
+        return _tail(file, length, 2) == b"\xff\xd9"  # EOC, ITU-T T.800 table A.2
+    return file_format in ("AVIF", "HEIF") and _boxes_end(file, length)
+
+
+def _boxes_end(file: BinaryIO, length: int) -> bool:
+    """Whether the boxes of an ISO media file (ISO/IEC 14496-12, 4.2) fill it exactly."""
+    at = 0
+    while at < length:
+        file.seek(at)
+        size = int.from_bytes(file.read(4), "big")
+        if size == 1:
+            size = int.from_bytes(file.read(12)[4:], "big")
+        if size < 8:
+            return False
+        at += size
+    return at == length
 
 
 def _tail(file: BinaryIO, length: int, count: int) -> bytes:

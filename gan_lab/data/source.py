@@ -3,7 +3,7 @@
 import contextlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
@@ -12,11 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gan_lab.data.base import digest
+from gan_lab.data.decoding import regular_file
 from gan_lab.errors import InputError
 
-IMAGE_ENDINGS = (
-    ".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm",
-)  # fmt: skip
 _STAT_THREADS = 16
 _STAT_CHUNK = 1024
 
@@ -67,7 +65,7 @@ class FileSource(Source):
         return os.fsdecode(bytes(self._names[index]))
 
     def open(self, index: int) -> BinaryIO:
-        return open(os.path.join(self._folder, self.name(index)), "rb")
+        return regular_file(os.path.join(self._folder, self.name(index)))
 
     @property
     def listing(self) -> str:
@@ -119,15 +117,3 @@ def existing_path(root: str | Path | None, what: str) -> Path:
         detail = "" if missing == path.absolute() else f" ({missing} is not there)"
         raise InputError(f"data.root={path} does not exist{detail}; set data.root=PATH to {what}")
     return path
-
-
-def is_image_name(name: str) -> bool:
-    """Whether a file is taken for a picture: a known ending, and not hidden (as macOS's `._` twins are)."""
-    return name.lower().endswith(IMAGE_ENDINGS) and not name.rpartition("/")[2].startswith(".")
-
-
-def listed(names: Iterable[str], limit: int = 10) -> str:
-    """Some names for a message: the first ones, and how many more there are."""
-    names = list(names)
-    more = f" and {len(names) - limit:,} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more

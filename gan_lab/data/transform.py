@@ -88,8 +88,8 @@ def native_channels(image: Image.Image) -> int:
 
 
 def usable_mode(mode: str, file_format: str | None) -> bool:
-    """Whether the range of the pixels is known: 8 bits, or the 16 of PNG and PGM."""
-    return mode != "F" and (mode != "I" or file_format in ("PNG", "PPM"))
+    """Whether the range of the pixels is known: 8 bits, or the 16 of PNG."""
+    return mode != "F" and (mode != "I" or file_format == "PNG")
 
 
 def parse_size(image_size: ImageSize, name: str = "data.image_size") -> tuple[int, int] | None:
@@ -129,6 +129,18 @@ def parse_crop(crop: Crop) -> str | tuple[int, int]:
     parsed = parse_size(crop, name="data.crop")
     assert parsed is not None
     return parsed
+
+
+def check_max_megapixels(max_megapixels: float) -> None:
+    """Raise InputError unless it is a positive number."""
+    if (
+        isinstance(max_megapixels, bool)
+        or not isinstance(max_megapixels, int | float)
+        or not 0 < max_megapixels < float("inf")
+    ):
+        raise InputError(
+            f"data.max_megapixels={max_megapixels!r}; allowed: a number of megapixels above 0"
+        )
 
 
 def check_options(resample: str, channels: int | None) -> None:

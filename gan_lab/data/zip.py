@@ -1,42 +1,45 @@
-"""A zip of PNG or JPEG files with `dataset.json`: the layout that NVIDIA's dataset tools write, and prepare-data.
+"""A zip of images: read as the folder that was packed, whoever packed it.
 
-`dataset.json` is {"labels": [["00000/img00000000.png", 3], ...]} or {"labels": null}. prepare-data adds
-"class_names" and "val", the names of the images to validate on; readers that do not know them lose nothing.
+prepare-data and NVIDIA's dataset tools put `dataset.json` into it, {"labels": [["00000/img00000000.png", 3], ...]} or
+{"labels": null}. prepare-data adds the other columns of the metadata table; readers that do not know them lose nothing.
 """
 
 import io
-import json
 import os
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
 
-from gan_lab.data.base import check_split, digest, members_by_name
+from gan_lab.data.base import digest, members_by_table
+from gan_lab.data.decoding import MAX_MEGAPIXELS
 from gan_lab.data.encoded import EncodedImages
-from gan_lab.data.source import Source, existing_path, is_image_name, listed
+from gan_lab.data.listing import Listing, list_zip, listed
+from gan_lab.data.metadata import read_metadata
+from gan_lab.data.source import Source, existing_path
+from gan_lab.data.tables import BadTable, read_table
 from gan_lab.data.transform import Crop, ImageSize
 from gan_lab.errors import InputError
 
-METADATA = "dataset.json"
-
 
 class Zip(EncodedImages):
-    """The pictures of one zip; labels, class names and validation images from its `dataset.json`, where it has them.
+    """The images of one zip, with the classes and splits that `read_metadata` finds; test images are left alone.
 
     Args:
         split: "train" or "val".
         root: the zip.
-        val_fraction: part of the images to validate on, by a hash of their names; for zips that do not say.
+        classes: as `ImageFolder` takes it.
+        val_fraction: part of the images to validate on, by a hash of their names, where nothing says which.
         image_size: one number, [H, W], or None for the one size that all images have.
         crop: "center" | "none" | pixels | [H, W]; see `ImageTransform`.
         resample: "lanczos" | "box" | "bicubic" | "bilinear".
         channels: 1 | 3 | 4, or None for those of most images.
         flip: append the mirror images.
         skip_unreadable: leave out what cannot be read.
+        max_megapixels: larger pictures count as unreadable.
 
     Raises:
         InputError: for what is no zip, images without a label, labels without an image, unreadable images.
@@ -47,6 +50,7 @@ class Zip(EncodedImages):
         *,
         split: str,
         root: str | Path | None,
+        classes: bool | None = None,
         val_fraction: float = 0.0,
         image_size: ImageSize = None,
         crop: Crop = "center",
@@ -54,18 +58,21 @@ class Zip(EncodedImages):
         channels: int | None = None,
         flip: bool = False,
         skip_unreadable: bool = False,
+        max_megapixels: float = MAX_MEGAPIXELS,
     ) -> None:
         path = existing_path(root, "a zip of pictures")
-        source = ZipSource(path=path)
-        names = [source.name(index) for index in range(len(source))]
-        metadata = source.metadata
-        labels, class_names = _labels(path, names, metadata)
-        members = _members(path, names, metadata.get("val"), split, val_fraction)
+        with _open_zip(path) as archive:
+            table = read_metadata(
+                _list_images(archive, path),
+                lambda name: _read(archive, name),
+                root=path,
+                classes=classes,
+            )
         super().__init__(
-            source=source,
-            labels=labels,
-            class_names=class_names,
-            members=members,
+            source=ZipSource(path=path, names=table.files),
+            labels=table.labels,
+            class_names=table.class_names,
+            members=members_by_table(table, split=split, val_fraction=val_fraction, root=path),
             split=split,
             image_size=image_size,
             crop=crop,
@@ -73,40 +80,24 @@ class Zip(EncodedImages):
             channels=channels,
             flip=flip,
             skip_unreadable=skip_unreadable,
+            max_megapixels=max_megapixels,
+            table=table,
         )
 
 
 class ZipSource(Source):
-    """The pictures in a zip, in the order of their names.
+    """Some images in a zip.
 
-    Attributes:
-        metadata: what `dataset.json` holds; empty without it.
-
-    Raises:
-        InputError: for a file that is no zip, holds no pictures, or has a damaged `dataset.json`.
+    Args:
+        path: of the zip.
+        names: of its members.
     """
 
-    def __init__(self, *, path: Path) -> None:
+    def __init__(self, *, path: Path, names: Sequence[str]) -> None:
         self._path = path.resolve()
         self._pid = -1
         self._archive: zipfile.ZipFile | None = None
-        if not path.is_file():
-            raise InputError(
-                f"data.root={path} is a folder; for a folder of pictures use data=image_folder"
-            )
-        try:
-            entries = self._open_archive().namelist()
-        except zipfile.BadZipFile as error:
-            raise InputError(
-                f"data.root={path} is not a whole zip ({error}); copy or make it again"
-            ) from error
-        names = sorted(name for name in entries if is_image_name(name) and "__MACOSX/" not in name)
-        if not names:
-            raise InputError(
-                f"data.root={path} holds no images (but {listed(entries, limit=3) or 'nothing'})"
-            )
         self._names = np.array([name.encode() for name in names], dtype=np.bytes_)
-        self.metadata: dict[str, Any] = self._metadata() if METADATA in entries else {}
 
     def __len__(self) -> int:
         return len(self._names)
@@ -123,7 +114,7 @@ class ZipSource(Source):
     @property
     def listing(self) -> str:
         status = self._path.stat()
-        return digest(str(self._path), status.st_size, status.st_mtime_ns)
+        return digest(str(self._path), status.st_size, status.st_mtime_ns, self._names.tobytes())
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_archive": None, "_pid": -1}
@@ -134,69 +125,37 @@ class ZipSource(Source):
             self._archive, self._pid = zipfile.ZipFile(self._path), os.getpid()
         return self._archive
 
-    def _metadata(self) -> dict[str, Any]:
-        try:
-            metadata = json.loads(self._open_archive().read(METADATA))
-        except (ValueError, zipfile.BadZipFile, zlib.error) as error:
-            raise InputError(
-                f"{self._path}: {METADATA} is damaged ({error}); make the zip again"
-            ) from error
-        if not isinstance(metadata, dict):
-            raise InputError(f'{self._path}: {METADATA} must hold an object with "labels"')
-        return metadata
 
-
-def _members(
-    path: Path, names: list[str], val: list[str] | None, split: str, val_fraction: float
-) -> NDArray[np.bool_]:
-    """Mask [N] of the images of a split: as `dataset.json` says, else by the names."""
-    check_split(split)
-    if val is None:
-        return members_by_name(names, split=split, val_fraction=val_fraction)
-    if val_fraction:
+def _open_zip(path: Path) -> zipfile.ZipFile:
+    if path.is_dir():
         raise InputError(
-            f"data.val_fraction={val_fraction}, but {path} says itself which images validate; set data.val_fraction=0"
+            f"data.root={path} is a folder; for a folder of pictures use data=image_folder"
         )
-    return np.isin(names, val) == (split == "val")
-
-
-def _labels(
-    path: Path, names: list[str], metadata: dict[str, Any]
-) -> tuple[NDArray[np.int64], list[str]]:
-    """(labels [N], class names) of the images `names`."""
-    pairs = metadata.get("labels")
-    if pairs is None:
-        return np.zeros(len(names), dtype=np.int64), ["all"]
+    if not path.is_file():
+        raise InputError(f"data.root={path} is no regular file; expected a zip of pictures")
     try:
-        by_name = {str(name).replace("\\", "/"): label for name, label in pairs}
-    except (TypeError, ValueError) as error:
+        return zipfile.ZipFile(path)
+    except zipfile.BadZipFile as error:
         raise InputError(
-            f"{path}: the labels of {METADATA} must be pairs of a name and a number"
+            f"data.root={path} is not a whole zip ({error}); copy or make it again"
         ) from error
-    wrong = [name for name, label in by_name.items() if type(label) is not int or label < 0]
-    if wrong:
-        raise InputError(
-            f"{path}: labels must be whole numbers from 0; they are not for {listed(wrong, limit=3)}"
-        )
-    bare = [name for name in names if name not in by_name]
-    if bare:
-        raise InputError(
-            f"{path}: {METADATA} has no label for {len(bare):,} images: {listed(bare)}"
-        )
-    absent = sorted(by_name.keys() - set(names))
-    if absent:
-        raise InputError(
-            f"{path}: {METADATA} has labels for {len(absent):,} files that are missing: {listed(absent)}"
-        )
-    labels = np.array([by_name[name] for name in names], dtype=np.int64)
-    return labels, _class_names(path, int(labels.max()) + 1, metadata.get("class_names"))
 
 
-def _class_names(path: Path, num_classes: int, given: list[str] | None) -> list[str]:
-    if given is None:
-        return [str(label) for label in range(num_classes)]
-    if len(given) < num_classes:
+def _list_images(archive: zipfile.ZipFile, path: Path) -> Listing:
+    """List a zip that must hold images; other members are counted and named."""
+    listing = list_zip(archive)
+    if not listing.images:
+        others = [*listing.side_files, *(name for name, _ in listing.passed_over)]
         raise InputError(
-            f"{path}: {METADATA} names {len(given)} classes and has labels up to {num_classes - 1}"
+            f"data.root={path} holds no images (but {listed(others, limit=3) or 'nothing'})"
         )
-    return [str(name) for name in given]
+    listing.report(path)
+    return listing
+
+
+def _read(archive: zipfile.ZipFile, name: str) -> bytes:
+    try:
+        with archive.open(name) as file:
+            return read_table(file)
+    except (RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+        raise BadTable(f"is damaged ({error})") from error

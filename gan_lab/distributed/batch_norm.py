@@ -9,7 +9,7 @@ from torch.distributed import all_reduce, get_world_size
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from gan_lab.layers.collectives import several_ranks
-from gan_lab.layers.precision import raised
+from gan_lab.layers.precision import to_fp32
 
 
 class SharedBatchNorm(_BatchNorm):
@@ -25,7 +25,7 @@ class SharedBatchNorm(_BatchNorm):
             return super().forward(x)
         kept = [0, *range(2, x.ndim)]
         shape = [1, -1, *[1] * (x.ndim - 2)]
-        exact = raised(x)
+        exact = to_fp32(x)
         mean = mean_everywhere(exact.mean(kept))  # [C]
         centred = exact - mean.view(shape)
         variance = mean_everywhere(centred.square().mean(kept))  # [C]

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from threading import Event, Lock, Thread
 
 import torch
-from PIL import Image
 from torch import Tensor
 
+from gan_lab.data.decoding import open_image
 from gan_lab.data.scan import DECODE_ERRORS, inspect, reason_of
 from gan_lab.errors import InputError
 from gan_lab.explore.studio import Studio, encoded
@@ -190,8 +190,7 @@ def read(content: bytes, name: str, studio: Studio) -> Targets:
     file = io.BytesIO(content)
     try:
         inspect(file)
-        file.seek(0)
-        with Image.open(file) as image:
+        with open_image(file) as image:
             check_single(image, name)
             pixels, notes = transformed(image, name, (height, width), channels)
     except InputError:

@@ -5,7 +5,6 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -20,7 +19,6 @@ from gan_lab.sampling.interpolation import slerp
 from gan_lab.sampling.labels import as_vectors, check_labels
 from gan_lab.sampling.points import Points
 from gan_lab.sampling.rendering import Rendering, check_rendering
-from gan_lab.sampling.styles import MovableGenerator
 
 DIRECTIONS = 8  # sliders of a method
 FROM = {"kind": "explore"}
@@ -81,7 +79,7 @@ class Studio:
         """Say what can be asked for."""
         gan = self.gan
         generator = gan.generator
-        threshold = "threshold" if generator.truncates else None
+        threshold = "threshold" if generator.supports_z_truncation else None
         names = list(gan.class_names) if gan.num_classes else []
         return Abilities(
             name=self.name,
@@ -89,11 +87,11 @@ class Studio:
             kimg=round(gan.kimg, 1),
             size=self._size,
             classes=names or [str(i) for i in range(gan.num_classes)],
-            styles=gan.styled.num_styles if gan.has_styles else 0,
+            styles=gan.styled.num_ws if gan.has_styles else 0,
             levels=levels(gan),
             truncation="psi" if gan.has_styles else threshold,
-            noise=generator.noise_inputs,
-            places=generator.movable,
+            noise=generator.has_noise_inputs,
+            places=generator.supports_transform,
             projects=True,
             walks=["sefa", "ganspace"] if gan.has_styles else ["sefa"],
         )
@@ -143,7 +141,7 @@ class Studio:
         transform = rendering.transform()
         if transform is None:
             return self.gan.styled.synthesis(w, recipe.noise)
-        moved = cast(MovableGenerator, self.gan.generator)
+        moved = self.gan.styled
         return moved.synthesis(w, recipe.noise, transform[None].to(w))
 
     def _rendering(self, recipe: Recipe) -> Rendering:

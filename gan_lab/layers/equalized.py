@@ -14,18 +14,18 @@ from torch.nn.functional import conv2d, conv_transpose2d, leaky_relu, linear
 
 from gan_lab.layers.resampling import BINOMIAL, FirFilter, downsample, smooth, upsample
 
-SLOPE = 0.2  # of the leaky rectifier, in all networks of the family
-RECTIFIER_GAIN = sqrt(2)  # keeps the second moment of what a rectifier halves
+LRELU_SLOPE = 0.2  # of the leaky rectifier, in all networks of the family
+LRELU_GAIN = sqrt(2)  # keeps the second moment of what a rectifier halves
 
 Resample = Literal["up", "down"]
 
 
-def rectify(x: Tensor, clamp: float | None = None) -> Tensor:
+def lrelu(x: Tensor, clamp: float | None = None) -> Tensor:
     """Return the leaky rectifier of `x`, cut to [-clamp, clamp], in the memory of `x`.
 
     A gain is left to the caller: g * lrelu(x) = lrelu(g * x), which is cheaper inside x's weights.
     """
-    x = leaky_relu(x, SLOPE, inplace=True)
+    x = leaky_relu(x, LRELU_SLOPE, inplace=True)
     return x if clamp is None else x.clamp(-clamp, clamp)
 
 
@@ -37,7 +37,7 @@ class EqualizedLinear(nn.Module):
         outputs: length of those that go out.
         bias: initial bias.
         lr_multiplier: of this layer's learning rate; 0.01 in mapping networks (Karras et al. 2019, appendix C).
-        rectified: whether the leaky rectifier follows, with gain sqrt(2).
+        lrelu: whether the leaky rectifier follows, with gain sqrt(2).
         zeros: whether to begin with weights of 0.
     """
 
@@ -48,22 +48,22 @@ class EqualizedLinear(nn.Module):
         outputs: int,
         bias: float = 0.0,
         lr_multiplier: float = 1.0,
-        rectified: bool = False,
+        lrelu: bool = False,
         zeros: bool = False,
     ) -> None:
         super().__init__()
         weight = torch.zeros(outputs, inputs) if zeros else torch.randn(outputs, inputs)
         self.weight = nn.Parameter(weight / lr_multiplier)
         self.bias = nn.Parameter(torch.full((outputs,), bias / lr_multiplier))
-        self.rectified = rectified
-        gain = RECTIFIER_GAIN if rectified else 1.0
+        self.lrelu = lrelu
+        gain = LRELU_GAIN if lrelu else 1.0
         self.weight_gain = gain * lr_multiplier / sqrt(inputs)
         self.bias_gain = gain * lr_multiplier
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, inputs] to [N, outputs]."""
         x = linear(x, self.weight * self.weight_gain, self.bias * self.bias_gain)
-        return rectify(x) if self.rectified else x
+        return lrelu(x) if self.lrelu else x
 
 
 class EqualizedConv2d(nn.Module):
@@ -74,7 +74,7 @@ class EqualizedConv2d(nn.Module):
         outputs: channels that go out.
         kernel: side of the kernel, odd.
         bias: whether there is one.
-        rectified: whether the leaky rectifier follows, with gain sqrt(2).
+        lrelu: whether the leaky rectifier follows, with gain sqrt(2).
         resample: "up" doubles, "down" halves the resolution.
         gain: a factor of the output.
         clamp: the output is cut to [-clamp, clamp] * gain; None for no limit.
@@ -88,7 +88,7 @@ class EqualizedConv2d(nn.Module):
         outputs: int,
         kernel: int,
         bias: bool = True,
-        rectified: bool = True,
+        lrelu: bool = True,
         resample: Resample | None = None,
         gain: float = 1.0,
         clamp: float | None = None,
@@ -99,8 +99,8 @@ class EqualizedConv2d(nn.Module):
         self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
         self.fir = FirFilter(taps) if resample else None
         self.resample = resample
-        self.rectified = rectified
-        self.gain = gain * (RECTIFIER_GAIN if rectified else 1.0)
+        self.lrelu = lrelu
+        self.gain = gain * (LRELU_GAIN if lrelu else 1.0)
         self.weight_gain = self.gain / sqrt(inputs * kernel**2)
         self.clamp = None if clamp is None else clamp * gain
 
@@ -122,6 +122,6 @@ class EqualizedConv2d(nn.Module):
             x = conv2d(smooth(x, self.fir(), grow=1), weight, bias, stride=2)
         else:
             x = conv2d(downsample(x, self.fir()), weight, bias)
-        if self.rectified:
-            return rectify(x, self.clamp)
+        if self.lrelu:
+            return lrelu(x, self.clamp)
         return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)

@@ -52,7 +52,7 @@ class Growth:
         return (self.last - self.first) * (self.stable_kimg + self.fade_kimg)
 
 
-class Stage(nn.Module):
+class GrowthStage(nn.Module):
     """The stage that a network is at: a number on the CPU, which no step waits for, and saved with the weights.
 
     Attributes:
@@ -89,7 +89,7 @@ class Stage(nn.Module):
 
 def grows(network: nn.Module) -> bool:
     """Whether a network, as it is built, has levels that are not in use yet."""
-    return any(isinstance(m, Stage) and m.value < m.last for m in network.modules())
+    return any(isinstance(m, GrowthStage) and m.value < m.last for m in network.modules())
 
 
 def first_level(shape: tuple[int, int], levels: int, start_size: int) -> int:
@@ -108,12 +108,12 @@ def first_level(shape: tuple[int, int], levels: int, start_size: int) -> int:
     return next((i for i in range(levels) if min(shape) << i >= start_size), levels)
 
 
-def doubled(images: Tensor, factor: int = 2) -> Tensor:
+def upsample_nearest(images: Tensor, factor: int = 2) -> Tensor:
     """Repeat every pixel of images [N, C, H, W] `factor` times in both directions."""
     return images if factor == 1 else interpolate(images, scale_factor=factor, mode="nearest")
 
 
-def halved(images: Tensor, factor: int = 2) -> Tensor:
+def avg_pool(images: Tensor, factor: int = 2) -> Tensor:
     """Average blocks of `factor` times `factor` pixels of images [N, C, H, W]."""
     return images if factor == 1 else avg_pool2d(images, factor)
 
@@ -130,10 +130,10 @@ def resized(images: Tensor, shape: tuple[int, int]) -> Tensor:
         raise ValueError(
             f"images of {height} x {width} do not become {shape[0]} x {shape[1]} by doubling"
         )
-    return halved(doubled(images, up), down)
+    return avg_pool(upsample_nearest(images, up), down)
 
 
-def at_stage(images: Tensor, stage: Stage, shape: tuple[int, int]) -> Tensor:
+def resize_to_stage(images: Tensor, stage: GrowthStage, shape: tuple[int, int]) -> Tensor:
     """Bring real images [N, C, H, W] to the resolution of a stage, as far faded in as the networks' layers are.
 
     Args:
@@ -144,4 +144,4 @@ def at_stage(images: Tensor, stage: Stage, shape: tuple[int, int]) -> Tensor:
     images = resized(images, (shape[0] << stage.level, shape[1] << stage.level))
     if stage.fade == 1:
         return images
-    return torch.lerp(doubled(halved(images)), images, stage.fade)
+    return torch.lerp(upsample_nearest(avg_pool(images)), images, stage.fade)

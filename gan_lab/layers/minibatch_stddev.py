@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from gan_lab.errors import InputError
-from gan_lab.layers.precision import raised
+from gan_lab.layers.precision import to_fp32
 
 
 class MinibatchStddev(nn.Module):
@@ -27,8 +27,8 @@ class MinibatchStddev(nn.Module):
         super().__init__()
         if group_size < 1 or num_channels < 1:
             raise InputError(
-                f"stddev_group={group_size} and stddev_channels={num_channels} must be at least 1; stddev_group=0 of a "
-                "discriminator leaves the layer out"
+                f"mbstd_group_size={group_size} and mbstd_num_channels={num_channels} must be at least 1; "
+                "mbstd_group_size=0 leaves the layer out"
             )
         self.group_size = group_size
         self.num_channels = num_channels
@@ -41,7 +41,7 @@ class MinibatchStddev(nn.Module):
         """Map [N, C, H, W] to [N, C + num_channels, H, W]."""
         count, channels, height, width = x.shape
         group = self.group_of(count)
-        shares = raised(x).reshape(
+        shares = to_fp32(x).reshape(
             group, -1, self.num_channels, channels // self.num_channels, height, width
         )
         deviation = (shares.var(dim=0, correction=0) + 1e-8).sqrt()  # [N / g, F, C / F, H, W]

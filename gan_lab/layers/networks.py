@@ -1,40 +1,146 @@
 """What the loop asks of a generator and of a discriminator."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
+
+from gan_lab.errors import InputError
+from gan_lab.layers import stylegan
 
 
 class GeneratorNetwork(nn.Module):
-    """`generator(z [N, latent_dim], labels=None) -> images [N, C, H, W]`.
+    """`generator(z [N, z_dim], labels=None) -> images [N, C, H, W]`.
 
     Labels are int64 [N] or vectors [N, num_classes], and None for an unconditional generator.
 
     Attributes:
-        latent_dim: length of z.
+        z_dim: length of z.
         num_classes: 0 for an unconditional generator.
-        truncates: whether a z with small components makes other images; not where z is scaled to one length.
-        truncation_cutoff: how many of the first styles truncation moves, in a generator with styles; None for all.
-        noise_inputs: whether `synthesis` takes noise.
-        movable: whether `synthesis` takes a transform of the image plane.
+        supports_z_truncation: whether truncating z changes the image; False where z is normalized first.
+        has_noise_inputs: whether `synthesis` takes noise.
+        supports_transform: whether `synthesis` takes a transform of the image plane.
         half_precision: whether some layers compute in half precision by themselves, so that gradients may overflow.
     """
 
-    latent_dim: int
+    z_dim: int
     num_classes: int
-    truncates: bool = True
-    truncation_cutoff: int | None = None
-    noise_inputs: bool = False
-    movable: bool = False
+    supports_z_truncation: bool = True
+    has_noise_inputs: bool = False
+    supports_transform: bool = False
     half_precision: bool = False
 
-    def places(self) -> dict[str, str]:
-        """Return module -> a name that means the same in a network for images of another size; see `counted_back`.
+    def resolution_keys(self) -> dict[str, str]:
+        """Return module -> a name that means the same in a network for images of another size; see `index_from_end`.
 
         `init_from` carries weights over by these names. A module that is not here means the same by its own.
         """
         return {}
+
+
+class StyleGeneratorNetwork(GeneratorNetwork):
+    """A generator of the StyleGAN family: a mapping network z -> w and a synthesis network w -> image.
+
+    In training mode styles are mixed where that is asked for, noise is random, and every pass updates `w_avg`. In
+    evaluation mode noise is constant, so that z (and the label) alone determine the image.
+
+    Attributes:
+        w_dim: length of w.
+        num_ws: L, how many styles `synthesis` takes.
+        mapping: `mapping(z, labels=None, truncation=1.0, truncated_layers=None) -> w [N, L, w_dim]`.
+        synthesis: `synthesis(w [N, L, w_dim], noise="random" | "const" | "none") -> images`; also with `transform=`
+            where `supports_transform` is set.
+        truncation_cutoff: how many of the first styles truncation moves; None for all.
+        level_ends: where "coarse" and "middle" end, for `levels`.
+
+    Args:
+        synthesis: the synthesis network.
+        z_dim: length of z.
+        w_dim: length of w.
+        num_ws: L.
+        num_classes: 0 for an unconditional generator.
+        mapping_layers: depth of the mapping network.
+        w_avg_beta: decay of the running mean of w, for each pass.
+        style_mixing: probability that an image in training has two styles.
+        truncation_cutoff: see above.
+
+    Raises:
+        InputError: for a probability or a number of layers out of range.
+    """
+
+    mapping: stylegan.Mapping
+    synthesis: Callable[..., Tensor]
+    level_ends: tuple[int, int]
+
+    def __init__(
+        self,
+        *,
+        synthesis: nn.Module,
+        z_dim: int,
+        w_dim: int,
+        num_ws: int,
+        num_classes: int,
+        mapping_layers: int,
+        w_avg_beta: float,
+        style_mixing: float = 0.0,
+        truncation_cutoff: int | None = None,
+    ) -> None:
+        super().__init__()
+        if not 0 <= style_mixing <= 1:
+            raise InputError(f"style_mixing={style_mixing} must lie between 0 and 1")
+        if truncation_cutoff is not None and truncation_cutoff < 0:
+            raise InputError(
+                f"truncation_cutoff={truncation_cutoff} must be a number of layers, or null for all"
+            )
+        self.z_dim = z_dim
+        self.w_dim = w_dim
+        self.num_ws = num_ws
+        self.num_classes = num_classes
+        self.style_mixing = style_mixing
+        self.truncation_cutoff = truncation_cutoff
+        self.synthesis = synthesis
+        self.mapping = stylegan.Mapping(
+            z_dim=z_dim,
+            num_classes=num_classes,
+            w_dim=w_dim,
+            num_layers=mapping_layers,
+            num_ws=num_ws,
+            w_avg_beta=w_avg_beta,
+        )
+
+    def forward(self, z: Tensor, labels: Tensor | None = None, truncation: float = 1.0) -> Tensor:
+        """Map z [N, Z] (and labels [N]) to images [N, C, H, W], roughly in [-1, 1]."""
+        return self.synthesis(self.styles(z, labels, truncation), noise=self.noise_mode)
+
+    def styles(self, z: Tensor, labels: Tensor | None = None, truncation: float = 1.0) -> Tensor:
+        """Map z [N, Z] to w [N, L, w_dim] as `forward` does: in training mode, mixed."""
+        w = self.mapping(z, labels, truncation, self.truncation_cutoff)
+        if self.training and self.style_mixing:
+            other = self.mapping.styles(torch.randn_like(z), labels)
+            w = stylegan.cross_over(w, other, self.style_mixing, in_use=self.num_ws_in_use)
+        return w
+
+    @property
+    def w_avg(self) -> Tensor:
+        """Running mean of w, [w_dim]."""
+        return self.mapping.w_avg
+
+    @property
+    def noise_mode(self) -> str:
+        """The noise of `forward`."""
+        return "random" if self.training else "const"
+
+    @property
+    def num_ws_in_use(self) -> int:
+        """How many of the L styles the image depends on; fewer than L while a network grows."""
+        return self.num_ws
+
+    def levels(self) -> dict[str, range]:
+        """Return which of the L styles are "coarse", "middle" and "fine" (Karras et al. 2019, section 3.1)."""
+        ends = [0, *(min(end, self.num_ws) for end in self.level_ends), self.num_ws]
+        names = ("coarse", "middle", "fine")
+        return {name: range(ends[i], ends[i + 1]) for i, name in enumerate(names)}
 
 
 @dataclass
@@ -68,7 +174,7 @@ class DiscriminatorNetwork(nn.Module):
     classifies_fakes: bool = False
     half_precision: bool = False
 
-    def places(self) -> dict[str, str]:
+    def resolution_keys(self) -> dict[str, str]:
         """Return module -> a name that means the same in a network for images of another size, as a generator's do."""
         return {}
 
@@ -77,11 +183,11 @@ class DiscriminatorNetwork(nn.Module):
         return self(images, labels), None
 
 
-def counted_back(**lists: nn.Module) -> dict[str, str]:
+def index_from_end(**lists: nn.Module) -> dict[str, str]:
     """Return the places of lists whose last modules correspond, as in a discriminator that ends at the coarsest.
 
     Args:
-        lists: by name, modules with numbered children: `counted_back(blocks=self.blocks)` gives
+        lists: by name, modules with numbered children: `index_from_end(blocks=self.blocks)` gives
             {"blocks.0": "blocks.-3", "blocks.1": "blocks.-2", "blocks.2": "blocks.-1"}.
     """
     return {

@@ -12,27 +12,27 @@ from gan_lab.errors import InputError
 HALF_TYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
-def half_type(name: str) -> torch.dtype:
+def find_fp16_dtype(name: str) -> torch.dtype:
     """Return the type of that name.
 
     Raises:
         InputError: when it is not half as wide as float32.
     """
     if name not in HALF_TYPES:
-        raise InputError(f"half_type={name!r} must be one of {', '.join(HALF_TYPES)}")
+        raise InputError(f"fp16_dtype={name!r} must be one of {', '.join(HALF_TYPES)}")
     return HALF_TYPES[name]
 
 
-def lowered(x: Tensor, half: torch.dtype | None) -> Tensor:
+def to_fp16(x: Tensor, half: torch.dtype | None) -> Tensor:
     """Return `x` in the type `half`, or in full precision for None.
 
     A CPU computes float16 slower than float32, so it stays at float32 there.
     """
     if half is None or (half == torch.float16 and x.device.type == "cpu"):
-        return raised(x)
+        return to_fp32(x)
     return x.to(half)
 
 
-def raised(x: Tensor) -> Tensor:
+def to_fp32(x: Tensor) -> Tensor:
     """Return `x` in at least single precision."""
     return x.float() if x.dtype in HALF_TYPES.values() else x

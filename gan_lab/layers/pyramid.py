@@ -19,7 +19,7 @@ def image_shape(image_size: ImageSize) -> tuple[int, int]:
     return int(sides[0]), int(sides[1])
 
 
-def halvings(image_size: ImageSize, *, base: int = 4) -> tuple[tuple[int, int], int]:
+def resolution_pyramid(image_size: ImageSize, *, base: int = 4) -> tuple[tuple[int, int], int]:
     """Halve an image until its shorter side is less than twice `base`.
 
     Args:

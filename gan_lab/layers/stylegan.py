@@ -12,9 +12,9 @@ from torch.nn.functional import conv2d, conv_transpose2d
 
 from gan_lab.errors import InputError
 from gan_lab.layers.collectives import mean_over_ranks
-from gan_lab.layers.equalized import RECTIFIER_GAIN, EqualizedLinear, rectify
+from gan_lab.layers.equalized import LRELU_GAIN, EqualizedLinear, lrelu
 from gan_lab.layers.labels import label_vectors
-from gan_lab.layers.precision import raised
+from gan_lab.layers.precision import to_fp32
 from gan_lab.layers.resampling import FirFilter, smooth
 
 NOISE = ("random", "const", "none")
@@ -60,50 +60,50 @@ class Mlp(nn.Module):
     """Rectified layers with a hundredth of the learning rate, on z and the label's embedding, both of unit moment.
 
     Args:
-        latent_dim: length of z; 0 to map labels alone.
+        z_dim: length of z; 0 to map labels alone.
         num_classes: 0 to map z alone.
         embedding_dim: length of the label's embedding.
-        style_dim: of every layer's output.
+        w_dim: of every layer's output.
         num_layers: number of layers.
     """
 
     def __init__(
         self,
         *,
-        latent_dim: int,
+        z_dim: int,
         num_classes: int,
         embedding_dim: int,
-        style_dim: int,
+        w_dim: int,
         num_layers: int,
         lr_multiplier: float = 0.01,
     ) -> None:
         super().__init__()
-        self.latent_dim = latent_dim
+        self.z_dim = z_dim
         self.num_classes = num_classes
         self.embedding = (
             EqualizedLinear(inputs=num_classes, outputs=embedding_dim) if num_classes else None
         )
-        first = latent_dim + (embedding_dim if num_classes else 0)
+        first = z_dim + (embedding_dim if num_classes else 0)
         self.layers = nn.Sequential(
             *(
                 EqualizedLinear(
-                    inputs=style_dim if i else first,
-                    outputs=style_dim,
+                    inputs=w_dim if i else first,
+                    outputs=w_dim,
                     lr_multiplier=lr_multiplier,
-                    rectified=True,
+                    lrelu=True,
                 )
                 for i in range(num_layers)
             )
         )
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Map z [N, Z] (of which only N is used when Z is 0) and labels to [N, style_dim], never in half precision."""
+        """Map z [N, Z] (of which only N is used when Z is 0) and labels to [N, w_dim], never in half precision."""
         with torch.autocast(z.device.type, enabled=False):
             return self._forward(z, labels)
 
     def _forward(self, z: Tensor, labels: Tensor | None) -> Tensor:
-        z = raised(z)
-        parts = [unit_moment(z)] if self.latent_dim else []
+        z = to_fp32(z)
+        parts = [unit_moment(z)] if self.z_dim else []
         vectors = label_vectors(labels, self.num_classes, z)
         if self.embedding is not None:
             parts.append(unit_moment(self.embedding(vectors)))
@@ -114,40 +114,40 @@ class Mapping(nn.Module):
     """z -> w for every layer of the synthesis network, with a running mean of w to truncate towards.
 
     Attributes:
-        average: running mean of w, [style_dim], moved by every forward pass in training mode.
+        average: running mean of w, [w_dim], moved by every forward pass in training mode.
 
     Args:
-        latent_dim: length of z.
+        z_dim: length of z.
         num_classes: 0 for none.
-        style_dim: length of w.
+        w_dim: length of w.
         num_layers: layers of the mapping network.
-        num_styles: L, how many layers of the synthesis network take a style.
-        average_decay: what the running mean keeps of itself in a pass.
+        num_ws: L, how many layers of the synthesis network take a style.
+        w_avg_beta: what the running mean keeps of itself in a pass.
     """
 
-    average: Tensor
+    w_avg: Tensor
 
     def __init__(
         self,
         *,
-        latent_dim: int,
+        z_dim: int,
         num_classes: int,
-        style_dim: int,
+        w_dim: int,
         num_layers: int,
-        num_styles: int,
-        average_decay: float = 0.998,
+        num_ws: int,
+        w_avg_beta: float = 0.998,
     ) -> None:
         super().__init__()
-        self.num_styles = num_styles
-        self.average_decay = average_decay
+        self.num_ws = num_ws
+        self.w_avg_beta = w_avg_beta
         self.network = Mlp(
-            latent_dim=latent_dim,
+            z_dim=z_dim,
             num_classes=num_classes,
-            embedding_dim=style_dim,
-            style_dim=style_dim,
+            embedding_dim=w_dim,
+            w_dim=w_dim,
             num_layers=num_layers,
         )
-        self.register_buffer("average", torch.zeros(style_dim))
+        self.register_buffer("w_avg", torch.zeros(w_dim))
 
     def forward(
         self,
@@ -165,17 +165,17 @@ class Mapping(nn.Module):
             truncated_layers: apply it to the first so many layers only; None for all.
 
         Returns:
-            w [N, L, style_dim].
+            w [N, L, w_dim].
         """
         styles = self.styles(z, labels)
         if self.training:
             mean = mean_over_ranks(styles[:, 0].detach().mean(dim=0))
-            self.average.lerp_(mean.to(self.average.dtype), 1 - self.average_decay)
-        return truncated(styles, self.average, truncation, truncated_layers)
+            self.w_avg.lerp_(mean.to(self.w_avg.dtype), 1 - self.w_avg_beta)
+        return truncated(styles, self.w_avg, truncation, truncated_layers)
 
     def styles(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Map latents to styles w [N, L, style_dim] that leave the running mean alone, as those to mix in."""
-        return self.network(z, labels).unsqueeze(1).expand(-1, self.num_styles, -1)
+        """Map latents to styles w [N, L, w_dim] that leave the running mean alone, as those to mix in."""
+        return self.network(z, labels).unsqueeze(1).expand(-1, self.num_ws, -1)
 
 
 def truncated(styles: Tensor, center: Tensor, psi: float, layers: int | None = None) -> Tensor:
@@ -225,16 +225,6 @@ def cross_over(
     return torch.where(chosen[:, :, None], other, w)
 
 
-def check_probability(name: str, value: float) -> None:
-    """Refuse what is not a probability.
-
-    Raises:
-        InputError: naming the value.
-    """
-    if not 0 <= value <= 1:
-        raise InputError(f"{name}={value} is a probability: it must lie between 0 and 1")
-
-
 # Adaptive instance normalization: a style sets mean and deviation of every feature map.
 
 ADAIN_EPSILON = 1e-8
@@ -245,19 +235,19 @@ class AdaIN(nn.Module):
 
     Args:
         features: channels.
-        style_dim: length of w.
+        w_dim: length of w.
     """
 
-    def __init__(self, *, features: int, style_dim: int) -> None:
+    def __init__(self, *, features: int, w_dim: int) -> None:
         super().__init__()
-        self.affine = EqualizedLinear(inputs=style_dim, outputs=2 * features)
+        self.affine = EqualizedLinear(inputs=w_dim, outputs=2 * features)
         with torch.no_grad():
             self.affine.bias[:features] = 1.0  # of y_s; appendix C
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        """Map [N, C, H, W] and w [N, style_dim] to [N, C, H, W], statistics in single precision."""
-        scale, offset = raised(self.affine(w))[:, :, None, None].chunk(2, dim=1)
-        values = raised(x)
+        """Map [N, C, H, W] and w [N, w_dim] to [N, C, H, W], statistics in single precision."""
+        scale, offset = to_fp32(self.affine(w))[:, :, None, None].chunk(2, dim=1)
+        values = to_fp32(x)
         variance, mean = torch.var_mean(values, dim=(2, 3), correction=0, keepdim=True)
         scale = scale * (variance + ADAIN_EPSILON).rsqrt()
         return torch.addcmul(offset, values - mean, scale).to(x.dtype)
@@ -271,7 +261,7 @@ EPSILON = 1e-8
 def demodulation(weight: Tensor, style: Tensor) -> Tensor:
     """Return d [N, O] for weights [O, I, K, K] and styles [N, I], never in half precision."""
     with torch.autocast(style.device.type, enabled=False):
-        return (raised(style).square() @ weight.square().sum((2, 3)).T + EPSILON).rsqrt()
+        return (to_fp32(style).square() @ weight.square().sum((2, 3)).T + EPSILON).rsqrt()
 
 
 def within_half_range(weight: Tensor, style: Tensor) -> tuple[Tensor, Tensor]:
@@ -294,7 +284,7 @@ class StyledConv(nn.Module):
     Args:
         inputs: channels that come in.
         outputs: channels that go out.
-        style_dim: length of w.
+        w_dim: length of w.
         shape: height and width of the output.
         up: whether to double the resolution: a transposed convolution, then the low-pass filter.
         gain: a factor of the output.
@@ -308,24 +298,24 @@ class StyledConv(nn.Module):
         *,
         inputs: int,
         outputs: int,
-        style_dim: int,
+        w_dim: int,
         shape: tuple[int, int],
         up: bool = False,
         gain: float = 1.0,
         clamp: float | None = None,
     ) -> None:
         super().__init__()
-        self.affine = EqualizedLinear(inputs=style_dim, outputs=inputs, bias=1.0)
+        self.affine = EqualizedLinear(inputs=w_dim, outputs=inputs, bias=1.0)
         self.weight = nn.Parameter(torch.randn(outputs, inputs, 3, 3))
         self.noise_strength = nn.Parameter(torch.zeros(()))
         self.bias = nn.Parameter(torch.zeros(outputs))
         self.register_buffer("noise", torch.randn(shape))
         self.fir = FirFilter() if up else None
-        self.gain = gain * RECTIFIER_GAIN
+        self.gain = gain * LRELU_GAIN
         self.clamp = None if clamp is None else clamp * gain
 
     def forward(self, x: Tensor, w: Tensor, noise: Noise) -> Tensor:
-        """Map [N, inputs, H, W] and w [N, style_dim] to [N, outputs, H', W'], in the type of `x`."""
+        """Map [N, inputs, H, W] and w [N, w_dim] to [N, outputs, H', W'], in the type of `x`."""
         weight: Tensor = self.weight
         style = self.affine(w)
         if x.dtype == torch.float16:
@@ -344,7 +334,7 @@ class StyledConv(nn.Module):
                 self.noise_strength * self.gain
             )
         x = torch.addcmul(offset.to(x.dtype), x, scale.to(x.dtype)[:, :, None, None])
-        return rectify(x, self.clamp)
+        return lrelu(x, self.clamp)
 
 
 class ToImage(nn.Module):
@@ -353,26 +343,26 @@ class ToImage(nn.Module):
     Args:
         inputs: channels that come in.
         channels: of the image.
-        style_dim: length of w.
+        w_dim: length of w.
         clamp: the output is cut to [-clamp, clamp]; None for no limit.
     """
 
     def __init__(
-        self, *, inputs: int, channels: int, style_dim: int, clamp: float | None = None
+        self, *, inputs: int, channels: int, w_dim: int, clamp: float | None = None
     ) -> None:
         super().__init__()
-        self.affine = EqualizedLinear(inputs=style_dim, outputs=inputs, bias=1.0)
+        self.affine = EqualizedLinear(inputs=w_dim, outputs=inputs, bias=1.0)
         self.weight = nn.Parameter(torch.randn(channels, inputs, 1, 1))
         self.bias = nn.Parameter(torch.zeros(channels))
         self.weight_gain = 1 / sqrt(inputs)
         self.clamp = clamp
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        """Map [N, inputs, H, W] and w [N, style_dim] to [N, channels, H, W], in float32."""
+        """Map [N, inputs, H, W] and w [N, w_dim] to [N, channels, H, W], in float32."""
         # so few outputs that weights for each image are cheaper than another pass over the input
         style = self.affine(w) * self.weight_gain
         weights = style[:, None, :] * self.weight[None, :, :, 0, 0]  # [N, channels, inputs]
         x = torch.baddbmm(
             self.bias[:, None].to(x.dtype), weights.to(x.dtype), x.flatten(2)
         ).unflatten(2, x.shape[2:])
-        return raised(x if self.clamp is None else x.clamp(-self.clamp, self.clamp))
+        return to_fp32(x if self.clamp is None else x.clamp(-self.clamp, self.clamp))

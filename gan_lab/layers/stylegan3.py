@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from gan_lab.layers.equalized import EqualizedLinear, rectify
+from gan_lab.layers.equalized import EqualizedLinear, lrelu
 from gan_lab.layers.resampling import convolve, spread
 
 
@@ -101,7 +101,7 @@ class FilteredLeakyReLU(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, C, size, size] to [N, C, out_size, out_size]."""
         x = self._upsample(self._upsample(x, dim=3), dim=2)
-        return self._downsample(rectify(x, self.clamp))
+        return self._downsample(lrelu(x, self.clamp))
 
     def _upsample(self, x: Tensor, dim: int) -> Tensor:
         if len(self.up_filter) > 1:
@@ -138,7 +138,7 @@ class FourierFeatures(nn.Module):
         size: of the output, margins included.
         rate: sampling rate, pixels in an image side.
         bandwidth: highest frequency, cycles in an image side.
-        style_dim: length of w.
+        w_dim: length of w.
     """
 
     transform: Tensor
@@ -146,13 +146,13 @@ class FourierFeatures(nn.Module):
     phases: Tensor
 
     def __init__(
-        self, *, features: int, size: int, rate: float, bandwidth: float, style_dim: int
+        self, *, features: int, size: int, rate: float, bandwidth: float, w_dim: int
     ) -> None:
         super().__init__()
         self.size = size
         self.rate = rate
         self.bandwidth = bandwidth
-        self.affine = EqualizedLinear(inputs=style_dim, outputs=4, zeros=True)
+        self.affine = EqualizedLinear(inputs=w_dim, outputs=4, zeros=True)
         with torch.no_grad():
             self.affine.bias[0] = 1  # (cos, sin, x, y) of no motion
         self.weight = nn.Parameter(torch.randn(features, features))
@@ -165,7 +165,7 @@ class FourierFeatures(nn.Module):
         self.register_buffer("transform", torch.eye(3))
 
     def forward(self, w: Tensor, transform: Tensor | None = None) -> Tensor:
-        """Map w [N, style_dim], and a transform [3, 3] or [N, 3, 3], to features [N, F, size, size], in float32."""
+        """Map w [N, w_dim], and a transform [3, 3] or [N, 3, 3], to features [N, F, size, size], in float32."""
         transform = self.transform if transform is None else transform.to(self.transform)
         motion = self.motion(w) @ transform  # [N, 3, 3]
         phases = self.phases + (self.frequencies @ motion[:, :2, 2:]).squeeze(2)  # [N, F]
@@ -179,7 +179,7 @@ class FourierFeatures(nn.Module):
         return features.transpose(1, 2).unflatten(2, (self.size, self.size))
 
     def motion(self, w: Tensor) -> Tensor:
-        """Return the rotation and translation [N, 3, 3] that styles [N, style_dim] ask for."""
+        """Return the rotation and translation [N, 3, 3] that styles [N, w_dim] ask for."""
         t = self.affine(w)
         t = t / t[:, :2].norm(dim=1, keepdim=True)
         cos, sin, x, y = t.unbind(1)

@@ -1,10 +1,8 @@
 """Tensors that are dear to compute, kept between runs."""
 
 import hashlib
-import os
 import shutil
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +14,8 @@ from torch import Tensor
 
 from gan_lab.config import cache_dir
 from gan_lab.console import warn
+from gan_lab.errors import InputError
+from gan_lab.run import replacing
 
 _REMEDY = "the environment variable GAN_LAB_CACHE names another folder"
 
@@ -92,16 +92,13 @@ def read_entry(path: Path) -> dict[str, Tensor] | None:
 def write_entry(path: Path, tensors: dict[str, Tensor]) -> bool:
     """Write an entry, whole or not at all; return whether it is there, and warn where it is not."""
     entry = {"sha256": tensors_sha256(tensors), "tensors": tensors}
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        torch.save(entry, temporary)
-        os.replace(temporary, path)
-        return True
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-        warn(f"{path} could not be written ({error}), so the next run computes it again; {_REMEDY}")
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            torch.save(entry, file)
+    except InputError as error:
+        warn(f"{error}; the next run computes it again, and {_REMEDY}")
         return False
-    finally:
-        temporary.unlink(missing_ok=True)
+    return True
 
 
 # Features that are being extracted, in pieces that outlive a kill.

@@ -62,7 +62,7 @@ class Equivariance(GeneratorMeasure):
         return self._key_of(self._kinds[-1], setting)
 
     def check_generator(self, images: GanImages) -> None:
-        if not images.gan.generator.movable:
+        if not images.gan.generator.supports_transform:
             kind = type(images.gan.generator).__module__.rpartition(".")[2]
             raise InputError(
                 f"figures.equivariance: {kind} has no input that could be moved; leave it out, it is for stylegan3"

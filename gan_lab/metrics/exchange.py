@@ -13,6 +13,7 @@ from gan_lab.errors import InputError
 from gan_lab.metrics.feature_set import AllNeeds, FeatureSet
 from gan_lab.metrics.features.base import Extractor
 from gan_lab.metrics.images import ImageSource
+from gan_lab.run import replacing
 
 _META = "gan_lab"
 
@@ -77,8 +78,8 @@ def save_features(made: FeatureSet, extractor: Extractor, path: Path) -> None:
     arrays |= {f"features_{output}": values.numpy() for output, values in made.features.items()}
     if made.labels is not None:
         arrays["labels"] = made.labels.numpy()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(path, allow_pickle=False, **{_META: np.array(json.dumps(described))}, **arrays)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, allow_pickle=False, **{_META: np.array(json.dumps(described))}, **arrays)
 
 
 def load_features(path: Path, extractor: Extractor, needs: AllNeeds) -> FeatureSet:

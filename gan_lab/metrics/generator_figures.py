@@ -146,19 +146,17 @@ def drawn_by(images: ImageSource, kind: str) -> GanImages:
 def single_precision(network: nn.Module) -> Iterator[None]:
     """Let a network compute in float32 throughout: differences of close images are lost in less."""
     halved = [
-        part
-        for part in network.modules()
-        if isinstance(vars(part).get("working_type"), torch.dtype)
+        part for part in network.modules() if isinstance(vars(part).get("dtype"), torch.dtype)
     ]
-    before = [part.working_type for part in halved]
+    before = [part.dtype for part in halved]
     try:
         for part in halved:
-            vars(part)["working_type"] = None
+            vars(part)["dtype"] = None
         with (
             torch.autocast(next(network.parameters()).device.type, enabled=False),
             torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
         ):
             yield
     finally:
-        for part, working_type in zip(halved, before, strict=True):
-            vars(part)["working_type"] = working_type
+        for part, dtype in zip(halved, before, strict=True):
+            vars(part)["dtype"] = dtype

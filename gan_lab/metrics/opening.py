@@ -1,6 +1,9 @@
 """What a path means as images: a folder, a zip or an .npz."""
 
+import math
 import zipfile
+import zlib
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -10,11 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gan_lab.data.base import digest
-from gan_lab.data.image_folder import ImageFolder, find_files
+from gan_lab.data.decoding import MAX_MEGAPIXELS, check_regular
+from gan_lab.data.image_folder import ImageFolder
+from gan_lab.data.metadata import MAX_LABEL, AmbiguousClasses
 from gan_lab.data.scan import scan
-from gan_lab.data.source import FileSource, Source, is_image_name, listed
+from gan_lab.data.source import Source
 from gan_lab.data.transform import ImageSize
-from gan_lab.data.zip import METADATA, Zip, ZipSource
+from gan_lab.data.zip import Zip
 from gan_lab.errors import InputError
 from gan_lab.metrics.images import DatasetImages, ImageSource
 
@@ -26,6 +31,7 @@ def open_files(
     image_size: ImageSize = None,
     channels: int | None = None,
     skip_unreadable: bool = False,
+    max_megapixels: float = MAX_MEGAPIXELS,
 ) -> ImageSource:
     """Open images of one size.
 
@@ -34,10 +40,11 @@ def open_files(
         num: images at most, a random choice, always the same one; None takes all.
         image_size: one number or [H, W], to which all are cropped and resized; None for the one size that they have.
         channels: 1, 3, or None for those that all files have.
-        skip_unreadable: whether to leave out what is no image.
+        skip_unreadable: whether to leave out damaged images.
+        max_megapixels: larger images count as damaged.
 
     Raises:
-        InputError: for a path that is none of these, other files among the images, mixed sizes or channels.
+        InputError: for a path that is none of these, damaged images, mixed sizes or channels.
     """
     if not path.exists():
         raise InputError(
@@ -45,75 +52,39 @@ def open_files(
         )
     if path.suffix == ".npz":
         return NpzImages(path, num=num)
+    if not path.is_dir() and path.suffix != ".zip":
+        raise InputError(
+            f"{path} is no folder, .zip, .npz or .ckpt; give a run, a folder or zip of images, or an .npz"
+        )
     try:
-        if path.is_dir():
-            return DatasetImages(
-                _folder(
-                    path, image_size=image_size, channels=channels, skip_unreadable=skip_unreadable
-                ),
-                num=num,
-                name=str(path),
-            )
-        if path.suffix == ".zip":
-            _check_alike(ZipSource(path=path), path, channels)
-            return DatasetImages(
-                Zip(
-                    split="train",
-                    root=path,
-                    image_size=image_size,
-                    channels=channels,
-                    skip_unreadable=skip_unreadable,
-                ),
-                num=num,
-                name=str(path),
-            )
+        opened = partial(
+            ImageFolder if path.is_dir() else Zip,
+            split="train",
+            root=path,
+            image_size=image_size,
+            channels=channels,
+            skip_unreadable=skip_unreadable,
+            max_megapixels=max_megapixels,
+        )
+        try:
+            data = opened()
+        except AmbiguousClasses:
+            data = opened(classes=False)  # folders are classes only where nothing lies beside them
+        if channels is None:
+            _check_alike(data.source, path, max_megapixels)
+        return DatasetImages(data, num=num, name=str(path))
     except InputError as error:
         # the data sets speak of their own keys
         message = str(error).replace("data.root=", "").replace("data.", "files.")
         raise InputError(message) from error
-    raise InputError(
-        f"{path} is no folder, .zip, .npz or .ckpt; give a run, a folder or zip of images, or an .npz"
+
+
+def _check_alike(source: Source, path: Path, max_megapixels: float) -> None:
+    kinds, counts = np.unique(
+        scan(source, max_megapixels=max_megapixels).shapes[:, 2], return_counts=True
     )
-
-
-def _folder(
-    path: Path, *, image_size: ImageSize, channels: int | None, skip_unreadable: bool
-) -> ImageFolder:
-    _check_folder(path, skip_unreadable)
-    names = [name for name in find_files(path) if is_image_name(name)]
-    if names:
-        _check_alike(FileSource(root=path, names=names), path, channels)
-    return ImageFolder(
-        split="train",
-        root=path,
-        # sub-folders are classes only where nothing lies beside them
-        classes=None if all("/" in name for name in names) else False,
-        image_size=image_size,
-        channels=channels,
-        skip_unreadable=skip_unreadable,
-    )
-
-
-def _check_folder(path: Path, skip_unreadable: bool) -> None:
-    others = [
-        name
-        for name in find_files(path)
-        if not is_image_name(name)
-        and name.rpartition("/")[2] != METADATA
-        and not name.rpartition("/")[2].startswith(".")
-    ]
-    if others and not skip_unreadable:
-        number = "1 file" if len(others) == 1 else f"{len(others):,} files"
-        raise InputError(
-            f"{path} holds {number} besides images ({listed(others, limit=3)}); remove them, or set "
-            "data.skip_unreadable=true to leave them out"
-        )
-
-
-def _check_alike(source: Source, path: Path, channels: int | None) -> None:
-    kinds, counts = np.unique(scan(source).shapes[:, 2], return_counts=True)
     found = {int(kind): int(count) for kind, count in zip(kinds, counts, strict=True) if kind}
-    if channels is None and len(found) > 1:
+    if len(found) > 1:
         modes = ", ".join(f"{count:,} with {kind}" for kind, count in found.items())
         raise InputError(
             f"the images of {path} have different channels ({modes}); set data.channels=3 to make them all RGB, "
@@ -126,6 +97,10 @@ def _check_alike(source: Source, path: Path, channels: int | None) -> None:
 _IMAGES = ("images", "arr_0", "samples")
 
 _LABELS = ("labels", "arr_1")
+
+MAX_IMAGES = 100_000_000
+
+_MOST_PACKED = 1032  # deflate's largest ratio, https://zlib.net/zlib_tech.html
 
 
 class NpzImages(ImageSource):
@@ -144,6 +119,7 @@ class NpzImages(ImageSource):
     def __init__(self, path: Path, *, num: int | None = None) -> None:
         self._path = path
         try:
+            check_regular(path)
             self._archive = zipfile.ZipFile(path)
             members = {
                 info.filename.removesuffix(".npy"): info for info in self._archive.infolist()
@@ -156,8 +132,9 @@ class NpzImages(ImageSource):
             with self._archive.open(f"{self._member}.npy") as file:
                 shape, dtype = _header(file)
             _check(path, self._member, shape, dtype)
+            _check_size(path, members[self._member], shape, dtype)
             labels = self._read_labels(_first(members, _LABELS), shape[0])
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"{path} is no whole .npz ({error}); copy or make it again") from error
@@ -222,13 +199,21 @@ class NpzImages(ImageSource):
         if member is None:
             return None
         with self._archive.open(f"{member}.npy") as file:
-            labels = np.lib.format.read_array(file, allow_pickle=False)
-        if labels.ndim == 2 and labels.shape[0] == count:  # one-hot
-            labels = labels.argmax(1)
-        if labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer):
+            shape, dtype = _header(file)
+        if dtype.kind not in "iufb" or len(shape) not in (1, 2) or shape[0] != count:
             raise InputError(
-                f"{self._path}: {member} has shape {labels.shape} and type {labels.dtype}; labels are whole numbers, "
+                f"{self._path}: {member} has shape {shape} and type {dtype}; labels are whole numbers, "
                 f"one for each of {count} images"
+            )
+        _check_size(self._path, self._archive.getinfo(f"{member}.npy"), shape, dtype)
+        with self._archive.open(f"{member}.npy") as file:
+            labels = np.lib.format.read_array(file, allow_pickle=False)
+        if labels.ndim == 2:  # one-hot
+            labels = labels.argmax(1)
+        if not (labels == np.floor(labels)).all() or labels.min() < 0 or labels.max() > MAX_LABEL:
+            raise InputError(
+                f"{self._path}: {member} has labels from {labels.min()} to {labels.max()}; allowed: whole numbers "
+                f"from 0 to {MAX_LABEL:,}"
             )
         return labels.astype(np.int64)
 
@@ -249,6 +234,19 @@ def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
     if fortran:
         raise ValueError("its images lie in Fortran's order")
     return shape, dtype
+
+
+def _check_size(
+    path: Path, member: zipfile.ZipInfo, shape: tuple[int, ...], dtype: np.dtype
+) -> None:
+    """Refuse an array that its file cannot hold, before memory is taken for it."""
+    claimed = math.prod(shape) * dtype.itemsize
+    packed = min(member.compress_size, path.stat().st_size)
+    if claimed > member.file_size or claimed > packed * _MOST_PACKED or shape[0] > MAX_IMAGES:
+        raise InputError(
+            f"{path}: {member.filename} claims shape {list(shape)}, {claimed:,} bytes, in a file of {packed:,}; "
+            f"copy or make it again (at most {MAX_IMAGES:,} images)"
+        )
 
 
 def _check(path: Path, member: str, shape: tuple[int, ...], dtype: np.dtype) -> None:

@@ -8,7 +8,7 @@ are left out. Taking t = 0 only is the variant of StyleGAN2 (Karras et al. 2020,
 """
 
 from collections.abc import Callable
-from typing import Literal, Protocol, cast
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from gan_lab.data.images import to_uint8
 from gan_lab.errors import InputError
+from gan_lab.layers.networks import StyleGeneratorNetwork
 from gan_lab.metrics.features.base import Extractor
 from gan_lab.metrics.features.lpips import ImageDistance
 from gan_lab.metrics.figures import Figure, Setting, in_thousands
@@ -29,16 +30,6 @@ from gan_lab.seeding import derive_seed
 _PAIRS = IMAGES_PER_FORWARD // 2
 _LARGEST = 256  # larger images are averaged down to it, or to half of it where they are cropped
 _STREAMS = (3, 4, 5)  # of a seed: both ends of a path, and the place on it
-
-
-class Styled(Protocol):
-    """A generator whose images depend on styles."""
-
-    def styles(self, z: Tensor, labels: Tensor | None, truncation: float) -> Tensor:
-        """Map z [N, Z] to w [N, L, D]."""
-
-    def synthesis(self, w: Tensor, noise: str) -> Tensor:
-        """Map w to images."""
 
 
 class PathLength(GeneratorMeasure):
@@ -161,7 +152,7 @@ class PathLength(GeneratorMeasure):
     def _between_styles(
         self, generator: object, z: Tensor, labels: Tensor | None, t: Tensor, psi: float
     ) -> Tensor:
-        styled = cast(Styled, generator)
+        styled = cast(StyleGeneratorNetwork, generator)
         device = next(generator.parameters()).device  # type: ignore[attr-defined]
         labels = None if labels is None else labels.to(device)
         a, b = styled.styles(z.to(device), labels, psi).double().chunk(2)

@@ -10,6 +10,7 @@ from torch import Tensor
 from gan_lab.data.images import grid
 from gan_lab.errors import InputError
 from gan_lab.metrics.images import ImageSource
+from gan_lab.run import replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
@@ -129,8 +130,8 @@ def _drawing(height: float = 4.5) -> "Drawing":
 
 
 def _save(drawing: "Drawing", path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    drawing.savefig(path, format="png")
+    with replacing(path) as temporary:
+        drawing.savefig(temporary, format="png")
 
 
 # What figures have found, as pictures.

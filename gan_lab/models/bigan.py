@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from gan_lab.layers.conditioning import ProjectionLogit
 from gan_lab.layers.networks import DiscriminatorNetwork
-from gan_lab.layers.pyramid import ImageSize, halvings, image_shape
+from gan_lab.layers.pyramid import ImageSize, image_shape, resolution_pyramid
 from gan_lab.models import dcgan
 from gan_lab.training.losses import Loss
 from gan_lab.training.module import AdversarialModule
@@ -31,7 +31,7 @@ class Generator(dcgan.Generator):
         image_size: side, or [height, width]; 4 to 7 pixels times a power of two.
         channels: of the image.
         num_classes: 0 for an unconditional generator.
-        latent_dim: length of z.
+        z_dim: length of z.
         width: channels before the last doubling; each coarser resolution has twice as many.
         encoder_width: channels after the encoder's first halving; each coarser resolution has twice as many.
     """
@@ -42,7 +42,7 @@ class Generator(dcgan.Generator):
         image_size: ImageSize,
         channels: int,
         num_classes: int = 0,
-        latent_dim: int = 50,
+        z_dim: int = 50,
         width: int = 128,
         encoder_width: int = 128,
     ) -> None:
@@ -50,13 +50,13 @@ class Generator(dcgan.Generator):
             image_size=image_size,
             channels=channels,
             num_classes=num_classes,
-            latent_dim=latent_dim,
+            z_dim=z_dim,
             width=width,
         )
         trunk, features = halving_trunk(
             image_size=image_size, channels=channels, width=encoder_width, batch_norm=True
         )
-        self.encoder = nn.Sequential(trunk, nn.Linear(features, latent_dim))
+        self.encoder = nn.Sequential(trunk, nn.Linear(features, z_dim))
         self.encoder.apply(dcgan.initialize)
 
     def encode(self, images: Tensor) -> Tensor:
@@ -70,7 +70,7 @@ class Discriminator(DiscriminatorNetwork):
     Args:
         image_size: side, or [height, width]; 4 to 7 pixels times a power of two.
         channels: of the image.
-        latent_dim: length of the code.
+        z_dim: length of the code.
         num_classes: 0 for an unconditional discriminator.
         width: channels after the first halving; each coarser resolution has twice as many.
         code_width: length of the code's features; the joint ones have twice as many.
@@ -82,7 +82,7 @@ class Discriminator(DiscriminatorNetwork):
         *,
         image_size: ImageSize,
         channels: int,
-        latent_dim: int,
+        z_dim: int,
         num_classes: int = 0,
         width: int = 128,
         code_width: int = 512,
@@ -95,7 +95,7 @@ class Discriminator(DiscriminatorNetwork):
             image_size=image_size, channels=channels, width=width, batch_norm=batch_norm
         )
         self.code_layers = nn.Sequential(
-            nn.Linear(latent_dim, code_width),
+            nn.Linear(z_dim, code_width),
             nn.LeakyReLU(0.2),
             nn.Linear(code_width, code_width),
             nn.LeakyReLU(0.2),
@@ -130,7 +130,7 @@ class BiGAN(AdversarialModule):
         InputError: for arguments that do not fit together.
     """
 
-    encodes = True
+    has_encoder = True
     generator: Generator
     discriminator: Discriminator
 
@@ -179,7 +179,7 @@ def halving_trunk(
     *, image_size: ImageSize, channels: int, width: int, batch_norm: bool
 ) -> tuple[nn.Module, int]:
     """Return halvings by convolution down to 4 to 7 pixels, flattened, and the number of features."""
-    (height, columns), count = halvings(image_size)
+    (height, columns), count = resolution_pyramid(image_size)
     first = dcgan.halve(channels, width) if count else nn.Conv2d(channels, width, 3, padding=1)
     blocks: list[nn.Module] = [first, nn.LeakyReLU(0.2)]
     for i in range(count - 1):

@@ -17,8 +17,8 @@ from gan_lab.errors import InputError
 from gan_lab.layers.attention import attentions
 from gan_lab.layers.conditioning import ConditionedDiscriminator, ConditioningFactory, Projection
 from gan_lab.layers.labels import ClassEmbedding, check_labels
-from gan_lab.layers.networks import GeneratorNetwork, counted_back
-from gan_lab.layers.pyramid import ImageSize, halvings
+from gan_lab.layers.networks import GeneratorNetwork, index_from_end
+from gan_lab.layers.pyramid import ImageSize, resolution_pyramid
 from gan_lab.layers.resnet import (
     ConditionalBatchNorm,
     DownBlock,
@@ -42,7 +42,7 @@ class Generator(GeneratorNetwork):
         image_size: side, or [height, width]; 4 to 7 pixels times a power of two.
         channels: of the image.
         num_classes: 0 for an unconditional generator.
-        latent_dim: length of z; with `hierarchical`, what does not divide evenly into chunks is left out.
+        z_dim: length of z; with `hierarchical`, what does not divide evenly into chunks is left out.
         shared_dim: length of the class's embedding; 0 gives each norm a table of its own.
         hierarchical: whether z is cut into chunks; otherwise the first layer gets all of it.
         width: unit of the channels (`resnet.generator_multiples`), 96 in the paper.
@@ -60,7 +60,7 @@ class Generator(GeneratorNetwork):
         image_size: ImageSize,
         channels: int,
         num_classes: int = 0,
-        latent_dim: int = 120,
+        z_dim: int = 120,
         shared_dim: int = 128,
         hierarchical: bool = True,
         width: int = 96,
@@ -70,9 +70,9 @@ class Generator(GeneratorNetwork):
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
-        self.coarsest, doublings = halvings(image_size)
-        self.chunk = chunk_size(latent_dim, doublings + 1) if hierarchical else 0
-        self.latent_dim = self.chunk * (doublings + 1) if hierarchical else latent_dim
+        self.coarsest, doublings = resolution_pyramid(image_size)
+        self.chunk = chunk_size(z_dim, doublings + 1) if hierarchical else 0
+        self.z_dim = self.chunk * (doublings + 1) if hierarchical else z_dim
         if hierarchical and num_classes and not shared_dim:
             raise InputError(
                 "hierarchical=true needs a shared embedding; set shared_dim, 128 in the paper"
@@ -84,7 +84,7 @@ class Generator(GeneratorNetwork):
         condition = self.chunk + (shared_dim if embed else 0)
         widths = [width * multiple for multiple in generator_multiples(doublings)]
         height, columns = self.coarsest
-        self.start = nn.Linear(self.chunk or latent_dim, widths[0] * height * columns)
+        self.start = nn.Linear(self.chunk or z_dim, widths[0] * height * columns)
         self.blocks = nn.ModuleList(
             UpBlock(
                 inputs=inputs,
@@ -109,7 +109,7 @@ class Generator(GeneratorNetwork):
         x = self.start(chunks[0]).unflatten(1, (-1, *self.coarsest))
         y = labels if self.embedding is None or labels is None else self.embedding(labels)
         for i, (block, attend) in enumerate(zip(self.blocks, self.attentions, strict=True)):
-            x = attend(block(x, joined(y, chunks[i + 1]) if self.chunk else y))
+            x = attend(block(x, concat_z_and_class(y, chunks[i + 1]) if self.chunk else y))
         return self.to_image(relu(self.norm(x))).tanh()
 
 
@@ -141,7 +141,7 @@ class Discriminator(ConditionedDiscriminator):
         conditioning: ConditioningFactory = Projection,
     ) -> None:
         super().__init__()
-        (height, columns), count = halvings(image_size)
+        (height, columns), count = resolution_pyramid(image_size)
         widths = [width * multiple for multiple in discriminator_multiples(count)]
         halved = number_of_halvings(count)
         self.blocks = nn.ModuleList(
@@ -158,8 +158,8 @@ class Discriminator(ConditionedDiscriminator):
         initialize(self)
         spectrally_normalized(self, eps=spectral_eps)
 
-    def places(self) -> dict[str, str]:
-        return counted_back(blocks=self.blocks, attentions=self.attentions)
+    def resolution_keys(self) -> dict[str, str]:
+        return index_from_end(blocks=self.blocks, attentions=self.attentions)
 
     def extract(self, images: Tensor) -> Tensor:
         """Map images [N, C, H, W] to features [N, F]."""
@@ -173,18 +173,18 @@ class Discriminator(ConditionedDiscriminator):
         return self.logit(features, labels)
 
 
-def chunk_size(latent_dim: int, chunks: int) -> int:
+def chunk_size(z_dim: int, chunks: int) -> int:
     """Return the length of a chunk of z.
 
     Raises:
         InputError: when z is too short.
     """
-    if latent_dim < chunks:
+    if z_dim < chunks:
         raise InputError(
-            f"latent_dim={latent_dim} cannot be cut into {chunks} chunks, one for the first layer and one for each "
+            f"z_dim={z_dim} cannot be cut into {chunks} chunks, one for the first layer and one for each "
             f"block; set it to at least {chunks}, or hierarchical=false"
         )
-    return latent_dim // chunks
+    return z_dim // chunks
 
 
 def norm(width: int, condition: int, num_classes: int, eps: float) -> nn.Module:
@@ -195,7 +195,7 @@ def norm(width: int, condition: int, num_classes: int, eps: float) -> nn.Module:
     return ConditionalBatchNorm(width=width, gain=gain, offset=offset, eps=eps)
 
 
-def joined(y: Tensor | None, chunk: Tensor) -> Tensor:
+def concat_z_and_class(y: Tensor | None, chunk: Tensor) -> Tensor:
     """Return the class's embedding [N, E], where there is one, followed by a chunk of z."""
     return chunk if y is None else torch.cat([y, chunk], dim=1)
 

@@ -15,8 +15,8 @@ from gan_lab.errors import InputError
 from gan_lab.layers.attention import attentions
 from gan_lab.layers.conditioning import ConditionedDiscriminator, ConditioningFactory, Projection
 from gan_lab.layers.labels import ClassEmbedding, check_labels
-from gan_lab.layers.networks import GeneratorNetwork, counted_back
-from gan_lab.layers.pyramid import ImageSize, halvings
+from gan_lab.layers.networks import GeneratorNetwork, index_from_end
+from gan_lab.layers.pyramid import ImageSize, resolution_pyramid
 from gan_lab.layers.resnet import (
     ProjectedLogit,
     discriminator_multiples,
@@ -25,7 +25,7 @@ from gan_lab.layers.resnet import (
     pooled,
 )
 from gan_lab.layers.spectral_norm import spectrally_normalized
-from gan_lab.models.biggan import initialize, joined, norm
+from gan_lab.models.biggan import concat_z_and_class, initialize, norm
 from gan_lab.training.module import AdversarialModule
 
 BOTTLENECK = 4  # outer channels over inner ones
@@ -38,7 +38,7 @@ class Generator(GeneratorNetwork):
         image_size: side, or [height, width]; 4 to 7 pixels times a power of two.
         channels: of the image.
         num_classes: 0 for an unconditional generator.
-        latent_dim: length of z.
+        z_dim: length of z.
         shared_dim: length of the class's embedding.
         width: unit of the channels (`resnet.generator_multiples`), 128 in the paper.
         depth: blocks at each resolution.
@@ -56,7 +56,7 @@ class Generator(GeneratorNetwork):
         image_size: ImageSize,
         channels: int,
         num_classes: int = 0,
-        latent_dim: int = 128,
+        z_dim: int = 128,
         shared_dim: int = 128,
         width: int = 128,
         depth: int = 2,
@@ -65,14 +65,14 @@ class Generator(GeneratorNetwork):
         spectral_eps: float = 1e-12,
     ) -> None:
         super().__init__()
-        self.latent_dim = latent_dim
+        self.z_dim = z_dim
         self.num_classes = num_classes
         self.depth = check_depth(depth)
-        self.coarsest, doublings = halvings(image_size)
+        self.coarsest, doublings = resolution_pyramid(image_size)
         self.embedding = (
             ClassEmbedding(num_classes=num_classes, width=shared_dim) if num_classes else None
         )
-        condition = latent_dim + (shared_dim if num_classes else 0)
+        condition = z_dim + (shared_dim if num_classes else 0)
         widths = [width * multiple for multiple in generator_multiples(doublings)]
         height, columns = self.coarsest
         self.start = nn.Linear(condition, widths[0] * height * columns)
@@ -98,7 +98,7 @@ class Generator(GeneratorNetwork):
         """Map z [N, Z] (and labels [N]) to images [N, C, H, W]."""
         check_labels(labels, self.num_classes)
         embedded = None if self.embedding is None or labels is None else self.embedding(labels)
-        y = joined(embedded, z)
+        y = concat_z_and_class(embedded, z)
         x = self.start(y).unflatten(1, (-1, *self.coarsest))
         for i, block in enumerate(self.blocks):
             x = block(x, y)
@@ -175,7 +175,7 @@ class Discriminator(ConditionedDiscriminator):
     ) -> None:
         super().__init__()
         self.depth = check_depth(depth)
-        (height, columns), count = halvings(image_size)
+        (height, columns), count = resolution_pyramid(image_size)
         widths = [width * multiple for multiple in discriminator_multiples(count)]
         halved = number_of_halvings(count)
         self.from_image = nn.Conv2d(channels, widths[0], 3, padding=1)
@@ -194,8 +194,8 @@ class Discriminator(ConditionedDiscriminator):
         initialize(self)
         spectrally_normalized(self, eps=spectral_eps)
 
-    def places(self) -> dict[str, str]:
-        return counted_back(blocks=self.blocks, attentions=self.attentions)
+    def resolution_keys(self) -> dict[str, str]:
+        return index_from_end(blocks=self.blocks, attentions=self.attentions)
 
     def extract(self, images: Tensor) -> Tensor:
         """Map images [N, C, H, W] to features [N, F]."""

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from gan_lab.layers.conditioning import ProjectionLogit
 from gan_lab.layers.labels import label_vectors
-from gan_lab.layers.networks import DiscriminatorNetwork, GeneratorNetwork, counted_back
-from gan_lab.layers.pyramid import ImageSize, halvings
+from gan_lab.layers.networks import DiscriminatorNetwork, GeneratorNetwork, index_from_end
+from gan_lab.layers.pyramid import ImageSize, resolution_pyramid
 from gan_lab.training.module import AdversarialModule
 
 
@@ -25,7 +25,7 @@ class Generator(GeneratorNetwork):
         image_size: side, or [height, width]; 4 to 7 pixels times a power of two.
         channels: of the image.
         num_classes: 0 for an unconditional generator.
-        latent_dim: length of z.
+        z_dim: length of z.
         width: channels before the last doubling; each coarser resolution has twice as many.
     """
 
@@ -35,16 +35,16 @@ class Generator(GeneratorNetwork):
         image_size: ImageSize,
         channels: int,
         num_classes: int = 0,
-        latent_dim: int = 100,
+        z_dim: int = 100,
         width: int = 128,
     ) -> None:
         super().__init__()
-        self.latent_dim = latent_dim
+        self.z_dim = z_dim
         self.num_classes = num_classes
-        (height, columns), doublings = halvings(image_size)
+        (height, columns), doublings = resolution_pyramid(image_size)
         widths = [width << i for i in reversed(range(max(doublings, 1)))]
         self.start = nn.Sequential(
-            nn.Linear(latent_dim + num_classes, widths[0] * height * columns, bias=False),
+            nn.Linear(z_dim + num_classes, widths[0] * height * columns, bias=False),
             nn.Unflatten(1, (widths[0], height, columns)),
             nn.BatchNorm2d(widths[0]),
             nn.ReLU(),
@@ -56,9 +56,9 @@ class Generator(GeneratorNetwork):
         self.layers = nn.Sequential(*blocks, last, nn.Tanh())
         self.apply(initialize)
 
-    def places(self) -> dict[str, str]:
+    def resolution_keys(self) -> dict[str, str]:
         # channels depend on how far a layer is from the image, not on its resolution
-        return counted_back(layers=self.layers)
+        return index_from_end(layers=self.layers)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Map z [N, Z] (and labels [N]) to images [N, C, H, W]."""
@@ -88,7 +88,7 @@ class Discriminator(DiscriminatorNetwork):
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
-        (height, columns), count = halvings(image_size)
+        (height, columns), count = resolution_pyramid(image_size)
         first = halve(channels, width) if count else nn.Conv2d(channels, width, 3, padding=1)
         blocks: list[nn.Module] = [first, nn.LeakyReLU(0.2)]
         for i in range(count - 1):

@@ -24,7 +24,7 @@ class Generator(GeneratorNetwork):
         image_size: side, or [height, width]; any.
         channels: of the image.
         num_classes: 0 for an unconditional generator.
-        latent_dim: length of z.
+        z_dim: length of z.
         width: units of a hidden layer.
     """
 
@@ -34,15 +34,15 @@ class Generator(GeneratorNetwork):
         image_size: ImageSize,
         channels: int,
         num_classes: int = 0,
-        latent_dim: int = 100,
+        z_dim: int = 100,
         width: int = 1200,
     ) -> None:
         super().__init__()
-        self.latent_dim = latent_dim
+        self.z_dim = z_dim
         self.num_classes = num_classes
         self.image = (channels, *image_shape(image_size))
         self.layers = nn.Sequential(
-            nn.Linear(latent_dim + num_classes, width),
+            nn.Linear(z_dim + num_classes, width),
             nn.ReLU(),
             nn.Linear(width, width),
             nn.ReLU(),

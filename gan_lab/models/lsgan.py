@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from gan_lab.layers.labels import label_vectors, with_label_maps
-from gan_lab.layers.networks import DiscriminatorNetwork, GeneratorNetwork, counted_back
-from gan_lab.layers.pyramid import ImageSize, halvings
+from gan_lab.layers.networks import DiscriminatorNetwork, GeneratorNetwork, index_from_end
+from gan_lab.layers.pyramid import ImageSize, resolution_pyramid
 from gan_lab.training.module import AdversarialModule
 
 
@@ -23,7 +23,7 @@ class Generator(GeneratorNetwork):
         image_size: side, or [height, width]; 4 to 7 pixels times a power of two.
         channels: of the image.
         num_classes: 0 for an unconditional generator.
-        latent_dim: length of z.
+        z_dim: length of z.
         width: channels after the last doubling; coarser ones have up to four times as many.
         label_dim: length of the label's linear map.
     """
@@ -34,18 +34,18 @@ class Generator(GeneratorNetwork):
         image_size: ImageSize,
         channels: int,
         num_classes: int = 0,
-        latent_dim: int = 1024,
+        z_dim: int = 1024,
         width: int = 64,
         label_dim: int = 256,
     ) -> None:
         super().__init__()
-        self.latent_dim = latent_dim
+        self.z_dim = z_dim
         self.num_classes = num_classes
-        (height, columns), doublings = halvings(image_size)
+        (height, columns), doublings = resolution_pyramid(image_size)
         most = 4 * width
         self.label_map = LabelMap(num_classes=num_classes, dim=label_dim)
         self.start = nn.Sequential(
-            nn.Linear(latent_dim + self.label_map.dim, most * height * columns, bias=False),
+            nn.Linear(z_dim + self.label_map.dim, most * height * columns, bias=False),
             nn.Unflatten(1, (most, height, columns)),
             nn.BatchNorm2d(most),
             nn.ReLU(),
@@ -63,9 +63,9 @@ class Generator(GeneratorNetwork):
         self.layers = nn.Sequential(*blocks, nn.Conv2d(before, channels, 3, padding=1), nn.Tanh())
         self.apply(initialize)
 
-    def places(self) -> dict[str, str]:
+    def resolution_keys(self) -> dict[str, str]:
         # channels depend on how far a layer is from the image, not on its resolution
-        return counted_back(layers=self.layers)
+        return index_from_end(layers=self.layers)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Map z [N, Z] (and labels [N]) to images [N, C, H, W]."""
@@ -94,7 +94,7 @@ class Discriminator(DiscriminatorNetwork):
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
-        (height, columns), count = halvings(image_size)
+        (height, columns), count = resolution_pyramid(image_size)
         self.label_map = LabelMap(num_classes=num_classes, dim=label_dim)
         self.first = nn.Conv2d(channels, width, 5, 2 if count else 1, padding=2)
         blocks: list[nn.Module] = []

@@ -19,18 +19,26 @@ from torch import Tensor, nn
 from gan_lab.console import warn
 from gan_lab.layers.conditioning import ConditionedDiscriminator, ConditioningFactory, Projection
 from gan_lab.layers.equalized import (
-    RECTIFIER_GAIN,
+    LRELU_GAIN,
     EqualizedConv2d,
     EqualizedLinear,
     Resample,
-    rectify,
+    lrelu,
 )
-from gan_lab.layers.growth import Growth, Stage, at_stage, doubled, first_level, halved, resized
+from gan_lab.layers.growth import (
+    Growth,
+    GrowthStage,
+    avg_pool,
+    first_level,
+    resize_to_stage,
+    resized,
+    upsample_nearest,
+)
 from gan_lab.layers.labels import label_vectors
 from gan_lab.layers.minibatch_stddev import MinibatchStddev
 from gan_lab.layers.networks import GeneratorNetwork
-from gan_lab.layers.precision import raised
-from gan_lab.layers.pyramid import ImageSize, halvings
+from gan_lab.layers.precision import to_fp32
+from gan_lab.layers.pyramid import ImageSize, resolution_pyramid
 from gan_lab.layers.resampling import BINOMIAL
 from gan_lab.layers.stylegan import unit_moment
 from gan_lab.training.module import AdversarialModule
@@ -39,7 +47,7 @@ BOX = (1.0, 1.0)  # repeats pixels, or takes means over 2x2
 
 
 class GrowingGenerator(GeneratorNetwork, ABC):
-    """A generator whose images grow: `forward` shows them at full size, `grown` as large as they are at its stage.
+    """A generator whose images grow: `forward` returns full size, `forward_at_stage` the size of the current stage.
 
     Attributes:
         stage: what is computed.
@@ -52,11 +60,11 @@ class GrowingGenerator(GeneratorNetwork, ABC):
 
     @property
     @abstractmethod
-    def stage(self) -> Stage:
+    def stage(self) -> GrowthStage:
         """What is computed."""
 
     @abstractmethod
-    def grown(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+    def forward_at_stage(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Map z [N, Z] (and labels [N]) to images [N, C, h, w] of the stage's resolution."""
 
 
@@ -67,7 +75,7 @@ class Generator(GrowingGenerator):
         image_size: side, or [height, width]; 4 to 7 pixels times a power of two.
         channels: of the image.
         num_classes: 0 for an unconditional generator.
-        latent_dim: length of z.
+        z_dim: length of z.
         channel_base: feature maps have channel_base / resolution channels ...
         channel_max: ... and no more than this.
         growing: whether images grow during training; otherwise they have their full size from the start.
@@ -79,7 +87,7 @@ class Generator(GrowingGenerator):
         InputError: for sizes or lengths that there are not.
     """
 
-    truncates = False  # z and label are scaled to one length
+    supports_z_truncation = False  # z and label are scaled to one length
 
     def __init__(
         self,
@@ -87,7 +95,7 @@ class Generator(GrowingGenerator):
         image_size: ImageSize,
         channels: int,
         num_classes: int = 0,
-        latent_dim: int = 512,
+        z_dim: int = 512,
         channel_base: int = 16384,
         channel_max: int = 512,
         growing: bool = True,
@@ -96,18 +104,18 @@ class Generator(GrowingGenerator):
         stable_kimg: float = 800,
     ) -> None:
         super().__init__()
-        self.latent_dim = latent_dim
+        self.z_dim = z_dim
         self.num_classes = num_classes
-        self.shape, last = halvings(image_size)
+        self.shape, last = resolution_pyramid(image_size)
         self.growth = Growth(
             first=first_level(self.shape, last, start_size) if growing else last,
             last=last,
             fade_kimg=fade_kimg,
             stable_kimg=stable_kimg,
         )
-        self._stage = Stage(first=self.growth.first, last=last)
+        self._stage = GrowthStage(first=self.growth.first, last=last)
         features = widths(last, channel_base, channel_max)
-        self.start = Start(inputs=latent_dim + num_classes, outputs=features[0], shape=self.shape)
+        self.start = Start(inputs=z_dim + num_classes, outputs=features[0], shape=self.shape)
         self.conv = EqualizedConv2d(inputs=features[0], outputs=features[0], kernel=3)
         self.blocks = nn.ModuleList(
             GeneratorBlock(inputs=features[i - 1], outputs=features[i]) for i in range(1, last + 1)
@@ -115,15 +123,17 @@ class Generator(GrowingGenerator):
         self.to_image = nn.ModuleList(to_image(f, channels) for f in features)
 
     @property
-    def stage(self) -> Stage:
+    def stage(self) -> GrowthStage:
         """What is computed."""
         return self._stage
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Map z [N, Z] (and labels [N]) to images [N, C, H, W], pixels repeated up to full size."""
-        return doubled(self.grown(z, labels), 1 << (self.growth.last - self.stage.level))
+        return upsample_nearest(
+            self.forward_at_stage(z, labels), 1 << (self.growth.last - self.stage.level)
+        )
 
-    def grown(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+    def forward_at_stage(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Map z [N, Z] (and labels [N]) to images [N, C, h, w] of the stage's resolution."""
         vectors = label_vectors(labels, self.num_classes, z)
         x = self.start(unit_moment(torch.cat([z, vectors], dim=1)))
@@ -146,12 +156,12 @@ class Start(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.randn(inputs, outputs, *shape))
         self.bias = nn.Parameter(torch.zeros(outputs))
-        self.weight_gain = RECTIFIER_GAIN / sqrt(inputs * prod(shape))
+        self.weight_gain = LRELU_GAIN / sqrt(inputs * prod(shape))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, inputs] to [N, outputs, h, w]."""
         x = torch.einsum("ni,iohw->nohw", x, self.weight * self.weight_gain)
-        return unit_moment(rectify(x + (self.bias * RECTIFIER_GAIN)[:, None, None]))
+        return unit_moment(lrelu(x + (self.bias * LRELU_GAIN)[:, None, None]))
 
 
 class GeneratorBlock(nn.Module):
@@ -184,8 +194,8 @@ class Discriminator(ConditionedDiscriminator):
         channel_base: feature maps have channel_base / resolution channels ...
         channel_max: ... and no more than this.
         filtered: whether halving has a low-pass filter (Karras et al. 2019, appendix C) in place of means over 2x2.
-        stddev_group: images that the minibatch standard deviation looks at together; 0 leaves the layer out.
-        stddev_channels: that it appends.
+        mbstd_group_size: images that the minibatch standard deviation looks at together; 0 leaves the layer out.
+        mbstd_num_channels: that it appends.
         conditioning: how labels are used; `(features=, num_classes=) -> Conditioning`. A projection is a logit for
             each class here (Mescheder et al. 2018, https://arxiv.org/abs/1801.04406).
         growing: as the generator's.
@@ -204,16 +214,16 @@ class Discriminator(ConditionedDiscriminator):
         channel_base: int = 16384,
         channel_max: int = 512,
         filtered: bool = False,
-        stddev_group: int = 4,
-        stddev_channels: int = 1,
+        mbstd_group_size: int = 4,
+        mbstd_num_channels: int = 1,
         conditioning: ConditioningFactory = Projection,
         growing: bool = True,
         start_size: int = 4,
     ) -> None:
         super().__init__()
-        self.shape, last = halvings(image_size)
+        self.shape, last = resolution_pyramid(image_size)
         first = first_level(self.shape, last, start_size) if growing else last
-        self.stage = Stage(first=first, last=last)
+        self.stage = GrowthStage(first=first, last=last)
         features = widths(last, channel_base, channel_max)
         wide = features[0]
         self.from_image = nn.ModuleList(
@@ -224,10 +234,12 @@ class Discriminator(ConditionedDiscriminator):
             for i in range(1, last + 1)
         )
         self.stddev = None
-        if stddev_group:
-            self.stddev = MinibatchStddev(group_size=stddev_group, num_channels=stddev_channels)
-        self.conv = convolution(wide + (stddev_channels if stddev_group else 0), wide)
-        self.dense = EqualizedLinear(inputs=wide * prod(self.shape), outputs=wide, rectified=True)
+        if mbstd_group_size:
+            self.stddev = MinibatchStddev(
+                group_size=mbstd_group_size, num_channels=mbstd_num_channels
+            )
+        self.conv = convolution(wide + (mbstd_num_channels if mbstd_group_size else 0), wide)
+        self.dense = EqualizedLinear(inputs=wide * prod(self.shape), outputs=wide, lrelu=True)
         self.projected = self.condition(conditioning, features=wide, num_classes=num_classes)
         self.logits = EqualizedLinear(inputs=wide, outputs=max(self.projected, 1))
 
@@ -239,12 +251,12 @@ class Discriminator(ConditionedDiscriminator):
         for i in reversed(range(level)):
             x = self.blocks[i](x)
             if i == level - 1 and self.stage.fade < 1:
-                x = torch.lerp(self.from_image[i](halved(images)), x, self.stage.fade)
+                x = torch.lerp(self.from_image[i](avg_pool(images)), x, self.stage.fade)
         return self.dense(self.conv(x if self.stddev is None else self.stddev(x)).flatten(1))
 
     def score(self, features: Tensor, labels: Tensor | None) -> Tensor:
         """Map features [N, F] (and labels [N]) to logits [N]."""
-        logits = raised(self.logits(features))
+        logits = to_fp32(self.logits(features))
         vectors = label_vectors(labels, self.projected, logits)
         return (logits * vectors).sum(1) if self.projected else logits.squeeze(1)
 
@@ -271,7 +283,7 @@ class DiscriminatorBlock(nn.Module):
 def convolution(
     inputs: int, outputs: int, resample: Resample | None = None, taps: Sequence[float] = BOX
 ) -> EqualizedConv2d:
-    """Return a rectified 3x3 convolution.
+    """Return a 3x3 leaky-ReLU convolution.
 
     With the taps (1, 1) it equals one behind repeated pixels, or one before means over 2x2, at a quarter of the cost.
     """
@@ -280,10 +292,10 @@ def convolution(
 
 def to_image(features: int, channels: int) -> EqualizedConv2d:
     """Return the 1x1 convolution that makes an image."""
-    return EqualizedConv2d(inputs=features, outputs=channels, kernel=1, rectified=False)
+    return EqualizedConv2d(inputs=features, outputs=channels, kernel=1, lrelu=False)
 
 
-def faded_image(layers: nn.ModuleList, stage: Stage, below: Tensor, x: Tensor) -> Tensor:
+def faded_image(layers: nn.ModuleList, stage: GrowthStage, below: Tensor, x: Tensor) -> Tensor:
     """Make images [N, C, h, w], in at least single precision, of a stage's features.
 
     Args:
@@ -292,10 +304,10 @@ def faded_image(layers: nn.ModuleList, stage: Stage, below: Tensor, x: Tensor) -
         below: features of the level below the stage's highest.
         x: features of that level.
     """
-    images = raised(layers[stage.level](x))
+    images = to_fp32(layers[stage.level](x))
     if stage.fade == 1:
         return images
-    return torch.lerp(doubled(raised(layers[stage.level - 1](below))), images, stage.fade)
+    return torch.lerp(upsample_nearest(to_fp32(layers[stage.level - 1](below))), images, stage.fade)
 
 
 def widths(levels: int, channel_base: int, channel_max: int) -> list[int]:
@@ -323,11 +335,11 @@ class ProGAN(AdversarialModule):
 
     def fake(self, z: Tensor, labels: Tensor | None) -> Tensor:
         """Make images of the stage's resolution."""
-        return self._growing.grown(z, labels)
+        return self._growing.forward_at_stage(z, labels)
 
     def real(self, images: Tensor, labels: Tensor | None) -> Tensor:
         """Bring real images to the stage's resolution."""
-        return at_stage(images, self._growing.stage, self._growing.shape)
+        return resize_to_stage(images, self._growing.stage, self._growing.shape)
 
     def on_train_start(self) -> None:
         """Say so where training ends before the images have their full size."""

@@ -19,12 +19,12 @@ from torch.nn.functional import leaky_relu
 from gan_lab.errors import InputError
 from gan_lab.layers.conditioning import ConditionedDiscriminator, ConditioningFactory, Projection
 from gan_lab.layers.labels import label_vectors
-from gan_lab.layers.networks import GeneratorNetwork, counted_back
-from gan_lab.layers.pyramid import ImageSize, halvings
+from gan_lab.layers.networks import GeneratorNetwork, index_from_end
+from gan_lab.layers.pyramid import ImageSize, resolution_pyramid
 from gan_lab.layers.resampling import FirFilter, downsample, upsample
 from gan_lab.training.module import AdversarialModule
 
-SLOPE = 0.2  # of the leaky rectifier
+LRELU_SLOPE = 0.2  # of the leaky rectifier
 PerStage = int | Sequence[int]
 
 
@@ -35,7 +35,7 @@ class Generator(GeneratorNetwork):
         image_size: side, or [height, width]; 4 to 7 pixels times a power of two.
         channels: of the image.
         num_classes: 0 for an unconditional generator.
-        latent_dim: length of z.
+        z_dim: length of z.
         label_dim: length of the label's embedding.
         widths: channels of each stage, coarsest first; one number is the width of the first four, which is halved for
             every further one (the published FFHQ networks).
@@ -54,7 +54,7 @@ class Generator(GeneratorNetwork):
         image_size: ImageSize,
         channels: int,
         num_classes: int = 0,
-        latent_dim: int = 64,
+        z_dim: int = 64,
         label_dim: int = 64,
         widths: PerStage = 768,
         cardinalities: PerStage = 96,
@@ -62,13 +62,13 @@ class Generator(GeneratorNetwork):
         expansion: int = 2,
     ) -> None:
         super().__init__()
-        self.latent_dim = latent_dim
+        self.z_dim = z_dim
         self.num_classes = num_classes
-        coarsest, doublings = halvings(image_size)
+        coarsest, doublings = resolution_pyramid(image_size)
         plan = Plan(doublings + 1, widths, cardinalities, blocks, expansion)
         self.embedding = nn.Linear(num_classes, label_dim, bias=False) if num_classes else None
         self.scale = nn.Linear(
-            latent_dim + (label_dim if num_classes else 0), plan.widths[0], bias=False
+            z_dim + (label_dim if num_classes else 0), plan.widths[0], bias=False
         )
         self.basis = nn.Parameter(torch.randn(plan.widths[0], *coarsest))
         self.stages = nn.ModuleList(plan.stage(i) for i in range(doublings + 1))
@@ -121,7 +121,7 @@ class Discriminator(ConditionedDiscriminator):
         conditioning: ConditioningFactory = Projection,
     ) -> None:
         super().__init__()
-        coarsest, count = halvings(image_size)
+        coarsest, count = resolution_pyramid(image_size)
         plan = Plan(count + 1, widths, cardinalities, blocks, expansion)
         fine_to_coarse = plan.widths[::-1]
         self.fir = FirFilter()
@@ -139,8 +139,8 @@ class Discriminator(ConditionedDiscriminator):
         if self.embedding is not None:
             nn.init.normal_(self.embedding.weight, 0, 1 / sqrt(num_classes * label_dim))
 
-    def places(self) -> dict[str, str]:
-        return counted_back(stages=self.stages, transitions=self.transitions)
+    def resolution_keys(self) -> dict[str, str]:
+        return index_from_end(stages=self.stages, transitions=self.transitions)
 
     def extract(self, images: Tensor) -> Tensor:
         """Map images [N, C, H, W] to features [N, F]."""
@@ -175,7 +175,7 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, C, H, W] to the same shape."""
-        residual = leaky_relu(self.conv2(leaky_relu(self.conv1(x), SLOPE)), SLOPE)
+        residual = leaky_relu(self.conv2(leaky_relu(self.conv1(x), LRELU_SLOPE)), LRELU_SLOPE)
         return x + self.conv3(residual)
 
 
@@ -242,7 +242,7 @@ def initialize(network: nn.Module, *, num_blocks: int) -> None:
     With L blocks of m = 3 convolutions, the first two of each are scaled by L^(-1 / (2m - 2)) and the last is 0
     (Zhang et al. 2019, section 2.3). Biases begin at 0.
     """
-    gain = nn.init.calculate_gain("leaky_relu", SLOPE) * num_blocks ** (-1 / 4)
+    gain = nn.init.calculate_gain("leaky_relu", LRELU_SLOPE) * num_blocks ** (-1 / 4)
     for name, module in network.named_modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             factor = gain if name.endswith(("conv1", "conv2")) else 1.0

@@ -14,8 +14,8 @@ from torch.nn.functional import relu
 from gan_lab.layers.attention import attentions
 from gan_lab.layers.conditioning import ConditionedDiscriminator, ConditioningFactory, Projection
 from gan_lab.layers.labels import check_labels
-from gan_lab.layers.networks import GeneratorNetwork, counted_back
-from gan_lab.layers.pyramid import ImageSize, halvings
+from gan_lab.layers.networks import GeneratorNetwork, index_from_end
+from gan_lab.layers.pyramid import ImageSize, resolution_pyramid
 from gan_lab.layers.resnet import (
     DownBlock,
     ProjectedLogit,
@@ -38,7 +38,7 @@ class Generator(GeneratorNetwork):
         image_size: side, or [height, width]; 4 to 7 pixels times a power of two.
         channels: of the image.
         num_classes: 0 for an unconditional generator.
-        latent_dim: length of z.
+        z_dim: length of z.
         width: unit of the channels (`resnet.generator_multiples`).
         attention: sizes (the shorter side) at which there is self-attention; larger ones than the image are left out.
 
@@ -52,17 +52,17 @@ class Generator(GeneratorNetwork):
         image_size: ImageSize,
         channels: int,
         num_classes: int = 0,
-        latent_dim: int = 128,
+        z_dim: int = 128,
         width: int = 64,
         attention: Sequence[int] = (64,),
     ) -> None:
         super().__init__()
-        self.latent_dim = latent_dim
+        self.z_dim = z_dim
         self.num_classes = num_classes
-        self.coarsest, doublings = halvings(image_size)
+        self.coarsest, doublings = resolution_pyramid(image_size)
         height, columns = self.coarsest
         widths = [width * multiple for multiple in generator_multiples(doublings)]
-        self.start = nn.Linear(latent_dim, widths[0] * height * columns)
+        self.start = nn.Linear(z_dim, widths[0] * height * columns)
         self.blocks = nn.ModuleList(
             UpBlock(
                 inputs=inputs,
@@ -115,7 +115,7 @@ class Discriminator(ConditionedDiscriminator):
         conditioning: ConditioningFactory = Projection,
     ) -> None:
         super().__init__()
-        (height, columns), count = halvings(image_size)
+        (height, columns), count = resolution_pyramid(image_size)
         widths = [width * multiple for multiple in discriminator_multiples(count)]
         halved = number_of_halvings(count)
         self.blocks = nn.ModuleList(
@@ -131,8 +131,8 @@ class Discriminator(ConditionedDiscriminator):
         initialize_glorot(self)
         spectrally_normalized(self)
 
-    def places(self) -> dict[str, str]:
-        return counted_back(blocks=self.blocks, attentions=self.attentions)
+    def resolution_keys(self) -> dict[str, str]:
+        return index_from_end(blocks=self.blocks, attentions=self.attentions)
 
     def extract(self, images: Tensor) -> Tensor:
         """Map images [N, C, H, W] to features [N, F]."""

@@ -12,8 +12,8 @@ from torch.nn.functional import relu
 
 from gan_lab.layers.conditioning import ConditionedDiscriminator, ConditioningFactory, Projection
 from gan_lab.layers.labels import check_labels
-from gan_lab.layers.networks import GeneratorNetwork, counted_back
-from gan_lab.layers.pyramid import ImageSize, halvings
+from gan_lab.layers.networks import GeneratorNetwork, index_from_end
+from gan_lab.layers.pyramid import ImageSize, resolution_pyramid
 from gan_lab.layers.resnet import (
     DownBlock,
     ProjectedLogit,
@@ -36,7 +36,7 @@ class Generator(GeneratorNetwork):
         image_size: side, or [height, width]; 4 to 7 pixels times a power of two.
         channels: of the image.
         num_classes: 0 for an unconditional generator.
-        latent_dim: length of z.
+        z_dim: length of z.
         width: unit of the channels (`resnet.generator_multiples`); at 64, there are 256 throughout for 32 pixels.
     """
 
@@ -46,15 +46,15 @@ class Generator(GeneratorNetwork):
         image_size: ImageSize,
         channels: int,
         num_classes: int = 0,
-        latent_dim: int = 128,
+        z_dim: int = 128,
         width: int = 64,
     ) -> None:
         super().__init__()
-        self.latent_dim = latent_dim
+        self.z_dim = z_dim
         self.num_classes = num_classes
-        self.coarsest, doublings = halvings(image_size)
+        self.coarsest, doublings = resolution_pyramid(image_size)
         widths = [width * multiple for multiple in generator_multiples(doublings)]
-        self.start = nn.Linear(latent_dim, widths[0] * self.coarsest[0] * self.coarsest[1])
+        self.start = nn.Linear(z_dim, widths[0] * self.coarsest[0] * self.coarsest[1])
         self.blocks = nn.ModuleList(
             UpBlock(
                 inputs=inputs,
@@ -101,7 +101,7 @@ class Discriminator(ConditionedDiscriminator):
         conditioning: ConditioningFactory = Projection,
     ) -> None:
         super().__init__()
-        _, count = halvings(image_size)
+        _, count = resolution_pyramid(image_size)
         widths = [width * multiple for multiple in discriminator_multiples(count)]
         halved = number_of_halvings(count)
         # blocks widen in their second convolution, but for the first, whose input has few channels
@@ -118,8 +118,8 @@ class Discriminator(ConditionedDiscriminator):
         initialize_glorot(self)
         spectrally_normalized(self)
 
-    def places(self) -> dict[str, str]:
-        return counted_back(blocks=self.blocks)
+    def resolution_keys(self) -> dict[str, str]:
+        return index_from_end(blocks=self.blocks)
 
     def extract(self, images: Tensor) -> Tensor:
         """Map images [N, C, H, W] to features [N, F]."""

@@ -9,50 +9,42 @@ and D has a logit for each class, as in the authors' code.
 import torch
 from torch import Tensor, nn
 
-from gan_lab.errors import InputError
 from gan_lab.layers.equalized import (
-    RECTIFIER_GAIN,
+    LRELU_GAIN,
     EqualizedConv2d,
     EqualizedLinear,
     Resample,
-    rectify,
+    lrelu,
 )
-from gan_lab.layers.growth import Growth, Stage, doubled, first_level
-from gan_lab.layers.pyramid import ImageSize, halvings
+from gan_lab.layers.growth import Growth, GrowthStage, first_level, upsample_nearest
+from gan_lab.layers.networks import StyleGeneratorNetwork
+from gan_lab.layers.pyramid import ImageSize, resolution_pyramid
 from gan_lab.layers.stylegan import (
     AdaIN,
-    Mapping,
     Noise,
     check_noise,
-    check_probability,
-    cross_over,
     noise_of,
 )
 from gan_lab.models.progan import GrowingGenerator, ProGAN, faded_image, to_image, widths
 
 
-class Generator(GrowingGenerator):
+class Generator(StyleGeneratorNetwork, GrowingGenerator):
     """Mapping network z -> w and synthesis network w -> image.
 
     In training mode, images have mixed styles and new noise, and every pass moves the running mean of w, by the styles
     of z alone. In evaluation mode the noise is constant, so that z (and the label) alone determine the image.
 
-    Attributes:
-        mapping: `mapping(z, labels=None, truncation=1.0, truncated_layers=None) -> w [N, L, style_dim]`.
-        synthesis: `synthesis(w, noise="random" | "const" | "none") -> images`.
-        num_styles: L, two for each resolution.
-
     Args:
         image_size: side, or [height, width]; 4 to 7 pixels times a power of two.
         channels: of the image.
         num_classes: 0 for an unconditional generator.
-        latent_dim: length of z.
-        style_dim: length of w.
+        z_dim: length of z.
+        w_dim: length of w.
         mapping_layers: depth of the mapping network.
         channel_base: feature maps have channel_base / resolution channels ...
         channel_max: ... and no more than this.
         style_mixing: probability that an image in training has two styles (0.9 in the paper).
-        average_decay: of the running mean of w, for each pass.
+        w_avg_beta: of the running mean of w, for each pass.
         truncation_cutoff: layers, from the lowest resolution on, whose styles truncation moves; None for all. The
             paper truncates 4 to 32 pixels: 8 layers.
         growing: whether images grow during training; otherwise they have their full size from the start.
@@ -64,7 +56,9 @@ class Generator(GrowingGenerator):
         InputError: for sizes, probabilities or lengths that there are not.
     """
 
-    noise_inputs = True
+    has_noise_inputs = True
+    level_ends = (4, 8)  # 4 and 8 pixels; 16 and 32
+    synthesis: "Synthesis"
 
     def __init__(
         self,
@@ -72,84 +66,59 @@ class Generator(GrowingGenerator):
         image_size: ImageSize,
         channels: int,
         num_classes: int = 0,
-        latent_dim: int = 512,
-        style_dim: int = 512,
+        z_dim: int = 512,
+        w_dim: int = 512,
         mapping_layers: int = 8,
         channel_base: int = 16384,
         channel_max: int = 512,
         style_mixing: float = 0.0,
-        average_decay: float = 0.995,
+        w_avg_beta: float = 0.995,
         truncation_cutoff: int | None = 8,
         growing: bool = True,
         start_size: int = 8,
         fade_kimg: float = 600,
         stable_kimg: float = 600,
     ) -> None:
-        super().__init__()
-        check_probability("style_mixing", style_mixing)
-        if truncation_cutoff is not None and truncation_cutoff < 0:
-            raise InputError(
-                f"truncation_cutoff={truncation_cutoff} is a number of layers, or null for all"
-            )
-        self.latent_dim = latent_dim
-        self.num_classes = num_classes
-        self.style_mixing = style_mixing
-        self.truncation_cutoff = truncation_cutoff
-        self.shape, last = halvings(image_size)
-        self.growth = Growth(
-            first=first_level(self.shape, last, start_size) if growing else last,
+        shape, last = resolution_pyramid(image_size)
+        growth = Growth(
+            first=first_level(shape, last, start_size) if growing else last,
             last=last,
             fade_kimg=fade_kimg,
             stable_kimg=stable_kimg,
         )
-        self.synthesis = Synthesis(
-            shape=self.shape,
-            stage=Stage(first=self.growth.first, last=last),
+        synthesis = Synthesis(
+            shape=shape,
+            stage=GrowthStage(first=growth.first, last=last),
             channels=channels,
-            style_dim=style_dim,
+            w_dim=w_dim,
             features=widths(last, channel_base, channel_max),
         )
-        self.num_styles = self.synthesis.num_styles
-        self.mapping = Mapping(
-            latent_dim=latent_dim,
+        super().__init__(
+            synthesis=synthesis,
+            z_dim=z_dim,
+            w_dim=w_dim,
+            num_ws=synthesis.num_ws,
             num_classes=num_classes,
-            style_dim=style_dim,
-            num_layers=mapping_layers,
-            num_styles=self.num_styles,
-            average_decay=average_decay,
+            mapping_layers=mapping_layers,
+            w_avg_beta=w_avg_beta,
+            style_mixing=style_mixing,
+            truncation_cutoff=truncation_cutoff,
         )
+        self.shape = shape
+        self.growth = growth
 
     @property
-    def stage(self) -> Stage:
+    def stage(self) -> GrowthStage:
         """What is computed."""
         return self.synthesis.stage
 
-    def forward(self, z: Tensor, labels: Tensor | None = None, truncation: float = 1.0) -> Tensor:
-        """Map z [N, Z] (and labels [N]) to images [N, C, H, W], pixels repeated up to full size."""
-        return self.synthesis(self.styles(z, labels, truncation), noise=self._noise)
-
-    def grown(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+    def forward_at_stage(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Map z [N, Z] (and labels [N]) to images [N, C, h, w] of the stage's resolution."""
-        return self.synthesis.grown(self.styles(z, labels), noise=self._noise)
-
-    def styles(self, z: Tensor, labels: Tensor | None = None, truncation: float = 1.0) -> Tensor:
-        """Map z [N, Z] to w [N, L, style_dim] as `forward` does: in training mode, mixed."""
-        w = self.mapping(z, labels, truncation, self.truncation_cutoff)
-        if self.training and self.style_mixing:
-            other = self.mapping.styles(torch.randn_like(z), labels)
-            in_use = 2 * self.stage.level + 2
-            w = cross_over(w, other, self.style_mixing, in_use=in_use)
-        return w
-
-    def levels(self) -> dict[str, range]:
-        """Return which of the L styles are "coarse" (4 and 8 pixels), "middle" (16 and 32) and "fine" (section 3.1)."""
-        ends = [0, min(4, self.num_styles), min(8, self.num_styles), self.num_styles]
-        names = ("coarse", "middle", "fine")
-        return {name: range(ends[i], ends[i + 1]) for i, name in enumerate(names)}
+        return self.synthesis.forward_at_stage(self.styles(z, labels), noise=self.noise_mode)
 
     @property
-    def _noise(self) -> str:
-        return "random" if self.training else "const"
+    def num_ws_in_use(self) -> int:
+        return 2 * self.stage.level + 2
 
 
 class Synthesis(nn.Module):
@@ -159,7 +128,7 @@ class Synthesis(nn.Module):
         shape: height and width at the lowest resolution.
         stage: which resolutions are computed.
         channels: of the image.
-        style_dim: length of w.
+        w_dim: length of w.
         features: channels of each resolution.
     """
 
@@ -167,21 +136,21 @@ class Synthesis(nn.Module):
         self,
         *,
         shape: tuple[int, int],
-        stage: Stage,
+        stage: GrowthStage,
         channels: int,
-        style_dim: int,
+        w_dim: int,
         features: list[int],
     ) -> None:
         super().__init__()
         self.stage = stage
         self.last = len(features) - 1
-        self.num_styles = 2 * len(features)
+        self.num_ws = 2 * len(features)
         self.constant = nn.Parameter(torch.ones(features[0], *shape))
         self.blocks = nn.ModuleList(
             SynthesisBlock(
                 inputs=features[i - 1] if i else None,
                 outputs=width,
-                style_dim=style_dim,
+                w_dim=w_dim,
                 shape=(shape[0] << i, shape[1] << i),
             )
             for i, width in enumerate(features)
@@ -192,17 +161,19 @@ class Synthesis(nn.Module):
         """Make images [N, C, H, W] in float32, pixels repeated up to full size.
 
         Args:
-            w: [N, L, style_dim].
+            w: [N, L, w_dim].
             noise: "random" draws it, "const" takes the stored one, "none" leaves it out; or a function that gives it.
         """
-        return doubled(self.grown(w, noise), 1 << (self.last - self.stage.level))
+        return upsample_nearest(
+            self.forward_at_stage(w, noise), 1 << (self.last - self.stage.level)
+        )
 
     def affines(self) -> list[list[EqualizedLinear]]:
         """Return the affine maps that read each of the L styles."""
         layers = [part for part in self.modules() if isinstance(part, StyledActivation)]
         return [[layer.adain.affine] for layer in layers]
 
-    def grown(self, w: Tensor, noise: Noise = "random") -> Tensor:
+    def forward_at_stage(self, w: Tensor, noise: Noise = "random") -> Tensor:
         """Make images [N, C, h, w] of the stage's resolution; arguments as `forward`'s."""
         check_noise(noise)
         x = below = self.constant.expand(w.shape[0], -1, -1, -1)
@@ -217,24 +188,24 @@ class SynthesisBlock(nn.Module):
     Args:
         inputs: channels from the resolution below; None at the lowest, whose first layer styles the constant.
         outputs: channels.
-        style_dim: length of w.
+        w_dim: length of w.
         shape: height and width.
     """
 
     def __init__(
-        self, *, inputs: int | None, outputs: int, style_dim: int, shape: tuple[int, int]
+        self, *, inputs: int | None, outputs: int, w_dim: int, shape: tuple[int, int]
     ) -> None:
         super().__init__()
         self.conv0 = None
         if inputs is not None:
             # repeated pixels and the filter (1, 2, 1) are together (1, 3, 3, 1) among zeros
             self.conv0 = convolution(inputs, outputs, "up")
-        self.style0 = StyledActivation(features=outputs, style_dim=style_dim, shape=shape)
+        self.style0 = StyledActivation(features=outputs, w_dim=w_dim, shape=shape)
         self.conv1 = convolution(outputs, outputs)
-        self.style1 = StyledActivation(features=outputs, style_dim=style_dim, shape=shape)
+        self.style1 = StyledActivation(features=outputs, w_dim=w_dim, shape=shape)
 
     def forward(self, x: Tensor, w: Tensor, noise: Noise) -> Tensor:
-        """Map features, with the block's styles w [N, 2, style_dim], to [N, outputs, H, W]."""
+        """Map features, with the block's styles w [N, 2, w_dim], to [N, outputs, H, W]."""
         if self.conv0 is not None:
             x = self.conv0(x)
         x = self.style0(x, w[:, 0], noise)
@@ -248,9 +219,9 @@ def convolution(inputs: int, outputs: int, resample: Resample | None = None) -> 
         outputs=outputs,
         kernel=3,
         bias=False,
-        rectified=False,
+        lrelu=False,
         resample=resample,
-        gain=RECTIFIER_GAIN,
+        gain=LRELU_GAIN,
     )
 
 
@@ -262,28 +233,28 @@ class StyledActivation(nn.Module):
 
     Args:
         features: channels.
-        style_dim: length of w.
+        w_dim: length of w.
         shape: height and width.
     """
 
     noise: Tensor
 
-    def __init__(self, *, features: int, style_dim: int, shape: tuple[int, int]) -> None:
+    def __init__(self, *, features: int, w_dim: int, shape: tuple[int, int]) -> None:
         super().__init__()
         self.noise_strength = nn.Parameter(torch.zeros(features))
         self.bias = nn.Parameter(torch.zeros(features))
         self.register_buffer("noise", torch.randn(shape))
-        self.adain = AdaIN(features=features, style_dim=style_dim)
+        self.adain = AdaIN(features=features, w_dim=w_dim)
 
     def forward(self, x: Tensor, w: Tensor, noise: Noise) -> Tensor:
-        """Map [N, C, H, W] and w [N, style_dim] to [N, C, H, W], in the type of `x`."""
+        """Map [N, C, H, W] and w [N, w_dim] to [N, C, H, W], in the type of `x`."""
         offset = self.bias[:, None, None]
         if noise != "none":
             offset = (
                 offset
                 + noise_of(noise, self.noise, x.shape[0]) * self.noise_strength[:, None, None]
             )
-        return self.adain(rectify(x + offset.to(x.dtype)), w)
+        return self.adain(lrelu(x + offset.to(x.dtype)), w)
 
 
 class StyleGAN(ProGAN):

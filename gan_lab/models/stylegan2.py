@@ -14,59 +14,52 @@ from torch import Tensor, nn
 from gan_lab.errors import InputError
 from gan_lab.layers.equalized import EqualizedConv2d, EqualizedLinear
 from gan_lab.layers.minibatch_stddev import MinibatchStddev
-from gan_lab.layers.networks import DiscriminatorNetwork, GeneratorNetwork, counted_back
-from gan_lab.layers.precision import half_type as find_half_type
-from gan_lab.layers.precision import lowered, raised
-from gan_lab.layers.pyramid import ImageSize, halvings
+from gan_lab.layers.networks import DiscriminatorNetwork, StyleGeneratorNetwork, index_from_end
+from gan_lab.layers.precision import find_fp16_dtype, to_fp16, to_fp32
+from gan_lab.layers.pyramid import ImageSize, resolution_pyramid
 from gan_lab.layers.resampling import FirFilter, downsample, upsample
 from gan_lab.layers.stylegan import (
-    Mapping,
     Mlp,
     Noise,
     StyledConv,
     ToImage,
     check_noise,
-    check_probability,
-    cross_over,
 )
 from gan_lab.training.module import AdversarialModule
 
 Architecture = Literal["skip", "resnet", "orig"]
 
 
-class Generator(GeneratorNetwork):
+class Generator(StyleGeneratorNetwork):
     """Mapping network z -> w and synthesis network w -> image.
 
     In training mode, `forward` mixes styles and draws new noise, and every pass moves the running mean of w, by the
     styles of z alone. In evaluation mode it takes the constant noise, so that z (and the label) alone determine the
     image.
 
-    Attributes:
-        mapping: `mapping(z, labels=None, truncation=1.0, truncated_layers=None) -> w [N, L, style_dim]`.
-        synthesis: `synthesis(w, noise="random" | "const" | "none") -> images`.
-        num_styles: L.
-
     Args:
         image_size: side, or [height, width]; 4 to 7 pixels times a power of two.
         channels: of the image.
         num_classes: 0 for an unconditional generator.
-        latent_dim: length of z.
-        style_dim: length of w.
+        z_dim: length of z.
+        w_dim: length of w.
         mapping_layers: depth of the mapping network.
         channel_base: feature maps have channel_base / resolution channels ...
         channel_max: ... and no more than this.
         architecture: "skip", "resnet" or "orig".
         style_mixing: probability that an image in training has two styles (0.9 in the paper).
-        average_decay: of the running mean of w, for each pass.
+        w_avg_beta: of the running mean of w, for each pass.
         clamp: largest absolute value of activations; None for no limit. 256 with half precision.
-        half_resolutions: how many of the finest resolutions compute in `half_type`.
-        half_type: "float16" or "bfloat16".
+        num_fp16_res: how many of the finest resolutions compute in `fp16_dtype`.
+        fp16_dtype: "float16" or "bfloat16".
 
     Raises:
         InputError: for sizes, architectures or types that there are not.
     """
 
-    noise_inputs = True
+    has_noise_inputs = True
+    level_ends = (3, 7)  # 4 and 8 pixels; 16 and 32
+    synthesis: "Synthesis"
 
     def __init__(
         self,
@@ -74,63 +67,40 @@ class Generator(GeneratorNetwork):
         image_size: ImageSize,
         channels: int,
         num_classes: int = 0,
-        latent_dim: int = 512,
-        style_dim: int = 512,
+        z_dim: int = 512,
+        w_dim: int = 512,
         mapping_layers: int = 8,
         channel_base: int = 32768,
         channel_max: int = 512,
         architecture: Architecture = "skip",
         style_mixing: float = 0.0,
-        average_decay: float = 0.998,
+        w_avg_beta: float = 0.998,
         clamp: float | None = None,
-        half_resolutions: int = 0,
-        half_type: str = "float16",
+        num_fp16_res: int = 0,
+        fp16_dtype: str = "float16",
     ) -> None:
-        super().__init__()
-        check_probability("style_mixing", style_mixing)
-        self.latent_dim = latent_dim
-        self.num_classes = num_classes
-        self.half_precision = half_resolutions > 0
-        self.style_mixing = style_mixing
-        self.synthesis = Synthesis(
+        synthesis = Synthesis(
             image_size=image_size,
             channels=channels,
-            style_dim=style_dim,
+            w_dim=w_dim,
             channel_base=channel_base,
             channel_max=channel_max,
             architecture=architecture,
             clamp=clamp,
-            half_resolutions=half_resolutions,
-            half_type=half_type,
+            num_fp16_res=num_fp16_res,
+            fp16_dtype=fp16_dtype,
         )
-        self.num_styles = self.synthesis.num_styles
-        self.mapping = Mapping(
-            latent_dim=latent_dim,
+        super().__init__(
+            synthesis=synthesis,
+            z_dim=z_dim,
+            w_dim=w_dim,
+            num_ws=synthesis.num_ws,
             num_classes=num_classes,
-            style_dim=style_dim,
-            num_layers=mapping_layers,
-            num_styles=self.num_styles,
-            average_decay=average_decay,
+            mapping_layers=mapping_layers,
+            w_avg_beta=w_avg_beta,
+            style_mixing=style_mixing,
         )
-
-    def forward(self, z: Tensor, labels: Tensor | None = None, truncation: float = 1.0) -> Tensor:
-        """Map z [N, Z] (and labels [N]) to images [N, C, H, W], roughly in [-1, 1]."""
-        return self.synthesis(
-            self.styles(z, labels, truncation), noise="random" if self.training else "const"
-        )
-
-    def styles(self, z: Tensor, labels: Tensor | None = None, truncation: float = 1.0) -> Tensor:
-        """Map z [N, Z] to w [N, L, style_dim] as `forward` does: in training mode, mixed."""
-        w = self.mapping(z, labels, truncation)
-        if self.training and self.style_mixing:
-            w = cross_over(w, self.mapping.styles(torch.randn_like(z), labels), self.style_mixing)
-        return w
-
-    def levels(self) -> dict[str, range]:
-        """Return which of the L styles are "coarse" (4 and 8 pixels), "middle" (16 and 32) and "fine" (Karras 2019)."""
-        ends = [0, min(3, self.num_styles), min(7, self.num_styles), self.num_styles]
-        names = ("coarse", "middle", "fine")
-        return {name: range(ends[i], ends[i + 1]) for i, name in enumerate(names)}
+        self.half_precision = num_fp16_res > 0
 
 
 class Synthesis(nn.Module):
@@ -141,32 +111,32 @@ class Synthesis(nn.Module):
         *,
         image_size: ImageSize,
         channels: int,
-        style_dim: int,
+        w_dim: int,
         channel_base: int,
         channel_max: int,
         architecture: Architecture,
         clamp: float | None,
-        half_resolutions: int,
-        half_type: str,
+        num_fp16_res: int,
+        fp16_dtype: str,
     ) -> None:
         super().__init__()
         check_architecture(architecture)
-        (height, width), doublings = halvings(image_size)
+        (height, width), doublings = resolution_pyramid(image_size)
         features = widths(doublings, channel_base, channel_max)
-        types = precisions(doublings, half_resolutions, half_type)
-        self.num_styles = 2 * doublings + 2
+        types = precisions(doublings, num_fp16_res, fp16_dtype)
+        self.num_ws = 2 * doublings + 2
         self.constant = nn.Parameter(torch.randn(features[0], height, width))
         self.blocks = nn.ModuleList(
             SynthesisBlock(
                 inputs=features[i - 1] if i else None,
                 outputs=features[i],
                 channels=channels,
-                style_dim=style_dim,
+                w_dim=w_dim,
                 shape=(height << i, width << i),
                 architecture=architecture,
                 last=i == doublings,
                 clamp=clamp,
-                working_type=types[i],
+                dtype=types[i],
             )
             for i in range(doublings + 1)
         )
@@ -175,7 +145,7 @@ class Synthesis(nn.Module):
         """Make images [N, C, H, W] in float32.
 
         Args:
-            w: [N, L, style_dim].
+            w: [N, L, w_dim].
             noise: "random" draws it, "const" takes the stored one, "none" leaves it out; or a function that gives it.
         """
         check_noise(noise)
@@ -189,7 +159,7 @@ class Synthesis(nn.Module):
 
     def affines(self) -> list[list[EqualizedLinear]]:
         """Return the affine maps that read each of the L styles."""
-        found: list[list[EqualizedLinear]] = [[] for _ in range(self.num_styles)]
+        found: list[list[EqualizedLinear]] = [[] for _ in range(self.num_ws)]
         for i, block in enumerate(self.blocks):
             assert isinstance(block, SynthesisBlock)
             for layer, style in (
@@ -209,12 +179,12 @@ class SynthesisBlock(nn.Module):
         inputs: channels from the resolution below; None at the lowest, which has one convolution.
         outputs: channels.
         channels: of the image.
-        style_dim: length of w.
+        w_dim: length of w.
         shape: height and width.
         architecture: "skip", "resnet" or "orig".
         last: whether this is the highest resolution.
         clamp: of activations.
-        working_type: type of activations; None for that of the weights.
+        dtype: type of activations; None for that of the weights.
     """
 
     def __init__(
@@ -223,15 +193,15 @@ class SynthesisBlock(nn.Module):
         inputs: int | None,
         outputs: int,
         channels: int,
-        style_dim: int,
+        w_dim: int,
         shape: tuple[int, int],
         architecture: Architecture,
         last: bool,
         clamp: float | None,
-        working_type: torch.dtype | None,
+        dtype: torch.dtype | None,
     ) -> None:
         super().__init__()
-        self.working_type = working_type
+        self.dtype = dtype
         residual = inputs is not None and architecture == "resnet"
         gain = sqrt(0.5) if residual else 1.0
         self.conv0 = self.skip = self.fir = self.to_image = None
@@ -239,7 +209,7 @@ class SynthesisBlock(nn.Module):
             self.conv0 = StyledConv(
                 inputs=inputs,
                 outputs=outputs,
-                style_dim=style_dim,
+                w_dim=w_dim,
                 shape=shape,
                 up=True,
                 clamp=clamp,
@@ -247,7 +217,7 @@ class SynthesisBlock(nn.Module):
         self.conv1 = StyledConv(
             inputs=outputs,
             outputs=outputs,
-            style_dim=style_dim,
+            w_dim=w_dim,
             shape=shape,
             gain=gain,
             clamp=clamp,
@@ -259,22 +229,20 @@ class SynthesisBlock(nn.Module):
                 outputs=outputs,
                 kernel=1,
                 bias=False,
-                rectified=False,
+                lrelu=False,
                 resample="up",
                 gain=gain,
             )
         if last or architecture == "skip":
-            self.to_image = ToImage(
-                inputs=outputs, channels=channels, style_dim=style_dim, clamp=clamp
-            )
+            self.to_image = ToImage(inputs=outputs, channels=channels, w_dim=w_dim, clamp=clamp)
         if inputs is not None and architecture == "skip":
             self.fir = FirFilter()
 
     def forward(
         self, x: Tensor, image: Tensor | None, w: Tensor, noise: Noise
     ) -> tuple[Tensor, Tensor | None]:
-        """Map features and the image so far, with the block's styles w [N, 2 or 3, style_dim], to this resolution's."""
-        x = lowered(x, self.working_type)
+        """Map features and the image so far, with the block's styles w [N, 2 or 3, w_dim], to this resolution's."""
+        x = to_fp16(x, self.dtype)
         shortcut = None if self.skip is None else self.skip(x)
         if self.conv0 is not None:
             x = self.conv0(x, w[:, 0], noise)
@@ -300,11 +268,11 @@ class Discriminator(DiscriminatorNetwork):
         architecture: "resnet", "skip" or "orig".
         label_dim: length of the label's embedding; None for the channels at the lowest resolution.
         label_layers: depth of the embedding's network.
-        stddev_group: images that the minibatch standard deviation looks at together; 0 leaves the layer out.
-        stddev_channels: that it appends.
+        mbstd_group_size: images that the minibatch standard deviation looks at together; 0 leaves the layer out.
+        mbstd_num_channels: that it appends.
         clamp: largest absolute value of activations; None for no limit. 256 with half precision.
-        half_resolutions: how many of the finest resolutions compute in `half_type`.
-        half_type: "float16" or "bfloat16".
+        num_fp16_res: how many of the finest resolutions compute in `fp16_dtype`.
+        fp16_dtype: "float16" or "bfloat16".
         frozen_layers: how many layers, from the image on, are not trained (Freeze-D, Mo et al. 2020,
             https://arxiv.org/abs/2002.10964).
 
@@ -323,20 +291,20 @@ class Discriminator(DiscriminatorNetwork):
         architecture: Architecture = "resnet",
         label_dim: int | None = None,
         label_layers: int = 8,
-        stddev_group: int = 4,
-        stddev_channels: int = 1,
+        mbstd_group_size: int = 4,
+        mbstd_num_channels: int = 1,
         clamp: float | None = None,
-        half_resolutions: int = 0,
-        half_type: str = "float16",
+        num_fp16_res: int = 0,
+        fp16_dtype: str = "float16",
         frozen_layers: int = 0,
     ) -> None:
         super().__init__()
         check_architecture(architecture)
-        shape, count = halvings(image_size)
+        shape, count = resolution_pyramid(image_size)
         features = widths(count, channel_base, channel_max)
-        types = precisions(count, half_resolutions, half_type)
+        types = precisions(count, num_fp16_res, fp16_dtype)
         self.num_classes = num_classes
-        self.half_precision = half_resolutions > 0
+        self.half_precision = num_fp16_res > 0
         self.blocks = nn.ModuleList(
             DiscriminatorBlock(
                 inputs=features[i],
@@ -344,7 +312,7 @@ class Discriminator(DiscriminatorNetwork):
                 channels=channels if i == count or architecture == "skip" else None,
                 architecture=architecture,
                 clamp=clamp,
-                working_type=types[i],
+                dtype=types[i],
             )
             for i in reversed(range(1, count + 1))
         )
@@ -353,29 +321,31 @@ class Discriminator(DiscriminatorNetwork):
             from_image(channels, wide) if architecture == "skip" or not count else None
         )
         self.stddev = None
-        if stddev_group:
-            self.stddev = MinibatchStddev(group_size=stddev_group, num_channels=stddev_channels)
+        if mbstd_group_size:
+            self.stddev = MinibatchStddev(
+                group_size=mbstd_group_size, num_channels=mbstd_num_channels
+            )
         self.conv = EqualizedConv2d(
-            inputs=wide + (stddev_channels if stddev_group else 0),
+            inputs=wide + (mbstd_num_channels if mbstd_group_size else 0),
             outputs=wide,
             kernel=3,
             clamp=clamp,
         )
-        self.dense = EqualizedLinear(inputs=wide * prod(shape), outputs=wide, rectified=True)
+        self.dense = EqualizedLinear(inputs=wide * prod(shape), outputs=wide, lrelu=True)
         self.embedding = None
         if num_classes:
             self.embedding = Mlp(
-                latent_dim=0,
+                z_dim=0,
                 num_classes=num_classes,
                 embedding_dim=label_dim or wide,
-                style_dim=label_dim or wide,
+                w_dim=label_dim or wide,
                 num_layers=label_layers,
             )
         self.logit = EqualizedLinear(inputs=wide, outputs=(label_dim or wide) if num_classes else 1)
         self._freeze(frozen_layers)
 
-    def places(self) -> dict[str, str]:
-        return counted_back(blocks=self.blocks)
+    def resolution_keys(self) -> dict[str, str]:
+        return index_from_end(blocks=self.blocks)
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Map images [N, C, H, W] (and labels [N]) to logits [N], in float32."""
@@ -385,10 +355,10 @@ class Discriminator(DiscriminatorNetwork):
             x, image = block(x, image)
         if self.from_image is not None:
             assert image is not None
-            seen = self.from_image(raised(image))
-            x = seen if x is None else raised(x) + seen
+            seen = self.from_image(to_fp32(image))
+            x = seen if x is None else to_fp32(x) + seen
         assert x is not None
-        x = raised(x)
+        x = to_fp32(x)
         x = self.conv(x if self.stddev is None else self.stddev(x))
         logits = self.logit(self.dense(x.flatten(1)))  # [N, 1 or label_dim]
         if self.embedding is None:
@@ -414,7 +384,7 @@ class DiscriminatorBlock(nn.Module):
         channels: of the image, where this block reads it; else None.
         architecture: "skip", "resnet" or "orig".
         clamp: of activations.
-        working_type: type of activations; None for that of the weights.
+        dtype: type of activations; None for that of the weights.
     """
 
     def __init__(
@@ -425,10 +395,10 @@ class DiscriminatorBlock(nn.Module):
         channels: int | None,
         architecture: Architecture,
         clamp: float | None,
-        working_type: torch.dtype | None,
+        dtype: torch.dtype | None,
     ) -> None:
         super().__init__()
-        self.working_type = working_type
+        self.dtype = dtype
         gain = sqrt(0.5) if architecture == "resnet" else 1.0
         self.from_image = None if channels is None else from_image(channels, inputs, clamp)
         self.conv0 = EqualizedConv2d(inputs=inputs, outputs=inputs, kernel=3, clamp=clamp)
@@ -442,7 +412,7 @@ class DiscriminatorBlock(nn.Module):
                 outputs=outputs,
                 kernel=1,
                 bias=False,
-                rectified=False,
+                lrelu=False,
                 resample="down",
                 gain=gain,
             )
@@ -452,10 +422,10 @@ class DiscriminatorBlock(nn.Module):
         """Map features and the image (both, or one of them None) to those at half the resolution."""
         if self.from_image is not None:
             assert image is not None
-            seen = self.from_image(lowered(image, self.working_type))
-            x = seen if x is None else lowered(x, self.working_type) + seen
+            seen = self.from_image(to_fp16(image, self.dtype))
+            x = seen if x is None else to_fp16(x, self.dtype) + seen
         assert x is not None
-        x = laid_out(lowered(x, self.working_type))
+        x = laid_out(to_fp16(x, self.dtype))
         below = None if self.fir is None or image is None else downsample(image, self.fir())
         shortcut = None if self.skip is None else self.skip(x)
         x = self.conv1(self.conv0(x))
@@ -477,14 +447,14 @@ def widths(doublings: int, channel_base: int, channel_max: int) -> list[int]:
     return [min(channel_base // (4 << i), channel_max) for i in range(doublings + 1)]
 
 
-def precisions(doublings: int, half_resolutions: int, half_type: str) -> list[torch.dtype | None]:
+def precisions(doublings: int, num_fp16_res: int, fp16_dtype: str) -> list[torch.dtype | None]:
     """Return the type of each resolution's activations, the lowest first; None for full precision.
 
     Raises:
         InputError: for a type that is not half as wide as float32.
     """
-    half = find_half_type(half_type)
-    first = max(doublings + 1 - half_resolutions, 0)
+    half = find_fp16_dtype(fp16_dtype)
+    first = max(doublings + 1 - num_fp16_res, 0)
     return [half if i >= first else None for i in range(doublings + 1)]
 
 

@@ -14,15 +14,11 @@ from torch.nn.functional import conv2d
 
 from gan_lab.errors import InputError
 from gan_lab.layers.collectives import mean_over_ranks
-from gan_lab.layers.equalized import RECTIFIER_GAIN, EqualizedLinear
-from gan_lab.layers.networks import GeneratorNetwork
-from gan_lab.layers.precision import half_type as find_half_type
-from gan_lab.layers.precision import lowered, raised
+from gan_lab.layers.equalized import LRELU_GAIN, EqualizedLinear
+from gan_lab.layers.networks import StyleGeneratorNetwork
+from gan_lab.layers.precision import find_fp16_dtype, to_fp16, to_fp32
 from gan_lab.layers.pyramid import ImageSize, image_shape
 from gan_lab.layers.stylegan import (
-    Mapping,
-    check_probability,
-    cross_over,
     demodulation,
     within_half_range,
 )
@@ -49,23 +45,18 @@ class Band:
     channels: int
 
 
-class Generator(GeneratorNetwork):
+class Generator(StyleGeneratorNetwork):
     """Mapping network z -> w and alias-free synthesis network w -> image.
 
     In training mode every pass moves the running means of w and of each layer's magnitude, and `forward` mixes styles
     where that is asked for.
 
-    Attributes:
-        mapping: `mapping(z, labels=None, truncation=1.0, truncated_layers=None) -> w [N, L, style_dim]`.
-        synthesis: `synthesis(w, noise=..., transform=None) -> images`; there is no noise, whatever is asked for.
-        num_styles: L.
-
     Args:
         image_size: side, a power of two from 16 on; height and width are the same.
         channels: of the image.
         num_classes: 0 for an unconditional generator.
-        latent_dim: length of z.
-        style_dim: length of w.
+        z_dim: length of z.
+        w_dim: length of w.
         mapping_layers: depth of the mapping network.
         channel_base: a layer of cutoff f has channel_base / (2 f) channels ...
         channel_max: ... and no more than this.
@@ -80,17 +71,18 @@ class Generator(GeneratorNetwork):
         filter_size: taps of a filter for each factor of its resampling.
         output_scale: of the image.
         magnitude_decay: of the running mean magnitude, for each pass.
-        average_decay: of the running mean of w, for each pass.
+        w_avg_beta: of the running mean of w, for each pass.
         style_mixing: probability that an image in training has two styles (0 in the paper).
         clamp: largest absolute value of activations; None for no limit.
-        half_resolutions: layers within so many doublings of the highest rate compute in `half_type`.
-        half_type: "float16" or "bfloat16".
+        num_fp16_res: layers within so many doublings of the highest rate compute in `fp16_dtype`.
+        fp16_dtype: "float16" or "bfloat16".
 
     Raises:
         InputError: for sizes or types that there are not.
     """
 
-    movable = True
+    supports_transform = True
+    synthesis: "Synthesis"
 
     def __init__(
         self,
@@ -98,8 +90,8 @@ class Generator(GeneratorNetwork):
         image_size: ImageSize,
         channels: int,
         num_classes: int = 0,
-        latent_dim: int = 512,
-        style_dim: int = 512,
+        z_dim: int = 512,
+        w_dim: int = 512,
         mapping_layers: int = 2,
         channel_base: int = 32768,
         channel_max: int = 512,
@@ -114,18 +106,12 @@ class Generator(GeneratorNetwork):
         filter_size: int = 6,
         output_scale: float = 0.25,
         magnitude_decay: float = 0.999,
-        average_decay: float = 0.998,
+        w_avg_beta: float = 0.998,
         style_mixing: float = 0.0,
         clamp: float | None = 256.0,
-        half_resolutions: int = 0,
-        half_type: str = "float16",
+        num_fp16_res: int = 0,
+        fp16_dtype: str = "float16",
     ) -> None:
-        super().__init__()
-        check_probability("style_mixing", style_mixing)
-        self.latent_dim = latent_dim
-        self.num_classes = num_classes
-        self.half_precision = half_resolutions > 0
-        self.style_mixing = style_mixing
         bands = plan(
             side=power_of_two_side(image_size),
             channels=channels,
@@ -138,31 +124,36 @@ class Generator(GeneratorNetwork):
             last_stopband=last_stopband,
             margin=margin,
         )
-        self.sizes = [band.size for band in bands]
-        self.synthesis = Synthesis(
+        synthesis = Synthesis(
             bands=bands,
             num_critical=num_critical,
-            style_dim=style_dim,
+            w_dim=w_dim,
             kernel=kernel,
             radial=radial,
             filter_size=filter_size,
             output_scale=output_scale,
             magnitude_decay=magnitude_decay,
             clamp=clamp,
-            half_resolutions=half_resolutions,
-            half_type=half_type,
+            num_fp16_res=num_fp16_res,
+            fp16_dtype=fp16_dtype,
         )
-        self.num_styles = len(bands) + 1
-        self.mapping = Mapping(
-            latent_dim=latent_dim,
+        num_ws = len(bands) + 1
+        super().__init__(
+            synthesis=synthesis,
+            z_dim=z_dim,
+            w_dim=w_dim,
+            num_ws=num_ws,
             num_classes=num_classes,
-            style_dim=style_dim,
-            num_layers=mapping_layers,
-            num_styles=self.num_styles,
-            average_decay=average_decay,
+            mapping_layers=mapping_layers,
+            w_avg_beta=w_avg_beta,
+            style_mixing=style_mixing,
         )
+        self.sizes = [band.size for band in bands]
+        self.half_precision = num_fp16_res > 0
+        # thirds: here all layers lie close in resolution
+        self.level_ends = (round(num_ws / 3), round(num_ws * 2 / 3))
 
-    def places(self) -> dict[str, str]:
+    def resolution_keys(self) -> dict[str, str]:
         # a layer of another size is one of another sampling rate
         return {
             f"synthesis.layers.{i}": f"synthesis.layers.{i} of {size}"
@@ -179,19 +170,6 @@ class Generator(GeneratorNetwork):
         """Map z [N, Z] (and labels [N]) to images [N, C, H, W], roughly in [-1, 1]."""
         return self.synthesis(self.styles(z, labels, truncation), transform=transform)
 
-    def styles(self, z: Tensor, labels: Tensor | None = None, truncation: float = 1.0) -> Tensor:
-        """Map z [N, Z] to w [N, L, style_dim] as `forward` does: in training mode, mixed if that is asked for."""
-        w = self.mapping(z, labels, truncation)
-        if self.training and self.style_mixing:
-            w = cross_over(w, self.mapping.styles(torch.randn_like(z), labels), self.style_mixing)
-        return w
-
-    def levels(self) -> dict[str, range]:
-        """Return thirds of the L styles as "coarse", "middle" and "fine"; here all layers lie close in resolution."""
-        ends = [round(self.num_styles * i / 3) for i in range(4)]
-        names = ("coarse", "middle", "fine")
-        return {name: range(ends[i], ends[i + 1]) for i, name in enumerate(names)}
-
 
 class Synthesis(nn.Module):
     """Fourier features -> layers -> image. Arguments as `Generator`'s, and the `bands` between the layers."""
@@ -201,18 +179,18 @@ class Synthesis(nn.Module):
         *,
         bands: list[Band],
         num_critical: int,
-        style_dim: int,
+        w_dim: int,
         kernel: int,
         radial: bool,
         filter_size: int,
         output_scale: float,
         magnitude_decay: float,
         clamp: float | None,
-        half_resolutions: int,
-        half_type: str,
+        num_fp16_res: int,
+        fp16_dtype: str,
     ) -> None:
         super().__init__()
-        half = find_half_type(half_type)
+        half = find_fp16_dtype(fp16_dtype)
         first, last = bands[0], bands[-1]
         self.output_scale = output_scale
         self.input = FourierFeatures(
@@ -220,7 +198,7 @@ class Synthesis(nn.Module):
             size=first.size,
             rate=first.rate,
             bandwidth=first.cutoff,
-            style_dim=style_dim,
+            w_dim=w_dim,
         )
         self.layers = nn.ModuleList()
         for i, band in enumerate(bands):
@@ -229,14 +207,14 @@ class Synthesis(nn.Module):
                 Layer(
                     before=bands[max(i - 1, 0)],
                     after=band,
-                    style_dim=style_dim,
+                    w_dim=w_dim,
                     kernel=1 if to_image else kernel,
                     to_image=to_image,
                     radial=radial and i < len(bands) - 1 - num_critical,
                     filter_size=filter_size,
                     magnitude_decay=magnitude_decay,
                     clamp=clamp,
-                    working_type=half if band.rate << half_resolutions > last.rate else None,
+                    dtype=half if band.rate << num_fp16_res > last.rate else None,
                 )
             )
 
@@ -244,7 +222,7 @@ class Synthesis(nn.Module):
         """Make images [N, C, H, W] in float32.
 
         Args:
-            w: [N, L, style_dim].
+            w: [N, L, w_dim].
             noise: taken, as other style generators take it, and left aside: this one has no noise inputs.
             transform: of the image plane, [3, 3] or [N, 3, 3]: where in the unchanged image, in units of its side and
                 from its centre, the new one looks. None for the stored one.
@@ -252,7 +230,7 @@ class Synthesis(nn.Module):
         x = self.input(w[:, 0], transform)
         for layer, style in zip(self.layers, w[:, 1:].unbind(1), strict=True):
             x = layer(x, style)
-        return raised(x) * self.output_scale
+        return to_fp32(x) * self.output_scale
 
     def affines(self) -> list[list[EqualizedLinear]]:
         """Return the affine maps that read each of the L styles."""
@@ -268,14 +246,14 @@ class Layer(nn.Module):
     Args:
         before: the signal that comes in.
         after: the signal that goes out.
-        style_dim: length of w.
+        w_dim: length of w.
         kernel: side of the convolution.
         to_image: whether this is the last.
         radial: whether the downsampling filter is radially symmetric.
         filter_size: taps of a filter for each factor of its resampling.
         magnitude_decay: of `magnitude`, for each pass in training mode.
         clamp: of activations; None for no limit.
-        working_type: type of activations; None for that of the weights.
+        dtype: type of activations; None for that of the weights.
     """
 
     magnitude: Tensor
@@ -285,46 +263,46 @@ class Layer(nn.Module):
         *,
         before: Band,
         after: Band,
-        style_dim: int,
+        w_dim: int,
         kernel: int,
         to_image: bool,
         radial: bool,
         filter_size: int,
         magnitude_decay: float,
         clamp: float | None,
-        working_type: torch.dtype | None,
+        dtype: torch.dtype | None,
     ) -> None:
         super().__init__()
         self.magnitude_decay = magnitude_decay
         self.clamp = clamp
-        self.working_type = working_type
-        self.affine = EqualizedLinear(inputs=style_dim, outputs=before.channels, bias=1.0)
+        self.dtype = dtype
+        self.affine = EqualizedLinear(inputs=w_dim, outputs=before.channels, bias=1.0)
         self.weight = nn.Parameter(torch.randn(after.channels, before.channels, kernel, kernel))
         self.bias = nn.Parameter(torch.zeros(after.channels))
         self.register_buffer("magnitude", torch.ones(()))
         self.activation = None
         if not to_image:
-            self.activation = filtered_rectifier(
+            self.activation = filtered_lrelu(
                 before, after, kernel=kernel, radial=radial, filter_size=filter_size, clamp=clamp
             )
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        """Map [N, C, H, W] and w [N, style_dim] to [N, C', H', W']."""
+        """Map [N, C, H, W] and w [N, w_dim] to [N, C', H', W']."""
         if self.training:
             with torch.no_grad():
-                square = mean_over_ranks(raised(x).square().mean())
+                square = mean_over_ranks(to_fp32(x).square().mean())
                 self.magnitude.lerp_(square, 1 - self.magnitude_decay)
         weight: Tensor = self.weight
         style = self.affine(w)
-        x = lowered(x, self.working_type)
+        x = to_fp16(x, self.dtype)
         if self.activation is None:
             style = style * self.magnitude.rsqrt() / math.sqrt(weight.shape[1])
             x = conv2d(x * pixels(style, x), weight.to(x.dtype), self.bias.to(x.dtype))
             return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
         if x.dtype == torch.float16:
             weight, style = within_half_range(weight, style)
-        scale = demodulation(weight, style) * self.magnitude.rsqrt() * RECTIFIER_GAIN
-        bias = (self.bias * RECTIFIER_GAIN)[:, None, None].to(x.dtype)
+        scale = demodulation(weight, style) * self.magnitude.rsqrt() * LRELU_GAIN
+        bias = (self.bias * LRELU_GAIN)[:, None, None].to(x.dtype)
         # the filters use up the surplus that padding by more than half a kernel gives
         x = conv2d(x * pixels(style, x), weight.to(x.dtype), padding=weight.shape[-1] - 1)
         return self.activation(torch.addcmul(bias, x, pixels(scale, x)))
@@ -335,7 +313,7 @@ def pixels(values: Tensor, x: Tensor) -> Tensor:
     return values[:, :, None, None].to(x.dtype)
 
 
-def filtered_rectifier(
+def filtered_lrelu(
     before: Band,
     after: Band,
     *,

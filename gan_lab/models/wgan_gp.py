@@ -13,8 +13,8 @@ from torch.nn.functional import avg_pool2d, interpolate, relu
 
 from gan_lab.layers.conditioning import ProjectionLogit
 from gan_lab.layers.labels import label_vectors
-from gan_lab.layers.networks import DiscriminatorNetwork, GeneratorNetwork, counted_back
-from gan_lab.layers.pyramid import ImageSize, halvings
+from gan_lab.layers.networks import DiscriminatorNetwork, GeneratorNetwork, index_from_end
+from gan_lab.layers.pyramid import ImageSize, resolution_pyramid
 from gan_lab.training.module import AdversarialModule
 
 
@@ -25,7 +25,7 @@ class Generator(GeneratorNetwork):
         image_size: side, or [height, width]; 4 to 7 pixels times a power of two.
         channels: of the image.
         num_classes: 0 for an unconditional generator.
-        latent_dim: length of z.
+        z_dim: length of z.
         width: channels of every block.
     """
 
@@ -35,14 +35,14 @@ class Generator(GeneratorNetwork):
         image_size: ImageSize,
         channels: int,
         num_classes: int = 0,
-        latent_dim: int = 128,
+        z_dim: int = 128,
         width: int = 128,
     ) -> None:
         super().__init__()
-        self.latent_dim = latent_dim
+        self.z_dim = z_dim
         self.num_classes = num_classes
-        self.coarsest, doublings = halvings(image_size)
-        self.start = nn.Linear(latent_dim, width * self.coarsest[0] * self.coarsest[1])
+        self.coarsest, doublings = resolution_pyramid(image_size)
+        self.start = nn.Linear(z_dim, width * self.coarsest[0] * self.coarsest[1])
         self.blocks = nn.ModuleList(
             GeneratorBlock(width=width, num_classes=num_classes) for _ in range(doublings)
         )
@@ -117,7 +117,7 @@ class Discriminator(DiscriminatorNetwork):
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
-        _, count = halvings(image_size)
+        _, count = resolution_pyramid(image_size)
         # the paper stops at 8x8 for 32x32: one halving less than the generator has doublings
         halve = [True] * max(count - 1, 1) + [False, False]
         self.blocks = nn.Sequential(
@@ -129,8 +129,8 @@ class Discriminator(DiscriminatorNetwork):
         self.logit = ProjectionLogit(features=width, num_classes=num_classes)
         initialize(self)
 
-    def places(self) -> dict[str, str]:
-        return counted_back(blocks=self.blocks)
+    def resolution_keys(self) -> dict[str, str]:
+        return index_from_end(blocks=self.blocks)
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Map images [N, C, H, W] (and labels [N]) to outputs [N]."""

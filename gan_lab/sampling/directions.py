@@ -148,9 +148,9 @@ class Directions:
             InputError: with both shapes.
         """
         if self.space == "z":
-            self.check_shape(torch.empty(1, gan.generator.latent_dim))
+            self.check_shape(torch.empty(1, gan.generator.z_dim))
         else:
-            self.check_shape(torch.empty(1, gan.styled.num_styles, gan.center().shape[-1]))
+            self.check_shape(torch.empty(1, gan.styled.num_ws, gan.center().shape[-1]))
 
     def save(self, path: str | Path) -> Path:
         """Write a safetensors file; the folder is made when it is not there. Returns the path."""

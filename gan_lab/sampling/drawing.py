@@ -56,7 +56,7 @@ class Drawer(Synthesizer):
             truncation: threshold beyond which components are drawn again; None for none. Not psi.
         """
         drawn = numbers(num_images, seed, start)
-        return latents_of(drawn, self.generator.latent_dim, truncation)
+        return latents_of(drawn, self.generator.z_dim, truncation)
 
     def labels(self, num_images: int, *, seed: Seeds = 0, start: int = 0) -> Tensor | None:
         """Draw labels [N] from the distribution of the training data; None for an unconditional generator."""

@@ -38,7 +38,7 @@ class Gan(Drawer):
         kimg: how long it was trained, in thousands of real images.
 
     Args:
-        generator: `(z, labels) -> images`, with `latent_dim` and `num_classes`.
+        generator: `(z, labels) -> images`, with `z_dim` and `num_classes`.
         class_counts: images of each class in the training data: the distribution of labels that are not given.
         class_names: of the labels.
         kimg: how long it was trained.

@@ -11,16 +11,16 @@ from torch import Tensor
 
 from gan_lab.data.images import Images
 from gan_lab.errors import InputError
+from gan_lab.layers.networks import StyleGeneratorNetwork
 from gan_lab.sampling.gan import Gan
 from gan_lab.sampling.labels import Labels
 from gan_lab.sampling.points import Source, as_points
 from gan_lab.sampling.rendering import Rendering, check_rendering
-from gan_lab.sampling.styles import StyleGenerator
 
 Layers = str | int | range | Sequence[str | int]
 
 
-def pick_layers(generator: StyleGenerator, layers: Layers) -> list[int]:
+def pick_layers(generator: StyleGeneratorNetwork, layers: Layers) -> list[int]:
     """Return the indices of styles, in order.
 
     Args:
@@ -45,8 +45,8 @@ def pick_layers(generator: StyleGenerator, layers: Layers) -> list[int]:
     return chosen
 
 
-def _indices(generator: StyleGenerator, part: str | int) -> Sequence[int]:
-    levels = generator.levels() | {"all": range(generator.num_styles)}
+def _indices(generator: StyleGeneratorNetwork, part: str | int) -> Sequence[int]:
+    levels = generator.levels() | {"all": range(generator.num_ws)}
     if isinstance(part, str) and part in levels:
         return levels[part]
     first, dash, last = str(part).partition("-")
@@ -54,21 +54,19 @@ def _indices(generator: StyleGenerator, part: str | int) -> Sequence[int]:
     if isinstance(part, bool) or not all(number.isdecimal() for number in numbers):
         raise InputError(f"layers={part}: {described(generator)}")
     start, stop = int(first), int(numbers[-1])
-    if start > stop or stop >= generator.num_styles:
+    if start > stop or stop >= generator.num_ws:
         raise InputError(f"layers={part} is out of range: {described(generator)}")
     return range(start, stop + 1)
 
 
-def described(generator: StyleGenerator) -> str:
+def described(generator: StyleGeneratorNetwork) -> str:
     """Return which layers there are, for messages."""
     levels = ", ".join(
         f"{name} ({span.start}-{span.stop - 1})"
         for name, span in generator.levels().items()
         if len(span)
     )
-    return (
-        f"choose from {levels}, all, or numbers from 0 to {generator.num_styles - 1}, such as 0-3"
-    )
+    return f"choose from {levels}, all, or numbers from 0 to {generator.num_ws - 1}, such as 0-3"
 
 
 @dataclass(frozen=True)

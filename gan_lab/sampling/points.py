@@ -1,7 +1,6 @@
 """Points of latent spaces: where pictures come from, kept in a file."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from gan_lab.errors import InputError
+from gan_lab.run import write
 from gan_lab.sampling.gan import Gan
 from gan_lab.sampling.labels import Labels, check_labels
 from gan_lab.sampling.latents import Seeds
@@ -117,15 +117,12 @@ class Points:
         path = Path(path).expanduser()
         if path.suffix != SUFFIX:
             raise InputError(f"{path}: points are kept in a file that ends in {SUFFIX}")
-        path.parent.mkdir(parents=True, exist_ok=True)
         tensors = {"z": self.z, "w": self.w, "labels": self.labels}
         there = {
             name: rows.cpu().contiguous() for name, rows in tensors.items() if rows is not None
         }
         data = save(there, metadata={name: str(text) for name, text in self.metadata.items()})
-        temporary = path.with_name(f".{path.name}.tmp{os.getpid()}")
-        temporary.write_bytes(in_order(data))
-        os.replace(temporary, path)
+        write(path, in_order(data))
         return path
 
     @classmethod
@@ -173,14 +170,14 @@ class Points:
         """
         if self.w is not None:
             styled = gan.styled
-            expected = (styled.num_styles, gan.center().shape[-1])
+            expected = (styled.num_ws, gan.center().shape[-1])
             if self.w.shape[1:] != expected:
                 raise InputError(
                     f"w has shape {list(self.w.shape)}, the generator takes [N, {expected[0]}, {expected[1]}]"
                 )
-        elif self.values.shape[1] != gan.generator.latent_dim:
+        elif self.values.shape[1] != gan.generator.z_dim:
             raise InputError(
-                f"z has shape {list(self.values.shape)}, the generator takes [N, {gan.generator.latent_dim}]"
+                f"z has shape {list(self.values.shape)}, the generator takes [N, {gan.generator.z_dim}]"
             )
         if not self.values.is_floating_point() or not self.values.isfinite().all():
             raise InputError("the values must be finite floats")

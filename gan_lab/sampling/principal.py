@@ -50,7 +50,7 @@ def style_samples(
     source = torch.Generator().manual_seed(derive_seed(seed, _SAMPLES))
     rows = []
     for start in range(0, count, _BATCH):
-        z = torch.randn(min(_BATCH, count - start), gan.generator.latent_dim, generator=source)
+        z = torch.randn(min(_BATCH, count - start), gan.generator.z_dim, generator=source)
         of = None if y is None else y[start : start + len(z)].to(gan.device)
         rows.append(gan.styled.styles(z.to(gan.device), of, 1.0)[:, 0])
     return torch.cat(rows).cpu(), y
@@ -89,7 +89,7 @@ def first_layer(gan: Gan, seed: int) -> Tensor:
     """
     generator = full_precision(gan).requires_grad_(False)
     source = torch.Generator().manual_seed(derive_seed(seed, _PLACES))
-    dim = generator.latent_dim
+    dim = generator.z_dim
     z = torch.randn(PLACES, dim, generator=source).to(gan.device)
     labels = torch.zeros(dim, dtype=torch.int64, device=gan.device) if gan.num_classes else None
     for module in generator.modules():

@@ -340,7 +340,7 @@ def points_of(rows: Rows, space: Space, names: Sequence[str]) -> Points:
     values = rows.values.cpu()
     styles = space.name != "z"
     if styles:
-        values = values.expand(-1, space.gan.styled.num_styles, -1).contiguous()
+        values = values.expand(-1, space.gan.styled.num_ws, -1).contiguous()
     return Points(
         w=values if styles else None,
         z=None if styles else values,
@@ -410,7 +410,7 @@ def wants_noise(noise: bool | None, space: Space) -> bool:
     Raises:
         InputError: where there are none, or they would not belong to the latents.
     """
-    possible = space.gan.generator.noise_inputs and space.name != "z"
+    possible = space.gan.generator.has_noise_inputs and space.name != "z"
     if noise and not possible:
         raise InputError(
             f"noise=true: {space.gan.kind} has no noise inputs to search for in {space.name}; leave it out"

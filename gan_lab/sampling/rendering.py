@@ -114,7 +114,7 @@ def check_rendering(generator: GeneratorNetwork, rendering: Rendering, *, styles
         if not generator.num_classes:
             raise InputError("center=class: the model has no classes; leave it out")
     check_noise_mode(generator, rendering.noise)
-    check_motion(kind, generator.movable, rendering.translate, rendering.rotate)
+    check_motion(kind, generator.supports_transform, rendering.translate, rendering.rotate)
 
 
 def check_noise_mode(generator: GeneratorNetwork, noise: str) -> None:
@@ -124,14 +124,14 @@ def check_noise_mode(generator: GeneratorNetwork, noise: str) -> None:
         InputError: naming what there is.
     """
     check_noise(noise)
-    if noise != "const" and not generator.noise_inputs:
+    if noise != "const" and not generator.has_noise_inputs:
         raise InputError(
             f"noise={noise}: {kind_of(generator)} has no noise inputs ({', '.join(NOISE)} are for stylegan and "
             "stylegan2); leave it out"
         )
 
 
-def check_motion(kind: str, movable: bool, translate: object, rotate: object) -> None:
+def check_motion(kind: str, supports_transform: bool, translate: object, rotate: object) -> None:
     """Refuse motions that are none, or that a generator cannot do.
 
     Raises:
@@ -144,7 +144,7 @@ def check_motion(kind: str, movable: bool, translate: object, rotate: object) ->
         )
     if not is_finite_number(rotate):
         raise InputError(f"rotate={rotate!r} must be a number of degrees")
-    if (any(pair) or rotate) and not movable:
+    if (any(pair) or rotate) and not supports_transform:
         raise InputError(
             f"translate and rotate move the input of stylegan3's layers, and {kind} has none; leave them out"
         )
@@ -172,7 +172,7 @@ def check_truncation(
         raise InputError(f"truncation={truncation} must be finite, or null for none")
     if styles:
         return
-    if not generator.truncates:
+    if not generator.supports_z_truncation:
         raise InputError(
             f"truncation={truncation} means nothing to {kind}, which scales every z to one length; leave it out"
         )

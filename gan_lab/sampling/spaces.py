@@ -10,12 +10,11 @@ import torch
 from torch import Tensor
 
 from gan_lab.errors import InputError
-from gan_lab.layers.networks import GeneratorNetwork
+from gan_lab.layers.networks import GeneratorNetwork, StyleGeneratorNetwork
 from gan_lab.layers.stylegan import Noise
 from gan_lab.models import bigan, stylegan2, stylegan3
 from gan_lab.sampling.distances import PyramidDistance
 from gan_lab.sampling.gan import Gan
-from gan_lab.sampling.styles import StyleGenerator
 from gan_lab.seeding import derive_seed
 
 SPACES = ("auto", "w", "w+", "z")
@@ -89,7 +88,7 @@ class StyleSpace(Space):
     def __init__(self, gan: Gan, *, free_layers: bool) -> None:
         super().__init__(gan)
         self.name = "w+" if free_layers else "w"
-        self._layers = gan.styled.num_styles
+        self._layers = gan.styled.num_ws
         self._free = self._layers if free_layers else 1
 
     def starts(self, targets: Tensor, labels: Tensor | None, count: int, seed: int) -> Starts:
@@ -123,7 +122,7 @@ class StyleSpace(Space):
         *,
         generator: GeneratorNetwork | None = None,
     ) -> Tensor:
-        styled = cast(StyleGenerator, generator or self.generator)
+        styled = cast(StyleGeneratorNetwork, generator or self.generator)
         return styled.synthesis(values.expand(-1, self._layers, -1), noise)
 
     @torch.no_grad()
@@ -137,7 +136,7 @@ class StyleSpace(Space):
         source = torch.Generator().manual_seed(derive_seed(seed, _STYLES))
         rows = []
         for _ in range(0, STYLE_SAMPLES, _BATCH):
-            z = torch.randn(_BATCH, self.generator.latent_dim, generator=source)
+            z = torch.randn(_BATCH, self.generator.z_dim, generator=source)
             rows.append(self._styles(z, None if label is None else torch.full((_BATCH,), label)))
         w = torch.cat(rows)
         mean = w.mean(0)
@@ -245,7 +244,7 @@ def full_precision(gan: Gan) -> GeneratorNetwork:
     generator = deepcopy(gan.generator)
     for part in generator.modules():
         if isinstance(part, stylegan2.SynthesisBlock | stylegan3.Layer):
-            part.working_type = None
+            part.dtype = None
     return generator
 
 

@@ -1,11 +1,10 @@
 """Generators with styles w: where their classes lie in w, and truncation towards that."""
 
-from typing import Protocol
-
 import torch
 from torch import Tensor
 
-from gan_lab.layers.stylegan import Noise, truncated
+from gan_lab.layers.networks import StyleGeneratorNetwork
+from gan_lab.layers.stylegan import truncated
 from gan_lab.sampling.latents import in_passes
 from gan_lab.seeding import derive_seed
 
@@ -19,36 +18,6 @@ _CENTER = 7  # stream of that seed
 _BATCH = 512
 
 
-class StyleGenerator(Protocol):
-    """What a generator with styles has besides.
-
-    Attributes:
-        num_styles: L.
-        latent_dim: length of z.
-        truncation_cutoff: how many of the first styles truncation moves; None for all.
-    """
-
-    num_styles: int
-    latent_dim: int
-    truncation_cutoff: int | None
-
-    def styles(self, z: Tensor, labels: Tensor | None, truncation: float) -> Tensor:
-        """Map z [N, Z] to w [N, L, D]; psi towards the mean of all images."""
-
-    def synthesis(self, w: Tensor, noise: Noise) -> Tensor:
-        """Map w to images [N, C, H, W]."""
-
-    def levels(self) -> dict[str, range]:
-        """Return which of the L styles are "coarse", "middle" and "fine"."""
-
-
-class MovableGenerator(Protocol):
-    """A generator whose images are looked at where a transform says."""
-
-    def synthesis(self, w: Tensor, noise: Noise, transform: Tensor | None) -> Tensor:
-        """Map w, and a transform [3, 3] or [N, 3, 3], to images [N, C, H, W]."""
-
-
 class ClassCenters:
     """The mean w of each class, measured when it is asked for: of 4096 z, drawn from seed 0.
 
@@ -56,7 +25,7 @@ class ClassCenters:
         generator: with classes, in evaluation mode.
     """
 
-    def __init__(self, generator: StyleGenerator) -> None:
+    def __init__(self, generator: StyleGeneratorNetwork) -> None:
         self._generator = generator
         self._known: dict[int, Tensor] = {}
 
@@ -75,7 +44,7 @@ class ClassCenters:
         """Return the centre [L, D] of a class."""
         if label not in self._known:
             draws = torch.Generator().manual_seed(derive_seed(CENTER_SEED, _CENTER))
-            z = torch.randn(CENTER_LATENTS, self._generator.latent_dim, generator=draws)
+            z = torch.randn(CENTER_LATENTS, self._generator.z_dim, generator=draws)
             total: Tensor | None = None
             for part in z.split(_BATCH):
                 y = torch.full((len(part),), label, device=device)

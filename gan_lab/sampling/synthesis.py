@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from gan_lab.errors import InputError
-from gan_lab.layers.networks import GeneratorNetwork
+from gan_lab.layers.networks import GeneratorNetwork, StyleGeneratorNetwork
 from gan_lab.layers.stylegan import Mapping
 from gan_lab.sampling.latents import Seeds, in_passes, numbers
 from gan_lab.sampling.rendering import (
@@ -18,7 +18,7 @@ from gan_lab.sampling.rendering import (
     kind_of,
     noise_seeds,
 )
-from gan_lab.sampling.styles import ClassCenters, MovableGenerator, StyleGenerator, moved_styles
+from gan_lab.sampling.styles import ClassCenters, moved_styles
 
 PLAIN = Rendering()
 
@@ -55,7 +55,7 @@ class Synthesizer:
         return any(isinstance(part, Mapping) for part in self.generator.children())
 
     @property
-    def styled(self) -> StyleGenerator:
+    def styled(self) -> StyleGeneratorNetwork:
         """The generator, one with styles.
 
         Raises:
@@ -65,7 +65,7 @@ class Synthesizer:
             raise InputError(
                 f"{self.kind} has no styles w; stylegan, stylegan2 and stylegan3 have. Others vary by z alone"
             )
-        return cast(StyleGenerator, self.generator)
+        return cast(StyleGeneratorNetwork, self.generator)
 
     def render(
         self,
@@ -147,7 +147,7 @@ class Synthesizer:
         """
         if labels is None:
             (mapping,) = (part for part in self.generator.children() if isinstance(part, Mapping))
-            return mapping.average[None, None]
+            return mapping.w_avg[None, None]
         if self._centers is None:
             self._centers = ClassCenters(self.styled)
         return self._centers.of(labels.to(self.device))
@@ -184,9 +184,9 @@ class Synthesizer:
                 *(w, noise_seeds(numbers(len(w), seed, start))),
                 device=self.device,
             )
-        if not self.generator.movable:
+        if not self.generator.supports_transform:
             raise InputError(f"{self.kind} has no input that a transform could move; stylegan3 has")
-        moved = cast(MovableGenerator, self.generator)
+        moved = self.styled
         return in_passes(
             lambda w, transform: moved.synthesis(w, noise, transform),
             *(w, transform.to(w).expand(len(w), 3, 3)),

@@ -9,9 +9,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from gan_lab.data.decoding import open_image, regular_file
 from gan_lab.data.images import to_float
+from gan_lab.data.listing import list_folder
 from gan_lab.data.scan import DECODE_ERRORS, inspect, reason_of
-from gan_lab.data.source import is_image_name
 from gan_lab.data.transform import ImageTransform, native_channels
 from gan_lab.errors import InputError
 
@@ -88,14 +89,15 @@ def files_of(path: Path) -> list[Path]:
     Raises:
         InputError: for what is not there, or a folder without pictures.
     """
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
+    if not path.exists():
         raise InputError(f"{path} is not there; give an image file or a folder of them")
-    found = sorted(p for p in path.rglob("*") if p.is_file() and is_image_name(p.name))
-    if not found:
+    if not path.is_dir():
+        return [path]
+    listing = list_folder(path)
+    if not listing.images:
         raise InputError(f"{path} holds no images")
-    return found
+    listing.report(path)
+    return [path / name for name in listing.images]
 
 
 def read_file(path: Path, size: tuple[int, int], channels: int) -> tuple[Tensor, list[str]]:
@@ -105,10 +107,9 @@ def read_file(path: Path, size: tuple[int, int], channels: int) -> tuple[Tensor,
         InputError: naming the file, when it is broken, no picture, or has several.
     """
     try:
-        with path.open("rb") as file:
+        with regular_file(path) as file:
             inspect(file)
-            file.seek(0)
-            with Image.open(file) as image:
+            with open_image(file) as image:
                 check_single(image, str(path))
                 return transformed(image, str(path), size, channels)
     except InputError:
@@ -127,6 +128,8 @@ def in_memory(
     Raises:
         InputError: when it is damaged, or its pixels mean nothing in 8 bits.
     """
+    if image.format == "EPS":  # to copy its pixels would start Ghostscript
+        raise InputError(f"{name} is PostScript, which is not decoded; give a PNG")
     check_single(image, name)
     try:
         return transformed(image.copy(), name, size, channels)

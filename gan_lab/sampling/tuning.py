@@ -121,7 +121,7 @@ def locality(
     """Return how far images beside the pivots have moved, [n]."""
     some = pivots[rows]
     values, labels = some.values, some.labels
-    z = torch.randn(len(rows), space.gan.generator.latent_dim, generator=source).to(values.device)
+    z = torch.randn(len(rows), space.gan.generator.z_dim, generator=source).to(values.device)
     other = space.gan.styles(z, labels)[:, : values.shape[1]] if space.gan.has_styles else z
     way = other - values
     size = way.flatten(1).norm(dim=1) / (values[0].numel() / values.shape[-1]) ** 0.5

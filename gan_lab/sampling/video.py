@@ -1,6 +1,5 @@
 """Frames to a video: .mp4 by PyAV, .gif and .webp by Pillow."""
 
-import os
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from itertools import pairwise
@@ -14,6 +13,7 @@ from torch.nn.functional import interpolate, pad
 
 from gan_lab.data.images import to_pil
 from gan_lab.errors import InputError
+from gan_lab.run import replacing
 from gan_lab.sampling.progress import progress_bar
 
 SUFFIXES = (".mp4", ".gif", ".webp")
@@ -56,18 +56,12 @@ def write_video(
             different sizes or of another kind.
     """
     path = check_video(path, fps, scale)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp{os.getpid()}")
-    try:
-        with progress_bar(path.name, total) as advance:
-            pictures = counted(enlarged(checked(frames), scale), advance)
-            if path.suffix.lower() == ".mp4":
-                write_mp4(temporary, pictures, fps)
-            else:
-                write_animation(temporary, pictures, fps, path.suffix.lower())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, progress_bar(path.name, total) as advance:
+        pictures = counted(enlarged(checked(frames), scale), advance)
+        if path.suffix.lower() == ".mp4":
+            write_mp4(temporary, pictures, fps)
+        else:
+            write_animation(temporary, pictures, fps, path.suffix.lower())
     return path
 
 

@@ -2,10 +2,10 @@
 
 import io
 import json
-import os
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -16,6 +16,7 @@ from torch import Tensor
 from gan_lab.console import say
 from gan_lab.data.images import enlarged, save_png, to_pil
 from gan_lab.errors import InputError
+from gan_lab.run import naming, publish, temporary_path, write
 from gan_lab.sampling.points import SUFFIX, Points
 from gan_lab.sampling.series import Block, Series, slug
 
@@ -70,7 +71,8 @@ class SingleFiles(Writer):
     def add(self, block: Block) -> None:
         for name, image in zip(block.names, block.pixels, strict=True):
             data = encode(image, kind=self._kind, quality=self._quality)
-            (self._folder / f"{name}.{self._kind}").write_bytes(data)
+            # tens of thousands of them, and made again by the same command: a sync each would cost more than drawing
+            write(self._folder / f"{name}.{self._kind}", data, sync=False)
 
     def finish(self) -> str:
         return f"*.{self._kind} ({self._count})"
@@ -155,14 +157,27 @@ class Archive(Writer):
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._part = path.with_name(f".{path.name}.part{os.getpid()}")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._archive = zipfile.ZipFile(self._part, "w")
+        self._part = temporary_path(path)
+        with naming(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._archive = zipfile.ZipFile(self._part, "w")
+
+    def add(self, block: Block) -> None:
+        with naming(self._path):
+            self._add(block)
 
     def finish(self) -> str:
-        self._archive.close()
-        self._part.replace(self._path)
+        with naming(self._path):
+            self._finish()
+            self._archive.close()
+            publish(self._part, self._path)
         return self._path.name
+
+    @abstractmethod
+    def _add(self, block: Block) -> None: ...
+
+    @abstractmethod
+    def _finish(self) -> None: ...
 
     def abandon(self) -> None:
         self._archive.fp = None  # or its destructor would write a table of contents
@@ -194,7 +209,7 @@ class ImagesZip(Archive):
         self._folders = slugs if distinct else [f"class{i}" for i in range(len(slugs))]
         self._labels: list[tuple[str, int]] = []
 
-    def add(self, block: Block) -> None:
+    def _add(self, block: Block) -> None:
         labels = None if block.labels is None or block.labels.ndim == 2 else block.labels.tolist()
         for i, (name, image) in enumerate(zip(block.names, block.pixels, strict=True)):
             folder = "images" if labels is None else self._folders[labels[i]]
@@ -204,13 +219,12 @@ class ImagesZip(Archive):
             if labels is not None:
                 self._labels.append((path, labels[i]))
 
-    def finish(self) -> str:
+    def _finish(self) -> None:
         metadata: dict[str, object] = {"labels": self._labels or None}
         if self._labels:
             metadata["class_names"] = self._class_names
         info = member("dataset.json", zipfile.ZIP_DEFLATED)
         self._archive.writestr(info, json.dumps(metadata).encode())
-        return super().finish()
 
 
 class Npz(Archive):
@@ -227,7 +241,7 @@ class Npz(Archive):
         self._images: IO[bytes] | None = None
         self._labels: list[Tensor] = []
 
-    def add(self, block: Block) -> None:
+    def _add(self, block: Block) -> None:
         pixels = block.pixels.permute(0, 2, 3, 1).contiguous().numpy()
         if self._images is None:
             self._images = self._open("images")
@@ -245,7 +259,7 @@ class Npz(Archive):
         info = member(f"{name}.npy", zipfile.ZIP_DEFLATED)
         return self._archive.open(info, "w", force_zip64=True)
 
-    def finish(self) -> str:
+    def _finish(self) -> None:
         assert self._images is not None
         self._images.close()
         arrays: dict[str, np.ndarray] = {}
@@ -257,11 +271,12 @@ class Npz(Archive):
         for name, values in arrays.items():
             with self._open(name) as opened:
                 np.lib.format.write_array(opened, values, allow_pickle=False)
-        return super().finish()
 
     def abandon(self) -> None:
         if self._images is not None:
-            self._images.close()
+            # it would write what it still holds back, to a disk that may be full
+            with suppress(OSError):
+                self._images.close()
         super().abandon()
 
 

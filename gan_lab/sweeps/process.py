@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from gan_lab.config import register_resolvers
 from gan_lab.distributed import slurm
 from gan_lab.errors import InputError
-from gan_lab.run import LOCK_FILE
+from gan_lab.run import LOCK_FILE, write
 from gan_lab.sweeps.record import Status
 
 Context = ForkServerContext | SpawnContext
@@ -180,7 +180,7 @@ def stoppable(stop: Path) -> Iterator[None]:
         if asked and (number == signal.SIGINT or not slurm.in_job()):
             raise KeyboardInterrupt
         if not asked:
-            stop.write_text(f"{number}\n")
+            write(stop, f"{number}\n")
         asked = True
 
     if threading.current_thread() is not threading.main_thread():

@@ -1,7 +1,6 @@
 """`sweep.json`: what was asked of a sweep's runs and what came out of them, so far."""
 
 import json
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, Literal
 from filelock import FileLock
 
 from gan_lab.errors import InputError
+from gan_lab.run import write_json
 
 SWEEP_FILE, RECORD_LOCK = "sweep.json", ".sweep.json.lock"
 
@@ -76,7 +76,7 @@ class Record:
             return {}
         try:
             found = [Job(**entry) for entry in json.loads(self.path.read_text())["jobs"]]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(
                 f"{self.path} is not the record of a sweep ({error}); delete it, and the runs are looked at anew"
             ) from error
@@ -105,9 +105,7 @@ class Record:
             "best": chosen.run if chosen else None,
             "jobs": [asdict(job) for job in jobs.values()],
         }
-        temporary = self.path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(content, indent=1) + "\n")
-        os.replace(temporary, self.path)
+        write_json(self.path, content, indent=1)
 
 
 def best(jobs: Iterable[Job]) -> Job | None:

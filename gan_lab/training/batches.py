@@ -70,7 +70,7 @@ def check_share(module: "AdversarialModule", ranks: int, *, synchronized: bool =
                 raise InputError(
                     f"{divided}, of which {size} pass through D at once: the minibatch standard deviation "
                     f"(discriminator.{name}) would compare {part} images, not {whole}; let a multiple of {whole} pass "
-                    f"at once, or set model.discriminator.stddev_group={part}"
+                    f"at once, or set model.discriminator.mbstd_group_size={part}"
                 )
 
 

@@ -77,7 +77,7 @@ def build_model(config: DictConfig) -> AdversarialModule:
     module: AdversarialModule = build(
         config.model, AdversarialModule, total_images=total_images(config)
     )
-    check_network("generator", module.generator, GeneratorNetwork, ("latent_dim", "num_classes"))
+    check_network("generator", module.generator, GeneratorNetwork, ("z_dim", "num_classes"))
     check_network("discriminator", module.discriminator, DiscriminatorNetwork, ("num_classes",))
     return module
 

@@ -1,11 +1,12 @@
 """Checkpoints: written whole or not at all, read without running code, and loaded into a generator to draw from."""
 
-import errno
 import os
-import shutil
-from collections.abc import Callable
+import time
+import zipfile
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
@@ -13,29 +14,21 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from gan_lab.config import read_yaml
 from gan_lab.console import is_first, warn
 from gan_lab.errors import InputError
+from gan_lab.run import link, replacing
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 
 CONFIG_FILE = "config.yaml"
 
-
-class NotWholeError(InputError):
-    """A checkpoint was cut short, or is something else."""
+_SETTLED_NS = 2_000_000_000
 
 
-def link(source: Path, target: Path) -> None:
-    """Make `target` the same file as `source`, replacing it in one step; a copy where links are not to be had."""
-    temporary = target.with_suffix(".link")
-    temporary.unlink(missing_ok=True)
-    try:
-        os.link(source, temporary)
-    except OSError:
-        shutil.copyfile(source, temporary)
-    os.replace(temporary, target)
+class DamagedCheckpointError(InputError):
+    """A checkpoint was cut short or changed, or the file is something else."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes to a temporary file and renames it, so that the old checkpoint stays whole until the new one is."""
+    """Writes checkpoints atomically, so that the old one stays whole until the new one is."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
@@ -46,22 +39,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             InputError: when the disk is full; what was there before is untouched.
         """
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
         try:
-            with temporary.open("wb") as file:
+            with replacing(path) as temporary, temporary.open("wb") as file:
                 torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-        except (OSError, RuntimeError) as error:
-            # torch's writer reports a failed write as a RuntimeError
-            temporary.unlink(missing_ok=True)
-            full = isinstance(error, OSError) and error.errno == errno.ENOSPC
-            raise InputError(
-                f"{path} could not be written ({'the disk is full' if full else error}); the checkpoint before it is "
-                "whole. Free some space and run the same command to go on from there."
-            ) from error
-        os.replace(temporary, path)
+        except InputError as error:
+            raise InputError(f"{error}. {what_is_saved(path.parent)}") from error
 
     def load_checkpoint(
         self,
@@ -73,74 +55,170 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         return read(Path(path))
 
 
+def what_is_saved(folder: Path) -> str:
+    """Say from where the same command would go on, as far as there is anything."""
+    saved = next((folder / n for n in (LAST, PREVIOUS, BEST) if (folder / n).exists()), None)
+    if saved is None:
+        return "Nothing was saved before; the same command begins anew"
+    return f"The same command goes on from {saved}"
+
+
 def read(path: Path) -> dict[str, Any]:
-    """Read one checkpoint onto the CPU without running anything that it may hold.
+    """Read one checkpoint onto the CPU without running anything that it may hold; its checksums are verified.
 
     Raises:
-        InputError: when the file is missing, cut short or not a checkpoint.
+        InputError: when the file is missing or may not be read; `DamagedCheckpointError` when it was cut short or
+            changed, or is no checkpoint of gan_lab.
     """
+    return _read(path, mmap=False)
+
+
+def peek(path: Path) -> dict[str, Any]:
+    """Read one checkpoint as `read`, but leave its tensors on the disk until they are used."""
+    return _read(path, mmap=True)
+
+
+def _read(path: Path, *, mmap: bool) -> dict[str, Any]:
     if not path.exists():
         raise InputError(f"there is no checkpoint {path}")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:
+            verify(file)
+            # a mapping is of a path
+            source: IO[bytes] | Path = path if mmap else file
+            state = torch.load(source, map_location="cpu", weights_only=True, mmap=mmap)
     except PermissionError as error:
         raise InputError(f"{path} may not be read: {error}; change its permissions") from error
     except MemoryError:
         raise
     except Exception as error:  # torch.load raises many types for one cause: the file is not whole
-        raise NotWholeError(
-            f"{path} cannot be read, it was cut short or is no checkpoint ({str(error).partition('. ')[0]})"
+        raise DamagedCheckpointError(
+            f"{path} cannot be read, it was cut short, changed, or is no checkpoint "
+            f"({str(error).partition('. ')[0]})"
         ) from error
-    if not isinstance(state, dict) or "state_dict" not in state or "clock" not in state:
-        raise InputError(f"{path} is not a gan_lab checkpoint; give one that gan-lab train wrote")
+    wanted = {"state_dict": dict, "clock": dict}
+    if not isinstance(state, dict) or any(
+        not isinstance(state.get(key), kind) for key, kind in wanted.items()
+    ):
+        raise DamagedCheckpointError(
+            f"{path} is not a gan_lab checkpoint; give one that gan-lab train wrote"
+        )
     return state
 
 
-def find_resumable(folder: Path) -> Path | None:
-    """Return `last.ckpt` of a checkpoints folder, None when there are no checkpoints at all.
+def verify(file: IO[bytes]) -> None:
+    """Check the checksums (CRC-32) of an archive that torch.save wrote, once for each state of the file.
 
-    Where the last one is not whole, the one before it takes its place, or else the best one: left there, the broken
-    file would itself become the one before at the next save.
+    torch.load does not look at them. It takes half a second for a gigabyte, about as long as reading it.
+
+    Raises:
+        zipfile.BadZipFile: when one differs, and many types when the file is no archive.
+    """
+    found = os.fstat(file.fileno())
+    signature = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+    if signature in _verified():
+        return
+    with zipfile.ZipFile(file) as archive:
+        wrong = archive.testzip()
+    if wrong is not None:
+        raise zipfile.BadZipFile(f"the checksum of {wrong} differs")
+    # a file system's clock is too coarse to tell a file that has just been written from one changed since
+    if time.time_ns() - found.st_mtime_ns > _SETTLED_NS:
+        _verified().add(signature)
+    file.seek(0)
+
+
+@cache
+def _verified() -> set[tuple[int, ...]]:
+    """Return the files that this process has verified."""
+    return set()
+
+
+def first_whole(folder: Path, names: Sequence[str]) -> Path | None:
+    """Return the first checkpoint of a folder that is whole; a warning tells of those before it that are not.
+
+    Raises:
+        InputError: when there are checkpoints and none is whole.
+    """
+    wrong: list[str] = []
+    for path in [folder / name for name in names if (folder / name).exists()]:
+        try:
+            peek(path)
+        except DamagedCheckpointError as error:
+            wrong.append(str(error))
+        else:
+            if wrong:
+                _warn_once(f"{'; '.join(wrong)}; {path} takes its place")
+            return path
+    if wrong:
+        raise InputError(
+            f"no checkpoint in {folder} can be read ({'; '.join(wrong)}); delete the folder to start anew, or choose "
+            "another name="
+        )
+    return None
+
+
+@cache
+def _warn_once(text: str) -> None:
+    warn(text)
+
+
+def find_resumable(folder: Path) -> Path | None:
+    """Return the checkpoint to go on from, None when there are none at all; for who holds the run folder.
+
+    Where the last one is damaged, the one before it takes its place, or else the best one: left there, the damaged
+    file would itself become the one before at the next save. A best one that a kill left behind is brought up to date.
 
     Raises:
         InputError: when there are checkpoints and none can be read.
     """
-    last = folder / LAST
-    present = [folder / name for name in (LAST, PREVIOUS, BEST) if (folder / name).exists()]
-    for path in present:
-        try:
-            read(path)
-        except NotWholeError as error:
-            warn(f"{error}; trying the one before it")
-        else:
-            if path != last and is_first():
-                link(path, last)
-                warn(f"{path} takes its place")
-            return last if is_first() else path
-    if present:
-        raise InputError(
-            f"no checkpoint in {folder} can be read; delete the folder to start anew, or choose another name="
-        )
-    return None
+    found = first_whole(folder, (LAST, PREVIOUS, BEST))
+    if found is not None and is_first():
+        if found.name != LAST:
+            link(found, folder / LAST)
+        if last_is_best(folder):
+            link(folder / LAST, folder / BEST)
+        return folder / LAST
+    return found
+
+
+def last_is_best(folder: Path) -> bool:
+    """Whether `last.ckpt` is the best so far and a kill came before it was linked as `best.ckpt`."""
+    last, best = folder / LAST, folder / BEST
+    if not last.exists() or (best.exists() and last.samefile(best)):
+        return False
+    try:
+        state = peek(last)
+    except DamagedCheckpointError:
+        return False
+    checkpointing = state.get("callbacks", {}).get("Checkpointing", {})
+    return bool(checkpointing.get("best_kimg") == state["clock"]["images_seen"] / 1000)
 
 
 def checkpoint_path(source: Path, checkpoint: str | None = None) -> Path:
     """Return the checkpoint that `source`, a run folder or a file, and `checkpoint` mean.
 
+    Where none is named, a damaged one gives way to the next: the best, the last, the one before. `last.ckpt` stands for
+    a best one that it was to become when the run was killed.
+
     Raises:
-        InputError: when there is no such file.
+        InputError: when there is no such file, or none is whole.
     """
     if source.is_file():
         return source
     folder = source / "checkpoints"
     if not folder.is_dir():
         raise InputError(f"{source} is not a run folder: it has no checkpoints/; give runs/<name>")
-    names = [f"{checkpoint.removesuffix('.ckpt')}.ckpt"] if checkpoint else [BEST, LAST]
-    for name in names:
-        if (folder / name).exists():
-            return folder / name
+    names = [f"{checkpoint.removesuffix('.ckpt')}.ckpt"] if checkpoint else [BEST, LAST, PREVIOUS]
+    if names[0] == BEST and last_is_best(folder):
+        names[0] = LAST
+    if checkpoint and (folder / names[0]).exists():
+        return folder / names[0]
+    found = None if checkpoint else first_whole(folder, names)
+    if found is not None:
+        return found
     there = ", ".join(sorted(p.stem for p in folder.glob("*.ckpt"))) or "none"
-    raise InputError(f"{folder} has no {' or '.join(names)}; checkpoints there: {there}")
+    raise InputError(f"{folder} has no {' or '.join(names[:2])}; checkpoints there: {there}")
 
 
 def read_config(run_dir: Path) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def compile_passes(module: AdversarialModule, backend: str, device: torch.device
             "compile=false, or growing=false in model.generator and model.discriminator"
         )
     check_compiler(backend, device)
-    hooks = ("fake", "real") if module.encodes else ("fake",)
+    hooks = ("fake", "real") if module.has_encoder else ("fake",)
     for hook in hooks:
         setattr(module, hook, once(getattr(module, hook), module.generator, backend))
     discriminator: Any = module.discriminator

@@ -47,10 +47,10 @@ class AdversarialModule(LightningModule):
         images_seen: real images shown to D by all ranks: the clock of everything.
         stats: running means of losses, penalties and logits since they were last taken.
         measure_gradients: set by whoever wants gradient norms of the next step in `stats`.
-        encodes: whether the generator's player has a part in what D sees as real, so that its step needs both.
+        has_encoder: whether the generator's player has a part in what D sees as real, so that its step needs both.
 
     Args:
-        generator: `(z [N, Z], labels) -> images [N, C, H, W]`, with `latent_dim` and `num_classes`.
+        generator: `(z [N, Z], labels) -> images [N, C, H, W]`, with `z_dim` and `num_classes`.
         discriminator: `(images, labels) -> logits [N]`.
         loss: the game, of `gan_lab.training.losses`.
         regularizers: by name.
@@ -72,7 +72,7 @@ class AdversarialModule(LightningModule):
         InputError: for arguments that do not fit together.
     """
 
-    encodes: bool = False
+    has_encoder: bool = False
 
     def __init__(
         self,
@@ -140,7 +140,7 @@ class AdversarialModule(LightningModule):
 
     def sample_latents(self, count: int) -> Tensor:
         """Draw latents [count, Z], standard normal."""
-        return torch.randn(count, self.generator.latent_dim, device=self.device)
+        return torch.randn(count, self.generator.z_dim, device=self.device)
 
     def fake(self, z: Tensor, labels: Tensor | None) -> Tensor:
         """Make images from latents."""
@@ -233,8 +233,8 @@ class AdversarialModule(LightningModule):
         """Return G's losses, those of classes included: [N], or of the images that count."""
         fake_logits, class_losses = self.judge(fake, labels)
         real_logits = None
-        if self.loss.paired or self.encodes:
-            with torch.set_grad_enabled(self.encodes):
+        if self.loss.paired or self.has_encoder:
+            with torch.set_grad_enabled(self.has_encoder):
                 real_logits, _ = self.judge(self.real(images, labels), labels)
         losses = self.generator_loss(fake_logits, real_logits)
         self.stats.add("loss/g", losses)
@@ -438,8 +438,9 @@ class AdversarialModule(LightningModule):
         return self
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the clock; leave out Lightning's loop counters, which count other things."""
+        """Add the clock; leave out Lightning's loop counters, which count other things, and this process's alone."""
         checkpoint.pop("loops", None)
+        checkpoint["global_step"] = sum(self.steps_taken.values())
         checkpoint["clock"] = {
             "images_seen": self.images_seen,
             "steps_taken": dict(self.steps_taken),

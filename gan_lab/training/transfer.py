@@ -1,7 +1,7 @@
 """Beginning from another run's networks, of another resolution or class count if need be.
 
 Weights are matched by name and shape. Names count modules, so where two networks differ in size a number may mean
-another resolution: networks say with `places` which of their modules stand where. What is not of the networks
+another resolution: networks say with `resolution_keys` which of their modules stand where. What is not of the networks
 (optimizers, clock, augmentation and regularizer state) begins anew.
 """
 
@@ -23,7 +23,7 @@ from gan_lab.training.state_dicts import outline
 
 Network = GeneratorNetwork | DiscriminatorNetwork
 
-SHOWN = 8  # groups of fresh weights that are named
+SHOWN = 8  # groups of new weights that are named
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,12 @@ class Match:
 
     Attributes:
         kept: our name -> their tensor.
-        fresh: the names of ours that stay as they were drawn.
+        new: the names of ours that stay as they were drawn.
         share: of the network's parameters that are kept, 0 to 1.
     """
 
     kept: Mapping[str, Tensor]
-    fresh: list[str]
+    new: list[str]
     share: float
 
 
@@ -59,7 +59,7 @@ class Origin:
 
 
 def transfer(module: nn.Module, origin: Origin) -> None:
-    """Copy the weights that mean the same and fit; say what was kept and what is fresh.
+    """Copy the weights that mean the same and fit; say what was kept and what is new.
 
     Args:
         module: whose networks are filled.
@@ -76,8 +76,10 @@ def transfer(module: nn.Module, origin: Origin) -> None:
     matches = {}
     for player, network in networks.items():
         node = origin.nodes.get(player.removesuffix("_ema"))
-        places = None if node is None else places_of(node, origin.file, like=network)
-        matches[player] = match(network, origin.states.get(player, {}), places)
+        resolution_keys = (
+            None if node is None else resolution_keys_of(node, origin.file, like=network)
+        )
+        matches[player] = match(network, origin.states.get(player, {}), resolution_keys)
     if not any(found.kept for found in matches.values()):
         raise InputError(
             f"init_from={origin.name}: none of its weights fits this model; give a run of the same model"
@@ -91,7 +93,7 @@ def transfer(module: nn.Module, origin: Origin) -> None:
             warn(f"none of the {player}'s weights fits: it begins anew")
 
 
-def places_of(node: Any, origin: Path, *, like: Network) -> dict[str, str]:
+def resolution_keys_of(node: Any, origin: Path, *, like: Network) -> dict[str, str]:
     """Return where the modules of the network that a node describes stand; nothing of its size is made.
 
     Args:
@@ -102,51 +104,52 @@ def places_of(node: Any, origin: Path, *, like: Network) -> dict[str, str]:
     package = type(like).__module__.split(".")[0]
     base = GeneratorNetwork if isinstance(like, GeneratorNetwork) else DiscriminatorNetwork
     network: Network = outline(partial(build, node, base, origin=origin, trust=[package]))
-    return network.places()
+    return network.resolution_keys()
 
 
 def match(
-    network: Network, theirs: Mapping[str, Tensor], places: Mapping[str, str] | None
+    network: Network, theirs: Mapping[str, Tensor], resolution_keys: Mapping[str, str] | None
 ) -> Match:
     """Find the weights of another network that stand in the same place as ours and have their shape.
 
     Args:
         network: ours.
         theirs: its name -> tensor.
-        places: of its modules; None where nobody knows, and names have to do.
+        resolution_keys: of its modules; None where nobody knows, and names have to do.
     """
-    ours = {} if places is None else network.places()
-    places = places or {}
-    standing = {placed(name, places): value for name, value in theirs.items()}
+    ours = {} if resolution_keys is None else network.resolution_keys()
+    resolution_keys = resolution_keys or {}
+    standing = {canonical_name(name, resolution_keys): value for name, value in theirs.items()}
     own = network.state_dict()
     kept = {
         name: value
         for name, tensor in own.items()
-        if (value := standing.get(placed(name, ours))) is not None and value.shape == tensor.shape
+        if (value := standing.get(canonical_name(name, ours))) is not None
+        and value.shape == tensor.shape
     }
     sizes = {name: parameter.numel() for name, parameter in network.named_parameters()}
     share = sum(size for name, size in sizes.items() if name in kept) / max(sum(sizes.values()), 1)
     return Match(kept, [name for name in own if name not in kept], share)
 
 
-def placed(name: str, places: Mapping[str, str]) -> str:
+def canonical_name(name: str, resolution_keys: Mapping[str, str]) -> str:
     """Return a weight's name with its module's place for the module's name."""
     parts = name.split(".")
     for end in range(len(parts), 0, -1):
         module = ".".join(parts[:end])
-        if module in places:
-            return ".".join([places[module], *parts[end:]])
+        if module in resolution_keys:
+            return ".".join([resolution_keys[module], *parts[end:]])
     return name
 
 
 def summary(found: Match) -> str:
-    """Return how much was kept, and what is fresh, by module."""
-    total = len(found.kept) + len(found.fresh)
+    """Return how much was kept, and what is new, by module."""
+    total = len(found.kept) + len(found.new)
     text = f"kept {len(found.kept)} of {total} tensors, {found.share:.1%} of the parameters; "
-    groups = Counter(group(name) for name in found.fresh)
+    groups = Counter(group(name) for name in found.new)
     named = [f"{name} ({count})" for name, count in list(groups.items())[:SHOWN]]
     more = f" and {len(groups) - SHOWN} more" if len(groups) > SHOWN else ""
-    return f"{text}{len(found.fresh)} fresh{': ' if named else ''}{', '.join(named)}{more}"
+    return f"{text}{len(found.new)} new{': ' if named else ''}{', '.join(named)}{more}"
 
 
 def group(name: str) -> str:

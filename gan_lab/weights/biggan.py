@@ -81,12 +81,12 @@ def generator(arguments: Mapping[str, Any], state: Mapping[str, Any] | None) -> 
     """
     check(arguments)
     given = Arguments(arguments, "generator")
-    latent_dim = given.take("dim_z", int, default=128)
+    z_dim = given.take("dim_z", int, default=128)
     hierarchical = given.take("hier", bool, default=False)
     shared = given.take("G_shared", bool, default=True)
-    shared_dim = given.take("shared_dim", int, default=0) or latent_dim
+    shared_dim = given.take("shared_dim", int, default=0) or z_dim
     ours = common(given, "G") | {
-        "latent_dim": latent_dim,
+        "z_dim": z_dim,
         "shared_dim": shared_dim if shared else 0,
         "norm_eps": given.take("BN_eps", float, default=1e-5),
     }

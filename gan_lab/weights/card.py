@@ -342,7 +342,7 @@ def with_gan_lab(description: Mapping[str, Any], repository: str | None) -> str:
 def with_onnx(description: Mapping[str, Any]) -> str:
     """Return code for onnxruntime."""
     inputs = [
-        f'    "z": np.random.default_rng(0).standard_normal((4, {description["latent_dim"]}), dtype=np.float32),'
+        f'    "z": np.random.default_rng(0).standard_normal((4, {description["z_dim"]}), dtype=np.float32),'
     ]
     if description["classes"]["conditional"]:
         inputs.append(f'    "labels": np.arange(4) % {len(description["classes"]["counts"])},')
@@ -370,7 +370,7 @@ def with_onnx(description: Mapping[str, Any]) -> str:
 
 def with_torch(description: Mapping[str, Any]) -> str:
     """Return code for torch."""
-    arguments = [f"z=torch.randn(4, {description['latent_dim']})"]
+    arguments = [f"z=torch.randn(4, {description['z_dim']})"]
     if description["classes"]["conditional"]:
         arguments.append(f"labels=torch.arange(4) % {len(description['classes']['counts'])}")
     if description["truncation"]["kind"] == "psi":

@@ -89,7 +89,7 @@ def of_run(
             "names": gan.class_names,
             "counts": gan.class_counts,
         },
-        "latent_dim": generator.latent_dim,
+        "z_dim": generator.z_dim,
         "kimg": gan.kimg,
         "truncation": truncation_of(gan),
         "standing_statistics": None,
@@ -144,10 +144,10 @@ def truncation_of(gan: Gan) -> dict[str, Any]:
     if gan.has_styles:
         return {
             "kind": "psi",
-            "centre": "mapping.average",
+            "centre": "mapping.w_avg",
             "layers": gan.generator.truncation_cutoff,
         }
-    return {"kind": "threshold" if gan.generator.truncates else None}
+    return {"kind": "threshold" if gan.generator.supports_z_truncation else None}
 
 
 def figures_of(

@@ -44,7 +44,7 @@ class Generator(biggan_deep.Generator):
         channels: of the image, the first maps.
         maps: of the last convolution.
         num_classes: number of classes.
-        latent_dim: length of z.
+        z_dim: length of z.
         shared_dim: length of the class's embedding.
         width: unit of the channels.
         depth: blocks at each resolution.
@@ -60,7 +60,7 @@ class Generator(biggan_deep.Generator):
         channels: int,
         maps: int,
         num_classes: int,
-        latent_dim: int = 128,
+        z_dim: int = 128,
         shared_dim: int = 128,
         width: int = 128,
         depth: int = 2,
@@ -72,7 +72,7 @@ class Generator(biggan_deep.Generator):
             image_size=image_size,
             channels=maps,
             num_classes=num_classes,
-            latent_dim=latent_dim,
+            z_dim=z_dim,
             shared_dim=shared_dim,
             width=width,
             depth=depth,
@@ -107,8 +107,8 @@ def generator(arguments: Mapping[str, Any], state: Mapping[str, Any] | None) -> 
     """Read a generator's published arguments and weights."""
     given = Arguments(arguments, "generator")
     size = given.take("output_dim", int, default=128)
-    latent_dim = given.take("z_dim", int, default=128)
-    given.expect("class_embed_dim", latent_dim)
+    z_dim = given.take("z_dim", int, default=128)
+    given.expect("class_embed_dim", z_dim)
     width = given.take("channel_width", int, default=128)
     depth = check_layers(given.take("layers", object), size)
     position = given.take("attention_layer_position", int, default=8, most=MOST_LAYERS)
@@ -120,8 +120,8 @@ def generator(arguments: Mapping[str, Any], state: Mapping[str, Any] | None) -> 
         "channels": SHOWN,
         "maps": width,
         "num_classes": given.take("num_classes", int, default=1000),
-        "latent_dim": latent_dim,
-        "shared_dim": latent_dim,
+        "z_dim": z_dim,
+        "shared_dim": z_dim,
         "width": width,
         "depth": depth,
         "attention": [attention_size(position, depth, size)],
@@ -133,7 +133,7 @@ def generator(arguments: Mapping[str, Any], state: Mapping[str, Any] | None) -> 
         raise InputError(f"truncation={truncation} must be above 0 and at most 1")
     place = (num_stats - 1) * truncation
     return Blueprint(
-        Generator, ours, state, translation(position, position // depth - 1, latent_dim, place)
+        Generator, ours, state, translation(position, position // depth - 1, z_dim, place)
     )
 
 
@@ -209,13 +209,13 @@ def renumbered(name: str, position: int) -> str:
     return f"block.{number - (number > position)}.{rest}"
 
 
-def translation(position: int, stage: int, latent_dim: int, place: float) -> Translation:
+def translation(position: int, stage: int, z_dim: int, place: float) -> Translation:
     """Return what gives published tensors our names and layout.
 
     Args:
         position: of attention in the published list of layers.
         stage: the doubling that it follows.
-        latent_dim: length of z, and of the class's embedding.
+        z_dim: length of z, and of the class's embedding.
         place: of the truncation in the row of statistics.
     """
     renames = published_names(stage)
@@ -229,7 +229,7 @@ def translation(position: int, stage: int, latent_dim: int, place: float) -> Tra
         tensors = {name: torch.as_tensor(value) for name, value in state.items()}
         for name, tensor in normalized(tensors).items():
             ours = rename(renumbered(name, position), renames)
-            tensor = laid_out(ours, tensor, latent_dim)
+            tensor = laid_out(ours, tensor, z_dim)
             if ours.endswith(("running_means", "running_vars")):
                 ours, tensor = ours.removesuffix("s"), between(tensor, place)
             weights[
@@ -281,7 +281,7 @@ def vector_before(rows: Tensor, v: Tensor, u: Tensor) -> Tensor:
     return normalize(before, dim=0).to(u.dtype)
 
 
-def laid_out(name: str, tensor: Tensor, latent_dim: int) -> Tensor:
+def laid_out(name: str, tensor: Tensor, z_dim: int) -> Tensor:
     """Return a tensor as our layer of this name has it."""
     if name == "embedding.weight":
         return tensor.T
@@ -289,7 +289,7 @@ def laid_out(name: str, tensor: Tensor, latent_dim: int) -> Tensor:
         return tensor.reshape(())
     if name.endswith("weight_orig") and name.startswith(("start.", "blocks.")) and tensor.ndim == 2:
         # the class comes first here
-        tensor = torch.cat([tensor[:, latent_dim:], tensor[:, :latent_dim]], dim=1)
+        tensor = torch.cat([tensor[:, z_dim:], tensor[:, :z_dim]], dim=1)
     if name.startswith("start."):
         pixels = COARSEST * COARSEST
         tensor = tensor.unflatten(0, (pixels, -1)).transpose(0, 1).flatten(0, 1)

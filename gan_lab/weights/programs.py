@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gan_lab.errors import InputError
+from gan_lab.run import naming, replacing
 from gan_lab.sampling.gan import Gan
 from gan_lab.weights.exported import PROGRAMS
 
@@ -113,7 +114,8 @@ def trace(gan: Gan, inputs: Inputs, kind: str) -> torch.export.ExportedProgram:
 
 def write_torch(program: torch.export.ExportedProgram, path: Path) -> None:
     """Write a program for `torch.export.load`."""
-    torch.export.save(program, path)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        torch.export.save(program, file)
 
 
 def run_torch(path: Path) -> Program:
@@ -138,7 +140,9 @@ def write_onnx(program: torch.export.ExportedProgram, path: Path) -> None:
                 program, dynamo=True, verbose=False, output_names=["images"], optimize=True
             )
         assert made is not None
-        made.save(path)
+        # no temporary name: the file names the one beside it; the whole folder is published at once
+        with naming(path):
+            made.save(path)
     except torch.onnx.errors.OnnxExporterError as error:
         raise InputError(
             f"format=onnx: the generator cannot be expressed ({error}); leave onnx out of format="

@@ -36,7 +36,7 @@ def read(config: Mapping[str, Any], state: Mapping[str, Any] | None) -> Blueprin
 def generator(arguments: Mapping[str, Any], state: Mapping[str, Any] | None) -> Blueprint:
     """Read a generator's published arguments, coarsest stage first, and weights."""
     given = Arguments(arguments, "generator")
-    ours = stages(given) | {"latent_dim": given.take("NoiseDimension", int)}
+    ours = stages(given) | {"z_dim": given.take("NoiseDimension", int)}
     finish(given, resolution=ours["image_size"])
     return Blueprint(
         Generator, ours, state, renamer(generator_renames(ours["blocks"]), ignored=FILTER)

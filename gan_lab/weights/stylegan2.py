@@ -13,7 +13,7 @@ from gan_lab.weights.arguments import LARGEST, MOST_LAYERS, Arguments
 from gan_lab.weights.blueprint import Blueprint, Blueprints
 
 MAPPING: Renames = (
-    (r"mapping\.w_avg", r"mapping.average"),
+    (r"mapping\.w_avg", r"mapping.w_avg"),
     (r"mapping\.embed\.(\w+)", r"mapping.network.embedding.\1"),
     (r"mapping\.fc(\d+)\.(\w+)", r"mapping.network.layers.\1.\2"),
 )
@@ -47,18 +47,18 @@ def generator(arguments: Mapping[str, Any], state: Mapping[str, Any] | None) -> 
         "image_size": size,
         "channels": given.take("img_channels", int),
         "num_classes": given.take("c_dim", int),
-        "latent_dim": given.take("z_dim", int),
-        "style_dim": (style_dim := given.take("w_dim", int)),
+        "z_dim": given.take("z_dim", int),
+        "w_dim": (w_dim := given.take("w_dim", int)),
         "mapping_layers": mapping.take("num_layers", int, default=8, most=MOST_LAYERS),
-        "average_decay": mapping.take("w_avg_beta", float, default=0.998),
+        "w_avg_beta": mapping.take("w_avg_beta", float, default=0.998),
         "channel_base": synthesis.take("channel_base", int, default=32768),
         "channel_max": synthesis.take("channel_max", int, default=512),
         "architecture": synthesis.take("architecture", str, default="skip"),
         "clamp": synthesis.take("conv_clamp", float, default=256.0),
-        "half_resolutions": synthesis.take("num_fp16_res", int, default=4),
+        "num_fp16_res": synthesis.take("num_fp16_res", int, default=4),
     }
     mapping.expect("lr_multiplier", 0.01)
-    expect_layers(mapping, style_dim)
+    expect_layers(mapping, w_dim)
     synthesis.expect("use_noise", True)
     expect_convolutions(synthesis)
     # how NVIDIA's code computes the same
@@ -86,10 +86,10 @@ def discriminator(arguments: Mapping[str, Any], state: Mapping[str, Any] | None)
         "architecture": given.take("architecture", str, default="resnet"),
         "label_dim": (label_dim := given.take("cmap_dim", int, default=None)),
         "label_layers": (layers := mapping.take("num_layers", int, default=8, most=MOST_LAYERS)),
-        "stddev_channels": channels,
-        "stddev_group": (LARGEST if group is None else group) if channels else 0,
+        "mbstd_num_channels": channels,
+        "mbstd_group_size": (LARGEST if group is None else group) if channels else 0,
         "clamp": given.take("conv_clamp", float, default=256.0),
-        "half_resolutions": given.take("num_fp16_res", int, default=4),
+        "num_fp16_res": given.take("num_fp16_res", int, default=4),
         "frozen_layers": block.take("freeze_layers", int, default=0),
     }
     if layers:

@@ -45,10 +45,10 @@ def generator(arguments: Mapping[str, Any], state: Mapping[str, Any] | None) -> 
         "image_size": given.take("img_resolution", int),
         "channels": given.take("img_channels", int),
         "num_classes": given.take("c_dim", int),
-        "latent_dim": given.take("z_dim", int),
-        "style_dim": given.take("w_dim", int),
+        "z_dim": given.take("z_dim", int),
+        "w_dim": given.take("w_dim", int),
         "mapping_layers": mapping.take("num_layers", int, default=2, most=MOST_LAYERS),
-        "average_decay": mapping.take("w_avg_beta", float, default=0.998),
+        "w_avg_beta": mapping.take("w_avg_beta", float, default=0.998),
         "channel_base": synthesis.take("channel_base", int, default=32768),
         "channel_max": synthesis.take("channel_max", int, default=512),
         "num_layers": synthesis.take("num_layers", int, default=14, most=MOST_LAYERS),
@@ -63,7 +63,7 @@ def generator(arguments: Mapping[str, Any], state: Mapping[str, Any] | None) -> 
         "output_scale": synthesis.take("output_scale", float, default=0.25),
         "magnitude_decay": synthesis.take("magnitude_ema_beta", float, default=0.999),
         "clamp": synthesis.take("conv_clamp", float, default=256.0),
-        "half_resolutions": synthesis.take("num_fp16_res", int, default=4),
+        "num_fp16_res": synthesis.take("num_fp16_res", int, default=4),
     }
     mapping.expect("lr_multiplier", 0.01)
     synthesis.expect("lrelu_upsampling", 2)

@@ -11,7 +11,7 @@ from gan_lab.commands.launch import launch
 BATCH, LATENT, WIDTH, PIXELS, UNITS, PIECES = 8, 10, 16, 3 * 4 * 6, 5, 2
 TINY = (
     *("data=random", "data.image_size=[4,6]", "data.channels=3", "metrics=none"),
-    *("model=gan", f"model.generator.latent_dim={LATENT}", f"model.generator.width={WIDTH}"),
+    *("model=gan", f"model.generator.z_dim={LATENT}", f"model.generator.width={WIDTH}"),
     *(f"model.discriminator.width={UNITS}", f"model.discriminator.pieces={PIECES}"),
     *(f"batch_size={BATCH}", "rounds=3", "warmup=1", "total_kimg=0.032", "trainer=cpu"),
 )

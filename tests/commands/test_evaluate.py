@@ -342,12 +342,9 @@ def test_files_that_cannot_be_measured(
     refused(mixed, "different channels", "files.channels=3")
     (mixed / "grey.png").unlink()
     (mixed / "notes.txt").write_text("not an image")
-    refused(mixed, "1 file besides images (notes.txt)", "files.skip_unreadable=true")
-    evaluate(
-        f"fake={mixed}", f"real={folders[1]}", *FILES, "files.skip_unreadable=true",
-        f"out={tmp_path}/e.json",
-    )  # fmt: skip
-    (mixed / "notes.txt").unlink()
+    (mixed / "film.mp4").write_bytes(b"not an image")
+    evaluate(f"fake={mixed}", f"real={folders[1]}", *FILES, f"out={tmp_path}/e.json")
+    assert "passed over 1 file: not an image (film.mp4)" in capsys.readouterr().out
     (mixed / "0001.png").write_bytes((mixed / "0001.png").read_bytes()[:60])
     refused(mixed, "1 unreadable file", "0001.png")
     np.savez(tmp_path / "float.npz", arr_0=np.zeros((80, 8, 8, 3), dtype=np.float32))

@@ -1,6 +1,8 @@
 """gan-lab export: what it writes, replaces, uploads and refuses."""
 
 import json
+import os
+from multiprocessing import Process
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +15,7 @@ import gan_lab
 from gan_lab.commands import export as command
 from gan_lab.commands.launch import launch
 from gan_lab.errors import InputError
+from gan_lab.run import temporary_path
 from gan_lab.weights.exported import file_sha256
 from tests.commands.conftest import Train
 from tests.helpers.generators import run_of
@@ -81,6 +84,27 @@ def test_a_failure_leaves_things_as_they_were(
     assert names(tmp_path) == {"model"}
 
 
+@pytest.mark.parametrize("moved", [False, True])
+def test_what_a_kill_left_undone_is_done_by_the_next(
+    run: Path, tmp_path: Path, moved: bool
+) -> None:
+    """Killed after the old folder was set aside, and before or after the new one took its place."""
+    out = export(run, tmp_path / "model")
+    (out / "notes.txt").write_text("mine")
+    out.rename(tmp_path / ".model.before")
+    dead = Process(target=int)
+    dead.start()
+    dead.join()
+    part = temporary_path(out)
+    part = part.with_name(part.name.replace(f".{os.getpid()}.", f".{dead.pid}."))
+    part.mkdir()
+    (part / "model.json").write_text("{")
+    if moved:
+        export(run, tmp_path / "again").rename(out)
+    export(run, out)
+    assert names(tmp_path) == {"model"} and names(out) == {*USUAL, "notes.txt"}
+
+
 def test_an_export_is_exported_again(run: Path, tmp_path: Path) -> None:
     first = export(run, tmp_path / "first", "weights=raw")
     second = export(first, tmp_path / "second", "licence=mit", "name=other")
@@ -103,10 +127,10 @@ def test_training_begins_from_an_export(
     capsys.readouterr()
     train(f"init_from={again}", name="both")
     told = capsys.readouterr().out
-    assert told.count("100.0% of the parameters; 0 fresh") == 3
+    assert told.count("100.0% of the parameters; 0 new") == 3
     train(f"init_from={alone}", name="one")
     told = capsys.readouterr().out
-    assert told.count("100.0% of the parameters; 0 fresh") == 2
+    assert told.count("100.0% of the parameters; 0 new") == 2
     assert "none of the discriminator's weights fits: it begins anew" in told
 
 

@@ -47,7 +47,7 @@ def normed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def styled(**settings: int) -> Gan:
     torch.manual_seed(0)
-    arguments = {"latent_dim": 8, "style_dim": 8, "mapping_layers": 2, "channel_base": 64}
+    arguments = {"z_dim": 8, "w_dim": 8, "mapping_layers": 2, "channel_base": 64}
     generator = stylegan2.Generator(
         image_size=8, channels=1, num_classes=3, channel_max=8, **arguments
     )

@@ -173,7 +173,7 @@ def test_generate_evaluate_and_init_from(
     assert "4 real images for 2048 features" in capsys.readouterr().err
     words = [
         "model=stylegan2",
-        *(f"model.generator.{k}={v}" for k, v in {"latent_dim": 32, "style_dim": 32}.items()),
+        *(f"model.generator.{k}={v}" for k, v in {"z_dim": 32, "w_dim": 32}.items()),
         "model.generator.mapping_layers=2",
         *(f"model.{p}.channel_base=512" for p in ("generator", "discriminator")),
         *(f"model.{p}.channel_max=32" for p in ("generator", "discriminator")),

@@ -16,8 +16,10 @@ from PIL import Image
 
 from gan_lab.commands import prepare_data
 from gan_lab.config import conf_dir
+from gan_lab.data import packing
 from gan_lab.data.digits import Digits
 from gan_lab.data.image_folder import ImageFolder
+from gan_lab.data.packing import Damaged
 from gan_lab.data.zip import Zip
 from gan_lab.errors import InputError
 
@@ -118,15 +120,39 @@ def test_what_cannot_be_read_is_named_and_left_out(photos: Path, tmp_path: Path,
     cut.write_bytes(cut.read_bytes()[:-99])
     Image.effect_noise((30, 30), 50).convert("RGB").save(damaged)
     data = bytearray(damaged.read_bytes())
-    data[len(data) // 2] ^= 255  # its beginning and its end are whole: only decoding finds out
+    data[len(data) // 2] ^= 255  # its beginning and its end are whole
     damaged.write_bytes(data)
     out = tmp_path / "a.zip"
-    prepare(f"data.root={photos}", f"out={out}", "size=16")
+    with pytest.raises(InputError, match=r"cat/003.jpg .* dog/damaged.png .*data.skip_unreadable"):
+        prepare(f"data.root={photos}", f"out={out}", "size=16")
+    assert not out.exists()
+    prepare(f"data.root={photos}", f"out={out}", "size=16", "data.skip_unreadable=true")
     listing = (tmp_path / "a.zip.unreadable.txt").read_text().splitlines()
     assert [line.partition(":")[0] for line in listing] == ["cat/003.jpg", "dog/damaged.png"]
     assert "left out 2 files that could not be read" in capsys.readouterr().out
     packed = Zip(split="train", root=out)
     assert packed.class_counts == [14, 25]
+
+
+def test_what_only_decoding_finds_damaged_ends_it_with_all_names(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "a.zip"
+    encode = prepare_data._encode
+    encoded: list[int] = []
+
+    def failing(item: prepare_data.Item) -> object:
+        encoded.append(item[1])
+        return Damaged(reason="cut short") if item[1] in (3, 30) else encode(item)
+
+    monkeypatch.setattr(prepare_data, "_encode", failing)
+    settings = [f"data.root={photos}", f"out={out}", "size=16"]
+    with pytest.raises(InputError, match=r"2 files .*cat/003.jpg \(cut short\), dog/030.jpg"):
+        prepare(*settings)
+    assert not out.exists() and len(encoded) == 40
+    prepare(*settings, "data.skip_unreadable=true")
+    assert len(encoded) == 40, "it goes on with what is packed"
+    assert Zip(split="train", root=out).class_counts == [14, 24]
 
 
 def slow_child(settings: DictConfig, images: int) -> None:
@@ -138,7 +164,7 @@ def slow_child(settings: DictConfig, images: int) -> None:
         return encode(item)
 
     prepare_data._encode = slowly  # type: ignore[assignment]
-    prepare_data._CHECKPOINT_IMAGES = images
+    packing.CHECKPOINT_SAMPLES = images
     prepare_data.run(settings)
 
 
@@ -171,13 +197,13 @@ def test_goes_on_where_it_stopped(photos: Path, tmp_path: Path, monkeypatch, cap
     done: list[int] = []
 
     def failing(item: prepare_data.Item) -> object:
-        done.append(item[2])
+        done.append(item[1])
         if len(done) == 20:
             raise KeyboardInterrupt
         return encode(item)
 
     options = [f"data.root={photos}", f"out={tmp_path / 'a.zip'}", "size=16", "num_threads=1"]
-    monkeypatch.setattr(prepare_data, "_CHECKPOINT_IMAGES", 5)
+    monkeypatch.setattr(packing, "CHECKPOINT_SAMPLES", 5)
     monkeypatch.setattr(prepare_data, "_encode", failing)
     with pytest.raises(KeyboardInterrupt):
         prepare(*options)
@@ -190,10 +216,10 @@ def test_goes_on_where_it_stopped(photos: Path, tmp_path: Path, monkeypatch, cap
 def test_changed_options_start_anew(photos: Path, tmp_path: Path, monkeypatch) -> None:
     out = tmp_path / "a.zip"
     encode = prepare_data._encode
-    monkeypatch.setattr(prepare_data, "_CHECKPOINT_IMAGES", 5)
+    monkeypatch.setattr(packing, "CHECKPOINT_SAMPLES", 5)
 
     def interrupted(item: prepare_data.Item) -> object:
-        if item[2] == 30:
+        if item[1] == 30:
             raise KeyboardInterrupt
         return encode(item)
 
@@ -219,7 +245,7 @@ def test_a_full_disk_is_told_and_nothing_is_lost(photos: Path, tmp_path: Path, m
             raise OSError(errno.ENOSPC, "No space left on device")
         write(self, member, data)
 
-    monkeypatch.setattr(prepare_data, "_CHECKPOINT_IMAGES", 10)
+    monkeypatch.setattr(packing, "CHECKPOINT_SAMPLES", 10)
     options = [f"data.root={photos}", f"out={out}", "size=16"]
     with monkeypatch.context() as patch:
         patch.setattr(zipfile.ZipFile, "writestr", full)

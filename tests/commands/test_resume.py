@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,8 +16,9 @@ import pytest
 import torch
 from PIL import Image
 
+from gan_lab.training.checkpoint import checkpoint_path
 from gan_lab.training.loggers.files import read_metrics
-from tests.commands.conftest import ELSE, TINY, entries, in_a_child
+from tests.commands.conftest import ELSE, TINY, Train, entries, in_a_child
 
 LENGTH = "total_kimg=1.2"
 RUN = (
@@ -111,13 +113,66 @@ def test_a_signal_saves_at_the_end_of_the_step(tmp_path: Path, number: signal.Si
     assert child.exitcode == 128 + number
     clock = final(run)["clock"]
     assert isinstance(clock, dict) and clock["images_seen"] < 1_000_000, "saved before its end"
+    assert entries(run)[-1]["kimg"] == clock["images_seen"] / 1000
     length = f"total_kimg={clock['images_seen'] / 1000 + 0.2}"
     for name in ("stopped", "straight"):
         child = in_a_child([*words(tmp_path, name), rare, length])
         child.join(120)
         assert child.exitcode == 0
-    for part in ("state_dict", "optimizer_states", "clock"):
-        assert_same(final(run)[part], final(tmp_path / "runs" / "straight")[part], part)
+    straight = tmp_path / "runs" / "straight"
+    for part in ("state_dict", "optimizer_states", "clock", "global_step"):
+        assert_same(final(run)[part], final(straight)[part], part)
+    assert entries(run) == entries(straight), "nothing of the stop is left in the log"
+
+
+def test_checkpoints_by_time_change_nothing_else(train: Train) -> None:
+    rare = "callbacks.checkpointing.every_kimg=1000"
+    seldom = train(rare, "callbacks.evaluation.every_kimg=1000", name="seldom")
+    often = train(
+        rare,
+        "callbacks.evaluation.every_kimg=1000",
+        "callbacks.checkpointing.every_minutes=1e-9",
+        name="often",
+    )
+    assert not (seldom / "checkpoints" / "previous.ckpt").exists()
+    before = torch.load(often / "checkpoints" / "previous.ckpt", weights_only=True)
+    assert before["clock"]["images_seen"] == final(often)["clock"]["images_seen"] - 16  # type: ignore[index]
+    for part in ("state_dict", "optimizer_states", "clock", "callbacks", "global_step"):
+        assert_same(final(often)[part], final(seldom)[part], part)
+    assert entries(often) == entries(seldom)
+
+
+def test_a_damaged_log_does_not_end_a_run(train: Train, capsys: pytest.CaptureFixture[str]) -> None:
+    run = train()
+    whole = entries(run)
+    lines = (run / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+    (run / "metrics.jsonl").write_bytes(b"".join([lines[0], b"\xff\xfe\n", *lines[2:]]))
+    train("total_kimg=0.3")
+    assert "metrics.jsonl is damaged in line 2" in capsys.readouterr().out.replace("\n", "")
+    assert entries(run)[: len(whole) - 1] == [whole[0], *whole[2:]]
+
+
+def test_other_data_of_the_same_shape_are_refused_unless_told_so(
+    train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed, name in enumerate(("ours", "theirs")):
+        rng = np.random.default_rng(seed)
+        (tmp_path / name).mkdir()
+        for i in range(20):
+            pixels = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / name / f"{i}.png")
+    shutil.copytree(tmp_path / "ours", tmp_path / "a copy", copy_function=shutil.copyfile)
+
+    def on(name: str, *words: str, status: int = 0) -> None:
+        root = f"data.root='{tmp_path / name}'"
+        train("data=image_folder", root, "num_workers=0", *words, base=ELSE, status=status)
+
+    on("ours")
+    on("a copy", "total_kimg=0.22")
+    capsys.readouterr()
+    on("theirs", "total_kimg=0.24", status=2)
+    assert "new_data=true" in capsys.readouterr().err
+    on("theirs", "total_kimg=0.24", "new_data=true")
 
 
 def test_ctrl_c_in_a_terminal_reaches_the_workers_too(tmp_path: Path) -> None:
@@ -156,6 +211,19 @@ def test_a_kill_between_the_checkpoint_and_its_being_the_best(tmp_path: Path) ->
     child.join(120)
     assert child.exitcode == 0
     assert torch.load(best, weights_only=True)["clock"]["images_seen"] >= 1200
+
+
+def test_a_finished_run_whose_best_was_not_linked(train: Train) -> None:
+    run = train()
+    best, last = run / "checkpoints" / "best.ckpt", run / "checkpoints" / "last.ckpt"
+    state = final(run)
+    state["callbacks"]["Checkpointing"]["best_kimg"] = state["clock"]["images_seen"] / 1000  # type: ignore[index]
+    torch.save(state, last)
+    best.unlink()
+    shutil.copy(run / "checkpoints" / "previous.ckpt", best)
+    assert checkpoint_path(run) == checkpoint_path(run, "best") == last, "whoever only reads"
+    train()
+    assert best.samefile(last), "whoever holds the folder"
 
 
 def test_two_processes_in_one_folder(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

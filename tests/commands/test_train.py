@@ -146,7 +146,7 @@ def test_init_from_takes_weights_and_nothing_else(
     for name, value in theirs["state_dict"].items():
         if name.startswith("generator."):
             assert torch.equal(ours["state_dict"][name], value), name
-    assert "0 fresh" in capsys.readouterr().out
+    assert "0 new" in capsys.readouterr().out
 
 
 def test_init_from_another_architecture(train: Train, capsys: pytest.CaptureFixture[str]) -> None:
@@ -274,7 +274,7 @@ class Plain(nn.Linear):
         super().__init__(8, 64)
 
 class Silent(GeneratorNetwork):
-    latent_dim = 8
+    z_dim = 8
 
 class Judge(DiscriminatorNetwork):
     num_classes = 0

@@ -108,7 +108,7 @@ def test_broken_lines_are_named_and_left_out(make_run: MakeRun) -> None:
     run = read_run(path, "run")
     assert len(run.entries) == len(whole) + 1 and "note" not in run.entries[-1]
     (problem,) = run.problems
-    assert "is broken in line 1, 6, 7: left out" in problem, "the last line was only cut short"
+    assert "is damaged in line 1, 6, 7: left out" in problem, "the last line was only cut short"
     assert curve(run, "x", most=10) == []
 
 

@@ -193,7 +193,7 @@ def test_refuses_a_root_that_is_none(tmp_path: Path, write_images) -> None:
     missing = tmp_path / "no" / "such" / "folder"
     with pytest.raises(InputError, match=rf"does not exist \({tmp_path / 'no'} is not there\)"):
         ImageFolder(split="train", root=missing)
-    with pytest.raises(InputError, match=r"is empty; expected files ending in .png"):
+    with pytest.raises(InputError, match=r"is empty; expected PNG, JPEG"):
         (tmp_path / "empty").mkdir()
         ImageFolder(split="train", root=tmp_path / "empty")
     (tmp_path / "notes.txt").write_text("hello")

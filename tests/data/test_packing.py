@@ -1,9 +1,13 @@
+import json
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from gan_lab.data.packing import RestartableZip
+from gan_lab.data import packing
+from gan_lab.data.metadata import MetadataTable, join_tables
+from gan_lab.data.packing import Damaged, Packer, RestartableZip
 
 ITEMS = [(f"{i:03d}.png", bytes([i]) * (10 + i)) for i in range(20)]
 
@@ -103,3 +107,63 @@ def test_damage_starts_anew(tmp_path: Path, whole: bytes, damage: str) -> None:
     assert RestartableZip(out=out, plan="plan").done == 0
     pack(out)
     assert out.read_bytes() == whole
+
+
+TABLE = MetadataTable(
+    files=[f"photo {i}" for i in range(30)],
+    labels=np.arange(30) % 3,
+    class_names=["a", "b", "c"],
+    captions=[f"number {i}" for i in range(30)],
+    splits=["train"] * 20 + ["val"] * 10,
+)
+
+
+def encode(row: int) -> bytes | Damaged:
+    return Damaged(reason="cut short") if row in (4, 25) else bytes([row]) * 9
+
+
+def pack_samples(out: Path, *, table: MetadataTable = TABLE, stop: int | None = None) -> Packer:
+    packer = Packer(out=out, table=table, plan="samples", suffix=".bin")
+    for done in packer.pack(encode, num_threads=3):
+        if done == stop:
+            packer.abandon()
+            return packer
+    packer.finish()
+    return packer
+
+
+def test_samples_lie_beside_their_rows(tmp_path: Path) -> None:
+    packer = pack_samples(tmp_path / "a.zip")
+    assert packer.damaged == [("photo 4", "cut short"), ("photo 25", "cut short")]
+    with zipfile.ZipFile(tmp_path / "a.zip") as archive:
+        table = json.loads(archive.read("dataset.json"))
+        labels, captions = dict(table["labels"]), dict(table["captions"])
+        assert len(labels) == 28 and set(labels) == set(captions)
+        for name, label in labels.items():
+            row = archive.read(name)[0]
+            assert label == row % 3 and captions[name] == f"number {row}"
+            assert name.startswith("train/00000/img" if row < 20 else "val/00000/img")
+        assert table["val"] == [name for name in labels if name.startswith("val/")]
+
+
+@pytest.mark.parametrize("stop", [1, 5, 12, 29])
+def test_packing_goes_on_where_it_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
+) -> None:
+    monkeypatch.setattr(packing, "CHECKPOINT_SAMPLES", 4)
+    pack_samples(tmp_path / "whole.zip")
+    pack_samples(tmp_path / "a.zip", stop=stop)
+    again = Packer(out=tmp_path / "a.zip", table=TABLE, plan="samples", suffix=".bin")
+    assert again.done == stop // 4 * 4
+    again.abandon()
+    pack_samples(tmp_path / "a.zip")
+    assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "whole.zip").read_bytes()
+
+
+def test_another_table_starts_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packing, "CHECKPOINT_SAMPLES", 4)
+    pack_samples(tmp_path / "a.zip", stop=12)
+    other = join_tables([TABLE.rows(range(20)), TABLE.rows(range(29, 19, -1))])
+    packer = Packer(out=tmp_path / "a.zip", table=other, plan="samples", suffix=".bin")
+    assert packer.done == 0
+    packer.abandon()

@@ -86,7 +86,11 @@ def test_text_missing_files_and_unknown_ranges_have_reasons(tmp_path: Path) -> N
 def count_inspections(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     calls: list[object] = []
     inspect = scan_module.inspect
-    monkeypatch.setattr(scan_module, "inspect", lambda file: (calls.append(file), inspect(file))[1])
+    monkeypatch.setattr(
+        scan_module,
+        "inspect",
+        lambda file, **options: (calls.append(file), inspect(file, **options))[1],
+    )
     return calls
 
 

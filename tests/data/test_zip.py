@@ -106,7 +106,8 @@ def test_each_process_opens_its_own_file(tmp_path: Path) -> None:
         ([[name, 0] for name in NAMES[1:]], rf"no label for 1 images: {NAMES[0]}"),
         ([[name, 0] for name in [*NAMES, "x.png"]], r"labels for 1 files that are missing: x.png"),
         ([[name, -1] for name in NAMES], r"whole numbers from 0"),
-        ([[name, [0.5, 0.5]] for name in NAMES], r"whole numbers from 0"),
+        ([[name, 0.5] for name in NAMES], r"whole numbers from 0"),
+        ([[name, 10**9] for name in NAMES], r"whole numbers from 0 to 999,999"),
         ([3, 4], r"pairs of a name and a number"),
     ],
 )

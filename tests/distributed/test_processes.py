@@ -80,6 +80,24 @@ def test_torchrun_and_then_one_process_are_one_process(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_checkpoints_by_time_leave_each_process_its_own_statistics(tmp_path: Path) -> None:
+    for name, minutes in (("never", "null"), ("often", "1e-9")):
+        finish(
+            torchrun(
+                *words(tmp_path, f"name={name}", HALF, "trainer.devices=2"),
+                "trainer.sync_batchnorm=false",
+                f"callbacks.checkpointing.every_minutes={minutes}",
+                flags=("--standalone", "--nproc-per-node=2"),
+            )
+        )
+    assert (tmp_path / "often" / "checkpoints" / "previous.ckpt").exists()
+    assert not (tmp_path / "never" / "checkpoints" / "previous.ckpt").exists()
+    ours, theirs = state(tmp_path / "often"), state(tmp_path / "never")
+    for name, value in theirs["state_dict"].items():
+        assert torch.equal(ours["state_dict"][name], value), name
+
+
+@pytest.mark.slow
 def test_one_process_and_then_two_machines(tmp_path: Path) -> None:
     """Two agents of torchrun, each with one process, as on two machines, go on with what one process began."""
     assert launch("train", words(tmp_path, "name=alone", WHOLE)) == 0

@@ -32,9 +32,9 @@ STEPS, BATCH, PARTS = 20, 8, 2
 SMALL = (
     "model=stylegan2", f"batch_size={BATCH}", "loss=nonsaturating", "regularizer=[r1_lazy,path_length]",
     "regularizer.r1.interval=4", "regularizer.path_length.shrink=1", "model.generator.style_mixing=0",
-    "model.generator.latent_dim=8", "model.generator.style_dim=8", "model.generator.mapping_layers=2",
+    "model.generator.z_dim=8", "model.generator.w_dim=8", "model.generator.mapping_layers=2",
     "model.generator.channel_base=64", "model.generator.channel_max=8", "model.discriminator.channel_base=64",
-    "model.discriminator.channel_max=8", "model.discriminator.stddev_group=0", "augment=ada",
+    "model.discriminator.channel_max=8", "model.discriminator.mbstd_group_size=0", "augment=ada",
     "augment.ada.pipe=noise", "augment.ada.speed_kimg=1", "+augment.ada.strengths.noise=0",
 )  # fmt: skip
 
@@ -243,7 +243,7 @@ def test_a_division_that_would_change_what_images_are_compared_with() -> None:
     module.discriminator.stddev = MinibatchStddev(group_size=4)  # type: ignore[union-attr]
     module.micro_batch_size = BATCH
     check_share(module, 2)
-    with pytest.raises(InputError, match=r"would compare 2 images, not 4.*stddev_group=2"):
+    with pytest.raises(InputError, match=r"would compare 2 images, not 4.*mbstd_group_size=2"):
         check_share(module, 4)
     module.micro_batch_size = 2
     with pytest.raises(InputError, match="of which 2 pass through D at once"):

@@ -19,9 +19,9 @@ ALL = (
     *("~callbacks.samples", "~callbacks.evaluation", "total_kimg=0.064"),
 )
 # groups of the minibatch standard deviation are others where a batch is divided
-ALONE = "model.discriminator.stddev_group=0"
+ALONE = "model.discriminator.mbstd_group_size=0"
 STYLES = (
-    *("model.generator.latent_dim=8", "model.generator.style_dim=8"),
+    *("model.generator.z_dim=8", "model.generator.w_dim=8"),
     *("model.generator.mapping_layers=2", "model.discriminator.channel_base=64"),
     "model.discriminator.channel_max=8",
 )

@@ -16,8 +16,8 @@ def styled() -> Gan:
         image_size=16,
         channels=1,
         num_classes=3,
-        latent_dim=8,
-        style_dim=8,
+        z_dim=8,
+        w_dim=8,
         mapping_layers=2,
         channel_base=64,
         channel_max=8,
@@ -30,7 +30,7 @@ def unstyled() -> Gan:
     """A BigGAN of three classes."""
     torch.manual_seed(0)
     generator = biggan.Generator(
-        image_size=32, channels=3, num_classes=3, latent_dim=20, shared_dim=8, width=4, attention=()
+        image_size=32, channels=3, num_classes=3, z_dim=20, shared_dim=8, width=4, attention=()
     )
     return Gan(generator.eval().requires_grad_(False), class_names=["cat", "dog", "owl"])
 

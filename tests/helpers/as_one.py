@@ -17,7 +17,7 @@ def latents(self: AdversarialModule, count: int) -> Tensor:
     world = self.trainer.world_size
     generator = torch.Generator().manual_seed(derive_seed(self.images_seen))
     drawn = torch.randn(
-        count * world, self.generator.latent_dim, generator=generator, dtype=torch.float64
+        count * world, self.generator.z_dim, generator=generator, dtype=torch.float64
     )
     return drawn.split(count)[self.global_rank]
 

@@ -13,14 +13,14 @@ from gan_lab.sampling.gan import Gan
 TINY: dict[str, dict[str, Any]] = {
     "gan": {"image_size": [8, 8], "width": 8},
     "dcgan": {"image_size": [8, 8], "width": 4},
-    "lsgan": {"image_size": [16, 16], "width": 4, "latent_dim": 8, "label_dim": 4},
+    "lsgan": {"image_size": [16, 16], "width": 4, "z_dim": 8, "label_dim": 4},
     "wgan_gp": {"image_size": [8, 8], "width": 4},
-    "bigan": {"image_size": [8, 8], "width": 4, "latent_dim": 8, "encoder_width": 4},
-    "progan": {"image_size": [8, 8], "latent_dim": 8, "channel_base": 64, "channel_max": 8},
+    "bigan": {"image_size": [8, 8], "width": 4, "z_dim": 8, "encoder_width": 4},
+    "progan": {"image_size": [8, 8], "z_dim": 8, "channel_base": 64, "channel_max": 8},
     "stylegan": {
         "image_size": [16, 16],
-        "latent_dim": 8,
-        "style_dim": 8,
+        "z_dim": 8,
+        "w_dim": 8,
         "mapping_layers": 2,
         "channel_base": 64,
         "channel_max": 8,
@@ -28,16 +28,16 @@ TINY: dict[str, dict[str, Any]] = {
     },
     "stylegan2": {
         "image_size": [8, 8],
-        "latent_dim": 8,
-        "style_dim": 8,
+        "z_dim": 8,
+        "w_dim": 8,
         "mapping_layers": 2,
         "channel_base": 64,
         "channel_max": 8,
     },
     "stylegan3": {
         "image_size": 16,
-        "latent_dim": 8,
-        "style_dim": 8,
+        "z_dim": 8,
+        "w_dim": 8,
         "channel_base": 64,
         "channel_max": 8,
         "num_layers": 4,
@@ -47,14 +47,14 @@ TINY: dict[str, dict[str, Any]] = {
     "sagan": {"image_size": [8, 8], "width": 4, "attention": [8]},
     "biggan": {
         "image_size": [8, 8],
-        "latent_dim": 8,
+        "z_dim": 8,
         "shared_dim": 4,
         "width": 4,
         "attention": [8],
     },
     "biggan_deep": {
         "image_size": [8, 8],
-        "latent_dim": 8,
+        "z_dim": 8,
         "shared_dim": 4,
         "width": 8,
         "attention": [8],
@@ -62,7 +62,7 @@ TINY: dict[str, dict[str, Any]] = {
     },
     "r3gan": {
         "image_size": [8, 8],
-        "latent_dim": 8,
+        "z_dim": 8,
         "label_dim": 4,
         "widths": [8, 8],
         "cardinalities": [2, 2],
@@ -90,7 +90,7 @@ def generator_of(model: str, *, classes: int = 3, channels: int = 1) -> Generato
             if "parametrizations" not in name:
                 value.add_(torch.randn_like(value) * 0.3)
         for name, value in generator.named_buffers():
-            if name.endswith(("average", "running_mean")):
+            if name.endswith(("w_avg", "running_mean")):
                 value.normal_()
     return generator.eval()
 

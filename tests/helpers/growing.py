@@ -11,7 +11,7 @@ from gan_lab.models.progan import ProGAN
 
 TINY = {
     "progan": (
-        "model.generator.latent_dim=8",
+        "model.generator.z_dim=8",
         "model.generator.channel_base=64",
         "model.generator.channel_max=8",
         "model.generator.fade_kimg=0.016",
@@ -20,8 +20,8 @@ TINY = {
         "model.discriminator.channel_max=8",
     ),
     "stylegan": (
-        "model.generator.latent_dim=8",
-        "model.generator.style_dim=8",
+        "model.generator.z_dim=8",
+        "model.generator.w_dim=8",
         "model.generator.mapping_layers=2",
         "model.generator.channel_base=64",
         "model.generator.channel_max=8",

@@ -13,7 +13,7 @@ class Linear(GeneratorNetwork):
     def __init__(self, matrix: Tensor, num_classes: int = 0) -> None:
         super().__init__()
         self.num_classes = num_classes
-        self.latent_dim = matrix.shape[1]
+        self.z_dim = matrix.shape[1]
         self.first = nn.Linear(*matrix.T.shape, bias=False)
         self.first.weight = nn.Parameter(matrix.clone())
 

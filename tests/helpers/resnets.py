@@ -27,7 +27,7 @@ SMALL = {
     "biggan_deep": (
         "model.generator.width=4",
         "model.generator.shared_dim=4",
-        "model.generator.latent_dim=4",
+        "model.generator.z_dim=4",
     ),
     "sngan": ("model.generator.width=4", "model.discriminator.width=4"),
     "sagan": ("model.generator.width=4",),

@@ -12,7 +12,7 @@ COMMON = (
 MODELS = {
     "stylegan2": (
         *(f"model.{player}.channel_base=64" for player in ("generator", "discriminator")),
-        *("model.generator.latent_dim=8", "model.generator.style_dim=8"),
+        *("model.generator.z_dim=8", "model.generator.w_dim=8"),
         "model.generator.mapping_layers=2",
     ),
     "biggan": ("model.generator.width=4", "model.discriminator.width=4"),

@@ -15,8 +15,8 @@ def state(z: Tensor) -> dict[str, Tensor]:
     network = Generator(
         image_size=16,
         channels=1,
-        latent_dim=4,
-        style_dim=4,
+        z_dim=4,
+        w_dim=4,
         channel_base=16,
         channel_max=2,
         num_layers=3,
@@ -26,7 +26,7 @@ def state(z: Tensor) -> dict[str, Tensor]:
     return {
         name: value
         for name, value in network.state_dict().items()
-        if "average" in name or "magnitude" in name
+        if "w_avg" in name or "magnitude" in name
     }
 
 

@@ -14,10 +14,10 @@ def test_outputs_have_the_variance_of_inputs_whatever_the_width() -> None:
     for width in (16, 512):
         x = torch.randn(256, width)
         plain = EqualizedLinear(inputs=width, outputs=256)(x)
-        rectified = EqualizedLinear(inputs=width, outputs=256, rectified=True)(x)
+        lrelu = EqualizedLinear(inputs=width, outputs=256, lrelu=True)(x)
         assert plain.square().mean().item() == pytest.approx(1, rel=0.1)
         # E[lrelu(x)^2] = (1 + 0.04) / 2 for standard normal x
-        assert rectified.square().mean().item() == pytest.approx(1.04, rel=0.1)
+        assert lrelu.square().mean().item() == pytest.approx(1.04, rel=0.1)
 
 
 def test_the_learning_rate_multiplier_changes_steps_and_not_outputs() -> None:
@@ -79,4 +79,4 @@ def test_gradients(
 
 def test_gradients_of_linear_layers(check_gradients: Callable[..., None]) -> None:
     torch.manual_seed(0)
-    check_gradients(EqualizedLinear(inputs=3, outputs=2, rectified=True), torch.randn(2, 3))
+    check_gradients(EqualizedLinear(inputs=3, outputs=2, lrelu=True), torch.randn(2, 3))

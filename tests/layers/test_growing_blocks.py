@@ -24,6 +24,6 @@ def test_a_discriminator_inside_a_fade(check_gradients: Callable[..., None]) -> 
 def test_a_block_with_noise_and_styles(check_gradients: Callable[..., None]) -> None:
     """Path lengths differentiate the synthesis network twice."""
     torch.manual_seed(0)
-    block = SynthesisBlock(inputs=1, outputs=2, style_dim=2, shape=(4, 4))
+    block = SynthesisBlock(inputs=1, outputs=2, w_dim=2, shape=(4, 4))
     nn.init.constant_(block.style0.noise_strength, 0.3)
     check_gradients(block, torch.randn(1, 1, 2, 2), torch.randn(1, 2, 2), noise="const")

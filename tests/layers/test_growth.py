@@ -7,7 +7,15 @@ from torch.nn.functional import avg_pool2d
 from torch.testing import assert_close
 
 from gan_lab.errors import InputError
-from gan_lab.layers.growth import Growth, Stage, at_stage, doubled, first_level, halved, resized
+from gan_lab.layers.growth import (
+    Growth,
+    GrowthStage,
+    avg_pool,
+    first_level,
+    resize_to_stage,
+    resized,
+    upsample_nearest,
+)
 
 
 @pytest.mark.parametrize(
@@ -59,13 +67,13 @@ def test_the_first_level() -> None:
 
 
 def test_a_stage_is_saved_with_the_weights_and_safe_to_load(tmp_path) -> None:
-    network, other = (nn.ModuleDict({"stage": Stage(first=0, last=4)}) for _ in range(2))
+    network, other = (nn.ModuleDict({"stage": GrowthStage(first=0, last=4)}) for _ in range(2))
     network["stage"].value = 2.3
     torch.save(network.state_dict(), tmp_path / "x.pt")
     other.load_state_dict(torch.load(tmp_path / "x.pt", weights_only=True))
     stage = other["stage"]
     assert (stage.value, stage.level, stage.fade) == (2.3, 3, pytest.approx(0.3))
-    smaller = nn.ModuleDict({"stage": Stage(first=0, last=1)})
+    smaller = nn.ModuleDict({"stage": GrowthStage(first=0, last=1)})
     smaller.load_state_dict(network.state_dict())
     assert (smaller["stage"].value, smaller["stage"].fade) == (1, 1)
 
@@ -73,7 +81,7 @@ def test_a_stage_is_saved_with_the_weights_and_safe_to_load(tmp_path) -> None:
 def test_resizing() -> None:
     images = torch.randn(2, 3, 8, 12)
     assert_close(resized(images, (2, 3)), avg_pool2d(images, 4))
-    assert_close(halved(doubled(images, 4), 4), images)
+    assert_close(avg_pool(upsample_nearest(images, 4), 4), images)
     assert torch.equal(resized(images, (16, 24))[..., ::2, 1::2], images)
     assert resized(images, (8, 12)) is images
     for wrong in ((4, 8), (3, 4), (16, 12)):
@@ -84,13 +92,13 @@ def test_resizing() -> None:
 @pytest.mark.parametrize("shape", [(4, 4), (5, 6)])
 def test_real_images_fade_as_the_networks_do(shape: tuple[int, int]) -> None:
     images = torch.randn(2, 3, shape[0] * 8, shape[1] * 8)
-    stage = Stage(first=0, last=3)
+    stage = GrowthStage(first=0, last=3)
     for value in (0, 1, 2, 3):
         stage.value = value
-        assert torch.equal(at_stage(images, stage, shape), halved(images, 8 >> value))
+        assert torch.equal(resize_to_stage(images, stage, shape), avg_pool(images, 8 >> value))
     stage.value = 1.25
     high, low = avg_pool2d(images, 2), avg_pool2d(images, 4)
     mixed = 0.25 * high + 0.75 * low.repeat_interleave(2, 2).repeat_interleave(2, 3)
-    assert_close(at_stage(images, stage, shape), mixed)
+    assert_close(resize_to_stage(images, stage, shape), mixed)
     stage.value = 1 + 1e-12
-    assert_close(at_stage(images, stage, shape), doubled(low), rtol=0, atol=1e-6)
+    assert_close(resize_to_stage(images, stage, shape), upsample_nearest(low), rtol=0, atol=1e-6)

@@ -8,24 +8,24 @@ from hypothesis import strategies as st
 from gan_lab.errors import InputError
 from gan_lab.layers.conditioning import ProjectionLogit
 from gan_lab.layers.labels import label_vectors, with_label_maps
-from gan_lab.layers.pyramid import halvings, image_shape
+from gan_lab.layers.pyramid import image_shape, resolution_pyramid
 
 
 @given(base=st.integers(4, 7), longer=st.integers(4, 30), count=st.integers(0, 8))
 def test_halvings_undo_doublings(base: int, longer: int, count: int) -> None:
     assume(longer >= base)
     size = [base << count, longer << count]
-    assert halvings(size) == ((base, longer), count)
-    assert halvings(size[::-1]) == ((longer, base), count)
+    assert resolution_pyramid(size) == ((base, longer), count)
+    assert resolution_pyramid(size[::-1]) == ((longer, base), count)
 
 
 @given(st.integers(1, 600))
 def test_every_size_is_made_or_refused_with_one_that_is_made(size: int) -> None:
     try:
-        (height, width), count = halvings(size)
+        (height, width), count = resolution_pyramid(size)
     except InputError as error:
         remedies = str(error).split("data.image_size=")[1].split(" or ")
-        assert all(halvings(int(remedy)) for remedy in remedies)
+        assert all(resolution_pyramid(int(remedy)) for remedy in remedies)
     else:
         assert height == width and 4 <= height < 8 and height << count == size
 

@@ -14,7 +14,7 @@ from gan_lab.models import biggan, r3gan
 @pytest.fixture
 def generator() -> biggan.Generator:
     torch.manual_seed(0)
-    return biggan.Generator(image_size=8, channels=1, num_classes=3, latent_dim=8, width=4).eval()
+    return biggan.Generator(image_size=8, channels=1, num_classes=3, z_dim=8, width=4).eval()
 
 
 def test_they_are_the_mean_over_batches_and_all_that_changes(generator: biggan.Generator) -> None:

@@ -12,7 +12,7 @@ from gan_lab.layers.stylegan3 import FourierFeatures
 
 def features(**settings: float) -> FourierFeatures:
     torch.manual_seed(0)
-    arguments = {"features": 6, "size": 12, "rate": 8.0, "bandwidth": 2.0, "style_dim": 3}
+    arguments = {"features": 6, "size": 12, "rate": 8.0, "bandwidth": 2.0, "w_dim": 3}
     return FourierFeatures(**{**arguments, **settings})
 
 
@@ -41,7 +41,7 @@ class NothingFromTheHost(TorchDispatchMode):
 
 
 def test_a_pass_copies_nothing_from_the_host() -> None:
-    layer = FourierFeatures(features=3, size=6, rate=4, bandwidth=1.0, style_dim=2).to("meta")
+    layer = FourierFeatures(features=3, size=6, rate=4, bandwidth=1.0, w_dim=2).to("meta")
     with NothingFromTheHost():
         made = layer(torch.empty(2, 2, device="meta"))
     assert made.shape == (2, 3, 6, 6) and made.device.type == "meta"

@@ -10,9 +10,7 @@ from gan_lab.layers.stylegan import Mapping, Mlp, cross_over, replace_styles
 
 def mapping(num_classes: int = 0) -> Mapping:
     torch.manual_seed(0)
-    return Mapping(
-        latent_dim=6, num_classes=num_classes, style_dim=5, num_layers=2, num_styles=4
-    ).eval()
+    return Mapping(z_dim=6, num_classes=num_classes, w_dim=5, num_layers=2, num_ws=4).eval()
 
 
 def test_one_style_for_every_layer_and_the_length_of_z_does_not_matter() -> None:
@@ -25,11 +23,11 @@ def test_one_style_for_every_layer_and_the_length_of_z_does_not_matter() -> None
 
 def test_truncation_moves_towards_the_mean() -> None:
     network, z = mapping(), torch.randn(3, 6)
-    network.average.normal_()
+    network.w_avg.normal_()
     w = network(z)
-    assert_close(network(z, truncation=0.3), network.average + 0.3 * (w - network.average))
+    assert_close(network(z, truncation=0.3), network.w_avg + 0.3 * (w - network.w_avg))
     some = network(z, truncation=0.0, truncated_layers=1)
-    assert_close(some[:, 0], network.average.expand(3, -1))
+    assert_close(some[:, 0], network.w_avg.expand(3, -1))
     assert_close(some[:, 1:], w[:, 1:])
 
 
@@ -37,19 +35,19 @@ def test_the_mean_of_w_is_followed_in_training_only() -> None:
     network = mapping()
     z = torch.randn(512, 6)
     mean = network(z)[:, 0].mean(0)
-    assert network.average.abs().max() == 0
+    assert network.w_avg.abs().max() == 0
     network.train()(z)
-    assert_close(network.average, mean * 0.002, rtol=1e-3, atol=1e-6)
+    assert_close(network.w_avg, mean * 0.002, rtol=1e-3, atol=1e-6)
     for _ in range(3000):
         network(z)
-    assert_close(network.average, mean, rtol=0.01, atol=1e-3)
+    assert_close(network.w_avg, mean, rtol=0.01, atol=1e-3)
 
 
 def test_styles_that_are_mixed_in_leave_the_mean_alone() -> None:
     network, z = mapping(), torch.randn(3, 6)
     w = network(z)
     assert_close(network.train().styles(z), w)
-    assert network.average.abs().max() == 0
+    assert network.w_avg.abs().max() == 0
 
 
 def test_labels_are_integers_or_vectors() -> None:
@@ -80,9 +78,7 @@ def test_styles_cross_over_at_a_random_layer_of_each_image() -> None:
 
 def test_gradients(check_gradients: Callable[..., None]) -> None:
     torch.manual_seed(0)
-    network = Mlp(
-        latent_dim=3, num_classes=2, embedding_dim=3, style_dim=3, num_layers=2, lr_multiplier=1.0
-    )
+    network = Mlp(z_dim=3, num_classes=2, embedding_dim=3, w_dim=3, num_layers=2, lr_multiplier=1.0)
 
     class WithLabels(torch.nn.Module):
         def __init__(self) -> None:

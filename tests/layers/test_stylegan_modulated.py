@@ -12,7 +12,7 @@ from tests.helpers.resampling import resample
 def styled(up: bool, **settings: float) -> StyledConv:
     torch.manual_seed(0)
     layer = StyledConv(
-        inputs=3, outputs=4, style_dim=5, shape=(8, 8) if up else (4, 4), up=up, **settings
+        inputs=3, outputs=4, w_dim=5, shape=(8, 8) if up else (4, 4), up=up, **settings
     )
     torch.nn.init.normal_(layer.bias)
     torch.nn.init.constant_(layer.noise_strength, 0.3)
@@ -51,7 +51,7 @@ def test_noise_is_drawn_for_each_image_kept_or_left_out() -> None:
 
 def test_images_are_modulated_without_demodulation() -> None:
     torch.manual_seed(0)
-    layer = ToImage(inputs=3, channels=2, style_dim=5)
+    layer = ToImage(inputs=3, channels=2, w_dim=5)
     torch.nn.init.normal_(layer.bias)
     x, w = torch.randn(2, 3, 4, 6), torch.randn(2, 5)
     style = layer.affine(w)[:, :, None, None] / 3**0.5
@@ -62,7 +62,7 @@ def test_images_are_modulated_without_demodulation() -> None:
 def test_gradients(up: bool, check_gradients: Callable[..., None]) -> None:
     torch.manual_seed(0)
     layer = StyledConv(
-        inputs=2, outputs=2, style_dim=2, shape=(4, 4) if up else (2, 2), up=up, clamp=3.0
+        inputs=2, outputs=2, w_dim=2, shape=(4, 4) if up else (2, 2), up=up, clamp=3.0
     )
     torch.nn.init.constant_(layer.noise_strength, 0.3)
     check_gradients(layer, torch.randn(1, 2, 2, 2), torch.randn(1, 2), noise="const")
@@ -70,7 +70,7 @@ def test_gradients(up: bool, check_gradients: Callable[..., None]) -> None:
 
 def test_gradients_of_images(check_gradients: Callable[..., None]) -> None:
     torch.manual_seed(0)
-    layer = ToImage(inputs=2, channels=2, style_dim=2)
+    layer = ToImage(inputs=2, channels=2, w_dim=2)
     check_gradients(layer, torch.randn(2, 2, 2, 2), torch.randn(2, 2))
 
 
@@ -79,7 +79,7 @@ def test_half_precision_holds_whatever_the_size_of_styles_and_weights(up: bool) 
     """Activations at the clamp, times styles and sums over channels, would pass 65504."""
     torch.manual_seed(0)
     layer = StyledConv(
-        inputs=64, outputs=8, style_dim=5, shape=(8, 8) if up else (4, 4), up=up, clamp=256.0
+        inputs=64, outputs=8, w_dim=5, shape=(8, 8) if up else (4, 4), up=up, clamp=256.0
     )
     layer.affine.bias.data.mul_(1000.0)
     layer.weight.data.mul_(50.0)

@@ -120,8 +120,8 @@ def stylegan3(**settings):
     network = Generator(
         image_size=SIDE,
         channels=1,
-        latent_dim=32,
-        style_dim=32,
+        z_dim=32,
+        w_dim=32,
         channel_base=2048,
         channel_max=32,
         num_layers=8,
@@ -165,7 +165,7 @@ def test_r_follows_shifts_and_turns_and_t_shifts_alone():
 def test_stylegan2_follows_neither():
     torch.manual_seed(0)
     network = StyleGAN2(
-        image_size=SIDE, channels=1, latent_dim=32, style_dim=32, channel_base=2048, channel_max=32
+        image_size=SIDE, channels=1, z_dim=32, w_dim=32, channel_base=2048, channel_max=32
     ).eval()
     w = network.mapping(torch.randn(4, 32))
     plain = network.synthesis(w, noise="none")
@@ -191,9 +191,7 @@ def test_stylegan2_follows_neither():
 
 
 def test_others_have_no_input_to_move():
-    network = StyleGAN2(
-        image_size=16, channels=1, latent_dim=8, style_dim=8, channel_base=64, channel_max=8
-    )
+    network = StyleGAN2(image_size=16, channels=1, z_dim=8, w_dim=8, channel_base=64, channel_max=8)
     with pytest.raises(InputError, match="stylegan2 has no input that could be moved"):
         measured(network.eval(), Equivariance(), num=4)
     with pytest.raises(InputError, match=r"kinds=\['turn'\]: any of translation"):

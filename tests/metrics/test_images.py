@@ -1,5 +1,8 @@
 """Sources give image i whenever it is asked for, and say what decides it."""
 
+import io
+import os
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +23,7 @@ from tests.helpers.sources import textures
 class Painter(GeneratorNetwork):
     """Latents as a picture, brighter by class."""
 
-    latent_dim, num_classes = 16, 3
+    z_dim, num_classes = 16, 3
 
     def __init__(self) -> None:
         super().__init__()
@@ -104,6 +107,38 @@ def test_labels_of_an_npz_may_be_one_hot_and_must_be_as_many(tmp_path: Path) -> 
         NpzImages(tmp_path / "b.npz")
     np.savez(tmp_path / "c.npz", images=images)
     assert NpzImages(tmp_path / "c.npz").num_classes == 0
+
+
+def claiming(path: Path, shape: tuple[int, ...], member: str = "images", **others: object) -> Path:
+    """An .npz with an array whose header claims more than there is."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "|u1", "fortran_order": False, "shape": shape}
+    )
+    np.savez(path, **others)  # type: ignore[arg-type]
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(f"{member}.npy", header.getvalue() + bytes(1000))
+    return path
+
+
+def test_an_npz_that_claims_more_than_it_holds_is_refused_at_once(tmp_path: Path) -> None:
+    for shape in ((10**12, 1, 1, 1), (10**6, 10**5, 10**5, 3), (2, 40, 40, 3)):
+        with pytest.raises(InputError, match=r"images\.npy claims shape"):
+            NpzImages(claiming(tmp_path / "a.npz", shape))
+    images = np.zeros((6, 4, 4, 3), dtype=np.uint8)
+    with pytest.raises(InputError, match=r"labels\.npy claims shape"):
+        NpzImages(claiming(tmp_path / "b.npz", (6, 10**12), "labels", images=images))
+    os.mkfifo(tmp_path / "pipe.npz")
+    with pytest.raises(InputError, match="not a regular file"):
+        NpzImages(tmp_path / "pipe.npz")
+
+
+@pytest.mark.parametrize("label", [10**9, -1, 0.5, np.nan])
+def test_labels_of_an_npz_are_bounded(tmp_path: Path, label: float) -> None:
+    images = np.zeros((3, 4, 4, 3), dtype=np.uint8)
+    np.savez(tmp_path / "a.npz", images=images, labels=np.array([0, 1, label]))
+    with pytest.raises(InputError, match="whole numbers from 0 to 999,999"):
+        NpzImages(tmp_path / "a.npz")
 
 
 def test_an_npz_that_was_cut_short_is_named(tmp_path: Path) -> None:

@@ -51,17 +51,15 @@ class Linear(GeneratorNetwork):
 
     num_classes = 0
 
-    def __init__(self, *, latent_dim=64, styled=False, orthogonal=False):
+    def __init__(self, *, z_dim=64, styled=False, orthogonal=False):
         super().__init__()
-        self.latent_dim = latent_dim
+        self.z_dim = z_dim
         torch.manual_seed(0)
-        self.matrix = nn.Linear(latent_dim, SIDE * SIDE, bias=False)
+        self.matrix = nn.Linear(z_dim, SIDE * SIDE, bias=False)
         if orthogonal:
             nn.init.orthogonal_(self.matrix.weight)
         if styled:
-            self.mapping = Mapping(
-                latent_dim=4, num_classes=0, style_dim=latent_dim, num_layers=1, num_styles=1
-            )
+            self.mapping = Mapping(z_dim=4, num_classes=0, w_dim=z_dim, num_layers=1, num_ws=1)
 
     def forward(self, z, labels=None, truncation=1.0):
         return self.synthesis(self.styles(z, labels, truncation))
@@ -174,20 +172,20 @@ def test_a_style_generator_with_labels_and_half_precision_keeps_its_types():
         image_size=16,
         channels=3,
         num_classes=3,
-        latent_dim=8,
-        style_dim=8,
+        z_dim=8,
+        w_dim=8,
         channel_base=64,
         channel_max=8,
-        half_resolutions=2,
-        half_type="bfloat16",
+        num_fp16_res=2,
+        fp16_dtype="bfloat16",
     )
-    types = [block.working_type for block in generator.synthesis.blocks]
+    types = [block.dtype for block in generator.synthesis.blocks]
     assert torch.bfloat16 in types
     in_w, in_z = (
         measured(generator, PathLength(space=space, sampling="full"), num=32) for space in "wz"
     )
     assert in_w.value > 0 and in_z.value > 0
-    assert [block.working_type for block in generator.synthesis.blocks] == types
+    assert [block.dtype for block in generator.synthesis.blocks] == types
     # differences over 1e-4 are those over 1e-2: nothing is lost to rounding
     coarse = measured(generator, PathLength(space="w", epsilon=1e-2, sampling="end"), num=32)
     fine = measured(generator, PathLength(space="w", epsilon=1e-4, sampling="end"), num=32)
@@ -212,7 +210,7 @@ class Textures(Linear):
     """Colours that a normalised z decides."""
 
     def __init__(self):
-        super().__init__(latent_dim=16)
+        super().__init__(z_dim=16)
         self.matrix = nn.Linear(16, 3 * 64)
 
     def synthesis(self, w, noise="const"):

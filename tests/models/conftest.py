@@ -17,7 +17,7 @@ SMALL = {
     "dcgan": ("model.generator.width=4", "model.discriminator.width=4"),
     "lsgan": (
         "model.generator.width=4",
-        "model.generator.latent_dim=8",
+        "model.generator.z_dim=8",
         "model.generator.label_dim=4",
         "model.discriminator.width=4",
         "model.discriminator.label_dim=4",
@@ -74,7 +74,7 @@ def images_for(module: AdversarialModule, *, classes: int = 10) -> DataLoader[An
 def inputs_for(module: AdversarialModule, count: int) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Latents and labels for a generator."""
     labels = torch.arange(count) % module.generator.num_classes if module.conditional else None
-    return torch.randn(count, module.generator.latent_dim), labels
+    return torch.randn(count, module.generator.z_dim), labels
 
 
 def fit(module: AdversarialModule, **settings: Any) -> AdversarialModule:

@@ -28,7 +28,7 @@ TINY = (
     "batch_size=4",
     "model.generator.width=4",
     "model.generator.encoder_width=4",
-    "model.generator.latent_dim=6",
+    "model.generator.z_dim=6",
     "model.discriminator.width=4",
     "model.discriminator.code_width=8",
 )

@@ -34,7 +34,7 @@ def test_parameters_are_as_many_as_published() -> None:
 @pytest.mark.parametrize("network", [biggan, biggan_deep])
 def test_the_networks_of_large_images(network: ModuleType) -> None:
     arguments = {"image_size": 512, "channels": 3, "num_classes": 2, "width": 4}
-    generator = network.Generator(**arguments, latent_dim=16, shared_dim=4).eval()
+    generator = network.Generator(**arguments, z_dim=16, shared_dim=4).eval()
     labels = torch.zeros(1, dtype=torch.int64)
     with torch.no_grad():
         images = generator(torch.randn(1, 16), labels)
@@ -55,8 +55,8 @@ def test_labels_as_vectors_are_the_classes_they_stand_for() -> None:
 
 def test_each_chunk_reaches_its_block() -> None:
     torch.manual_seed(0)
-    network = biggan.Generator(image_size=16, channels=1, latent_dim=11, width=2).eval()
-    assert network.latent_dim == 9  # three chunks of three
+    network = biggan.Generator(image_size=16, channels=1, z_dim=11, width=2).eval()
+    assert network.z_dim == 9  # three chunks of three
     features: list[torch.Tensor] = []
     for block in network.blocks:
         block.register_forward_hook(lambda module, inputs, output: features.append(output))
@@ -72,7 +72,7 @@ def test_each_chunk_reaches_its_block() -> None:
 
 def test_weights_begin_orthogonal() -> None:
     torch.manual_seed(0)
-    network = biggan.Generator(image_size=8, channels=1, num_classes=3, latent_dim=8, width=2)
+    network = biggan.Generator(image_size=8, channels=1, num_classes=3, z_dim=8, width=2)
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear | nn.Embedding):
             rows = layer.weight.detach().flatten(1)
@@ -118,7 +118,7 @@ def test_the_average_copies_statistics_and_normalises_its_own_weights(compose: C
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"latent_dim": 2}, "latent_dim=2 cannot be cut into 3 chunks"),
+        ({"z_dim": 2}, "z_dim=2 cannot be cut into 3 chunks"),
         ({"shared_dim": 0}, "set shared_dim"),
         ({"attention": [6]}, r"passes through \[8, 16\]"),
         ({"image_size": 50}, "set data.image_size=48 or 56"),
@@ -133,4 +133,4 @@ def test_what_does_not_fit_is_explained(given: dict[str, object], words: str) ->
 def test_labels_that_are_missing_are_not_passed_over() -> None:
     network = biggan.Generator(image_size=8, channels=1, num_classes=3, width=2)
     with pytest.raises(ValueError, match="no labels given to a network of 3 classes"):
-        network(torch.randn(2, network.latent_dim))
+        network(torch.randn(2, network.z_dim))

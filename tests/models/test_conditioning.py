@@ -80,7 +80,7 @@ def test_the_loss_of_the_class_moves_the_generator(compose: Compose, model: str,
         return logits * 0, losses
 
     module.discriminator.judge = mute  # type: ignore[method-assign]
-    z, labels = torch.randn(6, module.generator.latent_dim), torch.arange(6) % 3
+    z, labels = torch.randn(6, module.generator.z_dim), torch.arange(6) % 3
     losses = module._generator_losses(module.fake(z, labels), z, labels)
     losses.mean().backward()
     gradients = [p.grad for p in module.generator.parameters() if p.grad is not None]

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 import gan_lab
 from gan_lab.commands.train import run
 from gan_lab.distributed.strategy import Ranks
-from gan_lab.layers.growth import at_stage, doubled
+from gan_lab.layers.growth import resize_to_stage, upsample_nearest
 from gan_lab.models.progan import ProGAN
 from gan_lab.models.stylegan import StyleGAN
 from tests.helpers.growing import TINY, set_stage, tiny
@@ -121,7 +121,7 @@ def test_d_sees_real_images_as_generated_ones_are(compose: Compose, model: str) 
         set_stage(module, stage)
         real, fake = module.real(images, None), module.fake(z, None)
         assert real.shape == fake.shape
-        assert torch.equal(real, at_stage(images, module.generator.stage, (4, 4)))
+        assert torch.equal(real, resize_to_stage(images, module.generator.stage, (4, 4)))
     assert torch.equal(module.real(images, None), images)
 
 
@@ -209,9 +209,9 @@ def test_a_run_resumed_inside_a_fade_is_the_straight_one(
     images = gan.sample(4, seed=1)
     assert images.shape == (4, 1, 16, 16)
     generator = gan.generator
-    small = generator.grown(gan.latents(4, seed=1), gan.labels(4, seed=1))
+    small = generator.forward_at_stage(gan.latents(4, seed=1), gan.labels(4, seed=1))
     assert small.shape[2] == 8 << first
-    assert_close(images, doubled(small, 16 // small.shape[2]))
+    assert_close(images, upsample_nearest(small, 16 // small.shape[2]))
 
     trained(compose, tmp_path, model, "halted", 0.032)
     straight = trained(compose, tmp_path, model, "straight", 0.032)

@@ -156,7 +156,7 @@ def test_sizes_and_channels(make: Make, model: str, channels: int, size: Any) ->
     module = make(model, channels=channels, size=size, classes=3)
     height, width = (size, size) if isinstance(size, int) else size
     labels = torch.tensor([0, 2, 1])
-    images = module.generator(torch.randn(3, module.generator.latent_dim), labels)
+    images = module.generator(torch.randn(3, module.generator.z_dim), labels)
     assert images.shape == (3, channels, height, width)
     assert images.abs().max() <= 1
     assert module.discriminator(images, labels).shape == (3,)

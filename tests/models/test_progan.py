@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 from gan_lab.errors import InputError
 from gan_lab.layers.conditioning import AuxiliaryClassifier, Unconditional
-from gan_lab.layers.growth import doubled, halved
+from gan_lab.layers.growth import avg_pool, upsample_nearest
 from gan_lab.models.progan import Discriminator, Generator, GeneratorBlock, Start, widths
 
 
@@ -20,7 +20,7 @@ def generator(**settings: Any) -> Generator:
     arguments = {
         "image_size": 16,
         "channels": 2,
-        "latent_dim": 8,
+        "z_dim": 8,
         "channel_base": 64,
         "channel_max": 8,
     }
@@ -99,11 +99,11 @@ def test_a_fade_begins_at_the_lower_stage_and_ends_at_the_higher(stage: int) -> 
     images = {}
     for value in (stage, stage + 1e-12, stage + 0.25, stage + 1 - 1e-12, stage + 1):
         network.stage.value = value
-        images[value] = network.grown(z)
+        images[value] = network.forward_at_stage(z)
     low, begun, quarter, ending, high = images.values()
-    assert torch.equal(begun, doubled(low))
+    assert torch.equal(begun, upsample_nearest(low))
     assert torch.equal(ending, high)
-    assert_close(quarter, 0.75 * doubled(low) + 0.25 * high)
+    assert_close(quarter, 0.75 * upsample_nearest(low) + 0.25 * high)
     assert high.shape[2] == 2 * low.shape[2] == 8 << stage
 
 
@@ -116,7 +116,7 @@ def test_the_discriminator_fades_alike(stage: int) -> None:
     network.stage.value = stage + 1 - 1e-12
     assert torch.equal(network(images), high)
     network.stage.value = stage
-    low = network(halved(images))
+    low = network(avg_pool(images))
     network.stage.value = stage + 1e-12
     assert torch.equal(network(images), low)
     network.stage.value = stage + 0.5
@@ -128,7 +128,7 @@ def test_images_of_any_stage_are_shown_at_full_size() -> None:
     network, judge, z = generator(), discriminator(), torch.randn(4, 8)
     for stage in (0, 0.5, 1, 1.5, 2):
         network.stage.value = judge.stage.value = stage
-        small, shown = network.grown(z), network(z)
+        small, shown = network.forward_at_stage(z), network(z)
         assert shown.shape == (4, 2, 16, 16)
         assert torch.equal(resize(small), shown)
         assert_close(judge(shown), judge(small))
@@ -147,7 +147,7 @@ def test_what_is_not_reached_is_not_computed(stage: float) -> None:
     """Layers of higher levels, and those for images of levels that are neither current nor fading, get no gradient."""
     network, judge = generator(), discriminator()
     network.stage.value = judge.stage.value = stage
-    judge(network.grown(torch.randn(4, 8))).sum().backward()
+    judge(network.forward_at_stage(torch.randn(4, 8))).sum().backward()
     level = network.stage.level
     images = {level} if stage == level else {level - 1, level}
     for layers, used in (
@@ -173,9 +173,9 @@ def test_sizes_and_channels(size: Any, channels: int, classes: int, growing: boo
     z = torch.randn(3, 8)
     assert network(z, labels).shape == (3, channels, height, width)
     judge.stage.value = network.stage.value
-    assert judge(network.grown(z, labels), labels).shape == (3,)
+    assert judge(network.forward_at_stage(z, labels), labels).shape == (3,)
     if not growing:
-        assert network.grown(z, labels).shape == (3, channels, height, width)
+        assert network.forward_at_stage(z, labels).shape == (3, channels, height, width)
 
 
 def test_labels_change_the_image_and_choose_the_logit() -> None:
@@ -220,9 +220,9 @@ def test_half_precision() -> None:
     network, judge = generator(), discriminator()
     network.stage.value = judge.stage.value = 1.5
     z = torch.randn(4, 8)
-    full = network.grown(z)
+    full = network.forward_at_stage(z)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        images = network.grown(z)
+        images = network.forward_at_stage(z)
         logits = judge(images)
     assert images.dtype == logits.dtype == torch.float32
     assert (images - full).norm() / full.norm() < 0.03

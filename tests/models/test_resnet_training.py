@@ -91,7 +91,7 @@ def test_in_training_an_image_depends_on_its_part(compose: Compose) -> None:
     norm = generator.blocks[0].norm1.norm
     seen: list[tuple[Tensor, Tensor]] = []
     norm.register_forward_hook(lambda layer, given, output: seen.append((given[0], output)))
-    z, labels = torch.randn(64, generator.latent_dim), torch.arange(64) % 10
+    z, labels = torch.randn(64, generator.z_dim), torch.arange(64) % 10
     with torch.no_grad():
         whole = generator(z, labels)
         parts = [generator(z[i : i + 8], labels[i : i + 8]) for i in range(0, 64, 8)]

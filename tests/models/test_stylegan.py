@@ -10,7 +10,7 @@ from torch.nn.functional import conv2d, interpolate, leaky_relu
 from torch.testing import assert_close
 
 from gan_lab.errors import InputError
-from gan_lab.layers.growth import doubled
+from gan_lab.layers.growth import upsample_nearest
 from gan_lab.layers.stylegan import replace_styles
 from gan_lab.models.progan import Discriminator
 from gan_lab.models.stylegan import Generator, StyledActivation, SynthesisBlock
@@ -22,8 +22,8 @@ def generator(**settings: Any) -> Generator:
     arguments = {
         "image_size": 32,
         "channels": 2,
-        "latent_dim": 8,
-        "style_dim": 6,
+        "z_dim": 8,
+        "w_dim": 6,
         "mapping_layers": 2,
         "channel_base": 64,
         "channel_max": 8,
@@ -45,13 +45,13 @@ def test_the_published_size() -> None:
         )
     counts = [sum(p.numel() for p in network.parameters()) for network in networks]
     assert counts == [26_219_627, 23_087_249]
-    assert networks[0].num_styles == 18
+    assert networks[0].num_ws == 18
 
 
 def test_a_layer_is_noise_bias_rectifier_and_adain() -> None:
     """Figure 1b; noise is scaled for each feature map."""
     torch.manual_seed(0)
-    layer = StyledActivation(features=3, style_dim=5, shape=(4, 6))
+    layer = StyledActivation(features=3, w_dim=5, shape=(4, 6))
     for parameter in (layer.bias, layer.noise_strength):
         nn.init.normal_(parameter)
     x, w = torch.randn(2, 3, 4, 6), torch.randn(2, 5)
@@ -64,7 +64,7 @@ def test_a_layer_is_noise_bias_rectifier_and_adain() -> None:
 def test_doubling_repeats_pixels_convolves_and_filters() -> None:
     """Appendix C: the filter is (1, 2, 1) / 4 in both directions. Edges aside, where pixels beyond count as 0."""
     torch.manual_seed(0)
-    block = SynthesisBlock(inputs=3, outputs=4, style_dim=5, shape=(16, 16))
+    block = SynthesisBlock(inputs=3, outputs=4, w_dim=5, shape=(16, 16))
     x = torch.randn(2, 3, 8, 8)
     weight = block.conv0.weight.flip(2, 3) * sqrt(2 / 27)  # a transposed convolution turns it
     taps = torch.tensor([1.0, 2.0, 1.0]) / 4
@@ -76,7 +76,7 @@ def test_doubling_repeats_pixels_convolves_and_filters() -> None:
 
 def test_initial_values() -> None:
     """Appendix C."""
-    network = Generator(image_size=8, channels=1, latent_dim=64, style_dim=64)
+    network = Generator(image_size=8, channels=1, z_dim=64, w_dim=64)
     assert torch.equal(network.synthesis.constant, torch.ones(512, 4, 4))
     for layer in network.modules():
         if isinstance(layer, StyledActivation):
@@ -146,16 +146,16 @@ def test_levels_of_small_images() -> None:
 
 def test_truncation_moves_the_styles_below_the_cutoff_to_the_mean() -> None:
     network, z = generator(truncation_cutoff=4), torch.randn(3, 8)
-    network.mapping.average.normal_()
+    network.mapping.w_avg.normal_()
     w = network.styles(z)
     near = network.styles(z, truncation=0.7)
-    average = network.mapping.average
+    average = network.mapping.w_avg
     assert_close(near[:, :4], average + 0.7 * (w[:, :4] - average))
     assert torch.equal(near[:, 4:], w[:, 4:])
     assert_close(network(z, truncation=0.7), network.synthesis(near, noise="const"))
     everywhere = generator(truncation_cutoff=None)
-    everywhere.mapping.average.normal_()
-    assert_close(everywhere.styles(z, truncation=0.0), everywhere.mapping.average.expand(3, 8, -1))
+    everywhere.mapping.w_avg.normal_()
+    assert_close(everywhere.styles(z, truncation=0.0), everywhere.mapping.w_avg.expand(3, 8, -1))
     assert torch.equal(network(z, truncation=1.0), network(z))
     with pytest.raises(InputError, match="truncation_cutoff"):
         generator(truncation_cutoff=-1)
@@ -181,19 +181,19 @@ def test_a_fade_begins_at_the_lower_stage_and_ends_at_the_higher(stage: int) -> 
     images = {}
     for value in (stage, stage + 1e-12, stage + 0.25, stage + 1 - 1e-12, stage + 1):
         network.stage.value = value
-        images[value] = network.grown(z)
+        images[value] = network.forward_at_stage(z)
         assert network(z).shape == (3, 2, 32, 32)
     low, begun, quarter, ending, high = images.values()
-    assert torch.equal(begun, doubled(low))
+    assert torch.equal(begun, upsample_nearest(low))
     assert torch.equal(ending, high)
-    assert_close(quarter, 0.75 * doubled(low) + 0.25 * high)
+    assert_close(quarter, 0.75 * upsample_nearest(low) + 0.25 * high)
 
 
 @pytest.mark.parametrize("stage", [0, 0.5, 1, 2.5, 3])
 def test_what_is_not_reached_is_not_computed(stage: float) -> None:
     network = generator(growing=True, start_size=4)
     network.stage.value = stage
-    network.grown(torch.randn(4, 8)).sum().backward()
+    network.forward_at_stage(torch.randn(4, 8)).sum().backward()
     level = network.stage.level
     images = {level} if stage == level else {level - 1, level}
     synthesis = network.synthesis
@@ -209,7 +209,7 @@ def test_path_lengths_do_not_depend_on_repeated_pixels() -> None:
     network.stage.value = 1.0
     w = network.mapping(torch.randn(1, 8)).expand(512, -1, -1).requires_grad_()
     shown = path_lengths(network.synthesis(w, noise="none"), w).square().mean()
-    small = path_lengths(network.synthesis.grown(w, noise="none"), w).square().mean()
+    small = path_lengths(network.synthesis.forward_at_stage(w, noise="none"), w).square().mean()
     assert shown.item() == pytest.approx(small.item(), rel=0.15)
 
 
@@ -245,8 +245,8 @@ def test_labels_change_the_image() -> None:
 def test_half_precision() -> None:
     network, z = generator(growing=True, start_size=4), torch.randn(4, 8)
     network.stage.value = 2.5
-    full = network.grown(z)
+    full = network.forward_at_stage(z)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        images = network.grown(z)
+        images = network.forward_at_stage(z)
     assert images.dtype == torch.float32
     assert (images - full).norm() / full.norm() < 0.05

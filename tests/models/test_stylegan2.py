@@ -32,8 +32,8 @@ def small_generator(**settings: object) -> Generator:
     arguments = {
         "image_size": 16,
         "channels": 1,
-        "latent_dim": 8,
-        "style_dim": 8,
+        "z_dim": 8,
+        "w_dim": 8,
         "mapping_layers": 2,
         "channel_base": 64,
         "channel_max": 8,
@@ -170,7 +170,7 @@ def test_residual_blocks_add_half_the_variance_of_each_branch() -> None:
     assert_close(
         whole - branch, upsample(conv2d(x, block.skip.weight / 8**0.5), FirFilter()()) * 0.5**0.5
     )
-    alone = StyledConv(inputs=8, outputs=8, style_dim=8, shape=(8, 8))
+    alone = StyledConv(inputs=8, outputs=8, w_dim=8, shape=(8, 8))
     alone.load_state_dict(block.conv1.state_dict())
     assert_close(branch, alone(block.conv0(x, w[:, 0], "none"), w[:, 1], "none") * 0.5**0.5)
     judge = small_discriminator(architecture="resnet").blocks[1]
@@ -182,7 +182,7 @@ def test_each_style_drives_its_own_layers() -> None:
     generator = small_generator().eval()
     w = generator.mapping(torch.randn(1, 8))
     base = generator.synthesis(w, noise="none")
-    for i in range(generator.num_styles):
+    for i in range(generator.num_ws):
         moved = w.clone()
         moved[:, i] += 1
         assert not torch.allclose(generator.synthesis(moved, noise="none"), base), i
@@ -212,7 +212,7 @@ def test_styles_are_mixed_in_training_only() -> None:
 
 @pytest.mark.parametrize("half", [1, 2, 3])
 def test_half_precision_of_the_finest_resolutions_changes_little(half: int) -> None:
-    settings = {"half_resolutions": half, "half_type": "bfloat16", "clamp": 256}
+    settings = {"num_fp16_res": half, "fp16_dtype": "bfloat16", "clamp": 256}
     exact, rough = small_generator().eval(), small_generator(**settings).eval()
     z = torch.randn(4, 8)
     images = rough(z)
@@ -243,7 +243,7 @@ def test_the_first_layers_of_d_can_be_frozen() -> None:
     [
         ({"image_size": 17}, "image_size=17"),
         ({"architecture": "dense"}, "architecture='dense'"),
-        ({"half_type": "float8"}, "half_type='float8'"),
+        ({"fp16_dtype": "float8"}, "fp16_dtype='float8'"),
         ({"style_mixing": 1.5}, "style_mixing=1.5"),
     ],
 )
@@ -274,7 +274,7 @@ def test_second_derivatives_of_the_whole_discriminator(architecture: str) -> Non
         channel_max=2,
         num_classes=2,
         label_layers=1,
-        stddev_group=2,
+        mbstd_group_size=2,
         clamp=20.0,
         architecture=architecture,
     ).double()

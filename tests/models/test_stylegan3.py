@@ -32,8 +32,8 @@ def small_generator(**settings: object) -> Generator:
     arguments = {
         "image_size": 16,
         "channels": 1,
-        "latent_dim": 8,
-        "style_dim": 8,
+        "z_dim": 8,
+        "w_dim": 8,
         "channel_base": 128,
         "channel_max": 8,
         "num_layers": 4,
@@ -213,8 +213,8 @@ def equivariant_generator(**settings: object) -> Generator:
     network = Generator(
         image_size=64,
         channels=1,
-        latent_dim=32,
-        style_dim=32,
+        z_dim=32,
+        w_dim=32,
         channel_base=2048,
         channel_max=32,
         num_layers=8,
@@ -262,7 +262,7 @@ def test_t_shifts_with_its_input_and_does_not_turn() -> None:
 def test_stylegan2_follows_its_input_in_neither() -> None:
     torch.manual_seed(0)
     network = StyleGAN2Generator(
-        image_size=64, channels=1, latent_dim=32, style_dim=32, channel_base=2048, channel_max=32
+        image_size=64, channels=1, z_dim=32, w_dim=32, channel_base=2048, channel_max=32
     ).eval()
     w = network.mapping(torch.randn(4, 32))
     plain = network.synthesis(w, noise="none")
@@ -296,14 +296,14 @@ def test_second_derivatives_of_a_layer(to_image: bool) -> None:
     layer = Layer(
         before=band,
         after=band,
-        style_dim=2,
+        w_dim=2,
         kernel=1 if to_image else 3,
         to_image=to_image,
         radial=False,
         filter_size=6,
         magnitude_decay=0.999,
         clamp=3.0,
-        working_type=None,
+        dtype=None,
     )
     layer = layer.double().eval()
     layer.magnitude.fill_(1.7)

@@ -17,8 +17,8 @@ from tests.models.conftest import fit
 
 TINY = {
     "stylegan2": (
-        "model.generator.latent_dim=8",
-        "model.generator.style_dim=8",
+        "model.generator.z_dim=8",
+        "model.generator.w_dim=8",
         "model.generator.mapping_layers=2",
         "model.generator.channel_base=64",
         "model.generator.channel_max=8",
@@ -26,8 +26,8 @@ TINY = {
         "model.discriminator.channel_max=8",
     ),
     "stylegan3": (
-        "model.generator.latent_dim=8",
-        "model.generator.style_dim=8",
+        "model.generator.z_dim=8",
+        "model.generator.w_dim=8",
         "model.generator.channel_base=64",
         "model.generator.channel_max=8",
         "model.generator.num_layers=4",
@@ -78,8 +78,8 @@ def test_two_steps_move_both_players(
         assert all(p.isfinite().all() for p in new)
         moved = [not torch.equal(a, b) for a, b in zip(old, new, strict=True)]
         assert sum(moved) / len(moved) > 0.8
-    assert module.generator.mapping.average.abs().sum() > 0
-    assert torch.equal(module.generator_ema.mapping.average, module.generator.mapping.average)
+    assert module.generator.mapping.w_avg.abs().sum() > 0
+    assert torch.equal(module.generator_ema.mapping.w_avg, module.generator.mapping.w_avg)
 
 
 def test_configuration_r_trains(compose: Compose) -> None:
@@ -89,7 +89,7 @@ def test_configuration_r_trains(compose: Compose) -> None:
 
 
 def test_bf16_trains(compose: Compose) -> None:
-    half = ("half_resolutions=2", "half_type=bfloat16", "clamp=256")
+    half = ("num_fp16_res=2", "fp16_dtype=bfloat16", "clamp=256")
     overrides = [f"model.{p}.{s}" for p in ("generator", "discriminator") for s in half]
     module = fit(make(compose, "stylegan2", *overrides))
     assert all(p.isfinite().all() and p.dtype == torch.float32 for p in module.parameters())
@@ -125,7 +125,7 @@ def test_a_resumed_run_is_the_straight_one(compose: Compose, tmp_path: Path, mod
     trained("halted", 0.04)
     halted, straight = trained("halted", 0.08), trained("straight", 0.08)
     assert all(torch.equal(halted[name], straight[name]) for name in straight)
-    assert {"generator.mapping.average", "regularizers.path_length.mean"} <= set(straight)
+    assert {"generator.mapping.w_avg", "regularizers.path_length.mean"} <= set(straight)
     assert straight["regularizers.path_length.mean"] > 0
     assert 0 < straight["augmentations.ada.adapted_p"] < 1
 

@@ -7,7 +7,7 @@ from gan_lab.layers.networks import GeneratorNetwork
 from gan_lab.models import biggan, stylegan, stylegan2, stylegan3
 from gan_lab.sampling.gan import Gan
 
-STYLES = {"latent_dim": 8, "style_dim": 8, "mapping_layers": 2, "channel_base": 256}
+STYLES = {"z_dim": 8, "w_dim": 8, "mapping_layers": 2, "channel_base": 256}
 
 
 def prepared(generator: GeneratorNetwork) -> Gan:
@@ -15,7 +15,7 @@ def prepared(generator: GeneratorNetwork) -> Gan:
     for name, parameter in [*generator.named_parameters(), *generator.named_buffers()]:
         if name.endswith("noise_strength"):
             nn.init.constant_(parameter, 0.5)
-        if name.endswith("mapping.average"):
+        if name.endswith("mapping.w_avg"):
             nn.init.normal_(parameter)
     return Gan(generator.eval().requires_grad_(False))
 
@@ -53,6 +53,6 @@ def style_gan3(classes: int = 3, size: int = 16) -> Gan:
 def big_gan(classes: int = 3, size: int = 16) -> Gan:
     torch.manual_seed(0)
     made = biggan.Generator(
-        image_size=size, channels=1, num_classes=classes, latent_dim=12, shared_dim=4, width=4
+        image_size=size, channels=1, num_classes=classes, z_dim=12, shared_dim=4, width=4
     )
     return prepared(made)

@@ -190,7 +190,7 @@ def test_truncation_towards_the_mean_of_a_class() -> None:
 
 def test_only_the_first_styles_of_stylegan_are_truncated() -> None:
     gan = style_gan(size=128)
-    assert (gan.styled.num_styles, gan.styled.truncation_cutoff) == (12, 8)
+    assert (gan.styled.num_ws, gan.styled.truncation_cutoff) == (12, 8)
     for center in ("mean", "class"):
         z, labels = gan.latents(3), torch.tensor([0, 1, 2])
         plain = gan.styles(z, labels)

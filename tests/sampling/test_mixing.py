@@ -21,7 +21,7 @@ def test_none_are_the_rows_and_all_are_the_columns(make: type[Gan]) -> None:
     none = gan.mix(ROWS, COLUMNS, layers=[], **LABELS)
     assert isinstance(none, Images) and none.shape[0] == 6
     assert torch.equal(none, rows.repeat_interleave(3, dim=0))
-    for every in (["coarse", "middle", "fine"], "all", range(gan.styled.num_styles)):
+    for every in (["coarse", "middle", "fine"], "all", range(gan.styled.num_ws)):
         assert torch.equal(
             gan.mix(ROWS, COLUMNS, layers=every, **LABELS), columns.repeat(2, 1, 1, 1)
         )

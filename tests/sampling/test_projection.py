@@ -131,7 +131,7 @@ def test_the_best_of_a_pictures_searches_counts() -> None:
 def bi_gan(classes: int = 0) -> Gan:
     torch.manual_seed(0)
     made = bigan.Generator(
-        image_size=8, channels=1, num_classes=classes, latent_dim=4, width=4, encoder_width=4
+        image_size=8, channels=1, num_classes=classes, z_dim=4, width=4, encoder_width=4
     )
     for weight in (p for p in made.parameters() if p.ndim > 1):
         torch.nn.init.normal_(weight, std=0.3)
@@ -225,10 +225,10 @@ def test_gradients_are_of_single_precision() -> None:
     from gan_lab.models import stylegan2
 
     made = stylegan2.Generator(
-        image_size=16, channels=1, channel_base=64, style_dim=8, latent_dim=8, half_resolutions=2
+        image_size=16, channels=1, channel_base=64, w_dim=8, z_dim=8, num_fp16_res=2
     )
     copy = full_precision(Gan(made))
-    types = [[b.working_type for b in g.synthesis.blocks] for g in (made, copy)]  # type: ignore[union-attr,operator]
+    types = [[b.dtype for b in g.synthesis.blocks] for g in (made, copy)]  # type: ignore[union-attr,operator]
     assert types == [[None, torch.float16, torch.float16], [None] * 3]
 
 

@@ -18,14 +18,14 @@ IMAGES = {"image_size": 8, "channels": 1, "num_classes": 3}
 
 def of_z() -> Gan:
     torch.manual_seed(0)
-    return Gan(biggan.Generator(**IMAGES, latent_dim=32, shared_dim=4, width=4).eval())
+    return Gan(biggan.Generator(**IMAGES, z_dim=32, shared_dim=4, width=4).eval())
 
 
 def of_w() -> Gan:
     torch.manual_seed(0)
-    arguments = {"latent_dim": 8, "style_dim": 8, "mapping_layers": 2, "channel_base": 64}
+    arguments = {"z_dim": 8, "w_dim": 8, "mapping_layers": 2, "channel_base": 64}
     generator = stylegan2.Generator(**IMAGES, **arguments, channel_max=8)
-    nn.init.normal_(generator.mapping.average)
+    nn.init.normal_(generator.mapping.w_avg)
     return Gan(generator.eval())
 
 
@@ -83,7 +83,7 @@ def test_psi_moves_styles_towards_their_mean() -> None:
     assert torch.equal(gan.sample(5, truncation=1.0), gan.sample(5))
     z, labels = gan.latents(5), torch.tensor([0, 1, 2, 0, 1])
     with torch.no_grad():
-        mean = generator.mapping.average
+        mean = generator.mapping.w_avg
         w = mean + 0.3 * (generator.mapping(z, labels) - mean)
         expected = generator.synthesis(w, noise="const")
     assert_close(gan.sample(5, labels=labels, truncation=0.3), expected, atol=1e-5, rtol=1e-5)
@@ -100,7 +100,7 @@ def test_less_variety() -> None:
 
 
 def test_what_means_nothing_is_refused() -> None:
-    sphere = Gan(progan.Generator(**IMAGES, latent_dim=4, channel_base=64, channel_max=8).eval())
+    sphere = Gan(progan.Generator(**IMAGES, z_dim=4, channel_base=64, channel_max=8).eval())
     for gan, truncation, words in (
         (sphere, 0.5, "truncation=0.5 means nothing to progan"),
         (of_z(), 0.0, "truncation=0.0: of biggan it is the threshold"),

@@ -2,7 +2,9 @@
 
 import pickle
 import resource
+import shutil
 import signal
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,12 @@ from omegaconf import OmegaConf
 import gan_lab
 from gan_lab.commands.launch import launch
 from gan_lab.errors import InputError
-from gan_lab.training.checkpoint import AtomicCheckpointIO, find_resumable, read
+from gan_lab.training.checkpoint import (
+    AtomicCheckpointIO,
+    DamagedCheckpointError,
+    find_resumable,
+    read,
+)
 from tests.commands.conftest import TINY
 
 STATE = {"state_dict": {"w": torch.ones(200_000)}, "clock": {"images_seen": 3}}
@@ -34,13 +41,22 @@ def test_a_full_disk_leaves_the_old_checkpoint_whole(tmp_path: Path) -> None:
     # the kernel refuses what goes beyond, in the middle of the file, as it does on a full disk
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))
     try:
-        with pytest.raises(InputError, match="the checkpoint before it is whole"):
+        with pytest.raises(
+            InputError,
+            match=r"last\.ckpt could not be written: .* goes on from .*last\.ckpt",
+        ):
             AtomicCheckpointIO().save_checkpoint(STATE, path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, handler)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"], "no half file is left"
+
+
+def test_a_full_disk_at_the_first_save_promises_nothing(tmp_path: Path) -> None:
+    (tmp_path / "no").write_text("a file where the folder should be")
+    with pytest.raises(InputError, match=r"last\.ckpt could not be written: .*Nothing was saved"):
+        AtomicCheckpointIO().save_checkpoint(STATE, tmp_path / "no" / "last.ckpt")
 
 
 def test_a_full_disk_during_training(
@@ -54,7 +70,7 @@ def test_a_full_disk_during_training(
     before = (tmp_path / "full" / "checkpoints" / "last.ckpt").read_bytes()
     monkeypatch.setattr(torch, "save", no_space)
     assert launch("train", [*words, "total_kimg=0.3"]) == 2
-    assert "the disk is full" in capsys.readouterr().err
+    assert "No space left on device" in capsys.readouterr().err
     assert (tmp_path / "full" / "checkpoints" / "last.ckpt").read_bytes() == before
 
 
@@ -95,8 +111,77 @@ def test_a_file_cut_short_falls_back(
     last = tmp_path / "last.ckpt"
     last.write_bytes(last.read_bytes()[:length])
     assert find_resumable(tmp_path) == last
-    assert "trying the one before it" in capsys.readouterr().out
+    said = capsys.readouterr().out.replace("\n", "")
+    assert "previous.ckpt takes its place" in said and "last.ckpt cannot be read" in said
     assert read(last)["clock"] == STATE["clock"], "the broken one cannot become the one before"
+
+
+def same(ours: object, theirs: object) -> bool:
+    if isinstance(theirs, dict):
+        return (
+            isinstance(ours, dict)
+            and ours.keys() == theirs.keys()
+            and all(same(ours[key], value) for key, value in theirs.items())
+        )
+    if isinstance(theirs, torch.Tensor):
+        return isinstance(ours, torch.Tensor) and torch.equal(ours, theirs)
+    return bool(ours == theirs)
+
+
+@pytest.mark.parametrize(
+    ("bit", "step"), [(3, 5), *(pytest.param(bit, 1, marks=pytest.mark.slow) for bit in range(8))]
+)
+def test_a_flipped_bit_is_refused_or_changes_nothing(tmp_path: Path, bit: int, step: int) -> None:
+    state = {
+        "state_dict": {"w": torch.randn(9), "n": torch.arange(3)},
+        "clock": {"images_seen": 3},
+        "seconds": 0.5,
+    }
+    AtomicCheckpointIO().save_checkpoint(state, tmp_path / "whole.ckpt")
+    whole = (tmp_path / "whole.ckpt").read_bytes()
+    with zipfile.ZipFile(tmp_path / "whole.ckpt") as archive:
+        names = {entry.filename for entry in archive.infolist()}
+    path = tmp_path / "x.ckpt"
+    accepted = 0
+    for place in range(0, len(whole), step):
+        changed = bytearray(whole)
+        changed[place] ^= 1 << bit
+        path.write_bytes(changed)
+        try:
+            read_back = read(path)
+        except DamagedCheckpointError:
+            continue
+        accepted += 1
+        assert same(read_back, state), f"byte {place} of {len(whole)}"
+    assert {name.split("/")[-1] for name in names} >= {"data.pkl", "0", "1"}
+    # what is left is padding between records, dates and the like, which no checksum covers
+    assert accepted < 0.7 * len(whole) / step
+
+
+@pytest.mark.parametrize("damage", ["flipped", "something else", "no checkpoint of ours"])
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(
+    run: Path, tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    folder = tmp_path / "run" / "checkpoints"
+    for name in ("previous.ckpt", "best.ckpt"):
+        shutil.copy(folder / "last.ckpt", folder / name)
+    for name in ("best.ckpt", "last.ckpt"):
+        data = bytearray((run / "checkpoints" / "last.ckpt").read_bytes())
+        data[data.index(b"data/3") + 200] ^= 4
+        (folder / name).unlink()
+        if damage == "no checkpoint of ours":
+            torch.save({"weights": torch.ones(2)}, folder / name)
+        else:
+            (folder / name).write_bytes(data if damage == "flipped" else b"hello")
+    drawn = gan_lab.load(tmp_path / "run").sample(2)
+    assert torch.equal(drawn, gan_lab.load(run, checkpoint="last").sample(2))
+    said = capsys.readouterr().out.replace("\n", "")
+    assert said.count("takes its place") == 1 and "previous.ckpt takes its place" in said
+    with pytest.raises(InputError, match=r"last\.ckpt"):
+        gan_lab.load(tmp_path / "run", checkpoint="last")  # this one and no other was asked for
+    assert find_resumable(folder) == folder / "last.ckpt"
+    assert (folder / "last.ckpt").samefile(folder / "previous.ckpt")
 
 
 def test_an_empty_folder_has_nothing_to_resume(tmp_path: Path) -> None:

@@ -151,7 +151,7 @@ def test_inductor_draws_and_computes_the_same(model: str, tmp_path: Path) -> Non
     ]
     if model == "stylegan2":
         words += [
-            *("model.generator.latent_dim=8", "model.generator.style_dim=8"),
+            *("model.generator.z_dim=8", "model.generator.w_dim=8"),
             *(f"model.{p}.channel_base=64" for p in ("generator", "discriminator")),
         ]
     for choice in ("true", "false"):

@@ -44,7 +44,7 @@ def by_hand(module: AdversarialModule, gamma: float) -> None:
         torch.manual_seed(derive_seed(module.seed, 0, seen))
         for real, y in zip(images.chunk(module.d_steps), labels.chunk(module.d_steps), strict=True):
             with torch.no_grad():
-                fake = g(torch.randn(len(real), g.latent_dim), y)
+                fake = g(torch.randn(len(real), g.z_dim), y)
             real = real.clone().requires_grad_()
             real_logits, fake_logits = d(real, y), d(fake, y)
             loss = (softplus(-real_logits) + softplus(fake_logits)).mean()
@@ -54,7 +54,7 @@ def by_hand(module: AdversarialModule, gamma: float) -> None:
             loss.backward()
             d_adam.step()
             seen += len(real)
-        g_loss = softplus(-d(g(torch.randn(len(real), g.latent_dim), y), y)).mean()
+        g_loss = softplus(-d(g(torch.randn(len(real), g.z_dim), y), y)).mean()
         g_adam.zero_grad()
         g_loss.backward()
         g_adam.step()

@@ -20,7 +20,7 @@ from tests.models.conftest import fit
 class Shift(GeneratorNetwork):
     """G(z) = z + shift, as an image of one pixel; `code` belongs to G's player and to no image."""
 
-    latent_dim = 1
+    z_dim = 1
     num_classes = 3
 
     def __init__(self) -> None:
@@ -149,7 +149,7 @@ def test_class_losses_join_both_players_losses(fakes: bool) -> None:
 class Encoding(AdversarialModule):
     """What D sees as real depends on a parameter of G's player."""
 
-    encodes = True
+    has_encoder = True
 
     def real(self, images: Tensor, labels: Tensor | None) -> Tensor:
         return images + self.generator.code

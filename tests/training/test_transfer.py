@@ -34,12 +34,12 @@ MODELS: dict[str, dict[str, Any]] = {
 FROM_THE_IMAGE = ("dcgan", "lsgan")
 # what a generator takes and a discriminator of the same model does not
 ONLY_G: dict[str, dict[str, Any]] = {
-    "stylegan2": {"latent_dim": 8, "style_dim": 8, "mapping_layers": 2},
-    "stylegan3": {"latent_dim": 8, "style_dim": 8},
-    "r3gan": {"latent_dim": 8, "label_dim": 4},
+    "stylegan2": {"z_dim": 8, "w_dim": 8, "mapping_layers": 2},
+    "stylegan3": {"z_dim": 8, "w_dim": 8},
+    "r3gan": {"z_dim": 8, "label_dim": 4},
     # as many numbers for each block, whatever their number
     "biggan": {"shared_dim": 8},
-    "biggan_deep": {"latent_dim": 8, "shared_dim": 8},
+    "biggan_deep": {"z_dim": 8, "shared_dim": 8},
 }
 # layers that read or write images do so at full size in every network; the constant's module makes the image
 AT_THE_IMAGE = ("norm", "to_image", "from_image", "synthesis.constant")
@@ -49,7 +49,7 @@ def nodes(model: str, size: int, num_classes: int) -> dict[str, Any]:
     common = {"image_size": size, "channels": 1, "num_classes": num_classes, **MODELS[model]}
     for_g = common | ONLY_G.get(model, {})
     if model == "biggan":
-        for_g["latent_dim"] = 4 * (size.bit_length() - 2)
+        for_g["z_dim"] = 4 * (size.bit_length() - 2)
     of_d, for_d = model, dict(common)
     if model == "stylegan3":
         of_d = "stylegan2"
@@ -139,7 +139,7 @@ def test_what_is_kept_is_at_its_resolution(model: str, tmp_path: Path) -> None:
             for p, z in ((theirs, inputs[0]), (ours, inputs[1]))
         ]
         for player, inputs in {
-            "generator": [torch.randn(2, p.generator.latent_dim) for p in (theirs, ours)],
+            "generator": [torch.randn(2, p.generator.z_dim) for p in (theirs, ours)],
             "discriminator": [torch.randn(2, 1, size, size) for size in (16, 32)],
         }.items()
     }
@@ -185,7 +185,7 @@ def test_the_same_network_is_kept_whole(
         own = getattr(ours, player).state_dict()
         for name, value in getattr(theirs, player).state_dict().items():
             assert torch.equal(own[name], value), name
-    assert capsys.readouterr().out.count("100.0% of the parameters; 0 fresh") == 3
+    assert capsys.readouterr().out.count("100.0% of the parameters; 0 new") == 3
     assert ours.regularizers["path_length"].running_mean.item() == 1, "a regularizer's state is not"
 
 
@@ -193,17 +193,17 @@ def test_the_same_network_is_kept_whole(
 def test_another_number_of_classes(
     model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """All that does not depend on the number of classes is kept, and what does is fresh and named."""
+    """All that does not depend on the number of classes is kept, and what does is new and named."""
     before, after = nodes(model, 16, 3), nodes(model, 16, 5)
     theirs, ours = Players(before, 0), Players(after, 1)
-    fresh = {k: v.clone() for k, v in ours.state_dict().items()}
+    new = {k: v.clone() for k, v in ours.state_dict().items()}
     transfer(ours, open_origin(run_folder(tmp_path, before, theirs)))
     old = theirs.state_dict()
-    changed = {name for name, value in old.items() if value.shape != fresh[name].shape}
+    changed = {name for name, value in old.items() if value.shape != new[name].shape}
     assert changed, "every conditional network has something that depends on the classes"
     for name, value in ours.state_dict().items():
         if not name.startswith("regularizers."):
-            assert torch.equal(value, fresh[name] if name in changed else old[name]), name
+            assert torch.equal(value, new[name] if name in changed else old[name]), name
     words = {"stylegan2": "embedding", "r3gan": "embedding", "biggan": "embedding",
              "sngan": "blocks.0", "dcgan": "start.0"}  # fmt: skip
     lines = capsys.readouterr().out.splitlines()
@@ -272,8 +272,8 @@ def test_from_imported_weights_with_frozen_layers(tmp_path: Path) -> None:
             [
                 "model=stylegan2",
                 *widths,
-                "model.generator.latent_dim=32",
-                "model.generator.style_dim=32",
+                "model.generator.z_dim=32",
+                "model.generator.w_dim=32",
                 "model.discriminator.frozen_layers=4",
                 "data.image_size=32",
                 "data.channels=3",

@@ -64,7 +64,7 @@ def test_networks_without_a_shared_embedding() -> None:
     config, _ = read("biggan_32")
     config["generator"] |= {"G_shared": False, "hier": False, "shared_dim": 0}
     network = from_published(config, None)["G"]
-    assert network.latent_dim == 20 and network.embedding is None
+    assert network.z_dim == 20 and network.embedding is None
     images = network(torch.randn(2, 20), torch.tensor([0, 9]))
     assert images.shape == (2, 3, 32, 32)
 

@@ -84,7 +84,7 @@ def test_the_picture_of_the_onnx_example(
     monkeypatch.setitem(sys.modules, "onnxruntime", session)  # type: ignore[arg-type]
     monkeypatch.chdir(tmp_path)
     description = {
-        "latent_dim": 4,
+        "z_dim": 4,
         "channels": channels,
         "image_size": [8, 6],
         "classes": {"conditional": False},

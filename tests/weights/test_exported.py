@@ -149,7 +149,7 @@ def network(description: dict[str, Any]) -> dict[str, Any]:
         (lambda d: network(d).update(later={"_target_": "subprocess.run"}), "subprocess.run"),
         (lambda d: network(d).update(unheard=1), "stylegan2.Generator cannot be built .*unheard"),
         (lambda d: network(d).update(image_size=[3, 3]), "image_size"),
-        (lambda d: network(d).update(style_dim=16), "has shape"),
+        (lambda d: network(d).update(w_dim=16), "has shape"),
         (lambda d: network(d).update(image_size=[16, 16]), "do not fit"),
         # nothing of this size is made
         (lambda d: network(d).update(channel_base=2**26, channel_max=2**24), "has shape"),
@@ -175,13 +175,13 @@ def test_a_description_that_is_not_as_it_should_be(edit: Change, message: str, m
         ),
         (lambda m: ((m / WEIGHTS).write_bytes(b"no"), rehash(m)), "cannot be read"),
         (
-            lambda m: rewrite(m, lambda s: s.pop("mapping.average")),
-            r"1 missing \['mapping.average'\]",
+            lambda m: rewrite(m, lambda s: s.pop("mapping.w_avg")),
+            r"1 missing \['mapping.w_avg'\]",
         ),
         (lambda m: rewrite(m, lambda s: s.update(more=torch.zeros(1))), r"1 too many \['more'\]"),
         (
-            lambda m: rewrite(m, lambda s: s.update({"mapping.average": torch.zeros(9)})),
-            r"mapping.average has shape \(9,\), the arguments ask for \(8,\)",
+            lambda m: rewrite(m, lambda s: s.update({"mapping.w_avg": torch.zeros(9)})),
+            r"mapping.w_avg has shape \(9,\), the arguments ask for \(8,\)",
         ),
         (lambda m: (m / DESCRIPTION).write_text("{"), "model.json cannot be read"),
         (lambda m: (m / DESCRIPTION).write_bytes(b"\xff\xfe"), "model.json cannot be read"),

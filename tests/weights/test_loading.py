@@ -227,16 +227,16 @@ def test_a_pipe_in_place_of_a_configuration(run: Path) -> None:
     [
         ("mapping_layers", 10**9),
         ("mapping_layers", 10**7),
-        ("latent_dim", 10**9),
+        ("z_dim", 10**9),
         ("style_mixing", float("nan")),
-        ("average_decay", float("inf")),
+        ("w_avg_beta", float("inf")),
     ],
 )
 @pytest.mark.timeout(100)
 def test_numbers_that_no_network_has(key: str, value: float, tmp_path: Path) -> None:
     run = run_of("stylegan2", tmp_path / "run")
     config = yaml.safe_load((run / "config.yaml").read_text())
-    assert key in TINY["stylegan2"] or key in ("style_mixing", "average_decay")
+    assert key in TINY["stylegan2"] or key in ("style_mixing", "w_avg_beta")
     config["model"]["generator"][key] = value
     (run / "config.yaml").write_text(yaml.safe_dump(config))
     with pytest.raises(InputError, match=r"config\.yaml"):

@@ -71,7 +71,7 @@ class Unlike(GeneratorNetwork):
 
     def __init__(self) -> None:
         super().__init__()
-        self.latent_dim, self.num_classes = 4, 0
+        self.z_dim, self.num_classes = 4, 0
         self.weight = nn.Parameter(torch.ones(4))
         self.calls = 0
 

@@ -44,7 +44,7 @@ def test_without_weights_networks_are_fresh(name: str) -> None:
     assert set(networks) == {"G", "D"} & {k[0].upper() for k in config if k != "source"}
     generator = networks["G"]
     assert not generator.training
-    images = generator(torch.randn(2, generator.latent_dim))
+    images = generator(torch.randn(2, generator.z_dim))
     assert images.shape == (2, 3, 32, 32) and images.isfinite().all()
     twin = from_published(config, None)["G"]
     assert not torch.equal(generator.mapping(torch.ones(1, 32)), twin.mapping(torch.ones(1, 32)))
@@ -77,8 +77,8 @@ def test_defaults_are_those_of_the_repository() -> None:
     older = from_published(config, None)["G"]
     assert newer.synthesis.blocks[-1].conv1.clamp == 256
     assert older.synthesis.blocks[-1].conv1.clamp is None
-    assert newer.synthesis.blocks[-1].working_type == torch.float16
-    assert older.synthesis.blocks[-1].working_type is None
+    assert newer.synthesis.blocks[-1].dtype == torch.float16
+    assert older.synthesis.blocks[-1].dtype is None
 
 
 def test_an_unknown_source_is_refused() -> None:

@@ -2,6 +2,9 @@
 
 import math
 import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -12,9 +15,12 @@ from gan_lab.console import say
 from gan_lab.distributed import slurm
 from gan_lab.distributed.ranks import Agreement
 from gan_lab.errors import InputError
+from gan_lab.layers.collectives import several_ranks
+from gan_lab.run import link
 from gan_lab.training.callbacks.evaluation import Evaluation
-from gan_lab.training.callbacks.report import check_health, check_interval
-from gan_lab.training.checkpoint import BEST, LAST, PREVIOUS, link
+from gan_lab.training.callbacks.report import Report, check_health, check_interval, log
+from gan_lab.training.checkpoint import BEST, LAST, PREVIOUS
+from gan_lab.training.loggers.files import STOPPED
 from gan_lab.training.module import AdversarialModule
 
 
@@ -28,6 +34,7 @@ class Checkpointing(Callback):
     Args:
         run_dir: the run folder; checkpoints go to its `checkpoints/`.
         every_kimg: thousands of images between two checkpoints.
+        every_minutes: after how much time there is one, too; null for none. It changes nothing of what is trained.
         max_restarts: how often a job of SLURM may start again.
         evaluation: where the best one is found out.
 
@@ -40,21 +47,28 @@ class Checkpointing(Callback):
         *,
         run_dir: str | Path,
         every_kimg: float,
+        every_minutes: float | None = 10,
         max_restarts: int = 100,
         evaluation: Evaluation | None = None,
     ) -> None:
         check_interval("checkpointing", every_kimg)
+        if every_minutes is not None and not 0 < every_minutes < math.inf:
+            raise InputError(
+                f"callbacks.checkpointing.every_minutes={every_minutes} must be positive, or null"
+            )
         if max_restarts < 0:
             raise InputError(
                 f"callbacks.checkpointing.max_restarts={max_restarts} must be 0 or more"
             )
         self.folder = Path(run_dir) / "checkpoints"
         self.every_kimg = every_kimg
+        self.every_minutes = every_minutes
         self.max_restarts = max_restarts
         self.evaluation = evaluation
         self.requeued = False
         self.best_value: float | None = None
         self.best_kimg: float | None = None
+        self._saved_at = 0.0
         self._signal: int | None = None
         self._stopped_by: int | None = None
         self._agreement = Agreement()
@@ -82,25 +96,30 @@ class Checkpointing(Callback):
         self._handlers[signal.SIGINT] = signal.signal(signal.SIGINT, self._request)
 
     def on_train_start(self, trainer: Trainer, module: AdversarialModule) -> None:  # type: ignore[override]
-        """Make up for a kill between the last checkpoint and its being linked as the best one; mind more signals."""
+        """Mind more signals, and start the stopwatch."""
+        self._saved_at = time.monotonic()
         # only here: the Trainer sets a handler of its own between the two hooks
         for number in slurm.WARNINGS if slurm.in_job() else {signal.SIGTERM}:
             self._handlers[number] = signal.signal(number, self._request)
         slurm.take_warnings()
-        if trainer.is_global_zero and self.best_kimg == module.kimg > 0:
-            link(self.folder / LAST, self.folder / BEST)
 
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: Trainer, module: AdversarialModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save when it is time, when something better was found, or when the run ends here."""
         better = self._is_better(module)
-        stopped_by = self._agreement(self._signal or 0)
+        # one number for all processes: the signal, and whether it is time by the first one's clock
+        own = 2 * (self._signal or 0) + int(trainer.is_global_zero and self._is_late())
+        stopped_by, late = divmod(self._agreement(own), 2)
         if better or stopped_by or trainer.should_stop or module.due(self.every_kimg):
             self.save(trainer, module)
             if better and trainer.is_global_zero:
                 link(self.folder / LAST, self.folder / BEST)
+        elif late:
+            with own_buffers(module):
+                self.save(trainer, module)
         if stopped_by:
+            log_stop(trainer, module, stopped_by)
             self._stop(trainer, module, stopped_by)
 
     def save(self, trainer: Trainer, module: AdversarialModule) -> None:
@@ -109,6 +128,11 @@ class Checkpointing(Callback):
         if trainer.is_global_zero and (self.folder / LAST).exists():
             link(self.folder / LAST, self.folder / PREVIOUS)
         trainer.save_checkpoint(self.folder / LAST)
+        self._saved_at = time.monotonic()
+
+    def _is_late(self) -> bool:
+        minutes = (time.monotonic() - self._saved_at) / 60
+        return self.every_minutes is not None and minutes >= self.every_minutes
 
     def teardown(self, trainer: Trainer, module: AdversarialModule, stage: str) -> None:  # type: ignore[override]
         """Give the signals back."""
@@ -155,3 +179,25 @@ class Checkpointing(Callback):
         if self._signal is not None and (number == signal.SIGINT or not slurm.in_job()):
             raise KeyboardInterrupt
         self._signal = self._signal or number
+
+
+def log_stop(trainer: Trainer, module: AdversarialModule, number: int) -> None:
+    """Log the figures so far, so that the logs end where the checkpoint does.
+
+    When the run goes on, the entry is taken out again (`JsonLines.rewind`): the next one has the whole means.
+    """
+    reports = [callback for callback in trainer.callbacks if isinstance(callback, Report)]  # type: ignore[attr-defined]
+    if not any(module.due(report.every_kimg) for report in reports):
+        log(trainer, module, {**module.stats.means(), STOPPED: float(number)})
+
+
+@contextmanager
+def own_buffers(module: AdversarialModule) -> Iterator[None]:
+    """Leave what each process keeps for itself as it is, though what is saved is their mean.
+
+    When a checkpoint is saved depends on the clock on the wall; what is trained must not.
+    """
+    kept = [buffer.clone() for buffer in module.buffers()] if several_ranks() else []
+    yield
+    for buffer, before in zip(module.buffers(), kept, strict=False):
+        buffer.copy_(before)

@@ -122,9 +122,8 @@ def check_finite(figures: Mapping[str, float], kimg: float) -> None:
     wrong = [f"{name} is {value}" for name, value in figures.items() if not math.isfinite(value)]
     if wrong:
         raise NonFiniteError(
-            f"training diverged at {kimg:g} kimg: {', '.join(wrong)}. What checkpoints there are, are from before: "
-            "lower the learning rates, raise a penalty's weight or use precision 32-true, and run the same command "
-            "to go on from the last one"
+            f"training diverged at {kimg:g} kimg: {', '.join(wrong)}. Lower the learning rates, raise a penalty's "
+            "weight or use precision 32-true"
         )
 
 

@@ -1,10 +1,11 @@
 """Where figures and grids go. `metrics.jsonl` in the run folder is always written and is the source of truth."""
 
 import csv
+import io
 import json
-import os
+import math
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,16 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
+from gan_lab.console import warn
+from gan_lab.run import append_line, link, write
+
 METRICS_FILE = "metrics.jsonl"
+
+# what it was before damaged lines were taken out of it
+DAMAGED_FILE = "metrics.damaged.jsonl"
+
+# in the entry of a stop by a signal: its number
+STOPPED = "stopped/signal"
 
 
 class FileLogger(Logger):
@@ -51,19 +61,23 @@ class JsonLines(FileLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        with (self.run_dir / METRICS_FILE).open("a") as file:
-            file.write(json.dumps(metrics) + "\n")
+        append_line(self.run_dir / METRICS_FILE, json.dumps(metrics))
 
     @rank_zero_only
     def rewind(self, kimg: float) -> None:
         path = self.run_dir / METRICS_FILE
         if path.exists():
+            entries, damaged = whole_entries(path)
+            if damaged:
+                link(path, self.run_dir / DAMAGED_FILE)
+                warn(f"{damage(path, damaged)}, and the file as it was is {DAMAGED_FILE} now")
+            # a stop's entry has means of a part of the time, which the next entry has whole
             kept = [
-                json.dumps(entry) + "\n" for entry in read_metrics(path) if entry["kimg"] <= kimg
+                json.dumps(entry) + "\n"
+                for entry in entries
+                if entry["kimg"] <= kimg and STOPPED not in entry
             ]
-            replacement = path.with_suffix(".tmp")
-            replacement.write_text("".join(kept))
-            os.replace(replacement, path)
+            write(path, "".join(kept))
 
 
 class Csv(FileLogger):
@@ -83,12 +97,11 @@ class Csv(FileLogger):
         source = self.run_dir / METRICS_FILE
         entries = read_metrics(source) if source.exists() else []
         columns = list(dict.fromkeys(["kimg", *(name for entry in entries for name in entry)]))
-        replacement = self.run_dir / "metrics.csv.tmp"
-        with replacement.open("w", newline="") as file:
-            table = csv.DictWriter(file, columns)
-            table.writeheader()
-            table.writerows(entries)
-        os.replace(replacement, self.run_dir / "metrics.csv")
+        text = io.StringIO(newline="")
+        table = csv.DictWriter(text, columns)
+        table.writeheader()
+        table.writerows(entries)
+        write(self.run_dir / "metrics.csv", text.getvalue())
 
 
 class TensorBoard(TensorBoardLogger):
@@ -118,13 +131,40 @@ class TensorBoard(TensorBoardLogger):
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Read metrics.jsonl; a last line that a kill cut short is left out."""
-    entries = []
-    lines = path.read_text().splitlines()
-    for number, line in enumerate(lines, start=1):
-        try:
-            entries.append(json.loads(line))
-        except json.JSONDecodeError:
-            if number < len(lines):
-                raise
+    """Read metrics.jsonl; a warning tells of damaged lines, which are left out."""
+    entries, damaged = whole_entries(path)
+    if damaged:
+        warn(damage(path, damaged))
     return entries
+
+
+def whole_entries(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
+    """Read metrics.jsonl; return its entries and the numbers of damaged lines.
+
+    A line is damaged when it is not UTF-8, not JSON, or no object with a finite `kimg`. A last line without an end was
+    cut short by a kill; it is left out, and not damaged.
+    """
+    lines = path.read_bytes().split(b"\n")
+    entries, damaged = [], []
+    for number, line in enumerate(lines, start=1):
+        entry = parse_entry(line)
+        if entry is not None:
+            entries.append(entry)
+        elif number < len(lines):
+            damaged.append(number)
+    return entries, damaged
+
+
+def parse_entry(line: bytes) -> dict[str, Any] | None:
+    """Return an entry of metrics.jsonl, or None for a line that is none."""
+    try:
+        entry = json.loads(line.decode())
+        return entry if isinstance(entry, dict) and math.isfinite(entry["kimg"]) else None
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        return None
+
+
+def damage(path: Path, lines: Sequence[int]) -> str:
+    """Say which lines of a file are damaged."""
+    shown = ", ".join(map(str, lines[:5])) + (", ..." if len(lines) > 5 else "")
+    return f"{path} is damaged in line {shown}: left out"

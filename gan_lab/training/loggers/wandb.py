@@ -16,6 +16,7 @@ from torch import Tensor
 from gan_lab.console import warn
 from gan_lab.data.images import to_pil
 from gan_lab.metrics.directions import direction
+from gan_lab.run import write
 from gan_lab.training.checkpoint import BEST, LAST
 from gan_lab.training.loggers.files import METRICS_FILE, read_metrics
 
@@ -254,9 +255,8 @@ def run_id(run_dir: Path) -> str:
     """Return the W&B id of a run folder, made once; a W&B sweep's agent brings one for each run."""
     path = run_dir / "wandb_id"
     if not path.exists():
-        run_dir.mkdir(parents=True, exist_ok=True)
         given = os.environ.get("WANDB_RUN_ID") if "WANDB_SWEEP_ID" in os.environ else None
-        path.write_text(given or secrets.token_hex(4))
+        write(path, given or secrets.token_hex(4))
     return path.read_text().strip()
 
 

@@ -6,24 +6,13 @@ Karras et al. 2020, section 3.2 and appendix B, https://arxiv.org/abs/1912.04958
 number of pixels, and the norm is the root mean square over the layers that w enters.
 """
 
-from typing import Protocol, cast
-
 import torch
 from torch import Tensor, nn
 
 from gan_lab.errors import InputError
 from gan_lab.layers.collectives import mean_over_ranks
+from gan_lab.layers.networks import StyleGeneratorNetwork
 from gan_lab.training.regularizers.base import DiscriminatorStep, GeneratorStep, Player, Regularizer
-
-
-class StyleGenerator(Protocol):
-    """What the penalty asks of a generator."""
-
-    def styles(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Map z [N, Z] to styles [N, L, D]."""
-
-    def synthesis(self, w: Tensor, noise: str = "random") -> Tensor:
-        """Map styles to images [N, C, H, W]."""
 
 
 class PathLength(Regularizer):
@@ -85,15 +74,15 @@ def path_lengths(images: Tensor, w: Tensor, direction: Tensor | None = None) -> 
     return gradient.square().sum(2).mean(1).sqrt()
 
 
-def style_generator(network: nn.Module) -> StyleGenerator:
+def style_generator(network: nn.Module) -> StyleGeneratorNetwork:
     """Return the network as one with styles.
 
     Raises:
         InputError: when it has none.
     """
-    if not (hasattr(network, "styles") and hasattr(network, "synthesis")):
+    if not isinstance(network, StyleGeneratorNetwork):
         raise InputError(
             f"regularizer path_length needs a generator with styles, which {type(network).__module__} has not; "
             "use model=stylegan2, or drop the penalty"
         )
-    return cast(StyleGenerator, network)
+    return network

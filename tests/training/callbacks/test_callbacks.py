@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from gan_lab.errors import InputError
 from gan_lab.layers.networks import GeneratorNetwork
 from gan_lab.training.callbacks.checkpointing import Checkpointing
 from gan_lab.training.callbacks.progress import describe
 from gan_lab.training.callbacks.report import NonFiniteError, check_finite, check_health
 from gan_lab.training.callbacks.samples import fixed_samples, mean_distance
-from gan_lab.training.checkpoint import link
 from gan_lab.training.stats import RunningMeans
 
 
@@ -26,7 +26,7 @@ def test_diversity_of_a_collapsed_generator_is_zero() -> None:
 
 def test_a_row_a_class() -> None:
     class Painter(GeneratorNetwork):
-        latent_dim, num_classes = 2, 3
+        z_dim, num_classes = 2, 3
 
         def __init__(self) -> None:
             super().__init__()
@@ -90,21 +90,10 @@ def test_the_best_of_another_metric_does_not_count(tmp_path: Path) -> None:
     assert (same.best_value, other.best_value) == (0.5, None)
 
 
-def test_link_replaces_in_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source, target = tmp_path / "a.ckpt", tmp_path / "b.ckpt"
-    source.write_text("new")
-    target.write_text("old")
-    link(source, target)
-    assert target.read_text() == "new" and target.samefile(source)
-
-    def no_links(*_: object) -> None:
-        raise OSError("not on this file system")
-
-    source.write_text("newer")
-    monkeypatch.setattr("os.link", no_links)
-    link(source, target)
-    assert target.read_text() == "newer" and not target.samefile(source)
-    assert {p.name for p in tmp_path.iterdir()} == {"a.ckpt", "b.ckpt"}
+@pytest.mark.parametrize("minutes", [0, -1.0, float("nan"), float("inf")])
+def test_minutes_that_are_no_time(tmp_path: Path, minutes: float) -> None:
+    with pytest.raises(InputError, match=r"every_minutes=.* must be positive"):
+        Checkpointing(run_dir=tmp_path, every_kimg=1, every_minutes=minutes)
 
 
 def test_means_survive_a_save() -> None:

@@ -26,7 +26,7 @@ BIGAN = (
     "model=bigan",
     "model.generator.width=4",
     "model.generator.encoder_width=4",
-    "model.generator.latent_dim=6",
+    "model.generator.z_dim=6",
     "model.discriminator.width=4",
     "model.discriminator.code_width=8",
     "callbacks.reconstructions.every_kimg=0.1",
@@ -37,7 +37,7 @@ BIGAN = (
 class Exact(nn.Module):
     """An encoder that halves pixels, and a generator that doubles codes."""
 
-    latent_dim, num_classes = 64, 0
+    z_dim, num_classes = 64, 0
 
     def encode(self, images: Tensor) -> Tensor:
         return images.flatten(1) / 2

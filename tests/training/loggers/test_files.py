@@ -1,11 +1,10 @@
 """metrics.jsonl is the source of truth, and TensorBoard reads the same."""
 
-import json
 from pathlib import Path
 
 import pytest
 
-from gan_lab.training.loggers.files import JsonLines, read_metrics
+from gan_lab.training.loggers.files import DAMAGED_FILE, STOPPED, JsonLines, read_metrics
 
 
 def test_rewind_forgets_what_lies_after(tmp_path: Path) -> None:
@@ -22,6 +21,42 @@ def test_a_last_line_that_a_kill_cut_short(tmp_path: Path) -> None:
     assert read_metrics(path) == [{"kimg": 1.0}]
     JsonLines(run_dir=tmp_path).rewind(5)
     assert path.read_text() == '{"kimg": 1.0}\n'
-    path.write_text('{"kimg": 2.\n{"kimg": 1.0}\n')
-    with pytest.raises(json.JSONDecodeError):
-        read_metrics(path)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"kimg": 2.',
+        b'{"kimg": 2.0, "x": "\xff"}',
+        b"\x00\x00\x00",
+        b"",
+        b"[1]",
+        b"5",
+        b'{"x": 1}',
+        b'{"kimg": "2"}',
+        b'{"kimg": NaN}',
+        b'{"kimg": ' + b"9" * 5000 + b"}",
+        b'{"kimg": ' + b"9" * 400 + b"}",
+        b"[" * 100_000,
+    ],
+)
+def test_a_damaged_line_is_named_left_out_and_kept_aside(
+    tmp_path: Path, line: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "metrics.jsonl"
+    damaged = b'{"kimg": 1.0}\n' + line + b'\n{"kimg": 3.0}\n'
+    path.write_bytes(damaged)
+    assert read_metrics(path) == [{"kimg": 1.0}, {"kimg": 3.0}]
+    said = capsys.readouterr().out.replace("\n", "")
+    assert "metrics.jsonl is damaged in line 2" in said
+    JsonLines(run_dir=tmp_path).rewind(5)
+    assert path.read_text() == '{"kimg": 1.0}\n{"kimg": 3.0}\n'
+    assert (tmp_path / DAMAGED_FILE).read_bytes() == damaged
+
+
+def test_the_entry_of_a_stop_goes_when_the_run_goes_on(tmp_path: Path) -> None:
+    logger = JsonLines(run_dir=tmp_path)
+    logger.log_metrics({"kimg": 1.0})
+    logger.log_metrics({"kimg": 1.5, STOPPED: 15.0})
+    logger.rewind(1.5)
+    assert read_metrics(tmp_path / "metrics.jsonl") == [{"kimg": 1.0}]

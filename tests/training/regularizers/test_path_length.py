@@ -4,18 +4,19 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from gan_lab.errors import InputError
+from gan_lab.layers.networks import StyleGeneratorNetwork
 from gan_lab.training.regularizers.base import GeneratorStep
 from gan_lab.training.regularizers.path_length import PathLength, path_lengths
 
 
-class Linear(nn.Module):
+class Linear(StyleGeneratorNetwork):
     """G(w) = a * (the mean over layers of w, as an image): its Jacobian is known."""
 
     num_classes = 0
-    latent_dim = 16
+    z_dim = 16
 
     def __init__(self, slope: float = 3.0) -> None:
-        super().__init__()
+        nn.Module.__init__(self)
         self.slope = nn.Parameter(torch.tensor(slope))
 
     def styles(self, z: Tensor, labels: Tensor | None = None) -> Tensor:

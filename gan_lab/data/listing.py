@@ -1,0 +1,165 @@
+"""Which files of a folder or zip are images, and which are not and why."""
+
+import functools
+import os
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import IO
+
+from gan_lab.console import warn
+from gan_lab.data.decoding import HEAD_BYTES, image_format, regular_file
+
+# these are taken for images and checked with all others; the rest is looked into
+IMAGE_ENDINGS = (
+    ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff",
+    ".jp2", ".j2k", ".jpf", ".jpx", ".avif",
+)  # fmt: skip
+# labels and words about the images, which lie beside them as a matter of course
+_SIDE_ENDINGS = (".csv", ".tsv", ".json", ".jsonl", ".txt", ".md", ".yaml", ".yml")
+_SIDE_NAMES = ("readme", "license", "copying")
+_NOT_REGULAR = "not a regular file"
+_THREADS = 16
+_CHUNK = 256
+_SHOWN = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """The files of a folder or zip, as paths below it, sorted; hidden ones are in none of the lists.
+
+    Attributes:
+        images: to be decoded; one that turns out damaged is an error.
+        side_files: labels and texts.
+        passed_over: (name, reason) of everything else.
+    """
+
+    images: list[str]
+    side_files: list[str]
+    passed_over: list[tuple[str, str]]
+
+    def report(self, root: Path) -> None:
+        """Count and name what was passed over, in one line, once in a process."""
+        if self.passed_over:
+            _warn_once(f"{root}: passed over {_by_reason(self.passed_over)}")
+
+
+def list_folder(folder: Path) -> Listing:
+    """List the files below `folder`; links are followed, and nothing but regular files is opened.
+
+    Raises:
+        OSError: when `folder` itself cannot be listed.
+    """
+    files, passed_over = _walk(folder)
+    return _listing(files, passed_over, lambda name: _head(regular_file(folder / name)))
+
+
+def list_zip(archive: zipfile.ZipFile) -> Listing:
+    """List the members of a zip as `list_folder` lists a folder."""
+    names = sorted({name for name in archive.namelist() if not name.endswith("/")})
+    shown = [name for name in names if not any(map(_is_hidden, name.split("/")))]
+    return _listing(shown, [], lambda name: _head(archive.open(name)))
+
+
+def _listing(
+    files: list[str], passed_over: list[tuple[str, str]], head: Callable[[str], bytes]
+) -> Listing:
+    images = [name for name in files if name.lower().endswith(IMAGE_ENDINGS)]
+    side_files = [name for name in files if _is_side_file(name)]
+    unknown = sorted(set(files).difference(images, side_files))
+    chunks = [unknown[start : start + _CHUNK] for start in range(0, len(unknown), _CHUNK)]
+    with ThreadPoolExecutor(_THREADS) as pool:
+        reasons = pool.map(lambda chunk: [_why_not(name, head) for name in chunk], chunks)
+        told = list(zip(unknown, (reason for some in reasons for reason in some), strict=True))
+    return Listing(
+        images=sorted([*images, *(name for name, reason in told if reason is None)]),
+        side_files=side_files,
+        passed_over=sorted([*passed_over, *((name, why) for name, why in told if why is not None)]),
+    )
+
+
+def _walk(folder: Path) -> tuple[list[str], list[tuple[str, str]]]:
+    """Sorted files below a folder, and (name, reason) of pipes, devices and folders that cannot be read."""
+    files: list[str] = []
+    passed_over: list[tuple[str, str]] = []
+    seen: set[tuple[int, int]] = set()
+    left = [""]
+    while left:
+        prefix = left.pop()
+        where = os.path.join(folder, prefix)
+        status = os.stat(where)
+        if (status.st_dev, status.st_ino) in seen:
+            continue  # a link that leads back
+        seen.add((status.st_dev, status.st_ino))
+        try:
+            entries = sorted(os.scandir(where), key=lambda entry: entry.name)
+        except OSError as error:
+            if not prefix:
+                raise
+            passed_over.append((prefix, error.strerror or str(error)))
+            continue
+        for entry in entries:
+            name = prefix + entry.name
+            if _is_hidden(entry.name):
+                continue
+            if entry.is_dir():
+                left.append(f"{name}/")
+            elif entry.is_file() or not os.path.exists(entry.path):
+                files.append(name)  # a dangling link is named by the check of the images
+            else:
+                passed_over.append((name, _NOT_REGULAR))
+    return sorted(files), passed_over
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith((".", "__MACOSX")) or name in ("Thumbs.db", "desktop.ini")
+
+
+def _is_side_file(name: str) -> bool:
+    name = name.rpartition("/")[2].lower()
+    return name.endswith(_SIDE_ENDINGS) or name in _SIDE_NAMES
+
+
+def _head(file: IO[bytes]) -> bytes:
+    with file:
+        return file.read(HEAD_BYTES)
+
+
+def _why_not(name: str, head: Callable[[str], bytes]) -> str | None:
+    """Why a file of unknown ending is passed over; None for an image."""
+    try:
+        found = image_format(head(name))
+    except (OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+        # RuntimeError and NotImplementedError: encrypted and packed in an unknown way
+        return getattr(error, "strerror", None) or str(error)
+    if found == "HEIC" and find_spec("pillow_heif") is None:
+        return "HEIC, which needs pip install 'gan_lab[heic]'"
+    return None if found else "not an image"
+
+
+def _by_reason(passed_over: Iterable[tuple[str, str]]) -> str:
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in passed_over:
+        by_reason.setdefault(reason, []).append(name)
+    parts = []
+    for reason, names in by_reason.items():
+        more = ", ..." if len(names) > _SHOWN else ""
+        files = "1 file" if len(names) == 1 else f"{len(names):,} files"
+        parts.append(f"{files}: {reason} ({', '.join(names[:_SHOWN])}{more})")
+    return "; ".join(parts)
+
+
+def listed(names: Iterable[str], limit: int = 10) -> str:
+    """Some names for a message: the first ones, and how many more there are."""
+    names = list(names)
+    more = f" and {len(names) - limit:,} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
+
+
+@functools.cache
+def _warn_once(line: str) -> None:
+    warn(line)
