@@ -269,7 +269,7 @@ def take(described: Any, key: str, kind: Any, *, origin: Path) -> Any:
 
     Args:
         described: what was read.
-        key: of the value, "images.class_names".
+        key: of the value, "sample.class_names".
         kind: its type, which may state a range: `Annotated[int, Field(ge=1)]`. Nothing is converted but a list to a
             tuple.
         origin: the file, for the message.

@@ -1,11 +1,13 @@
-"""What the user reads: one console, spoken to by rank zero only."""
+"""Console output, from rank zero only: messages, warnings, progress bars."""
 
 import os
 import re
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
 
 from rich.console import Console, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.segment import Segment
 from rich.text import Text
 
@@ -50,3 +52,38 @@ def is_first() -> bool:
         if key in os.environ:
             return int(os.environ[key]) == 0
     return True
+
+
+class ShowProgress(Protocol):
+    """Moves a progress bar: how much is done, and a note behind the bar."""
+
+    def __call__(self, done: float, note: str = "") -> None: ...
+
+
+@contextmanager
+def progress_bar(
+    description: str, total: float | None, *, completed: int = 0, transient: bool = True
+) -> Iterator[ShowProgress]:
+    """Show a progress bar on a terminal, and nothing elsewhere; yields the function that moves it.
+
+    Args:
+        description: of the work, in front of the bar.
+        total: amount of work; None where it is not known.
+        completed: how much was done before, which the estimate of the time left leaves out.
+        transient: whether the bar disappears at the end.
+    """
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
+        TimeRemainingColumn(),
+    )
+    shown = console.is_terminal and total != 0 and is_first()
+    with Progress(*columns, console=console, transient=transient, disable=not shown) as progress:
+        task = progress.add_task(description, total=total, completed=completed, note="")
+
+        def show(done: float, note: str = "") -> None:
+            progress.update(task, completed=done, note=note)
+
+        yield show

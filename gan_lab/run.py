@@ -250,7 +250,7 @@ def locked(run_dir: Path) -> Iterator[None]:
     lock = FileLock(lock_file, blocking=False)
     missing = [folder for folder in (run_dir, *run_dir.parents) if not folder.exists()]
     try:
-        with naming(lock_file):
+        with naming(run_dir):
             run_dir.mkdir(parents=True, exist_ok=True)
             lock.acquire()
     except Timeout as error:

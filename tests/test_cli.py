@@ -113,7 +113,7 @@ def test_a_place_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFi
     (tmp_path / "file").write_text("")
     words = ["model.generator.width=8", "threads=1", f"runs_dir={tmp_path}/file", "name=x"]
     assert launch("train", words) == 2
-    assert f"{tmp_path}/file/x: " in capsys.readouterr().err
+    assert f"{tmp_path}/file/x could not be written: Not a dir" in capsys.readouterr().err
 
 
 def test_a_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

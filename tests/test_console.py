@@ -1,12 +1,13 @@
-"""What reaches the terminal: styles of ours, and of names nothing that it would obey."""
+"""What reaches the terminal: styles of ours, of names nothing that it would obey, one progress bar."""
 
 import io
 
 import pytest
 from rich.table import Table
 
+from gan_lab import console
 from gan_lab.commands.launch import complain
-from gan_lab.console import PlainConsole, printable, say, warn
+from gan_lab.console import PlainConsole, printable, progress_bar, say, warn
 
 HOSTILE = "a\x1b]0;title\x07b\x1b[2Jc\x9bd\re\x08f\u202eg\udce9h\x7f"
 
@@ -33,3 +34,34 @@ def test_nor_in_tables_and_titles_while_styles_are_kept() -> None:
     assert "\x1b[31" in text or "\x1b[1;31" in text, "our own colours"
     for code in ("\x1b]0", "\x07", "\x1b[2J", "\x9b", "\r", "\x08", "\u202e", "\x7f"):
         assert code not in text
+
+
+def shown(monkeypatch: pytest.MonkeyPatch, *, terminal: bool, total: float | None) -> str:
+    file = io.StringIO()
+    made = PlainConsole(file=file, force_terminal=terminal, width=100)
+    monkeypatch.setattr(console, "console", made)
+    with progress_bar("packing [all]", total, transient=False) as advance:
+        advance(1, "[note]")
+        advance(2)
+    return file.getvalue()
+
+
+def test_on_a_terminal_it_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = shown(monkeypatch, terminal=True, total=2)
+    assert "packing [all]" in text and "2/2" in text
+
+
+def test_of_unknown_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "2/?" in shown(monkeypatch, terminal=True, total=None)
+
+
+@pytest.mark.parametrize(("terminal", "total"), [(False, 2), (True, 0)])
+def test_nothing_elsewhere_nor_for_no_work(
+    monkeypatch: pytest.MonkeyPatch, terminal: bool, total: int
+) -> None:
+    assert shown(monkeypatch, terminal=terminal, total=total).strip() == ""
+
+
+def test_of_several_processes_the_first_one_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console, "is_first", lambda: False)
+    assert shown(monkeypatch, terminal=True, total=2).strip() == ""

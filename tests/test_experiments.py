@@ -15,9 +15,11 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from gan_lab.config import conf_dir, flatten
+from gan_lab.data.sample import SampleSpec
 from gan_lab.data.zip import Zip
 from gan_lab.training.building import build_callbacks, build_model
 from gan_lab.training.module import AdversarialModule
+from tests.helpers.samples import images_of as described
 from tests.models.conftest import fit
 
 Compose = Callable[..., DictConfig]
@@ -158,21 +160,14 @@ def header(name: str) -> dict[str, str]:
     return fields
 
 
-def with_images(config: DictConfig, images: Images) -> DictConfig:
-    config.images = {
-        "size": list(images.size),
-        "channels": images.channels,
-        "num_classes": images.classes,
-        "class_names": [],
-        "class_counts": [],
-    }
-    return config
+def spec_of(images: Images) -> SampleSpec:
+    return described(images.size, channels=images.channels, classes=images.classes)
 
 
-def on_meta(config: DictConfig) -> AdversarialModule:
+def on_meta(config: DictConfig, images: Images) -> AdversarialModule:
     """Build the networks without memory for their weights."""
     with torch.device("meta"):
-        return build_model(config)
+        return build_model(config, spec_of(images))
 
 
 def size(network: nn.Module) -> int:
@@ -181,7 +176,7 @@ def size(network: nn.Module) -> int:
 
 @pytest.mark.parametrize("name", ALL)
 def test_it_builds_at_full_size(compose: Compose, name: str) -> None:
-    module = on_meta(with_images(compose(f"experiment={name}"), images_of(name)))
+    module = on_meta(compose(f"experiment={name}"), images_of(name))
     assert {p.device.type for p in module.parameters()} == {"meta"}
     assert module.conditional == (images_of(name).classes > 0)
     if name in COUNTS:
@@ -193,21 +188,21 @@ def test_it_builds_at_full_size(compose: Compose, name: str) -> None:
 def test_the_count_of_stylegan3_r(compose: Compose) -> None:
     # known at 1024 pixels only
     config = compose("experiment=stylegan3_r_afhqv2_512", "data.image_size=1024")
-    module = on_meta(with_images(config, Images((1024, 1024))))
+    module = on_meta(config, Images((1024, 1024)))
     assert size(module.generator) == 15_093_151
 
 
 def test_the_count_of_progan(compose: Compose) -> None:
     # "23.1M in the traditional generator": Karras et al. 2019, section 2
     config = compose("experiment=progan_celebahq1024")
-    module = on_meta(with_images(config, IMAGES["progan_celebahq1024"]))
+    module = on_meta(config, IMAGES["progan_celebahq1024"])
     assert round(size(module.generator) / 1e6, 1) == 23.1
 
 
 def test_the_rates_of_stylegan2_on_cifar10(compose: Compose) -> None:
     """As the authors' code has them: G's too is corrected for a path length step that never comes."""
-    config = with_images(compose("experiment=stylegan2_ada_cifar10"), Images((32, 32), 10))
-    optimizers = on_meta(config).configure_optimizers()
+    config = compose("experiment=stylegan2_ada_cifar10")
+    optimizers = on_meta(config, Images((32, 32), 10)).configure_optimizers()
     for optimizer, interval in zip(optimizers, (4, 16), strict=True):
         share = interval / (interval + 1)
         assert optimizer.param_groups[0]["lr"] == pytest.approx(0.0025 * share)
@@ -226,13 +221,13 @@ def test_what_running_means_keep_in_a_step(
     compose: Compose, name: str, of_w: float, of_magnitudes: float | None
 ) -> None:
     """StyleGAN2's in the authors' D step, G step and, every fourth time, path length; StyleGAN3's in its D step."""
-    config = with_images(compose(f"experiment={name}"), small_images(name))
+    config, spec = compose(f"experiment={name}"), spec_of(small_images(name))
     wanted = config.model.generator
     assert config.batch_size == 32
     config.update(batch_size=4, micro_batch_size=None, total_kimg=4 * 4 / 1000)
     for key, value in SMALL[str(config.model._target_).split(".")[2]].items():
         OmegaConf.update(config.model, key, value)
-    module = build_model(config)
+    module = build_model(config, spec)
     passes: dict[str, int] = {"w": 0, "magnitude": 0}
 
     def count(key: str) -> Callable[..., None]:
@@ -255,17 +250,17 @@ def test_what_running_means_keep_in_a_step(
 
 @pytest.mark.parametrize("name", ALL)
 def test_it_takes_a_small_step(compose: Compose, name: str) -> None:
-    config = with_images(compose(f"experiment={name}"), small_images(name))
+    config, spec = compose(f"experiment={name}"), spec_of(small_images(name))
     d_steps = config.d_steps
     config.update(batch_size=4, micro_batch_size=2, total_kimg=4 * d_steps / 1000)
     for key, value in SMALL[str(config.model._target_).split(".")[2]].items():
         OmegaConf.update(config.model, key, value)
     torch.manual_seed(0)
-    module = build_model(config)
+    module = build_model(config, spec)
     before = [p.detach().clone() for p in module.parameters()]
     fit(module)
     assert module.images_seen == 4 * d_steps
-    assert module.steps_taken == {"generator": 1, "discriminator": d_steps}
+    assert [player.steps_taken for player in module.players.values()] == [1, d_steps]
     for player in ("generator", "discriminator"):
         assert all(p.isfinite().all() for p in getattr(module, player).parameters())
     assert any(not torch.equal(a, b) for a, b in zip(before, module.parameters(), strict=True))

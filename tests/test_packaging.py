@@ -64,8 +64,8 @@ def test_wheel_holds_the_package_and_every_config(built: Path, tmp_path: Path) -
     assert {path.relative_to(installed) for path in installed.rglob("*.yaml")} == configs
     modules = {path.relative_to(ROOT) for path in (ROOT / "gan_lab").rglob("*.py")}
     assert {path.relative_to(tmp_path) for path in tmp_path.rglob("*.py")} == modules
-    page = {path.name for path in (tmp_path / "gan_lab" / "comparing").iterdir()}
-    assert {"page.html", "page.css", "page.js", "chart.js"} <= page
+    page = {path.name for path in (tmp_path / "gan_lab" / "compare").iterdir()}
+    assert {"page.html", "page.css", "page.js"} <= page
 
 
 def test_installed_from_a_wheel_it_finds_its_configs(built: Path, tmp_path: Path) -> None:

@@ -15,18 +15,17 @@ from omegaconf import DictConfig
 from rich.box import SIMPLE
 from rich.table import Table
 
-from gan_lab.bench.scaling import compare_ranks
-from gan_lab.benchmarks.loop import beyond_plain, compare
-from gan_lab.benchmarks.rates import data_rate, metric_rates
-from gan_lab.benchmarks.steps import against_peak, measure, summarize
+from gan_lab.bench.rates import beyond_plain, compare, compare_ranks, data_rate, metric_rates
+from gan_lab.bench.steps import against_peak, measure, summarize
 from gan_lab.config import build
 from gan_lab.console import say, warn
-from gan_lab.data.datamodule import ImageDataModule
+from gan_lab.data.datamodule import DataModule
+from gan_lab.data.sample import SampleSpec
 from gan_lab.errors import InputError
 from gan_lab.metrics.base import Metrics
 from gan_lab.run import check_writable, write_json
 from gan_lab.sampling.gan import Gan
-from gan_lab.training.building import build_data, build_model, compiled, describe_images, quiet
+from gan_lab.training.building import build_data, build_model, compiled, quiet, sample_spec
 from gan_lab.training.checks import check_numbers, check_trainer
 from gan_lab.training.compilation import backend_of
 
@@ -48,15 +47,14 @@ def run(config: DictConfig) -> None:
     if config.threads:
         torch.set_num_threads(config.threads)
     data = build_data(config)
-    describe_images(config, data)
-    parts: dict[str, Callable[[DictConfig, ImageDataModule], Result]] = {
+    parts: dict[str, Callable[[DictConfig, DataModule], Result]] = {
         "steps": steps_part,
         "loop": loop_part,
         "data": data_part,
         "metrics": metrics_part,
         "ranks": ranks_part,
     }
-    result = circumstances(config)
+    result = circumstances(config, sample_spec(config, data))
     for name, measure_part in parts.items():
         if name in config.parts:
             result[name] = measure_part(config, data)
@@ -83,16 +81,15 @@ def check(config: DictConfig) -> None:
         )
 
 
-def circumstances(config: DictConfig) -> Result:
+def circumstances(config: DictConfig, spec: SampleSpec) -> Result:
     """Return what the figures depend on."""
     device = build_trainer(config).strategy.root_device
-    images = config.images
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "overrides": sys.argv[1:],
         "model": config.model._target_,
-        "image": [images.channels, *images.size],
-        "num_classes": images.num_classes,
+        "sample": list(spec.shape),
+        "num_classes": spec.label_width,
         "batch_size": config.batch_size,
         "d_steps": config.d_steps,
         "micro_batch_size": config.micro_batch_size,
@@ -131,6 +128,7 @@ def build_trainer(config: DictConfig, *callbacks: Callback) -> Trainer:
     """Build a Trainer of one epoch that keeps nothing."""
     trainer: Trainer = build(
         config.trainer,
+        strategy="auto",
         max_epochs=1,
         logger=False,
         callbacks=list(callbacks),
@@ -143,9 +141,9 @@ def build_trainer(config: DictConfig, *callbacks: Callback) -> Trainer:
     return trainer
 
 
-def steps_part(config: DictConfig, data: ImageDataModule) -> Result:
+def steps_part(config: DictConfig, data: DataModule) -> Result:
     """Measure the phases of training steps."""
-    module, trainer = build_model(config), build_trainer(config)
+    module, trainer = build_model(config, sample_spec(config, data)), build_trainer(config)
     device = trainer.strategy.root_device
     compiled(config, module, device)
     say(f"steps: {config.warmup} + {config.rounds} rounds on {device}")
@@ -167,9 +165,11 @@ def steps_part(config: DictConfig, data: ImageDataModule) -> Result:
     return summary
 
 
-def loop_part(config: DictConfig, data: ImageDataModule) -> Result:
+def loop_part(config: DictConfig, data: DataModule) -> Result:
     """Compare the loop with a plain one, where that can do the same."""
-    beyond = beyond_plain(build_model(config), str(config.trainer.precision))
+    beyond = beyond_plain(
+        build_model(config, sample_spec(config, data)), str(config.trainer.precision)
+    )
     if beyond:
         warn(f"loop: left out, as the plain loop has no {', '.join(beyond)}")
         return {"left_out_for": beyond}
@@ -177,24 +177,31 @@ def loop_part(config: DictConfig, data: ImageDataModule) -> Result:
     say(f"loop: 1 + {config.rounds} rounds of {steps:g} steps in turn")
 
     def make_trainer() -> Trainer:
-        return build_trainer(config, build(config.callbacks.report, Callback))
+        return build_trainer(config, build(config.callbacks.training_log, Callback))
 
-    return compare(lambda: build_model(config), make_trainer, data, rounds=config.rounds)
+    return compare(
+        lambda: build_model(config, sample_spec(config, data)),
+        make_trainer,
+        data,
+        rounds=config.rounds,
+    )
 
 
-def data_part(config: DictConfig, data: ImageDataModule) -> Result:
+def data_part(config: DictConfig, data: DataModule) -> Result:
     """Measure the loader."""
     return {"img_per_s": data_rate(data)}
 
 
-def metrics_part(config: DictConfig, data: ImageDataModule) -> Result:
+def metrics_part(config: DictConfig, data: DataModule) -> Result:
     """Measure an evaluation."""
-    module = build_model(config).to(build_trainer(config).strategy.root_device)
-    gan = Gan(module.generator_ema, class_counts=data.class_counts)
+    module = build_model(config, sample_spec(config, data)).to(
+        build_trainer(config).strategy.root_device
+    )
+    gan = Gan(module.generator_ema, spec=data.spec)
     return dict(metric_rates(build(config.metrics, Metrics), data, gan))
 
 
-def ranks_part(config: DictConfig, data: ImageDataModule) -> Result:
+def ranks_part(config: DictConfig, data: DataModule) -> Result:
     """Compare several processes with one."""
     return dict(compare_ranks(config, ranks=config.ranks, rounds=config.rounds))
 

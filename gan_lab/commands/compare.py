@@ -1,17 +1,14 @@
-"""gan-lab compare: runs side by side, as one page that needs nothing but itself, and as a picture."""
+"""gan-lab compare: runs side by side, as one self-contained HTML page."""
 
 from pathlib import Path
 
 from omegaconf import DictConfig
-from rich.progress import track
 
 from gan_lab.commands.options import pick_device
-from gan_lab.comparing.finding import find_runs, short_names
-from gan_lab.comparing.overview import check_matplotlib, has_matplotlib, save_overview
-from gan_lab.comparing.page import page
-from gan_lab.comparing.pictures import columns_for, draw
-from gan_lab.comparing.reading import Run, read_run
-from gan_lab.console import console, say, warn
+from gan_lab.compare.page import page
+from gan_lab.compare.runs import Run, find_runs, read_run, short_names
+from gan_lab.compare.samples import columns_for, draw
+from gan_lab.console import progress_bar, say, warn
 from gan_lab.errors import InputError
 from gan_lab.run import check_writable, write
 from gan_lab.seeding import check_seed
@@ -20,15 +17,13 @@ _MOST_LINES = 8
 
 
 def run(config: DictConfig) -> None:
-    """Read the runs, draw from each, and write the page and the picture.
+    """Read the runs, draw from each, and write the page.
 
     Raises:
         InputError: when there is no run, or a key that means nothing; a broken run is named and the others compared.
     """
     check_seed(config.seed)
     device = pick_device(config.device)
-    if config.png:
-        check_matplotlib()
     out = page_path(config.out)
     check_writable(out)
     given = [config.runs] if isinstance(config.runs, str) else list(config.runs or [])
@@ -43,29 +38,26 @@ def run(config: DictConfig) -> None:
     if not runs:
         raise InputError("of no run that was named can anything be read")
     columns = check_columns(config.columns) or columns_for(runs)
-    pictures = [
-        draw(
-            run,
-            columns=columns,
-            seed=config.seed,
-            checkpoint=config.checkpoint,
-            weights=config.weights,
-            device=device,
-            trust=config.trust,
-        )
-        for run in track(runs, description="drawing", console=console, transient=True)
-    ]
-    named = zip(runs, pictures, strict=True)
-    complain([f"{one.name}: {picture.origin}" for one, picture in named if not picture.same])
-    write(out, page(runs, pictures, wrong, seed=config.seed))
+    grids = []
+    with progress_bar("drawing", len(runs)) as advance:
+        for run in runs:
+            grid = draw(
+                run,
+                columns=columns,
+                seed=config.seed,
+                checkpoint=config.checkpoint,
+                weights=config.weights,
+                device=device,
+                trust=config.trust,
+            )
+            grids.append(grid)
+            advance(len(grids))
+    named = zip(runs, grids, strict=True)
+    complain([f"{one.name}: {grid.origin}" for one, grid in named if not grid.same])
+    write(out, page(runs, grids, wrong, seed=config.seed))
     say(
         f"wrote {out} ({len(runs)} {'run' if len(runs) == 1 else 'runs'}, {out.stat().st_size / 1e6:.1f} MB)"
     )
-    if config.png is None and not has_matplotlib():
-        say("no PNG without matplotlib: pip install 'gan_lab[plots]'")
-    elif config.png is not False:
-        save_overview(runs, pictures, out.with_suffix(".png"))
-        say(f"wrote {out.with_suffix('.png')}")
 
 
 def complain(texts: list[str]) -> None:

@@ -12,25 +12,26 @@ from rich.box import SIMPLE
 from rich.table import Table
 from torch.distributed import all_gather_object, get_world_size
 
-from gan_lab.benchmarks.clock import GIB
-from gan_lab.benchmarks.rehearsal import CheckpointSize, Found, Rehearsal, device_gib, times_due
-from gan_lab.benchmarks.steps import times_per_step
+from gan_lab.bench.costs import GIB
+from gan_lab.bench.dry_run import CheckpointSize, DryRun, Found, device_gib, times_due
+from gan_lab.bench.steps import times_per_step
 from gan_lab.config import build, resolved
 from gan_lab.console import say, warn
+from gan_lab.data.sample import SampleSpec
 from gan_lab.distributed.processes import world_size
 from gan_lab.errors import InputError
 from gan_lab.layers.collectives import several_ranks
 from gan_lab.metrics import NoMetrics
 from gan_lab.metrics.base import Metrics
-from gan_lab.training.batches import check_share
+from gan_lab.training.batches import check_batch_per_process
 from gan_lab.training.building import (
     bare_trainer,
     build_data,
     build_model,
     compiled,
-    describe_images,
+    sample_spec,
 )
-from gan_lab.training.callbacks.agreement import SameEverywhere
+from gan_lab.training.callbacks.check_same_config import CheckSameConfig
 from gan_lab.training.callbacks.samples import fixed_samples
 from gan_lab.training.checkpoint import LAST, read
 from gan_lab.training.module import AdversarialModule
@@ -47,18 +48,18 @@ def dry_run(config: DictConfig) -> None:
     """
     begin = shown_before(Path(config.run_dir))
     data = build_data(config)
-    describe_images(config, data)
+    spec = sample_spec(config, data)
     seed_everything(config.seed, verbose=False)
-    module = build_model(config)
-    synchronized = bool(config.trainer.get("sync_batchnorm"))
-    check_share(module, world_size(config.trainer), synchronized=synchronized)
+    module = build_model(config, spec)
+    sync_batchnorm = bool(config.trainer.get("sync_batchnorm"))
+    check_batch_per_process(module, world_size(config.trainer), sync_batchnorm=sync_batchnorm)
     if begin >= module.total_images:
         raise InputError(
             f"{config.run_dir} is trained: it has seen {begin / 1000:g} kimg; set total_kimg= above that"
         )
-    rehearsal = rehearsal_of(config, begin)
-    same = SameEverywhere(config=resolved(config))
-    trainer = bare_trainer(config, callbacks=[same, rehearsal], checkpoints=rehearsal.sizes)
+    costs = costs_of(config, spec, begin)
+    same_config = CheckSameConfig(config=resolved(config))
+    trainer = bare_trainer(config, callbacks=[same_config, costs], checkpoints=costs.sizes)
     compiled(config, module, trainer.strategy.root_device)
     try:
         trainer.fit(module, datamodule=data)
@@ -66,7 +67,7 @@ def dry_run(config: DictConfig) -> None:
         if isinstance(error, RuntimeError) and not says_out_of_memory(error):
             raise
         raise InputError(does_not_fit(config, error)) from error
-    report(config, module, everywhere(rehearsal.found), begin)
+    report(config, module, everywhere(costs.found), begin)
 
 
 def shown_before(run_dir: Path) -> int:
@@ -75,14 +76,14 @@ def shown_before(run_dir: Path) -> int:
     return int(read(last)["clock"]["images_seen"]) if last.exists() else 0
 
 
-def rehearsal_of(config: DictConfig, begin: int) -> Rehearsal:
-    """Return the rehearsal of what the configuration's callbacks would do."""
+def costs_of(config: DictConfig, spec: SampleSpec, begin: int) -> DryRun:
+    """Return the callback that measures what the config would do."""
     samples, evaluation = (config.callbacks.get(name) for name in ("samples", "evaluation"))
 
     def draw_grid(module: AdversarialModule) -> object:
-        return fixed_samples(module, rows=samples.rows, columns=samples.columns, seed=0)
+        return fixed_samples(module, spec, rows=samples.rows, columns=samples.columns, seed=0)
 
-    return Rehearsal(
+    return DryRun(
         metrics=None if measures_nothing(config) else build(config.metrics, Metrics),
         seed=evaluation.get("seed", 0) if evaluation else 0,
         draw_grid=draw_grid if samples else None,

@@ -2,13 +2,11 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from gan_lab.commands.inputs import (
@@ -24,7 +22,7 @@ from gan_lab.commands.inputs import (
 )
 from gan_lab.commands.options import pick_device
 from gan_lab.config import cache_dir
-from gan_lab.console import console, is_first, say
+from gan_lab.console import is_first, progress_bar, say
 from gan_lab.data.images import save_png
 from gan_lab.distributed.processes import share
 from gan_lab.distributed.ranks import Ranks
@@ -191,12 +189,12 @@ def measure(
     """Measure with a progress bar; Ctrl-C loses a few images. Returns the generated images' features, too."""
     try:
         if real is not None:
-            with bar("real images", protocol.real_extraction(real).num) as advance:
+            with progress_bar("real images", protocol.real_extraction(real).num) as advance:
                 protocol.measure_real(real, floor=floor, progress=advance)
-        with bar("generated images", protocol.num_fake) as advance:
+        with progress_bar("generated images", protocol.num_fake) as advance:
             made = protocol.extract(fake, fake_store(protocol, fake), advance)
         things = sum(figure.num(protocol.setting) for figure in protocol.of_generator)
-        with bar("the generator", things) as advance:
+        with progress_bar("the generator", things) as advance:
             return made, protocol.figures_of(made, fake_store(protocol, fake), advance)
     except KeyboardInterrupt:
         say(
@@ -223,25 +221,6 @@ def draw_curve(config: DictConfig, protocol: Protocol, path: Path, out: Path) ->
     if is_first():
         title = str(run_folder(path))
         say(f"wrote {save_curve(found, protocol.best, out.parent, title=title)}")
-
-
-@contextmanager
-def bar(what: str, total: int) -> Iterator[Any]:
-    """Show progress on a terminal, where there is anything to do."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(
-        *columns,
-        console=console,
-        transient=True,
-        disable=not (total and console.is_terminal and is_first()),
-    ) as shown:
-        task = shown.add_task(what, total=total)
-        yield lambda done: shown.update(task, completed=done)
 
 
 def save_pictures(

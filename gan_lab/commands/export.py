@@ -221,6 +221,10 @@ def fill(folder: Path, material: Material, formats: Sequence[str], config: DictC
         description["discriminator"] |= write_weights(
             material.discriminator, folder / exported.WEIGHTS["discriminator"]
         )
+    if representation := gan.spec.representation.state_dict():
+        description["representation"] = write_weights(
+            representation, folder / exported.WEIGHTS["representation"]
+        )
     description["programs"] = {kind: write_program(kind, gan, folder) for kind in formats}
     picture, shows = sample_grid(gan, seed=config.seed, truncation=config.truncation)
     save_png(picture, folder / exported.GRID)

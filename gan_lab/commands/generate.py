@@ -1,18 +1,16 @@
 """gan-lab generate: images of a trained run as files."""
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 
 from omegaconf import DictConfig
 from torch import distributed
 
 from gan_lab.commands.folders import keep_settings
 from gan_lab.commands.order import CONTAINERS, Task, open_task
-from gan_lab.console import say
+from gan_lab.console import progress_bar, say
 from gan_lab.distributed.processes import share
 from gan_lab.distributed.ranks import Ranks
 from gan_lab.run import remove_leftovers
-from gan_lab.sampling.progress import progress_bar
 from gan_lab.sampling.series import Block, Series
 from gan_lab.sampling.writers import ENCODINGS, Grid, ImagesZip, Latents, Npz, SingleFiles, Writer
 
@@ -73,8 +71,7 @@ def draw(
         gather: whether the first process needs the others' images.
     """
     starts = range(0, series.count, batch_size)
-    shown = progress_bar("images", series.count) if ranks.rank == 0 else nullcontext(_ignore)
-    with shown as advance:
+    with progress_bar("images", series.count) as advance:
         for first in range(0, len(starts), ranks.size):
             block = None
             if first + ranks.rank < len(starts):
@@ -86,10 +83,6 @@ def draw(
                 for writer in together:
                     writer.add(part)
             advance(min((first + ranks.size) * batch_size, series.count))
-
-
-def _ignore(done: int) -> None:
-    """Show nothing."""
 
 
 def gathered(block: Block | None, ranks: Ranks) -> list[Block]:

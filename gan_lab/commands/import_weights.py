@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from gan_lab.config import literal
 from gan_lab.console import say
+from gan_lab.data.images import image_spec
 from gan_lab.errors import InputError
 from gan_lab.run import write
 from gan_lab.training.checkpoint import CONFIG_FILE, LAST, AtomicCheckpointIO
@@ -47,7 +48,7 @@ def run(config: DictConfig) -> None:
             for player, network in networks.items()
             for name, value in network.state_dict().items()
         },
-        "clock": {"images_seen": published.images_seen, "steps_taken": {}, "stats": {}},
+        "clock": {"images_seen": published.images_seen, "players": {}, "stats": {}},
         "optimizer_states": [],
     }
     write_run(run_dir, settings, checkpoint)
@@ -83,13 +84,12 @@ def describe_run(
                 "generator": generator.node,
                 "discriminator": None if discriminator is None else discriminator.node,
             },
-            "images": {
-                "size": [size, size],
-                "channels": channels,
-                "num_classes": num_classes,
-                "class_names": [str(label) for label in range(num_classes)] or ["all"],
-                "class_counts": [1] * max(num_classes, 1),
-            },
+            "sample": image_spec(
+                channels=channels,
+                image_size=(size, size),
+                class_names=[str(label) for label in range(num_classes)],
+                class_counts=[1] * num_classes,
+            ).as_dict(),
             "data": OmegaConf.to_container(config.data, resolve=True),
             "metrics": OmegaConf.to_container(config.metrics, resolve=True),
             # what evaluate asks of a run

@@ -11,8 +11,8 @@ from pydantic import Field
 from gan_lab.commands.options import measure_statistics, pick_device
 from gan_lab.config import Count, build, merged, plain, take
 from gan_lab.console import say, warn
-from gan_lab.data.base import ImageDataset
-from gan_lab.data.datamodule import ImageDataModule
+from gan_lab.data.base import SampleDataset
+from gan_lab.data.datamodule import DataModule
 from gan_lab.errors import InputError
 from gan_lab.metrics.base import Metrics, MetricsByData
 from gan_lab.metrics.exchange import is_features_file
@@ -64,7 +64,7 @@ def run_folder(path: Path) -> Path:
 
 
 def choose_protocol(
-    config: DictConfig, trained: Mapping[str, Any] | None, data: ImageDataModule | None, path: Path
+    config: DictConfig, trained: Mapping[str, Any] | None, data: DataModule | None, path: Path
 ) -> Protocol:
     """Build the protocol that was asked for, or the one that the run was trained with.
 
@@ -127,7 +127,7 @@ def with_features(node: Mapping[str, Any], features: Mapping[str, Any], make: Bu
     return make(changed, Metrics, features=extractor)
 
 
-def open_data(config: DictConfig, trained: Mapping[str, Any], path: Path) -> ImageDataModule:
+def open_data(config: DictConfig, trained: Mapping[str, Any], path: Path) -> DataModule:
     """Open the data of a trained run again.
 
     Raises:
@@ -135,10 +135,10 @@ def open_data(config: DictConfig, trained: Mapping[str, Any], path: Path) -> Ima
     """
     file = run_folder(path) / CONFIG_FILE
     data = take(trained, "data", dict[str, Any], origin=file)
-    return ImageDataModule(
+    return DataModule(
         dataset=build(
             merged(data, plain(config.data)),
-            Callable[..., ImageDataset],
+            Callable[..., SampleDataset],
             origin=file,
             trust=config.trust,
         ),
@@ -153,7 +153,7 @@ def open_data(config: DictConfig, trained: Mapping[str, Any], path: Path) -> Ima
 
 
 def open_real(
-    config: DictConfig, protocol: Protocol, data: ImageDataModule | None
+    config: DictConfig, protocol: Protocol, data: DataModule | None
 ) -> tuple[ImageSource | None, ImageSource | None]:
     """Open the real images and those of the protocol's floor; None where there are none, or only their features.
 
@@ -240,11 +240,10 @@ def of_export(folder: Path) -> tuple[str, dict[str, str]]:
 
 def compare_shapes(fake: ImageSource, real: ImageSource) -> None:
     """Warn of sets that differ in more than what they show."""
-    for what in ("image_size", "channels"):
-        ours, theirs = getattr(fake, what), getattr(real, what)
-        if ours != theirs:
-            warn(
-                f"{what} is {ours} of {fake.name} and {theirs} of {real.name}: the figures will tell that difference"
-            )
+    if fake.shape != real.shape:
+        warn(
+            f"{fake.name} have the shape {list(fake.shape)} and {real.name} {list(real.shape)}: the metrics will tell "
+            "that difference"
+        )
     if apart := label_difference(fake, real):
         warn(f"{apart}: the figures will tell that difference")

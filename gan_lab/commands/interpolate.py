@@ -11,13 +11,12 @@ from torch import Tensor
 from gan_lab.commands.folders import output_folder
 from gan_lab.commands.mix import check_formats, check_scale, save_sheet
 from gan_lab.commands.options import open_gan, parse_classes, parse_seeds, seeds_text
-from gan_lab.console import say
+from gan_lab.console import progress_bar, say
 from gan_lab.data.images import enlarged, grid, save_png, to_uint8
 from gan_lab.errors import InputError
 from gan_lab.sampling.gan import Gan
 from gan_lab.sampling.interpolation import Journey, journey
 from gan_lab.sampling.points import Points, as_points
-from gan_lab.sampling.progress import progress_bar
 from gan_lab.sampling.video import check_video, readable_scale, write_video
 
 VIDEOS = ("gif", "webp", "mp4")

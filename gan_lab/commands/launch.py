@@ -21,9 +21,8 @@ from gan_lab.commands.manual import print_manual
 from gan_lab.config import conf_dir, flatten, literal, register_resolvers, suggestion
 from gan_lab.console import printable
 from gan_lab.errors import InputError
-from gan_lab.sweeps.command import asked_for, named
+from gan_lab.sweeps.command import is_sweep, register, sweep_overrides
 from gan_lab.sweeps.job import run_job
-from gan_lab.sweeps.plugins import register
 
 # the key that a word without "=" gives a value to, or that all such words are a list of
 POSITIONAL = {"import-weights": "path"}
@@ -69,8 +68,8 @@ def launch(command: str, overrides: list[str]) -> int:
             return None
 
     try:
-        sweeping = asked_for(command, words)
-        sys.argv = [f"gan-lab {command}", *(named(words) if sweeping else words)]
+        sweeping = is_sweep(command, words)
+        sys.argv = [f"gan-lab {command}", *(sweep_overrides(words) if sweeping else words)]
         root = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=module)
         root(run_job if sweeping else task)()
     except (HydraException, OmegaConfBaseException) as error:

@@ -10,10 +10,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from gan_lab.config import build, cache_dir
-from gan_lab.console import console, say, warn
+from gan_lab.console import progress_bar, say, warn
 from gan_lab.data.base import ImageDataset, MissingSplit, digest
 from gan_lab.data.encoded import UnreadableImage
 from gan_lab.data.images import to_pil
@@ -103,10 +102,9 @@ def _pack(
     if packer.done:
         say(f"going on after {packer.done:,} of {len(items):,} images")
     try:
-        with _progress() as progress:
-            bar = progress.add_task("packing", total=len(items), completed=packer.done)
+        with progress_bar("packing", len(items), completed=packer.done) as advance:
             for done in packer.pack(lambda row: _encode(items[row]), num_threads=num_threads):
-                progress.update(bar, completed=done)
+                advance(done)
         num_packed = len(items) - len(packer.damaged)
         if not num_packed:
             raise InputError(f"none of the {len(items):,} images can be read")
@@ -166,14 +164,4 @@ def _damaged(out: Path, unreadable: list[tuple[str, str]]) -> str:
     return (
         f"{_list_unreadable(out, unreadable)}; repair or remove them, or give the same command with "
         f"data.skip_unreadable=true to leave them out: it goes on with what is packed"
-    )
-
-
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
     )

@@ -131,9 +131,11 @@ def from_data(config: DictConfig) -> Targets:
         raise InputError(
             f"from_data={config.from_data}: {config.split} has {len(dataset):,} images, 0 to {len(dataset) - 1}"
         )
-    images, labels = dataset.__getitems__(numbers)
+    batch = dataset.__getitems__(numbers)
     return Targets(
-        images=to_float(images), names=[f"{config.split} {i}" for i in numbers], labels=labels
+        images=to_float(batch.real),
+        names=[f"{config.split} {i}" for i in numbers],
+        labels=batch.labels,
     )
 
 

@@ -11,24 +11,24 @@ from omegaconf import DictConfig, OmegaConf
 from gan_lab.commands.dry_run import dry_run
 from gan_lab.config import differences, plain, resolved, take
 from gan_lab.console import is_first, say, warn
-from gan_lab.data.datamodule import ImageDataModule
+from gan_lab.data.datamodule import DataModule
 from gan_lab.data.sampler import check_batch
 from gan_lab.distributed.processes import run_on, started_by_others, world_size
 from gan_lab.errors import InputError
 from gan_lab.run import locked, remove_leftovers, write
-from gan_lab.training.batches import check_share
+from gan_lab.training.batches import check_batch_per_process
 from gan_lab.training.building import (
     build_callbacks,
     build_data,
     build_model,
     build_trainer,
     compiled,
-    describe_images,
     quiet,
+    sample_spec,
 )
 from gan_lab.training.callbacks.checkpointing import Checkpointing
 from gan_lab.training.callbacks.evaluation import Evaluation
-from gan_lab.training.callbacks.report import NonFiniteError
+from gan_lab.training.callbacks.training_log import NonFiniteError
 from gan_lab.training.checkpoint import (
     CONFIG_FILE,
     find_resumable,
@@ -58,7 +58,7 @@ def run(config: DictConfig) -> None:
     check_batch(batch_size=config.batch_size, batches=config.d_steps, world_size=world)
     if world > 1 and not started_by_others():
         # what is wrong with the data shows once, and all processes get the same configuration
-        describe_images(config, build_data(config))
+        sample_spec(config, build_data(config))
         run_on(world, resolved(config), train)
     else:
         train(config)
@@ -93,12 +93,12 @@ def train_locked(config: DictConfig, run_dir: Path) -> None:
     """
     checkpoint = find_resumable(run_dir / "checkpoints")
     data = build_data(config)
-    describe_images(config, data)
+    spec = sample_spec(config, data)
     config.data_fingerprint = data.train.content_digest()
     seed_everything(config.seed, verbose=False)
-    module = build_model(config)
-    synchronized = bool(config.trainer.get("sync_batchnorm"))
-    check_share(module, world_size(config.trainer), synchronized=synchronized)
+    module = build_model(config, spec)
+    sync_batchnorm = bool(config.trainer.get("sync_batchnorm"))
+    check_batch_per_process(module, world_size(config.trainer), sync_batchnorm=sync_batchnorm)
     callbacks = build_callbacks(config)
     trainer = build_trainer(config, callbacks)
     compiled(config, module, trainer.strategy.root_device)
@@ -122,7 +122,7 @@ def fit(
     config: DictConfig,
     trainer: Trainer,
     module: AdversarialModule,
-    data: ImageDataModule,
+    data: DataModule,
     checkpoint: Path | None,
 ) -> None:
     """Train to the end, or to a signal.

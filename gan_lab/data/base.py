@@ -1,9 +1,10 @@
-"""What every set of images is to the rest of gan_lab."""
+"""What every data set is to the rest of gan_lab."""
 
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from gan_lab.data.images import image_spec
 from gan_lab.data.metadata import MetadataTable
+from gan_lab.data.sample import Batch, SampleSpec
 from gan_lab.errors import InputError
 
 SPLITS = ("train", "val")
@@ -23,22 +26,137 @@ class MissingSplit(InputError):
     """The images have no such split; the datamodule then goes without validation images."""
 
 
-class ImageDataset(Dataset[tuple[Tensor, int]], ABC):
-    """Labelled uint8 images of one size, mirrored on demand.
+class SampleDataset(Dataset[Batch], ABC):
+    """Samples of one shape with labels, as they are stored. It states what a sample is; everything else derives it.
 
-    With `flip` the set is twice as long and item i >= n is the mirror image of item i - n, so that the sampler is
-    the only place where anything is random.
+    With `flip`, which images have, the set is twice as long and item i >= n is the mirror image of item i - n, so that
+    the sampler is the only place where anything is random.
 
     Attributes:
-        image_size: (height, width) in pixels.
-        channels: 1 (grey), 3 (RGB) or 4 (RGBA).
-        class_names: at least one; unlabelled images are one class, "all".
-        labels: int64 [number of stored images].
+        spec: what a sample is; with `class_names`, of which there is at least one where labels are classes.
+        labels: classes int64 [number of stored samples], or vectors float32 [number of stored samples, K].
         in_memory: whether items cost so little that worker processes would only slow them down.
         unreadable: (name, reason) of every file that was left out.
     """
 
     in_memory = False
+
+    def __init__(
+        self, *, split: str, spec: SampleSpec, labels: NDArray[Any], flip: bool = False
+    ) -> None:
+        assert len(labels), "a dataset has at least one sample"
+        self.split = split
+        self.spec = spec
+        kind = np.float32 if labels.ndim == 2 else np.int64
+        self.labels: NDArray[Any] = np.ascontiguousarray(labels, dtype=kind)
+        self.flip = flip
+        self.unreadable: list[tuple[str, str]] = []
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes; unlabelled samples are one class, "all"."""
+        return list(self.spec.class_names) or ["all"]
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, at least 1."""
+        return len(self.class_names)
+
+    @property
+    def num_stored(self) -> int:
+        """Number of samples before mirroring."""
+        return len(self.labels)
+
+    @property
+    def class_counts(self) -> list[int]:
+        """Stored samples of each class."""
+        if self.labels.ndim == 2:
+            return [self.num_stored]
+        return np.bincount(self.labels, minlength=self.num_classes).tolist()
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Names what the items are (files, transform, split, mirroring): a key for caches of statistics."""
+
+    def content_digest(self) -> str:
+        """Name the samples by what they are, not where: the labels, and the stored content of 64 spread evenly.
+
+        Copied, moved, packed differently or mirrored they are the same data.
+        """
+        chosen = np.linspace(0, self.num_stored - 1, min(self.num_stored, _DIGESTED)).astype(int)
+        return digest(self.labels.tobytes(), *(self.stored(i) for i in chosen.tolist()))
+
+    def stored(self, index: int) -> bytes:
+        """Return what is kept of stored sample `index`, by default its values."""
+        return self.load(index).numpy().tobytes()
+
+    @property
+    def metadata(self) -> MetadataTable:
+        """What is known of the stored samples besides their values."""
+        vectors = self.labels.ndim == 2
+        return MetadataTable(
+            files=[self.name(index) for index in range(self.num_stored)],
+            labels=np.zeros(self.num_stored, dtype=np.int64) if vectors else self.labels,
+            attributes=self.labels if vectors else None,
+            class_names=self.class_names,
+            splits=[self.split] * self.num_stored,
+        )
+
+    @abstractmethod
+    def load(self, index: int) -> Tensor:
+        """Stored sample `index`, [...] of `spec.shape`, not mirrored.
+
+        Raises:
+            InputError: naming the file when it cannot be decoded.
+        """
+
+    def load_source(self, index: int) -> Tensor:
+        """What stored sample `index` is translated from, where `spec.source` says that data are paired."""
+        raise AssertionError(f"{type(self).__name__} has no sources")
+
+    def name(self, index: int) -> str:
+        """What a user would call stored sample `index`: its file name where it has one."""
+        return str(index)
+
+    def __len__(self) -> int:
+        """Number of items: the stored samples, twice with `flip`."""
+        return self.num_stored * (2 if self.flip else 1)
+
+    def __getitem__(self, index: int) -> Batch:
+        """Item `index` as a batch of one."""
+        return self.__getitems__([index])
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        """Items as one batch, as they are stored. DataLoader calls this once for each batch."""
+        items = np.asarray(indices, dtype=np.int64)
+        if items.size and not (-len(self) <= items.min() and items.max() < len(self)):
+            raise IndexError(f"item out of range for {len(self)} items")
+        items = items % len(self)
+        samples, stored = self._load_batch(items % self.num_stored)
+        source = None
+        if self.spec.source is not None:
+            source = torch.stack([self.load_source(index) for index in stored.tolist()])
+        mirrored = items >= self.num_stored
+        if mirrored.any():
+            where = torch.from_numpy(mirrored.nonzero()[0])
+            samples[where] = samples[where].flip(-1)
+            if source is not None:
+                source[where] = source[where].flip(-1)
+        return Batch(samples, torch.from_numpy(self.labels[stored]), source)
+
+    def _load_batch(self, stored: NDArray[np.int64]) -> tuple[Tensor, NDArray[np.int64]]:
+        """A fresh tensor [B, ...] and the stored indices that it really shows."""
+        return torch.stack([self.load(index) for index in stored.tolist()]), stored
+
+
+class ImageDataset(SampleDataset):
+    """Labelled uint8 images of one size, mirrored on demand.
+
+    Attributes:
+        image_size: (height, width) in pixels.
+        channels: 1 (grey), 3 (RGB) or 4 (RGBA).
+    """
 
     def __init__(
         self,
@@ -50,94 +168,20 @@ class ImageDataset(Dataset[tuple[Tensor, int]], ABC):
         labels: NDArray[np.int64],
         flip: bool,
     ) -> None:
-        assert class_names and len(labels), "a dataset has at least one class and one image"
-        self.split = split
+        assert class_names, "unlabelled images are one class"
         self.image_size = image_size
         self.channels = channels
-        self.class_names = list(class_names)
-        self.labels = np.ascontiguousarray(labels, dtype=np.int64)
-        self.flip = flip
-        self.unreadable: list[tuple[str, str]] = []
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes, at least 1."""
-        return len(self.class_names)
-
-    @property
-    def num_stored(self) -> int:
-        """Number of images before mirroring."""
-        return len(self.labels)
-
-    @property
-    def class_counts(self) -> list[int]:
-        """Stored images of each class."""
-        return np.bincount(self.labels, minlength=self.num_classes).tolist()
-
-    @property
-    @abstractmethod
-    def fingerprint(self) -> str:
-        """Names what the items are (files, transform, split, mirroring): a key for caches of statistics."""
-
-    def content_digest(self) -> str:
-        """Name the images by what they are, not where: the labels, and the stored content of 64 spread evenly.
-
-        Copied, moved, packed differently or mirrored they are the same data.
-        """
-        chosen = np.linspace(0, self.num_stored - 1, min(self.num_stored, _DIGESTED)).astype(int)
-        return digest(self.labels.tobytes(), *(self.stored(i) for i in chosen.tolist()))
-
-    def stored(self, index: int) -> bytes:
-        """Return what is kept of stored image `index`, by default its pixels."""
-        return self.load(index).numpy().tobytes()
-
-    @abstractmethod
-    def load(self, index: int) -> Tensor:
-        """Stored image `index` as uint8 [C, H, W], not mirrored.
-
-        Raises:
-            InputError: naming the file when it cannot be decoded.
-        """
-
-    @property
-    def metadata(self) -> MetadataTable:
-        """What is known of the stored images besides their pixels."""
-        return MetadataTable(
-            files=[self.name(index) for index in range(self.num_stored)],
-            labels=self.labels,
-            class_names=self.class_names,
-            splits=[self.split] * self.num_stored,
+        labels = np.ascontiguousarray(labels, dtype=np.int64)
+        spec = image_spec(
+            channels=channels,
+            image_size=image_size,
+            class_names=class_names,
+            class_counts=np.bincount(labels, minlength=len(class_names)).tolist(),
         )
-
-    def name(self, index: int) -> str:
-        """What a user would call stored image `index`: its file name where it has one."""
-        return str(index)
-
-    def __len__(self) -> int:
-        """Number of items: the stored images, twice with `flip`."""
-        return self.num_stored * (2 if self.flip else 1)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """Item `index` as (uint8 [C, H, W], label)."""
-        images, labels = self.__getitems__([index])
-        return images[0], int(labels[0])
-
-    def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Items as one batch: (uint8 [B, C, H, W], int64 [B]). DataLoader calls this once for each batch."""
-        items = np.asarray(indices, dtype=np.int64)
-        if items.size and not (-len(self) <= items.min() and items.max() < len(self)):
-            raise IndexError(f"item out of range for {len(self)} items")
-        items = items % len(self)
-        images, stored = self._load_batch(items % self.num_stored)
-        mirrored = items >= self.num_stored
-        if mirrored.any():
-            where = torch.from_numpy(mirrored.nonzero()[0])
-            images[where] = images[where].flip(-1)
-        return images, torch.from_numpy(self.labels[stored])
+        super().__init__(split=split, spec=spec, labels=labels, flip=flip)
 
     def _load_batch(self, stored: NDArray[np.int64]) -> tuple[Tensor, NDArray[np.int64]]:
-        """A fresh tensor [B, C, H, W] and the stored indices that it really shows."""
-        images = torch.empty((len(stored), self.channels, *self.image_size), dtype=torch.uint8)
+        images = torch.empty((len(stored), *self.spec.shape), dtype=torch.uint8)
         for row, index in enumerate(stored.tolist()):
             images[row] = self.load(index)
         return images, stored

@@ -1,4 +1,4 @@
-"""The one LightningDataModule: any ImageDataset, sampled by counting images."""
+"""The one LightningDataModule: any SampleDataset, sampled by counting samples."""
 
 import atexit
 import os
@@ -15,19 +15,17 @@ from rich.text import Text
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from gan_lab.data.base import ImageDataset, MissingSplit
-from gan_lab.data.images import to_float
+from gan_lab.data.base import MissingSplit, SampleDataset
+from gan_lab.data.sample import Batch, SampleSpec, check_spec_alike
 from gan_lab.data.sampler import CountingBatchSampler, check_batch, permutation
 from gan_lab.distributed import slurm
 from gan_lab.errors import InputError
 
-Item = tuple[Tensor, int]  # what a DataLoader is typed by, though batches are what it yields
-Batch = tuple[Tensor, Tensor]
 _MAX_WORKERS = 8
 _MAX_CLASSES_SHOWN = 20
 
 
-class ImageDataModule(pl.LightningDataModule):
+class DataModule(pl.LightningDataModule):
     """Training batches from any position of the one clock, the number of real images shown.
 
     Args:
@@ -39,12 +37,9 @@ class ImageDataModule(pl.LightningDataModule):
         num_workers: decoding processes; None takes 0 for images in memory, else up to 8.
 
     Attributes:
-        train: the training images.
-        val: the validation images, never mirrored; None when there are none.
-        image_size: (height, width).
-        channels: 1, 3 or 4.
-        num_classes: at least 1.
-        class_counts: stored training images of each class.
+        train: the training samples.
+        val: the validation samples, never mirrored; None when there are none.
+        spec: what a training sample is.
 
     Raises:
         InputError: for bad data, before anything expensive.
@@ -53,7 +48,7 @@ class ImageDataModule(pl.LightningDataModule):
     def __init__(
         self,
         *,
-        dataset: Callable[..., ImageDataset],
+        dataset: Callable[..., SampleDataset],
         batch_size: int,
         d_steps: int,
         total_images: int,
@@ -68,23 +63,20 @@ class ImageDataModule(pl.LightningDataModule):
             )
         self.train = dataset(split="train")
         try:
-            self.val: ImageDataset | None = dataset(split="val", flip=False)
+            self.val: SampleDataset | None = dataset(split="val", flip=False)
         except MissingSplit:
             self.val = None
         else:
-            _check_alike(self.train, self.val)
-        self.image_size = self.train.image_size
-        self.channels = self.train.channels
-        self.num_classes = self.train.num_classes
-        self.class_counts = self.train.class_counts
+            check_spec_alike(self.train.spec, self.val.spec)
+        self.spec: SampleSpec = self.train.spec
         self._batch_size = batch_size
         self._d_steps = d_steps
         self._total_images = total_images
         self._seed = seed
         self._num_workers = num_workers
 
-    def train_dataloader(self) -> DataLoader[Item]:
-        """Batches (uint8 [B, C, H, W], int64 [B]) of this rank from the module's `images_seen` on.
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Batches as they are stored, of this rank from the module's `images_seen` on.
 
         B is batch_size * d_steps / world_size.
 
@@ -104,55 +96,69 @@ class ImageDataModule(pl.LightningDataModule):
         )
         return self._loader(self.train, sampler)
 
-    def ordered_loader(self, dataset: ImageDataset, *, batch_size: int) -> DataLoader[Item]:
+    def ordered_loader(self, dataset: SampleDataset, *, batch_size: int) -> DataLoader[Batch]:
         """All items of `dataset` once, in order, as uint8 batches; for statistics of the real images."""
         return self._loader(dataset, _InOrder(num_items=len(dataset), batch_size=batch_size))
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Make images float in [-1, 1] on the device: a quarter of the bytes have travelled."""
-        images, labels = batch
-        return to_float(images), labels
+        """Encode samples on the device, as networks see them: of images a quarter of the bytes have travelled."""
+        source = batch.source
+        if source is not None:
+            assert self.spec.source is not None
+            source = self.spec.source.encode(source)
+        return Batch(self.spec.encode(batch.real), batch.labels, source)
+
+    def transfer_batch_to_device(
+        self, batch: Batch, device: torch.device, dataloader_idx: int
+    ) -> Batch:
+        """Copy a batch; from pinned memory without waiting."""
+        return batch.to(device)
 
     def real_grid(self, n: int) -> Tensor:
-        """`n` training images, uint8 [n, C, H, W], the same ones for a seed; classes follow each other evenly."""
+        """`n` stored training samples [n, ...], the same ones for a seed; classes follow each other evenly."""
         order = permutation(self.train.num_stored, self._seed, 0)
         labels = self.train.labels[order]
-        queues = [order[labels == label] for label in range(self.num_classes)]
+        if labels.ndim == 2:
+            return self.train.__getitems__(order[np.arange(n) % len(order)].tolist()).real
+        queues = [order[labels == label] for label in range(self.train.num_classes)]
         queues = [queue for queue in queues if len(queue)]
         classes = np.arange(n) * len(queues) // n  # [n]
         first = np.searchsorted(classes, np.arange(len(queues)))
         chosen = [int(queues[c][(i - first[c]) % len(queues[c])]) for i, c in enumerate(classes)]
-        return self.train.__getitems__(chosen)[0]
+        return self.train.__getitems__(chosen).real
 
     def describe(self) -> Table:
         """What is trained on, as a table: splits, shape, classes with their counts."""
         table = Table(title="data", show_header=False, title_justify="left")
-        height, width = self.image_size
         mirrored = " (twice that with mirror images)" if self.train.flip else ""
-        table.add_row("training images", f"{self.train.num_stored:,}{mirrored}")
-        table.add_row("validation images", f"{self.val.num_stored:,}" if self.val else "none")
-        table.add_row("shape", f"{self.channels} x {height} x {width} (channels x height x width)")
+        table.add_row("training samples", f"{self.train.num_stored:,}{mirrored}")
+        table.add_row("validation samples", f"{self.val.num_stored:,}" if self.val else "none")
+        shape = " x ".join(map(str, self.spec.shape))
+        table.add_row(self.spec.kind.name, f"{shape} ({' x '.join(self.spec.kind.axes)})")
         if self.train.unreadable:
             table.add_row("left out", f"{len(self.train.unreadable):,} unreadable files")
-        table.add_row("classes", f"{self.num_classes:,}")
-        table.add_row("images a class", Text(self._histogram()))
+        if self.spec.attributes:
+            table.add_row("attributes", Text(", ".join(self.spec.attributes)))
+        else:
+            table.add_row("classes", f"{self.train.num_classes:,}")
+            table.add_row("samples a class", Text(self._histogram()))
         return table
 
     def _histogram(self) -> str:
         pairs = [
             f"{name}: {count:,}"
-            for name, count in zip(self.train.class_names, self.class_counts, strict=True)
+            for name, count in zip(self.train.class_names, self.train.class_counts, strict=True)
         ]
         if len(pairs) <= _MAX_CLASSES_SHOWN:
             return "  ".join(pairs)
         half = _MAX_CLASSES_SHOWN // 2
-        counts = self.class_counts
+        counts = self.train.class_counts
         return (
             f"{'  '.join(pairs[:half])}  ... {len(pairs) - 2 * half:,} more ...  {'  '.join(pairs[-half:])}"
             f"\n(fewest {min(counts):,}, most {max(counts):,})"
         )
 
-    def _loader(self, dataset: ImageDataset, sampler: Sampler[list[int]]) -> DataLoader[Item]:
+    def _loader(self, dataset: SampleDataset, sampler: Sampler[list[int]]) -> DataLoader[Batch]:
         workers = self._workers(dataset)
         if workers:
             atexit.register(_end_workers_that_are_left)
@@ -169,7 +175,7 @@ class ImageDataModule(pl.LightningDataModule):
             generator=torch.Generator().manual_seed(self._seed),
         )
 
-    def _workers(self, dataset: ImageDataset) -> int:
+    def _workers(self, dataset: SampleDataset) -> int:
         if self._num_workers is not None:
             return self._num_workers
         if dataset.in_memory:
@@ -215,15 +221,3 @@ def _end_workers_that_are_left() -> None:
 def _as_it_is(batch: Any) -> Any:
     """`__getitems__` has made the batch already."""
     return batch
-
-
-def _check_alike(train: ImageDataset, val: ImageDataset) -> None:
-    for what in ("image_size", "channels", "class_names"):
-        ours, theirs = getattr(train, what), getattr(val, what)
-        if ours != theirs:
-            remedy = (
-                "use the same classes in both" if what == "class_names" else f"set data.{what}="
-            )
-            raise InputError(
-                f"{what} is {ours} in the training images but {theirs} in validation: {remedy}"
-            )

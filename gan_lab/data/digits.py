@@ -119,7 +119,7 @@ class StackedDigits(ImageDataset):
         starts = np.concatenate([[0], sizes.cumsum()[:-1]])
         self._triples = np.concatenate(members)[starts[classes] + drawn]  # [N, 3]
         self.modes: NDArray[np.int64] = classes @ np.array([100, 10, 1])
-        self._digits = digits.__getitems__(range(len(digits)))[0][:, 0]  # [digits, H, W]
+        self._digits = digits.__getitems__(range(len(digits))).real[:, 0]  # [digits, H, W]
         super().__init__(
             split=split,
             image_size=digits.image_size,

@@ -137,7 +137,7 @@ class EncodedImages(ImageDataset):
             InputError: naming the file.
         """
         try:
-            with self._source.open(int(self._items[index])) as file:
+            with self.source.open(int(self._items[index])) as file:
                 return file.read()
         except OSError as error:
             raise InputError(f"{self.name(index)} cannot be read ({error})") from error

@@ -1,18 +1,71 @@
-"""Between images in [-1, 1], which everything here computes with, and 8-bit files."""
+"""Images as samples: between floats in [-1, 1], which networks compute with, and 8-bit files."""
 
+from collections.abc import Sequence
 from copy import deepcopy
 from io import BytesIO
 from math import ceil, sqrt
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid
 
+from gan_lab.data.sample import SampleKind, SampleSpec
 from gan_lab.errors import InputError
 from gan_lab.run import replacing
+
+
+class ImageKind(SampleKind):
+    """Images uint8 [C, H, W] with 8 bits a channel, written as PNG."""
+
+    name = "image"
+    suffix = ".png"
+    axes = ("channels", "height", "width")
+
+    def to_float(self, stored: Tensor) -> Tensor:
+        return to_float(stored)
+
+    def to_stored(self, values: Tensor) -> Tensor:
+        return to_uint8(values)
+
+    def write(self, stored: Tensor, path: Path) -> None:
+        save_png(stored, path)
+
+    def read(self, path: Path) -> Tensor:
+        with Image.open(path) as file:
+            pixels = torch.from_numpy(np.array(file))
+        return (pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)).contiguous()
+
+    def preview(self, stored: Tensor) -> Tensor:
+        """Return images as they are; of other numbers of channels than 1, 3 or 4 the first one."""
+        return stored if stored.shape[1] in (1, 3, 4) else stored[:, :1]
+
+
+def image_spec(
+    *,
+    channels: int,
+    image_size: tuple[int, int],
+    class_names: Sequence[str] = (),
+    class_counts: Sequence[int] = (),
+) -> SampleSpec:
+    """Describe 8-bit images.
+
+    Args:
+        channels: C.
+        image_size: (height, width).
+        class_names: of the labels; none without classes.
+        class_counts: training images of each class, or none.
+    """
+    return SampleSpec(
+        kind=ImageKind(),
+        shape=(channels, *image_size),
+        num_classes=len(class_names),
+        class_names=tuple(class_names),
+        class_counts=tuple(class_counts),
+    )
 
 
 def to_uint8(images: Tensor) -> Tensor:

@@ -5,12 +5,16 @@ what it needs from there.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import torch
+from pydantic import Field
 from torch import Tensor, nn
 
+from gan_lab.config import ClassCounts, ClassNames, Count, build, take
 from gan_lab.errors import InputError
 
 
@@ -22,10 +26,12 @@ class SampleKind(ABC):
     Attributes:
         name: in one word, such as "image".
         suffix: of a file that holds one sample, such as ".png".
+        axes: what the dimensions of a stored sample are.
     """
 
     name: str
     suffix: str
+    axes: tuple[str, ...]
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -94,6 +100,7 @@ class SampleSpec:
         class_names: as many, or none.
         class_counts: training samples of each class, or none.
         attributes: names of the entries of label vectors float [N, K], where samples have these in place of a class.
+        source: what samples are translated from, where data are paired; None otherwise.
     """
 
     kind: SampleKind
@@ -103,6 +110,7 @@ class SampleSpec:
     class_names: tuple[str, ...] = ()
     class_counts: tuple[int, ...] = ()
     attributes: tuple[str, ...] = ()
+    source: "SampleSpec | None" = None
 
     @property
     def encoded_shape(self) -> tuple[int, ...]:
@@ -134,12 +142,14 @@ class SampleSpec:
         """Return what networks' constructors may ask for by name and take from the data.
 
         `sample_shape` and `num_classes` for all; `image_size` (height, width) and `channels` for what networks see as
-        images.
+        images; `source_shape` for paired data.
         """
         shape = self.encoded_shape
         found: dict[str, Any] = {"sample_shape": shape, "num_classes": self.label_width}
         if len(shape) == 3:
             found |= {"channels": shape[0], "image_size": shape[1:]}
+        if self.source is not None:
+            found["source_shape"] = self.source.encoded_shape
         return found
 
     def as_dict(self) -> dict[str, Any]:
@@ -152,7 +162,41 @@ class SampleSpec:
             "class_names": list(self.class_names),
             "class_counts": list(self.class_counts),
             "attributes": list(self.attributes),
+            "source": None if self.source is None else self.source.as_dict(),
         }
+
+    @classmethod
+    def from_dict(
+        cls, node: Mapping[str, Any], *, origin: Path, trust: Sequence[str] = ()
+    ) -> "SampleSpec":
+        """Make the spec that `as_dict` described.
+
+        Args:
+            node: as `as_dict` returns it.
+            origin: the file that it was read from.
+            trust: packages besides gan_lab whose classes it may name.
+
+        Raises:
+            InputError: when it describes none.
+        """
+
+        def part(key: str, kind: Any) -> Any:
+            return take(node, key, kind, origin=origin)
+
+        def made(key: str, base: type) -> Any:
+            return build(part(key, dict[str, Any]), base, origin=origin, trust=trust)
+
+        source = part("source", dict[str, Any] | None)
+        return cls(
+            kind=made("kind", SampleKind),
+            shape=tuple(part("shape", list[Count])),
+            representation=made("representation", Representation),
+            num_classes=part("num_classes", Annotated[int, Field(ge=0, le=10**6)]),
+            class_names=tuple(part("class_names", ClassNames)),
+            class_counts=tuple(part("class_counts", ClassCounts)),
+            attributes=tuple(part("attributes", ClassNames)),
+            source=None if source is None else cls.from_dict(source, origin=origin, trust=trust),
+        )
 
 
 def described(made: SampleKind | Representation) -> dict[str, Any]:
@@ -181,11 +225,20 @@ class Batch:
 
     def __getitem__(self, part: slice) -> "Batch":
         """Return some of the samples."""
-        return Batch(
-            self.real[part],
-            None if self.labels is None else self.labels[part],
-            None if self.source is None else self.source[part],
-        )
+        return self._each(lambda values: values[part])
+
+    def to(self, device: torch.device) -> "Batch":
+        """Copy to a device; from pinned memory without waiting."""
+        return self._each(lambda part: part.to(device, non_blocking=True))
+
+    def pin_memory(self) -> "Batch":
+        """Copy to pinned memory, as DataLoader asks of its batches."""
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        labels = None if self.labels is None else change(self.labels)
+        source = None if self.source is None else change(self.source)
+        return Batch(change(self.real), labels, source)
 
     def split(self, size: int) -> list["Batch"]:
         """Cut into consecutive parts of `size` samples; the last may be smaller."""

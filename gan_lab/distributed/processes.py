@@ -25,7 +25,7 @@ from torch.multiprocessing import get_context
 from torch.multiprocessing.spawn import ProcessContext, ProcessExitedException, start_processes
 
 from gan_lab.distributed import slurm
-from gan_lab.distributed.strategy import Ranks
+from gan_lab.distributed.strategy import ManualDDPStrategy
 from gan_lab.errors import InputError
 
 # what may come to the first process is meant for all of them; a terminal's Ctrl-C reaches them by itself
@@ -128,7 +128,7 @@ def processes() -> dict[str, Any]:
     """Return what the Trainer must know of the processes that this is one of; nothing where it is alone."""
     if not started_by_others():
         return {}
-    found: dict[str, Any] = {"strategy": Ranks()}
+    found: dict[str, Any] = {"strategy": ManualDDPStrategy()}
     if TorchElasticEnvironment.detect():
         found["devices"], found["num_nodes"] = torchrun_world()
     return found

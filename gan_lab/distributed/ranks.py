@@ -49,10 +49,10 @@ def average_in_place(tensors: Sequence[Tensor]) -> None:
         torch._foreach_copy_(group, [p.view_as(t) for p, t in zip(parts, group, strict=True)])
 
 
-class Agreement:
-    """Tells all processes what one of them says, one call later: nobody waits for the others within a step.
+class DelayedAllReduce:
+    """Maximum over all processes of what they said one call before, so that none waits for the others in a step.
 
-    It goes from CPU to CPU: on a GPU the answer would be there no sooner than the step that it was asked in.
+    It goes from CPU to CPU: on a GPU the result would be there no sooner than the step in which it was asked for.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What is ours of Lightning's processes and precisions."""
+"""Custom Lightning strategy and precision plugins."""
 
 from typing import Any
 
@@ -12,15 +12,15 @@ from gan_lab.distributed.batch_norm import share_statistics
 from gan_lab.layers.collectives import several_ranks
 
 
-class Ranks(DDPStrategy):
-    """Lightning's processes, devices and process group, without its wrapper around the whole module.
+class ManualDDPStrategy(DDPStrategy):
+    """Data-parallel training in which the loop averages gradients itself, without DistributedDataParallel.
 
-    DistributedDataParallel would look for gradients of G in a D step, and again in each penalty. The loop averages
-    those of the player that steps, once a step and after the last micro-batch (`layers.ranks.average_gradients`).
+    That wrapper would look for gradients of G in a D step, and again in each penalty. The loop averages those of the
+    player that steps, once a step and after the last micro-batch (`gan_lab.distributed.ranks.average_gradients`).
     """
 
     def configure_ddp(self) -> None:
-        """Wrap nothing; begin from rank 0's weights everywhere."""
+        """Begin from rank 0's weights everywhere, and wrap nothing."""
         module = self.lightning_module
         assert module is not None
         if several_ranks():
@@ -35,8 +35,8 @@ class Ranks(DDPStrategy):
         return {}
 
 
-class SharedStatistics(LayerSync):
-    """Batch norm of the players over all processes; the moving average, always in evaluation mode, has no need."""
+class SyncBatchNorm(LayerSync):
+    """Batch norm of the players over all processes; the moving average, always in evaluation mode, needs none."""
 
     def apply(self, model: nn.Module) -> nn.Module:
         """Change a model's players in place, and return it."""
@@ -49,8 +49,8 @@ class SharedStatistics(LayerSync):
         return model
 
 
-class HalfPrecision(MixedPrecision):
-    """float16 without Lightning's one scaler for all losses: the loop has one for each player.
+class Float16Precision(MixedPrecision):
+    """Mixed precision in float16 without Lightning's one scaler for all losses: each player has its own.
 
     Args:
         device: type of the device.

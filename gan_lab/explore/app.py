@@ -22,8 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gan_lab.errors import InputError
 from gan_lab.explore.projections import Job, Projections
-from gan_lab.explore.recipe import parse
-from gan_lab.explore.studio import Studio
+from gan_lab.explore.studio import Studio, parse
 
 FILES = Path(__file__).parent / "page"
 T = TypeVar("T")

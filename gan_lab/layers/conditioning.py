@@ -14,15 +14,20 @@ from torch.nn.functional import cross_entropy, linear, normalize
 
 from gan_lab.errors import InputError
 from gan_lab.layers.labels import label_vectors
-from gan_lab.layers.networks import DiscriminatorNetwork, Judgement
+from gan_lab.layers.networks import (
+    DiscriminatorInput,
+    DiscriminatorNetwork,
+    DiscriminatorOutput,
+    Role,
+)
 
 
 class Conditioning(nn.Module):
-    """`forward(features [N, F], labels) -> losses of the class [N], weighted, or None`.
+    """`forward(features [N, F], labels) -> losses of the class [N], weighted`, where a conditioning has them.
 
     Attributes:
         projects: whether the logit has a term for the class.
-        classifies_fakes: whether D learns classes from generated images, too.
+        roles: in which there is a loss of the class: "real" and "fake" in D's step, "generator" in G's.
 
     Args:
         features: F.
@@ -30,14 +35,14 @@ class Conditioning(nn.Module):
     """
 
     projects: bool = False
-    classifies_fakes: bool = False
+    roles: tuple[Role, ...] = ()
 
     def __init__(self, *, features: int, num_classes: int) -> None:
         super().__init__()
 
-    def forward(self, features: Tensor, labels: Tensor | None) -> Tensor | None:
-        """Return losses [N] of the class, or None where nothing classifies."""
-        return None
+    def forward(self, features: Tensor, labels: Tensor | None) -> Tensor:
+        """Return losses [N] of the class; called in `roles` only."""
+        raise AssertionError(f"{type(self).__name__} has no loss of the class")
 
 
 class Unconditional(Conditioning):
@@ -69,7 +74,7 @@ class AuxiliaryClassifier(Conditioning):
         InputError: without classes, or for a negative weight.
     """
 
-    classifies_fakes = True
+    roles = ("real", "fake", "generator")
 
     def __init__(self, *, features: int, num_classes: int, weight: float = 1.0) -> None:
         super().__init__(features=features, num_classes=num_classes)
@@ -83,7 +88,7 @@ class AuxiliaryClassifier(Conditioning):
         assert labels is not None
         with torch.autocast(features.device.type, enabled=False):
             scores = self.classifier(features.float())
-            return self.weight * cross_entropy(scores, labels, reduction="none")
+            return self.weight * cross_entropy(scores, labels, reduction="none")  # equation 3
 
 
 class DataToDataCrossEntropy(Conditioning):
@@ -108,6 +113,8 @@ class DataToDataCrossEntropy(Conditioning):
     Raises:
         InputError: without classes, or for numbers that are none.
     """
+
+    roles = ("real", "generator")
 
     def __init__(
         self,
@@ -156,6 +163,7 @@ class DataToDataCrossEntropy(Conditioning):
         same = labels[:, None] == labels[None, :]
         others = (repulsion / self.temperature).masked_fill(same, float("-inf"))
         own = attraction[:, None] / self.temperature
+        # D2D-CE, section 3.2: -log of the own pair's share
         return torch.cat([own, others], dim=1).logsumexp(1) - own.squeeze(1)
 
 
@@ -177,7 +185,6 @@ class ConditionedDiscriminator(DiscriminatorNetwork, ABC):
         """Build `conditioning`; return the number of classes that the logit projects on, 0 where it does not."""
         self.num_classes = num_classes
         self.conditioning = conditioning(features=features, num_classes=num_classes)
-        self.classifies_fakes = self.conditioning.classifies_fakes
         return num_classes if self.conditioning.projects else 0
 
     @abstractmethod
@@ -192,10 +199,16 @@ class ConditionedDiscriminator(DiscriminatorNetwork, ABC):
         """Map images [N, C, H, W] (and labels [N]) to logits [N]."""
         return self._logits(self.extract(images), labels)
 
-    def judge(self, images: Tensor, labels: Tensor | None = None) -> Judgement:
-        """Return logits [N] and, where D classifies, the weighted loss [N] of the class."""
-        features = self.extract(images)
-        return self._logits(features, labels), self.conditioning(features, labels)
+    def discriminate(
+        self, x: DiscriminatorInput, labels: Tensor | None, role: Role | None
+    ) -> DiscriminatorOutput:
+        """Return logits [N] and, in a role where D classifies, the weighted loss [N] of the class."""
+        assert isinstance(x, Tensor), "a discriminator of one tensor of images"
+        features = self.extract(x)
+        losses = {}
+        if role in self.conditioning.roles:
+            losses["class"] = self.conditioning(features, labels)
+        return DiscriminatorOutput(self._logits(features, labels), losses)
 
     def _logits(self, features: Tensor, labels: Tensor | None) -> Tensor:
         # without projection, labels go no further

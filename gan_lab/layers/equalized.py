@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, conv_transpose2d, leaky_relu, linear
 
-from gan_lab.layers.resampling import BINOMIAL, FirFilter, downsample, smooth, upsample
+from gan_lab.layers.resampling import BINOMIAL, downsample, fir_filter, smooth, upsample
 
 LRELU_SLOPE = 0.2  # of the leaky rectifier, in all networks of the family
 LRELU_GAIN = sqrt(2)  # keeps the second moment of what a rectifier halves
@@ -81,6 +81,8 @@ class EqualizedConv2d(nn.Module):
         taps: of the low-pass filter; (1, 1) repeats pixels or takes means over 2x2.
     """
 
+    resample_filter: Tensor | None
+
     def __init__(
         self,
         *,
@@ -97,7 +99,8 @@ class EqualizedConv2d(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel, kernel))
         self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
-        self.fir = FirFilter(taps) if resample else None
+        taps_2d = fir_filter(taps) if resample else None
+        self.register_buffer("resample_filter", taps_2d, persistent=False)
         self.resample = resample
         self.lrelu = lrelu
         self.gain = gain * (LRELU_GAIN if lrelu else 1.0)
@@ -109,19 +112,19 @@ class EqualizedConv2d(nn.Module):
         weight = (self.weight * self.weight_gain).to(x.dtype)
         bias = None if self.bias is None else (self.bias * self.gain).to(x.dtype)
         padding = weight.shape[-1] // 2
-        if self.fir is None:
+        if self.resample_filter is None:
             x = conv2d(x, weight, bias, padding=padding)
         elif self.resample == "up":
             if padding:
                 x = conv_transpose2d(x, weight.transpose(0, 1), stride=2)
-                x = smooth(x, self.fir() * 4, grow=-1)
+                x = smooth(x, self.resample_filter * 4, grow=-1)
             else:
-                x = upsample(conv2d(x, weight), self.fir())
+                x = upsample(conv2d(x, weight), self.resample_filter)
             x = x if bias is None else x + bias[:, None, None]
         elif padding:
-            x = conv2d(smooth(x, self.fir(), grow=1), weight, bias, stride=2)
+            x = conv2d(smooth(x, self.resample_filter, grow=1), weight, bias, stride=2)
         else:
-            x = conv2d(downsample(x, self.fir()), weight, bias)
+            x = conv2d(downsample(x, self.resample_filter), weight, bias)
         if self.lrelu:
             return lrelu(x, self.clamp)
         return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -143,6 +144,11 @@ class StyleGeneratorNetwork(GeneratorNetwork):
         return {name: range(ends[i], ends[i + 1]) for i, name in enumerate(names)}
 
 
+DiscriminatorInput = Tensor | tuple[Tensor, ...]
+
+Role = Literal["real", "fake", "generator"]
+
+
 @dataclass
 class DiscriminatorOutput:
     """What a discriminator says of a batch.
@@ -158,29 +164,58 @@ class DiscriminatorOutput:
     features: Tensor | None = None
 
 
-Judgement = tuple[Tensor, Tensor | None]
-
-
 class DiscriminatorNetwork(nn.Module):
-    """`discriminator(images [N, C, H, W], labels=None) -> logits [N]`.
+    """`discriminator(x, labels=None) -> logits [N]`, or [N, K] of several heads or patches.
+
+    x is a batch of samples [N, ...], or a tuple of tensors where the discriminator sees several things of each sample:
+    an image and its code, an image at several resolutions. Labels are as a generator's.
 
     Attributes:
         num_classes: 0 for an unconditional discriminator.
-        classifies_fakes: whether D, where it classifies, learns classes from generated images, too.
         half_precision: as a generator's.
     """
 
     num_classes: int
-    classifies_fakes: bool = False
     half_precision: bool = False
 
     def resolution_keys(self) -> dict[str, str]:
         """Return module -> a name that means the same in a network for images of another size, as a generator's do."""
         return {}
 
-    def judge(self, images: Tensor, labels: Tensor | None = None) -> Judgement:
-        """Return logits [N] and, of a discriminator that also classifies, a weighted loss [N] of the class."""
-        return self(images, labels), None
+    def discriminate(
+        self, x: DiscriminatorInput, labels: Tensor | None, role: Role | None
+    ) -> DiscriminatorOutput:
+        """Return logits, and those further losses that count in `role`; this one has no further losses.
+
+        Args:
+            x: what the discriminator sees.
+            labels: of the samples, or None.
+            role: "real" or "fake" in the discriminator's step, "generator" for fake samples in the generator's; None
+                where only logits are wanted.
+        """
+        return DiscriminatorOutput(self(x, labels))
+
+
+def tensors_of(x: DiscriminatorInput) -> tuple[Tensor, ...]:
+    """Return the tensors of what a discriminator sees: one, or those of a tuple."""
+    return x if isinstance(x, tuple) else (x,)
+
+
+def map_tensors(function: Callable[[Tensor], Tensor], x: DiscriminatorInput) -> DiscriminatorInput:
+    """Apply a function to each tensor of what a discriminator sees."""
+    return tuple(function(part) for part in x) if isinstance(x, tuple) else function(x)
+
+
+def samples_of(x: DiscriminatorInput) -> tuple[Tensor, ...]:
+    """Return the samples in what a discriminator sees; vectors [N, Z] beside them, as in a tuple, are left out."""
+    return tuple(part for part in x if part.ndim > 2) if isinstance(x, tuple) else (x,)
+
+
+def map_samples(function: Callable[[Tensor], Tensor], x: DiscriminatorInput) -> DiscriminatorInput:
+    """Apply a function to the samples in what a discriminator sees; vectors [N, Z] in a tuple stay as they are."""
+    if isinstance(x, tuple):
+        return tuple(function(part) if part.ndim > 2 else part for part in x)
+    return function(x)
 
 
 def index_from_end(**lists: nn.Module) -> dict[str, str]:

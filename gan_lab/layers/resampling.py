@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import conv2d, conv_transpose2d
 
 BINOMIAL = (1.0, 3.0, 3.0, 1.0)
@@ -18,25 +18,16 @@ BINOMIAL = (1.0, 3.0, 3.0, 1.0)
 Pair = tuple[int, int]
 
 
-class FirFilter(nn.Module):
-    """Holds a low-pass filter [T, T], the outer product of `taps` with themselves, with sum 1.
+def fir_filter(taps: Sequence[float] = BINOMIAL) -> Tensor:
+    """Return a low-pass filter [T, T]: the outer product of `taps` with themselves, normalized to sum 1.
 
     Args:
-        taps: an even, symmetric filter.
+        taps: an even number of taps, symmetric.
     """
-
-    kernel: Tensor
-
-    def __init__(self, taps: Sequence[float] = BINOMIAL) -> None:
-        super().__init__()
-        line = torch.tensor(taps)
-        assert len(taps) % 2 == 0
-        kernel = torch.outer(line, line)
-        self.register_buffer("kernel", kernel / kernel.sum(), persistent=False)
-
-    def forward(self) -> Tensor:
-        """Return the filter [T, T]."""
-        return self.kernel
+    line = torch.tensor(taps)
+    assert len(taps) % 2 == 0
+    kernel = torch.outer(line, line)
+    return kernel / kernel.sum()
 
 
 class Depthwise(torch.autograd.Function):

@@ -15,7 +15,7 @@ from gan_lab.layers.collectives import mean_over_ranks
 from gan_lab.layers.equalized import LRELU_GAIN, EqualizedLinear, lrelu
 from gan_lab.layers.labels import label_vectors
 from gan_lab.layers.precision import to_fp32
-from gan_lab.layers.resampling import FirFilter, smooth
+from gan_lab.layers.resampling import fir_filter, smooth
 
 NOISE = ("random", "const", "none")
 
@@ -56,73 +56,23 @@ def unit_moment(x: Tensor) -> Tensor:
     return x * (x.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
 
 
-class Mlp(nn.Module):
-    """Rectified layers with a hundredth of the learning rate, on z and the label's embedding, both of unit moment.
+class Mapping(nn.Module):
+    """Mapping network z -> w, with a running mean of w to truncate towards; or an embedding of labels.
+
+    z and the label's embedding, each normalized, go through fully connected layers `fc0`, `fc1`, ... with a hundredth
+    of the learning rate (Karras et al. 2019, section 2 and appendix C).
+
+    Attributes:
+        w_avg: running mean of w, [w_dim], updated by every forward pass in training mode.
 
     Args:
         z_dim: length of z; 0 to map labels alone.
         num_classes: 0 to map z alone.
-        embedding_dim: length of the label's embedding.
-        w_dim: of every layer's output.
+        w_dim: length of w, and of every layer's output.
         num_layers: number of layers.
-    """
-
-    def __init__(
-        self,
-        *,
-        z_dim: int,
-        num_classes: int,
-        embedding_dim: int,
-        w_dim: int,
-        num_layers: int,
-        lr_multiplier: float = 0.01,
-    ) -> None:
-        super().__init__()
-        self.z_dim = z_dim
-        self.num_classes = num_classes
-        self.embedding = (
-            EqualizedLinear(inputs=num_classes, outputs=embedding_dim) if num_classes else None
-        )
-        first = z_dim + (embedding_dim if num_classes else 0)
-        self.layers = nn.Sequential(
-            *(
-                EqualizedLinear(
-                    inputs=w_dim if i else first,
-                    outputs=w_dim,
-                    lr_multiplier=lr_multiplier,
-                    lrelu=True,
-                )
-                for i in range(num_layers)
-            )
-        )
-
-    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Map z [N, Z] (of which only N is used when Z is 0) and labels to [N, w_dim], never in half precision."""
-        with torch.autocast(z.device.type, enabled=False):
-            return self._forward(z, labels)
-
-    def _forward(self, z: Tensor, labels: Tensor | None) -> Tensor:
-        z = to_fp32(z)
-        parts = [unit_moment(z)] if self.z_dim else []
-        vectors = label_vectors(labels, self.num_classes, z)
-        if self.embedding is not None:
-            parts.append(unit_moment(self.embedding(vectors)))
-        return self.layers(torch.cat(parts, dim=1))
-
-
-class Mapping(nn.Module):
-    """z -> w for every layer of the synthesis network, with a running mean of w to truncate towards.
-
-    Attributes:
-        average: running mean of w, [w_dim], moved by every forward pass in training mode.
-
-    Args:
-        z_dim: length of z.
-        num_classes: 0 for none.
-        w_dim: length of w.
-        num_layers: layers of the mapping network.
-        num_ws: L, how many layers of the synthesis network take a style.
-        w_avg_beta: what the running mean keeps of itself in a pass.
+        num_ws: L, how many layers of the synthesis network take a style; None for one w without a running mean.
+        w_avg_beta: decay of the running mean, for each pass.
+        lr_multiplier: of the layers' learning rate.
     """
 
     w_avg: Tensor
@@ -134,24 +84,31 @@ class Mapping(nn.Module):
         num_classes: int,
         w_dim: int,
         num_layers: int,
-        num_ws: int,
+        num_ws: int | None,
         w_avg_beta: float = 0.998,
+        lr_multiplier: float = 0.01,
     ) -> None:
         super().__init__()
+        self.z_dim = z_dim
+        self.num_classes = num_classes
         self.num_ws = num_ws
+        self.num_layers = num_layers
         self.w_avg_beta = w_avg_beta
-        self.network = Mlp(
-            z_dim=z_dim,
-            num_classes=num_classes,
-            embedding_dim=w_dim,
-            w_dim=w_dim,
-            num_layers=num_layers,
-        )
-        self.register_buffer("w_avg", torch.zeros(w_dim))
+        self.embed = EqualizedLinear(inputs=num_classes, outputs=w_dim) if num_classes else None
+        for i in range(num_layers):
+            layer = EqualizedLinear(
+                inputs=w_dim if i else z_dim + (w_dim if num_classes else 0),
+                outputs=w_dim,
+                lr_multiplier=lr_multiplier,
+                lrelu=True,
+            )
+            self.add_module(f"fc{i}", layer)
+        if num_ws is not None:
+            self.register_buffer("w_avg", torch.zeros(w_dim))
 
     def forward(
         self,
-        z: Tensor,
+        z: Tensor | None,
         labels: Tensor | None = None,
         truncation: float = 1.0,
         truncated_layers: int | None = None,
@@ -159,23 +116,43 @@ class Mapping(nn.Module):
         """Map latents to styles.
 
         Args:
-            z: [N, Z].
+            z: [N, Z]; None where `z_dim` is 0.
             labels: int64 [N], vectors [N, K], or None.
-            truncation: psi; w' = average + psi (w - average).
+            truncation: psi; w' = w_avg + psi (w - w_avg).
             truncated_layers: apply it to the first so many layers only; None for all.
 
         Returns:
-            w [N, L, w_dim].
+            w [N, L, w_dim], or [N, w_dim] where `num_ws` is None.
         """
-        styles = self.styles(z, labels)
+        if self.num_ws is None:
+            return self.to_w(z, labels)
+        w = self.styles(z, labels)
         if self.training:
-            mean = mean_over_ranks(styles[:, 0].detach().mean(dim=0))
+            mean = mean_over_ranks(w[:, 0].detach().mean(dim=0))
             self.w_avg.lerp_(mean.to(self.w_avg.dtype), 1 - self.w_avg_beta)
-        return truncated(styles, self.w_avg, truncation, truncated_layers)
+        return truncated(w, self.w_avg, truncation, truncated_layers)
 
-    def styles(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Map latents to styles w [N, L, w_dim] that leave the running mean alone, as those to mix in."""
-        return self.network(z, labels).unsqueeze(1).expand(-1, self.num_ws, -1)
+    def styles(self, z: Tensor | None, labels: Tensor | None = None) -> Tensor:
+        """Map latents to w [N, L, w_dim] without updating the running mean, as for styles to mix in."""
+        assert self.num_ws is not None
+        return self.to_w(z, labels).unsqueeze(1).expand(-1, self.num_ws, -1)
+
+    def to_w(self, z: Tensor | None, labels: Tensor | None) -> Tensor:
+        """Map latents to w [N, w_dim], never in half precision."""
+        if z is None:
+            assert self.embed is not None
+            like: Tensor = self.embed.weight
+        else:
+            like = to_fp32(z)
+        with torch.autocast(like.device.type, enabled=False):
+            parts = [] if z is None else [unit_moment(like)]
+            vectors = label_vectors(labels, self.num_classes, like)
+            if self.embed is not None:
+                parts.append(unit_moment(self.embed(vectors)))
+            x = torch.cat(parts, dim=1)
+            for i in range(self.num_layers):
+                x = getattr(self, f"fc{i}")(x)
+        return x
 
 
 def truncated(styles: Tensor, center: Tensor, psi: float, layers: int | None = None) -> Tensor:
@@ -279,7 +256,7 @@ class StyledConv(nn.Module):
     """Modulated and demodulated 3x3 convolution, noise, bias, leaky rectifier.
 
     Attributes:
-        noise: the constant noise [H, W] of `noise="const"`.
+        noise_const: the constant noise [H, W] of `noise="const"`.
 
     Args:
         inputs: channels that come in.
@@ -291,7 +268,8 @@ class StyledConv(nn.Module):
         clamp: the output is cut to [-clamp, clamp] * gain; None for no limit.
     """
 
-    noise: Tensor
+    noise_const: Tensor
+    resample_filter: Tensor | None
 
     def __init__(
         self,
@@ -309,8 +287,8 @@ class StyledConv(nn.Module):
         self.weight = nn.Parameter(torch.randn(outputs, inputs, 3, 3))
         self.noise_strength = nn.Parameter(torch.zeros(()))
         self.bias = nn.Parameter(torch.zeros(outputs))
-        self.register_buffer("noise", torch.randn(shape))
-        self.fir = FirFilter() if up else None
+        self.register_buffer("noise_const", torch.randn(shape))
+        self.register_buffer("resample_filter", fir_filter() if up else None, persistent=False)
         self.gain = gain * LRELU_GAIN
         self.clamp = None if clamp is None else clamp * gain
 
@@ -323,21 +301,21 @@ class StyledConv(nn.Module):
         scale = demodulation(weight, style) * self.gain
         x = x * style.to(x.dtype)[:, :, None, None]
         weight = weight.to(x.dtype)
-        if self.fir is None:
+        if self.resample_filter is None:
             x = conv2d(x, weight, padding=1)
         else:
             x = conv_transpose2d(x, weight.transpose(0, 1), stride=2)
-            x = smooth(x, self.fir() * 4, grow=-1)
+            x = smooth(x, self.resample_filter * 4, grow=-1)
         offset = (self.bias * self.gain)[:, None, None]
         if noise != "none":
-            offset = offset + noise_of(noise, self.noise, x.shape[0]) * (
+            offset = offset + noise_of(noise, self.noise_const, x.shape[0]) * (
                 self.noise_strength * self.gain
             )
         x = torch.addcmul(offset.to(x.dtype), x, scale.to(x.dtype)[:, :, None, None])
         return lrelu(x, self.clamp)
 
 
-class ToImage(nn.Module):
+class ToRGB(nn.Module):
     """Modulated 1x1 convolution to image channels, without demodulation (section 2.2) and activation.
 
     Args:

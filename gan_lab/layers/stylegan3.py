@@ -142,7 +142,7 @@ class FourierFeatures(nn.Module):
     """
 
     transform: Tensor
-    frequencies: Tensor
+    freqs: Tensor
     phases: Tensor
 
     def __init__(
@@ -160,7 +160,7 @@ class FourierFeatures(nn.Module):
         radius = bandwidth * torch.rand(features).sqrt()
         angle = 2 * math.pi * torch.rand(features)
         frequencies = torch.stack([radius * angle.cos(), radius * angle.sin()], dim=1)
-        self.register_buffer("frequencies", frequencies)
+        self.register_buffer("freqs", frequencies)
         self.register_buffer("phases", torch.rand(features) - 0.5)
         self.register_buffer("transform", torch.eye(3))
 
@@ -168,8 +168,8 @@ class FourierFeatures(nn.Module):
         """Map w [N, w_dim], and a transform [3, 3] or [N, 3, 3], to features [N, F, size, size], in float32."""
         transform = self.transform if transform is None else transform.to(self.transform)
         motion = self.motion(w) @ transform  # [N, 3, 3]
-        phases = self.phases + (self.frequencies @ motion[:, :2, 2:]).squeeze(2)  # [N, F]
-        frequencies = self.frequencies @ motion[:, :2, :2]  # [N, F, 2]
+        phases = self.phases + (self.freqs @ motion[:, :2, 2:]).squeeze(2)  # [N, F]
+        frequencies = self.freqs @ motion[:, :2, :2]  # [N, F, 2]
         # a transform that shrinks the image raises frequencies, and those beyond the rate would alias
         excess = (frequencies.norm(dim=2) - self.bandwidth) / (self.rate / 2 - self.bandwidth)
         amplitudes = (1 - excess).clamp(0, 1)

@@ -3,14 +3,14 @@
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from gan_lab.console import warn
-from gan_lab.data.base import ImageDataset
-from gan_lab.data.datamodule import ImageDataModule
+from gan_lab.data.base import SampleDataset
+from gan_lab.data.datamodule import DataModule
 from gan_lab.data.digits import Digits, StackedDigits
 from gan_lab.errors import InputError
 from gan_lab.metrics.images import ImageSource
 
 if TYPE_CHECKING:
-    from gan_lab.data.datamodule import ImageDataModule
+    from gan_lab.data.datamodule import DataModule
     from gan_lab.metrics.images import ImageSource
 
 
@@ -33,7 +33,7 @@ class Metrics(Protocol):
     @property
     def protocol(self) -> dict[str, str | int]: ...
 
-    def prepare(self, data: "ImageDataModule") -> None:
+    def prepare(self, data: "DataModule") -> None:
         """Get all that needs no generator: networks, statistics of the real images. Called before step 0.
 
         It may run on every rank at once, and each of them must call it.
@@ -60,7 +60,7 @@ class NoMetrics:
         self.mode: Literal["min", "max"] = "min"
         self.protocol: dict[str, str | int] = {}
 
-    def prepare(self, data: "ImageDataModule") -> None:
+    def prepare(self, data: "DataModule") -> None:
         """There is nothing to prepare."""
 
     def compute(self, fakes: "ImageSource") -> dict[str, float]:
@@ -104,15 +104,15 @@ class MetricsByData:
     def protocol(self) -> dict[str, str | int]:
         return self._chosen.protocol
 
-    def suiting(self, images: ImageDataset) -> Metrics:
-        """Return the metrics for such images."""
-        return self.of_kind(type(images))
+    def suiting(self, dataset: SampleDataset) -> Metrics:
+        """Return the metrics for a data set: none for what are no images."""
+        return self.of_kind(type(dataset)) if dataset.spec.kind.name == "image" else NoMetrics()
 
     def of_kind(self, kind: type) -> Metrics:
         """Return the metrics for images of a class of data."""
         return self._by_kind.get(kind, self._other)
 
-    def prepare(self, data: ImageDataModule) -> None:
+    def prepare(self, data: DataModule) -> None:
         """Choose by the data, and prepare what was chosen."""
         chosen = self.suiting(data.train)
         try:

@@ -9,6 +9,7 @@ and images are moved by Lanczos-windowed filters of size a = 3.
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -85,7 +86,7 @@ class Equivariance(GeneratorMeasure):
     def outcomes(self, images: GanImages, setting: Setting, start: int, stop: int) -> Tensor:
         """Return (sum of squared errors, number of values) [n, kinds, 2] of images `start` to `stop`, float64."""
         gan = images.gan
-        generator = gan.generator
+        generator: Any = gan.generator
         seed = int(images.description["seed"])
         psi = images.description["truncation"]
         labels = gan.labels(stop - start, seed=seed, start=start)

@@ -29,8 +29,7 @@ class AbsentImages(ImageSource):
     def __init__(self, path: Path, described: dict[str, Any]) -> None:
         self.name = f"{described['source']} (features in {path})"
         self.count = described["count"]
-        self.channels = described["channels"]
-        self.image_size = (described["image_size"][0], described["image_size"][1])
+        self.shape = tuple(described["shape"])
         self.class_names = tuple(described["class_names"])
         self.num_classes = len(self.class_names)
         self.description = {**described["description"], "features_from": str(path)}
@@ -65,8 +64,7 @@ def save_features(made: FeatureSet, extractor: Extractor, path: Path) -> None:
         "fingerprint": source.fingerprint,
         "count": made.count,
         "whole": made.whole,
-        "channels": source.channels,
-        "image_size": list(source.image_size),
+        "shape": list(source.shape),
         "class_names": list(source.class_names),
     }
     arrays: dict[str, Any] = {"rows": made.rows.numpy()}

@@ -10,8 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gan_lab.data.base import ImageDataset, digest
-from gan_lab.data.images import to_uint8
+from gan_lab.data.base import SampleDataset, digest
 from gan_lab.errors import InputError
 from gan_lab.sampling.gan import Gan
 
@@ -19,13 +18,12 @@ _DECODING_THREADS = 8
 
 
 class ImageSource(ABC):
-    """Numbered 8-bit images of one size.
+    """Numbered stored samples of one shape.
 
     Attributes:
         name: what a user would call it.
         count: how many there are; None for a generator, which has as many as are asked for.
-        channels: 1, 3 or 4.
-        image_size: (height, width) in pixels.
+        shape: of one stored sample, such as [C, H, W].
         num_classes: at least 2 where images have labels, else 0.
         class_names: of the labels; as many as `num_classes`.
         description: what decides the images, for results.
@@ -34,8 +32,7 @@ class ImageSource(ABC):
 
     name: str
     count: int | None
-    channels: int
-    image_size: tuple[int, int]
+    shape: tuple[int, ...]
     num_classes: int = 0
     class_names: tuple[str, ...] = ()
     description: Mapping[str, Any] = {}
@@ -48,7 +45,7 @@ class ImageSource(ABC):
 
     @abstractmethod
     def read(self, start: int, stop: int) -> Tensor:
-        """Images `start` to `stop`, uint8 [stop - start, C, H, W], on any device.
+        """Samples `start` to `stop`, [stop - start, ...], as they are stored, on any device.
 
         Raises:
             InputError: naming an image that cannot be read.
@@ -88,7 +85,7 @@ class DatasetImages(ImageSource):
     """
 
     def __init__(
-        self, dataset: ImageDataset, *, num: int | None = None, flips: bool = False, name: str = ""
+        self, dataset: SampleDataset, *, num: int | None = None, flips: bool = False, name: str = ""
     ) -> None:
         if flips and not dataset.flip:
             raise InputError(
@@ -103,8 +100,7 @@ class DatasetImages(ImageSource):
         self.whole = chosen == total
         self.name = name or f"{dataset.split} split of {type(dataset).__name__}"
         self.count = chosen
-        self.channels = dataset.channels
-        self.image_size = dataset.image_size
+        self.shape = dataset.spec.shape
         if dataset.num_classes > 1:
             self.num_classes = dataset.num_classes
             self.class_names = tuple(dataset.class_names)
@@ -123,10 +119,12 @@ class DatasetImages(ImageSource):
 
     def read(self, start: int, stop: int) -> Tensor:
         if self.in_memory:
-            return self._images.__getitems__(range(start, stop))[0]
+            return self._images.__getitems__(range(start, stop)).real
         parts = [range(i, min(i + 8, stop)) for i in range(start, stop, 8)]
         with ThreadPoolExecutor(_DECODING_THREADS) as pool:
-            return torch.cat(list(pool.map(lambda part: self._images.__getitems__(part)[0], parts)))
+            return torch.cat(
+                list(pool.map(lambda part: self._images.__getitems__(part).real, parts))
+            )
 
     def labels(self, start: int, stop: int) -> Tensor | None:
         if not self.num_classes:
@@ -136,7 +134,7 @@ class DatasetImages(ImageSource):
 
 
 class GanImages(ImageSource):
-    """What a generator draws, quantised to 8 bit.
+    """What a generator draws, as samples are stored.
 
     Args:
         gan: what draws.
@@ -171,8 +169,7 @@ class GanImages(ImageSource):
         self._truncation = truncation
         self._origin = origin
         self.description = {**(description or {}), "seed": seed, "truncation": truncation}
-        _, self.channels, height, width = self.read(0, 1).shape
-        self.image_size = (height, width)
+        self.shape = gan.spec.shape
 
     @property
     def fingerprint(self) -> str:
@@ -190,7 +187,7 @@ class GanImages(ImageSource):
             truncation=None if styles else self._truncation,
         )
         psi = self._truncation if styles and self._truncation is not None else 1.0
-        return to_uint8(self.gan.images(z, self.labels(start, stop), psi=psi))
+        return self.gan.spec.decode(self.gan.images(z, self.labels(start, stop), psi=psi))
 
     def labels(self, start: int, stop: int) -> Tensor | None:
         return self.gan.labels(stop - start, seed=self._seed, start=start)
@@ -199,7 +196,7 @@ class GanImages(ImageSource):
 # The real images that generated ones are compared with, when they are not simply the whole data set.
 
 
-class RealSample(ImageDataset):
+class RealSample(SampleDataset):
     """Stored images of a data set, without their mirror images.
 
     Args:
@@ -207,17 +204,10 @@ class RealSample(ImageDataset):
         num: how many; fewer than there are gives a random choice, which depends on the numbers alone.
     """
 
-    def __init__(self, whole: ImageDataset, *, num: int) -> None:
+    def __init__(self, whole: SampleDataset, *, num: int) -> None:
         # the order of a data set is mostly that of its classes, so the first ones would be no sample of it
         chosen = np.sort(np.random.default_rng(0).permutation(whole.num_stored)[:num])
-        super().__init__(
-            split=whole.split,
-            image_size=whole.image_size,
-            channels=whole.channels,
-            class_names=whole.class_names,
-            labels=whole.labels[chosen],
-            flip=False,
-        )
+        super().__init__(split=whole.split, spec=whole.spec, labels=whole.labels[chosen])
         self.in_memory = whole.in_memory
         self._whole = whole
         self._chosen = chosen
@@ -234,5 +224,5 @@ class RealSample(ImageDataset):
         return self._whole.name(int(self._chosen[index]))
 
     def _load_batch(self, stored: NDArray[np.int64]) -> tuple[Tensor, NDArray[np.int64]]:
-        images, _ = self._whole.__getitems__(self._chosen[stored].tolist())
+        images = self._whole.__getitems__(self._chosen[stored].tolist()).real
         return images, stored

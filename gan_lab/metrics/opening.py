@@ -147,8 +147,7 @@ class NpzImages(ImageSource):
         self._position = 0
         self.name = str(path)
         self.count = chosen
-        self.channels = self._shape[2]
-        self.image_size = (self._shape[0], self._shape[1])
+        self.shape = (self._shape[2], *self._shape[:2])
         if labels is not None and labels.max() > 0:
             self.num_classes = int(labels.max()) + 1
             self.class_names = tuple(map(str, range(self.num_classes)))

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 
 from gan_lab.console import say, warn
-from gan_lab.data.datamodule import ImageDataModule
+from gan_lab.data.datamodule import DataModule
 from gan_lab.errors import InputError
 from gan_lab.metrics.cache import ChunkStore, MemoryChunks
 from gan_lab.metrics.directions import direction
@@ -130,7 +130,7 @@ class Protocol:
         """Key of the figure that chooses the best checkpoint."""
         return None if self._best is None else self.figures[self._best].key(self._setting)
 
-    def prepare(self, data: ImageDataModule) -> None:
+    def prepare(self, data: DataModule) -> None:
         """Load the network and get the real images' features, from the cache if they are there.
 
         Raises:
@@ -193,7 +193,7 @@ class Protocol:
         """Real images that it takes; None for all."""
         return self._num_real
 
-    def real_images(self, data: ImageDataModule) -> DatasetImages:
+    def real_images(self, data: DataModule) -> DatasetImages:
         """Return the real images of this protocol.
 
         Raises:
@@ -213,7 +213,7 @@ class Protocol:
             )
         return DatasetImages(dataset, num=self._num_real, flips=self._flips)
 
-    def floor_images(self, data: ImageDataModule) -> DatasetImages | None:
+    def floor_images(self, data: DataModule) -> DatasetImages | None:
         """Return the real images of the split that is measured as if it were generated; None without."""
         dataset = data.train if self.floor == "train" else data.val
         return DatasetImages(dataset) if self.floor is not None and dataset is not None else None
@@ -230,7 +230,7 @@ class Protocol:
         ):
             if source is None:
                 continue
-            self.features.check(source.channels, source.name)
+            self.features.check(source.shape, source.name)
             if wanted is not None and source.count is not None and source.count < wanted:
                 raise InputError(
                     f"{source.name} has {source.count:,} images, and protocol {self.name} takes {wanted:,}; give more, "
@@ -389,7 +389,7 @@ class Protocol:
     def _keys(self) -> list[str]:
         return [figure.key(self._setting) for figure in self.figures.values()]
 
-    def _choose_device(self, data: ImageDataModule) -> torch.device:
+    def _choose_device(self, data: DataModule) -> torch.device:
         if self._device is not None:
             return torch.device(self._device)
         if data.trainer is not None:

@@ -7,21 +7,21 @@ the generator, (G(z), z), and E and G play against it together. At the optimum E
 of reconstruction. The networks are DCGAN's, with the code beside the last features of D; z is normal, where the paper's
 is uniform. With classes, G gets the label beside z and D projects on it (Miyato and Koyama 2018); E never sees labels.
 
-A pair travels through the loop as one row, the flat image and then the code: [N, C * H * W + Z]. Penalties that
-differentiate by D's input, or interpolate between inputs, thereby act on the whole pair.
+What D sees is a tuple (image, code). Penalties that differentiate by D's input, or interpolate between inputs, act on
+both.
 """
-
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
+from gan_lab.data.sample import Batch
 from gan_lab.layers.conditioning import ProjectionLogit
-from gan_lab.layers.networks import DiscriminatorNetwork
-from gan_lab.layers.pyramid import ImageSize, image_shape, resolution_pyramid
+from gan_lab.layers.networks import DiscriminatorInput, DiscriminatorNetwork
+from gan_lab.layers.pyramid import ImageSize, resolution_pyramid
 from gan_lab.models import dcgan
-from gan_lab.training.losses import Loss
+from gan_lab.training.losses import mean_per_sample
 from gan_lab.training.module import AdversarialModule
+from gan_lab.training.steps import GeneratorStep
 
 
 class Generator(dcgan.Generator):
@@ -90,7 +90,6 @@ class Discriminator(DiscriminatorNetwork):
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
-        self.image_shape = (channels, *image_shape(image_size))
         self.trunk, features = halving_trunk(
             image_size=image_size, channels=channels, width=width, batch_norm=batch_norm
         )
@@ -106,21 +105,11 @@ class Discriminator(DiscriminatorNetwork):
         self.logit = ProjectionLogit(features=2 * code_width, num_classes=num_classes)
         self.apply(initialize)
 
-    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Map pairs [N, C * H * W + Z] (and labels [N]) to logits [N]."""
-        pictures, codes = self.unpack(images)
-        features = torch.cat([self.trunk(pictures), self.code_layers(codes)], dim=1)
+    def forward(self, x: DiscriminatorInput, labels: Tensor | None = None) -> Tensor:
+        """Map pairs of images [N, C, H, W] and codes [N, Z] (and labels [N]) to logits [N]."""
+        images, codes = x
+        features = torch.cat([self.trunk(images), self.code_layers(codes)], dim=1)
         return self.logit(self.joint(features), labels)
-
-    def unpack(self, pairs: Tensor) -> tuple[Tensor, Tensor]:
-        """Split pairs [N, C * H * W + Z] into images [N, C, H, W] and codes [N, Z]."""
-        size = self.image_shape[0] * self.image_shape[1] * self.image_shape[2]
-        return pairs[:, :size].unflatten(1, self.image_shape), pairs[:, size:]
-
-    def change_images(self, pairs: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
-        """Return the pairs with `change` applied to their images, and the codes as they were."""
-        images, codes = self.unpack(pairs)
-        return pack(change(images), codes)
 
 
 class BiGAN(AdversarialModule):
@@ -132,47 +121,28 @@ class BiGAN(AdversarialModule):
 
     has_encoder = True
     generator: Generator
-    discriminator: Discriminator
 
-    def fake(self, z: Tensor, labels: Tensor | None) -> Tensor:
-        """Pair images made from latents with these, [N, C * H * W + Z]."""
-        return pack(self.generator(z, labels), z)
+    def fake(self, z: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Pair images made from latents with these: [N, C, H, W] and [N, Z]."""
+        return self.generator(z, batch.labels), z
 
-    def real(self, images: Tensor, labels: Tensor | None) -> Tensor:
-        """Pair images with their codes, [N, C * H * W + Z]."""
-        return pack(images, self.generator.encode(images))
+    def real(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Pair images with their codes: [N, C, H, W] and [N, Z]."""
+        return batch.real, self.generator.encode(batch.real)
 
-    def view(self, images: Tensor) -> Tensor:
-        """Augment the images of the pairs."""
-        return self.discriminator.change_images(images, super().view)
-
-    def generator_loss(self, fake_logits: Tensor, real_logits: Tensor | None) -> Tensor:
-        """Loss of G and E per pair, [N]: D is to take G's pairs for real ones, and E's for generated ones.
+    def generator_loss(
+        self, step: GeneratorStep, fake_logits: Tensor, real_logits: Tensor | None
+    ) -> Tensor:
+        """Return the loss of G and E per pair, [N]: D is to take G's pairs for real ones, and E's for fake ones.
 
         With the non-saturating loss it is -log D(G(z), z) - log(1 - D(x, E(x))), which the paper trains with, too.
         """
         assert real_logits is not None
+        losses = super().generator_loss(step, fake_logits, real_logits)
         if self.loss.paired:
-            return self.loss.generator(fake_logits, real_logits)
-        return self.loss.generator(fake_logits) + self.loss.generator(
-            2 * undecided(self.loss) - real_logits
-        )
-
-
-def pack(images: Tensor, codes: Tensor) -> Tensor:
-    """Make pairs [N, C * H * W + Z] of images [N, C, H, W] and codes [N, Z]."""
-    return torch.cat([images.flatten(1), codes], dim=1)
-
-
-def undecided(loss: Loss) -> float:
-    """Return the logit around which real and fake swap their roles: 0, or for least squares 1/2.
-
-    It is the logit l that costs D least when both get it. Newton's step from 0, taken here by differences, finds it
-    for a loss that is symmetric around 0 (the logistic ones, hinge) or around any point as a parabola is.
-    """
-    below, middle, above = loss.discriminator(*(2 * [torch.tensor([-1.0, 0.0, 1.0])])).tolist()
-    curvature = below - 2 * middle + above
-    return (below - above) / 2 / curvature if curvature else 0.0
+            return losses
+        swapped = 2 * self.loss.neutral_logit - real_logits
+        return losses + mean_per_sample(self.loss.generator(swapped))
 
 
 def halving_trunk(

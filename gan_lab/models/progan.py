@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from gan_lab.console import warn
+from gan_lab.data.sample import Batch
 from gan_lab.layers.conditioning import ConditionedDiscriminator, ConditioningFactory, Projection
 from gan_lab.layers.equalized import (
     LRELU_GAIN,
@@ -120,7 +121,7 @@ class Generator(GrowingGenerator):
         self.blocks = nn.ModuleList(
             GeneratorBlock(inputs=features[i - 1], outputs=features[i]) for i in range(1, last + 1)
         )
-        self.to_image = nn.ModuleList(to_image(f, channels) for f in features)
+        self.torgb = nn.ModuleList(torgb(f, channels) for f in features)
 
     @property
     def stage(self) -> GrowthStage:
@@ -140,7 +141,7 @@ class Generator(GrowingGenerator):
         x = below = unit_moment(self.conv(x))
         for block in list(self.blocks)[: self.stage.level]:
             below, x = x, block(x)
-        return faded_image(self.to_image, self.stage, below, x)
+        return faded_image(self.torgb, self.stage, below, x)
 
 
 class Start(nn.Module):
@@ -226,37 +227,37 @@ class Discriminator(ConditionedDiscriminator):
         self.stage = GrowthStage(first=first, last=last)
         features = widths(last, channel_base, channel_max)
         wide = features[0]
-        self.from_image = nn.ModuleList(
+        self.fromrgb = nn.ModuleList(
             EqualizedConv2d(inputs=channels, outputs=f, kernel=1) for f in features
         )
         self.blocks = nn.ModuleList(
             DiscriminatorBlock(inputs=features[i], outputs=features[i - 1], filtered=filtered)
             for i in range(1, last + 1)
         )
-        self.stddev = None
+        self.mbstd = None
         if mbstd_group_size:
-            self.stddev = MinibatchStddev(
+            self.mbstd = MinibatchStddev(
                 group_size=mbstd_group_size, num_channels=mbstd_num_channels
             )
         self.conv = convolution(wide + (mbstd_num_channels if mbstd_group_size else 0), wide)
-        self.dense = EqualizedLinear(inputs=wide * prod(self.shape), outputs=wide, lrelu=True)
+        self.fc = EqualizedLinear(inputs=wide * prod(self.shape), outputs=wide, lrelu=True)
         self.projected = self.condition(conditioning, features=wide, num_classes=num_classes)
-        self.logits = EqualizedLinear(inputs=wide, outputs=max(self.projected, 1))
+        self.out = EqualizedLinear(inputs=wide, outputs=max(self.projected, 1))
 
     def extract(self, images: Tensor) -> Tensor:
         """Map images [N, C, H, W] to features [N, F]."""
         level = self.stage.level
         images = resized(images, (self.shape[0] << level, self.shape[1] << level))
-        x = self.from_image[level](images)
+        x = self.fromrgb[level](images)
         for i in reversed(range(level)):
             x = self.blocks[i](x)
             if i == level - 1 and self.stage.fade < 1:
-                x = torch.lerp(self.from_image[i](avg_pool(images)), x, self.stage.fade)
-        return self.dense(self.conv(x if self.stddev is None else self.stddev(x)).flatten(1))
+                x = torch.lerp(self.fromrgb[i](avg_pool(images)), x, self.stage.fade)
+        return self.fc(self.conv(x if self.mbstd is None else self.mbstd(x)).flatten(1))
 
     def score(self, features: Tensor, labels: Tensor | None) -> Tensor:
         """Map features [N, F] (and labels [N]) to logits [N]."""
-        logits = to_fp32(self.logits(features))
+        logits = to_fp32(self.out(features))
         vectors = label_vectors(labels, self.projected, logits)
         return (logits * vectors).sum(1) if self.projected else logits.squeeze(1)
 
@@ -290,7 +291,7 @@ def convolution(
     return EqualizedConv2d(inputs=inputs, outputs=outputs, kernel=3, resample=resample, taps=taps)
 
 
-def to_image(features: int, channels: int) -> EqualizedConv2d:
+def torgb(features: int, channels: int) -> EqualizedConv2d:
     """Return the 1x1 convolution that makes an image."""
     return EqualizedConv2d(inputs=features, outputs=channels, kernel=1, lrelu=False)
 
@@ -326,20 +327,19 @@ class ProGAN(AdversarialModule):
         """Bring all networks to the stage that the clock says."""
         stage = self._growing.growth.stage(self.kimg)
         if stages_in_use(stage) != stages_in_use(self._growing.stage.value):
-            optimizers = self.optimizers()
-            assert isinstance(optimizers, list)
-            for optimizer in optimizers:
-                optimizer.optimizer.state.clear()
+            for player in self.players.values():
+                assert player.optimizer is not None
+                player.optimizer.state.clear()
         for network in (self.generator, self.generator_ema, self.discriminator):
             cast(GrowingGenerator | Discriminator, network).stage.value = stage
 
-    def fake(self, z: Tensor, labels: Tensor | None) -> Tensor:
+    def fake(self, z: Tensor, batch: Batch) -> Tensor:
         """Make images of the stage's resolution."""
-        return self._growing.forward_at_stage(z, labels)
+        return self._growing.forward_at_stage(z, batch.labels)
 
-    def real(self, images: Tensor, labels: Tensor | None) -> Tensor:
+    def real(self, batch: Batch) -> Tensor:
         """Bring real images to the stage's resolution."""
-        return resize_to_stage(images, self._growing.stage, self._growing.shape)
+        return resize_to_stage(batch.real, self._growing.stage, self._growing.shape)
 
     def on_train_start(self) -> None:
         """Say so where training ends before the images have their full size."""

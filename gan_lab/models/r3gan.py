@@ -21,7 +21,7 @@ from gan_lab.layers.conditioning import ConditionedDiscriminator, ConditioningFa
 from gan_lab.layers.labels import label_vectors
 from gan_lab.layers.networks import GeneratorNetwork, index_from_end
 from gan_lab.layers.pyramid import ImageSize, resolution_pyramid
-from gan_lab.layers.resampling import FirFilter, downsample, upsample
+from gan_lab.layers.resampling import downsample, fir_filter, upsample
 from gan_lab.training.module import AdversarialModule
 
 LRELU_SLOPE = 0.2  # of the leaky rectifier
@@ -47,6 +47,8 @@ class Generator(GeneratorNetwork):
     Raises:
         InputError: for numbers that do not fit together.
     """
+
+    resample_filter: Tensor
 
     def __init__(
         self,
@@ -74,7 +76,7 @@ class Generator(GeneratorNetwork):
         self.stages = nn.ModuleList(plan.stage(i) for i in range(doublings + 1))
         self.transitions = nn.ModuleList(transition(*pair) for pair in pairwise(plan.widths))
         self.to_image = nn.Conv2d(plan.widths[-1], channels, 1, bias=False)
-        self.fir = FirFilter()
+        self.register_buffer("resample_filter", fir_filter(), persistent=False)
         initialize(self, num_blocks=sum(plan.blocks))
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -84,7 +86,7 @@ class Generator(GeneratorNetwork):
             z = torch.cat([z, self.embedding(vectors)], dim=1)
         x = self.stages[0](self.basis * self.scale(z)[:, :, None, None])
         for widen, stage in zip(self.transitions, self.stages[1:], strict=True):
-            x = stage(upsample(widen(x), self.fir()))
+            x = stage(upsample(widen(x), self.resample_filter))
         return self.to_image(x)
 
 
@@ -107,6 +109,8 @@ class Discriminator(ConditionedDiscriminator):
         InputError: for numbers that do not fit together, or a conditioning that needs classes.
     """
 
+    resample_filter: Tensor
+
     def __init__(
         self,
         *,
@@ -124,7 +128,7 @@ class Discriminator(ConditionedDiscriminator):
         coarsest, count = resolution_pyramid(image_size)
         plan = Plan(count + 1, widths, cardinalities, blocks, expansion)
         fine_to_coarse = plan.widths[::-1]
-        self.fir = FirFilter()
+        self.register_buffer("resample_filter", fir_filter(), persistent=False)
         self.from_image = nn.Conv2d(channels, fine_to_coarse[0], 1, bias=False)
         self.stages = nn.ModuleList(plan.stage(i) for i in reversed(range(count + 1)))
         self.transitions = nn.ModuleList(transition(*pair) for pair in pairwise(fine_to_coarse))
@@ -146,7 +150,7 @@ class Discriminator(ConditionedDiscriminator):
         """Map images [N, C, H, W] to features [N, F]."""
         x = self.stages[0](self.from_image(images))
         for widen, stage in zip(self.transitions, self.stages[1:], strict=True):
-            x = stage(widen(downsample(x, self.fir())))
+            x = stage(widen(downsample(x, self.resample_filter)))
         return self.basis(x).flatten(1)
 
     def score(self, features: Tensor, labels: Tensor | None) -> Tensor:

@@ -25,7 +25,7 @@ from gan_lab.layers.stylegan import (
     check_noise,
     noise_of,
 )
-from gan_lab.models.progan import GrowingGenerator, ProGAN, faded_image, to_image, widths
+from gan_lab.models.progan import GrowingGenerator, ProGAN, faded_image, torgb, widths
 
 
 class Generator(StyleGeneratorNetwork, GrowingGenerator):
@@ -145,7 +145,7 @@ class Synthesis(nn.Module):
         self.stage = stage
         self.last = len(features) - 1
         self.num_ws = 2 * len(features)
-        self.constant = nn.Parameter(torch.ones(features[0], *shape))
+        self.const = nn.Parameter(torch.ones(features[0], *shape))
         self.blocks = nn.ModuleList(
             SynthesisBlock(
                 inputs=features[i - 1] if i else None,
@@ -155,7 +155,7 @@ class Synthesis(nn.Module):
             )
             for i, width in enumerate(features)
         )
-        self.to_image = nn.ModuleList(to_image(width, channels) for width in features)
+        self.torgb = nn.ModuleList(torgb(width, channels) for width in features)
 
     def forward(self, w: Tensor, noise: Noise = "random") -> Tensor:
         """Make images [N, C, H, W] in float32, pixels repeated up to full size.
@@ -176,10 +176,10 @@ class Synthesis(nn.Module):
     def forward_at_stage(self, w: Tensor, noise: Noise = "random") -> Tensor:
         """Make images [N, C, h, w] of the stage's resolution; arguments as `forward`'s."""
         check_noise(noise)
-        x = below = self.constant.expand(w.shape[0], -1, -1, -1)
+        x = below = self.const.expand(w.shape[0], -1, -1, -1)
         for i, block in enumerate(list(self.blocks)[: self.stage.level + 1]):
             below, x = x, block(x, w[:, 2 * i : 2 * i + 2], noise)
-        return faded_image(self.to_image, self.stage, below, x)
+        return faded_image(self.torgb, self.stage, below, x)
 
 
 class SynthesisBlock(nn.Module):
@@ -229,7 +229,7 @@ class StyledActivation(nn.Module):
     """Noise, bias, leaky rectifier, adaptive instance normalization.
 
     Attributes:
-        noise: the constant noise [H, W] of `noise="const"`.
+        noise_const: the constant noise [H, W] of `noise="const"`.
 
     Args:
         features: channels.
@@ -237,13 +237,13 @@ class StyledActivation(nn.Module):
         shape: height and width.
     """
 
-    noise: Tensor
+    noise_const: Tensor
 
     def __init__(self, *, features: int, w_dim: int, shape: tuple[int, int]) -> None:
         super().__init__()
         self.noise_strength = nn.Parameter(torch.zeros(features))
         self.bias = nn.Parameter(torch.zeros(features))
-        self.register_buffer("noise", torch.randn(shape))
+        self.register_buffer("noise_const", torch.randn(shape))
         self.adain = AdaIN(features=features, w_dim=w_dim)
 
     def forward(self, x: Tensor, w: Tensor, noise: Noise) -> Tensor:
@@ -252,7 +252,7 @@ class StyledActivation(nn.Module):
         if noise != "none":
             offset = (
                 offset
-                + noise_of(noise, self.noise, x.shape[0]) * self.noise_strength[:, None, None]
+                + noise_of(noise, self.noise_const, x.shape[0]) * self.noise_strength[:, None, None]
             )
         return self.adain(lrelu(x + offset.to(x.dtype)), w)
 

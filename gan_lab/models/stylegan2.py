@@ -6,7 +6,7 @@ images of every resolution, "resnet" has residual blocks, "orig" neither. Config
 """
 
 from math import prod, sqrt
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -14,15 +14,15 @@ from torch import Tensor, nn
 from gan_lab.errors import InputError
 from gan_lab.layers.equalized import EqualizedConv2d, EqualizedLinear
 from gan_lab.layers.minibatch_stddev import MinibatchStddev
-from gan_lab.layers.networks import DiscriminatorNetwork, StyleGeneratorNetwork, index_from_end
+from gan_lab.layers.networks import DiscriminatorNetwork, StyleGeneratorNetwork
 from gan_lab.layers.precision import find_fp16_dtype, to_fp16, to_fp32
 from gan_lab.layers.pyramid import ImageSize, resolution_pyramid
-from gan_lab.layers.resampling import FirFilter, downsample, upsample
+from gan_lab.layers.resampling import downsample, fir_filter, upsample
 from gan_lab.layers.stylegan import (
-    Mlp,
+    Mapping,
     Noise,
     StyledConv,
-    ToImage,
+    ToRGB,
     check_noise,
 )
 from gan_lab.training.module import AdversarialModule
@@ -125,9 +125,9 @@ class Synthesis(nn.Module):
         features = widths(doublings, channel_base, channel_max)
         types = precisions(doublings, num_fp16_res, fp16_dtype)
         self.num_ws = 2 * doublings + 2
-        self.constant = nn.Parameter(torch.randn(features[0], height, width))
-        self.blocks = nn.ModuleList(
-            SynthesisBlock(
+        self.resolutions = [min(height, width) << i for i in range(doublings + 1)]
+        for i, resolution in enumerate(self.resolutions):
+            block = SynthesisBlock(
                 inputs=features[i - 1] if i else None,
                 outputs=features[i],
                 channels=channels,
@@ -138,8 +138,12 @@ class Synthesis(nn.Module):
                 clamp=clamp,
                 dtype=types[i],
             )
-            for i in range(doublings + 1)
-        )
+            self.add_module(f"b{resolution}", block)
+
+    @property
+    def blocks(self) -> list["SynthesisBlock"]:
+        """`b4`, `b8`, ...: named after the shorter side."""
+        return [cast(SynthesisBlock, getattr(self, f"b{r}")) for r in self.resolutions]
 
     def forward(self, w: Tensor, noise: Noise = "random") -> Tensor:
         """Make images [N, C, H, W] in float32.
@@ -149,8 +153,7 @@ class Synthesis(nn.Module):
             noise: "random" draws it, "const" takes the stored one, "none" leaves it out; or a function that gives it.
         """
         check_noise(noise)
-        x = self.constant.expand(w.shape[0], -1, -1, -1)
-        image = None
+        x = image = None
         for i, block in enumerate(self.blocks):
             # the last style of a block, its image's, is also that of the next block's first convolution
             x, image = block(x, image, w[:, max(2 * i - 1, 0) : 2 * i + 2], noise)
@@ -161,11 +164,10 @@ class Synthesis(nn.Module):
         """Return the affine maps that read each of the L styles."""
         found: list[list[EqualizedLinear]] = [[] for _ in range(self.num_ws)]
         for i, block in enumerate(self.blocks):
-            assert isinstance(block, SynthesisBlock)
             for layer, style in (
                 (block.conv0, 2 * i - 1),
                 (block.conv1, 2 * i),
-                (block.to_image, 2 * i + 1),
+                (block.torgb, 2 * i + 1),
             ):
                 if layer is not None:
                     found[style].append(layer.affine)
@@ -187,6 +189,8 @@ class SynthesisBlock(nn.Module):
         dtype: type of activations; None for that of the weights.
     """
 
+    resample_filter: Tensor | None
+
     def __init__(
         self,
         *,
@@ -204,8 +208,10 @@ class SynthesisBlock(nn.Module):
         self.dtype = dtype
         residual = inputs is not None and architecture == "resnet"
         gain = sqrt(0.5) if residual else 1.0
-        self.conv0 = self.skip = self.fir = self.to_image = None
-        if inputs is not None:
+        self.const = self.conv0 = self.skip = self.torgb = None
+        if inputs is None:
+            self.const = nn.Parameter(torch.randn(outputs, *shape))
+        else:
             self.conv0 = StyledConv(
                 inputs=inputs,
                 outputs=outputs,
@@ -234,14 +240,18 @@ class SynthesisBlock(nn.Module):
                 gain=gain,
             )
         if last or architecture == "skip":
-            self.to_image = ToImage(inputs=outputs, channels=channels, w_dim=w_dim, clamp=clamp)
-        if inputs is not None and architecture == "skip":
-            self.fir = FirFilter()
+            self.torgb = ToRGB(inputs=outputs, channels=channels, w_dim=w_dim, clamp=clamp)
+        upsamples = inputs is not None and architecture == "skip"
+        taps = fir_filter() if upsamples else None
+        self.register_buffer("resample_filter", taps, persistent=False)
 
     def forward(
-        self, x: Tensor, image: Tensor | None, w: Tensor, noise: Noise
+        self, x: Tensor | None, image: Tensor | None, w: Tensor, noise: Noise
     ) -> tuple[Tensor, Tensor | None]:
         """Map features and the image so far, with the block's styles w [N, 2 or 3, w_dim], to this resolution's."""
+        if self.const is not None:
+            x = self.const.expand(len(w), -1, -1, -1)
+        assert x is not None
         x = to_fp16(x, self.dtype)
         shortcut = None if self.skip is None else self.skip(x)
         if self.conv0 is not None:
@@ -249,10 +259,12 @@ class SynthesisBlock(nn.Module):
         x = self.conv1(x, w[:, -2], noise)
         if shortcut is not None:
             x = shortcut + x
-        if self.to_image is None:
+        if self.torgb is None:
             return x, None
-        below = None if image is None or self.fir is None else upsample(image, self.fir())
-        image = self.to_image(x, w[:, -1])
+        below = None
+        if image is not None and self.resample_filter is not None:
+            below = upsample(image, self.resample_filter)
+        image = self.torgb(x, w[:, -1])
         return x, image if below is None else image + below
 
 
@@ -305,8 +317,9 @@ class Discriminator(DiscriminatorNetwork):
         types = precisions(count, num_fp16_res, fp16_dtype)
         self.num_classes = num_classes
         self.half_precision = num_fp16_res > 0
-        self.blocks = nn.ModuleList(
-            DiscriminatorBlock(
+        self.resolutions = [min(shape) << i for i in reversed(range(1, count + 1))]
+        for i, resolution in zip(reversed(range(1, count + 1)), self.resolutions, strict=True):
+            block = DiscriminatorBlock(
                 inputs=features[i],
                 outputs=features[i - 1],
                 channels=channels if i == count or architecture == "skip" else None,
@@ -314,38 +327,39 @@ class Discriminator(DiscriminatorNetwork):
                 clamp=clamp,
                 dtype=types[i],
             )
-            for i in reversed(range(1, count + 1))
-        )
-        wide = features[0]
-        self.from_image = (
-            from_image(channels, wide) if architecture == "skip" or not count else None
-        )
-        self.stddev = None
-        if mbstd_group_size:
-            self.stddev = MinibatchStddev(
-                group_size=mbstd_group_size, num_channels=mbstd_num_channels
-            )
-        self.conv = EqualizedConv2d(
-            inputs=wide + (mbstd_num_channels if mbstd_group_size else 0),
-            outputs=wide,
-            kernel=3,
+            self.add_module(f"b{resolution}", block)
+        label_dim = (label_dim or features[0]) if num_classes else 0
+        self.epilogue_name = f"b{min(shape)}"
+        epilogue = DiscriminatorEpilogue(
+            inputs=features[0],
+            shape=shape,
+            channels=channels if architecture == "skip" or not count else None,
+            mbstd_group_size=mbstd_group_size,
+            mbstd_num_channels=mbstd_num_channels,
             clamp=clamp,
         )
-        self.dense = EqualizedLinear(inputs=wide * prod(shape), outputs=wide, lrelu=True)
-        self.embedding = None
+        self.mapping = None
         if num_classes:
-            self.embedding = Mlp(
+            self.mapping = Mapping(
                 z_dim=0,
                 num_classes=num_classes,
-                embedding_dim=label_dim or wide,
-                w_dim=label_dim or wide,
+                w_dim=label_dim,
                 num_layers=label_layers,
+                num_ws=None,
             )
-        self.logit = EqualizedLinear(inputs=wide, outputs=(label_dim or wide) if num_classes else 1)
+        epilogue.out = EqualizedLinear(inputs=features[0], outputs=label_dim or 1)
+        self.add_module(self.epilogue_name, epilogue)
         self._freeze(frozen_layers)
 
-    def resolution_keys(self) -> dict[str, str]:
-        return index_from_end(blocks=self.blocks)
+    @property
+    def blocks(self) -> list["DiscriminatorBlock"]:
+        """`b1024`, `b512`, ..., `b8`: named after the shorter side."""
+        return [cast(DiscriminatorBlock, getattr(self, f"b{r}")) for r in self.resolutions]
+
+    @property
+    def epilogue(self) -> "DiscriminatorEpilogue":
+        """`b4`, the layers at the lowest resolution."""
+        return cast(DiscriminatorEpilogue, getattr(self, self.epilogue_name))
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Map images [N, C, H, W] (and labels [N]) to logits [N], in float32."""
@@ -353,22 +367,16 @@ class Discriminator(DiscriminatorNetwork):
         x: Tensor | None = None
         for block in self.blocks:
             x, image = block(x, image)
-        if self.from_image is not None:
-            assert image is not None
-            seen = self.from_image(to_fp32(image))
-            x = seen if x is None else to_fp32(x) + seen
-        assert x is not None
-        x = to_fp32(x)
-        x = self.conv(x if self.stddev is None else self.stddev(x))
-        logits = self.logit(self.dense(x.flatten(1)))  # [N, 1 or label_dim]
-        if self.embedding is None:
+        logits = self.epilogue(x, image)  # [N, 1 or label_dim]
+        if self.mapping is None:
             if labels is not None:
                 raise ValueError("labels given to a network of 0 classes")
             return logits.squeeze(1)
-        return (logits * self.embedding(images.flatten(1), labels)).sum(1) / sqrt(logits.shape[1])
+        # the projection of Miyato and Koyama 2018, on the label's embedding (ADA, appendix B)
+        return (logits * self.mapping(None, labels)).sum(1) / sqrt(logits.shape[1])
 
     def _freeze(self, count: int) -> None:
-        layers = [m for m in self.blocks.modules() if isinstance(m, EqualizedConv2d)]
+        layers = [m for b in self.blocks for m in b.modules() if isinstance(m, EqualizedConv2d)]
         if count > len(layers):
             raise InputError(f"frozen_layers={count}: there are {len(layers)} that can be frozen")
         for layer in layers[:count]:
@@ -387,6 +395,8 @@ class DiscriminatorBlock(nn.Module):
         dtype: type of activations; None for that of the weights.
     """
 
+    resample_filter: Tensor | None
+
     def __init__(
         self,
         *,
@@ -400,7 +410,7 @@ class DiscriminatorBlock(nn.Module):
         super().__init__()
         self.dtype = dtype
         gain = sqrt(0.5) if architecture == "resnet" else 1.0
-        self.from_image = None if channels is None else from_image(channels, inputs, clamp)
+        self.fromrgb = None if channels is None else fromrgb(channels, inputs, clamp)
         self.conv0 = EqualizedConv2d(inputs=inputs, outputs=inputs, kernel=3, clamp=clamp)
         self.conv1 = EqualizedConv2d(
             inputs=inputs, outputs=outputs, kernel=3, resample="down", gain=gain, clamp=clamp
@@ -416,23 +426,71 @@ class DiscriminatorBlock(nn.Module):
                 resample="down",
                 gain=gain,
             )
-        self.fir = FirFilter() if architecture == "skip" else None
+        taps = fir_filter() if architecture == "skip" else None
+        self.register_buffer("resample_filter", taps, persistent=False)
 
     def forward(self, x: Tensor | None, image: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Map features and the image (both, or one of them None) to those at half the resolution."""
-        if self.from_image is not None:
+        if self.fromrgb is not None:
             assert image is not None
-            seen = self.from_image(to_fp16(image, self.dtype))
+            seen = self.fromrgb(to_fp16(image, self.dtype))
             x = seen if x is None else to_fp16(x, self.dtype) + seen
         assert x is not None
         x = laid_out(to_fp16(x, self.dtype))
-        below = None if self.fir is None or image is None else downsample(image, self.fir())
+        below = None
+        if image is not None and self.resample_filter is not None:
+            below = downsample(image, self.resample_filter)
         shortcut = None if self.skip is None else self.skip(x)
         x = self.conv1(self.conv0(x))
         return x if shortcut is None else shortcut + x, below
 
 
-def from_image(channels: int, features: int, clamp: float | None = None) -> EqualizedConv2d:
+class DiscriminatorEpilogue(nn.Module):
+    """The layers at the lowest resolution: minibatch standard deviation, convolution, two fully connected layers.
+
+    Args:
+        inputs: channels that come in.
+        shape: height and width.
+        channels: of the image, where this reads it; else None.
+        mbstd_group_size: as `Discriminator`'s, likewise `mbstd_num_channels` and `clamp`.
+    """
+
+    out: EqualizedLinear
+
+    def __init__(
+        self,
+        *,
+        inputs: int,
+        shape: tuple[int, int],
+        channels: int | None,
+        mbstd_group_size: int,
+        mbstd_num_channels: int,
+        clamp: float | None,
+    ) -> None:
+        super().__init__()
+        self.fromrgb = None if channels is None else fromrgb(channels, inputs)
+        self.mbstd = None
+        if mbstd_group_size:
+            self.mbstd = MinibatchStddev(
+                group_size=mbstd_group_size, num_channels=mbstd_num_channels
+            )
+        appended = mbstd_num_channels if mbstd_group_size else 0
+        self.conv = EqualizedConv2d(inputs=inputs + appended, outputs=inputs, kernel=3, clamp=clamp)
+        self.fc = EqualizedLinear(inputs=inputs * prod(shape), outputs=inputs, lrelu=True)
+
+    def forward(self, x: Tensor | None, image: Tensor | None) -> Tensor:
+        """Map features and the image (both, or one of them None) to [N, 1 or label_dim], in float32."""
+        if self.fromrgb is not None:
+            assert image is not None
+            seen = self.fromrgb(to_fp32(image))
+            x = seen if x is None else to_fp32(x) + seen
+        assert x is not None
+        x = to_fp32(x)
+        x = self.conv(x if self.mbstd is None else self.mbstd(x))
+        return self.out(self.fc(x.flatten(1)))
+
+
+def fromrgb(channels: int, features: int, clamp: float | None = None) -> EqualizedConv2d:
     """Return the 1x1 convolution that reads an image."""
     return EqualizedConv2d(inputs=channels, outputs=features, kernel=1, clamp=clamp)
 

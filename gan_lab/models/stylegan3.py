@@ -7,6 +7,7 @@ features, convolutions, and rectifiers between designed filters. The discriminat
 
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -148,17 +149,9 @@ class Generator(StyleGeneratorNetwork):
             w_avg_beta=w_avg_beta,
             style_mixing=style_mixing,
         )
-        self.sizes = [band.size for band in bands]
         self.half_precision = num_fp16_res > 0
         # thirds: here all layers lie close in resolution
         self.level_ends = (round(num_ws / 3), round(num_ws * 2 / 3))
-
-    def resolution_keys(self) -> dict[str, str]:
-        # a layer of another size is one of another sampling rate
-        return {
-            f"synthesis.layers.{i}": f"synthesis.layers.{i} of {size}"
-            for i, size in enumerate(self.sizes)
-        }
 
     def forward(
         self,
@@ -200,23 +193,27 @@ class Synthesis(nn.Module):
             bandwidth=first.cutoff,
             w_dim=w_dim,
         )
-        self.layers = nn.ModuleList()
-        for i, band in enumerate(bands):
-            to_image = i == len(bands) - 1
-            self.layers.append(
-                Layer(
-                    before=bands[max(i - 1, 0)],
-                    after=band,
-                    w_dim=w_dim,
-                    kernel=1 if to_image else kernel,
-                    to_image=to_image,
-                    radial=radial and i < len(bands) - 1 - num_critical,
-                    filter_size=filter_size,
-                    magnitude_decay=magnitude_decay,
-                    clamp=clamp,
-                    dtype=half if band.rate << num_fp16_res > last.rate else None,
-                )
+        self.names = [f"L{i}_{band.size}_{band.channels}" for i, band in enumerate(bands)]
+        for i, (name, band) in enumerate(zip(self.names, bands, strict=True)):
+            is_torgb = i == len(bands) - 1
+            layer = Layer(
+                before=bands[max(i - 1, 0)],
+                after=band,
+                w_dim=w_dim,
+                kernel=1 if is_torgb else kernel,
+                is_torgb=is_torgb,
+                radial=radial and i < len(bands) - 1 - num_critical,
+                filter_size=filter_size,
+                magnitude_decay=magnitude_decay,
+                clamp=clamp,
+                dtype=half if band.rate << num_fp16_res > last.rate else None,
             )
+            self.add_module(name, layer)
+
+    @property
+    def layers(self) -> list["Layer"]:
+        """`L0_36_512`, ...: named after index, size and channels, so that a name means the same in another network."""
+        return [cast(Layer, getattr(self, name)) for name in self.names]
 
     def forward(self, w: Tensor, noise: str = "none", transform: Tensor | None = None) -> Tensor:
         """Make images [N, C, H, W] in float32.
@@ -234,29 +231,29 @@ class Synthesis(nn.Module):
 
     def affines(self) -> list[list[EqualizedLinear]]:
         """Return the affine maps that read each of the L styles."""
-        return [[part.affine] for part in (self.input, *self.layers)]
+        return [[self.input.affine], *([layer.affine] for layer in self.layers)]
 
 
 class Layer(nn.Module):
     """Modulated convolution and filtered leaky rectifier; or, last, the modulated 1x1 convolution to the image.
 
     Attributes:
-        magnitude: running mean square of the input, by whose root it is divided (section 3.2).
+        magnitude_ema: running mean square of the input, by whose root it is divided (section 3.2).
 
     Args:
         before: the signal that comes in.
         after: the signal that goes out.
         w_dim: length of w.
         kernel: side of the convolution.
-        to_image: whether this is the last.
+        is_torgb: whether this is the last.
         radial: whether the downsampling filter is radially symmetric.
         filter_size: taps of a filter for each factor of its resampling.
-        magnitude_decay: of `magnitude`, for each pass in training mode.
+        magnitude_decay: of `magnitude_ema`, for each pass in training mode.
         clamp: of activations; None for no limit.
         dtype: type of activations; None for that of the weights.
     """
 
-    magnitude: Tensor
+    magnitude_ema: Tensor
 
     def __init__(
         self,
@@ -265,7 +262,7 @@ class Layer(nn.Module):
         after: Band,
         w_dim: int,
         kernel: int,
-        to_image: bool,
+        is_torgb: bool,
         radial: bool,
         filter_size: int,
         magnitude_decay: float,
@@ -279,9 +276,9 @@ class Layer(nn.Module):
         self.affine = EqualizedLinear(inputs=w_dim, outputs=before.channels, bias=1.0)
         self.weight = nn.Parameter(torch.randn(after.channels, before.channels, kernel, kernel))
         self.bias = nn.Parameter(torch.zeros(after.channels))
-        self.register_buffer("magnitude", torch.ones(()))
+        self.register_buffer("magnitude_ema", torch.ones(()))
         self.activation = None
-        if not to_image:
+        if not is_torgb:
             self.activation = filtered_lrelu(
                 before, after, kernel=kernel, radial=radial, filter_size=filter_size, clamp=clamp
             )
@@ -291,17 +288,17 @@ class Layer(nn.Module):
         if self.training:
             with torch.no_grad():
                 square = mean_over_ranks(to_fp32(x).square().mean())
-                self.magnitude.lerp_(square, 1 - self.magnitude_decay)
+                self.magnitude_ema.lerp_(square, 1 - self.magnitude_decay)
         weight: Tensor = self.weight
         style = self.affine(w)
         x = to_fp16(x, self.dtype)
         if self.activation is None:
-            style = style * self.magnitude.rsqrt() / math.sqrt(weight.shape[1])
+            style = style * self.magnitude_ema.rsqrt() / math.sqrt(weight.shape[1])
             x = conv2d(x * pixels(style, x), weight.to(x.dtype), self.bias.to(x.dtype))
             return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
         if x.dtype == torch.float16:
             weight, style = within_half_range(weight, style)
-        scale = demodulation(weight, style) * self.magnitude.rsqrt() * LRELU_GAIN
+        scale = demodulation(weight, style) * self.magnitude_ema.rsqrt() * LRELU_GAIN
         bias = (self.bias * LRELU_GAIN)[:, None, None].to(x.dtype)
         # the filters use up the surplus that padding by more than half a kernel gives
         x = conv2d(x * pixels(style, x), weight.to(x.dtype), padding=weight.shape[-1] - 1)

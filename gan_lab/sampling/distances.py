@@ -128,7 +128,7 @@ def choose_distance(
     if weights is not None and not Path(weights).expanduser().is_file():
         raise InputError(f"vgg16={weights} is no file; give {VGG16_WEIGHTS.file_name}, or null")
     lpips = LPIPS(weights=weights)
-    lpips.check(channels, "the model's")
+    lpips.check((channels, 1, 1), "the model's")
     try:
         found = PerceptualDistance(lpips, device)
     except WeightsUnavailable as error:

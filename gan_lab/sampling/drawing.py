@@ -1,12 +1,13 @@
 """Drawing from a trained generator by seed and index."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Self
 
 import torch
 from torch import Tensor
 
-from gan_lab.data.images import Images
+from gan_lab.data.images import Images, image_spec
+from gan_lab.data.sample import SampleSpec
 from gan_lab.errors import InputError
 from gan_lab.layers.networks import GeneratorNetwork
 from gan_lab.layers.standing import standing_statistics
@@ -26,14 +27,30 @@ class Drawer(Synthesizer):
         self,
         generator: GeneratorNetwork,
         *,
-        class_counts: Sequence[int] = (),
-        class_names: Sequence[str] = (),
+        spec: SampleSpec | None = None,
         kimg: float = 0.0,
     ) -> None:
         super().__init__(generator)
-        self.class_names = list(class_names)
-        self.class_counts = list(class_counts)
+        self._spec = spec
         self.kimg = kimg
+
+    @property
+    def spec(self) -> SampleSpec:
+        """What is drawn; 8-bit images where nobody said."""
+        if self._spec is None:
+            channels, *size = self.images(self.latents(1), self.labels(1)).shape[1:]
+            self._spec = image_spec(channels=channels, image_size=(size[0], size[1]))
+        return self._spec
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes, none where nobody said."""
+        return [] if self._spec is None else list(self._spec.class_names)
+
+    @property
+    def class_counts(self) -> list[int]:
+        """Training samples of each class, none where nobody said."""
+        return [] if self._spec is None else list(self._spec.class_counts)
 
     def __repr__(self) -> str:
         classes = f", {self.num_classes} classes" if self.num_classes else ""

@@ -39,8 +39,8 @@ class Gan(Drawer):
 
     Args:
         generator: `(z, labels) -> images`, with `z_dim` and `num_classes`.
-        class_counts: images of each class in the training data: the distribution of labels that are not given.
-        class_names: of the labels.
+        spec: what is drawn, with its classes and how often each of them is in the training data: labels that are not
+            given are drawn so.
         kimg: how long it was trained.
     """
 

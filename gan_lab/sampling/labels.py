@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from gan_lab.data.sample import SampleSpec
 from gan_lab.errors import InputError
 
 Labels = int | Sequence[int] | Sequence[Sequence[float]] | Tensor
@@ -48,20 +49,20 @@ def check_labels(labels: Labels, num_images: int, num_classes: int) -> Tensor:
     return chosen.long()
 
 
-def check_classes(
-    num_classes: int, counts: Sequence[int], names: Sequence[str], *, origin: Path
-) -> None:
-    """Refuse counts and names, of a file, that are not those of a generator's classes.
+def check_classes(num_classes: int, spec: SampleSpec, *, origin: Path) -> None:
+    """Check that what a file says of classes fits a generator.
 
     Raises:
         InputError: naming the file.
     """
-    for what, found in (("class counts", counts), ("class names", names)):
-        if num_classes and found and len(found) != num_classes:
+    if not num_classes or spec.attributes:
+        return
+    for what, found in (("class counts", spec.class_counts), ("class names", spec.class_names)):
+        if found and len(found) != num_classes:
             raise InputError(
                 f"{origin} is damaged: it has {len(found)} {what} of a generator of {num_classes} classes"
             )
-    if num_classes and counts and not any(counts):
+    if spec.class_counts and not any(spec.class_counts):
         raise InputError(f"{origin} is damaged: no class has an image")
 
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gan_lab.data.images import to_uint8
 from gan_lab.sampling.directions import Directions
 from gan_lab.sampling.gan import Gan
 from gan_lab.sampling.latents import Seeds
@@ -75,7 +74,7 @@ class Series:
             )
         else:
             images = gan.render(inputs, labels)
-        pixels = to_uint8(images).cpu()
+        pixels = gan.spec.decode(images).cpu()
         labels = None if labels is None else labels.cpu()
         return Block(start, pixels, labels, inputs.cpu(), self._names(start, stop, labels))
 

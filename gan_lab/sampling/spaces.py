@@ -314,7 +314,7 @@ def noise_buffers(generator: GeneratorNetwork) -> dict[str, Tensor]:
     return {
         name: buffer
         for name, buffer in generator.named_buffers()
-        if name.rpartition(".")[2] == "noise"
+        if name.rpartition(".")[2] == "noise_const"
     }
 
 

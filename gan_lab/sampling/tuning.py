@@ -16,10 +16,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gan_lab.console import progress_bar
 from gan_lab.layers.networks import GeneratorNetwork
 from gan_lab.sampling.distances import Distance, mean_squared_error
 from gan_lab.sampling.gan import Gan
-from gan_lab.sampling.progress import progress_bar
 from gan_lab.sampling.search import Rows, check_amount, check_count
 from gan_lab.sampling.spaces import Space, full_precision
 from gan_lab.seeding import derive_seed
@@ -139,7 +139,6 @@ def with_weights(gan: Gan, state: dict[str, Tensor]) -> Gan:
     generator.load_state_dict(state)
     return Gan(
         generator,
-        class_counts=gan.class_counts,
-        class_names=gan.class_names,
+        spec=gan.spec,
         kimg=gan.kimg,
     )

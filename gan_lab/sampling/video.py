@@ -11,10 +11,10 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
+from gan_lab.console import progress_bar
 from gan_lab.data.images import to_pil
 from gan_lab.errors import InputError
 from gan_lab.run import replacing
-from gan_lab.sampling.progress import progress_bar
 
 SUFFIXES = (".mp4", ".gif", ".webp")
 

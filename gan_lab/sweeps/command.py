@@ -1,17 +1,44 @@
-"""The command line of a sweep, and its name."""
+"""The command line of a sweep, its name, and how Hydra finds the sweepers and launchers of gan_lab."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib.util import find_spec
 from itertools import takewhile
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.core.plugins import Plugins
+from hydra.utils import get_class
 
 from gan_lab.config import run_name
+from gan_lab.distributed import slurm
 from gan_lab.errors import InputError
-from gan_lab.sweeps.text import as_override
+
+# names in conf/hydra -> classes, imported when they are needed: every command registers them
+PLUGINS = {
+    "hydra_plugins.gan_lab.Grid": "gan_lab.sweeps.sweep.GridSweep",
+    "hydra_plugins.gan_lab.Optuna": "gan_lab.sweeps.trials.OptunaSweep",
+    "hydra_plugins.gan_lab.Slurm": "gan_lab.sweeps.cluster.ClusterSweep",
+}
+# overrides -> the package that each needs
+PACKAGES = {
+    "hydra/launcher=joblib": "hydra_plugins.hydra_joblib_launcher",
+    "hydra/sweeper=optuna": "optuna",
+}
 
 
-def asked_for(command: str, words: Sequence[str]) -> bool:
+def register() -> None:
+    """Register the plugins with Hydra, which only looks for them in a package named hydra_plugins."""
+    known: dict[str, Any] = Plugins.instance().class_name_to_class
+    known |= {name: partial(_plugin, target) for name, target in PLUGINS.items()}
+
+
+def _plugin(target: str, /, **options: Any) -> Any:
+    return get_class(target)(**options)
+
+
+def is_sweep(command: str, words: Sequence[str]) -> bool:
     """Whether a command line asks for a sweep.
 
     Raises:
@@ -24,7 +51,7 @@ def asked_for(command: str, words: Sequence[str]) -> bool:
     return command == "train" and several
 
 
-def named(words: Sequence[str]) -> list[str]:
+def sweep_overrides(words: Sequence[str]) -> list[str]:
     """Return the words of a sweep with overrides that say where it is and what tells its runs apart.
 
     The sweep is named by what was asked for, swept keys included, so that the same command finds it again.
@@ -50,18 +77,16 @@ def named(words: Sequence[str]) -> list[str]:
 
 
 def check_installed(words: Sequence[str]) -> None:
-    """Refuse a launcher that a package brings, where that is not installed: Hydra would know of no such launcher.
+    """Check that the packages of a sweeper or launcher are installed, and that SLURM is there.
 
     Raises:
-        InputError: saying how to install it.
+        InputError: with what to install.
     """
-    if (
-        "hydra/launcher=joblib" in words
-        and find_spec("hydra_plugins.hydra_joblib_launcher") is None
-    ):
-        raise InputError(
-            "hydra/launcher=joblib needs hydra-joblib-launcher; pip install 'gan_lab[sweeps]'"
-        )
+    for word, package in PACKAGES.items():
+        if word in words and find_spec(package) is None:
+            raise InputError(f"{word} needs {package}; pip install 'gan_lab[sweeps]'")
+    if "hydra/launcher=slurm" in words:
+        slurm.check_cluster()
 
 
 def swept_override(keys: Sequence[str]) -> str:
@@ -75,3 +100,16 @@ def sweep_name(overrides: Sequence[str], keys: Sequence[str]) -> str:
     rest = [word for word in overrides if word not in apart]
     names = [run_name(words, swept) for words, swept in ((rest, ()), (apart, keys)) if words]
     return "_".join(name for name in names if name != "default") or "default"
+
+
+def as_override(value: Any) -> str:
+    """Return what stands behind an override's `=` to mean a value made of containers, numbers and texts."""
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{as_override(v)}" for key, v in value.items()) + "}"
+    if isinstance(value, str):
+        return QuotedString(text=value, quote=Quote.single).with_quotes()
+    if isinstance(value, Sequence):
+        return "[" + ",".join(as_override(v) for v in value) + "]"
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else repr(value)

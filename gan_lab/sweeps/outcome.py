@@ -1,21 +1,30 @@
-"""What runs are compared by, and what came out of one, read from its folder."""
+"""What the runs of a sweep are compared by, what came out of one, and the callback that ends hopeless ones."""
 
 import math
-from dataclasses import dataclass, field
+import warnings
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.utils import get_object
+from lightning import Callback, Trainer
 from omegaconf import DictConfig
 
 from gan_lab.config import build
+from gan_lab.console import say
 from gan_lab.errors import InputError
 from gan_lab.metrics.base import Metrics, MetricsByData
 from gan_lab.metrics.directions import Direction, direction
-from gan_lab.training.loggers.files import METRICS_FILE, read_metrics
+from gan_lab.training.callbacks.evaluation import Evaluation
+from gan_lab.training.callbacks.training_log import log
+from gan_lab.training.loggers.files import METRICS_FILE, PRUNED, read_metrics
+from gan_lab.training.module import AdversarialModule
 
-# the key of an entry that says that the run was ended there
-PRUNED = "sweep/pruned"
+if TYPE_CHECKING:
+    from optuna import Trial
+    from optuna.pruners import BasePruner
+    from optuna.storages import BaseStorage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,24 +44,6 @@ class Objective:
         measured = [e for e in entries if math.isfinite(e.get(self.key, math.nan))]
         sign = -1.0 if self.mode == "max" else 1.0
         return min(measured, key=lambda entry: sign * entry[self.key], default=None)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What came out of a run so far; as in `Job`.
-
-    Attributes:
-        pruned: whether the run was ended as hopeless where it is now.
-    """
-
-    objective: str | None = None
-    mode: Direction | None = None
-    value: float | None = None
-    value_kimg: float | None = None
-    figures: dict[str, float] = field(default_factory=dict)
-    kimg: float | None = None
-    seconds: float | None = None
-    pruned: bool = False
 
 
 def chosen_objective(config: DictConfig) -> Objective | None:
@@ -79,24 +70,26 @@ def chosen_objective(config: DictConfig) -> Objective | None:
     return Objective(key=key, mode=mode)
 
 
-def outcome(run_dir: Path, objective: Objective | None) -> Outcome:
-    """Read what came out of a run so far. Its value is the best one, as that of its best checkpoint is."""
+def outcome(run_dir: Path, objective: Objective | None) -> dict[str, Any]:
+    """Return what came out of a run so far, by the fields of `Job`; its value is that of its best checkpoint.
+
+    "pruned" says whether the run was ended where it is now.
+    """
     path = run_dir / METRICS_FILE
     entries = read_metrics(path) if path.exists() else []
     if not entries:
-        return Outcome()
-    last = entries[-1]["kimg"]
-    found = None if objective is None else objective.best(entries)
-    return Outcome(
-        objective=None if objective is None else objective.key,
-        mode=None if objective is None else objective.mode,
-        value=None if found is None or objective is None else found[objective.key],
-        value_kimg=None if found is None else found["kimg"],
-        figures=figures_at(entries, None if found is None else found["kimg"]),
-        kimg=last,
-        seconds=entries[-1].get("time/total_s"),
-        pruned=any(PRUNED in entry for entry in entries if entry["kimg"] == last),
-    )
+        return {"pruned": False}
+    found: dict[str, Any] = {
+        "kimg": entries[-1]["kimg"],
+        "seconds": entries[-1].get("time/total_s"),
+    }
+    found["pruned"] = any(PRUNED in entry for entry in entries if entry["kimg"] == found["kimg"])
+    if objective is not None:
+        best = objective.best(entries) or {}
+        found |= {"objective": objective.key, "mode": objective.mode}
+        found |= {"value": best.get(objective.key), "value_kimg": best.get("kimg")}
+        found["figures"] = figures_at(entries, best.get("kimg"))
+    return found
 
 
 def figures_at(entries: list[dict[str, Any]], kimg: float | None) -> dict[str, float]:
@@ -108,3 +101,133 @@ def figures_at(entries: list[dict[str, Any]], kimg: float | None) -> dict[str, f
         for key, value in entry.items()
         if key.startswith("metrics/") and math.isfinite(value)
     }
+
+
+class Pruning(Callback):
+    """Reports each evaluation to a trial of an Optuna study, and ends the run where its pruner says so.
+
+    Stands between the evaluation and the checkpointing, which saves the run there. A step of Optuna is an evaluation,
+    the first one 0, so that runs of different batch sizes are compared at the same ones. The study is reached through
+    its storage, so that it may be another process's, or another machine's.
+
+    Args:
+        storage: a journal file or a URL; see `open_storage`.
+        study: name of the study.
+        trial: number of the trial, which must be running.
+        objective: key of the figure, `metrics/` included.
+        pruner: what judges; None for Optuna's default.
+        evaluation: what measures it.
+
+    Raises:
+        InputError: when nothing is evaluated.
+    """
+
+    def __init__(
+        self,
+        *,
+        storage: str,
+        study: str,
+        trial: int,
+        objective: str,
+        pruner: "BasePruner | None" = None,
+        evaluation: Evaluation | None = None,
+    ) -> None:
+        if evaluation is None:
+            raise InputError(
+                "callbacks.pruning judges by evaluations, and there are none; leave callbacks.evaluation in, or set "
+                "hydra.sweeper.pruner=null"
+            )
+        self.storage = storage
+        self.study = study
+        self.trial = trial
+        self.objective = objective
+        self.pruner = pruner
+        self.evaluation = evaluation
+
+    def on_train_batch_end(  # type: ignore[override]
+        self, trainer: Trainer, module: AdversarialModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Report when there was an evaluation; at the end of training there is nothing left to save."""
+        if module.finished or not module.due(self.evaluation.every_kimg):
+            return
+        value = self.evaluation.values.get(self.objective)
+        hopeless = False
+        if trainer.is_global_zero and value is not None:
+            evaluations = round(module.images_seen // (self.evaluation.every_kimg * 1000))
+            hopeless = self._judge(value, step=evaluations - 1)
+        # all processes leave at the same step
+        if trainer.strategy.broadcast(hopeless):
+            log(trainer, module, {PRUNED: 1.0})
+            say(
+                f"pruned at {module.kimg:g} kimg and saved: hopeless beside the others of its sweep"
+            )
+            trainer.should_stop = True
+
+    def _judge(self, value: float, *, step: int) -> bool:
+        trial = open_trial(
+            storage=self.storage, study=self.study, trial=self.trial, pruner=self.pruner
+        )
+        with warnings.catch_warnings():
+            # a run that went back to a checkpoint measures again what it has reported, and gets the same
+            warnings.simplefilter("ignore")
+            trial.report(value, step)
+        return trial.should_prune()
+
+
+def check_installed() -> None:
+    """Refuse to go on without Optuna.
+
+    Raises:
+        InputError: saying how to install it.
+    """
+    if find_spec("optuna") is None:
+        raise InputError("hydra/sweeper=optuna needs optuna; pip install 'gan_lab[sweeps]'")
+
+
+def open_storage(place: str) -> "BaseStorage":
+    """Open a study's storage: a journal file, or a database.
+
+    Args:
+        place: a path, made when it is not there; or a URL such as sqlite:///study.db.
+
+    Raises:
+        InputError: when it cannot be opened.
+    """
+    check_installed()
+    from optuna.storages import JournalStorage, get_storage
+    from optuna.storages.journal import JournalFileBackend
+
+    try:
+        if "://" in place:
+            return get_storage(place)
+        return JournalStorage(JournalFileBackend(place))
+    except Exception as error:  # each database has errors of its own
+        raise InputError(
+            f"hydra.sweeper.storage={place} cannot be opened ({type(error).__name__}: {error}); give a path, or a URL "
+            "such as sqlite:///study.db"
+        ) from error
+
+
+def open_trial(*, storage: str, study: str, trial: int, pruner: "BasePruner | None") -> "Trial":
+    """Return a trial that runs, to report to it and to ask whether it is worth going on with.
+
+    Args:
+        storage: as `open_storage` takes it.
+        study: name of the study.
+        trial: number of the trial.
+        pruner: what judges; None for Optuna's default.
+
+    Raises:
+        InputError: when there is no such trial.
+    """
+    opened = open_storage(storage)
+    from optuna import Trial, load_study
+
+    try:
+        found = load_study(study_name=study, storage=opened, pruner=pruner)
+    except KeyError as error:
+        raise InputError(f"there is no study {study} in {storage}") from error
+    for frozen in found.get_trials(deepcopy=False):
+        if frozen.number == trial:
+            return Trial(found, frozen._trial_id)
+    raise InputError(f"there is no trial {trial} in the study {study} of {storage}")

@@ -1,15 +1,17 @@
-"""What all sweeps have in common: they find out which runs are still to do, have them done, and say what came out."""
+"""Sweeps as Hydra's sweepers: find what is left to do, launch it, report; the grid is one."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
@@ -19,11 +21,15 @@ from gan_lab.distributed import slurm
 from gan_lab.distributed.processes import started_by_others
 from gan_lab.errors import InputError
 from gan_lab.run import locked
-from gan_lab.sweeps.job import sweep_folder, told_apart
+from gan_lab.sweeps.job import (
+    STOP_FILE,
+    stop_on_signal,
+    stopped_by,
+    sweep_folder,
+    without_sweep_keys,
+)
 from gan_lab.sweeps.outcome import chosen_objective
-from gan_lab.sweeps.process import STOP_FILE, stoppable, stopped_by
-from gan_lab.sweeps.record import FINAL, WRONG, Job, Record
-from gan_lab.sweeps.table import table
+from gan_lab.sweeps.record import FINAL, WRONG, Job, Record, table
 from gan_lab.training.checkpoint import LAST
 from gan_lab.training.checks import check_name, check_numbers
 
@@ -36,30 +42,38 @@ class Planned(NamedTuple):
     config: DictConfig
 
 
-class Sweep:
-    """Runs that one command asks for.
+class Sweep(Sweeper):
+    """Runs that one command asks for."""
 
-    Args:
-        context: Hydra's.
-        task: what the launcher calls for each run.
-        config: of the command, with nothing of a single run in it.
-    """
+    then = "the same command tries them again"
 
-    def __init__(self, *, context: HydraContext, task: TaskFunction, config: DictConfig) -> None:
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        """Check the config and make the launcher.
+
+        Args:
+            hydra_context: Hydra's.
+            task_function: what the launcher calls for each run.
+            config: of the command, with nothing of a single run in it.
+
+        Raises:
+            InputError: under torchrun or srun, and for a bad sweep name.
+        """
         if started_by_others():
             raise InputError(
                 "a sweep starts the processes of its runs by itself: leave torchrun or srun out, and set "
                 "trainer.devices="
             )
         check_name(config.sweep, key="sweep")
-        self.context = context
-        self.config = config
+        self.context = hydra_context
+        self.common = config
         self.folder = sweep_folder(config)
         self.record = Record(self.folder)
-        self.launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=context, task_function=task, config=config
+        launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
         )
-        self.then = "the same command tries them again"
+        self._launch = launcher.launch
         self._launched: list[str] = []
 
     def parse(self, words: Sequence[str]) -> list[Override]:
@@ -105,7 +119,7 @@ class Sweep:
             first = len(self._launched)
             self._launched += [run.job.run for run in rest]
             words = [run.words for run in rest]
-            for returned in self.launcher.launch(words, initial_job_idx=first):
+            for returned in self._launch(words, initial_job_idx=first):
                 # a run that fails raises nothing: what is raised here is a defect
                 _ = returned.return_value
         known = self.record.jobs()
@@ -124,7 +138,7 @@ class Sweep:
         with locked(self.folder):
             stop.unlink(missing_ok=True)
             try:
-                with stoppable(stop):
+                with stop_on_signal(stop):
                     yield
             finally:
                 slurm.hold_warnings()
@@ -148,7 +162,7 @@ class Sweep:
         return (self.folder / STOP_FILE).exists()
 
     def _leave(self, number: int) -> None:
-        most = OmegaConf.select(self.config, "callbacks.checkpointing.max_restarts", default=0)
+        most = OmegaConf.select(self.common, "callbacks.checkpointing.max_restarts", default=0)
         again = slurm.in_job() and slurm.requeue(number, max_restarts=most) is None
         then = f"job {slurm.job()} starts again" if again else "the same command goes on"
         say(f"stopped; {then}")
@@ -167,7 +181,7 @@ class Sweep:
                 )
 
     def _compose(self, words: Sequence[str]) -> Planned:
-        config = self.context.config_loader.load_sweep_config(self.config, list(words))
+        config = self.context.config_loader.load_sweep_config(self.common, list(words))
         # runs are named after Hydra's own configuration
         before = HydraConfig.instance().cfg
         HydraConfig.instance().set_config(config)
@@ -175,7 +189,9 @@ class Sweep:
             config.name = config.name
         finally:
             HydraConfig.instance().cfg = before
-        return Planned(Job(run=config.name, overrides=told_apart(words)), list(words), config)
+        return Planned(
+            Job(run=config.name, overrides=without_sweep_keys(words)), list(words), config
+        )
 
     def _clear_up(self) -> None:
         """Say of what still counts as running that it does so no more."""
@@ -197,3 +213,41 @@ def is_done(known: Job | None, config: DictConfig) -> bool:
     # of a pruned one there is nothing to do whatever its length
     enough = known.status == "pruned" or (known.total_kimg or 0) >= config.total_kimg
     return enough and (Path(config.run_dir) / "checkpoints" / LAST).exists()
+
+
+class GridSweep(Sweep):
+    """Tries every combination of the values that the command line lists."""
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Do what of the sweep is not done.
+
+        Raises:
+            InputError: for what cannot be run, before the first run; at the end, when one failed.
+            SystemExit: when it was asked to stop.
+        """
+        planned = self.plan(combinations(self.parse(arguments)))
+        done = len(planned) - len(self.rest(planned))
+        say(f"sweep        {len(planned)} runs, {done} of them done, into {self.folder}")
+        with self.running():
+            self.launch(planned)
+
+
+def combinations(overrides: Sequence[Override]) -> list[list[str]]:
+    """Return the overrides of each run, the last key the quickest to change.
+
+    Raises:
+        InputError: for values that cannot be listed.
+    """
+    values: dict[str, list[str]] = {}
+    for override in overrides:
+        key = override.get_key_element()
+        if not override.is_sweep_override():
+            values[key] = [str(override.input_line)]
+        elif override.is_discrete_sweep():
+            values[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
+        else:
+            raise InputError(
+                f"{override.input_line} has no values that could all be tried; list them, or choose "
+                "hydra/sweeper=optuna"
+            )
+    return [list(chosen) for chosen in product(*values.values())]

@@ -1,55 +1,62 @@
-"""What Optuna suggests: `gan-lab train -m hydra/sweeper=optuna loss=hinge,nonsaturating ...`."""
+"""Runs that Optuna suggests: `gan-lab train -m hydra/sweeper=optuna loss=hinge,nonsaturating ...`."""
 
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import optuna
+from hydra.core.override_parser.types import (
+    IntervalSweep,
+    Override,
+    RangeSweep,
+)
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.trial import FrozenTrial, TrialState
 
 from gan_lab.config import build
 from gan_lab.console import say
 from gan_lab.errors import InputError
-from gan_lab.sweeps.command import swept_override
-from gan_lab.sweeps.outcome import Objective, chosen_objective
+from gan_lab.sweeps.command import as_override, swept_override
+from gan_lab.sweeps.outcome import Objective, chosen_objective, open_storage
 from gan_lab.sweeps.record import Job
-from gan_lab.sweeps.study import check_installed, open_storage
 from gan_lab.sweeps.sweep import Planned, Sweep
-from gan_lab.sweeps.text import as_override
-
-if TYPE_CHECKING:
-    from optuna import Study
-    from optuna.trial import FrozenTrial
-
-    from gan_lab.sweeps.space import Dimension
 
 # whose trial it is: several sweeps may share a study
 FOLDER = "folder"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What `hydra/sweeper=optuna` takes.
+@dataclass(frozen=True)
+class Dimension:
+    """One key that is searched over.
 
     Attributes:
-        n_trials: runs in all, over all calls.
-        n_jobs: runs at a time.
-        study_name: None for the sweep's name.
-        storage: None for a journal in the sweep's folder.
-        params: more of the search space, by key, as the command line writes it.
-        sampler: to build; its `seed`, where it has one, makes another one for each trial.
-        pruner: to build; None lets every run go on to its end.
+        key: as an override begins with it, `+` included.
+        distribution: of its values; the categories are texts, as they stand in an override.
     """
 
-    n_trials: int
-    n_jobs: int
-    study_name: str | None
-    storage: str | None
-    params: DictConfig
-    sampler: DictConfig
-    pruner: DictConfig | None
+    key: str
+    distribution: BaseDistribution
+
+    def override(self, value: float | int | str) -> str:
+        """Return the override that sets a value; of a number with a fraction, six digits."""
+        return f"{self.key}={value:.6g}" if isinstance(value, float) else f"{self.key}={value}"
+
+    def examples(self) -> list[float | int | str]:
+        """Return one value, or of categories each."""
+        found = self.distribution
+        if isinstance(found, CategoricalDistribution):
+            return [str(choice) for choice in found.choices]
+        assert isinstance(found, FloatDistribution | IntDistribution)
+        return [found.low]
 
 
 class OptunaSweep(Sweep):
@@ -60,55 +67,75 @@ class OptunaSweep(Sweep):
     stopped suggests what an uninterrupted one would.
 
     Args:
-        settings: of the search.
+        n_trials: runs in all, over all calls.
+        n_jobs: runs at a time.
+        study_name: None for the sweep's name.
+        storage: None for a journal in the sweep's folder.
+        params: more of the search space, by key, as the command line writes it.
+        sampler: to build; its `seed`, where it has one, makes another one for each trial.
+        pruner: to build; None lets every run go on to its end.
     """
+
+    then = "the search goes on without them"
 
     def __init__(
         self,
         *,
-        context: HydraContext,
-        task: TaskFunction,
-        config: DictConfig,
-        settings: Settings,
+        n_trials: int,
+        n_jobs: int,
+        study_name: str | None,
+        storage: str | None,
+        params: DictConfig,
+        sampler: DictConfig,
+        pruner: DictConfig | None,
     ) -> None:
-        check_installed()
-        for key in ("n_trials", "n_jobs"):
-            if not isinstance(number := getattr(settings, key), int) or number < 1:
-                raise InputError(f"hydra.sweeper.{key}={number} must be a whole number, at least 1")
-        super().__init__(context=context, task=task, config=config)
-        self.settings = settings
-        self.storage = settings.storage or str(self.folder / "optuna.journal")
-        self.study_name = settings.study_name or str(config.sweep)
-        self.then = "the search goes on without them"
+        self.n_trials = n_trials
+        self.n_jobs = n_jobs
+        self.study_name = study_name
+        self.storage = storage
+        self.params = params
+        self.sampler = sampler
+        self.pruner = pruner
         self._tried: set[int] = set()
 
-    def run(self, words: Sequence[str]) -> None:
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        """Check the options, and choose the study's place.
+
+        Raises:
+            InputError: as `Sweep.setup`, and for numbers below 1.
+        """
+        for key in ("n_trials", "n_jobs"):
+            if not isinstance(number := getattr(self, key), int) or number < 1:
+                raise InputError(f"hydra.sweeper.{key}={number} must be a whole number, at least 1")
+        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
+        self.place = self.storage or str(self.folder / "optuna.journal")
+        self.study_name = self.study_name or str(config.sweep)
+
+    def sweep(self, arguments: list[str]) -> Any:
         """Go on with the search until there are as many trials as were asked for.
 
         Raises:
             InputError: for what cannot be run, before the first run; at the end, when one failed.
             SystemExit: when it was asked to stop.
         """
-        import optuna
-
-        from gan_lab.sweeps.space import search_space
-
         optuna.logging.set_verbosity(logging.WARNING)
-        given = [f"{key!s}={value}" for key, value in self.settings.params.items()]
-        fixed, space = search_space(self.parse([*given, *words]))
+        given = [f"{key!s}={value}" for key, value in self.params.items()]
+        fixed, space = search_space(self.parse([*given, *arguments]))
         fixed.append(swept_override(list(space)))
         objective = self._objective(fixed, space)
         with self.running():
             study = self._open(objective)
             n = len(study.get_trials(deepcopy=False))
             say(
-                f"sweep        trial {n} of {self.settings.n_trials} is next, into {self.folder}; "
+                f"sweep        trial {n} of {self.n_trials} is next, into {self.folder}; "
                 f"{objective.mode} of {objective.key}"
             )
             while not self.stopped and (batch := self._batch(study, space)):
                 self._try(study, batch, fixed, space, objective)
 
-    def _objective(self, fixed: list[str], space: "dict[str, Dimension]") -> Objective:
+    def _objective(self, fixed: list[str], space: dict[str, Dimension]) -> Objective:
         """Compose a run for each category, so that slips show before the first run."""
         first = {name: dimension.examples()[0] for name, dimension in space.items()}
         probes = [first] + [
@@ -129,42 +156,37 @@ class OptunaSweep(Sweep):
         assert objective is not None
         return objective
 
-    def _open(self, objective: Objective) -> "Study":
-        import optuna
-        from optuna.study import StudyDirection
-
-        least, most = StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE
+    def _open(self, objective: Objective) -> optuna.Study:
+        least, most = optuna.study.StudyDirection.MINIMIZE, optuna.study.StudyDirection.MAXIMIZE
         direction = least if objective.mode == "min" else most
         study = optuna.create_study(
             study_name=self.study_name,
-            storage=open_storage(self.storage),
+            storage=open_storage(self.place),
             direction=direction,
             load_if_exists=True,
         )
         if study.direction is not direction:
             raise InputError(
-                f"the study {self.study_name} in {self.storage} does not {direction.name.lower()}; choose another "
+                f"the study {self.study_name} in {self.place} does not {direction.name.lower()}; choose another "
                 "sweep="
             )
         return study
 
-    def _batch(self, study: "Study", space: "dict[str, Dimension]") -> "list[FrozenTrial]":
+    def _batch(self, study: optuna.Study, space: dict[str, Dimension]) -> list[FrozenTrial]:
         """Return the trials to run next: first those that were cut off, then new ones."""
-        from optuna.trial import TrialState
-
         running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         mine = [t for t in running if t.user_attrs.get(FOLDER) == str(self.folder)]
-        batch = [t for t in mine if t.number not in self._tried][: self.settings.n_jobs]
+        batch = [t for t in mine if t.number not in self._tried][: self.n_jobs]
         for trial in [t for t in batch if set(t.params) != set(space)]:
             # of another search space, which cannot be gone on with
             study.tell(trial.number, state=TrialState.FAIL)
             batch.remove(trial)
-        while len(batch) < self.settings.n_jobs:
+        while len(batch) < self.n_jobs:
             trials = study.get_trials(deepcopy=False)
             taken = [t for t in trials if t.state is not TrialState.WAITING]
-            if len(taken) >= self.settings.n_trials:
+            if len(taken) >= self.n_trials:
                 break
-            study.sampler = build(self.settings.sampler, **self._seed(len(taken)))
+            study.sampler = build(self.sampler, **self._seed(len(taken)))
             asked = study.ask({name: found.distribution for name, found in space.items()})
             asked.set_user_attr(FOLDER, str(self.folder))
             batch.append(study.get_trials(deepcopy=False)[asked.number])
@@ -172,17 +194,17 @@ class OptunaSweep(Sweep):
         return batch
 
     def _seed(self, number: int) -> dict[str, Any]:
-        seed = self.settings.sampler.get("seed")
+        seed = self.sampler.get("seed")
         if seed is None:
             return {}
         return {"seed": int(np.random.SeedSequence((seed, number)).generate_state(1)[0])}
 
     def _try(
         self,
-        study: "Study",
-        batch: "list[FrozenTrial]",
+        study: optuna.Study,
+        batch: list[FrozenTrial],
         fixed: list[str],
-        space: "dict[str, Dimension]",
+        space: dict[str, Dimension],
         objective: Objective,
     ) -> None:
         runs: dict[str, Planned] = {}
@@ -199,31 +221,106 @@ class OptunaSweep(Sweep):
 
     def _pruning(self, number: int, objective: Objective) -> list[str]:
         """Return the override that has a run ask whether it is worth going on with."""
-        if self.settings.pruner is None:
+        if self.pruner is None:
             return []
         node: dict[str, Any] = {
-            "_target_": "gan_lab.sweeps.pruning.Pruning",
-            "storage": self.storage,
+            "_target_": "gan_lab.sweeps.outcome.Pruning",
+            "storage": self.place,
             "study": self.study_name,
             "trial": number,
             "objective": objective.key,
-            "pruner": OmegaConf.to_container(self.settings.pruner, resolve=True),
+            "pruner": OmegaConf.to_container(self.pruner, resolve=True),
         }
         return [f"++callbacks.pruning={as_override(node)}"]
 
 
-def words_of(fixed: list[str], space: "dict[str, Dimension]", values: dict[str, Any]) -> list[str]:
+def words_of(fixed: list[str], space: dict[str, Dimension], values: dict[str, Any]) -> list[str]:
     """Return the overrides of a run."""
     return [*fixed, *(found.override(values[name]) for name, found in space.items())]
 
 
-def tell(study: "Study", number: int, job: Job) -> None:
+def tell(study: optuna.Study, number: int, job: Job) -> None:
     """Tell a study what came out of a trial; one that was cut off stays as it is, to be gone on with."""
-    from optuna.trial import TrialState
-
     if job.status == "done" and job.value is not None:
         study.tell(number, job.value)
     elif job.status == "pruned":
         study.tell(number, state=TrialState.PRUNED)
     elif job.status in ("done", "failed"):
         study.tell(number, state=TrialState.FAIL)
+
+
+def search_space(overrides: Sequence[Override]) -> tuple[list[str], dict[str, Dimension]]:
+    """Split overrides into those of every run and those that are searched over.
+
+    `a=interval(0,1)` is a number between, `a=tag(log,interval(1e-5,1e-3))` one on a logarithmic scale,
+    `a=tag(int,log,interval(1,64))` a whole one, `a=range(1,9,2)` one of 1, 3, 5, 7, and `a=x,y` one of these.
+
+    Raises:
+        InputError: for a space of nothing, and for a scale that does not exist.
+    """
+    fixed: dict[str, str] = {}
+    space: dict[str, Dimension] = {}
+    for override in overrides:
+        key = override.get_key_element()
+        name = key.lstrip("+")
+        fixed.pop(name, None)
+        space.pop(name, None)
+        if override.is_sweep_override():
+            space[name] = Dimension(key, distribution(override))
+        else:
+            fixed[name] = str(override.input_line)
+    if not space:
+        raise InputError(
+            "hydra/sweeper=optuna has nothing to search over; give a key several values, such as "
+            "model.generator_optimizer.lr='tag(log,interval(1e-5,1e-3))' or loss=hinge,nonsaturating"
+        )
+    return list(fixed.values()), space
+
+
+def distribution(override: Override) -> BaseDistribution:
+    """Return the distribution of an override's values.
+
+    Raises:
+        InputError: for an interval or a range that Optuna cannot draw from.
+    """
+    value = override.value()
+    try:
+        if isinstance(value, IntervalSweep):
+            return interval(value)
+        if isinstance(value, RangeSweep):
+            return between(value)
+        return CategoricalDistribution(list(override.sweep_string_iterator()))
+    except ValueError as error:
+        raise InputError(f"{override.input_line} cannot be searched over: {error}") from error
+
+
+def interval(value: IntervalSweep) -> BaseDistribution:
+    """Return the distribution of an interval; its tags are `log` and `int`.
+
+    Raises:
+        ValueError: for one that is empty, or reaches 0 on a logarithmic scale.
+    """
+    unknown = value.tags - {"log", "int"}
+    if unknown:
+        raise ValueError(f"the tags log and int are known, {', '.join(sorted(unknown))} is not")
+    if value.start is None or value.end is None:
+        raise ValueError("it has no ends")
+    log = "log" in value.tags
+    if "int" in value.tags or (isinstance(value.start, int) and isinstance(value.end, int)):
+        return IntDistribution(int(value.start), int(value.end), log=log)
+    return FloatDistribution(value.start, value.end, log=log)
+
+
+def between(value: RangeSweep) -> BaseDistribution:
+    """Return the distribution of a range, which ends before its end, as Python's do.
+
+    Raises:
+        ValueError: for one of nothing.
+    """
+    numbers = list(value.range())
+    if not numbers:
+        raise ValueError("it is empty")
+    low, high, step = min(numbers), max(numbers), abs(value.step)
+    if all(isinstance(number, int) for number in numbers):
+        return IntDistribution(int(low), int(high), step=int(step))
+    return FloatDistribution(float(low), float(high), step=float(step))

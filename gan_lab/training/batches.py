@@ -1,6 +1,7 @@
-"""What the sizes of batches must fit: each other, the processes that share them, and layers that compare images."""
+"""Checks of batch sizes: against each other, the processes that share a batch, and layers that compare samples."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import Protocol
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -8,12 +9,22 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from gan_lab.errors import InputError
 from gan_lab.layers.minibatch_stddev import MinibatchStddev
 
-if TYPE_CHECKING:
-    from gan_lab.training.module import AdversarialModule
+
+class Batched(Protocol):
+    """What of `AdversarialModule` is checked."""
+
+    batch_size: int
+    micro_batch_size: int
+    d_steps: int
+    total_images: int
+
+    def named_modules(self) -> Iterator[tuple[str, nn.Module]]:
+        """Yield all layers with their names."""
+        ...
 
 
-def check_batches(module: "AdversarialModule") -> None:
-    """Refuse sizes that are none, micro-batches that are not full, and batch norm of one image.
+def check_batch_sizes(module: Batched) -> None:
+    """Check that batch sizes are positive and divisible, and that batch norm sees at least 2 samples.
 
     Raises:
         InputError: naming the numbers.
@@ -32,48 +43,50 @@ def check_batches(module: "AdversarialModule") -> None:
         )
     if module.micro_batch_size == 1 and (layer := find_batch_norm(module)) is not None:
         raise InputError(
-            f"micro_batch_size=1 with batch normalisation ({layer}), which needs at least 2 images; "
+            f"micro_batch_size=1 with batch normalization ({layer}), which needs at least 2 samples; "
             "raise batch_size or micro_batch_size"
         )
 
 
-def check_share(module: "AdversarialModule", ranks: int, *, synchronized: bool = False) -> None:
-    """Refuse a division of batches by which the same command would play another game.
+def check_batch_per_process(
+    module: Batched, processes: int, *, sync_batchnorm: bool = False
+) -> None:
+    """Check that a batch divided among processes trains as the whole batch would.
 
     Args:
         module: whose batches are divided, by its `micro_batch_size` too.
-        ranks: processes that share a batch.
-        synchronized: whether batch norm takes its statistics over all of them.
+        processes: that share a batch.
+        sync_batchnorm: whether batch norm takes its statistics over all of them.
 
     Raises:
         InputError: naming the numbers.
     """
-    share = module.batch_size // ranks
+    share = module.batch_size // processes
     size = min(module.micro_batch_size, share)
     divided = f"batch_size={module.batch_size}"
-    if ranks > 1:
-        divided += f" on {ranks} processes is {share} images each"
+    if processes > 1:
+        divided += f" on {processes} processes is {share} samples each"
     if share % size:
         raise InputError(
-            f"{divided}, no multiple of micro_batch_size={size}; every micro-batch must be full"
+            f"{divided}, not a multiple of micro_batch_size={size}; every micro-batch must be full"
         )
     layer = find_batch_norm(module)
-    if size == 1 < ranks and layer is not None and not synchronized:
+    if size == 1 < processes and layer is not None and not sync_batchnorm:
         raise InputError(
-            f"{divided}: batch normalisation ({layer}) needs at least 2; raise batch_size, or share its statistics by "
+            f"{divided}: batch normalization ({layer}) needs at least 2; raise batch_size, or set "
             "trainer.sync_batchnorm=true"
         )
-    for name, stddev in module.discriminator.named_modules():
+    for name, stddev in module.named_modules():
         if isinstance(stddev, MinibatchStddev):
             whole, part = stddev.group_of(module.batch_size), stddev.group_of(size)
             if whole != part:
                 raise InputError(
-                    f"{divided}, of which {size} pass through D at once: the minibatch standard deviation "
-                    f"(discriminator.{name}) would compare {part} images, not {whole}; let a multiple of {whole} pass "
-                    f"at once, or set model.discriminator.mbstd_group_size={part}"
+                    f"{divided}, of which {size} pass through D at once: the minibatch standard deviation ({name}) "
+                    f"would compare {part} samples, not {whole}; set micro_batch_size to a multiple of {whole}, or "
+                    f"model.discriminator.mbstd_group_size={part}"
                 )
 
 
-def find_batch_norm(module: nn.Module) -> str | None:
-    """Return the name of the first batch normalisation layer, or None."""
+def find_batch_norm(module: Batched) -> str | None:
+    """Return the name of the first batch normalization layer, or None."""
     return next((n for n, layer in module.named_modules() if isinstance(layer, _BatchNorm)), None)

@@ -3,9 +3,11 @@
 import logging
 import warnings
 from collections.abc import Callable, Sequence
+from inspect import signature
 from typing import Any
 
 import torch
+from hydra.utils import get_object
 from lightning import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins import CheckpointIO
@@ -13,25 +15,27 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from gan_lab.config import build, conf_dir, literal, resolved
 from gan_lab.console import say
-from gan_lab.data.base import ImageDataset
-from gan_lab.data.datamodule import ImageDataModule
+from gan_lab.data.base import SampleDataset
+from gan_lab.data.datamodule import DataModule
+from gan_lab.data.sample import SampleSpec
 from gan_lab.distributed.processes import environment, processes
-from gan_lab.distributed.strategy import HalfPrecision, SharedStatistics
+from gan_lab.distributed.strategy import Float16Precision, SyncBatchNorm
 from gan_lab.errors import InputError
 from gan_lab.layers.networks import DiscriminatorNetwork, GeneratorNetwork
 from gan_lab.metrics.base import Metrics
-from gan_lab.training.callbacks.agreement import SameEverywhere
+from gan_lab.training.callbacks.check_same_config import CheckSameConfig
 from gan_lab.training.callbacks.progress import ProgressBar
 from gan_lab.training.checkpoint import AtomicCheckpointIO
 from gan_lab.training.compilation import backend_of, compile_passes, differentiated_twice
 from gan_lab.training.loggers.files import JsonLines
-from gan_lab.training.module import AdversarialModule, OptimizerFactory
+from gan_lab.training.module import AdversarialModule
+from gan_lab.training.player import OptimizerFactory
 
 
-def build_data(config: DictConfig) -> ImageDataModule:
+def build_data(config: DictConfig) -> DataModule:
     """Open the data; all that is wrong with them shows here."""
-    return ImageDataModule(
-        dataset=build(config.data, Callable[..., ImageDataset]),
+    return DataModule(
+        dataset=build(config.data, Callable[..., SampleDataset]),
         batch_size=config.batch_size,
         d_steps=config.d_steps,
         total_images=total_images(config),
@@ -45,38 +49,67 @@ def total_images(config: DictConfig) -> int:
     return round(config.total_kimg * 1000)
 
 
-def describe_images(config: DictConfig, data: ImageDataModule) -> None:
-    """Write what the data are like to `config.images`, from which networks take their sizes.
+def describe_samples(config: DictConfig, spec: SampleSpec) -> None:
+    """Write what samples are to `config.sample`, and to the networks' arguments what they take from there.
+
+    A network's constructor asks for it by the name of an argument, of those in `SampleSpec.network_arguments`; what the
+    configuration gives itself stays.
+
+    Args:
+        config: of a training command.
+        spec: of the samples, with labels where the run is conditional.
 
     Raises:
-        InputError: when a conditional run has one class.
+        InputError: when a network's class cannot be imported.
     """
-    conditional = data.num_classes > 1 if config.conditional is None else config.conditional
-    if conditional and data.num_classes < 2:
+    derived = spec.network_arguments()
+    with open_dict(config):
+        config.sample = literal(spec.as_dict())
+        for name, node in config.model.items():
+            if not OmegaConf.is_dict(node) or "_target_" not in node:
+                continue
+            network = get_object(node._target_)
+            if not (
+                isinstance(network, type)
+                and issubclass(network, GeneratorNetwork | DiscriminatorNetwork)
+            ):
+                continue
+            asked_for = signature(network).parameters
+            for key, value in derived.items():
+                if key in asked_for and key not in node:
+                    config.model[name][key] = list(value) if isinstance(value, tuple) else value
+
+
+def sample_spec(config: DictConfig, data: DataModule) -> SampleSpec:
+    """Return what a run's samples are: with labels where `conditional` says so, or where there is a choice of them.
+
+    Raises:
+        InputError: when a conditional run has neither classes nor attributes.
+    """
+    spec = data.spec
+    varied = spec.num_classes > 1 or bool(spec.attributes)
+    conditional = varied if config.conditional is None else config.conditional
+    if conditional and not varied:
         raise InputError(
             "conditional=true, but the data have one class; give them classes (a sub-folder each, labels in "
             "dataset.json) or set conditional=false"
         )
-    config.images = {
-        "size": list(data.image_size),
-        "channels": data.channels,
-        "num_classes": data.num_classes if conditional else 0,
-        "class_names": literal(data.train.class_names),
-        "class_counts": [int(count) for count in data.class_counts],
-    }
+    return spec if conditional else spec.without_labels()
 
 
-def build_model(config: DictConfig) -> AdversarialModule:
-    """Build networks and loop.
+def build_model(config: DictConfig, spec: SampleSpec) -> AdversarialModule:
+    """Build networks and loop for samples that are described, and say in the configuration what was derived of them.
 
     Raises:
         InputError: when one of them cannot be built.
     """
+    describe_samples(config, spec)
     drop_unchosen(config)
     check_optimizers(config.model)
     module: AdversarialModule = build(
         config.model, AdversarialModule, total_images=total_images(config)
     )
+    module.representation = spec.representation  # what it has measured belongs into checkpoints
     check_network("generator", module.generator, GeneratorNetwork, ("z_dim", "num_classes"))
     check_network("discriminator", module.discriminator, DiscriminatorNetwork, ("num_classes",))
     return module
@@ -85,7 +118,7 @@ def build_model(config: DictConfig) -> AdversarialModule:
 def check_network(
     key: str, network: torch.nn.Module, base: type, attributes: Sequence[str]
 ) -> None:
-    """Refuse a network, of somebody's own architecture, that does not say of itself what the loop asks.
+    """Check that a network, of anybody's architecture, has the base class and attributes that the loop needs.
 
     Raises:
         InputError: naming what is missing.
@@ -93,8 +126,7 @@ def check_network(
     name = type(network).__qualname__
     if not isinstance(network, base):
         raise InputError(
-            f"model.{key}: {name} is no {base.__module__}.{base.__name__}; derive it from that, which says what "
-            "the loop asks of it"
+            f"model.{key}: {name} is not a {base.__module__}.{base.__name__}; derive it from that class"
         )
     for attribute in attributes:
         if attribute not in dir(network):
@@ -104,7 +136,7 @@ def check_network(
 
 
 def check_optimizers(model: DictConfig) -> None:
-    """Try the settings of optimizers, which are built late, when the Trainer asks for them.
+    """Try to build the optimizers, which otherwise happens late, when the Trainer asks for them.
 
     Raises:
         InputError: naming the key.
@@ -171,8 +203,8 @@ def build_callbacks(config: DictConfig) -> dict[str, object]:
         callbacks["checkpointing"] = build(
             nodes.checkpointing, Callback, evaluation=callbacks.get("evaluation")
         )
-    if "report" in callbacks:
-        callbacks["progress"] = ProgressBar(report=callbacks["report"])
+    if "training_log" in callbacks:
+        callbacks["progress"] = ProgressBar(training_log=callbacks["training_log"])
     return callbacks
 
 
@@ -182,11 +214,11 @@ def build_trainer(config: DictConfig, callbacks: dict[str, object]) -> Trainer:
         JsonLines(run_dir=config.run_dir),
         *(build(node, Logger) for node in config.logger.values()),
     ]
-    same = SameEverywhere(config=resolved(config))
+    same_config = CheckSameConfig(config=resolved(config))
     return bare_trainer(
         config,
         logger=loggers,
-        callbacks=[same, *callbacks.values()],
+        callbacks=[same_config, *callbacks.values()],
         default_root_dir=config.run_dir,
     )
 
@@ -208,16 +240,15 @@ def bare_trainer(
         checkpoints: how they are written; None for the way of `gan-lab train`.
         default_root_dir: where Lightning looks for a place.
     """
-    half = half_precision(config.trainer)
-    plugins = [checkpoints or AtomicCheckpointIO(), environment(), *half]
+    float16 = float16_precision(config.trainer)
+    plugins = [checkpoints or AtomicCheckpointIO(), environment(), *float16]
     if config.trainer.get("sync_batchnorm"):
-        plugins.append(SharedStatistics())
-    precision: dict[str, Any] = {"precision": None} if half else {}  # the plugin has it
+        plugins.append(SyncBatchNorm())
+    precision: dict[str, Any] = {"precision": None} if float16 else {}  # the plugin has it
     return build(
         config.trainer,
         Trainer,
-        **processes(),
-        **precision,
+        **{"strategy": "auto", **processes(), **precision},
         sync_batchnorm=False,
         plugins=plugins,
         max_epochs=1,
@@ -232,17 +263,17 @@ def bare_trainer(
     )
 
 
-def half_precision(node: DictConfig) -> list[HalfPrecision]:
+def float16_precision(node: DictConfig) -> list[Float16Precision]:
     """Return the plugin of a Trainer that computes in float16, or nothing for any other."""
     if str(node.get("precision")) != "16-mixed":
         return []
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     on_cpu = accelerator is None or node.get("accelerator") == "cpu"
-    return [HalfPrecision(device="cpu" if on_cpu or accelerator is None else accelerator.type)]
+    return [Float16Precision(device="cpu" if on_cpu or accelerator is None else accelerator.type)]
 
 
 def quiet() -> None:
-    """Drop what Lightning says about things that are as they should be here."""
+    """Silence Lightning warnings that do not apply."""
     for part in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(part).setLevel(logging.WARNING)
     # the moving average is in evaluation mode, and batches are fetched by the main process when data are in memory

@@ -81,6 +81,8 @@ def peek(path: Path) -> dict[str, Any]:
 def _read(path: Path, *, mmap: bool) -> dict[str, Any]:
     if not path.exists():
         raise InputError(f"there is no checkpoint {path}")
+    if not path.is_file():
+        raise DamagedCheckpointError(f"{path} is no file")
     try:
         with path.open("rb") as file:
             verify(file)

@@ -1,4 +1,4 @@
-"""What of a training configuration is refused before anything expensive."""
+"""Early validation of the training config."""
 
 from pathlib import Path
 
@@ -9,10 +9,15 @@ from gan_lab.errors import InputError
 from gan_lab.seeding import check_seed
 
 PRECISIONS = ("32", "32-true", "bf16-mixed", "16-mixed")
+STRATEGIES = (
+    None,
+    "auto",
+    "ddp",
+)  # all the same: `gan_lab.distributed.strategy.ManualDDPStrategy` where it is needed
 
 
 def check_numbers(config: DictConfig) -> None:
-    """Refuse words where numbers belong.
+    """Check that numbers are numbers.
 
     Raises:
         InputError: naming the key.
@@ -26,7 +31,7 @@ def check_numbers(config: DictConfig) -> None:
 
 
 def check_name(name: str | None, key: str = "name") -> None:
-    """Refuse a name that is no folder in `runs_dir`.
+    """Check that a name is a folder in `runs_dir`.
 
     Raises:
         InputError: for an empty one, and for one that leads elsewhere.
@@ -36,16 +41,16 @@ def check_name(name: str | None, key: str = "name") -> None:
 
 
 def check_trainer(node: DictConfig) -> None:
-    """Refuse what the loop cannot do.
+    """Check strategy, accelerator and precision.
 
     Raises:
-        InputError: for a strategy of one's own, a missing accelerator and an unknown precision.
+        InputError: for what the loop cannot train with, with the reason.
     """
-    if node.get("strategy") is not None:
+    strategy = node.get("strategy")
+    if strategy not in STRATEGIES:
         raise InputError(
-            f"trainer.strategy={node.strategy}: two networks that take turns fit none of Lightning's strategies; every "
-            "process here has both whole, and gradients are averaged once a step. Leave the strategy out, and set "
-            "trainer.devices= and trainer.num_nodes=, or trainer=ddp for all GPUs of a machine"
+            f"trainer.strategy={strategy} is not supported: it trains one model with one optimizer, but generator "
+            "and discriminator take turns within a step; set trainer.strategy=ddp, or trainer=ddp for all GPUs here"
         )
     if node.get("accelerator") in ("gpu", "cuda", "mps") and not torch.accelerator.is_available():
         raise InputError(
@@ -54,6 +59,6 @@ def check_trainer(node: DictConfig) -> None:
     precision = str(node.get("precision", "32-true"))
     if precision not in PRECISIONS:
         raise InputError(
-            f"trainer.precision={precision} is none of {', '.join(PRECISIONS)}; bf16-mixed needs no scaling of losses, "
-            "16-mixed suits devices without bfloat16"
+            f"trainer.precision={precision} is not supported; set one of {', '.join(PRECISIONS)}, which keep weights "
+            "and their moving average in float32"
         )

@@ -1,9 +1,9 @@
 """torch.compile for those passes through the networks that nothing differentiates twice.
 
 Compiled code has no second derivatives (https://github.com/pytorch/pytorch/issues/91469), which penalties on gradients
-need. So each call decides: where images and weights both want gradients, a gradient by the first is going to be
-differentiated by the second, and the call runs as it is written. All others run compiled: images for D, D's losses in a
-step without such a penalty in it, and G's whole step, in which D is frozen.
+need. So each call of D decides: where samples and weights both require gradients, a gradient by the first is going to
+be differentiated by the second, and the call runs uncompiled. All others run compiled: fake samples for D, D's losses
+in a step without such a penalty in it, and G's whole step, in which D is frozen.
 """
 
 from collections.abc import Callable
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from gan_lab.errors import InputError
 from gan_lab.layers.growth import grows
+from gan_lab.layers.networks import DiscriminatorInput, DiscriminatorOutput, Role, tensors_of
 from gan_lab.training.module import AdversarialModule
 
 INDUCTOR = "inductor"
@@ -36,7 +37,7 @@ def backend_of(choice: object) -> str | None:
 
 
 def compile_passes(module: AdversarialModule, backend: str, device: torch.device) -> None:
-    """Compile a module's hooks `fake` and, where it encodes, `real`, and its discriminator's `judge`.
+    """Compile a module's hooks `fake` and, where it has an encoder, `real`, and its network's `discriminate`.
 
     Modules, parameters and state dicts stay as they are. Random numbers stay those of the same run without compiling.
 
@@ -54,31 +55,34 @@ def compile_passes(module: AdversarialModule, backend: str, device: torch.device
             "compile=false, or growing=false in model.generator and model.discriminator"
         )
     check_compiler(backend, device)
-    hooks = ("fake", "real") if module.has_encoder else ("fake",)
-    for hook in hooks:
-        setattr(module, hook, once(getattr(module, hook), module.generator, backend))
+    for hook in ("fake", "real") if module.has_encoder else ("fake",):
+        setattr(module, hook, compiled(getattr(module, hook), backend))
     discriminator: Any = module.discriminator
-    discriminator.judge = once(discriminator.judge, discriminator, backend)
+    discriminator.discriminate = compiled_once(discriminator.discriminate, discriminator, backend)
 
 
-def once(function: Callable[..., Any], network: nn.Module, backend: str) -> Callable[..., Any]:
-    """Return a function that is compiled but where it is going to be differentiated twice.
+def compiled(function: Callable[..., Any], backend: str) -> Callable[..., Any]:
+    """Return a function that is compiled at its first call."""
+    return torch.compile(function, backend=backend, dynamic=False, **options(backend))
 
-    Args:
-        function: `(input, labels) -> ...`.
-        network: whose parameters it uses.
-        backend: of torch.compile.
-    """
-    compiled = torch.compile(function, backend=backend, dynamic=False, **settings(backend))
 
-    def call(x: Tensor, labels: Tensor | None = None) -> Any:
-        twice = x.requires_grad and any(p.requires_grad for p in network.parameters())
-        return (function if twice and torch.is_grad_enabled() else compiled)(x, labels)
+def compiled_once(
+    discriminate: Callable[..., DiscriminatorOutput], network: nn.Module, backend: str
+) -> Callable[..., DiscriminatorOutput]:
+    """Return a network's `discriminate`, compiled where it is not going to be differentiated twice."""
+    fast = compiled(discriminate, backend)
+
+    def call(
+        x: DiscriminatorInput, labels: Tensor | None, role: Role | None
+    ) -> DiscriminatorOutput:
+        by_input = any(part.requires_grad for part in tensors_of(x))
+        twice = by_input and any(p.requires_grad for p in network.parameters())
+        return (discriminate if twice and torch.is_grad_enabled() else fast)(x, labels, role)
 
     return call
 
 
-def settings(backend: str, **more: object) -> dict[str, Any]:
+def options(backend: str, **more: object) -> dict[str, Any]:
     """Return torch.compile's options, which its own backend alone has."""
     # inductor otherwise draws other random numbers than torch does
     return {"options": {"fallback_random": True, **more}} if backend == INDUCTOR else {}
@@ -90,7 +94,7 @@ def check_compiler(backend: str, device: torch.device) -> None:
     Raises:
         InputError: with what is missing.
     """
-    trial = settings(backend, force_disable_caches=True)
+    trial = options(backend, force_disable_caches=True)
     compiled: Any = torch.compile(wave, backend=backend, **trial)
     try:
         compiled(torch.ones(8, device=device))
@@ -112,6 +116,6 @@ def differentiated_twice(module: AdversarialModule) -> list[str]:
     """Return the penalties of every step that share D's passes with its loss, which then are not compiled."""
     return [
         name
-        for name, r in module._regularizers.items()
-        if r.player == "discriminator" and r.interval == 1 and r.needs_input_gradient
+        for name, penalty in module.players["discriminator"].penalties().items()
+        if penalty.differentiates_real or penalty.differentiates_fake
     ]

@@ -1,8 +1,8 @@
-"""The games that generator and discriminator play, as functions of logits.
+"""GAN losses as functions of logits.
 
-Each maps logits [N] to losses [N], one an image, and knows neither networks nor the loop. The discriminator's loss is
-the sum of its real and its fake term. `softplus(x) = log(1 + e^x) = -log sigmoid(-x)` keeps the logistic ones exact
-where `log(sigmoid(x) + eps)` is not.
+Each is elementwise, from logits [N], or [N, K] of several heads or patches, to losses of the same shape, and knows
+neither networks nor the loop. The discriminator's loss is the sum of its real and its fake term.
+`softplus(x) = log(1 + e^x) = -log sigmoid(-x)` keeps the logistic ones exact where `log(sigmoid(x) + eps)` is not.
 """
 
 from typing import Protocol
@@ -12,16 +12,22 @@ from torch.nn.functional import relu, softplus
 
 
 class Loss(Protocol):
-    """What the loop asks of a loss. `paired` losses compare each fake with a real image, also in the G step."""
+    """What the loop asks of a loss.
+
+    Attributes:
+        paired: whether it compares each fake with a real sample, also in the generator's step.
+        neutral_logit: the logit of a discriminator that cannot decide, around which real and fake swap roles.
+    """
 
     paired: bool
+    neutral_logit: float
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
-        """Loss of D per image [N] from its logits on real and on generated images, both [N]."""
+        """Loss of D, elementwise, from its logits for real and for fake samples."""
         ...
 
     def generator(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
-        """Loss of G per image [N] from D's logits on generated images; `real` is given where `paired`."""
+        """Loss of G, elementwise, from D's logits for fake samples; `real` is given where `paired`."""
         ...
 
 
@@ -32,12 +38,13 @@ class Minimax:
     """
 
     paired = False
+    neutral_logit = 0.0
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
-        return softplus(-real) + softplus(fake)
+        return softplus(-real) + softplus(fake)  # -log D(x) - log(1 - D(G(z))), equation 1
 
     def generator(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
-        return -softplus(fake)
+        return -softplus(fake)  # log(1 - D(G(z)))
 
 
 class NonSaturating:
@@ -47,12 +54,13 @@ class NonSaturating:
     """
 
     paired = False
+    neutral_logit = 0.0
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         return softplus(-real) + softplus(fake)
 
     def generator(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
-        return softplus(-fake)
+        return softplus(-fake)  # -log D(G(z))
 
 
 class LeastSquares:
@@ -62,12 +70,13 @@ class LeastSquares:
     """
 
     paired = False
+    neutral_logit = 0.5
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
-        return ((real - 1).square() + fake.square()) / 2
+        return ((real - 1).square() + fake.square()) / 2  # equation 9, first line
 
     def generator(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
-        return (fake - 1).square() / 2
+        return (fake - 1).square() / 2  # equation 9, second line
 
 
 class Hinge:
@@ -78,12 +87,13 @@ class Hinge:
     """
 
     paired = False
+    neutral_logit = 0.0
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
-        return relu(1 - real) + relu(1 + fake)
+        return relu(1 - real) + relu(1 + fake)  # equation 16
 
     def generator(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
-        return -fake
+        return -fake  # equation 17
 
 
 class Wasserstein:
@@ -93,9 +103,10 @@ class Wasserstein:
     """
 
     paired = False
+    neutral_logit = 0.0
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
-        return fake - real
+        return fake - real  # equation 2
 
     def generator(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
         return -fake
@@ -109,10 +120,16 @@ class Relativistic:
     """
 
     paired = True
+    neutral_logit = 0.0
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
-        return softplus(fake - real)
+        return softplus(fake - real)  # equation 2 of Huang et al.
 
     def generator(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
         assert real is not None
         return softplus(real - fake)
+
+
+def mean_per_sample(values: Tensor) -> Tensor:
+    """Return the mean [N] over each sample's logits, losses or the like, [N] or [N, K]."""
+    return values if values.ndim == 1 else values.flatten(1).mean(1)

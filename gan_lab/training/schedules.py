@@ -1,17 +1,19 @@
-"""Settings that change during training, as pure functions of the number of real images shown.
+"""Numbers that change during training, as pure functions of the number of real samples shown.
 
-A schedule is called with the clock in kimg and returns the setting's value, so it has no state to save and a resumed
+A schedule is called with the clock in kimg and returns the number's value, so it has no state to save and a resumed
 run is on it from its first step.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
-from torch.optim import Optimizer
+from torch import nn
 
+from gan_lab.config import flatten
 from gan_lab.errors import InputError
+from gan_lab.training.player import OPTIMIZER_NUMBERS, Player
 
 
 class Linear:
@@ -62,102 +64,124 @@ class Steps:
         return self.values[sum(kimg >= at for at in self.at_kimg)]
 
 
-# Scheduled settings of a run: which there are, and how each is changed.
+# What is scheduled in a run, and how it is set.
 
 Schedule = Callable[[float], float]
 
-Schedules = Mapping[str, Mapping[str, Schedule]]
 
-OPTIMIZER_SETTINGS = ("lr", "beta1", "beta2", "weight_decay")
+class ScheduledParameters:
+    """Sets numbers of a run's parts to the values of their schedules.
 
-
-class Settings:
-    """Applies schedules to optimizers and to whatever else has numbers: the moving average, penalties, augmentations.
+    `schedules` is nested by the path to a number: `{"generator": {"lr": ...}}` is the generator's learning rate,
+    `{"generator": {"network": {"mapping": {"w_avg_beta": ...}}}}` a number of a module in its network (and in its
+    moving average), `{"r1": {"weight": ...}}` a penalty's. A player has the numbers of its optimizer (lr, beta1, beta2,
+    momentum, eps, weight_decay), `clip_norm` where that is set, and `network`.
 
     Args:
-        schedules: target -> setting -> schedule of kimg. Targets: "generator" and "discriminator" (their optimizers)
-            and `objects` by name.
-        objects: by name; their numeric attributes can be scheduled.
+        schedules: path -> schedule of kimg.
+        parts: what the first name of a path chooses from; objects whose attributes are numbers, modules or mappings.
 
     Raises:
-        InputError: for a target or a setting that there is not.
+        InputError: for a path that leads nowhere, naming the nearest.
     """
 
-    def __init__(self, schedules: Schedules, objects: Mapping[str, Any]) -> None:
-        self.schedules = {target: dict(settings) for target, settings in schedules.items()}
-        self._objects = dict(objects)
-        self._optimizers: dict[str, tuple[Optimizer, float]] = {}
-        self._configured: dict[str, list[dict[str, Any]]] = {}
-        for target, settings in self.schedules.items():
-            for name in settings:
-                self._check(target, name)
-
-    def attach(self, player: str, optimizer: Optimizer, correction: float) -> None:
-        """Take over a player's optimizer: its lr and betas are corrected now and whenever they are scheduled."""
-        self._optimizers[player] = (optimizer, correction)
-        for group in optimizer.param_groups:
-            group["lr"] *= correction
-            if "betas" in group:
-                group["betas"] = tuple(beta**correction for beta in group["betas"])
-        self._configured[player] = [
-            {key: value for key, value in group.items() if key != "params"}
-            for group in optimizer.param_groups
-        ]
-        for name in self.schedules.get(player, {}):
-            if name.startswith("beta") and "betas" not in optimizer.defaults:
+    def __init__(self, schedules: Mapping[str, Any], parts: Mapping[str, Any]) -> None:
+        self.schedules: dict[str, Schedule] = {
+            path: schedule for path, schedule in flatten(schedules).items() if schedule != {}
+        }
+        self._targets = {path: find(path, parts) for path in self.schedules}
+        for path, schedule in self.schedules.items():
+            if not callable(schedule):
                 raise InputError(
-                    f"schedules.{player}.{name}: {type(optimizer).__name__} has no betas; remove the schedule"
+                    f"schedules.{path}={schedule} must be a schedule, such as one of {Linear.__module__}"
                 )
 
-    def reset(self) -> None:
-        """Put the configured settings back: loading an optimizer's state brings those it was saved with."""
-        for player, (optimizer, _) in self._optimizers.items():
-            for group, configured in zip(
-                optimizer.param_groups, self._configured[player], strict=True
-            ):
-                group.update(configured)
+    def check_optimizers(self) -> None:
+        """Check that players' optimizers, now that they are built, have the numbers that are scheduled.
+
+        Raises:
+            InputError: naming the schedule.
+        """
+        for path, owners in self._targets.items():
+            name = path.rpartition(".")[2]
+            for owner in owners:
+                if isinstance(owner, Player) and name != "clip_norm" and not owner.has_number(name):
+                    kind = type(owner.optimizer).__name__
+                    raise InputError(f"schedules.{path}: {kind} has no {name}; remove the schedule")
 
     def apply(self, kimg: float) -> None:
         """Set everything scheduled to its value at `kimg`."""
-        for target, settings in self.schedules.items():
-            for name, schedule in settings.items():
-                value = schedule(kimg)
-                if target in self._optimizers:
-                    self._set_in_optimizer(target, name, value)
-                else:
-                    setattr(self._objects[target], name, value)
+        for path, schedule in self.schedules.items():
+            name, value = path.rpartition(".")[2], schedule(kimg)
+            for owner in self._targets[path]:
+                set_number(owner, name, value)
 
-    def _set_in_optimizer(self, player: str, name: str, value: float) -> None:
-        optimizer, correction = self._optimizers[player]
-        for group in optimizer.param_groups:
-            if name == "lr":
-                group["lr"] = value * correction
-            elif name == "weight_decay":
-                group["weight_decay"] = value
-            else:
-                betas = list(group["betas"])
-                betas[int(name[-1]) - 1] = value**correction
-                group["betas"] = tuple(betas)
 
-    def _check(self, target: str, name: str) -> None:
-        targets = ["generator", "discriminator", *self._objects]
-        if target not in targets:
-            raise InputError(
-                f"schedules.{target} is unknown{nearest(target, targets)}; there are {', '.join(targets)}"
-            )
-        if target in self._objects:
-            allowed = [
-                key
-                for key, value in vars(self._objects[target]).items()
-                # the optimizers are corrected for an interval once
-                if is_number(value) and key != "interval"
-            ]
-        else:
-            allowed = list(OPTIMIZER_SETTINGS)
-        if name not in allowed:
-            raise InputError(
-                f"schedules.{target}.{name} is unknown{nearest(name, allowed)}; {target} has {', '.join(allowed)}"
-            )
+def find(path: str, parts: Mapping[str, Any]) -> list[Any]:
+    """Return the objects that have the number at a path: one, or a network's and its moving average's.
+
+    Raises:
+        InputError: for a path that leads nowhere.
+    """
+    *names, last = path.split(".")
+    owners: list[Any] = [parts]
+    walked = "schedules"
+    for name in names:
+        check_name(name, children(owners[0]), walked)
+        owners = [child for owner in owners for child in children(owner)[name]]
+        walked = f"{walked}.{name}"
+    check_name(last, numbers(owners[0]), walked)
+    return owners
+
+
+def children(owner: Any) -> dict[str, list[Any]]:
+    """Return the parts of an object by name; of a player's network also the moving average."""
+    if isinstance(owner, Player):
+        return {"network": [part for part in (owner.network, owner.average) if part is not None]}
+    if isinstance(owner, Mapping):
+        return {str(name): [part] for name, part in owner.items() if not is_number(part)}
+    found: dict[str, list[Any]] = {
+        name: [part] for name, part in vars(owner).items() if isinstance(part, Mapping)
+    }
+    if isinstance(owner, nn.Module):
+        found |= {name: [part] for name, part in owner.named_children()}
+    return {name: part for name, part in found.items() if not name.startswith("_")}
+
+
+def numbers(owner: Any) -> list[str]:
+    """Return the names of an object's numbers."""
+    if isinstance(owner, Player):
+        return [*OPTIMIZER_NUMBERS, *(["clip_norm"] if owner.clip_norm is not None else [])]
+    entries = owner if isinstance(owner, Mapping) else vars(owner)
+    return [
+        str(name)
+        for name, value in entries.items()
+        # the optimizers are corrected for a penalty's interval once
+        if is_number(value) and name != "interval" and not str(name).startswith("_")
+    ]
+
+
+def set_number(owner: Any, name: str, value: float) -> None:
+    """Set a number of an object that `numbers` has named."""
+    if isinstance(owner, Player):
+        owner.set_number(name, value)
+    elif isinstance(owner, MutableMapping):
+        owner[name] = value
+    else:
+        setattr(owner, name, value)
+
+
+def check_name(name: str, allowed: Iterable[str], walked: str) -> None:
+    """Check that a name on a path is one of those allowed.
+
+    Raises:
+        InputError: naming the nearest.
+    """
+    allowed = list(allowed)
+    if name not in allowed:
+        raise InputError(
+            f"{walked}.{name} is unknown{nearest(name, allowed)}; there are {', '.join(allowed) or 'none'}"
+        )
 
 
 def is_number(value: object) -> bool:

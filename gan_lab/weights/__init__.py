@@ -1,3 +1,3 @@
-"""Reading published weights into the networks of this package."""
+"""Published weights, exports, model cards and the hub."""
 
-from gan_lab.weights.readers import from_published as from_published
+from gan_lab.weights.published import from_published as from_published

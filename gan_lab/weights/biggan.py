@@ -11,8 +11,7 @@ from torch import Tensor
 from gan_lab.errors import InputError
 from gan_lab.models import biggan, biggan_deep
 from gan_lab.training.state_dicts import Translation, part
-from gan_lab.weights.arguments import MOST_LAYERS, Arguments
-from gan_lab.weights.blueprint import Blueprint, Blueprints
+from gan_lab.weights.blueprint import MOST_LAYERS, Arguments, Blueprint, Blueprints
 
 # what is called otherwise in the published networks, wherever it stands
 RENAMES = (

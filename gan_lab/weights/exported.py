@@ -13,7 +13,8 @@ from pydantic import Field
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from gan_lab.config import ClassCounts, ClassNames, read_json, take
+from gan_lab.config import read_json, take
+from gan_lab.data.sample import SampleSpec
 from gan_lab.errors import InputError
 from gan_lab.layers.networks import DiscriminatorNetwork, GeneratorNetwork
 from gan_lab.metrics.features.weights import file_sha256
@@ -21,7 +22,7 @@ from gan_lab.sampling.gan import Gan
 from gan_lab.sampling.labels import check_classes
 from gan_lab.training.state_dicts import MisfitError, network_of
 
-FORMAT = 1
+FORMAT = 2
 
 DESCRIPTION = "model.json"
 
@@ -29,11 +30,15 @@ CARD = "README.md"
 
 GRID = "grid.png"
 
-WEIGHTS = {"generator": "model.safetensors", "discriminator": "discriminator.safetensors"}
+WEIGHTS = {
+    "generator": "model.safetensors",
+    "discriminator": "discriminator.safetensors",
+    "representation": "representation.safetensors",
+}
 
 PROGRAMS = {"torch": "generator.pt2", "onnx": "generator.onnx"}
 
-KINDS: dict[str, type[nn.Module]] = {
+NETWORKS: dict[str, type[nn.Module]] = {
     "generator": GeneratorNetwork,
     "discriminator": DiscriminatorNetwork,
 }
@@ -42,9 +47,7 @@ KINDS: dict[str, type[nn.Module]] = {
 NEEDED: dict[str, Any] = {
     "generator": dict[str, Any],
     "generator.network": dict[str, Any],
-    "classes": dict[str, Any],
-    "classes.names": ClassNames | None,
-    "classes.counts": ClassCounts | None,
+    "sample": dict[str, Any],
     "discriminator": dict[str, Any] | None,
     "kimg": Annotated[float, Field(ge=0, allow_inf_nan=False)],
     "gan_lab": str,
@@ -69,10 +72,10 @@ def read_description(folder: Path) -> dict[str, Any]:
     made = description.get("format") if isinstance(description, dict) else None
     if not isinstance(made, int) or isinstance(made, bool) or made < 1:
         raise InputError(f"{path} describes no exported model of gan_lab: it has no format number")
-    if made > FORMAT:
+    if made != FORMAT:
         raise InputError(
-            f"{path} has format {made}, from a newer gan_lab ({description.get('gan_lab', 'unknown')}); this one reads "
-            f"formats up to {FORMAT}: upgrade it (pip install --upgrade gan_lab)"
+            f"{path} has format {made}, written by gan_lab {description.get('gan_lab', 'unknown')}; this gan_lab reads "
+            f"format {FORMAT}: install that version, or export the model again"
         )
     for key, kind in NEEDED.items():
         take(description, key, kind, origin=path)
@@ -105,14 +108,27 @@ def load(
         )
     generator = network(folder, description, "generator", trust=trust)
     assert isinstance(generator, GeneratorNetwork)
-    counts, names = (description["classes"].get(key) or [] for key in ("counts", "names"))
-    check_classes(generator.num_classes, counts, names, origin=folder / DESCRIPTION)
+    spec = read_spec(folder, description, trust=trust)
+    check_classes(generator.num_classes, spec, origin=folder / DESCRIPTION)
     return Gan(
         generator.eval().requires_grad_(False).to(device),
-        class_counts=counts,
-        class_names=names,
+        spec=spec,
         kimg=description["kimg"],
     )
+
+
+def read_spec(
+    folder: Path, description: Mapping[str, Any], *, trust: Sequence[str] = ()
+) -> SampleSpec:
+    """Return what samples of an exported model are, with what their representation had measured.
+
+    Raises:
+        InputError: as `load`.
+    """
+    spec = SampleSpec.from_dict(description["sample"], origin=folder / DESCRIPTION, trust=trust)
+    if description.get("representation"):
+        spec.representation.load_state_dict(state(folder, description, "representation"))
+    return spec
 
 
 def network(
@@ -129,7 +145,7 @@ def network(
     node = description[player].get("network")
     weights = state(folder, description, player)
     try:
-        return network_of(node, KINDS[player], weights, origin=origin, trust=trust)
+        return network_of(node, NETWORKS[player], weights, origin=origin, trust=trust)
     except MisfitError as error:
         raise InputError(f"{folder / WEIGHTS[player]}: {error}; export the model again") from error
 

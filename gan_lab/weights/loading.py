@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gan_lab.config import ClassCounts, ClassNames, take
+from gan_lab.config import take
+from gan_lab.data.sample import SampleSpec
 from gan_lab.errors import InputError
 from gan_lab.layers.networks import GeneratorNetwork
 from gan_lab.sampling.gan import Gan
@@ -101,7 +102,9 @@ def load_run(
     generator = player(
         "generator", config, state, average=weights == "ema", origin=path, trust=trust
     )
-    return as_gan(generator.to(device), config, state, origin=path.parent.parent / CONFIG_FILE)
+    return as_gan(
+        generator.to(device), config, state, origin=path.parent.parent / CONFIG_FILE, trust=trust
+    )
 
 
 def player(
@@ -135,7 +138,7 @@ def player(
         if key.startswith(prefix)
     }
     try:
-        return network_of(node, exported.KINDS[name], weights, origin=file, trust=trust)
+        return network_of(node, exported.NETWORKS[name], weights, origin=file, trust=trust)
     except MisfitError as error:
         raise InputError(f"{origin} is not of the run that {file} describes: {error}") from error
 
@@ -146,19 +149,18 @@ def as_gan(
     state: Mapping[str, Any],
     *,
     origin: Path,
+    trust: Sequence[str],
 ) -> Gan:
     """Return a run's generator to draw from.
 
     Raises:
         InputError: when its configuration tells of other classes.
     """
-    counts = take(config, "images.class_counts", ClassCounts, origin=origin)
-    names = take(config, "images.class_names", ClassNames, origin=origin)
-    check_classes(generator.num_classes, counts, names, origin=origin)
+    spec = read_spec(config, state["state_dict"], origin=origin, trust=trust)
+    check_classes(generator.num_classes, spec, origin=origin)
     return Gan(
         generator.eval().requires_grad_(False),
-        class_counts=counts,
-        class_names=names,
+        spec=spec,
         kimg=state["clock"]["images_seen"] / 1000,
     )
 
@@ -192,7 +194,7 @@ def _origin_of_run(source: Path) -> Origin:
 def _origin_of_export(folder: Path) -> Origin:
     """Read the networks of an exported model, whose one generator is also the moving average."""
     description = exported.read_description(folder)
-    there = [player for player in exported.WEIGHTS if description.get(player)]
+    there = [player for player in exported.NETWORKS if description.get(player)]
     states = {player: exported.state(folder, description, player) for player in there}
     states["generator_ema"] = states["generator"]
     nodes = {player: description[player].get("network") for player in there}
@@ -205,3 +207,27 @@ def below(state: Mapping[str, Tensor], player: str) -> dict[str, Tensor]:
     return {
         name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)
     }
+
+
+def read_spec(
+    config: Mapping[str, Any],
+    state: Mapping[str, Tensor],
+    *,
+    origin: Path,
+    trust: Sequence[str],
+) -> SampleSpec:
+    """Return what samples of a run are, with what their representation had measured.
+
+    Args:
+        config: of the run.
+        state: weights and buffers of a checkpoint, by name.
+        origin: the file of the configuration.
+        trust: packages besides gan_lab whose classes it may name.
+
+    Raises:
+        InputError: when the configuration says nothing of them, or names other code.
+    """
+    node = take(config, "sample", dict[str, Any], origin=origin)
+    spec = SampleSpec.from_dict(node, origin=origin, trust=trust)
+    spec.representation.load_state_dict(below(state, "representation"))
+    return spec

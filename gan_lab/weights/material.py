@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from gan_lab.config import Count, take
+from gan_lab.config import take
 from gan_lab.errors import InputError
 from gan_lab.metrics.features.weights import file_sha256
 from gan_lab.run import git_revision, read_results
@@ -67,7 +67,7 @@ def of_run(
     generator = player(
         "generator", config, state, average=weights == "ema", origin=path, trust=trust
     )
-    gan = as_gan(generator, config, state, origin=file)
+    gan = as_gan(generator, config, state, origin=file, trust=trust)
     judge = None
     if discriminator:
         check_discriminator(config, folder)
@@ -82,13 +82,7 @@ def of_run(
         "licence": None,
         "generator": {"network": config["model"]["generator"], "weights": weights},
         "discriminator": None if judge is None else {"network": config["model"]["discriminator"]},
-        "image_size": list(take(config, "images.size", tuple[Count, Count], origin=file)),
-        "channels": take(config, "images.channels", Count, origin=file),
-        "classes": {
-            "conditional": gan.num_classes > 0,
-            "names": gan.class_names,
-            "counts": gan.class_counts,
-        },
+        "sample": gan.spec.as_dict(),
         "z_dim": generator.z_dim,
         "kimg": gan.kimg,
         "truncation": truncation_of(gan),

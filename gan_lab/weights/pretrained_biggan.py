@@ -19,8 +19,7 @@ from gan_lab.errors import InputError
 from gan_lab.layers.resnet import generator_multiples
 from gan_lab.models import biggan_deep
 from gan_lab.training.state_dicts import Renames, Translation, part, rename
-from gan_lab.weights.arguments import MOST_LAYERS, Arguments
-from gan_lab.weights.blueprint import Blueprint, Blueprints
+from gan_lab.weights.blueprint import MOST_LAYERS, Arguments, Blueprint, Blueprints
 
 COARSEST = 4
 

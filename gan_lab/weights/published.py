@@ -1,21 +1,20 @@
-"""Files of published weights: what kind a file is, and what it holds."""
+"""Published weights: the networks that a publication describes, and the files that it comes in."""
 
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from gan_lab.data.unpickling import DamagedError, Record, RefusedError
 from gan_lab.errors import InputError
-from gan_lab.weights import network_pickles
-from gan_lab.weights.blueprint import Blueprint
+from gan_lab.weights import biggan, network_pickles, pretrained_biggan, r3gan, stylegan
+from gan_lab.weights.blueprint import Blueprint, Blueprints
 from gan_lab.weights.network_pickles import plain
-from gan_lab.weights.readers import blueprints
 from gan_lab.weights.tensors import STATE_DICT, View, read_torch
 
 LARGEST_FILE = 8 << 30
@@ -37,6 +36,51 @@ BIGGAN_128 = {
     "SN_eps": 1e-6,
     "BN_eps": 1e-5,
 }
+
+
+Reader = Callable[[Mapping[str, Any], Mapping[str, Any] | None], Blueprints]
+
+# what `source` of a configuration begins with -> its reader
+READERS: dict[str, Reader] = {
+    "stylegan2-ada networks": stylegan.read,
+    "stylegan3 networks": stylegan.read,
+    "R3GAN networks": r3gan.read,
+    "BigGAN-PyTorch networks": biggan.read,
+    "pytorch-pretrained-BigGAN": pretrained_biggan.read,
+}
+
+
+def from_published(
+    config: Mapping[str, Any], state: Mapping[str, Any] | None
+) -> dict[str, nn.Module]:
+    """Build the networks that a publication describes, with its weights.
+
+    Args:
+        config: `source` (which publication), `generator` and perhaps `discriminator`: constructor arguments by their
+            published names.
+        state: `"G/<published name>"` and `"D/<published name>"` -> array or tensor; None for fresh weights.
+
+    Returns:
+        {"G": generator, "D": discriminator}, those that `config` describes, in evaluation mode.
+        `generator(z, labels=None) -> images [N, C, H, W]`, `discriminator(images, labels=None) -> logits [N]`.
+
+    Raises:
+        InputError: for an unknown source, an argument that is not supported, or weights that do not fit.
+    """
+    return {name: blueprint.build() for name, blueprint in blueprints(config, state).items()}
+
+
+def blueprints(config: Mapping[str, Any], state: Mapping[str, Any] | None) -> Blueprints:
+    """Return what `from_published` builds, before it is built: our classes, their arguments and the weights.
+
+    Raises:
+        InputError: for an unknown source or an argument that is not supported.
+    """
+    source = str(config.get("source", ""))
+    for prefix, reader in READERS.items():
+        if source.startswith(prefix):
+            return reader(config, state)
+    raise InputError(f"source={source!r} is unknown; it must begin with one of {list(READERS)}")
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,7 @@ from typing import Any
 from gan_lab.errors import InputError
 from gan_lab.models.r3gan import Discriminator, Generator
 from gan_lab.training.state_dicts import Renames, part, renamer
-from gan_lab.weights.arguments import MOST_LAYERS, Arguments
-from gan_lab.weights.blueprint import Blueprint, Blueprints
+from gan_lab.weights.blueprint import MOST_LAYERS, Arguments, Blueprint, Blueprints
 
 COARSEST = 4  # side of the published networks' smallest resolution
 

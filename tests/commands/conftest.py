@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from gan_lab.commands.launch import launch
+from gan_lab.config import cache_dir
 from gan_lab.metrics.features.digits import DigitsFeatures
 
 TINY = (
@@ -20,7 +21,7 @@ TINY = (
     "model.discriminator.width=4",
     "batch_size=16",
     "data.image_size=8",
-    "callbacks.report.every_kimg=0.05",
+    "callbacks.training_log.every_kimg=0.05",
     "callbacks.samples.every_kimg=0.2",
     "callbacks.evaluation.every_kimg=0.2",
     "callbacks.checkpointing.every_kimg=0.1",
@@ -79,8 +80,9 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: Any) -> 
 
 @pytest.fixture(scope="session")
 def trained_classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache that holds the classifier of all tests and nothing else."""
+    DigitsFeatures().load(torch.device("cpu"))
     folder = tmp_path_factory.mktemp("classifier")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GAN_LAB_CACHE", str(folder))
-        DigitsFeatures().load(torch.device("cpu"))
+    for path in cache_dir().glob("digits*"):
+        shutil.copy(path, folder)
     return folder

@@ -8,15 +8,16 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from gan_lab.benchmarks import rehearsal
-from gan_lab.benchmarks.rehearsal import CheckpointSize, Counting, Found, moments, times_due
+from gan_lab.bench.dry_run import CheckpointSize, Counting, Found, device_gib, moments, times_due
 from gan_lab.commands import dry_run
 from gan_lab.commands.dry_run import duration, rate, says_out_of_memory
 from gan_lab.commands.launch import launch
 from gan_lab.config import build
+from gan_lab.training.building import describe_samples
 from gan_lab.training.module import AdversarialModule
 from tests.commands.conftest import ELSE, Train
 from tests.helpers.growing import TINY
+from tests.helpers.samples import images_of
 
 
 @pytest.fixture
@@ -154,9 +155,7 @@ def test_a_step_and_its_images(compose: Callable[..., DictConfig]) -> None:
     assert Found(step_seconds=[1.0, 3.0], loading_seconds=0.5, ahead=True).seconds == 2
     assert Found(step_seconds=[1.0, 3.0], loading_seconds=5.0, ahead=True).seconds == 5
     config = compose("model=gan", "batch_size=10", "model.generator.width=2")
-    config.images = {
-        "size": [2, 2], "channels": 1, "num_classes": 0, "class_names": [], "class_counts": [],
-    }  # fmt: skip
+    describe_samples(config, images_of([2, 2], channels=1, classes=0))  # fmt: skip
     module = build(config.model, total_images=100)
     assert moments(module, 0) == [0, 90] and moments(module, 95) == [95, 95]
     assert [duration(s) for s in (1.234, 120, 7200, 400_000)] == [
@@ -172,4 +171,4 @@ def test_a_step_and_its_images(compose: Callable[..., DictConfig]) -> None:
         "100 img/s",
         "10,880 img/s",
     ]
-    assert rehearsal.device_gib(torch.device("cpu")) > 0.1
+    assert device_gib(torch.device("cpu")) > 0.1

@@ -91,9 +91,9 @@ def test_one_or_two_processes_and_any_batches_give_the_same_figures(
 ) -> None:
     monkeypatch.setattr(extraction, "CHUNK", 64)
     words = (f"run={run}", "protocol=digits", "protocol.num_fake=300", "protocol.floor=null")
-    found = [alone(tmp_path / f"one{size}", *words, f"batch_size={size}") for size in (8, 64, 100)]
+    found = [alone(tmp_path / f"one{size}", *words, f"batch_size={size}") for size in (8, 100)]
     assert found[0]["fd_digits"] > 0
-    for size in (8, 64, 100):
+    for size in (8, 100):
         (own_cache / "features").rename(tmp_path / f"features{size}")
         shared, seen = by_two(tmp_path / f"two{size}", *words, f"batch_size={size}")
         assert sum(seen) == 360 + 300 and min(seen) > 200

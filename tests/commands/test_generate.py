@@ -13,9 +13,10 @@ from PIL import Image
 from torch import nn
 
 import gan_lab
+import gan_lab.run
 from gan_lab.commands.generate import draw
 from gan_lab.commands.launch import launch
-from gan_lab.data.images import to_uint8
+from gan_lab.data.images import image_spec, to_uint8
 from gan_lab.data.zip import Zip
 from gan_lab.distributed.ranks import Ranks
 from gan_lab.models import stylegan2
@@ -54,7 +55,10 @@ def styled(**settings: int) -> Gan:
     for module in generator.modules():
         if hasattr(module, "noise_strength"):
             nn.init.ones_(module.noise_strength)
-    return Gan(generator.eval(), class_names=["a cat", "dog", "2"])
+    return Gan(
+        generator.eval(),
+        spec=image_spec(channels=1, image_size=(8, 8), class_names=["a cat", "dog", "2"]),
+    )
 
 
 def generate(run: Path, out: Path, *words: str, status: int = 0) -> Path:
@@ -73,6 +77,18 @@ def test_files_carry_seed_and_class(run: Path, tmp_path: Path) -> None:
     ]
     with Image.open(out / "grid.png") as grid:
         assert grid.size == (2 * 10 + 2, 2 * 10 + 2), "one class a row"
+
+
+def test_what_a_killed_process_left_is_removed(run: Path, tmp_path: Path) -> None:
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    left = gan_lab.run.temporary_path(tmp_path / "images.zip").name.replace(
+        f".{os.getpid()}.", f".{dead.pid}."
+    )
+    (tmp_path / left).touch()
+    words = [f"run={run}", f"out={tmp_path}", "num_images=1", "format=png"]
+    assert launch("generate", words) == 0
+    assert not (tmp_path / left).exists() and (tmp_path / "generate.json").exists()
 
 
 def test_an_image_for_each_seed(run: Path, tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def test_nvidias_pickles(
             assert error(arrays[image], generator.synthesis(w, **kwargs)) < 1e-4
     config = OmegaConf.load(run / "config.yaml")
     assert config.provenance.files == {path.name: sha256(path.read_bytes()).hexdigest()}
-    assert config.provenance.data == "faces.zip" and config.images.size == [32, 32]
+    assert config.provenance.data == "faces.zip" and config.sample.shape == [3, 32, 32]
 
 
 def test_the_discriminator_comes_along(tmp_path: Path) -> None:

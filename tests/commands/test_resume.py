@@ -1,12 +1,11 @@
 """A run that is killed and started again ends in the same weights, bit by bit."""
 
+import multiprocessing
 import os
 import random
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -18,7 +17,7 @@ from PIL import Image
 
 from gan_lab.training.checkpoint import checkpoint_path
 from gan_lab.training.loggers.files import read_metrics
-from tests.commands.conftest import ELSE, TINY, Train, entries, in_a_child
+from tests.commands.conftest import ELSE, TINY, Train, entries, in_a_child, leave
 
 LENGTH = "total_kimg=1.2"
 RUN = (
@@ -73,17 +72,18 @@ def assert_same(ours: object, theirs: object, path: str = "") -> None:
         assert ours == theirs, path
 
 
-def test_killed_at_five_random_moments(tmp_path: Path) -> None:
+@pytest.mark.parametrize("times", [2, pytest.param(5, marks=pytest.mark.slow)])
+def test_killed_at_random_moments(tmp_path: Path, times: int) -> None:
     straight = finish(tmp_path, "straight")
     moments = random.Random(0)
     longest = read_metrics(straight / "metrics.jsonl")[-1]["time/total_s"] / 20
     run = tmp_path / "runs" / "killed"
     last = run / "checkpoints" / "last.ckpt"
     kills = 0
-    while kills < 5:
+    while kills < times:
         seen = last.stat().st_mtime_ns if last.exists() else 0
         child = in_a_child(words(tmp_path, "killed"))
-        # not before it has got further than the last time, or five kills would all fall into the start
+        # not before it has got further than the last time, or all kills would fall into the start
         while child.is_alive() and (not last.exists() or last.stat().st_mtime_ns == seen):
             time.sleep(0.005)
         time.sleep(moments.uniform(0, longest))
@@ -93,7 +93,7 @@ def test_killed_at_five_random_moments(tmp_path: Path) -> None:
         os.kill(child.pid, signal.SIGKILL)
         child.join()
         kills += 1
-    assert kills == 5, "the run was too short to be killed five times"
+    assert kills == times, "the run was too short to be killed so often"
     finish(tmp_path, "killed")
     state, reference = final(run), final(straight)
     for part in ("state_dict", "optimizer_states", "clock", "callbacks"):
@@ -101,7 +101,9 @@ def test_killed_at_five_random_moments(tmp_path: Path) -> None:
     assert entries(run) == entries(straight), "the log has no gap and nothing twice"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_a_signal_saves_at_the_end_of_the_step(tmp_path: Path, number: signal.Signals) -> None:
     run = tmp_path / "runs" / "stopped"
     rare = "callbacks.checkpointing.every_kimg=1000"
@@ -175,21 +177,30 @@ def test_other_data_of_the_same_shape_are_refused_unless_told_so(
     on("theirs", "total_kimg=0.24", "new_data=true")
 
 
+def in_a_terminal(words: list[str]) -> None:
+    """Train as what a shell starts: with one's own workers in a group of processes, to which Ctrl-C goes."""
+    os.setsid()
+    leave(words)
+
+
 def test_ctrl_c_in_a_terminal_reaches_the_workers_too(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     (tmp_path / "photos").mkdir()
     for i in range(8):
         pixels = rng.integers(0, 256, (600, 600, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / "photos" / f"{i}.jpg")
-    command = [
-        sys.executable, "-m", "gan_lab", "train", *ELSE, "total_kimg=1000", f"runs_dir={tmp_path}/runs",
-        "name=run", "data=image_folder", f"data.root={tmp_path}/photos", "num_workers=2",
+    words = [
+        *ELSE, "total_kimg=1000", f"runs_dir={tmp_path}/runs", "name=run", "data=image_folder",
+        f"data.root={tmp_path}/photos", "num_workers=2",
     ]  # fmt: skip
-    child = subprocess.Popen(command, start_new_session=True, cwd=Path(__file__).parents[2])
+    child = multiprocessing.get_context("fork").Process(target=in_a_terminal, args=(words,))
+    child.start()
     run = tmp_path / "runs" / "run"
     wait_for_a_step(run)
+    assert child.pid is not None
     os.killpg(child.pid, signal.SIGINT)
-    assert child.wait(60) == 130
+    child.join(60)
+    assert child.exitcode == 130
     assert final(run)["clock"]["images_seen"] > 0  # type: ignore[index]
 
 

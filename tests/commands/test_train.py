@@ -22,12 +22,15 @@ def test_the_run_folder(train: Train, capsys: pytest.CaptureFixture[str]) -> Non
         "size and class histogram are printed before the first step"
     )
     config = OmegaConf.load(run / "config.yaml")
-    assert config.images == {
-        "size": [8, 8],
-        "channels": 1,
+    assert config.sample == {
+        "kind": {"_target_": "gan_lab.data.images.ImageKind"},
+        "representation": {"_target_": "gan_lab.data.sample.Representation"},
+        "shape": [1, 8, 8],
         "num_classes": 10,
         "class_names": [str(i) for i in range(10)],
         "class_counts": [142, 146, 141, 147, 144, 146, 145, 143, 139, 144],
+        "attributes": [],
+        "source": None,
     }
     for name in ("last.ckpt", "previous.ckpt", "best.ckpt"):
         state = torch.load(run / "checkpoints" / name, weights_only=True)
@@ -179,7 +182,7 @@ def test_all_loggers(train: Train) -> None:
     pytest.importorskip("tensorboard", reason="an extra")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    run = train("logger=[csv,tensorboard]", "total_kimg=2", "callbacks.report.every_kimg=0.5")
+    run = train("logger=[csv,tensorboard]", "total_kimg=2", "callbacks.training_log.every_kimg=0.5")
     rows = (run / "metrics.csv").read_text().splitlines()
     assert rows[0].startswith("kimg,") and len(rows) == 1 + len(entries(run))
     events = EventAccumulator(str(run / "tensorboard")).Reload()
@@ -230,7 +233,10 @@ def test_a_folder_of_pictures(
         (("trainer.devices=[0,1]", "trainer=cpu"), "give a number, a list such as [0,2] of GPUs"),
         (("trainer.num_nodes=0",), "trainer.num_nodes=0 must be a whole number of machines"),
         (("trainer.num_nodes=2",), "by srun or by torchrun --nnodes=2 --nproc-per-node=1"),
-        (("callbacks.report.every_kimg=0",), "callbacks.report.every_kimg=0 must be positive"),
+        (
+            ("callbacks.training_log.every_kimg=0",),
+            "callbacks.training_log.every_kimg=0 must be positive",
+        ),
         (("callbacks.samples.every_kimg=0",), "callbacks.samples.every_kimg=0 must be positive"),
         (
             ("callbacks.evaluation.every_kimg=-1",),

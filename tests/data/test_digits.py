@@ -6,12 +6,13 @@ from sklearn.datasets import load_digits
 
 from gan_lab.data.digits import Digits
 from gan_lab.errors import InputError
+from tests.helpers.samples import pair
 
 
 def test_splits_are_disjoint_stratified_and_complete() -> None:
     train, val = Digits(split="train", image_size=None), Digits(split="val", image_size=None)
     assert (len(train), len(val)) == (1437, 360)
-    together = torch.cat([train.__getitems__(range(1437))[0], val.__getitems__(range(360))[0]])
+    together = torch.cat([train.__getitems__(range(1437)).real, val.__getitems__(range(360)).real])
     stored = np.rint(load_digits().images * 255 / 16).astype(np.uint8)
     assert sorted(image.numpy().tobytes() for image in together) == sorted(
         image.tobytes() for image in stored
@@ -25,12 +26,14 @@ def test_labels_belong_to_their_images() -> None:
         np.rint(image * 255 / 16).astype(np.uint8).tobytes(): label
         for image, label in zip(*load_digits(return_X_y=True), strict=True)
     }
-    for image, label in map(Digits(split="val", image_size=8).__getitem__, range(360)):
-        assert truth[image.numpy().tobytes()] == label
+    for image, label in zip(
+        *pair(Digits(split="val", image_size=8).__getitems__(range(360))), strict=True
+    ):
+        assert truth[image.numpy().tobytes()] == int(label)
 
 
 def test_all_seventeen_levels_span_black_to_white() -> None:
-    levels = torch.unique(Digits(split="train", image_size=8).__getitems__(range(1437))[0])
+    levels = torch.unique(Digits(split="train", image_size=8).__getitems__(range(1437)).real)
     assert len(levels) == 17
     assert (levels[0], levels[-1]) == (0, 255)
 
@@ -41,41 +44,41 @@ def test_resizes_as_pillow_does(size: int | list[int]) -> None:
     large = Digits(split="val", image_size=size, resample="lanczos")
     height, width = (size, size) if isinstance(size, int) else size
     assert large.image_size == (height, width)
-    expected = Image.fromarray(small[3][0][0].numpy()).resize(
+    expected = Image.fromarray(small[3].real[0][0].numpy()).resize(
         (width, height), Image.Resampling.LANCZOS
     )
-    np.testing.assert_array_equal(large[3][0][0].numpy(), np.asarray(expected))
+    np.testing.assert_array_equal(large[3].real[0][0].numpy(), np.asarray(expected))
 
 
 def test_colour_repeats_the_grey() -> None:
     grey, colour = Digits(split="val"), Digits(split="val", channels=4)
-    assert torch.equal(colour[0][0][:3], grey[0][0].expand(3, -1, -1))
-    assert (colour[0][0][3] == 255).all()
+    assert torch.equal(colour[0].real[0][:3], grey[0].real[0].expand(3, -1, -1))
+    assert (colour[0].real[0][3] == 255).all()
 
 
 def test_flip_doubles_with_mirror_images() -> None:
     plain, flipped = Digits(split="train"), Digits(split="train", flip=True)
     assert len(flipped) == 2 * len(plain)
-    assert torch.equal(flipped[5][0], plain[5][0])
-    assert torch.equal(flipped[1437 + 5][0], plain[5][0].flip(-1))
-    assert flipped[1437 + 5][1] == plain[5][1]
-    images, labels = flipped.__getitems__([1437, 0, 1438])
+    assert torch.equal(flipped[5].real[0], plain[5].real[0])
+    assert torch.equal(flipped[1437 + 5].real[0], plain[5].real[0].flip(-1))
+    assert flipped[1437 + 5].labels == plain[5].labels
+    images, labels = pair(flipped.__getitems__([1437, 0, 1438]))
     assert torch.equal(images[0], images[1].flip(-1))
-    assert labels.tolist() == [plain[0][1], plain[0][1], plain[1][1]]
+    assert labels.tolist() == [*plain.labels[[0, 0, 1]]]
 
 
 def test_a_batch_is_a_copy() -> None:
     data = Digits(split="val")
-    before = data[0][0].clone()
-    data.__getitems__([0])[0].zero_()
-    assert torch.equal(data[0][0], before)
+    before = data[0].real[0].clone()
+    data.__getitems__([0]).real.zero_()
+    assert torch.equal(data[0].real[0], before)
 
 
 def test_an_item_beyond_the_end_is_an_index_error() -> None:
     data = Digits(split="val")
     with pytest.raises(IndexError):
         data[len(data)]
-    assert torch.equal(data[-1][0], data[len(data) - 1][0])
+    assert torch.equal(data[-1].real, data[len(data) - 1].real)
 
 
 def test_fingerprint_tells_what_is_shown() -> None:

@@ -14,19 +14,22 @@ from torch.multiprocessing.spawn import start_processes
 from torch.utils.data import DataLoader
 
 from gan_lab.config import build, conf_dir, register_resolvers
+from gan_lab.data.sample import Batch
 from gan_lab.distributed.processes import devices_here, free_port, processes, world_size
-from gan_lab.distributed.ranks import Agreement, average_in_place
-from gan_lab.distributed.strategy import Ranks
+from gan_lab.distributed.ranks import DelayedAllReduce, average_in_place
+from gan_lab.distributed.strategy import ManualDDPStrategy
 from gan_lab.errors import InputError
 from gan_lab.layers.collectives import mean_over_ranks
 from gan_lab.layers.minibatch_stddev import MinibatchStddev
 from gan_lab.seeding import derive_seed
-from gan_lab.training import module as adversarial
-from gan_lab.training.batches import check_share
-from gan_lab.training.callbacks.agreement import SameEverywhere
+from gan_lab.training import player
+from gan_lab.training.batches import check_batch_per_process
+from gan_lab.training.building import describe_samples
+from gan_lab.training.callbacks.check_same_config import CheckSameConfig
 from gan_lab.training.checks import check_trainer
 from gan_lab.training.module import AdversarialModule
 from gan_lab.training.stats import RunningMeans
+from tests.helpers.samples import images_of
 
 STEPS, BATCH, PARTS = 20, 8, 2
 SMALL = (
@@ -56,9 +59,7 @@ def small(rank: int, world: int) -> AdversarialModule:
     register_resolvers()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         config = compose("train", [*SMALL, f"micro_batch_size={BATCH // PARTS // world}"])
-    config.images = {
-        "size": [8, 8], "channels": 1, "num_classes": 0, "class_names": [], "class_counts": [],
-    }  # fmt: skip
+    describe_samples(config, images_of([8, 8], channels=1, classes=0))  # fmt: skip
     torch.manual_seed(0)
     module: AdversarialModule = build(config.model, total_images=BATCH * STEPS)
     drawn = 0
@@ -80,8 +81,8 @@ def small(rank: int, world: int) -> AdversarialModule:
 def loader(rank: int, world: int) -> DataLoader[Any]:
     images = torch.empty(STEPS, BATCH, 1, 8, 8, dtype=torch.float64)
     images.uniform_(-1, 1, generator=torch.Generator().manual_seed(1))
-    batches = [(share(batch, rank, world), torch.zeros(BATCH // world)) for batch in images]
-    return DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
+    batches = [Batch(share(batch, rank, world)) for batch in images]
+    return DataLoader(batches, batch_size=None, collate_fn=lambda batch: batch)  # type: ignore[arg-type]
 
 
 def trained(rank: int, world: int) -> AdversarialModule:
@@ -89,7 +90,7 @@ def trained(rank: int, world: int) -> AdversarialModule:
     trainer = Trainer(
         accelerator="cpu", devices=world, precision="64-true", max_epochs=1, logger=False,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-        use_distributed_sampler=False, strategy=Ranks() if world > 1 else "auto",
+        use_distributed_sampler=False, strategy=ManualDDPStrategy() if world > 1 else "auto",
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(torch, "randn", lambda *shape, **_: pattern(shape))
@@ -115,7 +116,7 @@ def check_agreement(rank: int, world: int, module: AdversarialModule) -> None:
     pair = [torch.full((2, 3), float(rank)), torch.full((1,), 2.0 * rank, dtype=torch.float64)]
     average_in_place(pair)
     assert pair[0].eq(0.5).all() and pair[1].eq(1.0).all()
-    agreement = Agreement()
+    agreement = DelayedAllReduce()
     said = [agreement(value * rank) for value in (0, 15, 0, 0)]
     assert said == [0, 0, 15, 0]
     means = RunningMeans()
@@ -135,17 +136,18 @@ def check_agreement(rank: int, world: int, module: AdversarialModule) -> None:
         resumed = RunningMeans()
         resumed.load_state_dict(state)
     assert resumed.means() == straight.means()
-    same = SameEverywhere(config=OmegaConf.create({"model": {"width": 4 + rank}, "seed": 0}))
+    same = CheckSameConfig(config=OmegaConf.create({"model": {"width": 4 + rank}, "seed": 0}))
     with pytest.raises(InputError, match=r"model\.width is 4 and 5"):
         same.on_train_start(module.trainer, module)
-    SameEverywhere(config=OmegaConf.create({"seed": 0})).on_train_start(module.trainer, module)
+    CheckSameConfig(config=OmegaConf.create({"seed": 0})).on_train_start(module.trainer, module)
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What two processes came to."""
     folder = tmp_path_factory.mktemp("ranks")
-    start_processes(work, args=(2, free_port(), str(folder)), nprocs=2, start_method="spawn")
+    # forked: they have everything imported already
+    start_processes(work, args=(2, free_port(), str(folder)), nprocs=2, start_method="fork")
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 
@@ -162,7 +164,7 @@ def test_two_ranks_are_one_process_with_twice_the_batch(
     """R1, path length, accumulation, ADA's p, the running means: all to 1e-5 after 20 steps (in double precision)."""
     before = small(0, 1).state_dict()
     messages: list[int] = []
-    monkeypatch.setattr(adversarial, "average_gradients", lambda p: messages.append(1))
+    monkeypatch.setattr(player, "average_gradients", lambda p: messages.append(1))
     module = trained(0, 1)
     # once for each of D's and G's steps and for each of R1's and path length's own, whatever the micro-batches
     assert len(messages) == 2 * STEPS + STEPS // 4 + STEPS // 4
@@ -177,7 +179,7 @@ def test_two_ranks_are_one_process_with_twice_the_batch(
     assert ranks[0]["clock"] == module.images_seen == STEPS * BATCH
     assert ranks[0]["figures"] == pytest.approx(module.stats.means(), rel=1e-5)
     assert float(module.state_dict()["regularizers.path_length.mean"]) > 0
-    assert float(module.state_dict()["augmentations.ada.adapted_p"]) > 0
+    assert float(module.state_dict()["augmentations.ada.p"]) > 0
     moved = [not torch.equal(before[name].double(), v) for name, v in module.state_dict().items()]
     assert sum(moved) > len(moved) / 2
 
@@ -201,9 +203,18 @@ def test_bad_devices(monkeypatch: pytest.MonkeyPatch) -> None:
             devices_here(OmegaConf.create(gpus | {"devices": most}))
 
 
-def test_a_strategy_of_ones_own() -> None:
-    with pytest.raises(InputError, match=r"trainer\.strategy=fsdp.*trainer=ddp for all GPUs"):
-        check_trainer(OmegaConf.create({"strategy": "fsdp"}))
+def test_strategies() -> None:
+    for one in (None, "auto", "ddp"):
+        check_trainer(OmegaConf.create({"strategy": one}))
+    for other in ("fsdp", "deepspeed", "ddp_spawn"):
+        with pytest.raises(InputError, match=rf"trainer\.strategy={other} .*trainer\.strategy=ddp"):
+            check_trainer(OmegaConf.create({"strategy": other}))
+
+
+def test_precisions() -> None:
+    check_trainer(OmegaConf.create({"precision": "bf16-mixed"}))
+    with pytest.raises(InputError, match=r"trainer\.precision=bf16-true .*32-true.*float32"):
+        check_trainer(OmegaConf.create({"precision": "bf16-true"}))
 
 
 @pytest.mark.parametrize(
@@ -231,30 +242,30 @@ def test_torchrun_and_the_configuration_agree(
 
 def test_batches_that_processes_cannot_divide() -> None:
     module = small(0, 1)
-    check_share(module, 2)
+    check_batch_per_process(module, 2)
     module.micro_batch_size = 3
-    with pytest.raises(InputError, match="batch_size=8 on 2 processes is 4 images each"):
-        check_share(module, 2)
+    with pytest.raises(InputError, match="batch_size=8 on 2 processes is 4 samples each"):
+        check_batch_per_process(module, 2)
 
 
 def test_a_division_that_would_change_what_images_are_compared_with() -> None:
     """StyleGAN's D looks at groups of images: with fewer of them at once it would be another game."""
     module = small(0, 1)
-    module.discriminator.stddev = MinibatchStddev(group_size=4)  # type: ignore[union-attr]
+    module.discriminator.epilogue.mbstd = MinibatchStddev(group_size=4)  # type: ignore[union-attr]
     module.micro_batch_size = BATCH
-    check_share(module, 2)
-    with pytest.raises(InputError, match=r"would compare 2 images, not 4.*mbstd_group_size=2"):
-        check_share(module, 4)
+    check_batch_per_process(module, 2)
+    with pytest.raises(InputError, match=r"would compare 2 samples, not 4.*mbstd_group_size=2"):
+        check_batch_per_process(module, 4)
     module.micro_batch_size = 2
     with pytest.raises(InputError, match="of which 2 pass through D at once"):
-        check_share(module, 1)
+        check_batch_per_process(module, 1)
 
 
 def test_batch_norm_of_single_images() -> None:
     module = small(0, 1)
     module.micro_batch_size = BATCH
-    check_share(module, BATCH)
+    check_batch_per_process(module, BATCH)
     module.generator.norm = torch.nn.BatchNorm2d(1)  # type: ignore[assignment]
     with pytest.raises(InputError, match=r"\(generator\.norm\) needs at least 2"):
-        check_share(module, BATCH)
-    check_share(module, BATCH, synchronized=True)
+        check_batch_per_process(module, BATCH)
+    check_batch_per_process(module, BATCH, sync_batchnorm=True)

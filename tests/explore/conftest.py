@@ -3,6 +3,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from gan_lab.data.images import image_spec
 from gan_lab.explore.studio import Studio
 from gan_lab.models import biggan, stylegan2
 from gan_lab.sampling.gan import Gan
@@ -22,7 +23,10 @@ def styled() -> Gan:
         channel_base=64,
         channel_max=8,
     )
-    return Gan(generator.eval().requires_grad_(False), class_names=["cat", "dog", "<owl>"])
+    return Gan(
+        generator.eval().requires_grad_(False),
+        spec=image_spec(channels=1, image_size=(16, 16), class_names=["cat", "dog", "<owl>"]),
+    )
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +36,10 @@ def unstyled() -> Gan:
     generator = biggan.Generator(
         image_size=32, channels=3, num_classes=3, z_dim=20, shared_dim=8, width=4, attention=()
     )
-    return Gan(generator.eval().requires_grad_(False), class_names=["cat", "dog", "owl"])
+    return Gan(
+        generator.eval().requires_grad_(False),
+        spec=image_spec(channels=3, image_size=(32, 32), class_names=["cat", "dog", "owl"]),
+    )
 
 
 @pytest.fixture

@@ -7,8 +7,10 @@ import torch
 from omegaconf import OmegaConf
 
 from gan_lab.config import build
+from gan_lab.data.images import image_spec
 from gan_lab.layers.networks import GeneratorNetwork
 from gan_lab.sampling.gan import Gan
+from tests.helpers.samples import images_of
 
 TINY: dict[str, dict[str, Any]] = {
     "gan": {"image_size": [8, 8], "width": 8},
@@ -98,7 +100,9 @@ def generator_of(model: str, *, classes: int = 3, channels: int = 1) -> Generato
 def gan_of(model: str, *, classes: int = 3, channels: int = 1) -> Gan:
     """Such a generator to draw from."""
     generator = generator_of(model, classes=classes, channels=channels)
-    return Gan(generator.requires_grad_(False), class_counts=[5] * max(classes, 1))
+    return Gan(
+        generator.requires_grad_(False), spec=images_of(16, channels=channels, classes=classes)
+    )
 
 
 def run_of(model: str, folder: Path, *, classes: int = 3, channels: int = 1) -> Path:
@@ -109,18 +113,18 @@ def run_of(model: str, folder: Path, *, classes: int = 3, channels: int = 1) -> 
         for value in raw.parameters():
             value.mul_(1.1)
     size = TINY[model]["image_size"]
+    spec = image_spec(
+        channels=channels,
+        image_size=tuple(size) if isinstance(size, list) else (size, size),
+        class_names=[f"kind {i}" for i in range(classes)],
+        class_counts=[5 + i for i in range(classes)],
+    )
     config = {
         "model": {
             "_target_": "gan_lab.models.none",
             "generator": node_of(model, classes=classes, channels=channels),
         },
-        "images": {
-            "size": size if isinstance(size, list) else [size, size],
-            "channels": channels,
-            "num_classes": classes,
-            "class_names": [f"kind {i}" for i in range(classes)] or ["all"],
-            "class_counts": [5 + i for i in range(max(classes, 1))],
-        },
+        "sample": spec.as_dict(),
         "data": {
             "_target_": "gan_lab.data.image_folder.ImageFolder",
             "root": "/data/somebody/photos",
@@ -133,7 +137,7 @@ def run_of(model: str, folder: Path, *, classes: int = 3, channels: int = 1) -> 
     }
     state = {f"generator_ema.{name}": value for name, value in generator.state_dict().items()}
     state |= {f"generator.{name}": value for name, value in raw.state_dict().items()}
-    clock = {"images_seen": 1500, "steps_taken": {}, "stats": {}}
+    clock = {"images_seen": 1500, "players": {}, "stats": {}}
     chosen = {"best_key": "metrics/fid50k", "best_value": 12.5, "best_kimg": 1.5}
     (folder / "checkpoints").mkdir(parents=True)
     torch.save(

@@ -8,6 +8,8 @@ from omegaconf import DictConfig
 
 from gan_lab.config import build
 from gan_lab.models.progan import ProGAN
+from gan_lab.training.building import describe_samples
+from tests.helpers.samples import images_of
 
 TINY = {
     "progan": (
@@ -44,13 +46,7 @@ def tiny(
 ) -> ProGAN:
     """Build a small model whose batches have 4 images: phases of 2 steps, fades of 4."""
     config = compose(f"model={model}", "batch_size=4", *TINY[model], *overrides)
-    config.images = {
-        "size": [size, size] if isinstance(size, int) else size,
-        "channels": channels,
-        "num_classes": classes,
-        "class_names": [],
-        "class_counts": [],
-    }
+    describe_samples(config, images_of(size, channels=channels, classes=classes))
     torch.manual_seed(0)
     module = build(config.model, total_images=4 * steps)
     assert isinstance(module, ProGAN)

@@ -12,8 +12,10 @@ from torch import Tensor
 
 from gan_lab.commands.train import run
 from gan_lab.config import build
+from gan_lab.training.building import describe_samples
 from gan_lab.training.module import AdversarialModule
 from gan_lab.weights import from_published
+from tests.helpers.samples import images_of
 
 PARITY = Path(__file__).parents[1] / "parity"
 SMALL = {
@@ -46,13 +48,7 @@ def small(
 ) -> AdversarialModule:
     """Build a small model from its configuration."""
     config = compose(f"model={model}", f"batch_size={batch_size}", *SMALL[model], *overrides)
-    config.images = {
-        "size": [size, size] if isinstance(size, int) else size,
-        "channels": channels,
-        "num_classes": classes,
-        "class_names": [],
-        "class_counts": [],
-    }
+    describe_samples(config, images_of(size, channels=channels, classes=classes))
     torch.manual_seed(0)
     total = batch_size * config.d_steps * steps
     return build(config.model, total_images=total)

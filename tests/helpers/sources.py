@@ -37,8 +37,7 @@ class FixedImages(ImageSource):
         self._labels = labels
         self.name = "fixed images"
         self.count = None if endless else len(images)
-        self.channels = images.shape[1]
-        self.image_size = (images.shape[2], images.shape[3])
+        self.shape = tuple(images.shape[1:])
         if labels is not None:
             self.class_names = tuple(names) or tuple(map(str, range(int(labels.max()) + 1)))
             self.num_classes = len(self.class_names)

@@ -6,7 +6,7 @@ from gan_lab.commands.launch import launch
 
 COMMON = (
     *("batch_size=16", "data.image_size=16", "metrics=none", "num_workers=0", "total_kimg=0.032"),
-    *("callbacks.report.every_kimg=1", "callbacks.samples.every_kimg=1"),
+    *("callbacks.training_log.every_kimg=1", "callbacks.samples.every_kimg=1"),
     *("callbacks.samples.columns=1", "callbacks.checkpointing.every_kimg=1"),
 )
 MODELS = {

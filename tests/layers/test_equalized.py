@@ -42,10 +42,10 @@ def test_convolution_is_filter_then_convolution_then_rectifier(
     weight = layer.weight / (3 * kernel**2) ** 0.5
     if resampling == "down":
         margins = (2, 2) if kernel == 3 else (1, 1)
-        y = resample(x, layer.fir(), margins=margins)
+        y = resample(x, layer.resample_filter, margins=margins)
         y = conv2d(y, weight, stride=2)
     elif resampling == "up":
-        y = resample(conv2d(x, weight), layer.fir() * 4, up=2, margins=(2, 1))
+        y = resample(conv2d(x, weight), layer.resample_filter * 4, up=2, margins=(2, 1))
     else:
         y = conv2d(x, weight, padding=1)
     y = leaky_relu(y + layer.bias[:, None, None], 0.2) * 2**0.5 * 0.5
@@ -60,7 +60,7 @@ def test_doubling_is_a_filter_among_zeros_behind_a_convolution(taps: tuple[float
     x = torch.randn(2, 3, 6, 8)
     # the convolution, which commutes with the filter, behind it; the image ends after all that
     width = len(taps) // 2
-    y = resample(x, layer.fir() * 4, up=2, margins=(width + 1, width))
+    y = resample(x, layer.resample_filter * 4, up=2, margins=(width + 1, width))
     y = conv2d(y, layer.weight.flip(2, 3) / 27**0.5)
     y = leaky_relu(y + layer.bias[:, None, None], 0.2) * 2**0.5
     assert_close(layer(x), y)

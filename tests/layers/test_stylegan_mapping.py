@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from gan_lab.layers.stylegan import Mapping, Mlp, cross_over, replace_styles
+from gan_lab.layers.stylegan import Mapping, cross_over, replace_styles
 
 
 def mapping(num_classes: int = 0) -> Mapping:
@@ -78,7 +78,7 @@ def test_styles_cross_over_at_a_random_layer_of_each_image() -> None:
 
 def test_gradients(check_gradients: Callable[..., None]) -> None:
     torch.manual_seed(0)
-    network = Mlp(z_dim=3, num_classes=2, embedding_dim=3, w_dim=3, num_layers=2, lr_multiplier=1.0)
+    network = Mapping(z_dim=3, num_classes=2, w_dim=3, num_layers=2, num_ws=None, lr_multiplier=1.0)
 
     class WithLabels(torch.nn.Module):
         def __init__(self) -> None:

@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import conv2d, conv_transpose2d, leaky_relu
 from torch.testing import assert_close
 
-from gan_lab.layers.stylegan import StyledConv, ToImage
+from gan_lab.layers.stylegan import StyledConv, ToRGB
 from tests.helpers.resampling import resample
 
 
@@ -30,10 +30,10 @@ def test_scaling_activations_equals_scaling_weights(up: bool) -> None:
         weight = weight / (weight.square().sum((1, 2, 3), keepdim=True) + 1e-8).sqrt()
         if up:
             y = conv_transpose2d(image[None], weight.transpose(0, 1), stride=2)
-            y = resample(y, layer.fir() * 4, margins=(1, 1))
+            y = resample(y, layer.resample_filter * 4, margins=(1, 1))
         else:
             y = conv2d(image[None], weight, padding=1)
-        y = y + 0.3 * layer.noise + layer.bias[:, None, None]
+        y = y + 0.3 * layer.noise_const + layer.bias[:, None, None]
         rows.append(leaky_relu(y, 0.2) * 2**0.5 * 0.7)
     assert_close(layer(x, w, "const"), torch.cat(rows).clamp(-1.5 * 0.7, 1.5 * 0.7))
 
@@ -51,7 +51,7 @@ def test_noise_is_drawn_for_each_image_kept_or_left_out() -> None:
 
 def test_images_are_modulated_without_demodulation() -> None:
     torch.manual_seed(0)
-    layer = ToImage(inputs=3, channels=2, w_dim=5)
+    layer = ToRGB(inputs=3, channels=2, w_dim=5)
     torch.nn.init.normal_(layer.bias)
     x, w = torch.randn(2, 3, 4, 6), torch.randn(2, 5)
     style = layer.affine(w)[:, :, None, None] / 3**0.5
@@ -70,7 +70,7 @@ def test_gradients(up: bool, check_gradients: Callable[..., None]) -> None:
 
 def test_gradients_of_images(check_gradients: Callable[..., None]) -> None:
     torch.manual_seed(0)
-    layer = ToImage(inputs=2, channels=2, w_dim=2)
+    layer = ToRGB(inputs=2, channels=2, w_dim=2)
     check_gradients(layer, torch.randn(2, 2, 2, 2), torch.randn(2, 2))
 
 

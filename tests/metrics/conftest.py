@@ -2,7 +2,7 @@ import functools
 
 import pytest
 
-from gan_lab.data.datamodule import ImageDataModule
+from gan_lab.data.datamodule import DataModule
 from gan_lab.data.digits import Digits
 
 
@@ -24,7 +24,7 @@ def empty_cache(tmp_path, monkeypatch):
 def datamodule():
     """Makes a datamodule of a dataset's partial."""
     return functools.partial(
-        ImageDataModule, batch_size=8, d_steps=1, total_images=8, seed=0, num_workers=0
+        DataModule, batch_size=8, d_steps=1, total_images=8, seed=0, num_workers=0
     )
 
 

@@ -8,15 +8,15 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 
 from gan_lab.config import build, conf_dir
-from gan_lab.data.datamodule import ImageDataModule
+from gan_lab.data.datamodule import DataModule
 from gan_lab.data.digits import Digits, StackedDigits
 from gan_lab.data.image_folder import ImageFolder
 from gan_lab.metrics.base import MetricsByData
 from tests.helpers.sources import FixedImages, textures
 
 
-def data_of(make: object) -> ImageDataModule:
-    return ImageDataModule(
+def data_of(make: object) -> DataModule:
+    return DataModule(
         dataset=make,  # type: ignore[arg-type]
         batch_size=4,
         d_steps=1,

@@ -60,15 +60,15 @@ def test_a_damaged_entry_is_rebuilt_and_said(empty_cache, build, damage, capsys)
 
 
 def test_a_full_disk_costs_time_only(empty_cache, build, capsys, monkeypatch):
-    def full(entry, path):
-        path.write_bytes(b"the beginning")
+    def full(entry, file):
+        file.write(b"the beginning")
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(cache.torch, "save", full)
     assert same(cached_tensors("entry.pt", build))
     told = " ".join(capsys.readouterr().out.split())
     assert "No space left on device" in told and "GAN_LAB_CACHE" in told
-    assert not list(empty_cache.glob("*.pt")) and not list(empty_cache.glob("*.tmp"))
+    assert not list(empty_cache.glob("*.pt")) and not list(empty_cache.glob("*.part"))
 
 
 def test_a_cache_that_cannot_be_made_costs_time_only(tmp_path, build, capsys, monkeypatch):

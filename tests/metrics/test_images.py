@@ -10,13 +10,14 @@ import pytest
 import torch
 
 from gan_lab.data.digits import Digits
-from gan_lab.data.images import save_png, to_uint8
+from gan_lab.data.images import image_spec, save_png, to_uint8
 from gan_lab.errors import InputError
 from gan_lab.layers.networks import GeneratorNetwork
 from gan_lab.metrics.images import DatasetImages, GanImages, ImageSource
 from gan_lab.metrics.opening import NpzImages, open_files
 from gan_lab.sampling.gan import Gan
 from gan_lab.sampling.rendering import Rendering
+from tests.helpers.samples import pair
 from tests.helpers.sources import textures
 
 
@@ -39,8 +40,13 @@ def check_any_order(source: ImageSource, expected: torch.Tensor) -> None:
         assert torch.equal(source.read(start, stop).cpu(), expected[start:stop])
 
 
+SPEC = image_spec(
+    channels=1, image_size=(4, 4), class_names=["a", "b", "c"], class_counts=[5, 3, 2]
+)
+
+
 def gan() -> Gan:
-    return Gan(Painter().eval(), class_counts=[5, 3, 2], class_names=["a", "b", "c"])
+    return Gan(Painter().eval(), spec=SPEC)
 
 
 def test_a_generator_has_the_images_and_labels_of_its_seed() -> None:
@@ -49,7 +55,7 @@ def test_a_generator_has_the_images_and_labels_of_its_seed() -> None:
     check_any_order(source, to_uint8(images))
     assert labels is not None
     assert torch.equal(source.labels(5, 9), labels[5:9])  # type: ignore[arg-type]
-    assert (source.count, source.channels, source.image_size) == (None, 1, (4, 4))
+    assert (source.count, source.shape) == (None, (1, 4, 4))
     assert source.num_classes == 3 and source.class_names == ("a", "b", "c")
     held = GanImages(gan(), seed=4, truncation=0.3)
     ((truncated, _),) = gan().batches(20, seed=4, rendering=Rendering(truncation=0.3))
@@ -63,7 +69,7 @@ def test_all_that_changes_images_changes_the_fingerprint() -> None:
 
 def test_a_data_set_gives_its_stored_images_or_a_choice_of_all_classes() -> None:
     digits = Digits(split="train", flip=True)
-    images, labels = digits.__getitems__(range(1437))
+    images, labels = pair(digits.__getitems__(range(1437)))
     whole = DatasetImages(digits)
     assert whole.count == 1437 and whole.whole
     check_any_order(whole, images[:20])
@@ -86,7 +92,7 @@ def test_an_npz_is_read_in_any_order(tmp_path: Path, save) -> None:
     save(path, arr_0=images.permute(0, 2, 3, 1).numpy(), arr_1=np.arange(20) % 4)
     source = NpzImages(path)
     check_any_order(source, images)
-    assert (source.count, source.channels, source.image_size) == (20, 3, (8, 8))
+    assert (source.count, source.shape) == (20, (3, 8, 8))
     assert source.labels(4, 8).tolist() == [0, 1, 2, 3]  # type: ignore[union-attr]
     some = NpzImages(path, num=9)
     assert some.count == 9 and some.fingerprint != source.fingerprint
@@ -155,7 +161,7 @@ def test_a_folder_is_read_by_threads_in_order(tmp_path: Path) -> None:
         save_png(image, tmp_path / "all" / f"{i:02d}.png")
     check_any_order(open_files(tmp_path / "all"), images)
     small = open_files(tmp_path / "all", image_size=4, channels=1)
-    assert (small.image_size, small.channels, small.num_classes) == ((4, 4), 1, 0)
+    assert (small.shape, small.num_classes) == ((1, 4, 4), 0)
 
 
 def test_sub_folders_are_classes_unless_images_lie_beside_them(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from gan_lab.config import build, conf_dir
-from gan_lab.data.datamodule import ImageDataModule
+from gan_lab.data.datamodule import DataModule
 from gan_lab.data.digits import Digits, StackedDigits
 from gan_lab.errors import InputError
 from gan_lab.metrics.features.digits import StackedDigitsFeatures
@@ -17,8 +17,8 @@ from gan_lab.metrics.protocol import Protocol
 from tests.helpers.sources import FixedImages
 
 
-def module(dataset: object) -> ImageDataModule:
-    return ImageDataModule(
+def module(dataset: object) -> DataModule:
+    return DataModule(
         dataset=dataset,  # type: ignore[arg-type]
         batch_size=8,
         d_steps=1,
@@ -44,7 +44,7 @@ def metrics() -> Protocol:
 
 def drawn(chosen: Tensor) -> FixedImages:
     """A generator that draws the images at these places of the real set."""
-    return FixedImages(StackedDigits(split="train").__getitems__(chosen.tolist())[0])
+    return FixedImages(StackedDigits(split="train").__getitems__(chosen.tolist()).real)
 
 
 def test_the_real_images_have_nearly_all_modes(metrics: Protocol) -> None:
@@ -58,7 +58,7 @@ def test_modes_are_named_right() -> None:
     extractor = StackedDigitsFeatures()
     extractor.load(torch.device("cpu"))
     data = StackedDigits(split="train", num_images=1000)
-    found = extractor(data.__getitems__(range(1000))[0], ["modes"])["modes"][:, 0]
+    found = extractor(data.__getitems__(range(1000)).real, ["modes"])["modes"][:, 0]
     assert (found == torch.from_numpy(data.modes)).float().mean() > 0.95
 
 

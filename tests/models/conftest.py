@@ -10,7 +10,10 @@ from omegaconf import DictConfig
 from torch.utils.data import DataLoader
 
 from gan_lab.config import build
+from gan_lab.data.sample import Batch
+from gan_lab.training.building import describe_samples
 from gan_lab.training.module import AdversarialModule
+from tests.helpers.samples import images_of
 
 SMALL = {
     "gan": ("model.generator.width=8", "model.discriminator.width=4"),
@@ -43,13 +46,7 @@ def make(compose: Callable[..., DictConfig]) -> Make:
         **extra: Any,
     ) -> AdversarialModule:
         config = compose(f"model={model}", f"batch_size={batch_size}", *SMALL[model], *overrides)
-        config.images = {
-            "size": [size, size] if isinstance(size, int) else size,
-            "channels": channels,
-            "num_classes": classes,
-            "class_names": [],
-            "class_counts": [],
-        }
+        describe_samples(config, images_of(size, channels=channels, classes=classes))
         torch.manual_seed(0)
         total = batch_size * config.d_steps * steps
         return build(config.model, total_images=total, **extra)
@@ -68,7 +65,14 @@ def images_for(module: AdversarialModule, *, classes: int = 10) -> DataLoader[An
         )
         for _ in range(module.total_images)
     ]
-    return DataLoader(items, batch_size=module.batch_size * module.d_steps)  # type: ignore[arg-type]
+    size = module.batch_size * module.d_steps
+    return DataLoader(items, batch_size=size, collate_fn=as_batch)  # type: ignore[arg-type]
+
+
+def as_batch(items: list[tuple[torch.Tensor, torch.Tensor]]) -> Batch:
+    """Stack items of images and labels."""
+    images, labels = zip(*items, strict=True)
+    return Batch(torch.stack(images), torch.stack(labels))
 
 
 def inputs_for(module: AdversarialModule, count: int) -> tuple[torch.Tensor, torch.Tensor | None]:

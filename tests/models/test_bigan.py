@@ -10,8 +10,10 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from gan_lab.config import build
-from gan_lab.models.bigan import BiGAN, pack, undecided
+from gan_lab.data.sample import Batch
+from gan_lab.models.bigan import BiGAN
 from gan_lab.training.augment.base import Augmentation
+from gan_lab.training.building import describe_samples
 from gan_lab.training.losses import (
     Hinge,
     LeastSquares,
@@ -21,6 +23,8 @@ from gan_lab.training.losses import (
     Relativistic,
     Wasserstein,
 )
+from gan_lab.training.steps import GeneratorStep
+from tests.helpers.samples import images_of
 from tests.models.conftest import fit
 
 TINY = (
@@ -42,13 +46,7 @@ def make(compose: Callable[..., DictConfig]) -> Make:
     def made(*overrides: str, classes: int = 0, size: Any = 8, **extra: Any) -> BiGAN:
         config = compose(*TINY, *overrides)
         size = [size, size] if isinstance(size, int) else size
-        config.images = {
-            "size": size,
-            "channels": 2,
-            "num_classes": classes,
-            "class_names": [],
-            "class_counts": [],
-        }
+        describe_samples(config, images_of(size, channels=2, classes=classes))
         torch.manual_seed(0)
         return build(config.model, total_images=8, **extra)
 
@@ -57,7 +55,9 @@ def make(compose: Callable[..., DictConfig]) -> Make:
 
 def swapped(loss: Loss, module: BiGAN, fake: Tensor, real: Tensor) -> Tensor:
     module.loss = loss
-    return module.generator_loss(fake, real)
+    z = torch.zeros(len(fake), 6)
+    step = GeneratorStep(module.generator, Batch(z), z, lambda z: z)
+    return module.generator_loss(step, fake, real)
 
 
 # what G wants of its pairs, and E of its own, written out
@@ -88,7 +88,7 @@ def test_zero_sum_games_stay_zero_sum(make: Make, loss: Loss) -> None:
 @pytest.mark.parametrize("loss", [loss for loss, _ in CLOSED_FORMS])
 def test_both_are_pulled_towards_the_other_side(make: Make, loss: Loss) -> None:
     # whatever D says while it is not yet certain, G's pairs go up and E's go down
-    middle = undecided(loss)
+    middle = loss.neutral_logit
     logits = (torch.randn(2, 20, generator=torch.Generator().manual_seed(0)) / 10 + middle).clamp(
         middle - 0.4, middle + 0.4
     )
@@ -98,24 +98,24 @@ def test_both_are_pulled_towards_the_other_side(make: Make, loss: Loss) -> None:
     assert (logits.grad[0] < 0).all() and (logits.grad[1] > 0).all()
 
 
-def test_pairs_come_apart_as_they_were_joined(make: Make) -> None:
-    module = make(size=[8, 16])
-    images, codes = torch.randn(3, 2, 8, 16), torch.randn(3, 6)
-    pairs = pack(images, codes)
-    assert pairs.shape == (3, 2 * 8 * 16 + 6)
-    for ours, theirs in zip(module.discriminator.unpack(pairs), (images, codes), strict=True):
-        assert torch.equal(ours, theirs)
+@pytest.mark.parametrize("loss", [loss for loss, _ in CLOSED_FORMS if not loss.paired])
+def test_the_neutral_logit_costs_the_discriminator_least_when_both_sides_get_it(loss: Loss) -> None:
+    middle = torch.tensor(loss.neutral_logit)
+    at = float(loss.discriminator(middle, middle))
+    for beside in (middle - 0.1, middle + 0.1):
+        assert float(loss.discriminator(beside, beside)) >= at - 1e-6
 
 
 def test_who_brings_which_pair(make: Make) -> None:
     module = make(classes=3).eval()
     images, z, labels = torch.randn(3, 2, 8, 8), torch.randn(3, 6), torch.tensor([2, 0, 1])
-    real = module.discriminator.unpack(module.real(images, labels))
-    assert torch.equal(real[0], images)
-    assert torch.equal(real[1], module.generator.encode(images))
-    fake = module.discriminator.unpack(module.fake(z, labels))
-    assert torch.equal(fake[0], module.generator(z, labels))
-    assert torch.equal(fake[1], z)
+    batch = Batch(images, labels)
+    real, code = module.real(batch)
+    assert torch.equal(real, images)
+    assert torch.equal(code, module.generator.encode(images))
+    fake, latents = module.fake(z, batch)
+    assert torch.equal(fake, module.generator(z, labels))
+    assert torch.equal(latents, z)
 
 
 def test_augmentations_change_images_and_not_codes(make: Make) -> None:
@@ -126,15 +126,17 @@ def test_augmentations_change_images_and_not_codes(make: Make) -> None:
 
     module = make(augmentations={"negative": Negative()})
     images, codes = torch.randn(3, 2, 8, 8), torch.randn(3, 6)
-    assert torch.equal(module.view(pack(images, codes)), pack(-images, codes))
+    changed, kept = module.augment((images, codes))
+    assert torch.equal(changed, -images) and torch.equal(kept, codes)
 
 
 def test_the_discriminator_looks_at_both_parts(make: Make) -> None:
     module = make("model.discriminator.batch_norm=false")
-    pairs = torch.randn(4, 2 * 8 * 8 + 6, requires_grad=True)
-    module.judge(pairs, None)[0].sum().backward()
-    assert pairs.grad is not None
-    assert (pairs.grad != 0).float().mean() > 0.99
+    pair = torch.randn(4, 2, 8, 8, requires_grad=True), torch.randn(4, 6, requires_grad=True)
+    module.discriminate(pair, Batch(pair[0]), None).logits.sum().backward()
+    for part in pair:
+        assert part.grad is not None
+        assert (part.grad != 0).float().mean() > 0.99
 
 
 @pytest.mark.parametrize("loss", ["nonsaturating", "least_squares", "relativistic"])
@@ -181,7 +183,7 @@ def test_the_discriminators_step_leaves_the_encoder(make: Make) -> None:
 def test_two_steps_with_penalties(make: Make, regularizers: str, classes: int) -> None:
     module = make(f"regularizer=[{regularizers}]", "total_kimg=0.008", classes=classes)
     fit(module)
-    assert module.steps_taken == {"generator": 2, "discriminator": 2}
+    assert [player.steps_taken for player in module.players.values()] == [2, 2]
     assert all(torch.isfinite(p).all() for p in module.parameters())
     named = {name for name in module.stats.take() if name.startswith("reg/")}
     silent = ("weight_clipping", "top_k")
@@ -194,4 +196,5 @@ def test_sizes(make: Make, size: Any) -> None:
     z = torch.randn(3, 6)
     codes = module.generator.encode(module.generator(z))
     assert codes.shape == z.shape
-    assert module.judge(module.fake(z, None), None)[0].shape == (3,)
+    batch = Batch(torch.zeros(3, 1))
+    assert module.discriminate(module.fake(z, batch), batch, None).logits.shape == (3,)

@@ -3,7 +3,6 @@
 import itertools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -13,13 +12,22 @@ from torch import Tensor
 
 from gan_lab.commands.launch import launch
 from gan_lab.config import conf_dir
+from gan_lab.data.sample import Batch
 from gan_lab.errors import InputError
+from gan_lab.layers.networks import DiscriminatorOutput, Role
+from gan_lab.training.steps import GeneratorStep
 from tests.helpers.resnets import SMALL, small, trained
 from tests.models.conftest import fit
 
 Compose = Callable[..., DictConfig]
 KINDS = sorted(path.stem for path in (conf_dir() / "conditioning").glob("*.yaml"))
 CLASSIFY = ["ac", "d2d_ce"]
+ROLES = {
+    "ac": ("real", "fake", "generator"),
+    "d2d_ce": ("real", "generator"),
+    "none": (),
+    "projection": (),
+}
 
 
 def test_there_are_four() -> None:
@@ -61,11 +69,13 @@ def test_what_the_logit_knows_of_the_class(compose: Compose, model: str, kind: s
     images, labels = 10 * torch.randn(4, 1, 8, 8), torch.tensor([0, 1, 2, 0])
     logits, other = network(images, labels), network(images, (labels + 1) % 3)
     assert torch.equal(logits, other) == (kind != "projection")
-    judged, losses = network.judge(images, labels)
-    assert torch.equal(judged, logits)
-    assert (losses is not None) == (kind in CLASSIFY)
-    if losses is not None:
-        assert not torch.equal(losses, network.judge(images, (labels + 1) % 3)[1])
+    for role in ("real", "fake", "generator", None):
+        output = network.discriminate(images, labels, role)
+        assert torch.equal(output.logits, logits)
+        assert set(output.losses) == ({"class"} if role in ROLES[kind] else set())
+        if output.losses:
+            changed = network.discriminate(images, (labels + 1) % 3, role)
+            assert not torch.equal(output.losses["class"], changed.losses["class"])
 
 
 @pytest.mark.parametrize("kind", CLASSIFY)
@@ -73,16 +83,18 @@ def test_what_the_logit_knows_of_the_class(compose: Compose, model: str, kind: s
 def test_the_loss_of_the_class_moves_the_generator(compose: Compose, model: str, kind: str) -> None:
     """With logits that say nothing, all that G can learn comes from the class."""
     module = small(compose, model, f"conditioning={kind}", "loss=wasserstein")
-    judge = module.discriminator.judge
+    discriminate = module.discriminator.discriminate
 
-    def mute(images: Tensor, labels: Tensor | None = None) -> Any:
-        logits, losses = judge(images, labels)
-        return logits * 0, losses
+    def mute(x: Tensor, labels: Tensor | None, role: Role | None) -> DiscriminatorOutput:
+        output = discriminate(x, labels, role)
+        return DiscriminatorOutput(output.logits * 0, output.losses)
 
-    module.discriminator.judge = mute  # type: ignore[method-assign]
+    module.discriminator.discriminate = mute  # type: ignore[method-assign]
     z, labels = torch.randn(6, module.generator.z_dim), torch.arange(6) % 3
-    losses = module._generator_losses(module.fake(z, labels), z, labels)
-    losses.mean().backward()
+    step = GeneratorStep(
+        module.generator, Batch(z, labels), z, lambda z: module.generator(z, labels)
+    )
+    module._generator_losses(step).mean().backward()
     gradients = [p.grad for p in module.generator.parameters() if p.grad is not None]
     assert sum(float(g.abs().sum()) for g in gradients) > 0
 

@@ -10,8 +10,9 @@ from omegaconf import DictConfig
 
 from gan_lab.config import build
 from gan_lab.errors import InputError
-from gan_lab.training.building import drop_unchosen
+from gan_lab.training.building import describe_samples, drop_unchosen
 from tests.helpers import growing, resnets
+from tests.helpers.samples import images_of
 from tests.models import conftest, test_bigan, test_stylegan_training
 from tests.models.conftest import Make, fit
 
@@ -77,9 +78,7 @@ def take_two_steps(compose: Callable[..., DictConfig], case: Case) -> None:
     # unconditional for half of them, so that both ways are met with every loss and every model
     classes = 10 if REGULARIZERS.index(regularizer) % 2 else 0
     size = 16 if model == "stylegan3" else 8
-    config.images = {
-        "size": [size, size], "channels": 3, "num_classes": classes, "class_names": [], "class_counts": [],
-    }  # fmt: skip
+    describe_samples(config, images_of([size, size], channels=3, classes=classes))  # fmt: skip
     drop_unchosen(config)
     torch.manual_seed(0)
     module = build(config.model, total_images=8)
@@ -90,7 +89,7 @@ def take_two_steps(compose: Callable[..., DictConfig], case: Case) -> None:
         assert any(not torch.equal(a, b) for a, b in zip(old, new, strict=True))
         assert all(torch.isfinite(p).all() for p in new)
     assert module.images_seen == module.total_images
-    assert module.steps_taken == {"generator": 2, "discriminator": 2}
+    assert [player.steps_taken for player in module.players.values()] == [2, 2]
 
 
 def test_the_short_list_has_every_pair() -> None:
@@ -133,9 +132,7 @@ def test_what_means_nothing_is_refused_before_the_first_step(
     compose: Callable[..., DictConfig], model: str, regularizer: str
 ) -> None:
     config = compose(f"model={model}", *SMALL[model], f"regularizer=[{regularizer}]")
-    config.images = {
-        "size": [16, 16], "channels": 3, "num_classes": 0, "class_names": [], "class_counts": [],
-    }  # fmt: skip
+    describe_samples(config, images_of([16, 16], channels=3, classes=0))  # fmt: skip
     with pytest.raises(InputError, match=rf"(?i){regularizer}"):
         build(config.model, total_images=8)
 

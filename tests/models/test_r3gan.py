@@ -94,7 +94,7 @@ def test_settings_follow_their_schedules(compose: Compose) -> None:
     module.configure_optimizers()
     seen = {}
     for kimg in (0, 0.02, 0.04):
-        module.settings.apply(kimg)
+        module.scheduled.apply(kimg)
         seen[kimg] = (module.regularizers["r1"].weight, module.ema.half_life_kimg)
     assert_close(seen[0], (0.05, 0.0))
     assert_close(seen[0.02], (0.0275, 2500.0))

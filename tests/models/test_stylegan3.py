@@ -86,7 +86,7 @@ def test_designed_filters_are_the_published_ones(published: Published) -> None:
     for name, theirs in published.arrays.items():
         parts = name.split(".")
         if parts[-1] in ("up_filter", "down_filter"):
-            layer = published.generator.synthesis.layers[int(parts[1][1:].split("_")[0])]
+            layer = getattr(published.generator.synthesis, parts[1])
             ours = getattr(layer.activation, parts[-1])
             assert relative_error(ours / ours.sum(), theirs) <= 1e-6, name
             found += 1
@@ -132,7 +132,7 @@ def test_path_lengths_can_be_differentiated() -> None:
 def test_running_magnitudes_bring_activations_to_unit_scale() -> None:
     """Section 3.2: each input is divided by the root of its running mean square."""
     network = small_generator(magnitude_decay=0.5)
-    magnitudes = [layer.magnitude for layer in network.synthesis.layers]
+    magnitudes = [layer.magnitude_ema for layer in network.synthesis.layers]
     network.eval()(torch.randn(16, 8))
     assert all(m == 1 for m in magnitudes)
     network.train()
@@ -266,9 +266,9 @@ def test_stylegan2_follows_its_input_in_neither() -> None:
     ).eval()
     w = network.mapping(torch.randn(4, 32))
     plain = network.synthesis(w, noise="none")
-    constant = network.synthesis.constant.clone()
+    constant = network.synthesis.b4.const.clone()
     for name, transform in MOTIONS.items():
-        network.synthesis.constant.copy_(resampled(constant[None], transform)[0])
+        network.synthesis.b4.const.copy_(resampled(constant[None], transform)[0])
         moved = network.synthesis(w, noise="none")
         assert agreement(moved, resampled(plain, transform)) < 25, name
 
@@ -289,16 +289,16 @@ def test_the_blur_is_a_gaussian_that_keeps_the_mean() -> None:
 # Second derivatives -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("to_image", [False, True])
-def test_second_derivatives_of_a_layer(to_image: bool) -> None:
+@pytest.mark.parametrize("is_torgb", [False, True])
+def test_second_derivatives_of_a_layer(is_torgb: bool) -> None:
     torch.manual_seed(0)
     band = Band(cutoff=1.0, half_width=1.0, rate=4, size=4, channels=2)
     layer = Layer(
         before=band,
         after=band,
         w_dim=2,
-        kernel=1 if to_image else 3,
-        to_image=to_image,
+        kernel=1 if is_torgb else 3,
+        is_torgb=is_torgb,
         radial=False,
         filter_size=6,
         magnitude_decay=0.999,
@@ -306,7 +306,7 @@ def test_second_derivatives_of_a_layer(to_image: bool) -> None:
         dtype=None,
     )
     layer = layer.double().eval()
-    layer.magnitude.fill_(1.7)
+    layer.magnitude_ema.fill_(1.7)
     names = [name for name, _ in layer.named_parameters()]
 
     def function(x: Tensor, w: Tensor, *parameters: Tensor) -> Tensor:

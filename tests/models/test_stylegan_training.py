@@ -10,9 +10,12 @@ from omegaconf import DictConfig
 
 from gan_lab.commands.train import run
 from gan_lab.config import build
+from gan_lab.data.sample import Batch
 from gan_lab.errors import InputError
 from gan_lab.training.augment.blur import blur
+from gan_lab.training.building import describe_samples
 from gan_lab.training.module import AdversarialModule
+from tests.helpers.samples import images_of
 from tests.models.conftest import fit
 
 TINY = {
@@ -52,13 +55,7 @@ def make(
     compose: Compose, model: str, *overrides: str, classes: int = 0, steps: int = 2, **extra: Any
 ) -> AdversarialModule:
     config = compose(f"model={model}", "batch_size=4", *TINY[model], *overrides)
-    config.images = {
-        "size": [16, 16],
-        "channels": 1,
-        "num_classes": classes,
-        "class_names": [],
-        "class_counts": [],
-    }
+    describe_samples(config, images_of([16, 16], channels=1, classes=classes))
     torch.manual_seed(0)
     return build(config.model, total_images=4 * steps, **extra)
 
@@ -85,7 +82,7 @@ def test_two_steps_move_both_players(
 def test_configuration_r_trains(compose: Compose) -> None:
     module = fit(make(compose, "stylegan3", *R))
     assert all(p.isfinite().all() for p in module.parameters())
-    assert all(layer.magnitude != 1 for layer in module.generator.synthesis.layers)
+    assert all(layer.magnitude_ema != 1 for layer in module.generator.synthesis.layers)
 
 
 def test_bf16_trains(compose: Compose) -> None:
@@ -127,17 +124,17 @@ def test_a_resumed_run_is_the_straight_one(compose: Compose, tmp_path: Path, mod
     assert all(torch.equal(halted[name], straight[name]) for name in straight)
     assert {"generator.mapping.w_avg", "regularizers.path_length.mean"} <= set(straight)
     assert straight["regularizers.path_length.mean"] > 0
-    assert 0 < straight["augmentations.ada.adapted_p"] < 1
+    assert 0 < straight["augmentations.ada.p"] < 1
 
 
 def test_the_blur_falls_linearly_to_nothing(compose: Compose) -> None:
     module = make(compose, "stylegan3", "augment=blur", "model.schedules.blur.sigma.start=4")
     images = torch.randn(4, 1, 16, 16)
     for kimg, sigma in [(0, 4.0), (50, 3.0), (150, 1.0), (200, 0.0), (5000, 0.0)]:
-        module.settings.apply(kimg)
+        module.scheduled.apply(kimg)
         assert module.augmentations["blur"].sigma == pytest.approx(sigma)
         logits = module.discriminator(blur(images, sigma))
-        assert torch.equal(module.judge(images, None)[0], logits)
+        assert torch.equal(module.discriminate(images, Batch(images), None).logits, logits)
 
 
 def test_there_is_no_blur_unless_asked_for(compose: Compose) -> None:

@@ -108,7 +108,7 @@ def planted() -> tuple[Gan, Tensor, Tensor]:
     deviations = torch.tensor([3.0, 2.0, 1.0, 0.5, 0.3, 0.2, 0.1, 0.05])
     rotation, _ = torch.linalg.qr(torch.randn(8, 8, generator=torch.Generator().manual_seed(1)))
     offsets = 20 * rotation[:, 7] * torch.arange(3)[:, None]
-    gan.generator.mapping.network = PlantedMapping(rotation * deviations, offsets)
+    gan.generator.mapping.to_w = PlantedMapping(rotation * deviations, offsets).forward
     return gan, rotation.T, deviations
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from gan_lab.commands.launch import launch
 from gan_lab.run import locked
-from gan_lab.sweeps.process import Ending
+from gan_lab.sweeps.job import Ending
 from tests.sweeps.conftest import FIGURE, Fake, Sweep, recorded
 
 SMALL = pytest.mark.usefixtures("small")

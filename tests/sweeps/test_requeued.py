@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from gan_lab.distributed import slurm
 from gan_lab.sweeps import job
-from gan_lab.sweeps.process import Ending
+from gan_lab.sweeps.job import Ending
 from tests.sweeps.conftest import Fake, Sweep, recorded
 
 

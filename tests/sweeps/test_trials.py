@@ -19,10 +19,9 @@ from optuna.distributions import (
 from optuna.trial import TrialState
 
 from gan_lab.errors import InputError
-from gan_lab.sweeps.process import Ending
-from gan_lab.sweeps.space import search_space
-from gan_lab.sweeps.study import open_storage
-from gan_lab.sweeps.text import as_override
+from gan_lab.sweeps.job import Ending
+from gan_lab.sweeps.outcome import open_storage
+from gan_lab.sweeps.trials import as_override, search_space
 from gan_lab.training.loggers.files import read_metrics
 from tests.sweeps.conftest import Fake, Sweep, recorded
 
@@ -184,6 +183,6 @@ def test_values_survive_the_command_line(value: dict[str, Any]) -> None:
 
 
 def test_without_optuna(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gan_lab.sweeps.study.find_spec", lambda name: None)
+    monkeypatch.setattr("gan_lab.sweeps.outcome.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install 'gan_lab\[sweeps\]'"):
         open_storage("x")

@@ -1,5 +1,6 @@
 """Checkpoints are whole or not there, and reading one runs no code of it."""
 
+import os
 import pickle
 import resource
 import shutil
@@ -182,6 +183,12 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
         gan_lab.load(tmp_path / "run", checkpoint="last")  # this one and no other was asked for
     assert find_resumable(folder) == folder / "last.ckpt"
     assert (folder / "last.ckpt").samefile(folder / "previous.ckpt")
+
+
+def test_a_pipe_in_the_place_of_a_checkpoint_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "last.ckpt")
+    with pytest.raises(DamagedCheckpointError, match="is no file"):
+        read(tmp_path / "last.ckpt")
 
 
 def test_an_empty_folder_has_nothing_to_resume(tmp_path: Path) -> None:

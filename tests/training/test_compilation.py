@@ -15,7 +15,7 @@ from gan_lab.commands.launch import launch
 from gan_lab.errors import InputError
 from gan_lab.training.compilation import backend_of, check_compiler, compile_passes
 from gan_lab.training.module import AdversarialModule
-from tests.commands.conftest import TINY, Train
+from tests.commands.conftest import ELSE, TINY, Train
 from tests.commands.conftest import train as train
 from tests.models.conftest import Make, fit
 from tests.models.conftest import make as make
@@ -51,7 +51,7 @@ def test_every_pass_is_compiled_where_nothing_is_differentiated_twice(
 ) -> None:
     fit(compiled(make("dcgan", steps=1)))
     # the trial; D's step: G, and D on both kinds of images; G's step: G and D
-    assert calls[1:] == ["judge", "fake", "judge", "fake", "judge"]
+    assert calls[1:] == ["discriminate", "fake", "discriminate", "fake", "discriminate"]
 
 
 @pytest.mark.parametrize("penalty", ["r1", "r2", "gradient_penalty", "dragan"])
@@ -59,14 +59,17 @@ def test_passes_that_a_penalty_differentiates_are_not(
     make: Make, calls: list[str], penalty: str
 ) -> None:
     fit(compiled(make("gan", f"regularizer=[{penalty}]", steps=1)))
-    ours = {"r1": ["fake"], "r2": ["fake"]}.get(penalty, ["judge", "fake", "judge"])
-    assert calls[1:] == [*ours, "fake", "judge"]
+    # of the two passes of D in its own step, R1 differentiates that of real samples and R2 that of fake ones
+    ours = {"r1": ["fake", "discriminate"], "r2": ["discriminate", "fake"]}.get(
+        penalty, ["discriminate", "fake", "discriminate"]
+    )
+    assert calls[1:] == [*ours, "fake", "discriminate"]
 
 
 def test_a_lazy_penalty_leaves_the_other_steps_compiled(make: Make, calls: list[str]) -> None:
     words = ("regularizer=[r1_lazy]", "regularizer.r1.interval=2")
     fit(compiled(make("gan", *words, steps=2)))
-    step = ["judge", "fake", "judge", "fake", "judge"]
+    step = ["discriminate", "fake", "discriminate", "fake", "discriminate"]
     assert calls[1:] == [*step, *step], "of the first step, the penalty's own pass is as it was"
 
 
@@ -77,9 +80,10 @@ def test_a_lazy_penalty_leaves_the_other_steps_compiled(make: Make, calls: list[
 def test_compiled_and_as_it_is_are_the_same_run(train: Train, first: str, second: str) -> None:
     """Weights, keys and checkpoints, where one half is compiled and the other as it is."""
     words = ("regularizer=[r1,gradient_penalty]", "regularizer.r1.interval=3", "threads=1")
-    straight = train(*words, name="straight")
-    train(*words, f"compile={first}", "total_kimg=0.1")
-    run = train(*words, f"compile={second}")
+    words = (*words, "callbacks.samples.every_kimg=100")
+    straight = train(*words, name="straight", base=ELSE)
+    train(*words, f"compile={first}", "total_kimg=0.1", base=ELSE)
+    run = train(*words, f"compile={second}", base=ELSE)
     ours, theirs = (
         torch.load(r / "checkpoints" / "last.ckpt", weights_only=True) for r in (run, straight)
     )

@@ -4,16 +4,14 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import softplus
 
 from gan_lab.errors import InputError
 from gan_lab.seeding import derive_seed
-from gan_lab.training.module import AdversarialModule, frozen, lazy_correction, split
-from gan_lab.training.regularizers.base import Regularizer
+from gan_lab.training.module import AdversarialModule
+from gan_lab.training.regularizers.base import DiscriminatorRegularizer, GeneratorRegularizer
 from gan_lab.training.regularizers.r1 import R1
-from gan_lab.training.regularizers.r2 import R2
-from gan_lab.training.regularizers.weight_clipping import WeightClipping
 from tests.models.conftest import Make, fit, images_for
 from tests.models.conftest import make as make
 
@@ -40,9 +38,10 @@ def by_hand(module: AdversarialModule, gamma: float) -> None:
         torch.optim.Adam(n.parameters(), lr=2e-4, betas=(0.5, 0.999), fused=True) for n in (g, d)
     )
     seen = 0
-    for images, labels in images_for(module):
+    for batch in images_for(module):
         torch.manual_seed(derive_seed(module.seed, 0, seen))
-        for real, y in zip(images.chunk(module.d_steps), labels.chunk(module.d_steps), strict=True):
+        for part in batch.split(len(batch) // module.d_steps):
+            real, y = part.real, part.labels
             with torch.no_grad():
                 fake = g(torch.randn(len(real), g.z_dim), y)
             real = real.clone().requires_grad_()
@@ -58,7 +57,7 @@ def by_hand(module: AdversarialModule, gamma: float) -> None:
         g_adam.zero_grad()
         g_loss.backward()
         g_adam.step()
-        decay = 0.5 ** (len(images) / min(5000, 0.05 * seen))
+        decay = 0.5 ** (len(batch) / min(5000, 0.05 * seen))
         with torch.no_grad():
             for kept, new in zip(module.generator_ema.parameters(), g.parameters(), strict=True):
                 kept.mul_(decay).add_(new, alpha=1 - decay)
@@ -110,17 +109,15 @@ def test_the_discriminator_step_leaves_the_generator_and_the_other_way_round(mak
         )
 
 
-class Counting(Regularizer):
-    """Counts how often it is asked, with a gradient that is known: the mean of the first weight."""
+def counting(base: type[Any], asked: list[int]) -> Any:
+    """Return a penalty that notes when it is asked, with a known gradient: it is the mean of the first weight."""
 
-    def __init__(self, *, weight: float, interval: int, player: Any = "discriminator") -> None:
-        super().__init__(weight=weight, interval=interval)
-        self.player = player
-        self.asked = 0
+    class Counting(base):  # type: ignore[misc]
+        def forward(self, step: Any) -> Tensor:
+            asked.append(1)
+            return next(step.network.parameters()).mean()
 
-    def forward(self, step: Any) -> Tensor:
-        self.asked += 1
-        return next(step.network.parameters()).mean()
+    return Counting(weight=0.5, interval=4)
 
 
 @pytest.mark.parametrize("player", ["generator", "discriminator"])
@@ -128,36 +125,25 @@ def test_a_lazy_penalty_has_its_own_steps_of_interval_times_the_weight(
     make: Make, player: str
 ) -> None:
     module = make("gan", *PLAIN, steps=9)
-    penalty = Counting(weight=0.5, interval=4, player=player)
-    module._regularizers["counting"] = penalty
+    base = GeneratorRegularizer if player == "generator" else DiscriminatorRegularizer
+    asked: list[int] = []
+    module.players[player].regularizers["counting"] = counting(base, asked)
     steps = []
-    network = getattr(module, player)
+    network = module.players[player].network
 
     class Recorder(torch.optim.SGD):
         def step(self, closure: Any = None) -> Any:
             steps.append(next(network.parameters()).grad.clone())
             return super().step(closure)
 
-    module._factories[player] = lambda parameters: Recorder(parameters, lr=0.0)
+    module.players[player].make_optimizer = lambda groups: Recorder(groups, lr=0.0)
     fit(module)
-    assert penalty.asked == 3
+    assert len(asked) == 3
     assert len(steps) == 9 + 3
     # the lazy step comes right after the main one of steps 0, 4 and 8 and holds nothing but the penalty
     lazy = [steps[1], steps[6], steps[11]]
     for gradient in lazy:
         torch.testing.assert_close(gradient, torch.full_like(gradient, 0.5 * 4 / gradient.numel()))
-
-
-def test_adam_correction() -> None:
-    def lazy(interval: int) -> Regularizer:
-        return R1(weight=1, interval=interval)
-
-    assert lazy_correction([]) == 1
-    assert lazy_correction([lazy(1), WeightClipping(limit=1)]) == 1
-    assert lazy_correction([lazy(16)]) == pytest.approx(16 / 17)
-    assert lazy_correction([lazy(16), R2(weight=1, interval=4)]) == pytest.approx(
-        1 / (1 + 1 / 16 + 1 / 4)
-    )
 
 
 def test_clipping_limits_the_gradient(make: Make) -> None:
@@ -190,8 +176,8 @@ def test_gradient_norms_are_measured_when_asked(make: Make) -> None:
     module = make("gan", steps=1)
     module.measure_gradients = True
     fit(module)
-    figures = module.stats.take()
-    assert figures["grad_norm/g"] > 0 and figures["grad_norm/d"] > 0
+    metrics = module.stats.take()
+    assert metrics["grad_norm/g"] > 0 and metrics["grad_norm/d"] > 0
 
 
 def test_noise_differs_by_step_and_rank_and_not_by_call(make: Make) -> None:
@@ -231,19 +217,11 @@ def test_penalties_are_in_full_precision(make: Make, precision: str) -> None:
             kinds.add((step.real_logits.dtype, torch.is_autocast_enabled("cpu")))
             return super().forward(step)
 
-    module._regularizers["r1"] = Watching(weight=1, interval=2)
-    module._regularizers["always"] = Watching(weight=1)
+    regularizers = module.players["discriminator"].regularizers
+    regularizers["r1"] = Watching(weight=1, interval=2)
+    regularizers["always"] = Watching(weight=1)
     fit(module, precision=precision)
     assert kinds == {(torch.float32, False)}
-
-
-def test_frozen_restores_what_it_found_whatever_happens() -> None:
-    network = nn.Linear(2, 2)
-    network.bias.requires_grad_(False)
-    with pytest.raises(KeyError), frozen(network):
-        assert not network.weight.requires_grad
-        raise KeyError
-    assert network.weight.requires_grad and not network.bias.requires_grad
 
 
 def test_the_moving_average_stays_in_evaluation_mode(make: Make) -> None:
@@ -252,20 +230,12 @@ def test_the_moving_average_stays_in_evaluation_mode(make: Make) -> None:
     assert not any(p.requires_grad for p in module.generator_ema.parameters())
 
 
-def test_split() -> None:
-    images, labels = torch.arange(6).reshape(6, 1, 1, 1), torch.arange(6)
-    parts = list(split(images, labels, 4))
-    assert [len(x) for x, _ in parts] == [4, 2]
-    assert [y.tolist() for _, y in parts if y is not None] == [[0, 1, 2, 3], [4, 5]]
-    assert [y for _, y in split(images, None, 3)] == [None, None]
-
-
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
         (("micro_batch_size=3",), "batch_size=4 is not a multiple of micro_batch_size=3"),
         (("d_steps=0",), "d_steps=0"),
-        (("micro_batch_size=1",), "needs at least 2 images"),
+        (("micro_batch_size=1",), "needs at least 2 samples"),
         (("regularizer=[path_length]",), "path_length needs a generator with styles"),
         (("+model.schedules.generator.rate=1",), "schedules.generator.rate is unknown"),
     ],

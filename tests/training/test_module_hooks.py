@@ -7,13 +7,25 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gan_lab.distributed.strategy import HalfPrecision
-from gan_lab.layers.networks import DiscriminatorNetwork, GeneratorNetwork, Judgement
+from gan_lab.data.sample import Batch
+from gan_lab.distributed.strategy import Float16Precision
+from gan_lab.layers.networks import (
+    DiscriminatorInput,
+    DiscriminatorNetwork,
+    DiscriminatorOutput,
+    GeneratorNetwork,
+    Role,
+)
 from gan_lab.training.augment.base import Augmentation
 from gan_lab.training.ema import ExponentialMovingAverage
 from gan_lab.training.losses import NonSaturating, Wasserstein
 from gan_lab.training.module import AdversarialModule
-from gan_lab.training.regularizers.base import Regularizer
+from gan_lab.training.regularizers.base import (
+    DiscriminatorRegularizer,
+    GeneratorRegularizer,
+    Regularizer,
+)
+from gan_lab.training.steps import GeneratorStep
 from tests.models.conftest import fit
 
 
@@ -33,23 +45,25 @@ class Shift(GeneratorNetwork):
 
 
 class Slope(DiscriminatorNetwork):
-    """D(x) = slope x, and a class loss of `classes` times x."""
+    """D(x) = slope x, and in some roles a class loss of `classes` times x."""
 
     num_classes = 3
 
-    def __init__(self, *, classifies: bool = False, fakes: bool = False) -> None:
+    def __init__(self, *roles: Role) -> None:
         super().__init__()
         self.slope = nn.Parameter(torch.ones(()))
         self.classes = nn.Parameter(torch.ones(()))
-        self.classifies = classifies
-        self.classifies_fakes = fakes
+        self.roles = roles
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         return self.slope * images.flatten()
 
-    def judge(self, images: Tensor, labels: Tensor | None = None) -> Judgement:
-        losses = self.classes * images.flatten() if self.classifies else None
-        return self(images, labels), losses
+    def discriminate(
+        self, x: DiscriminatorInput, labels: Tensor | None, role: Role | None
+    ) -> DiscriminatorOutput:
+        assert isinstance(x, Tensor)
+        losses = {"class": self.classes * x.flatten()} if role in self.roles else {}
+        return DiscriminatorOutput(self(x, labels), losses)
 
 
 def module(
@@ -99,7 +113,7 @@ class Recording(Augmentation):
     def adapt(self, images: int) -> None:
         self.adapted.append(images)
 
-    def figures(self) -> Mapping[str, Tensor]:
+    def metrics(self) -> Mapping[str, Tensor]:
         return {"factor": torch.tensor(self.factor)}
 
 
@@ -113,7 +127,7 @@ def test_augmentations_change_all_that_the_discriminator_sees_in_their_order() -
     for images, logits in zip((second.seen[0], second.seen[2]), second.observed, strict=True):
         torch.testing.assert_close(logits, (3 * images + 1).flatten())
     assert first.adapted == second.adapted == [4]
-    assert made.steps_taken == {"generator": 1, "discriminator": 1}
+    assert [player.steps_taken for player in made.players.values()] == [1, 1]
 
 
 def test_an_augmentation_is_scheduled_by_name() -> None:
@@ -131,16 +145,16 @@ def test_class_losses_join_both_players_losses(fakes: bool) -> None:
     augmentation = Recording(1.0)
     made = fit(
         module(
-            discriminator=Slope(classifies=True, fakes=fakes),
+            discriminator=Slope("real", "generator", *(["fake"] if fakes else [])),
             augmentations={"watch": augmentation},
         )
     )
     real, fake, _ = (x.flatten() + 1 for x in augmentation.seen)
     expected = 1 - real.mean() - (fake.mean() if fakes else 0)
     torch.testing.assert_close(made.discriminator.classes.detach(), expected)
-    figures = made.stats.take()
-    assert figures["loss/d_class_real"] == pytest.approx(float(real.mean()), rel=1e-5)
-    assert ("loss/d_class_fake" in figures) == fakes
+    metrics = made.stats.take()
+    assert metrics["loss/d_class_real"] == pytest.approx(float(real.mean()), rel=1e-5)
+    assert ("loss/d_class_fake" in metrics) == fakes
     # d/d shift of -slope x + classes x, with the slopes as the D step left them
     slope, classes = made.discriminator.slope.detach(), made.discriminator.classes.detach()
     torch.testing.assert_close(made.generator.shift.detach(), slope - classes)
@@ -151,10 +165,12 @@ class Encoding(AdversarialModule):
 
     has_encoder = True
 
-    def real(self, images: Tensor, labels: Tensor | None) -> Tensor:
-        return images + self.generator.code
+    def real(self, batch: Batch) -> Tensor:
+        return batch.real + self.generator.code
 
-    def generator_loss(self, fake_logits: Tensor, real_logits: Tensor | None) -> Tensor:
+    def generator_loss(
+        self, step: GeneratorStep, fake_logits: Tensor, real_logits: Tensor | None
+    ) -> Tensor:
         assert real_logits is not None
         return real_logits - fake_logits
 
@@ -168,10 +184,9 @@ def test_an_encoder_learns_from_real_images_in_the_generators_step_alone() -> No
     assert float(left_alone.generator.code.detach()) == 0
 
 
-class Largest(Regularizer):
+class Largest(GeneratorRegularizer):
     """Keeps the image with the largest logit."""
 
-    player = "generator"
     penalizes = False
 
     def select(self, losses: Tensor, fake_logits: Tensor) -> Tensor:
@@ -208,7 +223,7 @@ def test_the_clock_is_set_before_everything_else_of_a_step() -> None:
     assert [name for name, _ in calls] == ["prepare", "sample", "sample"]
 
 
-class OnReals(Regularizer):
+class OnReals(DiscriminatorRegularizer):
     """Looks at real images alone."""
 
     def forward(self, step: Any) -> Tensor:
@@ -219,9 +234,9 @@ def test_a_lazy_penalty_on_real_images_makes_no_generated_ones() -> None:
     made: list[int] = []
 
     class Watching(AdversarialModule):
-        def fake(self, z: Tensor, labels: Tensor | None) -> Tensor:
+        def fake(self, z: Tensor, batch: Batch) -> DiscriminatorInput:
             made.append(len(z))
-            return super().fake(z, labels)
+            return super().fake(z, batch)
 
     trained = fit(module(Watching, regularizers={"mine": OnReals(weight=1, interval=2)}))
     assert "reg/mine" in trained.stats.take()
@@ -241,17 +256,17 @@ def test_gradients_that_overflowed_in_half_precision_are_bounded(half: bool) -> 
 
 
 def half(made: AdversarialModule) -> AdversarialModule:
-    return fit(made, plugins=[HalfPrecision(device="cpu")])
+    return fit(made, plugins=[Float16Precision(device="cpu")])
 
 
 def test_half_precision_has_a_scaler_for_each_player() -> None:
     made, plain = half(module()), fit(module())
-    assert set(made.scalers) == {"generator", "discriminator"}
-    assert made.scalers["generator"] is not made.scalers["discriminator"]
+    first, second = (player.scaler for player in made.players.values())
+    assert first is not None and second is not None and first is not second
     # the scale is a power of two and cancels
     for name, value in plain.state_dict().items():
         torch.testing.assert_close(made.state_dict()[name], value, rtol=2e-3, atol=2e-3)
-    assert not plain.scalers
+    assert not any(player.scaler for player in plain.players.values())
 
 
 def test_an_overflow_skips_the_step_of_one_player_and_lowers_its_scale_alone() -> None:
@@ -261,13 +276,15 @@ def test_an_overflow_skips_the_step_of_one_player_and_lowers_its_scale_alone() -
             return super().forward(images) + self.slope * (float("inf") if self.training else 0)
 
     class Quiet(AdversarialModule):
-        def judge(self, images: Tensor, labels: Tensor | None) -> Judgement:
+        def discriminate(
+            self, x: DiscriminatorInput, batch: Batch, role: Role | None
+        ) -> DiscriminatorOutput:
             self.discriminator.train(self.discriminator.slope.requires_grad)
-            logits, losses = super().judge(images, labels)
-            return torch.where(logits.isfinite(), logits, logits.detach() * 0), losses
+            logits = super().discriminate(x, batch, role).logits
+            return DiscriminatorOutput(torch.where(logits.isfinite(), logits, logits.detach() * 0))
 
     made = half(module(Quiet, discriminator=Overflowing()))
-    scales = {player: scaler.get_scale() for player, scaler in made.scalers.items()}
+    scales = {name: player.scaler.get_scale() for name, player in made.players.items()}
     assert scales["discriminator"] == scales["generator"] / 2
     assert float(made.discriminator.slope.detach()) == 1
     assert float(made.generator.shift.detach()) != 0

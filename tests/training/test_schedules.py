@@ -1,4 +1,6 @@
-"""Schedules are functions of kimg, and settings follow them."""
+"""Schedules are functions of kimg, and numbers of all parts follow them."""
+
+from typing import Any
 
 import pytest
 import torch
@@ -7,9 +9,13 @@ from hypothesis import strategies as st
 from torch import nn
 
 from gan_lab.errors import InputError
+from gan_lab.layers.networks import GeneratorNetwork
+from gan_lab.training.augment.ada import ADA
 from gan_lab.training.ema import ExponentialMovingAverage
+from gan_lab.training.losses import NonSaturating
+from gan_lab.training.player import Player
 from gan_lab.training.regularizers.r1 import R1
-from gan_lab.training.schedules import Cosine, Linear, Settings, Steps
+from gan_lab.training.schedules import Cosine, Linear, ScheduledParameters, Steps
 
 
 @given(st.floats(0, 1))
@@ -46,60 +52,94 @@ def test_impossible_schedules(make: object) -> None:
         make()  # type: ignore[operator]
 
 
-def settings_with(
-    schedules: dict[str, dict[str, object]],
-) -> tuple[Settings, R1, ExponentialMovingAverage]:
-    r1, ema = R1(weight=1), ExponentialMovingAverage(half_life_kimg=10)
-    return Settings(schedules, {"ema": ema, "r1": r1}), r1, ema  # type: ignore[arg-type]
+class Network(GeneratorNetwork):
+    """With numbers on three levels."""
+
+    z_dim = 1
+    num_classes = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mixing = 0.9
+        self.mapping = nn.Sequential(nn.Dropout(0.25), nn.Linear(1, 1))
 
 
-def test_everything_that_can_be_scheduled() -> None:
+def parts(optimizer: type[torch.optim.Optimizer] = torch.optim.Adam) -> dict[str, Any]:
+    """Return a generator with its moving average, and parts with numbers."""
+    r1 = R1(weight=1, interval=4)
+    player = Player(
+        "generator",
+        Network(),
+        average=Network(),
+        make_optimizer=lambda groups: optimizer(groups, lr=3.0),
+        clip_norm=1.0,
+        regularizers={},
+    )
+    ema = ExponentialMovingAverage(half_life_kimg=10)
+    ada = ADA(target=None, strengths={"noise": 0.5})
+    return {"generator": player, "ema": ema, "loss": NonSaturating(), "r1": r1, "ada": ada}
+
+
+def test_every_number_can_be_scheduled() -> None:
     line = Linear(start=1, end=0.5, end_kimg=100)
-    settings, r1, ema = settings_with(
+    found = parts()
+    network = {"mixing": line, "mapping": {"0": {"p": line}}}
+    numbers = ("lr", "beta1", "beta2", "weight_decay", "eps", "clip_norm")
+    scheduled = ScheduledParameters(
         {
-            "generator": {"lr": line, "beta1": line, "beta2": line, "weight_decay": line},
+            "generator": {**dict.fromkeys(numbers, line), "network": network},
             "ema": {"half_life_kimg": line},
             "r1": {"weight": line},
-        }
+            "ada": {"p": line, "strengths": {"noise": line}},
+        },
+        found,
     )
-    optimizer = torch.optim.Adam(nn.Linear(1, 1).parameters(), lr=3, betas=(0.25, 0.5))
-    settings.attach("generator", optimizer, correction=0.5)
-    group = optimizer.param_groups[0]
-    assert group["lr"] == 1.5 and group["betas"] == (0.25**0.5, 0.5**0.5)
-    settings.apply(50)
-    assert group["lr"] == pytest.approx(0.75 * 0.5)
-    assert group["betas"] == pytest.approx((0.75**0.5, 0.75**0.5))
-    assert (group["weight_decay"], ema.half_life_kimg, r1.weight) == (0.75, 0.75, 0.75)
-
-
-def test_configured_settings_win_over_loaded_ones() -> None:
-    settings, *_ = settings_with({})
-    optimizer = torch.optim.Adam(nn.Linear(1, 1).parameters(), lr=3)
-    settings.attach("generator", optimizer, correction=1)
-    saved = optimizer.state_dict()
-    saved["param_groups"][0]["lr"] = 99
-    optimizer.load_state_dict(saved)
-    settings.reset()
-    assert optimizer.param_groups[0]["lr"] == 3
+    player = found["generator"]
+    [group] = player.build_optimizer().param_groups
+    scheduled.check_optimizers()
+    scheduled.apply(50)
+    assert (group["lr"], group["betas"]) == (0.75, (0.75, 0.75))
+    assert (group["weight_decay"], group["eps"], player.clip_norm) == (0.75, 0.75, 0.75)
+    for one in (player.network, player.average):
+        assert one.mixing == one.mapping[0].p == 0.75, "the moving average computes as its network"
+    assert found["ema"].half_life_kimg == found["r1"].weight == found["ada"].p == 0.75
+    assert found["ada"].strengths["noise"] == 0.75
 
 
 @pytest.mark.parametrize(
     ("schedules", "hint"),
     [
-        ({"generatr": {"lr": 1}}, "did you mean generator?"),
+        ({"generatr": {"lr": 1}}, "schedules.generatr is unknown; did you mean generator?"),
         ({"generator": {"rl": 1}}, "did you mean lr?"),
-        ({"r1": {"wieght": 1}}, "did you mean weight?"),
-        ({"r2": {"weight": 1}}, "there are generator, discriminator, ema, r1"),
+        ({"r1": {"wieght": 1}}, "schedules.r1.wieght is unknown; did you mean weight?"),
+        ({"r1": {"interval": 1}}, "there are weight"),
+        ({"r2": {"weight": 1}}, "there are generator, ema, loss, r1, ada"),
         ({"ema": {"half_life": 1}}, "did you mean half_life_kimg?"),
+        ({"generator": {"network": {"maping": {"p": 1}}}}, "network.maping is unknown; did you mean mapping?"),
+        ({"generator": {"network": {"mapping": {"0": {"q": 1}}}}}, "mapping.0.q is unknown"),
+        ({"ada": {"strengths": {"nois": 1}}}, "did you mean noise?"),
+        ({"r1": {"weight": 0.5}}, "schedules.r1.weight=0.5 must be a schedule"),
+        ({"r1": 1}, "schedules.r1 is unknown"),
     ],
-)
-def test_unknown_settings(schedules: dict[str, dict[str, object]], hint: str) -> None:
+)  # fmt: skip
+def test_paths_that_lead_nowhere(schedules: dict[str, Any], hint: str) -> None:
     with pytest.raises(InputError) as caught:
-        settings_with(schedules)
+        ScheduledParameters(schedules, parts())
     assert hint in str(caught.value)
 
 
-def test_betas_of_an_optimizer_without_them() -> None:
-    settings, *_ = settings_with({"generator": {"beta2": Linear(start=1, end=0, end_kimg=1)}})
-    with pytest.raises(InputError, match="SGD has no betas"):
-        settings.attach("generator", torch.optim.SGD(nn.Linear(1, 1).parameters()), correction=1)
+def test_no_schedule_is_no_target() -> None:
+    assert not ScheduledParameters({"r1": {}}, parts()).schedules
+    assert not ScheduledParameters({}, parts()).schedules
+
+
+def test_numbers_that_an_optimizer_does_not_have() -> None:
+    line = Linear(start=1, end=0, end_kimg=1)
+    for optimizer, name in ((torch.optim.SGD, "beta2"), (torch.optim.Adam, "momentum")):
+        found = parts(optimizer)
+        scheduled = ScheduledParameters({"generator": {name: line, "clip_norm": line}}, found)
+        found["generator"].build_optimizer()
+        with pytest.raises(
+            InputError, match=f"generator.{name}: {optimizer.__name__} has no {name}"
+        ):
+            scheduled.check_optimizers()

@@ -42,7 +42,7 @@ ONLY_G: dict[str, dict[str, Any]] = {
     "biggan_deep": {"z_dim": 8, "shared_dim": 8},
 }
 # layers that read or write images do so at full size in every network; the constant's module makes the image
-AT_THE_IMAGE = ("norm", "to_image", "from_image", "synthesis.constant")
+AT_THE_IMAGE = ("norm", "to_image", "from_image", "torgb", "fromrgb", "synthesis.const")
 
 
 def nodes(model: str, size: int, num_classes: int) -> dict[str, Any]:
@@ -299,6 +299,6 @@ def test_from_imported_weights_with_frozen_layers(tmp_path: Path) -> None:
         if name.startswith("discriminator.") and not torch.equal(value, heir["state_dict"][name])
     }
     # from the image on: what reads it, and the three layers of the first block
-    first = ("from_image", "conv0", "conv1", "skip")
-    assert not moved & {f"blocks.0.{layer}" for layer in first}
-    assert {"blocks.1.conv0", "conv", "dense", "logit"} <= moved
+    first = ("fromrgb", "conv0", "conv1", "skip")
+    assert not moved & {f"b32.{layer}" for layer in first}
+    assert {"b16.conv0", "b4.conv", "b4.fc", "b4.out"} <= moved

@@ -15,7 +15,7 @@ from PIL import Image
 import gan_lab
 from gan_lab.commands.launch import launch
 from gan_lab.data.images import to_uint8
-from gan_lab.weights.card import with_onnx
+from gan_lab.weights.card import card
 from gan_lab.weights.exported import file_sha256
 from tests.helpers.generators import run_of
 
@@ -84,13 +84,31 @@ def test_the_picture_of_the_onnx_example(
     monkeypatch.setitem(sys.modules, "onnxruntime", session)  # type: ignore[arg-type]
     monkeypatch.chdir(tmp_path)
     description = {
+        "name": "faces",
+        "gan_lab": "0.1",
+        "git_revision": None,
+        "licence": None,
+        "source": {"checkpoint": "best.ckpt"},
+        "generator": {
+            "network": {"_target_": "gan_lab.models.gan.Generator"},
+            "parameters": 9,
+            "weights": "ema",
+        },
         "z_dim": 4,
         "channels": channels,
         "image_size": [8, 6],
-        "classes": {"conditional": False},
+        "kimg": 1.0,
+        "classes": {"conditional": False, "names": ["all"], "counts": [3]},
         "truncation": {"kind": "threshold"},
+        "standing_statistics": None,
+        "programs": {"onnx": {"largest_difference": 1e-6}},
+        "figures": [],
+        "best": None,
+        "recipe": {"model": {"_target_": "gan_lab.models.gan.GAN"}, "total_kimg": 1.0},
     }
-    exec(with_onnx(description), {})
+    text = card(description, picture="", repository=None)
+    (code,) = re.findall(r"```python\n(import numpy.*?)```", text, re.DOTALL)
+    exec(code, {})
     with Image.open(tmp_path / "image.png") as image:
         assert (image.size, image.mode) == ((6, 8), mode)
         assert image.getextrema() in ((255, 255), ((255, 255),) * channels)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from gan_lab.errors import InputError
-from gan_lab.weights.readers import blueprints, from_published
+from gan_lab.weights.published import blueprints, from_published
 from tests.helpers.pretrained_biggan import MULTIPLES, PretrainedBigGAN, description, published
 
 

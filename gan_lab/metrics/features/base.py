@@ -93,16 +93,21 @@ class Extractor(ABC):
         """Get the weights while the machine is online, check them, and return where they lie; "" without a file."""
         return ""
 
-    def check(self, channels: int, what: str) -> None:
-        """Refuse images that the network cannot see.
+    def check(self, shape: tuple[int, ...], what: str) -> None:
+        """Check that the network can see samples of a shape.
 
         Args:
-            channels: of the images.
-            what: which images, for the message.
+            shape: of one stored sample.
+            what: which samples, for the message.
 
         Raises:
             InputError: with the remedy.
         """
+        if len(shape) != 3:
+            raise InputError(
+                f"{what} have the shape {list(shape)}: {self.name} sees images [C, H, W]; choose other features="
+            )
+        channels = shape[0]
         if channels in self.channels:
             return
         kind = "RGBA" if channels == 4 else f"{channels}-channel"

@@ -117,7 +117,9 @@ def load_classifier(recipe: Recipe | None = None) -> tuple[DigitsClassifier, str
 
 def stored_images(dataset: ImageDataset) -> tuple[Tensor, Tensor]:
     """All images of a small set, not mirrored: uint8 [N, C, H, W] and labels [N]."""
-    return dataset.__getitems__(range(dataset.num_stored))
+    batch = dataset.__getitems__(range(dataset.num_stored))
+    assert batch.labels is not None
+    return batch.real, batch.labels
 
 
 def train_classifier(recipe: Recipe, images: Tensor, labels: Tensor) -> DigitsClassifier:

@@ -9,6 +9,7 @@ Karras et al. 2020, section 3 (control) and appendix B (operations), https://arx
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,9 +53,9 @@ class ADA(Augmentation):
     Args:
         pipe: which operations: `blit geom color filter noise cutout`, of the first five also the first letter, or a
             set of them, `bg bgc bgcf bgcfn bgcfnc`.
-        p: probability of each operation, from 0 to 1: where p adapts, the one to begin with; else a setting that can
+        p: probability of each operation, from 0 to 1: where p adapts, the one to begin with; else a number that can
             be scheduled.
-        target: r_t that p is adapted to (0.6 in the paper), null for a p that does not adapt.
+        target: r_t that p is adapted to (0.6 in the paper), None for a p that does not adapt.
         speed_kimg: images in which p would go from 0 to 1.
         interval: D steps between two changes of p.
         strengths: operation -> multiplier of p for it, 1 for those of `pipe` and 0 for the others where not given.
@@ -63,7 +64,7 @@ class ADA(Augmentation):
         InputError: for what it does not know, or cannot be.
     """
 
-    adapted_p: Tensor
+    p: Tensor | float
     observed: Tensor
     signs: Tensor
     since: Tensor
@@ -93,22 +94,14 @@ class ADA(Augmentation):
         self.interval = interval
         self.strengths = choose_strengths(pipe, strengths or {})
         if target is None:
-            self.p = (
-                p  # an attribute only where it counts, so that a schedule for nothing is refused
-            )
-        self.register_buffer("adapted_p", torch.tensor(float(p)))
+            self.p = p  # can be scheduled
+        else:
+            self.register_buffer("p", torch.tensor(float(p)))
         # sum and number of the logits' signs: of this D step on this rank, and since p was changed on all of them
         self.register_buffer("observed", torch.zeros(2), persistent=False)
         self.register_buffer("signs", torch.zeros(2))
         self.register_buffer("since", torch.zeros(2, dtype=torch.long))  # D steps, images
         self.register_buffer("overfitting", torch.tensor(0.0))  # r_t, as it last was
-
-    @property
-    def probability(self) -> Tensor:
-        """The probability p of each operation now, 0-dim, on the module's device."""
-        if self.target is None:
-            return torch.full_like(self.adapted_p, self.p)
-        return self.adapted_p
 
     def forward(self, images: Tensor) -> Tensor:
         self._check(images)
@@ -116,7 +109,7 @@ class ADA(Augmentation):
             return images
         with torch.autocast(images.device.type, enabled=False):
             exact = images if images.dtype == torch.float64 else images.float()
-            draws = Draws(exact, self.probability, self.strengths)
+            draws = Draws(exact, self._p_on_device(), self.strengths)
             changed = move(exact, draws)
             for change in (recolor, equalize, add_noise, cut_out):
                 changed = change(changed, draws)
@@ -126,12 +119,14 @@ class ADA(Augmentation):
     def observe(self, real_logits: Tensor) -> None:
         if self.target is not None:
             signs = real_logits.detach().float().sign().sum()
-            self.observed += torch.stack([signs, torch.full_like(signs, len(real_logits))])
+            # the numerator and denominator of r_t, section 3.1, equation 1
+            self.observed += torch.stack([signs, torch.full_like(signs, real_logits.numel())])
 
     @torch.no_grad()
     def adapt(self, images: int) -> None:
-        if self.target is None:
+        if isinstance(self.p, float | int):
             return
+        assert self.target is not None
         # on the device and without a branch: the host never waits for D
         self.since[0] += 1
         self.since[1] += images
@@ -143,25 +138,38 @@ class ADA(Augmentation):
         seen = number > 0
         overfitting = torch.where(due & seen, total / number, self.overfitting)
         direction = torch.sign(overfitting - self.target) * seen
-        moved = self.adapted_p + direction * self.since[1] / (self.speed_kimg * 1000)
-        self.adapted_p.copy_(torch.where(due, moved.clamp(0, 1), self.adapted_p))
+        moved = self.p + direction * self.since[1] / (self.speed_kimg * 1000)
+        self.p.copy_(torch.where(due, moved.clamp(0, 1), self.p))
         self.overfitting.copy_(overfitting)
         self.signs *= ~due
         self.since *= ~due
 
-    def figures(self) -> Mapping[str, Tensor]:
+    def metrics(self) -> Mapping[str, Tensor]:
         if self.target is None:
-            return {"p": self.probability}
-        return {"p": self.probability, "r": self.overfitting}
+            return {"p": self._p_on_device()}
+        return {"p": self._p_on_device(), "r": self.overfitting}
 
     def strengthen(self) -> None:
-        self.adapted_p.fill_(1)
+        if isinstance(self.p, Tensor):
+            self.p.fill_(1)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        # a run may go on with another target: a fixed p is the configured one, and an adaptive one begins there
+        if isinstance(self.p, Tensor):
+            state_dict.setdefault(f"{prefix}p", self.p)
+        else:
+            state_dict.pop(f"{prefix}p", None)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+    def _p_on_device(self) -> Tensor:
+        """Return p as a 0-dim tensor on the module's device."""
+        return self.p if isinstance(self.p, Tensor) else torch.full_like(self.overfitting, self.p)
 
     def _idle(self, images: Tensor) -> bool:
-        if self.target is None:
-            return self.p <= 0
-        # asking costs nothing on the CPU; elsewhere it would make the host wait
-        return images.device.type == "cpu" and self.adapted_p.item() <= 0
+        if isinstance(self.p, Tensor):
+            # asking costs nothing on the CPU; elsewhere it would make the host wait
+            return images.device.type == "cpu" and self.p.item() <= 0
+        return self.p <= 0
 
     def _check(self, images: Tensor) -> None:
         channels, height, width = images.shape[1:]

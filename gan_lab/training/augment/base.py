@@ -1,10 +1,12 @@
-"""What an augmentation is: a change of images before the discriminator sees them, real and generated alike."""
+"""Augmentations: changes of images before the discriminator sees them, real and fake alike."""
 
 import math
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+
+from gan_lab.layers.networks import DiscriminatorInput, map_samples
 
 
 class Augmentation(nn.Module):
@@ -16,17 +18,49 @@ class Augmentation(nn.Module):
     """
 
     def observe(self, real_logits: Tensor) -> None:
-        """Look at D's logits [n] on a micro-batch of augmented real images, without their graph."""
+        """Look at D's logits [n] or [n, K] for a micro-batch of augmented real images, without their graph."""
 
     def adapt(self, images: int) -> None:
         """Act on what was observed; `images` is the number of real images of this D step over all ranks."""
 
-    def figures(self) -> Mapping[str, Tensor]:
+    def metrics(self) -> Mapping[str, Tensor]:
         """What to log of its state, scalars on its device; the key becomes `augment/<name>_<key>`."""
         return {}
 
     def strengthen(self) -> None:
-        """Act from now on as it does at its dearest, whatever it has adapted to; for measuring what it costs."""
+        """Apply every operation at full strength from now on, for benchmarks."""
+
+
+class Augmentations(nn.ModuleDict):
+    """Augmentations by name, applied in their order."""
+
+    def __init__(self, augmentations: Mapping[str, Augmentation]) -> None:
+        super().__init__(dict(augmentations))
+
+    def forward(self, x: DiscriminatorInput) -> DiscriminatorInput:
+        """Change samples; of a tuple each tensor on its own, and vectors [N, Z] beside samples not at all."""
+        for augmentation in self.values():
+            x = map_samples(augmentation, x)
+        return x
+
+    def observe(self, real_logits: Tensor) -> None:
+        """Show all of them D's logits for real samples."""
+        for augmentation in self.values():
+            augmentation.observe(real_logits.detach())  # type: ignore[operator]
+
+    def strengthen(self) -> None:
+        """Have all of them apply every operation at full strength, for benchmarks."""
+        for augmentation in self.values():
+            augmentation.strengthen()  # type: ignore[operator]
+
+    def adapt(self, images: int) -> dict[str, Tensor]:
+        """Let all of them act on what they observed; return what to log."""
+        logged: dict[str, Tensor] = {}
+        for name, augmentation in self.items():
+            augmentation.adapt(images)  # type: ignore[operator]
+            metrics = augmentation.metrics()  # type: ignore[operator]
+            logged |= {f"augment/{name}_{key}": value for key, value in metrics.items()}
+        return logged
 
 
 # What a batch draws: which images an operation is applied to, and how strongly.

@@ -13,12 +13,17 @@ from lightning import Callback, Trainer
 
 from gan_lab.console import say
 from gan_lab.distributed import slurm
-from gan_lab.distributed.ranks import Agreement
+from gan_lab.distributed.ranks import DelayedAllReduce
 from gan_lab.errors import InputError
 from gan_lab.layers.collectives import several_ranks
 from gan_lab.run import link
 from gan_lab.training.callbacks.evaluation import Evaluation
-from gan_lab.training.callbacks.report import Report, check_health, check_interval, log
+from gan_lab.training.callbacks.training_log import (
+    TrainingLog,
+    check_finite,
+    check_interval,
+    log,
+)
 from gan_lab.training.checkpoint import BEST, LAST, PREVIOUS
 from gan_lab.training.loggers.files import STOPPED
 from gan_lab.training.module import AdversarialModule
@@ -71,7 +76,7 @@ class Checkpointing(Callback):
         self._saved_at = 0.0
         self._signal: int | None = None
         self._stopped_by: int | None = None
-        self._agreement = Agreement()
+        self._signal_anywhere = DelayedAllReduce()
         self._handlers: dict[int, Any] = {}
 
     @property
@@ -110,7 +115,7 @@ class Checkpointing(Callback):
         better = self._is_better(module)
         # one number for all processes: the signal, and whether it is time by the first one's clock
         own = 2 * (self._signal or 0) + int(trainer.is_global_zero and self._is_late())
-        stopped_by, late = divmod(self._agreement(own), 2)
+        stopped_by, late = divmod(self._signal_anywhere(own), 2)
         if better or stopped_by or trainer.should_stop or module.due(self.every_kimg):
             self.save(trainer, module)
             if better and trainer.is_global_zero:
@@ -124,7 +129,7 @@ class Checkpointing(Callback):
 
     def save(self, trainer: Trainer, module: AdversarialModule) -> None:
         """Write `last.ckpt`; what it was becomes `previous.ckpt`."""
-        check_health(module)
+        check_finite(module)
         if trainer.is_global_zero and (self.folder / LAST).exists():
             link(self.folder / LAST, self.folder / PREVIOUS)
         trainer.save_checkpoint(self.folder / LAST)
@@ -182,12 +187,12 @@ class Checkpointing(Callback):
 
 
 def log_stop(trainer: Trainer, module: AdversarialModule, number: int) -> None:
-    """Log the figures so far, so that the logs end where the checkpoint does.
+    """Log the metrics so far, so that the logs end where the checkpoint does.
 
     When the run goes on, the entry is taken out again (`JsonLines.rewind`): the next one has the whole means.
     """
-    reports = [callback for callback in trainer.callbacks if isinstance(callback, Report)]  # type: ignore[attr-defined]
-    if not any(module.due(report.every_kimg) for report in reports):
+    logs = [callback for callback in trainer.callbacks if isinstance(callback, TrainingLog)]  # type: ignore[attr-defined]
+    if not any(module.due(one.every_kimg) for one in logs):
         log(trainer, module, {**module.stats.means(), STOPPED: float(number)})
 
 

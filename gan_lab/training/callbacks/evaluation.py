@@ -9,7 +9,7 @@ from lightning import Callback, Trainer
 from gan_lab.metrics.base import Metrics
 from gan_lab.metrics.images import GanImages
 from gan_lab.sampling.gan import Gan
-from gan_lab.training.callbacks.report import check_health, check_interval, log
+from gan_lab.training.callbacks.training_log import check_finite, check_interval, log
 from gan_lab.training.module import AdversarialModule
 
 
@@ -48,10 +48,10 @@ class Evaluation(Callback):
         """Evaluate when it is time."""
         if not module.due(self.every_kimg):
             return
-        check_health(module)
+        check_finite(module)
         begin = time.perf_counter()
         data = trainer.datamodule  # type: ignore[attr-defined]
-        gan = Gan(module.generator_ema, class_counts=data.class_counts)
+        gan = Gan(module.generator_ema, spec=data.spec)
         with torch.random.fork_rng(devices=[]):
             found = self.metrics.compute(GanImages(gan, seed=self.seed))
         # the last bits may differ between ranks, which have to agree on what is the best

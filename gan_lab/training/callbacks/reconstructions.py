@@ -10,12 +10,13 @@ from lightning import Callback, Trainer
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gan_lab.data.base import ImageDataset
-from gan_lab.data.datamodule import ImageDataModule
-from gan_lab.data.images import grid, save_png, to_float, to_uint8
+from gan_lab.data.base import SampleDataset
+from gan_lab.data.datamodule import DataModule
+from gan_lab.data.images import grid, save_png
+from gan_lab.data.sample import Batch
 from gan_lab.errors import InputError
 from gan_lab.metrics.manifold import nearest
-from gan_lab.training.callbacks.report import check_health, check_interval, log
+from gan_lab.training.callbacks.training_log import check_finite, check_interval, log
 from gan_lab.training.module import AdversarialModule
 
 BATCH_SIZE = 250
@@ -90,32 +91,32 @@ class Reconstructions(Callback):
         """Save a grid and measure when it is time."""
         if not module.due(self.every_kimg):
             return
-        check_health(module)
+        check_finite(module)
         if not trainer.is_global_zero:
             return
-        data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        data: DataModule = trainer.datamodule  # type: ignore[attr-defined]
         self._save(trainer, module, data)
         log(trainer, module, self.measure(module, data))
 
-    def measure(self, module: AdversarialModule, data: ImageDataModule) -> dict[str, float]:
+    def measure(self, module: AdversarialModule, data: DataModule) -> dict[str, float]:
         """Return the figures of the encoder."""
         held_out = data.val or data.train
         codes, errors = self._encode(module, held_out)
         figures = {"encoder/error": errors.double().mean().item()}
-        if data.val is None or data.num_classes < 2:
+        if data.val is None or data.train.num_classes < 2:
             return figures
         known, _ = self._encode(module, data.train)
         figures["encoder/accuracy_codes"] = self._accuracy(known, codes, data)
         if self._accuracy_pixels is None:
             train, val = (
-                torch.cat([images.flatten(1).float() for images, _ in self._images(split)])
+                torch.cat([batch.real.flatten(1).float() for batch in self._batches(split)])
                 for split in (data.train, data.val)
             )
             self._accuracy_pixels = self._accuracy(train, val, data)
         figures["encoder/accuracy_pixels"] = self._accuracy_pixels
         return figures
 
-    def _accuracy(self, known: Tensor, asked: Tensor, data: ImageDataModule) -> float:
+    def _accuracy(self, known: Tensor, asked: Tensor, data: DataModule) -> float:
         """Return how often the class of the nearest of `known` [N, D] is that of `asked` [M, D]."""
         assert data.val is not None
         train, val = (self._chosen(split) for split in (data.train, data.val))
@@ -124,45 +125,47 @@ class Reconstructions(Callback):
         return float((found == data.val.labels[val]).mean())
 
     @torch.no_grad()
-    def _encode(self, module: AdversarialModule, split: ImageDataset) -> tuple[Tensor, Tensor]:
+    def _encode(self, module: AdversarialModule, split: SampleDataset) -> tuple[Tensor, Tensor]:
         """Return codes [N, Z] and squared errors [N] of the images of a split."""
         codes, errors = [], []
-        for images, labels in self._images(split):
-            real = to_float(images).to(module.device)
-            made, code = reconstruct(module, real, labels)
+        for batch in self._batches(split):
+            real = split.spec.encode(batch.real.to(module.device))
+            made, code = reconstruct(module, real, batch.labels)
             codes.append(code.float())
             errors.append((made - real).square().flatten(1).mean(1))
         return torch.cat(codes), torch.cat(errors)
 
-    def _images(self, split: ImageDataset) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (uint8 images, labels) of a split, at most `max_images` and none mirrored."""
+    def _batches(self, split: SampleDataset) -> Iterator[Batch]:
+        """Yield stored samples of a split, at most `max_images` and none mirrored."""
         chosen = self._chosen(split)
         for start in range(0, len(chosen), BATCH_SIZE):
             yield split.__getitems__(chosen[start : start + BATCH_SIZE].tolist())
 
-    def _chosen(self, split: ImageDataset) -> NDArray[np.int64]:
+    def _chosen(self, split: SampleDataset) -> NDArray[np.int64]:
         return in_turn(split.labels)[: self.max_images]
 
-    def _save(self, trainer: Trainer, module: AdversarialModule, data: ImageDataModule) -> None:
+    def _save(self, trainer: Trainer, module: AdversarialModule, data: DataModule) -> None:
         split = data.val or data.train
         chosen = in_turn(split.labels)[: self.rows // 2 * self.columns]
-        images, labels = split.__getitems__(chosen.tolist())
+        batch = split.__getitems__(chosen.tolist())
+        spec = split.spec
         with torch.no_grad():
-            made, _ = reconstruct(module, to_float(images).to(module.device), labels)
-        rows = zip(
-            images.split(self.columns), to_uint8(made).cpu().split(self.columns), strict=True
-        )
+            made, _ = reconstruct(module, spec.encode(batch.real.to(module.device)), batch.labels)
+        shown, remade = spec.kind.preview(batch.real), spec.preview(made).cpu()
+        rows = zip(shown.split(self.columns), remade.split(self.columns), strict=True)
         picture = grid(torch.cat([row for pair in rows for row in pair]), self.columns)
         save_png(picture, self.folder / f"reconstructions_kimg{module.kimg:010.3f}.png")
         for logger in trainer.loggers:
             logger.log_grid("reconstructions", picture, module.kimg)  # type: ignore[attr-defined]
 
 
-def reconstruct(module: AdversarialModule, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def reconstruct(
+    module: AdversarialModule, images: Tensor, labels: Tensor | None
+) -> tuple[Tensor, Tensor]:
     """Return reconstructions [N, C, H, W] and codes [N, Z] of images by the moving average."""
     generator = encoding(module)
     codes = generator.encode(images)
-    given = labels.to(images.device) if generator.num_classes else None
+    given = labels.to(images.device) if labels is not None and generator.num_classes else None
     return generator(codes, given), codes
 
 
@@ -181,7 +184,7 @@ def encoding(module: AdversarialModule) -> EncodingGenerator:
     return cast(EncodingGenerator, generator)
 
 
-def in_turn(labels: NDArray[np.int64]) -> NDArray[np.int64]:
+def in_turn(labels: NDArray[Any]) -> NDArray[np.int64]:
     """Order items so that classes take turns: the first of each, then the second of each, ..."""
     by_class = np.argsort(labels, kind="stable")
     starts = np.searchsorted(labels[by_class], labels[by_class])

@@ -7,9 +7,10 @@ import torch
 from lightning import Callback, Trainer
 from torch import Tensor
 
-from gan_lab.data.images import grid, save_png, to_uint8
+from gan_lab.data.images import grid, save_png
+from gan_lab.data.sample import SampleSpec
 from gan_lab.sampling.gan import Gan
-from gan_lab.training.callbacks.report import check_health, check_interval, log
+from gan_lab.training.callbacks.training_log import check_finite, check_interval, log
 from gan_lab.training.module import AdversarialModule
 
 
@@ -49,7 +50,8 @@ class Samples(Callback):
         """Save a grid of real images, and one of what the untrained generator makes."""
         if not trainer.is_global_zero:
             return
-        real = trainer.datamodule.real_grid(self.rows * self.columns)  # type: ignore[attr-defined]
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        real = data.spec.kind.preview(data.real_grid(self.rows * self.columns))
         self._real_distance = mean_distance(real)
         save_png(grid(real, self.columns), self.folder / "reals.png")
         if module.images_seen == 0:
@@ -61,12 +63,13 @@ class Samples(Callback):
         """Save a grid when it is time."""
         if not module.due(self.every_kimg):
             return
-        check_health(module)
+        check_finite(module)
         if trainer.is_global_zero:
             self._save(trainer, module)
 
     def _save(self, trainer: Trainer, module: AdversarialModule) -> None:
-        images = fixed_samples(module, rows=self.rows, columns=self.columns, seed=self.seed)
+        spec = trainer.datamodule.spec  # type: ignore[attr-defined]
+        images = fixed_samples(module, spec, rows=self.rows, columns=self.columns, seed=self.seed)
         picture = grid(images, self.columns)
         save_png(picture, self.folder / f"kimg{module.kimg:010.3f}.png")
         for logger in trainer.loggers:
@@ -76,14 +79,16 @@ class Samples(Callback):
             log(trainer, module, {"health/diversity": share})
 
 
-def fixed_samples(module: AdversarialModule, *, rows: int, columns: int, seed: int) -> Tensor:
-    """Return uint8 images [rows * columns, C, H, W] of the moving average, class by class where there are classes."""
-    gan = Gan(module.generator_ema)
+def fixed_samples(
+    module: AdversarialModule, spec: SampleSpec, *, rows: int, columns: int, seed: int
+) -> Tensor:
+    """Draw previews, uint8 [rows * columns, C, H, W], with the moving average; class by class where it has classes."""
+    gan = Gan(module.generator_ema, spec=spec)
     labels = None
-    if gan.num_classes:
+    if spec.num_classes and gan.num_classes:
         rows = min(rows, gan.num_classes)
         labels = torch.arange(rows).repeat_interleave(columns)
-    return to_uint8(gan.sample(rows * columns, labels=labels, seed=seed))
+    return spec.preview(gan.sample(rows * columns, labels=labels, seed=seed))
 
 
 def mean_distance(images: Tensor) -> float:

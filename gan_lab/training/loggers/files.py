@@ -17,6 +17,8 @@ from gan_lab.console import warn
 from gan_lab.run import append_line, link, write
 
 METRICS_FILE = "metrics.jsonl"
+# key of the entry of a run that ended there because it was hopeless beside the others of its sweep
+PRUNED = "sweep/pruned"
 
 # what it was before damaged lines were taken out of it
 DAMAGED_FILE = "metrics.damaged.jsonl"

@@ -6,27 +6,19 @@
 T mirrors one half of the images from left to right and moves each by a few pixels, both at random.
 """
 
-from collections.abc import Callable
-from typing import Protocol, cast
-
 import torch
 from torch import Tensor
 
 from gan_lab.errors import InputError
-from gan_lab.training.regularizers.base import DiscriminatorStep, GeneratorStep, Regularizer
+from gan_lab.layers.networks import DiscriminatorInput, map_samples
+from gan_lab.training.regularizers.base import DiscriminatorRegularizer
+from gan_lab.training.steps import DiscriminatorStep
 
 
-class JointDiscriminator(Protocol):
-    """A discriminator of more than images, such as BiGAN's of images and codes."""
-
-    def change_images(self, pairs: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
-        """Return the pairs with `change` applied to their images."""
-
-
-class Consistency(Regularizer):
+class Consistency(DiscriminatorRegularizer):
     """Penalty on D's change under T; `weight` is lambda (10 in both papers), of real and of generated images alike.
 
-    Of pairs of an image and its code, T changes the image.
+    Where D sees vectors beside images, such as codes, T changes the images.
 
     Args:
         weight: coefficient.
@@ -54,22 +46,15 @@ class Consistency(Regularizer):
         self.flip = flip
         self.shift = shift
 
-    def forward(self, step: DiscriminatorStep | GeneratorStep) -> Tensor:
-        assert isinstance(step, DiscriminatorStep)
+    def forward(self, step: DiscriminatorStep) -> Tensor:
         penalty = (step.real_logits - self._logits(step, step.real)).float().square()
         if self.fakes:
             penalty = penalty + (step.fake_logits - self._logits(step, step.fake)).float().square()
         return penalty
 
-    def _logits(self, step: DiscriminatorStep, images: Tensor) -> Tensor:
-        """Return D's logits [N] of T(images)."""
-        images = images.detach()
-        if images.ndim == 4:
-            changed = self.transform(images)
-        else:
-            joint = cast(JointDiscriminator, step.network)
-            changed = joint.change_images(images, self.transform)
-        return step.critic(changed, step.labels)
+    def _logits(self, step: DiscriminatorStep, x: DiscriminatorInput) -> Tensor:
+        """Return D's logits of T(x)."""
+        return step.logits(map_samples(lambda images: self.transform(images.detach()), x))
 
     def transform(self, images: Tensor) -> Tensor:
         """Return T(images [N, C, H, W]); what moves in from beyond an edge repeats it."""

@@ -7,12 +7,12 @@ Karras et al. 2018, appendix A.1, https://arxiv.org/abs/1710.10196.
 
 from torch import Tensor
 
-from gan_lab.training.regularizers.base import DiscriminatorStep, GeneratorStep, Regularizer
+from gan_lab.training.regularizers.base import DiscriminatorRegularizer
+from gan_lab.training.steps import DiscriminatorStep
 
 
-class Drift(Regularizer):
+class Drift(DiscriminatorRegularizer):
     """Penalty on D's squared logits of real images; `weight` is epsilon_drift (0.001 in the paper)."""
 
-    def forward(self, step: DiscriminatorStep | GeneratorStep) -> Tensor:
-        assert isinstance(step, DiscriminatorStep)
+    def forward(self, step: DiscriminatorStep) -> Tensor:
         return step.real_logits.float().square()

@@ -8,15 +8,12 @@ Gulrajani et al. 2017, equation 3, https://arxiv.org/abs/1704.00028.
 import torch
 from torch import Tensor
 
-from gan_lab.training.regularizers.base import (
-    DiscriminatorStep,
-    GeneratorStep,
-    Regularizer,
-    gradient_norm,
-)
+from gan_lab.layers.networks import tensors_of
+from gan_lab.training.regularizers.base import DiscriminatorRegularizer, gradient_norm
+from gan_lab.training.steps import DiscriminatorStep, requiring_grad
 
 
-class GradientPenalty(Regularizer):
+class GradientPenalty(DiscriminatorRegularizer):
     """One-centred gradient penalty per sample; `weight` is lambda (10 in the paper).
 
     Args:
@@ -29,10 +26,14 @@ class GradientPenalty(Regularizer):
         super().__init__(weight=weight, interval=interval)
         self.center = center
 
-    def forward(self, step: DiscriminatorStep | GeneratorStep) -> Tensor:
-        assert isinstance(step, DiscriminatorStep)
-        real, fake = step.real.detach(), step.fake.detach()
-        mix = torch.rand(len(real), *[1] * (real.ndim - 1), device=real.device, dtype=real.dtype)
-        between = torch.lerp(real, fake, mix).requires_grad_()
-        norm = gradient_norm(step.critic(between, step.labels), between)
-        return (norm - self.center).square()
+    def forward(self, step: DiscriminatorStep) -> Tensor:
+        pairs = list(zip(tensors_of(step.real), tensors_of(step.fake), strict=True))
+        first, _ = pairs[0]
+        u = torch.rand(len(first), device=first.device, dtype=first.dtype)
+        mixed = tuple(
+            torch.lerp(real.detach(), fake.detach(), u.view(-1, *[1] * (real.ndim - 1)))
+            for real, fake in pairs
+        )
+        between = requiring_grad(mixed if isinstance(step.real, tuple) else mixed[0])
+        norm = gradient_norm(step.logits(between), between)
+        return (norm - self.center).square()  # equation 3

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from gan_lab.errors import InputError
-from gan_lab.training.regularizers.base import DiscriminatorStep, GeneratorStep, Player, Regularizer
+from gan_lab.layers.networks import samples_of
+from gan_lab.training.regularizers.base import DiscriminatorRegularizer, GeneratorRegularizer
+from gan_lab.training.steps import DiscriminatorStep, GeneratorStep
 
 
-class LatentConsistency(Regularizer):
+class LatentConsistency(DiscriminatorRegularizer):
     """Penalty on D's change between neighbours in latent space; `weight` is lambda_dis.
 
     Args:
@@ -28,17 +30,16 @@ class LatentConsistency(Regularizer):
             raise InputError(f"LatentConsistency: noise={noise} must be positive")
         self.noise = noise
 
-    def forward(self, step: DiscriminatorStep | GeneratorStep) -> Tensor:
-        assert isinstance(step, DiscriminatorStep)
+    def forward(self, step: DiscriminatorStep) -> Tensor:
         with torch.no_grad():
-            near = step.generate(step.z + self.noise * torch.randn_like(step.z), step.labels)
-        return (step.fake_logits - step.critic(near, step.labels)).float().square()
+            near = step.generate(step.z + self.noise * torch.randn_like(step.z))
+        return (step.fake_logits - step.logits(near)).float().square()
 
 
 # Latent diversity, G's side of zCR: the images of two latents nearby are to differ.
 
 
-class LatentDiversity(Regularizer):
+class LatentDiversity(GeneratorRegularizer):
     """Reward for G's change between neighbours in latent space; `weight` is lambda_gen.
 
     Args:
@@ -47,20 +48,16 @@ class LatentDiversity(Regularizer):
         noise: sigma, standard deviation of dz.
     """
 
-    player: Player = "generator"
-
     def __init__(self, *, weight: float, interval: int = 1, noise: float = 0.05) -> None:
         super().__init__(weight=weight, interval=interval)
         if noise <= 0:
             raise InputError(f"LatentDiversity: noise={noise} must be positive")
         self.noise = noise
 
-    def forward(self, step: DiscriminatorStep | GeneratorStep) -> Tensor:
-        assert isinstance(step, GeneratorStep)
-        near = step.z + self.noise * torch.randn_like(step.z)
-        there = step.network(near, step.labels)
-        here = step.fake
-        if here is None or here.shape != there.shape:
-            # a lazy step has made no images yet, and a BiGAN's are parts of pairs
-            here = step.network(step.z, step.labels)
-        return -(here - there).float().square().flatten(1).mean(1)
+    def forward(self, step: GeneratorStep) -> Tensor:
+        there = step.generate(step.z + self.noise * torch.randn_like(step.z))
+        changes = [
+            (here - near).float().square().flatten(1).mean(1)
+            for here, near in zip(samples_of(step.fake), samples_of(there), strict=True)
+        ]
+        return -torch.stack(changes).mean(0)

@@ -11,10 +11,12 @@ from torch import Tensor, nn
 
 from gan_lab.errors import InputError
 from gan_lab.layers.collectives import mean_over_ranks
-from gan_lab.training.regularizers.base import DiscriminatorStep, GeneratorStep, Regularizer
+from gan_lab.training.losses import mean_per_sample
+from gan_lab.training.regularizers.base import DiscriminatorRegularizer
+from gan_lab.training.steps import DiscriminatorStep
 
 
-class LeCam(Regularizer):
+class LeCam(DiscriminatorRegularizer):
     """Penalty on the discriminator's logits; `weight` is lambda.
 
     The averages are those before the step, so that micro-batches do not change the penalty.
@@ -50,11 +52,11 @@ class LeCam(Regularizer):
         self.register_buffer("num_averaged", torch.zeros((), dtype=torch.int64))
         self._seen: list[Tensor] = []  # logits [2, n] of this step's micro-batches
 
-    def forward(self, step: DiscriminatorStep | GeneratorStep) -> Tensor:
-        assert isinstance(step, DiscriminatorStep)
+    def forward(self, step: DiscriminatorStep) -> Tensor:
         real, fake = step.real_logits.float(), step.fake_logits.float()
-        self._seen.append(torch.stack([real.detach(), fake.detach()]))
-        penalty = (real - self.fake).square() + (fake - self.real).square()
+        means = [mean_per_sample(logits.detach()) for logits in (real, fake)]
+        self._seen.append(torch.stack(means))
+        penalty = (real - self.fake).square() + (fake - self.real).square()  # equation 6
         return penalty * (self.num_averaged >= self.start)
 
     @torch.no_grad()

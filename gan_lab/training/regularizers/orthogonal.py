@@ -10,42 +10,50 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from gan_lab.errors import InputError
-from gan_lab.training.regularizers.base import DiscriminatorStep, GeneratorStep, Player, Regularizer
+from gan_lab.training.regularizers.base import DiscriminatorRegularizer, GeneratorRegularizer
+from gan_lab.training.steps import DiscriminatorStep, GeneratorStep
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
-class Orthogonal(Regularizer):
-    """Penalty on the weights of one player; `weight` is beta (1e-4 in BigGAN, on G).
-
-    Embeddings are left out, as in the paper's code. Returns one number, not one an image.
-
-    Args:
-        weight: coefficient.
-        interval: steps between penalties.
-        player: "generator" or "discriminator".
-    """
-
-    def __init__(self, *, weight: float, interval: int = 1, player: Player = "generator") -> None:
-        super().__init__(weight=weight, interval=interval)
-        if player not in ("generator", "discriminator"):
-            raise InputError(
-                f"Orthogonal: player={player!r} must be 'generator' or 'discriminator'"
-            )
-        self.player = player
+class GeneratorOrthogonal(GeneratorRegularizer):
+    """Penalty on the generator's weights; `weight` is beta (1e-4 in BigGAN). Returns one number, not one a sample."""
 
     def check(self, network: nn.Module) -> None:
-        """Refuse a network without filters."""
-        if not any(has_filters(module) for module in network.modules()):
-            raise InputError(
-                f"Orthogonal: the {self.player} has neither convolutions nor linear layers"
-            )
+        """Check that the network has filters."""
+        check_filters(network, self.player)
 
-    def forward(self, step: DiscriminatorStep | GeneratorStep) -> Tensor:
-        penalties = [overlap(filters(m)) for m in step.network.modules() if has_filters(m)]
-        return torch.stack(penalties).sum()
+    def forward(self, step: GeneratorStep) -> Tensor:
+        return non_orthogonality(step.network)
+
+
+class DiscriminatorOrthogonal(DiscriminatorRegularizer):
+    """Penalty on the discriminator's weights; `weight` is beta. Returns one number, not one a sample."""
+
+    def check(self, network: nn.Module) -> None:
+        """Check that the network has filters."""
+        check_filters(network, self.player)
+
+    def forward(self, step: DiscriminatorStep) -> Tensor:
+        return non_orthogonality(step.network)
+
+
+def check_filters(network: nn.Module, player: str) -> None:
+    """Check that a network has filters.
+
+    Raises:
+        InputError: naming the player when it has none.
+    """
+    if not any(has_filters(module) for module in network.modules()):
+        raise InputError(f"Orthogonal: the {player} has neither convolutions nor linear layers")
+
+
+def non_orthogonality(network: nn.Module) -> Tensor:
+    """Return the sum over layers; embeddings are left out, as in the paper's code."""
+    terms = [overlap(filters(m)) for m in network.modules() if has_filters(m)]
+    return torch.stack(terms).sum()  # equation 3
 
 
 def has_filters(module: nn.Module) -> bool:

@@ -2,8 +2,8 @@
 
     E[ (||J_w^T y||_2 - a)^2 ],  J_w = dG(w) / dw,  y ~ N(0, I),  a the running mean of ||J_w^T y||_2
 
-Karras et al. 2020, section 3.2 and appendix B, https://arxiv.org/abs/1912.04958. y is divided by the square root of the
-number of pixels, and the norm is the root mean square over the layers that w enters.
+Karras et al. 2020, section 3.2, equation 4, and appendix B, https://arxiv.org/abs/1912.04958. y is divided by the
+square root of the number of pixels, and the norm is the root mean square over the layers that w enters.
 """
 
 import torch
@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from gan_lab.errors import InputError
 from gan_lab.layers.collectives import mean_over_ranks
 from gan_lab.layers.networks import StyleGeneratorNetwork
-from gan_lab.training.regularizers.base import DiscriminatorStep, GeneratorStep, Player, Regularizer
+from gan_lab.training.regularizers.base import GeneratorRegularizer
+from gan_lab.training.steps import GeneratorStep
 
 
-class PathLength(Regularizer):
+class PathLength(GeneratorRegularizer):
     """Penalty on the generator; `weight` is gamma_pl (2 in the paper, with `interval` 4).
 
     Attributes:
@@ -28,7 +29,6 @@ class PathLength(Regularizer):
         shrink: the penalty sees 1 / `shrink` of the images, to save time and memory (2 in the paper).
     """
 
-    player: Player = "generator"
     mean: Tensor
 
     def __init__(
@@ -47,16 +47,15 @@ class PathLength(Regularizer):
         """Refuse a generator without styles."""
         style_generator(network)
 
-    def forward(self, step: DiscriminatorStep | GeneratorStep) -> Tensor:
-        assert isinstance(step, GeneratorStep)
+    def forward(self, step: GeneratorStep) -> Tensor:
         generator = style_generator(step.network)
         count = max(len(step.z) // self.shrink, 1)
-        labels = None if step.labels is None else step.labels[:count]
+        labels = step.batch[:count].labels
         w = generator.styles(step.z[:count], labels)
         lengths = path_lengths(generator.synthesis(w, noise="random"), w)
         with torch.no_grad():
             self.mean.lerp_(mean_over_ranks(lengths.mean()), self.decay)
-        return (lengths - self.mean).square()
+        return (lengths - self.mean).square()  # equation 4
 
 
 def path_lengths(images: Tensor, w: Tensor, direction: Tensor | None = None) -> Tensor:

@@ -7,19 +7,15 @@ Mescheder et al. 2018, equation 9, https://arxiv.org/abs/1801.04406.
 
 from torch import Tensor
 
-from gan_lab.training.regularizers.base import (
-    DiscriminatorStep,
-    GeneratorStep,
-    Regularizer,
-    squared_gradient_norm,
-)
+from gan_lab.training.regularizers.base import DiscriminatorRegularizer, squared_gradient_norm
+from gan_lab.training.steps import DiscriminatorStep
 
 
-class R1(Regularizer):
-    """Zero-centred gradient penalty on real images; `weight` is gamma (10 in the paper)."""
+class R1(DiscriminatorRegularizer):
+    """Zero-centred gradient penalty on real samples; `weight` is gamma (10 in the paper)."""
 
-    needs_input_gradient = True
+    differentiates_real = True
 
-    def forward(self, step: DiscriminatorStep | GeneratorStep) -> Tensor:
-        assert isinstance(step, DiscriminatorStep)
+    def forward(self, step: DiscriminatorStep) -> Tensor:
+        # equation 9
         return squared_gradient_norm(step.real_logits, step.real) / 2

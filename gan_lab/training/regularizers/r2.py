@@ -7,19 +7,15 @@ Mescheder et al. 2018, equation 10, https://arxiv.org/abs/1801.04406.
 
 from torch import Tensor
 
-from gan_lab.training.regularizers.base import (
-    DiscriminatorStep,
-    GeneratorStep,
-    Regularizer,
-    squared_gradient_norm,
-)
+from gan_lab.training.regularizers.base import DiscriminatorRegularizer, squared_gradient_norm
+from gan_lab.training.steps import DiscriminatorStep
 
 
-class R2(Regularizer):
-    """Zero-centred gradient penalty on generated images; `weight` is gamma."""
+class R2(DiscriminatorRegularizer):
+    """Zero-centred gradient penalty on generated samples; `weight` is gamma."""
 
-    needs_input_gradient = True
+    differentiates_fake = True
 
-    def forward(self, step: DiscriminatorStep | GeneratorStep) -> Tensor:
-        assert isinstance(step, DiscriminatorStep)
+    def forward(self, step: DiscriminatorStep) -> Tensor:
+        # equation 10
         return squared_gradient_norm(step.fake_logits, step.fake) / 2

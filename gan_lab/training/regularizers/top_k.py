@@ -7,10 +7,11 @@ it, since D's gradient leads astray where an image is far from all real ones.
 from torch import Tensor
 
 from gan_lab.errors import InputError
-from gan_lab.training.regularizers.base import Player, Regularizer
+from gan_lab.training.losses import mean_per_sample
+from gan_lab.training.regularizers.base import GeneratorRegularizer
 
 
-class TopK(Regularizer):
+class TopK(GeneratorRegularizer):
     """Leave the worst images out of G's loss; not a penalty, so it has neither weight nor interval.
 
     Of each micro-batch at least one image stays.
@@ -19,7 +20,6 @@ class TopK(Regularizer):
         share: k as a share of the batch, in (0, 1]. To shrink it, schedule it: `schedules.top_k.share`.
     """
 
-    player: Player = "generator"
     penalizes = False
 
     def __init__(self, *, share: float = 1.0) -> None:
@@ -29,6 +29,6 @@ class TopK(Regularizer):
         self.share = share
 
     def select(self, losses: Tensor, fake_logits: Tensor) -> Tensor:
-        """Return the losses of the images with the largest logits."""
+        """Return the losses of the samples with the largest mean logits."""
         count = max(round(self.share * len(losses)), 1)
-        return losses[fake_logits.detach().topk(count).indices]
+        return losses[mean_per_sample(fake_logits.detach()).topk(count).indices]

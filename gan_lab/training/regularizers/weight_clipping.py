@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from gan_lab.errors import InputError
-from gan_lab.training.regularizers.base import Regularizer
+from gan_lab.training.regularizers.base import DiscriminatorRegularizer
 
 
-class WeightClipping(Regularizer):
+class WeightClipping(DiscriminatorRegularizer):
     """Clamp D's parameters; not a penalty, so it has neither weight nor interval.
 
     Args:

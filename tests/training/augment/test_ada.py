@@ -196,17 +196,17 @@ def test_p_rises_at_the_papers_speed():
     ada = ADA(speed_kimg=10, interval=4)
     sure = torch.ones(64)
     steps(ada, sure, 3)
-    assert ada.probability == 0
+    assert ada.p == 0
     steps(ada, sure, 1)
-    assert ada.probability.item() == pytest.approx(4 * 64 / 10000)
+    assert ada.p.item() == pytest.approx(4 * 64 / 10000)
     steps(ada, sure, 40)
-    assert ada.probability.item() == pytest.approx(44 * 64 / 10000)
+    assert ada.p.item() == pytest.approx(44 * 64 / 10000)
     steps(ada, sure, 200)
-    assert ada.probability == 1
+    assert ada.p == 1
     steps(ada, -sure, 8)
-    assert ada.probability.item() == pytest.approx(1 - 8 * 64 / 10000)
+    assert ada.p.item() == pytest.approx(1 - 8 * 64 / 10000)
     steps(ada, -sure, 200)
-    assert ada.probability == 0
+    assert ada.p == 0
 
 
 @pytest.mark.parametrize(("positive", "direction"), [(51, -1), (52, 1)])
@@ -215,25 +215,25 @@ def test_r_is_the_mean_sign_not_the_mean(positive, direction):
     logits = torch.full((64,), -100.0)
     logits[:positive] = 0.01
     steps(ada, logits, 4)
-    assert (ada.probability - 0.5).sign() == direction
+    assert (ada.p - 0.5).sign() == direction
 
 
-def test_figures_are_p_and_r():
+def test_metrics_are_p_and_r():
     ada = ADA(interval=2, speed_kimg=10)
     logits = torch.tensor([3.0, 0.1, -2.0, 0.5])
     steps(ada, logits, 3)  # the third is not looked at yet
-    figures = ada.figures()
-    assert figures["r"].item() == 0.5 and figures["p"].item() == 0
+    metrics = ada.metrics()
+    assert metrics["r"].item() == 0.5 and metrics["p"].item() == 0
     steps(ada, torch.ones(4), 1)
-    assert ada.figures()["r"].item() == 0.75  # of the last two steps
-    assert ada.figures()["p"].item() == pytest.approx(8 / 10000)
-    assert set(fixed("bgc").figures()) == {"p"}
+    assert ada.metrics()["r"].item() == 0.75  # of the last two steps
+    assert ada.metrics()["p"].item() == pytest.approx(8 / 10000)
+    assert set(fixed("bgc").metrics()) == {"p"}
 
 
 def test_nothing_observed_changes_nothing():
     ada = ADA(p=0.5, interval=1)
     ada.adapt(64)
-    assert ada.probability == 0.5
+    assert ada.p == 0.5
 
 
 def overfit(ada: ADA, number: int, seed: int) -> list[float]:
@@ -241,10 +241,10 @@ def overfit(ada: ADA, number: int, seed: int) -> list[float]:
     generator = torch.Generator().manual_seed(seed)
     path = []
     for _ in range(number):
-        overfitting = 0.95 - 0.7 * ada.probability.item()  # r_t = 0.6 at p = 0.5
+        overfitting = 0.95 - 0.7 * ada.p.item()  # r_t = 0.6 at p = 0.5
         signs = torch.rand(64, generator=generator) < (1 + overfitting) / 2
         steps(ada, signs.float() - 0.5, 1)
-        path.append(ada.probability.item())
+        path.append(ada.p.item())
     return path
 
 
@@ -267,10 +267,10 @@ def test_p_goes_on_from_a_checkpoint_to_the_bit():
     generator = torch.Generator().manual_seed(0)
     torch.rand(30, 64, generator=generator)
     for _ in range(20):
-        overfitting = 0.95 - 0.7 * second.probability.item()
+        overfitting = 0.95 - 0.7 * second.p.item()
         signs = torch.rand(64, generator=generator) < (1 + overfitting) / 2
         steps(second, signs.float() - 0.5, 1)
-    assert second.probability.item() == path[-1] > 0
+    assert second.p.item() == path[-1] > 0
 
 
 def one_rank(rank: int, logits: torch.Tensor, folder: Path) -> None:
@@ -299,7 +299,7 @@ def test_ranks_adapt_alike_to_what_all_of_them_see(tmp_path):
     alone = ADA(interval=2)
     for step in logits:
         steps(alone, step, 1)
-    assert first["adapted_p"] == second["adapted_p"] == alone.adapted_p
+    assert first["p"] == second["p"] == alone.p
     assert first["overfitting"] == alone.overfitting
     assert torch.equal(first["signs"], second["signs"])
     assert torch.equal(first["signs"] * 2, alone.signs)
@@ -308,13 +308,16 @@ def test_ranks_adapt_alike_to_what_all_of_them_see(tmp_path):
 def test_a_fixed_p_neither_adapts_nor_is_taken_from_a_checkpoint():
     ada = fixed("bgc", 0.3)
     steps(ada, torch.ones(64), 8)
-    assert ada.probability.item() == pytest.approx(0.3)
+    assert ada.p == 0.3
     adapted = ADA(speed_kimg=1)
     steps(adapted, torch.ones(64), 8)
     ada.load_state_dict(adapted.state_dict())
-    assert ada.probability.item() == pytest.approx(0.3)
+    assert ada.p == 0.3
     ada.p = 0.6  # as a schedule does
-    assert ada.probability.item() == pytest.approx(0.6)
+    assert ada.metrics()["p"].item() == pytest.approx(0.6)
+    adapting = ADA(p=0.2)  # the other way round it begins where it is told to
+    adapting.load_state_dict(ada.state_dict())
+    assert adapting.p.item() == pytest.approx(0.2)
 
 
 def test_an_adaptive_p_cannot_be_scheduled():

@@ -11,8 +11,12 @@ from gan_lab.errors import InputError
 from gan_lab.layers.networks import GeneratorNetwork
 from gan_lab.training.callbacks.checkpointing import Checkpointing
 from gan_lab.training.callbacks.progress import describe
-from gan_lab.training.callbacks.report import NonFiniteError, check_finite, check_health
 from gan_lab.training.callbacks.samples import fixed_samples, mean_distance
+from gan_lab.training.callbacks.training_log import (
+    NonFiniteError,
+    check_finite,
+    check_finite_metrics,
+)
 from gan_lab.training.stats import RunningMeans
 
 
@@ -43,20 +47,20 @@ def test_a_row_a_class() -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_the_guard_names_what_is_not_finite(value: float) -> None:
-    check_finite({"loss/d": 1e30, "loss/g": -1e30}, kimg=1)
+    check_finite_metrics({"loss/d": 1e30, "loss/g": -1e30}, kimg=1)
     with pytest.raises(NonFiniteError, match=r"at 1.5 kimg: reg/r1 is"):
-        check_finite({"loss/d": 1.0, "reg/r1": value}, kimg=1.5)
+        check_finite_metrics({"loss/d": 1.0, "reg/r1": value}, kimg=1.5)
 
 
 def test_nothing_is_made_of_weights_that_are_not_finite() -> None:
     network = torch.nn.Linear(2, 2)
     network.kimg, network.stats = 1, RunningMeans()  # type: ignore[assignment]
     network.synchronize = lambda: None  # type: ignore[assignment]
-    check_health(network)  # type: ignore[arg-type]
+    check_finite(network)  # type: ignore[arg-type]
     with torch.no_grad():
         network.bias[1] = float("nan")
     with pytest.raises(NonFiniteError, match="the norm of bias is nan"):
-        check_health(network)  # type: ignore[arg-type]
+        check_finite(network)  # type: ignore[arg-type]
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_next_entry() -> None:
@@ -65,7 +69,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_next_entry() -> None:
     network.synchronize = lambda: None  # type: ignore[assignment]
     network.stats.add("loss/g", torch.tensor([1.0, float("nan")]))
     with pytest.raises(NonFiniteError, match="loss/g is nan"):
-        check_health(network)  # type: ignore[arg-type]
+        check_finite(network)  # type: ignore[arg-type]
 
 
 def test_a_figure_that_is_not_finite_is_never_the_best(tmp_path: Path) -> None:

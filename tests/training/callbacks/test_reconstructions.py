@@ -12,11 +12,12 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor, nn
 
 import gan_lab
-from gan_lab.data.datamodule import ImageDataModule
+from gan_lab.data.datamodule import DataModule
 from gan_lab.data.digits import Digits
 from gan_lab.errors import InputError
 from gan_lab.training.callbacks.reconstructions import Reconstructions, in_turn
 from tests.commands.conftest import TINY, Train, entries, train
+from tests.helpers.samples import pair
 
 __all__ = ["train"]
 
@@ -58,23 +59,23 @@ def module_of(generator: nn.Module) -> Any:
 
 
 @pytest.fixture(scope="module")
-def digits() -> ImageDataModule:
+def digits() -> DataModule:
     def dataset(*, split: str, flip: bool = False) -> Digits:
         return Digits(split=split, image_size=8, flip=flip)
 
-    return ImageDataModule(dataset=dataset, batch_size=8, d_steps=1, total_images=8, seed=0)
+    return DataModule(dataset=dataset, batch_size=8, d_steps=1, total_images=8, seed=0)
 
 
-def neighbours(digits: ImageDataModule, pixels: slice) -> float:
+def neighbours(digits: DataModule, pixels: slice) -> float:
     assert digits.val is not None
     sets = []
     for split in (digits.train, digits.val):
-        images, labels = split.__getitems__(range(len(split)))
+        images, labels = pair(split.__getitems__(range(len(split))))
         sets.append((images.flatten(1)[:, pixels].numpy().astype(float), labels.numpy()))
     return KNeighborsClassifier(1).fit(*sets[0]).score(*sets[1])
 
 
-def test_figures_of_a_known_encoder(digits: ImageDataModule, tmp_path: Path) -> None:
+def test_figures_of_a_known_encoder(digits: DataModule, tmp_path: Path) -> None:
     callback = Reconstructions(run_dir=tmp_path, every_kimg=1)
     figures = callback.measure(module_of(Exact()), digits)
     expected = neighbours(digits, slice(0, 64))
@@ -85,16 +86,14 @@ def test_figures_of_a_known_encoder(digits: ImageDataModule, tmp_path: Path) -> 
     }
 
 
-def test_figures_of_an_encoder_that_leaves_things_out(
-    digits: ImageDataModule, tmp_path: Path
-) -> None:
+def test_figures_of_an_encoder_that_leaves_things_out(digits: DataModule, tmp_path: Path) -> None:
     callback = Reconstructions(run_dir=tmp_path, every_kimg=1)
     figures = callback.measure(module_of(First()), digits)
     assert figures["encoder/accuracy_codes"] == pytest.approx(
         neighbours(digits, slice(0, 32)), abs=0.003
     )
     assert digits.val is not None
-    images, _ = digits.val.__getitems__(range(len(digits.val)))
+    images, _ = pair(digits.val.__getitems__(range(len(digits.val))))
     pixels = images.flatten(1).double() / 127.5 - 1
     # the upper half comes back doubled, the lower one as 0
     expected = pixels.square().mean()

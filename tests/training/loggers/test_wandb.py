@@ -13,9 +13,11 @@ import pytest
 import torch
 
 from gan_lab.commands.launch import launch
+from gan_lab.training.building import describe_samples
 from gan_lab.training.loggers.files import read_metrics
 from gan_lab.training.loggers.wandb import Wandb, default_tags, has_wandb_key, run_id
 from tests.commands.conftest import ELSE, TINY
+from tests.helpers.samples import images_of
 from tests.helpers.wandb_server import Server, online
 
 __all__ = ["online"]
@@ -54,7 +56,7 @@ def test_tags_are_the_names_of_model_data_and_loss(compose: Callable[..., Any]) 
     from omegaconf import OmegaConf
 
     config = compose("model=wgan_gp", "loss=hinge", "data=image_folder")
-    config.images = {"size": [8, 8], "channels": 1, "num_classes": 0}
+    describe_samples(config, images_of([8, 8], channels=1, classes=0))
     node = {name: OmegaConf.to_container(config[name]) for name in ("model", "data", "loss")}
     assert default_tags(node) == ["wgan_gp", "image_folder", "hinge"]
     assert default_tags({"model": {}, "loss": None}) == []

@@ -1,16 +1,14 @@
 """Consistency penalties against what they are by hand, and what their transformations do."""
 
-from collections.abc import Callable
-
 import pytest
 import torch
 from torch import Tensor, nn
 
 from gan_lab.errors import InputError
-from gan_lab.layers.networks import DiscriminatorNetwork
-from gan_lab.training.regularizers.base import DiscriminatorStep, GeneratorStep
+from gan_lab.layers.networks import DiscriminatorInput, DiscriminatorNetwork
 from gan_lab.training.regularizers.consistency import Consistency
 from gan_lab.training.regularizers.latent_consistency import LatentConsistency, LatentDiversity
+from tests.helpers.steps import discriminator_step, generator_step
 
 
 class Left(DiscriminatorNetwork):
@@ -47,24 +45,6 @@ class Mean(DiscriminatorNetwork):
         return self.a * images.flatten(1).mean(1)
 
 
-def step_of(
-    network: DiscriminatorNetwork,
-    real: Tensor,
-    fake: Tensor,
-    z: Tensor | None = None,
-    generate: Callable[[Tensor, Tensor | None], Tensor] | None = None,
-) -> DiscriminatorStep:
-    return DiscriminatorStep(
-        network,
-        network.judge,
-        real,
-        lambda: fake,
-        None,
-        z=torch.zeros(len(real), 1) if z is None else z,
-        generate=generate or Scale(),
-    )
-
-
 def images(count: int, *, seed: int = 0, size: int = 8) -> Tensor:
     return torch.randn(count, 1, size, size, generator=torch.Generator().manual_seed(seed))
 
@@ -73,7 +53,9 @@ def test_mirrored_images_cost_the_square_of_the_change() -> None:
     torch.manual_seed(0)
     real, fake = images(64), images(64, seed=1)
     network = Left()
-    penalty = Consistency(weight=1, flip=True, shift=0, fakes=False)(step_of(network, real, fake))
+    penalty = Consistency(weight=1, flip=True, shift=0, fakes=False)(
+        discriminator_step(network, real, fake)
+    )
     whole = (2 * network(real)).square()  # D(x) - D(mirror of x) = 2 D(x)
     mirrored = penalty > 0
     assert 16 < int(mirrored.sum()) < 48  # about one half
@@ -86,7 +68,7 @@ def test_generated_images_count_with_fakes_only() -> None:
         torch.manual_seed(0)
         penalty = Consistency(weight=1, shift=0, fakes=fakes)
         same = torch.ones(64, 1, 8, 8)  # of which every mirror image is itself
-        found[fakes] = penalty(step_of(Left(), same, images(64)))
+        found[fakes] = penalty(discriminator_step(Left(), same, images(64)))
     assert found[False].abs().max() == 0
     assert 16 < int((found[True] > 0).sum()) < 48
 
@@ -94,7 +76,7 @@ def test_generated_images_count_with_fakes_only() -> None:
 def test_both_sides_of_the_difference_are_learned_from() -> None:
     torch.manual_seed(0)
     network, real = Left(), images(8)
-    penalty = Consistency(weight=1, shift=0, fakes=False)(step_of(network, real, real))
+    penalty = Consistency(weight=1, shift=0, fakes=False)(discriminator_step(network, real, real))
     penalty.sum().backward()
     # each term is a^2 times something that does not depend on a: its derivative is 2 / a times itself
     torch.testing.assert_close(network.a.grad, 2 * penalty.detach().sum() / 2.0)
@@ -139,7 +121,7 @@ def test_latent_consistency_is_the_square_of_the_step_in_z() -> None:
     generator, network = Scale(), Mean()
     z = torch.randn(20000, 4, generator=torch.Generator().manual_seed(0))
     torch.manual_seed(0)
-    step = step_of(network, z, generator(z, None).detach(), z, generator)
+    step = discriminator_step(network, z, generator(z).detach(), z=z, generate=generator)
     penalty = LatentConsistency(weight=1, noise=0.1)(step)
     assert float(penalty.detach().mean()) == pytest.approx((6 * 0.1) ** 2 * 4, rel=0.05)
     penalty.mean().backward()
@@ -147,13 +129,16 @@ def test_latent_consistency_is_the_square_of_the_step_in_z() -> None:
     assert generator.b.grad is None  # D's penalty leaves the generator alone
 
 
-@pytest.mark.parametrize("fake_is_given", [True, False])
-def test_latent_diversity_rewards_the_step_in_the_image(fake_is_given: bool) -> None:
+@pytest.mark.parametrize("with_code", [False, True])
+def test_latent_diversity_rewards_the_step_in_the_image(with_code: bool) -> None:
     generator = Scale()
+
+    def generate(z: Tensor) -> DiscriminatorInput:
+        return (generator(z), z) if with_code else generator(z)
+
     z = torch.randn(20000, 4, generator=torch.Generator().manual_seed(0))
     torch.manual_seed(0)
-    fake = generator(z, None) if fake_is_given else None
-    penalty = LatentDiversity(weight=1, noise=0.1)(GeneratorStep(generator, z, None, fake))
+    penalty = LatentDiversity(weight=1, noise=0.1)(generator_step(generator, z, generate))
     # every pixel changes by 3 * 0.1 times a normal number of variance Z
     assert float(penalty.detach().mean()) == pytest.approx(-((3 * 0.1) ** 2) * 4, rel=0.05)
     penalty.mean().backward()

@@ -3,8 +3,8 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from gan_lab.layers.networks import DiscriminatorNetwork
-from gan_lab.training.regularizers.base import DiscriminatorStep
 from gan_lab.training.regularizers.drift import Drift
+from tests.helpers.steps import discriminator_step
 
 
 class Offset(DiscriminatorNetwork):
@@ -18,24 +18,12 @@ class Offset(DiscriminatorNetwork):
         return images.mean((1, 2, 3)) + self.offset
 
 
-def step_of(network: Offset, real: Tensor) -> DiscriminatorStep:
-    return DiscriminatorStep(
-        network,
-        network.judge,
-        real,
-        lambda: -real,
-        None,
-        z=real[:, 0, 0],
-        generate=lambda z, y: -real,
-    )
-
-
 def test_it_is_the_square_of_real_logits_only() -> None:
     network, real = (
         Offset(2.0),
         torch.ones(3, 1, 2, 2) * torch.tensor([1.0, 0.0, -5.0])[:, None, None, None],
     )
-    drift = Drift(weight=0.001)(step_of(network, real))
+    drift = Drift(weight=0.001)(discriminator_step(network, real, -real))
     assert_close(drift, torch.tensor([9.0, 4.0, 9.0]))
     drift.mean().backward()
     assert_close(network.offset.grad, torch.tensor(2 * (3 + 2 - 3) / 3))
@@ -46,7 +34,7 @@ def test_it_draws_an_offset_that_the_wasserstein_loss_leaves_free_to_zero() -> N
     drift = Drift(weight=0.001)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.2)
     for _ in range(50):
-        step = step_of(network, real)
+        step = discriminator_step(network, real, -real)
         loss = (step.fake_logits - step.real_logits + drift(step)).mean()
         optimizer.zero_grad()
         loss.backward()

@@ -6,9 +6,10 @@ from torch import Tensor
 
 from gan_lab.errors import InputError
 from gan_lab.layers.networks import DiscriminatorNetwork
-from gan_lab.training.regularizers.base import DiscriminatorStep
 from gan_lab.training.regularizers.lecam import LeCam
+from gan_lab.training.steps import DiscriminatorStep
 from tests.commands.conftest import ELSE, Train, train
+from tests.helpers.steps import discriminator_step
 
 __all__ = ["train"]
 
@@ -24,11 +25,7 @@ class Given(DiscriminatorNetwork):
 
 
 def step_of(real: Tensor, fake: Tensor) -> DiscriminatorStep:
-    network = Given()
-    z = torch.zeros(len(real), 1)
-    return DiscriminatorStep(
-        network, network.judge, real, lambda: fake, None, z=z, generate=lambda z, labels: z
-    )
+    return discriminator_step(Given(), real, fake)
 
 
 def test_the_penalty_measures_the_distance_to_the_other_side() -> None:

@@ -5,8 +5,9 @@ from torch.testing import assert_close
 
 from gan_lab.errors import InputError
 from gan_lab.layers.networks import StyleGeneratorNetwork
-from gan_lab.training.regularizers.base import GeneratorStep
 from gan_lab.training.regularizers.path_length import PathLength, path_lengths
+from gan_lab.training.steps import GeneratorStep
+from tests.helpers.steps import generator_step
 
 
 class Linear(StyleGeneratorNetwork):
@@ -28,7 +29,7 @@ class Linear(StyleGeneratorNetwork):
 
 def step(network: nn.Module, count: int = 8) -> GeneratorStep:
     z = torch.randn(count, 16, requires_grad=True)
-    return GeneratorStep(network=network, z=z, labels=None)
+    return generator_step(network, z)
 
 
 def test_length_of_a_linear_generator() -> None:

@@ -6,14 +6,16 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from gan_lab.errors import InputError
-from gan_lab.layers.networks import DiscriminatorNetwork
-from gan_lab.training.regularizers.base import DiscriminatorStep, GeneratorStep, Regularizer
+from gan_lab.layers.networks import DiscriminatorInput, DiscriminatorNetwork
+from gan_lab.training.regularizers.base import Regularizer
 from gan_lab.training.regularizers.dragan import Dragan
 from gan_lab.training.regularizers.gradient_penalty import GradientPenalty
-from gan_lab.training.regularizers.orthogonal import Orthogonal
+from gan_lab.training.regularizers.orthogonal import DiscriminatorOrthogonal, GeneratorOrthogonal
 from gan_lab.training.regularizers.r1 import R1
 from gan_lab.training.regularizers.r2 import R2
 from gan_lab.training.regularizers.weight_clipping import WeightClipping
+from gan_lab.training.steps import DiscriminatorStep, requiring_grad
+from tests.helpers.steps import discriminator_step, generator_step
 
 SLOPE = torch.arange(1.0, 13.0).reshape(3, 2, 2)
 
@@ -40,16 +42,11 @@ class Quadratic(DiscriminatorNetwork):
         return self.a * images.square().sum((1, 2, 3)) / 2
 
 
-def step_of(network: DiscriminatorNetwork, real: Tensor, fake: Tensor) -> DiscriminatorStep:
-    return DiscriminatorStep(
-        network,
-        network.judge,
-        real.requires_grad_(),
-        lambda: fake.requires_grad_(),
-        None,
-        z=torch.zeros(len(real), 1),
-        generate=lambda z, labels: fake,
-    )
+def step_of(
+    network: DiscriminatorNetwork, real: DiscriminatorInput, fake: DiscriminatorInput
+) -> DiscriminatorStep:
+    """Return a step whose samples can be differentiated by."""
+    return discriminator_step(network, requiring_grad(real), requiring_grad(fake))
 
 
 @pytest.fixture
@@ -159,16 +156,18 @@ def test_orthogonal_is_zero_for_orthogonal_filters_of_any_length() -> None:
         nn.init.orthogonal_(network[1].weight)
         rows = nn.init.orthogonal_(torch.empty(3, 20))
         network[2].weight.copy_(rows.reshape(3, 5, 2, 2).transpose(0, 1))
-    step = GeneratorStep(network, torch.zeros(1, 1), None)
-    assert float(Orthogonal(weight=1)(step).detach()) == pytest.approx(0, abs=1e-6)
+    step = generator_step(network, torch.zeros(1, 1))
+    assert float(GeneratorOrthogonal(weight=1)(step).detach()) == pytest.approx(0, abs=1e-6)
 
 
 def test_orthogonal_counts_every_pair_of_filters_twice() -> None:
     network = nn.Linear(2, 2, bias=False)
     with torch.no_grad():
         network.weight.copy_(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
-    step = GeneratorStep(network, torch.zeros(1, 1), None)
-    assert float(Orthogonal(weight=1)(step).detach()) == pytest.approx(2 * (1 * 3 + 2 * 4) ** 2)
+    step = generator_step(network, torch.zeros(1, 1))
+    assert float(GeneratorOrthogonal(weight=1)(step).detach()) == pytest.approx(
+        2 * (1 * 3 + 2 * 4) ** 2
+    )
 
 
 def test_orthogonal_is_on_the_weights_that_are_trained() -> None:
@@ -178,7 +177,7 @@ def test_orthogonal_is_on_the_weights_that_are_trained() -> None:
         normalized.parametrizations.weight.original.copy_(plain.weight)  # type: ignore[union-attr]
     before = {name: value.clone() for name, value in normalized.state_dict().items()}
     penalties = [
-        float(Orthogonal(weight=1)(GeneratorStep(network, torch.zeros(1, 1), None)).detach())
+        float(GeneratorOrthogonal(weight=1)(generator_step(network, torch.zeros(1, 1))).detach())
         for network in (plain, normalized)
     ]
     assert penalties[0] == penalties[1] > 0
@@ -187,9 +186,21 @@ def test_orthogonal_is_on_the_weights_that_are_trained() -> None:
     )
 
 
-def test_orthogonal_without_filters() -> None:
-    with pytest.raises(InputError, match="neither convolutions nor linear"):
-        Orthogonal(weight=1).check(nn.BatchNorm2d(2))
+def test_orthogonal_is_the_same_for_both_players() -> None:
+    class Filters(DiscriminatorNetwork):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(3, 4)
+
+    network, x = Filters(), torch.zeros(1, 1)
+    ours = DiscriminatorOrthogonal(weight=1)(discriminator_step(network, x, x))
+    assert ours == GeneratorOrthogonal(weight=1)(generator_step(network, x)) > 0
+
+
+@pytest.mark.parametrize("kind", [GeneratorOrthogonal, DiscriminatorOrthogonal])
+def test_orthogonal_without_filters(kind: type[GeneratorOrthogonal]) -> None:
+    with pytest.raises(InputError, match=f"the {kind.player} has neither convolutions nor linear"):
+        kind(weight=1).check(nn.BatchNorm2d(2))
 
 
 @pytest.mark.parametrize("wrong", [{"weight": -1}, {"weight": 1, "interval": 0}])
@@ -198,9 +209,6 @@ def test_impossible_weights_and_intervals(wrong: dict[str, float]) -> None:
         R1(**wrong)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
-    "make", [lambda: WeightClipping(limit=0), lambda: Orthogonal(weight=1, player="both")]
-)  # type: ignore[arg-type]
-def test_impossible_settings(make: object) -> None:
-    with pytest.raises(InputError, match="must be"):
-        make()  # type: ignore[operator]
+def test_a_limit_that_clips_to_nothing() -> None:
+    with pytest.raises(InputError, match="limit=0"):
+        WeightClipping(limit=0)

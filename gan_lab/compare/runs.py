@@ -1,0 +1,245 @@
+"""Run folders: find them, name them and read what they hold; what is broken is reported and the rest kept."""
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from os.path import commonpath
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from gan_lab.config import build, take
+from gan_lab.errors import InputError
+from gan_lab.metrics.directions import direction
+from gan_lab.run import Holder, living_holder, read_results
+from gan_lab.training.checkpoint import CONFIG_FILE, read_config
+from gan_lab.training.loggers.files import METRICS_FILE, damage, whole_entries
+from gan_lab.training.state_dicts import outline
+from gan_lab.weights.exported import NETWORKS
+
+Entry = dict[str, float]
+_MAX_DEPTH = 4  # runs_dir/sweep/run, and one to spare
+# config groups in front of a key in a run's name
+_GROUPS = re.compile(
+    r"(?:(?<=_)|^)(?:model|data|loss|regularizer|augment|conditioning|callbacks|metrics|trainer|logger)"
+    r"\.(?:\w+\.)*(?=\w+-)"
+)
+
+
+class Best(NamedTuple):
+    """The best value of a metric, and at how many kimg it was measured."""
+
+    value: float
+    kimg: float
+
+
+class Measured(NamedTuple):
+    """A metric of evaluation.json: its protocol, key, value, uncertainty if known, and the checkpoint measured."""
+
+    protocol: str
+    key: str
+    value: float
+    uncertainty: float | None
+    checkpoint: str
+
+
+@dataclass(kw_only=True)
+class Run:
+    """A run to compare.
+
+    Attributes:
+        path: run folder.
+        name: short name, unique among the runs compared.
+        config: None where it cannot be read.
+        entries: lines of metrics.jsonl, intact ones only.
+        parameters: number of parameters of each player; None where the networks cannot be built.
+        measured: metrics of evaluation.json.
+        holder: the process of this machine that trains it now.
+        problems: what could not be read, a sentence each.
+    """
+
+    path: Path
+    name: str
+    config: Mapping[str, Any] | None = None
+    entries: list[Entry] = field(default_factory=list)
+    parameters: dict[str, int] | None = None
+    measured: list[Measured] = field(default_factory=list)
+    holder: Holder | None = None
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def kimg(self) -> float:
+        """Thousands of real images shown so far."""
+        return max((entry["kimg"] for entry in self.entries), default=0.0)
+
+    @property
+    def total_kimg(self) -> float | None:
+        """Length of the training as configured."""
+        total = None if self.config is None else self.config.get("total_kimg")
+        return float(total) if isinstance(total, int | float) else None
+
+    @property
+    def finished(self) -> bool:
+        """Whether training reached `total_kimg`."""
+        return self.total_kimg is not None and self.kimg >= self.total_kimg
+
+    @property
+    def seconds(self) -> float | None:
+        """Seconds of training so far."""
+        return max((entry.get("time/total_s", 0.0) for entry in self.entries), default=0.0) or None
+
+    @property
+    def devices(self) -> int | None:
+        """Number of devices, None where the config leaves it to the machine."""
+        trainer = None if self.config is None else self.config.get("trainer")
+        if not isinstance(trainer, Mapping):
+            return None
+        devices, nodes = trainer.get("devices", 1), trainer.get("num_nodes", 1)
+        if isinstance(devices, list):
+            devices = len(devices)
+        known = isinstance(devices, int) and devices > 0 and isinstance(nodes, int)
+        return devices * nodes if known else None
+
+    def best(self, key: str) -> Best | None:
+        """Return the best value of a metric; None where it was never measured, or has no better direction."""
+        found = [
+            Best(value=entry[key], kimg=entry["kimg"])
+            for entry in self.entries
+            if math.isfinite(entry.get(key, math.nan))
+        ]
+        better = direction(key)
+        if not found or better is None:
+            return None
+        return (min if better == "min" else max)(found, key=lambda one: one.value)
+
+
+def find_runs(given: Sequence[str | Path]) -> tuple[list[Path], list[str]]:
+    """Return the run folders that are named or lie in named folders, and a sentence for each wrong path.
+
+    Args:
+        given: run folders, folders of runs (up to four levels), checkpoints; other files, as `runs/*` gives them
+            beside the runs, are skipped.
+
+    Raises:
+        InputError: when there is no run at all.
+    """
+    if not given:
+        raise InputError("name runs or folders of runs: gan-lab compare runs/*")
+    found: dict[Path, Path] = {}
+    wrong = []
+    for path in map(Path, given):
+        here = list(runs_in(path))
+        for run in here:
+            found.setdefault(run.resolve(), run)
+        if not path.exists():
+            wrong.append(f"{path} does not exist")
+        elif path.is_dir() and not here:
+            wrong.append(f"{path} is no run and holds none (a run has a {CONFIG_FILE})")
+    if not found:
+        named = ", ".join(map(str, given)) if len(given) < 5 else f"{len(given)} paths"
+        raise InputError(
+            f"no runs among {named}; " + ("; ".join(wrong[:3]) or "give runs/<name>, or runs/*")
+        )
+    return list(found.values()), wrong
+
+
+def runs_in(path: Path, depth: int = _MAX_DEPTH) -> Iterator[Path]:
+    """Yield a run folder itself, or the run folders below a folder by name."""
+    if (path / CONFIG_FILE).is_file() or (path / METRICS_FILE).is_file():
+        yield path
+    elif path.suffix == ".ckpt" and path.is_file():
+        yield path.parent.parent
+    elif path.is_dir() and depth:
+        for below in sorted(path.iterdir()):
+            if below.is_dir() and not below.name.startswith("."):
+                yield from runs_in(below, depth - 1)
+
+
+def short_names(runs: Sequence[Path]) -> list[str]:
+    """Name each run as shortly as it can be told from the others.
+
+    By its folder, without config groups ("lr-0.001" for "model.generator_optimizer.lr-0.001") where names stay
+    unique; by the path below the common folder where folders have the same name.
+    """
+    names = [run.resolve().name for run in runs]
+    if len(set(names)) < len(names):
+        top = commonpath([run.resolve().parent for run in runs])
+        return [run.resolve().relative_to(top).as_posix() for run in runs]
+    bare = [_GROUPS.sub("", name) for name in names]
+    keys = [re.findall(r"(?:^|_)([a-z]\w*?)-", name) for name in bare]
+    # one key twice in a name: nobody would know which is which
+    ambiguous = any(len(set(own)) < len(own) for own in keys) or len(set(bare)) < len(bare)
+    return names if ambiguous else bare
+
+
+def read_run(path: Path, name: str, *, trust: Sequence[str] = ()) -> Run:
+    """Read everything in a run folder except its checkpoints.
+
+    Args:
+        path: run folder.
+        name: name among the runs compared.
+        trust: packages besides gan_lab whose networks may be built to count parameters.
+    """
+    run = Run(path=path, name=name, holder=living_holder(path))
+    try:
+        run.config = read_config(path)
+    except InputError as error:
+        run.problems.append(one_line(error))
+    metrics = path / METRICS_FILE
+    if metrics.exists():
+        entries, damaged = whole_entries(metrics)
+        run.entries = [{k: v for k, v in entry.items() if is_number(v)} for entry in entries]
+        run.problems += [damage(metrics, damaged)] if damaged else []
+    else:
+        run.problems.append(f"{metrics} does not exist, so there are no curves")
+    if run.config is not None:
+        try:
+            run.parameters = count_parameters(run.config, path, trust=trust)
+        except Exception as error:  # building whatever a broken config names may raise anything
+            run.problems.append(f"the networks of {path} cannot be built: {one_line(error)}")
+    try:
+        run.measured = list(measured_metrics(read_results(path / "evaluation.json")))
+    except (InputError, KeyError, TypeError, AttributeError) as error:
+        run.problems.append(f"{path / 'evaluation.json'} cannot be used: {one_line(error)}")
+    return run
+
+
+def is_number(value: object) -> bool:
+    """Whether a JSON value is a number."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def count_parameters(
+    config: Mapping[str, Any], path: Path, *, trust: Sequence[str]
+) -> dict[str, int]:
+    """Build both networks without memory for their weights, and count their parameters."""
+    file, counts = path / CONFIG_FILE, {}
+    for name, base in NETWORKS.items():
+        node = take(config, f"model.{name}", dict[str, Any], origin=file)
+        network = outline(partial(build, node, base, origin=file, trust=trust))
+        counts[name] = sum(p.numel() for p in network.parameters())
+    return counts
+
+
+def measured_metrics(results: Sequence[Mapping[str, Any]]) -> Iterator[Measured]:
+    """Yield the metrics in the results of `gan-lab evaluate`."""
+    for result in results:
+        for one in result["figures"]:
+            value, uncertainty = float(one["value"]), one.get("uncertainty")
+            checkpoint = describe_checkpoint(result["fake"])
+            yield Measured(result["protocol"], str(one["key"]), value, uncertainty, checkpoint)
+
+
+def describe_checkpoint(fake: Mapping[str, Any]) -> str:
+    """Return "best at 40 kimg", as far as the result tells."""
+    name = Path(str(fake.get("checkpoint") or "")).stem
+    kimg = f"{fake['kimg']:g} kimg" if is_number(fake.get("kimg")) else ""
+    return " at ".join(part for part in (name, kimg) if part)
+
+
+def one_line(error: BaseException) -> str:
+    """Return an error's message in one line, with its type where the message alone does not tell."""
+    text = " ".join(str(error).split())
+    text = text if len(text) <= 300 else f"{text[:300]}..."
+    return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"

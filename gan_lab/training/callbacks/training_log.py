@@ -1,0 +1,144 @@
+"""The training log: means of losses, logits and gradient norms, speed, and the guard against non-finite numbers."""
+
+import math
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from lightning import Callback, Trainer
+
+from gan_lab.errors import InputError
+from gan_lab.training.module import AdversarialModule
+
+
+class NonFiniteError(RuntimeError):
+    """Training diverged: a loss, a penalty or a weight is NaN or infinite."""
+
+
+class TrainingLog(Callback):
+    """Logs every `every_kimg`, and stops a run whose metrics are no longer finite.
+
+    The means leave the device here and nowhere else, so steps in between do not wait for it.
+
+    Every entry of any callback has the seconds of training so far, `time/total_s`, with evaluations, grids and saving,
+    without what came after a checkpoint that the run went back to. They are kept in the checkpoint.
+
+    Attributes:
+        metrics: of the latest entry.
+
+    Args:
+        every_kimg: thousands of images between two entries.
+    """
+
+    def __init__(self, *, every_kimg: float) -> None:
+        check_interval("training_log", every_kimg)
+        self.every_kimg = every_kimg
+        self.metrics: dict[str, float] = {}
+        self._since = (0.0, 0)
+        self._before = 0.0
+        self._began: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training so far, of all sessions together."""
+        return self._before + (0.0 if self._began is None else time.perf_counter() - self._began)
+
+    def on_save_checkpoint(  # type: ignore[override]
+        self, trainer: Trainer, module: AdversarialModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Keep the time; beside the callbacks' states, which are the same however a run was interrupted."""
+        checkpoint["seconds"] = self.seconds
+
+    def on_load_checkpoint(  # type: ignore[override]
+        self, trainer: Trainer, module: AdversarialModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Go on counting."""
+        self._before = checkpoint.get("seconds", 0.0)
+
+    def on_train_start(self, trainer: Trainer, module: AdversarialModule) -> None:  # type: ignore[override]
+        """Take what was logged after the checkpoint out of the logs, and start the stopwatches."""
+        self._began = time.perf_counter()
+        for logger in trainer.loggers:
+            rewind = getattr(logger, "rewind", None)
+            if rewind is not None:
+                # nothing is saved of a run that was killed before its first checkpoint
+                rewind(module.kimg if module.images_seen else -1.0)
+        self._since = (time.perf_counter(), module.images_seen)
+
+    def on_train_batch_start(  # type: ignore[override]
+        self, trainer: Trainer, module: AdversarialModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Measure gradient norms in the steps that end in an entry; leave evaluations out of the speed."""
+        if module.images_seen == self._since[1]:
+            self._since = (time.perf_counter(), module.images_seen)
+        shown = module.batch_size * module.d_steps
+        every = self.every_kimg * 1000
+        module.measure_gradients = (
+            module.images_seen + shown
+        ) // every > module.images_seen // every
+
+    def on_train_batch_end(  # type: ignore[override]
+        self, trainer: Trainer, module: AdversarialModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Log and check when it is time."""
+        if not module.due(self.every_kimg):
+            return
+        metrics = module.stats.take()
+        now, before = time.perf_counter(), self._since
+        self._since = (now, module.images_seen)
+        metrics["speed/img_per_s"] = (module.images_seen - before[1]) / (now - before[0])
+        check_finite_metrics(metrics, module.kimg)
+        self.metrics = metrics
+        log(trainer, module, metrics)
+
+
+def log(trainer: Trainer, module: AdversarialModule, metrics: Mapping[str, float]) -> None:
+    """Log metrics with every logger, with the clock, in kimg, and the seconds so far."""
+    entry = {"kimg": module.kimg, **metrics}
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, TrainingLog):
+            entry["time/total_s"] = callback.seconds
+    for logger in trainer.loggers:
+        logger.log_metrics(entry, step=round(module.kimg))
+
+
+def check_interval(name: str, every_kimg: float) -> None:
+    """Check that an interval is positive.
+
+    Raises:
+        InputError: naming the key.
+    """
+    if every_kimg <= 0:
+        raise InputError(f"callbacks.{name}.every_kimg={every_kimg} must be positive")
+
+
+def check_finite_metrics(metrics: Mapping[str, float], kimg: float) -> None:
+    """Check that metrics are finite.
+
+    Raises:
+        NonFiniteError: naming them.
+    """
+    wrong = [f"{name} is {value}" for name, value in metrics.items() if not math.isfinite(value)]
+    if wrong:
+        raise NonFiniteError(
+            f"training diverged at {kimg:g} kimg: {', '.join(wrong)}. Lower the learning rates, raise a penalty's "
+            "weight or use precision 32-true"
+        )
+
+
+def check_finite(module: AdversarialModule) -> None:
+    """Check that the losses since the last entry and all weights are finite, before anything is made of them.
+
+    Every rank has to call it; it also makes running statistics the same on all of them.
+
+    Raises:
+        NonFiniteError: naming the losses, or the first such parameter.
+    """
+    module.synchronize()
+    check_finite_metrics(module.stats.means(), module.kimg)
+    names, parameters = zip(*module.named_parameters(), strict=True)
+    norms = torch.stack([n.cpu() for n in torch._foreach_norm([p.detach() for p in parameters])])
+    if not torch.isfinite(norms).all():
+        wrong = int((~torch.isfinite(norms)).nonzero()[0])
+        check_finite_metrics({f"the norm of {names[wrong]}": float(norms[wrong])}, module.kimg)

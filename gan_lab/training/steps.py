@@ -1,0 +1,170 @@
+"""What losses and penalties see of one micro-batch."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from gan_lab.data.sample import Batch
+from gan_lab.layers.networks import (
+    DiscriminatorInput,
+    DiscriminatorNetwork,
+    DiscriminatorOutput,
+    Role,
+    map_tensors,
+    tensors_of,
+)
+
+
+class Hooks(Protocol):
+    """What of `AdversarialModule` makes samples and shows them to the discriminator."""
+
+    discriminator: DiscriminatorNetwork
+
+    def fake(self, z: Tensor, batch: Batch) -> DiscriminatorInput:
+        """Make what D sees as fake."""
+        ...
+
+    def real(self, batch: Batch) -> DiscriminatorInput:
+        """Make what D sees as real."""
+        ...
+
+    def discriminate(
+        self, x: DiscriminatorInput, batch: Batch, role: Role | None
+    ) -> DiscriminatorOutput:
+        """Return D's output."""
+        ...
+
+
+@dataclass(kw_only=True)
+class DiscriminatorStep:
+    """One micro-batch in the discriminator's step.
+
+    Attributes:
+        network: the discriminator.
+        batch: the data.
+        real: what D sees as real; it requires grad where a penalty differentiates by it.
+        make_fake: makes what D sees as fake, without the generator's graph; called when it is first asked for.
+        z: latents [N, Z] of the fake samples.
+        generate: `z -> fake samples`, with the generator's graph.
+        discriminate: `(x, role) -> output`: augmentations and D; the role None gives logits alone.
+    """
+
+    network: nn.Module
+    batch: Batch
+    real: DiscriminatorInput
+    make_fake: Callable[[], DiscriminatorInput]
+    z: Tensor
+    generate: Callable[[Tensor], DiscriminatorInput]
+    discriminate: Callable[[DiscriminatorInput, Role | None], DiscriminatorOutput]
+
+    @classmethod
+    def of(
+        cls, hooks: Hooks, batch: Batch, z: Tensor, penalties: Iterable[Any], *, logits_only: bool
+    ) -> "DiscriminatorStep":
+        """Make the step of a micro-batch by an architecture's hooks; nothing in it has the generator's graph.
+
+        Args:
+            hooks: of the architecture.
+            batch: the data.
+            z: latents [N, Z].
+            penalties: regularizers that may differentiate the step's own passes.
+            logits_only: whether to leave out further losses of D, such as those of classes.
+        """
+        penalties = list(penalties)
+        by_real = any(penalty.differentiates_real for penalty in penalties)
+        by_fake = any(penalty.differentiates_fake for penalty in penalties)
+
+        def make_fake() -> DiscriminatorInput:
+            with torch.no_grad():
+                fake = hooks.fake(z, batch)
+            return requiring_grad(fake) if by_fake else fake
+
+        with torch.no_grad():
+            real = hooks.real(batch)
+        return cls(
+            network=hooks.discriminator,
+            batch=batch,
+            real=requiring_grad(real) if by_real else real,
+            make_fake=make_fake,
+            z=z,
+            generate=lambda z: hooks.fake(z, batch),
+            discriminate=lambda x, role: hooks.discriminate(
+                x, batch, None if logits_only else role
+            ),
+        )
+
+    def apart(self) -> "DiscriminatorStep":
+        """Return the same step in single precision, with passes of its own."""
+        real, fake = (requiring_grad(map_tensors(Tensor.float, x)) for x in (self.real, self.fake))
+        return replace(
+            self,
+            real=real,
+            make_fake=lambda: fake,
+            discriminate=lambda x, role: self.discriminate(x, None),
+        )
+
+    @cached_property
+    def fake(self) -> DiscriminatorInput:
+        """What D sees as fake; a penalty on real samples alone does not pay for it."""
+        return self.make_fake()
+
+    @cached_property
+    def real_output(self) -> DiscriminatorOutput:
+        """D's output for the real samples, shared by the loss and the penalties."""
+        return self.discriminate(self.real, "real")
+
+    @cached_property
+    def fake_output(self) -> DiscriminatorOutput:
+        """D's output for the fake samples, shared likewise."""
+        return self.discriminate(self.fake, "fake")
+
+    @property
+    def real_logits(self) -> Tensor:
+        """D's logits [N] or [N, K] for the real samples."""
+        return self.real_output.logits
+
+    @property
+    def fake_logits(self) -> Tensor:
+        """D's logits [N] or [N, K] for the fake samples."""
+        return self.fake_output.logits
+
+    def logits(self, x: DiscriminatorInput) -> Tensor:
+        """Return D's logits [N] or [N, K] for any samples with the labels of this batch."""
+        return self.discriminate(x, None).logits
+
+
+@dataclass
+class GeneratorStep:
+    """One micro-batch in the generator's step.
+
+    Attributes:
+        network: the generator.
+        batch: the data.
+        z: latents [N, Z].
+        generate: `z -> what D sees as fake`.
+    """
+
+    network: nn.Module
+    batch: Batch
+    z: Tensor
+    generate: Callable[[Tensor], DiscriminatorInput]
+
+    @cached_property
+    def fake(self) -> DiscriminatorInput:
+        """Fake samples with the generator's graph, made when they are first asked for."""
+        return self.generate(self.z)
+
+
+def full_precision(device: torch.device) -> torch.autocast:
+    """Leave mixed precision: penalties square gradients, which half precision cannot hold."""
+    return torch.autocast(device.type, enabled=False)
+
+
+def requiring_grad(x: DiscriminatorInput) -> DiscriminatorInput:
+    """Return the same values cut off from their graph, to be differentiated by."""
+    leaves = tuple(part.detach().requires_grad_() for part in tensors_of(x))
+    return leaves if isinstance(x, tuple) else leaves[0]
