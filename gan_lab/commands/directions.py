@@ -5,7 +5,12 @@ from rich.table import Table
 
 from gan_lab.commands.folders import output_folder
 from gan_lab.commands.mix import layers_of, text_of
-from gan_lab.commands.options import load_gan, parse_classes, parse_seeds, rendering_of
+from gan_lab.commands.options import (
+    check_rendering,
+    load_gan,
+    parse_classes,
+    parse_seeds,
+)
 from gan_lab.console import say
 from gan_lab.data.images import save_picture
 from gan_lab.sampling.directions import (
@@ -16,8 +21,7 @@ from gan_lab.sampling.directions import (
     directions,
 )
 from gan_lab.sampling.gan import Gan
-from gan_lab.sampling.points import SUFFIX, Points, as_points
-from gan_lab.sampling.rendering import check_rendering
+from gan_lab.sampling.latents import SUFFIX, Latents
 from gan_lab.sampling.series import class_suffix, slug
 
 
@@ -30,8 +34,7 @@ def run(config: DictConfig) -> None:
     amounts = check_amounts(list(config.amounts))
     seeds = parse_seeds(config.seeds)
     gan = load_gan(config)
-    rendering = rendering_of(config)
-    check_rendering(gan.generator, rendering, styles=gan.has_styles)
+    check_rendering(config, gan)
     classes = parse_classes(config.classes, gan)
     layers = layers_of(config.layers)
     found = directions(
@@ -45,13 +48,15 @@ def run(config: DictConfig) -> None:
         seed=config.seed,
     )
     labels = None if classes is None else [classes[i % len(classes)] for i in range(len(seeds))]
-    points = as_points(gan, seeds, labels=labels, truncation=config.truncation)
-    images = along(gan, found, points, amounts, rendering)
+    latents = gan.as_latents(
+        seeds, labels=labels, truncation=config.truncation, center=config.center
+    )
+    images = along(gan, found, latents, amounts, noise=config.noise)
     part = [] if found.space == "z" else [slug(text_of(layers))]
     folder = output_folder(config, gan, [found.method, *part])
     say(as_table(found))
     say(f"wrote {found.save(folder / f'directions{SUFFIX}')}")
-    whole, each = direction_sheets(images, found, amounts, names_of(points, seeds, gan))
+    whole, each = direction_sheets(images, found, amounts, names_of(latents, seeds, gan))
     save_picture(whole, folder / "directions.png")
     for k, picture in enumerate(each):
         save_picture(picture, folder / f"direction_{k:02d}.png")
@@ -59,11 +64,11 @@ def run(config: DictConfig) -> None:
     say(f"wrote {folder}/direction_*.png ({len(each)})")
 
 
-def names_of(points: Points, seeds: list[int], gan: Gan) -> list[str]:
-    """Return what points are called in a sheet."""
-    if points.labels is None:
+def names_of(latents: Latents, seeds: list[int], gan: Gan) -> list[str]:
+    """Return what latents are called in a sheet."""
+    if latents.labels is None:
         return [f"seed {seed}" for seed in seeds]
-    suffixes = [class_suffix(int(label), gan) for label in points.labels]
+    suffixes = [class_suffix(int(label), gan) for label in latents.labels]
     named = [suffix.removeprefix("_class").rpartition("_")[2] for suffix in suffixes]
     return [f"seed {seed}, {name}" for seed, name in zip(seeds, named, strict=True)]
 

@@ -12,7 +12,15 @@ from gan_lab.distributed.processes import share
 from gan_lab.distributed.ranks import Ranks
 from gan_lab.run import remove_leftovers
 from gan_lab.sampling.series import Block, Series
-from gan_lab.sampling.writers import ENCODINGS, Grid, ImagesZip, Latents, Npz, SingleFiles, Writer
+from gan_lab.sampling.writers import (
+    ENCODINGS,
+    GridFile,
+    ImagesZip,
+    LatentsFile,
+    Npz,
+    SingleFiles,
+    Writer,
+)
 
 
 def run(config: DictConfig) -> None:
@@ -60,13 +68,15 @@ def draw(
     *,
     gather: bool,
 ) -> None:
-    """Draw batches in turns: process r draws every size-th batch, from the r-th on.
+    """Draw blocks in turns: process r draws every size-th block, from the r-th on.
+
+    Blocks are fixed by index and `batch_size`, so that files do not depend on the number of processes.
 
     Args:
         series: the images.
         alone: writers of this process.
         together: writers that get all images in order; only the first process has some.
-        batch_size: images drawn at a time.
+        batch_size: images of a block, which is one forward pass.
         ranks: the processes.
         gather: whether the first process needs the others' images.
     """
@@ -109,11 +119,11 @@ def containers(task: Task, config: DictConfig) -> list[Writer]:
     names = series.gan.class_names or [str(i) for i in range(series.gan.num_classes)]
     path = {name: folder / file for name, file in CONTAINERS.items()}
     make = {
-        "grid": lambda: Grid(
+        "grid": lambda: GridFile(
             path["grid"], count=series.count, columns=task.columns, scale=config.scale
         ),
         "npz": lambda: Npz(path["npz"], series=series),
         "zip": lambda: ImagesZip(path["zip"], class_names=names),
-        "latents": lambda: Latents(folder, series=series, metadata=task.metadata),
+        "latents": lambda: LatentsFile(folder, metadata=task.metadata),
     }
     return [make[name]() for name in task.formats if name in make]

@@ -1,4 +1,4 @@
-"""gan-lab interpolate: pictures and videos of ways between seeds, classes or saved latents."""
+"""gan-lab interpolate: images and videos between seeds, classes or saved latents."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ from gan_lab.console import progress_bar, say
 from gan_lab.data.images import enlarged, grid, save_png, to_uint8
 from gan_lab.errors import InputError
 from gan_lab.sampling.gan import Gan
-from gan_lab.sampling.interpolation import Journey, journey
-from gan_lab.sampling.points import Points, as_points
+from gan_lab.sampling.interpolation import Interpolation, interpolation
+from gan_lab.sampling.latents import Latents
 from gan_lab.sampling.video import check_video, readable_scale, write_video
 
 VIDEOS = ("gif", "webp", "mp4")
@@ -25,40 +25,46 @@ FORMATS = ("strip", *VIDEOS, "frames")
 
 @dataclass(frozen=True)
 class Film:
-    """Ways that run side by side.
+    """Interpolations that run side by side.
 
     Attributes:
-        journeys: one for each cell, row by row.
+        interpolations: one for each cell, row by row.
         columns: of cells.
-        places: of the frames on each way, [T].
-        batch_size: pictures drawn at a time.
+        positions: of the frames on each path, [T].
+        batch_size: images computed at a time.
     """
 
-    journeys: list[Journey]
+    interpolations: list[Interpolation]
     columns: int
-    places: Tensor
+    positions: Tensor
     batch_size: int
 
     def frames(self, scale: int = 1) -> Iterator[Tensor]:
-        """Yield frames uint8 [C, H, W] with pictures whose pixels are repeated `scale` times in both directions."""
-        count = max(1, self.batch_size // len(self.journeys))
-        for places in self.places.split(count):
-            made = torch.stack([to_uint8(each.images(places)).cpu() for each in self.journeys], 1)
+        """Yield frames uint8 [C, H, W] with images whose pixels are repeated `scale` times in both directions."""
+        size = self.batch_size
+        for positions in self.positions.split(size):
+            made = torch.stack(
+                [
+                    to_uint8(each.images(positions, batch_size=size)).cpu()
+                    for each in self.interpolations
+                ],
+                dim=1,
+            )
             for cells in enlarged(made, scale):
                 yield cells[0] if len(cells) == 1 else grid(cells, self.columns)
 
     def strip(self, columns: int) -> Tensor:
-        """Return pictures [segments * columns, C, H, W] of every part of every way, both of its ends included."""
+        """Return images [segments * columns, C, H, W] of every segment of every path, both of its ends included."""
         made = []
-        for each in self.journeys:
+        for each in self.interpolations:
             shares = torch.linspace(0, 1, columns, dtype=torch.float64)
-            places = torch.cat([shares + part for part in range(each.way.segments)])
-            made += [images.cpu() for images in each.batches(places, batch_size=self.batch_size)]
+            positions = torch.cat([shares + part for part in range(each.path.segments)])
+            made.append(each.images(positions, batch_size=self.batch_size).cpu())
         return torch.cat(made)
 
 
 def run(config: DictConfig) -> None:
-    """Lay the ways and write their pictures.
+    """Interpolate and write the images.
 
     Raises:
         InputError: for key points, spaces, methods and formats that there are not.
@@ -70,9 +76,9 @@ def run(config: DictConfig) -> None:
         if kind in formats:
             check_video(f"interpolation.{kind}", config.fps, scale or 1)
     gan = open_gan(config)
-    points = key_points(config, gan)
-    journeys = [
-        journey(
+    keys = key_latents(config, gan)
+    interpolations = [
+        interpolation(
             gan,
             part,
             space=config.space,
@@ -82,12 +88,13 @@ def run(config: DictConfig) -> None:
             center=config.center,
             noise=config.noise,
         )
-        for part in divided(points, columns * rows)
+        for part in divided(keys, columns * rows)
     ]
-    places = journeys[0].way.places(config.frames)
-    film = Film(journeys, columns, places, config.batch_size)
+    positions = interpolations[0].path.positions(config.frames)
+    film = Film(interpolations, columns, positions, config.batch_size)
     folder = output_folder(config, gan, parts(config))
-    say(f"{len(points)} key points, {len(places)} frames, {len(places) / config.fps:.1f} seconds")
+    count = len(positions)
+    say(f"{len(keys)} key points, {count} frames, {count / config.fps:.1f} seconds")
     if "strip" in formats:
         strip = film.strip(config.columns)
         save_sheet(strip, folder / "strip.png", columns=config.columns, scale=scale)
@@ -105,13 +112,13 @@ def write(film: Film, folder: Path, formats: list[str], *, fps: float, scale: in
             save_frames(film, folder / "frames", factor)
             continue
         path = folder / f"interpolation.{name}"
-        write_video(path, film.frames(factor), fps, total=len(film.places))
+        write_video(path, film.frames(factor), fps, total=len(film.positions))
         say(f"wrote {path}")
 
 
 def save_frames(film: Film, folder: Path, scale: int) -> None:
     """Write a PNG for each frame."""
-    total = len(film.places)
+    total = len(film.positions)
     with progress_bar("frames", total) as advance:
         for i, frame in enumerate(film.frames(scale)):
             save_png(frame, folder / f"frame{i:06d}.png")
@@ -119,8 +126,8 @@ def save_frames(film: Film, folder: Path, scale: int) -> None:
     say(f"wrote {folder}/*.png ({total})")
 
 
-def key_points(config: DictConfig, gan: Gan) -> Points:
-    """Return the key points of all ways.
+def key_latents(config: DictConfig, gan: Gan) -> Latents:
+    """Return the latents of the key points of all paths; psi has not moved them yet.
 
     Raises:
         InputError: for seeds, classes or latents that there are not.
@@ -128,34 +135,34 @@ def key_points(config: DictConfig, gan: Gan) -> Points:
     classes = parse_classes(config.classes, gan)
     labels = classes[0] if classes is not None and len(classes) == 1 else classes
     if config.latents is not None:
-        points = Points.read(config.latents, gan=gan)
-        return as_points(gan, points, labels=labels)
+        latents = gan.read_latents(config.latents)
+        return gan.as_latents(latents, labels=labels, space="w" if latents.z is None else "z")
     seeds = parse_seeds(config.seeds)
     if classes is not None and len(classes) > 1 and len(seeds) not in (1, len(classes)):
         raise InputError(
             f"{len(seeds)} seeds and {len(classes)} classes: give one class, one for each seed, or one seed that goes "
             "from class to class"
         )
-    return as_points(gan, seeds, labels=labels, truncation=config.truncation)
+    return gan.as_latents(seeds, labels=labels, truncation=config.truncation, space="z")
 
 
-def divided(points: Points, cells: int) -> list[Points]:
-    """Return as many key points for each way.
+def divided(keys: Latents, cells: int) -> list[Latents]:
+    """Return as many key points for each path.
 
     Raises:
-        InputError: where that leaves some over, or a way less than two.
+        InputError: where that leaves some over, or a path less than two.
     """
-    each, left = divmod(len(points), cells)
+    each, left = divmod(len(keys), cells)
     if left or each < 2:
         raise InputError(
-            f"{len(points)} key points cannot be divided among {cells} ways, two or more for each; give "
+            f"{len(keys)} key points cannot be divided among {cells} paths, two or more for each; give "
             f"{cells * max(each, 2)} seeds, classes or latents, or set grid="
         )
-    return [points[i * each : (i + 1) * each] for i in range(cells)]
+    return keys.split(each)
 
 
 def check_numbers(config: DictConfig) -> tuple[int, int]:
-    """Return columns and rows of ways.
+    """Return columns and rows of paths.
 
     Raises:
         InputError: for numbers out of range.
@@ -168,12 +175,12 @@ def check_numbers(config: DictConfig) -> tuple[int, int]:
         raise InputError(f"loop={config.loop} must be true or false")
     pair = list(config.grid) if not isinstance(config.grid, int | str) else []
     if len(pair) != 2 or not all(isinstance(n, int) and n > 0 for n in pair):
-        raise InputError(f"grid={config.grid} must be two whole numbers, [columns, rows] of ways")
+        raise InputError(f"grid={config.grid} must be two whole numbers, [columns, rows] of paths")
     return pair[0], pair[1]
 
 
 def parts(config: DictConfig) -> list[str]:
-    """Return what a folder's name says of what changes the pictures."""
+    """Return what a folder's name says of what changes the images."""
     found = ["interpolation"]
     if config.latents is not None:
         found.append(Path(config.latents).stem)

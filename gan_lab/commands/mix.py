@@ -7,14 +7,19 @@ from omegaconf import DictConfig, ListConfig
 from torch import Tensor
 
 from gan_lab.commands.folders import output_folder
-from gan_lab.commands.options import load_gan, parse_classes, parse_seeds, rendering_of, seeds_text
+from gan_lab.commands.options import (
+    check_rendering,
+    load_gan,
+    parse_classes,
+    parse_seeds,
+    seeds_text,
+)
 from gan_lab.console import say
 from gan_lab.data.images import enlarged, grid, save_png, to_uint8
 from gan_lab.errors import InputError
 from gan_lab.sampling.gan import Gan
-from gan_lab.sampling.mixing import Layers, mixed_styles, mixture, pick_layers
-from gan_lab.sampling.points import SUFFIX, Points, as_points
-from gan_lab.sampling.rendering import check_rendering
+from gan_lab.sampling.latents import SUFFIX, Latents
+from gan_lab.sampling.mixing import Layers, mix_w, mixture, pick_layers
 from gan_lab.sampling.series import slug
 from gan_lab.sampling.video import readable_scale
 
@@ -31,39 +36,26 @@ def run(config: DictConfig) -> None:
     formats = check_formats(config.format)
     scale = check_scale(config.scale)
     gan = load_gan(config)
-    rendering = rendering_of(config)
-    check_rendering(gan.generator, rendering, styles=gan.has_styles)
+    check_rendering(config, gan)
     layers = layers_of(config.layers)
-    chosen = pick_layers(gan.styled, layers)
+    chosen = pick_layers(gan, layers)
     rows, columns = (side(config, gan, name) for name in ("row", "column"))
     name = f"mix_{slug(text_of(layers))}"
     folder = output_folder(config, gan, [*parts(config), name])
     say(f"{len(rows)} x {len(columns)} images with the layers {chosen} of the columns")
     if "sheet" in formats:
-        made = mixture(
-            gan,
-            rows,
-            columns,
-            layers=chosen,
-            truncation=config.truncation,
-            center=config.center,
-            noise=config.noise,
-        )
+        made = mixture(gan, rows, columns, layers=chosen, noise=config.noise)
         save_sheet(made.sheet(), folder / f"{name}.png", columns=len(columns) + 1, scale=scale)
     if "latents" in formats:
-        w = [
-            p.styles(gan, truncation=config.truncation, center=config.center)
-            for p in (rows, columns)
-        ]
-        mixed = mixed_styles(w[0], w[1], chosen).flatten(0, 1)
+        mixed = mix_w(rows.values.to(gan.device), columns.values.to(gan.device), chosen)
         labels = None if rows.labels is None else rows.labels.repeat_interleave(len(columns), dim=0)
         metadata = {"kind": "mix", "model": gan.kind, "layers": text_of(layers)}
         path = folder / f"{name}{SUFFIX}"
-        say(f"wrote {Points(w=mixed, labels=labels, metadata=metadata).save(path)}")
+        say(f"wrote {Latents(w=mixed, labels=labels, metadata=metadata).save(path)}")
 
 
-def side(config: DictConfig, gan: Gan, name: str) -> Points:
-    """Return the points of the rows or of the columns.
+def side(config: DictConfig, gan: Gan, name: str) -> Latents:
+    """Return the latents w of the rows or of the columns.
 
     Args:
         config: of the command.
@@ -76,11 +68,13 @@ def side(config: DictConfig, gan: Gan, name: str) -> Points:
     classes = parse_classes(config[f"{name}_classes"], gan, f"{name}_classes")
     labels = classes[0] if classes is not None and len(classes) == 1 else classes
     latents = config[f"{name}_latents"]
+    truncation, center = config.truncation, config.center
     if latents is not None:
-        return as_points(gan, Points.read(latents, gan=gan), labels=labels)
+        read = gan.read_latents(latents)
+        return gan.as_latents(read, labels=labels, truncation=truncation, center=center)
     seeds = parse_seeds(config[f"{name}s"], f"{name}s")
     try:
-        return as_points(gan, seeds, labels=labels)
+        return gan.as_latents(seeds, labels=labels, truncation=truncation, center=center)
     except InputError as error:
         raise InputError(f"{name}s and {name}_classes: {error}") from error
 

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, ListConfig
 from gan_lab.console import say
 from gan_lab.errors import InputError
 from gan_lab.sampling.gan import Gan
-from gan_lab.sampling.rendering import Rendering
+from gan_lab.sampling.sampler import image_transform
 from gan_lab.sampling.series import _LONGEST_TEXT, named_classes
 from gan_lab.seeding import check_seed
 from gan_lab.weights.loading import load
@@ -54,16 +54,25 @@ def load_gan(config: DictConfig) -> Gan:
     return gan
 
 
-def rendering_of(config: DictConfig) -> Rendering:
-    """Return how images are rendered; keys that a command has not are left as they are by default."""
+def check_rendering(config: DictConfig, gan: Gan) -> None:
+    """Check truncation, centre, noise and motion against what a generator has; keys that a command lacks are skipped.
+
+    Raises:
+        InputError: with the reason.
+    """
     translate = config.get("translate")
-    return Rendering(
-        truncation=config.truncation,
+    gan.check(
+        truncation=config.get("truncation"),
         center=config.get("center", "mean"),
         noise=config.get("noise", "const"),
         translate=(0.0, 0.0) if translate is None else plain(translate),
         rotate=config.get("rotate") or 0.0,
     )
+
+
+def transform_of(config: DictConfig) -> torch.Tensor | None:
+    """Return the transform of the image plane that a configuration asks for."""
+    return image_transform(plain(config.translate or (0.0, 0.0)), config.rotate or 0.0)
 
 
 def plain(value: Any) -> Any:

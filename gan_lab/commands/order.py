@@ -10,12 +10,19 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig
 
 from gan_lab.commands.folders import check_folder, digest_of, output_folder, source_of, weights_of
-from gan_lab.commands.options import open_gan, parse_classes, parse_seeds, rendering_of, seeds_text
+from gan_lab.commands.options import (
+    check_rendering,
+    open_gan,
+    parse_classes,
+    parse_seeds,
+    seeds_text,
+    transform_of,
+)
 from gan_lab.errors import InputError
 from gan_lab.sampling.directions import Directions
 from gan_lab.sampling.gan import Gan
-from gan_lab.sampling.points import SUFFIX, Points
-from gan_lab.sampling.rendering import check_rendering, is_finite_number
+from gan_lab.sampling.latents import SUFFIX
+from gan_lab.sampling.sampler import is_finite_number
 from gan_lab.sampling.series import Series, labels_for
 from gan_lab.sampling.writers import ENCODINGS
 
@@ -90,40 +97,35 @@ def series_of(config: DictConfig, gan: Gan, seeds: list[int] | None) -> Series:
     Raises:
         InputError: for classes or latents that there are not, and what means nothing to the generator.
     """
-    rendering = rendering_of(config)
-    check_rendering(gan.generator, rendering, styles=gan.has_styles)
+    check_rendering(config, gan)
+    drawn: dict[str, Any] = {
+        "gan": gan,
+        "truncation": config.truncation,
+        "center": config.center,
+        "noise": config.noise,
+        "transform": transform_of(config),
+    }
     classes = parse_classes(config.classes, gan)
     if config.latents is not None:
         if classes is not None:
             raise InputError(
                 "classes= and latents=: latents bring their classes along; leave one out"
             )
-        points = Points.read(config.latents, gan=gan)
-        return Series(
-            gan,
-            rendering,
-            len(points),
-            seed=config.seed,
-            points=points,
-            stem=Path(config.latents).stem,
-        )
+        latents = gan.read_latents(config.latents)
+        stem = Path(config.latents).stem
+        return Series(count=len(latents), seed=config.seed, latents=latents, stem=stem, **drawn)
     if seeds is not None:
         if len(set(seeds)) < len(seeds):
             twice = next(seed for seed, number in Counter(seeds).items() if number > 1)
             raise InputError(f"seeds={config.seeds}: {twice} is given twice")
         if classes is not None:
             classes = list(dict.fromkeys(classes))
-        chosen = labels_for(classes, len(seeds))
-        return Series(
-            gan,
-            rendering,
-            len(seeds) * len(classes or [0]),
-            seed=seeds * len(classes or [0]),
-            chosen=chosen,
-        )
-    chosen = labels_for(classes, config.num_images)
-    count = config.num_images if chosen is None else len(chosen)
-    return Series(gan, rendering, count, seed=config.seed, chosen=chosen)
+        seeds = seeds * len(classes or [0])
+        labels = labels_for(classes, len(seeds) // len(classes or [0]))
+        return Series(count=len(seeds), seed=seeds, labels=labels, **drawn)
+    labels = labels_for(classes, config.num_images)
+    count = config.num_images if labels is None else len(labels)
+    return Series(count=count, seed=config.seed, labels=labels, **drawn)
 
 
 def moved(config: DictConfig, series: Series) -> Series:
@@ -156,9 +158,9 @@ def as_list(given: object) -> list[Any]:
 
 def default_columns(config: DictConfig, series: Series) -> int:
     """Return how many columns a grid has: a class a row, or about as many as rows."""
-    if series.chosen is None:
+    if series.labels is None:
         return ceil(sqrt(series.count))
-    return series.count // len(series.chosen.unique_consecutive())
+    return series.count // len(series.labels.unique_consecutive())
 
 
 def settings_of(config: DictConfig, gan: Gan) -> dict[str, Any]:

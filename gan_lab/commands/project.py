@@ -17,10 +17,12 @@ from gan_lab.commands.options import load_gan, parse_classes, parse_seeds
 from gan_lab.console import say
 from gan_lab.data.images import save_picture, save_png, to_float, to_uint8
 from gan_lab.errors import InputError
+from gan_lab.metrics.perceptual import choose_distance
 from gan_lab.run import write, write_json
 from gan_lab.sampling.gan import Gan
-from gan_lab.sampling.points import SUFFIX
-from gan_lab.sampling.projection import Projection, default_steps, image_shape, project
+from gan_lab.sampling.latents import SUFFIX
+from gan_lab.sampling.projection import ProjectionResult, default_steps, image_shape, project
+from gan_lab.sampling.sampler import Sampler
 from gan_lab.sampling.search import Schedule
 from gan_lab.sampling.series import slug
 from gan_lab.sampling.sheet import on_white, sheet, stacked
@@ -62,8 +64,12 @@ def run(config: DictConfig) -> None:
         steps=schedule,
         restarts=config.restarts,
         noise=config.noise,
-        distance=config.distance,
-        vgg16=config.vgg16,
+        distance=choose_distance(
+            config.distance,
+            channels=image_shape(gan)[0],
+            device=gan.device,
+            weights=config.vgg16,
+        ),
         tuning=tuning,
         seed=config.seed,
         batch_size=config.batch_size,
@@ -156,10 +162,10 @@ def open_labels(config: DictConfig, gan: Gan, targets: Targets) -> Tensor | list
 
 
 def write_results(
-    found: Projection, targets: Targets, folder: Path, config: DictConfig
+    found: ProjectionResult, targets: Targets, folder: Path, config: DictConfig
 ) -> list[Path]:
-    """Write latents, pictures, errors, and what else there is; returns the files."""
-    written = [found.points.save(folder / f"latents{SUFFIX}")]
+    """Write latents, images, errors, and what else there is; returns the files."""
+    written = [found.latents.save(folder / f"latents{SUFFIX}")]
     if found.noise is not None:
         written.append(folder / f"noise{SUFFIX}")
         write(written[-1], save({n: m.contiguous() for n, m in found.noise.maps.items()}))
@@ -177,7 +183,7 @@ def write_results(
     return written
 
 
-def picture(found: Projection) -> Any:
+def picture(found: ProjectionResult) -> Any:
     """Return a sheet with projections below their targets."""
     rows = {"target": found.targets}
     rows["before tuning" if found.before_tuning is not None else found.space] = (
@@ -194,7 +200,7 @@ def picture(found: Projection) -> Any:
     return stacked(bands)
 
 
-def as_json(found: Projection, targets: Targets, config: DictConfig) -> dict[str, Any]:
+def as_json(found: ProjectionResult, targets: Targets, config: DictConfig) -> dict[str, Any]:
     """Return what was found, and how."""
     run, checkpoint = source_of(config)
     settings = ("lr", "jitter", "prior", "noise_weight", "restarts", "seed", "tune")
@@ -217,7 +223,7 @@ def as_json(found: Projection, targets: Targets, config: DictConfig) -> dict[str
     }
 
 
-def as_table(found: Projection) -> Table:
+def as_table(found: ProjectionResult) -> Table:
     """Return the errors of each picture."""
     results = found.results()
     table = Table()
@@ -228,7 +234,7 @@ def as_table(found: Projection) -> Table:
     return table
 
 
-def summary(found: Projection) -> str:
+def summary(found: ProjectionResult) -> str:
     """Return what was done, in a line or two."""
     count = len(found.names)
     lines = [
@@ -254,7 +260,7 @@ def title(names: list[str]) -> str:
 _NAMED = 5
 
 
-def save_tuned(gan: Gan, config: DictConfig, out: Path, *, names: Sequence[str]) -> Path:
+def save_tuned(gan: Sampler, config: DictConfig, out: Path, *, names: Sequence[str]) -> Path:
     """Write a tuned generator as an exported model; what was exported there before is replaced.
 
     Args:

@@ -21,7 +21,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gan_lab.errors import InputError
-from gan_lab.explore.projections import Job, Projections
+from gan_lab.explore.projections import ImageSearch, Projections
 from gan_lab.explore.studio import Studio, parse
 
 FILES = Path(__file__).parent / "page"
@@ -169,7 +169,7 @@ class Page:
         self._job(request).stop()
         return JSONResponse({})
 
-    def _job(self, request: Request) -> Job:
+    def _job(self, request: Request) -> ImageSearch:
         return self.projections.find(request.path_params["id"])
 
 

@@ -13,8 +13,9 @@ from gan_lab.data.decoding import open_image
 from gan_lab.data.scan import DECODE_ERRORS, inspect, reason_of
 from gan_lab.errors import InputError
 from gan_lab.explore.studio import Studio, encoded
-from gan_lab.sampling.distances import choose_distance, mean_squared_error
-from gan_lab.sampling.projection import STEPS, class_labels, count_restarts, image_shape, points_of
+from gan_lab.metrics.perceptual import choose_distance
+from gan_lab.sampling.distances import mean_squared_error
+from gan_lab.sampling.projection import STEPS, class_labels, count_restarts, image_shape, latents_of
 from gan_lab.sampling.search import Schedule, find
 from gan_lab.sampling.spaces import choose_space
 from gan_lab.sampling.targets import Targets, check_single, transformed
@@ -46,7 +47,7 @@ class Progress:
     latents: str | None
 
 
-class Job:
+class ImageSearch:
     """One image that is looked for.
 
     Noise maps are not searched for: what is found are latents, which can be mixed and walked from.
@@ -131,7 +132,7 @@ class Job:
         gan = self._studio.gan
         space = choose_space(gan, "auto")
         channels = image_shape(gan)[0]
-        distance, _ = choose_distance("auto", channels=channels, device=gan.device, weights=None)
+        distance = choose_distance("auto", channels=channels, device=gan.device)
         rows, _ = find(
             *(space, self._target, self._labels, distance, Schedule(steps=STEPS)),
             restarts=count_restarts(None, space, encoded=False),
@@ -142,24 +143,24 @@ class Job:
         )
         with torch.no_grad():
             self.add(self._step, 0, rows.images(space))
-        self._latents = self._studio.keep(points_of(rows, space, ["explore"]))
+        self._latents = self._studio.keep(latents_of(rows, space, ["explore"]))
 
 
 class Projections:
     """The one that is running, and those that have ended."""
 
     def __init__(self) -> None:
-        self._jobs: dict[str, Job] = {}
+        self._jobs: dict[str, ImageSearch] = {}
         self._lock = Lock()
 
-    def begin(self, studio: Studio, content: bytes, name: str, label: int | None) -> Job:
+    def begin(self, studio: Studio, content: bytes, name: str, label: int | None) -> ImageSearch:
         """Begin to look for an image.
 
         Raises:
             InputError: for what is no image, and while another one is looked for.
         """
         target = read(content, name, studio)
-        job = Job(studio, target, label=label)
+        job = ImageSearch(studio, target, label=label)
         with self._lock:
             if any(not other.now().done for other in self._jobs.values()):
                 raise InputError("another image is being looked for; wait for it, or stop it")
@@ -169,7 +170,7 @@ class Projections:
             job.begin()
         return job
 
-    def find(self, id: str) -> Job:
+    def find(self, id: str) -> ImageSearch:
         """Return a job.
 
         Raises:

@@ -17,9 +17,9 @@ from gan_lab.layers.stylegan import replace_styles
 from gan_lab.sampling.directions import Directions, directions
 from gan_lab.sampling.gan import Gan
 from gan_lab.sampling.interpolation import slerp
-from gan_lab.sampling.labels import as_vectors, check_labels
-from gan_lab.sampling.points import Points
-from gan_lab.sampling.rendering import Rendering, check_rendering
+from gan_lab.sampling.latents import Latents, label_vectors
+from gan_lab.sampling.projection import image_shape
+from gan_lab.sampling.sampler import image_transform
 
 DIRECTIONS = 8  # sliders of a method
 FROM = {"kind": "explore"}
@@ -164,10 +164,9 @@ class Studio:
     def __init__(self, gan: Gan, *, name: str) -> None:
         self.gan = gan
         self.name = name
-        self._kept: dict[str, Points] = {}
+        self._kept: dict[str, Latents] = {}
         self._directions: dict[str, Directions] = {}
-        with torch.no_grad():
-            height, width = gan.render(gan.latents(1), gan.labels(1)).shape[-2:]
+        _, height, width = image_shape(gan)
         self._size = height, width
 
     def abilities(self) -> Abilities:
@@ -182,7 +181,7 @@ class Studio:
             kimg=round(gan.kimg, 1),
             size=self._size,
             classes=names or [str(i) for i in range(gan.num_classes)],
-            styles=gan.styled.num_ws if gan.has_styles else 0,
+            styles=gan.num_ws if gan.has_styles else 0,
             levels=levels(gan),
             truncation="psi" if gan.has_styles else threshold,
             noise=generator.has_noise_inputs,
@@ -197,8 +196,9 @@ class Studio:
         Raises:
             InputError: for what this generator cannot do.
         """
-        with torch.no_grad():
-            return encoded(self._draw(recipe))
+        latents = self._latents(recipe)
+        transform = image_transform(recipe.translate, recipe.rotate)
+        return encoded(self.gan.synthesize(latents, noise=recipe.noise, transform=transform))
 
     def latents(self, recipe: Recipe) -> bytes:
         """Return the latents of a recipe as a file that generate, interpolate and mix take: all but noise and place.
@@ -206,19 +206,14 @@ class Studio:
         Raises:
             InputError: for what this generator cannot do.
         """
-        with torch.no_grad():
-            if self.gan.has_styles:
-                points = Points(w=self._styles(recipe, self._rendering(recipe)), metadata=FROM)
-            else:
-                z, labels = self._moved(recipe)
-                points = Points(z=z, labels=labels, metadata=FROM)
+        latents = self._latents(recipe)
         with TemporaryDirectory() as folder:
-            return points.save(Path(folder) / "latents.safetensors").read_bytes()
+            return latents.save(Path(folder) / "latents.safetensors").read_bytes()
 
-    def keep(self, points: Points) -> str:
+    def keep(self, latents: Latents) -> str:
         """Keep latents that a recipe may refer to; return their name."""
         name = secrets.token_hex(8)
-        self._kept[name] = points
+        self._kept[name] = latents
         while len(self._kept) > MOST_KEPT:
             del self._kept[next(iter(self._kept))]
         return name
@@ -227,88 +222,64 @@ class Studio:
         """Return which share of the variance each direction of a method explains."""
         return self._find(method).shares.tolist()
 
-    def _draw(self, recipe: Recipe) -> Tensor:
-        """Return an image [1, C, H, W], from a pass of its own: a live picture need not repeat to the last bit."""
-        rendering = self._rendering(recipe)
-        if not self.gan.has_styles:
-            return self.gan.generator(*self._moved(recipe))
-        w = self._styles(recipe, rendering)
-        transform = rendering.transform()
-        if transform is None:
-            return self.gan.styled.synthesis(w, recipe.noise)
-        moved = self.gan.styled
-        return moved.synthesis(w, recipe.noise, transform[None].to(w))
-
-    def _rendering(self, recipe: Recipe) -> Rendering:
-        rendering = Rendering(
+    def _latents(self, recipe: Recipe) -> Latents:
+        """Return the latents of a recipe: w, or z with label vectors."""
+        gan = self.gan
+        gan.check(
             truncation=recipe.truncation,
             center=recipe.center,
             noise=recipe.noise,
             translate=recipe.translate,
             rotate=recipe.rotate,
         )
-        check_rendering(self.gan.generator, rendering, styles=self.gan.has_styles)
-        return rendering
-
-    def _moved(self, recipe: Recipe) -> tuple[Tensor, Tensor | None]:
-        """Return z [1, Z] and label vectors [1, K] of a recipe."""
+        if gan.has_styles:
+            return Latents(w=self._walked(self._mixed(recipe), recipe.walk), metadata=FROM)
         if recipe.mix is not None:
-            raise InputError(f"{self.gan.kind} has no styles to mix")
-        z, labels = self._latent(recipe.point, recipe.truncation)
-        return self._walked(z, recipe.walk), labels
+            raise InputError(f"{gan.kind} has no styles to mix")
+        z, labels = self._z(recipe.point, recipe)
+        return Latents(z=self._walked(z, recipe.walk), labels=labels, metadata=FROM)
 
-    def _styles(self, recipe: Recipe, rendering: Rendering) -> Tensor:
-        """Return w [1, L, D] of a recipe."""
-        w = self._style(recipe.point, rendering)
-        if recipe.mix is not None:
-            first, last = recipe.mix.first, recipe.mix.last
-            if not first <= last < w.shape[1]:
-                raise InputError(
-                    f"mix: layers {first} to {last} must be in order, within 0 to {w.shape[1] - 1}"
-                )
-            label = label_of(recipe.point)
-            other = self._style(Seeded(seed=recipe.mix.seed, label=label), rendering)
-            w = replace_styles(w, other, range(first, last + 1))
-        return self._walked(w, recipe.walk)
+    def _mixed(self, recipe: Recipe) -> Tensor:
+        """Return w [1, L, D] of a recipe, before it is moved along directions."""
+        w = self._w(recipe.point, recipe)
+        if recipe.mix is None:
+            return w
+        first, last = recipe.mix.first, recipe.mix.last
+        if not first <= last < w.shape[1]:
+            raise InputError(
+                f"mix: layers {first} to {last} must be in order, within 0 to {w.shape[1] - 1}"
+            )
+        other = self._w(Seeded(seed=recipe.mix.seed, label=label_of(recipe.point)), recipe)
+        return replace_styles(w, other, range(first, last + 1))
 
-    def _style(self, point: Point, rendering: Rendering) -> Tensor:
+    def _w(self, point: Point, recipe: Recipe) -> Tensor:
         """Return w [1, L, D] of a point. Truncation is of seeds: what was found for an image stays as it is."""
         if isinstance(point, Between):
-            start, end = (self._style(one, rendering) for one in (point.start, point.end))
+            start, end = (self._w(one, recipe) for one in (point.start, point.end))
             return torch.lerp(start, end, point.t)
         if isinstance(point, Kept):
-            w = self._find_kept(point).w
-            assert w is not None
-            return w.to(self.gan.device)
-        z, labels = self._seeded(point, None)
-        return self.gan.styles(z, labels, truncation=rendering.truncation, center=rendering.center)
+            return self._find_kept(point).values.to(self.gan.device)
+        return self._seeded(point, recipe).values
 
-    def _latent(self, point: Point, threshold: float | None) -> tuple[Tensor, Tensor | None]:
+    def _z(self, point: Point, recipe: Recipe) -> tuple[Tensor, Tensor | None]:
         """Return z [1, Z] and label vectors [1, K] of a point: over the sphere between z, straight between classes."""
         if isinstance(point, Between):
-            (z0, y0), (z1, y1) = (self._latent(one, threshold) for one in (point.start, point.end))
+            (z0, y0), (z1, y1) = (self._z(one, recipe) for one in (point.start, point.end))
             labels = None if y0 is None or y1 is None else torch.lerp(y0, y1, point.t)
             return slerp(z0, z1, point.t), labels
         if isinstance(point, Kept):
-            kept = self._find_kept(point)
-            assert kept.z is not None
-            return self._ready(kept.z, kept.labels)
-        return self._seeded(point, threshold)
-
-    def _seeded(self, point: Seeded, threshold: float | None) -> tuple[Tensor, Tensor | None]:
-        gan = self.gan
-        z = gan.latents(1, seed=point.seed, truncation=threshold)
-        # the page's class serves both runs, of which one may have none
-        if point.label is None or not gan.num_classes:
-            labels = gan.labels(1, seed=point.seed)
+            found = self._find_kept(point)
         else:
-            labels = check_labels(point.label, 1, gan.num_classes)
-        return self._ready(z, labels)
+            found = self._seeded(point, recipe)
+        labels = found.labels
+        return found.values, None if labels is None else label_vectors(labels, self.gan.num_classes)
 
-    def _ready(self, z: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        device = self.gan.device
-        vectors = None if labels is None else as_vectors(labels, self.gan.num_classes).to(device)
-        return z.to(device), vectors
+    def _seeded(self, point: Seeded, recipe: Recipe) -> Latents:
+        # the page's class serves both runs, of which one may have none
+        label = point.label if self.gan.num_classes else None
+        return self.gan.latents(
+            1, seed=point.seed, labels=label, truncation=recipe.truncation, center=recipe.center
+        )
 
     def _walked(self, latents: Tensor, walk: Walk | None) -> Tensor:
         if walk is None or not any(walk.amounts):
@@ -322,7 +293,7 @@ class Studio:
             self._directions[method] = directions(self.gan, method, count=DIRECTIONS)
         return self._directions[method]
 
-    def _find_kept(self, point: Kept) -> Points:
+    def _find_kept(self, point: Kept) -> Latents:
         if point.latents not in self._kept:
             raise InputError(
                 "these latents are not kept any more, or belong to the other run; project the image again"
@@ -342,7 +313,9 @@ def levels(gan: Gan) -> dict[str, tuple[int, int]]:
     """Return the first and last style of each level that has any."""
     if not gan.has_styles:
         return {}
-    return {name: (found[0], found[-1]) for name, found in gan.styled.levels().items() if found}
+    return {
+        name: (found[0], found[-1]) for name, found in gan.style_generator.levels().items() if found
+    }
 
 
 def label_of(point: Point) -> int | None:

@@ -22,6 +22,7 @@ class GeneratorNetwork(nn.Module):
         supports_z_truncation: whether truncating z changes the image; False where z is normalized first.
         has_noise_inputs: whether `synthesis` takes noise.
         supports_transform: whether `synthesis` takes a transform of the image plane.
+        has_encoder: whether `encode` maps images to z.
         half_precision: whether some layers compute in half precision by themselves, so that gradients may overflow.
     """
 
@@ -30,6 +31,7 @@ class GeneratorNetwork(nn.Module):
     supports_z_truncation: bool = True
     has_noise_inputs: bool = False
     supports_transform: bool = False
+    has_encoder: bool = False
     half_precision: bool = False
 
     def resolution_keys(self) -> dict[str, str]:

@@ -4,8 +4,10 @@ ADA, Karras et al. 2020, appendix D, https://arxiv.org/abs/2006.06676: activatio
 and clamped; weights, styles, demodulation and images stay in single precision.
 """
 
+from typing import Any
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gan_lab.errors import InputError
 
@@ -36,3 +38,8 @@ def to_fp16(x: Tensor, half: torch.dtype | None) -> Tensor:
 def to_fp32(x: Tensor) -> Tensor:
     """Return `x` in at least single precision."""
     return x.float() if x.dtype in HALF_TYPES.values() else x
+
+
+def half_precision_parts(network: nn.Module) -> list[Any]:
+    """Return the layers that compute in half precision; `dtype` None brings them to single precision."""
+    return [part for part in network.modules() if isinstance(vars(part).get("dtype"), torch.dtype)]

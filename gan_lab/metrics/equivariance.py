@@ -9,7 +9,6 @@ and images are moved by Lanczos-windowed filters of size a = 3.
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +18,6 @@ from gan_lab.errors import InputError
 from gan_lab.metrics.figures import Figure, Setting, in_thousands
 from gan_lab.metrics.generator_figures import GeneratorMeasure
 from gan_lab.metrics.images import GanImages
-from gan_lab.sampling.gan import IMAGES_PER_FORWARD
 from gan_lab.seeding import derive_seed
 
 _A = 3  # lobes of a Lanczos window
@@ -43,7 +41,7 @@ class Equivariance(GeneratorMeasure):
     """
 
     kind, short = "equivariance", "eq"
-    size = IMAGES_PER_FORWARD
+    size = 16
 
     def __init__(
         self,
@@ -64,9 +62,9 @@ class Equivariance(GeneratorMeasure):
 
     def check_generator(self, images: GanImages) -> None:
         if not images.gan.generator.supports_transform:
-            kind = type(images.gan.generator).__module__.rpartition(".")[2]
             raise InputError(
-                f"figures.equivariance: {kind} has no input that could be moved; leave it out, it is for stylegan3"
+                f"figures.equivariance: {images.gan.kind} has no input that could be moved; leave it out, it is "
+                "for stylegan3"
             )
 
     def num(self, setting: Setting) -> int:
@@ -86,22 +84,19 @@ class Equivariance(GeneratorMeasure):
     def outcomes(self, images: GanImages, setting: Setting, start: int, stop: int) -> Tensor:
         """Return (sum of squared errors, number of values) [n, kinds, 2] of images `start` to `stop`, float64."""
         gan = images.gan
-        generator: Any = gan.generator
         seed = int(images.description["seed"])
-        psi = images.description["truncation"]
-        labels = gan.labels(stop - start, seed=seed, start=start)
-        w = generator.styles(
-            gan.latents(stop - start, seed=seed, start=start).to(gan.device),
-            None if labels is None else labels.to(gan.device),
-            1.0 if psi is None else psi,
-        )
-        plain = generator.synthesis(w)
+        truncation = images.description["truncation"]
+        count = stop - start
+        latents = gan.latents(count, seed=seed, start=start, truncation=truncation)
+        plain = gan.synthesize(latents, batch_size=count)
         draws = torch.Generator().manual_seed(derive_seed(seed, start, _STREAM))
         side = plain.shape[-1]
         found = []
         for kind in self._kinds:
-            shifts, angle = drawn(kind, len(w), side, draws)
-            moved = generator.synthesis(w, transform=motions(shifts / side, angle).to(w))
+            shifts, angle = drawn(kind, count, side, draws)
+            moved = gan.synthesize(
+                latents, transform=motions(shifts / side, angle), batch_size=count
+            )
             found.append(errors(plain, moved, shifts, angle))
         return torch.stack(found, dim=1).cpu()
 

@@ -1,7 +1,7 @@
 """From images to features: once for all figures, in chunks that survive a kill, shared among processes.
 
-Chunk boundaries, forward passes and the order of sums depend on nothing but the number of images, and so the result
-depends on neither the number of processes nor the batch size.
+Chunk boundaries, forward passes and the order of sums depend on the number of images and the batch size alone, and so
+the result does not depend on the number of processes; another batch size changes it by rounding.
 """
 
 from collections.abc import Callable, Iterator

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from gan_lab.data.base import digest
 from gan_lab.distributed.ranks import Ranks
 from gan_lab.errors import InputError
+from gan_lab.layers.precision import half_precision_parts
 from gan_lab.metrics.cache import ChunkStore, MemoryChunks
 from gan_lab.metrics.feature_set import FeatureSet, Needs
 from gan_lab.metrics.figures import Figure, Measure, Setting
@@ -112,9 +113,9 @@ class GeneratorMeasure(Measure):
         name = self._name(start, stop)
         found = store.get(name)
         if found is None:
-            places = range(start, stop, self.size)
+            blocks = range(start, stop, self.size)
             found = torch.cat(
-                [self.outcomes(images, setting, i, min(i + self.size, stop)) for i in places]
+                [self.outcomes(images, setting, i, min(i + self.size, stop)) for i in blocks]
             )
             store.put(name, found)
         return found
@@ -145,13 +146,11 @@ def drawn_by(images: ImageSource, kind: str) -> GanImages:
 @contextmanager
 def single_precision(network: nn.Module) -> Iterator[None]:
     """Let a network compute in float32 throughout: differences of close images are lost in less."""
-    halved = [
-        part for part in network.modules() if isinstance(vars(part).get("dtype"), torch.dtype)
-    ]
+    halved = half_precision_parts(network)
     before = [part.dtype for part in halved]
     try:
         for part in halved:
-            vars(part)["dtype"] = None
+            part.dtype = None
         with (
             torch.autocast(next(network.parameters()).device.type, enabled=False),
             torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
@@ -159,4 +158,4 @@ def single_precision(network: nn.Module) -> Iterator[None]:
             yield
     finally:
         for part, dtype in zip(halved, before, strict=True):
-            vars(part)["dtype"] = dtype
+            part.dtype = dtype

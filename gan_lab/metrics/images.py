@@ -1,4 +1,4 @@
-"""Where images to measure come from. Image `i` of a source is always the same one, whoever asks for it, and when."""
+"""Where images to measure come from: numbered ones, so that a block of them is the same in any process."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -134,7 +134,7 @@ class DatasetImages(ImageSource):
 
 
 class GanImages(ImageSource):
-    """What a generator draws, as samples are stored.
+    """What a generator draws, as samples are stored. The samples of one `read` are computed in one forward pass.
 
     Args:
         gan: what draws.
@@ -179,15 +179,9 @@ class GanImages(ImageSource):
         )
 
     def read(self, start: int, stop: int) -> Tensor:
-        styles = self.gan.has_styles
-        z = self.gan.latents(
-            stop - start,
-            seed=self._seed,
-            start=start,
-            truncation=None if styles else self._truncation,
-        )
-        psi = self._truncation if styles and self._truncation is not None else 1.0
-        return self.gan.spec.decode(self.gan.images(z, self.labels(start, stop), psi=psi))
+        count = stop - start
+        latents = self.gan.latents(count, seed=self._seed, start=start, truncation=self._truncation)
+        return self.gan.spec.decode(self.gan.synthesize(latents, batch_size=count))
 
     def labels(self, start: int, stop: int) -> Tensor | None:
         return self.gan.labels(stop - start, seed=self._seed, start=start)

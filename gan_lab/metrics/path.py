@@ -8,7 +8,7 @@ are left out. Taking t = 0 only is the variant of StyleGAN2 (Karras et al. 2020,
 """
 
 from collections.abc import Callable
-from typing import Literal, cast
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,19 +17,18 @@ from torch import Tensor
 
 from gan_lab.data.images import to_uint8
 from gan_lab.errors import InputError
-from gan_lab.layers.networks import StyleGeneratorNetwork
 from gan_lab.metrics.features.base import Extractor
 from gan_lab.metrics.features.lpips import ImageDistance
 from gan_lab.metrics.figures import Figure, Setting, in_thousands
 from gan_lab.metrics.generator_figures import GeneratorMeasure
 from gan_lab.metrics.images import GanImages
-from gan_lab.sampling.gan import IMAGES_PER_FORWARD
 from gan_lab.sampling.interpolation import slerp
+from gan_lab.sampling.latents import Latents
 from gan_lab.seeding import derive_seed
 
-_PAIRS = IMAGES_PER_FORWARD // 2
+_PAIRS = 8  # measured at a time
 _LARGEST = 256  # larger images are averaged down to it, or to half of it where they are cropped
-_STREAMS = (3, 4, 5)  # of a seed: both ends of a path, and the place on it
+_STREAMS = (3, 4, 5)  # of a seed: both ends of a path, and the position on it
 
 
 class PathLength(GeneratorMeasure):
@@ -96,8 +95,7 @@ class PathLength(GeneratorMeasure):
 
     def check_generator(self, images: GanImages) -> None:
         if self._space == "w" and not images.gan.has_styles:
-            kind = type(images.gan.generator).__module__.rpartition(".")[2]
-            raise InputError(f"figures.path: {kind} has no styles w; set space=z")
+            raise InputError(f"figures.path: {images.gan.kind} has no styles w; set space=z")
 
     def num(self, setting: Setting) -> int:
         return self._num_paths or setting.num_fake
@@ -130,37 +128,34 @@ class PathLength(GeneratorMeasure):
         gan = images.gan
         seed = int(images.description["seed"])
         truncation: float | None = images.description["truncation"]
-        threshold = None if gan.has_styles else truncation
-        psi = truncation if gan.has_styles and truncation is not None else 1.0
+        labels = gan.labels(stop - start, seed=seed, start=start)
         a, b = (
             gan.latents(
-                stop - start, seed=derive_seed(seed, stream), start=start, truncation=threshold
-            )
+                stop - start,
+                labels=labels,
+                seed=derive_seed(seed, stream),
+                start=start,
+                truncation=truncation,
+                space=self._space,
+            ).values
             for stream in _STREAMS[:2]
         )
-        t = self._places(seed, start, stop)
-        labels = gan.labels(stop - start, seed=seed, start=start)
-        doubled = None if labels is None else labels.repeat(2)
+        t = self._positions(seed, start, stop).to(a.device)
+        steps = (0.0, self._epsilon)
         if self._space == "z":
-            ends = [slerp(a, b, t + step) for step in (0.0, self._epsilon)]
-            made = gan.images(torch.cat(ends), doubled, psi=psi)
+            ends = [slerp(a, b, t + step) for step in steps]
         else:
-            made = self._between_styles(gan.generator, torch.cat([a, b]), doubled, t, psi)
+            a, b, t = a.double(), b.double(), t[:, None, None]
+            ends = [torch.lerp(a, b, t + step).float() for step in steps]
+        doubled = None if labels is None else labels.repeat(2)
+        pairs = Latents.of(torch.cat(ends), doubled)
+        if self._space == "z":
+            pairs = gan.as_latents(pairs, truncation=truncation)
+        made = gan.synthesize(pairs, batch_size=len(pairs))
         first, second = self._seen(made).chunk(2)
         return first, second
 
-    def _between_styles(
-        self, generator: object, z: Tensor, labels: Tensor | None, t: Tensor, psi: float
-    ) -> Tensor:
-        styled = cast(StyleGeneratorNetwork, generator)
-        device = next(generator.parameters()).device  # type: ignore[attr-defined]
-        labels = None if labels is None else labels.to(device)
-        a, b = styled.styles(z.to(device), labels, psi).double().chunk(2)
-        places = t.to(device)[:, None, None]
-        w = torch.cat([torch.lerp(a, b, places + step) for step in (0.0, self._epsilon)])
-        return styled.synthesis(w.to(z.dtype), noise="const")
-
-    def _places(self, seed: int, start: int, stop: int) -> Tensor:
+    def _positions(self, seed: int, start: int, stop: int) -> Tensor:
         """Return t [n], float64."""
         if self._sampling == "end":
             return torch.zeros(stop - start, dtype=torch.float64)

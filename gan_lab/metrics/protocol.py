@@ -50,7 +50,7 @@ class Protocol:
         only_for: class of the data that the features are of, "gan_lab.data.digits.Digits"; None for any.
         required: whether training refuses to run when weights cannot be had. If not, a warning is printed, `best`
             becomes None, and there are no figures.
-        batch_size: images that are drawn or read at a time; it changes no figure.
+        batch_size: images that are computed or read at a time; it changes metrics by rounding alone.
         device: where features are made; None takes the trainer's, or the accelerator that is there.
 
     Attributes:

@@ -36,6 +36,8 @@ class Generator(dcgan.Generator):
         encoder_width: channels after the encoder's first halving; each coarser resolution has twice as many.
     """
 
+    has_encoder = True
+
     def __init__(
         self,
         *,

@@ -1,1 +1,1 @@
-"""Use of a trained generator: points of its latent spaces, ways between them, pictures and videos."""
+"""Use of a trained generator: latents, images, interpolation, mixing, directions, projection, videos."""

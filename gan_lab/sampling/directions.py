@@ -18,17 +18,16 @@ from torch import Tensor
 
 from gan_lab.data.images import to_uint8
 from gan_lab.errors import InputError
-from gan_lab.sampling.gan import Gan
+from gan_lab.sampling.latents import SUFFIX, Latents
 from gan_lab.sampling.mixing import Layers, pick_layers
-from gan_lab.sampling.points import SUFFIX, Points
-from gan_lab.sampling.principal import (
+from gan_lab.sampling.pca import (
+    center_classes,
+    draw_w,
+    eigenvectors,
     first_layer,
-    own_vectors,
-    style_samples,
     style_weights,
-    within_classes,
 )
-from gan_lab.sampling.rendering import Rendering, is_finite_number
+from gan_lab.sampling.sampler import Sampler, is_finite_number
 from gan_lab.sampling.search import check_count
 from gan_lab.sampling.sheet import on_white, sheet
 from gan_lab.seeding import check_seed
@@ -141,16 +140,16 @@ class Directions:
                 + (f", layers up to {last}" if last >= 0 else "")
             )
 
-    def check(self, gan: Gan) -> None:
+    def check(self, gan: Sampler) -> None:
         """Refuse a generator that these are no directions of.
 
         Raises:
             InputError: with both shapes.
         """
         if self.space == "z":
-            self.check_shape(torch.empty(1, gan.generator.z_dim))
+            self.check_shape(torch.empty(1, gan.z_dim))
         else:
-            self.check_shape(torch.empty(1, gan.styled.num_ws, gan.center().shape[-1]))
+            self.check_shape(torch.empty(1, gan.num_ws, gan.w_dim))
 
     def save(self, path: str | Path) -> Path:
         """Write a safetensors file; the folder is made when it is not there. Returns the path."""
@@ -170,7 +169,7 @@ class Directions:
         return path
 
     @classmethod
-    def read(cls, path: str | Path, *, gan: Gan | None = None) -> "Directions":
+    def read(cls, path: str | Path, *, gan: Sampler | None = None) -> "Directions":
         """Read a file that `save` wrote.
 
         Args:
@@ -207,7 +206,7 @@ class Directions:
 
 
 def directions(
-    gan: Gan,
+    gan: Sampler,
     method: str = "auto",
     *,
     layers: Layers = "all",
@@ -241,17 +240,17 @@ def directions(
     if not gan.has_styles:
         return of_latents(gan, method, layers, count, seed, metadata)
     method = "ganspace" if method == "auto" else method
-    chosen = pick_layers(gan.styled, layers)
+    chosen = pick_layers(gan, layers)
     if not chosen:
         raise InputError("layers=[]: no layers would be moved; leave it out for all")
-    w, y = style_samples(gan, samples, labels, seed)
-    w = within_classes(w, y) if within and y is not None else w - w.mean(0)
+    w, y = draw_w(gan, samples, labels, seed)
+    w = center_classes(w, y) if within and y is not None else w - w.mean(0)
     if method == "ganspace":
         matrix = w.T.double() @ w.double() / max(1, len(w) - 1)
     else:
         weights = style_weights(gan, chosen).double()
         matrix = weights.T @ weights
-    vectors, values = own_vectors(matrix, count)
+    vectors, values = eigenvectors(matrix, count)
     metadata |= {"samples": str(samples), "within_classes": str(within and y is not None)}
     return Directions(
         vectors=vectors.float(),
@@ -265,7 +264,7 @@ def directions(
 
 
 def of_latents(
-    gan: Gan, method: str, layers: Layers, count: int, seed: int, metadata: dict[str, str]
+    gan: Sampler, method: str, layers: Layers, count: int, seed: int, metadata: dict[str, str]
 ) -> Directions:
     """Find directions in z; arguments as in `directions`."""
     if layers not in ("all", None):
@@ -278,7 +277,7 @@ def of_latents(
             "first layer's outputs back to z, which of a linear layer are SeFa's directions: use method=sefa"
         )
     matrix = first_layer(gan, seed)
-    vectors, values = own_vectors(matrix, count)
+    vectors, values = eigenvectors(matrix, count)
     return Directions(
         vectors=vectors.float(),
         scales=torch.ones(len(vectors)),
@@ -289,7 +288,7 @@ def of_latents(
     )
 
 
-# Pictures along directions.
+# Images along directions.
 
 
 def check_amounts(amounts: Sequence[float]) -> list[float]:
@@ -304,57 +303,53 @@ def check_amounts(amounts: Sequence[float]) -> list[float]:
 
 
 def along(
-    gan: Gan,
+    gan: Sampler,
     found: Directions,
-    points: Points,
+    latents: Latents,
     amounts: Sequence[float],
-    rendering: Rendering,
+    *,
+    noise: str = "const",
 ) -> Tensor:
-    """Move points along each direction alone.
+    """Move latents along each direction alone.
 
     Args:
         gan: the generator.
         found: directions of it.
-        points: to move; truncation acts on them before.
+        latents: to move, in the space of the directions.
         amounts: how far, in deviations.
-        rendering: how images are made.
+        noise: as in `Sampler.synthesize`, the same for all amounts.
 
     Returns:
-        Images [K, N, A, C, H, W] for K directions, N points and A amounts, on the CPU.
+        Images [K, N, A, C, H, W] for K directions, N latents and A amounts, on the CPU.
     """
     found.check(gan)
-    values = points.values
-    if found.space == "w":
-        values = points.styles(gan, truncation=rendering.truncation, center=rendering.center)
-    steps = torch.tensor(check_amounts(amounts)).repeat(len(values))
-    repeated = values.repeat_interleave(len(amounts), 0)
-    labels = None if points.labels is None else points.labels.repeat_interleave(len(amounts), 0)
+    steps = torch.tensor(check_amounts(amounts)).repeat(len(latents))
+    labels = latents.labels
+    repeated = latents.replace(
+        latents.values.repeat_interleave(len(amounts), 0),
+        labels=None if labels is None else labels.repeat_interleave(len(amounts), 0),
+        seeds=[drawn for drawn in latents.seeds for _ in amounts],
+    )
     images = []
     for k in range(len(found)):
         each = torch.zeros(len(steps), len(found))
         each[:, k] = steps
-        moved = found.apply(repeated, each)
-        if found.space == "z":
-            made = gan.render(moved, labels, rendering)
-        else:
-            # the same random noise whatever the amount
-            seeds = list(range(len(values)))
-            own = [seed for seed in seeds for _ in amounts]
-            made = gan.synthesize(moved, noise=rendering.noise, seed=own)
-        images.append(made.cpu().unflatten(0, (len(values), len(amounts))))
+        moved = repeated.replace(found.apply(repeated.values, each))
+        made = gan.synthesize(moved, noise=noise)
+        images.append(made.cpu().unflatten(0, (len(latents), len(amounts))))
     return torch.stack(images)
 
 
 def direction_sheets(
     images: Tensor, found: Directions, amounts: Sequence[float], names: Sequence[str]
 ) -> tuple[Image.Image, list[Image.Image]]:
-    """Return a sheet of the first point, a direction a row, and one of each direction, a point a row.
+    """Return a sheet of the first latent, a direction a row, and one of each direction, a latent a row.
 
     Args:
         images: [K, N, A, C, H, W], as `along` makes them.
         found: the directions.
         amounts: A.
-        names: of the points.
+        names: of the latents.
     """
     columns = [f"{amount:+g}" if amount else "0" for amount in amounts]
     pixels = on_white(to_uint8(images))

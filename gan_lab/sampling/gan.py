@@ -1,31 +1,29 @@
-"""Drawing images from a trained generator, the same ones whatever the batch size, and what else is done with it."""
+"""A trained generator and what is done with it: samples, interpolations, mixed styles, projections and directions."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from gan_lab.console import say
 from gan_lab.data.images import Images
-from gan_lab.sampling.drawing import IMAGES_PER_STATISTIC as IMAGES_PER_STATISTIC
-from gan_lab.sampling.drawing import Drawer
-from gan_lab.sampling.labels import Labels
-from gan_lab.sampling.latents import IMAGES_PER_FORWARD as IMAGES_PER_FORWARD
-
-if TYPE_CHECKING:
-    from gan_lab.sampling.directions import Directions
-    from gan_lab.sampling.mixing import Layers
-    from gan_lab.sampling.points import Source
-    from gan_lab.sampling.projection import Projection
-    from gan_lab.sampling.targets import Given, Targets
+from gan_lab.sampling.directions import Directions, directions
+from gan_lab.sampling.distances import Distance, PyramidDistance
+from gan_lab.sampling.interpolation import interpolation
+from gan_lab.sampling.latents import Labels, LatentSource
+from gan_lab.sampling.mixing import Layers, mixture
+from gan_lab.sampling.projection import ProjectionResult, project
+from gan_lab.sampling.sampler import Sampler
+from gan_lab.sampling.targets import Given, Targets
 
 
-class Gan(Drawer):
+class Gan(Sampler):
     """A trained generator to draw images from.
 
-    Image `i` of a seed depends on (seed, i, label, rendering) alone: not on the batch size, nor on what else is drawn.
+    Latents, labels and noise of image `i` of a seed are functions of (seed, i) alone, to the last bit. Its pixels agree
+    to 1e-5 in float32 whatever else is computed in the same forward pass.
 
         gan = gan_lab.load("runs/digits")
-        gan.sample(16, labels=3, truncation=0.7)  # the first 16 images of seed 0; a picture in a notebook
+        gan.sample(16, labels=3, truncation=0.7)  # the first 16 images of seed 0; an image in a notebook
         gan.sample(4, seed=[0, 5, 7, 9])          # the first image of each seed
-        w = gan.styles(gan.latents(2, seed=1))    # of a generator with styles
+        w = gan.latents(2, seed=1).w              # of a generator with styles
         gan.synthesize((w[:1] + w[1:]) / 2)
 
     Truncation trades variety for quality. Of generators with styles (StyleGAN to StyleGAN3) it is psi: w' = centre +
@@ -46,7 +44,7 @@ class Gan(Drawer):
 
     def interpolate(
         self,
-        source: "Source",
+        source: LatentSource,
         *,
         frames: int = 8,
         labels: Labels | None = None,
@@ -57,15 +55,15 @@ class Gan(Drawer):
         center: str = "mean",
         noise: str = "const",
     ) -> Images:
-        """Make pictures on the way from point to point.
+        """Make images on the path from point to point.
 
-            gan.interpolate([0, 1, 2], frames=10)               # from seed to seed, 21 pictures
+            gan.interpolate([0, 1, 2], frames=10)               # from seed to seed, 21 images
             gan.interpolate([0], labels=[3, 8], frames=10)      # one latent from class to class
             gan.interpolate(range(4), loop=True, space="w")     # a closed cubic spline
 
         Args:
-            source: key points: seeds, latents z [K, Z], styles w [K, L, D], or `gan_lab.sampling.points.Points`.
-            frames: pictures for each part of the way.
+            source: key points: seeds, latents z [K, Z], styles w [K, L, D], or `Latents`.
+            frames: images for each part of the path.
             labels: of the key points: one, as many as points, or several for one point; None as seeds draw them.
             space: "z" or "w"; None for w where there are styles.
             method: "linear", "spherical" or "spline"; None for a spline in a loop, else spherical in z and linear in w.
@@ -78,12 +76,9 @@ class Gan(Drawer):
         Raises:
             InputError: for one point alone, points or labels that do not fit, or what the generator has not.
         """
-        from gan_lab.sampling.interpolation import interpolate
-
-        return interpolate(
+        found = interpolation(
             self,
             source,
-            frames=frames,
             labels=labels,
             space=space,
             method=method,
@@ -92,13 +87,14 @@ class Gan(Drawer):
             center=center,
             noise=noise,
         )
+        return Images(found.images(found.path.positions(frames)).cpu())
 
     def mix(
         self,
-        rows: "Source",
-        columns: "Source",
+        rows: LatentSource,
+        columns: LatentSource,
         *,
-        layers: "Layers" = "coarse",
+        layers: Layers = "coarse",
         row_labels: Labels | None = None,
         column_labels: Labels | None = None,
         truncation: float | None = None,
@@ -111,7 +107,7 @@ class Gan(Drawer):
             gan.mix([0, 1, 2], [10, 11, 12, 13], layers="coarse", sheet=True).grid(5)
 
         Args:
-            rows: seeds, latents z, styles w or points, from which all layers come but ...
+            rows: seeds, latents z, styles w or `Latents`, from which all layers come but ...
             columns: ... those that come from these.
             layers: "coarse", "middle", "fine", "all", indices ("0-3", 5, or a list of them), or a range.
             row_labels: one for all or one for each; None as seeds draw them. Likewise `column_labels`.
@@ -124,9 +120,7 @@ class Gan(Drawer):
         Raises:
             InputError: for a generator without styles, layers that there are not, or sources that do not fit.
         """
-        from gan_lab.sampling.mixing import mix
-
-        return mix(
+        made = mixture(
             self,
             rows,
             columns,
@@ -136,47 +130,51 @@ class Gan(Drawer):
             truncation=truncation,
             center=center,
             noise=noise,
-            sheet=sheet,
         )
+        return Images(made.sheet() if sheet else made.mixed)
 
     def project(
         self,
-        images: "Given | Sequence[Given] | Targets",
+        images: Given | Sequence[Given] | Targets,
         *,
         labels: int | Sequence[int] | None = None,
         space: str = "auto",
         steps: int | None = None,
         restarts: int | None = None,
-        distance: str = "auto",
+        distance: Distance | None = None,
         tuning: int = 0,
         seed: int = 0,
         record: bool = False,
-    ) -> "Projection":
-        """Find latents whose images are nearest to pictures.
+    ) -> ProjectionResult:
+        """Find latents whose images are nearest to given ones.
 
             found = gan.project("photo.png")
-            found.mse, found.points, found.images
-            gan.interpolate(found.points, frames=10)            # of several pictures
+            found.mse, found.latents, found.images
+            gan.interpolate(found.latents, frames=10)           # of several images
 
         Args:
-            images: files, folders, Pillow pictures, tensors of the generator's shape, or several of these.
-            labels: class of each picture, or one for all; None has it found.
+            images: files, folders, Pillow images, tensors of the generator's shape, or several of these.
+            labels: class of each image, or one for all; None has it found.
             space: "w", "w+" (a style for each layer), "z", or "auto": w where there are styles, else z.
             steps: of the search; None takes 500, and none after BiGAN's encoder.
-            restarts: searches for each picture, of which the best counts; None takes 4 in z and 1 in w.
-            distance: "lpips", "pyramid" (needs no weights) or "auto": LPIPS where VGG16's weights are.
-            tuning: steps for which the generator is tuned to the pictures afterwards.
+            restarts: searches for each image, of which the best counts; None takes 4 in z and 1 in w.
+            distance: of images, such as `gan_lab.metrics.perceptual.choose_distance` gives; None for differences
+                of Laplacian pyramids, which needs no weights.
+            tuning: steps for which the generator is tuned to the images afterwards.
             seed: of all draws.
-            record: whether to keep the way for a video.
+            record: whether to keep the search for a video.
 
         Returns:
             What `gan_lab.sampling.projection.project` returns, which has the other settings, too.
 
         Raises:
-            InputError: for pictures that cannot be read, classes that there are not, and settings out of range.
+            InputError: for images that cannot be read, classes that there are not, and settings out of range.
         """
-        from gan_lab.sampling.projection import project
-
+        if distance is None:
+            distance = PyramidDistance()
+            say(
+                f"compared by {distance.name}; distance= takes LPIPS, of gan_lab.metrics.perceptual"
+            )
         return project(
             self,
             images,
@@ -194,13 +192,13 @@ class Gan(Drawer):
         self,
         method: str = "auto",
         *,
-        layers: "Layers" = "all",
+        layers: Layers = "all",
         count: int = 10,
         labels: int | Sequence[int] | None = None,
         within: bool = True,
         samples: int = 10_000,
         seed: int = 0,
-    ) -> "Directions":
+    ) -> Directions:
         """Find directions in which images change.
 
             found = gan.directions("ganspace", layers="coarse")
@@ -218,8 +216,6 @@ class Gan(Drawer):
         Raises:
             InputError: for a method that the generator has not, and for layers, classes or numbers that there are not.
         """
-        from gan_lab.sampling.directions import directions
-
         return directions(
             self,
             method,

@@ -1,25 +1,22 @@
-"""Pictures on the way from point to point: between seeds, classes or saved latents.
+"""Interpolation between seeds, classes or saved latents.
 
-In z, over great circles (White 2016, https://arxiv.org/abs/1609.04468): points between two Gaussian latents on a
+In z, over great circles (White 2016, https://arxiv.org/abs/1609.04468): latents between two Gaussian ones on a
 straight line are shorter than any that the generator has seen. In w, straight (Karras et al. 2019, section 4.1,
 https://arxiv.org/abs/1812.04948). Loops are cubic splines. Labels are mixed as vectors: of generators whose class is an
 embedding (BigGAN and others), that morphs one class into the other (Brock et al. 2019, figure 8,
 https://arxiv.org/abs/1809.11096).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from scipy.interpolate import CubicSpline
 from torch import Tensor
 
-from gan_lab.data.images import Images
 from gan_lab.errors import InputError
-from gan_lab.sampling.gan import Gan
-from gan_lab.sampling.labels import Labels, as_vectors
-from gan_lab.sampling.points import Points, Source, as_points
-from gan_lab.sampling.rendering import Rendering, check_rendering
+from gan_lab.sampling.latents import Labels, Latents, LatentSource, label_vectors
+from gan_lab.sampling.sampler import BATCH_SIZE, Sampler
 
 METHODS = ("linear", "spherical", "spline")
 
@@ -35,32 +32,31 @@ def slerp(a: Tensor, b: Tensor, t: float | Tensor) -> Tensor:
     Args:
         a: [N, ..., D].
         b: of the same shape.
-        t: places [N], or one for all; 0 for a and 1 for b.
+        t: positions [N], or one for all; 0 for a and 1 for b.
 
     Returns:
         [N, ..., D] in the type of a.
     """
     start, end = (v.double().norm(dim=-1, keepdim=True).clamp_min(1e-300) for v in (a, b))
     first, second = a.double() / start, b.double() / end
-    place = torch.as_tensor(t, dtype=torch.float64, device=a.device)
-    place = place.reshape(-1, *[1] * (a.ndim - 1))
+    t = torch.as_tensor(t, dtype=torch.float64, device=a.device).reshape(-1, *[1] * (a.ndim - 1))
     angle = (first * second).sum(-1, keepdim=True).clamp(-1, 1).acos()
     sine = angle.sin()
-    mixed = (((1 - place) * angle).sin() * first + (place * angle).sin() * second) / sine
+    mixed = (((1 - t) * angle).sin() * first + (t * angle).sin() * second) / sine
     # near 0 and 180 degrees there is no one great circle
-    mixed = torch.where(sine < _PARALLEL, torch.lerp(first, second, place), mixed)
-    return (mixed * torch.lerp(start, end, place)).to(a.dtype)
+    mixed = torch.where(sine < _PARALLEL, torch.lerp(first, second, t), mixed)
+    return (mixed * torch.lerp(start, end, t)).to(a.dtype)
 
 
 @dataclass(frozen=True)
-class Way:
-    """A way through key points.
+class Path:
+    """A path through key points.
 
     Attributes:
         points: [K, ...].
         method: "linear", "spherical" (over great circles of the last dimension, lengths linearly), or "spline" (cubic:
             velocity and acceleration are continuous).
-        closed: whether the way leads back to the first point.
+        closed: whether the path leads back to the first point.
         lengths: of "spline": whether directions and lengths have splines of their own, so that no point between is
             shorter than those around it; for z, whose length generators know.
 
@@ -78,7 +74,7 @@ class Way:
             raise InputError(f"method={self.method!r} must be one of {', '.join(METHODS)}")
         if len(self.points) < 2:
             raise InputError(
-                "a way needs two key points or more; give more seeds, classes or latents"
+                "interpolation needs two key points or more; give more seeds, classes or latents"
             )
 
     @property
@@ -86,37 +82,37 @@ class Way:
         """Number of parts between two key points."""
         return len(self.points) - (0 if self.closed else 1)
 
-    def places(self, frames: int) -> Tensor:
-        """Return places [T], float64: `frames` in each segment, and of an open way its end.
+    def positions(self, frames: int) -> Tensor:
+        """Return positions [T], float64: `frames` in each segment, and of an open path its end.
 
-        A closed way ends one step before its beginning, so that it can be repeated.
+        A closed path ends one step before its beginning, so that it can be repeated.
         """
         if frames < 1:
             raise InputError(f"frames={frames} must be at least 1 for each segment")
         count = self.segments * frames + (0 if self.closed else 1)
         return torch.arange(count, dtype=torch.float64) / frames
 
-    def at(self, places: Tensor) -> Tensor:
+    def sample(self, positions: Tensor) -> Tensor:
         """Return points [T, ...] in the type of the key points."""
         if self.method == "spline":
-            return self._splined(places)
-        index = places.floor().long().clamp(0, self.segments - 1)
-        share = places - index
+            return self._sample_spline(positions)
+        index = positions.floor().long().clamp(0, self.segments - 1)
+        t = positions - index
         a = self.points[index]
         b = self.points[(index + 1) % len(self.points)]
         if self.method == "spherical":
-            return slerp(a, b, share)
-        share = share.reshape(-1, *[1] * (a.ndim - 1))
-        return torch.lerp(a.double(), b.double(), share.to(a.device)).to(a.dtype)
+            return slerp(a, b, t)
+        t = t.reshape(-1, *[1] * (a.ndim - 1))
+        return torch.lerp(a.double(), b.double(), t.to(a.device)).to(a.dtype)
 
-    def _splined(self, places: Tensor) -> Tensor:
+    def _sample_spline(self, positions: Tensor) -> Tensor:
         points = self.points.double()
         if not self.lengths:
-            return self._spline(points)(places).to(self.points)
+            return self._spline(points)(positions).to(self.points)
         length = points.norm(dim=-1, keepdim=True).clamp_min(1e-300)
-        direction = self._spline(points / length)(places)
+        direction = self._spline(points / length)(positions)
         direction = direction / direction.norm(dim=-1, keepdim=True)
-        return (direction * self._spline(length.log())(places).exp()).to(self.points)
+        return (direction * self._spline(length.log())(positions).exp()).to(self.points)
 
     def _spline(self, points: Tensor) -> Callable[[Tensor], Tensor]:
         knots = points.cpu()
@@ -124,45 +120,45 @@ class Way:
             knots = torch.cat([knots, knots[:1]])
         ends = "periodic" if self.closed else "natural"
         spline = CubicSpline(range(len(knots)), knots.numpy(), bc_type=ends)
-        return lambda places: torch.from_numpy(spline(places.numpy()))
+        return lambda positions: torch.from_numpy(spline(positions.numpy()))
 
 
-SPACES = ("z", "w")
-
-
-@dataclass(frozen=True)
-class Journey:
-    """A way through a latent space and its pictures.
+@dataclass(frozen=True, kw_only=True)
+class Interpolation:
+    """A path through a latent space.
 
     Attributes:
-        gan: that makes them.
-        way: of z [K, Z] or w [K, L, D].
-        labels: the way of label vectors [K, num_classes]; None where no labels are needed.
-        rendering: of z; w was truncated at the key points.
+        gan: of the latents.
+        path: of z [K, Z] or w [K, L, D].
+        labels: path of label vectors [K, num_classes]; None where no labels are needed.
+        truncation: psi of w that are made of z on the path; w were truncated at the key points.
+        center: of that psi.
+        noise: of the images.
     """
 
-    gan: Gan
-    way: Way
-    labels: Way | None
-    rendering: Rendering
+    gan: Sampler
+    path: Path
+    labels: Path | None = None
+    truncation: float | None = None
+    center: str = "mean"
+    noise: str = "const"
 
-    def images(self, places: Tensor) -> Tensor:
-        """Make pictures [T, C, H, W] at places [T] of the way, on the generator's device."""
-        values = self.way.at(places)
-        if self.way.points.ndim == 3:
-            return self.gan.synthesize(values, noise=self.rendering.noise)
-        labels = None if self.labels is None else self.labels.at(places)
-        return self.gan.render(values, labels, self.rendering)
+    def sample(self, positions: Tensor) -> Latents:
+        """Return the latents at positions [T] of the path."""
+        labels = None if self.labels is None else self.labels.sample(positions)
+        latents = Latents.of(self.path.sample(positions), labels)
+        if latents.z is None or not self.gan.has_styles:
+            return latents
+        return self.gan.as_latents(latents, truncation=self.truncation, center=self.center)
 
-    def batches(self, places: Tensor, *, batch_size: int = 64) -> Iterator[Tensor]:
-        """Yield pictures [n, C, H, W] at places [T], `batch_size` at a time."""
-        for part in places.split(batch_size):
-            yield self.images(part)
+    def images(self, positions: Tensor, *, batch_size: int = BATCH_SIZE) -> Tensor:
+        """Make images [T, C, H, W] at positions [T] of the path, on the generator's device."""
+        return self.gan.synthesize(self.sample(positions), noise=self.noise, batch_size=batch_size)
 
 
-def journey(
-    gan: Gan,
-    source: Source,
+def interpolation(
+    gan: Sampler,
+    source: LatentSource,
     *,
     labels: Labels | None = None,
     space: str | None = None,
@@ -171,79 +167,34 @@ def journey(
     truncation: float | None = None,
     center: str = "mean",
     noise: str = "const",
-) -> Journey:
-    """Lay a way through key points.
+) -> Interpolation:
+    """Lay a path through key points.
 
     Args:
         gan: the generator.
-        source: key points: seeds, z [K, Z], w [K, L, D], or points of a file.
+        source: key points: seeds, z [K, Z], w [K, L, D], or latents of a file.
         labels: of the key points: one, as many as points, or several for one point, which then changes its class only.
         space: "z" or "w"; None for w where there are styles.
         method: "linear", "spherical" or "spline"; None for a spline in a loop, else spherical in z and linear in w.
-        loop: whether to go back to the first point; the pictures can then be repeated without a seam.
-        truncation: as in `Gan.sample`; likewise `center` and `noise` ("random" would flicker and is refused).
+        loop: whether to go back to the first point; the images can then be repeated without a seam.
+        truncation: as in `Sampler.latents`; likewise `center`.
+        noise: "const" or "none"; "random" would flicker and is refused.
 
     Raises:
         InputError: for one point alone, or what the generator has not.
     """
-    rendering = Rendering(truncation=truncation, center=center, noise=noise)
-    check_rendering(gan.generator, rendering, styles=gan.has_styles)
+    gan.check(noise=noise)
     if noise == "random":
-        raise InputError("noise=random would flicker from picture to picture; choose const or none")
-    points = as_points(gan, source, labels=labels, truncation=truncation)
-    space = space or ("w" if gan.has_styles else "z")
-    check_space(gan, points, space)
+        raise InputError("noise=random would flicker from image to image; choose const or none")
+    keys = gan.as_latents(source, labels=labels, truncation=truncation, center=center, space=space)
     if method is None:
-        method = "spline" if loop else {"z": "spherical", "w": "linear"}[space]
-    if space == "w":
-        w = points.styles(gan, truncation=truncation, center=center)
-        return Journey(gan, Way(w, method, loop), None, rendering)
-    way = Way(points.values, method, loop, lengths=True)
+        straight = "linear" if keys.z is None else "spherical"
+        method = "spline" if loop else straight
+    path = Path(keys.values, method, loop, lengths=keys.z is not None)
     vectors = None
-    if points.labels is not None:
+    if keys.z is not None and keys.labels is not None:
         straight = "linear" if method == "spherical" else method
-        vectors = Way(as_vectors(points.labels, gan.num_classes), straight, loop)
-    return Journey(gan, way, vectors, rendering)
-
-
-def check_space(gan: Gan, points: Points, space: str) -> None:
-    """Refuse a space that there is not.
-
-    Raises:
-        InputError: with the reason.
-    """
-    if space not in SPACES:
-        raise InputError(f"space={space!r} must be one of {', '.join(SPACES)}")
-    if space == "w" and not gan.has_styles:
-        raise InputError(f"space=w: {gan.kind} has no styles w; set space=z")
-    if space == "z" and points.z is None:
-        raise InputError("space=z: these latents are styles w, of which no z is known; set space=w")
-
-
-def interpolate(
-    gan: Gan,
-    source: Source,
-    *,
-    frames: int = 8,
-    labels: Labels | None = None,
-    space: str | None = None,
-    method: str | None = None,
-    loop: bool = False,
-    truncation: float | None = None,
-    center: str = "mean",
-    noise: str = "const",
-) -> Images:
-    """Make pictures on the way from point to point; see `Gan.interpolate`."""
-    way = journey(
-        gan,
-        source,
-        labels=labels,
-        space=space,
-        method=method,
-        loop=loop,
-        truncation=truncation,
-        center=center,
-        noise=noise,
+        vectors = Path(label_vectors(keys.labels, gan.num_classes), straight, loop)
+    return Interpolation(
+        gan=gan, path=path, labels=vectors, truncation=truncation, center=center, noise=noise
     )
-    made = [images.cpu() for images in way.batches(way.way.places(frames))]
-    return Images(torch.cat(made))

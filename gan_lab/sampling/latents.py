@@ -1,26 +1,37 @@
-"""Latents and labels as functions of seed and index, and forward passes that no image shares its numbers with."""
+"""Latents, labels and noise: functions of (seed, index) alone, and kept in files."""
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 
+from gan_lab.data.sample import SampleSpec
 from gan_lab.errors import InputError
+from gan_lab.run import write
 from gan_lab.seeding import derive_seed
 
-# Matrix products of another height add in another order, and the last bits of an image with them: every forward pass
-# therefore has exactly this many images, whatever batch size is asked for.
-IMAGES_PER_FORWARD = 16
+SUFFIX = ".safetensors"
 
-_LABELS = 1  # stream of a seed
+SHAPES = {"z": "[N, Z]", "w": "[N, L, D]"}
+
+_LABELS, _NOISE = 1, 8  # streams of a seed
 
 # one seed of all images, or a seed for each, of which it is then the first image
 Seeds = int | Sequence[int]
 
-Number = tuple[int, int]  # seed and index: what an image is drawn from
+SeedIndex = tuple[int, int]  # (seed, index): what an image is drawn from
+
+# a class for all, a class for each image, or vectors that mix classes
+Labels = int | Sequence[int] | Sequence[Sequence[float]] | Tensor
 
 
-def numbers(num_images: int, seed: Seeds = 0, start: int = 0) -> list[Number]:
+def seed_indices(num_images: int, seed: Seeds = 0, start: int = 0) -> list[SeedIndex]:
     """Return (seed, index) of images `start` to `start + num_images`.
 
     Args:
@@ -34,42 +45,33 @@ def numbers(num_images: int, seed: Seeds = 0, start: int = 0) -> list[Number]:
     if num_images < 1:
         raise InputError(f"num_images={num_images} must be at least 1")
     if isinstance(seed, int):
-        check_not_negative(seed)
-        return [(seed, i) for i in range(start, start + num_images)]
-    chosen = list(seed[start : start + num_images])
-    if len(chosen) < num_images:
-        raise InputError(
-            f"{len(seed)} seeds are too few for images {start} to {start + num_images}"
-        )
-    for one in chosen:
-        check_not_negative(one)
-    return [(int(one), 0) for one in chosen]
+        found = [(seed, i) for i in range(start, start + num_images)]
+    else:
+        found = [(int(one), 0) for one in seed[start : start + num_images]]
+        if len(found) < num_images:
+            raise InputError(
+                f"{len(seed)} seeds are too few for images {start} to {start + num_images}"
+            )
+    for one, _ in found:
+        if one < 0:
+            raise InputError(f"seed={one} must be from 0")
+    return found
 
 
-def check_not_negative(seed: int) -> None:
-    """Refuse a negative seed.
-
-    Raises:
-        InputError: naming it.
-    """
-    if seed < 0:
-        raise InputError(f"seed={seed} must be from 0")
-
-
-def latents_of(drawn: Sequence[Number], dim: int, truncation: float | None = None) -> Tensor:
-    """Draw standard normal z [N, dim]; components beyond the threshold `truncation`, if any, are drawn again."""
+def draw_z(drawn: Sequence[SeedIndex], dim: int, threshold: float | None = None) -> Tensor:
+    """Draw standard normal z [N, dim]; components beyond the threshold, if any, are drawn again."""
     rows = []
     for seed, index in drawn:
         generator = torch.Generator().manual_seed(derive_seed(seed, index))
         z = torch.randn(dim, generator=generator)
-        if truncation is not None:
-            shares = torch.rand(dim, generator=generator, dtype=torch.float64)
-            z = redrawn(z, shares, truncation)
+        if threshold is not None:
+            uniform = torch.rand(dim, generator=generator, dtype=torch.float64)
+            z = redraw_beyond(z, uniform, threshold)
         rows.append(z)
     return torch.stack(rows)
 
 
-def labels_of(drawn: Sequence[Number], weights: Sequence[float]) -> Tensor:
+def draw_labels(drawn: Sequence[SeedIndex], weights: Sequence[float]) -> Tensor:
     """Draw labels int64 [N], each class as often as its weight says."""
     shares = torch.tensor(weights, dtype=torch.float64)
     thresholds = shares.cumsum(0) / shares.sum()
@@ -85,7 +87,7 @@ def labels_of(drawn: Sequence[Number], weights: Sequence[float]) -> Tensor:
     return found.clamp(max=len(weights) - 1)
 
 
-def redrawn(z: Tensor, shares: Tensor, threshold: float) -> Tensor:
+def redraw_beyond(z: Tensor, uniform: Tensor, threshold: float) -> Tensor:
     """Draw the components of z beyond a threshold again.
 
     Drawing until a component lies within the threshold gives it the truncated normal distribution. One draw by the
@@ -93,38 +95,244 @@ def redrawn(z: Tensor, shares: Tensor, threshold: float) -> Tensor:
 
     Args:
         z: standard normal, any shape.
-        shares: uniform in [0, 1), float64, of the same shape.
+        uniform: in [0, 1), float64, of the same shape.
         threshold: positive.
     """
     limit = torch.tensor(threshold, dtype=torch.float64)
     below, above = torch.special.ndtr(-limit), torch.special.ndtr(limit)
-    drawn = torch.special.ndtri(below + shares * (above - below)).clamp(-limit, limit)
+    drawn = torch.special.ndtri(below + uniform * (above - below)).clamp(-limit, limit)
     return torch.where(z.abs() > threshold, drawn.to(z.dtype), z)
 
 
-def in_passes(
-    function: Callable[..., Tensor], *inputs: Tensor | None, device: torch.device
-) -> Tensor:
-    """Apply a function of batches to as many rows as there are, `IMAGES_PER_FORWARD` at a time.
+class ImageNoise:
+    """Noise of each image, from a generator of its own: the same in any batch, on any device.
 
     Args:
-        function: from `inputs`, of that many rows each and on `device`, to a tensor of as many rows.
-        inputs: [N, ...] each, or None, which is handed on.
-        device: where to compute.
-
-    Returns:
-        [N, ...].
+        drawn: (seed, index) of each image.
     """
-    count = next(len(rows) for rows in inputs if rows is not None)
-    made = []
-    for start in range(0, count, IMAGES_PER_FORWARD):
-        part = slice(start, start + IMAGES_PER_FORWARD)
-        given = [None if rows is None else padded(rows[part]).to(device) for rows in inputs]
-        made.append(function(*given)[: count - start])
-    return torch.cat(made)
+
+    def __init__(self, drawn: Sequence[SeedIndex]) -> None:
+        self._generators = [
+            torch.Generator().manual_seed(derive_seed(seed, index, _NOISE)) for seed, index in drawn
+        ]
+
+    def __call__(self, constant: Tensor) -> Tensor:
+        """Return noise [N, 1, H, W] for the next layer, whose constant noise is [H, W]."""
+        drawn = [torch.randn(1, *constant.shape, generator=one) for one in self._generators]
+        return torch.stack(drawn).to(constant)
 
 
-def padded(rows: Tensor) -> Tensor:
-    """Repeat the last row until there are `IMAGES_PER_FORWARD`."""
-    missing = IMAGES_PER_FORWARD - len(rows)
-    return torch.cat([rows, rows[-1:].expand(missing, *rows.shape[1:])]) if missing else rows
+def check_labels(labels: Labels, num_images: int, num_classes: int) -> Tensor:
+    """Return labels int64 [N], or float32 [N, num_classes] where they mix classes.
+
+    Args:
+        labels: one class for all, one for each image, or vectors [N, num_classes] of the classes' shares.
+        num_images: N.
+        num_classes: of the generator.
+
+    Raises:
+        InputError: for an unconditional generator, a class that there is not, or another shape.
+    """
+    if not num_classes:
+        raise InputError("labels were given to a generator without classes; leave them out")
+    try:
+        chosen = torch.as_tensor(labels)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"labels={labels!r} are not whole numbers") from error
+    if chosen.is_floating_point() and chosen.ndim == 2:
+        return _check_vectors(chosen, num_images, num_classes)
+    if chosen.is_floating_point() or chosen.is_complex() or chosen.dtype == torch.bool:
+        raise InputError(
+            f"labels={labels!r} are not whole numbers (nor vectors [N, {num_classes}] of shares)"
+        )
+    if chosen.ndim == 0:
+        chosen = chosen.expand(num_images)
+    if chosen.shape != (num_images,):
+        raise InputError(
+            f"labels have shape {tuple(chosen.shape)}; give one, or one for each of {num_images} images"
+        )
+    if chosen.min() < 0 or chosen.max() >= num_classes:
+        wrong = chosen[(chosen < 0) | (chosen >= num_classes)][0]
+        raise InputError(
+            f"class {int(wrong)} is out of range: there are {num_classes}, 0 to {num_classes - 1}"
+        )
+    return chosen.long()
+
+
+def _check_vectors(labels: Tensor, num_images: int, num_classes: int) -> Tensor:
+    if labels.shape != (num_images, num_classes):
+        raise InputError(
+            f"label vectors have shape {tuple(labels.shape)}; {num_images} images of {num_classes} classes take "
+            f"{(num_images, num_classes)}"
+        )
+    if not labels.isfinite().all():
+        raise InputError("label vectors hold NaN or infinity")
+    return labels.float()
+
+
+def check_classes(num_classes: int, spec: SampleSpec, *, origin: Path) -> None:
+    """Check that what a file says of classes fits a generator.
+
+    Raises:
+        InputError: naming the file.
+    """
+    if not num_classes or spec.attributes:
+        return
+    for what, found in (("class counts", spec.class_counts), ("class names", spec.class_names)):
+        if found and len(found) != num_classes:
+            raise InputError(
+                f"{origin} is damaged: it has {len(found)} {what} of a generator of {num_classes} classes"
+            )
+    if spec.class_counts and not any(spec.class_counts):
+        raise InputError(f"{origin} is damaged: no class has an image")
+
+
+def label_vectors(labels: Tensor, num_classes: int) -> Tensor:
+    """Return labels [N] as vectors float32 [N, num_classes]; vectors are returned as they are."""
+    if labels.ndim == 2:
+        return labels.float()
+    return torch.nn.functional.one_hot(labels, num_classes).float()
+
+
+@dataclass(frozen=True, eq=False)
+class Latents:
+    """Latents z or w with their labels; truncation has been applied.
+
+        latents = gan.latents(16, labels=3, truncation=0.7)
+        gan.synthesize(latents)
+        latents[:4].save("four.safetensors")
+
+    Exactly one of z and w is there. In a file they are tensors of these names, and `metadata` is its text metadata:
+    "kind" says what wrote them (generate, project, explore), "model" the architecture, "seed" and so on how.
+
+    Attributes:
+        z: float32 [N, Z].
+        w: float32 [N, L, D].
+        labels: int64 [N], float32 [N, num_classes], or None without classes.
+        seeds: (seed, index) of each, from which random noise is drawn; by default those of seed 0. Not kept in files.
+        metadata: text by name.
+
+    Raises:
+        InputError: for both, none, or other shapes.
+    """
+
+    z: Tensor | None = None
+    w: Tensor | None = None
+    labels: Tensor | None = None
+    seeds: Sequence[SeedIndex] = ()
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if (self.z is None) == (self.w is None):
+            raise InputError("latents are z or w: give one of them")
+        name, dims = ("z", 2) if self.w is None else ("w", 3)
+        if self.values.ndim != dims or not len(self.values):
+            raise InputError(
+                f"{name} has shape {tuple(self.values.shape)}; it must be {SHAPES[name]}"
+            )
+        if self.labels is not None and len(self.labels) != len(self):
+            raise InputError(f"{len(self)} latents have {len(self.labels)} labels")
+        if not self.seeds:
+            object.__setattr__(self, "seeds", seed_indices(len(self)))
+
+    @classmethod
+    def of(cls, values: Tensor, labels: Tensor | None = None) -> "Latents":
+        """Take a tensor [N, Z] for z and one [N, L, D] for w.
+
+        Raises:
+            InputError: for another shape.
+        """
+        if values.ndim not in (2, 3):
+            raise InputError(
+                f"latents have shape {list(values.shape)}; give z [N, Z] or w [N, L, D]"
+            )
+        return cls(z=values, labels=labels) if values.ndim == 2 else cls(w=values, labels=labels)
+
+    @property
+    def values(self) -> Tensor:
+        """The z or the w."""
+        found = self.z if self.w is None else self.w
+        assert found is not None
+        return found
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, rows: slice) -> "Latents":
+        labels = None if self.labels is None else self.labels[rows]
+        return self.replace(self.values[rows], labels=labels, seeds=self.seeds[rows])
+
+    def split(self, size: int) -> list["Latents"]:
+        """Return parts of `size` latents, the last one perhaps smaller."""
+        if len(self) <= size:
+            return [self]
+        return [self[i : i + size] for i in range(0, len(self), size)]
+
+    def expand(self, count: int) -> "Latents":
+        """Return one latent `count` times."""
+        values, labels = self.values, self.labels
+        return self.replace(
+            values.expand(count, *values.shape[1:]),
+            labels=None if labels is None else labels.expand(count, *labels.shape[1:]),
+            seeds=list(self.seeds) * count,
+        )
+
+    def replace(self, values: Tensor, **changes: Any) -> "Latents":
+        """Return latents of the same kind with other values and other attributes."""
+        name = "z" if self.w is None else "w"
+        return replace(self, **{name: values, **changes})
+
+    def save(self, path: str | Path) -> Path:
+        """Write a safetensors file; the folder is made when it is not there. Returns the path."""
+        path = Path(path).expanduser()
+        if path.suffix != SUFFIX:
+            raise InputError(f"{path}: latents are kept in a file that ends in {SUFFIX}")
+        tensors = {"z": self.z, "w": self.w, "labels": self.labels}
+        there = {
+            name: rows.cpu().contiguous() for name, rows in tensors.items() if rows is not None
+        }
+        data = save(there, metadata={name: str(text) for name, text in self.metadata.items()})
+        write(path, _sort_header(data))
+        return path
+
+    @classmethod
+    def read(cls, path: str | Path) -> "Latents":
+        """Read a file that `save` wrote.
+
+        Raises:
+            InputError: for a file that is not there or holds something else.
+        """
+        path = Path(path).expanduser()
+        if not path.is_file():
+            raise InputError(
+                f"{path} is not there; give a file of latents, such as latents{SUFFIX}"
+            )
+        try:
+            with safe_open(path, framework="pt") as opened:
+                names = set(opened.keys())
+                metadata = dict(opened.metadata() or {})
+                read = {name: opened.get_tensor(name) for name in names & {"z", "w", "labels"}}
+        except (SafetensorError, OSError) as error:
+            raise InputError(
+                f"{path} is no whole safetensors file ({error}); save it again"
+            ) from error
+        if len(names & {"z", "w"}) != 1:
+            raise InputError(
+                f"{path} holds {', '.join(sorted(names)) or 'nothing'}; latents are one tensor z or w, and labels"
+            )
+        try:
+            return cls(**read, metadata=metadata)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+
+
+# What images are made from, as people give it: seeds, z, w, or the latents of a file.
+LatentSource = Latents | Seeds | Tensor
+
+
+def _sort_header(data: bytes) -> bytes:
+    """Return a safetensors file with its header's names in order, so that equal latents make equal files."""
+    length = int.from_bytes(data[:8], "little")
+    header = json.dumps(json.loads(data[8 : 8 + length]), sort_keys=True).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + data[8 + length :]

@@ -9,22 +9,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gan_lab.data.images import Images
 from gan_lab.errors import InputError
-from gan_lab.layers.networks import StyleGeneratorNetwork
-from gan_lab.sampling.gan import Gan
-from gan_lab.sampling.labels import Labels
-from gan_lab.sampling.points import Source, as_points
-from gan_lab.sampling.rendering import Rendering, check_rendering
+from gan_lab.sampling.latents import Labels, Latents, LatentSource
+from gan_lab.sampling.sampler import Sampler
 
 Layers = str | int | range | Sequence[str | int]
 
 
-def pick_layers(generator: StyleGeneratorNetwork, layers: Layers) -> list[int]:
+def pick_layers(gan: Sampler, layers: Layers) -> list[int]:
     """Return the indices of styles, in order.
 
     Args:
-        generator: with styles.
+        gan: a generator with styles.
         layers: "coarse", "middle", "fine", "all", an index, a range such as "0-3" (with its last), several of these in
             a list or with commas between them, or a `range`. An empty list means none.
 
@@ -35,38 +31,38 @@ def pick_layers(generator: StyleGeneratorNetwork, layers: Layers) -> list[int]:
         parts: Sequence[str | int] = layers.replace(" ", "").split(",")
     else:
         parts = [layers] if isinstance(layers, int) else list(layers)
-    found = [_indices(generator, part) for part in parts]
+    found = [_indices(gan, part) for part in parts]
     empty = [str(part) for part, indices in zip(parts, found, strict=True) if not indices]
     chosen = sorted({index for indices in found for index in indices})
     if empty and not chosen:
         raise InputError(
-            f"layers={','.join(empty)}: images of this size have no such layers; {described(generator)}"
+            f"layers={','.join(empty)}: images of this size have no such layers; {described(gan)}"
         )
     return chosen
 
 
-def _indices(generator: StyleGeneratorNetwork, part: str | int) -> Sequence[int]:
-    levels = generator.levels() | {"all": range(generator.num_ws)}
+def _indices(gan: Sampler, part: str | int) -> Sequence[int]:
+    levels = gan.style_generator.levels() | {"all": range(gan.num_ws)}
     if isinstance(part, str) and part in levels:
         return levels[part]
     first, dash, last = str(part).partition("-")
     numbers = [first, last] if dash else [first]
     if isinstance(part, bool) or not all(number.isdecimal() for number in numbers):
-        raise InputError(f"layers={part}: {described(generator)}")
+        raise InputError(f"layers={part}: {described(gan)}")
     start, stop = int(first), int(numbers[-1])
-    if start > stop or stop >= generator.num_ws:
-        raise InputError(f"layers={part} is out of range: {described(generator)}")
+    if start > stop or stop >= gan.num_ws:
+        raise InputError(f"layers={part} is out of range: {described(gan)}")
     return range(start, stop + 1)
 
 
-def described(generator: StyleGeneratorNetwork) -> str:
+def described(gan: Sampler) -> str:
     """Return which layers there are, for messages."""
     levels = ", ".join(
         f"{name} ({span.start}-{span.stop - 1})"
-        for name, span in generator.levels().items()
+        for name, span in gan.style_generator.levels().items()
         if len(span)
     )
-    return f"choose from {levels}, all, or numbers from 0 to {generator.num_ws - 1}, such as 0-3"
+    return f"choose from {levels}, all, or numbers from 0 to {gan.num_ws - 1}, such as 0-3"
 
 
 @dataclass(frozen=True)
@@ -93,9 +89,9 @@ class Mixture:
 
 
 def mixture(
-    gan: Gan,
-    rows: Source,
-    columns: Source,
+    gan: Sampler,
+    rows: LatentSource,
+    columns: LatentSource,
     *,
     layers: Layers,
     row_labels: Labels | None = None,
@@ -105,52 +101,23 @@ def mixture(
     noise: str = "const",
 ) -> Mixture:
     """Mix styles; arguments as in `Gan.mix`. Images are on the CPU."""
-    chosen = pick_layers(gan.styled, layers)
-    check_rendering(gan.generator, Rendering(truncation, center, noise), styles=True)
-    styles = [
-        as_points(gan, source, labels=labels).styles(gan, truncation=truncation, center=center)
+    chosen = pick_layers(gan, layers)
+    gan.check(noise=noise)
+    of_rows, of_columns = (
+        gan.as_latents(source, labels=labels, truncation=truncation, center=center).values.to(
+            gan.device
+        )
         for source, labels in ((rows, row_labels), (columns, column_labels))
-    ]
-    of_rows, of_columns = (w.to(gan.device) for w in styles)
-    mixed = mixed_styles(of_rows, of_columns, chosen)
-    every = torch.cat([of_rows, of_columns, mixed.flatten(0, 1)])
-    # one count for all: with random noise, two images differ in what they are mixed from and in nothing else
-    seeds = [0] * len(every)
-    images = gan.synthesize(every, noise=noise, seed=seeds).cpu()
-    first, second, rest = images.split([len(of_rows), len(of_columns), len(mixed.flatten(0, 1))])
-    return Mixture(first, second, rest)
+    )
+    mixed = mix_w(of_rows, of_columns, chosen)
+    w = torch.cat([of_rows, of_columns, mixed])
+    # the same random noise for all: two images differ in what they are mixed from and in nothing else
+    images = gan.synthesize(Latents(w=w, seeds=[(0, 0)] * len(w)), noise=noise).cpu()
+    return Mixture(*images.split([len(of_rows), len(of_columns), len(mixed)]))
 
 
-def mixed_styles(rows: Tensor, columns: Tensor, layers: list[int]) -> Tensor:
-    """Return w [R, K, L, D] of rows [R, L, D] with the `layers` of columns [K, L, D]."""
+def mix_w(rows: Tensor, columns: Tensor, layers: list[int]) -> Tensor:
+    """Return w [R * K, L, D], row by row, of rows [R, L, D] with the `layers` of columns [K, L, D]."""
     mixed = rows[:, None].repeat(1, len(columns), 1, 1)
     mixed[:, :, layers] = columns[None, :, layers]
-    return mixed
-
-
-def mix(
-    gan: Gan,
-    rows: Source,
-    columns: Source,
-    *,
-    layers: Layers,
-    row_labels: Labels | None = None,
-    column_labels: Labels | None = None,
-    truncation: float | None = None,
-    center: str = "mean",
-    noise: str = "const",
-    sheet: bool = False,
-) -> Images:
-    """Mix styles; see `Gan.mix`."""
-    made = mixture(
-        gan,
-        rows,
-        columns,
-        layers=layers,
-        row_labels=row_labels,
-        column_labels=column_labels,
-        truncation=truncation,
-        center=center,
-        noise=noise,
-    )
-    return Images(made.sheet() if sheet else made.mixed)
+    return mixed.flatten(0, 1)

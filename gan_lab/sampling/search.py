@@ -1,4 +1,4 @@
-"""The search of a projection: Adam on latents and noise maps, many pictures side by side, none depending on others.
+"""The search of a projection: Adam on latents and noise maps, many images side by side, none depending on others.
 
 Karras et al. 2020 (StyleGAN2), section 5 and appendix D, https://arxiv.org/abs/1912.04958.
 """
@@ -14,7 +14,7 @@ from torch import Tensor
 from gan_lab.console import progress_bar
 from gan_lab.errors import InputError
 from gan_lab.sampling.distances import Distance
-from gan_lab.sampling.rendering import is_finite_number
+from gan_lab.sampling.sampler import is_finite_number
 from gan_lab.sampling.spaces import NoiseMaps, Space
 from gan_lab.seeding import derive_seed
 
@@ -97,7 +97,7 @@ class Witness(Protocol):
     """Something that is told of the way of a search.
 
     Attributes:
-        count: pictures whose way it is told, from the first on.
+        count: images whose way it is told, from the first on.
     """
 
     count: int
@@ -106,7 +106,7 @@ class Witness(Protocol):
         """Whether to be shown a step; a KeyboardInterrupt ends the search, which keeps what it has found."""
 
     def add(self, step: int, first: int, images: Tensor) -> None:
-        """Take the images [n, C, H, W] that pictures `first` to `first + n` have at a step."""
+        """Take the images [n, C, H, W] that images `first` to `first + n` have at a step."""
 
 
 def find(
@@ -122,7 +122,7 @@ def find(
     batch_size: int,
     recording: Witness | None = None,
 ) -> tuple[Rows, bool]:
-    """Search for every picture and keep the best of its searches.
+    """Search for every image and keep the best of its searches.
 
     Args:
         space: of latents.
@@ -130,14 +130,14 @@ def find(
         labels: [N], or None to have them found where there are classes.
         distance: that is made small.
         schedule: of each search.
-        restarts: searches for each picture.
+        restarts: searches for each image.
         noise: whether to search for noise maps, too.
         seed: of all draws.
-        batch_size: pictures at a time.
+        batch_size: images at a time.
         recording: to be told of the way.
 
     Returns:
-        Rows of the pictures, in their order, and whether that went to its end: after Ctrl-C there are those only that
+        Rows of the images, in their order, and whether that went to its end: after Ctrl-C there are those only that
         had been begun.
     """
     found: list[Rows] = []
@@ -174,7 +174,7 @@ def begin(
     noise: bool,
     seed: int,
 ) -> Rows:
-    """Return where searches for pictures begin, `restarts` rows for each."""
+    """Return where searches for images begin, `restarts` rows for each."""
     starts = space.starts(targets, labels, restarts, seed)
     count = len(targets) * restarts
     return Rows(
@@ -248,7 +248,7 @@ def objective(
 
 @torch.no_grad()
 def best(space: Space, rows: Rows, distance: Distance, restarts: int) -> Rows:
-    """Return of each picture's `restarts` rows, which stand together, the one with the nearest image."""
+    """Return of each image's `restarts` rows, which stand together, the one with the nearest image."""
     if restarts == 1:
         return rows
     loss = distance(rows.images(space), rows.targets).view(-1, restarts)

@@ -1,4 +1,4 @@
-"""A numbered series of images that a generator is to draw, any part of which can be drawn at any time."""
+"""A numbered series of images, which is drawn in blocks; a block is the same whoever draws it, and when."""
 
 import re
 from dataclasses import dataclass
@@ -7,10 +7,8 @@ import torch
 from torch import Tensor
 
 from gan_lab.sampling.directions import Directions
-from gan_lab.sampling.gan import Gan
-from gan_lab.sampling.latents import Seeds
-from gan_lab.sampling.points import Points
-from gan_lab.sampling.rendering import Rendering
+from gan_lab.sampling.latents import Latents, Seeds, seed_indices
+from gan_lab.sampling.sampler import Sampler
 
 
 @dataclass(frozen=True)
@@ -20,95 +18,87 @@ class Block:
     Attributes:
         start: number of the first.
         pixels: uint8 [n, C, H, W], on the CPU.
-        labels: int64 [n], float32 [n, num_classes], or None, on the CPU.
-        inputs: z [n, Z], or w [n, L, D] of generators with styles, as it was drawn from; on the CPU.
+        latents: that they were made of, on the CPU.
         names: of the images: seed and class.
     """
 
     start: int
     pixels: Tensor
-    labels: Tensor | None
-    inputs: Tensor
+    latents: Latents
     names: list[str]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Series:
-    """What is to be drawn: image `i` is the same one whichever part of the series is asked for.
+    """What is to be drawn.
 
     Attributes:
         gan: what draws.
-        rendering: how.
         count: of images.
         seed: one for all, or one for each image.
-        chosen: labels [count]; None has them drawn.
-        points: what the images are made from in place of seeds.
-        directions: along which they are moved; None for none.
+        labels: [count]; None has them drawn.
+        latents: what the images are made from in place of seeds, which then are those of random noise alone.
+        stem: name of those latents.
+        truncation: as in `Sampler.sample`; likewise `center` and `noise`.
+        transform: of the image plane, [3, 3], or None.
+        directions: along which latents are moved; None for none.
         amounts: how far along the first so many directions, in deviations.
-        stem: name of those points.
     """
 
-    gan: Gan
-    rendering: Rendering
+    gan: Sampler
     count: int
     seed: Seeds = 0
-    chosen: Tensor | None = None
-    points: Points | None = None
+    labels: Tensor | None = None
+    latents: Latents | None = None
+    stem: str = "latents"
+    truncation: float | None = None
+    center: str = "mean"
+    noise: str = "const"
+    transform: Tensor | None = None
     directions: Directions | None = None
     amounts: tuple[float, ...] = ()
-    stem: str = "latents"
 
     def block(self, start: int, stop: int) -> Block:
-        """Draw images `start` to `stop`."""
-        inputs, labels = self._inputs(start, stop)
+        """Draw images `start` to `stop` in one forward pass."""
+        latents = self._latents(start, stop)
         if self.directions is not None:
-            inputs = self.directions.apply(inputs, self.amounts)
-        gan, rendering = self.gan, self.rendering
-        if gan.has_styles:
-            images = gan.synthesize(
-                inputs,
-                noise=rendering.noise,
-                seed=self.seed,
-                start=start,
-                transform=rendering.transform(),
+            latents = latents.replace(self.directions.apply(latents.values, self.amounts))
+        images = self.gan.synthesize(
+            latents, noise=self.noise, transform=self.transform, batch_size=stop - start
+        )
+        kept = latents.replace(latents.values.cpu())
+        pixels = self.gan.spec.decode(images).cpu()
+        return Block(start, pixels, kept, self._names(start, kept))
+
+    def _latents(self, start: int, stop: int) -> Latents:
+        if self.latents is not None:
+            drawn = seed_indices(stop - start, self.seed, start)
+            part = self.latents[start:stop]
+            return self.gan.as_latents(
+                part.replace(part.values, seeds=drawn),
+                truncation=self.truncation,
+                center=self.center,
             )
-        else:
-            images = gan.render(inputs, labels)
-        pixels = gan.spec.decode(images).cpu()
-        labels = None if labels is None else labels.cpu()
-        return Block(start, pixels, labels, inputs.cpu(), self._names(start, stop, labels))
+        return self.gan.latents(
+            stop - start,
+            seed=self.seed,
+            start=start,
+            labels=None if self.labels is None else self.labels[start:stop],
+            truncation=self.truncation,
+            center=self.center,
+        )
 
-    def _inputs(self, start: int, stop: int) -> tuple[Tensor, Tensor | None]:
-        gan, rendering = self.gan, self.rendering
-        if self.points is not None:
-            points = self.points[start:stop]
-            if not gan.has_styles:
-                return points.values, points.labels
-            w = points.styles(gan, truncation=rendering.truncation, center=rendering.center)
-            return w, points.labels
-        count = stop - start
-        threshold = None if gan.has_styles else rendering.truncation
-        z = gan.latents(count, seed=self.seed, start=start, truncation=threshold)
-        if self.chosen is None:
-            labels = gan.labels(count, seed=self.seed, start=start)
-        else:
-            labels = self.chosen[start:stop]
-        if not gan.has_styles:
-            return z, labels
-        w = gan.styles(z, labels, truncation=rendering.truncation, center=rendering.center)
-        return w, labels
-
-    def _names(self, start: int, stop: int, labels: Tensor | None) -> list[str]:
+    def _names(self, start: int, latents: Latents) -> list[str]:
         names = []
-        for i in range(start, stop):
-            if self.points is not None:
+        for i in range(start, start + len(latents)):
+            if self.latents is not None:
                 name = f"{self.stem}_{i:06d}"
             elif isinstance(self.seed, int):
                 name = f"seed{self.seed}_{i:06d}"
             else:
                 name = f"seed{self.seed[i]:06d}"
-            if labels is not None and labels.ndim == 1:
-                name += class_suffix(int(labels[i - start]), self.gan)
+            if latents.labels is not None and latents.labels.ndim == 1:
+                name += class_suffix(int(latents.labels[i - start]), self.gan)
             names.append(name)
         return names
 
@@ -123,7 +113,7 @@ _MOST_NAMED = 20  # classes in a message
 _LONGEST_TEXT = 40  # of seeds in the name of a folder
 
 
-def named_classes(gan: Gan) -> str:
+def named_classes(gan: Sampler) -> str:
     """Return which classes there are, for messages."""
     last = gan.num_classes - 1
     numbers = f"there are {gan.num_classes}, 0 to {last}"
@@ -139,7 +129,7 @@ def slug(name: str) -> str:
     return re.sub(r"[^\w.+-]+", "-", name).strip("-.")[:_LONGEST_TEXT]
 
 
-def class_suffix(label: int, gan: Gan) -> str:
+def class_suffix(label: int, gan: Sampler) -> str:
     """Return the end of a file's name: _class3, or _class3_cat where classes have names other than their numbers."""
     name = slug(gan.class_names[label]) if label < len(gan.class_names) else ""
     return f"_class{label}" + (f"_{name}" if name and name != str(label) else "")

@@ -1,4 +1,4 @@
-"""Sheets of pictures with words beside them."""
+"""Sheets of images with words beside them."""
 
 from collections.abc import Sequence
 
@@ -10,19 +10,19 @@ from gan_lab.data.images import enlarged, to_pil
 
 _GAP = 3
 
-_LARGE = 96  # pixels that a small picture is enlarged to
+_LARGE = 96  # pixels that a small image is enlarged to
 
 
 def sheet(
     cells: Tensor, *, rows: Sequence[str] = (), columns: Sequence[str] = (), side: int | None = None
 ) -> Image.Image:
-    """Arrange pictures in rows and columns.
+    """Arrange images in rows and columns.
 
     Args:
         cells: uint8 [R, K, C, H, W] with 1 or 3 channels.
         rows: R names, at the left; or none.
         columns: K names, above; or none.
-        side: that the shorter side of small pictures is enlarged to, by whole factors; None for about 96 pixels.
+        side: that the shorter side of small images is enlarged to, by whole factors; None for about 96 pixels.
     """
     scale = max(1, round((side or _LARGE) / min(cells.shape[3:])))
     cells = enlarged(cells, scale)
@@ -32,32 +32,32 @@ def sheet(
     left = max((int(font.getlength(name)) for name in rows), default=0)
     left += 3 * _GAP if rows else _GAP
     top = line + 2 * _GAP if columns else _GAP
-    picture = Image.new(
+    image = Image.new(
         to_pil(cells[0, 0]).mode,
         (left + (width + _GAP) * cells.shape[1], top + (height + _GAP) * cells.shape[0]),
         "white",
     )
-    draw = ImageDraw.Draw(picture)
-    for row, pictures in enumerate(cells):
+    draw = ImageDraw.Draw(image)
+    for row, images in enumerate(cells):
         y = top + row * (height + _GAP)
         if rows:
             draw.text((left - 2 * _GAP, y + height // 2), rows[row], "black", font, anchor="rm")
-        for column, pixels in enumerate(pictures):
-            picture.paste(to_pil(pixels), (left + column * (width + _GAP), y))
+        for column, pixels in enumerate(images):
+            image.paste(to_pil(pixels), (left + column * (width + _GAP), y))
     for column, name in enumerate(columns):
         x = left + column * (width + _GAP) + width // 2
         draw.text((x, top - _GAP), name, "black", font, anchor="md")
-    return picture
+    return image
 
 
-def stacked(pictures: Sequence[Image.Image]) -> Image.Image:
-    """Put pictures of one mode one below the other."""
-    size = (max(p.width for p in pictures), sum(p.height for p in pictures))
-    whole = Image.new(pictures[0].mode, size, "white")
+def stacked(images: Sequence[Image.Image]) -> Image.Image:
+    """Put images of one mode one below the other."""
+    size = (max(p.width for p in images), sum(p.height for p in images))
+    whole = Image.new(images[0].mode, size, "white")
     y = 0
-    for picture in pictures:
-        whole.paste(picture, (0, y))
-        y += picture.height
+    for image in images:
+        whole.paste(image, (0, y))
+        y += image.height
     return whole
 
 

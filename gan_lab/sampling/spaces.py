@@ -1,25 +1,26 @@
-"""Where a projection looks for a picture: styles w, one for all layers or one each, or latents z."""
+"""The spaces that a projection searches: w, one for all layers or one each, or z."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from gan_lab.errors import InputError
 from gan_lab.layers.networks import GeneratorNetwork, StyleGeneratorNetwork
+from gan_lab.layers.precision import half_precision_parts
 from gan_lab.layers.stylegan import Noise
-from gan_lab.models import bigan, stylegan2, stylegan3
 from gan_lab.sampling.distances import PyramidDistance
-from gan_lab.sampling.gan import Gan
+from gan_lab.sampling.latents import Latents
+from gan_lab.sampling.sampler import Sampler
 from gan_lab.seeding import derive_seed
 
 SPACES = ("auto", "w", "w+", "z")
 
-# pictures that a start, or a class, is chosen among
+# images that a start, or a class, is chosen among
 POOL = 256
 
 # whose mean and deviation are those of w (Karras et al. 2020, appendix D)
@@ -27,15 +28,13 @@ STYLE_SAMPLES = 10_000
 
 _POOL, _STYLES = 10, 11  # streams of a seed
 
-_BATCH = 500
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Starts:
     """Where searches begin.
 
     Attributes:
-        values: [N, R, ...] for N pictures and R starts each.
+        values: [N, R, ...] for N images and R starts each.
         labels: int64 [N, R], or None without classes.
         deviation: root mean square distance of samples from their centre, [N, R]; 0 where nothing is to be jittered.
     """
@@ -54,13 +53,13 @@ class Space(ABC):
 
     name: str
 
-    def __init__(self, gan: Gan) -> None:
+    def __init__(self, gan: Sampler) -> None:
         self.gan = gan
-        self.generator = full_precision(gan).requires_grad_(False)
+        self.generator = full_precision(gan.generator).requires_grad_(False)
 
     @abstractmethod
     def starts(self, targets: Tensor, labels: Tensor | None, count: int, seed: int) -> Starts:
-        """Return `count` starts for each picture [N, C, H, W]; where there are classes and no labels, find them."""
+        """Return `count` starts for each image [N, C, H, W]; where there are classes and no labels, find them."""
 
     @abstractmethod
     def render(
@@ -85,18 +84,18 @@ class StyleSpace(Space):
     (Karras et al. 2020, appendix D, https://arxiv.org/abs/1912.04958).
     """
 
-    def __init__(self, gan: Gan, *, free_layers: bool) -> None:
+    def __init__(self, gan: Sampler, *, free_layers: bool) -> None:
         super().__init__(gan)
         self.name = "w+" if free_layers else "w"
-        self._layers = gan.styled.num_ws
+        self._layers = gan.num_ws
         self._free = self._layers if free_layers else 1
 
     def starts(self, targets: Tensor, labels: Tensor | None, count: int, seed: int) -> Starts:
         classes: Tensor | None = None
         near: Tensor | None = None
         if count > 1 or (self.gan.num_classes and labels is None):
-            z, classes = nearest(self.gan, targets, labels, count, seed)
-            near = self._styles(z.flatten(0, 1), classes).unflatten(0, (len(targets), count))
+            near, classes = nearest(self.gan, "w", targets, labels, count, seed)
+            near = near[:, :, 0]  # one w for all layers
         elif labels is not None:
             classes = labels[:, None].expand(-1, count)
         known: dict[int | None, tuple[Tensor, Tensor]] = {}
@@ -122,29 +121,19 @@ class StyleSpace(Space):
         *,
         generator: GeneratorNetwork | None = None,
     ) -> Tensor:
-        styled = cast(StyleGeneratorNetwork, generator or self.generator)
-        return styled.synthesis(values.expand(-1, self._layers, -1), noise)
-
-    @torch.no_grad()
-    def _styles(self, z: Tensor, labels: Tensor | None) -> Tensor:
-        """Map z [N, Z] to w [N, D]."""
-        y = None if labels is None else labels.flatten().to(self.gan.device)
-        return self.gan.styled.styles(z.to(self.gan.device), y, 1.0)[:, 0]
+        network = cast(StyleGeneratorNetwork, generator or self.generator)
+        return network.synthesis(values.expand(-1, self._layers, -1), noise)
 
     def _statistics(self, label: int | None, seed: int) -> tuple[Tensor, Tensor]:
         """Return the mean [D] of w and its deviation, of one class or of all images."""
-        source = torch.Generator().manual_seed(derive_seed(seed, _STYLES))
-        rows = []
-        for _ in range(0, STYLE_SAMPLES, _BATCH):
-            z = torch.randn(_BATCH, self.generator.z_dim, generator=source)
-            rows.append(self._styles(z, None if label is None else torch.full((_BATCH,), label)))
-        w = torch.cat(rows)
+        seed = derive_seed(seed, _STYLES)
+        w = self.gan.latents(STYLE_SAMPLES, seed=seed, labels=label).values[:, 0]
         mean = w.mean(0)
         return mean, (w - mean).square().sum(1).mean().sqrt()
 
 
 class LatentSpace(Space):
-    """z, beginning at the latents of the nearest of some pictures, or of BiGAN's encoder.
+    """z, beginning at the latents of the nearest of some images, or of BiGAN's encoder.
 
     The penalty (|z|^2 / Z - 1)^2 keeps z at the length that normal z have.
     """
@@ -152,10 +141,10 @@ class LatentSpace(Space):
     name = "z"
 
     def starts(self, targets: Tensor, labels: Tensor | None, count: int, seed: int) -> Starts:
-        if isinstance(self.generator, bigan.Generator):
+        if self.generator.has_encoder:
             z, classes = self._encoded(targets, labels)
         else:
-            z, classes = nearest(self.gan, targets, labels, count, seed)
+            z, classes = nearest(self.gan, "z", targets, labels, count, seed)
         return Starts(values=z, labels=classes, deviation=z.new_zeros(z.shape[:2]))
 
     def render(
@@ -174,21 +163,20 @@ class LatentSpace(Space):
     @torch.no_grad()
     def _encoded(self, targets: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Return the encoder's codes [N, 1, Z], and labels [N, 1]: the given ones, or those with the nearest images."""
-        assert isinstance(self.generator, bigan.Generator)
-        z = self.generator.encode(targets)
+        z: Tensor = cast(Any, self.generator).encode(targets)
         if not self.gan.num_classes:
             return z[:, None], None
         if labels is not None:
             return z[:, None], labels[:, None]
         distance = PyramidDistance()
-        tried = [
-            distance(self.gan.images(z, torch.full((len(z),), label)), targets)
-            for label in range(self.gan.num_classes)
-        ]
+        tried = [distance(self._images(z, label), targets) for label in range(self.gan.num_classes)]
         return z[:, None], torch.stack(tried).argmin(0)[:, None]
 
+    def _images(self, z: Tensor, label: int) -> Tensor:
+        return self.gan.synthesize(Latents(z=z, labels=torch.full((len(z),), label)))
 
-def choose_space(gan: Gan, name: str) -> Space:
+
+def choose_space(gan: Sampler, name: str) -> Space:
     """Return a space by name; "auto" is w of generators with styles, z of others.
 
     Raises:
@@ -204,51 +192,52 @@ def choose_space(gan: Gan, name: str) -> Space:
 
 
 def nearest(
-    gan: Gan, targets: Tensor, labels: Tensor | None, count: int, seed: int
+    gan: Sampler, space: str, targets: Tensor, labels: Tensor | None, count: int, seed: int
 ) -> tuple[Tensor, Tensor | None]:
-    """Return latents [N, count, Z], and labels [N, count], of the pictures that are nearest to targets.
+    """Return latents [N, count, ...] and labels [N, count], of the images that are nearest to targets.
 
     Args:
-        gan: makes the pictures, about 256 in all.
+        gan: makes the images, about 256 in all.
+        space: "z" or "w".
         targets: [N, C, H, W].
         labels: classes [N] to choose within; None for all there are.
         count: how many, the nearest first.
-        seed: of the pictures.
+        seed: of the images.
     """
     classes: Sequence[int | None] = [None]
     if gan.num_classes:
         classes = range(gan.num_classes) if labels is None else sorted(set(labels.tolist()))
     each = max(count, POOL // len(classes))
-    z = gan.latents(each, seed=derive_seed(seed, _POOL))
     distance = PyramidDistance()
-    tried = []
+    tried, values = [], []
     for label in classes:
-        images = gan.images(z, None if label is None else torch.full((each,), label))
+        latents = gan.latents(each, seed=derive_seed(seed, _POOL), labels=label, space=space)
+        values.append(latents.values)
+        images = gan.synthesize(latents)
         found = torch.stack([distance(images, target) for target in targets])  # [N, each]
         if labels is not None and label is not None:
             found[labels.to(found.device) != label] = float("inf")
         tried.append(found)
     order = torch.cat(tried, dim=1).topk(count, largest=False).indices.cpu()
-    chosen = z[order % each].to(gan.device)
+    chosen = torch.cat(values)[order].to(gan.device)
     if not gan.num_classes:
         return chosen, None
     of_class = torch.tensor(cast(Sequence[int], classes))
     return chosen, of_class[order // each].to(gan.device)
 
 
-def full_precision(gan: Gan) -> GeneratorNetwork:
-    """Return a copy of the generator that computes in single precision throughout.
+def full_precision(generator: GeneratorNetwork) -> GeneratorNetwork:
+    """Return a copy of a generator that computes in single precision throughout.
 
     Gradients of a mean over pixels vanish in half precision.
     """
-    generator = deepcopy(gan.generator)
-    for part in generator.modules():
-        if isinstance(part, stylegan2.SynthesisBlock | stylegan3.Layer):
-            part.dtype = None
-    return generator
+    copied = deepcopy(generator)
+    for part in half_precision_parts(copied):
+        part.dtype = None
+    return copied
 
 
-# Noise maps of style generators as unknowns of a projection, kept from carrying the picture.
+# Noise maps of style generators as unknowns of a projection, kept from carrying the image.
 
 _STREAM = 9  # of a seed
 

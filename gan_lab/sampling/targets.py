@@ -1,4 +1,4 @@
-"""Pictures to project: from files, folders and memory to what a generator makes, with a word on what that changed."""
+"""Images to project: from files, folders and memory to what a generator makes, with a word on what that changed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ _CALLED = {1: "grey", 3: "colour", 4: "colour with transparency"}
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Targets:
-    """Pictures as a generator makes them.
+    """Images as a generator makes them.
 
     Attributes:
         images: float [N, C, H, W] in [-1, 1].
@@ -44,13 +44,13 @@ class Targets:
 def read_targets(
     given: Given | Sequence[Given], *, size: tuple[int, int], channels: int
 ) -> Targets:
-    """Bring pictures to the size and channels of a generator.
+    """Bring images to the size and channels of a generator.
 
     Another aspect is cropped to its centre, resampling is Pillow's Lanczos filter; transparency becomes white where
     there is no channel for it.
 
     Args:
-        given: paths of files and folders (whose pictures are taken in the order of their names), Pillow pictures,
+        given: paths of files and folders (whose images are taken in the order of their names), Pillow images,
             or tensors, float [C, H, W] or [N, C, H, W] in [-1, 1], which must have the right shape already.
         size: (height, width).
         channels: 1, 3 or 4.
@@ -84,10 +84,10 @@ def read_targets(
 
 
 def files_of(path: Path) -> list[Path]:
-    """Return a file itself, and of a folder the pictures in it and below, by name.
+    """Return a file itself, and of a folder the images in it and below, by name.
 
     Raises:
-        InputError: for what is not there, or a folder without pictures.
+        InputError: for what is not there, or a folder without images.
     """
     if not path.exists():
         raise InputError(f"{path} is not there; give an image file or a folder of them")
@@ -104,7 +104,7 @@ def read_file(path: Path, size: tuple[int, int], channels: int) -> tuple[Tensor,
     """Read one file; returns the image [C, H, W] and what was done to it.
 
     Raises:
-        InputError: naming the file, when it is broken, no picture, or has several.
+        InputError: naming the file, when it is broken, no image, or has several.
     """
     try:
         with regular_file(path) as file:
@@ -123,7 +123,7 @@ def read_file(path: Path, size: tuple[int, int], channels: int) -> tuple[Tensor,
 def in_memory(
     image: Image.Image, name: str, size: tuple[int, int], channels: int
 ) -> tuple[Tensor, list[str]]:
-    """Transform a Pillow picture and leave it as it is.
+    """Transform a Pillow image and leave it as it is.
 
     Raises:
         InputError: when it is damaged, or its pixels mean nothing in 8 bits.
@@ -138,7 +138,7 @@ def in_memory(
 
 
 def check_single(image: Image.Image, name: str) -> None:
-    """Refuse a picture with several frames.
+    """Refuse an image with several frames.
 
     Raises:
         InputError: with the remedy.
@@ -146,25 +146,25 @@ def check_single(image: Image.Image, name: str) -> None:
     frames = getattr(image, "n_frames", 1)  # Pillow's own way: only some formats have it
     if frames > 1 and image.format != "MPO":  # a phone's JPEG with a thumbnail behind it
         raise InputError(
-            f"{name} has {frames} frames; save the one to be projected as a picture of its own"
+            f"{name} has {frames} frames; save the one to be projected as an image of its own"
         )
 
 
 def transformed(
     image: Image.Image, name: str, size: tuple[int, int], channels: int
 ) -> tuple[Tensor, list[str]]:
-    """Crop, resize and convert an opened picture; returns float [C, H, W] and what was done to it."""
+    """Crop, resize and convert an opened image; returns float [C, H, W] and what was done to it."""
     own = native_channels(image)
     transform = ImageTransform(size=size, channels=channels, crop="center", resample="lanczos")
     pixels = torch.from_numpy(np.array(transform(image), order="C"))
-    # the orientation is applied to the picture in place
+    # the orientation is applied to the image in place
     return to_float(pixels), list(notes_of(name, (image.height, image.width), size, own, channels))
 
 
 def notes_of(
     name: str, was: tuple[int, int], size: tuple[int, int], own: int, channels: int
 ) -> list[str]:
-    """Return sentences on what a picture lost or could not have."""
+    """Return sentences on what an image lost or could not have."""
     notes = []
     (height, width), aspect = was, size[1] / size[0]
     keep = (
@@ -196,7 +196,7 @@ def checked_tensor(images: Tensor, size: tuple[int, int], channels: int) -> Tens
     if rows.ndim != 4 or tuple(rows.shape[1:]) != expected:
         raise InputError(
             f"images of shape {list(images.shape)}; the model makes [N, {channels}, {size[0]}, {size[1]}]: "
-            "give Pillow pictures or files to have them resized"
+            "give Pillow images or files to have them resized"
         )
     if not rows.is_floating_point():
         raise InputError(

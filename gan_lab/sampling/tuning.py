@@ -1,4 +1,4 @@
-"""Pivotal tuning: the generator itself is trained a little, so that found latents give their pictures exactly.
+"""Pivotal tuning: the generator itself is trained a little, so that found latents give their images exactly.
 
 Roich et al. 2021, https://arxiv.org/abs/2106.05744, section 3: latents stay where they are (the pivots), the
 synthesis network's weights move,
@@ -19,7 +19,8 @@ from torch import Tensor
 from gan_lab.console import progress_bar
 from gan_lab.layers.networks import GeneratorNetwork
 from gan_lab.sampling.distances import Distance, mean_squared_error
-from gan_lab.sampling.gan import Gan
+from gan_lab.sampling.latents import Latents
+from gan_lab.sampling.sampler import Sampler
 from gan_lab.sampling.search import Rows, check_amount, check_count
 from gan_lab.sampling.spaces import Space, full_precision
 from gan_lab.seeding import derive_seed
@@ -60,22 +61,22 @@ def tune(
     seed: int,
     batch_size: int,
     seen: Callable[[int], None],
-) -> tuple[Gan, bool]:
+) -> tuple[Sampler, bool]:
     """Return a tuned generator, and whether it went to its end (False after Ctrl-C).
 
     Args:
         space: of the pivots; its generator is changed.
-        pivots: pictures and where they were found, without noise maps.
+        pivots: images and where they were found, without noise maps.
         distance: of images.
         tuning: how.
         seed: of the draws beside the pivots.
-        batch_size: pictures that a step sees, in turn.
+        batch_size: images that a step sees, in turn.
         seen: gets the number of steps done, after each.
 
-    Noise inputs are the constant ones, so that latents alone give the pictures.
+    Noise inputs are the constant ones, so that latents alone give the images.
     """
     gan = space.gan
-    before = full_precision(gan).requires_grad_(False)
+    before = full_precision(gan.generator).requires_grad_(False)
     tuned = space.generator
     trained = tuned.get_submodule("synthesis") if gan.has_styles else tuned
     parameters = list(trained.parameters())
@@ -99,11 +100,13 @@ def tune(
     except KeyboardInterrupt:
         finished = False
     trained.requires_grad_(False)
-    return with_weights(gan, tuned.state_dict()), finished
+    found = deepcopy(gan.generator)
+    found.load_state_dict(tuned.state_dict())
+    return gan.with_generator(found), finished
 
 
 def fit(space: Space, pivots: Rows, rows: Tensor, distance: Distance, tuning: Tuning) -> Tensor:
-    """Return how far the pivots' images are from their pictures, [n]."""
+    """Return how far the pivots' images are from their targets, [n]."""
     some = pivots[rows]
     images = some.images(space)
     return distance(images, some.targets) + tuning.l2 * mean_squared_error(images, some.targets)
@@ -121,8 +124,9 @@ def locality(
     """Return how far images beside the pivots have moved, [n]."""
     some = pivots[rows]
     values, labels = some.values, some.labels
-    z = torch.randn(len(rows), space.gan.generator.z_dim, generator=source).to(values.device)
-    other = space.gan.styles(z, labels)[:, : values.shape[1]] if space.gan.has_styles else z
+    z = torch.randn(len(rows), space.gan.z_dim, generator=source)
+    drawn = space.gan.as_latents(Latents(z=z, labels=labels), space=space.name[0])
+    other = drawn.values.to(values.device)[:, : values.shape[1]]
     way = other - values
     size = way.flatten(1).norm(dim=1) / (values[0].numel() / values.shape[-1]) ** 0.5
     share = tuning.radius * some.deviation / size.clamp(min=1e-8)
@@ -131,14 +135,3 @@ def locality(
         expected = space.render(beside, labels, "const", generator=before)
     images = space.render(beside, labels, "const")
     return distance(images, expected) + tuning.l2 * mean_squared_error(images, expected)
-
-
-def with_weights(gan: Gan, state: dict[str, Tensor]) -> Gan:
-    """Return a generator like a given one, with other weights."""
-    generator = deepcopy(gan.generator)
-    generator.load_state_dict(state)
-    return Gan(
-        generator,
-        spec=gan.spec,
-        kimg=gan.kimg,
-    )

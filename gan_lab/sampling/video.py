@@ -57,11 +57,11 @@ def write_video(
     """
     path = check_video(path, fps, scale)
     with replacing(path) as temporary, progress_bar(path.name, total) as advance:
-        pictures = counted(enlarged(checked(frames), scale), advance)
+        images = counted(enlarged(checked(frames), scale), advance)
         if path.suffix.lower() == ".mp4":
-            write_mp4(temporary, pictures, fps)
+            write_mp4(temporary, images, fps)
         else:
-            write_animation(temporary, pictures, fps, path.suffix.lower())
+            write_animation(temporary, images, fps, path.suffix.lower())
     return path
 
 
@@ -109,7 +109,7 @@ def import_av() -> Any:
 
 
 def readable_scale(height: int, width: int, *, at_least: int = 256) -> int:
-    """Return the whole factor that brings the shorter side of a picture to at least so many pixels."""
+    """Return the whole factor that brings the shorter side of an image to at least so many pixels."""
     return max(1, -(-at_least // min(height, width)))
 
 
@@ -148,7 +148,7 @@ def write_mp4(path: Path, frames: Iterator[Tensor], fps: float) -> None:
     """Encode frames in H.264.
 
     Colour differences have half the resolution, so an odd side is made even by repeating the last row or column. The
-    matrix is BT.709 and the file says so: players otherwise guess it by the size of the picture.
+    matrix is BT.709 and the file says so: players otherwise guess it by the size of the image.
     """
     av = import_av()
     # the moov box at the front lets a browser start before it has everything
@@ -165,10 +165,10 @@ def write_mp4(path: Path, frames: Iterator[Tensor], fps: float) -> None:
                 context.colorspace = context.color_primaries = context.color_trc = _BT709
                 context.color_range = _LIMITED_RANGE
             pixels = frame.expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy()
-            picture = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(
+            image = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(
                 format="yuv420p", dst_colorspace="ITU709", dst_color_range=_LIMITED_RANGE
             )
-            container.mux(stream.encode(picture))
+            container.mux(stream.encode(image))
         assert stream is not None, "checked() refuses an empty video"
         container.mux(stream.encode())
 
@@ -186,22 +186,22 @@ def even(frame: Tensor) -> Tensor:
 def write_animation(path: Path, frames: Iterator[Tensor], fps: float, suffix: str) -> None:
     """Write .gif or .webp. A GIF has one palette for all frames, so that colours do not flicker."""
     if suffix == ".gif":
-        pictures = with_one_palette(list(frames))
+        images = with_one_palette(list(frames))
         # delays are hundredths of a second: rounding the ends keeps the whole in time
-        ends = [round(100 * i / fps) for i in range(len(pictures) + 1)]
+        ends = [round(100 * i / fps) for i in range(len(images) + 1)]
         delays = [10 * (after - before) for before, after in pairwise(ends)]
         how: dict[str, Any] = {"format": "GIF", "optimize": False, "disposal": 1}
     else:
-        pictures = [to_pil(frame.expand(3, -1, -1)) for frame in frames]
-        ends = [round(1000 * i / fps) for i in range(len(pictures) + 1)]
+        images = [to_pil(frame.expand(3, -1, -1)) for frame in frames]
+        ends = [round(1000 * i / fps) for i in range(len(images) + 1)]
         delays = [after - before for before, after in pairwise(ends)]
         how = {"format": "WEBP", "quality": 90, "method": 4}
-    first, *rest = pictures
+    first, *rest = images
     first.save(path, save_all=True, append_images=rest, duration=delays, loop=0, **how)
 
 
 def with_one_palette(frames: list[Tensor]) -> list[Image.Image]:
-    """Return frames as pictures in the same (at most 256) colours, chosen by frames spread over the whole."""
+    """Return frames as images in the same (at most 256) colours, chosen by frames spread over the whole."""
     if frames[0].shape[0] == 1:
         return [to_pil(frame) for frame in frames]
     step = -(-len(frames) // _PALETTE_FRAMES)

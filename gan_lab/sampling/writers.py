@@ -17,7 +17,7 @@ from gan_lab.console import say
 from gan_lab.data.images import enlarged, save_png, to_pil
 from gan_lab.errors import InputError
 from gan_lab.run import naming, publish, temporary_path, write
-from gan_lab.sampling.points import SUFFIX, Points
+from gan_lab.sampling.latents import SUFFIX, Latents
 from gan_lab.sampling.series import Block, Series, slug
 
 LOSSLESS = {"lossless": True, "quality": 80, "method": 4}  # of WebP, quality is then effort
@@ -99,8 +99,8 @@ def encode(image: Tensor, *, kind: str, quality: int = 95) -> bytes:
     return buffer.getvalue()
 
 
-class Grid(Writer):
-    """One picture of all images, row by row; of very many, the first columns and rows.
+class GridFile(Writer):
+    """One image of all images, row by row; of very many, the first columns and rows.
 
     Args:
         path: of the PNG.
@@ -210,7 +210,8 @@ class ImagesZip(Archive):
         self._labels: list[tuple[str, int]] = []
 
     def _add(self, block: Block) -> None:
-        labels = None if block.labels is None or block.labels.ndim == 2 else block.labels.tolist()
+        given = block.latents.labels
+        labels = None if given is None or given.ndim == 2 else given.tolist()
         for i, (name, image) in enumerate(zip(block.names, block.pixels, strict=True)):
             folder = "images" if labels is None else self._folders[labels[i]]
             path = f"{folder}/{name}.png"
@@ -252,8 +253,8 @@ class Npz(Archive):
             }
             np.lib.format.write_array_header_1_0(self._images, header)
         self._images.write(pixels.tobytes())
-        if block.labels is not None:
-            self._labels.append(block.labels)
+        if block.latents.labels is not None:
+            self._labels.append(block.latents.labels)
 
     def _open(self, name: str) -> IO[bytes]:
         info = member(f"{name}.npy", zipfile.ZIP_DEFLATED)
@@ -265,7 +266,7 @@ class Npz(Archive):
         arrays: dict[str, np.ndarray] = {}
         if self._labels:
             arrays["labels"] = torch.cat(self._labels).numpy()
-        if self._series.points is None:
+        if self._series.latents is None:
             seed = self._series.seed
             arrays["seed" if isinstance(seed, int) else "seeds"] = np.array(seed)
         for name, values in arrays.items():
@@ -280,34 +281,29 @@ class Npz(Archive):
         super().abandon()
 
 
-class Latents(Writer):
-    """Points that the same images can be made from again: latents.safetensors.
+class LatentsFile(Writer):
+    """Latents that the same images can be made from again: latents.safetensors.
 
     Args:
         folder: where.
-        series: that is written.
         metadata: of the file.
     """
 
-    def __init__(self, folder: Path, *, series: Series, metadata: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, *, metadata: Mapping[str, str]) -> None:
         self._path = folder / f"latents{SUFFIX}"
-        self._styles = series.gan.has_styles
         self._metadata = metadata
-        self._inputs: list[Tensor] = []
-        self._labels: list[Tensor] = []
+        self._parts: list[Latents] = []
 
     def add(self, block: Block) -> None:
-        self._inputs.append(block.inputs)
-        if block.labels is not None:
-            self._labels.append(block.labels)
+        self._parts.append(block.latents)
 
     def finish(self) -> str:
-        values = torch.cat(self._inputs)
-        points = Points(
-            z=None if self._styles else values,
-            w=values if self._styles else None,
-            labels=torch.cat(self._labels) if self._labels else None,
+        labels = [part.labels for part in self._parts if part.labels is not None]
+        whole = self._parts[0].replace(
+            torch.cat([part.values for part in self._parts]),
+            labels=torch.cat(labels) if labels else None,
+            seeds=(),
             metadata=self._metadata,
         )
-        points.save(self._path)
+        whole.save(self._path)
         return self._path.name

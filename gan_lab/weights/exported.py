@@ -19,7 +19,7 @@ from gan_lab.errors import InputError
 from gan_lab.layers.networks import DiscriminatorNetwork, GeneratorNetwork
 from gan_lab.metrics.features.weights import file_sha256
 from gan_lab.sampling.gan import Gan
-from gan_lab.sampling.labels import check_classes
+from gan_lab.sampling.latents import check_classes
 from gan_lab.training.state_dicts import MisfitError, network_of
 
 FORMAT = 2

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from gan_lab.errors import InputError
 from gan_lab.run import naming, replacing
 from gan_lab.sampling.gan import Gan
+from gan_lab.sampling.latents import Latents
 from gan_lab.weights.exported import PROGRAMS
 
 TOLERANCE = 1e-4  # largest difference of a pixel, of images in [-1, 1]
@@ -186,7 +187,7 @@ def cases(gan: Gan) -> Iterator[Inputs]:
     """Yield inputs of several numbers of images, seeds, labels and truncations."""
     psis = (0.7, 1.0, 0.0, -0.5)
     for seed, (count, psi) in enumerate(zip((3, 1, 16, 5), psis, strict=True)):
-        inputs = {"z": gan.latents(count, seed=seed)}
+        inputs = {"z": gan.latents(count, seed=seed, space="z").values}
         if gan.num_classes:
             inputs["labels"] = (torch.arange(count) * 7 + seed) % gan.num_classes
         if gan.has_styles:
@@ -209,7 +210,11 @@ def largest_difference(program: Program, gan: Gan) -> float:
 def expected_images(gan: Gan, inputs: Mapping[str, Tensor]) -> Tensor:
     """Return the generator's own images of a program's inputs."""
     psi = inputs.get("truncation")
-    return gan.images(inputs["z"], inputs.get("labels"), psi=1.0 if psi is None else float(psi))
+    latents = Latents(z=inputs["z"], labels=inputs.get("labels"))
+    return gan.synthesize(
+        gan.as_latents(latents, truncation=None if psi is None else float(psi)),
+        batch_size=len(latents),
+    )
 
 
 def remove(path: Path) -> None:

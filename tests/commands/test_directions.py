@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 import gan_lab
@@ -49,7 +48,7 @@ def test_directions_in_w_and_generate_along_them(
     assert "ganspace in w, layers [0, 1, 2]" in capsys.readouterr().out
     gan = gan_lab.load(run)
     found = Directions.read(out / "directions.safetensors", gan=gan)
-    w = gan.styles(gan.latents(2, seed=[4, 9]), torch.tensor([1, 2]))
+    w = gan.latents(seed=[4, 9], labels=[1, 2]).values
     moved = gan.synthesize(found.apply(w, [0.0, 2.0]))
     with Image.open(out / "direction_01.png") as sheet:
         pixels = np.asarray(sheet)

@@ -121,7 +121,7 @@ def test_the_default_folder(runs: dict[str, Path]) -> None:
     ("model", "words", "message"),
     [
         ("stylegan2", ["seeds=3"], "two or more for each; give 2 seeds"),
-        ("stylegan2", ["seeds=0-4", "grid=[2,1]"], "cannot be divided among 2 ways"),
+        ("stylegan2", ["seeds=0-4", "grid=[2,1]"], "cannot be divided among 2 paths"),
         ("stylegan2", ["seeds=0-2", "classes=[1,2]"], "3 seeds and 2 classes"),
         ("stylegan2", ["method=round"], "must be one of linear, spherical, spline"),
         ("stylegan2", ["space=y"], "must be one of z, w"),

@@ -11,7 +11,6 @@ from PIL import Image
 import gan_lab
 from gan_lab.commands.launch import launch
 from gan_lab.data.images import to_uint8
-from gan_lab.sampling.points import Points
 from tests.helpers.styles import tiny_run
 
 
@@ -37,7 +36,7 @@ def test_held_out_images_of_the_data(
         *(f"tuned/{name}" for name in ("README.md", "model.json", "model.safetensors")),
     }
     tuned = gan_lab.load(out / "tuned")
-    points = Points.read(out / "latents.safetensors", gan=tuned)
+    points = tuned.read_latents(out / "latents.safetensors")
     assert points.w is not None and points.labels is not None
     with Image.open(out / "images" / "0001_val-2.png") as image:
         assert np.array_equal(np.asarray(image), to_uint8(tuned.synthesize(points.w))[1, 0].numpy())

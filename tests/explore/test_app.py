@@ -13,8 +13,6 @@ from gan_lab.explore import projections
 from gan_lab.explore.app import LARGEST_UPLOAD, build_app
 from gan_lab.explore.studio import Studio
 from gan_lab.sampling.gan import Gan
-from gan_lab.sampling.points import Points
-from gan_lab.sampling.rendering import Rendering
 
 HOST = "http://127.0.0.1"
 
@@ -118,7 +116,7 @@ def test_latents_are_handed_out_as_a_file(
         recipe["mix"] = {"seed": 4, "first": 2, "last": 3}
     file = tmp_path / "latents.safetensors"
     file.write_bytes(client.post("/api/latents", json=recipe).content)
-    images = Points.read(file, gan=gan).images(gan, Rendering())
+    images = gan.synthesize(gan.read_latents(file))
     assert near(pixels(images), drawn(client, **recipe))
 
 

@@ -16,7 +16,6 @@ from gan_lab.layers.networks import GeneratorNetwork
 from gan_lab.metrics.images import DatasetImages, GanImages, ImageSource
 from gan_lab.metrics.opening import NpzImages, open_files
 from gan_lab.sampling.gan import Gan
-from gan_lab.sampling.rendering import Rendering
 from tests.helpers.samples import pair
 from tests.helpers.sources import textures
 
@@ -51,15 +50,14 @@ def gan() -> Gan:
 
 def test_a_generator_has_the_images_and_labels_of_its_seed() -> None:
     source = GanImages(gan(), seed=4)
-    ((images, labels),) = gan().batches(20, seed=4)
+    images, labels = gan().sample(20, seed=4), gan().labels(20, seed=4)
     check_any_order(source, to_uint8(images))
     assert labels is not None
     assert torch.equal(source.labels(5, 9), labels[5:9])  # type: ignore[arg-type]
     assert (source.count, source.shape) == (None, (1, 4, 4))
     assert source.num_classes == 3 and source.class_names == ("a", "b", "c")
     held = GanImages(gan(), seed=4, truncation=0.3)
-    ((truncated, _),) = gan().batches(20, seed=4, rendering=Rendering(truncation=0.3))
-    check_any_order(held, to_uint8(truncated))
+    check_any_order(held, to_uint8(gan().sample(20, seed=4, truncation=0.3)))
 
 
 def test_all_that_changes_images_changes_the_fingerprint() -> None:

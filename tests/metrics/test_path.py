@@ -10,8 +10,7 @@ from torch.nn.functional import normalize
 from torch_fidelity import GenerativeModelModuleWrapper, calculate_metrics, sample_similarity_lpips
 
 from gan_lab.errors import InputError
-from gan_lab.layers.networks import GeneratorNetwork
-from gan_lab.layers.stylegan import Mapping
+from gan_lab.layers.networks import GeneratorNetwork, StyleGeneratorNetwork
 from gan_lab.metrics.feature_set import FeatureSet
 from gan_lab.metrics.features.lpips import LPIPS, ImageDistance, linear_weights
 from gan_lab.metrics.features.module import NoFeatures
@@ -21,6 +20,7 @@ from gan_lab.metrics.images import GanImages
 from gan_lab.metrics.path import PathLength, slerp, without_extremes
 from gan_lab.models.stylegan2 import Generator as StyleGAN2
 from gan_lab.sampling.gan import Gan
+from gan_lab.sampling.latents import Latents
 from gan_lab.seeding import derive_seed
 from tests.helpers.sources import FixedImages
 from tests.helpers.weights import save_vgg16
@@ -46,29 +46,52 @@ class Squared(ImageDistance):
         return {"features": images.flatten(1).double().sum(1, keepdim=True)}
 
 
+class LinearSynthesis(nn.Module):
+    """w [N, 1, D] -> images by a matrix."""
+
+    def __init__(self, w_dim, *, orthogonal=False):
+        super().__init__()
+        torch.manual_seed(0)
+        self.matrix = nn.Linear(w_dim, SIDE * SIDE, bias=False)
+        if orthogonal:
+            nn.init.orthogonal_(self.matrix.weight)
+
+    def forward(self, w, noise="const"):
+        return self.matrix(w[:, 0]).view(-1, 1, SIDE, SIDE) / 8
+
+
 class Linear(GeneratorNetwork):
-    """Images are a linear map of z, or of w = z."""
+    """Images are a linear map of z."""
 
     num_classes = 0
 
-    def __init__(self, *, z_dim=64, styled=False, orthogonal=False):
+    def __init__(self, *, z_dim=64, orthogonal=False):
         super().__init__()
         self.z_dim = z_dim
-        torch.manual_seed(0)
-        self.matrix = nn.Linear(z_dim, SIDE * SIDE, bias=False)
-        if orthogonal:
-            nn.init.orthogonal_(self.matrix.weight)
-        if styled:
-            self.mapping = Mapping(z_dim=4, num_classes=0, w_dim=z_dim, num_layers=1, num_ws=1)
+        self.synthesis = LinearSynthesis(z_dim, orthogonal=orthogonal)
 
-    def forward(self, z, labels=None, truncation=1.0):
-        return self.synthesis(self.styles(z, labels, truncation))
+    def forward(self, z, labels=None):
+        return self.synthesis(z[:, None])
+
+
+class LinearInW(StyleGeneratorNetwork):
+    """Images are a linear map of w = z."""
+
+    level_ends = (1, 1)
+
+    def __init__(self, *, z_dim=64):
+        super().__init__(
+            synthesis=LinearSynthesis(z_dim),
+            z_dim=z_dim,
+            w_dim=z_dim,
+            num_ws=1,
+            num_classes=0,
+            mapping_layers=1,
+            w_avg_beta=0.9,
+        )
 
     def styles(self, z, labels=None, truncation=1.0):
         return truncation * z[:, None]
-
-    def synthesis(self, w, noise="const"):
-        return self.matrix(w[:, 0]).view(-1, 1, SIDE, SIDE) / 8
 
 
 def measured(generator, figure, *, num=256, extractor=None, truncation=None):
@@ -94,12 +117,12 @@ def measured(generator, figure, *, num=256, extractor=None, truncation=None):
 
 @pytest.mark.parametrize("sampling", ["end", "full"])
 def test_of_a_linear_generator_in_w(sampling):
-    generator = Linear(styled=True)
+    generator = LinearInW()
     figure = PathLength(space="w", sampling=sampling, discard=0, epsilon=1e-3)
     result = measured(generator, figure, num=2000)
     assert result.key == f"path_squared_w_{sampling}_2k"
     # E |A (w1 - w0)|^2 = 2 |A|^2 at every place of a path
-    expected = 2 * (generator.matrix.weight / 8).square().sum().item()
+    expected = 2 * (generator.synthesis.matrix.weight / 8).square().sum().item()
     assert result.value == pytest.approx(expected, rel=0.02)
     assert abs(result.value - expected) < 4 * result.uncertainty
     half = measured(generator, figure, num=2000, truncation=0.5)
@@ -110,7 +133,10 @@ def test_of_a_linear_generator_in_z():
     generator = Linear(orthogonal=True)
     result = measured(generator, PathLength(space="z", discard=0, epsilon=1e-3), num=100)
     gan = Gan(generator)
-    a, b = (gan.latents(100, seed=derive_seed(3, stream)).double() for stream in (3, 4))
+    a, b = (
+        gan.latents(100, seed=derive_seed(3, stream), space="z").values.double()
+        for stream in (3, 4)
+    )
     lengths = a.norm(dim=1), b.norm(dim=1)
     angle = ((a * b).sum(1) / lengths[0] / lengths[1]).acos()
     speed = (lengths[1] - lengths[0]) ** 2 + (lengths[0] * angle) ** 2
@@ -149,8 +175,8 @@ def test_nothing_depends_on_batches_and_few_paths_are_the_first_of_many():
 class MiddleOnly(Linear):
     """Only what lies in the crop changes with z."""
 
-    def synthesis(self, w, noise="const"):
-        images = super().synthesis(w, noise)
+    def forward(self, z, labels=None):
+        images = super().forward(z, labels)
         kept = torch.zeros(SIDE, SIDE)
         kept[3:7, 2:6] = 1
         return images * kept
@@ -233,11 +259,11 @@ class InBytes(nn.Module):
 class Given(Gan):
     """Draws the latents that torch-fidelity draws."""
 
-    def latents(self, num_images, *, seed=0, start=0, truncation=None):
+    def latents(self, num_images, *, seed=0, start=0, **settings):
         random = np.random.RandomState(2020)
         ends = [normalize(torch.from_numpy(random.rand(12, 16)).float()) for _ in range(2)]
         stream = [derive_seed(3, 3), derive_seed(3, 4)].index(seed) if seed != 3 else 0
-        return ends[stream][start : start + num_images]
+        return Latents(z=ends[stream][start : start + num_images])
 
 
 def test_agrees_with_torch_fidelity(tmp_path, monkeypatch):

@@ -211,7 +211,9 @@ def test_a_run_resumed_inside_a_fade_is_the_straight_one(
     images = gan.sample(4, seed=1)
     assert images.shape == (4, 1, 16, 16)
     generator = gan.generator
-    small = generator.forward_at_stage(gan.latents(4, seed=1), gan.labels(4, seed=1))
+    small = generator.forward_at_stage(
+        gan.latents(4, seed=1, space="z").values, gan.labels(4, seed=1)
+    )
     assert small.shape[2] == 8 << first
     # the passes have 16 and 4 images, and sum in another order
     assert_close(images, upsample_nearest(small, 16 // small.shape[2]), rtol=0, atol=1e-4)

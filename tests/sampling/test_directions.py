@@ -10,9 +10,8 @@ from torch import Tensor, nn
 from gan_lab.errors import InputError
 from gan_lab.sampling.directions import Directions, along, direction_sheets, directions
 from gan_lab.sampling.gan import Gan
-from gan_lab.sampling.points import Points, as_points
-from gan_lab.sampling.principal import style_weights, within_classes
-from gan_lab.sampling.rendering import Rendering
+from gan_lab.sampling.latents import Latents
+from gan_lab.sampling.pca import center_classes, style_weights
 from tests.helpers.planted import Rescaled, linear_gan, with_values
 from tests.sampling.conftest import big_gan, style_gan, style_gan2, style_gan3
 
@@ -36,7 +35,7 @@ def test_of_z_that_is_rescaled_the_mean_over_places() -> None:
     matrix, _ = with_values(VALUES)
     gan = linear_gan(matrix, kind=Rescaled)
     found = directions(gan)
-    z = gan.latents(4000, seed=9)
+    z = gan.latents(4000, seed=9).values
     z = z / z.norm(dim=1, keepdim=True)
     # the derivative of A z / |z| is A (1 - z z^T) / |z|; the mean of all its squares keeps the directions of A
     assert found.vectors.shape == (4, 4)
@@ -63,7 +62,7 @@ def test_affine_maps_are_those_that_read_a_style(make: Callable[..., Gan], style
     gan = make(0, 16)
     for affine in (m for maps in gan.generator.synthesis.affines() for m in maps):
         nn.init.normal_(affine.weight)  # StyleGAN3's first begins at 0
-    w = gan.styles(gan.latents(1)).clone().requires_grad_()
+    w = gan.latents(1).values.clone().requires_grad_()
 
     def slope() -> Tensor:
         return torch.autograd.grad(gan.generator.synthesis(w, "const").square().sum(), w)[0][0]
@@ -134,7 +133,7 @@ def test_between_classes_where_that_is_asked_for() -> None:
 
 def test_within_classes_is_less_their_means() -> None:
     w = torch.tensor([[1.0], [3.0], [10.0], [14.0]])
-    assert within_classes(w, torch.tensor([0, 0, 5, 5])).flatten().tolist() == [-1, 1, -2, 2]
+    assert center_classes(w, torch.tensor([0, 0, 5, 5])).flatten().tolist() == [-1, 1, -2, 2]
 
 
 MADE = Directions(
@@ -177,20 +176,21 @@ def test_a_file_keeps_them(tmp_path: Path) -> None:
 def test_pictures_along_directions() -> None:
     gan = style_gan2(3, 16)
     found = directions(gan, count=2, samples=500)
-    points = as_points(gan, [0, 1])
-    rendering = Rendering(truncation=0.5)
-    images = along(gan, found, points, [-1, 0, 2], rendering)
+    latents = gan.as_latents([0, 1], truncation=0.5)
+    images = along(gan, found, latents, [-1, 0, 2])
     assert images.shape == (2, 2, 3, 1, 16, 16)
-    w = points.styles(gan, truncation=0.5)
+    w = latents.values
     assert torch.allclose(images[:, :, 1], gan.synthesize(w).expand(2, -1, -1, -1, -1), atol=1e-5)
     assert torch.allclose(images[1, :, 2], gan.synthesize(found.apply(w, [0.0, 2.0])), atol=1e-5)
     whole, each = direction_sheets(images, found, [-1, 0, 2], ["a", "b"])
     assert len(each) == 2 and whole.mode == "L" and whole.size[1] > 2 * 64
     of_z = big_gan()
     latent = directions(of_z, count=1)
-    made = along(of_z, latent, as_points(of_z, [3], labels=1), [1.5], Rendering())
-    z = of_z.latents(1, seed=[3]) + 1.5 * latent.vectors
-    assert torch.allclose(made[0, 0], of_z.images(z, torch.tensor([1])), atol=1e-5)
+    made = along(of_z, latent, of_z.as_latents([3], labels=1), [1.5])
+    z = of_z.latents(seed=[3]).values + 1.5 * latent.vectors
+    assert torch.allclose(
+        made[0, 0], of_z.synthesize(Latents(z=z, labels=torch.tensor([1]))), atol=1e-5
+    )
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,7 @@ def test_what_does_not_fit(values: Tensor, amounts: list[float], message: str) -
 def test_files_that_hold_something_else(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is not there"):
         Directions.read(tmp_path / "none.safetensors")
-    points = Points(z=torch.zeros(1, 8)).save(tmp_path / "points.safetensors")
+    points = Latents(z=torch.zeros(1, 8)).save(tmp_path / "points.safetensors")
     with pytest.raises(InputError, match="holds no directions"):
         Directions.read(points)
     (tmp_path / "cut.safetensors").write_bytes(b"cut")

@@ -11,7 +11,7 @@ from gan_lab.errors import InputError
 from gan_lab.models import bigan
 from gan_lab.sampling.distances import Distance, PyramidDistance, mean_squared_error
 from gan_lab.sampling.gan import Gan
-from gan_lab.sampling.points import Points
+from gan_lab.sampling.latents import Latents
 from gan_lab.sampling.projection import project
 from gan_lab.sampling.search import Rows, Schedule, best
 from gan_lab.sampling.spaces import choose_space, full_precision
@@ -24,23 +24,25 @@ MATRIX, _ = with_values(torch.tensor([1.0, 0.8, 0.6, 0.5]) / 2)
 
 def test_the_latents_of_a_linear_generator_are_found() -> None:
     gan = linear_gan(MATRIX)
-    z = gan.latents(3, seed=5)
-    found = project(gan, gan.images(z), steps=Schedule(steps=200, prior=0), restarts=1)
-    assert found.space == "z" and found.points.z is not None
-    assert torch.allclose(found.points.z, z, atol=0.02)
+    z = gan.latents(3, seed=5).values
+    found = project(gan, gan.synthesize(z), steps=Schedule(steps=200, prior=0), restarts=1)
+    assert found.space == "z" and found.latents.z is not None
+    assert torch.allclose(found.latents.z, z, atol=0.02)
     assert (found.mse < 1e-5).all() and found.loss.shape == (3,)
     assert torch.allclose(found.plain, found.images, atol=1e-5) and found.noise is None
 
 
 def test_the_class_is_found_or_given() -> None:
     gan = linear_gan(MATRIX / 4, num_classes=3)
-    z, y = gan.latents(4, seed=5), torch.tensor([2, 0, 1, 2])
-    images = gan.images(z, y) - 1  # so that they lie in [-1, 1], as pictures do
+    y = torch.tensor([2, 0, 1, 2])
+    images = (
+        gan.synthesize(gan.latents(4, seed=5, labels=y)) - 1
+    )  # so that they lie in [-1, 1], as pictures do
     gan.generator.first.bias = torch.nn.Parameter(torch.full((16,), -1.0), requires_grad=False)
     found = project(gan, images, steps=0, restarts=2)
-    assert found.points.labels is not None and found.points.labels.tolist() == y.tolist()
+    assert found.latents.labels is not None and found.latents.labels.tolist() == y.tolist()
     given = project(gan, images, labels=1, steps=0, restarts=2)
-    assert given.points.labels is not None and given.points.labels.tolist() == [1, 1, 1, 1]
+    assert given.latents.labels is not None and given.latents.labels.tolist() == [1, 1, 1, 1]
     assert (given.mse[[0, 1, 3]] > 0.9).all(), "of the wrong class"
 
 
@@ -49,7 +51,7 @@ def test_the_prior_keeps_z_at_the_length_of_normal_ones() -> None:
     gray = torch.zeros(1, 1, 4, 4)  # which z = 0 gives
     lengths = [
         project(gan, gray, steps=Schedule(steps=200, prior=prior), restarts=1)
-        .points.z.square()
+        .latents.z.square()
         .mean()
         .item()  # type: ignore[union-attr]
         for prior in (0.0, 1e3)
@@ -60,13 +62,13 @@ def test_the_prior_keeps_z_at_the_length_of_normal_ones() -> None:
 @pytest.mark.parametrize("space", ["w", "w+"])
 def test_styles_of_a_generated_image_are_found(space: str) -> None:
     gan = style_gan2(0, 16)
-    made = gan.synthesize(gan.styles(gan.latents(2, seed=7)))
+    made = gan.synthesize(gan.latents(2, seed=7))
     # of an untrained generator, which knows no range
     target = Targets(images=made, names=["a", "b"])
     begin = project(gan, target, space=space, steps=0, noise=False)
     found = project(gan, target, space=space, steps=80, noise=False)
     assert (found.mse < begin.mse / 50).all()
-    w = found.points.w
+    w = found.latents.w
     assert w is not None and w.shape == (2, 6, 8)
     one_style = (w == w[:, :1]).all()
     assert bool(one_style) == (space == "w")
@@ -76,11 +78,11 @@ def test_styles_of_a_generated_image_are_found(space: str) -> None:
 def test_the_search_in_w_begins_at_its_mean() -> None:
     gan = style_gan2(3, 16)
     found = project(gan, torch.zeros(2, 1, 16, 16), labels=[2, 0], steps=0)
-    w = found.points.w
+    w = found.latents.w
     assert w is not None
     for row, label in zip(w, [2, 0], strict=True):
         expected = gan.center(torch.tensor([label]))[0]
-        spread = gan.styles(gan.latents(200), torch.full((200,), label)).std(0)
+        spread = gan.latents(200, labels=label).values.std(0)
         assert ((row - expected).abs() < 0.1 * spread + 1e-3).all()
 
 
@@ -91,8 +93,8 @@ def test_a_picture_alone_is_found_as_among_others() -> None:
     for i in (0, 2):
         alone = project(gan, targets[i : i + 1], steps=10)
         assert torch.allclose(alone.images[0], together.images[i], atol=1e-3)
-        assert alone.points.labels is not None and together.points.labels is not None
-        assert alone.points.labels[0] == together.points.labels[i]
+        assert alone.latents.labels is not None and together.latents.labels is not None
+        assert alone.latents.labels[0] == together.latents.labels[i]
     again = project(gan, targets, steps=10, batch_size=2)
     assert torch.equal(again.images, together.images)
     other = project(gan, targets, steps=10, batch_size=2, seed=1)
@@ -107,16 +109,16 @@ def test_noise_is_searched_for_and_carries_no_picture() -> None:
     assert last.shape == (2, 1, 16, 16) and last.mean((1, 2, 3)).abs().max() < 1e-5
     assert last.square().mean((1, 2, 3)).allclose(torch.ones(2), atol=1e-4)
     assert (found.noise.penalty() < 0.05).all()
-    assert found.points.w is not None
-    assert torch.allclose(found.plain, gan.synthesize(found.points.w), atol=1e-6)
+    assert found.latents.w is not None
+    assert torch.allclose(found.plain, gan.synthesize(found.latents.w), atol=1e-6)
     assert not torch.allclose(found.plain, found.images, atol=1e-3), "the maps count"
     assert project(gan, torch.zeros(1, 1, 16, 16), steps=1, noise=False).noise is None
 
 
 def test_the_best_of_a_pictures_searches_counts() -> None:
     gan = linear_gan(MATRIX)
-    z = gan.latents(4)
-    targets = gan.images(z)
+    z = gan.latents(4).values
+    targets = gan.synthesize(z)
     rows = Rows(
         targets=targets[[0, 0, 3, 3]],
         values=z[[1, 0, 3, 2]],
@@ -145,12 +147,15 @@ def test_bigan_is_inverted_by_its_encoder(classes: int) -> None:
     found = project(gan, images)
     assert isinstance(gan.generator, bigan.Generator) and found.steps == 0
     codes = gan.generator.encode(images)
-    assert found.points.z is not None and torch.allclose(found.points.z, codes, atol=1e-5)
+    assert found.latents.z is not None and torch.allclose(found.latents.z, codes, atol=1e-5)
     if classes:
-        assert found.points.labels is not None
-        every = [gan.images(codes, torch.full((3,), label)) for label in range(classes)]
+        assert found.latents.labels is not None
+        every = [
+            gan.synthesize(Latents(z=codes, labels=torch.full((3,), label)))
+            for label in range(classes)
+        ]
         nearest = torch.stack([PyramidDistance()(made, images) for made in every]).argmin(0)
-        assert found.points.labels.tolist() == nearest.tolist()
+        assert found.latents.labels.tolist() == nearest.tolist()
     refined = project(gan, images, steps=20)
     assert refined.loss.mean() < found.loss.mean()
     with pytest.raises(InputError, match="starts where its encoder says"):
@@ -172,17 +177,15 @@ class Interrupted(Distance):
         return mean_squared_error(images, targets)
 
 
-def test_ctrl_c_leaves_what_was_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_leaves_what_was_found() -> None:
     gan = linear_gan(MATRIX)
     stop = Interrupted(7)
-    monkeypatch.setattr(
-        "gan_lab.sampling.projection.choose_distance", lambda *args, **kwargs: (stop, "")
-    )
-    found = project(gan, gan.images(gan.latents(4)), steps=5, restarts=1, batch_size=2)
+    images = gan.synthesize(gan.latents(4))
+    found = project(gan, images, distance=stop, steps=5, restarts=1, batch_size=2)
     assert not found.finished
     assert len(found.images) == 4 and len(found.results()) == 4, "the second pair had begun"
     stop.left = 2
-    found = project(gan, gan.images(gan.latents(4)), steps=5, restarts=1, batch_size=2)
+    found = project(gan, images, distance=stop, steps=5, restarts=1, batch_size=2)
     assert len(found.images) == 2 and found.names == ["image 0", "image 1"]
 
 
@@ -193,12 +196,12 @@ def test_results_and_points_say_what_they_are_of() -> None:
     assert first["name"] == "image 0" and first["label"] == 1
     assert first["mse"] == pytest.approx(found.images[0].square().mean().item())
     assert first["mse_plain"] == pytest.approx(found.plain[0].square().mean().item())
-    metadata = found.points.metadata
+    metadata = found.latents.metadata
     assert metadata["kind"] == "project" and json.loads(metadata["names"]) == found.names
-    found.points.check(gan)
+    gan.check_latents(found.latents)
     png = found._repr_png_()
     assert png is not None and png.startswith(b"\x89PNG")
-    assert isinstance(found.points, Points)
+    assert isinstance(found.latents, Latents)
 
 
 def test_the_way_shows_targets_beside_images() -> None:
@@ -227,7 +230,7 @@ def test_gradients_are_of_single_precision() -> None:
     made = stylegan2.Generator(
         image_size=16, channels=1, channel_base=64, w_dim=8, z_dim=8, num_fp16_res=2
     )
-    copy = full_precision(Gan(made))
+    copy = full_precision(made)
     types = [[b.dtype for b in g.synthesis.blocks] for g in (made, copy)]  # type: ignore[union-attr,operator]
     assert types == [[None, torch.float16, torch.float16], [None] * 3]
 
@@ -245,7 +248,6 @@ def test_gradients_are_of_single_precision() -> None:
         ({"seed": -1}, "seed=-1"),
         ({"labels": 3}, "class 3 is out of range"),
         ({"labels": [[0.5, 0.5, 0.0]]}, "within one class"),
-        ({"distance": "l2"}, "distance='l2'"),
         ({"tuning": -3}, "tune.steps=-3"),
     ],
 )

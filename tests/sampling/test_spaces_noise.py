@@ -36,7 +36,7 @@ def test_normalizing_makes_every_map_standard() -> None:
 def test_maps_take_the_place_of_the_constant_noise(make) -> None:  # type: ignore[no-untyped-def]
     gan = make(0, 16)
     generator = gan.generator
-    w = gan.styles(gan.latents(2))
+    w = gan.latents(2).values
     constants = noise_buffers(generator)
     assert [tuple(c.shape) for c in constants.values()][-1] == (16, 16)
     same = NoiseMaps({name: c.expand(2, 1, *c.shape).clone() for name, c in constants.items()})

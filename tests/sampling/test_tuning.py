@@ -6,14 +6,14 @@ import torch
 from gan_lab.errors import InputError
 from gan_lab.sampling.distances import mean_squared_error
 from gan_lab.sampling.gan import Gan
-from gan_lab.sampling.projection import Projection, project
+from gan_lab.sampling.projection import ProjectionResult, project
 from gan_lab.sampling.tuning import Tuning
 from tests.sampling.conftest import big_gan, style_gan2
 
 TARGETS = torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
-def tuned(gan: Gan, **settings: float) -> Projection:
+def tuned(gan: Gan, **settings: float) -> ProjectionResult:
     return project(gan, TARGETS, labels=[0, 2], steps=5, restarts=1, tuning=Tuning(**settings))  # type: ignore[arg-type]
 
 
@@ -21,10 +21,10 @@ def test_latents_alone_give_the_pictures() -> None:
     gan = style_gan2(3, 16)
     before = {name: value.clone() for name, value in gan.generator.state_dict().items()}
     found = tuned(gan, steps=20, lr=1e-2)
-    assert found.before_tuning is not None and found.points.w is not None
+    assert found.before_tuning is not None and found.latents.w is not None
     assert (found.mse < 0.7 * mean_squared_error(found.before_tuning, found.targets)).all()
     assert torch.allclose(found.plain, found.images, atol=1e-5) and found.noise is None
-    assert torch.allclose(found.gan.synthesize(found.points.w), found.images, atol=1e-5)
+    assert torch.allclose(found.gan.synthesize(found.latents.w), found.images, atol=1e-5)
     assert all(torch.equal(v, before[n]) for n, v in gan.generator.state_dict().items())
     changed = {
         n for n, v in found.gan.generator.state_dict().items() if not torch.equal(v, before[n])
@@ -36,9 +36,9 @@ def test_latents_alone_give_the_pictures() -> None:
 
 def test_generators_without_styles_are_tuned_whole() -> None:
     found = tuned(big_gan(), steps=20, lr=1e-2)
-    assert found.before_tuning is not None and found.points.z is not None
+    assert found.before_tuning is not None and found.latents.z is not None
     assert (found.mse < 0.9 * mean_squared_error(found.before_tuning, found.targets)).all()
-    images = found.gan.images(found.points.z, found.points.labels)
+    images = found.gan.synthesize(found.latents)
     assert torch.allclose(images, found.images, atol=1e-5)
 
 

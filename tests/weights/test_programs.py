@@ -37,14 +37,15 @@ def test_the_same_images(model: str, kind: str, classes: int, tmp_path: Path) ->
     }
     # inputs of another kind than those that the export itself compares
     run = {"torch": run_torch, "onnx": run_onnx}[kind](tmp_path / made["file"])
-    z = gan.latents(7, seed=11)
+    z = gan.latents(7, seed=11, space="z").values
     inputs = {"z": z}
     labels = None
     if classes:
         labels = inputs["labels"] = torch.tensor([0, 1, 2, 2, 1, 0, 0])
     if gan.has_styles:
         inputs["truncation"] = torch.tensor(0.3)
-    expected = gan.images(z, labels, psi=0.3 if gan.has_styles else 1.0)
+    truncation = 0.3 if gan.has_styles else None
+    expected = gan.sample(7, seed=11, labels=labels, truncation=truncation) * 1
     assert expected.std() > 0.01
     torch.testing.assert_close(run(inputs), expected, atol=1e-4, rtol=0)
 
@@ -61,9 +62,11 @@ def test_inputs_and_outputs_of_onnx_have_names(styled: Path) -> None:
 def test_programs_of_the_command_make_the_run_s_images(kind: str, styled: Path) -> None:
     gan = gan_of("stylegan2")
     run = {"torch": run_torch, "onnx": run_onnx}[kind](styled / PROGRAMS[kind])
-    z, labels = gan.latents(7, seed=11), torch.tensor([0, 1, 2, 2, 1, 0, 0])
+    z = gan.latents(7, seed=11, space="z").values
+    labels = torch.tensor([0, 1, 2, 2, 1, 0, 0])
     images = run({"z": z, "labels": labels, "truncation": torch.tensor(0.3)})
-    torch.testing.assert_close(images, gan.images(z, labels, psi=0.3), atol=1e-4, rtol=0)
+    expected = gan.sample(7, seed=11, labels=labels, truncation=0.3) * 1
+    torch.testing.assert_close(images, expected, atol=1e-4, rtol=0)
 
 
 class Unlike(GeneratorNetwork):

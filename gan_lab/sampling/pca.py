@@ -1,8 +1,8 @@
-"""What directions are computed of: samples of w, weights of affine maps, a first layer, and eigenvectors."""
+"""What directions are computed from: samples of w, weights of affine maps, a first layer, and eigenvectors."""
 
 import warnings
 from collections.abc import Sequence
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -10,32 +10,22 @@ from torch.autograd.forward_ad import dual_level, make_dual, unpack_dual
 from torch.nn.utils.parametrize import is_parametrized
 
 from gan_lab.layers.equalized import EqualizedLinear
-from gan_lab.sampling.gan import Gan
-from gan_lab.sampling.labels import check_labels
+from gan_lab.sampling.latents import check_labels
+from gan_lab.sampling.sampler import Sampler
 from gan_lab.sampling.spaces import full_precision
 from gan_lab.seeding import derive_seed
 
-_SAMPLES, _PLACES = 14, 15  # streams of a seed
-
-_BATCH = 500
+_SAMPLES, _POINTS = 14, 15  # streams of a seed
 
 # of z at which a first layer that is not linear is looked at
-PLACES = 16
+POINTS = 16
 
 # eigenvalues below this share of the largest are 0
 _RANK = 1e-9
 
 
-class StyledSynthesis(Protocol):
-    """What a synthesis network with styles tells of itself."""
-
-    def affines(self) -> list[list[EqualizedLinear]]:
-        """Return the affine maps that read each of the L styles."""
-
-
-@torch.no_grad()
-def style_samples(
-    gan: Gan, count: int, labels: int | Sequence[int] | None, seed: int
+def draw_w(
+    gan: Sampler, count: int, labels: int | Sequence[int] | None, seed: int
 ) -> tuple[Tensor, Tensor | None]:
     """Draw w [N, D] and their labels [N]: in turn those of `labels`, or as the training data has them; on the CPU."""
     y: Tensor | None = None
@@ -43,20 +33,11 @@ def style_samples(
         given = [labels] if isinstance(labels, int) else list(labels)
         turns = check_labels(given, len(given), gan.num_classes)
         y = turns[torch.arange(count) % len(turns)]
-    elif gan.num_classes:
-        weights = torch.tensor(gan.class_counts or [1] * gan.num_classes, dtype=torch.float64)
-        source = torch.Generator().manual_seed(derive_seed(seed, _SAMPLES, 1))
-        y = torch.multinomial(weights, count, replacement=True, generator=source)
-    source = torch.Generator().manual_seed(derive_seed(seed, _SAMPLES))
-    rows = []
-    for start in range(0, count, _BATCH):
-        z = torch.randn(min(_BATCH, count - start), gan.generator.z_dim, generator=source)
-        of = None if y is None else y[start : start + len(z)].to(gan.device)
-        rows.append(gan.styled.styles(z.to(gan.device), of, 1.0)[:, 0])
-    return torch.cat(rows).cpu(), y
+    drawn = gan.latents(count, labels=y, seed=derive_seed(seed, _SAMPLES))
+    return drawn.values[:, 0].cpu(), drawn.labels
 
 
-def within_classes(w: Tensor, labels: Tensor) -> Tensor:
+def center_classes(w: Tensor, labels: Tensor) -> Tensor:
     """Return w [N, D] less the mean of their class."""
     w = w.clone()
     for label in labels.unique():
@@ -65,10 +46,9 @@ def within_classes(w: Tensor, labels: Tensor) -> Tensor:
     return w
 
 
-def style_weights(gan: Gan, layers: Sequence[int]) -> Tensor:
+def style_weights(gan: Sampler, layers: Sequence[int]) -> Tensor:
     """Return A [F, D]: the weights, as they are used, of all affine maps that read the chosen styles."""
-    synthesis = cast(StyledSynthesis, gan.generator.get_submodule("synthesis"))
-    maps = synthesis.affines()
+    maps: list[list[EqualizedLinear]] = cast(Any, gan.style_generator.synthesis).affines()
     return torch.cat([(a.weight * a.weight_gain).detach() for i in layers for a in maps[i]]).cpu()
 
 
@@ -81,16 +61,16 @@ class _Reached(Exception):
 
 
 @torch.no_grad()
-def first_layer(gan: Gan, seed: int) -> Tensor:
+def first_layer(gan: Sampler, seed: int) -> Tensor:
     """Return A^T A [Z, Z], in double precision, of the first layer that acts on z.
 
     A is the derivative of its output. Where that is no linear map of z, as where z is scaled to one length, A^T A is
     the mean over 16 normal z.
     """
-    generator = full_precision(gan).requires_grad_(False)
-    source = torch.Generator().manual_seed(derive_seed(seed, _PLACES))
-    dim = generator.z_dim
-    z = torch.randn(PLACES, dim, generator=source).to(gan.device)
+    generator = full_precision(gan.generator).requires_grad_(False)
+    source = torch.Generator().manual_seed(derive_seed(seed, _POINTS))
+    dim = gan.z_dim
+    z = torch.randn(POINTS, dim, generator=source).to(gan.device)
     labels = torch.zeros(dim, dtype=torch.int64, device=gan.device) if gan.num_classes else None
     for module in generator.modules():
         if any(True for _ in module.parameters(recurse=False)) or is_parametrized(module):
@@ -123,7 +103,7 @@ def stop(module: nn.Module, inputs: Any, output: Any) -> None:
         raise _Reached(slopes.flatten(1))
 
 
-def own_vectors(matrix: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def eigenvectors(matrix: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Return the eigenvectors [K, D] of a symmetric matrix and their values [K], the largest first.
 
     Those of no value are left out. The component of each that is largest by its amount is positive.

@@ -1,4 +1,4 @@
-"""Points in files."""
+"""Latents in files."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from gan_lab.errors import InputError
-from gan_lab.sampling.points import Points
+from gan_lab.sampling.latents import Latents
 from tests.sampling.conftest import big_gan, style_gan2
 
 
@@ -16,10 +16,10 @@ from tests.sampling.conftest import big_gan, style_gan2
 )
 def test_they_come_back(labels: torch.Tensor | None, tmp_path: Path) -> None:
     gan = style_gan2(classes=0 if labels is None else 3)
-    w = gan.styles(gan.latents(2), labels)
+    w = gan.latents(2, labels=labels).values
     metadata = {"kind": "test", "model": "stylegan2", "seed": "0"}
-    path = Points(w=w, labels=labels, metadata=metadata).save(tmp_path / "new" / "a.safetensors")
-    read = Points.read(path, gan=gan)
+    path = Latents(w=w, labels=labels, metadata=metadata).save(tmp_path / "new" / "a.safetensors")
+    read = gan.read_latents(path)
     assert torch.equal(read.w, w) and dict(read.metadata) == metadata  # type: ignore[arg-type]
     assert (read.labels is None) if labels is None else torch.equal(read.labels, labels)  # type: ignore[arg-type]
     again = read.save(tmp_path / "b.safetensors")
@@ -35,7 +35,7 @@ def test_what_does_not_fit(tmp_path: Path) -> None:
     def refuses(message: str, **tensors: torch.Tensor) -> None:
         save_file(tensors, path)
         with pytest.raises(InputError, match=message):
-            Points.read(path, gan=gan)
+            gan.read_latents(path)
 
     z, w = torch.zeros(2, 8), torch.zeros(2, 8, 8)
     refuses("holds x; latents are one tensor z or w", x=z)
@@ -43,18 +43,18 @@ def test_what_does_not_fit(tmp_path: Path) -> None:
     refuses(r"z has shape \[2, 9\], the generator takes \[N, 8\]", z=torch.zeros(2, 9))
     refuses(r"z has shape \(8,\); it must be \[N, Z\]", z=torch.zeros(8))
     refuses(r"w has shape \[2, 5, 8\], the generator takes \[N, 8, 8\]", w=torch.zeros(2, 5, 8))
-    refuses("2 points have 3 labels", z=z, labels=torch.zeros(3, dtype=torch.int64))
+    refuses("2 latents have 3 labels", z=z, labels=torch.zeros(3, dtype=torch.int64))
     refuses("class 7 is out of range", z=z, labels=torch.tensor([0, 7]))
     refuses("there are no labels, and the generator has 3 classes", z=z)
     refuses("must be finite", w=w / 0)
     path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(InputError, match="no whole safetensors file"):
-        Points.read(path)
+        Latents.read(path)
     with pytest.raises(InputError, match="is not there"):
-        Points.read(tmp_path / "none.safetensors")
+        Latents.read(tmp_path / "none.safetensors")
     with pytest.raises(InputError, match=r"ends in \.safetensors"):
-        Points(z=z).save(tmp_path / "a.pt")
+        Latents(z=z).save(tmp_path / "a.pt")
     with pytest.raises(InputError, match="biggan has no styles"):
-        Points(w=w).check(big_gan())
+        big_gan().check_latents(Latents(w=w))
     with pytest.raises(InputError, match="give one of them"):
-        Points(z=z, w=w)
+        Latents(z=z, w=w)

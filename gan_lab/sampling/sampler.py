@@ -1,0 +1,568 @@
+"""From seeds to latents to images, with a trained generator."""
+
+from collections.abc import Sequence
+from copy import copy
+from math import cos, isfinite, radians, sin
+from typing import Any, Self, cast
+
+import torch
+from torch import Tensor
+
+from gan_lab.data.images import Images, image_spec
+from gan_lab.data.sample import SampleSpec
+from gan_lab.errors import InputError
+from gan_lab.layers.networks import GeneratorNetwork, StyleGeneratorNetwork
+from gan_lab.layers.standing import standing_statistics
+from gan_lab.layers.stylegan import NOISE, check_noise, truncated
+from gan_lab.sampling.latents import (
+    ImageNoise,
+    Labels,
+    Latents,
+    LatentSource,
+    Seeds,
+    check_labels,
+    draw_labels,
+    draw_z,
+    label_vectors,
+    seed_indices,
+)
+from gan_lab.seeding import derive_seed
+
+BATCH_SIZE = 16  # images computed at a time where nobody says
+STATISTICS_BATCH = 64  # images of a batch that standing statistics are the mean over
+CENTER_LATENTS = 4096  # z whose mean w is the centre of a class
+
+CENTERS = ("mean", "class")
+
+_STATISTICS, _CENTER = 2, 7  # streams of a seed
+
+
+class Sampler:
+    """Draws latents and images; `gan_lab.sampling.gan.Gan` has the arguments."""
+
+    def __init__(
+        self,
+        generator: GeneratorNetwork,
+        *,
+        spec: SampleSpec | None = None,
+        kimg: float = 0.0,
+    ) -> None:
+        self.generator = generator
+        self._spec = spec
+        self.kimg = kimg
+        self._centers: dict[int, Tensor] = {}
+
+    def __repr__(self) -> str:
+        classes = f", {self.num_classes} classes" if self.num_classes else ""
+        return f"{type(self).__name__}({self.kind}, {self.kimg:g} kimg{classes})"
+
+    def with_generator(self, generator: GeneratorNetwork) -> Self:
+        """Return the same with another generator of the same kind."""
+        other = copy(self)
+        other.generator, other._centers = generator, {}
+        return other
+
+    @property
+    def spec(self) -> SampleSpec:
+        """What is drawn; 8-bit images where nobody said."""
+        if self._spec is None:
+            channels, height, width = self.synthesize(self.latents(1)).shape[1:]
+            self._spec = image_spec(channels=channels, image_size=(height, width))
+        return self._spec
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes, none where nobody said."""
+        return [] if self._spec is None else list(self._spec.class_names)
+
+    @property
+    def class_counts(self) -> list[int]:
+        """Training samples of each class, none where nobody said."""
+        return [] if self._spec is None else list(self._spec.class_counts)
+
+    @property
+    def kind(self) -> str:
+        """Name of the architecture."""
+        return type(self.generator).__module__.rpartition(".")[2]
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes that labels choose from, 0 for an unconditional generator."""
+        return self.generator.num_classes
+
+    @property
+    def device(self) -> torch.device:
+        """Where images are computed."""
+        return next(self.generator.parameters()).device
+
+    @property
+    def z_dim(self) -> int:
+        """Length of z."""
+        return self.generator.z_dim
+
+    # Generators with styles: everything that is asked of them.
+
+    @property
+    def has_styles(self) -> bool:
+        """Whether images are made of w, and truncation acts on w and not on z."""
+        return isinstance(self.generator, StyleGeneratorNetwork)
+
+    @property
+    def style_generator(self) -> StyleGeneratorNetwork:
+        """The generator, one with styles.
+
+        Raises:
+            InputError: for another one.
+        """
+        if not isinstance(self.generator, StyleGeneratorNetwork):
+            raise InputError(
+                f"{self.kind} has no styles w; stylegan, stylegan2 and stylegan3 have. Others vary by z alone"
+            )
+        return self.generator
+
+    @property
+    def num_ws(self) -> int:
+        """Number of styles w of an image."""
+        return self.style_generator.num_ws
+
+    @property
+    def w_dim(self) -> int:
+        """Length of w."""
+        return self.style_generator.w_dim
+
+    @property
+    def w_avg(self) -> Tensor:
+        """Running mean of w in training, [D]."""
+        return self.style_generator.w_avg
+
+    def _map(self, z: Tensor, labels: Tensor | None) -> Tensor:
+        """Map z [N, Z] to w [N, L, D] on the generator's device."""
+        labels = None if labels is None else labels.to(self.device)
+        return self.style_generator.styles(z.to(self.device), labels)
+
+    # Latents
+
+    def latents(
+        self,
+        num_images: int | None = None,
+        *,
+        labels: Labels | None = None,
+        seed: Seeds = 0,
+        start: int = 0,
+        truncation: float | None = None,
+        center: str = "mean",
+        space: str | None = None,
+    ) -> Latents:
+        """Draw the latents of images `start` to `start + num_images` of a seed; a function of seed and index alone.
+
+        Args:
+            num_images: how many; by default one, or one of each seed.
+            labels: one class for all, one for each, or vectors [N, num_classes] that mix classes; None draws them as
+                the training data has them.
+            seed: of all; or one for each image, which then is its seed's first.
+            start: index of the first.
+            truncation: psi of generators with styles, threshold of z of others; None for neither.
+            center: what psi moves w towards: the "mean" of all images, or that of the image's "class".
+            space: "w" or "z"; None for w where there are styles. Psi leaves z as they are.
+
+        Returns:
+            w on the generator's device, or z on the CPU; labels on the CPU.
+
+        Raises:
+            InputError: for a class or a space that there is not, and a truncation that means nothing.
+        """
+        if num_images is None:
+            num_images = 1 if isinstance(seed, int) else len(seed)
+        self.check(truncation=truncation, center=center)
+        drawn = seed_indices(num_images, seed, start)
+        threshold = None if self.has_styles else truncation
+        latents = Latents(
+            z=draw_z(drawn, self.z_dim, threshold),
+            labels=self._labels(drawn)
+            if labels is None
+            else check_labels(labels, num_images, self.num_classes),
+            seeds=drawn,
+        )
+        return self._in_space(latents, space, truncation, center)
+
+    def labels(self, num_images: int, *, seed: Seeds = 0, start: int = 0) -> Tensor | None:
+        """Draw labels [N] from the distribution of the training data; None for an unconditional generator."""
+        return self._labels(seed_indices(num_images, seed, start))
+
+    def _labels(self, drawn: Sequence[tuple[int, int]]) -> Tensor | None:
+        if not self.num_classes:
+            return None
+        return draw_labels(drawn, self.class_counts or [1] * self.num_classes)
+
+    def as_latents(
+        self,
+        source: LatentSource,
+        *,
+        labels: Labels | None = None,
+        truncation: float | None = None,
+        center: str = "mean",
+        space: str | None = None,
+    ) -> Latents:
+        """Return latents of seeds, tensors or latents.
+
+        Args:
+            source: a seed or several, of each of which the first latent is taken; z [N, Z]; w [N, L, D]; or latents.
+            labels: in place of those that they have; as many as latents, or one for all. One latent is taken with each
+                of several labels. None takes those of the latents, and those that seeds draw.
+            truncation: as in `latents`. Psi moves given w, too, on top of what moved them before; a threshold acts on
+                z that are drawn and leaves given ones as they are.
+            center: as in `latents`; likewise `space`.
+
+        Raises:
+            InputError: for latents that do not fit the generator, and labels that do not fit the latents.
+        """
+        self.check(truncation=truncation, center=center)
+        latents = self._given(source, truncation)
+        if labels is not None:
+            count = max(len(latents), _number(labels))
+            if len(latents) == 1:
+                latents = latents.expand(count)
+            chosen = check_labels(labels, count, self.num_classes)
+            latents = latents.replace(latents.values, labels=chosen)
+        self.check_latents(latents)
+        return self._in_space(latents, space, truncation, center)
+
+    def _given(self, source: LatentSource, truncation: float | None) -> Latents:
+        if isinstance(source, Latents):
+            return source
+        if isinstance(source, Tensor) and source.is_floating_point():
+            return Latents.of(source)
+        seeds = source.flatten().tolist() if isinstance(source, Tensor) else source
+        seeds = [seeds] if isinstance(seeds, int) else list(seeds)
+        if not seeds:
+            raise InputError("no seeds were given")
+        return self.latents(seed=seeds, truncation=truncation, space="z")
+
+    def read_latents(self, path: Any) -> Latents:
+        """Read a file of latents.
+
+        Raises:
+            InputError: for a file that is not there, holds something else, or latents of another generator.
+        """
+        latents = Latents.read(path)
+        try:
+            self.check_latents(latents)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+        return latents
+
+    def check_latents(self, latents: Latents) -> None:
+        """Check that latents fit the generator.
+
+        Raises:
+            InputError: with both shapes.
+        """
+        shape = list(latents.values.shape)
+        if latents.w is not None:
+            expected = [self.num_ws, self.w_dim]
+            if shape[1:] != expected:
+                raise InputError(
+                    f"w has shape {shape}, the generator takes [N, {expected[0]}, {expected[1]}]"
+                )
+        elif shape[1] != self.z_dim:
+            raise InputError(f"z has shape {shape}, the generator takes [N, {self.z_dim}]")
+        if not latents.values.is_floating_point() or not latents.values.isfinite().all():
+            raise InputError("the values must be finite floats")
+        if latents.labels is not None:
+            check_labels(latents.labels, len(latents), self.num_classes)
+        elif self.num_classes and latents.w is None:
+            raise InputError(
+                f"there are no labels, and the generator has {self.num_classes} classes"
+            )
+
+    def _in_space(
+        self, latents: Latents, space: str | None, truncation: float | None, center: str
+    ) -> Latents:
+        space = space or ("w" if self.has_styles else "z")
+        if space not in ("z", "w"):
+            raise InputError(f"space={space!r} must be one of z, w")
+        if space == "w":
+            if not self.has_styles:
+                raise InputError(f"space=w: {self.kind} has no styles w; set space=z")
+            return self._to_w(latents, truncation, center)
+        if latents.z is None:
+            raise InputError(
+                "space=z: these latents are styles w, of which no z is known; set space=w"
+            )
+        return latents
+
+    @torch.no_grad()
+    def _to_w(self, latents: Latents, truncation: float | None, center: str) -> Latents:
+        """Map z to w, and move w towards a centre: w' = centre + psi (w - centre)."""
+        w = latents.w
+        if w is None:
+            w = self._map(latents.values, latents.labels)
+        if truncation is not None and truncation != 1:
+            w = w.to(self.device)
+            towards = self.center(latents.labels if center == "class" else None).expand_as(w)
+            w = truncated(w, towards, truncation, self.style_generator.truncation_cutoff)
+        return Latents(w=w, labels=latents.labels, seeds=latents.seeds, metadata=latents.metadata)
+
+    def center(self, labels: Tensor | None = None) -> Tensor:
+        """Return the mean of w: of all images, [1, 1, D]; or of each label's class, [N, L, D].
+
+        That of all was followed in training. That of a class is the mean of 4096 latents, drawn from seed 0, whatever
+        the seed of the images; it is measured once. Label vectors have the mixture of the classes' centres.
+        """
+        if labels is None:
+            return self.w_avg[None, None]
+        vectors = label_vectors(labels, self.num_classes)
+        used = vectors.ne(0).any(0).nonzero().flatten()
+        if not len(used):
+            return self.w_avg.new_zeros(len(vectors), self.num_ws, self.w_dim)
+        centers = torch.stack([self._class_center(int(label)) for label in used])
+        return torch.einsum("nk,kld->nld", vectors[:, used].to(centers), centers)
+
+    @torch.no_grad()
+    def _class_center(self, label: int) -> Tensor:
+        """Return the mean w [L, D] of a class."""
+        if label not in self._centers:
+            source = torch.Generator().manual_seed(derive_seed(0, _CENTER))
+            z = torch.randn(CENTER_LATENTS, self.z_dim, generator=source)
+            w = self._map(z, torch.full((CENTER_LATENTS,), label))
+            self._centers[label] = w.mean(0)
+        return self._centers[label]
+
+    # Images
+
+    def sample(
+        self,
+        num_images: int | None = None,
+        *,
+        labels: Labels | None = None,
+        seed: Seeds = 0,
+        batch_size: int = BATCH_SIZE,
+        truncation: float | None = None,
+        center: str = "mean",
+        noise: str = "const",
+        translate: tuple[float, float] = (0.0, 0.0),
+        rotate: float = 0.0,
+    ) -> Images:
+        """Draw images.
+
+            gan.sample(16, labels=3, truncation=0.7, seed=0)
+            gan.sample(seed=range(64), center="class", truncation=0.5).grid(8).save("sheet.png")
+
+        Args:
+            num_images: how many; by default one, or one of each seed.
+            labels: one class for all, one for each, or vectors [N, num_classes] that mix classes; None draws them as
+                the training data has them.
+            seed: of the latents; the same seed gives the same images. Or a seed for each image.
+            batch_size: images computed at a time.
+            truncation: psi of generators with styles, threshold of z of others; None for neither.
+            center: what psi moves w towards: the "mean" of all images, or that of the image's "class".
+            noise: of StyleGAN and StyleGAN2: "const", "none", or "random", which is drawn for each image from its seed.
+            translate: (x, y): StyleGAN3's images move so many sides to the right and down.
+            rotate: StyleGAN3's images turn so many degrees counter-clockwise.
+
+        Returns:
+            Float images in about [-1, 1], [N, C, H, W], on the CPU.
+
+        Raises:
+            InputError: for a class that there is not, labels for an unconditional generator, or what means nothing to
+                it: truncation, a centre, noise, or motion.
+        """
+        if batch_size < 1:
+            raise InputError(f"batch_size={batch_size} must be at least 1")
+        self.check(noise=noise, translate=translate, rotate=rotate)
+        latents = self.latents(
+            num_images, labels=labels, seed=seed, truncation=truncation, center=center
+        )
+        transform = image_transform(translate, rotate)
+        parts = [
+            self.synthesize(part, noise=noise, transform=transform, batch_size=batch_size).cpu()
+            for part in latents.split(batch_size)
+        ]
+        return Images(parts[0] if len(parts) == 1 else torch.cat(parts))
+
+    @torch.no_grad()
+    def synthesize(
+        self,
+        latents: Latents | Tensor,
+        *,
+        noise: str = "const",
+        transform: Tensor | None = None,
+        batch_size: int = BATCH_SIZE,
+    ) -> Tensor:
+        """Make images [N, C, H, W] of latents, on the generator's device and without gradients.
+
+        Args:
+            latents: as `latents` returns them; or a tensor, w [N, L, D], or z [N, Z] of a generator without classes.
+            noise: of StyleGAN and StyleGAN2: "const", "none", or "random", drawn for each image from its seed.
+            transform: of the image plane, for StyleGAN3, [3, 3] or [N, 3, 3]: where in the unmoved image, in shares of
+                its side from the middle, the new one looks; see `image_transform`.
+            batch_size: images computed at a time.
+
+        Raises:
+            InputError: for latents that do not fit the generator, noise or a transform that it does not take.
+        """
+        latents = latents if isinstance(latents, Latents) else Latents.of(latents)
+        self.check_latents(latents)
+        self.check(noise=noise)
+        if transform is not None:
+            if not self.generator.supports_transform:
+                raise InputError(
+                    f"{self.kind} has no input that a transform could move; stylegan3 has"
+                )
+            transform = transform.expand(len(latents), 3, 3)
+        if len(latents) <= batch_size:
+            return self._images(latents, noise, transform)
+        parts = []
+        for start in range(0, len(latents), batch_size):
+            rows = slice(start, start + batch_size)
+            moved = None if transform is None else transform[rows]
+            parts.append(self._images(latents[rows], noise, moved))
+        return torch.cat(parts)
+
+    def _images(self, latents: Latents, noise: str, transform: Tensor | None) -> Tensor:
+        """Make images in one forward pass."""
+        if not self.has_styles:
+            labels = None if latents.labels is None else latents.labels.to(self.device)
+            return cast(Tensor, self.generator(latents.values.to(self.device), labels))
+        w = self._to_w(latents, None, "mean").values.to(self.device)
+        drawn = ImageNoise(latents.seeds) if noise == "random" else noise
+        moved = {} if transform is None else {"transform": transform.to(w)}
+        return self.style_generator.synthesis(w, drawn, **moved)
+
+    def measure_statistics(
+        self, num_images: int, *, seed: int = 0, truncation: float | None = None
+    ) -> Self:
+        """Measure the generator's standing statistics of batch norm on so many images, and draw with them from now on.
+
+        Args:
+            num_images: at least 2; they are taken in batches of at most 64, of which all are of one size.
+            seed: of the latents and labels.
+            truncation: as images will be drawn with.
+
+        Returns:
+            This object.
+
+        Raises:
+            InputError: when the generator has no batch norm, for fewer than 2 images, or a truncation that means
+                nothing.
+        """
+        if num_images < 2:
+            raise InputError(f"standing_statistics={num_images} must be at least 2 images")
+        self.check(truncation=truncation)
+        size = min(num_images, STATISTICS_BATCH)
+        own = derive_seed(seed, _STATISTICS)
+        batches = (
+            self.latents(size, seed=own, start=start, truncation=truncation, space="z")
+            for start in range(0, num_images, size)
+        )
+        standing_statistics(
+            self.generator,
+            ((each.values.to(self.device), _on(self.device, each.labels)) for each in batches),
+        )
+        return self
+
+    def check(
+        self,
+        *,
+        truncation: object = None,
+        center: str = "mean",
+        noise: str = "const",
+        translate: object = (0.0, 0.0),
+        rotate: object = 0.0,
+    ) -> None:
+        """Check settings of `sample` against what the generator has.
+
+        Raises:
+            InputError: with the reason.
+        """
+        self.check_truncation(truncation)
+        if center not in CENTERS:
+            raise InputError(f"center={center!r} must be one of {', '.join(CENTERS)}")
+        if center == "class":
+            if not self.has_styles:
+                raise InputError(
+                    f"center=class moves styles towards their class's mean, and {self.kind} has no styles; leave it out"
+                )
+            if not self.num_classes:
+                raise InputError("center=class: the model has no classes; leave it out")
+        check_noise(noise)
+        if noise != "const" and not self.generator.has_noise_inputs:
+            raise InputError(
+                f"noise={noise}: {self.kind} has no noise inputs ({', '.join(NOISE)} are for stylegan and "
+                "stylegan2); leave it out"
+            )
+        self._check_motion(translate, rotate)
+
+    def _check_motion(self, translate: object, rotate: object) -> None:
+        pair = list(translate) if isinstance(translate, Sequence) else []
+        if len(pair) != 2 or not all(is_finite_number(value) for value in pair):
+            raise InputError(
+                f"translate={translate!r} must be two numbers, [x, y] in shares of the image's side"
+            )
+        if not is_finite_number(rotate):
+            raise InputError(f"rotate={rotate!r} must be a number of degrees")
+        if (any(pair) or rotate) and not self.generator.supports_transform:
+            raise InputError(
+                f"translate and rotate move the input of stylegan3's layers, and {self.kind} has none; leave them out"
+            )
+
+    def check_truncation(self, truncation: object) -> None:
+        """Check that a truncation, or None, means something to the generator.
+
+        Raises:
+            InputError: with the reason.
+        """
+        if truncation is None:
+            return
+        if isinstance(truncation, bool) or not isinstance(truncation, int | float):
+            raise InputError(f"truncation={truncation!r} must be a number, or null for none")
+        if not isfinite(truncation):
+            raise InputError(f"truncation={truncation} must be finite, or null for none")
+        if self.has_styles:
+            return
+        if not self.generator.supports_z_truncation:
+            raise InputError(
+                f"truncation={truncation} means nothing to {self.kind}, which scales every z to one length; leave "
+                "it out"
+            )
+        if truncation <= 0:
+            raise InputError(
+                f"truncation={truncation}: of {self.kind} it is the threshold beyond which components of z are drawn "
+                "again; give a positive number, such as 0.5"
+            )
+
+
+def image_transform(translate: tuple[float, float], rotate: float) -> Tensor | None:
+    """Return the transform [3, 3], float64, that an image moved like this looks through; None where nothing moves.
+
+    Positions (x, y) are in shares of the side from the middle, y down. What is at p moves to R p + t, so at p there is
+    what was at R^-1 (p - t).
+
+    Args:
+        translate: (x, y), to the right and down.
+        rotate: degrees counter-clockwise around the middle, before it is moved.
+    """
+    if not any(translate) and not rotate:
+        return None
+    angle = radians(rotate)
+    # with y down, this turns clockwise: the inverse of counter-clockwise
+    back = torch.tensor([[cos(angle), -sin(angle)], [sin(angle), cos(angle)]], dtype=torch.float64)
+    found = torch.eye(3, dtype=torch.float64)
+    found[:2, :2] = back
+    found[:2, 2] = -back @ torch.tensor(translate, dtype=torch.float64)
+    return found
+
+
+def is_finite_number(value: object) -> bool:
+    """Whether a value is a finite number and no truth value."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+
+
+def _number(labels: Labels) -> int:
+    if isinstance(labels, int) or (isinstance(labels, Tensor) and labels.ndim == 0):
+        return 1
+    return len(labels) if isinstance(labels, Sequence) else int(torch.as_tensor(labels).shape[0])
+
+
+def _on(device: torch.device, rows: Tensor | None) -> Tensor | None:
+    return None if rows is None else rows.to(device)
