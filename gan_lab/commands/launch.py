@@ -13,6 +13,7 @@ import hydra
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException, HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
@@ -52,7 +53,7 @@ def launch(command: str, overrides: list[str]) -> int:
     register()
     words = switched(overrides, SWITCHES.get(command, ()))
     words = listed(with_key(words, POSITIONAL.get(command)), LISTED.get(command))
-    words = readable(flags_last(words))
+    words = addable(readable(flags_last(words)))
     manual = not set(HELP).isdisjoint(words)
     if manual:
         words = [word for word in words if word not in (*HELP, *SWEEP)]
@@ -60,8 +61,10 @@ def launch(command: str, overrides: list[str]) -> int:
 
     def task(config: DictConfig) -> object:
         try:
-            run = print_manual if manual else import_module(f"gan_lab.commands.{module}").run
-            return run(config)
+            if manual:
+                return print_manual(config)
+            import_module("gan_lab.commands.keys").check(module, config)
+            return import_module(f"gan_lab.commands.{module}").run(config)
         except (InputError, MissingMandatoryValue, OSError) as error:
             # Hydra would print all overrides before it
             refused.append(mendable(error, module))
@@ -158,6 +161,9 @@ FLAGS_WITH_VALUE = (
     *("--package", "-p", "--cfg", "-c", "--experimental-rerun"),
 )
 
+# model.generator.width=, but not hydra.job.name= and groups
+BELOW = re.compile(r"(?!hydra[.])[A-Za-z_]\w*([.]\w+)+=")
+
 # the beginnings of lists, dictionaries, what is quoted and functions, which are meant to be read
 MEANT = re.compile(r"[\[{'\"]|\w+\(")
 
@@ -188,18 +194,34 @@ def readable(words: list[str]) -> list[str]:
     return [*(as_text(word, parse) for word in overrides), *words[len(overrides) :]]
 
 
-def as_text(word: str, parse: Callable[[str], object]) -> str:
+def as_text(word: str, parse: Callable[[str], Override]) -> str:
     """Return an override with its value in quotes, if it can be read with them only."""
+    key, equals, value = word.partition("=")
     try:
-        parse(word)
+        parsed = parse(word)
     except HydraException:
-        key, equals, value = word.partition("=")
         if not equals or MEANT.match(value):
             return word
         if re.match(r"~(/|$)", value):
             value = str(Path(value).expanduser())
         return f"{key}={quoted(value)}"
+    if not names_options(parsed) and (conf_dir() / key).is_dir():
+        return f"{key}={quoted(value)}"  # so that Hydra says what there is
     return word
+
+
+def names_options(parsed: Override) -> bool:
+    """Whether a value can be that of a group: a name, a list of names or null."""
+    if parsed.is_sweep_override():
+        return True
+    value = parsed.value()
+    names = value if isinstance(value, list) else [value]
+    return value is None or all(isinstance(name, str) for name in names)
+
+
+def addable(words: list[str]) -> list[str]:
+    """Let keys below others be set that no file lists: what there is, a constructor says, which is asked later."""
+    return [f"++{word}" if BELOW.match(word) else word for word in words]
 
 
 def switched(words: list[str], keys: tuple[str, ...]) -> list[str]:
