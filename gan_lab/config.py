@@ -490,7 +490,9 @@ class _Builder:
         """Import what a target names, if it may be."""
         if not isinstance(target, str) or not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", target):
             raise self.error(
-                key, shortened(target), "is no class; one is named package.module.Class"
+                joined(key, "_target_"),
+                shortened(target),
+                "is no class; one is named package.module.Class",
             )
         package = target.split(".")[0]
         if self.origin is not None and package not in self.packages:
@@ -823,6 +825,10 @@ def is_allowed(value: Any, kind: Any) -> bool:
         return True
     if kind is Any:
         return True
+    if get_origin(kind) in (Union, types.UnionType):
+        return any(is_allowed(value, one) for one in get_args(kind))
+    if getattr(kind, "_is_protocol", False):
+        return False
     try:
         adapter = TypeAdapter(kind, config=LENIENT)
     except PydanticUserError:

@@ -40,6 +40,9 @@ Statistics = Annotated[int, Field(ge=1, le=10**8)]
 Trust = list[Text]
 Center = Literal["mean", "class"]
 Noise = Literal["const", "none", "random"]
+DrawnFormat = Literal["png", "jpeg", "webp", "grid", "npz", "zip", "latents"]
+WayFormat = Literal["strip", "gif", "webp", "mp4", "frames"]
+SheetFormat = Literal["sheet", "latents"]
 
 
 class OfARun(Keys):
@@ -185,7 +188,7 @@ class GenerateKeys(OfARun):
     translate: tuple[float, float] | None
     rotate: float | None
     standing_statistics: Statistics | None
-    format: Text | Annotated[list[Text], Field(min_length=1)]
+    format: DrawnFormat | Annotated[list[DrawnFormat], Field(min_length=1)]
     quality: Annotated[int, Field(ge=1, le=100)]
     columns: Positive | None
     scale: Annotated[int, Field(ge=1, le=1024)]
@@ -220,7 +223,7 @@ class InterpolateKeys(OfARun):
     noise: Literal["const", "none"]
     standing_statistics: Statistics | None
     seed: Seed
-    format: Text | Annotated[list[Text], Field(min_length=1)]
+    format: WayFormat | Annotated[list[WayFormat], Field(min_length=1)]
     columns: Annotated[int, Field(ge=2, le=100_000)]
     fps: Annotated[float, Field(gt=0, le=1000)]
     scale: Annotated[int, Field(ge=1, le=1024)] | None
@@ -242,7 +245,7 @@ class MixKeys(OfARun):
     truncation: float | None
     center: Center
     noise: Noise
-    format: Text | Annotated[list[Text], Field(min_length=1)]
+    format: SheetFormat | Annotated[list[SheetFormat], Field(min_length=1)]
     scale: Annotated[int, Field(ge=1, le=1024)] | None
     device: Text
     out: Text | None
@@ -349,8 +352,8 @@ def check(command: str, config: DictConfig) -> None:
             elif node is not None and (key not in LEFT_OUT or not isinstance(node, Mapping)):
                 hint = suggestion(str(name), [one for one in nodes if one != name])
                 raise InputError(
-                    f"{key}.{name}={shortened(node)} is set, but there is no {key}.{name} with a _target_{hint}; choose it, "
-                    f"{key}=[{name}], or leave it out"
+                    f"{key}.{name}={shortened(node)} is set, but {name} is not among what was chosen as {key}={hint}; "
+                    "choose it, or leave it out"
                 )
     for key in SINGLE:
         if key in kinds.model_fields or config.get(key) is None:
@@ -371,10 +374,15 @@ def check_further(config: DictConfig, kinds: type[Keys]) -> None:
     Raises:
         InputError: with the nearest one.
     """
-    known = {*kinds.model_fields, *SINGLE, *NAMED}
+    if "experiment" in config:
+        raise InputError(
+            f"experiment={shortened(plain(config.experiment))} sets keys below experiment.; its file has to begin "
+            "with the line # @package _global_"
+        )
+    names = list(kinds.model_fields)
     for key in config:
-        if key not in known and not issubclass(kinds, TrainKeys):
-            raise InputError(unknown_key(str(key), config[key], sorted(known)))
+        if key not in (*names, *SINGLE, *NAMED) and not issubclass(kinds, TrainKeys):
+            raise InputError(unknown_key(str(key), config[key], names))
 
 
 def without_unchosen(model: Mapping[str, Any]) -> dict[str, Any]:

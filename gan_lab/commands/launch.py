@@ -14,9 +14,10 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import ConfigCompositionException, HydraException
+from hydra.errors import ConfigCompositionException, HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import InterpolationKeyError, MissingMandatoryValue, OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
 
 from gan_lab.commands.manual import print_manual
 from gan_lab.config import conf_dir, flatten, literal, register_resolvers, suggestion
@@ -62,10 +63,11 @@ def launch(command: str, overrides: list[str]) -> int:
     def task(config: DictConfig) -> object:
         try:
             if manual:
-                return print_manual(config)
+                print_manual(config)
+                return None
             import_module("gan_lab.commands.keys").check(module, config)
             return import_module(f"gan_lab.commands.{module}").run(config)
-        except (InputError, MissingMandatoryValue, OSError) as error:
+        except (InputError, OmegaConfBaseException, OSError) as error:
             # Hydra would print all overrides before it
             refused.append(mendable(error, module))
             return None
@@ -75,6 +77,8 @@ def launch(command: str, overrides: list[str]) -> int:
         sys.argv = [f"gan-lab {command}", *(sweep_overrides(words) if sweeping else words)]
         root = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=module)
         root(run_job if sweeping else task)()
+    except YAMLError as error:
+        refused.append(f"a configuration file cannot be read: {error}; YAML is indented by spaces")
     except (HydraException, OmegaConfBaseException) as error:
         refused.append(explain(error, module))
     except (InputError, OSError) as error:
@@ -86,7 +90,7 @@ def mendable(error: Exception, root: str) -> str:
     """Return what to tell the user of an error that he can mend; others are raised again, with where they came from."""
     if isinstance(error, InputError):
         return str(error)
-    if isinstance(error, MissingMandatoryValue):
+    if isinstance(error, OmegaConfBaseException):
         return explain(error, root)
     if isinstance(error, OSError) and error.errno in MENDABLE:
         where = error.filename if error.filename2 is None else error.filename2
@@ -108,12 +112,16 @@ def explain(error: Exception, root: str) -> str:
         r"Ambiguous value for argument '(?P<key>[^=]+)=(?P<values>.*)'", str(error)
     )
     if ambiguous:
-        key, values = ambiguous["key"], ambiguous["values"]
+        key, values = ambiguous["key"].lstrip("+"), ambiguous["values"]
         return (
             f"{key}={values}: write {key}=[{values}] for a list, {key}='\"{values}\"' for a text with commas; "
             "-m tries one after another (gan-lab train alone)"
         )
     message = lines[0] if lines else type(error).__name__
+    if isinstance(error, OverrideParseException):
+        return f"{error.override}: {message}; brackets and quotes have to be closed"
+    if isinstance(error, InterpolationKeyError):
+        return f"{error.full_key}: {message}"
     if isinstance(error, ConfigCompositionException) and error.__cause__ is not None:
         cause = str(error.__cause__).splitlines()
         message = f"{message} ({cause[0]})" if cause and cause[0] not in message else message
@@ -122,6 +130,12 @@ def explain(error: Exception, root: str) -> str:
         command = root.replace("_", "-")
         return f"{key}= is missing; set it: gan-lab {command} --help tells what it is"
     keys = list(known_keys(root))
+    if unchosen := re.match(
+        r"Could not override '(?P<key>[^']+)'[.] No match in the defaults", message
+    ):
+        key, command = unchosen["key"], root.replace("_", "-")
+        below = f"; set keys below it, such as {key}.root=/elsewhere" if key in keys else ""
+        return f"{key}= is no choice that gan-lab {command} has{below or suggestion(key, keys)}"
     hints = [
         suggestion(wrong, keys) for wrong in between_quotes(message) if wrong not in (root, *keys)
     ]
@@ -211,12 +225,12 @@ def as_text(word: str, parse: Callable[[str], Override]) -> str:
 
 
 def names_options(parsed: Override) -> bool:
-    """Whether a value can be that of a group: a name, a list of names or null."""
+    """Whether a value can be that of a group: a name, or a list of names."""
     if parsed.is_sweep_override():
         return True
     value = parsed.value()
     names = value if isinstance(value, list) else [value]
-    return value is None or all(isinstance(name, str) for name in names)
+    return all(isinstance(name, str) for name in names)
 
 
 def addable(words: list[str]) -> list[str]:
