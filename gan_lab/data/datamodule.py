@@ -3,7 +3,7 @@
 import atexit
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import active_children
 from typing import Any
 
@@ -113,6 +113,11 @@ class DataModule(pl.LightningDataModule):
     ) -> Batch:
         """Copy a batch; from pinned memory without waiting."""
         return batch.to(device)
+
+    @property
+    def sources(self) -> Callable[[Sequence[int]], Tensor] | None:
+        """Gives stored sources by number, those of validation where there is some; None where data are not paired."""
+        return None if self.spec.source is None else (self.val or self.train).sources
 
     def real_grid(self, n: int) -> Tensor:
         """`n` stored training samples [n, ...], the same ones for a seed; classes follow each other evenly."""
