@@ -14,12 +14,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from filelock import FileLock, Timeout
+from pydantic import Field
 
-from gan_lab.config import conf_dir
+from gan_lab.config import conf_dir, read_json, take
 from gan_lab.errors import InputError
 
 LOCK_FILE, HOLDER_FILE = ".lock", ".lock.json"
@@ -279,9 +280,15 @@ def own_note() -> Holder:
 
 def noted_holder(run_dir: Path) -> Holder | None:
     """Return who last noted to hold a run folder; a kill leaves the note, so only the lock says that it is held."""
+    path = run_dir / HOLDER_FILE
     try:
-        return Holder(**json.loads((run_dir / HOLDER_FILE).read_text()))
-    except (OSError, ValueError, TypeError):
+        noted = read_json(path)
+        return Holder(
+            pid=take(noted, "pid", Annotated[int, Field(ge=1, le=2**31 - 1)], origin=path),
+            host=take(noted, "host", str, origin=path),
+            since=take(noted, "since", str, origin=path),
+        )
+    except InputError:
         return None
 
 

@@ -38,10 +38,11 @@ class SelfAttention(nn.Module):
         keys = max_pool2d(self.phi(x), 2).flatten(2)  # [N, C/8, HW/4]
         values = max_pool2d(self.g(x), 2).flatten(2)  # [N, C/2, HW/4]
         # no 1/sqrt(d): published weights were trained without
+        # equation 1
         shares = torch.bmm(queries.transpose(1, 2), keys).softmax(dim=2)  # [N, HW, HW/4]
         # in this order the backward pass reads `shares` row by row, in half the time
         mixed = torch.bmm(shares, values.transpose(1, 2)).transpose(1, 2).unflatten(2, x.shape[2:])
-        return x + self.gamma * self.o(mixed)
+        return x + self.gamma * self.o(mixed)  # equations 2 and 3
 
 
 def attention_stages(attention: Sequence[int], sizes: Sequence[tuple[int, int]]) -> list[bool]:

@@ -1,4 +1,4 @@
-"""MOVED."""
+"""Sums and means over all processes."""
 
 import torch
 from torch import Tensor

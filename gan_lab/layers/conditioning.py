@@ -216,7 +216,7 @@ class ConditionedDiscriminator(DiscriminatorNetwork, ABC):
 
 
 def check_classes(name: str, num_classes: int) -> None:
-    """Refuse to classify what has no classes.
+    """Check that there are classes to classify.
 
     Raises:
         InputError: with the remedy.
@@ -229,7 +229,7 @@ def check_classes(name: str, num_classes: int) -> None:
 
 
 def check_weight(name: str, weight: float) -> None:
-    """Refuse a negative weight.
+    """Check that a weight is not negative.
 
     Raises:
         InputError: naming it.
@@ -263,4 +263,4 @@ class ProjectionLogit(nn.Module):
         vectors = label_vectors(labels, self.num_classes, features)
         if self.embedding is None:
             return logits
-        return logits + (self.embedding(vectors) * features).sum(1)
+        return logits + (self.embedding(vectors) * features).sum(1)  # equation 3

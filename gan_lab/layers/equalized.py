@@ -14,14 +14,14 @@ from torch.nn.functional import conv2d, conv_transpose2d, leaky_relu, linear
 
 from gan_lab.layers.resampling import BINOMIAL, downsample, fir_filter, smooth, upsample
 
-LRELU_SLOPE = 0.2  # of the leaky rectifier, in all networks of the family
-LRELU_GAIN = sqrt(2)  # keeps the second moment of what a rectifier halves
+LRELU_SLOPE = 0.2  # of the leaky ReLU, in all networks of the family
+LRELU_GAIN = sqrt(2)  # keeps the second moment of what a ReLU halves
 
 Resample = Literal["up", "down"]
 
 
 def lrelu(x: Tensor, clamp: float | None = None) -> Tensor:
-    """Return the leaky rectifier of `x`, cut to [-clamp, clamp], in the memory of `x`.
+    """Return the leaky ReLU of `x`, cut to [-clamp, clamp], in the memory of `x`.
 
     A gain is left to the caller: g * lrelu(x) = lrelu(g * x), which is cheaper inside x's weights.
     """
@@ -30,14 +30,14 @@ def lrelu(x: Tensor, clamp: float | None = None) -> Tensor:
 
 
 class EqualizedLinear(nn.Module):
-    """Affine map with equalized learning rate, optionally with the leaky rectifier behind it.
+    """Affine map with equalized learning rate, optionally with the leaky ReLU behind it.
 
     Args:
         inputs: length of the vectors that come in.
         outputs: length of those that go out.
         bias: initial bias.
         lr_multiplier: of this layer's learning rate; 0.01 in mapping networks (Karras et al. 2019, appendix C).
-        lrelu: whether the leaky rectifier follows, with gain sqrt(2).
+        lrelu: whether the leaky ReLU follows, with gain sqrt(2).
         zeros: whether to begin with weights of 0.
     """
 
@@ -67,14 +67,14 @@ class EqualizedLinear(nn.Module):
 
 
 class EqualizedConv2d(nn.Module):
-    """Convolution with equalized learning rate; resampling with a low-pass filter and a leaky rectifier if asked for.
+    """Convolution with equalized learning rate; resampling with a low-pass filter and a leaky ReLU if asked for.
 
     Args:
         inputs: channels that come in.
         outputs: channels that go out.
         kernel: side of the kernel, odd.
         bias: whether there is one.
-        lrelu: whether the leaky rectifier follows, with gain sqrt(2).
+        lrelu: whether the leaky ReLU follows, with gain sqrt(2).
         resample: "up" doubles, "down" halves the resolution.
         gain: a factor of the output.
         clamp: the output is cut to [-clamp, clamp] * gain; None for no limit.

@@ -54,7 +54,7 @@ class ClassEmbedding(nn.Embedding):
 
 
 def check_labels(labels: Tensor | None, num_classes: int) -> None:
-    """Refuse labels that a network cannot take.
+    """Check that labels are given if and only if the network has classes.
 
     Raises:
         ValueError: when a conditional network gets no labels or an unconditional one gets some.

@@ -123,7 +123,7 @@ class StyleGeneratorNetwork(GeneratorNetwork):
         w = self.mapping(z, labels, truncation, self.truncation_cutoff)
         if self.training and self.style_mixing:
             other = self.mapping.styles(torch.randn_like(z), labels)
-            w = stylegan.cross_over(w, other, self.style_mixing, in_use=self.num_ws_in_use)
+            w = stylegan.mix_styles(w, other, self.style_mixing, in_use=self.num_ws_in_use)
         return w
 
     @property

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gan_lab.errors import InputError
 
-HALF_TYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+FP16_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 def find_fp16_dtype(name: str) -> torch.dtype:
@@ -20,9 +20,9 @@ def find_fp16_dtype(name: str) -> torch.dtype:
     Raises:
         InputError: when it is not half as wide as float32.
     """
-    if name not in HALF_TYPES:
-        raise InputError(f"fp16_dtype={name!r} must be one of {', '.join(HALF_TYPES)}")
-    return HALF_TYPES[name]
+    if name not in FP16_DTYPES:
+        raise InputError(f"fp16_dtype={name!r} must be one of {', '.join(FP16_DTYPES)}")
+    return FP16_DTYPES[name]
 
 
 def to_fp16(x: Tensor, half: torch.dtype | None) -> Tensor:
@@ -37,7 +37,7 @@ def to_fp16(x: Tensor, half: torch.dtype | None) -> Tensor:
 
 def to_fp32(x: Tensor) -> Tensor:
     """Return `x` in at least single precision."""
-    return x.float() if x.dtype in HALF_TYPES.values() else x
+    return x.float() if x.dtype in FP16_DTYPES.values() else x
 
 
 def half_precision_parts(network: nn.Module) -> list[Any]:

@@ -68,7 +68,9 @@ def convolve(x: Tensor, kernel: Tensor, *, stride: Pair = (1, 1), padding: Pair 
     return filtered(x, kernel, stride, padding, False)
 
 
-def spread(x: Tensor, kernel: Tensor, *, stride: Pair = (1, 1), padding: Pair = (0, 0)) -> Tensor:
+def convolve_transposed(
+    x: Tensor, kernel: Tensor, *, stride: Pair = (1, 1), padding: Pair = (0, 0)
+) -> Tensor:
     """Apply the adjoint of `convolve`: put `kernel`, times its value, at every pixel, `stride` pixels apart."""
     return filtered(x, kernel, stride, padding, True)
 
@@ -83,7 +85,7 @@ def filtered(x: Tensor, kernel: Tensor, stride: Pair, padding: Pair, adjoint: bo
 def upsample(x: Tensor, kernel: Tensor) -> Tensor:
     """Double the resolution: [N, C, H, W] -> [N, C, 2H, 2W], zeros between the pixels, then the filter times 4."""
     margin = len(kernel) // 2 - 1
-    return spread(x, kernel * 4, stride=(2, 2), padding=(margin, margin))
+    return convolve_transposed(x, kernel * 4, stride=(2, 2), padding=(margin, margin))
 
 
 def downsample(x: Tensor, kernel: Tensor) -> Tensor:

@@ -1,18 +1,189 @@
-"""Residual blocks of the SNGAN family: nearest doubling in generators, mean over 2x2 in discriminators.
+"""The residual networks of WGAN-GP, SNGAN, SAGAN and BigGAN: their generator, their discriminator, and the blocks.
 
 Miyato et al. 2018, https://arxiv.org/abs/1802.05957, appendix B.4; Brock et al. 2019,
 https://arxiv.org/abs/1809.11096, appendix B, figure 15.
 """
 
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, relu
 
+from gan_lab.layers.attention import attentions
+from gan_lab.layers.conditioning import ConditionedDiscriminator, ConditioningFactory, Projection
 from gan_lab.layers.labels import ClassEmbedding, check_labels
+from gan_lab.layers.networks import GeneratorNetwork, index_from_end
+from gan_lab.layers.pyramid import ImageSize, resolution_pyramid
+
+# channels -> batch norm `(x [N, C, H, W], y) -> ` the same shape, where y conditions a block
+NormFactory = Callable[[int], nn.Module]
+
+
+class ResNetGenerator(GeneratorNetwork):
+    """z -> coarsest features -> residual doublings, attention after some -> batch norm, ReLU, convolution, tanh.
+
+    Args:
+        image_size: side, or [height, width]; 4 to 7 pixels times a power of two.
+        channels: of the image.
+        num_classes: 0 for an unconditional generator.
+        z_dim: length of z.
+        width: unit of the channels.
+        norm: makes the norms of the blocks.
+        multiples: number of doublings -> channels at each resolution, coarsest first, in units of `width`.
+        depth: blocks at each resolution, of which the last doubles it.
+        attention: sizes (the shorter side) at which there is self-attention; larger ones than the image are left out.
+        embedding: of labels, where `condition` uses one.
+        start_dim: length of the vector that the first layer maps; None for z's.
+        norm_eps: added to the variance in the last norm.
+
+    Raises:
+        InputError: for a size that the network does not pass through.
+    """
+
+    def __init__(
+        self,
+        *,
+        image_size: ImageSize,
+        channels: int,
+        num_classes: int,
+        z_dim: int,
+        width: int,
+        norm: NormFactory,
+        multiples: Callable[[int], Sequence[int]] | None = None,
+        depth: int = 1,
+        attention: Sequence[int] = (),
+        embedding: nn.Module | None = None,
+        start_dim: int | None = None,
+        norm_eps: float = 1e-5,
+    ) -> None:
+        super().__init__()
+        self.z_dim = z_dim
+        self.num_classes = num_classes
+        self.depth = depth
+        self.embedding = embedding
+        self.coarsest, doublings = resolution_pyramid(image_size)
+        height, columns = self.coarsest
+        widths = [width * multiple for multiple in (multiples or generator_multiples)(doublings)]
+        self.start = nn.Linear(start_dim or z_dim, widths[0] * height * columns)
+        self.blocks = nn.ModuleList(
+            self.block(inputs, outputs if i == depth - 1 else inputs, i == depth - 1, norm)
+            for inputs, outputs in pairwise(widths)
+            for i in range(depth)
+        )
+        sizes = [(height << i, columns << i) for i in range(1, doublings + 1)]
+        self.attentions = attentions(attention, sizes, widths[1:])
+        self.norm = nn.BatchNorm2d(widths[-1], eps=norm_eps)
+        self.to_image = nn.Conv2d(widths[-1], channels, 3, padding=1)
+
+    def block(self, inputs: int, outputs: int, double: bool, norm: NormFactory) -> nn.Module:
+        """Make a block, `(x [N, inputs, H, W], y) -> [N, outputs, 2H, 2W]`, or H and W where it does not double."""
+        return UpBlock(inputs=inputs, outputs=outputs, norm1=norm(inputs), norm2=norm(outputs))
+
+    def conditions(
+        self, z: Tensor, labels: Tensor | None
+    ) -> tuple[Tensor, Sequence[Tensor | None]]:
+        """Return what the first layer maps, [N, start_dim], and what conditions each block: here z, and the labels."""
+        return z, [labels] * len(self.blocks)
+
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Map z [N, Z] (and labels [N]) to images [N, C, H, W]."""
+        check_labels(labels, self.num_classes)
+        start, conditions = self.conditions(z, labels)
+        x = self.start(start).unflatten(1, (-1, *self.coarsest))
+        for i, (block, y) in enumerate(zip(self.blocks, conditions, strict=True), start=1):
+            x = block(x, y)
+            if i % self.depth == 0:
+                x = self.attentions[i // self.depth - 1](x)
+        return self.to_image(relu(self.norm(x))).tanh()
+
+
+class ResNetDiscriminator(ConditionedDiscriminator):
+    """Image -> residual halvings, attention after some -> blocks at the coarsest resolution -> pooling -> logit.
+
+    Args:
+        image_size: side, or [height, width]; 4 to 7 pixels times a power of two.
+        channels: of the image.
+        num_classes: 0 for an unconditional discriminator.
+        width: unit of the channels.
+        multiples: number of halvings down to 4 pixels -> channels of each stage, finest first, in units of `width`.
+        halvings: that number -> how many stages halve.
+        depth: blocks in each stage, of which the first halves.
+        attention: sizes (the shorter side) at which there is self-attention; larger ones than the image are left out.
+        conditioning: how labels are used; `(features=, num_classes=) -> Conditioning`.
+
+    Raises:
+        InputError: for a size that the network does not pass through, or a conditioning that needs classes.
+    """
+
+    def __init__(
+        self,
+        *,
+        image_size: ImageSize,
+        channels: int,
+        num_classes: int,
+        width: int,
+        multiples: Callable[[int], Sequence[int]] | None = None,
+        halvings: Callable[[int], int] | None = None,
+        depth: int = 1,
+        attention: Sequence[int] = (),
+        conditioning: ConditioningFactory = Projection,
+    ) -> None:
+        super().__init__()
+        self.depth = depth
+        (height, columns), count = resolution_pyramid(image_size)
+        widths = [width * multiple for multiple in (multiples or discriminator_multiples)(count)]
+        halved = (halvings or number_of_halvings)(count)
+        self.from_image = self.image_layer(channels, widths[0])
+        stages = list(pairwise(widths if self.from_image else [channels, *widths]))
+        self.blocks = nn.ModuleList(
+            self.block(
+                inputs=outputs if i else inputs,
+                outputs=outputs,
+                halve=i == 0 and stage < halved,
+                first=i == stage == 0 and self.from_image is None,
+            )
+            for stage, (inputs, outputs) in enumerate(stages)
+            for i in range(depth)
+        )
+        left = [max(count - min(stage + 1, halved), 0) for stage in range(len(stages))]
+        sizes = [(height << n, columns << n) for n in left]
+        self.attentions = attentions(attention, sizes, [outputs for _, outputs in stages])
+        projected = self.condition(conditioning, features=widths[-1], num_classes=num_classes)
+        self.logit = ProjectedLogit(width=widths[-1], num_classes=projected)
+
+    def image_layer(self, channels: int, outputs: int) -> nn.Module | None:
+        """Make a layer before the first block; None where the first block reads the image."""
+        return None
+
+    def block(self, *, inputs: int, outputs: int, halve: bool, first: bool) -> nn.Module:
+        """Make a block, `[N, inputs, H, W] -> [N, outputs, H, W]`, or half of H and W; the first one reads images."""
+        return DownBlock(inputs=inputs, outputs=outputs, hidden=outputs, halve=halve, first=first)
+
+    def pool(self, x: Tensor) -> Tensor:
+        """Map features [N, F, H, W] to [N, F]: ReLU, then the sum over pixels."""
+        return relu(x).sum((2, 3))
+
+    def resolution_keys(self) -> dict[str, str]:
+        return index_from_end(blocks=self.blocks, attentions=self.attentions)
+
+    def extract(self, images: Tensor) -> Tensor:
+        """Map images [N, C, H, W] to features [N, F]."""
+        x = images if self.from_image is None else self.from_image(images)
+        for i, block in enumerate(self.blocks, start=1):
+            x = block(x)
+            if i % self.depth == 0:
+                x = self.attentions[i // self.depth - 1](x)
+        return self.pool(x)
+
+    def score(self, features: Tensor, labels: Tensor | None) -> Tensor:
+        """Map features [N, F] (and labels [N]) to logits [N]."""
+        return self.logit(features, labels)
 
 
 class UpBlock(nn.Module):
-    """Doubles the resolution: (norm, rectifier, doubling, 3x3) and (norm, rectifier, 3x3), beside a 1x1 shortcut.
+    """Doubles the resolution: (norm, ReLU, nearest upsampling, 3x3) and (norm, ReLU, 3x3), beside a 1x1 shortcut.
 
     Args:
         inputs: channels that come in.
@@ -39,7 +210,7 @@ class UpBlock(nn.Module):
 
 
 class DownBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut, each after a rectifier; then, to halve, a mean over 2x2.
+    """Two 3x3 convolutions beside a shortcut, each after a ReLU; then, to halve, average pooling over 2x2.
 
     The shortcut is a 1x1 convolution where the shape changes, else nothing.
 
@@ -48,7 +219,7 @@ class DownBlock(nn.Module):
         outputs: channels that go out.
         hidden: channels between the convolutions.
         halve: whether to halve the resolution.
-        first: whether the input is an image, which no rectifier may cut.
+        first: whether the input is an image, which no ReLU may cut.
     """
 
     def __init__(
@@ -69,11 +240,6 @@ class DownBlock(nn.Module):
             # a 1x1 convolution commutes with the mean and costs a quarter after it
             x, residual = avg_pool2d(x, 2), avg_pool2d(residual, 2)
         return residual + (x if self.shortcut is None else self.shortcut(x))
-
-
-def pooled(x: Tensor) -> Tensor:
-    """Return features [N, C] of maps [N, C, H, W]: the rectifier, then the sum over pixels."""
-    return relu(x).sum((2, 3))
 
 
 class ProjectedLogit(nn.Module):
@@ -99,7 +265,7 @@ class ProjectedLogit(nn.Module):
         check_labels(labels, self.num_classes)
         logits = self.affine(features).squeeze(1)
         if self.embedding is not None and labels is not None:
-            logits = logits + (self.embedding(labels) * features).sum(1)
+            logits = logits + (self.embedding(labels) * features).sum(1)  # equation 3
         return logits
 
 
@@ -126,7 +292,7 @@ def generator_multiples(doublings: int) -> list[int]:
 def discriminator_multiples(halvings: int) -> list[int]:
     """Return the channels of a discriminator's stages, finest first, in units of its width.
 
-    `halvings` lead to 4x4. The same tables; networks for 32 pixels and less have four equal stages.
+    The same tables, by the number of halvings down to 4x4; networks for 32 pixels and less have four equal stages.
     """
     published = {4: [1, 2, 4, 8, 16], 5: [1, 2, 4, 8, 16, 16], 6: [1, 2, 4, 8, 8, 16, 16]}
     if halvings < 4:
@@ -147,7 +313,7 @@ def zero_biases(network: nn.Module) -> None:
 
 
 def initialize_glorot(network: nn.Module) -> None:
-    """Draw weights as Glorot and Bengio 2010 do, with the rectifier's gain in residual branches; biases are 0.
+    """Draw weights as Glorot and Bengio 2010 do, with ReLU's gain in residual branches; biases are 0.
 
     Miyato et al. 2018, appendix B; tables of conditional norms keep their 0.
     """
@@ -201,7 +367,7 @@ class UnconditionalBatchNorm(nn.Module):
         return self.norm(x)
 
 
-def class_norm(*, width: int, num_classes: int, eps: float = 1e-5) -> nn.Module:
+def class_norm(width: int, *, num_classes: int, eps: float = 1e-5) -> nn.Module:
     """Return batch norm with a scale and an offset for each class, or for all where there are no classes.
 
     The condition is labels int64 [N] or vectors [N, num_classes]. Every class begins with scale 1 and offset 0.

@@ -1,6 +1,6 @@
-"""Noise inputs of style generators: drawn, constant, left out, or given.
+"""Blocks of StyleGAN and StyleGAN2: noise inputs, mapping network, style mixing, AdaIN, modulated convolution.
 
-Karras et al. 2019, section 3.2, https://arxiv.org/abs/1812.04948.
+Karras et al. 2019, https://arxiv.org/abs/1812.04948; Karras et al. 2020, https://arxiv.org/abs/1912.04958.
 """
 
 from collections.abc import Callable
@@ -17,6 +17,8 @@ from gan_lab.layers.labels import label_vectors
 from gan_lab.layers.precision import to_fp32
 from gan_lab.layers.resampling import fir_filter, smooth
 
+# Noise inputs (Karras et al. 2019, section 3.2): drawn, constant, left out, or given.
+
 NOISE = ("random", "const", "none")
 
 # the last: from a layer's constant noise [H, W], of which it takes shape, type and device, to noise [N, 1, H, W]
@@ -24,7 +26,7 @@ Noise = str | Callable[[Tensor], Tensor]
 
 
 def check_noise(noise: Noise) -> None:
-    """Refuse a kind of noise that there is not.
+    """Check that a kind of noise exists.
 
     Raises:
         InputError: naming those that there are.
@@ -33,7 +35,7 @@ def check_noise(noise: Noise) -> None:
         raise InputError(f"noise={noise!r} must be one of {', '.join(NOISE)}")
 
 
-def noise_of(kind: Noise, constant: Tensor, count: int) -> Tensor:
+def layer_noise(kind: Noise, constant: Tensor, count: int) -> Tensor:
     """Return a layer's noise for `count` images, [N, 1, H, W] or, where it is constant, [H, W].
 
     Args:
@@ -51,7 +53,7 @@ def noise_of(kind: Noise, constant: Tensor, count: int) -> Tensor:
 # The mapping network z -> w of the StyleGAN family, with its truncation, and mixing of styles.
 
 
-def unit_moment(x: Tensor) -> Tensor:
+def pixel_norm(x: Tensor) -> Tensor:
     """Scale vectors [N, D] to a mean square of 1 (pixel norm; Karras et al. 2018, section 4.2)."""
     return x * (x.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
 
@@ -145,10 +147,10 @@ class Mapping(nn.Module):
         else:
             like = to_fp32(z)
         with torch.autocast(like.device.type, enabled=False):
-            parts = [] if z is None else [unit_moment(like)]
+            parts = [] if z is None else [pixel_norm(like)]
             vectors = label_vectors(labels, self.num_classes, like)
             if self.embed is not None:
-                parts.append(unit_moment(self.embed(vectors)))
+                parts.append(pixel_norm(self.embed(vectors)))
             x = torch.cat(parts, dim=1)
             for i in range(self.num_layers):
                 x = getattr(self, f"fc{i}")(x)
@@ -184,7 +186,7 @@ def replace_styles(w: Tensor, other: Tensor, layers: range) -> Tensor:
     return torch.where(chosen[None, :, None], other, w)
 
 
-def cross_over(
+def mix_styles(
     w: Tensor, other: Tensor, probability: float, *, in_use: int | None = None
 ) -> Tensor:
     """Mix styles [N, L, D] for training: with `probability`, an image takes `other` from a random layer on.
@@ -226,6 +228,7 @@ class AdaIN(nn.Module):
         scale, offset = to_fp32(self.affine(w))[:, :, None, None].chunk(2, dim=1)
         values = to_fp32(x)
         variance, mean = torch.var_mean(values, dim=(2, 3), correction=0, keepdim=True)
+        # equation 1: y_s (x - mu(x)) / sigma(x) + y_b
         scale = scale * (variance + ADAIN_EPSILON).rsqrt()
         return torch.addcmul(offset, values - mean, scale).to(x.dtype)
 
@@ -238,10 +241,11 @@ EPSILON = 1e-8
 def demodulation(weight: Tensor, style: Tensor) -> Tensor:
     """Return d [N, O] for weights [O, I, K, K] and styles [N, I], never in half precision."""
     with torch.autocast(style.device.type, enabled=False):
+        # equation 3: 1 / sqrt(sum of (s_i w_ijk)^2 + epsilon)
         return (to_fp32(style).square() @ weight.square().sum((2, 3)).T + EPSILON).rsqrt()
 
 
-def within_half_range(weight: Tensor, style: Tensor) -> tuple[Tensor, Tensor]:
+def scale_for_fp16(weight: Tensor, style: Tensor) -> tuple[Tensor, Tensor]:
     """Scale weights and styles so that half precision can hold sums of their products; demodulation undoes both.
 
     The largest weight of an output channel becomes 1 / sqrt(fan_in), the largest style of an image 1 (Karras et al.
@@ -253,7 +257,7 @@ def within_half_range(weight: Tensor, style: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class StyledConv(nn.Module):
-    """Modulated and demodulated 3x3 convolution, noise, bias, leaky rectifier.
+    """Modulated and demodulated 3x3 convolution, noise, bias, leaky ReLU.
 
     Attributes:
         noise_const: the constant noise [H, W] of `noise="const"`.
@@ -297,8 +301,9 @@ class StyledConv(nn.Module):
         weight: Tensor = self.weight
         style = self.affine(w)
         if x.dtype == torch.float16:
-            weight, style = within_half_range(weight, style)
+            weight, style = scale_for_fp16(weight, style)
         scale = demodulation(weight, style) * self.gain
+        # equation 1, on the input in place of the weights
         x = x * style.to(x.dtype)[:, :, None, None]
         weight = weight.to(x.dtype)
         if self.resample_filter is None:
@@ -308,7 +313,7 @@ class StyledConv(nn.Module):
             x = smooth(x, self.resample_filter * 4, grow=-1)
         offset = (self.bias * self.gain)[:, None, None]
         if noise != "none":
-            offset = offset + noise_of(noise, self.noise_const, x.shape[0]) * (
+            offset = offset + layer_noise(noise, self.noise_const, x.shape[0]) * (
                 self.noise_strength * self.gain
             )
         x = torch.addcmul(offset.to(x.dtype), x, scale.to(x.dtype)[:, :, None, None])

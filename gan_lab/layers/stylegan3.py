@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from gan_lab.layers.equalized import EqualizedLinear, lrelu
-from gan_lab.layers.resampling import convolve, spread
+from gan_lab.layers.resampling import convolve, convolve_transposed
 
 
 def lowpass(
@@ -58,14 +58,14 @@ def kaiser_window(num_taps: int, *, width: float, rate: float) -> Tensor:
     return torch.special.i0(argument) / torch.special.i0(torch.tensor(beta, dtype=torch.float64))
 
 
-# The filtered leaky rectifier: a nonlinearity that does not alias.
+# The filtered leaky ReLU: a nonlinearity that does not alias.
 
 
 class FilteredLeakyReLU(nn.Module):
     """Upsample, rectify, clamp, downsample. Both resamplings are linear, so a gain may stand before all of it.
 
     Args:
-        up: factor of the rate before the rectifier.
+        up: factor of the rate before the leaky ReLU.
         up_filter: [T], separable; symmetric.
         down: factor by which the rate falls after it.
         down_filter: [T], separable, or [T, T]; symmetric.
@@ -106,7 +106,7 @@ class FilteredLeakyReLU(nn.Module):
     def _upsample(self, x: Tensor, dim: int) -> Tensor:
         if len(self.up_filter) > 1:
             stride = (self.up, 1) if dim == 2 else (1, self.up)
-            x = spread(x, along(self.up_filter, dim), stride=stride)
+            x = convolve_transposed(x, along(self.up_filter, dim), stride=stride)
         margins = (-self.start, self.start + self.length - x.shape[dim])
         return pad(x, (*margins, 0, 0) if dim == 3 else (0, 0, *margins))
 

@@ -150,7 +150,7 @@ class BiGAN(AdversarialModule):
 def halving_trunk(
     *, image_size: ImageSize, channels: int, width: int, batch_norm: bool
 ) -> tuple[nn.Module, int]:
-    """Return halvings by convolution down to 4 to 7 pixels, flattened, and the number of features."""
+    """Return resolution_pyramid by convolution down to 4 to 7 pixels, flattened, and the number of features."""
     (height, columns), count = resolution_pyramid(image_size)
     first = dcgan.halve(channels, width) if count else nn.Conv2d(channels, width, 3, padding=1)
     blocks: list[nn.Module] = [first, nn.LeakyReLU(0.2)]

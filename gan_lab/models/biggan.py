@@ -7,35 +7,26 @@ https://arxiv.org/abs/1802.05637). Without classes, the latent chunks alone cond
 """
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import relu
 
 from gan_lab.errors import InputError
-from gan_lab.layers.attention import attentions
-from gan_lab.layers.conditioning import ConditionedDiscriminator, ConditioningFactory, Projection
-from gan_lab.layers.labels import ClassEmbedding, check_labels
-from gan_lab.layers.networks import GeneratorNetwork, index_from_end
+from gan_lab.layers.conditioning import ConditioningFactory, Projection
+from gan_lab.layers.labels import ClassEmbedding
 from gan_lab.layers.pyramid import ImageSize, resolution_pyramid
 from gan_lab.layers.resnet import (
     ConditionalBatchNorm,
-    DownBlock,
-    ProjectedLogit,
-    UpBlock,
+    ResNetDiscriminator,
+    ResNetGenerator,
     class_norm,
-    discriminator_multiples,
-    generator_multiples,
-    number_of_halvings,
-    pooled,
     zero_biases,
 )
 from gan_lab.layers.spectral_norm import spectrally_normalized
 from gan_lab.training.module import AdversarialModule
 
 
-class Generator(GeneratorNetwork):
+class Generator(ResNetGenerator):
     """First chunk of z -> coarsest features -> doublings, each conditioned on class and chunk -> image.
 
     Args:
@@ -68,53 +59,43 @@ class Generator(GeneratorNetwork):
         norm_eps: float = 1e-5,
         spectral_eps: float = 1e-12,
     ) -> None:
-        super().__init__()
-        self.num_classes = num_classes
-        self.coarsest, doublings = resolution_pyramid(image_size)
-        self.chunk = chunk_size(z_dim, doublings + 1) if hierarchical else 0
-        self.z_dim = self.chunk * (doublings + 1) if hierarchical else z_dim
         if hierarchical and num_classes and not shared_dim:
             raise InputError(
                 "hierarchical=true needs a shared embedding; set shared_dim, 128 in the paper"
             )
+        _, doublings = resolution_pyramid(image_size)
+        chunk = chunk_size(z_dim, doublings + 1) if hierarchical else 0
         embed = num_classes > 0 and shared_dim > 0
-        self.embedding = (
-            ClassEmbedding(num_classes=num_classes, width=shared_dim) if embed else None
+        condition = chunk + (shared_dim if embed else 0)
+        super().__init__(
+            image_size=image_size,
+            channels=channels,
+            num_classes=num_classes,
+            z_dim=chunk * (doublings + 1) if hierarchical else z_dim,
+            width=width,
+            norm=lambda width: norm(width, condition, num_classes, norm_eps),
+            attention=attention,
+            embedding=ClassEmbedding(num_classes=num_classes, width=shared_dim) if embed else None,
+            start_dim=chunk or z_dim,
+            norm_eps=norm_eps,
         )
-        condition = self.chunk + (shared_dim if embed else 0)
-        widths = [width * multiple for multiple in generator_multiples(doublings)]
-        height, columns = self.coarsest
-        self.start = nn.Linear(self.chunk or z_dim, widths[0] * height * columns)
-        self.blocks = nn.ModuleList(
-            UpBlock(
-                inputs=inputs,
-                outputs=outputs,
-                norm1=norm(inputs, condition, num_classes, norm_eps),
-                norm2=norm(outputs, condition, num_classes, norm_eps),
-            )
-            for inputs, outputs in pairwise(widths)
-        )
-        sizes = [(height << i, columns << i) for i in range(1, doublings + 1)]
-        self.attentions = attentions(attention, sizes, widths[1:])
-        self.norm = nn.BatchNorm2d(widths[-1], eps=norm_eps)
-        self.to_image = nn.Conv2d(widths[-1], channels, 3, padding=1)
+        self.chunk = chunk
         initialize(self)
         # the class embedding, which is looked up and not multiplied with features, stays as it is
         spectrally_normalized(self, eps=spectral_eps, embeddings=False)
 
-    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Map z [N, Z] (and labels [N]) to images [N, C, H, W]."""
-        check_labels(labels, self.num_classes)
-        chunks = z.split(self.chunk, dim=1) if self.chunk else [z]
-        x = self.start(chunks[0]).unflatten(1, (-1, *self.coarsest))
+    def conditions(
+        self, z: Tensor, labels: Tensor | None
+    ) -> tuple[Tensor, Sequence[Tensor | None]]:
         y = labels if self.embedding is None or labels is None else self.embedding(labels)
-        for i, (block, attend) in enumerate(zip(self.blocks, self.attentions, strict=True)):
-            x = attend(block(x, concat_z_and_class(y, chunks[i + 1]) if self.chunk else y))
-        return self.to_image(relu(self.norm(x))).tanh()
+        if not self.chunk:
+            return z, [y] * len(self.blocks)
+        first, *others = z.split(self.chunk, dim=1)
+        return first, [concat_z_and_class(y, chunk) for chunk in others]
 
 
-class Discriminator(ConditionedDiscriminator):
-    """Image -> residual halvings -> one or two blocks at the coarsest resolution -> sum over pixels -> logit.
+class Discriminator(ResNetDiscriminator):
+    """SAGAN's discriminator with BigGAN's widths and orthogonal initial weights.
 
     Args:
         image_size: side, or [height, width]; 4 to 7 pixels times a power of two.
@@ -140,37 +121,16 @@ class Discriminator(ConditionedDiscriminator):
         spectral_eps: float = 1e-12,
         conditioning: ConditioningFactory = Projection,
     ) -> None:
-        super().__init__()
-        (height, columns), count = resolution_pyramid(image_size)
-        widths = [width * multiple for multiple in discriminator_multiples(count)]
-        halved = number_of_halvings(count)
-        self.blocks = nn.ModuleList(
-            DownBlock(
-                inputs=inputs, outputs=outputs, hidden=outputs, halve=i < halved, first=i == 0
-            )
-            for i, (inputs, outputs) in enumerate(pairwise([channels, *widths]))
+        super().__init__(
+            image_size=image_size,
+            channels=channels,
+            num_classes=num_classes,
+            width=width,
+            attention=attention,
+            conditioning=conditioning,
         )
-        left = [count - min(i + 1, halved) for i in range(len(widths))]
-        sizes = [(height << n, columns << n) for n in left]
-        self.attentions = attentions(attention, sizes, widths)
-        projected = self.condition(conditioning, features=widths[-1], num_classes=num_classes)
-        self.logit = ProjectedLogit(width=widths[-1], num_classes=projected)
         initialize(self)
         spectrally_normalized(self, eps=spectral_eps)
-
-    def resolution_keys(self) -> dict[str, str]:
-        return index_from_end(blocks=self.blocks, attentions=self.attentions)
-
-    def extract(self, images: Tensor) -> Tensor:
-        """Map images [N, C, H, W] to features [N, F]."""
-        x = images
-        for block, attend in zip(self.blocks, self.attentions, strict=True):
-            x = attend(block(x))
-        return pooled(x)
-
-    def score(self, features: Tensor, labels: Tensor | None) -> Tensor:
-        """Map features [N, F] (and labels [N]) to logits [N]."""
-        return self.logit(features, labels)
 
 
 def chunk_size(z_dim: int, chunks: int) -> int:

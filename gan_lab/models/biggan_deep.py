@@ -6,24 +6,15 @@ first layer and every block.
 """
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 from torch import Tensor, cat, nn
 from torch.nn.functional import avg_pool2d, interpolate, relu
 
 from gan_lab.errors import InputError
-from gan_lab.layers.attention import attentions
-from gan_lab.layers.conditioning import ConditionedDiscriminator, ConditioningFactory, Projection
-from gan_lab.layers.labels import ClassEmbedding, check_labels
-from gan_lab.layers.networks import GeneratorNetwork, index_from_end
-from gan_lab.layers.pyramid import ImageSize, resolution_pyramid
-from gan_lab.layers.resnet import (
-    ProjectedLogit,
-    discriminator_multiples,
-    generator_multiples,
-    number_of_halvings,
-    pooled,
-)
+from gan_lab.layers.conditioning import ConditioningFactory, Projection
+from gan_lab.layers.labels import ClassEmbedding
+from gan_lab.layers.pyramid import ImageSize
+from gan_lab.layers.resnet import NormFactory, ResNetDiscriminator, ResNetGenerator
 from gan_lab.layers.spectral_norm import spectrally_normalized
 from gan_lab.models.biggan import concat_z_and_class, initialize, norm
 from gan_lab.training.module import AdversarialModule
@@ -31,7 +22,7 @@ from gan_lab.training.module import AdversarialModule
 BOTTLENECK = 4  # outer channels over inner ones
 
 
-class Generator(GeneratorNetwork):
+class Generator(ResNetGenerator):
     """z and class -> coarsest features -> at each resolution `depth` blocks, the last of which doubles -> image.
 
     Args:
@@ -64,72 +55,56 @@ class Generator(GeneratorNetwork):
         norm_eps: float = 1e-5,
         spectral_eps: float = 1e-12,
     ) -> None:
-        super().__init__()
-        self.z_dim = z_dim
-        self.num_classes = num_classes
-        self.depth = check_depth(depth)
-        self.coarsest, doublings = resolution_pyramid(image_size)
-        self.embedding = (
-            ClassEmbedding(num_classes=num_classes, width=shared_dim) if num_classes else None
-        )
         condition = z_dim + (shared_dim if num_classes else 0)
-        widths = [width * multiple for multiple in generator_multiples(doublings)]
-        height, columns = self.coarsest
-        self.start = nn.Linear(condition, widths[0] * height * columns)
-        self.blocks = nn.ModuleList(
-            GeneratorBlock(
-                inputs=inputs,
-                outputs=outputs if i == depth - 1 else inputs,
-                double=i == depth - 1,
-                condition=condition,
-                norm_eps=norm_eps,
-            )
-            for inputs, outputs in pairwise(widths)
-            for i in range(depth)
+        super().__init__(
+            image_size=image_size,
+            channels=channels,
+            num_classes=num_classes,
+            z_dim=z_dim,
+            width=width,
+            norm=lambda width: norm(width, condition, 0, norm_eps),
+            depth=check_depth(depth),
+            attention=attention,
+            embedding=ClassEmbedding(num_classes=num_classes, width=shared_dim)
+            if num_classes
+            else None,
+            start_dim=condition,
+            norm_eps=norm_eps,
         )
-        sizes = [(height << i, columns << i) for i in range(1, doublings + 1)]
-        self.attentions = attentions(attention, sizes, widths[1:])
-        self.norm = nn.BatchNorm2d(widths[-1], eps=norm_eps)
-        self.to_image = nn.Conv2d(widths[-1], channels, 3, padding=1)
         initialize(self)
         spectrally_normalized(self, eps=spectral_eps, embeddings=False)
 
-    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Map z [N, Z] (and labels [N]) to images [N, C, H, W]."""
-        check_labels(labels, self.num_classes)
+    def block(self, inputs: int, outputs: int, double: bool, norm: NormFactory) -> nn.Module:
+        return GeneratorBlock(inputs=inputs, outputs=outputs, double=double, norm=norm)
+
+    def conditions(
+        self, z: Tensor, labels: Tensor | None
+    ) -> tuple[Tensor, Sequence[Tensor | None]]:
         embedded = None if self.embedding is None or labels is None else self.embedding(labels)
         y = concat_z_and_class(embedded, z)
-        x = self.start(y).unflatten(1, (-1, *self.coarsest))
-        for i, block in enumerate(self.blocks):
-            x = block(x, y)
-            if i % self.depth == self.depth - 1:
-                x = self.attentions[i // self.depth](x)
-        return self.to_image(relu(self.norm(x))).tanh()
+        return y, [y] * len(self.blocks)
 
 
 class GeneratorBlock(nn.Module):
-    """(norm, rectifier, convolution) four times, 1x1 3x3 3x3 1x1, beside a shortcut that drops the last channels.
+    """(norm, ReLU, convolution) four times, 1x1 3x3 3x3 1x1, beside a shortcut that drops the last channels.
 
     Args:
         inputs: channels that come in.
         outputs: channels that go out, at most `inputs`.
         double: whether to double the resolution.
-        condition: length of the vector that conditions the norms.
-        norm_eps: added to variances.
+        norm: makes the norms.
     """
 
-    def __init__(
-        self, *, inputs: int, outputs: int, double: bool, condition: int, norm_eps: float
-    ) -> None:
+    def __init__(self, *, inputs: int, outputs: int, double: bool, norm: NormFactory) -> None:
         super().__init__()
         inner = inner_width(inputs)
-        self.norm1 = norm(inputs, condition, 0, norm_eps)
+        self.norm1 = norm(inputs)
         self.conv1 = nn.Conv2d(inputs, inner, 1)
-        self.norm2 = norm(inner, condition, 0, norm_eps)
+        self.norm2 = norm(inner)
         self.conv2 = nn.Conv2d(inner, inner, 3, padding=1)
-        self.norm3 = norm(inner, condition, 0, norm_eps)
+        self.norm3 = norm(inner)
         self.conv3 = nn.Conv2d(inner, inner, 3, padding=1)
-        self.norm4 = norm(inner, condition, 0, norm_eps)
+        self.norm4 = norm(inner)
         self.conv4 = nn.Conv2d(inner, outputs, 1)
         self.outputs = outputs
         self.doubles = double
@@ -144,7 +119,7 @@ class GeneratorBlock(nn.Module):
         return x + self.conv4(relu(self.norm4(residual, y)))
 
 
-class Discriminator(ConditionedDiscriminator):
+class Discriminator(ResNetDiscriminator):
     """Image -> convolution -> at each resolution `depth` blocks, the first of which halves -> sum over pixels -> logit.
 
     Args:
@@ -173,46 +148,27 @@ class Discriminator(ConditionedDiscriminator):
         spectral_eps: float = 1e-12,
         conditioning: ConditioningFactory = Projection,
     ) -> None:
-        super().__init__()
-        self.depth = check_depth(depth)
-        (height, columns), count = resolution_pyramid(image_size)
-        widths = [width * multiple for multiple in discriminator_multiples(count)]
-        halved = number_of_halvings(count)
-        self.from_image = nn.Conv2d(channels, widths[0], 3, padding=1)
-        self.blocks = nn.ModuleList(
-            DiscriminatorBlock(
-                inputs=outputs if i else inputs, outputs=outputs, halve=i == 0 and stage < halved
-            )
-            for stage, (inputs, outputs) in enumerate(pairwise(widths))
-            for i in range(depth)
+        super().__init__(
+            image_size=image_size,
+            channels=channels,
+            num_classes=num_classes,
+            width=width,
+            depth=check_depth(depth),
+            attention=attention,
+            conditioning=conditioning,
         )
-        left = [count - min(stage + 1, halved) for stage in range(len(widths) - 1)]
-        sizes = [(height << n, columns << n) for n in left]
-        self.attentions = attentions(attention, sizes, widths[1:])
-        projected = self.condition(conditioning, features=widths[-1], num_classes=num_classes)
-        self.logit = ProjectedLogit(width=widths[-1], num_classes=projected)
         initialize(self)
         spectrally_normalized(self, eps=spectral_eps)
 
-    def resolution_keys(self) -> dict[str, str]:
-        return index_from_end(blocks=self.blocks, attentions=self.attentions)
+    def image_layer(self, channels: int, outputs: int) -> nn.Module:
+        return nn.Conv2d(channels, outputs, 3, padding=1)
 
-    def extract(self, images: Tensor) -> Tensor:
-        """Map images [N, C, H, W] to features [N, F]."""
-        x = self.from_image(images)
-        for i, block in enumerate(self.blocks):
-            x = block(x)
-            if i % self.depth == self.depth - 1:
-                x = self.attentions[i // self.depth](x)
-        return pooled(x)
-
-    def score(self, features: Tensor, labels: Tensor | None) -> Tensor:
-        """Map features [N, F] (and labels [N]) to logits [N]."""
-        return self.logit(features, labels)
+    def block(self, *, inputs: int, outputs: int, halve: bool, first: bool) -> nn.Module:
+        return DiscriminatorBlock(inputs=inputs, outputs=outputs, halve=halve)
 
 
 class DiscriminatorBlock(nn.Module):
-    """(rectifier, convolution) four times, 1x1 3x3 3x3 1x1, beside a shortcut that computes only the new channels.
+    """(ReLU, convolution) four times, 1x1 3x3 3x3 1x1, beside a shortcut that computes only the new channels.
 
     Args:
         inputs: channels that come in.

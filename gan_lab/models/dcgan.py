@@ -19,7 +19,7 @@ from gan_lab.training.module import AdversarialModule
 
 
 class Generator(GeneratorNetwork):
-    """z -> 4x4 -> doublings by transposed convolution, batch norm and rectifier -> tanh.
+    """z -> 4x4 -> doublings by transposed convolution, batch norm and ReLU -> tanh.
 
     Args:
         image_size: side, or [height, width]; 4 to 7 pixels times a power of two.
@@ -67,7 +67,7 @@ class Generator(GeneratorNetwork):
 
 
 class Discriminator(DiscriminatorNetwork):
-    """Halvings by convolution, batch norm (not in the first) and leaky rectifier -> logit.
+    """Halvings by convolution, batch norm (not in the first) and leaky ReLU -> logit.
 
     Args:
         image_size: side, or [height, width]; 4 to 7 pixels times a power of two.

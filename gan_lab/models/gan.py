@@ -1,6 +1,6 @@
 """The first GAN: two multi-layer perceptrons.
 
-Goodfellow et al. 2014, https://arxiv.org/abs/1406.2661, section 5: a generator with rectifiers, a maxout discriminator
+Goodfellow et al. 2014, https://arxiv.org/abs/1406.2661, section 5: a generator with ReLUs, a maxout discriminator
 with dropout; the widths are those of the authors' MNIST experiment. Images lie in [-1, 1] here, so G ends in tanh
 where the paper's ends in a sigmoid. With classes, both players get the label beside their input, as in Mirza and
 Osindero 2014, https://arxiv.org/abs/1411.1784.
@@ -18,7 +18,7 @@ from gan_lab.training.module import AdversarialModule
 
 
 class Generator(GeneratorNetwork):
-    """z -> two hidden layers of rectifiers -> tanh.
+    """z -> two hidden layers of ReLUs -> tanh.
 
     Args:
         image_size: side, or [height, width]; any.

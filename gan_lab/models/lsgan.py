@@ -73,7 +73,7 @@ class Generator(GeneratorNetwork):
 
 
 class Discriminator(DiscriminatorNetwork):
-    """Halvings by 5x5 convolution, batch norm (not in the first) and leaky rectifier -> output.
+    """Halvings by 5x5 convolution, batch norm (not in the first) and leaky ReLU -> output.
 
     Args:
         image_size: side, or [height, width]; 4 to 7 pixels times a power of two.
@@ -133,7 +133,7 @@ class LabelMap(nn.Module):
 
 
 def normalized(convolution: nn.Conv2d | nn.ConvTranspose2d) -> list[nn.Module]:
-    """Return the convolution with batch normalisation and a rectifier behind it."""
+    """Return the convolution with batch normalisation and a ReLU behind it."""
     return [convolution, nn.BatchNorm2d(convolution.out_channels), nn.ReLU()]
 
 

@@ -41,7 +41,7 @@ from gan_lab.layers.networks import GeneratorNetwork
 from gan_lab.layers.precision import to_fp32
 from gan_lab.layers.pyramid import ImageSize, resolution_pyramid
 from gan_lab.layers.resampling import BINOMIAL
-from gan_lab.layers.stylegan import unit_moment
+from gan_lab.layers.stylegan import pixel_norm
 from gan_lab.training.module import AdversarialModule
 
 BOX = (1.0, 1.0)  # repeats pixels, or takes means over 2x2
@@ -137,15 +137,15 @@ class Generator(GrowingGenerator):
     def forward_at_stage(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Map z [N, Z] (and labels [N]) to images [N, C, h, w] of the stage's resolution."""
         vectors = label_vectors(labels, self.num_classes, z)
-        x = self.start(unit_moment(torch.cat([z, vectors], dim=1)))
-        x = below = unit_moment(self.conv(x))
+        x = self.start(pixel_norm(torch.cat([z, vectors], dim=1)))
+        x = below = pixel_norm(self.conv(x))
         for block in list(self.blocks)[: self.stage.level]:
             below, x = x, block(x)
-        return faded_image(self.torgb, self.stage, below, x)
+        return fade_in(self.torgb, self.stage, below, x)
 
 
 class Start(nn.Module):
-    """Vectors to features at the lowest resolution: a convolution as large as that, rectifier, pixel norm.
+    """Vectors to features at the lowest resolution: a convolution as large as that, leaky ReLU, pixel norm.
 
     Args:
         inputs: length of the vectors.
@@ -162,7 +162,7 @@ class Start(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, inputs] to [N, outputs, h, w]."""
         x = torch.einsum("ni,iohw->nohw", x, self.weight * self.weight_gain)
-        return unit_moment(lrelu(x + (self.bias * LRELU_GAIN)[:, None, None]))
+        return pixel_norm(lrelu(x + (self.bias * LRELU_GAIN)[:, None, None]))
 
 
 class GeneratorBlock(nn.Module):
@@ -180,7 +180,7 @@ class GeneratorBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, inputs, H, W] to [N, outputs, 2H, 2W]."""
-        return unit_moment(self.conv1(unit_moment(self.conv0(x))))
+        return pixel_norm(self.conv1(pixel_norm(self.conv0(x))))
 
 
 class Discriminator(ConditionedDiscriminator):
@@ -296,7 +296,7 @@ def torgb(features: int, channels: int) -> EqualizedConv2d:
     return EqualizedConv2d(inputs=features, outputs=channels, kernel=1, lrelu=False)
 
 
-def faded_image(layers: nn.ModuleList, stage: GrowthStage, below: Tensor, x: Tensor) -> Tensor:
+def fade_in(layers: nn.ModuleList, stage: GrowthStage, below: Tensor, x: Tensor) -> Tensor:
     """Make images [N, C, h, w], in at least single precision, of a stage's features.
 
     Args:

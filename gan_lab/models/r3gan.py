@@ -24,7 +24,7 @@ from gan_lab.layers.pyramid import ImageSize, resolution_pyramid
 from gan_lab.layers.resampling import downsample, fir_filter, upsample
 from gan_lab.training.module import AdversarialModule
 
-LRELU_SLOPE = 0.2  # of the leaky rectifier
+LRELU_SLOPE = 0.2  # of the leaky ReLU
 PerStage = int | Sequence[int]
 
 

@@ -5,32 +5,25 @@ images and classes, Miyato and Koyama 2018, https://arxiv.org/abs/1802.05637, ap
 generator, a projection on the class in the discriminator.
 """
 
-from itertools import pairwise
+from functools import partial
 
-from torch import Tensor, nn
-from torch.nn.functional import relu
+from torch import nn
 
-from gan_lab.layers.conditioning import ConditionedDiscriminator, ConditioningFactory, Projection
-from gan_lab.layers.labels import check_labels
-from gan_lab.layers.networks import GeneratorNetwork, index_from_end
-from gan_lab.layers.pyramid import ImageSize, resolution_pyramid
+from gan_lab.layers.conditioning import ConditioningFactory, Projection
+from gan_lab.layers.pyramid import ImageSize
 from gan_lab.layers.resnet import (
     DownBlock,
-    ProjectedLogit,
-    UpBlock,
+    ResNetDiscriminator,
+    ResNetGenerator,
     class_norm,
-    discriminator_multiples,
-    generator_multiples,
     initialize_glorot,
-    number_of_halvings,
-    pooled,
 )
 from gan_lab.layers.spectral_norm import spectrally_normalized
 from gan_lab.training.module import AdversarialModule
 
 
-class Generator(GeneratorNetwork):
-    """z -> coarsest features -> residual doublings -> batch norm, rectifier, convolution, tanh.
+class Generator(ResNetGenerator):
+    """Residual doublings with (conditional) batch norm.
 
     Args:
         image_size: side, or [height, width]; 4 to 7 pixels times a power of two.
@@ -49,36 +42,19 @@ class Generator(GeneratorNetwork):
         z_dim: int = 128,
         width: int = 64,
     ) -> None:
-        super().__init__()
-        self.z_dim = z_dim
-        self.num_classes = num_classes
-        self.coarsest, doublings = resolution_pyramid(image_size)
-        widths = [width * multiple for multiple in generator_multiples(doublings)]
-        self.start = nn.Linear(z_dim, widths[0] * self.coarsest[0] * self.coarsest[1])
-        self.blocks = nn.ModuleList(
-            UpBlock(
-                inputs=inputs,
-                outputs=outputs,
-                norm1=class_norm(width=inputs, num_classes=num_classes),
-                norm2=class_norm(width=outputs, num_classes=num_classes),
-            )
-            for inputs, outputs in pairwise(widths)
+        super().__init__(
+            image_size=image_size,
+            channels=channels,
+            num_classes=num_classes,
+            z_dim=z_dim,
+            width=width,
+            norm=partial(class_norm, num_classes=num_classes),
         )
-        self.norm = nn.BatchNorm2d(widths[-1])
-        self.to_image = nn.Conv2d(widths[-1], channels, 3, padding=1)
         initialize_glorot(self)
 
-    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Map z [N, Z] (and labels [N]) to images [N, C, H, W]."""
-        check_labels(labels, self.num_classes)
-        x = self.start(z).unflatten(1, (-1, *self.coarsest))
-        for block in self.blocks:
-            x = block(x, labels)
-        return self.to_image(relu(self.norm(x))).tanh()
 
-
-class Discriminator(ConditionedDiscriminator):
-    """Image -> residual halvings -> one or two blocks at the coarsest resolution -> sum over pixels -> logit.
+class Discriminator(ResNetDiscriminator):
+    """Residual halvings under spectral norm, the sum over pixels, and the projection on the class.
 
     Args:
         image_size: side, or [height, width]; 4 to 7 pixels times a power of two.
@@ -100,34 +76,20 @@ class Discriminator(ConditionedDiscriminator):
         width: int = 32,
         conditioning: ConditioningFactory = Projection,
     ) -> None:
-        super().__init__()
-        _, count = resolution_pyramid(image_size)
-        widths = [width * multiple for multiple in discriminator_multiples(count)]
-        halved = number_of_halvings(count)
-        # blocks widen in their second convolution, but for the first, whose input has few channels
-        first = DownBlock(
-            inputs=channels, outputs=widths[0], hidden=widths[0], halve=halved > 0, first=True
+        super().__init__(
+            image_size=image_size,
+            channels=channels,
+            num_classes=num_classes,
+            width=width,
+            conditioning=conditioning,
         )
-        others = (
-            DownBlock(inputs=inputs, outputs=outputs, hidden=inputs, halve=i < halved)
-            for i, (inputs, outputs) in enumerate(pairwise(widths), start=1)
-        )
-        self.blocks = nn.Sequential(first, *others)
-        projected = self.condition(conditioning, features=widths[-1], num_classes=num_classes)
-        self.logit = ProjectedLogit(width=widths[-1], num_classes=projected)
         initialize_glorot(self)
         spectrally_normalized(self)
 
-    def resolution_keys(self) -> dict[str, str]:
-        return index_from_end(blocks=self.blocks)
-
-    def extract(self, images: Tensor) -> Tensor:
-        """Map images [N, C, H, W] to features [N, F]."""
-        return pooled(self.blocks(images))
-
-    def score(self, features: Tensor, labels: Tensor | None) -> Tensor:
-        """Map features [N, F] (and labels [N]) to logits [N]."""
-        return self.logit(features, labels)
+    def block(self, *, inputs: int, outputs: int, halve: bool, first: bool) -> nn.Module:
+        # blocks widen in their second convolution, but for the first, whose input has few channels
+        hidden = outputs if first else inputs
+        return DownBlock(inputs=inputs, outputs=outputs, hidden=hidden, halve=halve, first=first)
 
 
 class SNGAN(AdversarialModule):

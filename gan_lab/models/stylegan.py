@@ -23,9 +23,9 @@ from gan_lab.layers.stylegan import (
     AdaIN,
     Noise,
     check_noise,
-    noise_of,
+    layer_noise,
 )
-from gan_lab.models.progan import GrowingGenerator, ProGAN, faded_image, torgb, widths
+from gan_lab.models.progan import GrowingGenerator, ProGAN, fade_in, torgb, widths
 
 
 class Generator(StyleGeneratorNetwork, GrowingGenerator):
@@ -179,7 +179,7 @@ class Synthesis(nn.Module):
         x = below = self.const.expand(w.shape[0], -1, -1, -1)
         for i, block in enumerate(list(self.blocks)[: self.stage.level + 1]):
             below, x = x, block(x, w[:, 2 * i : 2 * i + 2], noise)
-        return faded_image(self.torgb, self.stage, below, x)
+        return fade_in(self.torgb, self.stage, below, x)
 
 
 class SynthesisBlock(nn.Module):
@@ -213,7 +213,7 @@ class SynthesisBlock(nn.Module):
 
 
 def convolution(inputs: int, outputs: int, resample: Resample | None = None) -> EqualizedConv2d:
-    """Return a 3x3 convolution with the rectifier's gain, but without the rectifier: noise comes in between."""
+    """Return a 3x3 convolution with leaky ReLU's gain, but without it: noise comes in between."""
     return EqualizedConv2d(
         inputs=inputs,
         outputs=outputs,
@@ -226,7 +226,7 @@ def convolution(inputs: int, outputs: int, resample: Resample | None = None) -> 
 
 
 class StyledActivation(nn.Module):
-    """Noise, bias, leaky rectifier, adaptive instance normalization.
+    """Noise, bias, leaky ReLU, adaptive instance normalization.
 
     Attributes:
         noise_const: the constant noise [H, W] of `noise="const"`.
@@ -252,7 +252,8 @@ class StyledActivation(nn.Module):
         if noise != "none":
             offset = (
                 offset
-                + noise_of(noise, self.noise_const, x.shape[0]) * self.noise_strength[:, None, None]
+                + layer_noise(noise, self.noise_const, x.shape[0])
+                * self.noise_strength[:, None, None]
             )
         return self.adain(lrelu(x + offset.to(x.dtype)), w)
 

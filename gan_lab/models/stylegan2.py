@@ -18,6 +18,7 @@ from gan_lab.layers.networks import DiscriminatorNetwork, StyleGeneratorNetwork
 from gan_lab.layers.precision import find_fp16_dtype, to_fp16, to_fp32
 from gan_lab.layers.pyramid import ImageSize, resolution_pyramid
 from gan_lab.layers.resampling import downsample, fir_filter, upsample
+from gan_lab.layers.resnet import channels_last_on_cpu
 from gan_lab.layers.stylegan import (
     Mapping,
     Noise,
@@ -436,7 +437,7 @@ class DiscriminatorBlock(nn.Module):
             seen = self.fromrgb(to_fp16(image, self.dtype))
             x = seen if x is None else to_fp16(x, self.dtype) + seen
         assert x is not None
-        x = laid_out(to_fp16(x, self.dtype))
+        x = channels_last_on_cpu(to_fp16(x, self.dtype))
         below = None
         if image is not None and self.resample_filter is not None:
             below = downsample(image, self.resample_filter)
@@ -495,11 +496,6 @@ def fromrgb(channels: int, features: int, clamp: float | None = None) -> Equaliz
     return EqualizedConv2d(inputs=channels, outputs=features, kernel=1, clamp=clamp)
 
 
-def laid_out(x: Tensor) -> Tensor:
-    """Return `x` with channels last in memory on a CPU, where that makes the gradients of convolutions faster."""
-    return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x
-
-
 def widths(doublings: int, channel_base: int, channel_max: int) -> list[int]:
     """Return channels of each resolution, the lowest (which counts as 4) first."""
     return [min(channel_base // (4 << i), channel_max) for i in range(doublings + 1)]
@@ -517,7 +513,7 @@ def precisions(doublings: int, num_fp16_res: int, fp16_dtype: str) -> list[torch
 
 
 def check_architecture(name: str) -> None:
-    """Refuse an architecture that there is not.
+    """Check that an architecture exists.
 
     Raises:
         InputError: naming those that there are.

@@ -1,7 +1,7 @@
 """StyleGAN3: a generator without aliasing, equivariant to translation (-t) or to translation and rotation (-r).
 
 Karras et al. 2021, https://arxiv.org/abs/2106.12423. The generator is built of signals of limited bandwidth: Fourier
-features, convolutions, and rectifiers between designed filters. The discriminator is StyleGAN2's. Configuration R has
+features, convolutions, and leaky ReLUs between designed filters. The discriminator is StyleGAN2's. Configuration R has
 1x1 convolutions and radially symmetric filters, twice the channels, and starts with blurred images.
 """
 
@@ -21,7 +21,7 @@ from gan_lab.layers.precision import find_fp16_dtype, to_fp16, to_fp32
 from gan_lab.layers.pyramid import ImageSize, image_shape
 from gan_lab.layers.stylegan import (
     demodulation,
-    within_half_range,
+    scale_for_fp16,
 )
 from gan_lab.layers.stylegan3 import FilteredLeakyReLU, FourierFeatures, lowpass
 from gan_lab.training.module import AdversarialModule
@@ -113,7 +113,7 @@ class Generator(StyleGeneratorNetwork):
         num_fp16_res: int = 0,
         fp16_dtype: str = "float16",
     ) -> None:
-        bands = plan(
+        bands = plan_bands(
             side=power_of_two_side(image_size),
             channels=channels,
             channel_base=channel_base,
@@ -235,7 +235,7 @@ class Synthesis(nn.Module):
 
 
 class Layer(nn.Module):
-    """Modulated convolution and filtered leaky rectifier; or, last, the modulated 1x1 convolution to the image.
+    """Modulated convolution and filtered leaky ReLU; or, last, the modulated 1x1 convolution to the image.
 
     Attributes:
         magnitude_ema: running mean square of the input, by whose root it is divided (section 3.2).
@@ -294,18 +294,18 @@ class Layer(nn.Module):
         x = to_fp16(x, self.dtype)
         if self.activation is None:
             style = style * self.magnitude_ema.rsqrt() / math.sqrt(weight.shape[1])
-            x = conv2d(x * pixels(style, x), weight.to(x.dtype), self.bias.to(x.dtype))
+            x = conv2d(x * per_channel(style, x), weight.to(x.dtype), self.bias.to(x.dtype))
             return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
         if x.dtype == torch.float16:
-            weight, style = within_half_range(weight, style)
+            weight, style = scale_for_fp16(weight, style)
         scale = demodulation(weight, style) * self.magnitude_ema.rsqrt() * LRELU_GAIN
         bias = (self.bias * LRELU_GAIN)[:, None, None].to(x.dtype)
         # the filters use up the surplus that padding by more than half a kernel gives
-        x = conv2d(x * pixels(style, x), weight.to(x.dtype), padding=weight.shape[-1] - 1)
-        return self.activation(torch.addcmul(bias, x, pixels(scale, x)))
+        x = conv2d(x * per_channel(style, x), weight.to(x.dtype), padding=weight.shape[-1] - 1)
+        return self.activation(torch.addcmul(bias, x, per_channel(scale, x)))
 
 
-def pixels(values: Tensor, x: Tensor) -> Tensor:
+def per_channel(values: Tensor, x: Tensor) -> Tensor:
     """Return values [N, C] as [N, C, 1, 1] in the type of `x`."""
     return values[:, :, None, None].to(x.dtype)
 
@@ -319,7 +319,7 @@ def filtered_lrelu(
     filter_size: int,
     clamp: float | None,
 ) -> FilteredLeakyReLU:
-    """Design the rectifier between two signals; it works at twice the higher of their rates."""
+    """Design the leaky ReLU between two signals; it works at twice the higher of their rates."""
     rate = 2 * max(before.rate, after.rate)
     up, down = rate // before.rate, rate // after.rate
     return FilteredLeakyReLU(
@@ -344,7 +344,7 @@ def filtered_lrelu(
     )
 
 
-def plan(
+def plan_bands(
     *,
     side: int,
     channels: int,

@@ -344,3 +344,5 @@ class AdversarialModule(LightningModule):
         clock = checkpoint["clock"]
         self.images_seen = clock["images_seen"]
         self.stats.load_state_dict(clock["stats"])
+        for name, player in self.players.items():
+            player.load_state_dict(clock["players"][name])

@@ -49,7 +49,7 @@ FIXED: Mapping[str, Any] = {
     "output_dim": 1,
 }
 
-RECTIFIERS = ("relu", "inplace_relu")
+RELUS = ("relu", "inplace_relu")
 
 
 def read(config: Mapping[str, Any], state: Mapping[str, Any] | None) -> Blueprints:
@@ -130,7 +130,7 @@ def common(given: Arguments, player: str) -> dict[str, Any]:
 
 
 def check(arguments: Mapping[str, Any]) -> None:
-    """Refuse arguments that ask for another network than those here.
+    """Check that arguments ask for a network that is supported.
 
     Raises:
         InputError: naming the argument.
@@ -141,7 +141,7 @@ def check(arguments: Mapping[str, Any]) -> None:
                 f"{name}={shortened(arguments[name])} is not supported; it must be {value!r}"
             )
     for name in ("G_nl", "D_nl"):
-        if arguments.get(name, "relu") not in RECTIFIERS:
+        if arguments.get(name, "relu") not in RELUS:
             raise InputError(
                 f"{name}={shortened(arguments[name])} is not supported; it must be 'relu'"
             )
@@ -179,13 +179,13 @@ def translation(place: Callable[[int, int], str], linear: str) -> Translation:
             name = BLOCK.sub(lambda found: f"{place(int(found[1]), int(found[2]))}.", published)
             for pattern, ours in (*RENAMES, (r"^linear\.", f"{linear}.")):
                 name = re.sub(pattern, ours, name)
-            renamed |= placed(name, torch.as_tensor(value), own)
+            renamed |= with_parametrization(name, torch.as_tensor(value), own)
         return renamed
 
     return translate
 
 
-def placed(name: str, tensor: Tensor, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def with_parametrization(name: str, tensor: Tensor, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return a tensor under its name in our state dict, where a normalised weight and its vector stand deeper."""
     layer, _, leaf = name.rpartition(".")
     original = f"{layer}.parametrizations.{leaf}.original"

@@ -20,7 +20,7 @@ MOST_LAYERS = 100
 
 
 class Arguments:
-    """Reads each argument once and refuses those that nobody read.
+    """Published constructor arguments, each read once; what nobody reads is an error.
 
     Args:
         values: by published name.
@@ -90,7 +90,7 @@ class Arguments:
         return Arguments(values, f"{self.where}.{name}")
 
     def finish(self) -> None:
-        """Refuse what is left.
+        """Check that every argument was read.
 
         Raises:
             InputError: naming it.

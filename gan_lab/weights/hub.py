@@ -55,7 +55,7 @@ def download(source: str) -> Path:
 
 
 def check_push(name: str) -> None:
-    """Refuse a model's name or an account that cannot be pushed to, before anything is computed.
+    """Check a model's name and that there is a token, before anything is computed.
 
     Raises:
         InputError: for a name that is none, or without a token.
@@ -104,7 +104,7 @@ def push(folder: Path, name: str, *, files: Sequence[str], private: bool) -> str
 
 
 def check_name(name: str, given: str) -> None:
-    """Refuse what is no user/name.
+    """Check that a name is user/name.
 
     Raises:
         InputError: with what was given.

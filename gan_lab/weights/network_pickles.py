@@ -159,7 +159,7 @@ def arguments(
 ) -> dict[str, Any]:
     """Return a network's constructor arguments by their published names."""
     given = network.state.get("_init_kwargs") if isinstance(network.state, dict) else None
-    known = plain(given) if isinstance(given, dict) else {}
+    known = to_plain_data(given) if isinstance(given, dict) else {}
     if source.startswith("R3GAN"):
         return known or r3gan_arguments(state)
     if source.startswith("stylegan2") or "img_resolution" in known:
@@ -184,7 +184,7 @@ def with_precision(known: dict[str, Any], modules: Mapping[str, Record]) -> dict
     if any("use_fp16" in state for state in blocks):
         found["num_fp16_res"] = sum(state.get("use_fp16") is True for state in blocks)
     if any("conv_clamp" in state for state in layers):
-        found["conv_clamp"] = plain(layers[0].get("conv_clamp"))
+        found["conv_clamp"] = to_plain_data(layers[0].get("conv_clamp"))
     return {name: v for name, v in found.items() if name not in inner} | known
 
 
@@ -228,23 +228,23 @@ def r3gan_arguments(state: Mapping[str, View]) -> dict[str, Any]:
     return ours if basis is None else ours | {"NoiseDimension": basis[1] - embedding[0]}
 
 
-def plain(value: Any) -> Any:
+def to_plain_data(value: Any) -> Any:
     """Return arguments as plain data; a number of NumPy or a tuple becomes Python's number or a list.
 
     Raises:
         RefusedError: for anything else, and for more than any network has.
     """
-    return _plain(value, [MOST_ARGUMENTS], DEEPEST_ARGUMENTS)
+    return _to_plain_data(value, [MOST_ARGUMENTS], DEEPEST_ARGUMENTS)
 
 
-def _plain(value: Any, left: list[int], depth: int) -> Any:
+def _to_plain_data(value: Any, left: list[int], depth: int) -> Any:
     left[0] -= 1
     if left[0] < 0 or depth < 0:
         raise RefusedError("it has a network with more arguments than any")
     if isinstance(value, dict):
-        return {str(name)[:80]: _plain(v, left, depth - 1) for name, v in value.items()}
+        return {str(name)[:80]: _to_plain_data(v, left, depth - 1) for name, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item, left, depth - 1) for item in value]
+        return [_to_plain_data(item, left, depth - 1) for item in value]
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise RefusedError(f"it has a network with a {type(value).__name__} for an argument")

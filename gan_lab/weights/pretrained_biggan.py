@@ -228,9 +228,9 @@ def translation(position: int, stage: int, z_dim: int, place: float) -> Translat
         tensors = {name: torch.as_tensor(value) for name, value in state.items()}
         for name, tensor in normalized(tensors).items():
             ours = rename(renumbered(name, position), renames)
-            tensor = laid_out(ours, tensor, z_dim)
+            tensor = to_our_layout(ours, tensor, z_dim)
             if ours.endswith(("running_means", "running_vars")):
-                ours, tensor = ours.removesuffix("s"), between(tensor, place)
+                ours, tensor = ours.removesuffix("s"), interpolate_rows(tensor, place)
             weights[
                 ours.replace(".weight_orig", ".parametrizations.weight.original").replace(
                     ".weight_u", ".parametrizations.weight.0.u"
@@ -280,7 +280,7 @@ def vector_before(rows: Tensor, v: Tensor, u: Tensor) -> Tensor:
     return normalize(before, dim=0).to(u.dtype)
 
 
-def laid_out(name: str, tensor: Tensor, z_dim: int) -> Tensor:
+def to_our_layout(name: str, tensor: Tensor, z_dim: int) -> Tensor:
     """Return a tensor as our layer of this name has it."""
     if name == "embedding.weight":
         return tensor.T
@@ -295,7 +295,7 @@ def laid_out(name: str, tensor: Tensor, z_dim: int) -> Tensor:
     return tensor
 
 
-def between(rows: Tensor, place: float) -> Tensor:
+def interpolate_rows(rows: Tensor, place: float) -> Tensor:
     """Return the row at a place between 0 and the last, on the line between its neighbours.
 
     Raises:

@@ -14,7 +14,7 @@ from gan_lab.data.unpickling import DamagedError, Record, RefusedError
 from gan_lab.errors import InputError
 from gan_lab.weights import biggan, network_pickles, pretrained_biggan, r3gan, stylegan
 from gan_lab.weights.blueprint import Blueprint, Blueprints
-from gan_lab.weights.network_pickles import plain
+from gan_lab.weights.network_pickles import to_plain_data
 from gan_lab.weights.tensors import STATE_DICT, View, read_torch
 
 LARGEST_FILE = 8 << 30
@@ -263,7 +263,9 @@ def biggan_arguments(path: Path, files: dict[Path, str]) -> dict[str, Any]:
         given = held.get("config") if isinstance(held, dict) else None
         if isinstance(given, dict):
             # activations are modules there; their names stand beside them
-            return plain({k: v for k, v in given.items() if not isinstance(v, Record | View)})
+            return to_plain_data(
+                {k: v for k, v in given.items() if not isinstance(v, Record | View)}
+            )
     for beside in (path.with_suffix(".json"), path.with_name("config.json")):
         if beside.is_file():
             return read_json(beside, files)

@@ -196,10 +196,10 @@ def read_torch(data: bytes, vocabulary: Vocabulary = STATE_DICT) -> Any:
     """
     if data[:4] == b"PK\x03\x04":
         return read_zip(data, vocabulary)
-    return read_rows(data, vocabulary)
+    return read_legacy(data, vocabulary)
 
 
-def read_rows(data: bytes, vocabulary: Vocabulary) -> Any:
+def read_legacy(data: bytes, vocabulary: Vocabulary) -> Any:
     """Read the format before torch 1.6."""
     stream = io.BytesIO(data)
     plain = Vocabulary(purpose="the head of a file of torch.save")
@@ -222,11 +222,11 @@ def read_rows(data: bytes, vocabulary: Vocabulary) -> Any:
     if not isinstance(keys, list) or set(map(str, keys)) != set(storages):
         raise DamagedError("its storages are not those that it refers to")
     for key in keys:
-        (length,) = struct.unpack("<q", exactly(stream, 8))
+        (length,) = struct.unpack("<q", read_exactly(stream, 8))
         storage = storages[str(key)]
         if length != storage.length:
             raise DamagedError(f"a storage of {storage.length} elements has {length}")
-        storage.fill(exactly(stream, length * storage.dtype.itemsize))
+        storage.fill(read_exactly(stream, length * storage.dtype.itemsize))
     return held
 
 
@@ -290,7 +290,7 @@ def find_storage(identifier: Any, storages: dict[str, Storage]) -> Storage:
     raise RefusedError("it refers to something else than a storage")
 
 
-def exactly(stream: io.BytesIO, count: int) -> bytes:
+def read_exactly(stream: io.BytesIO, count: int) -> bytes:
     """Read so many bytes.
 
     Raises:

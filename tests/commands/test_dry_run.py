@@ -13,8 +13,10 @@ from gan_lab.commands import dry_run
 from gan_lab.commands.dry_run import duration, rate, says_out_of_memory
 from gan_lab.commands.launch import launch
 from gan_lab.config import build
+from gan_lab.data.sample import Batch
 from gan_lab.training.building import describe_samples
 from gan_lab.training.module import AdversarialModule
+from gan_lab.training.player import Player
 from tests.commands.conftest import ELSE, Train
 from tests.helpers.growing import TINY
 from tests.helpers.samples import images_of
@@ -24,19 +26,21 @@ from tests.helpers.samples import images_of
 def steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, list[str]]]]:
     """Images seen before each training step that is taken, and the penalties with a step of their own in it."""
     taken: list[tuple[int, list[str]]] = []
-    plain, lazy = AdversarialModule.training_step, AdversarialModule._lazy
+    plain, one_step = AdversarialModule.training_step, AdversarialModule._step
 
-    def step(self: AdversarialModule, batch: Any, batch_idx: int) -> None:
+    def training_step(self: AdversarialModule, batch: Any, batch_idx: int) -> None:
         taken.append((self.images_seen, []))
         plain(self, batch, batch_idx)
 
-    def due(self: AdversarialModule, player: Any) -> Any:
-        found = lazy(self, player)
-        taken[-1][1].extend(name for name, _ in found)
-        return found
+    def step(
+        self: AdversarialModule, player: Player, batch: Batch, lazy: str | None = None
+    ) -> None:
+        one_step(self, player, batch, lazy)
+        if lazy is not None:
+            taken[-1][1].append(lazy)
 
-    monkeypatch.setattr(AdversarialModule, "training_step", step)
-    monkeypatch.setattr(AdversarialModule, "_lazy", due)
+    monkeypatch.setattr(AdversarialModule, "training_step", training_step)
+    monkeypatch.setattr(AdversarialModule, "_step", step)
     yield taken
 
 

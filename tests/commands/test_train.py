@@ -289,7 +289,10 @@ class Judge(DiscriminatorNetwork):
 
 @pytest.mark.parametrize(
     ("generator", "told"),
-    [("Plain", "model.generator: Plain is no gan_lab"), ("Silent", "Silent has no num_classes")],
+    [
+        ("Plain", "model.generator: nets_of_mine.Plain is no gan_lab"),
+        ("Silent", "Silent has no num_classes"),
+    ],
 )
 def test_networks_of_ones_own(
     generator: str,

@@ -13,7 +13,6 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from lightning import LightningModule, Trainer
-from lightning.fabric.utilities.apply_func import move_data_to_device
 from rich.console import Console
 
 from gan_lab.config import build, conf_dir
@@ -184,7 +183,7 @@ def test_images_become_float_after_the_transfer() -> None:
 
 def test_a_batch_moves_to_the_device_as_a_whole() -> None:
     batch = Batch(torch.zeros(2, 1), source=torch.ones(2, 1))
-    moved = move_data_to_device(batch, torch.device("meta"))
+    moved = module().transfer_batch_to_device(batch, torch.device("meta"), 0)
     assert isinstance(moved, Batch)
     assert moved.real.is_meta and moved.source.is_meta and moved.labels is None
 

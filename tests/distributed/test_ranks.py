@@ -59,7 +59,7 @@ def small(rank: int, world: int) -> AdversarialModule:
     register_resolvers()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         config = compose("train", [*SMALL, f"micro_batch_size={BATCH // PARTS // world}"])
-    describe_samples(config, images_of([8, 8], channels=1, classes=0))  # fmt: skip
+    describe_samples(config, images_of([8, 8], channels=1, classes=0))
     torch.manual_seed(0)
     module: AdversarialModule = build(config.model, total_images=BATCH * STEPS)
     drawn = 0

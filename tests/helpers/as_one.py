@@ -5,8 +5,7 @@ import torch
 from torch import Tensor
 
 from gan_lab.cli import main
-from gan_lab.data import datamodule
-from gan_lab.data.images import to_float
+from gan_lab.data.sample import SampleSpec
 from gan_lab.seeding import derive_seed
 from gan_lab.training import checks
 from gan_lab.training.module import AdversarialModule
@@ -25,7 +24,8 @@ def latents(self: AdversarialModule, count: int) -> Tensor:
 def drawn_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     """Draw so, and compute in double precision, in which sums of other parts hardly differ."""
     monkeypatch.setattr(AdversarialModule, "sample_latents", latents)
-    monkeypatch.setattr(datamodule, "to_float", lambda images: to_float(images).double())
+    encode = SampleSpec.encode
+    monkeypatch.setattr(SampleSpec, "encode", lambda spec, stored: encode(spec, stored).double())
     monkeypatch.setattr(checks, "PRECISIONS", (*checks.PRECISIONS, "64-true"))
 
 

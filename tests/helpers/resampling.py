@@ -10,10 +10,10 @@ def resample(
 ) -> Tensor:
     """[N, C, H, W], kernel [T, T]; the margins are those before and after, on both axes."""
     n, c, h, w = x.shape
-    spread = torch.zeros(n, c, h * up, w * up, dtype=x.dtype)
-    spread[:, :, ::up, ::up] = x
-    spread = pad(spread, (*margins, *margins))
+    convolve_transposed = torch.zeros(n, c, h * up, w * up, dtype=x.dtype)
+    convolve_transposed[:, :, ::up, ::up] = x
+    convolve_transposed = pad(convolve_transposed, (*margins, *margins))
     # convolution proper turns the kernel round
     weight = kernel.flip(0, 1).to(x.dtype)[None, None]
-    filtered = conv2d(spread.reshape(n * c, 1, *spread.shape[2:]), weight)
+    filtered = conv2d(convolve_transposed.reshape(n * c, 1, *convolve_transposed.shape[2:]), weight)
     return filtered.reshape(n, c, *filtered.shape[2:])[:, :, ::down, ::down]

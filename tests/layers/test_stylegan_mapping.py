@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from gan_lab.layers.stylegan import Mapping, cross_over, replace_styles
+from gan_lab.layers.stylegan import Mapping, mix_styles, replace_styles
 
 
 def mapping(num_classes: int = 0) -> Mapping:
@@ -68,12 +68,12 @@ def test_styles_are_replaced_by_layer() -> None:
 def test_styles_cross_over_at_a_random_layer_of_each_image() -> None:
     torch.manual_seed(0)
     w, other = torch.zeros(4000, 4, 2), torch.ones(4000, 4, 2)
-    mixed = cross_over(w, other, 0.9)[:, :, 0]
+    mixed = mix_styles(w, other, 0.9)[:, :, 0]
     starts = 4 - mixed.sum(1)
     assert (mixed[:, 0] == 0).all() and (mixed.diff(dim=1) >= 0).all()
     shares = torch.bincount(starts.long(), minlength=5) / 4000
     assert_close(shares, torch.tensor([0, 0.3, 0.3, 0.3, 0.1]), atol=0.03, rtol=0)
-    assert cross_over(w, other, 0.0).sum() == 0
+    assert mix_styles(w, other, 0.0).sum() == 0
 
 
 def test_gradients(check_gradients: Callable[..., None]) -> None:

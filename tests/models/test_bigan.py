@@ -45,7 +45,6 @@ def make(compose: Callable[..., DictConfig]) -> Make:
 
     def made(*overrides: str, classes: int = 0, size: Any = 8, **extra: Any) -> BiGAN:
         config = compose(*TINY, *overrides)
-        size = [size, size] if isinstance(size, int) else size
         describe_samples(config, images_of(size, channels=2, classes=classes))
         torch.manual_seed(0)
         return build(config.model, total_images=8, **extra)

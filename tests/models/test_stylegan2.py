@@ -234,7 +234,7 @@ def test_the_first_layers_of_d_can_be_frozen() -> None:
     frozen = {name for name, p in network.named_parameters() if not p.requires_grad}
     layers = ("fromrgb.weight", "fromrgb.bias", "conv0.weight", "conv0.bias")
     rest = ("conv1.weight", "conv1.bias", "skip.weight")
-    assert frozen == {f"blocks.0.{name}" for name in (*layers, *rest)}
+    assert frozen == {f"b{network.resolutions[0]}.{name}" for name in (*layers, *rest)}
     with pytest.raises(InputError, match="frozen_layers=99"):
         small_discriminator(frozen_layers=99)
 

@@ -14,7 +14,7 @@ from torch.testing import assert_close
 
 from gan_lab.errors import InputError
 from gan_lab.models.stylegan2 import Generator as StyleGAN2Generator
-from gan_lab.models.stylegan3 import Band, Generator, Layer, plan
+from gan_lab.models.stylegan3 import Band, Generator, Layer, plan_bands
 from gan_lab.training.augment.blur import blur
 from gan_lab.weights import from_published
 
@@ -149,7 +149,7 @@ def test_running_magnitudes_bring_activations_to_unit_scale() -> None:
 
 def test_the_plan_of_the_published_size() -> None:
     """Layers of the released configuration T at 1024 are named L<index>_<size>_<channels>."""
-    bands = plan(
+    bands = plan_bands(
         side=1024,
         channels=3,
         channel_base=32768,

@@ -11,7 +11,7 @@ from gan_lab.errors import InputError
 from gan_lab.layers.networks import GeneratorNetwork
 from gan_lab.training.player import ParameterGroups, Player, frozen
 from gan_lab.training.regularizers.base import Regularizer
-from gan_lab.training.regularizers.path_length import PathLength
+from gan_lab.training.regularizers.latent_consistency import LatentDiversity
 from gan_lab.training.regularizers.r1 import R1
 from gan_lab.training.regularizers.r2 import R2
 from gan_lab.training.regularizers.weight_clipping import WeightClipping
@@ -29,11 +29,8 @@ class Network(GeneratorNetwork):
         self.norm = nn.LayerNorm(2)
         self.last = nn.Linear(2, 1)
 
-    def styles(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        return self.mapping(z)
-
-    def synthesis(self, w: Tensor, noise: str = "random") -> Tensor:
-        return self.last(self.norm(w))
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        return self.last(self.norm(self.mapping(z)))
 
 
 def adam(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
@@ -143,7 +140,7 @@ def test_the_correction_for_lazy_penalties() -> None:
 
     assert correction() == 1
     assert correction(R1(weight=1), WeightClipping(limit=1)) == 1
-    assert correction(PathLength(weight=1, interval=4)) == 1, "the other player's"
+    assert correction(LatentDiversity(weight=1, interval=4)) == 1, "the other player's"
     assert correction(R1(weight=1, interval=16)) == pytest.approx(16 / 17)
     two = correction(R1(weight=1, interval=16), R2(weight=1, interval=4))
     assert two == pytest.approx(1 / (1 + 1 / 16 + 1 / 4))
@@ -151,7 +148,7 @@ def test_the_correction_for_lazy_penalties() -> None:
 
 def test_the_correction_is_that_of_every_group_now_and_when_scheduled() -> None:
     groups = ParameterGroups(rate_multipliers={"mapping": 0.5})
-    made = player(PathLength(weight=1, interval=4), groups=groups)
+    made = player(LatentDiversity(weight=1, interval=4), groups=groups)
     c = 4 / 5
     for values in ((0.5, 0.25, 0.81), (2.0, 0.0625, 0.5)):
         if made.optimizer is None:
@@ -167,7 +164,7 @@ def test_the_correction_is_that_of_every_group_now_and_when_scheduled() -> None:
 
 
 def test_configured_numbers_win_over_loaded_ones() -> None:
-    made = player(PathLength(weight=1, interval=4))
+    made = player(LatentDiversity(weight=1, interval=4))
     optimizer = made.build_optimizer()
     saved = optimizer.state_dict()
     saved["param_groups"][0]["lr"] = 99
@@ -177,7 +174,7 @@ def test_configured_numbers_win_over_loaded_ones() -> None:
 
 
 def test_penalties_that_are_due() -> None:
-    made = player(PathLength(weight=1), PathLength(weight=1, interval=2))
+    made = player(LatentDiversity(weight=1), LatentDiversity(weight=1, interval=2))
     assert set(made.penalties()) == {"0"} and set(made.penalties("1")) == {"1"}
     due = []
     for made.steps_taken in range(4):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import gan_lab
 from gan_lab.commands.launch import launch, listed
 from gan_lab.data.packing import RestartableZip
 from gan_lab.errors import InputError
+from gan_lab.run import HOLDER_FILE, living_holder
 from gan_lab.training.loggers.files import JsonLines
 from tests.helpers.generators import TINY, run_of
 
@@ -205,6 +207,13 @@ def test_small_files_that_ask_for_much(text: Callable[[Path], str], run: Path) -
         gan_lab.load(run)
 
 
+@pytest.mark.parametrize("pid", ["1", 0, -1, 10**30, True, None, [1]])
+def test_a_note_of_who_trains_is_read_like_that_of_anybody(pid: Any, tmp_path: Path) -> None:
+    holder = {"pid": pid, "host": socket.gethostname(), "since": "now"}
+    (tmp_path / HOLDER_FILE).write_text(json.dumps(holder))
+    assert living_holder(tmp_path) is None
+
+
 @pytest.mark.timeout(60)
 def test_a_pipe_in_place_of_a_configuration(run: Path) -> None:
     (run / "config.yaml").unlink()
@@ -244,7 +253,7 @@ def test_numbers_that_no_network_has(key: str, value: float, tmp_path: Path) -> 
         ("sample.class_counts", 10**9),
         ("sample.class_names", [1, 2, 3]),
         ("sample.class_names", ["a"] * 4),
-        ("images", None),
+        ("sample", None),
         ("model", []),
         ("model.generator", "a"),
         ("model.generator._target_", 7),
@@ -296,12 +305,12 @@ def test_names_from_data_are_not_interpolated(
     assert sorted(gan_lab.load(run).class_names) == sorted(names)
     # also by whoever reads it with OmegaConf, and interpolates
     config = OmegaConf.to_container(OmegaConf.load(run / "config.yaml"), resolve=True)
-    assert sorted(config["images"]["class_names"]) == sorted(names)  # type: ignore[call-overload,index]
+    assert sorted(config["sample"]["class_names"]) == sorted(names)  # type: ignore[call-overload,index]
     # going on reads it again, and finds nothing changed
     capsys.readouterr()
     assert launch("train", [*words, "name=run", "total_kimg=0.024"]) == 0
     out = capsys.readouterr().out
-    assert "going on from" in out and "images.class_names" not in out
+    assert "going on from" in out and "class_names" not in out
     assert launch("generate", [f"run={run}", "num_images=4", "format=[png,zip]"]) == 0
     assert launch("export", [f"run={run}", f"out={tmp_path}/model"]) == 0
     strange = run.rename(run.with_name("${oc.env:TOKEN}"))
@@ -311,17 +320,18 @@ def test_names_from_data_are_not_interpolated(
 
 
 def test_a_foreign_configuration_is_not_interpolated(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TOKEN", SECRET)
     monkeypatch.chdir(tmp_path)
+    run = run_of("dcgan", tmp_path / "run", classes=2)
     text = (run / "config.yaml").read_text()
-    text = text.replace("class_names:\n  - all", "class_names:\n  - ${oc.env:TOKEN}")
+    text = text.replace("kind 0", "${oc.env:TOKEN}")
     assert "oc.env" in text
     (run / "config.yaml").write_text(
         text + "name: ${oc.env:TOKEN}\nnote: ${oc.decode:'${oc.env:TOKEN}'}\nloss: ${nowhere}\n"
     )
-    assert gan_lab.load(run).class_names == ["${oc.env:TOKEN}"]
+    assert gan_lab.load(run).class_names == ["${oc.env:TOKEN}", "kind 1"]
     everything = commands(run, tmp_path / "out")
     for command in ("generate", "export"):
         assert launch(command, everything[command][:2]) == 0

@@ -21,7 +21,7 @@ from torch import nn
 
 from gan_lab.data.unpickling import DamagedError, Record, RefusedError, unpickle
 from gan_lab.errors import InputError
-from gan_lab.weights.network_pickles import NETWORKS, plain
+from gan_lab.weights.network_pickles import NETWORKS, to_plain_data
 from gan_lab.weights.published import open_published
 from gan_lab.weights.tensors import STATE_DICT, read_torch
 from tests.helpers.published import modules, network_pickle, reconstruct
@@ -311,7 +311,7 @@ def test_laughs_are_read_and_not_multiplied() -> None:
     """Shared containers take no memory; whoever copies them out counts."""
     value = unpickle(pickle.dumps(billion_laughs()), NETWORKS)
     with pytest.raises(RefusedError, match="more arguments than any"):
-        plain(value)
+        to_plain_data(value)
 
 
 def test_modules_that_are_shared_without_end(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from gan_lab.training.callbacks.training_log import (
     check_finite_metrics,
 )
 from gan_lab.training.stats import RunningMeans
+from tests.helpers.samples import images_of
 
 
 def test_diversity_of_a_collapsed_generator_is_zero() -> None:
@@ -40,9 +41,9 @@ def test_a_row_a_class() -> None:
             return (labels.float() - 1)[:, None, None, None].expand(-1, 1, 2, 2)
 
     module = SimpleNamespace(generator_ema=Painter())
-    images = fixed_samples(module, rows=10, columns=4, seed=0)  # type: ignore[arg-type]
+    images = fixed_samples(module, images_of(2, classes=3), rows=10, columns=4, seed=0)  # type: ignore[arg-type]
     assert images[:, 0, 0, 0].tolist() == [0] * 4 + [128] * 4 + [255] * 4
-    assert len(fixed_samples(module, rows=2, columns=4, seed=0)) == 8  # type: ignore[arg-type]
+    assert len(fixed_samples(module, images_of(2, classes=3), rows=2, columns=4, seed=0)) == 8  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
