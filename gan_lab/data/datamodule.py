@@ -4,6 +4,7 @@ import atexit
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from inspect import Parameter, signature
 from multiprocessing import active_children
 from typing import Any
 
@@ -63,7 +64,7 @@ class DataModule(pl.LightningDataModule):
             )
         self.train = dataset(split="train")
         try:
-            self.val: SampleDataset | None = dataset(split="val", flip=False)
+            self.val: SampleDataset | None = dataset(split="val", **unmirrored(dataset))
         except MissingSplit:
             self.val = None
         else:
@@ -192,6 +193,13 @@ class DataModule(pl.LightningDataModule):
         )
         ranks = self.trainer.num_devices if self.trainer else 1
         return max(1, min(_MAX_WORKERS, cpus // ranks))
+
+
+def unmirrored(dataset: Callable[..., SampleDataset]) -> dict[str, bool]:
+    """Return `flip=False` for a data set that takes it."""
+    parameters = signature(dataset).parameters
+    rest = any(one.kind is Parameter.VAR_KEYWORD for one in parameters.values())
+    return {"flip": False} if "flip" in parameters or rest else {}
 
 
 class _InOrder(Sampler[list[int]]):

@@ -25,12 +25,12 @@ class Generator(GeneratorNetwork):
             nn.ReLU(),
             nn.Unflatten(1, (width, height, width_px)),
         )
-        self.half = nn.Conv2d(width, channels, 3, padding=1)
-        self.whole = nn.ConvTranspose2d(width, channels, 4, stride=2, padding=1)
+        self.small = nn.Conv2d(width, channels, 3, padding=1)
+        self.large = nn.ConvTranspose2d(width, channels, 4, stride=2, padding=1)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
         x = self.first(z)
-        return self.half(x).tanh(), self.whole(x).tanh()
+        return self.small(x).tanh(), self.large(x).tanh()
 
 
 class Discriminator(DiscriminatorNetwork):
