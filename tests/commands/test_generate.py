@@ -372,7 +372,7 @@ def test_what_was_broken_off_leaves_no_half_file(
         (["seeds=99999999999"], "must be from 0 to 4294967295"),
         (["seeds=1", "latents=a.safetensors"], "give one of them"),
         (["latents=a.safetensors"], "is not there"),
-        (["format=jpg"], "choose from png, jpeg, webp, grid, npz, zip, latents"),
+        (["format=jpg"], "choose from png, jpeg, webp, files, grid, npz, zip, latents"),
         (["num_images=0"], "must be a whole number of at least 1"),
         (["batch_size=0"], "must be a whole number of at least 1"),
         (["columns=0"], "must be a whole number of at least 1"),

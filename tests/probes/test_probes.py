@@ -102,9 +102,9 @@ class Probe:
         assert (out / "grid.png").exists() and (out / "README.md").exists()
         gan = gan_lab.load(out, trust=[self.name])
         self.do("evaluate", f"run={run}")
-        (result,) = json.loads((run / "evaluation.json").read_text())["results"]
+        (result,) = json.loads((run / "evaluation.json").read_text())
         (figure,) = result["figures"]
-        logged = [line for line in read_metrics(run / "metrics.jsonl")]
+        logged = read_metrics(run / "metrics.jsonl")
         name = f"metrics/{figure['key']}"
         last = [line[name] for line in logged if name in line]
         assert last and all(value >= 0 for value in last)
