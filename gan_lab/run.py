@@ -14,14 +14,16 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
 from filelock import FileLock, Timeout
 from pydantic import Field
 
 from gan_lab.config import conf_dir, read_json, take
 from gan_lab.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
 
 LOCK_FILE, HOLDER_FILE = ".lock", ".lock.json"
 
@@ -308,8 +310,10 @@ PACKAGES = ("torch", "torchvision", "torch-fidelity", "numpy", "pillow", "scikit
 IDENTITY = ("protocol", "num_fake", "num_real", "fake", "real", "settings")
 
 
-def circumstances(device: torch.device) -> dict[str, Any]:
+def circumstances(device: "torch.device") -> dict[str, Any]:
     """Return the time, the versions of all that computes, and the device."""
+    import torch  # which takes seconds: a sweep that only reads results does not wait for it
+
     on = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

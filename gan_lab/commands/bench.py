@@ -245,7 +245,7 @@ def compiled_by(result: Result) -> str:
 def other_figures(result: Result) -> Table:
     """Return all but the phases: circumstances first."""
     table = Table(title="bench", title_justify="left", show_header=False)
-    shape = "x".join(str(side) for side in result["image"])
+    shape = "x".join(str(side) for side in result["sample"])
     table.add_row("model", f"{result['model']}, {shape}, batches of {result['batch_size']}")
     table.add_row(
         "on",

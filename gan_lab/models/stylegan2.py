@@ -251,7 +251,9 @@ class SynthesisBlock(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """Map features and the image so far, with the block's styles w [N, 2 or 3, w_dim], to this resolution's."""
         if self.const is not None:
-            x = self.const.expand(len(w), -1, -1, -1)
+            x = self.const.expand(
+                w.shape[0], -1, -1, -1
+            )  # len() would fix the batch of an exported program
         assert x is not None
         x = to_fp16(x, self.dtype)
         shortcut = None if self.skip is None else self.skip(x)

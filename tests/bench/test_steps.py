@@ -58,9 +58,9 @@ def test_costs_are_medians_weighted_by_how_often_they_come(module: AdversarialMo
 
 def test_what_is_left_out_comes_back_whatever_happens(module: AdversarialModule) -> None:
     with pytest.raises(KeyError), leaving_out(module, "r1"):
-        assert list(module._of("discriminator")) == ["r2"]
+        assert list(module.players["discriminator"].regularizers) == ["r2"]
         raise KeyError
-    assert list(module._of("discriminator")) == ["r1", "r2"]
+    assert list(module.players["discriminator"].regularizers) == ["r1", "r2"]
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux forgets a peak")

@@ -14,7 +14,7 @@ COMMANDS = {
     "images.zip": ("generate", "out={out}", "num_images=2000", "format=zip"),
     "images.npz": ("generate", "out={out}", "num_images=2000", "format=npz"),
     "latents.safetensors": ("generate", "out={out}", "num_images=2000", "format=latents"),
-    "compare.html": ("compare", "out={out}", "png=false"),
+    "compare.html": ("compare", "out={out}"),
 }
 
 

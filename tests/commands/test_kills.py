@@ -21,7 +21,10 @@ WORDS = (
     *ELSE,
     "total_kimg=0.064",
     "data.flip=true",
-    *(f"callbacks.{name}.every_kimg=0.032" for name in ("report", "evaluation", "checkpointing")),
+    *(
+        f"callbacks.{name}.every_kimg=0.032"
+        for name in ("training_log", "evaluation", "checkpointing")
+    ),
     "callbacks.samples.every_kimg=0.064",
     "callbacks.samples.rows=2",
 )

@@ -228,7 +228,7 @@ def test_a_folder_of_pictures(
         (("data.image_size=50", "model=dcgan"), "set data.image_size=48 or 56"),
         (("total_kimg=0",), "must all be positive"),
         (("trainer.devices=0",), "give a number, a list such as [0,2] of GPUs, or auto"),
-        (("+trainer.strategy=fsdp",), "Leave the strategy out"),
+        (("trainer.strategy=fsdp",), "trainer.strategy=fsdp"),
         (("trainer.devices=100000",), "CPU cores here; set trainer.devices="),
         (("trainer.devices=[0,1]", "trainer=cpu"), "give a number, a list such as [0,2] of GPUs"),
         (("trainer.num_nodes=0",), "trainer.num_nodes=0 must be a whole number of machines"),

@@ -57,7 +57,7 @@ def test_content_decides_and_not_the_ending(tmp_path: Path, name: str, ending: s
     data = encoded(name, ramp().convert("RGB"))
     assert image_format(data[:HEAD_BYTES]) == name
     (tmp_path / f"file{ending}").write_bytes(data)
-    pixels, _ = ImageFolder(split="train", root=tmp_path, channels=1)[0]
+    pixels = ImageFolder(split="train", root=tmp_path, channels=1)[0].real[0]
     assert np.abs(pixels[0].numpy().astype(int) - np.asarray(ramp())).max() <= 12
 
 
@@ -141,7 +141,7 @@ def test_a_photograph_of_200_megapixels_is_read(tmp_path: Path, write_images) ->
     """Pillow by itself takes it for a decompression bomb, when it is opened and when it is cropped."""
     Image.new("L", (20_000, 10_000), 200).save(tmp_path / "a.jpg")
     data = ImageFolder(split="train", root=tmp_path, image_size=16)
-    assert (data[0][0] == 200).all()
+    assert (data[0].real == 200).all()
     with pytest.raises(InputError) as caught:
         ImageFolder(split="train", root=tmp_path, image_size=16, max_megapixels=150)
     assert "a.jpg (20000 x 10000 pixels are 200 megapixels" in str(caught.value)

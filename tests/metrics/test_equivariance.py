@@ -169,7 +169,7 @@ def test_stylegan2_follows_neither():
     ).eval()
     w = network.mapping(torch.randn(4, 32))
     plain = network.synthesis(w, noise="none")
-    constant = network.synthesis.constant.clone()
+    constant = network.synthesis.b4.const.clone()
     generator = torch.Generator().manual_seed(0)
     for kind in KINDS:
         shifts, angle = drawn(kind, 1, SIDE, generator)
@@ -181,9 +181,9 @@ def test_stylegan2_follows_neither():
         turned_constant = torch.nn.functional.grid_sample(
             constant[None], grid, mode="bicubic", padding_mode="border", align_corners=False
         )
-        network.synthesis.constant.copy_(turned_constant[0])
+        network.synthesis.b4.const.data.copy_(turned_constant[0])
         moved = network.synthesis(w, noise="none")
-        network.synthesis.constant.copy_(constant)
+        network.synthesis.b4.const.data.copy_(constant)
         # in units of the images' own spread, which is not yet that of trained ones
         scale = 1 / plain.std()
         found = errors(plain * scale, moved * scale, shifts.expand(4, 2), angle)

@@ -4,15 +4,17 @@ import os
 import signal
 from typing import Any
 
+from gan_lab.data.digits import Digits
 
-class Killed:
+
+class Killed(Digits):
     """The process is killed, as by the kernel that is out of memory."""
 
     def __init__(self, **settings: Any) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-class Defect:
+class Defect(Digits):
     """A defect of the program."""
 
     def __init__(self, **settings: Any) -> None:

@@ -42,7 +42,15 @@ ONLY_G: dict[str, dict[str, Any]] = {
     "biggan_deep": {"z_dim": 8, "shared_dim": 8},
 }
 # layers that read or write images do so at full size in every network; the constant's module makes the image
-AT_THE_IMAGE = ("norm", "to_image", "from_image", "torgb", "fromrgb", "synthesis.const")
+AT_THE_IMAGE = (
+    "norm",
+    "to_image",
+    "from_image",
+    "torgb",
+    "fromrgb",
+    "synthesis.const",
+    "synthesis.b4.const",
+)
 
 
 def nodes(model: str, size: int, num_classes: int) -> dict[str, Any]:
@@ -204,7 +212,7 @@ def test_another_number_of_classes(
     for name, value in ours.state_dict().items():
         if not name.startswith("regularizers."):
             assert torch.equal(value, new[name] if name in changed else old[name]), name
-    words = {"stylegan2": "embedding", "r3gan": "embedding", "biggan": "embedding",
+    words = {"stylegan2": "mapping.embed", "r3gan": "embedding", "biggan": "embedding",
              "sngan": "blocks.0", "dcgan": "start.0"}  # fmt: skip
     lines = capsys.readouterr().out.splitlines()
     assert words[model] in lines[1] and "of the parameters" in lines[1]

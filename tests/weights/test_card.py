@@ -14,7 +14,7 @@ from PIL import Image
 
 import gan_lab
 from gan_lab.commands.launch import launch
-from gan_lab.data.images import to_uint8
+from gan_lab.data.images import image_spec, to_uint8
 from gan_lab.weights.card import card
 from gan_lab.weights.exported import file_sha256
 from tests.helpers.generators import run_of
@@ -95,10 +95,8 @@ def test_the_picture_of_the_onnx_example(
             "weights": "ema",
         },
         "z_dim": 4,
-        "channels": channels,
-        "image_size": [8, 6],
+        "sample": image_spec(channels=channels, image_size=(8, 6)).as_dict(),
         "kimg": 1.0,
-        "classes": {"conditional": False, "names": ["all"], "counts": [3]},
         "truncation": {"kind": "threshold"},
         "standing_statistics": None,
         "programs": {"onnx": {"largest_difference": 1e-6}},

@@ -59,24 +59,13 @@ def test_an_encoder_comes_along(tmp_path: Path) -> None:
     assert torch.equal(*codes)
 
 
-def test_without_lightning_and_hydra(styled: Path, styled_run: Path, tmp_path: Path) -> None:
+def test_in_a_process_of_its_own(styled: Path, styled_run: Path, tmp_path: Path) -> None:
     code = """if True:
         import sys
-        for name in ("lightning", "hydra", "omegaconf"):
-            sys.modules[name] = None
         import torch
         import gan_lab
         images = gan_lab.load(sys.argv[1]).sample(6, labels=[0, 1, 2, 0, 1, 2], seed=4, truncation=0.6)
         torch.save(torch.Tensor(images), sys.argv[2])
-        architectures = "bigan biggan biggan_deep dcgan gan lsgan progan r3gan sagan sngan stylegan stylegan3 wgan_gp"
-        for name in architectures.split():
-            __import__(f"gan_lab.models.{name}")
-        try:
-            gan_lab.load(".")
-        except gan_lab.errors.InputError as error:
-            assert "to open a run takes lightning" in str(error)
-        else:
-            raise AssertionError
     """
     subprocess.run([sys.executable, "-c", code, styled, tmp_path / "images.pt"], check=True)
     expected = gan_lab.load(styled_run).sample(6, labels=[0, 1, 2] * 2, seed=4, truncation=0.6)
@@ -115,7 +104,7 @@ def network(description: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda d: d.update(format=2, gan_lab="9.0"), r"format 2, from a newer gan_lab \(9\.0\)"),
+        (lambda d: d.update(format=3, gan_lab="9.0"), r"format 3, written by gan_lab 9\.0"),
         (lambda d: d.update(format="1"), "has no format number"),
         (lambda d: d.pop("kimg"), "damaged: kimg is None"),
         (lambda d: d.update(generator=[]), r"damaged: generator is \[\]"),
@@ -147,7 +136,7 @@ def network(description: dict[str, Any]) -> dict[str, Any]:
         ),
         (lambda d: d["generator"].update(network=[1]), r"generator.network is \[1\]"),
         (lambda d: network(d).update(later={"_target_": "subprocess.run"}), "subprocess.run"),
-        (lambda d: network(d).update(unheard=1), "stylegan2.Generator cannot be built .*unheard"),
+        (lambda d: network(d).update(unheard=1), "unheard=1"),
         (lambda d: network(d).update(image_size=[3, 3]), "image_size"),
         (lambda d: network(d).update(w_dim=16), "has shape"),
         (lambda d: network(d).update(image_size=[16, 16]), "do not fit"),

@@ -342,7 +342,7 @@ def test_a_foreign_configuration_is_not_interpolated(
 def test_a_trusted_package_is_built_and_others_are_not_even_imported(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "somebodys.py").write_text(
+    (tmp_path / "trusted_here.py").write_text(
         "from pathlib import Path\nfrom gan_lab.models import dcgan\n"
         f"Path({str(tmp_path / 'imported')!r}).touch()\n"
         "class Generator(dcgan.Generator):\n"
@@ -354,8 +354,8 @@ def test_a_trusted_package_is_built_and_others_are_not_even_imported(
     monkeypatch.syspath_prepend(tmp_path)
     expected = gan_lab.load(run).sample(2)
     text = (run / "config.yaml").read_text()
-    (run / "config.yaml").write_text(text.replace("gan_lab.models.dcgan.", "somebodys."))
-    with pytest.raises(InputError, match=r"would run somebodys.Generator.*trust=\['somebodys'\]"):
+    (run / "config.yaml").write_text(text.replace("gan_lab.models.dcgan.", "trusted_here."))
+    with pytest.raises(InputError, match=r"would run trusted_here.Generator.*trust=\['trusted_here'\]"):
         gan_lab.load(run)
     assert not (tmp_path / "imported").exists()
-    assert torch.equal(gan_lab.load(run, trust=["somebodys"]).sample(2), expected)
+    assert torch.equal(gan_lab.load(run, trust=["trusted_here"]).sample(2), expected)

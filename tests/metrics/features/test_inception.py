@@ -160,7 +160,7 @@ def test_weights_that_make_nan_are_refused(inception_state, tmp_path):
 
 def test_rgba_is_refused(inception):
     with pytest.raises(InputError, match=r"photos are RGBA.*data\.channels=3"):
-        inception.check(4, "photos")
+        inception.check((4, 8, 8), "photos")
 
 
 # Weights ---------------------------------------------------------------------------------------------------------
