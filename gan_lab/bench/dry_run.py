@@ -173,7 +173,11 @@ class DryRun(Callback):
         memory, clock = MemoryPeak(module.device), Stopwatch(module.device)
         module.synchronize()
         if self.metrics is not None:
-            gan = Gan(module.generator_ema, spec=data_of(trainer).spec)
+            gan = Gan(
+                module.generator_ema,
+                spec=data_of(trainer).spec,
+                sources=data_of(trainer).sources,
+            )
             clock.start()
             self.metrics.compute(GanImages(gan, seed=self.seed))
             self.found.evaluation_seconds = clock.stop()

@@ -176,7 +176,7 @@ def metrics_part(config: DictConfig, data: DataModule) -> Result:
     module = build_model(config, sample_spec(config, data)).to(
         build_trainer(config).strategy.root_device
     )
-    gan = Gan(module.generator_ema, spec=data.spec)
+    gan = Gan(module.generator_ema, spec=data.spec, sources=data.sources)
     return dict(metric_rates(build(config.metrics, Metrics), data, gan))
 
 

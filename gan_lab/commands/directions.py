@@ -6,6 +6,7 @@ from rich.table import Table
 from gan_lab.commands.folders import output_folder
 from gan_lab.commands.mix import layers_of, text_of
 from gan_lab.commands.options import (
+    check_image,
     check_rendering,
     load_gan,
     parse_classes,
@@ -33,7 +34,7 @@ def run(config: DictConfig) -> None:
     """
     amounts = check_amounts(list(config.amounts))
     seeds = parse_seeds(config.seeds)
-    gan = load_gan(config)
+    gan = check_image(load_gan(config), "directions")
     check_rendering(config, gan)
     classes = parse_classes(config.classes, gan)
     layers = layers_of(config.layers)

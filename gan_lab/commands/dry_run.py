@@ -17,7 +17,7 @@ from gan_lab.bench.dry_run import CheckpointSize, DryRun, Found, device_gib, tim
 from gan_lab.bench.steps import times_per_step
 from gan_lab.config import build, resolved
 from gan_lab.console import say, warn
-from gan_lab.data.sample import SampleSpec
+from gan_lab.data.datamodule import DataModule
 from gan_lab.distributed.processes import world_size
 from gan_lab.errors import InputError
 from gan_lab.layers.collectives import several_ranks
@@ -57,7 +57,7 @@ def dry_run(config: DictConfig) -> None:
         raise InputError(
             f"{config.run_dir} is trained: it has seen {begin / 1000:g} kimg; set total_kimg= above that"
         )
-    costs = costs_of(config, spec, begin)
+    costs = costs_of(config, data, begin)
     same_config = CheckSameConfig(config=resolved(config))
     trainer = bare_trainer(config, callbacks=[same_config, costs], checkpoints=costs.sizes)
     compiled(config, module, trainer.strategy.root_device)
@@ -76,12 +76,19 @@ def shown_before(run_dir: Path) -> int:
     return int(read(last)["clock"]["images_seen"]) if last.exists() else 0
 
 
-def costs_of(config: DictConfig, spec: SampleSpec, begin: int) -> DryRun:
+def costs_of(config: DictConfig, data: DataModule, begin: int) -> DryRun:
     """Return the callback that measures what the config would do."""
     samples, evaluation = (config.callbacks.get(name) for name in ("samples", "evaluation"))
 
     def draw_grid(module: AdversarialModule) -> object:
-        return fixed_samples(module, spec, rows=samples.rows, columns=samples.columns, seed=0)
+        return fixed_samples(
+            module,
+            data.spec,
+            rows=samples.rows,
+            columns=samples.columns,
+            seed=0,
+            sources=data.sources,
+        )
 
     return DryRun(
         metrics=None if measures_nothing(config) else build(config.metrics, Metrics),

@@ -31,7 +31,7 @@ from gan_lab.metrics.cache import FolderChunks
 from gan_lab.metrics.exchange import load_features, save_features
 from gan_lab.metrics.feature_set import FeatureSet
 from gan_lab.metrics.figures import Figure
-from gan_lab.metrics.images import DatasetImages, ImageSource
+from gan_lab.metrics.images import DatasetImages, GanImages, ImageSource
 from gan_lab.metrics.opening import NpzImages
 from gan_lab.metrics.plots import (
     check_matplotlib,
@@ -100,6 +100,8 @@ def open_task(config: DictConfig) -> Task:
     protocol.batch_size = config.batch_size
     real, floor = open_real(config, protocol, data)
     fake = open_fake(config, protocol, path, is_run)
+    if isinstance(fake, GanImages) and data is not None:
+        fake.gan.sources = fake.gan.sources or data.sources
     if real is not None:
         compare_shapes(fake, real)
     if real is not None or config.real is None:

@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,8 @@ def gather(config: DictConfig, source: Path) -> Material:
             discriminator=config.discriminator,
             trust=config.trust,
         )
+    if config.source is not None:
+        material = replace(material, gan=material.gan.with_sources(config.source))
     if config.name is not None:
         material.description["name"] = str(config.name)
     if config.licence is not None:

@@ -1,4 +1,4 @@
-"""gan-lab generate: images of a trained run as files."""
+"""gan-lab generate: samples of a trained run as files."""
 
 from collections.abc import Sequence
 
@@ -18,6 +18,7 @@ from gan_lab.sampling.writers import (
     ImagesZip,
     LatentsFile,
     Npz,
+    SampleFiles,
     SingleFiles,
     Writer,
 )
@@ -108,8 +109,12 @@ def gathered(block: Block | None, ranks: Ranks) -> list[Block]:
 
 def single_files(task: Task, config: DictConfig) -> list[Writer]:
     """Return the writers of single files."""
-    return [
-        SingleFiles(task.folder, kind=kind, quality=config.quality, count=task.series.count)
+    series, spec = task.series, task.series.gan.spec
+    files: list[Writer] = []
+    if "files" in task.formats:
+        files.append(SampleFiles(task.folder, kind=spec.kind, count=series.count))
+    return files + [
+        SingleFiles(task.folder, kind=kind, quality=config.quality, count=series.count)
         for kind in task.formats
         if kind in ENCODINGS
     ]
@@ -122,7 +127,11 @@ def containers(task: Task, config: DictConfig) -> list[Writer]:
     path = {name: folder / file for name, file in CONTAINERS.items()}
     make = {
         "grid": lambda: GridFile(
-            path["grid"], count=series.count, columns=task.columns, scale=config.scale
+            path["grid"],
+            count=series.count,
+            columns=task.columns,
+            scale=config.scale,
+            kind=series.gan.spec.kind,
         ),
         "npz": lambda: Npz(path["npz"], series=series),
         "zip": lambda: ImagesZip(path["zip"], class_names=names),

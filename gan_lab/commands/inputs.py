@@ -196,6 +196,8 @@ def open_run(config: DictConfig, path: Path, protocol: Protocol) -> GanImages:
         trust=config.trust,
     )
     gan.check_truncation(truncation)
+    if config.source is not None:
+        gan = gan.with_sources(config.source)
     with open_dict(config):
         config.truncation = truncation
     measure_statistics(gan, config)
@@ -209,7 +211,7 @@ def open_run(config: DictConfig, path: Path, protocol: Protocol) -> GanImages:
         gan,
         seed=config.seed,
         truncation=truncation,
-        origin=f"{sha256} {weights} {standing} {config.seed if standing else ''}",
+        origin=f"{sha256} {weights} {standing} {config.seed if standing else ''} {config.source or ''}",
         name=f"{name}, {gan.kimg:g} kimg, {weights})",
         description={**made, "kimg": gan.kimg, "standing_statistics": standing},
     )

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gan_lab.commands.folders import output_folder
 from gan_lab.commands.mix import check_formats, check_scale, save_sheet
-from gan_lab.commands.options import open_gan, parse_classes, parse_seeds, seeds_text
+from gan_lab.commands.options import check_image, open_gan, parse_classes, parse_seeds, seeds_text
 from gan_lab.console import progress_bar, say
 from gan_lab.data.images import enlarged, grid, save_png, to_uint8
 from gan_lab.errors import InputError
@@ -75,7 +75,7 @@ def run(config: DictConfig) -> None:
     for kind in VIDEOS:
         if kind in formats:
             check_video(f"interpolation.{kind}", config.fps, scale or 1)
-    gan = open_gan(config)
+    gan = check_image(open_gan(config), "interpolate")
     keys = key_latents(config, gan)
     interpolations = [
         interpolation(

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from gan_lab.commands.folders import output_folder
 from gan_lab.commands.options import (
+    check_image,
     check_rendering,
     load_gan,
     parse_classes,
@@ -35,7 +36,7 @@ def run(config: DictConfig) -> None:
     """
     formats = check_formats(config.format)
     scale = check_scale(config.scale)
-    gan = load_gan(config)
+    gan = check_image(load_gan(config), "mix")
     check_rendering(config, gan)
     layers = layers_of(config.layers)
     chosen = pick_layers(gan, layers)

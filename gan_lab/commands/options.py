@@ -10,7 +10,7 @@ from omegaconf import DictConfig, ListConfig
 from gan_lab.console import say
 from gan_lab.errors import InputError
 from gan_lab.sampling.gan import Gan
-from gan_lab.sampling.sampler import image_transform
+from gan_lab.sampling.sampler import image_transform, is_finite_number
 from gan_lab.sampling.series import _LONGEST_TEXT, named_classes
 from gan_lab.seeding import check_seed
 from gan_lab.weights.loading import load
@@ -164,6 +164,8 @@ def parse_classes(given: object, gan: Gan, key: str = "classes") -> list[int] | 
     """
     if given is None:
         return None
+    if gan.spec.attributes:
+        raise InputError(f"{key}={given}: the model has attributes, no classes; set attributes=")
     if not gan.num_classes:
         raise InputError(f"{key}={given}: the model has no classes; leave {key}= out")
     if given == "all":
@@ -172,6 +174,46 @@ def parse_classes(given: object, gan: Gan, key: str = "classes") -> list[int] | 
     if not parts:
         raise InputError(f"{key}={given}: give at least one class; {named_classes(gan)}")
     return [_class_of(part, gan, key) for part in parts]
+
+
+def parse_attributes(given: object, gan: Gan) -> torch.Tensor | None:
+    """Return a label vector [1, K] of a list of numbers, or of a mapping from attribute to number; None for None.
+
+    Args:
+        given: [0.5, -1], {width: 0.5} (others are 0), or None.
+        gan: the generator, with the names of its attributes.
+
+    Raises:
+        InputError: for a model without attributes, other attributes, and what are no numbers.
+    """
+    if given is None:
+        return None
+    names = gan.spec.attributes
+    if not names:
+        raise InputError(f"attributes={given}: the model has none; leave attributes= out")
+    there = f"there are {', '.join(names)}"
+    if isinstance(given, DictConfig):
+        if wrong := [str(name) for name in given if name not in names]:
+            raise InputError(f"attributes={given}: {wrong[0]} is none of them; {there}")
+        values = [given.get(name, 0.0) for name in names]
+    else:
+        values = list(given) if isinstance(given, ListConfig) else [given]
+    if len(values) != len(names) or not all(is_finite_number(value) for value in values):
+        raise InputError(f"attributes={given} must be {len(names)} numbers; {there}")
+    return torch.tensor([values], dtype=torch.float32)
+
+
+def check_image(gan: Gan, command: str) -> Gan:
+    """Return a generator of images.
+
+    Raises:
+        InputError: for a generator of something else.
+    """
+    if not gan.spec.is_image:
+        raise InputError(
+            f"gan-lab {command} works with images, and {gan.kind} makes {gan.spec.kind.name}; use gan-lab generate"
+        )
+    return gan
 
 
 def _class_of(part: object, gan: Gan, key: str) -> int:

@@ -13,6 +13,7 @@ from gan_lab.commands.folders import check_folder, digest_of, output_folder, sou
 from gan_lab.commands.options import (
     check_rendering,
     open_gan,
+    parse_attributes,
     parse_classes,
     parse_seeds,
     seeds_text,
@@ -23,7 +24,7 @@ from gan_lab.sampling.directions import Directions
 from gan_lab.sampling.gan import Gan
 from gan_lab.sampling.latents import SUFFIX
 from gan_lab.sampling.sampler import is_finite_number
-from gan_lab.sampling.series import Series, labels_for
+from gan_lab.sampling.series import Series, labels_for, slug
 from gan_lab.sampling.writers import ENCODINGS
 
 CONTAINERS = {
@@ -32,7 +33,7 @@ CONTAINERS = {
     "zip": "images.zip",
     "latents": f"latents{SUFFIX}",
 }
-FORMATS = (*ENCODINGS, *CONTAINERS)
+FORMATS = (*ENCODINGS, "files", *CONTAINERS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,11 +68,15 @@ def open_task(config: DictConfig) -> Task:
     if seeds is not None and config.latents is not None:
         raise InputError("seeds= and latents= both say what is drawn; give one of them")
     gan = open_gan(config)
+    if config.source is not None:
+        gan = gan.with_sources(config.source)
+    formats = formats_for(formats, gan, scale=config.scale)
     series = moved(config, series_of(config, gan, seeds))
     settings = settings_of(config, gan)
     folder = output_folder(config, gan, folder_parts(config, seeds))
     stem = Path(config.latents).stem if config.latents is not None else "seed"
-    names = [f"{stem}*.{kind}" for kind in ENCODINGS] + list(CONTAINERS.values())
+    suffixes = {*(f".{kind}" for kind in ENCODINGS), gan.spec.kind.suffix}
+    names = [f"{stem}*{suffix}" for suffix in sorted(suffixes)] + list(CONTAINERS.values())
     check_folder(folder, settings, names)
     columns = config.columns or default_columns(config, series)
     metadata = {key: str(value) for key, value in settings.items() if value is not None}
@@ -105,6 +110,11 @@ def series_of(config: DictConfig, gan: Gan, seeds: list[int] | None) -> Series:
         "transform": transform_of(config),
     }
     classes = parse_classes(config.classes, gan)
+    vector = parse_attributes(config.attributes, gan)
+    if vector is not None and config.latents is not None:
+        raise InputError(
+            "attributes= and latents=: latents bring their attributes along; leave one out"
+        )
     if config.latents is not None:
         if classes is not None:
             raise InputError(
@@ -121,8 +131,10 @@ def series_of(config: DictConfig, gan: Gan, seeds: list[int] | None) -> Series:
             classes = list(dict.fromkeys(classes))
         seeds = seeds * len(classes or [0])
         labels = labels_for(classes, len(seeds) // len(classes or [0]))
+        labels = labels if vector is None else vector.expand(len(seeds), -1)
         return Series(count=len(seeds), seed=seeds, labels=labels, **drawn)
     labels = labels_for(classes, config.num_images)
+    labels = labels if vector is None else vector.expand(config.num_images, -1)
     count = config.num_images if labels is None else len(labels)
     return Series(count=count, seed=config.seed, labels=labels, **drawn)
 
@@ -157,7 +169,7 @@ def as_list(given: object) -> list[Any]:
 
 def default_columns(config: DictConfig, series: Series) -> int:
     """Return how many columns a grid has: a class a row, or about as many as rows."""
-    if series.labels is None:
+    if series.labels is None or series.labels.ndim == 2:
         return ceil(sqrt(series.count))
     return series.count // len(series.labels.unique_consecutive())
 
@@ -179,6 +191,8 @@ def settings_of(config: DictConfig, gan: Gan) -> dict[str, Any]:
         "latents": None if config.latents is None else digest_of(Path(config.latents)),
         "directions": None if config.directions is None else digest_of(Path(config.directions)),
         "move": None if config.move is None else as_list(config.move),
+        "attributes": None if config.attributes is None else str(config.attributes),
+        "sources": None if config.source is None else str(config.source),
     }
 
 
@@ -190,6 +204,10 @@ def folder_parts(config: DictConfig, seeds: list[int] | None) -> list[str]:
         parts = [f"seeds{seeds_text(seeds)}"]
     else:
         parts = [f"seed{config.seed}"]
+    if config.attributes is not None:
+        parts.append("attributes" + slug(str(config.attributes)))
+    if config.source is not None:
+        parts.append(f"of-{Path(config.source).stem}")
     if config.move is not None:
         parts.append("moved" + ",".join(map(str, as_list(config.move))))
     if config.truncation is not None:
@@ -218,3 +236,23 @@ def check_formats(formats: str | Sequence[str]) -> list[str]:
     if wrong or not given:
         raise InputError(f"format={given}: choose from {', '.join(FORMATS)}")
     return list(dict.fromkeys(given))
+
+
+def formats_for(formats: list[str], gan: Gan, *, scale: int) -> list[str]:
+    """Return the formats that a generator's samples are written in; files of images are PNG.
+
+    Raises:
+        InputError: for formats of images, where samples are none.
+    """
+    spec = gan.spec
+    if spec.is_image:
+        return list(dict.fromkeys("png" if name == "files" else name for name in formats))
+    for name in formats:
+        if name in ENCODINGS or name == "zip":
+            raise InputError(
+                f"format={name} is for images, and {gan.kind} makes {spec.kind.name}; choose from files "
+                f"({spec.kind.suffix}), grid, npz, latents"
+            )
+    if scale != 1:
+        raise InputError(f"scale={scale} is for images, and {gan.kind} makes {spec.kind.name}")
+    return formats

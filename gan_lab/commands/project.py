@@ -13,7 +13,7 @@ from torch import Tensor
 from gan_lab.commands.export import staged, write_weights
 from gan_lab.commands.folders import is_run, output_folder, source_of, weights_of
 from gan_lab.commands.inputs import open_data
-from gan_lab.commands.options import load_gan, parse_classes, parse_seeds
+from gan_lab.commands.options import check_image, load_gan, parse_classes, parse_seeds
 from gan_lab.console import say
 from gan_lab.data.images import save_picture, save_png, to_float, to_uint8
 from gan_lab.errors import InputError
@@ -51,7 +51,7 @@ def run(config: DictConfig) -> None:
     if config.video is not None:
         check_video(f"way.{config.video}", config.fps)
     tuning = Tuning(**OmegaConf.to_container(config.tune))  # type: ignore[arg-type]
-    gan = load_gan(config)
+    gan = check_image(load_gan(config), "project")
     schedule = open_schedule(config, gan)
     targets = open_targets(config, gan)
     for note in [*targets.notes[:_NOTED], *(["..."] if len(targets.notes) > _NOTED else [])]:

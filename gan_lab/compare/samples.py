@@ -12,7 +12,7 @@ from PIL import Image
 from gan_lab.compare.runs import Run, one_line
 from gan_lab.config import Count, take
 from gan_lab.data.decoding import open_image, regular_file
-from gan_lab.data.images import grid, to_pil, to_uint8
+from gan_lab.data.images import grid, to_pil
 from gan_lab.data.scan import DECODE_ERRORS
 from gan_lab.errors import InputError
 from gan_lab.training.checkpoint import checkpoint_path
@@ -79,10 +79,10 @@ def draw(
     try:
         gan = load(run.path, checkpoint=checkpoint, weights=weights, device=device, trust=trust)
         rows, labels = columns, None
-        if gan.num_classes:
+        if gan.num_classes and not gan.spec.attributes:
             rows = min(columns, gan.num_classes)
             labels = torch.arange(rows).repeat_interleave(columns)
-        pixels = to_uint8(gan.sample(rows * columns, labels=labels, seed=seed)).cpu()
+        pixels = gan.spec.preview(gan.sample(rows * columns, labels=labels, seed=seed)).cpu()
     except Exception as error:  # whatever is wrong with one run, the others are compared
         return last_of_training(run, why=one_line(error))
     return SampleGrid(

@@ -3,6 +3,7 @@
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from gan_lab.errors import InputError
 SPLITS = ("train", "val")
 
 _DIGESTED = 64  # images whose content stands for all
+
+_LABEL_VECTORS = 64  # of the training data, kept with the run to draw labels from
 
 
 class MissingSplit(InputError):
@@ -46,6 +49,11 @@ class SampleDataset(Dataset[Batch], ABC):
     ) -> None:
         assert len(labels), "a dataset has at least one sample"
         self.split = split
+        if labels.ndim == 2 and not spec.label_vectors:
+            some = labels[
+                np.linspace(0, len(labels) - 1, min(len(labels), _LABEL_VECTORS)).astype(int)
+            ]
+            spec = replace(spec, label_vectors=tuple(map(tuple, some.astype(float).tolist())))
         self.spec = spec
         kind = np.float32 if labels.ndim == 2 else np.int64
         self.labels: NDArray[Any] = np.ascontiguousarray(labels, dtype=kind)
@@ -110,6 +118,10 @@ class SampleDataset(Dataset[Batch], ABC):
         Raises:
             InputError: naming the file when it cannot be decoded.
         """
+
+    def sources(self, numbers: Sequence[int]) -> Tensor:
+        """What samples number i, j, ... are translated from, stored, [N, ...]; numbers go round behind the last."""
+        return torch.stack([self.load_source(number % self.num_stored) for number in numbers])
 
     def load_source(self, index: int) -> Tensor:
         """What stored sample `index` is translated from, where `spec.source` says that data are paired."""

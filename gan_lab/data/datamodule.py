@@ -3,7 +3,8 @@
 import atexit
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from inspect import Parameter, signature
 from multiprocessing import active_children
 from typing import Any
 
@@ -63,7 +64,7 @@ class DataModule(pl.LightningDataModule):
             )
         self.train = dataset(split="train")
         try:
-            self.val: SampleDataset | None = dataset(split="val", flip=False)
+            self.val: SampleDataset | None = dataset(split="val", **unmirrored(dataset))
         except MissingSplit:
             self.val = None
         else:
@@ -113,6 +114,11 @@ class DataModule(pl.LightningDataModule):
     ) -> Batch:
         """Copy a batch; from pinned memory without waiting."""
         return batch.to(device)
+
+    @property
+    def sources(self) -> Callable[[Sequence[int]], Tensor] | None:
+        """Gives stored sources by number, those of validation where there is some; None where data are not paired."""
+        return None if self.spec.source is None else (self.val or self.train).sources
 
     def real_grid(self, n: int) -> Tensor:
         """`n` stored training samples [n, ...], the same ones for a seed; classes follow each other evenly."""
@@ -187,6 +193,13 @@ class DataModule(pl.LightningDataModule):
         )
         ranks = self.trainer.num_devices if self.trainer else 1
         return max(1, min(_MAX_WORKERS, cpus // ranks))
+
+
+def unmirrored(dataset: Callable[..., SampleDataset]) -> dict[str, bool]:
+    """Return `flip=False` for a data set that takes it."""
+    parameters = signature(dataset).parameters
+    rest = any(one.kind is Parameter.VAR_KEYWORD for one in parameters.values())
+    return {"flip": False} if "flip" in parameters or rest else {}
 
 
 class _InOrder(Sampler[list[int]]):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from pydantic import Field
+from pydantic import Field, FiniteFloat
 from torch import Tensor, nn
 
 from gan_lab.config import ClassCounts, ClassNames, Count, build, take
@@ -100,6 +100,7 @@ class SampleSpec:
         class_names: as many, or none.
         class_counts: training samples of each class, or none.
         attributes: names of the entries of label vectors float [N, K], where samples have these in place of a class.
+        label_vectors: some label vectors of the training data, from which those are drawn that nobody gives.
         source: what samples are translated from, where data are paired; None otherwise.
     """
 
@@ -110,6 +111,7 @@ class SampleSpec:
     class_names: tuple[str, ...] = ()
     class_counts: tuple[int, ...] = ()
     attributes: tuple[str, ...] = ()
+    label_vectors: tuple[tuple[float, ...], ...] = ()
     source: "SampleSpec | None" = None
 
     @property
@@ -118,13 +120,18 @@ class SampleSpec:
         return self.representation.shape(self.shape)
 
     @property
+    def is_image(self) -> bool:
+        """Whether samples are 8-bit images: for what makes sense of pixels alone, such as PNG files and videos."""
+        return self.kind.name == "image"
+
+    @property
     def label_width(self) -> int:
         """What networks call `num_classes`: classes, or entries of a label vector; 0 where there are no labels."""
         return len(self.attributes) or self.num_classes
 
     def without_labels(self) -> "SampleSpec":
         """Return the same samples for a run that is not conditional."""
-        return replace(self, num_classes=0, attributes=())
+        return replace(self, num_classes=0, attributes=(), label_vectors=())
 
     def encode(self, stored: Tensor) -> Tensor:
         """Return what networks see of stored samples [N, ...]."""
@@ -162,6 +169,7 @@ class SampleSpec:
             "class_names": list(self.class_names),
             "class_counts": list(self.class_counts),
             "attributes": list(self.attributes),
+            "label_vectors": [list(vector) for vector in self.label_vectors],
             "source": None if self.source is None else self.source.as_dict(),
         }
 
@@ -195,6 +203,7 @@ class SampleSpec:
             class_names=tuple(part("class_names", ClassNames)),
             class_counts=tuple(part("class_counts", ClassCounts)),
             attributes=tuple(part("attributes", ClassNames)),
+            label_vectors=tuple(map(tuple, part("label_vectors", list[list[FiniteFloat]]))),
             source=None if source is None else cls.from_dict(source, origin=origin, trust=trust),
         )
 

@@ -12,7 +12,7 @@ from gan_lab.layers import stylegan
 
 
 class GeneratorNetwork(nn.Module):
-    """`generator(z [N, z_dim], labels=None) -> images [N, C, H, W]`.
+    """`generator(z [N, z_dim], labels=None) -> samples [N, ...]`, or a tuple of tensors of which the last are samples.
 
     Labels are int64 [N] or vectors [N, num_classes], and None for an unconditional generator.
 
@@ -23,6 +23,7 @@ class GeneratorNetwork(nn.Module):
         has_noise_inputs: whether `synthesis` takes noise.
         supports_transform: whether `synthesis` takes a transform of the image plane.
         has_encoder: whether `encode` maps images to z.
+        translates: whether it takes a source as well, `generator(z, labels, source [N, ...])`, of paired data.
         half_precision: whether some layers compute in half precision by themselves, so that gradients may overflow.
     """
 
@@ -32,6 +33,7 @@ class GeneratorNetwork(nn.Module):
     has_noise_inputs: bool = False
     supports_transform: bool = False
     has_encoder: bool = False
+    translates: bool = False
     half_precision: bool = False
 
     def resolution_keys(self) -> dict[str, str]:
@@ -196,6 +198,11 @@ class DiscriminatorNetwork(nn.Module):
                 where only logits are wanted.
         """
         return DiscriminatorOutput(self(x, labels))
+
+
+def samples_made(made: DiscriminatorInput) -> Tensor:
+    """Return the samples among what a generator makes: all, or the last stage of several."""
+    return made[-1] if isinstance(made, tuple) else made
 
 
 def tensors_of(x: DiscriminatorInput) -> tuple[Tensor, ...]:

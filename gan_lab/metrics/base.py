@@ -106,7 +106,12 @@ class MetricsByData:
 
     def suiting(self, dataset: SampleDataset) -> Metrics:
         """Return the metrics for a data set: none for what are no images."""
-        return self.of_kind(type(dataset)) if dataset.spec.kind.name == "image" else NoMetrics()
+        if not dataset.spec.is_image:
+            warn(
+                f"metrics=auto measures images alone, and these are {dataset.spec.kind.name}: nothing is measured"
+            )
+            return NoMetrics()
+        return self.of_kind(type(dataset))
 
     def of_kind(self, kind: type) -> Metrics:
         """Return the metrics for images of a class of data."""

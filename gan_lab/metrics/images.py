@@ -163,8 +163,8 @@ class GanImages(ImageSource):
         gan.check_truncation(truncation)
         self.gan = gan
         self.name = name
-        self.num_classes = gan.num_classes
-        self.class_names = tuple(gan.class_names) or tuple(map(str, range(gan.num_classes)))
+        self.num_classes = 0 if gan.spec.attributes else gan.num_classes
+        self.class_names = tuple(gan.class_names) or tuple(map(str, range(self.num_classes)))
         self._seed = seed
         self._truncation = truncation
         self._origin = origin
@@ -184,6 +184,8 @@ class GanImages(ImageSource):
         return self.gan.spec.decode(self.gan.synthesize(latents, batch_size=count))
 
     def labels(self, start: int, stop: int) -> Tensor | None:
+        if not self.num_classes:
+            return None
         return self.gan.labels(stop - start, seed=self._seed, start=start)
 
 
@@ -213,6 +215,9 @@ class RealSample(SampleDataset):
 
     def load(self, index: int) -> Tensor:
         return self._whole.load(int(self._chosen[index]))
+
+    def load_source(self, index: int) -> Tensor:
+        return self._whole.load_source(int(self._chosen[index]))
 
     def name(self, index: int) -> str:
         return self._whole.name(int(self._chosen[index]))

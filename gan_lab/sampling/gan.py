@@ -40,6 +40,7 @@ class Gan(Sampler):
         spec: what is drawn, with its classes and how often each of them is in the training data: labels that are not
             given are drawn so.
         kimg: how long it was trained.
+        sources: of generators that translate: numbers of samples -> stored sources; see `with_sources`.
     """
 
     def interpolate(

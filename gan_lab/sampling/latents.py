@@ -87,6 +87,11 @@ def draw_labels(drawn: Sequence[SeedIndex], weights: Sequence[float]) -> Tensor:
     return found.clamp(max=len(weights) - 1)
 
 
+def draw_label_vectors(drawn: Sequence[SeedIndex], vectors: Sequence[Sequence[float]]) -> Tensor:
+    """Draw label vectors float32 [N, K], each of those given as often as the others."""
+    return torch.tensor(vectors)[draw_labels(drawn, [1] * len(vectors))]
+
+
 def redraw_beyond(z: Tensor, uniform: Tensor, threshold: float) -> Tensor:
     """Draw the components of z beyond a threshold again.
 
@@ -126,7 +131,8 @@ def check_labels(labels: Labels, num_images: int, num_classes: int) -> Tensor:
     """Return labels int64 [N], or float32 [N, num_classes] where they mix classes.
 
     Args:
-        labels: one class for all, one for each image, or vectors [N, num_classes] of the classes' shares.
+        labels: one class for all, one for each image; vectors [N, num_classes] of the classes' shares or of
+            attributes, or one such vector for all.
         num_images: N.
         num_classes: of the generator.
 
@@ -139,6 +145,8 @@ def check_labels(labels: Labels, num_images: int, num_classes: int) -> Tensor:
         chosen = torch.as_tensor(labels)
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"labels={labels!r} are not whole numbers") from error
+    if chosen.is_floating_point() and chosen.shape == (num_classes,):
+        chosen = chosen.expand(num_images, -1)
     if chosen.is_floating_point() and chosen.ndim == 2:
         return _check_vectors(chosen, num_images, num_classes)
     if chosen.is_floating_point() or chosen.is_complex() or chosen.dtype == torch.bool:
@@ -209,6 +217,7 @@ class Latents:
         z: float32 [N, Z].
         w: float32 [N, L, D].
         labels: int64 [N], float32 [N, num_classes], or None without classes.
+        source: stored samples that are translated, [N, ...], of generators that do so; None otherwise.
         seeds: (seed, index) of each, from which random noise is drawn; by default those of seed 0. Not kept in files.
         metadata: text by name.
 
@@ -219,6 +228,7 @@ class Latents:
     z: Tensor | None = None
     w: Tensor | None = None
     labels: Tensor | None = None
+    source: Tensor | None = None
     seeds: Sequence[SeedIndex] = ()
     metadata: Mapping[str, str] = field(default_factory=dict)
 
@@ -232,6 +242,8 @@ class Latents:
             )
         if self.labels is not None and len(self.labels) != len(self):
             raise InputError(f"{len(self)} latents have {len(self.labels)} labels")
+        if self.source is not None and len(self.source) != len(self):
+            raise InputError(f"{len(self)} latents have {len(self.source)} sources")
         if not self.seeds:
             object.__setattr__(self, "seeds", seed_indices(len(self)))
 
@@ -260,7 +272,8 @@ class Latents:
 
     def __getitem__(self, rows: slice) -> "Latents":
         labels = None if self.labels is None else self.labels[rows]
-        return self.replace(self.values[rows], labels=labels, seeds=self.seeds[rows])
+        source = None if self.source is None else self.source[rows]
+        return self.replace(self.values[rows], labels=labels, source=source, seeds=self.seeds[rows])
 
     def split(self, size: int) -> list["Latents"]:
         """Return parts of `size` latents, the last one perhaps smaller."""
@@ -270,10 +283,11 @@ class Latents:
 
     def expand(self, count: int) -> "Latents":
         """Return one latent `count` times."""
-        values, labels = self.values, self.labels
+        values, labels, source = self.values, self.labels, self.source
         return self.replace(
             values.expand(count, *values.shape[1:]),
             labels=None if labels is None else labels.expand(count, *labels.shape[1:]),
+            source=None if source is None else source.expand(count, *source.shape[1:]),
             seeds=list(self.seeds) * count,
         )
 
@@ -287,7 +301,7 @@ class Latents:
         path = Path(path).expanduser()
         if path.suffix != SUFFIX:
             raise InputError(f"{path}: latents are kept in a file that ends in {SUFFIX}")
-        tensors = {"z": self.z, "w": self.w, "labels": self.labels}
+        tensors = {"z": self.z, "w": self.w, "labels": self.labels, "source": self.source}
         there = {
             name: rows.cpu().contiguous() for name, rows in tensors.items() if rows is not None
         }
@@ -311,7 +325,9 @@ class Latents:
             with safe_open(path, framework="pt") as opened:
                 names = set(opened.keys())
                 metadata = dict(opened.metadata() or {})
-                read = {name: opened.get_tensor(name) for name in names & {"z", "w", "labels"}}
+                read = {
+                    name: opened.get_tensor(name) for name in names & {"z", "w", "labels", "source"}
+                }
         except (SafetensorError, OSError) as error:
             raise InputError(
                 f"{path} is no whole safetensors file ({error}); save it again"

@@ -1,17 +1,19 @@
 """From seeds to latents to images, with a trained generator."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
+from dataclasses import replace
 from math import cos, isfinite, radians, sin
-from typing import Any, Self, cast
+from pathlib import Path
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from gan_lab.data.images import Images, image_spec
-from gan_lab.data.sample import SampleSpec
+from gan_lab.data.sample import SampleKind, SampleSpec
 from gan_lab.errors import InputError
-from gan_lab.layers.networks import GeneratorNetwork, StyleGeneratorNetwork
+from gan_lab.layers.networks import GeneratorNetwork, StyleGeneratorNetwork, samples_made
 from gan_lab.layers.standing import standing_statistics
 from gan_lab.layers.stylegan import NOISE, check_noise, truncated
 from gan_lab.sampling.latents import (
@@ -21,6 +23,7 @@ from gan_lab.sampling.latents import (
     LatentSource,
     Seeds,
     check_labels,
+    draw_label_vectors,
     draw_labels,
     draw_z,
     label_vectors,
@@ -34,6 +37,8 @@ CENTER_LATENTS = 4096  # z whose mean w is the centre of a class
 
 CENTERS = ("mean", "class")
 
+Sources = Callable[[Sequence[int]], Tensor]  # numbers of samples -> stored sources [N, ...]
+
 _STATISTICS, _CENTER = 2, 7  # streams of a seed
 
 
@@ -46,8 +51,10 @@ class Sampler:
         *,
         spec: SampleSpec | None = None,
         kimg: float = 0.0,
+        sources: Sources | None = None,
     ) -> None:
         self.generator = generator
+        self.sources = sources
         self._spec = spec
         self.kimg = kimg
         self._centers: dict[int, Tensor] = {}
@@ -60,6 +67,28 @@ class Sampler:
         """Return the same with another generator of the same kind."""
         other = copy(self)
         other.generator, other._centers = generator, {}
+        return other
+
+    def with_sources(self, sources: str | Path | Tensor | Sources) -> Self:
+        """Return the same with samples to translate: image i of a seed is made from source i, and they go round.
+
+        Args:
+            sources: stored samples [M, ...]; a file or folder of such; or what gives those of some numbers.
+
+        Raises:
+            InputError: for a generator that translates nothing, and files that cannot be read.
+        """
+        kind = None if self._spec is None or self._spec.source is None else self._spec.source.kind
+        if kind is None or not self.generator.translates:
+            raise InputError(f"{self.kind} translates nothing; leave the source out")
+        other = copy(self)
+        if isinstance(sources, str | Path):
+            sources = read_sources(Path(sources), kind)
+        if isinstance(sources, Tensor):
+            stored = sources
+            other.sources = lambda numbers: stored[[number % len(stored) for number in numbers]]
+        else:
+            other.sources = sources
         return other
 
     @property
@@ -181,6 +210,7 @@ class Sampler:
             labels=self._labels(drawn)
             if labels is None
             else check_labels(labels, num_images, self.num_classes),
+            source=self._sources(range(start, start + num_images)),
             seeds=drawn,
         )
         return self._in_space(latents, space, truncation, center)
@@ -189,9 +219,23 @@ class Sampler:
         """Draw labels [N] from the distribution of the training data; None for an unconditional generator."""
         return self._labels(seed_indices(num_images, seed, start))
 
+    def _sources(self, numbers: Sequence[int]) -> Tensor | None:
+        if not self.generator.translates:
+            return None
+        if self.sources is None:
+            raise InputError(
+                f"{self.kind} translates samples, and none are given; set source= to a file or folder of them, in "
+                "Python gan.with_sources(...)"
+            )
+        return self.sources(numbers)
+
     def _labels(self, drawn: Sequence[tuple[int, int]]) -> Tensor | None:
         if not self.num_classes:
             return None
+        if self._spec is not None and self._spec.attributes:
+            if not self._spec.label_vectors:
+                raise InputError("no attributes are given, and the model knows none to draw from")
+            return draw_label_vectors(drawn, self._spec.label_vectors)
         return draw_labels(drawn, self.class_counts or [1] * self.num_classes)
 
     def as_latents(
@@ -301,7 +345,7 @@ class Sampler:
             w = w.to(self.device)
             towards = self.center(latents.labels if center == "class" else None).expand_as(w)
             w = truncated(w, towards, truncation, self.style_generator.truncation_cutoff)
-        return Latents(w=w, labels=latents.labels, seeds=latents.seeds, metadata=latents.metadata)
+        return replace(latents, z=None, w=w)
 
     def center(self, labels: Tensor | None = None) -> Tensor:
         """Return the mean of w: of all images, [1, 1, D]; or of each label's class, [N, L, D].
@@ -423,7 +467,14 @@ class Sampler:
         """Make images in one forward pass."""
         if not self.has_styles:
             labels = None if latents.labels is None else latents.labels.to(self.device)
-            return cast(Tensor, self.generator(latents.values.to(self.device), labels))
+            given = [latents.values.to(self.device), labels]
+            if self.generator.translates:
+                source = latents.source
+                if source is None:
+                    source = self._sources(range(len(latents)))
+                assert source is not None and self.spec.source is not None
+                given.append(self.spec.source.encode(source.to(self.device)))
+            return samples_made(self.generator(*given))
         w = self._to_w(latents, None, "mean").values.to(self.device)
         drawn = ImageNoise(latents.seeds) if noise == "random" else noise
         moved = {} if transform is None else {"transform": transform.to(w)}
@@ -530,6 +581,24 @@ class Sampler:
                 f"truncation={truncation}: of {self.kind} it is the threshold beyond which components of z are drawn "
                 "again; give a positive number, such as 0.5"
             )
+
+
+def read_sources(path: Path, kind: SampleKind) -> Tensor:
+    """Read a file, or all files of a folder in order of their names, as stored samples [M, ...] of one shape.
+
+    Raises:
+        InputError: when there are none, or they differ in shape.
+    """
+    path = path.expanduser()
+    files = sorted(path.glob(f"*{kind.suffix}")) if path.is_dir() else [path]
+    if not files or not files[0].is_file():
+        raise InputError(f"source={path} must be a {kind.suffix} file or a folder of them")
+    found = [kind.read(file) for file in files]
+    if shapes := {tuple(one.shape) for one in found if one.shape != found[0].shape}:
+        raise InputError(
+            f"source={path} holds samples of shapes {tuple(found[0].shape)} and {shapes.pop()}; give those of one shape"
+        )
+    return torch.stack(found)
 
 
 def image_transform(translate: tuple[float, float], rotate: float) -> Tensor | None:

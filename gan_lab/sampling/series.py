@@ -1,4 +1,4 @@
-"""A numbered series of images, which is drawn in blocks; a block is the same whoever draws it, and when."""
+"""A numbered series of samples, which is drawn in blocks; a block is the same whoever draws it, and when."""
 
 import re
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ class Block:
 
     Attributes:
         start: number of the first.
-        pixels: uint8 [n, C, H, W], on the CPU.
+        samples: as they are stored, [n, ...], on the CPU.
         latents: that they were made of, on the CPU.
         names: of the images: seed and class.
     """
 
     start: int
-    pixels: Tensor
+    samples: Tensor
     latents: Latents
     names: list[str]
 
@@ -67,8 +67,8 @@ class Series:
             latents, noise=self.noise, transform=self.transform, batch_size=stop - start
         )
         kept = latents.replace(latents.values.cpu())
-        pixels = self.gan.spec.decode(images).cpu()
-        return Block(start, pixels, kept, self._names(start, kept))
+        samples = self.gan.spec.decode(images).cpu()
+        return Block(start, samples, kept, self._names(start, kept))
 
     def _latents(self, start: int, stop: int) -> Latents:
         if self.latents is not None:

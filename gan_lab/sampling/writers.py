@@ -1,4 +1,4 @@
-"""Images of a series to files, as they are drawn: nothing keeps more of them than the file itself needs."""
+"""Samples of a series to files, as they are drawn: nothing keeps more of them than the file itself needs."""
 
 import io
 import json
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from gan_lab.console import say
 from gan_lab.data.images import enlarged, save_png, to_pil
+from gan_lab.data.sample import SampleKind
 from gan_lab.errors import InputError
 from gan_lab.run import naming, publish, temporary_path, write
 from gan_lab.sampling.latents import SUFFIX, Latents
@@ -69,13 +70,38 @@ class SingleFiles(Writer):
         folder.mkdir(parents=True, exist_ok=True)
 
     def add(self, block: Block) -> None:
-        for name, image in zip(block.names, block.pixels, strict=True):
+        for name, image in zip(block.names, block.samples, strict=True):
             data = encode(image, kind=self._kind, quality=self._quality)
             # tens of thousands of them, and made again by the same command: a sync each would cost more than drawing
             write(self._folder / f"{name}.{self._kind}", data, sync=False)
 
     def finish(self) -> str:
         return f"*.{self._kind} ({self._count})"
+
+
+class SampleFiles(Writer):
+    """A file for each sample, as its kind writes it, named by seed and class.
+
+    Args:
+        folder: where.
+        kind: of sample.
+        count: of all samples.
+    """
+
+    ordered = False
+
+    def __init__(self, folder: Path, *, kind: SampleKind, count: int) -> None:
+        self._folder = folder
+        self._kind = kind
+        self._count = count
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def add(self, block: Block) -> None:
+        for name, sample in zip(block.names, block.samples, strict=True):
+            self._kind.write(sample, self._folder / f"{name}{self._kind.suffix}")
+
+    def finish(self) -> str:
+        return f"*{self._kind.suffix} ({self._count})"
 
 
 def encode(image: Tensor, *, kind: str, quality: int = 95) -> bytes:
@@ -107,10 +133,14 @@ class GridFile(Writer):
         count: of all images.
         columns: of the grid.
         scale: every pixel becomes `scale` x `scale` pixels.
+        kind: of sample, which is asked for its preview.
     """
 
-    def __init__(self, path: Path, *, count: int, columns: int, scale: int) -> None:
+    def __init__(
+        self, path: Path, *, count: int, columns: int, scale: int, kind: SampleKind
+    ) -> None:
         self._path = path
+        self._kind = kind
         self._columns = columns
         self._rows = -(-count // columns)
         self._scale = scale
@@ -118,7 +148,7 @@ class GridFile(Writer):
         self._canvas: Tensor | None = None
 
     def add(self, block: Block) -> None:
-        pixels = enlarged(block.pixels, self._scale)
+        pixels = enlarged(self._kind.preview(block.samples), self._scale)
         channels, height, width = pixels.shape[1:]
         edge = self._edge
         if self._canvas is None:
@@ -212,7 +242,7 @@ class ImagesZip(Archive):
     def _add(self, block: Block) -> None:
         given = block.latents.labels
         labels = None if given is None or given.ndim == 2 else given.tolist()
-        for i, (name, image) in enumerate(zip(block.names, block.pixels, strict=True)):
+        for i, (name, image) in enumerate(zip(block.names, block.samples, strict=True)):
             folder = "images" if labels is None else self._folders[labels[i]]
             path = f"{folder}/{name}.png"
             data = encode(image, kind="png")
@@ -229,7 +259,7 @@ class ImagesZip(Archive):
 
 
 class Npz(Archive):
-    """images [N, H, W, C] uint8, labels [N] and seed (or seeds [N]), for numpy.load.
+    """images [N, H, W, C] uint8 (of other kinds: samples [N, ...]), labels [N] and seed (or seeds [N]), for numpy.load.
 
     Args:
         path: of the .npz.
@@ -243,9 +273,11 @@ class Npz(Archive):
         self._labels: list[Tensor] = []
 
     def _add(self, block: Block) -> None:
-        pixels = block.pixels.permute(0, 2, 3, 1).contiguous().numpy()
+        is_image = self._series.gan.spec.is_image
+        samples = block.samples.permute(0, 2, 3, 1) if is_image else block.samples
+        pixels = samples.contiguous().numpy()
         if self._images is None:
-            self._images = self._open("images")
+            self._images = self._open("images" if is_image else "samples")
             header = {
                 "descr": np.lib.format.dtype_to_descr(pixels.dtype),
                 "fortran_order": False,

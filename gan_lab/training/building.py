@@ -110,6 +110,12 @@ def build_model(config: DictConfig, spec: SampleSpec) -> AdversarialModule:
         config.model, AdversarialModule, total_images=total_images(config)
     )
     module.representation = spec.representation  # what it has measured belongs into checkpoints
+    for augmentation in module.augmentations.values():
+        augmentation.check(spec)  # type: ignore[operator]
+    if module.generator.translates and spec.source is None:
+        raise InputError(
+            f"{type(module.generator).__name__} translates samples, and the data have no sources; choose paired data"
+        )
     check_network("generator", module.generator, GeneratorNetwork, ("z_dim", "num_classes"))
     check_network("discriminator", module.discriminator, DiscriminatorNetwork, ("num_classes",))
     return module

@@ -149,6 +149,8 @@ class AdversarialModule(LightningModule):
 
     def fake(self, z: Tensor, batch: Batch) -> DiscriminatorInput:
         """Make what D sees as fake from latents [N, Z]; `batch` has the labels and, in paired data, the source."""
+        if self.generator.translates:
+            return self.generator(z, batch.labels, batch.source)
         return self.generator(z, batch.labels)
 
     def real(self, batch: Batch) -> DiscriminatorInput:

@@ -66,7 +66,8 @@ def samples(description: Mapping[str, Any]) -> str:
     """Return what is drawn, in a few words."""
     shape = description["sample"]["shape"]
     if not is_image(description):
-        return f"samples of shape {shape}"
+        kind = description["sample"]["kind"]["_target_"].split(".")[-1]
+        return f"samples of shape {shape} ({kind})"
     channels, height, width = shape
     colour = {1: "grey", 3: "RGB", 4: "RGBA"}.get(channels, f"{channels}-channel")
     return f"{width} x {height} {colour} images"
@@ -87,14 +88,15 @@ def front_matter(description: Mapping[str, Any]) -> str:
     known = given is not None and given.lower() in LICENCES
     identifier = given.lower() if known else "other" if given else "unknown"
     architecture = str(description["generator"]["network"]["_target_"]).split(".")[-2]
-    tags = ["gan", "generative-adversarial-network", "image-generation", architecture]
+    tags = ["gan", "generative-adversarial-network", architecture]
+    tags += ["image-generation"] if is_image(description) else []
     tags += ["class-conditional"] if description["sample"]["num_classes"] else []
     tags += ["onnx"] if "onnx" in description["programs"] else []
     fields = {
         "license": identifier,
         **({"license_name": given} if identifier == "other" else {}),
         "library_name": "gan_lab",
-        "pipeline_tag": "unconditional-image-generation",
+        **({"pipeline_tag": "unconditional-image-generation"} if is_image(description) else {}),
         "tags": tags,
     }
     text: str = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
@@ -180,10 +182,11 @@ def sample_grid(gan: Gan, *, seed: int, truncation: float | None) -> tuple[Tenso
     Returns:
         (uint8 image [C, H, W], a sentence).
     """
-    rows = gan.num_classes if 0 < gan.num_classes <= CLASSES_IN_ROWS else COLUMNS
+    in_rows = 0 < gan.num_classes <= CLASSES_IN_ROWS and not gan.spec.attributes
+    rows = gan.num_classes if in_rows else COLUMNS
     labels = None
     of = "classes as in the data" if gan.num_classes else ""
-    if 0 < gan.num_classes <= CLASSES_IN_ROWS:
+    if in_rows:
         labels = torch.arange(gan.num_classes).repeat_interleave(COLUMNS)
         of = "one class a row"
     images = gan.spec.preview(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gan_lab.errors import InputError
+from gan_lab.layers.networks import samples_made
 from gan_lab.run import naming, replacing
 from gan_lab.sampling.gan import Gan
 from gan_lab.sampling.latents import Latents
@@ -39,7 +40,7 @@ class Drawing(nn.Module):
         """Make images [N, C, H, W] of latents [N, Z], labels [N], and psi, a scalar, of a generator with styles."""
         generator = cast(Any, self.generator)
         if truncation is None:
-            return generator(z, labels)
+            return samples_made(generator(z, labels))
         styles = generator.styles(z, labels)
         # of the layers that truncation leaves alone, the centre is the style itself
         centre = generator.styles(z, labels, 0.0)
@@ -61,6 +62,10 @@ def write_program(kind: str, gan: Gan, folder: Path) -> dict[str, Any]:
         InputError: when a package is missing, the generator cannot be converted, or images differ; the
             file is deleted then.
     """
+    if gan.generator.translates:
+        raise InputError(
+            f"format={kind}: programs take no source, and {gan.kind} translates; leave {kind} out of format="
+        )
     path = folder / PROGRAMS[kind]
     write, run = {"torch": (write_torch, run_torch), "onnx": (write_onnx, run_onnx)}[kind]
     inputs = next(cases(gan))
@@ -188,7 +193,10 @@ def cases(gan: Gan) -> Iterator[Inputs]:
     psis = (0.7, 1.0, 0.0, -0.5)
     for seed, (count, psi) in enumerate(zip((3, 1, 16, 5), psis, strict=True)):
         inputs = {"z": gan.latents(count, seed=seed, space="z").values}
-        if gan.num_classes:
+        drawn = gan.labels(count, seed=seed)
+        if drawn is not None and drawn.is_floating_point():
+            inputs["labels"] = drawn
+        elif gan.num_classes:
             inputs["labels"] = (torch.arange(count) * 7 + seed) % gan.num_classes
         if gan.has_styles:
             inputs["truncation"] = torch.tensor(psi)

@@ -16,7 +16,7 @@ import gan_lab
 import gan_lab.run
 from gan_lab.commands.generate import draw
 from gan_lab.commands.launch import launch
-from gan_lab.data.images import image_spec, to_uint8
+from gan_lab.data.images import ImageKind, image_spec, to_uint8
 from gan_lab.data.zip import Zip
 from gan_lab.distributed.ranks import Ranks
 from gan_lab.models import stylegan2
@@ -128,10 +128,10 @@ def test_the_same_images_in_any_order(noise: str) -> None:
     whole = series.block(0, 20)
     for i in torch.randperm(20).tolist():
         one = series.block(i, i + 1)
-        assert (one.pixels[0].int() - whole.pixels[i].int()).abs().max() <= 1
-        assert torch.equal(one.pixels, series.block(i, i + 1).pixels)
+        assert (one.samples[0].int() - whole.samples[i].int()).abs().max() <= 1
+        assert torch.equal(one.samples, series.block(i, i + 1).samples)
         assert one.names[0] == whole.names[i]
-    assert len(whole.pixels.flatten(1).unique(dim=0)) == 20
+    assert len(whole.samples.flatten(1).unique(dim=0)) == 20
 
 
 @pytest.mark.parametrize("size", [2, 3])
@@ -228,7 +228,7 @@ def test_styles_are_kept_as_they_were_drawn(tmp_path: Path) -> None:
     points = gan.read_latents(tmp_path / "latents.safetensors")
     assert points.w is not None and torch.equal(points.w, block.latents.values)
     again = Series(gan=gan, count=5, latents=points).block(0, 5)
-    assert torch.equal(again.pixels, block.pixels)
+    assert torch.equal(again.samples, block.samples)
 
 
 def test_moved_along_directions(run: Path, tmp_path: Path) -> None:
@@ -280,7 +280,7 @@ def test_names_of_classes(tmp_path: Path) -> None:
 def test_a_large_grid_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gan_lab.sampling.writers._LARGEST_SIDE", 50)
     series = Series(gan=styled(), count=30)
-    grid = GridFile(tmp_path / "grid.png", count=30, columns=10, scale=1)
+    grid = GridFile(tmp_path / "grid.png", count=30, columns=10, scale=1, kind=ImageKind())
     npz = Npz(tmp_path / "images.npz", series=series)
     draw(series, [], [grid, npz], 7, Ranks(), gather=True)
     grid.finish(), npz.finish()
@@ -372,7 +372,7 @@ def test_what_was_broken_off_leaves_no_half_file(
         (["seeds=99999999999"], "must be from 0 to 4294967295"),
         (["seeds=1", "latents=a.safetensors"], "give one of them"),
         (["latents=a.safetensors"], "is not there"),
-        (["format=jpg"], "choose from png, jpeg, webp, grid, npz, zip, latents"),
+        (["format=jpg"], "choose from png, jpeg, webp, files, grid, npz, zip, latents"),
         (["num_images=0"], "must be a whole number of at least 1"),
         (["batch_size=0"], "must be a whole number of at least 1"),
         (["columns=0"], "must be a whole number of at least 1"),

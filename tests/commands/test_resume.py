@@ -18,6 +18,7 @@ from PIL import Image
 from gan_lab.training.checkpoint import checkpoint_path
 from gan_lab.training.loggers.files import read_metrics
 from tests.commands.conftest import ELSE, TINY, Train, entries, in_a_child, leave
+from tests.helpers.checkpoints import assert_same, final
 
 LENGTH = "total_kimg=1.2"
 RUN = (
@@ -51,25 +52,6 @@ def wait_for_a_step(run: Path) -> None:
     while not log.exists() or "loss/d" not in log.read_text():
         assert time.monotonic() < deadline
         time.sleep(0.01)
-
-
-def final(run: Path) -> dict[str, object]:
-    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
-
-
-def assert_same(ours: object, theirs: object, path: str = "") -> None:
-    if isinstance(theirs, dict):
-        assert isinstance(ours, dict) and ours.keys() == theirs.keys(), path
-        for key, value in theirs.items():
-            assert_same(ours[key], value, f"{path}/{key}")
-    elif isinstance(theirs, list | tuple):
-        assert isinstance(ours, list | tuple) and len(ours) == len(theirs), path
-        for i, value in enumerate(theirs):
-            assert_same(ours[i], value, f"{path}/{i}")
-    elif isinstance(theirs, torch.Tensor):
-        assert isinstance(ours, torch.Tensor) and torch.equal(ours, theirs), path
-    else:
-        assert ours == theirs, path
 
 
 @pytest.mark.parametrize("times", [2, pytest.param(5, marks=pytest.mark.slow)])

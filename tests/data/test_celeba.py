@@ -7,35 +7,7 @@ from PIL import Image
 from gan_lab.data.base import MissingSplit
 from gan_lab.data.celeba import CelebA
 from gan_lab.errors import InputError
-
-# the header of the published list_attr_celeba.txt, with the blank at its end
-ATTRIBUTES = (
-    "5_o_Clock_Shadow Arched_Eyebrows Attractive Bags_Under_Eyes Bald Bangs Big_Lips Big_Nose Black_Hair Blond_Hair "
-    "Blurry Brown_Hair Bushy_Eyebrows Chubby Double_Chin Eyeglasses Goatee Gray_Hair Heavy_Makeup High_Cheekbones "
-    "Male Mouth_Slightly_Open Mustache Narrow_Eyes No_Beard Oval_Face Pale_Skin Pointy_Nose Receding_Hairline "
-    "Rosy_Cheeks Sideburns Smiling Straight_Hair Wavy_Hair Wearing_Earrings Wearing_Hat Wearing_Lipstick "
-    "Wearing_Necklace Wearing_Necktie Young "
-)
-PARTS = [0, 0, 0, 0, 1, 1, 2]
-
-
-@pytest.fixture
-def celeba(tmp_path: Path) -> Path:
-    """Seven faces as published: JPEG of 178x218, a count and a header line, values of width two."""
-    root = tmp_path / "celeba"
-    (root / "img_align_celeba").mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    names = [f"{i + 1:06d}.jpg" for i in range(7)]
-    rows = []
-    for index, name in enumerate(names):
-        pixels = rng.integers(0, 256, (218, 178, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(root / "img_align_celeba" / name, quality=95)
-        values = [1 if (index + column) % 3 == 0 else -1 for column in range(40)]
-        rows.append(f"{name} " + " ".join(f"{value:2d}" for value in values))
-    (root / "list_attr_celeba.txt").write_text("\n".join(["7", ATTRIBUTES, *rows]) + "\n")
-    partition = [f"{name} {part}" for name, part in zip(names, PARTS, strict=True)]
-    (root / "list_eval_partition.txt").write_text("\n".join(partition) + "\n")
-    return root
+from tests.data.conftest import ATTRIBUTES
 
 
 def decoded(path: Path) -> np.ndarray:

@@ -1,6 +1,5 @@
 import os
 import pickle
-import struct
 from pathlib import Path
 from typing import Any
 
@@ -9,125 +8,8 @@ import pytest
 
 from gan_lab.data.cifar10 import CIFAR10
 from gan_lab.errors import InputError
+from tests.data.conftest import NAMES
 from tests.helpers.samples import pair
-
-NAMES = [
-    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
-]  # fmt: skip
-
-
-class Python2Pickle:
-    """Writes what cPickle of Python 2 wrote at protocol 2, opcode by opcode: its strings are bytes, all memoised."""
-
-    def __init__(self) -> None:
-        self.out = b"\x80\x02"
-        self._memo = 0
-
-    def put(self) -> None:
-        self._memo += 1
-        self.out += (
-            b"q" + bytes([self._memo]) if self._memo < 256 else b"r" + struct.pack("<I", self._memo)
-        )
-
-    def string(self, text: bytes) -> None:
-        head = b"U" + bytes([len(text)]) if len(text) < 256 else b"T" + struct.pack("<i", len(text))
-        self.out += head + text
-        self.put()
-
-    def integer(self, value: int) -> None:
-        if 0 <= value < 256:
-            self.out += b"K" + bytes([value])
-        elif 0 <= value < 65536:
-            self.out += b"M" + struct.pack("<H", value)
-        else:
-            self.out += b"J" + struct.pack("<i", value)
-
-    def sequence(self, values: list) -> None:
-        self.out += b"]"
-        self.put()
-        self.out += b"("
-        for value in values:
-            self.integer(value) if isinstance(value, int) else self.string(value)
-        self.out += b"e"
-
-    def array(self, array: np.ndarray) -> None:
-        self.out += b"cnumpy.core.multiarray\n_reconstruct\n"
-        self.put()
-        self.out += b"cnumpy\nndarray\n"
-        self.put()
-        self.out += b"K\x00\x85"
-        self.put()
-        self.string(b"b")
-        self.out += b"\x87"
-        self.put()
-        self.out += b"R"
-        self.put()
-        self.out += b"(K\x01"
-        for side in array.shape:
-            self.integer(side)
-        self.out += b"\x86"
-        self.put()
-        self.out += b"cnumpy\ndtype\n"
-        self.put()
-        self.string(b"u1")
-        self.out += b"K\x00K\x01\x87"
-        self.put()
-        self.out += b"R"
-        self.put()
-        self.out += b"(K\x03"
-        self.string(b"|")
-        self.out += b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00t"
-        self.put()
-        self.out += b"b\x89"
-        self.string(array.tobytes())
-        self.out += b"t"
-        self.put()
-        self.out += b"b"
-
-    def dictionary(self, content: dict[bytes, Any]) -> bytes:
-        self.out += b"}"
-        self.put()
-        self.out += b"("
-        for key, value in content.items():
-            self.string(key)
-            if isinstance(value, np.ndarray):
-                self.array(value)
-            elif isinstance(value, list):
-                self.sequence(value)
-            elif isinstance(value, int):
-                self.integer(value)
-            else:
-                self.string(value)
-        return self.out + b"u."
-
-
-def batch(name: bytes, count: int, seed: int) -> dict[bytes, Any]:
-    rng = np.random.default_rng(seed)
-    return {
-        b"batch_label": name,
-        b"labels": rng.integers(0, 10, count).tolist(),
-        b"data": rng.integers(0, 256, (count, 3072), dtype=np.uint8),
-        b"filenames": [b"picture_s_%06d.png" % i for i in range(count)],
-    }
-
-
-@pytest.fixture
-def published(tmp_path: Path) -> tuple[Path, dict[str, dict[bytes, Any]]]:
-    """The seven files with a few images each, and what is in them."""
-    folder = tmp_path / "cifar-10-batches-py"
-    folder.mkdir()
-    content = {
-        f"data_batch_{i}": batch(b"training batch %d of 5" % i, 4 + i, i) for i in range(1, 6)
-    }
-    content["test_batch"] = batch(b"testing batch 1 of 1", 6, 99)
-    content["batches.meta"] = {
-        b"num_cases_per_batch": 10000,
-        b"label_names": [name.encode() for name in NAMES],
-        b"num_vis": 3072,
-    }
-    for name, values in content.items():
-        (folder / name).write_bytes(Python2Pickle().dictionary(values))
-    return folder, content
 
 
 def test_the_files_are_as_python_2_wrote_them(published: Any) -> None:

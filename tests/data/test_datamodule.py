@@ -5,7 +5,6 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,23 +22,8 @@ from gan_lab.data.image_folder import ImageFolder
 from gan_lab.data.sample import Batch
 from gan_lab.data.sampler import permutation
 from gan_lab.errors import InputError
+from tests.helpers.datamodules import attach, module
 from tests.helpers.samples import pair
-
-
-def module(**options: Any) -> DataModule:
-    defaults: dict = {"dataset": partial(Digits, image_size=8), "batch_size": 8, "d_steps": 1}
-    return DataModule(**{**defaults, "total_images": 80, "seed": 0, **options})
-
-
-def attach(data: DataModule, *, seen: int = 0, rank: int = 0, world_size: int = 1) -> None:
-    """Give the datamodule the part of a trainer that it reads."""
-    data.trainer = SimpleNamespace(  # type: ignore[assignment]
-        lightning_module=SimpleNamespace(images_seen=torch.tensor(seen)),
-        global_rank=rank,
-        world_size=world_size,
-        num_devices=1,
-        strategy=SimpleNamespace(root_device=torch.device("cpu")),
-    )
 
 
 def shown(data: DataModule) -> list[Batch]:
@@ -147,7 +131,7 @@ def test_an_interpreter_ends_with_workers_that_are_still_there(
     program = f"""
 from functools import partial
 from gan_lab.data.image_folder import ImageFolder
-from tests.data.test_datamodule import attach, module
+from tests.helpers.datamodules import attach, module
 data = module(dataset=partial(ImageFolder, root={str(tmp_path)!r}), num_workers=1)
 attach(data)
 images = iter(data.train_dataloader())

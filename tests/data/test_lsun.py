@@ -1,5 +1,4 @@
 import hashlib
-import io
 import os
 import pickle
 import sys
@@ -9,39 +8,11 @@ import lmdb
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from gan_lab.data.base import MissingSplit
 from gan_lab.data.lsun import LSUN, LmdbSource
 from gan_lab.errors import InputError
-
-
-def write_lmdb(folder: Path, count: int, seed: int) -> dict[str, np.ndarray]:
-    """As published: SHA-1 in hex for the key, a WebP file for the value; returns key -> decoded pixels."""
-    rng = np.random.default_rng(seed)
-    pixels = {}
-    environment = lmdb.open(str(folder), map_size=1 << 26)
-    with environment.begin(write=True) as transaction:
-        for _ in range(count):
-            file = io.BytesIO()
-            image = rng.integers(0, 256, (24, 32 + int(rng.integers(8)), 3), dtype=np.uint8)
-            Image.fromarray(image).save(file, format="WEBP", quality=90)
-            key = hashlib.sha1(file.getvalue()).hexdigest()
-            transaction.put(key.encode(), file.getvalue())
-            with Image.open(file) as stored:
-                pixels[key] = np.asarray(stored)
-    environment.close()
-    return pixels
-
-
-@pytest.fixture
-def lsun(tmp_path: Path) -> Path:
-    root = tmp_path / "lsun"
-    root.mkdir()
-    write_lmdb(root / "bedroom_train_lmdb", 7, 0)
-    write_lmdb(root / "bedroom_val_lmdb", 3, 1)
-    write_lmdb(root / "church_outdoor_train_lmdb", 5, 2)
-    return root
+from tests.data.conftest import write_lmdb
 
 
 def test_reads_pixels_back_in_the_order_of_the_keys(tmp_path: Path) -> None:

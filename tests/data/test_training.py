@@ -8,10 +8,7 @@ import pytest
 from gan_lab import load
 from gan_lab.commands.launch import launch
 from gan_lab.sampling.gan import Gan
-from tests.data.test_celeba import celeba  # noqa: F401  a fixture
-from tests.data.test_cifar10 import published  # noqa: F401  a fixture
-from tests.data.test_lsun import lsun  # noqa: F401  a fixture
-from tests.data.test_zip import NAMES, write_zip
+from tests.helpers.zips import NAMES, write_zip
 
 
 def train(root: Path, *words: str) -> Gan:
@@ -26,17 +23,17 @@ def train(root: Path, *words: str) -> Gan:
     return load(root / "runs" / "run")
 
 
-def test_celeba(celeba: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_celeba(celeba: Path, tmp_path: Path) -> None:
     gan = train(tmp_path, "data=celeba", f"data.root={celeba}", "data.attribute=Smiling")
     assert gan.class_names == ["not Smiling", "Smiling"] and sum(gan.class_counts) == 4
 
 
-def test_lsun(lsun: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_lsun(lsun: Path, tmp_path: Path) -> None:
     gan = train(tmp_path, "data=lsun", f"data.root={lsun}")
     assert gan.num_classes == 2 and gan.class_counts == [7, 5]
 
 
-def test_cifar10(published: Any, tmp_path: Path) -> None:  # noqa: F811
+def test_cifar10(published: Any, tmp_path: Path) -> None:
     gan = train(tmp_path, "data=cifar10", f"data.root={published[0].parent}")
     assert gan.num_classes == 10 and sum(gan.class_counts) == 5 + 6 + 7 + 8 + 9
 

@@ -9,7 +9,7 @@ import pytest
 
 from gan_lab.distributed import slurm
 from tests.commands.conftest import ELSE, leave
-from tests.commands.test_resume import final
+from tests.helpers.checkpoints import final
 
 # what scontrol is asked goes to a file; the job runs
 SCONTROL = """#!/bin/sh

@@ -6,10 +6,8 @@ import pytest
 import torch
 
 from gan_lab.errors import InputError
-from gan_lab.metrics.feature_set import FeatureSet
 from gan_lab.metrics.features.inception import Inception
 from gan_lab.metrics.figures import ClassFrechet, Frechet, Kernel, Score, Setting
-from gan_lab.metrics.frechet import gaussian_statistics
 from gan_lab.metrics.manifold_figures import (
     ClassAccuracy,
     DensityCoverage,
@@ -19,38 +17,13 @@ from gan_lab.metrics.manifold_figures import (
     PrecisionRecall,
     divergence_from_uniform,
 )
-from tests.helpers.sources import FixedImages, Projection, textures
-
-NUM, WIDTH = 2000, 16
-PIXELS = FixedImages(textures(4, 0, channels=1, size=8), torch.tensor([0, 1, 2, 3]))
+from tests.helpers.features import NUM, PIXELS, WIDTH, as_set, setting
+from tests.helpers.sources import FixedImages, Projection
 
 
 def normal(seed, num=NUM, shift=0.0, scale=1.0):
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(num, WIDTH, generator=generator) * scale + shift
-
-
-def as_set(features, labels=None, logits=None):
-    return FeatureSet(
-        source=PIXELS,
-        count=len(features),
-        whole=True,
-        features={"features": features, **({} if logits is None else {"logits": logits})},
-        rows=torch.arange(len(features)) + 1000,
-        statistics={"features": gaussian_statistics(features)},
-        labels=labels,
-    )
-
-
-def setting(real=NUM, fake=NUM, extractor=None, **changes):
-    options = {
-        "extractor": extractor or Projection(width=WIDTH),
-        "num_fake": fake,
-        "num_real": real,
-        "num_real_features": real,
-        "all_real": True,
-    }
-    return Setting(**(options | changes))
 
 
 def value(figure, real, fake, **changes):

@@ -14,7 +14,7 @@ from gan_lab.metrics.figures import Figure, Setting
 from gan_lab.metrics.generator_figures import GeneratorMeasure
 from gan_lab.metrics.images import GanImages
 from gan_lab.sampling.gan import Gan
-from tests.metrics.test_path import Linear
+from tests.helpers.linear import Linear
 
 NUM = 40
 

@@ -11,7 +11,7 @@ from torch_fidelity import GenerativeModelModuleWrapper, calculate_metrics, samp
 
 from gan_lab.data.images import image_spec
 from gan_lab.errors import InputError
-from gan_lab.layers.networks import GeneratorNetwork, StyleGeneratorNetwork
+from gan_lab.layers.networks import StyleGeneratorNetwork
 from gan_lab.metrics.feature_set import FeatureSet
 from gan_lab.metrics.features.lpips import LPIPS, ImageDistance, linear_weights
 from gan_lab.metrics.features.module import NoFeatures
@@ -23,11 +23,11 @@ from gan_lab.models.stylegan2 import Generator as StyleGAN2
 from gan_lab.sampling.gan import Gan
 from gan_lab.sampling.latents import Latents
 from gan_lab.seeding import derive_seed
+from tests.helpers.linear import SIDE, Linear, LinearSynthesis
 from tests.helpers.sources import FixedImages
 from tests.helpers.weights import save_vgg16
 
 CPU = torch.device("cpu")
-SIDE = 8
 
 
 class Squared(ImageDistance):
@@ -45,34 +45,6 @@ class Squared(ImageDistance):
 
     def _forward(self, images, outputs):
         return {"features": images.flatten(1).double().sum(1, keepdim=True)}
-
-
-class LinearSynthesis(nn.Module):
-    """w [N, 1, D] -> images by a matrix."""
-
-    def __init__(self, w_dim, *, orthogonal=False):
-        super().__init__()
-        torch.manual_seed(0)
-        self.matrix = nn.Linear(w_dim, SIDE * SIDE, bias=False)
-        if orthogonal:
-            nn.init.orthogonal_(self.matrix.weight)
-
-    def forward(self, w, noise="const"):
-        return self.matrix(w[:, 0]).view(-1, 1, SIDE, SIDE) / 8
-
-
-class Linear(GeneratorNetwork):
-    """Images are a linear map of z."""
-
-    num_classes = 0
-
-    def __init__(self, *, z_dim=64, orthogonal=False):
-        super().__init__()
-        self.z_dim = z_dim
-        self.synthesis = LinearSynthesis(z_dim, orthogonal=orthogonal)
-
-    def forward(self, z, labels=None):
-        return self.synthesis(z[:, None])
 
 
 class LinearInW(StyleGeneratorNetwork):

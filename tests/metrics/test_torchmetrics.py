@@ -12,7 +12,7 @@ from gan_lab.commands.launch import launch
 from gan_lab.errors import InputError
 from gan_lab.metrics import torchmetrics
 from tests.commands.conftest import TINY
-from tests.metrics.test_figures import as_set, setting
+from tests.helpers.features import as_set, setting
 
 
 @pytest.fixture

@@ -25,17 +25,9 @@ from gan_lab.training.losses import (
 )
 from gan_lab.training.steps import GeneratorStep
 from tests.helpers.samples import images_of
+from tests.helpers.small import BIGAN
 from tests.models.conftest import fit
 
-TINY = (
-    "model=bigan",
-    "batch_size=4",
-    "model.generator.width=4",
-    "model.generator.encoder_width=4",
-    "model.generator.z_dim=6",
-    "model.discriminator.width=4",
-    "model.discriminator.code_width=8",
-)
 Make = Callable[..., BiGAN]
 
 
@@ -44,7 +36,7 @@ def make(compose: Callable[..., DictConfig]) -> Make:
     """Build a tiny BiGAN: `make("loss=hinge", classes=3, augmentations={...})`."""
 
     def made(*overrides: str, classes: int = 0, size: Any = 8, **extra: Any) -> BiGAN:
-        config = compose(*TINY, *overrides)
+        config = compose(*BIGAN, *overrides)
         describe_samples(config, images_of(size, channels=2, classes=classes))
         torch.manual_seed(0)
         return build(config.model, total_images=8, **extra)

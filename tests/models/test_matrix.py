@@ -11,17 +11,17 @@ from omegaconf import DictConfig
 from gan_lab.config import build
 from gan_lab.errors import InputError
 from gan_lab.training.building import describe_samples, drop_unchosen
-from tests.helpers import growing, resnets
+from tests.helpers import growing, resnets, small
 from tests.helpers.samples import images_of
-from tests.models import conftest, test_bigan, test_stylegan_training
+from tests.models import conftest
 from tests.models.conftest import Make, fit
 
 SMALL = {
     **conftest.SMALL,
     **resnets.SMALL,
     **growing.TINY,
-    **test_stylegan_training.TINY,
-    "bigan": test_bigan.TINY[2:],
+    **small.STYLEGANS,
+    "bigan": small.BIGAN[2:],
 }
 LOSSES = ("minimax", "nonsaturating", "least_squares", "hinge", "wasserstein", "relativistic")
 REGULARIZERS = (

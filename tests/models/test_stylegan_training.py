@@ -16,29 +16,9 @@ from gan_lab.training.augment.blur import blur
 from gan_lab.training.building import describe_samples
 from gan_lab.training.module import AdversarialModule
 from tests.helpers.samples import images_of
+from tests.helpers.small import STYLEGANS
 from tests.models.conftest import fit
 
-TINY = {
-    "stylegan2": (
-        "model.generator.z_dim=8",
-        "model.generator.w_dim=8",
-        "model.generator.mapping_layers=2",
-        "model.generator.channel_base=64",
-        "model.generator.channel_max=8",
-        "model.discriminator.channel_base=64",
-        "model.discriminator.channel_max=8",
-    ),
-    "stylegan3": (
-        "model.generator.z_dim=8",
-        "model.generator.w_dim=8",
-        "model.generator.channel_base=64",
-        "model.generator.channel_max=8",
-        "model.generator.num_layers=4",
-        "model.generator.margin=2",
-        "model.discriminator.channel_base=64",
-        "model.discriminator.channel_max=8",
-    ),
-}
 GAMES = [
     (),
     ("loss=wasserstein", "regularizer=[gradient_penalty]"),
@@ -54,7 +34,7 @@ Compose = Callable[..., DictConfig]
 def make(
     compose: Compose, model: str, *overrides: str, classes: int = 0, steps: int = 2, **extra: Any
 ) -> AdversarialModule:
-    config = compose(f"model={model}", "batch_size=4", *TINY[model], *overrides)
+    config = compose(f"model={model}", "batch_size=4", *STYLEGANS[model], *overrides)
     describe_samples(config, images_of([16, 16], channels=1, classes=classes))
     torch.manual_seed(0)
     return build(config.model, total_images=4 * steps, **extra)
@@ -62,7 +42,7 @@ def make(
 
 @pytest.mark.parametrize("classes", [0, 10])
 @pytest.mark.parametrize("game", GAMES, ids=" ".join)
-@pytest.mark.parametrize("model", list(TINY))
+@pytest.mark.parametrize("model", list(STYLEGANS))
 def test_two_steps_move_both_players(
     compose: Compose, model: str, game: tuple[str, ...], classes: int
 ) -> None:
@@ -94,14 +74,14 @@ def test_bf16_trains(compose: Compose) -> None:
     assert all(p.isfinite().all() for p in module.parameters())
 
 
-@pytest.mark.parametrize("model", list(TINY))
+@pytest.mark.parametrize("model", list(STYLEGANS))
 def test_a_resumed_run_is_the_straight_one(compose: Compose, tmp_path: Path, model: str) -> None:
     """The running means (of w, of magnitudes, of path lengths) and ADA's p are state like any other."""
 
     def trained(name: str, total_kimg: float) -> dict[str, Any]:
         config = compose(
             f"model={model}",
-            *TINY[model],
+            *STYLEGANS[model],
             "regularizer=[r1_lazy,path_length]",
             "augment=ada",
             "augment.ada.speed_kimg=0.1",

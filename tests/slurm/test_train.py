@@ -7,7 +7,7 @@ import pytest
 
 from gan_lab.training.loggers.files import read_metrics
 from tests.commands.conftest import entries
-from tests.commands.test_resume import assert_same, final
+from tests.helpers.checkpoints import assert_same, final
 from tests.slurm.conftest import REPOSITORY, SMALL, Cluster, free_ports
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]

@@ -20,9 +20,10 @@ class WeightsUnavailable(InputError):
 
 
 class Extractor(ABC):
-    """Makes features of 8-bit images; the same ones for an image whatever else is measured with it.
+    """Makes features of stored samples; the same ones for a sample whatever else is measured with it.
 
-    A subclass says what it is in its attributes, builds its network in `_load` and runs it in `_forward`.
+    A subclass says what it is in its attributes, builds its network in `_load` and runs it in `_forward`. One that sees
+    other samples than images overrides `check`.
 
     Attributes:
         name: of the network and its weights, as it stands in results: "inception-v3-compat".
@@ -118,19 +119,20 @@ class Extractor(ABC):
 
     @torch.no_grad()
     def __call__(self, images: Tensor, outputs: Collection[str]) -> dict[str, Tensor]:
-        """Return the chosen outputs, float32 [N, width] on the CPU, of uint8 images [N, C, H, W].
+        """Return the chosen outputs, float32 [N, width] on the CPU, of stored samples [N, ...].
 
         Raises:
             InputError: for features that are not finite.
         """
-        assert images.dtype == torch.uint8 and images.ndim == 4, "8-bit images [N, C, H, W]"
         kept: dict[str, list[Tensor]] = {name: [] for name in outputs}
         autocast = torch.autocast(
             self.device.type, dtype=torch.bfloat16, enabled=self._mixed_precision
         )
         for part in images.split(self.batch_size):
             missing = self.batch_size - len(part)
-            whole = torch.cat([part, part[-1:].expand(missing, -1, -1, -1)]) if missing else part
+            whole = (
+                torch.cat([part, part[-1:].expand(missing, *part.shape[1:])]) if missing else part
+            )
             # TensorFloat-32 moves a Frechet distance by more than tools differ
             exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=self._mixed_precision)
             with autocast, exact:
@@ -153,4 +155,4 @@ class Extractor(ABC):
 
     @abstractmethod
     def _forward(self, images: Tensor, outputs: frozenset[str]) -> dict[str, Tensor]:
-        """Return at least the chosen outputs [B, width] of uint8 images [B, C, H, W] on the device."""
+        """Return at least the chosen outputs [B, width] of stored samples [B, ...], on the device."""

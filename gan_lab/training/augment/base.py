@@ -6,6 +6,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from gan_lab.data.sample import SampleSpec
+from gan_lab.errors import InputError
 from gan_lab.layers.networks import DiscriminatorInput, map_samples
 
 
@@ -16,6 +18,18 @@ class Augmentation(nn.Module):
     the images' device, which the loop seeds at each step. Its float attributes can be scheduled by name
     (`model.schedules.ada.p`).
     """
+
+    def check(self, spec: SampleSpec) -> None:
+        """Check that samples can be changed; one for others than images overrides it.
+
+        Raises:
+            InputError: for samples that networks do not see as images.
+        """
+        if len(spec.encoded_shape) != 3:
+            raise InputError(
+                f"{type(self).__name__} changes images [C, H, W], and networks see {spec.kind.name} as "
+                f"{list(spec.encoded_shape)}; set augment=[]"
+            )
 
     def observe(self, real_logits: Tensor) -> None:
         """Look at D's logits [n] or [n, K] for a micro-batch of augmented real images, without their graph."""

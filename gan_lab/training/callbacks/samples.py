@@ -10,6 +10,7 @@ from torch import Tensor
 from gan_lab.data.images import grid, save_png
 from gan_lab.data.sample import SampleSpec
 from gan_lab.sampling.gan import Gan
+from gan_lab.sampling.sampler import Sources
 from gan_lab.training.callbacks.training_log import check_finite, check_interval, log
 from gan_lab.training.module import AdversarialModule
 
@@ -51,9 +52,10 @@ class Samples(Callback):
         if not trainer.is_global_zero:
             return
         data = trainer.datamodule  # type: ignore[attr-defined]
-        real = data.spec.kind.preview(data.real_grid(self.rows * self.columns))
-        self._real_distance = mean_distance(real)
-        save_png(grid(real, self.columns), self.folder / "reals.png")
+        kind = data.spec.kind
+        real = data.real_grid(self.rows * self.columns)
+        self._real_distance = mean_distance(kind.to_float(real))
+        save_png(grid(kind.preview(real), self.columns), self.folder / "reals.png")
         if module.images_seen == 0:
             self._save(trainer, module)
 
@@ -68,29 +70,43 @@ class Samples(Callback):
             self._save(trainer, module)
 
     def _save(self, trainer: Trainer, module: AdversarialModule) -> None:
-        spec = trainer.datamodule.spec  # type: ignore[attr-defined]
-        images = fixed_samples(module, spec, rows=self.rows, columns=self.columns, seed=self.seed)
-        picture = grid(images, self.columns)
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        samples = fixed_samples(
+            module,
+            data.spec,
+            rows=self.rows,
+            columns=self.columns,
+            seed=self.seed,
+            sources=data.sources,
+        )
+        kind = data.spec.kind
+        picture = grid(kind.preview(samples), self.columns)
         save_png(picture, self.folder / f"kimg{module.kimg:010.3f}.png")
         for logger in trainer.loggers:
             logger.log_grid("samples", picture, module.kimg)  # type: ignore[attr-defined]
         if self._real_distance:
-            share = mean_distance(images) / self._real_distance
+            share = mean_distance(kind.to_float(samples)) / self._real_distance
             log(trainer, module, {"health/diversity": share})
 
 
 def fixed_samples(
-    module: AdversarialModule, spec: SampleSpec, *, rows: int, columns: int, seed: int
+    module: AdversarialModule,
+    spec: SampleSpec,
+    *,
+    rows: int,
+    columns: int,
+    seed: int,
+    sources: Sources | None = None,
 ) -> Tensor:
-    """Draw previews, uint8 [rows * columns, C, H, W], with the moving average; class by class where it has classes."""
-    gan = Gan(module.generator_ema, spec=spec)
+    """Draw samples [rows * columns, ...], stored, with the moving average; class by class where it has classes."""
+    gan = Gan(module.generator_ema, spec=spec, sources=sources)
     labels = None
     if spec.num_classes and gan.num_classes:
         rows = min(rows, gan.num_classes)
         labels = torch.arange(rows).repeat_interleave(columns)
-    return spec.preview(gan.sample(rows * columns, labels=labels, seed=seed))
+    return spec.decode(gan.sample(rows * columns, labels=labels, seed=seed))
 
 
-def mean_distance(images: Tensor) -> float:
-    """Return the mean L2 distance between two of the uint8 images [N, ...], in units of full scale."""
-    return float(torch.pdist(images.flatten(1).float() / 255).mean())
+def mean_distance(samples: Tensor) -> float:
+    """Return the mean L2 distance between two of the samples [N, ...]."""
+    return float(torch.pdist(samples.flatten(1)).mean())
