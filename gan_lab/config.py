@@ -9,7 +9,7 @@ import re
 import traceback
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import partial
 from importlib import import_module
@@ -18,6 +18,7 @@ from typing import (
     Annotated,
     Any,
     ClassVar,
+    Literal,
     Never,
     TypeVar,
     Union,
@@ -27,7 +28,10 @@ from typing import (
 )
 
 import yaml  # type: ignore[import-untyped]
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.errors import PydanticUserError
+from pydantic.fields import FieldInfo
+from pydantic_core import SchemaError
 
 from gan_lab.errors import InputError
 
@@ -67,6 +71,9 @@ LARGEST_ARGUMENT = 10**8
 ClassNames = list[str]
 ClassCounts = list[Annotated[int, Field(ge=0, le=2**48)]]
 Count = Annotated[int, Field(ge=1, le=10**6)]
+
+MISSING = "???"
+LENIENT = ConfigDict(arbitrary_types_allowed=True)
 
 
 def conf_dir() -> Path:
@@ -380,19 +387,41 @@ def build(
     return _Builder(origin, ("gan_lab", *trust)).build(node, base, key, extra)
 
 
+def meant(node: Any, base: Any, key: str, typed: Mapping[str, str]) -> dict[str, str]:
+    """Check a node as `build` does, without building anything.
+
+    Args:
+        node: as `build`'s.
+        base: as `build`'s.
+        key: of the node.
+        typed: key -> what was typed for it. It is meant where a text is asked for and 007 was read as a number.
+
+    Returns:
+        The keys whose values are such texts.
+
+    Raises:
+        InputError: as `build`, for all that shows without calling a constructor.
+    """
+    checker = _Builder(None, ("gan_lab",), typed=typed)
+    checker.build(node, base, key, {})
+    return checker.texts
+
+
 @dataclass(frozen=True)
 class _Builder:
     origin: Path | None
     packages: tuple[str, ...]
+    typed: Mapping[str, str] | None = None  # only checks, where it is given
+    texts: dict[str, str] = field(default_factory=dict)
 
     def build(self, node: Any, base: Any, key: str, extra: Mapping[str, Any]) -> Any:
         node = plain(node, complete=True)
+        if not has_nodes(node):
+            self.check_value(node, base, key)
+            return {**node, **extra} if isinstance(node, dict) else node
         if isinstance(node, list):
             inner = element_of(base)
             return [self.build(value, inner, f"{key}[{i}]", {}) for i, value in enumerate(node)]
-        if not isinstance(node, dict):
-            self.check_value(node, key)
-            return node
         if "_target_" not in node:
             inner = element_of(base)
             built = {
@@ -420,10 +449,14 @@ class _Builder:
         for name, value in named.items():
             if not isinstance(name, str) or re.fullmatch("_[a-z]+_", name):
                 raise self.error(key, target, f"has {shortened(name)}, which nothing here reads")
+            hints.check_name(name, value, joined(key, name), self.where)
             keywords[name] = self.build(value, hints.of(name), joined(key, name), {})
         try:
             if later:
                 hints.check(arguments, {**keywords, **extra})
+            if self.typed is not None:
+                return None
+            if later:
                 return partial(found, *arguments, **keywords, **extra)
             return found(*arguments, **keywords, **extra)
         except InputError as error:
@@ -435,15 +468,28 @@ class _Builder:
                 key, target, f"cannot be built with these settings ({cause(error)})"
             ) from error
 
-    def check_value(self, value: Any, key: str) -> None:
-        """Refuse numbers of a file that no constructor has a word for: NaN, and layers by the billion."""
-        if self.origin is None or not isinstance(value, int | float):
-            return
-        if not math.isfinite(value) or (isinstance(value, int) and abs(value) > LARGEST_ARGUMENT):
-            raise InputError(
-                f"{self.origin}: {key}={shortened(value)} must be a finite number, a whole one at most "
-                f"{LARGEST_ARGUMENT:,}"
-            )
+    def check_value(self, value: Any, base: Any, key: str) -> None:
+        """Refuse what the annotation does not allow, numbers that are none, and of a file layers by the billion.
+
+        Raises:
+            InputError: with the key, the value and what is allowed.
+        """
+        if self.origin is not None and isinstance(value, int | float):
+            if not math.isfinite(value) or (
+                isinstance(value, int) and abs(value) > LARGEST_ARGUMENT
+            ):
+                raise InputError(
+                    f"{self.origin}: {key}={shortened(value)} must be a finite number, a whole one at most "
+                    f"{LARGEST_ARGUMENT:,}"
+                )
+        text = as_allowed(value, base, key, (self.typed or {}).get(key), self.where)
+        if text is not value:
+            self.texts[key] = text
+
+    @property
+    def where(self) -> str:
+        """The beginning of a message."""
+        return f"{self.origin}: " if self.origin is not None else ""
 
     def find(self, target: Any, key: str) -> Callable[..., Any]:
         """Import what a target names, if it may be."""
@@ -497,8 +543,14 @@ class _Builder:
         return fitting
 
     def error(self, key: str, target: str, wrong: str) -> InputError:
-        where = [f"{self.origin}:"] if self.origin is not None else []
-        return InputError(" ".join([*where, *([f"{key}:"] if key else []), f"{target} {wrong}"]))
+        return InputError(f"{self.where}{f'{key}: ' if key else ''}{target} {wrong}")
+
+
+def has_nodes(value: Any) -> bool:
+    """Whether there is something to build in a value."""
+    if isinstance(value, Mapping):
+        return "_target_" in value or any(map(has_nodes, value.values()))
+    return isinstance(value, list) and any(map(has_nodes, value))
 
 
 def joined(key: str, name: object) -> str:
@@ -564,6 +616,26 @@ class Annotations:
         if self.signature is not None:
             self.signature.bind_partial(*positional, **keywords)
 
+    def check_name(self, name: str, value: Any, key: str, where: str) -> None:
+        """Refuse a keyword that there is not.
+
+        Raises:
+            InputError: with the nearest one.
+        """
+        if self.signature is None or self._rest(inspect.Parameter.VAR_KEYWORD):
+            return
+        names = [
+            one.name
+            for one in self.signature.parameters.values()
+            if one.kind
+            in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        ]
+        if name not in names:
+            raise InputError(
+                f"{where}{key}={shortened(value)}: there is no {name}{suggestion(name, names)}; there are "
+                f"{', '.join(names)}"
+            )
+
     def _rest(self, kind: Any) -> str:
         parameters = self.signature.parameters if self.signature is not None else {}
         return next((name for name, one in parameters.items() if one.kind is kind), "")
@@ -577,7 +649,7 @@ def annotations_of(found: Callable[..., Any]) -> Annotations:
         signature = None
     try:
         called = found.__init__ if isinstance(found, type) else found  # type: ignore[misc]
-        hints = get_type_hints(called)
+        hints = get_type_hints(called, include_extras=True)
     except (AttributeError, NameError, TypeError):
         hints = {}
     return Annotations(signature, hints)
@@ -643,6 +715,167 @@ def describe(base: Any) -> str:
     if isinstance(base, type) and not get_args(base):
         return f"{base.__module__}.{base.__qualname__}"
     return str(base)
+
+
+# What values may be -----------------------------------------------------------------------------------------------
+
+
+class Keys(BaseModel):
+    """The keys of a command and what each may be; those that are not named may be anything."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", arbitrary_types_allowed=True)
+
+
+def folder_name(name: str) -> str:
+    """Return the name of a folder in another.
+
+    Raises:
+        ValueError: for an empty one, and for one that leads elsewhere.
+    """
+    if (
+        not name
+        or Path(name).is_absolute()
+        or not {".", ".."}.isdisjoint(re.split(r"[/\\]", name))
+        or not name.isprintable()
+    ):
+        raise ValueError("leads elsewhere")
+    return name
+
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+BatchSize = Annotated[int, Field(ge=1, le=65_536)]
+Threads = Annotated[int, Field(ge=1, le=1024)]
+Text = Annotated[str, Field(min_length=1, description="a text")]
+FolderName = Annotated[
+    str, AfterValidator(folder_name), Field(description="a folder in another, such as faces")
+]
+
+
+def check_keys(config: Any, kinds: type[Keys], typed: Mapping[str, str]) -> None:
+    """Check the keys of a configuration; a number is put back as it was typed where a text is meant.
+
+    Args:
+        config: of a command; changed in place.
+        kinds: what its keys may be.
+        typed: key -> what was typed for it.
+
+    Raises:
+        InputError: with the key, the value and what is allowed.
+    """
+    from omegaconf import OmegaConf
+
+    for key, value in texts_of(plain(config), kinds, "", typed).items():
+        OmegaConf.update(config, key, value, force_add=True)
+
+
+def texts_of(
+    values: Mapping[str, Any], kinds: type[Keys], prefix: str, typed: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the keys that are texts and were read as numbers, with what was typed.
+
+    Raises:
+        InputError: as `check_keys`.
+    """
+    found: dict[str, str] = {}
+    for name, described in kinds.model_fields.items():
+        if name not in values:
+            continue
+        key, value = joined(prefix, name), values[name]
+        kind = described.annotation
+        if isinstance(kind, type) and issubclass(kind, Keys) and isinstance(value, Mapping):
+            names = list(kind.model_fields)
+            for unknown in [one for one in value if one not in names]:
+                raise InputError(
+                    f"{joined(key, unknown)}={shortened(value[unknown])}: there is no {unknown}"
+                    f"{suggestion(str(unknown), names)}; there are {', '.join(names)}"
+                )
+            found |= texts_of(value, kind, key, typed)
+            continue
+        whole = Annotated[kind, Field(description=described.description), *described.metadata]  # type: ignore[valid-type]
+        text = as_allowed(value, whole, key, typed.get(key), "")
+        if text is not value:
+            found[key] = text
+    return found
+
+
+def as_allowed(value: Any, kind: Any, key: str, typed: str | None, where: str) -> Any:
+    """Return a value that an annotation allows; of a number where only its text is allowed, that.
+
+    Raises:
+        InputError: with the key, the value and what is allowed.
+    """
+    if value == MISSING or is_allowed(value, kind):
+        return value
+    if isinstance(value, bool | int | float):
+        text = str(value) if typed is None else typed
+        if is_allowed(text, kind):
+            return text
+    raise InputError(f"{where}{key}={shortened(value)} must be {allowed(kind)}")
+
+
+def is_allowed(value: Any, kind: Any) -> bool:
+    """Whether an annotation allows a value; of objects that code has made, and of annotations for others, it is."""
+    try:
+        text = json.dumps(value, allow_nan=False)
+    except ValueError:  # NaN means nothing anywhere
+        return False
+    except TypeError:
+        return True
+    if kind is Any:
+        return True
+    try:
+        adapter = TypeAdapter(kind, config=LENIENT)
+    except PydanticUserError:
+        adapter = None
+    except (SchemaError, TypeError):
+        return True
+    try:
+        (adapter or TypeAdapter(kind)).validate_json(text, strict=True)
+    except ValidationError:
+        return False
+    except (PydanticUserError, SchemaError, TypeError):
+        return True
+    return True
+
+
+def allowed(kind: Any) -> str:
+    """Say what an annotation allows."""
+    kind = getattr(kind, "__value__", kind)
+    arguments = get_args(kind)
+    if get_origin(kind) is Annotated:
+        fields = [one for one in arguments[1:] if isinstance(one, FieldInfo)]
+        said = next((one.description for one in fields if one.description), None)
+        rules = [*arguments[1:], *(rule for one in fields for rule in one.metadata)]
+        return said or f"{allowed(arguments[0])}{limits(rules)}"
+    if get_origin(kind) in (Union, types.UnionType):
+        return " or ".join(dict.fromkeys(map(allowed, arguments)))
+    if get_origin(kind) is Literal:
+        return ", ".join(map(str, arguments))
+    plain_kinds: dict[Any, str] = {
+        **{int: "a whole number", float: "a finite number", bool: "true or false"},
+        **{str: "a text", Path: "a path", type(None): "null", Any: "finite"},
+    }
+    if kind in plain_kinds:
+        return plain_kinds[kind]
+    origin = get_origin(kind) or kind
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return "a mapping"
+    if isinstance(origin, type) and issubclass(origin, Sequence):
+        inner = dict.fromkeys(allowed(one) for one in arguments if one is not Ellipsis)
+        return f"a list, each {' or '.join(inner)}" if inner else "a list"
+    return f"a {describe(kind)}"
+
+
+def limits(rules: Iterable[Any]) -> str:
+    """Say what range numbers have."""
+    words = {"ge": "from {}", "gt": "above {}", "le": "to {}", "lt": "below {}"}
+    found = {
+        name: getattr(rule, name)
+        for rule in rules
+        for name in words
+        if getattr(rule, name, None) is not None
+    }
+    return "".join(f" {words[name].format(found[name])}" for name in words if name in found)
 
 
 # What changed -----------------------------------------------------------------------------------------------------

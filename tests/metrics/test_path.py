@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.functional import normalize
 from torch_fidelity import GenerativeModelModuleWrapper, calculate_metrics, sample_similarity_lpips
 
+from gan_lab.data.images import image_spec
 from gan_lab.errors import InputError
 from gan_lab.layers.networks import GeneratorNetwork, StyleGeneratorNetwork
 from gan_lab.metrics.feature_set import FeatureSet
@@ -292,7 +293,8 @@ def test_agrees_with_torch_fidelity(tmp_path, monkeypatch):
     )
     extractor = LPIPS(weights=str(weights))
     extractor.load(CPU)
-    images = GanImages(Given(generator), seed=3)
+    spec = image_spec(channels=3, image_size=(8, 8))
+    images = GanImages(Given(generator, spec=spec), seed=3)
     setting = Setting(
         extractor=extractor,
         num_fake=12,

@@ -11,6 +11,7 @@ from torch.testing import assert_close
 
 import gan_lab
 from gan_lab.commands.train import run
+from gan_lab.data.sample import Batch
 from gan_lab.distributed.strategy import ManualDDPStrategy
 from gan_lab.layers.growth import resize_to_stage, upsample_nearest
 from gan_lab.models.progan import ProGAN
@@ -121,10 +122,10 @@ def test_d_sees_real_images_as_generated_ones_are(compose: Compose, model: str) 
     images, z = torch.randn(4, 1, 16, 16), torch.randn(4, 8)
     for stage in (1.0, 1.4, 2.0):
         set_stage(module, stage)
-        real, fake = module.real(images, None), module.fake(z, None)
+        real, fake = module.real(Batch(images)), module.fake(z, Batch(images))
         assert real.shape == fake.shape
         assert torch.equal(real, resize_to_stage(images, module.generator.stage, (4, 4)))
-    assert torch.equal(module.real(images, None), images)
+    assert torch.equal(module.real(Batch(images)), images)
 
 
 def test_ranks_share_what_lies_on_their_devices(
@@ -148,8 +149,8 @@ def test_ranks_share_what_lies_on_their_devices(
 def test_no_growth(compose: Compose, model: str) -> None:
     module = tiny(compose, model, "model.generator.growing=false")
     images = torch.randn(4, 1, 16, 16)
-    assert torch.equal(module.real(images, None), images)
-    assert module.fake(torch.randn(4, 8), None).shape == images.shape
+    assert torch.equal(module.real(Batch(images)), images)
+    assert module.fake(torch.randn(4, 8), Batch(images)).shape == images.shape
     fit(module)
     assert module.generator.stage.value == 2
     assert all(p.isfinite().all() for p in module.parameters())
@@ -159,10 +160,13 @@ def test_a_run_that_ends_too_early_says_so(
     compose: Compose, model: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     end = {"progan": 12, "stylegan": 6}[model]  # steps until all is there
-    tiny(compose, model, steps=end).on_train_start()
-    assert "growing=false" not in capsys.readouterr().out
-    tiny(compose, model, steps=end - 1).on_train_start()
-    assert "model.generator.fade_kimg=0.016" in " ".join(capsys.readouterr().out.split())
+    for steps, said in ((end, False), (end - 1, True)):
+        module = tiny(compose, model, steps=steps)
+        module.configure_optimizers()
+        module.on_train_start()
+        out = " ".join(capsys.readouterr().out.split())
+        assert ("growing=false" in out) == said
+    assert "model.generator.fade_kimg=0.016" in out
 
 
 def test_mixed_precision(compose: Compose, model: str) -> None:
