@@ -627,8 +627,7 @@ class Annotations:
         names = [
             one.name
             for one in self.signature.parameters.values()
-            if one.kind
-            in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+            if one.kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
         ]
         if name not in names:
             raise InputError(
