@@ -31,7 +31,6 @@ from gan_lab.metrics.cache import FolderChunks
 from gan_lab.metrics.exchange import load_features, save_features
 from gan_lab.metrics.feature_metrics import MetricValue
 from gan_lab.metrics.feature_set import FeatureSet
-from gan_lab.metrics.figures import Figure
 from gan_lab.metrics.images import DatasetImages, GanImages, ImageSource
 from gan_lab.metrics.opening import NpzImages
 from gan_lab.metrics.plots import (

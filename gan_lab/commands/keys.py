@@ -40,7 +40,7 @@ Statistics = Annotated[int, Field(ge=1, le=10**8)]
 Trust = list[Text]
 Center = Literal["mean", "class"]
 Noise = Literal["const", "none", "random"]
-DrawnFormat = Literal["png", "jpeg", "webp", "grid", "npz", "zip", "latents"]
+DrawnFormat = Literal["files", "png", "jpeg", "webp", "grid", "npz", "zip", "latents"]
 WayFormat = Literal["strip", "gif", "webp", "mp4", "frames"]
 SheetFormat = Literal["sheet", "latents"]
 
@@ -86,7 +86,7 @@ class DashboardKeys(Keys):
     project: Text
     entity: Text | None
     name: Text
-    figures: list[Text] | None
+    metrics: list[Text] | None
     sweep: Text | None
 
 
@@ -121,6 +121,7 @@ class FileKeys(Keys):
 class EvaluateKeys(OfARun):
     """Those of gan-lab evaluate."""
 
+    source: Text | None
     run: Text | None  # type: ignore[assignment]
     fake: Text | None
     real: Text | None
@@ -155,6 +156,7 @@ class ExploreKeys(OfARun):
 class ExportKeys(OfARun):
     """Those of gan-lab export."""
 
+    source: Text | None
     format: (
         Literal["safetensors", "torch", "onnx"]
         | list[Literal["safetensors", "torch", "onnx"]]
@@ -178,6 +180,8 @@ class GenerateKeys(OfARun):
     seeds: Numbers | None
     num_images: Annotated[int, Field(ge=1, le=10**9)]
     classes: Classes | None
+    attributes: dict[str, float] | list[dict[str, float]] | None
+    source: Text | None
     seed: Seed
     latents: Text | None
     directions: Text | None

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from gan_lab.errors import InputError
+from gan_lab.metrics.feature_metrics import ClassFrechet, Frechet, Kernel, MetricContext, Score
 from gan_lab.metrics.features.inception import Inception
-from gan_lab.metrics.figures import ClassFrechet, Frechet, Kernel, Score, Setting
-from gan_lab.metrics.manifold_figures import (
+from gan_lab.metrics.manifold_metrics import (
     ClassAccuracy,
     DensityCoverage,
     Diversity,
@@ -26,8 +26,8 @@ def normal(seed, num=NUM, shift=0.0, scale=1.0):
     return torch.randn(num, WIDTH, generator=generator) * scale + shift
 
 
-def value(figure, real, fake, **changes):
-    (found,) = figure.compute(as_set(real), as_set(fake), setting(**changes))
+def value(metric, real, fake, **changes):
+    (found,) = metric.compute(as_set(real), as_set(fake), setting(**changes))
     return found.value
 
 

@@ -240,7 +240,7 @@ def test_the_floor_is_another_split_measured_as_if_it_were_generated(digits_data
     metrics.prepare(digits_data)
     computed = metrics.compute(FixedImages(digits_data.train.__getitems__(range(1437)).real))
     assert 0 < computed["fd_real"] < computed["fd"]
-    assert f"fd_real is {metrics['fd_real']:.3f}" in capsys.readouterr().out
+    assert f"fd_real is {computed['fd_real']:.3f}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (CONF / "protocol").glob("*.yaml")))

@@ -60,7 +60,7 @@ def test_a_metric_is_a_metric_of_training_and_of_evaluate(tmp_path: Path) -> Non
     """Added to what a run measures, under keys of the user's choice."""
     package = "gan_lab.metrics.torchmetrics"
     words = [*TINY, f"runs_dir={tmp_path}", "name=run", "total_kimg=0.2"]
-    words += [f"+metrics.digits.metrics.mine._target_={package}.AsFigure"]
+    words += [f"+metrics.digits.metrics.mine._target_={package}.TorchMetric"]
     words += [f"+metrics.digits.metrics.mine.metric._target_={package}.FrechetDistance"]
     words += [
         "+metrics.digits.metrics.mine.metric.width=64",
