@@ -355,7 +355,9 @@ def test_a_trusted_package_is_built_and_others_are_not_even_imported(
     expected = gan_lab.load(run).sample(2)
     text = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(text.replace("gan_lab.models.dcgan.", "trusted_here."))
-    with pytest.raises(InputError, match=r"would run trusted_here.Generator.*trust=\['trusted_here'\]"):
+    with pytest.raises(
+        InputError, match=r"would run trusted_here.Generator.*trust=\['trusted_here'\]"
+    ):
         gan_lab.load(run)
     assert not (tmp_path / "imported").exists()
     assert torch.equal(gan_lab.load(run, trust=["trusted_here"]).sample(2), expected)
