@@ -3,7 +3,6 @@
 import hashlib
 import inspect
 import json
-import math
 import os
 import re
 import traceback
@@ -474,14 +473,10 @@ class _Builder:
         Raises:
             InputError: with the key, the value and what is allowed.
         """
-        if self.origin is not None and isinstance(value, int | float):
-            if not math.isfinite(value) or (
-                isinstance(value, int) and abs(value) > LARGEST_ARGUMENT
-            ):
-                raise InputError(
-                    f"{self.origin}: {key}={shortened(value)} must be a finite number, a whole one at most "
-                    f"{LARGEST_ARGUMENT:,}"
-                )
+        if self.origin is not None and isinstance(value, int) and abs(value) > LARGEST_ARGUMENT:
+            raise InputError(
+                f"{self.origin}: {key}={shortened(value)} must be a whole number of at most {LARGEST_ARGUMENT:,}"
+            )
         text = as_allowed(value, base, key, (self.typed or {}).get(key), self.where)
         if text is not value:
             self.texts[key] = text
@@ -495,7 +490,9 @@ class _Builder:
         """Import what a target names, if it may be."""
         if not isinstance(target, str) or not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", target):
             raise self.error(
-                key, shortened(target), "is no class; one is named package.module.Class"
+                joined(key, "_target_"),
+                shortened(target),
+                "is no class; one is named package.module.Class",
             )
         package = target.split(".")[0]
         if self.origin is not None and package not in self.packages:
@@ -630,10 +627,7 @@ class Annotations:
             if one.kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
         ]
         if name not in names:
-            raise InputError(
-                f"{where}{key}={shortened(value)}: there is no {name}{suggestion(name, names)}; there are "
-                f"{', '.join(names)}"
-            )
+            raise InputError(f"{where}{unknown_key(key, value, names)}")
 
     def _rest(self, kind: Any) -> str:
         parameters = self.signature.parameters if self.signature is not None else {}
@@ -741,7 +735,7 @@ def folder_name(name: str) -> str:
     return name
 
 
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 BatchSize = Annotated[int, Field(ge=1, le=65_536)]
 Threads = Annotated[int, Field(ge=1, le=1024)]
 Text = Annotated[str, Field(min_length=1, description="a text")]
@@ -760,10 +754,15 @@ def check_keys(config: Any, kinds: type[Keys], typed: Mapping[str, str]) -> None
 
     Raises:
         InputError: with the key, the value and what is allowed.
+        MissingMandatoryValue: for a value that was not given.
     """
     from omegaconf import OmegaConf
 
-    for key, value in texts_of(plain(config), kinds, "", typed).items():
+    there = [
+        name for name in kinds.model_fields if name in config or OmegaConf.is_missing(config, name)
+    ]
+    values = {name: plain(config[name]) for name in there}
+    for key, value in texts_of(values, kinds, "", typed).items():
         OmegaConf.update(config, key, value, force_add=True)
 
 
@@ -784,10 +783,7 @@ def texts_of(
         if isinstance(kind, type) and issubclass(kind, Keys) and isinstance(value, Mapping):
             names = list(kind.model_fields)
             for unknown in [one for one in value if one not in names]:
-                raise InputError(
-                    f"{joined(key, unknown)}={shortened(value[unknown])}: there is no {unknown}"
-                    f"{suggestion(str(unknown), names)}; there are {', '.join(names)}"
-                )
+                raise InputError(unknown_key(joined(key, unknown), value[unknown], names))
             found |= texts_of(value, kind, key, typed)
             continue
         whole = Annotated[kind, Field(description=described.description), *described.metadata]  # type: ignore[valid-type]
@@ -795,6 +791,13 @@ def texts_of(
         if text is not value:
             found[key] = text
     return found
+
+
+def unknown_key(key: str, value: Any, names: Sequence[str]) -> str:
+    """Return the message on a key that there is not."""
+    name = key.split(".")[-1]
+    hint = suggestion(name, names) or f"; there are {', '.join(names) or 'none'}"
+    return f"{key}={shortened(value)}: there is no {name}{hint}"
 
 
 def as_allowed(value: Any, kind: Any, key: str, typed: str | None, where: str) -> Any:
@@ -822,6 +825,10 @@ def is_allowed(value: Any, kind: Any) -> bool:
         return True
     if kind is Any:
         return True
+    if get_origin(kind) in (Union, types.UnionType):
+        return any(is_allowed(value, one) for one in get_args(kind))
+    if getattr(kind, "_is_protocol", False):
+        return False
     try:
         adapter = TypeAdapter(kind, config=LENIENT)
     except PydanticUserError:

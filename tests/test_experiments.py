@@ -270,7 +270,7 @@ def test_it_takes_a_small_step(compose: Compose, name: str) -> None:
 def test_its_callbacks_and_data_take_what_it_sets(compose: Compose, name: str) -> None:
     config = compose(f"experiment={name}")
     callbacks: dict[str, Any] = build_callbacks(config)
-    assert {"report", "samples", "evaluation", "checkpointing"} <= set(callbacks)
+    assert {"training_log", "samples", "evaluation", "checkpointing"} <= set(callbacks)
     for callback in ("samples", "evaluation", "checkpointing"):
         assert callbacks[callback].every_kimg <= config.total_kimg
     data = OmegaConf.to_container(config.data)

@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
@@ -19,8 +20,8 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 TOP_LEVEL = {
-    *("pyproject.toml", "README.md", "Makefile", "LICENSE", "CHANGELOG.md"),
-    *("conf", "gan_lab", "tests", "notebooks", "slurm"),
+    *("pyproject.toml", "README.md", "Makefile", "LICENSE", "CHANGELOG.md", "CITATION.cff"),
+    *("conf", "docs", "gan_lab", "tests", "notebooks", "slurm"),
 }
 
 
@@ -89,7 +90,8 @@ def test_sdist_can_be_tested_and_built_again(built: Path) -> None:
     (sdist,) = built.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    assert {"pyproject.toml", "LICENSE", "README.md", "CHANGELOG.md"} <= names
+    assert {"pyproject.toml", "LICENSE", "README.md", "CHANGELOG.md", "CITATION.cff"} <= names
+    assert {f"docs/{path.name}" for path in (ROOT / "docs").iterdir()} <= names
     assert {"gan_lab/cli.py", "conf/train.yaml", "tests/test_packaging.py"} <= names
 
 
@@ -117,6 +119,13 @@ def test_changelog_begins_with_this_version() -> None:
     headings = re.findall(r"^## \[?([^\]\s]+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     released = [heading for heading in headings if heading.lower() != "unreleased"]
     assert released[0] == gan_lab.__version__
+
+
+def test_citation_names_this_version_and_licence() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == gan_lab.__version__
+    assert citation["license"] == PROJECT["license"]
+    assert citation["authors"] == PROJECT["authors"]
 
 
 def test_constraints_pin_every_dependency_within_its_range() -> None:

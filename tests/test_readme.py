@@ -1,21 +1,38 @@
-"""Every command and every piece of Python in the README runs."""
+"""Every command and every piece of Python in the README and in docs/ runs, and every link and path leads somewhere."""
 
 import re
 import shlex
 import subprocess
+import sys
 from collections.abc import Iterator
 from glob import glob
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 from PIL import Image
 
-from gan_lab.commands.launch import LISTED, POSITIONAL, launch, listed, with_key
+from gan_lab.commands.launch import (
+    LISTED,
+    POSITIONAL,
+    flags_last,
+    launch,
+    listed,
+    readable,
+    switched,
+    with_key,
+)
+from gan_lab.config import conf_dir, register_resolvers
+from gan_lab.sweeps.command import register
 from tests.helpers.published import network_pickle
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
+PAGES = ("README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")))
+LINKING = (*PAGES, ".github/CONTRIBUTING.md", "CHANGELOG.md", "slurm/README.md")
 
 # the same commands, over in seconds
 SHORT = {
@@ -42,13 +59,41 @@ SMALL_STYLES = [
 ]
 
 
-def blocks(language: str) -> Iterator[str]:
-    yield from re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+def text_of(page: str) -> str:
+    return (ROOT / page).read_text()
 
 
-def commands(program: str) -> list[str]:
-    lines = [line.split("#")[0].strip() for block in blocks("bash") for line in block.splitlines()]
-    return [line for line in lines if line.startswith(f"{program} ")]
+def blocks(page: str, *languages: str) -> Iterator[str]:
+    """Yield code blocks; `bash` runs here, `sh` needs what is not here (GPUs, a cluster, weights)."""
+    yield from re.findall(rf"```(?:{'|'.join(languages)})\n(.*?)```", text_of(page), re.DOTALL)
+
+
+def commands(*languages: str, program: str = "gan-lab") -> list[str]:
+    """Return the lines that call a program, of all pages, each once."""
+    lines = [
+        line.split(" #")[0].strip()
+        for page in PAGES
+        for block in blocks(page, *languages)
+        for line in block.replace("\\\n", " ").splitlines()
+    ]
+    return list(dict.fromkeys(line for line in lines if line.startswith(f"{program} ")))
+
+
+def words_of(line: str) -> tuple[str, list[str]]:
+    """Return the command and its overrides as the command line hands them to Hydra."""
+    command, *words = shlex.split(line)[1:]
+    words = [path for word in words for path in sorted(glob(word)) or [word]]
+    return command, listed(with_key(words, POSITIONAL.get(command)), LISTED.get(command))
+
+
+def one_of_a_sweep(word: str) -> str | None:
+    """Return an override with the first of the values that a sweep would try; None where they are drawn."""
+    override = OverridesParser.create().parse_override(word)
+    if not override.is_sweep_override():
+        return word
+    if not override.is_discrete_sweep():
+        return None
+    return f"{override.key_or_group}={next(override.sweep_string_iterator())}"
 
 
 def photos(folder: Path) -> None:
@@ -60,7 +105,30 @@ def photos(folder: Path) -> None:
             Image.fromarray(pixels).save(folder / name / f"{i}.jpg")
 
 
-@pytest.mark.timeout(600)  # some twenty commands
+@pytest.mark.parametrize(
+    "line", [line for line in commands("bash", "sh") if "--config-dir" not in line]
+)
+def test_every_command_composes(line: str) -> None:
+    """Every key and every option of a group is there."""
+    command, words = words_of(line)
+    words = readable(flags_last(switched(words, ("preview", "plots", "dry_run"))))
+    overrides = [word for word in words if not word.startswith("-")]
+    overrides = [word for word in map(one_of_a_sweep, overrides) if word is not None]
+    if command == "train" and not any(word.startswith("name=") for word in overrides):
+        overrides.append("name=test")
+    register_resolvers()
+    register()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        config = compose(command.replace("-", "_"), overrides)
+    for word in overrides:
+        key = word.partition("=")[0].lstrip("+")
+        if not key.startswith("hydra") and not (conf_dir() / key).is_dir():
+            OmegaConf.select(config, key, throw_on_missing=True)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)  # some thirty commands
 def test_the_commands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inception_file: Path
 ) -> None:
@@ -68,12 +136,12 @@ def test_the_commands(
     photos(tmp_path / "photos")
     pickled = network_pickle("stylegan2_uncond_32", tmp_path / "it was run")
     (tmp_path / "stylegan2.pkl").write_bytes(pickled)
-    lines = commands("gan-lab")
+    lines = [line for line in commands("bash") if not line.endswith("dry_run=true")]
     assert {shlex.split(line)[1] for line in lines} == set(SHORT)
-    for line in lines:
-        command, *words = shlex.split(line)[1:]
-        words = [path for word in words for path in sorted(glob(word)) or [word]]
-        words = listed(with_key(words, POSITIONAL.get(command)), LISTED.get(command))
+    # data before runs, and runs before what is made of them, whatever the order of the pages
+    order = {"prepare-data": 0, "import-weights": 0, "train": 1}
+    for line in sorted(lines, key=lambda line: order.get(shlex.split(line)[1], 2)):
+        command, words = words_of(line)
         words = [word for word in words if not word.startswith(("total_kimg=", "num_images="))]
         if command == "generate" and not any(word.startswith("seeds=") for word in words):
             words.append("num_images=4")
@@ -94,29 +162,69 @@ def test_the_commands(
 
 
 def test_the_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What uses a trained model."""
     monkeypatch.chdir(tmp_path)
-    words = ["experiment=quickstart", "name=demo", "total_kimg=0.1", "metrics=none"]
+    words = ["experiment=quickstart", "name=demo", "total_kimg=0.1", "metrics=none", *SMALL]
     assert launch("train", words) == 0
-    found: dict[str, object] = {}
-    for block in blocks("python"):
-        exec(block, found)
-    images = found["images"]
-    assert tuple(images.shape) == (16, 1, 16, 16) and images.abs().max() <= 1  # type: ignore[attr-defined]
+    for page in PAGES:
+        found: dict[str, object] = {}
+        for block in blocks(page, "python"):
+            if "gan_lab.load" in block:
+                exec(block, found)
+        if page == "README.md":
+            assert tuple(found["images"].shape) == (16, 1, 16, 16)  # type: ignore[attr-defined]
+
+
+def test_an_architecture_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (code,) = (block for block in blocks("README.md", "python") if "class " in block)
+    (config,) = blocks("README.md", "yaml")
+    (tmp_path / "mynets.py").write_text(code)
+    (tmp_path / "conf" / "model").mkdir(parents=True)
+    (tmp_path / "conf" / "model" / "mine.yaml").write_text(config)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    lines = [line for line in commands("sh") if "mine" in line]
+    assert [shlex.split(line)[1] for line in lines] == ["train", "generate"]
+    for line in lines:
+        command, words = words_of(line)
+        short = {"train": ["total_kimg=0.1", "metrics=none"], "generate": ["num_images=2"]}[command]
+        assert launch(command, [*words, *short]) == 0, line
+    del sys.modules["mynets"]
 
 
 def test_the_make_commands() -> None:
-    targets = [line.split()[1] for line in commands("make")]
+    targets = [line.split()[1] for line in commands("bash", program="make")]
     assert targets == ["demo", "test"]
     for target in targets:
         subprocess.run(["make", "-n", target], cwd=ROOT, check=True, capture_output=True)
 
 
-def test_the_files_and_options_it_names() -> None:
-    for link in re.findall(r"\]\(([^)#:]+)\)", README):
-        assert (ROOT / link).exists(), link
-    table = README.split("## What there is to choose")[1].split("\n\n")[1]
+@pytest.mark.parametrize("page", LINKING)
+def test_links_and_paths_lead_somewhere(page: str) -> None:
+    text = re.sub(r"```.*?```", "", text_of(page), flags=re.DOTALL)
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if "://" in link:
+            continue
+        path, _, anchor = link.partition("#")
+        target = (ROOT / page).parent / path if path else ROOT / page
+        assert target.exists(), link
+        if anchor:
+            titles = re.findall(r"^#+ (.*)", target.read_text(), re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w\- ]", "", t.lower()).replace(" ", "-") for t in titles}
+    for path in re.findall(r"`((?:gan_lab|conf|tests|slurm|notebooks)/[\w./-]+)`", text):
+        assert "<" in path or (ROOT / path).exists(), path
+
+
+def test_the_table_of_options_is_complete() -> None:
+    table = text_of("README.md").split("## Options")[1].split("\n\n")[1]
     for row in table.splitlines()[2:]:
         group, options = row.strip("|").split("|")[:2]
-        folders = [ROOT / "conf" / name for name in re.findall(r"`(\w+)=", group)]
-        named = set(re.findall(r"`([\w.]+)`", options)) - {"metrics.jsonl"}
-        assert named <= {path.stem for folder in folders for path in folder.iterdir()}, row
+        (folder,) = (ROOT / "conf" / name for name in re.findall(r"`(\w+)=", group))
+        named = set(re.findall(r"`([\w.]+)`", options))
+        assert named <= {path.stem for path in folder.iterdir()}, row
+        if folder.name in ("model", "loss", "data", "protocol", "augment"):
+            assert named == {path.stem for path in folder.iterdir()}, row
+
+
+def test_the_readme_stays_short() -> None:
+    assert len(text_of("README.md").splitlines()) <= 220

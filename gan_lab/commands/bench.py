@@ -21,12 +21,11 @@ from gan_lab.config import build
 from gan_lab.console import say, warn
 from gan_lab.data.datamodule import DataModule
 from gan_lab.data.sample import SampleSpec
-from gan_lab.errors import InputError
 from gan_lab.metrics.base import Metrics
 from gan_lab.run import check_writable, write_json
 from gan_lab.sampling.gan import Gan
 from gan_lab.training.building import build_data, build_model, compiled, quiet, sample_spec
-from gan_lab.training.checks import check_numbers, check_trainer
+from gan_lab.training.checks import check_trainer
 from gan_lab.training.compilation import backend_of
 
 Result = dict[str, Any]
@@ -39,8 +38,6 @@ def run(config: DictConfig) -> None:
         InputError: for what cannot be trained, and for parts that there are not.
     """
     quiet()
-    check_numbers(config)
-    check(config)
     check_trainer(config.trainer)
     if config.out:
         check_writable(Path(config.out))
@@ -61,24 +58,6 @@ def run(config: DictConfig) -> None:
     report(result)
     if config.out:
         write_json(Path(config.out), result)
-
-
-def check(config: DictConfig) -> None:
-    """Refuse parts that there are not and numbers that measure nothing.
-
-    Raises:
-        InputError: with what there is.
-    """
-    known = ("steps", "loop", "data", "metrics", "ranks")
-    unknown = [part for part in config.parts if part not in known]
-    if unknown or not config.parts:
-        raise InputError(f"parts={list(config.parts)}: give one or more of {', '.join(known)}")
-    if config.ranks < 2:
-        raise InputError(f"ranks={config.ranks} must be at least 2 processes")
-    if config.rounds < 1 or config.warmup < 0 or config.at_kimg < 0:
-        raise InputError(
-            f"rounds={config.rounds} must be at least 1, warmup={config.warmup} and at_kimg={config.at_kimg} at least 0"
-        )
 
 
 def circumstances(config: DictConfig, spec: SampleSpec) -> Result:

@@ -11,7 +11,6 @@ from gan_lab.compare.samples import columns_for, draw
 from gan_lab.console import progress_bar, say, warn
 from gan_lab.errors import InputError
 from gan_lab.run import check_writable, write
-from gan_lab.seeding import check_seed
 
 _MOST_LINES = 8
 
@@ -22,7 +21,6 @@ def run(config: DictConfig) -> None:
     Raises:
         InputError: when there is no run, or a key that means nothing; a broken run is named and the others compared.
     """
-    check_seed(config.seed)
     device = pick_device(config.device)
     out = page_path(config.out)
     check_writable(out)
@@ -37,7 +35,7 @@ def run(config: DictConfig) -> None:
     complain([*wrong, *(text for run in runs for text in run.problems)])
     if not runs:
         raise InputError("of no run that was named can anything be read")
-    columns = check_columns(config.columns) or columns_for(runs)
+    columns = config.columns or columns_for(runs)
     grids = []
     with progress_bar("drawing", len(runs)) as advance:
         for run in runs:
@@ -85,14 +83,3 @@ def page_path(out: str | None) -> Path:
     if path.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"out={out} must be a page, such as compare.html, or a folder")
     return path
-
-
-def check_columns(columns: int | None) -> int | None:
-    """Refuse a number of columns that is none.
-
-    Raises:
-        InputError: with the range.
-    """
-    if columns is not None and (not isinstance(columns, int) or not 1 <= columns <= 32):
-        raise InputError(f"columns={columns} must be a number from 1 to 32, or null")
-    return columns

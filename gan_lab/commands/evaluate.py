@@ -43,7 +43,6 @@ from gan_lab.metrics.plots import (
 from gan_lab.metrics.preview import preview
 from gan_lab.metrics.protocol import Protocol
 from gan_lab.run import add_result, check_writable, circumstances, read_results
-from gan_lab.seeding import check_seed
 from gan_lab.training.checkpoint import read_config
 from gan_lab.weights.exported import is_export
 
@@ -84,7 +83,6 @@ def open_task(config: DictConfig) -> Task:
     Raises:
         InputError: for what cannot be used.
     """
-    check_seed(config.seed)
     path = given(config)
     is_run = holds_run(path)
     check_curve(config.curve, plots=config.plots, is_run=is_run)

@@ -62,8 +62,6 @@ def listen(host: str, port: int) -> socket.socket:
     Raises:
         InputError: when the port is taken, or the address is not this machine's.
     """
-    if not isinstance(port, int) or not 0 <= port < 65536:
-        raise InputError(f"port={port} must be from 0 to 65535, 0 for any that is free")
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         found = socket.socket(family, kind)

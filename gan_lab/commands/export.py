@@ -26,7 +26,6 @@ from gan_lab.run import (
     write,
     write_json,
 )
-from gan_lab.seeding import check_seed
 from gan_lab.training.checkpoint import checkpoint_path
 from gan_lab.weights import exported, hub
 from gan_lab.weights.card import card, sample_grid
@@ -50,9 +49,6 @@ def run(config: DictConfig) -> None:
     Raises:
         InputError: for a run, a format or an account that there is not, and programs whose images differ.
     """
-    check_seed(config.seed)
-    if config.weights not in (None, "ema", "raw"):
-        raise InputError(f"weights={config.weights} must be ema or raw")
     formats = check_formats(config.format)
     if config.push is not None:
         hub.check_push(config.push)
@@ -132,10 +128,6 @@ def prepare(config: DictConfig, material: Material) -> None:
     gan.check_truncation(config.truncation)
     if count is None:
         return
-    if not isinstance(count, int) or isinstance(count, bool):
-        raise InputError(
-            f"standing_statistics={count} must be a number of images, such as 10000, or null"
-        )
     gan.measure_statistics(count, seed=config.seed, truncation=config.truncation)
     material.description["standing_statistics"] = {
         "images": count,

@@ -16,7 +16,6 @@ from gan_lab.data.images import image_spec
 from gan_lab.errors import InputError
 from gan_lab.run import write
 from gan_lab.training.checkpoint import CONFIG_FILE, LAST, AtomicCheckpointIO
-from gan_lab.training.checks import check_name
 from gan_lab.weights.blueprint import Blueprint
 from gan_lab.weights.published import Published, open_published
 
@@ -30,7 +29,6 @@ def run(config: DictConfig) -> None:
     Raises:
         InputError: for a file that cannot be read or asks for more than weights, or a folder that there is already.
     """
-    check_name(config.name)
     run_dir = Path(config.runs_dir) / config.name
     if run_dir.exists():
         raise InputError(f"{run_dir} is there already; choose another name=, or delete it")

@@ -71,7 +71,7 @@ def run(config: DictConfig) -> None:
     """
     formats = check_formats(config.format, FORMATS)
     scale = check_scale(config.scale)
-    columns, rows = check_numbers(config)
+    columns, rows = config.grid
     for kind in VIDEOS:
         if kind in formats:
             check_video(f"interpolation.{kind}", config.fps, scale or 1)
@@ -159,24 +159,6 @@ def divided(keys: Latents, cells: int) -> list[Latents]:
             f"{cells * max(each, 2)} seeds, classes or latents, or set grid="
         )
     return keys.split(each)
-
-
-def check_numbers(config: DictConfig) -> tuple[int, int]:
-    """Return columns and rows of paths.
-
-    Raises:
-        InputError: for numbers out of range.
-    """
-    for key, least in (("frames", 1), ("columns", 2), ("batch_size", 1)):
-        value = config[key]
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise InputError(f"{key}={value} must be a whole number of at least {least}")
-    if not isinstance(config.loop, bool):
-        raise InputError(f"loop={config.loop} must be true or false")
-    pair = list(config.grid) if not isinstance(config.grid, int | str) else []
-    if len(pair) != 2 or not all(isinstance(n, int) and n > 0 for n in pair):
-        raise InputError(f"grid={config.grid} must be two whole numbers, [columns, rows] of paths")
-    return pair[0], pair[1]
 
 
 def parts(config: DictConfig) -> list[str]:

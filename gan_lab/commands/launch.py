@@ -13,9 +13,11 @@ import hydra
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import ConfigCompositionException, HydraException
+from hydra.core.override_parser.types import Override
+from hydra.errors import ConfigCompositionException, HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import InterpolationKeyError, MissingMandatoryValue, OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
 
 from gan_lab.commands.manual import print_manual
 from gan_lab.config import conf_dir, flatten, literal, register_resolvers, suggestion
@@ -52,7 +54,7 @@ def launch(command: str, overrides: list[str]) -> int:
     register()
     words = switched(overrides, SWITCHES.get(command, ()))
     words = listed(with_key(words, POSITIONAL.get(command)), LISTED.get(command))
-    words = readable(flags_last(words))
+    words = addable(readable(flags_last(words)))
     manual = not set(HELP).isdisjoint(words)
     if manual:
         words = [word for word in words if word not in (*HELP, *SWEEP)]
@@ -60,9 +62,12 @@ def launch(command: str, overrides: list[str]) -> int:
 
     def task(config: DictConfig) -> object:
         try:
-            run = print_manual if manual else import_module(f"gan_lab.commands.{module}").run
-            return run(config)
-        except (InputError, MissingMandatoryValue, OSError) as error:
+            if manual:
+                print_manual(config)
+                return None
+            import_module("gan_lab.commands.keys").check(module, config)
+            return import_module(f"gan_lab.commands.{module}").run(config)
+        except (InputError, OmegaConfBaseException, OSError) as error:
             # Hydra would print all overrides before it
             refused.append(mendable(error, module))
             return None
@@ -72,6 +77,8 @@ def launch(command: str, overrides: list[str]) -> int:
         sys.argv = [f"gan-lab {command}", *(sweep_overrides(words) if sweeping else words)]
         root = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=module)
         root(run_job if sweeping else task)()
+    except YAMLError as error:
+        refused.append(f"a configuration file cannot be read: {error}; YAML is indented by spaces")
     except (HydraException, OmegaConfBaseException) as error:
         refused.append(explain(error, module))
     except (InputError, OSError) as error:
@@ -83,7 +90,7 @@ def mendable(error: Exception, root: str) -> str:
     """Return what to tell the user of an error that he can mend; others are raised again, with where they came from."""
     if isinstance(error, InputError):
         return str(error)
-    if isinstance(error, MissingMandatoryValue):
+    if isinstance(error, OmegaConfBaseException):
         return explain(error, root)
     if isinstance(error, OSError) and error.errno in MENDABLE:
         where = error.filename if error.filename2 is None else error.filename2
@@ -105,12 +112,16 @@ def explain(error: Exception, root: str) -> str:
         r"Ambiguous value for argument '(?P<key>[^=]+)=(?P<values>.*)'", str(error)
     )
     if ambiguous:
-        key, values = ambiguous["key"], ambiguous["values"]
+        key, values = ambiguous["key"].lstrip("+"), ambiguous["values"]
         return (
             f"{key}={values}: write {key}=[{values}] for a list, {key}='\"{values}\"' for a text with commas; "
             "-m tries one after another (gan-lab train alone)"
         )
     message = lines[0] if lines else type(error).__name__
+    if isinstance(error, OverrideParseException):
+        return f"{error.override}: {message}; brackets and quotes have to be closed"
+    if isinstance(error, InterpolationKeyError):
+        return f"{error.full_key}: {message}"
     if isinstance(error, ConfigCompositionException) and error.__cause__ is not None:
         cause = str(error.__cause__).splitlines()
         message = f"{message} ({cause[0]})" if cause and cause[0] not in message else message
@@ -119,6 +130,12 @@ def explain(error: Exception, root: str) -> str:
         command = root.replace("_", "-")
         return f"{key}= is missing; set it: gan-lab {command} --help tells what it is"
     keys = list(known_keys(root))
+    if unchosen := re.match(
+        r"Could not override '(?P<key>[^']+)'[.] No match in the defaults", message
+    ):
+        key, command = unchosen["key"], root.replace("_", "-")
+        below = f"; set keys below it, such as {key}.root=/elsewhere" if key in keys else ""
+        return f"{key}= is no choice that gan-lab {command} has{below or suggestion(key, keys)}"
     hints = [
         suggestion(wrong, keys) for wrong in between_quotes(message) if wrong not in (root, *keys)
     ]
@@ -158,6 +175,9 @@ FLAGS_WITH_VALUE = (
     *("--package", "-p", "--cfg", "-c", "--experimental-rerun"),
 )
 
+# model.generator.width=, but not hydra.job.name= and groups
+BELOW = re.compile(r"(?!hydra[.])[A-Za-z_]\w*([.]\w+)+=")
+
 # the beginnings of lists, dictionaries, what is quoted and functions, which are meant to be read
 MEANT = re.compile(r"[\[{'\"]|\w+\(")
 
@@ -188,18 +208,34 @@ def readable(words: list[str]) -> list[str]:
     return [*(as_text(word, parse) for word in overrides), *words[len(overrides) :]]
 
 
-def as_text(word: str, parse: Callable[[str], object]) -> str:
+def as_text(word: str, parse: Callable[[str], Override]) -> str:
     """Return an override with its value in quotes, if it can be read with them only."""
+    key, equals, value = word.partition("=")
     try:
-        parse(word)
+        parsed = parse(word)
     except HydraException:
-        key, equals, value = word.partition("=")
         if not equals or MEANT.match(value):
             return word
         if re.match(r"~(/|$)", value):
             value = str(Path(value).expanduser())
         return f"{key}={quoted(value)}"
+    if not names_options(parsed) and (conf_dir() / key).is_dir():
+        return f"{key}={quoted(value)}"  # so that Hydra says what there is
     return word
+
+
+def names_options(parsed: Override) -> bool:
+    """Whether a value can be that of a group: a name, or a list of names."""
+    if parsed.is_sweep_override():
+        return True
+    value = parsed.value()
+    names = value if isinstance(value, list) else [value]
+    return all(isinstance(name, str) for name in names)
+
+
+def addable(words: list[str]) -> list[str]:
+    """Let keys below others be set that no file lists: what there is, a constructor says, which is asked later."""
+    return [f"++{word}" if BELOW.match(word) else word for word in words]
 
 
 def switched(words: list[str], keys: tuple[str, ...]) -> list[str]:

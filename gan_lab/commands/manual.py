@@ -8,6 +8,8 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from gan_lab.config import flatten
+
 # what Hydra is told, and what no user sets
 UNSAID = ("defaults:", "hydra:", "# @package")
 PLUMBING = "_partial_:"
@@ -88,10 +90,23 @@ def chosen(group: str, config: DictConfig) -> list[str]:
     choices = HydraConfig.get().runtime.choices
     if group in choices:
         return [] if choices[group] is None else [str(choices[group])]
-    node = config.get(group)
-    names = [str(name) for name in node] if isinstance(node, DictConfig) else []
-    options = options_of(group)
-    return [name for name in names if name in options]
+    nodes = OmegaConf.to_container(config)
+    node = nodes.get(group) if isinstance(nodes, dict) else None
+    names = node if isinstance(node, dict) else {}
+    return [option for name in names for option in nearest_option(group, str(name), names[name])]
+
+
+def nearest_option(group: str, name: str, node: object) -> list[str]:
+    """Return the option of a group that a node came from: several may be called by one name, as r1 and r1_lazy are."""
+    found: dict[str, int] = {}
+    values = flatten(node)
+    for option in options_of(group):
+        file = OmegaConf.to_container(OmegaConf.create(source_of(f"{group}/{option}")))
+        held = file.get(group, file) if isinstance(file, dict) else {}
+        if isinstance(held, dict) and name in held:
+            written = flatten(held[name])
+            found[option] = sum(values.get(key) == value for key, value in written.items())
+    return [max(found, key=lambda option: (found[option], option == name))] if found else []
 
 
 def source_of(name: str) -> str:

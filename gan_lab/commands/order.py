@@ -64,7 +64,6 @@ def open_task(config: DictConfig) -> Task:
         InputError: for what cannot be used.
     """
     formats = check_formats(config.format)
-    check_numbers(config)
     seeds = None if config.seeds is None else parse_seeds(config.seeds)
     if seeds is not None and config.latents is not None:
         raise InputError("seeds= and latents= both say what is drawn; give one of them")
@@ -257,20 +256,3 @@ def formats_for(formats: list[str], gan: Gan, *, scale: int) -> list[str]:
     if scale != 1:
         raise InputError(f"scale={scale} is for images, and {gan.kind} makes {spec.kind.name}")
     return formats
-
-
-def check_numbers(config: DictConfig) -> None:
-    """Refuse numbers out of range.
-
-    Raises:
-        InputError: naming the key.
-    """
-    least = {"num_images": 1, "batch_size": 1, "scale": 1, "quality": 1, "columns": 1}
-    for key, bound in least.items():
-        value = config[key]
-        if key == "columns" and value is None:
-            continue
-        if not isinstance(value, int) or isinstance(value, bool) or value < bound:
-            raise InputError(f"{key}={value} must be a whole number of at least {bound}")
-    if config.quality > 100:
-        raise InputError(f"quality={config.quality} of JPEG goes from 1 to 100")

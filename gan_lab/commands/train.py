@@ -36,7 +36,7 @@ from gan_lab.training.checkpoint import (
     read_config,
     what_is_saved,
 )
-from gan_lab.training.checks import check_name, check_numbers, check_trainer
+from gan_lab.training.checks import check_trainer
 from gan_lab.training.compilation import backend_of
 from gan_lab.training.module import AdversarialModule
 from gan_lab.training.transfer import transfer
@@ -50,8 +50,6 @@ def run(config: DictConfig) -> None:
         InputError: for what cannot be trained, before anything expensive.
     """
     quiet()
-    check_numbers(config)
-    check_name(config.name)
     check_trainer(config.trainer)
     backend_of(config.compile)
     world = world_size(config.trainer)

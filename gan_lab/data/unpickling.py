@@ -295,7 +295,9 @@ class Machine:
     def recall(self, key: Any) -> None:
         """Put what is kept under a number on the stack."""
         if int(key) not in self.memo:
-            raise DamagedError(f"it goes back to number {int(key)}, which it has not kept")
+            raise DamagedError(
+                f"it is no pickle of weights (nothing was kept as number {int(key)})"
+            )
         self.stack.append(self.memo[int(key)])
 
     def gather(self, kind: Callable[[list[Any]], Any], values: list[Any]) -> None:

@@ -94,7 +94,7 @@ def small(images: Tensor) -> Tensor:
 # What a projection has found.
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class ProjectionResult:
     """Images, and where a generator has them; tensors are on the CPU.
 

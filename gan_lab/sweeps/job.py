@@ -36,6 +36,7 @@ LOOK_EVERY_S, WAIT_S = 0.5, 60.0
 LONGEST_ERROR = 10_000
 HERE = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 TRAIN = "gan_lab.commands.train"  # the command that a run is
+KEYS = "gan_lab.commands.keys"
 
 
 class Ending(NamedTuple):
@@ -93,7 +94,7 @@ def sweep_folder(config: DictConfig) -> Path:
 def without_sweep_keys(overrides: Sequence[str]) -> list[str]:
     """Return the overrides without what the command line has added to them."""
     ours = ("sweep=", "swept=", "runs_dir=", "++callbacks.pruning")
-    return [word for word in overrides if not word.startswith(ours)]
+    return [word.removeprefix("++") for word in overrides if not word.startswith(ours)]
 
 
 def train(config: DictConfig, folder: Path) -> Ending:
@@ -147,6 +148,7 @@ def run_here(config: DictConfig) -> Ending:
     """Train in this process, and say how it ended; nothing is raised."""
     try:
         wait_for(Path(config.run_dir))
+        import_module(KEYS).check("train", config)
         import_module(TRAIN).run(config)
     except InputError as error:
         return Ending("failed", str(error))

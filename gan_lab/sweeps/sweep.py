@@ -15,7 +15,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from gan_lab.config import run_name
+from gan_lab.config import FolderName, as_allowed, check_keys, run_name
 from gan_lab.console import say
 from gan_lab.distributed import slurm
 from gan_lab.distributed.processes import started_by_others
@@ -31,7 +31,7 @@ from gan_lab.sweeps.job import (
 from gan_lab.sweeps.outcome import chosen_objective
 from gan_lab.sweeps.record import FINAL, WRONG, Job, Record, table
 from gan_lab.training.checkpoint import LAST
-from gan_lab.training.checks import check_name, check_numbers
+from gan_lab.training.checks import TrainKeys
 
 
 class Planned(NamedTuple):
@@ -65,7 +65,7 @@ class Sweep(Sweeper):
                 "a sweep starts the processes of its runs by itself: leave torchrun or srun out, and set "
                 "trainer.devices="
             )
-        check_name(config.sweep, key="sweep")
+        as_allowed(config.sweep, FolderName, "sweep", None, "")
         self.context = hydra_context
         self.common = config
         self.folder = sweep_folder(config)
@@ -89,8 +89,7 @@ class Sweep(Sweeper):
         """
         planned = [self._compose(words) for words in batch]
         for config in (run.config for run in planned):
-            check_name(config.name)
-            check_numbers(config)
+            check_keys(config, TrainKeys, {})
             if config.dry_run:
                 raise InputError(
                     "dry_run=true says what one run costs; leave -m out and give one value for each key"

@@ -1,12 +1,13 @@
 """Early validation of the training config."""
 
-from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import torch
 from omegaconf import DictConfig
+from pydantic import Field
 
+from gan_lab.config import BatchSize, FolderName, Keys, Seed, Text, Threads
 from gan_lab.errors import InputError
-from gan_lab.seeding import check_seed
 
 PRECISIONS = ("32", "32-true", "bf16-mixed", "16-mixed")
 STRATEGIES = (
@@ -16,28 +17,30 @@ STRATEGIES = (
 )  # all the same: `gan_lab.distributed.strategy.ManualDDPStrategy` where it is needed
 
 
-def check_numbers(config: DictConfig) -> None:
-    """Check that numbers are numbers.
+class TrainKeys(Keys):
+    """The keys of gan-lab train that are no nodes."""
 
-    Raises:
-        InputError: naming the key.
-    """
-    for key in ("batch_size", "d_steps", "seed"):
-        if not isinstance(config[key], int):
-            raise InputError(f"{key}={config[key]} must be a whole number")
-    if not isinstance(config.total_kimg, int | float):
-        raise InputError(f"total_kimg={config.total_kimg} must be a number")
-    check_seed(config.seed)
-
-
-def check_name(name: str | None, key: str = "name") -> None:
-    """Check that a name is a folder in `runs_dir`.
-
-    Raises:
-        InputError: for an empty one, and for one that leads elsewhere.
-    """
-    if not name or Path(name).is_absolute() or not {".", ".."}.isdisjoint(Path(name).parts):
-        raise InputError(f"{key}={name} must name a folder in runs_dir=, such as {key}=faces")
+    name: FolderName
+    runs_dir: Text
+    seed: Seed
+    total_kimg: Annotated[float, Field(gt=0, le=10**9)]
+    batch_size: BatchSize
+    d_steps: Annotated[int, Field(ge=1, le=1000)]
+    micro_batch_size: BatchSize | None
+    conditional: bool | None
+    num_workers: Annotated[int, Field(ge=0, le=1024)] | None
+    threads: Threads | None
+    compile: bool | Text | None
+    dry_run: bool
+    new_data: bool
+    data_fingerprint: Text | None
+    init_from: Text | None
+    sweep: FolderName | None
+    swept: list[Text]
+    objective: Text | None
+    objective_mode: Literal["min", "max"] | None
+    run_dir: Text
+    sample: dict[str, Any] | None
 
 
 def check_trainer(node: DictConfig) -> None:

@@ -90,7 +90,7 @@ def test_micro_batches_mixed_precision_classes_and_schedules(bench: Any) -> None
 def test_everything_that_the_figures_depend_on_is_written(bench: Any) -> None:
     result = bench("parts=[steps,loop,data,metrics]", "metrics=none")
     assert {"time", "model", "device", "threads", "precision", "load_average"} <= set(result)
-    assert (result["image"], result["batch_size"]) == ([3, 4, 6], BATCH)
+    assert (result["sample"], result["batch_size"]) == ([3, 4, 6], BATCH)
     assert set(result["versions"]) == {"gan_lab", "python", "torch", "lightning"}
     steps = result["steps"]
     assert steps["parameters"]["generator"] == IN_G + 2 * WIDTH + PIXELS

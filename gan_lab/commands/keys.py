@@ -1,0 +1,406 @@
+"""What the keys of each command may be, checked before anything expensive."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+from pydantic import Field
+
+from gan_lab.config import (
+    BatchSize,
+    FolderName,
+    Keys,
+    Seed,
+    Text,
+    Threads,
+    check_keys,
+    meant,
+    plain,
+    shortened,
+    suggestion,
+    unknown_key,
+)
+from gan_lab.errors import InputError
+from gan_lab.training.checks import TrainKeys
+
+Positive = Annotated[int, Field(ge=1, le=100_000)]
+Natural = Annotated[int, Field(ge=0, le=10**7)]
+Number = Annotated[int, Field(ge=0, le=2**32 - 1)]
+Share = Annotated[float, Field(ge=0)]
+Part = Number | Text
+Numbers = Part | list[Part]
+Classes = Part | list[Part]
+Size = (
+    Annotated[int, Field(ge=1, le=65_536)]
+    | tuple[Annotated[int, Field(ge=1, le=65_536)], Annotated[int, Field(ge=1, le=65_536)]]
+)
+Devices = Annotated[int, Field(ge=1, le=1024)] | Literal["auto"]
+Statistics = Annotated[int, Field(ge=1, le=10**8)]
+Trust = list[Text]
+Center = Literal["mean", "class"]
+Noise = Literal["const", "none", "random"]
+DrawnFormat = Literal["png", "jpeg", "webp", "grid", "npz", "zip", "latents"]
+WayFormat = Literal["strip", "gif", "webp", "mp4", "frames"]
+SheetFormat = Literal["sheet", "latents"]
+
+
+class OfARun(Keys):
+    """What commands that load a trained generator have."""
+
+    run: Text
+    checkpoint: Literal["best", "last", "previous"] | None
+    weights: Literal["ema", "raw"] | None
+    trust: Trust
+
+
+class BenchKeys(TrainKeys):
+    """Those of gan-lab bench."""
+
+    parts: Annotated[
+        list[Literal["steps", "loop", "data", "metrics", "ranks"]], Field(min_length=1)
+    ]
+    ranks: Annotated[int, Field(ge=2, le=1024)]
+    rounds: Positive
+    warmup: Natural
+    at_kimg: Share
+    out: Text | None
+
+
+class CompareKeys(Keys):
+    """Those of gan-lab compare."""
+
+    runs: Text | list[Text] | None
+    checkpoint: Literal["best", "last", "previous"] | None
+    weights: Literal["ema", "raw"]
+    seed: Seed
+    columns: Annotated[int, Field(ge=1, le=32)] | None
+    device: Text
+    out: Text | None
+    trust: Trust
+
+
+class DashboardKeys(Keys):
+    """Those of gan-lab dashboard."""
+
+    project: Text
+    entity: Text | None
+    name: Text
+    figures: list[Text] | None
+    sweep: Text | None
+
+
+class DirectionsKeys(OfARun):
+    """Those of gan-lab directions."""
+
+    method: Literal["auto", "ganspace", "sefa"]
+    layers: Numbers
+    count: Positive
+    classes: Classes | None
+    within: bool
+    samples: Annotated[int, Field(ge=1, le=10**8)]
+    seed: Seed
+    seeds: Numbers
+    amounts: list[float]
+    truncation: float | None
+    center: Center
+    noise: Noise
+    device: Text
+    out: Text | None
+
+
+class FileKeys(Keys):
+    """How evaluate reads folders and zips."""
+
+    image_size: Size | None
+    channels: Literal[1, 3] | None
+    skip_unreadable: bool
+    max_megapixels: Annotated[float, Field(gt=0)]
+
+
+class EvaluateKeys(OfARun):
+    """Those of gan-lab evaluate."""
+
+    run: Text | None  # type: ignore[assignment]
+    fake: Text | None
+    real: Text | None
+    seed: Seed
+    truncation: float | None
+    standing_statistics: Statistics | None
+    batch_size: BatchSize
+    device: Text
+    devices: Devices
+    data: dict[str, Any]
+    files: FileKeys
+    preview: bool
+    plots: bool
+    curve: list[float]
+    export_real: Text | None
+    out: Text | None
+
+
+class ExploreKeys(OfARun):
+    """Those of gan-lab explore."""
+
+    other: Text | None
+    standing_statistics: Statistics | None
+    seed: Seed
+    truncation: float | None
+    host: Text
+    port: Annotated[int, Field(ge=0, le=65_535)]
+    threads: Threads | None
+    device: Text
+
+
+class ExportKeys(OfARun):
+    """Those of gan-lab export."""
+
+    format: (
+        Literal["safetensors", "torch", "onnx"]
+        | list[Literal["safetensors", "torch", "onnx"]]
+        | None
+    )
+    name: Text | None
+    licence: Text | None
+    discriminator: bool
+    out: Text | None
+    overwrite: bool
+    seed: Seed
+    truncation: float | None
+    standing_statistics: Statistics | None
+    push: Text | None
+    private: bool
+
+
+class GenerateKeys(OfARun):
+    """Those of gan-lab generate."""
+
+    seeds: Numbers | None
+    num_images: Annotated[int, Field(ge=1, le=10**9)]
+    classes: Classes | None
+    seed: Seed
+    latents: Text | None
+    directions: Text | None
+    move: float | list[float] | None
+    truncation: float | None
+    center: Center
+    noise: Noise
+    translate: tuple[float, float] | None
+    rotate: float | None
+    standing_statistics: Statistics | None
+    format: DrawnFormat | Annotated[list[DrawnFormat], Field(min_length=1)]
+    quality: Annotated[int, Field(ge=1, le=100)]
+    columns: Positive | None
+    scale: Annotated[int, Field(ge=1, le=1024)]
+    batch_size: BatchSize
+    device: Text
+    devices: Devices
+    out: Text | None
+
+
+class ImportWeightsKeys(Keys):
+    """Those of gan-lab import-weights."""
+
+    path: Text
+    name: FolderName
+    runs_dir: Text
+    arguments: dict[str, Any]
+
+
+class InterpolateKeys(OfARun):
+    """Those of gan-lab interpolate."""
+
+    seeds: Numbers
+    classes: Classes | None
+    latents: Text | None
+    space: Literal["z", "w"] | None
+    method: Literal["linear", "spherical", "spline"] | None
+    loop: bool
+    frames: Positive
+    grid: tuple[Positive, Positive]
+    truncation: float | None
+    center: Center
+    noise: Literal["const", "none"]
+    standing_statistics: Statistics | None
+    seed: Seed
+    format: WayFormat | Annotated[list[WayFormat], Field(min_length=1)]
+    columns: Annotated[int, Field(ge=2, le=100_000)]
+    fps: Annotated[float, Field(gt=0, le=1000)]
+    scale: Annotated[int, Field(ge=1, le=1024)] | None
+    batch_size: BatchSize
+    device: Text
+    out: Text | None
+
+
+class MixKeys(OfARun):
+    """Those of gan-lab mix."""
+
+    rows: Numbers
+    columns: Numbers
+    layers: Numbers
+    row_classes: Classes | None
+    column_classes: Classes | None
+    row_latents: Text | None
+    column_latents: Text | None
+    truncation: float | None
+    center: Center
+    noise: Noise
+    format: SheetFormat | Annotated[list[SheetFormat], Field(min_length=1)]
+    scale: Annotated[int, Field(ge=1, le=1024)] | None
+    device: Text
+    out: Text | None
+
+
+class PrefetchKeys(Keys):
+    """Those of gan-lab prefetch: none besides its features."""
+
+
+class PrepareDataKeys(Keys):
+    """Those of gan-lab prepare-data."""
+
+    out: Text | None
+    size: Size | None
+    crop: Literal["center", "none", "pixels"] | Size | None
+    resample: Literal["lanczos", "box", "bicubic", "bilinear"] | None
+    split: Literal["all", "train", "val"]
+    overwrite: bool
+    num_threads: Threads | None
+
+
+class TuneKeys(Keys):
+    """Pivotal tuning of gan-lab project."""
+
+    steps: Natural
+    lr: Annotated[float, Field(gt=0)]
+    l2: Share
+    locality: Share
+    radius: Share
+
+
+class ProjectKeys(OfARun):
+    """Those of gan-lab project."""
+
+    images: Text | Annotated[list[Text], Field(min_length=1)] | None
+    from_data: Numbers | None
+    split: Literal["val", "train"]
+    data: dict[str, Any]
+    classes: Classes | None
+    space: Literal["w", "w+", "z", "auto"]
+    steps: Natural | None
+    restarts: Positive | None
+    lr: Annotated[float, Field(gt=0)]
+    jitter: Share
+    prior: Share
+    noise: bool | None
+    noise_weight: Share
+    distance: Literal["lpips", "pyramid", "auto"]
+    vgg16: Text | None
+    tune: TuneKeys
+    video: Literal["mp4", "gif", "webp"] | None
+    fps: Annotated[float, Field(gt=0, le=1000)]
+    seed: Seed
+    batch_size: BatchSize
+    device: Text
+    out: Text | None
+
+
+KEYS: dict[str, type[Keys]] = {
+    "bench": BenchKeys,
+    "compare": CompareKeys,
+    "dashboard": DashboardKeys,
+    "directions": DirectionsKeys,
+    "evaluate": EvaluateKeys,
+    "explore": ExploreKeys,
+    "export": ExportKeys,
+    "generate": GenerateKeys,
+    "import_weights": ImportWeightsKeys,
+    "interpolate": InterpolateKeys,
+    "mix": MixKeys,
+    "prefetch": PrefetchKeys,
+    "prepare_data": PrepareDataKeys,
+    "project": ProjectKeys,
+    "train": TrainKeys,
+}
+# keys that hold a node, or null
+SINGLE = ("data", "loss", "model", "metrics", "trainer", "protocol", "features", "conditioning")
+# keys that hold nodes by their names
+NAMED = ("callbacks", "logger", "regularizer", "augment")
+# what may be set of these without having been chosen: it is left out
+LEFT_OUT = ("regularizer", "augment")
+
+
+def check(command: str, config: DictConfig) -> None:
+    """Check what was typed and what the files say; numbers are put back as texts where they are meant as such.
+
+    Args:
+        command: its module.
+        config: that Hydra has composed for it; changed in place.
+
+    Raises:
+        InputError: with the key, the value and what is allowed.
+        MissingMandatoryValue: for a value that was not given.
+    """
+    typed = typed_texts(HydraConfig.get().overrides.task)
+    kinds = KEYS[command]
+    check_keys(config, kinds, typed)
+    check_further(config, kinds)
+    for key in NAMED:
+        nodes = plain(config.get(key) or {}, complete=True)
+        for name, node in nodes.items():
+            if isinstance(node, Mapping) and "_target_" in node:
+                put_back(config, meant(node, Any, f"{key}.{name}", typed))
+            elif node is not None and (key not in LEFT_OUT or not isinstance(node, Mapping)):
+                hint = suggestion(str(name), [one for one in nodes if one != name])
+                raise InputError(
+                    f"{key}.{name}={shortened(node)} is set, but {name} is not among what was chosen as {key}={hint}; "
+                    "choose it, or leave it out"
+                )
+    for key in SINGLE:
+        if key in kinds.model_fields or config.get(key) is None:
+            continue
+        node = plain(config[key], complete=True)
+        if key == "features" and command == "prefetch" and "," in typed.get("features", ""):
+            continue  # of several Hydra merges the files
+        if not isinstance(node, Mapping) or "_target_" not in node:
+            raise InputError(
+                f"{key}={shortened(node)} must be one of the options of {key}=, or have a _target_"
+            )
+        put_back(config, meant(without_unchosen(node), Any, key, typed))
+
+
+def check_further(config: DictConfig, kinds: type[Keys]) -> None:
+    """Refuse keys that nobody reads; what trains may have further ones, for its files to refer to.
+
+    Raises:
+        InputError: with the nearest one.
+    """
+    if "experiment" in config:
+        raise InputError(
+            f"experiment={shortened(plain(config.experiment))} sets keys below experiment.; its file has to begin "
+            "with the line # @package _global_"
+        )
+    names = list(kinds.model_fields)
+    for key in config:
+        if key not in (*names, *SINGLE, *NAMED) and not issubclass(kinds, TrainKeys):
+            raise InputError(unknown_key(str(key), config[key], names))
+
+
+def without_unchosen(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a node without penalties and augmentations that are set but not chosen."""
+    left = dict(model)
+    for key in ("regularizers", "augmentations"):
+        if isinstance(left.get(key), Mapping):
+            left[key] = {n: v for n, v in left[key].items() if v is None or "_target_" in v}
+    return left
+
+
+def put_back(config: DictConfig, texts: Mapping[str, str]) -> None:
+    """Set keys to the texts that were meant."""
+    for key, text in texts.items():
+        OmegaConf.update(config, key, text, force_add=True)
+
+
+def typed_texts(overrides: Sequence[str]) -> dict[str, str]:
+    """Return {"a.b": "007"} of "a.b=007"."""
+    pairs = (word.lstrip("+").partition("=") for word in overrides)
+    return {key: value.strip() for key, _, value in pairs}
