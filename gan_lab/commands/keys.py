@@ -40,7 +40,7 @@ Statistics = Annotated[int, Field(ge=1, le=10**8)]
 Trust = list[Text]
 Center = Literal["mean", "class"]
 Noise = Literal["const", "none", "random"]
-DrawnFormat = Literal["png", "jpeg", "webp", "grid", "npz", "zip", "latents"]
+DrawnFormat = Literal["files", "png", "jpeg", "webp", "grid", "npz", "zip", "latents"]
 WayFormat = Literal["strip", "gif", "webp", "mp4", "frames"]
 SheetFormat = Literal["sheet", "latents"]
 
@@ -123,6 +123,7 @@ class EvaluateKeys(OfARun):
 
     run: Text | None  # type: ignore[assignment]
     fake: Text | None
+    source: Text | None
     real: Text | None
     seed: Seed
     truncation: float | None
@@ -166,6 +167,7 @@ class ExportKeys(OfARun):
     out: Text | None
     overwrite: bool
     seed: Seed
+    source: Text | None
     truncation: float | None
     standing_statistics: Statistics | None
     push: Text | None
@@ -177,6 +179,8 @@ class GenerateKeys(OfARun):
 
     seeds: Numbers | None
     num_images: Annotated[int, Field(ge=1, le=10**9)]
+    attributes: float | list[float] | dict[Text, float] | None
+    source: Text | None
     classes: Classes | None
     seed: Seed
     latents: Text | None
