@@ -124,6 +124,7 @@ class EvaluateKeys(OfARun):
     source: Text | None
     run: Text | None  # type: ignore[assignment]
     fake: Text | None
+    source: Text | None
     real: Text | None
     seed: Seed
     truncation: float | None
@@ -168,6 +169,7 @@ class ExportKeys(OfARun):
     out: Text | None
     overwrite: bool
     seed: Seed
+    source: Text | None
     truncation: float | None
     standing_statistics: Statistics | None
     push: Text | None
@@ -179,6 +181,8 @@ class GenerateKeys(OfARun):
 
     seeds: Numbers | None
     num_images: Annotated[int, Field(ge=1, le=10**9)]
+    attributes: float | list[float] | dict[Text, float] | None
+    source: Text | None
     classes: Classes | None
     attributes: dict[str, float] | list[dict[str, float]] | None
     source: Text | None

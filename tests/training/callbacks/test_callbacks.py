@@ -22,10 +22,10 @@ from tests.helpers.samples import images_of
 
 
 def test_diversity_of_a_collapsed_generator_is_zero() -> None:
-    same = torch.randint(256, (1, 1, 4, 4), dtype=torch.uint8).expand(10, -1, -1, -1)
+    same = torch.rand(1, 1, 4, 4).expand(10, -1, -1, -1)
     assert mean_distance(same) == 0
     # two points: black and white, sixteen pixels apart by one each
-    pair = torch.stack([torch.zeros(1, 4, 4), torch.full((1, 4, 4), 255)]).to(torch.uint8)
+    pair = torch.stack([torch.zeros(1, 4, 4), torch.ones(1, 4, 4)])
     assert mean_distance(pair) == pytest.approx(4)
 
 
