@@ -54,7 +54,9 @@ def launch(command: str, overrides: list[str]) -> int:
     register()
     words = switched(overrides, SWITCHES.get(command, ()))
     words = listed(with_key(words, POSITIONAL.get(command)), LISTED.get(command))
-    words = addable(readable(flags_last(words)))
+    words = readable(flags_last(words))
+    if set(SWEEP).isdisjoint(words):  # of a sweep, Hydra finds wrong keys before the first run
+        words = addable(words)
     manual = not set(HELP).isdisjoint(words)
     if manual:
         words = [word for word in words if word not in (*HELP, *SWEEP)]

@@ -136,9 +136,9 @@ def test_a_lazy_penalty_leaves_the_plain_loop_out(bench: Any) -> None:
     ("words", "named"),
     [
         (["parts=[step]"], "steps, loop, data, metrics, ranks"),
-        (["parts=[ranks]", "ranks=1"], "ranks=1 must be at least 2"),
+        (["parts=[ranks]", "ranks=1"], "ranks=1 must be"),
         (["parts=[ranks]", "ranks=2", "batch_size=3"], "batch_size=3 cannot be shared evenly"),
-        (["parts=[ranks]", "ranks=100000"], "CPU cores here"),
+        (["parts=[ranks]", "ranks=100000"], "ranks=100000 must be"),
         (["rounds=0"], "rounds=0"),
         (["data.num_classes=0"], "data.num_classes=0"),
         (["data.image_size=null"], "data.image_size=None"),

@@ -127,11 +127,11 @@ def test_an_unknown_key_is_refused_before_the_first_run(
     ("words", "message"),
     [
         (("seed=0,1", "name=x"), "2 runs, of which several would be called x"),
-        (("seed=0,one",), "seed=one must be a whole number"),
+        (("seed=0,one",), "seed='one' must be a whole number"),
         (("lr=interval(0,1)",), "choose hydra/sweeper=optuna"),
         (("seed=0,1", "objective=speed/img_per_s"), "set objective_mode=min or max"),
-        (("seed=0,1", "objective_mode=up"), "objective_mode=up must be min or max"),
-        (("seed=0,1", "sweep=../a"), "must name a folder"),
+        (("seed=0,1", "objective_mode=up"), "objective_mode='up' must be min, max"),
+        (("seed=0,1", "sweep=../a"), "must be the name of a folder"),
         (("seed=0,1", "dry_run=true"), "says what one run costs; leave -m out"),
     ],
 )
