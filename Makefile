@@ -23,7 +23,7 @@ demo: $(VENV)/.installed ## train on digits, evaluate, say where everything is (
 	$(VENV)/bin/gan-lab evaluate run=runs/demo
 	@echo
 	@echo "sample grid  $$(ls runs/demo/samples/kimg*.png | tail -n 1)"
-	@echo "figures      $$(ls runs/demo/*.json* | xargs)"
+	@echo "metrics      $$(ls runs/demo/*.json* | xargs)"
 	@echo "checkpoint   $$(ls runs/demo/checkpoints/best.ckpt)"
 
 LAB = $(VENV)/bin/gan-lab

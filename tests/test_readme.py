@@ -37,7 +37,7 @@ LINKING = (*PAGES, ".github/CONTRIBUTING.md", "CHANGELOG.md", "slurm/README.md")
 # the same commands, over in seconds
 SHORT = {
     "train": ["total_kimg=0.1", "callbacks.samples.columns=2", "metrics=none", "num_workers=0"],
-    "evaluate": ["protocol.num_fake=12", "+protocol.figures.fid.allow_singular=true"],
+    "evaluate": ["protocol.num_fake=12", "+protocol.metrics.fid.allow_singular=true"],
     "import-weights": [],
     "generate": [],
     "prepare-data": [],

@@ -1,4 +1,4 @@
-"""gan-lab bench: what training costs, part by part. Every figure is of the one machine and moment that it names."""
+"""gan-lab bench: what training costs, part by part. Every metric is of the one machine and moment that it names."""
 
 import os
 import platform
@@ -61,7 +61,7 @@ def run(config: DictConfig) -> None:
 
 
 def circumstances(config: DictConfig, spec: SampleSpec) -> Result:
-    """Return what the figures depend on."""
+    """Return what the metrics depend on."""
     device = build_trainer(config).strategy.root_device
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -77,7 +77,7 @@ def circumstances(config: DictConfig, spec: SampleSpec) -> Result:
         "precision": str(config.trainer.precision),
         "compile": backend_of(config.compile),
         "float32_matmul_precision": torch.get_float32_matmul_precision(),
-        # other work on the machine makes every figure worse
+        # other work on the machine makes every metric worse
         "load_average": os.getloadavg()[0],
         "versions": {
             "gan_lab": version("gan_lab"),
@@ -186,10 +186,10 @@ def ranks_part(config: DictConfig, data: DataModule) -> Result:
 
 
 def report(result: Result) -> None:
-    """Print the figures."""
+    """Print the metrics."""
     if "steps" in result:
         say(phase_table(result["steps"]))
-    say(other_figures(result))
+    say(other_metrics(result))
 
 
 def phase_table(steps: Result) -> Table:
@@ -221,7 +221,7 @@ def compiled_by(result: Result) -> str:
     return f"compiled by {result['compile']}, " if result["compile"] else ""
 
 
-def other_figures(result: Result) -> Table:
+def other_metrics(result: Result) -> Table:
     """Return all but the phases: circumstances first."""
     table = Table(title="bench", title_justify="left", show_header=False)
     shape = "x".join(str(side) for side in result["sample"])

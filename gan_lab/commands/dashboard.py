@@ -17,7 +17,7 @@ from gan_lab.training.loggers.wandb import first_line, has_wandb_key
 if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Workspace
 
-# of a project, that are asked for their figures
+# of a project, that are asked for their metrics
 _RUNS_ASKED = 100
 _LOSSES = ("loss/d", "loss/g")
 _HEALTH = (
@@ -32,7 +32,7 @@ def run(config: DictConfig) -> None:
     """Make the workspace and say where it is.
 
     Raises:
-        InputError: without the package, a key or any figure, and when W&B refuses or cannot be reached.
+        InputError: without the package, a key or any metric, and when W&B refuses or cannot be reached.
     """
     if find_spec("wandb_workspaces") is None:
         raise InputError(
@@ -50,12 +50,12 @@ def run(config: DictConfig) -> None:
             raise InputError(
                 "the account of this key has no default entity; name a user or team, entity="
             )
-        figures = list(config.figures or project_figures(api, entity, config.project))
+        metrics = list(config.metrics or project_metrics(api, entity, config.project))
         made = workspace(
             entity=entity,
             project=config.project,
             name=config.name,
-            figures=check_figures(figures, f"{entity}/{config.project}"),
+            metrics=check_metrics(metrics, f"{entity}/{config.project}"),
             sweep=config.sweep,
         )
         made.save()
@@ -69,30 +69,30 @@ def run(config: DictConfig) -> None:
     say(f"made {made.url}")
 
 
-def project_figures(api: Any, entity: str, project: str) -> list[str]:
-    """Return the figures that the latest runs of a project have, without `metrics/`, distances first."""
+def project_metrics(api: Any, entity: str, project: str) -> list[str]:
+    """Return the metrics that the latest runs of a project have, without `metrics/`, distances first."""
     runs = islice(api.runs(f"{entity}/{project}"), _RUNS_ASKED)
     keys = {key for one in runs for key in dict(one.summary) if key.startswith("metrics/")}
     known = sorted(key.removeprefix("metrics/") for key in keys if direction(key))
     return sorted(known, key=lambda key: direction(key) != "min")
 
 
-def check_figures(figures: Sequence[str], project: str) -> list[str]:
+def check_metrics(metrics: Sequence[str], project: str) -> list[str]:
     """Refuse to make a workspace that shows nothing.
 
     Raises:
-        InputError: when there are no figures.
+        InputError: when there are no metrics.
     """
-    if not figures:
+    if not metrics:
         raise InputError(
-            f"the runs of {project} have no figures yet; train with logger=wandb and metrics, send offline runs with "
-            "wandb sync, or name them: figures=[fid50k_full]"
+            f"the runs of {project} have no metrics yet; train with logger=wandb and metrics, send offline runs with "
+            "wandb sync, or name them: metrics=[fid50k_full]"
         )
-    return [key.removeprefix("metrics/") for key in figures]
+    return [key.removeprefix("metrics/") for key in metrics]
 
 
 def workspace(
-    *, entity: str, project: str, name: str, figures: Sequence[str], sweep: str | None
+    *, entity: str, project: str, name: str, metrics: Sequence[str], sweep: str | None
 ) -> "Workspace":
     """Return the workspace, not yet saved.
 
@@ -100,19 +100,19 @@ def workspace(
         entity: W&B user or team; `project` of it.
         project: whose runs are compared.
         name: of the workspace.
-        figures: without `metrics/`, the one that runs are ordered by first.
+        metrics: without `metrics/`, the one that runs are ordered by first.
         sweep: show its runs alone.
     """
     import wandb_workspaces.workspaces as ws
 
-    first = figures[0]
-    columns = [f"summary:best/{key}{suffix}" for key in figures for suffix in ("", "_kimg")]
+    first = metrics[0]
+    columns = [f"summary:best/{key}{suffix}" for key in metrics for suffix in ("", "_kimg")]
     order = ws.Ordering(ws.Summary(f"best/{first}"), ascending=direction(first) != "max")
     return ws.Workspace(
         entity=entity,
         project=project,
         name=name,
-        sections=list(sections(figures)),
+        sections=list(sections(metrics)),
         settings=ws.WorkspaceSettings(x_axis="kimg", max_runs=50),
         runset_settings=ws.RunsetSettings(
             order=[order],
@@ -122,15 +122,15 @@ def workspace(
     )
 
 
-def sections(figures: Sequence[str]) -> Iterator[Any]:
-    """Yield the sections: best figures, curves over kimg and over wall time, grids, health."""
+def sections(metrics: Sequence[str]) -> Iterator[Any]:
+    """Yield the sections: best metrics, curves over kimg and over wall time, grids, health."""
     ws = import_module("wandb_workspaces.workspaces")
     wr = import_module("wandb_workspaces.reports.v2")
-    best = [wr.BarPlot(title=f"best {key}", metrics=[f"best/{key}"]) for key in figures]
+    best = [wr.BarPlot(title=f"best {key}", metrics=[f"best/{key}"]) for key in metrics]
     table = wr.RunComparer(diff_only="split")
-    yield ws.Section(name="Best figures", panels=[*best, table], is_open=True, pinned=True)
+    yield ws.Section(name="Best metrics", panels=[*best, table], is_open=True, pinned=True)
     for title, axis in _AXES:
-        curves = [*(f"metrics/{key}" for key in figures), *_LOSSES]
+        curves = [*(f"metrics/{key}" for key in metrics), *_LOSSES]
         panels = [line(wr, key, axis) for key in curves]
         yield ws.Section(name=f"Over {title}", panels=panels, is_open=True)
     grids = wr.MediaBrowser(title="samples", media_keys=["samples"], num_columns=4)

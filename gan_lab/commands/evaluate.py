@@ -1,4 +1,4 @@
-"""gan-lab evaluate: the figures of a trained run, or of any images against any others, with how they were made."""
+"""gan-lab evaluate: the metrics of a trained run, or of any images against any others, with how they were made."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,8 +29,8 @@ from gan_lab.distributed.ranks import Ranks
 from gan_lab.errors import InputError
 from gan_lab.metrics.cache import FolderChunks
 from gan_lab.metrics.exchange import load_features, save_features
+from gan_lab.metrics.feature_metrics import MetricValue
 from gan_lab.metrics.feature_set import FeatureSet
-from gan_lab.metrics.figures import Figure
 from gan_lab.metrics.images import DatasetImages, GanImages, ImageSource
 from gan_lab.metrics.opening import NpzImages
 from gan_lab.metrics.plots import (
@@ -125,8 +125,8 @@ def evaluate(config: DictConfig) -> None:
             say(preview(protocol, fake, real, fake_store(protocol, fake)))
         return
     begin = time.perf_counter()
-    made, figures = measure(protocol, fake, real, task.floor)
-    result = as_result(protocol, fake, figures)
+    made, metrics = measure(protocol, fake, real, task.floor)
+    result = as_result(protocol, fake, metrics)
     result["seed"] = config.seed if task.is_run else None
     result["seconds"] = time.perf_counter() - begin
     # a table's own title is broken where the table is narrow
@@ -136,7 +136,7 @@ def evaluate(config: DictConfig) -> None:
     if is_first():
         add_result(result, out)
         say(f"wrote {out}")
-        for path in save_files(config, protocol, figures, (fake, made), real, out.parent):
+        for path in save_files(config, protocol, metrics, (fake, made), real, out.parent):
             say(f"wrote {path}")
     fake_store(protocol, fake).clear()
     if config.curve:
@@ -146,27 +146,27 @@ def evaluate(config: DictConfig) -> None:
 def save_files(
     config: DictConfig,
     protocol: Protocol,
-    figures: list[Figure],
+    metrics: list[MetricValue],
     fake: tuple[ImageSource, FeatureSet],
     real: ImageSource | None,
     folder: Path,
 ) -> Iterator[Path]:
     """Write what there is besides the JSON, and yield the files."""
     images, made = fake
-    yield from save_pictures(figures, images, real, folder)
+    yield from save_pictures(metrics, images, real, folder)
     if config.plots:
-        yield from save_plots(figures, protocol.real, made, folder, title=images.name)
+        yield from save_plots(metrics, protocol.real, made, folder, title=images.name)
     if config.export_real and protocol.real is not None:
         path = Path(config.export_real)
         save_features(protocol.real, protocol.features, path)
         yield path
 
 
-def as_result(protocol: Protocol, fake: ImageSource, figures: list[Figure]) -> dict[str, Any]:
-    """Return the figures with all that says how they were made."""
+def as_result(protocol: Protocol, fake: ImageSource, metrics: list[MetricValue]) -> dict[str, Any]:
+    """Return the metrics with all that says how they were made."""
     return {
         "protocol": protocol.name,
-        "figures": [vars(figure) for figure in figures],
+        "metrics": [vars(metric) for metric in metrics],
         "num_fake": protocol.num_fake,
         "num_real": 0 if protocol.real is None else protocol.real.count,
         "fake": dict(fake.description),
@@ -185,7 +185,7 @@ def fake_store(protocol: Protocol, fake: ImageSource) -> FolderChunks:
 
 def measure(
     protocol: Protocol, fake: ImageSource, real: ImageSource | None, floor: ImageSource | None
-) -> tuple[FeatureSet, list[Figure]]:
+) -> tuple[FeatureSet, list[MetricValue]]:
     """Measure with a progress bar; Ctrl-C loses a few images. Returns the generated images' features, too."""
     try:
         if real is not None:
@@ -193,9 +193,9 @@ def measure(
                 protocol.measure_real(real, floor=floor, progress=advance)
         with progress_bar("generated images", protocol.num_fake) as advance:
             made = protocol.extract(fake, fake_store(protocol, fake), advance)
-        things = sum(figure.num(protocol.setting) for figure in protocol.of_generator)
+        things = sum(metric.num(protocol.setting) for metric in protocol.of_generator)
         with progress_bar("the generator", things) as advance:
-            return made, protocol.figures_of(made, fake_store(protocol, fake), advance)
+            return made, protocol.metrics_of(made, fake_store(protocol, fake), advance)
     except KeyboardInterrupt:
         say(
             "stopped; features that were extracted are kept, and the same command goes on with them"
@@ -211,26 +211,26 @@ def draw_curve(config: DictConfig, protocol: Protocol, path: Path, out: Path) ->
         at.truncation = truncation
         fake = open_run(at, path, protocol)
         begin = time.perf_counter()
-        _, figures = measure(protocol, fake, None, None)
-        result = as_result(protocol, fake, figures)
+        _, metrics = measure(protocol, fake, None, None)
+        result = as_result(protocol, fake, metrics)
         result |= {"seed": config.seed, "seconds": time.perf_counter() - begin}
         if is_first():
             add_result(result, out)
         fake_store(protocol, fake).clear()
-        found[truncation] = {figure.key: figure.value for figure in figures}
+        found[truncation] = {metric.key: metric.value for metric in metrics}
     if is_first():
         title = str(run_folder(path))
         say(f"wrote {save_curve(found, protocol.best, out.parent, title=title)}")
 
 
 def save_pictures(
-    figures: list[Figure], fake: ImageSource, real: ImageSource | None, folder: Path
+    metrics: list[MetricValue], fake: ImageSource, real: ImageSource | None, folder: Path
 ) -> Iterator[Path]:
-    """Write what figures have found that can be seen: generated images above their nearest real ones."""
-    for figure in figures:
-        if "nearest" in figure.detail and isinstance(real, DatasetImages | NpzImages):
-            path = folder / f"{figure.key}_nearest.png"
-            save_png(nearest_pairs(figure.detail["nearest"], fake, real), path)
+    """Write what metrics have found that can be seen: generated images above their nearest real ones."""
+    for metric in metrics:
+        if "nearest" in metric.detail and isinstance(real, DatasetImages | NpzImages):
+            path = folder / f"{metric.key}_nearest.png"
+            save_png(nearest_pairs(metric.detail["nearest"], fake, real), path)
             yield path
 
 
@@ -242,15 +242,15 @@ def out_of(config: DictConfig, path: Path, is_run: bool) -> Path:
 
 
 def as_table(result: dict[str, Any]) -> Table:
-    """Return the figures as a table."""
+    """Return the metrics as a table."""
     table = Table(show_header=False)
-    for figure in result["figures"]:
+    for metric in result["metrics"]:
         value = (
-            f"{figure['value']:.4g}" if abs(figure["value"]) < 1e-2 else f"{figure['value']:.4f}"
+            f"{metric['value']:.4g}" if abs(metric["value"]) < 1e-2 else f"{metric['value']:.4f}"
         )
-        if figure["uncertainty"] is not None:
-            value += f" ± {figure['uncertainty']:.2g} ({figure['uncertainty_kind']})"
-        table.add_row(figure["key"], value)
+        if metric["uncertainty"] is not None:
+            value += f" ± {metric['uncertainty']:.2g} ({metric['uncertainty_kind']})"
+        table.add_row(metric["key"], value)
     return table
 
 
@@ -269,14 +269,19 @@ def check_curve(places: Sequence[float], *, plots: bool, is_run: bool) -> None:
         return
     if not (plots and is_run):
         raise InputError(
-            f"curve={list(places)} draws figures over truncation; set plots=true, and run= of a generator"
+            f"curve={list(places)} draws metrics over truncation; set plots=true, and run= of a generator"
         )
     if len(set(places)) < 2:
         raise InputError(f"curve={list(places)}: give two values of truncation or more")
 
 
 def save_plots(
-    figures: list[Figure], real: FeatureSet | None, fake: FeatureSet, folder: Path, *, title: str
+    metrics: list[MetricValue],
+    real: FeatureSet | None,
+    fake: FeatureSet,
+    folder: Path,
+    *,
+    title: str,
 ) -> Iterator[Path]:
     """Draw features and classes, as far as the protocol has them, and yield the files."""
     shared = [] if real is None else [o for o in fake.features if o in real.features]
@@ -287,19 +292,19 @@ def save_plots(
         yield path
     else:
         say(
-            "no plot of features: the figures of this protocol need statistics only; protocol=all10k keeps features"
+            "no plot of features: the metrics of this protocol need statistics only; protocol=all10k keeps features"
         )
-    for figure in figures:
-        if "classes" in figure.detail:
-            path = folder / f"{figure.key}.png"
-            draw_classes(figure.detail["classes"], path, title=figure.key)
+    for metric in metrics:
+        if "classes" in metric.detail:
+            path = folder / f"{metric.key}.png"
+            draw_classes(metric.detail["classes"], path, title=metric.key)
             yield path
 
 
 def save_curve(
     found: Mapping[float, Mapping[str, float]], best: str | None, folder: Path, *, title: str
 ) -> Path:
-    """Draw figures over truncation.
+    """Draw metrics over truncation.
 
     Args:
         found: truncation -> key -> value, in order.
@@ -316,7 +321,7 @@ def save_curve(
     shares = {key: values for key, values in over.items() if key.split("_")[0] in _SHARES}
     if not distances and not shares:
         raise InputError(
-            "curve= draws the protocol's best figure, precision, recall and coverage, and it has none of them"
+            "curve= draws the protocol's best metric, precision, recall and coverage, and it has none of them"
         )
     path = folder / "truncation.png"
     draw_truncation(list(found), distances, shares, path, title=title)

@@ -135,7 +135,7 @@ def prepare(config: DictConfig, material: Material) -> None:
         "truncation": config.truncation,
     }
     # those that were measured are of other images
-    material.description["figures"], material.description["best"] = [], None
+    material.description["metrics"], material.description["best"] = [], None
 
 
 def default_out(source: Path, config: DictConfig) -> Path:

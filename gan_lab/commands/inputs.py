@@ -16,10 +16,10 @@ from gan_lab.data.datamodule import DataModule
 from gan_lab.errors import InputError
 from gan_lab.metrics.base import Metrics, MetricsByData
 from gan_lab.metrics.exchange import is_features_file
+from gan_lab.metrics.feature_metrics import ProtocolMetric
 from gan_lab.metrics.features.base import Extractor
 from gan_lab.metrics.features.weights import file_sha256
-from gan_lab.metrics.figures import Measure
-from gan_lab.metrics.generator_figures import GeneratorMeasure
+from gan_lab.metrics.generator_metrics import GeneratorMetric
 from gan_lab.metrics.images import GanImages, ImageSource, label_difference
 from gan_lab.metrics.opening import open_files
 from gan_lab.metrics.protocol import Protocol
@@ -101,7 +101,7 @@ def choose_protocol(
 
 
 def with_features(node: Mapping[str, Any], features: Mapping[str, Any], make: Build) -> Any:
-    """Build a protocol with another extractor, without the figures that it has no output for.
+    """Build a protocol with another extractor, without the metrics that it has no output for.
 
     Args:
         node: of the protocol.
@@ -111,19 +111,19 @@ def with_features(node: Mapping[str, Any], features: Mapping[str, Any], make: Bu
     Raises:
         InputError: for metrics that are no protocol.
     """
-    figures = node.get("figures")
-    if not isinstance(figures, Mapping):
+    metrics = node.get("metrics")
+    if not isinstance(metrics, Mapping):
         raise InputError("features= is for a protocol; choose one, such as protocol=fid10k")
     extractor = build(features, Extractor)
-    kept = dict(figures)
-    for name, figure in figures.items():
-        made = None if figure is None else make(figure, Measure)
-        if made is None or isinstance(made, GeneratorMeasure):
+    kept = dict(metrics)
+    for name, metric in metrics.items():
+        made = None if metric is None else make(metric, ProtocolMetric)
+        if made is None or isinstance(made, GeneratorMetric):
             continue
         if made.output not in extractor.outputs:
-            say(f"figures.{name} is left out: {extractor.name} has no output {made.output!r}")
+            say(f"metrics.{name} is left out: {extractor.name} has no output {made.output!r}")
             kept[name] = None
-    changed = {**node, "figures": kept, "name": f"{node.get('name')}_{extractor.short}"}
+    changed = {**node, "metrics": kept, "name": f"{node.get('name')}_{extractor.short}"}
     return make(changed, Metrics, features=extractor)
 
 
@@ -158,7 +158,7 @@ def open_real(
     """Open the real images and those of the protocol's floor; None where there are none, or only their features.
 
     Raises:
-        InputError: when there are none and figures compare with them.
+        InputError: when there are none and metrics compare with them.
     """
     if config.real is not None:
         path = local(config.real)
@@ -248,4 +248,4 @@ def compare_shapes(fake: ImageSource, real: ImageSource) -> None:
             "that difference"
         )
     if apart := label_difference(fake, real):
-        warn(f"{apart}: the figures will tell that difference")
+        warn(f"{apart}: the metrics will tell that difference")

@@ -86,7 +86,7 @@ class DashboardKeys(Keys):
     project: Text
     entity: Text | None
     name: Text
-    figures: list[Text] | None
+    metrics: list[Text] | None
     sweep: Text | None
 
 
@@ -121,6 +121,7 @@ class FileKeys(Keys):
 class EvaluateKeys(OfARun):
     """Those of gan-lab evaluate."""
 
+    source: Text | None
     run: Text | None  # type: ignore[assignment]
     fake: Text | None
     source: Text | None
@@ -156,6 +157,7 @@ class ExploreKeys(OfARun):
 class ExportKeys(OfARun):
     """Those of gan-lab export."""
 
+    source: Text | None
     format: (
         Literal["safetensors", "torch", "onnx"]
         | list[Literal["safetensors", "torch", "onnx"]]
@@ -182,6 +184,8 @@ class GenerateKeys(OfARun):
     attributes: float | list[float] | dict[Text, float] | None
     source: Text | None
     classes: Classes | None
+    attributes: dict[str, float] | list[dict[str, float]] | None
+    source: Text | None
     seed: Seed
     latents: Text | None
     directions: Text | None

@@ -278,7 +278,7 @@ def save_tuned(gan: Sampler, config: DictConfig, out: Path, *, names: Sequence[s
     description["name"] = f"{description['name']}, tuned"
     description["tuned"] = {"to": list(names), "how": OmegaConf.to_container(config.tune)}
     # those that were measured are of the untuned generator's images
-    description["figures"], description["best"] = [], None
+    description["metrics"], description["best"] = [], None
     description["discriminator"], description["programs"] = None, {}
     with staged(out) as folder:
         path = folder / exported.WEIGHTS["generator"]

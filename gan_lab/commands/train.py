@@ -250,4 +250,4 @@ def report_end(run_dir: Path, module: AdversarialModule, callbacks: dict[str, ob
                 f"best         {run_dir / 'checkpoints' / 'best.ckpt'}: {evaluation.best[0]} "
                 f"{checkpointing.best_value:.4g} at {checkpointing.best_kimg:g} kimg"
             )
-    say(f"figures      {run_dir / 'metrics.jsonl'}")
+    say(f"metrics      {run_dir / 'metrics.jsonl'}")

@@ -225,7 +225,7 @@ def count_parameters(
 def measured_metrics(results: Sequence[Mapping[str, Any]]) -> Iterator[Measured]:
     """Yield the metrics in the results of `gan-lab evaluate`."""
     for result in results:
-        for one in result["figures"]:
+        for one in result["metrics"]:
             value, uncertainty = float(one["value"]), one.get("uncertainty")
             checkpoint = describe_checkpoint(result["fake"])
             yield Measured(result["protocol"], str(one["key"]), value, uncertainty, checkpoint)

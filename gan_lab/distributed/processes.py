@@ -232,7 +232,7 @@ def free_port() -> int:
 
 # The processes that share an evaluation: torchrun's, SLURM's, or one for each device of this machine.
 
-# a process may wait for as long as the others take for figures; one that has died is noticed at once all the same
+# a process may wait for as long as the others take for metrics; one that has died is noticed at once all the same
 _PATIENCE = timedelta(days=7)
 
 Step = Callable[[DictConfig], object]

@@ -1,4 +1,4 @@
-"""Figures that say how good generated images are: pure functions of features, and what training calls."""
+"""Metrics that say how good generated images are: pure functions of features, and what training calls."""
 
 from gan_lab.metrics.base import Metrics, NoMetrics
 from gan_lab.metrics.frechet import (

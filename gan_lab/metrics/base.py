@@ -18,9 +18,9 @@ class Metrics(Protocol):
     """A Hydra group, `metrics=`. Never part of a LightningModule: its networks belong in no checkpoint.
 
     Attributes:
-        best: key of the figure that chooses the best checkpoint; None where there is none.
+        best: key of the metric that chooses the best checkpoint; None where there is none.
         mode: whether the smallest or the largest value of it is the best.
-        protocol: how the figures are made (extractor and its SHA-256, transform, numbers of images), to be kept
+        protocol: how the metrics are made (extractor and its SHA-256, transform, numbers of images), to be kept
             beside them; complete once `prepare` has run.
     """
 
@@ -39,7 +39,7 @@ class Metrics(Protocol):
         It may run on every rank at once, and each of them must call it.
 
         Raises:
-            InputError: when the figures cannot be computed for these data.
+            InputError: when the metrics cannot be computed for these data.
         """
         ...
 
@@ -47,7 +47,7 @@ class Metrics(Protocol):
         """Measure generated images; where there are several ranks, all of them call it and share the work.
 
         Returns:
-            Figures by key, without the prefix `metrics/`. A figure that could not be prepared is absent.
+            Metrics by key, without the prefix `metrics/`. A metric that could not be prepared is absent.
         """
         ...
 
@@ -71,7 +71,7 @@ class NoMetrics:
 
 
 class MetricsByData:
-    """The digits' own figures for scikit-learn's digits, alone or stacked, FID for everything else.
+    """The digits' own metrics for scikit-learn's digits, alone or stacked, FID for everything else.
 
     What nobody asked for stops no run: where FID cannot be computed (no weights, too few images, RGBA) a warning says
     so before the first step. Ask for it, `metrics=fid`, to have that refused.
@@ -123,7 +123,7 @@ class MetricsByData:
         try:
             chosen.prepare(data)
         except InputError as error:
-            warn(f"{error} (training goes on without these figures, as metrics=auto allows)")
+            warn(f"{error} (training goes on without these metrics, as metrics=auto allows)")
         else:
             self._chosen = chosen
 

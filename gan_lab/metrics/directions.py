@@ -1,23 +1,23 @@
-"""Which way is up: whether a figure is better smaller or larger, by its name."""
+"""Which way is up: whether a metric is better smaller or larger, by its name."""
 
 import re
 from typing import Literal
 
 Direction = Literal["min", "max"]
 
-# beginnings of names as `Measure.key` makes them: what others call a figure, or its own short name
+# beginnings of names as `Measure.key` makes them: what others call a metric, or its own short name
 _SMALLER = re.compile(
     r"((clean_|class_|s)?fid|(clean_)?kid|fd|kd|ppl|path|kl_modes|memorised)(\d|_|$)"
 )
 _LARGER = re.compile(
     r"(is|score|precision|recall|density|coverage|accuracy|modes|eq|eqt|eqr)(\d|_|$)"
 )
-# beside figures: their uncertainties, and what real images come to
+# beside metrics: their uncertainties, and what real images come to
 _BESIDE = re.compile(r"_(se|std|real)$")
 
 
 def direction(key: str) -> Direction | None:
-    """Return whether the smallest or the largest value of a figure is the best, None where neither is known to be.
+    """Return whether the smallest or the largest value of a metric is the best, None where neither is known to be.
 
     Args:
         key: as in metrics.jsonl, with `metrics/` or without.

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gan_lab.errors import InputError
-from gan_lab.metrics.figures import Figure, Setting, in_thousands
-from gan_lab.metrics.generator_figures import GeneratorMeasure
+from gan_lab.metrics.feature_metrics import MetricContext, MetricValue, in_thousands
+from gan_lab.metrics.generator_metrics import GeneratorMetric
 from gan_lab.metrics.images import GanImages
 from gan_lab.seeding import derive_seed
 
@@ -29,7 +29,7 @@ _STREAM = 6  # of a seed
 _KINDS = {"translation": "int", "fractional": "frac", "rotation": ""}
 
 
-class Equivariance(GeneratorMeasure):
+class Equivariance(GeneratorMetric):
     """EQ-T by whole pixels (`eqt50k_int`), by fractions (`eqt50k_frac`) and EQ-R (`eqr50k`), of StyleGAN3.
 
     Args:
@@ -52,36 +52,36 @@ class Equivariance(GeneratorMeasure):
         super().__init__()
         if not kinds or not set(kinds) <= _KINDS.keys():
             raise InputError(
-                f"figures.equivariance.kinds={list(kinds)}: any of {', '.join(_KINDS)}"
+                f"metrics.equivariance.kinds={list(kinds)}: any of {', '.join(_KINDS)}"
             )
         self._kinds = list(kinds)
         self._num_images = num_images
 
-    def key(self, setting: Setting) -> str:
+    def key(self, setting: MetricContext) -> str:
         return self._key_of(self._kinds[-1], setting)
 
     def check_generator(self, images: GanImages) -> None:
         if not images.gan.generator.supports_transform:
             raise InputError(
-                f"figures.equivariance: {images.gan.kind} has no input that could be moved; leave it out, it is "
+                f"metrics.equivariance: {images.gan.kind} has no input that could be moved; leave it out, it is "
                 "for stylegan3"
             )
 
-    def num(self, setting: Setting) -> int:
+    def num(self, setting: MetricContext) -> int:
         return self._num_images or setting.num_fake
 
-    def summary(self, found: Tensor, setting: Setting) -> list[Figure]:
+    def summary(self, found: Tensor, setting: MetricContext) -> list[MetricValue]:
         return [
-            Figure(key=self._key_of(kind, setting), value=decibels(found[:, i]))
+            MetricValue(key=self._key_of(kind, setting), value=decibels(found[:, i]))
             for i, kind in enumerate(self._kinds)
         ]
 
-    def _key_of(self, kind: str, setting: Setting) -> str:
+    def _key_of(self, kind: str, setting: MetricContext) -> str:
         number = in_thousands(self.num(setting))
         which = "eqr" if kind == "rotation" else "eqt"
         return "_".join(filter(None, (f"{which}{number}", _KINDS[kind])))
 
-    def outcomes(self, images: GanImages, setting: Setting, start: int, stop: int) -> Tensor:
+    def outcomes(self, images: GanImages, setting: MetricContext, start: int, stop: int) -> Tensor:
         """Return (sum of squared errors, number of values) [n, kinds, 2] of images `start` to `stop`, float64."""
         gan = images.gan
         seed = int(images.description["seed"])

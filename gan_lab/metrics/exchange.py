@@ -118,7 +118,7 @@ def load_features(path: Path, extractor: Extractor, needs: AllNeeds) -> FeatureS
     ]
     if lacking:
         raise InputError(
-            f"{path} lacks {', '.join(lacking)}; leave such figures out, or write the file again with this protocol "
+            f"{path} lacks {', '.join(lacking)}; leave such metrics out, or write the file again with this protocol "
             "and export_real="
         )
     tensors = {name: torch.from_numpy(values) for name, values in arrays.items()}

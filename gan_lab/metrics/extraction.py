@@ -1,4 +1,4 @@
-"""From images to features: once for all figures, in chunks that survive a kill, shared among processes.
+"""From images to features: once for all metrics, in chunks that survive a kill, shared among processes.
 
 Chunk boundaries, forward passes and the order of sums depend on the number of images and the batch size alone, and so
 the result does not depend on the number of processes; another batch size changes it by rounding.

@@ -10,7 +10,7 @@ from torch import Tensor
 from gan_lab.errors import InputError
 from gan_lab.metrics.images import ImageSource
 
-# what a figure wants of an output
+# what a metric wants of an output
 Form = Literal["statistics", "features"]
 
 Needs = Mapping[str, Form]
@@ -61,7 +61,7 @@ class FeatureSet:
         rows: int64 [M], which images of the source the features are of.
         statistics: output -> (mean [width], covariance [width, width]), float64, of all `count` images.
         labels: int64 [M] of the features; None for images without.
-        device: where figures of the features are computed best.
+        device: where metrics of the features are computed best.
     """
 
     source: ImageSource
@@ -78,7 +78,7 @@ class FeatureSet:
         return self.statistics[output]
 
     def on_device(self, output: str) -> Tensor:
-        """Features [M, width] of an output, where figures of them are computed best."""
+        """Features [M, width] of an output, where metrics of them are computed best."""
         return self.features[output].to(self.device)
 
     def of_class(self, output: str, label: int) -> Tensor:

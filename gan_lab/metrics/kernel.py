@@ -33,7 +33,7 @@ def kernel_distance(
     Returns:
         Mean and standard deviation over the subsets, float64 scalars. The mean may be slightly negative. Divided by
         the root of `subsets` the deviation is the standard error of the mean only as long as subsets hardly overlap;
-        `gan_lab.metrics.figures.Kernel` takes the overlap into account.
+        `gan_lab.metrics.feature_metrics.Kernel` takes the overlap into account.
 
     Raises:
         InputError: for sets smaller than a subset, of unequal widths, or with non-finite values.

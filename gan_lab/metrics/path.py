@@ -17,10 +17,10 @@ from torch import Tensor
 
 from gan_lab.data.images import to_uint8
 from gan_lab.errors import InputError
+from gan_lab.metrics.feature_metrics import MetricContext, MetricValue, in_thousands
 from gan_lab.metrics.features.base import Extractor
 from gan_lab.metrics.features.lpips import ImageDistance
-from gan_lab.metrics.figures import Figure, Setting, in_thousands
-from gan_lab.metrics.generator_figures import GeneratorMeasure
+from gan_lab.metrics.generator_metrics import GeneratorMetric
 from gan_lab.metrics.images import GanImages
 from gan_lab.sampling.interpolation import slerp
 from gan_lab.sampling.latents import Latents
@@ -31,7 +31,7 @@ _LARGEST = 256  # larger images are averaged down to it, or to half of it where 
 _STREAMS = (3, 4, 5)  # of a seed: both ends of a path, and the position on it
 
 
-class PathLength(GeneratorMeasure):
+class PathLength(GeneratorMetric):
     """Path length, by the squared distance of the protocol's extractor; PPL where that is LPIPS.
 
     The key says which: `ppl_w_end_crop_50k`. With another extractor it is `path_digits_z_end_1437`; images are then
@@ -45,7 +45,7 @@ class PathLength(GeneratorMeasure):
         epsilon: step on a path of length 1.
         discard: percent of the smallest and of the largest values that are left out.
         num_paths: how many; None takes as many as the protocol has generated images.
-        key: of the figure; None makes it.
+        key: of the metric; None makes it.
 
     Raises:
         InputError: for values that there are not.
@@ -68,17 +68,17 @@ class PathLength(GeneratorMeasure):
         super().__init__(key=key)
         if space not in ("z", "w") or sampling not in ("end", "full"):
             raise InputError(
-                f"figures.path: space={space} is z or w, sampling={sampling} is end or full"
+                f"metrics.path: space={space} is z or w, sampling={sampling} is end or full"
             )
         if not 0 < epsilon < 1 or not 0 <= discard < 50 or (num_paths or 2) < 2:
             raise InputError(
-                f"figures.path: epsilon={epsilon} lies between 0 and 1, discard={discard} between 0 and 50, and "
+                f"metrics.path: epsilon={epsilon} lies between 0 and 1, discard={discard} between 0 and 50, and "
                 f"num_paths={num_paths} is at least 2"
             )
         self._space, self._sampling, self._crop = space, sampling, crop
         self._epsilon, self._discard, self._num_paths = epsilon, discard, num_paths
 
-    def key(self, setting: Setting) -> str:
+    def key(self, setting: MetricContext) -> str:
         if self._key:
             return self._key
         extractor = setting.extractor
@@ -87,29 +87,29 @@ class PathLength(GeneratorMeasure):
         number = in_thousands(self.num(setting))
         return f"{name}_{self._space}_{self._sampling}{cropped}_{number}"
 
-    def check(self, setting: Setting) -> None:
+    def check(self, setting: MetricContext) -> None:
         super().check(setting)
         extractor = setting.extractor
         if not isinstance(extractor, ImageDistance) and self.output not in extractor.outputs:
-            raise InputError(f"figures.path: {extractor.name} has no features to take distances of")
+            raise InputError(f"metrics.path: {extractor.name} has no features to take distances of")
 
     def check_generator(self, images: GanImages) -> None:
         if self._space == "w" and not images.gan.has_styles:
-            raise InputError(f"figures.path: {images.gan.kind} has no styles w; set space=z")
+            raise InputError(f"metrics.path: {images.gan.kind} has no styles w; set space=z")
 
-    def num(self, setting: Setting) -> int:
+    def num(self, setting: MetricContext) -> int:
         return self._num_paths or setting.num_fake
 
-    def outcomes(self, images: GanImages, setting: Setting, start: int, stop: int) -> Tensor:
+    def outcomes(self, images: GanImages, setting: MetricContext, start: int, stop: int) -> Tensor:
         distance = distance_by(setting.extractor)
         pair = self._pair(images, start, stop)
         return (distance(*pair).double() / self._epsilon**2).cpu()
 
-    def summary(self, found: Tensor, setting: Setting) -> list[Figure]:
+    def summary(self, found: Tensor, setting: MetricContext) -> list[MetricValue]:
         kept = without_extremes(found, self._discard)
         error = kept.std() / len(kept) ** 0.5
         return [
-            Figure(
+            MetricValue(
                 key=self.key(setting),
                 value=kept.mean().item(),
                 uncertainty=error.item(),

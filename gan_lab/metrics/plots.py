@@ -1,4 +1,4 @@
-"""Figures as drawings: PNG files, made by matplotlib without a display."""
+"""Metrics as drawings: PNG files, made by matplotlib without a display."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -134,7 +134,7 @@ def _save(drawing: "Drawing", path: Path) -> None:
         drawing.savefig(temporary, format="png")
 
 
-# What figures have found, as pictures.
+# What metrics have found, as pictures.
 
 
 def nearest_pairs(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gan_lab.metrics.cache import ChunkStore
 from gan_lab.metrics.extraction import Extraction
-from gan_lab.metrics.generator_figures import GeneratorMeasure, single_precision
+from gan_lab.metrics.generator_metrics import GeneratorMetric, single_precision
 from gan_lab.metrics.images import GanImages, ImageSource
 from gan_lab.metrics.protocol import Protocol
 
@@ -40,11 +40,11 @@ def preview(
     todo = [
         (name, e.num, _left(e, kept), partial(_seconds_per_image, e)) for name, e, kept in parts
     ]
-    for figure in protocol.of_generator:
+    for metric in protocol.of_generator:
         assert isinstance(fake, GanImages)
-        num = figure.num(protocol.setting)
-        left = num - figure.present(protocol.setting, store)
-        todo.append((figure.kind, num, left, partial(_seconds_per_thing, figure, fake, protocol)))
+        num = metric.num(protocol.setting)
+        left = num - metric.present(protocol.setting, store)
+        todo.append((metric.kind, num, left, partial(_seconds_per_thing, metric, fake, protocol)))
     total = 0.0
     for name, num, left, measured in todo:
         seconds = measured() if left else 0.0
@@ -53,7 +53,7 @@ def preview(
         table.add_row(name, f"{num:,}", f"{left:,}", rate, f"{left * seconds / 60:.1f}")
     table.add_row("in all", "", "", "", f"{total / 60:.1f}")
     table.caption = (
-        f"on {protocol.features.device}, besides the figures themselves; peak memory of these batches "
+        f"on {protocol.features.device}, besides the metrics themselves; peak memory of these batches "
         f"{_peak_memory(protocol.features.device)}, and features {_features_gib(parts):.2g} GiB"
     )
     return table
@@ -66,13 +66,13 @@ def _left(extraction: Extraction, kept: ChunkStore) -> int:
     return extraction.num - extraction.present(kept)
 
 
-def _seconds_per_thing(figure: GeneratorMeasure, images: GanImages, protocol: Protocol) -> float:
+def _seconds_per_thing(metric: GeneratorMetric, images: GanImages, protocol: Protocol) -> float:
     def once() -> Tensor:
-        return figure.outcomes(images, protocol.setting, 0, figure.size)
+        return metric.outcomes(images, protocol.setting, 0, metric.size)
 
     with single_precision(images.gan.generator), torch.no_grad():
         once()
-        return _timed(lambda: [once() for _ in range(_BATCHES)]) / (_BATCHES * figure.size)
+        return _timed(lambda: [once() for _ in range(_BATCHES)]) / (_BATCHES * metric.size)
 
 
 def _seconds_per_image(extraction: Extraction) -> float:

@@ -1,4 +1,4 @@
-"""A named way to measure: which features of how many images, real and generated, and which figures of them.
+"""A named way to measure: which features of how many images, real and generated, and which metrics of them.
 
 The same object measures during training (`metrics=`) and afterwards (`gan-lab evaluate protocol=`).
 """
@@ -20,20 +20,20 @@ from gan_lab.metrics.extraction import (
     extract_real,
     no_progress,
 )
+from gan_lab.metrics.feature_metrics import MetricContext, MetricValue, ProtocolMetric
 from gan_lab.metrics.feature_set import AllNeeds, FeatureSet, union
 from gan_lab.metrics.features.base import Extractor, WeightsUnavailable
-from gan_lab.metrics.figures import Figure, Measure, Setting
-from gan_lab.metrics.generator_figures import GeneratorMeasure
+from gan_lab.metrics.generator_metrics import GeneratorMetric
 from gan_lab.metrics.images import DatasetImages, ImageSource
 
 
 class Protocol:
-    """Everything that decides a figure, besides the images themselves. Images are quantised to 8 bit, always.
+    """Everything that decides a metric, besides the images themselves. Images are quantised to 8 bit, always.
 
     Args:
         name: of the protocol, for results.
         features: makes features of images.
-        figures: what is computed, by a name of the user's choice; None leaves one of another protocol out.
+        metrics: what is computed, by a name of the user's choice; None leaves one of another protocol out.
         num_fake: generated images.
         num_real: real images, a random choice, always the same one; None takes all, and of a generator in their place
             as many as `num_fake`.
@@ -43,22 +43,22 @@ class Protocol:
         flips: whether mirror images are real images, too; needs data.flip=true.
         weights: "ema" or "raw", of the generator, where `evaluate` is not told otherwise; training measures "ema".
         truncation: as `evaluate` takes it, where it is not told otherwise; training has none.
-        best: which of `figures` chooses the best checkpoint; None for none.
+        best: which of `metrics` chooses the best checkpoint; None for none.
         mode: whether the smallest or the largest value of it is the best.
         floor: "train" or "val": another split, whose real images are measured against the real ones, too: as
             `<key>_real`, what a generator that draws from that split would get.
         only_for: class of the data that the features are of, "gan_lab.data.digits.Digits"; None for any.
         required: whether training refuses to run when weights cannot be had. If not, a warning is printed, `best`
-            becomes None, and there are no figures.
+            becomes None, and there are no metrics.
         batch_size: images that are computed or read at a time; it changes metrics by rounding alone.
         device: where features are made; None takes the trainer's, or the accelerator that is there.
 
     Attributes:
         mode: "min" or "max".
-        protocol: how the figures are made; filled in by `prepare`.
+        protocol: how the metrics are made; filled in by `prepare`.
 
     Raises:
-        InputError: for figures that cannot be made of so many images or of these features, for two of one name, and
+        InputError: for metrics that cannot be made of so many images or of these features, for two of one name, and
             for a `mode` that would take the worst for the best.
     """
 
@@ -67,7 +67,7 @@ class Protocol:
         *,
         name: str,
         features: Extractor,
-        figures: Mapping[str, Measure | None],
+        metrics: Mapping[str, ProtocolMetric | None],
         num_fake: int,
         num_real: int | None = None,
         num_real_features: int | None = 50_000,
@@ -83,18 +83,18 @@ class Protocol:
         batch_size: int = 64,
         device: str | None = None,
     ) -> None:
-        chosen = {key: figure for key, figure in figures.items() if figure is not None}
+        chosen = {key: metric for key, metric in metrics.items() if metric is not None}
         if not chosen or num_fake < 1:
             raise InputError(
-                f"protocol {name}: num_fake={num_fake} images of {len(chosen)} figures measure nothing"
+                f"protocol {name}: num_fake={num_fake} images of {len(chosen)} metrics measure nothing"
             )
         if best is not None and best not in chosen:
             raise InputError(
-                f"protocol {name}: best={best} is none of its figures {', '.join(chosen)}"
+                f"protocol {name}: best={best} is none of its metrics {', '.join(chosen)}"
             )
         self.name = name
         self.features = features
-        self.figures = chosen
+        self.metrics = chosen
         self.weights = weights
         self.truncation = truncation
         self.mode: Literal["min", "max"] = mode
@@ -110,7 +110,7 @@ class Protocol:
         self._only_for = only_for
         self._best = best
         self._device = device
-        self._setting = Setting(
+        self._setting = MetricContext(
             extractor=features,
             num_fake=num_fake,
             num_real=num_real or 0,
@@ -119,16 +119,16 @@ class Protocol:
         )
         self._real: FeatureSet | None = None
         self._ready = False
-        self._floor_figures: list[Figure] = []
-        keys = {each: figure.key(self._setting) for each, figure in chosen.items()}
+        self._floor_metrics: list[MetricValue] = []
+        keys = {each: metric.key(self._setting) for each, metric in chosen.items()}
         check_keys(name, keys, best=best, mode=mode)
 
     # What training asks ------------------------------------------------------------------------------------------
 
     @property
     def best(self) -> str | None:
-        """Key of the figure that chooses the best checkpoint."""
-        return None if self._best is None else self.figures[self._best].key(self._setting)
+        """Key of the metric that chooses the best checkpoint."""
+        return None if self._best is None else self.metrics[self._best].key(self._setting)
 
     def prepare(self, data: DataModule) -> None:
         """Load the network and get the real images' features, from the cache if they are there.
@@ -153,31 +153,31 @@ class Protocol:
         if not self._ready:
             return {}
         found: dict[str, float] = {}
-        for figure in self.measure(fakes, MemoryChunks()):
-            found[figure.key] = figure.value
-            if figure.uncertainty is not None:
-                found[f"{figure.key}_{figure.uncertainty_kind}"] = figure.uncertainty
+        for metric in self.measure(fakes, MemoryChunks()):
+            found[metric.key] = metric.value
+            if metric.uncertainty is not None:
+                found[f"{metric.key}_{metric.uncertainty_kind}"] = metric.uncertainty
         return found
 
     # What evaluate asks ------------------------------------------------------------------------------------------
 
     @property
     def real(self) -> FeatureSet | None:
-        """Features of the real images, once they are there; None where no figure needs any."""
+        """Features of the real images, once they are there; None where no metric needs any."""
         return self._real
 
     @property
     def real_needs(self) -> AllNeeds:
-        """(output, form) of all that is needed of real images; empty where no figure compares."""
-        return union(*(figure.real for figure in self.figures.values()))
+        """(output, form) of all that is needed of real images; empty where no metric compares."""
+        return union(*(metric.real for metric in self.metrics.values()))
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What decides the figures besides images, extractor and their numbers, for results."""
+        """What decides the metrics besides images, extractor and their numbers, for results."""
         return {
-            "figures": {
-                name: {"kind": figure.kind, **figure.settings}
-                for name, figure in self.figures.items()
+            "metrics": {
+                name: {"kind": metric.kind, **metric.settings}
+                for name, metric in self.metrics.items()
             },
             "num_real": self._num_real,
             "num_real_features": self._num_real_features,
@@ -237,8 +237,8 @@ class Protocol:
                     f"or set {key}={source.count} of the protocol"
                 )
         self._setting = self._known(real, fake)
-        for figure in self.figures.values():
-            figure.check(self._setting)
+        for metric in self.metrics.values():
+            metric.check(self._setting)
 
     def load(self, device: torch.device) -> None:
         """Load the network.
@@ -268,7 +268,7 @@ class Protocol:
             extractor=self.features,
             num=self.num_fake,
             whole=False,
-            needs=union(*(figure.fake for figure in self.figures.values())),
+            needs=union(*(metric.fake for metric in self.metrics.values())),
             batch_size=self.batch_size,
         )
 
@@ -306,13 +306,13 @@ class Protocol:
 
     def measure(
         self, fakes: ImageSource, store: ChunkStore, progress: Progress = no_progress
-    ) -> list[Figure]:
+    ) -> list[MetricValue]:
         """Measure generated images against the real ones.
 
         Raises:
             InputError: for images that cannot be measured.
         """
-        return self.figures_of(self.extract(fakes, store, progress), store)
+        return self.metrics_of(self.extract(fakes, store, progress), store)
 
     def extract(
         self, fakes: ImageSource, store: ChunkStore, progress: Progress = no_progress
@@ -328,48 +328,48 @@ class Protocol:
         return extract_fakes(self.fake_extraction(fakes), store, progress)
 
     @property
-    def of_generator(self) -> list[GeneratorMeasure]:
-        """Figures of the generator itself."""
-        return [f for f in self.figures.values() if isinstance(f, GeneratorMeasure)]
+    def of_generator(self) -> list[GeneratorMetric]:
+        """Metrics of the generator itself."""
+        return [f for f in self.metrics.values() if isinstance(f, GeneratorMetric)]
 
     @property
-    def setting(self) -> Setting:
+    def setting(self) -> MetricContext:
         """What is known of the images; all of it after `check`."""
         return self._setting
 
-    def figures_of(
+    def metrics_of(
         self, fake: FeatureSet, store: ChunkStore | None = None, progress: Progress = no_progress
-    ) -> list[Figure]:
-        """Return the figures of extracted images, and of their generator.
+    ) -> list[MetricValue]:
+        """Return the metrics of extracted images, and of their generator.
 
         Args:
             fake: the images.
             store: where what is found of the generator outlives a kill; None for nowhere.
             progress: called with the number of things done that are measured of the generator.
         """
-        results: list[Figure] = []
+        results: list[MetricValue] = []
         done = 0
 
         def advance(things: int) -> None:
             progress(done + things)
 
-        for figure in self.figures.values():
-            if isinstance(figure, GeneratorMeasure):
-                found = figure.measure(fake.source, self._setting, store or MemoryChunks(), advance)
+        for metric in self.metrics.values():
+            if isinstance(metric, GeneratorMetric):
+                found = metric.measure(fake.source, self._setting, store or MemoryChunks(), advance)
                 done += len(found)
-                results += figure.summary(found, self._setting)
+                results += metric.summary(found, self._setting)
             else:
-                results += figure.compute(self._real, fake, self._setting)
-        return results + self._floor_figures
+                results += metric.compute(self._real, fake, self._setting)
+        return results + self._floor_metrics
 
-    def _known(self, real: ImageSource | None, fake: ImageSource | None) -> Setting:
+    def _known(self, real: ImageSource | None, fake: ImageSource | None) -> MetricContext:
         count = 0 if real is None else self._number_of(real)
         limit = count if self._num_real_features is None else self._num_real_features
         features, whole = min(count, limit), self._is_whole(real)
         if self._real is not None and real is self._real.source:
             # of a file, whose numbers need not be those of this protocol
             count, features, whole = self._real.count, len(self._real.rows), self._real.whole
-        return Setting(
+        return MetricContext(
             extractor=self.features,
             num_fake=self.num_fake,
             num_real=count,
@@ -387,7 +387,7 @@ class Protocol:
         return self._num_real is None and (real is None or real.count is not None)
 
     def _keys(self) -> list[str]:
-        return [figure.key(self._setting) for figure in self.figures.values()]
+        return [metric.key(self._setting) for metric in self.metrics.values()]
 
     def _choose_device(self, data: DataModule) -> torch.device:
         if self._device is not None:
@@ -400,7 +400,7 @@ class Protocol:
         """Measure real images of another split as if they were generated; only what compares two sets."""
         assert floor.count is not None
         compared = [
-            figure for figure in self.figures.values() if figure.real and figure.kind == "frechet"
+            metric for metric in self.metrics.values() if metric.real and metric.kind == "frechet"
         ]
         made = extract_real(
             Extraction(
@@ -408,40 +408,40 @@ class Protocol:
                 extractor=self.features,
                 num=floor.count,
                 whole=True,
-                needs=union(*(figure.fake for figure in compared)),
+                needs=union(*(metric.fake for metric in compared)),
                 batch_size=self.batch_size,
             )
         )
-        found = [f for figure in compared for f in figure.compute(self._real, made, self._setting)]
-        self._floor_figures = [Figure(key=f"{f.key}_real", value=f.value) for f in found]
-        for figure in self._floor_figures:
+        found = [f for metric in compared for f in metric.compute(self._real, made, self._setting)]
+        self._floor_metrics = [MetricValue(key=f"{f.key}_real", value=f.value) for f in found]
+        for metric in self._floor_metrics:
             say(
-                f"metrics: {figure.key} is {figure.value:.3f}: {floor.name} measured as if it were generated"
+                f"metrics: {metric.key} is {metric.value:.3f}: {floor.name} measured as if it were generated"
             )
 
 
 def check_keys(
     protocol: str, keys: Mapping[str, str], *, best: str | None, mode: Literal["min", "max"]
 ) -> None:
-    """Refuse figures of one name, of which results would keep the last, and a best that is the worst.
+    """Refuse metrics of one name, of which results would keep the last, and a best that is the worst.
 
     Args:
-        protocol: whose figures they are.
-        keys: of results, by the names of figures in the protocol.
-        best: name of the figure that chooses; None for none.
+        protocol: whose metrics they are.
+        keys: of results, by the names of metrics in the protocol.
+        best: name of the metric that chooses; None for none.
         mode: which of its values is the best.
 
     Raises:
-        InputError: naming the figures.
+        InputError: naming the metrics.
     """
     named: dict[str, str] = {}
-    for figure, key in keys.items():
+    for metric, key in keys.items():
         if key in named:
             raise InputError(
-                f"protocol {protocol}: figures.{named[key]} and figures.{figure} would both be called {key}; set key= "
+                f"protocol {protocol}: metrics.{named[key]} and metrics.{metric} would both be called {key}; set key= "
                 "of one of them"
             )
-        named[key] = figure
+        named[key] = metric
     better = None if best is None else direction(keys[best])
     if better not in (None, mode):
         raise InputError(

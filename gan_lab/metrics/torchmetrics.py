@@ -1,4 +1,4 @@
-"""The figures as torchmetrics classes, for any training loop; and any torchmetrics class as a figure of a protocol.
+"""The metrics as torchmetrics classes, for any training loop; and any torchmetrics class as a metric of a protocol.
 
 They are given features, not images, and add up over batches and processes. What `metrics=` and `gan-lab evaluate`
 compute by default goes through the same functions without them, since it has all features at hand.
@@ -14,8 +14,8 @@ from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
 
 from gan_lab.errors import InputError
+from gan_lab.metrics.feature_metrics import MetricContext, MetricValue, ProtocolMetric
 from gan_lab.metrics.feature_set import FeatureSet, Needs
-from gan_lab.metrics.figures import Figure, Measure, Setting
 from gan_lab.metrics.frechet import frechet_distance_from_statistics
 from gan_lab.metrics.inception_score import inception_score
 from gan_lab.metrics.kernel import kernel_distance
@@ -77,7 +77,7 @@ class _OfPairs(Metric, ABC):
         (self.real if real else self.fake).append(features)
 
     def compute(self) -> tuple[Tensor, Tensor]:
-        """Return both figures, float64 scalars."""
+        """Return both metrics, float64 scalars."""
         return self._of(dim_zero_cat(self.real), dim_zero_cat(self.fake))
 
     @abstractmethod
@@ -162,14 +162,14 @@ class InceptionScore(Metric):
         return inception_score(dim_zero_cat(self.logits), splits=self._splits)
 
 
-class AsFigure(Measure):
-    """A torchmetrics metric of features as a figure, of `metrics=` during training and of `gan-lab evaluate`.
+class TorchMetric(ProtocolMetric):
+    """A torchmetrics metric of features as a metric, of `metrics=` during training and of `gan-lab evaluate`.
 
     The metric has `update(features, real=)`, with features [N, width], and `compute()`, of one value or several.
 
     Args:
         metric: an object, or its Hydra node.
-        keys: of the figures, one for each value that it computes; nothing is added to them.
+        keys: of the metrics, one for each value that it computes; nothing is added to them.
         output: of the extractor.
 
     Raises:
@@ -181,7 +181,7 @@ class AsFigure(Measure):
     def __init__(self, *, metric: Metric, keys: Sequence[str], output: str = "features") -> None:
         if not isinstance(metric, Metric) or not keys:
             raise InputError(
-                f"figures: {type(metric).__name__} with keys={list(keys)}; give a torchmetrics metric and a key for "
+                f"metrics: {type(metric).__name__} with keys={list(keys)}; give a torchmetrics metric and a key for "
                 "each of its values"
             )
         super().__init__(output=output, key=keys[0])
@@ -196,7 +196,9 @@ class AsFigure(Measure):
         kind = type(self._metric)
         return {"metric": f"{kind.__module__}.{kind.__qualname__}", "output": self.output}
 
-    def compute(self, real: FeatureSet | None, fake: FeatureSet, setting: Setting) -> list[Figure]:
+    def compute(
+        self, real: FeatureSet | None, fake: FeatureSet, setting: MetricContext
+    ) -> list[MetricValue]:
         assert real is not None
         metric = self._metric.to(real.device)
         metric.reset()
@@ -207,8 +209,8 @@ class AsFigure(Measure):
         metric.reset()
         if len(values) != len(self._keys):
             raise InputError(
-                f"figures: {type(metric).__name__} computes {len(values)} values for keys={self._keys}; give a key for "
+                f"metrics: {type(metric).__name__} computes {len(values)} values for keys={self._keys}; give a key for "
                 "each"
             )
         pairs = zip(self._keys, values, strict=True)
-        return [Figure(key=key, value=float(value)) for key, value in pairs]
+        return [MetricValue(key=key, value=float(value)) for key, value in pairs]

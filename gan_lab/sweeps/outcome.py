@@ -47,10 +47,10 @@ class Objective:
 
 
 def chosen_objective(config: DictConfig) -> Objective | None:
-    """Return what a run is compared by: `objective=`, or the figure that chooses its best checkpoint, if there is one.
+    """Return what a run is compared by: `objective=`, or the metric that chooses its best checkpoint, if there is one.
 
     Raises:
-        InputError: when nobody knows which end of a figure is the good one.
+        InputError: when nobody knows which end of a metric is the good one.
     """
     if config.objective_mode not in (None, "min", "max"):
         raise InputError(f"objective_mode={config.objective_mode} must be min or max")
@@ -88,11 +88,11 @@ def outcome(run_dir: Path, objective: Objective | None) -> dict[str, Any]:
         best = objective.best(entries) or {}
         found |= {"objective": objective.key, "mode": objective.mode}
         found |= {"value": best.get(objective.key), "value_kimg": best.get("kimg")}
-        found["figures"] = figures_at(entries, best.get("kimg"))
+        found["metrics"] = metrics_at(entries, best.get("kimg"))
     return found
 
 
-def figures_at(entries: list[dict[str, Any]], kimg: float | None) -> dict[str, float]:
+def metrics_at(entries: list[dict[str, Any]], kimg: float | None) -> dict[str, float]:
     """Return all that was measured at one moment."""
     return {
         key: value
@@ -114,7 +114,7 @@ class Pruning(Callback):
         storage: a journal file or a URL; see `open_storage`.
         study: name of the study.
         trial: number of the trial, which must be running.
-        objective: key of the figure, `metrics/` included.
+        objective: key of the metric, `metrics/` included.
         pruner: what judges; None for Optuna's default.
         evaluation: what measures it.
 

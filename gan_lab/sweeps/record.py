@@ -35,7 +35,7 @@ class Job:
         mode: whether the smallest or the largest value of it is the best.
         value: the best of it.
         value_kimg: where that was.
-        figures: all that was measured there.
+        metrics: all that was measured there.
         kimg: thousands of images shown.
         total_kimg: how many were asked for.
         seconds: of training, over all calls.
@@ -49,7 +49,7 @@ class Job:
     mode: Literal["min", "max"] | None = None
     value: float | None = None
     value_kimg: float | None = None
-    figures: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
     kimg: float | None = None
     total_kimg: float | None = None
     seconds: float | None = None
@@ -111,7 +111,7 @@ class Record:
 
 
 def best(jobs: Iterable[Job]) -> Job | None:
-    """Return the run with the best value; None where none has one, or where they are of different figures."""
+    """Return the run with the best value; None where none has one, or where they are of different metrics."""
     valued = [job for job in jobs if job.value is not None]
     if len({(job.objective, job.mode) for job in valued}) != 1:
         return None
@@ -127,9 +127,9 @@ def table(jobs: Iterable[Job]) -> Table:
     made = Table(title=None, box=None, pad_edge=False, header_style="bold")
     for name in (*short(keys), "status"):
         made.add_column(name)
-    figure = chosen.objective if chosen and chosen.objective else "value"
-    figure = figure.removeprefix("metrics/")
-    for name in (figure, "at kimg", "kimg", "time"):
+    metric = chosen.objective if chosen and chosen.objective else "value"
+    metric = metric.removeprefix("metrics/")
+    for name in (metric, "at kimg", "kimg", "time"):
         made.add_column(name, justify="right")
     made.add_column("")
     for job in sorted(jobs, key=rank):

@@ -39,7 +39,7 @@ def card(description: Mapping[str, Any], *, picture: str, repository: str | None
         repository: "user/name" on the hub; None for a folder.
     """
     network = str(description["generator"]["network"]["_target_"])
-    keys = [one["key"] for result in description["figures"] for one in result["figures"]]
+    keys = [one["key"] for result in description["metrics"] for one in result["metrics"]]
     return template().render(
         d=description,
         front_matter=front_matter(description),
@@ -51,7 +51,7 @@ def card(description: Mapping[str, Any], *, picture: str, repository: str | None
         picture=picture,
         source=f"hf://{repository}" if repository else None,
         recipe=list(recipe(description)),
-        figures=[row for result in description["figures"] for row in figure_rows(result)],
+        metrics=[row for result in description["metrics"] for row in metric_rows(result)],
         memorization=any("memor" in key or "authentic" in key for key in keys),
     )
 
@@ -129,8 +129,8 @@ def recipe(description: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
     yield from ((name, value) for name, value in rows if value not in (None, ""))
 
 
-def figure_rows(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """Return a row for each figure of a result."""
+def metric_rows(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Return a row for each metric of a result."""
     extractor = result.get("extractor") or {}
     digest = str(extractor.get("extractor_sha256", ""))[:12]
     by = "during training"
@@ -141,17 +141,17 @@ def figure_rows(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
         counts = f"{result['num_fake']:,} / {result['num_real']:,}"
     features = " ".join(filter(None, [extractor.get("extractor"), code(digest)]))
     return [
-        (code(figure["key"]), with_spread(figure), by, counts, features)
-        for figure in result["figures"]
+        (code(metric["key"]), with_spread(metric), by, counts, features)
+        for metric in result["metrics"]
     ]
 
 
-def with_spread(figure: Mapping[str, Any]) -> str:
-    """Return a figure's value and how far it may be off."""
-    text = f"{figure['value']:.4g}"
-    if figure.get("uncertainty") is None:
+def with_spread(metric: Mapping[str, Any]) -> str:
+    """Return a metric's value and how far it may be off."""
+    text = f"{metric['value']:.4g}"
+    if metric.get("uncertainty") is None:
         return text
-    return f"{text} ± {figure['uncertainty']:.2g} ({figure['uncertainty_kind']})"
+    return f"{text} ± {metric['uncertainty']:.2g} ({metric['uncertainty_kind']})"
 
 
 def listed(nodes: Mapping[str, Any] | None) -> str:

@@ -88,7 +88,7 @@ def of_run(
         "truncation": truncation_of(gan),
         "standing_statistics": None,
         "source": source,
-        "figures": figures_of(folder, source["sha256"], gan.kimg, weights, config),
+        "metrics": metrics_of(folder, source["sha256"], gan.kimg, weights, config),
         "best": best_of(state, gan.kimg) if weights == "ema" else None,
         "recipe": without_places(config),
     }
@@ -144,10 +144,10 @@ def truncation_of(gan: Gan) -> dict[str, Any]:
     return {"kind": "threshold" if gan.generator.supports_z_truncation else None}
 
 
-def figures_of(
+def metrics_of(
     folder: Path, sha256: str, kimg: float, weights: str, config: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    """Return the figures of this checkpoint and these weights, each with how it was made.
+    """Return the metrics of this checkpoint and these weights, each with how it was made.
 
     They are those of `evaluation.json`, and those of the end of training that are not among them.
     """
@@ -157,7 +157,7 @@ def figures_of(
         same = fake.get("checkpoint_sha256") == sha256 and fake.get("weights") == weights
         if same and fake.get("standing_statistics") is None:
             found.append(measured(result))
-    known = {figure["key"] for result in found for figure in result["figures"]}
+    known = {metric["key"] for result in found for metric in result["metrics"]}
     lines = read_metrics(folder / "metrics.jsonl") if (folder / "metrics.jsonl").exists() else []
     values: dict[str, Any] = {}
     for line in lines:
@@ -178,8 +178,8 @@ def figures_of(
         if key not in known and not key.endswith("_se")
     ]
     if left:
-        metrics = without_places(config.get("metrics"))
-        found.append({"during": "training", "figures": left, "metrics": metrics})
+        how = without_places(config.get("metrics"))
+        found.append({"during": "training", "metrics": left, "config": how})
     return found
 
 
@@ -189,20 +189,20 @@ def measured(result: Mapping[str, Any]) -> dict[str, Any]:
         *("protocol", "num_fake", "num_real", "real", "extractor", "settings", "seed"),
         *("time", "device", "versions", "git_revision"),
     )
-    figures = [
-        {key: figure.get(key) for key in ("key", "value", "uncertainty", "uncertainty_kind")}
-        for figure in result["figures"]
+    metrics = [
+        {key: metric.get(key) for key in ("key", "value", "uncertainty", "uncertainty_kind")}
+        for metric in result["metrics"]
     ]
     drawn = {
         key: result["fake"].get(key)
         for key in ("weights", "truncation", "standing_statistics", "checkpoint_sha256")
     }
     rest = {key: result.get(key) for key in kept}
-    return {"during": "evaluate", "figures": figures, "drawn": drawn, **without_places(rest)}
+    return {"during": "evaluate", "metrics": metrics, "drawn": drawn, **without_places(rest)}
 
 
 def best_of(state: Mapping[str, Any], kimg: float) -> dict[str, Any] | None:
-    """Return the figure by which the checkpoint was chosen as the best one; None where it was not."""
+    """Return the metric by which the checkpoint was chosen as the best one; None where it was not."""
     for name, saved in state.get("callbacks", {}).items():
         if name.startswith("Checkpointing") and saved.get("best_kimg") == kimg:
             key = str(saved["best_key"]).removeprefix("metrics/")

@@ -87,7 +87,7 @@ def test_micro_batches_mixed_precision_classes_and_schedules(bench: Any) -> None
     assert set(beyond) == {"schedules", "micro-batches", "precision bf16-mixed"}
 
 
-def test_everything_that_the_figures_depend_on_is_written(bench: Any) -> None:
+def test_everything_that_the_metrics_depend_on_is_written(bench: Any) -> None:
     result = bench("parts=[steps,loop,data,metrics]", "metrics=none")
     assert {"time", "model", "device", "threads", "precision", "load_average"} <= set(result)
     assert (result["sample"], result["batch_size"]) == ([3, 4, 6], BATCH)

@@ -22,10 +22,10 @@ def panels_of(made: Any) -> dict[str, list[dict[str, Any]]]:
 
 def test_it_shows_curves_grids_and_the_best() -> None:
     made = workspace(
-        entity="me", project="p", name="n", figures=["fid10k", "is10k"], sweep="widths"
+        entity="me", project="p", name="n", metrics=["fid10k", "is10k"], sweep="widths"
     )
     found = panels_of(made)
-    assert list(found) == ["Best figures", "Over kimg", "Over wall time", "Grids", "Health"]
+    assert list(found) == ["Best metrics", "Over kimg", "Over wall time", "Grids", "Health"]
     for section, axis in (("Over kimg", "kimg"), ("Over wall time", "time/total_s")):
         lines = [panel["config"] for panel in found[section]]
         assert {one["xAxis"] for one in lines} == {axis}
@@ -33,25 +33,25 @@ def test_it_shows_curves_grids_and_the_best() -> None:
         assert names == [["metrics/fid10k"], ["metrics/is10k"], ["loss/d"], ["loss/g"]]
         assert [one["yLogScale"] for one in lines] == [True, False, False, False]
     assert "widths" in made.runset_settings.filters and "Group" in made.runset_settings.filters
-    bars = [panel["config"]["metrics"] for panel in found["Best figures"][:2]]
+    bars = [panel["config"]["metrics"] for panel in found["Best metrics"][:2]]
     assert bars == [["best/fid10k"], ["best/is10k"]]
-    assert found["Best figures"][2]["viewType"] == "Run Comparer"
+    assert found["Best metrics"][2]["viewType"] == "Run Comparer"
     (grids,) = found["Grids"]
     assert grids["viewType"] == "Media Browser" and grids["config"]["mediaKeys"] == ["samples"]
 
 
-@pytest.mark.parametrize(("figure", "ascending"), [("fid10k", True), ("is10k", False)])
-def test_the_best_run_comes_first(figure: str, ascending: bool) -> None:
-    made = workspace(entity="me", project="p", name="n", figures=[figure], sweep=None)
+@pytest.mark.parametrize(("metric", "ascending"), [("fid10k", True), ("is10k", False)])
+def test_the_best_run_comes_first(metric: str, ascending: bool) -> None:
+    made = workspace(entity="me", project="p", name="n", metrics=[metric], sweep=None)
     spec = json.loads(made._to_model().spec.model_dump_json(by_alias=True))
     (runs,) = spec["section"]["runSets"]
     (sort,) = runs["sort"]["keys"]
-    assert sort["key"] == {"section": "summary", "name": f"best/{figure}"}
+    assert sort["key"] == {"section": "summary", "name": f"best/{metric}"}
     assert sort["ascending"] is ascending
-    assert f"summary:best/{figure}_kimg" in made.runset_settings.pinned_columns
+    assert f"summary:best/{metric}_kimg" in made.runset_settings.pinned_columns
 
 
-def test_it_is_made_for_the_figures_that_the_runs_have(
+def test_it_is_made_for_the_metrics_that_the_runs_have(
     online: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
     online.summaries = [
@@ -67,9 +67,9 @@ def test_it_is_made_for_the_figures_that_the_runs_have(
     assert f"127.0.0.1:{online.server_port}/me/p?nw=" in capsys.readouterr().out.replace("\n", "")
 
 
-def test_a_project_without_figures(online: Server, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_project_without_metrics(online: Server, capsys: pytest.CaptureFixture[str]) -> None:
     assert launch("dashboard", ["project=p"]) == 2
-    assert "the runs of me/p have no figures yet" in capsys.readouterr().err
+    assert "the runs of me/p have no metrics yet" in capsys.readouterr().err
 
 
 def test_without_a_key(
@@ -95,5 +95,5 @@ def test_where_w_and_b_cannot_be_reached(
 ) -> None:
     monkeypatch.setenv("WANDB_HTTP_TIMEOUT", "1")
     online.stop()
-    assert launch("dashboard", ["project=p", "entity=me", "figures=[fid10k]"]) == 2
+    assert launch("dashboard", ["project=p", "entity=me", "metrics=[fid10k]"]) == 2
     assert "W&B did not make the workspace me/p" in capsys.readouterr().err

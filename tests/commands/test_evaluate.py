@@ -22,8 +22,8 @@ from tests.helpers.sources import textures
 
 SMALL = ("protocol=all_digits", "protocol.num_fake=700", "protocol.only_for=null")
 FEW = ("protocol=digits", "protocol.num_fake=400", "protocol.floor=null")
-FILES = (*SMALL, "protocol.num_fake=80", "protocol.floor=null", "+protocol.figures.kernel.subset_size=40",
-         "~protocol.figures.accuracy", "~protocol.figures.class_frechet")  # fmt: skip
+FILES = (*SMALL, "protocol.num_fake=80", "protocol.floor=null", "+protocol.metrics.kernel.subset_size=40",
+         "~protocol.metrics.accuracy", "~protocol.metrics.class_frechet")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +37,8 @@ def evaluate(*words: str, status: int = 0) -> None:
     assert launch("evaluate", ["device=cpu", *words]) == status
 
 
-def figures(result: dict[str, Any]) -> dict[str, float]:
-    return {figure["key"]: figure["value"] for figure in result["figures"]}
+def metrics(result: dict[str, Any]) -> dict[str, float]:
+    return {metric["key"]: metric["value"] for metric in result["metrics"]}
 
 
 def latest(path: Path) -> dict[str, Any]:
@@ -74,8 +74,8 @@ def test_agrees_with_training_and_says_how_it_was_made(
     result = latest(run / "evaluation.json")
     logged = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     (trained,) = [line for line in logged if "metrics/fd_digits" in line]
-    assert set(figures(result)) == {"fd_digits", "fd_digits_real", "accuracy_digits"}
-    for name, value in figures(result).items():
+    assert set(metrics(result)) == {"fd_digits", "fd_digits_real", "accuracy_digits"}
+    for name, value in metrics(result).items():
         assert value == pytest.approx(trained[f"metrics/{name}"], rel=1e-9)
     assert 0 < trained["time/evaluation_share"] < 1
     assert result["protocol"] == "digits" and result["num_fake"] == 400
@@ -107,7 +107,7 @@ def test_results_add_up_and_the_same_question_has_one_answer(run: Path, tmp_path
         (0, "ema", 0.5),
         (0, "ema", None),  # the last command's, as the batch size makes no difference
     ]
-    assert len({figures(r)["fd_digits"] for r in found}) == 4
+    assert len({metrics(r)["fd_digits"] for r in found}) == 4
 
 
 def test_standing_statistics_are_said_and_count(tmp_path: Path) -> None:
@@ -118,14 +118,14 @@ def test_standing_statistics_are_said_and_count(tmp_path: Path) -> None:
     plain, standing = json.loads((tmp_path / "normed" / "evaluation.json").read_text())
     assert plain["fake"]["standing_statistics"] is None
     assert (standing["fake"]["standing_statistics"], standing["fake"]["truncation"]) == (256, 0.5)
-    assert figures(plain)["fd_digits"] != figures(standing)["fd_digits"]
+    assert metrics(plain)["fd_digits"] != metrics(standing)["fd_digits"]
 
 
-def test_all_figures_in_one_pass_and_the_nearest_as_a_picture(run: Path, tmp_path: Path) -> None:
+def test_all_metrics_in_one_pass_and_the_nearest_as_a_picture(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "evaluation.json"
-    evaluate(f"run={run}", *SMALL, f"out={out}", "+protocol.figures.class_frechet.allow_singular=true",
-             "+protocol.figures.kernel.subset_size=500")  # fmt: skip
-    found = {figure["key"]: figure for figure in latest(out)["figures"]}
+    evaluate(f"run={run}", *SMALL, f"out={out}", "+protocol.metrics.class_frechet.allow_singular=true",
+             "+protocol.metrics.kernel.subset_size=500")  # fmt: skip
+    found = {metric["key"]: metric for metric in latest(out)["metrics"]}
     assert {key.split("_digits")[0] for key in found} == {
         "fd", "accuracy", "kd", "fd_class", "precision", "recall", "density", "coverage",
         "memorised", "diversity",
@@ -142,11 +142,11 @@ def test_another_extractor_leaves_out_what_it_cannot(
     out = tmp_path / "evaluation.json"
     words = ("protocol=fid10k", "features=digits", "protocol.num_fake=300", f"out={out}")
     evaluate(f"run={run}", *words)
-    assert set(figures(latest(out))) == {"fd_digits_300_full", "score_digits_300"}
+    assert set(metrics(latest(out))) == {"fd_digits_300_full", "score_digits_300"}
     assert latest(out)["protocol"] == "fid10k_digits"
-    evaluate(f"run={run}", *words, "+protocol.figures.sfid._target_=gan_lab.metrics.figures.Frechet",
-             "+protocol.figures.sfid.output=spatial")  # fmt: skip
-    assert "figures.sfid is left out" in capsys.readouterr().out
+    evaluate(f"run={run}", *words, "+protocol.metrics.sfid._target_=gan_lab.metrics.feature_metrics.Frechet",
+             "+protocol.metrics.sfid.output=spatial")  # fmt: skip
+    assert "metrics.sfid is left out" in capsys.readouterr().out
 
 
 # Files against files ---------------------------------------------------------------------------------------------
@@ -164,9 +164,9 @@ def test_folders_zips_and_arrays_are_the_same_images(
         evaluate(f"fake={pair[0]}", f"real={pair[1]}", *FILES, f"out={out}")
     found = json.loads(out.read_text())
     assert len(found) == 3
-    assert found[0]["figures"] == found[1]["figures"] == found[2]["figures"]
+    assert found[0]["metrics"] == found[1]["metrics"] == found[2]["metrics"]
     assert found[0]["seed"] is None and found[0]["num_real"] == 90
-    assert figures(found[0])["fd_digits"] > 0
+    assert metrics(found[0])["fd_digits"] > 0
 
 
 def test_identical_sets_are_at_no_distance(folders: tuple[Path, Path], tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_identical_sets_are_at_no_distance(folders: tuple[Path, Path], tmp_path:
     evaluate(
         f"fake={folders[1]}", f"real={folders[1]}", *FILES, "protocol.num_fake=90", f"out={out}"
     )
-    found = figures(latest(out))
+    found = metrics(latest(out))
     assert found["fd_digits"] == pytest.approx(0, abs=1e-6)
     assert found["precision_digits_90_full"] == found["recall_digits_90_full"] == 1
     assert found["memorised_digits_90_full"] > 0.9
@@ -186,12 +186,12 @@ def test_a_run_against_files_and_its_features_in_their_place(
     real = pictures(tmp_path / "real", textures(90, 0, size=8, channels=1))
     out, kept = tmp_path / "evaluation.json", tmp_path / "real.npz"
     words = ("protocol=kid5k", "features=digits", "protocol.num_fake=80", f"out={out}",
-             "+protocol.figures.kid.subset_size=40")  # fmt: skip
+             "+protocol.metrics.kid.subset_size=40")  # fmt: skip
     evaluate(f"run={run}", f"real={real}", *words, f"export_real={kept}")
     shutil.rmtree(real)
     evaluate(f"run={run}", f"real={kept}", *words)
     first, second = json.loads(out.read_text())
-    assert first["figures"] == second["figures"]
+    assert first["metrics"] == second["metrics"]
     assert second["real"]["features_from"] == str(kept)
     capsys.readouterr()
     evaluate(f"run={run}", f"real={kept}", "protocol=fid10k", "features=digits", status=2)
@@ -202,7 +202,7 @@ def test_a_run_against_files_and_its_features_in_their_place(
     assert "made with extractor 'gan_lab digits classifier'" in capsys.readouterr().err
 
 
-def test_an_exported_model_has_the_figures_of_its_run(
+def test_an_exported_model_has_the_metrics_of_its_run(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ("protocol=digits", "protocol.num_fake=300", "protocol.floor=null")
@@ -211,12 +211,12 @@ def test_an_exported_model_has_the_figures_of_its_run(
     evaluate(f"run={run}", *words, f"export_real={kept}", f"out={out}")
     evaluate(f"run={tmp_path}/model", f"real={kept}", *words, f"out={out}")
     first, second = json.loads(out.read_text())
-    assert first["figures"] == second["figures"]
+    assert first["metrics"] == second["metrics"]
     assert (second["fake"]["checkpoint"], second["fake"]["weights"]) == ("model.safetensors", "ema")
     assert first["fake"]["kimg"] == second["fake"]["kimg"]
     evaluate(f"run={tmp_path}/model", f"real={run}", *words, f"out={out}")
     against = latest(out)
-    assert against["num_real"] == 300 and figures(against)["fd_digits"] == pytest.approx(
+    assert against["num_real"] == 300 and metrics(against)["fd_digits"] == pytest.approx(
         0, abs=1e-6
     )
     evaluate(f"run={tmp_path}/model", f"real={kept}", status=2)
@@ -248,7 +248,7 @@ class Counted:
         monkeypatch.setattr(extraction, "CHUNK", 64)
 
 
-def test_killed_in_the_middle_it_goes_on_to_the_same_figures(
+def test_killed_in_the_middle_it_goes_on_to_the_same_metrics(
     run: Path,
     tmp_path: Path,
     own_cache: Path,
@@ -273,7 +273,7 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_figures(
     # a chunk that was not complete is the only thing done twice
     assert 660 <= counted.seen <= 660 + 2 * 63
     straight, resumed = (latest(tmp_path / f"{name}.json") for name in ("straight", "resumed"))
-    assert straight["figures"] == resumed["figures"]
+    assert straight["metrics"] == resumed["metrics"]
     assert not list(own_cache.glob("features/fake-*/*")), "what was generated is cleared away"
     counted.seen = 0
     evaluate(*words, f"out={tmp_path}/again.json")
@@ -394,8 +394,8 @@ def test_outside_a_checkout_there_is_no_revision(
 
 def test_plots_of_features_classes_and_truncation(run: Path, tmp_path: Path) -> None:
     words = (f"run={run}", *SMALL, f"out={tmp_path}/all.json", "plots=true")
-    words += ("+protocol.figures.class_frechet.allow_singular=true",)
-    words += ("+protocol.figures.kernel.subset_size=300", "curve=[0.5,2]")
+    words += ("+protocol.metrics.class_frechet.allow_singular=true",)
+    words += ("+protocol.metrics.kernel.subset_size=300", "curve=[0.5,2]")
     evaluate(*words)
     drawn = {path.name for path in tmp_path.glob("*.png")}
     assert {"features.png", "truncation.png"} <= drawn
@@ -405,8 +405,8 @@ def test_plots_of_features_classes_and_truncation(run: Path, tmp_path: Path) -> 
             assert image.format == "PNG" and min(image.size) > 10
     told = json.loads((tmp_path / "all.json").read_text())
     assert [result["fake"]["truncation"] for result in told] == [None, 0.5, 2]
-    shared = figures(told[0]).keys()
-    assert all(figures(result).keys() == shared for result in told)
+    shared = metrics(told[0]).keys()
+    assert all(metrics(result).keys() == shared for result in told)
 
 
 @pytest.mark.parametrize(
@@ -428,17 +428,17 @@ def test_curves_that_cannot_be_drawn(
     assert not (tmp_path / "all.json").exists()
 
 
-def test_figures_of_a_generator_alone(
+def test_metrics_of_a_generator_alone(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ("protocol=ppl50k", "features=digits", "protocol.num_fake=20")
-    words += ("protocol.figures.ppl.epsilon=0.5", f"out={tmp_path}/all.json")
-    evaluate(f"run={run}", *words, "protocol.figures.ppl.space=z")
+    words += ("protocol.metrics.ppl.epsilon=0.5", f"out={tmp_path}/all.json")
+    evaluate(f"run={run}", *words, "protocol.metrics.ppl.space=z")
     assert "are there already" not in capsys.readouterr().out
     (told,) = json.loads((tmp_path / "all.json").read_text())
-    assert figures(told).keys() == {"path_digits_z_end_20"} and told["real"] is None
-    assert told["settings"]["figures"]["ppl"]["epsilon"] == 0.5
+    assert metrics(told).keys() == {"path_digits_z_end_20"} and told["real"] is None
+    assert told["settings"]["metrics"]["ppl"]["epsilon"] == 0.5
     evaluate(f"run={run}", *words, status=2)
     assert "no styles w; set space=z" in capsys.readouterr().err
-    evaluate(f"run={run}", *words, "protocol.figures.ppl.space=z", "preview=true")
+    evaluate(f"run={run}", *words, "protocol.metrics.ppl.space=z", "preview=true")
     assert re.search(r"path +│ +20 │ +20 │ +[\d.e+]+ │", capsys.readouterr().out)

@@ -19,7 +19,7 @@ from gan_lab.metrics.features.base import Extractor
 from tests.commands.conftest import TINY
 from tests.helpers.sources import textures
 
-Figures = dict[str, float]
+Metrics = dict[str, float]
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +50,8 @@ def as_torchrun(rank: int, port: int, folder: Path, words: list[str]) -> None:
     os._exit(status)
 
 
-def by_two(folder: Path, *words: str) -> tuple[Figures, list[int]]:
-    """Evaluate with two processes; return the figures and how many images each has looked at."""
+def by_two(folder: Path, *words: str) -> tuple[Metrics, list[int]]:
+    """Evaluate with two processes; return the metrics and how many images each has looked at."""
     folder.mkdir()
     context, port = multiprocessing.get_context("fork"), free_port()
     given = ["device=cpu", f"out={folder}/all.json", *words]
@@ -65,28 +65,28 @@ def by_two(folder: Path, *words: str) -> tuple[Figures, list[int]]:
         assert child.exitcode == 0
     (result,) = json.loads((folder / "all.json").read_text())
     assert result["processes"] == 2
-    return figures(result), [int((folder / f"{rank}.seen").read_text()) for rank in range(2)]
+    return metrics(result), [int((folder / f"{rank}.seen").read_text()) for rank in range(2)]
 
 
-def alone(folder: Path, *words: str) -> Figures:
+def alone(folder: Path, *words: str) -> Metrics:
     folder.mkdir()
     assert launch("evaluate", ["device=cpu", f"out={folder}/all.json", *words]) == 0
     (result,) = json.loads((folder / "all.json").read_text())
     assert result["processes"] == 1
-    return figures(result)
+    return metrics(result)
 
 
-def figures(result: dict[str, Any]) -> Figures:
-    return {figure["key"]: figure["value"] for figure in result["figures"]}
+def metrics(result: dict[str, Any]) -> Metrics:
+    return {metric["key"]: metric["value"] for metric in result["metrics"]}
 
 
-def check(found: list[Figures]) -> None:
+def check(found: list[Metrics]) -> None:
     """To 1e-6, as the issue asks."""
     for other in found[1:]:
         assert other == pytest.approx(found[0], rel=1e-6, abs=0)
 
 
-def test_one_or_two_processes_give_the_same_figures_and_batches_change_rounding_alone(
+def test_one_or_two_processes_give_the_same_metrics_and_batches_change_rounding_alone(
     run: Path, tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(extraction, "CHUNK", 64)
@@ -148,7 +148,7 @@ def test_fid_of_one_or_two_processes_in_any_batches(
         for i, image in enumerate(images):
             save_png(image, tmp_path / name / f"{i:04d}.png")
     words = (f"fake={tmp_path}/fake", f"real={tmp_path}/real", "protocol=fid10k")
-    words += ("protocol.num_fake=40", "+protocol.figures.fid.allow_singular=true")
+    words += ("protocol.num_fake=40", "+protocol.metrics.fid.allow_singular=true")
     words += (f"protocol.features.weights={inception_file}",)
     found = []
     for size in (4, 16, 64):

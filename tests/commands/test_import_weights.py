@@ -1,4 +1,4 @@
-"""gan-lab import-weights: published files to run folders, from which images, figures and training begin."""
+"""gan-lab import-weights: published files to run folders, from which images, metrics and training begin."""
 
 import json
 from hashlib import sha256

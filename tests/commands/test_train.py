@@ -41,8 +41,8 @@ def test_the_run_folder(train: Train, capsys: pytest.CaptureFixture[str]) -> Non
         assert grid.size == (3 * 10 + 2, 10 * 10 + 2), "one row a class"
     lines = entries(run)
     assert [line["kimg"] for line in lines if "loss/d" in line] == [0.064, 0.112, 0.16, 0.208]
-    (figures,) = [line for line in lines if "metrics/fd_digits" in line]
-    assert figures["kimg"] == 0.208 and 0 <= figures["metrics/accuracy_digits"] <= 1
+    (metrics,) = [line for line in lines if "metrics/fd_digits" in line]
+    assert metrics["kimg"] == 0.208 and 0 <= metrics["metrics/accuracy_digits"] <= 1
     assert any("health/diversity" in line for line in lines)
     for name in ("loss/g", "logits/real", "logits/fake", "grad_norm/g", "grad_norm/d"):
         assert all(name in line for line in lines if "loss/d" in line)

@@ -21,13 +21,13 @@ def entries(best: float, *, kimg: int, seconds: float | None = 2.0) -> list[dict
     found = []
     for at in range(1, kimg + 1):
         row = {"kimg": float(at), "loss/d": 1.0 / at, "loss/g": float(at), "speed/img_per_s": 500.0}
-        figures = {
+        metrics = {
             "metrics/fd_digits": best + (kimg - at),
             "metrics/accuracy_digits": 1 - 0.1 * (best + kimg - at) / kimg,
             "metrics/fd_digits_real": 0.3,
             "time/evaluation_s": 0.5,
         }
-        for one in (row, {"kimg": float(at), **figures}):
+        for one in (row, {"kimg": float(at), **metrics}):
             found.append(one if seconds is None else {**one, "time/total_s": seconds * at})
     return found
 

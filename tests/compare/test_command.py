@@ -133,8 +133,8 @@ def test_a_broken_run_is_named_and_the_others_are_compared(
 
 def test_no_text_of_a_run_can_end_the_script(make_run: MakeRun, tmp_path: Path) -> None:
     name, evil = "<script>alert(1) & <!-- \" ' \u2028", "</script><script>alert(1)</script>"
-    figures = [{"key": "fid", "value": 1.0}]
-    make_run(name, evaluation=[{"protocol": evil, "figures": figures, "fake": {}}])
+    metrics = [{"key": "fid", "value": 1.0}]
+    make_run(name, evaluation=[{"protocol": evil, "metrics": metrics, "fake": {}}])
     compare(str(tmp_path / "runs"), f"out={tmp_path}")
     page = tmp_path / "compare.html"
     text = page.read_text()

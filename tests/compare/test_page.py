@@ -35,8 +35,8 @@ def page_file(tmp_path_factory: pytest.TempPathFactory, compose: Callable[..., D
 
     root = tmp_path_factory.mktemp("page")
     make: MakeRun = conftest.make_run.__wrapped__(root, compose)  # type: ignore[attr-defined]
-    figures = [{"key": "fid5k", "value": 7.25, "uncertainty": 0.5, "detail": {}}]
-    result = {"protocol": "clean", "figures": figures, "fake": {"checkpoint": "best.ckpt"}}
+    metrics = [{"key": "fid5k", "value": 7.25, "uncertainty": 0.5, "detail": {}}]
+    result = {"protocol": "clean", "metrics": metrics, "fake": {"checkpoint": "best.ckpt"}}
     make("a", "seed=10", best=3.0, evaluation=[result])
     make("b", "seed=9", "loss=hinge", best=1.0, kimg=6)
     make(EVIL, "seed=2", best=2.0, checkpoint=False, seconds=None)

@@ -125,9 +125,9 @@ def test_code_of_others_is_not_run_to_count(make_run: MakeRun) -> None:
 
 def test_metrics_of_evaluate(make_run: MakeRun) -> None:
     fake = {"checkpoint": "best.ckpt", "kimg": 4.0}
-    figures = [{"key": "fd_digits_4", "value": 0.5, "uncertainty": 0.1, "detail": {}}]
+    metrics = [{"key": "fd_digits_4", "value": 0.5, "uncertainty": 0.1, "detail": {}}]
     new = read_run(
-        make_run("new", evaluation=[{"protocol": "digits", "figures": figures, "fake": fake}]),
+        make_run("new", evaluation=[{"protocol": "digits", "metrics": metrics, "fake": fake}]),
         "new",
     )
     (one,) = new.measured
@@ -139,7 +139,7 @@ def test_metrics_of_evaluate(make_run: MakeRun) -> None:
     )
     assert one.checkpoint == "best at 4 kimg"
     path = make_run("broken")
-    (path / "evaluation.json").write_text('[{"figures": 3}]')
+    (path / "evaluation.json").write_text('[{"metrics": 3}]')
     broken = read_run(path, "broken")
     assert broken.measured == [] and "evaluation.json cannot be used" in broken.problems[0]
 

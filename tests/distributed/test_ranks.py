@@ -105,8 +105,8 @@ def work(rank: int, world: int, port: int, folder: str) -> None:
     torch.set_num_threads(1)
     module = trained(rank, world)
     check_agreement(rank, world, module)
-    figures = module.stats.means()
-    saved = {"state": module.state_dict(), "figures": figures, "clock": module.images_seen}
+    metrics = module.stats.means()
+    saved = {"state": module.state_dict(), "metrics": metrics, "clock": module.images_seen}
     torch.save(saved, Path(folder) / f"{rank}.pt")
 
 
@@ -155,7 +155,7 @@ def test_two_ranks_have_the_same_weights(ranks: list[dict[str, Any]]) -> None:
     first, second = (found["state"] for found in ranks)
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
-    assert ranks[0]["figures"] == ranks[1]["figures"]
+    assert ranks[0]["metrics"] == ranks[1]["metrics"]
 
 
 def test_two_ranks_are_one_process_with_twice_the_batch(
@@ -177,7 +177,7 @@ def test_two_ranks_are_one_process_with_twice_the_batch(
             msg=lambda m, name=name: f"{name}: {m}",
         )
     assert ranks[0]["clock"] == module.images_seen == STEPS * BATCH
-    assert ranks[0]["figures"] == pytest.approx(module.stats.means(), rel=1e-5)
+    assert ranks[0]["metrics"] == pytest.approx(module.stats.means(), rel=1e-5)
     assert float(module.state_dict()["regularizers.path_length.mean"]) > 0
     assert float(module.state_dict()["augmentations.ada.p"]) > 0
     moved = [not torch.equal(before[name].double(), v) for name, v in module.state_dict().items()]

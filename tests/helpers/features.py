@@ -1,7 +1,8 @@
-"""Features as figures take them."""
+"""Features as metrics take them."""
 
 import torch
 
+from gan_lab.metrics.feature_metrics import MetricContext
 from gan_lab.metrics.feature_set import FeatureSet
 from gan_lab.metrics.figures import Setting
 from gan_lab.metrics.frechet import gaussian_statistics
@@ -33,4 +34,4 @@ def setting(real=NUM, fake=NUM, extractor=None, **changes):
         "num_real_features": real,
         "all_real": True,
     }
-    return Setting(**(options | changes))
+    return MetricContext(**(options | changes))

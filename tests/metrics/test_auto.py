@@ -1,4 +1,4 @@
-"""metrics=auto: what suits the data, and no run stopped for figures that nobody asked for."""
+"""metrics=auto: what suits the data, and no run stopped for metrics that nobody asked for."""
 
 from pathlib import Path
 
@@ -55,5 +55,5 @@ def test_too_few_pictures_for_fid(
     auto.prepare(
         data_of(lambda split, flip=False: ImageFolder(root=str(tmp_path), split=split, flip=flip))
     )
-    assert "training goes on without these figures" in capsys.readouterr().out
+    assert "training goes on without these metrics" in capsys.readouterr().out
     assert auto.best is None and auto.compute(FixedImages(textures(1, 0))) == {}

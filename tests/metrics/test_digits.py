@@ -86,18 +86,18 @@ def test_a_classifier_that_learned_nothing_is_not_used(empty_cache):
 
 
 def test_real_digits_reach_the_floor(metrics, real):
-    figures = metrics.compute(FixedImages(*real))
-    assert figures["fd_digits"] == pytest.approx(figures["fd_digits_real"], rel=1e-4)
-    assert figures["accuracy_digits"] > 0.99
-    assert 0 < figures["fd_digits_real"] < 1
+    computed = metrics.compute(FixedImages(*real))
+    assert computed["fd_digits"] == pytest.approx(computed["fd_digits_real"], rel=1e-4)
+    assert computed["accuracy_digits"] > 0.99
+    assert 0 < computed["fd_digits_real"] < 1
 
 
 def test_one_image_a_class_is_accurate_and_far_away(metrics, real):
     images, labels = real
     first = [int((labels == digit).nonzero()[0]) for digit in range(10)]
-    figures = metrics.compute(FixedImages(images[first], labels[first]))
-    assert figures["accuracy_digits"] == 1
-    assert figures["fd_digits"] > 30 * figures["fd_digits_real"]
+    computed = metrics.compute(FixedImages(images[first], labels[first]))
+    assert computed["accuracy_digits"] == 1
+    assert computed["fd_digits"] > 30 * computed["fd_digits_real"]
 
 
 def test_missing_digits_and_noise_move_the_distance(metrics, real):
@@ -131,9 +131,9 @@ def test_takes_digits_of_any_size_and_colour(options, datamodule):
     metrics = digits_metrics()
     metrics.prepare(data)
     images, labels = stored_images(data.train)
-    figures = metrics.compute(FixedImages(images, labels))
-    assert figures["accuracy_digits"] > 0.9
-    assert figures["fd_digits"] == pytest.approx(figures["fd_digits_real"], rel=1e-4)
+    computed = metrics.compute(FixedImages(images, labels))
+    assert computed["accuracy_digits"] > 0.9
+    assert computed["fd_digits"] == pytest.approx(computed["fd_digits_real"], rel=1e-4)
 
 
 def test_mirrored_training_digits_do_not_move_the_floor(metrics, datamodule, real):

@@ -1,4 +1,4 @@
-"""Every figure that there is has its direction, by the names that figures give themselves."""
+"""Every metric that there is has its direction, by the names that metrics give themselves."""
 
 import inspect
 from importlib import import_module
@@ -8,30 +8,30 @@ import pytest
 
 import gan_lab.metrics
 from gan_lab.metrics.directions import direction
+from gan_lab.metrics.feature_metrics import ProtocolMetric
 from gan_lab.metrics.features.inception import Inception
-from gan_lab.metrics.figures import Measure
 
-# what neither more nor less of is better: the same as real images have is; and what may be any figure of torchmetrics
+# what neither more nor less of is better: the same as real images have is; and what may be any metric of torchmetrics
 UNDECIDED = {"diversity", "torchmetrics"}
 
 
-def kinds() -> list[type[Measure]]:
+def kinds() -> list[type[ProtocolMetric]]:
     modules = [
         import_module(f"gan_lab.metrics.{m.name}") for m in iter_modules(gan_lab.metrics.__path__)
     ]
     found = {c for m in modules for c in vars(m).values() if inspect.isclass(c)}
     return sorted(
-        (c for c in found if issubclass(c, Measure) and hasattr(c, "short")),
+        (c for c in found if issubclass(c, ProtocolMetric) and hasattr(c, "short")),
         key=lambda c: c.__name__,
     )
 
 
-def test_there_are_figures() -> None:
+def test_there_are_metrics() -> None:
     assert len(kinds()) >= 10
 
 
 @pytest.mark.parametrize("kind", kinds(), ids=lambda kind: kind.__name__)
-def test_of_every_kind_of_figure(kind: type[Measure]) -> None:
+def test_of_every_kind_of_metric(kind: type[ProtocolMetric]) -> None:
     for name in (f"{kind.short}_digits_1437", f"{kind.short}_clip_50k_full"):
         found = direction(f"metrics/{name}")
         assert (found is None) == (kind.short in UNDECIDED), name

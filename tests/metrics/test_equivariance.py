@@ -1,4 +1,4 @@
-"""The figures of equivariance: of signals whose motion is known, and of generators that have it or lack it."""
+"""The metrics of equivariance: of signals whose motion is known, and of generators that have it or lack it."""
 
 import math
 
@@ -16,9 +16,9 @@ from gan_lab.metrics.equivariance import (
     shifted,
     turned,
 )
+from gan_lab.metrics.feature_metrics import MetricContext
 from gan_lab.metrics.feature_set import FeatureSet
 from gan_lab.metrics.features.module import NoFeatures
-from gan_lab.metrics.figures import Setting
 from gan_lab.metrics.images import GanImages
 from gan_lab.models.stylegan2 import Generator as StyleGAN2
 from gan_lab.models.stylegan3 import Generator
@@ -134,11 +134,11 @@ def stylegan3(**settings):
     return network.eval()
 
 
-def measured(generator, figure, num):
+def measured(generator, metric, num):
     images = GanImages(Gan(generator), seed=0)
     extractor = NoFeatures()
     extractor.load(torch.device("cpu"))
-    setting = Setting(
+    setting = MetricContext(
         extractor=extractor,
         num_fake=num,
         num_real=0,
@@ -146,11 +146,11 @@ def measured(generator, figure, num):
         all_real=False,
         fake=images,
     )
-    figure.check(setting)
+    metric.check(setting)
     empty = FeatureSet(
         source=images, count=num, whole=False, features={}, rows=torch.arange(num), labels=None
     )
-    return {found.key: found.value for found in figure.compute(None, empty, setting)}
+    return {found.key: found.value for found in metric.compute(None, empty, setting)}
 
 
 def test_r_follows_shifts_and_turns_and_t_shifts_alone():

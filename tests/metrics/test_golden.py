@@ -1,4 +1,4 @@
-"""The figures against torch-fidelity and clean-fid, on the same images.
+"""The metrics against torch-fidelity and clean-fid, on the same images.
 
 Inception has random weights, the same ones for all, and the published ones where these are in torch's cache.
 """

@@ -12,11 +12,11 @@ from torch_fidelity import GenerativeModelModuleWrapper, calculate_metrics, samp
 from gan_lab.data.images import image_spec
 from gan_lab.errors import InputError
 from gan_lab.layers.networks import StyleGeneratorNetwork
+from gan_lab.metrics.feature_metrics import MetricContext
 from gan_lab.metrics.feature_set import FeatureSet
 from gan_lab.metrics.features.lpips import LPIPS, ImageDistance, linear_weights
 from gan_lab.metrics.features.module import NoFeatures
 from gan_lab.metrics.features.vgg16 import read_vgg16
-from gan_lab.metrics.figures import Setting
 from gan_lab.metrics.images import GanImages
 from gan_lab.metrics.path import PathLength, slerp, without_extremes
 from gan_lab.models.stylegan2 import Generator as StyleGAN2
@@ -67,11 +67,11 @@ class LinearInW(StyleGeneratorNetwork):
         return truncation * z[:, None]
 
 
-def measured(generator, figure, *, num=256, extractor=None, truncation=None):
+def measured(generator, metric, *, num=256, extractor=None, truncation=None):
     images = GanImages(Gan(generator.eval()), seed=3, truncation=truncation)
     extractor = extractor or Squared()
     extractor.load(CPU)
-    setting = Setting(
+    setting = MetricContext(
         extractor=extractor,
         num_fake=num,
         num_real=0,
@@ -79,26 +79,26 @@ def measured(generator, figure, *, num=256, extractor=None, truncation=None):
         all_real=False,
         fake=images,
     )
-    figure.check(setting)
+    metric.check(setting)
     empty = FeatureSet(
         source=images, count=num, whole=False, features={}, rows=torch.arange(num), labels=None
     )
-    (result,) = figure.compute(None, empty, setting)
-    assert result.key == figure.key(setting)
+    (result,) = metric.compute(None, empty, setting)
+    assert result.key == metric.key(setting)
     return result
 
 
 @pytest.mark.parametrize("sampling", ["end", "full"])
 def test_of_a_linear_generator_in_w(sampling):
     generator = LinearInW()
-    figure = PathLength(space="w", sampling=sampling, discard=0, epsilon=1e-3)
-    result = measured(generator, figure, num=2000)
+    metric = PathLength(space="w", sampling=sampling, discard=0, epsilon=1e-3)
+    result = measured(generator, metric, num=2000)
     assert result.key == f"path_squared_w_{sampling}_2k"
     # E |A (w1 - w0)|^2 = 2 |A|^2 at every place of a path
     expected = 2 * (generator.synthesis.matrix.weight / 8).square().sum().item()
     assert result.value == pytest.approx(expected, rel=0.02)
     assert abs(result.value - expected) < 4 * result.uncertainty
-    half = measured(generator, figure, num=2000, truncation=0.5)
+    half = measured(generator, metric, num=2000, truncation=0.5)
     assert half.value == pytest.approx(result.value / 4, rel=1e-3)
 
 
@@ -138,9 +138,9 @@ def test_extremes_are_left_out_as_in_numpy():
 
 
 def test_nothing_depends_on_batches_and_few_paths_are_the_first_of_many():
-    generator, figure = Linear(), PathLength(space="z", sampling="full", discard=0)
-    few = measured(generator, figure, num=3)
-    assert few.value == measured(generator, figure, num=3).value
+    generator, metric = Linear(), PathLength(space="z", sampling="full", discard=0)
+    few = measured(generator, metric, num=3)
+    assert few.value == measured(generator, metric, num=3).value
     lone = PathLength(space="z", sampling="full", discard=0, num_paths=3)
     assert measured(generator, lone, num=50).value == few.value
 
@@ -267,7 +267,7 @@ def test_agrees_with_torch_fidelity(tmp_path, monkeypatch):
     extractor.load(CPU)
     spec = image_spec(channels=3, image_size=(8, 8))
     images = GanImages(Given(generator, spec=spec), seed=3)
-    setting = Setting(
+    setting = MetricContext(
         extractor=extractor,
         num_fake=12,
         num_real=0,
@@ -278,8 +278,8 @@ def test_agrees_with_torch_fidelity(tmp_path, monkeypatch):
     empty = FeatureSet(
         source=images, count=12, whole=False, features={}, rows=torch.arange(12), labels=None
     )
-    figure = PathLength(space="z", epsilon=1e-2, discard=0)
-    (result,) = figure.compute(None, empty, setting)
+    metric = PathLength(space="z", epsilon=1e-2, discard=0)
+    (result,) = metric.compute(None, empty, setting)
     assert result.key == "ppl_z_end_12"
     assert theirs["perceptual_path_length_std"] > 0.01 * theirs["perceptual_path_length_mean"]
     assert result.value == pytest.approx(theirs["perceptual_path_length_mean"], rel=1e-3)
@@ -287,7 +287,7 @@ def test_agrees_with_torch_fidelity(tmp_path, monkeypatch):
 
 def test_files_have_no_path_length():
     pixels = torch.zeros(4, 3, 8, 8, dtype=torch.uint8)
-    setting = Setting(
+    setting = MetricContext(
         extractor=Squared(),
         num_fake=4,
         num_real=0,

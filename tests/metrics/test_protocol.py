@@ -11,11 +11,11 @@ from hydra import compose, initialize_config_dir
 from gan_lab.config import build
 from gan_lab.data.memory import MemoryImages
 from gan_lab.errors import InputError
+from gan_lab.metrics.feature_metrics import ClassFrechet, Frechet, Kernel, Score
 from gan_lab.metrics.features.base import WeightsUnavailable
 from gan_lab.metrics.features.inception import Inception
-from gan_lab.metrics.figures import ClassFrechet, Frechet, Kernel, Score
 from gan_lab.metrics.frechet import frechet_distance
-from gan_lab.metrics.manifold_figures import ClassAccuracy, PrecisionRecall
+from gan_lab.metrics.manifold_metrics import ClassAccuracy, PrecisionRecall
 from gan_lab.metrics.protocol import Protocol
 from tests.helpers.sources import FixedImages, Projection, textures
 
@@ -49,7 +49,7 @@ def protocol(**options):
     chosen = {
         "name": "quick",
         "features": Projection(),
-        "figures": {"distance": Frechet(), "kernel": Kernel(subset_size=40), "score": Score()},
+        "metrics": {"distance": Frechet(), "kernel": Kernel(subset_size=40), "score": Score()},
         "num_fake": 80,
         "best": "distance",
         "device": "cpu",
@@ -63,12 +63,12 @@ def prepared(data, **options):
     return made
 
 
-def test_one_pass_gives_all_figures_with_their_uncertainties(data_of, empty_cache):
+def test_one_pass_gives_all_metrics_with_their_uncertainties(data_of, empty_cache):
     real, fake = textures(100, 0, size=8), textures(80, 1, contrast=0.6, size=8)
     metrics = prepared(data_of(real))
     looked = metrics.features.seen
-    figures = metrics.compute(FixedImages(fake))
-    assert set(figures) == {
+    computed = metrics.compute(FixedImages(fake))
+    assert set(computed) == {
         "fd_projection_80_full",
         "kd_projection_80_full",
         "kd_projection_80_full_se",
@@ -77,7 +77,7 @@ def test_one_pass_gives_all_figures_with_their_uncertainties(data_of, empty_cach
     }
     assert metrics.features.seen == looked + 80, "one pass for all three"
     sets = (Projection()(images, ["features"])["features"] for images in (real, fake))
-    assert figures["fd_projection_80_full"] == pytest.approx(frechet_distance(*sets).item())
+    assert computed["fd_projection_80_full"] == pytest.approx(frechet_distance(*sets).item())
     assert metrics.best == "fd_projection_80_full" and metrics.mode == "min"
     assert metrics.protocol["real"] == "train split of MemoryImages, 100 images"
     assert (metrics.protocol["num_images"], metrics.protocol["transform"]) == (80, "pixels")
@@ -86,8 +86,8 @@ def test_one_pass_gives_all_figures_with_their_uncertainties(data_of, empty_cach
 def test_the_same_images_are_at_no_distance_in_any_batches(data_of):
     images = textures(80, 0, size=8)
     for batch_size in (7, 80):
-        figures = prepared(data_of(images), batch_size=batch_size).compute(FixedImages(images))
-        assert figures["fd_projection_80_full"] == pytest.approx(0, abs=1e-6)
+        metrics = prepared(data_of(images), batch_size=batch_size).compute(FixedImages(images))
+        assert metrics["fd_projection_80_full"] == pytest.approx(0, abs=1e-6)
 
 
 def test_mirror_images_are_real_images_only_when_asked_for(data_of):
@@ -169,7 +169,7 @@ def test_the_key_of_the_best_is_known_before_the_data_are(data_of):
     ("options", "message"),
     [
         ({"num_fake": 16}, "16 generated images for 16 features"),
-        ({"figures": {"kernel": Kernel()}, "best": None}, "subsets of 1000.*subset_size=40"),
+        ({"metrics": {"kernel": Kernel()}, "best": None}, "subsets of 1000.*subset_size=40"),
         ({"num_real": 91}, "has 90 images, and protocol quick takes 91.*num_real=90"),
         ({"split": "val", "only_for": "gan_lab.data.digits.Digits"}, "the data are MemoryImages"),
         ({"features": Projection(width=90), "num_fake": 91}, "90 real images for 90 features"),
@@ -182,21 +182,21 @@ def test_what_cannot_be_measured_is_refused_before_anything_is_seen(data_of, opt
     assert metrics.features.seen == 0
 
 
-def test_figures_that_mean_nothing_are_refused():
-    with pytest.raises(InputError, match="best=fid is none of its figures"):
+def test_metrics_that_mean_nothing_are_refused():
+    with pytest.raises(InputError, match="best=fid is none of its metrics"):
         protocol(best="fid")
-    with pytest.raises(InputError, match="0 figures measure nothing"):
-        protocol(figures={"distance": None}, best=None)
+    with pytest.raises(InputError, match="0 metrics measure nothing"):
+        protocol(metrics={"distance": None}, best=None)
 
 
-def test_figures_of_one_name_are_refused():
+def test_metrics_of_one_name_are_refused():
     twice = {"kernel": Kernel(subset_size=40), "finer": Kernel(subset_size=10)}
     with pytest.raises(
-        InputError, match=r"figures.kernel and figures.finer would both be called kd_"
+        InputError, match=r"metrics.kernel and metrics.finer would both be called kd_"
     ):
-        protocol(figures=twice, best=None)
+        protocol(metrics=twice, best=None)
     named = {**twice, "finer": Kernel(subset_size=10, key="finer")}
-    assert protocol(figures=named, best="finer").best == "finer"
+    assert protocol(metrics=named, best="finer").best == "finer"
 
 
 def test_the_worst_is_not_taken_for_the_best():
@@ -211,7 +211,7 @@ def test_the_worst_is_not_taken_for_the_best():
 
 def test_classes_of_generated_images_must_be_those_of_the_real(data_of):
     metrics = prepared(
-        data_of(textures(90, 0, size=8)), figures={"each": ClassFrechet()}, best=None
+        data_of(textures(90, 0, size=8)), metrics={"each": ClassFrechet()}, best=None
     )
     three = FixedImages(textures(3, 0, size=8), torch.tensor([0, 1, 2]))
     seen = metrics.features.seen
@@ -227,7 +227,7 @@ def test_rgba_is_refused_before_anything_is_seen(data_of):
 
 def test_the_floor_is_another_split_measured_as_if_it_were_generated(digits_data, capsys):
     metrics = protocol(
-        figures={
+        metrics={
             "distance": Frechet(key="fd"),
             "accuracy": ClassAccuracy(),
             "pr": PrecisionRecall(),
@@ -238,9 +238,9 @@ def test_the_floor_is_another_split_measured_as_if_it_were_generated(digits_data
         features=Projection(logits=10),
     )
     metrics.prepare(digits_data)
-    figures = metrics.compute(FixedImages(digits_data.train.__getitems__(range(1437)).real))
-    assert 0 < figures["fd_real"] < figures["fd"]
-    assert f"fd_real is {figures['fd_real']:.3f}" in capsys.readouterr().out
+    computed = metrics.compute(FixedImages(digits_data.train.__getitems__(range(1437)).real))
+    assert 0 < computed["fd_real"] < computed["fd"]
+    assert f"fd_real is {computed['fd_real']:.3f}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (CONF / "protocol").glob("*.yaml")))
@@ -264,23 +264,23 @@ def test_every_named_protocol_is_built_and_is_called_by_its_name(name):
         ("stacked_digits", "kl_modes", {"kl_modes"}),
     ],
 )
-def test_named_protocols_give_their_figures(name, best, keys):
+def test_named_protocols_give_their_metrics(name, best, keys):
     with initialize_config_dir(version_base=None, config_dir=str(CONF)):
         made = build(compose(overrides=[f"+protocol={name}"]).protocol)
     assert made.best == best
-    assert {figure.key(made._setting) for figure in made.figures.values()} == keys
+    assert {metric.key(made._setting) for metric in made.metrics.values()} == keys
 
 
 def test_the_whole_of_inception_goes_through_a_protocol(data_of, inception_file):
     real, fake = textures(12, 0), textures(9, 1, contrast=0.7)
-    figures = {
+    computed = {
         "fid": Frechet(output="features64", allow_singular=True),
         "kid": Kernel(output="features64", subset_size=5, subsets=3),
     }
     metrics = prepared(
         data_of(real),
         features=Inception(weights=str(inception_file)),
-        figures=figures,
+        metrics=computed,
         num_fake=9,
         best="fid",
     )

@@ -48,10 +48,10 @@ def drawn(chosen: Tensor) -> FixedImages:
 
 
 def test_the_real_images_have_nearly_all_modes(metrics: Protocol) -> None:
-    figures = metrics.compute(drawn(torch.arange(4000)))
+    computed = metrics.compute(drawn(torch.arange(4000)))
     # 4 a mode are expected: about 18 of 1000 are missing by chance, and KL is about 999 / 8000
-    assert 950 < figures["modes"] <= 1000
-    assert figures["kl_modes"] == pytest.approx(999 / 8000, rel=0.35)
+    assert 950 < computed["modes"] <= 1000
+    assert computed["kl_modes"] == pytest.approx(999 / 8000, rel=0.35)
 
 
 def test_modes_are_named_right() -> None:
@@ -65,9 +65,9 @@ def test_modes_are_named_right() -> None:
 def test_dropped_modes_are_seen(metrics: Protocol) -> None:
     modes = torch.from_numpy(StackedDigits(split="train").modes)
     few = torch.nonzero(modes < 100)[:4000, 0]
-    figures = metrics.compute(drawn(few))
-    assert figures["modes"] < 250
-    assert figures["kl_modes"] > 0.8 * math.log(10)
+    computed = metrics.compute(drawn(few))
+    assert computed["modes"] < 250
+    assert computed["kl_modes"] > 0.8 * math.log(10)
 
 
 def test_other_data_and_too_few_images() -> None:

@@ -56,15 +56,15 @@ def test_the_score(sets: tuple[Tensor, Tensor]) -> None:
     assert metric.compute() == metrics.inception_score(sets[0], splits=4)
 
 
-def test_a_metric_is_a_figure_of_training_and_of_evaluate(tmp_path: Path) -> None:
+def test_a_metric_is_a_metric_of_training_and_of_evaluate(tmp_path: Path) -> None:
     """Added to what a run measures, under keys of the user's choice."""
     package = "gan_lab.metrics.torchmetrics"
     words = [*TINY, f"runs_dir={tmp_path}", "name=run", "total_kimg=0.2"]
-    words += [f"+metrics.digits.figures.mine._target_={package}.AsFigure"]
-    words += [f"+metrics.digits.figures.mine.metric._target_={package}.FrechetDistance"]
+    words += [f"+metrics.digits.metrics.mine._target_={package}.TorchMetric"]
+    words += [f"+metrics.digits.metrics.mine.metric._target_={package}.FrechetDistance"]
     words += [
-        "+metrics.digits.figures.mine.metric.width=64",
-        "+metrics.digits.figures.mine.keys=[mine]",
+        "+metrics.digits.metrics.mine.metric.width=64",
+        "+metrics.digits.metrics.mine.keys=[mine]",
     ]
     assert launch("train", words) == 0
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
@@ -73,19 +73,19 @@ def test_a_metric_is_a_figure_of_training_and_of_evaluate(tmp_path: Path) -> Non
     out = tmp_path / "all.json"
     assert launch("evaluate", [f"run={tmp_path}/run", "checkpoint=last", f"out={out}"]) == 0
     (result,) = json.loads(out.read_text())
-    (mine,) = [figure for figure in result["figures"] if figure["key"] == "mine"]
+    (mine,) = [metric for metric in result["metrics"] if metric["key"] == "mine"]
     assert mine["value"] == pytest.approx(logged["metrics/mine"], rel=1e-9)
-    assert result["settings"]["figures"]["mine"]["metric"] == f"{package}.FrechetDistance"
+    assert result["settings"]["metrics"]["mine"]["metric"] == f"{package}.FrechetDistance"
 
 
 def test_several_values_have_several_keys(sets: tuple[Tensor, Tensor]) -> None:
     made = [as_set(features) for features in sets]
-    figure = torchmetrics.AsFigure(metric=torchmetrics.PrecisionRecall(k=4), keys=["a", "b"])
-    found = {result.key: result.value for result in figure.compute(made[0], made[1], setting())}
+    metric = torchmetrics.TorchMetric(metric=torchmetrics.PrecisionRecall(k=4), keys=["a", "b"])
+    found = {result.key: result.value for result in metric.compute(made[0], made[1], setting())}
     expected = metrics.precision_recall(*sets, k=4)
     assert found == {"a": expected[0].item(), "b": expected[1].item()}
-    one = torchmetrics.AsFigure(metric=torchmetrics.PrecisionRecall(k=4), keys=["a"])
+    one = torchmetrics.TorchMetric(metric=torchmetrics.PrecisionRecall(k=4), keys=["a"])
     with pytest.raises(InputError, match="computes 2 values"):
         one.compute(made[0], made[1], setting())
     with pytest.raises(InputError, match="Linear with keys"):
-        torchmetrics.AsFigure(metric=torch.nn.Linear(1, 1), keys=["a"])  # type: ignore[arg-type]
+        torchmetrics.TorchMetric(metric=torch.nn.Linear(1, 1), keys=["a"])  # type: ignore[arg-type]

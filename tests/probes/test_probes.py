@@ -103,7 +103,7 @@ class Probe:
         gan = gan_lab.load(out, trust=[self.name])
         self.do("evaluate", f"run={run}")
         (result,) = json.loads((run / "evaluation.json").read_text())
-        (figure,) = result["figures"]
+        (figure,) = result["metrics"]
         logged = read_metrics(run / "metrics.jsonl")
         name = f"metrics/{figure['key']}"
         last = [line[name] for line in logged if name in line]

@@ -30,7 +30,7 @@ def test_every_combination_is_named_recorded_and_ranked(
     best = recorded(folder)["gan_seed-1"]
     assert best["overrides"][-3:] == ["model=gan", "seed=1", "batch_size=16"]
     assert best["status"] == "done" and best["kimg"] == best["value_kimg"] == best["seconds"] == 40
-    assert best["value"] == best["figures"][FIGURE] == pytest.approx(0.183, abs=1e-3)
+    assert best["value"] == best["metrics"][FIGURE] == pytest.approx(0.183, abs=1e-3)
     table = [line.split() for line in capsys.readouterr().out.splitlines()[-6:-1]]
     assert table[0][:4] == ["model", "seed", "status", "fd_digits"]
     assert table[1][:3] == ["gan", "1", "done"] and table[1][-1] == "best"

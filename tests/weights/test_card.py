@@ -19,7 +19,7 @@ from gan_lab.weights.card import card
 from gan_lab.weights.exported import file_sha256
 from tests.helpers.generators import run_of
 
-SECTIONS = ("How to use it", "Data", "Recipe", "Figures", "Intended use and limits", "Licence")
+SECTIONS = ("How to use it", "Data", "Recipe", "Metrics", "Intended use and limits", "Licence")
 
 
 def card_of(run: Path, *words: str) -> str:
@@ -45,7 +45,7 @@ def result(run: Path, **changes: Any) -> dict[str, Any]:
     }
     return {
         "protocol": "fid10k",
-        "figures": [
+        "metrics": [
             {"key": "fid10k", "value": 12.345, "uncertainty": 0.5, "uncertainty_kind": "std"}
         ],
         "num_fake": 10000,
@@ -100,7 +100,7 @@ def test_the_picture_of_the_onnx_example(
         "truncation": {"kind": "threshold"},
         "standing_statistics": None,
         "programs": {"onnx": {"largest_difference": 1e-6}},
-        "figures": [],
+        "metrics": [],
         "best": None,
         "recipe": {"model": {"_target_": "gan_lab.models.gan.GAN"}, "total_kimg": 1.0},
     }
@@ -145,7 +145,7 @@ def test_licences(given: str, matter: dict[str, str], tmp_path: Path) -> None:
     assert "\n# faces\n" in card and given.strip("'") in card.split("## Licence")[1]
 
 
-def test_figures_are_those_of_this_checkpoint(tmp_path: Path) -> None:
+def test_metrics_are_those_of_this_checkpoint(tmp_path: Path) -> None:
     run = run_of("gan", tmp_path / "run")
     others = [{"checkpoint_sha256": "0"}, {"weights": "raw"}, {"standing_statistics": 64}]
     results = [result(run), *(result(run, **other) | {"protocol": "other"} for other in others)]

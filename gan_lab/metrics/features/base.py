@@ -31,7 +31,7 @@ class Extractor(ABC):
         outputs: width of each output that there is: {"features": 2048, "logits": 1008}. "features" is what sets are
             compared by, "logits" are of classes; both may be missing.
         transform: in words, what happens between an 8-bit image and the network.
-        names: (kind of figure, output) -> what others call it, as {("frechet", "features"): "fid"}; only where the
+        names: (kind of metric, output) -> what others call it, as {("frechet", "features"): "fid"}; only where the
             features are those that the name was given to.
         channels: numbers of channels that images may have. Grey ones are repeated to RGB.
 

@@ -61,7 +61,7 @@ class DINOv2(Extractor):
     """DINOv2; the output `features` is the class token behind the last normalisation.
 
     Images are resized as torch-fidelity does. Stein et al. 2023 (https://arxiv.org/abs/2306.04675) resize with
-    antialiasing, so that their FD-DINOv2 is another figure.
+    antialiasing, so that their FD-DINOv2 is another metric.
 
     Args:
         model: "dinov2-vit-s-14", "-b-", "-l-" or "-g-".

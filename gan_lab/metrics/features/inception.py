@@ -1,7 +1,7 @@
 """Inception-v3 with the weights of the TensorFlow graph that FID, KID, IS and sFID were defined with.
 
 The graph is `classify_image_graph_def.pb` of 2015-12-05; torch-fidelity's port of it normalises and pools as that does
-(https://github.com/toshas/torch-fidelity). torchvision's Inception and other resizers give other figures, so there is
+(https://github.com/toshas/torch-fidelity). torchvision's Inception and other resizers give other metrics, so there is
 no falling back to them.
 """
 
@@ -64,7 +64,7 @@ class Inception(Extractor):
         weights: path of torch-fidelity's file; None takes torch's cache, or downloads it to there.
         sha256: of that file, or the beginning of it; checked when given.
         batch_size: images of a forward pass; see `Extractor`.
-        mixed_precision: compute in bfloat16. The figures are then not called FID.
+        mixed_precision: compute in bfloat16. The metrics are then not called FID.
 
     Raises:
         InputError: for a resizer that there is not.

@@ -106,7 +106,7 @@ class ModuleFeatures(Extractor):
         return {name: found[name].flatten(1) for name in outputs}
 
 
-# No features: for protocols whose figures are made of images alone.
+# No features: for protocols whose metrics are made of images alone.
 
 
 class NoFeatures(Extractor):

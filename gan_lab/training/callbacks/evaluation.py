@@ -19,7 +19,7 @@ class Evaluation(Callback):
     The share of the time since the start that went into it is logged, too.
 
     Attributes:
-        values: the latest figures, with the `metrics/` prefix.
+        values: the latest metrics, with the `metrics/` prefix.
 
     Args:
         metrics: what is computed.
@@ -38,7 +38,7 @@ class Evaluation(Callback):
 
     def setup(self, trainer: Trainer, module: AdversarialModule, stage: str) -> None:  # type: ignore[override]
         """Get weights and real statistics before the first step."""
-        # and before a checkpoint's best value is restored, which is kept only where it is of the same figure
+        # and before a checkpoint's best value is restored, which is kept only where it is of the same metric
         self.metrics.prepare(trainer.datamodule)  # type: ignore[attr-defined]
         self._began = time.perf_counter()
 

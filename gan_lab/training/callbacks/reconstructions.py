@@ -53,7 +53,7 @@ class Reconstructions(Callback):
         every_kimg: thousands of images between two grids.
         rows: of the grid, reconstructions included; an even number.
         columns: of the grid.
-        max_images: the figures take at most so many images of each split.
+        max_images: the metrics take at most so many images of each split.
 
     Raises:
         InputError: for a grid that cannot be, and, before the first step, for a generator without an encoder.
@@ -99,22 +99,22 @@ class Reconstructions(Callback):
         log(trainer, module, self.measure(module, data))
 
     def measure(self, module: AdversarialModule, data: DataModule) -> dict[str, float]:
-        """Return the figures of the encoder."""
+        """Return the metrics of the encoder."""
         held_out = data.val or data.train
         codes, errors = self._encode(module, held_out)
-        figures = {"encoder/error": errors.double().mean().item()}
+        metrics = {"encoder/error": errors.double().mean().item()}
         if data.val is None or data.train.num_classes < 2:
-            return figures
+            return metrics
         known, _ = self._encode(module, data.train)
-        figures["encoder/accuracy_codes"] = self._accuracy(known, codes, data)
+        metrics["encoder/accuracy_codes"] = self._accuracy(known, codes, data)
         if self._accuracy_pixels is None:
             train, val = (
                 torch.cat([batch.real.flatten(1).float() for batch in self._batches(split)])
                 for split in (data.train, data.val)
             )
             self._accuracy_pixels = self._accuracy(train, val, data)
-        figures["encoder/accuracy_pixels"] = self._accuracy_pixels
-        return figures
+        metrics["encoder/accuracy_pixels"] = self._accuracy_pixels
+        return metrics
 
     def _accuracy(self, known: Tensor, asked: Tensor, data: DataModule) -> float:
         """Return how often the class of the nearest of `known` [N, D] is that of `asked` [M, D]."""

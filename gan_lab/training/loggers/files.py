@@ -1,4 +1,4 @@
-"""Where figures and grids go. `metrics.jsonl` in the run folder is always written and is the source of truth."""
+"""Where metrics and grids go. `metrics.jsonl` in the run folder is always written and is the source of truth."""
 
 import csv
 import io

@@ -31,7 +31,7 @@ _PATIENCE = {"init_timeout": 60.0, "finish_timeout": 600.0}
 class Wandb(Logger):
     """A W&B run for the life of a run folder: kimg is the axis of everything, the configuration a tree.
 
-    The best value of each figure of `metrics/` is in the summary, as `best/<figure>` and `best/<figure>_kimg`. Where
+    The best value of each metric of `metrics/` is in the summary, as `best/<metric>` and `best/<metric>_kimg`. Where
     W&B cannot be reached, the run is written to the run folder, offline; where it fails later, training goes on.
 
     Args:

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from gan_lab.errors import InputError
+from gan_lab.metrics.feature_metrics import Frechet, MetricContext
 from gan_lab.metrics.features.digits import DigitsFeatures
 from gan_lab.metrics.features.module import ModuleFeatures
-from gan_lab.metrics.figures import Frechet, Setting
 from tests.helpers.sources import textures
 
 CPU = torch.device("cpu")
@@ -45,9 +45,9 @@ def test_what_the_module_sees_is_what_is_said():
     assert torch.equal(grey[:, 0], grey[:, 2])
 
 
-def test_its_figures_bear_its_name_and_its_weights_a_hash(tmp_path):
+def test_its_metrics_bear_its_name_and_its_weights_a_hash(tmp_path):
     extractor = made()
-    setting = Setting(
+    setting = MetricContext(
         extractor=extractor, num_fake=1000, num_real=2000, num_real_features=2000, all_real=True
     )
     assert Frechet().key(setting) == "fd_means_1k_full"

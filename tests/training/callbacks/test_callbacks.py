@@ -73,7 +73,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_next_entry() -> None:
         check_finite(network)  # type: ignore[arg-type]
 
 
-def test_a_figure_that_is_not_finite_is_never_the_best(tmp_path: Path) -> None:
+def test_a_metric_that_is_not_finite_is_never_the_best(tmp_path: Path) -> None:
     evaluation = SimpleNamespace(best=("metrics/x", False), values={})
     callback = Checkpointing(run_dir=tmp_path, every_kimg=1, evaluation=evaluation)  # type: ignore[arg-type]
     found = []
@@ -117,6 +117,6 @@ def test_means_survive_a_save() -> None:
 
 
 def test_the_progress_line() -> None:
-    figures = {"loss/d": 0.5, "loss/g": 1.25, "logits/real": 3.0, "speed/img_per_s": 812.4}
-    assert describe(figures) == "812 img/s  d 0.500  g 1.250"
+    metrics = {"loss/d": 0.5, "loss/g": 1.25, "logits/real": 3.0, "speed/img_per_s": 812.4}
+    assert describe(metrics) == "812 img/s  d 0.500  g 1.250"
     assert describe({}) == ""

@@ -1,4 +1,4 @@
-"""Figures of an encoder against scikit-learn, and the files of a run."""
+"""Metrics of an encoder against scikit-learn, and the files of a run."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -75,21 +75,21 @@ def neighbours(digits: DataModule, pixels: slice) -> float:
     return KNeighborsClassifier(1).fit(*sets[0]).score(*sets[1])
 
 
-def test_figures_of_a_known_encoder(digits: DataModule, tmp_path: Path) -> None:
+def test_metrics_of_a_known_encoder(digits: DataModule, tmp_path: Path) -> None:
     callback = Reconstructions(run_dir=tmp_path, every_kimg=1)
-    figures = callback.measure(module_of(Exact()), digits)
+    metrics = callback.measure(module_of(Exact()), digits)
     expected = neighbours(digits, slice(0, 64))
-    assert figures == {
+    assert metrics == {
         "encoder/error": pytest.approx(0, abs=1e-12),
         "encoder/accuracy_codes": pytest.approx(expected, abs=0.003),
         "encoder/accuracy_pixels": pytest.approx(expected, abs=0.003),
     }
 
 
-def test_figures_of_an_encoder_that_leaves_things_out(digits: DataModule, tmp_path: Path) -> None:
+def test_metrics_of_an_encoder_that_leaves_things_out(digits: DataModule, tmp_path: Path) -> None:
     callback = Reconstructions(run_dir=tmp_path, every_kimg=1)
-    figures = callback.measure(module_of(First()), digits)
-    assert figures["encoder/accuracy_codes"] == pytest.approx(
+    metrics = callback.measure(module_of(First()), digits)
+    assert metrics["encoder/accuracy_codes"] == pytest.approx(
         neighbours(digits, slice(0, 32)), abs=0.003
     )
     assert digits.val is not None
@@ -97,7 +97,7 @@ def test_figures_of_an_encoder_that_leaves_things_out(digits: DataModule, tmp_pa
     pixels = images.flatten(1).double() / 127.5 - 1
     # the upper half comes back doubled, the lower one as 0
     expected = pixels.square().mean()
-    assert figures["encoder/error"] == pytest.approx(float(expected), rel=1e-5)
+    assert metrics["encoder/error"] == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_classes_take_turns() -> None:
@@ -105,7 +105,7 @@ def test_classes_take_turns() -> None:
     assert in_turn(labels).tolist() == [2, 5, 0, 3, 1, 4]
 
 
-def test_a_run_has_its_grids_and_figures(train: Train) -> None:
+def test_a_run_has_its_grids_and_metrics(train: Train) -> None:
     run = train("conditional=false", base=BIGAN)
     grids = sorted((run / "samples").glob("reconstructions_*.png"))
     assert [path.stem for path in grids] == [
@@ -113,9 +113,9 @@ def test_a_run_has_its_grids_and_figures(train: Train) -> None:
     ]  # fmt: skip
     # ten rows and columns of 8 pixels with 2 between them
     assert Image.open(grids[-1]).size == (102, 102)
-    figures = [entry for entry in entries(run) if "encoder/error" in entry]
-    assert len(figures) == 2
-    assert all(0 <= entry["encoder/accuracy_codes"] <= 1 for entry in figures)
+    metrics = [entry for entry in entries(run) if "encoder/error" in entry]
+    assert len(metrics) == 2
+    assert all(0 <= entry["encoder/accuracy_codes"] <= 1 for entry in metrics)
     generator = gan_lab.load(run).generator
     images = torch.rand(5, 1, 8, 8) * 2 - 1
     codes = generator.encode(images)  # type: ignore[operator]

@@ -1,4 +1,4 @@
-"""Figures by name: what each needs of real and of generated images, and what it makes of their features."""
+"""Metrics by name: what each needs of real and of generated images, and what it makes of their features."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -19,12 +19,12 @@ from gan_lab.metrics.kernel import kernel_distance
 
 
 @dataclass(frozen=True, kw_only=True)
-class Figure:
+class MetricValue:
     """One result.
 
     Attributes:
         key: what it is of how many images: "fid50k_full".
-        value: the figure.
+        value: the metric.
         uncertainty: how far it may be off, by the kind of `uncertainty_kind`; None where that is not known.
         uncertainty_kind: "se", standard error of the mean, or "std", deviation over parts.
         detail: what else was found, by name; plain numbers, texts and lists.
@@ -38,7 +38,7 @@ class Figure:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setting:
+class MetricContext:
     """What is known before anything is extracted.
 
     Attributes:
@@ -60,15 +60,15 @@ class Setting:
     real: ImageSource | None = None
 
     def key(self, kind: str, output: str, short: str, *, form: Form | None) -> str:
-        """Name a figure: what others call it where it is that, else by the extractor; with the numbers of images.
+        """Name a metric: what others call it where it is that, else by the extractor; with the numbers of images.
 
         `fid50k_full` is of 50,000 generated images against all real ones, `fid50k` against 50,000 of more,
         `fid50k_real10k` against 10,000 of more. What has no name among others is `fd_digits_1437`.
 
         Args:
-            kind: of figure, as in `Extractor.names`.
+            kind: of metric, as in `Extractor.names`.
             output: of the extractor.
-            short: stands before the extractor's name where the figure has no name among others.
+            short: stands before the extractor's name where the metric has no name among others.
             form: of the real images that it is made with, None without.
         """
         name = self.extractor.names.get((kind, output))
@@ -91,8 +91,8 @@ def in_thousands(number: int) -> str:
     return f"{number // 1000}k" if number and number % 1000 == 0 else str(number)
 
 
-class Measure(ABC):
-    """A kind of figure; the Hydra nodes of a protocol's `figures`.
+class ProtocolMetric(ABC):
+    """A kind of metric; the Hydra nodes of a protocol's `metrics`.
 
     Attributes:
         real: outputs of the real images that it needs, and in which form; empty where it needs none.
@@ -100,7 +100,7 @@ class Measure(ABC):
 
     Args:
         output: of the extractor.
-        key: name of the figure in results; None makes it of what is measured.
+        key: name of the metric in results; None makes it of what is measured.
     """
 
     kind: str
@@ -112,18 +112,18 @@ class Measure(ABC):
         self.output = output
         self._key = key
 
-    def key(self, setting: Setting) -> str:
-        """Name the figure."""
+    def key(self, setting: MetricContext) -> str:
+        """Name the metric."""
         if self._key:
             return self._key
         return setting.key(self.kind, self.output, self.short, form=self.real.get(self.output))
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What decides the figure, for results."""
+        """What decides the metric, for results."""
         return {key.lstrip("_"): value for key, value in vars(self).items()}
 
-    def check(self, setting: Setting) -> None:
+    def check(self, setting: MetricContext) -> None:
         """Refuse what cannot be measured, before anything is extracted.
 
         Raises:
@@ -132,23 +132,25 @@ class Measure(ABC):
         for output in {*self.real, *self.fake}:
             if output not in setting.extractor.outputs:
                 raise InputError(
-                    f"figures.{self.kind}: {setting.extractor.name} has no output {output!r}; it has "
+                    f"metrics.{self.kind}: {setting.extractor.name} has no output {output!r}; it has "
                     f"{', '.join(setting.extractor.outputs)}"
                 )
 
     @abstractmethod
-    def compute(self, real: FeatureSet | None, fake: FeatureSet, setting: Setting) -> list[Figure]:
+    def compute(
+        self, real: FeatureSet | None, fake: FeatureSet, setting: MetricContext
+    ) -> list[MetricValue]:
         """Measure; `real` is None only where none was needed."""
 
 
-class Frechet(Measure):
+class Frechet(ProtocolMetric):
     """Frechet distance: FID with Inception's features, sFID with its spatial ones.
 
     Heusel et al. 2017, https://arxiv.org/abs/1706.08500; sFID: Nash et al. 2021, https://arxiv.org/abs/2103.03841.
 
     Args:
         output: of the extractor.
-        key: of the figure; None makes it.
+        key: of the metric; None makes it.
         allow_singular: take sets of no more images than features, of which the distance is mostly bias.
     """
 
@@ -162,7 +164,7 @@ class Frechet(Measure):
         self.fake: Needs = {output: "statistics"}
         self._allow_singular = allow_singular
 
-    def check(self, setting: Setting) -> None:
+    def check(self, setting: MetricContext) -> None:
         super().check(setting)
         if self._allow_singular:
             return
@@ -170,7 +172,9 @@ class Frechet(Measure):
         refuse_small_sample("generated", num=setting.num_fake, width=width)
         refuse_small_sample("real", num=setting.num_real, width=width)
 
-    def compute(self, real: FeatureSet | None, fake: FeatureSet, setting: Setting) -> list[Figure]:
+    def compute(
+        self, real: FeatureSet | None, fake: FeatureSet, setting: MetricContext
+    ) -> list[MetricValue]:
         assert real is not None
         value = frechet_distance_from_statistics(
             real.gaussian(self.output), fake.gaussian(self.output)
@@ -178,10 +182,10 @@ class Frechet(Measure):
         width = setting.extractor.outputs[self.output]
         singular = min(real.count, fake.count) <= width
         detail = {"singular": f"no more images than the {width} features"} if singular else {}
-        return [Figure(key=self.key(setting), value=value.item(), detail=detail)]
+        return [MetricValue(key=self.key(setting), value=value.item(), detail=detail)]
 
 
-class ClassFrechet(Measure):
+class ClassFrechet(ProtocolMetric):
     """Frechet distance of each class, and their mean.
 
     Args:
@@ -200,21 +204,23 @@ class ClassFrechet(Measure):
         self.fake: Needs = {output: "features"}
         self._allow_singular = allow_singular
 
-    def check(self, setting: Setting) -> None:
+    def check(self, setting: MetricContext) -> None:
         super().check(setting)
         for source in (setting.real, setting.fake):
             if source is not None and not source.num_classes:
                 raise InputError(
-                    f"figures of each class: {source.name} has no labels; leave them out of the protocol"
+                    f"metrics of each class: {source.name} has no labels; leave them out of the protocol"
                 )
         if (
             setting.real
             and setting.fake
             and (apart := label_difference(setting.real, setting.fake))
         ):
-            raise InputError(f"figures of each class: {apart}; compare images of the same classes")
+            raise InputError(f"metrics of each class: {apart}; compare images of the same classes")
 
-    def compute(self, real: FeatureSet | None, fake: FeatureSet, setting: Setting) -> list[Figure]:
+    def compute(
+        self, real: FeatureSet | None, fake: FeatureSet, setting: MetricContext
+    ) -> list[MetricValue]:
         assert real is not None
         width = setting.extractor.outputs[self.output]
         names = real.source.class_names
@@ -232,17 +238,17 @@ class ClassFrechet(Measure):
             ).item()
         mean = sum(values.values()) / len(values)
         detail = {"classes": values, "singular_allowed": self._allow_singular}
-        return [Figure(key=self.key(setting), value=mean, detail=detail)]
+        return [MetricValue(key=self.key(setting), value=mean, detail=detail)]
 
 
-class Kernel(Measure):
+class Kernel(ProtocolMetric):
     """Kernel distance, KID with Inception's features: without bias, hence for small sets; with its standard error.
 
     Binkowski et al. 2018, https://arxiv.org/abs/1801.01401.
 
     Args:
         output: of the extractor.
-        key: of the figure; None makes it.
+        key: of the metric; None makes it.
         subsets: how many random subsets it is the mean over.
         subset_size: images of each set in a subset.
         seed: of the subsets.
@@ -264,17 +270,19 @@ class Kernel(Measure):
         self.fake: Needs = {output: "features"}
         self._subsets, self._subset_size, self._seed = subsets, subset_size, seed
 
-    def check(self, setting: Setting) -> None:
+    def check(self, setting: MetricContext) -> None:
         super().check(setting)
         fewest = min(setting.num_fake, setting.num_real_features)
         if fewest < self._subset_size:
             raise InputError(
                 f"the kernel distance takes subsets of {self._subset_size}, and there are {setting.num_fake} generated "
-                f"and {setting.num_real_features} real images; give more, or set the figure's subset_size="
-                f"{max(2, fewest // 2)} (+protocol.figures.kid.subset_size= of gan-lab evaluate)"
+                f"and {setting.num_real_features} real images; give more, or set the metric's subset_size="
+                f"{max(2, fewest // 2)} (+protocol.metrics.kid.subset_size= of gan-lab evaluate)"
             )
 
-    def compute(self, real: FeatureSet | None, fake: FeatureSet, setting: Setting) -> list[Figure]:
+    def compute(
+        self, real: FeatureSet | None, fake: FeatureSet, setting: MetricContext
+    ) -> list[MetricValue]:
         assert real is not None
         mean, deviation = kernel_distance(
             real.on_device(self.output),
@@ -284,7 +292,7 @@ class Kernel(Measure):
             seed=self._seed,
         )
         return [
-            Figure(
+            MetricValue(
                 key=self.key(setting),
                 value=mean.item(),
                 uncertainty=deviation.item() * self._error_share(real, fake),
@@ -307,14 +315,14 @@ class Kernel(Measure):
         return (shared + (1 - shared) / self._subsets) ** 0.5
 
 
-class Score(Measure):
+class Score(ProtocolMetric):
     """Inception Score, with its deviation over parts; of generated images alone.
 
     Salimans et al. 2016, https://arxiv.org/abs/1606.03498.
 
     Args:
         output: of the extractor.
-        key: of the figure; None makes it.
+        key: of the metric; None makes it.
         splits: how many parts.
         seed: of the order in which images are parted.
     """
@@ -329,19 +337,21 @@ class Score(Measure):
         self.fake: Needs = {output: "features"}
         self._splits, self._seed = splits, seed
 
-    def check(self, setting: Setting) -> None:
+    def check(self, setting: MetricContext) -> None:
         super().check(setting)
         if setting.num_fake < self._splits:
             raise InputError(
                 f"a score over {self._splits} parts of {setting.num_fake} images; give more, or set splits=1"
             )
 
-    def compute(self, real: FeatureSet | None, fake: FeatureSet, setting: Setting) -> list[Figure]:
+    def compute(
+        self, real: FeatureSet | None, fake: FeatureSet, setting: MetricContext
+    ) -> list[MetricValue]:
         mean, deviation = inception_score(
             fake.features[self.output], splits=self._splits, seed=self._seed
         )
         return [
-            Figure(
+            MetricValue(
                 key=self.key(setting),
                 value=mean.item(),
                 uncertainty=deviation.item(),

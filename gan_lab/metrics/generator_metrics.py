@@ -1,4 +1,4 @@
-"""Figures of a generator, not of a set of its images."""
+"""Metrics of a generator, not of a set of its images."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
@@ -12,21 +12,21 @@ from gan_lab.distributed.ranks import Ranks
 from gan_lab.errors import InputError
 from gan_lab.layers.precision import half_precision_parts
 from gan_lab.metrics.cache import ChunkStore, MemoryChunks
+from gan_lab.metrics.feature_metrics import MetricContext, MetricValue, ProtocolMetric
 from gan_lab.metrics.feature_set import FeatureSet, Needs
-from gan_lab.metrics.figures import Figure, Measure, Setting
 from gan_lab.metrics.images import GanImages, ImageSource
 
 _CHUNK = 256  # things; a multiple of every `size`
 
 
-class GeneratorMeasure(Measure):
+class GeneratorMetric(ProtocolMetric):
     """Needs a generator; extracts nothing, and measures things that are numbered: images, or paths between them.
 
     Attributes:
         size: things that are measured at a time, always as many.
 
     Args:
-        key: of the figure; None makes it of what is measured.
+        key: of the metric; None makes it of what is measured.
     """
 
     size: int
@@ -36,28 +36,30 @@ class GeneratorMeasure(Measure):
         self.real: Needs = {}
         self.fake: Needs = {}
 
-    def check(self, setting: Setting) -> None:
+    def check(self, setting: MetricContext) -> None:
         super().check(setting)
         if setting.fake is not None:
             self.check_generator(drawn_by(setting.fake, self.kind))
 
     def check_generator(self, images: GanImages) -> None:
-        """Refuse a generator that the figure means nothing to.
+        """Refuse a generator that the metric means nothing to.
 
         Raises:
             InputError: with the reason.
         """
 
-    def compute(self, real: FeatureSet | None, fake: FeatureSet, setting: Setting) -> list[Figure]:
+    def compute(
+        self, real: FeatureSet | None, fake: FeatureSet, setting: MetricContext
+    ) -> list[MetricValue]:
         found = self.measure(fake.source, setting, MemoryChunks(), lambda done: None)
         return self.summary(found, setting)
 
     @abstractmethod
-    def num(self, setting: Setting) -> int:
+    def num(self, setting: MetricContext) -> int:
         """Return how many things are measured."""
 
     @abstractmethod
-    def outcomes(self, images: GanImages, setting: Setting, start: int, stop: int) -> Tensor:
+    def outcomes(self, images: GanImages, setting: MetricContext, start: int, stop: int) -> Tensor:
         """Return what was found of things `start` to `stop`, `size` at most.
 
         Returns:
@@ -66,13 +68,13 @@ class GeneratorMeasure(Measure):
         """
 
     @abstractmethod
-    def summary(self, found: Tensor, setting: Setting) -> list[Figure]:
-        """Return the figures of all outcomes [num, ...]."""
+    def summary(self, found: Tensor, setting: MetricContext) -> list[MetricValue]:
+        """Return the metrics of all outcomes [num, ...]."""
 
     def measure(
         self,
         source: ImageSource,
-        setting: Setting,
+        setting: MetricContext,
         store: ChunkStore,
         progress: Callable[[int], None],
     ) -> Tensor:
@@ -102,13 +104,13 @@ class GeneratorMeasure(Measure):
                     progress(stop)
         return torch.cat(found)
 
-    def present(self, setting: Setting, store: ChunkStore) -> int:
+    def present(self, setting: MetricContext, store: ChunkStore) -> int:
         """Return how many things have outcomes in a store."""
         ranges = chunks(self.num(setting))
         return sum(stop - start for start, stop in ranges if store.has(self._name(start, stop)))
 
     def _chunk(
-        self, images: GanImages, setting: Setting, store: ChunkStore, start: int, stop: int
+        self, images: GanImages, setting: MetricContext, store: ChunkStore, start: int, stop: int
     ) -> Tensor:
         name = self._name(start, stop)
         found = store.get(name)
@@ -138,7 +140,7 @@ def drawn_by(images: ImageSource, kind: str) -> GanImages:
     """
     if not isinstance(images, GanImages):
         raise InputError(
-            f"figures.{kind} measures a generator, and {images.name} are images; give run=, or leave it out"
+            f"metrics.{kind} measures a generator, and {images.name} are images; give run=, or leave it out"
         )
     return images
 

@@ -1,11 +1,11 @@
-"""Figures of who lies near whom in the space of features: quality, variety, memory; and of classes."""
+"""Metrics of who lies near whom in the space of features: quality, variety, memory; and of classes."""
 
 import torch
 from torch import Tensor
 
 from gan_lab.errors import InputError
+from gan_lab.metrics.feature_metrics import MetricContext, MetricValue, ProtocolMetric
 from gan_lab.metrics.feature_set import FeatureSet, Needs
-from gan_lab.metrics.figures import Figure, Measure, Setting
 from gan_lab.metrics.manifold import (
     density_coverage,
     diversity,
@@ -18,7 +18,7 @@ from gan_lab.metrics.manifold import (
 _SHOWN = 16  # pairs of a generated and its nearest real image that a result names
 
 
-class _OfBoth(Measure):
+class _OfBoth(ProtocolMetric):
     """Needs the features of both sets."""
 
     def __init__(self, *, output: str, key: str | None, k: int) -> None:
@@ -27,7 +27,7 @@ class _OfBoth(Measure):
         self.fake: Needs = {output: "features"}
         self.k = k
 
-    def check(self, setting: Setting) -> None:
+    def check(self, setting: MetricContext) -> None:
         super().check(setting)
         fewest = min(setting.num_fake, setting.num_real_features)
         if fewest <= self.k:
@@ -37,8 +37,8 @@ class _OfBoth(Measure):
             )
 
     def _two(
-        self, setting: Setting, kinds: tuple[str, str], values: tuple[Tensor, Tensor]
-    ) -> list[Figure]:
+        self, setting: MetricContext, kinds: tuple[str, str], values: tuple[Tensor, Tensor]
+    ) -> list[MetricValue]:
         keys = [
             f"{self._key}_{kind}"
             if self._key
@@ -46,7 +46,7 @@ class _OfBoth(Measure):
             for kind in kinds
         ]
         return [
-            Figure(key=key, value=value.item(), detail={"k": self.k})
+            MetricValue(key=key, value=value.item(), detail={"k": self.k})
             for key, value in zip(keys, values, strict=True)
         ]
 
@@ -58,7 +58,7 @@ class PrecisionRecall(_OfBoth):
 
     Args:
         output: of the extractor.
-        key: beginning of both figures' names; None makes them.
+        key: beginning of both metrics' names; None makes them.
         k: neighbours within a ball; 3 in the paper.
     """
 
@@ -67,7 +67,9 @@ class PrecisionRecall(_OfBoth):
     def __init__(self, *, output: str = "features", key: str | None = None, k: int = 3) -> None:
         super().__init__(output=output, key=key, k=k)
 
-    def compute(self, real: FeatureSet | None, fake: FeatureSet, setting: Setting) -> list[Figure]:
+    def compute(
+        self, real: FeatureSet | None, fake: FeatureSet, setting: MetricContext
+    ) -> list[MetricValue]:
         assert real is not None
         values = precision_recall(
             real.on_device(self.output), fake.on_device(self.output), k=self.k
@@ -82,7 +84,7 @@ class DensityCoverage(_OfBoth):
 
     Args:
         output: of the extractor.
-        key: beginning of both figures' names; None makes them.
+        key: beginning of both metrics' names; None makes them.
         k: neighbours within a ball; 5 in the paper.
     """
 
@@ -91,7 +93,9 @@ class DensityCoverage(_OfBoth):
     def __init__(self, *, output: str = "features", key: str | None = None, k: int = 5) -> None:
         super().__init__(output=output, key=key, k=k)
 
-    def compute(self, real: FeatureSet | None, fake: FeatureSet, setting: Setting) -> list[Figure]:
+    def compute(
+        self, real: FeatureSet | None, fake: FeatureSet, setting: MetricContext
+    ) -> list[MetricValue]:
         assert real is not None
         values = density_coverage(
             real.on_device(self.output), fake.on_device(self.output), k=self.k
@@ -108,7 +112,7 @@ class Memorisation(_OfBoth):
 
     Args:
         output: of the extractor.
-        key: of the figure; None makes it.
+        key: of the metric; None makes it.
         quantile: share of real images that counts as too near.
     """
 
@@ -119,10 +123,12 @@ class Memorisation(_OfBoth):
     ) -> None:
         super().__init__(output=output, key=key, k=1)
         if not 0 < quantile < 1:
-            raise InputError(f"figures.memorisation.quantile={quantile} must lie between 0 and 1")
+            raise InputError(f"metrics.memorisation.quantile={quantile} must lie between 0 and 1")
         self._quantile = quantile
 
-    def compute(self, real: FeatureSet | None, fake: FeatureSet, setting: Setting) -> list[Figure]:
+    def compute(
+        self, real: FeatureSet | None, fake: FeatureSet, setting: MetricContext
+    ) -> list[MetricValue]:
         assert real is not None
         ours, theirs = fake.on_device(self.output), real.on_device(self.output)
         distances, which = nearest(ours, theirs)
@@ -130,7 +136,7 @@ class Memorisation(_OfBoth):
         threshold = among_real.double().quantile(self._quantile)
         order = distances.argsort()[:_SHOWN]
         return [
-            Figure(
+            MetricValue(
                 key=self.key(setting),
                 value=(distances < threshold).double().mean().item(),
                 detail={
@@ -151,12 +157,12 @@ class Memorisation(_OfBoth):
         ]
 
 
-class Diversity(Measure):
+class Diversity(ProtocolMetric):
     """Mean distance between two generated images, and as a detail between two real ones.
 
     Args:
         output: of the extractor.
-        key: of the figure; None makes it.
+        key: of the metric; None makes it.
     """
 
     kind, short = "diversity", "diversity"
@@ -166,21 +172,23 @@ class Diversity(Measure):
         self.real: Needs = {output: "features"}
         self.fake: Needs = {output: "features"}
 
-    def compute(self, real: FeatureSet | None, fake: FeatureSet, setting: Setting) -> list[Figure]:
+    def compute(
+        self, real: FeatureSet | None, fake: FeatureSet, setting: MetricContext
+    ) -> list[MetricValue]:
         assert real is not None
         ours, theirs = (diversity(images.on_device(self.output)).item() for images in (fake, real))
-        return [Figure(key=self.key(setting), value=ours, detail={"real": theirs})]
+        return [MetricValue(key=self.key(setting), value=ours, detail={"real": theirs})]
 
 
-class ClassAccuracy(Measure):
+class ClassAccuracy(ProtocolMetric):
     """Share of the generated images that the extractor takes for the class that was asked for.
 
     Its classes have to be those of the data, in the same order: a classifier of these data. It says nothing of variety.
-    A generator without classes has no such figure.
+    A generator without classes has no such metric.
 
     Args:
         output: of the extractor.
-        key: of the figure; None makes it.
+        key: of the metric; None makes it.
     """
 
     kind, short = "accuracy", "accuracy"
@@ -190,7 +198,7 @@ class ClassAccuracy(Measure):
         self.real: Needs = {}
         self.fake: Needs = {output: "features"}
 
-    def check(self, setting: Setting) -> None:
+    def check(self, setting: MetricContext) -> None:
         super().check(setting)
         known = setting.extractor.outputs[self.output]
         if setting.fake is not None and setting.fake.num_classes not in (0, known):
@@ -199,14 +207,16 @@ class ClassAccuracy(Measure):
                 f"{setting.fake.num_classes}: class accuracy takes a classifier of the same classes"
             )
 
-    def compute(self, real: FeatureSet | None, fake: FeatureSet, setting: Setting) -> list[Figure]:
+    def compute(
+        self, real: FeatureSet | None, fake: FeatureSet, setting: MetricContext
+    ) -> list[MetricValue]:
         if fake.labels is None:
             return []
         found = fake.features[self.output].argmax(1)
         right = (found == fake.labels).double()
         error = right.std(correction=0) / len(right) ** 0.5
         return [
-            Figure(
+            MetricValue(
                 key=self.key(setting),
                 value=right.mean().item(),
                 uncertainty=error.item(),
@@ -215,7 +225,7 @@ class ClassAccuracy(Measure):
         ]
 
 
-class Modes(Measure):
+class Modes(ProtocolMetric):
     """How many of the extractor's modes were generated, and how evenly.
 
     `modes`: how many at least once; `kl_modes`: KL(generated || uniform) over modes, in nats, of which even a perfect
@@ -234,19 +244,21 @@ class Modes(Measure):
         self.fake: Needs = {output: "features"}
         self._num_modes = num_modes
 
-    def check(self, setting: Setting) -> None:
+    def check(self, setting: MetricContext) -> None:
         super().check(setting)
         if setting.num_fake < self._num_modes:
             raise InputError(
                 f"num_fake={setting.num_fake} cannot cover {self._num_modes} modes; give 26000, as is usual"
             )
 
-    def compute(self, real: FeatureSet | None, fake: FeatureSet, setting: Setting) -> list[Figure]:
+    def compute(
+        self, real: FeatureSet | None, fake: FeatureSet, setting: MetricContext
+    ) -> list[MetricValue]:
         modes = fake.features[self.output][:, 0].round().long()
         counts = modes.bincount(minlength=self._num_modes)
         return [
-            Figure(key="modes", value=float((counts > 0).sum())),
-            Figure(key="kl_modes", value=divergence_from_uniform(counts)),
+            MetricValue(key="modes", value=float((counts > 0).sum())),
+            MetricValue(key="kl_modes", value=divergence_from_uniform(counts)),
         ]
 
 

@@ -1,4 +1,4 @@
-"""What figures are called, and what they mean: equal sets, collapse, shifts, dropped modes, memory."""
+"""What metrics are called, and what they mean: equal sets, collapse, shifts, dropped modes, memory."""
 
 import math
 
@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from gan_lab.errors import InputError
+from gan_lab.metrics.feature_metrics import ClassFrechet, Frechet, Kernel, MetricContext, Score
 from gan_lab.metrics.features.inception import Inception
-from gan_lab.metrics.figures import ClassFrechet, Frechet, Kernel, Score, Setting
-from gan_lab.metrics.manifold_figures import (
+from gan_lab.metrics.manifold_metrics import (
     ClassAccuracy,
     DensityCoverage,
     Diversity,
@@ -26,13 +26,13 @@ def normal(seed, num=NUM, shift=0.0, scale=1.0):
     return torch.randn(num, WIDTH, generator=generator) * scale + shift
 
 
-def value(figure, real, fake, **changes):
-    (found,) = figure.compute(as_set(real), as_set(fake), setting(**changes))
+def value(metric, real, fake, **changes):
+    (found,) = metric.compute(as_set(real), as_set(fake), setting(**changes))
     return found.value
 
 
 @pytest.mark.parametrize(
-    ("figure", "changes", "key"),
+    ("metric", "changes", "key"),
     [
         (Frechet(), {"fake": 50_000}, "fid50k_full"),
         (Frechet(), {"fake": 10_000, "real": 10_000, "all_real": False}, "fid10k"),
@@ -48,14 +48,14 @@ def value(figure, real, fake, **changes):
         (ClassAccuracy(), {"fake": 1437}, "accuracy_inception_1437"),
     ],
 )
-def test_keys_carry_the_numbers_of_images(figure, changes, key):
-    assert figure.key(setting(extractor=Inception(), **changes)) == key
+def test_keys_carry_the_numbers_of_images(metric, changes, key):
+    assert metric.key(setting(extractor=Inception(), **changes)) == key
 
 
 def test_what_is_not_comparable_is_not_called_fid():
     for extractor in (Inception(resizer="clean"), Inception(mixed_precision=True), Projection()):
-        for figure in (Frechet(), Kernel(), Score(), Frechet(output="spatial"), ClassFrechet()):
-            key = figure.key(setting(extractor=extractor))
+        for metric in (Frechet(), Kernel(), Score(), Frechet(output="spatial"), ClassFrechet()):
+            key = metric.key(setting(extractor=extractor))
             assert not key.startswith(("fid", "kid", "is", "sfid", "class_fid")), key
     assert Frechet().key(setting(extractor=Inception(resizer="clean"))) == "clean_fid2k_full"
     bfloat16 = Inception(mixed_precision=True)
@@ -107,8 +107,8 @@ def test_the_kernel_distance_has_no_bias_and_its_error_is_its_error(shift):
         return Kernel(subsets=20, subset_size=100, seed=i).compute(*sets, setting(num, num))[0]
 
     found = [measure(i, 300) for i in range(100)]
-    values = torch.tensor([figure.value for figure in found])
-    errors = torch.tensor([figure.uncertainty for figure in found])
+    values = torch.tensor([metric.value for metric in found])
+    errors = torch.tensor([metric.uncertainty for metric in found])
     # moments of <y, y'> / D + 1 for y, y' ~ N(m, I), |m|^2 = d
     d, width = WIDTH * shift**2, WIDTH
     cube = d**3 + 3 * d * (2 * d + width) + 6 * d
@@ -175,7 +175,7 @@ def test_label_sets_that_differ_are_refused():
 
 
 def both(real, fake):
-    return Setting(
+    return MetricContext(
         extractor=Projection(width=WIDTH),
         num_fake=NUM,
         num_real=NUM,
@@ -213,7 +213,7 @@ def test_modes_in_closed_form():
 
 
 @pytest.mark.parametrize(
-    ("figure", "changes", "message"),
+    ("metric", "changes", "message"),
     [
         (Frechet(), {"real": WIDTH}, "16 real images for 16 features"),
         (Frechet(), {"fake": WIDTH}, "16 generated images for 16 features.*kid5k"),
@@ -224,7 +224,7 @@ def test_modes_in_closed_form():
         (Modes(), {"extractor": Projection(), "fake": 999}, "no output 'modes'"),
     ],
 )
-def test_what_cannot_be_measured_is_refused_before_anything_is_extracted(figure, changes, message):
+def test_what_cannot_be_measured_is_refused_before_anything_is_extracted(metric, changes, message):
     with pytest.raises(InputError, match=message):
-        figure.check(setting(**changes))
+        metric.check(setting(**changes))
     Frechet(allow_singular=True).check(setting(WIDTH, WIDTH))

@@ -1,4 +1,4 @@
-"""Figures of a generator: measured in pieces that outlive a kill and are shared among processes."""
+"""Metrics of a generator: measured in pieces that outlive a kill and are shared among processes."""
 
 import multiprocessing
 from pathlib import Path
@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor, distributed
 
-from gan_lab.metrics import generator_figures
+from gan_lab.metrics import generator_metrics
 from gan_lab.metrics.cache import FolderChunks, MemoryChunks
+from gan_lab.metrics.feature_metrics import MetricContext, MetricValue
 from gan_lab.metrics.features.module import NoFeatures
-from gan_lab.metrics.figures import Figure, Setting
-from gan_lab.metrics.generator_figures import GeneratorMeasure
+from gan_lab.metrics.generator_metrics import GeneratorMetric
 from gan_lab.metrics.images import GanImages
 from gan_lab.sampling.gan import Gan
 from tests.helpers.linear import Linear
@@ -19,7 +19,7 @@ from tests.helpers.linear import Linear
 NUM = 40
 
 
-class Numbers(GeneratorMeasure):
+class Numbers(GeneratorMetric):
     """Measures the square of each number, and stops where it is told to."""
 
     kind, short, size = "numbers", "numbers", 4
@@ -28,17 +28,17 @@ class Numbers(GeneratorMeasure):
         super().__init__(key="numbers")
         self._step = step
 
-    def num(self, setting: Setting) -> int:
+    def num(self, setting: MetricContext) -> int:
         return NUM
 
-    def outcomes(self, images: GanImages, setting: Setting, start: int, stop: int) -> Tensor:
+    def outcomes(self, images: GanImages, setting: MetricContext, start: int, stop: int) -> Tensor:
         ASKED.append((start, stop))
         if STOP_AT is not None and stop > STOP_AT:
             raise KeyboardInterrupt
         return torch.arange(start, stop).double().square() * self._step
 
-    def summary(self, found: Tensor, setting: Setting) -> list[Figure]:
-        return [Figure(key="numbers", value=found.sum().item())]
+    def summary(self, found: Tensor, setting: MetricContext) -> list[MetricValue]:
+        return [MetricValue(key="numbers", value=found.sum().item())]
 
 
 ASKED: list[tuple[int, int]] = []
@@ -48,7 +48,7 @@ EXPECTED = torch.arange(NUM).double().square()
 
 @pytest.fixture(autouse=True)
 def pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(generator_figures, "_CHUNK", 16)
+    monkeypatch.setattr(generator_metrics, "_CHUNK", 16)
     ASKED.clear()
 
 
@@ -56,10 +56,10 @@ def images() -> GanImages:
     return GanImages(Gan(Linear().eval()), seed=0)
 
 
-def setting() -> Setting:
+def setting() -> MetricContext:
     extractor = NoFeatures()
     extractor.load(torch.device("cpu"))
-    return Setting(
+    return MetricContext(
         extractor=extractor, num_fake=NUM, num_real=0, num_real_features=0, all_real=False
     )
 
@@ -67,17 +67,17 @@ def setting() -> Setting:
 def test_a_second_call_goes_on_where_the_first_was_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store, figure, done = FolderChunks(tmp_path / "kept"), Numbers(), list[int]()
+    store, metric, done = FolderChunks(tmp_path / "kept"), Numbers(), list[int]()
     monkeypatch.setitem(globals(), "STOP_AT", 24)
     with pytest.raises(KeyboardInterrupt):
-        figure.measure(images(), setting(), store, done.append)
-    assert done == [16] and figure.present(setting(), store) == 16
+        metric.measure(images(), setting(), store, done.append)
+    assert done == [16] and metric.present(setting(), store) == 16
     monkeypatch.setitem(globals(), "STOP_AT", None)
     ASKED.clear()
-    found = figure.measure(images(), setting(), store, done.append)
+    found = metric.measure(images(), setting(), store, done.append)
     assert torch.equal(found, EXPECTED)
     assert ASKED == [(16, 20), (20, 24), (24, 28), (28, 32), (32, 36), (36, 40)]
-    assert done == [16, 16, 32, 40] and figure.present(setting(), store) == NUM
+    assert done == [16, 16, 32, 40] and metric.present(setting(), store) == NUM
     # what was found with other settings is something else
     other = Numbers(step=2.0)
     assert other.present(setting(), store) == 0
