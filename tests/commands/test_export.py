@@ -150,13 +150,13 @@ def test_generate_takes_an_export(weights: str, run: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["format=jpg"], "choose from safetensors, torch, onnx"),
+        (["format=jpg"], "must be safetensors, torch, onnx"),
         (["checkpoint=last"], "has no last.ckpt"),
-        (["weights=mean"], "weights=mean must be ema or raw"),
+        (["weights=mean"], "weights='mean' must be ema, raw"),
         (["truncation=0"], "of gan it is the threshold"),
         (["standing_statistics=64"], "are for generators with batch normalisation"),
-        (["standing_statistics=many"], "must be a number of images"),
-        (["seed=-1"], "seed=-1 must be from 0"),
+        (["standing_statistics=many"], "standing_statistics='many' must be"),
+        (["seed=-1"], "seed=-1 must be"),
         (["discriminator=true"], "has none"),
         (["push=somebody"], "names no model of the Hugging Face hub: give user/name"),
     ],
