@@ -4,7 +4,6 @@ import torch
 
 from gan_lab.metrics.feature_metrics import MetricContext
 from gan_lab.metrics.feature_set import FeatureSet
-from gan_lab.metrics.figures import Setting
 from gan_lab.metrics.frechet import gaussian_statistics
 from tests.helpers.sources import FixedImages, Projection, textures
 
