@@ -740,7 +740,9 @@ BatchSize = Annotated[int, Field(ge=1, le=65_536)]
 Threads = Annotated[int, Field(ge=1, le=1024)]
 Text = Annotated[str, Field(min_length=1, description="a text")]
 FolderName = Annotated[
-    str, AfterValidator(folder_name), Field(description="the name of a folder below another, such as faces")
+    str,
+    AfterValidator(folder_name),
+    Field(description="the name of a folder below another, such as faces"),
 ]
 
 

@@ -124,7 +124,6 @@ class EvaluateKeys(OfARun):
     source: Text | None
     run: Text | None  # type: ignore[assignment]
     fake: Text | None
-    source: Text | None
     real: Text | None
     seed: Seed
     truncation: float | None
@@ -169,7 +168,6 @@ class ExportKeys(OfARun):
     out: Text | None
     overwrite: bool
     seed: Seed
-    source: Text | None
     truncation: float | None
     standing_statistics: Statistics | None
     push: Text | None
@@ -184,8 +182,6 @@ class GenerateKeys(OfARun):
     attributes: float | list[float] | dict[Text, float] | None
     source: Text | None
     classes: Classes | None
-    attributes: dict[str, float] | list[dict[str, float]] | None
-    source: Text | None
     seed: Seed
     latents: Text | None
     directions: Text | None
