@@ -35,7 +35,7 @@ SMALL = {
     ),
     "05_compare_runs_and_metrics": (
         {"DRAWS = 5": "DRAWS = 2", "sample(1000, seed=10 + draw)": "sample(100, seed=10 + draw)"},
-        3,
+        2,
     ),
     "06_add_an_architecture": ({"TOTAL_KIMG = 40": "TOTAL_KIMG = '0.1 metrics=none'"}, 1),
 }

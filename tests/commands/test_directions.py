@@ -81,10 +81,10 @@ def test_directions_in_z(runs: Path) -> None:
         ("biggan", ["layers=0"], "has no styles to choose layers of"),
         ("stylegan2", ["layers=8-9"], "out of range"),
         ("stylegan2", ["amounts=[]"], "amounts=[] must be numbers"),
-        ("stylegan2", ["amounts=[a]"], "must be numbers"),
+        ("stylegan2", ["amounts=[a]"], "amounts=['a'] must be"),
         ("stylegan2", ["count=none"], "count='none' must be a whole number"),
         ("stylegan2", ["seeds=-1"], "is no seed"),
-        ("stylegan2", ["truncation=much"], "must be a number"),
+        ("stylegan2", ["truncation=much"], "truncation='much' must be"),
     ],
 )
 def test_bad_input(

@@ -8,7 +8,9 @@ from gan_lab.errors import InputError
 
 
 def gan(names: list[str]) -> Any:
-    return SimpleNamespace(class_names=names, num_classes=len(names))
+    return SimpleNamespace(
+        class_names=names, num_classes=len(names), spec=SimpleNamespace(attributes=())
+    )
 
 
 @pytest.mark.parametrize(

@@ -176,7 +176,7 @@ def test_many_runs_make_a_page_of_moderate_size(make_run: MakeRun, tmp_path: Pat
         ([], "name runs or folders of runs"),
         (["nowhere"], "nowhere does not exist"),
         (["{run}", "out=page.pdf"], "must be a page"),
-        (["{run}", "columns=0"], "must be a number from 1 to 32"),
+        (["{run}", "columns=0"], "columns=0 must be a whole number from 1 to 32"),
         (["{run}", "device=tpu9"], "cannot be used here"),
         (["{run}", "seed=-1"], "seed=-1"),
     ],

@@ -69,7 +69,9 @@ class Visit:
         return self.page.evaluate(
             """async (n) => {
                 const image = document.querySelectorAll("figure img")[n];
-                await image.decode();
+                // refused where the page sets another picture in the meantime
+                while (!(await image.decode().then(() => true, () => false)))
+                    await new Promise((again) => setTimeout(again, 20));
                 const canvas = document.createElement("canvas");
                 [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
                 canvas.getContext("2d").drawImage(image, 0, 0);
