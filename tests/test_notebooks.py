@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt
 import nbformat
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
+from matplotlib_inline.backend_inline import configure_inline_support
 from nbclient import NotebookClient
 from traitlets.config import Config
 
@@ -123,6 +124,8 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shell]:
     yield shell
     Shell.clear_instance()
     plt.switch_backend("agg")
+    # or the next shell would show figures without their pictures
+    configure_inline_support.current_backend = "unset"
     for name in set(sys.modules) - modules:
         if getattr(sys.modules[name], "__file__", None) == str(tmp_path / "work" / f"{name}.py"):
             del sys.modules[name]
