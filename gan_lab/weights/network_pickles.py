@@ -14,9 +14,9 @@ from typing import Any
 
 from torch import Tensor
 
+import gan_lab.weights.tensors as tensors
 from gan_lab.data.unpickling import DamagedError, Name, Record, RefusedError, unpickle
 from gan_lab.errors import InputError
-from gan_lab.weights import tensors
 from gan_lab.weights.tensors import View
 
 PLAYERS = ("G", "D", "G_ema")

@@ -10,9 +10,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
+import gan_lab.weights.biggan as biggan
+import gan_lab.weights.network_pickles as network_pickles
+import gan_lab.weights.pretrained_biggan as pretrained_biggan
+import gan_lab.weights.r3gan as r3gan
+import gan_lab.weights.stylegan as stylegan
 from gan_lab.data.unpickling import DamagedError, Record, RefusedError
 from gan_lab.errors import InputError
-from gan_lab.weights import biggan, network_pickles, pretrained_biggan, r3gan, stylegan
 from gan_lab.weights.blueprint import Blueprint, Blueprints
 from gan_lab.weights.network_pickles import to_plain_data
 from gan_lab.weights.tensors import STATE_DICT, View, read_torch
