@@ -254,7 +254,7 @@ def test_moved_along_directions(run: Path, tmp_path: Path) -> None:
         (["directions={kept}"], "directions= and move= go together"),
         (["directions={kept}", "move=[1,2,3]"], "has 2 directions"),
         (["directions={kept}", "move=[a]"], "move=['a'] must be"),
-        (["directions={kept}", "move=[]"], "move=['a'] must be"),
+        (["directions={kept}", "move=[]"], "move=[] must be"),
         (["directions=none.safetensors", "move=1"], "is not there"),
     ],
 )
