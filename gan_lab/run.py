@@ -386,8 +386,6 @@ def read_results(path: Path) -> list[dict[str, Any]]:
         results = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is no JSON ({error}); move it away, or set out=") from error
-    if isinstance(results, dict) and "metrics" in results:  # of an earlier version: a single one
-        return [results]
     if not isinstance(results, list) or not all(isinstance(one, dict) for one in results):
         raise InputError(f"{path} holds no results; move it away, or set out=")
     return results
