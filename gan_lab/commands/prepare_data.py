@@ -15,10 +15,10 @@ from gan_lab.config import build, cache_dir
 from gan_lab.console import progress_bar, say, warn
 from gan_lab.data.base import ImageDataset, MissingSplit, digest
 from gan_lab.data.encoded import UnreadableImage
-from gan_lab.data.images import to_pil
 from gan_lab.data.listing import listed
 from gan_lab.data.metadata import join_tables
 from gan_lab.data.packing import Damaged, Packer, disk_full
+from gan_lab.data.sample import to_pil
 from gan_lab.data.scan import reason_of
 from gan_lab.errors import InputError
 from gan_lab.run import write

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid
 
-from gan_lab.data.sample import SampleKind, SampleSpec
+from gan_lab.data.sample import SampleKind, SampleSpec, to_pil
 from gan_lab.errors import InputError
 from gan_lab.run import replacing
 
@@ -106,12 +106,6 @@ def to_float(images: Tensor) -> Tensor:
     if images.dtype != torch.uint8:
         raise InputError(f"images are {images.dtype}; to_float takes uint8")
     return images.float().div(127.5).sub(1)
-
-
-def to_pil(image: Tensor) -> Image.Image:
-    """Make a picture of one uint8 image [C, H, W] with 1 (grey), 3 (RGB) or 4 (RGBA) channels."""
-    pixels = image.permute(1, 2, 0).contiguous().cpu().numpy()
-    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
 
 
 def grid(images: Tensor, columns: int) -> Tensor:

@@ -7,10 +7,12 @@ what it needs from there.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
+from PIL import Image
 from pydantic import Field, FiniteFloat
 from torch import Tensor, nn
 
@@ -27,11 +29,13 @@ class SampleKind(ABC):
         name: in one word, such as "image".
         suffix: of a file that holds one sample, such as ".png".
         axes: what the dimensions of a stored sample are.
+        media_type: of what `media` returns: an image, audio or text, which browsers show or play.
     """
 
     name: str
     suffix: str
     axes: tuple[str, ...]
+    media_type = "image/png"
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -61,6 +65,12 @@ class SampleKind(ABC):
     @abstractmethod
     def preview(self, stored: Tensor) -> Tensor:
         """Draw stored samples [N, ...] as uint8 images [N, C, H, W] with 1, 3 or 4 channels: for grids and loggers."""
+
+    def media(self, stored: Tensor) -> bytes:
+        """Return one stored sample [...] as a file of `media_type`, for pages and loggers; by default its preview."""
+        buffer = BytesIO()
+        to_pil(self.preview(stored[None])[0]).save(buffer, format="PNG")
+        return buffer.getvalue()
 
 
 class Representation(nn.Module):
@@ -206,6 +216,12 @@ class SampleSpec:
             label_vectors=tuple(map(tuple, part("label_vectors", list[list[FiniteFloat]]))),
             source=None if source is None else cls.from_dict(source, origin=origin, trust=trust),
         )
+
+
+def to_pil(image: Tensor) -> Image.Image:
+    """Make a picture of one uint8 image [C, H, W] with 1 (grey), 3 (RGB) or 4 (RGBA) channels."""
+    pixels = image.permute(1, 2, 0).contiguous().cpu().numpy()
+    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
 
 
 def described(made: SampleKind | Representation) -> dict[str, Any]:

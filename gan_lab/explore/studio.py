@@ -11,7 +11,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
-from gan_lab.data.images import to_pil, to_uint8
+from gan_lab.data.images import to_uint8
+from gan_lab.data.sample import to_pil
 from gan_lab.errors import InputError
 from gan_lab.layers.stylegan import replace_styles
 from gan_lab.sampling.directions import Directions, directions

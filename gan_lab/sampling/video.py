@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
 from gan_lab.console import progress_bar
-from gan_lab.data.images import to_pil
+from gan_lab.data.sample import to_pil
 from gan_lab.errors import InputError
 from gan_lab.run import replacing
 

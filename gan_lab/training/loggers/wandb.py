@@ -14,7 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from gan_lab.console import warn
-from gan_lab.data.images import to_pil
+from gan_lab.data.sample import to_pil
 from gan_lab.metrics.directions import direction
 from gan_lab.run import write
 from gan_lab.training.checkpoint import BEST, LAST
