@@ -21,6 +21,7 @@ from gan_lab.sampling.spaces import choose_space
 from gan_lab.sampling.targets import Targets, check_single, transformed
 
 SHOWN_EVERY = 10  # steps
+MOST_MEGAPIXELS = 64.0  # of a picture that is handed in: larger ones take long to decode
 MOST_FINISHED = 16  # jobs that can still be asked about
 
 log = logging.getLogger(__name__)
@@ -153,13 +154,12 @@ class Projections:
         self._jobs: dict[str, ImageSearch] = {}
         self._lock = Lock()
 
-    def begin(self, studio: Studio, content: bytes, name: str, label: int | None) -> ImageSearch:
+    def begin(self, studio: Studio, target: Targets, label: int | None) -> ImageSearch:
         """Begin to look for an image.
 
         Raises:
-            InputError: for what is no image, and while another one is looked for.
+            InputError: for a class that there is not, and while another one is looked for.
         """
-        target = read(content, name, studio)
         job = ImageSearch(studio, target, label=label)
         with self._lock:
             if any(not other.now().done for other in self._jobs.values()):
@@ -190,8 +190,8 @@ def read(content: bytes, name: str, studio: Studio) -> Targets:
     channels, height, width = image_shape(studio.gan)
     file = io.BytesIO(content)
     try:
-        inspect(file)
-        with open_image(file) as image:
+        inspect(file, max_megapixels=MOST_MEGAPIXELS, name="the page's limit")
+        with open_image(file, max_megapixels=MOST_MEGAPIXELS) as image:
             check_single(image, name)
             pixels, notes = transformed(image, name, (height, width), channels)
     except InputError:
