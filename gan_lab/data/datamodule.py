@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from inspect import Parameter, signature
 from multiprocessing import active_children
@@ -250,13 +251,22 @@ def loader_failure(error: Exception) -> str | None:
     if " in DataLoader worker process " in text and isinstance(error, InputError):
         # torch puts the traceback before it
         return text.strip().splitlines()[-1].partition(": ")[2].rstrip(".")
-    if re.match(r"DataLoader (worker \(|timed out)", text) is None:
+    if re.match(r"DataLoader (worker \(|timed out)", text) is not None:
+        what = text.partition(". ")[0].replace("DataLoader worker", "a process that reads samples")
+    elif isinstance(error, EOFError | ConnectionError) and _in_loader(error):
+        what = "a process that reads samples is gone"
+    else:
         return None
-    what = re.sub(r"^DataLoader worker", "a process that reads samples", text.partition(". ")[0])
     return (
         f"{what.strip().rstrip('.')}; where memory is short, set num_workers=0 or fewer (a container's shared memory: "
         "docker run --shm-size=1g)"
     )
+
+
+def _in_loader(error: BaseException) -> bool:
+    """Whether an error comes from where batches of other processes are received."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return any(Path(frame.filename).parts[-2:] == ("data", "dataloader.py") for frame in frames)
 
 
 class _InOrder(Sampler[list[int]]):
