@@ -25,7 +25,7 @@ from gan_lab.data.base import MissingSplit, SampleDataset
 from gan_lab.data.sample import Batch, SampleSpec, check_spec_alike
 from gan_lab.data.sampler import CountingBatchSampler, check_batch, permutation
 from gan_lab.distributed import slurm
-from gan_lab.errors import InputError
+from gan_lab.errors import InputError, counted
 
 SHARED_MEMORY = Path("/dev/shm")  # through which worker processes hand batches over
 
@@ -155,7 +155,7 @@ class DataModule(pl.LightningDataModule):
         shape = " x ".join(map(str, self.spec.shape))
         table.add_row(self.spec.kind.name, f"{shape} ({' x '.join(self.spec.kind.axes)})")
         if self.train.unreadable:
-            table.add_row("left out", f"{len(self.train.unreadable):,} unreadable files")
+            table.add_row("left out", f"{counted(len(self.train.unreadable), 'unreadable file')}")
         if self.spec.attributes:
             table.add_row("attributes", Text(", ".join(self.spec.attributes)))
         else:
