@@ -1,13 +1,13 @@
 """Where pictures go, and what a folder of pictures says of how they were made."""
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
+from gan_lab.config import read_json, take
 from gan_lab.errors import InputError
 from gan_lab.run import write_json
 from gan_lab.sampling.gan import Gan
@@ -84,9 +84,9 @@ def check_folder(folder: Path, settings: Mapping[str, Any], patterns: Sequence[s
             )
         return
     try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({error}); choose another out=") from error
+        before = take({"settings": read_json(path)}, "settings", dict[str, Any], origin=path)
+    except InputError as error:
+        raise InputError(f"{error}; choose another out=") from error
     differing = [
         f"{key}: {before.get(key)} there, {value} now"
         for key, value in settings.items()

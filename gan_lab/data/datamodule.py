@@ -20,7 +20,7 @@ from rich.text import Text
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from gan_lab.console import HANGUP, warn
+from gan_lab.console import HANGUP, in_a_line, warn
 from gan_lab.data.base import MissingSplit, SampleDataset
 from gan_lab.data.sample import Batch, SampleSpec, check_spec_alike
 from gan_lab.data.sampler import CountingBatchSampler, check_batch, permutation
@@ -157,7 +157,7 @@ class DataModule(pl.LightningDataModule):
         if self.train.unreadable:
             table.add_row("left out", f"{counted(len(self.train.unreadable), 'unreadable file')}")
         if self.spec.attributes:
-            table.add_row("attributes", Text(", ".join(self.spec.attributes)))
+            table.add_row("attributes", Text(", ".join(map(in_a_line, self.spec.attributes))))
         else:
             table.add_row("classes", f"{self.train.num_classes:,}")
             table.add_row("samples a class", Text(self._histogram()))
@@ -165,7 +165,7 @@ class DataModule(pl.LightningDataModule):
 
     def _histogram(self) -> str:
         pairs = [
-            f"{name}: {count:,}"
+            f"{in_a_line(name)}: {count:,}"
             for name, count in zip(self.train.class_names, self.train.class_counts, strict=True)
         ]
         if len(pairs) <= _MAX_CLASSES_SHOWN:

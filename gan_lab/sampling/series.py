@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gan_lab.console import in_a_line
 from gan_lab.sampling.directions import Directions
 from gan_lab.sampling.latents import Latents, Seeds, seed_indices
 from gan_lab.sampling.sampler import Sampler
@@ -119,7 +120,9 @@ def named_classes(gan: Sampler) -> str:
     numbers = f"there are {gan.num_classes}, 0 to {last}"
     if not gan.class_names or gan.class_names == [str(i) for i in range(gan.num_classes)]:
         return numbers
-    names = ", ".join(f"{i} {name}" for i, name in enumerate(gan.class_names[:_MOST_NAMED]))
+    names = ", ".join(
+        f"{i} {in_a_line(name)}" for i, name in enumerate(gan.class_names[:_MOST_NAMED])
+    )
     more = ", ..." if gan.num_classes > _MOST_NAMED else ""
     return f"{numbers}: {names}{more}"
 
