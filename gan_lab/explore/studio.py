@@ -228,7 +228,7 @@ class Studio:
         gan = self.gan
         gan.check(
             truncation=recipe.truncation,
-            center=recipe.center,
+            truncation_center=recipe.center,
             noise=recipe.noise,
             translate=recipe.translate,
             rotate=recipe.rotate,
@@ -279,7 +279,11 @@ class Studio:
         # the page's class serves both runs, of which one may have none
         label = point.label if self.gan.num_classes else None
         return self.gan.latents(
-            1, seed=point.seed, labels=label, truncation=recipe.truncation, center=recipe.center
+            1,
+            seed=point.seed,
+            labels=label,
+            truncation=recipe.truncation,
+            truncation_center=recipe.center,
         )
 
     def _walked(self, latents: Tensor, walk: Walk | None) -> Tensor:
