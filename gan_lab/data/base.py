@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from gan_lab.data.images import image_spec
 from gan_lab.data.metadata import MetadataTable
-from gan_lab.data.sample import Batch, SampleSpec
+from gan_lab.data.sample import Batch, Representation, SampleKind, SampleSpec
 from gan_lab.errors import InputError
 
 SPLITS = ("train", "val")
@@ -149,12 +149,10 @@ class SampleDataset(Dataset[Batch], ABC):
         source = None
         if self.spec.source is not None:
             source = torch.stack([self.load_source(index) for index in stored.tolist()])
-        mirrored = items >= self.num_stored
-        if mirrored.any():
-            where = torch.from_numpy(mirrored.nonzero()[0])
-            samples[where] = samples[where].flip(-1)
+        for row in np.flatnonzero(items >= self.num_stored).tolist():
+            samples[row] = samples[row].flip(-1)
             if source is not None:
-                source[where] = source[where].flip(-1)
+                source[row] = source[row].flip(-1)
         return Batch(samples, torch.from_numpy(self.labels[stored]), source)
 
     def _load_batch(self, stored: NDArray[np.int64]) -> tuple[Tensor, NDArray[np.int64]]:
@@ -163,12 +161,15 @@ class SampleDataset(Dataset[Batch], ABC):
 
 
 class ImageDataset(SampleDataset):
-    """Labelled uint8 images of one size, mirrored on demand.
+    """Labelled images of one size, mirrored on demand; uint8, if `kind` says nothing else.
 
     Attributes:
         image_size: (height, width) in pixels.
-        channels: 1 (grey), 3 (RGB) or 4 (RGBA).
+        channels: 1 (grey), 3 (RGB) or 4 (RGBA); of more than 8 bits any number.
+        pixel_type: of stored images.
     """
+
+    pixel_type = torch.uint8
 
     def __init__(
         self,
@@ -179,6 +180,8 @@ class ImageDataset(SampleDataset):
         class_names: Sequence[str],
         labels: NDArray[np.int64],
         flip: bool,
+        kind: SampleKind | None = None,
+        representation: Representation | None = None,
     ) -> None:
         assert class_names, "unlabelled images are one class"
         self.image_size = image_size
@@ -189,11 +192,13 @@ class ImageDataset(SampleDataset):
             image_size=image_size,
             class_names=class_names,
             class_counts=np.bincount(labels, minlength=len(class_names)).tolist(),
+            kind=kind,
+            representation=representation,
         )
         super().__init__(split=split, spec=spec, labels=labels, flip=flip)
 
     def _load_batch(self, stored: NDArray[np.int64]) -> tuple[Tensor, NDArray[np.int64]]:
-        images = torch.empty((len(stored), *self.spec.shape), dtype=torch.uint8)
+        images = torch.empty((len(stored), *self.spec.shape), dtype=self.pixel_type)
         for row, index in enumerate(stored.tolist()):
             images[row] = self.load(index)
         return images, stored

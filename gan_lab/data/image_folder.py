@@ -1,5 +1,6 @@
 """A folder of images, with classes by a table or by sub-folders, or none."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from gan_lab.data.base import members_by_table
@@ -31,6 +32,8 @@ class ImageFolder(EncodedImages):
         flip: append the mirror images.
         skip_unreadable: leave out what cannot be read.
         max_megapixels: larger pictures count as unreadable.
+        bits: 8 | 16 | 32 (floating point), or None for those that they have.
+        window: of more than 8 bits: "range" | "full" | "percentiles" | [centre, width], in levels.
 
     Raises:
         InputError: for a missing or empty folder, unreadable files, mixed sizes, options out of range.
@@ -50,6 +53,8 @@ class ImageFolder(EncodedImages):
         flip: bool = False,
         skip_unreadable: bool = False,
         max_megapixels: float = MAX_MEGAPIXELS,
+        bits: int | None = None,
+        window: str | Sequence[float] = "range",
     ) -> None:
         folder = existing_folder(root, "a folder of pictures")
         table = read_metadata(
@@ -71,6 +76,8 @@ class ImageFolder(EncodedImages):
             flip=flip,
             skip_unreadable=skip_unreadable,
             max_megapixels=max_megapixels,
+            bits=bits,
+            window=window,
             table=table,
         )
 

@@ -17,7 +17,7 @@ from gan_lab.data.decoding import HEAD_BYTES, image_format, regular_file
 # these are taken for images and checked with all others; the rest is looked into
 IMAGE_ENDINGS = (
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff",
-    ".jp2", ".j2k", ".jpf", ".jpx", ".avif",
+    ".jp2", ".j2k", ".jpf", ".jpx", ".avif", ".npy",
 )  # fmt: skip
 # labels and words about the images, which lie beside them as a matter of course
 _SIDE_ENDINGS = (".csv", ".tsv", ".json", ".jsonl", ".txt", ".md", ".yaml", ".yml")

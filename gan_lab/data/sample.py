@@ -66,6 +66,10 @@ class SampleKind(ABC):
     def preview(self, stored: Tensor) -> Tensor:
         """Draw stored samples [N, ...] as uint8 images [N, C, H, W] with 1, 3 or 4 channels: for grids and loggers."""
 
+    def measured(self, stored: Tensor) -> Tensor:
+        """Return what feature networks are given of stored samples [N, ...]: by default these themselves."""
+        return stored
+
     def media(self, stored: Tensor) -> bytes:
         """Return one stored sample [...] as a file of `media_type`, for pages and loggers; by default its preview."""
         buffer = BytesIO()

@@ -40,6 +40,8 @@ class Zip(EncodedImages):
         flip: append the mirror images.
         skip_unreadable: leave out what cannot be read.
         max_megapixels: larger pictures count as unreadable.
+        bits: 8 | 16 | 32 (floating point), or None for those that they have.
+        window: of more than 8 bits: "range" | "full" | "percentiles" | [centre, width], in levels.
 
     Raises:
         InputError: for what is no zip, images without a label, labels without an image, unreadable images.
@@ -59,6 +61,8 @@ class Zip(EncodedImages):
         flip: bool = False,
         skip_unreadable: bool = False,
         max_megapixels: float = MAX_MEGAPIXELS,
+        bits: int | None = None,
+        window: str | Sequence[float] = "range",
     ) -> None:
         path = existing_path(root, "a zip of pictures")
         with _open_zip(path) as archive:
@@ -81,6 +85,8 @@ class Zip(EncodedImages):
             flip=flip,
             skip_unreadable=skip_unreadable,
             max_megapixels=max_megapixels,
+            bits=bits,
+            window=window,
             table=table,
         )
 

@@ -45,7 +45,7 @@ class ImageSource(ABC):
 
     @abstractmethod
     def read(self, start: int, stop: int) -> Tensor:
-        """Samples `start` to `stop`, [stop - start, ...], as they are stored, on any device.
+        """Samples `start` to `stop`, [stop - start, ...], as their kind has them measured, on any device.
 
         Raises:
             InputError: naming an image that cannot be read.
@@ -118,12 +118,13 @@ class DatasetImages(ImageSource):
         return self._images.fingerprint
 
     def read(self, start: int, stop: int) -> Tensor:
+        measured = self.dataset.spec.kind.measured
         if self.in_memory:
-            return self._images.__getitems__(range(start, stop)).real
+            return measured(self._images.__getitems__(range(start, stop)).real)
         parts = [range(i, min(i + 8, stop)) for i in range(start, stop, 8)]
         with ThreadPoolExecutor(_DECODING_THREADS) as pool:
             return torch.cat(
-                list(pool.map(lambda part: self._images.__getitems__(part).real, parts))
+                list(pool.map(lambda part: measured(self._images.__getitems__(part).real), parts))
             )
 
     def labels(self, start: int, stop: int) -> Tensor | None:
@@ -181,7 +182,8 @@ class GanImages(ImageSource):
     def read(self, start: int, stop: int) -> Tensor:
         count = stop - start
         latents = self.gan.latents(count, seed=self._seed, start=start, truncation=self._truncation)
-        return self.gan.spec.decode(self.gan.synthesize(latents, batch_size=count))
+        stored = self.gan.spec.decode(self.gan.synthesize(latents, batch_size=count))
+        return self.gan.spec.kind.measured(stored)
 
     def labels(self, start: int, stop: int) -> Tensor | None:
         if not self.num_classes:
