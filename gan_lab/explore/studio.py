@@ -22,11 +22,13 @@ from gan_lab.sampling.sampler import image_transform
 
 DIRECTIONS = 8  # sliders of a method
 FROM = {"kind": "explore"}
+MOST_POINTS = 64  # that a recipe goes between: each is a pass through the mapping network
 MOST_KEPT = 64  # latents of projected images; the oldest goes first
 
-Number = Annotated[float, Field(allow_inf_nan=False)]
+# beyond them float32 overflows somewhere, and no picture is left
+Number = Annotated[float, Field(ge=-1e4, le=1e4, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, lt=2**32, strict=True)]
-Whole = Annotated[int, Field(ge=0, strict=True)]
+Whole = Annotated[int, Field(ge=0, lt=2**31, strict=True)]
 Label = Whole | None
 
 
@@ -108,7 +110,10 @@ def parse(values: Any) -> Recipe:
         InputError: naming each part that is wrong and what it may be.
     """
     try:
-        return Recipe.model_validate(values)
+        recipe = Recipe.model_validate(values)
+        if count_points(recipe.point) > MOST_POINTS:
+            raise InputError(f"there are more than {MOST_POINTS} points; pin fewer of them")
+        return recipe
     except ValidationError as error:
         wrong = [
             f"{'.'.join(str(part) for part in one['loc']) or 'recipe'}: {one['msg']}"
@@ -117,6 +122,13 @@ def parse(values: Any) -> Recipe:
         raise InputError("; ".join(wrong)) from error
     except RecursionError as error:
         raise InputError("points lie too deep within each other; pin fewer of them") from error
+
+
+def count_points(point: Point) -> int:
+    """Return how many points a point is made of."""
+    if isinstance(point, Between):
+        return count_points(point.start) + count_points(point.end)
+    return 1
 
 
 @dataclass(frozen=True)
