@@ -29,7 +29,8 @@ MOST_KEPT = 64  # latents of projected images; the oldest goes first
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, lt=2**32, strict=True)]
 Whole = Annotated[int, Field(ge=0, strict=True)]
-Label = Whole | None
+# a class, or attributes by name, of which those that are not named stay as the seed draws them
+Label = Whole | dict[str, Number] | None
 
 
 class Part(BaseModel):
@@ -39,7 +40,7 @@ class Part(BaseModel):
 
 
 class Seeded(Part):
-    """The first latent of a seed, with a class or None."""
+    """The first latent of a seed, with a class, with attributes, or with what the seed draws."""
 
     seed: Seed
     label: Label = None
@@ -131,6 +132,7 @@ class Abilities:
         kimg: how long it was trained.
         size: height and width.
         classes: their names.
+        attributes: name, smallest and largest value of each.
         styles: how many there are, 0 without.
         levels: first and last style of "coarse" and so on.
         truncation: "psi", "threshold" or None.
@@ -145,6 +147,7 @@ class Abilities:
     kimg: float
     size: tuple[int, int]
     classes: list[str]
+    attributes: list[tuple[str, float, float]]
     styles: int
     levels: dict[str, tuple[int, int]]
     truncation: str | None
@@ -175,19 +178,22 @@ class Studio:
         gan = self.gan
         generator = gan.generator
         threshold = "threshold" if generator.supports_z_truncation else None
-        names = list(gan.class_names) if gan.num_classes else []
+        count = 0 if gan.attributes else gan.num_classes
+        names = list(gan.class_names) if count else []
+        ends = gan.spec.attribute_ranges
         return Abilities(
             name=self.name,
             kind=gan.kind,
             kimg=round(gan.kimg, 1),
             size=self._size,
-            classes=names or [str(i) for i in range(gan.num_classes)],
+            classes=names or [str(i) for i in range(count)],
+            attributes=[(one, *ends[i]) for i, one in enumerate(gan.attributes)],
             styles=gan.num_ws if gan.has_styles else 0,
             levels=levels(gan),
             truncation="psi" if gan.has_styles else threshold,
             noise=generator.has_noise_inputs,
             places=generator.supports_transform,
-            projects=True,
+            projects=not gan.attributes,
             walks=["sefa", "ganspace"] if gan.has_styles else ["sefa"],
         )
 
@@ -276,8 +282,13 @@ class Studio:
         return found.values, None if labels is None else label_vectors(labels, self.gan.num_classes)
 
     def _seeded(self, point: Seeded, recipe: Recipe) -> Latents:
-        # the page's class serves both runs, of which one may have none
+        # the page's labels serve both runs, of which one may have none
         label = point.label if self.gan.num_classes else None
+        if isinstance(label, dict):
+            label = {name: label[name] for name in self.gan.attributes if name in label}
+        elif self.gan.attributes:
+            label = None
+        label = label or None if isinstance(label, dict) else label
         return self.gan.latents(
             1, seed=point.seed, labels=label, truncation=recipe.truncation, center=recipe.center
         )
@@ -319,6 +330,6 @@ def levels(gan: Gan) -> dict[str, tuple[int, int]]:
     }
 
 
-def label_of(point: Point) -> int | None:
-    """Return the class that is mixed in with a point: its own, where it has one."""
+def label_of(point: Point) -> int | dict[str, float] | None:
+    """Return the label that is mixed in with a point: its own, where it has one."""
     return point.label if isinstance(point, Seeded) else None

@@ -27,7 +27,8 @@ from gan_lab.sampling.pca import (
     first_layer,
     style_weights,
 )
-from gan_lab.sampling.sampler import Sampler, is_finite_number
+from gan_lab.sampling.latents import is_finite_number
+from gan_lab.sampling.sampler import Sampler
 from gan_lab.sampling.search import check_count
 from gan_lab.sampling.sheet import on_white, sheet
 from gan_lab.seeding import check_seed
