@@ -51,7 +51,7 @@ NOT_IN_THE_NAME = (
     "new_data",
     "data_fingerprint",
     "sweep",
-    "swept",
+    "swept_keys",
     "objective",
     "objective_mode",
 )
@@ -914,7 +914,7 @@ def derived(key: str) -> bool:
     """Whether a key only repeats where the run lies and which sweep it belongs to: a renamed folder is no change."""
     if key.startswith("callbacks.pruning."):
         return True
-    return key.split(".")[-1] in ("run_dir", "runs_dir", "name", "sweep", "swept")
+    return key.split(".")[-1] in ("run_dir", "runs_dir", "name", "sweep", "swept_keys")
 
 
 def suggestion(wrong: str, keys: Sequence[str]) -> str:

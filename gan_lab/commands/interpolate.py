@@ -92,7 +92,7 @@ def run(config: DictConfig) -> None:
             method=config.method,
             loop=config.loop,
             truncation=config.truncation,
-            center=config.center,
+            truncation_center=config.truncation_center,
             noise=config.noise,
         )
         for part in divided(keys, columns * rows)

@@ -105,7 +105,7 @@ class DirectionsKeys(OfARun):
     seeds: Numbers
     amounts: list[float]
     truncation: float | None
-    center: Center
+    truncation_center: Center
     noise: Noise
     device: Text
     out: Text | None
@@ -137,8 +137,8 @@ class EvaluateKeys(OfARun):
     files: FileKeys
     preview: bool
     plots: bool
-    curve: list[float]
-    export_real: Text | None
+    truncations: list[float]
+    save_real_features: Text | None
     out: Text | None
 
 
@@ -189,7 +189,7 @@ class GenerateKeys(OfARun):
     directions: Text | None
     move: float | list[float] | None
     truncation: float | None
-    center: Center
+    truncation_center: Center
     noise: Noise
     translate: tuple[float, float] | None
     rotate: float | None
@@ -226,7 +226,7 @@ class InterpolateKeys(OfARun):
     frames: Positive
     grid: tuple[Positive, Positive]
     truncation: float | None
-    center: Center
+    truncation_center: Center
     noise: Literal["const", "none"]
     standing_statistics: Statistics | None
     seed: Seed
@@ -252,7 +252,7 @@ class MixKeys(OfARun):
     row_latents: Text | None
     column_latents: Text | None
     truncation: float | None
-    center: Center
+    truncation_center: Center
     noise: Noise
     format: SheetFormat | Annotated[list[SheetFormat], Field(min_length=1)]
     scale: Annotated[int, Field(ge=1, le=1024)] | None
@@ -290,7 +290,7 @@ class ProjectKeys(OfARun):
     """Those of gan-lab project."""
 
     images: Text | Annotated[list[Text], Field(min_length=1)] | None
-    from_data: Numbers | None
+    dataset_indices: Numbers | None
     split: Literal["val", "train"]
     data: dict[str, Any]
     classes: Classes | None

@@ -68,13 +68,13 @@ def side(config: DictConfig, gan: Gan, name: str) -> Latents:
     """
     labels = labels_of(config, gan, f"{name}_")
     latents = config[f"{name}_latents"]
-    truncation, center = config.truncation, config.center
+    truncation, center = config.truncation, config.truncation_center
     if latents is not None:
         read = gan.read_latents(latents)
-        return gan.as_latents(read, labels=labels, truncation=truncation, center=center)
+        return gan.as_latents(read, labels=labels, truncation=truncation, truncation_center=center)
     seeds = parse_seeds(config[f"{name}s"], f"{name}s")
     try:
-        return gan.as_latents(seeds, labels=labels, truncation=truncation, center=center)
+        return gan.as_latents(seeds, labels=labels, truncation=truncation, truncation_center=center)
     except InputError as error:
         raise InputError(f"{name}s and their labels: {error}") from error
 

@@ -234,7 +234,7 @@ class Studio:
         gan = self.gan
         gan.check(
             truncation=recipe.truncation,
-            center=recipe.center,
+            truncation_center=recipe.center,
             noise=recipe.noise,
             translate=recipe.translate,
             rotate=recipe.rotate,
@@ -290,7 +290,11 @@ class Studio:
             label = None
         label = label or None if isinstance(label, dict) else label
         return self.gan.latents(
-            1, seed=point.seed, labels=label, truncation=recipe.truncation, center=recipe.center
+            1,
+            seed=point.seed,
+            labels=label,
+            truncation=recipe.truncation,
+            truncation_center=recipe.center,
         )
 
     def _walked(self, latents: Tensor, walk: Walk | None) -> Tensor:

@@ -119,7 +119,7 @@ def load_features(path: Path, extractor: Extractor, needs: AllNeeds) -> FeatureS
     if lacking:
         raise InputError(
             f"{path} lacks {', '.join(lacking)}; leave such metrics out, or write the file again with this protocol "
-            "and export_real="
+            "and save_real_features="
         )
     tensors = {name: torch.from_numpy(values) for name, values in arrays.items()}
     return FeatureSet(

@@ -55,7 +55,7 @@ class Gan(Sampler):
         method: str | None = None,
         loop: bool = False,
         truncation: float | None = None,
-        center: str = "mean",
+        truncation_center: str = "mean",
         noise: str = "const",
     ) -> Images:
         """Make images on the path from point to point.
@@ -71,7 +71,7 @@ class Gan(Sampler):
             space: "z" or "w"; None for w where there are styles.
             method: "linear", "spherical" or "spline"; None for a spline in a loop, else spherical in z and linear in w.
             loop: whether to go back to the first point.
-            truncation: as in `sample`, of the key points; likewise `center` and `noise` ("const" or "none").
+            truncation: as in `sample`, of the key points; likewise `truncation_center` and `noise` ("const" or "none").
 
         Returns:
             [T, C, H, W] with T = (K - 1) frames + 1, or K frames of a loop, on the CPU.
@@ -87,7 +87,7 @@ class Gan(Sampler):
             method=method,
             loop=loop,
             truncation=truncation,
-            center=center,
+            truncation_center=truncation_center,
             noise=noise,
         )
         return Images(found.images(found.path.positions(frames)).cpu())
@@ -101,7 +101,7 @@ class Gan(Sampler):
         row_labels: Labels | None = None,
         column_labels: Labels | None = None,
         truncation: float | None = None,
-        center: str = "mean",
+        truncation_center: str = "mean",
         noise: str = "const",
         sheet: bool = False,
     ) -> Images:
@@ -114,7 +114,7 @@ class Gan(Sampler):
             columns: ... those that come from these.
             layers: "coarse", "middle", "fine", "all", indices ("0-3", 5, or a list of them), or a range.
             row_labels: one for all or one for each; None as seeds draw them. Likewise `column_labels`.
-            truncation: as in `sample`; likewise `center` and `noise`.
+            truncation: as in `sample`; likewise `truncation_center` and `noise`.
             sheet: whether to put the columns' own images above and the rows' at the left, with an empty corner.
 
         Returns:
@@ -131,7 +131,7 @@ class Gan(Sampler):
             row_labels=row_labels,
             column_labels=column_labels,
             truncation=truncation,
-            center=center,
+            truncation_center=truncation_center,
             noise=noise,
         )
         return Images(made.sheet() if sheet else made.mixed)
