@@ -13,8 +13,8 @@ from torch import Tensor
 from gan_lab.commands.folders import check_folder, digest_of, output_folder, source_of, weights_of
 from gan_lab.commands.options import (
     check_rendering,
-    open_gan,
     labels_text,
+    open_gan,
     parse_classes,
     parse_labels,
     parse_seeds,
@@ -24,9 +24,8 @@ from gan_lab.commands.options import (
 from gan_lab.errors import InputError
 from gan_lab.sampling.directions import Directions
 from gan_lab.sampling.gan import Gan
-from gan_lab.sampling.latents import SUFFIX
-from gan_lab.sampling.latents import is_finite_number
-from gan_lab.sampling.series import Series, labels_for, slug
+from gan_lab.sampling.latents import SUFFIX, is_finite_number
+from gan_lab.sampling.series import Series, labels_for
 from gan_lab.sampling.writers import ENCODINGS
 
 CONTAINERS = {
@@ -116,7 +115,9 @@ def series_of(config: DictConfig, gan: Gan, seeds: list[int] | None) -> Series:
     if config.latents is not None:
         if given is not None:
             what = "classes" if classes is not None else "labels"
-            raise InputError(f"{what}= and latents=: latents bring their {what} along; leave one out")
+            raise InputError(
+                f"{what}= and latents=: latents bring their {what} along; leave one out"
+            )
         latents = gan.read_latents(config.latents)
         stem = Path(config.latents).stem
         return Series(count=len(latents), seed=config.seed, latents=latents, stem=stem, **drawn)

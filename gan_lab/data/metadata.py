@@ -107,8 +107,8 @@ class MetadataTable:
         if spans.max() > _MOST_UNLIKE * max(spans.min(), 1):
             _warn_once(
                 f"{root}: attributes differ in scale: the values of {names[int(spans.argmax())]} go up to "
-                f"{spans.max():g} and those of {names[int(spans.argmin())]} to {spans.min():g}; networks see them as they "
-                "are, so scale them in the table to about 0 to 1"
+                f"{spans.max():g} and those of {names[int(spans.argmin())]} to {spans.min():g}; networks see "
+                "them as they are, so scale them in the table to about 0 to 1"
             )
         return vectors, names
 

@@ -143,9 +143,7 @@ class SampleSpec:
 
     def without_labels(self) -> "SampleSpec":
         """Return the same samples for a run that is not conditional."""
-        return replace(
-            self, num_classes=0, attributes=(), attribute_ranges=(), label_vectors=()
-        )
+        return replace(self, num_classes=0, attributes=(), attribute_ranges=(), label_vectors=())
 
     def encode(self, stored: Tensor) -> Tensor:
         """Return what networks see of stored samples [N, ...]."""
@@ -218,9 +216,7 @@ class SampleSpec:
             class_names=tuple(part("class_names", ClassNames)),
             class_counts=tuple(part("class_counts", ClassCounts)),
             attributes=tuple(part("attributes", ClassNames)),
-            attribute_ranges=tuple(
-                part("attribute_ranges", list[tuple[FiniteFloat, FiniteFloat]])
-            ),
+            attribute_ranges=tuple(part("attribute_ranges", list[tuple[FiniteFloat, FiniteFloat]])),
             label_vectors=tuple(map(tuple, part("label_vectors", list[list[FiniteFloat]]))),
             source=None if source is None else cls.from_dict(source, origin=origin, trust=trust),
         )

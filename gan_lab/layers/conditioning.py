@@ -103,8 +103,8 @@ class DataToDataCrossEntropy(Conditioning):
     where v_i is the proxy of image i's class, of unit length, and j runs over the images of the batch (of one backward
     pass) with another class. Vectors of attributes have the sum of their attributes' proxies, weighted by their values,
     and images of any other vector are pushed away. Pairs within the margins have no gradient. D learns it from real
-    images, G from its own. Kang et al. 2021, equation of D2D-CE in section 3.2, https://arxiv.org/abs/2111.01118. The default figures are
-    those of the authors' CIFAR-10 runs, https://github.com/POSTECH-CVLab/PyTorch-StudioGAN.
+    images, G from its own. Kang et al. 2021, equation of D2D-CE in section 3.2, https://arxiv.org/abs/2111.01118. The
+    default figures are those of the authors' CIFAR-10 runs, https://github.com/POSTECH-CVLab/PyTorch-StudioGAN.
 
     Args:
         features: F.

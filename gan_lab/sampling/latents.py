@@ -119,7 +119,9 @@ def set_attributes(rows: Tensor, named: Sequence[Attributes], names: Sequence[st
     """
     there = f"the model's attributes are {', '.join(names)}" if names else "the model has none"
     if len(named) not in (1, len(rows)):
-        raise InputError(f"{len(named)} sets of attributes for {len(rows)} images; give one, or one for each")
+        raise InputError(
+            f"{len(named)} sets of attributes for {len(rows)} images; give one, or one for each"
+        )
     rows = rows.clone()
     for i, one in enumerate(named):
         for name, value in one.items():

@@ -129,7 +129,9 @@ class Sampler:
             return None
         if not self.attributes:
             known = self.class_counts
-            return "classes as often as in the training data" if known else "all classes equally often"
+            return (
+                "classes as often as in the training data" if known else "all classes equally often"
+            )
         if self.label_rows is not None:
             return f"attributes of all {len(self.label_rows):,} rows of the training data"
         kept = len(self.spec.label_vectors)

@@ -60,7 +60,9 @@ def test_attributes_are_regressed() -> None:
     features, vectors = torch.randn(2, 4), torch.tensor([[0.2, -3, 1], [0.0, 1, 1]])
     normal = torch.distributions.Normal(head.classifier(features), 1.0)
     constant = 1.5 * math.log(2 * math.pi)
-    assert_close(loss_of(head, features, vectors), -0.5 * (normal.log_prob(vectors).sum(1) + constant))
+    assert_close(
+        loss_of(head, features, vectors), -0.5 * (normal.log_prob(vectors).sum(1) + constant)
+    )
 
 
 def test_attributes_are_compared_as_whole_vectors() -> None:
