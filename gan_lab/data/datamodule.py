@@ -14,6 +14,7 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.table import Table
 from rich.text import Text
 from torch import Tensor
@@ -132,6 +133,11 @@ class DataModule(pl.LightningDataModule):
         """Gives stored sources by number, those of validation where there is some; None where data are not paired."""
         return None if self.spec.source is None else (self.val or self.train).sources
 
+    @property
+    def label_rows(self) -> NDArray[np.float32] | None:
+        """All label vectors [M, K] of the training data, to draw attributes from; None where labels are classes."""
+        return self.train.labels if self.spec.attributes else None
+
     def real_grid(self, n: int) -> Tensor:
         """`n` stored training samples [n, ...], the same ones for a seed; classes follow each other evenly."""
         order = permutation(self.train.num_stored, self._seed, 0)
@@ -156,7 +162,9 @@ class DataModule(pl.LightningDataModule):
         if self.train.unreadable:
             table.add_row("left out", f"{len(self.train.unreadable):,} unreadable files")
         if self.spec.attributes:
-            table.add_row("attributes", Text(", ".join(self.spec.attributes)))
+            spans = zip(self.spec.attributes, self.spec.attribute_ranges, strict=True)
+            text = ", ".join(f"{name} ({low:g} to {high:g})" for name, (low, high) in spans)
+            table.add_row("attributes", Text(text))
         else:
             table.add_row("classes", f"{self.train.num_classes:,}")
             table.add_row("samples a class", Text(self._histogram()))

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from gan_lab.data.images import to_uint8
 from gan_lab.errors import InputError
-from gan_lab.sampling.latents import SUFFIX, Latents
+from gan_lab.sampling.latents import SUFFIX, Latents, is_finite_number
 from gan_lab.sampling.mixing import Layers, pick_layers
 from gan_lab.sampling.pca import (
     center_classes,
@@ -27,7 +27,7 @@ from gan_lab.sampling.pca import (
     first_layer,
     style_weights,
 )
-from gan_lab.sampling.sampler import Sampler, is_finite_number
+from gan_lab.sampling.sampler import Sampler
 from gan_lab.sampling.search import check_count
 from gan_lab.sampling.sheet import on_white, sheet
 from gan_lab.seeding import check_seed

@@ -14,7 +14,7 @@ from torch import Tensor
 from gan_lab.console import progress_bar
 from gan_lab.errors import InputError
 from gan_lab.sampling.distances import Distance
-from gan_lab.sampling.sampler import is_finite_number
+from gan_lab.sampling.latents import is_finite_number
 from gan_lab.sampling.spaces import NoiseMaps, Space
 from gan_lab.seeding import derive_seed
 
