@@ -14,7 +14,7 @@ from gan_lab.layers.growth import upsample_nearest
 from gan_lab.layers.stylegan import replace_styles
 from gan_lab.models.progan import Discriminator
 from gan_lab.models.stylegan import Generator, StyledActivation, SynthesisBlock
-from gan_lab.training.regularizers.path_length import path_lengths
+from gan_lab.training.regularizers import path_lengths
 
 
 def generator(**settings: Any) -> Generator:

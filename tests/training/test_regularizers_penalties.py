@@ -7,13 +7,16 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from gan_lab.errors import InputError
 from gan_lab.layers.networks import DiscriminatorInput, DiscriminatorNetwork
-from gan_lab.training.regularizers.base import Regularizer
-from gan_lab.training.regularizers.dragan import Dragan
-from gan_lab.training.regularizers.gradient_penalty import GradientPenalty
-from gan_lab.training.regularizers.orthogonal import DiscriminatorOrthogonal, GeneratorOrthogonal
-from gan_lab.training.regularizers.r1 import R1
-from gan_lab.training.regularizers.r2 import R2
-from gan_lab.training.regularizers.weight_clipping import WeightClipping
+from gan_lab.training.regularizers import (
+    R1,
+    R2,
+    DiscriminatorOrthogonal,
+    Dragan,
+    GeneratorOrthogonal,
+    GradientPenalty,
+    Regularizer,
+    WeightClipping,
+)
 from gan_lab.training.steps import DiscriminatorStep, requiring_grad
 from tests.helpers.steps import discriminator_step, generator_step
 

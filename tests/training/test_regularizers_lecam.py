@@ -6,7 +6,7 @@ from torch import Tensor
 
 from gan_lab.errors import InputError
 from gan_lab.layers.networks import DiscriminatorNetwork
-from gan_lab.training.regularizers.lecam import LeCam
+from gan_lab.training.regularizers import LeCam
 from gan_lab.training.steps import DiscriminatorStep
 from tests.commands.conftest import ELSE, Train, train
 from tests.helpers.steps import discriminator_step

@@ -3,7 +3,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from gan_lab.layers.networks import DiscriminatorNetwork
-from gan_lab.training.regularizers.drift import Drift
+from gan_lab.training.regularizers import Drift
 from tests.helpers.steps import discriminator_step
 
 

@@ -5,7 +5,7 @@ import torch
 
 from gan_lab.errors import InputError
 from gan_lab.training.losses import NonSaturating
-from gan_lab.training.regularizers.top_k import TopK
+from gan_lab.training.regularizers import TopK
 
 
 def test_only_the_chosen_get_a_gradient() -> None:

@@ -6,8 +6,7 @@ from torch import Tensor, nn
 
 from gan_lab.errors import InputError
 from gan_lab.layers.networks import DiscriminatorInput, DiscriminatorNetwork
-from gan_lab.training.regularizers.consistency import Consistency
-from gan_lab.training.regularizers.latent_consistency import LatentConsistency, LatentDiversity
+from gan_lab.training.regularizers import Consistency, LatentConsistency, LatentDiversity
 from tests.helpers.steps import discriminator_step, generator_step
 
 
