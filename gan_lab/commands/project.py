@@ -17,7 +17,7 @@ from gan_lab.commands.options import check_image, load_gan, parse_classes, parse
 from gan_lab.console import say
 from gan_lab.data.images import save_picture, save_png, to_float, to_uint8
 from gan_lab.errors import InputError
-from gan_lab.metrics.perceptual import choose_distance
+from gan_lab.metrics.features.vgg16 import choose_distance
 from gan_lab.run import write, write_json
 from gan_lab.sampling.gan import Gan
 from gan_lab.sampling.latents import SUFFIX

@@ -13,7 +13,7 @@ from gan_lab.data.decoding import open_image
 from gan_lab.data.scan import DECODE_ERRORS, inspect, reason_of
 from gan_lab.errors import InputError
 from gan_lab.explore.studio import Studio, encoded
-from gan_lab.metrics.perceptual import choose_distance
+from gan_lab.metrics.features.vgg16 import choose_distance
 from gan_lab.sampling.distances import mean_squared_error
 from gan_lab.sampling.projection import STEPS, class_labels, count_restarts, image_shape, latents_of
 from gan_lab.sampling.search import Schedule, find

@@ -1,4 +1,4 @@
-"""How far an image is from its target, for projections; `gan_lab.metrics.perceptual` has LPIPS."""
+"""How far an image is from its target, for projections; `gan_lab.metrics.features.vgg16` has LPIPS."""
 
 from abc import ABC, abstractmethod
 

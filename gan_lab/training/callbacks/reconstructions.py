@@ -15,7 +15,7 @@ from gan_lab.data.datamodule import DataModule
 from gan_lab.data.images import grid, save_png
 from gan_lab.data.sample import Batch
 from gan_lab.errors import InputError
-from gan_lab.metrics.manifold import nearest
+from gan_lab.metrics.functional import nearest
 from gan_lab.training.callbacks.training_log import check_finite, check_interval, log
 from gan_lab.training.module import AdversarialModule
 

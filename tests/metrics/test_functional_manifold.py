@@ -9,8 +9,8 @@ from torch import Tensor
 from torch_fidelity.metric_prc import calculate_precision_recall_full
 
 from gan_lab.errors import InputError
-from gan_lab.metrics import manifold
-from gan_lab.metrics.manifold import density_coverage, diversity, nearest, precision_recall
+from gan_lab.metrics import functional
+from gan_lab.metrics.functional import density_coverage, diversity, nearest, precision_recall
 
 
 def gaussian(num: int, *, width: int = 16, seed: int = 0, scale: float = 1.0) -> Tensor:
@@ -80,7 +80,7 @@ def test_coverage_falls_with_dropped_modes() -> None:
 def test_rows_at_a_time_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     real, fake = gaussian(150), gaussian(120, seed=1)
     whole = (*precision_recall(real, fake), *density_coverage(real, fake), diversity(fake))
-    monkeypatch.setattr(manifold, "ROWS", 37)
+    monkeypatch.setattr(functional, "ROWS", 37)
     parts = (*precision_recall(real, fake), *density_coverage(real, fake), diversity(fake))
     torch.testing.assert_close(whole, parts)
 

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch_fidelity.metric_kid import kid_features_to_metric
 
 from gan_lab.errors import InputError
-from gan_lab.metrics.kernel import discrepancies, discrepancy, kernel_distance
+from gan_lab.metrics.functional import discrepancies, discrepancy, kernel_distance
 
 
 def features(num: int, *, width: int = 16, seed: int = 0, shift: float = 0.0) -> Tensor:

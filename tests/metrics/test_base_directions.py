@@ -7,7 +7,7 @@ from pkgutil import iter_modules
 import pytest
 
 import gan_lab.metrics
-from gan_lab.metrics.directions import direction
+from gan_lab.metrics.base import direction
 from gan_lab.metrics.feature_metrics import ProtocolMetric
 from gan_lab.metrics.features.inception import Inception
 

@@ -7,8 +7,7 @@ import torch
 from torch.nn.functional import interpolate
 
 from gan_lab.errors import InputError
-from gan_lab.metrics.features.lpips import LPIPS
-from gan_lab.metrics.perceptual import choose_distance
+from gan_lab.metrics.features.vgg16 import LPIPS, choose_distance
 from gan_lab.sampling.distances import PyramidDistance
 from tests.helpers.weights import save_vgg16
 
