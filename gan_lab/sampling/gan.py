@@ -5,13 +5,12 @@ from collections.abc import Sequence
 from gan_lab.console import say
 from gan_lab.data.media import ShownTensor
 from gan_lab.sampling.directions import Directions, directions
-from gan_lab.sampling.distances import Distance, PyramidDistance
 from gan_lab.sampling.interpolation import interpolation
 from gan_lab.sampling.latents import Labels, LatentSource
 from gan_lab.sampling.mixing import Layers, mixture
 from gan_lab.sampling.projection import ProjectionResult, project
 from gan_lab.sampling.sampler import Sampler
-from gan_lab.sampling.targets import Given, Targets
+from gan_lab.sampling.targets import Distance, Given, PyramidDistance, Targets
 
 
 class Gan(Sampler):

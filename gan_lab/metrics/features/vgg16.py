@@ -25,7 +25,7 @@ from gan_lab.metrics.features.base import (
     read_state,
     shown,
 )
-from gan_lab.sampling.distances import Distance, PyramidDistance
+from gan_lab.sampling.targets import Distance, PyramidDistance
 
 WEIGHTS = PublishedWeights(
     of="VGG16's",

@@ -8,7 +8,7 @@ from torch.nn.functional import interpolate
 
 from gan_lab.errors import InputError
 from gan_lab.metrics.features.vgg16 import LPIPS, choose_distance
-from gan_lab.sampling.distances import PyramidDistance
+from gan_lab.sampling.targets import PyramidDistance
 from tests.helpers.weights import save_vgg16
 
 CPU = torch.device("cpu")

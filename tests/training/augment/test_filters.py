@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from gan_lab.training.augment.wavelets import (
+from gan_lab.training.augment.filters import (
     asymmetry,
     from_zeros,
     octave_bands,

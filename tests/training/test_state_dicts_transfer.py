@@ -13,7 +13,7 @@ from gan_lab.commands.launch import launch
 from gan_lab.config import build
 from gan_lab.errors import InputError
 from gan_lab.training.checkpoint import AtomicCheckpointIO
-from gan_lab.training.transfer import transfer
+from gan_lab.training.state_dicts import transfer
 from gan_lab.weights.loading import open_origin
 from tests.helpers.published import network_pickle
 

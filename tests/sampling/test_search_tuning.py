@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from gan_lab.errors import InputError
-from gan_lab.sampling.distances import mean_squared_error
 from gan_lab.sampling.gan import Gan
 from gan_lab.sampling.projection import ProjectionResult, project
-from gan_lab.sampling.tuning import Tuning
+from gan_lab.sampling.search import Tuning
+from gan_lab.sampling.targets import mean_squared_error
 from tests.sampling.conftest import big_gan, style_gan2
 
 TARGETS = torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gan_lab.training.augment.base import Draws
-from gan_lab.training.augment.corruption import add_noise, cut_out, rectangle
+from gan_lab.training.augment.color import add_noise, cut_out, rectangle
 
 
 def draws(images: torch.Tensor, operation: str, p: float = 1.0) -> Draws:

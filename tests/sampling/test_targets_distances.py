@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
-from gan_lab.sampling.distances import (
+from gan_lab.sampling.targets import (
     PyramidDistance,
     laplacian_pyramid,
     mean_squared_error,

@@ -15,7 +15,7 @@ import gan_lab
 from gan_lab.data.datamodule import DataModule
 from gan_lab.data.digits import Digits
 from gan_lab.errors import InputError
-from gan_lab.training.callbacks.reconstructions import Reconstructions, in_turn
+from gan_lab.training.callbacks.samples import Reconstructions, in_turn
 from tests.commands.conftest import TINY, Train, entries, train
 from tests.helpers.samples import pair
 

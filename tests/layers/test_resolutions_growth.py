@@ -7,7 +7,7 @@ from torch.nn.functional import avg_pool2d
 from torch.testing import assert_close
 
 from gan_lab.errors import InputError
-from gan_lab.layers.growth import (
+from gan_lab.layers.resolutions import (
     Growth,
     GrowthStage,
     avg_pool,

@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from gan_lab.training.augment.base import Draws
-from gan_lab.training.augment.filtering import POWER, amplify, draw_gains
-from gan_lab.training.augment.wavelets import octave_bands, symlet
+from gan_lab.training.augment.filters import POWER, amplify, draw_gains, octave_bands, symlet
 
 
 def gains(*values: float) -> torch.Tensor:
