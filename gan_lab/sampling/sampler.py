@@ -479,6 +479,8 @@ class Sampler:
 
     def shown(self, samples: Tensor) -> ShownTensor:
         """Look at samples [N, ...] as what a notebook shows: images, or what their kind is heard or read as."""
+        if self._spec is None:  # what was drawn says it, without a pass of its own
+            self._spec = image_spec(channels=samples.shape[1], image_size=tuple(samples.shape[2:]))
         spec = self.spec
         as_images = spec.is_image and tuple(samples.shape[1:]) == spec.shape
         return Images(samples) if as_images else Samples(samples, spec)

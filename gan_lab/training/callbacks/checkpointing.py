@@ -46,8 +46,8 @@ class Checkpointing(Callback):
 
     Stands last among the callbacks, so that an evaluation of the same moment is part of what it saves. The first
     Ctrl-C, SIGTERM or SIGHUP (of a terminal that closes) ends the step, saves and stops; a second one ends at once. In
-    a job of SLURM, SIGUSR1 and a SIGTERM that warns of preemption also have the job start again, which then goes on from
-    here.
+    a job of SLURM, SIGUSR1 and a SIGTERM that warns of preemption also have the job start again, which then goes on
+    from here.
 
     Args:
         run_dir: the run folder; checkpoints go to its `checkpoints/`.
