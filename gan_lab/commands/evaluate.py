@@ -28,9 +28,8 @@ from gan_lab.distributed.processes import share
 from gan_lab.distributed.ranks import Ranks
 from gan_lab.errors import InputError
 from gan_lab.metrics.cache import FolderChunks
-from gan_lab.metrics.exchange import load_features, save_features
 from gan_lab.metrics.feature_metrics import MetricValue
-from gan_lab.metrics.feature_set import FeatureSet
+from gan_lab.metrics.feature_set import FeatureSet, load_features, save_features
 from gan_lab.metrics.images import DatasetImages, GanImages, ImageSource
 from gan_lab.metrics.opening import NpzImages
 from gan_lab.metrics.plots import (
@@ -101,7 +100,7 @@ def open_task(config: DictConfig) -> Task:
     real, floor = open_real(config, protocol, data)
     fake = open_fake(config, protocol, path, is_run)
     if isinstance(fake, GanImages) and data is not None:
-        fake.gan.sources = fake.gan.sources or data.sources
+        fake.use_data(data.sources, data.label_rows)
     if real is not None:
         compare_shapes(fake, real)
     if real is not None or config.real is None:
@@ -131,6 +130,8 @@ def evaluate(config: DictConfig) -> None:
     result["seconds"] = time.perf_counter() - begin
     # a table's own title is broken where the table is narrow
     say(f"{fake.name}, protocol {protocol.name}")
+    if fake.description.get("labels"):
+        say(f"labels: {fake.description['labels']}")
     say(as_table(result))
     out = out_of(config, task.path, task.is_run)
     if is_first():

@@ -5,13 +5,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
+import imagecodecs
 import numpy as np
 import tifffile
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_png
 
 from gan_lab.data.decoding import HEAD_BYTES, NotAnImage, image_format
 from gan_lab.data.npz import read_header
@@ -38,6 +38,7 @@ class DeepImage(SampleKind):
     """
 
     axes = ("channels", "height", "width")
+    is_precise = True
 
     def __init__(
         self, *, bits: Literal[16, 32], channels: int, window: tuple[float, float]
@@ -236,12 +237,11 @@ def read_levels(file: BinaryIO) -> NDArray[Any]:
     found = image_format(file.read(HEAD_BYTES))
     file.seek(0)
     if found == "PNG":
-        data = torch.frombuffer(bytearray(file.read()), dtype=torch.uint8)
         try:
-            return decode_png(data, mode=ImageReadMode.UNCHANGED).permute(1, 2, 0).numpy()
-        except RuntimeError as error:
+            pixels = imagecodecs.png_decode(file.read())
+        except imagecodecs.PngError as error:
             raise NotAnImage(str(error)) from error
-    if found == "TIFF":
+    elif found == "TIFF":
         page = _tiff_page(file)
         pixels = page.asarray()
         if page.axes == "SYX":

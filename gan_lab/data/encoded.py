@@ -57,10 +57,11 @@ class EncodedImages(ImageDataset):
 
     Args:
         source: the pictures of all splits, so that splits agree on size and channels.
-        labels: int64 [len(source)].
-        class_names: one for each label.
+        labels: classes int64 [len(source)], or vectors float32 [len(source), K].
+        class_names: one for each class.
         members: bool [len(source)], the pictures of this split.
         table: what else is known of the pictures of `source`.
+        attributes: names of the K entries, where labels are vectors.
         split: "train" or "val".
         image_size: as `parse_size` takes it; None for the one size that all pictures have.
         crop: as `parse_crop` takes it.
@@ -80,7 +81,7 @@ class EncodedImages(ImageDataset):
         self,
         *,
         source: Source,
-        labels: NDArray[np.int64],
+        labels: NDArray[Any],
         class_names: Sequence[str],
         members: NDArray[np.bool_],
         split: str,
@@ -94,6 +95,7 @@ class EncodedImages(ImageDataset):
         bits: int | None = None,
         window: str | Sequence[float] = "range",
         table: MetadataTable | None = None,
+        attributes: Sequence[str] = (),
     ) -> None:
         check_split(split)
         check_options(resample, channels)
@@ -130,6 +132,7 @@ class EncodedImages(ImageDataset):
             flip=flip,
             kind=kind,
             representation=representation,
+            attributes=attributes,
         )
         self.unreadable = [(source.name(i), why) for i, why in found.reasons.items() if members[i]]
         if self.unreadable:

@@ -75,11 +75,11 @@ def test_padding_behind_a_whole_image_is_no_truncation(tmp_path: Path, ending: s
 
 def test_text_missing_files_and_unknown_ranges_have_reasons(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("hello")
-    Image.fromarray(np.zeros((2, 2), dtype=np.float32)).save(tmp_path / "float.tiff")
+    Image.fromarray(np.full((2, 2), np.nan, dtype=np.float32)).save(tmp_path / "float.tiff")
     (tmp_path / "dangling.png").symlink_to(tmp_path / "nowhere")
     found = reasons(tmp_path, "text.png", "float.tiff", "dangling.png")
     assert found[0] == "not an image, or its beginning is damaged"
-    assert "mode F" in found[1]
+    assert "4 of 4 values are NaN" in found[1]
     assert "No such file" in found[2]
 
 
