@@ -21,7 +21,7 @@ from gan_lab.commands.options import (
     seeds_text,
     transform_of,
 )
-from gan_lab.errors import InputError
+from gan_lab.errors import InputError, counted
 from gan_lab.sampling.directions import Directions
 from gan_lab.sampling.gan import Gan
 from gan_lab.sampling.latents import SUFFIX, is_finite_number
@@ -154,7 +154,7 @@ def moved(config: DictConfig, series: Series) -> Series:
         raise InputError(f"move={config.move} must be numbers, such as [2,-1]")
     if len(given) > len(directions):
         raise InputError(
-            f"move={config.move}: {config.directions} has {len(directions)} directions"
+            f"move={config.move}: {config.directions} has {counted(len(directions), 'direction')}"
         )
     return replace(series, directions=directions, amounts=tuple(map(float, given)))
 

@@ -20,7 +20,7 @@ from gan_lab.data.metadata import join_tables
 from gan_lab.data.packing import Damaged, Packer, disk_full
 from gan_lab.data.sample import to_pil
 from gan_lab.data.scan import reason_of
-from gan_lab.errors import InputError
+from gan_lab.errors import InputError, counted
 from gan_lab.run import write
 
 _SPLITS = {"all": ("train", "val"), "train": ("train",), "val": ("val",)}
@@ -96,14 +96,14 @@ def _pack(
         plan=digest([data.fingerprint for data in datasets]),
     )
     if packer.done:
-        say(f"going on after {packer.done:,} of {len(items):,} images")
+        say(f"going on after {packer.done:,} of {counted(len(items), 'image')}")
     try:
         with progress_bar("packing", len(items), completed=packer.done) as advance:
             for done in packer.pack(lambda row: _encode(items[row]), num_threads=num_threads):
                 advance(done)
         num_packed = len(items) - len(packer.damaged)
         if not num_packed:
-            raise InputError(f"none of the {len(items):,} images can be read")
+            raise InputError(f"none of the {counted(len(items), 'image')} can be read")
         if packer.damaged and not skip_unreadable:
             packer.checkpoint()
             raise InputError(_damaged(out, packer.damaged))
@@ -132,7 +132,7 @@ def _report(
     height, width = data.image_size
     say(
         escape(
-            f"{out}: {num_packed:,} images of {data.channels} x {height} x {width}, {data.num_classes:,} "
+            f"{out}: {counted(num_packed, 'image')} of {data.channels} x {height} x {width}, {data.num_classes:,} "
             f"{'class' if data.num_classes == 1 else 'classes'}, {out.stat().st_size / 1e6:,.1f} MB; "
             f"train on it with data=zip data.root={out}"
         )
@@ -152,7 +152,7 @@ def _list_unreadable(out: Path, unreadable: list[tuple[str, str]]) -> str:
     lines = "".join(f"{name}: {reason}\n" for name, reason in unreadable)
     write(names, lines.encode(errors="surrogateescape"))
     shown = listed([f"{name} ({reason})" for name, reason in unreadable], limit=50)
-    files = "1 file" if len(unreadable) == 1 else f"{len(unreadable):,} files"
+    files = counted(len(unreadable), "file")
     return f"{files} that could not be read; {names} lists them: {shown}"
 
 

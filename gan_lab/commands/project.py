@@ -16,7 +16,7 @@ from gan_lab.commands.inputs import open_data
 from gan_lab.commands.options import check_image, load_gan, parse_classes, parse_seeds
 from gan_lab.console import say
 from gan_lab.data.images import save_picture, save_png, to_float, to_uint8
-from gan_lab.errors import InputError
+from gan_lab.errors import InputError, counted
 from gan_lab.metrics.features.vgg16 import choose_distance
 from gan_lab.run import write, write_json
 from gan_lab.sampling.gan import Gan
@@ -80,7 +80,9 @@ def run(config: DictConfig) -> None:
     for path in write_results(found, targets, folder, config):
         say(f"wrote {path}")
     if not found.finished:
-        say(f"stopped: {len(found.names)} of {len(targets)} pictures, as far as they had come")
+        say(
+            f"stopped: {len(found.names)} of {counted(len(targets), 'picture')}, as far as they had come"
+        )
         raise KeyboardInterrupt
 
 
@@ -136,7 +138,7 @@ def dataset_indices(config: DictConfig) -> Targets:
         raise InputError(f"split={config.split}: the data have no such part; choose train or val")
     if max(numbers) >= len(dataset):
         raise InputError(
-            f"dataset_indices={config.dataset_indices}: {config.split} has {len(dataset):,} images, "
+            f"dataset_indices={config.dataset_indices}: {config.split} has {counted(len(dataset), 'image')}, "
             f"0 to {len(dataset) - 1}"
         )
     batch = dataset.__getitems__(numbers)

@@ -141,7 +141,7 @@ def fit(
             raise
         # Lightning's own status after a Ctrl-C is 1
         raise SystemExit(getattr(end.__context__, "status", 130)) from None
-    except (RuntimeError, InputError) as error:
+    except (RuntimeError, InputError, EOFError, ConnectionError) as error:
         reason = loader_failure(error)
         if reason is None:
             raise

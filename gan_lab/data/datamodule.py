@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from inspect import Parameter, signature
 from multiprocessing import active_children
@@ -25,7 +26,7 @@ from gan_lab.data.base import MissingSplit, SampleDataset
 from gan_lab.data.sample import Batch, SampleSpec, check_spec_alike
 from gan_lab.data.sampler import CountingBatchSampler, check_batch, permutation
 from gan_lab.distributed import slurm
-from gan_lab.errors import InputError
+from gan_lab.errors import InputError, counted
 
 SHARED_MEMORY = Path("/dev/shm")  # through which worker processes hand batches over
 
@@ -160,7 +161,7 @@ class DataModule(pl.LightningDataModule):
         shape = " x ".join(map(str, self.spec.shape))
         table.add_row(self.spec.kind.name, f"{shape} ({' x '.join(self.spec.kind.axes)})")
         if self.train.unreadable:
-            table.add_row("left out", f"{len(self.train.unreadable):,} unreadable files")
+            table.add_row("left out", f"{counted(len(self.train.unreadable), 'unreadable file')}")
         if self.spec.attributes:
             spans = zip(self.spec.attributes, self.spec.attribute_ranges, strict=True)
             text = ", ".join(f"{name} ({low:g} to {high:g})" for name, (low, high) in spans)
@@ -258,13 +259,22 @@ def loader_failure(error: Exception) -> str | None:
     if " in DataLoader worker process " in text and isinstance(error, InputError):
         # torch puts the traceback before it
         return text.strip().splitlines()[-1].partition(": ")[2].rstrip(".")
-    if re.match(r"DataLoader (worker \(|timed out)", text) is None:
+    if re.match(r"DataLoader (worker \(|timed out)", text) is not None:
+        what = text.partition(". ")[0].replace("DataLoader worker", "a process that reads samples")
+    elif isinstance(error, EOFError | ConnectionError) and _in_loader(error):
+        what = "a process that reads samples is gone"
+    else:
         return None
-    what = re.sub(r"^DataLoader worker", "a process that reads samples", text.partition(". ")[0])
     return (
         f"{what.strip().rstrip('.')}; where memory is short, set num_workers=0 or fewer (a container's shared memory: "
         "docker run --shm-size=1g)"
     )
+
+
+def _in_loader(error: BaseException) -> bool:
+    """Whether an error comes from where batches of other processes are received."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return any(Path(frame.filename).parts[-2:] == ("data", "dataloader.py") for frame in frames)
 
 
 class _InOrder(Sampler[list[int]]):

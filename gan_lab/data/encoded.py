@@ -37,7 +37,7 @@ from gan_lab.data.transform import (
     parse_crop,
     parse_size,
 )
-from gan_lab.errors import InputError
+from gan_lab.errors import InputError, counted
 
 _THREADS = 8
 
@@ -253,7 +253,7 @@ def _readable(source: Source, found: Scan, skip_unreadable: bool) -> NDArray[np.
 
 
 def _named(bad: Sequence[tuple[str, str]]) -> str:
-    files = "1 unreadable file" if len(bad) == 1 else f"{len(bad):,} unreadable files"
+    files = counted(len(bad), "unreadable file")
     return f"{files}: {listed(f'{name} ({reason})' for name, reason in bad)}"
 
 
@@ -264,7 +264,8 @@ def _common_size(source: Source, found: Scan, readable: NDArray[np.bool_]) -> tu
     if len(different):
         counts = Counter(map(tuple, sizes[readable].tolist())).most_common()
         shown = listed(
-            [f"{height}x{width} ({count:,} images)" for (height, width), count in counts], limit=5
+            [f"{height}x{width} ({counted(count, 'image')})" for (height, width), count in counts],
+            limit=5,
         )
         odd = int(different[0])
         height, width = sizes[odd]

@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 from gan_lab.console import say, warn
 from gan_lab.data.listing import Listing, listed
 from gan_lab.data.tables import TABLES, BadTable, Columns, parse_table
-from gan_lab.errors import InputError
+from gan_lab.errors import InputError, counted
 
 MAX_LABEL = 999_999  # a larger one is an identifier or damage: each class costs memory
 UNLABELLED = ["all"]
@@ -213,7 +213,7 @@ def read_metadata(
             )
             attributes, attribute_names = None, []
         else:
-            _say_once(f"{root}: {attributes.shape[1]} attributes an image, no classes")
+            _say_once(f"{root}: {counted(attributes.shape[1], 'attribute')} an image, no classes")
     table = MetadataTable(
         files=files,
         labels=labels,
@@ -271,9 +271,9 @@ class _Folders:
             )
         if wanted is None and 0 < nested < len(below):
             raise AmbiguousClasses(
-                f"data.root={root} holds {len(below) - nested:,} images itself and {nested:,} in sub-folders; set "
-                f"data.classes=true to take only the sub-folders, one class each, or data.classes=false to take all "
-                f"as one class"
+                f"data.root={root} holds {counted(len(below) - nested, 'image')} itself and {nested:,} in sub-folders; "
+                "set data.classes=true to take only the sub-folders, one class each, or data.classes=false to take "
+                "all as one class"
             )
         if wanted is None and nested and all(map(_is_part, first, below)):
             _say_once(
@@ -358,7 +358,8 @@ class _Rows:
         if names is not None:
             if labels.max() >= len(names):
                 raise InputError(
-                    f"{self.root}: {self.origin} names {len(names)} classes and has labels up to {labels.max()}"
+                    f"{self.root}: {self.origin} names {counted(len(names), 'class')} and has labels up to "
+                    f"{labels.max()}"
                 )
             return labels, names
         values, compact = np.unique(labels, return_inverse=True)
@@ -382,7 +383,8 @@ class _Rows:
         names = self.attribute_names or [str(i) for i in range(vectors.shape[1])]
         if len(names) != vectors.shape[1]:
             raise InputError(
-                f"{self.root}: {self.origin} names {len(names)} attributes and has {vectors.shape[1]} an image"
+                f"{self.root}: {self.origin} names {counted(len(names), 'attribute')} and has "
+                f"{vectors.shape[1]} an image"
             )
         return vectors, names
 
@@ -397,7 +399,7 @@ class _Rows:
         bare = [self.images[i] for i, v in zip(kept.tolist(), values, strict=True) if v is None]
         if bare:
             raise InputError(
-                f"{self.root}: {self.origin} has no {what} for {len(bare):,} images: {listed(bare)}"
+                f"{self.root}: {self.origin} has no {what} for {counted(len(bare), 'image')}: {listed(bare)}"
             )
         return values
 
@@ -429,7 +431,7 @@ def _read_tables(listing: Listing, read: Callable[[str], bytes], root: Path) -> 
         absent = sorted(set(files).difference(number, passed_over))
         if absent:
             raise InputError(
-                f"{root}: {name} has labels for {len(absent):,} files that are missing: {listed(absent)}"
+                f"{root}: {name} has labels for {counted(len(absent), 'file')} that are missing: {listed(absent)}"
             )
         twice = next((file for file in files if file in said), None)
         if twice is not None:

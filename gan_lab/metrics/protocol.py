@@ -10,7 +10,7 @@ import torch
 
 from gan_lab.console import say, warn
 from gan_lab.data.datamodule import DataModule
-from gan_lab.errors import InputError
+from gan_lab.errors import InputError, counted
 from gan_lab.metrics.base import direction
 from gan_lab.metrics.cache import ChunkStore, MemoryChunks
 from gan_lab.metrics.extraction import (
@@ -237,7 +237,8 @@ class Protocol:
             self.features.check(source.shape, source.name)
             if wanted is not None and source.count is not None and source.count < wanted:
                 raise InputError(
-                    f"{source.name} has {source.count:,} images, and protocol {self.name} takes {wanted:,}; give more, "
+                    f"{source.name} has {counted(source.count, 'image')}, and protocol {self.name} takes {wanted:,}; "
+                    "give more, "
                     f"or set {key}={source.count} of the protocol"
                 )
         self._setting = self._known(real, fake)

@@ -19,7 +19,7 @@ from gan_lab.config import FolderName, as_allowed, check_keys, run_name
 from gan_lab.console import say
 from gan_lab.distributed import slurm
 from gan_lab.distributed.processes import started_by_others
-from gan_lab.errors import InputError
+from gan_lab.errors import InputError, counted
 from gan_lab.run import locked
 from gan_lab.sweeps.job import (
     STOP_FILE,
@@ -100,8 +100,8 @@ class Sweep(Sweeper):
         twice = [run for run, n in Counter(p.job.run for p in planned).items() if n > 1]
         if twice:
             raise InputError(
-                f"{len(planned)} runs, of which several would be called {twice[0]}; leave name= out, or make it "
-                "different for each"
+                f"{counted(len(planned), 'run')}, of which several would be called {twice[0]}; leave name= out, or "
+                "make it different for each"
             )
         return planned
 
@@ -151,8 +151,8 @@ class Sweep(Sweeper):
         wrong = [run for run in self._launched if jobs[run].status in undone]
         if wrong:
             raise InputError(
-                f"{len(wrong)} of {len(jobs)} runs failed ({', '.join(wrong[:5])}); {self.record.path} says why, "
-                f"and {self.then}"
+                f"{len(wrong)} of {counted(len(jobs), 'run')} failed ({', '.join(wrong[:5])}); {self.record.path} says "
+                f"why, and {self.then}"
             )
 
     @property
@@ -226,7 +226,7 @@ class GridSweep(Sweep):
         """
         planned = self.plan(combinations(self.parse(arguments)))
         done = len(planned) - len(self.rest(planned))
-        say(f"sweep        {len(planned)} runs, {done} of them done, into {self.folder}")
+        say(f"sweep        {counted(len(planned), 'run')}, {done} of them done, into {self.folder}")
         with self.running():
             self.launch(planned)
 
