@@ -3,12 +3,12 @@
 from omegaconf import DictConfig
 from rich.table import Table
 
-from gan_lab.commands.folders import output_folder
 from gan_lab.commands.mix import layers_of, text_of
 from gan_lab.commands.options import (
     check_image,
     check_rendering,
     load_gan,
+    output_folder,
     parse_classes,
     parse_seeds,
 )

@@ -30,8 +30,7 @@ from gan_lab.errors import InputError
 from gan_lab.metrics.cache import FolderChunks
 from gan_lab.metrics.feature_metrics import MetricValue
 from gan_lab.metrics.feature_set import FeatureSet, load_features, save_features
-from gan_lab.metrics.images import DatasetImages, GanImages, ImageSource
-from gan_lab.metrics.opening import NpzImages
+from gan_lab.metrics.images import DatasetImages, GanImages, ImageSource, NpzImages
 from gan_lab.metrics.plots import (
     check_matplotlib,
     draw_classes,

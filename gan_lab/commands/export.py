@@ -28,9 +28,8 @@ from gan_lab.run import (
 )
 from gan_lab.training.checkpoint import checkpoint_path
 from gan_lab.weights import exported, hub
-from gan_lab.weights.card import card, sample_grid
+from gan_lab.weights.export import Material, card, of_export, of_run, sample_grid
 from gan_lab.weights.loading import local
-from gan_lab.weights.material import Material, of_export, of_run
 from gan_lab.weights.programs import onnx_packages, write_program
 
 FORMATS = ("safetensors", *exported.PROGRAMS)

@@ -19,8 +19,7 @@ from gan_lab.metrics.feature_metrics import ProtocolMetric
 from gan_lab.metrics.feature_set import is_features_file
 from gan_lab.metrics.features.base import Extractor, file_sha256
 from gan_lab.metrics.generator_metrics import GeneratorMetric
-from gan_lab.metrics.images import GanImages, ImageSource, label_difference
-from gan_lab.metrics.opening import open_files
+from gan_lab.metrics.images import GanImages, ImageSource, label_difference, open_files
 from gan_lab.metrics.protocol import Protocol
 from gan_lab.training.checkpoint import CONFIG_FILE, checkpoint_path
 from gan_lab.weights import exported

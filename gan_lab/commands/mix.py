@@ -6,10 +6,10 @@ from pathlib import Path
 from omegaconf import DictConfig, ListConfig
 from torch import Tensor
 
-from gan_lab.commands.folders import output_folder
 from gan_lab.commands.options import (
     check_rendering,
     load_gan,
+    output_folder,
     parse_classes,
     parse_seeds,
     seeds_text,

@@ -11,9 +11,17 @@ from safetensors.torch import save
 from torch import Tensor
 
 from gan_lab.commands.export import staged, write_weights
-from gan_lab.commands.folders import is_run, output_folder, source_of, weights_of
 from gan_lab.commands.inputs import open_data
-from gan_lab.commands.options import check_image, load_gan, parse_classes, parse_seeds
+from gan_lab.commands.options import (
+    check_image,
+    is_run,
+    load_gan,
+    output_folder,
+    parse_classes,
+    parse_seeds,
+    source_of,
+    weights_of,
+)
 from gan_lab.console import say
 from gan_lab.data.images import save_picture, save_png, to_float, to_uint8
 from gan_lab.errors import InputError
@@ -31,8 +39,8 @@ from gan_lab.sampling.targets import Targets, read_targets
 from gan_lab.sampling.video import check_video, readable_scale, write_video
 from gan_lab.training.checkpoint import read_config
 from gan_lab.weights import exported
+from gan_lab.weights.export import of_export, of_run
 from gan_lab.weights.loading import local
-from gan_lab.weights.material import of_export, of_run
 
 _ACROSS = 8  # pictures in a row of the sheet
 

@@ -22,14 +22,18 @@ from gan_lab.distributed.processes import started_by_others
 from gan_lab.errors import InputError
 from gan_lab.run import locked
 from gan_lab.sweeps.job import (
+    FINAL,
     STOP_FILE,
+    WRONG,
+    Job,
+    SweepFile,
     stop_on_signal,
     stopped_by,
     sweep_folder,
+    table,
     without_sweep_keys,
 )
 from gan_lab.sweeps.outcome import chosen_objective
-from gan_lab.sweeps.record import FINAL, WRONG, Job, Record, table
 from gan_lab.training.checkpoint import LAST
 from gan_lab.training.checks import TrainKeys
 
@@ -69,7 +73,7 @@ class Sweep(Sweeper):
         self.context = hydra_context
         self.common = config
         self.folder = sweep_folder(config)
-        self.record = Record(self.folder)
+        self.record = SweepFile(self.folder)
         launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
