@@ -1,4 +1,4 @@
-"""gan-lab directions: directions in a latent space, and pictures of what they do."""
+"""gan-lab directions: directions in a latent space, and images of what they do."""
 
 from omegaconf import DictConfig
 from rich.table import Table

@@ -57,7 +57,7 @@ FORMATS = (*ENCODINGS, "files", *CONTAINERS)
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What is to be drawn, and where it goes.
+    """The samples to draw, and where files go.
 
     Attributes:
         series: the images.
@@ -115,7 +115,7 @@ def open_task(config: DictConfig) -> Task:
 
 
 def series_of(config: DictConfig, gan: Gan, seeds: list[int] | None) -> Series:
-    """Return what is to be drawn.
+    """Return the series of samples to draw.
 
     Raises:
         InputError: for classes or latents that there are not, and what means nothing to the generator.
@@ -159,7 +159,7 @@ def series_of(config: DictConfig, gan: Gan, seeds: list[int] | None) -> Series:
 
 
 def moved(config: DictConfig, series: Series) -> Series:
-    """Return the series with its latents moved along directions, where that is asked for.
+    """Return the series with `directions=` applied.
 
     Raises:
         InputError: for directions without amounts, amounts without directions, and what does not fit.
@@ -194,7 +194,7 @@ def default_columns(config: DictConfig, series: Series) -> int:
 
 
 def settings_of(config: DictConfig, gan: Gan) -> dict[str, Any]:
-    """Return all that decides what an image of a seed and class looks like."""
+    """Return every setting that changes the images."""
     standing = config.standing_statistics
     return {
         "source": "/".join(source_of(config)),
@@ -216,7 +216,7 @@ def settings_of(config: DictConfig, gan: Gan) -> dict[str, Any]:
 
 
 def folder_parts(config: DictConfig, seeds: list[int] | None) -> list[str]:
-    """Return what a folder's name says of what changes the images in it."""
+    """Return the parts of the output folder's name."""
     if config.latents is not None:
         parts = [Path(config.latents).stem]
     elif seeds is not None:
@@ -352,7 +352,7 @@ def draw(
 
 
 def gathered(block: Block | None, ranks: Ranks) -> list[Block]:
-    """Return the blocks of all processes in order, in the first process; nothing in others."""
+    """Gather blocks of all processes in order on rank 0; others return nothing."""
     if ranks.size == 1:
         return [] if block is None else [block]
     parts: list[Block | None] | None = [None] * ranks.size if ranks.rank == 0 else None

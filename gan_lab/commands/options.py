@@ -80,7 +80,7 @@ def transform_of(config: DictConfig) -> torch.Tensor | None:
 
 
 def plain(value: Any) -> Any:
-    """Return a list of a configuration as a tuple, and other values as they are."""
+    """Return a list of a configuration as a tuple, other values unchanged."""
     return tuple(value) if isinstance(value, ListConfig) else value
 
 
@@ -289,11 +289,11 @@ def output_folder(config: DictConfig, gan: Gan, parts: Sequence[str]) -> Path:
 
 
 def check_folder(folder: Path, settings: Mapping[str, Any], patterns: Sequence[str]) -> None:
-    """Refuse a folder with pictures of other settings: nobody could tell them apart.
+    """Check that the folder has no images of other settings.
 
     Args:
         folder: need not be there.
-        settings: that decide what a picture of a seed and class looks like.
+        settings: that decide what an image of a seed and class looks like.
         patterns: of names of files that are to be written.
 
     Raises:
@@ -324,7 +324,7 @@ def check_folder(folder: Path, settings: Mapping[str, Any], patterns: Sequence[s
 
 
 def keep_settings(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Write the settings beside the pictures; the folder is made when it is not there."""
+    """Write the settings beside the images, in a new or existing folder."""
     write_json(folder / SETTINGS, settings)
 
 

@@ -1,4 +1,4 @@
-"""gan-lab project: pictures into the latent space of a trained generator."""
+"""gan-lab project: images into the latent space of a trained generator."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,7 +42,7 @@ from gan_lab.weights import exported
 from gan_lab.weights.export import of_export, of_run
 from gan_lab.weights.loading import local
 
-_ACROSS = 8  # pictures in a row of the sheet
+_ACROSS = 8  # images in a row of the sheet
 
 _LISTED = 24  # rows of the table
 
@@ -50,10 +50,10 @@ _NOTED = 10
 
 
 def run(config: DictConfig) -> None:
-    """Project pictures and write what was found.
+    """Project images and write what was found.
 
     Raises:
-        InputError: for pictures, a run, classes or settings that there are not.
+        InputError: for images, a run, classes or settings that there are not.
     """
     if config.video is not None:
         check_video(f"way.{config.video}", config.fps)
@@ -88,7 +88,7 @@ def run(config: DictConfig) -> None:
     for path in write_results(found, targets, folder, config):
         say(f"wrote {path}")
     if not found.finished:
-        say(f"stopped: {len(found.names)} of {len(targets)} pictures, as far as they had come")
+        say(f"stopped: {len(found.names)} of {len(targets)} images, as far as they had come")
         raise KeyboardInterrupt
 
 
@@ -109,7 +109,7 @@ def open_schedule(config: DictConfig, gan: Gan) -> Schedule:
 
 
 def open_targets(config: DictConfig, gan: Gan) -> Targets:
-    """Return the pictures of `images` or `dataset_indices`.
+    """Return the images of `images` or `dataset_indices`.
 
     Raises:
         InputError: when neither or both are given, or what they name cannot be had.
@@ -156,7 +156,7 @@ def dataset_indices(config: DictConfig) -> Targets:
 
 
 def open_labels(config: DictConfig, gan: Gan, targets: Targets) -> Tensor | list[int] | int | None:
-    """Return the pictures' classes, or None to have them found.
+    """Return the images' classes, or None to have them found.
 
     Raises:
         InputError: for classes that there are not.
@@ -234,7 +234,7 @@ def as_json(found: ProjectionResult, targets: Targets, config: DictConfig) -> di
 
 
 def as_table(found: ProjectionResult) -> Table:
-    """Return the errors of each picture."""
+    """Return the errors of each image."""
     results = found.results()
     table = Table()
     for name in results[0]:
@@ -245,10 +245,10 @@ def as_table(found: ProjectionResult) -> Table:
 
 
 def summary(found: ProjectionResult) -> str:
-    """Return what was done, in a line or two."""
+    """Summarize the projection in a line or two."""
     count = len(found.names)
     lines = [
-        f"{count} picture{'s' * (count > 1)} in {found.space}, {found.steps} steps, {found.seconds:.1f} s; "
+        f"{count} image{'s' * (count > 1)} in {found.space}, {found.steps} steps, {found.seconds:.1f} s; "
         f"MSE {found.mse.mean():.4g} on average, {found.mse.max():.4g} at most",
         f"distance: {found.distance} ({found.why})",
     ]
@@ -260,7 +260,7 @@ def summary(found: ProjectionResult) -> str:
 
 
 def title(names: list[str]) -> str:
-    """Return what a folder of these pictures is called."""
+    """Return what a folder of these images is called."""
     first = Path(names[0]).stem
     return first if len(names) == 1 else f"{first}-and-{len(names) - 1}-more"
 
@@ -277,7 +277,7 @@ def save_tuned(gan: Sampler, config: DictConfig, out: Path, *, names: Sequence[s
         gan: the tuned generator.
         config: of `gan-lab project`.
         out: folder.
-        names: of the pictures that it was tuned to.
+        names: of the images that it was tuned to.
 
     Returns:
         The folder.
@@ -297,7 +297,7 @@ def save_tuned(gan: Sampler, config: DictConfig, out: Path, *, names: Sequence[s
         write(
             folder / exported.CARD,
             f"# {description['name']}\n\nThe generator of {config.run} after pivotal tuning (Roich et al. 2021, "
-            f"https://arxiv.org/abs/2106.05744) to these pictures: {pictures}. `gan-lab generate run={out} "
+            f"https://arxiv.org/abs/2106.05744) to these images: {pictures}. `gan-lab generate run={out} "
             f"latents={out.parent / 'latents.safetensors'}` draws them.\n",
         )
     return out

@@ -217,7 +217,7 @@ class _InOrder(Sampler[list[int]]):
 
 def _leave_signals_to_the_main_process(worker: int) -> None:
     """Signals of a terminal and of SLURM reach all processes; a worker that ends before the run is saved ends it."""
-    for number in {signal.SIGINT, *slurm.WARNINGS}:
+    for number in {signal.SIGINT, *slurm.PREEMPT_SIGNALS}:
         signal.signal(number, signal.SIG_IGN)
 
 

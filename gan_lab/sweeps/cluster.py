@@ -56,8 +56,8 @@ class ClusterSweep(SlurmLauncher):  # type: ignore[misc]
         self.folder = sweep_folder(config)
 
     def __call__(self, *args: Any) -> JobReturn:
-        """Be a process of a job: train the run, and fail where it failed."""
-        slurm.hold_warnings()
+        """Entry point of a SLURM job's process: train the run; raise where it failed."""
+        slurm.block_signals()
         register_resolvers()
         returned = super().__call__(*args)
         # raises what the task has raised, which would otherwise count as a success

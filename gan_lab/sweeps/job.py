@@ -46,8 +46,8 @@ class Job:
     Attributes:
         run: name of its folder in the sweep's.
         overrides: what tells the run from the configuration's defaults, as on the command line.
-        status: waiting, running, done, pruned (hopeless beside the others), stopped (by a signal, and saved), failed
-            (`error` says why), or killed (its process ended without a word).
+        status: waiting, running, done, pruned (by Optuna), stopped (by a signal, and saved), failed
+            (`error` says why), or killed (its process ended by a signal).
         objective: key of metrics.jsonl that runs are compared by, None where nothing is measured.
         mode: whether the smallest or the largest value of it is the best.
         value: the best of it.
@@ -74,7 +74,7 @@ class Job:
 
 
 class SweepFile:
-    """The file, which several processes write to: whole or not at all, and one after the other.
+    """`sweep.json`, written atomically by several processes in turn.
 
     Args:
         folder: of the sweep.
@@ -173,7 +173,7 @@ def varying(jobs: Iterable[Job]) -> list[str]:
 
 
 def short(keys: Sequence[str]) -> list[str]:
-    """Return of each key the shortest end that no other has."""
+    """Return the shortest unique suffix of each key."""
     ends = []
     for key in keys:
         parts = key.split(".")
@@ -184,13 +184,13 @@ def short(keys: Sequence[str]) -> list[str]:
 
 
 def rank(job: Job) -> tuple[bool, float]:
-    """Return what sorts runs by their value, those without one at the end."""
+    """Sort key: best value first, runs without a value last."""
     sign = -1.0 if job.mode == "max" else 1.0
     return (job.value is None, sign * (job.value or 0.0))
 
 
 def number(value: float | None, digits: int = 6) -> str:
-    """Return a number as it is written in a table."""
+    """Format a number for the table."""
     return "" if value is None else f"{value:.{digits}g}"
 
 
@@ -255,7 +255,7 @@ def run_job(config: DictConfig) -> float | None:
 
 
 def exit_job(ending: Ending) -> None:
-    """End a process that was made for this run where a launcher, or the other ranks, would take it for a success."""
+    """Exit with the run's status in a process that a launcher started for it."""
     if ending.status == "stopped":
         raise SystemExit(ending.code)
     if ending.status == "failed" and slurm.in_job():
@@ -274,7 +274,7 @@ def without_sweep_keys(overrides: Sequence[str]) -> list[str]:
 
 
 def train(config: DictConfig, folder: Path) -> Ending:
-    """Train in a process of its own, unless the launcher has made one."""
+    """Train in a subprocess, unless the launcher has started one."""
     if in_submitit_job():
         return run_here(config)
     stop = folder / STOP_FILE
@@ -293,7 +293,7 @@ def in_submitit_job() -> bool:
 
 
 def finish(record: SweepFile, config: DictConfig, ending: Ending) -> Job:
-    """SweepFile what came out of a run."""
+    """Record what came out of a run."""
     # torch comes with it, and a sweep's first run is not to wait for that
     from gan_lab.sweeps.outcome import chosen_objective, outcome
 
@@ -310,7 +310,7 @@ def finish(record: SweepFile, config: DictConfig, ending: Ending) -> Job:
 
 
 def tell(job: Job) -> None:
-    """Say how a run ended."""
+    """Print how a run ended."""
     value = "" if job.value is None else f": {job.objective} {job.value:.4g}"
     kimg = "" if job.kimg is None else f" at {job.kimg:g} kimg"
     line = f"{job.run} {job.status}{kimg}{value}"
@@ -321,7 +321,7 @@ def tell(job: Job) -> None:
 
 
 def run_here(config: DictConfig) -> Ending:
-    """Train in this process, and say how it ended; nothing is raised."""
+    """Train in this process and return how it ended; nothing is raised."""
     try:
         wait_for(Path(config.run_dir))
         import_module(KEYS).check("train", config)
@@ -340,7 +340,7 @@ def run_here(config: DictConfig) -> Ending:
 
 
 def run_in_subprocess(config: DictConfig, *, stop: Path, output: Path | None) -> Ending:
-    """Train in a new process, and say how it ended.
+    """Train in a new process and return how it ended.
 
     Args:
         config: of the run.
@@ -370,13 +370,14 @@ def run_in_subprocess(config: DictConfig, *, stop: Path, output: Path | None) ->
     if isinstance(ending, Ending):
         return ending
     code = process.exitcode or 0
-    how = signal.Signals(-code).name if code < 0 else f"exit status {code}"
-    return Ending("killed", f"its process ended without a word ({how})")
+    if code < 0:
+        return Ending("killed", f"process killed by {signal.Signals(-code).name}")
+    return Ending("killed", f"process ended early with exit status {code}")
 
 
 @contextmanager
 def default_method(method: str) -> Iterator[None]:
-    """Let a new process take this way of starting others for granted, not one that it cannot know, such as joblib's."""
+    """Set multiprocessing's default start method for a new process (joblib's is unknown to it)."""
     before = get_start_method(allow_none=True)
     set_start_method(method, force=True)
     try:
@@ -393,7 +394,7 @@ def work(
     stop: Path,
     output: Path | None,
 ) -> None:
-    """Be the process."""
+    """Entry point of the process of a run."""
     # a fork has the environment of the time when its server was started
     os.environ.clear()
     os.environ.update(environment)
@@ -425,7 +426,7 @@ def redirect(output: Path) -> None:
 
 
 def watch(stop: Path, sentinel: int) -> None:
-    """Ask this process to save and stop once a file appears, or the process that `sentinel` stands for is gone."""
+    """Send this process SIGTERM once the stop file appears or the parent is gone."""
     while not stop.exists():
         if wait([sentinel], timeout=LOOK_EVERY_S):
             break
@@ -433,7 +434,7 @@ def watch(stop: Path, sentinel: int) -> None:
 
 
 def wait_for(run_dir: Path) -> None:
-    """Give a process that still saves the time to do so; training itself refuses a folder that is in use."""
+    """Wait for a process that still saves in the run folder."""
     if not (run_dir / LOCK_FILE).exists():
         return
     lock = FileLock(run_dir / LOCK_FILE)
@@ -464,9 +465,9 @@ def stop_on_signal(stop: Path) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield  # signals come to the main thread alone
         return
-    numbers = {signal.SIGINT, signal.SIGTERM} | (slurm.WARNINGS if slurm.in_job() else set())
+    numbers = {signal.SIGINT, signal.SIGTERM} | (slurm.PREEMPT_SIGNALS if slurm.in_job() else set())
     before = {n: signal.signal(n, request) for n in numbers}
-    slurm.take_warnings()
+    slurm.unblock_signals()
     try:
         yield
     finally:

@@ -32,7 +32,7 @@ PLACES = ("run_dir", "runs_dir", "init_from")
 
 @dataclass(frozen=True, kw_only=True)
 class Material:
-    """A generator, and what its description and card are made of.
+    """A generator with the contents of its description and card.
 
     Attributes:
         gan: on the CPU.
@@ -53,7 +53,7 @@ def of_run(
     discriminator: bool,
     trust: Sequence[str],
 ) -> Material:
-    """Gather what a run folder has.
+    """Read what is exported from a run folder.
 
     Args:
         run: the folder, or one of its checkpoints.
@@ -75,10 +75,12 @@ def of_run(
         "generator", config, state, average=weights == "ema", origin=path, trust=trust
     )
     gan = as_gan(generator, config, state, origin=file, trust=trust)
-    judge = None
+    discriminator_network = None
     if discriminator:
         check_discriminator(config, folder)
-        judge = player("discriminator", config, state, average=False, origin=path, trust=trust)
+        discriminator_network = player(
+            "discriminator", config, state, average=False, origin=path, trust=trust
+        )
     source = {"run": folder.name, "checkpoint": path.name, "sha256": file_sha256(path)}
     description = {
         "format": exported.FORMAT,
@@ -88,7 +90,9 @@ def of_run(
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "licence": None,
         "generator": {"network": config["model"]["generator"], "weights": weights},
-        "discriminator": None if judge is None else {"network": config["model"]["discriminator"]},
+        "discriminator": None
+        if discriminator_network is None
+        else {"network": config["model"]["discriminator"]},
         "sample": gan.spec.as_dict(),
         "z_dim": generator.z_dim,
         "kimg": gan.kimg,
@@ -101,7 +105,7 @@ def of_run(
     }
     return Material(
         gan=gan,
-        discriminator=None if judge is None else judge.state_dict(),
+        discriminator=None if discriminator_network is None else discriminator_network.state_dict(),
         description=description,
     )
 
@@ -109,23 +113,23 @@ def of_run(
 def of_export(
     folder: Path, *, weights: str | None, discriminator: bool, trust: Sequence[str]
 ) -> Material:
-    """Gather what an exported model has.
+    """Read what is exported from an exported model.
 
     Raises:
         InputError: when it is damaged, names other code, or has not the weights or the discriminator asked for.
     """
     description = exported.read_description(folder)
     gan = exported.load(folder, weights=weights, trust=trust)
-    judge = None
+    discriminator_network = None
     if description.get("discriminator"):
-        judge = exported.state(folder, description, "discriminator")
+        discriminator_network = exported.state(folder, description, "discriminator")
     elif discriminator:
         raise InputError(f"discriminator=true: {folder} has none; export its run again")
-    return Material(gan=gan, discriminator=judge, description=description)
+    return Material(gan=gan, discriminator=discriminator_network, description=description)
 
 
 def check_discriminator(config: Mapping[str, Any], folder: Path) -> None:
-    """Refuse to export a discriminator that there is not, or that its own arguments do not describe.
+    """Check that the run has a discriminator that its arguments describe.
 
     Raises:
         InputError: naming the run.
@@ -191,7 +195,7 @@ def metrics_of(
 
 
 def measured(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what is worth knowing of a result of `gan-lab evaluate`, without the paths of the machine."""
+    """Return a result of `gan-lab evaluate` without the machine's paths."""
     kept = (
         *("protocol", "num_fake", "num_real", "real", "extractor", "settings", "seed"),
         *("time", "device", "versions", "git_revision"),
@@ -392,7 +396,7 @@ def named(node: Mapping[str, Any] | None) -> str:
 
 
 def code(text: object) -> str:
-    """Return text as code, nothing for nothing."""
+    """Format text as Markdown code."""
     return f"`{text}`" if text else ""
 
 
