@@ -1,4 +1,9 @@
-"""Errors that a user can fix."""
+"""Errors that a user can fix, and whether Ctrl-C was pressed."""
+
+from threading import Event
+
+# what a library makes of a Ctrl-C in its middle may be any error, which then says nothing
+interrupted = Event()
 
 
 class InputError(ValueError):

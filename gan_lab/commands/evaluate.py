@@ -99,7 +99,7 @@ def open_task(config: DictConfig) -> Task:
     real, floor = open_real(config, protocol, data)
     fake = open_fake(config, protocol, path, is_run)
     if isinstance(fake, GanImages) and data is not None:
-        fake.gan.sources = fake.gan.sources or data.sources
+        fake.use_data(data.sources, data.label_rows)
     if real is not None:
         compare_shapes(fake, real)
     if real is not None or config.real is None:
@@ -129,6 +129,8 @@ def evaluate(config: DictConfig) -> None:
     result["seconds"] = time.perf_counter() - begin
     # a table's own title is broken where the table is narrow
     say(f"{fake.name}, protocol {protocol.name}")
+    if fake.description.get("labels"):
+        say(f"labels: {fake.description['labels']}")
     say(as_table(result))
     out = out_of(config, task.path, task.is_run)
     if is_first():

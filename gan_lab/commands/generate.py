@@ -8,17 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig
-from torch import distributed
+from torch import Tensor, distributed
 
 from gan_lab.commands.options import (
     check_folder,
     check_rendering,
     digest_of,
     keep_settings,
+    labels_text,
     open_gan,
     output_folder,
-    parse_attributes,
     parse_classes,
+    parse_labels,
     parse_seeds,
     seeds_text,
     source_of,
@@ -32,9 +33,8 @@ from gan_lab.errors import InputError
 from gan_lab.run import remove_leftovers
 from gan_lab.sampling.directions import Directions
 from gan_lab.sampling.gan import Gan
-from gan_lab.sampling.latents import SUFFIX
-from gan_lab.sampling.sampler import is_finite_number
-from gan_lab.sampling.series import Block, Series, labels_for, slug
+from gan_lab.sampling.latents import SUFFIX, is_finite_number
+from gan_lab.sampling.series import Block, Series, labels_for
 from gan_lab.sampling.writers import (
     ENCODINGS,
     GridFile,
@@ -129,15 +129,12 @@ def series_of(config: DictConfig, gan: Gan, seeds: list[int] | None) -> Series:
         "transform": transform_of(config),
     }
     classes = parse_classes(config.classes, gan)
-    vector = parse_attributes(config.attributes, gan)
-    if vector is not None and config.latents is not None:
-        raise InputError(
-            "attributes= and latents=: latents bring their attributes along; leave one out"
-        )
+    given = parse_labels(config.labels, gan) if classes is None else classes
     if config.latents is not None:
-        if classes is not None:
+        if given is not None:
+            what = "classes" if classes is not None else "labels"
             raise InputError(
-                "classes= and latents=: latents bring their classes along; leave one out"
+                f"{what}= and latents=: latents bring their {what} along; leave one out"
             )
         latents = gan.read_latents(config.latents)
         stem = Path(config.latents).stem
@@ -148,12 +145,11 @@ def series_of(config: DictConfig, gan: Gan, seeds: list[int] | None) -> Series:
             raise InputError(f"seeds={config.seeds}: {twice} is given twice")
         if classes is not None:
             classes = list(dict.fromkeys(classes))
-        seeds = seeds * len(classes or [0])
-        labels = labels_for(classes, len(seeds) // len(classes or [0]))
-        labels = labels if vector is None else vector.expand(len(seeds), -1)
+            given = classes
+        labels = labels_for(given, len(seeds))
+        seeds = seeds * len(given or [0])
         return Series(count=len(seeds), seed=seeds, labels=labels, **drawn)
-    labels = labels_for(classes, config.num_images)
-    labels = labels if vector is None else vector.expand(config.num_images, -1)
+    labels = labels_for(given, config.num_images)
     count = config.num_images if labels is None else len(labels)
     return Series(count=count, seed=config.seed, labels=labels, **drawn)
 
@@ -187,10 +183,13 @@ def as_list(given: object) -> list[Any]:
 
 
 def default_columns(config: DictConfig, series: Series) -> int:
-    """Return how many columns a grid has: a class a row, or about as many as rows."""
-    if series.labels is None or series.labels.ndim == 2:
+    """Return how many columns a grid has: a class or a label a row, or about as many as rows."""
+    rows = len(series.label_sets)
+    if isinstance(series.labels, Tensor):
+        rows = len(series.labels.unique_consecutive())
+    elif rows < 2:
         return ceil(sqrt(series.count))
-    return series.count // len(series.labels.unique_consecutive())
+    return series.count // rows
 
 
 def settings_of(config: DictConfig, gan: Gan) -> dict[str, Any]:
@@ -210,7 +209,7 @@ def settings_of(config: DictConfig, gan: Gan) -> dict[str, Any]:
         "latents": None if config.latents is None else digest_of(Path(config.latents)),
         "directions": None if config.directions is None else digest_of(Path(config.directions)),
         "move": None if config.move is None else as_list(config.move),
-        "attributes": None if config.attributes is None else str(config.attributes),
+        "labels": None if config.labels is None else str(config.labels),
         "sources": None if config.source is None else str(config.source),
     }
 
@@ -223,8 +222,8 @@ def folder_parts(config: DictConfig, seeds: list[int] | None) -> list[str]:
         parts = [f"seeds{seeds_text(seeds)}"]
     else:
         parts = [f"seed{config.seed}"]
-    if config.attributes is not None:
-        parts.append("attributes" + slug(str(config.attributes)))
+    if config.labels is not None:
+        parts += labels_text(config)
     if config.source is not None:
         parts.append(f"of-{Path(config.source).stem}")
     if config.move is not None:
@@ -376,7 +375,9 @@ def single_files(task: Task, config: DictConfig) -> list[Writer]:
 def containers(task: Task, config: DictConfig) -> list[Writer]:
     """Return the writers of files that hold all images."""
     series, folder = task.series, task.folder
-    names = series.gan.class_names or [str(i) for i in range(series.gan.num_classes)]
+    attributes = series.gan.attributes
+    numbers = [] if attributes else [str(i) for i in range(series.gan.num_classes)]
+    names = series.gan.class_names or numbers
     path = {name: folder / file for name, file in CONTAINERS.items()}
     make = {
         "grid": lambda: GridFile(
@@ -387,7 +388,7 @@ def containers(task: Task, config: DictConfig) -> list[Writer]:
             kind=series.gan.spec.kind,
         ),
         "npz": lambda: Npz(path["npz"], series=series),
-        "zip": lambda: ImagesZip(path["zip"], class_names=names),
+        "zip": lambda: ImagesZip(path["zip"], class_names=names, attributes=attributes),
         "latents": lambda: LatentsFile(folder, metadata=task.metadata),
     }
     return [make[name]() for name in task.formats if name in make]

@@ -35,6 +35,8 @@ Size = (
     Annotated[int, Field(ge=1, le=65_536)]
     | tuple[Annotated[int, Field(ge=1, le=65_536)], Annotated[int, Field(ge=1, le=65_536)]]
 )
+# one vector, by name or in order, or several
+Attributes = float | list[float] | dict[Text, float] | list[dict[Text, float] | list[float]] | None
 Devices = Annotated[int, Field(ge=1, le=1024)] | Literal["auto"]
 Statistics = Annotated[int, Field(ge=1, le=10**8)]
 Trust = list[Text]
@@ -179,7 +181,7 @@ class GenerateKeys(OfARun):
 
     seeds: Numbers | None
     num_images: Annotated[int, Field(ge=1, le=10**9)]
-    attributes: float | list[float] | dict[Text, float] | None
+    labels: Attributes
     source: Text | None
     classes: Classes | None
     seed: Seed
@@ -216,6 +218,7 @@ class InterpolateKeys(OfARun):
 
     seeds: Numbers
     classes: Classes | None
+    labels: Attributes
     latents: Text | None
     space: Literal["z", "w"] | None
     method: Literal["linear", "spherical", "spline"] | None
@@ -244,6 +247,8 @@ class MixKeys(OfARun):
     layers: Numbers
     row_classes: Classes | None
     column_classes: Classes | None
+    row_labels: Attributes
+    column_labels: Attributes
     row_latents: Text | None
     column_latents: Text | None
     truncation: float | None

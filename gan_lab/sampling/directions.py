@@ -23,9 +23,9 @@ from torch.nn.utils.parametrize import is_parametrized
 from gan_lab.data.images import to_uint8
 from gan_lab.errors import InputError
 from gan_lab.layers.equalized import EqualizedLinear
-from gan_lab.sampling.latents import SUFFIX, Latents, check_labels
+from gan_lab.sampling.latents import SUFFIX, Latents, check_labels, is_finite_number
 from gan_lab.sampling.mixing import Layers, pick_layers
-from gan_lab.sampling.sampler import Sampler, is_finite_number
+from gan_lab.sampling.sampler import Sampler
 from gan_lab.sampling.search import check_count
 from gan_lab.sampling.sheet import on_white, sheet
 from gan_lab.sampling.spaces import full_precision
@@ -380,10 +380,10 @@ def draw_w(
 
 
 def center_classes(w: Tensor, labels: Tensor) -> Tensor:
-    """Return w [N, D] less the mean of their class."""
+    """Return w [N, D] less the mean of their class, or of those with the same attributes."""
     w = w.clone()
-    for label in labels.unique():
-        rows = labels == label
+    for label in labels.unique(dim=0):
+        rows = (labels == label).reshape(len(labels), -1).all(1)
         w[rows] -= w[rows].mean(0)
     return w
 
@@ -413,7 +413,11 @@ def first_layer(gan: Sampler, seed: int) -> Tensor:
     source = torch.Generator().manual_seed(derive_seed(seed, _POINTS))
     dim = gan.z_dim
     z = torch.randn(POINTS, dim, generator=source).to(gan.device)
-    labels = torch.zeros(dim, dtype=torch.int64, device=gan.device) if gan.num_classes else None
+    labels = None
+    if gan.num_classes:
+        first = gan.labels(1) if gan.attributes else torch.zeros(1, dtype=torch.int64)
+        assert first is not None
+        labels = first.to(gan.device).expand(dim, *first.shape[1:])
     for module in generator.modules():
         if any(True for _ in module.parameters(recurse=False)) or is_parametrized(module):
             module.register_forward_hook(stop)

@@ -40,6 +40,8 @@ class Gan(Sampler):
             given are drawn so.
         kimg: how long it was trained.
         sources: of generators that translate: numbers of samples -> stored sources; see `with_sources`.
+        label_rows: of generators with attributes: all label vectors [M, K] of the training data, to draw from in place
+            of the few that `spec` has.
     """
 
     def interpolate(

@@ -213,6 +213,11 @@ def project(
     Raises:
         InputError: for images that cannot be read, classes that there are not, and settings out of range.
     """
+    if gan.attributes:
+        raise InputError(
+            f"{gan.kind} has attributes ({', '.join(gan.attributes)}), and project looks for a class; it takes models "
+            "with classes or without labels"
+        )
     where = choose_space(gan, space)
     check_seed(seed)
     check_count("batch_size", batch_size, 1)

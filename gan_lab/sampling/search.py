@@ -15,8 +15,8 @@ from torch import Tensor
 from gan_lab.console import progress_bar
 from gan_lab.errors import InputError
 from gan_lab.layers.networks import GeneratorNetwork
-from gan_lab.sampling.latents import Latents
-from gan_lab.sampling.sampler import Sampler, is_finite_number
+from gan_lab.sampling.latents import Latents, is_finite_number
+from gan_lab.sampling.sampler import Sampler
 from gan_lab.sampling.spaces import NoiseMaps, Space, full_precision
 from gan_lab.sampling.targets import Distance, mean_squared_error
 from gan_lab.seeding import derive_seed
