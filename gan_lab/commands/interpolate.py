@@ -8,9 +8,15 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from gan_lab.commands.folders import output_folder
 from gan_lab.commands.mix import check_formats, check_scale, save_sheet
-from gan_lab.commands.options import labels_of, labels_text, open_gan, parse_seeds, seeds_text
+from gan_lab.commands.options import (
+    labels_of,
+    labels_text,
+    open_gan,
+    output_folder,
+    parse_seeds,
+    seeds_text,
+)
 from gan_lab.console import progress_bar, say
 from gan_lab.data.images import save_png, to_uint8
 from gan_lab.data.media import enlarged, grid

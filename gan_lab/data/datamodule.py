@@ -292,7 +292,7 @@ class _InOrder(Sampler[list[int]]):
 
 def _leave_signals_to_the_main_process(worker: int) -> None:
     """Signals of a terminal and of SLURM reach all processes; a worker that ends before the run is saved ends it."""
-    for number in {signal.SIGINT, *slurm.WARNINGS, *([HANGUP] if HANGUP else [])}:
+    for number in {signal.SIGINT, *slurm.PREEMPT_SIGNALS, *([HANGUP] if HANGUP else [])}:
         signal.signal(number, signal.SIG_IGN)
 
 

@@ -50,7 +50,7 @@ class Metrics(Protocol):
 
 
 class NoMetrics:
-    """Measures nothing, so that the run needs no network and no second data set."""
+    """metrics=none: computes nothing."""
 
     def __init__(self) -> None:
         self.best: str | None = None
@@ -70,7 +70,7 @@ class NoMetrics:
 class MetricsByData:
     """The digits' own metrics for scikit-learn's digits, alone or stacked, FID for everything else.
 
-    What nobody asked for stops no run: where FID cannot be computed (no weights, too few images, RGBA) a warning says
+    Default metrics never abort training: where FID cannot be computed (no weights, too few images, RGBA) a warning says
     so before the first step. Ask for it, `metrics=fid`, to have that refused.
 
     Args:
@@ -102,7 +102,7 @@ class MetricsByData:
         return self._chosen.protocol
 
     def suiting(self, dataset: SampleDataset) -> Metrics:
-        """Return the metrics for a data set: none for what are no images."""
+        """Return the metrics for a data set; none for samples that are not images."""
         if not dataset.spec.is_image:
             warn(
                 f"metrics=auto measures images alone, and these are {dataset.spec.kind.name}: nothing is measured"

@@ -48,7 +48,7 @@ class MetricValue:
 
 @dataclass(frozen=True, kw_only=True)
 class MetricContext:
-    """What is known before anything is extracted.
+    """Context of a metric: extractor, numbers of images, sources.
 
     Attributes:
         extractor: in whose features.
@@ -137,7 +137,7 @@ class ProtocolMetric(ABC):
         return {key.lstrip("_"): value for key, value in vars(self).items()}
 
     def check(self, setting: MetricContext) -> None:
-        """Refuse what cannot be measured, before anything is extracted.
+        """Check before anything is extracted.
 
         Raises:
             InputError: with the remedy.
@@ -435,7 +435,7 @@ class PrecisionRecall(NeighbourMetric):
 
 
 class DensityCoverage(NeighbourMetric):
-    """The same less moved by single odd images.
+    """Density and coverage: like precision and recall, but robust to outliers.
 
     Naeem et al. 2020, https://arxiv.org/abs/2002.09797.
 

@@ -48,7 +48,7 @@ class Writer(ABC):
         """Make the file whole and return its name."""
 
     def abandon(self) -> None:  # noqa: B027 (most have nothing half done)
-        """Leave nothing half done."""
+        """Remove partial files."""
 
 
 class SingleFiles(Writer):

@@ -141,7 +141,7 @@ class AdversarialModule(LightningModule):
     # Hooks of an architecture ------------------------------------------------------------------------------------
 
     def prepare_step(self) -> None:
-        """Set up what depends on the clock, before each training step."""
+        """Hook before each training step, for what depends on the clock."""
 
     def sample_latents(self, count: int) -> Tensor:
         """Draw latents [count, Z], standard normal."""
@@ -302,7 +302,7 @@ class AdversarialModule(LightningModule):
         return self.finished or self.images_seen // every > before // every
 
     def synchronize(self) -> None:
-        """Make what each rank keeps for itself (running statistics) the same on all of them."""
+        """Average running statistics over ranks."""
         average_buffers([self])
 
     def configure_optimizers(self) -> list[Optimizer]:

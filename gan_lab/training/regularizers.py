@@ -265,7 +265,7 @@ class LeCam(DiscriminatorRegularizer):
 
     @torch.no_grad()
     def after_step(self, network: nn.Module) -> None:
-        """Let the step's logits enter the averages; the first step's are these."""
+        """Update the averages with the step's logits."""
         if not self._seen:
             return  # a step of another, lazy penalty
         real, fake = mean_over_ranks(torch.cat(self._seen, dim=1).mean(1))
@@ -503,7 +503,7 @@ class PathLength(GeneratorRegularizer):
         self.register_buffer("mean", torch.zeros(()))
 
     def check(self, network: nn.Module) -> None:
-        """Refuse a generator without styles."""
+        """Check that the generator has styles."""
         style_generator(network)
 
     def forward(self, step: GeneratorStep) -> Tensor:

@@ -17,7 +17,7 @@ from gan_lab.data.image_folder import ImageFolder
 from gan_lab.data.metadata import MetadataTable, join_tables, natural_order
 from gan_lab.data.zip import Zip
 from gan_lab.errors import InputError
-from gan_lab.metrics.opening import open_files
+from gan_lab.metrics.images import open_files
 
 NAMES = ["a.png", "b.png", "c.png", "d.png"]
 
