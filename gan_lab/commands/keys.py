@@ -22,6 +22,7 @@ from gan_lab.config import (
     unknown_key,
 )
 from gan_lab.errors import InputError
+from gan_lab.training.auto import placeholders
 from gan_lab.training.checks import TrainKeys
 
 Positive = Annotated[int, Field(ge=1, le=100_000)]
@@ -349,7 +350,16 @@ def check(command: str, config: DictConfig) -> None:
         InputError: with the key, the value and what is allowed.
         MissingMandatoryValue: for a value that was not given.
     """
-    typed = typed_texts(HydraConfig.get().overrides.task)
+    with placeholders(config):
+        check_values(command, config, typed_texts(HydraConfig.get().overrides.task))
+
+
+def check_values(command: str, config: DictConfig, typed: Mapping[str, str]) -> None:
+    """Check a configuration in which nothing is `auto`; see `check`.
+
+    Raises:
+        InputError: as `check`.
+    """
     kinds = KEYS[command]
     check_keys(config, kinds, typed)
     check_further(config, kinds)
