@@ -44,7 +44,7 @@ Trust = list[Text]
 Center = Literal["mean", "class"]
 Noise = Literal["const", "none", "random"]
 DrawnFormat = Literal["files", "png", "jpeg", "webp", "grid", "npz", "zip", "latents"]
-WayFormat = Literal["strip", "gif", "webp", "mp4", "frames"]
+WayFormat = Literal["strip", "gif", "webp", "mp4", "frames", "files"]
 SheetFormat = Literal["sheet", "latents"]
 
 

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from gan_lab.commands.dry_run import dry_run
 from gan_lab.config import differences, plain, resolved, take
 from gan_lab.console import is_first, say, warn
-from gan_lab.data.datamodule import DataModule
+from gan_lab.data.datamodule import DataModule, loader_failure
 from gan_lab.data.sampler import check_batch
 from gan_lab.distributed.processes import run_on, started_by_others, world_size
 from gan_lab.errors import InputError
@@ -129,7 +129,8 @@ def fit(
     """Train to the end, or to a signal.
 
     Raises:
-        InputError: when training diverges.
+        InputError: when training diverges, and when a process that reads samples is gone.
+        SystemExit: after a second signal.
     """
     settings = plain(config)
     for logger in trainer.loggers:
@@ -139,6 +140,17 @@ def fit(
     except NonFiniteError as error:
         saved = what_is_saved(Path(config.run_dir) / "checkpoints")
         raise InputError(f"{error}. {saved}") from error
+    except SystemExit as end:
+        if not isinstance(end.__context__, KeyboardInterrupt):
+            raise
+        # Lightning's own status after a Ctrl-C is 1
+        raise SystemExit(getattr(end.__context__, "status", 130)) from None
+    except (RuntimeError, InputError) as error:
+        reason = loader_failure(error)
+        if reason is None:
+            raise
+        saved = what_is_saved(Path(config.run_dir) / "checkpoints")
+        raise InputError(f"{reason}. {saved}") from error
 
 
 def check_same_model(run_dir: Path, config: DictConfig) -> None:

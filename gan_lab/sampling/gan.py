@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from gan_lab.console import say
-from gan_lab.data.images import Images
+from gan_lab.data.media import ShownTensor
 from gan_lab.sampling.directions import Directions, directions
 from gan_lab.sampling.distances import Distance, PyramidDistance
 from gan_lab.sampling.interpolation import interpolation
@@ -57,7 +57,7 @@ class Gan(Sampler):
         truncation: float | None = None,
         truncation_center: str = "mean",
         noise: str = "const",
-    ) -> Images:
+    ) -> ShownTensor:
         """Make images on the path from point to point.
 
             gan.interpolate([0, 1, 2], frames=10)               # from seed to seed, 21 images
@@ -90,7 +90,7 @@ class Gan(Sampler):
             truncation_center=truncation_center,
             noise=noise,
         )
-        return Images(found.images(found.path.positions(frames)).cpu())
+        return self.shown(found.images(found.path.positions(frames)).cpu())
 
     def mix(
         self,
@@ -104,7 +104,7 @@ class Gan(Sampler):
         truncation_center: str = "mean",
         noise: str = "const",
         sheet: bool = False,
-    ) -> Images:
+    ) -> ShownTensor:
         """Mix styles: images of rows, with some of the layers' styles taken from columns.
 
             gan.mix([0, 1, 2], [10, 11, 12, 13], layers="coarse", sheet=True).grid(5)
@@ -134,7 +134,7 @@ class Gan(Sampler):
             truncation_center=truncation_center,
             noise=noise,
         )
-        return Images(made.sheet() if sheet else made.mixed)
+        return self.shown(made.sheet() if sheet else made.mixed)
 
     def project(
         self,

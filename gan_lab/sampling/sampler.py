@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gan_lab.data.images import Images, image_spec
+from gan_lab.data.media import Samples, ShownTensor
 from gan_lab.data.sample import SampleKind, SampleSpec
 from gan_lab.errors import InputError
 from gan_lab.layers.networks import GeneratorNetwork, StyleGeneratorNetwork, samples_made
@@ -435,8 +436,8 @@ class Sampler:
         noise: str = "const",
         translate: tuple[float, float] = (0.0, 0.0),
         rotate: float = 0.0,
-    ) -> Images:
-        """Draw images.
+    ) -> ShownTensor:
+        """Draw images, or other samples, which a notebook shows or plays.
 
             gan.sample(16, labels=3, truncation=0.7, seed=0)
             gan.sample(seed=range(64), truncation_center="class", truncation=0.5).grid(8).save("sheet.png")
@@ -453,7 +454,7 @@ class Sampler:
             rotate: StyleGAN3's images turn so many degrees counter-clockwise.
 
         Returns:
-            Float images in about [-1, 1], [N, C, H, W], on the CPU.
+            Floats as networks make them, on the CPU: `Images` [N, C, H, W] in about [-1, 1], or `Samples` [N, ...].
 
         Raises:
             InputError: for a class that there is not, labels for an unconditional generator, or what means nothing to
@@ -474,7 +475,13 @@ class Sampler:
             self.synthesize(part, noise=noise, transform=transform, batch_size=batch_size).cpu()
             for part in latents.split(batch_size)
         ]
-        return Images(parts[0] if len(parts) == 1 else torch.cat(parts))
+        return self.shown(parts[0] if len(parts) == 1 else torch.cat(parts))
+
+    def shown(self, samples: Tensor) -> ShownTensor:
+        """Look at samples [N, ...] as what a notebook shows: images, or what their kind is heard or read as."""
+        spec = self.spec
+        as_images = spec.is_image and tuple(samples.shape[1:]) == spec.shape
+        return Images(samples) if as_images else Samples(samples, spec)
 
     @torch.no_grad()
     def synthesize(

@@ -192,6 +192,11 @@ SMALL_FILES: dict[str, Callable[[Path], str]] = {
     "length": lambda run: "a: '" + "x" * 5_000_000 + "'",
     "digits": lambda run: f"total_kimg: {'9' * 5000}",
     "a large number": lambda run: f"total_kimg: {10**30}",
+    "keys that have one hash": lambda run: "".join(
+        f"{k * (2**61 - 1)}: 0\n" for k in range(100_000)
+    ),
+    "digits to the base of 60": lambda run: "a: 1" + ":1" * 1_500_000,
+    "binary digits": lambda run: "a: 0b" + "1" * 3_000_000,
     "no text": lambda run: "a: \x00",
     "a key that is no text": lambda run: "? [a, b]\n: c",
     "a tag": lambda run: "a: !!binary aGVsbG8=",
