@@ -32,6 +32,8 @@ def is_run(source: Path) -> bool:
 
 def weights_of(config: DictConfig) -> str | None:
     """Return which weights of a run are meant; None for an exported model that nobody said which it should have."""
+    if config.get("ema") is not None:
+        return f"ema{config.ema:g}"
     is_from_run = is_run(Path(str(config.run)).expanduser())
     weights: str | None = config.weights or ("ema" if is_from_run else None)
     return weights

@@ -38,7 +38,7 @@ def load_gan(config: DictConfig) -> Gan:
     """Load a generator on its device.
 
     Args:
-        config: that of `open_gan`, of which `seed`, `standing_statistics` and `truncation` may be missing.
+        config: that of `open_gan`, of which `seed`, `standing_statistics`, `truncation` and `ema` may be missing.
 
     Raises:
         InputError: as `open_gan`.
@@ -47,6 +47,7 @@ def load_gan(config: DictConfig) -> Gan:
         config.run,
         checkpoint=config.checkpoint,
         weights=config.weights,
+        ema=config.get("ema"),
         device=pick_device(config.device),
         trust=config.trust,
     )
