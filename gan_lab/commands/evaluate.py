@@ -28,9 +28,8 @@ from gan_lab.distributed.processes import share
 from gan_lab.distributed.ranks import Ranks
 from gan_lab.errors import InputError
 from gan_lab.metrics.cache import FolderChunks
-from gan_lab.metrics.exchange import load_features, save_features
 from gan_lab.metrics.feature_metrics import MetricValue
-from gan_lab.metrics.feature_set import FeatureSet
+from gan_lab.metrics.feature_set import FeatureSet, load_features, save_features
 from gan_lab.metrics.images import DatasetImages, GanImages, ImageSource
 from gan_lab.metrics.opening import NpzImages
 from gan_lab.metrics.plots import (

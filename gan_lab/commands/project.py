@@ -17,18 +17,17 @@ from gan_lab.commands.options import check_image, load_gan, parse_classes, parse
 from gan_lab.console import say
 from gan_lab.data.images import save_picture, save_png, to_float, to_uint8
 from gan_lab.errors import InputError
-from gan_lab.metrics.perceptual import choose_distance
+from gan_lab.metrics.features.vgg16 import choose_distance
 from gan_lab.run import write, write_json
 from gan_lab.sampling.gan import Gan
 from gan_lab.sampling.latents import SUFFIX
 from gan_lab.sampling.projection import ProjectionResult, default_steps, image_shape, project
 from gan_lab.sampling.sampler import Sampler
-from gan_lab.sampling.search import Schedule
+from gan_lab.sampling.search import Schedule, Tuning
 from gan_lab.sampling.series import slug
 from gan_lab.sampling.sheet import on_white, sheet, stacked
 from gan_lab.sampling.spaces import choose_space
 from gan_lab.sampling.targets import Targets, read_targets
-from gan_lab.sampling.tuning import Tuning
 from gan_lab.sampling.video import check_video, readable_scale, write_video
 from gan_lab.training.checkpoint import read_config
 from gan_lab.weights import exported

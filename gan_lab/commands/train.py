@@ -17,7 +17,6 @@ from gan_lab.distributed.processes import run_on, started_by_others, world_size
 from gan_lab.errors import InputError
 from gan_lab.run import locked, remove_leftovers, write
 from gan_lab.training.auto import decide_by_data
-from gan_lab.training.batches import check_batch_per_process
 from gan_lab.training.building import (
     build_callbacks,
     build_data,
@@ -37,10 +36,10 @@ from gan_lab.training.checkpoint import (
     read_config,
     what_is_saved,
 )
-from gan_lab.training.checks import check_trainer
+from gan_lab.training.checks import check_batch_per_process, check_trainer
 from gan_lab.training.compilation import backend_of
 from gan_lab.training.module import AdversarialModule
-from gan_lab.training.transfer import transfer
+from gan_lab.training.state_dicts import transfer
 from gan_lab.weights.loading import open_origin
 
 

@@ -14,12 +14,11 @@ from gan_lab.data.images import to_uint8
 from gan_lab.data.scan import DECODE_ERRORS, inspect, reason_of
 from gan_lab.errors import InputError
 from gan_lab.explore.studio import Studio, encoded
-from gan_lab.metrics.perceptual import choose_distance
-from gan_lab.sampling.distances import mean_squared_error
+from gan_lab.metrics.features.vgg16 import choose_distance
 from gan_lab.sampling.projection import STEPS, class_labels, count_restarts, image_shape, latents_of
 from gan_lab.sampling.search import Schedule, find
 from gan_lab.sampling.spaces import choose_space
-from gan_lab.sampling.targets import Targets, check_single, transformed
+from gan_lab.sampling.targets import Targets, check_single, mean_squared_error, transformed
 
 SHOWN_EVERY = 10  # steps
 MOST_MEGAPIXELS = 64.0  # of a picture that is handed in: larger ones take long to decode

@@ -28,7 +28,9 @@ MOST_KEPT = 64  # latents of projected images; the oldest goes first
 # beyond them float32 overflows somewhere, and no picture is left
 Number = Annotated[float, Field(ge=-1e4, le=1e4, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, lt=2**32, strict=True)]
-            projects=gan.spec.is_image and not gan.attributes,
+Whole = Annotated[int, Field(ge=0, lt=2**31, strict=True)]
+# a class, or attributes by name, of which those that are not named stay as the seed draws them
+Label = Whole | dict[str, Number] | None
 
 
 class Part(BaseModel):

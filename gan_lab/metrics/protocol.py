@@ -11,8 +11,8 @@ import torch
 from gan_lab.console import say, warn
 from gan_lab.data.datamodule import DataModule
 from gan_lab.errors import InputError
+from gan_lab.metrics.base import direction
 from gan_lab.metrics.cache import ChunkStore, MemoryChunks
-from gan_lab.metrics.directions import direction
 from gan_lab.metrics.extraction import (
     Extraction,
     Progress,

@@ -45,8 +45,8 @@ class Checkpointing(Callback):
     """Keeps `last.ckpt`, the one before it, and the best by the metric that was chosen.
 
     Stands last among the callbacks, so that an evaluation of the same moment is part of what it saves. The first
-    Ctrl-C, SIGTERM or SIGHUP (of a terminal that closes) ends the step, saves and stops; a second one ends at once. In a
-    job of SLURM, SIGUSR1 and a SIGTERM that warns of preemption also have the job start again, which then goes on from
+    Ctrl-C, SIGTERM or SIGHUP (of a terminal that closes) ends the step, saves and stops; a second one ends at once. In
+    a job of SLURM, SIGUSR1 and a SIGTERM that warns of preemption also have the job start again, which then goes on from
     here.
 
     Args:
