@@ -27,7 +27,7 @@ def state_of(run: Path) -> dict[str, Any]:
 
 def test_resumed_it_is_the_straight_one(tmp_path: Path) -> None:
     straight = train(tmp_path, "straight", 0.48)
-    train(tmp_path, "halted", 0.24)
+    train(tmp_path, "halted", 0.208)
     halted = train(tmp_path, "halted", 0.48)
     one, other = (state_of(run)["callbacks"]["PostHocAverages"] for run in (straight, halted))
     assert one["images_seen"] == other["images_seen"] == 480
