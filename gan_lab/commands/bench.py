@@ -24,6 +24,7 @@ from gan_lab.data.sample import SampleSpec
 from gan_lab.metrics.base import Metrics
 from gan_lab.run import check_writable, write_json
 from gan_lab.sampling.gan import Gan
+from gan_lab.training.auto import decide_by_data
 from gan_lab.training.building import build_data, build_model, compiled, quiet, sample_spec
 from gan_lab.training.checks import check_trainer
 from gan_lab.training.compilation import backend_of
@@ -43,6 +44,7 @@ def run(config: DictConfig) -> None:
         check_writable(Path(config.out))
     if config.threads:
         torch.set_num_threads(config.threads)
+    decide_by_data(config)
     data = build_data(config)
     parts: dict[str, Callable[[DictConfig, DataModule], Result]] = {
         "steps": steps_part,

@@ -184,12 +184,13 @@ def open_fake(config: DictConfig, protocol: Protocol, path: Path, is_run: bool) 
 def open_run(config: DictConfig, path: Path, protocol: Protocol) -> GanImages:
     """Load the generator of a run or an exported model and return what it draws."""
     is_export = exported.is_export(path)
-    weights = config.weights or (None if is_export else protocol.weights)
+    weights = config.weights or (None if is_export or config.ema else protocol.weights)
     truncation = protocol.truncation if config.truncation is None else config.truncation
     gan = load(
         path,
         checkpoint=config.checkpoint,
         weights=weights,
+        ema=config.ema,
         device=pick_device(config.device),
         trust=config.trust,
     )
@@ -202,7 +203,8 @@ def open_run(config: DictConfig, path: Path, protocol: Protocol) -> GanImages:
     if is_export:
         name, made = of_export(path)
     else:
-        name, made = of_run(path, config.checkpoint, weights or protocol.weights)
+        which = protocol.weights if config.ema is None else f"ema of length {config.ema:g}"
+        name, made = of_run(path, config.checkpoint, weights or which)
     standing = config.standing_statistics
     sha256, weights = made["checkpoint_sha256"], made["weights"]
     return GanImages(

@@ -43,7 +43,7 @@ def load_gan(config: DictConfig) -> Gan:
     """Load a generator on its device.
 
     Args:
-        config: that of `open_gan`, of which `seed`, `standing_statistics` and `truncation` may be missing.
+        config: that of `open_gan`, of which `seed`, `standing_statistics`, `truncation` and `ema` may be missing.
 
     Raises:
         InputError: as `open_gan`.
@@ -52,6 +52,7 @@ def load_gan(config: DictConfig) -> Gan:
         config.run,
         checkpoint=config.checkpoint,
         weights=config.weights,
+        ema=config.get("ema"),
         device=pick_device(config.device),
         trust=config.trust,
     )
@@ -298,6 +299,8 @@ def is_run(source: Path) -> bool:
 
 def weights_of(config: DictConfig) -> str | None:
     """Return which weights of a run are meant; None for an exported model that nobody said which it should have."""
+    if config.get("ema") is not None:
+        return f"ema{config.ema:g}"
     is_from_run = is_run(Path(str(config.run)).expanduser())
     weights: str | None = config.weights or ("ema" if is_from_run else None)
     return weights

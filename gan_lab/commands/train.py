@@ -16,6 +16,7 @@ from gan_lab.data.sampler import check_batch
 from gan_lab.distributed.processes import run_on, started_by_others, world_size
 from gan_lab.errors import InputError
 from gan_lab.run import locked, remove_leftovers, write
+from gan_lab.training.auto import decide_by_data
 from gan_lab.training.building import (
     build_callbacks,
     build_data,
@@ -51,6 +52,8 @@ def run(config: DictConfig) -> None:
     quiet()
     check_trainer(config.trainer)
     backend_of(config.compile)
+    begun = Path(config.run_dir)
+    decide_by_data(config, read_config(begun) if (begun / CONFIG_FILE).exists() else None)
     world = world_size(config.trainer)
     check_batch(batch_size=config.batch_size, batches=config.d_steps, world_size=world)
     if world > 1 and not started_by_others():
