@@ -171,7 +171,7 @@ def open_real(
         return protocol.real_images(data), protocol.floor_images(data)
     if protocol.real_needs:
         raise InputError(
-            "real= is missing: give images to compare with, or features of them that export_real= has written"
+            "real= is missing: give images to compare with, or features of them that save_real_features= has written"
         )
     return None, None
 

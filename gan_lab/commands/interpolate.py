@@ -10,9 +10,11 @@ from torch import Tensor
 
 from gan_lab.commands.folders import output_folder
 from gan_lab.commands.mix import check_formats, check_scale, save_sheet
-from gan_lab.commands.options import check_image, open_gan, parse_classes, parse_seeds, seeds_text
+from gan_lab.commands.options import open_gan, parse_classes, parse_seeds, seeds_text
 from gan_lab.console import progress_bar, say
-from gan_lab.data.images import enlarged, grid, save_png, to_uint8
+from gan_lab.data.images import save_png, to_uint8
+from gan_lab.data.media import enlarged, grid
+from gan_lab.data.sample import SampleSpec
 from gan_lab.errors import InputError
 from gan_lab.sampling.gan import Gan
 from gan_lab.sampling.interpolation import Interpolation, interpolation
@@ -20,7 +22,8 @@ from gan_lab.sampling.latents import Latents
 from gan_lab.sampling.video import check_video, readable_scale, write_video
 
 VIDEOS = ("gif", "webp", "mp4")
-FORMATS = ("strip", *VIDEOS, "frames")
+OF_IMAGES = (*VIDEOS, "frames")
+FORMATS = ("strip", *OF_IMAGES, "files")
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,8 @@ def run(config: DictConfig) -> None:
     for kind in VIDEOS:
         if kind in formats:
             check_video(f"interpolation.{kind}", config.fps, scale or 1)
-    gan = check_image(open_gan(config), "interpolate")
+    gan = open_gan(config)
+    check_images(gan, formats)
     keys = key_latents(config, gan)
     interpolations = [
         interpolation(
@@ -85,7 +89,7 @@ def run(config: DictConfig) -> None:
             method=config.method,
             loop=config.loop,
             truncation=config.truncation,
-            center=config.center,
+            truncation_center=config.truncation_center,
             noise=config.noise,
         )
         for part in divided(keys, columns * rows)
@@ -97,13 +101,16 @@ def run(config: DictConfig) -> None:
     say(f"{len(keys)} key points, {count} frames, {count / config.fps:.1f} seconds")
     if "strip" in formats:
         strip = film.strip(config.columns)
-        save_sheet(strip, folder / "strip.png", columns=config.columns, scale=scale)
+        pixels = gan.spec.preview(strip)
+        save_sheet(pixels, folder / "strip.png", columns=config.columns, scale=scale)
     write(film, folder, formats, fps=config.fps, scale=scale)
+    if "files" in formats:
+        save_files(film, folder / "files", gan.spec)
 
 
 def write(film: Film, folder: Path, formats: list[str], *, fps: float, scale: int | None) -> None:
     """Write the videos and frames that were asked for; frames are drawn again for each, and none is kept."""
-    wanted = [name for name in formats if name != "strip"]
+    wanted = [name for name in formats if name in OF_IMAGES]
     if not wanted:
         return
     factor = scale or readable_scale(*next(film.frames()).shape[-2:])
@@ -124,6 +131,36 @@ def save_frames(film: Film, folder: Path, scale: int) -> None:
             save_png(frame, folder / f"frame{i:06d}.png")
             advance(i + 1)
     say(f"wrote {folder}/*.png ({total})")
+
+
+def save_files(film: Film, folder: Path, spec: SampleSpec) -> None:
+    """Write each sample of each path to a file as its kind writes it."""
+    total = len(film.positions) * len(film.interpolations)
+    done = 0
+    with progress_bar("files", total) as advance:
+        for number, each in enumerate(film.interpolations):
+            path = f"path{number}_" if len(film.interpolations) > 1 else ""
+            made = (each.images(part) for part in film.positions.split(film.batch_size))
+            samples = (one for part in made for one in spec.decode(part).cpu())
+            for i, sample in enumerate(samples):
+                spec.kind.write(sample, folder / f"{path}{i:06d}{spec.kind.suffix}")
+                done += 1
+                advance(done)
+    say(f"wrote {folder}/*{spec.kind.suffix} ({total})")
+
+
+def check_images(gan: Gan, formats: list[str]) -> None:
+    """Refuse videos of what cannot be seen.
+
+    Raises:
+        InputError: naming the formats that there are instead.
+    """
+    wrong = [name for name in formats if name in OF_IMAGES]
+    if wrong and not gan.spec.is_image:
+        raise InputError(
+            f"format={wrong[0]} is for images, and {gan.kind} makes {gan.spec.kind.name}; choose from strip, files "
+            f"({gan.spec.kind.suffix})"
+        )
 
 
 def key_latents(config: DictConfig, gan: Gan) -> Latents:

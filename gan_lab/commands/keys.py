@@ -41,7 +41,7 @@ Trust = list[Text]
 Center = Literal["mean", "class"]
 Noise = Literal["const", "none", "random"]
 DrawnFormat = Literal["files", "png", "jpeg", "webp", "grid", "npz", "zip", "latents"]
-WayFormat = Literal["strip", "gif", "webp", "mp4", "frames"]
+WayFormat = Literal["strip", "gif", "webp", "mp4", "frames", "files"]
 SheetFormat = Literal["sheet", "latents"]
 
 
@@ -103,7 +103,7 @@ class DirectionsKeys(OfARun):
     seeds: Numbers
     amounts: list[float]
     truncation: float | None
-    center: Center
+    truncation_center: Center
     noise: Noise
     device: Text
     out: Text | None
@@ -135,8 +135,8 @@ class EvaluateKeys(OfARun):
     files: FileKeys
     preview: bool
     plots: bool
-    curve: list[float]
-    export_real: Text | None
+    truncations: list[float]
+    save_real_features: Text | None
     out: Text | None
 
 
@@ -187,7 +187,7 @@ class GenerateKeys(OfARun):
     directions: Text | None
     move: float | list[float] | None
     truncation: float | None
-    center: Center
+    truncation_center: Center
     noise: Noise
     translate: tuple[float, float] | None
     rotate: float | None
@@ -223,7 +223,7 @@ class InterpolateKeys(OfARun):
     frames: Positive
     grid: tuple[Positive, Positive]
     truncation: float | None
-    center: Center
+    truncation_center: Center
     noise: Literal["const", "none"]
     standing_statistics: Statistics | None
     seed: Seed
@@ -247,7 +247,7 @@ class MixKeys(OfARun):
     row_latents: Text | None
     column_latents: Text | None
     truncation: float | None
-    center: Center
+    truncation_center: Center
     noise: Noise
     format: SheetFormat | Annotated[list[SheetFormat], Field(min_length=1)]
     scale: Annotated[int, Field(ge=1, le=1024)] | None
@@ -285,7 +285,7 @@ class ProjectKeys(OfARun):
     """Those of gan-lab project."""
 
     images: Text | Annotated[list[Text], Field(min_length=1)] | None
-    from_data: Numbers | None
+    dataset_indices: Numbers | None
     split: Literal["val", "train"]
     data: dict[str, Any]
     classes: Classes | None

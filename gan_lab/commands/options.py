@@ -62,7 +62,7 @@ def check_rendering(config: DictConfig, gan: Gan) -> None:
     translate = config.get("translate")
     gan.check(
         truncation=config.get("truncation"),
-        center=config.get("center", "mean"),
+        truncation_center=config.get("truncation_center", "mean"),
         noise=config.get("noise", "const"),
         translate=(0.0, 0.0) if translate is None else plain(translate),
         rotate=config.get("rotate") or 0.0,

@@ -105,7 +105,7 @@ def series_of(config: DictConfig, gan: Gan, seeds: list[int] | None) -> Series:
     drawn: dict[str, Any] = {
         "gan": gan,
         "truncation": config.truncation,
-        "center": config.center,
+        "truncation_center": config.truncation_center,
         "noise": config.noise,
         "transform": transform_of(config),
     }
@@ -182,7 +182,7 @@ def settings_of(config: DictConfig, gan: Gan) -> dict[str, Any]:
         "kimg": gan.kimg,
         "weights": weights_of(config),
         "truncation": config.truncation,
-        "center": config.center,
+        "truncation_center": config.truncation_center,
         "noise": config.noise,
         "translate": None if config.translate is None else list(config.translate),
         "rotate": config.rotate,
@@ -212,8 +212,8 @@ def folder_parts(config: DictConfig, seeds: list[int] | None) -> list[str]:
         parts.append("moved" + ",".join(map(str, as_list(config.move))))
     if config.truncation is not None:
         parts.append(f"truncation{config.truncation}")
-    if config.center != "mean":
-        parts.append(f"{config.center}-center")
+    if config.truncation_center != "mean":
+        parts.append(f"{config.truncation_center}-center")
     if config.noise != "const":
         parts.append(f"{config.noise}-noise")
     if config.translate is not None:

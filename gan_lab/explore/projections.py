@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gan_lab.data.decoding import open_image
+from gan_lab.data.images import to_uint8
 from gan_lab.data.scan import DECODE_ERRORS, inspect, reason_of
 from gan_lab.errors import InputError
 from gan_lab.explore.studio import Studio, encoded
@@ -116,7 +117,7 @@ class ImageSearch:
     def add(self, step: int, first: int, images: Tensor) -> None:
         """Show images [1, C, H, W] of a step."""
         found = images.detach()
-        self._png = encoded(found)
+        self._png = encoded(to_uint8(found)[0].cpu())
         self._error = float(mean_squared_error(found, self._target))
 
     def _run(self) -> None:
@@ -157,8 +158,10 @@ class Projections:
         """Begin to look for an image.
 
         Raises:
-            InputError: for what is no image, and while another one is looked for.
+            InputError: for what is no image, a generator of something else, and while another one is looked for.
         """
+        if not studio.gan.spec.is_image:
+            raise InputError(f"images alone are looked for, and {studio.name} makes none")
         target = read(content, name, studio)
         job = ImageSearch(studio, target, label=label)
         with self._lock:

@@ -11,15 +11,13 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
-from gan_lab.data.images import to_uint8
-from gan_lab.data.sample import to_pil
+from gan_lab.data.sample import SampleSpec, to_pil
 from gan_lab.errors import InputError
 from gan_lab.layers.stylegan import replace_styles
 from gan_lab.sampling.directions import Directions, directions
 from gan_lab.sampling.gan import Gan
 from gan_lab.sampling.interpolation import slerp
 from gan_lab.sampling.latents import Latents, label_vectors
-from gan_lab.sampling.projection import image_shape
 from gan_lab.sampling.sampler import image_transform
 
 DIRECTIONS = 8  # sliders of a method
@@ -129,7 +127,9 @@ class Abilities:
         name: of the run.
         kind: of the architecture.
         kimg: how long it was trained.
-        size: height and width.
+        sample: what it makes, in words.
+        media_type: of that.
+        size: height and width of its picture.
         classes: their names.
         styles: how many there are, 0 without.
         levels: first and last style of "coarse" and so on.
@@ -143,6 +143,8 @@ class Abilities:
     name: str
     kind: str
     kimg: float
+    sample: str
+    media_type: str
     size: tuple[int, int]
     classes: list[str]
     styles: int
@@ -167,7 +169,8 @@ class Studio:
         self.name = name
         self._kept: dict[str, Latents] = {}
         self._directions: dict[str, Directions] = {}
-        _, height, width = image_shape(gan)
+        self._last: tuple[Recipe, Tensor] | None = None
+        height, width = gan.spec.preview(gan.synthesize(gan.latents(1))).shape[-2:]
         self._size = height, width
 
     def abilities(self) -> Abilities:
@@ -180,6 +183,8 @@ class Studio:
             name=self.name,
             kind=gan.kind,
             kimg=round(gan.kimg, 1),
+            sample=described(gan.spec),
+            media_type=gan.spec.kind.media_type,
             size=self._size,
             classes=names or [str(i) for i in range(gan.num_classes)],
             styles=gan.num_ws if gan.has_styles else 0,
@@ -187,19 +192,36 @@ class Studio:
             truncation="psi" if gan.has_styles else threshold,
             noise=generator.has_noise_inputs,
             places=generator.supports_transform,
-            projects=True,
+            projects=gan.spec.is_image,
             walks=["sefa", "ganspace"] if gan.has_styles else ["sefa"],
         )
 
-    def png(self, recipe: Recipe) -> bytes:
-        """Draw a recipe.
+    def media(self, recipe: Recipe) -> bytes:
+        """Draw a recipe, as the samples' media type.
 
         Raises:
             InputError: for what this generator cannot do.
         """
-        latents = self._latents(recipe)
-        transform = image_transform(recipe.translate, recipe.rotate)
-        return encoded(self.gan.synthesize(latents, noise=recipe.noise, transform=transform))
+        if self.gan.spec.is_image:
+            return self.picture(recipe)
+        return self.gan.spec.kind.media(self._draw(recipe))
+
+    def picture(self, recipe: Recipe) -> bytes:
+        """Draw a recipe as PNG: of sound, what it looks like.
+
+        Raises:
+            InputError: for what this generator cannot do.
+        """
+        return encoded(self.gan.spec.kind.preview(self._draw(recipe)[None])[0])
+
+    def _draw(self, recipe: Recipe) -> Tensor:
+        """Return the stored sample [...] of a recipe; the last one is kept, since a page asks for it twice."""
+        if self._last is None or self._last[0] != recipe:
+            latents = self._latents(recipe)
+            transform = image_transform(recipe.translate, recipe.rotate)
+            made = self.gan.synthesize(latents, noise=recipe.noise, transform=transform)
+            self._last = recipe, self.gan.spec.decode(made)[0].cpu()
+        return self._last[1]
 
     def latents(self, recipe: Recipe) -> bytes:
         """Return the latents of a recipe as a file that generate, interpolate and mix take: all but noise and place.
@@ -228,7 +250,7 @@ class Studio:
         gan = self.gan
         gan.check(
             truncation=recipe.truncation,
-            center=recipe.center,
+            truncation_center=recipe.center,
             noise=recipe.noise,
             translate=recipe.translate,
             rotate=recipe.rotate,
@@ -279,7 +301,11 @@ class Studio:
         # the page's class serves both runs, of which one may have none
         label = point.label if self.gan.num_classes else None
         return self.gan.latents(
-            1, seed=point.seed, labels=label, truncation=recipe.truncation, center=recipe.center
+            1,
+            seed=point.seed,
+            labels=label,
+            truncation=recipe.truncation,
+            truncation_center=recipe.center,
         )
 
     def _walked(self, latents: Tensor, walk: Walk | None) -> Tensor:
@@ -302,12 +328,19 @@ class Studio:
         return self._kept[point.latents]
 
 
-def encoded(image: Tensor) -> bytes:
-    """Return an image [1, C, H, W] as PNG."""
+def encoded(pixels: Tensor) -> bytes:
+    """Return an image uint8 [C, H, W] as PNG."""
     file = io.BytesIO()
     # a live picture goes a short way: packing it harder would take longer than sending it
-    to_pil(to_uint8(image)[0].cpu()).save(file, "png", compress_level=1)
+    to_pil(pixels).save(file, "png", compress_level=1)
     return file.getvalue()
+
+
+def described(spec: SampleSpec) -> str:
+    """Return what a sample is, such as 64×64, or audio 1×16384."""
+    if spec.is_image:
+        return f"{spec.shape[2]}×{spec.shape[1]}"
+    return f"{spec.kind.name} {'×'.join(map(str, spec.shape))}"
 
 
 def levels(gan: Gan) -> dict[str, tuple[int, int]]:

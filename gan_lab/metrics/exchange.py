@@ -3,12 +3,16 @@
 import json
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from pydantic import Field
 from torch import Tensor
 
+from gan_lab.config import ClassNames, limited, take
+from gan_lab.data.npz import MAX_ROWS, read_arrays
 from gan_lab.errors import InputError
 from gan_lab.metrics.feature_set import AllNeeds, FeatureSet
 from gan_lab.metrics.features.base import Extractor
@@ -16,6 +20,18 @@ from gan_lab.metrics.images import ImageSource
 from gan_lab.run import replacing
 
 _META = "gan_lab"
+
+# what a file says of its features
+_DESCRIBED: dict[str, Any] = {
+    **dict.fromkeys(
+        ("extractor", "sha256", "transform", "precision", "source", "fingerprint"), str
+    ),
+    "description": dict[str, Any],
+    "count": Annotated[int, Field(ge=1, le=MAX_ROWS)],
+    "whole": bool,
+    "shape": list[Annotated[int, Field(ge=1, le=MAX_ROWS)]],
+    "class_names": ClassNames,
+}
 
 
 class AbsentImages(ImageSource):
@@ -80,6 +96,22 @@ def save_features(made: FeatureSet, extractor: Extractor, path: Path) -> None:
         np.savez(file, allow_pickle=False, **{_META: np.array(json.dumps(described))}, **arrays)
 
 
+def _check_arrays(arrays: dict[str, NDArray[Any]], count: int) -> None:
+    """Check that arrays are numbers, as many as there are images.
+
+    Raises:
+        ValueError: naming the one that is not.
+    """
+    rows = arrays["rows"]
+    if rows.dtype.kind not in "iu" or rows.ndim != 1 or (len(rows) and rows.max() >= count):
+        raise ValueError(f"rows are not numbers of {count} images")
+    for name, values in arrays.items():
+        if values.dtype.kind not in "iufb" or not np.isfinite(values).all():
+            raise ValueError(f"{name} holds something else than numbers")
+        if name.startswith("features_") and len(values) != len(rows):
+            raise ValueError(f"{name} has {len(values)} rows, not {len(rows)}")
+
+
 def load_features(path: Path, extractor: Extractor, needs: AllNeeds) -> FeatureSet:
     """Read what `save_features` wrote.
 
@@ -92,10 +124,14 @@ def load_features(path: Path, extractor: Extractor, needs: AllNeeds) -> FeatureS
         InputError: when the file is damaged, of another extractor, or lacks something.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = dict(file)
-        described = json.loads(str(arrays.pop(_META)))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        arrays = read_arrays(path)
+        described = limited(json.loads(str(arrays.pop(_META))), path)
+        for key, kind in _DESCRIBED.items():
+            take(described, key, kind, origin=path)
+        _check_arrays(arrays, described["count"])
+    except (ValueError, KeyError, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(
             f"{path} is no whole file of features ({error}); copy or make it again"
         ) from error
@@ -119,7 +155,7 @@ def load_features(path: Path, extractor: Extractor, needs: AllNeeds) -> FeatureS
     if lacking:
         raise InputError(
             f"{path} lacks {', '.join(lacking)}; leave such metrics out, or write the file again with this protocol "
-            "and export_real="
+            "and save_real_features="
         )
     tensors = {name: torch.from_numpy(values) for name, values in arrays.items()}
     return FeatureSet(

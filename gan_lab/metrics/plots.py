@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from gan_lab.data.images import grid
+from gan_lab.data.media import grid
 from gan_lab.errors import InputError
 from gan_lab.metrics.images import ImageSource
 from gan_lab.run import replacing

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from gan_lab.console import say
-from gan_lab.data.images import Images
+from gan_lab.data.media import ShownTensor
 from gan_lab.sampling.directions import Directions, directions
 from gan_lab.sampling.distances import Distance, PyramidDistance
 from gan_lab.sampling.interpolation import interpolation
@@ -53,9 +53,9 @@ class Gan(Sampler):
         method: str | None = None,
         loop: bool = False,
         truncation: float | None = None,
-        center: str = "mean",
+        truncation_center: str = "mean",
         noise: str = "const",
-    ) -> Images:
+    ) -> ShownTensor:
         """Make images on the path from point to point.
 
             gan.interpolate([0, 1, 2], frames=10)               # from seed to seed, 21 images
@@ -69,7 +69,7 @@ class Gan(Sampler):
             space: "z" or "w"; None for w where there are styles.
             method: "linear", "spherical" or "spline"; None for a spline in a loop, else spherical in z and linear in w.
             loop: whether to go back to the first point.
-            truncation: as in `sample`, of the key points; likewise `center` and `noise` ("const" or "none").
+            truncation: as in `sample`, of the key points; likewise `truncation_center` and `noise` ("const" or "none").
 
         Returns:
             [T, C, H, W] with T = (K - 1) frames + 1, or K frames of a loop, on the CPU.
@@ -85,10 +85,10 @@ class Gan(Sampler):
             method=method,
             loop=loop,
             truncation=truncation,
-            center=center,
+            truncation_center=truncation_center,
             noise=noise,
         )
-        return Images(found.images(found.path.positions(frames)).cpu())
+        return self.shown(found.images(found.path.positions(frames)).cpu())
 
     def mix(
         self,
@@ -99,10 +99,10 @@ class Gan(Sampler):
         row_labels: Labels | None = None,
         column_labels: Labels | None = None,
         truncation: float | None = None,
-        center: str = "mean",
+        truncation_center: str = "mean",
         noise: str = "const",
         sheet: bool = False,
-    ) -> Images:
+    ) -> ShownTensor:
         """Mix styles: images of rows, with some of the layers' styles taken from columns.
 
             gan.mix([0, 1, 2], [10, 11, 12, 13], layers="coarse", sheet=True).grid(5)
@@ -112,7 +112,7 @@ class Gan(Sampler):
             columns: ... those that come from these.
             layers: "coarse", "middle", "fine", "all", indices ("0-3", 5, or a list of them), or a range.
             row_labels: one for all or one for each; None as seeds draw them. Likewise `column_labels`.
-            truncation: as in `sample`; likewise `center` and `noise`.
+            truncation: as in `sample`; likewise `truncation_center` and `noise`.
             sheet: whether to put the columns' own images above and the rows' at the left, with an empty corner.
 
         Returns:
@@ -129,10 +129,10 @@ class Gan(Sampler):
             row_labels=row_labels,
             column_labels=column_labels,
             truncation=truncation,
-            center=center,
+            truncation_center=truncation_center,
             noise=noise,
         )
-        return Images(made.sheet() if sheet else made.mixed)
+        return self.shown(made.sheet() if sheet else made.mixed)
 
     def project(
         self,

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from gan_lab.data.images import Images, grid, to_uint8
+from gan_lab.data.images import Images, to_uint8
+from gan_lab.data.media import grid
 from gan_lab.errors import InputError
 from gan_lab.sampling.distances import Distance, PyramidDistance, mean_squared_error, psnr
 from gan_lab.sampling.latents import Latents, check_labels

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gan_lab.data.images import Images, image_spec
+from gan_lab.data.media import Samples, ShownTensor
 from gan_lab.data.sample import SampleKind, SampleSpec
 from gan_lab.errors import InputError
 from gan_lab.layers.networks import GeneratorNetwork, StyleGeneratorNetwork, samples_made
@@ -179,7 +180,7 @@ class Sampler:
         seed: Seeds = 0,
         start: int = 0,
         truncation: float | None = None,
-        center: str = "mean",
+        truncation_center: str = "mean",
         space: str | None = None,
     ) -> Latents:
         """Draw the latents of images `start` to `start + num_images` of a seed; a function of seed and index alone.
@@ -191,7 +192,7 @@ class Sampler:
             seed: of all; or one for each image, which then is its seed's first.
             start: index of the first.
             truncation: psi of generators with styles, threshold of z of others; None for neither.
-            center: what psi moves w towards: the "mean" of all images, or that of the image's "class".
+            truncation_center: what psi moves w towards: the "mean" of all images, or that of the image's "class".
             space: "w" or "z"; None for w where there are styles. Psi leaves z as they are.
 
         Returns:
@@ -202,7 +203,7 @@ class Sampler:
         """
         if num_images is None:
             num_images = 1 if isinstance(seed, int) else len(seed)
-        self.check(truncation=truncation, center=center)
+        self.check(truncation=truncation, truncation_center=truncation_center)
         drawn = seed_indices(num_images, seed, start)
         threshold = None if self.has_styles else truncation
         latents = Latents(
@@ -213,7 +214,7 @@ class Sampler:
             source=self._sources(range(start, start + num_images)),
             seeds=drawn,
         )
-        return self._in_space(latents, space, truncation, center)
+        return self._in_space(latents, space, truncation, truncation_center)
 
     def labels(self, num_images: int, *, seed: Seeds = 0, start: int = 0) -> Tensor | None:
         """Draw labels [N] from the distribution of the training data; None for an unconditional generator."""
@@ -244,7 +245,7 @@ class Sampler:
         *,
         labels: Labels | None = None,
         truncation: float | None = None,
-        center: str = "mean",
+        truncation_center: str = "mean",
         space: str | None = None,
     ) -> Latents:
         """Return latents of seeds, tensors or latents.
@@ -255,12 +256,12 @@ class Sampler:
                 of several labels. None takes those of the latents, and those that seeds draw.
             truncation: as in `latents`. Psi moves given w, too, on top of what moved them before; a threshold acts on
                 z that are drawn and leaves given ones as they are.
-            center: as in `latents`; likewise `space`.
+            truncation_center: as in `latents`; likewise `space`.
 
         Raises:
             InputError: for latents that do not fit the generator, and labels that do not fit the latents.
         """
-        self.check(truncation=truncation, center=center)
+        self.check(truncation=truncation, truncation_center=truncation_center)
         latents = self._given(source, truncation)
         if labels is not None:
             count = max(len(latents), _number(labels))
@@ -269,7 +270,7 @@ class Sampler:
             chosen = check_labels(labels, count, self.num_classes)
             latents = latents.replace(latents.values, labels=chosen)
         self.check_latents(latents)
-        return self._in_space(latents, space, truncation, center)
+        return self._in_space(latents, space, truncation, truncation_center)
 
     def _given(self, source: LatentSource, truncation: float | None) -> Latents:
         if isinstance(source, Latents):
@@ -320,7 +321,7 @@ class Sampler:
             )
 
     def _in_space(
-        self, latents: Latents, space: str | None, truncation: float | None, center: str
+        self, latents: Latents, space: str | None, truncation: float | None, truncation_center: str
     ) -> Latents:
         space = space or ("w" if self.has_styles else "z")
         if space not in ("z", "w"):
@@ -328,7 +329,7 @@ class Sampler:
         if space == "w":
             if not self.has_styles:
                 raise InputError(f"space=w: {self.kind} has no styles w; set space=z")
-            return self._to_w(latents, truncation, center)
+            return self._to_w(latents, truncation, truncation_center)
         if latents.z is None:
             raise InputError(
                 "space=z: these latents are styles w, of which no z is known; set space=w"
@@ -336,14 +337,16 @@ class Sampler:
         return latents
 
     @torch.no_grad()
-    def _to_w(self, latents: Latents, truncation: float | None, center: str) -> Latents:
+    def _to_w(self, latents: Latents, truncation: float | None, truncation_center: str) -> Latents:
         """Map z to w, and move w towards a centre: w' = centre + psi (w - centre)."""
         w = latents.w
         if w is None:
             w = self._map(latents.values, latents.labels)
         if truncation is not None and truncation != 1:
             w = w.to(self.device)
-            towards = self.center(latents.labels if center == "class" else None).expand_as(w)
+            towards = self.center(
+                latents.labels if truncation_center == "class" else None
+            ).expand_as(w)
             w = truncated(w, towards, truncation, self.style_generator.truncation_cutoff)
         return replace(latents, z=None, w=w)
 
@@ -382,15 +385,15 @@ class Sampler:
         seed: Seeds = 0,
         batch_size: int = BATCH_SIZE,
         truncation: float | None = None,
-        center: str = "mean",
+        truncation_center: str = "mean",
         noise: str = "const",
         translate: tuple[float, float] = (0.0, 0.0),
         rotate: float = 0.0,
-    ) -> Images:
-        """Draw images.
+    ) -> ShownTensor:
+        """Draw images, or other samples, which a notebook shows or plays.
 
             gan.sample(16, labels=3, truncation=0.7, seed=0)
-            gan.sample(seed=range(64), center="class", truncation=0.5).grid(8).save("sheet.png")
+            gan.sample(seed=range(64), truncation_center="class", truncation=0.5).grid(8).save("sheet.png")
 
         Args:
             num_images: how many; by default one, or one of each seed.
@@ -399,13 +402,13 @@ class Sampler:
             seed: of the latents; the same seed gives the same images. Or a seed for each image.
             batch_size: images computed at a time.
             truncation: psi of generators with styles, threshold of z of others; None for neither.
-            center: what psi moves w towards: the "mean" of all images, or that of the image's "class".
+            truncation_center: what psi moves w towards: the "mean" of all images, or that of the image's "class".
             noise: of StyleGAN and StyleGAN2: "const", "none", or "random", which is drawn for each image from its seed.
             translate: (x, y): StyleGAN3's images move so many sides to the right and down.
             rotate: StyleGAN3's images turn so many degrees counter-clockwise.
 
         Returns:
-            Float images in about [-1, 1], [N, C, H, W], on the CPU.
+            Floats as networks make them, on the CPU: `Images` [N, C, H, W] in about [-1, 1], or `Samples` [N, ...].
 
         Raises:
             InputError: for a class that there is not, labels for an unconditional generator, or what means nothing to
@@ -415,14 +418,24 @@ class Sampler:
             raise InputError(f"batch_size={batch_size} must be at least 1")
         self.check(noise=noise, translate=translate, rotate=rotate)
         latents = self.latents(
-            num_images, labels=labels, seed=seed, truncation=truncation, center=center
+            num_images,
+            labels=labels,
+            seed=seed,
+            truncation=truncation,
+            truncation_center=truncation_center,
         )
         transform = image_transform(translate, rotate)
         parts = [
             self.synthesize(part, noise=noise, transform=transform, batch_size=batch_size).cpu()
             for part in latents.split(batch_size)
         ]
-        return Images(parts[0] if len(parts) == 1 else torch.cat(parts))
+        return self.shown(parts[0] if len(parts) == 1 else torch.cat(parts))
+
+    def shown(self, samples: Tensor) -> ShownTensor:
+        """Look at samples [N, ...] as what a notebook shows: images, or what their kind is heard or read as."""
+        spec = self.spec
+        as_images = spec.is_image and tuple(samples.shape[1:]) == spec.shape
+        return Images(samples) if as_images else Samples(samples, spec)
 
     @torch.no_grad()
     def synthesize(
@@ -516,7 +529,7 @@ class Sampler:
         self,
         *,
         truncation: object = None,
-        center: str = "mean",
+        truncation_center: str = "mean",
         noise: str = "const",
         translate: object = (0.0, 0.0),
         rotate: object = 0.0,
@@ -527,15 +540,18 @@ class Sampler:
             InputError: with the reason.
         """
         self.check_truncation(truncation)
-        if center not in CENTERS:
-            raise InputError(f"center={center!r} must be one of {', '.join(CENTERS)}")
-        if center == "class":
+        if truncation_center not in CENTERS:
+            raise InputError(
+                f"truncation_center={truncation_center!r} must be one of {', '.join(CENTERS)}"
+            )
+        if truncation_center == "class":
             if not self.has_styles:
                 raise InputError(
-                    f"center=class moves styles towards their class's mean, and {self.kind} has no styles; leave it out"
+                    f"truncation_center=class moves styles towards their class's mean, and {self.kind} has no styles; "
+                    "leave it out"
                 )
             if not self.num_classes:
-                raise InputError("center=class: the model has no classes; leave it out")
+                raise InputError("truncation_center=class: the model has no classes; leave it out")
         check_noise(noise)
         if noise != "const" and not self.generator.has_noise_inputs:
             raise InputError(

@@ -39,7 +39,7 @@ class Series:
         labels: [count]; None has them drawn.
         latents: what the images are made from in place of seeds, which then are those of random noise alone.
         stem: name of those latents.
-        truncation: as in `Sampler.sample`; likewise `center` and `noise`.
+        truncation: as in `Sampler.sample`; likewise `truncation_center` and `noise`.
         transform: of the image plane, [3, 3], or None.
         directions: along which latents are moved; None for none.
         amounts: how far along the first so many directions, in deviations.
@@ -52,7 +52,7 @@ class Series:
     latents: Latents | None = None
     stem: str = "latents"
     truncation: float | None = None
-    center: str = "mean"
+    truncation_center: str = "mean"
     noise: str = "const"
     transform: Tensor | None = None
     directions: Directions | None = None
@@ -77,7 +77,7 @@ class Series:
             return self.gan.as_latents(
                 part.replace(part.values, seeds=drawn),
                 truncation=self.truncation,
-                center=self.center,
+                truncation_center=self.truncation_center,
             )
         return self.gan.latents(
             stop - start,
@@ -85,7 +85,7 @@ class Series:
             start=start,
             labels=None if self.labels is None else self.labels[start:stop],
             truncation=self.truncation,
-            center=self.center,
+            truncation_center=self.truncation_center,
         )
 
     def _names(self, start: int, latents: Latents) -> list[str]:

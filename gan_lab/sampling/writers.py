@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from gan_lab.console import say
-from gan_lab.data.images import enlarged, save_png
+from gan_lab.data.images import save_png
+from gan_lab.data.media import enlarged
 from gan_lab.data.sample import SampleKind, to_pil
 from gan_lab.errors import InputError
 from gan_lab.run import naming, publish, temporary_path, write

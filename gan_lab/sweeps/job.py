@@ -93,7 +93,7 @@ def sweep_folder(config: DictConfig) -> Path:
 
 def without_sweep_keys(overrides: Sequence[str]) -> list[str]:
     """Return the overrides without what the command line has added to them."""
-    ours = ("sweep=", "swept=", "runs_dir=", "++callbacks.pruning")
+    ours = ("sweep=", "swept_keys=", "runs_dir=", "++callbacks.pruning")
     return [word.removeprefix("++") for word in overrides if not word.startswith(ours)]
 
 

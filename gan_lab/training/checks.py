@@ -36,7 +36,7 @@ class TrainKeys(Keys):
     data_fingerprint: Text | None
     init_from: Text | None
     sweep: FolderName | None
-    swept: list[Text]
+    swept_keys: list[Text]
     objective: Text | None
     objective_mode: Literal["min", "max"] | None
     run_dir: Text

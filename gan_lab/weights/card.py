@@ -12,7 +12,8 @@ import yaml  # type: ignore[import-untyped]
 from jinja2 import Environment, StrictUndefined, Template
 from torch import Tensor
 
-from gan_lab.data.images import ImageKind, grid
+from gan_lab.data.images import ImageKind
+from gan_lab.data.media import grid
 from gan_lab.sampling.gan import Gan
 from gan_lab.weights.exported import GRID, PROGRAMS
 

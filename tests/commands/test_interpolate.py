@@ -126,7 +126,7 @@ def test_the_default_folder(runs: dict[str, Path]) -> None:
         ("stylegan2", ["method=round"], "must be linear, spherical, spline"),
         ("stylegan2", ["space=y"], "must be z, w"),
         ("stylegan2", ["noise=random"], "noise='random' must be const, none"),
-        ("stylegan2", ["format=avi"], "must be strip, gif, webp, mp4, frames"),
+        ("stylegan2", ["format=avi"], "must be strip, gif, webp, mp4, frames, files"),
         ("stylegan2", ["format=gif", "fps=60"], "at most 50 frames a second"),
         ("stylegan2", ["frames=0"], "frames=0 must be"),
         ("stylegan2", ["columns=1"], "columns=1 must be"),

@@ -25,7 +25,7 @@ def mix(run: Path, out: Path, *words: str, status: int = 0) -> Path:
 
 def test_the_sheet(run: Path, tmp_path: Path) -> None:
     words = ["rows=[1,4]", "columns=7-9", "row_classes=[0,2]", "column_classes=5", "truncation=0.8"]
-    out = mix(run, tmp_path, *words, "layers=[middle,0]", "center=class", "scale=2")
+    out = mix(run, tmp_path, *words, "layers=[middle,0]", "truncation_center=class", "scale=2")
     gan = gan_lab.load(run)
     expected = (
         to_uint8(
@@ -36,7 +36,7 @@ def test_the_sheet(run: Path, tmp_path: Path) -> None:
                 row_labels=[0, 2],
                 column_labels=5,
                 truncation=0.8,
-                center="class",
+                truncation_center="class",
                 sheet=True,
             )
         )
@@ -87,7 +87,7 @@ def test_the_default_folder(run: Path) -> None:
         (["row_latents=none.safetensors"], "is not there"),
         (["truncation=much"], "truncation='much' must be"),
         (["noise=loud"], "must be const, none, random"),
-        (["center=middle"], "must be mean, class"),
+        (["truncation_center=middle"], "must be mean, class"),
         (["format=gif"], "format='gif' must be sheet, latents"),
         (["scale=0"], "must be a whole number from 1"),
     ],

@@ -216,7 +216,7 @@ def test_noise_without_strength_changes_nothing() -> None:
 
 def test_truncation_towards_the_mean_of_a_class() -> None:
     gan = style_gan2()
-    drawn = gan.sample(6, labels=[0, 0, 0, 2, 2, 2], truncation=0.0, center="class")
+    drawn = gan.sample(6, labels=[0, 0, 0, 2, 2, 2], truncation=0.0, truncation_center="class")
     assert torch.equal(drawn[:3], drawn[:1].expand(3, -1, -1, -1))
     assert torch.equal(drawn[3:], drawn[3:4].expand(3, -1, -1, -1))
     assert not torch.equal(drawn[0], drawn[3])
@@ -232,7 +232,7 @@ def test_truncation_towards_the_mean_of_a_class() -> None:
     expected = 0.25 * gan.center(torch.tensor([0])) + 0.75 * gan.center(torch.tensor([2]))
     torch.testing.assert_close(mixed, expected)
     assert torch.equal(gan.center(torch.tensor([[0.0, 1.0, 0.0]])), gan.center(torch.tensor([1])))
-    moved = gan.latents(2, labels=1, truncation=0.3, center="class").values
+    moved = gan.latents(2, labels=1, truncation=0.3, truncation_center="class").values
     plain = gan.latents(2, labels=1).values
     torch.testing.assert_close(moved, center + 0.3 * (plain - center))
 
@@ -242,7 +242,7 @@ def test_only_the_first_styles_of_stylegan_are_truncated() -> None:
     assert (gan.num_ws, gan.style_generator.truncation_cutoff) == (12, 8)
     for center in ("mean", "class"):
         plain = gan.latents(3, labels=[0, 1, 2]).values
-        moved = gan.latents(3, labels=[0, 1, 2], truncation=0.5, center=center).values
+        moved = gan.latents(3, labels=[0, 1, 2], truncation=0.5, truncation_center=center).values
         assert torch.equal(moved[:, 8:], plain[:, 8:])
         assert not torch.isclose(moved[:, :8], plain[:, :8]).all()
 
@@ -288,9 +288,9 @@ def test_a_moved_picture() -> None:
         (style_gan3, {"rotate": "left"}, "must be a number of degrees"),
         (style_gan3, {"noise": "random"}, "stylegan3 has no noise inputs"),
         (style_gan2, {"noise": "loud"}, "must be one of random, const, none"),
-        (style_gan2, {"center": "middle"}, "must be one of mean, class"),
-        (lambda: style_gan2(classes=0), {"center": "class"}, "the model has no classes"),
-        (big_gan, {"center": "class"}, "biggan has no styles"),
+        (style_gan2, {"truncation_center": "middle"}, "must be one of mean, class"),
+        (lambda: style_gan2(classes=0), {"truncation_center": "class"}, "the model has no classes"),
+        (big_gan, {"truncation_center": "class"}, "biggan has no styles"),
         (big_gan, {"noise": "none"}, "biggan has no noise inputs"),
     ],
 )

@@ -7,7 +7,7 @@ const BIGGEST_SEED = 2 ** 32 - 1;
 const state = {
   models: [],
   point: { seed: 0, label: null },
-  pins: [], // {point, url, name}
+  pins: [], // {point, blob, url, name}
   ends: { a: null, b: null }, // pins
   methods: {}, // method -> [{count, share} per model]
   method: "",
@@ -43,15 +43,21 @@ class Canvas {
   constructor(number, model) {
     this.number = number;
     this.figure = document.createElement("figure");
+    this.kind = model.media_type.split("/")[0];
     this.image = document.createElement("img");
     this.image.alt = `Picture by ${model.name}`;
     this.image.style.setProperty("--aspect", `${model.size[1]} / ${model.size[0]}`);
     this.image.classList.toggle("large", Math.max(...model.size) >= 256);
+    this.audio = Object.assign(document.createElement("audio"), { controls: true });
+    this.audio.setAttribute("aria-label", `Clip by ${model.name}`);
+    this.text = document.createElement("pre");
+    this.text.setAttribute("aria-label", `Text by ${model.name}`);
+    const shown = { image: [this.image], audio: [this.image, this.audio], text: [this.text] }[this.kind];
     const caption = document.createElement("figcaption");
     this.name = text("span", model.name);
     this.time = text("span", "");
-    this.save = text("button", "Picture");
-    this.save.title = number ? "Download the picture" : "Download the picture (D)";
+    this.save = text("button", { image: "Picture", audio: "Clip", text: "Text" }[this.kind]);
+    this.save.title = `Download what is shown${number ? "" : " (D)"}`;
     this.save.addEventListener("click", () => this.download());
     this.keep = text("button", "Latents");
     this.keep.title = "Download the latents, for latents= of gan-lab generate, interpolate and mix";
@@ -62,7 +68,7 @@ class Canvas {
     const buttons = document.createElement("span");
     buttons.append(this.save, " ", this.keep);
     caption.append(this.name, this.time, buttons, this.error);
-    this.figure.append(this.image, caption);
+    this.figure.append(...shown, caption);
     this.waiting = null;
     this.busy = false;
     this.url = null;
@@ -79,8 +85,12 @@ class Canvas {
       const began = performance.now();
       try {
         const answer = await post("api/draw", { ...now, model: this.number });
-        const blob = await answer.blob();
-        this.show(blob);
+        await this.show(await answer.blob());
+        if (this.kind === "audio") {
+          const picture = await post("api/picture", { ...now, model: this.number });
+          this.picture = swap(this.picture, await picture.blob());
+          this.image.src = this.picture;
+        }
         const all = Math.round(performance.now() - began);
         this.time.textContent = `${all} ms (drawing ${Math.round(answer.headers.get("X-Milliseconds"))})`;
         this.error.textContent = "";
@@ -93,16 +103,22 @@ class Canvas {
     this.busy = false;
   }
 
-  show(blob) {
-    const before = this.url;
+  async show(blob) {
     this.blob = blob;
-    this.url = URL.createObjectURL(blob);
-    this.image.src = this.url;
-    if (before) URL.revokeObjectURL(before);
+    this.url = swap(this.url, blob);
+    if (this.kind === "image") this.image.src = this.url;
+    else if (this.kind === "audio") this.audio.src = this.url;
+    else this.text.textContent = await blob.text();
+  }
+
+  listen() {
+    if (this.audio.paused) this.audio.play();
+    else this.audio.pause();
   }
 
   download() {
-    if (this.url) this.hand(this.url, "png");
+    const subtype = this.blob?.type.split(/[/;]/)[1];
+    if (this.url) this.hand(this.url, { plain: "txt", mpeg: "mp3" }[subtype] ?? subtype);
   }
 
   async downloadLatents() {
@@ -126,6 +142,26 @@ class Canvas {
 }
 
 let canvases = [];
+
+/** The address of a new blob; the one of the blob before is given up. */
+function swap(before, blob) {
+  if (before) URL.revokeObjectURL(before);
+  return URL.createObjectURL(blob);
+}
+
+/** A small image, a player or a text of a blob. */
+function small(blob, url, name) {
+  const kind = blob.type.split("/")[0];
+  if (kind === "image") return Object.assign(document.createElement("img"), { src: url, alt: name });
+  if (kind === "audio") {
+    const audio = Object.assign(document.createElement("audio"), { src: url, controls: true });
+    audio.setAttribute("aria-label", name);
+    return audio;
+  }
+  const shown = document.createElement("pre");
+  blob.text().then((content) => { shown.textContent = content; });
+  return shown;
+}
 
 function text(tag, content) {
   const element = document.createElement(tag);
@@ -226,7 +262,7 @@ function buildControls() {
   const first = state.models[0];
   const any = (key) => state.models.some((model) => model[key]);
   $("models").textContent = state.models
-    .map((m) => `${m.name}: ${m.kind}, ${m.size[1]}×${m.size[0]}, ${m.kimg} kimg`).join(" · ");
+    .map((m) => `${m.name}: ${m.kind}, ${m.sample}, ${m.kimg} kimg`).join(" · ");
   document.title = `${state.models.map((m) => m.name).join(" and ")} – gan_lab explore`;
   const classes = state.models.map((m) => m.classes).sort((a, b) => b.length - a.length)[0];
   $("label-row").hidden = !classes.length;
@@ -258,6 +294,7 @@ function buildControls() {
   $("noise-part").hidden = !any("noise");
   $("place-part").hidden = !any("places");
   $("project-part").hidden = !any("projects");
+  $("listen").hidden = canvases[0].kind !== "audio";
 }
 
 async function chooseMethod() {
@@ -305,7 +342,7 @@ async function pin() {
   const canvas = canvases[0];
   if (!canvas.blob) return;
   // a copy: the picture's own address is given up when the next one comes
-  const found = { point: structuredClone(state.point), url: URL.createObjectURL(canvas.blob), name: nameOf(state.point) };
+  const found = { point: structuredClone(state.point), blob: canvas.blob, url: URL.createObjectURL(canvas.blob), name: nameOf(state.point) };
   state.pins.push(found);
   if (!state.ends.a) state.ends.a = found;
   else if (!state.ends.b) state.ends.b = found;
@@ -315,7 +352,7 @@ async function pin() {
 function showPins() {
   $("pins").replaceChildren(...state.pins.map((one, i) => {
     const item = document.createElement("li");
-    const image = Object.assign(document.createElement("img"), { src: one.url, alt: one.name });
+    const shown = small(one.blob, one.url, one.name);
     const row = document.createElement("div");
     row.className = "row";
     for (const end of ["a", "b"]) {
@@ -339,7 +376,7 @@ function showPins() {
       showPins();
     });
     row.append(show, drop);
-    item.append(image, text("span", one.name), row);
+    item.append(shown, text("span", one.name), row);
     return item;
   }));
   $("pins-hint").hidden = state.pins.length >= 2;
@@ -437,6 +474,7 @@ function listen() {
   $("next").addEventListener("click", () => step(1));
   $("random").addEventListener("click", () => setSeed(Math.floor(Math.random() * 1e6)));
   $("pin").addEventListener("click", pin);
+  $("listen").addEventListener("click", () => canvases[0].listen());
   $("t").addEventListener("input", walkBetween);
   $("play").addEventListener("click", play);
   $("method").addEventListener("input", chooseMethod);
@@ -465,6 +503,7 @@ function shortcut(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, select, textarea")) return;
   const acts = {
     ArrowLeft: () => step(-1), ArrowRight: () => step(1), r: () => $("random").click(), p: pin, d: () => canvases[0].download(),
+    l: () => canvases[0].kind === "audio" && canvases[0].listen(),
   };
   const act = acts[event.key.length === 1 ? event.key.toLowerCase() : event.key];
   if (act) {

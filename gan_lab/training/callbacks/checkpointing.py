@@ -40,7 +40,7 @@ class Checkpointing(Callback):
         run_dir: the run folder; checkpoints go to its `checkpoints/`.
         every_kimg: thousands of images between two checkpoints.
         every_minutes: after how much time there is one, too; null for none. It changes nothing of what is trained.
-        max_restarts: how often a job of SLURM may start again.
+        max_requeues: how often a job of SLURM may start again.
         evaluation: where the best one is found out.
 
     Attributes:
@@ -53,7 +53,7 @@ class Checkpointing(Callback):
         run_dir: str | Path,
         every_kimg: float,
         every_minutes: float | None = 10,
-        max_restarts: int = 100,
+        max_requeues: int = 100,
         evaluation: Evaluation | None = None,
     ) -> None:
         check_interval("checkpointing", every_kimg)
@@ -61,14 +61,14 @@ class Checkpointing(Callback):
             raise InputError(
                 f"callbacks.checkpointing.every_minutes={every_minutes} must be positive, or null"
             )
-        if max_restarts < 0:
+        if max_requeues < 0:
             raise InputError(
-                f"callbacks.checkpointing.max_restarts={max_restarts} must be 0 or more"
+                f"callbacks.checkpointing.max_requeues={max_requeues} must be 0 or more"
             )
         self.folder = Path(run_dir) / "checkpoints"
         self.every_kimg = every_kimg
         self.every_minutes = every_minutes
-        self.max_restarts = max_restarts
+        self.max_requeues = max_requeues
         self.evaluation = evaluation
         self.requeued = False
         self.best_value: float | None = None
@@ -151,7 +151,7 @@ class Checkpointing(Callback):
         then = "the same command goes on"
         if slurm.in_job():
             first = trainer.is_global_zero
-            refusal = slurm.requeue(number, max_restarts=self.max_restarts) if first else None
+            refusal = slurm.requeue(number, max_requeues=self.max_requeues) if first else None
             # nobody leaves before SLURM was asked: the first that ends has the others ended
             refusal = trainer.strategy.broadcast(refusal)
             self.requeued = refusal is None

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from gan_lab.data.base import SampleDataset
 from gan_lab.data.datamodule import DataModule
-from gan_lab.data.images import grid, save_png
+from gan_lab.data.images import save_png
+from gan_lab.data.media import sheet
 from gan_lab.data.sample import Batch
 from gan_lab.errors import InputError
 from gan_lab.metrics.manifold import nearest
@@ -151,12 +152,12 @@ class Reconstructions(Callback):
         spec = split.spec
         with torch.no_grad():
             made, _ = reconstruct(module, spec.encode(batch.real.to(module.device)), batch.labels)
-        shown, remade = spec.kind.preview(batch.real), spec.preview(made).cpu()
-        rows = zip(shown.split(self.columns), remade.split(self.columns), strict=True)
-        picture = grid(torch.cat([row for pair in rows for row in pair]), self.columns)
-        save_png(picture, self.folder / f"reconstructions_kimg{module.kimg:010.3f}.png")
+        remade = spec.decode(made).cpu()
+        rows = zip(batch.real.split(self.columns), remade.split(self.columns), strict=True)
+        shown = sheet(spec.kind, torch.cat([row for pair in rows for row in pair]), self.columns)
+        save_png(shown.picture, self.folder / f"reconstructions_kimg{module.kimg:010.3f}.png")
         for logger in trainer.loggers:
-            logger.log_grid("reconstructions", picture, module.kimg)  # type: ignore[attr-defined]
+            logger.log_sheet("reconstructions", shown, module.kimg)  # type: ignore[attr-defined]
 
 
 def reconstruct(

@@ -7,7 +7,8 @@ import torch
 from lightning import Callback, Trainer
 from torch import Tensor
 
-from gan_lab.data.images import grid, save_png
+from gan_lab.data.images import save_png
+from gan_lab.data.media import grid, sheet
 from gan_lab.data.sample import SampleSpec
 from gan_lab.sampling.gan import Gan
 from gan_lab.sampling.sampler import Sources
@@ -80,10 +81,10 @@ class Samples(Callback):
             sources=data.sources,
         )
         kind = data.spec.kind
-        picture = grid(kind.preview(samples), self.columns)
-        save_png(picture, self.folder / f"kimg{module.kimg:010.3f}.png")
+        shown = sheet(kind, samples, self.columns)
+        save_png(shown.picture, self.folder / f"kimg{module.kimg:010.3f}.png")
         for logger in trainer.loggers:
-            logger.log_grid("samples", picture, module.kimg)  # type: ignore[attr-defined]
+            logger.log_sheet("samples", shown, module.kimg)  # type: ignore[attr-defined]
         if self._real_distance:
             share = mean_distance(kind.to_float(samples)) / self._real_distance
             log(trainer, module, {"health/diversity": share})
