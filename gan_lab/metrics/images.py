@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gan_lab.data.base import SampleDataset, digest
+from gan_lab.data.sample import SampleKind
 from gan_lab.errors import InputError
 from gan_lab.sampling.gan import Gan
 
@@ -24,6 +25,7 @@ class ImageSource(ABC):
         name: what a user would call it.
         count: how many there are; None for a generator, which has as many as are asked for.
         shape: of one stored sample, such as [C, H, W].
+        kind: of sample; None where nothing says so.
         num_classes: at least 2 where images have labels, else 0.
         class_names: of the labels; as many as `num_classes`.
         description: what decides the images, for results.
@@ -33,6 +35,7 @@ class ImageSource(ABC):
     name: str
     count: int | None
     shape: tuple[int, ...]
+    kind: SampleKind | None = None
     num_classes: int = 0
     class_names: tuple[str, ...] = ()
     description: Mapping[str, Any] = {}
@@ -101,6 +104,7 @@ class DatasetImages(ImageSource):
         self.name = name or f"{dataset.split} split of {type(dataset).__name__}"
         self.count = chosen
         self.shape = dataset.spec.shape
+        self.kind = dataset.spec.kind
         if dataset.num_classes > 1:
             self.num_classes = dataset.num_classes
             self.class_names = tuple(dataset.class_names)
@@ -170,6 +174,7 @@ class GanImages(ImageSource):
         self._origin = origin
         self.description = {**(description or {}), "seed": seed, "truncation": truncation}
         self.shape = gan.spec.shape
+        self.kind = gan.spec.kind
 
     @property
     def fingerprint(self) -> str:
