@@ -197,7 +197,8 @@ class Lines(SampleDataset):
         split: "train" or "val"; only recorded.
         kind: how they are stored.
         lines: [N, L], numbers in the kind's alphabet.
-        labels: int64 [N].
+        rows: int64 [M], which of them are in the split; None for all.
+        labels: int64 [M].
         class_names: one for each label; none without classes.
         fingerprint: names what the lines are.
     """
@@ -210,6 +211,7 @@ class Lines(SampleDataset):
         split: str,
         kind: Text,
         lines: NDArray[Any],
+        rows: NDArray[np.int64] | None = None,
         labels: NDArray[np.int64],
         class_names: Sequence[str] = (),
         fingerprint: str,
@@ -227,7 +229,9 @@ class Lines(SampleDataset):
             ),
             labels=labels,
         )
-        self.lines = lines
+        self.text = kind
+        self._lines = lines
+        self._rows = rows
         self._fingerprint = fingerprint
 
     @property
@@ -236,10 +240,17 @@ class Lines(SampleDataset):
 
     def load(self, index: int) -> Tensor:
         """Stored line `index`, [L]."""
-        return torch.from_numpy(np.array(self.lines[index]))
+        return torch.from_numpy(np.array(self._lines[self._place(index)]))
+
+    def stored(self, index: int) -> bytes:
+        """Return line `index` as text: numbers of characters mean something in their alphabet alone."""
+        return self.text.media(self.load(index))
 
     def _load_batch(self, stored: NDArray[np.int64]) -> tuple[Tensor, NDArray[np.int64]]:
-        return torch.from_numpy(np.array(self.lines[stored])), stored
+        return torch.from_numpy(np.array(self._lines[self._place(stored)])), stored
+
+    def _place(self, stored: Any) -> Any:
+        return stored if self._rows is None else self._rows[stored]
 
 
 # From text to lines: characters as code points, a row a line, 0 where a line is shorter.
