@@ -16,10 +16,12 @@ from gan_lab.sampling.writers import (
     ENCODINGS,
     GridFile,
     ImagesZip,
+    JsonLines,
     LatentsFile,
     Npz,
     SampleFiles,
     SingleFiles,
+    TextFile,
     Writer,
 )
 
@@ -135,6 +137,8 @@ def containers(task: Task, config: DictConfig) -> list[Writer]:
         ),
         "npz": lambda: Npz(path["npz"], series=series),
         "zip": lambda: ImagesZip(path["zip"], class_names=names),
+        "txt": lambda: TextFile(path["txt"], kind=series.gan.spec.kind),
+        "jsonl": lambda: JsonLines(path["jsonl"], kind=series.gan.spec.kind, class_names=names),
         "latents": lambda: LatentsFile(folder, metadata=task.metadata),
     }
     return [make[name]() for name in task.formats if name in make]

@@ -5,7 +5,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -22,7 +21,7 @@ MAX_ALPHABET = 32_767  # numbers of characters are int16 at most
 PADDING = "␀"
 UNKNOWN = "�"
 
-_GLYPH = (9, 18)  # width and height of a drawn character, in pixels
+_GLYPH = (11, 19)  # width and height of a drawn character, in pixels
 _COLUMNS = 64  # characters in a row of a picture
 
 
@@ -113,7 +112,10 @@ class Text(SampleKind):
             raise InputError(f"{path}: {error}") from error
 
     def preview(self, stored: Tensor) -> Tensor:
-        """Draw lines in a font of one width, black on white, uint8 [N, 1, H, W]."""
+        """Draw lines, black on white, every character in a cell of its own, uint8 [N, 1, H, W].
+
+        The font is Pillow's: what it lacks, outside of Latin, are boxes. `text` has all characters.
+        """
         count, length = stored.shape
         columns = min(length, _COLUMNS)
         rows = -(-length // columns)
@@ -129,15 +131,15 @@ class Text(SampleKind):
 
     @cached_property
     def _glyphs(self) -> Tensor:
-        """Pictures of the characters, uint8 [V, H, W]; padding is grey."""
+        """Pictures of the characters, uint8 [V, H, W]; padding is a grey cell."""
         width, height = _GLYPH
-        path = Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSansMono.ttf"
-        font = ImageFont.truetype(str(path), 15)
+        font = ImageFont.load_default(15)
         drawn = np.full((len(self.alphabet), height, width), 255, dtype=np.uint8)
         for number, character in enumerate(self.alphabet):
             picture = Image.new("L", _GLYPH, 224 if character == self.padding else 255)
             if character != self.padding:
-                ImageDraw.Draw(picture).text((0, 0), character, font=font, fill=0)
+                place = (width / 2, height - 5)
+                ImageDraw.Draw(picture).text(place, character, font=font, fill=0, anchor="ms")
             drawn[number] = np.asarray(picture)
         return torch.from_numpy(drawn)
 
