@@ -39,10 +39,12 @@ from gan_lab.sampling.writers import (
     ENCODINGS,
     GridFile,
     ImagesZip,
+    JsonLines,
     LatentsFile,
     Npz,
     SampleFiles,
     SingleFiles,
+    TextFile,
     Writer,
 )
 
@@ -50,8 +52,11 @@ CONTAINERS = {
     "grid": "grid.png",
     "npz": "images.npz",
     "zip": "images.zip",
+    "txt": "samples.txt",
+    "jsonl": "samples.jsonl",
     "latents": f"latents{SUFFIX}",
 }
+OF_TEXT = ("txt", "jsonl")
 FORMATS = (*ENCODINGS, "files", *CONTAINERS)
 
 
@@ -257,12 +262,18 @@ def check_formats(formats: str | Sequence[str]) -> list[str]:
 
 
 def formats_for(formats: list[str], gan: Gan, *, scale: int) -> list[str]:
-    """Return the formats that a generator's samples are written in; files of images are PNG.
+    """Return the formats that a generator's samples are written in; files of images are PNG, of text one for all.
 
     Raises:
-        InputError: for formats of images, where samples are none.
+        InputError: for formats of images, where samples are none, and of text likewise.
     """
     spec = gan.spec
+    is_text = spec.kind.media_type.startswith("text/")
+    for name in formats:
+        if name in OF_TEXT and not is_text:
+            raise InputError(
+                f"format={name} is for text, and {gan.kind} makes {spec.kind.name}; choose another"
+            )
     if spec.is_image:
         return list(dict.fromkeys("png" if name == "files" else name for name in formats))
     for name in formats:
@@ -273,7 +284,10 @@ def formats_for(formats: list[str], gan: Gan, *, scale: int) -> list[str]:
             )
     if scale != 1:
         raise InputError(f"scale={scale} is for images, and {gan.kind} makes {spec.kind.name}")
-    return formats
+    if not is_text:
+        return formats
+    meant = [OF_TEXT if name == "files" else (name,) for name in formats]
+    return list(dict.fromkeys(name for names in meant for name in names))
 
 
 def run(config: DictConfig) -> None:
@@ -389,6 +403,8 @@ def containers(task: Task, config: DictConfig) -> list[Writer]:
         ),
         "npz": lambda: Npz(path["npz"], series=series),
         "zip": lambda: ImagesZip(path["zip"], class_names=names, attributes=attributes),
+        "txt": lambda: TextFile(path["txt"], kind=series.gan.spec.kind),
+        "jsonl": lambda: JsonLines(path["jsonl"], kind=series.gan.spec.kind, class_names=names),
         "latents": lambda: LatentsFile(folder, metadata=task.metadata),
     }
     return [make[name]() for name in task.formats if name in make]

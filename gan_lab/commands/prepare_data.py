@@ -20,6 +20,8 @@ from gan_lab.data.metadata import join_tables
 from gan_lab.data.packing import Damaged, Packer, disk_full
 from gan_lab.data.sample import to_pil
 from gan_lab.data.scan import reason_of
+from gan_lab.data.text import Lines
+from gan_lab.data.text_files import pack_lines
 from gan_lab.errors import InputError, counted
 from gan_lab.run import write
 
@@ -41,6 +43,9 @@ def run(config: DictConfig) -> None:
     lock.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(lock, timeout=0):
+            if isinstance(datasets[0], Lines):
+                _pack_text(datasets, out)  # type: ignore[arg-type]
+                return
             _pack(
                 datasets,
                 out,
@@ -53,6 +58,20 @@ def run(config: DictConfig) -> None:
         ) from None
     except OSError as error:
         raise disk_full(error, out) or error from error
+
+
+def _pack_text(datasets: list[Lines], out: Path) -> None:
+    if out.suffix != ".npz":
+        raise InputError(
+            f"out={out}: lines of text are packed into an .npz; set out={out.with_suffix('.npz')}"
+        )
+    count, kind = pack_lines(datasets, out), datasets[0].text
+    say(
+        escape(
+            f"{out}: {count:,} lines of {kind.length} characters, an alphabet of {len(kind.alphabet)}, "
+            f"{out.stat().st_size / 1e6:,.1f} MB; train on it with data=text data.root={out}"
+        )
+    )
 
 
 def _destination(out: str | None, overwrite: bool) -> Path:

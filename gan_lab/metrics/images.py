@@ -18,6 +18,7 @@ from gan_lab.data.decoding import MAX_MEGAPIXELS, check_regular
 from gan_lab.data.image_folder import ImageFolder
 from gan_lab.data.metadata import MAX_LABEL, AmbiguousClasses
 from gan_lab.data.npz import READ_ERRORS, check_size, read_header
+from gan_lab.data.sample import SampleKind
 from gan_lab.data.scan import scan
 from gan_lab.data.source import Source
 from gan_lab.data.transform import ImageSize
@@ -36,6 +37,7 @@ class ImageSource(ABC):
         name: what a user would call it.
         count: how many there are; None for a generator, which has as many as are asked for.
         shape: of one stored sample, such as [C, H, W].
+        kind: of sample; None where nothing says so.
         num_classes: at least 2 where images have labels, else 0.
         class_names: of the labels; as many as `num_classes`.
         description: what decides the images, for results.
@@ -45,6 +47,7 @@ class ImageSource(ABC):
     name: str
     count: int | None
     shape: tuple[int, ...]
+    kind: SampleKind | None = None
     num_classes: int = 0
     class_names: tuple[str, ...] = ()
     description: Mapping[str, Any] = {}
@@ -113,6 +116,7 @@ class DatasetImages(ImageSource):
         self.name = name or f"{dataset.split} split of {type(dataset).__name__}"
         self.count = chosen
         self.shape = dataset.spec.shape
+        self.kind = dataset.spec.kind
         if dataset.num_classes > 1:
             self.num_classes = dataset.num_classes
             self.class_names = tuple(dataset.class_names)
@@ -185,6 +189,7 @@ class GanImages(ImageSource):
         if gan.num_classes:
             self.description["labels"] = gan.labels_drawn
         self.shape = gan.spec.shape
+        self.kind = gan.spec.kind
 
     def use_data(self, sources: Sources | None, label_rows: NDArray[np.float32] | None) -> None:
         """Translate the sources of some data, and draw attributes from their rows, where nothing else was given."""
