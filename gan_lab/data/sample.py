@@ -28,12 +28,14 @@ class SampleKind(ABC):
     Attributes:
         name: in one word, such as "image".
         suffix: of a file that holds one sample, such as ".png".
+        suffixes: of all files that `write` knows, where there are more.
         axes: what the dimensions of a stored sample are.
         media_type: of what `media` returns: an image, audio or text, which browsers show or play.
     """
 
     name: str
     suffix: str
+    suffixes: tuple[str, ...] = ()
     axes: tuple[str, ...]
     media_type = "image/png"
 
