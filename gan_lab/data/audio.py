@@ -18,9 +18,7 @@ FULL_SCALE = 32767
 _SIDE = 128  # pixels of a preview, either way
 _FLOOR = -80.0  # decibels below full scale that a preview shows as black
 # from silence to full scale
-_COLOURS = torch.tensor(
-    [[0, 0, 4], [80, 18, 123], [182, 54, 121], [251, 136, 97], [252, 253, 191]]
-)
+_COLOURS = torch.tensor([[0, 0, 4], [80, 18, 123], [182, 54, 121], [251, 136, 97], [252, 253, 191]])
 
 
 class Audio(SampleKind):
@@ -97,7 +95,7 @@ class Audio(SampleKind):
 
 
 def spectrogram(values: Tensor) -> Tensor:
-    """Return levels in decibels [N, 128, 128] of sound [N, T], the highest frequency first; 0 is a sine of full scale."""
+    """Return levels [N, 128, 128] of sound [N, T] in decibels below a sine of full scale, the highest frequency first."""
     window = 2 * _SIDE
     hann = torch.hann_window(window, device=values.device)
     hop = max(1, values.shape[1] // _SIDE)

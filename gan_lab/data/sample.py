@@ -5,7 +5,7 @@ what it needs from there.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
@@ -86,6 +86,16 @@ class Representation(nn.Module):
     def arguments(self) -> dict[str, Any]:
         """Return what the constructor was given: values of JSON."""
         return {}
+
+    def check(self, spec: "SampleSpec") -> None:
+        """Check that it can represent such samples.
+
+        Raises:
+            InputError: with the reason where it cannot.
+        """
+
+    def measure(self, samples: Iterable[Tensor]) -> None:
+        """Measure training samples [N, ...], as `SampleKind.to_float` gives them, before training."""
 
     def shape(self, stored: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape of one encoded sample, given that of a stored one."""

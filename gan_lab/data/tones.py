@@ -1,7 +1,8 @@
 """Notes for quick runs: 8,192 clips of half a second, made on the spot, 12 pitch classes, no download.
 
-A note has four to six partials of random amplitudes and phases, lies in one of two octaves from A3 (220 Hz) on and up to
-30 cents off, begins within the first tenth of the clip, rises and decays at random, and has noise 20 to 40 dB below it.
+A note has four to six partials of random amplitudes and phases, lies in one of two octaves from A3 (220 Hz) on and up
+to 30 cents off, begins within the first tenth of the clip, rises and decays at random, and has noise 20 to 40 dB below
+it.
 """
 
 import numpy as np
@@ -13,13 +14,11 @@ from gan_lab.data.audio import FULL_SCALE, Audio
 from gan_lab.data.base import SPLITS, SampleDataset, check_split, digest
 from gan_lab.data.sample import SampleSpec
 
-RATE, LENGTH, COUNT = 8000, 4096, 8192
+RATE, LENGTH = 8000, 4096
+COUNTS = {"train": 7168, "val": 1024}
 LOWEST = 220.0  # Hz, A3
 CLASSES = ("A", "A#", "B", "C", "C#", "D", "D#", "E", "F", "F#", "G", "G#")
 
-NOTES = 2 * len(CLASSES)  # of two octaves
-
-_VAL_EVERY = 8
 _VERSION = 1  # of the recipe: part of the fingerprint
 _MOST_PARTIALS, _HIGHEST = 6, 3900.0  # Hz
 _CHUNK = 256  # clips made at a time
@@ -27,7 +26,7 @@ _FADE = 80  # samples at the end, so that no clip ends with a click
 
 
 class Tones(SampleDataset):
-    """The notes: 7,184 to train on and 1,008 to validate on, always the same.
+    """The notes: 7,168 to train on and 1,024 to validate on, always the same.
 
     Args:
         split: "train" or "val".
@@ -38,10 +37,9 @@ class Tones(SampleDataset):
 
     def __init__(self, *, split: str, flip: bool = False) -> None:
         check_split(split)
-        numbers = np.arange(COUNT)
-        # whole scales validate, so that both splits have as many of each note
-        is_val = numbers // NOTES % _VAL_EVERY == _VAL_EVERY - 1
-        semitones = numbers[is_val if split == "val" else ~is_val] % NOTES
+        random = np.random.default_rng(SPLITS.index(split))
+        # drawn, not dealt out evenly: real clips then differ from each other by as much as generated ones do
+        semitones = random.integers(2 * len(CLASSES), size=COUNTS[split])
         labels = semitones % len(CLASSES)
         super().__init__(
             split=split,
@@ -55,7 +53,7 @@ class Tones(SampleDataset):
             labels=labels,
             flip=flip,
         )
-        self._clips = torch.from_numpy(notes(semitones, seed=SPLITS.index(split)))
+        self._clips = torch.from_numpy(notes(semitones, random))
 
     @property
     def fingerprint(self) -> str:
@@ -68,9 +66,8 @@ class Tones(SampleDataset):
         return self._clips[torch.from_numpy(stored)], stored
 
 
-def notes(semitones: NDArray[np.int64], *, seed: int) -> NDArray[np.int16]:
+def notes(semitones: NDArray[np.int64], random: np.random.Generator) -> NDArray[np.int16]:
     """Make notes int16 [N, 1, 4096] so many semitones above 220 Hz."""
-    random = np.random.default_rng(seed)
     made = [
         _make(semitones[start : start + _CHUNK], random)
         for start in range(0, len(semitones), _CHUNK)

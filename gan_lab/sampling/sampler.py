@@ -207,9 +207,7 @@ class Sampler:
         drawn = seed_indices(num_images, seed, start)
         threshold = None if self.has_styles else truncation
         latents = Latents(
-            z=draw_z(
-                drawn, self.z_dim, threshold, distribution=self.generator.z_distribution
-            ),
+            z=draw_z(drawn, self.z_dim, threshold, distribution=self.generator.z_distribution),
             labels=self._labels(drawn)
             if labels is None
             else check_labels(labels, num_images, self.num_classes),

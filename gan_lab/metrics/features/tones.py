@@ -22,7 +22,7 @@ class Recipe:
 
     Args:
         window: of the spectrogram that it looks at, in samples; half of it apart.
-        width: of the feature layer; well below the 1,008 held-out clips, whose covariance has to have full rank.
+        width: of the feature layer; well below the 1,024 held-out clips, whose covariance has to have full rank.
         lowest_accuracy: share of held-out clips below which the network is not used.
     """
 
@@ -68,9 +68,7 @@ class TonesClassifier(nn.Module):
         """Levels [N, F, T] of clips int16 [N, C, 4096], about from -1 to 1."""
         values = clips.cpu().float().mean(1) / FULL_SCALE
         window = len(self.hann)
-        found = torch.stft(
-            values, window, window // 2, window=self.hann, return_complex=True
-        ).abs()
+        found = torch.stft(values, window, window // 2, window=self.hann, return_complex=True).abs()
         return found.clamp_min(1e-3).log() / 5
 
     def outputs(self, clips: Tensor) -> tuple[Tensor, Tensor]:
