@@ -6,7 +6,7 @@ from omegaconf import DictConfig
 from torch import distributed
 
 from gan_lab.commands.folders import keep_settings
-from gan_lab.commands.order import CONTAINERS, Task, open_task
+from gan_lab.commands.order import CONTAINERS, Task, open_task, suffixes_of
 from gan_lab.console import progress_bar, say
 from gan_lab.distributed.processes import share
 from gan_lab.distributed.ranks import Ranks
@@ -110,13 +110,16 @@ def gathered(block: Block | None, ranks: Ranks) -> list[Block]:
 def single_files(task: Task, config: DictConfig) -> list[Writer]:
     """Return the writers of single files."""
     series, spec = task.series, task.series.gan.spec
-    files: list[Writer] = []
-    if "files" in task.formats:
-        files.append(SampleFiles(task.folder, kind=spec.kind, count=series.count))
-    return files + [
-        SingleFiles(task.folder, kind=kind, quality=config.quality, count=series.count)
-        for kind in task.formats
-        if kind in ENCODINGS
+    if spec.is_image:
+        return [
+            SingleFiles(task.folder, kind=kind, quality=config.quality, count=series.count)
+            for kind in task.formats
+            if kind in ENCODINGS
+        ]
+    return [
+        SampleFiles(task.folder, kind=spec.kind, suffix=suffix, count=series.count)
+        for suffix in suffixes_of(spec.kind)
+        if suffix.removeprefix(".") in task.formats
     ]
 
 

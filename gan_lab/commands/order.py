@@ -19,6 +19,7 @@ from gan_lab.commands.options import (
     seeds_text,
     transform_of,
 )
+from gan_lab.data.sample import SampleKind
 from gan_lab.errors import InputError
 from gan_lab.sampling.directions import Directions
 from gan_lab.sampling.gan import Gan
@@ -33,7 +34,8 @@ CONTAINERS = {
     "zip": "images.zip",
     "latents": f"latents{SUFFIX}",
 }
-FORMATS = (*ENCODINGS, "files", *CONTAINERS)
+SOUNDS = ("wav", "flac")
+FORMATS = (*ENCODINGS, *SOUNDS, "files", *CONTAINERS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +77,7 @@ def open_task(config: DictConfig) -> Task:
     settings = settings_of(config, gan)
     folder = output_folder(config, gan, folder_parts(config, seeds))
     stem = Path(config.latents).stem if config.latents is not None else "seed"
-    suffixes = {*(f".{kind}" for kind in ENCODINGS), gan.spec.kind.suffix}
+    suffixes = {*(f".{kind}" for kind in ENCODINGS), *suffixes_of(gan.spec.kind)}
     names = [f"{stem}*{suffix}" for suffix in sorted(suffixes)] + list(CONTAINERS.values())
     check_folder(folder, settings, names)
     columns = config.columns or default_columns(config, series)
@@ -239,20 +241,30 @@ def check_formats(formats: str | Sequence[str]) -> list[str]:
 
 
 def formats_for(formats: list[str], gan: Gan, *, scale: int) -> list[str]:
-    """Return the formats that a generator's samples are written in; files of images are PNG.
+    """Return the formats that a generator's samples are written in; files of images are PNG, others by their suffix.
 
     Raises:
-        InputError: for formats of images, where samples are none.
+        InputError: for formats of another kind.
     """
     spec = gan.spec
-    if spec.is_image:
-        return list(dict.fromkeys("png" if name == "files" else name for name in formats))
+    own = [suffix.removeprefix(".") for suffix in suffixes_of(spec.kind)]
+    formats = list(dict.fromkeys(own[0] if name == "files" else name for name in formats))
+    allowed = [*(ENCODINGS if spec.is_image else own), *CONTAINERS]
+    if not spec.is_image:
+        allowed.remove("zip")
     for name in formats:
-        if name in ENCODINGS or name == "zip":
+        if name not in allowed:
             raise InputError(
-                f"format={name} is for images, and {gan.kind} makes {spec.kind.name}; choose from files "
-                f"({spec.kind.suffix}), grid, npz, latents"
+                f"format={name} is of another kind: {gan.kind} makes {spec.kind.name}; choose from "
+                f"{', '.join(['files', *allowed])}"
             )
+    if spec.is_image:
+        return formats
     if scale != 1:
         raise InputError(f"scale={scale} is for images, and {gan.kind} makes {spec.kind.name}")
     return formats
+
+
+def suffixes_of(kind: SampleKind) -> tuple[str, ...]:
+    """Return the suffixes of files that a kind writes, its own first."""
+    return tuple(dict.fromkeys((kind.suffix, *kind.suffixes)))

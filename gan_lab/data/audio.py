@@ -95,7 +95,7 @@ class Audio(SampleKind):
 
 
 def spectrogram(values: Tensor) -> Tensor:
-    """Return levels [N, 128, 128] of sound [N, T] in decibels below a sine of full scale, the highest frequency first."""
+    """Return levels [N, 128, 128] of sound [N, T] in decibels of a sine of full scale, the highest pitch first."""
     window = 2 * _SIDE
     hann = torch.hann_window(window, device=values.device)
     hop = max(1, values.shape[1] // _SIDE)
