@@ -1,7 +1,11 @@
 """The command line: a command's name, then Hydra overrides. Nothing heavy is imported before a command is chosen."""
 
+import signal
 import sys
 from importlib import import_module
+from types import FrameType
+
+from gan_lab.errors import interrupted
 
 COMMANDS = {
     "train": "train a GAN, or go on with one: gan-lab train experiment=quickstart",
@@ -54,11 +58,24 @@ def main(arguments: list[str] | None = None) -> None:
         close = get_close_matches(name, COMMANDS, n=1)
         hint = f"; did you mean {close[0]}?" if close else ""
         sys.exit(f"gan-lab: there is no command {name!r}{hint}\n\n{usage()}")
-    if name == "train":
-        import_module("gan_lab.distributed.slurm").hold_warnings()
+    before = signal.signal(signal.SIGINT, interrupt)
     try:
-        launch = import_module("gan_lab.commands.launch")
-        status = launch.launch(name, overrides)
+        if name == "train":
+            import_module("gan_lab.distributed.slurm").hold_warnings()
+        status = import_module("gan_lab.commands.launch").launch(name, overrides)
     except KeyboardInterrupt:
         status = 130
+    except Exception:
+        # what was interrupted in the middle may raise anything
+        if not interrupted.is_set():
+            raise
+        status = 130
+    finally:
+        signal.signal(signal.SIGINT, before)
     sys.exit(status)
+
+
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """Take note of a Ctrl-C, and end what is done."""
+    interrupted.set()
+    raise KeyboardInterrupt

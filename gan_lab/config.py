@@ -51,7 +51,7 @@ NOT_IN_THE_NAME = (
     "new_data",
     "data_fingerprint",
     "sweep",
-    "swept",
+    "swept_keys",
     "objective",
     "objective_mode",
 )
@@ -155,9 +155,9 @@ def read_yaml(path: Path) -> Any:
                     f"{path} has the tag {shortened(event.tag)}; only values of JSON are read"
                 )
         value = yaml.load(text, Loader=JsonLoader)
-    except InputError:
-        raise
     except (yaml.YAMLError, ValueError, RecursionError) as error:
+        if isinstance(error, InputError) and str(error).startswith(str(path)):
+            raise
         raise InputError(f"{path} cannot be read: {error}") from error
     return unescaped(limited(value, path))
 
@@ -197,6 +197,7 @@ def read_text(path: Path) -> str:
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TAG = "tag:yaml.org,2002:"
 _SCALARS = {f"{_TAG}{name}" for name in ("null", "bool", "int", "float")}
+_LONGEST_INTEGER = 80  # 64 bits in binary, with some underscores
 # as OmegaConf writes floats: YAML 1.1 takes 1e-3 for a text
 _FLOAT = re.compile(
     r"[-+]?(?:[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|[0-9][0-9_]*[eE][-+]?[0-9]+"
@@ -220,6 +221,21 @@ class JsonLoader(_Loader):  # type: ignore[misc]
         for tag, constructor in yaml.SafeLoader.yaml_constructors.items()
         if tag in _SCALARS | {f"{_TAG}{name}" for name in ("str", "seq", "map")} or tag is None
     }
+
+    def construct_yaml_int(self, node: Any) -> int:
+        """Read a whole number; long ones take quadratic time, and as keys have the same hash.
+
+        Raises:
+            InputError: for one above 2^64.
+        """
+        if len(node.value) <= _LONGEST_INTEGER:
+            number: int = super().construct_yaml_int(node)
+            if abs(number) <= LARGEST_INTEGER:
+                return number
+        raise InputError(f"it holds the number {node.value[:20]}..., which is too large")
+
+
+JsonLoader.yaml_constructors[f"{_TAG}int"] = JsonLoader.construct_yaml_int
 
 
 def limited_events(text: str, path: Path) -> Iterator[Any]:
@@ -914,7 +930,7 @@ def derived(key: str) -> bool:
     """Whether a key only repeats where the run lies and which sweep it belongs to: a renamed folder is no change."""
     if key.startswith("callbacks.pruning."):
         return True
-    return key.split(".")[-1] in ("run_dir", "runs_dir", "name", "sweep", "swept")
+    return key.split(".")[-1] in ("run_dir", "runs_dir", "name", "sweep", "swept_keys")
 
 
 def suggestion(wrong: str, keys: Sequence[str]) -> str:

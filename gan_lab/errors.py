@@ -1,4 +1,9 @@
-"""Errors that a user can mend."""
+"""Errors that a user can mend, and whether he has pressed Ctrl-C."""
+
+from threading import Event
+
+# what a library makes of a Ctrl-C in its middle may be any error, which then says nothing
+interrupted = Event()
 
 
 class InputError(ValueError):

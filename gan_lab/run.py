@@ -218,6 +218,15 @@ def _lives(pid: int) -> bool:
     return True
 
 
+def identity(folder: Path) -> tuple[int, int] | None:
+    """Return what tells a folder from another one of its name; None where there is none."""
+    try:
+        found = folder.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 # The lock --------------------------------------------------------------------------------------------------------
 
 

@@ -17,7 +17,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from gan_lab.bench.costs import GIB, Cost, Costs, MemoryPeak, Meter, Phases, Stopwatch
 from gan_lab.bench.steps import times_per_step
 from gan_lab.data.datamodule import DataModule
-from gan_lab.layers.growth import grows
+from gan_lab.layers.resolutions import grows
 from gan_lab.metrics.base import Metrics
 from gan_lab.metrics.images import GanImages
 from gan_lab.sampling.gan import Gan

@@ -23,7 +23,7 @@ from gan_lab.bench.costs import (
 from gan_lab.data.datamodule import DataModule
 from gan_lab.data.sample import Batch
 from gan_lab.training.module import AdversarialModule
-from gan_lab.training.regularizers.base import Regularizer
+from gan_lab.training.regularizers import Regularizer
 
 EVERYTHING = ""  # the name of what is left out of a step where nothing is
 

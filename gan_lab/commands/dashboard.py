@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from gan_lab.console import say
 from gan_lab.errors import InputError
-from gan_lab.metrics.directions import direction
+from gan_lab.metrics.base import direction
 from gan_lab.training.loggers.wandb import first_line, has_wandb_key
 
 if TYPE_CHECKING:

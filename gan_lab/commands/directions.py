@@ -50,7 +50,10 @@ def run(config: DictConfig) -> None:
     )
     labels = None if classes is None else [classes[i % len(classes)] for i in range(len(seeds))]
     latents = gan.as_latents(
-        seeds, labels=labels, truncation=config.truncation, center=config.center
+        seeds,
+        labels=labels,
+        truncation=config.truncation,
+        truncation_center=config.truncation_center,
     )
     images = along(gan, found, latents, amounts, noise=config.noise)
     part = [] if found.space == "z" else [slug(text_of(layers))]

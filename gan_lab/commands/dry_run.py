@@ -23,7 +23,6 @@ from gan_lab.errors import InputError
 from gan_lab.layers.collectives import several_ranks
 from gan_lab.metrics import NoMetrics
 from gan_lab.metrics.base import Metrics
-from gan_lab.training.batches import check_batch_per_process
 from gan_lab.training.building import (
     bare_trainer,
     build_data,
@@ -31,9 +30,9 @@ from gan_lab.training.building import (
     compiled,
     sample_spec,
 )
-from gan_lab.training.callbacks.check_same_config import CheckSameConfig
 from gan_lab.training.callbacks.samples import fixed_samples
 from gan_lab.training.checkpoint import LAST, read
+from gan_lab.training.checks import CheckSameConfig, check_batch_per_process
 from gan_lab.training.module import AdversarialModule
 
 KEPT = 3  # checkpoints of a run: last, previous and best

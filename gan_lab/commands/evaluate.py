@@ -28,9 +28,8 @@ from gan_lab.distributed.processes import share
 from gan_lab.distributed.ranks import Ranks
 from gan_lab.errors import InputError
 from gan_lab.metrics.cache import FolderChunks
-from gan_lab.metrics.exchange import load_features, save_features
 from gan_lab.metrics.feature_metrics import MetricValue
-from gan_lab.metrics.feature_set import FeatureSet
+from gan_lab.metrics.feature_set import FeatureSet, load_features, save_features
 from gan_lab.metrics.images import DatasetImages, GanImages, ImageSource
 from gan_lab.metrics.opening import NpzImages
 from gan_lab.metrics.plots import (
@@ -85,14 +84,14 @@ def open_task(config: DictConfig) -> Task:
     """
     path = given(config)
     is_run = holds_run(path)
-    check_curve(config.curve, plots=config.plots, is_run=is_run)
+    check_curve(config.truncations, plots=config.plots, is_run=is_run)
     if config.plots:
         check_matplotlib()
     if not config.preview:
         read_results(out_of(config, path, is_run))
         check_writable(out_of(config, path, is_run))
-        if config.export_real:
-            check_writable(Path(config.export_real))
+        if config.save_real_features:
+            check_writable(Path(config.save_real_features))
     trained = read_config(run_folder(path)) if is_run and not is_export(path) else None
     own_data = trained is not None and (config.real is None or config.get("protocol") is None)
     data = open_data(config, trained, path) if trained is not None and own_data else None
@@ -101,7 +100,7 @@ def open_task(config: DictConfig) -> Task:
     real, floor = open_real(config, protocol, data)
     fake = open_fake(config, protocol, path, is_run)
     if isinstance(fake, GanImages) and data is not None:
-        fake.gan.sources = fake.gan.sources or data.sources
+        fake.use_data(data.sources, data.label_rows)
     if real is not None:
         compare_shapes(fake, real)
     if real is not None or config.real is None:
@@ -131,6 +130,8 @@ def evaluate(config: DictConfig) -> None:
     result["seconds"] = time.perf_counter() - begin
     # a table's own title is broken where the table is narrow
     say(f"{fake.name}, protocol {protocol.name}")
+    if fake.description.get("labels"):
+        say(f"labels: {fake.description['labels']}")
     say(as_table(result))
     out = out_of(config, task.path, task.is_run)
     if is_first():
@@ -139,7 +140,7 @@ def evaluate(config: DictConfig) -> None:
         for path in save_files(config, protocol, metrics, (fake, made), real, out.parent):
             say(f"wrote {path}")
     fake_store(protocol, fake).clear()
-    if config.curve:
+    if config.truncations:
         draw_curve(config, protocol, task.path, out)
 
 
@@ -156,8 +157,8 @@ def save_files(
     yield from save_pictures(metrics, images, real, folder)
     if config.plots:
         yield from save_plots(metrics, protocol.real, made, folder, title=images.name)
-    if config.export_real and protocol.real is not None:
-        path = Path(config.export_real)
+    if config.save_real_features and protocol.real is not None:
+        path = Path(config.save_real_features)
         save_features(protocol.real, protocol.features, path)
         yield path
 
@@ -204,9 +205,9 @@ def measure(
 
 
 def draw_curve(config: DictConfig, protocol: Protocol, path: Path, out: Path) -> None:
-    """Measure at each truncation of `curve=`, add the results to the JSON, and draw them."""
+    """Measure at each truncation of `truncations=`, add the results to the JSON, and draw them."""
     found = {}
-    for truncation in sorted(set(config.curve)):
+    for truncation in sorted(set(config.truncations)):
         at = config.copy()
         at.truncation = truncation
         fake = open_run(at, path, protocol)
@@ -269,10 +270,10 @@ def check_curve(places: Sequence[float], *, plots: bool, is_run: bool) -> None:
         return
     if not (plots and is_run):
         raise InputError(
-            f"curve={list(places)} draws metrics over truncation; set plots=true, and run= of a generator"
+            f"truncations={list(places)} draws metrics over truncation; set plots=true, and run= of a generator"
         )
     if len(set(places)) < 2:
-        raise InputError(f"curve={list(places)}: give two values of truncation or more")
+        raise InputError(f"truncations={list(places)}: give two values of truncation or more")
 
 
 def save_plots(
@@ -321,7 +322,7 @@ def save_curve(
     shares = {key: values for key, values in over.items() if key.split("_")[0] in _SHARES}
     if not distances and not shares:
         raise InputError(
-            "curve= draws the protocol's best metric, precision, recall and coverage, and it has none of them"
+            "truncations= draws the protocol's best metric, precision, recall and coverage, and it has none of them"
         )
     path = folder / "truncation.png"
     draw_truncation(list(found), distances, shares, path, title=title)

@@ -16,7 +16,7 @@ from torch import Tensor
 from gan_lab.console import say
 from gan_lab.data.images import save_png
 from gan_lab.errors import InputError
-from gan_lab.metrics.features.weights import file_sha256
+from gan_lab.metrics.features.base import file_sha256
 from gan_lab.run import (
     naming,
     publish,

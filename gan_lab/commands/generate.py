@@ -126,7 +126,9 @@ def single_files(task: Task, config: DictConfig) -> list[Writer]:
 def containers(task: Task, config: DictConfig) -> list[Writer]:
     """Return the writers of files that hold all images."""
     series, folder = task.series, task.folder
-    names = series.gan.class_names or [str(i) for i in range(series.gan.num_classes)]
+    attributes = series.gan.attributes
+    numbers = [] if attributes else [str(i) for i in range(series.gan.num_classes)]
+    names = series.gan.class_names or numbers
     path = {name: folder / file for name, file in CONTAINERS.items()}
     make = {
         "grid": lambda: GridFile(
@@ -137,7 +139,7 @@ def containers(task: Task, config: DictConfig) -> list[Writer]:
             kind=series.gan.spec.kind,
         ),
         "npz": lambda: Npz(path["npz"], series=series),
-        "zip": lambda: ImagesZip(path["zip"], class_names=names),
+        "zip": lambda: ImagesZip(path["zip"], class_names=names, attributes=attributes),
         "latents": lambda: LatentsFile(folder, metadata=task.metadata),
     }
     return [make[name]() for name in task.formats if name in make]

@@ -15,10 +15,9 @@ from gan_lab.data.base import SampleDataset
 from gan_lab.data.datamodule import DataModule
 from gan_lab.errors import InputError
 from gan_lab.metrics.base import Metrics, MetricsByData
-from gan_lab.metrics.exchange import is_features_file
 from gan_lab.metrics.feature_metrics import ProtocolMetric
-from gan_lab.metrics.features.base import Extractor
-from gan_lab.metrics.features.weights import file_sha256
+from gan_lab.metrics.feature_set import is_features_file
+from gan_lab.metrics.features.base import Extractor, file_sha256
 from gan_lab.metrics.generator_metrics import GeneratorMetric
 from gan_lab.metrics.images import GanImages, ImageSource, label_difference
 from gan_lab.metrics.opening import open_files
@@ -171,7 +170,7 @@ def open_real(
         return protocol.real_images(data), protocol.floor_images(data)
     if protocol.real_needs:
         raise InputError(
-            "real= is missing: give images to compare with, or features of them that export_real= has written"
+            "real= is missing: give images to compare with, or features of them that save_real_features= has written"
         )
     return None, None
 

@@ -35,6 +35,8 @@ Size = (
     Annotated[int, Field(ge=1, le=65_536)]
     | tuple[Annotated[int, Field(ge=1, le=65_536)], Annotated[int, Field(ge=1, le=65_536)]]
 )
+# one vector, by name or in order, or several
+Attributes = float | list[float] | dict[Text, float] | list[dict[Text, float] | list[float]] | None
 Devices = Annotated[int, Field(ge=1, le=1024)] | Literal["auto"]
 Statistics = Annotated[int, Field(ge=1, le=10**8)]
 Trust = list[Text]
@@ -105,7 +107,7 @@ class DirectionsKeys(OfARun):
     seeds: Numbers
     amounts: list[float]
     truncation: float | None
-    center: Center
+    truncation_center: Center
     noise: Noise
     device: Text
     out: Text | None
@@ -137,8 +139,8 @@ class EvaluateKeys(OfARun):
     files: FileKeys
     preview: bool
     plots: bool
-    curve: list[float]
-    export_real: Text | None
+    truncations: list[float]
+    save_real_features: Text | None
     out: Text | None
 
 
@@ -181,7 +183,7 @@ class GenerateKeys(OfARun):
 
     seeds: Numbers | None
     num_images: Annotated[int, Field(ge=1, le=10**9)]
-    attributes: float | list[float] | dict[Text, float] | None
+    labels: Attributes
     source: Text | None
     classes: Classes | None
     seed: Seed
@@ -189,7 +191,7 @@ class GenerateKeys(OfARun):
     directions: Text | None
     move: float | list[float] | None
     truncation: float | None
-    center: Center
+    truncation_center: Center
     noise: Noise
     translate: tuple[float, float] | None
     rotate: float | None
@@ -218,6 +220,7 @@ class InterpolateKeys(OfARun):
 
     seeds: Numbers
     classes: Classes | None
+    labels: Attributes
     latents: Text | None
     space: Literal["z", "w"] | None
     method: Literal["linear", "spherical", "spline"] | None
@@ -225,7 +228,7 @@ class InterpolateKeys(OfARun):
     frames: Positive
     grid: tuple[Positive, Positive]
     truncation: float | None
-    center: Center
+    truncation_center: Center
     noise: Literal["const", "none"]
     standing_statistics: Statistics | None
     seed: Seed
@@ -246,10 +249,12 @@ class MixKeys(OfARun):
     layers: Numbers
     row_classes: Classes | None
     column_classes: Classes | None
+    row_labels: Attributes
+    column_labels: Attributes
     row_latents: Text | None
     column_latents: Text | None
     truncation: float | None
-    center: Center
+    truncation_center: Center
     noise: Noise
     format: SheetFormat | Annotated[list[SheetFormat], Field(min_length=1)]
     scale: Annotated[int, Field(ge=1, le=1024)] | None
@@ -287,7 +292,7 @@ class ProjectKeys(OfARun):
     """Those of gan-lab project."""
 
     images: Text | Annotated[list[Text], Field(min_length=1)] | None
-    from_data: Numbers | None
+    dataset_indices: Numbers | None
     split: Literal["val", "train"]
     data: dict[str, Any]
     classes: Classes | None

@@ -9,8 +9,8 @@ from torch import Tensor
 from gan_lab.commands.folders import output_folder
 from gan_lab.commands.options import (
     check_rendering,
+    labels_of,
     load_gan,
-    parse_classes,
     parse_seeds,
     seeds_text,
 )
@@ -67,18 +67,17 @@ def side(config: DictConfig, gan: Gan, name: str) -> Latents:
     Raises:
         InputError: for seeds, classes or latents that there are not.
     """
-    classes = parse_classes(config[f"{name}_classes"], gan, f"{name}_classes")
-    labels = classes[0] if classes is not None and len(classes) == 1 else classes
+    labels = labels_of(config, gan, f"{name}_")
     latents = config[f"{name}_latents"]
-    truncation, center = config.truncation, config.center
+    truncation, center = config.truncation, config.truncation_center
     if latents is not None:
         read = gan.read_latents(latents)
-        return gan.as_latents(read, labels=labels, truncation=truncation, center=center)
+        return gan.as_latents(read, labels=labels, truncation=truncation, truncation_center=center)
     seeds = parse_seeds(config[f"{name}s"], f"{name}s")
     try:
-        return gan.as_latents(seeds, labels=labels, truncation=truncation, center=center)
+        return gan.as_latents(seeds, labels=labels, truncation=truncation, truncation_center=center)
     except InputError as error:
-        raise InputError(f"{name}s and {name}_classes: {error}") from error
+        raise InputError(f"{name}s and their labels: {error}") from error
 
 
 def layers_of(given: object) -> Layers:

@@ -10,8 +10,9 @@ from omegaconf import DictConfig, ListConfig
 from gan_lab.console import say
 from gan_lab.errors import InputError
 from gan_lab.sampling.gan import Gan
-from gan_lab.sampling.sampler import image_transform, is_finite_number
-from gan_lab.sampling.series import _LONGEST_TEXT, named_classes
+from gan_lab.sampling.latents import Attributes, Labels, set_attributes
+from gan_lab.sampling.sampler import image_transform
+from gan_lab.sampling.series import _LONGEST_TEXT, named_classes, slug
 from gan_lab.seeding import check_seed
 from gan_lab.weights.loading import load
 
@@ -62,7 +63,7 @@ def check_rendering(config: DictConfig, gan: Gan) -> None:
     translate = config.get("translate")
     gan.check(
         truncation=config.get("truncation"),
-        center=config.get("center", "mean"),
+        truncation_center=config.get("truncation_center", "mean"),
         noise=config.get("noise", "const"),
         translate=(0.0, 0.0) if translate is None else plain(translate),
         rotate=config.get("rotate") or 0.0,
@@ -165,7 +166,7 @@ def parse_classes(given: object, gan: Gan, key: str = "classes") -> list[int] | 
     if given is None:
         return None
     if gan.spec.attributes:
-        raise InputError(f"{key}={given}: the model has attributes, no classes; set attributes=")
+        raise InputError(f"{key}={given}: the model has attributes, no classes; leave {key}= out")
     if not gan.num_classes:
         raise InputError(f"{key}={given}: the model has no classes; leave {key}= out")
     if given == "all":
@@ -176,31 +177,71 @@ def parse_classes(given: object, gan: Gan, key: str = "classes") -> list[int] | 
     return [_class_of(part, gan, key) for part in parts]
 
 
-def parse_attributes(given: object, gan: Gan) -> torch.Tensor | None:
-    """Return a label vector [1, K] of a list of numbers, or of a mapping from attribute to number; None for None.
+def parse_labels(given: object, gan: Gan, key: str = "labels") -> list[Attributes] | None:
+    """Return attributes by name of a mapping, a list of numbers, or a list of several of these; None for None.
 
     Args:
-        given: [0.5, -1], {width: 0.5} (others are 0), or None.
+        given: {smile: 1} (others stay as in the drawn row of the data), [1, 0.3] (a number for each), a list of
+            several such labels, or None.
         gan: the generator, with the names of its attributes.
+        key: what it is called, for messages.
 
     Raises:
         InputError: for a model without attributes, other attributes, and what are no numbers.
     """
     if given is None:
         return None
-    names = gan.spec.attributes
+    names = gan.attributes
     if not names:
-        raise InputError(f"attributes={given}: the model has none; leave attributes= out")
-    there = f"there are {', '.join(names)}"
-    if isinstance(given, DictConfig):
-        if wrong := [str(name) for name in given if name not in names]:
-            raise InputError(f"attributes={given}: {wrong[0]} is none of them; {there}")
-        values = [given.get(name, 0.0) for name in names]
-    else:
-        values = list(given) if isinstance(given, ListConfig) else [given]
-    if len(values) != len(names) or not all(is_finite_number(value) for value in values):
-        raise InputError(f"attributes={given} must be {len(names)} numbers; {there}")
-    return torch.tensor([values], dtype=torch.float32)
+        what = "classes; set classes=" if gan.num_classes else "no labels; leave it out"
+        raise InputError(f"{key}={given}: the model has {what}")
+    several = isinstance(given, ListConfig) and any(
+        isinstance(one, DictConfig | ListConfig) for one in given
+    )
+    found: list[Attributes] = []
+    for one in given if several else [given]:  # type: ignore[attr-defined]
+        if isinstance(one, DictConfig):
+            found.append({str(name): value for name, value in one.items()})
+            continue
+        values = list(one) if isinstance(one, ListConfig) else [one]
+        if len(values) != len(names):
+            raise InputError(
+                f"{key}={given}: {one} must be {len(names)} numbers, of {', '.join(names)}; or name some of them, such "
+                f"as {{{names[0]}: 1}}"
+            )
+        found.append(dict(zip(names, values, strict=True)))
+    set_attributes(torch.zeros(len(found), len(names)), found, names)
+    return found
+
+
+def labels_of(config: DictConfig, gan: Gan, prefix: str = "") -> Labels | None:
+    """Return the labels that `classes=` or `labels=` give: one for all, or several; None where there are none.
+
+    Args:
+        config: of the command.
+        gan: the generator.
+        prefix: of both keys.
+
+    Raises:
+        InputError: for classes and attributes that there are not.
+    """
+    classes = parse_classes(config[f"{prefix}classes"], gan, f"{prefix}classes")
+    found: Sequence[Any] | None = classes
+    if found is None:
+        found = parse_labels(config[f"{prefix}labels"], gan, f"{prefix}labels")
+    return found[0] if found is not None and len(found) == 1 else found
+
+
+def labels_text(config: DictConfig, prefix: str = "") -> list[str]:
+    """Return what a folder's name says of `classes=` and `labels=`."""
+    found = []
+    classes, labels = config[f"{prefix}classes"], config[f"{prefix}labels"]
+    if classes is not None:
+        names = [classes] if isinstance(classes, int | str) else list(classes)
+        found.append("classes" + "-".join(map(str, names)))
+    if labels is not None:
+        found.append("labels" + slug(str(labels).replace("'", "").replace(": ", "")))
+    return found
 
 
 def check_image(gan: Gan, command: str) -> Gan:

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig
+from torch import Tensor
 
 from gan_lab.commands.folders import check_folder, digest_of, output_folder, source_of, weights_of
 from gan_lab.commands.options import (
     check_rendering,
+    labels_text,
     open_gan,
-    parse_attributes,
     parse_classes,
+    parse_labels,
     parse_seeds,
     seeds_text,
     transform_of,
@@ -23,9 +25,8 @@ from gan_lab.data.sample import SampleKind
 from gan_lab.errors import InputError
 from gan_lab.sampling.directions import Directions
 from gan_lab.sampling.gan import Gan
-from gan_lab.sampling.latents import SUFFIX
-from gan_lab.sampling.sampler import is_finite_number
-from gan_lab.sampling.series import Series, labels_for, slug
+from gan_lab.sampling.latents import SUFFIX, is_finite_number
+from gan_lab.sampling.series import Series, labels_for
 from gan_lab.sampling.writers import ENCODINGS
 
 CONTAINERS = {
@@ -107,20 +108,17 @@ def series_of(config: DictConfig, gan: Gan, seeds: list[int] | None) -> Series:
     drawn: dict[str, Any] = {
         "gan": gan,
         "truncation": config.truncation,
-        "center": config.center,
+        "truncation_center": config.truncation_center,
         "noise": config.noise,
         "transform": transform_of(config),
     }
     classes = parse_classes(config.classes, gan)
-    vector = parse_attributes(config.attributes, gan)
-    if vector is not None and config.latents is not None:
-        raise InputError(
-            "attributes= and latents=: latents bring their attributes along; leave one out"
-        )
+    given = parse_labels(config.labels, gan) if classes is None else classes
     if config.latents is not None:
-        if classes is not None:
+        if given is not None:
+            what = "classes" if classes is not None else "labels"
             raise InputError(
-                "classes= and latents=: latents bring their classes along; leave one out"
+                f"{what}= and latents=: latents bring their {what} along; leave one out"
             )
         latents = gan.read_latents(config.latents)
         stem = Path(config.latents).stem
@@ -131,12 +129,11 @@ def series_of(config: DictConfig, gan: Gan, seeds: list[int] | None) -> Series:
             raise InputError(f"seeds={config.seeds}: {twice} is given twice")
         if classes is not None:
             classes = list(dict.fromkeys(classes))
-        seeds = seeds * len(classes or [0])
-        labels = labels_for(classes, len(seeds) // len(classes or [0]))
-        labels = labels if vector is None else vector.expand(len(seeds), -1)
+            given = classes
+        labels = labels_for(given, len(seeds))
+        seeds = seeds * len(given or [0])
         return Series(count=len(seeds), seed=seeds, labels=labels, **drawn)
-    labels = labels_for(classes, config.num_images)
-    labels = labels if vector is None else vector.expand(config.num_images, -1)
+    labels = labels_for(given, config.num_images)
     count = config.num_images if labels is None else len(labels)
     return Series(count=count, seed=config.seed, labels=labels, **drawn)
 
@@ -170,10 +167,13 @@ def as_list(given: object) -> list[Any]:
 
 
 def default_columns(config: DictConfig, series: Series) -> int:
-    """Return how many columns a grid has: a class a row, or about as many as rows."""
-    if series.labels is None or series.labels.ndim == 2:
+    """Return how many columns a grid has: a class or a label a row, or about as many as rows."""
+    rows = len(series.label_sets)
+    if isinstance(series.labels, Tensor):
+        rows = len(series.labels.unique_consecutive())
+    elif rows < 2:
         return ceil(sqrt(series.count))
-    return series.count // len(series.labels.unique_consecutive())
+    return series.count // rows
 
 
 def settings_of(config: DictConfig, gan: Gan) -> dict[str, Any]:
@@ -184,7 +184,7 @@ def settings_of(config: DictConfig, gan: Gan) -> dict[str, Any]:
         "kimg": gan.kimg,
         "weights": weights_of(config),
         "truncation": config.truncation,
-        "center": config.center,
+        "truncation_center": config.truncation_center,
         "noise": config.noise,
         "translate": None if config.translate is None else list(config.translate),
         "rotate": config.rotate,
@@ -193,7 +193,7 @@ def settings_of(config: DictConfig, gan: Gan) -> dict[str, Any]:
         "latents": None if config.latents is None else digest_of(Path(config.latents)),
         "directions": None if config.directions is None else digest_of(Path(config.directions)),
         "move": None if config.move is None else as_list(config.move),
-        "attributes": None if config.attributes is None else str(config.attributes),
+        "labels": None if config.labels is None else str(config.labels),
         "sources": None if config.source is None else str(config.source),
     }
 
@@ -206,16 +206,16 @@ def folder_parts(config: DictConfig, seeds: list[int] | None) -> list[str]:
         parts = [f"seeds{seeds_text(seeds)}"]
     else:
         parts = [f"seed{config.seed}"]
-    if config.attributes is not None:
-        parts.append("attributes" + slug(str(config.attributes)))
+    if config.labels is not None:
+        parts += labels_text(config)
     if config.source is not None:
         parts.append(f"of-{Path(config.source).stem}")
     if config.move is not None:
         parts.append("moved" + ",".join(map(str, as_list(config.move))))
     if config.truncation is not None:
         parts.append(f"truncation{config.truncation}")
-    if config.center != "mean":
-        parts.append(f"{config.center}-center")
+    if config.truncation_center != "mean":
+        parts.append(f"{config.truncation_center}-center")
     if config.noise != "const":
         parts.append(f"{config.noise}-noise")
     if config.translate is not None:

@@ -17,18 +17,17 @@ from gan_lab.commands.options import check_image, load_gan, parse_classes, parse
 from gan_lab.console import say
 from gan_lab.data.images import save_picture, save_png, to_float, to_uint8
 from gan_lab.errors import InputError
-from gan_lab.metrics.perceptual import choose_distance
+from gan_lab.metrics.features.vgg16 import choose_distance
 from gan_lab.run import write, write_json
 from gan_lab.sampling.gan import Gan
 from gan_lab.sampling.latents import SUFFIX
 from gan_lab.sampling.projection import ProjectionResult, default_steps, image_shape, project
 from gan_lab.sampling.sampler import Sampler
-from gan_lab.sampling.search import Schedule
+from gan_lab.sampling.search import Schedule, Tuning
 from gan_lab.sampling.series import slug
 from gan_lab.sampling.sheet import on_white, sheet, stacked
 from gan_lab.sampling.spaces import choose_space
 from gan_lab.sampling.targets import Targets, read_targets
-from gan_lab.sampling.tuning import Tuning
 from gan_lab.sampling.video import check_video, readable_scale, write_video
 from gan_lab.training.checkpoint import read_config
 from gan_lab.weights import exported
@@ -102,32 +101,34 @@ def open_schedule(config: DictConfig, gan: Gan) -> Schedule:
 
 
 def open_targets(config: DictConfig, gan: Gan) -> Targets:
-    """Return the pictures of `images` or `from_data`.
+    """Return the pictures of `images` or `dataset_indices`.
 
     Raises:
         InputError: when neither or both are given, or what they name cannot be had.
     """
-    if (config.images is None) == (config.from_data is None):
+    if (config.images is None) == (config.dataset_indices is None):
         raise InputError(
-            "give images=, a file, a folder or a list of them, or from_data=, numbers of the run's data; not both"
+            "give images=, a file, a folder or a list of them, or dataset_indices=, numbers of the run's data; not both"
         )
     channels, height, width = image_shape(gan)
-    if config.from_data is not None:
-        return from_data(config)
+    if config.dataset_indices is not None:
+        return dataset_indices(config)
     given = list(config.images) if isinstance(config.images, ListConfig) else [config.images]
     return read_targets([str(one) for one in given], size=(height, width), channels=channels)
 
 
-def from_data(config: DictConfig) -> Targets:
+def dataset_indices(config: DictConfig) -> Targets:
     """Return images of the data that a run was trained on, or of its held-out part.
 
     Raises:
         InputError: without a run, a split or images of these numbers.
     """
-    numbers = parse_seeds(config.from_data, "from_data")
+    numbers = parse_seeds(config.dataset_indices, "dataset_indices")
     source = Path(str(config.run)).expanduser()
     if not is_run(source):
-        raise InputError(f"from_data={config.from_data}: {source} is no run folder; give images=")
+        raise InputError(
+            f"dataset_indices={config.dataset_indices}: {source} is no run folder; give images="
+        )
     folder = source.parent.parent if source.is_file() else source
     data = open_data(config, read_config(folder), source)
     dataset = {"train": data.train, "val": data.val}.get(config.split)
@@ -135,7 +136,8 @@ def from_data(config: DictConfig) -> Targets:
         raise InputError(f"split={config.split}: the data have no such part; choose train or val")
     if max(numbers) >= len(dataset):
         raise InputError(
-            f"from_data={config.from_data}: {config.split} has {len(dataset):,} images, 0 to {len(dataset) - 1}"
+            f"dataset_indices={config.dataset_indices}: {config.split} has {len(dataset):,} images, "
+            f"0 to {len(dataset) - 1}"
         )
     batch = dataset.__getitems__(numbers)
     return Targets(
@@ -154,7 +156,7 @@ def open_labels(config: DictConfig, gan: Gan, targets: Targets) -> Tensor | list
     if config.classes == "data":
         if targets.labels is None or not gan.num_classes:
             raise InputError(
-                "classes=data: there are none; it goes with from_data= and a model with classes"
+                "classes=data: there are none; it goes with dataset_indices= and a model with classes"
             )
         return targets.labels
     found = parse_classes(config.classes, gan)

@@ -11,12 +11,11 @@ from omegaconf import DictConfig, OmegaConf
 from gan_lab.commands.dry_run import dry_run
 from gan_lab.config import differences, plain, resolved, take
 from gan_lab.console import is_first, say, warn
-from gan_lab.data.datamodule import DataModule
+from gan_lab.data.datamodule import DataModule, loader_failure
 from gan_lab.data.sampler import check_batch
 from gan_lab.distributed.processes import run_on, started_by_others, world_size
 from gan_lab.errors import InputError
 from gan_lab.run import locked, remove_leftovers, write
-from gan_lab.training.batches import check_batch_per_process
 from gan_lab.training.building import (
     build_callbacks,
     build_data,
@@ -36,10 +35,10 @@ from gan_lab.training.checkpoint import (
     read_config,
     what_is_saved,
 )
-from gan_lab.training.checks import check_trainer
+from gan_lab.training.checks import check_batch_per_process, check_trainer
 from gan_lab.training.compilation import backend_of
 from gan_lab.training.module import AdversarialModule
-from gan_lab.training.transfer import transfer
+from gan_lab.training.state_dicts import transfer
 from gan_lab.weights.loading import open_origin
 
 
@@ -126,7 +125,8 @@ def fit(
     """Train to the end, or to a signal.
 
     Raises:
-        InputError: when training diverges.
+        InputError: when training diverges, and when a process that reads samples is gone.
+        SystemExit: after a second signal.
     """
     settings = plain(config)
     for logger in trainer.loggers:
@@ -136,6 +136,17 @@ def fit(
     except NonFiniteError as error:
         saved = what_is_saved(Path(config.run_dir) / "checkpoints")
         raise InputError(f"{error}. {saved}") from error
+    except SystemExit as end:
+        if not isinstance(end.__context__, KeyboardInterrupt):
+            raise
+        # Lightning's own status after a Ctrl-C is 1
+        raise SystemExit(getattr(end.__context__, "status", 130)) from None
+    except (RuntimeError, InputError) as error:
+        reason = loader_failure(error)
+        if reason is None:
+            raise
+        saved = what_is_saved(Path(config.run_dir) / "checkpoints")
+        raise InputError(f"{reason}. {saved}") from error
 
 
 def check_same_model(run_dir: Path, config: DictConfig) -> None:

@@ -56,7 +56,12 @@ class SampleDataset(Dataset[Batch], ABC):
             some = labels[
                 np.linspace(0, len(labels) - 1, min(len(labels), _LABEL_VECTORS)).astype(int)
             ]
-            spec = replace(spec, label_vectors=tuple(map(tuple, some.astype(float).tolist())))
+            ends = zip(labels.min(0).tolist(), labels.max(0).tolist(), strict=True)
+            spec = replace(
+                spec,
+                attribute_ranges=tuple(ends),
+                label_vectors=tuple(map(tuple, some.astype(float).tolist())),
+            )
         self.spec = spec
         kind = np.float32 if labels.ndim == 2 else np.int64
         self.labels: NDArray[Any] = np.ascontiguousarray(labels, dtype=kind)
@@ -170,7 +175,7 @@ class SampleDataset(Dataset[Batch], ABC):
 
 
 class ImageDataset(SampleDataset):
-    """Labelled uint8 images of one size, mirrored on demand.
+    """Labelled uint8 images of one size, mirrored on demand; labels are classes, or vectors of `attributes`.
 
     Attributes:
         image_size: (height, width) in pixels.
@@ -184,19 +189,24 @@ class ImageDataset(SampleDataset):
         image_size: tuple[int, int],
         channels: int,
         class_names: Sequence[str],
-        labels: NDArray[np.int64],
+        labels: NDArray[Any],
         flip: bool,
+        attributes: Sequence[str] = (),
     ) -> None:
-        assert class_names, "unlabelled images are one class"
+        assert class_names or attributes, "unlabelled images are one class"
         self.image_size = image_size
         self.channels = channels
-        labels = np.ascontiguousarray(labels, dtype=np.int64)
-        spec = image_spec(
-            channels=channels,
-            image_size=image_size,
-            class_names=class_names,
-            class_counts=np.bincount(labels, minlength=len(class_names)).tolist(),
-        )
+        if attributes:
+            spec = image_spec(channels=channels, image_size=image_size)
+            spec = replace(spec, attributes=tuple(attributes))
+        else:
+            labels = np.ascontiguousarray(labels, dtype=np.int64)
+            spec = image_spec(
+                channels=channels,
+                image_size=image_size,
+                class_names=class_names,
+                class_counts=np.bincount(labels, minlength=len(class_names)).tolist(),
+            )
         super().__init__(split=split, spec=spec, labels=labels, flip=flip)
 
     def pack(self, index: int) -> bytes:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,10 +44,11 @@ class EncodedImages(ImageDataset):
 
     Args:
         source: the pictures of all splits, so that splits agree on size and channels.
-        labels: int64 [len(source)].
-        class_names: one for each label.
+        labels: classes int64 [len(source)], or vectors float32 [len(source), K].
+        class_names: one for each class.
         members: bool [len(source)], the pictures of this split.
         table: what else is known of the pictures of `source`.
+        attributes: names of the K entries, where labels are vectors.
         split: "train" or "val".
         image_size: as `parse_size` takes it; None for the one size that all pictures have.
         crop: as `parse_crop` takes it.
@@ -64,7 +66,7 @@ class EncodedImages(ImageDataset):
         self,
         *,
         source: Source,
-        labels: NDArray[np.int64],
+        labels: NDArray[Any],
         class_names: Sequence[str],
         members: NDArray[np.bool_],
         split: str,
@@ -76,6 +78,7 @@ class EncodedImages(ImageDataset):
         skip_unreadable: bool,
         max_megapixels: float,
         table: MetadataTable | None = None,
+        attributes: Sequence[str] = (),
     ) -> None:
         check_split(split)
         check_options(resample, channels)
@@ -99,6 +102,7 @@ class EncodedImages(ImageDataset):
             class_names=class_names,
             labels=labels[self._items],
             flip=flip,
+            attributes=attributes,
         )
         self.unreadable = [(source.name(i), why) for i, why in found.reasons.items() if members[i]]
         if self.unreadable:

@@ -1,5 +1,6 @@
 """A folder of images, with classes by a table or by sub-folders, or none."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from gan_lab.data.base import members_by_table
@@ -23,6 +24,8 @@ class ImageFolder(EncodedImages):
         root: the folder.
         classes: True makes each sub-folder of `root` a class, False makes one class of everything; None takes the
             classes of a table, or else the sub-folders when there are images in them and none in `root` itself.
+        attributes: columns of numbers in its table that are labels in place of classes, or True for all of them; None
+            takes them where the table has no classes.
         val_fraction: part of the images to validate on, chosen by a hash of their names, where nothing says which.
         image_size: one number, [H, W], or None for the one size that all files have.
         crop: "center" | "none" | pixels | [H, W]; see `ImageTransform`.
@@ -42,6 +45,7 @@ class ImageFolder(EncodedImages):
         split: str,
         root: str | Path | None,
         classes: bool | None = None,
+        attributes: bool | str | Sequence[str] | None = None,
         val_fraction: float = 0.0,
         image_size: ImageSize = None,
         crop: Crop = "center",
@@ -58,10 +62,12 @@ class ImageFolder(EncodedImages):
             root=folder,
             classes=classes,
         )
+        labels, names = table.conditions(attributes, root=folder)
         super().__init__(
             source=FileSource(root=folder, names=table.files),
-            labels=table.labels,
+            labels=labels,
             class_names=table.class_names,
+            attributes=names,
             members=members_by_table(table, split=split, val_fraction=val_fraction, root=folder),
             split=split,
             image_size=image_size,

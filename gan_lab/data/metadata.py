@@ -21,13 +21,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gan_lab.console import say
+from gan_lab.console import say, warn
 from gan_lab.data.listing import Listing, listed
 from gan_lab.data.tables import TABLES, BadTable, Columns, parse_table
 from gan_lab.errors import InputError
 
 MAX_LABEL = 999_999  # a larger one is an identifier or damage: each class costs memory
 UNLABELLED = ["all"]
+_MOST_UNLIKE = 10  # times that one attribute may be larger than another
 
 _SPLITS = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
@@ -72,6 +73,44 @@ class MetadataTable:
     def has_more_than_classes(self) -> bool:
         """Whether there are attributes, groups or captions."""
         return any(one is not None for one in (self.attributes, self.groups, self.captions))
+
+    def conditions(
+        self, wanted: bool | str | Sequence[str] | None, *, root: Path
+    ) -> tuple[NDArray[Any], list[str]]:
+        """Labels of the images: classes int64 [N] and no names, or vectors float32 [N, K] and the names of attributes.
+
+        Args:
+            wanted: which attributes are labels in place of classes, in this order; True for all, False for none, None
+                for all where there are no classes.
+            root: for messages.
+
+        Raises:
+            InputError: for attributes that there are not.
+        """
+        if wanted is None:
+            wanted = self.attributes is not None and self.class_names == UNLABELLED
+        if wanted is False:
+            return self.labels, []
+        wanted = [wanted] if isinstance(wanted, str) else wanted
+        if self.attributes is None:
+            raise InputError(
+                f"data.attributes={wanted}, but {root} has none; give labels.csv a column of numbers for each"
+            )
+        names = self.attribute_names if wanted is True else [str(name) for name in wanted]
+        wrong = [name for name in names if name not in self.attribute_names]
+        if wrong or not names or len(set(names)) < len(names):
+            raise InputError(
+                f"data.attributes={names}: choose from {', '.join(self.attribute_names)}, each once"
+            )
+        vectors = self.attributes[:, [self.attribute_names.index(name) for name in names]]
+        spans = np.abs(vectors).max(0)
+        if spans.max() > _MOST_UNLIKE * max(spans.min(), 1):
+            _warn_once(
+                f"{root}: attributes differ in scale: the values of {names[int(spans.argmax())]} go up to "
+                f"{spans.max():g} and those of {names[int(spans.argmin())]} to {spans.min():g}; networks see "
+                "them as they are, so scale them in the table to about 0 to 1"
+            )
+        return vectors, names
 
     def rows(self, indices: ArrayLike) -> "MetadataTable":
         """The table of some rows, in the order of `indices`."""
@@ -470,3 +509,8 @@ def _tell_splits(splits: list[str], root: Path, *, by_folder: bool) -> None:
 @functools.cache
 def _say_once(line: str) -> None:
     say(line)
+
+
+@functools.cache
+def _warn_once(line: str) -> None:
+    warn(line)

@@ -122,6 +122,7 @@ class SampleSpec:
         class_names: as many, or none.
         class_counts: training samples of each class, or none.
         attributes: names of the entries of label vectors float [N, K], where samples have these in place of a class.
+        attribute_ranges: smallest and largest value of each attribute in the data.
         label_vectors: some label vectors of the training data, from which those are drawn that nobody gives.
         source: what samples are translated from, where data are paired; None otherwise.
     """
@@ -133,6 +134,7 @@ class SampleSpec:
     class_names: tuple[str, ...] = ()
     class_counts: tuple[int, ...] = ()
     attributes: tuple[str, ...] = ()
+    attribute_ranges: tuple[tuple[float, float], ...] = ()
     label_vectors: tuple[tuple[float, ...], ...] = ()
     source: "SampleSpec | None" = None
 
@@ -153,7 +155,7 @@ class SampleSpec:
 
     def without_labels(self) -> "SampleSpec":
         """Return the same samples for a run that is not conditional."""
-        return replace(self, num_classes=0, attributes=(), label_vectors=())
+        return replace(self, num_classes=0, attributes=(), attribute_ranges=(), label_vectors=())
 
     def encode(self, stored: Tensor) -> Tensor:
         """Return what networks see of stored samples [N, ...]."""
@@ -191,6 +193,7 @@ class SampleSpec:
             "class_names": list(self.class_names),
             "class_counts": list(self.class_counts),
             "attributes": list(self.attributes),
+            "attribute_ranges": [list(ends) for ends in self.attribute_ranges],
             "label_vectors": [list(vector) for vector in self.label_vectors],
             "source": None if self.source is None else self.source.as_dict(),
         }
@@ -225,6 +228,7 @@ class SampleSpec:
             class_names=tuple(part("class_names", ClassNames)),
             class_counts=tuple(part("class_counts", ClassCounts)),
             attributes=tuple(part("attributes", ClassNames)),
+            attribute_ranges=tuple(part("attribute_ranges", list[tuple[FiniteFloat, FiniteFloat]])),
             label_vectors=tuple(map(tuple, part("label_vectors", list[list[FiniteFloat]]))),
             source=None if source is None else cls.from_dict(source, origin=origin, trust=trust),
         )

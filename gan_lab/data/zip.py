@@ -32,6 +32,8 @@ class Zip(EncodedImages):
         split: "train" or "val".
         root: the zip.
         classes: as `ImageFolder` takes it.
+        attributes: columns of numbers in its table that are labels in place of classes, or True for all of them; None
+            takes them where the table has no classes.
         val_fraction: part of the images to validate on, by a hash of their names, where nothing says which.
         image_size: one number, [H, W], or None for the one size that all images have.
         crop: "center" | "none" | pixels | [H, W]; see `ImageTransform`.
@@ -51,6 +53,7 @@ class Zip(EncodedImages):
         split: str,
         root: str | Path | None,
         classes: bool | None = None,
+        attributes: bool | str | Sequence[str] | None = None,
         val_fraction: float = 0.0,
         image_size: ImageSize = None,
         crop: Crop = "center",
@@ -68,10 +71,12 @@ class Zip(EncodedImages):
                 root=path,
                 classes=classes,
             )
+        labels, names = table.conditions(attributes, root=path)
         super().__init__(
             source=ZipSource(path=path, names=table.files),
-            labels=table.labels,
+            labels=labels,
             class_names=table.class_names,
+            attributes=names,
             members=members_by_table(table, split=split, val_fraction=val_fraction, root=path),
             split=split,
             image_size=image_size,

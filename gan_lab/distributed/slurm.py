@@ -91,7 +91,7 @@ def take_warnings() -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, WARNINGS)
 
 
-def requeue(number: int, *, max_restarts: int) -> str | None:
+def requeue(number: int, *, max_requeues: int) -> str | None:
     """Have the job start again after a signal, unless it was cancelled; one process of the job calls this.
 
     SLURM then sends SIGTERM to the job's processes, and kills them after KillWait (30 s by default). A job that is
@@ -99,7 +99,7 @@ def requeue(number: int, *, max_restarts: int) -> str | None:
 
     Args:
         number: the signal that came.
-        max_restarts: how often a job may start again.
+        max_requeues: how often a job may start again.
 
     Returns:
         Why it does not, None where it does.
@@ -112,10 +112,10 @@ def requeue(number: int, *, max_restarts: int) -> str | None:
         if number != signal.SIGUSR1 and about.get("PreemptTime", "None") == "None":
             return f"job {job()} was asked to stop by somebody, not by SLURM"
         restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
-        if restarts >= max_restarts:
+        if restarts >= max_requeues:
             return (
-                f"job {job()} was started again {restarts} times, and callbacks.checkpointing.max_restarts is "
-                f"{max_restarts}"
+                f"job {job()} was started again {restarts} times, and callbacks.checkpointing.max_requeues is "
+                f"{max_requeues}"
             )
         ask("scontrol", "requeue", job())
     except (OSError, subprocess.SubprocessError) as error:

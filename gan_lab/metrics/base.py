@@ -1,6 +1,7 @@
-"""What training asks of a set of metrics, and the set that measures nothing."""
+"""What training asks of a set of metrics, which way each is better, and metrics=auto and metrics=none."""
 
-from typing import TYPE_CHECKING, Literal, Protocol
+import re
+from typing import Literal, Protocol
 
 from gan_lab.console import warn
 from gan_lab.data.base import SampleDataset
@@ -8,10 +9,6 @@ from gan_lab.data.datamodule import DataModule
 from gan_lab.data.digits import Digits, StackedDigits
 from gan_lab.errors import InputError
 from gan_lab.metrics.images import ImageSource
-
-if TYPE_CHECKING:
-    from gan_lab.data.datamodule import DataModule
-    from gan_lab.metrics.images import ImageSource
 
 
 class Metrics(Protocol):
@@ -33,7 +30,7 @@ class Metrics(Protocol):
     @property
     def protocol(self) -> dict[str, str | int]: ...
 
-    def prepare(self, data: "DataModule") -> None:
+    def prepare(self, data: DataModule) -> None:
         """Get all that needs no generator: networks, statistics of the real images. Called before step 0.
 
         It may run on every rank at once, and each of them must call it.
@@ -43,7 +40,7 @@ class Metrics(Protocol):
         """
         ...
 
-    def compute(self, fakes: "ImageSource") -> dict[str, float]:
+    def compute(self, fakes: ImageSource) -> dict[str, float]:
         """Measure generated images; where there are several ranks, all of them call it and share the work.
 
         Returns:
@@ -60,10 +57,10 @@ class NoMetrics:
         self.mode: Literal["min", "max"] = "min"
         self.protocol: dict[str, str | int] = {}
 
-    def prepare(self, data: "DataModule") -> None:
+    def prepare(self, data: DataModule) -> None:
         """There is nothing to prepare."""
 
-    def compute(self, fakes: "ImageSource") -> dict[str, float]:
+    def compute(self, fakes: ImageSource) -> dict[str, float]:
         return {}
 
 
@@ -130,3 +127,30 @@ class MetricsByData:
     def compute(self, fakes: ImageSource) -> dict[str, float]:
         """Measure with the chosen metrics."""
         return self._chosen.compute(fakes)
+
+
+Direction = Literal["min", "max"]
+
+# beginnings of names as `Measure.key` makes them: what others call a metric, or its own short name
+_SMALLER = re.compile(
+    r"((clean_|class_|s)?fid|(clean_)?kid|fd|kd|ppl|path|kl_modes|memorised)(\d|_|$)"
+)
+_LARGER = re.compile(
+    r"(is|score|precision|recall|density|coverage|accuracy|modes|eq|eqt|eqr)(\d|_|$)"
+)
+# beside metrics: their uncertainties, and what real images come to
+_BESIDE = re.compile(r"_(se|std|real)$")
+
+
+def direction(key: str) -> Direction | None:
+    """Return whether the smallest or the largest value of a metric is the best, None where neither is known to be.
+
+    Args:
+        key: as in metrics.jsonl, with `metrics/` or without.
+    """
+    name = key.removeprefix("metrics/")
+    if _BESIDE.search(name):
+        return None
+    if _SMALLER.match(name):
+        return "min"
+    return "max" if _LARGER.match(name) else None

@@ -13,6 +13,7 @@ from torch import Tensor
 from gan_lab.data.base import SampleDataset, digest
 from gan_lab.errors import InputError
 from gan_lab.sampling.gan import Gan
+from gan_lab.sampling.sampler import Sources
 
 _DECODING_THREADS = 8
 
@@ -163,19 +164,33 @@ class GanImages(ImageSource):
         gan.check_truncation(truncation)
         self.gan = gan
         self.name = name
-        self.num_classes = 0 if gan.spec.attributes else gan.num_classes
+        self.num_classes = 0 if gan.attributes else gan.num_classes
         self.class_names = tuple(gan.class_names) or tuple(map(str, range(self.num_classes)))
         self._seed = seed
         self._truncation = truncation
         self._origin = origin
         self.description = {**(description or {}), "seed": seed, "truncation": truncation}
+        if gan.num_classes:
+            self.description["labels"] = gan.labels_drawn
         self.shape = gan.spec.shape
+
+    def use_data(self, sources: Sources | None, label_rows: NDArray[np.float32] | None) -> None:
+        """Translate the sources of some data, and draw attributes from their rows, where nothing else was given."""
+        self.gan.sources = self.gan.sources or sources
+        if self.gan.attributes and label_rows is not None:
+            self.gan.label_rows = label_rows
+            self.description = {**self.description, "labels": self.gan.labels_drawn}
 
     @property
     def fingerprint(self) -> str:
         # rounding differs between kinds of devices and versions of torch, and with it some of the pixels
         return digest(
-            self._origin, self._seed, self._truncation, self.gan.device.type, torch.__version__
+            self._origin,
+            self._seed,
+            self._truncation,
+            self.gan.device.type,
+            torch.__version__,
+            *(() if self.gan.label_rows is None else (self.gan.label_rows.tobytes(),)),
         )
 
     def read(self, start: int, stop: int) -> Tensor:

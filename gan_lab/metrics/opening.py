@@ -1,8 +1,6 @@
 """What a path means as images: a folder, a zip or an .npz."""
 
-import math
 import zipfile
-import zlib
 from functools import partial
 from pathlib import Path
 from typing import IO
@@ -16,6 +14,7 @@ from gan_lab.data.base import digest
 from gan_lab.data.decoding import MAX_MEGAPIXELS, check_regular
 from gan_lab.data.image_folder import ImageFolder
 from gan_lab.data.metadata import MAX_LABEL, AmbiguousClasses
+from gan_lab.data.npz import READ_ERRORS, check_size, read_header
 from gan_lab.data.scan import scan
 from gan_lab.data.source import Source
 from gan_lab.data.transform import ImageSize
@@ -98,10 +97,6 @@ _IMAGES = ("images", "arr_0", "samples")
 
 _LABELS = ("labels", "arr_1")
 
-MAX_IMAGES = 100_000_000
-
-_MOST_PACKED = 1032  # deflate's largest ratio, https://zlib.net/zlib_tech.html
-
 
 class NpzImages(ImageSource):
     """Images of an .npz, read piece by piece: the file may be larger than memory.
@@ -130,11 +125,11 @@ class NpzImages(ImageSource):
                     f"{path} holds {', '.join(members) or 'nothing'}; images are looked for in {', '.join(_IMAGES)}"
                 )
             with self._archive.open(f"{self._member}.npy") as file:
-                shape, dtype = _header(file)
+                shape, dtype = read_header(file)
             _check(path, self._member, shape, dtype)
-            _check_size(path, members[self._member], shape, dtype)
+            check_size(path, members[self._member], shape, dtype)
             labels = self._read_labels(_first(members, _LABELS), shape[0])
-        except (OSError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        except READ_ERRORS as error:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"{path} is no whole .npz ({error}); copy or make it again") from error
@@ -180,7 +175,7 @@ class NpzImages(ImageSource):
         size = int(np.prod(self._shape))
         if self._file is None or row < self._position:
             self._file = self._archive.open(f"{self._member}.npy")
-            _header(self._file)
+            read_header(self._file)
             self._position = 0
         for _ in range(row - self._position):
             self._read_exactly(size)
@@ -198,13 +193,13 @@ class NpzImages(ImageSource):
         if member is None:
             return None
         with self._archive.open(f"{member}.npy") as file:
-            shape, dtype = _header(file)
+            shape, dtype = read_header(file)
         if dtype.kind not in "iufb" or len(shape) not in (1, 2) or shape[0] != count:
             raise InputError(
                 f"{self._path}: {member} has shape {shape} and type {dtype}; labels are whole numbers, "
                 f"one for each of {count} images"
             )
-        _check_size(self._path, self._archive.getinfo(f"{member}.npy"), shape, dtype)
+        check_size(self._path, self._archive.getinfo(f"{member}.npy"), shape, dtype)
         with self._archive.open(f"{member}.npy") as file:
             labels = np.lib.format.read_array(file, allow_pickle=False)
         if labels.ndim == 2:  # one-hot
@@ -219,33 +214,6 @@ class NpzImages(ImageSource):
 
 def _first(members: dict[str, zipfile.ZipInfo], names: tuple[str, ...]) -> str | None:
     return next((name for name in names if name in members), None)
-
-
-def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
-    version = np.lib.format.read_magic(file)
-    read = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }.get(version)
-    if read is None:
-        raise ValueError(f"format {version} of numpy is not known")
-    shape, fortran, dtype = read(file)
-    if fortran:
-        raise ValueError("its images lie in Fortran's order")
-    return shape, dtype
-
-
-def _check_size(
-    path: Path, member: zipfile.ZipInfo, shape: tuple[int, ...], dtype: np.dtype
-) -> None:
-    """Refuse an array that its file cannot hold, before memory is taken for it."""
-    claimed = math.prod(shape) * dtype.itemsize
-    packed = min(member.compress_size, path.stat().st_size)
-    if claimed > member.file_size or claimed > packed * _MOST_PACKED or shape[0] > MAX_IMAGES:
-        raise InputError(
-            f"{path}: {member.filename} claims shape {list(shape)}, {claimed:,} bytes, in a file of {packed:,}; "
-            f"copy or make it again (at most {MAX_IMAGES:,} images)"
-        )
 
 
 def _check(path: Path, member: str, shape: tuple[int, ...], dtype: np.dtype) -> None:

@@ -11,8 +11,8 @@ import torch
 from gan_lab.console import say, warn
 from gan_lab.data.datamodule import DataModule
 from gan_lab.errors import InputError
+from gan_lab.metrics.base import direction
 from gan_lab.metrics.cache import ChunkStore, MemoryChunks
-from gan_lab.metrics.directions import direction
 from gan_lab.metrics.extraction import (
     Extraction,
     Progress,
@@ -45,9 +45,9 @@ class Protocol:
         truncation: as `evaluate` takes it, where it is not told otherwise; training has none.
         best: which of `metrics` chooses the best checkpoint; None for none.
         mode: whether the smallest or the largest value of it is the best.
-        floor: "train" or "val": another split, whose real images are measured against the real ones, too: as
+        reference_split: "train" or "val": another split, whose real images are measured against the real ones, too: as
             `<key>_real`, what a generator that draws from that split would get.
-        only_for: class of the data that the features are of, "gan_lab.data.digits.Digits"; None for any.
+        dataset: class of the data that the features are of, "gan_lab.data.digits.Digits"; None for any.
         required: whether training refuses to run when weights cannot be had. If not, a warning is printed, `best`
             becomes None, and there are no metrics.
         batch_size: images that are computed or read at a time; it changes metrics by rounding alone.
@@ -77,8 +77,8 @@ class Protocol:
         truncation: float | None = None,
         best: str | None = None,
         mode: Literal["min", "max"] = "min",
-        floor: Literal["train", "val"] | None = None,
-        only_for: str | None = None,
+        reference_split: Literal["train", "val"] | None = None,
+        dataset: str | None = None,
         required: bool = True,
         batch_size: int = 64,
         device: str | None = None,
@@ -102,12 +102,12 @@ class Protocol:
         self.num_fake = num_fake
         self.batch_size = batch_size
         self.split: Literal["train", "val"] = split
-        self.floor: Literal["train", "val"] | None = floor
+        self.reference_split: Literal["train", "val"] | None = reference_split
         self.protocol: dict[str, str | int] = {}
         self._num_real = num_real
         self._num_real_features = num_real_features
         self._flips = flips
-        self._only_for = only_for
+        self._dataset = dataset
         self._best = best
         self._device = device
         self._setting = MetricContext(
@@ -200,9 +200,9 @@ class Protocol:
             InputError: when the data have no such split, or are others than the features are of.
         """
         kind = type(data.train)
-        if self._only_for not in (None, f"{kind.__module__}.{kind.__qualname__}"):
+        if self._dataset not in (None, f"{kind.__module__}.{kind.__qualname__}"):
             raise InputError(
-                f"{self.name} measures {self._only_for}, and the data are {kind.__name__}; choose other metrics, such "
+                f"{self.name} measures {self._dataset}, and the data are {kind.__name__}; choose other metrics, such "
                 "as fid, or none"
             )
         dataset = data.train if self.split == "train" else data.val
@@ -215,8 +215,12 @@ class Protocol:
 
     def floor_images(self, data: DataModule) -> DatasetImages | None:
         """Return the real images of the split that is measured as if it were generated; None without."""
-        dataset = data.train if self.floor == "train" else data.val
-        return DatasetImages(dataset) if self.floor is not None and dataset is not None else None
+        dataset = data.train if self.reference_split == "train" else data.val
+        return (
+            DatasetImages(dataset)
+            if self.reference_split is not None and dataset is not None
+            else None
+        )
 
     def check(self, *, real: ImageSource | None, fake: ImageSource | None = None) -> None:
         """Refuse what cannot be measured, before anything is loaded or extracted.

@@ -18,13 +18,19 @@ from torch.nn.functional import interpolate
 from gan_lab.data.images import Images, to_uint8
 from gan_lab.data.media import grid
 from gan_lab.errors import InputError
-from gan_lab.sampling.distances import Distance, PyramidDistance, mean_squared_error, psnr
 from gan_lab.sampling.latents import Latents, check_labels
 from gan_lab.sampling.sampler import BATCH_SIZE, Sampler
-from gan_lab.sampling.search import Rows, Schedule, check_count, find
+from gan_lab.sampling.search import Rows, Schedule, Tuning, check_count, find, tune
 from gan_lab.sampling.spaces import NoiseMaps, Space, choose_space
-from gan_lab.sampling.targets import Given, Targets, read_targets
-from gan_lab.sampling.tuning import Tuning, tune
+from gan_lab.sampling.targets import (
+    Distance,
+    Given,
+    PyramidDistance,
+    Targets,
+    mean_squared_error,
+    psnr,
+    read_targets,
+)
 from gan_lab.seeding import check_seed
 
 MOST_SHOWN = 8  # images in a video
@@ -207,6 +213,11 @@ def project(
     Raises:
         InputError: for images that cannot be read, classes that there are not, and settings out of range.
     """
+    if gan.attributes:
+        raise InputError(
+            f"{gan.kind} has attributes ({', '.join(gan.attributes)}), and project looks for a class; it takes models "
+            "with classes or without labels"
+        )
     where = choose_space(gan, space)
     check_seed(seed)
     check_count("batch_size", batch_size, 1)

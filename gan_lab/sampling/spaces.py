@@ -13,9 +13,9 @@ from gan_lab.errors import InputError
 from gan_lab.layers.networks import GeneratorNetwork, StyleGeneratorNetwork
 from gan_lab.layers.precision import half_precision_parts
 from gan_lab.layers.stylegan import Noise
-from gan_lab.sampling.distances import PyramidDistance
 from gan_lab.sampling.latents import Latents
 from gan_lab.sampling.sampler import Sampler
+from gan_lab.sampling.targets import PyramidDistance
 from gan_lab.seeding import derive_seed
 
 SPACES = ("auto", "w", "w+", "z")

@@ -21,7 +21,7 @@ from hydra.core.utils import setup_globals
 from omegaconf import DictConfig, OmegaConf
 
 from gan_lab.config import register_resolvers
-from gan_lab.console import say, warn
+from gan_lab.console import HANGUP, leave_terminal, minds_hangup, say, warn
 from gan_lab.distributed import slurm
 from gan_lab.errors import InputError
 from gan_lab.run import LOCK_FILE, write
@@ -93,7 +93,7 @@ def sweep_folder(config: DictConfig) -> Path:
 
 def without_sweep_keys(overrides: Sequence[str]) -> list[str]:
     """Return the overrides without what the command line has added to them."""
-    ours = ("sweep=", "swept=", "runs_dir=", "++callbacks.pruning")
+    ours = ("sweep=", "swept_keys=", "runs_dir=", "++callbacks.pruning")
     return [word.removeprefix("++") for word in overrides if not word.startswith(ours)]
 
 
@@ -278,8 +278,10 @@ def stop_on_signal(stop: Path) -> Iterator[None]:
 
     def request(number: int, frame: FrameType | None) -> None:
         nonlocal asked
+        if number == HANGUP:
+            leave_terminal()
         # SLURM may warn more than once
-        if asked and (number == signal.SIGINT or not slurm.in_job()):
+        if asked and number != HANGUP and (number == signal.SIGINT or not slurm.in_job()):
             raise KeyboardInterrupt
         if not asked:
             write(stop, f"{number}\n")
@@ -289,6 +291,8 @@ def stop_on_signal(stop: Path) -> Iterator[None]:
         yield  # signals come to the main thread alone
         return
     numbers = {signal.SIGINT, signal.SIGTERM} | (slurm.WARNINGS if slurm.in_job() else set())
+    if HANGUP is not None and minds_hangup():
+        numbers.add(HANGUP)
     before = {n: signal.signal(n, request) for n in numbers}
     slurm.take_warnings()
     try:

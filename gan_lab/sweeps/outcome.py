@@ -14,8 +14,7 @@ from omegaconf import DictConfig
 from gan_lab.config import build
 from gan_lab.console import say
 from gan_lab.errors import InputError
-from gan_lab.metrics.base import Metrics, MetricsByData
-from gan_lab.metrics.directions import Direction, direction
+from gan_lab.metrics.base import Direction, Metrics, MetricsByData, direction
 from gan_lab.training.callbacks.evaluation import Evaluation
 from gan_lab.training.callbacks.training_log import log
 from gan_lab.training.loggers.files import METRICS_FILE, PRUNED, read_metrics

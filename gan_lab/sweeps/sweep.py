@@ -161,8 +161,8 @@ class Sweep(Sweeper):
         return (self.folder / STOP_FILE).exists()
 
     def _leave(self, number: int) -> None:
-        most = OmegaConf.select(self.common, "callbacks.checkpointing.max_restarts", default=0)
-        again = slurm.in_job() and slurm.requeue(number, max_restarts=most) is None
+        most = OmegaConf.select(self.common, "callbacks.checkpointing.max_requeues", default=0)
+        again = slurm.in_job() and slurm.requeue(number, max_requeues=most) is None
         then = f"job {slurm.job()} starts again" if again else "the same command goes on"
         say(f"stopped; {then}")
         raise SystemExit(slurm.REQUEUED if again else 128 + number)

@@ -23,9 +23,9 @@ from gan_lab.distributed.strategy import Float16Precision, SyncBatchNorm
 from gan_lab.errors import InputError
 from gan_lab.layers.networks import DiscriminatorNetwork, GeneratorNetwork
 from gan_lab.metrics.base import Metrics
-from gan_lab.training.callbacks.check_same_config import CheckSameConfig
-from gan_lab.training.callbacks.progress import ProgressBar
+from gan_lab.training.callbacks.training_log import ProgressBar
 from gan_lab.training.checkpoint import AtomicCheckpointIO
+from gan_lab.training.checks import CheckSameConfig
 from gan_lab.training.compilation import backend_of, compile_passes, differentiated_twice
 from gan_lab.training.loggers.files import JsonLines
 from gan_lab.training.module import AdversarialModule

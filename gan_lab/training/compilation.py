@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from gan_lab.errors import InputError
-from gan_lab.layers.growth import grows
 from gan_lab.layers.networks import DiscriminatorInput, DiscriminatorOutput, Role, tensors_of
+from gan_lab.layers.resolutions import grows
 from gan_lab.training.module import AdversarialModule
 
 INDUCTOR = "inductor"

@@ -23,11 +23,11 @@ from gan_lab.layers.networks import (
 from gan_lab.layers.spectral_norm import normalize_discriminator
 from gan_lab.seeding import seed_step
 from gan_lab.training.augment.base import Augmentation, Augmentations
-from gan_lab.training.batches import check_batch_sizes
+from gan_lab.training.checks import check_batch_sizes
 from gan_lab.training.ema import ExponentialMovingAverage
 from gan_lab.training.losses import Loss, mean_per_sample
 from gan_lab.training.player import OptimizerFactory, ParameterGroups, Player, frozen
-from gan_lab.training.regularizers.base import Regularizer
+from gan_lab.training.regularizers import Regularizer
 from gan_lab.training.schedules import ScheduledParameters
 from gan_lab.training.stats import RunningMeans
 from gan_lab.training.steps import DiscriminatorStep, GeneratorStep, full_precision

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from gan_lab.distributed.ranks import average_gradients
 from gan_lab.errors import InputError
 from gan_lab.layers.networks import DiscriminatorNetwork, GeneratorNetwork
-from gan_lab.training.regularizers.base import PlayerName, Regularizer
+from gan_lab.training.regularizers import PlayerName, Regularizer
 
 OptimizerFactory = Callable[[list[dict[str, Any]]], Optimizer]
 

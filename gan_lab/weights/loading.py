@@ -14,8 +14,7 @@ from gan_lab.layers.networks import GeneratorNetwork
 from gan_lab.sampling.gan import Gan
 from gan_lab.sampling.latents import check_classes
 from gan_lab.training.checkpoint import CONFIG_FILE, checkpoint_path, read, read_config
-from gan_lab.training.state_dicts import MisfitError, network_of
-from gan_lab.training.transfer import Origin
+from gan_lab.training.state_dicts import MisfitError, Origin, network_of
 from gan_lab.weights import exported, hub
 
 

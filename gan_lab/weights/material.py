@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gan_lab.config import take
 from gan_lab.errors import InputError
-from gan_lab.metrics.features.weights import file_sha256
+from gan_lab.metrics.features.base import file_sha256
 from gan_lab.run import git_revision, read_results
 from gan_lab.sampling.gan import Gan
 from gan_lab.training.checkpoint import CONFIG_FILE, checkpoint_path, read, read_config

@@ -315,4 +315,5 @@ def read_json(path: Path, files: dict[Path, str]) -> dict[str, Any]:
         raise InputError(f"{path} is no JSON: {error}") from error
     if not isinstance(held, dict):
         raise InputError(f"{path} holds no arguments by name")
-    return held
+    arguments: dict[str, Any] = to_plain_data(held)
+    return arguments

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from gan_lab.data.images import to_float
 from gan_lab.errors import InputError
 from gan_lab.metrics.cache import tensors_sha256
-from gan_lab.metrics.features.base import Extractor
-from gan_lab.metrics.features.weights import file_sha256
+from gan_lab.metrics.features.base import Extractor, file_sha256
 
 
 class ModuleFeatures(Extractor):
