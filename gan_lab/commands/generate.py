@@ -27,6 +27,7 @@ from gan_lab.commands.options import (
     weights_of,
 )
 from gan_lab.console import progress_bar, say
+from gan_lab.data.sample import SampleKind, SampleSpec
 from gan_lab.distributed.processes import share
 from gan_lab.distributed.ranks import Ranks
 from gan_lab.errors import InputError, counted
@@ -57,7 +58,8 @@ CONTAINERS = {
     "latents": f"latents{SUFFIX}",
 }
 OF_TEXT = ("txt", "jsonl")
-FORMATS = (*ENCODINGS, "files", *CONTAINERS)
+SOUNDS = ("wav", "flac")
+FORMATS = (*ENCODINGS, *SOUNDS, "files", *CONTAINERS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +101,7 @@ def open_task(config: DictConfig) -> Task:
     settings = settings_of(config, gan)
     folder = output_folder(config, gan, folder_parts(config, seeds))
     stem = Path(config.latents).stem if config.latents is not None else "seed"
-    suffixes = {*(f".{kind}" for kind in ENCODINGS), gan.spec.kind.suffix}
+    suffixes = {*(f".{kind}" for kind in ENCODINGS), *suffixes_of(gan.spec.kind)}
     names = [f"{stem}*{suffix}" for suffix in sorted(suffixes)] + list(CONTAINERS.values())
     check_folder(folder, settings, names)
     columns = config.columns or default_columns(config, series)
@@ -262,32 +264,42 @@ def check_formats(formats: str | Sequence[str]) -> list[str]:
 
 
 def formats_for(formats: list[str], gan: Gan, *, scale: int) -> list[str]:
-    """Return the formats that a generator's samples are written in; files of images are PNG, of text one for all.
+    """Return the formats that a generator's samples are written in; "files" are those that suit them best.
 
     Raises:
-        InputError: for formats of images, where samples are none, and of text likewise.
+        InputError: for formats of another kind of sample.
     """
     spec = gan.spec
-    is_text = spec.kind.media_type.startswith("text/")
+    own = file_formats(spec)
+    others = [
+        name for name in CONTAINERS if name not in OF_TEXT and (spec.is_image or name != "zip")
+    ]
+    found: list[str] = []
     for name in formats:
-        if name in OF_TEXT and not is_text:
+        if name not in ("files", *own, *others):
             raise InputError(
-                f"format={name} is for text, and {gan.kind} makes {spec.kind.name}; choose another"
+                f"format={name} is of another kind: {gan.kind} makes {spec.kind.name}; choose from "
+                f"{', '.join(['files', *own, *others])}"
             )
-    if spec.is_image:
-        return list(dict.fromkeys("png" if name == "files" else name for name in formats))
-    for name in formats:
-        if name in ENCODINGS or name == "zip":
-            raise InputError(
-                f"format={name} is for images, and {gan.kind} makes {spec.kind.name}; choose from files "
-                f"({spec.kind.suffix}), grid, npz, latents"
-            )
-    if scale != 1:
+        files = own if own == OF_TEXT else own[:1]
+        found += files if name == "files" else [name]
+    if scale != 1 and not spec.is_image:
         raise InputError(f"scale={scale} is for images, and {gan.kind} makes {spec.kind.name}")
-    if not is_text:
-        return formats
-    meant = [OF_TEXT if name == "files" else (name,) for name in formats]
-    return list(dict.fromkeys(name for names in meant for name in names))
+    return list(dict.fromkeys(found))
+
+
+def file_formats(spec: SampleSpec) -> tuple[str, ...]:
+    """Return the formats of files that hold samples of a kind, the usual one first; of text all samples are in one."""
+    if spec.is_image:
+        return tuple(ENCODINGS)
+    if spec.kind.media_type.startswith("text/"):
+        return OF_TEXT
+    return tuple(suffix.removeprefix(".") for suffix in suffixes_of(spec.kind))
+
+
+def suffixes_of(kind: SampleKind) -> tuple[str, ...]:
+    """Return the suffixes of files that a kind writes, its own first."""
+    return tuple(dict.fromkeys((kind.suffix, *kind.suffixes)))
 
 
 def run(config: DictConfig) -> None:
@@ -376,13 +388,17 @@ def gathered(block: Block | None, ranks: Ranks) -> list[Block]:
 def single_files(task: Task, config: DictConfig) -> list[Writer]:
     """Return the writers of single files."""
     series, spec = task.series, task.series.gan.spec
-    files: list[Writer] = []
-    if "files" in task.formats:
-        files.append(SampleFiles(task.folder, kind=spec.kind, count=series.count))
-    return files + [
-        SingleFiles(task.folder, kind=kind, quality=config.quality, count=series.count)
-        for kind in task.formats
-        if kind in ENCODINGS
+    chosen = [
+        name for name in file_formats(spec) if name in task.formats and name not in CONTAINERS
+    ]
+    if spec.is_image:
+        return [
+            SingleFiles(task.folder, kind=name, quality=config.quality, count=series.count)
+            for name in chosen
+        ]
+    return [
+        SampleFiles(task.folder, kind=spec.kind, suffix=f".{name}", count=series.count)
+        for name in chosen
     ]
 
 

@@ -46,7 +46,7 @@ Trust = list[Text]
 Center = Literal["mean", "class"]
 Noise = Literal["const", "none", "random"]
 DrawnFormat = Literal[
-    "files", "png", "jpeg", "webp", "grid", "npz", "zip", "txt", "jsonl", "latents"
+    "files", "png", "jpeg", "webp", "wav", "flac", "grid", "npz", "zip", "txt", "jsonl", "latents"
 ]
 WayFormat = Literal["strip", "gif", "webp", "mp4", "frames", "files"]
 SheetFormat = Literal["sheet", "latents"]

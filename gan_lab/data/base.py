@@ -4,6 +4,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ from torch.utils.data import Dataset
 
 from gan_lab.data.images import image_spec
 from gan_lab.data.metadata import MetadataTable
-from gan_lab.data.sample import Batch, Representation, SampleKind, SampleSpec
+from gan_lab.data.sample import Batch, Representation, SampleKind, SampleSpec, to_pil
 from gan_lab.errors import InputError
 
 SPLITS = ("train", "val")
+
+_COMPRESSION = 1  # zlib's fastest level: a tenth larger than its default, several times quicker
 
 _DIGESTED = 64  # images whose content stands for all
 
@@ -103,6 +106,10 @@ class SampleDataset(Dataset[Batch], ABC):
     def stored(self, index: int) -> bytes:
         """Return what is kept of stored sample `index`, by default its values."""
         return self.load(index).numpy().tobytes()
+
+    def pack(self, index: int) -> bytes:
+        """Return stored sample `index` as prepare-data writes it: a file of its kind's media type."""
+        return self.spec.kind.media(self.load(index))
 
     @property
     def metadata(self) -> MetadataTable:
@@ -208,6 +215,11 @@ class ImageDataset(SampleDataset):
                 class_counts=tuple(np.bincount(labels, minlength=len(class_names)).tolist()),
             )
         super().__init__(split=split, spec=spec, labels=labels, flip=flip)
+
+    def pack(self, index: int) -> bytes:
+        file = BytesIO()
+        to_pil(self.load(index)).save(file, format="PNG", compress_level=_COMPRESSION)
+        return file.getvalue()
 
     def _load_batch(self, stored: NDArray[np.int64]) -> tuple[Tensor, NDArray[np.int64]]:
         images = torch.empty((len(stored), *self.spec.shape), dtype=self.pixel_type)

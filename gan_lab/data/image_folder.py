@@ -62,7 +62,7 @@ class ImageFolder(EncodedImages):
         folder = existing_folder(root, "a folder of pictures")
         table = read_metadata(
             _list_images(folder),
-            lambda name: _read(folder / name),
+            lambda name: read_side_file(folder / name),
             root=folder,
             classes=classes,
         )
@@ -101,6 +101,7 @@ def _list_images(folder: Path) -> Listing:
     return listing
 
 
-def _read(path: Path) -> bytes:
+def read_side_file(path: Path) -> bytes:
+    """Return the content of a table or text beside samples."""
     with regular_file(path) as file:
         return read_table(file)

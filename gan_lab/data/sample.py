@@ -5,7 +5,7 @@ what it needs from there.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
@@ -28,6 +28,7 @@ class SampleKind(ABC):
     Attributes:
         name: in one word, such as "image".
         suffix: of a file that holds one sample, such as ".png".
+        suffixes: of all files that `write` knows, where there are more.
         axes: what the dimensions of a stored sample are.
         media_type: of what `media` returns: an image, audio or text, which browsers show or play.
         is_precise: whether values are finer than the 8 bits that bfloat16 keeps; the layers of networks that see and
@@ -36,6 +37,7 @@ class SampleKind(ABC):
 
     name: str
     suffix: str
+    suffixes: tuple[str, ...] = ()
     axes: tuple[str, ...]
     media_type = "image/png"
     is_precise = False
@@ -91,6 +93,16 @@ class Representation(nn.Module):
     def arguments(self) -> dict[str, Any]:
         """Return what the constructor was given: values of JSON."""
         return {}
+
+    def check(self, spec: "SampleSpec") -> None:
+        """Check that it can represent such samples.
+
+        Raises:
+            InputError: with the reason where it cannot.
+        """
+
+    def measure(self, samples: Iterable[Tensor]) -> None:
+        """Measure training samples [N, ...], as `SampleKind.to_float` gives them, before training."""
 
     def shape(self, stored: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape of one encoded sample, given that of a stored one."""

@@ -68,7 +68,7 @@ class Zip(EncodedImages):
         window: str | Sequence[float] = "range",
     ) -> None:
         path = existing_path(root, "a zip of pictures")
-        with _open_zip(path) as archive:
+        with open_zip(path) as archive:
             table = read_metadata(
                 _list_images(archive, path),
                 lambda name: _read(archive, name),
@@ -137,7 +137,18 @@ class ZipSource(Source):
         return self._archive
 
 
-def _open_zip(path: Path) -> zipfile.ZipFile:
+def read_member(path: Path, name: str) -> bytes:
+    """Return the content of a table or text in a zip."""
+    with open_zip(path) as archive:
+        return _read(archive, name)
+
+
+def open_zip(path: Path) -> zipfile.ZipFile:
+    """Open a zip of samples.
+
+    Raises:
+        InputError: for what is none.
+    """
     if path.is_dir():
         raise InputError(
             f"data.root={path} is a folder; for a folder of pictures use data=image_folder"

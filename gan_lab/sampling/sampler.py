@@ -236,7 +236,7 @@ class Sampler:
         drawn = seed_indices(num_images, seed, start)
         threshold = None if self.has_styles else truncation
         latents = Latents(
-            z=draw_z(drawn, self.z_dim, threshold),
+            z=draw_z(drawn, self.z_dim, threshold, distribution=self.generator.z_distribution),
             labels=self._chosen(labels, drawn),
             source=self._sources(range(start, start + num_images)),
             seeds=drawn,
@@ -638,8 +638,8 @@ class Sampler:
             return
         if not self.generator.supports_z_truncation:
             raise InputError(
-                f"truncation={truncation} means nothing to {self.kind}, which scales every z to one length; leave "
-                "it out"
+                f"truncation={truncation} means nothing to {self.kind}, whose z are scaled to one length or uniform; "
+                "leave it out"
             )
         if truncation <= 0:
             raise InputError(

@@ -86,23 +86,25 @@ class SampleFiles(Writer):
     Args:
         folder: where.
         kind: of sample.
+        suffix: of the files, one that the kind knows.
         count: of all samples.
     """
 
     ordered = False
 
-    def __init__(self, folder: Path, *, kind: SampleKind, count: int) -> None:
+    def __init__(self, folder: Path, *, kind: SampleKind, suffix: str, count: int) -> None:
         self._folder = folder
         self._kind = kind
+        self._suffix = suffix
         self._count = count
         folder.mkdir(parents=True, exist_ok=True)
 
     def add(self, block: Block) -> None:
         for name, sample in zip(block.names, block.samples, strict=True):
-            self._kind.write(sample, self._folder / f"{name}{self._kind.suffix}")
+            self._kind.write(sample, self._folder / f"{name}{self._suffix}")
 
     def finish(self) -> str:
-        return f"*{self._kind.suffix} ({self._count})"
+        return f"*{self._suffix} ({self._count})"
 
 
 def encode(image: Tensor, *, kind: str, quality: int = 95) -> bytes:

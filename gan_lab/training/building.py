@@ -17,7 +17,7 @@ from gan_lab.config import build, conf_dir, literal, resolved
 from gan_lab.console import say
 from gan_lab.data.base import SampleDataset
 from gan_lab.data.datamodule import DataModule
-from gan_lab.data.sample import SampleSpec
+from gan_lab.data.sample import Representation, SampleSpec
 from gan_lab.distributed.processes import environment, processes
 from gan_lab.distributed.strategy import Float16Precision, SyncBatchNorm
 from gan_lab.errors import InputError
@@ -42,6 +42,7 @@ def build_data(config: DictConfig) -> DataModule:
         total_images=total_images(config),
         seed=config.seed,
         num_workers=config.num_workers,
+        representation=build(config.representation, Representation | None),
     )
 
 

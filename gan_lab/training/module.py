@@ -144,8 +144,11 @@ class AdversarialModule(LightningModule):
         """Hook before each training step, for what depends on the clock."""
 
     def sample_latents(self, count: int) -> Tensor:
-        """Draw latents [count, Z], standard normal."""
-        return torch.randn(count, self.generator.z_dim, device=self.device)
+        """Draw latents [count, Z], standard normal or uniform in [-1, 1], as the generator says."""
+        shape = count, self.generator.z_dim
+        if self.generator.z_distribution == "uniform":
+            return torch.rand(shape, device=self.device) * 2 - 1
+        return torch.randn(shape, device=self.device)
 
     def fake(self, z: Tensor, batch: Batch) -> DiscriminatorInput:
         """Make what D sees as fake from latents [N, Z]; `batch` has the labels and, in paired data, the source."""
