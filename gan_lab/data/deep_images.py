@@ -66,15 +66,19 @@ class DeepImage(SampleKind):
         return values.add(1).mul(_FULL / 2).round().clamp(0, _FULL).to(torch.uint16)
 
     def write(self, stored: Tensor, path: Path) -> None:
-        """Write grey 16-bit images as PNG, all others as TIFF."""
-        pixels = stored.cpu().numpy()
         with replacing(path) as temporary:
-            if path.suffix == ".png":
-                Image.fromarray(pixels[0]).save(temporary, format="PNG")
-            else:
-                photometric = "rgb" if self.channels == 3 and self.bits == 16 else "minisblack"
-                planes = pixels.transpose(1, 2, 0) if photometric == "rgb" else pixels
-                tifffile.imwrite(temporary, planes, photometric=photometric, compression="zlib")
+            temporary.write_bytes(self.encoded(stored))
+
+    def encoded(self, stored: Tensor) -> bytes:
+        """Return one image [C, H, W] as a file: grey of 16 bits as PNG, all others as TIFF."""
+        pixels, file = stored.cpu().numpy(), io.BytesIO()
+        if self.suffix == ".png":
+            Image.fromarray(pixels[0]).save(file, format="PNG")
+        else:
+            photometric = "rgb" if self.channels == 3 and self.bits == 16 else "minisblack"
+            planes = pixels.transpose(1, 2, 0) if photometric == "rgb" else pixels
+            tifffile.imwrite(file, planes, photometric=photometric, compression="zlib")
+        return file.getvalue()
 
     def read(self, path: Path) -> Tensor:
         with path.open("rb") as file:

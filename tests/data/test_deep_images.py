@@ -20,6 +20,7 @@ from gan_lab.data.datamodule import DataModule
 from gan_lab.data.deep_images import DeepImage, Window, find_levels, read_levels
 from gan_lab.data.image_folder import ImageFolder
 from gan_lab.data.sample import SampleSpec
+from gan_lab.data.zip import Zip
 from gan_lab.errors import InputError
 
 RAMP = np.arange(65536, dtype=np.uint16).reshape(256, 256)
@@ -216,6 +217,20 @@ def test_windows_that_are_none(tmp_path: Path, window: Any) -> None:
     Image.fromarray(RAMP).save(tmp_path / "a.png")
     with pytest.raises(InputError, match=r"data\.window="):
         folder(tmp_path, window=window)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_packed_into_a_zip_they_are_the_same(tmp_path: Path, channels: int) -> None:
+    rng = np.random.default_rng(0)
+    (tmp_path / "scans").mkdir()
+    for name in "ab":
+        pixels = rng.integers(0, 4096, (6, 6, channels)).astype(np.uint16)
+        np.save(tmp_path / "scans" / f"{name}.npy", pixels)
+    words = ["data=image_folder", f"data.root={tmp_path / 'scans'}", f"out={tmp_path / 'a.zip'}"]
+    assert launch("prepare-data", words) == 0
+    before, after = folder(tmp_path / "scans"), Zip(split="train", root=tmp_path / "a.zip")
+    assert after.spec == before.spec or after.spec.as_dict() == before.spec.as_dict()
+    assert all((before[i].real == after[i].real).all() for i in range(2))
 
 
 def test_feature_networks_are_given_8_bits() -> None:
