@@ -105,6 +105,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "generator.shared_dim": 8,
     },
     "dcgan": {"generator.width": 4, "discriminator.width": 4},
+    "fastgan": {"generator.z_dim": 8, "generator.width": 4, "discriminator.width": 4},
     "gan": {"generator.width": 8, "discriminator.width": 4},
     "lsgan": {"generator.width": 4, "generator.z_dim": 8, "discriminator.width": 4},
     "progan": {**SMALL_PYRAMID, "generator.z_dim": 8},

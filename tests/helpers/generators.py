@@ -70,6 +70,7 @@ TINY: dict[str, dict[str, Any]] = {
         "cardinalities": [2, 2],
         "blocks": 1,
     },
+    "fastgan": {"image_size": [64, 64], "z_dim": 8, "width": 2},
 }
 
 

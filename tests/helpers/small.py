@@ -31,3 +31,9 @@ STYLEGANS = {
         "model.discriminator.channel_max=8",
     ),
 }
+
+FASTGAN = (
+    "model.generator.z_dim=8",
+    "model.generator.width=4",
+    "model.discriminator.width=4",
+)

@@ -22,6 +22,7 @@ SMALL = {
     **growing.TINY,
     **small.STYLEGANS,
     "bigan": small.BIGAN[2:],
+    "fastgan": small.FASTGAN,
 }
 LOSSES = ("minimax", "nonsaturating", "least_squares", "hinge", "wasserstein", "relativistic")
 REGULARIZERS = (

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from gan_lab.errors import InputError
-from gan_lab.layers.networks import DiscriminatorInput, tensors_of
+from gan_lab.layers.networks import DiscriminatorInput, distinct_tensors
 from gan_lab.training.losses import mean_per_sample
 from gan_lab.training.steps import DiscriminatorStep, GeneratorStep
 
@@ -56,11 +56,13 @@ class DiscriminatorRegularizer(Regularizer):
     Attributes:
         differentiates_real: whether it differentiates `step.real_logits` by `step.real`.
         differentiates_fake: whether it differentiates `step.fake_logits` by `step.fake`.
+        replays: whether it compares passes through the same weights, of which spectral norm then makes one version.
     """
 
     player: PlayerName = "discriminator"
     differentiates_real = False
     differentiates_fake = False
+    replays = False
 
     def forward(self, step: DiscriminatorStep) -> Tensor:
         """Return the penalty per sample [N] (or one number for a penalty on weights), without its coefficient."""
@@ -86,7 +88,7 @@ def squared_gradient_norm(logits: Tensor, x: DiscriminatorInput) -> Tensor:
 
     Args:
         logits: [N], or [N, K], of which each sample's mean is differentiated.
-        x: what they were computed from; of a tuple, the gradient by all its tensors.
+        x: what they were computed from; of a tuple, the gradient by all its tensors, each counted once.
     """
     return flat_gradient(logits, x).square().sum(1)
 
@@ -102,6 +104,7 @@ def flat_gradient(logits: Tensor, x: DiscriminatorInput) -> Tensor:
     The logits are summed over samples first: without coupling between samples (batch norm couples them), each one's
     gradient is that of its own logit.
     """
-    gradients = torch.autograd.grad(mean_per_sample(logits).sum(), tensors_of(x), create_graph=True)
+    inputs = distinct_tensors(x)
+    gradients = torch.autograd.grad(mean_per_sample(logits).sum(), inputs, create_graph=True)
     rows = [gradient.float().flatten(1) for gradient in gradients]
     return rows[0] if len(rows) == 1 else torch.cat(rows, dim=1)
