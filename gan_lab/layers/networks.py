@@ -134,7 +134,7 @@ class StyleGeneratorNetwork(GeneratorNetwork):
         return self.mapping.w_avg
 
     def center(self, labels: Tensor | None = None) -> Tensor:
-        """Return what truncation moves w towards by itself, [1, 1, w_dim]; or [N, 1, w_dim] where it depends on labels."""
+        """Return what truncation moves w towards, [1, 1, w_dim]; or [N, 1, w_dim] where it depends on labels."""
         return self.w_avg[None, None]
 
     @property
@@ -217,7 +217,7 @@ def tensors_of(x: DiscriminatorInput) -> tuple[Tensor, ...]:
 
 
 def map_tensors(function: Callable[[Tensor], Tensor], x: DiscriminatorInput) -> DiscriminatorInput:
-    """Apply a function to each tensor of what a discriminator sees; one that stands there several times is still one."""
+    """Apply a function to each tensor of what a discriminator sees; one that stands there twice is still one."""
     if not isinstance(x, tuple):
         return function(x)
     made = {id(part): function(part) for part in distinct_tensors(x)}

@@ -30,7 +30,7 @@ def grid_of(image_size: ImageSize, patch: int) -> tuple[int, int]:
     height, width = image_shape(image_size)
     if patch < 1 or height % patch or width % patch:
         raise InputError(
-            f"image_size={image_size}: patches of patch={patch} pixels do not tile it; choose one that divides both sides"
+            f"image_size={image_size}: patch={patch} does not divide both sides; choose one that does"
         )
     return height // patch, width // patch
 
@@ -57,7 +57,9 @@ def sine_positions(grid: tuple[int, int], width: int) -> Tensor:
         InputError: for a width that is no multiple of 4.
     """
     if width % 4:
-        raise InputError(f"width={width} must be a multiple of 4: sines and cosines of rows and columns")
+        raise InputError(
+            f"width={width} must be a multiple of 4: sines and cosines of rows and columns"
+        )
     rates = LONGEST_WAVE ** -(torch.arange(width // 4, dtype=torch.float64) / (width // 4))
     rows, columns = rows_and_columns(grid)
     angles = [place.double().outer(rates) for place in (columns, rows)]
@@ -74,7 +76,9 @@ def rotations(grid: tuple[int, int], head_width: int) -> Tensor:
         InputError: for a width that is no multiple of 4.
     """
     if head_width % 4:
-        raise InputError(f"heads of width {head_width} cannot be turned in pairs by row and column; take a multiple of 4")
+        raise InputError(
+            f"heads of width {head_width} cannot be turned in pairs by row and column; take a multiple of 4"
+        )
     half = head_width // 2
     rates = LONGEST_WAVE ** -(torch.arange(0, half, 2, dtype=torch.float64) / half)
     angles = [place.double().outer(rates) for place in rows_and_columns(grid)]
@@ -129,7 +133,9 @@ class Attention(nn.Module):
             rotate(norm(part), turns)
             for norm, part in ((self.q_norm, queries), (self.k_norm, keys))
         )
-        mixed = scaled_dot_product_attention(queries.to(values.dtype), keys.to(values.dtype), values)
+        mixed = scaled_dot_product_attention(
+            queries.to(values.dtype), keys.to(values.dtype), values
+        )
         return self.proj(mixed.transpose(1, 2).flatten(2))
 
 

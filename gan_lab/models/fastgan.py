@@ -1,4 +1,4 @@
-"""FastGAN: for few images and one GPU. Gated blocks that skip-layer excitation joins over resolutions, and a D that encodes.
+"""FastGAN, for few images and one GPU: gated blocks joined by skip-layer excitation, and a D that encodes.
 
 Liu et al. 2021, https://arxiv.org/abs/2101.04775. The generator (section 3.1) is that of the projected GANs' authors,
 https://github.com/autonomousvision/projected-gan: without tanh, with z on the unit sphere, and with classes through
@@ -52,7 +52,7 @@ Norm = Callable[[int], nn.Module]
 
 
 class Generator(GeneratorNetwork):
-    """z on the unit sphere -> 4x4 -> doublings with gated linear units, excited by maps a sixteenth of their size -> image.
+    """z on the unit sphere -> 4x4 -> doublings with gated linear units, excited by coarse maps -> image.
 
     Args:
         image_size: side, or [height, width]; 4 to 7 pixels times a power of two, the shorter side at most 1,792.
@@ -83,9 +83,13 @@ class Generator(GeneratorNetwork):
         self.num_classes = num_classes
         base, doublings = resolution_pyramid(image_size)
         if doublings >= len(MULTIPLES):
-            raise InputError(f"image_size={image_size}: FastGAN doubles 8 times at most; set data.image_size=1024")
+            raise InputError(
+                f"image_size={image_size}: FastGAN doubles 8 times at most; set data.image_size=1024"
+            )
         widths = [max(int(multiple * width), 1) for multiple in MULTIPLES[: doublings + 1]]
-        self.embedding = ClassEmbedding(num_classes=num_classes, width=z_dim) if num_classes else None
+        self.embedding = (
+            ClassEmbedding(num_classes=num_classes, width=z_dim) if num_classes else None
+        )
         self.start = nn.Sequential(
             stored_spectral_norm(nn.ConvTranspose2d(z_dim, 2 * widths[0], base, bias=False)),
             nn.BatchNorm2d(2 * widths[0]),
@@ -148,7 +152,7 @@ class UpBlock(nn.Module):
 
 
 class GatedLayer(nn.Module):
-    """Convolution to twice the channels, noise in training, batch norm, and half of the channels as gates of the others.
+    """Convolution to twice the channels, noise in training, batch norm, half of the channels as gates of the rest.
 
     Attributes:
         strength: of the noise, which is the same for all channels; None for no noise.
@@ -184,7 +188,7 @@ class Excitation(nn.Module):
 
 
 class Discriminator(DiscriminatorNetwork):
-    """Two encoders, of the image and of the image at half its size, each to logits of patches; two decoders of the first.
+    """Two encoders, of the image and of it at half its size, each to logits of patches; two decoders of the first.
 
     Attributes:
         distance: of images that are made again from their real ones.

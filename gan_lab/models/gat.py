@@ -1,8 +1,8 @@
 """GAT: generative adversarial transformers, plain transformers in both players.
 
 Hyun et al. 2025, https://arxiv.org/abs/2509.24935; what the paper leaves open is as in the authors' code (MIT),
-https://github.com/hse1032/GAT. The generator adds to fixed positions by blocks that w modulates, and reads images off at
-four depths, each the sum of what was read so far. The discriminator sees all four, each under its own share of noise,
+https://github.com/hse1032/GAT. The generator adds to fixed positions by blocks that w modulates, and reads images off
+at four depths, each the sum of what was read so far. The discriminator sees all four, each under its own share of noise,
 most on the shallowest, so that shallow blocks settle what is large and deep ones what is fine. The game is relativistic
 with penalties that need no second derivatives (`gan_lab.training.regularizers.approximate`). Where DINOv2's weights are
 on this machine, the discriminator also learns to tell DINOv2's features of real images.
@@ -49,7 +49,7 @@ from gan_lab.metrics.features.dinov2 import DINOv2
 from gan_lab.seeding import random_state, set_random_state
 from gan_lab.training.module import AdversarialModule
 
-# size -> (depth, width, heads), table 1
+# size -> (depth, width, heads)
 SIZES = {"S": (12, 384, 6), "B": (12, 768, 12), "L": (24, 1024, 16), "XL": (28, 1152, 16)}
 
 STAGES = 4  # images that the generator makes on the way, the last included
@@ -74,7 +74,12 @@ class Mapping(stylegan.Mapping):
         self, *, z_dim: int, num_classes: int, w_dim: int, num_ws: int, w_avg_beta: float
     ) -> None:
         super().__init__(
-            z_dim=z_dim, num_classes=0, w_dim=w_dim, num_layers=0, num_ws=num_ws, w_avg_beta=w_avg_beta
+            z_dim=z_dim,
+            num_classes=0,
+            w_dim=w_dim,
+            num_layers=0,
+            num_ws=num_ws,
+            w_avg_beta=w_avg_beta,
         )
         self.num_classes = num_classes
         self.table = ClassEmbedding(num_classes=num_classes, width=z_dim) if num_classes else None
@@ -120,10 +125,14 @@ class Mapping(stylegan.Mapping):
             raise ValueError("guidance leads away from the mean over classes, and there are none")
         of_z = pixel_norm(z[:, None].expand(-1, self.num_classes, -1))
         of_y = pixel_norm(self.table.weight[None].expand(len(z), -1, -1))
-        return self.layers(torch.cat([of_y, of_z], dim=2).flatten(0, 1)).view(*of_y.shape[:2], -1).mean(1)
+        return (
+            self.layers(torch.cat([of_y, of_z], dim=2).flatten(0, 1))
+            .view(*of_y.shape[:2], -1)
+            .mean(1)
+        )
 
     def center(self, labels: Tensor | None) -> Tensor:
-        """Return what truncation moves towards: the mean w of each label's class [N, 1, w_dim], of all where there are none."""
+        """Return what truncation moves towards: the mean w of each label's class [N, 1, w_dim], or of all."""
         if labels is None or not self.num_classes:
             return self.w_avg.mean(0)[None, None]
         return (shares(labels, self.num_classes, self.w_avg) @ self.w_avg)[:, None]
@@ -159,7 +168,7 @@ class Generator(StyleGeneratorNetwork):
         channels: of the image, or of its latents.
         num_classes: 0 for an unconditional generator.
         size: "S", "B", "L" or "XL": depth, width and heads of the paper; each can be given by itself.
-        depth: blocks: 4, 5, 6 or 7 times ... any number of which a quarter, rounded down, gives four stages.
+        depth: blocks, a multiple of 4; a quarter of them for each stage.
         width: of tokens and of w.
         heads: of attention.
         patch: side of a token in pixels.
@@ -268,6 +277,8 @@ def dimensions(
         raise InputError(f"size={size!r} must be one of {', '.join(SIZES)}")
     given = [own or usual for own, usual in zip((depth, width, heads), SIZES[size], strict=True)]
     depth, width, heads = given
+    if width % heads:
+        raise InputError(f"heads={heads} do not divide width={width}")
     if depth < STAGES or depth // (depth // STAGES) != STAGES:
         raise InputError(f"depth={depth} has not {STAGES} stages; take a multiple of {STAGES}")
     return depth, width, heads
@@ -527,9 +538,7 @@ class Block(nn.Module):
 
 def noise_levels(count: int = STAGES) -> list[float]:
     """Return t_k of each stage, shallow to deep: 1 - 0.125^(1 - k / (K - 1)) + 0.01."""
-    return [
-        1 - LEAST_INFORMATION ** (1 - k / (count - 1)) + NOISE_OFFSET for k in range(count)
-    ]
+    return [1 - LEAST_INFORMATION ** (1 - k / (count - 1)) + NOISE_OFFSET for k in range(count)]
 
 
 def nested_noise(stages: Tensor, noise: Tensor) -> Tensor:
@@ -639,7 +648,7 @@ class GAT(AdversarialModule):
         return tuple(nested_noise(images, torch.randn_like(images)))
 
     def _feature_error(self, told: Tensor, images: Tensor) -> Tensor:
-        """Return 1 - cosine of what D tells [N, 1 + T, F] and the teacher's features, of the whole and of patches, [N]."""
+        """Return 1 - cosine of what D tells [N, 1 + T, F] and the teacher's features, of whole and patches, [N]."""
         assert self._teacher is not None
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             decode = cast(Representation, self.representation).decode

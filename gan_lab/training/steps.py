@@ -132,7 +132,7 @@ class DiscriminatorStep:
         return self.discriminate(x, role)
 
     def replayed(self, x: DiscriminatorInput, role: Role) -> Tensor:
-        """Return D's logits for other samples under the draws that those of a role were seen under, "real" or "fake"."""
+        """Return D's logits for other samples under the same draws as those of a role, "real" or "fake"."""
         output = self.real_output if role == "real" else self.fake_output
         assert output is not None
         device = tensors_of(x)[0].device

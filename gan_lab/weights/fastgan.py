@@ -14,7 +14,7 @@ from gan_lab.weights.blueprint import Arguments, Blueprint, Blueprints
 
 SIZES = (128, 256, 512, 1024)  # that the published network can make
 
-# places of a block's layers in the published lists: without classes, and of the lite block; with classes they have names
+# places of a block's layers in the published lists; of blocks with classes they have names
 LAYERS = {"1": (0, "conv"), "2": (0, "strength"), "3": (0, "norm.norm")}
 LAYERS |= {"5": (1, "conv"), "6": (1, "strength"), "7": (1, "norm.norm")}
 LITE_LAYERS = {"1": (0, "conv"), "2": (0, "norm.norm")}

@@ -32,6 +32,15 @@ STYLEGANS = {
     ),
 }
 
+GAT = (
+    "model.generator.z_dim=8",
+    "model.generator.depth=4",
+    "model.generator.width=16",
+    "model.generator.heads=2",
+    "model.generator.patch=4",
+    "model.discriminator.label_dim=8",
+)
+
 FASTGAN = (
     "model.generator.z_dim=8",
     "model.generator.width=4",

@@ -123,9 +123,11 @@ class DINOv2(Extractor):
 
     @torch.no_grad()
     def tokens(self, images: Tensor) -> Tensor:
-        """Return the features of whole images and of patches, [N, 1 + 256, width], of images [N, C, H, W] in [-1, 1]."""
+        """Return features of whole images and of patches, [N, 1 + 256, width], of images [N, C, H, W] in [-1, 1]."""
         x = F.interpolate(images.expand(-1, 3, -1, -1), size=_SIZE, mode="bicubic")
-        mean, std = (x.new_tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+        mean, std = (
+            x.new_tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD)
+        )
         return self._network.norm(self._network.encode(((x + 1) / 2 - mean) / std))
 
     def _forward(self, images: Tensor, outputs: frozenset[str]) -> dict[str, Tensor]:

@@ -3,12 +3,13 @@
     ((D(x + s n) - D(x)) / s)^2,  n ~ N(0, I)
 
 whose mean over n is ||grad_x D(x)||^2 but for terms of order s^2: n^T g has the mean square ||g||^2. Lin et al. 2025,
-https://arxiv.org/abs/2501.08316, section 3.3 (there without the division); Hyun et al. 2025,
-https://arxiv.org/abs/2509.24935, with s = 0.01. One draw of a sample has a standard deviation of sqrt(2) times the mean;
-the batch and the steps average over it. Augmentations and noise are the same in both calls.
+https://arxiv.org/abs/2501.08316 (there without the division); Hyun et al. 2025,
+https://arxiv.org/abs/2509.24935, with s = 0.01. One draw of a sample has a standard deviation of sqrt(2) times the
+mean; the batch and the steps average over it. Augmentations and noise are the same in both calls.
 """
 
-from torch import Tensor, randn_like
+import torch
+from torch import Tensor
 
 from gan_lab.errors import InputError
 from gan_lab.layers.networks import DiscriminatorInput, Role, map_tensors
@@ -40,7 +41,7 @@ class Approximate(DiscriminatorRegularizer):
 
     def penalty(self, step: DiscriminatorStep, x: DiscriminatorInput, logits: Tensor) -> Tensor:
         """Return the penalty [N] of samples and D's logits for them."""
-        near = map_tensors(lambda part: (part + self.noise * randn_like(part)).detach(), x)
+        near = map_tensors(lambda part: (part + self.noise * torch.randn_like(part)).detach(), x)
         return squared_slope(step.replayed(near, self.role), logits, self.noise) / 2
 
 
