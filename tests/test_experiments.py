@@ -107,7 +107,16 @@ SMALL: dict[str, dict[str, Any]] = {
         "generator.shared_dim": 8,
     },
     "dcgan": {"generator.width": 4, "discriminator.width": 4},
+    "fastgan": {"generator.z_dim": 8, "generator.width": 4, "discriminator.width": 4},
     "gan": {"generator.width": 8, "discriminator.width": 4},
+    "gat": {
+        "generator.z_dim": 8,
+        "generator.depth": 4,
+        "generator.width": 16,
+        "generator.heads": 2,
+        "generator.patch": 4,
+        "discriminator.label_dim": 8,
+    },
     "lsgan": {"generator.width": 4, "generator.z_dim": 8, "discriminator.width": 4},
     "progan": {**SMALL_PYRAMID, "generator.z_dim": 8},
     "r3gan": {

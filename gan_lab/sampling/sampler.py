@@ -387,9 +387,11 @@ class Sampler:
             w = self._map(latents.values, latents.labels)
         if truncation is not None and truncation != 1:
             w = w.to(self.device)
-            towards = self.center(
-                latents.labels if truncation_center == "class" else None
-            ).expand_as(w)
+            if truncation_center == "class":
+                towards = self.center(latents.labels).expand_as(w)
+            else:
+                labels = None if latents.labels is None else latents.labels.to(self.device)
+                towards = self.style_generator.center(labels).expand_as(w)
             w = truncated(w, towards, truncation, self.style_generator.truncation_cutoff)
         return replace(latents, z=None, w=w)
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from lightning import LightningModule
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 from torch.optim import Optimizer
 
 from gan_lab.data.sample import Batch
@@ -230,10 +231,21 @@ class AdversarialModule(LightningModule):
         if player.name == "generator":
             step = GeneratorStep(self.generator, batch, z, lambda z: self.fake(z, batch))
             losses = self._generator_losses(step) if lazy is None else None
-        else:
-            sharing = penalties.values() if self._shares_graph else ()
+            return self._sum(losses, penalties, step)
+        sharing = penalties.values() if self._shares_graph else ()
+        replays = any(penalty.replays for penalty in penalties.values())
+        # passes that are compared must see the same weights: the power method moves those under spectral norm
+        with parametrize.cached() if replays else nullcontext():
             step = DiscriminatorStep.of(self, batch, z, sharing, logits_only=lazy is not None)
             losses = self._discriminator_losses(step) if lazy is None else None
+            return self._sum(losses, penalties, step)
+
+    def _sum(
+        self,
+        losses: Tensor | None,
+        penalties: Mapping[str, Any],
+        step: DiscriminatorStep | GeneratorStep,
+    ) -> Tensor:
         terms = [] if losses is None else [losses.mean()]
         terms += [self._penalty(name, penalty, step) for name, penalty in penalties.items()]
         return sum(terms[1:], start=terms[0])
