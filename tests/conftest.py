@@ -65,7 +65,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def compose() -> Callable[..., DictConfig]:
-    """Compose a command's configuration as the command line does: `compose("model=gan", "batch_size=8", root="train")`."""
+    """Compose a configuration as the command line does: `compose("model=gan", "batch_size=8", root="train")`."""
 
     @cache
     def once(overrides: tuple[str, ...], root: str) -> DictConfig:
