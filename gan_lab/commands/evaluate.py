@@ -28,11 +28,9 @@ from gan_lab.distributed.processes import share
 from gan_lab.distributed.ranks import Ranks
 from gan_lab.errors import InputError
 from gan_lab.metrics.cache import FolderChunks
-from gan_lab.metrics.exchange import load_features, save_features
 from gan_lab.metrics.feature_metrics import MetricValue
-from gan_lab.metrics.feature_set import FeatureSet
-from gan_lab.metrics.images import DatasetImages, GanImages, ImageSource
-from gan_lab.metrics.opening import NpzImages
+from gan_lab.metrics.feature_set import FeatureSet, load_features, save_features
+from gan_lab.metrics.images import DatasetImages, GanImages, ImageSource, NpzImages
 from gan_lab.metrics.plots import (
     check_matplotlib,
     draw_classes,
@@ -58,7 +56,7 @@ def run(config: DictConfig) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What is to be measured.
+    """The evaluation: protocol, images, and where results go.
 
     Attributes:
         path: where the images or their generator lie.
@@ -78,7 +76,7 @@ class Task:
 
 
 def open_task(config: DictConfig) -> Task:
-    """Open everything, and check what can be known before anything is loaded or looked at.
+    """Open all inputs and check them before anything is loaded.
 
     Raises:
         InputError: for what cannot be used.
@@ -101,7 +99,7 @@ def open_task(config: DictConfig) -> Task:
     real, floor = open_real(config, protocol, data)
     fake = open_fake(config, protocol, path, is_run)
     if isinstance(fake, GanImages) and data is not None:
-        fake.gan.sources = fake.gan.sources or data.sources
+        fake.use_data(data.sources, data.label_rows)
     if real is not None:
         compare_shapes(fake, real)
     if real is not None or config.real is None:
@@ -131,6 +129,8 @@ def evaluate(config: DictConfig) -> None:
     result["seconds"] = time.perf_counter() - begin
     # a table's own title is broken where the table is narrow
     say(f"{fake.name}, protocol {protocol.name}")
+    if fake.description.get("labels"):
+        say(f"labels: {fake.description['labels']}")
     say(as_table(result))
     out = out_of(config, task.path, task.is_run)
     if is_first():
@@ -151,7 +151,7 @@ def save_files(
     real: ImageSource | None,
     folder: Path,
 ) -> Iterator[Path]:
-    """Write what there is besides the JSON, and yield the files."""
+    """Write plots and images, and yield their files."""
     images, made = fake
     yield from save_pictures(metrics, images, real, folder)
     if config.plots:
@@ -163,7 +163,7 @@ def save_files(
 
 
 def as_result(protocol: Protocol, fake: ImageSource, metrics: list[MetricValue]) -> dict[str, Any]:
-    """Return the metrics with all that says how they were made."""
+    """Return the metrics with everything they depend on, as JSON."""
     return {
         "protocol": protocol.name,
         "metrics": [vars(metric) for metric in metrics],
@@ -179,7 +179,7 @@ def as_result(protocol: Protocol, fake: ImageSource, metrics: list[MetricValue])
 
 
 def fake_store(protocol: Protocol, fake: ImageSource) -> FolderChunks:
-    """Return where features of generated images wait until their result is written."""
+    """Return the store of features of generated images (it survives a kill)."""
     return FolderChunks(cache_dir() / "features" / f"fake-{protocol.fake_extraction(fake).key}")
 
 
@@ -226,7 +226,7 @@ def draw_curve(config: DictConfig, protocol: Protocol, path: Path, out: Path) ->
 def save_pictures(
     metrics: list[MetricValue], fake: ImageSource, real: ImageSource | None, folder: Path
 ) -> Iterator[Path]:
-    """Write what metrics have found that can be seen: generated images above their nearest real ones."""
+    """Write images of generated samples above their nearest real ones."""
     for metric in metrics:
         if "nearest" in metric.detail and isinstance(real, DatasetImages | NpzImages):
             path = folder / f"{metric.key}_nearest.png"
@@ -235,7 +235,7 @@ def save_pictures(
 
 
 def out_of(config: DictConfig, path: Path, is_run: bool) -> Path:
-    """Return where results go."""
+    """Return the path of the results."""
     if config.out:
         return Path(config.out)
     return (run_folder(path) if is_run and not is_export(path) else Path()) / "evaluation.json"
@@ -260,7 +260,7 @@ _SHARES = ("precision", "recall", "coverage")
 
 
 def check_curve(places: Sequence[float], *, plots: bool, is_run: bool) -> None:
-    """Refuse a curve that cannot be drawn.
+    """Check `truncations=` before anything is measured.
 
     Raises:
         InputError: with the remedy.

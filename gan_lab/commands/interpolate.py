@@ -8,9 +8,15 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from gan_lab.commands.folders import output_folder
 from gan_lab.commands.mix import check_formats, check_scale, save_sheet
-from gan_lab.commands.options import open_gan, parse_classes, parse_seeds, seeds_text
+from gan_lab.commands.options import (
+    labels_of,
+    labels_text,
+    open_gan,
+    output_folder,
+    parse_seeds,
+    seeds_text,
+)
 from gan_lab.console import progress_bar, say
 from gan_lab.data.images import save_png, to_uint8
 from gan_lab.data.media import enlarged, grid
@@ -157,7 +163,9 @@ def save_text(film: Film, folder: Path, spec: SampleSpec) -> None:
     for number, each in enumerate(film.interpolations):
         path = folder / f"path{number}{spec.kind.suffix}"
         made = (each.images(part) for part in film.positions.split(film.batch_size))
-        write_whole(path, b"".join(spec.kind.media(one) for part in made for one in spec.decode(part).cpu()))
+        write_whole(
+            path, b"".join(spec.kind.media(one) for part in made for one in spec.decode(part).cpu())
+        )
         say(f"wrote {path} ({len(film.positions)} lines)")
 
 
@@ -181,16 +189,17 @@ def key_latents(config: DictConfig, gan: Gan) -> Latents:
     Raises:
         InputError: for seeds, classes or latents that there are not.
     """
-    classes = parse_classes(config.classes, gan)
-    labels = classes[0] if classes is not None and len(classes) == 1 else classes
+    labels = labels_of(config, gan)
     if config.latents is not None:
         latents = gan.read_latents(config.latents)
         return gan.as_latents(latents, labels=labels, space="w" if latents.z is None else "z")
     seeds = parse_seeds(config.seeds)
-    if classes is not None and len(classes) > 1 and len(seeds) not in (1, len(classes)):
+    several = len(labels) if isinstance(labels, list) else 1
+    if several > 1 and len(seeds) not in (1, several):
+        what = "labels" if gan.attributes else "classes"
         raise InputError(
-            f"{len(seeds)} seeds and {len(classes)} classes: give one class, one for each seed, or one seed that goes "
-            "from class to class"
+            f"{len(seeds)} seeds and {several} {what}: give one for all, one for each seed, or one seed that goes from "
+            "one to the next"
         )
     return gan.as_latents(seeds, labels=labels, truncation=config.truncation, space="z")
 
@@ -217,10 +226,7 @@ def parts(config: DictConfig) -> list[str]:
         found.append(Path(config.latents).stem)
     else:
         found.append(f"seeds{seeds_text(parse_seeds(config.seeds))}")
-    if config.classes is not None:
-        given = config.classes
-        names = [given] if isinstance(given, int | str) else list(given)
-        found.append("classes" + "-".join(map(str, names)))
+    found += labels_text(config)
     found += [str(config[key]) for key in ("space", "method") if config[key] is not None]
     if config.loop:
         found.append("loop")

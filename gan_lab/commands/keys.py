@@ -22,12 +22,15 @@ from gan_lab.config import (
     unknown_key,
 )
 from gan_lab.errors import InputError
+from gan_lab.training.auto import placeholders
 from gan_lab.training.checks import TrainKeys
+from gan_lab.training.power_ema import LONGEST
 
 Positive = Annotated[int, Field(ge=1, le=100_000)]
 Natural = Annotated[int, Field(ge=0, le=10**7)]
 Number = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Share = Annotated[float, Field(ge=0)]
+Length = Annotated[float, Field(gt=0, le=LONGEST)]
 Part = Number | Text
 Numbers = Part | list[Part]
 Classes = Part | list[Part]
@@ -35,12 +38,16 @@ Size = (
     Annotated[int, Field(ge=1, le=65_536)]
     | tuple[Annotated[int, Field(ge=1, le=65_536)], Annotated[int, Field(ge=1, le=65_536)]]
 )
+# one vector, by name or in order, or several
+Attributes = float | list[float] | dict[Text, float] | list[dict[Text, float] | list[float]] | None
 Devices = Annotated[int, Field(ge=1, le=1024)] | Literal["auto"]
 Statistics = Annotated[int, Field(ge=1, le=10**8)]
 Trust = list[Text]
 Center = Literal["mean", "class"]
 Noise = Literal["const", "none", "random"]
-DrawnFormat = Literal["files", "png", "jpeg", "webp", "grid", "npz", "zip", "txt", "jsonl", "latents"]
+DrawnFormat = Literal[
+    "files", "png", "jpeg", "webp", "wav", "flac", "grid", "npz", "zip", "txt", "jsonl", "latents"
+]
 WayFormat = Literal["strip", "gif", "webp", "mp4", "frames", "files"]
 SheetFormat = Literal["sheet", "latents"]
 
@@ -121,6 +128,8 @@ class FileKeys(Keys):
 class EvaluateKeys(OfARun):
     """Those of gan-lab evaluate."""
 
+    ema: Length | None
+
     source: Text | None
     run: Text | None  # type: ignore[assignment]
     fake: Text | None
@@ -137,6 +146,18 @@ class EvaluateKeys(OfARun):
     plots: bool
     truncations: list[float]
     save_real_features: Text | None
+    out: Text | None
+
+
+class EmaKeys(OfARun):
+    """Those of gan-lab ema."""
+
+    lengths: Annotated[list[Length], Field(min_length=1)]
+    seed: Seed
+    truncation: float | None
+    standing_statistics: Statistics | None
+    batch_size: BatchSize
+    device: Text
     out: Text | None
 
 
@@ -177,9 +198,11 @@ class ExportKeys(OfARun):
 class GenerateKeys(OfARun):
     """Those of gan-lab generate."""
 
+    ema: Length | None
+
     seeds: Numbers | None
     num_images: Annotated[int, Field(ge=1, le=10**9)]
-    attributes: float | list[float] | dict[Text, float] | None
+    labels: Attributes
     source: Text | None
     classes: Classes | None
     seed: Seed
@@ -216,6 +239,7 @@ class InterpolateKeys(OfARun):
 
     seeds: Numbers
     classes: Classes | None
+    labels: Attributes
     latents: Text | None
     space: Literal["z", "w"] | None
     method: Literal["linear", "spherical", "spline"] | None
@@ -244,6 +268,8 @@ class MixKeys(OfARun):
     layers: Numbers
     row_classes: Classes | None
     column_classes: Classes | None
+    row_labels: Attributes
+    column_labels: Attributes
     row_latents: Text | None
     column_latents: Text | None
     truncation: float | None
@@ -313,6 +339,7 @@ KEYS: dict[str, type[Keys]] = {
     "compare": CompareKeys,
     "dashboard": DashboardKeys,
     "directions": DirectionsKeys,
+    "ema": EmaKeys,
     "evaluate": EvaluateKeys,
     "explore": ExploreKeys,
     "export": ExportKeys,
@@ -344,7 +371,16 @@ def check(command: str, config: DictConfig) -> None:
         InputError: with the key, the value and what is allowed.
         MissingMandatoryValue: for a value that was not given.
     """
-    typed = typed_texts(HydraConfig.get().overrides.task)
+    with placeholders(config):
+        check_values(command, config, typed_texts(HydraConfig.get().overrides.task))
+
+
+def check_values(command: str, config: DictConfig, typed: Mapping[str, str]) -> None:
+    """Check a configuration in which nothing is `auto`; see `check`.
+
+    Raises:
+        InputError: as `check`.
+    """
     kinds = KEYS[command]
     check_keys(config, kinds, typed)
     check_further(config, kinds)

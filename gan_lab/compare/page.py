@@ -14,7 +14,7 @@ from plotly.offline import get_plotlyjs
 from gan_lab.compare.runs import Run
 from gan_lab.compare.samples import SampleGrid, data_uri, enlarged
 from gan_lab.config import derived, flatten
-from gan_lab.metrics.directions import direction
+from gan_lab.metrics.base import direction
 from gan_lab.training.loggers.files import PRUNED
 
 # points of one curve, and of all curves of one metric

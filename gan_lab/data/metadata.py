@@ -21,13 +21,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gan_lab.console import say
+from gan_lab.console import say, warn
 from gan_lab.data.listing import Listing, listed
 from gan_lab.data.tables import TABLES, BadTable, Columns, parse_table
-from gan_lab.errors import InputError
+from gan_lab.errors import InputError, counted
 
 MAX_LABEL = 999_999  # a larger one is an identifier or damage: each class costs memory
 UNLABELLED = ["all"]
+_MOST_UNLIKE = 10  # times that one attribute may be larger than another
 
 _SPLITS = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
@@ -72,6 +73,44 @@ class MetadataTable:
     def has_more_than_classes(self) -> bool:
         """Whether there are attributes, groups or captions."""
         return any(one is not None for one in (self.attributes, self.groups, self.captions))
+
+    def conditions(
+        self, wanted: bool | str | Sequence[str] | None, *, root: Path
+    ) -> tuple[NDArray[Any], list[str]]:
+        """Labels of the images: classes int64 [N] and no names, or vectors float32 [N, K] and the names of attributes.
+
+        Args:
+            wanted: which attributes are labels in place of classes, in this order; True for all, False for none, None
+                for all where there are no classes.
+            root: for messages.
+
+        Raises:
+            InputError: for attributes that there are not.
+        """
+        if wanted is None:
+            wanted = self.attributes is not None and self.class_names == UNLABELLED
+        if wanted is False:
+            return self.labels, []
+        wanted = [wanted] if isinstance(wanted, str) else wanted
+        if self.attributes is None:
+            raise InputError(
+                f"data.attributes={wanted}, but {root} has none; give labels.csv a column of numbers for each"
+            )
+        names = self.attribute_names if wanted is True else [str(name) for name in wanted]
+        wrong = [name for name in names if name not in self.attribute_names]
+        if wrong or not names or len(set(names)) < len(names):
+            raise InputError(
+                f"data.attributes={names}: choose from {', '.join(self.attribute_names)}, each once"
+            )
+        vectors = self.attributes[:, [self.attribute_names.index(name) for name in names]]
+        spans = np.abs(vectors).max(0)
+        if spans.max() > _MOST_UNLIKE * max(spans.min(), 1):
+            _warn_once(
+                f"{root}: attributes differ in scale: the values of {names[int(spans.argmax())]} go up to "
+                f"{spans.max():g} and those of {names[int(spans.argmin())]} to {spans.min():g}; networks see "
+                "them as they are, so scale them in the table to about 0 to 1"
+            )
+        return vectors, names
 
     def rows(self, indices: ArrayLike) -> "MetadataTable":
         """The table of some rows, in the order of `indices`."""
@@ -174,7 +213,7 @@ def read_metadata(
             )
             attributes, attribute_names = None, []
         else:
-            _say_once(f"{root}: {attributes.shape[1]} attributes an image, no classes")
+            _say_once(f"{root}: {counted(attributes.shape[1], 'attribute')} an image, no classes")
     table = MetadataTable(
         files=files,
         labels=labels,
@@ -232,9 +271,9 @@ class _Folders:
             )
         if wanted is None and 0 < nested < len(below):
             raise AmbiguousClasses(
-                f"data.root={root} holds {len(below) - nested:,} images itself and {nested:,} in sub-folders; set "
-                f"data.classes=true to take only the sub-folders, one class each, or data.classes=false to take all "
-                f"as one class"
+                f"data.root={root} holds {counted(len(below) - nested, 'image')} itself and {nested:,} in sub-folders; "
+                "set data.classes=true to take only the sub-folders, one class each, or data.classes=false to take "
+                "all as one class"
             )
         if wanted is None and nested and all(map(_is_part, first, below)):
             _say_once(
@@ -319,7 +358,8 @@ class _Rows:
         if names is not None:
             if labels.max() >= len(names):
                 raise InputError(
-                    f"{self.root}: {self.origin} names {len(names)} classes and has labels up to {labels.max()}"
+                    f"{self.root}: {self.origin} names {counted(len(names), 'class')} and has labels up to "
+                    f"{labels.max()}"
                 )
             return labels, names
         values, compact = np.unique(labels, return_inverse=True)
@@ -343,7 +383,8 @@ class _Rows:
         names = self.attribute_names or [str(i) for i in range(vectors.shape[1])]
         if len(names) != vectors.shape[1]:
             raise InputError(
-                f"{self.root}: {self.origin} names {len(names)} attributes and has {vectors.shape[1]} an image"
+                f"{self.root}: {self.origin} names {counted(len(names), 'attribute')} and has "
+                f"{vectors.shape[1]} an image"
             )
         return vectors, names
 
@@ -358,7 +399,7 @@ class _Rows:
         bare = [self.images[i] for i, v in zip(kept.tolist(), values, strict=True) if v is None]
         if bare:
             raise InputError(
-                f"{self.root}: {self.origin} has no {what} for {len(bare):,} images: {listed(bare)}"
+                f"{self.root}: {self.origin} has no {what} for {counted(len(bare), 'image')}: {listed(bare)}"
             )
         return values
 
@@ -390,7 +431,7 @@ def _read_tables(listing: Listing, read: Callable[[str], bytes], root: Path) -> 
         absent = sorted(set(files).difference(number, passed_over))
         if absent:
             raise InputError(
-                f"{root}: {name} has labels for {len(absent):,} files that are missing: {listed(absent)}"
+                f"{root}: {name} has labels for {counted(len(absent), 'file')} that are missing: {listed(absent)}"
             )
         twice = next((file for file in files if file in said), None)
         if twice is not None:
@@ -470,3 +511,8 @@ def _tell_splits(splits: list[str], root: Path, *, by_folder: bool) -> None:
 @functools.cache
 def _say_once(line: str) -> None:
     say(line)
+
+
+@functools.cache
+def _warn_once(line: str) -> None:
+    warn(line)

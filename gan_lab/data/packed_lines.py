@@ -128,7 +128,9 @@ def read_packed(path: Path) -> PackedLines:
         check_regular(path)
         with zipfile.ZipFile(path) as archive:
             members = {info.filename: info for info in archive.infolist()}
-            missing = [n for n in (*(f"{m}.npy" for m in _MEMBERS), "text.json") if n not in members]
+            missing = [
+                n for n in (*(f"{m}.npy" for m in _MEMBERS), "text.json") if n not in members
+            ]
             if missing or members["text.json"].file_size > _LARGEST_TEXT:
                 raise ValueError(f"it lacks {', '.join(missing) or 'a text.json of usual size'}")
             node = json.loads(archive.read("text.json"))

@@ -1,7 +1,6 @@
 """Text of one's own: a file, a folder of files, or what prepare-data has packed of them."""
 
 import codecs
-import functools
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -214,9 +213,7 @@ class Reading:
         )
 
 
-def packed_files(
-    path: Path, reading: Reading, *, pattern: str, classes: Classes
-) -> PackedLines:
+def packed_files(path: Path, reading: Reading, *, pattern: str, classes: Classes) -> PackedLines:
     """Return the lines of a file or folder from the cache, where the first process that wants them packs them.
 
     Raises:
@@ -345,7 +342,9 @@ def rows_of_split(
         )
     share = 0.5 if packed.has_splits else val_fraction
     if split == "val" and share == 0:
-        raise MissingSplit("there are no validation lines; set data.val_fraction=0.1 to set some apart")
+        raise MissingSplit(
+            "there are no validation lines; set data.val_fraction=0.1 to set some apart"
+        )
     is_val = packed.places < share * _PLACES
     if share and (is_val.all() or not is_val.any()):
         empty = "training" if is_val.all() else "validation"

@@ -22,12 +22,15 @@ from gan_lab.sampling.sampler import image_transform
 
 DIRECTIONS = 8  # sliders of a method
 FROM = {"kind": "explore"}
+MOST_POINTS = 64  # that a recipe goes between: each is a pass through the mapping network
 MOST_KEPT = 64  # latents of projected images; the oldest goes first
 
-Number = Annotated[float, Field(allow_inf_nan=False)]
+# beyond them float32 overflows somewhere, and no picture is left
+Number = Annotated[float, Field(ge=-1e4, le=1e4, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, lt=2**32, strict=True)]
-Whole = Annotated[int, Field(ge=0, strict=True)]
-Label = Whole | None
+Whole = Annotated[int, Field(ge=0, lt=2**31, strict=True)]
+# a class, or attributes by name, of which those that are not named stay as the seed draws them
+Label = Whole | dict[str, Number] | None
 
 
 class Part(BaseModel):
@@ -37,7 +40,7 @@ class Part(BaseModel):
 
 
 class Seeded(Part):
-    """The first latent of a seed, with a class or None."""
+    """The first latent of a seed, with a class, with attributes, or with what the seed draws."""
 
     seed: Seed
     label: Label = None
@@ -108,7 +111,10 @@ def parse(values: Any) -> Recipe:
         InputError: naming each part that is wrong and what it may be.
     """
     try:
-        return Recipe.model_validate(values)
+        recipe = Recipe.model_validate(values)
+        if count_points(recipe.point) > MOST_POINTS:
+            raise InputError(f"there are more than {MOST_POINTS} points; pin fewer of them")
+        return recipe
     except ValidationError as error:
         wrong = [
             f"{'.'.join(str(part) for part in one['loc']) or 'recipe'}: {one['msg']}"
@@ -117,6 +123,13 @@ def parse(values: Any) -> Recipe:
         raise InputError("; ".join(wrong)) from error
     except RecursionError as error:
         raise InputError("points lie too deep within each other; pin fewer of them") from error
+
+
+def count_points(point: Point) -> int:
+    """Return how many points a point is made of."""
+    if isinstance(point, Between):
+        return count_points(point.start) + count_points(point.end)
+    return 1
 
 
 @dataclass(frozen=True)
@@ -131,6 +144,7 @@ class Abilities:
         media_type: of that.
         size: height and width of its picture.
         classes: their names.
+        attributes: name, smallest and largest value of each.
         styles: how many there are, 0 without.
         levels: first and last style of "coarse" and so on.
         truncation: "psi", "threshold" or None.
@@ -147,6 +161,7 @@ class Abilities:
     media_type: str
     size: tuple[int, int]
     classes: list[str]
+    attributes: list[tuple[str, float, float]]
     styles: int
     levels: dict[str, tuple[int, int]]
     truncation: str | None
@@ -178,7 +193,9 @@ class Studio:
         gan = self.gan
         generator = gan.generator
         threshold = "threshold" if generator.supports_z_truncation else None
-        names = list(gan.class_names) if gan.num_classes else []
+        count = 0 if gan.attributes else gan.num_classes
+        names = list(gan.class_names) if count else []
+        ends = gan.spec.attribute_ranges
         return Abilities(
             name=self.name,
             kind=gan.kind,
@@ -186,13 +203,14 @@ class Studio:
             sample=described(gan.spec),
             media_type=gan.spec.kind.media_type,
             size=self._size,
-            classes=names or [str(i) for i in range(gan.num_classes)],
+            classes=names or [str(i) for i in range(count)],
+            attributes=[(one, *ends[i]) for i, one in enumerate(gan.attributes)],
             styles=gan.num_ws if gan.has_styles else 0,
             levels=levels(gan),
             truncation="psi" if gan.has_styles else threshold,
             noise=generator.has_noise_inputs,
             places=generator.supports_transform,
-            projects=gan.spec.is_image,
+            projects=gan.spec.is_image and not gan.attributes,
             walks=["sefa", "ganspace"] if gan.has_styles else ["sefa"],
         )
 
@@ -298,8 +316,13 @@ class Studio:
         return found.values, None if labels is None else label_vectors(labels, self.gan.num_classes)
 
     def _seeded(self, point: Seeded, recipe: Recipe) -> Latents:
-        # the page's class serves both runs, of which one may have none
+        # the page's labels serve both runs, of which one may have none
         label = point.label if self.gan.num_classes else None
+        if isinstance(label, dict):
+            label = {name: label[name] for name in self.gan.attributes if name in label}
+        elif self.gan.attributes:
+            label = None
+        label = label or None if isinstance(label, dict) else label
         return self.gan.latents(
             1,
             seed=point.seed,
@@ -352,6 +375,6 @@ def levels(gan: Gan) -> dict[str, tuple[int, int]]:
     }
 
 
-def label_of(point: Point) -> int | None:
-    """Return the class that is mixed in with a point: its own, where it has one."""
+def label_of(point: Point) -> int | dict[str, float] | None:
+    """Return the label that is mixed in with a point: its own, where it has one."""
     return point.label if isinstance(point, Seeded) else None

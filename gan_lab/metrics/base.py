@@ -1,6 +1,7 @@
-"""What training asks of a set of metrics, and the set that measures nothing."""
+"""What training asks of a set of metrics, which way each is better, and metrics=auto and metrics=none."""
 
-from typing import TYPE_CHECKING, Literal, Protocol
+import re
+from typing import Literal, Protocol
 
 from gan_lab.console import warn
 from gan_lab.data.base import SampleDataset
@@ -9,10 +10,6 @@ from gan_lab.data.digits import Digits, StackedDigits
 from gan_lab.data.text import Lines
 from gan_lab.errors import InputError
 from gan_lab.metrics.images import ImageSource
-
-if TYPE_CHECKING:
-    from gan_lab.data.datamodule import DataModule
-    from gan_lab.metrics.images import ImageSource
 
 
 class Metrics(Protocol):
@@ -34,7 +31,7 @@ class Metrics(Protocol):
     @property
     def protocol(self) -> dict[str, str | int]: ...
 
-    def prepare(self, data: "DataModule") -> None:
+    def prepare(self, data: DataModule) -> None:
         """Get all that needs no generator: networks, statistics of the real images. Called before step 0.
 
         It may run on every rank at once, and each of them must call it.
@@ -44,7 +41,7 @@ class Metrics(Protocol):
         """
         ...
 
-    def compute(self, fakes: "ImageSource") -> dict[str, float]:
+    def compute(self, fakes: ImageSource) -> dict[str, float]:
         """Measure generated images; where there are several ranks, all of them call it and share the work.
 
         Returns:
@@ -54,17 +51,17 @@ class Metrics(Protocol):
 
 
 class NoMetrics:
-    """Measures nothing, so that the run needs no network and no second data set."""
+    """metrics=none: computes nothing."""
 
     def __init__(self) -> None:
         self.best: str | None = None
         self.mode: Literal["min", "max"] = "min"
         self.protocol: dict[str, str | int] = {}
 
-    def prepare(self, data: "DataModule") -> None:
+    def prepare(self, data: DataModule) -> None:
         """There is nothing to prepare."""
 
-    def compute(self, fakes: "ImageSource") -> dict[str, float]:
+    def compute(self, fakes: ImageSource) -> dict[str, float]:
         return {}
 
 
@@ -74,7 +71,7 @@ class NoMetrics:
 class MetricsByData:
     """The digits' own metrics for scikit-learn's digits, alone or stacked, n-grams for text, FID for other images.
 
-    What nobody asked for stops no run: where FID cannot be computed (no weights, too few images, RGBA) a warning says
+    Default metrics never abort training: where FID cannot be computed (no weights, too few images, RGBA) a warning says
     so before the first step. Ask for it, `metrics=fid`, to have that refused.
 
     Args:
@@ -113,7 +110,7 @@ class MetricsByData:
         return self._chosen.protocol
 
     def suiting(self, dataset: SampleDataset) -> Metrics:
-        """Return the metrics for a data set: none for what is neither images nor text nor known by its class."""
+        """Return the metrics for a data set; none for what is neither images nor text nor known by its class."""
         chosen = self.of_kind(type(dataset))
         if chosen is self._other and not dataset.spec.is_image:
             warn(
@@ -140,3 +137,30 @@ class MetricsByData:
     def compute(self, fakes: ImageSource) -> dict[str, float]:
         """Measure with the chosen metrics."""
         return self._chosen.compute(fakes)
+
+
+Direction = Literal["min", "max"]
+
+# beginnings of names as `Measure.key` makes them: what others call a metric, or its own short name
+_SMALLER = re.compile(
+    r"((clean_|class_|s)?fid|(clean_)?kid|fd|kd|ppl|path|kl_modes|memorised|js[0-9]+|copied)(\d|_|$)"
+)
+_LARGER = re.compile(
+    r"(is|score|precision|recall|density|coverage|accuracy|modes|eq|eqt|eqr|words)(\d|_|$)"
+)
+# beside metrics: their uncertainties, and what real images, held-out text and simple chains come to
+_BESIDE = re.compile(r"_(se|std|real|bigram|unigram)$")
+
+
+def direction(key: str) -> Direction | None:
+    """Return whether the smallest or the largest value of a metric is the best, None where neither is known to be.
+
+    Args:
+        key: as in metrics.jsonl, with `metrics/` or without.
+    """
+    name = key.removeprefix("metrics/")
+    if _BESIDE.search(name):
+        return None
+    if _SMALLER.match(name):
+        return "min"
+    return "max" if _LARGER.match(name) else None

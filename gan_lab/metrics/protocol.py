@@ -10,9 +10,9 @@ import torch
 
 from gan_lab.console import say, warn
 from gan_lab.data.datamodule import DataModule
-from gan_lab.errors import InputError
+from gan_lab.errors import InputError, counted
+from gan_lab.metrics.base import direction
 from gan_lab.metrics.cache import ChunkStore, MemoryChunks
-from gan_lab.metrics.directions import direction
 from gan_lab.metrics.extraction import (
     Extraction,
     Progress,
@@ -223,7 +223,7 @@ class Protocol:
         )
 
     def check(self, *, real: ImageSource | None, fake: ImageSource | None = None) -> None:
-        """Refuse what cannot be measured, before anything is loaded or extracted.
+        """Check before anything is loaded or extracted.
 
         Raises:
             InputError: with the remedy.
@@ -237,7 +237,8 @@ class Protocol:
             self.features.check(source.shape, source.name)
             if wanted is not None and source.count is not None and source.count < wanted:
                 raise InputError(
-                    f"{source.name} has {source.count:,} images, and protocol {self.name} takes {wanted:,}; give more, "
+                    f"{source.name} has {counted(source.count, 'image')}, and protocol {self.name} takes {wanted:,}; "
+                    "give more, "
                     f"or set {key}={source.count} of the protocol"
                 )
         self._setting = self._known(real, fake)
@@ -291,7 +292,7 @@ class Protocol:
         self._measure_references(floor)
 
     def use_real(self, real: FeatureSet) -> None:
-        """Measure against features that somebody else has extracted; the network is loaded before."""
+        """Use precomputed real features; the network must be loaded."""
         self._real = real
         self._describe(f"{real.source.name}, {real.count} images")
 
@@ -383,7 +384,7 @@ class Protocol:
         )
 
     def _number_of(self, real: ImageSource) -> int:
-        """Real images whose statistics are taken; of a generator, which has no end of them, as many as of the other."""
+        """Number of real images; of a generator as many as of the other set."""
         return real.count if real.count is not None else self._num_real or self.num_fake
 
     def _is_whole(self, real: ImageSource | None) -> bool:
@@ -433,7 +434,7 @@ class Protocol:
 def check_keys(
     protocol: str, keys: Mapping[str, str], *, best: str | None, mode: Literal["min", "max"]
 ) -> None:
-    """Refuse metrics of one name, of which results would keep the last, and a best that is the worst.
+    """Check that metric names are unique and that `mode` suits `best`.
 
     Args:
         protocol: whose metrics they are.

@@ -5,13 +5,12 @@ from collections.abc import Sequence
 from gan_lab.console import say
 from gan_lab.data.media import ShownTensor
 from gan_lab.sampling.directions import Directions, directions
-from gan_lab.sampling.distances import Distance, PyramidDistance
 from gan_lab.sampling.interpolation import interpolation
 from gan_lab.sampling.latents import Labels, LatentSource
 from gan_lab.sampling.mixing import Layers, mixture
 from gan_lab.sampling.projection import ProjectionResult, project
 from gan_lab.sampling.sampler import Sampler
-from gan_lab.sampling.targets import Given, Targets
+from gan_lab.sampling.targets import Distance, Given, PyramidDistance, Targets
 
 
 class Gan(Sampler):
@@ -41,6 +40,8 @@ class Gan(Sampler):
             given are drawn so.
         kimg: how long it was trained.
         sources: of generators that translate: numbers of samples -> stored sources; see `with_sources`.
+        label_rows: of generators with attributes: all label vectors [M, K] of the training data, to draw from in place
+            of the few that `spec` has.
     """
 
     def interpolate(
@@ -159,7 +160,7 @@ class Gan(Sampler):
             space: "w", "w+" (a style for each layer), "z", or "auto": w where there are styles, else z.
             steps: of the search; None takes 500, and none after BiGAN's encoder.
             restarts: searches for each image, of which the best counts; None takes 4 in z and 1 in w.
-            distance: of images, such as `gan_lab.metrics.perceptual.choose_distance` gives; None for differences
+            distance: of images, such as `gan_lab.metrics.features.vgg16.choose_distance` gives; None for differences
                 of Laplacian pyramids, which needs no weights.
             tuning: steps for which the generator is tuned to the images afterwards.
             seed: of all draws.
@@ -174,7 +175,7 @@ class Gan(Sampler):
         if distance is None:
             distance = PyramidDistance()
             say(
-                f"compared by {distance.name}; distance= takes LPIPS, of gan_lab.metrics.perceptual"
+                f"compared by {distance.name}; distance= takes LPIPS, of gan_lab.metrics.features.vgg16"
             )
         return project(
             self,

@@ -11,11 +11,17 @@ from hydra import compose, initialize_config_dir
 from gan_lab.config import build
 from gan_lab.data.memory import MemoryImages
 from gan_lab.errors import InputError
-from gan_lab.metrics.feature_metrics import ClassFrechet, Frechet, Kernel, Score
+from gan_lab.metrics.feature_metrics import (
+    ClassAccuracy,
+    ClassFrechet,
+    Frechet,
+    Kernel,
+    PrecisionRecall,
+    Score,
+)
 from gan_lab.metrics.features.base import WeightsUnavailable
 from gan_lab.metrics.features.inception import Inception
-from gan_lab.metrics.frechet import frechet_distance
-from gan_lab.metrics.manifold_metrics import ClassAccuracy, PrecisionRecall
+from gan_lab.metrics.functional import frechet_distance
 from gan_lab.metrics.protocol import Protocol
 from tests.helpers.sources import FixedImages, Projection, textures
 

@@ -7,6 +7,7 @@ const BIGGEST_SEED = 2 ** 32 - 1;
 const state = {
   models: [],
   point: { seed: 0, label: null },
+  attributes: {}, // those that are given, by name; the others are as the seed draws them
   pins: [], // {point, blob, url, name}
   ends: { a: null, b: null }, // pins
   methods: {}, // method -> [{count, share} per model]
@@ -178,6 +179,7 @@ function nameOf(point) {
 }
 
 function className(label) {
+  if (typeof label === "object") return Object.entries(label).map(([name, value]) => `${name} ${value}`).join(", ");
   const names = state.models.find((m) => m.classes.length)?.classes || [];
   const name = names[label] ?? `${label}`;
   return /^\d+$/.test(name) ? `class ${name}` : name;
@@ -223,7 +225,7 @@ function suited(wanted, model) {
   if (!model.truncation) own.truncation = null;
   if (model.truncation === "threshold" && own.truncation !== null) own.truncation = Math.max(own.truncation, 0.04);
   if (!model.styles) Object.assign(own, { mix: null, center: "mean" });
-  if (!model.classes.length) own.center = "mean";
+  if (!model.classes.length && !model.attributes.length) own.center = "mean";
   if (own.mix) own.mix = { ...own.mix, first: Math.min(own.mix.first, model.styles - 1), last: Math.min(own.mix.last, model.styles - 1) };
   if (!model.places) Object.assign(own, { translate: [0, 0], rotate: 0 });
   if (!model.noise) own.noise = "const";
@@ -249,7 +251,9 @@ function setSeed(seed) {
 }
 
 function readLatent() {
-  const label = $("label").value === "" ? null : Number($("label").value);
+  const given = Object.entries(state.attributes);
+  const own = $("label").value === "" ? null : Number($("label").value);
+  const label = given.length ? Object.fromEntries(given) : own;
   state.point = { seed: whole($("seed")), label };
   render();
 }
@@ -272,7 +276,10 @@ function buildControls() {
     $("truncation-name").textContent = "threshold of z";
     Object.assign($("truncation"), { min: 0.04, max: 2, value: 1 });
   }
-  $("center-row").hidden = !any("styles") || !classes.length;
+  const attributes = state.models.find((m) => m.attributes.length)?.attributes || [];
+  $("attributes-part").hidden = !attributes.length;
+  $("attributes").replaceChildren(...attributes.map(attributeSlider));
+  $("center-row").hidden = !any("styles") || !(classes.length || attributes.length);
   $("mix-part").hidden = !any("styles");
   const layers = Math.max(...state.models.map((m) => m.styles));
   for (const id of ["mix-first", "mix-last"]) $(id).max = layers - 1;
@@ -295,6 +302,31 @@ function buildControls() {
   $("place-part").hidden = !any("places");
   $("project-part").hidden = !any("projects");
   $("listen").hidden = canvases[0].kind !== "audio";
+}
+
+function attributeSlider([name, low, high], i) {
+  const label = text("label", `${name} `);
+  const value = Object.assign(text("span", "as drawn"), { id: `value-${i}` });
+  const input = Object.assign(document.createElement("input"), {
+    type: "range", id: `attribute-${i}`, min: low, max: high, step: (high - low) / 100 || 1, value: (low + high) / 2,
+  });
+  input.addEventListener("input", () => {
+    state.attributes[name] = Number(input.value);
+    value.textContent = input.value;
+    readLatent();
+  });
+  label.append(value, input);
+  return label;
+}
+
+/** Let the sliders of attributes show those that are given; the others are as the seed draws them. */
+function showAttributes() {
+  const attributes = state.models.find((m) => m.attributes.length)?.attributes || [];
+  attributes.forEach(([name, low, high], i) => {
+    const value = state.attributes[name];
+    $(`attribute-${i}`).value = value ?? (low + high) / 2;
+    $(`value-${i}`).textContent = value ?? "as drawn";
+  });
 }
 
 async function chooseMethod() {
@@ -391,7 +423,10 @@ function focusPin(i, end) {
 function follow() {
   if (!("seed" in state.point)) return;
   $("seed").value = state.point.seed;
-  $("label").value = state.point.label ?? "";
+  const label = state.point.label;
+  $("label").value = typeof label === "number" ? label : "";
+  state.attributes = label && typeof label === "object" ? { ...label } : {};
+  showAttributes();
 }
 
 function walkBetween() {
@@ -428,7 +463,7 @@ async function project(file) {
   const form = new FormData();
   form.append("image", file);
   form.append("model", model);
-  if (state.point.label !== null && state.point.label !== undefined) form.append("label", state.point.label);
+  if (typeof state.point.label === "number") form.append("label", state.point.label);
   try {
     const { id, said } = await (await ask("api/projections", { method: "POST", body: form })).json();
     state.projection = id;
@@ -470,6 +505,11 @@ function listen() {
   $("truncation").addEventListener("input", () => { $("truncated").checked = true; render(); });
   $("seed").addEventListener("input", () => { if ($("seed").value !== "") readLatent(); });
   $("label").addEventListener("input", readLatent);
+  $("as-drawn").addEventListener("click", () => {
+    state.attributes = {};
+    showAttributes();
+    readLatent();
+  });
   $("previous").addEventListener("click", () => step(-1));
   $("next").addEventListener("click", () => step(1));
   $("random").addEventListener("click", () => setSeed(Math.floor(Math.random() * 1e6)));

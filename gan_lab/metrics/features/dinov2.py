@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gan_lab.errors import InputError
-from gan_lab.metrics.features.base import Extractor
-from gan_lab.metrics.features.weights import (
+from gan_lab.metrics.features.base import (
     IMAGENET_MEAN,
     IMAGENET_STD,
+    PublishedExtractor,
     PublishedWeights,
     no_such_weights,
     read_state,
@@ -57,7 +57,7 @@ _EPSILON = 1e-6
 _OFFSET = 0.1
 
 
-class DINOv2(Extractor):
+class DINOv2(PublishedExtractor):
     """DINOv2; the output `features` is the class token behind the last normalisation.
 
     Images are resized as torch-fidelity does. Stein et al. 2023 (https://arxiv.org/abs/2306.04675) resize with
@@ -85,7 +85,9 @@ class DINOv2(Extractor):
         batch_size: int | None = None,
         mixed_precision: bool = False,
     ) -> None:
-        super().__init__(batch_size=batch_size, mixed_precision=mixed_precision)
+        super().__init__(
+            weights=weights, sha256=sha256, batch_size=batch_size, mixed_precision=mixed_precision
+        )
         if model not in MODELS:
             raise InputError(f"features.model={model}: choose one of {', '.join(MODELS)}")
         file, width, published = MODELS[model]
@@ -97,18 +99,9 @@ class DINOv2(Extractor):
             url=f"https://dl.fbaipublicfiles.com/dinov2/{file}/{file}_pretrain.pth",
             sha256=published,
         )
-        self._path = weights
-        self._expected = sha256
-        self._network: nn.Module = nn.Module()
-
-    def prefetch(self) -> str:
-        path = self.published.find(self._path)
-        self.published.check(path, self._expected)
-        return str(path)
 
     def _load(self, device: torch.device) -> str:
-        path = self.published.find(self._path)
-        sha256 = self.published.check(path, self._expected)
+        path, sha256 = self.find_weights()
         try:
             network = VisionTransformer.of(read_state(path, self.published))
         except (KeyError, RuntimeError, ValueError) as error:

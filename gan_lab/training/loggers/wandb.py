@@ -17,7 +17,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from gan_lab.console import warn
 from gan_lab.data.media import Sheet
 from gan_lab.data.sample import to_pil
-from gan_lab.metrics.directions import direction
+from gan_lab.metrics.base import direction
 from gan_lab.run import write
 from gan_lab.training.checkpoint import BEST, LAST
 from gan_lab.training.loggers.files import METRICS_FILE, read_metrics
