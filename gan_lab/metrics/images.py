@@ -226,17 +226,27 @@ class GanImages(ImageSource):
 # The real images that generated ones are compared with, when they are not simply the whole data set.
 
 
+def _shuffled(whole: SampleDataset) -> NDArray[np.int64]:
+    """Numbers of all stored samples, shuffled, since their order is mostly that of classes; groups stay together."""
+    draw = np.random.default_rng(0)
+    groups = whole.metadata.groups
+    if groups is None:
+        return draw.permutation(whole.num_stored)
+    _, number = np.unique(groups, return_inverse=True)
+    return np.argsort(draw.permutation(number.max() + 1)[number], kind="stable")
+
+
 class RealSample(SampleDataset):
     """Stored images of a data set, without their mirror images.
 
     Args:
         whole: where they are taken from.
-        num: how many; fewer than there are gives a random choice, which depends on the numbers alone.
+        num: how many; fewer than there are gives a random choice, of groups where there are some, which depends on
+            the numbers alone.
     """
 
     def __init__(self, whole: SampleDataset, *, num: int) -> None:
-        # the order of a data set is mostly that of its classes, so the first ones would be no sample of it
-        chosen = np.sort(np.random.default_rng(0).permutation(whole.num_stored)[:num])
+        chosen = np.sort(_shuffled(whole)[:num])
         super().__init__(split=whole.split, spec=whole.spec, labels=whole.labels[chosen])
         self.in_memory = whole.in_memory
         self._whole = whole
