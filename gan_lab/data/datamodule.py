@@ -178,6 +178,8 @@ class DataModule(pl.LightningDataModule):
         table.add_row("validation samples", f"{self.val.num_stored:,}" if self.val else "none")
         shape = " x ".join(map(str, self.spec.shape))
         table.add_row(self.spec.kind.name, f"{shape} ({' x '.join(self.spec.kind.axes)})")
+        if self.train.origin:
+            table.add_row("from", Text(self.train.origin))
         if self.train.unreadable:
             table.add_row("left out", f"{counted(len(self.train.unreadable), 'unreadable file')}")
         if self.spec.attributes:

@@ -114,6 +114,9 @@ def build_model(config: DictConfig, spec: SampleSpec) -> AdversarialModule:
     module.representation = spec.representation  # what it has measured belongs into checkpoints
     for augmentation in module.augmentations.values():
         augmentation.check(spec)  # type: ignore[operator]
+    for player in module.players.values():
+        for regularizer in player.regularizers.values():
+            regularizer.check_samples(spec)
     if module.generator.translates and spec.source is None:
         raise InputError(
             f"{type(module.generator).__name__} translates samples, and the data have no sources; choose paired data"
