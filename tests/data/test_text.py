@@ -100,9 +100,7 @@ def test_pictures_show_different_characters_in_rows() -> None:
 
 
 @settings(deadline=None)
-@given(
-    st.text(alphabet="ab \n", max_size=40), st.integers(1, 5), st.booleans(), st.integers(1, 3)
-)
+@given(st.text(alphabet="ab \n", max_size=40), st.integers(1, 5), st.booleans(), st.integers(1, 3))
 def test_lines_are_cut_as_by_hand(text: str, length: int, wrap: bool, least: int) -> None:
     expected = []
     for line in text.split("\n"):

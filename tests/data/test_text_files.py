@@ -88,9 +88,7 @@ def test_splits_by_hash_and_by_table(folder: Path) -> None:
     assert not parts["train"] & parts["val"] and 40 < len(parts["val"]) < 130
     with pytest.raises(MissingSplit):
         TextFiles(split="val", root=folder, length=10)
-    (folder / "labels.csv").write_text(
-        "file,split\na.txt,train\nb.txt,val\nmany.txt,test\n"
-    )
+    (folder / "labels.csv").write_text("file,split\na.txt,train\nb.txt,val\nmany.txt,test\n")
     assert texts(TextFiles(split="val", root=folder, length=10)) == ["zwölf Zeil", "no more"]
     assert len(opened(folder)) == 3
     with pytest.raises(InputError, match=r"data\.val_fraction=0\.5"):

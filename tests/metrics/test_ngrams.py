@@ -17,7 +17,9 @@ from gan_lab.metrics.ngrams import (
 
 
 def frequencies(lines, n):
-    grams = Counter(tuple(line[i : i + n]) for line in lines.tolist() for i in range(len(line) - n + 1))
+    grams = Counter(
+        tuple(line[i : i + n]) for line in lines.tolist() for i in range(len(line) - n + 1)
+    )
     total = sum(grams.values())
     return {gram: count / total for gram, count in grams.items()}
 
@@ -40,7 +42,9 @@ def text(seed, count=20, length=8, characters=3):
 @given(st.integers(0, 99), st.integers(1, 6), st.sampled_from([2, 3, 30_000]))
 def test_divergence_is_that_of_the_definition(seed, n, characters):
     ours, theirs = text(seed), text(seed + 1, 7, characters=characters)
-    assert jensen_shannon(NgramModel(ours, n), theirs) == pytest.approx(by_hand(ours, theirs, n), abs=1e-12)
+    assert jensen_shannon(NgramModel(ours, n), theirs) == pytest.approx(
+        by_hand(ours, theirs, n), abs=1e-12
+    )
 
 
 def test_equal_sets_have_none_and_strangers_one_bit():
@@ -66,12 +70,16 @@ def test_chains_have_the_frequencies_they_are_made_of():
     lines = np.array([[0, 1, 0, 1, 2, 2], [0, 1, 2, 2, 2, 2]])
     drawn = bigram_chain(lines, 500)
     assert drawn.shape == (500, 6) and (drawn[:, 0] == 0).all()
-    pairs = {tuple(pair) for line in drawn.tolist() for pair in zip(line[:-1], line[1:], strict=True)}
+    pairs = {
+        tuple(pair) for line in drawn.tolist() for pair in zip(line[:-1], line[1:], strict=True)
+    }
     assert pairs == {(0, 1), (1, 0), (1, 2), (2, 2)}
     behind = drawn[:, 1:][drawn[:, :-1] == 1]
     assert abs((behind == 2).mean() - 2 / 3) < 0.08
     single = unigram_chain(lines, 500)
-    np.testing.assert_allclose(np.bincount(single.flatten()) / 3000, [3 / 12, 3 / 12, 6 / 12], atol=0.05)
+    np.testing.assert_allclose(
+        np.bincount(single.flatten()) / 3000, [3 / 12, 3 / 12, 6 / 12], atol=0.05
+    )
     assert np.array_equal(drawn, bigram_chain(lines, 500))
     # nothing follows 1: a line begins anew
     ends = np.array([[0, 0, 1]])
@@ -80,7 +88,9 @@ def test_chains_have_the_frequencies_they_are_made_of():
 
 def test_chains_reach_the_divergence_of_their_order():
     lines = text(3, 2000, 12, 5)
-    lines[:, 1::2] = (lines[:, ::2] * 2 + 1) % 5  # every second character follows from the one before
+    lines[:, 1::2] = (
+        lines[:, ::2] * 2 + 1
+    ) % 5  # every second character follows from the one before
     for n, chain in ((1, unigram_chain), (2, bigram_chain)):
         drawn = chain(lines, 2000)
         found = [jensen_shannon(NgramModel(lines, k), drawn) for k in (n, n + 1)]

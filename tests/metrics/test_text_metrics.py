@@ -38,7 +38,9 @@ def set_of(texts):
     source = DatasetImages(lines_of(texts))
     tokens = source.read(0, len(texts)).float()
     rows = torch.arange(len(texts))
-    return FeatureSet(source=source, count=len(texts), whole=True, features={"tokens": tokens}, rows=rows)
+    return FeatureSet(
+        source=source, count=len(texts), whole=True, features={"tokens": tokens}, rows=rows
+    )
 
 
 def context(num_fake, real=None, fake=None):
@@ -70,7 +72,9 @@ def test_copies_stand_in_the_training_text():
 def test_copies_of_the_training_text_are_not_far_from_it():
     assert value(NgramDivergence(n=3), TRAINING) == pytest.approx(0, abs=1e-12)
     assert value(NgramDivergence(n=3), TRAINING[:1]) > 0.2
-    assert value(NgramDivergence(n=1, num_samples=1), TRAINING) == value(NgramDivergence(n=1), TRAINING[:1])
+    assert value(NgramDivergence(n=1, num_samples=1), TRAINING) == value(
+        NgramDivergence(n=1), TRAINING[:1]
+    )
     assert value(DistinctNgrams(n=4), ["aaaaaaaa"] * 2) == 1 / 10
 
 

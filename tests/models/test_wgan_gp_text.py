@@ -98,7 +98,9 @@ def trained(compose: Compose, spec: SampleSpec, *overrides: str) -> AdversarialM
     stored = torch.randint(0, len(spec.kind.alphabet), (8, *spec.shape), dtype=torch.uint8)  # type: ignore[attr-defined]
     labels = torch.arange(8) % spec.num_classes if spec.num_classes else None
     seen = spec.encode(stored)
-    batches = [Batch(seen[i : i + 4], None if labels is None else labels[i : i + 4]) for i in (0, 4)]
+    batches = [
+        Batch(seen[i : i + 4], None if labels is None else labels[i : i + 4]) for i in (0, 4)
+    ]
     trainer = Trainer(
         accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False,
