@@ -74,7 +74,7 @@ def choose_protocol(
     if node is None:
         if trained is None:
             raise InputError(
-                "protocol= is missing; choose one, such as protocol=fid10k or protocol=kid5k"
+                "protocol= is missing; choose one, such as protocol=fid10k, or protocol=kid_small for few images"
             )
         file = run_folder(path) / CONFIG_FILE
         node = take(trained, "metrics", dict[str, Any], origin=file)

@@ -20,6 +20,7 @@ from gan_lab.config import (
     shortened,
     suggestion,
     unknown_key,
+    value_of,
 )
 from gan_lab.errors import InputError
 from gan_lab.training.auto import placeholders
@@ -385,7 +386,7 @@ def check_values(command: str, config: DictConfig, typed: Mapping[str, str]) -> 
     check_keys(config, kinds, typed)
     check_further(config, kinds)
     for key in NAMED:
-        nodes = plain(config.get(key) or {}, complete=True)
+        nodes = value_of(config, key, complete=True) or {}
         for name, node in nodes.items():
             if isinstance(node, Mapping) and "_target_" in node:
                 put_back(config, meant(node, Any, f"{key}.{name}", typed))
@@ -396,11 +397,18 @@ def check_values(command: str, config: DictConfig, typed: Mapping[str, str]) -> 
                     "choose it, or leave it out"
                 )
     for key in SINGLE:
-        if key in kinds.model_fields or config.get(key) is None:
+        if key in kinds.model_fields or key not in config:
             continue
-        node = plain(config[key], complete=True)
+        node = value_of(config, key, complete=True)
+        if node is None:
+            continue
         if key == "features" and command == "prefetch" and "," in typed.get("features", ""):
             continue  # of several Hydra merges the files
+        if isinstance(node, Mapping) and "_target_" not in node and key in node:
+            raise InputError(
+                f"{key}={typed.get(key, '')} sets keys below {key}.; its file has to begin with the line "
+                "# @package _global_"
+            )
         if not isinstance(node, Mapping) or "_target_" not in node:
             raise InputError(
                 f"{key}={shortened(node)} must be one of the options of {key}=, or have a _target_"

@@ -305,6 +305,8 @@ def finish(record: SweepFile, config: DictConfig, ending: Ending) -> Job:
         objective = None  # which is why it failed
     found = outcome(Path(config.run_dir), objective)
     pruned = found.pop("pruned") and ending.status == "done"
+    if ending.status == "done" and config.objective is not None and found.get("value") is None:
+        ending = Ending("failed", f"objective={config.objective} has no value in its metrics.jsonl")
     status = "pruned" if pruned else ending.status
     return record.change(str(config.name), status=status, error=ending.error, **found)
 
