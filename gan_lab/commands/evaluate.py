@@ -30,8 +30,7 @@ from gan_lab.errors import InputError
 from gan_lab.metrics.cache import FolderChunks
 from gan_lab.metrics.feature_metrics import MetricValue
 from gan_lab.metrics.feature_set import FeatureSet, load_features, save_features
-from gan_lab.metrics.images import DatasetImages, GanImages, ImageSource
-from gan_lab.metrics.opening import NpzImages
+from gan_lab.metrics.images import DatasetImages, GanImages, ImageSource, NpzImages
 from gan_lab.metrics.plots import (
     check_matplotlib,
     draw_classes,
@@ -57,7 +56,7 @@ def run(config: DictConfig) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What is to be measured.
+    """The evaluation: protocol, images, and where results go.
 
     Attributes:
         path: where the images or their generator lie.
@@ -77,7 +76,7 @@ class Task:
 
 
 def open_task(config: DictConfig) -> Task:
-    """Open everything, and check what can be known before anything is loaded or looked at.
+    """Open all inputs and check them before anything is loaded.
 
     Raises:
         InputError: for what cannot be used.
@@ -152,7 +151,7 @@ def save_files(
     real: ImageSource | None,
     folder: Path,
 ) -> Iterator[Path]:
-    """Write what there is besides the JSON, and yield the files."""
+    """Write plots and images, and yield their files."""
     images, made = fake
     yield from save_pictures(metrics, images, real, folder)
     if config.plots:
@@ -164,7 +163,7 @@ def save_files(
 
 
 def as_result(protocol: Protocol, fake: ImageSource, metrics: list[MetricValue]) -> dict[str, Any]:
-    """Return the metrics with all that says how they were made."""
+    """Return the metrics with everything they depend on, as JSON."""
     return {
         "protocol": protocol.name,
         "metrics": [vars(metric) for metric in metrics],
@@ -180,7 +179,7 @@ def as_result(protocol: Protocol, fake: ImageSource, metrics: list[MetricValue])
 
 
 def fake_store(protocol: Protocol, fake: ImageSource) -> FolderChunks:
-    """Return where features of generated images wait until their result is written."""
+    """Return the store of features of generated images (it survives a kill)."""
     return FolderChunks(cache_dir() / "features" / f"fake-{protocol.fake_extraction(fake).key}")
 
 
@@ -227,7 +226,7 @@ def draw_curve(config: DictConfig, protocol: Protocol, path: Path, out: Path) ->
 def save_pictures(
     metrics: list[MetricValue], fake: ImageSource, real: ImageSource | None, folder: Path
 ) -> Iterator[Path]:
-    """Write what metrics have found that can be seen: generated images above their nearest real ones."""
+    """Write images of generated samples above their nearest real ones."""
     for metric in metrics:
         if "nearest" in metric.detail and isinstance(real, DatasetImages | NpzImages):
             path = folder / f"{metric.key}_nearest.png"
@@ -236,7 +235,7 @@ def save_pictures(
 
 
 def out_of(config: DictConfig, path: Path, is_run: bool) -> Path:
-    """Return where results go."""
+    """Return the path of the results."""
     if config.out:
         return Path(config.out)
     return (run_folder(path) if is_run and not is_export(path) else Path()) / "evaluation.json"
@@ -261,7 +260,7 @@ _SHARES = ("precision", "recall", "coverage")
 
 
 def check_curve(places: Sequence[float], *, plots: bool, is_run: bool) -> None:
-    """Refuse a curve that cannot be drawn.
+    """Check `truncations=` before anything is measured.
 
     Raises:
         InputError: with the remedy.

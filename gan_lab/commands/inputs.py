@@ -1,4 +1,4 @@
-"""What evaluate is given: a protocol, images to measure and images to compare them with."""
+"""Inputs of evaluate: protocol, generated images, real images."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -19,8 +19,7 @@ from gan_lab.metrics.feature_metrics import ProtocolMetric
 from gan_lab.metrics.feature_set import is_features_file
 from gan_lab.metrics.features.base import Extractor, file_sha256
 from gan_lab.metrics.generator_metrics import GeneratorMetric
-from gan_lab.metrics.images import GanImages, ImageSource, label_difference
-from gan_lab.metrics.opening import open_files
+from gan_lab.metrics.images import GanImages, ImageSource, label_difference, open_files
 from gan_lab.metrics.protocol import Protocol
 from gan_lab.training.checkpoint import CONFIG_FILE, checkpoint_path
 from gan_lab.weights import exported
@@ -30,7 +29,7 @@ Build = Callable[..., Any]
 
 
 def given(config: DictConfig) -> Path:
-    """Return the path of what is to be measured.
+    """Return the path of the generated images or the run.
 
     Raises:
         InputError: when there is none, or two.
@@ -154,7 +153,7 @@ def open_data(config: DictConfig, trained: Mapping[str, Any], path: Path) -> Dat
 def open_real(
     config: DictConfig, protocol: Protocol, data: DataModule | None
 ) -> tuple[ImageSource | None, ImageSource | None]:
-    """Open the real images and those of the protocol's floor; None where there are none, or only their features.
+    """Open the real images and those of `reference_split`; None where there are none, or only features.
 
     Raises:
         InputError: when there are none and metrics compare with them.
@@ -176,7 +175,7 @@ def open_real(
 
 
 def open_fake(config: DictConfig, protocol: Protocol, path: Path, is_run: bool) -> ImageSource:
-    """Open what is to be measured."""
+    """Open the generated images."""
     if is_run:
         return open_run(config, path, protocol)
     return open_files(path, num=protocol.num_fake, **config.files)
@@ -219,7 +218,7 @@ def open_run(config: DictConfig, path: Path, protocol: Protocol) -> GanImages:
 
 
 def of_run(path: Path, checkpoint: str | None, weights: str) -> tuple[str, dict[str, str]]:
-    """Return what a generator of a run is called, up to a bracket that is open, and where it is from."""
+    """Return the name (with an open bracket) and the origin of a run's generator."""
     source = checkpoint_path(path, checkpoint)
     folder = source.parent.parent
     return f"{folder} ({source.name}", {
@@ -242,7 +241,7 @@ def of_export(folder: Path) -> tuple[str, dict[str, str]]:
 
 
 def compare_shapes(fake: ImageSource, real: ImageSource) -> None:
-    """Warn of sets that differ in more than what they show."""
+    """Warn of sets with different shapes or classes."""
     if fake.shape != real.shape:
         warn(
             f"{fake.name} have the shape {list(fake.shape)} and {real.name} {list(real.shape)}: the metrics will tell "

@@ -45,7 +45,9 @@ Statistics = Annotated[int, Field(ge=1, le=10**8)]
 Trust = list[Text]
 Center = Literal["mean", "class"]
 Noise = Literal["const", "none", "random"]
-DrawnFormat = Literal["files", "png", "jpeg", "webp", "grid", "npz", "zip", "latents"]
+DrawnFormat = Literal[
+    "files", "png", "jpeg", "webp", "wav", "flac", "grid", "npz", "zip", "txt", "jsonl", "latents"
+]
 WayFormat = Literal["strip", "gif", "webp", "mp4", "frames", "files"]
 SheetFormat = Literal["sheet", "latents"]
 

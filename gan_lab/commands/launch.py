@@ -73,6 +73,11 @@ def launch(command: str, overrides: list[str]) -> int:
             # Hydra would print all overrides before it
             refused.append(mendable(error, module))
             return None
+        except Exception:
+            # Hydra would tell of it
+            if interrupted.is_set():
+                raise KeyboardInterrupt from None
+            raise
 
     try:
         sweeping = is_sweep(command, words)

@@ -6,11 +6,11 @@ from pathlib import Path
 from omegaconf import DictConfig, ListConfig
 from torch import Tensor
 
-from gan_lab.commands.folders import output_folder
 from gan_lab.commands.options import (
     check_rendering,
     labels_of,
     load_gan,
+    output_folder,
     parse_seeds,
     seeds_text,
 )
@@ -29,7 +29,7 @@ _READABLE = 64  # pixels of an image's shorter side
 
 
 def run(config: DictConfig) -> None:
-    """Mix styles and write what comes of it.
+    """Mix styles and write the results.
 
     Raises:
         InputError: for a generator without styles, layers, classes or latents that there are not.
@@ -107,7 +107,7 @@ def parts(config: DictConfig) -> list[str]:
 
 
 def save_sheet(pixels: Tensor, path: Path, *, columns: int, scale: int | None) -> None:
-    """Write uint8 images [N, C, H, W] as one picture."""
+    """Write uint8 images [N, C, H, W] as one sheet."""
     pixels = pixels.cpu()
     factor = scale or readable_scale(*pixels.shape[-2:], at_least=_READABLE)
     save_png(grid(enlarged(pixels, factor), columns), path)

@@ -144,7 +144,7 @@ def fit(
             raise
         # Lightning's own status after a Ctrl-C is 1
         raise SystemExit(getattr(end.__context__, "status", 130)) from None
-    except (RuntimeError, InputError) as error:
+    except (RuntimeError, InputError, EOFError, ConnectionError) as error:
         reason = loader_failure(error)
         if reason is None:
             raise
@@ -189,7 +189,7 @@ def write_config(run_dir: Path, config: DictConfig) -> None:
 
 
 def report_start(run_dir: Path, config: DictConfig, module: AdversarialModule) -> None:
-    """Say what is trained and where."""
+    """Print what is trained and where."""
     count = {
         player: sum(p.numel() for p in getattr(module, player).parameters())
         for player in ("generator", "discriminator")
@@ -201,7 +201,7 @@ def report_start(run_dir: Path, config: DictConfig, module: AdversarialModule) -
 
 
 def goes_on(run_dir: Path, config: DictConfig, checkpoint: Path, module: AdversarialModule) -> bool:
-    """Say from where the run goes on and what has changed since; False when there is nothing left to do.
+    """Print where the run continues and what changed; False when it is finished.
 
     Raises:
         InputError: when the checkpoint does not fit the configuration; nothing has been written then.
@@ -227,7 +227,7 @@ def goes_on(run_dir: Path, config: DictConfig, checkpoint: Path, module: Adversa
 
 
 def misfitting(state: dict[str, Any], module: AdversarialModule) -> list[str]:
-    """Return what of a checkpoint cannot be loaded into a module: tensors, and optimizers of another kind."""
+    """Return the tensors and optimizers of a checkpoint that do not fit a module."""
     theirs, ours = state["state_dict"], module.state_dict()
     wrong = [f"{name} is missing" for name in ours if name not in theirs]
     wrong += [f"{name} is not known" for name in theirs if name not in ours]
@@ -249,7 +249,7 @@ def misfitting(state: dict[str, Any], module: AdversarialModule) -> list[str]:
 
 
 def report_end(run_dir: Path, module: AdversarialModule, callbacks: dict[str, object]) -> None:
-    """Say what came out and where it is."""
+    """Print the results and where they are."""
     say(f"{module.kimg:g} kimg shown")
     grids = sorted((run_dir / "samples").glob("kimg*.png"))
     if grids:

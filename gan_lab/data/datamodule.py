@@ -5,7 +5,9 @@ import os
 import re
 import shutil
 import signal
+import traceback
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from inspect import Parameter, signature
 from multiprocessing import active_children
 from pathlib import Path
@@ -22,14 +24,15 @@ from torch.utils.data import DataLoader, Sampler
 
 from gan_lab.console import HANGUP, warn
 from gan_lab.data.base import MissingSplit, SampleDataset
-from gan_lab.data.sample import Batch, SampleSpec, check_spec_alike
+from gan_lab.data.sample import Batch, Representation, SampleSpec, check_spec_alike
 from gan_lab.data.sampler import CountingBatchSampler, check_batch, permutation
 from gan_lab.distributed import slurm
-from gan_lab.errors import InputError
+from gan_lab.errors import InputError, counted
 
 SHARED_MEMORY = Path("/dev/shm")  # through which worker processes hand batches over
 
 _MAX_WORKERS = 8
+_MEASURED, _MEASURED_AT_ONCE = 10_000, 64  # samples that a representation measures
 _PREFETCHED = 2  # batches that each worker has ready
 _PATIENCE_S = (
     600.0  # for one batch: a worker that fails otherwise may leave the loop waiting for ever
@@ -47,6 +50,7 @@ class DataModule(pl.LightningDataModule):
         total_images: where training ends.
         seed: of the order.
         num_workers: decoding processes; None takes 0 for images in memory, else up to 8.
+        representation: how networks see samples; None for as the data set says. It measures them here.
 
     Attributes:
         train: the training samples.
@@ -66,6 +70,7 @@ class DataModule(pl.LightningDataModule):
         total_images: int,
         seed: int,
         num_workers: int | None = None,
+        representation: Representation | None = None,
     ) -> None:
         super().__init__()
         check_batch(batch_size=batch_size, batches=d_steps, world_size=1)
@@ -80,12 +85,26 @@ class DataModule(pl.LightningDataModule):
             self.val = None
         else:
             check_spec_alike(self.train.spec, self.val.spec)
+        if representation is not None:
+            representation.check(self.train.spec)
+            kind = self.train.spec.kind
+            representation.measure(kind.to_float(part) for part in self._some(self.train))
+            for split in (self.train, self.val):
+                if split is not None:
+                    split.spec = replace(split.spec, representation=representation)
         self.spec: SampleSpec = self.train.spec
         self._batch_size = batch_size
         self._d_steps = d_steps
         self._total_images = total_images
         self._seed = seed
         self._num_workers = num_workers
+
+    def _some(self, split: SampleDataset) -> Iterator[Tensor]:
+        """Yield stored samples of a split, at most `_MEASURED`, spread evenly."""
+        count = min(split.num_stored, _MEASURED)
+        chosen = np.linspace(0, split.num_stored - 1, count).astype(int)
+        for start in range(0, count, _MEASURED_AT_ONCE):
+            yield split.__getitems__(chosen[start : start + _MEASURED_AT_ONCE].tolist()).real
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Batches as they are stored, of this rank from the module's `images_seen` on.
@@ -159,8 +178,10 @@ class DataModule(pl.LightningDataModule):
         table.add_row("validation samples", f"{self.val.num_stored:,}" if self.val else "none")
         shape = " x ".join(map(str, self.spec.shape))
         table.add_row(self.spec.kind.name, f"{shape} ({' x '.join(self.spec.kind.axes)})")
+        if self.train.origin:
+            table.add_row("from", Text(self.train.origin))
         if self.train.unreadable:
-            table.add_row("left out", f"{len(self.train.unreadable):,} unreadable files")
+            table.add_row("left out", f"{counted(len(self.train.unreadable), 'unreadable file')}")
         if self.spec.attributes:
             spans = zip(self.spec.attributes, self.spec.attribute_ranges, strict=True)
             text = ", ".join(f"{name} ({low:g} to {high:g})" for name, (low, high) in spans)
@@ -258,13 +279,22 @@ def loader_failure(error: Exception) -> str | None:
     if " in DataLoader worker process " in text and isinstance(error, InputError):
         # torch puts the traceback before it
         return text.strip().splitlines()[-1].partition(": ")[2].rstrip(".")
-    if re.match(r"DataLoader (worker \(|timed out)", text) is None:
+    if re.match(r"DataLoader (worker \(|timed out)", text) is not None:
+        what = text.partition(". ")[0].replace("DataLoader worker", "a process that reads samples")
+    elif isinstance(error, EOFError | ConnectionError) and _in_loader(error):
+        what = "a process that reads samples is gone"
+    else:
         return None
-    what = re.sub(r"^DataLoader worker", "a process that reads samples", text.partition(". ")[0])
     return (
         f"{what.strip().rstrip('.')}; where memory is short, set num_workers=0 or fewer (a container's shared memory: "
         "docker run --shm-size=1g)"
     )
+
+
+def _in_loader(error: BaseException) -> bool:
+    """Whether an error comes from where batches of other processes are received."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return any(Path(frame.filename).parts[-2:] == ("data", "dataloader.py") for frame in frames)
 
 
 class _InOrder(Sampler[list[int]]):
@@ -282,7 +312,7 @@ class _InOrder(Sampler[list[int]]):
 
 def _leave_signals_to_the_main_process(worker: int) -> None:
     """Signals of a terminal and of SLURM reach all processes; a worker that ends before the run is saved ends it."""
-    for number in {signal.SIGINT, *slurm.WARNINGS, *([HANGUP] if HANGUP else [])}:
+    for number in {signal.SIGINT, *slurm.PREEMPT_SIGNALS, *([HANGUP] if HANGUP else [])}:
         signal.signal(number, signal.SIG_IGN)
 
 

@@ -48,7 +48,7 @@ class MetricValue:
 
 @dataclass(frozen=True, kw_only=True)
 class MetricContext:
-    """What is known before anything is extracted.
+    """Context of a metric: extractor, numbers of images, sources.
 
     Attributes:
         extractor: in whose features.
@@ -108,6 +108,7 @@ class ProtocolMetric(ABC):
         fake_form: the same of generated images.
         real: outputs of the real images that it needs, and in which form.
         fake: the same of generated images.
+        has_references: whether `references` returns any.
 
     Args:
         output: of the extractor.
@@ -118,6 +119,7 @@ class ProtocolMetric(ABC):
     short: str
     real_form: Form | None = None
     fake_form: Form | None = None
+    has_references = False
 
     def __init__(self, *, output: str = "features", key: str | None = None) -> None:
         self.output = output
@@ -137,7 +139,7 @@ class ProtocolMetric(ABC):
         return {key.lstrip("_"): value for key, value in vars(self).items()}
 
     def check(self, setting: MetricContext) -> None:
-        """Refuse what cannot be measured, before anything is extracted.
+        """Check before anything is extracted.
 
         Raises:
             InputError: with the remedy.
@@ -155,6 +157,18 @@ class ProtocolMetric(ABC):
     ) -> list[MetricValue]:
         """Measure; `real` is None only where none was needed."""
 
+    def references(
+        self, real: FeatureSet, other: FeatureSet | None, setting: MetricContext
+    ) -> list[MetricValue]:
+        """Measure what the metric is to be read beside, once; by default nothing.
+
+        Args:
+            real: the real images.
+            other: those of another split, measured as if they were generated; None without.
+            setting: what is known.
+        """
+        return []
+
 
 class Frechet(ProtocolMetric):
     """Frechet distance: FID with Inception's features, sFID with its spatial ones.
@@ -169,6 +183,7 @@ class Frechet(ProtocolMetric):
 
     kind, short = "frechet", "fd"
     real_form = fake_form = "statistics"
+    has_references = True
 
     def __init__(
         self, *, output: str = "features", key: str | None = None, allow_singular: bool = False
@@ -195,6 +210,15 @@ class Frechet(ProtocolMetric):
         singular = min(real.count, fake.count) <= width
         detail = {"singular": f"no more images than the {width} features"} if singular else {}
         return [MetricValue(key=self.key(setting), value=value.item(), detail=detail)]
+
+    def references(
+        self, real: FeatureSet, other: FeatureSet | None, setting: MetricContext
+    ) -> list[MetricValue]:
+        """Measure the other split: what a generator that draws from it would get."""
+        if other is None:
+            return []
+        found = self.compute(real, other, setting)
+        return [MetricValue(key=f"{one.key}_real", value=one.value) for one in found]
 
 
 class ClassFrechet(ProtocolMetric):
@@ -435,7 +459,7 @@ class PrecisionRecall(NeighbourMetric):
 
 
 class DensityCoverage(NeighbourMetric):
-    """The same less moved by single odd images.
+    """Density and coverage: like precision and recall, but robust to outliers.
 
     Naeem et al. 2020, https://arxiv.org/abs/2002.09797.
 

@@ -43,7 +43,7 @@ def frechet_distance(real: Tensor, fake: Tensor, *, allow_singular: bool = False
 
 
 def refuse_small_sample(name: str, *, num: int, width: int) -> None:
-    """Refuse a number of features that cannot fill a covariance of that width.
+    """Check that there are more samples than features, so that the covariance is regular.
 
     Raises:
         InputError: when num <= width.

@@ -177,7 +177,8 @@ def interpolation(
         source: key points: seeds, z [K, Z], w [K, L, D], or latents of a file.
         labels: of the key points: one, as many as points, or several for one point, which then changes its class only.
         space: "z" or "w"; None for w where there are styles.
-        method: "linear", "spherical" or "spline"; None for a spline in a loop, else spherical in z and linear in w.
+        method: "linear", "spherical" or "spline"; None for a spline in a loop, else spherical in normal z and linear
+            in uniform z and in w.
         loop: whether to go back to the first point; the images can then be repeated without a seam.
         truncation: as in `Sampler.latents`; likewise `truncation_center`.
         noise: "const" or "none"; "random" would flicker and is refused.
@@ -196,7 +197,8 @@ def interpolation(
         space=space,
     )
     if method is None:
-        straight = "linear" if keys.z is None else "spherical"
+        flat = keys.z is None or gan.generator.z_distribution == "uniform"
+        straight = "linear" if flat else "spherical"
         method = "spline" if loop else straight
     path = Path(keys.values, method, loop, lengths=keys.z is not None)
     vectors = None

@@ -63,8 +63,14 @@ def seed_indices(num_images: int, seed: Seeds = 0, start: int = 0) -> list[SeedI
     return found
 
 
-def draw_z(drawn: Sequence[SeedIndex], dim: int, threshold: float | None = None) -> Tensor:
-    """Draw standard normal z [N, dim]; components beyond the threshold, if any, are drawn again."""
+def draw_z(
+    drawn: Sequence[SeedIndex],
+    dim: int,
+    threshold: float | None = None,
+    *,
+    distribution: str = "normal",
+) -> Tensor:
+    """Draw z [N, dim], standard normal or uniform in [-1, 1]; normal ones beyond a threshold are drawn again."""
     rows = []
     for seed, index in drawn:
         generator = torch.Generator().manual_seed(derive_seed(seed, index))
@@ -73,7 +79,9 @@ def draw_z(drawn: Sequence[SeedIndex], dim: int, threshold: float | None = None)
             uniform = torch.rand(dim, generator=generator, dtype=torch.float64)
             z = redraw_beyond(z, uniform, threshold)
         rows.append(z)
-    return torch.stack(rows)
+    drawn_z = torch.stack(rows)
+    # the distribution function makes any distribution uniform
+    return drawn_z if distribution == "normal" else 2 * torch.special.ndtr(drawn_z) - 1
 
 
 def draw_labels(drawn: Sequence[SeedIndex], weights: Sequence[float]) -> Tensor:

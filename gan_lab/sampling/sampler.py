@@ -50,7 +50,7 @@ _STATISTICS, _CENTER = 2, 7  # streams of a seed
 
 
 class Sampler:
-    """Draws latents and images; `gan_lab.sampling.gan.Gan` has the arguments."""
+    """Draws latents and images; base class of `gan_lab.sampling.gan.Gan`, which has the arguments."""
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class Sampler:
 
     @property
     def spec(self) -> SampleSpec:
-        """What is drawn; 8-bit images where nobody said."""
+        """What samples are; 8-bit images by default."""
         if self._spec is None:
             channels, height, width = self.synthesize(self.latents(1)).shape[1:]
             self._spec = image_spec(channels=channels, image_size=(height, width))
@@ -110,12 +110,12 @@ class Sampler:
 
     @property
     def class_names(self) -> list[str]:
-        """Names of the classes, none where nobody said."""
+        """Names of the classes, if known."""
         return [] if self._spec is None else list(self._spec.class_names)
 
     @property
     def class_counts(self) -> list[int]:
-        """Training samples of each class, none where nobody said."""
+        """Training samples of each class, if known."""
         return [] if self._spec is None else list(self._spec.class_counts)
 
     @property
@@ -236,7 +236,7 @@ class Sampler:
         drawn = seed_indices(num_images, seed, start)
         threshold = None if self.has_styles else truncation
         latents = Latents(
-            z=draw_z(drawn, self.z_dim, threshold),
+            z=draw_z(drawn, self.z_dim, threshold, distribution=self.generator.z_distribution),
             labels=self._chosen(labels, drawn),
             source=self._sources(range(start, start + num_images)),
             seeds=drawn,
@@ -387,9 +387,11 @@ class Sampler:
             w = self._map(latents.values, latents.labels)
         if truncation is not None and truncation != 1:
             w = w.to(self.device)
-            towards = self.center(
-                latents.labels if truncation_center == "class" else None
-            ).expand_as(w)
+            if truncation_center == "class":
+                towards = self.center(latents.labels).expand_as(w)
+            else:
+                labels = None if latents.labels is None else latents.labels.to(self.device)
+                towards = self.style_generator.center(labels).expand_as(w)
             w = truncated(w, towards, truncation, self.style_generator.truncation_cutoff)
         return replace(latents, z=None, w=w)
 
@@ -478,7 +480,10 @@ class Sampler:
         return self.shown(parts[0] if len(parts) == 1 else torch.cat(parts))
 
     def shown(self, samples: Tensor) -> ShownTensor:
-        """Look at samples [N, ...] as what a notebook shows: images, or what their kind is heard or read as."""
+        """Return samples [N, ...] as a notebook shows them: images, or their kind's media."""
+        if self._spec is None:  # what was drawn says it, without a pass of its own
+            channels, height, width = samples.shape[1:]
+            self._spec = image_spec(channels=channels, image_size=(height, width))
         spec = self.spec
         as_images = spec.is_image and tuple(samples.shape[1:]) == spec.shape
         return Images(samples) if as_images else Samples(samples, spec)
@@ -635,8 +640,8 @@ class Sampler:
             return
         if not self.generator.supports_z_truncation:
             raise InputError(
-                f"truncation={truncation} means nothing to {self.kind}, which scales every z to one length; leave "
-                "it out"
+                f"truncation={truncation} means nothing to {self.kind}, whose z are scaled to one length or uniform; "
+                "leave it out"
             )
         if truncation <= 0:
             raise InputError(

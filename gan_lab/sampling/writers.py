@@ -48,7 +48,7 @@ class Writer(ABC):
         """Make the file whole and return its name."""
 
     def abandon(self) -> None:  # noqa: B027 (most have nothing half done)
-        """Leave nothing half done."""
+        """Remove partial files."""
 
 
 class SingleFiles(Writer):
@@ -86,23 +86,25 @@ class SampleFiles(Writer):
     Args:
         folder: where.
         kind: of sample.
+        suffix: of the files, one that the kind knows.
         count: of all samples.
     """
 
     ordered = False
 
-    def __init__(self, folder: Path, *, kind: SampleKind, count: int) -> None:
+    def __init__(self, folder: Path, *, kind: SampleKind, suffix: str, count: int) -> None:
         self._folder = folder
         self._kind = kind
+        self._suffix = suffix
         self._count = count
         folder.mkdir(parents=True, exist_ok=True)
 
     def add(self, block: Block) -> None:
         for name, sample in zip(block.names, block.samples, strict=True):
-            self._kind.write(sample, self._folder / f"{name}{self._kind.suffix}")
+            self._kind.write(sample, self._folder / f"{name}{self._suffix}")
 
     def finish(self) -> str:
-        return f"*{self._kind.suffix} ({self._count})"
+        return f"*{self._suffix} ({self._count})"
 
 
 def encode(image: Tensor, *, kind: str, quality: int = 95) -> bytes:
@@ -177,6 +179,51 @@ class GridFile(Writer):
         assert self._canvas is not None
         save_png(self._canvas, self._path)
         return self._path.name
+
+
+class TextFile(Writer):
+    """Samples that are text in one file, UTF-8, one after the other as their kind has them: lines.
+
+    Args:
+        path: of the file.
+        kind: of sample, whose `media` is text.
+    """
+
+    def __init__(self, path: Path, *, kind: SampleKind) -> None:
+        self._path = path
+        self._kind = kind
+        self._parts: list[str] = []
+
+    def add(self, block: Block) -> None:
+        self._parts += [self._entry(block, i) for i in range(len(block.names))]
+
+    def _entry(self, block: Block, i: int) -> str:
+        return self._kind.media(block.samples[i]).decode()
+
+    def finish(self) -> str:
+        write(self._path, "".join(self._parts))
+        return self._path.name
+
+
+class JsonLines(TextFile):
+    """The same as JSON, an object a line: `text`, `name` (seed and class), and `class` where there are some.
+
+    Args:
+        path: of the file.
+        kind: of sample, whose `media` is text.
+        class_names: of the labels; empty without classes.
+    """
+
+    def __init__(self, path: Path, *, kind: SampleKind, class_names: list[str]) -> None:
+        super().__init__(path, kind=kind)
+        self._class_names = class_names
+
+    def _entry(self, block: Block, i: int) -> str:
+        entry = {"text": super()._entry(block, i).removesuffix("\n"), "name": block.names[i]}
+        labels = block.latents.labels
+        if labels is not None and labels.ndim == 1:
+            entry["class"] = self._class_names[int(labels[i])]
+        return json.dumps(entry, ensure_ascii=False) + "\n"
 
 
 class Archive(Writer):

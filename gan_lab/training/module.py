@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from lightning import LightningModule
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 from torch.optim import Optimizer
 
 from gan_lab.data.sample import Batch
@@ -144,11 +145,14 @@ class AdversarialModule(LightningModule):
     # Hooks of an architecture ------------------------------------------------------------------------------------
 
     def prepare_step(self) -> None:
-        """Set up what depends on the clock, before each training step."""
+        """Hook before each training step, for what depends on the clock."""
 
     def sample_latents(self, count: int) -> Tensor:
-        """Draw latents [count, Z], standard normal."""
-        return torch.randn(count, self.generator.z_dim, device=self.device)
+        """Draw latents [count, Z], standard normal or uniform in [-1, 1], as the generator says."""
+        shape = count, self.generator.z_dim
+        if self.generator.z_distribution == "uniform":
+            return torch.rand(shape, device=self.device) * 2 - 1
+        return torch.randn(shape, device=self.device)
 
     def fake(self, z: Tensor, batch: Batch) -> DiscriminatorInput:
         """Make what D sees as fake from latents [N, Z]; `batch` has the labels and, in paired data, the source."""
@@ -230,10 +234,21 @@ class AdversarialModule(LightningModule):
         if player.name == "generator":
             step = GeneratorStep(self.generator, batch, z, lambda z: self.fake(z, batch))
             losses = self._generator_losses(step) if lazy is None else None
-        else:
-            sharing = penalties.values() if self._shares_graph else ()
+            return self._sum(losses, penalties, step)
+        sharing = penalties.values() if self._shares_graph else ()
+        replays = any(penalty.replays for penalty in penalties.values())
+        # passes that are compared must see the same weights: the power method moves those under spectral norm
+        with parametrize.cached() if replays else nullcontext():
             step = DiscriminatorStep.of(self, batch, z, sharing, logits_only=lazy is not None)
             losses = self._discriminator_losses(step) if lazy is None else None
+            return self._sum(losses, penalties, step)
+
+    def _sum(
+        self,
+        losses: Tensor | None,
+        penalties: Mapping[str, Any],
+        step: DiscriminatorStep | GeneratorStep,
+    ) -> Tensor:
         terms = [] if losses is None else [losses.mean()]
         terms += [self._penalty(name, penalty, step) for name, penalty in penalties.items()]
         return sum(terms[1:], start=terms[0])
@@ -305,7 +320,7 @@ class AdversarialModule(LightningModule):
         return self.finished or self.images_seen // every > before // every
 
     def synchronize(self) -> None:
-        """Make what each rank keeps for itself (running statistics) the same on all of them."""
+        """Average running statistics over ranks."""
         average_buffers([self])
 
     def configure_optimizers(self) -> list[Optimizer]:

@@ -1,4 +1,4 @@
-"""What to draw samples from: a run, an exported model, or one on the Hugging Face hub."""
+"""Loading generators: of a run, an exported model, or the Hugging Face hub."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

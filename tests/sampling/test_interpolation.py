@@ -98,7 +98,7 @@ def test_latents_of_a_file() -> None:
         (style_gan2, {"noise": "random"}, "would flicker"),
         (style_gan2, {"source": torch.zeros(2, 8, 8), "space": "z"}, "set space=w"),
         (style_gan2, {"labels": [0, 3]}, "class 3 is out of range"),
-        (style_gan2, {"labels": [0, 1, 2]}, "2 latents have 3 labels"),
+        (style_gan2, {"labels": [0, 1, 2]}, "shape .3,.*2 images"),
         (big_gan, {"space": "w"}, "biggan has no styles w; set space=z"),
         (big_gan, {"truncation_center": "class"}, "biggan has no styles"),
         (big_gan, {"truncation": 0}, "it is the threshold"),

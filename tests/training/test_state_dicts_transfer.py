@@ -26,6 +26,8 @@ MODELS: dict[str, dict[str, Any]] = {
     "sngan": {"width": 4},
     "sagan": {"width": 4, "attention": [8]},
     "wgan_gp": {"width": 8},
+    "fastgan": {"width": 4},
+    "gat": {"depth": 4, "width": 16, "heads": 2, "patch": 4},
     "progan": {"channel_base": 64, "channel_max": 8, "growing": False},
     "dcgan": {"width": 4},
     "lsgan": {"width": 4},

@@ -1,4 +1,4 @@
-"""What an extractor is: the network through which metrics look; and the published weights of such networks."""
+"""Extractors: networks that make features, and their published weights."""
 
 import hashlib
 import http.client
@@ -309,7 +309,7 @@ def file_sha256(path: Path) -> str:
 
 @contextmanager
 def _timeout(seconds: float) -> Iterator[None]:
-    """Let connections give up: on a cluster without a way out, packets may vanish without an answer."""
+    """Set a timeout for connections: a cluster without internet may drop packets silently."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:

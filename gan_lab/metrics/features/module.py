@@ -109,7 +109,7 @@ class ModuleFeatures(Extractor):
 
 
 class NoFeatures(Extractor):
-    """Looks at nothing."""
+    """features=none: no network."""
 
     name = "none"
     short = "none"
@@ -117,7 +117,7 @@ class NoFeatures(Extractor):
     outputs: Mapping[str, int] = {}
 
     def check(self, shape: tuple[int, ...], what: str) -> None:
-        """Nothing is looked at, so everything fits."""
+        """Accept any samples."""
 
     def _load(self, device: torch.device) -> str:
         return hashlib.sha256(b"").hexdigest()

@@ -15,7 +15,7 @@ from PIL import Image
 import gan_lab
 from gan_lab.commands.launch import launch
 from gan_lab.data.images import image_spec, to_uint8
-from gan_lab.weights.card import card
+from gan_lab.weights.export import card
 from gan_lab.weights.exported import file_sha256
 from tests.helpers.generators import run_of
 
