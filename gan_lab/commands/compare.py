@@ -33,6 +33,9 @@ def run(config: DictConfig) -> None:
     wrong += [f"{run.path}: nothing can be read of it" for run in runs if is_empty(run)]
     runs = [run for run in runs if not is_empty(run)]
     complain([*wrong, *(text for run in runs for text in run.problems)])
+    for run in runs:
+        for one in run.advice:
+            say(f"{run.name} {one}")
     if not runs:
         raise InputError("of no run that was named can anything be read")
     columns = config.columns or columns_for(runs)
