@@ -1,4 +1,4 @@
-"""Configurations: where they lie, what a run is called, how a foreign one is read, and what may be built of it."""
+"""Configurations: where they lie, run names, safe reading, and building classes from them."""
 
 import hashlib
 import inspect
@@ -51,7 +51,7 @@ NOT_IN_THE_NAME = (
     "new_data",
     "data_fingerprint",
     "sweep",
-    "swept",
+    "swept_keys",
     "objective",
     "objective_mode",
 )
@@ -155,9 +155,9 @@ def read_yaml(path: Path) -> Any:
                     f"{path} has the tag {shortened(event.tag)}; only values of JSON are read"
                 )
         value = yaml.load(text, Loader=JsonLoader)
-    except InputError:
-        raise
     except (yaml.YAMLError, ValueError, RecursionError) as error:
+        if isinstance(error, InputError) and str(error).startswith(str(path)):
+            raise
         raise InputError(f"{path} cannot be read: {error}") from error
     return unescaped(limited(value, path))
 
@@ -197,6 +197,7 @@ def read_text(path: Path) -> str:
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TAG = "tag:yaml.org,2002:"
 _SCALARS = {f"{_TAG}{name}" for name in ("null", "bool", "int", "float")}
+_LONGEST_INTEGER = 80  # 64 bits in binary, with some underscores
 # as OmegaConf writes floats: YAML 1.1 takes 1e-3 for a text
 _FLOAT = re.compile(
     r"[-+]?(?:[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|[0-9][0-9_]*[eE][-+]?[0-9]+"
@@ -221,6 +222,21 @@ class JsonLoader(_Loader):  # type: ignore[misc]
         if tag in _SCALARS | {f"{_TAG}{name}" for name in ("str", "seq", "map")} or tag is None
     }
 
+    def construct_yaml_int(self, node: Any) -> int:
+        """Read a whole number; long ones take quadratic time, and as keys have the same hash.
+
+        Raises:
+            InputError: for one above 2^64.
+        """
+        if len(node.value) <= _LONGEST_INTEGER:
+            number: int = super().construct_yaml_int(node)
+            if abs(number) <= LARGEST_INTEGER:
+                return number
+        raise InputError(f"it holds the number {node.value[:20]}..., which is too large")
+
+
+JsonLoader.yaml_constructors[f"{_TAG}int"] = JsonLoader.construct_yaml_int
+
 
 def limited_events(text: str, path: Path) -> Iterator[Any]:
     """Yield the events of a YAML text, which come one by one and are not nested.
@@ -239,7 +255,7 @@ def limited_events(text: str, path: Path) -> Iterator[Any]:
 
 
 def limited(value: Any, path: Path) -> Any:
-    """Return values as they are.
+    """Check the depth and numbers of values, and return them.
 
     Raises:
         InputError: for containers in containers without end, and numbers that mean nothing here.
@@ -263,7 +279,7 @@ def limited(value: Any, path: Path) -> Any:
 
 
 def shortened(value: object) -> str:
-    """Return a value for a message, however long it is."""
+    """Shorten a value for a message."""
     if isinstance(value, int) and abs(value) > LARGEST_INTEGER:
         return "above 2^64"
     text = repr(value)
@@ -468,7 +484,7 @@ class _Builder:
             ) from error
 
     def check_value(self, value: Any, base: Any, key: str) -> None:
-        """Refuse what the annotation does not allow, numbers that are none, and of a file layers by the billion.
+        """Check a value against an annotation: type, finite numbers, and for files their limits.
 
         Raises:
             InputError: with the key, the value and what is allowed.
@@ -483,11 +499,11 @@ class _Builder:
 
     @property
     def where(self) -> str:
-        """The beginning of a message."""
+        """Return the beginning of a message: the file."""
         return f"{self.origin}: " if self.origin is not None else ""
 
     def find(self, target: Any, key: str) -> Callable[..., Any]:
-        """Import what a target names, if it may be."""
+        """Import a target, if that is allowed."""
         if not isinstance(target, str) or not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", target):
             raise self.error(
                 joined(key, "_target_"),
@@ -551,7 +567,7 @@ def has_nodes(value: Any) -> bool:
 
 
 def joined(key: str, name: object) -> str:
-    """Return the key of a key."""
+    """Join two parts of a dotted key."""
     return f"{key}.{name}" if key else str(name)
 
 
@@ -577,7 +593,7 @@ def located(target: str) -> Any:
 
 
 def cause(error: BaseException) -> str:
-    """Return what happened and where, for whoever wrote the code that it happened in."""
+    """Describe an exception with its file and line."""
     frames = traceback.extract_tb(error.__traceback__)
     # what imports and calls is not to blame
     others = [f for f in frames if "importlib" not in f.filename and f.filename != __file__]
@@ -847,7 +863,7 @@ def is_allowed(value: Any, kind: Any) -> bool:
 
 
 def allowed(kind: Any) -> str:
-    """Say what an annotation allows."""
+    """Describe what an annotation allows."""
     kind = getattr(kind, "__value__", kind)
     arguments = get_args(kind)
     if get_origin(kind) is Annotated:
@@ -875,7 +891,7 @@ def allowed(kind: Any) -> str:
 
 
 def limits(rules: Iterable[Any]) -> str:
-    """Say what range numbers have."""
+    """Describe the range of numbers."""
     words = {"ge": "from {}", "gt": "above {}", "le": "to {}", "lt": "below {}"}
     found = {
         name: getattr(rule, name)
@@ -914,7 +930,7 @@ def derived(key: str) -> bool:
     """Whether a key only repeats where the run lies and which sweep it belongs to: a renamed folder is no change."""
     if key.startswith("callbacks.pruning."):
         return True
-    return key.split(".")[-1] in ("run_dir", "runs_dir", "name", "sweep", "swept")
+    return key.split(".")[-1] in ("run_dir", "runs_dir", "name", "sweep", "swept_keys")
 
 
 def suggestion(wrong: str, keys: Sequence[str]) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -31,6 +32,24 @@ class PlainConsole(Console):
 
 
 console = PlainConsole(highlight=False)
+
+# what a terminal that closes sends
+HANGUP: signal.Signals | None = getattr(signal, "SIGHUP", None)
+
+_TERMINALS = [number for number in (1, 2) if os.isatty(number)]
+
+
+def minds_hangup() -> bool:
+    """Whether a closing terminal is to end this process: nohup says that it is not."""
+    return HANGUP is not None and signal.getsignal(HANGUP) is not signal.SIG_IGN
+
+
+def leave_terminal() -> None:
+    """Print nowhere what would go to the terminal, which has closed: to write there is an error."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for number in _TERMINALS:
+        os.dup2(nowhere, number)
+    os.close(nowhere)
 
 
 def say(message: RenderableType) -> None:

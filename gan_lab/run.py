@@ -1,4 +1,4 @@
-"""The run folder: every file in it whole or not there, one process at a time, and who that is."""
+"""The run folder: atomic writes, one process at a time, results."""
 
 import errno
 import json
@@ -45,7 +45,7 @@ _PLACE = frozenset(
 
 @contextmanager
 def replacing(path: Path, *, sync: bool = True) -> Iterator[Path]:
-    """Give a temporary path beside `path`, which replaces it when the block ends, or is removed when that fails.
+    """Yield a temporary path that replaces `path` at the end of the block, or is removed on an error.
 
     The folder is made when it is not there. Whoever opens `path` finds the old file or the new one, at any moment.
 
@@ -218,6 +218,15 @@ def _lives(pid: int) -> bool:
     return True
 
 
+def identity(folder: Path) -> tuple[int, int] | None:
+    """Return what tells a folder from another one of its name; None where there is none."""
+    try:
+        found = folder.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 # The lock --------------------------------------------------------------------------------------------------------
 
 
@@ -241,7 +250,7 @@ class Holder:
 
 @contextmanager
 def locked(run_dir: Path) -> Iterator[None]:
-    """Keep a second process out of a run folder; the lock goes with the process that holds it, however that ends.
+    """Lock a run folder; the lock ends with the process that holds it.
 
     A folder that is not there is made, and goes again when nothing was written to it.
 

@@ -17,6 +17,7 @@ from torch import nn
 from gan_lab.config import conf_dir, flatten
 from gan_lab.data.sample import SampleSpec
 from gan_lab.data.zip import Zip
+from gan_lab.training.auto import Facts, decide
 from gan_lab.training.building import build_callbacks, build_model
 from gan_lab.training.module import AdversarialModule
 from tests.helpers.samples import images_of as described
@@ -27,7 +28,7 @@ Compose = Callable[..., DictConfig]
 FOLDER = conf_dir() / "experiment"
 ALL = sorted(p.relative_to(FOLDER).with_suffix("").as_posix() for p in FOLDER.rglob("*.yaml"))
 # not of a paper: they train on what comes with the package
-OWN = [n for n in ALL if n in ("quickstart", "stacked_digits") or n.startswith("digits/")]
+OWN = [n for n in ALL if n in ("photos", "quickstart", "stacked_digits") or n.startswith("digits/")]
 PUBLISHED = [name for name in ALL if name not in OWN]
 
 
@@ -46,6 +47,7 @@ IMAGES = {
     "biggan_imagenet128": Images((128, 128), 1000),
     "dcgan_celeba64": Images((64, 64)),
     "lsgan_lsun112": Images((112, 112)),
+    "photos": Images((256, 256)),
     "progan_celebahq1024": Images((1024, 1024)),
     "r3gan_cifar10": Images((32, 32), 10),
     "r3gan_ffhq256": Images((256, 256)),
@@ -179,13 +181,21 @@ def on_meta(config: DictConfig, images: Images) -> AdversarialModule:
         return build_model(config, spec_of(images))
 
 
+def decided(compose: Compose, name: str, *overrides: str) -> DictConfig:
+    """Compose a recipe as it is once its images are known."""
+    config, images = compose(f"experiment={name}", *overrides), images_of(name)
+    facts = Facts(num_images=2_000, shape=(images.channels, *images.size), device="cpu")
+    decide(config, facts)
+    return config
+
+
 def size(network: nn.Module) -> int:
     return sum(p.numel() for p in network.parameters())
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_it_builds_at_full_size(compose: Compose, name: str) -> None:
-    module = on_meta(compose(f"experiment={name}"), images_of(name))
+    module = on_meta(decided(compose, name), images_of(name))
     assert {p.device.type for p in module.parameters()} == {"meta"}
     assert module.conditional == (images_of(name).classes > 0)
     if name in COUNTS:
@@ -259,7 +269,7 @@ def test_what_running_means_keep_in_a_step(
 
 @pytest.mark.parametrize("name", ALL)
 def test_it_takes_a_small_step(compose: Compose, name: str) -> None:
-    config, spec = compose(f"experiment={name}"), spec_of(small_images(name))
+    config, spec = decided(compose, name), spec_of(small_images(name))
     d_steps = config.d_steps
     config.update(batch_size=4, micro_batch_size=2, total_kimg=4 * d_steps / 1000)
     for key, value in SMALL[str(config.model._target_).split(".")[2]].items():
@@ -277,7 +287,7 @@ def test_it_takes_a_small_step(compose: Compose, name: str) -> None:
 
 @pytest.mark.parametrize("name", ALL)
 def test_its_callbacks_and_data_take_what_it_sets(compose: Compose, name: str) -> None:
-    config = compose(f"experiment={name}")
+    config = decided(compose, name)
     callbacks: dict[str, Any] = build_callbacks(config)
     assert {"training_log", "samples", "evaluation", "checkpointing"} <= set(callbacks)
     for callback in ("samples", "evaluation", "checkpointing"):
@@ -290,7 +300,7 @@ def test_its_callbacks_and_data_take_what_it_sets(compose: Compose, name: str) -
 
 @pytest.mark.parametrize("name", ALL)
 def test_its_schedules_end_in_time(compose: Compose, name: str) -> None:
-    config = compose(f"experiment={name}")
+    config = decided(compose, name)
     settings = flatten(OmegaConf.to_container(config.model.schedules, resolve=True))
     ends = [v for k, v in settings.items() if k.endswith(".end_kimg")]
     ends += [v[-1] for k, v in settings.items() if k.endswith(".at_kimg")]

@@ -50,7 +50,7 @@ HOOKS = (
 
 
 def beyond_plain(module: AdversarialModule, precision: str) -> list[str]:
-    """Return what a module has that the plain loop leaves out; where there is anything, the two do not compare."""
+    """Return the features of a module that the plain loop lacks; with any, the two are not comparable."""
     beyond = [
         f"{'lazy ' if r.interval > 1 else ''}{name}"
         for player in module.players.values()
@@ -125,7 +125,7 @@ def plain_rate(module: AdversarialModule, data: DataModule, device: torch.device
 def plain_view(
     module: AdversarialModule, batch: Batch, y: Tensor | None, z: Tensor, fake: Tensor
 ) -> DiscriminatorStep:
-    """Return what penalties ask for, without hooks."""
+    """Return the step that penalties see, without hooks."""
     d = module.discriminator
     penalties = module.players["discriminator"].penalties().values()
     if any(r.differentiates_fake for r in penalties):
@@ -187,7 +187,7 @@ def data_rate(data: DataModule) -> float:
 
 
 class TimedImages(GanImages):
-    """Generated images that count themselves and the time that they take.
+    """Generated images that count themselves and their time.
 
     Attributes:
         drawn: images so far.
@@ -300,7 +300,7 @@ def rate(config: DictConfig, way: Way) -> float:
 def work(
     rank: int, container: Mapping[str, Any], way: Way, port: int, queue: "SimpleQueue[float]"
 ) -> None:
-    """Be one of the processes."""
+    """Entry point of a worker process."""
     processes, threads = way
     if processes > 1:
         os.environ |= {

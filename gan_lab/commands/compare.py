@@ -59,7 +59,7 @@ def run(config: DictConfig) -> None:
 
 
 def complain(texts: list[str]) -> None:
-    """Say what is wrong, in a few lines: the page has them all."""
+    """Warn of the first problems; the page lists all."""
     for text in texts[:_MOST_LINES]:
         warn(text)
     if len(texts) > _MOST_LINES:

@@ -28,11 +28,9 @@ from gan_lab.distributed.processes import share
 from gan_lab.distributed.ranks import Ranks
 from gan_lab.errors import InputError
 from gan_lab.metrics.cache import FolderChunks
-from gan_lab.metrics.exchange import load_features, save_features
 from gan_lab.metrics.feature_metrics import MetricValue
-from gan_lab.metrics.feature_set import FeatureSet
-from gan_lab.metrics.images import DatasetImages, GanImages, ImageSource
-from gan_lab.metrics.opening import NpzImages
+from gan_lab.metrics.feature_set import FeatureSet, load_features, save_features
+from gan_lab.metrics.images import DatasetImages, GanImages, ImageSource, NpzImages
 from gan_lab.metrics.plots import (
     check_matplotlib,
     draw_classes,
@@ -58,7 +56,7 @@ def run(config: DictConfig) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What is to be measured.
+    """The evaluation: protocol, images, and where results go.
 
     Attributes:
         path: where the images or their generator lie.
@@ -78,21 +76,21 @@ class Task:
 
 
 def open_task(config: DictConfig) -> Task:
-    """Open everything, and check what can be known before anything is loaded or looked at.
+    """Open all inputs and check them before anything is loaded.
 
     Raises:
         InputError: for what cannot be used.
     """
     path = given(config)
     is_run = holds_run(path)
-    check_curve(config.curve, plots=config.plots, is_run=is_run)
+    check_curve(config.truncations, plots=config.plots, is_run=is_run)
     if config.plots:
         check_matplotlib()
     if not config.preview:
         read_results(out_of(config, path, is_run))
         check_writable(out_of(config, path, is_run))
-        if config.export_real:
-            check_writable(Path(config.export_real))
+        if config.save_real_features:
+            check_writable(Path(config.save_real_features))
     trained = read_config(run_folder(path)) if is_run and not is_export(path) else None
     own_data = trained is not None and (config.real is None or config.get("protocol") is None)
     data = open_data(config, trained, path) if trained is not None and own_data else None
@@ -101,7 +99,7 @@ def open_task(config: DictConfig) -> Task:
     real, floor = open_real(config, protocol, data)
     fake = open_fake(config, protocol, path, is_run)
     if isinstance(fake, GanImages) and data is not None:
-        fake.gan.sources = fake.gan.sources or data.sources
+        fake.use_data(data.sources, data.label_rows)
     if real is not None:
         compare_shapes(fake, real)
     if real is not None or config.real is None:
@@ -131,6 +129,8 @@ def evaluate(config: DictConfig) -> None:
     result["seconds"] = time.perf_counter() - begin
     # a table's own title is broken where the table is narrow
     say(f"{fake.name}, protocol {protocol.name}")
+    if fake.description.get("labels"):
+        say(f"labels: {fake.description['labels']}")
     say(as_table(result))
     out = out_of(config, task.path, task.is_run)
     if is_first():
@@ -139,7 +139,7 @@ def evaluate(config: DictConfig) -> None:
         for path in save_files(config, protocol, metrics, (fake, made), real, out.parent):
             say(f"wrote {path}")
     fake_store(protocol, fake).clear()
-    if config.curve:
+    if config.truncations:
         draw_curve(config, protocol, task.path, out)
 
 
@@ -151,19 +151,19 @@ def save_files(
     real: ImageSource | None,
     folder: Path,
 ) -> Iterator[Path]:
-    """Write what there is besides the JSON, and yield the files."""
+    """Write plots and images, and yield their files."""
     images, made = fake
     yield from save_pictures(metrics, images, real, folder)
     if config.plots:
         yield from save_plots(metrics, protocol.real, made, folder, title=images.name)
-    if config.export_real and protocol.real is not None:
-        path = Path(config.export_real)
+    if config.save_real_features and protocol.real is not None:
+        path = Path(config.save_real_features)
         save_features(protocol.real, protocol.features, path)
         yield path
 
 
 def as_result(protocol: Protocol, fake: ImageSource, metrics: list[MetricValue]) -> dict[str, Any]:
-    """Return the metrics with all that says how they were made."""
+    """Return the metrics with everything they depend on, as JSON."""
     return {
         "protocol": protocol.name,
         "metrics": [vars(metric) for metric in metrics],
@@ -179,7 +179,7 @@ def as_result(protocol: Protocol, fake: ImageSource, metrics: list[MetricValue])
 
 
 def fake_store(protocol: Protocol, fake: ImageSource) -> FolderChunks:
-    """Return where features of generated images wait until their result is written."""
+    """Return the store of features of generated images (it survives a kill)."""
     return FolderChunks(cache_dir() / "features" / f"fake-{protocol.fake_extraction(fake).key}")
 
 
@@ -204,9 +204,9 @@ def measure(
 
 
 def draw_curve(config: DictConfig, protocol: Protocol, path: Path, out: Path) -> None:
-    """Measure at each truncation of `curve=`, add the results to the JSON, and draw them."""
+    """Measure at each truncation of `truncations=`, add the results to the JSON, and draw them."""
     found = {}
-    for truncation in sorted(set(config.curve)):
+    for truncation in sorted(set(config.truncations)):
         at = config.copy()
         at.truncation = truncation
         fake = open_run(at, path, protocol)
@@ -226,7 +226,7 @@ def draw_curve(config: DictConfig, protocol: Protocol, path: Path, out: Path) ->
 def save_pictures(
     metrics: list[MetricValue], fake: ImageSource, real: ImageSource | None, folder: Path
 ) -> Iterator[Path]:
-    """Write what metrics have found that can be seen: generated images above their nearest real ones."""
+    """Write images of generated samples above their nearest real ones."""
     for metric in metrics:
         if "nearest" in metric.detail and isinstance(real, DatasetImages | NpzImages):
             path = folder / f"{metric.key}_nearest.png"
@@ -235,7 +235,7 @@ def save_pictures(
 
 
 def out_of(config: DictConfig, path: Path, is_run: bool) -> Path:
-    """Return where results go."""
+    """Return the path of the results."""
     if config.out:
         return Path(config.out)
     return (run_folder(path) if is_run and not is_export(path) else Path()) / "evaluation.json"
@@ -260,7 +260,7 @@ _SHARES = ("precision", "recall", "coverage")
 
 
 def check_curve(places: Sequence[float], *, plots: bool, is_run: bool) -> None:
-    """Refuse a curve that cannot be drawn.
+    """Check `truncations=` before anything is measured.
 
     Raises:
         InputError: with the remedy.
@@ -269,10 +269,10 @@ def check_curve(places: Sequence[float], *, plots: bool, is_run: bool) -> None:
         return
     if not (plots and is_run):
         raise InputError(
-            f"curve={list(places)} draws metrics over truncation; set plots=true, and run= of a generator"
+            f"truncations={list(places)} draws metrics over truncation; set plots=true, and run= of a generator"
         )
     if len(set(places)) < 2:
-        raise InputError(f"curve={list(places)}: give two values of truncation or more")
+        raise InputError(f"truncations={list(places)}: give two values of truncation or more")
 
 
 def save_plots(
@@ -321,7 +321,7 @@ def save_curve(
     shares = {key: values for key, values in over.items() if key.split("_")[0] in _SHARES}
     if not distances and not shares:
         raise InputError(
-            "curve= draws the protocol's best metric, precision, recall and coverage, and it has none of them"
+            "truncations= draws the protocol's best metric, precision, recall and coverage, and it has none of them"
         )
     path = folder / "truncation.png"
     draw_truncation(list(found), distances, shares, path, title=title)

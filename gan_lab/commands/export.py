@@ -16,7 +16,7 @@ from torch import Tensor
 from gan_lab.console import say
 from gan_lab.data.images import save_png
 from gan_lab.errors import InputError
-from gan_lab.metrics.features.weights import file_sha256
+from gan_lab.metrics.features.base import file_sha256
 from gan_lab.run import (
     naming,
     publish,
@@ -28,9 +28,8 @@ from gan_lab.run import (
 )
 from gan_lab.training.checkpoint import checkpoint_path
 from gan_lab.weights import exported, hub
-from gan_lab.weights.card import card, sample_grid
+from gan_lab.weights.export import Material, card, of_export, of_run, sample_grid
 from gan_lab.weights.loading import local
-from gan_lab.weights.material import Material, of_export, of_run
 from gan_lab.weights.programs import onnx_packages, write_program
 
 FORMATS = ("safetensors", *exported.PROGRAMS)
@@ -92,7 +91,7 @@ def check_formats(formats: str | Sequence[str] | None) -> list[str] | None:
 
 
 def gather(config: DictConfig, source: Path) -> Material:
-    """Gather what is exported, from a run or from an exported model."""
+    """Read what is exported, from a run or an earlier export."""
     if exported.is_export(source):
         if config.checkpoint is not None:
             raise InputError(
@@ -119,7 +118,7 @@ def gather(config: DictConfig, source: Path) -> Material:
 
 
 def prepare(config: DictConfig, material: Material) -> None:
-    """Check the truncation of the pictures, and measure standing statistics where they are asked for.
+    """Check the truncation of the images, and measure standing statistics where they are asked for.
 
     Raises:
         InputError: for a truncation or statistics that mean nothing to the generator.
@@ -147,7 +146,7 @@ def default_out(source: Path, config: DictConfig) -> Path:
 
 
 def check_out(out: Path, material: Material, source: Path, *, overwrite: bool) -> None:
-    """Refuse a folder that holds something else.
+    """Check that the output folder is empty or an earlier export of this model.
 
     Raises:
         InputError: naming the way out.
@@ -173,7 +172,7 @@ def check_out(out: Path, material: Material, source: Path, *, overwrite: bool) -
 
 @contextmanager
 def staged(out: Path) -> Iterator[Path]:
-    """Give an empty folder that takes the place of `out` when all is written, and goes when something fails.
+    """Yield a temporary folder that replaces `out` on success and is removed on failure.
 
     What a kill leaves undone, the next export to the same place does.
     """
@@ -197,7 +196,7 @@ def staged(out: Path) -> Iterator[Path]:
 
 
 def keep_others(before: Path, out: Path) -> None:
-    """Move what is not of the export, such as generated images, from a folder that was replaced, and remove that."""
+    """Move other files, such as generated images, out of the replaced folder and remove it."""
     if before.exists():
         for entry in before.iterdir():
             if entry.name not in FILES:

@@ -1,4 +1,4 @@
-"""What evaluate is given: a protocol, images to measure and images to compare them with."""
+"""Inputs of evaluate: protocol, generated images, real images."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -15,13 +15,11 @@ from gan_lab.data.base import SampleDataset
 from gan_lab.data.datamodule import DataModule
 from gan_lab.errors import InputError
 from gan_lab.metrics.base import Metrics, MetricsByData
-from gan_lab.metrics.exchange import is_features_file
 from gan_lab.metrics.feature_metrics import ProtocolMetric
-from gan_lab.metrics.features.base import Extractor
-from gan_lab.metrics.features.weights import file_sha256
+from gan_lab.metrics.feature_set import is_features_file
+from gan_lab.metrics.features.base import Extractor, file_sha256
 from gan_lab.metrics.generator_metrics import GeneratorMetric
-from gan_lab.metrics.images import GanImages, ImageSource, label_difference
-from gan_lab.metrics.opening import open_files
+from gan_lab.metrics.images import GanImages, ImageSource, label_difference, open_files
 from gan_lab.metrics.protocol import Protocol
 from gan_lab.training.checkpoint import CONFIG_FILE, checkpoint_path
 from gan_lab.weights import exported
@@ -31,7 +29,7 @@ Build = Callable[..., Any]
 
 
 def given(config: DictConfig) -> Path:
-    """Return the path of what is to be measured.
+    """Return the path of the generated images or the run.
 
     Raises:
         InputError: when there is none, or two.
@@ -155,7 +153,7 @@ def open_data(config: DictConfig, trained: Mapping[str, Any], path: Path) -> Dat
 def open_real(
     config: DictConfig, protocol: Protocol, data: DataModule | None
 ) -> tuple[ImageSource | None, ImageSource | None]:
-    """Open the real images and those of the protocol's floor; None where there are none, or only their features.
+    """Open the real images and those of `reference_split`; None where there are none, or only features.
 
     Raises:
         InputError: when there are none and metrics compare with them.
@@ -171,13 +169,13 @@ def open_real(
         return protocol.real_images(data), protocol.floor_images(data)
     if protocol.real_needs:
         raise InputError(
-            "real= is missing: give images to compare with, or features of them that export_real= has written"
+            "real= is missing: give images to compare with, or features of them that save_real_features= has written"
         )
     return None, None
 
 
 def open_fake(config: DictConfig, protocol: Protocol, path: Path, is_run: bool) -> ImageSource:
-    """Open what is to be measured."""
+    """Open the generated images."""
     if is_run:
         return open_run(config, path, protocol)
     return open_files(path, num=protocol.num_fake, **config.files)
@@ -186,12 +184,13 @@ def open_fake(config: DictConfig, protocol: Protocol, path: Path, is_run: bool) 
 def open_run(config: DictConfig, path: Path, protocol: Protocol) -> GanImages:
     """Load the generator of a run or an exported model and return what it draws."""
     is_export = exported.is_export(path)
-    weights = config.weights or (None if is_export else protocol.weights)
+    weights = config.weights or (None if is_export or config.ema else protocol.weights)
     truncation = protocol.truncation if config.truncation is None else config.truncation
     gan = load(
         path,
         checkpoint=config.checkpoint,
         weights=weights,
+        ema=config.ema,
         device=pick_device(config.device),
         trust=config.trust,
     )
@@ -204,7 +203,8 @@ def open_run(config: DictConfig, path: Path, protocol: Protocol) -> GanImages:
     if is_export:
         name, made = of_export(path)
     else:
-        name, made = of_run(path, config.checkpoint, weights or protocol.weights)
+        which = protocol.weights if config.ema is None else f"ema of length {config.ema:g}"
+        name, made = of_run(path, config.checkpoint, weights or which)
     standing = config.standing_statistics
     sha256, weights = made["checkpoint_sha256"], made["weights"]
     return GanImages(
@@ -218,7 +218,7 @@ def open_run(config: DictConfig, path: Path, protocol: Protocol) -> GanImages:
 
 
 def of_run(path: Path, checkpoint: str | None, weights: str) -> tuple[str, dict[str, str]]:
-    """Return what a generator of a run is called, up to a bracket that is open, and where it is from."""
+    """Return the name (with an open bracket) and the origin of a run's generator."""
     source = checkpoint_path(path, checkpoint)
     folder = source.parent.parent
     return f"{folder} ({source.name}", {
@@ -241,7 +241,7 @@ def of_export(folder: Path) -> tuple[str, dict[str, str]]:
 
 
 def compare_shapes(fake: ImageSource, real: ImageSource) -> None:
-    """Warn of sets that differ in more than what they show."""
+    """Warn of sets with different shapes or classes."""
     if fake.shape != real.shape:
         warn(
             f"{fake.name} have the shape {list(fake.shape)} and {real.name} {list(real.shape)}: the metrics will tell "

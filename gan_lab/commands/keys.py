@@ -22,12 +22,15 @@ from gan_lab.config import (
     unknown_key,
 )
 from gan_lab.errors import InputError
+from gan_lab.training.auto import placeholders
 from gan_lab.training.checks import TrainKeys
+from gan_lab.training.power_ema import LONGEST
 
 Positive = Annotated[int, Field(ge=1, le=100_000)]
 Natural = Annotated[int, Field(ge=0, le=10**7)]
 Number = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Share = Annotated[float, Field(ge=0)]
+Length = Annotated[float, Field(gt=0, le=LONGEST)]
 Part = Number | Text
 Numbers = Part | list[Part]
 Classes = Part | list[Part]
@@ -35,13 +38,17 @@ Size = (
     Annotated[int, Field(ge=1, le=65_536)]
     | tuple[Annotated[int, Field(ge=1, le=65_536)], Annotated[int, Field(ge=1, le=65_536)]]
 )
+# one vector, by name or in order, or several
+Attributes = float | list[float] | dict[Text, float] | list[dict[Text, float] | list[float]] | None
 Devices = Annotated[int, Field(ge=1, le=1024)] | Literal["auto"]
 Statistics = Annotated[int, Field(ge=1, le=10**8)]
 Trust = list[Text]
 Center = Literal["mean", "class"]
 Noise = Literal["const", "none", "random"]
-DrawnFormat = Literal["files", "png", "jpeg", "webp", "grid", "npz", "zip", "latents"]
-WayFormat = Literal["strip", "gif", "webp", "mp4", "frames"]
+DrawnFormat = Literal[
+    "files", "png", "jpeg", "webp", "wav", "flac", "grid", "npz", "zip", "txt", "jsonl", "latents"
+]
+WayFormat = Literal["strip", "gif", "webp", "mp4", "frames", "files"]
 SheetFormat = Literal["sheet", "latents"]
 
 
@@ -103,7 +110,7 @@ class DirectionsKeys(OfARun):
     seeds: Numbers
     amounts: list[float]
     truncation: float | None
-    center: Center
+    truncation_center: Center
     noise: Noise
     device: Text
     out: Text | None
@@ -121,6 +128,8 @@ class FileKeys(Keys):
 class EvaluateKeys(OfARun):
     """Those of gan-lab evaluate."""
 
+    ema: Length | None
+
     source: Text | None
     run: Text | None  # type: ignore[assignment]
     fake: Text | None
@@ -135,8 +144,20 @@ class EvaluateKeys(OfARun):
     files: FileKeys
     preview: bool
     plots: bool
-    curve: list[float]
-    export_real: Text | None
+    truncations: list[float]
+    save_real_features: Text | None
+    out: Text | None
+
+
+class EmaKeys(OfARun):
+    """Those of gan-lab ema."""
+
+    lengths: Annotated[list[Length], Field(min_length=1)]
+    seed: Seed
+    truncation: float | None
+    standing_statistics: Statistics | None
+    batch_size: BatchSize
+    device: Text
     out: Text | None
 
 
@@ -177,9 +198,11 @@ class ExportKeys(OfARun):
 class GenerateKeys(OfARun):
     """Those of gan-lab generate."""
 
+    ema: Length | None
+
     seeds: Numbers | None
     num_images: Annotated[int, Field(ge=1, le=10**9)]
-    attributes: float | list[float] | dict[Text, float] | None
+    labels: Attributes
     source: Text | None
     classes: Classes | None
     seed: Seed
@@ -187,7 +210,7 @@ class GenerateKeys(OfARun):
     directions: Text | None
     move: float | list[float] | None
     truncation: float | None
-    center: Center
+    truncation_center: Center
     noise: Noise
     translate: tuple[float, float] | None
     rotate: float | None
@@ -216,6 +239,7 @@ class InterpolateKeys(OfARun):
 
     seeds: Numbers
     classes: Classes | None
+    labels: Attributes
     latents: Text | None
     space: Literal["z", "w"] | None
     method: Literal["linear", "spherical", "spline"] | None
@@ -223,7 +247,7 @@ class InterpolateKeys(OfARun):
     frames: Positive
     grid: tuple[Positive, Positive]
     truncation: float | None
-    center: Center
+    truncation_center: Center
     noise: Literal["const", "none"]
     standing_statistics: Statistics | None
     seed: Seed
@@ -244,10 +268,12 @@ class MixKeys(OfARun):
     layers: Numbers
     row_classes: Classes | None
     column_classes: Classes | None
+    row_labels: Attributes
+    column_labels: Attributes
     row_latents: Text | None
     column_latents: Text | None
     truncation: float | None
-    center: Center
+    truncation_center: Center
     noise: Noise
     format: SheetFormat | Annotated[list[SheetFormat], Field(min_length=1)]
     scale: Annotated[int, Field(ge=1, le=1024)] | None
@@ -285,7 +311,7 @@ class ProjectKeys(OfARun):
     """Those of gan-lab project."""
 
     images: Text | Annotated[list[Text], Field(min_length=1)] | None
-    from_data: Numbers | None
+    dataset_indices: Numbers | None
     split: Literal["val", "train"]
     data: dict[str, Any]
     classes: Classes | None
@@ -313,6 +339,7 @@ KEYS: dict[str, type[Keys]] = {
     "compare": CompareKeys,
     "dashboard": DashboardKeys,
     "directions": DirectionsKeys,
+    "ema": EmaKeys,
     "evaluate": EvaluateKeys,
     "explore": ExploreKeys,
     "export": ExportKeys,
@@ -344,7 +371,16 @@ def check(command: str, config: DictConfig) -> None:
         InputError: with the key, the value and what is allowed.
         MissingMandatoryValue: for a value that was not given.
     """
-    typed = typed_texts(HydraConfig.get().overrides.task)
+    with placeholders(config):
+        check_values(command, config, typed_texts(HydraConfig.get().overrides.task))
+
+
+def check_values(command: str, config: DictConfig, typed: Mapping[str, str]) -> None:
+    """Check a configuration in which nothing is `auto`; see `check`.
+
+    Raises:
+        InputError: as `check`.
+    """
     kinds = KEYS[command]
     check_keys(config, kinds, typed)
     check_further(config, kinds)

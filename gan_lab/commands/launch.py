@@ -22,7 +22,7 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 from gan_lab.commands.manual import print_manual
 from gan_lab.config import conf_dir, flatten, literal, register_resolvers, suggestion
 from gan_lab.console import printable
-from gan_lab.errors import InputError
+from gan_lab.errors import InputError, interrupted
 from gan_lab.sweeps.command import is_sweep, register, sweep_overrides
 from gan_lab.sweeps.job import run_job
 
@@ -73,6 +73,11 @@ def launch(command: str, overrides: list[str]) -> int:
             # Hydra would print all overrides before it
             refused.append(mendable(error, module))
             return None
+        except Exception:
+            # Hydra would tell of it
+            if interrupted.is_set():
+                raise KeyboardInterrupt from None
+            raise
 
     try:
         sweeping = is_sweep(command, words)
@@ -101,7 +106,13 @@ def mendable(error: Exception, root: str) -> str:
 
 
 def complain(message: str) -> int:
-    """Print an error and return the exit status for bad input."""
+    """Print an error and return the exit status for bad input.
+
+    Raises:
+        KeyboardInterrupt: after a Ctrl-C, of which it then tells.
+    """
+    if interrupted.is_set():
+        raise KeyboardInterrupt
     sys.stdout.flush()
     print(f"gan-lab: error: {printable(message)}", file=sys.stderr)
     return 2

@@ -14,7 +14,7 @@ from gan_lab.metrics.features.base import Extractor, WeightsUnavailable
 
 
 def run(config: DictConfig) -> None:
-    """Get the weights of each network, and tell where they lie.
+    """Download the weights of each network, and print their paths.
 
     Raises:
         InputError: naming the weights that are missing or damaged, their address, and where to put them.

@@ -11,12 +11,12 @@ from omegaconf import DictConfig, OmegaConf
 from gan_lab.commands.dry_run import dry_run
 from gan_lab.config import differences, plain, resolved, take
 from gan_lab.console import is_first, say, warn
-from gan_lab.data.datamodule import DataModule
+from gan_lab.data.datamodule import DataModule, loader_failure
 from gan_lab.data.sampler import check_batch
 from gan_lab.distributed.processes import run_on, started_by_others, world_size
 from gan_lab.errors import InputError
 from gan_lab.run import locked, remove_leftovers, write
-from gan_lab.training.batches import check_batch_per_process
+from gan_lab.training.auto import decide_by_data
 from gan_lab.training.building import (
     build_callbacks,
     build_data,
@@ -36,10 +36,10 @@ from gan_lab.training.checkpoint import (
     read_config,
     what_is_saved,
 )
-from gan_lab.training.checks import check_trainer
+from gan_lab.training.checks import check_batch_per_process, check_trainer
 from gan_lab.training.compilation import backend_of
 from gan_lab.training.module import AdversarialModule
-from gan_lab.training.transfer import transfer
+from gan_lab.training.state_dicts import transfer
 from gan_lab.weights.loading import open_origin
 
 
@@ -52,6 +52,8 @@ def run(config: DictConfig) -> None:
     quiet()
     check_trainer(config.trainer)
     backend_of(config.compile)
+    begun = Path(config.run_dir)
+    decide_by_data(config, read_config(begun) if (begun / CONFIG_FILE).exists() else None)
     world = world_size(config.trainer)
     check_batch(batch_size=config.batch_size, batches=config.d_steps, world_size=world)
     if world > 1 and not started_by_others():
@@ -126,7 +128,8 @@ def fit(
     """Train to the end, or to a signal.
 
     Raises:
-        InputError: when training diverges.
+        InputError: when training diverges, and when a process that reads samples is gone.
+        SystemExit: after a second signal.
     """
     settings = plain(config)
     for logger in trainer.loggers:
@@ -136,6 +139,17 @@ def fit(
     except NonFiniteError as error:
         saved = what_is_saved(Path(config.run_dir) / "checkpoints")
         raise InputError(f"{error}. {saved}") from error
+    except SystemExit as end:
+        if not isinstance(end.__context__, KeyboardInterrupt):
+            raise
+        # Lightning's own status after a Ctrl-C is 1
+        raise SystemExit(getattr(end.__context__, "status", 130)) from None
+    except (RuntimeError, InputError, EOFError, ConnectionError) as error:
+        reason = loader_failure(error)
+        if reason is None:
+            raise
+        saved = what_is_saved(Path(config.run_dir) / "checkpoints")
+        raise InputError(f"{reason}. {saved}") from error
 
 
 def check_same_model(run_dir: Path, config: DictConfig) -> None:
@@ -175,7 +189,7 @@ def write_config(run_dir: Path, config: DictConfig) -> None:
 
 
 def report_start(run_dir: Path, config: DictConfig, module: AdversarialModule) -> None:
-    """Say what is trained and where."""
+    """Print what is trained and where."""
     count = {
         player: sum(p.numel() for p in getattr(module, player).parameters())
         for player in ("generator", "discriminator")
@@ -187,7 +201,7 @@ def report_start(run_dir: Path, config: DictConfig, module: AdversarialModule) -
 
 
 def goes_on(run_dir: Path, config: DictConfig, checkpoint: Path, module: AdversarialModule) -> bool:
-    """Say from where the run goes on and what has changed since; False when there is nothing left to do.
+    """Print where the run continues and what changed; False when it is finished.
 
     Raises:
         InputError: when the checkpoint does not fit the configuration; nothing has been written then.
@@ -213,7 +227,7 @@ def goes_on(run_dir: Path, config: DictConfig, checkpoint: Path, module: Adversa
 
 
 def misfitting(state: dict[str, Any], module: AdversarialModule) -> list[str]:
-    """Return what of a checkpoint cannot be loaded into a module: tensors, and optimizers of another kind."""
+    """Return the tensors and optimizers of a checkpoint that do not fit a module."""
     theirs, ours = state["state_dict"], module.state_dict()
     wrong = [f"{name} is missing" for name in ours if name not in theirs]
     wrong += [f"{name} is not known" for name in theirs if name not in ours]
@@ -235,7 +249,7 @@ def misfitting(state: dict[str, Any], module: AdversarialModule) -> list[str]:
 
 
 def report_end(run_dir: Path, module: AdversarialModule, callbacks: dict[str, object]) -> None:
-    """Say what came out and where it is."""
+    """Print the results and where they are."""
     say(f"{module.kimg:g} kimg shown")
     grids = sorted((run_dir / "samples").glob("kimg*.png"))
     if grids:

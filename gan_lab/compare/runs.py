@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from gan_lab.config import build, take
 from gan_lab.errors import InputError
-from gan_lab.metrics.directions import direction
+from gan_lab.metrics.base import direction
 from gan_lab.run import Holder, living_holder, read_results
 from gan_lab.training.checkpoint import CONFIG_FILE, read_config
 from gan_lab.training.loggers.files import METRICS_FILE, damage, whole_entries

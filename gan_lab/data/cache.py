@@ -1,6 +1,5 @@
 """Arrays that take long to find out and are kept between runs."""
 
-import zipfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from gan_lab.config import cache_dir
 from gan_lab.console import warn
+from gan_lab.data.npz import read_arrays
 from gan_lab.errors import InputError
 from gan_lab.run import replacing
 
@@ -49,9 +49,8 @@ def _warn(error: OSError | InputError) -> None:
 
 def _load(path: Path) -> Arrays | None:
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            return dict(stored)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return read_arrays(path)
+    except InputError:
         return None  # not there, or cut short: it is made again
 
 

@@ -2,27 +2,41 @@
 
 import atexit
 import os
+import re
+import shutil
 import signal
+import traceback
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from inspect import Parameter, signature
 from multiprocessing import active_children
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
+from gan_lab.console import HANGUP, warn
 from gan_lab.data.base import MissingSplit, SampleDataset
-from gan_lab.data.sample import Batch, SampleSpec, check_spec_alike
+from gan_lab.data.sample import Batch, Representation, SampleSpec, check_spec_alike
 from gan_lab.data.sampler import CountingBatchSampler, check_batch, permutation
 from gan_lab.distributed import slurm
-from gan_lab.errors import InputError
+from gan_lab.errors import InputError, counted
+
+SHARED_MEMORY = Path("/dev/shm")  # through which worker processes hand batches over
 
 _MAX_WORKERS = 8
+_MEASURED, _MEASURED_AT_ONCE = 10_000, 64  # samples that a representation measures
+_PREFETCHED = 2  # batches that each worker has ready
+_PATIENCE_S = (
+    600.0  # for one batch: a worker that fails otherwise may leave the loop waiting for ever
+)
 _MAX_CLASSES_SHOWN = 20
 
 
@@ -36,6 +50,7 @@ class DataModule(pl.LightningDataModule):
         total_images: where training ends.
         seed: of the order.
         num_workers: decoding processes; None takes 0 for images in memory, else up to 8.
+        representation: how networks see samples; None for as the data set says. It measures them here.
 
     Attributes:
         train: the training samples.
@@ -55,6 +70,7 @@ class DataModule(pl.LightningDataModule):
         total_images: int,
         seed: int,
         num_workers: int | None = None,
+        representation: Representation | None = None,
     ) -> None:
         super().__init__()
         check_batch(batch_size=batch_size, batches=d_steps, world_size=1)
@@ -69,12 +85,26 @@ class DataModule(pl.LightningDataModule):
             self.val = None
         else:
             check_spec_alike(self.train.spec, self.val.spec)
+        if representation is not None:
+            representation.check(self.train.spec)
+            kind = self.train.spec.kind
+            representation.measure(kind.to_float(part) for part in self._some(self.train))
+            for split in (self.train, self.val):
+                if split is not None:
+                    split.spec = replace(split.spec, representation=representation)
         self.spec: SampleSpec = self.train.spec
         self._batch_size = batch_size
         self._d_steps = d_steps
         self._total_images = total_images
         self._seed = seed
         self._num_workers = num_workers
+
+    def _some(self, split: SampleDataset) -> Iterator[Tensor]:
+        """Yield stored samples of a split, at most `_MEASURED`, spread evenly."""
+        count = min(split.num_stored, _MEASURED)
+        chosen = np.linspace(0, split.num_stored - 1, count).astype(int)
+        for start in range(0, count, _MEASURED_AT_ONCE):
+            yield split.__getitems__(chosen[start : start + _MEASURED_AT_ONCE].tolist()).real
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Batches as they are stored, of this rank from the module's `images_seen` on.
@@ -95,11 +125,13 @@ class DataModule(pl.LightningDataModule):
             rank=trainer.global_rank if trainer else 0,
             world_size=trainer.world_size if trainer else 1,
         )
-        return self._loader(self.train, sampler)
+        ranks = trainer.world_size if trainer else 1
+        return self._loader(self.train, sampler, self._batch_size * self._d_steps // ranks)
 
     def ordered_loader(self, dataset: SampleDataset, *, batch_size: int) -> DataLoader[Batch]:
         """All items of `dataset` once, in order, as uint8 batches; for statistics of the real images."""
-        return self._loader(dataset, _InOrder(num_items=len(dataset), batch_size=batch_size))
+        sampler = _InOrder(num_items=len(dataset), batch_size=batch_size)
+        return self._loader(dataset, sampler, batch_size)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Encode samples on the device, as networks see them: of images a quarter of the bytes have travelled."""
@@ -119,6 +151,11 @@ class DataModule(pl.LightningDataModule):
     def sources(self) -> Callable[[Sequence[int]], Tensor] | None:
         """Gives stored sources by number, those of validation where there is some; None where data are not paired."""
         return None if self.spec.source is None else (self.val or self.train).sources
+
+    @property
+    def label_rows(self) -> NDArray[np.float32] | None:
+        """All label vectors [M, K] of the training data, to draw attributes from; None where labels are classes."""
+        return self.train.labels if self.spec.attributes else None
 
     def real_grid(self, n: int) -> Tensor:
         """`n` stored training samples [n, ...], the same ones for a seed; classes follow each other evenly."""
@@ -142,9 +179,11 @@ class DataModule(pl.LightningDataModule):
         shape = " x ".join(map(str, self.spec.shape))
         table.add_row(self.spec.kind.name, f"{shape} ({' x '.join(self.spec.kind.axes)})")
         if self.train.unreadable:
-            table.add_row("left out", f"{len(self.train.unreadable):,} unreadable files")
+            table.add_row("left out", f"{counted(len(self.train.unreadable), 'unreadable file')}")
         if self.spec.attributes:
-            table.add_row("attributes", Text(", ".join(self.spec.attributes)))
+            spans = zip(self.spec.attributes, self.spec.attribute_ranges, strict=True)
+            text = ", ".join(f"{name} ({low:g} to {high:g})" for name, (low, high) in spans)
+            table.add_row("attributes", Text(text))
         else:
             table.add_row("classes", f"{self.train.num_classes:,}")
             table.add_row("samples a class", Text(self._histogram()))
@@ -164,8 +203,10 @@ class DataModule(pl.LightningDataModule):
             f"\n(fewest {min(counts):,}, most {max(counts):,})"
         )
 
-    def _loader(self, dataset: SampleDataset, sampler: Sampler[list[int]]) -> DataLoader[Batch]:
-        workers = self._workers(dataset)
+    def _loader(
+        self, dataset: SampleDataset, sampler: Sampler[list[int]], batch_size: int
+    ) -> DataLoader[Batch]:
+        workers = self._fitting(self._workers(dataset), dataset, batch_size)
         if workers:
             atexit.register(_end_workers_that_are_left)
         return DataLoader(
@@ -177,9 +218,37 @@ class DataModule(pl.LightningDataModule):
             pin_memory=self.trainer is not None
             and self.trainer.strategy.root_device.type == "cuda",
             persistent_workers=workers > 0,
+            prefetch_factor=_PREFETCHED if workers else None,
+            timeout=_PATIENCE_S if workers else 0,
             # without its own generator the loader would draw from, and so move, the global one
             generator=torch.Generator().manual_seed(self._seed),
         )
+
+    def _fitting(self, workers: int, dataset: SampleDataset, batch_size: int) -> int:
+        """Return how many workers there is shared memory for: as many as were asked for, or of one's own choice fewer.
+
+        Where it does not suffice, a worker's batch is lost without a word, and the loop waits for it.
+
+        Raises:
+            InputError: for more workers than that, with what to set.
+        """
+        if not workers or not SHARED_MEMORY.is_dir():
+            return workers
+        free = shutil.disk_usage(SHARED_MEMORY).free
+        ranks = self.trainer.num_devices if self.trainer else 1
+        one = dataset.__getitems__([0])
+        tensors = [one.real, one.labels, one.source]
+        batch = batch_size * sum(part.nbytes for part in tensors if part is not None)
+        possible = max(0, (free // (ranks * batch) - 1) // _PREFETCHED)
+        if possible >= workers:
+            return workers
+        needed = (workers * _PREFETCHED + 1) * batch * ranks
+        room = f"{SHARED_MEMORY} has {free / 1e6:,.0f} MB free, {needed / 1e6:,.0f} MB are needed"
+        more = f"a container gets more by docker run --shm-size={needed // 2**30 + 1}g"
+        if self._num_workers is None:
+            warn(f"{possible} processes read samples, not {workers}: {room}; {more}")
+            return possible
+        raise InputError(f"num_workers={workers}: {room}; set num_workers={possible}, or {more}")
 
     def _workers(self, dataset: SampleDataset) -> int:
         if self._num_workers is not None:
@@ -202,6 +271,30 @@ def unmirrored(dataset: Callable[..., SampleDataset]) -> dict[str, bool]:
     return {"flip": False} if "flip" in parameters or rest else {}
 
 
+def loader_failure(error: Exception) -> str | None:
+    """Return in a sentence what has become of a process that reads samples, None for any other error."""
+    text = str(error)
+    if " in DataLoader worker process " in text and isinstance(error, InputError):
+        # torch puts the traceback before it
+        return text.strip().splitlines()[-1].partition(": ")[2].rstrip(".")
+    if re.match(r"DataLoader (worker \(|timed out)", text) is not None:
+        what = text.partition(". ")[0].replace("DataLoader worker", "a process that reads samples")
+    elif isinstance(error, EOFError | ConnectionError) and _in_loader(error):
+        what = "a process that reads samples is gone"
+    else:
+        return None
+    return (
+        f"{what.strip().rstrip('.')}; where memory is short, set num_workers=0 or fewer (a container's shared memory: "
+        "docker run --shm-size=1g)"
+    )
+
+
+def _in_loader(error: BaseException) -> bool:
+    """Whether an error comes from where batches of other processes are received."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return any(Path(frame.filename).parts[-2:] == ("data", "dataloader.py") for frame in frames)
+
+
 class _InOrder(Sampler[list[int]]):
     def __init__(self, *, num_items: int, batch_size: int) -> None:
         self._num_items = num_items
@@ -217,7 +310,7 @@ class _InOrder(Sampler[list[int]]):
 
 def _leave_signals_to_the_main_process(worker: int) -> None:
     """Signals of a terminal and of SLURM reach all processes; a worker that ends before the run is saved ends it."""
-    for number in {signal.SIGINT, *slurm.WARNINGS}:
+    for number in {signal.SIGINT, *slurm.PREEMPT_SIGNALS, *([HANGUP] if HANGUP else [])}:
         signal.signal(number, signal.SIG_IGN)
 
 

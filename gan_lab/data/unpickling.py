@@ -107,6 +107,12 @@ MAX_DEPTH = 200  # of containers within containers
 
 MAX_INTEGER_BITS = 256
 
+# Python's hash of a whole number is its remainder by 2^61 - 1: only below that are those of different keys different,
+# and a dictionary of keys with one hash takes quadratic time
+MAX_KEY_BITS = 60
+
+MAX_MEMO = 1 << 32
+
 # what functions are given in all, over the size of the pickle: the same bytes may be named again and again
 MAX_COPIES = 8
 
@@ -289,7 +295,13 @@ class Machine:
             raise RefusedError(f"it calls {function} on the same data again and again")
 
     def remember(self, key: Any) -> None:
-        """Keep the top of the stack under a number."""
+        """Keep the top of the stack under a number.
+
+        Raises:
+            RefusedError: for a number that has no place in a memo.
+        """
+        if not 0 <= int(key) < MAX_MEMO:
+            raise RefusedError(f"it keeps values under numbers above {MAX_MEMO:,}")
         self.memo[int(key)] = self.top()
 
     def recall(self, key: Any) -> None:
@@ -337,6 +349,8 @@ def checked_key(key: Any) -> Any:
     """Return a key of a dictionary or a member of a set; only plain ones are taken."""
     if type(key) not in KEYS:
         raise RefusedError(f"it uses a {described(key)} as a key")
+    if type(key) is int and key.bit_length() > MAX_KEY_BITS:
+        raise RefusedError(f"it uses a whole number of {key.bit_length()} bits as a key")
     return key
 
 

@@ -22,16 +22,22 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from torch import distributed
 from torch.multiprocessing import get_context
-from torch.multiprocessing.spawn import ProcessContext, ProcessExitedException, start_processes
+from torch.multiprocessing.spawn import (
+    ProcessContext,
+    ProcessExitedException,
+    ProcessRaisedException,
+    start_processes,
+)
 
+from gan_lab.console import HANGUP, minds_hangup
 from gan_lab.distributed import slurm
 from gan_lab.distributed.strategy import ManualDDPStrategy
-from gan_lab.errors import InputError
+from gan_lab.errors import InputError, interrupted
 
 # what may come to the first process is meant for all of them; a terminal's Ctrl-C reaches them by itself
 FORWARDED = tuple(
     number
-    for name in ("SIGTERM", "SIGUSR1", "SIGUSR2")
+    for name in ("SIGTERM", "SIGUSR1", "SIGUSR2", "SIGHUP")
     if (number := getattr(signal, name, None)) is not None
 )
 
@@ -145,26 +151,28 @@ def run_on(devices: int, config: DictConfig, target: Target) -> None:
     Raises:
         InputError: what a process raised.
         SystemExit: when a signal ended the run.
+        KeyboardInterrupt: for a Ctrl-C before the processes could mind it.
     """
     # it would tell of every process that it ends after another one has failed
     logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
     queue: SimpleQueue[Message] = get_context("spawn").SimpleQueue()
     container = OmegaConf.to_container(config)
-    context = start_processes(
-        work,
-        args=(container, devices, free_port(), queue, target),
-        nprocs=devices,
-        join=False,
-        start_method="spawn",
-    )
+    with interrupts_held():
+        context = start_processes(
+            work,
+            args=(container, devices, free_port(), queue, target),
+            nprocs=devices,
+            join=False,
+            start_method="spawn",
+        )
     assert isinstance(context, ProcessContext)
-    failure: ProcessExitedException | None = None
+    failure: ProcessExitedException | ProcessRaisedException | None = None
     with signals_forwarded(context.pids()):
-        slurm.take_warnings()
+        slurm.unblock_signals()
         try:
             while not context.join():
                 pass
-        except ProcessExitedException as error:
+        except (ProcessExitedException, ProcessRaisedException) as error:
             failure = error
     messages = []
     while not queue.empty():
@@ -173,8 +181,47 @@ def run_on(devices: int, config: DictConfig, target: Target) -> None:
         if text:
             raise InputError(text) from failure
         raise SystemExit(status)
-    if failure is not None:
+    if failure is None:
+        return
+    if interrupted.is_set():
+        raise KeyboardInterrupt from failure
+    killed = killed_by_others(context, failure)
+    if killed is None:
         raise failure
+    rank, name = killed
+    raise InputError(
+        f"process {rank} of {devices} was ended by {name}, and with it the run (SIGKILL is what a system sends that is "
+        "out of memory); the same command goes on from the last checkpoint"
+    ) from failure
+
+
+def killed_by_others(
+    context: ProcessContext, failure: ProcessExitedException | ProcessRaisedException
+) -> tuple[int, str] | None:
+    """Return which process a signal has ended, and which signal; None where none has but our own.
+
+    The others notice it too, and fail in ways of their own.
+    """
+    first = failure.error_index
+    order = [first, *(i for i in range(len(context.processes)) if i != first)]
+    for index in order:
+        code = context.processes[index].exitcode or 0
+        if code < 0 and -code != signal.SIGTERM:
+            return index, signal.Signals(-code).name
+    return None
+
+
+@contextmanager
+def interrupts_held() -> Iterator[None]:
+    """Start processes that Ctrl-C reaches no sooner than they ask for it: Python's start would tell of each."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def work(
@@ -186,6 +233,8 @@ def work(
     target: Target,
 ) -> None:
     """Entry point of a worker process."""
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     os.environ |= {"LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     # Lightning took it for 0 when it was imported, and would set it right no sooner than in the Trainer
     rank_zero_only.rank = rank  # type: ignore[attr-defined]
@@ -201,11 +250,13 @@ def work(
     except SystemExit as stop:
         # as an exit status it would have the others ended before they are done
         queue.put((rank, int(stop.code or 0), ""))
+    except KeyboardInterrupt:
+        queue.put((rank, 128 + signal.SIGINT, ""))
 
 
 @contextmanager
 def signals_forwarded(pids: list[int]) -> Iterator[None]:
-    """Hand signals on to the processes, which save and stop; Ctrl-C they get from the terminal."""
+    """Forward signals to the worker processes, which save and stop."""
 
     def forward(number: int, frame: FrameType | None) -> None:
         for pid in pids:
@@ -214,8 +265,12 @@ def signals_forwarded(pids: list[int]) -> Iterator[None]:
             except ProcessLookupError:
                 continue  # it has ended
 
-    before = {number: signal.signal(number, forward) for number in FORWARDED}
-    before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    def note(number: int, frame: FrameType | None) -> None:
+        interrupted.set()
+
+    minded = [number for number in FORWARDED if number != HANGUP or minds_hangup()]
+    before = {number: signal.signal(number, forward) for number in minded}
+    before[signal.SIGINT] = signal.signal(signal.SIGINT, note)
     try:
         yield
     finally:
@@ -224,7 +279,7 @@ def signals_forwarded(pids: list[int]) -> Iterator[None]:
 
 
 def free_port() -> int:
-    """Return a port of this machine that nobody listens on."""
+    """Return a free port of this machine."""
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return int(one.getsockname()[1])
@@ -239,7 +294,7 @@ Step = Callable[[DictConfig], object]
 
 
 def share(config: DictConfig, *, check: Step, work: Step) -> None:
-    """Do a command's work, alone or together with other processes, which are started here if need be.
+    """Run a command's work in one or several processes, started here if need be.
 
     Args:
         config: of the command, with `devices` and `device`.
@@ -284,7 +339,7 @@ def devices_of(config: DictConfig) -> int:
 
 @contextmanager
 def joined(devices: int) -> Iterator[None]:
-    """Meet the other processes, if there are any, each with a device of its own.
+    """Join the process group, if there is one, each process with its own device.
 
     What they say to each other is on the CPU.
 

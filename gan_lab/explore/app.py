@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -13,22 +13,28 @@ from urllib.parse import urlsplit
 from starlette.applications import Starlette
 from starlette.datastructures import UploadFile
 from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gan_lab.config import shortened
+from gan_lab.console import printable
 from gan_lab.errors import InputError
-from gan_lab.explore.projections import ImageSearch, Projections
+from gan_lab.explore.projections import ImageSearch, Projections, read
 from gan_lab.explore.studio import Studio, parse
 
 FILES = Path(__file__).parent / "page"
 T = TypeVar("T")
 LARGEST_UPLOAD = 20 * 2**20  # bytes
+LARGEST_JSON = 2**18
+LONGEST_NUMBER = 12  # digits: Python refuses to read very long ones
+CLIENT_IS_GONE = 499  # as nginx calls it; nobody receives it
 HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; frame-ancestors 'none'",
+    "Content-Security-Policy": (
+        "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; frame-ancestors 'none'"
+    ),
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
@@ -40,10 +46,12 @@ class Guard:
 
     Args:
         app: what is guarded.
+        hosts: names under which it may be asked; "*" for any.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, hosts: Sequence[str]) -> None:
         self.app = app
+        self.hosts = {host.lower() for host in hosts}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer or hand on."""
@@ -58,38 +66,63 @@ class Guard:
                 message["headers"] = [*message["headers"], *added]
             await send(message)
 
-        refusal = refused(request)
+        refusal = refused(request, self.hosts)
         answer: ASGIApp = self.app if refusal is None else refusal
         await answer(scope, receive, with_headers)
 
 
-def refused(request: Request) -> JSONResponse | None:
+def refused(request: Request, hosts: Collection[str]) -> JSONResponse | None:
     """Return the answer to a request that is not taken, None for one that is."""
-    origin = request.headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+    if "*" not in hosts and address(f"//{request.headers.get('host', '')}")[0] not in hosts:
+        return failure("the page is not served under this name", 400)
+    if foreign(request):
         return failure("this page answers only itself", 403)
     if request.method != "POST":
         return None
     length = request.headers.get("content-length", "")
-    if not length.isdigit():
+    if not length.isdecimal():
         return failure("a request must say how long it is", 411)
-    if int(length) > LARGEST_UPLOAD:
+    if len(length) > LONGEST_NUMBER or int(length) > LARGEST_UPLOAD:
         limit = LARGEST_UPLOAD // 2**20
-        return failure(
-            f"{int(length) / 2**20:.0f} MiB are too large, {limit} MiB are the limit; hand in a smaller picture",
-            413,
-        )
+        return failure(f"the request is too large; hand in a picture of at most {limit} MiB", 413)
     return None
+
+
+def foreign(request: Request) -> bool:
+    """Whether another site's page has made a browser send a request; a link to the page itself may be anywhere."""
+    headers = request.headers
+    own = address(f"//{headers.get('host', '')}")
+    if headers.get("origin") is not None and address(headers["origin"]) != own:
+        return True
+    if not request.url.path.startswith("/api/"):
+        return False
+    # browsers say both of images and forms, too, which have no Origin; the page itself sends no Referer
+    elsewhere = headers.get("sec-fetch-site", "none") not in ("none", "same-origin")
+    return elsewhere or (headers.get("referer") is not None and address(headers["referer"]) != own)
+
+
+def address(url: str) -> tuple[str | None, int | None]:
+    """Return the host and port of an URL; None where there are none."""
+    try:
+        parts = urlsplit(url)
+        return parts.hostname, parts.port
+    except ValueError:
+        return None, None
 
 
 def failure(message: str, status: int = 400) -> JSONResponse:
     """Return an answer that says what was wrong."""
-    return JSONResponse({"error": message}, status_code=status)
+    return JSONResponse({"error": printable(message)}, status_code=status)
 
 
 async def bad_input(request: Request, error: Exception) -> Response:
     """Answer an InputError."""
     return failure(str(error))
+
+
+async def interrupted(request: Request, error: Exception) -> Response:
+    """Answer a request that was broken off: nobody listens, and nothing is wrong here."""
+    return Response(status_code=CLIENT_IS_GONE)
 
 
 class Page:
@@ -104,6 +137,8 @@ class Page:
         self.projections = Projections()
         # each thread that computes would start threads of its own for all cores
         self._drawing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="drawing")
+        # a large picture takes seconds to decode
+        self._reading = ThreadPoolExecutor(max_workers=1, thread_name_prefix="reading")
 
     async def _drawn(self, function: Callable[..., T], *arguments: Any) -> T:
         loop = asyncio.get_running_loop()
@@ -115,21 +150,29 @@ class Page:
         Raises:
             InputError: when there is none.
         """
-        if not str(number).isdecimal() or int(number) >= len(self.studios):
-            raise InputError(f"model={number!r}: there are {len(self.studios)}, counted from 0")
-        return self.studios[int(number)]
+        position = whole("model", str(number))
+        if position >= len(self.studios):
+            raise InputError(f"model={position}: there are {len(self.studios)}, counted from 0")
+        return self.studios[position]
 
     async def models(self, request: Request) -> Response:
         """Say what each generator can do."""
         return JSONResponse([asdict(one.abilities()) for one in self.studios])
 
     async def draw(self, request: Request) -> Response:
-        """Draw a recipe."""
+        """Draw a recipe: a picture, a clip or a text."""
         recipe = parse(await body(request))
+        studio = self.studio(recipe.model)
         began = perf_counter()
-        png = await self._drawn(self.studio(recipe.model).png, recipe)
-        milliseconds = f"{1000 * (perf_counter() - began):.1f}"
-        return Response(png, media_type="image/png", headers={"X-Milliseconds": milliseconds})
+        media = await self._drawn(studio.media, recipe)
+        headers = {"X-Milliseconds": f"{1000 * (perf_counter() - began):.1f}"}
+        return Response(media, media_type=studio.gan.spec.kind.media_type, headers=headers)
+
+    async def draw_picture(self, request: Request) -> Response:
+        """Draw what a recipe's clip looks like."""
+        recipe = parse(await body(request))
+        png = await self._drawn(self.studio(recipe.model).picture, recipe)
+        return Response(png, media_type="image/png")
 
     async def latents(self, request: Request) -> Response:
         """Hand out the latents of a recipe."""
@@ -153,7 +196,9 @@ class Page:
             content, name = await image.read(), image.filename or "the image"
             studio = self.studio(form.get("model", "0"))
         number = None if label is None else whole("label", str(label))
-        job = await self._drawn(self.projections.begin, studio, content, name, number)
+        loop = asyncio.get_running_loop()
+        target = await loop.run_in_executor(self._reading, read, content, name, studio)
+        job = await self._drawn(self.projections.begin, studio, target, number)
         return JSONResponse({"id": job.id, "said": job.said})
 
     async def progress(self, request: Request) -> Response:
@@ -186,6 +231,7 @@ def build_app(studios: Sequence[Studio], *, hosts: Sequence[str]) -> Starlette:
         routes=[
             Route("/api/models", page.models),
             Route("/api/draw", page.draw, methods=["POST"]),
+            Route("/api/picture", page.draw_picture, methods=["POST"]),
             Route("/api/latents", page.latents, methods=["POST"]),
             Route("/api/directions", page.directions),
             Route("/api/projections", page.project, methods=["POST"]),
@@ -195,10 +241,9 @@ def build_app(studios: Sequence[Studio], *, hosts: Sequence[str]) -> Starlette:
             Mount("/", StaticFiles(directory=FILES, html=True)),
         ],
         middleware=[
-            Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts)),
-            Middleware(Guard),
+            Middleware(Guard, hosts=hosts),
         ],
-        exception_handlers={InputError: bad_input},
+        exception_handlers={InputError: bad_input, ClientDisconnect: interrupted},
     )
 
 
@@ -208,8 +253,8 @@ def whole(key: str, text: str) -> int:
     Raises:
         InputError: when it is none.
     """
-    if not text.isdecimal():
-        raise InputError(f"{key}={text!r} must be a whole number")
+    if not text.isdecimal() or len(text) > LONGEST_NUMBER:
+        raise InputError(f"{key}={shortened(text)} must be a whole number")
     return int(text)
 
 
@@ -219,7 +264,10 @@ async def body(request: Request) -> Any:
     Raises:
         InputError: when it is none.
     """
+    content = await request.body()
+    if len(content) > LARGEST_JSON:
+        raise InputError(f"the request is longer than {LARGEST_JSON:,} bytes; pin fewer points")
     try:
-        return json.loads(await request.body())
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:  # deep ones, and numbers of thousands of digits
         raise InputError(f"the request is no JSON: {error}") from error

@@ -19,7 +19,8 @@ class GeneratorNetwork(nn.Module):
     Attributes:
         z_dim: length of z.
         num_classes: 0 for an unconditional generator.
-        supports_z_truncation: whether truncating z changes the image; False where z is normalized first.
+        z_distribution: of each component of z: standard "normal", or "uniform" in [-1, 1].
+        supports_z_truncation: whether truncating z changes the image; False where z is normalized first, or uniform.
         has_noise_inputs: whether `synthesis` takes noise.
         supports_transform: whether `synthesis` takes a transform of the image plane.
         has_encoder: whether `encode` maps images to z.
@@ -29,6 +30,7 @@ class GeneratorNetwork(nn.Module):
 
     z_dim: int
     num_classes: int
+    z_distribution: Literal["normal", "uniform"] = "normal"
     supports_z_truncation: bool = True
     has_noise_inputs: bool = False
     supports_transform: bool = False

@@ -14,7 +14,7 @@ from torch.nn.functional import linear, scaled_dot_product_attention, silu
 from torch.utils.checkpoint import checkpoint
 
 from gan_lab.errors import InputError
-from gan_lab.layers.pyramid import ImageSize, image_shape
+from gan_lab.layers.resolutions import ImageSize, image_shape
 
 LONGEST_WAVE = 10_000  # of positions, in tokens over 2 pi
 

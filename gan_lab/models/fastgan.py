@@ -27,12 +27,12 @@ from gan_lab.layers.networks import (
     index_from_end,
 )
 from gan_lab.layers.patches import PatchLogits
-from gan_lab.layers.pyramid import ImageSize, image_shape, resolution_pyramid
 from gan_lab.layers.resnet import ConditionalBatchNorm, UnconditionalBatchNorm
+from gan_lab.layers.resolutions import ImageSize, image_shape, resolution_pyramid
 from gan_lab.layers.spectral_norm import stored_spectral_norm
 from gan_lab.layers.stylegan import pixel_norm
-from gan_lab.metrics.perceptual import KINDS, choose_distance
-from gan_lab.sampling.distances import Distance, PyramidDistance
+from gan_lab.metrics.features.vgg16 import KINDS, choose_distance
+from gan_lab.sampling.targets import Distance, PyramidDistance
 from gan_lab.training.module import AdversarialModule
 
 # channels at 4, 8, ... 1024 pixels, in widths

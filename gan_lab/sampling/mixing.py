@@ -97,16 +97,16 @@ def mixture(
     row_labels: Labels | None = None,
     column_labels: Labels | None = None,
     truncation: float | None = None,
-    center: str = "mean",
+    truncation_center: str = "mean",
     noise: str = "const",
 ) -> Mixture:
     """Mix styles; arguments as in `Gan.mix`. Images are on the CPU."""
     chosen = pick_layers(gan, layers)
     gan.check(noise=noise)
     of_rows, of_columns = (
-        gan.as_latents(source, labels=labels, truncation=truncation, center=center).values.to(
-            gan.device
-        )
+        gan.as_latents(
+            source, labels=labels, truncation=truncation, truncation_center=truncation_center
+        ).values.to(gan.device)
         for source, labels in ((rows, row_labels), (columns, column_labels))
     )
     mixed = mix_w(of_rows, of_columns, chosen)

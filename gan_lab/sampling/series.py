@@ -1,13 +1,14 @@
 """A numbered series of samples, which is drawn in blocks; a block is the same whoever draws it, and when."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from gan_lab.sampling.directions import Directions
-from gan_lab.sampling.latents import Latents, Seeds, seed_indices
+from gan_lab.sampling.latents import Attributes, Latents, Seeds, by_name, seed_indices
 from gan_lab.sampling.sampler import Sampler
 
 
@@ -36,10 +37,10 @@ class Series:
         gan: what draws.
         count: of images.
         seed: one for all, or one for each image.
-        labels: [count]; None has them drawn.
+        labels: [count], or attributes by name for each image; None has them drawn.
         latents: what the images are made from in place of seeds, which then are those of random noise alone.
         stem: name of those latents.
-        truncation: as in `Sampler.sample`; likewise `center` and `noise`.
+        truncation: as in `Sampler.sample`; likewise `truncation_center` and `noise`.
         transform: of the image plane, [3, 3], or None.
         directions: along which latents are moved; None for none.
         amounts: how far along the first so many directions, in deviations.
@@ -48,15 +49,23 @@ class Series:
     gan: Sampler
     count: int
     seed: Seeds = 0
-    labels: Tensor | None = None
+    labels: Tensor | Sequence[Attributes] | None = None
     latents: Latents | None = None
     stem: str = "latents"
     truncation: float | None = None
-    center: str = "mean"
+    truncation_center: str = "mean"
     noise: str = "const"
     transform: Tensor | None = None
     directions: Directions | None = None
     amounts: tuple[float, ...] = ()
+
+    @property
+    def label_sets(self) -> list[Attributes]:
+        """The different attributes that are given, in order."""
+        found: list[Attributes] = []
+        if isinstance(self.labels, Sequence):
+            found += [one for i, one in enumerate(self.labels) if one not in self.labels[:i]]
+        return found
 
     def block(self, start: int, stop: int) -> Block:
         """Draw images `start` to `stop` in one forward pass."""
@@ -77,7 +86,7 @@ class Series:
             return self.gan.as_latents(
                 part.replace(part.values, seeds=drawn),
                 truncation=self.truncation,
-                center=self.center,
+                truncation_center=self.truncation_center,
             )
         return self.gan.latents(
             stop - start,
@@ -85,11 +94,11 @@ class Series:
             start=start,
             labels=None if self.labels is None else self.labels[start:stop],
             truncation=self.truncation,
-            center=self.center,
+            truncation_center=self.truncation_center,
         )
 
     def _names(self, start: int, latents: Latents) -> list[str]:
-        names = []
+        names, sets = [], self.label_sets
         for i in range(start, start + len(latents)):
             if self.latents is not None:
                 name = f"{self.stem}_{i:06d}"
@@ -99,13 +108,22 @@ class Series:
                 name = f"seed{self.seed[i]:06d}"
             if latents.labels is not None and latents.labels.ndim == 1:
                 name += class_suffix(int(latents.labels[i - start]), self.gan)
+            elif len(sets) > 1 and isinstance(self.labels, Sequence):
+                name += f"_labels{sets.index(self.labels[i])}"
             names.append(name)
         return names
 
 
-def labels_for(classes: list[int] | None, each: int) -> Tensor | None:
-    """Return labels [len(classes) * each], class by class; None for None."""
-    return None if classes is None else torch.tensor(classes).repeat_interleave(each)
+def labels_for(
+    given: Sequence[int] | Sequence[Attributes] | None, each: int
+) -> Tensor | Sequence[Attributes] | None:
+    """Return labels [len(given) * each] of classes or attributes, one after the other; None for None."""
+    if given is None:
+        return None
+    named = by_name(given)
+    if named is not None:
+        return [one for one in named for _ in range(each)]
+    return torch.tensor(given).repeat_interleave(each)
 
 
 _MOST_NAMED = 20  # classes in a message

@@ -4,7 +4,7 @@ import io
 import json
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from gan_lab.console import say
-from gan_lab.data.images import enlarged, save_png
+from gan_lab.data.images import save_png
+from gan_lab.data.media import enlarged
 from gan_lab.data.sample import SampleKind, to_pil
 from gan_lab.errors import InputError
 from gan_lab.run import naming, publish, temporary_path, write
@@ -47,7 +48,7 @@ class Writer(ABC):
         """Make the file whole and return its name."""
 
     def abandon(self) -> None:  # noqa: B027 (most have nothing half done)
-        """Leave nothing half done."""
+        """Remove partial files."""
 
 
 class SingleFiles(Writer):
@@ -85,23 +86,25 @@ class SampleFiles(Writer):
     Args:
         folder: where.
         kind: of sample.
+        suffix: of the files, one that the kind knows.
         count: of all samples.
     """
 
     ordered = False
 
-    def __init__(self, folder: Path, *, kind: SampleKind, count: int) -> None:
+    def __init__(self, folder: Path, *, kind: SampleKind, suffix: str, count: int) -> None:
         self._folder = folder
         self._kind = kind
+        self._suffix = suffix
         self._count = count
         folder.mkdir(parents=True, exist_ok=True)
 
     def add(self, block: Block) -> None:
         for name, sample in zip(block.names, block.samples, strict=True):
-            self._kind.write(sample, self._folder / f"{name}{self._kind.suffix}")
+            self._kind.write(sample, self._folder / f"{name}{self._suffix}")
 
     def finish(self) -> str:
-        return f"*{self._kind.suffix} ({self._count})"
+        return f"*{self._suffix} ({self._count})"
 
 
 def encode(image: Tensor, *, kind: str, quality: int = 95) -> bytes:
@@ -178,6 +181,51 @@ class GridFile(Writer):
         return self._path.name
 
 
+class TextFile(Writer):
+    """Samples that are text in one file, UTF-8, one after the other as their kind has them: lines.
+
+    Args:
+        path: of the file.
+        kind: of sample, whose `media` is text.
+    """
+
+    def __init__(self, path: Path, *, kind: SampleKind) -> None:
+        self._path = path
+        self._kind = kind
+        self._parts: list[str] = []
+
+    def add(self, block: Block) -> None:
+        self._parts += [self._entry(block, i) for i in range(len(block.names))]
+
+    def _entry(self, block: Block, i: int) -> str:
+        return self._kind.media(block.samples[i]).decode()
+
+    def finish(self) -> str:
+        write(self._path, "".join(self._parts))
+        return self._path.name
+
+
+class JsonLines(TextFile):
+    """The same as JSON, an object a line: `text`, `name` (seed and class), and `class` where there are some.
+
+    Args:
+        path: of the file.
+        kind: of sample, whose `media` is text.
+        class_names: of the labels; empty without classes.
+    """
+
+    def __init__(self, path: Path, *, kind: SampleKind, class_names: list[str]) -> None:
+        super().__init__(path, kind=kind)
+        self._class_names = class_names
+
+    def _entry(self, block: Block, i: int) -> str:
+        entry = {"text": super()._entry(block, i).removesuffix("\n"), "name": block.names[i]}
+        labels = block.latents.labels
+        if labels is not None and labels.ndim == 1:
+            entry["class"] = self._class_names[int(labels[i])]
+        return json.dumps(entry, ensure_ascii=False) + "\n"
+
+
 class Archive(Writer):
     """What is written member by member into a file that appears when it is whole.
 
@@ -229,11 +277,16 @@ class ImagesZip(Archive):
     Args:
         path: of the zip.
         class_names: of the labels; empty without classes.
+        attributes: names of the entries, where labels are vectors.
     """
 
-    def __init__(self, path: Path, *, class_names: list[str]) -> None:
+    def __init__(
+        self, path: Path, *, class_names: list[str], attributes: Sequence[str] = ()
+    ) -> None:
         super().__init__(path)
         self._class_names = class_names
+        self._attributes = list(attributes)
+        self._vectors: list[tuple[str, list[float]]] = []
         slugs = [slug(name) for name in class_names]
         distinct = len({name.lower() for name in slugs}) == len(slugs) and all(slugs)
         self._folders = slugs if distinct else [f"class{i}" for i in range(len(slugs))]
@@ -249,11 +302,15 @@ class ImagesZip(Archive):
             self._archive.writestr(member(path, zipfile.ZIP_STORED), data)
             if labels is not None:
                 self._labels.append((path, labels[i]))
+            elif given is not None and self._attributes:
+                self._vectors.append((path, given[i].tolist()))
 
     def _finish(self) -> None:
         metadata: dict[str, object] = {"labels": self._labels or None}
         if self._labels:
             metadata["class_names"] = self._class_names
+        if self._vectors:
+            metadata |= {"attributes": self._vectors, "attribute_names": self._attributes}
         info = member("dataset.json", zipfile.ZIP_DEFLATED)
         self._archive.writestr(info, json.dumps(metadata).encode())
 

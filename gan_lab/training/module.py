@@ -24,11 +24,11 @@ from gan_lab.layers.networks import (
 from gan_lab.layers.spectral_norm import normalize_discriminator
 from gan_lab.seeding import seed_step
 from gan_lab.training.augment.base import Augmentation, Augmentations
-from gan_lab.training.batches import check_batch_sizes
+from gan_lab.training.checks import check_batch_sizes
 from gan_lab.training.ema import ExponentialMovingAverage
 from gan_lab.training.losses import Loss, mean_per_sample
 from gan_lab.training.player import OptimizerFactory, ParameterGroups, Player, frozen
-from gan_lab.training.regularizers.base import Regularizer
+from gan_lab.training.regularizers import Regularizer
 from gan_lab.training.schedules import ScheduledParameters
 from gan_lab.training.stats import RunningMeans
 from gan_lab.training.steps import DiscriminatorStep, GeneratorStep, full_precision
@@ -142,11 +142,14 @@ class AdversarialModule(LightningModule):
     # Hooks of an architecture ------------------------------------------------------------------------------------
 
     def prepare_step(self) -> None:
-        """Set up what depends on the clock, before each training step."""
+        """Hook before each training step, for what depends on the clock."""
 
     def sample_latents(self, count: int) -> Tensor:
-        """Draw latents [count, Z], standard normal."""
-        return torch.randn(count, self.generator.z_dim, device=self.device)
+        """Draw latents [count, Z], standard normal or uniform in [-1, 1], as the generator says."""
+        shape = count, self.generator.z_dim
+        if self.generator.z_distribution == "uniform":
+            return torch.rand(shape, device=self.device) * 2 - 1
+        return torch.randn(shape, device=self.device)
 
     def fake(self, z: Tensor, batch: Batch) -> DiscriminatorInput:
         """Make what D sees as fake from latents [N, Z]; `batch` has the labels and, in paired data, the source."""
@@ -314,7 +317,7 @@ class AdversarialModule(LightningModule):
         return self.finished or self.images_seen // every > before // every
 
     def synchronize(self) -> None:
-        """Make what each rank keeps for itself (running statistics) the same on all of them."""
+        """Average running statistics over ranks."""
         average_buffers([self])
 
     def configure_optimizers(self) -> list[Optimizer]:

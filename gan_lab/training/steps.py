@@ -1,4 +1,4 @@
-"""What losses and penalties see of one micro-batch."""
+"""One micro-batch as losses and penalties see it."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace

@@ -7,6 +7,7 @@ loader runs the source; here it is dropped unread. The state is what a torch mod
 arguments follow from the shapes. https://github.com/NVlabs/stylegan3, https://github.com/brownvc/R3GAN
 """
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -232,7 +233,7 @@ def to_plain_data(value: Any) -> Any:
     """Return arguments as plain data; a number of NumPy or a tuple becomes Python's number or a list.
 
     Raises:
-        RefusedError: for anything else, and for more than any network has.
+        RefusedError: for anything else, for NaN and infinity, and for more than any network has.
     """
     return _to_plain_data(value, [MOST_ARGUMENTS], DEEPEST_ARGUMENTS)
 
@@ -245,6 +246,8 @@ def _to_plain_data(value: Any, left: list[int], depth: int) -> Any:
         return {str(name)[:80]: _to_plain_data(v, left, depth - 1) for name, v in value.items()}
     if isinstance(value, list | tuple):
         return [_to_plain_data(item, left, depth - 1) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        raise RefusedError(f"it has a network with {value} for an argument")
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise RefusedError(f"it has a network with a {type(value).__name__} for an argument")

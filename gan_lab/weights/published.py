@@ -17,6 +17,7 @@ import gan_lab.weights.network_pickles as network_pickles
 import gan_lab.weights.pretrained_biggan as pretrained_biggan
 import gan_lab.weights.r3gan as r3gan
 import gan_lab.weights.stylegan as stylegan
+import gan_lab.weights.wavegan as wavegan
 from gan_lab.data.unpickling import DamagedError, Record, RefusedError
 from gan_lab.errors import InputError
 from gan_lab.weights.blueprint import Blueprint, Blueprints
@@ -55,6 +56,7 @@ READERS: dict[str, Reader] = {
     "pytorch-pretrained-BigGAN": pretrained_biggan.read,
     "projected-gan FastGAN generator": fastgan.read,
     "GAT networks": gat.read,
+    "WaveGAN networks": wavegan.read,
 }
 
 
@@ -70,7 +72,7 @@ def from_published(
 
     Returns:
         {"G": generator, "D": discriminator}, those that `config` describes, in evaluation mode.
-        `generator(z, labels=None) -> images [N, C, H, W]`, `discriminator(images, labels=None) -> logits [N]`.
+        `generator(z, labels=None) -> samples [N, ...]`, `discriminator(samples, labels=None) -> logits [N]`.
 
     Raises:
         InputError: for an unknown source, an argument that is not supported, or weights that do not fit.
@@ -317,4 +319,5 @@ def read_json(path: Path, files: dict[Path, str]) -> dict[str, Any]:
         raise InputError(f"{path} is no JSON: {error}") from error
     if not isinstance(held, dict):
         raise InputError(f"{path} holds no arguments by name")
-    return held
+    arguments: dict[str, Any] = to_plain_data(held)
+    return arguments

@@ -23,10 +23,8 @@ from gan_lab.layers.collectives import mean_over_ranks
 from gan_lab.layers.minibatch_stddev import MinibatchStddev
 from gan_lab.seeding import derive_seed
 from gan_lab.training import player
-from gan_lab.training.batches import check_batch_per_process
 from gan_lab.training.building import describe_samples
-from gan_lab.training.callbacks.check_same_config import CheckSameConfig
-from gan_lab.training.checks import check_trainer
+from gan_lab.training.checks import CheckSameConfig, check_batch_per_process, check_trainer
 from gan_lab.training.module import AdversarialModule
 from gan_lab.training.stats import RunningMeans
 from tests.helpers.samples import images_of

@@ -1,5 +1,7 @@
+import asyncio
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,7 @@ import torch
 from PIL import Image
 from starlette.testclient import TestClient
 
-from gan_lab.data.images import to_uint8
+from gan_lab.data.images import image_spec, to_uint8
 from gan_lab.explore import projections
 from gan_lab.explore.app import LARGEST_UPLOAD, build_app
 from gan_lab.explore.studio import Studio
@@ -51,6 +53,29 @@ def png(size: tuple[int, int] = (16, 16)) -> bytes:
     rows = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
     Image.fromarray(rows).save(file, "png")
     return file.getvalue()
+
+
+def test_attributes_have_their_names_and_ranges_and_are_drawn(styled: Gan) -> None:
+    spec = replace(
+        image_spec(channels=1, image_size=(16, 16)),
+        attributes=("smile", "age", "hat"),
+        attribute_ranges=((0, 1), (-1, 2), (0, 1)),
+        label_vectors=((0, 0.5, 1),),
+    )
+    gan = Gan(styled.generator, spec=spec)
+    app = build_app([Studio(gan, name="faces"), Studio(styled, name="cats")], hosts=["127.0.0.1"])
+    with TestClient(app, base_url=HOST) as client:
+        faces, cats = client.get("/api/models").json()
+        assert faces["attributes"] == [["smile", 0, 1], ["age", -1, 2], ["hat", 0, 1]]
+        assert (faces["classes"], faces["projects"], cats["attributes"]) == ([], False, [])
+        for label in ({"age": -1.0}, {"smile": 1, "age": 2}):
+            shown = drawn(client, point={"seed": 4, "label": label})
+            assert near(shown, pixels(gan.sample(seed=[4], labels=label)))
+        assert near(drawn(client, point={"seed": 4}), pixels(gan.sample(seed=[4])))
+        # what is of the other run's labels is left out
+        assert near(drawn(client, point={"seed": 4, "label": 2}), pixels(gan.sample(seed=[4])))
+        other = drawn(client, model=1, point={"seed": 4, "label": {"age": 1}})
+        assert near(other, pixels(styled.sample(seed=[4])))
 
 
 def test_it_says_what_each_generator_can_do(client: TestClient):
@@ -214,10 +239,130 @@ def test_a_huge_upload_is_refused_before_it_is_read(client: TestClient):
     assert endless.status_code == 411
 
 
+NINES = "9" * 5000
+DEEP = "[" * 100_000
+POINT = '{"seed": 0}'
+FAR = '{"start": %s, "end": {"seed": 1}, "t": 0.5}'
+
+
+def between(depth: int) -> str:
+    point = POINT
+    for _ in range(depth):
+        point = FAR % point
+    return point
+
+
+HOSTILE = {
+    "digits": f'{{"point": {{"seed": {NINES}}}}}',
+    "digits of a model": f'{{"model": {NINES}, "point": {POINT}}}',
+    "a class beyond integers": f'{{"point": {{"seed": 0, "label": {10**30}}}}}',
+    "a class beyond 2^31": f'{{"point": {{"seed": 0, "label": {2**40}}}}}',
+    "a model beyond integers": f'{{"model": {10**30}, "point": {POINT}}}',
+    "deep": DEEP,
+    "deep objects": '{"point":' * 5000,
+    "deep points": f'{{"point": {between(400)}}}',
+    "many points": f'{{"point": {between(64)}}}',
+    "long": f'{{"point": {POINT}, "a": "{"x" * 300_000}"}}',
+    "psi of 1e308": f'{{"point": {POINT}, "truncation": 1e308}}',
+    "a way of 1e308": f'{{"point": {{"start": {POINT}, "end": {POINT}, "t": 1e308}}}}',
+    "a walk of 1e308": f'{{"point": {POINT}, "walk": {{"method": "sefa", "amounts": [1e308]}}}}',
+    "beyond floats": f'{{"point": {POINT}, "truncation": 1e999}}',
+    "no number": f'{{"point": {POINT}, "rotate": NaN}}',
+    "half a character": '{"point": {"seed": 0}, "\\ud800": 1}',
+    "layers beyond integers": f'{{"point": {POINT}, "mix": {{"seed": 1, "first": 0, "last": {10**20}}}}}',
+}
+
+
+@pytest.mark.parametrize("content", HOSTILE.values(), ids=HOSTILE)
+@pytest.mark.parametrize("path", ["/api/draw", "/api/latents"])
+def test_a_hostile_recipe_is_answered_with_400(client: TestClient, path: str, content: str):
+    answer = client.post(path, content=content)
+    assert answer.status_code == 400 and answer.json()["error"]
+
+
+@pytest.mark.parametrize("number", [NINES, "-1", "", "²", "1e3", "\x1b[1m", "2"])
+def test_hostile_numbers_elsewhere(client: TestClient, number: str):
+    assert client.get("/api/directions", params={"model": number}).status_code == 400
+    files = {"image": ("a.png", png())}
+    for field in ("model", "label"):
+        if (field, number) != ("label", "2"):
+            answer = client.post("/api/projections", data={field: number}, files=files)
+            assert answer.status_code == 400 and answer.json()["error"]
+
+
+def test_a_picture_that_unpacks_to_more_is_refused(client: TestClient):
+    file = io.BytesIO()
+    Image.new("1", (12_000, 12_000)).save(file, "png")
+    answer = client.post("/api/projections", files={"image": ("large.png", file.getvalue())})
+    assert answer.status_code == 400 and "144 megapixels" in answer.json()["error"]
+
+
+@pytest.mark.parametrize("path", ["/api/projections", "/api/draw"])
+def test_an_upload_that_is_broken_off_is_no_error(styled: Gan, path: str):
+    app = build_app([Studio(styled, name="a")], hosts=["127.0.0.1"])
+    parts = iter(
+        [
+            {"type": "http.request", "body": b"--x\r\nContent-Dis", "more_body": True},
+            {"type": "http.disconnect"},
+        ]
+    )
+    sent = []
+
+    async def receive() -> dict:
+        return next(parts)
+
+    async def send(message: dict) -> None:
+        sent.append(message)
+
+    kind = "multipart/form-data; boundary=x"
+    headers = {"host": "127.0.0.1", "content-length": "500", "content-type": kind}
+    scope = {
+        **{"type": "http", "method": "POST", "path": path, "raw_path": path.encode()},
+        **{"query_string": b"", "http_version": "1.1", "scheme": "http", "root_path": ""},
+        "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+    }
+    asyncio.run(app(scope, receive, send))
+    assert sent[0]["status"] == 499
+
+
 def test_other_sites_and_other_names_are_refused(client: TestClient):
     assert client.get("/", headers={"host": "evil.example"}).status_code == 400
-    assert client.get("/api/models", headers={"origin": "http://evil.example"}).status_code == 403
-    assert client.get("/api/models", headers={"origin": HOST}).status_code == 200
+    assert client.get("/", headers={"host": "[::1"}).status_code == 400
+    for name, value, there in [
+        ("origin", "http://evil.example", 403),
+        ("origin", "http://127.0.0.1:1", 403),
+        ("origin", "http://[", 403),
+        ("origin", "null", 403),
+        ("origin", HOST, 200),
+        ("referer", "http://evil.example/page", 403),
+        ("referer", HOST + "/", 200),
+        ("sec-fetch-site", "cross-site", 403),
+        ("sec-fetch-site", "same-site", 403),
+        ("sec-fetch-site", "same-origin", 200),
+        ("sec-fetch-site", "none", 200),
+    ]:
+        headers = {name: value}
+        assert client.get("/api/models", headers=headers).status_code == there, headers
+        assert client.get("/api/directions", headers=headers).status_code == there, headers
+    assert client.get("/", headers={"sec-fetch-site": "cross-site"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "header", "status"),
+    [
+        ("::1", "[::1]:8000", 200),
+        ("::1", "[::1]", 200),
+        ("::1", "[::2]:8000", 400),
+        ("127.0.0.1", "127.0.0.1:8000", 200),
+        ("localhost", "LOCALHOST:8000", 200),
+        ("localhost", "localhost.evil.example", 400),
+        ("localhost", "", 400),
+        ("*", "anything", 200),
+    ],
+)
+def test_it_is_served_under_its_own_names(styled: Gan, host: str, header: str, status: int):
+    with TestClient(build_app([Studio(styled, name="a")], hosts=[host]), base_url=HOST) as client:
+        assert client.get("/api/models", headers={"host": header}).status_code == status
 
 
 def test_the_page_may_ask_nobody_else(client: TestClient):

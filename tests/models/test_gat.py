@@ -17,7 +17,7 @@ from gan_lab.errors import InputError
 from gan_lab.models.gat import GAT, SIZES, Discriminator, Generator, nested_noise, noise_levels
 from gan_lab.training.augment.diffaugment import DiffAugment
 from gan_lab.training.building import describe_samples
-from gan_lab.training.regularizers.approximate import squared_slope
+from gan_lab.training.regularizers import squared_slope
 from gan_lab.weights import from_published
 from tests.helpers import small as overrides_of
 from tests.helpers.published import fixture

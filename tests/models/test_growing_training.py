@@ -13,7 +13,7 @@ import gan_lab
 from gan_lab.commands.train import run
 from gan_lab.data.sample import Batch
 from gan_lab.distributed.strategy import ManualDDPStrategy
-from gan_lab.layers.growth import resize_to_stage, upsample_nearest
+from gan_lab.layers.resolutions import resize_to_stage, upsample_nearest
 from gan_lab.models.progan import ProGAN
 from gan_lab.models.stylegan import StyleGAN
 from gan_lab.training.building import describe_samples

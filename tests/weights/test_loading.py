@@ -56,7 +56,7 @@ def commands(run: Path, out: Path) -> dict[str, list[str]]:
     return {
         "generate": [source, "num_images=1", f"out={out}"],
         "interpolate": [source, "seeds=0-1", f"out={out}"],
-        "project": [source, "from_data=0", f"out={out}"],
+        "project": [source, "dataset_indices=0", f"out={out}"],
         "export": [source, f"out={out}", "discriminator=true"],
         "evaluate": [source, f"out={out}.json"],
         "compare": [f"runs=[{run}]", f"out={out}.html"],
@@ -192,6 +192,11 @@ SMALL_FILES: dict[str, Callable[[Path], str]] = {
     "length": lambda run: "a: '" + "x" * 5_000_000 + "'",
     "digits": lambda run: f"total_kimg: {'9' * 5000}",
     "a large number": lambda run: f"total_kimg: {10**30}",
+    "keys that have one hash": lambda run: "".join(
+        f"{k * (2**61 - 1)}: 0\n" for k in range(100_000)
+    ),
+    "digits to the base of 60": lambda run: "a: 1" + ":1" * 1_500_000,
+    "binary digits": lambda run: "a: 0b" + "1" * 3_000_000,
     "no text": lambda run: "a: \x00",
     "a key that is no text": lambda run: "? [a, b]\n: c",
     "a tag": lambda run: "a: !!binary aGVsbG8=",

@@ -252,6 +252,14 @@ def huge_storage() -> bytes:
     return raw[:position] + changed
 
 
+HASH = 2**61 - 1  # of which Python's hash of a whole number is the remainder
+
+
+def long(number: int) -> bytes:
+    raw = number.to_bytes(15, "little")
+    return b"\x8a\x0f" + raw
+
+
 BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
     "a storage of 2^60 elements": (
         lambda: snapshot(Call(torch.storage._load_from_bytes, huge_storage())),
@@ -282,10 +290,31 @@ BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "lists within lists": (lambda: b"]" * 50_000 + b"a" * 49_999 + b".", "nests containers"),
     "tuples within tuples": (lambda: b")" + b"\x85" * 50_000 + b".", "nests containers"),
+    "keys that have one hash": (
+        lambda: b"}(" + b"".join(long(k * HASH) + b"N" for k in range(150_000)) + b"u.",
+        "bits as a key",
+    ),
+    "a set of such": (
+        lambda: b"\x8f(" + b"".join(long(k * HASH) for k in range(150_000)) + b"\x90.",
+        "bits as a key",
+    ),
+    "a frozen set of such": (
+        lambda: b"(" + b"".join(long(k * HASH) for k in range(150_000)) + b"\x91.",
+        "bits as a key",
+    ),
+    "such places in a memo": (
+        lambda: b"N" + b"".join(b"p%d\n" % (k * HASH) for k in range(150_000)) + b".",
+        "under numbers above",
+    ),
+    "negative places in a memo": (
+        lambda: b"N" + b"".join(b"p-%d\n" % k for k in range(1, 10)) + b".",
+        "under numbers above",
+    ),
     "a tuple of them as a key": (lambda: b"})" + b"\x85" * 50_000 + b"Ns.", "tuple as a key"),
 }
 
 
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("name", BOMBS)
 def test_bombs(name: str, tmp_path: Path) -> None:
     make, message = BOMBS[name]
@@ -341,6 +370,9 @@ def test_a_network_that_is_its_own_part(tmp_path: Path) -> None:
         ({"mapping_kwargs": {"num_layers": 100}}, "missing"),
         ({"channel_base": 1 << 20, "channel_max": 1 << 20}, "has shape"),
         ({"img_resolution": 1 << 20}, "make no network"),
+        ({"img_resolution": float("nan")}, "with nan for an argument"),
+        ({"mapping_kwargs": {"num_layers": float("inf")}}, "with inf for an argument"),
+        ({"epilogue_kwargs": {"a": [0.0, float("-inf")]}}, "with -inf for an argument"),
         ({"img_resolution": 1 << 10, "channel_base": 1 << 12}, "missing"),
     ],
 )

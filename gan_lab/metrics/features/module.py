@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from gan_lab.data.images import to_float
 from gan_lab.errors import InputError
 from gan_lab.metrics.cache import tensors_sha256
-from gan_lab.metrics.features.base import Extractor
-from gan_lab.metrics.features.weights import file_sha256
+from gan_lab.metrics.features.base import Extractor, file_sha256
 
 
 class ModuleFeatures(Extractor):
@@ -110,7 +109,7 @@ class ModuleFeatures(Extractor):
 
 
 class NoFeatures(Extractor):
-    """Looks at nothing."""
+    """features=none: no network."""
 
     name = "none"
     short = "none"
@@ -118,7 +117,7 @@ class NoFeatures(Extractor):
     outputs: Mapping[str, int] = {}
 
     def check(self, shape: tuple[int, ...], what: str) -> None:
-        """Nothing is looked at, so everything fits."""
+        """Accept any samples."""
 
     def _load(self, device: torch.device) -> str:
         return hashlib.sha256(b"").hexdigest()

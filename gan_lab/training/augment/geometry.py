@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from gan_lab.training.augment.base import Draws, where_image
-from gan_lab.training.augment.wavelets import (
+from gan_lab.training.augment.filters import (
     BLOCK,
     band_matrix,
     block_places,

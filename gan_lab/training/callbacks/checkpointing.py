@@ -11,12 +11,12 @@ from typing import Any
 
 from lightning import Callback, Trainer
 
-from gan_lab.console import say
+from gan_lab.console import HANGUP, leave_terminal, minds_hangup, say
 from gan_lab.distributed import slurm
 from gan_lab.distributed.ranks import DelayedAllReduce
 from gan_lab.errors import InputError
 from gan_lab.layers.collectives import several_ranks
-from gan_lab.run import link
+from gan_lab.run import identity, link
 from gan_lab.training.callbacks.evaluation import Evaluation
 from gan_lab.training.callbacks.training_log import (
     TrainingLog,
@@ -29,18 +29,31 @@ from gan_lab.training.loggers.files import STOPPED
 from gan_lab.training.module import AdversarialModule
 
 
+class StopError(KeyboardInterrupt):
+    """A second signal: the run is to end at once.
+
+    Attributes:
+        status: that a shell expects of the process.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.status = 128 + number
+
+
 class Checkpointing(Callback):
     """Keeps `last.ckpt`, the one before it, and the best by the metric that was chosen.
 
     Stands last among the callbacks, so that an evaluation of the same moment is part of what it saves. The first
-    Ctrl-C or SIGTERM ends the step, saves and stops; a second one ends at once. In a job of SLURM, SIGUSR1 and a
-    SIGTERM that warns of preemption also have the job start again, which then goes on from here.
+    Ctrl-C, SIGTERM or SIGHUP (of a terminal that closes) ends the step, saves and stops; a second one ends at once. In
+    a job of SLURM, SIGUSR1 and a SIGTERM that warns of preemption also have the job start again, which then goes on
+    from here.
 
     Args:
         run_dir: the run folder; checkpoints go to its `checkpoints/`.
         every_kimg: thousands of images between two checkpoints.
         every_minutes: after how much time there is one, too; null for none. It changes nothing of what is trained.
-        max_restarts: how often a job of SLURM may start again.
+        max_requeues: how often a job of SLURM may start again.
         evaluation: where the best one is found out.
 
     Attributes:
@@ -53,7 +66,7 @@ class Checkpointing(Callback):
         run_dir: str | Path,
         every_kimg: float,
         every_minutes: float | None = 10,
-        max_restarts: int = 100,
+        max_requeues: int = 100,
         evaluation: Evaluation | None = None,
     ) -> None:
         check_interval("checkpointing", every_kimg)
@@ -61,14 +74,14 @@ class Checkpointing(Callback):
             raise InputError(
                 f"callbacks.checkpointing.every_minutes={every_minutes} must be positive, or null"
             )
-        if max_restarts < 0:
+        if max_requeues < 0:
             raise InputError(
-                f"callbacks.checkpointing.max_restarts={max_restarts} must be 0 or more"
+                f"callbacks.checkpointing.max_requeues={max_requeues} must be 0 or more"
             )
         self.folder = Path(run_dir) / "checkpoints"
         self.every_kimg = every_kimg
         self.every_minutes = every_minutes
-        self.max_restarts = max_restarts
+        self.max_requeues = max_requeues
         self.evaluation = evaluation
         self.requeued = False
         self.best_value: float | None = None
@@ -78,10 +91,11 @@ class Checkpointing(Callback):
         self._stopped_by: int | None = None
         self._signal_anywhere = DelayedAllReduce()
         self._handlers: dict[int, Any] = {}
+        self._place: tuple[int, int] | None = None
 
     @property
     def exit_status(self) -> int:
-        """0; after a signal what a shell expects, so that `train && evaluate` stops; 75 for a job that starts again."""
+        """Exit status: 0; 128 + signal when stopped (so that `train && evaluate` stops); 75 when requeued."""
         if self._stopped_by is None:
             return 0
         return slurm.REQUEUED if self.requeued else 128 + self._stopped_by
@@ -103,10 +117,13 @@ class Checkpointing(Callback):
     def on_train_start(self, trainer: Trainer, module: AdversarialModule) -> None:  # type: ignore[override]
         """Mind more signals, and start the stopwatch."""
         self._saved_at = time.monotonic()
+        self._place = identity(self.folder.parent)
         # only here: the Trainer sets a handler of its own between the two hooks
-        for number in slurm.WARNINGS if slurm.in_job() else {signal.SIGTERM}:
+        for number in slurm.PREEMPT_SIGNALS if slurm.in_job() else {signal.SIGTERM}:
             self._handlers[number] = signal.signal(number, self._request)
-        slurm.take_warnings()
+        if HANGUP is not None and minds_hangup():
+            self._handlers[HANGUP] = signal.signal(HANGUP, self._request)
+        slurm.unblock_signals()
 
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: Trainer, module: AdversarialModule, outputs: Any, batch: Any, batch_idx: int
@@ -128,8 +145,17 @@ class Checkpointing(Callback):
             self._stop(trainer, module, stopped_by)
 
     def save(self, trainer: Trainer, module: AdversarialModule) -> None:
-        """Write `last.ckpt`; what it was becomes `previous.ckpt`."""
+        """Write `last.ckpt`; what it was becomes `previous.ckpt`.
+
+        Raises:
+            InputError: when the run folder is not there any more, or cannot be written.
+        """
         check_finite(module)
+        if self._place is not None and identity(self.folder.parent) != self._place:
+            raise InputError(
+                f"{self.folder.parent} was deleted or moved while it was trained, so the run ends; put it back, and "
+                "the same command goes on from its last checkpoint"
+            )
         if trainer.is_global_zero and (self.folder / LAST).exists():
             link(self.folder / LAST, self.folder / PREVIOUS)
         trainer.save_checkpoint(self.folder / LAST)
@@ -140,8 +166,8 @@ class Checkpointing(Callback):
         return self.every_minutes is not None and minutes >= self.every_minutes
 
     def teardown(self, trainer: Trainer, module: AdversarialModule, stage: str) -> None:  # type: ignore[override]
-        """Give the signals back."""
-        slurm.hold_warnings()
+        """Restore signal handlers."""
+        slurm.block_signals()
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         self._handlers.clear()
@@ -151,7 +177,7 @@ class Checkpointing(Callback):
         then = "the same command goes on"
         if slurm.in_job():
             first = trainer.is_global_zero
-            refusal = slurm.requeue(number, max_restarts=self.max_restarts) if first else None
+            refusal = slurm.requeue(number, max_requeues=self.max_requeues) if first else None
             # nobody leaves before SLURM was asked: the first that ends has the others ended
             refusal = trainer.strategy.broadcast(refusal)
             self.requeued = refusal is None
@@ -180,9 +206,12 @@ class Checkpointing(Callback):
         return True
 
     def _request(self, number: int, frame: FrameType | None) -> None:
-        # SLURM may warn more than once
-        if self._signal is not None and (number == signal.SIGINT or not slurm.in_job()):
-            raise KeyboardInterrupt
+        if number == HANGUP:
+            leave_terminal()
+        # SLURM may warn more than once, and a terminal that closes tells this process and those that started it
+        again = self._signal is not None and number != HANGUP
+        if again and (number == signal.SIGINT or not slurm.in_job()):
+            raise StopError(number)
         self._signal = self._signal or number
 
 
@@ -198,7 +227,7 @@ def log_stop(trainer: Trainer, module: AdversarialModule, number: int) -> None:
 
 @contextmanager
 def own_buffers(module: AdversarialModule) -> Iterator[None]:
-    """Leave what each process keeps for itself as it is, though what is saved is their mean.
+    """Restore each rank's own buffers after saving their mean.
 
     When a checkpoint is saved depends on the clock on the wall; what is trained must not.
     """

@@ -1,13 +1,15 @@
-"""The training log: means of losses, logits and gradient norms, speed, and the guard against non-finite numbers."""
+"""The training log: means of losses, logits and gradient norms, speed, a guard against NaN; and progress."""
 
 import math
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import Any
 
 import torch
 from lightning import Callback, Trainer
 
+from gan_lab.console import ShowProgress, console, progress_bar, say
 from gan_lab.errors import InputError
 from gan_lab.training.module import AdversarialModule
 
@@ -142,3 +144,62 @@ def check_finite(module: AdversarialModule) -> None:
     if not torch.isfinite(norms).all():
         wrong = int((~torch.isfinite(norms)).nonzero()[0])
         check_finite_metrics({f"the norm of {names[wrong]}": float(norms[wrong])}, module.kimg)
+
+
+class ProgressBar(Callback):
+    """A progress bar on a terminal, a line at each log entry elsewhere.
+
+    Args:
+        training_log: whose latest metrics are shown.
+    """
+
+    def __init__(self, *, training_log: TrainingLog) -> None:
+        self.training_log = training_log
+        self._bar = ExitStack()
+        self._show: ShowProgress | None = None
+        self._begin = (0.0, 0)
+        self._shown: dict[str, float] = {}
+
+    def on_train_start(self, trainer: Trainer, module: AdversarialModule) -> None:  # type: ignore[override]
+        """Open the bar."""
+        self._shown = self.training_log.metrics
+        self._begin = (time.perf_counter(), module.images_seen)
+        if console.is_terminal:
+            bar = progress_bar(
+                "kimg", module.total_images / 1000, completed=round(module.kimg), transient=False
+            )
+            self._show = self._bar.enter_context(bar)
+
+    def on_train_batch_end(  # type: ignore[override]
+        self, trainer: Trainer, module: AdversarialModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Move the bar; off a terminal, print a line when there are new metrics."""
+        new = self.training_log.metrics is not self._shown
+        self._shown = self.training_log.metrics
+        if self._show is not None:
+            self._show(module.kimg, describe(self._shown))
+        elif new:
+            say(f"{module.kimg:8.1f} kimg  {describe(self._shown)}  {self._left(module)}")
+
+    def teardown(self, trainer: Trainer, module: AdversarialModule, stage: str) -> None:  # type: ignore[override]
+        """Close the bar."""
+        self._bar.close()
+        self._show = None
+
+    def _left(self, module: AdversarialModule) -> str:
+        shown = module.images_seen - self._begin[1]
+        missing = max(module.total_images - module.images_seen, 0)
+        seconds = (time.perf_counter() - self._begin[0]) * missing / shown
+        return f"{seconds / 60:.1f} min left"
+
+
+def describe(metrics: dict[str, float]) -> str:
+    """Return speed and losses in one line."""
+    if not metrics:
+        return ""
+    losses = "  ".join(
+        f"{name.removeprefix('loss/')} {value:.3f}"
+        for name, value in metrics.items()
+        if name.startswith("loss/")
+    )
+    return f"{metrics['speed/img_per_s']:.0f} img/s  {losses}"

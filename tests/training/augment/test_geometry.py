@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from gan_lab.training.augment.base import Draws
+from gan_lab.training.augment.filters import reflect, symlet
 from gan_lab.training.augment.geometry import (
     blit,
     double,
@@ -16,7 +17,6 @@ from gan_lab.training.augment.geometry import (
     translation,
     warp,
 )
-from gan_lab.training.augment.wavelets import reflect, symlet
 
 
 def whole(*values: int) -> torch.Tensor:

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from gan_lab.commands.launch import launch
+from gan_lab.data.media import Sheet
 from gan_lab.training.building import describe_samples
 from gan_lab.training.loggers.files import read_metrics
 from gan_lab.training.loggers.wandb import Wandb, default_tags, has_wandb_key, run_id
@@ -258,7 +259,8 @@ def test_a_server_that_goes_away_costs_no_row(
     logger.log_metrics({"kimg": 1.0, "metrics/fd_digits": 3.0})
     online.stop()
     logger.log_metrics({"kimg": 2.0, "metrics/fd_digits": 2.0})
-    logger.log_grid("samples", torch.zeros(1, 4, 4, dtype=torch.uint8), 2.0)
+    picture = torch.zeros(1, 4, 4, dtype=torch.uint8)
+    logger.log_sheet("samples", Sheet(picture=picture, media=(), media_type="image/png"), 2.0)
     logger.finalize("success")
     logger.log_metrics({"kimg": 3.0})
     (file,) = (tmp_path / "run" / "wandb").glob("run-*/*.wandb")
