@@ -190,12 +190,14 @@ class R2(DiscriminatorRegularizer):
 
 
 class Approximate(DiscriminatorRegularizer):
-    """R1 and R2 by finite differences: half of ((D(x + s n) - D(x)) / s)^2 with n ~ N(0, I), without double backward.
+    """Approximate R1 and R2: gradient penalties by finite differences, without second derivatives.
 
-    Its mean over n is ||grad_x D(x)||^2 but for terms of order s^2, as n^T g has the mean square ||g||^2. One draw of a
-    sample has a standard deviation of sqrt(2) times the mean; the batch and the steps average over it. Augmentations
-    and noise are the same in both calls. Lin et al. 2025, https://arxiv.org/abs/2501.08316 (without the division);
-    Hyun et al. 2025, https://arxiv.org/abs/2509.24935, with s = 0.01.
+        1/2 ((D(x + s n) - D(x)) / s)^2,  n ~ N(0, I)
+
+    whose mean over n is that of R1 or R2 but for terms of order s^2: n^T g has the mean square ||g||^2. Lin et al.
+    2025, https://arxiv.org/abs/2501.08316 (there without the division); Hyun et al. 2025, https://arxiv.org/abs/2509.24935,
+    with s = 0.01. One draw of a sample has a standard deviation of sqrt(2) times the mean; the batch and the steps
+    average over it. Augmentations and noise are the same in both calls.
 
     Args:
         weight: gamma, as of R1 and R2.
