@@ -35,18 +35,20 @@ from gan_lab.run import remove_leftovers
 from gan_lab.sampling.directions import Directions
 from gan_lab.sampling.gan import Gan
 from gan_lab.sampling.latents import SUFFIX, is_finite_number
-from gan_lab.sampling.series import Block, Series, labels_for
 from gan_lab.sampling.writers import (
     ENCODINGS,
+    Block,
     GridFile,
     ImagesZip,
     JsonLines,
     LatentsFile,
     Npz,
     SampleFiles,
+    Series,
     SingleFiles,
     TextFile,
     Writer,
+    labels_for,
 )
 
 CONTAINERS = {

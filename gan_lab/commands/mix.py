@@ -21,8 +21,8 @@ from gan_lab.errors import InputError
 from gan_lab.sampling.gan import Gan
 from gan_lab.sampling.latents import SUFFIX, Latents
 from gan_lab.sampling.mixing import Layers, mix_w, mixture, pick_layers
-from gan_lab.sampling.series import slug
 from gan_lab.sampling.video import readable_scale
+from gan_lab.sampling.writers import slug
 
 FORMATS = ("sheet", "latents")
 _READABLE = 64  # pixels of an image's shorter side
