@@ -272,7 +272,9 @@ def compare_ranks(config: DictConfig, *, ranks: int, rounds: int) -> dict[str, f
     check_batch(batch_size=config.batch_size, batches=config.d_steps, world_size=ranks)
     on_cpu = config.trainer.accelerator == "cpu" or not torch.accelerator.is_available()
     ways = [(1, 1), (ranks, 1), *([(1, ranks)] if on_cpu else [])]
-    say(f"ranks: {rounds} rounds of {' '.join(map(process_label, ways))} processes x threads in turn")
+    say(
+        f"ranks: {rounds} rounds of {' '.join(map(process_label, ways))} processes x threads in turn"
+    )
     made = [{way: rate(config, way) for way in ways} for _ in range(rounds)]
     found = {f"{process_label(way)}_img_per_s": median(r[way] for r in made) for way in ways}
     for other in ways:

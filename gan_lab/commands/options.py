@@ -98,6 +98,11 @@ def measure_statistics(gan: Gan, config: DictConfig) -> None:
     gan.measure_statistics(count, seed=config.seed, truncation=config.truncation)
 
 
+def chosen_formats(formats: str | Sequence[str]) -> list[str]:
+    """Return `format=`, a name or a list of them, as a list without repetitions."""
+    return list(dict.fromkeys([formats] if isinstance(formats, str) else formats))
+
+
 def pick_device(name: str) -> torch.device:
     """Return a device by name; "auto" is the accelerator that is there, else the CPU.
 
