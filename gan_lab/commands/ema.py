@@ -5,8 +5,7 @@ import time
 from omegaconf import DictConfig, OmegaConf
 from rich.table import Table
 
-from gan_lab.commands.evaluate import as_result, fake_store, measure, open_task, out_of
-from gan_lab.commands.inputs import open_run
+from gan_lab.commands.evaluate import as_result, fake_store, measure, open_run, open_task, out_of
 from gan_lab.commands.options import pick_device
 from gan_lab.config import conf_dir
 from gan_lab.console import say

@@ -16,7 +16,7 @@ from gan_lab.run import write_json
 from gan_lab.sampling.gan import Gan
 from gan_lab.sampling.latents import Attributes, Labels, set_attributes
 from gan_lab.sampling.sampler import image_transform
-from gan_lab.sampling.series import _LONGEST_TEXT, named_classes, slug
+from gan_lab.sampling.writers import _LONGEST_TEXT, named_classes, slug
 from gan_lab.seeding import check_seed
 from gan_lab.training.checkpoint import checkpoint_path
 from gan_lab.weights.loading import load
@@ -96,6 +96,11 @@ def measure_statistics(gan: Gan, config: DictConfig) -> None:
     if count is None:
         return
     gan.measure_statistics(count, seed=config.seed, truncation=config.truncation)
+
+
+def chosen_formats(formats: str | Sequence[str]) -> list[str]:
+    """Return `format=`, a name or a list of them, as a list without repetitions."""
+    return list(dict.fromkeys([formats] if isinstance(formats, str) else formats))
 
 
 def pick_device(name: str) -> torch.device:

@@ -248,7 +248,7 @@ def run_job(config: DictConfig) -> float | None:
     with nullcontext() if in_submitit_job() else stop_on_signal(folder / STOP_FILE):
         ending = train(config, folder)
     job = finish(record, config, ending)
-    tell(job)
+    print_ending(job)
     if in_submitit_job():
         exit_job(ending)
     return job.value
@@ -311,7 +311,7 @@ def finish(record: SweepFile, config: DictConfig, ending: Ending) -> Job:
     return record.change(str(config.name), status=status, error=ending.error, **found)
 
 
-def tell(job: Job) -> None:
+def print_ending(job: Job) -> None:
     """Print how a run ended."""
     value = "" if job.value is None else f": {job.objective} {job.value:.4g}"
     kimg = "" if job.kimg is None else f" at {job.kimg:g} kimg"
