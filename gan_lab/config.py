@@ -791,13 +791,12 @@ def value_of(config: Any, key: str, *, complete: bool = False) -> Any:
         InputError: for a value that refers to something that there is not.
         MissingMandatoryValue: as `plain`.
     """
-    from omegaconf import OmegaConf
     from omegaconf.errors import InterpolationResolutionError
 
     try:
         return plain(config.get(key) if complete else config[key], complete=complete)
     except InterpolationResolutionError as error:
-        typed = OmegaConf.to_container(config, resolve=False).get(key)
+        typed = dict(config.items_ex(resolve=False)).get(key)
         raise InputError(
             f"{error.full_key or key} in {key}={shortened(typed)} refers to something that there is not "
             f"({str(error).splitlines()[0]})"

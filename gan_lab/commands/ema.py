@@ -55,6 +55,7 @@ def run(config: DictConfig) -> None:
 def as_evaluation(config: DictConfig) -> DictConfig:
     """Return the configuration of `gan-lab evaluate` that measures the run as it is."""
     base = OmegaConf.load(conf_dir() / "evaluate.yaml")
+    assert isinstance(base, DictConfig)
     for key in ("defaults", "hydra"):
         del base[key]
     own = {key: value for key, value in config.items() if key not in ("lengths", "hydra")}

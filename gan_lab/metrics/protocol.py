@@ -250,9 +250,14 @@ class Protocol:
     def _remedy(self, key: str, count: int) -> str:
         """Say how fewer images can be measured: by this protocol, where its metrics can be made of them, or by KID."""
         few = f"protocol.{key}={count}"
-        numbers = dict.fromkeys(("num_fake", "num_real", "num_real_features"), _PLENTY)
-        numbers |= {name: count for name in numbers if name.startswith(key)}
-        setting = replace(self._setting, fake=None, real=None, **numbers)
+        setting = replace(
+            self._setting,
+            fake=None,
+            real=None,
+            num_fake=count if key == "num_fake" else _PLENTY,
+            num_real=count if key == "num_real" else _PLENTY,
+            num_real_features=count if key == "num_real" else _PLENTY,
+        )
         try:
             for metric in self.metrics.values():
                 metric.check(setting)
