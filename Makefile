@@ -32,10 +32,10 @@ gallery: $(VENV)/.installed ## draw the pictures of the README's gallery; the fi
 	$(LAB) train experiment=digits/stylegan2 name=gallery_stylegan2
 	$(LAB) train experiment=digits/biggan name=gallery_biggan
 	$(LAB) mix $(STYLED) rows=0-4 columns=10-15 row_classes=[0,2,3,5,8] column_classes=[1,4,6,7,9,3] \
-	    layers=coarse truncation=0.7 center=class out=runs/gallery/mix
+	    layers=coarse truncation=0.7 truncation_center=class out=runs/gallery/mix
 	$(LAB) interpolate run=runs/gallery_biggan seeds=0 classes=[3,8,0,6] columns=12 out=runs/gallery/morph
-	$(LAB) directions $(STYLED) classes=3 seeds=[0] count=5 truncation=0.7 center=class out=runs/gallery/directions
-	$(LAB) project $(STYLED) from_data=0-7 classes=data space=w+ out=runs/gallery/projection
+	$(LAB) directions $(STYLED) classes=3 seeds=[0] count=5 truncation=0.7 truncation_center=class out=runs/gallery/directions
+	$(LAB) project $(STYLED) dataset_indices=0-7 classes=data space=w+ out=runs/gallery/projection
 	mkdir -p .github/gallery
 	cp runs/gallery/mix/mix_coarse.png .github/gallery/mix.png
 	cp runs/gallery/morph/strip.png .github/gallery/morph.png

@@ -1,4 +1,4 @@
-"""Configurations: where they lie, what a run is called, how a foreign one is read, and what may be built of it."""
+"""Configurations: where they lie, run names, safe reading, and building classes from them."""
 
 import hashlib
 import inspect
@@ -51,7 +51,7 @@ NOT_IN_THE_NAME = (
     "new_data",
     "data_fingerprint",
     "sweep",
-    "swept",
+    "swept_keys",
     "objective",
     "objective_mode",
 )
@@ -259,7 +259,7 @@ def limited_events(text: str, path: Path) -> Iterator[Any]:
 
 
 def limited(value: Any, path: Path) -> Any:
-    """Return values as they are.
+    """Check the depth and numbers of values, and return them.
 
     Raises:
         InputError: for containers in containers without end, and numbers that mean nothing here.
@@ -283,7 +283,7 @@ def limited(value: Any, path: Path) -> Any:
 
 
 def shortened(value: object) -> str:
-    """Return a value for a message, however long it is."""
+    """Shorten a value for a message."""
     if isinstance(value, int) and abs(value) > LARGEST_INTEGER:
         return "above 2^64"
     text = repr(value)
@@ -488,7 +488,7 @@ class _Builder:
             ) from error
 
     def check_value(self, value: Any, base: Any, key: str) -> None:
-        """Refuse what the annotation does not allow, numbers that are none, and of a file layers by the billion.
+        """Check a value against an annotation: type, finite numbers, and for files their limits.
 
         Raises:
             InputError: with the key, the value and what is allowed.
@@ -503,11 +503,11 @@ class _Builder:
 
     @property
     def where(self) -> str:
-        """The beginning of a message."""
+        """Return the beginning of a message: the file."""
         return f"{self.origin}: " if self.origin is not None else ""
 
     def find(self, target: Any, key: str) -> Callable[..., Any]:
-        """Import what a target names, if it may be."""
+        """Import a target, if that is allowed."""
         if not isinstance(target, str) or not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", target):
             raise self.error(
                 joined(key, "_target_"),
@@ -571,7 +571,7 @@ def has_nodes(value: Any) -> bool:
 
 
 def joined(key: str, name: object) -> str:
-    """Return the key of a key."""
+    """Join two parts of a dotted key."""
     return f"{key}.{name}" if key else str(name)
 
 
@@ -597,7 +597,7 @@ def located(target: str) -> Any:
 
 
 def cause(error: BaseException) -> str:
-    """Return what happened and where, for whoever wrote the code that it happened in."""
+    """Describe an exception with its file and line."""
     frames = traceback.extract_tb(error.__traceback__)
     # what imports and calls is not to blame
     others = [f for f in frames if "importlib" not in f.filename and f.filename != __file__]
@@ -795,13 +795,12 @@ def value_of(config: Any, key: str, *, complete: bool = False) -> Any:
         InputError: for a value that refers to something that there is not.
         MissingMandatoryValue: as `plain`.
     """
-    from omegaconf import OmegaConf
     from omegaconf.errors import InterpolationResolutionError
 
     try:
         return plain(config.get(key) if complete else config[key], complete=complete)
     except InterpolationResolutionError as error:
-        typed = OmegaConf.to_container(config, resolve=False).get(key)
+        typed = dict(config.items_ex(resolve=False)).get(key)
         raise InputError(
             f"{error.full_key or key} in {key}={shortened(typed)} refers to something that there is not "
             f"({str(error).splitlines()[0]})"
@@ -888,7 +887,7 @@ def is_allowed(value: Any, kind: Any) -> bool:
 
 
 def allowed(kind: Any) -> str:
-    """Say what an annotation allows."""
+    """Describe what an annotation allows."""
     kind = getattr(kind, "__value__", kind)
     arguments = get_args(kind)
     if get_origin(kind) is Annotated:
@@ -923,7 +922,7 @@ def options_of(kind: Any) -> list[str]:
 
 
 def limits(rules: Iterable[Any]) -> str:
-    """Say what range numbers have."""
+    """Describe the range of numbers."""
     words = {"ge": "from {}", "gt": "above {}", "le": "to {}", "lt": "below {}"}
     found = {
         name: getattr(rule, name)
@@ -962,7 +961,7 @@ def derived(key: str) -> bool:
     """Whether a key only repeats where the run lies and which sweep it belongs to: a renamed folder is no change."""
     if key.startswith("callbacks.pruning."):
         return True
-    return key.split(".")[-1] in ("run_dir", "runs_dir", "name", "sweep", "swept")
+    return key.split(".")[-1] in ("run_dir", "runs_dir", "name", "sweep", "swept_keys")
 
 
 def suggestion(wrong: str, keys: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""Errors that a user can mend, and whether he has pressed Ctrl-C."""
+"""Errors that a user can fix, and whether Ctrl-C was pressed."""
 
 from threading import Event
 

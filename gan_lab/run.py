@@ -1,4 +1,4 @@
-"""The run folder: every file in it whole or not there, one process at a time, and who that is."""
+"""The run folder: atomic writes, one process at a time, results."""
 
 import errno
 import json
@@ -51,7 +51,7 @@ _PLACE = frozenset(
 
 @contextmanager
 def replacing(path: Path, *, sync: bool = True) -> Iterator[Path]:
-    """Give a temporary path beside `path`, which replaces it when the block ends, or is removed when that fails.
+    """Yield a temporary path that replaces `path` at the end of the block, or is removed on an error.
 
     The folder is made when it is not there. Whoever opens `path` finds the old file or the new one, at any moment.
 
@@ -256,7 +256,7 @@ class Holder:
 
 @contextmanager
 def locked(run_dir: Path) -> Iterator[None]:
-    """Keep a second process out of a run folder; the lock goes with the process that holds it, however that ends.
+    """Lock a run folder; the lock ends with the process that holds it.
 
     A folder that is not there is made, and goes again when nothing was written to it.
 

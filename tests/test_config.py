@@ -25,7 +25,7 @@ from gan_lab.config import (
 )
 from gan_lab.errors import InputError
 from gan_lab.training.losses import Loss
-from gan_lab.training.regularizers.base import Regularizer
+from gan_lab.training.regularizers import Regularizer
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_suggestions() -> None:
 
 
 def test_an_input_error_comes_out_as_it_is() -> None:
-    node = {"a": {"_target_": "gan_lab.training.regularizers.r1.R1", "weight": -1}}
+    node = {"a": {"_target_": "gan_lab.training.regularizers.R1", "weight": -1}}
     with pytest.raises(InputError, match="weight must be >= 0"):
         build(node)
 

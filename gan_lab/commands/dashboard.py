@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from gan_lab.console import say
 from gan_lab.errors import InputError
-from gan_lab.metrics.directions import direction
+from gan_lab.metrics.base import direction
 from gan_lab.training.loggers.wandb import first_line, has_wandb_key
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def project_metrics(api: Any, entity: str, project: str) -> list[str]:
 
 
 def check_metrics(metrics: Sequence[str], project: str) -> list[str]:
-    """Refuse to make a workspace that shows nothing.
+    """Check that there are metrics to show.
 
     Raises:
         InputError: when there are no metrics.

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig
 
-from gan_lab.commands.options import check_image, open_gan
+from gan_lab.commands.options import open_gan
 from gan_lab.console import say, warn
 from gan_lab.errors import InputError
 from gan_lab.sampling.gan import Gan
@@ -50,10 +50,10 @@ def run(config: DictConfig) -> None:
 
 
 def opened(config: DictConfig, run: str) -> Gan:
-    """Load one of the runs."""
+    """Load a run's generator."""
     own = config.copy()
     own.run = run
-    return check_image(open_gan(own), "explore")
+    return open_gan(own)
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -12,10 +12,11 @@ from omegaconf import DictConfig
 from safetensors.torch import save_file
 from torch import Tensor
 
+from gan_lab.commands.options import chosen_formats
 from gan_lab.console import say
 from gan_lab.data.images import save_png
 from gan_lab.errors import InputError
-from gan_lab.metrics.features.weights import file_sha256
+from gan_lab.metrics.features.base import file_sha256
 from gan_lab.run import (
     naming,
     publish,
@@ -27,12 +28,10 @@ from gan_lab.run import (
 )
 from gan_lab.training.checkpoint import checkpoint_path
 from gan_lab.weights import exported, hub
-from gan_lab.weights.card import card, sample_grid
+from gan_lab.weights.export import Material, card, of_export, of_run, sample_grid
 from gan_lab.weights.loading import local
-from gan_lab.weights.material import Material, of_export, of_run
 from gan_lab.weights.programs import onnx_packages, write_program
 
-FORMATS = ("safetensors", *exported.PROGRAMS)
 # all that an exported model's folder has from here; what else lies there is left alone
 FILES = (
     *(exported.DESCRIPTION, exported.CARD, exported.GRID),
@@ -48,14 +47,14 @@ def run(config: DictConfig) -> None:
     Raises:
         InputError: for a run, a format or an account that there is not, and programs whose images differ.
     """
-    formats = check_formats(config.format)
     if config.push is not None:
         hub.check_push(config.push)
     source = local(config.run)
     material = gather(config, source)
     description = material.description
-    if formats is None:
-        formats = list(description.get("programs", {}))
+    kept = description.get("programs", {})
+    chosen = kept if config.format is None else chosen_formats(config.format)
+    formats = [name for name in exported.PROGRAMS if name in chosen]
     if "onnx" in formats:
         onnx_packages()
     out = Path(config.out).expanduser() if config.out else default_out(source, config)
@@ -75,23 +74,8 @@ def run(config: DictConfig) -> None:
         say(f"pushed {hub.push(out, config.push, files=written(out), private=config.private)}")
 
 
-def check_formats(formats: str | Sequence[str] | None) -> list[str] | None:
-    """Return the programs among the formats; None where nothing was asked for.
-
-    Raises:
-        InputError: for one that there is not.
-    """
-    if formats is None:
-        return None
-    given = [formats] if isinstance(formats, str) else list(formats)
-    wrong = [name for name in given if name not in FORMATS]
-    if wrong:
-        raise InputError(f"format={given}: choose from {', '.join(FORMATS)}")
-    return [name for name in exported.PROGRAMS if name in given]
-
-
 def gather(config: DictConfig, source: Path) -> Material:
-    """Gather what is exported, from a run or from an exported model."""
+    """Read what is exported, from a run or an earlier export."""
     if exported.is_export(source):
         if config.checkpoint is not None:
             raise InputError(
@@ -118,7 +102,7 @@ def gather(config: DictConfig, source: Path) -> Material:
 
 
 def prepare(config: DictConfig, material: Material) -> None:
-    """Check the truncation of the pictures, and measure standing statistics where they are asked for.
+    """Check the truncation of the images, and measure standing statistics where they are asked for.
 
     Raises:
         InputError: for a truncation or statistics that mean nothing to the generator.
@@ -146,7 +130,7 @@ def default_out(source: Path, config: DictConfig) -> Path:
 
 
 def check_out(out: Path, material: Material, source: Path, *, overwrite: bool) -> None:
-    """Refuse a folder that holds something else.
+    """Check that the output folder is empty or an earlier export of this model.
 
     Raises:
         InputError: naming the way out.
@@ -179,7 +163,7 @@ def check_out(out: Path, material: Material, source: Path, *, overwrite: bool) -
 
 @contextmanager
 def staged(out: Path) -> Iterator[Path]:
-    """Give an empty folder that takes the place of `out` when all is written, and goes when something fails.
+    """Yield a temporary folder that replaces `out` on success and is removed on failure.
 
     What a kill leaves undone, the next export to the same place does.
     """
@@ -203,7 +187,7 @@ def staged(out: Path) -> Iterator[Path]:
 
 
 def keep_others(before: Path, out: Path) -> None:
-    """Move what is not of the export, such as generated images, from a folder that was replaced, and remove that."""
+    """Move other files, such as generated images, out of the replaced folder and remove it."""
     if before.exists():
         for entry in before.iterdir():
             if entry.name not in FILES:

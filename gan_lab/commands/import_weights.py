@@ -108,7 +108,7 @@ def describe_run(
 
 
 def report(published: Published, networks: Mapping[str, nn.Module]) -> None:
-    """Say what was read."""
+    """Print what was read."""
     say(str(published.config["source"]))
     for path, digest in published.files.items():
         say(f"{path.name}: sha256 {digest}")

@@ -8,19 +8,29 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from gan_lab.commands.folders import output_folder
-from gan_lab.commands.mix import check_formats, check_scale, save_sheet
-from gan_lab.commands.options import check_image, open_gan, parse_classes, parse_seeds, seeds_text
+from gan_lab.commands.mix import save_sheet
+from gan_lab.commands.options import (
+    chosen_formats,
+    labels_of,
+    labels_text,
+    open_gan,
+    output_folder,
+    parse_seeds,
+    seeds_text,
+)
 from gan_lab.console import progress_bar, say
-from gan_lab.data.images import enlarged, grid, save_png, to_uint8
+from gan_lab.data.images import save_png, to_uint8
+from gan_lab.data.media import enlarged, grid
+from gan_lab.data.sample import SampleSpec
 from gan_lab.errors import InputError
+from gan_lab.run import write as write_whole
 from gan_lab.sampling.gan import Gan
 from gan_lab.sampling.interpolation import Interpolation, interpolation
 from gan_lab.sampling.latents import Latents
 from gan_lab.sampling.video import check_video, readable_scale, write_video
 
 VIDEOS = ("gif", "webp", "mp4")
-FORMATS = ("strip", *VIDEOS, "frames")
+OF_IMAGES = (*VIDEOS, "frames")
 
 
 @dataclass(frozen=True)
@@ -69,13 +79,14 @@ def run(config: DictConfig) -> None:
     Raises:
         InputError: for key points, spaces, methods and formats that there are not.
     """
-    formats = check_formats(config.format, FORMATS)
-    scale = check_scale(config.scale)
+    formats = chosen_formats(config.format)
+    scale = config.scale
     columns, rows = config.grid
     for kind in VIDEOS:
         if kind in formats:
             check_video(f"interpolation.{kind}", config.fps, scale or 1)
-    gan = check_image(open_gan(config), "interpolate")
+    gan = open_gan(config)
+    check_images(gan, formats)
     keys = key_latents(config, gan)
     interpolations = [
         interpolation(
@@ -85,7 +96,7 @@ def run(config: DictConfig) -> None:
             method=config.method,
             loop=config.loop,
             truncation=config.truncation,
-            center=config.center,
+            truncation_center=config.truncation_center,
             noise=config.noise,
         )
         for part in divided(keys, columns * rows)
@@ -97,13 +108,18 @@ def run(config: DictConfig) -> None:
     say(f"{len(keys)} key points, {count} frames, {count / config.fps:.1f} seconds")
     if "strip" in formats:
         strip = film.strip(config.columns)
-        save_sheet(strip, folder / "strip.png", columns=config.columns, scale=scale)
+        pixels = gan.spec.preview(strip)
+        save_sheet(pixels, folder / "strip.png", columns=config.columns, scale=scale)
     write(film, folder, formats, fps=config.fps, scale=scale)
+    if "files" in formats:
+        is_text = gan.spec.kind.media_type.startswith("text/")
+        save = save_text if is_text else save_files
+        save(film, folder / "files", gan.spec)
 
 
 def write(film: Film, folder: Path, formats: list[str], *, fps: float, scale: int | None) -> None:
     """Write the videos and frames that were asked for; frames are drawn again for each, and none is kept."""
-    wanted = [name for name in formats if name != "strip"]
+    wanted = [name for name in formats if name in OF_IMAGES]
     if not wanted:
         return
     factor = scale or readable_scale(*next(film.frames()).shape[-2:])
@@ -126,22 +142,64 @@ def save_frames(film: Film, folder: Path, scale: int) -> None:
     say(f"wrote {folder}/*.png ({total})")
 
 
+def save_files(film: Film, folder: Path, spec: SampleSpec) -> None:
+    """Write each sample of each path to a file as its kind writes it."""
+    total = len(film.positions) * len(film.interpolations)
+    done = 0
+    with progress_bar("files", total) as advance:
+        for number, each in enumerate(film.interpolations):
+            path = f"path{number}_" if len(film.interpolations) > 1 else ""
+            made = (each.images(part) for part in film.positions.split(film.batch_size))
+            samples = (one for part in made for one in spec.decode(part).cpu())
+            for i, sample in enumerate(samples):
+                spec.kind.write(sample, folder / f"{path}{i:06d}{spec.kind.suffix}")
+                done += 1
+                advance(done)
+    say(f"wrote {folder}/*{spec.kind.suffix} ({total})")
+
+
+def save_text(film: Film, folder: Path, spec: SampleSpec) -> None:
+    """Write the samples of each path, which are text, to one file: a list."""
+    for number, each in enumerate(film.interpolations):
+        path = folder / f"path{number}{spec.kind.suffix}"
+        made = (each.images(part) for part in film.positions.split(film.batch_size))
+        write_whole(
+            path, b"".join(spec.kind.media(one) for part in made for one in spec.decode(part).cpu())
+        )
+        say(f"wrote {path} ({len(film.positions)} lines)")
+
+
+def check_images(gan: Gan, formats: list[str]) -> None:
+    """Refuse videos of what cannot be seen.
+
+    Raises:
+        InputError: naming the formats that there are instead.
+    """
+    wrong = [name for name in formats if name in OF_IMAGES]
+    if wrong and not gan.spec.is_image:
+        raise InputError(
+            f"format={wrong[0]} is for images, and {gan.kind} makes {gan.spec.kind.name}; choose from strip, files "
+            f"({gan.spec.kind.suffix})"
+        )
+
+
 def key_latents(config: DictConfig, gan: Gan) -> Latents:
     """Return the latents of the key points of all paths; psi has not moved them yet.
 
     Raises:
         InputError: for seeds, classes or latents that there are not.
     """
-    classes = parse_classes(config.classes, gan)
-    labels = classes[0] if classes is not None and len(classes) == 1 else classes
+    labels = labels_of(config, gan)
     if config.latents is not None:
         latents = gan.read_latents(config.latents)
         return gan.as_latents(latents, labels=labels, space="w" if latents.z is None else "z")
     seeds = parse_seeds(config.seeds)
-    if classes is not None and len(classes) > 1 and len(seeds) not in (1, len(classes)):
+    several = len(labels) if isinstance(labels, list) else 1
+    if several > 1 and len(seeds) not in (1, several):
+        what = "labels" if gan.attributes else "classes"
         raise InputError(
-            f"{len(seeds)} seeds and {len(classes)} classes: give one class, one for each seed, or one seed that goes "
-            "from class to class"
+            f"{len(seeds)} seeds and {several} {what}: give one for all, one for each seed, or one seed that goes from "
+            "one to the next"
         )
     return gan.as_latents(seeds, labels=labels, truncation=config.truncation, space="z")
 
@@ -168,10 +226,7 @@ def parts(config: DictConfig) -> list[str]:
         found.append(Path(config.latents).stem)
     else:
         found.append(f"seeds{seeds_text(parse_seeds(config.seeds))}")
-    if config.classes is not None:
-        given = config.classes
-        names = [given] if isinstance(given, int | str) else list(given)
-        found.append("classes" + "-".join(map(str, names)))
+    found += labels_text(config)
     found += [str(config[key]) for key in ("space", "method") if config[key] is not None]
     if config.loop:
         found.append("loop")

@@ -23,12 +23,15 @@ from gan_lab.config import (
     value_of,
 )
 from gan_lab.errors import InputError
+from gan_lab.training.auto import placeholders
 from gan_lab.training.checks import TrainKeys
+from gan_lab.training.power_ema import LONGEST
 
 Positive = Annotated[int, Field(ge=1, le=100_000)]
 Natural = Annotated[int, Field(ge=0, le=10**7)]
 Number = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Share = Annotated[float, Field(ge=0)]
+Length = Annotated[float, Field(gt=0, le=LONGEST)]
 Part = Number | Text
 Numbers = Part | list[Part]
 Classes = Part | list[Part]
@@ -36,18 +39,22 @@ Size = (
     Annotated[int, Field(ge=1, le=65_536)]
     | tuple[Annotated[int, Field(ge=1, le=65_536)], Annotated[int, Field(ge=1, le=65_536)]]
 )
+# one vector, by name or in order, or several
+Attributes = float | list[float] | dict[Text, float] | list[dict[Text, float] | list[float]] | None
 Devices = Annotated[int, Field(ge=1, le=1024)] | Literal["auto"]
 Statistics = Annotated[int, Field(ge=1, le=10**8)]
 Trust = list[Text]
 Center = Literal["mean", "class"]
 Noise = Literal["const", "none", "random"]
-DrawnFormat = Literal["files", "png", "jpeg", "webp", "grid", "npz", "zip", "latents"]
-WayFormat = Literal["strip", "gif", "webp", "mp4", "frames"]
+DrawnFormat = Literal[
+    "files", "png", "jpeg", "webp", "wav", "flac", "grid", "npz", "zip", "txt", "jsonl", "latents"
+]
+WayFormat = Literal["strip", "gif", "webp", "mp4", "frames", "files"]
 SheetFormat = Literal["sheet", "latents"]
 
 
 class OfARun(Keys):
-    """What commands that load a trained generator have."""
+    """Keys of commands that load a trained generator."""
 
     run: Text
     checkpoint: Literal["best", "last", "previous"] | None
@@ -56,7 +63,7 @@ class OfARun(Keys):
 
 
 class BenchKeys(TrainKeys):
-    """Those of gan-lab bench."""
+    """Keys of gan-lab bench."""
 
     parts: Annotated[
         list[Literal["steps", "loop", "data", "metrics", "ranks"]], Field(min_length=1)
@@ -69,7 +76,7 @@ class BenchKeys(TrainKeys):
 
 
 class CompareKeys(Keys):
-    """Those of gan-lab compare."""
+    """Keys of gan-lab compare."""
 
     runs: Text | list[Text] | None
     checkpoint: Literal["best", "last", "previous"] | None
@@ -82,7 +89,7 @@ class CompareKeys(Keys):
 
 
 class DashboardKeys(Keys):
-    """Those of gan-lab dashboard."""
+    """Keys of gan-lab dashboard."""
 
     project: Text
     entity: Text | None
@@ -92,7 +99,7 @@ class DashboardKeys(Keys):
 
 
 class DirectionsKeys(OfARun):
-    """Those of gan-lab directions."""
+    """Keys of gan-lab directions."""
 
     method: Literal["auto", "ganspace", "sefa"]
     layers: Numbers
@@ -104,14 +111,14 @@ class DirectionsKeys(OfARun):
     seeds: Numbers
     amounts: list[float]
     truncation: float | None
-    center: Center
+    truncation_center: Center
     noise: Noise
     device: Text
     out: Text | None
 
 
 class FileKeys(Keys):
-    """How evaluate reads folders and zips."""
+    """Keys of gan-lab evaluate for reading folders and zips."""
 
     image_size: Size | None
     channels: Literal[1, 3] | None
@@ -120,7 +127,9 @@ class FileKeys(Keys):
 
 
 class EvaluateKeys(OfARun):
-    """Those of gan-lab evaluate."""
+    """Keys of gan-lab evaluate."""
+
+    ema: Length | None
 
     source: Text | None
     run: Text | None  # type: ignore[assignment]
@@ -136,13 +145,25 @@ class EvaluateKeys(OfARun):
     files: FileKeys
     preview: bool
     plots: bool
-    curve: list[float]
-    export_real: Text | None
+    truncations: list[float]
+    save_real_features: Text | None
+    out: Text | None
+
+
+class EmaKeys(OfARun):
+    """Keys of gan-lab ema."""
+
+    lengths: Annotated[list[Length], Field(min_length=1)]
+    seed: Seed
+    truncation: float | None
+    standing_statistics: Statistics | None
+    batch_size: BatchSize
+    device: Text
     out: Text | None
 
 
 class ExploreKeys(OfARun):
-    """Those of gan-lab explore."""
+    """Keys of gan-lab explore."""
 
     other: Text | None
     standing_statistics: Statistics | None
@@ -155,7 +176,7 @@ class ExploreKeys(OfARun):
 
 
 class ExportKeys(OfARun):
-    """Those of gan-lab export."""
+    """Keys of gan-lab export."""
 
     source: Text | None
     format: (
@@ -176,11 +197,13 @@ class ExportKeys(OfARun):
 
 
 class GenerateKeys(OfARun):
-    """Those of gan-lab generate."""
+    """Keys of gan-lab generate."""
+
+    ema: Length | None
 
     seeds: Numbers | None
     num_images: Annotated[int, Field(ge=1, le=10**9)]
-    attributes: float | list[float] | dict[Text, float] | None
+    labels: Attributes
     source: Text | None
     classes: Classes | None
     seed: Seed
@@ -188,7 +211,7 @@ class GenerateKeys(OfARun):
     directions: Text | None
     move: float | list[float] | None
     truncation: float | None
-    center: Center
+    truncation_center: Center
     noise: Noise
     translate: tuple[float, float] | None
     rotate: float | None
@@ -204,7 +227,7 @@ class GenerateKeys(OfARun):
 
 
 class ImportWeightsKeys(Keys):
-    """Those of gan-lab import-weights."""
+    """Keys of gan-lab import-weights."""
 
     path: Text
     name: FolderName
@@ -213,10 +236,11 @@ class ImportWeightsKeys(Keys):
 
 
 class InterpolateKeys(OfARun):
-    """Those of gan-lab interpolate."""
+    """Keys of gan-lab interpolate."""
 
     seeds: Numbers
     classes: Classes | None
+    labels: Attributes
     latents: Text | None
     space: Literal["z", "w"] | None
     method: Literal["linear", "spherical", "spline"] | None
@@ -224,7 +248,7 @@ class InterpolateKeys(OfARun):
     frames: Positive
     grid: tuple[Positive, Positive]
     truncation: float | None
-    center: Center
+    truncation_center: Center
     noise: Literal["const", "none"]
     standing_statistics: Statistics | None
     seed: Seed
@@ -238,17 +262,19 @@ class InterpolateKeys(OfARun):
 
 
 class MixKeys(OfARun):
-    """Those of gan-lab mix."""
+    """Keys of gan-lab mix."""
 
     rows: Numbers
     columns: Numbers
     layers: Numbers
     row_classes: Classes | None
     column_classes: Classes | None
+    row_labels: Attributes
+    column_labels: Attributes
     row_latents: Text | None
     column_latents: Text | None
     truncation: float | None
-    center: Center
+    truncation_center: Center
     noise: Noise
     format: SheetFormat | Annotated[list[SheetFormat], Field(min_length=1)]
     scale: Annotated[int, Field(ge=1, le=1024)] | None
@@ -257,11 +283,11 @@ class MixKeys(OfARun):
 
 
 class PrefetchKeys(Keys):
-    """Those of gan-lab prefetch: none besides its features."""
+    """Keys of gan-lab prefetch: none besides its features."""
 
 
 class PrepareDataKeys(Keys):
-    """Those of gan-lab prepare-data."""
+    """Keys of gan-lab prepare-data."""
 
     out: Text | None
     size: Size | None
@@ -273,7 +299,7 @@ class PrepareDataKeys(Keys):
 
 
 class TuneKeys(Keys):
-    """Pivotal tuning of gan-lab project."""
+    """Keys of gan-lab project for pivotal tuning."""
 
     steps: Natural
     lr: Annotated[float, Field(gt=0)]
@@ -283,10 +309,10 @@ class TuneKeys(Keys):
 
 
 class ProjectKeys(OfARun):
-    """Those of gan-lab project."""
+    """Keys of gan-lab project."""
 
     images: Text | Annotated[list[Text], Field(min_length=1)] | None
-    from_data: Numbers | None
+    dataset_indices: Numbers | None
     split: Literal["val", "train"]
     data: dict[str, Any]
     classes: Classes | None
@@ -314,6 +340,7 @@ KEYS: dict[str, type[Keys]] = {
     "compare": CompareKeys,
     "dashboard": DashboardKeys,
     "directions": DirectionsKeys,
+    "ema": EmaKeys,
     "evaluate": EvaluateKeys,
     "explore": ExploreKeys,
     "export": ExportKeys,
@@ -345,7 +372,16 @@ def check(command: str, config: DictConfig) -> None:
         InputError: with the key, the value and what is allowed.
         MissingMandatoryValue: for a value that was not given.
     """
-    typed = typed_texts(HydraConfig.get().overrides.task)
+    with placeholders(config):
+        check_values(command, config, typed_texts(HydraConfig.get().overrides.task))
+
+
+def check_values(command: str, config: DictConfig, typed: Mapping[str, str]) -> None:
+    """Check a configuration in which nothing is `auto`; see `check`.
+
+    Raises:
+        InputError: as `check`.
+    """
     kinds = KEYS[command]
     check_keys(config, kinds, typed)
     check_further(config, kinds)

@@ -1,42 +1,41 @@
 """gan-lab mix: a sheet of mixed styles."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig, ListConfig
 from torch import Tensor
 
-from gan_lab.commands.folders import output_folder
 from gan_lab.commands.options import (
-    check_image,
     check_rendering,
+    chosen_formats,
+    labels_of,
     load_gan,
-    parse_classes,
+    output_folder,
     parse_seeds,
     seeds_text,
 )
 from gan_lab.console import say
-from gan_lab.data.images import enlarged, grid, save_png, to_uint8
+from gan_lab.data.images import save_png
+from gan_lab.data.media import enlarged, grid
 from gan_lab.errors import InputError
 from gan_lab.sampling.gan import Gan
 from gan_lab.sampling.latents import SUFFIX, Latents
 from gan_lab.sampling.mixing import Layers, mix_w, mixture, pick_layers
-from gan_lab.sampling.series import slug
 from gan_lab.sampling.video import readable_scale
+from gan_lab.sampling.writers import slug
 
-FORMATS = ("sheet", "latents")
 _READABLE = 64  # pixels of an image's shorter side
 
 
 def run(config: DictConfig) -> None:
-    """Mix styles and write what comes of it.
+    """Mix styles and write the results.
 
     Raises:
         InputError: for a generator without styles, layers, classes or latents that there are not.
     """
-    formats = check_formats(config.format)
-    scale = check_scale(config.scale)
-    gan = check_image(load_gan(config), "mix")
+    formats = chosen_formats(config.format)
+    scale = config.scale
+    gan = load_gan(config)
     check_rendering(config, gan)
     layers = layers_of(config.layers)
     chosen = pick_layers(gan, layers)
@@ -46,7 +45,8 @@ def run(config: DictConfig) -> None:
     say(f"{len(rows)} x {len(columns)} images with the layers {chosen} of the columns")
     if "sheet" in formats:
         made = mixture(gan, rows, columns, layers=chosen, noise=config.noise)
-        save_sheet(made.sheet(), folder / f"{name}.png", columns=len(columns) + 1, scale=scale)
+        pixels = gan.spec.preview(made.sheet())
+        save_sheet(pixels, folder / f"{name}.png", columns=len(columns) + 1, scale=scale)
     if "latents" in formats:
         mixed = mix_w(rows.values.to(gan.device), columns.values.to(gan.device), chosen)
         labels = None if rows.labels is None else rows.labels.repeat_interleave(len(columns), dim=0)
@@ -66,18 +66,17 @@ def side(config: DictConfig, gan: Gan, name: str) -> Latents:
     Raises:
         InputError: for seeds, classes or latents that there are not.
     """
-    classes = parse_classes(config[f"{name}_classes"], gan, f"{name}_classes")
-    labels = classes[0] if classes is not None and len(classes) == 1 else classes
+    labels = labels_of(config, gan, f"{name}_")
     latents = config[f"{name}_latents"]
-    truncation, center = config.truncation, config.center
+    truncation, center = config.truncation, config.truncation_center
     if latents is not None:
         read = gan.read_latents(latents)
-        return gan.as_latents(read, labels=labels, truncation=truncation, center=center)
+        return gan.as_latents(read, labels=labels, truncation=truncation, truncation_center=center)
     seeds = parse_seeds(config[f"{name}s"], f"{name}s")
     try:
-        return gan.as_latents(seeds, labels=labels, truncation=truncation, center=center)
+        return gan.as_latents(seeds, labels=labels, truncation=truncation, truncation_center=center)
     except InputError as error:
-        raise InputError(f"{name}s and {name}_classes: {error}") from error
+        raise InputError(f"{name}s and their labels: {error}") from error
 
 
 def layers_of(given: object) -> Layers:
@@ -106,34 +105,9 @@ def parts(config: DictConfig) -> list[str]:
     return found
 
 
-def save_sheet(images: Tensor, path: Path, *, columns: int, scale: int | None) -> None:
-    """Write images [N, C, H, W] in [-1, 1] as one picture."""
-    pixels = to_uint8(images).cpu()
+def save_sheet(pixels: Tensor, path: Path, *, columns: int, scale: int | None) -> None:
+    """Write uint8 images [N, C, H, W] as one sheet."""
+    pixels = pixels.cpu()
     factor = scale or readable_scale(*pixels.shape[-2:], at_least=_READABLE)
     save_png(grid(enlarged(pixels, factor), columns), path)
     say(f"wrote {path}")
-
-
-def check_formats(given: str | Sequence[str], formats: Sequence[str] = FORMATS) -> list[str]:
-    """Return formats as a list.
-
-    Raises:
-        InputError: for one that there is not.
-    """
-    names = [given] if isinstance(given, str) else list(given)
-    if not names or not set(names) <= set(formats):
-        raise InputError(f"format={names}: choose from {', '.join(formats)}")
-    return list(dict.fromkeys(names))
-
-
-def check_scale(scale: object) -> int | None:
-    """Return a factor of pixels, or None where it is to be chosen.
-
-    Raises:
-        InputError: for what is no whole number from 1.
-    """
-    if scale is None:
-        return None
-    if not isinstance(scale, int) or isinstance(scale, bool) or scale < 1:
-        raise InputError(f"scale={scale!r} must be a whole number from 1: pixels are repeated")
-    return scale

@@ -1,18 +1,24 @@
-"""A trained generator as a command's configuration asks for it."""
+"""Options and output folders that commands with a generator share."""
 
+import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import DictConfig, ListConfig
 
+from gan_lab.config import read_json, take
 from gan_lab.console import say
 from gan_lab.errors import InputError
+from gan_lab.run import write_json
 from gan_lab.sampling.gan import Gan
-from gan_lab.sampling.sampler import image_transform, is_finite_number
-from gan_lab.sampling.series import _LONGEST_TEXT, named_classes
+from gan_lab.sampling.latents import Attributes, Labels, set_attributes
+from gan_lab.sampling.sampler import image_transform
+from gan_lab.sampling.writers import _LONGEST_TEXT, named_classes, slug
 from gan_lab.seeding import check_seed
+from gan_lab.training.checkpoint import checkpoint_path
 from gan_lab.weights.loading import load
 
 
@@ -37,7 +43,7 @@ def load_gan(config: DictConfig) -> Gan:
     """Load a generator on its device.
 
     Args:
-        config: that of `open_gan`, of which `seed`, `standing_statistics` and `truncation` may be missing.
+        config: that of `open_gan`, of which `seed`, `standing_statistics`, `truncation` and `ema` may be missing.
 
     Raises:
         InputError: as `open_gan`.
@@ -46,6 +52,7 @@ def load_gan(config: DictConfig) -> Gan:
         config.run,
         checkpoint=config.checkpoint,
         weights=config.weights,
+        ema=config.get("ema"),
         device=pick_device(config.device),
         trust=config.trust,
     )
@@ -62,7 +69,7 @@ def check_rendering(config: DictConfig, gan: Gan) -> None:
     translate = config.get("translate")
     gan.check(
         truncation=config.get("truncation"),
-        center=config.get("center", "mean"),
+        truncation_center=config.get("truncation_center", "mean"),
         noise=config.get("noise", "const"),
         translate=(0.0, 0.0) if translate is None else plain(translate),
         rotate=config.get("rotate") or 0.0,
@@ -75,7 +82,7 @@ def transform_of(config: DictConfig) -> torch.Tensor | None:
 
 
 def plain(value: Any) -> Any:
-    """Return a list of a configuration as a tuple, and other values as they are."""
+    """Return a list of a configuration as a tuple, other values unchanged."""
     return tuple(value) if isinstance(value, ListConfig) else value
 
 
@@ -89,6 +96,11 @@ def measure_statistics(gan: Gan, config: DictConfig) -> None:
     if count is None:
         return
     gan.measure_statistics(count, seed=config.seed, truncation=config.truncation)
+
+
+def chosen_formats(formats: str | Sequence[str]) -> list[str]:
+    """Return `format=`, a name or a list of them, as a list without repetitions."""
+    return list(dict.fromkeys([formats] if isinstance(formats, str) else formats))
 
 
 def pick_device(name: str) -> torch.device:
@@ -165,7 +177,7 @@ def parse_classes(given: object, gan: Gan, key: str = "classes") -> list[int] | 
     if given is None:
         return None
     if gan.spec.attributes:
-        raise InputError(f"{key}={given}: the model has attributes, no classes; set attributes=")
+        raise InputError(f"{key}={given}: the model has attributes, no classes; leave {key}= out")
     if not gan.num_classes:
         raise InputError(f"{key}={given}: the model has no classes; leave {key}= out")
     if given == "all":
@@ -176,31 +188,71 @@ def parse_classes(given: object, gan: Gan, key: str = "classes") -> list[int] | 
     return [_class_of(part, gan, key) for part in parts]
 
 
-def parse_attributes(given: object, gan: Gan) -> torch.Tensor | None:
-    """Return a label vector [1, K] of a list of numbers, or of a mapping from attribute to number; None for None.
+def parse_labels(given: object, gan: Gan, key: str = "labels") -> list[Attributes] | None:
+    """Return attributes by name of a mapping, a list of numbers, or a list of several of these; None for None.
 
     Args:
-        given: [0.5, -1], {width: 0.5} (others are 0), or None.
+        given: {smile: 1} (others stay as in the drawn row of the data), [1, 0.3] (a number for each), a list of
+            several such labels, or None.
         gan: the generator, with the names of its attributes.
+        key: what it is called, for messages.
 
     Raises:
         InputError: for a model without attributes, other attributes, and what are no numbers.
     """
     if given is None:
         return None
-    names = gan.spec.attributes
+    names = gan.attributes
     if not names:
-        raise InputError(f"attributes={given}: the model has none; leave attributes= out")
-    there = f"there are {', '.join(names)}"
-    if isinstance(given, DictConfig):
-        if wrong := [str(name) for name in given if name not in names]:
-            raise InputError(f"attributes={given}: {wrong[0]} is none of them; {there}")
-        values = [given.get(name, 0.0) for name in names]
-    else:
-        values = list(given) if isinstance(given, ListConfig) else [given]
-    if len(values) != len(names) or not all(is_finite_number(value) for value in values):
-        raise InputError(f"attributes={given} must be {len(names)} numbers; {there}")
-    return torch.tensor([values], dtype=torch.float32)
+        what = "classes; set classes=" if gan.num_classes else "no labels; leave it out"
+        raise InputError(f"{key}={given}: the model has {what}")
+    several = isinstance(given, ListConfig) and any(
+        isinstance(one, DictConfig | ListConfig) for one in given
+    )
+    found: list[Attributes] = []
+    for one in given if several else [given]:  # type: ignore[attr-defined]
+        if isinstance(one, DictConfig):
+            found.append({str(name): value for name, value in one.items()})
+            continue
+        values = list(one) if isinstance(one, ListConfig) else [one]
+        if len(values) != len(names):
+            raise InputError(
+                f"{key}={given}: {one} must be {len(names)} numbers, of {', '.join(names)}; or name some of them, such "
+                f"as {{{names[0]}: 1}}"
+            )
+        found.append(dict(zip(names, values, strict=True)))
+    set_attributes(torch.zeros(len(found), len(names)), found, names)
+    return found
+
+
+def labels_of(config: DictConfig, gan: Gan, prefix: str = "") -> Labels | None:
+    """Return the labels that `classes=` or `labels=` give: one for all, or several; None where there are none.
+
+    Args:
+        config: of the command.
+        gan: the generator.
+        prefix: of both keys.
+
+    Raises:
+        InputError: for classes and attributes that there are not.
+    """
+    classes = parse_classes(config[f"{prefix}classes"], gan, f"{prefix}classes")
+    found: Sequence[Any] | None = classes
+    if found is None:
+        found = parse_labels(config[f"{prefix}labels"], gan, f"{prefix}labels")
+    return found[0] if found is not None and len(found) == 1 else found
+
+
+def labels_text(config: DictConfig, prefix: str = "") -> list[str]:
+    """Return what a folder's name says of `classes=` and `labels=`."""
+    found = []
+    classes, labels = config[f"{prefix}classes"], config[f"{prefix}labels"]
+    if classes is not None:
+        names = [classes] if isinstance(classes, int | str) else list(classes)
+        found.append("classes" + "-".join(map(str, names)))
+    if labels is not None:
+        found.append("labels" + slug(str(labels).replace("'", "").replace(": ", "")))
+    return found
 
 
 def check_image(gan: Gan, command: str) -> Gan:
@@ -231,3 +283,108 @@ def _class_of(part: object, gan: Gan, key: str) -> int:
             f"{gan.class_names[part]}"
         )
     return found[0]
+
+
+SETTINGS = "generate.json"
+
+
+def source_of(config: DictConfig) -> tuple[str, str]:
+    """Return the names of a run and its checkpoint, or of an exported model and "exported"."""
+    source = Path(str(config.run)).expanduser()
+    if is_run(source):
+        checkpoint = checkpoint_path(source, config.checkpoint)
+        return checkpoint.resolve().parent.parent.name, checkpoint.stem
+    return source.name, "exported"
+
+
+def is_run(source: Path) -> bool:
+    """Whether a path is a run folder or a checkpoint."""
+    return source.is_file() or (source / "checkpoints").is_dir()
+
+
+def weights_of(config: DictConfig) -> str | None:
+    """Return which weights of a run are meant; None for an exported model that nobody said which it should have."""
+    if config.get("ema") is not None:
+        return f"ema{config.ema:g}"
+    is_from_run = is_run(Path(str(config.run)).expanduser())
+    weights: str | None = config.weights or ("ema" if is_from_run else None)
+    return weights
+
+
+def output_folder(config: DictConfig, gan: Gan, parts: Sequence[str]) -> Path:
+    """Return the folder that `out` names, else one in the run folder; of an exported model, one here.
+
+    Args:
+        config: with `run`, `checkpoint`, `weights` and `out`.
+        gan: that was loaded.
+        parts: of its name: all that changes what is in it.
+
+    Raises:
+        InputError: for a file.
+    """
+    if config.out is not None:
+        folder = Path(config.out).expanduser()
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"out={folder} is a file; give a folder")
+        return folder
+    source = Path(str(config.run)).expanduser()
+    name, checkpoint = source_of(config)
+    if not is_run(source):
+        return Path("generated") / "_".join([name.replace("@", "-"), *parts])
+    run = checkpoint_path(source, config.checkpoint).parent.parent
+    # the last checkpoint is another one after more training
+    stem = f"{checkpoint}_{gan.kimg:g}kimg"
+    return run / "generated" / "_".join([stem, str(weights_of(config)), *parts])
+
+
+def check_folder(folder: Path, settings: Mapping[str, Any], patterns: Sequence[str]) -> None:
+    """Check that the folder has no images of other settings.
+
+    Args:
+        folder: need not be there.
+        settings: that decide what an image of a seed and class looks like.
+        patterns: of names of files that are to be written.
+
+    Raises:
+        InputError: naming what differs.
+    """
+    path = folder / SETTINGS
+    if not path.exists():
+        there = next((f for pattern in patterns for f in sorted(folder.glob(pattern))), None)
+        if there is not None:
+            raise InputError(
+                f"{there} is there already, and no {SETTINGS} beside it says how it was made; choose another out=, or "
+                "delete it"
+            )
+        return
+    try:
+        before = take({"settings": read_json(path)}, "settings", dict[str, Any], origin=path)
+    except InputError as error:
+        raise InputError(f"{error}; choose another out=") from error
+    differing = [
+        f"{key}: {before.get(key)} there, {value} now"
+        for key, value in settings.items()
+        if before.get(key) != value
+    ]
+    if differing:
+        raise InputError(
+            f"{folder} holds images of other settings ({'; '.join(differing)}); choose another out="
+        )
+
+
+def keep_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Write the settings beside the images, in a new or existing folder."""
+    write_json(folder / SETTINGS, settings)
+
+
+def digest_of(path: Path) -> str:
+    """Return the SHA-256 of a file.
+
+    Raises:
+        InputError: when it is not there.
+    """
+    try:
+        with path.expanduser().open("rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error}") from error

@@ -1,6 +1,5 @@
 """gan-lab prepare-data: any kind of images, at one size, into one zip."""
 
-import io
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,20 +12,21 @@ from rich.markup import escape
 
 from gan_lab.config import build, cache_dir
 from gan_lab.console import progress_bar, say, warn
-from gan_lab.data.base import ImageDataset, MissingSplit, digest
+from gan_lab.data.base import MissingSplit, SampleDataset, digest
+from gan_lab.data.datamodule import unmirrored
 from gan_lab.data.encoded import UnreadableImage
 from gan_lab.data.listing import listed
 from gan_lab.data.metadata import join_tables
 from gan_lab.data.packing import Damaged, Packer, disk_full
-from gan_lab.data.sample import to_pil
 from gan_lab.data.scan import reason_of
+from gan_lab.data.text import Lines
+from gan_lab.data.text_files import pack_lines
 from gan_lab.errors import InputError, counted
 from gan_lab.run import write
 
 _SPLITS = {"all": ("train", "val"), "train": ("train",), "val": ("val",)}
-_COMPRESSION = 1  # zlib's fastest level: a tenth larger than its default, several times quicker
 
-Item = tuple[ImageDataset, int]  # and the number of a stored image
+Item = tuple[SampleDataset, int]  # and the number of a stored sample
 
 
 def run(config: DictConfig) -> None:
@@ -41,6 +41,9 @@ def run(config: DictConfig) -> None:
     lock.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(lock, timeout=0):
+            if isinstance(datasets[0], Lines):
+                _pack_text(datasets, out)  # type: ignore[arg-type]
+                return
             _pack(
                 datasets,
                 out,
@@ -55,6 +58,20 @@ def run(config: DictConfig) -> None:
         raise disk_full(error, out) or error from error
 
 
+def _pack_text(datasets: list[Lines], out: Path) -> None:
+    if out.suffix != ".npz":
+        raise InputError(
+            f"out={out}: lines of text are packed into an .npz; set out={out.with_suffix('.npz')}"
+        )
+    count, kind = pack_lines(datasets, out), datasets[0].text
+    say(
+        escape(
+            f"{out}: {count:,} lines of {kind.length} characters, an alphabet of {len(kind.alphabet)}, "
+            f"{out.stat().st_size / 1e6:,.1f} MB; train on it with data=text data.root={out}"
+        )
+    )
+
+
 def _destination(out: str | None, overwrite: bool) -> Path:
     if not out:
         raise InputError("out is not set; set out=photos64.zip, the zip to write")
@@ -67,19 +84,18 @@ def _destination(out: str | None, overwrite: bool) -> Path:
     return path
 
 
-def _datasets(config: DictConfig) -> list[ImageDataset]:
+def _datasets(config: DictConfig) -> list[SampleDataset]:
     """Open the splits that are wanted."""
     node: dict[str, Any] = OmegaConf.to_container(config.data, resolve=True)  # type: ignore[assignment]
     wanted = {"image_size": config.size, "crop": config.crop, "resample": config.resample}
     for key, value in wanted.items():
         if value is not None:
             node[key] = OmegaConf.to_object(value) if OmegaConf.is_config(value) else value
-    node["flip"] = False
-    factory = build(node, Callable[..., ImageDataset])
+    factory = build(node, Callable[..., SampleDataset])
     datasets = []
     for split in _SPLITS[config.split]:
         try:
-            datasets.append(factory(split=split))
+            datasets.append(factory(split=split, **unmirrored(factory)))
         except MissingSplit:
             if config.split != "all":
                 raise
@@ -87,13 +103,14 @@ def _datasets(config: DictConfig) -> list[ImageDataset]:
 
 
 def _pack(
-    datasets: list[ImageDataset], out: Path, *, num_threads: int, skip_unreadable: bool
+    datasets: list[SampleDataset], out: Path, *, num_threads: int, skip_unreadable: bool
 ) -> None:
     items = [(data, index) for data in datasets for index in range(data.num_stored)]
     packer = Packer(
         out=out,
         table=join_tables([replace(d.metadata, splits=[d.split] * d.num_stored) for d in datasets]),
         plan=digest([data.fingerprint for data in datasets]),
+        suffix=datasets[0].spec.kind.suffix,
     )
     if packer.done:
         say(f"going on after {packer.done:,} of {counted(len(items), 'image')}")
@@ -118,23 +135,22 @@ def _pack(
 def _encode(item: Item) -> bytes | Damaged:
     data, index = item
     try:
-        image = data.load(index)
+        return data.pack(index)
     except UnreadableImage as error:
         return Damaged(reason=reason_of(error.__cause__ or error))
-    file = io.BytesIO()
-    to_pil(image).save(file, format="PNG", compress_level=_COMPRESSION)
-    return file.getvalue()
 
 
 def _report(
-    out: Path, data: ImageDataset, num_packed: int, unreadable: list[tuple[str, str]]
+    out: Path, data: SampleDataset, num_packed: int, unreadable: list[tuple[str, str]]
 ) -> None:
-    height, width = data.image_size
+    spec = data.spec
+    shape = " x ".join(map(str, spec.shape)) if spec.is_image else f"{spec.kind.name}"
+    reader = "data=zip" if spec.is_image else "the same data="
     say(
         escape(
-            f"{out}: {counted(num_packed, 'image')} of {data.channels} x {height} x {width}, {data.num_classes:,} "
+            f"{out}: {counted(num_packed, 'sample')} of {shape}, {data.num_classes:,} "
             f"{'class' if data.num_classes == 1 else 'classes'}, {out.stat().st_size / 1e6:,.1f} MB; "
-            f"train on it with data=zip data.root={out}"
+            f"train on it with {reader} data.root={out}"
         )
     )
     _unreadable_file(out).unlink(missing_ok=True)

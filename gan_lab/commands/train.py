@@ -16,7 +16,7 @@ from gan_lab.data.sampler import check_batch
 from gan_lab.distributed.processes import run_on, started_by_others, world_size
 from gan_lab.errors import InputError
 from gan_lab.run import locked, remove_leftovers
-from gan_lab.training.batches import check_batch_per_process
+from gan_lab.training.auto import decide_by_data
 from gan_lab.training.building import (
     build_callbacks,
     build_data,
@@ -37,10 +37,10 @@ from gan_lab.training.checkpoint import (
     what_is_saved,
     write_config,
 )
-from gan_lab.training.checks import check_trainer
+from gan_lab.training.checks import check_batch_per_process, check_trainer
 from gan_lab.training.compilation import backend_of
 from gan_lab.training.module import AdversarialModule
-from gan_lab.training.transfer import transfer
+from gan_lab.training.state_dicts import transfer
 from gan_lab.weights.loading import open_origin
 
 
@@ -53,6 +53,8 @@ def run(config: DictConfig) -> None:
     quiet()
     check_trainer(config.trainer)
     backend_of(config.compile)
+    begun = Path(config.run_dir)
+    decide_by_data(config, read_config(begun) if (begun / CONFIG_FILE).exists() else None)
     world = world_size(config.trainer)
     check_batch(batch_size=config.batch_size, batches=config.d_steps, world_size=world)
     if world > 1 and not started_by_others():
@@ -183,7 +185,7 @@ def check_same_data(run_dir: Path, config: DictConfig) -> None:
 
 
 def report_start(run_dir: Path, config: DictConfig, module: AdversarialModule) -> None:
-    """Say what is trained and where."""
+    """Print what is trained and where."""
     count = {
         player: sum(p.numel() for p in getattr(module, player).parameters())
         for player in ("generator", "discriminator")
@@ -195,7 +197,7 @@ def report_start(run_dir: Path, config: DictConfig, module: AdversarialModule) -
 
 
 def goes_on(run_dir: Path, config: DictConfig, checkpoint: Path, module: AdversarialModule) -> bool:
-    """Say from where the run goes on and what has changed since; False when there is nothing left to do.
+    """Print where the run continues and what changed; False when it is finished.
 
     Raises:
         InputError: when the checkpoint does not fit the configuration; nothing has been written then.
@@ -221,7 +223,7 @@ def goes_on(run_dir: Path, config: DictConfig, checkpoint: Path, module: Adversa
 
 
 def misfitting(state: dict[str, Any], module: AdversarialModule) -> list[str]:
-    """Return what of a checkpoint cannot be loaded into a module: tensors, and optimizers of another kind."""
+    """Return the tensors and optimizers of a checkpoint that do not fit a module."""
     theirs, ours = state["state_dict"], module.state_dict()
     wrong = [f"{name} is missing" for name in ours if name not in theirs]
     wrong += [f"{name} is not known" for name in theirs if name not in ours]
@@ -243,7 +245,7 @@ def misfitting(state: dict[str, Any], module: AdversarialModule) -> list[str]:
 
 
 def report_end(run_dir: Path, module: AdversarialModule, callbacks: dict[str, object]) -> None:
-    """Say what came out and where it is."""
+    """Print the results and where they are."""
     say(f"{module.kimg:g} kimg shown")
     grids = sorted((run_dir / "samples").glob("kimg*.png"))
     if grids:

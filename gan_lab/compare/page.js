@@ -272,7 +272,7 @@ function show(runs, shown) {
 // ---- samples
 function gallery(order) {
   $("#gallery").replaceChildren(...order.map((run) => {
-    const { src, origin, same } = run.grid;
+    const { src, clips, origin, same } = run.grid;
     const best = run.best[data.main];
     const figure = el("figure", { id: `samples-${run.index}` });
     figure.hidden = !run.shown;
@@ -281,10 +281,13 @@ function gallery(order) {
       const button = el("button", { type: "button", "aria-label": `Enlarge: ${name}` }, el("img", { src, alt: name, decoding: "async" }));
       button.addEventListener("click", () => enlarge(run, name));
       figure.append(button);
-    } else figure.append(el("div", { class: "none" }, "no samples"));
+    } else if (!clips.length) figure.append(el("div", { class: "none" }, "no samples"));
+    // HTML that gan_lab made, with every name in it escaped
+    const clip = (markup) => Object.assign(el("div", { class: "clip" }), { innerHTML: markup });
+    figure.append(...clips.map(clip));
     const caption = el("figcaption", {}, dot(run), el("strong", {}, run.name));
     if (best) caption.append(el("span", { class: "sub" }, ` ${data.main.replace("metrics/", "")} ${four(best[0])}`));
-    if (src && !same) caption.append(" ", el("span", { class: "other" }, "other latents"));
+    if ((src || clips.length) && !same) caption.append(" ", el("span", { class: "other" }, "other latents"));
     caption.append(el("span", { class: "hint" }, origin));
     figure.append(caption);
     return figure;
@@ -359,9 +362,9 @@ function reveal(id) {
 document.body.classList.toggle("long", data.runs.some((run) => run.name.length > 18));
 $("#about").textContent = data.about;
 $("#samples-note").textContent = data.note;
-if (data.problems.length) {
-  $("#problems").hidden = false;
-  $("#problems ul").append(...data.problems.map((text) => el("li", {}, text)));
+for (const id of ["problems", "advice"]) {
+  $(`#${id}`).hidden = !data[id].length;
+  $(`#${id} ul`).append(...data[id].map((text) => el("li", {}, text)));
 }
 const overview = table($("#runs .table"), "Runs, their best metrics, time and size", runColumns(), data.runs, (order) => { legend(order); gallery(order); });
 legend(data.runs);

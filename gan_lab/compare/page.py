@@ -14,7 +14,7 @@ from plotly.offline import get_plotlyjs
 from gan_lab.compare.runs import Run
 from gan_lab.compare.samples import SampleGrid, data_uri, enlarged
 from gan_lab.config import derived, flatten
-from gan_lab.metrics.directions import direction
+from gan_lab.metrics.base import direction
 from gan_lab.training.loggers.files import PRUNED
 
 # points of one curve, and of all curves of one metric
@@ -104,6 +104,7 @@ def page_data(
         "about": f"Made by gan-lab compare {version('gan_lab')} on {when}; kimg are thousands of real images shown.",
         "note": note(grids, seed=seed),
         "problems": [*problems, *(f"{run.name}: {text}" for run in runs for text in run.problems)],
+        "advice": [f"{run.name} {one}" for run in runs for one in run.advice],
         "main": main,
         "metrics": [{"key": key, "direction": direction(key)} for key in keys],
         "bests": [{"key": key, "direction": direction(key)} for key in bests],
@@ -117,6 +118,7 @@ def page_data(
                 **run_data(run, keys, bests, most=most),
                 "grid": {
                     "src": None if grid.image is None else data_uri(enlarged(grid.image)),
+                    "clips": list(grid.clips),
                     "origin": grid.origin,
                     "same": grid.same,
                 },
@@ -171,10 +173,10 @@ def note(grids: Sequence[SampleGrid], *, seed: int) -> str:
     if not drawn:
         return "None could be drawn from a checkpoint: these are the last grids of training, each at its own latents."
     widths = sorted({grid.z_dim for grid in drawn if grid.z_dim is not None})
-    text = f"Drawn at the same latents, of seed {seed}: an image has the same one in all grids."
+    text = f"Drawn at the same latents, of seed {seed}: a sample has the same one in all grids."
     if len(widths) > 1:
         text = (
-            f"Drawn at latents of seed {seed}. An image has the same one in all grids whose generators take latents of "
+            f"Drawn at latents of seed {seed}. A sample has the same one in all grids whose generators take latents of "
             f"the same width; here there are {', '.join(map(str, widths))}."
         )
     return f"{text} A row is a class where the model has classes."

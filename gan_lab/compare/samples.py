@@ -12,7 +12,7 @@ from PIL import Image
 from gan_lab.compare.runs import Run, one_line
 from gan_lab.config import Count, take
 from gan_lab.data.decoding import open_image, regular_file
-from gan_lab.data.images import grid
+from gan_lab.data.media import fragment, sheet
 from gan_lab.data.sample import to_pil
 from gan_lab.data.scan import DECODE_ERRORS
 from gan_lab.errors import InputError
@@ -32,13 +32,15 @@ class SampleGrid:
     """The sample grid of a run.
 
     Attributes:
-        image: None where there is nothing to show.
+        image: None where there is nothing to see.
+        clips: HTML that plays or shows some of the samples, where they are no images.
         origin: which checkpoint drew it, or why there is none.
         same: whether it was drawn from the shared latents of this comparison.
         z_dim: of the generator; latents of one seed agree only where this does.
     """
 
     image: Image.Image | None = None
+    clips: tuple[str, ...] = ()
     origin: str
     same: bool = False
     z_dim: int | None = None
@@ -83,11 +85,18 @@ def draw(
         if gan.num_classes and not gan.spec.attributes:
             rows = min(columns, gan.num_classes)
             labels = torch.arange(rows).repeat_interleave(columns)
-        pixels = gan.spec.preview(gan.sample(rows * columns, labels=labels, seed=seed)).cpu()
+        stored = gan.spec.decode(gan.sample(rows * columns, labels=labels, seed=seed))
+        drawn = sheet(gan.spec.kind, stored.cpu(), columns)
+        clips = tuple(
+            fragment(one, drawn.media_type, name=f"{run.name}, {number}")
+            for number, one in enumerate(drawn.media)
+        )
+        is_text = drawn.media_type.startswith("text/")
     except Exception as error:  # whatever is wrong with one run, the others are compared
         return last_of_training(run, why=one_line(error))
     return SampleGrid(
-        image=shrunk(to_pil(grid(pixels, columns))),
+        image=None if is_text else shrunk(to_pil(drawn.picture)),
+        clips=clips,
         origin=f"{checkpoint_path(run.path, checkpoint).stem} checkpoint, {gan.kimg:g} kimg",
         same=True,
         z_dim=gan.generator.z_dim,

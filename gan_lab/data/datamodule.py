@@ -7,6 +7,7 @@ import shutil
 import signal
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from inspect import Parameter, signature
 from multiprocessing import active_children
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.table import Table
 from rich.text import Text
 from torch import Tensor
@@ -22,7 +24,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from gan_lab.console import HANGUP, in_a_line, warn
 from gan_lab.data.base import MissingSplit, SampleDataset
-from gan_lab.data.sample import Batch, SampleSpec, check_spec_alike
+from gan_lab.data.sample import Batch, Representation, SampleSpec, check_spec_alike
 from gan_lab.data.sampler import CountingBatchSampler, check_batch, permutation
 from gan_lab.distributed import slurm
 from gan_lab.errors import InputError, counted
@@ -30,6 +32,7 @@ from gan_lab.errors import InputError, counted
 SHARED_MEMORY = Path("/dev/shm")  # through which worker processes hand batches over
 
 _MAX_WORKERS = 8
+_MEASURED, _MEASURED_AT_ONCE = 10_000, 64  # samples that a representation measures
 _PREFETCHED = 2  # batches that each worker has ready
 _PATIENCE_S = (
     600.0  # for one batch: a worker that fails otherwise may leave the loop waiting for ever
@@ -47,6 +50,7 @@ class DataModule(pl.LightningDataModule):
         total_images: where training ends.
         seed: of the order.
         num_workers: decoding processes; None takes 0 for images in memory, else up to 8.
+        representation: how networks see samples; None for as the data set says. It measures them here.
 
     Attributes:
         train: the training samples.
@@ -66,6 +70,7 @@ class DataModule(pl.LightningDataModule):
         total_images: int,
         seed: int,
         num_workers: int | None = None,
+        representation: Representation | None = None,
     ) -> None:
         super().__init__()
         check_batch(batch_size=batch_size, batches=d_steps, world_size=1)
@@ -80,12 +85,26 @@ class DataModule(pl.LightningDataModule):
             self.val = None
         else:
             check_spec_alike(self.train.spec, self.val.spec)
+        if representation is not None:
+            representation.check(self.train.spec)
+            kind = self.train.spec.kind
+            representation.measure(kind.to_float(part) for part in self._some(self.train))
+            for split in (self.train, self.val):
+                if split is not None:
+                    split.spec = replace(split.spec, representation=representation)
         self.spec: SampleSpec = self.train.spec
         self._batch_size = batch_size
         self._d_steps = d_steps
         self._total_images = total_images
         self._seed = seed
         self._num_workers = num_workers
+
+    def _some(self, split: SampleDataset) -> Iterator[Tensor]:
+        """Yield stored samples of a split, at most `_MEASURED`, spread evenly."""
+        count = min(split.num_stored, _MEASURED)
+        chosen = np.linspace(0, split.num_stored - 1, count).astype(int)
+        for start in range(0, count, _MEASURED_AT_ONCE):
+            yield split.__getitems__(chosen[start : start + _MEASURED_AT_ONCE].tolist()).real
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Batches as they are stored, of this rank from the module's `images_seen` on.
@@ -133,6 +152,11 @@ class DataModule(pl.LightningDataModule):
         """Gives stored sources by number, those of validation where there is some; None where data are not paired."""
         return None if self.spec.source is None else (self.val or self.train).sources
 
+    @property
+    def label_rows(self) -> NDArray[np.float32] | None:
+        """All label vectors [M, K] of the training data, to draw attributes from; None where labels are classes."""
+        return self.train.labels if self.spec.attributes else None
+
     def real_grid(self, n: int) -> Tensor:
         """`n` stored training samples [n, ...], the same ones for a seed; classes follow each other evenly."""
         order = permutation(self.train.num_stored, self._seed, 0)
@@ -154,10 +178,16 @@ class DataModule(pl.LightningDataModule):
         table.add_row("validation samples", f"{self.val.num_stored:,}" if self.val else "none")
         shape = " x ".join(map(str, self.spec.shape))
         table.add_row(self.spec.kind.name, f"{shape} ({' x '.join(self.spec.kind.axes)})")
+        if self.train.origin:
+            table.add_row("from", Text(self.train.origin))
         if self.train.unreadable:
             table.add_row("left out", f"{counted(len(self.train.unreadable), 'unreadable file')}")
         if self.spec.attributes:
-            table.add_row("attributes", Text(", ".join(map(in_a_line, self.spec.attributes))))
+            spans = zip(self.spec.attributes, self.spec.attribute_ranges, strict=True)
+            text = ", ".join(
+                f"{in_a_line(name)} ({low:g} to {high:g})" for name, (low, high) in spans
+            )
+            table.add_row("attributes", Text(text))
         else:
             table.add_row("classes", f"{self.train.num_classes:,}")
             table.add_row("samples a class", Text(self._histogram()))
@@ -284,7 +314,7 @@ class _InOrder(Sampler[list[int]]):
 
 def _leave_signals_to_the_main_process(worker: int) -> None:
     """Signals of a terminal and of SLURM reach all processes; a worker that ends before the run is saved ends it."""
-    for number in {signal.SIGINT, *slurm.WARNINGS, *([HANGUP] if HANGUP else [])}:
+    for number in {signal.SIGINT, *slurm.PREEMPT_SIGNALS, *([HANGUP] if HANGUP else [])}:
         signal.signal(number, signal.SIG_IGN)
 
 

@@ -1,9 +1,7 @@
 """Images as samples: between floats in [-1, 1], which networks compute with, and 8-bit files."""
 
 from collections.abc import Sequence
-from copy import deepcopy
 from io import BytesIO
-from math import ceil, sqrt
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +9,9 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.utils import make_grid
 
-from gan_lab.data.sample import SampleKind, SampleSpec, to_pil
+from gan_lab.data.media import ShownTensor
+from gan_lab.data.sample import Representation, SampleKind, SampleSpec, to_pil
 from gan_lab.errors import InputError
 from gan_lab.run import replacing
 
@@ -50,17 +48,22 @@ def image_spec(
     image_size: tuple[int, int],
     class_names: Sequence[str] = (),
     class_counts: Sequence[int] = (),
+    kind: SampleKind | None = None,
+    representation: Representation | None = None,
 ) -> SampleSpec:
-    """Describe 8-bit images.
+    """Describe images.
 
     Args:
         channels: C.
         image_size: (height, width).
         class_names: of the labels; none without classes.
         class_counts: training images of each class, or none.
+        kind: None for 8 bits.
+        representation: None for images as their kind makes floats of them.
     """
     return SampleSpec(
-        kind=ImageKind(),
+        kind=kind or ImageKind(),
+        representation=representation or Representation(),
         shape=(channels, *image_size),
         num_classes=len(class_names),
         class_names=tuple(class_names),
@@ -108,12 +111,6 @@ def to_float(images: Tensor) -> Tensor:
     return images.float().div(127.5).sub(1)
 
 
-def grid(images: Tensor, columns: int) -> Tensor:
-    """Tile uint8 images [N, C, H, W] row by row into one image [C, H', W']."""
-    # make_grid repeats a grey channel three times, which would change the mode of the file
-    return make_grid(images, nrow=columns, padding=2, pad_value=255)[: images.shape[1]]
-
-
 def save_png(image: Tensor, path: Path) -> None:
     """Write one uint8 image [C, H, W] as PNG; the folder is made when it is not there."""
     save_picture(to_pil(image), path)
@@ -125,11 +122,8 @@ def save_picture(picture: Image.Image, path: Path) -> None:
         picture.save(temporary, format="PNG")
 
 
-class Images(Tensor):
+class Images(ShownTensor):
     """Images [N, C, H, W] in about [-1, 1] that a notebook shows as a picture; otherwise a tensor like any other.
-
-    What is picked from them (`images[:4]`), joined (`torch.cat`) or moved (`.cpu()`) is `Images` again, results of all
-    other operations are plain tensors. They are saved and copied to other processes as a plain tensor.
 
         images = gan.sample(16)
         images.grid(columns=8).save("sheet.png")
@@ -143,53 +137,23 @@ class Images(Tensor):
         """Look at a tensor as images; they share memory."""
         return values.as_subclass(cls)
 
-    @classmethod
-    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Compute with plain tensors."""
-        with torch._C.DisableTorchFunctionSubclass():
-            found = func(*args, **(kwargs or {}))
-        if func in _KEPT and isinstance(found, Tensor):
-            return found.as_subclass(Images)
-        return found
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        return self.as_subclass(Tensor).__reduce_ex__(protocol)
-
-    def __deepcopy__(self, memo: Any) -> "Images":
-        return Images(deepcopy(self.as_subclass(Tensor), memo))
-
-    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
-        return self.as_subclass(Tensor).__repr__()
-
-    def __format__(self, format_spec: str) -> str:
-        return self.as_subclass(Tensor).__format__(format_spec)
-
     def pil(self) -> Any:
         """Return a Pillow picture of [C, H, W], and a list of them of [N, C, H, W].
 
         Raises:
             InputError: for what is no picture: other dimensions, 2 or more than 4 channels, NaN.
         """
-        pixels = _as_pixels(self)
-        return to_pil(pixels) if pixels.ndim == 3 else [to_pil(image) for image in pixels]
+        pixels = [to_pil(image) for image in self._pixels()]
+        return pixels[0] if self.ndim == 3 else pixels
 
-    def grid(self, columns: int | None = None, *, scale: int = 1) -> Image.Image:
-        """Tile the images into one Pillow picture, row by row.
-
-        Args:
-            columns: of the grid; by default about as many as rows.
-            scale: every pixel becomes `scale` x `scale` pixels.
-
-        Raises:
-            InputError: for what is no picture, or no number of columns.
-        """
-        pixels = _as_pixels(self)
-        if pixels.ndim == 3:
-            pixels = pixels[None]
-        columns = ceil(sqrt(len(pixels))) if columns is None else columns
-        if columns < 1 or scale < 1:
-            raise InputError(f"columns={columns} and scale={scale} must be at least 1")
-        return to_pil(grid(enlarged(pixels, scale), min(columns, len(pixels))))
+    def _pixels(self) -> Tensor:
+        values = self.as_subclass(Tensor)
+        if values.ndim not in (3, 4) or values.shape[-3] not in (1, 3, 4) or not values.numel():
+            raise InputError(
+                f"a tensor of shape {tuple(values.shape)} is no picture: [N, C, H, W] or [C, H, W], 1, 3 or 4 channels"
+            )
+        pixels = to_uint8(values.detach()).cpu()
+        return pixels[None] if pixels.ndim == 3 else pixels
 
     def _repr_png_(self) -> bytes | None:
         """Return what a notebook shows; None where the values are no picture, which then are shown as numbers."""
@@ -207,29 +171,3 @@ class Images(Tensor):
 
 # of a grid in a notebook: images, and pixels in the side of an image and of all
 _MOST_SHOWN, _SMALLEST_SHOWN, _LARGEST_SHOWN = 100, 64, 1600
-
-_KEPT = (
-    Tensor.__getitem__, Tensor.clone, Tensor.detach, Tensor.contiguous, Tensor.flip, Tensor.clamp,
-    Tensor.to, Tensor.cpu, Tensor.float, torch.cat, torch.stack, torch.clone, torch.flip, torch.clamp,
-)  # fmt: skip
-
-
-def _as_pixels(images: Tensor) -> Tensor:
-    """Return uint8 images [N, C, H, W] or [C, H, W] on the CPU.
-
-    Raises:
-        InputError: for what is no picture.
-    """
-    values = images.as_subclass(Tensor)
-    if values.ndim not in (3, 4) or values.shape[-3] not in (1, 3, 4) or not values.numel():
-        raise InputError(
-            f"a tensor of shape {tuple(values.shape)} is no picture: [N, C, H, W] or [C, H, W], 1, 3 or 4 channels"
-        )
-    return to_uint8(values.detach()).cpu()
-
-
-def enlarged(images: Tensor, scale: int) -> Tensor:
-    """Repeat every pixel of images [..., H, W] `scale` times in both directions."""
-    if scale == 1:
-        return images
-    return images.repeat_interleave(scale, -1).repeat_interleave(scale, -2)

@@ -13,11 +13,13 @@ from typing import IO
 
 from gan_lab.console import warn
 from gan_lab.data.decoding import HEAD_BYTES, image_format, regular_file
+from gan_lab.data.tables import TABLES
+from gan_lab.errors import InputError
 
 # these are taken for images and checked with all others; the rest is looked into
 IMAGE_ENDINGS = (
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff",
-    ".jp2", ".j2k", ".jpf", ".jpx", ".avif",
+    ".jp2", ".j2k", ".jpf", ".jpx", ".avif", ".npy",
 )  # fmt: skip
 # labels and words about the images, which lie beside them as a matter of course
 _SIDE_ENDINGS = (".csv", ".tsv", ".json", ".jsonl", ".txt", ".md", ".yaml", ".yml")
@@ -33,7 +35,7 @@ class Listing:
     """The files of a folder or zip, as paths below it, sorted; hidden ones are in none of the lists.
 
     Attributes:
-        images: to be decoded; one that turns out damaged is an error.
+        images: or other samples, to be decoded; one that turns out damaged is an error.
         side_files: labels and texts.
         passed_over: (name, reason) of everything else.
     """
@@ -48,21 +50,63 @@ class Listing:
             _warn_once(f"{root}: passed over {_by_reason(self.passed_over)}")
 
 
-def list_folder(folder: Path) -> Listing:
+def list_folder(folder: Path, *, endings: tuple[str, ...] | None = None) -> Listing:
     """List the files below `folder`; links are followed, and nothing but regular files is opened.
+
+    Args:
+        folder: where.
+        endings: of the files that are samples; None for images, which are known by their first bytes, too.
 
     Raises:
         OSError: when `folder` itself cannot be listed.
     """
     files, passed_over = _walk(folder)
+    if endings is not None:
+        return _listing_by_ending(files, passed_over, endings)
     return _listing(files, passed_over, lambda name: _head(regular_file(folder / name)))
 
 
-def list_zip(archive: zipfile.ZipFile) -> Listing:
+def list_matching(folder: Path, matches: Callable[[str], bool]) -> Listing:
+    """List the files below `folder` whose names match, in the place of images, and metadata tables beside them.
+
+    Raises:
+        InputError: when `folder` itself cannot be listed.
+    """
+    try:
+        files, passed_over = _walk(folder)
+    except OSError as error:
+        raise InputError(f"data.root={folder} cannot be read: {error.strerror}") from error
+    tables = [name for name in files if name.rpartition("/")[2].lower() in TABLES]
+    rest = [name for name in files if name not in set(tables)]
+    return Listing(
+        images=[name for name in rest if matches(name)],
+        side_files=tables,
+        passed_over=[
+            *passed_over,
+            *((name, "of another name") for name in rest if not matches(name)),
+        ],
+    )
+
+
+def list_zip(archive: zipfile.ZipFile, *, endings: tuple[str, ...] | None = None) -> Listing:
     """List the members of a zip as `list_folder` lists a folder."""
     names = sorted({name for name in archive.namelist() if not name.endswith("/")})
     shown = [name for name in names if not any(map(_is_hidden, name.split("/")))]
+    if endings is not None:
+        return _listing_by_ending(shown, [], endings)
     return _listing(shown, [], lambda name: _head(archive.open(name)))
+
+
+def _listing_by_ending(
+    files: list[str], passed_over: list[tuple[str, str]], endings: tuple[str, ...]
+) -> Listing:
+    samples = [name for name in files if name.lower().endswith(endings)]
+    side_files = [name for name in files if _is_side_file(name)]
+    unknown = sorted(set(files).difference(samples, side_files))
+    others = [(name, "of another kind") for name in unknown]
+    return Listing(
+        images=samples, side_files=side_files, passed_over=sorted([*passed_over, *others])
+    )
 
 
 def _listing(

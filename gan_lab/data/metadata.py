@@ -21,13 +21,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gan_lab.console import say
+from gan_lab.console import say, warn
 from gan_lab.data.listing import Listing, listed
 from gan_lab.data.tables import TABLES, BadTable, Columns, parse_table
 from gan_lab.errors import InputError, counted
 
 MAX_LABEL = 999_999  # a larger one is an identifier or damage: each class costs memory
 UNLABELLED = ["all"]
+_MOST_UNLIKE = 10  # times that one attribute may be larger than another
 
 _SPLITS = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
@@ -51,7 +52,8 @@ class MetadataTable:
         class_names: by number; ["all"] without classes.
         attributes: float32 [N, K], or None.
         attribute_names: K of them.
-        groups: [N], such as a person or a scene that several images show, or None.
+        groups: [N], such as a patient or a scene that several images show, or None.
+        group_column: of a table, which names them; "" where no table does.
         splits: [N] of "train", "val" or "test", or None where nothing says.
         captions: [N], or None.
     """
@@ -62,6 +64,7 @@ class MetadataTable:
     attributes: NDArray[np.float32] | None = None
     attribute_names: list[str] = field(default_factory=list)
     groups: list[str] | None = None
+    group_column: str = ""
     splits: list[str] | None = None
     captions: list[str] | None = None
 
@@ -72,6 +75,44 @@ class MetadataTable:
     def has_more_than_classes(self) -> bool:
         """Whether there are attributes, groups or captions."""
         return any(one is not None for one in (self.attributes, self.groups, self.captions))
+
+    def conditions(
+        self, wanted: bool | str | Sequence[str] | None, *, root: Path
+    ) -> tuple[NDArray[Any], list[str]]:
+        """Labels of the images: classes int64 [N] and no names, or vectors float32 [N, K] and the names of attributes.
+
+        Args:
+            wanted: which attributes are labels in place of classes, in this order; True for all, False for none, None
+                for all where there are no classes.
+            root: for messages.
+
+        Raises:
+            InputError: for attributes that there are not.
+        """
+        if wanted is None:
+            wanted = self.attributes is not None and self.class_names == UNLABELLED
+        if wanted is False:
+            return self.labels, []
+        wanted = [wanted] if isinstance(wanted, str) else wanted
+        if self.attributes is None:
+            raise InputError(
+                f"data.attributes={wanted}, but {root} has none; give labels.csv a column of numbers for each"
+            )
+        names = self.attribute_names if wanted is True else [str(name) for name in wanted]
+        wrong = [name for name in names if name not in self.attribute_names]
+        if wrong or not names or len(set(names)) < len(names):
+            raise InputError(
+                f"data.attributes={names}: choose from {', '.join(self.attribute_names)}, each once"
+            )
+        vectors = self.attributes[:, [self.attribute_names.index(name) for name in names]]
+        spans = np.abs(vectors).max(0)
+        if spans.max() > _MOST_UNLIKE * max(spans.min(), 1):
+            _warn_once(
+                f"{root}: attributes differ in scale: the values of {names[int(spans.argmax())]} go up to "
+                f"{spans.max():g} and those of {names[int(spans.argmin())]} to {spans.min():g}; networks see "
+                "them as they are, so scale them in the table to about 0 to 1"
+            )
+        return vectors, names
 
     def rows(self, indices: ArrayLike) -> "MetadataTable":
         """The table of some rows, in the order of `indices`."""
@@ -85,7 +126,7 @@ class MetadataTable:
 
     def content(self) -> tuple[object, ...]:
         """Everything in it, to be compared or digested."""
-        values = (getattr(self, one.name) for one in fields(self))
+        values = (getattr(self, one.name) for one in fields(self) if one.name != "group_column")
         return tuple(v.tobytes() if isinstance(v, np.ndarray) else v for v in values)
 
     def to_json(self) -> dict[str, Any]:
@@ -136,7 +177,12 @@ def join_tables(tables: Sequence[MetadataTable]) -> MetadataTable:
 
 
 def read_metadata(
-    listing: Listing, read: Callable[[str], bytes], *, root: Path, classes: bool | None = None
+    listing: Listing,
+    read: Callable[[str], bytes],
+    *,
+    root: Path,
+    classes: bool | None = None,
+    group_by: str | None = None,
 ) -> MetadataTable:
     """Read what is known of the images of `listing` that are not set apart for a test, in its order.
 
@@ -146,12 +192,13 @@ def read_metadata(
         root: for messages.
         classes: True takes the folders for classes, whatever a table says; False takes all as one class; None takes
             the classes of a table, else the folders when nothing lies beside them.
+        group_by: column of a table that names groups, in place of "group" or "patient".
 
     Raises:
         AmbiguousClasses: for `classes` None, and images beside the folders.
         InputError: for tables that are damaged or do not fit the images.
     """
-    rows = _read_tables(listing, read, root)
+    rows = _read_tables(listing, read, root, group_by)
     folders = _Folders(listing.images)
     splits = rows.splits() or folders.splits
     kept = np.arange(len(listing.images))
@@ -182,6 +229,7 @@ def read_metadata(
         attributes=attributes,
         attribute_names=attribute_names,
         groups=rows.texts("group", kept),
+        group_column=rows.group_column if "group" in rows.values else "",
         splits=None if splits is None else [splits[i] for i in kept.tolist()],
         captions=rows.texts("caption", kept),
     )
@@ -274,6 +322,7 @@ class _Rows:
     attribute_names: list[str] | None
     vectors_are_labels: bool
     says_of_classes: bool
+    group_column: str = ""
 
     def splits(self) -> list[str] | None:
         if "split" not in self.values:
@@ -370,7 +419,9 @@ class _Rows:
         )
 
 
-def _read_tables(listing: Listing, read: Callable[[str], bytes], root: Path) -> _Rows:
+def _read_tables(
+    listing: Listing, read: Callable[[str], bytes], root: Path, group_by: str | None
+) -> _Rows:
     number = {name: i for i, name in enumerate(listing.images)}
     passed_over = {name for name, _ in listing.passed_over}
     tables = [n for n in listing.side_files if n.rpartition("/")[2].lower() in TABLES]
@@ -387,7 +438,8 @@ def _read_tables(listing: Listing, read: Callable[[str], bytes], root: Path) -> 
     )
     said: dict[str, str] = {}  # image -> its table
     for name in tables:
-        columns, files = _parse(name, read, root, number)
+        columns, files = _parse(name, read, root, number, group_by)
+        rows.group_column = columns.group_column or rows.group_column
         parsed.append(columns)
         absent = sorted(set(files).difference(number, passed_over))
         if absent:
@@ -421,7 +473,11 @@ def _read_tables(listing: Listing, read: Callable[[str], bytes], root: Path) -> 
 
 
 def _parse(
-    name: str, read: Callable[[str], bytes], root: Path, images: Container[str]
+    name: str,
+    read: Callable[[str], bytes],
+    root: Path,
+    images: Container[str],
+    group_by: str | None,
 ) -> tuple[Columns, list[str]]:
     """Columns of a table, and its files as paths below the root."""
     folder = name.rpartition("/")[0]
@@ -430,6 +486,7 @@ def _parse(
             name.rpartition("/")[2].lower(),
             read(name),
             is_image=lambda file: posixpath.join(folder, file) in images,
+            group_by=group_by,
         )
     except (OSError, BadTable) as error:
         raise InputError(f"{root}: {name} {error}; correct it, or give it another name") from error
@@ -472,3 +529,8 @@ def _tell_splits(splits: list[str], root: Path, *, by_folder: bool) -> None:
 @functools.cache
 def _say_once(line: str) -> None:
     say(line)
+
+
+@functools.cache
+def _warn_once(line: str) -> None:
+    warn(line)

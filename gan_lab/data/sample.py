@@ -5,7 +5,7 @@ what it needs from there.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
@@ -28,14 +28,19 @@ class SampleKind(ABC):
     Attributes:
         name: in one word, such as "image".
         suffix: of a file that holds one sample, such as ".png".
+        suffixes: of all files that `write` knows, where there are more.
         axes: what the dimensions of a stored sample are.
         media_type: of what `media` returns: an image, audio or text, which browsers show or play.
+        is_precise: whether values are finer than the 8 bits that bfloat16 keeps; the layers of networks that see and
+            make samples then compute in float32, whatever the precision of the others.
     """
 
     name: str
     suffix: str
+    suffixes: tuple[str, ...] = ()
     axes: tuple[str, ...]
     media_type = "image/png"
+    is_precise = False
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -66,6 +71,10 @@ class SampleKind(ABC):
     def preview(self, stored: Tensor) -> Tensor:
         """Draw stored samples [N, ...] as uint8 images [N, C, H, W] with 1, 3 or 4 channels: for grids and loggers."""
 
+    def measured(self, stored: Tensor) -> Tensor:
+        """Return what feature networks are given of stored samples [N, ...]: by default these themselves."""
+        return stored
+
     def media(self, stored: Tensor) -> bytes:
         """Return one stored sample [...] as a file of `media_type`, for pages and loggers; by default its preview."""
         buffer = BytesIO()
@@ -84,6 +93,16 @@ class Representation(nn.Module):
     def arguments(self) -> dict[str, Any]:
         """Return what the constructor was given: values of JSON."""
         return {}
+
+    def check(self, spec: "SampleSpec") -> None:
+        """Check that it can represent such samples.
+
+        Raises:
+            InputError: with the reason where it cannot.
+        """
+
+    def measure(self, samples: Iterable[Tensor]) -> None:
+        """Measure training samples [N, ...], as `SampleKind.to_float` gives them, before training."""
 
     def shape(self, stored: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape of one encoded sample, given that of a stored one."""
@@ -110,6 +129,7 @@ class SampleSpec:
         class_names: as many, or none.
         class_counts: training samples of each class, or none.
         attributes: names of the entries of label vectors float [N, K], where samples have these in place of a class.
+        attribute_ranges: smallest and largest value of each attribute in the data.
         label_vectors: some label vectors of the training data, from which those are drawn that nobody gives.
         source: what samples are translated from, where data are paired; None otherwise.
     """
@@ -121,6 +141,7 @@ class SampleSpec:
     class_names: tuple[str, ...] = ()
     class_counts: tuple[int, ...] = ()
     attributes: tuple[str, ...] = ()
+    attribute_ranges: tuple[tuple[float, float], ...] = ()
     label_vectors: tuple[tuple[float, ...], ...] = ()
     source: "SampleSpec | None" = None
 
@@ -141,7 +162,7 @@ class SampleSpec:
 
     def without_labels(self) -> "SampleSpec":
         """Return the same samples for a run that is not conditional."""
-        return replace(self, num_classes=0, attributes=(), label_vectors=())
+        return replace(self, num_classes=0, attributes=(), attribute_ranges=(), label_vectors=())
 
     def encode(self, stored: Tensor) -> Tensor:
         """Return what networks see of stored samples [N, ...]."""
@@ -179,6 +200,7 @@ class SampleSpec:
             "class_names": list(self.class_names),
             "class_counts": list(self.class_counts),
             "attributes": list(self.attributes),
+            "attribute_ranges": [list(ends) for ends in self.attribute_ranges],
             "label_vectors": [list(vector) for vector in self.label_vectors],
             "source": None if self.source is None else self.source.as_dict(),
         }
@@ -213,6 +235,7 @@ class SampleSpec:
             class_names=tuple(part("class_names", ClassNames)),
             class_counts=tuple(part("class_counts", ClassCounts)),
             attributes=tuple(part("attributes", ClassNames)),
+            attribute_ranges=tuple(part("attribute_ranges", list[tuple[FiniteFloat, FiniteFloat]])),
             label_vectors=tuple(map(tuple, part("label_vectors", list[list[FiniteFloat]]))),
             source=None if source is None else cls.from_dict(source, origin=origin, trust=trust),
         )

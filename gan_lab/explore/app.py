@@ -32,7 +32,9 @@ LARGEST_JSON = 2**18
 LONGEST_NUMBER = 12  # digits: Python refuses to read very long ones
 CLIENT_IS_GONE = 499  # as nginx calls it; nobody receives it
 HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; frame-ancestors 'none'",
+    "Content-Security-Policy": (
+        "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; frame-ancestors 'none'"
+    ),
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
@@ -158,12 +160,19 @@ class Page:
         return JSONResponse([asdict(one.abilities()) for one in self.studios])
 
     async def draw(self, request: Request) -> Response:
-        """Draw a recipe."""
+        """Draw a recipe: a picture, a clip or a text."""
         recipe = parse(await body(request))
+        studio = self.studio(recipe.model)
         began = perf_counter()
-        png = await self._drawn(self.studio(recipe.model).png, recipe)
-        milliseconds = f"{1000 * (perf_counter() - began):.1f}"
-        return Response(png, media_type="image/png", headers={"X-Milliseconds": milliseconds})
+        media = await self._drawn(studio.media, recipe)
+        headers = {"X-Milliseconds": f"{1000 * (perf_counter() - began):.1f}"}
+        return Response(media, media_type=studio.gan.spec.kind.media_type, headers=headers)
+
+    async def draw_picture(self, request: Request) -> Response:
+        """Draw what a recipe's clip looks like."""
+        recipe = parse(await body(request))
+        png = await self._drawn(self.studio(recipe.model).picture, recipe)
+        return Response(png, media_type="image/png")
 
     async def latents(self, request: Request) -> Response:
         """Hand out the latents of a recipe."""
@@ -222,6 +231,7 @@ def build_app(studios: Sequence[Studio], *, hosts: Sequence[str]) -> Starlette:
         routes=[
             Route("/api/models", page.models),
             Route("/api/draw", page.draw, methods=["POST"]),
+            Route("/api/picture", page.draw_picture, methods=["POST"]),
             Route("/api/latents", page.latents, methods=["POST"]),
             Route("/api/directions", page.directions),
             Route("/api/projections", page.project, methods=["POST"]),

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 from gan_lab.data.decoding import open_image
+from gan_lab.data.images import to_uint8
 from gan_lab.data.scan import DECODE_ERRORS, inspect, reason_of
 from gan_lab.errors import InputError
 from gan_lab.explore.studio import Studio, encoded
-from gan_lab.metrics.perceptual import choose_distance
-from gan_lab.sampling.distances import mean_squared_error
+from gan_lab.metrics.features.vgg16 import choose_distance
 from gan_lab.sampling.projection import STEPS, class_labels, count_restarts, image_shape, latents_of
 from gan_lab.sampling.search import Schedule, find
 from gan_lab.sampling.spaces import choose_space
-from gan_lab.sampling.targets import Targets, check_single, transformed
+from gan_lab.sampling.targets import Targets, check_single, mean_squared_error, transformed
 
 SHOWN_EVERY = 10  # steps
 MOST_MEGAPIXELS = 64.0  # of a picture that is handed in: larger ones take long to decode
@@ -117,7 +117,7 @@ class ImageSearch:
     def add(self, step: int, first: int, images: Tensor) -> None:
         """Show images [1, C, H, W] of a step."""
         found = images.detach()
-        self._png = encoded(found)
+        self._png = encoded(to_uint8(found)[0].cpu())
         self._error = float(mean_squared_error(found, self._target))
 
     def _run(self) -> None:
@@ -185,8 +185,10 @@ def read(content: bytes, name: str, studio: Studio) -> Targets:
     """Read an image that was handed in, as the studio's generator makes them.
 
     Raises:
-        InputError: for what is no image, or an animated one.
+        InputError: for what is no image, or an animated one, and for a generator of something else.
     """
+    if not studio.gan.spec.is_image:
+        raise InputError(f"images alone are looked for, and {studio.name} makes none")
     channels, height, width = image_shape(studio.gan)
     file = io.BytesIO(content)
     try:

@@ -11,15 +11,13 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
-from gan_lab.data.images import to_uint8
-from gan_lab.data.sample import to_pil
+from gan_lab.data.sample import SampleSpec, to_pil
 from gan_lab.errors import InputError
 from gan_lab.layers.stylegan import replace_styles
 from gan_lab.sampling.directions import Directions, directions
 from gan_lab.sampling.gan import Gan
 from gan_lab.sampling.interpolation import slerp
 from gan_lab.sampling.latents import Latents, label_vectors
-from gan_lab.sampling.projection import image_shape
 from gan_lab.sampling.sampler import image_transform
 
 DIRECTIONS = 8  # sliders of a method
@@ -31,7 +29,8 @@ MOST_KEPT = 64  # latents of projected images; the oldest goes first
 Number = Annotated[float, Field(ge=-1e4, le=1e4, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, lt=2**32, strict=True)]
 Whole = Annotated[int, Field(ge=0, lt=2**31, strict=True)]
-Label = Whole | None
+# a class, or attributes by name, of which those that are not named stay as the seed draws them
+Label = Whole | dict[str, Number] | None
 
 
 class Part(BaseModel):
@@ -41,7 +40,7 @@ class Part(BaseModel):
 
 
 class Seeded(Part):
-    """The first latent of a seed, with a class or None."""
+    """The first latent of a seed, with a class, with attributes, or with what the seed draws."""
 
     seed: Seed
     label: Label = None
@@ -141,8 +140,11 @@ class Abilities:
         name: of the run.
         kind: of the architecture.
         kimg: how long it was trained.
-        size: height and width.
+        sample: what it makes, in words.
+        media_type: of that.
+        size: height and width of its picture.
         classes: their names.
+        attributes: name, smallest and largest value of each.
         styles: how many there are, 0 without.
         levels: first and last style of "coarse" and so on.
         truncation: "psi", "threshold" or None.
@@ -155,8 +157,11 @@ class Abilities:
     name: str
     kind: str
     kimg: float
+    sample: str
+    media_type: str
     size: tuple[int, int]
     classes: list[str]
+    attributes: list[tuple[str, float, float]]
     styles: int
     levels: dict[str, tuple[int, int]]
     truncation: str | None
@@ -179,7 +184,8 @@ class Studio:
         self.name = name
         self._kept: dict[str, Latents] = {}
         self._directions: dict[str, Directions] = {}
-        _, height, width = image_shape(gan)
+        self._last: tuple[Recipe, Tensor] | None = None
+        height, width = gan.spec.preview(gan.synthesize(gan.latents(1))).shape[-2:]
         self._size = height, width
 
     def abilities(self) -> Abilities:
@@ -187,31 +193,53 @@ class Studio:
         gan = self.gan
         generator = gan.generator
         threshold = "threshold" if generator.supports_z_truncation else None
-        names = list(gan.class_names) if gan.num_classes else []
+        count = 0 if gan.attributes else gan.num_classes
+        names = list(gan.class_names) if count else []
+        ends = gan.spec.attribute_ranges
         return Abilities(
             name=self.name,
             kind=gan.kind,
             kimg=round(gan.kimg, 1),
+            sample=described(gan.spec),
+            media_type=gan.spec.kind.media_type,
             size=self._size,
-            classes=names or [str(i) for i in range(gan.num_classes)],
+            classes=names or [str(i) for i in range(count)],
+            attributes=[(one, *ends[i]) for i, one in enumerate(gan.attributes)],
             styles=gan.num_ws if gan.has_styles else 0,
             levels=levels(gan),
             truncation="psi" if gan.has_styles else threshold,
             noise=generator.has_noise_inputs,
             places=generator.supports_transform,
-            projects=True,
+            projects=gan.spec.is_image and not gan.attributes,
             walks=["sefa", "ganspace"] if gan.has_styles else ["sefa"],
         )
 
-    def png(self, recipe: Recipe) -> bytes:
-        """Draw a recipe.
+    def media(self, recipe: Recipe) -> bytes:
+        """Draw a recipe, as the samples' media type.
 
         Raises:
             InputError: for what this generator cannot do.
         """
-        latents = self._latents(recipe)
-        transform = image_transform(recipe.translate, recipe.rotate)
-        return encoded(self.gan.synthesize(latents, noise=recipe.noise, transform=transform))
+        if self.gan.spec.is_image:
+            return self.picture(recipe)
+        return self.gan.spec.kind.media(self._draw(recipe))
+
+    def picture(self, recipe: Recipe) -> bytes:
+        """Draw a recipe as PNG: of sound, what it looks like.
+
+        Raises:
+            InputError: for what this generator cannot do.
+        """
+        return encoded(self.gan.spec.kind.preview(self._draw(recipe)[None])[0])
+
+    def _draw(self, recipe: Recipe) -> Tensor:
+        """Return the stored sample [...] of a recipe; the last one is kept, since a page asks for it twice."""
+        if self._last is None or self._last[0] != recipe:
+            latents = self._latents(recipe)
+            transform = image_transform(recipe.translate, recipe.rotate)
+            made = self.gan.synthesize(latents, noise=recipe.noise, transform=transform)
+            self._last = recipe, self.gan.spec.decode(made)[0].cpu()
+        return self._last[1]
 
     def latents(self, recipe: Recipe) -> bytes:
         """Return the latents of a recipe as a file that generate, interpolate and mix take: all but noise and place.
@@ -240,7 +268,7 @@ class Studio:
         gan = self.gan
         gan.check(
             truncation=recipe.truncation,
-            center=recipe.center,
+            truncation_center=recipe.center,
             noise=recipe.noise,
             translate=recipe.translate,
             rotate=recipe.rotate,
@@ -288,10 +316,19 @@ class Studio:
         return found.values, None if labels is None else label_vectors(labels, self.gan.num_classes)
 
     def _seeded(self, point: Seeded, recipe: Recipe) -> Latents:
-        # the page's class serves both runs, of which one may have none
+        # the page's labels serve both runs, of which one may have none
         label = point.label if self.gan.num_classes else None
+        if isinstance(label, dict):
+            label = {name: label[name] for name in self.gan.attributes if name in label}
+        elif self.gan.attributes:
+            label = None
+        label = label or None if isinstance(label, dict) else label
         return self.gan.latents(
-            1, seed=point.seed, labels=label, truncation=recipe.truncation, center=recipe.center
+            1,
+            seed=point.seed,
+            labels=label,
+            truncation=recipe.truncation,
+            truncation_center=recipe.center,
         )
 
     def _walked(self, latents: Tensor, walk: Walk | None) -> Tensor:
@@ -314,12 +351,19 @@ class Studio:
         return self._kept[point.latents]
 
 
-def encoded(image: Tensor) -> bytes:
-    """Return an image [1, C, H, W] as PNG."""
+def encoded(pixels: Tensor) -> bytes:
+    """Return an image uint8 [C, H, W] as PNG."""
     file = io.BytesIO()
     # a live picture goes a short way: packing it harder would take longer than sending it
-    to_pil(to_uint8(image)[0].cpu()).save(file, "png", compress_level=1)
+    to_pil(pixels).save(file, "png", compress_level=1)
     return file.getvalue()
+
+
+def described(spec: SampleSpec) -> str:
+    """Return what a sample is, such as 64×64, or audio 1×16384."""
+    if spec.is_image:
+        return f"{spec.shape[2]}×{spec.shape[1]}"
+    return f"{spec.kind.name} {'×'.join(map(str, spec.shape))}"
 
 
 def levels(gan: Gan) -> dict[str, tuple[int, int]]:
@@ -331,6 +375,6 @@ def levels(gan: Gan) -> dict[str, tuple[int, int]]:
     }
 
 
-def label_of(point: Point) -> int | None:
-    """Return the class that is mixed in with a point: its own, where it has one."""
+def label_of(point: Point) -> int | dict[str, float] | None:
+    """Return the label that is mixed in with a point: its own, where it has one."""
     return point.label if isinstance(point, Seeded) else None

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear, normalize
 
 from gan_lab.errors import InputError
-from gan_lab.layers.labels import label_vectors
+from gan_lab.layers.labels import ClassEmbedding, label_vectors
 from gan_lab.layers.networks import (
     DiscriminatorInput,
     DiscriminatorNetwork,
@@ -63,7 +63,9 @@ class AuxiliaryClassifier(Conditioning):
     """AC-GAN: -log p(c | x) of a linear classifier, of real and of generated images in D's loss, and in G's.
 
     L_C = E[log P(C = c | X_real)] + E[log P(C = c | X_fake)]; D maximizes L_S + L_C, G maximizes L_C - L_S.
-    Odena et al. 2017, equation 3, https://arxiv.org/abs/1610.09585.
+    Odena et al. 2017, equation 3, https://arxiv.org/abs/1610.09585. Where labels are vectors of attributes, p(y | x) is
+    Gaussian with a variance of 1 and independent entries, as that of continuous codes in Chen et al. 2016, section 6,
+    https://arxiv.org/abs/1606.03657: the loss is half the squared error of a linear regression.
 
     Args:
         features: F.
@@ -84,10 +86,12 @@ class AuxiliaryClassifier(Conditioning):
         self.classifier = nn.Linear(features, num_classes)
 
     def forward(self, features: Tensor, labels: Tensor | None) -> Tensor:
-        """Return losses [N] of labels int64 [N], or vectors [N, K] of probabilities, in single precision."""
+        """Return losses [N] of classes int64 [N] or attributes float [N, K], in single precision."""
         assert labels is not None
         with torch.autocast(features.device.type, enabled=False):
             scores = self.classifier(features.float())
+            if labels.ndim == 2:
+                return self.weight * (scores - labels).square().sum(1) / 2
             return self.weight * cross_entropy(scores, labels, reduction="none")  # equation 3
 
 
@@ -97,9 +101,10 @@ class DataToDataCrossEntropy(Conditioning):
         -log e^(min(f_i . v_i - m_p, 0) / t) / (e^(min(f_i . v_i - m_p, 0) / t) + sum_j e^(max(f_i . f_j - m_n, 0) / t))
 
     where v_i is the proxy of image i's class, of unit length, and j runs over the images of the batch (of one backward
-    pass) with another class. Pairs within the margins have no gradient. D learns it from real images, G from its own.
-    Kang et al. 2021, equation of D2D-CE in section 3.2, https://arxiv.org/abs/2111.01118. The default figures are
-    those of the authors' CIFAR-10 runs, https://github.com/POSTECH-CVLab/PyTorch-StudioGAN.
+    pass) with another class. Vectors of attributes have the sum of their attributes' proxies, weighted by their values,
+    and images of any other vector are pushed away. Pairs within the margins have no gradient. D learns it from real
+    images, G from its own. Kang et al. 2021, equation of D2D-CE in section 3.2, https://arxiv.org/abs/2111.01118. The
+    default figures are those of the authors' CIFAR-10 runs, https://github.com/POSTECH-CVLab/PyTorch-StudioGAN.
 
     Args:
         features: F.
@@ -144,23 +149,22 @@ class DataToDataCrossEntropy(Conditioning):
         self.negative_margin = negative_margin
         self.temperature = temperature
         self.project = nn.Linear(features, width)
-        self.proxies = nn.Embedding(num_classes, width)
+        self.proxies = ClassEmbedding(num_classes=num_classes, width=width)
 
     def forward(self, features: Tensor, labels: Tensor | None) -> Tensor:
-        """Return losses [N] of labels int64 [N], in single precision."""
+        """Return losses [N] of classes int64 [N] or attributes float [N, K], in single precision."""
         assert labels is not None
-        if labels.ndim != 1:
-            raise InputError("d2d_ce compares classes: give labels as whole numbers [N]")
         with torch.autocast(features.device.type, enabled=False):
             points = normalize(self.project(features.float()), dim=1)
             proxies = normalize(self.proxies(labels), dim=1)
             return self.weight * self.losses(points, proxies, labels)
 
     def losses(self, points: Tensor, proxies: Tensor, labels: Tensor) -> Tensor:
-        """Return the loss [N] of points [N, W] with proxies [N, W], all of unit length, and labels [N]."""
+        """Return the loss [N] of points [N, W] with proxies [N, W], all of unit length, and labels [N, ...]."""
         attraction = ((points * proxies).sum(1) - self.positive_margin).clamp(max=0)
         repulsion = (linear(points, points) - self.negative_margin).clamp(min=0)
-        same = labels[:, None] == labels[None, :]
+        rows = labels.reshape(len(labels), -1)
+        same = (rows[:, None] == rows[None, :]).all(-1)
         others = (repulsion / self.temperature).masked_fill(same, float("-inf"))
         own = attraction[:, None] / self.temperature
         # D2D-CE, section 3.2: -log of the own pair's share
@@ -221,10 +225,10 @@ def check_classes(name: str, num_classes: int) -> None:
     Raises:
         InputError: with the remedy.
     """
-    if num_classes < 2:
+    if not num_classes:
         raise InputError(
-            f"conditioning={name} classifies images, and the model has no classes; use conditioning=none, or data with "
-            "classes and conditional=true"
+            f"conditioning={name} classifies images, and the model has no labels; use conditioning=none, or data with "
+            "classes or attributes and conditional=true"
         )
 
 

@@ -1,4 +1,4 @@
-"""Class labels as networks take them: integers or vectors."""
+"""Labels as networks take them: classes as integers or vectors, attributes as vectors."""
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +36,9 @@ def with_label_maps(features: Tensor, vectors: Tensor) -> Tensor:
 
 
 class ClassEmbedding(nn.Embedding):
-    """Rows of a table [num_classes, width]: integers choose one, vectors mix them (interpolation between classes).
+    """Rows of a table [num_classes, width]: integers choose one; of vectors it is the linear map without an offset.
+
+    So vectors mix classes, and attributes each have a row that is added as often as their value says.
 
     Args:
         num_classes: rows.

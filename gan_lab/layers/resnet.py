@@ -15,7 +15,7 @@ from gan_lab.layers.attention import attentions
 from gan_lab.layers.conditioning import ConditionedDiscriminator, ConditioningFactory, Projection
 from gan_lab.layers.labels import ClassEmbedding, check_labels
 from gan_lab.layers.networks import GeneratorNetwork, index_from_end
-from gan_lab.layers.pyramid import ImageSize, resolution_pyramid
+from gan_lab.layers.resolutions import ImageSize, resolution_pyramid
 
 # channels -> batch norm `(x [N, C, H, W], y) -> ` the same shape, where y conditions a block
 NormFactory = Callable[[int], nn.Module]

@@ -1,14 +1,17 @@
 """Metrics that say how good generated images are: pure functions of features, and what training calls."""
 
 from gan_lab.metrics.base import Metrics, NoMetrics
-from gan_lab.metrics.frechet import (
+from gan_lab.metrics.functional import (
+    density_coverage,
+    diversity,
     frechet_distance,
     frechet_distance_from_statistics,
     gaussian_statistics,
+    inception_score,
+    kernel_distance,
+    nearest,
+    precision_recall,
 )
-from gan_lab.metrics.inception_score import inception_score
-from gan_lab.metrics.kernel import kernel_distance
-from gan_lab.metrics.manifold import density_coverage, diversity, nearest, precision_recall
 
 __all__ = [
     "Metrics",

@@ -1,17 +1,15 @@
-"""What training asks of a set of metrics, and the set that measures nothing."""
+"""What training asks of a set of metrics, which way each is better, and metrics=auto and metrics=none."""
 
-from typing import TYPE_CHECKING, Literal, Protocol
+import re
+from typing import Literal, Protocol
 
 from gan_lab.console import say, warn
 from gan_lab.data.base import SampleDataset
 from gan_lab.data.datamodule import DataModule
 from gan_lab.data.digits import Digits, StackedDigits
+from gan_lab.data.text import Lines
 from gan_lab.errors import InputError
 from gan_lab.metrics.images import ImageSource
-
-if TYPE_CHECKING:
-    from gan_lab.data.datamodule import DataModule
-    from gan_lab.metrics.images import ImageSource
 
 
 class Metrics(Protocol):
@@ -33,7 +31,7 @@ class Metrics(Protocol):
     @property
     def protocol(self) -> dict[str, str | int]: ...
 
-    def prepare(self, data: "DataModule") -> None:
+    def prepare(self, data: DataModule) -> None:
         """Get all that needs no generator: networks, statistics of the real images. Called before step 0.
 
         It may run on every rank at once, and each of them must call it.
@@ -43,7 +41,7 @@ class Metrics(Protocol):
         """
         ...
 
-    def compute(self, fakes: "ImageSource") -> dict[str, float]:
+    def compute(self, fakes: ImageSource) -> dict[str, float]:
         """Measure generated images; where there are several ranks, all of them call it and share the work.
 
         Returns:
@@ -53,17 +51,17 @@ class Metrics(Protocol):
 
 
 class NoMetrics:
-    """Measures nothing, so that the run needs no network and no second data set."""
+    """metrics=none: computes nothing."""
 
     def __init__(self) -> None:
         self.best: str | None = None
         self.mode: Literal["min", "max"] = "min"
         self.protocol: dict[str, str | int] = {}
 
-    def prepare(self, data: "DataModule") -> None:
+    def prepare(self, data: DataModule) -> None:
         """There is nothing to prepare."""
 
-    def compute(self, fakes: "ImageSource") -> dict[str, float]:
+    def compute(self, fakes: ImageSource) -> dict[str, float]:
         return {}
 
 
@@ -71,15 +69,16 @@ class NoMetrics:
 
 
 class MetricsByData:
-    """The digits' own metrics for scikit-learn's digits, alone or stacked, FID for everything else, KID for few images.
+    """The digits' own metrics for digits and stacked ones, n-grams for text, FID for other images, KID for few of them.
 
-    What nobody asked for stops no run: where neither can be computed (no weights, RGBA) a warning says so before the
+    Default metrics never abort training: where none can be computed (no weights, RGBA) a warning says so before the
     first step. Ask for it, `metrics=fid`, to have that refused.
 
     Args:
         digits: for scikit-learn's digits.
         stacked_digits: for three of them in an image.
-        other: for all other data.
+        text: for all text.
+        other: for all other images.
         small: for those of which there are too few for `other`.
 
     Attributes:
@@ -89,9 +88,19 @@ class MetricsByData:
     """
 
     def __init__(
-        self, *, digits: Metrics, stacked_digits: Metrics, other: Metrics, small: Metrics
+        self,
+        *,
+        digits: Metrics,
+        stacked_digits: Metrics,
+        text: Metrics,
+        other: Metrics,
+        small: Metrics,
     ) -> None:
-        self._by_kind: dict[type, Metrics] = {Digits: digits, StackedDigits: stacked_digits}
+        self._by_kind: dict[type, Metrics] = {
+            Digits: digits,
+            StackedDigits: stacked_digits,
+            Lines: text,
+        }
         self._other, self._small = other, small
         self._chosen: Metrics = NoMetrics()
 
@@ -108,17 +117,19 @@ class MetricsByData:
         return self._chosen.protocol
 
     def suiting(self, dataset: SampleDataset) -> Metrics:
-        """Return the metrics for a data set: none for what are no images."""
-        if not dataset.spec.is_image:
+        """Return the metrics for a data set; none for what is neither images nor text nor known by its class."""
+        chosen = self.of_kind(type(dataset))
+        if chosen is self._other and not dataset.spec.is_image:
             warn(
-                f"metrics=auto measures images alone, and these are {dataset.spec.kind.name}: nothing is measured"
+                f"metrics=auto measures images and text, and these are {dataset.spec.kind.name}: nothing is measured"
             )
             return NoMetrics()
-        return self.of_kind(type(dataset))
+        return chosen
 
     def of_kind(self, kind: type) -> Metrics:
-        """Return the metrics for images of a class of data."""
-        return self._by_kind.get(kind, self._other)
+        """Return the metrics for a class of data."""
+        known = (metrics for one, metrics in self._by_kind.items() if issubclass(kind, one))
+        return next(known, self._other)
 
     def prepare(self, data: DataModule) -> None:
         """Choose by the data, and prepare what was chosen."""
@@ -144,3 +155,30 @@ class MetricsByData:
     def compute(self, fakes: ImageSource) -> dict[str, float]:
         """Measure with the chosen metrics."""
         return self._chosen.compute(fakes)
+
+
+Direction = Literal["min", "max"]
+
+# beginnings of names as `Measure.key` makes them: what others call a metric, or its own short name
+_SMALLER = re.compile(
+    r"((clean_|class_|s)?fid|(clean_)?kid|fd|kd|ppl|path|kl_modes|memorised|js[0-9]+|copied)(\d|_|$)"
+)
+_LARGER = re.compile(
+    r"(is|score|precision|recall|density|coverage|accuracy|modes|eq|eqt|eqr|words)(\d|_|$)"
+)
+# beside metrics: their uncertainties, and what real images, held-out text and simple chains come to
+_BESIDE = re.compile(r"_(se|std|real|bigram|unigram)$")
+
+
+def direction(key: str) -> Direction | None:
+    """Return whether the smallest or the largest value of a metric is the best, None where neither is known to be.
+
+    Args:
+        key: as in metrics.jsonl, with `metrics/` or without.
+    """
+    name = key.removeprefix("metrics/")
+    if _BESIDE.search(name):
+        return None
+    if _SMALLER.match(name):
+        return "min"
+    return "max" if _LARGER.match(name) else None

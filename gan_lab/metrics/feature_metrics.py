@@ -5,17 +5,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from gan_lab.errors import InputError
 from gan_lab.metrics.feature_set import FeatureSet, Form, Needs
 from gan_lab.metrics.features.base import Extractor
-from gan_lab.metrics.frechet import (
+from gan_lab.metrics.functional import (
+    density_coverage,
+    diversity,
     frechet_distance_from_statistics,
     gaussian_statistics,
+    inception_score,
+    kernel_distance,
+    nearest,
+    precision_recall,
+    prepared,
     refuse_small_sample,
+    squared_radii,
 )
 from gan_lab.metrics.images import ImageSource, label_difference
-from gan_lab.metrics.inception_score import inception_score
-from gan_lab.metrics.kernel import kernel_distance
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +48,7 @@ class MetricValue:
 
 @dataclass(frozen=True, kw_only=True)
 class MetricContext:
-    """What is known before anything is extracted.
+    """Context of a metric: extractor, numbers of images, sources.
 
     Attributes:
         extractor: in whose features.
@@ -98,8 +107,11 @@ class ProtocolMetric(ABC):
     """A kind of metric; the Hydra nodes of a protocol's `metrics`.
 
     Attributes:
-        real: outputs of the real images that it needs, and in which form; empty where it needs none.
+        real_form: in which form it needs the output of real images; None where it needs none.
+        fake_form: the same of generated images.
+        real: outputs of the real images that it needs, and in which form.
         fake: the same of generated images.
+        has_references: whether `references` returns any.
 
     Args:
         output: of the extractor.
@@ -108,11 +120,14 @@ class ProtocolMetric(ABC):
 
     kind: str
     short: str
-    real: Needs
-    fake: Needs
+    real_form: Form | None = None
+    fake_form: Form | None = None
+    has_references = False
 
-    def __init__(self, *, output: str, key: str | None = None) -> None:
+    def __init__(self, *, output: str = "features", key: str | None = None) -> None:
         self.output = output
+        self.real: Needs = {output: self.real_form} if self.real_form else {}
+        self.fake: Needs = {output: self.fake_form} if self.fake_form else {}
         self._key = key
 
     def key(self, setting: MetricContext) -> str:
@@ -127,7 +142,7 @@ class ProtocolMetric(ABC):
         return {key.lstrip("_"): value for key, value in vars(self).items()}
 
     def check(self, setting: MetricContext) -> None:
-        """Refuse what cannot be measured, before anything is extracted.
+        """Check before anything is extracted.
 
         Raises:
             InputError: with the remedy.
@@ -145,6 +160,18 @@ class ProtocolMetric(ABC):
     ) -> list[MetricValue]:
         """Measure; `real` is None only where none was needed."""
 
+    def references(
+        self, real: FeatureSet, other: FeatureSet | None, setting: MetricContext
+    ) -> list[MetricValue]:
+        """Measure what the metric is to be read beside, once; by default nothing.
+
+        Args:
+            real: the real images.
+            other: those of another split, measured as if they were generated; None without.
+            setting: what is known.
+        """
+        return []
+
 
 class Frechet(ProtocolMetric):
     """Frechet distance: FID with Inception's features, sFID with its spatial ones.
@@ -158,13 +185,13 @@ class Frechet(ProtocolMetric):
     """
 
     kind, short = "frechet", "fd"
+    real_form = fake_form = "statistics"
+    has_references = True
 
     def __init__(
         self, *, output: str = "features", key: str | None = None, allow_singular: bool = False
     ) -> None:
         super().__init__(output=output, key=key)
-        self.real: Needs = {output: "statistics"}
-        self.fake: Needs = {output: "statistics"}
         self._allow_singular = allow_singular
 
     def check(self, setting: MetricContext) -> None:
@@ -187,6 +214,15 @@ class Frechet(ProtocolMetric):
         detail = {"singular": f"no more images than the {width} features"} if singular else {}
         return [MetricValue(key=self.key(setting), value=value.item(), detail=detail)]
 
+    def references(
+        self, real: FeatureSet, other: FeatureSet | None, setting: MetricContext
+    ) -> list[MetricValue]:
+        """Measure the other split: what a generator that draws from it would get."""
+        if other is None:
+            return []
+        found = self.compute(real, other, setting)
+        return [MetricValue(key=f"{one.key}_real", value=one.value) for one in found]
+
 
 class ClassFrechet(ProtocolMetric):
     """Frechet distance of each class, and their mean.
@@ -198,13 +234,12 @@ class ClassFrechet(ProtocolMetric):
     """
 
     kind, short = "class_frechet", "fd_class"
+    real_form = fake_form = "features"
 
     def __init__(
         self, *, output: str = "features", key: str | None = None, allow_singular: bool = False
     ) -> None:
         super().__init__(output=output, key=key)
-        self.real: Needs = {output: "features"}
-        self.fake: Needs = {output: "features"}
         self._allow_singular = allow_singular
 
     def check(self, setting: MetricContext) -> None:
@@ -258,6 +293,7 @@ class Kernel(ProtocolMetric):
     """
 
     kind, short = "kernel", "kd"
+    real_form = fake_form = "features"
 
     def __init__(
         self,
@@ -269,8 +305,6 @@ class Kernel(ProtocolMetric):
         seed: int = 2020,
     ) -> None:
         super().__init__(output=output, key=key)
-        self.real: Needs = {output: "features"}
-        self.fake: Needs = {output: "features"}
         self._subsets, self._subset_size, self._seed = subsets, subset_size, seed
 
     def check(self, setting: MetricContext) -> None:
@@ -342,13 +376,12 @@ class Score(ProtocolMetric):
     """
 
     kind, short = "score", "score"
+    fake_form = "features"
 
     def __init__(
         self, *, output: str = "logits", key: str | None = None, splits: int = 10, seed: int = 2020
     ) -> None:
         super().__init__(output=output, key=key)
-        self.real: Needs = {}
-        self.fake: Needs = {output: "features"}
         self._splits, self._seed = splits, seed
 
     def check(self, setting: MetricContext) -> None:
@@ -374,3 +407,247 @@ class Score(ProtocolMetric):
                 detail={"splits": self._splits},
             )
         ]
+
+
+_SHOWN = 16  # pairs of a generated and its nearest real image that a result names
+
+
+class NeighbourMetric(ProtocolMetric):
+    """A metric of neighbourhoods of k features of both sets, or a pair of such, named in `kinds`."""
+
+    kinds: tuple[str, str]
+    real_form = fake_form = "features"
+
+    def __init__(self, *, output: str, key: str | None, k: int) -> None:
+        super().__init__(output=output, key=key)
+        self.k = k
+
+    def check(self, setting: MetricContext) -> None:
+        super().check(setting)
+        fewest = min(setting.num_fake, setting.num_real_features)
+        if fewest <= self.k:
+            raise InputError(
+                f"{setting.num_fake} generated and {setting.num_real_features} real images for neighbourhoods of "
+                f"k={self.k}; give more than {self.k} of each"
+            )
+
+    def compute(
+        self, real: FeatureSet | None, fake: FeatureSet, setting: MetricContext
+    ) -> list[MetricValue]:
+        assert real is not None
+        values = self._pair(real.on_device(self.output), fake.on_device(self.output))
+        return [
+            MetricValue(
+                key=f"{self._key}_{kind}"
+                if self._key
+                else setting.key(kind, self.output, kind, form="features"),
+                value=value.item(),
+                detail={"k": self.k},
+            )
+            for kind, value in zip(self.kinds, values, strict=True)
+        ]
+
+    def _pair(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the metrics that `kinds` names of features [N, D] and [M, D]."""
+        raise AssertionError(f"{type(self).__name__} has no pair of metrics")
+
+
+class PrecisionRecall(NeighbourMetric):
+    """Share of generated images that look real, and share of real images that the generator covers.
+
+    Kynkaanniemi et al. 2019, https://arxiv.org/abs/1904.06991.
+
+    Args:
+        output: of the extractor.
+        key: beginning of both metrics' names; None makes them.
+        k: neighbours within a ball; 3 in the paper.
+    """
+
+    kind, short = "precision", "precision"
+    kinds = ("precision", "recall")
+
+    def __init__(self, *, output: str = "features", key: str | None = None, k: int = 3) -> None:
+        super().__init__(output=output, key=key, k=k)
+
+    def _pair(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+        return precision_recall(real, fake, k=self.k)
+
+
+class DensityCoverage(NeighbourMetric):
+    """Density and coverage: like precision and recall, but robust to outliers.
+
+    Naeem et al. 2020, https://arxiv.org/abs/2002.09797.
+
+    Args:
+        output: of the extractor.
+        key: beginning of both metrics' names; None makes them.
+        k: neighbours within a ball; 5 in the paper.
+    """
+
+    kind, short = "density", "density"
+    kinds = ("density", "coverage")
+
+    def __init__(self, *, output: str = "features", key: str | None = None, k: int = 5) -> None:
+        super().__init__(output=output, key=key, k=k)
+
+    def _pair(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+        return density_coverage(real, fake, k=self.k)
+
+
+class Memorisation(NeighbourMetric):
+    """Share of generated images that lie nearer to a real one than real images do to each other.
+
+    "Nearer" is below the distance that a share `quantile` of the real images has to the nearest other one. A generator
+    that draws from the same distribution gets about `quantile`, one that repeats training images 1. Real images that
+    are there twice raise neither; the real images should be those of training.
+
+    Args:
+        output: of the extractor.
+        key: of the metric; None makes it.
+        quantile: share of real images that counts as too near.
+    """
+
+    kind, short = "memorised", "memorised"
+
+    def __init__(
+        self, *, output: str = "features", key: str | None = None, quantile: float = 0.01
+    ) -> None:
+        super().__init__(output=output, key=key, k=1)
+        if not 0 < quantile < 1:
+            raise InputError(f"metrics.memorisation.quantile={quantile} must lie between 0 and 1")
+        self._quantile = quantile
+
+    def compute(
+        self, real: FeatureSet | None, fake: FeatureSet, setting: MetricContext
+    ) -> list[MetricValue]:
+        assert real is not None
+        ours, theirs = fake.on_device(self.output), real.on_device(self.output)
+        distances, which = nearest(ours, theirs)
+        among_real = squared_radii(prepared(theirs, theirs, 1)[0], 1).sqrt()
+        threshold = among_real.double().quantile(self._quantile)
+        order = distances.argsort()[:_SHOWN]
+        return [
+            MetricValue(
+                key=self.key(setting),
+                value=(distances < threshold).double().mean().item(),
+                detail={
+                    "quantile": self._quantile,
+                    "threshold": threshold.item(),
+                    "median_distance": distances.median().item(),
+                    "median_distance_among_real": among_real.median().item(),
+                    "nearest": [
+                        {
+                            "generated": int(fake.rows[i]),
+                            "real": int(real.rows[which[i]]),
+                            "distance": distances[i].item(),
+                        }
+                        for i in order.tolist()
+                    ],
+                },
+            )
+        ]
+
+
+class Diversity(ProtocolMetric):
+    """Mean distance between two generated images, and as a detail between two real ones.
+
+    Args:
+        output: of the extractor.
+        key: of the metric; None makes it.
+    """
+
+    kind, short = "diversity", "diversity"
+    real_form = fake_form = "features"
+
+    def compute(
+        self, real: FeatureSet | None, fake: FeatureSet, setting: MetricContext
+    ) -> list[MetricValue]:
+        assert real is not None
+        ours, theirs = (diversity(images.on_device(self.output)).item() for images in (fake, real))
+        return [MetricValue(key=self.key(setting), value=ours, detail={"real": theirs})]
+
+
+class ClassAccuracy(ProtocolMetric):
+    """Share of the generated images that the extractor takes for the class that was asked for.
+
+    Its classes have to be those of the data, in the same order: a classifier of these data. It says nothing of variety.
+    A generator without classes has no such metric.
+
+    Args:
+        output: of the extractor.
+        key: of the metric; None makes it.
+    """
+
+    kind, short = "accuracy", "accuracy"
+    fake_form = "features"
+
+    def __init__(self, *, output: str = "logits", key: str | None = None) -> None:
+        super().__init__(output=output, key=key)
+
+    def check(self, setting: MetricContext) -> None:
+        super().check(setting)
+        known = setting.extractor.outputs[self.output]
+        if setting.fake is not None and setting.fake.num_classes not in (0, known):
+            raise InputError(
+                f"{setting.extractor.name} knows {known} classes and {setting.fake.name} has "
+                f"{setting.fake.num_classes}: class accuracy takes a classifier of the same classes"
+            )
+
+    def compute(
+        self, real: FeatureSet | None, fake: FeatureSet, setting: MetricContext
+    ) -> list[MetricValue]:
+        if fake.labels is None:
+            return []
+        found = fake.features[self.output].argmax(1)
+        right = (found == fake.labels).double()
+        error = right.std(correction=0) / len(right) ** 0.5
+        return [
+            MetricValue(
+                key=self.key(setting),
+                value=right.mean().item(),
+                uncertainty=error.item(),
+                uncertainty_kind="se",
+            )
+        ]
+
+
+class Modes(ProtocolMetric):
+    """How many of the extractor's modes were generated, and how evenly.
+
+    `modes`: how many at least once; `kl_modes`: KL(generated || uniform) over modes, in nats, of which even a perfect
+    generator has about (modes - 1) / (2 images) for its finite sample. Metz et al. 2017, https://arxiv.org/abs/1611.02163.
+
+    Args:
+        output: of the extractor, [N, 1], the number of the mode.
+        num_modes: how many there are.
+    """
+
+    kind, short = "kl_modes", "kl_modes"
+    fake_form = "features"
+
+    def __init__(self, *, output: str = "modes", num_modes: int = 1000) -> None:
+        super().__init__(output=output, key="kl_modes")
+        self._num_modes = num_modes
+
+    def check(self, setting: MetricContext) -> None:
+        super().check(setting)
+        if setting.num_fake < self._num_modes:
+            raise InputError(
+                f"num_fake={setting.num_fake} cannot cover {self._num_modes} modes; give 26000, as is usual"
+            )
+
+    def compute(
+        self, real: FeatureSet | None, fake: FeatureSet, setting: MetricContext
+    ) -> list[MetricValue]:
+        modes = fake.features[self.output][:, 0].round().long()
+        counts = modes.bincount(minlength=self._num_modes)
+        return [
+            MetricValue(key="modes", value=float((counts > 0).sum())),
+            MetricValue(key="kl_modes", value=divergence_from_uniform(counts)),
+        ]
+
+
+def divergence_from_uniform(counts: Tensor) -> float:
+    """Return KL(counts / N || uniform) in nats; modes that never occur add nothing."""
+    p = counts.double() / counts.sum()
+    return float(torch.special.xlogy(p, p * len(counts)).sum())

@@ -1,20 +1,29 @@
-"""Metrics of a generator, not of a set of its images."""
+"""Metrics of a generator, not of a set of its images; among them perceptual path length."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Literal
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gan_lab.data.base import digest
+from gan_lab.data.images import to_uint8
 from gan_lab.distributed.ranks import Ranks
 from gan_lab.errors import InputError
 from gan_lab.layers.precision import half_precision_parts
 from gan_lab.metrics.cache import ChunkStore, MemoryChunks
-from gan_lab.metrics.feature_metrics import MetricContext, MetricValue, ProtocolMetric
-from gan_lab.metrics.feature_set import FeatureSet, Needs
+from gan_lab.metrics.feature_metrics import MetricContext, MetricValue, ProtocolMetric, in_thousands
+from gan_lab.metrics.feature_set import FeatureSet
+from gan_lab.metrics.features.base import Extractor
+from gan_lab.metrics.features.vgg16 import ImageDistance
 from gan_lab.metrics.images import GanImages, ImageSource
+from gan_lab.sampling.interpolation import slerp
+from gan_lab.sampling.latents import Latents
+from gan_lab.seeding import derive_seed
 
 _CHUNK = 256  # things; a multiple of every `size`
 
@@ -32,9 +41,7 @@ class GeneratorMetric(ProtocolMetric):
     size: int
 
     def __init__(self, *, key: str | None = None) -> None:
-        super().__init__(output="features", key=key)
-        self.real: Needs = {}
-        self.fake: Needs = {}
+        super().__init__(key=key)
 
     def check(self, setting: MetricContext) -> None:
         super().check(setting)
@@ -42,7 +49,7 @@ class GeneratorMetric(ProtocolMetric):
             self.check_generator(drawn_by(setting.fake, self.kind))
 
     def check_generator(self, images: GanImages) -> None:
-        """Refuse a generator that the metric means nothing to.
+        """Check that the metric applies to a generator.
 
         Raises:
             InputError: with the reason.
@@ -161,3 +168,182 @@ def single_precision(network: nn.Module) -> Iterator[None]:
     finally:
         for part, dtype in zip(halved, before, strict=True):
             part.dtype = dtype
+
+
+# Perceptual path length: how fast images change along a path between two latents.
+#
+#     PPL = E[ d(G(v(t)), G(v(t + epsilon))) / epsilon^2 ]
+#
+# v(t) runs between two random latents: over the sphere for z (slerp), on a straight line for w (lerp). Karras et al.
+# 2019, section 4.1, https://arxiv.org/abs/1812.04948; as in their code, the lowest and the highest percent of the
+# values are left out. Taking t = 0 only is the variant of StyleGAN2 (Karras et al. 2020, https://arxiv.org/abs/1912.04958).
+
+
+_PAIRS = 8  # measured at a time
+_LARGEST = 256  # larger images are averaged down to it, or to half of it where they are cropped
+_STREAMS = (3, 4, 5)  # of a seed: both ends of a path, and the position on it
+
+
+class PathLength(GeneratorMetric):
+    """Path length, by the squared distance of the protocol's extractor; PPL where that is LPIPS.
+
+    The key says which: `ppl_w_end_crop_50k`. With another extractor it is `path_digits_z_end_1437`; images are then
+    quantised to 8 bit, so that `epsilon` has to be so large that they differ. Noise inputs are constant, and the same
+    for both images; half precision is not used.
+
+    Args:
+        space: "z" or "w".
+        sampling: "end", at the beginning of paths, or "full", all along them.
+        crop: take the middle of the image, where an aligned face is.
+        epsilon: step on a path of length 1.
+        discard: percent of the smallest and of the largest values that are left out.
+        num_paths: how many; None takes as many as the protocol has generated images.
+        key: of the metric; None makes it.
+
+    Raises:
+        InputError: for values that there are not.
+    """
+
+    kind, short = "path", "path"
+    size = _PAIRS
+
+    def __init__(
+        self,
+        *,
+        space: Literal["z", "w"] = "w",
+        sampling: Literal["end", "full"] = "end",
+        crop: bool = False,
+        epsilon: float = 1e-4,
+        discard: float = 1.0,
+        num_paths: int | None = None,
+        key: str | None = None,
+    ) -> None:
+        super().__init__(key=key)
+        if space not in ("z", "w") or sampling not in ("end", "full"):
+            raise InputError(
+                f"metrics.path: space={space} is z or w, sampling={sampling} is end or full"
+            )
+        if not 0 < epsilon < 1 or not 0 <= discard < 50 or (num_paths or 2) < 2:
+            raise InputError(
+                f"metrics.path: epsilon={epsilon} lies between 0 and 1, discard={discard} between 0 and 50, and "
+                f"num_paths={num_paths} is at least 2"
+            )
+        self._space, self._sampling, self._crop = space, sampling, crop
+        self._epsilon, self._discard, self._num_paths = epsilon, discard, num_paths
+
+    def key(self, setting: MetricContext) -> str:
+        if self._key:
+            return self._key
+        extractor = setting.extractor
+        name = extractor.names.get((self.kind, self.output), f"{self.short}_{extractor.short}")
+        cropped = "_crop" if self._crop else ""
+        number = in_thousands(self.num(setting))
+        return f"{name}_{self._space}_{self._sampling}{cropped}_{number}"
+
+    def check(self, setting: MetricContext) -> None:
+        super().check(setting)
+        extractor = setting.extractor
+        if not isinstance(extractor, ImageDistance) and self.output not in extractor.outputs:
+            raise InputError(f"metrics.path: {extractor.name} has no features to take distances of")
+
+    def check_generator(self, images: GanImages) -> None:
+        if self._space == "w" and not images.gan.has_styles:
+            raise InputError(f"metrics.path: {images.gan.kind} has no styles w; set space=z")
+
+    def num(self, setting: MetricContext) -> int:
+        return self._num_paths or setting.num_fake
+
+    def outcomes(self, images: GanImages, setting: MetricContext, start: int, stop: int) -> Tensor:
+        distance = distance_by(setting.extractor)
+        pair = self._pair(images, start, stop)
+        return (distance(*pair).double() / self._epsilon**2).cpu()
+
+    def summary(self, found: Tensor, setting: MetricContext) -> list[MetricValue]:
+        kept = without_extremes(found, self._discard)
+        error = kept.std() / len(kept) ** 0.5
+        return [
+            MetricValue(
+                key=self.key(setting),
+                value=kept.mean().item(),
+                uncertainty=error.item(),
+                uncertainty_kind="se",
+                detail={
+                    "epsilon": self._epsilon,
+                    "paths": len(found),
+                    "median": found.median().item(),
+                    "distance_sha256": setting.extractor.sha256,
+                },
+            )
+        ]
+
+    def _pair(self, images: GanImages, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        """Return both images [n, C, H, W] of the paths `start` to `stop`."""
+        gan = images.gan
+        seed = int(images.description["seed"])
+        truncation: float | None = images.description["truncation"]
+        labels = gan.labels(stop - start, seed=seed, start=start)
+        a, b = (
+            gan.latents(
+                stop - start,
+                labels=labels,
+                seed=derive_seed(seed, stream),
+                start=start,
+                truncation=truncation,
+                space=self._space,
+            ).values
+            for stream in _STREAMS[:2]
+        )
+        t = self._positions(seed, start, stop).to(a.device)
+        steps = (0.0, self._epsilon)
+        if self._space == "z":
+            ends = [slerp(a, b, t + step) for step in steps]
+        else:
+            a, b, t = a.double(), b.double(), t[:, None, None]
+            ends = [torch.lerp(a, b, t + step).float() for step in steps]
+        doubled = None if labels is None else labels.repeat(2)
+        pairs = Latents.of(torch.cat(ends), doubled)
+        if self._space == "z":
+            pairs = gan.as_latents(pairs, truncation=truncation)
+        made = gan.synthesize(pairs, batch_size=len(pairs))
+        first, second = self._seen(made).chunk(2)
+        return first, second
+
+    def _positions(self, seed: int, start: int, stop: int) -> Tensor:
+        """Return t [n], float64."""
+        if self._sampling == "end":
+            return torch.zeros(stop - start, dtype=torch.float64)
+        draws = [
+            torch.rand(
+                (),
+                dtype=torch.float64,
+                generator=torch.Generator().manual_seed(derive_seed(seed, i, _STREAMS[2])),
+            )
+            for i in range(start, stop)
+        ]
+        return torch.stack(draws)
+
+    def _seen(self, images: Tensor) -> Tensor:
+        height, width = images.shape[2:]
+        factor = min(height, width) // _LARGEST
+        if self._crop:
+            images = images[..., height * 3 // 8 : height * 7 // 8, width // 4 : width * 3 // 4]
+        return F.avg_pool2d(images, factor) if factor > 1 else images
+
+
+def distance_by(extractor: Extractor) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return the squared distance [N] of images that an extractor sees: its own, or that of its features."""
+    if isinstance(extractor, ImageDistance):
+        return extractor.distance
+
+    def of_features(a: Tensor, b: Tensor) -> Tensor:
+        first, second = (extractor(to_uint8(images), ["features"]) for images in (a, b))
+        return (first["features"] - second["features"]).square().sum(1)
+
+    return of_features
+
+
+def without_extremes(values: Tensor, percent: float) -> Tensor:
+    """Leave out what lies beyond the percentiles `percent` and `100 - percent` of values [N]."""
+    low = np.percentile(values.numpy(), percent, method="lower")
+    high = np.percentile(values.numpy(), 100 - percent, method="higher")
+    return values[(values >= low) & (values <= high)]

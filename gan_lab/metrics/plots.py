@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from gan_lab.data.images import grid
+from gan_lab.data.media import grid
 from gan_lab.errors import InputError
 from gan_lab.metrics.images import ImageSource
 from gan_lab.run import replacing
@@ -109,7 +109,7 @@ def draw_truncation(
 
 
 def check_matplotlib() -> None:
-    """Refuse to draw where matplotlib is not installed.
+    """Check that matplotlib is installed.
 
     Raises:
         InputError: with the remedy.
@@ -134,7 +134,7 @@ def _save(drawing: "Drawing", path: Path) -> None:
         drawing.savefig(temporary, format="png")
 
 
-# What metrics have found, as pictures.
+# What metrics have found, as images.
 
 
 def nearest_pairs(

@@ -3,7 +3,7 @@
 The same object measures during training (`metrics=`) and afterwards (`gan-lab evaluate protocol=`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -12,8 +12,8 @@ import torch
 from gan_lab.console import say, warn
 from gan_lab.data.datamodule import DataModule
 from gan_lab.errors import InputError, counted
+from gan_lab.metrics.base import direction
 from gan_lab.metrics.cache import ChunkStore, MemoryChunks
-from gan_lab.metrics.directions import direction
 from gan_lab.metrics.extraction import (
     Extraction,
     Progress,
@@ -48,9 +48,9 @@ class Protocol:
         truncation: as `evaluate` takes it, where it is not told otherwise; training has none.
         best: which of `metrics` chooses the best checkpoint; None for none.
         mode: whether the smallest or the largest value of it is the best.
-        floor: "train" or "val": another split, whose real images are measured against the real ones, too: as
+        reference_split: "train" or "val": another split, whose real images are measured against the real ones, too: as
             `<key>_real`, what a generator that draws from that split would get.
-        only_for: class of the data that the features are of, "gan_lab.data.digits.Digits"; None for any.
+        dataset: class of the data that the features are of, "gan_lab.data.digits.Digits"; None for any.
         required: whether training refuses to run when weights cannot be had. If not, a warning is printed, `best`
             becomes None, and there are no metrics.
         batch_size: images that are computed or read at a time; it changes metrics by rounding alone.
@@ -80,8 +80,8 @@ class Protocol:
         truncation: float | None = None,
         best: str | None = None,
         mode: Literal["min", "max"] = "min",
-        floor: Literal["train", "val"] | None = None,
-        only_for: str | None = None,
+        reference_split: Literal["train", "val"] | None = None,
+        dataset: str | None = None,
         required: bool = True,
         batch_size: int = 64,
         device: str | None = None,
@@ -105,12 +105,12 @@ class Protocol:
         self.num_fake = num_fake
         self.batch_size = batch_size
         self.split: Literal["train", "val"] = split
-        self.floor: Literal["train", "val"] | None = floor
+        self.reference_split: Literal["train", "val"] | None = reference_split
         self.protocol: dict[str, str | int] = {}
         self._num_real = num_real
         self._num_real_features = num_real_features
         self._flips = flips
-        self._only_for = only_for
+        self._dataset = dataset
         self._best = best
         self._device = device
         self._setting = MetricContext(
@@ -122,7 +122,7 @@ class Protocol:
         )
         self._real: FeatureSet | None = None
         self._ready = False
-        self._floor_metrics: list[MetricValue] = []
+        self._references: list[MetricValue] = []
         keys = {each: metric.key(self._setting) for each, metric in chosen.items()}
         check_keys(name, keys, best=best, mode=mode)
 
@@ -203,9 +203,9 @@ class Protocol:
             InputError: when the data have no such split, or are others than the features are of.
         """
         kind = type(data.train)
-        if self._only_for not in (None, f"{kind.__module__}.{kind.__qualname__}"):
+        if self._dataset not in (None, f"{kind.__module__}.{kind.__qualname__}"):
             raise InputError(
-                f"{self.name} measures {self._only_for}, and the data are {kind.__name__}; choose other metrics, such "
+                f"{self.name} measures {self._dataset}, and the data are {kind.__name__}; choose other metrics, such "
                 "as fid, or none"
             )
         dataset = data.train if self.split == "train" else data.val
@@ -218,11 +218,15 @@ class Protocol:
 
     def floor_images(self, data: DataModule) -> DatasetImages | None:
         """Return the real images of the split that is measured as if it were generated; None without."""
-        dataset = data.train if self.floor == "train" else data.val
-        return DatasetImages(dataset) if self.floor is not None and dataset is not None else None
+        dataset = data.train if self.reference_split == "train" else data.val
+        return (
+            DatasetImages(dataset)
+            if self.reference_split is not None and dataset is not None
+            else None
+        )
 
     def check(self, *, real: ImageSource | None, fake: ImageSource | None = None) -> None:
-        """Refuse what cannot be measured, before anything is loaded or extracted.
+        """Check before anything is loaded or extracted.
 
         Raises:
             InputError: with the remedy.
@@ -246,9 +250,14 @@ class Protocol:
     def _remedy(self, key: str, count: int) -> str:
         """Say how fewer images can be measured: by this protocol, where its metrics can be made of them, or by KID."""
         few = f"protocol.{key}={count}"
-        numbers = dict.fromkeys(("num_fake", "num_real", "num_real_features"), _PLENTY)
-        numbers |= {name: count for name in numbers if name.startswith(key)}
-        setting = replace(self._setting, fake=None, real=None, **numbers)
+        setting = replace(
+            self._setting,
+            fake=None,
+            real=None,
+            num_fake=count if key == "num_fake" else _PLENTY,
+            num_real=count if key == "num_real" else _PLENTY,
+            num_real_features=count if key == "num_real" else _PLENTY,
+        )
         try:
             for metric in self.metrics.values():
                 metric.check(setting)
@@ -300,11 +309,10 @@ class Protocol:
         if extraction.needs:
             self._real = extract_real(extraction, progress)
         self._describe(f"{real.name}, {extraction.num} images" if extraction.needs else "none")
-        if floor is not None:
-            self._measure_floor(floor)
+        self._measure_references(floor)
 
     def use_real(self, real: FeatureSet) -> None:
-        """Measure against features that somebody else has extracted; the network is loaded before."""
+        """Use precomputed real features; the network must be loaded."""
         self._real = real
         self._describe(f"{real.source.name}, {real.count} images")
 
@@ -376,7 +384,7 @@ class Protocol:
                 results += metric.summary(found, self._setting)
             else:
                 results += metric.compute(self._real, fake, self._setting)
-        return results + self._floor_metrics
+        return results + self._references
 
     def _known(self, real: ImageSource | None, fake: ImageSource | None) -> MetricContext:
         count = 0 if real is None else self._number_of(real)
@@ -396,7 +404,7 @@ class Protocol:
         )
 
     def _number_of(self, real: ImageSource) -> int:
-        """Real images whose statistics are taken; of a generator, which has no end of them, as many as of the other."""
+        """Number of real images; of a generator as many as of the other set."""
         return real.count if real.count is not None else self._num_real or self.num_fake
 
     def _is_whole(self, real: ImageSource | None) -> bool:
@@ -412,34 +420,41 @@ class Protocol:
             return data.trainer.strategy.root_device
         return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 
-    def _measure_floor(self, floor: ImageSource) -> None:
-        """Measure real images of another split as if they were generated; only what compares two sets."""
-        assert floor.count is not None
-        compared = [
-            metric for metric in self.metrics.values() if metric.real and metric.kind == "frechet"
+    def _measure_references(self, other: ImageSource | None) -> None:
+        """Measure what metrics are to be read beside, and images of another split as if they were generated."""
+        referring = [metric for metric in self.metrics.values() if metric.has_references]
+        if not referring:
+            return
+        made = None if other is None else self._extract_split(other, referring)
+        assert self._real is not None
+        self._references = [
+            one
+            for metric in referring
+            for one in metric.references(self._real, made, self._setting)
         ]
-        made = extract_real(
-            Extraction(
-                source=floor,
-                extractor=self.features,
-                num=floor.count,
-                whole=True,
-                needs=union(*(metric.fake for metric in compared)),
-                batch_size=self.batch_size,
-            )
+        chief = [one for one in self._references if one.key.startswith(f"{self.best}_")]
+        values = [f"{one.key} is {one.value:.3f}" for one in chief or self._references]
+        if values:
+            whose = "" if other is None else f"; _real is {other.name}, measured as if generated"
+            say(f"metrics: {', '.join(values)}{whose}")
+
+    def _extract_split(self, other: ImageSource, metrics: Sequence[ProtocolMetric]) -> FeatureSet:
+        assert other.count is not None
+        extraction = Extraction(
+            source=other,
+            extractor=self.features,
+            num=other.count,
+            whole=True,
+            needs=union(*(metric.fake for metric in metrics)),
+            batch_size=self.batch_size,
         )
-        found = [f for metric in compared for f in metric.compute(self._real, made, self._setting)]
-        self._floor_metrics = [MetricValue(key=f"{f.key}_real", value=f.value) for f in found]
-        for metric in self._floor_metrics:
-            say(
-                f"metrics: {metric.key} is {metric.value:.3f}: {floor.name} measured as if it were generated"
-            )
+        return extract_real(extraction)
 
 
 def check_keys(
     protocol: str, keys: Mapping[str, str], *, best: str | None, mode: Literal["min", "max"]
 ) -> None:
-    """Refuse metrics of one name, of which results would keep the last, and a best that is the worst.
+    """Check that metric names are unique and that `mode` suits `best`.
 
     Args:
         protocol: whose metrics they are.

@@ -15,11 +15,14 @@ from torchmetrics.utilities.data import dim_zero_cat
 
 from gan_lab.errors import InputError
 from gan_lab.metrics.feature_metrics import MetricContext, MetricValue, ProtocolMetric
-from gan_lab.metrics.feature_set import FeatureSet, Needs
-from gan_lab.metrics.frechet import frechet_distance_from_statistics
-from gan_lab.metrics.inception_score import inception_score
-from gan_lab.metrics.kernel import kernel_distance
-from gan_lab.metrics.manifold import density_coverage, precision_recall
+from gan_lab.metrics.feature_set import FeatureSet
+from gan_lab.metrics.functional import (
+    density_coverage,
+    frechet_distance_from_statistics,
+    inception_score,
+    kernel_distance,
+    precision_recall,
+)
 
 
 class FrechetDistance(Metric):
@@ -59,7 +62,7 @@ class FrechetDistance(Metric):
         return mean, (squares - count * torch.outer(mean, mean)) / (count - 1)
 
 
-class _OfPairs(Metric, ABC):
+class PairMetric(Metric, ABC):
     """Keeps all features of both sets."""
 
     is_differentiable = False
@@ -84,7 +87,7 @@ class _OfPairs(Metric, ABC):
     def _of(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]: ...
 
 
-class KernelDistance(_OfPairs):
+class KernelDistance(PairMetric):
     """`kernel_distance`: mean and deviation over subsets.
 
     Args:
@@ -102,7 +105,7 @@ class KernelDistance(_OfPairs):
         return kernel_distance(real, fake, subsets=self._subsets, subset_size=self._subset_size)
 
 
-class PrecisionRecall(_OfPairs):
+class PrecisionRecall(PairMetric):
     """`precision_recall`.
 
     Args:
@@ -119,7 +122,7 @@ class PrecisionRecall(_OfPairs):
         return precision_recall(real, fake, k=self._k)
 
 
-class DensityCoverage(_OfPairs):
+class DensityCoverage(PairMetric):
     """`density_coverage`.
 
     Args:
@@ -177,6 +180,7 @@ class TorchMetric(ProtocolMetric):
     """
 
     kind, short = "torchmetrics", "torchmetrics"
+    real_form = fake_form = "features"
 
     def __init__(self, *, metric: Metric, keys: Sequence[str], output: str = "features") -> None:
         if not isinstance(metric, Metric) or not keys:
@@ -185,8 +189,6 @@ class TorchMetric(ProtocolMetric):
                 "each of its values"
             )
         super().__init__(output=output, key=keys[0])
-        self.real: Needs = {output: "features"}
-        self.fake: Needs = {output: "features"}
         self._metric, self._keys = metric, list(keys)
         # every process has all features
         metric.sync_on_compute = False

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from gan_lab.data.sample import Batch
 from gan_lab.layers.conditioning import ProjectionLogit
 from gan_lab.layers.networks import DiscriminatorInput, DiscriminatorNetwork
-from gan_lab.layers.pyramid import ImageSize, resolution_pyramid
+from gan_lab.layers.resolutions import ImageSize, resolution_pyramid
 from gan_lab.models import dcgan
 from gan_lab.training.losses import mean_per_sample
 from gan_lab.training.module import AdversarialModule

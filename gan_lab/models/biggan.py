@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from gan_lab.errors import InputError
 from gan_lab.layers.conditioning import ConditioningFactory, Projection
 from gan_lab.layers.labels import ClassEmbedding
-from gan_lab.layers.pyramid import ImageSize, resolution_pyramid
 from gan_lab.layers.resnet import (
     ConditionalBatchNorm,
     ResNetDiscriminator,
@@ -22,6 +21,7 @@ from gan_lab.layers.resnet import (
     class_norm,
     zero_biases,
 )
+from gan_lab.layers.resolutions import ImageSize, resolution_pyramid
 from gan_lab.layers.spectral_norm import spectrally_normalized
 from gan_lab.training.module import AdversarialModule
 

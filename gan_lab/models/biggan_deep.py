@@ -13,8 +13,8 @@ from torch.nn.functional import avg_pool2d, interpolate, relu
 from gan_lab.errors import InputError
 from gan_lab.layers.conditioning import ConditioningFactory, Projection
 from gan_lab.layers.labels import ClassEmbedding
-from gan_lab.layers.pyramid import ImageSize
 from gan_lab.layers.resnet import NormFactory, ResNetDiscriminator, ResNetGenerator
+from gan_lab.layers.resolutions import ImageSize
 from gan_lab.layers.spectral_norm import spectrally_normalized
 from gan_lab.models.biggan import concat_z_and_class, initialize, norm
 from gan_lab.training.module import AdversarialModule

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from gan_lab.layers.labels import label_vectors
 from gan_lab.layers.networks import DiscriminatorNetwork, GeneratorNetwork
-from gan_lab.layers.pyramid import ImageSize, image_shape
+from gan_lab.layers.resolutions import ImageSize, image_shape
 from gan_lab.training.module import AdversarialModule
 
 

@@ -23,24 +23,25 @@ from gan_lab.layers.equalized import (
     LRELU_GAIN,
     EqualizedConv2d,
     EqualizedLinear,
+    MinibatchStddev,
     Resample,
     lrelu,
 )
-from gan_lab.layers.growth import (
+from gan_lab.layers.labels import label_vectors
+from gan_lab.layers.networks import GeneratorNetwork
+from gan_lab.layers.precision import to_fp32
+from gan_lab.layers.resampling import BINOMIAL
+from gan_lab.layers.resolutions import (
     Growth,
     GrowthStage,
+    ImageSize,
     avg_pool,
     first_level,
     resize_to_stage,
     resized,
+    resolution_pyramid,
     upsample_nearest,
 )
-from gan_lab.layers.labels import label_vectors
-from gan_lab.layers.minibatch_stddev import MinibatchStddev
-from gan_lab.layers.networks import GeneratorNetwork
-from gan_lab.layers.precision import to_fp32
-from gan_lab.layers.pyramid import ImageSize, resolution_pyramid
-from gan_lab.layers.resampling import BINOMIAL
 from gan_lab.layers.stylegan import pixel_norm
 from gan_lab.training.module import AdversarialModule
 

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from functools import partial
 
 from gan_lab.layers.conditioning import ConditioningFactory, Projection
-from gan_lab.layers.pyramid import ImageSize
 from gan_lab.layers.resnet import (
     ResNetDiscriminator,
     ResNetGenerator,
     class_norm,
     initialize_glorot,
 )
+from gan_lab.layers.resolutions import ImageSize
 from gan_lab.layers.spectral_norm import spectrally_normalized
 from gan_lab.training.module import AdversarialModule
 

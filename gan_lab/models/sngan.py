@@ -10,7 +10,6 @@ from functools import partial
 from torch import nn
 
 from gan_lab.layers.conditioning import ConditioningFactory, Projection
-from gan_lab.layers.pyramid import ImageSize
 from gan_lab.layers.resnet import (
     DownBlock,
     ResNetDiscriminator,
@@ -18,6 +17,7 @@ from gan_lab.layers.resnet import (
     class_norm,
     initialize_glorot,
 )
+from gan_lab.layers.resolutions import ImageSize
 from gan_lab.layers.spectral_norm import spectrally_normalized
 from gan_lab.training.module import AdversarialModule
 

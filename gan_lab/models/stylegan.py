@@ -16,9 +16,15 @@ from gan_lab.layers.equalized import (
     Resample,
     lrelu,
 )
-from gan_lab.layers.growth import Growth, GrowthStage, first_level, upsample_nearest
 from gan_lab.layers.networks import StyleGeneratorNetwork
-from gan_lab.layers.pyramid import ImageSize, resolution_pyramid
+from gan_lab.layers.resolutions import (
+    Growth,
+    GrowthStage,
+    ImageSize,
+    first_level,
+    resolution_pyramid,
+    upsample_nearest,
+)
 from gan_lab.layers.stylegan import (
     AdaIN,
     Noise,

@@ -18,7 +18,7 @@ from gan_lab.layers.collectives import mean_over_ranks
 from gan_lab.layers.equalized import LRELU_GAIN, EqualizedLinear
 from gan_lab.layers.networks import StyleGeneratorNetwork
 from gan_lab.layers.precision import find_fp16_dtype, to_fp16, to_fp32
-from gan_lab.layers.pyramid import ImageSize, image_shape
+from gan_lab.layers.resolutions import ImageSize, image_shape
 from gan_lab.layers.stylegan import (
     demodulation,
     scale_for_fp16,

@@ -12,8 +12,8 @@ from functools import partial
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from gan_lab.layers.pyramid import ImageSize
 from gan_lab.layers.resnet import ResNetDiscriminator, ResNetGenerator, class_norm, zero_biases
+from gan_lab.layers.resolutions import ImageSize
 from gan_lab.training.module import AdversarialModule
 
 

@@ -3,15 +3,14 @@
 from collections.abc import Sequence
 
 from gan_lab.console import say
-from gan_lab.data.images import Images
+from gan_lab.data.media import ShownTensor
 from gan_lab.sampling.directions import Directions, directions
-from gan_lab.sampling.distances import Distance, PyramidDistance
 from gan_lab.sampling.interpolation import interpolation
 from gan_lab.sampling.latents import Labels, LatentSource
 from gan_lab.sampling.mixing import Layers, mixture
 from gan_lab.sampling.projection import ProjectionResult, project
 from gan_lab.sampling.sampler import Sampler
-from gan_lab.sampling.targets import Given, Targets
+from gan_lab.sampling.targets import Distance, Given, PyramidDistance, Targets
 
 
 class Gan(Sampler):
@@ -41,6 +40,8 @@ class Gan(Sampler):
             given are drawn so.
         kimg: how long it was trained.
         sources: of generators that translate: numbers of samples -> stored sources; see `with_sources`.
+        label_rows: of generators with attributes: all label vectors [M, K] of the training data, to draw from in place
+            of the few that `spec` has.
     """
 
     def interpolate(
@@ -53,9 +54,9 @@ class Gan(Sampler):
         method: str | None = None,
         loop: bool = False,
         truncation: float | None = None,
-        center: str = "mean",
+        truncation_center: str = "mean",
         noise: str = "const",
-    ) -> Images:
+    ) -> ShownTensor:
         """Make images on the path from point to point.
 
             gan.interpolate([0, 1, 2], frames=10)               # from seed to seed, 21 images
@@ -69,7 +70,7 @@ class Gan(Sampler):
             space: "z" or "w"; None for w where there are styles.
             method: "linear", "spherical" or "spline"; None for a spline in a loop, else spherical in z and linear in w.
             loop: whether to go back to the first point.
-            truncation: as in `sample`, of the key points; likewise `center` and `noise` ("const" or "none").
+            truncation: as in `sample`, of the key points; likewise `truncation_center` and `noise` ("const" or "none").
 
         Returns:
             [T, C, H, W] with T = (K - 1) frames + 1, or K frames of a loop, on the CPU.
@@ -85,10 +86,10 @@ class Gan(Sampler):
             method=method,
             loop=loop,
             truncation=truncation,
-            center=center,
+            truncation_center=truncation_center,
             noise=noise,
         )
-        return Images(found.images(found.path.positions(frames)).cpu())
+        return self.shown(found.images(found.path.positions(frames)).cpu())
 
     def mix(
         self,
@@ -99,10 +100,10 @@ class Gan(Sampler):
         row_labels: Labels | None = None,
         column_labels: Labels | None = None,
         truncation: float | None = None,
-        center: str = "mean",
+        truncation_center: str = "mean",
         noise: str = "const",
         sheet: bool = False,
-    ) -> Images:
+    ) -> ShownTensor:
         """Mix styles: images of rows, with some of the layers' styles taken from columns.
 
             gan.mix([0, 1, 2], [10, 11, 12, 13], layers="coarse", sheet=True).grid(5)
@@ -112,7 +113,7 @@ class Gan(Sampler):
             columns: ... those that come from these.
             layers: "coarse", "middle", "fine", "all", indices ("0-3", 5, or a list of them), or a range.
             row_labels: one for all or one for each; None as seeds draw them. Likewise `column_labels`.
-            truncation: as in `sample`; likewise `center` and `noise`.
+            truncation: as in `sample`; likewise `truncation_center` and `noise`.
             sheet: whether to put the columns' own images above and the rows' at the left, with an empty corner.
 
         Returns:
@@ -129,10 +130,10 @@ class Gan(Sampler):
             row_labels=row_labels,
             column_labels=column_labels,
             truncation=truncation,
-            center=center,
+            truncation_center=truncation_center,
             noise=noise,
         )
-        return Images(made.sheet() if sheet else made.mixed)
+        return self.shown(made.sheet() if sheet else made.mixed)
 
     def project(
         self,
@@ -159,7 +160,7 @@ class Gan(Sampler):
             space: "w", "w+" (a style for each layer), "z", or "auto": w where there are styles, else z.
             steps: of the search; None takes 500, and none after BiGAN's encoder.
             restarts: searches for each image, of which the best counts; None takes 4 in z and 1 in w.
-            distance: of images, such as `gan_lab.metrics.perceptual.choose_distance` gives; None for differences
+            distance: of images, such as `gan_lab.metrics.features.vgg16.choose_distance` gives; None for differences
                 of Laplacian pyramids, which needs no weights.
             tuning: steps for which the generator is tuned to the images afterwards.
             seed: of all draws.
@@ -174,7 +175,7 @@ class Gan(Sampler):
         if distance is None:
             distance = PyramidDistance()
             say(
-                f"compared by {distance.name}; distance= takes LPIPS, of gan_lab.metrics.perceptual"
+                f"compared by {distance.name}; distance= takes LPIPS, of gan_lab.metrics.features.vgg16"
             )
         return project(
             self,

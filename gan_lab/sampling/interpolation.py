@@ -132,7 +132,7 @@ class Interpolation:
         path: of z [K, Z] or w [K, L, D].
         labels: path of label vectors [K, num_classes]; None where no labels are needed.
         truncation: psi of w that are made of z on the path; w were truncated at the key points.
-        center: of that psi.
+        truncation_center: of that psi.
         noise: of the images.
     """
 
@@ -140,7 +140,7 @@ class Interpolation:
     path: Path
     labels: Path | None = None
     truncation: float | None = None
-    center: str = "mean"
+    truncation_center: str = "mean"
     noise: str = "const"
 
     def sample(self, positions: Tensor) -> Latents:
@@ -149,7 +149,9 @@ class Interpolation:
         latents = Latents.of(self.path.sample(positions), labels)
         if latents.z is None or not self.gan.has_styles:
             return latents
-        return self.gan.as_latents(latents, truncation=self.truncation, center=self.center)
+        return self.gan.as_latents(
+            latents, truncation=self.truncation, truncation_center=self.truncation_center
+        )
 
     def images(self, positions: Tensor, *, batch_size: int = BATCH_SIZE) -> Tensor:
         """Make images [T, C, H, W] at positions [T] of the path, on the generator's device."""
@@ -165,7 +167,7 @@ def interpolation(
     method: str | None = None,
     loop: bool = False,
     truncation: float | None = None,
-    center: str = "mean",
+    truncation_center: str = "mean",
     noise: str = "const",
 ) -> Interpolation:
     """Lay a path through key points.
@@ -175,9 +177,10 @@ def interpolation(
         source: key points: seeds, z [K, Z], w [K, L, D], or latents of a file.
         labels: of the key points: one, as many as points, or several for one point, which then changes its class only.
         space: "z" or "w"; None for w where there are styles.
-        method: "linear", "spherical" or "spline"; None for a spline in a loop, else spherical in z and linear in w.
+        method: "linear", "spherical" or "spline"; None for a spline in a loop, else spherical in normal z and linear
+            in uniform z and in w.
         loop: whether to go back to the first point; the images can then be repeated without a seam.
-        truncation: as in `Sampler.latents`; likewise `center`.
+        truncation: as in `Sampler.latents`; likewise `truncation_center`.
         noise: "const" or "none"; "random" would flicker and is refused.
 
     Raises:
@@ -186,9 +189,16 @@ def interpolation(
     gan.check(noise=noise)
     if noise == "random":
         raise InputError("noise=random would flicker from image to image; choose const or none")
-    keys = gan.as_latents(source, labels=labels, truncation=truncation, center=center, space=space)
+    keys = gan.as_latents(
+        source,
+        labels=labels,
+        truncation=truncation,
+        truncation_center=truncation_center,
+        space=space,
+    )
     if method is None:
-        straight = "linear" if keys.z is None else "spherical"
+        flat = keys.z is None or gan.generator.z_distribution == "uniform"
+        straight = "linear" if flat else "spherical"
         method = "spline" if loop else straight
     path = Path(keys.values, method, loop, lengths=keys.z is not None)
     vectors = None
@@ -196,5 +206,10 @@ def interpolation(
         straight = "linear" if method == "spherical" else method
         vectors = Path(label_vectors(keys.labels, gan.num_classes), straight, loop)
     return Interpolation(
-        gan=gan, path=path, labels=vectors, truncation=truncation, center=center, noise=noise
+        gan=gan,
+        path=path,
+        labels=vectors,
+        truncation=truncation,
+        truncation_center=truncation_center,
+        noise=noise,
     )

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,12 @@ Seeds = int | Sequence[int]
 
 SeedIndex = tuple[int, int]  # (seed, index): what an image is drawn from
 
-# a class for all, a class for each image, or vectors that mix classes
-Labels = int | Sequence[int] | Sequence[Sequence[float]] | Tensor
+Attributes = Mapping[str, float]  # values by name; those that are not named are drawn
+
+# a class for all, a class for each image, vectors that mix classes or hold attributes, or attributes by name
+Labels = (
+    int | Sequence[int] | Sequence[Sequence[float]] | Tensor | Attributes | Sequence[Attributes]
+)
 
 
 def seed_indices(num_images: int, seed: Seeds = 0, start: int = 0) -> list[SeedIndex]:
@@ -58,8 +63,14 @@ def seed_indices(num_images: int, seed: Seeds = 0, start: int = 0) -> list[SeedI
     return found
 
 
-def draw_z(drawn: Sequence[SeedIndex], dim: int, threshold: float | None = None) -> Tensor:
-    """Draw standard normal z [N, dim]; components beyond the threshold, if any, are drawn again."""
+def draw_z(
+    drawn: Sequence[SeedIndex],
+    dim: int,
+    threshold: float | None = None,
+    *,
+    distribution: str = "normal",
+) -> Tensor:
+    """Draw z [N, dim], standard normal or uniform in [-1, 1]; normal ones beyond a threshold are drawn again."""
     rows = []
     for seed, index in drawn:
         generator = torch.Generator().manual_seed(derive_seed(seed, index))
@@ -68,7 +79,9 @@ def draw_z(drawn: Sequence[SeedIndex], dim: int, threshold: float | None = None)
             uniform = torch.rand(dim, generator=generator, dtype=torch.float64)
             z = redraw_beyond(z, uniform, threshold)
         rows.append(z)
-    return torch.stack(rows)
+    drawn_z = torch.stack(rows)
+    # the distribution function makes any distribution uniform
+    return drawn_z if distribution == "normal" else 2 * torch.special.ndtr(drawn_z) - 1
 
 
 def draw_labels(drawn: Sequence[SeedIndex], weights: Sequence[float]) -> Tensor:
@@ -87,9 +100,50 @@ def draw_labels(drawn: Sequence[SeedIndex], weights: Sequence[float]) -> Tensor:
     return found.clamp(max=len(weights) - 1)
 
 
-def draw_label_vectors(drawn: Sequence[SeedIndex], vectors: Sequence[Sequence[float]]) -> Tensor:
-    """Draw label vectors float32 [N, K], each of those given as often as the others."""
-    return torch.tensor(vectors)[draw_labels(drawn, [1] * len(vectors))]
+def draw_label_vectors(drawn: Sequence[SeedIndex], vectors: Tensor) -> Tensor:
+    """Draw label vectors float32 [N, K] from the rows of others [M, K], each as often as the others."""
+    return vectors[draw_labels(drawn, [1] * len(vectors))]
+
+
+def by_name(labels: Labels) -> list[Attributes] | None:
+    """Return attributes that are given by name as a list, one for all or one for each image; None for other labels."""
+    given = [labels] if isinstance(labels, Mapping) else labels
+    if not isinstance(given, Sequence) or not given:
+        return None
+    named = [one for one in given if isinstance(one, Mapping)]
+    return named if len(named) == len(given) else None
+
+
+def set_attributes(rows: Tensor, named: Sequence[Attributes], names: Sequence[str]) -> Tensor:
+    """Return label vectors [N, K] with the values that are given in place of their own.
+
+    Args:
+        rows: [N, K].
+        named: one for all rows, or one for each.
+        names: of the K attributes.
+
+    Raises:
+        InputError: for other names, what are no finite numbers, and other numbers of rows.
+    """
+    there = f"the model's attributes are {', '.join(names)}" if names else "the model has none"
+    if len(named) not in (1, len(rows)):
+        raise InputError(
+            f"{len(named)} sets of attributes for {len(rows)} images; give one, or one for each"
+        )
+    rows = rows.clone()
+    for i, one in enumerate(named):
+        for name, value in one.items():
+            if name not in names:
+                raise InputError(f"labels={dict(one)}: {name} is no attribute; {there}")
+            if not is_finite_number(value):
+                raise InputError(f"labels={dict(one)}: {name} must be a finite number")
+            rows[i if len(named) > 1 else slice(None), list(names).index(name)] = value
+    return rows
+
+
+def is_finite_number(value: object) -> bool:
+    """Whether a value is a finite number and no truth value."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
 
 
 def redraw_beyond(z: Tensor, uniform: Tensor, threshold: float) -> Tensor:

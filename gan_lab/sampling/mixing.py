@@ -36,7 +36,7 @@ def pick_layers(gan: Sampler, layers: Layers) -> list[int]:
     chosen = sorted({index for indices in found for index in indices})
     if empty and not chosen:
         raise InputError(
-            f"layers={','.join(empty)}: images of this size have no such layers; {described(gan)}"
+            f"layers={','.join(empty)}: images of this size have no such layers; {layer_names(gan)}"
         )
     return chosen
 
@@ -48,14 +48,14 @@ def _indices(gan: Sampler, part: str | int) -> Sequence[int]:
     first, dash, last = str(part).partition("-")
     numbers = [first, last] if dash else [first]
     if isinstance(part, bool) or not all(number.isdecimal() for number in numbers):
-        raise InputError(f"layers={part}: {described(gan)}")
+        raise InputError(f"layers={part}: {layer_names(gan)}")
     start, stop = int(first), int(numbers[-1])
     if start > stop or stop >= gan.num_ws:
-        raise InputError(f"layers={part} is out of range: {described(gan)}")
+        raise InputError(f"layers={part} is out of range: {layer_names(gan)}")
     return range(start, stop + 1)
 
 
-def described(gan: Sampler) -> str:
+def layer_names(gan: Sampler) -> str:
     """Return which layers there are, for messages."""
     levels = ", ".join(
         f"{name} ({span.start}-{span.stop - 1})"
@@ -97,16 +97,16 @@ def mixture(
     row_labels: Labels | None = None,
     column_labels: Labels | None = None,
     truncation: float | None = None,
-    center: str = "mean",
+    truncation_center: str = "mean",
     noise: str = "const",
 ) -> Mixture:
     """Mix styles; arguments as in `Gan.mix`. Images are on the CPU."""
     chosen = pick_layers(gan, layers)
     gan.check(noise=noise)
     of_rows, of_columns = (
-        gan.as_latents(source, labels=labels, truncation=truncation, center=center).values.to(
-            gan.device
-        )
+        gan.as_latents(
+            source, labels=labels, truncation=truncation, truncation_center=truncation_center
+        ).values.to(gan.device)
         for source, labels in ((rows, row_labels), (columns, column_labels))
     )
     mixed = mix_w(of_rows, of_columns, chosen)

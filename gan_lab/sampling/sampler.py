@@ -7,10 +7,13 @@ from math import cos, isfinite, radians, sin
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from gan_lab.data.images import Images, image_spec
+from gan_lab.data.media import Samples, ShownTensor
 from gan_lab.data.sample import SampleKind, SampleSpec
 from gan_lab.errors import InputError
 from gan_lab.layers.networks import GeneratorNetwork, StyleGeneratorNetwork, samples_made
@@ -21,13 +24,17 @@ from gan_lab.sampling.latents import (
     Labels,
     Latents,
     LatentSource,
+    SeedIndex,
     Seeds,
+    by_name,
     check_labels,
     draw_label_vectors,
     draw_labels,
     draw_z,
+    is_finite_number,
     label_vectors,
     seed_indices,
+    set_attributes,
 )
 from gan_lab.seeding import derive_seed
 
@@ -43,7 +50,7 @@ _STATISTICS, _CENTER = 2, 7  # streams of a seed
 
 
 class Sampler:
-    """Draws latents and images; `gan_lab.sampling.gan.Gan` has the arguments."""
+    """Draws latents and images; base class of `gan_lab.sampling.gan.Gan`, which has the arguments."""
 
     def __init__(
         self,
@@ -52,12 +59,14 @@ class Sampler:
         spec: SampleSpec | None = None,
         kimg: float = 0.0,
         sources: Sources | None = None,
+        label_rows: NDArray[np.float32] | None = None,
     ) -> None:
         self.generator = generator
         self.sources = sources
+        self.label_rows = label_rows
         self._spec = spec
         self.kimg = kimg
-        self._centers: dict[int, Tensor] = {}
+        self._centers: dict[tuple[float, ...], Tensor] = {}
 
     def __repr__(self) -> str:
         classes = f", {self.num_classes} classes" if self.num_classes else ""
@@ -93,7 +102,7 @@ class Sampler:
 
     @property
     def spec(self) -> SampleSpec:
-        """What is drawn; 8-bit images where nobody said."""
+        """What samples are; 8-bit images by default."""
         if self._spec is None:
             channels, height, width = self.synthesize(self.latents(1)).shape[1:]
             self._spec = image_spec(channels=channels, image_size=(height, width))
@@ -101,13 +110,33 @@ class Sampler:
 
     @property
     def class_names(self) -> list[str]:
-        """Names of the classes, none where nobody said."""
+        """Names of the classes, if known."""
         return [] if self._spec is None else list(self._spec.class_names)
 
     @property
     def class_counts(self) -> list[int]:
-        """Training samples of each class, none where nobody said."""
+        """Training samples of each class, if known."""
         return [] if self._spec is None else list(self._spec.class_counts)
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """Names of the attributes, where labels are vectors of these."""
+        return () if self._spec is None or not self.num_classes else self._spec.attributes
+
+    @property
+    def labels_drawn(self) -> str | None:
+        """How labels that nobody gives are drawn, in words; None for an unconditional generator."""
+        if not self.num_classes:
+            return None
+        if not self.attributes:
+            known = self.class_counts
+            return (
+                "classes as often as in the training data" if known else "all classes equally often"
+            )
+        if self.label_rows is not None:
+            return f"attributes of all {len(self.label_rows):,} rows of the training data"
+        kept = len(self.spec.label_vectors)
+        return f"attributes of {kept} rows of the training data, which are kept with the model"
 
     @property
     def kind(self) -> str:
@@ -179,19 +208,20 @@ class Sampler:
         seed: Seeds = 0,
         start: int = 0,
         truncation: float | None = None,
-        center: str = "mean",
+        truncation_center: str = "mean",
         space: str | None = None,
     ) -> Latents:
         """Draw the latents of images `start` to `start + num_images` of a seed; a function of seed and index alone.
 
         Args:
             num_images: how many; by default one, or one of each seed.
-            labels: one class for all, one for each, or vectors [N, num_classes] that mix classes; None draws them as
-                the training data has them.
+            labels: one class for all, one for each, or vectors [N, num_classes] that mix classes; attributes by name,
+                such as {"smile": 1}, of which those that are not named stay as drawn; None draws them as the training
+                data has them.
             seed: of all; or one for each image, which then is its seed's first.
             start: index of the first.
             truncation: psi of generators with styles, threshold of z of others; None for neither.
-            center: what psi moves w towards: the "mean" of all images, or that of the image's "class".
+            truncation_center: what psi moves w towards: the "mean" of all images, or that of the image's "class".
             space: "w" or "z"; None for w where there are styles. Psi leaves z as they are.
 
         Returns:
@@ -202,22 +232,34 @@ class Sampler:
         """
         if num_images is None:
             num_images = 1 if isinstance(seed, int) else len(seed)
-        self.check(truncation=truncation, center=center)
+        self.check(truncation=truncation, truncation_center=truncation_center)
         drawn = seed_indices(num_images, seed, start)
         threshold = None if self.has_styles else truncation
         latents = Latents(
-            z=draw_z(drawn, self.z_dim, threshold),
-            labels=self._labels(drawn)
-            if labels is None
-            else check_labels(labels, num_images, self.num_classes),
+            z=draw_z(drawn, self.z_dim, threshold, distribution=self.generator.z_distribution),
+            labels=self._chosen(labels, drawn),
             source=self._sources(range(start, start + num_images)),
             seeds=drawn,
         )
-        return self._in_space(latents, space, truncation, center)
+        return self._in_space(latents, space, truncation, truncation_center)
 
     def labels(self, num_images: int, *, seed: Seeds = 0, start: int = 0) -> Tensor | None:
         """Draw labels [N] from the distribution of the training data; None for an unconditional generator."""
         return self._labels(seed_indices(num_images, seed, start))
+
+    def _chosen(
+        self, labels: Labels | None, drawn: Sequence[SeedIndex], own: Tensor | None = None
+    ) -> Tensor | None:
+        """Return the labels of images: those given, or drawn. Attributes that are not named are `own` or drawn."""
+        if labels is None:
+            return self._labels(drawn)
+        named = by_name(labels)
+        if named is None:
+            return check_labels(labels, len(drawn), self.num_classes)
+        rows = self._labels(drawn) if own is None and self.attributes else own
+        if rows is None or not self.attributes:
+            raise InputError(f"labels={dict(named[0])}: the model has no attributes")
+        return set_attributes(rows, named, self.attributes)
 
     def _sources(self, numbers: Sequence[int]) -> Tensor | None:
         if not self.generator.translates:
@@ -233,9 +275,11 @@ class Sampler:
         if not self.num_classes:
             return None
         if self._spec is not None and self._spec.attributes:
+            if self.label_rows is not None:
+                return draw_label_vectors(drawn, torch.from_numpy(self.label_rows))
             if not self._spec.label_vectors:
                 raise InputError("no attributes are given, and the model knows none to draw from")
-            return draw_label_vectors(drawn, self._spec.label_vectors)
+            return draw_label_vectors(drawn, torch.tensor(self._spec.label_vectors))
         return draw_labels(drawn, self.class_counts or [1] * self.num_classes)
 
     def as_latents(
@@ -244,7 +288,7 @@ class Sampler:
         *,
         labels: Labels | None = None,
         truncation: float | None = None,
-        center: str = "mean",
+        truncation_center: str = "mean",
         space: str | None = None,
     ) -> Latents:
         """Return latents of seeds, tensors or latents.
@@ -255,21 +299,21 @@ class Sampler:
                 of several labels. None takes those of the latents, and those that seeds draw.
             truncation: as in `latents`. Psi moves given w, too, on top of what moved them before; a threshold acts on
                 z that are drawn and leaves given ones as they are.
-            center: as in `latents`; likewise `space`.
+            truncation_center: as in `latents`; likewise `space`.
 
         Raises:
             InputError: for latents that do not fit the generator, and labels that do not fit the latents.
         """
-        self.check(truncation=truncation, center=center)
+        self.check(truncation=truncation, truncation_center=truncation_center)
         latents = self._given(source, truncation)
         if labels is not None:
             count = max(len(latents), _number(labels))
             if len(latents) == 1:
                 latents = latents.expand(count)
-            chosen = check_labels(labels, count, self.num_classes)
+            chosen = self._chosen(labels, latents.seeds, latents.labels)
             latents = latents.replace(latents.values, labels=chosen)
         self.check_latents(latents)
-        return self._in_space(latents, space, truncation, center)
+        return self._in_space(latents, space, truncation, truncation_center)
 
     def _given(self, source: LatentSource, truncation: float | None) -> Latents:
         if isinstance(source, Latents):
@@ -320,7 +364,7 @@ class Sampler:
             )
 
     def _in_space(
-        self, latents: Latents, space: str | None, truncation: float | None, center: str
+        self, latents: Latents, space: str | None, truncation: float | None, truncation_center: str
     ) -> Latents:
         space = space or ("w" if self.has_styles else "z")
         if space not in ("z", "w"):
@@ -328,7 +372,7 @@ class Sampler:
         if space == "w":
             if not self.has_styles:
                 raise InputError(f"space=w: {self.kind} has no styles w; set space=z")
-            return self._to_w(latents, truncation, center)
+            return self._to_w(latents, truncation, truncation_center)
         if latents.z is None:
             raise InputError(
                 "space=z: these latents are styles w, of which no z is known; set space=w"
@@ -336,14 +380,18 @@ class Sampler:
         return latents
 
     @torch.no_grad()
-    def _to_w(self, latents: Latents, truncation: float | None, center: str) -> Latents:
+    def _to_w(self, latents: Latents, truncation: float | None, truncation_center: str) -> Latents:
         """Map z to w, and move w towards a centre: w' = centre + psi (w - centre)."""
         w = latents.w
         if w is None:
             w = self._map(latents.values, latents.labels)
         if truncation is not None and truncation != 1:
             w = w.to(self.device)
-            towards = self.center(latents.labels if center == "class" else None).expand_as(w)
+            if truncation_center == "class":
+                towards = self.center(latents.labels).expand_as(w)
+            else:
+                labels = None if latents.labels is None else latents.labels.to(self.device)
+                towards = self.style_generator.center(labels).expand_as(w)
             w = truncated(w, towards, truncation, self.style_generator.truncation_cutoff)
         return replace(latents, z=None, w=w)
 
@@ -351,24 +399,28 @@ class Sampler:
         """Return the mean of w: of all images, [1, 1, D]; or of each label's class, [N, L, D].
 
         That of all was followed in training. That of a class is the mean of 4096 latents, drawn from seed 0, whatever
-        the seed of the images; it is measured once. Label vectors have the mixture of the classes' centres.
+        the seed of the images; it is measured once. Label vectors have the mixture of the classes' centres; vectors of
+        attributes one of their own.
         """
         if labels is None:
             return self.w_avg[None, None]
+        if self.attributes:
+            return torch.stack([self._class_center(tuple(row)) for row in labels.tolist()])
         vectors = label_vectors(labels, self.num_classes)
         used = vectors.ne(0).any(0).nonzero().flatten()
         if not len(used):
             return self.w_avg.new_zeros(len(vectors), self.num_ws, self.w_dim)
-        centers = torch.stack([self._class_center(int(label)) for label in used])
+        centers = torch.stack([self._class_center((int(label),)) for label in used])
         return torch.einsum("nk,kld->nld", vectors[:, used].to(centers), centers)
 
     @torch.no_grad()
-    def _class_center(self, label: int) -> Tensor:
-        """Return the mean w [L, D] of a class."""
+    def _class_center(self, label: tuple[float, ...]) -> Tensor:
+        """Return the mean w [L, D] of a class, or of one vector of attributes."""
         if label not in self._centers:
             source = torch.Generator().manual_seed(derive_seed(0, _CENTER))
             z = torch.randn(CENTER_LATENTS, self.z_dim, generator=source)
-            w = self._map(z, torch.full((CENTER_LATENTS,), label))
+            labels = torch.tensor(label).expand(CENTER_LATENTS, -1)
+            w = self._map(z, labels if self.attributes else labels.flatten())
             self._centers[label] = w.mean(0)
         return self._centers[label]
 
@@ -382,30 +434,29 @@ class Sampler:
         seed: Seeds = 0,
         batch_size: int = BATCH_SIZE,
         truncation: float | None = None,
-        center: str = "mean",
+        truncation_center: str = "mean",
         noise: str = "const",
         translate: tuple[float, float] = (0.0, 0.0),
         rotate: float = 0.0,
-    ) -> Images:
-        """Draw images.
+    ) -> ShownTensor:
+        """Draw images, or other samples, which a notebook shows or plays.
 
             gan.sample(16, labels=3, truncation=0.7, seed=0)
-            gan.sample(seed=range(64), center="class", truncation=0.5).grid(8).save("sheet.png")
+            gan.sample(seed=range(64), truncation_center="class", truncation=0.5).grid(8).save("sheet.png")
 
         Args:
             num_images: how many; by default one, or one of each seed.
-            labels: one class for all, one for each, or vectors [N, num_classes] that mix classes; None draws them as
-                the training data has them.
+            labels: as in `latents`: classes, vectors, or attributes by name.
             seed: of the latents; the same seed gives the same images. Or a seed for each image.
             batch_size: images computed at a time.
             truncation: psi of generators with styles, threshold of z of others; None for neither.
-            center: what psi moves w towards: the "mean" of all images, or that of the image's "class".
+            truncation_center: what psi moves w towards: the "mean" of all images, or that of the image's "class".
             noise: of StyleGAN and StyleGAN2: "const", "none", or "random", which is drawn for each image from its seed.
             translate: (x, y): StyleGAN3's images move so many sides to the right and down.
             rotate: StyleGAN3's images turn so many degrees counter-clockwise.
 
         Returns:
-            Float images in about [-1, 1], [N, C, H, W], on the CPU.
+            Floats as networks make them, on the CPU: `Images` [N, C, H, W] in about [-1, 1], or `Samples` [N, ...].
 
         Raises:
             InputError: for a class that there is not, labels for an unconditional generator, or what means nothing to
@@ -415,14 +466,27 @@ class Sampler:
             raise InputError(f"batch_size={batch_size} must be at least 1")
         self.check(noise=noise, translate=translate, rotate=rotate)
         latents = self.latents(
-            num_images, labels=labels, seed=seed, truncation=truncation, center=center
+            num_images,
+            labels=labels,
+            seed=seed,
+            truncation=truncation,
+            truncation_center=truncation_center,
         )
         transform = image_transform(translate, rotate)
         parts = [
             self.synthesize(part, noise=noise, transform=transform, batch_size=batch_size).cpu()
             for part in latents.split(batch_size)
         ]
-        return Images(parts[0] if len(parts) == 1 else torch.cat(parts))
+        return self.shown(parts[0] if len(parts) == 1 else torch.cat(parts))
+
+    def shown(self, samples: Tensor) -> ShownTensor:
+        """Return samples [N, ...] as a notebook shows them: images, or their kind's media."""
+        if self._spec is None:  # what was drawn says it, without a pass of its own
+            channels, height, width = samples.shape[1:]
+            self._spec = image_spec(channels=channels, image_size=(height, width))
+        spec = self.spec
+        as_images = spec.is_image and tuple(samples.shape[1:]) == spec.shape
+        return Images(samples) if as_images else Samples(samples, spec)
 
     @torch.no_grad()
     def synthesize(
@@ -516,7 +580,7 @@ class Sampler:
         self,
         *,
         truncation: object = None,
-        center: str = "mean",
+        truncation_center: str = "mean",
         noise: str = "const",
         translate: object = (0.0, 0.0),
         rotate: object = 0.0,
@@ -527,15 +591,18 @@ class Sampler:
             InputError: with the reason.
         """
         self.check_truncation(truncation)
-        if center not in CENTERS:
-            raise InputError(f"center={center!r} must be one of {', '.join(CENTERS)}")
-        if center == "class":
+        if truncation_center not in CENTERS:
+            raise InputError(
+                f"truncation_center={truncation_center!r} must be one of {', '.join(CENTERS)}"
+            )
+        if truncation_center == "class":
             if not self.has_styles:
                 raise InputError(
-                    f"center=class moves styles towards their class's mean, and {self.kind} has no styles; leave it out"
+                    f"truncation_center=class moves styles towards their class's mean, and {self.kind} has no styles; "
+                    "leave it out"
                 )
             if not self.num_classes:
-                raise InputError("center=class: the model has no classes; leave it out")
+                raise InputError("truncation_center=class: the model has no classes; leave it out")
         check_noise(noise)
         if noise != "const" and not self.generator.has_noise_inputs:
             raise InputError(
@@ -573,8 +640,8 @@ class Sampler:
             return
         if not self.generator.supports_z_truncation:
             raise InputError(
-                f"truncation={truncation} means nothing to {self.kind}, which scales every z to one length; leave "
-                "it out"
+                f"truncation={truncation} means nothing to {self.kind}, whose z are scaled to one length or uniform; "
+                "leave it out"
             )
         if truncation <= 0:
             raise InputError(
@@ -622,15 +689,13 @@ def image_transform(translate: tuple[float, float], rotate: float) -> Tensor | N
     return found
 
 
-def is_finite_number(value: object) -> bool:
-    """Whether a value is a finite number and no truth value."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
-
-
 def _number(labels: Labels) -> int:
-    if isinstance(labels, int) or (isinstance(labels, Tensor) and labels.ndim == 0):
-        return 1
-    return len(labels) if isinstance(labels, Sequence) else int(torch.as_tensor(labels).shape[0])
+    """How many images labels are of; one vector of floats is of one."""
+    named = by_name(labels)
+    if named is not None:
+        return len(named)
+    given = torch.as_tensor(labels)
+    return 1 if given.ndim == 0 or (given.is_floating_point() and given.ndim == 1) else len(given)
 
 
 def _on(device: torch.device, rows: Tensor | None) -> Tensor | None:

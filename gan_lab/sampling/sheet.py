@@ -6,7 +6,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from gan_lab.data.images import enlarged
+from gan_lab.data.media import enlarged
 from gan_lab.data.sample import to_pil
 
 _GAP = 3

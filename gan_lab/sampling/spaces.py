@@ -13,9 +13,9 @@ from gan_lab.errors import InputError
 from gan_lab.layers.networks import GeneratorNetwork, StyleGeneratorNetwork
 from gan_lab.layers.precision import half_precision_parts
 from gan_lab.layers.stylegan import Noise
-from gan_lab.sampling.distances import PyramidDistance
 from gan_lab.sampling.latents import Latents
 from gan_lab.sampling.sampler import Sampler
+from gan_lab.sampling.targets import PyramidDistance
 from gan_lab.seeding import derive_seed
 
 SPACES = ("auto", "w", "w+", "z")
@@ -31,7 +31,7 @@ _POOL, _STYLES = 10, 11  # streams of a seed
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Starts:
-    """Where searches begin.
+    """Starting points of a search.
 
     Attributes:
         values: [N, R, ...] for N images and R starts each.

@@ -91,7 +91,7 @@ def check_installed(words: Sequence[str]) -> None:
 
 def swept_override(keys: Sequence[str]) -> str:
     """Return the override that says what tells the runs of a sweep apart."""
-    return f"swept=[{','.join(as_override(key) for key in keys)}]"
+    return f"swept_keys=[{','.join(as_override(key) for key in keys)}]"
 
 
 def sweep_name(overrides: Sequence[str], keys: Sequence[str]) -> str:

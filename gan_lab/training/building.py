@@ -17,15 +17,16 @@ from gan_lab.config import build, conf_dir, literal, resolved
 from gan_lab.console import say
 from gan_lab.data.base import SampleDataset
 from gan_lab.data.datamodule import DataModule
-from gan_lab.data.sample import SampleSpec
+from gan_lab.data.sample import Representation, SampleSpec
 from gan_lab.distributed.processes import environment, processes
 from gan_lab.distributed.strategy import Float16Precision, SyncBatchNorm
 from gan_lab.errors import InputError
 from gan_lab.layers.networks import DiscriminatorNetwork, GeneratorNetwork
+from gan_lab.layers.precision import keep_ends_in_float32
 from gan_lab.metrics.base import Metrics
-from gan_lab.training.callbacks.check_same_config import CheckSameConfig
-from gan_lab.training.callbacks.progress import ProgressBar
+from gan_lab.training.callbacks.training_log import ProgressBar
 from gan_lab.training.checkpoint import AtomicCheckpointIO
+from gan_lab.training.checks import CheckSameConfig
 from gan_lab.training.compilation import backend_of, compile_passes, differentiated_twice
 from gan_lab.training.loggers.files import JsonLines
 from gan_lab.training.module import AdversarialModule
@@ -41,6 +42,7 @@ def build_data(config: DictConfig) -> DataModule:
         total_images=total_images(config),
         seed=config.seed,
         num_workers=config.num_workers,
+        representation=build(config.representation, Representation | None),
     )
 
 
@@ -112,12 +114,17 @@ def build_model(config: DictConfig, spec: SampleSpec) -> AdversarialModule:
     module.representation = spec.representation  # what it has measured belongs into checkpoints
     for augmentation in module.augmentations.values():
         augmentation.check(spec)  # type: ignore[operator]
+    for player in module.players.values():
+        for regularizer in player.regularizers.values():
+            regularizer.check_samples(spec)
     if module.generator.translates and spec.source is None:
         raise InputError(
             f"{type(module.generator).__name__} translates samples, and the data have no sources; choose paired data"
         )
     check_network("generator", module.generator, GeneratorNetwork, ("z_dim", "num_classes"))
     check_network("discriminator", module.discriminator, DiscriminatorNetwork, ("num_classes",))
+    if spec.kind.is_precise and "mixed" in str(config.trainer.precision):
+        keep_ends_in_float32(module.generator, module.discriminator, spec.encoded_shape)
     return module
 
 

@@ -60,7 +60,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def what_is_saved(folder: Path) -> str:
-    """Say from where the same command would go on, as far as there is anything."""
+    """Describe from which checkpoint the same command continues."""
     saved = next((folder / n for n in (LAST, PREVIOUS, BEST) if (folder / n).exists()), None)
     if saved is None:
         return "Nothing was saved before; the same command begins anew"

@@ -10,7 +10,7 @@ from gan_lab.errors import InputError, counted
 
 PREFIX = "hf://"
 
-# what loading reads; programs and pictures stay where they are
+# what loading reads; programs and images stay where they are
 NEEDED = ("model.json", "*.safetensors")
 
 

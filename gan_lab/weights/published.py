@@ -11,10 +11,13 @@ from typing import Any
 from torch import Tensor, nn
 
 import gan_lab.weights.biggan as biggan
+import gan_lab.weights.fastgan as fastgan
+import gan_lab.weights.gat as gat
 import gan_lab.weights.network_pickles as network_pickles
 import gan_lab.weights.pretrained_biggan as pretrained_biggan
 import gan_lab.weights.r3gan as r3gan
 import gan_lab.weights.stylegan as stylegan
+import gan_lab.weights.wavegan as wavegan
 from gan_lab.data.unpickling import DamagedError, Record, RefusedError
 from gan_lab.errors import InputError
 from gan_lab.weights.blueprint import Blueprint, Blueprints
@@ -51,6 +54,9 @@ READERS: dict[str, Reader] = {
     "R3GAN networks": r3gan.read,
     "BigGAN-PyTorch networks": biggan.read,
     "pytorch-pretrained-BigGAN": pretrained_biggan.read,
+    "projected-gan FastGAN generator": fastgan.read,
+    "GAT networks": gat.read,
+    "WaveGAN networks": wavegan.read,
 }
 
 
@@ -66,7 +72,7 @@ def from_published(
 
     Returns:
         {"G": generator, "D": discriminator}, those that `config` describes, in evaluation mode.
-        `generator(z, labels=None) -> images [N, C, H, W]`, `discriminator(images, labels=None) -> logits [N]`.
+        `generator(z, labels=None) -> samples [N, ...]`, `discriminator(samples, labels=None) -> logits [N]`.
 
     Raises:
         InputError: for an unknown source, an argument that is not supported, or weights that do not fit.

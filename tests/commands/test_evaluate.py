@@ -20,9 +20,9 @@ from gan_lab.metrics.features.digits import DigitsFeatures
 from tests.commands.conftest import TINY
 from tests.helpers.sources import textures
 
-SMALL = ("protocol=all_digits", "protocol.num_fake=700", "protocol.only_for=null")
-FEW = ("protocol=digits", "protocol.num_fake=400", "protocol.floor=null")
-FILES = (*SMALL, "protocol.num_fake=80", "protocol.floor=null", "+protocol.metrics.kernel.subset_size=40",
+SMALL = ("protocol=all_digits", "protocol.num_fake=700", "protocol.dataset=null")
+FEW = ("protocol=digits", "protocol.num_fake=400", "protocol.reference_split=null")
+FILES = (*SMALL, "protocol.num_fake=80", "protocol.reference_split=null", "+protocol.metrics.kernel.subset_size=40",
          "~protocol.metrics.accuracy", "~protocol.metrics.class_frechet")  # fmt: skip
 
 
@@ -187,7 +187,7 @@ def test_a_run_against_files_and_its_features_in_their_place(
     out, kept = tmp_path / "evaluation.json", tmp_path / "real.npz"
     words = ("protocol=kid5k", "features=digits", "protocol.num_fake=80", f"out={out}",
              "+protocol.metrics.kid.subset_size=40")  # fmt: skip
-    evaluate(f"run={run}", f"real={real}", *words, f"export_real={kept}")
+    evaluate(f"run={run}", f"real={real}", *words, f"save_real_features={kept}")
     shutil.rmtree(real)
     evaluate(f"run={run}", f"real={kept}", *words)
     first, second = json.loads(out.read_text())
@@ -205,10 +205,10 @@ def test_a_run_against_files_and_its_features_in_their_place(
 def test_an_exported_model_has_the_metrics_of_its_run(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ("protocol=digits", "protocol.num_fake=300", "protocol.floor=null")
+    words = ("protocol=digits", "protocol.num_fake=300", "protocol.reference_split=null")
     assert launch("export", [f"run={run}", f"out={tmp_path}/model"]) == 0
     kept, out = tmp_path / "real.npz", tmp_path / "all.json"
-    evaluate(f"run={run}", *words, f"export_real={kept}", f"out={out}")
+    evaluate(f"run={run}", *words, f"save_real_features={kept}", f"out={out}")
     evaluate(f"run={tmp_path}/model", f"real={kept}", *words, f"out={out}")
     first, second = json.loads(out.read_text())
     assert first["metrics"] == second["metrics"]
@@ -255,7 +255,12 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_metrics(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    words = (f"run={run}", "protocol=digits", "protocol.num_fake=300", "protocol.floor=null")
+    words = (
+        f"run={run}",
+        "protocol=digits",
+        "protocol.num_fake=300",
+        "protocol.reference_split=null",
+    )
     counted = Counted(monkeypatch)
     evaluate(*words, f"out={tmp_path}/straight.json")
     assert counted.seen == 360 + 300
@@ -395,7 +400,7 @@ def test_outside_a_checkout_there_is_no_revision(
 def test_plots_of_features_classes_and_truncation(run: Path, tmp_path: Path) -> None:
     words = (f"run={run}", *SMALL, f"out={tmp_path}/all.json", "plots=true")
     words += ("+protocol.metrics.class_frechet.allow_singular=true",)
-    words += ("+protocol.metrics.kernel.subset_size=300", "curve=[0.5,2]")
+    words += ("+protocol.metrics.kernel.subset_size=300", "truncations=[0.5,2]")
     evaluate(*words)
     drawn = {path.name for path in tmp_path.glob("*.png")}
     assert {"features.png", "truncation.png"} <= drawn
@@ -412,8 +417,8 @@ def test_plots_of_features_classes_and_truncation(run: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("curve=[0.5,1]",), "set plots=true"),
-        (("plots=true", "curve=[1]"), "two values of truncation"),
+        (("truncations=[0.5,1]",), "set plots=true"),
+        (("plots=true", "truncations=[1]"), "two values of truncation"),
     ],
 )
 def test_curves_that_cannot_be_drawn(

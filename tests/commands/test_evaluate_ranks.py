@@ -90,7 +90,12 @@ def test_one_or_two_processes_give_the_same_metrics_and_batches_change_rounding_
     run: Path, tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(extraction, "CHUNK", 64)
-    words = (f"run={run}", "protocol=digits", "protocol.num_fake=300", "protocol.floor=null")
+    words = (
+        f"run={run}",
+        "protocol=digits",
+        "protocol.num_fake=300",
+        "protocol.reference_split=null",
+    )
     found = [alone(tmp_path / f"one{size}", *words, f"batch_size={size}") for size in (8, 100)]
     assert found[0]["fd_digits"] > 0
     for size in (8, 100):
@@ -110,7 +115,7 @@ def test_one_or_two_processes_give_the_same_metrics_and_batches_change_rounding_
     [
         ({"devices": "devices=2"}, "r.npz does not exist"),
         ({"devices": "devices=0"}, "devices=0"),
-        ({"devices": "devices=2", "curve": "curve=[1,2]"}, "set plots=true"),
+        ({"devices": "devices=2", "truncations": "truncations=[1,2]"}, "set plots=true"),
     ],
 )
 def test_what_is_wrong_is_said_before_processes_start(
@@ -129,7 +134,7 @@ def test_what_is_wrong_is_said_before_processes_start(
 @pytest.mark.slow
 def test_processes_of_its_own(run: Path, tmp_path: Path, own_cache: Path) -> None:
     words = ["device=cpu", f"run={run}", "protocol=digits", "protocol.num_fake=100"]
-    words += ["protocol.floor=null", "plots=true", "curve=[0.5,2]", "devices=2"]
+    words += ["protocol.reference_split=null", "plots=true", "truncations=[0.5,2]", "devices=2"]
     assert launch("evaluate", [*words, f"out={tmp_path}/out/all.json"]) == 0
     told = json.loads((tmp_path / "out" / "all.json").read_text())
     assert [result["fake"]["truncation"] for result in told] == [None, 0.5, 2]

@@ -22,8 +22,7 @@ from gan_lab.distributed.ranks import Ranks
 from gan_lab.models import stylegan2
 from gan_lab.sampling.gan import Gan
 from gan_lab.sampling.latents import Latents
-from gan_lab.sampling.series import Series, labels_for
-from gan_lab.sampling.writers import GridFile, LatentsFile, Npz, SingleFiles
+from gan_lab.sampling.writers import GridFile, LatentsFile, Npz, Series, SingleFiles, labels_for
 from tests.commands.conftest import TINY
 
 EVERYTHING = "format=[png,jpeg,webp,grid,npz,zip,latents]"
@@ -124,7 +123,9 @@ def test_the_same_files_whatever_the_batch_size(run: Path, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("noise", ["const", "random"])
 def test_the_same_images_in_any_order(noise: str) -> None:
-    series = Series(gan=styled(), truncation=0.7, center="class", noise=noise, count=20, seed=2)
+    series = Series(
+        gan=styled(), truncation=0.7, truncation_center="class", noise=noise, count=20, seed=2
+    )
     whole = series.block(0, 20)
     for i in torch.randperm(20).tolist():
         one = series.block(i, i + 1)
@@ -380,8 +381,8 @@ def test_what_was_broken_off_leaves_no_half_file(
         (["device=quantum"], "use auto or cpu"),
         (["devices=1000"], "there are"),
         (["checkpoint=first"], "checkpoint='first' must be best, last"),
-        (["center=class"], "gan has no styles"),
-        (["center=middle"], "must be mean, class"),
+        (["truncation_center=class"], "gan has no styles"),
+        (["truncation_center=middle"], "must be mean, class"),
         (["noise=loud"], "must be const, none, random"),
         (["noise=random"], "gan has no noise inputs"),
         (["translate=[0.1,0]"], "gan has none; leave them out"),

@@ -9,7 +9,7 @@ from PIL import Image
 import gan_lab
 from gan_lab.commands.launch import launch
 from gan_lab.data.images import Images, to_uint8
-from tests.helpers.styles import tiny_run
+from tests.helpers.styles import tiny_run, with_attributes
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +38,18 @@ def test_frames_are_those_of_python(runs: dict[str, Path], tmp_path: Path) -> No
     assert [path.name for path in files] == [f"frame{i:06d}.png" for i in range(9)]
     for path, image in zip(files, to_uint8(expected), strict=True):
         assert np.array_equal(np.asarray(Image.open(path)), image[0].numpy())
+
+
+def test_from_attribute_to_attribute(runs: dict[str, Path], tmp_path: Path) -> None:
+    run = with_attributes(runs["biggan"], tmp_path / "run")
+    words = ["seeds=[0]", "labels=[{a3: 0},{a3: 1}]", "columns=3", "scale=1"]
+    out = interpolate(run, tmp_path, *words)
+    gan = gan_lab.load(run)
+    ends = (gan.sample(seed=[0], labels={"a3": value}) for value in (0, 1))
+    for column, image in zip((0, 2), ends, strict=True):
+        expected = to_uint8(image)[0, 0].numpy()
+        assert np.array_equal(tile(out / "strip.png", 0, column), expected)
+    interpolate(run, tmp_path, "seeds=0-1", "classes=1", status=2)
 
 
 def test_the_strip_shows_every_part_with_both_ends(runs: dict[str, Path], tmp_path: Path) -> None:
@@ -126,7 +138,7 @@ def test_the_default_folder(runs: dict[str, Path]) -> None:
         ("stylegan2", ["method=round"], "must be linear, spherical, spline"),
         ("stylegan2", ["space=y"], "must be z, w"),
         ("stylegan2", ["noise=random"], "noise='random' must be const, none"),
-        ("stylegan2", ["format=avi"], "must be strip, gif, webp, mp4, frames"),
+        ("stylegan2", ["format=avi"], "must be strip, gif, webp, mp4, frames, files"),
         ("stylegan2", ["format=gif", "fps=60"], "at most 50 frames a second"),
         ("stylegan2", ["frames=0"], "frames=0 must be"),
         ("stylegan2", ["columns=1"], "columns=1 must be"),

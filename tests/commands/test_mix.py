@@ -10,7 +10,7 @@ from PIL import Image
 import gan_lab
 from gan_lab.commands.launch import launch
 from gan_lab.data.images import to_uint8
-from tests.helpers.styles import tiny_run
+from tests.helpers.styles import tiny_run, with_attributes
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def mix(run: Path, out: Path, *words: str, status: int = 0) -> Path:
 
 def test_the_sheet(run: Path, tmp_path: Path) -> None:
     words = ["rows=[1,4]", "columns=7-9", "row_classes=[0,2]", "column_classes=5", "truncation=0.8"]
-    out = mix(run, tmp_path, *words, "layers=[middle,0]", "center=class", "scale=2")
+    out = mix(run, tmp_path, *words, "layers=[middle,0]", "truncation_center=class", "scale=2")
     gan = gan_lab.load(run)
     expected = (
         to_uint8(
@@ -36,7 +36,7 @@ def test_the_sheet(run: Path, tmp_path: Path) -> None:
                 row_labels=[0, 2],
                 column_labels=5,
                 truncation=0.8,
-                center="class",
+                truncation_center="class",
                 sheet=True,
             )
         )
@@ -49,6 +49,23 @@ def test_the_sheet(run: Path, tmp_path: Path) -> None:
     for i, image in enumerate(expected):
         top, left = 2 + 34 * (i // 4), 2 + 34 * (i % 4)
         assert np.array_equal(pixels[top : top + 32, left : left + 32], image[0].numpy())
+
+
+def test_attributes_of_rows_and_columns(run: Path, tmp_path: Path) -> None:
+    faces = with_attributes(run, tmp_path / "run")
+    words = ["rows=0-1", "columns=[5]", "row_labels=[{a1: 0},{a1: 1}]", "column_labels={a2: 1}"]
+    out = mix(faces, tmp_path, *words, "format=latents", "layers=coarse")
+    gan = gan_lab.load(faces)
+    latents = gan.read_latents(out / "mix_coarse.safetensors")
+    mixed = gan.mix(
+        [0, 1],
+        [5],
+        layers="coarse",
+        row_labels=[{"a1": 0}, {"a1": 1}],
+        column_labels={"a2": 1},
+    )
+    assert torch.allclose(gan.synthesize(latents), mixed * 1, atol=1e-5)
+    assert latents.labels is not None and latents.labels[:, 1].tolist() == [0, 1]
 
 
 def test_latents_in_and_out(run: Path, tmp_path: Path) -> None:
@@ -87,7 +104,7 @@ def test_the_default_folder(run: Path) -> None:
         (["row_latents=none.safetensors"], "is not there"),
         (["truncation=much"], "truncation='much' must be"),
         (["noise=loud"], "must be const, none, random"),
-        (["center=middle"], "must be mean, class"),
+        (["truncation_center=middle"], "must be mean, class"),
         (["format=gif"], "format='gif' must be sheet, latents"),
         (["scale=0"], "must be a whole number from 1"),
     ],

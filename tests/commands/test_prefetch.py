@@ -7,7 +7,7 @@ import torch
 
 from gan_lab.commands.launch import launch
 from gan_lab.metrics.features import inception, vgg16
-from gan_lab.metrics.features.weights import PublishedWeights
+from gan_lab.metrics.features.base import PublishedWeights
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def published(cache, monkeypatch):
         url="https://example.org/vgg16.pth",
         sha256=hashlib.sha256(content).hexdigest(),
     )
-    monkeypatch.setattr(vgg16, "WEIGHTS", weights)
+    monkeypatch.setattr(vgg16.VGG16, "published", weights)
     cache.mkdir(parents=True)
     (cache / "vgg16.pth").write_bytes(content)
     return cache / "vgg16.pth"

@@ -27,7 +27,14 @@ def project(run: Path, out: Path, *words: str, status: int = 0) -> Path:
 def test_held_out_images_of_the_data(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["from_data=[0,2-3]", "classes=data", "steps=4", "tune.steps=2", "video=gif", "fps=10"]
+    words = [
+        "dataset_indices=[0,2-3]",
+        "classes=data",
+        "steps=4",
+        "tune.steps=2",
+        "video=gif",
+        "fps=10",
+    ]
     out = project(run, tmp_path, *words)
     there = {str(p.relative_to(out)) for p in out.rglob("*") if p.is_file()}
     assert there == {
@@ -48,7 +55,7 @@ def test_held_out_images_of_the_data(
     with Image.open(out / "way.gif") as way:
         assert way.n_frames >= 6
     said = capsys.readouterr().out
-    assert "3 pictures in w, 4 steps" in said and "distance: laplacian pyramid" in said
+    assert "3 images in w, 4 steps" in said and "distance: laplacian pyramid" in said
     untuned = gan_lab.load(run)
     assert not torch.equal(untuned.synthesize(points.w), tuned.synthesize(points.w))
 
@@ -74,17 +81,17 @@ def test_files_noise_and_where_results_go(run: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "give images=, a file, a folder or a list of them, or from_data="),
-        (["from_data=0", "images=a.png"], "not both"),
+        ([], "give images=, a file, a folder or a list of them, or dataset_indices="),
+        (["dataset_indices=0", "images=a.png"], "not both"),
         (["images=none.png"], "none.png is not there"),
-        (["from_data=360"], "val has 360 images, 0 to 359"),
-        (["from_data=0", "split=test"], "split='test' must be val, train"),
-        (["from_data=first"], "from_data=first"),
-        (["from_data=0", "video=avi"], "video='avi' must be mp4, gif, webp"),
-        (["from_data=0", "space=v"], "space='v' must be w, w+, z, auto"),
-        (["from_data=0", "classes=10"], "class 10 is out of range"),
-        (["from_data=0", "tune.steps=many"], "tune.steps='many'"),
-        (["from_data=0", "vgg16=none.pth"], "none.pth is no file"),
+        (["dataset_indices=360"], "val has 360 images, 0 to 359"),
+        (["dataset_indices=0", "split=test"], "split='test' must be val, train"),
+        (["dataset_indices=first"], "dataset_indices=first"),
+        (["dataset_indices=0", "video=avi"], "video='avi' must be mp4, gif, webp"),
+        (["dataset_indices=0", "space=v"], "space='v' must be w, w+, z, auto"),
+        (["dataset_indices=0", "classes=10"], "class 10 is out of range"),
+        (["dataset_indices=0", "tune.steps=many"], "tune.steps='many'"),
+        (["dataset_indices=0", "vgg16=none.pth"], "none.pth is no file"),
     ],
 )
 def test_bad_input(
@@ -99,4 +106,4 @@ def test_classes_of_data_need_data(
 ) -> None:
     Image.new("L", (16, 16)).save(tmp_path / "a.png")
     project(run, tmp_path / "out", f"images={tmp_path}/a.png", "classes=data", status=2)
-    assert "it goes with from_data=" in capsys.readouterr().err
+    assert "it goes with dataset_indices=" in capsys.readouterr().err

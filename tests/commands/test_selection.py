@@ -2,14 +2,18 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
-from gan_lab.commands.options import parse_classes
+from gan_lab.commands.options import parse_classes, parse_labels
 from gan_lab.errors import InputError
 
 
 def gan(names: list[str]) -> Any:
     return SimpleNamespace(
-        class_names=names, num_classes=len(names), spec=SimpleNamespace(attributes=())
+        class_names=names,
+        num_classes=len(names),
+        attributes=(),
+        spec=SimpleNamespace(attributes=()),
     )
 
 
@@ -40,3 +44,44 @@ def test_the_log_says_when_both_could_be_meant(capsys: pytest.CaptureFixture[str
 def test_what_is_neither_is_refused(given: object) -> None:
     with pytest.raises(InputError, match=r"classes.*there are 3, 0 to 2"):
         parse_classes(given, gan(["1", "2", "10"]))
+
+
+def faces() -> Any:
+    return SimpleNamespace(num_classes=2, attributes=("smile", "age"))
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ("null", None),
+        ("{smile: 1}", [{"smile": 1}]),
+        ("[1,0.3]", [{"smile": 1, "age": 0.3}]),
+        ("[{smile: 0},{smile: 1,age: 0.5}]", [{"smile": 0}, {"smile": 1, "age": 0.5}]),
+        ("[[0,1],{age: 2}]", [{"smile": 0, "age": 1}, {"age": 2}]),
+    ],
+)
+def test_labels_by_name_or_in_order(typed: str, expected: Any) -> None:
+    assert parse_labels(OmegaConf.create(f"labels: {typed}").labels, faces()) == expected
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        ("{smil: 1}", "smil is no attribute; .*smile, age"),
+        ("[1,2,3]", "must be 2 numbers, of smile, age"),
+        ("0.5", "must be 2 numbers"),
+        ("{age: .inf}", "age must be a finite number"),
+    ],
+)
+def test_labels_that_there_are_not(typed: str, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        parse_labels(OmegaConf.create(f"labels: {typed}").labels, faces())
+
+
+def test_attributes_and_classes_are_not_confused() -> None:
+    with pytest.raises(InputError, match="leave classes= out"):
+        parse_classes(1, SimpleNamespace(spec=faces(), **vars(faces())))
+    with pytest.raises(InputError, match="set classes="):
+        parse_labels(0.5, gan(["cat", "dog"]))
+    with pytest.raises(InputError, match="no labels"):
+        parse_labels(0.5, gan([]))

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.utils.data import default_collate
 
-from gan_lab.data.images import Images, grid, save_png, to_float, to_uint8
+from gan_lab.data.images import Images, save_png, to_float, to_uint8
+from gan_lab.data.media import grid
 from gan_lab.data.sample import to_pil
 from gan_lab.errors import InputError
 

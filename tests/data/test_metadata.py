@@ -17,7 +17,7 @@ from gan_lab.data.image_folder import ImageFolder
 from gan_lab.data.metadata import MetadataTable, join_tables, natural_order
 from gan_lab.data.zip import Zip
 from gan_lab.errors import InputError
-from gan_lab.metrics.opening import open_files
+from gan_lab.metrics.images import open_files
 
 NAMES = ["a.png", "b.png", "c.png", "d.png"]
 
@@ -248,6 +248,41 @@ def test_attribute_vectors_are_no_classes(root: Path, write_images) -> None:
     data = both(root)
     assert data.class_names == ["all"]
     assert data.metadata.attributes is not None and data.metadata.attributes.tolist() == vectors
+    assert data.labels.dtype == np.float32 and data.labels.tolist() == vectors
+    assert data.spec.attributes == ("0", "1") and data.spec.label_width == 2
+    assert data.spec.attribute_ranges == ((0, 1), (0, 1.5))
+    assert [list(row) for row in data.spec.label_vectors] == vectors
+    assert both(root, attributes=False).labels.tolist() == [0, 0, 0, 0]
+
+
+def test_columns_can_be_labels_in_place_of_classes(root: Path, write_images) -> None:
+    write_images(root, NAMES)
+    (root / "labels.csv").write_text(
+        "file,class,smile,age\na.png,x,1,0.3\nb.png,y,0,0.8\nc.png,x,1,0.1\nd.png,y,0,0\n"
+    )
+    assert both(root).class_names == ["x", "y"] and not both(root).spec.attributes
+    chosen = both(root, attributes=["age", "smile"])
+    assert chosen.spec.attributes == ("age", "smile") and not chosen.spec.num_classes
+    np.testing.assert_allclose(chosen.labels, [[0.3, 1], [0.8, 0], [0.1, 1], [0, 0]], rtol=1e-6)
+    batch = chosen[1]
+    assert batch.labels is not None and batch.labels.tolist() == pytest.approx(np.array([[0.8, 0]]))
+    assert both(root, attributes="age").spec.attributes == ("age",)
+    assert both(root, attributes=True).spec.attributes == ("smile", "age")
+    assert "smile, age" in refusal(root, attributes=["smiling"])
+    (root / "labels.csv").unlink()
+    assert "has none" in refusal(root, attributes=True)
+
+
+def test_attributes_of_another_scale_are_told(
+    root: Path, write_images, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_images(root, NAMES)
+    (root / "labels.csv").write_text(
+        "file,smile,age\na.png,1,30\nb.png,0,80\nc.png,1,3\nd.png,0,1\n"
+    )
+    assert ImageFolder(split="train", root=root).spec.attributes == ("smile", "age")
+    told = capsys.readouterr().out
+    assert "age" in told and "80" in told and "smile" in told
 
 
 def test_a_table_of_captions_leaves_the_classes_to_the_folders(root: Path, write_images) -> None:

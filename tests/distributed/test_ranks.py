@@ -20,13 +20,11 @@ from gan_lab.distributed.ranks import DelayedAllReduce, average_in_place
 from gan_lab.distributed.strategy import ManualDDPStrategy
 from gan_lab.errors import InputError
 from gan_lab.layers.collectives import mean_over_ranks
-from gan_lab.layers.minibatch_stddev import MinibatchStddev
+from gan_lab.layers.equalized import MinibatchStddev
 from gan_lab.seeding import derive_seed
 from gan_lab.training import player
-from gan_lab.training.batches import check_batch_per_process
 from gan_lab.training.building import describe_samples
-from gan_lab.training.callbacks.check_same_config import CheckSameConfig
-from gan_lab.training.checks import check_trainer
+from gan_lab.training.checks import CheckSameConfig, check_batch_per_process, check_trainer
 from gan_lab.training.module import AdversarialModule
 from gan_lab.training.stats import RunningMeans
 from tests.helpers.samples import images_of

@@ -47,7 +47,7 @@ def test_which_signals_mean_again(
     job: pytest.MonkeyPatch, number: int, state: str, preempted: str, again: bool
 ) -> None:
     asked = answers(job, state, preempted)
-    refusal = slurm.requeue(number, max_restarts=1)
+    refusal = slurm.requeue(number, max_requeues=1)
     assert (refusal is None) == again
     assert ("scontrol requeue 7" in asked) == again
 
@@ -56,16 +56,16 @@ def test_a_task_of_an_array_and_not_the_array_starts_again(job: pytest.MonkeyPat
     job.setenv("SLURM_ARRAY_JOB_ID", "7")
     job.setenv("SLURM_ARRAY_TASK_ID", "2")
     asked = answers(job, "RUNNING")
-    assert slurm.requeue(10, max_restarts=1) is None
+    assert slurm.requeue(10, max_requeues=1) is None
     assert asked[-1] == "scontrol requeue 7_2"
 
 
 def test_restarts_come_to_an_end(job: pytest.MonkeyPatch) -> None:
     job.setenv("SLURM_RESTART_COUNT", "3")
     asked = answers(job, "RUNNING")
-    assert "was started again 3 times" in str(slurm.requeue(10, max_restarts=3))
+    assert "was started again 3 times" in str(slurm.requeue(10, max_requeues=3))
     assert "scontrol requeue 7" not in asked
-    assert slurm.requeue(10, max_restarts=4) is None
+    assert slurm.requeue(10, max_requeues=4) is None
 
 
 def test_scontrol_that_fails_is_quoted(job: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_scontrol_that_fails_is_quoted(job: pytest.MonkeyPatch, tmp_path: Path) 
     script.write_text("#!/bin/sh\necho no contact >&2\nexit 1\n")
     script.chmod(0o755)
     job.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    assert slurm.requeue(10, max_restarts=3) == "job 7 could not be started again: no contact"
+    assert slurm.requeue(10, max_requeues=3) == "job 7 could not be started again: no contact"
 
 
 def test_tasks_are_those_of_the_trainer(job: pytest.MonkeyPatch) -> None:

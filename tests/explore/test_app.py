@@ -1,6 +1,7 @@
 import asyncio
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from PIL import Image
 from starlette.testclient import TestClient
 
-from gan_lab.data.images import to_uint8
+from gan_lab.data.images import image_spec, to_uint8
 from gan_lab.explore import projections
 from gan_lab.explore.app import LARGEST_UPLOAD, build_app
 from gan_lab.explore.studio import Studio
@@ -52,6 +53,29 @@ def png(size: tuple[int, int] = (16, 16)) -> bytes:
     rows = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
     Image.fromarray(rows).save(file, "png")
     return file.getvalue()
+
+
+def test_attributes_have_their_names_and_ranges_and_are_drawn(styled: Gan) -> None:
+    spec = replace(
+        image_spec(channels=1, image_size=(16, 16)),
+        attributes=("smile", "age", "hat"),
+        attribute_ranges=((0, 1), (-1, 2), (0, 1)),
+        label_vectors=((0, 0.5, 1),),
+    )
+    gan = Gan(styled.generator, spec=spec)
+    app = build_app([Studio(gan, name="faces"), Studio(styled, name="cats")], hosts=["127.0.0.1"])
+    with TestClient(app, base_url=HOST) as client:
+        faces, cats = client.get("/api/models").json()
+        assert faces["attributes"] == [["smile", 0, 1], ["age", -1, 2], ["hat", 0, 1]]
+        assert (faces["classes"], faces["projects"], cats["attributes"]) == ([], False, [])
+        for label in ({"age": -1.0}, {"smile": 1, "age": 2}):
+            shown = drawn(client, point={"seed": 4, "label": label})
+            assert near(shown, pixels(gan.sample(seed=[4], labels=label)))
+        assert near(drawn(client, point={"seed": 4}), pixels(gan.sample(seed=[4])))
+        # what is of the other run's labels is left out
+        assert near(drawn(client, point={"seed": 4, "label": 2}), pixels(gan.sample(seed=[4])))
+        other = drawn(client, model=1, point={"seed": 4, "label": {"age": 1}})
+        assert near(other, pixels(styled.sample(seed=[4])))
 
 
 def test_it_says_what_each_generator_can_do(client: TestClient):

@@ -4,7 +4,7 @@ import torch
 
 from gan_lab.metrics.feature_metrics import MetricContext
 from gan_lab.metrics.feature_set import FeatureSet
-from gan_lab.metrics.frechet import gaussian_statistics
+from gan_lab.metrics.functional import gaussian_statistics
 from tests.helpers.sources import FixedImages, Projection, textures
 
 NUM, WIDTH = 2000, 16

@@ -71,6 +71,15 @@ TINY: dict[str, dict[str, Any]] = {
         "cardinalities": [2, 2],
         "blocks": 1,
     },
+    "gat": {
+        "image_size": [8, 8],
+        "depth": 4,
+        "width": 16,
+        "heads": 2,
+        "patch": 4,
+        "z_dim": 8,
+    },
+    "fastgan": {"image_size": [64, 64], "z_dim": 8, "width": 2},
 }
 
 

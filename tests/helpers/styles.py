@@ -1,6 +1,9 @@
 """Runs of tiny generators, with and without styles."""
 
+import shutil
 from pathlib import Path
+
+from omegaconf import OmegaConf
 
 from gan_lab.commands.launch import launch
 
@@ -24,3 +27,21 @@ def tiny_run(root: Path, model: str) -> Path:
     words = [*COMMON, f"model={model}", *MODELS[model], f"runs_dir={root}", f"name={model}"]
     assert launch("train", words) == 0
     return root / model
+
+
+def with_attributes(run: Path, copy: Path) -> Path:
+    """A copy of a run whose ten classes are ten attributes, a0 to a9."""
+    shutil.copytree(run, copy)
+    config = OmegaConf.load(copy / "config.yaml")
+    config.sample.update(
+        {
+            "num_classes": 0,
+            "class_names": [],
+            "class_counts": [],
+            "attributes": [f"a{i}" for i in range(10)],
+            "attribute_ranges": [[0, 1]] * 10,
+            "label_vectors": [[0.5] * 10, [i / 10 for i in range(10)]],
+        }
+    )
+    OmegaConf.save(config, copy / "config.yaml")
+    return copy

@@ -54,11 +54,27 @@ def test_auxiliary_classifier_is_minus_the_log_probability_of_the_class() -> Non
     assert set(head.roles) == {"real", "fake", "generator"}
 
 
-def test_probabilities_mix_the_losses_of_classes() -> None:
-    head = AuxiliaryClassifier(features=4, num_classes=3)
-    features, shares = torch.randn(2, 4), torch.tensor([[0.2, 0.3, 0.5], [1.0, 0, 0]])
-    each = [loss_of(head, features, torch.full((2,), k)) for k in range(3)]
-    assert_close(loss_of(head, features, shares), (torch.stack(each, 1) * shares).sum(1))
+def test_attributes_are_regressed() -> None:
+    """Minus the log density of a Gaussian, up to its constant."""
+    head = AuxiliaryClassifier(features=4, num_classes=3, weight=0.5)
+    features, vectors = torch.randn(2, 4), torch.tensor([[0.2, -3, 1], [0.0, 1, 1]])
+    normal = torch.distributions.Normal(head.classifier(features), 1.0)
+    constant = 1.5 * math.log(2 * math.pi)
+    assert_close(
+        loss_of(head, features, vectors), -0.5 * (normal.log_prob(vectors).sum(1) + constant)
+    )
+
+
+def test_attributes_are_compared_as_whole_vectors() -> None:
+    head = DataToDataCrossEntropy(features=4, num_classes=3, width=8)
+    features, labels = torch.randn(5, 4), LABELS
+    vectors = torch.nn.functional.one_hot(labels, 3).float()
+    assert_close(loss_of(head, features, vectors), loss_of(head, features, labels))
+    with torch.no_grad():
+        head.proxies.weight[1] = head.proxies.weight[0] + head.proxies.weight[2]
+    both = vectors.clone()
+    both[2] = torch.tensor([1.0, 0, 1])
+    assert_close(loss_of(head, features, both), loss_of(head, features, labels))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from torch import distributed
 from gan_lab.metrics.cache import FolderChunks, MemoryChunks
 from gan_lab.metrics.extraction import CHUNK, Extraction, extract_fakes, extract_real, no_progress
 from gan_lab.metrics.feature_set import Moments
-from gan_lab.metrics.frechet import frechet_distance_from_statistics, gaussian_statistics
+from gan_lab.metrics.functional import frechet_distance_from_statistics, gaussian_statistics
 from tests.helpers.sources import FixedImages, Projection, textures
 
 NUM = 2 * CHUNK + 77

@@ -6,17 +6,21 @@ import pytest
 import torch
 
 from gan_lab.errors import InputError
-from gan_lab.metrics.feature_metrics import ClassFrechet, Frechet, Kernel, MetricContext, Score
-from gan_lab.metrics.features.inception import Inception
-from gan_lab.metrics.manifold_metrics import (
+from gan_lab.metrics.feature_metrics import (
     ClassAccuracy,
+    ClassFrechet,
     DensityCoverage,
     Diversity,
+    Frechet,
+    Kernel,
     Memorisation,
+    MetricContext,
     Modes,
     PrecisionRecall,
+    Score,
     divergence_from_uniform,
 )
+from gan_lab.metrics.features.inception import Inception
 from tests.helpers.features import NUM, PIXELS, WIDTH, as_set, setting
 from tests.helpers.sources import FixedImages, Projection
 

@@ -12,11 +12,17 @@ from hydra import compose, initialize_config_dir
 from gan_lab.config import build
 from gan_lab.data.memory import MemoryImages
 from gan_lab.errors import InputError
-from gan_lab.metrics.feature_metrics import ClassFrechet, Frechet, Kernel, Score
+from gan_lab.metrics.feature_metrics import (
+    ClassAccuracy,
+    ClassFrechet,
+    Frechet,
+    Kernel,
+    PrecisionRecall,
+    Score,
+)
 from gan_lab.metrics.features.base import WeightsUnavailable
 from gan_lab.metrics.features.inception import Inception
-from gan_lab.metrics.frechet import frechet_distance
-from gan_lab.metrics.manifold_metrics import ClassAccuracy, PrecisionRecall
+from gan_lab.metrics.functional import frechet_distance
 from gan_lab.metrics.protocol import Protocol
 from tests.helpers.sources import FixedImages, Projection, textures
 
@@ -172,7 +178,7 @@ def test_the_key_of_the_best_is_known_before_the_data_are(data_of):
         ({"num_fake": 16}, "16 generated images for 16 features"),
         ({"metrics": {"kernel": Kernel()}, "best": None}, "subsets of 1000.*protocol=kid_small"),
         ({"num_real": 91}, "has 90 images, and protocol quick takes 91.*num_real=90"),
-        ({"split": "val", "only_for": "gan_lab.data.digits.Digits"}, "the data are MemoryImages"),
+        ({"split": "val", "dataset": "gan_lab.data.digits.Digits"}, "the data are MemoryImages"),
         ({"features": Projection(width=90), "num_fake": 91}, "90 real images for 90 features"),
     ],
 )
@@ -235,7 +241,7 @@ def test_the_floor_is_another_split_measured_as_if_it_were_generated(digits_data
         },
         num_fake=100,
         split="val",
-        floor="train",
+        reference_split="train",
         features=Projection(logits=10),
     )
     metrics.prepare(digits_data)

@@ -54,14 +54,18 @@ def make(compose: Callable[..., DictConfig]) -> Make:
     return made
 
 
-def images_for(module: AdversarialModule, *, classes: int = 10) -> DataLoader[Any]:
+def images_for(
+    module: AdversarialModule, *, classes: int = 10, attributes: int = 0
+) -> DataLoader[Any]:
     """Random images and labels, as many as the module asks for."""
     generator = torch.Generator().manual_seed(1)
     shape = module.generator(*inputs_for(module, 2)).shape[1:]
     items = [
         (
             torch.rand(shape, generator=generator) * 2 - 1,
-            torch.randint(max(classes, 1), (), generator=generator),
+            torch.randn(attributes, generator=generator)
+            if attributes
+            else torch.randint(max(classes, 1), (), generator=generator),
         )
         for _ in range(module.total_images)
     ]
@@ -81,7 +85,7 @@ def inputs_for(module: AdversarialModule, count: int) -> tuple[torch.Tensor, tor
     return torch.randn(count, module.generator.z_dim), labels
 
 
-def fit(module: AdversarialModule, **settings: Any) -> AdversarialModule:
+def fit(module: AdversarialModule, *, attributes: int = 0, **settings: Any) -> AdversarialModule:
     """Train a module to its end."""
     trainer = Trainer(
         accelerator="cpu",
@@ -92,5 +96,5 @@ def fit(module: AdversarialModule, **settings: Any) -> AdversarialModule:
         enable_model_summary=False,
         **settings,
     )
-    trainer.fit(module, images_for(module))
+    trainer.fit(module, images_for(module, attributes=attributes))
     return module

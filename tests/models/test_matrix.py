@@ -2,13 +2,14 @@
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from omegaconf import DictConfig
 
-from gan_lab.config import build
+from gan_lab.config import build, conf_dir
 from gan_lab.errors import InputError
 from gan_lab.training.building import describe_samples, drop_unchosen
 from tests.helpers import growing, resnets, small
@@ -22,14 +23,17 @@ SMALL = {
     **growing.TINY,
     **small.STYLEGANS,
     "bigan": small.BIGAN[2:],
+    "fastgan": small.FASTGAN,
+    "gat": small.GAT,
 }
 LOSSES = ("minimax", "nonsaturating", "least_squares", "hinge", "wasserstein", "relativistic")
 REGULARIZERS = (
     "none", "r1", "r2", "gradient_penalty", "dragan", "weight_clipping", "orthogonal", "drift", "lecam",
     "consistency", "latent_consistency", "latent_diversity", "top_k", "path_length",
+    "approximate_r1", "approximate_r2",
 )  # fmt: skip
 AUGMENTATIONS = ("none", "ada", "diffaugment", "blur")
-STYLES = ("stylegan", "stylegan2", "stylegan3")
+STYLES = ("stylegan", "stylegan2", "stylegan3", "gat")
 
 Case = tuple[str, str, str, str]
 
@@ -39,7 +43,8 @@ def possible(model: str, regularizer: str) -> bool:
     if regularizer == "path_length":
         return model in STYLES
     if regularizer == "orthogonal":
-        return model not in ("progan", *STYLES)  # whose layers scale their weights
+        # whose layers scale their weights
+        return model not in ("progan", "stylegan", "stylegan2", "stylegan3")
     return True
 
 
@@ -103,7 +108,7 @@ def test_the_short_list_has_every_pair() -> None:
         if (a, b) == (0, 2):
             wanted = {pair for pair in wanted if possible(*pair)}
         if a:
-            # of path length there are three cases only, one for each model that it fits
+            # of path length there are few cases only, one for each model that it fits
             wanted = {pair for pair in wanted if "path_length" not in pair}
         assert pairs >= wanted, (a, b, wanted - pairs)
 
@@ -135,6 +140,41 @@ def test_what_means_nothing_is_refused_before_the_first_step(
     describe_samples(config, images_of([16, 16], channels=3, classes=0))  # fmt: skip
     with pytest.raises(InputError, match=rf"(?i){regularizer}"):
         build(config.model, total_images=8)
+
+
+# without whom there would be a model whose labels can only be classes
+MODELS = sorted(path.stem for path in (conf_dir() / "model").glob("*.yaml"))
+
+
+def take_attributes(compose: Callable[..., DictConfig], model: str, *overrides: str) -> None:
+    words = (f"model={model}", *SMALL.get(model, ()), *overrides, "d_steps=1", "batch_size=4")
+    config = compose(*words)
+    side = 16 if model == "stylegan3" else 8
+    spec = replace(images_of([side, side], channels=3), attributes=("smile", "age"))
+    describe_samples(config, spec)
+    drop_unchosen(config)
+    torch.manual_seed(0)
+    module = build(config.model, total_images=16)
+    fit(module, attributes=2)
+    assert all(value.isfinite().all() for value in module.state_dict().values())
+    generator = module.generator.eval()
+    z = torch.randn(1, generator.z_dim).expand(3, -1)
+    vectors = torch.tensor([[0.0, 0.0], [1.0, -2.0], [1.0, 0.5]])  # none of them a mixture
+    images = generator(z, vectors)
+    images = images[-1] if isinstance(images, tuple) else images
+    assert not torch.equal(images[0], images[1]) and not torch.equal(images[1], images[2])
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_architecture_takes_vectors(compose: Callable[..., DictConfig], model: str) -> None:
+    take_attributes(compose, model)
+
+
+@pytest.mark.parametrize(
+    "kind", sorted(path.stem for path in (conf_dir() / "conditioning").glob("*.yaml"))
+)
+def test_every_conditioning_takes_vectors(compose: Callable[..., DictConfig], kind: str) -> None:
+    take_attributes(compose, "sngan", f"conditioning={kind}")
 
 
 def test_all_regularizers_at_once(make: Make) -> None:

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 from gan_lab.errors import InputError
 from gan_lab.layers.conditioning import AuxiliaryClassifier, Unconditional
-from gan_lab.layers.growth import avg_pool, upsample_nearest
+from gan_lab.layers.resolutions import avg_pool, upsample_nearest
 from gan_lab.models.progan import Discriminator, Generator, GeneratorBlock, Start, widths
 
 

@@ -10,11 +10,11 @@ from torch.nn.functional import conv2d, interpolate, leaky_relu
 from torch.testing import assert_close
 
 from gan_lab.errors import InputError
-from gan_lab.layers.growth import upsample_nearest
+from gan_lab.layers.resolutions import upsample_nearest
 from gan_lab.layers.stylegan import replace_styles
 from gan_lab.models.progan import Discriminator
 from gan_lab.models.stylegan import Generator, StyledActivation, SynthesisBlock
-from gan_lab.training.regularizers.path_length import path_lengths
+from gan_lab.training.regularizers import path_lengths
 
 
 def generator(**settings: Any) -> Generator:

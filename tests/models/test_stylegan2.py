@@ -15,7 +15,7 @@ from gan_lab.errors import InputError
 from gan_lab.layers.resampling import fir_filter, upsample
 from gan_lab.layers.stylegan import StyledConv
 from gan_lab.models.stylegan2 import Discriminator, Generator
-from gan_lab.training.regularizers.path_length import path_lengths
+from gan_lab.training.regularizers import path_lengths
 from gan_lab.weights import from_published
 
 PARITY = Path(__file__).parents[1] / "parity"

@@ -18,10 +18,11 @@ import torch
 from PIL import Image
 
 import gan_lab
+from gan_lab.commands.generate import formats_for
 from gan_lab.commands.launch import launch
 from gan_lab.commands.options import check_image
-from gan_lab.commands.order import formats_for
 from gan_lab.data.images import save_png
+from gan_lab.data.zip import Zip
 from gan_lab.errors import InputError
 from gan_lab.sampling.gan import Gan
 from gan_lab.training.augment.diffaugment import DiffAugment
@@ -165,13 +166,22 @@ def test_words(probe: Callable[[str], Probe]) -> None:
 
 
 def test_attributes(probe: Callable[[str], Probe]) -> None:
-    _, gan, made = probe("attributes").through("attributes={width: 0.5}", "format=[files,latents]")
-    given = gan.read_latents(made / "latents.safetensors")
-    assert given.labels is not None and given.labels.tolist() == [[0.5, 0.0]] * 5
-    assert len(list(made.glob("seed*.png"))) == 5
-    drawn = gan.labels(8)
-    assert drawn is not None and drawn.shape == (8, 2) and len(drawn.unique(dim=0)) > 1
+    run, gan, made = probe("attributes").through(
+        "labels={width: 0.5}", "format=[files,latents,zip]"
+    )
+    given = gan.read_latents(made / "latents.safetensors").labels
+    drawn = gan.labels(5)
+    assert given is not None and drawn is not None
+    assert given[:, 0].tolist() == [0.5] * 5 and torch.equal(given[:, 1], drawn[:, 1])
+    assert len(drawn.unique(dim=0)) > 1
     assert not torch.equal(gan.sample(2, labels=[0.9, 1.0]), gan.sample(2, labels=[-0.9, -1.0]))
+    assert len(list(made.glob("seed*.png"))) == 5
+    again = Zip(split="train", root=made / "images.zip")
+    assert again.spec.attributes == ("width", "brightness")
+    assert torch.equal(torch.from_numpy(again.labels), given)
+    (result,) = json.loads((run / "evaluation.json").read_text())
+    assert "all 96 rows" in result["fake"]["labels"]
+    assert "64 rows" in str(gan.labels_drawn)
 
 
 def test_stages(probe: Callable[[str], Probe]) -> None:

@@ -8,10 +8,16 @@ import torch
 from torch import Tensor, nn
 
 from gan_lab.errors import InputError
-from gan_lab.sampling.directions import Directions, along, direction_sheets, directions
+from gan_lab.sampling.directions import (
+    Directions,
+    along,
+    center_classes,
+    direction_sheets,
+    directions,
+    style_weights,
+)
 from gan_lab.sampling.gan import Gan
 from gan_lab.sampling.latents import Latents
-from gan_lab.sampling.pca import center_classes, style_weights
 from tests.helpers.planted import Rescaled, linear_gan, with_values
 from tests.sampling.conftest import big_gan, style_gan, style_gan2, style_gan3
 

@@ -1,8 +1,10 @@
 """Images depend on seed, index and label; their last digits on what they are computed with."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -170,6 +172,61 @@ def test_label_vectors_mix_classes() -> None:
             drawn.sample(2, labels=wrong)
 
 
+def faces(generator: GeneratorNetwork) -> Gan:
+    """A generator of three attributes, and some rows of the data that it was trained on."""
+    spec = replace(
+        image_spec(channels=1, image_size=(8, 8)),
+        attributes=("smile", "age", "hat"),
+        label_vectors=((0.0, 0.25, 1.0), (1.0, 0.5, 0.0)),
+    )
+    return Gan(generator, spec=spec)
+
+
+def test_attributes_are_those_of_real_rows_but_for_those_that_are_named() -> None:
+    drawn = faces(generator_of("gan", 3))
+    rows = drawn.labels(8)
+    assert rows is not None
+    assert {tuple(row) for row in rows.tolist()} == {(0, 0.25, 1), (1, 0.5, 0)}
+    named = drawn.latents(8, labels={"age": 0.3}).labels
+    assert named is not None and named[:, 1].tolist() == pytest.approx([0.3] * 8)
+    assert torch.equal(named[:, ::2], rows[:, ::2])
+    each = drawn.latents(2, labels=[{"smile": -1}, {"hat": 2, "smile": 0}]).labels
+    assert each is not None and each[:, 0].tolist() == [-1, 0] and each[1, 2] == 2
+    # latents that have attributes keep those that are not named
+    own = drawn.latents(1, labels=[[5.0, 6.0, 7.0]])
+    both = drawn.as_latents(own, labels=[{"smile": 0}, {"hat": 1}]).labels
+    assert both is not None and both.tolist() == [[0, 6, 7], [5, 6, 1]]
+    assert len(drawn.as_latents(0, labels=[0.1, 0.2, 0.3])) == 1
+    drawn.label_rows = np.array([[9, 9, 9]], dtype=np.float32)
+    assert drawn.labels(2).tolist() == [[9] * 3] * 2  # type: ignore[union-attr]
+    assert "1 rows" in str(drawn.labels_drawn)
+
+
+def test_attributes_that_there_are_not() -> None:
+    drawn = faces(generator_of("gan", 3))
+    with pytest.raises(InputError, match=r"beard is no attribute; .*smile, age, hat"):
+        drawn.sample(1, labels={"beard": 1})
+    with pytest.raises(InputError, match="smile must be a finite number"):
+        drawn.sample(1, labels={"smile": float("nan")})
+    with pytest.raises(InputError, match="2 sets of attributes for 3 images"):
+        drawn.sample(3, labels=[{"smile": 1}, {"smile": 0}])
+    with pytest.raises(InputError, match="no attributes"):
+        Gan(generator_of("gan", 3)).sample(1, labels={"smile": 1})
+
+
+def test_the_centre_of_attributes_is_the_mean_of_w_with_them() -> None:
+    drawn = faces(style_gan2().generator)
+    row = torch.tensor([[0.5, -1.0, 2.0]])
+    z = torch.randn(4096, drawn.z_dim, generator=torch.Generator().manual_seed(1))
+    expected = drawn.style_generator.styles(z, row.expand(4096, -1)).mean(0)
+    found = drawn.center(row)
+    spread = (drawn.style_generator.styles(z, row.expand(4096, -1)) - expected).std()
+    assert_close(found[0], expected, atol=float(spread) * 0.2, rtol=0)
+    w = drawn.latents(1, labels=row, truncation=0.0, truncation_center="class").w
+    assert w is not None
+    assert_close(w, found)
+
+
 @pytest.mark.parametrize("make", [style_gan, style_gan2])
 def test_noise(make: Callable[[], Gan]) -> None:
     """Random noise is a function of seed and index alone, in any batch and whatever else is drawn."""
@@ -216,7 +273,7 @@ def test_noise_without_strength_changes_nothing() -> None:
 
 def test_truncation_towards_the_mean_of_a_class() -> None:
     gan = style_gan2()
-    drawn = gan.sample(6, labels=[0, 0, 0, 2, 2, 2], truncation=0.0, center="class")
+    drawn = gan.sample(6, labels=[0, 0, 0, 2, 2, 2], truncation=0.0, truncation_center="class")
     assert torch.equal(drawn[:3], drawn[:1].expand(3, -1, -1, -1))
     assert torch.equal(drawn[3:], drawn[3:4].expand(3, -1, -1, -1))
     assert not torch.equal(drawn[0], drawn[3])
@@ -232,7 +289,7 @@ def test_truncation_towards_the_mean_of_a_class() -> None:
     expected = 0.25 * gan.center(torch.tensor([0])) + 0.75 * gan.center(torch.tensor([2]))
     torch.testing.assert_close(mixed, expected)
     assert torch.equal(gan.center(torch.tensor([[0.0, 1.0, 0.0]])), gan.center(torch.tensor([1])))
-    moved = gan.latents(2, labels=1, truncation=0.3, center="class").values
+    moved = gan.latents(2, labels=1, truncation=0.3, truncation_center="class").values
     plain = gan.latents(2, labels=1).values
     torch.testing.assert_close(moved, center + 0.3 * (plain - center))
 
@@ -242,7 +299,7 @@ def test_only_the_first_styles_of_stylegan_are_truncated() -> None:
     assert (gan.num_ws, gan.style_generator.truncation_cutoff) == (12, 8)
     for center in ("mean", "class"):
         plain = gan.latents(3, labels=[0, 1, 2]).values
-        moved = gan.latents(3, labels=[0, 1, 2], truncation=0.5, center=center).values
+        moved = gan.latents(3, labels=[0, 1, 2], truncation=0.5, truncation_center=center).values
         assert torch.equal(moved[:, 8:], plain[:, 8:])
         assert not torch.isclose(moved[:, :8], plain[:, :8]).all()
 
@@ -288,9 +345,9 @@ def test_a_moved_picture() -> None:
         (style_gan3, {"rotate": "left"}, "must be a number of degrees"),
         (style_gan3, {"noise": "random"}, "stylegan3 has no noise inputs"),
         (style_gan2, {"noise": "loud"}, "must be one of random, const, none"),
-        (style_gan2, {"center": "middle"}, "must be one of mean, class"),
-        (lambda: style_gan2(classes=0), {"center": "class"}, "the model has no classes"),
-        (big_gan, {"center": "class"}, "biggan has no styles"),
+        (style_gan2, {"truncation_center": "middle"}, "must be one of mean, class"),
+        (lambda: style_gan2(classes=0), {"truncation_center": "class"}, "the model has no classes"),
+        (big_gan, {"truncation_center": "class"}, "biggan has no styles"),
         (big_gan, {"noise": "none"}, "biggan has no noise inputs"),
     ],
 )

@@ -65,14 +65,14 @@ def test_over_the_sphere_in_z() -> None:
 
 def test_truncation_towards_the_class(monkeypatch: pytest.MonkeyPatch) -> None:
     gan = style_gan2()
-    still = gan.interpolate([3, 5], frames=3, labels=1, truncation=0.0, center="class")
+    still = gan.interpolate([3, 5], frames=3, labels=1, truncation=0.0, truncation_center="class")
     assert torch.equal(still, still[:1].expand(4, -1, -1, -1))
     expected = gan.synthesize(gan.center(torch.tensor([1])))
     assert_close(still[:1] * 1, expected, atol=1e-5, rtol=0)
     # between classes, from one centre to the other
     ways = [
         gan.interpolate(
-            [3, 5], frames=2, labels=[0, 1], truncation=0.0, center="class", space=space
+            [3, 5], frames=2, labels=[0, 1], truncation=0.0, truncation_center="class", space=space
         )
         for space in ("w", "z")
     ]
@@ -98,9 +98,9 @@ def test_latents_of_a_file() -> None:
         (style_gan2, {"noise": "random"}, "would flicker"),
         (style_gan2, {"source": torch.zeros(2, 8, 8), "space": "z"}, "set space=w"),
         (style_gan2, {"labels": [0, 3]}, "class 3 is out of range"),
-        (style_gan2, {"labels": [0, 1, 2]}, "2 latents have 3 labels"),
+        (style_gan2, {"labels": [0, 1, 2]}, "shape .3,.*2 images"),
         (big_gan, {"space": "w"}, "biggan has no styles w; set space=z"),
-        (big_gan, {"center": "class"}, "biggan has no styles"),
+        (big_gan, {"truncation_center": "class"}, "biggan has no styles"),
         (big_gan, {"truncation": 0}, "it is the threshold"),
         (big_gan, {"noise": "none"}, "biggan has no noise inputs"),
     ],

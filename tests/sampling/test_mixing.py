@@ -126,7 +126,7 @@ def test_what_cannot_be_mixed() -> None:
     for arguments, message in (
         ({"row_labels": 3}, "class 3 is out of range"),
         ({"row_labels": [0, 1]}, None),  # one seed, two classes: two rows
-        ({"rows": [0, 1], "row_labels": [0, 1, 2]}, "2 latents have 3 labels"),
+        ({"rows": [0, 1], "row_labels": [0, 1, 2]}, "shape .3,.*2 images"),
         ({"rows": []}, "no seeds"),
         ({"rows": torch.zeros(2, 5)}, r"z has shape \[2, 5\], the generator takes \[N, 8\]"),
         (

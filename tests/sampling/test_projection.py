@@ -9,13 +9,12 @@ from torch import Tensor
 
 from gan_lab.errors import InputError
 from gan_lab.models import bigan
-from gan_lab.sampling.distances import Distance, PyramidDistance, mean_squared_error
 from gan_lab.sampling.gan import Gan
 from gan_lab.sampling.latents import Latents
 from gan_lab.sampling.projection import project
 from gan_lab.sampling.search import Rows, Schedule, best
 from gan_lab.sampling.spaces import choose_space, full_precision
-from gan_lab.sampling.targets import Targets
+from gan_lab.sampling.targets import Distance, PyramidDistance, Targets, mean_squared_error
 from tests.helpers.planted import linear_gan, with_values
 from tests.sampling.conftest import big_gan, style_gan, style_gan2, style_gan3
 

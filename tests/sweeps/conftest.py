@@ -111,11 +111,11 @@ defaults:
   - override hydra/sweeper: grid
   - override hydra/job_logging: stdout
 
-name: ${run_name:${swept}}
+name: ${run_name:${swept_keys}}
 dry_run: false
 runs_dir: runs
 sweep: null
-swept: []
+swept_keys: []
 run_dir: ${path:${runs_dir},${sweep},${name}}
 objective: metrics/fd_digits
 objective_mode: null

@@ -81,7 +81,7 @@ def test_what_fails_stops_nothing_and_is_tried_again(
 ) -> None:
     fake.endings = {
         "seed-1": Ending("failed", "training diverged at 3 kimg"),
-        "seed-2": Ending("killed", "its process ended without a word (SIGKILL)"),
+        "seed-2": Ending("killed", "process killed by SIGKILL"),
         "seed-3": Ending("stopped", None, 143),
     }
     assert sweep("seed=range(4)", "sweep=a") == 2

@@ -25,7 +25,7 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("PATH", f"{script.parent}:{os.environ['PATH']}")
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     yield path
-    slurm.take_warnings()
+    slurm.unblock_signals()
 
 
 def test_a_warned_sweep_starts_again(
@@ -40,7 +40,7 @@ def test_a_warned_sweep_starts_again(
         os.kill(os.getpid(), signal.SIGUSR1)
         return Ending("stopped", None, 143)
 
-    words = ("sweep=seeds", "seed=1,2", "+callbacks.checkpointing.max_restarts=1")
+    words = ("sweep=seeds", "seed=1,2", "+callbacks.checkpointing.max_requeues=1")
     with monkeypatch.context() as patch:
         patch.setattr(job, "train", warned)
         assert sweep(*words) == 75

@@ -13,7 +13,7 @@ from wandb.sdk.launch.sweeps.utils import (
 
 from gan_lab.cli import main
 from gan_lab.config import conf_dir
-from gan_lab.metrics.directions import direction
+from gan_lab.metrics.base import direction
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,7 @@ from torch.nn.functional import softplus
 from gan_lab.errors import InputError
 from gan_lab.seeding import derive_seed
 from gan_lab.training.module import AdversarialModule
-from gan_lab.training.regularizers.base import DiscriminatorRegularizer, GeneratorRegularizer
-from gan_lab.training.regularizers.r1 import R1
+from gan_lab.training.regularizers import R1, DiscriminatorRegularizer, GeneratorRegularizer
 from tests.models.conftest import Make, fit, images_for
 from tests.models.conftest import make as make
 

@@ -20,7 +20,7 @@ from gan_lab.training.augment.base import Augmentation
 from gan_lab.training.ema import ExponentialMovingAverage
 from gan_lab.training.losses import NonSaturating, Wasserstein
 from gan_lab.training.module import AdversarialModule
-from gan_lab.training.regularizers.base import (
+from gan_lab.training.regularizers import (
     DiscriminatorRegularizer,
     GeneratorRegularizer,
     Regularizer,

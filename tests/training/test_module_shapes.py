@@ -23,16 +23,19 @@ from gan_lab.training.augment.base import Augmentation
 from gan_lab.training.ema import ExponentialMovingAverage
 from gan_lab.training.losses import Hinge, LeastSquares, Loss, NonSaturating, Relativistic
 from gan_lab.training.module import AdversarialModule
-from gan_lab.training.regularizers.base import Regularizer
-from gan_lab.training.regularizers.consistency import Consistency
-from gan_lab.training.regularizers.dragan import Dragan
-from gan_lab.training.regularizers.drift import Drift
-from gan_lab.training.regularizers.gradient_penalty import GradientPenalty
-from gan_lab.training.regularizers.latent_consistency import LatentConsistency, LatentDiversity
-from gan_lab.training.regularizers.lecam import LeCam
-from gan_lab.training.regularizers.r1 import R1
-from gan_lab.training.regularizers.r2 import R2
-from gan_lab.training.regularizers.top_k import TopK
+from gan_lab.training.regularizers import (
+    R1,
+    R2,
+    Consistency,
+    Dragan,
+    Drift,
+    GradientPenalty,
+    LatentConsistency,
+    LatentDiversity,
+    LeCam,
+    Regularizer,
+    TopK,
+)
 from gan_lab.training.steps import GeneratorStep
 from tests.helpers.steps import discriminator_step
 

@@ -10,11 +10,7 @@ from torch import Tensor, nn
 from gan_lab.errors import InputError
 from gan_lab.layers.networks import GeneratorNetwork
 from gan_lab.training.player import ParameterGroups, Player, frozen
-from gan_lab.training.regularizers.base import Regularizer
-from gan_lab.training.regularizers.latent_consistency import LatentDiversity
-from gan_lab.training.regularizers.r1 import R1
-from gan_lab.training.regularizers.r2 import R2
-from gan_lab.training.regularizers.weight_clipping import WeightClipping
+from gan_lab.training.regularizers import R1, R2, LatentDiversity, Regularizer, WeightClipping
 
 
 class Network(GeneratorNetwork):

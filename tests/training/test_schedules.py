@@ -14,7 +14,7 @@ from gan_lab.training.augment.ada import ADA
 from gan_lab.training.ema import ExponentialMovingAverage
 from gan_lab.training.losses import NonSaturating
 from gan_lab.training.player import Player
-from gan_lab.training.regularizers.r1 import R1
+from gan_lab.training.regularizers import R1
 from gan_lab.training.schedules import Cosine, Linear, ScheduledParameters, Steps
 
 

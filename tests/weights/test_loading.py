@@ -56,7 +56,7 @@ def commands(run: Path, out: Path) -> dict[str, list[str]]:
     return {
         "generate": [source, "num_images=1", f"out={out}"],
         "interpolate": [source, "seeds=0-1", f"out={out}"],
-        "project": [source, "from_data=0", f"out={out}"],
+        "project": [source, "dataset_indices=0", f"out={out}"],
         "export": [source, f"out={out}", "discriminator=true"],
         "evaluate": [source, f"out={out}.json"],
         "compare": [f"runs=[{run}]", f"out={out}.html"],

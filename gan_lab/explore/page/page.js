@@ -7,7 +7,8 @@ const BIGGEST_SEED = 2 ** 32 - 1;
 const state = {
   models: [],
   point: { seed: 0, label: null },
-  pins: [], // {point, url, name}
+  attributes: {}, // those that are given, by name; the others are as the seed draws them
+  pins: [], // {point, blob, url, name}
   ends: { a: null, b: null }, // pins
   methods: {}, // method -> [{count, share} per model]
   method: "",
@@ -43,15 +44,21 @@ class Canvas {
   constructor(number, model) {
     this.number = number;
     this.figure = document.createElement("figure");
+    this.kind = model.media_type.split("/")[0];
     this.image = document.createElement("img");
     this.image.alt = `Picture by ${model.name}`;
     this.image.style.setProperty("--aspect", `${model.size[1]} / ${model.size[0]}`);
     this.image.classList.toggle("large", Math.max(...model.size) >= 256);
+    this.audio = Object.assign(document.createElement("audio"), { controls: true });
+    this.audio.setAttribute("aria-label", `Clip by ${model.name}`);
+    this.text = document.createElement("pre");
+    this.text.setAttribute("aria-label", `Text by ${model.name}`);
+    const shown = { image: [this.image], audio: [this.image, this.audio], text: [this.text] }[this.kind];
     const caption = document.createElement("figcaption");
     this.name = text("span", model.name);
     this.time = text("span", "");
-    this.save = text("button", "Picture");
-    this.save.title = number ? "Download the picture" : "Download the picture (D)";
+    this.save = text("button", { image: "Picture", audio: "Clip", text: "Text" }[this.kind]);
+    this.save.title = `Download what is shown${number ? "" : " (D)"}`;
     this.save.addEventListener("click", () => this.download());
     this.keep = text("button", "Latents");
     this.keep.title = "Download the latents, for latents= of gan-lab generate, interpolate and mix";
@@ -62,7 +69,7 @@ class Canvas {
     const buttons = document.createElement("span");
     buttons.append(this.save, " ", this.keep);
     caption.append(this.name, this.time, buttons, this.error);
-    this.figure.append(this.image, caption);
+    this.figure.append(...shown, caption);
     this.waiting = null;
     this.busy = false;
     this.url = null;
@@ -79,8 +86,12 @@ class Canvas {
       const began = performance.now();
       try {
         const answer = await post("api/draw", { ...now, model: this.number });
-        const blob = await answer.blob();
-        this.show(blob);
+        await this.show(await answer.blob());
+        if (this.kind === "audio") {
+          const picture = await post("api/picture", { ...now, model: this.number });
+          this.picture = swap(this.picture, await picture.blob());
+          this.image.src = this.picture;
+        }
         const all = Math.round(performance.now() - began);
         this.time.textContent = `${all} ms (drawing ${Math.round(answer.headers.get("X-Milliseconds"))})`;
         this.error.textContent = "";
@@ -93,16 +104,22 @@ class Canvas {
     this.busy = false;
   }
 
-  show(blob) {
-    const before = this.url;
+  async show(blob) {
     this.blob = blob;
-    this.url = URL.createObjectURL(blob);
-    this.image.src = this.url;
-    if (before) URL.revokeObjectURL(before);
+    this.url = swap(this.url, blob);
+    if (this.kind === "image") this.image.src = this.url;
+    else if (this.kind === "audio") this.audio.src = this.url;
+    else this.text.textContent = await blob.text();
+  }
+
+  listen() {
+    if (this.audio.paused) this.audio.play();
+    else this.audio.pause();
   }
 
   download() {
-    if (this.url) this.hand(this.url, "png");
+    const subtype = this.blob?.type.split(/[/;]/)[1];
+    if (this.url) this.hand(this.url, { plain: "txt", mpeg: "mp3" }[subtype] ?? subtype);
   }
 
   async downloadLatents() {
@@ -127,6 +144,26 @@ class Canvas {
 
 let canvases = [];
 
+/** The address of a new blob; the one of the blob before is given up. */
+function swap(before, blob) {
+  if (before) URL.revokeObjectURL(before);
+  return URL.createObjectURL(blob);
+}
+
+/** A small image, a player or a text of a blob. */
+function small(blob, url, name) {
+  const kind = blob.type.split("/")[0];
+  if (kind === "image") return Object.assign(document.createElement("img"), { src: url, alt: name });
+  if (kind === "audio") {
+    const audio = Object.assign(document.createElement("audio"), { src: url, controls: true });
+    audio.setAttribute("aria-label", name);
+    return audio;
+  }
+  const shown = document.createElement("pre");
+  blob.text().then((content) => { shown.textContent = content; });
+  return shown;
+}
+
 function text(tag, content) {
   const element = document.createElement(tag);
   element.textContent = content;
@@ -142,6 +179,7 @@ function nameOf(point) {
 }
 
 function className(label) {
+  if (typeof label === "object") return Object.entries(label).map(([name, value]) => `${name} ${value}`).join(", ");
   const names = state.models.find((m) => m.classes.length)?.classes || [];
   const name = names[label] ?? `${label}`;
   return /^\d+$/.test(name) ? `class ${name}` : name;
@@ -187,7 +225,7 @@ function suited(wanted, model) {
   if (!model.truncation) own.truncation = null;
   if (model.truncation === "threshold" && own.truncation !== null) own.truncation = Math.max(own.truncation, 0.04);
   if (!model.styles) Object.assign(own, { mix: null, center: "mean" });
-  if (!model.classes.length) own.center = "mean";
+  if (!model.classes.length && !model.attributes.length) own.center = "mean";
   if (own.mix) own.mix = { ...own.mix, first: Math.min(own.mix.first, model.styles - 1), last: Math.min(own.mix.last, model.styles - 1) };
   if (!model.places) Object.assign(own, { translate: [0, 0], rotate: 0 });
   if (!model.noise) own.noise = "const";
@@ -213,7 +251,9 @@ function setSeed(seed) {
 }
 
 function readLatent() {
-  const label = $("label").value === "" ? null : Number($("label").value);
+  const given = Object.entries(state.attributes);
+  const own = $("label").value === "" ? null : Number($("label").value);
+  const label = given.length ? Object.fromEntries(given) : own;
   state.point = { seed: whole($("seed")), label };
   render();
 }
@@ -226,7 +266,7 @@ function buildControls() {
   const first = state.models[0];
   const any = (key) => state.models.some((model) => model[key]);
   $("models").textContent = state.models
-    .map((m) => `${m.name}: ${m.kind}, ${m.size[1]}×${m.size[0]}, ${m.kimg} kimg`).join(" · ");
+    .map((m) => `${m.name}: ${m.kind}, ${m.sample}, ${m.kimg} kimg`).join(" · ");
   document.title = `${state.models.map((m) => m.name).join(" and ")} – gan_lab explore`;
   const classes = state.models.map((m) => m.classes).sort((a, b) => b.length - a.length)[0];
   $("label-row").hidden = !classes.length;
@@ -236,7 +276,10 @@ function buildControls() {
     $("truncation-name").textContent = "threshold of z";
     Object.assign($("truncation"), { min: 0.04, max: 2, value: 1 });
   }
-  $("center-row").hidden = !any("styles") || !classes.length;
+  const attributes = state.models.find((m) => m.attributes.length)?.attributes || [];
+  $("attributes-part").hidden = !attributes.length;
+  $("attributes").replaceChildren(...attributes.map(attributeSlider));
+  $("center-row").hidden = !any("styles") || !(classes.length || attributes.length);
   $("mix-part").hidden = !any("styles");
   const layers = Math.max(...state.models.map((m) => m.styles));
   for (const id of ["mix-first", "mix-last"]) $(id).max = layers - 1;
@@ -258,6 +301,32 @@ function buildControls() {
   $("noise-part").hidden = !any("noise");
   $("place-part").hidden = !any("places");
   $("project-part").hidden = !any("projects");
+  $("listen").hidden = canvases[0].kind !== "audio";
+}
+
+function attributeSlider([name, low, high], i) {
+  const label = text("label", `${name} `);
+  const value = Object.assign(text("span", "as drawn"), { id: `value-${i}` });
+  const input = Object.assign(document.createElement("input"), {
+    type: "range", id: `attribute-${i}`, min: low, max: high, step: (high - low) / 100 || 1, value: (low + high) / 2,
+  });
+  input.addEventListener("input", () => {
+    state.attributes[name] = Number(input.value);
+    value.textContent = input.value;
+    readLatent();
+  });
+  label.append(value, input);
+  return label;
+}
+
+/** Let the sliders of attributes show those that are given; the others are as the seed draws them. */
+function showAttributes() {
+  const attributes = state.models.find((m) => m.attributes.length)?.attributes || [];
+  attributes.forEach(([name, low, high], i) => {
+    const value = state.attributes[name];
+    $(`attribute-${i}`).value = value ?? (low + high) / 2;
+    $(`value-${i}`).textContent = value ?? "as drawn";
+  });
 }
 
 async function chooseMethod() {
@@ -305,7 +374,7 @@ async function pin() {
   const canvas = canvases[0];
   if (!canvas.blob) return;
   // a copy: the picture's own address is given up when the next one comes
-  const found = { point: structuredClone(state.point), url: URL.createObjectURL(canvas.blob), name: nameOf(state.point) };
+  const found = { point: structuredClone(state.point), blob: canvas.blob, url: URL.createObjectURL(canvas.blob), name: nameOf(state.point) };
   state.pins.push(found);
   if (!state.ends.a) state.ends.a = found;
   else if (!state.ends.b) state.ends.b = found;
@@ -315,7 +384,7 @@ async function pin() {
 function showPins() {
   $("pins").replaceChildren(...state.pins.map((one, i) => {
     const item = document.createElement("li");
-    const image = Object.assign(document.createElement("img"), { src: one.url, alt: one.name });
+    const shown = small(one.blob, one.url, one.name);
     const row = document.createElement("div");
     row.className = "row";
     for (const end of ["a", "b"]) {
@@ -339,7 +408,7 @@ function showPins() {
       showPins();
     });
     row.append(show, drop);
-    item.append(image, text("span", one.name), row);
+    item.append(shown, text("span", one.name), row);
     return item;
   }));
   $("pins-hint").hidden = state.pins.length >= 2;
@@ -354,7 +423,10 @@ function focusPin(i, end) {
 function follow() {
   if (!("seed" in state.point)) return;
   $("seed").value = state.point.seed;
-  $("label").value = state.point.label ?? "";
+  const label = state.point.label;
+  $("label").value = typeof label === "number" ? label : "";
+  state.attributes = label && typeof label === "object" ? { ...label } : {};
+  showAttributes();
 }
 
 function walkBetween() {
@@ -391,7 +463,7 @@ async function project(file) {
   const form = new FormData();
   form.append("image", file);
   form.append("model", model);
-  if (state.point.label !== null && state.point.label !== undefined) form.append("label", state.point.label);
+  if (typeof state.point.label === "number") form.append("label", state.point.label);
   try {
     const { id, said } = await (await ask("api/projections", { method: "POST", body: form })).json();
     state.projection = id;
@@ -433,10 +505,16 @@ function listen() {
   $("truncation").addEventListener("input", () => { $("truncated").checked = true; render(); });
   $("seed").addEventListener("input", () => { if ($("seed").value !== "") readLatent(); });
   $("label").addEventListener("input", readLatent);
+  $("as-drawn").addEventListener("click", () => {
+    state.attributes = {};
+    showAttributes();
+    readLatent();
+  });
   $("previous").addEventListener("click", () => step(-1));
   $("next").addEventListener("click", () => step(1));
   $("random").addEventListener("click", () => setSeed(Math.floor(Math.random() * 1e6)));
   $("pin").addEventListener("click", pin);
+  $("listen").addEventListener("click", () => canvases[0].listen());
   $("t").addEventListener("input", walkBetween);
   $("play").addEventListener("click", play);
   $("method").addEventListener("input", chooseMethod);
@@ -465,6 +543,7 @@ function shortcut(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, select, textarea")) return;
   const acts = {
     ArrowLeft: () => step(-1), ArrowRight: () => step(1), r: () => $("random").click(), p: pin, d: () => canvases[0].download(),
+    l: () => canvases[0].kind === "audio" && canvases[0].listen(),
   };
   const act = acts[event.key.length === 1 ? event.key.toLowerCase() : event.key];
   if (act) {

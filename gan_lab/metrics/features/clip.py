@@ -10,12 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch_fidelity.feature_extractor_clip import MODEL_METADATA, MODEL_URLS, build_model
 
 from gan_lab.errors import InputError
-from gan_lab.metrics.features.base import Extractor
-from gan_lab.metrics.features.weights import PublishedWeights, no_such_weights, read_state, shown
+from gan_lab.metrics.features.base import (
+    PublishedExtractor,
+    PublishedWeights,
+    no_such_weights,
+    read_state,
+    shown,
+)
 
 # published encoder -> (width of its features, side of the images that it sees)
 MODELS = {
@@ -46,7 +51,7 @@ class _Archive(PublishedWeights):
         return self.stored_as
 
 
-class CLIP(Extractor):
+class CLIP(PublishedExtractor):
     """The image encoder of CLIP; the output `features` is its embedding, not normalised.
 
     Args:
@@ -69,7 +74,9 @@ class CLIP(Extractor):
         batch_size: int | None = None,
         mixed_precision: bool = False,
     ) -> None:
-        super().__init__(batch_size=batch_size, mixed_precision=mixed_precision)
+        super().__init__(
+            weights=weights, sha256=sha256, batch_size=batch_size, mixed_precision=mixed_precision
+        )
         if model not in MODELS:
             raise InputError(f"features.model={model}: choose one of {', '.join(MODELS)}")
         width, self._size = MODELS[model]
@@ -80,24 +87,15 @@ class CLIP(Extractor):
             f"uint8, TensorFlow 1 bilinear to {self._size}x{self._size}, CLIP's mean and deviation"
         )
         sha256_published = MODEL_METADATA[model]["hash"]
-        self.published: PublishedWeights = _Archive(
+        self.published = _Archive(
             of=f"{model}'s",
             url=MODEL_URLS[model],
             sha256=sha256_published,
             stored_as=f"{model}-{sha256_published}.pt",
         )
-        self._path = weights
-        self._expected = sha256
-        self._network: nn.Module = nn.Module()
-
-    def prefetch(self) -> str:
-        path = self.published.find(self._path)
-        self.published.check(path, self._expected)
-        return str(path)
 
     def _load(self, device: torch.device) -> str:
-        path = self.published.find(self._path)
-        sha256 = self.published.check(path, self._expected)
+        path, sha256 = self.find_weights()
         state = self._read(path, known=sha256 == self.published.sha256 or bool(self._expected))
         try:
             network = build_model(state, torch.float32).visual

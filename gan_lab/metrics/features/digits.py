@@ -130,7 +130,7 @@ def train_classifier(recipe: Recipe, images: Tensor, labels: Tensor) -> DigitsCl
         images: uint8 [N, 1, size, size].
         labels: int64 [N].
     """
-    with _on_its_own(recipe.seed) as generator:
+    with on_its_own(recipe.seed) as generator:
         classifier = DigitsClassifier(recipe)
         images = to_float(images)
         steps = recipe.epochs * len(images) // recipe.batch_size
@@ -157,8 +157,8 @@ def _shift(images: Tensor, most: int, generator: torch.Generator) -> Tensor:
 
 
 @contextmanager
-def _on_its_own(seed: int) -> Iterator[torch.Generator]:
-    """Let nothing of the caller's into the training, and nothing of the training out.
+def on_its_own(seed: int) -> Iterator[torch.Generator]:
+    """Isolate the training from the caller's random state and settings.
 
     One thread, because the order in which a sum is split over threads changes its last bits. Initialisation draws
     from the global generator, whose state is put back.

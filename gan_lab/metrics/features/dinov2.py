@@ -6,15 +6,17 @@ https://arxiv.org/abs/2103.17239). torch-fidelity gets it by torch.hub, which ru
 written out and only weights are read.
 """
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gan_lab.errors import InputError
-from gan_lab.metrics.features.base import Extractor
-from gan_lab.metrics.features.weights import (
+from gan_lab.metrics.features.base import (
     IMAGENET_MEAN,
     IMAGENET_STD,
+    PublishedExtractor,
     PublishedWeights,
     no_such_weights,
     read_state,
@@ -57,7 +59,7 @@ _EPSILON = 1e-6
 _OFFSET = 0.1
 
 
-class DINOv2(Extractor):
+class DINOv2(PublishedExtractor):
     """DINOv2; the output `features` is the class token behind the last normalisation.
 
     Images are resized as torch-fidelity does. Stein et al. 2023 (https://arxiv.org/abs/2306.04675) resize with
@@ -85,7 +87,9 @@ class DINOv2(Extractor):
         batch_size: int | None = None,
         mixed_precision: bool = False,
     ) -> None:
-        super().__init__(batch_size=batch_size, mixed_precision=mixed_precision)
+        super().__init__(
+            weights=weights, sha256=sha256, batch_size=batch_size, mixed_precision=mixed_precision
+        )
         if model not in MODELS:
             raise InputError(f"features.model={model}: choose one of {', '.join(MODELS)}")
         file, width, published = MODELS[model]
@@ -97,18 +101,9 @@ class DINOv2(Extractor):
             url=f"https://dl.fbaipublicfiles.com/dinov2/{file}/{file}_pretrain.pth",
             sha256=published,
         )
-        self._path = weights
-        self._expected = sha256
-        self._network: nn.Module = nn.Module()
-
-    def prefetch(self) -> str:
-        path = self.published.find(self._path)
-        self.published.check(path, self._expected)
-        return str(path)
 
     def _load(self, device: torch.device) -> str:
-        path = self.published.find(self._path)
-        sha256 = self.published.check(path, self._expected)
+        path, sha256 = self.find_weights()
         try:
             network = VisionTransformer.of(read_state(path, self.published))
         except (KeyError, RuntimeError, ValueError) as error:
@@ -118,6 +113,16 @@ class DINOv2(Extractor):
             raise no_such_weights(path, self.published, f"features are {network.width} wide")
         self._network = network.to(device)
         return sha256
+
+    @torch.no_grad()
+    def tokens(self, images: Tensor) -> Tensor:
+        """Return features of whole images and of patches, [N, 1 + 256, width], of images [N, C, H, W] in [-1, 1]."""
+        x = F.interpolate(images.expand(-1, 3, -1, -1), size=_SIZE, mode="bicubic")
+        mean, std = (
+            x.new_tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD)
+        )
+        network = cast(VisionTransformer, self._network)
+        return network.norm(network.encode(((x + 1) / 2 - mean) / std))
 
     def _forward(self, images: Tensor, outputs: frozenset[str]) -> dict[str, Tensor]:
         return {"features": self._network(shown(images, _SIZE, IMAGENET_MEAN, IMAGENET_STD))}
@@ -175,13 +180,17 @@ class VisionTransformer(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images [N, 3, H, W], whole patches in height and width, to class tokens [N, width]."""
+        return self.norm(self.encode(images)[:, 0])
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Map images to tokens [N, 1 + h w, width], the class's first, before the last normalisation."""
         patches = self.patch_embed["proj"](images)  # [N, width, h, w]
         positions = self.positions(patches.shape[2], patches.shape[3])
         tokens = patches.flatten(2).transpose(1, 2)  # [N, h w, width]
         x = torch.cat([self.cls_token.expand(len(tokens), -1, -1), tokens], dim=1) + positions
         for block in self.blocks:
             x = block(x)
-        return self.norm(x[:, 0])
+        return x
 
     def positions(self, height: int, width: int) -> Tensor:
         """Return the learned positions of the class token and of a grid of patches, [1, 1 + h w, width]."""

@@ -23,8 +23,7 @@ from torch_fidelity.interpolate_compat_tensorflow import (
 )
 
 from gan_lab.errors import InputError
-from gan_lab.metrics.features.base import Extractor
-from gan_lab.metrics.features.weights import PublishedWeights
+from gan_lab.metrics.features.base import PublishedExtractor, PublishedWeights
 
 WEIGHTS = PublishedWeights(
     of="Inception's",
@@ -42,7 +41,7 @@ _LAYERS = (
     "Mixed_7a", "Mixed_7b", "Mixed_7c",
 )  # fmt: skip
 
-# layer -> output that is its mean over the picture
+# layer -> output that is its mean over the image
 _POOLED = {
     "MaxPool_1": "features64",
     "MaxPool_2": "features192",
@@ -51,7 +50,7 @@ _POOLED = {
 }
 
 
-class Inception(Extractor):
+class Inception(PublishedExtractor):
     """Inception-v3 of FID.
 
     Outputs: `features` [2048] (pool_3), `logits` [1008] without bias (as the Inception Score takes them), `spatial`
@@ -71,6 +70,7 @@ class Inception(Extractor):
     """
 
     name = "inception-v3-compat"
+    published = WEIGHTS
 
     def __init__(
         self,
@@ -81,13 +81,12 @@ class Inception(Extractor):
         batch_size: int | None = None,
         mixed_precision: bool = False,
     ) -> None:
-        super().__init__(batch_size=batch_size, mixed_precision=mixed_precision)
+        super().__init__(
+            weights=weights, sha256=sha256, batch_size=batch_size, mixed_precision=mixed_precision
+        )
         if resizer not in ("tensorflow", "clean"):
             raise InputError(f"features.resizer={resizer}: choose tensorflow or clean")
         self._resizer = resizer
-        self._path = weights
-        self._expected = sha256
-        self._network: nn.Module = nn.Module()
         self.outputs = {
             "features": 2048,
             "logits": 1008,
@@ -105,14 +104,8 @@ class Inception(Extractor):
         self.transform = f"uint8, {how[resizer]}"
         self.names = {} if mixed_precision else _names(resizer)
 
-    def prefetch(self) -> str:
-        path = WEIGHTS.find(self._path)
-        WEIGHTS.check(path, self._expected)
-        return str(path)
-
     def _load(self, device: torch.device) -> str:
-        path = WEIGHTS.find(self._path)
-        sha256 = WEIGHTS.check(path, self._expected)
+        path, sha256 = self.find_weights()
         self._network = _folded(_build(path)).to(device)
         if device.type == "cpu":
             # 1.4 times as fast, with other last bits

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gan_lab.errors import InputError
 from gan_lab.training.augment.base import Augmentation, Draws, where_image
-from gan_lab.training.augment.corruption import rectangle
+from gan_lab.training.augment.color import rectangle
 
 TRANSLATION = 1 / 8  # of the image size, at most
 

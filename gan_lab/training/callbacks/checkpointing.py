@@ -53,7 +53,7 @@ class Checkpointing(Callback):
         run_dir: the run folder; checkpoints go to its `checkpoints/`.
         every_kimg: thousands of images between two checkpoints.
         every_minutes: after how much time there is one, too; null for none. It changes nothing of what is trained.
-        max_restarts: how often a job of SLURM may start again.
+        max_requeues: how often a job of SLURM may start again.
         evaluation: where the best one is found out.
 
     Attributes:
@@ -66,7 +66,7 @@ class Checkpointing(Callback):
         run_dir: str | Path,
         every_kimg: float,
         every_minutes: float | None = 10,
-        max_restarts: int = 100,
+        max_requeues: int = 100,
         evaluation: Evaluation | None = None,
     ) -> None:
         check_interval("checkpointing", every_kimg)
@@ -74,14 +74,14 @@ class Checkpointing(Callback):
             raise InputError(
                 f"callbacks.checkpointing.every_minutes={every_minutes} must be positive, or null"
             )
-        if max_restarts < 0:
+        if max_requeues < 0:
             raise InputError(
-                f"callbacks.checkpointing.max_restarts={max_restarts} must be 0 or more"
+                f"callbacks.checkpointing.max_requeues={max_requeues} must be 0 or more"
             )
         self.folder = Path(run_dir) / "checkpoints"
         self.every_kimg = every_kimg
         self.every_minutes = every_minutes
-        self.max_restarts = max_restarts
+        self.max_requeues = max_requeues
         self.evaluation = evaluation
         self.requeued = False
         self.best_value: float | None = None
@@ -95,7 +95,7 @@ class Checkpointing(Callback):
 
     @property
     def exit_status(self) -> int:
-        """0; after a signal what a shell expects, so that `train && evaluate` stops; 75 for a job that starts again."""
+        """Exit status: 0; 128 + signal when stopped (so that `train && evaluate` stops); 75 when requeued."""
         if self._stopped_by is None:
             return 0
         return slurm.REQUEUED if self.requeued else 128 + self._stopped_by
@@ -119,11 +119,11 @@ class Checkpointing(Callback):
         self._saved_at = time.monotonic()
         self._place = identity(self.folder.parent)
         # only here: the Trainer sets a handler of its own between the two hooks
-        for number in slurm.WARNINGS if slurm.in_job() else {signal.SIGTERM}:
+        for number in slurm.PREEMPT_SIGNALS if slurm.in_job() else {signal.SIGTERM}:
             self._handlers[number] = signal.signal(number, self._request)
         if HANGUP is not None and minds_hangup():
             self._handlers[HANGUP] = signal.signal(HANGUP, self._request)
-        slurm.take_warnings()
+        slurm.unblock_signals()
 
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: Trainer, module: AdversarialModule, outputs: Any, batch: Any, batch_idx: int
@@ -166,8 +166,8 @@ class Checkpointing(Callback):
         return self.every_minutes is not None and minutes >= self.every_minutes
 
     def teardown(self, trainer: Trainer, module: AdversarialModule, stage: str) -> None:  # type: ignore[override]
-        """Give the signals back."""
-        slurm.hold_warnings()
+        """Restore signal handlers."""
+        slurm.block_signals()
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         self._handlers.clear()
@@ -177,7 +177,7 @@ class Checkpointing(Callback):
         then = "the same command goes on"
         if slurm.in_job():
             first = trainer.is_global_zero
-            refusal = slurm.requeue(number, max_restarts=self.max_restarts) if first else None
+            refusal = slurm.requeue(number, max_requeues=self.max_requeues) if first else None
             # nobody leaves before SLURM was asked: the first that ends has the others ended
             refusal = trainer.strategy.broadcast(refusal)
             self.requeued = refusal is None
@@ -227,7 +227,7 @@ def log_stop(trainer: Trainer, module: AdversarialModule, number: int) -> None:
 
 @contextmanager
 def own_buffers(module: AdversarialModule) -> Iterator[None]:
-    """Leave what each process keeps for itself as it is, though what is saved is their mean.
+    """Restore each rank's own buffers after saving their mean.
 
     When a checkpoint is saved depends on the clock on the wall; what is trained must not.
     """

@@ -62,7 +62,9 @@ class Evaluation(Callback):
         check_finite(module)
         begin = time.perf_counter()
         data = trainer.datamodule  # type: ignore[attr-defined]
-        gan = Gan(module.generator_ema, spec=data.spec, sources=data.sources)
+        gan = Gan(
+            module.generator_ema, spec=data.spec, sources=data.sources, label_rows=data.label_rows
+        )
         with torch.random.fork_rng(devices=[]):
             found = self.metrics.compute(GanImages(gan, seed=self.seed))
         # the last bits may differ between ranks, which have to agree on what is the best

@@ -1,4 +1,4 @@
-"""Where metrics and grids go. `metrics.jsonl` in the run folder is always written and is the source of truth."""
+"""Loggers to files: `metrics.jsonl` (always written), CSV and TensorBoard."""
 
 import csv
 import io
@@ -7,17 +7,18 @@ import math
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
-from torch import Tensor
 
 from gan_lab.console import warn
+from gan_lab.data.media import Sheet
 from gan_lab.run import append_line, link, write
 
 METRICS_FILE = "metrics.jsonl"
-# key of the entry of a run that ended there because it was hopeless beside the others of its sweep
+# key of the entry of a run that ended there because Optuna pruned it
 PRUNED = "sweep/pruned"
 
 # what it was before damaged lines were taken out of it
@@ -54,7 +55,7 @@ class FileLogger(Logger):
     def rewind(self, kimg: float) -> None:
         """Forget what was logged after `kimg`: training goes on from there."""
 
-    def log_grid(self, name: str, image: Tensor, kimg: float) -> None:
+    def log_sheet(self, name: str, sheet: Sheet, kimg: float) -> None:
         """Nothing to do: samples/ holds the grids."""
 
 
@@ -128,8 +129,22 @@ class TensorBoard(TensorBoardLogger):
             self._kwargs["purge_step"] = round(kimg) + 1
 
     @rank_zero_only
-    def log_grid(self, name: str, image: Tensor, kimg: float) -> None:
-        self.experiment.add_image(name, image, round(kimg))
+    def log_sheet(self, name: str, sheet: Sheet, kimg: float) -> None:
+        step, what = round(kimg), sheet.media_type.partition("/")[0]
+        if what == "text":
+            lines = "\n".join(one.decode(errors="replace") for one in sheet.media)
+            self.experiment.add_text(name, indent(lines, "    "), step)  # a block of code
+            return
+        self.experiment.add_image(name, sheet.picture, step)
+        if what == "audio":
+            from tensorboard.compat.proto.summary_pb2 import Summary
+
+            writer = self.experiment._get_file_writer()
+            for number, clip in enumerate(sheet.media):
+                # add_audio would encode it once more
+                audio = Summary.Audio(encoded_audio_string=clip, content_type=sheet.media_type)
+                value = Summary.Value(tag=f"{name}/{number}", audio=audio)
+                writer.add_summary(Summary(value=[value]), step)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

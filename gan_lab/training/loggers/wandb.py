@@ -1,21 +1,23 @@
 """Weights & Biases: what metrics.jsonl has, and the grids, for as long as it can be reached."""
 
 import math
+import mimetypes
 import os
 import secrets
 from argparse import Namespace
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
-from torch import Tensor
 
 from gan_lab.console import warn
+from gan_lab.data.media import Sheet
 from gan_lab.data.sample import to_pil
-from gan_lab.metrics.directions import direction
+from gan_lab.metrics.base import direction
 from gan_lab.run import write
 from gan_lab.training.checkpoint import BEST, LAST
 from gan_lab.training.loggers.files import METRICS_FILE, read_metrics
@@ -101,11 +103,24 @@ class Wandb(Logger):
         self._attempt(act)
 
     @rank_zero_only
-    def log_grid(self, name: str, image: Tensor, kimg: float) -> None:
+    def log_sheet(self, name: str, sheet: Sheet, kimg: float) -> None:
         def act(run: "wandb.Run") -> None:
             import wandb
 
-            run.log({name: wandb.Image(to_pil(image)), "kimg": kimg})
+            what = sheet.media_type.partition("/")[0]
+            if what == "text":
+                texts = [[one.decode(errors="replace")] for one in sheet.media]
+                run.log({name: wandb.Table(columns=["text"], data=texts), "kimg": kimg})
+                return
+            entry: dict[str, Any] = {name: wandb.Image(to_pil(sheet.picture)), "kimg": kimg}
+            with TemporaryDirectory() as folder:
+                if what == "audio":
+                    suffix = mimetypes.guess_extension(sheet.media_type) or ".wav"
+                    paths = [Path(folder) / f"{i}{suffix}" for i in range(len(sheet.media))]
+                    for path, clip in zip(paths, sheet.media, strict=True):
+                        path.write_bytes(clip)
+                    entry[f"{name}_clips"] = [wandb.Audio(str(path)) for path in paths]
+                run.log(entry)
 
         self._attempt(act)
 

@@ -10,12 +10,12 @@ from torch import Tensor
 from gan_lab.errors import InputError
 from gan_lab.layers.networks import GeneratorNetwork
 from gan_lab.training.callbacks.checkpointing import Checkpointing
-from gan_lab.training.callbacks.progress import describe
 from gan_lab.training.callbacks.samples import fixed_samples, mean_distance
 from gan_lab.training.callbacks.training_log import (
     NonFiniteError,
     check_finite,
     check_finite_metrics,
+    describe,
 )
 from gan_lab.training.stats import RunningMeans
 from tests.helpers.samples import images_of

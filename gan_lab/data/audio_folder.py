@@ -1,0 +1,294 @@
+"""A folder or a zip of sounds, with classes by a table or by sub-folders, or none."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gan_lab.console import say, warn
+from gan_lab.data.audio import FULL_SCALE, Audio, read_sound, soundfile
+from gan_lab.data.base import SampleDataset, check_split, digest
+from gan_lab.data.cache import Arrays, kept
+from gan_lab.data.image_folder import read_side_file
+from gan_lab.data.listing import list_folder, list_zip, listed
+from gan_lab.data.metadata import MetadataTable, read_metadata
+from gan_lab.data.sample import Batch, SampleSpec
+from gan_lab.data.source import FileSource, Source, existing_path
+from gan_lab.data.splits import members_by_table
+from gan_lab.data.zip import ZipSource, open_zip, read_member
+from gan_lab.errors import InputError
+
+ENDINGS = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au")
+
+_VERSION = 1
+_THREADS = 8
+_WORTH_SAYING = 1000
+_CROPS = 16  # of each clip that is longer than a sample
+
+
+class AudioFolder(SampleDataset):
+    """All sounds under a folder or in a zip; every file is decoded once at the start, and the result is kept.
+
+    A random crop is one of 16 of each clip, whose places follow from the name of the file, so that a run is resumed bit
+    by bit: an epoch has 16 items of each clip.
+
+    Args:
+        split: "train" or "val"; crops of "val" are fixed.
+        root: the folder or zip.
+        rate: samples a second; files of other rates are resampled.
+        length: of a sample, in samples.
+        channels: 1 for the mean of all, or 2.
+        crop: "random", or "fixed" from the start, of longer clips.
+        pad: "end" or "center": where the silence of shorter clips goes: behind, or on both sides.
+        classes: as `ImageFolder` takes it.
+        val_fraction: part of the files to validate on, by a hash of their names, where nothing says which.
+        skip_unreadable: leave out broken and silent files.
+
+    Raises:
+        InputError: for a missing or empty folder, broken or silent files, options out of range, and without the extra
+            `audio`.
+    """
+
+    def __init__(
+        self,
+        *,
+        split: str,
+        root: str | Path | None,
+        rate: int = 16000,
+        length: int = 16384,
+        channels: int = 1,
+        crop: str = "random",
+        pad: str = "end",
+        classes: bool | None = None,
+        val_fraction: float = 0.0,
+        skip_unreadable: bool = False,
+    ) -> None:
+        check_split(split)
+        _check_options(rate=rate, length=length, channels=channels, crop=crop, pad=pad)
+        soundfile()
+        table, source, path = _open(root, classes)
+        found = scan(source)
+        usable = _usable(source, found, skip_unreadable)
+        members = members_by_table(table, split=split, val_fraction=val_fraction, root=path)
+        self._items = np.flatnonzero(members & usable)
+        if not len(self._items):
+            raise InputError(f"data.root={path} has no sound of split={split} that can be used")
+        self.rate, self.length, self._channels, self._pad = rate, length, channels, pad
+        seconds = found.frames / np.maximum(found.rates, 1)
+        longer = bool((seconds[self._items] * rate > length).any())
+        self._crops = _CROPS if crop == "random" and split == "train" and longer else 1
+        self._random = crop == "random" and split == "train"
+        labels = table.labels[self._items]
+        super().__init__(
+            split=split,
+            spec=SampleSpec(
+                kind=Audio(rate=rate),
+                shape=(channels, length),
+                num_classes=len(table.class_names),
+                class_names=tuple(table.class_names),
+                class_counts=tuple(np.bincount(labels, minlength=len(table.class_names)).tolist()),
+            ),
+            labels=labels,
+        )
+        self.source = source
+        self.unreadable = [(source.name(i), why) for i, why in found.reasons.items() if members[i]]
+        if self.unreadable:
+            warn(f"left out {_named(self.unreadable)}")
+        self._table = table.rows(self._items) if table.has_more_than_classes else None
+        self._fingerprint = digest(
+            *(source.listing, self._items.tobytes(), self.labels.tobytes(), split),
+            *(rate, length, channels, crop, pad),
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        return self._fingerprint
+
+    @property
+    def metadata(self) -> MetadataTable:
+        return super().metadata if self._table is None else self._table
+
+    def name(self, index: int) -> str:
+        return self.source.name(int(self._items[index]))
+
+    def __len__(self) -> int:
+        """Number of items: crops of all clips."""
+        return self.num_stored * self._crops
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        items = np.asarray(indices, dtype=np.int64)
+        if items.size and not (-len(self) <= items.min() and items.max() < len(self)):
+            raise IndexError(f"item out of range for {len(self)} items")
+        crops, clips = np.divmod(items % len(self), self.num_stored)
+        pairs = zip(clips.tolist(), crops.tolist(), strict=True)
+        samples = torch.stack([self._cut(clip, crop) for clip, crop in pairs])
+        return Batch(samples, torch.from_numpy(self.labels[clips]))
+
+    def load(self, index: int) -> Tensor:
+        return self._cut(index, 0)
+
+    def pack(self, index: int) -> bytes:
+        """Return the whole clip at this rate as WAV."""
+        return self.spec.kind.media(self._whole(index))
+
+    def _cut(self, index: int, crop: int) -> Tensor:
+        """Crop number `crop` of a clip, [C, length]."""
+        clip = self._whole(index)
+        left = clip.shape[1] - self.length
+        if left > 0:
+            start = 0
+            if self._random:
+                drawn = hashlib.sha256(f"{self.name(index)} {crop}".encode(errors="replace"))
+                start = int.from_bytes(drawn.digest()[:8], "big") % (left + 1)
+            return clip[:, start : start + self.length].contiguous()
+        before = -left // 2 if self._pad == "center" else 0
+        return torch.nn.functional.pad(clip, (before, -left - before))
+
+    def _whole(self, index: int) -> Tensor:
+        """A clip at this rate, int16 [C, T].
+
+        Raises:
+            InputError: naming the file.
+        """
+        try:
+            with self.source.open(int(self._items[index])) as file:
+                values, rate = read_sound(file)
+        except (OSError, InputError) as error:
+            raise InputError(f"{self.name(index)} cannot be read ({error})") from error
+        values = resampled(mixed(values, self._channels), rate, self.rate)
+        return self.spec.kind.to_stored(torch.from_numpy(values))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scan:
+    """What was found in the files.
+
+    Attributes:
+        frames: int64 [N], 0 where unreadable.
+        rates: int64 [N].
+        reasons: why a file cannot be used, by its number.
+    """
+
+    frames: NDArray[np.int64]
+    rates: NDArray[np.int64]
+    reasons: dict[int, str]
+
+
+def scan(source: Source) -> Scan:
+    """Decode all files of `source`, or take what an earlier check of the unchanged files found."""
+    key = digest("audio", _VERSION, source.listing)
+    arrays = kept("scans", key, lambda: _scan_all(source))
+    reasons: dict[str, str] = json.loads(arrays["reasons"].tobytes())
+    numbered = {int(number): reason for number, reason in reasons.items()}
+    return Scan(frames=arrays["frames"], rates=arrays["rates"], reasons=numbered)
+
+
+def _scan_all(source: Source) -> Arrays:
+    if len(source) >= _WORTH_SAYING:
+        say(f"listening to {len(source):,} files (once; the result is kept) ...")
+    with ThreadPoolExecutor(_THREADS) as pool:
+        found = list(pool.map(lambda index: _inspect(source, index), range(len(source))))
+    reasons = {str(index): reason for index, (_, _, reason) in enumerate(found) if reason}
+    return {
+        "frames": np.array([frames for frames, _, _ in found], dtype=np.int64),
+        "rates": np.array([rate for _, rate, _ in found], dtype=np.int64),
+        "reasons": np.frombuffer(json.dumps(reasons).encode(), dtype=np.uint8),
+    }
+
+
+def _inspect(source: Source, index: int) -> tuple[int, int, str]:
+    """Frames, rate, and why a file cannot be used, "" where it can."""
+    try:
+        with source.open(index) as file:
+            values, rate = read_sound(file)
+    except (OSError, InputError) as error:
+        return 0, 0, f"cannot be read: {getattr(error, 'strerror', None) or error}"
+    if not values.size:
+        return 0, rate, "is empty"
+    if not np.isfinite(values).all():
+        return values.shape[1], rate, "holds values that are not finite"
+    if np.abs(values).max() * FULL_SCALE < 1:
+        return values.shape[1], rate, "is silent"
+    return values.shape[1], rate, ""
+
+
+def mixed(values: NDArray[np.float32], channels: int) -> NDArray[np.float32]:
+    """Return [C, T] with 1 channel, the mean of all, or 2: those of stereo as they are, else the mean twice."""
+    if channels == 2 and values.shape[0] == 2:
+        return values
+    return np.repeat(values.mean(0, keepdims=True), channels, axis=0)
+
+
+def resampled(values: NDArray[np.float32], rate: int, wanted: int) -> NDArray[np.float32]:
+    """Return sound [C, T] at another rate.
+
+    Raises:
+        InputError: without the extra `audio`.
+    """
+    if rate == wanted:
+        return values
+    try:
+        import soxr
+    except ModuleNotFoundError as error:
+        raise InputError(
+            "soxr is not installed; sounds of other rates need pip install 'gan_lab[audio]'"
+        ) from error
+    return np.ascontiguousarray(soxr.resample(values.T, rate, wanted).T)
+
+
+def _open(root: str | Path | None, classes: bool | None) -> tuple[MetadataTable, Source, Path]:
+    path = existing_path(root, "a folder of sounds, or a zip of them")
+    if path.is_dir():
+        listing = list_folder(path, endings=ENDINGS)
+        read: Any = lambda name: read_side_file(path / name)  # noqa: E731
+    else:
+        with open_zip(path) as archive:
+            listing = list_zip(archive, endings=ENDINGS)
+        read = lambda name: read_member(path, name)  # noqa: E731
+    if not listing.images:
+        others = [*listing.side_files, *(name for name, _ in listing.passed_over)]
+        held = f"holds no sounds (but {listed(others, limit=3)})" if others else "is empty"
+        raise InputError(f"data.root={path} {held}; expected {', '.join(ENDINGS)}")
+    listing.report(path)
+    table = read_metadata(listing, read, root=path, classes=classes)
+    if path.is_dir():
+        return table, FileSource(root=path, names=table.files), path
+    return table, ZipSource(path=path, names=table.files), path
+
+
+def _usable(source: Source, found: Scan, skip: bool) -> NDArray[np.bool_]:
+    usable = np.ones(len(source), dtype=bool)
+    usable[list(found.reasons)] = False
+    bad = [(source.name(index), reason) for index, reason in found.reasons.items()]
+    if bad and not usable.any():
+        raise InputError(f"no sound can be used: {_named(bad)}")
+    if bad and not skip:
+        raise InputError(
+            f"{_named(bad)} (of {len(source):,}); repair or remove them, or set data.skip_unreadable=true to go on "
+            "without them"
+        )
+    return usable
+
+
+def _named(bad: Sequence[tuple[str, str]]) -> str:
+    files = "1 file" if len(bad) == 1 else f"{len(bad):,} files"
+    return f"{files} that cannot be used: {listed(f'{name} {reason}' for name, reason in bad)}"
+
+
+def _check_options(*, rate: int, length: int, channels: int, crop: str, pad: str) -> None:
+    if not 1 <= rate <= 768_000 or length < 1:
+        raise InputError(
+            f"data.rate={rate} must be 1 to 768000 samples a second, and data.length={length} at least 1"
+        )
+    if channels not in (1, 2):
+        raise InputError(f"data.channels={channels} must be 1, the mean of all, or 2")
+    if crop not in ("random", "fixed") or pad not in ("end", "center"):
+        raise InputError(f"data.crop={crop} must be random or fixed, data.pad={pad} end or center")

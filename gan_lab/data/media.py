@@ -1,0 +1,200 @@
+"""Samples for the eye and the ear: an HTML fragment, a sheet for loggers, tensors that a notebook shows or plays."""
+
+import base64
+import html
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from math import ceil, sqrt
+from typing import Any, Self
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.utils import make_grid
+
+from gan_lab.data.sample import SampleKind, SampleSpec, to_pil
+from gan_lab.errors import InputError
+
+# samples of a sheet that are handed on one by one, by the first part of their media type
+_MOST_SINGLE = {"image": 0, "audio": 8, "text": 64}
+_MOST_SHOWN = 16  # players or texts in a notebook
+
+
+def fragment(media: bytes, media_type: str, *, name: str = "") -> str:
+    """Return HTML that shows or plays one sample: an image, an audio player, or text as it is.
+
+    Args:
+        media: as `SampleKind.media` returns it.
+        media_type: of it.
+        name: for who cannot see or hear it.
+
+    Raises:
+        InputError: for what is neither an image, nor audio, nor text.
+    """
+    what = media_type.partition("/")[0]
+    label = html.escape(name)
+    if what == "text":
+        return f'<pre aria-label="{label}">{html.escape(media.decode(errors="replace"))}</pre>'
+    uri = f"data:{media_type};base64,{base64.b64encode(media).decode()}"
+    if what == "image":
+        return f'<img src="{uri}" alt="{label}">'
+    if what == "audio":
+        return f'<audio controls preload="metadata" src="{uri}" aria-label="{label}"></audio>'
+    raise InputError(f"media_type={media_type} must begin with image/, audio/ or text/")
+
+
+def grid(images: Tensor, columns: int) -> Tensor:
+    """Tile uint8 images [N, C, H, W] row by row into one image [C, H', W']."""
+    # make_grid repeats a grey channel three times, which would change the mode of the file
+    return make_grid(images, nrow=columns, padding=2, pad_value=255)[: images.shape[1]]
+
+
+def enlarged(images: Tensor, scale: int) -> Tensor:
+    """Repeat every pixel of images [..., H, W] `scale` times in both directions."""
+    if scale == 1:
+        return images
+    return images.repeat_interleave(scale, -1).repeat_interleave(scale, -2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sheet:
+    """Samples as loggers and pages take them.
+
+    Attributes:
+        picture: grid of all previews, uint8 [C, H, W].
+        media: some of the samples, one by one, where they are no images.
+        media_type: of these.
+    """
+
+    picture: Tensor
+    media: tuple[bytes, ...]
+    media_type: str
+
+
+def sheet(kind: SampleKind, stored: Tensor, columns: int) -> Sheet:
+    """Draw stored samples [N, ...] as a grid, and take some of them from all over it, one by one."""
+    most = _MOST_SINGLE[kind.media_type.partition("/")[0]]
+    chosen = stored[:: ceil(len(stored) / most)] if most else stored[:0]
+    return Sheet(
+        picture=grid(kind.preview(stored), columns),
+        media=tuple(kind.media(one) for one in chosen),
+        media_type=kind.media_type,
+    )
+
+
+class ShownTensor(Tensor):
+    """Samples [N, ...] as networks make them, which a notebook shows; otherwise a tensor like any other.
+
+    What is picked from them (`samples[:4]`), joined (`torch.cat`) or moved (`.cpu()`) is shown again, results of all
+    other operations are plain tensors. They are saved and copied to other processes as a plain tensor.
+    """
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Compute with plain tensors."""
+        with torch._C.DisableTorchFunctionSubclass():
+            found = func(*args, **(kwargs or {}))
+        if func in _KEPT and isinstance(found, Tensor):
+            given = args[0] if isinstance(args[0], Sequence) else [args[0]]
+            shown = next((one for one in given if isinstance(one, ShownTensor)), None)
+            return found if shown is None else shown._like(found)
+        return found
+
+    def _like(self, values: Tensor) -> Self:
+        """Look at other values in the same way."""
+        return values.as_subclass(type(self))
+
+    def _pixels(self) -> Tensor:
+        """Draw the samples, or the one sample, as uint8 images [N, C, H, W] on the CPU."""
+        raise NotImplementedError
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return self.as_subclass(Tensor).__reduce_ex__(protocol)
+
+    def __deepcopy__(self, memo: Any) -> Self:
+        return self._like(deepcopy(self.as_subclass(Tensor), memo))
+
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
+        return self.as_subclass(Tensor).__repr__()
+
+    def __format__(self, format_spec: str) -> str:
+        return self.as_subclass(Tensor).__format__(format_spec)
+
+    def grid(self, columns: int | None = None, *, scale: int = 1) -> Image.Image:
+        """Tile the samples' pictures into one Pillow picture, row by row.
+
+        Args:
+            columns: of the grid; by default about as many as rows.
+            scale: every pixel becomes `scale` x `scale` pixels.
+
+        Raises:
+            InputError: for what is no picture, or no number of columns.
+        """
+        pixels = self._pixels()
+        columns = ceil(sqrt(len(pixels))) if columns is None else columns
+        if columns < 1 or scale < 1:
+            raise InputError(f"columns={columns} and scale={scale} must be at least 1")
+        return to_pil(grid(enlarged(pixels, scale), min(columns, len(pixels))))
+
+
+class Samples(ShownTensor):
+    """Samples of any kind: a notebook plays sound and shows text.
+
+        clips = gan.sample(4)
+        clips.grid(columns=2).save("sheet.png")
+
+    Args:
+        values: floats [N, ...], or one sample [...], as networks make them.
+        spec: what they are.
+    """
+
+    spec: SampleSpec
+
+    def __new__(cls, values: Tensor, spec: SampleSpec) -> "Samples":
+        """Look at a tensor as samples; they share memory."""
+        found = values.as_subclass(cls)
+        found.spec = spec
+        return found
+
+    def _like(self, values: Tensor) -> Self:
+        found = values.as_subclass(type(self))
+        found.spec = self.spec
+        return found
+
+    def stored(self) -> Tensor:
+        """Return the samples [N, ...] as they are stored, such as int16 sound, on the CPU.
+
+        Raises:
+            InputError: for what is picked from within a sample.
+        """
+        values, shape = self.as_subclass(Tensor).detach(), self.spec.encoded_shape
+        if tuple(values.shape[-len(shape) :]) != shape or values.ndim > len(shape) + 1:
+            raise InputError(
+                f"a tensor of shape {tuple(values.shape)} is no {self.spec.kind.name}: [N, "
+                f"{', '.join(map(str, shape))}]"
+            )
+        return self.spec.decode(values.reshape(-1, *shape)).cpu()
+
+    def _pixels(self) -> Tensor:
+        return self.spec.kind.preview(self.stored())
+
+    def _repr_html_(self) -> str | None:
+        """Return what a notebook shows; None for what is no sample, which then is shown as numbers."""
+        try:
+            stored = self.stored()
+        except InputError:
+            return None
+        kind = self.spec.kind
+        parts = [
+            fragment(kind.media(one), kind.media_type, name=f"{kind.name} {number}")
+            for number, one in enumerate(stored[:_MOST_SHOWN])
+        ]
+        left = len(stored) - len(parts)
+        return "\n".join(parts + ([f"<p>and {left} more</p>"] if left else []))
+
+
+_KEPT = (
+    Tensor.__getitem__, Tensor.clone, Tensor.detach, Tensor.contiguous, Tensor.flip, Tensor.clamp,
+    Tensor.to, Tensor.cpu, Tensor.float, torch.cat, torch.stack, torch.clone, torch.flip, torch.clamp,
+)  # fmt: skip

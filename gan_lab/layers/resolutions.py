@@ -1,0 +1,198 @@
+"""Resolutions: those that a network passes through for a given image, and those in use while it grows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d, interpolate
+
+from gan_lab.errors import InputError
+
+ImageSize = int | Sequence[int]
+
+
+def image_shape(image_size: ImageSize) -> tuple[int, int]:
+    """Return (height, width) from one number or a pair.
+
+    Raises:
+        InputError: when a side is not positive or there are not two of them.
+    """
+    sides = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    if len(sides) != 2 or min(sides) < 1:
+        raise InputError(f"image_size={image_size} must be one positive number or [height, width]")
+    return int(sides[0]), int(sides[1])
+
+
+def resolution_pyramid(image_size: ImageSize, *, base: int = 4) -> tuple[tuple[int, int], int]:
+    """Halve an image until its shorter side is less than twice `base`.
+
+    Args:
+        image_size: side, or [height, width].
+        base: smallest side that the network starts from.
+
+    Returns:
+        (height, width) of the smallest resolution and the number of halvings that lead to it.
+
+    Raises:
+        InputError: when a side becomes odd too early, or the image is smaller than `base`.
+    """
+    height, width = image_shape(image_size)
+    count = 0
+    while min(height, width) >= 2 * base and height % 2 == width % 2 == 0:
+        height, width, count = height // 2, width // 2, count + 1
+    if not base <= min(height, width) < 2 * base:
+        raise InputError(_explain(image_size, base))
+    return (height, width), count
+
+
+def _explain(image_size: ImageSize, base: int) -> str:
+    short = min(image_shape(image_size))
+    sizes = sorted(start << count for start in range(base, 2 * base) for count in range(11))
+    below = max((s for s in sizes if s <= short), default=sizes[0])
+    above = min((s for s in sizes if s >= short), default=sizes[-1])
+    near = " or ".join(str(s) for s in sorted({below, above}))
+    return (
+        f"image_size={image_size}: both sides must be halved evenly until the shorter one is {base} to "
+        f"{2 * base - 1} pixels; set data.image_size={near}"
+    )
+
+
+# Progressive growing: which resolutions of a network are in use, as a function of the real images shown.
+#
+# Karras et al. 2018, section 2 and appendix A, https://arxiv.org/abs/1710.10196. Resolutions are counted in levels, 0
+# for the lowest. A stage is a number of levels: at 2 the networks work at level 2; at 2.3 they work at level 3, whose
+# layers are faded in to 0.3 while what level 2 makes counts 0.7.
+
+
+@dataclass(frozen=True, kw_only=True)
+class Growth:
+    """The schedule: a stable phase at `first`, then each level is faded in and, but for the last, kept stable.
+
+    Attributes:
+        first: level of the beginning.
+        last: level of the whole image.
+        fade_kimg: thousands of real images over which a level is faded in.
+        stable_kimg: thousands of real images between two fades.
+    """
+
+    first: int
+    last: int
+    fade_kimg: float
+    stable_kimg: float
+
+    def __post_init__(self) -> None:
+        if min(self.fade_kimg, self.stable_kimg) < 0 or self.fade_kimg + self.stable_kimg < 0.001:
+            raise InputError(
+                f"fade_kimg={self.fade_kimg} and stable_kimg={self.stable_kimg} must not be negative, nor both 0; "
+                "growing=false trains at full size from the start"
+            )
+
+    def stage(self, kimg: float) -> float:
+        """Return the stage after `kimg` thousand real images."""
+        # whole images, as 4.8 // 1.6 is 2
+        stable, fade = round(self.stable_kimg * 1000), round(self.fade_kimg * 1000)
+        done, into = divmod(round(kimg * 1000), stable + fade)
+        fading = max(into - stable, 0) / fade if fade else 0
+        return float(min(self.first + done + fading, self.last))
+
+    @property
+    def end_kimg(self) -> float:
+        """Thousands of real images after which the networks are whole."""
+        return (self.last - self.first) * (self.stable_kimg + self.fade_kimg)
+
+
+class GrowthStage(nn.Module):
+    """The stage that a network is at: a number on the CPU, which no step waits for, and saved with the weights.
+
+    Attributes:
+        value: the stage.
+
+    Args:
+        first: stage of the beginning.
+        last: the highest one.
+    """
+
+    def __init__(self, *, first: int, last: int) -> None:
+        super().__init__()
+        self.last = last
+        self.value = float(first)
+
+    @property
+    def level(self) -> int:
+        """The highest level in use."""
+        return ceil(self.value)
+
+    @property
+    def fade(self) -> float:
+        """How far that level is faded in, in (0, 1]."""
+        return 1 + self.value - self.level
+
+    def get_extra_state(self) -> Tensor:
+        """Return the stage as a part of the state dict."""
+        return torch.tensor(self.value, dtype=torch.float64)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take the stage from a state dict; one beyond the last, from a larger network, becomes the last."""
+        self.value = min(float(state), float(self.last))
+
+
+def grows(network: nn.Module) -> bool:
+    """Whether a network, as it is built, has levels that are not in use yet."""
+    return any(isinstance(m, GrowthStage) and m.value < m.last for m in network.modules())
+
+
+def first_level(shape: tuple[int, int], levels: int, start_size: int) -> int:
+    """Return the lowest level at which the shorter side has `start_size` pixels, or else the last.
+
+    Args:
+        shape: height and width at level 0.
+        levels: number of the last level.
+        start_size: pixels.
+
+    Raises:
+        InputError: when it is not positive.
+    """
+    if start_size < 1:
+        raise InputError(f"start_size={start_size} must be a positive number of pixels")
+    return next((i for i in range(levels) if min(shape) << i >= start_size), levels)
+
+
+def upsample_nearest(images: Tensor, factor: int = 2) -> Tensor:
+    """Repeat every pixel of images [N, C, H, W] `factor` times in both directions."""
+    return images if factor == 1 else interpolate(images, scale_factor=factor, mode="nearest")
+
+
+def avg_pool(images: Tensor, factor: int = 2) -> Tensor:
+    """Average blocks of `factor` times `factor` pixels of images [N, C, H, W]."""
+    return images if factor == 1 else avg_pool2d(images, factor)
+
+
+def resized(images: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Bring images [N, C, H, W] to height and width `shape`, both a power of two larger or smaller, by such means.
+
+    Raises:
+        ValueError: when the sizes are no whole multiples of each other.
+    """
+    height, width = images.shape[2:]
+    up, down = max(shape[0] // height, 1), max(height // shape[0], 1)
+    if (height * up, width * up) != (shape[0] * down, shape[1] * down):
+        raise ValueError(
+            f"images of {height} x {width} do not become {shape[0]} x {shape[1]} by doubling"
+        )
+    return avg_pool(upsample_nearest(images, up), down)
+
+
+def resize_to_stage(images: Tensor, stage: GrowthStage, shape: tuple[int, int]) -> Tensor:
+    """Bring real images [N, C, H, W] to the resolution of a stage, as far faded in as the networks' layers are.
+
+    Args:
+        images: at full size.
+        stage: of the networks.
+        shape: height and width at level 0.
+    """
+    images = resized(images, (shape[0] << stage.level, shape[1] << stage.level))
+    if stage.fade == 1:
+        return images
+    return torch.lerp(upsample_nearest(avg_pool(images)), images, stage.fade)

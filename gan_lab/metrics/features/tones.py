@@ -1,0 +1,162 @@
+"""The small classifier of data=tones, trained on the spot, whose features compare with nothing else."""
+
+import dataclasses
+import hashlib
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gan_lab.data.audio import FULL_SCALE
+from gan_lab.data.tones import CLASSES, LENGTH, Tones
+from gan_lab.errors import InputError
+from gan_lab.metrics.cache import cached_tensors, tensors_sha256
+from gan_lab.metrics.features.base import Extractor
+from gan_lab.metrics.features.digits import on_its_own
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """All that decides the weights, besides the data.
+
+    Args:
+        window: of the spectrogram that it looks at, in samples; half of it apart.
+        width: of the feature layer; well below the 1,024 held-out clips, whose covariance has to have full rank.
+        lowest_accuracy: share of held-out clips below which the network is not used.
+    """
+
+    window: int = 512
+    channels: int = 64
+    width: int = 64
+    epochs: int = 6
+    batch_size: int = 64
+    learning_rate: float = 3e-3
+    weight_decay: float = 1e-2
+    label_smoothing: float = 0.1
+    seed: int = 0
+    lowest_accuracy: float = 0.97
+
+
+class TonesClassifier(nn.Module):
+    """Two convolutions over the frames of a spectrogram and a hidden layer, whose activations are the features."""
+
+    hann: Tensor
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__()
+        self.register_buffer("hann", torch.hann_window(recipe.window), persistent=False)
+        channels = recipe.channels
+        frames = 2 * LENGTH // recipe.window + 1
+        self.body = nn.Sequential(
+            nn.Conv1d(recipe.window // 2 + 1, channels, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv1d(channels, channels, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(channels * ((frames + 3) // 4), recipe.width),
+            nn.LeakyReLU(0.1),
+        )
+        self.head = nn.Linear(recipe.width, len(CLASSES))
+
+    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Features [N, width] and logits [N, 12] of spectrograms [N, F, T]."""
+        features = self.body(frames)
+        return features, self.head(features)
+
+    def spectrograms(self, clips: Tensor) -> Tensor:
+        """Levels [N, F, T] of clips int16 [N, C, 4096], about from -1 to 1."""
+        values = clips.cpu().float().mean(1) / FULL_SCALE
+        window = len(self.hann)
+        found = torch.stft(values, window, window // 2, window=self.hann, return_complex=True).abs()
+        return found.clamp_min(1e-3).log() / 5
+
+    def outputs(self, clips: Tensor) -> tuple[Tensor, Tensor]:
+        """Features [N, width] and logits [N, 12] of clips int16 [N, C, 4096], on the CPU."""
+        with torch.autocast("cpu", enabled=False):
+            features, logits = self(self.spectrograms(clips))
+        return features, logits
+
+
+def load_classifier(recipe: Recipe | None = None) -> tuple[TonesClassifier, str]:
+    """Take the classifier from the cache, or train it.
+
+    Returns:
+        The network, and the SHA-256 of its weights.
+    """
+    recipe = recipe or Recipe()
+    data = Tones(split="val")
+    # rounding differs between versions of torch, and with it the weights
+    made_from = f"{dataclasses.asdict(recipe)} {data.fingerprint} {torch.__version__}"
+    name = f"tones-classifier-{hashlib.sha256(made_from.encode()).hexdigest()[:16]}.pt"
+    weights = cached_tensors(name, lambda: train_classifier(recipe).state_dict())
+    with torch.random.fork_rng(devices=[]):  # initialising moves the caller's random state
+        classifier = TonesClassifier(recipe)
+    classifier.load_state_dict(weights)
+    classifier.eval().requires_grad_(False)
+    held_out = data.__getitems__(range(len(data)))
+    assert held_out.labels is not None
+    found = classifier.outputs(held_out.real)[1].argmax(1)
+    accuracy = (found == held_out.labels).double().mean().item()
+    if accuracy < recipe.lowest_accuracy:
+        raise RuntimeError(
+            f"the classifier knows {accuracy:.1%} of the held-out notes; below {recipe.lowest_accuracy:.0%} its "
+            "features measure nothing"
+        )
+    return classifier, tensors_sha256(weights)
+
+
+def train_classifier(recipe: Recipe) -> TonesClassifier:
+    """Train the classifier; no random state of the caller is read or moved."""
+    data = Tones(split="train")
+    batch = data.__getitems__(range(len(data)))
+    assert batch.labels is not None
+    with on_its_own(recipe.seed) as generator:
+        classifier = TonesClassifier(recipe)
+        frames = classifier.spectrograms(batch.real)
+        steps = recipe.epochs * len(frames) // recipe.batch_size
+        optimizer = torch.optim.AdamW(classifier.parameters(), weight_decay=recipe.weight_decay)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, steps)
+        for _ in range(steps):
+            chosen = torch.randint(len(frames), (recipe.batch_size,), generator=generator)
+            _, logits = classifier(frames[chosen])
+            loss = F.cross_entropy(
+                logits, batch.labels[chosen], label_smoothing=recipe.label_smoothing
+            )
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    return classifier.eval()
+
+
+class TonesFeatures(Extractor):
+    """Features [64] and logits [12] of the clips of data=tones, on the CPU."""
+
+    name = "gan_lab tones classifier"
+    short = "tones"
+    transform = "int16 / 32767, mean of channels, logarithm of |STFT|"
+
+    def __init__(self) -> None:
+        super().__init__(batch_size=64)
+        self.outputs = {"features": Recipe().width, "logits": len(CLASSES)}
+        self._classifier: TonesClassifier | None = None
+
+    def check(self, shape: tuple[int, ...], what: str) -> None:
+        if len(shape) != 2 or shape[1] != LENGTH:
+            raise InputError(
+                f"{what} have the shape {list(shape)}, and the tones classifier takes [C, {LENGTH}]"
+            )
+
+    def load(self, device: torch.device) -> None:
+        # a forward pass takes a millisecond: nothing is gained elsewhere
+        super().load(torch.device("cpu"))
+
+    def _load(self, device: torch.device) -> str:
+        self._classifier, sha256 = load_classifier()
+        return sha256
+
+    def _forward(self, images: Tensor, outputs: frozenset[str]) -> dict[str, Tensor]:
+        assert self._classifier is not None
+        features, logits = self._classifier.outputs(images)
+        return {"features": features, "logits": logits}

@@ -1,0 +1,154 @@
+"""Amplifying frequency bands of images by orthogonal wavelets."""
+
+from functools import cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gan_lab.training.augment.base import Draws, where_image
+
+# Taps of the low-pass filters of the symlets with 2 and 6 vanishing moments, orthogonal to their even shifts, with sum
+# sqrt(2) (Daubechies 1992, Ten Lectures on Wavelets, table 6.3).
+SYM2 = np.array([1 + 3**0.5, 3 + 3**0.5, 3 - 3**0.5, 1 - 3**0.5]) / (4 * 2**0.5)
+SYM6 = np.array(
+    [
+        0.015404109327044783, 0.003490712084222088, -0.1179901111485197, -0.04831174258569751,
+        0.491055941927974, 0.7876411410286505, 0.3379294217281654, -0.07263752278637645,
+        -0.021060292512370772, 0.04472490177078135, 0.0017677118642539763, -0.007800708325032381,
+    ]
+)  # fmt: skip
+
+
+def octave_bands(taps: np.ndarray, number: int) -> np.ndarray:
+    """Return `number` symmetric band-pass filters [number, T] that add up to a single 1 in the middle.
+
+    With L(z) = H(z) H(1/z) / 2, for which L(z) + L(-z) = 1, the highest band is L(-z) and holds the upper half of the
+    frequencies; what it leaves, L(z), is split again an octave lower, by L(z^2), and so on. The lowest comes first.
+    """
+    low = np.convolve(taps, taps[::-1]) / 2
+    middle = len(low) // 2
+    high = low * (-1.0) ** (np.arange(len(low)) - middle)
+    rest = np.ones(1)
+    bands = []
+    for octave in range(number - 1):
+        bands.append(np.convolve(rest, stretch(high, 2**octave)))
+        rest = np.convolve(rest, stretch(low, 2**octave))
+    bands.append(rest)
+    return np.stack([np.pad(band, (len(rest) - len(band)) // 2) for band in reversed(bands)])
+
+
+def stretch(taps: np.ndarray, factor: int) -> np.ndarray:
+    """Put `factor - 1` zeros between the taps."""
+    stretched = np.zeros(factor * (len(taps) - 1) + 1)
+    stretched[::factor] = taps
+    return stretched
+
+
+# Filtering the lines of an image, which go on as their own reflections.
+
+BLOCK = 16  # pixels
+
+SHORT = 64  # pixels
+
+
+def filter_blocks(lines: Tensor, source: Tensor, matrix: Tensor) -> Tensor:
+    """Gather blocks of lines [N, C, H, L] at `source` [B, K] and multiply them by `matrix`: [N, C, H, B * M].
+
+    Args:
+        matrix: [K, M], or [N, K, M] for one of each image.
+    """
+    length = lines.shape[-1]
+    if length > SHORT:
+        blocks = lines.index_select(-1, source.flatten()).unflatten(-1, source.shape)
+        return (blocks @ matrix.unsqueeze(-3).unsqueeze(-3)).flatten(-2)
+    # gathering costs more than it saves: leave it to one matrix for whole lines
+    places = torch.arange(length, device=lines.device)
+    gather = (source.unsqueeze(1) == places.unsqueeze(1)).to(lines.dtype)  # [B, L, K]
+    whole = (gather @ matrix.unsqueeze(-3)).movedim(-3, -2).flatten(-2)  # [..., L, B * M]
+    return lines @ whole.unsqueeze(-3)
+
+
+def block_places(number: int, *, step: int, first: int, width: int, device: torch.device) -> Tensor:
+    """Return the places [number, width] of blocks that begin at `first` and every `step` after it."""
+    starts = torch.arange(number, device=device) * step + first
+    return starts.unsqueeze(1) + torch.arange(width, device=device)
+
+
+def reflect(index: Tensor, length: int) -> Tensor:
+    """Fold indices outside [0, length) back into it, about the centres of the first and the last pixel."""
+    period = 2 * (length - 1)
+    index = index.remainder(period)
+    return torch.minimum(index, period - index)
+
+
+def band_matrix(taps: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Return taps[..., places] for integers `places` of any shape, 0 where there is no such tap."""
+    inside = (places >= 0) & (places < taps.shape[-1])
+    return np.where(inside, taps[..., places.clip(0, taps.shape[-1] - 1)], 0)
+
+
+def constant(values: np.ndarray, like: Tensor) -> Tensor:
+    """Copy numbers to where `like` is, in its type.
+
+    Not kept from one call to the next: a tensor that was made under one of torch's function transforms is of no use
+    outside. The copy is small, and the host does not wait for it.
+    """
+    return torch.tensor(values, dtype=like.dtype).to(like.device, non_blocking=True)
+
+
+BANDS = 4
+
+GAIN_OCTAVES = 1.0
+
+# the share of each band in an image's power, which falls with the frequency
+POWER = tuple(share / 13 for share in (10, 1, 1, 1))
+
+
+def equalize(images: Tensor, draws: Draws) -> Tensor:
+    """Amplify bands of images [N, C, H, W]; those that draw nothing are returned as they are."""
+    if not draws.includes("imgfilter"):
+        return images
+    gains = draw_gains(draws)
+    changed = (gains != 1).any(1)
+    return where_image(changed, amplify(images, gains), images)
+
+
+def draw_gains(draws: Draws) -> Tensor:
+    """Draw the gains of the bands, [N, 4]; each draw keeps the power of a typical image."""
+    gains = torch.ones(draws.count, BANDS, device=draws.device, dtype=draws.dtype)
+    for band, share in enumerate(POWER):
+        drawn = draws.apply("imgfilter", draws.lognormal(GAIN_OCTAVES), 1)
+        # without a sum of shares, which rounding would keep from being 1 where nothing is drawn
+        power = 1 + share * (drawn.square() - 1)
+        gains = gains / power.sqrt().unsqueeze(1)
+        gains[:, band] *= drawn
+    return gains
+
+
+def amplify(images: Tensor, gains: Tensor) -> Tensor:
+    """Multiply the bands of images [N, C, H, W] by `gains` [N, 4], lowest first, along rows and along columns."""
+    bands = constant(band_matrices(), images)
+    matrix = torch.einsum("nb,bkm->nkm", gains, bands)
+    return amplify_lines(amplify_lines(images, matrix).mT, matrix).mT
+
+
+def amplify_lines(lines: Tensor, matrix: Tensor) -> Tensor:
+    """Filter lines [N, C, H, W] by `matrix` [N, K, BLOCK]."""
+    length, width = lines.shape[-1], matrix.shape[-2]
+    places = block_places(
+        -(-length // BLOCK),
+        step=BLOCK,
+        first=(BLOCK - width) // 2,
+        width=width,
+        device=lines.device,
+    )
+    return filter_blocks(lines, reflect(places, length), matrix)[..., :length]
+
+
+@cache
+def band_matrices() -> np.ndarray:
+    """Return what filters BLOCK pixels, with those around them, by each of the bands: [4, K, BLOCK]."""
+    filters = octave_bands(SYM2, BANDS)
+    sources = np.arange(BLOCK + filters.shape[1] - 1)
+    return band_matrix(filters, sources[:, None] - np.arange(BLOCK))

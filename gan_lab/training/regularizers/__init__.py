@@ -1,1 +1,0 @@
-"""Terms beside the loss, one file each; they know nothing of the loop."""
