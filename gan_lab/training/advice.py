@@ -130,8 +130,8 @@ def _gradients_explode(log: Log) -> str | None:
             if min(latest) > _STEEPER * usual:
                 name = "generator" if player == "g" else "discriminator"
                 return (
-                    f"gradients explode: {player.upper()}'s norm is {latest[-1]:.3g}, and was {usual:.3g}. Lower its lr, "
-                    f"or set model.{name}_clip_norm={10 * usual:.2g}"
+                    f"gradients explode: {player.upper()}'s norm is {latest[-1]:.3g}, and was {usual:.3g}. Lower its "
+                    f"lr, or set model.{name}_clip_norm={10 * usual:.2g}"
                 )
     return None
 
