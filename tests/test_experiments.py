@@ -32,7 +32,8 @@ ALL = sorted(p.relative_to(FOLDER).with_suffix("").as_posix() for p in FOLDER.rg
 OWN = [
     n
     for n in ALL
-    if n in ("photos", "quickstart", "stacked_digits") or n.startswith(("digits/", "python_docs/"))
+    if n in ("few_shot", "photos", "quickstart", "stacked_digits")
+    or n.startswith(("digits/", "python_docs/"))
 ]
 PUBLISHED = [name for name in ALL if name not in OWN]
 
@@ -69,6 +70,7 @@ IMAGES = {
     "biggan_imagenet128": Images((128, 128), 1000),
     "dcgan_celeba64": Images((64, 64)),
     "lsgan_lsun112": Images((112, 112)),
+    "few_shot": Images((256, 256)),
     "photos": Images((256, 256)),
     "progan_celebahq1024": Images((1024, 1024)),
     "r3gan_cifar10": Images((32, 32), 10),
