@@ -53,12 +53,19 @@ def test_killed_and_resumed_it_is_the_same(run: Path, tmp_path: Path) -> None:
 
 
 def test_metrics_and_what_stands_beside_them(run: Path) -> None:
-    (last,) = (m for m in read_metrics(run / "metrics.jsonl") if m["kimg"] == 0.64 and "metrics/js4" in m)
+    (last,) = (
+        m for m in read_metrics(run / "metrics.jsonl") if m["kimg"] == 0.64 and "metrics/js4" in m
+    )
     for n in range(1, 7):
         for key in (f"js{n}", f"js{n}_640"):
             names = [f"metrics/{key}{end}" for end in ("", "_real", "_bigram", "_unigram")]
             assert all(0 <= last[name] <= 1 for name in names)
-    assert last["metrics/js4_real"] < last["metrics/js4_bigram"] < last["metrics/js4_unigram"] < last["metrics/js4"]
+    assert (
+        last["metrics/js4_real"]
+        < last["metrics/js4_bigram"]
+        < last["metrics/js4_unigram"]
+        < last["metrics/js4"]
+    )
     assert last["metrics/words_real"] > last["metrics/words_bigram"]
     assert {"metrics/words", "metrics/copied", "metrics/distinct4"} <= set(last)
     assert (run / "checkpoints" / "best.ckpt").exists()
@@ -66,7 +73,9 @@ def test_metrics_and_what_stands_beside_them(run: Path) -> None:
     (result,) = json.loads((run / "evaluation.json").read_text())
     found = {one["key"]: one["value"] for one in result["metrics"]}
     # evaluate measures the best checkpoint
-    assert found["js4"] == min(m["metrics/js4"] for m in read_metrics(run / "metrics.jsonl") if "metrics/js4" in m)
+    assert found["js4"] == min(
+        m["metrics/js4"] for m in read_metrics(run / "metrics.jsonl") if "metrics/js4" in m
+    )
 
 
 def test_tensorboard_has_the_text(run: Path) -> None:
@@ -97,7 +106,14 @@ def test_generate_and_load_make_the_same_lines(run: Path, tmp_path: Path) -> Non
 
 
 def test_interpolate_writes_a_list(run: Path, tmp_path: Path) -> None:
-    words = [f"run={run}", "seeds=0-2", "frames=3", "format=[strip,files]", f"out={tmp_path}", "device=cpu"]
+    words = [
+        f"run={run}",
+        "seeds=0-2",
+        "frames=3",
+        "format=[strip,files]",
+        f"out={tmp_path}",
+        "device=cpu",
+    ]
     assert launch("interpolate", words) == 0
     lines = (tmp_path / "files" / "path0.txt").read_text(encoding="utf-8").split("\n")[:-1]
     assert len(lines) == 7 and (tmp_path / "strip.png").exists()
@@ -130,7 +146,13 @@ def test_a_file_of_ones_own_with_classes(tmp_path: Path) -> None:
     assert TextFiles(split="train", root=packed).class_names == ["ab", "cd"]
     assert launch("prepare-data", [*data, f"data.root={root}", f"out={tmp_path}/lines.zip"]) == 2
     base = [word for word in SHORT if not word.startswith(("data.", "metrics=", "logger"))]
-    words = ["data=text", f"data.root={packed}", "metrics=none", f"runs_dir={tmp_path}/runs", "name=own"]
+    words = [
+        "data=text",
+        f"data.root={packed}",
+        "metrics=none",
+        f"runs_dir={tmp_path}/runs",
+        "name=own",
+    ]
     assert launch("train", [*base, *words]) == 0
     made = tmp_path / "made"
     options = ["classes=all", "num_images=2", f"out={made}", "device=cpu"]
