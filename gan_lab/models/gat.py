@@ -183,6 +183,7 @@ class Generator(StyleGeneratorNetwork):
     """
 
     supports_z_truncation = False
+    twice_differentiable = False  # fused attention is not
     mapping: Mapping
     synthesis: "Synthesis"
     level_ends = (1, 2)
@@ -504,8 +505,10 @@ class Discriminator(DiscriminatorNetwork):
         tokens = tokens + self.positions.to(tokens.dtype)
         whole = self.cls_token.expand(len(tokens), -1, -1).to(tokens.dtype)
         tokens = torch.cat([whole, tokens], dim=1)
+        # a penalty is going to differentiate the gradient by the images by the weights
+        twice = self.cls_token.requires_grad and any(part.requires_grad for part in stages)
         for block in self.blocks:
-            tokens = run_block(block, tokens, self.turns, recompute=self.recompute)
+            tokens = run_block(block, tokens, self.turns, twice, recompute=self.recompute)
         return tokens
 
     def logits(self, tokens: Tensor, labels: Tensor | None) -> Tensor:
@@ -527,9 +530,9 @@ class Block(nn.Module):
         self.mlp = SwiGLU(width=width, hidden=hidden_width(width))
         self.scale2 = nn.Parameter(torch.full((width,), SMALL_GAIN))
 
-    def forward(self, x: Tensor, turns: Tensor) -> Tensor:
-        """Map tokens [N, 1 + T, width] to such."""
-        x = x + self.scale1 * self.attention(self.norm1(x), turns)
+    def forward(self, x: Tensor, turns: Tensor, twice: bool = False) -> Tensor:
+        """Map tokens [N, 1 + T, width] to such; `twice` as `Attention` takes it."""
+        x = x + self.scale1 * self.attention(self.norm1(x), turns, twice)
         return x + self.scale2 * self.mlp(self.norm2(x))
 
 
