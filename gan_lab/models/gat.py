@@ -576,7 +576,6 @@ class GAT(AdversarialModule):
     """
 
     generator: Generator
-    discriminator: Discriminator
 
     def __init__(
         self,
@@ -593,12 +592,13 @@ class GAT(AdversarialModule):
     def setup(self, stage: str) -> None:
         """Find the network whose features D is to tell, and say whether it is there."""
         super().setup(stage)
-        if not (self.discriminator.feature_dim and self.feature_weight):
+        network = self.discriminator
+        if not (isinstance(network, Discriminator) and network.feature_dim and self.feature_weight):
             return
         teacher = DINOv2(model=self.feature_model)
-        if teacher.outputs["features"] != self.discriminator.feature_dim:
+        if teacher.outputs["features"] != network.feature_dim:
             raise InputError(
-                f"model.discriminator.feature_dim={self.discriminator.feature_dim}: {self.feature_model} has features "
+                f"model.discriminator.feature_dim={network.feature_dim}: {self.feature_model} has features "
                 f"of {teacher.outputs['features']}; set it to that, or to 0"
             )
         path = teacher.published.usual_path
@@ -659,7 +659,8 @@ class GAT(AdversarialModule):
             wanted = self._teacher.tokens(pixels)  # [N, 1 + T', F]
             side = round((wanted.shape[1] - 1) ** 0.5)
             places = wanted[:, 1:].transpose(1, 2).unflatten(2, (side, side))
-            places = interpolate(places, size=self.discriminator.grid, mode="bicubic")
+            grid = cast(Discriminator, self.discriminator).grid
+            places = interpolate(places, size=grid, mode="bicubic")
             places = places.flatten(2).transpose(1, 2)
         whole = 1 - cosine_similarity(told[:, 0].float(), wanted[:, 0], dim=-1)
         return whole + (1 - cosine_similarity(told[:, 1:].float(), places, dim=-1)).mean(1)
