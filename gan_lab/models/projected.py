@@ -201,8 +201,8 @@ class Discriminator(DiscriminatorNetwork):
             path = WEIGHTS.find(self.weights)
         except WeightsUnavailable as error:
             raise InputError(
-                f"discriminator=projected needs EfficientNet-lite0's weights: {WEIGHTS.usual_path} is missing and "
-                "could not be downloaded; gan-lab prefetch features=efficientnet gets it, or set discriminator.weights=PATH"
+                f"discriminator=projected needs EfficientNet-lite0's weights, {WEIGHTS.usual_path}, which could not be "
+                "downloaded; gan-lab prefetch features=efficientnet gets them, or set discriminator.weights=PATH"
             ) from error
         WEIGHTS.check(path, None)
         self.features.load(path)
