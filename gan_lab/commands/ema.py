@@ -5,8 +5,7 @@ import time
 from omegaconf import DictConfig, OmegaConf
 from rich.table import Table
 
-from gan_lab.commands.evaluate import as_result, fake_store, measure, open_task, out_of
-from gan_lab.commands.inputs import open_run
+from gan_lab.commands.evaluate import as_result, fake_store, measure, open_run, open_task, out_of
 from gan_lab.commands.options import pick_device
 from gan_lab.config import conf_dir
 from gan_lab.console import say
@@ -56,6 +55,7 @@ def run(config: DictConfig) -> None:
 def as_evaluation(config: DictConfig) -> DictConfig:
     """Return the configuration of `gan-lab evaluate` that measures the run as it is."""
     base = OmegaConf.load(conf_dir() / "evaluate.yaml")
+    assert isinstance(base, DictConfig)
     for key in ("defaults", "hydra"):
         del base[key]
     own = {key: value for key, value in config.items() if key not in ("lengths", "hydra")}

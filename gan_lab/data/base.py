@@ -42,9 +42,11 @@ class SampleDataset(Dataset[Batch], ABC):
         labels: classes int64 [number of stored samples], or vectors float32 [number of stored samples, K].
         in_memory: whether items cost so little that worker processes would only slow them down.
         unreadable: (name, reason) of every file that was left out.
+        origin: where the samples are from, where that says more than the class; else empty.
     """
 
     in_memory = False
+    origin = ""
 
     def __init__(
         self, *, split: str, spec: SampleSpec, labels: NDArray[Any], flip: bool = False

@@ -53,13 +53,14 @@ class PythonDocs(Lines):
         lines = numbered(rows, kind)
         order = np.random.default_rng(0).permutation(len(lines))
         chosen = np.sort(order[:HELD_OUT] if split == "val" else order[HELD_OUT:])
-        self.version = platform.python_version()
+        version = platform.python_version()
+        self.origin = f"pydoc_data of Python {version}"
         super().__init__(
             split=split,
             kind=kind,
             lines=lines[chosen],
             labels=np.zeros(len(chosen), dtype=np.int64),
-            fingerprint=digest("python_docs", self.version, lines.tobytes(), split),
+            fingerprint=digest("python_docs", version, lines.tobytes(), split),
         )
 
 

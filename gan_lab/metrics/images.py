@@ -127,6 +127,7 @@ class DatasetImages(ImageSource):
             "of": total,
             "mirrored": flips,
             "fingerprint": self.fingerprint,
+            **({"origin": dataset.origin} if dataset.origin else {}),
         }
 
     @property

@@ -1,5 +1,6 @@
 """Adversarial training: the one loop of all architectures."""
 
+import time
 from collections.abc import Mapping
 from contextlib import nullcontext
 from copy import deepcopy
@@ -46,6 +47,7 @@ class AdversarialModule(LightningModule):
         players: "generator" and "discriminator".
         images_seen: real samples shown to D by all ranks: the clock of everything.
         stats: running means of losses, penalties and logits since they were last taken.
+        step_ended: when the last training step ended, with all that callbacks did then, by `time.perf_counter`.
         measure_gradients: set by whoever wants gradient norms of the next step in `stats`.
         has_encoder: whether the generator's network has a part in what D sees as real, so that its step needs both.
 
@@ -115,6 +117,7 @@ class AdversarialModule(LightningModule):
         self.seed = seed
         self.images_seen = 0
         self.stats = RunningMeans()
+        self.step_ended: float | None = None
         self.measure_gradients = False
         check_batch_sizes(self)
         self.players = {
@@ -343,6 +346,10 @@ class AdversarialModule(LightningModule):
         super().train(mode)
         self.generator_ema.eval()
         return self
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Note the time: from here on the next step waits for its images."""
+        self.step_ended = time.perf_counter()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the clock; leave out Lightning's loop counters, which count other things, and this process's alone."""

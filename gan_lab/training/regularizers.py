@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
+from gan_lab.data.sample import SampleSpec
 from gan_lab.errors import InputError
 from gan_lab.layers.collectives import mean_over_ranks
 from gan_lab.layers.networks import (
@@ -55,6 +56,13 @@ class Regularizer(nn.Module):
 
         Raises:
             InputError: with the reason where it cannot.
+        """
+
+    def check_samples(self, spec: SampleSpec) -> None:
+        """Check before training that the penalty means something for samples, as networks see them.
+
+        Raises:
+            InputError: with the reason where it does not.
         """
 
     def after_step(self, network: nn.Module) -> None:
@@ -376,6 +384,13 @@ class Consistency(DiscriminatorRegularizer):
         self.flip = flip
         self.shift = shift
 
+    def check_samples(self, spec: SampleSpec) -> None:
+        if len(spec.encoded_shape) != 3:
+            raise InputError(
+                f"regularizer consistency mirrors and shifts images [C, H, W], and networks see {spec.kind.name} as "
+                f"{list(spec.encoded_shape)}; choose another"
+            )
+
     def forward(self, step: DiscriminatorStep) -> Tensor:
         penalty = (step.real_logits - self._logits(step, step.real)).float().square()
         if self.fakes:
@@ -433,11 +448,10 @@ class LatentConsistency(DiscriminatorRegularizer):
         return (step.fake_logits - step.logits(near)).float().square()
 
 
-# Latent diversity, G's side of zCR: the images of two latents nearby are to differ.
-
-
 class LatentDiversity(GeneratorRegularizer):
-    """Reward for G's change between neighbours in latent space; `weight` is lambda_gen.
+    """Reward for G's change between neighbours in latent space, G's side of zCR; `weight` is lambda_gen.
+
+    Zhao et al. 2020, section 2.2, https://arxiv.org/abs/2002.04724.
 
     Args:
         weight: coefficient.

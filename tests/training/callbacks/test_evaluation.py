@@ -1,12 +1,15 @@
 """The best checkpoint is that of all the run, however often it was stopped, and evaluations say what they cost."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
 
 from gan_lab.commands.launch import launch
+from gan_lab.errors import InputError
+from gan_lab.metrics.base import NoMetrics
 from gan_lab.training.callbacks.evaluation import Evaluation
 from tests.commands.conftest import TINY
 
@@ -59,3 +62,21 @@ def test_fid_is_warned_of_where_d_sees_the_same_features(
         warned = "".join(capsys.readouterr())
         both = learned is not None and extractor.startswith("inception")
         assert ("prefetch features=dinov2" in warned) == both
+
+
+@pytest.mark.parametrize(
+    ("objective", "wrong"),
+    [
+        (None, False),
+        ("metrics/fd", False),
+        ("loss/d", False),
+        ("metrics/fid", True),
+        ("metrics/", True),
+        ("metrics/fdd", True),
+    ],
+)
+def test_an_objective_is_among_the_metrics(objective: str | None, wrong: bool) -> None:
+    callback = Evaluation(metrics=NoMetrics(), every_kimg=1, objective=objective)
+    callback.values = {"metrics/fd": 1.0, "metrics/accuracy": 0.5}
+    with pytest.raises(InputError, match="metrics/fd") if wrong else nullcontext():
+        callback._check_objective()
