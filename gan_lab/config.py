@@ -162,13 +162,17 @@ def read_yaml(path: Path) -> Any:
     return unescaped(limited(value, path))
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, *, most: int = MOST_BYTES) -> Any:
     """Read a JSON file that may hold anything.
+
+    Args:
+        path: of the file.
+        most: bytes that it may have.
 
     Raises:
         InputError: as `read_yaml`.
     """
-    text = read_text(path)
+    text = read_text(path, most=most)
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -176,7 +180,7 @@ def read_json(path: Path) -> Any:
     return limited(value, path)
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, *, most: int = MOST_BYTES) -> str:
     """Read a small text file.
 
     Raises:
@@ -186,9 +190,9 @@ def read_text(path: Path) -> str:
         if not path.is_file():  # a pipe would never end
             raise InputError(f"{path} cannot be read: it is no file")
         with path.open("rb") as file:
-            data = file.read(MOST_BYTES + 1)
-        if len(data) > MOST_BYTES:
-            raise InputError(f"{path} cannot be read: it is longer than {MOST_BYTES:,} bytes")
+            data = file.read(most + 1)
+        if len(data) > most:
+            raise InputError(f"{path} cannot be read: it is longer than {most:,} bytes")
         return data.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error

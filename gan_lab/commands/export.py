@@ -1,6 +1,5 @@
 """gan-lab export: a trained generator as a folder to give away: weights, description, programs, model card."""
 
-import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -142,15 +141,22 @@ def check_out(out: Path, material: Material, source: Path, *, overwrite: bool) -
         return
     if not exported.is_export(out):
         raise InputError(f"out={out} holds other things than an exported model; give another out=")
+    if overwrite:
+        return
     ours = material.description
-    theirs = json.loads((out / exported.DESCRIPTION).read_text(encoding="utf-8"))
+    try:
+        theirs = exported.read_about(out)
+    except InputError as error:
+        raise InputError(
+            f"out={out}: {error}; give another out=, or overwrite=true to replace it"
+        ) from error
     same = all(
-        ours[part].get(key) == theirs.get(part, {}).get(key)
+        ours[part].get(key) == theirs[part].get(key)
         for part, key in (("source", "sha256"), ("generator", "weights"))
     )
-    if not same and not overwrite:
+    if not same:
         raise InputError(
-            f"out={out} holds another model, {theirs.get('name')} of {theirs.get('kimg')} kimg; give another out=, or "
+            f"out={out} holds another model, {theirs['name']} of {theirs['kimg']:g} kimg; give another out=, or "
             "overwrite=true to replace it"
         )
 

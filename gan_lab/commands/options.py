@@ -1,7 +1,6 @@
 """Options and output folders that commands with a generator share."""
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, ListConfig
 
+from gan_lab.config import read_json, take
 from gan_lab.console import say
 from gan_lab.errors import InputError
 from gan_lab.run import write_json
@@ -358,9 +358,9 @@ def check_folder(folder: Path, settings: Mapping[str, Any], patterns: Sequence[s
             )
         return
     try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({error}); choose another out=") from error
+        before = take({"settings": read_json(path)}, "settings", dict[str, Any], origin=path)
+    except InputError as error:
+        raise InputError(f"{error}; choose another out=") from error
     differing = [
         f"{key}: {before.get(key)} there, {value} now"
         for key, value in settings.items()

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gan_lab.console import say
+from gan_lab.console import in_a_line, say
 from gan_lab.data.images import save_png
 from gan_lab.data.media import enlarged
 from gan_lab.data.sample import SampleKind, to_pil
@@ -151,7 +151,9 @@ def named_classes(gan: Sampler) -> str:
     numbers = f"there are {gan.num_classes}, 0 to {last}"
     if not gan.class_names or gan.class_names == [str(i) for i in range(gan.num_classes)]:
         return numbers
-    names = ", ".join(f"{i} {name}" for i, name in enumerate(gan.class_names[:_MOST_NAMED]))
+    names = ", ".join(
+        f"{i} {in_a_line(name)}" for i, name in enumerate(gan.class_names[:_MOST_NAMED])
+    )
     more = ", ..." if gan.num_classes > _MOST_NAMED else ""
     return f"{numbers}: {names}{more}"
 

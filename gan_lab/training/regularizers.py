@@ -448,11 +448,10 @@ class LatentConsistency(DiscriminatorRegularizer):
         return (step.fake_logits - step.logits(near)).float().square()
 
 
-# Latent diversity, G's side of zCR: the images of two latents nearby are to differ.
-
-
 class LatentDiversity(GeneratorRegularizer):
-    """Reward for G's change between neighbours in latent space; `weight` is lambda_gen.
+    """Reward for G's change between neighbours in latent space, G's side of zCR; `weight` is lambda_gen.
+
+    Zhao et al. 2020, section 2.2, https://arxiv.org/abs/2002.04724.
 
     Args:
         weight: coefficient.

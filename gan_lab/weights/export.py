@@ -118,7 +118,7 @@ def of_export(
     Raises:
         InputError: when it is damaged, names other code, or has not the weights or the discriminator asked for.
     """
-    description = exported.read_description(folder)
+    description = exported.read_about(folder)
     gan = exported.load(folder, weights=weights, trust=trust)
     discriminator_network = None
     if description.get("discriminator"):
