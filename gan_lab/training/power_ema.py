@@ -72,7 +72,7 @@ def coefficients(
     kept = np.array(times, dtype=np.float64) / time, np.array(gammas, dtype=np.float64)
     wanted = np.array([1.0]), np.array([gamma])
     sides, target = products(*kept, *wanted)[:, 0], products(*wanted, *wanted)[0, 0]
-    found = np.linalg.lstsq(products(*kept, *kept), sides, rcond=_RANK)[0]
+    found = np.linalg.lstsq(products(*kept, *kept), sides, rcond=_RANK)[0].astype(np.float64)
     return found, float(max(1 - sides @ found / target, 0.0)) ** 0.5
 
 
