@@ -162,13 +162,17 @@ def read_yaml(path: Path) -> Any:
     return unescaped(limited(value, path))
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, *, most: int = MOST_BYTES) -> Any:
     """Read a JSON file that may hold anything.
+
+    Args:
+        path: of the file.
+        most: bytes that it may have.
 
     Raises:
         InputError: as `read_yaml`.
     """
-    text = read_text(path)
+    text = read_text(path, most=most)
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -176,7 +180,7 @@ def read_json(path: Path) -> Any:
     return limited(value, path)
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, *, most: int = MOST_BYTES) -> str:
     """Read a small text file.
 
     Raises:
@@ -186,9 +190,9 @@ def read_text(path: Path) -> str:
         if not path.is_file():  # a pipe would never end
             raise InputError(f"{path} cannot be read: it is no file")
         with path.open("rb") as file:
-            data = file.read(MOST_BYTES + 1)
-        if len(data) > MOST_BYTES:
-            raise InputError(f"{path} cannot be read: it is longer than {MOST_BYTES:,} bytes")
+            data = file.read(most + 1)
+        if len(data) > most:
+            raise InputError(f"{path} cannot be read: it is longer than {most:,} bytes")
         return data.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
@@ -779,9 +783,28 @@ def check_keys(config: Any, kinds: type[Keys], typed: Mapping[str, str]) -> None
     there = [
         name for name in kinds.model_fields if name in config or OmegaConf.is_missing(config, name)
     ]
-    values = {name: plain(config[name]) for name in there}
+    values = {name: value_of(config, name) for name in there}
     for key, value in texts_of(values, kinds, "", typed).items():
         OmegaConf.update(config, key, value, force_add=True)
+
+
+def value_of(config: Any, key: str, *, complete: bool = False) -> Any:
+    """Return the value of a key of a configuration as `plain` does.
+
+    Raises:
+        InputError: for a value that refers to something that there is not.
+        MissingMandatoryValue: as `plain`.
+    """
+    from omegaconf.errors import InterpolationResolutionError
+
+    try:
+        return plain(config.get(key) if complete else config[key], complete=complete)
+    except InterpolationResolutionError as error:
+        typed = dict(config.items_ex(resolve=False)).get(key)
+        raise InputError(
+            f"{error.full_key or key} in {key}={shortened(typed)} refers to something that there is not "
+            f"({str(error).splitlines()[0]})"
+        ) from error
 
 
 def texts_of(
@@ -830,7 +853,8 @@ def as_allowed(value: Any, kind: Any, key: str, typed: str | None, where: str) -
         text = str(value) if typed is None else typed
         if is_allowed(text, kind):
             return text
-    raise InputError(f"{where}{key}={shortened(value)} must be {allowed(kind)}")
+    hint = suggestion(value, options_of(kind)) if isinstance(value, str) else ""
+    raise InputError(f"{where}{key}={shortened(value)} must be {allowed(kind)}{hint}")
 
 
 def is_allowed(value: Any, kind: Any) -> bool:
@@ -888,6 +912,13 @@ def allowed(kind: Any) -> str:
         inner = dict.fromkeys(allowed(one) for one in arguments if one is not Ellipsis)
         return f"a list, each {' or '.join(inner)}" if inner else "a list"
     return f"a {describe(kind)}"
+
+
+def options_of(kind: Any) -> list[str]:
+    """Return the words that an annotation allows, also those of lists."""
+    if get_origin(kind) is Literal:
+        return [one for one in get_args(kind) if isinstance(one, str)]
+    return list(dict.fromkeys(word for one in get_args(kind) for word in options_of(one)))
 
 
 def limits(rules: Iterable[Any]) -> str:

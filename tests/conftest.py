@@ -25,7 +25,7 @@ from gan_lab.config import conf_dir, register_resolvers
 register_resolvers()
 
 # what tests with a marker use of the system
-PROGRAMS = {"slurm": "slurmctld", "browser": "chromium"}
+PROGRAMS = {"slurm": "slurmctld", "browser": "chromium", "speech": "espeak-ng"}
 LOOPBACK = ("127.", "::1", "localhost")
 
 

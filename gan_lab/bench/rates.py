@@ -272,17 +272,19 @@ def compare_ranks(config: DictConfig, *, ranks: int, rounds: int) -> dict[str, f
     check_batch(batch_size=config.batch_size, batches=config.d_steps, world_size=ranks)
     on_cpu = config.trainer.accelerator == "cpu" or not torch.accelerator.is_available()
     ways = [(1, 1), (ranks, 1), *([(1, ranks)] if on_cpu else [])]
-    say(f"ranks: {rounds} rounds of {' '.join(map(named, ways))} processes x threads in turn")
+    say(
+        f"ranks: {rounds} rounds of {' '.join(map(process_label, ways))} processes x threads in turn"
+    )
     made = [{way: rate(config, way) for way in ways} for _ in range(rounds)]
-    found = {f"{named(way)}_img_per_s": median(r[way] for r in made) for way in ways}
+    found = {f"{process_label(way)}_img_per_s": median(r[way] for r in made) for way in ways}
     for other in ways:
         if other != (ranks, 1):
             gain = median(r[ranks, 1] / r[other] for r in made)
-            found[f"{named((ranks, 1))}_over_{named(other)}"] = gain
+            found[f"{process_label((ranks, 1))}_over_{process_label(other)}"] = gain
     return found
 
 
-def named(way: Way) -> str:
+def process_label(way: Way) -> str:
     """Return "2x1" for two processes of one thread."""
     return f"{way[0]}x{way[1]}"
 

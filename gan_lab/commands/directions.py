@@ -23,7 +23,7 @@ from gan_lab.sampling.directions import (
 )
 from gan_lab.sampling.gan import Gan
 from gan_lab.sampling.latents import SUFFIX, Latents
-from gan_lab.sampling.series import class_suffix, slug
+from gan_lab.sampling.writers import class_suffix, slug
 
 
 def run(config: DictConfig) -> None:

@@ -168,7 +168,7 @@ def report(
         f"{duration(whole)} for {left:g} kimg, evaluations and grids of samples included",
     )
     say(table)
-    complain(config, module, machines, first)
+    warn_of_limits(config, module, machines, first)
     say(f"dry run: nothing was written to {config.run_dir}")
 
 
@@ -224,7 +224,7 @@ def reading(found: Found, images: int) -> str:
     return f"{rate(images / found.loading_seconds)}, {kind}"
 
 
-def complain(
+def warn_of_limits(
     config: DictConfig, module: AdversarialModule, machines: dict[str, list[Found]], first: Found
 ) -> None:
     """Warn of what is too large for the device or the disk, and of a loader that is slower than training."""

@@ -5,10 +5,9 @@ import time
 from omegaconf import DictConfig, OmegaConf
 from rich.table import Table
 
-from gan_lab.commands.evaluate import as_result, fake_store, measure, open_task, out_of
-from gan_lab.commands.inputs import open_run
+from gan_lab.commands.evaluate import as_result, fake_store, measure, open_run, open_task, out_of
 from gan_lab.commands.options import pick_device
-from gan_lab.config import conf_dir, read_yaml
+from gan_lab.config import conf_dir
 from gan_lab.console import say
 from gan_lab.metrics.images import GanImages
 from gan_lab.run import add_result
@@ -55,8 +54,10 @@ def run(config: DictConfig) -> None:
 
 def as_evaluation(config: DictConfig) -> DictConfig:
     """Return the configuration of `gan-lab evaluate` that measures the run as it is."""
-    base = read_yaml(conf_dir() / "evaluate.yaml")
-    base = {key: value for key, value in base.items() if key not in ("defaults", "hydra")}
+    base = OmegaConf.load(conf_dir() / "evaluate.yaml")
+    assert isinstance(base, DictConfig)
+    for key in ("defaults", "hydra"):
+        del base[key]
     own = {key: value for key, value in config.items() if key not in ("lengths", "hydra")}
     merged = OmegaConf.merge(base, own)
     assert isinstance(merged, DictConfig)

@@ -13,6 +13,7 @@ from torch import Tensor, distributed
 from gan_lab.commands.options import (
     check_folder,
     check_rendering,
+    chosen_formats,
     digest_of,
     keep_settings,
     labels_text,
@@ -35,18 +36,20 @@ from gan_lab.run import remove_leftovers
 from gan_lab.sampling.directions import Directions
 from gan_lab.sampling.gan import Gan
 from gan_lab.sampling.latents import SUFFIX, is_finite_number
-from gan_lab.sampling.series import Block, Series, labels_for
 from gan_lab.sampling.writers import (
     ENCODINGS,
+    Block,
     GridFile,
     ImagesZip,
     JsonLines,
     LatentsFile,
     Npz,
     SampleFiles,
+    Series,
     SingleFiles,
     TextFile,
     Writer,
+    labels_for,
 )
 
 CONTAINERS = {
@@ -59,7 +62,6 @@ CONTAINERS = {
 }
 OF_TEXT = ("txt", "jsonl")
 SOUNDS = ("wav", "flac")
-FORMATS = (*ENCODINGS, *SOUNDS, "files", *CONTAINERS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +91,7 @@ def open_task(config: DictConfig) -> Task:
     Raises:
         InputError: for what cannot be used.
     """
-    formats = check_formats(config.format)
+    formats = chosen_formats(config.format)
     seeds = None if config.seeds is None else parse_seeds(config.seeds)
     if seeds is not None and config.latents is not None:
         raise InputError("seeds= and latents= both say what is drawn; give one of them")
@@ -248,19 +250,6 @@ def folder_parts(config: DictConfig, seeds: list[int] | None) -> list[str]:
     if config.standing_statistics is not None:
         parts.append(f"standing{config.standing_statistics}")
     return parts
-
-
-def check_formats(formats: str | Sequence[str]) -> list[str]:
-    """Return the formats as a list.
-
-    Raises:
-        InputError: for one that there is not.
-    """
-    given = [formats] if isinstance(formats, str) else list(formats)
-    wrong = [name for name in given if name not in FORMATS]
-    if wrong or not given:
-        raise InputError(f"format={given}: choose from {', '.join(FORMATS)}")
-    return list(dict.fromkeys(given))
 
 
 def formats_for(formats: list[str], gan: Gan, *, scale: int) -> list[str]:

@@ -8,8 +8,9 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from gan_lab.commands.mix import check_formats, check_scale, save_sheet
+from gan_lab.commands.mix import save_sheet
 from gan_lab.commands.options import (
+    chosen_formats,
     labels_of,
     labels_text,
     open_gan,
@@ -30,7 +31,6 @@ from gan_lab.sampling.video import check_video, readable_scale, write_video
 
 VIDEOS = ("gif", "webp", "mp4")
 OF_IMAGES = (*VIDEOS, "frames")
-FORMATS = ("strip", *OF_IMAGES, "files")
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,8 @@ def run(config: DictConfig) -> None:
     Raises:
         InputError: for key points, spaces, methods and formats that there are not.
     """
-    formats = check_formats(config.format, FORMATS)
-    scale = check_scale(config.scale)
+    formats = chosen_formats(config.format)
+    scale = config.scale
     columns, rows = config.grid
     for kind in VIDEOS:
         if kind in formats:

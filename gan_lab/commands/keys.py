@@ -20,6 +20,7 @@ from gan_lab.config import (
     shortened,
     suggestion,
     unknown_key,
+    value_of,
 )
 from gan_lab.errors import InputError
 from gan_lab.training.auto import placeholders
@@ -53,7 +54,7 @@ SheetFormat = Literal["sheet", "latents"]
 
 
 class OfARun(Keys):
-    """What commands that load a trained generator have."""
+    """Keys of commands that load a trained generator."""
 
     run: Text
     checkpoint: Literal["best", "last", "previous"] | None
@@ -62,7 +63,7 @@ class OfARun(Keys):
 
 
 class BenchKeys(TrainKeys):
-    """Those of gan-lab bench."""
+    """Keys of gan-lab bench."""
 
     parts: Annotated[
         list[Literal["steps", "loop", "data", "metrics", "ranks"]], Field(min_length=1)
@@ -75,7 +76,7 @@ class BenchKeys(TrainKeys):
 
 
 class CompareKeys(Keys):
-    """Those of gan-lab compare."""
+    """Keys of gan-lab compare."""
 
     runs: Text | list[Text] | None
     checkpoint: Literal["best", "last", "previous"] | None
@@ -88,7 +89,7 @@ class CompareKeys(Keys):
 
 
 class DashboardKeys(Keys):
-    """Those of gan-lab dashboard."""
+    """Keys of gan-lab dashboard."""
 
     project: Text
     entity: Text | None
@@ -98,7 +99,7 @@ class DashboardKeys(Keys):
 
 
 class DirectionsKeys(OfARun):
-    """Those of gan-lab directions."""
+    """Keys of gan-lab directions."""
 
     method: Literal["auto", "ganspace", "sefa"]
     layers: Numbers
@@ -117,7 +118,7 @@ class DirectionsKeys(OfARun):
 
 
 class FileKeys(Keys):
-    """How evaluate reads folders and zips."""
+    """Keys of gan-lab evaluate for reading folders and zips."""
 
     image_size: Size | None
     channels: Literal[1, 3] | None
@@ -126,7 +127,7 @@ class FileKeys(Keys):
 
 
 class EvaluateKeys(OfARun):
-    """Those of gan-lab evaluate."""
+    """Keys of gan-lab evaluate."""
 
     ema: Length | None
 
@@ -150,7 +151,7 @@ class EvaluateKeys(OfARun):
 
 
 class EmaKeys(OfARun):
-    """Those of gan-lab ema."""
+    """Keys of gan-lab ema."""
 
     lengths: Annotated[list[Length], Field(min_length=1)]
     seed: Seed
@@ -162,7 +163,7 @@ class EmaKeys(OfARun):
 
 
 class ExploreKeys(OfARun):
-    """Those of gan-lab explore."""
+    """Keys of gan-lab explore."""
 
     other: Text | None
     standing_statistics: Statistics | None
@@ -175,7 +176,7 @@ class ExploreKeys(OfARun):
 
 
 class ExportKeys(OfARun):
-    """Those of gan-lab export."""
+    """Keys of gan-lab export."""
 
     source: Text | None
     format: (
@@ -196,7 +197,7 @@ class ExportKeys(OfARun):
 
 
 class GenerateKeys(OfARun):
-    """Those of gan-lab generate."""
+    """Keys of gan-lab generate."""
 
     ema: Length | None
 
@@ -226,7 +227,7 @@ class GenerateKeys(OfARun):
 
 
 class ImportWeightsKeys(Keys):
-    """Those of gan-lab import-weights."""
+    """Keys of gan-lab import-weights."""
 
     path: Text
     name: FolderName
@@ -235,7 +236,7 @@ class ImportWeightsKeys(Keys):
 
 
 class InterpolateKeys(OfARun):
-    """Those of gan-lab interpolate."""
+    """Keys of gan-lab interpolate."""
 
     seeds: Numbers
     classes: Classes | None
@@ -261,7 +262,7 @@ class InterpolateKeys(OfARun):
 
 
 class MixKeys(OfARun):
-    """Those of gan-lab mix."""
+    """Keys of gan-lab mix."""
 
     rows: Numbers
     columns: Numbers
@@ -282,11 +283,11 @@ class MixKeys(OfARun):
 
 
 class PrefetchKeys(Keys):
-    """Those of gan-lab prefetch: none besides its features."""
+    """Keys of gan-lab prefetch: none besides its features."""
 
 
 class PrepareDataKeys(Keys):
-    """Those of gan-lab prepare-data."""
+    """Keys of gan-lab prepare-data."""
 
     out: Text | None
     size: Size | None
@@ -298,7 +299,7 @@ class PrepareDataKeys(Keys):
 
 
 class TuneKeys(Keys):
-    """Pivotal tuning of gan-lab project."""
+    """Keys of gan-lab project for pivotal tuning."""
 
     steps: Natural
     lr: Annotated[float, Field(gt=0)]
@@ -308,7 +309,7 @@ class TuneKeys(Keys):
 
 
 class ProjectKeys(OfARun):
-    """Those of gan-lab project."""
+    """Keys of gan-lab project."""
 
     images: Text | Annotated[list[Text], Field(min_length=1)] | None
     dataset_indices: Numbers | None
@@ -385,7 +386,7 @@ def check_values(command: str, config: DictConfig, typed: Mapping[str, str]) -> 
     check_keys(config, kinds, typed)
     check_further(config, kinds)
     for key in NAMED:
-        nodes = plain(config.get(key) or {}, complete=True)
+        nodes = value_of(config, key, complete=True) or {}
         for name, node in nodes.items():
             if isinstance(node, Mapping) and "_target_" in node:
                 put_back(config, meant(node, Any, f"{key}.{name}", typed))
@@ -396,11 +397,18 @@ def check_values(command: str, config: DictConfig, typed: Mapping[str, str]) -> 
                     "choose it, or leave it out"
                 )
     for key in SINGLE:
-        if key in kinds.model_fields or config.get(key) is None:
+        if key in kinds.model_fields or key not in config:
             continue
-        node = plain(config[key], complete=True)
+        node = value_of(config, key, complete=True)
+        if node is None:
+            continue
         if key == "features" and command == "prefetch" and "," in typed.get("features", ""):
             continue  # of several Hydra merges the files
+        if isinstance(node, Mapping) and "_target_" not in node and key in node:
+            raise InputError(
+                f"{key}={typed.get(key, '')} sets keys below {key}.; its file has to begin with the line "
+                "# @package _global_"
+            )
         if not isinstance(node, Mapping) or "_target_" not in node:
             raise InputError(
                 f"{key}={shortened(node)} must be one of the options of {key}=, or have a _target_"

@@ -1,7 +1,6 @@
 """Options and output folders that commands with a generator share."""
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,13 +9,14 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, ListConfig
 
+from gan_lab.config import read_json, take
 from gan_lab.console import say
 from gan_lab.errors import InputError
 from gan_lab.run import write_json
 from gan_lab.sampling.gan import Gan
 from gan_lab.sampling.latents import Attributes, Labels, set_attributes
 from gan_lab.sampling.sampler import image_transform
-from gan_lab.sampling.series import _LONGEST_TEXT, named_classes, slug
+from gan_lab.sampling.writers import _LONGEST_TEXT, named_classes, slug
 from gan_lab.seeding import check_seed
 from gan_lab.training.checkpoint import checkpoint_path
 from gan_lab.weights.loading import load
@@ -96,6 +96,11 @@ def measure_statistics(gan: Gan, config: DictConfig) -> None:
     if count is None:
         return
     gan.measure_statistics(count, seed=config.seed, truncation=config.truncation)
+
+
+def chosen_formats(formats: str | Sequence[str]) -> list[str]:
+    """Return `format=`, a name or a list of them, as a list without repetitions."""
+    return list(dict.fromkeys([formats] if isinstance(formats, str) else formats))
 
 
 def pick_device(name: str) -> torch.device:
@@ -353,9 +358,9 @@ def check_folder(folder: Path, settings: Mapping[str, Any], patterns: Sequence[s
             )
         return
     try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({error}); choose another out=") from error
+        before = take({"settings": read_json(path)}, "settings", dict[str, Any], origin=path)
+    except InputError as error:
+        raise InputError(f"{error}; choose another out=") from error
     differing = [
         f"{key}: {before.get(key)} there, {value} now"
         for key, value in settings.items()

@@ -10,8 +10,8 @@ from rich.table import Table
 from safetensors.torch import save
 from torch import Tensor
 
+from gan_lab.commands.evaluate import open_data
 from gan_lab.commands.export import staged, write_weights
-from gan_lab.commands.inputs import open_data
 from gan_lab.commands.options import (
     check_image,
     is_run,
@@ -32,11 +32,11 @@ from gan_lab.sampling.latents import SUFFIX
 from gan_lab.sampling.projection import ProjectionResult, default_steps, image_shape, project
 from gan_lab.sampling.sampler import Sampler
 from gan_lab.sampling.search import Schedule, Tuning
-from gan_lab.sampling.series import slug
 from gan_lab.sampling.sheet import on_white, sheet, stacked
 from gan_lab.sampling.spaces import choose_space
 from gan_lab.sampling.targets import Targets, read_targets
 from gan_lab.sampling.video import check_video, readable_scale, write_video
+from gan_lab.sampling.writers import slug
 from gan_lab.training.checkpoint import read_config
 from gan_lab.weights import exported
 from gan_lab.weights.export import of_export, of_run

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from lightning import Trainer, seed_everything
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from gan_lab.commands.dry_run import dry_run
 from gan_lab.config import differences, plain, resolved, take
@@ -15,7 +15,7 @@ from gan_lab.data.datamodule import DataModule, loader_failure
 from gan_lab.data.sampler import check_batch
 from gan_lab.distributed.processes import run_on, started_by_others, world_size
 from gan_lab.errors import InputError
-from gan_lab.run import locked, remove_leftovers, write
+from gan_lab.run import locked, remove_leftovers
 from gan_lab.training.auto import decide_by_data
 from gan_lab.training.building import (
     build_callbacks,
@@ -35,6 +35,7 @@ from gan_lab.training.checkpoint import (
     read,
     read_config,
     what_is_saved,
+    write_config,
 )
 from gan_lab.training.checks import check_batch_per_process, check_trainer
 from gan_lab.training.compilation import backend_of
@@ -109,7 +110,7 @@ def train_locked(config: DictConfig, run_dir: Path) -> None:
     if config.init_from and checkpoint is None:
         transfer(module, open_origin(config.init_from))
     if is_first():
-        write_config(run_dir, config)
+        write_config(run_dir, resolved(config))
     fit(config, trainer, module, data, checkpoint)
     report_end(run_dir, module, callbacks)
     checkpointing = callbacks.get("checkpointing")
@@ -181,11 +182,6 @@ def check_same_data(run_dir: Path, config: DictConfig) -> None:
             f"{run_dir} was trained on other data (data_fingerprint {before}, these have {config.data_fingerprint}); "
             "choose another name=, or set new_data=true to go on with these"
         )
-
-
-def write_config(run_dir: Path, config: DictConfig) -> None:
-    """Save the resolved configuration; evaluate and generate need nothing else."""
-    write(run_dir / CONFIG_FILE, OmegaConf.to_yaml(resolved(config)))
 
 
 def report_start(run_dir: Path, config: DictConfig, module: AdversarialModule) -> None:

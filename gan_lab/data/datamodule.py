@@ -22,7 +22,7 @@ from rich.text import Text
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from gan_lab.console import HANGUP, warn
+from gan_lab.console import HANGUP, in_a_line, warn
 from gan_lab.data.base import MissingSplit, SampleDataset
 from gan_lab.data.sample import Batch, Representation, SampleSpec, check_spec_alike
 from gan_lab.data.sampler import CountingBatchSampler, check_batch, permutation
@@ -184,7 +184,9 @@ class DataModule(pl.LightningDataModule):
             table.add_row("left out", f"{counted(len(self.train.unreadable), 'unreadable file')}")
         if self.spec.attributes:
             spans = zip(self.spec.attributes, self.spec.attribute_ranges, strict=True)
-            text = ", ".join(f"{name} ({low:g} to {high:g})" for name, (low, high) in spans)
+            text = ", ".join(
+                f"{in_a_line(name)} ({low:g} to {high:g})" for name, (low, high) in spans
+            )
             table.add_row("attributes", Text(text))
         else:
             table.add_row("classes", f"{self.train.num_classes:,}")
@@ -193,7 +195,7 @@ class DataModule(pl.LightningDataModule):
 
     def _histogram(self) -> str:
         pairs = [
-            f"{name}: {count:,}"
+            f"{in_a_line(name)}: {count:,}"
             for name, count in zip(self.train.class_names, self.train.class_counts, strict=True)
         ]
         if len(pairs) <= _MAX_CLASSES_SHOWN:

@@ -145,7 +145,7 @@ class Text(SampleKind):
 
 
 class OneHot(Representation):
-    """Numbers of characters [N, L] as networks see them: one-hot, or as a generator makes them, probabilities [N, V, L].
+    """Numbers of characters [N, L] as networks see them: one-hot, or a generator's probabilities, [N, V, L].
 
     Args:
         characters: V, in the alphabet.
@@ -262,7 +262,7 @@ def cut_lines(text: str, *, length: int, wrap: bool, least: int) -> NDArray[np.u
     """Cut text into lines, code points [N, length]; blank lines are left out.
 
     Args:
-        text: with "\\n" between lines.
+        text: with a newline between lines.
         length: of a row.
         wrap: whether what is longer goes on in the next row; otherwise it is cut off.
         least: characters in a row, below which it is left out.

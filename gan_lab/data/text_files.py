@@ -59,7 +59,8 @@ class TextFiles(Lines):
         alphabet_size: characters at most, with these two, where `alphabet` is None.
         padding: fills up shorter lines; None where all are long enough.
         unknown: stands for characters that the alphabet lacks; None refuses them.
-        classes: "file" makes each file a class, True each sub-folder; False none; None as a metadata table in the folder
+        classes: "file" makes each file a class, True each sub-folder; False none; None as a metadata table in the
+        folder
             says (`labels.csv` and the like), else sub-folders.
         val_fraction: of the lines, set apart by a hash of each, so that equal lines are in one split.
         max_lines: the first ones alone; None for all.

@@ -105,7 +105,7 @@ def requeue(number: int, *, max_requeues: int) -> str | None:
         Why it does not, None where it does.
     """
     try:
-        about = described(ask("scontrol", "--oneliner", "show", "job", job()))
+        about = job_fields(ask("scontrol", "--oneliner", "show", "job", job()))
         # a cancelled job is COMPLETING; requeued, it would come back to life
         if about.get("JobState") != "RUNNING":
             return f"job {job()} is being ended by SLURM"
@@ -172,7 +172,7 @@ def reason(error: OSError | subprocess.SubprocessError) -> str:
     return str(said or error).strip()
 
 
-def described(text: str) -> dict[str, str]:
+def job_fields(text: str) -> dict[str, str]:
     """Return the fields of `scontrol --oneliner show job`."""
     pairs = (word.partition("=") for word in text.split())
     return {name: value for name, _, value in pairs}

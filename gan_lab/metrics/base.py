@@ -3,7 +3,7 @@
 import re
 from typing import Literal, Protocol
 
-from gan_lab.console import warn
+from gan_lab.console import say, warn
 from gan_lab.data.base import SampleDataset
 from gan_lab.data.datamodule import DataModule
 from gan_lab.data.digits import Digits, StackedDigits
@@ -69,16 +69,17 @@ class NoMetrics:
 
 
 class MetricsByData:
-    """The digits' own metrics for scikit-learn's digits, alone or stacked, n-grams for text, FID for other images.
+    """The digits' own metrics for digits and stacked ones, n-grams for text, FID for other images, KID for few of them.
 
-    Default metrics never abort training: where FID cannot be computed (no weights, too few images, RGBA) a warning says
-    so before the first step. Ask for it, `metrics=fid`, to have that refused.
+    Default metrics never abort training: where none can be computed (no weights, RGBA) a warning says so before the
+    first step. Ask for it, `metrics=fid`, to have that refused.
 
     Args:
         digits: for scikit-learn's digits.
         stacked_digits: for three of them in an image.
         text: for all text.
         other: for all other images.
+        small: for those of which there are too few for `other`.
 
     Attributes:
         best: of the chosen metrics; None until `prepare`, and where nothing can be measured.
@@ -87,14 +88,20 @@ class MetricsByData:
     """
 
     def __init__(
-        self, *, digits: Metrics, stacked_digits: Metrics, text: Metrics, other: Metrics
+        self,
+        *,
+        digits: Metrics,
+        stacked_digits: Metrics,
+        text: Metrics,
+        other: Metrics,
+        small: Metrics,
     ) -> None:
         self._by_kind: dict[type, Metrics] = {
             Digits: digits,
             StackedDigits: stacked_digits,
             Lines: text,
         }
-        self._other = other
+        self._other, self._small = other, small
         self._chosen: Metrics = NoMetrics()
 
     @property
@@ -130,9 +137,20 @@ class MetricsByData:
         try:
             chosen.prepare(data)
         except InputError as error:
-            warn(f"{error} (training goes on without these metrics, as metrics=auto allows)")
-        else:
-            self._chosen = chosen
+            if chosen is not self._other or not self._prepare_small(data):
+                warn(f"{error} (training goes on without these metrics, as metrics=auto allows)")
+                return
+            chosen = self._small
+            if chosen.best is not None:
+                say(f"metrics=auto takes {chosen.best}: {error}".partition(";")[0])
+        self._chosen = chosen
+
+    def _prepare_small(self, data: DataModule) -> bool:
+        try:
+            self._small.prepare(data)
+        except InputError:  # for the same reason, which is told
+            return False
+        return True
 
     def compute(self, fakes: ImageSource) -> dict[str, float]:
         """Measure with the chosen metrics."""

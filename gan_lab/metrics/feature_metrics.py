@@ -100,6 +100,9 @@ def in_thousands(number: int) -> str:
     return f"{number // 1000}k" if number and number % 1000 == 0 else str(number)
 
 
+MOST_IN_SUBSET = 1000  # images, as KID is always given
+
+
 class ProtocolMetric(ABC):
     """A kind of metric; the Hydra nodes of a protocol's `metrics`.
 
@@ -285,7 +288,7 @@ class Kernel(ProtocolMetric):
         output: of the extractor.
         key: of the metric; None makes it.
         subsets: how many random subsets it is the mean over.
-        subset_size: images of each set in a subset.
+        subset_size: images of each set in a subset; None takes half of the smaller set, at most 1,000.
         seed: of the subsets.
     """
 
@@ -298,7 +301,7 @@ class Kernel(ProtocolMetric):
         output: str = "features",
         key: str | None = None,
         subsets: int = 100,
-        subset_size: int = 1000,
+        subset_size: int | None = MOST_IN_SUBSET,
         seed: int = 2020,
     ) -> None:
         super().__init__(output=output, key=key)
@@ -307,22 +310,24 @@ class Kernel(ProtocolMetric):
     def check(self, setting: MetricContext) -> None:
         super().check(setting)
         fewest = min(setting.num_fake, setting.num_real_features)
-        if fewest < self._subset_size:
+        size = self._size(fewest)
+        if fewest < size:
             raise InputError(
-                f"the kernel distance takes subsets of {self._subset_size}, and there are {setting.num_fake} generated "
-                f"and {setting.num_real_features} real images; give more, or set the metric's subset_size="
-                f"{max(2, fewest // 2)} (+protocol.metrics.kid.subset_size= of gan-lab evaluate)"
+                f"the kernel distance takes subsets of {size}, and there are {setting.num_fake} generated and "
+                f"{setting.num_real_features} real images; give more, or take protocol=kid_small (in training "
+                "metrics=kid_small)"
             )
 
     def compute(
         self, real: FeatureSet | None, fake: FeatureSet, setting: MetricContext
     ) -> list[MetricValue]:
         assert real is not None
+        size = self._size(self._fewest(real, fake))
         mean, deviation = kernel_distance(
             real.on_device(self.output),
             fake.on_device(self.output),
             subsets=self._subsets,
-            subset_size=self._subset_size,
+            subset_size=size,
             seed=self._seed,
         )
         return [
@@ -334,7 +339,7 @@ class Kernel(ProtocolMetric):
                 detail={
                     "std": deviation.item(),
                     "subsets": self._subsets,
-                    "subset_size": self._subset_size,
+                    "subset_size": size,
                 },
             )
         ]
@@ -344,9 +349,18 @@ class Kernel(ProtocolMetric):
 
         Subsets of n of N images share a part n / N of what varies, which no number of subsets averages out.
         """
-        fewest = min(len(images.features[self.output]) for images in (real, fake))
-        shared = self._subset_size / fewest
+        fewest = self._fewest(real, fake)
+        shared = self._size(fewest) / fewest
         return (shared + (1 - shared) / self._subsets) ** 0.5
+
+    def _fewest(self, real: FeatureSet, fake: FeatureSet) -> int:
+        return min(len(images.features[self.output]) for images in (real, fake))
+
+    def _size(self, fewest: int) -> int:
+        """Images in a subset, where the smaller set has `fewest`."""
+        if self._subset_size is not None:
+            return self._subset_size
+        return min(MOST_IN_SUBSET, max(2, fewest // 2))
 
 
 class Score(ProtocolMetric):
@@ -374,7 +388,8 @@ class Score(ProtocolMetric):
         super().check(setting)
         if setting.num_fake < self._splits:
             raise InputError(
-                f"a score over {self._splits} parts of {setting.num_fake} images; give more, or set splits=1"
+                f"a score over {self._splits} parts of {setting.num_fake} images; give more, or set "
+                "protocol.metrics.score.splits=1"
             )
 
     def compute(

@@ -4,6 +4,7 @@ The same object measures during training (`metrics=`) and afterwards (`gan-lab e
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -25,6 +26,8 @@ from gan_lab.metrics.feature_set import AllNeeds, FeatureSet, union
 from gan_lab.metrics.features.base import Extractor, WeightsUnavailable
 from gan_lab.metrics.generator_metrics import GeneratorMetric
 from gan_lab.metrics.images import DatasetImages, ImageSource
+
+_PLENTY = 10**6  # images, of which there are enough for every metric
 
 
 class Protocol:
@@ -209,7 +212,7 @@ class Protocol:
         if dataset is None:
             raise InputError(
                 f"protocol {self.name} measures against the {self.split} split, which the data do not have; set "
-                "data.val_fraction=, or split=train of the protocol"
+                "data.val_fraction=0.1, or protocol.split=train (in training metrics.split=train)"
             )
         return DatasetImages(dataset, num=self._num_real, flips=self._flips)
 
@@ -238,12 +241,29 @@ class Protocol:
             if wanted is not None and source.count is not None and source.count < wanted:
                 raise InputError(
                     f"{source.name} has {counted(source.count, 'image')}, and protocol {self.name} takes {wanted:,}; "
-                    "give more, "
-                    f"or set {key}={source.count} of the protocol"
+                    f"give more, or {self._remedy(key, source.count)}"
                 )
         self._setting = self._known(real, fake)
         for metric in self.metrics.values():
             metric.check(self._setting)
+
+    def _remedy(self, key: str, count: int) -> str:
+        """Say how fewer images can be measured: by this protocol, where its metrics can be made of them, or by KID."""
+        few = f"protocol.{key}={count}"
+        setting = replace(
+            self._setting,
+            fake=None,
+            real=None,
+            num_fake=count if key == "num_fake" else _PLENTY,
+            num_real=count if key == "num_real" else _PLENTY,
+            num_real_features=count if key == "num_real" else _PLENTY,
+        )
+        try:
+            for metric in self.metrics.values():
+                metric.check(setting)
+        except InputError:
+            return f"take KID: protocol=kid_small {few} (in training metrics=kid_small)"
+        return f"set {few} (in training metrics.{key}={count})"
 
     def load(self, device: torch.device) -> None:
         """Load the network.

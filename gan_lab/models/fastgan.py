@@ -10,6 +10,7 @@ classes) choices are our own.
 
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -262,7 +263,7 @@ class Discriminator(DiscriminatorNetwork):
                 part.requires_grad_(False)
 
     def resolution_keys(self) -> dict[str, str]:
-        keys = {}
+        keys: dict[str, str] = {}
         for name in ("encoder", "small_encoder"):
             encoder = getattr(self, name)
             if encoder is not None:
@@ -358,7 +359,7 @@ class DownBlock(nn.Module):
     def __init__(self, *, inputs: int, outputs: int) -> None:
         super().__init__()
 
-        def layer(inputs: int, kernel: int, **arguments: int) -> nn.Sequential:
+        def layer(inputs: int, kernel: int, **arguments: Any) -> nn.Sequential:
             conv = nn.Conv2d(inputs, outputs, kernel, bias=False, **arguments)
             return nn.Sequential(
                 stored_spectral_norm(conv), nn.BatchNorm2d(outputs), nn.LeakyReLU(SLOPE)

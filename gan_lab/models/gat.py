@@ -2,10 +2,10 @@
 
 Hyun et al. 2025, https://arxiv.org/abs/2509.24935; what the paper leaves open is as in the authors' code (MIT),
 https://github.com/hse1032/GAT. The generator adds to fixed positions by blocks that w modulates, and reads images off
-at four depths, each the sum of what was read so far. The discriminator sees all four, each under its own share of noise,
-most on the shallowest, so that shallow blocks settle what is large and deep ones what is fine. The game is relativistic
-with penalties that need no second derivatives (`gan_lab.training.regularizers`). Where DINOv2's weights are
-on this machine, the discriminator also learns to tell DINOv2's features of real images.
+at four depths, each the sum of what was read so far. The discriminator sees all four, each under its own share of
+noise, most on the shallowest, so that shallow blocks settle what is large and deep ones what is fine. The game is
+relativistic with penalties that need no second derivatives (`gan_lab.training.regularizers`). Where DINOv2's weights
+are on this machine, the discriminator also learns to tell DINOv2's features of real images.
 """
 
 from dataclasses import replace

@@ -1,8 +1,8 @@
 """WGAN-GP for text: a generator of whole lines, character by character a softmax, and a critic of one-hot lines.
 
-Gulrajani et al. 2017, https://arxiv.org/abs/1704.00028, section 5.3 and appendix; sizes and initial weights are those of
-the authors' gan_language.py (https://github.com/igul222/improved_wgan_training). The paper has no classes. With them,
-z comes with the class's one-hot vector, and the critic projects on the class (Miyato and Koyama 2018).
+Gulrajani et al. 2017, https://arxiv.org/abs/1704.00028, section 5.3 and appendix; sizes and initial weights are those
+of the authors' gan_language.py (https://github.com/igul222/improved_wgan_training). The paper has no classes. With
+them, z comes with the class's one-hot vector, and the critic projects on the class (Miyato and Koyama 2018).
 """
 
 from collections.abc import Sequence

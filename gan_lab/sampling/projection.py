@@ -17,7 +17,7 @@ from torch.nn.functional import interpolate
 
 from gan_lab.data.images import Images, to_uint8
 from gan_lab.data.media import grid
-from gan_lab.errors import InputError
+from gan_lab.errors import InputError, counted
 from gan_lab.sampling.latents import Latents, check_labels
 from gan_lab.sampling.sampler import BATCH_SIZE, Sampler
 from gan_lab.sampling.search import Rows, Schedule, Tuning, check_count, find, tune
@@ -163,6 +163,14 @@ class ProjectionResult:
         }
         there = {name: column for name, column in columns.items() if column is not None}
         return [dict(zip(there, row, strict=True)) for row in zip(*there.values(), strict=True)]
+
+    def __repr__(self) -> str:
+        """Say what was found, in a line."""
+        tuned = f", generator tuned for {self.tuned}" if self.tuned else ""
+        return (
+            f"ProjectionResult({counted(len(self.names), 'image')} in {self.space}, mean squared error "
+            f"{self.mse.mean().item():.4g}, {self.steps} steps{tuned}, {self.seconds:.1f} s)"
+        )
 
     def _repr_png_(self) -> bytes | None:
         pairs = torch.stack([self.targets, self.images], dim=1).flatten(0, 1)

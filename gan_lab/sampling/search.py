@@ -164,8 +164,8 @@ def find(
             finished = search(space, rows, distance, schedule, seed=seed, seen=seen)
             found.append(best(space, rows, distance, restarts))
             if not finished:
-                return joined(found), False
-    return joined(found), True
+                return concatenate(found), False
+    return concatenate(found), True
 
 
 def begin(
@@ -259,7 +259,7 @@ def best(space: Space, rows: Rows, distance: Distance, restarts: int) -> Rows:
     return rows[chosen]
 
 
-def joined(parts: list[Rows]) -> Rows:
+def concatenate(parts: list[Rows]) -> Rows:
     """Return the rows of all parts."""
     first = parts[0]
     maps = None

@@ -248,7 +248,7 @@ def run_job(config: DictConfig) -> float | None:
     with nullcontext() if in_submitit_job() else stop_on_signal(folder / STOP_FILE):
         ending = train(config, folder)
     job = finish(record, config, ending)
-    tell(job)
+    print_ending(job)
     if in_submitit_job():
         exit_job(ending)
     return job.value
@@ -305,11 +305,13 @@ def finish(record: SweepFile, config: DictConfig, ending: Ending) -> Job:
         objective = None  # which is why it failed
     found = outcome(Path(config.run_dir), objective)
     pruned = found.pop("pruned") and ending.status == "done"
+    if ending.status == "done" and config.objective is not None and found.get("value") is None:
+        ending = Ending("failed", f"objective={config.objective} has no value in its metrics.jsonl")
     status = "pruned" if pruned else ending.status
     return record.change(str(config.name), status=status, error=ending.error, **found)
 
 
-def tell(job: Job) -> None:
+def print_ending(job: Job) -> None:
     """Print how a run ended."""
     value = "" if job.value is None else f": {job.objective} {job.value:.4g}"
     kimg = "" if job.kimg is None else f" at {job.kimg:g} kimg"

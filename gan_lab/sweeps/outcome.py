@@ -51,8 +51,6 @@ def chosen_objective(config: DictConfig) -> Objective | None:
     Raises:
         InputError: when it is not known whether more or less of a metric is better.
     """
-    if config.objective_mode not in (None, "min", "max"):
-        raise InputError(f"objective_mode={config.objective_mode} must be min or max")
     key, mode = config.objective, config.objective_mode
     if key is None:
         metrics = build(config.metrics, Metrics)

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +24,7 @@ from gan_lab.errors import InputError, counted
 from gan_lab.run import locked
 from gan_lab.sweeps.job import (
     FINAL,
+    KEYS,
     STOP_FILE,
     WRONG,
     Job,
@@ -189,6 +191,10 @@ class Sweep(Sweeper):
         before = HydraConfig.instance().cfg
         HydraConfig.instance().set_config(config)
         try:
+            added = [word for word in words if word.startswith("++")]
+            if any(not word.startswith("++callbacks.pruning") for word in added):
+                # of keys that no file lists only constructors know, which take seconds to import
+                import_module(KEYS).check("train", config)
             config.name = config.name
         finally:
             HydraConfig.instance().cfg = before

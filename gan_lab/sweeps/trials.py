@@ -217,7 +217,7 @@ class OptunaSweep(Sweep):
             names[trial.number] = run.job.run
         jobs = {job.run: job for job in self.launch(list(runs.values()))}
         for number, name in names.items():
-            tell(study, number, jobs[name])
+            report_trial(study, number, jobs[name])
 
     def _pruning(self, number: int, objective: Objective) -> list[str]:
         """Return the override that has a run ask whether it is worth going on with."""
@@ -239,7 +239,7 @@ def words_of(fixed: list[str], space: dict[str, Dimension], values: dict[str, An
     return [*fixed, *(found.override(values[name]) for name, found in space.items())]
 
 
-def tell(study: optuna.Study, number: int, job: Job) -> None:
+def report_trial(study: optuna.Study, number: int, job: Job) -> None:
     """Report a trial's result to the study; one that was cut off stays running, to be continued."""
     if job.status == "done" and job.value is not None:
         study.tell(number, job.value)

@@ -64,7 +64,10 @@ def _total_kimg(config: DictConfig, facts: Facts) -> Decided:
     if facts.device == "cpu":
         return 200, "a CPU: as long as one waits; a first impression"
     if facts.num_images < 1_000:
-        return 5_000, f"{facts.num_images:,} images; experiment=few_shot is made for fewer than 1,000"
+        return (
+            5_000,
+            f"{facts.num_images:,} images; experiment=few_shot is made for fewer than 1,000",
+        )
     if facts.num_images < 10_000:
         return 5_000, f"{facts.num_images:,} images: below 10,000 little comes later"
     return 25_000, f"{facts.num_images:,} images: from 10,000 on as long as the papers"

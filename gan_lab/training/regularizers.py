@@ -190,12 +190,14 @@ class R2(DiscriminatorRegularizer):
 
 
 class Approximate(DiscriminatorRegularizer):
-    """R1 and R2 by finite differences: half of ((D(x + s n) - D(x)) / s)^2 with n ~ N(0, I), without double backward.
+    """Approximate R1 and R2: gradient penalties by finite differences, without second derivatives.
 
-    Its mean over n is ||grad_x D(x)||^2 but for terms of order s^2, as n^T g has the mean square ||g||^2. One draw of a
-    sample has a standard deviation of sqrt(2) times the mean; the batch and the steps average over it. Augmentations
-    and noise are the same in both calls. Lin et al. 2025, https://arxiv.org/abs/2501.08316 (without the division);
-    Hyun et al. 2025, https://arxiv.org/abs/2509.24935, with s = 0.01.
+        1/2 ((D(x + s n) - D(x)) / s)^2,  n ~ N(0, I)
+
+    whose mean over n is that of R1 or R2 but for terms of order s^2: n^T g has the mean square ||g||^2. Lin et al.
+    2025, https://arxiv.org/abs/2501.08316 (there without the division); Hyun et al. 2025, https://arxiv.org/abs/2509.24935,
+    with s = 0.01. One draw of a sample has a standard deviation of sqrt(2) times the mean; the batch and the steps
+    average over it. Augmentations and noise are the same in both calls.
 
     Args:
         weight: gamma, as of R1 and R2.
@@ -446,11 +448,10 @@ class LatentConsistency(DiscriminatorRegularizer):
         return (step.fake_logits - step.logits(near)).float().square()
 
 
-# Latent diversity, G's side of zCR: the images of two latents nearby are to differ.
-
-
 class LatentDiversity(GeneratorRegularizer):
-    """Reward for G's change between neighbours in latent space; `weight` is lambda_gen.
+    """Reward for G's change between neighbours in latent space, G's side of zCR; `weight` is lambda_gen.
+
+    Zhao et al. 2020, section 2.2, https://arxiv.org/abs/2002.04724.
 
     Args:
         weight: coefficient.

@@ -118,7 +118,7 @@ def of_export(
     Raises:
         InputError: when it is damaged, names other code, or has not the weights or the discriminator asked for.
     """
-    description = exported.read_description(folder)
+    description = exported.read_about(folder)
     gan = exported.load(folder, weights=weights, trust=trust)
     discriminator_network = None
     if description.get("discriminator"):
@@ -335,12 +335,12 @@ def recipe(description: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
     model = config["model"]
     rows = [
         ("model", code(model.get("_target_"))),
-        ("loss", named(model.get("loss"))),
-        ("regularizers", listed(model.get("regularizers"))),
-        ("augmentations", listed(model.get("augmentations"))),
-        ("generator's optimizer", named(model.get("generator_optimizer"))),
-        ("discriminator's optimizer", named(model.get("discriminator_optimizer"))),
-        ("moving average", named(model.get("ema"))),
+        ("loss", format_node(model.get("loss"))),
+        ("regularizers", format_nodes(model.get("regularizers"))),
+        ("augmentations", format_nodes(model.get("augmentations"))),
+        ("generator's optimizer", format_node(model.get("generator_optimizer"))),
+        ("discriminator's optimizer", format_node(model.get("discriminator_optimizer"))),
+        ("moving average", format_node(model.get("ema"))),
         ("batch size", config.get("batch_size")),
         (
             "length",
@@ -378,12 +378,12 @@ def with_spread(metric: Mapping[str, Any]) -> str:
     return f"{text} ± {metric['uncertainty']:.2g} ({metric['uncertainty_kind']})"
 
 
-def listed(nodes: Mapping[str, Any] | None) -> str:
+def format_nodes(nodes: Mapping[str, Any] | None) -> str:
     """Return a group of the configuration in a line."""
-    return ", ".join(named(node) for node in (nodes or {}).values()) or "none"
+    return ", ".join(format_node(node) for node in (nodes or {}).values()) or "none"
 
 
-def named(node: Mapping[str, Any] | None) -> str:
+def format_node(node: Mapping[str, Any] | None) -> str:
     """Return a class and its settings in a line: `R1(weight=0.1, interval=1)`."""
     if not node:
         return ""

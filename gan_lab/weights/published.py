@@ -54,9 +54,9 @@ READERS: dict[str, Reader] = {
     "R3GAN networks": r3gan.read,
     "BigGAN-PyTorch networks": biggan.read,
     "pytorch-pretrained-BigGAN": pretrained_biggan.read,
-    "WaveGAN networks": wavegan.read,
     "projected-gan FastGAN generator": fastgan.read,
     "GAT networks": gat.read,
+    "WaveGAN networks": wavegan.read,
 }
 
 

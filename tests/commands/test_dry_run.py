@@ -129,7 +129,7 @@ def test_what_does_not_fit(
     monkeypatch.setattr(AdversarialModule, "training_step", exhausted)
     train("dry_run=true", status=2)
     err = capsys.readouterr().err
-    assert "does not fit into memory (CUDA out of memory" in err
+    assert "out of memory in the most expensive step (CUDA out of memory" in err
     assert "set micro_batch_size=8 or less" in err
 
 

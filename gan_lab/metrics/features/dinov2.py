@@ -6,7 +6,7 @@ https://arxiv.org/abs/2103.17239). torch-fidelity gets it by torch.hub, which ru
 written out and only weights are read.
 """
 
-from typing import Any
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -121,7 +121,7 @@ class DINOv2(PublishedExtractor):
         mean, std = (
             x.new_tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD)
         )
-        network: Any = self._network
+        network = cast(VisionTransformer, self._network)
         return network.norm(network.encode(((x + 1) / 2 - mean) / std))
 
     def _forward(self, images: Tensor, outputs: frozenset[str]) -> dict[str, Tensor]:

@@ -12,7 +12,6 @@ from typing import Any
 
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
-from tensorboard.compat.proto.summary_pb2 import Summary
 
 from gan_lab.console import warn
 from gan_lab.data.media import Sheet
@@ -138,6 +137,8 @@ class TensorBoard(TensorBoardLogger):
             return
         self.experiment.add_image(name, sheet.picture, step)
         if what == "audio":
+            from tensorboard.compat.proto.summary_pb2 import Summary
+
             writer = self.experiment._get_file_writer()
             for number, clip in enumerate(sheet.media):
                 # add_audio would encode it once more

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from gan_lab.commands.launch import launch
+from gan_lab.data.audio import Audio
 from gan_lab.data.media import Sheet
 from gan_lab.training.building import describe_samples
 from gan_lab.training.loggers.files import read_metrics
@@ -324,3 +325,22 @@ def test_offline_exactly_when_no_key_is_set(
     Wandb(run_dir=tmp_path / "run", offline=given).log_hyperparams(CONFIG)
     assert asked[0]["mode"] == mode and asked[0]["config"] == CONFIG
     assert ("WANDB_MODE" in os.environ) == (variable is not None), "the environment is left alone"
+
+
+def test_clips_and_texts_are_logged(tmp_path: Path) -> None:
+    logger = Wandb(run_dir=tmp_path / "run", offline=True)
+    logger.log_hyperparams(CONFIG)
+    picture = torch.zeros(3, 4, 4, dtype=torch.uint8)
+    clip = Audio(rate=8000).media(torch.zeros(1, 80, dtype=torch.int16))
+    sound = Sheet(picture=picture, media=(clip, clip), media_type="audio/wav")
+    logger.log_sheet("samples", sound, 1.0)
+    words = Sheet(picture=picture, media=(b"one", b"two"), media_type="text/plain")
+    logger.log_sheet("words", words, 1.0)
+    logger.finalize("success")
+    (folder,) = (tmp_path / "run" / "wandb").glob("offline-run-*/files/media")
+    clips = sorted((folder / "audio").glob("*.wav"))
+    assert clips
+    assert all(one.read_bytes() == clip for one in clips)
+    assert len(list((folder / "images").glob("samples*.png"))) == 1
+    (table,) = (folder / "table").glob("words*.json")
+    assert json.loads(table.read_text())["data"] == [["one"], ["two"]]

@@ -5,7 +5,7 @@ import torch
 from torch.testing import assert_close
 
 from gan_lab.errors import InputError
-from gan_lab.layers.minibatch_stddev import MinibatchStddev
+from gan_lab.layers.equalized import MinibatchStddev
 
 
 def test_it_measures_how_much_a_group_varies() -> None:

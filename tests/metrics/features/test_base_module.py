@@ -6,8 +6,8 @@ from torch import nn
 
 from gan_lab.errors import InputError
 from gan_lab.metrics.feature_metrics import Frechet, MetricContext
+from gan_lab.metrics.features.base import ModuleFeatures
 from gan_lab.metrics.features.digits import DigitsFeatures
-from gan_lab.metrics.features.module import ModuleFeatures
 from tests.helpers.sources import textures
 
 CPU = torch.device("cpu")
