@@ -10,12 +10,13 @@ from gan_lab.errors import interrupted
 COMMANDS = {
     "train": "train a GAN, or go on with one: gan-lab train experiment=quickstart",
     "evaluate": "measure a trained GAN: gan-lab evaluate run=runs/quickstart",
+    "ema": "measure with averages of other lengths: gan-lab ema run=runs/photos lengths=[0.02,0.05,0.1]",
     "generate": "draw images: gan-lab generate run=runs/quickstart num_images=64 seed=0",
-    "interpolate": "pictures and videos between points: gan-lab interpolate run=runs/quickstart seeds=0-3",
+    "interpolate": "images and videos between points: gan-lab interpolate run=runs/quickstart seeds=0-3",
     "mix": "a sheet of mixed styles: gan-lab mix run=runs/faces rows=0-3 columns=10-14 layers=coarse",
-    "project": "pictures into the latent space: gan-lab project run=runs/quickstart images=photo.png",
+    "project": "images into the latent space: gan-lab project run=runs/quickstart images=photo.png",
     "directions": "directions to move along: gan-lab directions run=runs/faces method=ganspace",
-    "compare": "runs side by side, one page and a picture: gan-lab compare runs/*",
+    "compare": "runs side by side, one page and an image: gan-lab compare runs/*",
     "explore": "a page to play with a generator: gan-lab explore run=runs/quickstart",
     "export": "a model to give away: gan-lab export run=runs/quickstart out=quickstart format=onnx",
     "dashboard": "a W&B workspace that compares a project's runs: gan-lab dashboard project=faces",
@@ -61,7 +62,7 @@ def main(arguments: list[str] | None = None) -> None:
     before = signal.signal(signal.SIGINT, interrupt)
     try:
         if name == "train":
-            import_module("gan_lab.distributed.slurm").hold_warnings()
+            import_module("gan_lab.distributed.slurm").block_signals()
         status = import_module("gan_lab.commands.launch").launch(name, overrides)
     except KeyboardInterrupt:
         status = 130

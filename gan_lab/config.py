@@ -1,4 +1,4 @@
-"""Configurations: where they lie, what a run is called, how a foreign one is read, and what may be built of it."""
+"""Configurations: where they lie, run names, safe reading, and building classes from them."""
 
 import hashlib
 import inspect
@@ -162,13 +162,17 @@ def read_yaml(path: Path) -> Any:
     return unescaped(limited(value, path))
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, *, most: int = MOST_BYTES) -> Any:
     """Read a JSON file that may hold anything.
+
+    Args:
+        path: of the file.
+        most: bytes that it may have.
 
     Raises:
         InputError: as `read_yaml`.
     """
-    text = read_text(path)
+    text = read_text(path, most=most)
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -176,7 +180,7 @@ def read_json(path: Path) -> Any:
     return limited(value, path)
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, *, most: int = MOST_BYTES) -> str:
     """Read a small text file.
 
     Raises:
@@ -186,9 +190,9 @@ def read_text(path: Path) -> str:
         if not path.is_file():  # a pipe would never end
             raise InputError(f"{path} cannot be read: it is no file")
         with path.open("rb") as file:
-            data = file.read(MOST_BYTES + 1)
-        if len(data) > MOST_BYTES:
-            raise InputError(f"{path} cannot be read: it is longer than {MOST_BYTES:,} bytes")
+            data = file.read(most + 1)
+        if len(data) > most:
+            raise InputError(f"{path} cannot be read: it is longer than {most:,} bytes")
         return data.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
@@ -255,7 +259,7 @@ def limited_events(text: str, path: Path) -> Iterator[Any]:
 
 
 def limited(value: Any, path: Path) -> Any:
-    """Return values as they are.
+    """Check the depth and numbers of values, and return them.
 
     Raises:
         InputError: for containers in containers without end, and numbers that mean nothing here.
@@ -279,7 +283,7 @@ def limited(value: Any, path: Path) -> Any:
 
 
 def shortened(value: object) -> str:
-    """Return a value for a message, however long it is."""
+    """Shorten a value for a message."""
     if isinstance(value, int) and abs(value) > LARGEST_INTEGER:
         return "above 2^64"
     text = repr(value)
@@ -484,7 +488,7 @@ class _Builder:
             ) from error
 
     def check_value(self, value: Any, base: Any, key: str) -> None:
-        """Refuse what the annotation does not allow, numbers that are none, and of a file layers by the billion.
+        """Check a value against an annotation: type, finite numbers, and for files their limits.
 
         Raises:
             InputError: with the key, the value and what is allowed.
@@ -499,11 +503,11 @@ class _Builder:
 
     @property
     def where(self) -> str:
-        """The beginning of a message."""
+        """Return the beginning of a message: the file."""
         return f"{self.origin}: " if self.origin is not None else ""
 
     def find(self, target: Any, key: str) -> Callable[..., Any]:
-        """Import what a target names, if it may be."""
+        """Import a target, if that is allowed."""
         if not isinstance(target, str) or not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", target):
             raise self.error(
                 joined(key, "_target_"),
@@ -567,7 +571,7 @@ def has_nodes(value: Any) -> bool:
 
 
 def joined(key: str, name: object) -> str:
-    """Return the key of a key."""
+    """Join two parts of a dotted key."""
     return f"{key}.{name}" if key else str(name)
 
 
@@ -593,7 +597,7 @@ def located(target: str) -> Any:
 
 
 def cause(error: BaseException) -> str:
-    """Return what happened and where, for whoever wrote the code that it happened in."""
+    """Describe an exception with its file and line."""
     frames = traceback.extract_tb(error.__traceback__)
     # what imports and calls is not to blame
     others = [f for f in frames if "importlib" not in f.filename and f.filename != __file__]
@@ -779,9 +783,28 @@ def check_keys(config: Any, kinds: type[Keys], typed: Mapping[str, str]) -> None
     there = [
         name for name in kinds.model_fields if name in config or OmegaConf.is_missing(config, name)
     ]
-    values = {name: plain(config[name]) for name in there}
+    values = {name: value_of(config, name) for name in there}
     for key, value in texts_of(values, kinds, "", typed).items():
         OmegaConf.update(config, key, value, force_add=True)
+
+
+def value_of(config: Any, key: str, *, complete: bool = False) -> Any:
+    """Return the value of a key of a configuration as `plain` does.
+
+    Raises:
+        InputError: for a value that refers to something that there is not.
+        MissingMandatoryValue: as `plain`.
+    """
+    from omegaconf.errors import InterpolationResolutionError
+
+    try:
+        return plain(config.get(key) if complete else config[key], complete=complete)
+    except InterpolationResolutionError as error:
+        typed = dict(config.items_ex(resolve=False)).get(key)
+        raise InputError(
+            f"{error.full_key or key} in {key}={shortened(typed)} refers to something that there is not "
+            f"({str(error).splitlines()[0]})"
+        ) from error
 
 
 def texts_of(
@@ -830,7 +853,8 @@ def as_allowed(value: Any, kind: Any, key: str, typed: str | None, where: str) -
         text = str(value) if typed is None else typed
         if is_allowed(text, kind):
             return text
-    raise InputError(f"{where}{key}={shortened(value)} must be {allowed(kind)}")
+    hint = suggestion(value, options_of(kind)) if isinstance(value, str) else ""
+    raise InputError(f"{where}{key}={shortened(value)} must be {allowed(kind)}{hint}")
 
 
 def is_allowed(value: Any, kind: Any) -> bool:
@@ -863,7 +887,7 @@ def is_allowed(value: Any, kind: Any) -> bool:
 
 
 def allowed(kind: Any) -> str:
-    """Say what an annotation allows."""
+    """Describe what an annotation allows."""
     kind = getattr(kind, "__value__", kind)
     arguments = get_args(kind)
     if get_origin(kind) is Annotated:
@@ -890,8 +914,15 @@ def allowed(kind: Any) -> str:
     return f"a {describe(kind)}"
 
 
+def options_of(kind: Any) -> list[str]:
+    """Return the words that an annotation allows, also those of lists."""
+    if get_origin(kind) is Literal:
+        return [one for one in get_args(kind) if isinstance(one, str)]
+    return list(dict.fromkeys(word for one in get_args(kind) for word in options_of(one)))
+
+
 def limits(rules: Iterable[Any]) -> str:
-    """Say what range numbers have."""
+    """Describe the range of numbers."""
     words = {"ge": "from {}", "gt": "above {}", "le": "to {}", "lt": "below {}"}
     found = {
         name: getattr(rule, name)

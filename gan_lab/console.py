@@ -21,6 +21,11 @@ def printable(text: str) -> str:
     return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
+def in_a_line(name: str) -> str:
+    """Return a name of somebody's data for a line or a cell: as `printable`, with tabs and ends of lines, too."""
+    return printable(name).replace("\n", "\\n").replace("\t", "\\t")
+
+
 class PlainConsole(Console):
     """A console on which only its own styles and movements are control characters, never a text's."""
 

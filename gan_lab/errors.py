@@ -1,4 +1,4 @@
-"""Errors that a user can mend, and whether he has pressed Ctrl-C."""
+"""Errors that a user can fix, and whether Ctrl-C was pressed."""
 
 from threading import Event
 
@@ -12,3 +12,9 @@ class InputError(ValueError):
     The message says what was given, what is allowed and what to do. The command line prints it without a
     traceback; anything else that is raised is a defect of gan_lab and keeps its traceback.
     """
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number of things in words: "1 image", "2,001 images"."""
+    plural = f"{noun}es" if noun.endswith(("s", "x")) else f"{noun}s"
+    return f"{number:,} {noun if number == 1 else plural}"

@@ -1,4 +1,4 @@
-"""The run folder: every file in it whole or not there, one process at a time, and who that is."""
+"""The run folder: atomic writes, one process at a time, results."""
 
 import errno
 import json
@@ -14,10 +14,16 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    NotRequired,  # pydantic asks for these before Python 3.12
+)
 
 from filelock import FileLock, Timeout
-from pydantic import Field
+from pydantic import ConfigDict, Field
+from typing_extensions import TypedDict
 
 from gan_lab.config import conf_dir, read_json, take
 from gan_lab.errors import InputError
@@ -45,7 +51,7 @@ _PLACE = frozenset(
 
 @contextmanager
 def replacing(path: Path, *, sync: bool = True) -> Iterator[Path]:
-    """Give a temporary path beside `path`, which replaces it when the block ends, or is removed when that fails.
+    """Yield a temporary path that replaces `path` at the end of the block, or is removed on an error.
 
     The folder is made when it is not there. Whoever opens `path` finds the old file or the new one, at any moment.
 
@@ -250,7 +256,7 @@ class Holder:
 
 @contextmanager
 def locked(run_dir: Path) -> Iterator[None]:
-    """Keep a second process out of a run folder; the lock goes with the process that holds it, however that ends.
+    """Lock a run folder; the lock ends with the process that holds it.
 
     A folder that is not there is made, and goes again when nothing was written to it.
 
@@ -314,6 +320,28 @@ def living_holder(run_dir: Path) -> Holder | None:
 # Results as JSON: what was measured, how, and in which circumstances.
 
 PACKAGES = ("torch", "torchvision", "torch-fidelity", "numpy", "pillow", "scikit-learn")
+
+MOST_RESULTS = 2**28  # bytes of them: some have curves, and values of a thousand classes
+
+
+class MeasuredMetric(TypedDict):
+    """A metric in a result; there is more in it."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+
+    key: str
+    value: float | None
+
+
+class Result(TypedDict):
+    """What a file of results has of each at least."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+
+    metrics: list[MeasuredMetric]
+    fake: NotRequired[dict[str, Any]]
+    protocol: NotRequired[str | None]
+
 
 # what makes two results answers to the same question
 IDENTITY = ("protocol", "num_fake", "num_real", "fake", "real", "settings")
@@ -392,9 +420,9 @@ def read_results(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     try:
-        results = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} is no JSON ({error}); move it away, or set out=") from error
-    if not isinstance(results, list) or not all(isinstance(one, dict) for one in results):
-        raise InputError(f"{path} holds no results; move it away, or set out=")
-    return results
+        results = read_json(path, most=MOST_RESULTS)
+        described = {"results": results}
+        found: list[dict[str, Any]] = take(described, "results", list[Result], origin=path)
+    except InputError as error:
+        raise InputError(f"{error}; move it away, or set out=") from error
+    return found

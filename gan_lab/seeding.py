@@ -6,6 +6,7 @@ image from (seed, its index), so a resumed run and another batch size meet the s
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from gan_lab.errors import InputError
 
@@ -24,6 +25,21 @@ def check_seed(seed: int) -> None:
     """
     if not 0 <= seed < 2**32:
         raise InputError(f"seed={seed} must be from 0 to {2**32 - 1}")
+
+
+def random_state(device: torch.device) -> tuple[Tensor, ...]:
+    """Return the state of the generators that computations on `device` draw from, without waiting for it."""
+    states = [torch.get_rng_state()]
+    if device.type != "cpu":
+        states.append(torch.get_device_module(device).get_rng_state(device))
+    return tuple(states)
+
+
+def set_random_state(device: torch.device, state: tuple[Tensor, ...]) -> None:
+    """Draw from here on what was drawn after `random_state`."""
+    torch.set_rng_state(state[0])
+    if device.type != "cpu":
+        torch.get_device_module(device).set_rng_state(state[1], device)
 
 
 def seed_step(device: torch.device, *parts: int) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch_fidelity import feature_extractor_inceptionv3
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
+from gan_lab.commands.launch import addable
 from gan_lab.config import conf_dir, register_resolvers
 
 register_resolvers()
@@ -64,13 +65,13 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def compose() -> Callable[..., DictConfig]:
-    """Compose a command's configuration: `compose("model=gan", "batch_size=8", root="train")`."""
+    """Compose a configuration as the command line does: `compose("model=gan", "batch_size=8", root="train")`."""
 
     @cache
     def once(overrides: tuple[str, ...], root: str) -> DictConfig:
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            return hydra_compose(root, overrides=list(overrides))
+            return hydra_compose(root, overrides=addable(list(overrides)))
 
     def composed(*overrides: str, root: str = "train") -> DictConfig:
         # ${run_name:} asks Hydra for the command line, which there is none of

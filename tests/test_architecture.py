@@ -39,7 +39,11 @@ LONGEST_README = 220
 
 # tests of what several modules do together
 TOGETHER = {
+<<<<<<< HEAD
+    "commands": {"full_disk", "kills", "processes", "resume", "selection", "stops"},
+=======
     "commands": {"full_disk", "kills", "processes", "resume", "selection", "sound"},
+>>>>>>> sound
     "compare": {"command"},
     "data": {"stacked_digits", "training"},
     "distributed": {"requeue"},
@@ -51,7 +55,7 @@ TOGETHER = {
     "weights": {"unpickling"},
 }
 # folders of tests that are of no room
-OTHER_TESTS = {"helpers", "parity", "probes", "slurm"}
+OTHER_TESTS = {"campaign", "helpers", "parity", "probes", "slurm"}
 
 
 @cache

@@ -65,3 +65,9 @@ def test_nothing_elsewhere_nor_for_no_work(
 def test_of_several_processes_the_first_one_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(console, "is_first", lambda: False)
     assert shown(monkeypatch, terminal=True, total=2).strip() == ""
+
+
+@pytest.mark.parametrize("name", ["two\nlines", "a\ttab", "both\r\n\x1b[2J", "é 猫"])
+def test_a_name_stays_in_its_line(name: str) -> None:
+    shown = console.in_a_line(name)
+    assert shown.isprintable() and (shown == name) == name.isprintable()

@@ -29,6 +29,7 @@ from gan_lab.run import (
     living_holder,
     locked,
     noted_holder,
+    read_results,
     remove_leftovers,
     replacing,
     temporary_path,
@@ -239,3 +240,30 @@ def test_what_killed_processes_leave_is_removed_and_nothing_else(tmp_path: Path)
     os.utime(tmp_path / names["old"], (long_ago, long_ago))
     remove_leftovers(tmp_path, tmp_path / "not there")
     assert {p.name for p in tmp_path.iterdir()} == {names[n] for n in ("living", "recent", "else")}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("{", "3", "[3]", "[[]]", "[{}]", '[{"metrics": 3}]', '[{"metrics": [{}]}]', "[" * 100_000),
+        *('[{"metrics": [{"key": 1, "value": 2}]}]', '[{"metrics": [{"key": "a", "value": "b"}]}]'),
+        *('[{"metrics": [], "fake": 3}]', '[{"metrics": [], "protocol": {}}]', "9" * 5000, "\udcff"),
+    ],
+)  # fmt: skip
+def test_a_damaged_file_of_results_is_named(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "evaluation.json"
+    path.write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(InputError, match=r"evaluation\.json.*move it away"):
+        read_results(path)
+
+
+def test_what_is_more_in_a_result_is_kept(tmp_path: Path) -> None:
+    result = {
+        "metrics": [{"key": "a", "value": 1, "detail": {"b": [1]}}],
+        "time": "now",
+        "fake": {},
+    }
+    (tmp_path / "a.json").write_text(
+        json.dumps([result, {"metrics": [{"key": "b", "value": None}]}])
+    )
+    assert read_results(tmp_path / "a.json")[0] == result

@@ -74,7 +74,7 @@ class MemoryPeak:
 
 
 def forget_resident_peak() -> bool:
-    """Begin the peak of the resident set anew, where the system lets a process do so; return whether it did."""
+    """Reset the peak of resident memory, if the system allows it; return whether it did."""
     try:
         Path("/proc/self/clear_refs").write_text("5")  # proc(5)
     except OSError:
@@ -96,7 +96,7 @@ def resident_peak() -> int:
 
 
 class FlopCounter(TorchDispatchMode):
-    """Counts what runs inside it: forward, backward and second derivatives alike.
+    """Counts floating-point operations: forward, backward and second derivatives.
 
     Two operations a multiplication with its addition, in matrix products, convolutions and attention; nothing for
     what works element by element. The formulas are torch's, except for the backward pass of convolutions, where torch
@@ -137,7 +137,7 @@ def convolution_backward_flops(
     output_mask: list[bool],
     **settings: Any,
 ) -> int:
-    """Return the operations of the gradients by input and weight, as many as the convolution's for either."""
+    """Return the operations of a convolution's backward pass: as many as forward for each gradient."""
     pixels = x[2:] if transposed else gradient[2:]
     return 2 * x[0] * prod(pixels) * prod(weight) * sum(output_mask[:2])
 
@@ -145,7 +145,7 @@ def convolution_backward_flops(
 def matmul_peak(
     device: torch.device, dtype: torch.dtype, *, seconds: float = 1.0
 ) -> tuple[float, float]:
-    """Return the most operations that products of large square matrices reach on a device.
+    """Return the operations a second of large matrix products on a device.
 
     Args:
         device: with the threads that torch has now.
@@ -175,7 +175,7 @@ def seconds_of_product(a: Tensor, b: Tensor) -> tuple[float, float]:
 
 
 class Cost(NamedTuple):
-    """What something took.
+    """Seconds, memory and operations of a piece of work.
 
     Attributes:
         seconds: by the clock on the wall.
@@ -193,7 +193,7 @@ class Cost(NamedTuple):
 
 
 class Meter:
-    """Reads the clocks, and the operations while they are counted."""
+    """Reads elapsed time and operations."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device

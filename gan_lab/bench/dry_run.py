@@ -28,7 +28,7 @@ LOADED_BATCHES = 20  # at most, of which the loader's rate is the mean
 
 @dataclass(kw_only=True)
 class Found:
-    """What one process found.
+    """Results of the dry run in one process.
 
     Attributes:
         phases: costs of each phase of a training step, at moments from where training stands to its end.
@@ -64,7 +64,7 @@ class Found:
 
 
 class CheckpointSize(TorchCheckpointIO):
-    """Writes checkpoints nowhere.
+    """Measures the size of checkpoints without writing them.
 
     Attributes:
         written: bytes of the last one.
@@ -82,7 +82,7 @@ class CheckpointSize(TorchCheckpointIO):
 
 
 class Counting(io.RawIOBase):
-    """A file that counts what is written to it, and forgets it.
+    """A file that counts bytes and discards them.
 
     Attributes:
         written: bytes.
@@ -101,7 +101,7 @@ class Counting(io.RawIOBase):
 
 
 class DryRun(Callback):
-    """Takes the place of training: everything happens on the first batch, and nothing is kept of it.
+    """Replaces training by its most expensive steps, on the first batch; nothing is kept.
 
     Attributes:
         found: what it came to.
@@ -141,7 +141,7 @@ class DryRun(Callback):
             self.found.preparation_seconds = time.perf_counter() - begin
 
     def on_train_start(self, trainer: Trainer, module: AdversarialModule) -> None:  # type: ignore[override]
-        """Let the first training step be all of them."""
+        """Run all measurements in place of the first training step."""
         step = module.training_step
         meter = Meter(module.device)
         phases = Phases(module, meter)
@@ -209,7 +209,7 @@ def moments(module: AdversarialModule, begin: int) -> list[int]:
 
 
 def at_full_cost(module: AdversarialModule, images_seen: int) -> None:
-    """Put the clock to a moment, with every lazy penalty due and every augmentation at its strongest."""
+    """Set the clock to a moment with every lazy penalty due and augmentations at full strength."""
     module.images_seen = images_seen
     for player in module.players.values():
         player.steps_taken = 0
@@ -217,7 +217,7 @@ def at_full_cost(module: AdversarialModule, images_seen: int) -> None:
 
 
 def loading(data: DataModule) -> tuple[float, bool]:
-    """Return seconds that the images of a training step take to be read, and whether other processes read them.
+    """Return seconds to load the images of a training step, and whether worker processes load them.
 
     Batches that were read before anybody asked for them are left out.
     """
@@ -234,7 +234,7 @@ def loading(data: DataModule) -> tuple[float, bool]:
 
 
 def device_gib(device: torch.device) -> float:
-    """Return the memory of a device, in GiB; of a CPU that of the machine, or what this process may have of it."""
+    """Return a device's memory in GiB; for a CPU the machine's, or this process's limit."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory / GIB
     whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -244,7 +244,7 @@ def device_gib(device: torch.device) -> float:
 
 
 def times_due(begin: int, end: int, every_kimg: float) -> int:
-    """Return how often something that is done every `every_kimg`, and at the end, is done from `begin` to `end`."""
+    """Return how often an action every `every_kimg` (and at the end) happens from `begin` to `end`."""
     every = every_kimg * 1000
     whole = int(end // every - begin // every)
     return whole + (1 if end % every and end > begin else 0)

@@ -50,7 +50,7 @@ HOOKS = (
 
 
 def beyond_plain(module: AdversarialModule, precision: str) -> list[str]:
-    """Return what a module has that the plain loop leaves out; where there is anything, the two do not compare."""
+    """Return the features of a module that the plain loop lacks; with any, the two are not comparable."""
     beyond = [
         f"{'lazy ' if r.interval > 1 else ''}{name}"
         for player in module.players.values()
@@ -125,7 +125,7 @@ def plain_rate(module: AdversarialModule, data: DataModule, device: torch.device
 def plain_view(
     module: AdversarialModule, batch: Batch, y: Tensor | None, z: Tensor, fake: Tensor
 ) -> DiscriminatorStep:
-    """Return what penalties ask for, without hooks."""
+    """Return the step that penalties see, without hooks."""
     d = module.discriminator
     penalties = module.players["discriminator"].penalties().values()
     if any(r.differentiates_fake for r in penalties):
@@ -187,7 +187,7 @@ def data_rate(data: DataModule) -> float:
 
 
 class TimedImages(GanImages):
-    """Generated images that count themselves and the time that they take.
+    """Generated images that count themselves and their time.
 
     Attributes:
         drawn: images so far.
@@ -272,17 +272,19 @@ def compare_ranks(config: DictConfig, *, ranks: int, rounds: int) -> dict[str, f
     check_batch(batch_size=config.batch_size, batches=config.d_steps, world_size=ranks)
     on_cpu = config.trainer.accelerator == "cpu" or not torch.accelerator.is_available()
     ways = [(1, 1), (ranks, 1), *([(1, ranks)] if on_cpu else [])]
-    say(f"ranks: {rounds} rounds of {' '.join(map(named, ways))} processes x threads in turn")
+    say(
+        f"ranks: {rounds} rounds of {' '.join(map(process_label, ways))} processes x threads in turn"
+    )
     made = [{way: rate(config, way) for way in ways} for _ in range(rounds)]
-    found = {f"{named(way)}_img_per_s": median(r[way] for r in made) for way in ways}
+    found = {f"{process_label(way)}_img_per_s": median(r[way] for r in made) for way in ways}
     for other in ways:
         if other != (ranks, 1):
             gain = median(r[ranks, 1] / r[other] for r in made)
-            found[f"{named((ranks, 1))}_over_{named(other)}"] = gain
+            found[f"{process_label((ranks, 1))}_over_{process_label(other)}"] = gain
     return found
 
 
-def named(way: Way) -> str:
+def process_label(way: Way) -> str:
     """Return "2x1" for two processes of one thread."""
     return f"{way[0]}x{way[1]}"
 
@@ -300,7 +302,7 @@ def rate(config: DictConfig, way: Way) -> float:
 def work(
     rank: int, container: Mapping[str, Any], way: Way, port: int, queue: "SimpleQueue[float]"
 ) -> None:
-    """Be one of the processes."""
+    """Entry point of a worker process."""
     processes, threads = way
     if processes > 1:
         os.environ |= {

@@ -78,7 +78,7 @@ def measure(
 
 
 class Repeated(Dataset[Batch]):
-    """The same batch again and again."""
+    """A dataset that repeats one batch."""
 
     def __init__(self, batch: Batch, times: int) -> None:
         self.batch = batch
@@ -142,7 +142,7 @@ def leaving_out(module: AdversarialModule, name: str) -> Iterator[None]:
 
 @contextmanager
 def counting_into(meter: Meter, count: bool) -> Iterator[None]:
-    """Count operations, if asked to: those of the same passes uncompiled, as compiled code tells of none."""
+    """Count operations on uncompiled passes (compiled code reports none)."""
     mode = FlopCounter() if count else None
     uncompiled = torch.compiler.set_stance("force_eager") if count else nullcontext()
     with uncompiled, mode or nullcontext():

@@ -24,6 +24,7 @@ from gan_lab.data.sample import SampleSpec
 from gan_lab.metrics.base import Metrics
 from gan_lab.run import check_writable, write_json
 from gan_lab.sampling.gan import Gan
+from gan_lab.training.auto import decide_by_data
 from gan_lab.training.building import build_data, build_model, compiled, quiet, sample_spec
 from gan_lab.training.checks import check_trainer
 from gan_lab.training.compilation import backend_of
@@ -43,6 +44,7 @@ def run(config: DictConfig) -> None:
         check_writable(Path(config.out))
     if config.threads:
         torch.set_num_threads(config.threads)
+    decide_by_data(config)
     data = build_data(config)
     parts: dict[str, Callable[[DictConfig, DataModule], Result]] = {
         "steps": steps_part,
@@ -61,7 +63,7 @@ def run(config: DictConfig) -> None:
 
 
 def circumstances(config: DictConfig, spec: SampleSpec) -> Result:
-    """Return what the metrics depend on."""
+    """Return what the measurements depend on: model, batch, device, versions."""
     device = build_trainer(config).strategy.root_device
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -89,14 +91,14 @@ def circumstances(config: DictConfig, spec: SampleSpec) -> Result:
 
 
 def device_name(device: torch.device) -> str:
-    """Return what computes."""
+    """Return the device's name."""
     if device.type == "cuda":
         return f"{device}: {torch.cuda.get_device_name(device)}"
     return f"{device}: {cpu_name()}"
 
 
 def cpu_name() -> str:
-    """Return the processor's name, or its kind where the system tells no more."""
+    """Return the processor's name, or its architecture."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -104,7 +106,7 @@ def cpu_name() -> str:
 
 
 def build_trainer(config: DictConfig, *callbacks: Callback) -> Trainer:
-    """Build a Trainer of one epoch that keeps nothing."""
+    """Build a Trainer of one epoch without logs and checkpoints."""
     trainer: Trainer = build(
         config.trainer,
         strategy="auto",
@@ -145,7 +147,7 @@ def steps_part(config: DictConfig, data: DataModule) -> Result:
 
 
 def loop_part(config: DictConfig, data: DataModule) -> Result:
-    """Compare the loop with a plain one, where that can do the same."""
+    """Compare the loop with a plain PyTorch loop."""
     beyond = beyond_plain(
         build_model(config, sample_spec(config, data)), str(config.trainer.precision)
     )
@@ -217,12 +219,12 @@ def phase_table(steps: Result) -> Table:
 
 
 def compiled_by(result: Result) -> str:
-    """Return what compiled the passes, or nothing."""
+    """Return the backend of torch.compile as text, or nothing."""
     return f"compiled by {result['compile']}, " if result["compile"] else ""
 
 
 def other_metrics(result: Result) -> Table:
-    """Return all but the phases: circumstances first."""
+    """Return a table of everything but the phases, environment first."""
     table = Table(title="bench", title_justify="left", show_header=False)
     shape = "x".join(str(side) for side in result["sample"])
     table.add_row("model", f"{result['model']}, {shape}, batches of {result['batch_size']}")

@@ -32,7 +32,10 @@ def run(config: DictConfig) -> None:
     ]
     wrong += [f"{run.path}: nothing can be read of it" for run in runs if is_empty(run)]
     runs = [run for run in runs if not is_empty(run)]
-    complain([*wrong, *(text for run in runs for text in run.problems)])
+    warn_of_problems([*wrong, *(text for run in runs for text in run.problems)])
+    for run in runs:
+        for one in run.advice:
+            say(f"{run.name} {one}")
     if not runs:
         raise InputError("of no run that was named can anything be read")
     columns = config.columns or columns_for(runs)
@@ -51,15 +54,15 @@ def run(config: DictConfig) -> None:
             grids.append(grid)
             advance(len(grids))
     named = zip(runs, grids, strict=True)
-    complain([f"{one.name}: {grid.origin}" for one, grid in named if not grid.same])
+    warn_of_problems([f"{one.name}: {grid.origin}" for one, grid in named if not grid.same])
     write(out, page(runs, grids, wrong, seed=config.seed))
     say(
         f"wrote {out} ({len(runs)} {'run' if len(runs) == 1 else 'runs'}, {out.stat().st_size / 1e6:.1f} MB)"
     )
 
 
-def complain(texts: list[str]) -> None:
-    """Say what is wrong, in a few lines: the page has them all."""
+def warn_of_problems(texts: list[str]) -> None:
+    """Warn of the first problems; the page lists all."""
     for text in texts[:_MOST_LINES]:
         warn(text)
     if len(texts) > _MOST_LINES:

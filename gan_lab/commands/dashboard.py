@@ -78,7 +78,7 @@ def project_metrics(api: Any, entity: str, project: str) -> list[str]:
 
 
 def check_metrics(metrics: Sequence[str], project: str) -> list[str]:
-    """Refuse to make a workspace that shows nothing.
+    """Check that there are metrics to show.
 
     Raises:
         InputError: when there are no metrics.

@@ -1,14 +1,14 @@
-"""gan-lab directions: directions in a latent space, and pictures of what they do."""
+"""gan-lab directions: directions in a latent space, and images of what they do."""
 
 from omegaconf import DictConfig
 from rich.table import Table
 
-from gan_lab.commands.folders import output_folder
 from gan_lab.commands.mix import layers_of, text_of
 from gan_lab.commands.options import (
     check_image,
     check_rendering,
     load_gan,
+    output_folder,
     parse_classes,
     parse_seeds,
 )
@@ -23,7 +23,7 @@ from gan_lab.sampling.directions import (
 )
 from gan_lab.sampling.gan import Gan
 from gan_lab.sampling.latents import SUFFIX, Latents
-from gan_lab.sampling.series import class_suffix, slug
+from gan_lab.sampling.writers import class_suffix, slug
 
 
 def run(config: DictConfig) -> None:

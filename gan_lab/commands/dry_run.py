@@ -40,7 +40,7 @@ NEARLY_ALL = 0.9  # of a device's memory: drivers and other programs want some
 
 
 def dry_run(config: DictConfig) -> None:
-    """Take a run's dearest steps, evaluate, and say what it costs. Nothing is written into the run folder.
+    """Take a run's most expensive steps, evaluate, and say what it costs. Nothing is written into the run folder.
 
     Raises:
         InputError: as `gan-lab train`; when the steps do not fit into memory; when nothing is left to train.
@@ -105,22 +105,22 @@ def measures_nothing(config: DictConfig) -> bool:
 
 
 def says_out_of_memory(error: RuntimeError) -> bool:
-    """Whether an error is an allocator's, of which those for CPUs have no type of their own."""
+    """Whether an error means out of memory (CPU allocators raise plain RuntimeErrors)."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def does_not_fit(config: DictConfig, error: Exception) -> str:
-    """Return what to do where a step needs more memory than there is."""
+    """Return the out-of-memory error with what to do."""
     size = config.micro_batch_size or config.batch_size
     reason = str(error).partition("\n")[0]
     return (
-        f"the dearest step does not fit into memory ({reason}): {size} images pass through the networks at once; set "
+        f"out of memory in the most expensive step ({reason}): {size} images pass through the networks at once; set "
         f"micro_batch_size={max(size // 2, 1)} or less, or trainer.precision=bf16-mixed"
     )
 
 
 def everywhere(found: Found) -> dict[str, list[Found]]:
-    """Return what all processes found, by machine."""
+    """Return the results of all processes, by machine."""
     if not several_ranks():
         return {gethostname(): [found]}
     parcels: list[Any] = [None] * get_world_size()
@@ -134,7 +134,7 @@ def everywhere(found: Found) -> dict[str, list[Found]]:
 def report(
     config: DictConfig, module: AdversarialModule, machines: dict[str, list[Found]], begin: int
 ) -> None:
-    """Say what the run costs, and what of it is too much."""
+    """Print what the run costs, and warn of what is too much."""
     all_found = [found for on_one in machines.values() for found in on_one]
     first = all_found[0]
     images = module.batch_size * module.d_steps
@@ -168,7 +168,7 @@ def report(
         f"{duration(whole)} for {left:g} kimg, evaluations and grids of samples included",
     )
     say(table)
-    complain(config, module, machines, first)
+    warn_of_limits(config, module, machines, first)
     say(f"dry run: nothing was written to {config.run_dir}")
 
 
@@ -180,7 +180,7 @@ def due(config: DictConfig, callback: str, module: AdversarialModule, begin: int
 
 
 def where(module: AdversarialModule, machines: dict[str, list[Found]]) -> str:
-    """Return what computes."""
+    """Return the device's name."""
     device = module.trainer.strategy.root_device.type
     processes = counted(sum(map(len, machines.values())), "process", "processes")
     over = f" on {len(machines)} machines" if len(machines) > 1 else ""
@@ -203,7 +203,7 @@ def memory(first: Found, all_found: list[Found]) -> str:
     )
     each = " each" if len(all_found) > 1 else ""
     evaluating = f", {evaluation:.3g} GiB in an evaluation" if first.evaluation_seconds else ""
-    return f"{step:.3g} GiB{each} in the dearest step{evaluating}; {first.memory_kind}"
+    return f"{step:.3g} GiB{each} in the most expensive step{evaluating}; {first.memory_kind}"
 
 
 def steps(module: AdversarialModule, found: Found) -> str:
@@ -224,7 +224,7 @@ def reading(found: Found, images: int) -> str:
     return f"{rate(images / found.loading_seconds)}, {kind}"
 
 
-def complain(
+def warn_of_limits(
     config: DictConfig, module: AdversarialModule, machines: dict[str, list[Found]], first: Found
 ) -> None:
     """Warn of what is too large for the device or the disk, and of a loader that is slower than training."""
@@ -254,12 +254,12 @@ def complain(
 
 
 def rate(images: float) -> str:
-    """Return images a second with three digits or all before the point, never as a power of ten."""
+    """Format images a second with three digits, without exponent."""
     return f"{images:,.0f} img/s" if images >= 100 else f"{images:.3g} img/s"
 
 
 def duration(seconds: float) -> str:
-    """Return a time as a person would say it."""
+    """Format a duration in seconds, minutes, hours or days."""
     if seconds < 0.01:
         return "below 0.01 s"
     if seconds < 90:

@@ -50,7 +50,7 @@ def run(config: DictConfig) -> None:
 
 
 def opened(config: DictConfig, run: str) -> Gan:
-    """Load one of the runs."""
+    """Load a run's generator."""
     own = config.copy()
     own.run = run
     return open_gan(own)

@@ -14,8 +14,7 @@ from gan_lab.config import literal
 from gan_lab.console import say
 from gan_lab.data.images import image_spec
 from gan_lab.errors import InputError
-from gan_lab.run import write
-from gan_lab.training.checkpoint import CONFIG_FILE, LAST, AtomicCheckpointIO
+from gan_lab.training.checkpoint import LAST, AtomicCheckpointIO, write_config
 from gan_lab.weights.blueprint import Blueprint
 from gan_lab.weights.published import Published, open_published
 
@@ -109,7 +108,7 @@ def describe_run(
 
 
 def report(published: Published, networks: Mapping[str, nn.Module]) -> None:
-    """Say what was read."""
+    """Print what was read."""
     say(str(published.config["source"]))
     for path, digest in published.files.items():
         say(f"{path.name}: sha256 {digest}")
@@ -128,4 +127,4 @@ def write_run(
 ) -> None:
     """Write a run folder; `config.yaml`, without which it is none, comes last."""
     AtomicCheckpointIO().save_checkpoint(dict(checkpoint), run_dir / "checkpoints" / LAST)
-    write(run_dir / CONFIG_FILE, OmegaConf.to_yaml(settings))
+    write_config(run_dir, settings)

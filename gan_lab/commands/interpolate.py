@@ -8,14 +8,22 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from gan_lab.commands.folders import output_folder
-from gan_lab.commands.mix import check_formats, check_scale, save_sheet
-from gan_lab.commands.options import labels_of, labels_text, open_gan, parse_seeds, seeds_text
+from gan_lab.commands.mix import save_sheet
+from gan_lab.commands.options import (
+    chosen_formats,
+    labels_of,
+    labels_text,
+    open_gan,
+    output_folder,
+    parse_seeds,
+    seeds_text,
+)
 from gan_lab.console import progress_bar, say
 from gan_lab.data.images import save_png, to_uint8
 from gan_lab.data.media import enlarged, grid
 from gan_lab.data.sample import SampleSpec
 from gan_lab.errors import InputError
+from gan_lab.run import write as write_whole
 from gan_lab.sampling.gan import Gan
 from gan_lab.sampling.interpolation import Interpolation, interpolation
 from gan_lab.sampling.latents import Latents
@@ -23,7 +31,6 @@ from gan_lab.sampling.video import check_video, readable_scale, write_video
 
 VIDEOS = ("gif", "webp", "mp4")
 OF_IMAGES = (*VIDEOS, "frames")
-FORMATS = ("strip", *OF_IMAGES, "files")
 
 
 @dataclass(frozen=True)
@@ -72,8 +79,8 @@ def run(config: DictConfig) -> None:
     Raises:
         InputError: for key points, spaces, methods and formats that there are not.
     """
-    formats = check_formats(config.format, FORMATS)
-    scale = check_scale(config.scale)
+    formats = chosen_formats(config.format)
+    scale = config.scale
     columns, rows = config.grid
     for kind in VIDEOS:
         if kind in formats:
@@ -105,7 +112,9 @@ def run(config: DictConfig) -> None:
         save_sheet(pixels, folder / "strip.png", columns=config.columns, scale=scale)
     write(film, folder, formats, fps=config.fps, scale=scale)
     if "files" in formats:
-        save_files(film, folder / "files", gan.spec)
+        is_text = gan.spec.kind.media_type.startswith("text/")
+        save = save_text if is_text else save_files
+        save(film, folder / "files", gan.spec)
 
 
 def write(film: Film, folder: Path, formats: list[str], *, fps: float, scale: int | None) -> None:
@@ -147,6 +156,17 @@ def save_files(film: Film, folder: Path, spec: SampleSpec) -> None:
                 done += 1
                 advance(done)
     say(f"wrote {folder}/*{spec.kind.suffix} ({total})")
+
+
+def save_text(film: Film, folder: Path, spec: SampleSpec) -> None:
+    """Write the samples of each path, which are text, to one file: a list."""
+    for number, each in enumerate(film.interpolations):
+        path = folder / f"path{number}{spec.kind.suffix}"
+        made = (each.images(part) for part in film.positions.split(film.batch_size))
+        write_whole(
+            path, b"".join(spec.kind.media(one) for part in made for one in spec.decode(part).cpu())
+        )
+        say(f"wrote {path} ({len(film.positions)} lines)")
 
 
 def check_images(gan: Gan, formats: list[str]) -> None:

@@ -20,14 +20,18 @@ from gan_lab.config import (
     shortened,
     suggestion,
     unknown_key,
+    value_of,
 )
 from gan_lab.errors import InputError
+from gan_lab.training.auto import placeholders
 from gan_lab.training.checks import TrainKeys
+from gan_lab.training.power_ema import LONGEST
 
 Positive = Annotated[int, Field(ge=1, le=100_000)]
 Natural = Annotated[int, Field(ge=0, le=10**7)]
 Number = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Share = Annotated[float, Field(ge=0)]
+Length = Annotated[float, Field(gt=0, le=LONGEST)]
 Part = Number | Text
 Numbers = Part | list[Part]
 Classes = Part | list[Part]
@@ -43,14 +47,14 @@ Trust = list[Text]
 Center = Literal["mean", "class"]
 Noise = Literal["const", "none", "random"]
 DrawnFormat = Literal[
-    "files", "png", "jpeg", "webp", "wav", "flac", "grid", "npz", "zip", "latents"
+    "files", "png", "jpeg", "webp", "wav", "flac", "grid", "npz", "zip", "txt", "jsonl", "latents"
 ]
 WayFormat = Literal["strip", "gif", "webp", "mp4", "frames", "files"]
 SheetFormat = Literal["sheet", "latents"]
 
 
 class OfARun(Keys):
-    """What commands that load a trained generator have."""
+    """Keys of commands that load a trained generator."""
 
     run: Text
     checkpoint: Literal["best", "last", "previous"] | None
@@ -59,7 +63,7 @@ class OfARun(Keys):
 
 
 class BenchKeys(TrainKeys):
-    """Those of gan-lab bench."""
+    """Keys of gan-lab bench."""
 
     parts: Annotated[
         list[Literal["steps", "loop", "data", "metrics", "ranks"]], Field(min_length=1)
@@ -72,7 +76,7 @@ class BenchKeys(TrainKeys):
 
 
 class CompareKeys(Keys):
-    """Those of gan-lab compare."""
+    """Keys of gan-lab compare."""
 
     runs: Text | list[Text] | None
     checkpoint: Literal["best", "last", "previous"] | None
@@ -85,7 +89,7 @@ class CompareKeys(Keys):
 
 
 class DashboardKeys(Keys):
-    """Those of gan-lab dashboard."""
+    """Keys of gan-lab dashboard."""
 
     project: Text
     entity: Text | None
@@ -95,7 +99,7 @@ class DashboardKeys(Keys):
 
 
 class DirectionsKeys(OfARun):
-    """Those of gan-lab directions."""
+    """Keys of gan-lab directions."""
 
     method: Literal["auto", "ganspace", "sefa"]
     layers: Numbers
@@ -114,7 +118,7 @@ class DirectionsKeys(OfARun):
 
 
 class FileKeys(Keys):
-    """How evaluate reads folders and zips."""
+    """Keys of gan-lab evaluate for reading folders and zips."""
 
     image_size: Size | None
     channels: Literal[1, 3] | None
@@ -123,7 +127,9 @@ class FileKeys(Keys):
 
 
 class EvaluateKeys(OfARun):
-    """Those of gan-lab evaluate."""
+    """Keys of gan-lab evaluate."""
+
+    ema: Length | None
 
     source: Text | None
     run: Text | None  # type: ignore[assignment]
@@ -144,8 +150,20 @@ class EvaluateKeys(OfARun):
     out: Text | None
 
 
+class EmaKeys(OfARun):
+    """Keys of gan-lab ema."""
+
+    lengths: Annotated[list[Length], Field(min_length=1)]
+    seed: Seed
+    truncation: float | None
+    standing_statistics: Statistics | None
+    batch_size: BatchSize
+    device: Text
+    out: Text | None
+
+
 class ExploreKeys(OfARun):
-    """Those of gan-lab explore."""
+    """Keys of gan-lab explore."""
 
     other: Text | None
     standing_statistics: Statistics | None
@@ -158,7 +176,7 @@ class ExploreKeys(OfARun):
 
 
 class ExportKeys(OfARun):
-    """Those of gan-lab export."""
+    """Keys of gan-lab export."""
 
     source: Text | None
     format: (
@@ -179,7 +197,9 @@ class ExportKeys(OfARun):
 
 
 class GenerateKeys(OfARun):
-    """Those of gan-lab generate."""
+    """Keys of gan-lab generate."""
+
+    ema: Length | None
 
     seeds: Numbers | None
     num_images: Annotated[int, Field(ge=1, le=10**9)]
@@ -207,7 +227,7 @@ class GenerateKeys(OfARun):
 
 
 class ImportWeightsKeys(Keys):
-    """Those of gan-lab import-weights."""
+    """Keys of gan-lab import-weights."""
 
     path: Text
     name: FolderName
@@ -216,7 +236,7 @@ class ImportWeightsKeys(Keys):
 
 
 class InterpolateKeys(OfARun):
-    """Those of gan-lab interpolate."""
+    """Keys of gan-lab interpolate."""
 
     seeds: Numbers
     classes: Classes | None
@@ -242,7 +262,7 @@ class InterpolateKeys(OfARun):
 
 
 class MixKeys(OfARun):
-    """Those of gan-lab mix."""
+    """Keys of gan-lab mix."""
 
     rows: Numbers
     columns: Numbers
@@ -263,11 +283,11 @@ class MixKeys(OfARun):
 
 
 class PrefetchKeys(Keys):
-    """Those of gan-lab prefetch: none besides its features."""
+    """Keys of gan-lab prefetch: none besides its features."""
 
 
 class PrepareDataKeys(Keys):
-    """Those of gan-lab prepare-data."""
+    """Keys of gan-lab prepare-data."""
 
     out: Text | None
     size: Size | None
@@ -279,7 +299,7 @@ class PrepareDataKeys(Keys):
 
 
 class TuneKeys(Keys):
-    """Pivotal tuning of gan-lab project."""
+    """Keys of gan-lab project for pivotal tuning."""
 
     steps: Natural
     lr: Annotated[float, Field(gt=0)]
@@ -289,7 +309,7 @@ class TuneKeys(Keys):
 
 
 class ProjectKeys(OfARun):
-    """Those of gan-lab project."""
+    """Keys of gan-lab project."""
 
     images: Text | Annotated[list[Text], Field(min_length=1)] | None
     dataset_indices: Numbers | None
@@ -320,6 +340,7 @@ KEYS: dict[str, type[Keys]] = {
     "compare": CompareKeys,
     "dashboard": DashboardKeys,
     "directions": DirectionsKeys,
+    "ema": EmaKeys,
     "evaluate": EvaluateKeys,
     "explore": ExploreKeys,
     "export": ExportKeys,
@@ -351,12 +372,21 @@ def check(command: str, config: DictConfig) -> None:
         InputError: with the key, the value and what is allowed.
         MissingMandatoryValue: for a value that was not given.
     """
-    typed = typed_texts(HydraConfig.get().overrides.task)
+    with placeholders(config):
+        check_values(command, config, typed_texts(HydraConfig.get().overrides.task))
+
+
+def check_values(command: str, config: DictConfig, typed: Mapping[str, str]) -> None:
+    """Check a configuration in which nothing is `auto`; see `check`.
+
+    Raises:
+        InputError: as `check`.
+    """
     kinds = KEYS[command]
     check_keys(config, kinds, typed)
     check_further(config, kinds)
     for key in NAMED:
-        nodes = plain(config.get(key) or {}, complete=True)
+        nodes = value_of(config, key, complete=True) or {}
         for name, node in nodes.items():
             if isinstance(node, Mapping) and "_target_" in node:
                 put_back(config, meant(node, Any, f"{key}.{name}", typed))
@@ -367,11 +397,18 @@ def check(command: str, config: DictConfig) -> None:
                     "choose it, or leave it out"
                 )
     for key in SINGLE:
-        if key in kinds.model_fields or config.get(key) is None:
+        if key in kinds.model_fields or key not in config:
             continue
-        node = plain(config[key], complete=True)
+        node = value_of(config, key, complete=True)
+        if node is None:
+            continue
         if key == "features" and command == "prefetch" and "," in typed.get("features", ""):
             continue  # of several Hydra merges the files
+        if isinstance(node, Mapping) and "_target_" not in node and key in node:
+            raise InputError(
+                f"{key}={typed.get(key, '')} sets keys below {key}.; its file has to begin with the line "
+                "# @package _global_"
+            )
         if not isinstance(node, Mapping) or "_target_" not in node:
             raise InputError(
                 f"{key}={shortened(node)} must be one of the options of {key}=, or have a _target_"

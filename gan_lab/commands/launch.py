@@ -16,7 +16,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException, HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import InterpolationKeyError, MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import (
+    InterpolationResolutionError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+)
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from gan_lab.commands.manual import print_manual
@@ -54,9 +58,7 @@ def launch(command: str, overrides: list[str]) -> int:
     register()
     words = switched(overrides, SWITCHES.get(command, ()))
     words = listed(with_key(words, POSITIONAL.get(command)), LISTED.get(command))
-    words = readable(flags_last(words))
-    if set(SWEEP).isdisjoint(words):  # of a sweep, Hydra finds wrong keys before the first run
-        words = addable(words)
+    words = addable(readable(flags_last(words)))
     manual = not set(HELP).isdisjoint(words)
     if manual:
         words = [word for word in words if word not in (*HELP, *SWEEP)]
@@ -73,6 +75,11 @@ def launch(command: str, overrides: list[str]) -> int:
             # Hydra would print all overrides before it
             refused.append(mendable(error, module))
             return None
+        except Exception:
+            # Hydra would tell of it
+            if interrupted.is_set():
+                raise KeyboardInterrupt from None
+            raise
 
     try:
         sweeping = is_sweep(command, words)
@@ -80,7 +87,7 @@ def launch(command: str, overrides: list[str]) -> int:
         root = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=module)
         root(run_job if sweeping else task)()
     except YAMLError as error:
-        refused.append(f"a configuration file cannot be read: {error}; YAML is indented by spaces")
+        refused.append(unreadable_yaml(error))
     except (HydraException, OmegaConfBaseException) as error:
         refused.append(explain(error, module))
     except (InputError, OSError) as error:
@@ -98,6 +105,15 @@ def mendable(error: Exception, root: str) -> str:
         where = error.filename if error.filename2 is None else error.filename2
         return f"{where or 'a file'}: {error.strerror}; choose another place, or make room for it"
     raise error
+
+
+def unreadable_yaml(error: YAMLError) -> str:
+    """Return in a line what is wrong with a file, and where."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    if mark is None or problem is None:
+        return f"a configuration file cannot be read: {' '.join(str(error).split())}"
+    spaces = "; indent it by spaces, not by tabs" if "\\t" in problem else ""
+    return f"{mark.name}: line {mark.line + 1}, column {mark.column + 1}: {problem}{spaces}"
 
 
 def complain(message: str) -> int:
@@ -128,8 +144,10 @@ def explain(error: Exception, root: str) -> str:
     message = lines[0] if lines else type(error).__name__
     if isinstance(error, OverrideParseException):
         return f"{error.override}: {message}; brackets and quotes have to be closed"
-    if isinstance(error, InterpolationKeyError):
-        return f"{error.full_key}: {message}"
+    if isinstance(error, InterpolationResolutionError):
+        # of what was typed OmegaConf does not say the key
+        typed = [word for word in sys.argv[1:] if "${" in word]
+        return f"{error.full_key or ', '.join(typed)}: {message}"
     if isinstance(error, ConfigCompositionException) and error.__cause__ is not None:
         cause = str(error.__cause__).splitlines()
         message = f"{message} ({cause[0]})" if cause and cause[0] not in message else message
@@ -138,12 +156,14 @@ def explain(error: Exception, root: str) -> str:
         command = root.replace("_", "-")
         return f"{key}= is missing; set it: gan-lab {command} --help tells what it is"
     keys = list(known_keys(root))
-    if unchosen := re.match(
-        r"Could not override '(?P<key>[^']+)'[.] No match in the defaults", message
-    ):
+    if unchosen := re.match(r"Could not override '(?P<key>[^']+)'[.]", message):
         key, command = unchosen["key"], root.replace("_", "-")
-        below = f"; set keys below it, such as {key}.root=/elsewhere" if key in keys else ""
-        return f"{key}= is no choice that gan-lab {command} has{below or suggestion(key, keys)}"
+        inner = ["data.root", *keys] if key == "data" else keys
+        below = [f"{one}=" for one in inner if one.startswith(f"{key}.")][:1]
+        there = re.search(r"Did you mean to override (?:one of )?(.+)\?", str(error))
+        hint = f"; set keys below it, such as {below[0]}" if below else ""
+        hint = hint or (f"; did you mean {there[1]}?" if there else "")
+        return f"{key}= is no choice that gan-lab {command} has{hint or suggestion(key, keys)}"
     hints = [
         suggestion(wrong, keys) for wrong in between_quotes(message) if wrong not in (root, *keys)
     ]
@@ -257,8 +277,10 @@ def with_key(words: list[str], key: str | None) -> list[str]:
     if key is None:
         return words
     return [
-        word if "=" in word or word.startswith("-") else f"{key}={path_quoted(word)}"
-        for word in words
+        word
+        if "=" in word or word.startswith("-") or before in FLAGS_WITH_VALUE
+        else f"{key}={path_quoted(word)}"
+        for before, word in zip(["", *words], words, strict=False)
     ]
 
 

@@ -1,4 +1,4 @@
-"""What a command says of itself: its keys with their comments, the options, and the keys of what is chosen."""
+"""Help of a command: its keys with their comments, the options, and the keys of chosen ones."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ PLUMBING = "_partial_:"
 
 
 def print_manual(config: DictConfig) -> None:
-    """Print the manual of the command that Hydra has composed a configuration for.
+    """Print the help of the composed command.
 
     The configuration files themselves are printed: their comments are what a composed configuration lacks.
 

@@ -1,16 +1,16 @@
 """gan-lab mix: a sheet of mixed styles."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig, ListConfig
 from torch import Tensor
 
-from gan_lab.commands.folders import output_folder
 from gan_lab.commands.options import (
     check_rendering,
+    chosen_formats,
     labels_of,
     load_gan,
+    output_folder,
     parse_seeds,
     seeds_text,
 )
@@ -21,21 +21,20 @@ from gan_lab.errors import InputError
 from gan_lab.sampling.gan import Gan
 from gan_lab.sampling.latents import SUFFIX, Latents
 from gan_lab.sampling.mixing import Layers, mix_w, mixture, pick_layers
-from gan_lab.sampling.series import slug
 from gan_lab.sampling.video import readable_scale
+from gan_lab.sampling.writers import slug
 
-FORMATS = ("sheet", "latents")
 _READABLE = 64  # pixels of an image's shorter side
 
 
 def run(config: DictConfig) -> None:
-    """Mix styles and write what comes of it.
+    """Mix styles and write the results.
 
     Raises:
         InputError: for a generator without styles, layers, classes or latents that there are not.
     """
-    formats = check_formats(config.format)
-    scale = check_scale(config.scale)
+    formats = chosen_formats(config.format)
+    scale = config.scale
     gan = load_gan(config)
     check_rendering(config, gan)
     layers = layers_of(config.layers)
@@ -107,33 +106,8 @@ def parts(config: DictConfig) -> list[str]:
 
 
 def save_sheet(pixels: Tensor, path: Path, *, columns: int, scale: int | None) -> None:
-    """Write uint8 images [N, C, H, W] as one picture."""
+    """Write uint8 images [N, C, H, W] as one sheet."""
     pixels = pixels.cpu()
     factor = scale or readable_scale(*pixels.shape[-2:], at_least=_READABLE)
     save_png(grid(enlarged(pixels, factor), columns), path)
     say(f"wrote {path}")
-
-
-def check_formats(given: str | Sequence[str], formats: Sequence[str] = FORMATS) -> list[str]:
-    """Return formats as a list.
-
-    Raises:
-        InputError: for one that there is not.
-    """
-    names = [given] if isinstance(given, str) else list(given)
-    if not names or not set(names) <= set(formats):
-        raise InputError(f"format={names}: choose from {', '.join(formats)}")
-    return list(dict.fromkeys(names))
-
-
-def check_scale(scale: object) -> int | None:
-    """Return a factor of pixels, or None where it is to be chosen.
-
-    Raises:
-        InputError: for what is no whole number from 1.
-    """
-    if scale is None:
-        return None
-    if not isinstance(scale, int) or isinstance(scale, bool) or scale < 1:
-        raise InputError(f"scale={scale!r} must be a whole number from 1: pixels are repeated")
-    return scale

@@ -1,19 +1,24 @@
-"""A trained generator as a command's configuration asks for it."""
+"""Options and output folders that commands with a generator share."""
 
+import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import DictConfig, ListConfig
 
+from gan_lab.config import read_json, take
 from gan_lab.console import say
 from gan_lab.errors import InputError
+from gan_lab.run import write_json
 from gan_lab.sampling.gan import Gan
 from gan_lab.sampling.latents import Attributes, Labels, set_attributes
 from gan_lab.sampling.sampler import image_transform
-from gan_lab.sampling.series import _LONGEST_TEXT, named_classes, slug
+from gan_lab.sampling.writers import _LONGEST_TEXT, named_classes, slug
 from gan_lab.seeding import check_seed
+from gan_lab.training.checkpoint import checkpoint_path
 from gan_lab.weights.loading import load
 
 
@@ -38,7 +43,7 @@ def load_gan(config: DictConfig) -> Gan:
     """Load a generator on its device.
 
     Args:
-        config: that of `open_gan`, of which `seed`, `standing_statistics` and `truncation` may be missing.
+        config: that of `open_gan`, of which `seed`, `standing_statistics`, `truncation` and `ema` may be missing.
 
     Raises:
         InputError: as `open_gan`.
@@ -47,6 +52,7 @@ def load_gan(config: DictConfig) -> Gan:
         config.run,
         checkpoint=config.checkpoint,
         weights=config.weights,
+        ema=config.get("ema"),
         device=pick_device(config.device),
         trust=config.trust,
     )
@@ -76,7 +82,7 @@ def transform_of(config: DictConfig) -> torch.Tensor | None:
 
 
 def plain(value: Any) -> Any:
-    """Return a list of a configuration as a tuple, and other values as they are."""
+    """Return a list of a configuration as a tuple, other values unchanged."""
     return tuple(value) if isinstance(value, ListConfig) else value
 
 
@@ -90,6 +96,11 @@ def measure_statistics(gan: Gan, config: DictConfig) -> None:
     if count is None:
         return
     gan.measure_statistics(count, seed=config.seed, truncation=config.truncation)
+
+
+def chosen_formats(formats: str | Sequence[str]) -> list[str]:
+    """Return `format=`, a name or a list of them, as a list without repetitions."""
+    return list(dict.fromkeys([formats] if isinstance(formats, str) else formats))
 
 
 def pick_device(name: str) -> torch.device:
@@ -272,3 +283,108 @@ def _class_of(part: object, gan: Gan, key: str) -> int:
             f"{gan.class_names[part]}"
         )
     return found[0]
+
+
+SETTINGS = "generate.json"
+
+
+def source_of(config: DictConfig) -> tuple[str, str]:
+    """Return the names of a run and its checkpoint, or of an exported model and "exported"."""
+    source = Path(str(config.run)).expanduser()
+    if is_run(source):
+        checkpoint = checkpoint_path(source, config.checkpoint)
+        return checkpoint.resolve().parent.parent.name, checkpoint.stem
+    return source.name, "exported"
+
+
+def is_run(source: Path) -> bool:
+    """Whether a path is a run folder or a checkpoint."""
+    return source.is_file() or (source / "checkpoints").is_dir()
+
+
+def weights_of(config: DictConfig) -> str | None:
+    """Return which weights of a run are meant; None for an exported model that nobody said which it should have."""
+    if config.get("ema") is not None:
+        return f"ema{config.ema:g}"
+    is_from_run = is_run(Path(str(config.run)).expanduser())
+    weights: str | None = config.weights or ("ema" if is_from_run else None)
+    return weights
+
+
+def output_folder(config: DictConfig, gan: Gan, parts: Sequence[str]) -> Path:
+    """Return the folder that `out` names, else one in the run folder; of an exported model, one here.
+
+    Args:
+        config: with `run`, `checkpoint`, `weights` and `out`.
+        gan: that was loaded.
+        parts: of its name: all that changes what is in it.
+
+    Raises:
+        InputError: for a file.
+    """
+    if config.out is not None:
+        folder = Path(config.out).expanduser()
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"out={folder} is a file; give a folder")
+        return folder
+    source = Path(str(config.run)).expanduser()
+    name, checkpoint = source_of(config)
+    if not is_run(source):
+        return Path("generated") / "_".join([name.replace("@", "-"), *parts])
+    run = checkpoint_path(source, config.checkpoint).parent.parent
+    # the last checkpoint is another one after more training
+    stem = f"{checkpoint}_{gan.kimg:g}kimg"
+    return run / "generated" / "_".join([stem, str(weights_of(config)), *parts])
+
+
+def check_folder(folder: Path, settings: Mapping[str, Any], patterns: Sequence[str]) -> None:
+    """Check that the folder has no images of other settings.
+
+    Args:
+        folder: need not be there.
+        settings: that decide what an image of a seed and class looks like.
+        patterns: of names of files that are to be written.
+
+    Raises:
+        InputError: naming what differs.
+    """
+    path = folder / SETTINGS
+    if not path.exists():
+        there = next((f for pattern in patterns for f in sorted(folder.glob(pattern))), None)
+        if there is not None:
+            raise InputError(
+                f"{there} is there already, and no {SETTINGS} beside it says how it was made; choose another out=, or "
+                "delete it"
+            )
+        return
+    try:
+        before = take({"settings": read_json(path)}, "settings", dict[str, Any], origin=path)
+    except InputError as error:
+        raise InputError(f"{error}; choose another out=") from error
+    differing = [
+        f"{key}: {before.get(key)} there, {value} now"
+        for key, value in settings.items()
+        if before.get(key) != value
+    ]
+    if differing:
+        raise InputError(
+            f"{folder} holds images of other settings ({'; '.join(differing)}); choose another out="
+        )
+
+
+def keep_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Write the settings beside the images, in a new or existing folder."""
+    write_json(folder / SETTINGS, settings)
+
+
+def digest_of(path: Path) -> str:
+    """Return the SHA-256 of a file.
+
+    Raises:
+        InputError: when it is not there.
+    """
+    try:
+        with path.expanduser().open("rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error}") from error

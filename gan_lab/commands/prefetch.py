@@ -14,7 +14,7 @@ from gan_lab.metrics.features.base import Extractor, WeightsUnavailable
 
 
 def run(config: DictConfig) -> None:
-    """Get the weights of each network, and tell where they lie.
+    """Download the weights of each network, and print their paths.
 
     Raises:
         InputError: naming the weights that are missing or damaged, their address, and where to put them.
@@ -31,12 +31,12 @@ def run(config: DictConfig) -> None:
             path = extractor.prefetch()
         except WeightsUnavailable as error:
             missing.append(str(error))
-            tell(extractor, "missing")
+            print_extractor(extractor, "missing")
         except InputError as error:
             missing.append(str(error))
-            tell(extractor, "damaged")
+            print_extractor(extractor, "damaged")
         else:
-            tell(extractor, path or "needs no file")
+            print_extractor(extractor, path or "needs no file")
     if missing:
         raise InputError("\n".join(missing))
 
@@ -50,7 +50,7 @@ def chosen() -> list[str]:
     return [str(name) for name in last] if isinstance(last, list) else [str(last)]
 
 
-def tell(extractor: Extractor, state: str) -> None:
+def print_extractor(extractor: Extractor, state: str) -> None:
     """Print a line on an extractor."""
     say(f"{extractor.name:32}{state}")
 

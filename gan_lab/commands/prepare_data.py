@@ -19,7 +19,9 @@ from gan_lab.data.listing import listed
 from gan_lab.data.metadata import join_tables
 from gan_lab.data.packing import Damaged, Packer, disk_full
 from gan_lab.data.scan import reason_of
-from gan_lab.errors import InputError
+from gan_lab.data.text import Lines
+from gan_lab.data.text_files import pack_lines
+from gan_lab.errors import InputError, counted
 from gan_lab.run import write
 
 _SPLITS = {"all": ("train", "val"), "train": ("train",), "val": ("val",)}
@@ -39,6 +41,9 @@ def run(config: DictConfig) -> None:
     lock.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(lock, timeout=0):
+            if isinstance(datasets[0], Lines):
+                _pack_text(datasets, out)  # type: ignore[arg-type]
+                return
             _pack(
                 datasets,
                 out,
@@ -51,6 +56,20 @@ def run(config: DictConfig) -> None:
         ) from None
     except OSError as error:
         raise disk_full(error, out) or error from error
+
+
+def _pack_text(datasets: list[Lines], out: Path) -> None:
+    if out.suffix != ".npz":
+        raise InputError(
+            f"out={out}: lines of text are packed into an .npz; set out={out.with_suffix('.npz')}"
+        )
+    count, kind = pack_lines(datasets, out), datasets[0].text
+    say(
+        escape(
+            f"{out}: {count:,} lines of {kind.length} characters, an alphabet of {len(kind.alphabet)}, "
+            f"{out.stat().st_size / 1e6:,.1f} MB; train on it with data=text data.root={out}"
+        )
+    )
 
 
 def _destination(out: str | None, overwrite: bool) -> Path:
@@ -94,14 +113,14 @@ def _pack(
         suffix=datasets[0].spec.kind.suffix,
     )
     if packer.done:
-        say(f"going on after {packer.done:,} of {len(items):,} images")
+        say(f"going on after {packer.done:,} of {counted(len(items), 'image')}")
     try:
         with progress_bar("packing", len(items), completed=packer.done) as advance:
             for done in packer.pack(lambda row: _encode(items[row]), num_threads=num_threads):
                 advance(done)
         num_packed = len(items) - len(packer.damaged)
         if not num_packed:
-            raise InputError(f"none of the {len(items):,} images can be read")
+            raise InputError(f"none of the {counted(len(items), 'image')} can be read")
         if packer.damaged and not skip_unreadable:
             packer.checkpoint()
             raise InputError(_damaged(out, packer.damaged))
@@ -129,7 +148,7 @@ def _report(
     reader = "data=zip" if spec.is_image else "the same data="
     say(
         escape(
-            f"{out}: {num_packed:,} samples of {shape}, {data.num_classes:,} "
+            f"{out}: {counted(num_packed, 'sample')} of {shape}, {data.num_classes:,} "
             f"{'class' if data.num_classes == 1 else 'classes'}, {out.stat().st_size / 1e6:,.1f} MB; "
             f"train on it with {reader} data.root={out}"
         )
@@ -149,7 +168,7 @@ def _list_unreadable(out: Path, unreadable: list[tuple[str, str]]) -> str:
     lines = "".join(f"{name}: {reason}\n" for name, reason in unreadable)
     write(names, lines.encode(errors="surrogateescape"))
     shown = listed([f"{name} ({reason})" for name, reason in unreadable], limit=50)
-    files = "1 file" if len(unreadable) == 1 else f"{len(unreadable):,} files"
+    files = counted(len(unreadable), "file")
     return f"{files} that could not be read; {names} lists them: {shown}"
 
 

@@ -1,4 +1,4 @@
-"""gan-lab project: pictures into the latent space of a trained generator."""
+"""gan-lab project: images into the latent space of a trained generator."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,13 +10,21 @@ from rich.table import Table
 from safetensors.torch import save
 from torch import Tensor
 
+from gan_lab.commands.evaluate import open_data
 from gan_lab.commands.export import staged, write_weights
-from gan_lab.commands.folders import is_run, output_folder, source_of, weights_of
-from gan_lab.commands.inputs import open_data
-from gan_lab.commands.options import check_image, load_gan, parse_classes, parse_seeds
+from gan_lab.commands.options import (
+    check_image,
+    is_run,
+    load_gan,
+    output_folder,
+    parse_classes,
+    parse_seeds,
+    source_of,
+    weights_of,
+)
 from gan_lab.console import say
 from gan_lab.data.images import save_picture, save_png, to_float, to_uint8
-from gan_lab.errors import InputError
+from gan_lab.errors import InputError, counted
 from gan_lab.metrics.features.vgg16 import choose_distance
 from gan_lab.run import write, write_json
 from gan_lab.sampling.gan import Gan
@@ -24,17 +32,17 @@ from gan_lab.sampling.latents import SUFFIX
 from gan_lab.sampling.projection import ProjectionResult, default_steps, image_shape, project
 from gan_lab.sampling.sampler import Sampler
 from gan_lab.sampling.search import Schedule, Tuning
-from gan_lab.sampling.series import slug
 from gan_lab.sampling.sheet import on_white, sheet, stacked
 from gan_lab.sampling.spaces import choose_space
 from gan_lab.sampling.targets import Targets, read_targets
 from gan_lab.sampling.video import check_video, readable_scale, write_video
+from gan_lab.sampling.writers import slug
 from gan_lab.training.checkpoint import read_config
 from gan_lab.weights import exported
+from gan_lab.weights.export import of_export, of_run
 from gan_lab.weights.loading import local
-from gan_lab.weights.material import of_export, of_run
 
-_ACROSS = 8  # pictures in a row of the sheet
+_ACROSS = 8  # images in a row of the sheet
 
 _LISTED = 24  # rows of the table
 
@@ -42,10 +50,10 @@ _NOTED = 10
 
 
 def run(config: DictConfig) -> None:
-    """Project pictures and write what was found.
+    """Project images and write what was found.
 
     Raises:
-        InputError: for pictures, a run, classes or settings that there are not.
+        InputError: for images, a run, classes or settings that there are not.
     """
     if config.video is not None:
         check_video(f"way.{config.video}", config.fps)
@@ -80,7 +88,9 @@ def run(config: DictConfig) -> None:
     for path in write_results(found, targets, folder, config):
         say(f"wrote {path}")
     if not found.finished:
-        say(f"stopped: {len(found.names)} of {len(targets)} pictures, as far as they had come")
+        say(
+            f"stopped: {len(found.names)} of {counted(len(targets), 'image')}, as far as they had come"
+        )
         raise KeyboardInterrupt
 
 
@@ -101,7 +111,7 @@ def open_schedule(config: DictConfig, gan: Gan) -> Schedule:
 
 
 def open_targets(config: DictConfig, gan: Gan) -> Targets:
-    """Return the pictures of `images` or `dataset_indices`.
+    """Return the images of `images` or `dataset_indices`.
 
     Raises:
         InputError: when neither or both are given, or what they name cannot be had.
@@ -136,7 +146,7 @@ def dataset_indices(config: DictConfig) -> Targets:
         raise InputError(f"split={config.split}: the data have no such part; choose train or val")
     if max(numbers) >= len(dataset):
         raise InputError(
-            f"dataset_indices={config.dataset_indices}: {config.split} has {len(dataset):,} images, "
+            f"dataset_indices={config.dataset_indices}: {config.split} has {counted(len(dataset), 'image')}, "
             f"0 to {len(dataset) - 1}"
         )
     batch = dataset.__getitems__(numbers)
@@ -148,7 +158,7 @@ def dataset_indices(config: DictConfig) -> Targets:
 
 
 def open_labels(config: DictConfig, gan: Gan, targets: Targets) -> Tensor | list[int] | int | None:
-    """Return the pictures' classes, or None to have them found.
+    """Return the images' classes, or None to have them found.
 
     Raises:
         InputError: for classes that there are not.
@@ -226,7 +236,7 @@ def as_json(found: ProjectionResult, targets: Targets, config: DictConfig) -> di
 
 
 def as_table(found: ProjectionResult) -> Table:
-    """Return the errors of each picture."""
+    """Return the errors of each image."""
     results = found.results()
     table = Table()
     for name in results[0]:
@@ -237,10 +247,10 @@ def as_table(found: ProjectionResult) -> Table:
 
 
 def summary(found: ProjectionResult) -> str:
-    """Return what was done, in a line or two."""
+    """Summarize the projection in a line or two."""
     count = len(found.names)
     lines = [
-        f"{count} picture{'s' * (count > 1)} in {found.space}, {found.steps} steps, {found.seconds:.1f} s; "
+        f"{count} image{'s' * (count > 1)} in {found.space}, {found.steps} steps, {found.seconds:.1f} s; "
         f"MSE {found.mse.mean():.4g} on average, {found.mse.max():.4g} at most",
         f"distance: {found.distance} ({found.why})",
     ]
@@ -252,7 +262,7 @@ def summary(found: ProjectionResult) -> str:
 
 
 def title(names: list[str]) -> str:
-    """Return what a folder of these pictures is called."""
+    """Return what a folder of these images is called."""
     first = Path(names[0]).stem
     return first if len(names) == 1 else f"{first}-and-{len(names) - 1}-more"
 
@@ -269,7 +279,7 @@ def save_tuned(gan: Sampler, config: DictConfig, out: Path, *, names: Sequence[s
         gan: the tuned generator.
         config: of `gan-lab project`.
         out: folder.
-        names: of the pictures that it was tuned to.
+        names: of the images that it was tuned to.
 
     Returns:
         The folder.
@@ -289,7 +299,7 @@ def save_tuned(gan: Sampler, config: DictConfig, out: Path, *, names: Sequence[s
         write(
             folder / exported.CARD,
             f"# {description['name']}\n\nThe generator of {config.run} after pivotal tuning (Roich et al. 2021, "
-            f"https://arxiv.org/abs/2106.05744) to these pictures: {pictures}. `gan-lab generate run={out} "
+            f"https://arxiv.org/abs/2106.05744) to these images: {pictures}. `gan-lab generate run={out} "
             f"latents={out.parent / 'latents.safetensors'}` draws them.\n",
         )
     return out

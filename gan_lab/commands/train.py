@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from lightning import Trainer, seed_everything
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from gan_lab.commands.dry_run import dry_run
 from gan_lab.config import differences, plain, resolved, take
@@ -15,7 +15,8 @@ from gan_lab.data.datamodule import DataModule, loader_failure
 from gan_lab.data.sampler import check_batch
 from gan_lab.distributed.processes import run_on, started_by_others, world_size
 from gan_lab.errors import InputError
-from gan_lab.run import locked, remove_leftovers, write
+from gan_lab.run import locked, remove_leftovers
+from gan_lab.training.auto import decide_by_data
 from gan_lab.training.building import (
     build_callbacks,
     build_data,
@@ -34,6 +35,7 @@ from gan_lab.training.checkpoint import (
     read,
     read_config,
     what_is_saved,
+    write_config,
 )
 from gan_lab.training.checks import check_batch_per_process, check_trainer
 from gan_lab.training.compilation import backend_of
@@ -51,6 +53,8 @@ def run(config: DictConfig) -> None:
     quiet()
     check_trainer(config.trainer)
     backend_of(config.compile)
+    begun = Path(config.run_dir)
+    decide_by_data(config, read_config(begun) if (begun / CONFIG_FILE).exists() else None)
     world = world_size(config.trainer)
     check_batch(batch_size=config.batch_size, batches=config.d_steps, world_size=world)
     if world > 1 and not started_by_others():
@@ -106,7 +110,7 @@ def train_locked(config: DictConfig, run_dir: Path) -> None:
     if config.init_from and checkpoint is None:
         transfer(module, open_origin(config.init_from))
     if is_first():
-        write_config(run_dir, config)
+        write_config(run_dir, resolved(config))
     fit(config, trainer, module, data, checkpoint)
     report_end(run_dir, module, callbacks)
     checkpointing = callbacks.get("checkpointing")
@@ -141,7 +145,7 @@ def fit(
             raise
         # Lightning's own status after a Ctrl-C is 1
         raise SystemExit(getattr(end.__context__, "status", 130)) from None
-    except (RuntimeError, InputError) as error:
+    except (RuntimeError, InputError, EOFError, ConnectionError) as error:
         reason = loader_failure(error)
         if reason is None:
             raise
@@ -180,13 +184,8 @@ def check_same_data(run_dir: Path, config: DictConfig) -> None:
         )
 
 
-def write_config(run_dir: Path, config: DictConfig) -> None:
-    """Save the resolved configuration; evaluate and generate need nothing else."""
-    write(run_dir / CONFIG_FILE, OmegaConf.to_yaml(resolved(config)))
-
-
 def report_start(run_dir: Path, config: DictConfig, module: AdversarialModule) -> None:
-    """Say what is trained and where."""
+    """Print what is trained and where."""
     count = {
         player: sum(p.numel() for p in getattr(module, player).parameters())
         for player in ("generator", "discriminator")
@@ -198,7 +197,7 @@ def report_start(run_dir: Path, config: DictConfig, module: AdversarialModule) -
 
 
 def goes_on(run_dir: Path, config: DictConfig, checkpoint: Path, module: AdversarialModule) -> bool:
-    """Say from where the run goes on and what has changed since; False when there is nothing left to do.
+    """Print where the run continues and what changed; False when it is finished.
 
     Raises:
         InputError: when the checkpoint does not fit the configuration; nothing has been written then.
@@ -224,7 +223,7 @@ def goes_on(run_dir: Path, config: DictConfig, checkpoint: Path, module: Adversa
 
 
 def misfitting(state: dict[str, Any], module: AdversarialModule) -> list[str]:
-    """Return what of a checkpoint cannot be loaded into a module: tensors, and optimizers of another kind."""
+    """Return the tensors and optimizers of a checkpoint that do not fit a module."""
     theirs, ours = state["state_dict"], module.state_dict()
     wrong = [f"{name} is missing" for name in ours if name not in theirs]
     wrong += [f"{name} is not known" for name in theirs if name not in ours]
@@ -246,7 +245,7 @@ def misfitting(state: dict[str, Any], module: AdversarialModule) -> list[str]:
 
 
 def report_end(run_dir: Path, module: AdversarialModule, callbacks: dict[str, object]) -> None:
-    """Say what came out and where it is."""
+    """Print the results and where they are."""
     say(f"{module.kimg:g} kimg shown")
     grids = sorted((run_dir / "samples").glob("kimg*.png"))
     if grids:

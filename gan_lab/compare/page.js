@@ -362,9 +362,9 @@ function reveal(id) {
 document.body.classList.toggle("long", data.runs.some((run) => run.name.length > 18));
 $("#about").textContent = data.about;
 $("#samples-note").textContent = data.note;
-if (data.problems.length) {
-  $("#problems").hidden = false;
-  $("#problems ul").append(...data.problems.map((text) => el("li", {}, text)));
+for (const id of ["problems", "advice"]) {
+  $(`#${id}`).hidden = !data[id].length;
+  $(`#${id} ul`).append(...data[id].map((text) => el("li", {}, text)));
 }
 const overview = table($("#runs .table"), "Runs, their best metrics, time and size", runColumns(), data.runs, (order) => { legend(order); gallery(order); });
 legend(data.runs);

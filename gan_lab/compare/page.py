@@ -104,6 +104,7 @@ def page_data(
         "about": f"Made by gan-lab compare {version('gan_lab')} on {when}; kimg are thousands of real images shown.",
         "note": note(grids, seed=seed),
         "problems": [*problems, *(f"{run.name}: {text}" for run in runs for text in run.problems)],
+        "advice": [f"{run.name} {one}" for run in runs for one in run.advice],
         "main": main,
         "metrics": [{"key": key, "direction": direction(key)} for key in keys],
         "bests": [{"key": key, "direction": direction(key)} for key in bests],

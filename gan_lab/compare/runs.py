@@ -13,6 +13,7 @@ from gan_lab.config import build, take
 from gan_lab.errors import InputError
 from gan_lab.metrics.base import direction
 from gan_lab.run import Holder, living_holder, read_results
+from gan_lab.training.advice import advice
 from gan_lab.training.checkpoint import CONFIG_FILE, read_config
 from gan_lab.training.loggers.files import METRICS_FILE, damage, whole_entries
 from gan_lab.training.state_dicts import outline
@@ -67,6 +68,7 @@ class Run:
     measured: list[Measured] = field(default_factory=list)
     holder: Holder | None = None
     problems: list[str] = field(default_factory=list)
+    advice: list[str] = field(default_factory=list)
 
     @property
     def kimg(self) -> float:
@@ -191,6 +193,7 @@ def read_run(path: Path, name: str, *, trust: Sequence[str] = ()) -> Run:
         entries, damaged = whole_entries(metrics)
         run.entries = [{k: v for k, v in entry.items() if is_number(v)} for entry in entries]
         run.problems += [damage(metrics, damaged)] if damaged else []
+        run.advice = [str(one) for one in advice(run.entries)]
     else:
         run.problems.append(f"{metrics} does not exist, so there are no curves")
     if run.config is not None:

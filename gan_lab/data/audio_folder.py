@@ -15,13 +15,14 @@ from torch import Tensor
 
 from gan_lab.console import say, warn
 from gan_lab.data.audio import FULL_SCALE, Audio, read_sound, soundfile
-from gan_lab.data.base import SampleDataset, check_split, digest, members_by_table
+from gan_lab.data.base import SampleDataset, check_split, digest
 from gan_lab.data.cache import Arrays, kept
 from gan_lab.data.image_folder import read_side_file
 from gan_lab.data.listing import list_folder, list_zip, listed
 from gan_lab.data.metadata import MetadataTable, read_metadata
 from gan_lab.data.sample import Batch, SampleSpec
 from gan_lab.data.source import FileSource, Source, existing_path
+from gan_lab.data.splits import members_by_table
 from gan_lab.data.zip import ZipSource, open_zip, read_member
 from gan_lab.errors import InputError
 

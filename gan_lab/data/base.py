@@ -2,10 +2,9 @@
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from torch.utils.data import Dataset
 
 from gan_lab.data.images import image_spec
 from gan_lab.data.metadata import MetadataTable
-from gan_lab.data.sample import Batch, SampleSpec, to_pil
+from gan_lab.data.sample import Batch, Representation, SampleKind, SampleSpec, to_pil
 from gan_lab.errors import InputError
 
 SPLITS = ("train", "val")
@@ -43,9 +42,11 @@ class SampleDataset(Dataset[Batch], ABC):
         labels: classes int64 [number of stored samples], or vectors float32 [number of stored samples, K].
         in_memory: whether items cost so little that worker processes would only slow them down.
         unreadable: (name, reason) of every file that was left out.
+        origin: where the samples are from, where that says more than the class; else empty.
     """
 
     in_memory = False
+    origin = ""
 
     def __init__(
         self, *, split: str, spec: SampleSpec, labels: NDArray[Any], flip: bool = False
@@ -161,12 +162,10 @@ class SampleDataset(Dataset[Batch], ABC):
         source = None
         if self.spec.source is not None:
             source = torch.stack([self.load_source(index) for index in stored.tolist()])
-        mirrored = items >= self.num_stored
-        if mirrored.any():
-            where = torch.from_numpy(mirrored.nonzero()[0])
-            samples[where] = samples[where].flip(-1)
+        for row in np.flatnonzero(items >= self.num_stored).tolist():
+            samples[row] = samples[row].flip(-1)
             if source is not None:
-                source[where] = source[where].flip(-1)
+                source[row] = source[row].flip(-1)
         return Batch(samples, torch.from_numpy(self.labels[stored]), source)
 
     def _load_batch(self, stored: NDArray[np.int64]) -> tuple[Tensor, NDArray[np.int64]]:
@@ -175,12 +174,17 @@ class SampleDataset(Dataset[Batch], ABC):
 
 
 class ImageDataset(SampleDataset):
-    """Labelled uint8 images of one size, mirrored on demand; labels are classes, or vectors of `attributes`.
+    """Labelled images of one size, mirrored on demand; uint8, if `kind` says nothing else.
+
+    Labels are classes, or vectors of `attributes`.
 
     Attributes:
         image_size: (height, width) in pixels.
-        channels: 1 (grey), 3 (RGB) or 4 (RGBA).
+        channels: 1 (grey), 3 (RGB) or 4 (RGBA); of more than 8 bits any number.
+        pixel_type: of stored images.
     """
+
+    pixel_type = torch.uint8
 
     def __init__(
         self,
@@ -191,21 +195,25 @@ class ImageDataset(SampleDataset):
         class_names: Sequence[str],
         labels: NDArray[Any],
         flip: bool,
+        kind: SampleKind | None = None,
+        representation: Representation | None = None,
         attributes: Sequence[str] = (),
     ) -> None:
         assert class_names or attributes, "unlabelled images are one class"
         self.image_size = image_size
         self.channels = channels
+        spec = image_spec(
+            channels=channels, image_size=image_size, kind=kind, representation=representation
+        )
         if attributes:
-            spec = image_spec(channels=channels, image_size=image_size)
             spec = replace(spec, attributes=tuple(attributes))
         else:
             labels = np.ascontiguousarray(labels, dtype=np.int64)
-            spec = image_spec(
-                channels=channels,
-                image_size=image_size,
-                class_names=class_names,
-                class_counts=np.bincount(labels, minlength=len(class_names)).tolist(),
+            spec = replace(
+                spec,
+                num_classes=len(class_names),
+                class_names=tuple(class_names),
+                class_counts=tuple(np.bincount(labels, minlength=len(class_names)).tolist()),
             )
         super().__init__(split=split, spec=spec, labels=labels, flip=flip)
 
@@ -215,7 +223,7 @@ class ImageDataset(SampleDataset):
         return file.getvalue()
 
     def _load_batch(self, stored: NDArray[np.int64]) -> tuple[Tensor, NDArray[np.int64]]:
-        images = torch.empty((len(stored), *self.spec.shape), dtype=torch.uint8)
+        images = torch.empty((len(stored), *self.spec.shape), dtype=self.pixel_type)
         for row, index in enumerate(stored.tolist()):
             images[row] = self.load(index)
         return images, stored
@@ -234,57 +242,3 @@ def check_split(split: str) -> None:
     """Raise InputError unless `split` is "train" or "val"."""
     if split not in SPLITS:
         raise InputError(f"split={split!r}; allowed: {', '.join(SPLITS)}")
-
-
-# Splits: as the metadata table says, else by name, so that adding files moves none of the others.
-
-
-def members_by_table(
-    table: MetadataTable, *, split: str, val_fraction: float, root: Path
-) -> NDArray[np.bool_]:
-    """Mask [N] of the images of a split: those that the table puts into it, else `members_by_name`.
-
-    Raises:
-        MissingSplit: for split="val" when nothing is set apart.
-        InputError: for a `val_fraction` beside images that are set apart, or when there are none to train on.
-    """
-    check_split(split)
-    if table.splits is None or "val" not in table.splits:
-        return members_by_name(table.files, split=split, val_fraction=val_fraction)
-    if val_fraction:
-        raise InputError(
-            f"data.val_fraction={val_fraction}, but {root} says itself which images validate; set data.val_fraction=0"
-        )
-    chosen = np.array(table.splits) == split
-    if not chosen.any():
-        raise InputError(f"data.root={root} holds validation images only; set data.root to them")
-    return chosen
-
-
-def members_by_name(names: Iterable[str], *, split: str, val_fraction: float) -> NDArray[np.bool_]:
-    """Mask [N] of the images of a split: an image validates when the hash of its name falls below `val_fraction`.
-
-    Raises:
-        MissingSplit: for split="val" when `val_fraction` is 0.
-        InputError: when `val_fraction` is not in [0, 1) or leaves a split empty.
-    """
-    check_split(split)
-    if not 0 <= val_fraction < 1:
-        raise InputError(f"data.val_fraction={val_fraction}; allowed: 0 (no validation) to below 1")
-    if split == "val" and val_fraction == 0:
-        raise MissingSplit(
-            "there are no validation images; set data.val_fraction=0.1 to set some apart"
-        )
-    is_val = np.array([_unit(name) < val_fraction for name in names])
-    if val_fraction > 0 and (is_val.all() or not is_val.any()):
-        empty = "training" if is_val.all() else "validation"
-        raise InputError(
-            f"data.val_fraction={val_fraction} of {len(is_val):,} images leaves none for {empty}; set another fraction"
-        )
-    return is_val if split == "val" else ~is_val
-
-
-def _unit(name: str) -> float:
-    """A number in [0, 1) that depends on the name alone."""
-    head = hashlib.sha256(name.encode(errors="surrogateescape")).digest()[:8]
-    return int.from_bytes(head, "big") / 2**64

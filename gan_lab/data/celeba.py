@@ -15,7 +15,7 @@ from gan_lab.data.encoded import EncodedImages
 from gan_lab.data.listing import listed
 from gan_lab.data.source import FileSource, existing_folder
 from gan_lab.data.transform import Crop, ImageSize
-from gan_lab.errors import InputError
+from gan_lab.errors import InputError, counted
 
 _LAYOUT = "the folder with img_align_celeba/, list_attr_celeba.txt and list_eval_partition.txt"
 _PARTS = {"train": "0", "val": "1"}
@@ -137,7 +137,8 @@ def read_attribute(path: Path, attribute: str) -> dict[str, bool]:
         values[words[0]] = words[column] == "1"
     if len(values) != int(lines[0]):
         raise InputError(
-            f"{path} announces {int(lines[0]):,} images and lists {len(values):,}: it is cut short; copy it again"
+            f"{path} announces {counted(int(lines[0]), 'image')} and lists {len(values):,}: it is cut short; "
+            "copy it again"
         )
     return values
 
@@ -154,7 +155,7 @@ def _check_present(images: Path, names: list[str]) -> None:
     absent = [name for name in names if name not in there]
     if absent:
         raise InputError(
-            f"{len(absent):,} of {len(names):,} images in list_eval_partition.txt are not in {images}: "
+            f"{len(absent):,} of {counted(len(names), 'image')} in list_eval_partition.txt are not in {images}: "
             f"{listed(absent)}; unpack img_align_celeba.zip again"
         )
 
@@ -163,6 +164,6 @@ def _labels(names: list[str], values: dict[str, bool]) -> NDArray[np.int64]:
     absent = [name for name in names if name not in values]
     if absent:
         raise InputError(
-            f"list_attr_celeba.txt has no line for {len(absent):,} images: {listed(absent)}"
+            f"list_attr_celeba.txt has no line for {counted(len(absent), 'image')}: {listed(absent)}"
         )
     return np.array([values[name] for name in names], dtype=np.int64)

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from inspect import Parameter, signature
@@ -21,12 +22,12 @@ from rich.text import Text
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from gan_lab.console import HANGUP, warn
+from gan_lab.console import HANGUP, in_a_line, warn
 from gan_lab.data.base import MissingSplit, SampleDataset
 from gan_lab.data.sample import Batch, Representation, SampleSpec, check_spec_alike
 from gan_lab.data.sampler import CountingBatchSampler, check_batch, permutation
 from gan_lab.distributed import slurm
-from gan_lab.errors import InputError
+from gan_lab.errors import InputError, counted
 
 SHARED_MEMORY = Path("/dev/shm")  # through which worker processes hand batches over
 
@@ -177,11 +178,15 @@ class DataModule(pl.LightningDataModule):
         table.add_row("validation samples", f"{self.val.num_stored:,}" if self.val else "none")
         shape = " x ".join(map(str, self.spec.shape))
         table.add_row(self.spec.kind.name, f"{shape} ({' x '.join(self.spec.kind.axes)})")
+        if self.train.origin:
+            table.add_row("from", Text(self.train.origin))
         if self.train.unreadable:
-            table.add_row("left out", f"{len(self.train.unreadable):,} unreadable files")
+            table.add_row("left out", f"{counted(len(self.train.unreadable), 'unreadable file')}")
         if self.spec.attributes:
             spans = zip(self.spec.attributes, self.spec.attribute_ranges, strict=True)
-            text = ", ".join(f"{name} ({low:g} to {high:g})" for name, (low, high) in spans)
+            text = ", ".join(
+                f"{in_a_line(name)} ({low:g} to {high:g})" for name, (low, high) in spans
+            )
             table.add_row("attributes", Text(text))
         else:
             table.add_row("classes", f"{self.train.num_classes:,}")
@@ -190,7 +195,7 @@ class DataModule(pl.LightningDataModule):
 
     def _histogram(self) -> str:
         pairs = [
-            f"{name}: {count:,}"
+            f"{in_a_line(name)}: {count:,}"
             for name, count in zip(self.train.class_names, self.train.class_counts, strict=True)
         ]
         if len(pairs) <= _MAX_CLASSES_SHOWN:
@@ -276,13 +281,22 @@ def loader_failure(error: Exception) -> str | None:
     if " in DataLoader worker process " in text and isinstance(error, InputError):
         # torch puts the traceback before it
         return text.strip().splitlines()[-1].partition(": ")[2].rstrip(".")
-    if re.match(r"DataLoader (worker \(|timed out)", text) is None:
+    if re.match(r"DataLoader (worker \(|timed out)", text) is not None:
+        what = text.partition(". ")[0].replace("DataLoader worker", "a process that reads samples")
+    elif isinstance(error, EOFError | ConnectionError) and _in_loader(error):
+        what = "a process that reads samples is gone"
+    else:
         return None
-    what = re.sub(r"^DataLoader worker", "a process that reads samples", text.partition(". ")[0])
     return (
         f"{what.strip().rstrip('.')}; where memory is short, set num_workers=0 or fewer (a container's shared memory: "
         "docker run --shm-size=1g)"
     )
+
+
+def _in_loader(error: BaseException) -> bool:
+    """Whether an error comes from where batches of other processes are received."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return any(Path(frame.filename).parts[-2:] == ("data", "dataloader.py") for frame in frames)
 
 
 class _InOrder(Sampler[list[int]]):
@@ -300,7 +314,7 @@ class _InOrder(Sampler[list[int]]):
 
 def _leave_signals_to_the_main_process(worker: int) -> None:
     """Signals of a terminal and of SLURM reach all processes; a worker that ends before the run is saved ends it."""
-    for number in {signal.SIGINT, *slurm.WARNINGS, *([HANGUP] if HANGUP else [])}:
+    for number in {signal.SIGINT, *slurm.PREEMPT_SIGNALS, *([HANGUP] if HANGUP else [])}:
         signal.signal(number, signal.SIG_IGN)
 
 

@@ -14,7 +14,7 @@ from PIL import Image, ImageFile
 
 HEAD_BYTES = 64  # that tell a format
 MAX_MEGAPIXELS = 300.0  # 0.9 GB decoded; the largest phones and cameras make 200
-FORMATS = ("PNG", "JPEG", "WebP", "GIF", "BMP", "TIFF", "JPEG 2000", "AVIF", "HEIC")
+FORMATS = ("PNG", "JPEG", "WebP", "GIF", "BMP", "TIFF", "JPEG 2000", "AVIF", "HEIC", "NumPy")
 
 _PLUGINS = {"WebP": "WEBP", "JPEG 2000": "JPEG2000"}  # Pillow's names where they differ
 _BMP_HEADER_BYTES = (12, 40, 52, 56, 64, 108, 124)
@@ -61,14 +61,18 @@ def open_image(
         image = _opened(file, found)
     except SyntaxError as error:
         raise NotAnImage(f"its {found} header is damaged ({error})") from error
-    if image.width * image.height > limit:
-        raise ImageTooLarge(
-            f"{image.width} x {image.height} pixels are {image.width * image.height / 1e6:,.0f} megapixels, more "
-            f"than {name}={max_megapixels:g}"
-        )
+    check_pixels(image.width, image.height, max_megapixels=max_megapixels, name=name)
     if found == "TIFF" and _is_camera_raw(image):
         raise NotAnImage("a camera's raw file; develop it to TIFF, PNG or JPEG")
     return image
+
+
+def check_pixels(width: int, height: int, *, max_megapixels: float, name: str) -> None:
+    """Raise ImageTooLarge for more pixels than a bound, which the user calls `name`."""
+    if width * height > int(max_megapixels * 1e6):
+        raise ImageTooLarge(
+            f"{width} x {height} pixels are {width * height / 1e6:,.0f} megapixels, more than {name}={max_megapixels:g}"
+        )
 
 
 def image_format(head: bytes) -> str | None:
@@ -87,6 +91,8 @@ def image_format(head: bytes) -> str | None:
         return "TIFF"  # "CR" marks a Canon's raw file
     if head.startswith((b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  \r\n\x87\n")):
         return "JPEG 2000"
+    if head.startswith(b"\x93NUMPY"):
+        return "NumPy"
     if head[4:8] == b"ftyp":
         return _iso_media_format(head)
     return None
@@ -124,6 +130,10 @@ def _opened(file: BinaryIO, name: str) -> ImageFile.ImageFile:
         except ImportError as error:
             raise NotAnImage("HEIC needs the extra heic: pip install 'gan_lab[heic]'") from error
         return HeifImageFile(file)
+    if name == "NumPy":
+        raise NotAnImage(
+            "an array of NumPy; data are trained on from .npy, pictures are PNG, JPEG and the like"
+        )
     plugin = _PLUGINS.get(name, name)
     if plugin not in Image.OPEN:
         Image.init()

@@ -2,7 +2,8 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import torch
@@ -10,9 +11,19 @@ from numpy.typing import NDArray
 from rich.markup import escape
 from torch import Tensor
 
-from gan_lab.console import warn
+from gan_lab.console import say, warn
 from gan_lab.data.base import ImageDataset, check_split, digest
+from gan_lab.data.cache import Arrays, kept
 from gan_lab.data.decoding import open_image
+from gan_lab.data.deep_images import (
+    DeepImage,
+    WindowName,
+    depth,
+    find_levels,
+    parse_window,
+    read_levels,
+    window_of,
+)
 from gan_lab.data.listing import listed
 from gan_lab.data.metadata import MetadataTable
 from gan_lab.data.scan import DECODE_ERRORS, Scan, reason_of, scan
@@ -26,7 +37,9 @@ from gan_lab.data.transform import (
     parse_crop,
     parse_size,
 )
-from gan_lab.errors import InputError
+from gan_lab.errors import InputError, counted
+
+_THREADS = 8
 
 
 class UnreadableImage(InputError):
@@ -57,6 +70,8 @@ class EncodedImages(ImageDataset):
         flip: append the mirror images.
         skip_unreadable: leave out what cannot be read, with a warning, where it would be an error.
         max_megapixels: larger pictures count as unreadable.
+        bits: 8, 16, 32 (floating point), or None for those that the files have.
+        window: levels that networks see as -1 to 1, of images with more than 8 bits; as `parse_window` takes it.
 
     Raises:
         InputError: naming unreadable pictures, mixed sizes, or options out of range.
@@ -77,21 +92,34 @@ class EncodedImages(ImageDataset):
         flip: bool,
         skip_unreadable: bool,
         max_megapixels: float,
+        bits: int | None = None,
+        window: str | Sequence[float] = "range",
         table: MetadataTable | None = None,
         attributes: Sequence[str] = (),
     ) -> None:
         check_split(split)
         check_options(resample, channels)
         check_max_megapixels(max_megapixels)
+        levels = parse_window(window)
         size, crop = parse_size(image_size), parse_crop(crop)
         found = scan(source, max_megapixels=max_megapixels)
         readable = _readable(source, found, skip_unreadable)
+        self._bits = _common_bits(source, found, readable, bits)
         self._transform = ImageTransform(
             size=size or _common_size(source, found, readable),
-            channels=channels or _common_channels(found, readable),
+            channels=channels or _common_channels(source, found, readable, self._bits),
             crop=crop,
             resample=resample,
         )
+        self.source = source
+        self._max_megapixels = max_megapixels
+        kind, representation = None, None
+        if self._bits != 8:
+            self.pixel_type = torch.uint16 if self._bits == 16 else torch.float32
+            if isinstance(levels, str):
+                levels = self._find_levels(np.flatnonzero(readable), found.listing, levels)
+            kind = DeepImage(bits=self._bits, channels=self._transform.channels, window=levels)
+            representation = window_of(levels, bits=self._bits)
         self._items = np.flatnonzero(members & readable)
         if not len(self._items):
             raise InputError(f"none of the images of split={split} can be read")
@@ -102,15 +130,15 @@ class EncodedImages(ImageDataset):
             class_names=class_names,
             labels=labels[self._items],
             flip=flip,
+            kind=kind,
+            representation=representation,
             attributes=attributes,
         )
         self.unreadable = [(source.name(i), why) for i, why in found.reasons.items() if members[i]]
         if self.unreadable:
             warn(escape(f"left out {_named(self.unreadable)}"))
-        self.source = source
         # names and labels are here already, and a long table would be sent to every worker
         self._table = table.rows(self._items) if table and table.has_more_than_classes else None
-        self._max_megapixels = max_megapixels
         self._skip_unreadable = skip_unreadable
         self._warned = False
         self._fingerprint = digest(
@@ -118,6 +146,7 @@ class EncodedImages(ImageDataset):
             self._items.tobytes(),
             self.labels.tobytes(),
             self._transform,
+            *([self._bits, kind.window] if kind else []),
             split,
             flip,
         )
@@ -146,28 +175,56 @@ class EncodedImages(ImageDataset):
         except OSError as error:
             raise InputError(f"{self.name(index)} cannot be read ({error})") from error
 
+    def pack(self, index: int) -> bytes:
+        kind = self.spec.kind
+        return (
+            kind.encoded(self.load(index)) if isinstance(kind, DeepImage) else super().pack(index)
+        )
+
     def load(self, index: int) -> Tensor:
-        """Decode stored image `index` to uint8 [C, H, W].
+        """Decode stored image `index` to [C, H, W].
 
         Raises:
             UnreadableImage: naming the file.
         """
         try:
-            with (
-                self.source.open(int(self._items[index])) as file,
-                open_image(file, max_megapixels=self._max_megapixels) as image,
-            ):
-                return torch.from_numpy(np.array(self._transform(image), order="C"))
+            with self.source.open(int(self._items[index])) as file:
+                return torch.from_numpy(np.array(self._decode(file), order="C"))
         except DECODE_ERRORS as error:
             raise UnreadableImage(
                 f"{self.name(index)} cannot be read ({reason_of(error)}); "
                 f"repair or remove it, or set data.skip_unreadable=true"
             ) from error
 
+    def _decode(self, file: BinaryIO) -> NDArray[Any]:
+        if self._bits == 8 and depth(file) in (None, 16):
+            with open_image(file, max_megapixels=self._max_megapixels) as image:
+                return self._transform(image)
+        return self._transform.levels(read_levels(file), bits=self._bits)
+
+    def _find_levels(
+        self, items: NDArray[np.int64], listing: str, window: WindowName
+    ) -> tuple[float, float]:
+        """Return the window that `window` names, of the pictures of all splits, so that these agree."""
+        if window == "full" and self._bits == 16:
+            return 0.0, 65535.0
+
+        def levels(item: int) -> NDArray[Any]:
+            with self.source.open(item) as file:
+                return read_levels(file)
+
+        def find() -> Arrays:
+            say(f"looking for the levels of {len(items):,} images (once; the result is kept) ...")
+            with ThreadPoolExecutor(_THREADS) as pool:
+                return {"levels": np.array(find_levels(pool.map(levels, items.tolist()), window))}
+
+        low, high = kept("levels", digest(listing, items.tobytes(), window), find)["levels"]
+        return float(low), float(high)
+
     def _load_batch(self, stored: NDArray[np.int64]) -> tuple[Tensor, NDArray[np.int64]]:
         if not self._skip_unreadable:
             return super()._load_batch(stored)
-        images = torch.empty((len(stored), self.channels, *self.image_size), dtype=torch.uint8)
+        images = torch.empty((len(stored), *self.spec.shape), dtype=self.pixel_type)
         shown = stored.copy()
         for row in range(len(stored)):
             images[row], shown[row] = self._load_or_next(int(stored[row]))
@@ -202,7 +259,7 @@ def _readable(source: Source, found: Scan, skip_unreadable: bool) -> NDArray[np.
 
 
 def _named(bad: Sequence[tuple[str, str]]) -> str:
-    files = "1 unreadable file" if len(bad) == 1 else f"{len(bad):,} unreadable files"
+    files = counted(len(bad), "unreadable file")
     return f"{files}: {listed(f'{name} ({reason})' for name, reason in bad)}"
 
 
@@ -213,7 +270,8 @@ def _common_size(source: Source, found: Scan, readable: NDArray[np.bool_]) -> tu
     if len(different):
         counts = Counter(map(tuple, sizes[readable].tolist())).most_common()
         shown = listed(
-            [f"{height}x{width} ({count:,} images)" for (height, width), count in counts], limit=5
+            [f"{height}x{width} ({counted(count, 'image')})" for (height, width), count in counts],
+            limit=5,
         )
         odd = int(different[0])
         height, width = sizes[odd]
@@ -225,9 +283,50 @@ def _common_size(source: Source, found: Scan, readable: NDArray[np.bool_]) -> tu
     return int(first[0]), int(first[1])
 
 
-def _common_channels(found: Scan, readable: NDArray[np.bool_]) -> int:
+def _common_bits(
+    source: Source, found: Scan, readable: NDArray[np.bool_], bits: int | None
+) -> Literal[8, 16, 32]:
+    if bits not in (None, 8, 16, 32):
+        raise InputError(
+            f"data.bits={bits!r}; allowed: 8, 16, 32 (floating point), or null for those of the files"
+        )
+    present = found.shapes[:, 3]
+    counts = Counter(present[readable].tolist()).most_common()
+    if bits is None and len(counts) > 1:
+        modes = ", ".join(f"{count:,} with {number}" for number, count in counts)
+        odd = int(np.flatnonzero(readable & (present != counts[0][0]))[0])
+        raise InputError(
+            f"the images have different bits ({modes}, among them {source.name(odd)}), so their levels do not compare; "
+            f"take the odd ones out, or set data.bits={min(present[readable])} to use the high bits of all"
+            if max(present[readable]) == 16
+            else f"some images hold floating-point values and others do not ({modes} bits, among them "
+            f"{source.name(odd)}); take the odd ones out"
+        )
+    wanted = int(counts[0][0]) if bits is None else bits
+    lacking = np.flatnonzero(readable & (present < wanted))
+    if len(lacking):
+        raise InputError(
+            f"data.bits={bits}, but {len(lacking):,} of {int(readable.sum()):,} images have fewer, the first is "
+            f"{source.name(int(lacking[0]))} ({present[lacking[0]]}); set data.bits=null"
+        )
+    floating = np.flatnonzero(readable & (present == 32))
+    if wanted < 32 and len(floating):
+        raise InputError(
+            f"data.bits={bits}, but {source.name(int(floating[0]))} holds floating-point values, whose range is "
+            "unknown; set data.bits=32"
+        )
+    return wanted  # type: ignore[return-value]
+
+
+def _common_channels(source: Source, found: Scan, readable: NDArray[np.bool_], bits: int) -> int:
     counts = Counter(found.shapes[readable, 2].tolist()).most_common()
     channels = int(counts[0][0])
+    if len(counts) > 1 and bits != 8:
+        odd = int(np.flatnonzero(readable & (found.shapes[:, 2] != channels))[0])
+        raise InputError(
+            f"most images have {channels} channels and {source.name(odd)} has {found.shapes[odd, 2]}; take the odd "
+            "ones out, since levels of more than 8 bits are not turned into colours"
+        )
     if len(counts) > 1:
         modes = ", ".join(f"{count:,} with {number}" for number, count in counts)
         warn(

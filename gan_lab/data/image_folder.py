@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from gan_lab.data.base import members_by_table
 from gan_lab.data.decoding import FORMATS, MAX_MEGAPIXELS, regular_file
 from gan_lab.data.encoded import EncodedImages
 from gan_lab.data.listing import Listing, list_folder, listed
 from gan_lab.data.metadata import read_metadata
 from gan_lab.data.source import FileSource, existing_folder
+from gan_lab.data.splits import grouped, members_by_table
 from gan_lab.data.tables import read_table
 from gan_lab.data.transform import Crop, ImageSize
 from gan_lab.errors import InputError
@@ -34,6 +34,11 @@ class ImageFolder(EncodedImages):
         flip: append the mirror images.
         skip_unreadable: leave out what cannot be read.
         max_megapixels: larger pictures count as unreadable.
+        bits: 8 | 16 | 32 (floating point), or None for those that they have.
+        window: of more than 8 bits: "range" | "full" | "percentiles" | [centre, width], in levels.
+        group_by: what images of one group have in common, which stay on one side of a split; as `grouped` takes it.
+        folds: in place of `val_fraction`: so many parts of about as many groups each, of which one validates.
+        fold: which one, from 0 on.
 
     Raises:
         InputError: for a missing or empty folder, unreadable files, mixed sizes, options out of range.
@@ -54,6 +59,11 @@ class ImageFolder(EncodedImages):
         flip: bool = False,
         skip_unreadable: bool = False,
         max_megapixels: float = MAX_MEGAPIXELS,
+        bits: int | None = None,
+        window: str | Sequence[float] = "range",
+        group_by: str | None = None,
+        folds: int | None = None,
+        fold: int = 0,
     ) -> None:
         folder = existing_folder(root, "a folder of pictures")
         table = read_metadata(
@@ -61,14 +71,18 @@ class ImageFolder(EncodedImages):
             lambda name: read_side_file(folder / name),
             root=folder,
             classes=classes,
+            group_by=group_by,
         )
+        table = grouped(table, group_by, root=folder)
         labels, names = table.conditions(attributes, root=folder)
         super().__init__(
             source=FileSource(root=folder, names=table.files),
             labels=labels,
             class_names=table.class_names,
             attributes=names,
-            members=members_by_table(table, split=split, val_fraction=val_fraction, root=folder),
+            members=members_by_table(
+                table, split=split, val_fraction=val_fraction, root=folder, folds=folds, fold=fold
+            ),
             split=split,
             image_size=image_size,
             crop=crop,
@@ -77,6 +91,8 @@ class ImageFolder(EncodedImages):
             flip=flip,
             skip_unreadable=skip_unreadable,
             max_megapixels=max_megapixels,
+            bits=bits,
+            window=window,
             table=table,
         )
 

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from gan_lab.data.media import ShownTensor
-from gan_lab.data.sample import SampleKind, SampleSpec, to_pil
+from gan_lab.data.sample import Representation, SampleKind, SampleSpec, to_pil
 from gan_lab.errors import InputError
 from gan_lab.run import replacing
 
@@ -48,17 +48,22 @@ def image_spec(
     image_size: tuple[int, int],
     class_names: Sequence[str] = (),
     class_counts: Sequence[int] = (),
+    kind: SampleKind | None = None,
+    representation: Representation | None = None,
 ) -> SampleSpec:
-    """Describe 8-bit images.
+    """Describe images.
 
     Args:
         channels: C.
         image_size: (height, width).
         class_names: of the labels; none without classes.
         class_counts: training images of each class, or none.
+        kind: None for 8 bits.
+        representation: None for images as their kind makes floats of them.
     """
     return SampleSpec(
-        kind=ImageKind(),
+        kind=kind or ImageKind(),
+        representation=representation or Representation(),
         shape=(channels, *image_size),
         num_classes=len(class_names),
         class_names=tuple(class_names),

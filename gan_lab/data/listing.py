@@ -13,11 +13,13 @@ from typing import IO
 
 from gan_lab.console import warn
 from gan_lab.data.decoding import HEAD_BYTES, image_format, regular_file
+from gan_lab.data.tables import TABLES
+from gan_lab.errors import InputError
 
 # these are taken for images and checked with all others; the rest is looked into
 IMAGE_ENDINGS = (
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff",
-    ".jp2", ".j2k", ".jpf", ".jpx", ".avif",
+    ".jp2", ".j2k", ".jpf", ".jpx", ".avif", ".npy",
 )  # fmt: skip
 # labels and words about the images, which lie beside them as a matter of course
 _SIDE_ENDINGS = (".csv", ".tsv", ".json", ".jsonl", ".txt", ".md", ".yaml", ".yml")
@@ -62,6 +64,28 @@ def list_folder(folder: Path, *, endings: tuple[str, ...] | None = None) -> List
     if endings is not None:
         return _listing_by_ending(files, passed_over, endings)
     return _listing(files, passed_over, lambda name: _head(regular_file(folder / name)))
+
+
+def list_matching(folder: Path, matches: Callable[[str], bool]) -> Listing:
+    """List the files below `folder` whose names match, in the place of images, and metadata tables beside them.
+
+    Raises:
+        InputError: when `folder` itself cannot be listed.
+    """
+    try:
+        files, passed_over = _walk(folder)
+    except OSError as error:
+        raise InputError(f"data.root={folder} cannot be read: {error.strerror}") from error
+    tables = [name for name in files if name.rpartition("/")[2].lower() in TABLES]
+    rest = [name for name in files if name not in set(tables)]
+    return Listing(
+        images=[name for name in rest if matches(name)],
+        side_files=tables,
+        passed_over=[
+            *passed_over,
+            *((name, "of another name") for name in rest if not matches(name)),
+        ],
+    )
 
 
 def list_zip(archive: zipfile.ZipFile, *, endings: tuple[str, ...] | None = None) -> Listing:

@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 from gan_lab.console import say, warn
 from gan_lab.data.listing import Listing, listed
 from gan_lab.data.tables import TABLES, BadTable, Columns, parse_table
-from gan_lab.errors import InputError
+from gan_lab.errors import InputError, counted
 
 MAX_LABEL = 999_999  # a larger one is an identifier or damage: each class costs memory
 UNLABELLED = ["all"]
@@ -52,7 +52,8 @@ class MetadataTable:
         class_names: by number; ["all"] without classes.
         attributes: float32 [N, K], or None.
         attribute_names: K of them.
-        groups: [N], such as a person or a scene that several images show, or None.
+        groups: [N], such as a patient or a scene that several images show, or None.
+        group_column: of a table, which names them; "" where no table does.
         splits: [N] of "train", "val" or "test", or None where nothing says.
         captions: [N], or None.
     """
@@ -63,6 +64,7 @@ class MetadataTable:
     attributes: NDArray[np.float32] | None = None
     attribute_names: list[str] = field(default_factory=list)
     groups: list[str] | None = None
+    group_column: str = ""
     splits: list[str] | None = None
     captions: list[str] | None = None
 
@@ -124,7 +126,7 @@ class MetadataTable:
 
     def content(self) -> tuple[object, ...]:
         """Everything in it, to be compared or digested."""
-        values = (getattr(self, one.name) for one in fields(self))
+        values = (getattr(self, one.name) for one in fields(self) if one.name != "group_column")
         return tuple(v.tobytes() if isinstance(v, np.ndarray) else v for v in values)
 
     def to_json(self) -> dict[str, Any]:
@@ -175,7 +177,12 @@ def join_tables(tables: Sequence[MetadataTable]) -> MetadataTable:
 
 
 def read_metadata(
-    listing: Listing, read: Callable[[str], bytes], *, root: Path, classes: bool | None = None
+    listing: Listing,
+    read: Callable[[str], bytes],
+    *,
+    root: Path,
+    classes: bool | None = None,
+    group_by: str | None = None,
 ) -> MetadataTable:
     """Read what is known of the images of `listing` that are not set apart for a test, in its order.
 
@@ -185,12 +192,13 @@ def read_metadata(
         root: for messages.
         classes: True takes the folders for classes, whatever a table says; False takes all as one class; None takes
             the classes of a table, else the folders when nothing lies beside them.
+        group_by: column of a table that names groups, in place of "group" or "patient".
 
     Raises:
         AmbiguousClasses: for `classes` None, and images beside the folders.
         InputError: for tables that are damaged or do not fit the images.
     """
-    rows = _read_tables(listing, read, root)
+    rows = _read_tables(listing, read, root, group_by)
     folders = _Folders(listing.images)
     splits = rows.splits() or folders.splits
     kept = np.arange(len(listing.images))
@@ -213,7 +221,7 @@ def read_metadata(
             )
             attributes, attribute_names = None, []
         else:
-            _say_once(f"{root}: {attributes.shape[1]} attributes an image, no classes")
+            _say_once(f"{root}: {counted(attributes.shape[1], 'attribute')} an image, no classes")
     table = MetadataTable(
         files=files,
         labels=labels,
@@ -221,6 +229,7 @@ def read_metadata(
         attributes=attributes,
         attribute_names=attribute_names,
         groups=rows.texts("group", kept),
+        group_column=rows.group_column if "group" in rows.values else "",
         splits=None if splits is None else [splits[i] for i in kept.tolist()],
         captions=rows.texts("caption", kept),
     )
@@ -271,9 +280,9 @@ class _Folders:
             )
         if wanted is None and 0 < nested < len(below):
             raise AmbiguousClasses(
-                f"data.root={root} holds {len(below) - nested:,} images itself and {nested:,} in sub-folders; set "
-                f"data.classes=true to take only the sub-folders, one class each, or data.classes=false to take all "
-                f"as one class"
+                f"data.root={root} holds {counted(len(below) - nested, 'image')} itself and {nested:,} in sub-folders; "
+                "set data.classes=true to take only the sub-folders, one class each, or data.classes=false to take "
+                "all as one class"
             )
         if wanted is None and nested and all(map(_is_part, first, below)):
             _say_once(
@@ -313,6 +322,7 @@ class _Rows:
     attribute_names: list[str] | None
     vectors_are_labels: bool
     says_of_classes: bool
+    group_column: str = ""
 
     def splits(self) -> list[str] | None:
         if "split" not in self.values:
@@ -358,7 +368,8 @@ class _Rows:
         if names is not None:
             if labels.max() >= len(names):
                 raise InputError(
-                    f"{self.root}: {self.origin} names {len(names)} classes and has labels up to {labels.max()}"
+                    f"{self.root}: {self.origin} names {counted(len(names), 'class')} and has labels up to "
+                    f"{labels.max()}"
                 )
             return labels, names
         values, compact = np.unique(labels, return_inverse=True)
@@ -382,7 +393,8 @@ class _Rows:
         names = self.attribute_names or [str(i) for i in range(vectors.shape[1])]
         if len(names) != vectors.shape[1]:
             raise InputError(
-                f"{self.root}: {self.origin} names {len(names)} attributes and has {vectors.shape[1]} an image"
+                f"{self.root}: {self.origin} names {counted(len(names), 'attribute')} and has "
+                f"{vectors.shape[1]} an image"
             )
         return vectors, names
 
@@ -397,7 +409,7 @@ class _Rows:
         bare = [self.images[i] for i, v in zip(kept.tolist(), values, strict=True) if v is None]
         if bare:
             raise InputError(
-                f"{self.root}: {self.origin} has no {what} for {len(bare):,} images: {listed(bare)}"
+                f"{self.root}: {self.origin} has no {what} for {counted(len(bare), 'image')}: {listed(bare)}"
             )
         return values
 
@@ -407,7 +419,9 @@ class _Rows:
         )
 
 
-def _read_tables(listing: Listing, read: Callable[[str], bytes], root: Path) -> _Rows:
+def _read_tables(
+    listing: Listing, read: Callable[[str], bytes], root: Path, group_by: str | None
+) -> _Rows:
     number = {name: i for i, name in enumerate(listing.images)}
     passed_over = {name for name, _ in listing.passed_over}
     tables = [n for n in listing.side_files if n.rpartition("/")[2].lower() in TABLES]
@@ -424,12 +438,13 @@ def _read_tables(listing: Listing, read: Callable[[str], bytes], root: Path) -> 
     )
     said: dict[str, str] = {}  # image -> its table
     for name in tables:
-        columns, files = _parse(name, read, root, number)
+        columns, files = _parse(name, read, root, number, group_by)
+        rows.group_column = columns.group_column or rows.group_column
         parsed.append(columns)
         absent = sorted(set(files).difference(number, passed_over))
         if absent:
             raise InputError(
-                f"{root}: {name} has labels for {len(absent):,} files that are missing: {listed(absent)}"
+                f"{root}: {name} has labels for {counted(len(absent), 'file')} that are missing: {listed(absent)}"
             )
         twice = next((file for file in files if file in said), None)
         if twice is not None:
@@ -458,7 +473,11 @@ def _read_tables(listing: Listing, read: Callable[[str], bytes], root: Path) -> 
 
 
 def _parse(
-    name: str, read: Callable[[str], bytes], root: Path, images: Container[str]
+    name: str,
+    read: Callable[[str], bytes],
+    root: Path,
+    images: Container[str],
+    group_by: str | None,
 ) -> tuple[Columns, list[str]]:
     """Columns of a table, and its files as paths below the root."""
     folder = name.rpartition("/")[0]
@@ -467,6 +486,7 @@ def _parse(
             name.rpartition("/")[2].lower(),
             read(name),
             is_image=lambda file: posixpath.join(folder, file) in images,
+            group_by=group_by,
         )
     except (OSError, BadTable) as error:
         raise InputError(f"{root}: {name} {error}; correct it, or give it another name") from error

@@ -31,6 +31,8 @@ class SampleKind(ABC):
         suffixes: of all files that `write` knows, where there are more.
         axes: what the dimensions of a stored sample are.
         media_type: of what `media` returns: an image, audio or text, which browsers show or play.
+        is_precise: whether values are finer than the 8 bits that bfloat16 keeps; the layers of networks that see and
+            make samples then compute in float32, whatever the precision of the others.
     """
 
     name: str
@@ -38,6 +40,7 @@ class SampleKind(ABC):
     suffixes: tuple[str, ...] = ()
     axes: tuple[str, ...]
     media_type = "image/png"
+    is_precise = False
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -67,6 +70,10 @@ class SampleKind(ABC):
     @abstractmethod
     def preview(self, stored: Tensor) -> Tensor:
         """Draw stored samples [N, ...] as uint8 images [N, C, H, W] with 1, 3 or 4 channels: for grids and loggers."""
+
+    def measured(self, stored: Tensor) -> Tensor:
+        """Return what feature networks are given of stored samples [N, ...]: by default these themselves."""
+        return stored
 
     def media(self, stored: Tensor) -> bytes:
         """Return one stored sample [...] as a file of `media_type`, for pages and loggers; by default its preview."""

@@ -17,7 +17,8 @@ from PIL import ExifTags, Image
 from gan_lab.console import say
 from gan_lab.data.base import digest
 from gan_lab.data.cache import Arrays, kept
-from gan_lab.data.decoding import MAX_MEGAPIXELS, open_image
+from gan_lab.data.decoding import MAX_MEGAPIXELS, check_pixels, open_image
+from gan_lab.data.deep_images import check_finite, depth, read_levels, shape_of
 from gan_lab.data.source import Source
 from gan_lab.data.transform import UnusableImage, native_channels, usable_mode
 
@@ -27,7 +28,7 @@ DECODE_ERRORS = (
     struct.error, zlib.error, zipfile.BadZipFile, Image.DecompressionBombError,
 )  # fmt: skip
 
-_VERSION = 2
+_VERSION = 3
 _CHUNK = 256
 _THREADS = 16
 _WORTH_SAYING = 10_000
@@ -40,7 +41,8 @@ class Scan:
     """What the headers say.
 
     Attributes:
-        shapes: int32 [N, 3]: height and width after EXIF orientation, channels (1, 3, 4); zeros where unreadable.
+        shapes: int32 [N, 4]: height and width after EXIF orientation, channels, bits (32: floating point); zeros
+            where unreadable.
         reasons: why a picture cannot be read, by its number.
         listing: the source's, when it was scanned.
     """
@@ -86,7 +88,7 @@ def _scan_chunk(
     source: Source, start: int, max_megapixels: float
 ) -> tuple[NDArray[np.int32], dict[int, str]]:
     stop = min(start + _CHUNK, len(source))
-    shapes = np.zeros((stop - start, 3), dtype=np.int32)
+    shapes = np.zeros((stop - start, 4), dtype=np.int32)
     reasons = {}
     for index in range(start, stop):
         try:
@@ -112,8 +114,8 @@ def _reasons(arrays: Arrays) -> dict[int, str]:
 
 def inspect(
     file: BinaryIO, *, max_megapixels: float = MAX_MEGAPIXELS, name: str = "max_megapixels"
-) -> tuple[int, int, int]:
-    """(height, width, channels) of a picture as it will be shown.
+) -> tuple[int, int, int, int]:
+    """(height, width, channels, bits) of a picture as it will be shown; 32 bits are floating-point values.
 
     The header is read; the pixels only when the file does not end as its format does, which padding behind a whole
     picture does as well as truncation.
@@ -123,6 +125,13 @@ def inspect(
         NotAnImage: and the others of `open_image`.
         OSError: or another of DECODE_ERRORS when it is no picture or is cut short.
     """
+    bits = depth(file)
+    if bits is not None:
+        height, width, channels = shape_of(file)
+        check_pixels(width, height, max_megapixels=max_megapixels, name=name)
+        if bits == 32 or not _ends_as_it_should(file, "PNG"):
+            check_finite(read_levels(file))
+        return height, width, channels, bits
     with open_image(file, max_megapixels=max_megapixels, name=name) as image:
         if not usable_mode(image.mode, image.format):
             raise UnusableImage(f"pixels of mode {image.mode}, whose range is unknown")
@@ -133,7 +142,7 @@ def inspect(
         if not _ends_as_it_should(file, image.format):
             with open_image(file, max_megapixels=max_megapixels, name=name) as whole:
                 whole.load()
-    return height, width, channels
+    return height, width, channels, 8
 
 
 def _ends_as_it_should(file: BinaryIO, file_format: str | None) -> bool:

@@ -17,7 +17,7 @@ _HEADERS = {
     "file": ("file", "file_name", "filename", "image", "path", "name"),
     "class": ("class", "class_name", "label"),
     "attributes": ("attributes",),
-    "group": ("group",),
+    "group": ("group", "patient", "patient_id", "subject", "subject_id"),
     "split": ("split",),
     "caption": ("caption", "text", "prompt"),
 }
@@ -42,6 +42,7 @@ class Columns:
         no_classes: the table says itself that there are none.
         vectors_are_labels: the attributes stand where labels do.
         unused: headers that mean nothing here.
+        group_column: the header that "group" comes from.
     """
 
     files: list[str]
@@ -51,6 +52,7 @@ class Columns:
     no_classes: bool = False
     vectors_are_labels: bool = False
     unused: list[str] = field(default_factory=list)
+    group_column: str = ""
 
 
 def read_table(file: IO[bytes]) -> bytes:
@@ -65,13 +67,16 @@ def read_table(file: IO[bytes]) -> bytes:
     return data
 
 
-def parse_table(name: str, data: bytes, *, is_image: Callable[[str], bool]) -> Columns:
+def parse_table(
+    name: str, data: bytes, *, is_image: Callable[[str], bool], group_by: str | None = None
+) -> Columns:
     """Parse the content of a table.
 
     Args:
         name: of the table; its ending decides.
         data: its content.
         is_image: whether there is an image of a name, which tells a header from a first row.
+        group_by: header of the column that names groups, where it is not one of the usual.
 
     Raises:
         BadTable: saying what is wrong with it.
@@ -79,20 +84,21 @@ def parse_table(name: str, data: bytes, *, is_image: Callable[[str], bool]) -> C
     try:
         text = data.decode("utf-8-sig")
         if name.endswith((".csv", ".tsv")):
-            return _from_csv(text, name, is_image)
+            return _from_csv(text, name, is_image, group_by)
         if name.endswith(".jsonl"):
-            return _from_json([json.loads(line) for line in text.splitlines() if line.strip()])
-        return _from_json(json.loads(text))
+            rows = [json.loads(line) for line in text.splitlines() if line.strip()]
+            return _from_json(rows, group_by)
+        return _from_json(json.loads(text), group_by)
     except BadTable:
         raise
     except (ValueError, RecursionError, csv.Error) as error:
         raise BadTable(f"is damaged ({error})") from error
 
 
-def _from_json(content: Any) -> Columns:
+def _from_json(content: Any, group_by: str | None) -> Columns:
     if isinstance(content, list):
         if content and all(isinstance(row, dict) for row in content):
-            return _from_rows(content)
+            return _from_rows(content, group_by)
         return _labelled(_pairs(content))
     if not isinstance(content, dict):
         raise BadTable('must hold an object with "labels", or a list of rows')
@@ -156,7 +162,9 @@ def _texts(content: dict[str, Any], key: str) -> list[str] | None:
     return [str(one) for one in given]
 
 
-def _from_csv(text: str, name: str, is_image: Callable[[str], bool]) -> Columns:
+def _from_csv(
+    text: str, name: str, is_image: Callable[[str], bool], group_by: str | None
+) -> Columns:
     first = text.partition("\n")[0]
     delimiter = "\t" if name.endswith(".tsv") else max(",;\t", key=first.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
@@ -187,16 +195,19 @@ def _from_csv(text: str, name: str, is_image: Callable[[str], bool]) -> Columns:
         [
             {header: cell or None for header, cell in zip(headers, row, strict=True) if header}
             for row in rows
-        ]
+        ],
+        group_by,
     )
 
 
-def _from_rows(rows: list[dict[str, Any]]) -> Columns:
+def _from_rows(rows: list[dict[str, Any]], group_by: str | None) -> Columns:
     headers = list(dict.fromkeys(header for row in rows for header in row))
     named = {
         column: next((alias for alias in aliases if alias in headers), None)
         for column, aliases in _HEADERS.items()
     }
+    if group_by in headers:
+        named["group"] = group_by
     file = named.pop("file")
     files = [row.get(file) for row in rows] if file else []
     if not files or not all(isinstance(name, str) for name in files):
@@ -206,11 +217,15 @@ def _from_rows(rows: list[dict[str, Any]]) -> Columns:
         for column, header in named.items()
         if header is not None
     }
-    columns = Columns(files=[_slashes(str(name)) for name in files], values=values)
+    columns = Columns(
+        files=[_slashes(str(name)) for name in files],
+        values=values,
+        group_column=named["group"] or "",
+    )
     name, count = Counter(columns.files).most_common(1)[0]
     if count > 1:
         raise BadTable(f"has several rows for {name}")
-    others = [header for header in headers if header not in _KNOWN]
+    others = [header for header in headers if header not in _KNOWN and header != group_by]
     numbers = {header: _numbers(row.get(header) for row in rows) for header in others}
     numeric = [header for header in others if numbers[header] is not None]
     columns.unused = [header for header in others if numbers[header] is None]

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,6 +64,29 @@ class ImageTransform:
             image = image.resize(self.size[::-1], FILTERS[self.resample])
         pixels = np.asarray(image)  # [H, W] or [H, W, C]
         return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+    def levels(self, pixels: NDArray[Any], *, bits: int) -> NDArray[Any]:
+        """Transform an image [H, W, C] of any levels into one of `bits`, [C, H, W]; each channel on its own.
+
+        Raises:
+            UnusableImage: for another number of channels.
+        """
+        if pixels.shape[2] != self.channels:
+            raise UnusableImage(f"it has {pixels.shape[2]} channels; expected {self.channels}")
+        left, top, right, bottom = self._box(*pixels.shape[:2])
+        planes = pixels[top:bottom, left:right].transpose(2, 0, 1)
+        if planes.shape[1:] != self.size:
+            resized = [
+                Image.fromarray(plane.astype(np.float32)).resize(
+                    self.size[::-1], FILTERS[self.resample]
+                )
+                for plane in planes
+            ]
+            planes = np.stack([np.asarray(plane) for plane in resized])
+        if bits == 32:
+            return planes.astype(np.float32)
+        kind = np.uint16 if bits == 16 else np.uint8
+        return np.rint(planes).clip(0, np.iinfo(kind).max).astype(kind)
 
     def _box(self, height: int, width: int) -> tuple[int, int, int, int]:
         """(left, top, right, bottom) of the part that is kept of an image of this size."""

@@ -14,12 +14,13 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from gan_lab.data.base import digest, members_by_table
+from gan_lab.data.base import digest
 from gan_lab.data.decoding import MAX_MEGAPIXELS
 from gan_lab.data.encoded import EncodedImages
 from gan_lab.data.listing import Listing, list_zip, listed
 from gan_lab.data.metadata import read_metadata
 from gan_lab.data.source import Source, existing_path
+from gan_lab.data.splits import grouped, members_by_table
 from gan_lab.data.tables import BadTable, read_table
 from gan_lab.data.transform import Crop, ImageSize
 from gan_lab.errors import InputError
@@ -42,6 +43,11 @@ class Zip(EncodedImages):
         flip: append the mirror images.
         skip_unreadable: leave out what cannot be read.
         max_megapixels: larger pictures count as unreadable.
+        bits: 8 | 16 | 32 (floating point), or None for those that they have.
+        window: of more than 8 bits: "range" | "full" | "percentiles" | [centre, width], in levels.
+        group_by: what images of one group have in common, which stay on one side of a split; as `grouped` takes it.
+        folds: in place of `val_fraction`: so many parts of about as many groups each, of which one validates.
+        fold: which one, from 0 on.
 
     Raises:
         InputError: for what is no zip, images without a label, labels without an image, unreadable images.
@@ -62,6 +68,11 @@ class Zip(EncodedImages):
         flip: bool = False,
         skip_unreadable: bool = False,
         max_megapixels: float = MAX_MEGAPIXELS,
+        bits: int | None = None,
+        window: str | Sequence[float] = "range",
+        group_by: str | None = None,
+        folds: int | None = None,
+        fold: int = 0,
     ) -> None:
         path = existing_path(root, "a zip of pictures")
         with open_zip(path) as archive:
@@ -70,14 +81,18 @@ class Zip(EncodedImages):
                 lambda name: _read(archive, name),
                 root=path,
                 classes=classes,
+                group_by=group_by,
             )
+        table = grouped(table, group_by, root=path)
         labels, names = table.conditions(attributes, root=path)
         super().__init__(
             source=ZipSource(path=path, names=table.files),
             labels=labels,
             class_names=table.class_names,
             attributes=names,
-            members=members_by_table(table, split=split, val_fraction=val_fraction, root=path),
+            members=members_by_table(
+                table, split=split, val_fraction=val_fraction, root=path, folds=folds, fold=fold
+            ),
             split=split,
             image_size=image_size,
             crop=crop,
@@ -86,6 +101,8 @@ class Zip(EncodedImages):
             flip=flip,
             skip_unreadable=skip_unreadable,
             max_megapixels=max_megapixels,
+            bits=bits,
+            window=window,
             table=table,
         )
 

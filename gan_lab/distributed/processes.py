@@ -168,7 +168,7 @@ def run_on(devices: int, config: DictConfig, target: Target) -> None:
     assert isinstance(context, ProcessContext)
     failure: ProcessExitedException | ProcessRaisedException | None = None
     with signals_forwarded(context.pids()):
-        slurm.take_warnings()
+        slurm.unblock_signals()
         try:
             while not context.join():
                 pass
@@ -256,7 +256,7 @@ def work(
 
 @contextmanager
 def signals_forwarded(pids: list[int]) -> Iterator[None]:
-    """Hand signals on to the processes, which save and stop; Ctrl-C they get from the terminal."""
+    """Forward signals to the worker processes, which save and stop."""
 
     def forward(number: int, frame: FrameType | None) -> None:
         for pid in pids:
@@ -279,7 +279,7 @@ def signals_forwarded(pids: list[int]) -> Iterator[None]:
 
 
 def free_port() -> int:
-    """Return a port of this machine that nobody listens on."""
+    """Return a free port of this machine."""
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return int(one.getsockname()[1])
@@ -294,7 +294,7 @@ Step = Callable[[DictConfig], object]
 
 
 def share(config: DictConfig, *, check: Step, work: Step) -> None:
-    """Do a command's work, alone or together with other processes, which are started here if need be.
+    """Run a command's work in one or several processes, started here if need be.
 
     Args:
         config: of the command, with `devices` and `device`.
@@ -339,7 +339,7 @@ def devices_of(config: DictConfig) -> int:
 
 @contextmanager
 def joined(devices: int) -> Iterator[None]:
-    """Meet the other processes, if there are any, each with a device of its own.
+    """Join the process group, if there is one, each process with its own device.
 
     What they say to each other is on the CPU.
 

@@ -50,7 +50,7 @@ def average_in_place(tensors: Sequence[Tensor]) -> None:
 
 
 class DelayedAllReduce:
-    """Maximum over all processes of what they said one call before, so that none waits for the others in a step.
+    """Maximum over all processes of the previous call's values, so that no step waits.
 
     It goes from CPU to CPU: on a GPU the result would be there no sooner than the step in which it was asked for.
     """

@@ -1,4 +1,4 @@
-"""What SLURM tells a job about itself, and how a job has itself started again. Imports nothing heavy."""
+"""SLURM: environment of a job, signals, requeueing. Imports nothing heavy."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ from gan_lab.errors import InputError
 REQUEUED = 75
 
 # SLURM warns of a job's end by one of these
-WARNINGS = frozenset({signal.SIGTERM, getattr(signal, "SIGUSR1", signal.SIGTERM)})
+PREEMPT_SIGNALS = frozenset({signal.SIGTERM, getattr(signal, "SIGUSR1", signal.SIGTERM)})
 
 # its answers are a matter of milliseconds, but a controller may be overrun
 _PATIENCE_S = 60
@@ -55,7 +55,7 @@ def by_srun() -> bool:
 
 
 def check_tasks(*, devices: int, nodes: int) -> None:
-    """Refuse to train by other processes than those that the job has been promised.
+    """Check that the job's tasks are the processes of the run.
 
     Args:
         devices: `trainer.devices`.
@@ -79,16 +79,16 @@ def check_tasks(*, devices: int, nodes: int) -> None:
         )
 
 
-def hold_warnings() -> None:
-    """Have SLURM's warnings wait until `take_warnings`: before a run can be saved, one would end the job for good."""
+def block_signals() -> None:
+    """Block the signals of preemption until `unblock_signals`: nothing could be saved yet."""
     if in_job():
-        signal.pthread_sigmask(signal.SIG_BLOCK, WARNINGS)
+        signal.pthread_sigmask(signal.SIG_BLOCK, PREEMPT_SIGNALS)
 
 
-def take_warnings() -> None:
-    """Let in what `hold_warnings` has kept, and what comes."""
+def unblock_signals() -> None:
+    """Deliver the signals that `block_signals` has held back, and those to come."""
     if in_job():
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, WARNINGS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, PREEMPT_SIGNALS)
 
 
 def requeue(number: int, *, max_requeues: int) -> str | None:
@@ -105,7 +105,7 @@ def requeue(number: int, *, max_requeues: int) -> str | None:
         Why it does not, None where it does.
     """
     try:
-        about = described(ask("scontrol", "--oneliner", "show", "job", job()))
+        about = job_fields(ask("scontrol", "--oneliner", "show", "job", job()))
         # a cancelled job is COMPLETING; requeued, it would come back to life
         if about.get("JobState") != "RUNNING":
             return f"job {job()} is being ended by SLURM"
@@ -124,7 +124,7 @@ def requeue(number: int, *, max_requeues: int) -> str | None:
 
 
 def check_cluster() -> None:
-    """Refuse to submit jobs where that cannot be done.
+    """Check that sbatch and the packages for SLURM are installed.
 
     Raises:
         InputError: without sbatch, and without submitit.
@@ -172,7 +172,7 @@ def reason(error: OSError | subprocess.SubprocessError) -> str:
     return str(said or error).strip()
 
 
-def described(text: str) -> dict[str, str]:
+def job_fields(text: str) -> dict[str, str]:
     """Return the fields of `scontrol --oneliner show job`."""
     pairs = (word.partition("=") for word in text.split())
     return {name: value for name, _, value in pairs}

@@ -67,6 +67,7 @@ class StyleGeneratorNetwork(GeneratorNetwork):
         w_dim: length of w.
         num_ws: L.
         num_classes: 0 for an unconditional generator.
+        mapping: the mapping network; None for StyleGAN's, of the two following arguments.
         mapping_layers: depth of the mapping network.
         w_avg_beta: decay of the running mean of w, for each pass.
         style_mixing: probability that an image in training has two styles.
@@ -88,8 +89,9 @@ class StyleGeneratorNetwork(GeneratorNetwork):
         w_dim: int,
         num_ws: int,
         num_classes: int,
-        mapping_layers: int,
-        w_avg_beta: float,
+        mapping: stylegan.Mapping | None = None,
+        mapping_layers: int = 8,
+        w_avg_beta: float = 0.998,
         style_mixing: float = 0.0,
         truncation_cutoff: int | None = None,
     ) -> None:
@@ -107,7 +109,7 @@ class StyleGeneratorNetwork(GeneratorNetwork):
         self.style_mixing = style_mixing
         self.truncation_cutoff = truncation_cutoff
         self.synthesis = synthesis
-        self.mapping = stylegan.Mapping(
+        self.mapping = mapping or stylegan.Mapping(
             z_dim=z_dim,
             num_classes=num_classes,
             w_dim=w_dim,
@@ -132,6 +134,10 @@ class StyleGeneratorNetwork(GeneratorNetwork):
     def w_avg(self) -> Tensor:
         """Running mean of w, [w_dim]."""
         return self.mapping.w_avg
+
+    def center(self, labels: Tensor | None = None) -> Tensor:
+        """Return what truncation moves w towards, [1, 1, w_dim]; or [N, 1, w_dim] where it depends on labels."""
+        return self.w_avg[None, None]
 
     @property
     def noise_mode(self) -> str:
@@ -213,8 +219,16 @@ def tensors_of(x: DiscriminatorInput) -> tuple[Tensor, ...]:
 
 
 def map_tensors(function: Callable[[Tensor], Tensor], x: DiscriminatorInput) -> DiscriminatorInput:
-    """Apply a function to each tensor of what a discriminator sees."""
-    return tuple(function(part) for part in x) if isinstance(x, tuple) else function(x)
+    """Apply a function to each tensor of what a discriminator sees; one that stands there twice is still one."""
+    if not isinstance(x, tuple):
+        return function(x)
+    made = {id(part): function(part) for part in distinct_tensors(x)}
+    return tuple(made[id(part)] for part in x)
+
+
+def distinct_tensors(x: DiscriminatorInput) -> tuple[Tensor, ...]:
+    """Return the tensors of what a discriminator sees, each once: an image that is seen as several stages is one."""
+    return tuple({id(part): part for part in tensors_of(x)}.values())
 
 
 def samples_of(x: DiscriminatorInput) -> tuple[Tensor, ...]:

@@ -1,9 +1,10 @@
-"""Half precision for the finest resolutions, where most of the work is.
+"""Half precision for the finest resolutions, where most of the work is, and layers that stay out of it.
 
 ADA, Karras et al. 2020, appendix D, https://arxiv.org/abs/2006.06676: activations of those layers are in half precision
 and clamped; weights, styles, demodulation and images stay in single precision.
 """
 
+from math import prod
 from typing import Any
 
 import torch
@@ -43,3 +44,36 @@ def to_fp32(x: Tensor) -> Tensor:
 def half_precision_parts(network: nn.Module) -> list[Any]:
     """Return the layers that compute in half precision; `dtype` None brings them to single precision."""
     return [part for part in network.modules() if isinstance(vars(part).get("dtype"), torch.dtype)]
+
+
+def keep_ends_in_float32(
+    generator: nn.Module, discriminator: nn.Module, shape: tuple[int, ...]
+) -> None:
+    """Have the layers that see and make samples compute in float32 under autocast, whose 8 bits would round them.
+
+    Args:
+        generator: whose layers with as many outputs as a sample has channels (or values) are meant.
+        discriminator: whose layers with as many inputs are meant.
+        shape: of a sample, as networks see it.
+    """
+    for network, side in (generator, 0), (discriminator, 1):
+        for part in network.modules():
+            weight = getattr(part, "weight", None)
+            if not isinstance(weight, Tensor) or weight.ndim < 2:
+                continue
+            axis = 1 - side if isinstance(part, nn.modules.conv._ConvTransposeNd) else side
+            if weight.shape[axis] == (prod(shape) if weight.ndim == 2 else shape[0]):
+                part.register_forward_pre_hook(_leave_autocast)
+                part.register_forward_hook(_enter_autocast, always_call=True)
+
+
+def _leave_autocast(module: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    # kept on the module, since a hook cannot wrap what it stands before
+    module.full_precision = torch.autocast(module.weight.device.type, enabled=False)
+    module.full_precision.__enter__()
+    return tuple(to_fp32(arg) if isinstance(arg, Tensor) else arg for arg in args)
+
+
+def _enter_autocast(module: Any, args: tuple[Any, ...], made: Any) -> None:
+    module.full_precision.__exit__(None, None, None)
+    del module.full_precision

@@ -16,6 +16,7 @@ from gan_lab.errors import InputError
 from gan_lab.layers.equalized import EqualizedConv2d, EqualizedLinear
 
 Network = TypeVar("Network", bound=nn.Module)
+Layer = TypeVar("Layer", bound=nn.Module)
 KINDS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, EqualizedConv2d, EqualizedLinear)
 WARMUP_STEPS = 15  # of the power method before the first use; each use adds one
 
@@ -70,6 +71,39 @@ class SpectralNorm(nn.Module):
         return normalize(rows @ v, dim=0, eps=self.eps), v
 
 
+class StoredSpectralNorm(SpectralNorm):
+    """As `torch.nn.utils.spectral_norm` has it: `v` is kept beside `u`, and evaluation takes both as they are.
+
+    Weights that were trained so are used in evaluation with the vectors that lie beside them.
+
+    Args:
+        weight: [out, ...], or [in, out, ...] of a transposed convolution.
+        eps: smallest norm that the power method divides by.
+        transposed: whether it is that of a transposed convolution.
+    """
+
+    v: Tensor
+
+    def __init__(self, weight: Tensor, *, eps: float = 1e-12, transposed: bool = False) -> None:
+        rows = weight.transpose(0, 1) if transposed else weight
+        super().__init__(rows, eps=eps)
+        self.transposed = transposed
+        self.register_buffer("v", torch.empty_like(rows[0].flatten()))
+        if not weight.is_meta:
+            with torch.no_grad():
+                self.v.copy_(normalize(self.u @ rows.detach().flatten(1), dim=0, eps=eps))
+
+    def sigma(self, weight: Tensor) -> Tensor:
+        rows = (weight.transpose(0, 1) if self.transposed else weight).flatten(1)
+        u, v = self.u, self.v
+        if self.training:
+            with torch.no_grad():
+                u, v = self.singular_vectors(rows)
+                self.u.copy_(u)
+                self.v.copy_(v)
+        return torch.dot(u, rows @ v)
+
+
 def full_precision(like: Tensor) -> AbstractContextManager[object]:
     """Leave mixed precision on the device of `like`, where there is any."""
     kind = like.device.type
@@ -97,6 +131,15 @@ def spectrally_normalized(
             norm = SpectralNorm(layer.weight, eps=eps, scale=scale_of(layer))
             register_parametrization(layer, "weight", norm)
     return network
+
+
+def stored_spectral_norm(layer: Layer) -> Layer:
+    """Normalise a layer's weight in place, with both singular vectors kept, and return it."""
+    weight = layer.weight
+    assert isinstance(weight, Tensor)
+    norm = StoredSpectralNorm(weight, transposed=isinstance(layer, nn.ConvTranspose2d))
+    register_parametrization(layer, "weight", norm)
+    return layer
 
 
 def scale_of(layer: nn.Module) -> float:

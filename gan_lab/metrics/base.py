@@ -3,10 +3,11 @@
 import re
 from typing import Literal, Protocol
 
-from gan_lab.console import warn
+from gan_lab.console import say, warn
 from gan_lab.data.base import SampleDataset
 from gan_lab.data.datamodule import DataModule
 from gan_lab.data.digits import Digits, StackedDigits
+from gan_lab.data.text import Lines
 from gan_lab.errors import InputError
 from gan_lab.metrics.images import ImageSource
 
@@ -50,7 +51,7 @@ class Metrics(Protocol):
 
 
 class NoMetrics:
-    """Measures nothing, so that the run needs no network and no second data set."""
+    """metrics=none: computes nothing."""
 
     def __init__(self) -> None:
         self.best: str | None = None
@@ -68,15 +69,17 @@ class NoMetrics:
 
 
 class MetricsByData:
-    """The digits' own metrics for scikit-learn's digits, alone or stacked, FID for everything else.
+    """The digits' own metrics for digits and stacked ones, n-grams for text, FID for other images, KID for few of them.
 
-    What nobody asked for stops no run: where FID cannot be computed (no weights, too few images, RGBA) a warning says
-    so before the first step. Ask for it, `metrics=fid`, to have that refused.
+    Default metrics never abort training: where none can be computed (no weights, RGBA) a warning says so before the
+    first step. Ask for it, `metrics=fid`, to have that refused.
 
     Args:
         digits: for scikit-learn's digits.
         stacked_digits: for three of them in an image.
-        other: for all other data.
+        text: for all text.
+        other: for all other images.
+        small: for those of which there are too few for `other`.
 
     Attributes:
         best: of the chosen metrics; None until `prepare`, and where nothing can be measured.
@@ -84,9 +87,21 @@ class MetricsByData:
         protocol: of the chosen metrics.
     """
 
-    def __init__(self, *, digits: Metrics, stacked_digits: Metrics, other: Metrics) -> None:
-        self._by_kind: dict[type, Metrics] = {Digits: digits, StackedDigits: stacked_digits}
-        self._other = other
+    def __init__(
+        self,
+        *,
+        digits: Metrics,
+        stacked_digits: Metrics,
+        text: Metrics,
+        other: Metrics,
+        small: Metrics,
+    ) -> None:
+        self._by_kind: dict[type, Metrics] = {
+            Digits: digits,
+            StackedDigits: stacked_digits,
+            Lines: text,
+        }
+        self._other, self._small = other, small
         self._chosen: Metrics = NoMetrics()
 
     @property
@@ -102,17 +117,19 @@ class MetricsByData:
         return self._chosen.protocol
 
     def suiting(self, dataset: SampleDataset) -> Metrics:
-        """Return the metrics for a data set: none for what are no images."""
-        if not dataset.spec.is_image:
+        """Return the metrics for a data set; none for what is neither images nor text nor known by its class."""
+        chosen = self.of_kind(type(dataset))
+        if chosen is self._other and not dataset.spec.is_image:
             warn(
-                f"metrics=auto measures images alone, and these are {dataset.spec.kind.name}: nothing is measured"
+                f"metrics=auto measures images and text, and these are {dataset.spec.kind.name}: nothing is measured"
             )
             return NoMetrics()
-        return self.of_kind(type(dataset))
+        return chosen
 
     def of_kind(self, kind: type) -> Metrics:
-        """Return the metrics for images of a class of data."""
-        return self._by_kind.get(kind, self._other)
+        """Return the metrics for a class of data."""
+        known = (metrics for one, metrics in self._by_kind.items() if issubclass(kind, one))
+        return next(known, self._other)
 
     def prepare(self, data: DataModule) -> None:
         """Choose by the data, and prepare what was chosen."""
@@ -120,9 +137,20 @@ class MetricsByData:
         try:
             chosen.prepare(data)
         except InputError as error:
-            warn(f"{error} (training goes on without these metrics, as metrics=auto allows)")
-        else:
-            self._chosen = chosen
+            if chosen is not self._other or not self._prepare_small(data):
+                warn(f"{error} (training goes on without these metrics, as metrics=auto allows)")
+                return
+            chosen = self._small
+            if chosen.best is not None:
+                say(f"metrics=auto takes {chosen.best}: {error}".partition(";")[0])
+        self._chosen = chosen
+
+    def _prepare_small(self, data: DataModule) -> bool:
+        try:
+            self._small.prepare(data)
+        except InputError:  # for the same reason, which is told
+            return False
+        return True
 
     def compute(self, fakes: ImageSource) -> dict[str, float]:
         """Measure with the chosen metrics."""
@@ -133,13 +161,13 @@ Direction = Literal["min", "max"]
 
 # beginnings of names as `Measure.key` makes them: what others call a metric, or its own short name
 _SMALLER = re.compile(
-    r"((clean_|class_|s)?fid|(clean_)?kid|fd|kd|ppl|path|kl_modes|memorised)(\d|_|$)"
+    r"((clean_|class_|s)?fid|(clean_)?kid|fd|kd|ppl|path|kl_modes|memorised|js[0-9]+|copied)(\d|_|$)"
 )
 _LARGER = re.compile(
-    r"(is|score|precision|recall|density|coverage|accuracy|modes|eq|eqt|eqr)(\d|_|$)"
+    r"(is|score|precision|recall|density|coverage|accuracy|modes|eq|eqt|eqr|words)(\d|_|$)"
 )
-# beside metrics: their uncertainties, and what real images come to
-_BESIDE = re.compile(r"_(se|std|real)$")
+# beside metrics: their uncertainties, and what real images, held-out text and simple chains come to
+_BESIDE = re.compile(r"_(se|std|real|bigram|unigram)$")
 
 
 def direction(key: str) -> Direction | None:

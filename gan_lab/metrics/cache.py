@@ -1,4 +1,4 @@
-"""Tensors that are dear to compute, kept between runs."""
+"""A cache of tensors that are expensive to compute."""
 
 import hashlib
 import shutil

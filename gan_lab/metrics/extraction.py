@@ -34,12 +34,12 @@ Progress = Callable[[int], None]
 
 
 def no_progress(images: int) -> None:
-    """Show nothing."""
+    """Do not show progress."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Extraction:
-    """What to extract of what.
+    """Features to extract from a source of images.
 
     Attributes:
         source: the images.

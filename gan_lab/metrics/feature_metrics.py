@@ -48,7 +48,7 @@ class MetricValue:
 
 @dataclass(frozen=True, kw_only=True)
 class MetricContext:
-    """What is known before anything is extracted.
+    """Context of a metric: extractor, numbers of images, sources.
 
     Attributes:
         extractor: in whose features.
@@ -100,6 +100,9 @@ def in_thousands(number: int) -> str:
     return f"{number // 1000}k" if number and number % 1000 == 0 else str(number)
 
 
+MOST_IN_SUBSET = 1000  # images, as KID is always given
+
+
 class ProtocolMetric(ABC):
     """A kind of metric; the Hydra nodes of a protocol's `metrics`.
 
@@ -108,6 +111,7 @@ class ProtocolMetric(ABC):
         fake_form: the same of generated images.
         real: outputs of the real images that it needs, and in which form.
         fake: the same of generated images.
+        has_references: whether `references` returns any.
 
     Args:
         output: of the extractor.
@@ -118,6 +122,7 @@ class ProtocolMetric(ABC):
     short: str
     real_form: Form | None = None
     fake_form: Form | None = None
+    has_references = False
 
     def __init__(self, *, output: str = "features", key: str | None = None) -> None:
         self.output = output
@@ -137,7 +142,7 @@ class ProtocolMetric(ABC):
         return {key.lstrip("_"): value for key, value in vars(self).items()}
 
     def check(self, setting: MetricContext) -> None:
-        """Refuse what cannot be measured, before anything is extracted.
+        """Check before anything is extracted.
 
         Raises:
             InputError: with the remedy.
@@ -155,6 +160,18 @@ class ProtocolMetric(ABC):
     ) -> list[MetricValue]:
         """Measure; `real` is None only where none was needed."""
 
+    def references(
+        self, real: FeatureSet, other: FeatureSet | None, setting: MetricContext
+    ) -> list[MetricValue]:
+        """Measure what the metric is to be read beside, once; by default nothing.
+
+        Args:
+            real: the real images.
+            other: those of another split, measured as if they were generated; None without.
+            setting: what is known.
+        """
+        return []
+
 
 class Frechet(ProtocolMetric):
     """Frechet distance: FID with Inception's features, sFID with its spatial ones.
@@ -169,6 +186,7 @@ class Frechet(ProtocolMetric):
 
     kind, short = "frechet", "fd"
     real_form = fake_form = "statistics"
+    has_references = True
 
     def __init__(
         self, *, output: str = "features", key: str | None = None, allow_singular: bool = False
@@ -195,6 +213,15 @@ class Frechet(ProtocolMetric):
         singular = min(real.count, fake.count) <= width
         detail = {"singular": f"no more images than the {width} features"} if singular else {}
         return [MetricValue(key=self.key(setting), value=value.item(), detail=detail)]
+
+    def references(
+        self, real: FeatureSet, other: FeatureSet | None, setting: MetricContext
+    ) -> list[MetricValue]:
+        """Measure the other split: what a generator that draws from it would get."""
+        if other is None:
+            return []
+        found = self.compute(real, other, setting)
+        return [MetricValue(key=f"{one.key}_real", value=one.value) for one in found]
 
 
 class ClassFrechet(ProtocolMetric):
@@ -261,7 +288,7 @@ class Kernel(ProtocolMetric):
         output: of the extractor.
         key: of the metric; None makes it.
         subsets: how many random subsets it is the mean over.
-        subset_size: images of each set in a subset.
+        subset_size: images of each set in a subset; None takes half of the smaller set, at most 1,000.
         seed: of the subsets.
     """
 
@@ -274,7 +301,7 @@ class Kernel(ProtocolMetric):
         output: str = "features",
         key: str | None = None,
         subsets: int = 100,
-        subset_size: int = 1000,
+        subset_size: int | None = MOST_IN_SUBSET,
         seed: int = 2020,
     ) -> None:
         super().__init__(output=output, key=key)
@@ -283,22 +310,24 @@ class Kernel(ProtocolMetric):
     def check(self, setting: MetricContext) -> None:
         super().check(setting)
         fewest = min(setting.num_fake, setting.num_real_features)
-        if fewest < self._subset_size:
+        size = self._size(fewest)
+        if fewest < size:
             raise InputError(
-                f"the kernel distance takes subsets of {self._subset_size}, and there are {setting.num_fake} generated "
-                f"and {setting.num_real_features} real images; give more, or set the metric's subset_size="
-                f"{max(2, fewest // 2)} (+protocol.metrics.kid.subset_size= of gan-lab evaluate)"
+                f"the kernel distance takes subsets of {size}, and there are {setting.num_fake} generated and "
+                f"{setting.num_real_features} real images; give more, or take protocol=kid_small (in training "
+                "metrics=kid_small)"
             )
 
     def compute(
         self, real: FeatureSet | None, fake: FeatureSet, setting: MetricContext
     ) -> list[MetricValue]:
         assert real is not None
+        size = self._size(self._fewest(real, fake))
         mean, deviation = kernel_distance(
             real.on_device(self.output),
             fake.on_device(self.output),
             subsets=self._subsets,
-            subset_size=self._subset_size,
+            subset_size=size,
             seed=self._seed,
         )
         return [
@@ -310,7 +339,7 @@ class Kernel(ProtocolMetric):
                 detail={
                     "std": deviation.item(),
                     "subsets": self._subsets,
-                    "subset_size": self._subset_size,
+                    "subset_size": size,
                 },
             )
         ]
@@ -320,9 +349,18 @@ class Kernel(ProtocolMetric):
 
         Subsets of n of N images share a part n / N of what varies, which no number of subsets averages out.
         """
-        fewest = min(len(images.features[self.output]) for images in (real, fake))
-        shared = self._subset_size / fewest
+        fewest = self._fewest(real, fake)
+        shared = self._size(fewest) / fewest
         return (shared + (1 - shared) / self._subsets) ** 0.5
+
+    def _fewest(self, real: FeatureSet, fake: FeatureSet) -> int:
+        return min(len(images.features[self.output]) for images in (real, fake))
+
+    def _size(self, fewest: int) -> int:
+        """Images in a subset, where the smaller set has `fewest`."""
+        if self._subset_size is not None:
+            return self._subset_size
+        return min(MOST_IN_SUBSET, max(2, fewest // 2))
 
 
 class Score(ProtocolMetric):
@@ -350,7 +388,8 @@ class Score(ProtocolMetric):
         super().check(setting)
         if setting.num_fake < self._splits:
             raise InputError(
-                f"a score over {self._splits} parts of {setting.num_fake} images; give more, or set splits=1"
+                f"a score over {self._splits} parts of {setting.num_fake} images; give more, or set "
+                "protocol.metrics.score.splits=1"
             )
 
     def compute(
@@ -435,7 +474,7 @@ class PrecisionRecall(NeighbourMetric):
 
 
 class DensityCoverage(NeighbourMetric):
-    """The same less moved by single odd images.
+    """Density and coverage: like precision and recall, but robust to outliers.
 
     Naeem et al. 2020, https://arxiv.org/abs/2002.09797.
 

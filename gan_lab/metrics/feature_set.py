@@ -61,7 +61,7 @@ class Moments:
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureSet:
-    """What was extracted of a set of images.
+    """Features and statistics of a set of images.
 
     Attributes:
         source: where the images are from.
@@ -99,7 +99,7 @@ class FeatureSet:
 
 
 def union(*needs: Needs) -> AllNeeds:
-    """Return what serves all of several needs."""
+    """Return the union of several metrics' needs."""
     return frozenset(item for some in needs for item in some.items())
 
 
@@ -107,7 +107,7 @@ def union(*needs: Needs) -> AllNeeds:
 
 
 def check_features(features: Tensor, *, least: int = 1) -> None:
-    """Refuse what is no set of features.
+    """Check the shape and values of features.
 
     Raises:
         InputError: for another shape than [N, D] with N >= `least`, and for NaN or infinity.
@@ -123,7 +123,7 @@ def check_features(features: Tensor, *, least: int = 1) -> None:
 
 
 def check_pair(real: Tensor, fake: Tensor, *, least: int = 1) -> None:
-    """Refuse two sets that cannot be compared.
+    """Check that two sets of features can be compared.
 
     Raises:
         InputError: as `check_features`, and for unequal widths.

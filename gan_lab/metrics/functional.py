@@ -43,7 +43,7 @@ def frechet_distance(real: Tensor, fake: Tensor, *, allow_singular: bool = False
 
 
 def refuse_small_sample(name: str, *, num: int, width: int) -> None:
-    """Refuse a number of features that cannot fill a covariance of that width.
+    """Check that there are more samples than features, so that the covariance is regular.
 
     Raises:
         InputError: when num <= width.
@@ -51,8 +51,8 @@ def refuse_small_sample(name: str, *, num: int, width: int) -> None:
     if num <= width:
         raise InputError(
             f"{num} {name} images for {width} features: the covariance is singular and the Frechet distance would "
-            f"mostly measure the size of the sample; give more than {width} images, or take the kernel distance "
-            "(KID: protocol=kid5k), which has no such bias"
+            f"mostly measure the size of the sample; give more than {width} images, or take KID, which has "
+            "no such bias: protocol=kid_small (in training metrics=kid_small)"
         )
 
 

@@ -49,7 +49,7 @@ class GeneratorMetric(ProtocolMetric):
             self.check_generator(drawn_by(setting.fake, self.kind))
 
     def check_generator(self, images: GanImages) -> None:
-        """Refuse a generator that the metric means nothing to.
+        """Check that the metric applies to a generator.
 
         Raises:
             InputError: with the reason.

@@ -109,7 +109,7 @@ def draw_truncation(
 
 
 def check_matplotlib() -> None:
-    """Refuse to draw where matplotlib is not installed.
+    """Check that matplotlib is installed.
 
     Raises:
         InputError: with the remedy.
@@ -134,7 +134,7 @@ def _save(drawing: "Drawing", path: Path) -> None:
         drawing.savefig(temporary, format="png")
 
 
-# What metrics have found, as pictures.
+# What metrics have found, as images.
 
 
 def nearest_pairs(

@@ -1,4 +1,4 @@
-"""What an evaluation will take, from a few batches of it."""
+"""Estimate time and memory of an evaluation from a few batches."""
 
 import resource
 import sys

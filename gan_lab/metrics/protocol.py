@@ -3,14 +3,15 @@
 The same object measures during training (`metrics=`) and afterwards (`gan-lab evaluate protocol=`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
 
 from gan_lab.console import say, warn
 from gan_lab.data.datamodule import DataModule
-from gan_lab.errors import InputError
+from gan_lab.errors import InputError, counted
 from gan_lab.metrics.base import direction
 from gan_lab.metrics.cache import ChunkStore, MemoryChunks
 from gan_lab.metrics.extraction import (
@@ -25,6 +26,8 @@ from gan_lab.metrics.feature_set import AllNeeds, FeatureSet, union
 from gan_lab.metrics.features.base import Extractor, WeightsUnavailable
 from gan_lab.metrics.generator_metrics import GeneratorMetric
 from gan_lab.metrics.images import DatasetImages, ImageSource
+
+_PLENTY = 10**6  # images, of which there are enough for every metric
 
 
 class Protocol:
@@ -119,7 +122,7 @@ class Protocol:
         )
         self._real: FeatureSet | None = None
         self._ready = False
-        self._floor_metrics: list[MetricValue] = []
+        self._references: list[MetricValue] = []
         keys = {each: metric.key(self._setting) for each, metric in chosen.items()}
         check_keys(name, keys, best=best, mode=mode)
 
@@ -209,7 +212,7 @@ class Protocol:
         if dataset is None:
             raise InputError(
                 f"protocol {self.name} measures against the {self.split} split, which the data do not have; set "
-                "data.val_fraction=, or split=train of the protocol"
+                "data.val_fraction=0.1, or protocol.split=train (in training metrics.split=train)"
             )
         return DatasetImages(dataset, num=self._num_real, flips=self._flips)
 
@@ -223,7 +226,7 @@ class Protocol:
         )
 
     def check(self, *, real: ImageSource | None, fake: ImageSource | None = None) -> None:
-        """Refuse what cannot be measured, before anything is loaded or extracted.
+        """Check before anything is loaded or extracted.
 
         Raises:
             InputError: with the remedy.
@@ -237,12 +240,30 @@ class Protocol:
             self.features.check(source.shape, source.name)
             if wanted is not None and source.count is not None and source.count < wanted:
                 raise InputError(
-                    f"{source.name} has {source.count:,} images, and protocol {self.name} takes {wanted:,}; give more, "
-                    f"or set {key}={source.count} of the protocol"
+                    f"{source.name} has {counted(source.count, 'image')}, and protocol {self.name} takes {wanted:,}; "
+                    f"give more, or {self._remedy(key, source.count)}"
                 )
         self._setting = self._known(real, fake)
         for metric in self.metrics.values():
             metric.check(self._setting)
+
+    def _remedy(self, key: str, count: int) -> str:
+        """Say how fewer images can be measured: by this protocol, where its metrics can be made of them, or by KID."""
+        few = f"protocol.{key}={count}"
+        setting = replace(
+            self._setting,
+            fake=None,
+            real=None,
+            num_fake=count if key == "num_fake" else _PLENTY,
+            num_real=count if key == "num_real" else _PLENTY,
+            num_real_features=count if key == "num_real" else _PLENTY,
+        )
+        try:
+            for metric in self.metrics.values():
+                metric.check(setting)
+        except InputError:
+            return f"take KID: protocol=kid_small {few} (in training metrics=kid_small)"
+        return f"set {few} (in training metrics.{key}={count})"
 
     def load(self, device: torch.device) -> None:
         """Load the network.
@@ -288,11 +309,10 @@ class Protocol:
         if extraction.needs:
             self._real = extract_real(extraction, progress)
         self._describe(f"{real.name}, {extraction.num} images" if extraction.needs else "none")
-        if floor is not None:
-            self._measure_floor(floor)
+        self._measure_references(floor)
 
     def use_real(self, real: FeatureSet) -> None:
-        """Measure against features that somebody else has extracted; the network is loaded before."""
+        """Use precomputed real features; the network must be loaded."""
         self._real = real
         self._describe(f"{real.source.name}, {real.count} images")
 
@@ -364,7 +384,7 @@ class Protocol:
                 results += metric.summary(found, self._setting)
             else:
                 results += metric.compute(self._real, fake, self._setting)
-        return results + self._floor_metrics
+        return results + self._references
 
     def _known(self, real: ImageSource | None, fake: ImageSource | None) -> MetricContext:
         count = 0 if real is None else self._number_of(real)
@@ -384,7 +404,7 @@ class Protocol:
         )
 
     def _number_of(self, real: ImageSource) -> int:
-        """Real images whose statistics are taken; of a generator, which has no end of them, as many as of the other."""
+        """Number of real images; of a generator as many as of the other set."""
         return real.count if real.count is not None else self._num_real or self.num_fake
 
     def _is_whole(self, real: ImageSource | None) -> bool:
@@ -400,34 +420,41 @@ class Protocol:
             return data.trainer.strategy.root_device
         return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 
-    def _measure_floor(self, floor: ImageSource) -> None:
-        """Measure real images of another split as if they were generated; only what compares two sets."""
-        assert floor.count is not None
-        compared = [
-            metric for metric in self.metrics.values() if metric.real and metric.kind == "frechet"
+    def _measure_references(self, other: ImageSource | None) -> None:
+        """Measure what metrics are to be read beside, and images of another split as if they were generated."""
+        referring = [metric for metric in self.metrics.values() if metric.has_references]
+        if not referring:
+            return
+        made = None if other is None else self._extract_split(other, referring)
+        assert self._real is not None
+        self._references = [
+            one
+            for metric in referring
+            for one in metric.references(self._real, made, self._setting)
         ]
-        made = extract_real(
-            Extraction(
-                source=floor,
-                extractor=self.features,
-                num=floor.count,
-                whole=True,
-                needs=union(*(metric.fake for metric in compared)),
-                batch_size=self.batch_size,
-            )
+        chief = [one for one in self._references if one.key.startswith(f"{self.best}_")]
+        values = [f"{one.key} is {one.value:.3f}" for one in chief or self._references]
+        if values:
+            whose = "" if other is None else f"; _real is {other.name}, measured as if generated"
+            say(f"metrics: {', '.join(values)}{whose}")
+
+    def _extract_split(self, other: ImageSource, metrics: Sequence[ProtocolMetric]) -> FeatureSet:
+        assert other.count is not None
+        extraction = Extraction(
+            source=other,
+            extractor=self.features,
+            num=other.count,
+            whole=True,
+            needs=union(*(metric.fake for metric in metrics)),
+            batch_size=self.batch_size,
         )
-        found = [f for metric in compared for f in metric.compute(self._real, made, self._setting)]
-        self._floor_metrics = [MetricValue(key=f"{f.key}_real", value=f.value) for f in found]
-        for metric in self._floor_metrics:
-            say(
-                f"metrics: {metric.key} is {metric.value:.3f}: {floor.name} measured as if it were generated"
-            )
+        return extract_real(extraction)
 
 
 def check_keys(
     protocol: str, keys: Mapping[str, str], *, best: str | None, mode: Literal["min", "max"]
 ) -> None:
-    """Refuse metrics of one name, of which results would keep the last, and a best that is the worst.
+    """Check that metric names are unique and that `mode` suits `best`.
 
     Args:
         protocol: whose metrics they are.

@@ -23,11 +23,11 @@ from gan_lab.layers.equalized import (
     LRELU_GAIN,
     EqualizedConv2d,
     EqualizedLinear,
+    MinibatchStddev,
     Resample,
     lrelu,
 )
 from gan_lab.layers.labels import label_vectors
-from gan_lab.layers.minibatch_stddev import MinibatchStddev
 from gan_lab.layers.networks import GeneratorNetwork
 from gan_lab.layers.precision import to_fp32
 from gan_lab.layers.resampling import BINOMIAL

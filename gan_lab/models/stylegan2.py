@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gan_lab.errors import InputError
-from gan_lab.layers.equalized import EqualizedConv2d, EqualizedLinear
-from gan_lab.layers.minibatch_stddev import MinibatchStddev
+from gan_lab.layers.equalized import EqualizedConv2d, EqualizedLinear, MinibatchStddev
 from gan_lab.layers.networks import DiscriminatorNetwork, StyleGeneratorNetwork
 from gan_lab.layers.precision import find_fp16_dtype, to_fp16, to_fp32
 from gan_lab.layers.resampling import downsample, fir_filter, upsample

@@ -124,7 +124,7 @@ class Directions:
         return moved
 
     def check_shape(self, values: Tensor) -> None:
-        """Refuse latents that these are no directions of.
+        """Check that latents fit the directions.
 
         Raises:
             InputError: with both shapes.
@@ -140,7 +140,7 @@ class Directions:
             )
 
     def check(self, gan: Sampler) -> None:
-        """Refuse a generator that these are no directions of.
+        """Check that a generator fits the directions.
 
         Raises:
             InputError: with both shapes.
@@ -395,7 +395,7 @@ def style_weights(gan: Sampler, layers: Sequence[int]) -> Tensor:
 
 
 class _Reached(Exception):
-    """The first layer has its output."""
+    """Raised to end a pass once the first layer has its output."""
 
     def __init__(self, slopes: Tensor) -> None:
         super().__init__()

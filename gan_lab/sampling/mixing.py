@@ -36,7 +36,7 @@ def pick_layers(gan: Sampler, layers: Layers) -> list[int]:
     chosen = sorted({index for indices in found for index in indices})
     if empty and not chosen:
         raise InputError(
-            f"layers={','.join(empty)}: images of this size have no such layers; {described(gan)}"
+            f"layers={','.join(empty)}: images of this size have no such layers; {layer_names(gan)}"
         )
     return chosen
 
@@ -48,14 +48,14 @@ def _indices(gan: Sampler, part: str | int) -> Sequence[int]:
     first, dash, last = str(part).partition("-")
     numbers = [first, last] if dash else [first]
     if isinstance(part, bool) or not all(number.isdecimal() for number in numbers):
-        raise InputError(f"layers={part}: {described(gan)}")
+        raise InputError(f"layers={part}: {layer_names(gan)}")
     start, stop = int(first), int(numbers[-1])
     if start > stop or stop >= gan.num_ws:
-        raise InputError(f"layers={part} is out of range: {described(gan)}")
+        raise InputError(f"layers={part} is out of range: {layer_names(gan)}")
     return range(start, stop + 1)
 
 
-def described(gan: Sampler) -> str:
+def layer_names(gan: Sampler) -> str:
     """Return which layers there are, for messages."""
     levels = ", ".join(
         f"{name} ({span.start}-{span.stop - 1})"

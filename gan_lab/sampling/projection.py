@@ -17,7 +17,7 @@ from torch.nn.functional import interpolate
 
 from gan_lab.data.images import Images, to_uint8
 from gan_lab.data.media import grid
-from gan_lab.errors import InputError
+from gan_lab.errors import InputError, counted
 from gan_lab.sampling.latents import Latents, check_labels
 from gan_lab.sampling.sampler import BATCH_SIZE, Sampler
 from gan_lab.sampling.search import Rows, Schedule, Tuning, check_count, find, tune
@@ -37,13 +37,13 @@ MOST_SHOWN = 8  # images in a video
 
 _LARGEST = 256  # pixels in a side of each
 
-_FRAMES = 180  # of a whole way: 6 seconds at 30 a second
+_FRAMES = 180  # of a whole search: 6 seconds at 30 a second
 
 _PAIRS_ACROSS = 4
 
 
-class Recording:
-    """Images on their way, in 8 bits and of at most 256 pixels a side, the first eight of them.
+class VideoFrames:
+    """Frames of a video of a projection: the first eight images, in 8 bits and of at most 256 pixels a side.
 
     Attributes:
         count: of these images.
@@ -51,7 +51,7 @@ class Recording:
 
     Args:
         targets: [N, C, H, W] in [-1, 1].
-        steps: of the way.
+        steps: of the search.
     """
 
     def __init__(self, targets: Tensor, steps: int) -> None:
@@ -141,7 +141,7 @@ class ProjectionResult:
     tuned: int
     seconds: float
     finished: bool
-    recording: Recording | None
+    recording: VideoFrames | None
 
     @property
     def mse(self) -> Tensor:
@@ -163,6 +163,14 @@ class ProjectionResult:
         }
         there = {name: column for name, column in columns.items() if column is not None}
         return [dict(zip(there, row, strict=True)) for row in zip(*there.values(), strict=True)]
+
+    def __repr__(self) -> str:
+        """Say what was found, in a line."""
+        tuned = f", generator tuned for {self.tuned}" if self.tuned else ""
+        return (
+            f"ProjectionResult({counted(len(self.names), 'image')} in {self.space}, mean squared error "
+            f"{self.mse.mean().item():.4g}, {self.steps} steps{tuned}, {self.seconds:.1f} s)"
+        )
 
     def _repr_png_(self) -> bytes | None:
         pairs = torch.stack([self.targets, self.images], dim=1).flatten(0, 1)
@@ -226,14 +234,14 @@ def project(
     schedule = steps if isinstance(steps, Schedule) else Schedule(steps=steps)
     tuning = tuning if isinstance(tuning, Tuning) else Tuning(steps=tuning)
     distance = distance or PyramidDistance()
-    restarts = count_restarts(restarts, where, encoded=encodes(where))
+    restarts = count_restarts(restarts, where, encoded=has_encoder(where))
     noise = wants_noise(noise, where)
     channels, height, width = image_shape(gan)
     if not isinstance(images, Targets):
         images = read_targets(images, size=(height, width), channels=channels)
     chosen = None if labels is None else class_labels(labels, len(images), gan)
     begin = time.perf_counter()
-    recording = Recording(images.images, schedule.steps + tuning.steps) if record else None
+    recording = VideoFrames(images.images, schedule.steps + tuning.steps) if record else None
     rows, finished = find(
         *(where, images.images.to(gan.device), chosen, distance, schedule),
         restarts=restarts,
@@ -329,14 +337,14 @@ def class_labels(labels: int | Sequence[int] | Tensor, count: int, gan: Sampler)
     return found.to(gan.device)
 
 
-def encodes(space: Space) -> bool:
+def has_encoder(space: Space) -> bool:
     """Whether a search begins at an encoder's codes."""
     return space.name == "z" and space.generator.has_encoder
 
 
 def default_steps(space: Space) -> int:
-    """Return the steps of a search where nobody says."""
-    return 0 if encodes(space) else STEPS
+    """Return the default number of steps."""
+    return 0 if has_encoder(space) else STEPS
 
 
 def count_restarts(restarts: int | None, space: Space, *, encoded: bool) -> int:

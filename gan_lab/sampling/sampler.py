@@ -50,7 +50,7 @@ _STATISTICS, _CENTER = 2, 7  # streams of a seed
 
 
 class Sampler:
-    """Draws latents and images; `gan_lab.sampling.gan.Gan` has the arguments."""
+    """Draws latents and images; base class of `gan_lab.sampling.gan.Gan`, which has the arguments."""
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class Sampler:
 
     @property
     def spec(self) -> SampleSpec:
-        """What is drawn; 8-bit images where nobody said."""
+        """What samples are; 8-bit images by default."""
         if self._spec is None:
             channels, height, width = self.synthesize(self.latents(1)).shape[1:]
             self._spec = image_spec(channels=channels, image_size=(height, width))
@@ -110,12 +110,12 @@ class Sampler:
 
     @property
     def class_names(self) -> list[str]:
-        """Names of the classes, none where nobody said."""
+        """Names of the classes, if known."""
         return [] if self._spec is None else list(self._spec.class_names)
 
     @property
     def class_counts(self) -> list[int]:
-        """Training samples of each class, none where nobody said."""
+        """Training samples of each class, if known."""
         return [] if self._spec is None else list(self._spec.class_counts)
 
     @property
@@ -387,9 +387,11 @@ class Sampler:
             w = self._map(latents.values, latents.labels)
         if truncation is not None and truncation != 1:
             w = w.to(self.device)
-            towards = self.center(
-                latents.labels if truncation_center == "class" else None
-            ).expand_as(w)
+            if truncation_center == "class":
+                towards = self.center(latents.labels).expand_as(w)
+            else:
+                labels = None if latents.labels is None else latents.labels.to(self.device)
+                towards = self.style_generator.center(labels).expand_as(w)
             w = truncated(w, towards, truncation, self.style_generator.truncation_cutoff)
         return replace(latents, z=None, w=w)
 
@@ -478,9 +480,10 @@ class Sampler:
         return self.shown(parts[0] if len(parts) == 1 else torch.cat(parts))
 
     def shown(self, samples: Tensor) -> ShownTensor:
-        """Look at samples [N, ...] as what a notebook shows: images, or what their kind is heard or read as."""
+        """Return samples [N, ...] as a notebook shows them: images, or their kind's media."""
         if self._spec is None:  # what was drawn says it, without a pass of its own
-            self._spec = image_spec(channels=samples.shape[1], image_size=tuple(samples.shape[2:]))
+            channels, height, width = samples.shape[1:]
+            self._spec = image_spec(channels=channels, image_size=(height, width))
         spec = self.spec
         as_images = spec.is_image and tuple(samples.shape[1:]) == spec.shape
         return Images(samples) if as_images else Samples(samples, spec)

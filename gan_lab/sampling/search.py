@@ -26,7 +26,7 @@ _JITTER = 12  # stream of a seed
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """How a search goes; all shares are of its steps.
+    """Schedule of a search; shares are of its steps.
 
     Attributes:
         steps: of Adam.
@@ -65,7 +65,7 @@ class Schedule:
 
 @dataclass(kw_only=True, eq=False)
 class Rows:
-    """What is searched for, row by row.
+    """The unknowns of a search, row by row.
 
     Attributes:
         targets: [N, C, H, W].
@@ -96,11 +96,11 @@ class Rows:
         return space.render(self.values if values is None else values, self.labels, noise)
 
 
-class Witness(Protocol):
-    """Something that is told of the way of a search.
+class Progress(Protocol):
+    """What follows the progress of a search.
 
     Attributes:
-        count: images whose way it is told, from the first on.
+        count: images that it follows, from the first on.
     """
 
     count: int
@@ -123,7 +123,7 @@ def find(
     noise: bool,
     seed: int,
     batch_size: int,
-    recording: Witness | None = None,
+    recording: Progress | None = None,
 ) -> tuple[Rows, bool]:
     """Search for every image and keep the best of its searches.
 
@@ -164,8 +164,8 @@ def find(
             finished = search(space, rows, distance, schedule, seed=seed, seen=seen)
             found.append(best(space, rows, distance, restarts))
             if not finished:
-                return joined(found), False
-    return joined(found), True
+                return concatenate(found), False
+    return concatenate(found), True
 
 
 def begin(
@@ -241,7 +241,7 @@ def search(
 def objective(
     space: Space, rows: Rows, values: Tensor, distance: Distance, schedule: Schedule
 ) -> Tensor:
-    """Return what is made small, [N]."""
+    """Return the objective [N]."""
     loss = distance(rows.images(space, values), rows.targets)
     loss = loss + schedule.prior * space.penalty(values)
     if rows.noise is not None:
@@ -259,7 +259,7 @@ def best(space: Space, rows: Rows, distance: Distance, restarts: int) -> Rows:
     return rows[chosen]
 
 
-def joined(parts: list[Rows]) -> Rows:
+def concatenate(parts: list[Rows]) -> Rows:
     """Return the rows of all parts."""
     first = parts[0]
     maps = None
@@ -278,7 +278,7 @@ def joined(parts: list[Rows]) -> Rows:
 
 
 def check_count(name: str, value: object, least: int = 0) -> None:
-    """Refuse what is no number of something.
+    """Check a count.
 
     Raises:
         InputError: naming the setting.
@@ -288,7 +288,7 @@ def check_count(name: str, value: object, least: int = 0) -> None:
 
 
 def check_amount(name: str, value: object) -> None:
-    """Refuse what is negative or no number.
+    """Check that an amount is a non-negative number.
 
     Raises:
         InputError: naming the setting.

@@ -31,7 +31,7 @@ _POOL, _STYLES = 10, 11  # streams of a seed
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Starts:
-    """Where searches begin.
+    """Starting points of a search.
 
     Attributes:
         values: [N, R, ...] for N images and R starts each.

@@ -140,7 +140,7 @@ def in_memory(
 
 
 def check_single(image: Image.Image, name: str) -> None:
-    """Refuse an image with several frames.
+    """Check that an image has one frame.
 
     Raises:
         InputError: with the remedy.

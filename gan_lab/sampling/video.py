@@ -66,7 +66,7 @@ def write_video(
 
 
 def check_video(path: str | Path, fps: float, scale: int = 1) -> Path:
-    """Refuse what `write_video` cannot write, before any frame is made.
+    """Check a video's options before any frame is made.
 
     Raises:
         InputError: as `write_video`.

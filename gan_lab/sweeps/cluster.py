@@ -23,8 +23,7 @@ from gan_lab.config import register_resolvers
 from gan_lab.console import say, warn
 from gan_lab.distributed import slurm
 from gan_lab.errors import InputError
-from gan_lab.sweeps.job import STOP_FILE, sweep_folder, without_sweep_keys
-from gan_lab.sweeps.record import Record
+from gan_lab.sweeps.job import STOP_FILE, SweepFile, sweep_folder, without_sweep_keys
 
 # how long to wait before SLURM is asked again: at first, and at most
 SOONEST_S, LATEST_S = 1.0, 15.0
@@ -57,8 +56,8 @@ class ClusterSweep(SlurmLauncher):  # type: ignore[misc]
         self.folder = sweep_folder(config)
 
     def __call__(self, *args: Any) -> JobReturn:
-        """Be a process of a job: train the run, and fail where it failed."""
-        slurm.hold_warnings()
+        """Entry point of a SLURM job's process: train the run; raise where it failed."""
+        slurm.block_signals()
         register_resolvers()
         returned = super().__call__(*args)
         # raises what the task has raised, which would otherwise count as a success
@@ -162,7 +161,7 @@ class ClusterSweep(SlurmLauncher):  # type: ignore[misc]
 
     def _returned(self, words: Sequence[str], job: submitit.Job) -> JobReturn:
         """Return what came out of a run, and record of one that could not do so itself how it ended."""
-        record = Record(self.folder)
+        record = SweepFile(self.folder)
         known = next(
             j for j in record.jobs().values() if j.overrides == without_sweep_keys(list(words))
         )

@@ -1,31 +1,207 @@
-"""One run of a sweep, in a process of its own, so that nothing of it is left to the next one."""
+"""The runs of a sweep: kept in sweep.json, and each trained in a process of its own."""
 
+import json
 import os
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field, replace
 from importlib import import_module
 from multiprocessing import get_context, get_start_method, parent_process, set_start_method
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, SpawnContext
 from pathlib import Path
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import setup_globals
 from omegaconf import DictConfig, OmegaConf
+from rich.table import Table
+from rich.text import Text
 
 from gan_lab.config import register_resolvers
 from gan_lab.console import HANGUP, leave_terminal, minds_hangup, say, warn
 from gan_lab.distributed import slurm
 from gan_lab.errors import InputError
-from gan_lab.run import LOCK_FILE, write
-from gan_lab.sweeps.record import WRONG, Job, Record, Status
+from gan_lab.run import LOCK_FILE, write, write_json
+
+SWEEP_FILE, RECORD_LOCK = "sweep.json", ".sweep.json.lock"
+
+Status = Literal["waiting", "running", "done", "pruned", "stopped", "failed", "killed"]
+# what ended as it should; the rest is taken up again by the next call
+FINAL: tuple[Status, ...] = ("done", "pruned")
+# what somebody has to look at
+WRONG: tuple[Status, ...] = ("failed", "killed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One run of a sweep.
+
+    Attributes:
+        run: name of its folder in the sweep's.
+        overrides: what tells the run from the configuration's defaults, as on the command line.
+        status: waiting, running, done, pruned (by Optuna), stopped (by a signal, and saved), failed
+            (`error` says why), or killed (its process ended by a signal).
+        objective: key of metrics.jsonl that runs are compared by, None where nothing is measured.
+        mode: whether the smallest or the largest value of it is the best.
+        value: the best of it.
+        value_kimg: where that was.
+        metrics: all that was measured there.
+        kimg: thousands of images shown.
+        total_kimg: how many were asked for.
+        seconds: of training, over all calls.
+        error: what a failed run said.
+    """
+
+    run: str
+    overrides: Sequence[str]
+    status: Status = "waiting"
+    objective: str | None = None
+    mode: Literal["min", "max"] | None = None
+    value: float | None = None
+    value_kimg: float | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    kimg: float | None = None
+    total_kimg: float | None = None
+    seconds: float | None = None
+    error: str | None = None
+
+
+class SweepFile:
+    """`sweep.json`, written atomically by several processes in turn.
+
+    Args:
+        folder: of the sweep.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.path = folder / SWEEP_FILE
+        self._lock = FileLock(folder / RECORD_LOCK)
+
+    def jobs(self) -> dict[str, Job]:
+        """Return what is known of each run, by the name of its folder.
+
+        Raises:
+            InputError: when the file is none of ours.
+        """
+        if not self.path.exists():
+            return {}
+        try:
+            found = [Job(**entry) for entry in json.loads(self.path.read_text())["jobs"]]
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise InputError(
+                f"{self.path} is not the record of a sweep ({error}); delete it, and the runs are looked at anew"
+            ) from error
+        return {job.run: job for job in found}
+
+    def put(self, jobs: Iterable[Job]) -> None:
+        """Add runs, or replace what was known of them."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self._lock:
+            self._write(self.jobs() | {job.run: job for job in jobs})
+
+    def change(self, run: str, **changes: Any) -> Job:
+        """Change what is known of one run, and return it."""
+        with self._lock:
+            known = self.jobs()
+            known[run] = replace(known[run], **changes)
+            self._write(known)
+            return known[run]
+
+    def _write(self, jobs: dict[str, Job]) -> None:
+        chosen = best(jobs.values())
+        content = {
+            "sweep": self.folder.name,
+            "objective": chosen.objective if chosen else None,
+            "mode": chosen.mode if chosen else None,
+            "best": chosen.run if chosen else None,
+            "jobs": [asdict(job) for job in jobs.values()],
+        }
+        write_json(self.path, content, indent=1)
+
+
+def best(jobs: Iterable[Job]) -> Job | None:
+    """Return the run with the best value; None where none has one, or where they are of different metrics."""
+    valued = [job for job in jobs if job.value is not None]
+    if len({(job.objective, job.mode) for job in valued}) != 1:
+        return None
+    sign = -1.0 if valued[0].mode == "max" else 1.0
+    return min(valued, key=lambda job: sign * (job.value or 0.0))
+
+
+def table(jobs: Iterable[Job]) -> Table:
+    """Return a table of runs, the best one first and marked, with a column for each key that tells them apart."""
+    jobs = list(jobs)
+    chosen = best(jobs)
+    keys = varying(jobs)
+    made = Table(title=None, box=None, pad_edge=False, header_style="bold")
+    for name in (*short(keys), "status"):
+        made.add_column(name)
+    metric = chosen.objective if chosen and chosen.objective else "value"
+    metric = metric.removeprefix("metrics/")
+    for name in (metric, "at kimg", "kimg", "time"):
+        made.add_column(name, justify="right")
+    made.add_column("")
+    for job in sorted(jobs, key=rank):
+        settings = dict(word.partition("=")[::2] for word in job.overrides)
+        first = job is chosen
+        made.add_row(
+            *(settings.get(key, "") for key in keys),
+            Text(job.status, style="red" if job.status in WRONG else ""),
+            number(job.value, 4),
+            number(job.value_kimg),
+            number(job.kimg),
+            clock(job.seconds),
+            "best" if first else "",
+            style="green" if first else None,
+        )
+    return made
+
+
+def varying(jobs: Iterable[Job]) -> list[str]:
+    """Return the keys whose values differ between runs."""
+    settings = [dict(word.partition("=")[::2] for word in job.overrides) for job in jobs]
+    keys = dict.fromkeys(key for found in settings for key in found)
+    return [key for key in keys if len({found.get(key) for found in settings}) > 1] or ["run"]
+
+
+def short(keys: Sequence[str]) -> list[str]:
+    """Return the shortest unique suffix of each key."""
+    ends = []
+    for key in keys:
+        parts = key.split(".")
+        tails = [".".join(parts[-n:]) for n in range(1, len(parts) + 1)]
+        others = [f".{other}" for other in keys if other != key]
+        ends.append(next((t for t in tails if not any(o.endswith(f".{t}") for o in others)), key))
+    return ends
+
+
+def rank(job: Job) -> tuple[bool, float]:
+    """Sort key: best value first, runs without a value last."""
+    sign = -1.0 if job.mode == "max" else 1.0
+    return (job.value is None, sign * (job.value or 0.0))
+
+
+def number(value: float | None, digits: int = 6) -> str:
+    """Format a number for the table."""
+    return "" if value is None else f"{value:.{digits}g}"
+
+
+def clock(seconds: float | None) -> str:
+    """Return a duration as h:mm:ss or m:ss."""
+    if seconds is None:
+        return ""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
 
 Context = ForkServerContext | SpawnContext
 # while this file is in a sweep's folder, its runs save and stop
@@ -58,7 +234,7 @@ def run_job(config: DictConfig) -> float | None:
         # the first process of a job speaks for all
         exit_job(run_here(config))
         return None
-    record = Record(folder)
+    record = SweepFile(folder)
     known = record.jobs().get(run)
     if known is None:
         # a sweeper of somebody else has not announced it
@@ -72,14 +248,14 @@ def run_job(config: DictConfig) -> float | None:
     with nullcontext() if in_submitit_job() else stop_on_signal(folder / STOP_FILE):
         ending = train(config, folder)
     job = finish(record, config, ending)
-    tell(job)
+    print_ending(job)
     if in_submitit_job():
         exit_job(ending)
     return job.value
 
 
 def exit_job(ending: Ending) -> None:
-    """End a process that was made for this run where a launcher, or the other ranks, would take it for a success."""
+    """Exit with the run's status in a process that a launcher started for it."""
     if ending.status == "stopped":
         raise SystemExit(ending.code)
     if ending.status == "failed" and slurm.in_job():
@@ -98,7 +274,7 @@ def without_sweep_keys(overrides: Sequence[str]) -> list[str]:
 
 
 def train(config: DictConfig, folder: Path) -> Ending:
-    """Train in a process of its own, unless the launcher has made one."""
+    """Train in a subprocess, unless the launcher has started one."""
     if in_submitit_job():
         return run_here(config)
     stop = folder / STOP_FILE
@@ -116,7 +292,7 @@ def in_submitit_job() -> bool:
     return "SUBMITIT_EXECUTOR" in os.environ
 
 
-def finish(record: Record, config: DictConfig, ending: Ending) -> Job:
+def finish(record: SweepFile, config: DictConfig, ending: Ending) -> Job:
     """Record what came out of a run."""
     # torch comes with it, and a sweep's first run is not to wait for that
     from gan_lab.sweeps.outcome import chosen_objective, outcome
@@ -129,12 +305,14 @@ def finish(record: Record, config: DictConfig, ending: Ending) -> Job:
         objective = None  # which is why it failed
     found = outcome(Path(config.run_dir), objective)
     pruned = found.pop("pruned") and ending.status == "done"
+    if ending.status == "done" and config.objective is not None and found.get("value") is None:
+        ending = Ending("failed", f"objective={config.objective} has no value in its metrics.jsonl")
     status = "pruned" if pruned else ending.status
     return record.change(str(config.name), status=status, error=ending.error, **found)
 
 
-def tell(job: Job) -> None:
-    """Say how a run ended."""
+def print_ending(job: Job) -> None:
+    """Print how a run ended."""
     value = "" if job.value is None else f": {job.objective} {job.value:.4g}"
     kimg = "" if job.kimg is None else f" at {job.kimg:g} kimg"
     line = f"{job.run} {job.status}{kimg}{value}"
@@ -145,7 +323,7 @@ def tell(job: Job) -> None:
 
 
 def run_here(config: DictConfig) -> Ending:
-    """Train in this process, and say how it ended; nothing is raised."""
+    """Train in this process and return how it ended; nothing is raised."""
     try:
         wait_for(Path(config.run_dir))
         import_module(KEYS).check("train", config)
@@ -164,7 +342,7 @@ def run_here(config: DictConfig) -> Ending:
 
 
 def run_in_subprocess(config: DictConfig, *, stop: Path, output: Path | None) -> Ending:
-    """Train in a new process, and say how it ended.
+    """Train in a new process and return how it ended.
 
     Args:
         config: of the run.
@@ -194,13 +372,14 @@ def run_in_subprocess(config: DictConfig, *, stop: Path, output: Path | None) ->
     if isinstance(ending, Ending):
         return ending
     code = process.exitcode or 0
-    how = signal.Signals(-code).name if code < 0 else f"exit status {code}"
-    return Ending("killed", f"its process ended without a word ({how})")
+    if code < 0:
+        return Ending("killed", f"process killed by {signal.Signals(-code).name}")
+    return Ending("killed", f"process ended early with exit status {code}")
 
 
 @contextmanager
 def default_method(method: str) -> Iterator[None]:
-    """Let a new process take this way of starting others for granted, not one that it cannot know, such as joblib's."""
+    """Set multiprocessing's default start method for a new process (joblib's is unknown to it)."""
     before = get_start_method(allow_none=True)
     set_start_method(method, force=True)
     try:
@@ -217,7 +396,7 @@ def work(
     stop: Path,
     output: Path | None,
 ) -> None:
-    """Be the process."""
+    """Entry point of the process of a run."""
     # a fork has the environment of the time when its server was started
     os.environ.clear()
     os.environ.update(environment)
@@ -249,7 +428,7 @@ def redirect(output: Path) -> None:
 
 
 def watch(stop: Path, sentinel: int) -> None:
-    """Ask this process to save and stop once a file appears, or the process that `sentinel` stands for is gone."""
+    """Send this process SIGTERM once the stop file appears or the parent is gone."""
     while not stop.exists():
         if wait([sentinel], timeout=LOOK_EVERY_S):
             break
@@ -257,7 +436,7 @@ def watch(stop: Path, sentinel: int) -> None:
 
 
 def wait_for(run_dir: Path) -> None:
-    """Give a process that still saves the time to do so; training itself refuses a folder that is in use."""
+    """Wait for a process that still saves in the run folder."""
     if not (run_dir / LOCK_FILE).exists():
         return
     lock = FileLock(run_dir / LOCK_FILE)
@@ -290,11 +469,11 @@ def stop_on_signal(stop: Path) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield  # signals come to the main thread alone
         return
-    numbers = {signal.SIGINT, signal.SIGTERM} | (slurm.WARNINGS if slurm.in_job() else set())
+    numbers = {signal.SIGINT, signal.SIGTERM} | (slurm.PREEMPT_SIGNALS if slurm.in_job() else set())
     if HANGUP is not None and minds_hangup():
         numbers.add(HANGUP)
     before = {n: signal.signal(n, request) for n in numbers}
-    slurm.take_warnings()
+    slurm.unblock_signals()
     try:
         yield
     finally:

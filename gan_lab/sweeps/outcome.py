@@ -1,4 +1,4 @@
-"""What the runs of a sweep are compared by, what came out of one, and the callback that ends hopeless ones."""
+"""The objective of a sweep, the outcome of a run, and the callback that prunes."""
 
 import math
 import warnings
@@ -49,10 +49,8 @@ def chosen_objective(config: DictConfig) -> Objective | None:
     """Return what a run is compared by: `objective=`, or the metric that chooses its best checkpoint, if there is one.
 
     Raises:
-        InputError: when nobody knows which end of a metric is the good one.
+        InputError: when it is not known whether more or less of a metric is better.
     """
-    if config.objective_mode not in (None, "min", "max"):
-        raise InputError(f"objective_mode={config.objective_mode} must be min or max")
     key, mode = config.objective, config.objective_mode
     if key is None:
         metrics = build(config.metrics, Metrics)
@@ -114,7 +112,7 @@ class Pruning(Callback):
         study: name of the study.
         trial: number of the trial, which must be running.
         objective: key of the metric, `metrics/` included.
-        pruner: what judges; None for Optuna's default.
+        pruner: Optuna's, or None for Optuna's default.
         evaluation: what measures it.
 
     Raises:
@@ -133,7 +131,7 @@ class Pruning(Callback):
     ) -> None:
         if evaluation is None:
             raise InputError(
-                "callbacks.pruning judges by evaluations, and there are none; leave callbacks.evaluation in, or set "
+                "callbacks.pruning needs evaluations, and there are none; leave callbacks.evaluation in, or set "
                 "hydra.sweeper.pruner=null"
             )
         self.storage = storage
@@ -150,19 +148,17 @@ class Pruning(Callback):
         if module.finished or not module.due(self.evaluation.every_kimg):
             return
         value = self.evaluation.values.get(self.objective)
-        hopeless = False
+        prune = False
         if trainer.is_global_zero and value is not None:
             evaluations = round(module.images_seen // (self.evaluation.every_kimg * 1000))
-            hopeless = self._judge(value, step=evaluations - 1)
+            prune = self._should_prune(value, step=evaluations - 1)
         # all processes leave at the same step
-        if trainer.strategy.broadcast(hopeless):
+        if trainer.strategy.broadcast(prune):
             log(trainer, module, {PRUNED: 1.0})
-            say(
-                f"pruned at {module.kimg:g} kimg and saved: hopeless beside the others of its sweep"
-            )
+            say(f"pruned by Optuna at {module.kimg:g} kimg (checkpoint saved)")
             trainer.should_stop = True
 
-    def _judge(self, value: float, *, step: int) -> bool:
+    def _should_prune(self, value: float, *, step: int) -> bool:
         trial = open_trial(
             storage=self.storage, study=self.study, trial=self.trial, pruner=self.pruner
         )
@@ -174,7 +170,7 @@ class Pruning(Callback):
 
 
 def check_installed() -> None:
-    """Refuse to go on without Optuna.
+    """Check that Optuna is installed.
 
     Raises:
         InputError: saying how to install it.
@@ -208,13 +204,13 @@ def open_storage(place: str) -> "BaseStorage":
 
 
 def open_trial(*, storage: str, study: str, trial: int, pruner: "BasePruner | None") -> "Trial":
-    """Return a trial that runs, to report to it and to ask whether it is worth going on with.
+    """Return a running trial, to report to and to ask whether to prune.
 
     Args:
         storage: as `open_storage` takes it.
         study: name of the study.
         trial: number of the trial.
-        pruner: what judges; None for Optuna's default.
+        pruner: Optuna's, or None for Optuna's default.
 
     Raises:
         InputError: when there is no such trial.

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,17 +20,22 @@ from gan_lab.config import FolderName, as_allowed, check_keys, run_name
 from gan_lab.console import say
 from gan_lab.distributed import slurm
 from gan_lab.distributed.processes import started_by_others
-from gan_lab.errors import InputError
+from gan_lab.errors import InputError, counted
 from gan_lab.run import locked
 from gan_lab.sweeps.job import (
+    FINAL,
+    KEYS,
     STOP_FILE,
+    WRONG,
+    Job,
+    SweepFile,
     stop_on_signal,
     stopped_by,
     sweep_folder,
+    table,
     without_sweep_keys,
 )
 from gan_lab.sweeps.outcome import chosen_objective
-from gan_lab.sweeps.record import FINAL, WRONG, Job, Record, table
 from gan_lab.training.checkpoint import LAST
 from gan_lab.training.checks import TrainKeys
 
@@ -69,7 +75,7 @@ class Sweep(Sweeper):
         self.context = hydra_context
         self.common = config
         self.folder = sweep_folder(config)
-        self.record = Record(self.folder)
+        self.record = SweepFile(self.folder)
         launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
@@ -100,18 +106,18 @@ class Sweep(Sweeper):
         twice = [run for run, n in Counter(p.job.run for p in planned).items() if n > 1]
         if twice:
             raise InputError(
-                f"{len(planned)} runs, of which several would be called {twice[0]}; leave name= out, or make it "
-                "different for each"
+                f"{counted(len(planned), 'run')}, of which several would be called {twice[0]}; leave name= out, or "
+                "make it different for each"
             )
         return planned
 
     def rest(self, planned: Sequence[Planned]) -> list[Planned]:
-        """Return those of which something is left to do."""
+        """Return the runs that are not done."""
         known = self.record.jobs()
         return [run for run in planned if not is_done(known.get(run.job.run), run.config)]
 
     def launch(self, planned: Sequence[Planned]) -> list[Job]:
-        """Do what of some runs is not done, and return what came out of each."""
+        """Launch runs that are not done, and return the jobs."""
         rest = self.rest(planned)
         self.record.put([run.job for run in rest])
         if rest:
@@ -126,7 +132,7 @@ class Sweep(Sweeper):
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Hold the sweep's folder; at the end say what came out, and leave as the runs did.
+        """Lock the sweep's folder; at the end print the table and exit with the runs' status.
 
         Raises:
             InputError: when a run failed, or another process runs this sweep.
@@ -140,7 +146,7 @@ class Sweep(Sweeper):
                 with stop_on_signal(stop):
                     yield
             finally:
-                slurm.hold_warnings()
+                slurm.block_signals()
                 self._clear_up()
                 say(table(self.record.jobs().values()))
                 say(f"sweep        {self.record.path}")
@@ -151,8 +157,8 @@ class Sweep(Sweeper):
         wrong = [run for run in self._launched if jobs[run].status in undone]
         if wrong:
             raise InputError(
-                f"{len(wrong)} of {len(jobs)} runs failed ({', '.join(wrong[:5])}); {self.record.path} says why, "
-                f"and {self.then}"
+                f"{len(wrong)} of {counted(len(jobs), 'run')} failed ({', '.join(wrong[:5])}); {self.record.path} says "
+                f"why, and {self.then}"
             )
 
     @property
@@ -168,7 +174,7 @@ class Sweep(Sweeper):
         raise SystemExit(slurm.REQUEUED if again else 128 + number)
 
     def _check_settings(self, planned: Sequence[Planned]) -> None:
-        """Refuse to go on with a run by other settings that its name does not tell."""
+        """Check that a run is continued with its own settings."""
         known = self.record.jobs()
         for job in (run.job for run in planned if run.job.run in known):
             before, now = (set(named_words(j.overrides)) for j in (known[job.run], job))
@@ -185,6 +191,10 @@ class Sweep(Sweeper):
         before = HydraConfig.instance().cfg
         HydraConfig.instance().set_config(config)
         try:
+            added = [word for word in words if word.startswith("++")]
+            if any(not word.startswith("++callbacks.pruning") for word in added):
+                # of keys that no file lists only constructors know, which take seconds to import
+                import_module(KEYS).check("train", config)
             config.name = config.name
         finally:
             HydraConfig.instance().cfg = before
@@ -193,7 +203,7 @@ class Sweep(Sweeper):
         )
 
     def _clear_up(self) -> None:
-        """Say of what still counts as running that it does so no more."""
+        """Mark runs that a killed sweep left as running."""
         for job in self.record.jobs().values():
             if job.status == "running":
                 status = "stopped" if self.stopped else "killed"
@@ -201,7 +211,7 @@ class Sweep(Sweeper):
 
 
 def named_words(words: Sequence[str]) -> list[str]:
-    """Return those overrides that make another run of it."""
+    """Return the overrides that are part of a run's name."""
     return [word for word in words if run_name([word]) != "default"]
 
 
@@ -218,7 +228,7 @@ class GridSweep(Sweep):
     """Tries every combination of the values that the command line lists."""
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Do what of the sweep is not done.
+        """Run the rest of the sweep.
 
         Raises:
             InputError: for what cannot be run, before the first run; at the end, when one failed.
@@ -226,7 +236,7 @@ class GridSweep(Sweep):
         """
         planned = self.plan(combinations(self.parse(arguments)))
         done = len(planned) - len(self.rest(planned))
-        say(f"sweep        {len(planned)} runs, {done} of them done, into {self.folder}")
+        say(f"sweep        {counted(len(planned), 'run')}, {done} of them done, into {self.folder}")
         with self.running():
             self.launch(planned)
 

@@ -26,8 +26,8 @@ from gan_lab.config import build
 from gan_lab.console import say
 from gan_lab.errors import InputError
 from gan_lab.sweeps.command import as_override, swept_override
+from gan_lab.sweeps.job import Job
 from gan_lab.sweeps.outcome import Objective, chosen_objective, open_storage
-from gan_lab.sweeps.record import Job
 from gan_lab.sweeps.sweep import Planned, Sweep
 
 # whose trial it is: several sweeps may share a study
@@ -51,7 +51,7 @@ class Dimension:
         return f"{self.key}={value:.6g}" if isinstance(value, float) else f"{self.key}={value}"
 
     def examples(self) -> list[float | int | str]:
-        """Return one value, or of categories each."""
+        """Return one value, or all categories."""
         found = self.distribution
         if isinstance(found, CategoricalDistribution):
             return [str(choice) for choice in found.choices]
@@ -60,7 +60,7 @@ class Dimension:
 
 
 class OptunaSweep(Sweep):
-    """Tries what a sampler suggests, in batches, and has hopeless runs end early.
+    """Tries what a sampler suggests, in batches, and prunes runs that fall behind.
 
     All is kept in the study, so that the same command goes on: a trial that was cut off keeps its number, its values
     and its run folder. The sampler is made anew for each trial, with a seed of its own, so that a search that was
@@ -217,7 +217,7 @@ class OptunaSweep(Sweep):
             names[trial.number] = run.job.run
         jobs = {job.run: job for job in self.launch(list(runs.values()))}
         for number, name in names.items():
-            tell(study, number, jobs[name])
+            report_trial(study, number, jobs[name])
 
     def _pruning(self, number: int, objective: Objective) -> list[str]:
         """Return the override that has a run ask whether it is worth going on with."""
@@ -239,8 +239,8 @@ def words_of(fixed: list[str], space: dict[str, Dimension], values: dict[str, An
     return [*fixed, *(found.override(values[name]) for name, found in space.items())]
 
 
-def tell(study: optuna.Study, number: int, job: Job) -> None:
-    """Tell a study what came out of a trial; one that was cut off stays as it is, to be gone on with."""
+def report_trial(study: optuna.Study, number: int, job: Job) -> None:
+    """Report a trial's result to the study; one that was cut off stays running, to be continued."""
     if job.status == "done" and job.value is not None:
         study.tell(number, job.value)
     elif job.status == "pruned":

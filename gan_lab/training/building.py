@@ -22,6 +22,7 @@ from gan_lab.distributed.processes import environment, processes
 from gan_lab.distributed.strategy import Float16Precision, SyncBatchNorm
 from gan_lab.errors import InputError
 from gan_lab.layers.networks import DiscriminatorNetwork, GeneratorNetwork
+from gan_lab.layers.precision import keep_ends_in_float32
 from gan_lab.metrics.base import Metrics
 from gan_lab.training.callbacks.training_log import ProgressBar
 from gan_lab.training.checkpoint import AtomicCheckpointIO
@@ -61,7 +62,7 @@ def describe_samples(config: DictConfig, spec: SampleSpec) -> None:
         spec: of the samples, with labels where the run is conditional.
 
     Raises:
-        InputError: when a network's class cannot be imported.
+        InputError: when a network's class cannot be imported, or is for images and the samples are none.
     """
     derived = spec.network_arguments()
     with open_dict(config):
@@ -76,6 +77,11 @@ def describe_samples(config: DictConfig, spec: SampleSpec) -> None:
             ):
                 continue
             asked_for = signature(network).parameters
+            if "image_size" in asked_for and "image_size" not in {*derived, *node}:
+                raise InputError(
+                    f"{network.__module__} is for images, and networks see {spec.kind.name} as "
+                    f"{list(spec.encoded_shape)}; choose another model="
+                )
             for key, value in derived.items():
                 if key in asked_for and key not in node:
                     config.model[name][key] = list(value) if isinstance(value, tuple) else value
@@ -113,12 +119,17 @@ def build_model(config: DictConfig, spec: SampleSpec) -> AdversarialModule:
     module.representation = spec.representation  # what it has measured belongs into checkpoints
     for augmentation in module.augmentations.values():
         augmentation.check(spec)  # type: ignore[operator]
+    for player in module.players.values():
+        for regularizer in player.regularizers.values():
+            regularizer.check_samples(spec)
     if module.generator.translates and spec.source is None:
         raise InputError(
             f"{type(module.generator).__name__} translates samples, and the data have no sources; choose paired data"
         )
     check_network("generator", module.generator, GeneratorNetwork, ("z_dim", "num_classes"))
     check_network("discriminator", module.discriminator, DiscriminatorNetwork, ("num_classes",))
+    if spec.kind.is_precise and "mixed" in str(config.trainer.precision):
+        keep_ends_in_float32(module.generator, module.discriminator, spec.encoded_shape)
     return module
 
 

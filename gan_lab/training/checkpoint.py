@@ -10,15 +10,19 @@ from typing import IO, Any
 
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from omegaconf import OmegaConf
 
-from gan_lab.config import read_yaml
+from gan_lab.config import read_yaml, shortened
 from gan_lab.console import is_first, warn
 from gan_lab.errors import InputError
-from gan_lab.run import link, replacing
+from gan_lab.run import link, replacing, write
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 
 CONFIG_FILE = "config.yaml"
+
+# of run folders and checkpoints; another one is not read
+FORMAT = 2
 
 _SETTLED_NS = 2_000_000_000
 
@@ -41,7 +45,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         path = Path(path)
         try:
             with replacing(path) as temporary, temporary.open("wb") as file:
-                torch.save(checkpoint, file)
+                torch.save({**checkpoint, "format": FORMAT}, file)
         except InputError as error:
             raise InputError(f"{error}. {what_is_saved(path.parent)}") from error
 
@@ -56,7 +60,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def what_is_saved(folder: Path) -> str:
-    """Say from where the same command would go on, as far as there is anything."""
+    """Describe from which checkpoint the same command continues."""
     saved = next((folder / n for n in (LAST, PREVIOUS, BEST) if (folder / n).exists()), None)
     if saved is None:
         return "Nothing was saved before; the same command begins anew"
@@ -105,7 +109,21 @@ def _read(path: Path, *, mmap: bool) -> dict[str, Any]:
         raise DamagedCheckpointError(
             f"{path} is not a gan_lab checkpoint; give one that gan-lab train wrote"
         )
+    check_format(state.get("format"), path)
     return state
+
+
+def check_format(number: object, path: Path) -> None:
+    """Check the format number of a file of a run.
+
+    Raises:
+        InputError: for another one than this gan_lab writes.
+    """
+    if type(number) is not int or number != FORMAT:
+        raise InputError(
+            f"{path} has format {shortened(number)}, and this gan_lab reads format {FORMAT}: install the version that "
+            "wrote it, or train anew under another name="
+        )
 
 
 def verify(file: IO[bytes]) -> None:
@@ -166,10 +184,11 @@ def _warn_once(text: str) -> None:
 
 
 def find_resumable(folder: Path) -> Path | None:
-    """Return the checkpoint to go on from, None when there are none at all; for who holds the run folder.
+    """Return the checkpoint to go on from, None when there are none at all. Call it only with the run folder locked.
 
-    Where the last one is damaged, the one before it takes its place, or else the best one: left there, the damaged
-    file would itself become the one before at the next save. A best one that a kill left behind is brought up to date.
+    It tries last.ckpt, previous.ckpt and best.ckpt. If the last one is damaged, the next whole one is linked over it,
+    otherwise the next save would make the damaged file previous.ckpt. It also links best.ckpt to last.ckpt where a kill
+    came before that.
 
     Raises:
         InputError: when there are checkpoints and none can be read.
@@ -237,4 +256,10 @@ def read_config(run_dir: Path) -> dict[str, Any]:
     config = read_yaml(path)
     if not isinstance(config, dict):
         raise InputError(f"{path} holds no configuration of a run")
+    check_format(config.pop("format", None), path)
     return config
+
+
+def write_config(run_dir: Path, config: Any) -> None:
+    """Save a configuration in which nothing is left to resolve; evaluate and generate need nothing else."""
+    write(run_dir / CONFIG_FILE, f"format: {FORMAT}\n{OmegaConf.to_yaml(config)}")

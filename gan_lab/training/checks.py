@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from gan_lab.config import BatchSize, FolderName, Keys, Seed, Text, Threads, flatten
 from gan_lab.errors import InputError
 from gan_lab.layers.collectives import several_ranks
-from gan_lab.layers.minibatch_stddev import MinibatchStddev
+from gan_lab.layers.equalized import MinibatchStddev
 
 PRECISIONS = ("32", "32-true", "bf16-mixed", "16-mixed")
 STRATEGIES = (

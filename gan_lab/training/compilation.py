@@ -89,7 +89,7 @@ def options(backend: str, **more: object) -> dict[str, Any]:
 
 
 def check_compiler(backend: str, device: torch.device) -> None:
-    """Compile something small, to see whether all is there that compiling takes.
+    """Compile a small function to check that the compiler works.
 
     Raises:
         InputError: with what is missing.
@@ -108,7 +108,7 @@ def check_compiler(backend: str, device: torch.device) -> None:
 
 
 def wave(x: Tensor) -> Tensor:
-    """Return something to try a compiler on."""
+    """A small function to test the compiler with."""
     return x.sin() + x.cos()
 
 

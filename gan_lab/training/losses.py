@@ -7,8 +7,11 @@ neither networks nor the loop. The discriminator's loss is the sum of its real a
 
 from typing import Protocol
 
+import torch
 from torch import Tensor
 from torch.nn.functional import relu, softplus
+
+from gan_lab.errors import InputError
 
 
 class Loss(Protocol):
@@ -84,13 +87,31 @@ class Hinge:
 
     Lim and Ye 2017, https://arxiv.org/abs/1705.02894; Miyato et al. 2018, equations 16 and 17,
     https://arxiv.org/abs/1802.05957.
+
+    Args:
+        lowest_margin: below 1, each logit draws its margin from U(lowest_margin, 1), as a soft target does; 1 draws
+            nothing.
+
+    Raises:
+        InputError: for a margin outside of [0, 1].
     """
 
     paired = False
     neutral_logit = 0.0
 
+    def __init__(self, *, lowest_margin: float = 1.0) -> None:
+        if not 0 <= lowest_margin <= 1:
+            raise InputError(f"Hinge: lowest_margin={lowest_margin} must lie between 0 and 1")
+        self.lowest_margin = lowest_margin
+
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
-        return relu(1 - real) + relu(1 + fake)  # equation 16
+        return relu(self.margin(real) - real) + relu(self.margin(fake) + fake)  # equation 16
+
+    def margin(self, logits: Tensor) -> Tensor | float:
+        """Return the margin of each logit."""
+        if self.lowest_margin == 1:
+            return 1.0
+        return torch.empty_like(logits).uniform_(self.lowest_margin, 1)
 
     def generator(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
         return -fake  # equation 17

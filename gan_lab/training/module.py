@@ -1,5 +1,6 @@
 """Adversarial training: the one loop of all architectures."""
 
+import time
 from collections.abc import Mapping
 from contextlib import nullcontext
 from copy import deepcopy
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from lightning import LightningModule
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 from torch.optim import Optimizer
 
 from gan_lab.data.sample import Batch
@@ -45,6 +47,7 @@ class AdversarialModule(LightningModule):
         players: "generator" and "discriminator".
         images_seen: real samples shown to D by all ranks: the clock of everything.
         stats: running means of losses, penalties and logits since they were last taken.
+        step_ended: when the last training step ended, with all that callbacks did then, by `time.perf_counter`.
         measure_gradients: set by whoever wants gradient norms of the next step in `stats`.
         has_encoder: whether the generator's network has a part in what D sees as real, so that its step needs both.
 
@@ -114,6 +117,7 @@ class AdversarialModule(LightningModule):
         self.seed = seed
         self.images_seen = 0
         self.stats = RunningMeans()
+        self.step_ended: float | None = None
         self.measure_gradients = False
         check_batch_sizes(self)
         self.players = {
@@ -141,7 +145,7 @@ class AdversarialModule(LightningModule):
     # Hooks of an architecture ------------------------------------------------------------------------------------
 
     def prepare_step(self) -> None:
-        """Set up what depends on the clock, before each training step."""
+        """Hook before each training step, for what depends on the clock."""
 
     def sample_latents(self, count: int) -> Tensor:
         """Draw latents [count, Z], standard normal or uniform in [-1, 1], as the generator says."""
@@ -230,10 +234,21 @@ class AdversarialModule(LightningModule):
         if player.name == "generator":
             step = GeneratorStep(self.generator, batch, z, lambda z: self.fake(z, batch))
             losses = self._generator_losses(step) if lazy is None else None
-        else:
-            sharing = penalties.values() if self._shares_graph else ()
+            return self._sum(losses, penalties, step)
+        sharing = penalties.values() if self._shares_graph else ()
+        replays = any(penalty.replays for penalty in penalties.values())
+        # passes that are compared must see the same weights: the power method moves those under spectral norm
+        with parametrize.cached() if replays else nullcontext():
             step = DiscriminatorStep.of(self, batch, z, sharing, logits_only=lazy is not None)
             losses = self._discriminator_losses(step) if lazy is None else None
+            return self._sum(losses, penalties, step)
+
+    def _sum(
+        self,
+        losses: Tensor | None,
+        penalties: Mapping[str, Any],
+        step: DiscriminatorStep | GeneratorStep,
+    ) -> Tensor:
         terms = [] if losses is None else [losses.mean()]
         terms += [self._penalty(name, penalty, step) for name, penalty in penalties.items()]
         return sum(terms[1:], start=terms[0])
@@ -305,7 +320,7 @@ class AdversarialModule(LightningModule):
         return self.finished or self.images_seen // every > before // every
 
     def synchronize(self) -> None:
-        """Make what each rank keeps for itself (running statistics) the same on all of them."""
+        """Average running statistics over ranks."""
         average_buffers([self])
 
     def configure_optimizers(self) -> list[Optimizer]:
@@ -331,6 +346,10 @@ class AdversarialModule(LightningModule):
         super().train(mode)
         self.generator_ema.eval()
         return self
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Note the time: from here on the next step waits for its images."""
+        self.step_ended = time.perf_counter()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the clock; leave out Lightning's loop counters, which count other things, and this process's alone."""

@@ -1,4 +1,4 @@
-"""A player of the game: a network with all that moves it."""
+"""A player: generator or discriminator with its optimizer, scaler, clipping and regularizers."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -253,7 +253,7 @@ class Player:
 
 
 def bound_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replace what overflowed in half precision: one infinite gradient would stay in the optimizer's averages.
+    """Replace non-finite gradients of half precision, which would stay in the optimizer's averages.
 
     The published StyleGAN2-ADA and StyleGAN3 train their float16 layers so, without scaling the loss; it is the clamped
     activations that keep them in range (ADA, https://arxiv.org/abs/2006.06676, appendix D).
@@ -265,7 +265,7 @@ def bound_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
 @contextmanager
 def frozen(network: nn.Module) -> Iterator[None]:
-    """Compute no gradients for the network's parameters; those that had them get them back, whatever happens."""
+    """Freeze a network's parameters within the block."""
     trained = [p for p in network.parameters() if p.requires_grad]
     for parameter in trained:
         parameter.requires_grad_(False)

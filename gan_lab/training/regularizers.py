@@ -6,11 +6,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
+from gan_lab.data.sample import SampleSpec
 from gan_lab.errors import InputError
 from gan_lab.layers.collectives import mean_over_ranks
 from gan_lab.layers.networks import (
     DiscriminatorInput,
+    Role,
     StyleGeneratorNetwork,
+    distinct_tensors,
     map_samples,
     map_tensors,
     samples_of,
@@ -55,6 +58,13 @@ class Regularizer(nn.Module):
             InputError: with the reason where it cannot.
         """
 
+    def check_samples(self, spec: SampleSpec) -> None:
+        """Check before training that the penalty means something for samples, as networks see them.
+
+        Raises:
+            InputError: with the reason where it does not.
+        """
+
     def after_step(self, network: nn.Module) -> None:
         """Act on the player's network after each of its optimizer steps."""
 
@@ -65,11 +75,13 @@ class DiscriminatorRegularizer(Regularizer):
     Attributes:
         differentiates_real: whether it differentiates `step.real_logits` by `step.real`.
         differentiates_fake: whether it differentiates `step.fake_logits` by `step.fake`.
+        replays: whether it compares passes through the same weights, of which spectral norm then makes one version.
     """
 
     player: PlayerName = "discriminator"
     differentiates_real = False
     differentiates_fake = False
+    replays = False
 
     def forward(self, step: DiscriminatorStep) -> Tensor:
         """Return the penalty per sample [N] (or one number for a penalty on weights), without its coefficient."""
@@ -95,7 +107,7 @@ def squared_gradient_norm(logits: Tensor, x: DiscriminatorInput) -> Tensor:
 
     Args:
         logits: [N], or [N, K], of which each sample's mean is differentiated.
-        x: what they were computed from; of a tuple, the gradient by all its tensors.
+        x: what they were computed from; of a tuple, the gradient by all its tensors, each counted once.
     """
     return flat_gradient(logits, x).square().sum(1)
 
@@ -111,7 +123,8 @@ def flat_gradient(logits: Tensor, x: DiscriminatorInput) -> Tensor:
     The logits are summed over samples first: without coupling between samples (batch norm couples them), each one's
     gradient is that of its own logit.
     """
-    gradients = torch.autograd.grad(mean_per_sample(logits).sum(), tensors_of(x), create_graph=True)
+    inputs = distinct_tensors(x)
+    gradients = torch.autograd.grad(mean_per_sample(logits).sum(), inputs, create_graph=True)
     rows = [gradient.float().flatten(1) for gradient in gradients]
     return rows[0] if len(rows) == 1 else torch.cat(rows, dim=1)
 
@@ -174,6 +187,64 @@ class R2(DiscriminatorRegularizer):
     def forward(self, step: DiscriminatorStep) -> Tensor:
         # equation 10
         return squared_gradient_norm(step.fake_logits, step.fake) / 2
+
+
+class Approximate(DiscriminatorRegularizer):
+    """Approximate R1 and R2: gradient penalties by finite differences, without second derivatives.
+
+        1/2 ((D(x + s n) - D(x)) / s)^2,  n ~ N(0, I)
+
+    whose mean over n is that of R1 or R2 but for terms of order s^2: n^T g has the mean square ||g||^2. Lin et al.
+    2025, https://arxiv.org/abs/2501.08316 (there without the division); Hyun et al. 2025, https://arxiv.org/abs/2509.24935,
+    with s = 0.01. One draw of a sample has a standard deviation of sqrt(2) times the mean; the batch and the steps
+    average over it. Augmentations and noise are the same in both calls.
+
+    Args:
+        weight: gamma, as of R1 and R2.
+        interval: D steps between penalties.
+        noise: s, standard deviation of the change of x.
+
+    Raises:
+        InputError: for a change that is none.
+    """
+
+    role: Role
+    replays = True
+
+    def __init__(self, *, weight: float, interval: int = 1, noise: float = 0.01) -> None:
+        super().__init__(weight=weight, interval=interval)
+        if noise <= 0:
+            raise InputError(f"{type(self).__name__}: noise={noise} must be positive")
+        self.noise = noise
+
+    def penalty(self, step: DiscriminatorStep, x: DiscriminatorInput, logits: Tensor) -> Tensor:
+        """Return the penalty [N] of samples and D's logits for them."""
+        near = map_tensors(lambda part: (part + self.noise * torch.randn_like(part)).detach(), x)
+        return squared_slope(step.replayed(near, self.role), logits, self.noise) / 2
+
+
+class ApproximateR1(Approximate):
+    """R1 by finite differences, on real samples; `weight` is gamma (0.1 in GAT)."""
+
+    role = "real"
+
+    def forward(self, step: DiscriminatorStep) -> Tensor:
+        return self.penalty(step, step.real, step.real_logits)
+
+
+class ApproximateR2(Approximate):
+    """R2 by finite differences, on generated samples; `weight` is gamma."""
+
+    role = "fake"
+
+    def forward(self, step: DiscriminatorStep) -> Tensor:
+        return self.penalty(step, step.fake, step.fake_logits)
+
+
+def squared_slope(near: Tensor, logits: Tensor, noise: float) -> Tensor:
+    """Return ((near - logits) / noise)^2 of each sample's mean logit, [N]."""
+    difference = mean_per_sample(near.float()) - mean_per_sample(logits.float())
+    return (difference / noise).square()
 
 
 class Dragan(DiscriminatorRegularizer):
@@ -265,7 +336,7 @@ class LeCam(DiscriminatorRegularizer):
 
     @torch.no_grad()
     def after_step(self, network: nn.Module) -> None:
-        """Let the step's logits enter the averages; the first step's are these."""
+        """Update the averages with the step's logits."""
         if not self._seen:
             return  # a step of another, lazy penalty
         real, fake = mean_over_ranks(torch.cat(self._seen, dim=1).mean(1))
@@ -312,6 +383,13 @@ class Consistency(DiscriminatorRegularizer):
         self.fakes = fakes
         self.flip = flip
         self.shift = shift
+
+    def check_samples(self, spec: SampleSpec) -> None:
+        if len(spec.encoded_shape) != 3:
+            raise InputError(
+                f"regularizer consistency mirrors and shifts images [C, H, W], and networks see {spec.kind.name} as "
+                f"{list(spec.encoded_shape)}; choose another"
+            )
 
     def forward(self, step: DiscriminatorStep) -> Tensor:
         penalty = (step.real_logits - self._logits(step, step.real)).float().square()
@@ -370,11 +448,10 @@ class LatentConsistency(DiscriminatorRegularizer):
         return (step.fake_logits - step.logits(near)).float().square()
 
 
-# Latent diversity, G's side of zCR: the images of two latents nearby are to differ.
-
-
 class LatentDiversity(GeneratorRegularizer):
-    """Reward for G's change between neighbours in latent space; `weight` is lambda_gen.
+    """Reward for G's change between neighbours in latent space, G's side of zCR; `weight` is lambda_gen.
+
+    Zhao et al. 2020, section 2.2, https://arxiv.org/abs/2002.04724.
 
     Args:
         weight: coefficient.
@@ -503,7 +580,7 @@ class PathLength(GeneratorRegularizer):
         self.register_buffer("mean", torch.zeros(()))
 
     def check(self, network: nn.Module) -> None:
-        """Refuse a generator without styles."""
+        """Check that the generator has styles."""
         style_generator(network)
 
     def forward(self, step: GeneratorStep) -> Tensor:

@@ -126,7 +126,7 @@ class MisfitError(InputError):
 
 
 def check_fit(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
-    """Refuse weights that are not all of a network's and nothing else.
+    """Check that weights have exactly a network's names and shapes.
 
     Raises:
         MisfitError: for a name that is missing or too many, or a shape that does not fit.

@@ -1,4 +1,4 @@
-"""Running means of what happens between two log entries, by torchmetrics."""
+"""Running means between two log entries, by torchmetrics."""
 
 from typing import Any
 

@@ -1,7 +1,7 @@
-"""What losses and penalties see of one micro-batch."""
+"""One micro-batch as losses and penalties see it."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -17,6 +17,7 @@ from gan_lab.layers.networks import (
     map_tensors,
     tensors_of,
 )
+from gan_lab.seeding import random_state, set_random_state
 
 
 class Hooks(Protocol):
@@ -51,6 +52,7 @@ class DiscriminatorStep:
         z: latents [N, Z] of the fake samples.
         generate: `z -> fake samples`, with the generator's graph.
         discriminate: `(x, role) -> output`: augmentations and D; the role None gives logits alone.
+        states: of torch's generators before each role's pass.
     """
 
     network: nn.Module
@@ -60,6 +62,7 @@ class DiscriminatorStep:
     z: Tensor
     generate: Callable[[Tensor], DiscriminatorInput]
     discriminate: Callable[[DiscriminatorInput, Role | None], DiscriminatorOutput]
+    states: dict[Role, tuple[Tensor, ...]] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -105,6 +108,7 @@ class DiscriminatorStep:
             real=real,
             make_fake=lambda: fake,
             discriminate=lambda x, role: self.discriminate(x, None),
+            states={},
         )
 
     @cached_property
@@ -115,12 +119,28 @@ class DiscriminatorStep:
     @cached_property
     def real_output(self) -> DiscriminatorOutput:
         """D's output for the real samples, shared by the loss and the penalties."""
-        return self.discriminate(self.real, "real")
+        return self._noted("real", self.real)
 
     @cached_property
     def fake_output(self) -> DiscriminatorOutput:
         """D's output for the fake samples, shared likewise."""
-        return self.discriminate(self.fake, "fake")
+        return self._noted("fake", self.fake)
+
+    def _noted(self, role: Role, x: DiscriminatorInput) -> DiscriminatorOutput:
+        """Return D's output in a role, noting what its augmentations and noise are drawn from."""
+        self.states[role] = random_state(tensors_of(x)[0].device)
+        return self.discriminate(x, role)
+
+    def replayed(self, x: DiscriminatorInput, role: Role) -> Tensor:
+        """Return D's logits for other samples under the same draws as those of a role, "real" or "fake"."""
+        output = self.real_output if role == "real" else self.fake_output
+        assert output is not None
+        device = tensors_of(x)[0].device
+        now = random_state(device)
+        set_random_state(device, self.states[role])
+        logits = self.logits(x)
+        set_random_state(device, now)
+        return logits
 
     @property
     def real_logits(self) -> Tensor:
@@ -166,5 +186,4 @@ def full_precision(device: torch.device) -> torch.autocast:
 
 def requiring_grad(x: DiscriminatorInput) -> DiscriminatorInput:
     """Return the same values cut off from their graph, to be differentiated by."""
-    leaves = tuple(part.detach().requires_grad_() for part in tensors_of(x))
-    return leaves if isinstance(x, tuple) else leaves[0]
+    return map_tensors(lambda part: part.detach().requires_grad_(), x)

@@ -53,6 +53,24 @@ NEEDED: dict[str, Any] = {
     "gan_lab": str,
 }
 
+# what an export that is exported again, or replaced, is described by besides
+ABOUT: dict[str, Any] = {
+    "name": str,
+    "generator.network._target_": Annotated[str, Field(pattern=r"\..*\.")],
+    "generator.weights": str,
+    "sample.kind._target_": str,
+    "sample.shape": list[int],
+    "sample.num_classes": int,
+    "source": dict[str, Any],
+    "metrics": list[dict[str, Any]],
+    "best": dict[str, Any] | None,
+    "licence": str | None,
+    "programs": dict[str, dict[str, Any]],
+    "recipe": dict[str, Any],
+    "git_revision": str | None,
+    "standing_statistics": dict[str, Any] | None,
+}
+
 
 def is_export(folder: Path) -> bool:
     """Whether a folder holds an exported model."""
@@ -79,6 +97,18 @@ def read_description(folder: Path) -> dict[str, Any]:
         )
     for key, kind in NEEDED.items():
         take(description, key, kind, origin=path)
+    return description
+
+
+def read_about(folder: Path) -> dict[str, Any]:
+    """Read all of `model.json`, also what drawing does not need.
+
+    Raises:
+        InputError: as `read_description`.
+    """
+    description = read_description(folder)
+    for key, kind in ABOUT.items():
+        take(description, key, kind, origin=folder / DESCRIPTION)
     return description
 
 

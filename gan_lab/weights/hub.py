@@ -6,11 +6,11 @@ from pathlib import Path
 from types import ModuleType
 
 from gan_lab.console import say
-from gan_lab.errors import InputError
+from gan_lab.errors import InputError, counted
 
 PREFIX = "hf://"
 
-# what loading reads; programs and pictures stay where they are
+# what loading reads; programs and images stay where they are
 NEEDED = ("model.json", "*.safetensors")
 
 
@@ -85,7 +85,7 @@ def push(folder: Path, name: str, *, files: Sequence[str], private: bool) -> str
     """
     hf = library()
     api = hf.HfApi()
-    say(f"uploading {len(files)} files to {name}")
+    say(f"uploading {counted(len(files), 'file')} to {name}")
     try:
         api.create_repo(repo_id=name, repo_type="model", private=private, exist_ok=True)
         commit = api.upload_folder(

@@ -1,4 +1,4 @@
-"""What to draw samples from: a run, an exported model, or one on the Hugging Face hub."""
+"""Loading generators: of a run, an exported model, or the Hugging Face hub."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +14,7 @@ from gan_lab.layers.networks import GeneratorNetwork
 from gan_lab.sampling.gan import Gan
 from gan_lab.sampling.latents import check_classes
 from gan_lab.training.checkpoint import CONFIG_FILE, checkpoint_path, read, read_config
+from gan_lab.training.power_ema import combined
 from gan_lab.training.state_dicts import MisfitError, Origin, network_of
 from gan_lab.weights import exported, hub
 
@@ -23,6 +24,7 @@ def load(
     *,
     checkpoint: str | None = None,
     weights: str | None = None,
+    ema: float | None = None,
     device: str | torch.device = "cpu",
     trust: Sequence[str] = (),
 ) -> Gan:
@@ -34,6 +36,8 @@ def load(
         checkpoint: of a run: "best", "last" or "previous"; by default the best where there is one, else the last.
         weights: "ema" for the moving average, which is the default for a run, "raw" for the generator as trained. An
             exported model has only one of them.
+        ema: in place of `weights`, the length of an average that is put together from those that the run kept, as a
+            share of the training; see `gan_lab.training.power_ema`.
         device: where to compute.
         trust: packages besides gan_lab whose classes the source may name. Loading imports and calls them, so name only
             what you would run.
@@ -52,9 +56,22 @@ def load(
             raise InputError(
                 f"checkpoint={checkpoint}: {folder} is an exported model, which has no checkpoints; leave it out"
             )
+        if ema is not None:
+            raise InputError(
+                f"ema={ema}: {folder} is an exported model of one average; give the run"
+            )
         return exported.load(folder, weights=weights, device=device, trust=trust)
+    if ema is not None and weights is not None:
+        raise InputError(
+            f"ema={ema} and weights={weights} both say which weights; give one of them"
+        )
     return load_run(
-        folder, checkpoint=checkpoint, weights=weights or "ema", device=device, trust=trust
+        folder,
+        checkpoint=checkpoint,
+        weights=weights or "ema",
+        ema=ema,
+        device=device,
+        trust=trust,
     )
 
 
@@ -74,6 +91,7 @@ def load_run(
     *,
     checkpoint: str | None = None,
     weights: str = "ema",
+    ema: float | None = None,
     device: str | torch.device = "cpu",
     trust: Sequence[str] = (),
 ) -> Gan:
@@ -83,6 +101,7 @@ def load_run(
         source: a run folder, or one of its checkpoints.
         checkpoint: "best", "last" or "previous"; by default the best where there is one, else the last.
         weights: "ema" for the moving average, "raw" for the generator as trained.
+        ema: as `load` takes it.
         device: where to compute.
         trust: packages besides gan_lab whose classes the folder's config.yaml may name. Loading imports and calls
             them, so name only what you would run.
@@ -98,6 +117,9 @@ def load_run(
     path = checkpoint_path(Path(source), checkpoint)
     state = read(path)
     config = read_config(path.parent.parent)
+    if ema is not None:
+        made = combined(path.parent.parent, state, ema)
+        state["state_dict"] |= {f"generator_ema.{name}": value for name, value in made.items()}
     generator = player(
         "generator", config, state, average=weights == "ema", origin=path, trust=trust
     )

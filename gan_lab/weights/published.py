@@ -11,6 +11,8 @@ from typing import Any
 from torch import Tensor, nn
 
 import gan_lab.weights.biggan as biggan
+import gan_lab.weights.fastgan as fastgan
+import gan_lab.weights.gat as gat
 import gan_lab.weights.network_pickles as network_pickles
 import gan_lab.weights.pretrained_biggan as pretrained_biggan
 import gan_lab.weights.r3gan as r3gan
@@ -52,6 +54,8 @@ READERS: dict[str, Reader] = {
     "R3GAN networks": r3gan.read,
     "BigGAN-PyTorch networks": biggan.read,
     "pytorch-pretrained-BigGAN": pretrained_biggan.read,
+    "projected-gan FastGAN generator": fastgan.read,
+    "GAT networks": gat.read,
     "WaveGAN networks": wavegan.read,
 }
 

@@ -78,7 +78,7 @@ def num_classes(given: Arguments) -> int:
 
 
 def finish(given: Arguments, *, resolution: int) -> None:
-    """Take what is fixed here or concerns precision only, and refuse the rest."""
+    """Check fixed arguments, and that none is left."""
     given.expect("KernelSize", 3)
     given.expect("ResamplingFilter", [1, 2, 1])
     given.expect("img_resolution", resolution)

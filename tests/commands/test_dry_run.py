@@ -44,7 +44,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, list[str]
     yield taken
 
 
-def test_nothing_is_written_and_the_dearest_step_is_taken(
+def test_nothing_is_written_and_the_most_expensive_step_is_taken(
     train: Train,
     steps: list[tuple[int, list[str]]],
     capsys: pytest.CaptureFixture[str],
@@ -58,7 +58,13 @@ def test_nothing_is_written_and_the_dearest_step_is_taken(
     assert all(due == ["r1", "r2"] for _, due in steps), "both lazy penalties fall together"
     out = " ".join(capsys.readouterr().out.split())
     assert "r1" in out and "x 0.0625" in out and "x 0.143" in out
-    for said in ("peak memory", "GiB in the dearest step", "1 kimg", "to the end", "for 1 kimg"):
+    for said in (
+        "peak memory",
+        "GiB in the most expensive step",
+        "1 kimg",
+        "to the end",
+        "for 1 kimg",
+    ):
         assert said in out
     assert "5 times:" in out, "evaluations each 0.2 kimg"
     assert "MiB, of which 3 are kept" in out
@@ -123,7 +129,7 @@ def test_what_does_not_fit(
     monkeypatch.setattr(AdversarialModule, "training_step", exhausted)
     train("dry_run=true", status=2)
     err = capsys.readouterr().err
-    assert "does not fit into memory (CUDA out of memory" in err
+    assert "out of memory in the most expensive step (CUDA out of memory" in err
     assert "set micro_batch_size=8 or less" in err
 
 

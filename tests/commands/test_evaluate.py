@@ -386,7 +386,7 @@ def test_a_file_that_holds_something_else_is_left_alone(
     path = tmp_path / "notes.json"
     path.write_text('{"notes": 1}')
     evaluate(f"run={run}", "protocol=digits", f"out={path}", status=2)
-    assert "holds no results" in capsys.readouterr().err
+    assert "evaluation.json is damaged" in capsys.readouterr().err
     assert path.read_text() == '{"notes": 1}'
 
 

@@ -58,4 +58,4 @@ def test_a_place_that_cannot_be_written_is_told_before_anything_is_measured(
     assert "evaluation.json could not be written" in capsys.readouterr().err
     (tmp_path / "evaluation.json").write_bytes(b"\xff{")
     assert launch("evaluate", [*words[:2], f"out={tmp_path}/evaluation.json"]) == 2
-    assert "evaluation.json is no JSON" in capsys.readouterr().err
+    assert "evaluation.json cannot be read" in capsys.readouterr().err

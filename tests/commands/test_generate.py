@@ -22,8 +22,7 @@ from gan_lab.distributed.ranks import Ranks
 from gan_lab.models import stylegan2
 from gan_lab.sampling.gan import Gan
 from gan_lab.sampling.latents import Latents
-from gan_lab.sampling.series import Series, labels_for
-from gan_lab.sampling.writers import GridFile, LatentsFile, Npz, SingleFiles
+from gan_lab.sampling.writers import GridFile, LatentsFile, Npz, Series, SingleFiles, labels_for
 from tests.commands.conftest import TINY
 
 EVERYTHING = "format=[png,jpeg,webp,grid,npz,zip,latents]"

@@ -55,7 +55,7 @@ def test_held_out_images_of_the_data(
     with Image.open(out / "way.gif") as way:
         assert way.n_frames >= 6
     said = capsys.readouterr().out
-    assert "3 pictures in w, 4 steps" in said and "distance: laplacian pyramid" in said
+    assert "3 images in w, 4 steps" in said and "distance: laplacian pyramid" in said
     untuned = gan_lab.load(run)
     assert not torch.equal(untuned.synthesize(points.w), tuned.synthesize(points.w))
 

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from gan_lab.config import build
 from gan_lab.training.building import describe_samples
+from gan_lab.training.checkpoint import AtomicCheckpointIO, write_config
 from tests.helpers.samples import images_of
 
 MakeRun = Callable[..., Path]
@@ -53,7 +54,7 @@ def make_run(tmp_path: Path, compose: Callable[..., DictConfig]) -> MakeRun:
         config = compose("model=gan", *sizes, f"total_kimg={total_kimg or kimg}", *overrides)
         describe_samples(config, images_of(8, classes=2))
         config.run_dir = str(run)
-        OmegaConf.save(OmegaConf.create(OmegaConf.to_container(config, resolve=True)), run / "config.yaml")  # fmt: skip
+        write_config(run, OmegaConf.create(OmegaConf.to_container(config, resolve=True)))
         lines = [json.dumps(entry) for entry in entries(best, kimg=kimg, seconds=seconds)]
         (run / "metrics.jsonl").write_text("\n".join(lines) + "\n")
         if checkpoint:
@@ -61,7 +62,8 @@ def make_run(tmp_path: Path, compose: Callable[..., DictConfig]) -> MakeRun:
             state = build(config.model.generator).state_dict()
             weights = {f"generator_ema.{key}": value for key, value in state.items()}
             clock = {"images_seen": kimg * 1000}
-            torch.save({"state_dict": weights, "clock": clock}, run / "checkpoints" / "best.ckpt")
+            best_file = run / "checkpoints" / "best.ckpt"
+            AtomicCheckpointIO().save_checkpoint({"state_dict": weights, "clock": clock}, best_file)
         if evaluation is not None:
             (run / "evaluation.json").write_text(json.dumps(evaluation))
         return run

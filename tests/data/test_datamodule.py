@@ -1,4 +1,6 @@
 import io
+import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,6 +17,7 @@ from lightning import LightningModule, Trainer
 from rich.console import Console
 
 from gan_lab.config import build, conf_dir
+from gan_lab.data import datamodule
 from gan_lab.data.datamodule import DataModule
 from gan_lab.data.digits import Digits
 from gan_lab.data.encoded import UnreadableImage
@@ -24,6 +27,8 @@ from gan_lab.data.sampler import permutation
 from gan_lab.errors import InputError
 from tests.helpers.datamodules import attach, module
 from tests.helpers.samples import pair
+
+BATCH = 8 * (6 * 8 * 3 + 8)  # bytes of 8 images and their labels
 
 
 def shown(data: DataModule) -> list[Batch]:
@@ -288,3 +293,56 @@ def test_an_infinite_run_costs_no_more_to_start() -> None:
     data = module(total_images=10**15)
     attach(data, seen=10**14)
     assert len(list(islice(data.train_dataloader(), 3))) == 3
+
+
+@pytest.mark.parametrize(
+    ("free", "given", "expected"),
+    [
+        (10**12, 4, 4),
+        (10**12, None, 2),
+        (0, None, 0),
+        (3 * BATCH, None, 1),
+        (0, 0, 0),
+        (8 * BATCH, 4, "num_workers=3"),
+        (2 * BATCH, 4, "num_workers=0"),
+    ],
+)
+def test_shared_memory_is_looked_at_before_the_first_step(
+    free: int,
+    given: int | None,
+    expected: int | str,
+    tmp_path: Path,
+    write_images: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(datamodule, "SHARED_MEMORY", tmp_path)
+    monkeypatch.setattr(datamodule, "_MAX_WORKERS", 2)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2})
+    usage = shutil.disk_usage(tmp_path)._replace(free=free)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    write_images(tmp_path / "photos", ["a.png"])
+    data = module(dataset=partial(ImageFolder, root=tmp_path / "photos"), num_workers=given)
+    if isinstance(expected, str):
+        with pytest.raises(InputError, match=f"{expected}, or .*--shm-size="):
+            data.train_dataloader()
+    else:
+        assert data.train_dataloader().num_workers == expected
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly"), "(pid(s) 7) exited"),
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error. It is"), "Bus error"),
+        (RuntimeError("DataLoader timed out after 600 seconds"), "600 seconds"),
+        (InputError("Caught InputError in DataLoader worker process 0.\nOriginal Traceback (most "
+                    "recent call last):\n  File\ngan_lab.errors.InputError: a.png: is bad\n"), "a.png: is bad"),
+        (RuntimeError("CUDA error"), None),
+        (EOFError("of another file"), None),
+        (InputError("a.png is bad"), None),
+    ],
+)  # fmt: skip
+def test_what_becomes_of_a_worker_is_told_in_a_sentence(error: Exception, said: str | None) -> None:
+    found = datamodule.loader_failure(error)
+    assert found == said or (said is not None and said in str(found))
+    assert found is None or "\n" not in found

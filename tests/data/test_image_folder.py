@@ -48,7 +48,7 @@ def test_links_that_lead_back_end(tmp_path: Path, write_images) -> None:
 
 def test_images_beside_class_folders_must_be_decided(tmp_path: Path, write_images) -> None:
     write_images(tmp_path, ["cat/1.png", "dog/1.png", "preview.png"])
-    with pytest.raises(InputError, match=r"1 images itself and 2 in sub-folders; set data.classes"):
+    with pytest.raises(InputError, match=r"1 image itself and 2 in sub-folders; set data.classes"):
         ImageFolder(split="train", root=tmp_path)
     assert ImageFolder(split="train", root=tmp_path, classes=True).class_counts == [1, 1]
     assert ImageFolder(split="train", root=tmp_path, classes=False).class_counts == [3]
@@ -85,7 +85,7 @@ def test_mixed_sizes_are_named_with_the_remedy(tmp_path: Path, write_images) -> 
     with pytest.raises(InputError) as caught:
         ImageFolder(split="train", root=tmp_path)
     message = str(caught.value)
-    assert "4x6 (2 images), 5x5 (1 images)" in message
+    assert "4x6 (2 images), 5x5 (1 image)" in message
     assert "c.png (5x5)" in message
     assert "data.image_size=64" in message
     assert ImageFolder(split="train", root=tmp_path, image_size=[4, 8]).image_size == (4, 8)

@@ -17,7 +17,7 @@ from gan_lab.data.image_folder import ImageFolder
 from gan_lab.data.metadata import MetadataTable, join_tables, natural_order
 from gan_lab.data.zip import Zip
 from gan_lab.errors import InputError
-from gan_lab.metrics.opening import open_files
+from gan_lab.metrics.images import open_files
 
 NAMES = ["a.png", "b.png", "c.png", "d.png"]
 
@@ -149,7 +149,7 @@ def test_numbers_that_are_classes_stay_some(root: Path, write_images) -> None:
 
 def test_images_beside_class_folders_must_be_decided(root: Path, write_images) -> None:
     write_images(root, ["cat/1.png", "dog/1.png", "preview.png"])
-    assert "1 images itself and 2 in sub-folders; set data.classes=true" in refusal(root)
+    assert "1 image itself and 2 in sub-folders; set data.classes=true" in refusal(root)
     classes = {"cat/1.png": "cat", "dog/1.png": "dog"}
     assert by_file(ImageFolder(split="train", root=root, classes=True)) == classes
     assert by_file(Zip(split="train", root=packed(root), classes=True)) == classes
@@ -316,9 +316,9 @@ ROWS = [[name, 0] for name in NAMES]
         ("dataset.json", "3", "must hold an object"),
         ("dataset.json", {"labels": 3}, "pairs of a name and a number"),
         ("dataset.json", {"labels": [[3, 3]]}, "pairs of a name and a number"),
-        ("dataset.json", {"labels": ROWS[1:]}, "no label for 1 images: a.png"),
-        ("dataset.json", {"labels": [*ROWS, ["x.png", 0]]}, "1 files that are missing: x.png"),
-        ("dataset.json", {"labels": [*ROWS, ["../a.png", 0]]}, "1 files that are missing: ../a.png"),
+        ("dataset.json", {"labels": ROWS[1:]}, "no label for 1 image: a.png"),
+        ("dataset.json", {"labels": [*ROWS, ["x.png", 0]]}, "1 file that are missing: x.png"),
+        ("dataset.json", {"labels": [*ROWS, ["../a.png", 0]]}, "1 file that are missing: ../a.png"),
         ("dataset.json", {"labels": [*ROWS[1:], ["a.png", 10**9]]}, "they are not for a.png (1000000000)"),
         ("dataset.json", {"labels": [*ROWS[1:], ["a.png", -1]]}, "they are not for a.png (-1)"),
         ("dataset.json", {"labels": [*ROWS[1:], ["a.png", 0.5]]}, "they are not for a.png (0.5)"),
@@ -328,7 +328,7 @@ ROWS = [[name, 0] for name in NAMES]
         ("dataset.json", {"labels": [*ROWS[1:], ["a.png", [0, 1]]]}, "they are not for a.png ([0, 1])"),
         ("dataset.json", {"labels": [[n, [0.5] * i] for i, n in enumerate(NAMES)]}, "as many finite numbers"),
         ("dataset.json", {"labels": [[n, [1e400, 0]] for n in NAMES]}, "as many finite numbers"),
-        ("dataset.json", {"labels": [[n, 5] for n in NAMES], "class_names": ["a"]}, "names 1 classes"),
+        ("dataset.json", {"labels": [[n, 5] for n in NAMES], "class_names": ["a"]}, "names 1 class"),
         ("dataset.json", {"labels": ROWS, "class_names": 3}, 'a list of names as "class_names"'),
         ("labels.csv", "a.png,9" + "9" * 5000 + "\nb.png,1\nc.png,1\nd.png,1\n", "0 to 999,999"),
         ("labels.csv", "file,class\na.png,1,2\n", "3 cells in line 2 and 2 in its first"),

@@ -35,7 +35,7 @@ def test_reads_sizes_and_channels(tmp_path: Path) -> None:
     )
     assert found.reasons == {}
     assert found.shapes.tolist() == [
-        [20, 30, 3], [7, 5, 3], [4, 3, 1], [4, 3, 4], [4, 3, 4], [4, 3, 1],
+        [20, 30, 3, 8], [7, 5, 3, 8], [4, 3, 1, 8], [4, 3, 4, 8], [4, 3, 4, 8], [4, 3, 1, 16],
     ]  # fmt: skip
 
 
@@ -43,7 +43,7 @@ def test_size_is_that_after_orientation(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     photo(tmp_path / "a.jpg", size=(20, 30), exif=exif)
-    assert scan(FileSource(root=tmp_path, names=["a.jpg"])).shapes.tolist() == [[30, 20, 3]]
+    assert scan(FileSource(root=tmp_path, names=["a.jpg"])).shapes.tolist() == [[30, 20, 3, 8]]
 
 
 @pytest.mark.parametrize("ending", ["jpg", "png", "webp"])
@@ -75,11 +75,11 @@ def test_padding_behind_a_whole_image_is_no_truncation(tmp_path: Path, ending: s
 
 def test_text_missing_files_and_unknown_ranges_have_reasons(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("hello")
-    Image.fromarray(np.zeros((2, 2), dtype=np.float32)).save(tmp_path / "float.tiff")
+    Image.fromarray(np.full((2, 2), np.nan, dtype=np.float32)).save(tmp_path / "float.tiff")
     (tmp_path / "dangling.png").symlink_to(tmp_path / "nowhere")
     found = reasons(tmp_path, "text.png", "float.tiff", "dangling.png")
     assert found[0] == "not an image, or its beginning is damaged"
-    assert "mode F" in found[1]
+    assert "4 of 4 values are NaN" in found[1]
     assert "No such file" in found[2]
 
 
@@ -116,7 +116,7 @@ def test_a_changed_file_is_looked_at_again(tmp_path: Path, monkeypatch: pytest.M
     cut(tmp_path / "a.png", 0.5)
     assert list(reasons(tmp_path, "a.png")) == [0]
     photo(tmp_path / "a.png", size=(3, 3))
-    assert scan(FileSource(root=tmp_path, names=["a.png"])).shapes.tolist() == [[3, 3, 3]]
+    assert scan(FileSource(root=tmp_path, names=["a.png"])).shapes.tolist() == [[3, 3, 3, 8]]
 
 
 def test_a_repaired_file_of_the_same_time_is_seen(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_a_repaired_file_of_the_same_time_is_seen(tmp_path: Path) -> None:
     (tmp_path / "whole.png").rename(tmp_path / "later.png")
     found = scan(SameListing(root=tmp_path, names=["a.png"]))
     assert found.reasons == {}
-    assert found.shapes.tolist() == [[40, 60, 3]]
+    assert found.shapes.tolist() == [[40, 60, 3, 8]]
 
 
 @pytest.mark.parametrize("damage", [b"", b"PK\3\4 cut short"])
@@ -144,7 +144,7 @@ def test_a_damaged_cache_is_made_again(tmp_path: Path, fresh_cache: Path, damage
     (kept,) = fresh_cache.rglob("*.npz")
     whole = kept.read_bytes()
     kept.write_bytes(damage)
-    assert scan(FileSource(root=tmp_path, names=["a.png"])).shapes.tolist() == [[2, 3, 3]]
+    assert scan(FileSource(root=tmp_path, names=["a.png"])).shapes.tolist() == [[2, 3, 3, 8]]
     assert kept.read_bytes() == whole
 
 
@@ -154,5 +154,5 @@ def test_goes_on_without_a_cache_that_cannot_be_written(
     photo(tmp_path / "a.png", size=(2, 3))
     fresh_cache.rmdir()
     fresh_cache.write_text("a file where the folder should be")
-    assert scan(FileSource(root=tmp_path, names=["a.png"])).shapes.tolist() == [[2, 3, 3]]
+    assert scan(FileSource(root=tmp_path, names=["a.png"])).shapes.tolist() == [[2, 3, 3, 8]]
     assert "GAN_LAB_CACHE" in capsys.readouterr().out

@@ -81,8 +81,8 @@ def test_each_process_opens_its_own_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ([[name, 0] for name in NAMES[1:]], rf"no label for 1 images: {NAMES[0]}"),
-        ([[name, 0] for name in [*NAMES, "x.png"]], r"labels for 1 files that are missing: x.png"),
+        ([[name, 0] for name in NAMES[1:]], rf"no label for 1 image: {NAMES[0]}"),
+        ([[name, 0] for name in [*NAMES, "x.png"]], r"labels for 1 file that are missing: x.png"),
         ([[name, -1] for name in NAMES], r"whole numbers from 0"),
         ([[name, 0.5] for name in NAMES], r"whole numbers from 0"),
         ([[name, 10**9] for name in NAMES], r"whole numbers from 0 to 999,999"),
@@ -98,7 +98,7 @@ def test_labels_that_do_not_fit_are_named(tmp_path: Path, labels: Any, message: 
 def test_too_few_class_names(tmp_path: Path) -> None:
     metadata = {"labels": [[name, 5] for name in NAMES], "class_names": ["a"]}
     write_zip(tmp_path / "a.zip", metadata)
-    with pytest.raises(InputError, match="names 1 classes and has labels up to 5"):
+    with pytest.raises(InputError, match="names 1 class and has labels up to 5"):
         Zip(split="train", root=tmp_path / "a.zip")
 
 

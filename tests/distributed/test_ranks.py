@@ -20,7 +20,7 @@ from gan_lab.distributed.ranks import DelayedAllReduce, average_in_place
 from gan_lab.distributed.strategy import ManualDDPStrategy
 from gan_lab.errors import InputError
 from gan_lab.layers.collectives import mean_over_ranks
-from gan_lab.layers.minibatch_stddev import MinibatchStddev
+from gan_lab.layers.equalized import MinibatchStddev
 from gan_lab.seeding import derive_seed
 from gan_lab.training import player
 from gan_lab.training.building import describe_samples

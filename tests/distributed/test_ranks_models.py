@@ -41,13 +41,18 @@ MODELS = {
         *("model=wgan_gp", "model.generator.width=4", "model.discriminator.width=4"),
         *("regularizer=[r1,orthogonal]", "trainer.sync_batchnorm=true"),
     ),
+    "wgan_gp_text": (
+        *("model=wgan_gp_text", "data.length=8", "regularizer=[r1,r2]", "d_steps=2"),
+        *("model.generator.width=4", "model.discriminator.width=4"),
+    ),
 }
 
 pytestmark = pytest.mark.slow
 
 
 def train(name: str, folder: Path, *more: str) -> None:
-    words = [*ALL, "data.image_size=8", *MODELS[name], f"runs_dir={folder}", f"name={name}", *more]
+    size = () if name == "wgan_gp_text" else ("data.image_size=8",)
+    words = [*ALL, *size, *MODELS[name], f"runs_dir={folder}", f"name={name}", *more]
     assert launch("train", words) == 0, name
 
 

@@ -20,7 +20,7 @@ echo JobState=RUNNING PreemptTime=None
 
 def signalled(words: list[str], number: signal.Signals) -> None:
     """Be a task of a job that is warned while it still imports."""
-    slurm.hold_warnings()
+    slurm.block_signals()
     os.kill(os.getpid(), number)
     leave(words)
 

@@ -10,6 +10,7 @@ from gan_lab.config import build
 from gan_lab.data.images import image_spec
 from gan_lab.layers.networks import GeneratorNetwork
 from gan_lab.sampling.gan import Gan
+from gan_lab.training.checkpoint import AtomicCheckpointIO, write_config
 from tests.helpers.samples import images_of
 
 TINY: dict[str, dict[str, Any]] = {
@@ -70,6 +71,15 @@ TINY: dict[str, dict[str, Any]] = {
         "cardinalities": [2, 2],
         "blocks": 1,
     },
+    "gat": {
+        "image_size": [8, 8],
+        "depth": 4,
+        "width": 16,
+        "heads": 2,
+        "patch": 4,
+        "z_dim": 8,
+    },
+    "fastgan": {"image_size": [64, 64], "z_dim": 8, "width": 2},
 }
 
 
@@ -140,9 +150,9 @@ def run_of(model: str, folder: Path, *, classes: int = 3, channels: int = 1) -> 
     clock = {"images_seen": 1500, "players": {}, "stats": {}}
     chosen = {"best_key": "metrics/fid50k", "best_value": 12.5, "best_kimg": 1.5}
     (folder / "checkpoints").mkdir(parents=True)
-    torch.save(
+    AtomicCheckpointIO().save_checkpoint(
         {"state_dict": state, "clock": clock, "callbacks": {"Checkpointing": chosen}},
         folder / "checkpoints" / "best.ckpt",
     )
-    OmegaConf.save(OmegaConf.create(config), folder / "config.yaml")
+    write_config(folder, OmegaConf.create(config))
     return folder

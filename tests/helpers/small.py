@@ -31,3 +31,18 @@ STYLEGANS = {
         "model.discriminator.channel_max=8",
     ),
 }
+
+GAT = (
+    "model.generator.z_dim=8",
+    "model.generator.depth=4",
+    "model.generator.width=16",
+    "model.generator.heads=2",
+    "model.generator.patch=4",
+    "model.discriminator.label_dim=8",
+)
+
+FASTGAN = (
+    "model.generator.z_dim=8",
+    "model.generator.width=4",
+    "model.discriminator.width=4",
+)

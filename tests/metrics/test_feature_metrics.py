@@ -220,8 +220,8 @@ def test_modes_in_closed_form():
     ("metric", "changes", "message"),
     [
         (Frechet(), {"real": WIDTH}, "16 real images for 16 features"),
-        (Frechet(), {"fake": WIDTH}, "16 generated images for 16 features.*kid5k"),
-        (Kernel(), {"fake": 600}, "600 generated.*subset_size=300"),
+        (Frechet(), {"fake": WIDTH}, "16 generated images for 16 features.*kid_small"),
+        (Kernel(), {"fake": 600}, "600 generated.*protocol=kid_small"),
         (Score(), {"fake": 9}, "splits=1"),
         (PrecisionRecall(), {"real": 3}, "more than 3 of each"),
         (Frechet(output="spatial"), {}, "no output 'spatial'; it has features, logits"),

@@ -1,6 +1,7 @@
 """Protocols as training uses them: required or warned of, real features cached, bad data refused before step 0."""
 
 import functools
+import re
 from pathlib import Path
 
 import numpy as np
@@ -175,7 +176,7 @@ def test_the_key_of_the_best_is_known_before_the_data_are(data_of):
     ("options", "message"),
     [
         ({"num_fake": 16}, "16 generated images for 16 features"),
-        ({"metrics": {"kernel": Kernel()}, "best": None}, "subsets of 1000.*subset_size=40"),
+        ({"metrics": {"kernel": Kernel()}, "best": None}, "subsets of 1000.*protocol=kid_small"),
         ({"num_real": 91}, "has 90 images, and protocol quick takes 91.*num_real=90"),
         ({"split": "val", "dataset": "gan_lab.data.digits.Digits"}, "the data are MemoryImages"),
         ({"features": Projection(width=90), "num_fake": 91}, "90 real images for 90 features"),
@@ -275,6 +276,34 @@ def test_named_protocols_give_their_metrics(name, best, keys):
         made = build(compose(overrides=[f"+protocol={name}"]).protocol)
     assert made.best == best
     assert {metric.key(made._setting) for metric in made.metrics.values()} == keys
+
+
+@pytest.mark.parametrize("real", [4, 300, 2100, 20_000])
+@pytest.mark.parametrize("fake", [4, 300, 2100, 20_000])
+@pytest.mark.parametrize("name", ["fid10k", "fid50k_full", "kid5k", "all10k", "kid_small"])
+def test_advice_for_few_images_works_when_it_is_pasted(name, fake, real):
+    pixels = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
+    sources = {}
+    for what, count in (("fake", fake), ("real", real)):
+        sources[what] = FixedImages(pixels.expand(count, -1, -1, -1), endless=False)
+    words = [f"protocol={name}"]
+    for _ in range(4):
+        with initialize_config_dir(version_base=None, config_dir=str(CONF)):
+            made = build(compose(overrides=[f"+{words[0]}", *words[1:]]).protocol)
+        try:
+            made.check(**sources)
+            break
+        except InputError as error:
+            advice = re.findall(r"protocol\S*=\w+", str(error))
+            assert advice, error
+            chosen = [word for word in advice if word.startswith("protocol=")]
+            words = [
+                *(chosen or words[:1]),
+                *(words[1:] if not chosen else []),
+                *advice[len(chosen) :],
+            ]
+    else:
+        pytest.fail(f"{words} is refused")
 
 
 def test_the_whole_of_inception_goes_through_a_protocol(data_of, inception_file):

@@ -18,9 +18,9 @@ import torch
 from PIL import Image
 
 import gan_lab
+from gan_lab.commands.generate import formats_for
 from gan_lab.commands.launch import launch
 from gan_lab.commands.options import check_image
-from gan_lab.commands.order import formats_for
 from gan_lab.data.images import save_png
 from gan_lab.data.zip import Zip
 from gan_lab.errors import InputError

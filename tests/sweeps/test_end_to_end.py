@@ -75,7 +75,7 @@ def test_what_ends_a_run_does_not_end_the_sweep(tmp_path: Path) -> None:
         "Defect": "failed",
         "Digits": "done",
     }
-    assert found["Killed"]["error"] == "its process ended without a word (SIGKILL)"
+    assert found["Killed"]["error"] == "process killed by SIGKILL"
     assert "RuntimeError" in (error := found["Defect"]["error"]) and "nobody's input" in error
     assert found["Digits"]["kimg"] == 0.064 and found["Digits"]["value"] is None
 

@@ -25,7 +25,7 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("PATH", f"{script.parent}:{os.environ['PATH']}")
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     yield path
-    slurm.take_warnings()
+    slurm.unblock_signals()
 
 
 def test_a_warned_sweep_starts_again(

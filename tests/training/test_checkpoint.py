@@ -1,5 +1,6 @@
 """Checkpoints are whole or not there, and reading one runs no code of it."""
 
+import json
 import os
 import pickle
 import resource
@@ -16,6 +17,7 @@ import gan_lab
 from gan_lab.commands.launch import launch
 from gan_lab.errors import InputError
 from gan_lab.training.checkpoint import (
+    FORMAT,
     AtomicCheckpointIO,
     DamagedCheckpointError,
     find_resumable,
@@ -252,3 +254,22 @@ def test_bad_input(run: Path, arguments: dict[str, str], message: str) -> None:
 def test_not_a_run_folder(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is not a run folder"):
         gan_lab.load(tmp_path)
+
+
+@pytest.mark.parametrize("number", [None, 1, 3, "2", True, 10**30])
+def test_another_format_is_refused_in_a_line(number: object, run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    for path in sorted((copy / "checkpoints").glob("*.ckpt")):
+        state = torch.load(path, weights_only=True)
+        torch.save({**state, "format": number}, path)
+        with pytest.raises(InputError, match=f"format .* reads format {FORMAT}"):
+            read(path)
+    copy = tmp_path / "other"
+    shutil.copytree(run, copy)
+    text = (copy / "config.yaml").read_text()
+    assert f"format: {FORMAT}\n" in text
+    line = "" if number is None else f"format: {json.dumps(number)}\n"
+    (copy / "config.yaml").write_text(text.replace(f"format: {FORMAT}\n", line))
+    with pytest.raises(InputError, match=r"config\.yaml"):
+        gan_lab.load(copy)

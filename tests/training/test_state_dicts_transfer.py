@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from gan_lab.commands.launch import launch
 from gan_lab.config import build
 from gan_lab.errors import InputError
-from gan_lab.training.checkpoint import AtomicCheckpointIO
+from gan_lab.training.checkpoint import AtomicCheckpointIO, write_config
 from gan_lab.training.state_dicts import transfer
 from gan_lab.weights.loading import open_origin
 from tests.helpers.published import network_pickle
@@ -26,6 +26,8 @@ MODELS: dict[str, dict[str, Any]] = {
     "sngan": {"width": 4},
     "sagan": {"width": 4, "attention": [8]},
     "wgan_gp": {"width": 8},
+    "fastgan": {"width": 4},
+    "gat": {"depth": 4, "width": 16, "heads": 2, "patch": 4},
     "progan": {"channel_base": 64, "channel_max": 8, "growing": False},
     "dcgan": {"width": 4},
     "lsgan": {"width": 4},
@@ -90,7 +92,7 @@ def run_folder(root: Path, described: dict[str, Any], players: Players) -> Path:
         {"state_dict": players.state_dict(), "clock": {"images_seen": 0}},
         run / "checkpoints" / "last.ckpt",
     )
-    OmegaConf.save(OmegaConf.create({"model": described}), run / "config.yaml")
+    write_config(run, OmegaConf.create({"model": described}))
     return run
 
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 import gan_lab
 from gan_lab.commands.launch import launch
 from gan_lab.errors import InputError
-from gan_lab.weights.exported import DESCRIPTION, file_sha256, is_export
+from gan_lab.weights.exported import DESCRIPTION, file_sha256, is_export, read_about
 from tests.helpers.generators import TINY, run_of
 
 WEIGHTS = "model.safetensors"
@@ -205,3 +205,23 @@ def test_a_trusted_package(model: Path, tmp_path: Path, monkeypatch: pytest.Monk
     trusted = gan_lab.load(model, trust=["somebodys"])
     assert type(trusted.generator).__module__ == "somebodys"
     assert torch.equal(trusted.sample(2), expected)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda d: d.pop("source"),
+        lambda d: d.update(source=3),
+        lambda d: d.pop("metrics"),
+        lambda d: d["generator"].pop("weights"),
+        lambda d: network(d).update(_target_="Generator"),
+        lambda d: d["sample"].update(shape="large"),
+        lambda d: d.update(programs=[]),
+        lambda d: d.update(name=3),
+    ],
+)
+def test_what_is_exported_again_is_described_whole(edit: Change, model: Path) -> None:
+    assert read_about(model)["name"]
+    change(model, edit)
+    with pytest.raises(InputError, match=r"model\.json is damaged"):
+        read_about(model)

@@ -158,7 +158,7 @@ def _shift(images: Tensor, most: int, generator: torch.Generator) -> Tensor:
 
 @contextmanager
 def on_its_own(seed: int) -> Iterator[torch.Generator]:
-    """Let nothing of the caller's into the training, and nothing of the training out.
+    """Isolate the training from the caller's random state and settings.
 
     One thread, because the order in which a sum is split over threads changes its last bits. Initialisation draws
     from the global generator, whose state is put back.

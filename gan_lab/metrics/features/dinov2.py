@@ -6,6 +6,8 @@ https://arxiv.org/abs/2103.17239). torch-fidelity gets it by torch.hub, which ru
 written out and only weights are read.
 """
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -112,6 +114,16 @@ class DINOv2(PublishedExtractor):
         self._network = network.to(device)
         return sha256
 
+    @torch.no_grad()
+    def tokens(self, images: Tensor) -> Tensor:
+        """Return features of whole images and of patches, [N, 1 + 256, width], of images [N, C, H, W] in [-1, 1]."""
+        x = F.interpolate(images.expand(-1, 3, -1, -1), size=_SIZE, mode="bicubic")
+        mean, std = (
+            x.new_tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD)
+        )
+        network = cast(VisionTransformer, self._network)
+        return network.norm(network.encode(((x + 1) / 2 - mean) / std))
+
     def _forward(self, images: Tensor, outputs: frozenset[str]) -> dict[str, Tensor]:
         return {"features": self._network(shown(images, _SIZE, IMAGENET_MEAN, IMAGENET_STD))}
 
@@ -168,13 +180,17 @@ class VisionTransformer(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images [N, 3, H, W], whole patches in height and width, to class tokens [N, width]."""
+        return self.norm(self.encode(images)[:, 0])
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Map images to tokens [N, 1 + h w, width], the class's first, before the last normalisation."""
         patches = self.patch_embed["proj"](images)  # [N, width, h, w]
         positions = self.positions(patches.shape[2], patches.shape[3])
         tokens = patches.flatten(2).transpose(1, 2)  # [N, h w, width]
         x = torch.cat([self.cls_token.expand(len(tokens), -1, -1), tokens], dim=1) + positions
         for block in self.blocks:
             x = block(x)
-        return self.norm(x[:, 0])
+        return x
 
     def positions(self, height: int, width: int) -> Tensor:
         """Return the learned positions of the class token and of a grid of patches, [1, 1 + h w, width]."""

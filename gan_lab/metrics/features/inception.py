@@ -41,7 +41,7 @@ _LAYERS = (
     "Mixed_7a", "Mixed_7b", "Mixed_7c",
 )  # fmt: skip
 
-# layer -> output that is its mean over the picture
+# layer -> output that is its mean over the image
 _POOLED = {
     "MaxPool_1": "features64",
     "MaxPool_2": "features192",

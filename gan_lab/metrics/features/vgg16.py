@@ -167,7 +167,7 @@ class LPIPS(PublishedExtractor, ImageDistance):
 
 
 class VGG16Distance(nn.Module):
-    """The distance itself.
+    """LPIPS as a module.
 
     Args:
         features: torchvision's VGG16, its convolutional part.

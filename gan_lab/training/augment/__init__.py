@@ -1,1 +1,1 @@
-"""What stands between images and the discriminator."""
+"""Augmentations of images before the discriminator."""

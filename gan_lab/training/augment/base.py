@@ -35,7 +35,7 @@ class Augmentation(nn.Module):
         """Look at D's logits [n] or [n, K] for a micro-batch of augmented real images, without their graph."""
 
     def adapt(self, images: int) -> None:
-        """Act on what was observed; `images` is the number of real images of this D step over all ranks."""
+        """Adapt to the observed logits; `images` counts this D step's real images over all ranks."""
 
     def metrics(self) -> Mapping[str, Tensor]:
         """What to log of its state, scalars on its device; the key becomes `augment/<name>_<key>`."""
@@ -68,7 +68,7 @@ class Augmentations(nn.ModuleDict):
             augmentation.strengthen()  # type: ignore[operator]
 
     def adapt(self, images: int) -> dict[str, Tensor]:
-        """Let all of them act on what they observed; return what to log."""
+        """Adapt all augmentations; return metrics to log."""
         logged: dict[str, Tensor] = {}
         for name, augmentation in self.items():
             augmentation.adapt(images)  # type: ignore[operator]

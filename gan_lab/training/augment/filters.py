@@ -1,9 +1,6 @@
 """Amplifying frequency bands of images by orthogonal wavelets."""
 
-from collections.abc import Iterable
 from functools import cache
-from itertools import product
-from math import comb, pi
 
 import numpy as np
 import torch
@@ -11,60 +8,16 @@ from torch import Tensor
 
 from gan_lab.training.augment.base import Draws, where_image
 
-# Orthogonal low-pass filters of Daubechies' family, computed from their definition, and octave bands made of them.
-#
-# A filter h with N vanishing moments has 2N taps and |H(w)|^2 = 2 cos^2N(w/2) P(sin^2(w/2)), with
-# P(y) = sum_{k < N} binom(N - 1 + k, k) y^k. Its square roots differ by which zero of each pair z, 1/z they keep; the
-# symlet keeps those that make it least asymmetric (Daubechies 1992, Ten Lectures on Wavelets, sections 6.1 and 8.1.1).
-
-
-@cache
-def symlet(moments: int) -> np.ndarray:
-    """Return the taps [2 * moments] of the symlet's low-pass filter, with sum sqrt(2) and norm 1, float64.
-
-    Of a filter and its mirror image, which are equally good, it is the one whose centre comes first.
-    """
-    filters = [from_zeros(moments, chosen) for chosen in product(*zero_pairs(moments))]
-    best = min(filters, key=lambda taps: (round(asymmetry(taps), 9), centre(taps)))
-    best.setflags(write=False)
-    return best
-
-
-def zero_pairs(moments: int) -> list[tuple[list[complex], list[complex]]]:
-    """Return, for each zero y of P in the upper half plane, z inside the unit circle or outside, with conjugates."""
-    trigonometric = [comb(moments - 1 + k, k) for k in range(moments)]
-    pairs = []
-    for y in np.roots(trigonometric[::-1]):
-        if y.imag < -1e-9:
-            continue
-        # y = (2 - z - 1/z) / 4
-        choices = sorted(np.roots([1, 4 * y - 2, 1]), key=abs)
-        inside, outside = (
-            [complex(z)] if abs(y.imag) < 1e-9 else [complex(z), complex(z).conjugate()]
-            for z in choices
-        )
-        pairs.append((inside, outside))
-    return pairs
-
-
-def from_zeros(moments: int, groups: Iterable[list[complex]]) -> np.ndarray:
-    """Return the filter with these zeros and `moments` more at -1."""
-    taps = np.poly([-1.0] * moments + [z for group in groups for z in group]).real
-    return taps * np.sqrt(2) / taps.sum()
-
-
-def asymmetry(taps: np.ndarray) -> float:
-    """Return how far the phase is from that of a symmetric filter: its squared deviation, weighted by the gain."""
-    frequencies = np.linspace(0, pi, 257)
-    response = np.exp(-1j * np.outer(frequencies, np.arange(len(taps)))) @ taps
-    halves = np.arange(2 * len(taps)) / 2
-    turned = response * np.exp(1j * np.outer(halves, frequencies))
-    return float(((turned / np.sqrt(2)).imag ** 2).sum(1).min())
-
-
-def centre(taps: np.ndarray) -> float:
-    """Return the centre of mass of a filter: the shift of low frequencies, in taps."""
-    return float(np.arange(len(taps)) @ taps / taps.sum())
+# Taps of the low-pass filters of the symlets with 2 and 6 vanishing moments, orthogonal to their even shifts, with sum
+# sqrt(2) (Daubechies 1992, Ten Lectures on Wavelets, table 6.3).
+SYM2 = np.array([1 + 3**0.5, 3 + 3**0.5, 3 - 3**0.5, 1 - 3**0.5]) / (4 * 2**0.5)
+SYM6 = np.array(
+    [
+        0.015404109327044783, 0.003490712084222088, -0.1179901111485197, -0.04831174258569751,
+        0.491055941927974, 0.7876411410286505, 0.3379294217281654, -0.07263752278637645,
+        -0.021060292512370772, 0.04472490177078135, 0.0017677118642539763, -0.007800708325032381,
+    ]
+)  # fmt: skip
 
 
 def octave_bands(taps: np.ndarray, number: int) -> np.ndarray:
@@ -148,8 +101,6 @@ BANDS = 4
 
 GAIN_OCTAVES = 1.0
 
-VANISHING_MOMENTS = 2
-
 # the share of each band in an image's power, which falls with the frequency
 POWER = tuple(share / 13 for share in (10, 1, 1, 1))
 
@@ -198,6 +149,6 @@ def amplify_lines(lines: Tensor, matrix: Tensor) -> Tensor:
 @cache
 def band_matrices() -> np.ndarray:
     """Return what filters BLOCK pixels, with those around them, by each of the bands: [4, K, BLOCK]."""
-    filters = octave_bands(symlet(VANISHING_MOMENTS), BANDS)
+    filters = octave_bands(SYM2, BANDS)
     sources = np.arange(BLOCK + filters.shape[1] - 1)
     return band_matrix(filters, sources[:, None] - np.arange(BLOCK))

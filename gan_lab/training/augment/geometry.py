@@ -19,13 +19,12 @@ from torch.nn.functional import grid_sample
 from gan_lab.training.augment.base import Draws, where_image
 from gan_lab.training.augment.filters import (
     BLOCK,
+    SYM6,
     band_matrix,
     block_places,
-    centre,
     constant,
     filter_blocks,
     reflect,
-    symlet,
 )
 
 BLITS = ("xflip", "rotate90", "xint")
@@ -37,8 +36,6 @@ INTEGER_SHIFT = 0.125  # of the image size, at most
 SCALE_OCTAVES = 0.2
 
 FRACTIONAL_SHIFT = 0.125  # of the image size, standard deviation
-
-VANISHING_MOMENTS = 6
 
 
 def move(images: Tensor, draws: Draws) -> Tensor:
@@ -159,8 +156,9 @@ def warp(images: Tensor, inverse: Tensor) -> Tensor:
 
 def fine_grid(inverse: Tensor, height: int, width: int) -> Tensor:
     """Return where in one period of the fine image each sample of the fine result lies, [N, K, L, 2] in [-1, 1]."""
-    delay = centre(symlet(VANISHING_MOMENTS))
-    taps = 2 * VANISHING_MOMENTS
+    # the shift of low frequencies: the filter's centre of mass
+    delay = float(np.arange(len(SYM6)) @ SYM6 / SYM6.sum())
+    taps = len(SYM6)
 
     def places(length: int) -> Tensor:
         samples = torch.arange(2 * (length - 1) + taps, device=inverse.device, dtype=inverse.dtype)
@@ -212,7 +210,7 @@ def halve(lines: Tensor, length: int) -> Tensor:
 @cache
 def resampling_matrices() -> tuple[np.ndarray, np.ndarray]:
     """Return what makes 2 BLOCK samples of BLOCK pixels and those before, and BLOCK pixels of samples."""
-    taps = symlet(VANISHING_MOMENTS)
+    taps = SYM6
     pixels = np.arange(1 - len(taps) // 2, BLOCK)
     samples = np.arange(2 * BLOCK + len(taps) - 2)
     up = band_matrix(taps, samples[: 2 * BLOCK] - 2 * pixels[:, None])

@@ -30,7 +30,7 @@ from gan_lab.training.module import AdversarialModule
 
 
 class StopError(KeyboardInterrupt):
-    """A second signal: the run is to end at once.
+    """A second signal, which ends the run at once.
 
     Attributes:
         status: that a shell expects of the process.
@@ -45,9 +45,9 @@ class Checkpointing(Callback):
     """Keeps `last.ckpt`, the one before it, and the best by the metric that was chosen.
 
     Stands last among the callbacks, so that an evaluation of the same moment is part of what it saves. The first
-    Ctrl-C, SIGTERM or SIGHUP (of a terminal that closes) ends the step, saves and stops; a second one ends at once. In
-    a job of SLURM, SIGUSR1 and a SIGTERM that warns of preemption also have the job start again, which then goes on
-    from here.
+    Ctrl-C, SIGTERM or SIGHUP (of a terminal that closes) ends the step, saves and stops; a second
+    Ctrl-C, or SIGTERM outside of SLURM, ends at once. In a job of SLURM, SIGUSR1 and a SIGTERM that warns of preemption
+    also have the job start again, which then goes on from here; elsewhere SIGUSR1 is not handled.
 
     Args:
         run_dir: the run folder; checkpoints go to its `checkpoints/`.
@@ -95,7 +95,7 @@ class Checkpointing(Callback):
 
     @property
     def exit_status(self) -> int:
-        """0; after a signal what a shell expects, so that `train && evaluate` stops; 75 for a job that starts again."""
+        """Exit status: 0; 128 + signal when stopped (so that `train && evaluate` stops); 75 when requeued."""
         if self._stopped_by is None:
             return 0
         return slurm.REQUEUED if self.requeued else 128 + self._stopped_by
@@ -119,11 +119,11 @@ class Checkpointing(Callback):
         self._saved_at = time.monotonic()
         self._place = identity(self.folder.parent)
         # only here: the Trainer sets a handler of its own between the two hooks
-        for number in slurm.WARNINGS if slurm.in_job() else {signal.SIGTERM}:
+        for number in slurm.PREEMPT_SIGNALS if slurm.in_job() else {signal.SIGTERM}:
             self._handlers[number] = signal.signal(number, self._request)
         if HANGUP is not None and minds_hangup():
             self._handlers[HANGUP] = signal.signal(HANGUP, self._request)
-        slurm.take_warnings()
+        slurm.unblock_signals()
 
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: Trainer, module: AdversarialModule, outputs: Any, batch: Any, batch_idx: int
@@ -166,8 +166,8 @@ class Checkpointing(Callback):
         return self.every_minutes is not None and minutes >= self.every_minutes
 
     def teardown(self, trainer: Trainer, module: AdversarialModule, stage: str) -> None:  # type: ignore[override]
-        """Give the signals back."""
-        slurm.hold_warnings()
+        """Restore signal handlers."""
+        slurm.block_signals()
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         self._handlers.clear()
@@ -227,7 +227,7 @@ def log_stop(trainer: Trainer, module: AdversarialModule, number: int) -> None:
 
 @contextmanager
 def own_buffers(module: AdversarialModule) -> Iterator[None]:
-    """Leave what each process keeps for itself as it is, though what is saved is their mean.
+    """Restore each rank's own buffers after saving their mean.
 
     When a checkpoint is saved depends on the clock on the wall; what is trained must not.
     """

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from lightning import Callback, Trainer
 
+from gan_lab.config import suggestion
+from gan_lab.errors import InputError
 from gan_lab.metrics.base import Metrics
 from gan_lab.metrics.images import GanImages
 from gan_lab.sampling.gan import Gan
@@ -25,13 +27,18 @@ class Evaluation(Callback):
         metrics: what is computed.
         every_kimg: thousands of images between two evaluations.
         seed: of the samples, the same at each evaluation.
+        objective: key of metrics.jsonl by which a sweep compares runs; one of metrics/ that nothing measures ends the
+            run at its first evaluation.
     """
 
-    def __init__(self, *, metrics: Metrics, every_kimg: float, seed: int = 0) -> None:
+    def __init__(
+        self, *, metrics: Metrics, every_kimg: float, seed: int = 0, objective: str | None = None
+    ) -> None:
         check_interval("evaluation", every_kimg)
         self.metrics = metrics
         self.every_kimg = every_kimg
         self.seed = seed
+        self.objective = objective
         self.values: dict[str, float] = {}
         self._spent = 0.0
         self._began = time.perf_counter()
@@ -45,7 +52,11 @@ class Evaluation(Callback):
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: Trainer, module: AdversarialModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Evaluate when it is time."""
+        """Evaluate when it is time.
+
+        Raises:
+            InputError: for an objective that is none of the metrics.
+        """
         if not module.due(self.every_kimg):
             return
         check_finite(module)
@@ -59,6 +70,7 @@ class Evaluation(Callback):
         # the last bits may differ between ranks, which have to agree on what is the best
         found = trainer.strategy.broadcast(found)
         self.values = {f"metrics/{name}": value for name, value in found.items()}
+        self._check_objective()
         now = time.perf_counter()
         self._spent += now - begin
         if self.values:
@@ -67,6 +79,13 @@ class Evaluation(Callback):
                 "time/evaluation_share": self._spent / (now - self._began),
             }
             log(trainer, module, {**self.values, **times})
+
+    def _check_objective(self) -> None:
+        wanted = self.objective
+        if wanted is not None and wanted.startswith("metrics/") and wanted not in self.values:
+            there = list(self.values)
+            hint = suggestion(wanted, there) or f"; there are {', '.join(there) or 'none'}"
+            raise InputError(f"objective={wanted} is none of the metrics of this run{hint}")
 
     @property
     def best(self) -> tuple[str, bool] | None:

@@ -62,7 +62,7 @@ class Samples(Callback):
         data = trainer.datamodule  # type: ignore[attr-defined]
         kind = data.spec.kind
         real = data.real_grid(self.rows * self.columns)
-        self._real_distance = mean_distance(kind.to_float(real))
+        self._real_distance = mean_distance(data.spec.encode(real))
         save_png(grid(kind.preview(real), self.columns), self.folder / "reals.png")
         if module.images_seen == 0:
             self._save(trainer, module)
@@ -93,7 +93,7 @@ class Samples(Callback):
         for logger in trainer.loggers:
             logger.log_sheet("samples", shown, module.kimg)  # type: ignore[attr-defined]
         if self._real_distance:
-            share = mean_distance(kind.to_float(samples)) / self._real_distance
+            share = mean_distance(data.spec.encode(samples)) / self._real_distance
             log(trainer, module, {"health/diversity": share})
 
 

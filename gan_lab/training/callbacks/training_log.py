@@ -4,13 +4,16 @@ import math
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import torch
 from lightning import Callback, Trainer
 
-from gan_lab.console import ShowProgress, console, progress_bar, say
+from gan_lab.console import ShowProgress, console, progress_bar, say, warn
 from gan_lab.errors import InputError
+from gan_lab.training.advice import Adviser
+from gan_lab.training.loggers.files import METRICS_FILE, whole_entries
 from gan_lab.training.module import AdversarialModule
 
 
@@ -24,18 +27,22 @@ class TrainingLog(Callback):
     The means leave the device here and nowhere else, so steps in between do not wait for it.
 
     Every entry of any callback has the seconds of training so far, `time/total_s`, with evaluations, grids and saving,
-    without what came after a checkpoint that the run went back to. They are kept in the checkpoint.
+    without what came after a checkpoint that the run went back to. They are kept in the checkpoint. The share of the
+    time in which steps waited for their images is `time/data_share`.
 
     Attributes:
         metrics: of the latest entry.
 
     Args:
         every_kimg: thousands of images between two entries.
+        advice: whether to say, once each, what goes wrong by all that is logged (`gan_lab.training.advice`).
     """
 
-    def __init__(self, *, every_kimg: float) -> None:
+    def __init__(self, *, every_kimg: float, advice: bool = True) -> None:
         check_interval("training_log", every_kimg)
         self.every_kimg = every_kimg
+        self._adviser = Adviser() if advice else None
+        self._waited = 0.0
         self.metrics: dict[str, float] = {}
         self._since = (0.0, 0)
         self._before = 0.0
@@ -67,13 +74,20 @@ class TrainingLog(Callback):
                 # nothing is saved of a run that was killed before its first checkpoint
                 rewind(module.kimg if module.images_seen else -1.0)
         self._since = (time.perf_counter(), module.images_seen)
+        log_file = Path(trainer.default_root_dir) / METRICS_FILE
+        if self._adviser is not None and module.images_seen and log_file.exists():
+            for entry in whole_entries(log_file)[0]:
+                self._adviser.see(entry)  # it was said then
 
     def on_train_batch_start(  # type: ignore[override]
         self, trainer: Trainer, module: AdversarialModule, batch: Any, batch_idx: int
     ) -> None:
         """Measure gradient norms in the steps that end in an entry; leave evaluations out of the speed."""
+        now = time.perf_counter()
         if module.images_seen == self._since[1]:
-            self._since = (time.perf_counter(), module.images_seen)
+            self._since, self._waited = (now, module.images_seen), 0.0
+        elif module.step_ended is not None:
+            self._waited += now - module.step_ended
         shown = module.batch_size * module.d_steps
         every = self.every_kimg * 1000
         module.measure_gradients = (
@@ -90,9 +104,15 @@ class TrainingLog(Callback):
         now, before = time.perf_counter(), self._since
         self._since = (now, module.images_seen)
         metrics["speed/img_per_s"] = (module.images_seen - before[1]) / (now - before[0])
+        metrics["time/data_share"] = self._waited / (now - before[0])
         check_finite_metrics(metrics, module.kimg)
         self.metrics = metrics
         log(trainer, module, metrics)
+
+    def advise(self, entry: Mapping[str, float]) -> None:
+        """Say what an entry, of any callback, shows to go wrong."""
+        for one in [] if self._adviser is None else self._adviser.see(entry):
+            warn(str(one))
 
 
 def log(trainer: Trainer, module: AdversarialModule, metrics: Mapping[str, float]) -> None:
@@ -103,6 +123,9 @@ def log(trainer: Trainer, module: AdversarialModule, metrics: Mapping[str, float
             entry["time/total_s"] = callback.seconds
     for logger in trainer.loggers:
         logger.log_metrics(entry, step=round(module.kimg))
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, TrainingLog):
+            callback.advise(entry)
 
 
 def check_interval(name: str, every_kimg: float) -> None:

@@ -1,4 +1,4 @@
-"""Where metrics and grids go. `metrics.jsonl` in the run folder is always written and is the source of truth."""
+"""Loggers to files: `metrics.jsonl` (always written), CSV and TensorBoard."""
 
 import csv
 import io
@@ -18,7 +18,7 @@ from gan_lab.data.media import Sheet
 from gan_lab.run import append_line, link, write
 
 METRICS_FILE = "metrics.jsonl"
-# key of the entry of a run that ended there because it was hopeless beside the others of its sweep
+# key of the entry of a run that ended there because Optuna pruned it
 PRUNED = "sweep/pruned"
 
 # what it was before damaged lines were taken out of it

@@ -4,13 +4,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from gan_lab.metrics.frechet import frechet_distance
 from omegaconf import DictConfig
 
 from gan_lab.config import build
 from gan_lab.data.tones import Tones
 from gan_lab.errors import InputError
 from gan_lab.metrics.features.tones import TonesFeatures, load_classifier
+from gan_lab.metrics.functional import frechet_distance
 from gan_lab.metrics.protocol import Protocol
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from gan_lab.training.augment.base import Draws
-from gan_lab.training.augment.filters import POWER, amplify, draw_gains, octave_bands, symlet
+from gan_lab.training.augment.filters import POWER, SYM2, amplify, draw_gains, octave_bands
 
 
 def gains(*values: float) -> torch.Tensor:
@@ -23,7 +23,7 @@ def test_equal_gains_only_scale(size):
 def test_equals_padding_and_convolving(size):
     images = torch.randn(2, 1, *size, dtype=torch.float64)
     chosen = torch.tensor([[0.5, 2, 1.5, 0.3], [1, 1, 3, 1]], dtype=torch.float64)
-    bands = octave_bands(symlet(2), 4)
+    bands = octave_bands(SYM2, 4)
     reach = bands.shape[1] // 2
     result = amplify(images, chosen)
     for image, gain, ours in zip(images, chosen, result, strict=True):
@@ -37,7 +37,7 @@ def test_equals_padding_and_convolving(size):
 def test_a_wave_is_amplified_by_the_gain_of_its_frequency():
     frequency = math.pi * 3 / 4  # the highest band's
     wave = torch.cos(frequency * torch.arange(5, dtype=torch.float64)).expand(1, 1, 5, 5)
-    bands = octave_bands(symlet(2), 4)
+    bands = octave_bands(SYM2, 4)
     offsets = np.arange(bands.shape[1]) - bands.shape[1] // 2
     chosen = gains(1, 0.7, 1.3, 3)
     gain = chosen[0].numpy() @ bands @ np.cos(frequency * offsets)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from gan_lab.training.augment.base import Draws
-from gan_lab.training.augment.filters import reflect, symlet
+from gan_lab.training.augment.filters import SYM6, reflect
 from gan_lab.training.augment.geometry import (
     blit,
     double,
@@ -127,7 +127,7 @@ def test_doubling_is_zeros_between_reflected_pixels_and_the_filter(length):
     padded = np.pad(line, (50, 250), mode="reflect")
     stuffed = np.zeros(2 * len(padded))
     stuffed[::2] = padded
-    expected = np.convolve(stuffed, symlet(6))[100 : 101 + 4 * (length - 1)]
+    expected = np.convolve(stuffed, SYM6)[100 : 101 + 4 * (length - 1)]
     result = double(torch.from_numpy(line).view(1, 1, 1, -1))
     np.testing.assert_allclose(result.flatten().numpy(), expected)
 

@@ -1,11 +1,16 @@
 """The best checkpoint is that of all the run, however often it was stopped, and evaluations say what they cost."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
+import pytest
 import torch
 
 from gan_lab.commands.launch import launch
+from gan_lab.errors import InputError
+from gan_lab.metrics.base import NoMetrics
+from gan_lab.training.callbacks.evaluation import Evaluation
 from tests.commands.conftest import TINY
 
 
@@ -31,3 +36,21 @@ def test_the_share_of_time_is_logged(tmp_path: Path) -> None:
     assert len(entries) == 2
     for entry in entries:
         assert 0 < entry["time/evaluation_share"] < 1 and entry["time/evaluation_s"] > 0
+
+
+@pytest.mark.parametrize(
+    ("objective", "wrong"),
+    [
+        (None, False),
+        ("metrics/fd", False),
+        ("loss/d", False),
+        ("metrics/fid", True),
+        ("metrics/", True),
+        ("metrics/fdd", True),
+    ],
+)
+def test_an_objective_is_among_the_metrics(objective: str | None, wrong: bool) -> None:
+    callback = Evaluation(metrics=NoMetrics(), every_kimg=1, objective=objective)
+    callback.values = {"metrics/fd": 1.0, "metrics/accuracy": 0.5}
+    with pytest.raises(InputError, match="metrics/fd") if wrong else nullcontext():
+        callback._check_objective()

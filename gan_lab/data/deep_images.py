@@ -1,0 +1,289 @@
+"""Images with more than 8 bits a channel: how they are read, kept, written, and seen through a window of levels."""
+
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import imagecodecs
+import numpy as np
+import tifffile
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from gan_lab.data.decoding import HEAD_BYTES, NotAnImage, image_format
+from gan_lab.data.npz import read_header
+from gan_lab.data.sample import Representation, SampleKind
+from gan_lab.errors import InputError
+from gan_lab.run import replacing
+
+Bits = Literal[8, 16, 32]
+WindowName = Literal["range", "full", "percentiles"]
+
+PERCENTILES = (0.5, 99.5)
+_FULL = 65535.0
+_SAMPLED = 4096  # pixels of an image that percentiles are taken from
+_INTEGERS_TO_FLOAT = ("int8", "int16", "int32", "uint32", "float16", "float32", "float64")
+
+
+class DeepImage(SampleKind):
+    """Images of 16 bits, uint16 [C, H, W], or of floating-point values, float32 [C, H, W].
+
+    Args:
+        bits: 16 or 32 (floating point).
+        channels: C.
+        window: lowest and highest level that previews show, as black and white.
+    """
+
+    axes = ("channels", "height", "width")
+    is_precise = True
+
+    def __init__(
+        self, *, bits: Literal[16, 32], channels: int, window: tuple[float, float]
+    ) -> None:
+        self.bits = bits
+        self.channels = channels
+        self.window = (float(window[0]), float(window[1]))
+        self.name = f"{bits}-bit image"
+        self.suffix = ".png" if bits == 16 and channels == 1 else ".tif"
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        return {"bits": self.bits, "channels": self.channels, "window": list(self.window)}
+
+    def to_float(self, stored: Tensor) -> Tensor:
+        """Return 0 to 65535 as -1 to 1, in which float32 keeps every level; floating-point values as they are."""
+        return stored.float().div(_FULL / 2).sub(1) if self.bits == 16 else stored.float()
+
+    def to_stored(self, values: Tensor) -> Tensor:
+        values = values.float()
+        if not torch.isfinite(values).all():
+            raise InputError("images hold NaN or infinity, which no file can hold")
+        if self.bits == 32:
+            return values
+        return values.add(1).mul(_FULL / 2).round().clamp(0, _FULL).to(torch.uint16)
+
+    def write(self, stored: Tensor, path: Path) -> None:
+        with replacing(path) as temporary:
+            temporary.write_bytes(self.encoded(stored))
+
+    def encoded(self, stored: Tensor) -> bytes:
+        """Return one image [C, H, W] as a file: grey of 16 bits as PNG, all others as TIFF."""
+        pixels, file = stored.cpu().numpy(), io.BytesIO()
+        if self.suffix == ".png":
+            Image.fromarray(pixels[0]).save(file, format="PNG")
+        else:
+            photometric = "rgb" if self.channels == 3 and self.bits == 16 else "minisblack"
+            planes = pixels.transpose(1, 2, 0) if photometric == "rgb" else pixels
+            tifffile.imwrite(file, planes, photometric=photometric, compression="zlib")
+        return file.getvalue()
+
+    def read(self, path: Path) -> Tensor:
+        with path.open("rb") as file:
+            pixels = read_levels(file)
+        return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+
+    def preview(self, stored: Tensor) -> Tensor:
+        """Draw the window's levels as 0 to 255; of other numbers of channels than 1 and 3 the first one."""
+        low, high = self.window
+        grey = (stored.float() - low).div(max(high - low, 1e-12)).mul(255).round()
+        images = grey.clamp(0, 255).to(torch.uint8)
+        return images if images.shape[1] in (1, 3) else images[:, :1]
+
+    def measured(self, stored: Tensor) -> Tensor:
+        """Return what previews show: the networks that features come from were made for 8 bits."""
+        return self.preview(stored)
+
+
+class Window(Representation):
+    """The levels between two ends as -1 to 1, as a radiologist's window; those outside are clipped.
+
+    Args:
+        low: lower end, in the unit of `DeepImage.to_float`.
+        high: upper end.
+    """
+
+    def __init__(self, *, low: float, high: float) -> None:
+        super().__init__()
+        if not low < high:
+            raise InputError(
+                f"a window from {low:g} to {high:g} shows nothing; its end must lie above its start"
+            )
+        self.low, self.high = float(low), float(high)
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        return {"low": self.low, "high": self.high}
+
+    def encode(self, samples: Tensor) -> Tensor:
+        centre, half = (self.low + self.high) / 2, (self.high - self.low) / 2
+        return samples.sub(centre).div(half).clamp(-1, 1)
+
+    def decode(self, values: Tensor) -> Tensor:
+        centre, half = (self.low + self.high) / 2, (self.high - self.low) / 2
+        return values.float().clamp(-1, 1).mul(half).add(centre)
+
+
+def window_of(levels: tuple[float, float], *, bits: int) -> Window:
+    """Return the representation of a window whose ends are stored levels."""
+    low, high = levels
+    if bits == 16:
+        low, high = low / (_FULL / 2) - 1, high / (_FULL / 2) - 1
+    return Window(low=low, high=high)
+
+
+def parse_window(window: object) -> WindowName | tuple[float, float]:
+    """Check `data.window`: a name, or [centre, width] in levels, which becomes (low, high).
+
+    Raises:
+        InputError: for anything else.
+    """
+    if window in ("range", "full", "percentiles"):
+        return window
+    if (
+        not isinstance(window, Sequence)
+        or isinstance(window, str)
+        or len(window) != 2
+        or not all(type(end) in (int, float) and np.isfinite(end) for end in window)
+        or not window[1] > 0
+    ):
+        raise InputError(
+            f"data.window={window!r}; allowed: range (of the images' levels), full, percentiles "
+            f"({PERCENTILES[0]} to {PERCENTILES[1]} %), or [centre,width] in levels, such as data.window=[1024,400]"
+        )
+    centre, width = float(window[0]), float(window[1])
+    return centre - width / 2, centre + width / 2
+
+
+def find_levels(images: Iterable[NDArray[Any]], window: WindowName) -> tuple[float, float]:
+    """Return the lowest and highest level of images, or percentiles of evenly spaced pixels of each.
+
+    Raises:
+        InputError: when all levels are the same.
+    """
+    low, high = np.inf, -np.inf
+    some = []
+    for pixels in images:
+        flat = pixels.reshape(-1)
+        if window == "percentiles":
+            some.append(flat[:: max(1, flat.size // _SAMPLED)].astype(np.float32))
+        else:
+            low, high = min(low, float(flat.min())), max(high, float(flat.max()))
+    if some:
+        low, high = map(float, np.percentile(np.concatenate(some), PERCENTILES))
+    if not low < high:
+        raise InputError(
+            f"all images have the one level {low:g}, of which nothing can be learned; set data.window=[centre,width] "
+            "if that is right"
+        )
+    return low, high
+
+
+# Reading
+
+
+def depth(file: BinaryIO) -> Bits | None:
+    """Bits of an image that Pillow does not read whole (PNG, TIFF of 16 or floating-point bits, arrays); else None."""
+    file.seek(0)
+    head = file.read(HEAD_BYTES)
+    file.seek(0)
+    found = image_format(head)
+    if found == "PNG":
+        return 16 if head[24] == 16 else None  # PNG specification, 11.2.1
+    if found == "TIFF":
+        try:
+            page = _tiff_page(file)
+        except NotAnImage:
+            return None  # Pillow says what is wrong, or reads it
+        return _bits_of(page.dtype, at_least=16)
+    if found == "NumPy":
+        return _bits_of(read_header(file)[1], at_least=8)
+    return None
+
+
+def shape_of(file: BinaryIO) -> tuple[int, int, int]:
+    """Height, width and channels of an image for which `depth` is not None.
+
+    Raises:
+        NotAnImage: when it holds something else.
+    """
+    file.seek(0)
+    head = file.read(HEAD_BYTES)
+    file.seek(0)
+    found = image_format(head)
+    if found == "PNG":
+        width, height = int.from_bytes(head[16:20], "big"), int.from_bytes(head[20:24], "big")
+        channels = {0: 1, 2: 3, 6: 4}.get(head[25])
+        if channels is None:
+            raise NotAnImage("grey with transparency in 16 bits; save it without transparency")
+        return height, width, channels
+    shape = _tiff_page(file).shape if found == "TIFF" else read_header(file)[0]
+    axes = _tiff_page(file).axes if found == "TIFF" else ""
+    if len(shape) == 2:
+        return shape[0], shape[1], 1
+    if len(shape) == 3 and axes in ("", "YXS"):
+        return shape[0], shape[1], shape[2]
+    if len(shape) == 3 and axes == "SYX":
+        return shape[1], shape[2], shape[0]
+    raise NotAnImage(f"an array of shape {list(shape)}; an image is [H, W] or [H, W, C]")
+
+
+def read_levels(file: BinaryIO) -> NDArray[Any]:
+    """Read an image as [H, W, C]: uint8, uint16, or float32 for floating-point values and signed integers.
+
+    Raises:
+        NotAnImage: when it holds something else.
+        OSError, ValueError: when it is damaged.
+    """
+    file.seek(0)
+    found = image_format(file.read(HEAD_BYTES))
+    file.seek(0)
+    if found == "PNG":
+        try:
+            pixels = imagecodecs.png_decode(file.read())
+        except imagecodecs.PngError as error:
+            raise NotAnImage(str(error)) from error
+    elif found == "TIFF":
+        page = _tiff_page(file)
+        pixels = page.asarray()
+        if page.axes == "SYX":
+            pixels = pixels.transpose(1, 2, 0)
+    elif found == "NumPy":
+        shape, dtype = read_header(file)
+        values = file.read()
+        if len(values) != int(np.prod(shape)) * dtype.itemsize:
+            raise NotAnImage(f"it claims shape {list(shape)} and holds {len(values):,} bytes")
+        pixels = np.frombuffer(values, dtype=dtype).reshape(shape)
+    else:
+        raise NotAnImage("not a PNG, TIFF or NumPy file of 16 or floating-point bits")
+    if pixels.ndim == 2:
+        pixels = pixels[..., None]
+    if pixels.dtype.name in _INTEGERS_TO_FLOAT:
+        pixels = pixels.astype(np.float32)
+    return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+
+
+def check_finite(pixels: NDArray[Any]) -> None:
+    """Raise NotAnImage for NaN and infinity."""
+    if pixels.dtype == np.float32 and not np.isfinite(pixels).all():
+        count = int((~np.isfinite(pixels)).sum())
+        raise NotAnImage(f"{count:,} of {pixels.size:,} values are NaN or infinite; replace them")
+
+
+def _bits_of(dtype: np.dtype[Any] | None, *, at_least: int) -> Bits | None:
+    if dtype is None or dtype.kind not in "uif":
+        return None
+    if dtype.kind == "u" and dtype.itemsize <= 2:
+        bits = 8 * dtype.itemsize
+        return bits if bits >= at_least else None  # type: ignore[return-value]
+    return 32
+
+
+def _tiff_page(file: BinaryIO) -> Any:
+    file.seek(0)
+    try:
+        return tifffile.TiffFile(io.BytesIO(file.read())).pages[0]
+    except (tifffile.TiffFileError, IndexError, ValueError) as error:
+        raise NotAnImage(f"its TIFF header is damaged ({error})") from error

@@ -1,0 +1,327 @@
+"""Text: lines of characters, stored as their numbers in an alphabet, which networks see one-hot."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from gan_lab.data.base import SampleDataset
+from gan_lab.data.sample import Representation, SampleKind, SampleSpec
+from gan_lab.errors import InputError
+from gan_lab.run import write
+
+MAX_ALPHABET = 32_767  # numbers of characters are int16 at most
+PADDING = "␀"
+UNKNOWN = "�"
+
+_GLYPH = (11, 19)  # width and height of a drawn character, in pixels
+_COLUMNS = 64  # characters in a row of a picture
+
+
+class Text(SampleKind):
+    """Lines of `length` characters, stored as their numbers in an alphabet: uint8 [L], int16 where there are over 256.
+
+    Args:
+        alphabet: every character once.
+        length: of a line.
+        padding: the one of them that fills up shorter lines; it is not written at a line's end. None where all lines
+            are whole.
+        unknown: the one that stands for those that the alphabet lacks; None refuses them.
+
+    Raises:
+        InputError: for an alphabet that is none.
+    """
+
+    name = "text"
+    suffix = ".txt"
+    axes = ("length",)
+    media_type = "text/plain"
+
+    def __init__(
+        self,
+        *,
+        alphabet: str,
+        length: int,
+        padding: str | None = None,
+        unknown: str | None = None,
+    ) -> None:
+        check_alphabet(alphabet, padding=padding, unknown=unknown)
+        self.alphabet = alphabet
+        self.length = length
+        self.padding = padding
+        self.unknown = unknown
+        self.dtype = torch.uint8 if len(alphabet) <= 256 else torch.int16
+        self._numbers = {character: number for number, character in enumerate(alphabet)}
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        return {
+            "alphabet": self.alphabet,
+            "length": self.length,
+            "padding": self.padding,
+            "unknown": self.unknown,
+        }
+
+    def to_float(self, stored: Tensor) -> Tensor:
+        """Return the same numbers as float32: they mean something one-hot alone, see `OneHot`."""
+        return stored.float()
+
+    def to_stored(self, values: Tensor) -> Tensor:
+        return values.round().clamp(0, len(self.alphabet) - 1).to(self.dtype)
+
+    def encode(self, text: str) -> Tensor:
+        """Return the stored sample [L] of a line.
+
+        Raises:
+            InputError: for one that is too long, for one that is too short where nothing fills it up, and for
+                characters that the alphabet lacks.
+        """
+        if len(text) > self.length or (len(text) < self.length and self.padding is None):
+            allowed = f"up to {self.length}" if self.padding else str(self.length)
+            raise InputError(f"{text[:40]!r} has {len(text)} characters; allowed: {allowed}")
+        line = text if self.padding is None else text.ljust(self.length, self.padding)
+        unknown = None if self.unknown is None else self._numbers[self.unknown]
+        numbers = [self._numbers.get(character, unknown) for character in line]
+        if None in numbers:
+            raise InputError(
+                f"{text[:40]!r} has the character {line[numbers.index(None)]!r}; the alphabet is {self.alphabet}"
+            )
+        return torch.tensor(numbers).to(self.dtype)
+
+    def text(self, stored: Tensor) -> str:
+        """Return the line of one stored sample [L], without the padding at its end."""
+        line = "".join(self.alphabet[number] for number in stored.tolist())
+        return line.rstrip(self.padding) if self.padding else line
+
+    def write(self, stored: Tensor, path: Path) -> None:
+        write(path, self.media(stored))
+
+    def read(self, path: Path) -> Tensor:
+        try:
+            return self.encode(path.read_text(encoding="utf-8").removesuffix("\n"))
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path} is no text in UTF-8 ({error.reason})") from error
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+
+    def preview(self, stored: Tensor) -> Tensor:
+        """Draw lines, black on white, every character in a cell of its own, uint8 [N, 1, H, W].
+
+        The font is Pillow's: what it lacks, outside of Latin, are boxes. `text` has all characters.
+        """
+        count, length = stored.shape
+        columns = min(length, _COLUMNS)
+        rows = -(-length // columns)
+        width, height = _GLYPH
+        blank = self._glyphs.new_full((count, rows * columns, height, width), 255)
+        blank[:, :length] = self._glyphs[stored.cpu().long()]
+        cells = blank.view(count, rows, columns, height, width).transpose(2, 3)
+        return cells.reshape(count, 1, rows * height, columns * width)
+
+    def media(self, stored: Tensor) -> bytes:
+        """Return one line in UTF-8, with a line feed."""
+        return f"{self.text(stored)}\n".encode()
+
+    @cached_property
+    def _glyphs(self) -> Tensor:
+        """Pictures of the characters, uint8 [V, H, W]; padding is a grey cell."""
+        width, height = _GLYPH
+        font = ImageFont.load_default(15)
+        drawn = np.full((len(self.alphabet), height, width), 255, dtype=np.uint8)
+        for number, character in enumerate(self.alphabet):
+            picture = Image.new("L", _GLYPH, 224 if character == self.padding else 255)
+            if character != self.padding:
+                place = (width / 2, height - 5)
+                ImageDraw.Draw(picture).text(place, character, font=font, fill=0, anchor="ms")
+            drawn[number] = np.asarray(picture)
+        return torch.from_numpy(drawn)
+
+
+class OneHot(Representation):
+    """Numbers of characters [N, L] as networks see them: one-hot, or a generator's probabilities, [N, V, L].
+
+    Args:
+        characters: V, in the alphabet.
+    """
+
+    def __init__(self, *, characters: int) -> None:
+        super().__init__()
+        self.characters = characters
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        return {"characters": self.characters}
+
+    def shape(self, stored: tuple[int, ...]) -> tuple[int, ...]:
+        return (self.characters, *stored)
+
+    def encode(self, samples: Tensor) -> Tensor:
+        return one_hot(samples.long(), self.characters).transpose(1, 2).float()
+
+    def decode(self, values: Tensor) -> Tensor:
+        """Return the number of the most likely character at each place."""
+        return values.argmax(1).float()
+
+
+def check_alphabet(alphabet: str, *, padding: str | None, unknown: str | None) -> None:
+    """Check that an alphabet has each character once, and those two among them.
+
+    Raises:
+        InputError: saying what is wrong.
+    """
+    if not 2 <= len(alphabet) <= MAX_ALPHABET:
+        raise InputError(
+            f"an alphabet of {len(alphabet)} characters; allowed: 2 to {MAX_ALPHABET:,}"
+        )
+    twice = next((one for one in alphabet if alphabet.count(one) > 1), None)
+    if twice is not None:
+        raise InputError(f"the alphabet has {twice!r} twice; give every character once")
+    if "\n" in alphabet:
+        raise InputError("the alphabet has a line feed, at which lines end; leave it out")
+    for what, one in (("padding", padding), ("unknown", unknown)):
+        if one is not None and (len(one) != 1 or one not in alphabet):
+            raise InputError(f"{what}={one!r} must be one character of the alphabet")
+    if padding is not None and padding == unknown:
+        raise InputError(f"padding and unknown are both {padding!r}; give two characters")
+
+
+class Lines(SampleDataset):
+    """Lines of text that are there as one array, in memory or mapped from a file.
+
+    Args:
+        split: "train" or "val"; only recorded.
+        kind: how they are stored.
+        lines: [N, L], numbers in the kind's alphabet.
+        rows: int64 [M], which of them are in the split; None for all.
+        labels: int64 [M].
+        class_names: one for each label; none without classes.
+        fingerprint: names what the lines are.
+    """
+
+    in_memory = True
+
+    def __init__(
+        self,
+        *,
+        split: str,
+        kind: Text,
+        lines: NDArray[Any],
+        rows: NDArray[np.int64] | None = None,
+        labels: NDArray[np.int64],
+        class_names: Sequence[str] = (),
+        fingerprint: str,
+    ) -> None:
+        counts = np.bincount(labels, minlength=len(class_names)).tolist() if class_names else ()
+        super().__init__(
+            split=split,
+            spec=SampleSpec(
+                kind=kind,
+                shape=(kind.length,),
+                representation=OneHot(characters=len(kind.alphabet)),
+                num_classes=len(class_names),
+                class_names=tuple(class_names),
+                class_counts=tuple(counts),
+            ),
+            labels=labels,
+        )
+        self.text = kind
+        self._lines = lines
+        self._rows = rows
+        self._fingerprint = fingerprint
+
+    @property
+    def fingerprint(self) -> str:
+        return self._fingerprint
+
+    def load(self, index: int) -> Tensor:
+        """Stored line `index`, [L]."""
+        return torch.from_numpy(np.array(self._lines[self._place(index)]))
+
+    def stored(self, index: int) -> bytes:
+        """Return line `index` as text: numbers of characters mean something in their alphabet alone."""
+        return self.text.media(self.load(index))
+
+    def _load_batch(self, stored: NDArray[np.int64]) -> tuple[Tensor, NDArray[np.int64]]:
+        return torch.from_numpy(np.array(self._lines[self._place(stored)])), stored
+
+    def _place(self, stored: Any) -> Any:
+        return stored if self._rows is None else self._rows[stored]
+
+
+# From text to lines: characters as code points, a row a line, 0 where a line is shorter.
+
+
+def cut_lines(text: str, *, length: int, wrap: bool, least: int) -> NDArray[np.uint32]:
+    """Cut text into lines, code points [N, length]; blank lines are left out.
+
+    Args:
+        text: with a newline between lines.
+        length: of a row.
+        wrap: whether what is longer goes on in the next row; otherwise it is cut off.
+        least: characters in a row, below which it is left out.
+    """
+    points = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
+    if not len(points):
+        return np.empty((0, length), dtype=np.uint32)
+    breaks = np.flatnonzero(points == ord("\n"))
+    starts = np.concatenate([[0], breaks + 1])
+    stops = np.concatenate([breaks, [len(points)]])
+    if wrap:
+        parts = -(-(stops - starts) // length)
+        first = np.repeat(parts.cumsum() - parts, parts)
+        starts = np.repeat(starts, parts) + (np.arange(parts.sum()) - first) * length
+        stops = np.repeat(stops, parts)
+    sizes = np.minimum(stops - starts, length)
+    kept = sizes >= max(least, 1)
+    starts, sizes = starts[kept], sizes[kept]
+    places = np.arange(length)
+    rows = points[np.minimum(starts[:, None] + places, len(points) - 1)]
+    rows = np.where(places < sizes[:, None], rows, 0).astype(np.uint32)
+    blank = np.isin(rows, [0, *map(ord, " \t")]).all(1)
+    return rows[~blank]
+
+
+def count_characters(rows: NDArray[np.uint32]) -> NDArray[np.int64]:
+    """Return how often each code point stands in lines, int64 [0x110000]; the filler 0 is not counted."""
+    counts = np.bincount(rows.reshape(-1), minlength=0x110000)
+    counts[0] = 0
+    return counts
+
+
+def most_frequent(counts: NDArray[np.int64], most: int) -> str:
+    """Return the most frequent characters, at most `most`, the commonest first; of equals the lower code point."""
+    order = np.argsort(-counts, kind="stable")[: min(most, int((counts > 0).sum()))]
+    return "".join(map(chr, order.tolist()))
+
+
+def numbered(rows: NDArray[np.uint32], kind: Text) -> NDArray[Any]:
+    """Return the lines as they are stored, given as code points [N, L].
+
+    Raises:
+        InputError: naming characters that the alphabet lacks, where none stands for unknown ones; or where lines are
+            shorter and nothing fills them up.
+    """
+    none = len(kind.alphabet)
+    table = np.full(0x110000, none, dtype=np.int32)
+    table[[ord(character) for character in kind.alphabet]] = np.arange(none)
+    if kind.unknown is not None:
+        table[table == none] = kind.alphabet.index(kind.unknown)
+    table[0] = none if kind.padding is None else kind.alphabet.index(kind.padding)
+    numbers = table[rows]
+    if (numbers == none).any():
+        missing = sorted({chr(point) for point in np.unique(rows[numbers == none]).tolist()})
+        if missing[0] == "\0":
+            raise InputError(
+                f"lines are shorter than {kind.length} characters, and padding is null; give a padding character"
+            )
+        raise InputError(
+            f"the alphabet lacks {''.join(missing[:20])!r}; add them, or give an unknown character"
+        )
+    return numbers.astype(np.uint8 if none <= 256 else np.int16)

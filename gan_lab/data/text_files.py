@@ -1,0 +1,386 @@
+"""Text of one's own: a file, a folder of files, or what prepare-data has packed of them."""
+
+import codecs
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from filelock import FileLock
+from numpy.typing import NDArray
+
+from gan_lab.config import cache_dir
+from gan_lab.console import say
+from gan_lab.data.base import MissingSplit, check_split, digest
+from gan_lab.data.decoding import regular_file
+from gan_lab.data.listing import list_matching, listed
+from gan_lab.data.metadata import UNLABELLED, MetadataTable, read_metadata
+from gan_lab.data.packed_lines import CHUNK, PackedLines, Part, read_packed, write_packed
+from gan_lab.data.source import FileSource, existing_path
+from gan_lab.data.tables import read_table
+from gan_lab.data.text import (
+    MAX_ALPHABET,
+    PADDING,
+    UNKNOWN,
+    Lines,
+    Text,
+    count_characters,
+    cut_lines,
+    most_frequent,
+    numbered,
+)
+from gan_lab.errors import InputError
+
+Long = Literal["cut", "wrap"]
+Classes = bool | Literal["file"] | None
+
+_VERSION = 1
+_READ = 1 << 22  # characters that are read at a time
+_PLACES = 1 << 32
+_WORTH_SAYING = 1 << 26  # bytes
+
+
+class TextFiles(Lines):
+    """Lines of text files. They are read once and packed in the cache, from which they are mapped into memory.
+
+    Args:
+        split: "train" or "val".
+        root: a text file, a folder of them, or an `.npz` of `gan-lab prepare-data`, which settles all but
+            `val_fraction`.
+        length: characters of a line.
+        long: of what is longer, "cut" leaves the rest away, "wrap" makes further lines of it.
+        min_length: of fewer characters, a line is left out; blank ones are always.
+        pattern: names of the files in a folder.
+        encoding: of the files.
+        alphabet: its characters; None takes the most frequent ones. Padding and the unknown character join it.
+        alphabet_size: characters at most, with these two, where `alphabet` is None.
+        padding: fills up shorter lines; None where all are long enough.
+        unknown: stands for characters that the alphabet lacks; None refuses them.
+        classes: "file" makes each file a class, True each sub-folder; False none; None as a metadata table in the
+        folder
+            says (`labels.csv` and the like), else sub-folders.
+        val_fraction: of the lines, set apart by a hash of each, so that equal lines are in one split.
+        max_lines: the first ones alone; None for all.
+
+    Raises:
+        InputError: naming files that are empty, too short, or no text; for options out of range.
+        MissingSplit: for split="val" when nothing is set apart.
+    """
+
+    def __init__(
+        self,
+        *,
+        split: str,
+        root: str | Path | None,
+        length: int = 32,
+        long: Long = "cut",
+        min_length: int = 1,
+        pattern: str = "*.txt",
+        encoding: str = "utf-8",
+        alphabet: str | None = None,
+        alphabet_size: int = 256,
+        padding: str | None = PADDING,
+        unknown: str | None = UNKNOWN,
+        classes: Classes = None,
+        val_fraction: float = 0.0,
+        max_lines: int | None = None,
+    ) -> None:
+        check_split(split)
+        path = existing_path(root, "a text file, a folder of them, or an .npz of prepare-data")
+        if path.suffix == ".npz":
+            packed = read_packed(path)
+        else:
+            reading = Reading(
+                length=length,
+                long=long,
+                min_length=min_length,
+                encoding=encoding,
+                alphabet=alphabet,
+                alphabet_size=alphabet_size,
+                padding=padding,
+                unknown=unknown,
+                max_lines=max_lines,
+            )
+            packed = packed_files(path, reading, pattern=pattern, classes=classes)
+        rows = rows_of_split(packed, split=split, val_fraction=val_fraction, path=path)
+        super().__init__(
+            split=split,
+            kind=packed.kind,
+            lines=packed.lines,
+            rows=rows,
+            labels=packed.labels[rows].astype(np.int64),
+            class_names=packed.class_names,
+            fingerprint=digest(packed.digest, packed.kind.arguments, split, val_fraction),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How files become lines: arguments of `TextFiles`.
+
+    Raises:
+        InputError: for options out of range.
+    """
+
+    length: int
+    long: Long
+    min_length: int
+    encoding: str
+    alphabet: str | None
+    alphabet_size: int
+    padding: str | None
+    unknown: str | None
+    max_lines: int | None
+
+    def __post_init__(self) -> None:
+        if self.long not in ("cut", "wrap"):
+            raise InputError(f"data.long={self.long!r}; allowed: cut, wrap")
+        if self.length < 1 or not 1 <= self.min_length <= self.length:
+            raise InputError(
+                f"data.length={self.length}, data.min_length={self.min_length}; a line has 1 to length characters"
+            )
+        if self.padding is None and self.min_length < self.length:
+            raise InputError(
+                f"data.padding=null takes lines of {self.length} characters alone: set data.min_length={self.length}"
+            )
+        if not 4 <= self.alphabet_size <= MAX_ALPHABET:
+            raise InputError(
+                f"data.alphabet_size={self.alphabet_size}; allowed: 4 to {MAX_ALPHABET:,}"
+            )
+        if self.max_lines is not None and self.max_lines < 1:
+            raise InputError(f"data.max_lines={self.max_lines} must be at least 1, or null")
+        for what, one in (("padding", self.padding), ("unknown", self.unknown)):
+            if one is not None and (len(one) != 1 or one == "\n"):
+                raise InputError(f"data.{what}={one!r} must be one character, or null")
+        try:
+            codecs.lookup(self.encoding)
+        except LookupError as error:
+            raise InputError(
+                f"data.encoding={self.encoding} is not known; give one such as utf-8 or latin-1"
+            ) from error
+
+    def rows(self, file: Path) -> Iterator[NDArray[np.uint32]]:
+        """Read a file's lines, some at a time, as code points [n, length] with 0 behind shorter ones.
+
+        Raises:
+            InputError: naming the file when it is no text.
+        """
+        with regular_file(str(file)) as binary:
+            opened = io.TextIOWrapper(binary, encoding=self.encoding)
+            first = True
+            while text := self._read(opened, file):
+                yield cut_lines(
+                    text.removeprefix("\ufeff") if first else text,
+                    length=self.length,
+                    wrap=self.long == "wrap",
+                    least=self.min_length,
+                )
+                first = False
+
+    def _read(self, opened: io.TextIOWrapper, file: Path) -> str:
+        """Some whole lines."""
+        try:
+            text = opened.read(_READ)
+            text += opened.readline() if text else ""
+        except (UnicodeError, OSError) as error:
+            reason = getattr(error, "reason", None) or str(error)
+            raise InputError(
+                f"{file} is no text in {self.encoding} ({reason}); set data.encoding=, or remove it"
+            ) from error
+        if "\0" in text:
+            raise InputError(f"{file} is binary: it has a character 0; remove it, or convert it")
+        return text
+
+    def kind(self, counts: NDArray[np.int64]) -> Text:
+        """Return how lines are stored, of characters that are as frequent as this.
+
+        Raises:
+            InputError: for an alphabet that is none.
+        """
+        special = [one for one in (self.padding, self.unknown) if one is not None]
+        known = self.alphabet
+        if known is None:
+            rest = counts.copy()
+            rest[[ord(one) for one in special]] = 0
+            known = most_frequent(rest, self.alphabet_size - len(special))
+        return Text(
+            alphabet=known + "".join(one for one in special if one not in known),
+            length=self.length,
+            padding=self.padding,
+            unknown=self.unknown,
+        )
+
+
+def packed_files(path: Path, reading: Reading, *, pattern: str, classes: Classes) -> PackedLines:
+    """Return the lines of a file or folder from the cache, where the first process that wants them packs them.
+
+    Raises:
+        InputError: naming files that are empty, too short, or no text; when the cache cannot be written.
+    """
+    folder, table = _table(path, pattern, classes)
+    source = FileSource(root=folder, names=table.files)
+    key = digest(_VERSION, source.listing, reading, table.content())
+    kept = cache_dir() / "texts" / f"{key}.npz"
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{kept}.lock"):
+            if not kept.exists():
+                _pack(folder, table, reading, kept)
+    except OSError as error:
+        raise InputError(
+            f"{kept} could not be written ({error.strerror}); the environment variable GAN_LAB_CACHE names another "
+            "folder"
+        ) from error
+    return read_packed(kept)
+
+
+def _table(path: Path, pattern: str, classes: Classes) -> tuple[Path, MetadataTable]:
+    """The folder of the files, and a row for each of them."""
+    if classes not in (None, True, False, "file"):
+        raise InputError(f"data.classes={classes!r}; allowed: file, true, false, null")
+    if path.is_file():
+        labels = np.zeros(1, dtype=np.int64)
+        return path.parent, MetadataTable(
+            files=[path.name], labels=labels, class_names=list(UNLABELLED)
+        )
+    listing = list_matching(path, lambda name: fnmatch(name.rpartition("/")[2], pattern))
+    if not listing.images:
+        others = [*listing.side_files, *(name for name, _ in listing.passed_over)]
+        held = f"holds no {pattern} (but {listed(others, limit=3)})" if others else "is empty"
+        raise InputError(f"data.root={path} {held}; data.pattern= chooses the files")
+    listing.report(path)
+
+    def read(name: str) -> bytes:
+        with regular_file(str(path / name)) as file:
+            return read_table(file)
+
+    by_file = classes == "file"
+    table = read_metadata(listing, read, root=path, classes=False if by_file else classes)  # type: ignore[arg-type]
+    if by_file:
+        names = [name.rpartition(".")[0] or name for name in table.files]
+        table.labels[:] = np.arange(len(names))
+        table.class_names[:] = names
+    return path, table
+
+
+def _pack(folder: Path, table: MetadataTable, reading: Reading, out: Path) -> None:
+    """Read all files twice: to count characters and lines, and to number them."""
+    files = [folder / name for name in table.files]
+    size = sum(file.stat().st_size for file in files)
+    if size >= _WORTH_SAYING:
+        say(f"packing {size / 1e6:,.0f} MB of text (once; the result is kept) ...")
+    counts = np.zeros(0x110000, dtype=np.int64)
+    lines = [0] * len(files)
+    for number, file in enumerate(files):
+        for rows in reading.rows(file):
+            counts += count_characters(rows)
+            lines[number] += len(rows)
+    _check_lines(files, lines, reading)
+    kind = reading.kind(counts)
+    total = min(sum(lines), reading.max_lines or sum(lines))
+    class_names = [] if table.class_names == UNLABELLED else table.class_names
+    has_splits = table.splits is not None and "val" in table.splits
+
+    def parts() -> Iterator[Part]:
+        left = total
+        for number, file in enumerate(files):
+            for rows in reading.rows(file):
+                some = rows[:left]
+                left -= len(some)
+                places = line_places(some)
+                if has_splits:
+                    assert table.splits is not None
+                    places[:] = 0 if table.splits[number] == "val" else _PLACES - 1
+                labels = np.full(len(some), table.labels[number], dtype=np.int32)
+                try:
+                    yield Part(lines=numbered(some, kind), labels=labels, places=places)
+                except InputError as error:
+                    raise InputError(f"{file}: {error}") from error
+
+    write_packed(
+        out, parts(), count=total, kind=kind, class_names=class_names, has_splits=has_splits
+    )
+
+
+def _check_lines(files: list[Path], lines: list[int], reading: Reading) -> None:
+    empty = [str(file) for file, count in zip(files, lines, strict=True) if not count]
+    if empty:
+        at_least = "characters" if reading.min_length > 1 else "character"
+        raise InputError(
+            f"no line of at least {reading.min_length} {at_least} in {listed(empty)}; remove empty files, or set "
+            "data.min_length="
+        )
+
+
+def line_places(rows: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """Return a hash of each line, evenly spread from 0 to 2^32 - 1, given code points [N, L]."""
+    random = np.random.default_rng(0)
+    factors = random.integers(1, 2**63, rows.shape[1], dtype=np.uint64) | np.uint64(1)
+    sums = (rows.astype(np.uint64) * factors).sum(1, dtype=np.uint64)
+    # the finalizer of SplitMix64 (Steele et al. 2014), which spreads every bit over all others
+    sums = (sums ^ (sums >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    sums = (sums ^ (sums >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return (sums >> np.uint64(32)).astype(np.uint32)
+
+
+def rows_of_split(
+    packed: PackedLines, *, split: str, val_fraction: float, path: Path
+) -> NDArray[np.int64]:
+    """Return which lines belong to a split, in order.
+
+    Raises:
+        MissingSplit: for split="val" when nothing is set apart.
+        InputError: for a fraction out of range, beside splits that are given, or one that leaves a split empty.
+    """
+    if not 0 <= val_fraction < 1:
+        raise InputError(f"data.val_fraction={val_fraction}; allowed: 0 (no validation) to below 1")
+    if packed.has_splits and val_fraction:
+        raise InputError(
+            f"data.val_fraction={val_fraction}, but {path} says itself which lines validate; set data.val_fraction=0"
+        )
+    share = 0.5 if packed.has_splits else val_fraction
+    if split == "val" and share == 0:
+        raise MissingSplit(
+            "there are no validation lines; set data.val_fraction=0.1 to set some apart"
+        )
+    is_val = packed.places < share * _PLACES
+    if share and (is_val.all() or not is_val.any()):
+        empty = "training" if is_val.all() else "validation"
+        raise InputError(
+            f"data.val_fraction={val_fraction} of {len(is_val):,} lines leaves none for {empty}; set another fraction"
+        )
+    return np.flatnonzero(is_val if split == "val" else ~is_val)
+
+
+def pack_lines(datasets: list[Lines], out: Path) -> int:
+    """Write the lines of one split or of both, which then are told apart, to one file; return how many they are."""
+    first, has_splits = datasets[0], len(datasets) > 1
+
+    def parts() -> Iterator[Part]:
+        kind = first.text
+        points = np.array(
+            [0 if one == kind.padding else ord(one) for one in kind.alphabet], dtype=np.uint32
+        )
+        for data in datasets:
+            for start in range(0, data.num_stored, CHUNK):
+                stop = min(start + CHUNK, data.num_stored)
+                some = data.__getitems__(range(start, stop)).real.numpy()
+                places = line_places(points[some])
+                if has_splits:
+                    places[:] = 0 if data.split == "val" else _PLACES - 1
+                labels = data.labels[start:stop].astype(np.int32)
+                yield Part(lines=some, labels=labels, places=places)
+
+    count = sum(data.num_stored for data in datasets)
+    write_packed(
+        out,
+        parts(),
+        count=count,
+        kind=first.text,
+        class_names=list(first.spec.class_names),
+        has_splits=has_splits,
+    )
+    return count

@@ -1,0 +1,427 @@
+"""What an export says of a generator (from a run or an earlier export), and its model card."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+import torch
+import yaml  # type: ignore[import-untyped]
+from jinja2 import Environment, StrictUndefined, Template
+from torch import Tensor
+
+from gan_lab.config import take
+from gan_lab.data.images import ImageKind
+from gan_lab.data.media import grid
+from gan_lab.errors import InputError
+from gan_lab.metrics.features.base import file_sha256
+from gan_lab.run import git_revision, read_results
+from gan_lab.sampling.gan import Gan
+from gan_lab.training.checkpoint import CONFIG_FILE, checkpoint_path, read, read_config
+from gan_lab.training.loggers.files import read_metrics
+from gan_lab.weights import exported
+from gan_lab.weights.exported import GRID, PROGRAMS
+from gan_lab.weights.loading import as_gan, player
+
+# of a configuration, these say where its run lies
+PLACES = ("run_dir", "runs_dir", "init_from")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Material:
+    """A generator with the contents of its description and card.
+
+    Attributes:
+        gan: on the CPU.
+        discriminator: its weights; None to leave it out.
+        description: of `model.json`, as far as it is known before files are written.
+    """
+
+    gan: Gan
+    discriminator: Mapping[str, Tensor] | None
+    description: dict[str, Any]
+
+
+def of_run(
+    run: Path,
+    *,
+    checkpoint: str | None,
+    weights: str | None,
+    discriminator: bool,
+    trust: Sequence[str],
+) -> Material:
+    """Read what is exported from a run folder.
+
+    Args:
+        run: the folder, or one of its checkpoints.
+        checkpoint: "best", "last" or "previous"; None for the best where there is one.
+        weights: "ema" or "raw"; None for "ema".
+        discriminator: whether to take it along.
+        trust: packages besides gan_lab whose classes the run may name.
+
+    Raises:
+        InputError: when the run is missing, damaged or names other code.
+    """
+    weights = weights or "ema"
+    path = checkpoint_path(run, checkpoint)
+    state = read(path)
+    folder = path.parent.parent
+    config = read_config(folder)
+    file = folder / CONFIG_FILE
+    generator = player(
+        "generator", config, state, average=weights == "ema", origin=path, trust=trust
+    )
+    gan = as_gan(generator, config, state, origin=file, trust=trust)
+    discriminator_network = None
+    if discriminator:
+        check_discriminator(config, folder)
+        discriminator_network = player(
+            "discriminator", config, state, average=False, origin=path, trust=trust
+        )
+    source = {"run": folder.name, "checkpoint": path.name, "sha256": file_sha256(path)}
+    description = {
+        "format": exported.FORMAT,
+        "name": folder.resolve().name,
+        "gan_lab": version("gan_lab"),
+        "git_revision": git_revision(),
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "licence": None,
+        "generator": {"network": config["model"]["generator"], "weights": weights},
+        "discriminator": None
+        if discriminator_network is None
+        else {"network": config["model"]["discriminator"]},
+        "sample": gan.spec.as_dict(),
+        "z_dim": generator.z_dim,
+        "kimg": gan.kimg,
+        "truncation": truncation_of(gan),
+        "standing_statistics": None,
+        "source": source,
+        "metrics": metrics_of(folder, source["sha256"], gan.kimg, weights, config),
+        "best": best_of(state, gan.kimg) if weights == "ema" else None,
+        "recipe": without_places(config),
+    }
+    return Material(
+        gan=gan,
+        discriminator=None if discriminator_network is None else discriminator_network.state_dict(),
+        description=description,
+    )
+
+
+def of_export(
+    folder: Path, *, weights: str | None, discriminator: bool, trust: Sequence[str]
+) -> Material:
+    """Read what is exported from an exported model.
+
+    Raises:
+        InputError: when it is damaged, names other code, or has not the weights or the discriminator asked for.
+    """
+    description = exported.read_about(folder)
+    gan = exported.load(folder, weights=weights, trust=trust)
+    discriminator_network = None
+    if description.get("discriminator"):
+        discriminator_network = exported.state(folder, description, "discriminator")
+    elif discriminator:
+        raise InputError(f"discriminator=true: {folder} has none; export its run again")
+    return Material(gan=gan, discriminator=discriminator_network, description=description)
+
+
+def check_discriminator(config: Mapping[str, Any], folder: Path) -> None:
+    """Check that the run has a discriminator that its arguments describe.
+
+    Raises:
+        InputError: naming the run.
+    """
+    model = take(config, "model", dict[str, Any], origin=folder / CONFIG_FILE)
+    if model.get("discriminator") is None:
+        raise InputError(f"discriminator=true: {folder} has none; leave it out")
+    if model.get("discriminator_spectral_norm"):
+        raise InputError(
+            "discriminator=true: it was normalised from outside (model.discriminator_spectral_norm=true), which its "
+            "own arguments do not say; leave it out"
+        )
+
+
+def truncation_of(gan: Gan) -> dict[str, Any]:
+    """Return what truncation means to a generator."""
+    if gan.has_styles:
+        return {
+            "kind": "psi",
+            "centre": "mapping.w_avg",
+            "layers": gan.generator.truncation_cutoff,
+        }
+    return {"kind": "threshold" if gan.generator.supports_z_truncation else None}
+
+
+def metrics_of(
+    folder: Path, sha256: str, kimg: float, weights: str, config: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Return the metrics of this checkpoint and these weights, each with how it was made.
+
+    They are those of `evaluation.json`, and those of the end of training that are not among them.
+    """
+    found = []
+    for result in read_results(folder / "evaluation.json"):
+        fake = result.get("fake", {})
+        same = fake.get("checkpoint_sha256") == sha256 and fake.get("weights") == weights
+        if same and fake.get("standing_statistics") is None:
+            found.append(measured(result))
+    known = {metric["key"] for result in found for metric in result["metrics"]}
+    lines = read_metrics(folder / "metrics.jsonl") if (folder / "metrics.jsonl").exists() else []
+    values: dict[str, Any] = {}
+    for line in lines:
+        if line.get("kimg") == kimg and weights == "ema":
+            values |= {
+                key.removeprefix("metrics/"): value
+                for key, value in line.items()
+                if key.startswith("metrics/")
+            }
+    left = [
+        {
+            "key": key,
+            "value": value,
+            "uncertainty": values.get(f"{key}_se"),
+            "uncertainty_kind": "se" if f"{key}_se" in values else None,
+        }
+        for key, value in values.items()
+        if key not in known and not key.endswith("_se")
+    ]
+    if left:
+        how = without_places(config.get("metrics"))
+        found.append({"during": "training", "metrics": left, "config": how})
+    return found
+
+
+def measured(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a result of `gan-lab evaluate` without the machine's paths."""
+    kept = (
+        *("protocol", "num_fake", "num_real", "real", "extractor", "settings", "seed"),
+        *("time", "device", "versions", "git_revision"),
+    )
+    metrics = [
+        {key: metric.get(key) for key in ("key", "value", "uncertainty", "uncertainty_kind")}
+        for metric in result["metrics"]
+    ]
+    drawn = {
+        key: result["fake"].get(key)
+        for key in ("weights", "truncation", "standing_statistics", "checkpoint_sha256")
+    }
+    rest = {key: result.get(key) for key in kept}
+    return {"during": "evaluate", "metrics": metrics, "drawn": drawn, **without_places(rest)}
+
+
+def best_of(state: Mapping[str, Any], kimg: float) -> dict[str, Any] | None:
+    """Return the metric by which the checkpoint was chosen as the best one; None where it was not."""
+    for name, saved in state.get("callbacks", {}).items():
+        if name.startswith("Checkpointing") and saved.get("best_kimg") == kimg:
+            key = str(saved["best_key"]).removeprefix("metrics/")
+            return {"key": key, "value": saved["best_value"]}
+    return None
+
+
+def without_places(value: Any) -> Any:
+    """Return plain containers in which no path tells of the machine: absolute ones keep their last part."""
+    if isinstance(value, Mapping):
+        return {key: without_places(inner) for key, inner in value.items() if key not in PLACES}
+    if isinstance(value, list):
+        return [without_places(inner) for inner in value]
+    if isinstance(value, str):
+        for kind in (PurePosixPath, PureWindowsPath):
+            path = kind(value)
+            if path.is_absolute():
+                return path.name
+    return value
+
+
+# The model card: Markdown with the front matter that the Hugging Face hub reads, and a sample grid.
+#
+# https://huggingface.co/docs/hub/model-cards
+
+
+COLUMNS = 8
+CLASSES_IN_ROWS = 12
+SHOWN_SIDE = 64  # pixels that an image has in the grid at least
+# identifiers of the hub that a licence of weights is likely to have; others are "other", by name
+LICENCES = (
+    *("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "isc", "unlicense", "wtfpl", "zlib"),
+    *("gpl-2.0", "gpl-3.0", "lgpl-2.1", "lgpl-3.0", "agpl-3.0", "mpl-2.0", "epl-2.0", "eupl-1.2"),
+    *("cc0-1.0", "cc-by-3.0", "cc-by-4.0", "cc-by-sa-3.0", "cc-by-sa-4.0", "cc-by-nd-4.0"),
+    *("cc-by-nc-2.0", "cc-by-nc-3.0", "cc-by-nc-4.0", "cc-by-nc-sa-2.0", "cc-by-nc-sa-3.0"),
+    *("cc-by-nc-sa-4.0", "cc-by-nc-nd-3.0", "cc-by-nc-nd-4.0"),
+    *("openrail", "openrail++", "creativeml-openrail-m", "bigscience-openrail-m", "pddl"),
+)
+
+
+def card(description: Mapping[str, Any], *, picture: str, repository: str | None) -> str:
+    """Return the card, Markdown with front matter.
+
+    Args:
+        description: of `model.json`.
+        picture: what its sample grid shows, a sentence.
+        repository: "user/name" on the hub; None for a folder.
+    """
+    network = str(description["generator"]["network"]["_target_"])
+    keys = [one["key"] for result in description["metrics"] for one in result["metrics"]]
+    return template().render(
+        d=description,
+        front_matter=front_matter(description),
+        is_image=is_image(description),
+        samples=samples(description),
+        architecture=network.split(".")[-2],
+        encodes=network == "gan_lab.models.bigan.Generator",
+        grid=GRID,
+        picture=picture,
+        source=f"hf://{repository}" if repository else None,
+        recipe=list(recipe(description)),
+        metrics=[row for result in description["metrics"] for row in metric_rows(result)],
+        memorization=any("memor" in key or "authentic" in key for key in keys),
+    )
+
+
+def is_image(description: Mapping[str, Any]) -> bool:
+    """Whether samples are images of 8 bits."""
+    kind = description["sample"]["kind"]["_target_"]
+    return bool(kind == f"{ImageKind.__module__}.{ImageKind.__name__}")
+
+
+def samples(description: Mapping[str, Any]) -> str:
+    """Return what is drawn, in a few words."""
+    shape = description["sample"]["shape"]
+    if not is_image(description):
+        kind = description["sample"]["kind"]["_target_"].split(".")[-1]
+        return f"samples of shape {shape} ({kind})"
+    channels, height, width = shape
+    colour = {1: "grey", 3: "RGB", 4: "RGBA"}.get(channels, f"{channels}-channel")
+    return f"{width} x {height} {colour} images"
+
+
+def template() -> Template:
+    """Return the card's template."""
+    text = files("gan_lab.weights").joinpath("card.md.jinja").read_text(encoding="utf-8")
+    environment = Environment(
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=StrictUndefined
+    )
+    return environment.from_string(text, globals={"programs": PROGRAMS})
+
+
+def front_matter(description: Mapping[str, Any]) -> str:
+    """Return the YAML that the hub reads."""
+    given = description["licence"]
+    known = given is not None and given.lower() in LICENCES
+    identifier = given.lower() if known else "other" if given else "unknown"
+    architecture = str(description["generator"]["network"]["_target_"]).split(".")[-2]
+    tags = ["gan", "generative-adversarial-network", architecture]
+    tags += ["image-generation"] if is_image(description) else []
+    tags += ["class-conditional"] if description["sample"]["num_classes"] else []
+    tags += ["onnx"] if "onnx" in description["programs"] else []
+    fields = {
+        "license": identifier,
+        **({"license_name": given} if identifier == "other" else {}),
+        "library_name": "gan_lab",
+        **({"pipeline_tag": "unconditional-image-generation"} if is_image(description) else {}),
+        "tags": tags,
+    }
+    text: str = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
+    return text
+
+
+def recipe(description: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
+    """Yield (setting, value) of the training; nothing for imported weights."""
+    config = description["recipe"]
+    if config.get("provenance"):
+        return
+    model = config["model"]
+    rows = [
+        ("model", code(model.get("_target_"))),
+        ("loss", format_node(model.get("loss"))),
+        ("regularizers", format_nodes(model.get("regularizers"))),
+        ("augmentations", format_nodes(model.get("augmentations"))),
+        ("generator's optimizer", format_node(model.get("generator_optimizer"))),
+        ("discriminator's optimizer", format_node(model.get("discriminator_optimizer"))),
+        ("moving average", format_node(model.get("ema"))),
+        ("batch size", config.get("batch_size")),
+        (
+            "length",
+            f"{config['total_kimg']:g} kimg, of which these weights saw {description['kimg']:g}",
+        ),
+        ("seed", config.get("seed")),
+        ("precision", (config.get("trainer") or {}).get("precision")),
+        ("exported at commit", code(description["git_revision"])),
+    ]
+    yield from ((name, value) for name, value in rows if value not in (None, ""))
+
+
+def metric_rows(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Return a row for each metric of a result."""
+    extractor = result.get("extractor") or {}
+    digest = str(extractor.get("extractor_sha256", ""))[:12]
+    by = "during training"
+    counts = ""
+    if result["during"] == "evaluate":
+        psi = result["drawn"].get("truncation")
+        by = code(result["protocol"]) + ("" if psi is None else f", truncation {psi:g}")
+        counts = f"{result['num_fake']:,} / {result['num_real']:,}"
+    features = " ".join(filter(None, [extractor.get("extractor"), code(digest)]))
+    return [
+        (code(metric["key"]), with_spread(metric), by, counts, features)
+        for metric in result["metrics"]
+    ]
+
+
+def with_spread(metric: Mapping[str, Any]) -> str:
+    """Return a metric's value and how far it may be off."""
+    text = f"{metric['value']:.4g}"
+    if metric.get("uncertainty") is None:
+        return text
+    return f"{text} ± {metric['uncertainty']:.2g} ({metric['uncertainty_kind']})"
+
+
+def format_nodes(nodes: Mapping[str, Any] | None) -> str:
+    """Return a group of the configuration in a line."""
+    return ", ".join(format_node(node) for node in (nodes or {}).values()) or "none"
+
+
+def format_node(node: Mapping[str, Any] | None) -> str:
+    """Return a class and its settings in a line: `R1(weight=0.1, interval=1)`."""
+    if not node:
+        return ""
+    settings = ", ".join(
+        f"{key}={value}"
+        for key, value in node.items()
+        if not key.startswith("_") and not isinstance(value, Mapping)
+    )
+    return code(f"{str(node.get('_target_', '')).split('.')[-1]}({settings})")
+
+
+def code(text: object) -> str:
+    """Format text as Markdown code."""
+    return f"`{text}`" if text else ""
+
+
+def sample_grid(gan: Gan, *, seed: int, truncation: float | None) -> tuple[Tensor, str]:
+    """Draw a grid, a class a row where they are few, and say what it shows.
+
+    Returns:
+        (uint8 image [C, H, W], a sentence).
+    """
+    in_rows = 0 < gan.num_classes <= CLASSES_IN_ROWS and not gan.spec.attributes
+    rows = gan.num_classes if in_rows else COLUMNS
+    labels = None
+    of = "classes as in the data" if gan.num_classes else ""
+    if in_rows:
+        labels = torch.arange(gan.num_classes).repeat_interleave(COLUMNS)
+        of = "one class a row"
+    images = gan.spec.preview(
+        gan.sample(rows * COLUMNS, labels=labels, seed=seed, truncation=truncation)
+    )
+    factor = -(-SHOWN_SIDE // min(images.shape[2:]))
+    large = images.repeat_interleave(factor, dim=2).repeat_interleave(factor, dim=3)
+    facts = [
+        f"The first {rows * COLUMNS} images of seed {seed}, none left out",
+        *([of] if of else []),
+        "no truncation" if truncation is None else f"truncation {truncation:g}",
+        *([f"shown {factor} times as large"] if factor > 1 else []),
+    ]
+    return grid(large, COLUMNS), ", ".join(facts) + "."

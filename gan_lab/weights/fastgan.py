@@ -1,0 +1,119 @@
+"""FastGAN's generator under the names and arguments of projected-gan, https://github.com/autonomousvision/projected-gan."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gan_lab.errors import InputError
+from gan_lab.models.fastgan import Generator
+from gan_lab.training.state_dicts import part
+from gan_lab.weights.blueprint import Arguments, Blueprint, Blueprints
+
+SIZES = (128, 256, 512, 1024)  # that the published network can make
+
+# places of a block's layers in the published lists; of blocks with classes they have names
+LAYERS = {"1": (0, "conv"), "2": (0, "strength"), "3": (0, "norm.norm")}
+LAYERS |= {"5": (1, "conv"), "6": (1, "strength"), "7": (1, "norm.norm")}
+LITE_LAYERS = {"1": (0, "conv"), "2": (0, "norm.norm")}
+
+PREFIX = r"(?:synthesis\.)?"
+
+
+def read(config: Mapping[str, Any], state: Mapping[str, Any] | None) -> Blueprints:
+    """Read the generator that published arguments describe.
+
+    Raises:
+        InputError: for arguments that are not supported.
+    """
+    given = Arguments(config["generator"], "generator")
+    synthesis = given.inner("synthesis_kwargs")
+    size = given.take("img_resolution", int, default=256)
+    if size not in SIZES:
+        raise InputError(f"img_resolution={size} must be one of {', '.join(map(str, SIZES))}")
+    labels = given.take("c_dim", int, default=0)
+    conditional = given.take("cond", int, default=0)
+    ours = {
+        "image_size": size,
+        "channels": given.take("img_channels", int, default=3),
+        "num_classes": labels if conditional else 0,
+        "z_dim": given.take("z_dim", int, default=256),
+        "width": given.take("ngf", int, default=128),
+        "lite": synthesis.take("lite", bool, default=False),
+    }
+    # the rows of its table of classes, of which those beyond the data's are never read
+    synthesis.take("num_classes", int, default=1000)
+    given.take("w_dim", int, default=0)
+    given.inner("mapping_kwargs")
+    synthesis.finish()
+    given.finish()
+    return {"G": Blueprint(Generator, ours, part(state, "G"), translate)}
+
+
+def translate(state: Mapping[str, Any], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Give published weights our names; what the network has for larger images than it makes is left out."""
+    lite = not any(name.endswith("strength") for name in own)
+    renamed: dict[str, Tensor] = {}
+    for published, value in state.items():
+        tensor = torch.as_tensor(value)
+        for place in places(published, lite=lite):
+            name = with_parametrization(place)
+            if name.endswith("embedding.weight"):
+                tensor = tensor[: len(own[name])]
+            if name.endswith("strength"):
+                tensor = tensor.reshape(())
+            if name in own:
+                renamed[name] = tensor
+    # the conditional norms there do not count batches
+    for name in own:
+        if name.endswith("num_batches_tracked"):
+            renamed.setdefault(name, torch.zeros((), dtype=torch.int64))
+    return renamed
+
+
+def places(published: str, *, lite: bool) -> list[str]:
+    """Return our names, before parametrization, of a published weight; several where it is used several times.
+
+    Raises:
+        InputError: for a weight that is unknown.
+    """
+    name = re.sub(f"^{PREFIX}", "", published)
+    if found := re.fullmatch(r"init\.init\.(\d)\.(.+)", name):
+        return [f"start.{found[1]}.{found[2]}"]
+    if found := re.fullmatch(r"(to_big|embed)\.(.+)", name):
+        return [f"{'to_image' if found[1] == 'to_big' else 'embedding'}.{found[2]}"]
+    if found := re.fullmatch(r"se_(\d+)\.main\.([13])\.(.+)", name):
+        return [f"excitations.{level(found[1])}.conv{1 if found[2] == '1' else 2}.{found[3]}"]
+    if found := re.fullmatch(r"feat_(\d+)\.(\w+)\.(.+)", name):
+        block = f"blocks.{level(found[1]) - 1}.layers"
+        return [f"{block}.{place}" for place in layer_places(found[2], found[3], lite=lite)]
+    raise InputError(f"weight {published[:80]} is unknown in FastGAN's generator")
+
+
+def layer_places(layer: str, leaf: str, *, lite: bool) -> list[str]:
+    """Return the places in a block of a published layer's weight."""
+    if layer in (known := LITE_LAYERS if lite else LAYERS):
+        index, ours = known[layer]
+        return [f"{index}.{ours}" if ours == "strength" else f"{index}.{ours}.{leaf}"]
+    if layer == "noise":  # one strength for both layers
+        return [f"{index}.strength" for index in range(2)]
+    if found := re.fullmatch(r"conv([12]?)", layer):
+        return [f"{int(found[1] or 1) - 1}.conv.{leaf}"]
+    if found := re.fullmatch(r"bn([12]?)", layer):
+        index = int(found[1] or 1) - 1
+        leaf = re.sub(r"^stored_", "norm.running_", re.sub(r"^bias\.", "offset.", leaf))
+        return [f"{index}.norm.{leaf}"]
+    raise InputError(f"layer {layer[:40]} is unknown in FastGAN's generator")
+
+
+def level(side: str) -> int:
+    """Return the number of doublings from 4 pixels to a side."""
+    return int(side).bit_length() - 3
+
+
+def with_parametrization(name: str) -> str:
+    """Return the name of a normalised weight or of its singular vectors, which stand deeper here."""
+    name = re.sub(r"weight_orig$", "parametrizations.weight.original", name)
+    return re.sub(r"weight_([uv])$", r"parametrizations.weight.0.\1", name)

@@ -1,0 +1,79 @@
+"""Reading FastGAN as projected-gan stores it: both kinds of blocks, with and without classes."""
+
+import numpy as np
+import pytest
+import torch
+
+from gan_lab.errors import InputError
+from gan_lab.weights import from_published
+from tests.helpers.published import fixture
+
+
+def test_weights_that_the_image_does_not_use_are_left_out() -> None:
+    config, state, _ = fixture("fastgan_128")
+    names = from_published(config, state)["G"].state_dict()
+    assert len(names) == sum(not name.split(".")[1].endswith("_256") for name in state)
+
+
+def conditional_state(classes: int, rows: int) -> dict[str, np.ndarray]:
+    """The fixture's weights under the names of the blocks with classes."""
+    _, state, _ = fixture("fastgan_128")
+    random = np.random.default_rng(0)
+    made = {"G/synthesis.embed.weight": random.normal(size=(rows, 32)).astype("float32")}
+    named = {"1": "conv1", "5": "conv2", "3": "bn1", "7": "bn2"}
+    for name, value in state.items():
+        head, _, rest = name.partition("feat_")
+        if not rest:
+            made[name] = value
+            continue
+        block, layer, leaf = rest.split(".")
+        place = f"{head}feat_{block}"
+        if layer in ("2", "6"):
+            made[f"{place}.noise.weight"] = value
+        elif leaf.startswith("running"):
+            made[f"{place}.{named[layer]}.{leaf.replace('running', 'stored')}"] = value
+            for part in ("gain", "bias"):
+                linear = f"{place}.{named[layer]}.{part}"
+                made[f"{linear}.weight_orig"] = random.normal(size=(len(value), 32))
+                made[f"{linear}.weight_u"] = np.ones(len(value)) / len(value) ** 0.5
+                made[f"{linear}.weight_v"] = np.ones(32) / 32**0.5
+                made[f"{linear}.bias"] = np.zeros(len(value))
+        elif layer in ("1", "5"):
+            made[f"{place}.{named[layer]}.{leaf}"] = value
+    return made
+
+
+def test_with_classes_its_larger_table_is_cut_to_those_of_the_data() -> None:
+    config, _, _ = fixture("fastgan_128")
+    config["generator"] |= {"cond": True, "c_dim": 4}
+    state = {k: np.asarray(v, "float32") for k, v in conditional_state(4, 1000).items()}
+    network = from_published(config, state)["G"]
+    assert network.num_classes == 4
+    z, labels = torch.randn(2, 32), torch.tensor([3, 0])
+    images = network(z, labels)
+    assert images.shape == (2, 3, 128, 128)
+    vectors = torch.nn.functional.one_hot(labels, 4).float()
+    assert torch.equal(network(z, vectors), images)
+    assert not torch.equal(network(z, labels.flip(0)), images)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"img_resolution": 96}, "img_resolution=96"),
+        ({"spam": 1}, "spam not supported"),
+        ({"synthesis_kwargs": {"lite": True}}, "missing|unknown|fit"),
+        ({"z_dim": 16}, "has shape"),
+    ],
+)
+def test_what_does_not_fit_is_named(change: dict[str, object], words: str) -> None:
+    config, state, _ = fixture("fastgan_128")
+    config["generator"] |= change
+    with pytest.raises(InputError, match=words):
+        from_published(config, state)
+
+
+def test_a_weight_that_is_unknown() -> None:
+    config, state, _ = fixture("fastgan_128")
+    with pytest.raises(InputError, match="spam"):
+        from_published(config, {**state, "G/synthesis.spam": np.zeros(1)})
