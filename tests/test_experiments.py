@@ -31,14 +31,10 @@ FOLDER = conf_dir() / "experiment"
 ALL = sorted(p.relative_to(FOLDER).with_suffix("").as_posix() for p in FOLDER.rglob("*.yaml"))
 # not of a paper: they train on what comes with the package
 OWN = [
-<<<<<<< HEAD
     n
     for n in ALL
     if n in ("few_shot", "photos", "quickstart", "stacked_digits")
-    or n.startswith(("digits/", "python_docs/"))
-=======
-    n for n in ALL if n in ("quickstart", "stacked_digits") or n.startswith(("digits/", "tones/"))
->>>>>>> sound
+    or n.startswith(("digits/", "python_docs/", "tones/"))
 ]
 PUBLISHED = [name for name in ALL if name not in OWN]
 
