@@ -407,13 +407,12 @@ def plain_norm(features: int) -> nn.Module:
 class FastGAN(AdversarialModule):
     """The loop with these networks; D's images are compared by LPIPS where its weights are there."""
 
-    discriminator: Discriminator
-
     def setup(self, stage: str) -> None:
         """Choose the distance of images that D makes again, and say which it is."""
         super().setup(stage)
         network = self.discriminator
-        if network.reconstruction_weight:
+        # another paper's discriminator makes no images again
+        if isinstance(network, Discriminator) and network.reconstruction_weight:
             network.distance = choose_distance(
                 network.reconstruction,
                 channels=network.channels,

@@ -66,6 +66,9 @@ def describe_samples(config: DictConfig, spec: SampleSpec) -> None:
     """
     derived = spec.network_arguments()
     with open_dict(config):
+        if config.get("discriminator"):
+            # another network, so that none of its arguments stay
+            config.model.discriminator = config.discriminator
         config.sample = literal(spec.as_dict())
         for name, node in config.model.items():
             if not OmegaConf.is_dict(node) or "_target_" not in node:

@@ -620,6 +620,11 @@ def style_generator(network: nn.Module) -> StyleGeneratorNetwork:
             f"regularizer path_length needs a generator with styles, which {type(network).__module__} has not; "
             "use model=stylegan2, or drop the penalty"
         )
+    if not network.twice_differentiable:
+        raise InputError(
+            f"regularizer path_length differentiates the generator twice, which {type(network).__module__} cannot be; "
+            "drop the penalty"
+        )
     return network
 
 

@@ -7,11 +7,12 @@ lines that do not, and counts. Takes about 10 minutes of processor time for 1,00
 """
 
 import io
+import signal
 import sys
 import time
 import traceback
 from collections import Counter
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from typing import Any
 
 from omegaconf import DictConfig
@@ -41,6 +42,8 @@ def judge(words: list[str]) -> tuple[str, str]:
     try:
         with redirect_stderr(said), redirect_stdout(io.StringIO()):
             status = launch(words[0], words[1:])
+    except KeyboardInterrupt:
+        raise
     except BaseException:
         return "traceback", traceback.format_exc()
     finally:
@@ -61,16 +64,17 @@ def judge(words: list[str]) -> tuple[str, str]:
 
 def main(number: int, seeds: list[int]) -> int:
     counts: Counter[str] = Counter()
-    for seed in seeds:
-        for words in lines(number, seed):
+    with suppress(KeyboardInterrupt):
+        for words in (one for seed in seeds for one in lines(number, seed)):
             end, said = judge(words)
             counts[end] += 1
             if end not in ("means it", "refused by name"):
                 print(f"{end}: gan-lab {' '.join(words)}\n    {said[-600:]}", flush=True)
-    print(f"{number * len(seeds)} command lines: {dict(counts)}")
+    print(f"{counts.total()} command lines: {dict(counts)}")
     return int(set(counts) > {"means it", "refused by name"})
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # counts what was done
     given = [int(one) for one in sys.argv[1:]] or [1000]
     sys.exit(main(given[0], given[1:] or [1]))

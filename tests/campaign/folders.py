@@ -1,6 +1,6 @@
 """31 corruptions of a run folder, and 50 hostile configurations of one, opened by every command.
 
-    python -m tests.campaign.folders [corruptions | configs]
+    python -m tests.campaign.folders [corruptions | configs] [command ...]
 
 After each, `train` (which goes on), `generate`, `export`, `evaluate` and `compare` must end with 0, or with 2 and one
 line; nothing outside of the folder may change. Prints what does not, and counts. Takes about 20 minutes.
@@ -11,11 +11,12 @@ import json
 import os
 import random
 import shutil
+import signal
 import sys
 import traceback
 from collections import Counter
 from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -137,6 +138,8 @@ def judge(command: str, given: list[str]) -> tuple[str, str]:
             status = launch(command, given)
     except SystemExit as end:
         status = int(end.code or 0)
+    except KeyboardInterrupt:
+        raise
     except BaseException:
         return "traceback", traceback.format_exc()[-800:]
     err = said.getvalue().strip()
@@ -150,11 +153,12 @@ def judge(command: str, given: list[str]) -> tuple[str, str]:
     return ("works" if status == 0 else "another end"), err
 
 
-def attack(whole: Path, changes: dict[str, Change], witness: Path) -> Counter[str]:
-    """Change a copy of a run in each way, and open it by every command."""
-    counts: Counter[str] = Counter()
+def attack(
+    whole: Path, changes: dict[str, Change], witness: Path, counts: Counter[str], by: list[str]
+) -> None:
+    """Change a copy of a run in each way, and open it by every command; or by some."""
     for name, change in changes.items():
-        for command in commands(whole):
+        for command in by or commands(whole):
             with TemporaryDirectory() as folder:
                 root = Path(folder)
                 shutil.copytree(whole / "run", root / "run")
@@ -166,7 +170,6 @@ def attack(whole: Path, changes: dict[str, Change], witness: Path) -> Counter[st
             counts[end] += 1
             if end not in ("works", "refused"):
                 print(f"{name}: {command}: {end}: {said}", flush=True)
-    return counts
 
 
 def main(which: list[str]) -> int:
@@ -184,16 +187,18 @@ def main(which: list[str]) -> int:
             for node in NODES
             for place in PLACES
         }
+        by = [one for one in which if one in commands(whole)]
         for name, changes in (("corruptions", CORRUPTIONS), ("configs", configs)):
-            if not which or name in which:
-                counts = attack(whole, changes, witness)
-                print(
-                    f"{len(changes)} {name}, each by {len(commands(whole))} commands: {dict(counts)}",
-                    flush=True,
-                )
-                wrong += sum(n for end, n in counts.items() if end not in ("works", "refused"))
+            if which and name not in which:
+                continue
+            counts: Counter[str] = Counter()
+            with suppress(KeyboardInterrupt):
+                attack(whole, changes, witness, counts, by)
+            print(f"{len(changes)} {name}, {counts.total()} commands: {dict(counts)}", flush=True)
+            wrong += sum(n for end, n in counts.items() if end not in ("works", "refused"))
     return int(wrong > 0)
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # counts what was done
     sys.exit(main(sys.argv[1:]))

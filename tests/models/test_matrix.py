@@ -36,7 +36,7 @@ REGULARIZERS = (
     "approximate_r1", "approximate_r2",
 )  # fmt: skip
 AUGMENTATIONS = ("none", "ada", "diffaugment", "blur")
-STYLES = ("stylegan", "stylegan2", "stylegan3", "gat")
+STYLES = ("stylegan", "stylegan2", "stylegan3")
 
 Case = tuple[str, str, str, str]
 
@@ -46,8 +46,7 @@ def possible(model: str, regularizer: str) -> bool:
     if regularizer == "path_length":
         return model in STYLES
     if regularizer == "orthogonal":
-        # whose layers scale their weights
-        return model not in ("progan", "stylegan", "stylegan2", "stylegan3")
+        return model not in ("progan", *STYLES)  # whose layers scale their weights
     return True
 
 
