@@ -176,7 +176,8 @@ class Generator(StyleGeneratorNetwork):
         qk_norm: whether queries and keys are normalised.
         w_avg_beta: of the running mean of w, for each pass; there are two in a step.
         style_mixing: probability that an image in training has two styles (0 in the paper).
-        recompute: whether activations within blocks are computed again in the backward pass, to save memory.
+        recompute: whether activations within blocks are computed again in the backward pass, to save memory: of two
+            images of 32x32x4, both players of S/2 then keep 58 MiB and not 576.
 
     Raises:
         InputError: for sizes that there are not, or that do not fit together.
