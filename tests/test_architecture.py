@@ -39,7 +39,7 @@ LONGEST_README = 220
 
 # tests of what several modules do together
 TOGETHER = {
-    "commands": {"full_disk", "kills", "processes", "resume", "selection", "stops"},
+    "commands": {"full_disk", "kills", "processes", "resume", "selection", "sound", "stops"},
     "compare": {"command"},
     "data": {"stacked_digits", "training"},
     "distributed": {"requeue"},

@@ -22,6 +22,7 @@ from gan_lab.training.auto import Facts, decide
 from gan_lab.training.building import build_callbacks, build_model
 from gan_lab.training.module import AdversarialModule
 from tests.helpers.samples import images_of as described
+from tests.helpers.sounds import sound_spec
 from tests.models.conftest import fit
 
 Compose = Callable[..., DictConfig]
@@ -32,7 +33,8 @@ ALL = sorted(p.relative_to(FOLDER).with_suffix("").as_posix() for p in FOLDER.rg
 OWN = [
     n
     for n in ALL
-    if n in ("photos", "quickstart", "stacked_digits") or n.startswith(("digits/", "python_docs/"))
+    if n in ("few_shot", "photos", "quickstart", "stacked_digits")
+    or n.startswith(("digits/", "python_docs/", "tones/"))
 ]
 PUBLISHED = [name for name in ALL if name not in OWN]
 
@@ -55,9 +57,9 @@ OTHERS = {
 
 
 class Images(NamedTuple):
-    """What a recipe's data are like: height and width, channels, classes."""
+    """What networks see of a recipe's data: height and width, of sound its length; channels, classes."""
 
-    size: tuple[int, int]
+    size: tuple[int, ...]
     classes: int = 0
     channels: int = 3
 
@@ -69,6 +71,7 @@ IMAGES = {
     "biggan_imagenet128": Images((128, 128), 1000),
     "dcgan_celeba64": Images((64, 64)),
     "lsgan_lsun112": Images((112, 112)),
+    "few_shot": Images((256, 256)),
     "photos": Images((256, 256)),
     "progan_celebahq1024": Images((1024, 1024)),
     "r3gan_cifar10": Images((32, 32), 10),
@@ -77,6 +80,7 @@ IMAGES = {
     "r3gan_imagenet64": Images((64, 64), 1000),
     "sagan_imagenet128": Images((128, 128), 1000),
     "sngan_cifar10": Images((32, 32)),
+    "specgan_sc09": Images((128, 128), channels=1),
     "stacked_digits": Images((16, 16)),
     "stylegan2_ada_afhq512": Images((512, 512)),
     "stylegan2_ada_cifar10": Images((32, 32), 10),
@@ -86,6 +90,9 @@ IMAGES = {
     "stylegan3_r_afhqv2_512": Images((512, 512)),
     "stylegan3_t_ffhq1024": Images((1024, 1024)),
     "stylegan_ffhq1024": Images((1024, 1024)),
+    "tones/stylegan2": Images((128, 64), 12, channels=1),
+    "tones/wavegan": Images((4096,), 12, channels=1),
+    "wavegan_sc09": Images((16384,), channels=1),
     "wgan_gp_cifar10": Images((32, 32)),
 }
 
@@ -159,6 +166,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "generator.margin": 2,
         "discriminator.label_layers": 2,
     },
+    "wavegan": {"generator.width": 4, "discriminator.width": 4},
     "wgan_gp": {"generator.width": 4, "discriminator.width": 4},
     "wgan_gp_text": {"generator.width": 4, "discriminator.width": 4},
 }
@@ -167,6 +175,8 @@ SMALL: dict[str, dict[str, Any]] = {
 def small_images(name: str) -> Images:
     """The shape and whether there are classes, at a size that takes no time."""
     full = images_of(name)
+    if len(full.size) == 1:
+        return full._replace(size=(256,))
     if full.size[0] == 112:
         return full._replace(size=(28, 28))
     if full.size[0] != full.size[1]:
@@ -196,7 +206,10 @@ def header(name: str) -> dict[str, str]:
 
 
 def spec_of(images: Images) -> SampleSpec:
-    return described(images.size, channels=images.channels, classes=images.classes)
+    if len(images.size) == 1:
+        return sound_spec(images.size[0], classes=images.classes)
+    height, width = images.size
+    return described((height, width), channels=images.channels, classes=images.classes)
 
 
 def full_spec(name: str) -> SampleSpec:
@@ -370,7 +383,7 @@ def test_the_command_in_its_header(compose: Compose, name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in PUBLISHED if name not in OTHERS])
 def test_the_data_are_as_the_table_says(compose: Compose, name: str) -> None:
     config, images = compose(f"experiment={name}"), IMAGES[name]
-    wanted = config.data.image_size
+    wanted = config.data.get("image_size")
     if wanted is not None:
         assert tuple([wanted] * 2 if isinstance(wanted, int) else wanted) == images.size
     assert config.conditional == (images.classes > 0)

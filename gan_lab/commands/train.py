@@ -98,6 +98,7 @@ def train_locked(config: DictConfig, run_dir: Path) -> None:
     config.data_fingerprint = data.train.content_digest()
     seed_everything(config.seed, verbose=False)
     module = build_model(config, spec)
+    module.discriminator.prepare()
     sync_batchnorm = bool(config.trainer.get("sync_batchnorm"))
     check_batch_per_process(module, world_size(config.trainer), sync_batchnorm=sync_batchnorm)
     callbacks = build_callbacks(config)

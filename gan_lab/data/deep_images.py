@@ -185,7 +185,7 @@ def find_levels(images: Iterable[NDArray[Any]], window: WindowName) -> tuple[flo
 
 
 def depth(file: BinaryIO) -> Bits | None:
-    """Bits of an opened image that has 16 or floating-point ones; None for all others, which Pillow reads."""
+    """Bits of an image that Pillow does not read whole (PNG, TIFF of 16 or floating-point bits, arrays); else None."""
     file.seek(0)
     head = file.read(HEAD_BYTES)
     file.seek(0)

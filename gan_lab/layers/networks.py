@@ -60,6 +60,7 @@ class StyleGeneratorNetwork(GeneratorNetwork):
             where `supports_transform` is set.
         truncation_cutoff: how many of the first styles truncation moves; None for all.
         level_ends: where "coarse" and "middle" end, for `levels`.
+        twice_differentiable: whether penalties can differentiate a gradient of the image by w.
 
     Args:
         synthesis: the synthesis network.
@@ -80,6 +81,7 @@ class StyleGeneratorNetwork(GeneratorNetwork):
     mapping: stylegan.Mapping
     synthesis: Callable[..., Tensor]
     level_ends: tuple[int, int]
+    twice_differentiable: bool = True
 
     def __init__(
         self,
@@ -185,10 +187,19 @@ class DiscriminatorNetwork(nn.Module):
     Attributes:
         num_classes: 0 for an unconditional discriminator.
         half_precision: as a generator's.
+        features_of: data that a frozen part of it has learned from, whose features metrics then favour; None without.
     """
 
     num_classes: int
     half_precision: bool = False
+    features_of: str | None = None
+
+    def prepare(self) -> None:
+        """Get what the network needs beside its own weights, before it is trained; by default nothing.
+
+        Raises:
+            InputError: when it cannot be had.
+        """
 
     def resolution_keys(self) -> dict[str, str]:
         """Return module -> a name that means the same in a network for images of another size, as a generator's do."""

@@ -126,16 +126,25 @@ class Attention(nn.Module):
         self.q_norm, self.k_norm = norm(), norm()
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, turns: Tensor) -> Tensor:
-        """Map tokens [N, T', width] to such; `turns` as `rotate` takes them."""
+    def forward(self, x: Tensor, turns: Tensor, twice: bool = False) -> Tensor:
+        """Map tokens [N, T', width] to such.
+
+        Args:
+            x: tokens.
+            turns: as `rotate` takes them.
+            twice: whether it is going to be differentiated twice, which fused kernels cannot be.
+        """
         queries, keys, values = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         queries, keys = (
             rotate(norm(part), turns)
             for norm, part in ((self.q_norm, queries), (self.k_norm, keys))
         )
-        mixed = scaled_dot_product_attention(
-            queries.to(values.dtype), keys.to(values.dtype), values
-        )
+        if twice:
+            shares = (queries @ keys.transpose(2, 3) / queries.shape[-1] ** 0.5).softmax(dim=3)
+            mixed = shares.to(values.dtype) @ values
+        else:
+            queries, keys = queries.to(values.dtype), keys.to(values.dtype)
+            mixed = scaled_dot_product_attention(queries, keys, values)
         return self.proj(mixed.transpose(1, 2).flatten(2))
 
 
@@ -174,7 +183,7 @@ class SlowLinear(nn.Module):
         return linear(x, self.weight * self.rate, self.bias * self.rate)
 
 
-def run_block(block: nn.Module, *inputs: Tensor, recompute: bool) -> Tensor:
+def run_block(block: nn.Module, *inputs: object, recompute: bool) -> Tensor:
     """Run a block; with `recompute` its activations are not kept but computed again in the backward pass."""
     if recompute and torch.is_grad_enabled():
         made: Tensor = checkpoint(block, *inputs, use_reentrant=False)

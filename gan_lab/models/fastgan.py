@@ -201,6 +201,8 @@ class Discriminator(DiscriminatorNetwork):
         width: channels at 128 pixels; up to 16 times as many at 8.
         reconstruction_weight: of the loss of what is made again; 0 for no decoders.
         reconstruction: which distance: "lpips", "pyramid", or "auto": LPIPS where VGG16's weights are on this machine.
+        frozen_blocks: how many parts of each encoder, from the image on, are not trained (Freeze-D, Mo et al. 2020,
+            https://arxiv.org/abs/2002.10964).
 
     Raises:
         InputError: for sizes, a weight or a distance that there are not.
@@ -215,6 +217,7 @@ class Discriminator(DiscriminatorNetwork):
         width: int = 64,
         reconstruction_weight: float = 1.0,
         reconstruction: str = "auto",
+        frozen_blocks: int = 0,
     ) -> None:
         super().__init__()
         if reconstruction not in KINDS or reconstruction_weight < 0:
@@ -251,6 +254,13 @@ class Discriminator(DiscriminatorNetwork):
             self.decoder = Decoder(widths=widths[::-1], channels=channels)
             if halvings:
                 self.part_decoder = Decoder(widths=widths[-2::-1], channels=channels)
+        self._freeze(frozen_blocks)
+
+    def _freeze(self, count: int) -> None:
+        for encoder in (self.encoder, self.small_encoder):
+            parts = [] if encoder is None else [encoder.from_image, *encoder.blocks]
+            for part in parts[: max(count, 0)]:
+                part.requires_grad_(False)
 
     def resolution_keys(self) -> dict[str, str]:
         keys: dict[str, str] = {}
@@ -397,13 +407,12 @@ def plain_norm(features: int) -> nn.Module:
 class FastGAN(AdversarialModule):
     """The loop with these networks; D's images are compared by LPIPS where its weights are there."""
 
-    discriminator: Discriminator
-
     def setup(self, stage: str) -> None:
         """Choose the distance of images that D makes again, and say which it is."""
         super().setup(stage)
         network = self.discriminator
-        if network.reconstruction_weight:
+        # another paper's discriminator makes no images again
+        if isinstance(network, Discriminator) and network.reconstruction_weight:
             network.distance = choose_distance(
                 network.reconstruction,
                 channels=network.channels,

@@ -176,13 +176,15 @@ class Generator(StyleGeneratorNetwork):
         qk_norm: whether queries and keys are normalised.
         w_avg_beta: of the running mean of w, for each pass; there are two in a step.
         style_mixing: probability that an image in training has two styles (0 in the paper).
-        recompute: whether activations within blocks are computed again in the backward pass, to save memory.
+        recompute: whether activations within blocks are computed again in the backward pass, to save memory: of two
+            images of 32x32x4, both players of S/2 then keep 58 MiB and not 576.
 
     Raises:
         InputError: for sizes that there are not, or that do not fit together.
     """
 
     supports_z_truncation = False
+    twice_differentiable = False  # fused attention is not
     mapping: Mapping
     synthesis: "Synthesis"
     level_ends = (1, 2)
@@ -504,8 +506,10 @@ class Discriminator(DiscriminatorNetwork):
         tokens = tokens + self.positions.to(tokens.dtype)
         whole = self.cls_token.expand(len(tokens), -1, -1).to(tokens.dtype)
         tokens = torch.cat([whole, tokens], dim=1)
+        # a penalty is going to differentiate the gradient by the images by the weights
+        twice = self.cls_token.requires_grad and any(part.requires_grad for part in stages)
         for block in self.blocks:
-            tokens = run_block(block, tokens, self.turns, recompute=self.recompute)
+            tokens = run_block(block, tokens, self.turns, twice, recompute=self.recompute)
         return tokens
 
     def logits(self, tokens: Tensor, labels: Tensor | None) -> Tensor:
@@ -527,9 +531,9 @@ class Block(nn.Module):
         self.mlp = SwiGLU(width=width, hidden=hidden_width(width))
         self.scale2 = nn.Parameter(torch.full((width,), SMALL_GAIN))
 
-    def forward(self, x: Tensor, turns: Tensor) -> Tensor:
-        """Map tokens [N, 1 + T, width] to such."""
-        x = x + self.scale1 * self.attention(self.norm1(x), turns)
+    def forward(self, x: Tensor, turns: Tensor, twice: bool = False) -> Tensor:
+        """Map tokens [N, 1 + T, width] to such; `twice` as `Attention` takes it."""
+        x = x + self.scale1 * self.attention(self.norm1(x), turns, twice)
         return x + self.scale2 * self.mlp(self.norm2(x))
 
 
@@ -573,7 +577,6 @@ class GAT(AdversarialModule):
     """
 
     generator: Generator
-    discriminator: Discriminator
 
     def __init__(
         self,
@@ -590,12 +593,13 @@ class GAT(AdversarialModule):
     def setup(self, stage: str) -> None:
         """Find the network whose features D is to tell, and say whether it is there."""
         super().setup(stage)
-        if not (self.discriminator.feature_dim and self.feature_weight):
+        network = self.discriminator
+        if not (isinstance(network, Discriminator) and network.feature_dim and self.feature_weight):
             return
         teacher = DINOv2(model=self.feature_model)
-        if teacher.outputs["features"] != self.discriminator.feature_dim:
+        if teacher.outputs["features"] != network.feature_dim:
             raise InputError(
-                f"model.discriminator.feature_dim={self.discriminator.feature_dim}: {self.feature_model} has features "
+                f"model.discriminator.feature_dim={network.feature_dim}: {self.feature_model} has features "
                 f"of {teacher.outputs['features']}; set it to that, or to 0"
             )
         path = teacher.published.usual_path
@@ -656,7 +660,8 @@ class GAT(AdversarialModule):
             wanted = self._teacher.tokens(pixels)  # [N, 1 + T', F]
             side = round((wanted.shape[1] - 1) ** 0.5)
             places = wanted[:, 1:].transpose(1, 2).unflatten(2, (side, side))
-            places = interpolate(places, size=self.discriminator.grid, mode="bicubic")
+            grid = cast(Discriminator, self.discriminator).grid
+            places = interpolate(places, size=grid, mode="bicubic")
             places = places.flatten(2).transpose(1, 2)
         whole = 1 - cosine_similarity(told[:, 0].float(), wanted[:, 0], dim=-1)
         return whole + (1 - cosine_similarity(told[:, 1:].float(), places, dim=-1)).mean(1)

@@ -332,7 +332,9 @@ class ProGAN(AdversarialModule):
                 assert player.optimizer is not None
                 player.optimizer.state.clear()
         for network in (self.generator, self.generator_ema, self.discriminator):
-            cast(GrowingGenerator | Discriminator, network).stage.value = stage
+            # another paper's discriminator sees images of any size
+            if isinstance(network, GrowingGenerator | Discriminator):
+                network.stage.value = stage
 
     def fake(self, z: Tensor, batch: Batch) -> Tensor:
         """Make images of the stage's resolution."""

@@ -398,7 +398,8 @@ def power_of_two_side(image_size: ImageSize) -> int:
     height, width = image_shape(image_size)
     if height != width or height < 16 or height & (height - 1):
         raise InputError(
-            f"image_size={image_size}: StyleGAN3 makes squares with a power of two from 16 on as side; "
+            f"image_size={image_size}: StyleGAN3 makes squares with a power of two from 16 on as side: its filters are "
+            "designed for one rate in all directions; stylegan2 takes rectangles, or "
             f"set data.image_size={max(16, 1 << min(height, width).bit_length() - 1)}"
         )
     return height

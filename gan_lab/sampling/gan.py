@@ -14,7 +14,7 @@ from gan_lab.sampling.targets import Distance, Given, PyramidDistance, Targets
 
 
 class Gan(Sampler):
-    """A trained generator to draw images from.
+    """A trained generator to draw images from; how it draws (`sample`, `latents`, `synthesize`) stands in `Sampler`.
 
     Latents, labels and noise of image `i` of a seed are functions of (seed, i) alone, to the last bit. Its pixels agree
     to 1e-5 in float32 whatever else is computed in the same forward pass.

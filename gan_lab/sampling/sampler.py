@@ -174,7 +174,7 @@ class Sampler:
         """
         if not isinstance(self.generator, StyleGeneratorNetwork):
             raise InputError(
-                f"{self.kind} has no styles w; stylegan, stylegan2 and stylegan3 have. Others vary by z alone"
+                f"{self.kind} has no styles w; stylegan, stylegan2, stylegan3 and gat have. Others vary by z alone"
             )
         return self.generator
 

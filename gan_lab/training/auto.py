@@ -63,6 +63,11 @@ Rule = Callable[[DictConfig, Facts], Decided]
 def _total_kimg(config: DictConfig, facts: Facts) -> Decided:
     if facts.device == "cpu":
         return 200, "a CPU: as long as one waits; a first impression"
+    if facts.num_images < 1_000:
+        return (
+            5_000,
+            f"{facts.num_images:,} images; experiment=few_shot is made for fewer than 1,000",
+        )
     if facts.num_images < 10_000:
         return 5_000, f"{facts.num_images:,} images: below 10,000 little comes later"
     return 25_000, f"{facts.num_images:,} images: from 10,000 on as long as the papers"
@@ -139,6 +144,17 @@ def _frozen_layers(config: DictConfig, facts: Facts) -> Decided:
     )
 
 
+def _frozen_blocks(config: DictConfig, facts: Facts) -> Decided:
+    if not config.get("init_from"):
+        return 0, "D begins anew: there is nothing to freeze"
+    # one that reads the image, and one for each halving down to 8 pixels
+    found = max(round(facts.side).bit_length() - 3, 1)
+    return (
+        found // 2,
+        f"init_from: half of the {found} parts of each of D's encoders stay as they are (Freeze-D)",
+    )
+
+
 def _every(share: int) -> Rule:
     """Return the rule of an interval: so many in the whole run, rounded."""
 
@@ -161,6 +177,7 @@ RULES: dict[str, Rule] = {
     "model.discriminator.num_fp16_res": _half_precision,
     "model.discriminator.mbstd_group_size": _stddev_group,
     "model.discriminator.frozen_layers": _frozen_layers,
+    "model.discriminator.frozen_blocks": _frozen_blocks,
     "model.generator_optimizer.lr": _learning_rate,
     "model.discriminator_optimizer.lr": _learning_rate,
     "regularizer.r1.weight": _gamma,

@@ -62,10 +62,13 @@ def describe_samples(config: DictConfig, spec: SampleSpec) -> None:
         spec: of the samples, with labels where the run is conditional.
 
     Raises:
-        InputError: when a network's class cannot be imported.
+        InputError: when a network's class cannot be imported, or is for images and the samples are none.
     """
     derived = spec.network_arguments()
     with open_dict(config):
+        if config.get("discriminator"):
+            # another network, so that none of its arguments stay
+            config.model.discriminator = config.discriminator
         config.sample = literal(spec.as_dict())
         for name, node in config.model.items():
             if not OmegaConf.is_dict(node) or "_target_" not in node:
@@ -77,6 +80,11 @@ def describe_samples(config: DictConfig, spec: SampleSpec) -> None:
             ):
                 continue
             asked_for = signature(network).parameters
+            if "image_size" in asked_for and "image_size" not in {*derived, *node}:
+                raise InputError(
+                    f"{network.__module__} is for images, and networks see {spec.kind.name} as "
+                    f"{list(spec.encoded_shape)}; choose another model="
+                )
             for key, value in derived.items():
                 if key in asked_for and key not in node:
                     config.model[name][key] = list(value) if isinstance(value, tuple) else value

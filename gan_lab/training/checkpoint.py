@@ -184,10 +184,11 @@ def _warn_once(text: str) -> None:
 
 
 def find_resumable(folder: Path) -> Path | None:
-    """Return the checkpoint to go on from, None when there are none at all; for who holds the run folder.
+    """Return the checkpoint to go on from, None when there are none at all. Call it only with the run folder locked.
 
-    Where the last one is damaged, the one before it takes its place, or else the best one: left there, the damaged
-    file would itself become the one before at the next save. A best one that a kill left behind is brought up to date.
+    It tries last.ckpt, previous.ckpt and best.ckpt. If the last one is damaged, the next whole one is linked over it,
+    otherwise the next save would make the damaged file previous.ckpt. It also links best.ckpt to last.ckpt where a kill
+    came before that.
 
     Raises:
         InputError: when there are checkpoints and none can be read.

@@ -448,11 +448,10 @@ class LatentConsistency(DiscriminatorRegularizer):
         return (step.fake_logits - step.logits(near)).float().square()
 
 
-# Latent diversity, G's side of zCR: the images of two latents nearby are to differ.
-
-
 class LatentDiversity(GeneratorRegularizer):
-    """Reward for G's change between neighbours in latent space; `weight` is lambda_gen.
+    """Reward for G's change between neighbours in latent space, G's side of zCR; `weight` is lambda_gen.
+
+    Zhao et al. 2020, section 2.2, https://arxiv.org/abs/2002.04724.
 
     Args:
         weight: coefficient.
@@ -620,6 +619,11 @@ def style_generator(network: nn.Module) -> StyleGeneratorNetwork:
         raise InputError(
             f"regularizer path_length needs a generator with styles, which {type(network).__module__} has not; "
             "use model=stylegan2, or drop the penalty"
+        )
+    if not network.twice_differentiable:
+        raise InputError(
+            f"regularizer path_length differentiates the generator twice, which {type(network).__module__} cannot be; "
+            "drop the penalty"
         )
     return network
 

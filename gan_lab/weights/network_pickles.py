@@ -71,7 +71,7 @@ def read_pickle(data: bytes) -> dict[str, Any]:
 
 
 def describe(content: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return (config, state) for `from_published`, with the moving average's weights as "G_ema/...".
+    """Return (config, state) as `Published` holds them, with the moving average's weights as "G_ema/...".
 
     Raises:
         InputError: for networks that are not known.

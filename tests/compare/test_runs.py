@@ -1,13 +1,15 @@
 """What is found, and what is read of a run; what is broken is named and costs nothing else."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from gan_lab.compare.page import curve, differing, main_metric, metric_keys, thinned
+from gan_lab.compare.page import curve, differing, main_metric, metric_keys, page_data, thinned
 from gan_lab.compare.runs import count_parameters, find_runs, read_run, short_names
+from gan_lab.compare.samples import SampleGrid
 from gan_lab.config import build
 from gan_lab.errors import InputError
 from gan_lab.training.building import describe_samples
@@ -180,3 +182,13 @@ def test_thinning_keeps_ends_and_spikes() -> None:
     assert len(thin) <= 102 and set(thin) <= set(points) and thin == sorted(thin)
     assert {points[0], points[-1], points[500], points[501]} <= set(thin)
     assert thinned(points, 1000) == points
+
+
+def test_a_log_says_what_goes_wrong(tmp_path: Path) -> None:
+    lines = [json.dumps({"kimg": float(i), "loss/d": 0.001}) for i in range(12)]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    run = read_run(tmp_path, "mine")
+    assert len(run.advice) == 1 and "D wins" in run.advice[0]
+    assert page_data([run], [SampleGrid(origin="")], [], seed=0)["advice"] == [
+        f"mine {run.advice[0]}"
+    ]

@@ -4,6 +4,7 @@ import io
 import json
 import pickle
 import sys
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,7 +28,17 @@ def fixture(name: str) -> tuple[dict[str, Any], dict[str, np.ndarray], dict[str,
     with np.load(PARITY / f"{name}.npz") as file:
         arrays = {key: file[key] for key in file.files if key != "config"}
         state = {k.removeprefix("state/"): v for k, v in arrays.items() if k.startswith("state/")}
-        return json.loads(str(file["config"])), state, arrays
+        config = json.loads(str(file["config"]))
+        # large weights follow from their names
+        state |= {key: drawn(key, shape) for key, shape in config.get("by_name", {}).items()}
+        return config, state, arrays
+
+
+def drawn(name: str, shape: list[int]) -> np.ndarray:
+    """Weights of an output channel of norm about 1, drawn from a seed that is the name's checksum."""
+    source = np.random.RandomState(zlib.crc32(name.encode()))
+    values = source.standard_normal(shape).astype("float32")
+    return values * np.float32(np.prod(shape[1:]) ** -0.5)
 
 
 def stand_in(name: str, **content: Any) -> ModuleType:

@@ -3,13 +3,18 @@
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from gan_lab.layers.spectral_norm import SpectralNorm, spectrally_normalized
+from gan_lab.layers.spectral_norm import (
+    SpectralNorm,
+    spectrally_normalized,
+    stored_spectral_norm,
+)
 
 
 def largest(weight: Tensor) -> float:
@@ -110,3 +115,34 @@ def test_gradients_of_second_order(check_gradients: Callable[..., None]) -> None
     weight.requires_grad_()
     assert torch.autograd.gradcheck(sigma, weight)
     assert torch.autograd.gradgradcheck(sigma, weight)
+
+
+@pytest.mark.filterwarnings("ignore:.*spectral_norm.*:FutureWarning")
+@pytest.mark.parametrize("transposed", [False, True])
+def test_the_one_that_keeps_both_vectors_is_torchs(transposed: bool) -> None:
+    torch.manual_seed(0)
+    kind = nn.ConvTranspose2d if transposed else nn.Conv2d
+    theirs = torch.nn.utils.spectral_norm(kind(3, 5, 4), dim=1 if transposed else 0)
+    ours: Any = kind(3, 5, 4)
+    with torch.no_grad():
+        ours.weight.copy_(theirs.weight_orig)
+        ours.bias.copy_(theirs.bias)
+    stored_spectral_norm(ours)
+    norm = ours.parametrizations.weight[0]
+    norm.u.copy_(theirs.weight_u)
+    norm.v.copy_(theirs.weight_v)
+    x = torch.randn(2, 3, 6, 6)
+    for mode in (False, True, False):
+        ours.train(mode)
+        theirs.train(mode)
+        made, expected = ours(x), theirs(x)
+        torch.testing.assert_close(made, expected)
+        torch.testing.assert_close(norm.u, theirs.weight_u)
+        slopes = [
+            torch.autograd.grad(out.square().sum(), weight)[0]
+            for out, weight in (
+                (made, ours.parametrizations.weight.original),
+                (expected, theirs.weight_orig),
+            )
+        ]
+        torch.testing.assert_close(*slopes)

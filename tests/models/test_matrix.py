@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,8 +9,12 @@ import torch
 from omegaconf import DictConfig
 
 from gan_lab.config import build, conf_dir
+from gan_lab.data.images import ImageKind
+from gan_lab.data.sample import SampleSpec
 from gan_lab.errors import InputError
+from gan_lab.layers.networks import samples_made
 from gan_lab.training.building import describe_samples, drop_unchosen
+from gan_lab.training.module import AdversarialModule
 from tests.helpers import growing, resnets, small
 from tests.helpers.samples import images_of
 from tests.models import conftest
@@ -33,7 +36,7 @@ REGULARIZERS = (
     "approximate_r1", "approximate_r2",
 )  # fmt: skip
 AUGMENTATIONS = ("none", "ada", "diffaugment", "blur")
-STYLES = ("stylegan", "stylegan2", "stylegan3", "gat")
+STYLES = ("stylegan", "stylegan2", "stylegan3")
 
 Case = tuple[str, str, str, str]
 
@@ -43,8 +46,7 @@ def possible(model: str, regularizer: str) -> bool:
     if regularizer == "path_length":
         return model in STYLES
     if regularizer == "orthogonal":
-        # whose layers scale their weights
-        return model not in ("progan", "stylegan", "stylegan2", "stylegan3")
+        return model not in ("progan", *STYLES)  # whose layers scale their weights
     return True
 
 
@@ -142,27 +144,41 @@ def test_what_means_nothing_is_refused_before_the_first_step(
         build(config.model, total_images=8)
 
 
-# without whom there would be a model whose labels can only be classes
 MODELS = sorted(path.stem for path in (conf_dir() / "model").glob("*.yaml"))
+# what those make that make no images: samples of a shape, and the words that make them small
+OTHERS: dict[str, tuple[tuple[int, ...], tuple[str, ...]]] = {
+    "wavegan": ((1, 16_384), ("model.generator.width=2", "model.discriminator.width=2")),
+    "wgan_gp_text": ((6, 8), ("model.generator.width=8", "model.discriminator.width=8")),
+}
 
 
-def take_attributes(compose: Callable[..., DictConfig], model: str, *overrides: str) -> None:
-    words = (f"model={model}", *SMALL.get(model, ()), *overrides, "d_steps=1", "batch_size=4")
-    config = compose(*words)
-    side = 16 if model == "stylegan3" else 8
-    spec = replace(images_of([side, side], channels=3), attributes=("smile", "age"))
-    describe_samples(config, spec)
+def small_module(
+    compose: Callable[..., DictConfig],
+    model: str,
+    size: list[int],
+    *words: str,
+    attributes: int = 0,
+) -> AdversarialModule:
+    """Build a small model of any kind of sample, with labels of so many attributes."""
+    shape, own = OTHERS.get(model, ((3, *size), SMALL.get(model, ())))
+    config = compose(f"model={model}", *own, *words, "d_steps=1", "batch_size=4")
+    names = tuple(f"a{i}" for i in range(attributes))
+    describe_samples(config, SampleSpec(kind=ImageKind(), shape=shape, attributes=names))
     drop_unchosen(config)
     torch.manual_seed(0)
-    module = build(config.model, total_images=16)
+    return build(config.model, total_images=16)
+
+
+def take_attributes(compose: Callable[..., DictConfig], model: str, *words: str) -> None:
+    side = 16 if model == "stylegan3" else 8
+    module = small_module(compose, model, [side, side], *words, attributes=2)
     fit(module, attributes=2)
     assert all(value.isfinite().all() for value in module.state_dict().values())
     generator = module.generator.eval()
     z = torch.randn(1, generator.z_dim).expand(3, -1)
     vectors = torch.tensor([[0.0, 0.0], [1.0, -2.0], [1.0, 0.5]])  # none of them a mixture
-    images = generator(z, vectors)
-    images = images[-1] if isinstance(images, tuple) else images
-    assert not torch.equal(images[0], images[1]) and not torch.equal(images[1], images[2])
+    samples = samples_made(generator(z, vectors))
+    assert not torch.equal(samples[0], samples[1]) and not torch.equal(samples[1], samples[2])
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -175,6 +191,22 @@ def test_every_architecture_takes_vectors(compose: Callable[..., DictConfig], mo
 )
 def test_every_conditioning_takes_vectors(compose: Callable[..., DictConfig], kind: str) -> None:
     take_attributes(compose, "sngan", f"conditioning={kind}")
+
+
+@pytest.mark.parametrize("model", [model for model in MODELS if model not in OTHERS])
+@pytest.mark.parametrize("size", [[16, 32], [48, 32]], ids=str)
+def test_rectangles(compose: Callable[..., DictConfig], model: str, size: list[int]) -> None:
+    """Every architecture but StyleGAN3, whose input is the same in all directions, makes and judges them."""
+    if model == "stylegan3":
+        with pytest.raises(InputError, match="StyleGAN3 makes squares"):
+            small_module(compose, model, size)
+        return
+    module = small_module(compose, model, size)
+    assert samples_made(module.generator(torch.randn(2, module.generator.z_dim))).shape[
+        2:
+    ] == torch.Size(size)
+    fit(module)
+    assert all(value.isfinite().all() for value in module.state_dict().values())
 
 
 def test_all_regularizers_at_once(make: Make) -> None:

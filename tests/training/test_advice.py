@@ -166,8 +166,8 @@ DIGITS = sorted(path.stem for path in (conf_dir() / "experiment" / "digits").glo
 def test_digits_recipes_are_told_nothing(tmp_path: Path, model: str) -> None:
     """Their beginning, logged so often that every sign would have the time to show."""
     words = [
-        f"experiment=digits/{model}", "total_kimg=4", "callbacks.training_log.every_kimg=0.1", "trainer=cpu",
-        "callbacks.samples.every_kimg=0.5", "callbacks.evaluation.every_kimg=0.5", f"runs_dir={tmp_path}", "name=run",
+        f"experiment=digits/{model}", "total_kimg=2", "callbacks.training_log.every_kimg=0.05", "trainer=cpu",
+        "callbacks.samples.every_kimg=0.25", "callbacks.evaluation.every_kimg=0.25", f"runs_dir={tmp_path}", "name=run",
     ]  # fmt: skip
     assert launch("train", words) == 0
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()

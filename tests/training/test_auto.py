@@ -69,14 +69,21 @@ def test_a_run_that_begins_from_another_freezes_layers(compose: Compose) -> None
         config.model.discriminator.frozen_layers == 9
     )  # of 3 layers at 256 to 8, and one of the image
     assert config.augment.ada.speed_kimg == 100
+    few = compose("experiment=few_shot", "init_from=faces")
+    decide(few, GPU)
+    assert few.model.discriminator.frozen_blocks == 3  # of 6 at 256
 
 
 def test_every_key_is_there_in_some_recipe_and_types_are_checked(compose: Compose) -> None:
-    config = compose("experiment=photos")
-    assert auto_keys(config) == list(RULES)
-    with placeholders(config):
-        assert not auto_keys(config)
-    assert auto_keys(config) == list(RULES)
+    found = set()
+    for name in ("photos", "few_shot"):
+        config = compose(f"experiment={name}")
+        keys = auto_keys(config)
+        found |= set(keys)
+        with placeholders(config):
+            assert not auto_keys(config)
+        assert auto_keys(config) == keys
+    assert found == set(RULES)
 
 
 @pytest.mark.parametrize(

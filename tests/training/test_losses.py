@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from gan_lab.errors import InputError
 from gan_lab.training.losses import (
     Hinge,
     LeastSquares,
@@ -97,3 +98,13 @@ def test_the_minimax_generator_saturates_and_the_non_saturating_one_does_not() -
     (weak,) = torch.autograd.grad(Minimax().generator(confident).sum(), confident)
     (strong,) = torch.autograd.grad(NonSaturating().generator(confident).sum(), confident)
     assert abs(float(weak)) < 1e-6 < 0.99 < abs(float(strong))
+
+
+def test_random_margins_of_the_hinge() -> None:
+    torch.manual_seed(0)
+    real, fake = torch.full((10_000,), -1.0), torch.full((10_000,), 2.0)
+    margins = Hinge(lowest_margin=0.8).discriminator(real, fake) - 3  # both beyond their margins
+    assert 1.6 < float(margins.min()) < 1.62 and 1.98 < float(margins.max()) < 2
+    assert not Hinge(lowest_margin=0.8).discriminator(real + 2, fake - 3).any(), "at 1 and -1"
+    with pytest.raises(InputError, match="lowest_margin=2"):
+        Hinge(lowest_margin=2)

@@ -30,7 +30,7 @@ from gan_lab.training.module import AdversarialModule
 
 
 class StopError(KeyboardInterrupt):
-    """A second signal: the run is to end at once.
+    """A second signal, which ends the run at once.
 
     Attributes:
         status: that a shell expects of the process.
@@ -45,9 +45,9 @@ class Checkpointing(Callback):
     """Keeps `last.ckpt`, the one before it, and the best by the metric that was chosen.
 
     Stands last among the callbacks, so that an evaluation of the same moment is part of what it saves. The first
-    Ctrl-C, SIGTERM or SIGHUP (of a terminal that closes) ends the step, saves and stops; a second one ends at once. In
-    a job of SLURM, SIGUSR1 and a SIGTERM that warns of preemption also have the job start again, which then goes on
-    from here.
+    Ctrl-C, SIGTERM or SIGHUP (of a terminal that closes) ends the step, saves and stops; a second
+    Ctrl-C, or SIGTERM outside of SLURM, ends at once. In a job of SLURM, SIGUSR1 and a SIGTERM that warns of preemption
+    also have the job start again, which then goes on from here; elsewhere SIGUSR1 is not handled.
 
     Args:
         run_dir: the run folder; checkpoints go to its `checkpoints/`.

@@ -7,12 +7,18 @@ import torch
 from lightning import Callback, Trainer
 
 from gan_lab.config import suggestion
+from gan_lab.console import warn
 from gan_lab.errors import InputError
 from gan_lab.metrics.base import Metrics
+from gan_lab.metrics.feature_metrics import Frechet
+from gan_lab.metrics.features.dinov2 import DINOv2
 from gan_lab.metrics.images import GanImages
+from gan_lab.metrics.protocol import Protocol
 from gan_lab.sampling.gan import Gan
 from gan_lab.training.callbacks.training_log import check_finite, check_interval, log
 from gan_lab.training.module import AdversarialModule
+
+SECOND_VIEW = 10_000  # images that a second feature network sees
 
 
 class Evaluation(Callback):
@@ -22,6 +28,7 @@ class Evaluation(Callback):
 
     Attributes:
         values: the latest metrics, with the `metrics/` prefix.
+        second: what is measured beside them, where D's own features favour them.
 
     Args:
         metrics: what is computed.
@@ -40,6 +47,7 @@ class Evaluation(Callback):
         self.seed = seed
         self.objective = objective
         self.values: dict[str, float] = {}
+        self.second: Protocol | None = None
         self._spent = 0.0
         self._began = time.perf_counter()
 
@@ -47,7 +55,31 @@ class Evaluation(Callback):
         """Get weights and real statistics before the first step."""
         # and before a checkpoint's best value is restored, which is kept only where it is of the same metric
         self.metrics.prepare(trainer.datamodule)  # type: ignore[attr-defined]
+        self.second = self._second_view(module.discriminator.features_of, trainer)
         self._began = time.perf_counter()
+
+    def _second_view(self, learned: str | None, trainer: Trainer) -> Protocol | None:
+        """Warn of Inception's features where D's are of the same data; return metrics of DINOv2's if it is there."""
+        if learned is None or "inception" not in str(self.metrics.protocol.get("extractor")):
+            return None
+        features = DINOv2()
+        there = features.published.usual_path.is_file()
+        beside = (
+            f"{features.name} is measured beside it"
+            if there
+            else f"gan-lab prefetch features=dinov2 gets {features.name}, which would be measured beside it"
+        )
+        warn(
+            f"D sees features of {learned}, as Inception does: FID tells of quality that is not there (Kynkaanniemi et "
+            f"al. 2023, https://arxiv.org/abs/2203.06026); {beside}"
+        )
+        if not there:
+            return None
+        second = Protocol(
+            name="second_view", features=features, metrics={"fd": Frechet()}, num_fake=SECOND_VIEW
+        )
+        second.prepare(trainer.datamodule)  # type: ignore[attr-defined]
+        return second
 
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: Trainer, module: AdversarialModule, outputs: Any, batch: Any, batch_idx: int
@@ -67,6 +99,8 @@ class Evaluation(Callback):
         )
         with torch.random.fork_rng(devices=[]):
             found = self.metrics.compute(GanImages(gan, seed=self.seed))
+            if self.second is not None:
+                found |= self.second.compute(GanImages(gan, seed=self.seed))
         # the last bits may differ between ranks, which have to agree on what is the best
         found = trainer.strategy.broadcast(found)
         self.values = {f"metrics/{name}": value for name, value in found.items()}

@@ -38,6 +38,32 @@ def test_the_share_of_time_is_logged(tmp_path: Path) -> None:
         assert 0 < entry["time/evaluation_share"] < 1 and entry["time/evaluation_s"] > 0
 
 
+class Measured:
+    """Metrics of a feature network."""
+
+    best = None
+    mode = "min"
+
+    def __init__(self, extractor: str) -> None:
+        self.protocol = {"extractor": extractor}
+
+
+def test_fid_is_warned_of_where_d_sees_the_same_features(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    for extractor, learned in (
+        ("inception-v3-compat", None),
+        ("digits classifier", "ImageNet"),
+        ("inception-v3-compat", "ImageNet"),
+    ):
+        evaluation = Evaluation(metrics=Measured(extractor), every_kimg=1)  # type: ignore[arg-type]
+        assert evaluation._second_view(learned, None) is None  # type: ignore[arg-type]
+        warned = "".join(capsys.readouterr())
+        both = learned is not None and extractor.startswith("inception")
+        assert ("prefetch features=dinov2" in warned) == both
+
+
 @pytest.mark.parametrize(
     ("objective", "wrong"),
     [

@@ -1,0 +1,235 @@
+"""Projected GANs: discriminators on a frozen network's features, mixed at random over channels and scales.
+
+Sauer et al. 2021, https://arxiv.org/abs/2111.01007; what the paper leaves open is as in the authors' code (MIT),
+https://github.com/autonomousvision/projected-gan. Random 1x1 convolutions mix the channels of four feature maps, then
+each with the next coarser one, enlarged (section 3.2); on each result a small discriminator looks at patches. The
+discriminator fits any generator of images: `discriminator=projected`.
+
+Its features were learned on ImageNet, with labels, as those of FID: FID then shows quality that is not there
+(Kynkaanniemi et al. 2023, https://arxiv.org/abs/2203.06026).
+"""
+
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate, pad
+
+from gan_lab.console import say
+from gan_lab.errors import InputError
+from gan_lab.layers.networks import DiscriminatorInput, DiscriminatorNetwork, tensors_of
+from gan_lab.layers.patches import PatchLogits
+from gan_lab.layers.spectral_norm import stored_spectral_norm
+from gan_lab.metrics.features.base import WeightsUnavailable
+from gan_lab.metrics.features.efficientnet import CHANNELS, SIZE, WEIGHTS, EfficientNet
+
+RANDOM = "random"  # features that nothing was learned by, for tests
+
+# sides that the small discriminators are made for, whatever the image's: of features as mixed over scales
+SIDES = (128, 64, 32, 16)
+
+END = 8  # side of the last features of a small discriminator
+
+WIDTHS = {8: 512, 16: 256, 32: 128, 64: 64, 128: 64}
+
+
+class Mixing(nn.Module):
+    """Random, frozen 1x1 convolutions: of each map's channels, then of each map and the next coarser one.
+
+    Attributes:
+        widths: channels of what comes out, fine to coarse.
+        sides: sides that small discriminators count with.
+
+    Args:
+        channels: of the feature maps, fine to coarse.
+        width: channels of the finest map that comes out.
+        expand: whether coarser maps have twice as many each.
+        scales: whether maps are mixed with coarser ones, which doubles their sides.
+    """
+
+    def __init__(
+        self, *, channels: tuple[int, ...], width: int, expand: bool, scales: bool
+    ) -> None:
+        super().__init__()
+        mixed = [width << i if expand else width for i in range(len(channels))]
+        self.by_channel = nn.ModuleList(
+            nn.Conv2d(before, after, 1) for before, after in zip(channels, mixed, strict=True)
+        )
+        # halves the channels of all but the finest
+        after = [mixed[max(i - 1, 0)] for i in range(len(mixed))]
+        self.by_scale = nn.ModuleList(
+            nn.Conv2d(*pair, 1) for pair in zip(mixed, after, strict=True) if scales
+        )
+        self.widths = after if scales else mixed
+        self.sides = [side if scales else side // 2 for side in SIDES]
+        self.requires_grad_(False)
+
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        """Mix four maps [N, C, H, W], fine to coarse."""
+        mixed = [layer(x) for layer, x in zip(self.by_channel, maps, strict=True)]
+        if not self.by_scale:
+            return mixed
+        made: list[Tensor] = []
+        for x, layer in zip(reversed(mixed), reversed(self.by_scale), strict=True):
+            x = x + made[-1] if made else x
+            x = interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
+            made.append(layer(x))
+        return made[::-1]
+
+
+class SmallDiscriminator(nn.Module):
+    """Halvings down to 8 pixels, then logits of patches.
+
+    Args:
+        channels: of the features.
+        side: that they are counted as having.
+        num_classes: 0 for no classes.
+        separable: whether convolutions are of each channel, then of places, as for StyleGAN2.
+    """
+
+    def __init__(self, *, channels: int, side: int, num_classes: int, separable: bool) -> None:
+        super().__init__()
+        widths = [channels]
+        while side > END:
+            side //= 2
+            widths.append(WIDTHS[side])
+        self.blocks = nn.Sequential(*(halving(*pair, separable) for pair in pairwise(widths)))
+        self.logits = PatchLogits(
+            features=widths[-1], num_classes=num_classes, norm=stored_spectral_norm
+        )
+
+    def forward(self, x: Tensor, labels: Tensor | None) -> Tensor:
+        """Map features [N, C, H, W] (and labels [N]) to logits [N, P]."""
+        return self.logits(self.blocks(x), labels)
+
+
+def halving(inputs: int, outputs: int, separable: bool) -> nn.Sequential:
+    """Return a convolution that halves, batch norm and leaky ReLU."""
+    if not separable:
+        conv = stored_spectral_norm(nn.Conv2d(inputs, outputs, 4, stride=2, padding=1))
+        return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.LeakyReLU(0.2))
+    by_channel = nn.Conv2d(inputs, inputs, 3, padding=1, groups=inputs, bias=False)
+    by_place = nn.Conv2d(inputs, outputs, 1, bias=False)
+    return nn.Sequential(
+        nn.Sequential(stored_spectral_norm(by_channel), stored_spectral_norm(by_place)),
+        nn.BatchNorm2d(outputs),
+        nn.LeakyReLU(0.2),
+        nn.AvgPool2d(2),
+    )
+
+
+class Discriminator(DiscriminatorNetwork):
+    """EfficientNet-lite0, frozen -> random mixing -> four small discriminators -> logits of patches.
+
+    Images are enlarged to 224 pixels; of rectangles the shorter side.
+
+    Attributes:
+        features_of: data that its features were learned on.
+
+    Args:
+        channels: of the image, 1 or 3.
+        num_classes: 0 for an unconditional discriminator.
+        width: channels of the finest mixed map.
+        expand: whether coarser maps have twice as many each.
+        scales: whether maps are mixed over scales, too.
+        num_discriminators: small ones, on the finest maps.
+        separable: whether their convolutions are separable, as the authors have it for StyleGAN2.
+        weights: path of timm's file; null takes torch's cache; "random" does without, for tests: then this is no
+            projected GAN.
+
+    Raises:
+        InputError: for images that the network cannot see, and where timm is not installed.
+    """
+
+    features_of = "ImageNet"
+
+    def __init__(
+        self,
+        *,
+        channels: int,
+        num_classes: int = 0,
+        width: int = 64,
+        expand: bool = True,
+        scales: bool = True,
+        num_discriminators: int = 4,
+        separable: bool = False,
+        weights: str | None = None,
+    ) -> None:
+        super().__init__()
+        if channels not in (1, 3):
+            raise InputError(
+                f"discriminator=projected sees images of 1 or 3 channels, not {channels}; set data.channels=3"
+            )
+        if not 1 <= num_discriminators <= len(CHANNELS):
+            raise InputError(
+                f"num_discriminators={num_discriminators} must be 1 to {len(CHANNELS)}"
+            )
+        self.num_classes = num_classes
+        self.weights = weights
+        # no part of the state: checkpoints stay small, and weights are read from their file
+        self._frozen = (EfficientNet(),)
+        self.mixing = Mixing(channels=CHANNELS, width=width, expand=expand, scales=scales)
+        self.discriminators = nn.ModuleList(
+            SmallDiscriminator(
+                channels=outputs, side=side, num_classes=num_classes, separable=separable
+            )
+            for outputs, side in list(zip(self.mixing.widths, self.mixing.sides, strict=True))[
+                :num_discriminators
+            ]
+        )
+
+    @property
+    def features(self) -> EfficientNet:
+        """The frozen network."""
+        return self._frozen[0]
+
+    def _apply(self, *arguments: Any, **named: Any) -> "Discriminator":
+        self.features._apply(*arguments, **named)
+        return super()._apply(*arguments, **named)
+
+    def prepare(self) -> None:
+        """Load the frozen network's weights, and say which.
+
+        Raises:
+            InputError: when they are not on this machine and cannot be had: random features are no projected GAN.
+        """
+        if self.weights == RANDOM:
+            say("projected: the frozen network has random weights; this is no projected GAN")
+            return
+        try:
+            path = WEIGHTS.find(self.weights)
+        except WeightsUnavailable as error:
+            raise InputError(
+                f"discriminator=projected needs EfficientNet-lite0's weights, {WEIGHTS.usual_path}, which could not be "
+                "downloaded; gan-lab prefetch features=efficientnet gets them, or set discriminator.weights=PATH"
+            ) from error
+        WEIGHTS.check(path, None)
+        self.features.load(path)
+        say(f"projected: D sees features of {path.name}, learned on {self.features_of}")
+
+    def forward(self, x: DiscriminatorInput, labels: Tensor | None = None) -> Tensor:
+        """Map images [N, C, H, W] (and labels [N]) to logits [N, P]; of several stages the last is seen."""
+        stages = tensors_of(x)
+        images = stages[-1]
+        if any(part.ndim != 4 for part in stages):
+            raise InputError(
+                "discriminator=projected sees images alone, and this model shows more; choose another model"
+            )
+        short = min(images.shape[2:])
+        sides = [round(SIZE * side / short) for side in images.shape[2:]]
+        images = interpolate(images, size=sides, mode="bilinear").expand(-1, 3, -1, -1)
+        return self.from_features(self.features(images), labels)
+
+    def mix(self, maps: list[Tensor]) -> list[Tensor]:
+        """Mix four maps of the frozen network, fine to coarse."""
+        made: list[Tensor] = self.mixing(maps)
+        return made
+
+    def from_features(self, maps: list[Tensor], labels: Tensor | None = None) -> Tensor:
+        """Map four maps of the frozen network (and labels [N]) to logits [N, P]."""
+        if labels is not None and labels.ndim == 2:
+            # published tables have rows for more classes than there are
+            labels = pad(labels, (0, self.num_classes - labels.shape[1]))
+        made = zip(self.discriminators, self.mix(maps), strict=False)
+        return torch.cat([network(x, labels) for network, x in made], dim=1)
