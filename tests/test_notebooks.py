@@ -39,6 +39,7 @@ SMALL = {
         2,
     ),
     "06_add_an_architecture": ({"TOTAL_KIMG = 40": "TOTAL_KIMG = '0.1 metrics=none'"}, 1),
+    "07_sound": ({"TOTAL_KIMG = 6": "TOTAL_KIMG = 0.05", "VOICES = 8": "VOICES = 2"}, 1),
     "08_text": ({"TOTAL_KIMG = 8": "TOTAL_KIMG = 0.1"}, 1),
 }
 

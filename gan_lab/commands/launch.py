@@ -144,10 +144,12 @@ def explain(error: Exception, root: str) -> str:
     message = lines[0] if lines else type(error).__name__
     if isinstance(error, OverrideParseException):
         return f"{error.override}: {message}; brackets and quotes have to be closed"
+    # of what was typed OmegaConf and Hydra do not say the key
+    typed = ", ".join(word for word in sys.argv[1:] if "${" in word)
     if isinstance(error, InterpolationResolutionError):
-        # of what was typed OmegaConf does not say the key
-        typed = [word for word in sys.argv[1:] if "${" in word]
-        return f"{error.full_key or ', '.join(typed)}: {message}"
+        return f"{error.full_key or typed}: {message}"
+    if "resolving interpolation" in message and typed:
+        return f"{typed}: {message.partition(',')[0]}"
     if isinstance(error, ConfigCompositionException) and error.__cause__ is not None:
         cause = str(error.__cause__).splitlines()
         message = f"{message} ({cause[0]})" if cause and cause[0] not in message else message

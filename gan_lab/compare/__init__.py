@@ -1,1 +1,1 @@
-"""Runs side by side: read from their folders, drawn into one page and one picture."""
+"""Runs side by side: read from their folders, drawn into one page and one image."""

@@ -1,4 +1,4 @@
-"""What every data set is to the rest of gan_lab."""
+"""Base classes of data sets."""
 
 import hashlib
 from abc import ABC, abstractmethod
@@ -28,11 +28,11 @@ _LABEL_VECTORS = 64  # of the training data, kept with the run to draw labels fr
 
 
 class MissingSplit(InputError):
-    """The images have no such split; the datamodule then goes without validation images."""
+    """The data set has no such split; the datamodule then has no validation images."""
 
 
 class SampleDataset(Dataset[Batch], ABC):
-    """Samples of one shape with labels, as they are stored. It states what a sample is; everything else derives it.
+    """A data set: stored samples of one shape with labels, and their `SampleSpec`.
 
     With `flip`, which images have, the set is twice as long and item i >= n is the mirror image of item i - n, so that
     the sampler is the only place where anything is random.

@@ -1,4 +1,4 @@
-"""Arrays that take long to find out and are kept between runs."""
+"""A cache of arrays that are slow to compute."""
 
 from collections.abc import Callable
 from contextlib import ExitStack

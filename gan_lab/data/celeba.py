@@ -36,7 +36,7 @@ class CelebA(EncodedImages):
         channels: 1 | 3 | 4, or None for those of most files.
         flip: append the mirror images.
         skip_unreadable: leave out what cannot be read.
-        max_megapixels: larger pictures count as unreadable.
+        max_megapixels: larger images count as unreadable.
 
     Raises:
         InputError: for missing or damaged lists, images that are listed but absent, an unknown attribute.

@@ -149,7 +149,7 @@ class DataModule(pl.LightningDataModule):
 
     @property
     def sources(self) -> Callable[[Sequence[int]], Tensor] | None:
-        """Gives stored sources by number, those of validation where there is some; None where data are not paired."""
+        """A function from numbers to stored sources (of validation, if any); None where data are not paired."""
         return None if self.spec.source is None else (self.val or self.train).sources
 
     @property
@@ -212,13 +212,13 @@ class DataModule(pl.LightningDataModule):
     ) -> DataLoader[Batch]:
         workers = self._fitting(self._workers(dataset), dataset, batch_size)
         if workers:
-            atexit.register(_end_workers_that_are_left)
+            atexit.register(_kill_remaining_workers)
         return DataLoader(
             dataset,
             batch_sampler=sampler,
             num_workers=workers,
-            collate_fn=_as_it_is,
-            worker_init_fn=_leave_signals_to_the_main_process,
+            collate_fn=_unchanged,
+            worker_init_fn=_ignore_signals,
             pin_memory=self.trainer is not None
             and self.trainer.strategy.root_device.type == "cuda",
             persistent_workers=workers > 0,
@@ -276,7 +276,7 @@ def unmirrored(dataset: Callable[..., SampleDataset]) -> dict[str, bool]:
 
 
 def loader_failure(error: Exception) -> str | None:
-    """Return in a sentence what has become of a process that reads samples, None for any other error."""
+    """Describe how a loader's worker process ended; None for any other error."""
     text = str(error)
     if " in DataLoader worker process " in text and isinstance(error, InputError):
         # torch puts the traceback before it
@@ -312,14 +312,14 @@ class _InOrder(Sampler[list[int]]):
         return -(-self._num_items // self._batch_size)
 
 
-def _leave_signals_to_the_main_process(worker: int) -> None:
+def _ignore_signals(worker: int) -> None:
     """Signals of a terminal and of SLURM reach all processes; a worker that ends before the run is saved ends it."""
     for number in {signal.SIGINT, *slurm.PREEMPT_SIGNALS, *([HANGUP] if HANGUP else [])}:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _end_workers_that_are_left() -> None:
-    """End them, at the interpreter's end; multiprocessing would do so by SIGTERM, and wait for them forever."""
+def _kill_remaining_workers() -> None:
+    """Kill remaining workers at exit: multiprocessing would send SIGTERM, which they ignore, and wait forever."""
     left = [child for child in active_children() if child.daemon]
     if left and hasattr(signal, "SIGCHLD"):
         # torch would take it for a failure
@@ -328,6 +328,6 @@ def _end_workers_that_are_left() -> None:
         child.kill()
 
 
-def _as_it_is(batch: Any) -> Any:
-    """`__getitems__` has made the batch already."""
+def _unchanged(batch: Any) -> Any:
+    """Return the batch unchanged: `__getitems__` has collated it."""
     return batch

@@ -1,4 +1,4 @@
-"""Images that are decoded when they are wanted: files, or values in a container."""
+"""Images that are decoded on access: files, or values in a container."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -43,7 +43,7 @@ _THREADS = 8
 
 
 class UnreadableImage(InputError):
-    """One picture passed the check at the start and cannot be decoded all the same."""
+    """One image passed the check at the start and cannot be decoded all the same."""
 
     def __init__(self, message: str) -> None:
         # a DataLoader puts its worker's whole traceback before the message
@@ -56,25 +56,25 @@ class EncodedImages(ImageDataset):
     """Pictures of a `Source`, all checked at the start, each decoded and transformed when it is asked for.
 
     Args:
-        source: the pictures of all splits, so that splits agree on size and channels.
+        source: the images of all splits, so that splits agree on size and channels.
         labels: classes int64 [len(source)], or vectors float32 [len(source), K].
         class_names: one for each class.
-        members: bool [len(source)], the pictures of this split.
-        table: what else is known of the pictures of `source`.
+        members: bool [len(source)], the images of this split.
+        table: what else is known of the images of `source`.
         attributes: names of the K entries, where labels are vectors.
         split: "train" or "val".
-        image_size: as `parse_size` takes it; None for the one size that all pictures have.
+        image_size: as `parse_size` takes it; None for the one size that all images have.
         crop: as `parse_crop` takes it.
         resample: name of a Pillow filter.
-        channels: 1, 3, 4, or None for those of most pictures.
+        channels: 1, 3, 4, or None for those of most images.
         flip: append the mirror images.
         skip_unreadable: leave out what cannot be read, with a warning, where it would be an error.
-        max_megapixels: larger pictures count as unreadable.
+        max_megapixels: larger images count as unreadable.
         bits: 8, 16, 32 (floating point), or None for those that the files have.
         window: levels that networks see as -1 to 1, of images with more than 8 bits; as `parse_window` takes it.
 
     Raises:
-        InputError: naming unreadable pictures, mixed sizes, or options out of range.
+        InputError: naming unreadable images, mixed sizes, or options out of range.
     """
 
     def __init__(
@@ -205,7 +205,7 @@ class EncodedImages(ImageDataset):
     def _find_levels(
         self, items: NDArray[np.int64], listing: str, window: WindowName
     ) -> tuple[float, float]:
-        """Return the window that `window` names, of the pictures of all splits, so that these agree."""
+        """Return the window that `window` names, of the images of all splits, so that these agree."""
         if window == "full" and self._bits == 16:
             return 0.0, 65535.0
 
@@ -244,7 +244,7 @@ class EncodedImages(ImageDataset):
 
 
 def _readable(source: Source, found: Scan, skip_unreadable: bool) -> NDArray[np.bool_]:
-    """Mask [N] of the pictures to use; InputError for unreadable ones unless they are to be skipped."""
+    """Mask [N] of the images to use; InputError for unreadable ones unless they are to be skipped."""
     readable = np.ones(len(source), dtype=bool)
     readable[list(found.reasons)] = False
     bad = [(source.name(index), reason) for index, reason in found.reasons.items()]

@@ -117,13 +117,13 @@ def save_png(image: Tensor, path: Path) -> None:
 
 
 def save_picture(picture: Image.Image, path: Path) -> None:
-    """Write a Pillow picture as PNG, whole or not at all; the folder is made when it is not there."""
+    """Write a Pillow image as PNG, whole or not at all; the folder is made when it is not there."""
     with replacing(path) as temporary:
         picture.save(temporary, format="PNG")
 
 
 class Images(ShownTensor):
-    """Images [N, C, H, W] in about [-1, 1] that a notebook shows as a picture; otherwise a tensor like any other.
+    """Images [N, C, H, W] in about [-1, 1] that a notebook shows; otherwise a tensor like any other.
 
         images = gan.sample(16)
         images.grid(columns=8).save("sheet.png")
@@ -134,11 +134,11 @@ class Images(ShownTensor):
     """
 
     def __new__(cls, values: Tensor) -> "Images":
-        """Look at a tensor as images; they share memory."""
+        """View a tensor as images; they share memory."""
         return values.as_subclass(cls)
 
     def pil(self) -> Any:
-        """Return a Pillow picture of [C, H, W], and a list of them of [N, C, H, W].
+        """Return a Pillow image of [C, H, W], and a list of them of [N, C, H, W].
 
         Raises:
             InputError: for what is no picture: other dimensions, 2 or more than 4 channels, NaN.
@@ -156,7 +156,7 @@ class Images(ShownTensor):
         return pixels[None] if pixels.ndim == 3 else pixels
 
     def _repr_png_(self) -> bytes | None:
-        """Return what a notebook shows; None where the values are no picture, which then are shown as numbers."""
+        """Return what a notebook shows; None where the values are no image, which then are shown as numbers."""
         try:
             shown = self[:_MOST_SHOWN] if self.ndim == 4 else self
             side = max(shown.shape[-2:]) if shown.ndim >= 2 else 1

@@ -1,4 +1,4 @@
-"""LSUN as published: an LMDB folder for each category and split, encoded pictures as the values.
+"""LSUN as published: an LMDB folder for each category and split, encoded images as the values.
 
 Yu et al. 2015, https://arxiv.org/abs/1506.03365; the folders as https://github.com/fyu/lsun exports them.
 """
@@ -44,7 +44,7 @@ class LSUN(EncodedImages):
         channels: 1 | 3 | 4, or None for those of most images.
         flip: append the mirror images.
         skip_unreadable: leave out what cannot be read.
-        max_megapixels: larger pictures count as unreadable.
+        max_megapixels: larger images count as unreadable.
 
     Raises:
         InputError: for a missing category, a folder that is no LMDB, or when the extra `lmdb` is not installed.

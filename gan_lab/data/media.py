@@ -1,4 +1,4 @@
-"""Samples for the eye and the ear: an HTML fragment, a sheet for loggers, tensors that a notebook shows or plays."""
+"""Showing and playing samples: HTML fragments, sheets for loggers, tensors for notebooks."""
 
 import base64
 import html
@@ -102,7 +102,7 @@ class ShownTensor(Tensor):
         return found
 
     def _like(self, values: Tensor) -> Self:
-        """Look at other values in the same way."""
+        """Return other values as the same kind of tensor."""
         return values.as_subclass(type(self))
 
     def _pixels(self) -> Tensor:
@@ -122,14 +122,14 @@ class ShownTensor(Tensor):
         return self.as_subclass(Tensor).__format__(format_spec)
 
     def grid(self, columns: int | None = None, *, scale: int = 1) -> Image.Image:
-        """Tile the samples' pictures into one Pillow picture, row by row.
+        """Tile the samples into one Pillow image, row by row.
 
         Args:
             columns: of the grid; by default about as many as rows.
             scale: every pixel becomes `scale` x `scale` pixels.
 
         Raises:
-            InputError: for what is no picture, or no number of columns.
+            InputError: for what is no image, or no number of columns.
         """
         pixels = self._pixels()
         columns = ceil(sqrt(len(pixels))) if columns is None else columns
@@ -152,7 +152,7 @@ class Samples(ShownTensor):
     spec: SampleSpec
 
     def __new__(cls, values: Tensor, spec: SampleSpec) -> "Samples":
-        """Look at a tensor as samples; they share memory."""
+        """View a tensor as samples; they share memory."""
         found = values.as_subclass(cls)
         found.spec = spec
         return found

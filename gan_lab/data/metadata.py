@@ -246,7 +246,7 @@ def natural_order(name: str) -> tuple[list[tuple[int, str] | str], str]:
 
 
 class _Folders:
-    """What the folders of images mean.
+    """Classes from the folders of images.
 
     Attributes:
         splits: [N] of "train", "val" and "test" where folders say so, else None.
@@ -307,7 +307,7 @@ def _is_part(folder: str, name: str) -> bool:
 
 @dataclass(kw_only=True)
 class _Rows:
-    """All tables of a data set, aligned with its images.
+    """All metadata tables of a data set, aligned with its images.
 
     Attributes:
         values: column -> one value an image, None where it is missing.

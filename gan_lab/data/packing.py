@@ -103,7 +103,7 @@ class Packer:
         self._archive.finish(METADATA, json.dumps(self.packed.to_json()).encode())
 
     def abandon(self) -> None:
-        """Let go of the files as they are; the next packer of the same plan goes on."""
+        """Close the files; the next packer of the same plan continues."""
         self._archive.abandon()
 
 
@@ -196,7 +196,7 @@ class RestartableZip:
         self._journal.unlink(missing_ok=True)
 
     def abandon(self) -> None:
-        """Let go of the files as they are; the journal tells how to go on."""
+        """Close the files; the journal tells how to continue."""
         self._archive.fp = None  # or its destructor would write to a disk that may be full
         self._file.close()
 
@@ -233,7 +233,7 @@ class RestartableZip:
 
 
 def disk_full(error: OSError, out: Path) -> InputError | None:
-    """What to tell the user when `error` means that the disk is full, else None."""
+    """Return the error to show when the disk is full, else None."""
     if error.errno not in _DISK_FULL:
         return None
     return InputError(

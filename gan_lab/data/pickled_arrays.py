@@ -23,7 +23,7 @@ class Dtype(Restored):
         self.order = "|"
 
     def restore(self, state: Any) -> None:
-        """Take the byte order; what follows it belongs to records and sub-arrays."""
+        """Set the byte order from the pickled state."""
         order = state[1] if isinstance(state, tuple) and len(state) > 1 else None
         order = order.decode("latin1") if isinstance(order, bytes) else order
         if order not in ("<", ">", "|", "="):

@@ -1,4 +1,4 @@
-"""Noise in place of images: for measuring the speed of a model at any size, without data. Nothing can be learned."""
+"""Random noise as images, to measure the speed of a model without data."""
 
 from math import prod
 

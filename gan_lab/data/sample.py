@@ -191,7 +191,7 @@ class SampleSpec:
         return found
 
     def as_dict(self) -> dict[str, Any]:
-        """Return values of JSON that the same spec can be built from; buffers of the representation are not in it."""
+        """Return JSON values to rebuild the spec from, without the representation's buffers."""
         return {
             "kind": described(self.kind),
             "shape": list(self.shape),
@@ -242,7 +242,7 @@ class SampleSpec:
 
 
 def to_pil(image: Tensor) -> Image.Image:
-    """Make a picture of one uint8 image [C, H, W] with 1 (grey), 3 (RGB) or 4 (RGBA) channels."""
+    """Convert one uint8 image [C, H, W] with 1 (grey), 3 (RGB) or 4 (RGBA) channels to a Pillow image."""
     pixels = image.permute(1, 2, 0).contiguous().cpu().numpy()
     return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
 

@@ -1,4 +1,4 @@
-"""Look at every picture before training, without decoding it: size, channels, and whether its end is there."""
+"""Check every image before training without decoding it: size, channels, complete or cut short."""
 
 import contextlib
 import json
@@ -38,12 +38,12 @@ _TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
 @dataclass(frozen=True, kw_only=True)
 class Scan:
-    """What the headers say.
+    """Sizes and channels of all images, from their headers.
 
     Attributes:
         shapes: int32 [N, 4]: height and width after EXIF orientation, channels, bits (32: floating point); zeros
             where unreadable.
-        reasons: why a picture cannot be read, by its number.
+        reasons: why an image cannot be read, by its number.
         listing: the source's, when it was scanned.
     """
 
@@ -53,9 +53,9 @@ class Scan:
 
 
 def scan(source: Source, *, max_megapixels: float = MAX_MEGAPIXELS) -> Scan:
-    """Check all pictures of `source`, or take what an earlier check of the unchanged files found.
+    """Check all images of `source`, or take what an earlier check of the unchanged files found.
 
-    Pictures that were unreadable then are looked at again: their trouble may have been a permission or a network.
+    Images that were unreadable then are looked at again: their trouble may have been a permission or a network.
     """
     listing = source.listing
     key = digest(_VERSION, listing, float(max_megapixels))
@@ -69,7 +69,7 @@ def scan(source: Source, *, max_megapixels: float = MAX_MEGAPIXELS) -> Scan:
 
 
 def reason_of(error: BaseException) -> str:
-    """One line for a user about why a picture could not be read."""
+    """One line for a user about why an image could not be read."""
     return (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
 
 
@@ -115,15 +115,15 @@ def _reasons(arrays: Arrays) -> dict[int, str]:
 def inspect(
     file: BinaryIO, *, max_megapixels: float = MAX_MEGAPIXELS, name: str = "max_megapixels"
 ) -> tuple[int, int, int, int]:
-    """(height, width, channels, bits) of a picture as it will be shown; 32 bits are floating-point values.
+    """(height, width, channels, bits) of an image as it will be shown; 32 bits are floating-point values.
 
     The header is read; the pixels only when the file does not end as its format does, which padding behind a whole
-    picture does as well as truncation.
+    image does as well as truncation.
 
     Raises:
         UnusableImage: when the range of its pixels is unknown.
         NotAnImage: and the others of `open_image`.
-        OSError: or another of DECODE_ERRORS when it is no picture or is cut short.
+        OSError: or another of DECODE_ERRORS when it is no image or is cut short.
     """
     bits = depth(file)
     if bits is not None:

@@ -1,4 +1,4 @@
-"""Where encoded pictures come from: anything that opens the i-th of them."""
+"""Sources of encoded images: anything that opens the i-th of them."""
 
 import contextlib
 import os
@@ -20,19 +20,19 @@ _STAT_CHUNK = 1024
 
 
 class Source(ABC):
-    """A numbered list of encoded pictures. It can be pickled, forked, and read from several threads."""
+    """A numbered list of encoded images. It can be pickled, forked, and read from several threads."""
 
     @abstractmethod
     def __len__(self) -> int:
-        """Number of pictures."""
+        """Number of images."""
 
     @abstractmethod
     def name(self, index: int) -> str:
-        """What a user would look for: a path, or the key in a container."""
+        """The image's name for messages: a path, or the key in a container."""
 
     @abstractmethod
     def open(self, index: int) -> BinaryIO:
-        """The encoded picture as a seekable stream, to be closed by the caller.
+        """The encoded image as a seekable stream, to be closed by the caller.
 
         Raises:
             OSError: when it cannot be read.
@@ -81,7 +81,7 @@ class FileSource(Source):
         stop = min(start + _STAT_CHUNK, len(self))
         table = np.full((stop - start, 2), -1, dtype=np.int64)
         for index in range(start, stop):
-            # a dangling link has no status; the check of the pictures names it
+            # a dangling link has no status; the check of the images names it
             with contextlib.suppress(OSError):
                 status = os.stat(os.path.join(self._folder, self.name(index)))
                 table[index - start] = status.st_size, status.st_mtime_ns
@@ -89,7 +89,7 @@ class FileSource(Source):
 
 
 def existing_folder(root: str | Path | None, what: str) -> Path:
-    """The folder that `data.root` names.
+    """Return `data.root`, checked to be a folder.
 
     Raises:
         InputError: when it is not given, does not exist or is no folder.
@@ -102,7 +102,7 @@ def existing_folder(root: str | Path | None, what: str) -> Path:
 
 
 def existing_path(root: str | Path | None, what: str) -> Path:
-    """What `data.root` names.
+    """Return `data.root`, checked to exist.
 
     Raises:
         InputError: when it is not given or does not exist.

@@ -1,4 +1,4 @@
-"""Training and validation: by the metadata table, by hashes of names, or in folds; groups stay together."""
+"""Splits into training and validation: by table, by hashes of names, or in folds; groups stay together."""
 
 import hashlib
 import re

@@ -22,7 +22,7 @@ PADDING = "␀"
 UNKNOWN = "�"
 
 _GLYPH = (11, 19)  # width and height of a drawn character, in pixels
-_COLUMNS = 64  # characters in a row of a picture
+_COLUMNS = 64  # characters in a row of an image
 
 
 class Text(SampleKind):

@@ -1,4 +1,4 @@
-"""From any picture to uint8 [C, H, W] of one size: orientation, mode, crop, resampling."""
+"""Transforms from any image to uint8 [C, H, W] of one size: orientation, mode, crop, resampling."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,12 +25,12 @@ Crop = str | int | Sequence[int]
 
 
 class UnusableImage(ValueError):
-    """The file is a picture, but not one that has a meaning in 8 bits."""
+    """The file is an image without a meaning in 8 bits."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageTransform:
-    """Makes every picture uint8 [C, H, W].
+    """Makes every image uint8 [C, H, W].
 
     EXIF orientation is applied; 16-bit grey keeps its high byte; transparency becomes white unless there are 4
     channels. The filters are Pillow's, which widen with the scale and so do not alias.
@@ -49,7 +49,7 @@ class ImageTransform:
     resample: str
 
     def __call__(self, image: Image.Image) -> NDArray[np.uint8]:
-        """Transform one opened picture.
+        """Transform one opened image.
 
         Raises:
             UnusableImage: for 32-bit and floating-point pixels, whose range is unknown.
@@ -105,7 +105,7 @@ class ImageTransform:
 
 
 def native_channels(image: Image.Image) -> int:
-    """Channels (1, 3 or 4) that keep what an opened picture shows."""
+    """Channels (1, 3 or 4) that keep what an opened image shows."""
     if image.has_transparency_data:
         return 4
     return 1 if image.mode in _GREY else 3

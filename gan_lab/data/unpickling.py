@@ -16,7 +16,7 @@ from gan_lab.errors import InputError
 
 
 class RefusedError(InputError):
-    """A pickle asks for something that it is not given."""
+    """A pickle names something that is not allowed."""
 
 
 class DamagedError(InputError):

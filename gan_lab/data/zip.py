@@ -42,7 +42,7 @@ class Zip(EncodedImages):
         channels: 1 | 3 | 4, or None for those of most images.
         flip: append the mirror images.
         skip_unreadable: leave out what cannot be read.
-        max_megapixels: larger pictures count as unreadable.
+        max_megapixels: larger images count as unreadable.
         bits: 8 | 16 | 32 (floating point), or None for those that they have.
         window: of more than 8 bits: "range" | "full" | "percentiles" | [centre, width], in levels.
         group_by: what images of one group have in common, which stay on one side of a split; as `grouped` takes it.

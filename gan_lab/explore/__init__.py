@@ -1,1 +1,1 @@
-"""A local page on which trained generators are played with."""
+"""A local web page to explore trained generators."""

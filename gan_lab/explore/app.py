@@ -1,4 +1,4 @@
-"""The page's server: pictures by recipe, directions, and projections of images that are handed in."""
+"""The page's server: images by recipe, directions, and projections of uploaded images."""
 
 import asyncio
 import json
@@ -42,7 +42,7 @@ HEADERS = {
 
 
 class Guard:
-    """Refuses what another site's page asks for and what is too large, and forbids the page to ask anybody else.
+    """Middleware: rejects cross-site and too large requests, and sets a content security policy.
 
     Args:
         app: what is guarded.
@@ -72,7 +72,7 @@ class Guard:
 
 
 def refused(request: Request, hosts: Collection[str]) -> JSONResponse | None:
-    """Return the answer to a request that is not taken, None for one that is."""
+    """Return the error response to a request, None where it is allowed."""
     if "*" not in hosts and address(f"//{request.headers.get('host', '')}")[0] not in hosts:
         return failure("the page is not served under this name", 400)
     if foreign(request):
@@ -89,7 +89,7 @@ def refused(request: Request, hosts: Collection[str]) -> JSONResponse | None:
 
 
 def foreign(request: Request) -> bool:
-    """Whether another site's page has made a browser send a request; a link to the page itself may be anywhere."""
+    """Whether a request is cross-site; a link to the page itself is allowed."""
     headers = request.headers
     own = address(f"//{headers.get('host', '')}")
     if headers.get("origin") is not None and address(headers["origin"]) != own:
@@ -111,7 +111,7 @@ def address(url: str) -> tuple[str | None, int | None]:
 
 
 def failure(message: str, status: int = 400) -> JSONResponse:
-    """Return an answer that says what was wrong."""
+    """Return an error response."""
     return JSONResponse({"error": printable(message)}, status_code=status)
 
 
@@ -126,7 +126,7 @@ async def interrupted(request: Request, error: Exception) -> Response:
 
 
 class Page:
-    """What the page asks for.
+    """Request handlers of the page.
 
     Args:
         studios: one or two generators, shown side by side.
@@ -137,7 +137,7 @@ class Page:
         self.projections = Projections()
         # each thread that computes would start threads of its own for all cores
         self._drawing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="drawing")
-        # a large picture takes seconds to decode
+        # a large image takes seconds to decode
         self._reading = ThreadPoolExecutor(max_workers=1, thread_name_prefix="reading")
 
     async def _drawn(self, function: Callable[..., T], *arguments: Any) -> T:
@@ -160,7 +160,7 @@ class Page:
         return JSONResponse([asdict(one.abilities()) for one in self.studios])
 
     async def draw(self, request: Request) -> Response:
-        """Draw a recipe: a picture, a clip or a text."""
+        """Draw a recipe: an image, a clip or a text."""
         recipe = parse(await body(request))
         studio = self.studio(recipe.model)
         began = perf_counter()
@@ -248,7 +248,7 @@ def build_app(studios: Sequence[Studio], *, hosts: Sequence[str]) -> Starlette:
 
 
 def whole(key: str, text: str) -> int:
-    """Read a whole number.
+    """Parse an integer.
 
     Raises:
         InputError: when it is none.

@@ -1,4 +1,4 @@
-"""Images that are handed in, looked for in the background, one at a time."""
+"""Projections of uploaded images in the background, one at a time."""
 
 import io
 import logging
@@ -21,7 +21,7 @@ from gan_lab.sampling.spaces import choose_space
 from gan_lab.sampling.targets import Targets, check_single, mean_squared_error, transformed
 
 SHOWN_EVERY = 10  # steps
-MOST_MEGAPIXELS = 64.0  # of a picture that is handed in: larger ones take long to decode
+MOST_MEGAPIXELS = 64.0  # of an image that is handed in: larger ones take long to decode
 MOST_FINISHED = 16  # jobs that can still be asked about
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """How far a projection is.
+    """Progress of a projection.
 
     Attributes:
         step: done.
@@ -49,7 +49,7 @@ class Progress:
 
 
 class ImageSearch:
-    """One image that is looked for.
+    """Projection of one image.
 
     Noise maps are not searched for: what is found are latents, which can be mixed and walked from.
 
@@ -59,7 +59,7 @@ class ImageSearch:
         label: its class, None to have it found.
     """
 
-    count = 1  # pictures whose way `find` is to tell
+    count = 1  # images whose way `find` is to tell
 
     def __init__(self, studio: Studio, target: Targets, *, label: int | None) -> None:
         gan = studio.gan
@@ -77,11 +77,11 @@ class ImageSearch:
         self._thread = Thread(target=self._run, name="projection", daemon=True)
 
     def begin(self) -> None:
-        """Look for the image in a thread of its own."""
+        """Start the projection in a thread."""
         self._thread.start()
 
     def now(self) -> Progress:
-        """Say how far it is."""
+        """Return the progress."""
         done = not self._thread.is_alive()
         return Progress(
             step=self._step,
@@ -93,7 +93,7 @@ class ImageSearch:
         )
 
     def png(self) -> bytes:
-        """Return what was found so far.
+        """Return the best image so far as PNG.
 
         Raises:
             InputError: before there is anything.
@@ -103,7 +103,7 @@ class ImageSearch:
         return self._png
 
     def stop(self) -> None:
-        """Be content with what was found so far."""
+        """Stop the search; the result so far is kept."""
         self._stopped.set()
 
     def wants(self, step: int) -> bool:
@@ -148,14 +148,14 @@ class ImageSearch:
 
 
 class Projections:
-    """The one that is running, and those that have ended."""
+    """The running projection and those that have ended."""
 
     def __init__(self) -> None:
         self._jobs: dict[str, ImageSearch] = {}
         self._lock = Lock()
 
     def begin(self, studio: Studio, target: Targets, label: int | None) -> ImageSearch:
-        """Begin to look for an image.
+        """Start a projection.
 
         Raises:
             InputError: for a class that there is not, and while another one is looked for.
@@ -182,7 +182,7 @@ class Projections:
 
 
 def read(content: bytes, name: str, studio: Studio) -> Targets:
-    """Read an image that was handed in, as the studio's generator makes them.
+    """Read an uploaded image at the generator's size and channels.
 
     Raises:
         InputError: for what is no image, or an animated one, and for a generator of something else.

@@ -25,7 +25,7 @@ FROM = {"kind": "explore"}
 MOST_POINTS = 64  # that a recipe goes between: each is a pass through the mapping network
 MOST_KEPT = 64  # latents of projected images; the oldest goes first
 
-# beyond them float32 overflows somewhere, and no picture is left
+# beyond them float32 overflows somewhere, and no image is left
 Number = Annotated[float, Field(ge=-1e4, le=1e4, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, lt=2**32, strict=True)]
 Whole = Annotated[int, Field(ge=0, lt=2**31, strict=True)]
@@ -34,7 +34,7 @@ Label = Whole | dict[str, Number] | None
 
 
 class Part(BaseModel):
-    """A part of a recipe; a key that it does not know is an error."""
+    """A part of a recipe; unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -46,8 +46,8 @@ class Seeded(Part):
     label: Label = None
 
 
-class Kept(Part):
-    """Latents that the server keeps, such as those of a projected image."""
+class SavedLatents(Part):
+    """Latents kept on the server, such as those of a projected image."""
 
     latents: str
 
@@ -55,12 +55,12 @@ class Kept(Part):
 class Between(Part):
     """A share `t` of the way from one point to another."""
 
-    start: "Seeded | Kept | Between"
-    end: "Seeded | Kept | Between"
+    start: "Seeded | SavedLatents | Between"
+    end: "Seeded | SavedLatents | Between"
     t: Number
 
 
-Point = Seeded | Kept | Between
+Point = Seeded | SavedLatents | Between
 
 
 class Mix(Part):
@@ -79,7 +79,7 @@ class Walk(Part):
 
 
 class Recipe(Part):
-    """All that decides on a picture.
+    """All settings of an image.
 
     Attributes:
         model: number of the generator on the page.
@@ -134,7 +134,7 @@ def count_points(point: Point) -> int:
 
 @dataclass(frozen=True)
 class Abilities:
-    """What a page may ask of a generator.
+    """What a generator supports.
 
     Attributes:
         name: of the run.
@@ -142,7 +142,7 @@ class Abilities:
         kimg: how long it was trained.
         sample: what it makes, in words.
         media_type: of that.
-        size: height and width of its picture.
+        size: height and width of its image.
         classes: their names.
         attributes: name, smallest and largest value of each.
         styles: how many there are, 0 without.
@@ -189,7 +189,7 @@ class Studio:
         self._size = height, width
 
     def abilities(self) -> Abilities:
-        """Say what can be asked for."""
+        """Return what the generator supports."""
         gan = self.gan
         generator = gan.generator
         threshold = "threshold" if generator.supports_z_truncation else None
@@ -298,7 +298,7 @@ class Studio:
         if isinstance(point, Between):
             start, end = (self._w(one, recipe) for one in (point.start, point.end))
             return torch.lerp(start, end, point.t)
-        if isinstance(point, Kept):
+        if isinstance(point, SavedLatents):
             return self._find_kept(point).values.to(self.gan.device)
         return self._seeded(point, recipe).values
 
@@ -308,7 +308,7 @@ class Studio:
             (z0, y0), (z1, y1) = (self._z(one, recipe) for one in (point.start, point.end))
             labels = None if y0 is None or y1 is None else torch.lerp(y0, y1, point.t)
             return slerp(z0, z1, point.t), labels
-        if isinstance(point, Kept):
+        if isinstance(point, SavedLatents):
             found = self._find_kept(point)
         else:
             found = self._seeded(point, recipe)
@@ -343,7 +343,7 @@ class Studio:
             self._directions[method] = directions(self.gan, method, count=DIRECTIONS)
         return self._directions[method]
 
-    def _find_kept(self, point: Kept) -> Latents:
+    def _find_kept(self, point: SavedLatents) -> Latents:
         if point.latents not in self._kept:
             raise InputError(
                 "these latents are not kept any more, or belong to the other run; project the image again"
@@ -354,7 +354,7 @@ class Studio:
 def encoded(pixels: Tensor) -> bytes:
     """Return an image uint8 [C, H, W] as PNG."""
     file = io.BytesIO()
-    # a live picture goes a short way: packing it harder would take longer than sending it
+    # a live image goes a short way: packing it harder would take longer than sending it
     to_pil(pixels).save(file, "png", compress_level=1)
     return file.getvalue()
 

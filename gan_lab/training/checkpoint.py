@@ -109,7 +109,7 @@ def _read(path: Path, *, mmap: bool) -> dict[str, Any]:
         raise DamagedCheckpointError(
             f"{path} is not a gan_lab checkpoint; give one that gan-lab train wrote"
         )
-    check_format(state.get("format"), path)
+    check_format(state.pop("format", None), path)
     return state
 
 

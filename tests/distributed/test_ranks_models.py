@@ -13,6 +13,7 @@ from gan_lab.distributed.processes import free_port
 from tests.helpers.as_one import drawn_alike
 from tests.helpers.growing import TINY
 from tests.helpers.resnets import SMALL
+from tests.helpers.sounds import write_sines
 
 ALL = (
     *("trainer=cpu", "trainer.precision=64-true", "metrics=none", "batch_size=8", "threads=1"),
@@ -37,6 +38,10 @@ MODELS = {
         *("model.generator.channel_base=128", "model.generator.channel_max=8"),
     ),
     "biggan": ("model=biggan", *SMALL["biggan"], "d_steps=2", "trainer.sync_batchnorm=true"),
+    "wavegan": (
+        *("model=wavegan", "model.generator.width=2", "model.discriminator.width=2", "d_steps=2"),
+        *("model.discriminator.phase_shuffle=0", "regularizer=[r1]"),
+    ),
     "wgan_gp": (
         *("model=wgan_gp", "model.generator.width=4", "model.discriminator.width=4"),
         *("regularizer=[r1,orthogonal]", "trainer.sync_batchnorm=true"),
@@ -52,6 +57,8 @@ pytestmark = pytest.mark.slow
 
 def train(name: str, folder: Path, *more: str) -> None:
     size = () if name == "wgan_gp_text" else ("data.image_size=8",)
+    if name == "wavegan":
+        size = ["data=audio", f"data.root={folder}/clips", "data.rate=8000", "data.length=128"]
     words = [*ALL, *size, *MODELS[name], f"runs_dir={folder}", f"name={name}", *more]
     assert launch("train", words) == 0, name
 
@@ -68,7 +75,7 @@ def work(rank: int, port: int, folder: str) -> None:
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Runs of two processes."""
-    folder = tmp_path_factory.mktemp("both")
+    folder = write_sines(tmp_path_factory.mktemp("both") / "clips").parent
     start_processes(work, args=(free_port(), str(folder)), nprocs=2, start_method="spawn")
     return folder
 
@@ -78,7 +85,7 @@ def test_two_ranks_are_one_process(
     name: str, both: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn_alike(monkeypatch)
-    train(name, tmp_path)
+    train(name, write_sines(tmp_path / "clips").parent)
     ours, theirs = (
         torch.load(folder / name / "checkpoints" / "last.ckpt", weights_only=True)
         for folder in (both, tmp_path)

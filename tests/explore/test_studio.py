@@ -3,7 +3,7 @@ import math
 import pytest
 
 from gan_lab.errors import InputError
-from gan_lab.explore.studio import Between, Kept, Mix, Seeded, Walk, parse
+from gan_lab.explore.studio import Between, Mix, SavedLatents, Seeded, Walk, parse
 
 
 def test_a_recipe_is_read_with_all_its_parts():
@@ -20,7 +20,9 @@ def test_a_recipe_is_read_with_all_its_parts():
             "rotate": 30,
         }
     )
-    assert recipe.point == Between(start=Seeded(seed=1, label=2), end=Kept(latents="ab"), t=0.25)
+    assert recipe.point == Between(
+        start=Seeded(seed=1, label=2), end=SavedLatents(latents="ab"), t=0.25
+    )
     assert recipe.mix == Mix(seed=4, first=0, last=3)
     assert recipe.walk == Walk(method="sefa", amounts=[1.0, -2.5])
     assert (recipe.model, recipe.truncation, recipe.center) == (1, 0.5, "class")

@@ -7,7 +7,7 @@ from functools import cache
 from gan_lab.cli import COMMANDS
 from gan_lab.commands.launch import known_keys
 
-OF_A_RUN = ("directions", "explore", "export", "generate", "interpolate", "mix", "project")
+OF_A_RUN = ("directions", "ema", "explore", "export", "generate", "interpolate", "mix", "project")
 NEEDED = {**{name: ["run=x"] for name in OF_A_RUN}, "import-weights": ["path=x", "name=y"]}
 VALUES = (
     *("1", "0", "-1", "5", "1.5", "1e400", "nan", "inf", "-inf", "1000000", "20261128", "007", "99999999999999999999"),

@@ -79,13 +79,11 @@ def test_few_images_are_measured_by_kid(tmp_path: Path, capsys: pytest.CaptureFi
     for i in range(3):
         Image.fromarray(np.full((8, 8, 3), i, dtype=np.uint8)).save(tmp_path / f"{i}.png")
     data = data_of(lambda split, flip=False: ImageFolder(root=str(tmp_path), split=split))
+    kinds = {"digits": NoMetrics(), "stacked_digits": NoMetrics(), "text": NoMetrics()}
     for other, best, said in [(Picky(), "kid", "takes kid: too few"), (NoMetrics(), None, "")]:
-        kinds = {"digits": NoMetrics(), "stacked_digits": NoMetrics(), "small": Small()}
-        metrics = MetricsByData(**kinds, other=other)
+        metrics = MetricsByData(**kinds, other=other, small=Small())
         metrics.prepare(data)
         assert metrics.best == best and said in capsys.readouterr().out
-    metrics = MetricsByData(
-        digits=NoMetrics(), stacked_digits=NoMetrics(), other=Picky(), small=Picky()
-    )
+    metrics = MetricsByData(**kinds, other=Picky(), small=Picky())
     metrics.prepare(data)
     assert metrics.best is None and "goes on without" in capsys.readouterr().out

@@ -5,6 +5,7 @@ weights, converted from TensorFlow's.
 """
 
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -51,7 +52,7 @@ class EfficientNet(nn.Module):
         # always the same random numbers, and none of those that training is seeded with
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(0)
-            network = create_model("tf_efficientnet_lite0", pretrained=False)
+            network: Any = create_model("tf_efficientnet_lite0", pretrained=False)
         self.stem = nn.Sequential(network.conv_stem, network.bn1)
         starts = (0, *_ENDS[:-1])
         self.blocks = nn.ModuleList(

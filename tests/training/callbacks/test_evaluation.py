@@ -38,24 +38,6 @@ def test_the_share_of_time_is_logged(tmp_path: Path) -> None:
         assert 0 < entry["time/evaluation_share"] < 1 and entry["time/evaluation_s"] > 0
 
 
-@pytest.mark.parametrize(
-    ("objective", "wrong"),
-    [
-        (None, False),
-        ("metrics/fd", False),
-        ("loss/d", False),
-        ("metrics/fid", True),
-        ("metrics/", True),
-        ("metrics/fdd", True),
-    ],
-)
-def test_an_objective_is_among_the_metrics(objective: str | None, wrong: bool) -> None:
-    callback = Evaluation(metrics=NoMetrics(), every_kimg=1, objective=objective)
-    callback.values = {"metrics/fd": 1.0, "metrics/accuracy": 0.5}
-    with pytest.raises(InputError, match="metrics/fd") if wrong else nullcontext():
-        callback._check_objective()
-
-
 class Measured:
     """Metrics of a feature network."""
 
@@ -80,3 +62,21 @@ def test_fid_is_warned_of_where_d_sees_the_same_features(
         warned = "".join(capsys.readouterr())
         both = learned is not None and extractor.startswith("inception")
         assert ("prefetch features=dinov2" in warned) == both
+
+
+@pytest.mark.parametrize(
+    ("objective", "wrong"),
+    [
+        (None, False),
+        ("metrics/fd", False),
+        ("loss/d", False),
+        ("metrics/fid", True),
+        ("metrics/", True),
+        ("metrics/fdd", True),
+    ],
+)
+def test_an_objective_is_among_the_metrics(objective: str | None, wrong: bool) -> None:
+    callback = Evaluation(metrics=NoMetrics(), every_kimg=1, objective=objective)
+    callback.values = {"metrics/fd": 1.0, "metrics/accuracy": 0.5}
+    with pytest.raises(InputError, match="metrics/fd") if wrong else nullcontext():
+        callback._check_objective()

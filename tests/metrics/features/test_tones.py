@@ -1,0 +1,57 @@
+"""The classifier of notes, and what its metrics say of real clips and of noise."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from omegaconf import DictConfig
+
+from gan_lab.config import build
+from gan_lab.data.tones import Tones
+from gan_lab.errors import InputError
+from gan_lab.metrics.features.tones import TonesFeatures, load_classifier
+from gan_lab.metrics.functional import frechet_distance
+from gan_lab.metrics.protocol import Protocol
+
+
+@pytest.fixture(scope="module")
+def val() -> Tones:
+    return Tones(split="val")
+
+
+def test_it_knows_the_held_out_notes(val: Tones) -> None:
+    state = torch.get_rng_state()
+    classifier, sha256 = load_classifier()
+    assert torch.equal(torch.get_rng_state(), state), "the caller's random state is its own"
+    assert load_classifier()[1] == sha256
+    batch = val.__getitems__(range(len(val)))
+    features, logits = classifier.outputs(batch.real)
+    assert (logits.argmax(1) == batch.labels).double().mean() > 0.97
+    assert features.shape == (1024, 64) and features.std(0).min() > 0
+
+
+def test_other_shapes_are_refused() -> None:
+    with pytest.raises(InputError, match="4096"):
+        TonesFeatures().check((1, 16384), "the clips")
+    with pytest.raises(InputError, match="4096"):
+        TonesFeatures().check((1, 64, 64), "the images")
+    TonesFeatures().check((2, 4096), "the clips")
+
+
+def test_real_clips_are_near_and_noise_is_far(val: Tones) -> None:
+    classifier, _ = load_classifier()
+    train = Tones(split="train").__getitems__(range(1024))
+    noise = torch.randint(-3000, 3000, train.real.shape, dtype=torch.int16)
+    held_out = classifier.outputs(val.__getitems__(range(1024)).real)[0]
+    floor, of_noise = (
+        float(frechet_distance(classifier.outputs(clips)[0], held_out))
+        for clips in (train.real, noise)
+    )
+    assert floor < 1 and of_noise > 20
+
+
+def test_the_metrics_are_of_these_data_alone(compose: Callable[..., DictConfig]) -> None:
+    config = compose("data=tones", "metrics=tones", "model=wavegan")
+    protocol = build(config.metrics, Protocol)
+    assert protocol.name == "tones" and protocol.best == "frechet"
+    assert not [key for key in ("fid", "FID") if key in str(config.metrics)]
