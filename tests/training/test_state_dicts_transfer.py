@@ -34,6 +34,8 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 # channels by the distance from the image: there is nothing of one resolution to keep
 FROM_THE_IMAGE = ("dcgan", "lsgan")
+# blocks act on tokens of any number: all of them mean the same for another size
+ON_TOKENS = ("gat",)
 # what a generator takes and a discriminator of the same model does not
 ONLY_G: dict[str, dict[str, Any]] = {
     "stylegan2": {"z_dim": 8, "w_dim": 8, "mapping_layers": 2},
@@ -137,7 +139,9 @@ def owner(name: str, known: dict[str, int]) -> str | None:
     return None
 
 
-@pytest.mark.parametrize("model", [name for name in MODELS if name not in FROM_THE_IMAGE])
+@pytest.mark.parametrize(
+    "model", [name for name in MODELS if name not in (*FROM_THE_IMAGE, *ON_TOKENS)]
+)
 def test_what_is_kept_is_at_its_resolution(model: str, tmp_path: Path) -> None:
     before, after = nodes(model, 16, 3), nodes(model, 32, 3)
     theirs, ours = Players(before, 0), Players(after, 1)
@@ -165,6 +169,16 @@ def test_what_is_kept_is_at_its_resolution(model: str, tmp_path: Path) -> None:
             assert there is not None and known[there] == new[layer], (player, name, source)
             kept += 1
         assert kept >= (2 if model == "stylegan3" and player == "generator" else 4), (player, kept)
+
+
+@pytest.mark.parametrize("model", ON_TOKENS)
+def test_networks_on_tokens_are_kept_whole_for_another_size(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, after = nodes(model, 16, 3), nodes(model, 32, 3)
+    theirs, ours = Players(before, 0), Players(after, 1)
+    transfer(ours, open_origin(run_folder(tmp_path, before, theirs)))
+    assert capsys.readouterr().out.count("100.0% of the parameters; 0 new") == 3
 
 
 @pytest.mark.parametrize("model", FROM_THE_IMAGE)
