@@ -1,8 +1,8 @@
 """n-grams of lines against what counting by hand gives, and chains that keep the frequencies they are made of."""
 
-from collections import itertools
+import itertools
+from collections import Counter
 
-import Counter
 import numpy as np
 import pytest
 from hypothesis import given, settings
