@@ -53,7 +53,7 @@ def test_help_has_the_keys_of_what_is_chosen(
     words = ["-m", "-h", "--config-dir", str(tmp_path), "data=mine", "regularizer=[r2,lecam]"]
     assert launch("train", words) == 0
     out = capsys.readouterr().out
-    assert "shade: 3 # of grey" in out and "image_folder lsun mine random" in out
+    assert "shade: 3 # of grey" in out and "mine" in re.findall(r"\n  data +(.*)", out)[0].split()
     assert "regularizer=r2, " in out and "regularizer=lecam, " in out
     assert "regularizer=r1, " not in out and "\ndata=digits" not in out
     assert launch("train", ["model=dcgn", "--help"]) == 2

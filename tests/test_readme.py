@@ -170,7 +170,7 @@ def test_the_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         found: dict[str, object] = {}
         for block in blocks(page, "python"):
             if "gan_lab.load" in block:
-                exec(block, found)
+                exec(re.sub(r'"runs/\w+"', '"runs/demo"', block), found)
         if page == "README.md":
             assert tuple(found["images"].shape) == (16, 1, 16, 16)  # type: ignore[attr-defined]
 

@@ -82,14 +82,17 @@ def gather(config: DictConfig, source: Path) -> Material:
                 f"checkpoint={config.checkpoint}: {source} is an exported model, which has no checkpoints; leave it out"
             )
         material = of_export(
-            source, weights=config.weights, discriminator=config.discriminator, trust=config.trust
+            source,
+            weights=config.weights,
+            discriminator=config.with_discriminator,
+            trust=config.trust,
         )
     else:
         material = of_run(
             source,
             checkpoint=config.checkpoint,
             weights=config.weights,
-            discriminator=config.discriminator,
+            discriminator=config.with_discriminator,
             trust=config.trust,
         )
     if config.source is not None:

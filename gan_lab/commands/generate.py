@@ -281,9 +281,14 @@ def file_formats(spec: SampleSpec) -> tuple[str, ...]:
     """Return the formats of files that hold samples of a kind, the usual one first; of text all samples are in one."""
     if spec.is_image:
         return tuple(ENCODINGS)
-    if spec.kind.media_type.startswith("text/"):
+    if is_text(spec):
         return OF_TEXT
     return tuple(suffix.removeprefix(".") for suffix in suffixes_of(spec.kind))
+
+
+def is_text(spec: SampleSpec) -> bool:
+    """Whether samples are texts, all of which go into one file."""
+    return spec.kind.media_type.startswith("text/")
 
 
 def suffixes_of(kind: SampleKind) -> tuple[str, ...]:
@@ -377,9 +382,7 @@ def gathered(block: Block | None, ranks: Ranks) -> list[Block]:
 def single_files(task: Task, config: DictConfig) -> list[Writer]:
     """Return the writers of single files."""
     series, spec = task.series, task.series.gan.spec
-    chosen = [
-        name for name in file_formats(spec) if name in task.formats and name not in CONTAINERS
-    ]
+    chosen = [name for name in file_formats(spec) if name in task.formats and not is_text(spec)]
     if spec.is_image:
         return [
             SingleFiles(task.folder, kind=name, quality=config.quality, count=series.count)
@@ -412,4 +415,6 @@ def containers(task: Task, config: DictConfig) -> list[Writer]:
         "jsonl": lambda: JsonLines(path["jsonl"], kind=series.gan.spec.kind, class_names=names),
         "latents": lambda: LatentsFile(folder, metadata=task.metadata),
     }
+    if not is_text(series.gan.spec):  # a file a sample may be called .txt, too
+        make = {name: writer for name, writer in make.items() if name not in OF_TEXT}
     return [make[name]() for name in task.formats if name in make]

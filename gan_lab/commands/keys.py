@@ -186,7 +186,7 @@ class ExportKeys(OfARun):
     )
     name: Text | None
     licence: Text | None
-    discriminator: bool
+    with_discriminator: bool
     out: Text | None
     overwrite: bool
     seed: Seed

@@ -9,7 +9,7 @@ are on this machine, the discriminator also learns to tell DINOv2's features of 
 """
 
 from dataclasses import replace
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -409,6 +409,8 @@ class Discriminator(DiscriminatorNetwork):
         label_dim: length of the vectors whose product is the logit.
         feature_dim: width of the features that it learns to tell, DINOv2's; 0 for none.
         feature_hidden: width of the layers that do.
+        feature_model: whose features; where its weights are not on this machine it learns none, and the log says so.
+        feature_weight: of that loss.
 
     Raises:
         InputError: for sizes that there are not, or that do not fit together.
@@ -431,6 +433,8 @@ class Discriminator(DiscriminatorNetwork):
         label_dim: int = 2048,
         feature_dim: int = 0,
         feature_hidden: int = 2048,
+        feature_model: str = "dinov2-vit-b-14",
+        feature_weight: float = 1.0,
         qk_norm: bool = True,
         recompute: bool = False,
     ) -> None:
@@ -440,6 +444,8 @@ class Discriminator(DiscriminatorNetwork):
         self.grid = grid_of(image_size, patch)
         self.patch = patch
         self.feature_dim = feature_dim
+        self.feature_model = feature_model
+        self.feature_weight = feature_weight
         self.recompute = recompute
         self.register_buffer("positions", sine_positions(self.grid, width), persistent=False)
         self.register_buffer("turns", rotations(self.grid, width // heads), persistent=False)
@@ -568,47 +574,32 @@ def nested_noise(stages: Tensor, noise: Tensor) -> Tensor:
 
 
 class GAT(AdversarialModule):
-    """The loop on images of all stages, augmented by the same draws and seen under nested noise.
-
-    Args:
-        feature_weight: of the loss of features that D tells of real images, DINOv2's.
-        feature_model: which; where its weights are not on this machine there is no such loss, and the log says so.
-        arguments: of `AdversarialModule`.
-    """
+    """The loop on images of all stages, augmented by the same draws and seen under nested noise."""
 
     generator: Generator
-
-    def __init__(
-        self,
-        *,
-        feature_weight: float = 1.0,
-        feature_model: str = "dinov2-vit-b-14",
-        **arguments: Any,
-    ) -> None:
-        super().__init__(**arguments)
-        self.feature_weight = feature_weight
-        self.feature_model = feature_model
-        self._teacher: DINOv2 | None = None
+    _teacher: DINOv2 | None = None
 
     def setup(self, stage: str) -> None:
         """Find the network whose features D is to tell, and say whether it is there."""
         super().setup(stage)
         network = self.discriminator
-        if not (isinstance(network, Discriminator) and network.feature_dim and self.feature_weight):
+        if not (
+            isinstance(network, Discriminator) and network.feature_dim and network.feature_weight
+        ):
             return
-        teacher = DINOv2(model=self.feature_model)
+        teacher = DINOv2(model=network.feature_model)
         if teacher.outputs["features"] != network.feature_dim:
             raise InputError(
-                f"model.discriminator.feature_dim={network.feature_dim}: {self.feature_model} has features "
+                f"model.discriminator.feature_dim={network.feature_dim}: {network.feature_model} has features "
                 f"of {teacher.outputs['features']}; set it to that, or to 0"
             )
         path = teacher.published.usual_path
         if not path.is_file():
-            say(f"gat: no feature loss, the weights of {self.feature_model} are not at {path}")
+            say(f"gat: no feature loss, the weights of {network.feature_model} are not at {path}")
             return
         teacher.load(self.trainer.strategy.root_device)
         self._teacher = teacher
-        say(f"gat: D learns to tell the features of {self.feature_model}")
+        say(f"gat: D learns to tell the features of {network.feature_model}")
 
     def fake(self, z: Tensor, batch: Batch) -> tuple[Tensor, ...]:
         """Make images of all stages from latents."""
@@ -629,7 +620,8 @@ class GAT(AdversarialModule):
         output = self.discriminator.discriminate(self._with_noise(stages), batch.labels, role)
         if output.features is None or self._teacher is None:
             return output
-        error = self.feature_weight * self._feature_error(output.features, stages[-1])
+        assert isinstance(self.discriminator, Discriminator)
+        error = self.discriminator.feature_weight * self._feature_error(output.features, stages[-1])
         return replace(output, losses={"features": error})
 
     def _changed_alike(self, x: DiscriminatorInput) -> tuple[Tensor, ...]:

@@ -124,7 +124,7 @@ def of_export(
     if description.get("discriminator"):
         discriminator_network = exported.state(folder, description, "discriminator")
     elif discriminator:
-        raise InputError(f"discriminator=true: {folder} has none; export its run again")
+        raise InputError(f"with_discriminator=true: {folder} has none; export its run again")
     return Material(gan=gan, discriminator=discriminator_network, description=description)
 
 
@@ -136,11 +136,11 @@ def check_discriminator(config: Mapping[str, Any], folder: Path) -> None:
     """
     model = take(config, "model", dict[str, Any], origin=folder / CONFIG_FILE)
     if model.get("discriminator") is None:
-        raise InputError(f"discriminator=true: {folder} has none; leave it out")
+        raise InputError(f"with_discriminator=true: {folder} has none; leave it out")
     if model.get("discriminator_spectral_norm"):
         raise InputError(
-            "discriminator=true: it was normalised from outside (model.discriminator_spectral_norm=true), which its "
-            "own arguments do not say; leave it out"
+            "with_discriminator=true: it was normalised from outside (model.discriminator_spectral_norm=true), which "
+            "its own arguments do not say; leave it out"
         )
 
 

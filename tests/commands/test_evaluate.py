@@ -307,7 +307,10 @@ def test_preview_measures_and_writes_nothing(
         (["fake={fake}", "real={real}"], "protocol= is missing"),
         (["fake={fake}", *FILES], "real= is missing"),
         (["fake={fake}", "real=/nowhere", *FILES], "/nowhere does not exist"),
-        (["fake={fake}", "real={real}", *FILES, "protocol.num_fake=81"], "set num_fake=80 of"),
+        (
+            ["fake={fake}", "real={real}", *FILES, "protocol.num_fake=81"],
+            "set protocol.num_fake=80",
+        ),
         (
             ["fake={fake}", "real={real}", *FILES, "protocol.num_fake=64"],
             "64 generated images for 64",
@@ -386,7 +389,7 @@ def test_a_file_that_holds_something_else_is_left_alone(
     path = tmp_path / "notes.json"
     path.write_text('{"notes": 1}')
     evaluate(f"run={run}", "protocol=digits", f"out={path}", status=2)
-    assert "evaluation.json is damaged" in capsys.readouterr().err
+    assert "notes.json is damaged" in capsys.readouterr().err
     assert path.read_text() == '{"notes": 1}'
 
 

@@ -119,7 +119,7 @@ def test_training_begins_from_an_export(
     train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trained = train()
-    out = export(trained, tmp_path / "model", "discriminator=true")
+    out = export(trained, tmp_path / "model", "with_discriminator=true")
     again = export(out, tmp_path / "again")
     for folder in (out, again):
         assert names(folder) == {*USUAL, "discriminator.safetensors"}
@@ -157,7 +157,7 @@ def test_generate_takes_an_export(weights: str, run: Path, tmp_path: Path) -> No
         (["standing_statistics=64"], "are for generators with batch normalisation"),
         (["standing_statistics=many"], "standing_statistics='many' must be"),
         (["seed=-1"], "seed=-1 must be"),
-        (["discriminator=true"], "has none"),
+        (["with_discriminator=true"], "has none"),
         (["push=somebody"], "names no model of the Hugging Face hub: give user/name"),
     ],
 )

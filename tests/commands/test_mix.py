@@ -119,4 +119,6 @@ def test_bad_input(
 
 def test_a_model_without_styles(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     mix(tiny_run(tmp_path, "biggan"), tmp_path / "out", status=2)
-    assert "biggan has no styles w; stylegan, stylegan2 and stylegan3" in capsys.readouterr().err
+    assert (
+        "biggan has no styles w; stylegan, stylegan2, stylegan3 and gat" in capsys.readouterr().err
+    )

@@ -69,7 +69,7 @@ def test_packs_a_folder_that_reads_back_the_same(photos: Path, tmp_path: Path, c
         ):
             assert torch.equal(ours, theirs)
         assert len(packed) == len(source)
-    assert "40 images of 3 x 16 x 16, 2 classes" in capsys.readouterr().out
+    assert "40 samples of 3 x 16 x 16, 2 classes" in capsys.readouterr().out
     assert sorted(path.name for path in out.parent.iterdir()) == ["photos16.zip"]
 
 

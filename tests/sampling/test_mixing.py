@@ -117,7 +117,7 @@ def test_layers_that_there_are_not(layers: object, message: str) -> None:
 
 def test_what_cannot_be_mixed() -> None:
     with pytest.raises(
-        InputError, match="biggan has no styles w; stylegan, stylegan2 and stylegan3"
+        InputError, match="biggan has no styles w; stylegan, stylegan2, stylegan3 and gat"
     ):
         big_gan().mix([0], [1])
     gan = style_gan2(size=8)

@@ -57,7 +57,7 @@ def commands(run: Path, out: Path) -> dict[str, list[str]]:
         "generate": [source, "num_images=1", f"out={out}"],
         "interpolate": [source, "seeds=0-1", f"out={out}"],
         "project": [source, "dataset_indices=0", f"out={out}"],
-        "export": [source, f"out={out}", "discriminator=true"],
+        "export": [source, f"out={out}", "with_discriminator=true"],
         "evaluate": [source, f"out={out}.json"],
         "compare": [f"runs=[{run}]", f"out={out}.html"],
         "train": [
