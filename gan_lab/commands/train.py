@@ -155,12 +155,13 @@ def fit(
 
 
 def check_same_model(run_dir: Path, config: DictConfig) -> None:
-    """Refuse to continue another model's run.
+    """Refuse to continue another model's run; what was refused before its first step is no run.
 
     Raises:
         InputError: naming both.
     """
-    if not (run_dir / CONFIG_FILE).exists():
+    begun = (run_dir / "metrics.jsonl").exists() or (run_dir / "checkpoints").exists()
+    if not (run_dir / CONFIG_FILE).exists() or not begun:
         return
     file = run_dir / CONFIG_FILE
     before = take(read_config(run_dir), "model._target_", str, origin=file)

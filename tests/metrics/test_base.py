@@ -37,6 +37,9 @@ def test_the_list_above_is_complete():
     assert {path.stem for path in (CONF / "metrics").glob("*.yaml")} == {
         "auto",
         "none",
+        "kid_small",
+        "text",
+        "tones",
         "digits",
         "stacked_digits",
         "fid",

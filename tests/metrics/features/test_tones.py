@@ -53,5 +53,5 @@ def test_real_clips_are_near_and_noise_is_far(val: Tones) -> None:
 def test_the_metrics_are_of_these_data_alone(compose: Callable[..., DictConfig]) -> None:
     config = compose("data=tones", "metrics=tones", "model=wavegan")
     protocol = build(config.metrics, Protocol)
-    assert protocol.name == "tones" and protocol.best == "frechet"
+    assert protocol.name == "tones" and protocol.best == "fd_tones"
     assert not [key for key in ("fid", "FID") if key in str(config.metrics)]
