@@ -7,7 +7,7 @@ import hashlib
 import re
 from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -60,16 +60,12 @@ class Volume(ABC):
         """Number of slices."""
 
     @abstractmethod
-    def read(self) -> Iterator[NDArray[np.float32]]:
-        """Yield all slices [H, W] in order, in the scanner's levels (such as Hounsfield units).
+    def slice(self, number: int) -> NDArray[np.float32]:
+        """Return one slice [H, W], in the scanner's levels (such as Hounsfield units).
 
         Raises:
             InputError: naming the file by its number when it cannot be decoded.
         """
-
-    @abstractmethod
-    def slice(self, number: int) -> NDArray[np.float32]:
-        """Return one slice [H, W]; raises as `read`."""
 
 
 class Slices(ImageDataset):
@@ -181,9 +177,9 @@ class Slices(ImageDataset):
 
     kind_of_files: str
 
+    @abstractmethod
     def _open(self, root: Path, files: list[str]) -> tuple[list[Volume], str]:
         """Return the volumes of the files, and a digest of these."""
-        raise NotImplementedError
 
     @property
     def fingerprint(self) -> str:
@@ -444,10 +440,6 @@ class DicomSeries(Volume):
         file, frame = self.frames[number]
         return file.frame(frame)
 
-    def read(self) -> Iterator[NDArray[np.float32]]:
-        for number in range(len(self)):
-            yield self.slice(number)
-
 
 @dataclass(frozen=True, kw_only=True)
 class NiftiVolume(Volume):
@@ -506,11 +498,6 @@ class NiftiVolume(Volume):
 
     def slice(self, number: int) -> NDArray[np.float32]:
         return self._turned(self._values(), number)
-
-    def read(self) -> Iterator[NDArray[np.float32]]:
-        values = self._values()
-        for number in range(len(self)):
-            yield self._turned(values, number)
 
     def _values(self) -> NDArray[np.float32]:
         try:
@@ -629,7 +616,7 @@ def _looked_at(volumes: Sequence[Volume]) -> Arrays:
     ends, whole, spreads = [], [], []
     for volume in volumes:
         low, high, is_whole, some = np.inf, -np.inf, True, []
-        for pixels in volume.read():
+        for pixels in map(volume.slice, range(len(volume))):
             if not np.isfinite(pixels).all():
                 raise InputError(f"{volume.where} holds NaN or infinity; replace them")
             low, high = min(low, float(pixels.min())), max(high, float(pixels.max()))
