@@ -40,8 +40,8 @@ from gan_lab.metrics.plots import (
     draw_components,
     draw_truncation,
     nearest_pairs,
+    preview,
 )
-from gan_lab.metrics.preview import preview
 from gan_lab.metrics.protocol import Protocol
 from gan_lab.run import add_result, check_writable, circumstances, read_results
 from gan_lab.training.checkpoint import CONFIG_FILE, checkpoint_path, read_config

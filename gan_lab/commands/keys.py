@@ -25,7 +25,7 @@ from gan_lab.config import (
 from gan_lab.errors import InputError
 from gan_lab.training.auto import placeholders
 from gan_lab.training.checks import TrainKeys
-from gan_lab.training.power_ema import LONGEST
+from gan_lab.training.ema import LONGEST
 
 Positive = Annotated[int, Field(ge=1, le=100_000)]
 Natural = Annotated[int, Field(ge=0, le=10**7)]

@@ -1,10 +1,10 @@
-"""Compose a command's configuration with Hydra, run it, and explain what goes wrong."""
+"""Compose a command's config with Hydra, print its help or run it, and format errors."""
 
 import errno
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from itertools import takewhile
 from pathlib import Path
@@ -12,10 +12,11 @@ from pathlib import Path
 import hydra
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException, HydraException, OverrideParseException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import (
     InterpolationResolutionError,
     MissingMandatoryValue,
@@ -23,24 +24,148 @@ from omegaconf.errors import (
 )
 from yaml import YAMLError  # type: ignore[import-untyped]
 
-from gan_lab.commands.manual import print_manual
 from gan_lab.config import conf_dir, flatten, literal, register_resolvers, suggestion
 from gan_lab.console import printable
 from gan_lab.errors import InputError, interrupted
 from gan_lab.sweeps.command import is_sweep, register, sweep_overrides
 from gan_lab.sweeps.job import run_job
 
-# the key that a word without "=" gives a value to, or that all such words are a list of
+# Help
+
+# lines for Hydra, which users do not set
+UNSAID = ("defaults:", "hydra:", "# @package")
+PLUMBING = "_partial_:"
+
+
+def print_manual(config: DictConfig) -> None:
+    """Print the help of the composed command.
+
+    The configuration files themselves are printed: their comments are what a composed configuration lacks.
+
+    Args:
+        config: that of the command, with what the command line chose.
+    """
+    root = HydraConfig.get().job.config_name
+    assert root is not None
+    command = root.replace("_", "-")
+    roots = [root, *included(root)]
+    print("\n\n".join(said(source_of(name)) for name in roots))
+    groups = sorted({*(group for name in roots for group in groups_of(name)), *chosen_groups()})
+    if groups:
+        print("\n\nWhat there is to choose, as group=option:")
+    for group in groups:
+        print(f"  {group:13}{' '.join(options_of(group))}")
+    for group in groups:
+        for option in chosen(group, config):
+            text = source_of(f"{group}/{option}")
+            where = "" if "# @package _global_" in text else f", keys below {group}."
+            print(f"\n\n{group}={option}{where}\n\n{said(text)}")
+    print(
+        f"\n\ngan-lab {command} KEY=VALUE ... --help has the keys of other options;\n"
+        f"gan-lab {command} KEY=VALUE ... --cfg job prints the configuration that these words make."
+    )
+
+
+def defaults_of(name: str) -> Sequence[object]:
+    """Return the defaults list of a configuration file."""
+    config = OmegaConf.create(source_of(name))
+    listed = config.get("defaults") if isinstance(config, DictConfig) else None
+    return listed if isinstance(listed, ListConfig) else []
+
+
+def included(name: str) -> list[str]:
+    """Return the whole configurations that one begins from, such as train's of bench's."""
+    return [
+        str(entry) for entry in defaults_of(name) if isinstance(entry, str) and entry != "_self_"
+    ]
+
+
+def groups_of(name: str) -> Iterator[str]:
+    """Yield the groups that a configuration chooses from."""
+    for entry in defaults_of(name):
+        if isinstance(entry, DictConfig):
+            group = str(next(iter(entry)))
+            if not group.startswith("override "):
+                yield group
+
+
+def chosen_groups() -> Iterator[str]:
+    """Yield the groups that chosen options choose from in turn, such as a model's conditioning."""
+    for group in HydraConfig.get().runtime.choices:
+        if not str(group).startswith("hydra/") and "@" not in str(group):
+            yield str(group)
+
+
+def options_of(group: str) -> list[str]:
+    """Return the options of a group, those in folders of it included."""
+    loader = GlobalHydra.instance().config_loader()
+    inner = [
+        f"{folder}/{option}"
+        for folder in loader.list_groups(group)
+        for option in options_of(f"{group}/{folder}")
+    ]
+    return [*loader.get_group_options(group), *inner]
+
+
+def chosen(group: str, config: DictConfig) -> list[str]:
+    """Return the options of a group that were chosen; those of a list are the names of its parts."""
+    choices = HydraConfig.get().runtime.choices
+    if group in choices:
+        return [] if choices[group] is None else [str(choices[group])]
+    nodes = OmegaConf.to_container(config)
+    node = nodes.get(group) if isinstance(nodes, dict) else None
+    names = node if isinstance(node, dict) else {}
+    return [option for name in names for option in nearest_option(group, str(name), names[name])]
+
+
+def nearest_option(group: str, name: str, node: object) -> list[str]:
+    """Return the option of a group that a node came from: several may be called by one name, as r1 and r1_lazy are."""
+    found: dict[str, int] = {}
+    values = flatten(node)
+    for option in options_of(group):
+        file = OmegaConf.to_container(OmegaConf.create(source_of(f"{group}/{option}")))
+        held = file.get(group, file) if isinstance(file, dict) else {}
+        if isinstance(held, dict) and name in held:
+            written = flatten(held[name])
+            found[option] = sum(values.get(key) == value for key, value in written.items())
+    return [max(found, key=lambda option: (found[option], option == name))] if found else []
+
+
+def source_of(name: str) -> str:
+    """Return the text of a configuration file, the first that the search path has."""
+    for source in HydraConfig.get().runtime.config_sources:
+        path = Path(source.path) / f"{name}.yaml"
+        if source.schema == "file" and path.is_file():
+            return path.read_text(encoding="utf-8")
+    return ""
+
+
+def said(text: str) -> str:
+    """Return the text of a configuration file without what only Hydra reads."""
+    kept: list[str] = []
+    skipping = False
+    for line in text.splitlines():
+        if line and not line[0].isspace():
+            skipping = line.startswith(UNSAID)
+        if not skipping and not line.strip().startswith(PLUMBING):
+            kept.append(line)
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(kept)).strip()
+
+
+# Launch
+
+
+# the key that words without "=" are a value or a list of
 POSITIONAL = {"import-weights": "path"}
 LISTED = {"compare": "runs"}
-# keys that are true or false, and may be written as flags
+# boolean keys that may be written as flags
 SWITCHES = {"evaluate": ("preview", "plots"), "train": ("dry_run",)}
-# Hydra's flags for what a command says of itself
+# Hydra's flags for help
 HELP = ("--help", "-h")
 
 SWEEP = ("-m", "--multirun")
 
-# of the machine, not of the code: no right, no room, a file where a folder should be, too long a name
+# errors of the machine, not of the code: permission, disk space, file instead of folder, name too long
 MENDABLE = frozenset(
     {
         *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT),
@@ -198,7 +323,7 @@ def known_keys(root: str) -> Iterator[str]:
                 yield f"{group}/{option}"
 
 
-# Words of the command line, as Hydra takes them.
+# Rewriting the command line for Hydra.
 
 FLAGS_WITH_VALUE = (
     *("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn"),
@@ -208,7 +333,7 @@ FLAGS_WITH_VALUE = (
 # model.generator.width=, but not hydra.job.name= and groups
 BELOW = re.compile(r"(?!hydra[.])[A-Za-z_]\w*([.]\w+)+=")
 
-# the beginnings of lists, dictionaries, what is quoted and functions, which are meant to be read
+# beginnings of lists, dictionaries, quoted texts and functions, which Hydra should parse
 MEANT = re.compile(r"[\[{'\"]|\w+\(")
 
 

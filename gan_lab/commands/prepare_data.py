@@ -18,7 +18,7 @@ from gan_lab.data.encoded import UnreadableImage
 from gan_lab.data.listing import listed
 from gan_lab.data.metadata import join_tables
 from gan_lab.data.packing import Damaged, Packer, disk_full
-from gan_lab.data.scan import reason_of
+from gan_lab.data.source import reason_of
 from gan_lab.data.text import Lines
 from gan_lab.data.text_files import pack_lines
 from gan_lab.errors import InputError, counted

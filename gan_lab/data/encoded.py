@@ -26,8 +26,7 @@ from gan_lab.data.deep_images import (
 )
 from gan_lab.data.listing import listed
 from gan_lab.data.metadata import MetadataTable
-from gan_lab.data.scan import DECODE_ERRORS, Scan, reason_of, scan
-from gan_lab.data.source import Source
+from gan_lab.data.source import DECODE_ERRORS, Scan, Source, reason_of, scan
 from gan_lab.data.transform import (
     Crop,
     ImageSize,

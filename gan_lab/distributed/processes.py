@@ -31,7 +31,7 @@ from torch.multiprocessing.spawn import (
 
 from gan_lab.console import HANGUP, minds_hangup
 from gan_lab.distributed import slurm
-from gan_lab.distributed.strategy import ManualDDPStrategy
+from gan_lab.distributed.ranks import ManualDDPStrategy
 from gan_lab.errors import InputError, interrupted
 
 # what may come to the first process is meant for all of them; a terminal's Ctrl-C reaches them by itself

@@ -16,8 +16,7 @@ from plotly.offline import get_plotlyjs
 import gan_lab
 from gan_lab.commands.launch import launch, listed
 from gan_lab.compare.page import embedded, page_data
-from gan_lab.compare.runs import read_run
-from gan_lab.compare.samples import SampleGrid, data_uri, draw
+from gan_lab.compare.runs import SampleGrid, data_uri, draw, read_run
 from gan_lab.data.images import to_uint8
 from gan_lab.data.media import grid
 from gan_lab.data.sample import to_pil
