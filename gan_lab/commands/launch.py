@@ -33,7 +33,7 @@ from gan_lab.sweeps.job import run_job
 # Help
 
 # lines for Hydra, which users do not set
-UNSAID = ("defaults:", "hydra:", "# @package")
+HYDRA_LINES = ("defaults:", "hydra:", "# @package")
 PLUMBING = "_partial_:"
 
 
@@ -49,7 +49,7 @@ def print_manual(config: DictConfig) -> None:
     assert root is not None
     command = root.replace("_", "-")
     roots = [root, *included(root)]
-    print("\n\n".join(said(source_of(name)) for name in roots))
+    print("\n\n".join(without_hydra_lines(source_of(name)) for name in roots))
     groups = sorted({*(group for name in roots for group in groups_of(name)), *chosen_groups()})
     if groups:
         print("\n\nWhat there is to choose, as group=option:")
@@ -59,7 +59,7 @@ def print_manual(config: DictConfig) -> None:
         for option in chosen(group, config):
             text = source_of(f"{group}/{option}")
             where = "" if "# @package _global_" in text else f", keys below {group}."
-            print(f"\n\n{group}={option}{where}\n\n{said(text)}")
+            print(f"\n\n{group}={option}{where}\n\n{without_hydra_lines(text)}")
     print(
         f"\n\ngan-lab {command} KEY=VALUE ... --help has the keys of other options;\n"
         f"gan-lab {command} KEY=VALUE ... --cfg job prints the configuration that these words make."
@@ -140,13 +140,13 @@ def source_of(name: str) -> str:
     return ""
 
 
-def said(text: str) -> str:
+def without_hydra_lines(text: str) -> str:
     """Return the text of a configuration file without what only Hydra reads."""
     kept: list[str] = []
     skipping = False
     for line in text.splitlines():
         if line and not line[0].isspace():
-            skipping = line.startswith(UNSAID)
+            skipping = line.startswith(HYDRA_LINES)
         if not skipping and not line.strip().startswith(PLUMBING):
             kept.append(line)
     return re.sub(r"\n{3,}", "\n\n", "\n".join(kept)).strip()
@@ -166,7 +166,7 @@ HELP = ("--help", "-h")
 SWEEP = ("-m", "--multirun")
 
 # errors of the machine, not of the code: permission, disk space, file instead of folder, name too long
-MENDABLE = frozenset(
+USER_ERRORS = frozenset(
     {
         *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT),
         *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG),
@@ -182,12 +182,12 @@ def launch(command: str, overrides: list[str]) -> int:
     register_resolvers()
     register()
     words = switched(overrides, SWITCHES.get(command, ()))
-    words = listed(with_key(words, POSITIONAL.get(command)), LISTED.get(command))
+    words = as_list(with_key(words, POSITIONAL.get(command)), LISTED.get(command))
     words = addable(readable(flags_last(words)))
     manual = not set(HELP).isdisjoint(words)
     if manual:
         words = [word for word in words if word not in (*HELP, *SWEEP)]
-    refused: list[str] = []
+    messages: list[str] = []
 
     def task(config: DictConfig) -> object:
         try:
@@ -198,7 +198,7 @@ def launch(command: str, overrides: list[str]) -> int:
             return import_module(f"gan_lab.commands.{module}").run(config)
         except (InputError, OmegaConfBaseException, OSError) as error:
             # Hydra would print all overrides before it
-            refused.append(mendable(error, module))
+            messages.append(format_user_error(error, module))
             return None
         except Exception:
             # Hydra would tell of it
@@ -212,21 +212,21 @@ def launch(command: str, overrides: list[str]) -> int:
         root = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=module)
         root(run_job if sweeping else task)()
     except YAMLError as error:
-        refused.append(unreadable_yaml(error))
+        messages.append(unreadable_yaml(error))
     except (HydraException, OmegaConfBaseException) as error:
-        refused.append(explain(error, module))
+        messages.append(explain_hydra_error(error, module))
     except (InputError, OSError) as error:
-        refused.append(mendable(error, module))
-    return max([complain(message) for message in refused], default=0)
+        messages.append(format_user_error(error, module))
+    return max([print_error(message) for message in messages], default=0)
 
 
-def mendable(error: Exception, root: str) -> str:
+def format_user_error(error: Exception, root: str) -> str:
     """Return what to tell the user of an error that he can mend; others are raised again, with where they came from."""
     if isinstance(error, InputError):
         return str(error)
     if isinstance(error, OmegaConfBaseException):
-        return explain(error, root)
-    if isinstance(error, OSError) and error.errno in MENDABLE:
+        return explain_hydra_error(error, root)
+    if isinstance(error, OSError) and error.errno in USER_ERRORS:
         where = error.filename if error.filename2 is None else error.filename2
         return f"{where or 'a file'}: {error.strerror}; choose another place, or make room for it"
     raise error
@@ -241,7 +241,7 @@ def unreadable_yaml(error: YAMLError) -> str:
     return f"{mark.name}: line {mark.line + 1}, column {mark.column + 1}: {problem}{spaces}"
 
 
-def complain(message: str) -> int:
+def print_error(message: str) -> int:
     """Print an error and return the exit status for bad input.
 
     Raises:
@@ -254,7 +254,7 @@ def complain(message: str) -> int:
     return 2
 
 
-def explain(error: Exception, root: str) -> str:
+def explain_hydra_error(error: Exception, root: str) -> str:
     """Return Hydra's message with the nearest right key or option where it names a wrong one."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     ambiguous = re.match(
@@ -334,7 +334,7 @@ FLAGS_WITH_VALUE = (
 BELOW = re.compile(r"(?!hydra[.])[A-Za-z_]\w*([.]\w+)+=")
 
 # beginnings of lists, dictionaries, quoted texts and functions, which Hydra should parse
-MEANT = re.compile(r"[\[{'\"]|\w+\(")
+GRAMMAR = re.compile(r"[\[{'\"]|\w+\(")
 
 
 def flags_last(words: list[str]) -> list[str]:
@@ -369,7 +369,7 @@ def as_text(word: str, parse: Callable[[str], Override]) -> str:
     try:
         parsed = parse(word)
     except HydraException:
-        if not equals or MEANT.match(value):
+        if not equals or GRAMMAR.match(value):
             return word
         if re.match(r"~(/|$)", value):
             value = str(Path(value).expanduser())
@@ -411,7 +411,7 @@ def with_key(words: list[str], key: str | None) -> list[str]:
     ]
 
 
-def listed(words: list[str], key: str | None) -> list[str]:
+def as_list(words: list[str], key: str | None) -> list[str]:
     """Return the overrides with all words that are none, or that are paths which are there, as a list `key=`."""
     if key is None:
         return words

@@ -9,7 +9,7 @@ from lightning import Trainer, seed_everything
 from omegaconf import DictConfig
 
 from gan_lab.commands.dry_run import dry_run
-from gan_lab.config import differences, plain, resolved, take
+from gan_lab.config import differences, resolved, take, to_containers
 from gan_lab.console import is_first, say, warn
 from gan_lab.data.datamodule import DataModule, check_batch, loader_failure
 from gan_lab.distributed.processes import run_on, started_by_others, world_size
@@ -132,7 +132,7 @@ def fit(
         InputError: when training diverges, and when a process that reads samples is gone.
         SystemExit: after a second signal.
     """
-    settings = plain(config)
+    settings = to_containers(config)
     for logger in trainer.loggers:
         logger.log_hyperparams({str(key): value for key, value in settings.items()})
     try:

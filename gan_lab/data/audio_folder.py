@@ -17,7 +17,7 @@ from gan_lab.data.audio import FULL_SCALE, Audio, read_sound, soundfile
 from gan_lab.data.base import SampleDataset, check_split, digest
 from gan_lab.data.cache import Arrays, kept
 from gan_lab.data.image_folder import open_samples
-from gan_lab.data.listing import listed
+from gan_lab.data.listing import format_names
 from gan_lab.data.metadata import MetadataTable
 from gan_lab.data.sample import Batch, SampleSpec
 from gan_lab.data.source import Source, existing_path
@@ -259,7 +259,9 @@ def _usable(source: Source, found: Scan, skip: bool) -> NDArray[np.bool_]:
 
 def _named(bad: Sequence[tuple[str, str]]) -> str:
     files = "1 file" if len(bad) == 1 else f"{len(bad):,} files"
-    return f"{files} that cannot be used: {listed(f'{name} {reason}' for name, reason in bad)}"
+    return (
+        f"{files} that cannot be used: {format_names(f'{name} {reason}' for name, reason in bad)}"
+    )
 
 
 def _check_options(*, rate: int, length: int, channels: int, crop: str, pad: str) -> None:

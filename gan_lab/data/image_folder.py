@@ -13,7 +13,7 @@ import numpy as np
 from gan_lab.data.base import digest
 from gan_lab.data.decoding import FORMATS, MAX_MEGAPIXELS, regular_file
 from gan_lab.data.encoded import EncodedImages
-from gan_lab.data.listing import list_folder, list_zip, listed
+from gan_lab.data.listing import format_names, list_folder, list_zip
 from gan_lab.data.metadata import MetadataTable, read_metadata
 from gan_lab.data.source import FileSource, Source, existing_folder, existing_path
 from gan_lab.data.splits import grouped, members_by_table
@@ -192,7 +192,7 @@ def open_samples(
             listing = list_zip(archive, endings=endings)
     if not listing.images:
         others = [*listing.side_files, *(name for name, _ in listing.passed_over)]
-        held = f"holds no {what} (but {listed(others, limit=3)})" if others else "is empty"
+        held = f"holds no {what} (but {format_names(others, limit=3)})" if others else "is empty"
         raise InputError(f"data.root={path} {held}; expected {', '.join(endings or FORMATS)}")
     listing.report(path)
     table = read_metadata(listing, read, root=path, classes=classes, group_by=group_by)
