@@ -161,10 +161,10 @@ Direction = Literal["min", "max"]
 
 # beginnings of names as `Measure.key` makes them: what others call a metric, or its own short name
 _SMALLER = re.compile(
-    r"((clean_|class_|s)?fid|(clean_)?kid|fd|kd|ppl|path|kl_modes|memorised|js[0-9]+|copied)(\d|_|$)"
+    r"((clean_|class_|s)?fid|(clean_)?kid|fd|kd|ppl|path|kl_modes|memorised|js[0-9]+|copied|ks_grey|copies|membership)(\d|_|$)"
 )
 _LARGER = re.compile(
-    r"(is|score|precision|recall|density|coverage|accuracy|modes|eq|eqt|eqr|words)(\d|_|$)"
+    r"(is|score|precision|recall|density|coverage|accuracy|modes|eq|eqt|eqr|words|utility)(\d|_|$)"
 )
 # beside metrics: their uncertainties, and what real images, held-out text and simple chains come to
 _BESIDE = re.compile(r"_(se|std|real|bigram|unigram)$")

@@ -58,6 +58,7 @@ class MetricContext:
         all_real: whether statistics are of all real images that there are.
         fake: the generated images, once they are known.
         real: the real images, where there are any, once they are known.
+        held_out: those of `reference_split`, where there are any, once they are known.
     """
 
     extractor: Extractor
@@ -67,6 +68,7 @@ class MetricContext:
     all_real: bool
     fake: ImageSource | None = None
     real: ImageSource | None = None
+    held_out: ImageSource | None = None
 
     def key(self, kind: str, output: str, short: str, *, form: Form | None) -> str:
         """Name a metric: what others call it where it is that, else by the extractor; with the numbers of images.
@@ -112,6 +114,7 @@ class ProtocolMetric(ABC):
         real: outputs of the real images that it needs, and in which form.
         fake: the same of generated images.
         has_references: whether `references` returns any.
+        needs_discriminator: whether it asks the discriminator, where that is at hand.
 
     Args:
         output: of the extractor.
@@ -123,6 +126,7 @@ class ProtocolMetric(ABC):
     real_form: Form | None = None
     fake_form: Form | None = None
     has_references = False
+    needs_discriminator = False
 
     def __init__(self, *, output: str = "features", key: str | None = None) -> None:
         self.output = output
@@ -161,12 +165,12 @@ class ProtocolMetric(ABC):
         """Measure; `real` is None only where none was needed."""
 
     def references(
-        self, real: FeatureSet, other: FeatureSet | None, setting: MetricContext
+        self, real: FeatureSet | None, other: FeatureSet | None, setting: MetricContext
     ) -> list[MetricValue]:
         """Measure what the metric is to be read beside, once; by default nothing.
 
         Args:
-            real: the real images.
+            real: the real images; None where no metric needs features of them.
             other: those of another split, measured as if they were generated; None without.
             setting: what is known.
         """
@@ -215,7 +219,7 @@ class Frechet(ProtocolMetric):
         return [MetricValue(key=self.key(setting), value=value.item(), detail=detail)]
 
     def references(
-        self, real: FeatureSet, other: FeatureSet | None, setting: MetricContext
+        self, real: FeatureSet | None, other: FeatureSet | None, setting: MetricContext
     ) -> list[MetricValue]:
         """Measure the other split: what a generator that draws from it would get."""
         if other is None:
