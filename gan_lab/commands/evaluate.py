@@ -180,15 +180,18 @@ def open_real(
     Raises:
         InputError: when there are none and metrics compare with them.
     """
+    held_out = None
+    if config.held_out is not None:
+        held_out = open_files(local(config.held_out), **config.files)
     if config.real is not None:
         path = local(config.real)
         if is_features_file(path):
-            return None, None
+            return None, held_out
         if path.exists() and holds_run(path):
-            return open_run(config, path, protocol), None
-        return open_files(path, num=protocol.num_real, **config.files), None
+            return open_run(config, path, protocol), held_out
+        return open_files(path, num=protocol.num_real, **config.files), held_out
     if data is not None:
-        return protocol.real_images(data), protocol.floor_images(data)
+        return protocol.real_images(data), held_out or protocol.floor_images(data)
     if protocol.real_needs:
         raise InputError(
             "real= is missing: give images to compare with, or features of them that save_real_features= has written"

@@ -1,8 +1,8 @@
 """Phantoms for quick runs: slices of 320 made-up patients, 12 bits in 16-bit images, three classes, no download.
 
-A body with a bright rim holds an organ. The class says what the organ is made of, "smooth", "striped" or "speckled", and
-how large it is on average; the patient says how large and how bright body and organ are, where the organ lies, how it is
-turned, and how fine its texture is. Eight slices go through each patient, and show less of both towards their ends.
+A body with a bright rim holds an organ. The class says what the organ is made of, "smooth", "striped" or "speckled",
+and how large it is on average; the patient says how large and how bright body and organ are, where the organ lies, how
+it is turned, and how fine its texture is. Eight slices go through each patient, and show less of both at their ends.
 """
 
 from dataclasses import dataclass
@@ -56,6 +56,8 @@ class Phantoms(ImageDataset):
             np.concatenate([patient.slices(size[0]) for patient in patients])[:, None]
         )
         kind = DeepImage(bits=16, channels=1, window=(0, HIGHEST))
+        names = [f"patient{n:04}" for n in numbers]
+        groups = [name for name in names for _ in range(SLICES)]
         super().__init__(
             split=split,
             image_size=size,
@@ -65,13 +67,13 @@ class Phantoms(ImageDataset):
             flip=flip,
             kind=kind,
             representation=window_of(kind.window, bits=16),
+            groups=groups,
         )
-        names = [f"patient{n:04}" for n in numbers]
         self._table = MetadataTable(
             files=[f"{name}/slice{k:04}.png" for name in names for k in range(SLICES)],
             labels=self.labels,
             class_names=list(CLASSES),
-            groups=[name for name in names for _ in range(SLICES)],
+            groups=groups,
             splits=[split] * self.num_stored,
         )
         self._fingerprint = digest("phantoms", _VERSION, size, split, flip)

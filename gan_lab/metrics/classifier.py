@@ -1,5 +1,7 @@
 """A small classifier of images, trained on the spot: the same weights for the same images and seed."""
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -26,7 +28,7 @@ class ImageClassifier(nn.Module):
         super().__init__()
         widths = [channels, *(_CHANNELS * 2**i for i in range(3))]
         self.body = nn.Sequential()
-        for ins, outs in zip(widths, widths[1:], strict=False):
+        for ins, outs in pairwise(widths):
             self.body.extend(
                 [
                     nn.Conv2d(ins, outs, 3, padding=1, bias=False),

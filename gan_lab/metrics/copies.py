@@ -1,8 +1,8 @@
 """Whether generated samples are copies of training samples: distances, membership tests and a verdict, as functions.
 
-Nobody can see from distances alone that a sample is a copy: smooth and typical ones lie close to everything. So a sample
-counts as copied if it is closer to its nearest training sample than the closest 1 % of held-out samples are to theirs,
-both in itself and in units of its mean distance to the 50 next ones (Carlini et al. 2023,
+Nobody can see from distances alone that a sample is a copy: smooth and typical ones lie close to everything. So a
+sample counts as copied if it is closer to its nearest training sample than the closest 1 % of held-out samples are to
+theirs, both in itself and in units of its mean distance to the 50 next ones (Carlini et al. 2023,
 https://arxiv.org/abs/2301.13188, section 5.1). Held-out samples were not trained on, so that about 1 % of an honest
 generator's are so, too.
 """
@@ -79,7 +79,7 @@ class Neighbours:
 
 
 def relative_distances(distances: Tensor) -> Tensor:
-    """Distance [Q] to the nearest sample in units of the mean one to the next ones; 0 where that is nearest is the same.
+    """Distance [Q] to the nearest sample in units of the mean distance to the next ones; 0 where it is the same sample.
 
     Args:
         distances: [Q, k], ascending, k >= 2.
@@ -261,12 +261,14 @@ def judge(
     else:
         name, worst = max(shares.items(), key=lambda item: item[1].copied)
         words = (
-            f"memorization: no sign of it. {_percent(worst.copied)} of the generated images are as close to a training "
-            f"image as the closest 1 % of {num_held_out:,} held-out ones, by {name}, where it is most (by chance at most "
-            f"{_percent(worst.by_chance)})."
+            f"memorization: no sign of it. By {name}, where it is most, {_percent(worst.copied)} of the generated "
+            f"images are as close to a training image as the closest 1 % of {num_held_out:,} held-out ones (by chance "
+            f"at most {_percent(worst.by_chance)})."
         )
         if tests := ", ".join(f"{name} {_auc(test)}" for name, test in known.items()):
-            words += f" Generated images tell training images from held-out ones with an AUC of {tests}."
+            words += (
+                f" Generated images tell training images from held-out ones with an AUC of {tests}."
+            )
     if discriminator is not None:
         words += f" The discriminator does with an AUC of {_auc(discriminator)}"
         words += (

@@ -62,7 +62,7 @@ def held_out_images(setting: MetricContext, kind: str) -> ImageSource:
     if setting.held_out is None:
         raise InputError(
             f"metrics.{kind} needs images that were not trained on, and the data set none apart; train with "
-            "data.val_fraction=0.1, or with a validation split of your own"
+            "data.val_fraction=0.1, or give others: held_out=FOLDER"
         )
     return setting.held_out
 
@@ -76,8 +76,8 @@ def blocks(count: int, size: int = _BLOCK) -> Iterator[tuple[int, int]]:
 class GreyLevels(ImageMetric):
     """Kolmogorov-Smirnov distance of the levels of generated and real pixels, with all their bits.
 
-    The largest difference between the shares of pixels up to a level: 0 for the same levels, 1 where no level of one set
-    is as low as the lowest of the other. It says nothing of where in an image levels are.
+    The largest difference between the shares of pixels up to a level: 0 for the same levels, 1 where all levels of one
+    set lie below those of the other. It says nothing of where in an image levels are.
 
     Args:
         num_pixels: of each image, at the same random places of all.
@@ -180,7 +180,11 @@ class Utility(ImageMetric):
         order = torch.randperm(training.count, generator=torch.Generator().manual_seed(0))[:count]
         test = _examples(held_out, torch.arange(held_out.count))
         key = self.key(setting)
-        common = {"images": count, "held_out": held_out.count, "most_frequent": _most_frequent(test[1])}
+        common = {
+            "images": count,
+            "held_out": held_out.count,
+            "most_frequent": _most_frequent(test[1]),
+        }
         return [
             self._value(name, _examples(source, rows), test, fake.source.num_classes, common)
             for name, source, rows in (

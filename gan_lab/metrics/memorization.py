@@ -52,10 +52,10 @@ class _Found:
 class TrainingCopies(ProtocolMetric):
     """Share of generated images that are copies of training images, membership tests, and a verdict in words.
 
-    Images are compared by pixels (in 8 bits, at most 64x64), by pixels among mirrored copies that are shifted by up to a
-    sixteenth (at most 32x32), and by features. See `gan_lab.metrics.copies` for what counts as a copy, and for the verdict.
-    Membership tests ask whether training images can be told from held-out ones by their distance to the nearest generated
-    image, and by the discriminator's logit, where a run is measured.
+    Images are compared by pixels (in 8 bits, at most 64x64), by pixels among mirrored copies that are shifted by up to
+    a sixteenth (at most 32x32), and by features. See `gan_lab.metrics.copies` for what counts as a copy, and for the
+    verdict. Membership tests ask whether training images can be told from held-out ones by their distance to the
+    nearest generated image, and by the discriminator's logit, where a run is measured.
 
     Args:
         output: of the extractor; None compares by pixels alone.
@@ -301,4 +301,3 @@ def _by_discriminator(
         ]
         sides.append(torch.cat(parts).cpu())
     return membership(sides[0], sides[1], groups=(_groups(training), _groups(held_out)))
-

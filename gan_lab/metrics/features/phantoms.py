@@ -11,7 +11,9 @@ from gan_lab.metrics.classifier import WIDTH, ImageClassifier, as_seen, train_cl
 from gan_lab.metrics.features.base import Extractor
 
 _STEPS = 500
-_LOWEST_ACCURACY = 0.93  # share of held-out slices below which the network is not used; organs of the last ones are small
+_LOWEST_ACCURACY = (
+    0.93  # share of held-out slices, whose organs may be tiny, below which it is not used
+)
 
 
 def load_classifier() -> tuple[ImageClassifier, str]:
@@ -75,7 +77,5 @@ class PhantomsFeatures(Extractor):
     def _forward(self, images: Tensor, outputs: frozenset[str]) -> dict[str, Tensor]:
         assert self._classifier is not None
         with torch.autocast("cpu", enabled=False):
-            features, logits = self._classifier(
-                as_seen(images.float().mean(1, keepdim=True))
-            )
+            features, logits = self._classifier(as_seen(images.float().mean(1, keepdim=True)))
         return {"features": features, "logits": logits}
