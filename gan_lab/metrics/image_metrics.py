@@ -120,7 +120,7 @@ class GreyLevels(ImageMetric):
             size, (self._num_pixels,), generator=torch.Generator().manual_seed(0)
         )
         parts = [
-            images.stored(start, stop).cpu().flatten(1)[:, chosen].float().flatten()
+            images.stored(start, stop).cpu().flatten(1).float()[:, chosen].flatten()
             for start, stop in blocks(count)
         ]
         return torch.cat(parts)
