@@ -6,6 +6,7 @@ import pytest
 from rich.table import Table
 
 from gan_lab import console
+from gan_lab.commands.launch import print_error
 from gan_lab.console import PlainConsole, printable, progress_bar, say, warn
 
 HOSTILE = "a\x1b]0;title\x07b\x1b[2Jc\x9bd\re\x08f\u202eg\udce9h\x7f"
