@@ -93,7 +93,7 @@ def cache_dir() -> Path:
 
 
 def run_name(overrides: Sequence[str], swept: Sequence[str] = ()) -> str:
-    """Name a run by what was asked for, so that the same command finds its folder again and another one does not.
+    """Name a run by its overrides, so that the same command finds its folder again.
 
     `["model=dcgan", "loss=hinge", "model.generator.width=64"]` gives `dcgan_hinge_model.generator.width-64`. Of a long
     name the end gives way to a hash of the whole.
@@ -184,11 +184,11 @@ def read_text(path: Path, *, most: int = MOST_BYTES) -> str:
     """Read a small text file.
 
     Raises:
-        InputError: when it is no file, too long or no UTF-8.
+        InputError: when it is not a file, is too long, or is not UTF-8.
     """
     try:
         if not path.is_file():  # a pipe would never end
-            raise InputError(f"{path} cannot be read: it is no file")
+            raise InputError(f"{path} cannot be read: it is not a file")
         with path.open("rb") as file:
             data = file.read(most + 1)
         if len(data) > most:
@@ -512,7 +512,7 @@ class _Builder:
             raise self.error(
                 join_key(key, "_target_"),
                 shorten(target),
-                "is no class; one is named package.module.Class",
+                "is not a class; one is named package.module.Class",
             )
         package = target.split(".")[0]
         if self.origin is not None and package not in self.packages:
@@ -537,9 +537,9 @@ class _Builder:
         # a module has in it what it imports, such as gan_lab.checkpoint.torch.load
         own = isinstance(found, type) and found.__module__.split(".")[0] in self.packages
         if self.origin is not None and not own:
-            raise InputError(f"{self.origin} would run {target}, which is no class of {package}")
+            raise InputError(f"{self.origin} would run {target}, which is not a class of {package}")
         if not callable(found):
-            raise self.error(key, target, "is no class")
+            raise self.error(key, target, "is not a class")
         return found
 
     def may_be(self, found: Callable[..., Any], base: Any, *, later: bool) -> bool:
@@ -629,12 +629,12 @@ class Annotations:
         return self.types.get(name, Any)
 
     def check(self, positional: Sequence[Any], keywords: Mapping[str, Any]) -> None:
-        """Raise TypeError for arguments that there are not."""
+        """Raise TypeError for unknown arguments."""
         if self.signature is not None:
             self.signature.bind_partial(*positional, **keywords)
 
     def check_name(self, name: str, value: Any, key: str, where: str) -> None:
-        """Refuse a keyword that there is not.
+        """Check that a keyword exists.
 
         Raises:
             InputError: with the nearest one.
@@ -792,7 +792,7 @@ def value_of(config: Any, key: str, *, complete: bool = False) -> Any:
     """Return the value of a key of a configuration as `to_containers` does.
 
     Raises:
-        InputError: for a value that refers to something that there is not.
+        InputError: for a value that refers to something that does not exist.
         MissingMandatoryValue: as `to_containers`.
     """
     from omegaconf.errors import InterpolationResolutionError
@@ -802,7 +802,7 @@ def value_of(config: Any, key: str, *, complete: bool = False) -> Any:
     except InterpolationResolutionError as error:
         typed = dict(config.items_ex(resolve=False)).get(key)
         raise InputError(
-            f"{error.full_key or key} in {key}={shorten(typed)} refers to something that there is not "
+            f"{error.full_key or key} in {key}={shorten(typed)} refers to something that does not exist "
             f"({str(error).splitlines()[0]})"
         ) from error
 
@@ -835,7 +835,7 @@ def texts_of(
 
 
 def unknown_key(key: str, value: Any, names: Sequence[str]) -> str:
-    """Return the message on a key that there is not."""
+    """Return the message for an unknown key."""
     name = key.split(".")[-1]
     hint = suggestion(name, names) or f"; there are {', '.join(names) or 'none'}"
     return f"{key}={shorten(value)}: there is no {name}{hint}"

@@ -42,7 +42,7 @@ def run(config: DictConfig) -> None:
     """Measure the chosen parts, print them and write them to `out` where it is given.
 
     Raises:
-        InputError: for what cannot be trained, and for parts that there are not.
+        InputError: for a config that cannot be trained, and for unknown parts.
     """
     quiet()
     check_trainer(config.trainer)

@@ -30,7 +30,7 @@ def run(config: DictConfig) -> None:
     """Find directions, write them, and draw sheets.
 
     Raises:
-        InputError: for a run, method, layers, classes or numbers that there are not.
+        InputError: for an unknown run, method, layer or class, or numbers out of range.
     """
     amounts = check_amounts(list(config.amounts))
     seeds = parse_seeds(config.seeds)

@@ -88,7 +88,7 @@ def run_folder(path: Path) -> Path:
 def choose_protocol(
     config: DictConfig, trained: Mapping[str, Any] | None, data: DataModule | None, path: Path
 ) -> Protocol:
-    """Build the protocol that was asked for, or the one that the run was trained with.
+    """Build the requested protocol, or the one that the run was trained with.
 
     Raises:
         InputError: when there is none.
@@ -131,7 +131,7 @@ def with_features(node: Mapping[str, Any], features: Mapping[str, Any], make: Bu
         make: builds what the protocol's file names.
 
     Raises:
-        InputError: for metrics that are no protocol.
+        InputError: for metrics that are not a protocol.
     """
     metrics = node.get("metrics")
     if not isinstance(metrics, Mapping):

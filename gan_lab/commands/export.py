@@ -42,10 +42,10 @@ FILES = (
 
 
 def run(config: DictConfig) -> None:
-    """Export, and upload where that is asked for.
+    """Export, and upload where requested.
 
     Raises:
-        InputError: for a run, a format or an account that there is not, and programs whose images differ.
+        InputError: for an unknown run, format or account, and when an exported program gives other images.
     """
     if config.push is not None:
         hub.check_push(config.push)
@@ -105,7 +105,7 @@ def gather(config: DictConfig, source: Path) -> Material:
 
 
 def prepare(config: DictConfig, material: Material) -> None:
-    """Check the truncation of the images, and measure standing statistics where they are asked for.
+    """Check the truncation of the images, and measure standing statistics where requested.
 
     Raises:
         InputError: for a truncation or statistics that mean nothing to the generator.

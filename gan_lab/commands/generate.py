@@ -127,7 +127,7 @@ def series_of(config: DictConfig, gan: Gan, seeds: list[int] | None) -> Series:
     """Return the series of samples to draw.
 
     Raises:
-        InputError: for classes or latents that there are not, and what means nothing to the generator.
+        InputError: for unknown classes or latents, and options that the generator does not support.
     """
     check_rendering(config, gan)
     drawn: dict[str, Any] = {
@@ -300,7 +300,7 @@ def run(config: DictConfig) -> None:
     """Draw images and write them; alone, or together with other processes.
 
     Raises:
-        InputError: for a run, seed, class, format or device that there is not, settings that mean nothing to the
+        InputError: for a run, seed, class, format or device that does not exist, settings that mean nothing to the
             generator, and a folder with images of other settings.
     """
     share(config, check=open_task, work=generate)

@@ -77,7 +77,7 @@ def run(config: DictConfig) -> None:
     """Interpolate and write the images.
 
     Raises:
-        InputError: for key points, spaces, methods and formats that there are not.
+        InputError: for invalid key points, spaces, methods and formats.
     """
     formats = chosen_formats(config.format)
     scale = config.scale
@@ -118,7 +118,7 @@ def run(config: DictConfig) -> None:
 
 
 def write(film: Film, folder: Path, formats: list[str], *, fps: float, scale: int | None) -> None:
-    """Write the videos and frames that were asked for; frames are drawn again for each, and none is kept."""
+    """Write the requested videos and frames; frames are drawn again for each, none is kept in memory."""
     wanted = [name for name in formats if name in OF_IMAGES]
     if not wanted:
         return
@@ -187,7 +187,7 @@ def key_latents(config: DictConfig, gan: Gan) -> Latents:
     """Return the latents of the key points of all paths; psi has not moved them yet.
 
     Raises:
-        InputError: for seeds, classes or latents that there are not.
+        InputError: for invalid seeds, classes or latents.
     """
     labels = labels_of(config, gan)
     if config.latents is not None:

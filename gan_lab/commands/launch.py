@@ -290,7 +290,7 @@ def explain_hydra_error(error: Exception, root: str) -> str:
         there = re.search(r"Did you mean to override (?:one of )?(.+)\?", str(error))
         hint = f"; set keys below it, such as {below[0]}" if below else ""
         hint = hint or (f"; did you mean {there[1]}?" if there else "")
-        return f"{key}= is no choice that gan-lab {command} has{hint or suggestion(key, keys)}"
+        return f"{key}= is not a choice that gan-lab {command} has{hint or suggestion(key, keys)}"
     hints = [
         suggestion(wrong, keys) for wrong in between_quotes(message) if wrong not in (root, *keys)
     ]

@@ -23,14 +23,14 @@ from gan_lab.weights.loading import load
 
 
 def open_gan(config: DictConfig) -> Gan:
-    """Load a generator, on its device and with the statistics that were asked for.
+    """Load a generator on its device, with the requested standing statistics.
 
     Args:
         config: with `run`, `checkpoint`, `weights`, `device`, `trust`, `seed` and `truncation`, and where a command
             has it, `standing_statistics`.
 
     Raises:
-        InputError: for a run, checkpoint, device, seed or number of images that there is not, or a truncation that
+        InputError: for a run, checkpoint, device, seed or number of images that does not exist, or a truncation that
             means nothing to the generator.
     """
     gan = load_gan(config)
@@ -90,7 +90,7 @@ def measure_statistics(gan: Gan, config: DictConfig) -> None:
     """Measure standing statistics where the configuration asks for them.
 
     Raises:
-        InputError: when the generator has none, or for a number that is none.
+        InputError: when the generator has no batch norm, or for an invalid number.
     """
     count = config.standing_statistics
     if count is None:
@@ -137,7 +137,7 @@ def parse_seeds(given: object, key: str = "seeds") -> list[int]:
         found = re.fullmatch(r"(\d+)(?:-(\d+))?", text)
         if isinstance(part, bool) or found is None:
             raise InputError(
-                f"{key}={given}: {text!r} is no seed; give numbers and ranges, such as 5, 0-63 or [0,5,7-9]"
+                f"{key}={given}: {text!r} is not a seed; give numbers and ranges, such as 5, 0-63 or [0,5,7-9]"
             )
         first, last = int(found[1]), int(found[2] or found[1])
         if last < first:
@@ -172,7 +172,7 @@ def parse_classes(given: object, gan: Gan, key: str = "classes") -> list[int] | 
         key: what it is called, for messages.
 
     Raises:
-        InputError: for a model without classes, and for classes that there are not.
+        InputError: for a model without classes, and for classes that do not exist.
     """
     if given is None:
         return None
@@ -198,7 +198,7 @@ def parse_labels(given: object, gan: Gan, key: str = "labels") -> list[Attribute
         key: what it is called, for messages.
 
     Raises:
-        InputError: for a model without attributes, other attributes, and what are no numbers.
+        InputError: for a model without attributes, unknown attributes, and values that are not numbers.
     """
     if given is None:
         return None
@@ -234,7 +234,7 @@ def labels_of(config: DictConfig, gan: Gan, prefix: str = "") -> Labels | None:
         prefix: of both keys.
 
     Raises:
-        InputError: for classes and attributes that there are not.
+        InputError: for unknown classes and attributes.
     """
     classes = parse_classes(config[f"{prefix}classes"], gan, f"{prefix}classes")
     found: Sequence[Any] | None = classes
@@ -275,7 +275,7 @@ def _class_of(part: object, gan: Gan, key: str) -> int:
             raise InputError(f"{key}: class {part} is out of range; {named_classes(gan)}")
         return part
     if len(found) != 1:
-        what = "is the name of several classes" if found else "is no class"
+        what = "is the name of several classes" if found else "is not a class"
         raise InputError(f"{key}: {str(part)!r} {what}; {named_classes(gan)}")
     if isinstance(part, int) and part != found[0] and 0 <= part < gan.num_classes:
         say(

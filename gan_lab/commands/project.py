@@ -53,7 +53,7 @@ def run(config: DictConfig) -> None:
     """Project images and write what was found.
 
     Raises:
-        InputError: for images, a run, classes or settings that there are not.
+        InputError: for invalid images, run, classes or options.
     """
     if config.video is not None:
         check_video(f"way.{config.video}", config.fps)
@@ -137,7 +137,7 @@ def dataset_indices(config: DictConfig) -> Targets:
     source = Path(str(config.run)).expanduser()
     if not is_run(source):
         raise InputError(
-            f"dataset_indices={config.dataset_indices}: {source} is no run folder; give images="
+            f"dataset_indices={config.dataset_indices}: {source} is not a run folder; give images="
         )
     folder = source.parent.parent if source.is_file() else source
     data = open_data(config, read_config(folder), source)
@@ -161,7 +161,7 @@ def open_labels(config: DictConfig, gan: Gan, targets: Targets) -> Tensor | list
     """Return the images' classes, or None to have them found.
 
     Raises:
-        InputError: for classes that there are not.
+        InputError: for unknown classes.
     """
     if config.classes == "data":
         if targets.labels is None or not gan.num_classes:
@@ -285,8 +285,8 @@ def save_tuned(gan: Sampler, config: DictConfig, out: Path, *, names: Sequence[s
         The folder.
     """
     description = describe(config)
-    pictures = ", ".join(names[:_NAMED])
-    pictures += f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    images = ", ".join(names[:_NAMED])
+    images += f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     description["name"] = f"{description['name']}, tuned"
     description["tuned"] = {"to": list(names), "how": OmegaConf.to_container(config.tune)}
     # those that were measured are of the untuned generator's images
@@ -299,7 +299,7 @@ def save_tuned(gan: Sampler, config: DictConfig, out: Path, *, names: Sequence[s
         write(
             folder / exported.CARD,
             f"# {description['name']}\n\nThe generator of {config.run} after pivotal tuning (Roich et al. 2021, "
-            f"https://arxiv.org/abs/2106.05744) to these images: {pictures}. `gan-lab generate run={out} "
+            f"https://arxiv.org/abs/2106.05744) to these images: {images}. `gan-lab generate run={out} "
             f"latents={out.parent / 'latents.safetensors'}` draws them.\n",
         )
     return out

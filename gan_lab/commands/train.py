@@ -154,7 +154,7 @@ def fit(
 
 
 def check_same_model(run_dir: Path, config: DictConfig) -> None:
-    """Refuse to continue another model's run; what was refused before its first step is no run.
+    """Refuse to continue another model's run; a run that was refused before its first step does not count.
 
     Raises:
         InputError: naming both.

@@ -64,7 +64,7 @@ class Audio(SampleKind):
         """Read a file of this rate as it is.
 
         Raises:
-            InputError: for what is no sound, and another rate.
+            InputError: when it is not sound, or has another rate.
         """
         if path.suffix.lower() == ".wav":
             found, rate = read_wav(path)
@@ -151,14 +151,14 @@ def read_sound(path: Path | IO[bytes]) -> tuple[np.ndarray, int]:
     """Read a file of sound as float32 [C, T] in [-1, 1], and its rate.
 
     Raises:
-        InputError: for what is no sound, and without the extra `audio`.
+        InputError: when it is not sound, and without the extra `audio`.
     """
     library = soundfile()
     try:
         values, rate = library.read(path, dtype="float32", always_2d=True)
     except (library.LibsndfileError, OSError, RuntimeError) as error:
         name = path if isinstance(path, Path) else "the file"
-        raise InputError(f"{name} is no sound that can be read ({error})") from error
+        raise InputError(f"{name} is not sound that can be read ({error})") from error
     return np.ascontiguousarray(values.T), int(rate)
 
 

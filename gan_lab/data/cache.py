@@ -90,7 +90,9 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     except READ_ERRORS as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{path} is no whole .npz ({error}); copy or make it again") from error
+        raise InputError(
+            f"{path} is not a complete .npz ({error}); copy or make it again"
+        ) from error
 
 
 # The cache

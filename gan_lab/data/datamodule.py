@@ -322,7 +322,7 @@ class DataModule(pl.LightningDataModule):
         )
 
     def _fitting(self, workers: int, dataset: SampleDataset, batch_size: int) -> int:
-        """Return how many workers there is shared memory for: as many as were asked for, or of one's own choice fewer.
+        """Return how many workers there is shared memory for: as many as were requested, or fewer.
 
         Where it does not suffice, a worker's batch is lost without a word, and the loop waits for it.
 

@@ -35,7 +35,7 @@ class ImageTooLarge(OSError):
 def open_image(
     file: BinaryIO, *, max_megapixels: float = MAX_MEGAPIXELS, name: str = "max_megapixels"
 ) -> ImageFile.ImageFile:
-    """Open an image of one of FORMATS; its pixels are decoded when they are asked for.
+    """Open an image of one of FORMATS; its pixels are decoded on demand.
 
     Pillow's own limit on pixels, which holds for the whole process, is raised to `max_megapixels` where it is lower.
 
@@ -102,14 +102,14 @@ def regular_file(path: str | Path) -> BinaryIO:
     """Open a file for reading; pipes, sockets and devices are not opened, which could wait forever or act.
 
     Raises:
-        OSError: also for what is no regular file.
+        OSError: also when it is not a regular file.
     """
     check_regular(path)
     return open(path, "rb")
 
 
 def check_regular(path: str | Path) -> None:
-    """Raise OSError for what is no regular file, or not there."""
+    """Raise OSError unless the path is a regular file."""
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise OSError("not a regular file")
 
@@ -132,7 +132,7 @@ def _opened(file: BinaryIO, name: str) -> ImageFile.ImageFile:
         return HeifImageFile(file)
     if name == "NumPy":
         raise NotAnImage(
-            "an array of NumPy; data are trained on from .npy, pictures are PNG, JPEG and the like"
+            "an array of NumPy; data are trained on from .npy, images are PNG, JPEG and the like"
         )
     plugin = _PLUGINS.get(name, name)
     if plugin not in Image.OPEN:

@@ -26,7 +26,7 @@ class Digits(MemoryImages):
         crop: "none" stretches to rectangles; see `ImageTransform`.
         resample: filter of the enlargement.
         channels: 1, or 3 and 4 for networks that want them.
-        flip: append the mirror images (which are no digits any more).
+        flip: append the mirror images (which are not digits any more).
 
     Raises:
         InputError: for options out of range.
@@ -91,7 +91,7 @@ class StackedDigits(ImageDataset):
         num_images: how many triples; 128,000 are enough for each mode to be there about 128 times.
         image_size: one number, [H, W], or None for 8x8.
         resample: filter of the enlargement.
-        flip: append the mirror images (which are no digits any more).
+        flip: append the mirror images (which are not digits any more).
 
     Raises:
         InputError: for options out of range.

@@ -52,7 +52,7 @@ class UnreadableImage(InputError):
 
 
 class EncodedImages(ImageDataset):
-    """Pictures of a `Source`, all checked at the start, each decoded and transformed when it is asked for.
+    """Images of a `Source`, all checked at the start, each decoded and transformed on demand.
 
     Args:
         source: the images of all splits, so that splits agree on size and channels.

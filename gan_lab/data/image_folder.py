@@ -99,7 +99,7 @@ class ImageFolder(EncodedImages):
         )
 
     def _path(self, root: str | Path | None) -> Path:
-        return existing_folder(root, "a folder of pictures")
+        return existing_folder(root, "a folder of images")
 
 
 class Zip(ImageFolder):
@@ -113,7 +113,7 @@ class Zip(ImageFolder):
     """
 
     def _path(self, root: str | Path | None) -> Path:
-        path = existing_path(root, "a zip of pictures")
+        path = existing_path(root, "a zip of images")
         open_zip(path).close()
         return path
 
@@ -220,14 +220,14 @@ def open_zip(path: Path) -> zipfile.ZipFile:
     """Open a zip of samples.
 
     Raises:
-        InputError: for what is none.
+        InputError: when it is not a zip.
     """
     if path.is_dir():
         raise InputError(
-            f"data.root={path} is a folder; for a folder of pictures use data=image_folder"
+            f"data.root={path} is a folder; for a folder of images use data=image_folder"
         )
     if not path.is_file():
-        raise InputError(f"data.root={path} is no regular file; expected a zip of pictures")
+        raise InputError(f"data.root={path} is not a regular file; expected a zip of images")
     try:
         return zipfile.ZipFile(path)
     except zipfile.BadZipFile as error:

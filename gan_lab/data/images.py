@@ -91,7 +91,7 @@ def to_uint8(images: Tensor) -> Tensor:
     if images.numel():
         low, high = torch.aminmax(images.float())
         if not torch.isfinite(low + high):
-            raise InputError("images hold NaN or infinity, which no picture can show")
+            raise InputError("images hold NaN or infinity, which no image can show")
         # generators without a tanh may go far to either side; 0..255 goes to one
         if high > 16 and low >= -1:
             raise InputError(
@@ -141,7 +141,7 @@ class Images(ShownTensor):
         """Return a Pillow image of [C, H, W], and a list of them of [N, C, H, W].
 
         Raises:
-            InputError: for what is no picture: other dimensions, 2 or more than 4 channels, NaN.
+            InputError: for values that are not an image: other dimensions, 2 or more than 4 channels, NaN.
         """
         pixels = [to_pil(image) for image in self._pixels()]
         return pixels[0] if self.ndim == 3 else pixels
@@ -150,13 +150,13 @@ class Images(ShownTensor):
         values = self.as_subclass(Tensor)
         if values.ndim not in (3, 4) or values.shape[-3] not in (1, 3, 4) or not values.numel():
             raise InputError(
-                f"a tensor of shape {tuple(values.shape)} is no picture: [N, C, H, W] or [C, H, W], 1, 3 or 4 channels"
+                f"a tensor of shape {tuple(values.shape)} is not an image: give [N, C, H, W] or [C, H, W], C = 1, 3, 4"
             )
         pixels = to_uint8(values.detach()).cpu()
         return pixels[None] if pixels.ndim == 3 else pixels
 
     def _repr_png_(self) -> bytes | None:
-        """Return what a notebook shows; None where the values are no image, which then are shown as numbers."""
+        """Return what a notebook shows; None where the values are not an image: they are shown as numbers."""
         try:
             shown = self[:_MOST_SHOWN] if self.ndim == 4 else self
             side = max(shown.shape[-2:]) if shown.ndim >= 2 else 1

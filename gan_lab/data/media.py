@@ -63,7 +63,7 @@ class Sheet:
 
     Attributes:
         picture: grid of all previews, uint8 [C, H, W].
-        media: some of the samples, one by one, where they are no images.
+        media: some of the samples, one by one, where they are not images.
         media_type: of these.
     """
 
@@ -129,7 +129,7 @@ class ShownTensor(Tensor):
             scale: every pixel becomes `scale` x `scale` pixels.
 
         Raises:
-            InputError: for what is no image, or no number of columns.
+            InputError: for values that are not images, or an invalid number of columns.
         """
         pixels = self._pixels()
         columns = ceil(sqrt(len(pixels))) if columns is None else columns
@@ -180,7 +180,7 @@ class Samples(ShownTensor):
         return self.spec.kind.preview(self.stored())
 
     def _repr_html_(self) -> str | None:
-        """Return what a notebook shows; None for what is no sample, which then is shown as numbers."""
+        """Return what a notebook shows; None for something that is not a sample: it is shown as numbers."""
         try:
             stored = self.stored()
         except InputError:

@@ -462,7 +462,7 @@ class NiftiVolume(Volume):
         """Read a header.
 
         Raises:
-            InputError: for what is no volume of three dimensions.
+            InputError: when it is not a three-dimensional volume.
         """
         import nibabel
 
@@ -563,7 +563,9 @@ def _matched(group_by: str | None, name: str) -> str | None:
     try:
         match = re.search(group_by, name)
     except re.error as error:
-        raise InputError(f"data.group_by={group_by} is no regular expression ({error})") from error
+        raise InputError(
+            f"data.group_by={group_by} is not a regular expression ({error})"
+        ) from error
     if match is None:
         return None
     return str(match[1] if match.re.groups else match[0])

@@ -112,7 +112,7 @@ class MemoryImages(ImageDataset):
 
 
 class RandomImages(ImageDataset):
-    """Images of independent uniform noise, each drawn from its index when it is asked for; nothing is kept.
+    """Images of independent uniform noise, each drawn from its index on demand; nothing is kept.
 
     Args:
         split: "train" or "val", which differ.

@@ -87,7 +87,7 @@ class MetadataTable:
             root: for messages.
 
         Raises:
-            InputError: for attributes that there are not.
+            InputError: for unknown attributes.
         """
         if wanted is None:
             wanted = self.attributes is not None and self.class_names == UNLABELLED

@@ -102,7 +102,7 @@ def existing_folder(root: str | Path | None, what: str) -> Path:
     """Return `data.root`, checked to be a folder.
 
     Raises:
-        InputError: when it is not given, does not exist or is no folder.
+        InputError: when it is not given, does not exist or is not a folder.
     """
     path = existing_path(root, what)
     if not path.is_dir():
@@ -233,7 +233,7 @@ def inspect(
     Raises:
         UnusableImage: when the range of its pixels is unknown.
         NotAnImage: and the others of `open_image`.
-        OSError: or another of DECODE_ERRORS when it is no image or is cut short.
+        OSError: or another of DECODE_ERRORS when it is not an image or is cut short.
     """
     bits = depth(file)
     if bits is not None:

@@ -37,13 +37,13 @@ def grouped(table: MetadataTable, group_by: str | None, *, root: Path) -> Metada
         pattern = re.compile(group_by)
     except re.error as error:
         raise InputError(
-            f"data.group_by={group_by} is no column of a table, and no regular expression ({error})"
+            f"data.group_by={group_by} is neither a column of a table nor a regular expression ({error})"
         ) from error
     found = [pattern.search(name) for name in table.files]
     missing = [name for name, match in zip(table.files, found, strict=True) if match is None]
     if missing:
         raise InputError(
-            f"data.group_by={group_by} is no column of a table in {root}, and as a regular expression it fits not "
+            f"data.group_by={group_by} is not a column of a table in {root}, and as a regular expression it fits not "
             f"{counted(len(missing), 'path')}: {format_names(missing, limit=3)}; give a column, {BY_FOLDER}, or an "
             "expression such as 'patient([0-9]+)'"
         )

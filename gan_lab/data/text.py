@@ -36,7 +36,7 @@ class Text(SampleKind):
         unknown: the one that stands for those that the alphabet lacks; None refuses them.
 
     Raises:
-        InputError: for an alphabet that is none.
+        InputError: for an invalid alphabet.
     """
 
     name = "text"
@@ -107,7 +107,7 @@ class Text(SampleKind):
         try:
             return self.encode(path.read_text(encoding="utf-8").removesuffix("\n"))
         except UnicodeDecodeError as error:
-            raise InputError(f"{path} is no text in UTF-8 ({error.reason})") from error
+            raise InputError(f"{path} is not text in UTF-8 ({error.reason})") from error
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
 
@@ -131,7 +131,7 @@ class Text(SampleKind):
 
     @cached_property
     def _glyphs(self) -> Tensor:
-        """Pictures of the characters, uint8 [V, H, W]; padding is a grey cell."""
+        """Images of the characters, uint8 [V, H, W]; padding is a grey cell."""
         width, height = _GLYPH
         font = ImageFont.load_default(15)
         drawn = np.full((len(self.alphabet), height, width), 255, dtype=np.uint8)

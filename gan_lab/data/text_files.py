@@ -166,7 +166,7 @@ class Reading:
         """Read a file's lines, some at a time, as code points [n, length] with 0 behind shorter ones.
 
         Raises:
-            InputError: naming the file when it is no text.
+            InputError: naming the file when it is not text.
         """
         with regular_file(str(file)) as binary:
             opened = io.TextIOWrapper(binary, encoding=self.encoding)
@@ -188,7 +188,7 @@ class Reading:
         except (UnicodeError, OSError) as error:
             reason = getattr(error, "reason", None) or str(error)
             raise InputError(
-                f"{file} is no text in {self.encoding} ({reason}); set data.encoding=, or remove it"
+                f"{file} is not text in {self.encoding} ({reason}); set data.encoding=, or remove it"
             ) from error
         if "\0" in text:
             raise InputError(f"{file} is binary: it has a character 0; remove it, or convert it")
@@ -198,7 +198,7 @@ class Reading:
         """Return how lines are stored, of characters that are as frequent as this.
 
         Raises:
-            InputError: for an alphabet that is none.
+            InputError: for an invalid alphabet.
         """
         special = [one for one in (self.padding, self.unknown) if one is not None]
         known = self.alphabet

@@ -30,7 +30,7 @@ class Tones(SampleDataset):
 
     Args:
         split: "train" or "val".
-        flip: only false: a note played backwards is no note.
+        flip: only false: a note played backwards is not a note.
     """
 
     in_memory = True

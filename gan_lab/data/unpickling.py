@@ -251,7 +251,7 @@ class Machine:
         """Call what a name stands for.
 
         Raises:
-            RefusedError: for what is no name of a function, and for arguments that it does not take.
+            RefusedError: for anything but the name of a function, and for arguments that it does not take.
         """
         if type(arguments) is not tuple:
             raise RefusedError(f"it calls {type_name(function)} with no tuple of arguments")
@@ -308,7 +308,7 @@ class Machine:
         """Put what is kept under a number on the stack."""
         if int(key) not in self.memo:
             raise DamagedError(
-                f"it is no pickle of weights (nothing was kept as number {int(key)})"
+                f"it is not a pickle of weights (nothing was kept as number {int(key)})"
             )
         self.stack.append(self.memo[int(key)])
 

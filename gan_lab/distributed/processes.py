@@ -68,7 +68,7 @@ def devices_here(trainer: DictConfig) -> int:
     """Return how many devices of this machine a trainer takes.
 
     Raises:
-        InputError: for more than there are, and for what is no number of devices.
+        InputError: for more devices than there are, or an invalid number.
     """
     given = trainer.get("devices", 1)
     on_cpu = trainer.get("accelerator") == "cpu" or not torch.accelerator.is_available()

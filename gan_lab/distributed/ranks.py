@@ -62,7 +62,7 @@ def average_in_place(tensors: Sequence[Tensor]) -> None:
 class DelayedAllReduce:
     """Maximum over all processes of the previous call's values, so that no step waits.
 
-    It goes from CPU to CPU: on a GPU the result would be there no sooner than the step in which it was asked for.
+    It goes from CPU to CPU: on a GPU the result would be there no sooner than the step in which it was requested.
     """
 
     def __init__(self) -> None:

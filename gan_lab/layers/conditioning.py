@@ -117,7 +117,7 @@ class DataToDataCrossEntropy(Conditioning):
         width: length of the vectors that are compared, to which features are projected linearly.
 
     Raises:
-        InputError: without classes, or for numbers that are none.
+        InputError: without classes, or for invalid numbers.
     """
 
     roles = ("real", "generator")

@@ -65,7 +65,7 @@ class NoMetrics:
         return {}
 
 
-# The metrics that suit the data, where none were asked for.
+# The metrics that suit the data, where none were requested.
 
 
 class MetricsByData:

@@ -37,7 +37,7 @@ class Equivariance(GeneratorMetric):
         num_images: how many; None takes as many as the protocol has generated images.
 
     Raises:
-        InputError: for a kind that there is not.
+        InputError: for an unknown kind.
     """
 
     kind, short = "equivariance", "eq"

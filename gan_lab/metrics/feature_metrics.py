@@ -568,7 +568,7 @@ class Diversity(ProtocolMetric):
 
 
 class ClassAccuracy(ProtocolMetric):
-    """Share of the generated images that the extractor takes for the class that was asked for.
+    """Share of the generated images that the extractor classifies as the class that they were generated for.
 
     Its classes have to be those of the data, in the same order: a classifier of these data. It says nothing of variety.
     A generator without classes has no such metric.

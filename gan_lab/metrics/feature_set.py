@@ -250,7 +250,7 @@ def load_features(path: Path, extractor: Extractor, needs: AllNeeds) -> FeatureS
         if isinstance(error, InputError):
             raise
         raise InputError(
-            f"{path} is no whole file of features ({error}); copy or make it again"
+            f"{path} is not a complete file of features ({error}); copy or make it again"
         ) from error
     ours = {
         "extractor": extractor.name,

@@ -192,7 +192,7 @@ def discrepancies(real: Tensor, fake: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
 
 def _sums(a: Tensor, b: Tensor, s: Tensor, t: Tensor, *, skip_self: bool) -> Tensor:
-    """Return s^T K t of each subset; without K's diagonal where `a` is `b` and that is asked for."""
+    """Return s^T K t of each subset; without K's diagonal where `a` is `b` and that is requested."""
     found = torch.zeros(s.shape[1], dtype=torch.float64, device=s.device)
     for start in range(0, len(a), _ROWS):
         rows = slice(start, start + _ROWS)

@@ -70,7 +70,7 @@ class GeneratorMetric(ProtocolMetric):
         """Return what was found of things `start` to `stop`, `size` at most.
 
         Returns:
-            [stop - start, ...], float64, on the CPU; no thing's depends on which others are asked for, as long as
+            [stop - start, ...], float64, on the CPU; none depends on which others are requested, as long as
             `start` is a multiple of `size`.
         """
 
@@ -201,7 +201,7 @@ class PathLength(GeneratorMetric):
         key: of the metric; None makes it.
 
     Raises:
-        InputError: for values that there are not.
+        InputError: for unknown values.
     """
 
     kind, short = "path", "path"

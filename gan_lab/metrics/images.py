@@ -33,7 +33,7 @@ class ImageSource(ABC):
 
     Attributes:
         name: what a user would call it.
-        count: how many there are; None for a generator, which has as many as are asked for.
+        count: how many there are; None for a generator, which has as many as are requested.
         shape: of one stored sample, such as [C, H, W].
         kind: of sample; None where nothing says so.
         num_classes: at least 2 where images have labels, else 0.
@@ -299,7 +299,7 @@ def open_files(
         return NpzImages(path, num=num)
     if not path.is_dir() and path.suffix != ".zip":
         raise InputError(
-            f"{path} is no folder, .zip, .npz or .ckpt; give a run, a folder or zip of images, or an .npz"
+            f"{path} is not a folder, .zip, .npz or .ckpt; give a run, a folder or zip of images, or an .npz"
         )
     try:
         opened = partial(
@@ -378,7 +378,9 @@ class NpzImages(ImageSource):
         except READ_ERRORS as error:
             if isinstance(error, InputError):
                 raise
-            raise InputError(f"{path} is no whole .npz ({error}); copy or make it again") from error
+            raise InputError(
+                f"{path} is not a complete .npz ({error}); copy or make it again"
+            ) from error
         self._shape = shape[1:]
         total = shape[0]
         chosen = total if num is None else min(num, total)

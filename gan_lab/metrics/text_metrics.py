@@ -326,7 +326,7 @@ def _lines(features: FeatureSet) -> Numbers:
 
 
 def _texts(lines: Numbers, kind: Text) -> list[str]:
-    """Return whole lines, with their padding, whose characters are no letters."""
+    """Return whole lines, with their padding, whose characters are not letters."""
     characters = np.array(list(kind.alphabet))
     return ["".join(line) for line in characters[lines]]
 

@@ -176,7 +176,7 @@ class TorchMetric(ProtocolMetric):
         output: of the extractor.
 
     Raises:
-        InputError: for an object that is no torchmetrics metric, and for no keys.
+        InputError: for an object that is not a torchmetrics metric, and without keys.
     """
 
     kind, short = "torchmetrics", "torchmetrics"

@@ -192,7 +192,7 @@ class Directions:
         except (SafetensorError, OSError, ValueError, KeyError) as error:
             if isinstance(error, InputError):
                 raise
-            raise InputError(f"{path} is no whole file of directions ({error})") from error
+            raise InputError(f"{path} is not a complete file of directions ({error})") from error
         other = {n: t for n, t in known.items() if n not in ("kind", "layers", "space", "method")}
         vectors, scales, shares = parts
         found = cls(vectors, scales, shares, space, layers, method, other)
@@ -228,7 +228,7 @@ def directions(
         seed: of them.
 
     Raises:
-        InputError: for a method that the generator has not, and for layers, classes or numbers that there are not.
+        InputError: for a method that the generator does not support, and for unknown layers or classes.
     """
     check_seed(seed)
     if method not in METHODS:
@@ -294,7 +294,7 @@ def check_amounts(amounts: Sequence[float]) -> list[float]:
     """Return amounts as floats.
 
     Raises:
-        InputError: for none, and for what is no finite number.
+        InputError: when empty, or not all numbers are finite.
     """
     if not amounts or not all(is_finite_number(amount) for amount in amounts):
         raise InputError(f"amounts={list(amounts)} must be numbers, such as [-2,-1,0,1,2]")
@@ -408,7 +408,7 @@ class _Reached(Exception):
 def first_layer(gan: Sampler, seed: int) -> Tensor:
     """Return A^T A [Z, Z], in double precision, of the first layer that acts on z.
 
-    A is the derivative of its output. Where that is no linear map of z, as where z is scaled to one length, A^T A is
+    A is the derivative of its output. Where that is not a linear map of z, as where z is scaled to one length, A^T A is
     the mean over 16 normal z.
     """
     generator = full_precision(gan.generator).requires_grad_(False)

@@ -120,7 +120,7 @@ class Gan(Sampler):
             [R K, C, H, W], row by row, or [(R + 1) (K + 1), C, H, W] of a sheet; on the CPU.
 
         Raises:
-            InputError: for a generator without styles, layers that there are not, or sources that do not fit.
+            InputError: for a generator without styles, unknown layers, or sources that do not fit.
         """
         made = mixture(
             self,
@@ -170,7 +170,7 @@ class Gan(Sampler):
             What `gan_lab.sampling.projection.project` returns, which has the other settings, too.
 
         Raises:
-            InputError: for images that cannot be read, classes that there are not, and settings out of range.
+            InputError: for unreadable images, unknown classes, and options out of range.
         """
         if distance is None:
             distance = PyramidDistance()
@@ -216,7 +216,7 @@ class Gan(Sampler):
             seed: of them.
 
         Raises:
-            InputError: for a method that the generator has not, and for layers, classes or numbers that there are not.
+            InputError: for a method that the generator does not support, and for unknown layers or classes.
         """
         return directions(
             self,

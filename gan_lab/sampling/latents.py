@@ -123,7 +123,7 @@ def set_attributes(rows: Tensor, named: Sequence[Attributes], names: Sequence[st
         names: of the K attributes.
 
     Raises:
-        InputError: for other names, what are no finite numbers, and other numbers of rows.
+        InputError: for other names, other numbers of rows, and numbers that are not finite.
     """
     there = f"the model's attributes are {', '.join(names)}" if names else "the model has none"
     if len(named) not in (1, len(rows)):
@@ -134,7 +134,7 @@ def set_attributes(rows: Tensor, named: Sequence[Attributes], names: Sequence[st
     for i, one in enumerate(named):
         for name, value in one.items():
             if name not in names:
-                raise InputError(f"labels={dict(one)}: {name} is no attribute; {there}")
+                raise InputError(f"labels={dict(one)}: {name} is not an attribute; {there}")
             if not is_finite_number(value):
                 raise InputError(f"labels={dict(one)}: {name} must be a finite number")
             rows[i if len(named) > 1 else slice(None), list(names).index(name)] = value
@@ -191,7 +191,7 @@ def check_labels(labels: Labels, num_images: int, num_classes: int) -> Tensor:
         num_classes: of the generator.
 
     Raises:
-        InputError: for an unconditional generator, a class that there is not, or another shape.
+        InputError: for an unconditional generator, an unknown class, or another shape.
     """
     if not num_classes:
         raise InputError("labels were given to a generator without classes; leave them out")
@@ -384,7 +384,7 @@ class Latents:
                 }
         except (SafetensorError, OSError) as error:
             raise InputError(
-                f"{path} is no whole safetensors file ({error}); save it again"
+                f"{path} is not a complete safetensors file ({error}); save it again"
             ) from error
         if len(names & {"z", "w"}) != 1:
             raise InputError(

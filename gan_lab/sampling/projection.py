@@ -219,7 +219,7 @@ def project(
         record: whether to keep the way for a video.
 
     Raises:
-        InputError: for images that cannot be read, classes that there are not, and settings out of range.
+        InputError: for unreadable images, unknown classes, and options out of range.
     """
     if gan.attributes:
         raise InputError(
@@ -329,7 +329,7 @@ def class_labels(labels: int | Sequence[int] | Tensor, count: int, gan: Sampler)
     """Return labels as int64 [N] on the generator's device.
 
     Raises:
-        InputError: for classes that there are not, and mixtures of classes.
+        InputError: for unknown classes, and mixtures of classes.
     """
     found = check_labels(labels, count, gan.num_classes)
     if found.ndim != 1:

@@ -232,7 +232,7 @@ class Sampler:
             w on the generator's device, or z on the CPU; labels on the CPU.
 
         Raises:
-            InputError: for a class or a space that there is not, and a truncation that means nothing.
+            InputError: for an unknown class or space, and a truncation that the generator does not support.
         """
         if num_images is None:
             num_images = 1 if isinstance(seed, int) else len(seed)
@@ -463,7 +463,7 @@ class Sampler:
             Floats as networks make them, on the CPU: `Images` [N, C, H, W] in about [-1, 1], or `Samples` [N, ...].
 
         Raises:
-            InputError: for a class that there is not, labels for an unconditional generator, or what means nothing to
+            InputError: for an unknown class, labels for an unconditional generator, or what means nothing to
                 it: truncation, a centre, noise, or motion.
         """
         if batch_size < 1:

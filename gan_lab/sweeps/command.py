@@ -54,7 +54,7 @@ def is_sweep(command: str, words: Sequence[str]) -> bool:
 def sweep_overrides(words: Sequence[str]) -> list[str]:
     """Return the words of a sweep with overrides that say where it is and what tells its runs apart.
 
-    The sweep is named by what was asked for, swept keys included, so that the same command finds it again.
+    The sweep is named by its overrides, swept keys included, so that the same command finds it again.
 
     Args:
         words: overrides, and flags behind them.

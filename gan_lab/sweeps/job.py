@@ -54,7 +54,7 @@ class Job:
         value_kimg: where that was.
         metrics: all that was measured there.
         kimg: thousands of images shown.
-        total_kimg: how many were asked for.
+        total_kimg: the length of training.
         seconds: of training, over all calls.
         error: what a failed run said.
     """

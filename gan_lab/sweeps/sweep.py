@@ -41,7 +41,7 @@ from gan_lab.training.checks import TrainKeys
 
 
 class Planned(NamedTuple):
-    """A run that was asked for: what is known of it, its overrides, and its configuration."""
+    """A run of the sweep: its state, its overrides, and its configuration."""
 
     job: Job
     words: list[str]

@@ -114,7 +114,7 @@ class OptunaSweep(Sweep):
         self.study_name = self.study_name or str(config.sweep)
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Go on with the search until there are as many trials as were asked for.
+        """Go on with the search until there are as many trials as were requested.
 
         Raises:
             InputError: for what cannot be run, before the first run; at the end, when one failed.

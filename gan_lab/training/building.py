@@ -54,7 +54,7 @@ def backend_of(choice: object) -> str | None:
     """Return the backend that `compile=` names, None for none.
 
     Raises:
-        InputError: for a backend that there is not.
+        InputError: for an unknown backend.
     """
     if choice is None or choice is False:
         return None
@@ -316,7 +316,7 @@ def drop_unchosen(config: DictConfig) -> None:
     with open_dict(config):
         for group in ("regularizer", "augment"):
             for name in [n for n, node in config[group].items() if "_target_" not in node]:
-                say(f"{group}.{name} is set but not chosen: left out")
+                say(f"{group}.{name} is set but not chosen: ignored")
                 del config[group][name]
             chosen |= set(config[group])
         for name in [n for n in config.model.schedules if n not in chosen]:

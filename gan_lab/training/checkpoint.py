@@ -55,7 +55,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         map_location: Callable | None = lambda storage, loc: storage,
         weights_only: bool | None = None,
     ) -> dict[str, Any]:
-        """Read a checkpoint; tensors and plain containers only, whatever was asked for."""
+        """Read a checkpoint; tensors and plain containers only."""
         return read(Path(path))
 
 
@@ -72,7 +72,7 @@ def read(path: Path) -> dict[str, Any]:
 
     Raises:
         InputError: when the file is missing or may not be read; `DamagedCheckpointError` when it was cut short or
-            changed, or is no checkpoint of gan_lab.
+            changed, or is not a checkpoint of gan_lab.
     """
     return _read(path, mmap=False)
 
@@ -86,7 +86,7 @@ def _read(path: Path, *, mmap: bool) -> dict[str, Any]:
     if not path.exists():
         raise InputError(f"there is no checkpoint {path}")
     if not path.is_file():
-        raise DamagedCheckpointError(f"{path} is no file")
+        raise DamagedCheckpointError(f"{path} is not a file")
     try:
         with path.open("rb") as file:
             verify(file)
@@ -99,7 +99,7 @@ def _read(path: Path, *, mmap: bool) -> dict[str, Any]:
         raise
     except Exception as error:  # torch.load raises many types for one cause: the file is not whole
         raise DamagedCheckpointError(
-            f"{path} cannot be read, it was cut short, changed, or is no checkpoint "
+            f"{path} cannot be read, it was cut short, changed, or is not a checkpoint "
             f"({str(error).partition('. ')[0]})"
         ) from error
     wanted = {"state_dict": dict, "clock": dict}
@@ -132,7 +132,7 @@ def verify(file: IO[bytes]) -> None:
     torch.load does not look at them. It takes half a second for a gigabyte, about as long as reading it.
 
     Raises:
-        zipfile.BadZipFile: when one differs, and many types when the file is no archive.
+        zipfile.BadZipFile: when one differs, and many types when the file is not an archive.
     """
     found = os.fstat(file.fileno())
     signature = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)

@@ -205,7 +205,7 @@ class Approximate(DiscriminatorRegularizer):
         noise: s, standard deviation of the change of x.
 
     Raises:
-        InputError: for a change that is none.
+        InputError: for an invalid change.
     """
 
     role: Role

@@ -91,7 +91,7 @@ def test_files_noise_and_where_results_go(run: Path, tmp_path: Path) -> None:
         (["dataset_indices=0", "space=v"], "space='v' must be w, w+, z, auto"),
         (["dataset_indices=0", "classes=10"], "class 10 is out of range"),
         (["dataset_indices=0", "tune.steps=many"], "tune.steps='many'"),
-        (["dataset_indices=0", "vgg16=none.pth"], "none.pth is no file"),
+        (["dataset_indices=0", "vgg16=none.pth"], "none.pth is not a file"),
     ],
 )
 def test_bad_input(

@@ -105,7 +105,7 @@ def test_too_few_class_names(tmp_path: Path) -> None:
 def test_refuses_what_is_no_zip(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not exist"):
         Zip(split="train", root=tmp_path / "a.zip")
-    with pytest.raises(InputError, match=r"for a folder of pictures use data=image_folder"):
+    with pytest.raises(InputError, match=r"for a folder of images use data=image_folder"):
         Zip(split="train", root=tmp_path)
     write_zip(tmp_path / "a.zip")
     (tmp_path / "cut.zip").write_bytes((tmp_path / "a.zip").read_bytes()[:-100])

@@ -1,4 +1,4 @@
-"""Sources give image i whenever it is asked for, and say what decides it."""
+"""Sources give image i at any time, and a fingerprint of what decides it."""
 
 import io
 import os
@@ -20,7 +20,7 @@ from tests.helpers.sources import textures
 
 
 class Painter(GeneratorNetwork):
-    """Latents as a picture, brighter by class."""
+    """Latents as an image, brighter by class."""
 
     z_dim, num_classes = 16, 3
 

@@ -213,7 +213,7 @@ class PublishedWeights:
             given = Path(path).expanduser()
             if not given.is_file():
                 raise InputError(
-                    f"features.weights={path} is no file; give the path of {self.file_name} (from {self.url}), or "
+                    f"features.weights={path} is not a file; give the path of {self.file_name} (from {self.url}), or "
                     "leave it null to use the usual cache"
                 )
             return given
@@ -430,14 +430,14 @@ class ModuleFeatures(Extractor):
         if self._path is not None:
             path = Path(self._path).expanduser()
             if not path.is_file():
-                raise InputError(f"features.weights={self._path} is no file")
+                raise InputError(f"features.weights={self._path} is not a file")
             sha256 = file_sha256(path)
             try:
                 state = torch.load(path, map_location="cpu", weights_only=True)
                 self._module.load_state_dict(state)
             except Exception as error:  # torch raises many types for a file that is something else
                 raise InputError(
-                    f"features.weights={path} is no state dict of {self.name} ({str(error).splitlines()[0]})"
+                    f"features.weights={path} is not a state dict of {self.name} ({str(error).splitlines()[0]})"
                 ) from error
         if self._expected and not sha256.startswith(self._expected.lower()):
             raise InputError(

@@ -62,7 +62,7 @@ class CLIP(PublishedExtractor):
         mixed_precision: compute in bfloat16.
 
     Raises:
-        InputError: for a model that there is not.
+        InputError: for an unknown model.
     """
 
     def __init__(

@@ -73,7 +73,7 @@ class DINOv2(PublishedExtractor):
         mixed_precision: compute in bfloat16.
 
     Raises:
-        InputError: for a model that there is not.
+        InputError: for an unknown model.
     """
 
     transform = f"uint8, TensorFlow 1 bilinear to {_SIZE}x{_SIZE}, ImageNet's mean and deviation"

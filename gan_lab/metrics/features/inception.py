@@ -66,7 +66,7 @@ class Inception(PublishedExtractor):
         mixed_precision: compute in bfloat16. The metrics are then not called FID.
 
     Raises:
-        InputError: for a resizer that there is not.
+        InputError: for an unknown resizer.
     """
 
     name = "inception-v3-compat"
@@ -177,6 +177,6 @@ def _build(weights: Path) -> nn.Module:
     except Exception as error:  # whatever a file that is something else makes torch raise
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise InputError(
-            f"{weights} is no state dict of torch-fidelity's Inception ({reason}); features.weights takes "
+            f"{weights} is not a state dict of torch-fidelity's Inception ({reason}); features.weights takes "
             f"{WEIGHTS.file_name} from {WEIGHTS.url}"
         ) from error

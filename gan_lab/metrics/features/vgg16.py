@@ -285,7 +285,7 @@ def choose_distance(
         if channels not in LPIPS.channels:
             return PyramidDistance(why=f"LPIPS sees no images of {channels} channels")
     if weights is not None and not Path(weights).expanduser().is_file():
-        raise InputError(f"vgg16={weights} is no file; give {WEIGHTS.file_name}, or null")
+        raise InputError(f"vgg16={weights} is not a file; give {WEIGHTS.file_name}, or null")
     lpips = LPIPS(weights=weights)
     lpips.check((channels, 1, 1), "the model's")
     try:

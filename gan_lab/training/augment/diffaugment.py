@@ -27,7 +27,7 @@ class DiffAugment(Augmentation):
         p: probability of each of them per image, 1 in the paper.
 
     Raises:
-        InputError: for a policy that there is not, or a p that is no probability.
+        InputError: for an unknown policy, or a p that is not a probability.
     """
 
     def __init__(

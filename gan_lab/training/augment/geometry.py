@@ -255,7 +255,7 @@ class Spread(torch.autograd.Function):
     @staticmethod
     def forward(values: Tensor, grid: Tensor, size: torch.Size) -> Tensor:
         """Spread [N, C, K, L] into [N, C, *size]."""
-        # only its shape matters where the gradient by the grid is not asked for
+        # only its shape matters where the grid needs no gradient
         images = values.new_zeros(()).expand(*values.shape[:2], *size)
         backward = torch.ops.aten.grid_sampler_2d_backward
         return backward(values, images, grid, BILINEAR, ZEROS, True, (True, False))[0]

@@ -37,7 +37,7 @@ class PostHocAverages(Callback):
         lengths: sigma_rel of the averages, two or more; see `gan_lab.training.ema`.
 
     Raises:
-        InputError: for lengths that there are not.
+        InputError: for invalid lengths.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""TensorBoard gets pictures of all samples, clips of sound, and texts."""
+"""TensorBoard gets images of all samples, clips of sound, and texts."""
 
 from pathlib import Path
 
