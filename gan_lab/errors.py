@@ -1,8 +1,8 @@
-"""Errors that a user can fix, and whether Ctrl-C was pressed."""
+"""Errors that a user can fix."""
 
 from threading import Event
 
-# what a library makes of a Ctrl-C in its middle may be any error, which then says nothing
+# a library interrupted by Ctrl-C may raise anything
 interrupted = Event()
 
 

@@ -94,7 +94,7 @@ def text_of(layers: Layers) -> str:
 
 
 def parts(config: DictConfig) -> list[str]:
-    """Return what a folder's name says of rows and columns."""
+    """Return the parts of the folder's name for rows and columns."""
     found = []
     for name in ("row", "column"):
         latents = config[f"{name}_latents"]

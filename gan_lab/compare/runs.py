@@ -337,7 +337,7 @@ def draw(
     except Exception as error:  # whatever is wrong with one run, the others are compared
         return last_of_training(run, why=one_line(error))
     return SampleGrid(
-        image=None if is_text else shrunk(to_pil(drawn.picture)),
+        image=None if is_text else shrunk(to_pil(drawn.image)),
         clips=clips,
         origin=f"{checkpoint_path(run.path, checkpoint).stem} checkpoint, {gan.kimg:g} kimg",
         same=True,

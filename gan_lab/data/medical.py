@@ -79,7 +79,7 @@ class Slices(ImageDataset):
         classes: whether the folders in `root` are classes, whose names are then in the run.
         val_fraction: part of the patients to validate on.
         folds: in place of that: so many parts of about as many patients each, of which one validates.
-        fold: which one, from 0 on.
+        fold: index of the validation fold.
         image_size: one number, [H, W], or None for the one size that all slices have.
         crop: "center" | "none" | pixels | [H, W]; see `ImageTransform`.
         resample: "lanczos" | "box" | "bicubic" | "bilinear".
@@ -614,7 +614,7 @@ def _pseudonyms(patients: Sequence[str]) -> list[str]:
 
 def _looked_at(volumes: Sequence[Volume]) -> Arrays:
     """Lowest, highest level, percentiles, and whether levels are whole, of each volume; the spread of each slice."""
-    say(f"looking at {counted(len(volumes), 'volume')} (once; the result is kept) ...")
+    say(f"looking at {counted(len(volumes), 'volume')} (once; the result is cached) ...")
     ends, whole, spreads = [], [], []
     for volume in volumes:
         low, high, is_whole, some = np.inf, -np.inf, True, []

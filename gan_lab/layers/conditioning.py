@@ -224,7 +224,7 @@ def check_classes(name: str, num_classes: int) -> None:
     """Check that there are classes to classify.
 
     Raises:
-        InputError: with the remedy.
+        InputError: with what to do.
     """
     if not num_classes:
         raise InputError(

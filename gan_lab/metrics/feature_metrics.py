@@ -145,7 +145,7 @@ class ProtocolMetric(ABC):
         """Check before anything is extracted.
 
         Raises:
-            InputError: with the remedy.
+            InputError: with what to do.
         """
         for output in {*self.real, *self.fake}:
             if output not in setting.extractor.outputs:

@@ -121,7 +121,7 @@ def check_matplotlib() -> None:
     """Check that matplotlib is installed.
 
     Raises:
-        InputError: with the remedy.
+        InputError: with what to do.
     """
     try:
         import matplotlib  # noqa: F401

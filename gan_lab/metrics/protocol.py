@@ -229,7 +229,7 @@ class Protocol:
         """Check before anything is loaded or extracted.
 
         Raises:
-            InputError: with the remedy.
+            InputError: with what to do.
         """
         for source, wanted, key in (
             (real, self._num_real, "num_real"),

@@ -151,7 +151,7 @@ class Directions:
             self.check_shape(torch.empty(1, gan.num_ws, gan.w_dim))
 
     def save(self, path: str | Path) -> Path:
-        """Write a safetensors file; the folder is made when it is not there. Returns the path."""
+        """Write a safetensors file; the folder is created if needed. Returns the path."""
         path = Path(path).expanduser()
         if path.suffix != SUFFIX:
             raise InputError(f"{path}: directions are kept in a file that ends in {SUFFIX}")

@@ -351,7 +351,7 @@ class Latents:
         return replace(self, **{name: values, **changes})
 
     def save(self, path: str | Path) -> Path:
-        """Write a safetensors file; the folder is made when it is not there. Returns the path."""
+        """Write a safetensors file; the folder is created if needed. Returns the path."""
         path = Path(path).expanduser()
         if path.suffix != SUFFIX:
             raise InputError(f"{path}: latents are kept in a file that ends in {SUFFIX}")

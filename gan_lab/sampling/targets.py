@@ -143,7 +143,7 @@ def check_single(image: Image.Image, name: str) -> None:
     """Check that an image has one frame.
 
     Raises:
-        InputError: with the remedy.
+        InputError: with what to do.
     """
     frames = getattr(image, "n_frames", 1)  # Pillow's own way: only some formats have it
     if frames > 1 and image.format != "MPO":  # a phone's JPEG with a thumbnail behind it

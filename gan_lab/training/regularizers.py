@@ -55,7 +55,7 @@ class Regularizer(nn.Module):
         """Check before training that the penalty can be computed for the player's network.
 
         Raises:
-            InputError: with the reason where it cannot.
+            InputError: with the reason.
         """
 
     def check_samples(self, spec: SampleSpec) -> None:

@@ -361,7 +361,7 @@ def test_files_that_cannot_be_measured(
     np.savez(tmp_path / "other.npz", x=np.zeros(3))
     refused(tmp_path / "other.npz", "holds x")
     (tmp_path / "cut.npz").write_bytes((tmp_path / "other.npz").read_bytes()[:50])
-    refused(tmp_path / "cut.npz", "no whole .npz")
+    refused(tmp_path / "cut.npz", "not a complete .npz")
 
 
 def test_a_run_without_metrics_and_one_of_another_version(

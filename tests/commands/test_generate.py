@@ -325,7 +325,7 @@ def test_images_of_other_settings_do_not_come_into_one_folder(
     before = contents(out)
     assert len(before) == 2 + 2 + 1 + 1
     generate(run, out, "seeds=0-1", "truncation=0.5", status=2)
-    assert "of other settings (truncation: None there, 0.5 now)" in capsys.readouterr().err
+    assert "made with other options (truncation: None there, 0.5 now)" in capsys.readouterr().err
     generate(run, out, "seeds=0-1", "weights=raw", status=2)
     assert contents(out) == before
     (out / "generate.json").unlink()
@@ -367,7 +367,7 @@ def test_what_was_broken_off_leaves_no_half_file(
         (["classes=[a]"], "'a' is not a class; there are 10, 0 to 9"),
         (["classes=[]"], "give at least one class"),
         (["seeds=3-1"], "ends before it begins"),
-        (["seeds=[1,0-3]"], "1 is given twice"),
+        (["seeds=[1,0-3]"], "1 is repeated"),
         (["seeds=[x]"], "'x' is not a seed"),
         (["seeds=[]"], "give at least one seed"),
         (["seeds=99999999999"], "must be from 0 to 4294967295"),

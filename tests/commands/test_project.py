@@ -106,4 +106,4 @@ def test_classes_of_data_need_data(
 ) -> None:
     Image.new("L", (16, 16)).save(tmp_path / "a.png")
     project(run, tmp_path / "out", f"images={tmp_path}/a.png", "classes=data", status=2)
-    assert "it goes with dataset_indices=" in capsys.readouterr().err
+    assert "needs dataset_indices=" in capsys.readouterr().err

@@ -148,7 +148,7 @@ def test_an_npz_that_was_cut_short_is_named(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", images=textures(6, 0, size=4).permute(0, 2, 3, 1).numpy())
     whole = (tmp_path / "a.npz").read_bytes()
     (tmp_path / "a.npz").write_bytes(whole[:200])
-    with pytest.raises(InputError, match=r"no whole \.npz"):
+    with pytest.raises(InputError, match=r"not a complete \.npz"):
         NpzImages(tmp_path / "a.npz")
 
 

@@ -116,7 +116,7 @@ class Extractor(ABC):
             what: which samples, for the message.
 
         Raises:
-            InputError: with the remedy.
+            InputError: with what to do.
         """
         if len(shape) != 3:
             raise InputError(

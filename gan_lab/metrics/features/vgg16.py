@@ -203,7 +203,7 @@ def linear_weights(path: str | None) -> Path:
     """Return the file of the weights w: the given one, else the one that comes with torchmetrics.
 
     Raises:
-        InputError: when it is not there.
+        InputError: when it does not exist.
     """
     own = files("torchmetrics") / "functional" / "image" / "lpips_models" / "vgg.pth"
     found = Path(str(own)) if path is None else Path(path).expanduser()

@@ -89,7 +89,7 @@ class Samples(Callback):
         )
         kind = data.spec.kind
         shown = sheet(kind, samples, self.columns)
-        save_png(shown.picture, self.folder / f"kimg{module.kimg:010.3f}.png")
+        save_png(shown.image, self.folder / f"kimg{module.kimg:010.3f}.png")
         for logger in trainer.loggers:
             logger.log_sheet("samples", shown, module.kimg)  # type: ignore[attr-defined]
         if self._real_distance:
@@ -255,7 +255,7 @@ class Reconstructions(Callback):
         remade = spec.decode(made).cpu()
         rows = zip(batch.real.split(self.columns), remade.split(self.columns), strict=True)
         shown = sheet(spec.kind, torch.cat([row for pair in rows for row in pair]), self.columns)
-        save_png(shown.picture, self.folder / f"reconstructions_kimg{module.kimg:010.3f}.png")
+        save_png(shown.image, self.folder / f"reconstructions_kimg{module.kimg:010.3f}.png")
         for logger in trainer.loggers:
             logger.log_sheet("reconstructions", shown, module.kimg)  # type: ignore[attr-defined]
 
