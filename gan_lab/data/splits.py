@@ -43,7 +43,7 @@ def grouped(table: MetadataTable, group_by: str | None, *, root: Path) -> Metada
     missing = [name for name, match in zip(table.files, found, strict=True) if match is None]
     if missing:
         raise InputError(
-            f"data.group_by={group_by} is not a column of a table in {root}, and as a regular expression does not match "
+            f"data.group_by={group_by} is not a column of a table in {root}, as a regular expression does not match "
             f"{counted(len(missing), 'path')}: {format_names(missing, limit=3)}; give a column, {BY_FOLDER}, or an "
             "expression such as 'patient([0-9]+)'"
         )

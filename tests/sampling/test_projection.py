@@ -157,7 +157,7 @@ def test_bigan_is_inverted_by_its_encoder(classes: int) -> None:
         assert found.latents.labels.tolist() == nearest.tolist()
     refined = project(gan, images, steps=20)
     assert refined.loss.mean() < found.loss.mean()
-    with pytest.raises(InputError, match="starts where its encoder says"):
+    with pytest.raises(InputError, match="starts from its encoder"):
         project(gan, images, restarts=2)
 
 
