@@ -398,7 +398,7 @@ def add_result(result: dict[str, Any], path: Path) -> None:
     """Add a result to a JSON list; it replaces an earlier one of the same images and protocol.
 
     Raises:
-        InputError: when the file holds something else.
+        InputError: when the file has other content.
     """
     results = read_results(path)
     plain = json.loads(json.dumps(result))
@@ -415,7 +415,7 @@ def read_results(path: Path) -> list[dict[str, Any]]:
     """Read the results of a JSON file, none where there is no file.
 
     Raises:
-        InputError: when the file holds something else.
+        InputError: when the file has other content.
     """
     if not path.exists():
         return []

@@ -88,7 +88,7 @@ class EfficientNet(nn.Module):
         """Take the weights of timm's file.
 
         Raises:
-            InputError: when the file holds something else.
+            InputError: when the file has other content.
         """
         state = read_state(path, WEIGHTS)
         names = {f"stem.{i}.": f"{name}." for i, name in enumerate(("conv_stem", "bn1"))}

@@ -48,7 +48,7 @@ class Series:
     """The samples to draw.
 
     Attributes:
-        gan: what draws.
+        gan: the generator.
         count: of images.
         seed: one for all, or one for each image.
         labels: [count], or attributes by name for each image; None draws them.

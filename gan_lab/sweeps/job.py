@@ -49,7 +49,7 @@ class Job:
         status: waiting, running, done, pruned (by Optuna), stopped (by a signal, and saved), failed
             (`error` says why), or killed (its process ended by a signal).
         objective: key of metrics.jsonl to compare runs by, None without metrics.
-        mode: whether the smallest or the largest value of it is the best.
+        mode: "min" or "max": whether lower or higher is better.
         value: the best of it.
         value_kimg: where that was.
         metrics: all metrics there.

@@ -32,7 +32,7 @@ class Objective:
 
     Attributes:
         key: of metrics.jsonl.
-        mode: whether the smallest or the largest value of it is the best.
+        mode: "min" or "max": whether lower or higher is better.
     """
 
     key: str

@@ -442,7 +442,7 @@ def test_metrics_of_a_generator_alone(
     words = ("protocol=ppl50k", "features=digits", "protocol.num_fake=20")
     words += ("protocol.metrics.ppl.epsilon=0.5", f"out={tmp_path}/all.json")
     evaluate(f"run={run}", *words, "protocol.metrics.ppl.space=z")
-    assert "are there already" not in capsys.readouterr().out
+    assert "were extracted before" not in capsys.readouterr().out
     (told,) = json.loads((tmp_path / "all.json").read_text())
     assert metrics(told).keys() == {"path_digits_z_end_20"} and told["real"] is None
     assert told["settings"]["metrics"]["ppl"]["epsilon"] == 0.5
