@@ -49,7 +49,7 @@ def lines(characters: int, length: int = 32) -> SampleSpec:
     )
 
 
-# what a recipe's samples are, where they are no images: at full size, and small
+# what a recipe's samples are, where they are not images: at full size, and small
 OTHERS = {
     "python_docs/wgan_gp_text": (lines(102), lines(5, 6)),
     "text_billion_word": (lines(2048), lines(5, 6)),

@@ -1,4 +1,4 @@
-"""gan-lab prepare-data: any kind of images, at one size, into one zip."""
+"""gan-lab prepare-data: pack samples, images at one size, into one file."""
 
 import os
 from collections.abc import Callable
@@ -30,7 +30,7 @@ Item = tuple[SampleDataset, int]  # and the number of a stored sample
 
 
 def run(config: DictConfig) -> None:
-    """Pack the images that the configuration names; started again after a kill, it goes on.
+    """Pack the configured images; resumes after a kill.
 
     Raises:
         InputError: for bad data or options, a finished zip in the way, or a full disk.
@@ -85,7 +85,7 @@ def _destination(out: str | None, overwrite: bool) -> Path:
 
 
 def _datasets(config: DictConfig) -> list[SampleDataset]:
-    """Open the splits that are wanted."""
+    """Open the requested splits."""
     node: dict[str, Any] = OmegaConf.to_container(config.data, resolve=True)  # type: ignore[assignment]
     wanted = {"image_size": config.size, "crop": config.crop, "resample": config.resample}
     for key, value in wanted.items():
@@ -113,7 +113,7 @@ def _pack(
         suffix=datasets[0].spec.kind.suffix,
     )
     if packer.done:
-        say(f"going on after {packer.done:,} of {counted(len(items), 'image')}")
+        say(f"resuming after {packer.done:,} of {counted(len(items), 'image')}")
     try:
         with progress_bar("packing", len(items), completed=packer.done) as advance:
             for done in packer.pack(lambda row: _encode(items[row]), num_threads=num_threads):
@@ -163,7 +163,7 @@ def _unreadable_file(out: Path) -> Path:
 
 
 def _list_unreadable(out: Path, unreadable: list[tuple[str, str]]) -> str:
-    """Write the names and reasons to a file beside the zip, and return the first ones for a message."""
+    """Write names and reasons to a file beside the zip; return the first ones for a message."""
     names = _unreadable_file(out)
     lines = "".join(f"{name}: {reason}\n" for name, reason in unreadable)
     write(names, lines.encode(errors="surrogateescape"))

@@ -1,4 +1,4 @@
-"""A folder or a zip of images, with classes by a table or by sub-folders, or none."""
+"""A folder or zip of images, with classes from a table, from sub-folders, or none."""
 
 import io
 import os
@@ -23,9 +23,9 @@ from gan_lab.errors import InputError
 
 
 class ImageFolder(EncodedImages):
-    """All images under a folder, sub-folders of any depth included; hidden files and folders are passed over.
+    """All images in a folder and its sub-folders; hidden files and folders are skipped.
 
-    Classes and splits are those that `read_metadata` finds; test images are left alone.
+    Classes and splits come from `read_metadata`; test images are not used.
 
     Args:
         split: "train" or "val".
@@ -34,19 +34,19 @@ class ImageFolder(EncodedImages):
             classes of a table, or else the sub-folders when there are images in them and none in `root` itself.
         attributes: columns of numbers in its table that are labels in place of classes, or True for all of them; None
             takes them where the table has no classes.
-        val_fraction: part of the images to validate on, chosen by a hash of their names, where nothing says which.
+        val_fraction: share of the images for validation, chosen by a hash of their names, if there are no splits.
         image_size: one number, [H, W], or None for the one size that all files have.
         crop: "center" | "none" | pixels | [H, W]; see `ImageTransform`.
         resample: "lanczos" | "box" | "bicubic" | "bilinear".
         channels: 1 | 3 | 4, or None for those of most files.
         flip: append the mirror images.
-        skip_unreadable: leave out what cannot be read.
+        skip_unreadable: skip files that cannot be read.
         max_megapixels: larger images count as unreadable.
         bits: 8 | 16 | 32 (floating point), or None for those that they have.
         window: of more than 8 bits: "range" | "full" | "percentiles" | [centre, width], in levels.
-        group_by: what images of one group have in common, which stay on one side of a split; as `grouped` takes it.
-        folds: in place of `val_fraction`: so many parts of about as many groups each, of which one validates.
-        fold: which one, from 0 on.
+        group_by: images of one group stay on one side of a split; as `grouped` takes it.
+        folds: instead of `val_fraction`: number of folds with about equally many groups, one for validation.
+        fold: index of the validation fold.
 
     Raises:
         InputError: for a missing or empty folder, unreadable files, mixed sizes, options out of range.
@@ -99,7 +99,7 @@ class ImageFolder(EncodedImages):
         )
 
     def _path(self, root: str | Path | None) -> Path:
-        return existing_folder(root, "a folder of pictures")
+        return existing_folder(root, "a folder of images")
 
 
 class Zip(ImageFolder):
@@ -113,7 +113,7 @@ class Zip(ImageFolder):
     """
 
     def _path(self, root: str | Path | None) -> Path:
-        path = existing_path(root, "a zip of pictures")
+        path = existing_path(root, "a zip of images")
         open_zip(path).close()
         return path
 
@@ -142,7 +142,7 @@ class ZipSource(Source):
         try:
             return io.BytesIO(self._open_archive().read(self.name(index)))
         except RuntimeError as error:
-            raise OSError(str(error)) from error  # it is encrypted
+            raise OSError(str(error)) from error  # encrypted
 
     @property
     def listing(self) -> str:
@@ -153,7 +153,7 @@ class ZipSource(Source):
         return {**self.__dict__, "_archive": None, "_pid": -1}
 
     def _open_archive(self) -> zipfile.ZipFile:
-        """The archive of this process: two that share a file after a fork would move each other's position."""
+        """Open the archive once per process: after a fork, processes would share the file position."""
         if self._archive is None or self._pid != os.getpid():
             self._archive, self._pid = zipfile.ZipFile(self._path), os.getpid()
         return self._archive
@@ -220,17 +220,17 @@ def open_zip(path: Path) -> zipfile.ZipFile:
     """Open a zip of samples.
 
     Raises:
-        InputError: for what is none.
+        InputError: when it is not a zip.
     """
     if path.is_dir():
         raise InputError(
-            f"data.root={path} is a folder; for a folder of pictures use data=image_folder"
+            f"data.root={path} is a folder; for a folder of images use data=image_folder"
         )
     if not path.is_file():
-        raise InputError(f"data.root={path} is no regular file; expected a zip of pictures")
+        raise InputError(f"data.root={path} is not a regular file; expected a zip of images")
     try:
         return zipfile.ZipFile(path)
     except zipfile.BadZipFile as error:
         raise InputError(
-            f"data.root={path} is not a whole zip ({error}); copy or make it again"
+            f"data.root={path} is not a complete zip ({error}); copy or make it again"
         ) from error

@@ -79,7 +79,7 @@ class Slices(ImageDataset):
         classes: whether the folders in `root` are classes, whose names are then in the run.
         val_fraction: part of the patients to validate on.
         folds: in place of that: so many parts of about as many patients each, of which one validates.
-        fold: which one, from 0 on.
+        fold: index of the validation fold.
         image_size: one number, [H, W], or None for the one size that all slices have.
         crop: "center" | "none" | pixels | [H, W]; see `ImageTransform`.
         resample: "lanczos" | "box" | "bicubic" | "bilinear".
@@ -462,7 +462,7 @@ class NiftiVolume(Volume):
         """Read a header.
 
         Raises:
-            InputError: for what is no volume of three dimensions.
+            InputError: when it is not a three-dimensional volume.
         """
         import nibabel
 
@@ -563,7 +563,9 @@ def _matched(group_by: str | None, name: str) -> str | None:
     try:
         match = re.search(group_by, name)
     except re.error as error:
-        raise InputError(f"data.group_by={group_by} is no regular expression ({error})") from error
+        raise InputError(
+            f"data.group_by={group_by} is not a regular expression ({error})"
+        ) from error
     if match is None:
         return None
     return str(match[1] if match.re.groups else match[0])
@@ -612,7 +614,7 @@ def _pseudonyms(patients: Sequence[str]) -> list[str]:
 
 def _looked_at(volumes: Sequence[Volume]) -> Arrays:
     """Lowest, highest level, percentiles, and whether levels are whole, of each volume; the spread of each slice."""
-    say(f"looking at {counted(len(volumes), 'volume')} (once; the result is kept) ...")
+    say(f"looking at {counted(len(volumes), 'volume')} (once; the result is cached) ...")
     ends, whole, spreads = [], [], []
     for volume in volumes:
         low, high, is_whole, some = np.inf, -np.inf, True, []

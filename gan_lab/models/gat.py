@@ -180,7 +180,7 @@ class Generator(StyleGeneratorNetwork):
             images of 32x32x4, both players of S/2 then keep 58 MiB and not 576.
 
     Raises:
-        InputError: for sizes that there are not, or that do not fit together.
+        InputError: for invalid sizes, or sizes that do not fit together.
     """
 
     supports_z_truncation = False
@@ -273,7 +273,7 @@ def dimensions(
     """Return depth, width and heads of a size, or those given.
 
     Raises:
-        InputError: for a size that there is not, or a depth without four stages.
+        InputError: for an unknown size, or a depth without four stages.
     """
     if size not in SIZES:
         raise InputError(f"size={size!r} must be one of {', '.join(SIZES)}")
@@ -413,7 +413,7 @@ class Discriminator(DiscriminatorNetwork):
         feature_weight: of that loss.
 
     Raises:
-        InputError: for sizes that there are not, or that do not fit together.
+        InputError: for invalid sizes, or sizes that do not fit together.
     """
 
     positions: Tensor

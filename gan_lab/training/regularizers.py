@@ -55,7 +55,7 @@ class Regularizer(nn.Module):
         """Check before training that the penalty can be computed for the player's network.
 
         Raises:
-            InputError: with the reason where it cannot.
+            InputError: with the reason.
         """
 
     def check_samples(self, spec: SampleSpec) -> None:
@@ -205,7 +205,7 @@ class Approximate(DiscriminatorRegularizer):
         noise: s, standard deviation of the change of x.
 
     Raises:
-        InputError: for a change that is none.
+        InputError: for an invalid change.
     """
 
     role: Role

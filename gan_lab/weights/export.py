@@ -116,7 +116,7 @@ def of_export(
     """Read what is exported from an exported model.
 
     Raises:
-        InputError: when it is damaged, names other code, or has not the weights or the discriminator asked for.
+        InputError: when it is damaged, names other code, or lacks the requested weights or discriminator.
     """
     description = exported.read_about(folder)
     gan = exported.load(folder, weights=weights, trust=trust)

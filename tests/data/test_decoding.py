@@ -23,7 +23,7 @@ from gan_lab.data.transform import ImageTransform
 from gan_lab.errors import InputError
 from gan_lab.sampling.targets import read_targets
 
-# name in FORMATS -> how Pillow is asked for it
+# name in FORMATS -> what Pillow calls it
 WRITTEN = {
     "PNG": ("PNG", {}),
     "JPEG": ("JPEG", {"quality": 95}),

@@ -44,7 +44,7 @@ def pixels(images: torch.Tensor) -> np.ndarray:
 
 
 def near(a: np.ndarray, b: np.ndarray) -> bool:
-    # a live picture is drawn alone, and may differ in the last bits
+    # a live image is drawn alone, and may differ in the last bits
     return a.shape == b.shape and np.abs(a.astype(int) - b.astype(int)).max() <= 1
 
 
