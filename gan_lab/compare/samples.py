@@ -11,10 +11,9 @@ from PIL import Image
 
 from gan_lab.compare.runs import Run, one_line
 from gan_lab.config import Count, take
-from gan_lab.data.decoding import open_image, regular_file
+from gan_lab.data.decoding import DECODE_ERRORS, open_image, regular_file
 from gan_lab.data.media import fragment, sheet
 from gan_lab.data.sample import to_pil
-from gan_lab.data.scan import DECODE_ERRORS
 from gan_lab.errors import InputError
 from gan_lab.training.checkpoint import checkpoint_path
 from gan_lab.weights.loading import load

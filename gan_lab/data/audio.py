@@ -1,6 +1,8 @@
 """Sound as a kind of sample: int16 [C, T] at a rate, played as WAV, seen as a spectrogram."""
 
+import os
 import wave
+from contextlib import nullcontext
 from io import BytesIO
 from pathlib import Path
 from typing import IO, Any
@@ -9,11 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gan_lab.data.decoding import DECODE_ERRORS, regular_file
 from gan_lab.data.sample import SampleKind
 from gan_lab.errors import InputError
 from gan_lab.run import replacing
 
 FULL_SCALE = 32767
+
+_MOST_VALUES = 2**30  # of a file: three hours of stereo at 48 kHz
+_RATES = (100, 768_000)  # of files: slower ones would become very long
 
 _SIDE = 128  # pixels of a preview, either way
 _FLOOR = -80.0  # decibels below full scale that a preview shows as black
@@ -154,11 +160,26 @@ def read_sound(path: Path | IO[bytes]) -> tuple[np.ndarray, int]:
     """
     library = soundfile()
     try:
-        values, rate = library.read(path, dtype="float32", always_2d=True)
-    except (library.LibsndfileError, OSError, RuntimeError) as error:
+        with regular_file(path) if isinstance(path, Path) else nullcontext(path) as opened:
+            content = _Content(opened.read())
+        with library.SoundFile(content) as file:
+            if not _RATES[0] <= file.samplerate <= _RATES[1]:
+                raise ValueError(f"it claims {file.samplerate:,} samples a second")
+            if file.frames * file.channels > _MOST_VALUES:
+                raise ValueError(f"it claims {file.frames:,} frames of {file.channels:,} channels")
+            values, rate = file.read(dtype="float32", always_2d=True), file.samplerate
+    except DECODE_ERRORS as error:
         name = path if isinstance(path, Path) else "the file"
         raise InputError(f"{name} is no sound that can be read ({error})") from error
     return np.ascontiguousarray(values.T), int(rate)
+
+
+class _Content(BytesIO):
+    """A file's content, in which a damaged header may look for anything: an error here would be printed and passed over."""
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self.tell(), os.SEEK_END: len(self.getbuffer())}
+        return super().seek(max(0, start[whence] + offset))
 
 
 def soundfile() -> Any:

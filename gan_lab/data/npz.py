@@ -2,37 +2,26 @@
 
 import math
 import zipfile
-import zlib
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gan_lab.data.decoding import check_regular
+from gan_lab.data.decoding import DECODE_ERRORS, check_regular
 from gan_lab.errors import InputError
 
 MAX_ROWS = 100_000_000
 
 MOST_PACKED = 1032  # deflate's largest ratio, https://zlib.net/zlib_tech.html
 
-# what reading a file that is none, or is cut short, raises
-READ_ERRORS = (
-    OSError,
-    ValueError,
-    EOFError,
-    RuntimeError,
-    MemoryError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
-
 
 def read_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
     """Return the shape and type of an array, and leave its file where the values begin.
 
     Raises:
-        ValueError: for a format that is not known, and for one that does not lie row by row.
+        ValueError: for a format that is not known, for one that does not lie row by row, and for no shape at all.
+        SyntaxError: or another of DECODE_ERRORS for a damaged header.
     """
     version = np.lib.format.read_magic(file)
     read = {
@@ -46,6 +35,8 @@ def read_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
         raise ValueError("its values lie in Fortran's order")
     if dtype.hasobject:
         raise ValueError("it holds objects")
+    if any(side < 0 for side in shape):
+        raise ValueError(f"it claims shape {list(shape)}")
     return shape, dtype
 
 
@@ -81,7 +72,7 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
                     check_size(path, member, *read_header(file))
         with np.load(path, allow_pickle=False) as stored:
             return dict(stored)
-    except READ_ERRORS as error:
+    except DECODE_ERRORS as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path} is no whole .npz ({error}); copy or make it again") from error

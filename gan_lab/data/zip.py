@@ -7,7 +7,6 @@ prepare-data and NVIDIA's dataset tools put `dataset.json` into it, {"labels": [
 import io
 import os
 import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,7 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from gan_lab.data.base import digest
-from gan_lab.data.decoding import MAX_MEGAPIXELS
+from gan_lab.data.decoding import DECODE_ERRORS, MAX_MEGAPIXELS
 from gan_lab.data.encoded import EncodedImages
 from gan_lab.data.listing import Listing, list_zip, listed
 from gan_lab.data.metadata import read_metadata
@@ -24,6 +23,10 @@ from gan_lab.data.splits import grouped, members_by_table
 from gan_lab.data.tables import BadTable, read_table
 from gan_lab.data.transform import Crop, ImageSize
 from gan_lab.errors import InputError
+
+_LARGEST_MEMBER = (
+    2**31
+)  # bytes that one sample may have: 300 megapixels in colour of 16 bits have fewer
 
 
 class Zip(EncodedImages):
@@ -129,9 +132,17 @@ class ZipSource(Source):
 
     def open(self, index: int) -> BinaryIO:
         try:
-            return io.BytesIO(self._open_archive().read(self.name(index)))
-        except RuntimeError as error:
-            raise OSError(str(error)) from error  # it is encrypted
+            archive = self._open_archive()
+            member = archive.getinfo(self.name(index))
+            if member.file_size > _LARGEST_MEMBER:
+                raise OSError(
+                    f"it claims {member.file_size:,} bytes, more than {_LARGEST_MEMBER:,}"
+                )
+            return io.BytesIO(archive.read(member))
+        except DECODE_ERRORS as error:  # damaged, encrypted, or packed in an unknown way
+            if isinstance(error, OSError):
+                raise
+            raise OSError(str(error) or type(error).__name__) from error
 
     @property
     def listing(self) -> str:
@@ -168,7 +179,7 @@ def open_zip(path: Path) -> zipfile.ZipFile:
         raise InputError(f"data.root={path} is no regular file; expected a zip of pictures")
     try:
         return zipfile.ZipFile(path)
-    except zipfile.BadZipFile as error:
+    except DECODE_ERRORS as error:  # also a name that is no UTF-8, and a version that is not known
         raise InputError(
             f"data.root={path} is not a whole zip ({error}); copy or make it again"
         ) from error
@@ -190,5 +201,7 @@ def _read(archive: zipfile.ZipFile, name: str) -> bytes:
     try:
         with archive.open(name) as file:
             return read_table(file)
-    except (RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+    except DECODE_ERRORS as error:
+        if isinstance(error, BadTable):
+            raise
         raise BadTable(f"is damaged ({error})") from error

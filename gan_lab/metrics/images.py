@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gan_lab.data.base import SampleDataset, digest
-from gan_lab.data.decoding import MAX_MEGAPIXELS, check_regular
+from gan_lab.data.decoding import DECODE_ERRORS, MAX_MEGAPIXELS, check_regular
 from gan_lab.data.image_folder import ImageFolder
 from gan_lab.data.metadata import MAX_LABEL, AmbiguousClasses
-from gan_lab.data.npz import READ_ERRORS, check_size, read_header
+from gan_lab.data.npz import check_size, read_header
 from gan_lab.data.sample import SampleKind
 from gan_lab.data.scan import scan
 from gan_lab.data.source import Source
@@ -377,7 +377,7 @@ class NpzImages(ImageSource):
             _check(path, self._member, shape, dtype)
             check_size(path, members[self._member], shape, dtype)
             labels = self._read_labels(_first(members, _LABELS), shape[0])
-        except READ_ERRORS as error:
+        except DECODE_ERRORS as error:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"{path} is no whole .npz ({error}); copy or make it again") from error

@@ -295,15 +295,16 @@ def in_submitit_job() -> bool:
 def finish(record: SweepFile, config: DictConfig, ending: Ending) -> Job:
     """Record what came out of a run."""
     # torch comes with it, and a sweep's first run is not to wait for that
-    from gan_lab.sweeps.outcome import chosen_objective, outcome
+    from gan_lab.sweeps.outcome import chosen_objective, entries_of, outcome
 
+    entries = entries_of(Path(config.run_dir))
     try:
-        objective = chosen_objective(config)
+        objective = chosen_objective(config, {key for entry in entries for key in entry})
     except InputError:
         if ending.status != "failed":
             raise
         objective = None  # which is why it failed
-    found = outcome(Path(config.run_dir), objective)
+    found = outcome(entries, objective)
     pruned = found.pop("pruned") and ending.status == "done"
     if ending.status == "done" and config.objective is not None and found.get("value") is None:
         ending = Ending("failed", f"objective={config.objective} has no value in its metrics.jsonl")
