@@ -14,7 +14,7 @@ from torch import Tensor
 from gan_lab.data.decoding import DECODE_ERRORS, regular_file
 from gan_lab.data.sample import SampleKind
 from gan_lab.errors import InputError
-from gan_lab.run import replacing
+from gan_lab.run import write
 
 FULL_SCALE = 32767
 
@@ -57,13 +57,8 @@ class Audio(SampleKind):
         return scaled.clamp(-FULL_SCALE, FULL_SCALE).to(torch.int16)
 
     def write(self, stored: Tensor, path: Path) -> None:
-        with replacing(path) as temporary, temporary.open("wb") as file:
-            if path.suffix == ".flac":
-                soundfile().write(
-                    file, stored.T.cpu().numpy(), self.rate, format="FLAC", subtype="PCM_16"
-                )
-            else:
-                self._write_wav(stored, file)
+        # into memory first: what writes sound reports a full disk in its own way, and more than once
+        write(path, self._flac(stored) if path.suffix == ".flac" else self.media(stored))
 
     def read(self, path: Path) -> Tensor:
         """Read a file of this rate as it is.
@@ -84,7 +79,11 @@ class Audio(SampleKind):
 
     def media(self, stored: Tensor) -> bytes:
         buffer = BytesIO()
-        self._write_wav(stored, buffer)
+        with wave.open(buffer, "wb") as opened:
+            opened.setnchannels(stored.shape[0])
+            opened.setsampwidth(2)
+            opened.setframerate(self.rate)
+            opened.writeframes(stored.T.contiguous().cpu().numpy().astype("<i2").tobytes())
         return buffer.getvalue()
 
     def preview(self, stored: Tensor) -> Tensor:
@@ -92,12 +91,12 @@ class Audio(SampleKind):
         values = self.to_float(stored).mean(1)
         return coloured(spectrogram(values) / -_FLOOR + 1)
 
-    def _write_wav(self, stored: Tensor, file: IO[bytes]) -> None:
-        with wave.open(file, "wb") as opened:
-            opened.setnchannels(stored.shape[0])
-            opened.setsampwidth(2)
-            opened.setframerate(self.rate)
-            opened.writeframes(stored.T.contiguous().cpu().numpy().astype("<i2").tobytes())
+    def _flac(self, stored: Tensor) -> bytes:
+        buffer = BytesIO()
+        soundfile().write(
+            buffer, stored.T.cpu().numpy(), self.rate, format="FLAC", subtype="PCM_16"
+        )
+        return buffer.getvalue()
 
 
 def spectrogram(values: Tensor) -> Tensor:
@@ -175,7 +174,7 @@ def read_sound(path: Path | IO[bytes]) -> tuple[np.ndarray, int]:
 
 
 class _Content(BytesIO):
-    """A file's content, in which a damaged header may look for anything: an error here would be printed and passed over."""
+    """A file's content, in which a damaged header may look anywhere: an error would be printed, and passed over."""
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         start = {os.SEEK_SET: 0, os.SEEK_CUR: self.tell(), os.SEEK_END: len(self.getbuffer())}

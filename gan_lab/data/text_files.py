@@ -144,7 +144,9 @@ class Reading:
                 f"most {_LONGEST:,}"
             )
         if self.alphabet == "":
-            raise InputError("data.alphabet='' has no characters; give some, or null to have them found")
+            raise InputError(
+                "data.alphabet='' has no characters; give some, or null to have them found"
+            )
         if self.padding is None and self.min_length < self.length:
             raise InputError(
                 f"data.padding=null takes lines of {self.length} characters alone: set data.min_length={self.length}"

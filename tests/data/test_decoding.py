@@ -196,7 +196,9 @@ def test_nothing_opens_images_but_one_function() -> None:
 
 
 @pytest.mark.parametrize("what", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to(path.name)])
-def test_sources_that_are_no_files_are_named(tmp_path: Path, what: Callable[[Path], object]) -> None:
+def test_sources_that_are_no_files_are_named(
+    tmp_path: Path, what: Callable[[Path], object]
+) -> None:
     ramp().save(tmp_path / "a.png")
     what(tmp_path / "b.png")
     with pytest.raises(InputError, match=r"b\.png"):

@@ -235,7 +235,18 @@ def test_hostile_headers_of_arrays_are_named(tmp_path: Path, header: str) -> Non
 
 def tiff_header(width: int, height: int, channels: int) -> bytes:
     """A TIFF of floating-point values that says how large it is, and holds 200 bytes."""
-    tags = {256: width, 257: height, 258: 32, 259: 1, 262: 1, 273: 8, 277: channels, 278: height, 279: 100, 339: 3}
+    tags = {
+        256: width,
+        257: height,
+        258: 32,
+        259: 1,
+        262: 1,
+        273: 8,
+        277: channels,
+        278: height,
+        279: 100,
+        339: 3,
+    }
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
     return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(204)
 

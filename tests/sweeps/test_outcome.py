@@ -31,7 +31,9 @@ def config_of(root: Path, count: int) -> DictConfig:
     return OmegaConf.create({**settings, "data": data, "metrics": metrics})
 
 
-@pytest.mark.parametrize(("count", "key"), [(3, "metrics/kid2k_full"), (2100, "metrics/fid10k_full")])
+@pytest.mark.parametrize(
+    ("count", "key"), [(3, "metrics/kid2k_full"), (2100, "metrics/fid10k_full")]
+)
 def test_before_the_runs_the_data_decide(tmp_path: Path, count: int, key: str) -> None:
     config = config_of(tmp_path / "photos", count)
     found = chosen_objective(config)
