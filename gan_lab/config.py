@@ -158,7 +158,7 @@ def read_yaml(path: Path) -> Any:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         if isinstance(error, InputError) and str(error).startswith(str(path)):
             raise
-        raise InputError(f"{path} cannot be read: {error}") from error
+        raise InputError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
     return unescape(limited(value, path))
 
 
@@ -743,13 +743,15 @@ def folder_name(name: str) -> str:
     """Return the name of a folder in another.
 
     Raises:
-        ValueError: for an empty one, and for one that leads elsewhere.
+        ValueError: for an empty one, for one that leads elsewhere, and for one with spaces around it, which nobody
+            would find again.
     """
     if (
         not name
         or Path(name).is_absolute()
         or not {".", ".."}.isdisjoint(re.split(r"[/\\]", name))
         or not name.isprintable()
+        or any(part != part.strip() for part in re.split(r"[/\\]", name))
     ):
         raise ValueError("leads elsewhere")
     return name

@@ -25,13 +25,19 @@ COMMON = tuple(word for word in ELSE if not word.startswith("model"))
 SMALL = ("model.generator.width=4", "model.discriminator.width=4")
 MODELS = {
     "gan": ("model=gan", *SMALL),
-    "dcgan in two processes": ("model=dcgan", *SMALL, "trainer=cpu", "trainer.devices=2"),
+    "dcgan in two processes": (
+        "model=dcgan",
+        *SMALL,
+        "trainer=cpu",
+        "trainer.devices=2",
+        "total_kimg=0.4",
+    ),
     "bigan": BIGAN,
     "stylegan2": ("model=stylegan2", *STYLEGANS["stylegan2"]),
     "sngan": ("model=sngan", *SMALL),
 }
 PARTS = ("state_dict", "optimizer_states", "clock", "callbacks")
-PATIENCE_S = 600.0
+PATIENCE_S = 3000.0
 
 
 def finish(words: list[str]) -> float:
@@ -75,7 +81,7 @@ def killed(given: list[str], root: Path, kills: int, took: float, draw: random.R
 
 def attack(root: Path, words: tuple[str, ...], kills: int, draw: random.Random) -> tuple[int, int]:
     """Kill runs of a model so often, and compare; return how often they were killed, and how many runs these were."""
-    given = [*COMMON, *words, "data.image_size=8", "total_kimg=1.2", f"runs_dir={root}"]
+    given = [*COMMON, "data.image_size=8", "total_kimg=1.2", *words, f"runs_dir={root}"]
     took, done, runs = finish([*given, "name=straight"]), 0, 0
     while done < kills:
         done += killed(given, root, kills - done, took, draw)
