@@ -158,7 +158,7 @@ def read_yaml(path: Path) -> Any:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         if isinstance(error, InputError) and str(error).startswith(str(path)):
             raise
-        raise InputError(f"{path} cannot be read: {error}") from error
+        raise InputError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
     return unescape(limited(value, path))
 
 
@@ -741,13 +741,14 @@ def folder_name(name: str) -> str:
     """Check the name of a subfolder and return it.
 
     Raises:
-        ValueError: for an empty name, and one that leads out of its folder.
+        ValueError: for an empty name, one that leads out of its folder, and one with spaces around it.
     """
     if (
         not name
         or Path(name).is_absolute()
         or not {".", ".."}.isdisjoint(re.split(r"[/\\]", name))
         or not name.isprintable()
+        or any(part != part.strip() for part in re.split(r"[/\\]", name))
     ):
         raise ValueError("leads elsewhere")
     return name

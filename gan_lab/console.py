@@ -22,7 +22,7 @@ def printable(text: str) -> str:
 
 
 def in_a_line(name: str) -> str:
-    """Escape a name for one line or cell: as `printable`, also tabs and line ends."""
+    """Escape a name, or a message with names, for one line or cell: as `printable`, also tabs and line ends."""
     return printable(name).replace("\n", "\\n").replace("\t", "\\t")
 
 
@@ -61,13 +61,14 @@ def say(message: RenderableType) -> None:
     """Print a line, a table or any other rich renderable."""
     if is_first():
         # markup off: a path may hold [brackets]
-        console.print(message, soft_wrap=isinstance(message, str), markup=False)
+        line = in_a_line(message) if isinstance(message, str) else message
+        console.print(line, soft_wrap=isinstance(message, str), markup=False)
 
 
 def warn(message: str) -> None:
     """Print a warning: something that the user should act on."""
     if is_first():
-        console.print(Text.assemble(("warning: ", "yellow"), message), soft_wrap=True)
+        console.print(Text.assemble(("warning: ", "yellow"), in_a_line(message)), soft_wrap=True)
 
 
 def is_first() -> bool:

@@ -42,7 +42,7 @@ _LONGEST_NAME = 100
 _PLACE = frozenset(
     {
         *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO),
-        *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG),
+        *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO),
     }
 )  # fmt: skip
 
@@ -117,11 +117,13 @@ def link(source: Path, target: Path) -> None:
 def append_line(path: Path, line: str) -> None:
     """Append a line to a journal; when the disk is full, the file stays unchanged.
 
+    A link is not followed: in somebody else's folder it may lead to any file of the user's. Nor is a pipe waited for.
+
     Raises:
         InputError: when it cannot be written.
     """
     data = line.encode() + b"\n"
-    with naming(path), path.open("ab", buffering=0) as file:
+    with naming(path), open(path, "ab", buffering=0, opener=_opened_itself) as file:
         end = file.seek(0, os.SEEK_END)
         try:
             while data:
@@ -130,6 +132,11 @@ def append_line(path: Path, line: str) -> None:
         except OSError:
             file.truncate(end)
             raise
+
+
+def _opened_itself(path: str, flags: int) -> int:
+    """Open a file, but nothing that a link leads to, and no pipe that nobody reads."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0), 0o666)
 
 
 def check_writable(path: Path) -> None:
@@ -217,7 +224,7 @@ def _lives(pid: int) -> bool:
     """Whether a process of this machine is alive."""
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):  # a number that no process can have
         return False
     except PermissionError:
         pass  # it is alive, and belongs to another user

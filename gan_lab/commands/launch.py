@@ -25,7 +25,7 @@ from omegaconf.errors import (
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from gan_lab.config import conf_dir, flatten, literal, register_resolvers, suggestion
-from gan_lab.console import printable
+from gan_lab.console import in_a_line
 from gan_lab.errors import InputError, interrupted
 from gan_lab.sweeps.command import is_sweep, register, sweep_overrides
 from gan_lab.sweeps.job import run_job
@@ -169,7 +169,7 @@ SWEEP = ("-m", "--multirun")
 USER_ERRORS = frozenset(
     {
         *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT),
-        *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG),
+        *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP),
     }
 )
 
@@ -250,7 +250,7 @@ def print_error(message: str) -> int:
     if interrupted.is_set():
         raise KeyboardInterrupt
     sys.stdout.flush()
-    print(f"gan-lab: error: {printable(message)}", file=sys.stderr)
+    print(f"gan-lab: error: {in_a_line(message)}", file=sys.stderr)
     return 2
 
 
@@ -302,7 +302,7 @@ def explain_hydra_error(error: Exception, root: str) -> str:
         listed = takewhile(lambda line: line.startswith("\t"), lines[options + 1 :])
         names = [line.strip() for line in listed]
         hint += f"; there are {', '.join(names)}"
-    return message.rstrip(".") + hint if hint else "\n".join(lines)
+    return message.rstrip(".") + hint if hint else "; ".join(line.strip() for line in lines)
 
 
 def between_quotes(message: str) -> list[str]:

@@ -8,7 +8,6 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
-from rich.markup import escape
 
 from gan_lab.config import build, cache_dir
 from gan_lab.console import progress_bar, say, warn
@@ -65,10 +64,8 @@ def _pack_text(datasets: list[Lines], out: Path) -> None:
         )
     count, kind = pack_lines(datasets, out), datasets[0].text
     say(
-        escape(
-            f"{out}: {count:,} lines of {kind.length} characters, an alphabet of {len(kind.alphabet)}, "
-            f"{out.stat().st_size / 1e6:,.1f} MB; train on it with data=text data.root={out}"
-        )
+        f"{out}: {count:,} lines of {kind.length} characters, an alphabet of {len(kind.alphabet)}, "
+        f"{out.stat().st_size / 1e6:,.1f} MB; train on it with data=text data.root={out}"
     )
 
 
@@ -147,15 +144,13 @@ def _report(
     shape = " x ".join(map(str, spec.shape)) if spec.is_image else f"{spec.kind.name}"
     reader = "data=zip" if spec.is_image else "the same data="
     say(
-        escape(
-            f"{out}: {counted(num_packed, 'sample')} of {shape}, {data.num_classes:,} "
-            f"{'class' if data.num_classes == 1 else 'classes'}, {out.stat().st_size / 1e6:,.1f} MB; "
-            f"train on it with {reader} data.root={out}"
-        )
+        f"{out}: {counted(num_packed, 'sample')} of {shape}, {data.num_classes:,} "
+        f"{'class' if data.num_classes == 1 else 'classes'}, {out.stat().st_size / 1e6:,.1f} MB; "
+        f"train on it with {reader} data.root={out}"
     )
     _unreadable_file(out).unlink(missing_ok=True)
     if unreadable:
-        warn(escape(f"left out {_list_unreadable(out, unreadable)}"))
+        warn(f"left out {_list_unreadable(out, unreadable)}")
 
 
 def _unreadable_file(out: Path) -> Path:

@@ -22,7 +22,7 @@ from gan_lab.commands.options import (
     source_of,
     weights_of,
 )
-from gan_lab.console import say
+from gan_lab.console import in_a_line, say
 from gan_lab.data.images import save_pil, save_png, to_float, to_uint8
 from gan_lab.data.media import labelled_sheet, on_white, stacked
 from gan_lab.errors import InputError, counted
@@ -240,7 +240,9 @@ def as_table(found: ProjectionResult) -> Table:
     for name in results[0]:
         table.add_column(name, justify="left" if name == "name" else "right")
     for row in results[:_LISTED]:
-        table.add_row(*(f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values()))
+        table.add_row(
+            *(f"{v:.4g}" if isinstance(v, float) else in_a_line(str(v)) for v in row.values())
+        )
     return table
 
 

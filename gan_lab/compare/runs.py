@@ -15,10 +15,9 @@ import torch
 from PIL import Image
 
 from gan_lab.config import Count, build, take
-from gan_lab.data.decoding import open_image, regular_file
+from gan_lab.data.decoding import DECODE_ERRORS, open_image, regular_file
 from gan_lab.data.media import fragment, sheet
 from gan_lab.data.sample import to_pil
-from gan_lab.data.source import DECODE_ERRORS
 from gan_lab.errors import InputError
 from gan_lab.metrics.base import direction
 from gan_lab.run import Holder, living_holder, read_results

@@ -1,7 +1,9 @@
 """Sound: its kind of sample, and its representation as spectrograms."""
 
+import os
 import wave
 from collections.abc import Iterable
+from contextlib import nullcontext
 from io import BytesIO
 from pathlib import Path
 from typing import IO, Any
@@ -10,11 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gan_lab.data.decoding import DECODE_ERRORS, regular_file
 from gan_lab.data.sample import Representation, SampleKind, SampleSpec
 from gan_lab.errors import InputError
-from gan_lab.run import replacing
+from gan_lab.run import write
 
 FULL_SCALE = 32767
+
+_MOST_VALUES = 2**30  # of a file: three hours of stereo at 48 kHz
+_RATES = (100, 768_000)  # of files: slower ones would become very long
 
 _SIDE = 128  # pixels of a preview, either way
 _FLOOR = -80.0  # decibels below full scale that a preview shows as black
@@ -52,13 +58,8 @@ class Audio(SampleKind):
         return scaled.clamp(-FULL_SCALE, FULL_SCALE).to(torch.int16)
 
     def write(self, stored: Tensor, path: Path) -> None:
-        with replacing(path) as temporary, temporary.open("wb") as file:
-            if path.suffix == ".flac":
-                soundfile().write(
-                    file, stored.T.cpu().numpy(), self.rate, format="FLAC", subtype="PCM_16"
-                )
-            else:
-                self._write_wav(stored, file)
+        # into memory first: what writes sound reports a full disk in its own way, and more than once
+        write(path, self._flac(stored) if path.suffix == ".flac" else self.media(stored))
 
     def read(self, path: Path) -> Tensor:
         """Read a file of this rate as it is.
@@ -79,7 +80,11 @@ class Audio(SampleKind):
 
     def media(self, stored: Tensor) -> bytes:
         buffer = BytesIO()
-        self._write_wav(stored, buffer)
+        with wave.open(buffer, "wb") as opened:
+            opened.setnchannels(stored.shape[0])
+            opened.setsampwidth(2)
+            opened.setframerate(self.rate)
+            opened.writeframes(stored.T.contiguous().cpu().numpy().astype("<i2").tobytes())
         return buffer.getvalue()
 
     def preview(self, stored: Tensor) -> Tensor:
@@ -87,12 +92,12 @@ class Audio(SampleKind):
         values = self.to_float(stored).mean(1)
         return coloured(spectrogram(values) / -_FLOOR + 1)
 
-    def _write_wav(self, stored: Tensor, file: IO[bytes]) -> None:
-        with wave.open(file, "wb") as opened:
-            opened.setnchannels(stored.shape[0])
-            opened.setsampwidth(2)
-            opened.setframerate(self.rate)
-            opened.writeframes(stored.T.contiguous().cpu().numpy().astype("<i2").tobytes())
+    def _flac(self, stored: Tensor) -> bytes:
+        buffer = BytesIO()
+        soundfile().write(
+            buffer, stored.T.cpu().numpy(), self.rate, format="FLAC", subtype="PCM_16"
+        )
+        return buffer.getvalue()
 
 
 def spectrogram(values: Tensor) -> Tensor:
@@ -155,11 +160,26 @@ def read_sound(path: Path | IO[bytes]) -> tuple[np.ndarray, int]:
     """
     library = soundfile()
     try:
-        values, rate = library.read(path, dtype="float32", always_2d=True)
-    except (library.LibsndfileError, OSError, RuntimeError) as error:
+        with regular_file(path) if isinstance(path, Path) else nullcontext(path) as opened:
+            content = _Content(opened.read())
+        with library.SoundFile(content) as file:
+            if not _RATES[0] <= file.samplerate <= _RATES[1]:
+                raise ValueError(f"it claims {file.samplerate:,} samples a second")
+            if file.frames * file.channels > _MOST_VALUES:
+                raise ValueError(f"it claims {file.frames:,} frames of {file.channels:,} channels")
+            values, rate = file.read(dtype="float32", always_2d=True), file.samplerate
+    except DECODE_ERRORS as error:
         name = path if isinstance(path, Path) else "the file"
         raise InputError(f"{name} is not sound that can be read ({error})") from error
     return np.ascontiguousarray(values.T), int(rate)
+
+
+class _Content(BytesIO):
+    """A file's content, in which a damaged header may look anywhere: an error would be printed, and passed over."""
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self.tell(), os.SEEK_END: len(self.getbuffer())}
+        return super().seek(max(0, start[whence] + offset))
 
 
 def soundfile() -> Any:

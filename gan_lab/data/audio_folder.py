@@ -29,6 +29,7 @@ ENDINGS = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".
 _VERSION = 1
 _THREADS = 8
 _WORTH_SAYING = 1000
+_LONGEST = 2**26  # samples: 23 minutes at 48 kHz
 _CROPS = 16  # of each clip that is longer than a sample
 
 
@@ -265,9 +266,9 @@ def _named(bad: Sequence[tuple[str, str]]) -> str:
 
 
 def _check_options(*, rate: int, length: int, channels: int, crop: str, pad: str) -> None:
-    if not 1 <= rate <= 768_000 or length < 1:
+    if not 1 <= rate <= 768_000 or not 1 <= length <= _LONGEST:
         raise InputError(
-            f"data.rate={rate} must be 1 to 768000 samples a second, and data.length={length} at least 1"
+            f"data.rate={rate} must be 1 to 768000 samples a second, and data.length={length} from 1 to {_LONGEST:,}"
         )
     if channels not in (1, 2):
         raise InputError(f"data.channels={channels} must be 1, the mean of all, or 2")

@@ -2,7 +2,6 @@
 
 import math
 import zipfile
-import zlib
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from gan_lab.config import cache_dir
 from gan_lab.console import warn
-from gan_lab.data.decoding import check_regular
+from gan_lab.data.decoding import DECODE_ERRORS, check_regular
 from gan_lab.errors import InputError
 from gan_lab.run import replacing
 
@@ -22,23 +21,13 @@ MAX_ROWS = 100_000_000
 
 MOST_PACKED = 1032  # deflate's largest ratio, https://zlib.net/zlib_tech.html
 
-# raised for truncated files and files of another format
-READ_ERRORS = (
-    OSError,
-    ValueError,
-    EOFError,
-    RuntimeError,
-    MemoryError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
-
 
 def read_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
     """Return the shape and type of an array, and leave its file where the values begin.
 
     Raises:
-        ValueError: for unknown formats, column-major arrays, and arrays of objects.
+        ValueError: for unknown formats, column-major arrays, arrays of objects, and negative sizes.
+        SyntaxError: or another of DECODE_ERRORS for a damaged header.
     """
     version = np.lib.format.read_magic(file)
     read = {
@@ -52,6 +41,8 @@ def read_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
         raise ValueError("its values are in Fortran order")
     if dtype.hasobject:
         raise ValueError("it holds objects")
+    if any(side < 0 for side in shape):
+        raise ValueError(f"it claims shape {list(shape)}")
     return shape, dtype
 
 
@@ -87,7 +78,7 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
                     check_size(path, member, *read_header(file))
         with np.load(path, allow_pickle=False) as stored:
             return dict(stored)
-    except READ_ERRORS as error:
+    except DECODE_ERRORS as error:
         if isinstance(error, InputError):
             raise
         raise InputError(

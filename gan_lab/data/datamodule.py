@@ -1,6 +1,7 @@
 """The LightningDataModule: batches of any SampleDataset, from any position in training."""
 
 import atexit
+import mmap
 import os
 import re
 import shutil
@@ -127,6 +128,7 @@ SHARED_MEMORY = Path("/dev/shm")  # used by worker processes to send batches
 _MAX_WORKERS = 8
 _MEASURED, _MEASURED_AT_ONCE = 10_000, 64  # samples that a representation is fitted to
 _PREFETCHED = 2  # batches prefetched by each worker
+_IN_HAND = 2  # batches held by training: the current one and the next
 _PATIENCE_S = 600.0  # for one batch: otherwise the loop may wait forever for a worker that has died
 _MAX_CLASSES_SHOWN = 20
 
@@ -333,11 +335,13 @@ class DataModule(pl.LightningDataModule):
         ranks = self.trainer.num_devices if self.trainer else 1
         one = dataset.__getitems__([0])
         tensors = [one.real, one.labels, one.source]
-        batch = batch_size * sum(part.nbytes for part in tensors if part is not None)
-        possible = max(0, (free // (ranks * batch) - 1) // _PREFETCHED)
+        there = [part for part in tensors if part is not None]
+        # each tensor lies in whole pages, behind a header
+        batch = sum(batch_size * part.nbytes + 2 * mmap.PAGESIZE for part in there)
+        possible = max(0, (free // (ranks * batch) - _IN_HAND) // _PREFETCHED)
         if possible >= workers:
             return workers
-        needed = (workers * _PREFETCHED + 1) * batch * ranks
+        needed = (workers * _PREFETCHED + _IN_HAND) * batch * ranks
         room = f"{SHARED_MEMORY} has {free / 1e6:,.0f} MB free, {needed / 1e6:,.0f} MB are needed"
         more = f"a container gets more by docker run --shm-size={needed // 2**30 + 1}g"
         if self._num_workers is None:

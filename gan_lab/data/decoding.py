@@ -7,7 +7,10 @@ file's name.
 import os
 import stat
 import struct
+import zipfile
+import zlib
 from pathlib import Path
+from tokenize import TokenError
 from typing import BinaryIO
 
 from PIL import Image, ImageFile
@@ -15,6 +18,12 @@ from PIL import Image, ImageFile
 HEAD_BYTES = 64  # enough to recognise a format
 MAX_MEGAPIXELS = 300.0  # 0.9 GB decoded; the largest phones and cameras make 200
 FORMATS = ("PNG", "JPEG", "WebP", "GIF", "BMP", "TIFF", "JPEG 2000", "AVIF", "HEIC", "NumPy")
+
+# what Pillow, tifffile, imagecodecs, NumPy and the containers raise on broken files
+DECODE_ERRORS = (
+    OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, ArithmeticError, RuntimeError, MemoryError,
+    AttributeError, TokenError, struct.error, zlib.error, zipfile.BadZipFile, Image.DecompressionBombError,
+)  # fmt: skip
 
 _PLUGINS = {"WebP": "WEBP", "JPEG 2000": "JPEG2000"}  # Pillow's names where they differ
 _BMP_HEADER_BYTES = (12, 40, 52, 56, 64, 108, 124)
@@ -67,9 +76,16 @@ def open_image(
     return image
 
 
-def check_pixels(width: int, height: int, *, max_megapixels: float, name: str) -> None:
-    """Raise ImageTooLarge for more pixels than a limit called `name`."""
-    if width * height > int(max_megapixels * 1e6):
+def check_pixels(
+    width: int, height: int, *, max_megapixels: float, name: str, channels: int = 1
+) -> None:
+    """Raise ImageTooLarge for more pixels, or values of four channels each, than a bound that the user calls `name`."""
+    limit = int(max_megapixels * 1e6)
+    if width * height <= limit < width * height * channels / 4:
+        raise ImageTooLarge(
+            f"{width} x {height} pixels of {channels:,} channels hold more than {name}={max_megapixels:g} in colour"
+        )
+    if width * height > limit:
         raise ImageTooLarge(
             f"{width} x {height} pixels are {width * height / 1e6:,.0f} megapixels, more than {name}={max_megapixels:g}"
         )

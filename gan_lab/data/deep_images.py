@@ -1,6 +1,7 @@
 """Images with more than 8 bits per channel: reading, storing, writing, and windows of levels."""
 
 import io
+import logging
 from collections.abc import Iterable, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -13,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from gan_lab.data.cache import read_header
-from gan_lab.data.decoding import HEAD_BYTES, NotAnImage, image_format
+from gan_lab.data.decoding import DECODE_ERRORS, HEAD_BYTES, NotAnImage, image_format
 from gan_lab.data.sample import Representation, SampleKind
 from gan_lab.errors import InputError
 from gan_lab.run import replacing
@@ -25,6 +26,9 @@ PERCENTILES = (0.5, 99.5)
 _FULL = 65535.0
 _SAMPLED = 4096  # sampled pixels per image for percentiles
 _INTEGERS_TO_FLOAT = ("int8", "int16", "int32", "uint32", "float16", "float32", "float64")
+
+# it logs a line for each odd tag; what cannot be read is reported by the caller
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 
 
 class DeepImage(SampleKind):
@@ -206,8 +210,15 @@ def shape_of(file: BinaryIO) -> tuple[int, int, int]:
     """Height, width and channels of an image for which `depth` is not None.
 
     Raises:
-        NotAnImage: when it holds something else.
+        NotAnImage: when it holds something else, or nothing.
     """
+    height, width, channels = _sides(file)
+    if not height * width * channels:
+        raise NotAnImage(f"{height} x {width} pixels of {channels} channels: nothing is in it")
+    return height, width, channels
+
+
+def _sides(file: BinaryIO) -> tuple[int, int, int]:
     file.seek(0)
     head = file.read(HEAD_BYTES)
     file.seek(0)
@@ -234,7 +245,7 @@ def read_levels(file: BinaryIO) -> NDArray[Any]:
 
     Raises:
         NotAnImage: when it holds something else.
-        OSError, ValueError: when it is damaged.
+        OSError: or another of DECODE_ERRORS when it is damaged.
     """
     file.seek(0)
     found = image_format(file.read(HEAD_BYTES))
@@ -260,7 +271,7 @@ def read_levels(file: BinaryIO) -> NDArray[Any]:
         raise NotAnImage("not a PNG, TIFF or NumPy file of 16 or floating-point bits")
     if pixels.ndim == 2:
         pixels = pixels[..., None]
-    if pixels.dtype.name in _INTEGERS_TO_FLOAT:
+    if _bits_of(pixels.dtype, at_least=8) == 32:
         pixels = pixels.astype(np.float32)
     return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
 
@@ -286,7 +297,7 @@ def _tiff_page(file: BinaryIO) -> Any:
     tifffile = library("tifffile")
     try:
         return tifffile.TiffFile(io.BytesIO(file.read())).pages[0]
-    except (tifffile.TiffFileError, IndexError, ValueError) as error:
+    except DECODE_ERRORS as error:
         raise NotAnImage(f"its TIFF header is damaged ({error})") from error
 
 

@@ -8,13 +8,12 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.markup import escape
 from torch import Tensor
 
-from gan_lab.console import say, warn
+from gan_lab.console import in_a_line, say, warn
 from gan_lab.data.base import ImageDataset, check_split, digest
 from gan_lab.data.cache import Arrays, kept
-from gan_lab.data.decoding import open_image
+from gan_lab.data.decoding import DECODE_ERRORS, open_image
 from gan_lab.data.deep_images import (
     DeepImage,
     WindowName,
@@ -26,7 +25,7 @@ from gan_lab.data.deep_images import (
 )
 from gan_lab.data.listing import format_names
 from gan_lab.data.metadata import MetadataTable
-from gan_lab.data.source import DECODE_ERRORS, Scan, Source, reason_of, scan
+from gan_lab.data.source import Scan, Source, reason_of, scan
 from gan_lab.data.transform import (
     Crop,
     ImageSize,
@@ -135,7 +134,7 @@ class EncodedImages(ImageDataset):
         )
         self.unreadable = [(source.name(i), why) for i, why in found.reasons.items() if members[i]]
         if self.unreadable:
-            warn(escape(f"left out {_named(self.unreadable)}"))
+            warn(f"left out {_named(self.unreadable)}")
         # names and labels are stored already, and a long table would be copied to every worker
         self._table = table.rows(self._items) if table and table.has_more_than_classes else None
         self._skip_unreadable = skip_unreadable
@@ -190,10 +189,14 @@ class EncodedImages(ImageDataset):
             with self.source.open(int(self._items[index])) as file:
                 return torch.from_numpy(np.array(self._decode(file), order="C"))
         except DECODE_ERRORS as error:
-            raise UnreadableImage(
-                f"{self.name(index)} cannot be read ({reason_of(error)}); "
-                f"repair or remove it, or set data.skip_unreadable=true"
-            ) from error
+            raise self._unreadable(self.name(index), error) from error
+
+    @staticmethod
+    def _unreadable(name: str, error: BaseException) -> UnreadableImage:
+        return UnreadableImage(
+            f"{in_a_line(name)} cannot be read ({reason_of(error)}); repair or remove it, or set "
+            "data.skip_unreadable=true"
+        )
 
     def _decode(self, file: BinaryIO) -> NDArray[Any]:
         if self._bits == 8 and depth(file) in (None, 16):
@@ -209,8 +212,11 @@ class EncodedImages(ImageDataset):
             return 0.0, 65535.0
 
         def levels(item: int) -> NDArray[Any]:
-            with self.source.open(item) as file:
-                return read_levels(file)
+            try:
+                with self.source.open(item) as file:
+                    return read_levels(file)
+            except DECODE_ERRORS as error:
+                raise self._unreadable(self.source.name(item), error) from error
 
         def find() -> Arrays:
             say(f"looking for the levels of {len(items):,} images (once; the result is cached) ...")
@@ -237,7 +243,7 @@ class EncodedImages(ImageDataset):
                 return self.load(candidate), candidate
             except UnreadableImage as error:
                 if not self._warned:
-                    warn(f"{escape(str(error))}: using the next one instead (reported once)")
+                    warn(f"{error}: using the next one instead (reported once)")
                     self._warned = True
         raise InputError("no image can be read any more; check the disk")
 

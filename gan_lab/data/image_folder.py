@@ -3,7 +3,6 @@
 import io
 import os
 import zipfile
-import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -11,7 +10,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from gan_lab.data.base import digest
-from gan_lab.data.decoding import FORMATS, MAX_MEGAPIXELS, regular_file
+from gan_lab.data.decoding import DECODE_ERRORS, FORMATS, MAX_MEGAPIXELS, regular_file
 from gan_lab.data.encoded import EncodedImages
 from gan_lab.data.listing import format_names, list_folder, list_zip
 from gan_lab.data.metadata import MetadataTable, read_metadata
@@ -20,6 +19,10 @@ from gan_lab.data.splits import grouped, members_by_table
 from gan_lab.data.tables import BadTable, read_table
 from gan_lab.data.transform import Crop, ImageSize
 from gan_lab.errors import InputError
+
+_LARGEST_MEMBER = (
+    2**31
+)  # bytes that one sample may have: 300 megapixels in colour of 16 bits have fewer
 
 
 class ImageFolder(EncodedImages):
@@ -140,9 +143,17 @@ class ZipSource(Source):
 
     def open(self, index: int) -> BinaryIO:
         try:
-            return io.BytesIO(self._open_archive().read(self.name(index)))
-        except RuntimeError as error:
-            raise OSError(str(error)) from error  # encrypted
+            archive = self._open_archive()
+            member = archive.getinfo(self.name(index))
+            if member.file_size > _LARGEST_MEMBER:
+                raise OSError(
+                    f"it claims {member.file_size:,} bytes, more than {_LARGEST_MEMBER:,}"
+                )
+            return io.BytesIO(archive.read(member))
+        except DECODE_ERRORS as error:  # damaged, encrypted, or packed in an unknown way
+            if isinstance(error, OSError):
+                raise
+            raise OSError(str(error) or type(error).__name__) from error
 
     @property
     def listing(self) -> str:
@@ -212,7 +223,9 @@ def read_member(path: Path, name: str) -> bytes:
     try:
         with open_zip(path) as archive, archive.open(name) as file:
             return read_table(file)
-    except (RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+    except DECODE_ERRORS as error:
+        if isinstance(error, InputError | BadTable):
+            raise
         raise BadTable(f"is damaged ({error})") from error
 
 
@@ -230,7 +243,7 @@ def open_zip(path: Path) -> zipfile.ZipFile:
         raise InputError(f"data.root={path} is not a regular file; expected a zip of images")
     try:
         return zipfile.ZipFile(path)
-    except zipfile.BadZipFile as error:
+    except DECODE_ERRORS as error:  # also a name that is no UTF-8, and a version that is not known
         raise InputError(
             f"data.root={path} is not a complete zip ({error}); copy or make it again"
         ) from error

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from gan_lab.data.decoding import open_image, regular_file
 from gan_lab.data.media import ShownTensor
 from gan_lab.data.sample import Representation, SampleKind, SampleSpec, to_pil
 from gan_lab.errors import InputError
@@ -33,8 +34,8 @@ class ImageKind(SampleKind):
         save_png(stored, path)
 
     def read(self, path: Path) -> Tensor:
-        with Image.open(path) as file:
-            pixels = torch.from_numpy(np.array(file))
+        with regular_file(path) as file, open_image(file) as image:
+            pixels = torch.from_numpy(np.array(image))
         return (pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)).contiguous()
 
     def preview(self, stored: Tensor) -> Tensor:

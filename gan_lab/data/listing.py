@@ -3,7 +3,6 @@
 import functools
 import os
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from gan_lab.console import warn
-from gan_lab.data.decoding import HEAD_BYTES, image_format, regular_file
+from gan_lab.data.decoding import DECODE_ERRORS, HEAD_BYTES, image_format, regular_file
 from gan_lab.data.tables import TABLES
 from gan_lab.errors import InputError
 
@@ -135,11 +134,11 @@ def _walk(folder: Path) -> tuple[list[str], list[tuple[str, str]]]:
     while left:
         prefix = left.pop()
         where = os.path.join(folder, prefix)
-        status = os.stat(where)
-        if (status.st_dev, status.st_ino) in seen:
-            continue  # a circular link
-        seen.add((status.st_dev, status.st_ino))
         try:
+            status = os.stat(where)
+            if (status.st_dev, status.st_ino) in seen:
+                continue  # a link that leads back
+            seen.add((status.st_dev, status.st_ino))
             entries = sorted(os.scandir(where), key=lambda entry: entry.name)
         except OSError as error:
             if not prefix:
@@ -150,9 +149,13 @@ def _walk(folder: Path) -> tuple[list[str], list[tuple[str, str]]]:
             name = prefix + entry.name
             if _is_hidden(entry.name):
                 continue
-            if entry.is_dir():
+            try:
+                is_folder, is_file = entry.is_dir(), entry.is_file()
+            except OSError:  # a link to itself
+                is_folder, is_file = False, True
+            if is_folder:
                 left.append(f"{name}/")
-            elif entry.is_file() or not os.path.exists(entry.path):
+            elif is_file or not os.path.exists(entry.path):
                 files.append(name)  # the scan reports dangling links
             else:
                 passed_over.append((name, _NOT_REGULAR))
@@ -177,8 +180,7 @@ def _why_not(name: str, head: Callable[[str], bytes]) -> str | None:
     """Why a file of unknown ending is skipped; None for an image."""
     try:
         found = image_format(head(name))
-    except (OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
-        # RuntimeError and NotImplementedError: encrypted, unknown compression
+    except DECODE_ERRORS as error:
         return getattr(error, "strerror", None) or str(error)
     if found == "HEIC" and find_spec("pillow_heif") is None:
         return "HEIC, which needs pip install 'gan_lab[heic]'"

@@ -224,9 +224,9 @@ def read_metadata(
     table = MetadataTable(
         files=files,
         labels=labels,
-        class_names=names,
+        class_names=[as_unicode(name) for name in names],
         attributes=attributes,
-        attribute_names=attribute_names,
+        attribute_names=[as_unicode(name) for name in attribute_names],
         groups=rows.texts("group", kept),
         group_column=rows.group_column if "group" in rows.values else "",
         splits=None if splits is None else [splits[i] for i in kept.tolist()],
@@ -242,6 +242,11 @@ def natural_order(name: str) -> tuple[list[tuple[int, str] | str], str]:
         digits = part.lstrip("0")
         parts.append((len(digits), digits) if i % 2 else part)
     return parts, name
+
+
+def as_unicode(name: str) -> str:
+    """Return a name that every file can hold: a folder's may be any bytes, and a JSON's have half a character."""
+    return name.encode(errors="backslashreplace").decode()
 
 
 class _Folders:
@@ -401,7 +406,7 @@ class _Rows:
         if column not in self.values:
             return None
         values = [self.values[column][i] for i in kept.tolist()]
-        return ["" if value is None else str(value) for value in values]
+        return ["" if value is None else as_unicode(str(value)) for value in values]
 
     def _complete(self, column: str, kept: NDArray[np.int64], what: str) -> list[Any]:
         values = [self.values[column][i] for i in kept.tolist()]

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gan_lab.config import ClassNames, take
-from gan_lab.data.cache import READ_ERRORS, check_size, read_header
-from gan_lab.data.decoding import check_regular
+from gan_lab.data.cache import check_size, read_header
+from gan_lab.data.decoding import DECODE_ERRORS, check_regular
 from gan_lab.data.text import Text
 from gan_lab.errors import InputError
 from gan_lab.run import replacing
@@ -135,7 +135,7 @@ def read_packed(path: Path) -> PackedLines:
                 raise ValueError(f"it lacks {', '.join(missing) or 'a text.json of usual size'}")
             node = json.loads(archive.read("text.json"))
             arrays = {name: _mapped(path, archive, members[f"{name}.npy"]) for name in _MEMBERS}
-    except READ_ERRORS as error:
+    except DECODE_ERRORS as error:
         raise InputError(
             f"data.root={path} holds no packed lines ({error}); make it with gan-lab prepare-data data=text"
         ) from error
@@ -151,8 +151,14 @@ def read_packed(path: Path) -> PackedLines:
     )
     lines, class_names = arrays["lines"], part("class_names", ClassNames)
     counts = {len(array) for array in arrays.values()}
-    if lines.ndim != 2 or lines.shape[1] != kind.length or len(counts) != 1 or not len(lines):
+    is_alike = len(counts) == 1 and arrays["labels"].ndim == arrays["places"].ndim == 1
+    is_alike = is_alike and arrays["places"].dtype == np.uint32
+    if lines.ndim != 2 or lines.shape[1] != kind.length or not len(lines) or not is_alike:
         raise InputError(f"data.root={path} is damaged: its arrays do not fit; make it again")
+    if lines.min() < 0 or lines.max() >= len(kind.alphabet):
+        raise InputError(
+            f"data.root={path} is damaged: it holds characters that its alphabet lacks; make it again"
+        )
     labels = arrays["labels"]
     if labels.min() < 0 or labels.max() >= max(len(class_names), 1):
         raise InputError(f"data.root={path} is damaged: labels without a class; make it again")
@@ -173,7 +179,8 @@ def _mapped(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> ND
         shape, dtype = read_header(opened)
         begin = opened.tell()
     check_size(path, member, shape, dtype)
-    if member.compress_type != zipfile.ZIP_STORED or dtype.kind not in "iu" or not np.prod(shape):
+    is_packed = member.compress_type != zipfile.ZIP_STORED
+    if is_packed or dtype.kind not in "iu" or not shape or not np.prod(shape):
         raise ValueError(f"{member.filename} is packed, empty, or of {dtype}")
     with path.open("rb") as file:
         file.seek(member.header_offset)

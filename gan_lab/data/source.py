@@ -3,9 +3,6 @@
 import contextlib
 import json
 import os
-import struct
-import zipfile
-import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,12 +12,18 @@ from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import ExifTags
 
 from gan_lab.console import say
 from gan_lab.data.base import digest
 from gan_lab.data.cache import Arrays, kept
-from gan_lab.data.decoding import MAX_MEGAPIXELS, check_pixels, open_image, regular_file
+from gan_lab.data.decoding import (
+    DECODE_ERRORS,
+    MAX_MEGAPIXELS,
+    check_pixels,
+    open_image,
+    regular_file,
+)
 from gan_lab.data.deep_images import check_finite, depth, read_levels, shape_of
 from gan_lab.data.transform import UnusableImage, native_channels, usable_mode
 from gan_lab.errors import InputError
@@ -132,12 +135,6 @@ def existing_path(root: str | Path | None, what: str) -> Path:
 # Scan: check each image without decoding it (size, channels, truncated or not).
 
 
-# raised by Pillow and containers for broken input
-DECODE_ERRORS = (
-    OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError,
-    struct.error, zlib.error, zipfile.BadZipFile, Image.DecompressionBombError,
-)  # fmt: skip
-
 _VERSION = 3
 _CHUNK = 256
 _THREADS = 16
@@ -238,7 +235,7 @@ def inspect(
     bits = depth(file)
     if bits is not None:
         height, width, channels = shape_of(file)
-        check_pixels(width, height, max_megapixels=max_megapixels, name=name)
+        check_pixels(width, height, max_megapixels=max_megapixels, name=name, channels=channels)
         if bits == 32 or not _ends_as_it_should(file, "PNG"):
             check_finite(read_levels(file))
         return height, width, channels, bits

@@ -86,11 +86,13 @@ def parse_table(
         if name.endswith((".csv", ".tsv")):
             return _from_csv(text, name, is_image, group_by)
         if name.endswith(".jsonl"):
-            rows = [json.loads(line) for line in text.splitlines() if line.strip()]
+            rows = [json.loads(line) for line in text.split("\n") if line.strip()]
             return _from_json(rows, group_by)
         return _from_json(json.loads(text), group_by)
     except BadTable:
         raise
+    except UnicodeDecodeError as error:
+        raise BadTable(f"is no text in UTF-8 ({error.reason}): save it as UTF-8") from error
     except (ValueError, RecursionError, csv.Error) as error:
         raise BadTable(f"is damaged ({error})") from error
 

@@ -1,12 +1,11 @@
 """Your own text: a file, a folder of files, or a file packed by prepare-data."""
 
-import codecs
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 from filelock import FileLock
@@ -17,7 +16,7 @@ from gan_lab.console import say
 from gan_lab.data.base import MissingSplit, check_split, digest
 from gan_lab.data.decoding import regular_file
 from gan_lab.data.listing import format_names, list_matching
-from gan_lab.data.metadata import UNLABELLED, MetadataTable, read_metadata
+from gan_lab.data.metadata import UNLABELLED, MetadataTable, as_unicode, read_metadata
 from gan_lab.data.packed_lines import CHUNK, PackedLines, Part, read_packed, write_packed
 from gan_lab.data.source import FileSource, existing_path
 from gan_lab.data.tables import read_table
@@ -38,6 +37,7 @@ Long = Literal["cut", "wrap"]
 Classes = bool | Literal["file"] | None
 
 _VERSION = 1
+_LONGEST = 1 << 20  # characters of a line
 _READ = 1 << 22  # characters that are read at a time
 _PLACES = 1 << 32
 _WORTH_SAYING = 1 << 26  # bytes
@@ -138,9 +138,14 @@ class Reading:
     def __post_init__(self) -> None:
         if self.long not in ("cut", "wrap"):
             raise InputError(f"data.long={self.long!r}; allowed: cut, wrap")
-        if self.length < 1 or not 1 <= self.min_length <= self.length:
+        if not 1 <= self.min_length <= self.length <= _LONGEST:
             raise InputError(
-                f"data.length={self.length}, data.min_length={self.min_length}; a line has 1 to length characters"
+                f"data.length={self.length}, data.min_length={self.min_length}; a line has 1 to length characters, at "
+                f"most {_LONGEST:,}"
+            )
+        if self.alphabet == "":
+            raise InputError(
+                "data.alphabet='' has no characters; give some, or null to have them found"
             )
         if self.padding is None and self.min_length < self.length:
             raise InputError(
@@ -156,10 +161,10 @@ class Reading:
             if one is not None and (len(one) != 1 or one == "\n"):
                 raise InputError(f"data.{what}={one!r} must be one character, or null")
         try:
-            codecs.lookup(self.encoding)
-        except LookupError as error:
+            "".encode(self.encoding)  # which knows zip and base64 from encodings of text
+        except (LookupError, ValueError) as error:
             raise InputError(
-                f"data.encoding={self.encoding} is not known; give one such as utf-8 or latin-1"
+                f"data.encoding={self.encoding} is no encoding of text; give one such as utf-8 or latin-1"
             ) from error
 
     def rows(self, file: Path) -> Iterator[NDArray[np.uint32]]:
@@ -168,7 +173,7 @@ class Reading:
         Raises:
             InputError: naming the file when it is not text.
         """
-        with regular_file(str(file)) as binary:
+        with _opened(file) as binary:
             opened = io.TextIOWrapper(binary, encoding=self.encoding)
             first = True
             while text := self._read(opened, file):
@@ -212,6 +217,13 @@ class Reading:
             padding=self.padding,
             unknown=self.unknown,
         )
+
+
+def _opened(file: Path) -> BinaryIO:
+    try:
+        return regular_file(file)
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {error.strerror or error}") from error
 
 
 def packed_files(path: Path, reading: Reading, *, pattern: str, classes: Classes) -> PackedLines:
@@ -260,7 +272,7 @@ def _table(path: Path, pattern: str, classes: Classes) -> tuple[Path, MetadataTa
     by_file = classes == "file"
     table = read_metadata(listing, read, root=path, classes=False if by_file else classes)  # type: ignore[arg-type]
     if by_file:
-        names = [name.rpartition(".")[0] or name for name in table.files]
+        names = [as_unicode(name.rpartition(".")[0] or name) for name in table.files]
         table.labels[:] = np.arange(len(names))
         table.class_names[:] = names
     return path, table

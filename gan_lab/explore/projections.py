@@ -9,9 +9,9 @@ from threading import Event, Lock, Thread
 import torch
 from torch import Tensor
 
-from gan_lab.data.decoding import open_image
+from gan_lab.data.decoding import DECODE_ERRORS, open_image
 from gan_lab.data.images import to_uint8
-from gan_lab.data.source import DECODE_ERRORS, inspect, reason_of
+from gan_lab.data.source import inspect, reason_of
 from gan_lab.errors import InputError
 from gan_lab.explore.studio import Studio, encoded
 from gan_lab.metrics.features.vgg16 import choose_distance

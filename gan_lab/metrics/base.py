@@ -1,6 +1,7 @@
 """Base class of metrics for training, directions of metrics, metrics=auto and metrics=none."""
 
 import re
+from contextlib import suppress
 from typing import Literal, Protocol
 
 from gan_lab.console import say, warn
@@ -41,6 +42,14 @@ class Metrics(Protocol):
         """
         ...
 
+    def check_data(self, data: DataModule) -> None:
+        """Check whether the metrics can be computed for these data, as far as that shows before anything is loaded.
+
+        Raises:
+            InputError: as `prepare`.
+        """
+        ...
+
     def compute(self, fakes: ImageSource) -> dict[str, float]:
         """Compute the metrics of generated images; all ranks must call it and share the work.
 
@@ -60,6 +69,9 @@ class NoMetrics:
 
     def prepare(self, data: DataModule) -> None:
         """Do nothing."""
+
+    def check_data(self, data: DataModule) -> None:
+        """Any data will do."""
 
     def compute(self, fakes: ImageSource) -> dict[str, float]:
         return {}
@@ -130,6 +142,25 @@ class MetricsByData:
         """Return the metrics for a class of data."""
         known = (metrics for one, metrics in self._by_kind.items() if issubclass(kind, one))
         return next(known, self._other)
+
+    def possible(self, kind: type) -> tuple[Metrics, ...]:
+        """Return the metrics that data of a class may be measured by, the first ones where they fit."""
+        chosen = self.of_kind(kind)
+        return (chosen, self._small) if chosen is self._other else (chosen,)
+
+    def fitting(self, data: DataModule) -> Metrics:
+        """Return the metrics that `prepare` chooses for some data, as far as that shows before anything is loaded."""
+        possible = self.possible(type(data.train))
+        if possible[0] is self._other and not data.spec.is_image:
+            return NoMetrics()
+        for metrics in possible:
+            with suppress(InputError):
+                metrics.check_data(data)
+                return metrics
+        return possible[0]
+
+    def check_data(self, data: DataModule) -> None:
+        """Any data will do: where nothing can be measured, training goes on without."""
 
     def prepare(self, data: DataModule) -> None:
         """Choose metrics by the data, and prepare them."""

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gan_lab.data.base import SampleDataset, digest
-from gan_lab.data.cache import READ_ERRORS, check_size, read_header
-from gan_lab.data.decoding import MAX_MEGAPIXELS, check_regular
+from gan_lab.data.cache import check_size, read_header
+from gan_lab.data.decoding import DECODE_ERRORS, MAX_MEGAPIXELS, check_regular
 from gan_lab.data.image_folder import ImageFolder, Zip
 from gan_lab.data.metadata import MAX_LABEL, AmbiguousClasses
 from gan_lab.data.sample import SampleKind
@@ -374,7 +374,7 @@ class NpzImages(ImageSource):
             _check(path, self._member, shape, dtype)
             check_size(path, members[self._member], shape, dtype)
             labels = self._read_labels(_first(members, _LABELS), shape[0])
-        except READ_ERRORS as error:
+        except DECODE_ERRORS as error:
             if isinstance(error, InputError):
                 raise
             raise InputError(

@@ -139,8 +139,8 @@ class Protocol:
         Raises:
             InputError: for data or weights that cannot be used; for missing weights when they are required.
         """
+        self.check_data(data)
         real, floor = self.real_images(data), self.floor_images(data)
-        self.check(real=real)
         try:
             self.load(self._choose_device(data))
         except WeightsUnavailable as error:
@@ -150,6 +150,14 @@ class Protocol:
             self._best = None
             return
         self.measure_real(real, floor=floor)
+
+    def check_data(self, data: DataModule) -> None:
+        """Check the number, size and channels of the real images.
+
+        Raises:
+            InputError: with the remedy.
+        """
+        self.check(real=self.real_images(data))
 
     def compute(self, fakes: ImageSource) -> dict[str, float]:
         """Draw and measure `num_fake` images; nothing when there are no weights."""

@@ -12,9 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gan_lab.data.decoding import DECODE_ERRORS, check_regular
 from gan_lab.data.images import Images, image_spec
 from gan_lab.data.media import Samples, ShownTensor
 from gan_lab.data.sample import SampleKind, SampleSpec
+from gan_lab.data.source import reason_of
 from gan_lab.errors import InputError
 from gan_lab.layers.networks import (
     GeneratorNetwork,
@@ -662,12 +664,29 @@ def read_sources(path: Path, kind: SampleKind) -> Tensor:
     files = sorted(path.glob(f"*{kind.suffix}")) if path.is_dir() else [path]
     if not files or not files[0].is_file():
         raise InputError(f"source={path} must be a {kind.suffix} file or a folder of them")
-    found = [kind.read(file) for file in files]
+    found = [_read_source(file, kind) for file in files]
     if shapes := {tuple(one.shape) for one in found if one.shape != found[0].shape}:
         raise InputError(
             f"source={path} holds samples of shapes {tuple(found[0].shape)} and {shapes.pop()}; give those of one shape"
         )
     return torch.stack(found)
+
+
+def _read_source(file: Path, kind: SampleKind) -> Tensor:
+    """Read one file as a stored sample.
+
+    Raises:
+        InputError: naming the file, when it is damaged or none of this kind.
+    """
+    try:
+        check_regular(file)
+        return kind.read(file)
+    except DECODE_ERRORS as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"source={file} is no {kind.name} that can be read ({reason_of(error)})"
+        ) from error
 
 
 def image_transform(translate: tuple[float, float], rotate: float) -> Tensor | None:

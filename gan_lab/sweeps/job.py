@@ -294,15 +294,16 @@ def in_submitit_job() -> bool:
 def finish(record: SweepFile, config: DictConfig, ending: Ending) -> Job:
     """Record the outcome of a run."""
     # imports torch, which should not delay a sweep's first run
-    from gan_lab.sweeps.outcome import chosen_objective, outcome
+    from gan_lab.sweeps.outcome import chosen_objective, entries_of, outcome
 
+    entries = entries_of(Path(config.run_dir))
     try:
-        objective = chosen_objective(config)
+        objective = chosen_objective(config, {key for entry in entries for key in entry})
     except InputError:
         if ending.status != "failed":
             raise
         objective = None  # the reason of the failure
-    found = outcome(Path(config.run_dir), objective)
+    found = outcome(entries, objective)
     pruned = found.pop("pruned") and ending.status == "done"
     if ending.status == "done" and config.objective is not None and found.get("value") is None:
         ending = Ending("failed", f"objective={config.objective} has no value in its metrics.jsonl")

@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from collections.abc import Collection
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +16,7 @@ from gan_lab.config import build
 from gan_lab.console import say
 from gan_lab.errors import InputError
 from gan_lab.metrics.base import Direction, Metrics, MetricsByData, direction
+from gan_lab.training.building import build_data
 from gan_lab.training.callbacks.evaluation import Evaluation
 from gan_lab.training.callbacks.training_log import log
 from gan_lab.training.loggers.files import METRICS_FILE, PRUNED, read_metrics
@@ -45,8 +47,15 @@ class Objective:
         return min(measured, key=lambda entry: sign * entry[self.key], default=None)
 
 
-def chosen_objective(config: DictConfig) -> Objective | None:
+def chosen_objective(
+    config: DictConfig, measured: Collection[str] | None = None
+) -> Objective | None:
     """Return a run's objective: `objective=`, or the metric that chooses its best checkpoint, or None.
+
+    Args:
+        config: of the run.
+        measured: keys of its metrics.jsonl, once there are some. Before that, metrics that depend on the data are
+            chosen by looking at these.
 
     Raises:
         InputError: when it is not known whether lower or higher is better.
@@ -55,7 +64,7 @@ def chosen_objective(config: DictConfig) -> Objective | None:
     if key is None:
         metrics = build(config.metrics, Metrics)
         if isinstance(metrics, MetricsByData):
-            metrics = metrics.of_kind(get_object(config.data._target_))
+            metrics = _of_the_data(metrics, config, measured)
         if metrics.best is None:
             return None
         key, mode = f"metrics/{metrics.best}", mode or metrics.mode
@@ -67,13 +76,29 @@ def chosen_objective(config: DictConfig) -> Objective | None:
     return Objective(key=key, mode=mode)
 
 
-def outcome(run_dir: Path, objective: Objective | None) -> dict[str, Any]:
+def _of_the_data(
+    metrics: MetricsByData, config: DictConfig, measured: Collection[str] | None
+) -> Metrics:
+    """Return which of the metrics that depend on the data a run has, or is going to have."""
+    possible = metrics.possible(get_object(config.data._target_))
+    if len(possible) == 1:
+        return possible[0]
+    if measured is None:
+        return metrics.fitting(build_data(config))
+    return next((one for one in possible if f"metrics/{one.best}" in measured), possible[0])
+
+
+def entries_of(run_dir: Path) -> list[dict[str, Any]]:
+    """Return the entries of a run's metrics.jsonl; none where there is no file."""
+    path = run_dir / METRICS_FILE
+    return read_metrics(path) if path.exists() else []
+
+
+def outcome(entries: list[dict[str, Any]], objective: Objective | None) -> dict[str, Any]:
     """Return the outcome of a run so far, by the fields of `Job`; its value is that of its best checkpoint.
 
     "pruned" is whether the run was pruned at its current position.
     """
-    path = run_dir / METRICS_FILE
-    entries = read_metrics(path) if path.exists() else []
     if not entries:
         return {"pruned": False}
     found: dict[str, Any] = {

@@ -326,8 +326,8 @@ def drop_unchosen(config: DictConfig) -> None:
 
 
 def build_callbacks(config: DictConfig) -> dict[str, object]:
-    """Build callbacks in the order of the config, each with those that it depends on."""
-    nodes = config.callbacks
+    """Build callbacks in the order of the config, each with those that it depends on; null leaves one out."""
+    nodes = {name: node for name, node in config.callbacks.items() if node is not None}
     callbacks = {
         name: build(node, Callback)
         for name, node in nodes.items()
@@ -335,15 +335,15 @@ def build_callbacks(config: DictConfig) -> dict[str, object]:
     }
     if "evaluation" in nodes:
         callbacks["evaluation"] = build(
-            nodes.evaluation, Callback, metrics=build(config.metrics, Metrics)
+            nodes["evaluation"], Callback, metrics=build(config.metrics, Metrics)
         )
     if "pruning" in nodes:
         callbacks["pruning"] = build(
-            nodes.pruning, Callback, evaluation=callbacks.get("evaluation")
+            nodes["pruning"], Callback, evaluation=callbacks.get("evaluation")
         )
     if "checkpointing" in nodes:
         callbacks["checkpointing"] = build(
-            nodes.checkpointing, Callback, evaluation=callbacks.get("evaluation")
+            nodes["checkpointing"], Callback, evaluation=callbacks.get("evaluation")
         )
     if "training_log" in callbacks:
         callbacks["progress"] = ProgressBar(training_log=callbacks["training_log"])
@@ -354,7 +354,7 @@ def build_trainer(config: DictConfig, callbacks: dict[str, object]) -> Trainer:
     """Build the Trainer, without limits: the loader ends after the last image."""
     loggers = [
         JsonLines(run_dir=config.run_dir),
-        *(build(node, Logger) for node in config.logger.values()),
+        *(build(node, Logger) for node in config.logger.values() if node is not None),
     ]
     same_config = CheckSameConfig(config=resolved(config))
     return bare_trainer(

@@ -83,6 +83,8 @@ def peek(path: Path) -> dict[str, Any]:
 
 
 def _read(path: Path, *, mmap: bool) -> dict[str, Any]:
+    if path.is_symlink() and not path.exists():
+        raise DamagedCheckpointError(f"{path} is a link to {os.readlink(path)}, which is not there")
     if not path.exists():
         raise InputError(f"there is no checkpoint {path}")
     if not path.is_file():
@@ -161,7 +163,8 @@ def first_whole(folder: Path, names: Sequence[str]) -> Path | None:
         InputError: when there are checkpoints and none is intact.
     """
     wrong: list[str] = []
-    for path in [folder / name for name in names if (folder / name).exists()]:
+    # a link to nothing counts: its disk may be away, and to begin anew would lose the log
+    for path in [folder / name for name in names if os.path.lexists(folder / name)]:
         try:
             peek(path)
         except DamagedCheckpointError as error:

@@ -131,3 +131,30 @@ def test_a_damaged_member_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=rf"1 unreadable file: {NAMES[4]} \(Bad CRC-32"):
         Zip(split="train", root=tmp_path / "a.zip")
     assert len(Zip(split="train", root=tmp_path / "a.zip", skip_unreadable=True)) == 9
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("éé".encode(), b"\xff\xfe\xfd\xfc"),  # a name that is no UTF-8
+        (b"PK\x01\x02\x14\x03\x14\0", b"PK\x01\x02\x14\x03\xff\0"),  # a version to come
+    ],
+)
+def test_zips_that_cannot_be_opened_are_named(tmp_path: Path, old: bytes, new: bytes) -> None:
+    write_zip(tmp_path / "a.zip", names=["éé.png"])
+    data = (tmp_path / "a.zip").read_bytes()
+    assert old in data
+    (tmp_path / "b.zip").write_bytes(data.replace(old, new))
+    with pytest.raises(InputError, match=r"b\.zip (is not a whole zip|holds no images)"):
+        Zip(split="train", root=tmp_path / "b.zip")
+
+
+def test_a_member_that_claims_too_much_is_not_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_zip(tmp_path / "a.zip")
+    with zipfile.ZipFile(tmp_path / "a.zip", "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("00002/bomb.png", bytes(5_000_000))
+    monkeypatch.setattr("gan_lab.data.image_folder._LARGEST_MEMBER", 4_000_000)
+    with pytest.raises(InputError, match=r"bomb\.png \(it claims 5,000,000 bytes"):
+        Zip(split="train", root=tmp_path / "a.zip")

@@ -273,3 +273,18 @@ def test_another_format_is_refused_in_a_line(number: object, run: Path, tmp_path
     (copy / "config.yaml").write_text(text.replace(f"format: {FORMAT}\n", line))
     with pytest.raises(InputError, match=r"config\.yaml"):
         gan_lab.load(copy)
+
+
+def test_links_to_nothing_are_no_reason_to_begin_anew(tmp_path: Path) -> None:
+    for name in ("last", "previous"):
+        (tmp_path / f"{name}.ckpt").symlink_to(f"/mnt/away/{name}.ckpt")
+    with pytest.raises(
+        InputError, match=r"last\.ckpt is a link to /mnt/away/last\.ckpt, which is not"
+    ):
+        find_resumable(tmp_path)
+
+
+def test_links_to_themselves(tmp_path: Path) -> None:
+    (tmp_path / "last.ckpt").symlink_to("last.ckpt")
+    with pytest.raises(InputError, match="is a link to last.ckpt"):
+        find_resumable(tmp_path)
