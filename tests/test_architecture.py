@@ -51,7 +51,7 @@ TOGETHER = {
     "weights": {"unpickling"},
 }
 # folders of tests that are of no room
-OTHER_TESTS = {"campaign", "helpers", "parity", "probes", "slurm"}
+OTHER_TESTS = {"campaign", "gpu", "helpers", "parity", "probes", "slurm"}
 
 
 @cache

@@ -2,19 +2,18 @@
 
 import io
 from collections.abc import Iterable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-import imagecodecs
 import numpy as np
-import tifffile
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from gan_lab.data.cache import read_header
 from gan_lab.data.decoding import HEAD_BYTES, NotAnImage, image_format
-from gan_lab.data.npz import read_header
 from gan_lab.data.sample import Representation, SampleKind
 from gan_lab.errors import InputError
 from gan_lab.run import replacing
@@ -77,7 +76,7 @@ class DeepImage(SampleKind):
         else:
             photometric = "rgb" if self.channels == 3 and self.bits == 16 else "minisblack"
             planes = pixels.transpose(1, 2, 0) if photometric == "rgb" else pixels
-            tifffile.imwrite(file, planes, photometric=photometric, compression="zlib")
+            library("tifffile").imwrite(file, planes, photometric=photometric, compression="zlib")
         return file.getvalue()
 
     def read(self, path: Path) -> Tensor:
@@ -241,6 +240,7 @@ def read_levels(file: BinaryIO) -> NDArray[Any]:
     found = image_format(file.read(HEAD_BYTES))
     file.seek(0)
     if found == "PNG":
+        imagecodecs = library("imagecodecs")
         try:
             pixels = imagecodecs.png_decode(file.read())
         except imagecodecs.PngError as error:
@@ -283,7 +283,22 @@ def _bits_of(dtype: np.dtype[Any] | None, *, at_least: int) -> Bits | None:
 
 def _tiff_page(file: BinaryIO) -> Any:
     file.seek(0)
+    tifffile = library("tifffile")
     try:
         return tifffile.TiffFile(io.BytesIO(file.read())).pages[0]
     except (tifffile.TiffFileError, IndexError, ValueError) as error:
         raise NotAnImage(f"its TIFF header is damaged ({error})") from error
+
+
+def library(name: str) -> Any:
+    """Return the library that reads such files; other images can be trained on without it.
+
+    Raises:
+        InputError: where it is not installed.
+    """
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"{name} is not installed, and images of more than 8 bits need it; pip install {name}"
+        ) from error
