@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 from gan_lab.errors import InputError
 from gan_lab.layers.equalized import EqualizedConv2d
-from gan_lab.layers.resampling import fir_filter
+from gan_lab.layers.resolutions import fir_filter
 from gan_lab.layers.stylegan import StyledConv
-from gan_lab.layers.stylegan3 import FilteredLeakyReLU
 from gan_lab.models import stylegan2, stylegan3
 from gan_lab.training.state_dicts import part, renamer
 from gan_lab.weights.blueprint import LARGEST, MOST_LAYERS, Arguments, Blueprint, Blueprints
@@ -263,7 +262,7 @@ def _filters(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
     for name, module in network.named_modules():
         if isinstance(module, resampling):
             yield f"{name}.resample_filter", fir_filter()
-        if isinstance(module, FilteredLeakyReLU):
+        if isinstance(module, stylegan3.FilteredLeakyReLU):
             layer = name.rpartition(".")[0]
             # a filter of one tap does nothing, and is none there
             if len(module.up_filter) > 1:

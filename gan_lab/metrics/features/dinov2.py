@@ -210,8 +210,8 @@ class VisionTransformer(nn.Module):
 class DINOv2Maps(nn.Module):
     """DINOv2 as what projected GANs see with: four feature maps, of the tokens behind each quarter of the blocks.
 
-    A transformer's maps are all of one size. They are made four times and twice as large, kept, and halved, as in Ranftl
-    et al. 2021, https://arxiv.org/abs/2103.13413, section 3.1, without its convolutions.
+    A transformer's maps are all of one size. They are made four times and twice as large, kept, and halved, as in
+    Ranftl et al. 2021, https://arxiv.org/abs/2103.13413, section 3.1, without its convolutions.
 
     Attributes:
         channels: of the maps, fine to coarse.
