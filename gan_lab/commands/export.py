@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import DictConfig
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from gan_lab.commands.options import chosen_formats
 from gan_lab.console import say
@@ -27,7 +28,7 @@ from gan_lab.run import (
     write_json,
 )
 from gan_lab.training.checkpoint import checkpoint_path
-from gan_lab.weights import exported, hub
+from gan_lab.weights import exported, hub, stylegan
 from gan_lab.weights.export import Material, card, of_export, of_run, sample_grid
 from gan_lab.weights.loading import local
 from gan_lab.weights.programs import onnx_packages, write_program
@@ -37,6 +38,7 @@ FILES = (
     *(exported.DESCRIPTION, exported.CARD, exported.GRID),
     *exported.WEIGHTS.values(),
     *exported.PROGRAMS.values(),
+    *exported.NVIDIA.values(),
     f"{exported.PROGRAMS['onnx']}.data",
 )
 
@@ -52,11 +54,13 @@ def run(config: DictConfig) -> None:
     source = local(config.run)
     material = gather(config, source)
     description = material.description
-    kept = description.get("programs", {})
+    kept = [*description.get("programs", {}), *(["nvidia"] if description.get("nvidia") else [])]
     chosen = kept if config.format is None else chosen_formats(config.format)
-    formats = [name for name in exported.PROGRAMS if name in chosen]
+    formats = [name for name in (*exported.PROGRAMS, "nvidia") if name in chosen]
     if "onnx" in formats:
         onnx_packages()
+    if "nvidia" in formats:
+        nvidia_arguments(material)
     out = Path(config.out).expanduser() if config.out else default_out(source, config)
     check_out(out, material, source, overwrite=config.overwrite)
     prepare(config, material)
@@ -207,18 +211,65 @@ def fill(folder: Path, material: Material, formats: Sequence[str], config: DictC
     description["generator"]["parameters"] = sum(p.numel() for p in gan.generator.parameters())
     if material.discriminator is not None:
         description["discriminator"] |= write_weights(
-            material.discriminator, folder / exported.WEIGHTS["discriminator"]
+            material.discriminator.state_dict(), folder / exported.WEIGHTS["discriminator"]
         )
     if representation := gan.spec.representation.state_dict():
         description["representation"] = write_weights(
             representation, folder / exported.WEIGHTS["representation"]
         )
-    description["programs"] = {kind: write_program(kind, gan, folder) for kind in formats}
+    description["programs"] = {
+        kind: write_program(kind, gan, folder) for kind in exported.PROGRAMS if kind in formats
+    }
+    description["nvidia"] = write_nvidia(material, folder) if "nvidia" in formats else None
     picture, shows = sample_grid(gan, seed=config.seed, truncation=config.truncation)
     save_png(picture, folder / exported.GRID)
     text = card(description, picture=shows, repository=config.push)
     write(folder / exported.CARD, text)
     write_json(folder / exported.DESCRIPTION, description)
+
+
+def nvidia_arguments(material: Material) -> dict[str, Any]:
+    """Return what `nvidia.json` holds: which classes of NVIDIA's, and their constructors' arguments.
+
+    Raises:
+        InputError: for networks that NVIDIA's code does not have.
+    """
+    described: dict[str, Any] = {"source": "", "classes": {}}
+    for player, network in networks_of(material).items():
+        kind = type(network)
+        described[player] = stylegan.published_arguments(
+            kind, material.description[player]["network"]
+        )
+        described["classes"][player] = stylegan.CLASSES[kind]
+        described["source"] = described["source"] or stylegan.SOURCES[kind]
+    return described
+
+
+def networks_of(material: Material) -> dict[str, nn.Module]:
+    """Return the generator, and the discriminator where it comes along."""
+    found: dict[str, nn.Module] = {"generator": material.gan.generator}
+    if material.discriminator is not None:
+        found["discriminator"] = material.discriminator
+    return found
+
+
+def write_nvidia(material: Material, folder: Path) -> dict[str, str]:
+    """Write weights and arguments for NVIDIA's classes, and return the files' names and the generator's class."""
+    described = nvidia_arguments(material)
+    names = {
+        "arguments": exported.NVIDIA["arguments"],
+        "class": described["classes"]["generator"],
+    }
+    write_json(folder / names["arguments"], described)
+    for player, network in networks_of(material).items():
+        names[player] = exported.NVIDIA[player]
+        weights = {
+            name: value.detach().clone().contiguous()
+            for name, value in stylegan.published_weights(network).items()
+        }
+        with replacing(folder / names[player]) as temporary:
+            torch.save(weights, temporary)
+    return names
 
 
 def write_weights(state: Mapping[str, Tensor], path: Path) -> dict[str, Any]:

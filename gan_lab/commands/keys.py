@@ -180,8 +180,8 @@ class ExportKeys(OfARun):
 
     source: Text | None
     format: (
-        Literal["safetensors", "torch", "onnx"]
-        | list[Literal["safetensors", "torch", "onnx"]]
+        Literal["safetensors", "torch", "onnx", "nvidia"]
+        | list[Literal["safetensors", "torch", "onnx", "nvidia"]]
         | None
     )
     name: Text | None

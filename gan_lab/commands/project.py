@@ -291,7 +291,7 @@ def save_tuned(gan: Sampler, config: DictConfig, out: Path, *, names: Sequence[s
     description["tuned"] = {"to": list(names), "how": OmegaConf.to_container(config.tune)}
     # metrics are of the untuned generator
     description["metrics"], description["best"] = [], None
-    description["discriminator"], description["programs"] = None, {}
+    description["discriminator"], description["programs"], description["nvidia"] = None, {}, None
     with staged(out) as folder:
         path = folder / exported.WEIGHTS["generator"]
         description["generator"] |= write_weights(gan.generator.state_dict(), path)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import yaml  # type: ignore[import-untyped]
 from jinja2 import Environment, StrictUndefined, Template
-from torch import Tensor
+from torch import Tensor, nn
 
 from gan_lab.config import take
 from gan_lab.console import in_a_line
@@ -39,12 +39,12 @@ class Material:
 
     Attributes:
         gan: on the CPU.
-        discriminator: its weights; None to leave it out.
+        discriminator: None to leave it out.
         description: of `model.json`, as far as it is known before files are written.
     """
 
     gan: Gan
-    discriminator: Mapping[str, Tensor] | None
+    discriminator: nn.Module | None
     description: dict[str, Any]
 
 
@@ -108,7 +108,7 @@ def of_run(
     }
     return Material(
         gan=gan,
-        discriminator=None if discriminator_network is None else discriminator_network.state_dict(),
+        discriminator=discriminator_network,
         description=description,
     )
 
@@ -125,7 +125,7 @@ def of_export(
     gan = exported.load(folder, weights=weights, trust=trust)
     discriminator_network = None
     if description.get("discriminator"):
-        discriminator_network = exported.state(folder, description, "discriminator")
+        discriminator_network = exported.network(folder, description, "discriminator", trust=trust)
     elif discriminator:
         raise InputError(f"with_discriminator=true: {folder} has none; export its run again")
     return Material(gan=gan, discriminator=discriminator_network, description=description)
@@ -273,6 +273,7 @@ def card(description: Mapping[str, Any], *, picture: str, repository: str | None
         is_image=is_image(description),
         samples=samples(description),
         architecture=network.split(".")[-2],
+        nvidia_class=(description.get("nvidia") or {}).get("class", ""),
         encodes=network == "gan_lab.models.bigan.Generator",
         grid=GRID,
         picture=picture,

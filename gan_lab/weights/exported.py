@@ -38,6 +38,13 @@ WEIGHTS = {
 
 PROGRAMS = {"torch": "generator.pt2", "onnx": "generator.onnx"}
 
+# weights for the classes of NVIDIA's stylegan3 repository, and the arguments of these
+NVIDIA = {
+    "arguments": "nvidia.json",
+    "generator": "nvidia_generator.pt",
+    "discriminator": "nvidia_discriminator.pt",
+}
+
 NETWORKS: dict[str, type[nn.Module]] = {
     "generator": GeneratorNetwork,
     "discriminator": DiscriminatorNetwork,

@@ -181,7 +181,7 @@ STATE_DICT = Vocabulary(
     calls=CALLS,
     values=VALUES,
     words=WORDS,
-    records=("torch.nn.modules.",),
+    records=("torch.nn.modules.", "argparse."),  # arguments of a training command
 )
 
 STORAGE_ALONE = Vocabulary(purpose="a storage of a tensor", words=WORDS)

@@ -6,6 +6,9 @@ https://arxiv.org/abs/2103.17239). torch-fidelity uses torch.hub, which runs dow
 implemented and only weights are read.
 """
 
+from collections.abc import Sequence
+from math import ceil
+from pathlib import Path
 from typing import cast
 
 import torch
@@ -46,6 +49,8 @@ MODELS = {
         "baf8467e50af277596bbbafa06887c177ee899ab46033649c383577d7e9309d3",
     ),
 }
+
+LEARNED_ON = "LVD-142M"
 
 _PATCH = 14
 
@@ -104,13 +109,7 @@ class DINOv2(PublishedExtractor):
 
     def _load(self, device: torch.device) -> str:
         path, sha256 = self.find_weights()
-        try:
-            network = VisionTransformer.of(read_state(path, self.published))
-        except (KeyError, RuntimeError, ValueError) as error:
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            raise no_such_weights(path, self.published, reason) from error
-        if network.width != self.outputs["features"]:
-            raise no_such_weights(path, self.published, f"features are {network.width} wide")
+        network = load_transformer(path, self.published, self.outputs["features"])
         self._network = network.to(device)
         return sha256
 
@@ -184,13 +183,18 @@ class VisionTransformer(nn.Module):
 
     def encode(self, images: Tensor) -> Tensor:
         """Map images to tokens [N, 1 + h w, width], the class's first, before the last normalisation."""
+        return self.stages(images, [len(self.blocks) - 1])[0]
+
+    def stages(self, images: Tensor, ends: Sequence[int]) -> list[Tensor]:
+        """Return the tokens behind each of these blocks, by their index."""
         patches = self.patch_embed["proj"](images)  # [N, width, h, w]
         positions = self.positions(patches.shape[2], patches.shape[3])
         tokens = patches.flatten(2).transpose(1, 2)  # [N, h w, width]
         x = torch.cat([self.cls_token.expand(len(tokens), -1, -1), tokens], dim=1) + positions
-        for block in self.blocks:
-            x = block(x)
-        return x
+        found = {}
+        for i, block in enumerate(self.blocks):
+            x = found[i] = block(x)
+        return [found[end] for end in ends]
 
     def positions(self, height: int, width: int) -> Tensor:
         """Return the learned positions of the class token and of a grid of patches, [1, 1 + h w, width]."""
@@ -201,6 +205,96 @@ class VisionTransformer(nn.Module):
         moved = F.interpolate(learned, scale_factor=scale, mode="bicubic")
         assert moved.shape[2:] == (height, width)
         return torch.cat([self.pos_embed[:, :1], moved.flatten(2).transpose(1, 2)], dim=1)
+
+
+class DINOv2Maps(nn.Module):
+    """DINOv2 as what projected GANs see with: four feature maps, of the tokens behind each quarter of the blocks.
+
+    A transformer's maps are all of one size. They are made four times and twice as large, kept, and halved, as in
+    Ranftl et al. 2021, https://arxiv.org/abs/2103.13413, section 3.1, without its convolutions.
+
+    Attributes:
+        channels: of the maps, fine to coarse.
+        size: side that images are enlarged to.
+        step: what sides have to be a multiple of.
+        learned_on: data.
+        published: the file of its weights.
+        prefetch: words of `gan-lab prefetch` that get it.
+
+    Args:
+        model: as `DINOv2`'s.
+
+    Raises:
+        InputError: for a model that there is not.
+    """
+
+    mean: Tensor
+    std: Tensor
+    size, step, learned_on = _SIZE, 2 * _PATCH, LEARNED_ON
+
+    def __init__(self, model: str) -> None:
+        super().__init__()
+        extractor = DINOv2(model=model)
+        self.width = extractor.outputs["features"]
+        self.channels = (self.width,) * 4
+        self.published = extractor.published
+        self.prefetch = f"features=dinov2 features.model={model}"
+        self.network: VisionTransformer | None = None
+        for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
+            self.register_buffer(name, torch.tensor(values)[:, None, None])
+
+    def load(self, path: Path) -> None:
+        """Take the weights of the published file.
+
+        Raises:
+            InputError: when the file holds something else.
+        """
+        self._take(load_transformer(path, self.published, self.width))
+
+    def randomize(self) -> None:
+        """Take four blocks of random weights, for tests."""
+        with torch.random.fork_rng(devices=()):
+            torch.manual_seed(0)
+            network = VisionTransformer(
+                width=self.width, depth=4, hidden=self.width, gated=False, grid=_SIZE // _PATCH
+            )
+            for parameter in network.parameters():
+                nn.init.normal_(parameter, std=0.05)
+        self._take(network.eval().requires_grad_(False))
+
+    def _take(self, network: VisionTransformer) -> None:
+        self.network = network.to(self.mean.device, self.mean.dtype)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Map images [N, 3, H, W] in [-1, 1] to four maps, fine to coarse; load or randomize comes first."""
+        assert self.network is not None
+        depth = len(self.network.blocks)
+        grid = [side // _PATCH for side in images.shape[2:]]
+        x = ((images + 1) / 2 - self.mean) / self.std
+        maps = []
+        ends = [ceil(depth * quarter / 4) - 1 for quarter in (1, 2, 3, 4)]
+        for tokens, scale in zip(self.network.stages(x, ends), (4, 2, 1, 0.5), strict=True):
+            found = self.network.norm(tokens[:, 1:]).transpose(1, 2).unflatten(2, grid)
+            if scale > 1:
+                found = F.interpolate(found, scale_factor=scale, mode="bilinear")
+            maps.append(F.avg_pool2d(found, 2) if scale < 1 else found)
+        return maps
+
+
+def load_transformer(path: Path, published: PublishedWeights, width: int) -> VisionTransformer:
+    """Read the network of a published file.
+
+    Raises:
+        InputError: when the file holds something else, or a network of another width.
+    """
+    try:
+        network = VisionTransformer.of(read_state(path, published))
+    except (KeyError, RuntimeError, ValueError) as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise no_such_weights(path, published, reason) from error
+    if network.width != width:
+        raise no_such_weights(path, published, f"features are {network.width} wide")
+    return network
 
 
 class Block(nn.Module):

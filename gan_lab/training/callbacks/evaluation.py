@@ -11,7 +11,7 @@ from gan_lab.console import warn
 from gan_lab.errors import InputError
 from gan_lab.metrics.base import Metrics
 from gan_lab.metrics.feature_metrics import Frechet
-from gan_lab.metrics.features.dinov2 import DINOv2
+from gan_lab.metrics.features.dinov2 import LEARNED_ON, DINOv2
 from gan_lab.metrics.images import GanImages
 from gan_lab.metrics.protocol import Protocol
 from gan_lab.sampling.gan import Gan
@@ -60,7 +60,13 @@ class Evaluation(Callback):
 
     def _second_view(self, learned: str | None, trainer: Trainer) -> Protocol | None:
         """Warn of Inception's features where D's are of the same data; return metrics of DINOv2's if it is there."""
-        if learned is None or "inception" not in str(self.metrics.protocol.get("extractor")):
+        extractor = str(self.metrics.protocol.get("extractor"))
+        if learned == LEARNED_ON and "dinov2" in extractor:
+            warn(
+                f"D sees DINOv2's features, as {extractor} does: these metrics tell of quality that is not there; "
+                "measure others, too (gan-lab evaluate features=inception)"
+            )
+        if learned != "ImageNet" or "inception" not in extractor:
             return None
         features = DINOv2()
         there = features.published.usual_path.is_file()
