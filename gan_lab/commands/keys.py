@@ -354,7 +354,10 @@ KEYS: dict[str, type[Keys]] = {
     "train": TrainKeys,
 }
 # keys that hold a node, or null
-SINGLE = ("data", "loss", "model", "metrics", "trainer", "protocol", "features", "conditioning")
+SINGLE = (
+    *("data", "representation", "loss", "model", "metrics", "trainer"),
+    *("protocol", "features", "conditioning"),
+)
 # keys that hold nodes by their names
 NAMED = ("callbacks", "logger", "regularizer", "augment")
 # what may be set of these without having been chosen: it is left out

@@ -132,6 +132,19 @@ class SampleDataset(Dataset[Batch], ABC):
             InputError: naming the file when it cannot be decoded.
         """
 
+    @property
+    def packed_by(self) -> str:
+        """Name of what is packed beside the samples (`Representation.pack_name`); empty for nothing."""
+        return ""
+
+    def load_packed(self, index: int) -> Tensor:
+        """What a representation has packed of stored sample `index`.
+
+        Raises:
+            InputError: naming it when it cannot be read.
+        """
+        raise AssertionError(f"{type(self).__name__} has nothing packed")
+
     def sources(self, numbers: Sequence[int]) -> Tensor:
         """What samples number i, j, ... are translated from, stored, [N, ...]; numbers go round behind the last."""
         return torch.stack([self.load_source(number % self.num_stored) for number in numbers])
@@ -171,6 +184,27 @@ class SampleDataset(Dataset[Batch], ABC):
     def _load_batch(self, stored: NDArray[np.int64]) -> tuple[Tensor, NDArray[np.int64]]:
         """A fresh tensor [B, ...] and the stored indices that it really shows."""
         return torch.stack([self.load(index) for index in stored.tolist()]), stored
+
+
+class PackedSamples(Dataset[Batch]):
+    """What a representation has packed of the samples of a data set, in their place."""
+
+    in_memory = False
+
+    def __init__(self, samples: SampleDataset) -> None:
+        self.samples = samples
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Batch:
+        """Item `index` as a batch of one."""
+        return self.__getitems__([index])
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        """Items as one batch."""
+        packed = torch.stack([self.samples.load_packed(index) for index in indices])
+        return Batch(packed, torch.from_numpy(self.samples.labels[list(indices)]))
 
 
 class ImageDataset(SampleDataset):

@@ -13,12 +13,17 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from gan_lab.data.base import digest
 from gan_lab.data.decoding import MAX_MEGAPIXELS
 from gan_lab.data.encoded import EncodedImages
 from gan_lab.data.listing import Listing, list_zip, listed
 from gan_lab.data.metadata import read_metadata
+from gan_lab.data.npz import read_header
+from gan_lab.data.packing import PACKED_BY, packed_name
+from gan_lab.data.scan import DECODE_ERRORS
 from gan_lab.data.source import Source, existing_path
 from gan_lab.data.splits import grouped, members_by_table
 from gan_lab.data.tables import BadTable, read_table
@@ -76,6 +81,7 @@ class Zip(EncodedImages):
     ) -> None:
         path = existing_path(root, "a zip of pictures")
         with open_zip(path) as archive:
+            self._packed_by = packed_by(archive)
             table = read_metadata(
                 _list_images(archive, path),
                 lambda name: _read(archive, name),
@@ -107,6 +113,31 @@ class Zip(EncodedImages):
         )
 
 
+    @property
+    def packed_by(self) -> str:
+        return self._packed_by
+
+    def load_packed(self, index: int) -> Tensor:
+        assert isinstance(self.source, ZipSource)
+        name = packed_name(self.name(index))
+        try:
+            file = io.BytesIO(self.source.read(name))
+            shape, dtype = read_header(file)
+            values = np.frombuffer(file.read(), dtype=dtype).reshape(shape)
+        except DECODE_ERRORS as error:
+            raise InputError(
+                f"{name} cannot be read ({error}); pack the data again with prepare-data"
+            ) from error
+        return torch.from_numpy(values.copy())
+
+
+def packed_by(archive: zipfile.ZipFile) -> str:
+    """Return what packed what lies beside the samples of a zip; empty where nothing does."""
+    if PACKED_BY not in archive.namelist():
+        return ""
+    return _read(archive, PACKED_BY).decode(errors="replace")
+
+
 class ZipSource(Source):
     """Some images in a zip.
 
@@ -128,8 +159,16 @@ class ZipSource(Source):
         return bytes(self._names[index]).decode()
 
     def open(self, index: int) -> BinaryIO:
+        return io.BytesIO(self.read(self.name(index)))
+
+    def read(self, name: str) -> bytes:
+        """Return the content of a member.
+
+        Raises:
+            OSError: when it cannot be read.
+        """
         try:
-            return io.BytesIO(self._open_archive().read(self.name(index)))
+            return self._open_archive().read(name)
         except RuntimeError as error:
             raise OSError(str(error)) from error  # it is encrypted
 
