@@ -29,7 +29,11 @@ from tests.gpu.work import composed
 from tests.helpers.samples import images_of
 
 BATCH = 8
-GAT = ("model=gat", f"batch_size={BATCH}", "augment.diffaugment.policy=[color,translation,cutout,flip]")
+GAT = (
+    "model=gat",
+    f"batch_size={BATCH}",
+    "augment.diffaugment.policy=[color,translation,cutout,flip]",
+)
 SIDES: dict[str, tuple[str, ...]] = {
     "recompute=elementwise micro_batch_size=1": (
         "model.generator.recompute=elementwise",

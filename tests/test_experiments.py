@@ -52,8 +52,14 @@ def lines(characters: int, length: int = 32) -> SampleSpec:
 # what a recipe's samples are, where they are no images: at full size, and small
 OTHERS = {
     # latents of 256x256 pixels
-    "gat_imagenet256_b": (described(32, channels=4, classes=1000), described(8, channels=4, classes=10)),
-    "gat_imagenet256_xl": (described(32, channels=4, classes=1000), described(8, channels=4, classes=10)),
+    "gat_imagenet256_b": (
+        described(32, channels=4, classes=1000),
+        described(8, channels=4, classes=10),
+    ),
+    "gat_imagenet256_xl": (
+        described(32, channels=4, classes=1000),
+        described(8, channels=4, classes=10),
+    ),
     "python_docs/wgan_gp_text": (lines(102), lines(5, 6)),
     "text_billion_word": (lines(2048), lines(5, 6)),
 }

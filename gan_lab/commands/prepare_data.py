@@ -3,8 +3,8 @@
 import os
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np

@@ -146,9 +146,7 @@ def packed_name(member: str) -> str:
     return f"{member.rpartition('.')[0]}{PACKED_ENDING}"
 
 
-def _in_order(
-    encode: Callable[[int], Encoded], rows: range, num_threads: int
-) -> Iterator[Encoded]:
+def _in_order(encode: Callable[[int], Encoded], rows: range, num_threads: int) -> Iterator[Encoded]:
     """What `encode` returns for the rows, in order, made by threads that run a little ahead."""
     queue: deque[Future[Encoded]] = deque()
     pool = ThreadPoolExecutor(num_threads)

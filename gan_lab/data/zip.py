@@ -112,7 +112,6 @@ class Zip(EncodedImages):
             table=table,
         )
 
-
     @property
     def packed_by(self) -> str:
         return self._packed_by

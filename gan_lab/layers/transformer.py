@@ -264,9 +264,7 @@ def run_block(block: nn.Module, *inputs: object, recompute: Recompute) -> Tensor
     if recompute == "elementwise":
         kept = {"context_fn": partial(create_selective_checkpoint_contexts, _PRODUCTS)}
     # nothing in a block is random
-    made: Tensor = checkpoint(
-        block, *inputs, use_reentrant=False, preserve_rng_state=False, **kept
-    )
+    made: Tensor = checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False, **kept)
     return made
 
 

@@ -95,9 +95,7 @@ def main(arguments: Sequence[str]) -> int:
             sys.path.insert(0, folder)
         missing = [package for name, package in NEEDED.items() if find_spec(name) is None]
         if missing:
-            print(
-                f"missing: {', '.join(missing)}; bring them as wheels: WHEELS=folder", flush=True
-            )
+            print(f"missing: {', '.join(missing)}; bring them as wheels: WHEELS=folder", flush=True)
         report: Result = {
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "python": platform.python_version(),

@@ -35,9 +35,7 @@ def test_items_work(item: str, tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_penalties_and_compiled_steps(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_penalties_and_compiled_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     work.main("penalties", str(tmp_path), "3000", "toy")
     found = results(capsys)
     assert len(found) == 7 and not [result for result in found if "error" in result]
@@ -79,9 +77,7 @@ def test_what_fails_or_hangs_costs_no_other(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    status = main(
-        ["--out", str(out), "--minutes", "0.1", "--items", "machine,tests,nccl", "--toy"]
-    )
+    status = main(["--out", str(out), "--minutes", "0.1", "--items", "machine,tests,nccl", "--toy"])
     assert status == 1
     report = json.loads((out / "gpu.json").read_text())
     assert [r["what"] for r in report["results"]] == ["a|b", "begun"]
@@ -113,7 +109,18 @@ def test_the_table_says_what_is_missing() -> None:
 @pytest.mark.slow
 def test_the_list_needs_no_more_than_it_says() -> None:
     """Without the libraries that other parts of gan_lab want."""
-    absent = "imagecodecs tifffile plotly wandb jinja2 soundfile soxr safetensors sklearn timm".split()
+    absent = [
+        "imagecodecs",
+        "tifffile",
+        "plotly",
+        "wandb",
+        "jinja2",
+        "soundfile",
+        "soxr",
+        "safetensors",
+        "sklearn",
+        "timm",
+    ]
     code = f"import sys; sys.modules.update(dict.fromkeys({absent})); import tests.gpu.work as w; w.penalty_cases(True)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
@@ -121,7 +128,16 @@ def test_the_list_needs_no_more_than_it_says() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_the_whole_list(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.gpu", "--toy", "--minutes", "18", "--out", str(tmp_path)]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.gpu",
+        "--toy",
+        "--minutes",
+        "18",
+        "--out",
+        str(tmp_path),
+    ]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     report = json.loads((tmp_path / "gpu.json").read_text())
