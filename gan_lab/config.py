@@ -149,17 +149,17 @@ def read_yaml(path: Path) -> Any:
     try:
         for event in limited_events(text, path):
             if getattr(event, "anchor", None) is not None:
-                raise InputError(f"{path} has the alias {shortened(event.anchor)}; write it out")
+                raise InputError(f"{path} has the alias {shorten(event.anchor)}; write it out")
             if getattr(event, "tag", None) is not None:
                 raise InputError(
-                    f"{path} has the tag {shortened(event.tag)}; only values of JSON are read"
+                    f"{path} has the tag {shorten(event.tag)}; only values of JSON are read"
                 )
         value = yaml.load(text, Loader=JsonLoader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         if isinstance(error, InputError) and str(error).startswith(str(path)):
             raise
         raise InputError(f"{path} cannot be read: {error}") from error
-    return unescaped(limited(value, path))
+    return unescape(limited(value, path))
 
 
 def read_json(path: Path, *, most: int = MOST_BYTES) -> Any:
@@ -269,10 +269,10 @@ def limited(value: Any, path: Path) -> Any:
         below: list[Any] = []
         for one in level:
             if isinstance(one, int) and abs(one) > LARGEST_INTEGER:
-                raise InputError(f"{path} holds the number {shortened(one)}, which is too large")
+                raise InputError(f"{path} holds the number {shorten(one)}, which is too large")
             if isinstance(one, Mapping):
                 if wrong := next((key for key in one if not isinstance(key, str | int)), None):
-                    raise InputError(f"{path} has the key {shortened(wrong)}; a key is a text")
+                    raise InputError(f"{path} has the key {shorten(wrong)}; a key is a text")
                 below.extend(one.values())
             elif isinstance(one, list):
                 below.extend(one)
@@ -282,7 +282,7 @@ def limited(value: Any, path: Path) -> Any:
     raise InputError(f"{path} cannot be read: it is deeper than {MOST_DEPTH}")
 
 
-def shortened(value: object) -> str:
+def shorten(value: object) -> str:
     """Shorten a value for a message."""
     if isinstance(value, int) and abs(value) > LARGEST_INTEGER:
         return "above 2^64"
@@ -313,7 +313,7 @@ def take(described: Any, key: str, kind: Any, *, origin: Path) -> Any:
         first = error.errors()[0]
         where = ".".join([key, *map(str, first["loc"])])
         raise InputError(
-            f"{origin} is damaged: {where} is {shortened(first['input'])} ({first['msg']})"
+            f"{origin} is damaged: {where} is {shorten(first['input'])} ({first['msg']})"
         ) from error
 
 
@@ -326,18 +326,18 @@ def literal(value: Any) -> Any:
     return re.sub(r"(\\*)\$\{", r"\1\1\\${", value) if isinstance(value, str) else value
 
 
-def unescaped(value: Any) -> Any:
+def unescape(value: Any) -> Any:
     """Undo `literal`; a `${` that is none of its own stays as it is."""
     if isinstance(value, Mapping):
-        return {key: unescaped(inner) for key, inner in value.items()}
+        return {key: unescape(inner) for key, inner in value.items()}
     if isinstance(value, list):
-        return [unescaped(inner) for inner in value]
+        return [unescape(inner) for inner in value]
     if isinstance(value, str):
         return re.sub(r"((?:\\\\)*)\\\$\{", lambda m: m[1][: len(m[1]) // 2] + "${", value)
     return value
 
 
-def plain(node: Any, *, complete: bool = False) -> Any:
+def to_containers(node: Any, *, complete: bool = False) -> Any:
     """Return a configuration node as plain containers, with its interpolations replaced; other values as they are.
 
     Args:
@@ -406,7 +406,7 @@ def build(
     return _Builder(origin, ("gan_lab", *trust)).build(node, base, key, extra)
 
 
-def meant(node: Any, base: Any, key: str, typed: Mapping[str, str]) -> dict[str, str]:
+def check_node(node: Any, base: Any, key: str, typed: Mapping[str, str]) -> dict[str, str]:
     """Check a node as `build` does, without building anything.
 
     Args:
@@ -434,7 +434,7 @@ class _Builder:
     texts: dict[str, str] = field(default_factory=dict)
 
     def build(self, node: Any, base: Any, key: str, extra: Mapping[str, Any]) -> Any:
-        node = plain(node, complete=True)
+        node = to_containers(node, complete=True)
         if not has_nodes(node):
             self.check_value(node, base, key)
             return {**node, **extra} if isinstance(node, dict) else node
@@ -444,14 +444,14 @@ class _Builder:
         if "_target_" not in node:
             inner = element_of(base)
             built = {
-                name: self.build(one, inner, joined(key, name), {}) for name, one in node.items()
+                name: self.build(one, inner, join_key(key, name), {}) for name, one in node.items()
             }
             return {**built, **extra}
         named = {name: value for name, value in node.items() if name not in extra}
         target, later = named.pop("_target_"), named.pop("_partial_", False)
         found = self.find(target, key)
         if not isinstance(later, bool):
-            raise self.error(key, target, f"has _partial_={shortened(later)}; it is true or false")
+            raise self.error(key, target, f"has _partial_={shorten(later)}; it is true or false")
         if not self.may_be(found, base, later=later):
             what = "with _partial_=true " if later else ""
             wrong = "does not belong here" if base is Never else f"is no {describe(base)}"
@@ -459,17 +459,17 @@ class _Builder:
         hints = annotations_of(found)
         positional = named.pop("_args_", [])
         if not isinstance(positional, list):
-            raise self.error(key, target, f"has _args_={shortened(positional)}; it is a list")
+            raise self.error(key, target, f"has _args_={shorten(positional)}; it is a list")
         arguments = [
-            self.build(value, hints.at(i), f"{joined(key, '_args_')}[{i}]", {})
+            self.build(value, hints.at(i), f"{join_key(key, '_args_')}[{i}]", {})
             for i, value in enumerate(positional)
         ]
         keywords: dict[str, Any] = {}
         for name, value in named.items():
             if not isinstance(name, str) or re.fullmatch("_[a-z]+_", name):
-                raise self.error(key, target, f"has {shortened(name)}, which nothing here reads")
-            hints.check_name(name, value, joined(key, name), self.where)
-            keywords[name] = self.build(value, hints.of(name), joined(key, name), {})
+                raise self.error(key, target, f"has {shorten(name)}, which nothing here reads")
+            hints.check_name(name, value, join_key(key, name), self.where)
+            keywords[name] = self.build(value, hints.of(name), join_key(key, name), {})
         try:
             if later:
                 hints.check(arguments, {**keywords, **extra})
@@ -495,7 +495,7 @@ class _Builder:
         """
         if self.origin is not None and isinstance(value, int) and abs(value) > LARGEST_ARGUMENT:
             raise InputError(
-                f"{self.origin}: {key}={shortened(value)} must be a whole number of at most {LARGEST_ARGUMENT:,}"
+                f"{self.origin}: {key}={shorten(value)} must be a whole number of at most {LARGEST_ARGUMENT:,}"
             )
         text = as_allowed(value, base, key, (self.typed or {}).get(key), self.where)
         if text is not value:
@@ -510,8 +510,8 @@ class _Builder:
         """Import a target, if that is allowed."""
         if not isinstance(target, str) or not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", target):
             raise self.error(
-                joined(key, "_target_"),
-                shortened(target),
+                join_key(key, "_target_"),
+                shorten(target),
                 "is no class; one is named package.module.Class",
             )
         package = target.split(".")[0]
@@ -521,7 +521,7 @@ class _Builder:
                 f"trust={[package]}"
             )
         try:
-            found = located(target)
+            found = import_name(target)
         except Exception as error:  # whatever importing leads to
             if self.origin is not None:
                 raise InputError(
@@ -570,12 +570,12 @@ def has_nodes(value: Any) -> bool:
     return isinstance(value, list) and any(map(has_nodes, value))
 
 
-def joined(key: str, name: object) -> str:
+def join_key(key: str, name: object) -> str:
     """Join two parts of a dotted key."""
     return f"{key}.{name}" if key else str(name)
 
 
-def located(target: str) -> Any:
+def import_name(target: str) -> Any:
     """Import what a dotted name names: a class or function of a module, or one of a class.
 
     Raises:
@@ -789,20 +789,20 @@ def check_keys(config: Any, kinds: type[Keys], typed: Mapping[str, str]) -> None
 
 
 def value_of(config: Any, key: str, *, complete: bool = False) -> Any:
-    """Return the value of a key of a configuration as `plain` does.
+    """Return the value of a key of a configuration as `to_containers` does.
 
     Raises:
         InputError: for a value that refers to something that there is not.
-        MissingMandatoryValue: as `plain`.
+        MissingMandatoryValue: as `to_containers`.
     """
     from omegaconf.errors import InterpolationResolutionError
 
     try:
-        return plain(config.get(key) if complete else config[key], complete=complete)
+        return to_containers(config.get(key) if complete else config[key], complete=complete)
     except InterpolationResolutionError as error:
         typed = dict(config.items_ex(resolve=False)).get(key)
         raise InputError(
-            f"{error.full_key or key} in {key}={shortened(typed)} refers to something that there is not "
+            f"{error.full_key or key} in {key}={shorten(typed)} refers to something that there is not "
             f"({str(error).splitlines()[0]})"
         ) from error
 
@@ -819,12 +819,12 @@ def texts_of(
     for name, described in kinds.model_fields.items():
         if name not in values:
             continue
-        key, value = joined(prefix, name), values[name]
+        key, value = join_key(prefix, name), values[name]
         kind = described.annotation
         if isinstance(kind, type) and issubclass(kind, Keys) and isinstance(value, Mapping):
             names = list(kind.model_fields)
             for unknown in [one for one in value if one not in names]:
-                raise InputError(unknown_key(joined(key, unknown), value[unknown], names))
+                raise InputError(unknown_key(join_key(key, unknown), value[unknown], names))
             found |= texts_of(value, kind, key, typed)
             continue
         whole = Annotated[kind, Field(description=described.description), *described.metadata]  # type: ignore[valid-type]
@@ -838,7 +838,7 @@ def unknown_key(key: str, value: Any, names: Sequence[str]) -> str:
     """Return the message on a key that there is not."""
     name = key.split(".")[-1]
     hint = suggestion(name, names) or f"; there are {', '.join(names) or 'none'}"
-    return f"{key}={shortened(value)}: there is no {name}{hint}"
+    return f"{key}={shorten(value)}: there is no {name}{hint}"
 
 
 def as_allowed(value: Any, kind: Any, key: str, typed: str | None, where: str) -> Any:
@@ -854,7 +854,7 @@ def as_allowed(value: Any, kind: Any, key: str, typed: str | None, where: str) -
         if is_allowed(text, kind):
             return text
     hint = suggestion(value, options_of(kind)) if isinstance(value, str) else ""
-    raise InputError(f"{where}{key}={shortened(value)} must be {allowed(kind)}{hint}")
+    raise InputError(f"{where}{key}={shorten(value)} must be {allowed(kind)}{hint}")
 
 
 def is_allowed(value: Any, kind: Any) -> bool:
@@ -948,7 +948,7 @@ def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
 
 def differences(old: Any, new: Any) -> list[str]:
     """Return one line for each key whose value differs, `key: old -> new`."""
-    before, after = (flatten(plain(config)) for config in (old, new))
+    before, after = (flatten(to_containers(config)) for config in (old, new))
     keys = [key for key in [*after, *(k for k in before if k not in after)] if not derived(key)]
     return [
         f"{key}: {before.get(key, 'absent')} -> {after.get(key, 'absent')}"

@@ -17,8 +17,8 @@ from gan_lab.config import (
     build,
     conf_dir,
     differences,
+    import_name,
     literal,
-    located,
     read_yaml,
     run_name,
     suggestion,
@@ -252,7 +252,7 @@ def test_a_file_names_modules_only_where_nothing_is_said(tmp_path: Path) -> None
 }))  # fmt: skip
 def test_constructors_have_annotations_that_can_be_read(name: str) -> None:
     """A node among the arguments is checked against them."""
-    found = located(name)
+    found = import_name(name)
     hints = annotations_of(found)
     assert hints.signature is not None
     unknown = [key for key in hints.signature.parameters if hints.of(key) is Any]

@@ -6,13 +6,13 @@ import pytest
 from rich.table import Table
 
 from gan_lab import console
-from gan_lab.commands.launch import complain
+from gan_lab.commands.launch import print_error
 from gan_lab.console import PlainConsole, printable, progress_bar, say, warn
 
 HOSTILE = "a\x1b]0;title\x07b\x1b[2Jc\x9bd\re\x08f\u202eg\udce9h\x7f"
 
 
-@pytest.mark.parametrize("speak", [say, warn, complain])
+@pytest.mark.parametrize("speak", [say, warn, print_error])
 def test_names_do_not_move_the_cursor(speak, capsys: pytest.CaptureFixture[str]) -> None:  # type: ignore[no-untyped-def]
     speak(f"class {HOSTILE} of é and 猫\n\tand [brackets]")
     captured = capsys.readouterr()

@@ -15,9 +15,9 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from gan_lab.config import conf_dir, flatten
+from gan_lab.data.image_folder import Zip
 from gan_lab.data.sample import SampleSpec
 from gan_lab.data.text import OneHot, Text
-from gan_lab.data.zip import Zip
 from gan_lab.training.auto import Facts, decide
 from gan_lab.training.building import build_callbacks, build_model
 from gan_lab.training.module import AdversarialModule

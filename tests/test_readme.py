@@ -19,9 +19,9 @@ from PIL import Image
 from gan_lab.commands.launch import (
     LISTED,
     POSITIONAL,
+    as_list,
     flags_last,
     launch,
-    listed,
     readable,
     switched,
     with_key,
@@ -83,7 +83,7 @@ def words_of(line: str) -> tuple[str, list[str]]:
     """Return the command and its overrides as the command line hands them to Hydra."""
     command, *words = shlex.split(line)[1:]
     words = [path for word in words for path in sorted(glob(word)) or [word]]
-    return command, listed(with_key(words, POSITIONAL.get(command)), LISTED.get(command))
+    return command, as_list(with_key(words, POSITIONAL.get(command)), LISTED.get(command))
 
 
 def one_of_a_sweep(word: str) -> str | None:

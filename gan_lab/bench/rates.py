@@ -19,9 +19,8 @@ from torch.multiprocessing.spawn import start_processes
 from gan_lab.bench.costs import Stopwatch
 from gan_lab.config import resolved
 from gan_lab.console import say
-from gan_lab.data.datamodule import DataModule
+from gan_lab.data.datamodule import DataModule, check_batch
 from gan_lab.data.sample import Batch
-from gan_lab.data.sampler import check_batch
 from gan_lab.distributed.processes import devices_here, free_port
 from gan_lab.layers.networks import DiscriminatorNetwork, DiscriminatorOutput
 from gan_lab.metrics.base import Metrics

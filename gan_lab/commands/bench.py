@@ -25,9 +25,15 @@ from gan_lab.metrics.base import Metrics
 from gan_lab.run import check_writable, write_json
 from gan_lab.sampling.gan import Gan
 from gan_lab.training.auto import decide_by_data
-from gan_lab.training.building import build_data, build_model, compiled, quiet, sample_spec
+from gan_lab.training.building import (
+    backend_of,
+    build_data,
+    build_model,
+    compiled,
+    quiet,
+    sample_spec,
+)
 from gan_lab.training.checks import check_trainer
-from gan_lab.training.compilation import backend_of
 
 Result = dict[str, Any]
 

@@ -6,8 +6,7 @@ from omegaconf import DictConfig
 
 from gan_lab.commands.options import pick_device
 from gan_lab.compare.page import page
-from gan_lab.compare.runs import Run, find_runs, read_run, short_names
-from gan_lab.compare.samples import columns_for, draw
+from gan_lab.compare.runs import Run, columns_for, draw, find_runs, read_run, short_names
 from gan_lab.console import progress_bar, say, warn
 from gan_lab.errors import InputError
 from gan_lab.run import check_writable, write

@@ -12,7 +12,7 @@ from pydantic import Field
 from rich.table import Table
 
 from gan_lab.commands.options import measure_statistics, pick_device
-from gan_lab.config import Count, build, cache_dir, merged, plain, take
+from gan_lab.config import Count, build, cache_dir, merged, take, to_containers
 from gan_lab.console import is_first, progress_bar, say, warn
 from gan_lab.data.base import SampleDataset
 from gan_lab.data.datamodule import DataModule
@@ -40,8 +40,8 @@ from gan_lab.metrics.plots import (
     draw_components,
     draw_truncation,
     nearest_pairs,
+    preview,
 )
-from gan_lab.metrics.preview import preview
 from gan_lab.metrics.protocol import Protocol
 from gan_lab.run import add_result, check_writable, circumstances, read_results
 from gan_lab.training.checkpoint import CONFIG_FILE, checkpoint_path, read_config
@@ -93,7 +93,7 @@ def choose_protocol(
     Raises:
         InputError: when there is none.
     """
-    node = plain(config.get("protocol"))
+    node = to_containers(config.get("protocol"))
     make: Build = build
     if node is None:
         if trained is None:
@@ -105,7 +105,7 @@ def choose_protocol(
         make = partial(build, origin=file, trust=config.trust)
     try:
         if config.get("features") is not None:
-            built = with_features(node, plain(config.features), make)
+            built = with_features(node, to_containers(config.features), make)
         else:
             built = make(node, Metrics)
     except InputError as error:
@@ -159,7 +159,7 @@ def open_data(config: DictConfig, trained: Mapping[str, Any], path: Path) -> Dat
     data = take(trained, "data", dict[str, Any], origin=file)
     return DataModule(
         dataset=build(
-            merged(data, plain(config.data)),
+            merged(data, to_containers(config.data)),
             Callable[..., SampleDataset],
             origin=file,
             trust=config.trust,

@@ -15,17 +15,17 @@ from gan_lab.config import (
     Text,
     Threads,
     check_keys,
-    meant,
-    plain,
-    shortened,
+    check_node,
+    shorten,
     suggestion,
+    to_containers,
     unknown_key,
     value_of,
 )
 from gan_lab.errors import InputError
 from gan_lab.training.auto import placeholders
 from gan_lab.training.checks import TrainKeys
-from gan_lab.training.power_ema import LONGEST
+from gan_lab.training.ema import LONGEST
 
 Positive = Annotated[int, Field(ge=1, le=100_000)]
 Natural = Annotated[int, Field(ge=0, le=10**7)]
@@ -392,11 +392,11 @@ def check_values(command: str, config: DictConfig, typed: Mapping[str, str]) -> 
         nodes = value_of(config, key, complete=True) or {}
         for name, node in nodes.items():
             if isinstance(node, Mapping) and "_target_" in node:
-                put_back(config, meant(node, Any, f"{key}.{name}", typed))
+                put_back(config, check_node(node, Any, f"{key}.{name}", typed))
             elif node is not None and (key not in LEFT_OUT or not isinstance(node, Mapping)):
                 hint = suggestion(str(name), [one for one in nodes if one != name])
                 raise InputError(
-                    f"{key}.{name}={shortened(node)} is set, but {name} is not among what was chosen as {key}={hint}; "
+                    f"{key}.{name}={shorten(node)} is set, but {name} is not among what was chosen as {key}={hint}; "
                     "choose it, or leave it out"
                 )
     for key in SINGLE:
@@ -414,9 +414,9 @@ def check_values(command: str, config: DictConfig, typed: Mapping[str, str]) -> 
             )
         if not isinstance(node, Mapping) or "_target_" not in node:
             raise InputError(
-                f"{key}={shortened(node)} must be one of the options of {key}=, or have a _target_"
+                f"{key}={shorten(node)} must be one of the options of {key}=, or have a _target_"
             )
-        put_back(config, meant(without_unchosen(node), Any, key, typed))
+        put_back(config, check_node(without_unchosen(node), Any, key, typed))
 
 
 def check_further(config: DictConfig, kinds: type[Keys]) -> None:
@@ -427,7 +427,7 @@ def check_further(config: DictConfig, kinds: type[Keys]) -> None:
     """
     if "experiment" in config:
         raise InputError(
-            f"experiment={shortened(plain(config.experiment))} sets keys below experiment.; its file has to begin "
+            f"experiment={shorten(to_containers(config.experiment))} sets keys below experiment.; begin its file "
             "with the line # @package _global_"
         )
     names = list(kinds.model_fields)

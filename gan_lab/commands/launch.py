@@ -1,10 +1,10 @@
-"""Compose a command's configuration with Hydra, run it, and explain what goes wrong."""
+"""Compose a command's config with Hydra, print its help or run it, and format errors."""
 
 import errno
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from itertools import takewhile
 from pathlib import Path
@@ -12,10 +12,11 @@ from pathlib import Path
 import hydra
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException, HydraException, OverrideParseException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import (
     InterpolationResolutionError,
     MissingMandatoryValue,
@@ -23,25 +24,149 @@ from omegaconf.errors import (
 )
 from yaml import YAMLError  # type: ignore[import-untyped]
 
-from gan_lab.commands.manual import print_manual
 from gan_lab.config import conf_dir, flatten, literal, register_resolvers, suggestion
 from gan_lab.console import printable
 from gan_lab.errors import InputError, interrupted
 from gan_lab.sweeps.command import is_sweep, register, sweep_overrides
 from gan_lab.sweeps.job import run_job
 
-# the key that a word without "=" gives a value to, or that all such words are a list of
+# Help
+
+# lines for Hydra, which users do not set
+HYDRA_LINES = ("defaults:", "hydra:", "# @package")
+PLUMBING = "_partial_:"
+
+
+def print_manual(config: DictConfig) -> None:
+    """Print the help of the composed command.
+
+    The configuration files themselves are printed: their comments are what a composed configuration lacks.
+
+    Args:
+        config: that of the command, with what the command line chose.
+    """
+    root = HydraConfig.get().job.config_name
+    assert root is not None
+    command = root.replace("_", "-")
+    roots = [root, *included(root)]
+    print("\n\n".join(without_hydra_lines(source_of(name)) for name in roots))
+    groups = sorted({*(group for name in roots for group in groups_of(name)), *chosen_groups()})
+    if groups:
+        print("\n\nWhat there is to choose, as group=option:")
+    for group in groups:
+        print(f"  {group:13}{' '.join(options_of(group))}")
+    for group in groups:
+        for option in chosen(group, config):
+            text = source_of(f"{group}/{option}")
+            where = "" if "# @package _global_" in text else f", keys below {group}."
+            print(f"\n\n{group}={option}{where}\n\n{without_hydra_lines(text)}")
+    print(
+        f"\n\ngan-lab {command} KEY=VALUE ... --help has the keys of other options;\n"
+        f"gan-lab {command} KEY=VALUE ... --cfg job prints the configuration that these words make."
+    )
+
+
+def defaults_of(name: str) -> Sequence[object]:
+    """Return the defaults list of a configuration file."""
+    config = OmegaConf.create(source_of(name))
+    listed = config.get("defaults") if isinstance(config, DictConfig) else None
+    return listed if isinstance(listed, ListConfig) else []
+
+
+def included(name: str) -> list[str]:
+    """Return the whole configurations that one begins from, such as train's of bench's."""
+    return [
+        str(entry) for entry in defaults_of(name) if isinstance(entry, str) and entry != "_self_"
+    ]
+
+
+def groups_of(name: str) -> Iterator[str]:
+    """Yield the groups that a configuration chooses from."""
+    for entry in defaults_of(name):
+        if isinstance(entry, DictConfig):
+            group = str(next(iter(entry)))
+            if not group.startswith("override "):
+                yield group
+
+
+def chosen_groups() -> Iterator[str]:
+    """Yield the groups that chosen options choose from in turn, such as a model's conditioning."""
+    for group in HydraConfig.get().runtime.choices:
+        if not str(group).startswith("hydra/") and "@" not in str(group):
+            yield str(group)
+
+
+def options_of(group: str) -> list[str]:
+    """Return the options of a group, those in folders of it included."""
+    loader = GlobalHydra.instance().config_loader()
+    inner = [
+        f"{folder}/{option}"
+        for folder in loader.list_groups(group)
+        for option in options_of(f"{group}/{folder}")
+    ]
+    return [*loader.get_group_options(group), *inner]
+
+
+def chosen(group: str, config: DictConfig) -> list[str]:
+    """Return the options of a group that were chosen; those of a list are the names of its parts."""
+    choices = HydraConfig.get().runtime.choices
+    if group in choices:
+        return [] if choices[group] is None else [str(choices[group])]
+    nodes = OmegaConf.to_container(config)
+    node = nodes.get(group) if isinstance(nodes, dict) else None
+    names = node if isinstance(node, dict) else {}
+    return [option for name in names for option in nearest_option(group, str(name), names[name])]
+
+
+def nearest_option(group: str, name: str, node: object) -> list[str]:
+    """Return the option of a group that a node came from: several may be called by one name, as r1 and r1_lazy are."""
+    found: dict[str, int] = {}
+    values = flatten(node)
+    for option in options_of(group):
+        file = OmegaConf.to_container(OmegaConf.create(source_of(f"{group}/{option}")))
+        held = file.get(group, file) if isinstance(file, dict) else {}
+        if isinstance(held, dict) and name in held:
+            written = flatten(held[name])
+            found[option] = sum(values.get(key) == value for key, value in written.items())
+    return [max(found, key=lambda option: (found[option], option == name))] if found else []
+
+
+def source_of(name: str) -> str:
+    """Return the text of a configuration file, the first that the search path has."""
+    for source in HydraConfig.get().runtime.config_sources:
+        path = Path(source.path) / f"{name}.yaml"
+        if source.schema == "file" and path.is_file():
+            return path.read_text(encoding="utf-8")
+    return ""
+
+
+def without_hydra_lines(text: str) -> str:
+    """Return the text of a configuration file without what only Hydra reads."""
+    kept: list[str] = []
+    skipping = False
+    for line in text.splitlines():
+        if line and not line[0].isspace():
+            skipping = line.startswith(HYDRA_LINES)
+        if not skipping and not line.strip().startswith(PLUMBING):
+            kept.append(line)
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(kept)).strip()
+
+
+# Launch
+
+
+# the key that words without "=" are a value or a list of
 POSITIONAL = {"import-weights": "path"}
 LISTED = {"compare": "runs"}
-# keys that are true or false, and may be written as flags
+# boolean keys that may be written as flags
 SWITCHES = {"evaluate": ("preview", "plots"), "train": ("dry_run",)}
-# Hydra's flags for what a command says of itself
+# Hydra's flags for help
 HELP = ("--help", "-h")
 
 SWEEP = ("-m", "--multirun")
 
-# of the machine, not of the code: no right, no room, a file where a folder should be, too long a name
-MENDABLE = frozenset(
+# errors of the machine, not of the code: permission, disk space, file instead of folder, name too long
+USER_ERRORS = frozenset(
     {
         *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT),
         *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG),
@@ -57,12 +182,12 @@ def launch(command: str, overrides: list[str]) -> int:
     register_resolvers()
     register()
     words = switched(overrides, SWITCHES.get(command, ()))
-    words = listed(with_key(words, POSITIONAL.get(command)), LISTED.get(command))
+    words = as_list(with_key(words, POSITIONAL.get(command)), LISTED.get(command))
     words = addable(readable(flags_last(words)))
     manual = not set(HELP).isdisjoint(words)
     if manual:
         words = [word for word in words if word not in (*HELP, *SWEEP)]
-    refused: list[str] = []
+    messages: list[str] = []
 
     def task(config: DictConfig) -> object:
         try:
@@ -73,7 +198,7 @@ def launch(command: str, overrides: list[str]) -> int:
             return import_module(f"gan_lab.commands.{module}").run(config)
         except (InputError, OmegaConfBaseException, OSError) as error:
             # Hydra would print all overrides before it
-            refused.append(mendable(error, module))
+            messages.append(format_user_error(error, module))
             return None
         except Exception:
             # Hydra would tell of it
@@ -87,21 +212,21 @@ def launch(command: str, overrides: list[str]) -> int:
         root = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=module)
         root(run_job if sweeping else task)()
     except YAMLError as error:
-        refused.append(unreadable_yaml(error))
+        messages.append(unreadable_yaml(error))
     except (HydraException, OmegaConfBaseException) as error:
-        refused.append(explain(error, module))
+        messages.append(explain_hydra_error(error, module))
     except (InputError, OSError) as error:
-        refused.append(mendable(error, module))
-    return max([complain(message) for message in refused], default=0)
+        messages.append(format_user_error(error, module))
+    return max([print_error(message) for message in messages], default=0)
 
 
-def mendable(error: Exception, root: str) -> str:
+def format_user_error(error: Exception, root: str) -> str:
     """Return what to tell the user of an error that he can mend; others are raised again, with where they came from."""
     if isinstance(error, InputError):
         return str(error)
     if isinstance(error, OmegaConfBaseException):
-        return explain(error, root)
-    if isinstance(error, OSError) and error.errno in MENDABLE:
+        return explain_hydra_error(error, root)
+    if isinstance(error, OSError) and error.errno in USER_ERRORS:
         where = error.filename if error.filename2 is None else error.filename2
         return f"{where or 'a file'}: {error.strerror}; choose another place, or make room for it"
     raise error
@@ -116,7 +241,7 @@ def unreadable_yaml(error: YAMLError) -> str:
     return f"{mark.name}: line {mark.line + 1}, column {mark.column + 1}: {problem}{spaces}"
 
 
-def complain(message: str) -> int:
+def print_error(message: str) -> int:
     """Print an error and return the exit status for bad input.
 
     Raises:
@@ -129,7 +254,7 @@ def complain(message: str) -> int:
     return 2
 
 
-def explain(error: Exception, root: str) -> str:
+def explain_hydra_error(error: Exception, root: str) -> str:
     """Return Hydra's message with the nearest right key or option where it names a wrong one."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     ambiguous = re.match(
@@ -198,7 +323,7 @@ def known_keys(root: str) -> Iterator[str]:
                 yield f"{group}/{option}"
 
 
-# Words of the command line, as Hydra takes them.
+# Rewriting the command line for Hydra.
 
 FLAGS_WITH_VALUE = (
     *("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn"),
@@ -208,8 +333,8 @@ FLAGS_WITH_VALUE = (
 # model.generator.width=, but not hydra.job.name= and groups
 BELOW = re.compile(r"(?!hydra[.])[A-Za-z_]\w*([.]\w+)+=")
 
-# the beginnings of lists, dictionaries, what is quoted and functions, which are meant to be read
-MEANT = re.compile(r"[\[{'\"]|\w+\(")
+# beginnings of lists, dictionaries, quoted texts and functions, which Hydra should parse
+GRAMMAR = re.compile(r"[\[{'\"]|\w+\(")
 
 
 def flags_last(words: list[str]) -> list[str]:
@@ -244,7 +369,7 @@ def as_text(word: str, parse: Callable[[str], Override]) -> str:
     try:
         parsed = parse(word)
     except HydraException:
-        if not equals or MEANT.match(value):
+        if not equals or GRAMMAR.match(value):
             return word
         if re.match(r"~(/|$)", value):
             value = str(Path(value).expanduser())
@@ -286,7 +411,7 @@ def with_key(words: list[str], key: str | None) -> list[str]:
     ]
 
 
-def listed(words: list[str], key: str | None) -> list[str]:
+def as_list(words: list[str], key: str | None) -> list[str]:
     """Return the overrides with all words that are none, or that are paths which are there, as a list `key=`."""
     if key is None:
         return words

@@ -18,11 +18,11 @@ from gan_lab.console import progress_bar, say, warn
 from gan_lab.data.base import MissingSplit, SampleDataset, digest
 from gan_lab.data.datamodule import unmirrored
 from gan_lab.data.encoded import UnreadableImage
-from gan_lab.data.listing import listed
+from gan_lab.data.listing import format_names
 from gan_lab.data.metadata import join_tables
 from gan_lab.data.packing import Damaged, Encoded, Packer, WithPacked, disk_full
 from gan_lab.data.sample import Representation
-from gan_lab.data.scan import reason_of
+from gan_lab.data.source import reason_of
 from gan_lab.data.text import Lines
 from gan_lab.data.text_files import pack_lines
 from gan_lab.errors import InputError, counted
@@ -207,7 +207,7 @@ def _list_unreadable(out: Path, unreadable: list[tuple[str, str]]) -> str:
     names = _unreadable_file(out)
     lines = "".join(f"{name}: {reason}\n" for name, reason in unreadable)
     write(names, lines.encode(errors="surrogateescape"))
-    shown = listed([f"{name} ({reason})" for name, reason in unreadable], limit=50)
+    shown = format_names([f"{name} ({reason})" for name, reason in unreadable], limit=50)
     files = counted(len(unreadable), "file")
     return f"{files} that could not be read; {names} lists them: {shown}"
 

@@ -24,6 +24,7 @@ from gan_lab.commands.options import (
 )
 from gan_lab.console import say
 from gan_lab.data.images import save_picture, save_png, to_float, to_uint8
+from gan_lab.data.media import labelled_sheet, on_white, stacked
 from gan_lab.errors import InputError, counted
 from gan_lab.metrics.features.vgg16 import choose_distance
 from gan_lab.run import write, write_json
@@ -32,7 +33,6 @@ from gan_lab.sampling.latents import SUFFIX
 from gan_lab.sampling.projection import ProjectionResult, default_steps, image_shape, project
 from gan_lab.sampling.sampler import Sampler
 from gan_lab.sampling.search import Schedule, Tuning
-from gan_lab.sampling.sheet import on_white, sheet, stacked
 from gan_lab.sampling.spaces import choose_space
 from gan_lab.sampling.targets import Targets, read_targets
 from gan_lab.sampling.video import check_video, readable_scale, write_video
@@ -208,7 +208,7 @@ def picture(found: ProjectionResult) -> Any:
         part = [to_uint8(images[start : start + _ACROSS]) for images in rows.values()]
         errors = [f"MSE {mse:.4f}" for mse in found.mse[start : start + _ACROSS].tolist()]
         cells = on_white(torch.stack(part))
-        bands.append(sheet(cells, rows=list(rows), columns=errors))
+        bands.append(labelled_sheet(cells, rows=list(rows), columns=errors))
     return stacked(bands)
 
 

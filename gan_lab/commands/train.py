@@ -9,15 +9,15 @@ from lightning import Trainer, seed_everything
 from omegaconf import DictConfig
 
 from gan_lab.commands.dry_run import dry_run
-from gan_lab.config import differences, plain, resolved, take
+from gan_lab.config import differences, resolved, take, to_containers
 from gan_lab.console import is_first, say, warn
-from gan_lab.data.datamodule import DataModule, loader_failure
-from gan_lab.data.sampler import check_batch
+from gan_lab.data.datamodule import DataModule, check_batch, loader_failure
 from gan_lab.distributed.processes import run_on, started_by_others, world_size
 from gan_lab.errors import InputError
 from gan_lab.run import locked, remove_leftovers
 from gan_lab.training.auto import decide_by_data
 from gan_lab.training.building import (
+    backend_of,
     build_callbacks,
     build_data,
     build_model,
@@ -38,7 +38,6 @@ from gan_lab.training.checkpoint import (
     write_config,
 )
 from gan_lab.training.checks import check_batch_per_process, check_trainer
-from gan_lab.training.compilation import backend_of
 from gan_lab.training.module import AdversarialModule
 from gan_lab.training.state_dicts import transfer
 from gan_lab.weights.loading import open_origin
@@ -133,7 +132,7 @@ def fit(
         InputError: when training diverges, and when a process that reads samples is gone.
         SystemExit: after a second signal.
     """
-    settings = plain(config)
+    settings = to_containers(config)
     for logger in trainer.loggers:
         logger.log_hyperparams({str(key): value for key, value in settings.items()})
     try:

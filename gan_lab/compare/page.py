@@ -11,8 +11,7 @@ from typing import Any
 
 from plotly.offline import get_plotlyjs
 
-from gan_lab.compare.runs import Run
-from gan_lab.compare.samples import SampleGrid, data_uri, enlarged
+from gan_lab.compare.runs import Run, SampleGrid, data_uri, enlarged
 from gan_lab.config import derived, flatten
 from gan_lab.metrics.base import direction
 from gan_lab.training.loggers.files import PRUNED

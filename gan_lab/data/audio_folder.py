@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,13 +16,12 @@ from gan_lab.console import say, warn
 from gan_lab.data.audio import FULL_SCALE, Audio, read_sound, soundfile
 from gan_lab.data.base import SampleDataset, check_split, digest
 from gan_lab.data.cache import Arrays, kept
-from gan_lab.data.image_folder import read_side_file
-from gan_lab.data.listing import list_folder, list_zip, listed
-from gan_lab.data.metadata import MetadataTable, read_metadata
+from gan_lab.data.image_folder import open_samples
+from gan_lab.data.listing import format_names
+from gan_lab.data.metadata import MetadataTable
 from gan_lab.data.sample import Batch, SampleSpec
-from gan_lab.data.source import FileSource, Source, existing_path
+from gan_lab.data.source import Source, existing_path
 from gan_lab.data.splits import members_by_table
-from gan_lab.data.zip import ZipSource, open_zip, read_member
 from gan_lab.errors import InputError
 
 ENDINGS = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au")
@@ -74,7 +72,8 @@ class AudioFolder(SampleDataset):
         check_split(split)
         _check_options(rate=rate, length=length, channels=channels, crop=crop, pad=pad)
         soundfile()
-        table, source, path = _open(root, classes)
+        path = existing_path(root, "a folder of sounds, or a zip of them")
+        table, source = open_samples(path, "sounds", endings=ENDINGS, classes=classes)
         found = scan(source)
         usable = _usable(source, found, skip_unreadable)
         members = members_by_table(table, split=split, val_fraction=val_fraction, root=path)
@@ -244,26 +243,6 @@ def resampled(values: NDArray[np.float32], rate: int, wanted: int) -> NDArray[np
     return np.ascontiguousarray(soxr.resample(values.T, rate, wanted).T)
 
 
-def _open(root: str | Path | None, classes: bool | None) -> tuple[MetadataTable, Source, Path]:
-    path = existing_path(root, "a folder of sounds, or a zip of them")
-    if path.is_dir():
-        listing = list_folder(path, endings=ENDINGS)
-        read: Any = lambda name: read_side_file(path / name)  # noqa: E731
-    else:
-        with open_zip(path) as archive:
-            listing = list_zip(archive, endings=ENDINGS)
-        read = lambda name: read_member(path, name)  # noqa: E731
-    if not listing.images:
-        others = [*listing.side_files, *(name for name, _ in listing.passed_over)]
-        held = f"holds no sounds (but {listed(others, limit=3)})" if others else "is empty"
-        raise InputError(f"data.root={path} {held}; expected {', '.join(ENDINGS)}")
-    listing.report(path)
-    table = read_metadata(listing, read, root=path, classes=classes)
-    if path.is_dir():
-        return table, FileSource(root=path, names=table.files), path
-    return table, ZipSource(path=path, names=table.files), path
-
-
 def _usable(source: Source, found: Scan, skip: bool) -> NDArray[np.bool_]:
     usable = np.ones(len(source), dtype=bool)
     usable[list(found.reasons)] = False
@@ -280,7 +259,9 @@ def _usable(source: Source, found: Scan, skip: bool) -> NDArray[np.bool_]:
 
 def _named(bad: Sequence[tuple[str, str]]) -> str:
     files = "1 file" if len(bad) == 1 else f"{len(bad):,} files"
-    return f"{files} that cannot be used: {listed(f'{name} {reason}' for name, reason in bad)}"
+    return (
+        f"{files} that cannot be used: {format_names(f'{name} {reason}' for name, reason in bad)}"
+    )
 
 
 def _check_options(*, rate: int, length: int, channels: int, crop: str, pad: str) -> None:

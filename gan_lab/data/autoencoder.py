@@ -157,6 +157,6 @@ def loaded(kind: Any, model: str) -> Any:
     except (OSError, ValueError) as error:
         reason = next((line for line in str(error).splitlines() if line.strip()), repr(error))
         raise InputError(
-            f"representation.model={model} cannot be loaded ({reason.strip()}); set it to a folder with config.json and "
-            "diffusion_pytorch_model.safetensors, or a name on the Hugging Face hub"
+            f"representation.model={model} cannot be loaded ({reason.strip()}); set it to a folder with "
+            "config.json and diffusion_pytorch_model.safetensors, or a name on the Hugging Face hub"
         ) from error

@@ -43,10 +43,12 @@ class SampleDataset(Dataset[Batch], ABC):
         in_memory: whether items cost so little that worker processes would only slow them down.
         unreadable: (name, reason) of every file that was left out.
         origin: where the samples are from, where that says more than the class; else empty.
+        packed_by: `Representation.pack_name` of what is packed beside the samples; empty where nothing is.
     """
 
     in_memory = False
     origin = ""
+    packed_by = ""
 
     def __init__(
         self, *, split: str, spec: SampleSpec, labels: NDArray[Any], flip: bool = False
@@ -131,11 +133,6 @@ class SampleDataset(Dataset[Batch], ABC):
         Raises:
             InputError: naming the file when it cannot be decoded.
         """
-
-    @property
-    def packed_by(self) -> str:
-        """Name of what is packed beside the samples (`Representation.pack_name`); empty for nothing."""
-        return ""
 
     def load_packed(self, index: int) -> Tensor:
         """What a representation has packed of stored sample `index`.

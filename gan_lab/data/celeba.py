@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from gan_lab.data.base import MissingSplit, check_split
 from gan_lab.data.decoding import MAX_MEGAPIXELS
 from gan_lab.data.encoded import EncodedImages
-from gan_lab.data.listing import listed
+from gan_lab.data.listing import format_names
 from gan_lab.data.source import FileSource, existing_folder
 from gan_lab.data.transform import Crop, ImageSize
 from gan_lab.errors import InputError, counted
@@ -156,7 +156,7 @@ def _check_present(images: Path, names: list[str]) -> None:
     if absent:
         raise InputError(
             f"{len(absent):,} of {counted(len(names), 'image')} in list_eval_partition.txt are not in {images}: "
-            f"{listed(absent)}; unpack img_align_celeba.zip again"
+            f"{format_names(absent)}; unpack img_align_celeba.zip again"
         )
 
 
@@ -164,6 +164,6 @@ def _labels(names: list[str], values: dict[str, bool]) -> NDArray[np.int64]:
     absent = [name for name in names if name not in values]
     if absent:
         raise InputError(
-            f"list_attr_celeba.txt has no line for {counted(len(absent), 'image')}: {listed(absent)}"
+            f"list_attr_celeba.txt has no line for {counted(len(absent), 'image')}: {format_names(absent)}"
         )
     return np.array([values[name] for name in names], dtype=np.int64)

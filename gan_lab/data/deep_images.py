@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from gan_lab.data.cache import read_header
 from gan_lab.data.decoding import HEAD_BYTES, NotAnImage, image_format
-from gan_lab.data.npz import read_header
 from gan_lab.data.sample import Representation, SampleKind
 from gan_lab.errors import InputError
 from gan_lab.run import replacing

@@ -24,10 +24,9 @@ from gan_lab.data.deep_images import (
     read_levels,
     window_of,
 )
-from gan_lab.data.listing import listed
+from gan_lab.data.listing import format_names
 from gan_lab.data.metadata import MetadataTable
-from gan_lab.data.scan import DECODE_ERRORS, Scan, reason_of, scan
-from gan_lab.data.source import Source
+from gan_lab.data.source import DECODE_ERRORS, Scan, Source, reason_of, scan
 from gan_lab.data.transform import (
     Crop,
     ImageSize,
@@ -260,7 +259,7 @@ def _readable(source: Source, found: Scan, skip_unreadable: bool) -> NDArray[np.
 
 def _named(bad: Sequence[tuple[str, str]]) -> str:
     files = counted(len(bad), "unreadable file")
-    return f"{files}: {listed(f'{name} ({reason})' for name, reason in bad)}"
+    return f"{files}: {format_names(f'{name} ({reason})' for name, reason in bad)}"
 
 
 def _common_size(source: Source, found: Scan, readable: NDArray[np.bool_]) -> tuple[int, int]:
@@ -269,7 +268,7 @@ def _common_size(source: Source, found: Scan, readable: NDArray[np.bool_]) -> tu
     different = np.flatnonzero(readable & (sizes != first).any(axis=1))
     if len(different):
         counts = Counter(map(tuple, sizes[readable].tolist())).most_common()
-        shown = listed(
+        shown = format_names(
             [f"{height}x{width} ({counted(count, 'image')})" for (height, width), count in counts],
             limit=5,
         )

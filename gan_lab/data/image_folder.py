@@ -1,15 +1,33 @@
-"""A folder of images, with classes by a table or by sub-folders, or none."""
+"""A folder or a zip of images, with classes by a table or by sub-folders, or none."""
 
-from collections.abc import Sequence
+import io
+import os
+import zipfile
+import zlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, BinaryIO
 
+import numpy as np
+import torch
+from torch import Tensor
+
+from gan_lab.data.base import digest
+from gan_lab.data.cache import read_header
 from gan_lab.data.decoding import FORMATS, MAX_MEGAPIXELS, regular_file
 from gan_lab.data.encoded import EncodedImages
-from gan_lab.data.listing import Listing, list_folder, listed
-from gan_lab.data.metadata import read_metadata
-from gan_lab.data.source import FileSource, existing_folder
+from gan_lab.data.listing import format_names, list_folder, list_zip
+from gan_lab.data.metadata import MetadataTable, read_metadata
+from gan_lab.data.packing import PACKED_BY, packed_name
+from gan_lab.data.source import (
+    DECODE_ERRORS,
+    FileSource,
+    Source,
+    existing_folder,
+    existing_path,
+)
 from gan_lab.data.splits import grouped, members_by_table
-from gan_lab.data.tables import read_table
+from gan_lab.data.tables import BadTable, read_table
 from gan_lab.data.transform import Crop, ImageSize
 from gan_lab.errors import InputError
 
@@ -65,23 +83,17 @@ class ImageFolder(EncodedImages):
         folds: int | None = None,
         fold: int = 0,
     ) -> None:
-        folder = existing_folder(root, "a folder of pictures")
-        table = read_metadata(
-            _list_images(folder),
-            lambda name: read_side_file(folder / name),
-            root=folder,
-            classes=classes,
-            group_by=group_by,
-        )
-        table = grouped(table, group_by, root=folder)
-        labels, names = table.conditions(attributes, root=folder)
+        path = self._path(root)
+        table, source = open_samples(path, "images", classes=classes, group_by=group_by)
+        table = grouped(table, group_by, root=path)
+        labels, names = table.conditions(attributes, root=path)
         super().__init__(
-            source=FileSource(root=folder, names=table.files),
+            source=source,
             labels=labels,
             class_names=table.class_names,
             attributes=names,
             members=members_by_table(
-                table, split=split, val_fraction=val_fraction, root=folder, folds=folds, fold=fold
+                table, split=split, val_fraction=val_fraction, root=path, folds=folds, fold=fold
             ),
             split=split,
             image_size=image_size,
@@ -96,22 +108,162 @@ class ImageFolder(EncodedImages):
             table=table,
         )
 
+    def _path(self, root: str | Path | None) -> Path:
+        return existing_folder(root, "a folder of pictures")
 
-def _list_images(folder: Path) -> Listing:
-    """List a folder that must hold images; other files are counted and named."""
-    try:
-        listing = list_folder(folder)
-    except OSError as error:
-        raise InputError(f"data.root={folder} cannot be read: {error.strerror}") from error
+
+class Zip(ImageFolder):
+    """All images in a zip, read as the folder that was packed; `root` is the zip, the other arguments are alike.
+
+    prepare-data and NVIDIA's dataset tools store `dataset.json` in it, {"labels": [["00000/img00000000.png", 3], ...]}
+    or {"labels": null}. prepare-data adds the other columns of the metadata table, which other readers ignore.
+
+    Raises:
+        InputError: also for a file that is not a zip, and for images without a label or labels without an image.
+    """
+
+    def _path(self, root: str | Path | None) -> Path:
+        path = existing_path(root, "a zip of pictures")
+        with open_zip(path) as archive:
+            if PACKED_BY in archive.namelist():
+                self.packed_by = archive.read(PACKED_BY).decode(errors="replace")
+        return path
+
+    def load_packed(self, index: int) -> Tensor:
+        assert isinstance(self.source, ZipSource)
+        name = packed_name(self.name(index))
+        try:
+            file = io.BytesIO(self.source.read(name))
+            shape, dtype = read_header(file)
+            values = np.frombuffer(file.read(), dtype=dtype).reshape(shape)
+        except DECODE_ERRORS as error:
+            raise InputError(
+                f"{name} cannot be read ({error}); pack the data again with prepare-data"
+            ) from error
+        return torch.from_numpy(values.copy())
+
+
+class ZipSource(Source):
+    """Some images in a zip.
+
+    Args:
+        path: of the zip.
+        names: of its members.
+    """
+
+    def __init__(self, *, path: Path, names: Sequence[str]) -> None:
+        self._path = path.resolve()
+        self._pid = -1
+        self._archive: zipfile.ZipFile | None = None
+        self._names = np.array([name.encode() for name in names], dtype=np.bytes_)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def name(self, index: int) -> str:
+        return bytes(self._names[index]).decode()
+
+    def open(self, index: int) -> BinaryIO:
+        return io.BytesIO(self.read(self.name(index)))
+
+    def read(self, name: str) -> bytes:
+        """Return the content of a member.
+
+        Raises:
+            OSError: when it cannot be read.
+        """
+        try:
+            return self._open_archive().read(name)
+        except RuntimeError as error:
+            raise OSError(str(error)) from error  # it is encrypted
+
+    @property
+    def listing(self) -> str:
+        status = self._path.stat()
+        return digest(str(self._path), status.st_size, status.st_mtime_ns, self._names.tobytes())
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_archive": None, "_pid": -1}
+
+    def _open_archive(self) -> zipfile.ZipFile:
+        """The archive of this process: two that share a file after a fork would move each other's position."""
+        if self._archive is None or self._pid != os.getpid():
+            self._archive, self._pid = zipfile.ZipFile(self._path), os.getpid()
+        return self._archive
+
+
+def open_samples(
+    path: Path,
+    what: str,
+    *,
+    endings: tuple[str, ...] | None = None,
+    classes: bool | None = None,
+    group_by: str | None = None,
+) -> tuple[MetadataTable, Source]:
+    """List the samples of a folder or zip and read their metadata; other files are counted and named.
+
+    Args:
+        path: of the folder or zip.
+        what: the samples are, for messages.
+        endings: of their files; None for images, which are recognised by their first bytes.
+        classes: as `ImageFolder` takes it.
+        group_by: as `grouped` takes it.
+
+    Raises:
+        InputError: when it cannot be read or holds no samples.
+    """
+    read: Callable[[str], bytes]
+    if path.is_dir():
+        read = lambda name: read_side_file(path / name)  # noqa: E731
+        try:
+            listing = list_folder(path, endings=endings)
+        except OSError as error:
+            raise InputError(f"data.root={path} cannot be read: {error.strerror}") from error
+    else:
+        read = lambda name: read_member(path, name)  # noqa: E731
+        with open_zip(path) as archive:
+            listing = list_zip(archive, endings=endings)
     if not listing.images:
         others = [*listing.side_files, *(name for name, _ in listing.passed_over)]
-        held = f"holds no images (but {listed(others, limit=3)})" if others else "is empty"
-        raise InputError(f"data.root={folder} {held}; expected {', '.join(FORMATS)}")
-    listing.report(folder)
-    return listing
+        held = f"holds no {what} (but {format_names(others, limit=3)})" if others else "is empty"
+        raise InputError(f"data.root={path} {held}; expected {', '.join(endings or FORMATS)}")
+    listing.report(path)
+    table = read_metadata(listing, read, root=path, classes=classes, group_by=group_by)
+    if path.is_dir():
+        return table, FileSource(root=path, names=table.files)
+    return table, ZipSource(path=path, names=table.files)
 
 
 def read_side_file(path: Path) -> bytes:
     """Return the content of a table or text beside samples."""
     with regular_file(path) as file:
         return read_table(file)
+
+
+def read_member(path: Path, name: str) -> bytes:
+    """Return the content of a table or text in a zip."""
+    try:
+        with open_zip(path) as archive, archive.open(name) as file:
+            return read_table(file)
+    except (RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+        raise BadTable(f"is damaged ({error})") from error
+
+
+def open_zip(path: Path) -> zipfile.ZipFile:
+    """Open a zip of samples.
+
+    Raises:
+        InputError: for what is none.
+    """
+    if path.is_dir():
+        raise InputError(
+            f"data.root={path} is a folder; for a folder of pictures use data=image_folder"
+        )
+    if not path.is_file():
+        raise InputError(f"data.root={path} is no regular file; expected a zip of pictures")
+    try:
+        return zipfile.ZipFile(path)
+    except zipfile.BadZipFile as error:
+        raise InputError(
+            f"data.root={path} is not a whole zip ({error}); copy or make it again"
+        ) from error

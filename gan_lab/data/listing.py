@@ -198,7 +198,7 @@ def _by_reason(passed_over: Iterable[tuple[str, str]]) -> str:
     return "; ".join(parts)
 
 
-def listed(names: Iterable[str], limit: int = 10) -> str:
+def format_names(names: Iterable[str], limit: int = 10) -> str:
     """Some names for a message: the first ones, and how many more there are."""
     names = list(names)
     more = f" and {len(names) - limit:,} more" if len(names) > limit else ""

@@ -21,7 +21,7 @@ from gan_lab.data.base import MissingSplit, check_split, digest
 from gan_lab.data.cache import Arrays, kept
 from gan_lab.data.decoding import MAX_MEGAPIXELS
 from gan_lab.data.encoded import EncodedImages
-from gan_lab.data.listing import listed
+from gan_lab.data.listing import format_names
 from gan_lab.data.source import Source, existing_folder
 from gan_lab.data.transform import Crop, ImageSize
 from gan_lab.errors import InputError
@@ -76,7 +76,7 @@ class LSUN(EncodedImages):
         ]
         if not present:
             raise MissingSplit(
-                f"data.root={folder} has no *_{split}_lmdb folder of {listed(class_names)}"
+                f"data.root={folder} has no *_{split}_lmdb folder of {format_names(class_names)}"
             )
         source = LmdbSource(folders=[path for _, path in present])
         super().__init__(
@@ -193,7 +193,7 @@ def _categories(folder: Path, wanted: Sequence[str] | None) -> list[str]:
     absent = [name for name in wanted if name not in there]
     if absent or not wanted:
         raise InputError(
-            f"data.categories={list(wanted)}: {listed(absent) or 'none named'}, but data.root={folder} has "
+            f"data.categories={list(wanted)}: {format_names(absent) or 'none named'}, but data.root={folder} has "
             f"{', '.join(there)}"
         )
     return list(wanted)

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gan_lab.console import say, warn
-from gan_lab.data.listing import Listing, listed
+from gan_lab.data.listing import Listing, format_names
 from gan_lab.data.tables import TABLES, BadTable, Columns, parse_table
 from gan_lab.errors import InputError, counted
 
@@ -286,8 +286,8 @@ class _Folders:
             )
         if wanted is None and nested and all(map(_is_part, first, below)):
             _say_once(
-                f"{root}: the folders {listed(sorted(set(first)), limit=3)} number the images and are no classes; "
-                f"data.classes=true makes them some"
+                f"{root}: the folders {format_names(sorted(set(first)), limit=3)} only number the images; "
+                f"set data.classes=true to use them as classes"
             )
             nested = 0
         if not nested:
@@ -331,7 +331,7 @@ class _Rows:
         wrong = sorted(set(given) - set(_SPLITS))
         if wrong:
             raise InputError(
-                f"{self.root}: {self.origin} has the split {listed(wrong, limit=3)}; allowed: train, val, test"
+                f"{self.root}: {self.origin} has the split {format_names(wrong, limit=3)}; allowed: train, val, test"
             )
         return [_SPLITS[value] for value in given]
 
@@ -344,7 +344,7 @@ class _Rows:
             names = self.class_names or sorted(set(texts), key=natural_order)
             if new := sorted(set(texts).difference(names)):
                 raise InputError(
-                    f"{self.root}: {self.origin} has the classes {listed(new, limit=3)}, which are not among its "
+                    f"{self.root}: {self.origin} has the classes {format_names(new, limit=3)}, which are not among its "
                     f"class_names"
                 )
             position = {name: i for i, name in enumerate(names)}
@@ -357,7 +357,7 @@ class _Rows:
         if wrong:
             raise InputError(
                 f"{self.root}: labels in {self.origin} must be names, or whole numbers from 0 to {MAX_LABEL:,}; they "
-                f"are not for {listed(wrong, limit=3)}"
+                f"are not for {format_names(wrong, limit=3)}"
             )
         return self.numbered(np.array(known, dtype=np.int64), self.class_names)
 
@@ -375,7 +375,7 @@ class _Rows:
         values, compact = np.unique(labels, return_inverse=True)
         if values[-1] >= len(values):
             _say_once(
-                f"{self.root}: the labels {listed(map(str, values.tolist()), limit=5)} become the classes 0 to "
+                f"{self.root}: the labels {format_names(map(str, values.tolist()), limit=5)} become the classes 0 to "
                 f"{len(values) - 1}, named by them"
             )
         return compact.astype(np.int64), [str(value) for value in values.tolist()]
@@ -409,7 +409,7 @@ class _Rows:
         bare = [self.images[i] for i, v in zip(kept.tolist(), values, strict=True) if v is None]
         if bare:
             raise InputError(
-                f"{self.root}: {self.origin} has no {what} for {counted(len(bare), 'image')}: {listed(bare)}"
+                f"{self.root}: {self.origin} has no {what} for {counted(len(bare), 'image')}: {format_names(bare)}"
             )
         return values
 
@@ -429,7 +429,7 @@ def _read_tables(
     rows = _Rows(
         images=listing.images,
         root=root,
-        origin=listed(tables, limit=3),
+        origin=format_names(tables, limit=3),
         values={},
         class_names=None,
         attribute_names=None,
@@ -444,7 +444,7 @@ def _read_tables(
         absent = sorted(set(files).difference(number, passed_over))
         if absent:
             raise InputError(
-                f"{root}: {name} has labels for {counted(len(absent), 'file')} that are missing: {listed(absent)}"
+                f"{root}: {name} has labels for {counted(len(absent), 'file')} that are missing: {format_names(absent)}"
             )
         twice = next((file for file in files if file in said), None)
         if twice is not None:

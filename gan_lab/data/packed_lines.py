@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gan_lab.config import ClassNames, take
+from gan_lab.data.cache import READ_ERRORS, check_size, read_header
 from gan_lab.data.decoding import check_regular
-from gan_lab.data.npz import READ_ERRORS, check_size, read_header
 from gan_lab.data.text import Text
 from gan_lab.errors import InputError
 from gan_lab.run import replacing

@@ -206,9 +206,9 @@ class SampleSpec:
     def as_dict(self) -> dict[str, Any]:
         """Return JSON values to rebuild the spec from, without the representation's buffers."""
         return {
-            "kind": described(self.kind),
+            "kind": as_node(self.kind),
             "shape": list(self.shape),
-            "representation": described(self.representation),
+            "representation": as_node(self.representation),
             "num_classes": self.num_classes,
             "class_names": list(self.class_names),
             "class_counts": list(self.class_counts),
@@ -260,7 +260,7 @@ def to_pil(image: Tensor) -> Image.Image:
     return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
 
 
-def described(made: SampleKind | Representation) -> dict[str, Any]:
+def as_node(made: SampleKind | Representation) -> dict[str, Any]:
     """Return the configuration node that an object can be built from again."""
     cls = type(made)
     return {"_target_": f"{cls.__module__}.{cls.__qualname__}", **made.arguments}

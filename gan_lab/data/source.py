@@ -1,18 +1,28 @@
-"""Sources of encoded images: anything that opens the i-th of them."""
+"""Sources of encoded images, and the scan that checks them all before training."""
 
 import contextlib
+import json
 import os
+import struct
+import zipfile
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import ExifTags, Image
 
+from gan_lab.console import say
 from gan_lab.data.base import digest
-from gan_lab.data.decoding import regular_file
+from gan_lab.data.cache import Arrays, kept
+from gan_lab.data.decoding import MAX_MEGAPIXELS, check_pixels, open_image, regular_file
+from gan_lab.data.deep_images import check_finite, depth, read_levels, shape_of
+from gan_lab.data.transform import UnusableImage, native_channels, usable_mode
 from gan_lab.errors import InputError
 
 _STAT_THREADS = 16
@@ -117,3 +127,164 @@ def existing_path(root: str | Path | None, what: str) -> Path:
         detail = "" if missing == path.absolute() else f" ({missing} is not there)"
         raise InputError(f"data.root={path} does not exist{detail}; set data.root=PATH to {what}")
     return path
+
+
+# Scan: check each image without decoding it (size, channels, truncated or not).
+
+
+# raised by Pillow and containers for broken input
+DECODE_ERRORS = (
+    OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError,
+    struct.error, zlib.error, zipfile.BadZipFile, Image.DecompressionBombError,
+)  # fmt: skip
+
+_VERSION = 3
+_CHUNK = 256
+_THREADS = 16
+_WORTH_SAYING = 10_000
+_BOUND = "data.max_megapixels"
+_TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scan:
+    """Sizes and channels of all images, from their headers.
+
+    Attributes:
+        shapes: int32 [N, 4]: height and width after EXIF orientation, channels, bits (32: floating point); zeros
+            where unreadable.
+        reasons: why an image cannot be read, by its number.
+        listing: the source's, when it was scanned.
+    """
+
+    shapes: NDArray[np.int32]
+    reasons: dict[int, str]
+    listing: str
+
+
+def scan(source: Source, *, max_megapixels: float = MAX_MEGAPIXELS) -> Scan:
+    """Check all images of `source`, or take what an earlier check of the unchanged files found.
+
+    Images that were unreadable then are looked at again: their trouble may have been a permission or a network.
+    """
+    listing = source.listing
+    key = digest(_VERSION, listing, float(max_megapixels))
+    arrays = kept("scans", key, lambda: _as_arrays(_scan_all(source, max_megapixels)))
+    shapes, reasons = arrays["shapes"], _reasons(arrays)
+    for index in list(reasons):
+        with contextlib.suppress(*DECODE_ERRORS), source.open(index) as file:
+            shapes[index] = inspect(file, max_megapixels=max_megapixels, name=_BOUND)
+            del reasons[index]
+    return Scan(shapes=shapes, reasons=reasons, listing=listing)
+
+
+def reason_of(error: BaseException) -> str:
+    """One line for a user about why an image could not be read."""
+    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
+
+
+def _scan_all(source: Source, max_megapixels: float) -> tuple[NDArray[np.int32], dict[int, str]]:
+    if len(source) >= _WORTH_SAYING:
+        say(f"checking {len(source):,} images (once; the result is kept) ...")
+    starts = range(0, len(source), _CHUNK)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        chunks = list(pool.map(lambda start: _scan_chunk(source, start, max_megapixels), starts))
+    shapes = np.concatenate([shapes for shapes, _ in chunks])
+    reasons = {index: reason for _, some in chunks for index, reason in some.items()}
+    return shapes, reasons
+
+
+def _scan_chunk(
+    source: Source, start: int, max_megapixels: float
+) -> tuple[NDArray[np.int32], dict[int, str]]:
+    stop = min(start + _CHUNK, len(source))
+    shapes = np.zeros((stop - start, 4), dtype=np.int32)
+    reasons = {}
+    for index in range(start, stop):
+        try:
+            with source.open(index) as file:
+                shapes[index - start] = inspect(file, max_megapixels=max_megapixels, name=_BOUND)
+        except DECODE_ERRORS as error:
+            reasons[index] = reason_of(error)
+    return shapes, reasons
+
+
+def _as_arrays(found: tuple[NDArray[np.int32], dict[int, str]]) -> Arrays:
+    shapes, reasons = found
+    return {
+        "shapes": shapes,
+        "reasons": np.frombuffer(json.dumps(reasons).encode(), dtype=np.uint8),
+    }
+
+
+def _reasons(arrays: Arrays) -> dict[int, str]:
+    stored: dict[str, str] = json.loads(arrays["reasons"].tobytes())
+    return {int(index): reason for index, reason in stored.items()}
+
+
+def inspect(
+    file: BinaryIO, *, max_megapixels: float = MAX_MEGAPIXELS, name: str = "max_megapixels"
+) -> tuple[int, int, int, int]:
+    """(height, width, channels, bits) of an image as it will be shown; 32 bits are floating-point values.
+
+    The header is read; the pixels only when the file does not end as its format does, which padding behind a whole
+    image does as well as truncation.
+
+    Raises:
+        UnusableImage: when the range of its pixels is unknown.
+        NotAnImage: and the others of `open_image`.
+        OSError: or another of DECODE_ERRORS when it is no image or is cut short.
+    """
+    bits = depth(file)
+    if bits is not None:
+        height, width, channels = shape_of(file)
+        check_pixels(width, height, max_megapixels=max_megapixels, name=name)
+        if bits == 32 or not _ends_as_it_should(file, "PNG"):
+            check_finite(read_levels(file))
+        return height, width, channels, bits
+    with open_image(file, max_megapixels=max_megapixels, name=name) as image:
+        if not usable_mode(image.mode, image.format):
+            raise UnusableImage(f"pixels of mode {image.mode}, whose range is unknown")
+        height, width = image.height, image.width
+        if image.getexif().get(ExifTags.Base.Orientation) in _TURNED:
+            height, width = width, height
+        channels = native_channels(image)
+        if not _ends_as_it_should(file, image.format):
+            with open_image(file, max_megapixels=max_megapixels, name=name) as whole:
+                whole.load()
+    return height, width, channels, 8
+
+
+def _ends_as_it_should(file: BinaryIO, file_format: str | None) -> bool:
+    length = file.seek(0, os.SEEK_END)
+    if file_format in ("JPEG", "MPO"):
+        return _tail(file, length, 2) == b"\xff\xd9"  # EOI, ITU-T T.81 table B.1
+    if file_format == "PNG":
+        return _tail(file, length, 8) == b"IEND\xaeB`\x82"  # PNG specification, 11.2.5
+    if file_format == "WEBP":
+        file.seek(4)
+        return length >= 8 + int.from_bytes(file.read(4), "little")  # RIFF counts its bytes
+    if file_format == "GIF":
+        return _tail(file, length, 1) == b"\x3b"  # GIF89a, 27
+    if file_format == "JPEG2000":
+        return _tail(file, length, 2) == b"\xff\xd9"  # EOC, ITU-T T.800 table A.2
+    return file_format in ("AVIF", "HEIF") and _boxes_end(file, length)
+
+
+def _boxes_end(file: BinaryIO, length: int) -> bool:
+    """Whether the boxes of an ISO media file (ISO/IEC 14496-12, 4.2) fill it exactly."""
+    at = 0
+    while at < length:
+        file.seek(at)
+        size = int.from_bytes(file.read(4), "big")
+        if size == 1:
+            size = int.from_bytes(file.read(12)[4:], "big")
+        if size < 8:
+            return False
+        at += size
+    return at == length
+
+
+def _tail(file: BinaryIO, length: int, count: int) -> bytes:
+    file.seek(max(0, length - count))
+    return file.read(count)

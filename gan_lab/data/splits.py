@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gan_lab.data.base import MissingSplit, check_split
-from gan_lab.data.listing import listed
+from gan_lab.data.listing import format_names
 from gan_lab.data.metadata import MetadataTable
 from gan_lab.errors import InputError, counted
 
@@ -44,7 +44,7 @@ def grouped(table: MetadataTable, group_by: str | None, *, root: Path) -> Metada
     if missing:
         raise InputError(
             f"data.group_by={group_by} is no column of a table in {root}, and as a regular expression it fits not "
-            f"{counted(len(missing), 'path')}: {listed(missing, limit=3)}; give a column, {BY_FOLDER}, or an "
+            f"{counted(len(missing), 'path')}: {format_names(missing, limit=3)}; give a column, {BY_FOLDER}, or an "
             "expression such as 'patient([0-9]+)'"
         )
     groups = [match[1] if pattern.groups else match[0] for match in found if match is not None]

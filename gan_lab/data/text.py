@@ -255,7 +255,7 @@ class Lines(SampleDataset):
         return stored if self._rows is None else self._rows[stored]
 
 
-# From text to lines: characters as code points, a row a line, 0 where a line is shorter.
+# From text to lines: code points, one line a row, padded with 0.
 
 
 def cut_lines(text: str, *, length: int, wrap: bool, least: int) -> NDArray[np.uint32]:

@@ -16,7 +16,7 @@ from gan_lab.config import cache_dir
 from gan_lab.console import say
 from gan_lab.data.base import MissingSplit, check_split, digest
 from gan_lab.data.decoding import regular_file
-from gan_lab.data.listing import list_matching, listed
+from gan_lab.data.listing import format_names, list_matching
 from gan_lab.data.metadata import UNLABELLED, MetadataTable, read_metadata
 from gan_lab.data.packed_lines import CHUNK, PackedLines, Part, read_packed, write_packed
 from gan_lab.data.source import FileSource, existing_path
@@ -249,7 +249,7 @@ def _table(path: Path, pattern: str, classes: Classes) -> tuple[Path, MetadataTa
     listing = list_matching(path, lambda name: fnmatch(name.rpartition("/")[2], pattern))
     if not listing.images:
         others = [*listing.side_files, *(name for name, _ in listing.passed_over)]
-        held = f"holds no {pattern} (but {listed(others, limit=3)})" if others else "is empty"
+        held = f"holds no {pattern} (but {format_names(others, limit=3)})" if others else "is empty"
         raise InputError(f"data.root={path} {held}; data.pattern= chooses the files")
     listing.report(path)
 
@@ -310,7 +310,7 @@ def _check_lines(files: list[Path], lines: list[int], reading: Reading) -> None:
     if empty:
         at_least = "characters" if reading.min_length > 1 else "character"
         raise InputError(
-            f"no line of at least {reading.min_length} {at_least} in {listed(empty)}; remove empty files, or set "
+            f"no line of at least {reading.min_length} {at_least} in {format_names(empty)}; remove empty files, or set "
             "data.min_length="
         )
 

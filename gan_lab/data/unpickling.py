@@ -244,7 +244,7 @@ class Machine:
     def _container(self, kind: type) -> Any:
         target = self.top()
         if type(target) is not kind:
-            raise RefusedError(f"it fills a {described(target)} as if it were a {kind.__name__}")
+            raise RefusedError(f"it fills a {type_name(target)} as if it were a {kind.__name__}")
         return target
 
     def call(self, function: Any, arguments: Any) -> Any:
@@ -254,9 +254,9 @@ class Machine:
             RefusedError: for what is no name of a function, and for arguments that it does not take.
         """
         if type(arguments) is not tuple:
-            raise RefusedError(f"it calls {described(function)} with no tuple of arguments")
+            raise RefusedError(f"it calls {type_name(function)} with no tuple of arguments")
         if not isinstance(function, Name):
-            raise RefusedError(f"it calls a {described(function)}")
+            raise RefusedError(f"it calls a {type_name(function)}")
         meant = self.vocabulary.calls.get((function.module, function.name))
         if meant is None:
             raise RefusedError(f"it calls {function}, which may only be named")
@@ -286,7 +286,7 @@ class Machine:
             target.restore(state)
         # an ordered dictionary's attributes (a state dict's versions) say nothing that is needed
         elif type(target) is not dict or type(state) is not dict:
-            raise RefusedError(f"it sets the state of a {described(target)}, which has none")
+            raise RefusedError(f"it sets the state of a {type_name(target)}, which has none")
 
     def _charge(self, arguments: tuple[Any, ...], function: Name) -> None:
         sized = (str, bytes, bytearray, list, tuple, dict, set)
@@ -348,13 +348,13 @@ def checked_literal(value: Any) -> Any:
 def checked_key(key: Any) -> Any:
     """Return a key of a dictionary or a member of a set; only plain ones are taken."""
     if type(key) not in KEYS:
-        raise RefusedError(f"it uses a {described(key)} as a key")
+        raise RefusedError(f"it uses a {type_name(key)} as a key")
     if type(key) is int and key.bit_length() > MAX_KEY_BITS:
         raise RefusedError(f"it uses a whole number of {key.bit_length()} bits as a key")
     return key
 
 
-def described(value: Any) -> str:
+def type_name(value: Any) -> str:
     """Return what a value is, in a word."""
     if isinstance(value, Name):
         return str(value)

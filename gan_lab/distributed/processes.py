@@ -31,7 +31,7 @@ from torch.multiprocessing.spawn import (
 
 from gan_lab.console import HANGUP, minds_hangup
 from gan_lab.distributed import slurm
-from gan_lab.distributed.strategy import ManualDDPStrategy
+from gan_lab.distributed.ranks import ManualDDPStrategy
 from gan_lab.errors import InputError, interrupted
 
 # what may come to the first process is meant for all of them; a terminal's Ctrl-C reaches them by itself
@@ -309,13 +309,13 @@ def share(config: DictConfig, *, check: Step, work: Step) -> None:
         OmegaConf.resolve(config)
         run_on(devices_of(config), config, partial(_as_one_of_several, work))
     else:
-        with joined(1):
+        with process_group(1):
             work(config)
 
 
 def _as_one_of_several(work: Step, config: DictConfig) -> None:
     try:
-        with joined(devices_of(config)):
+        with process_group(devices_of(config)):
             work(config)
     except KeyboardInterrupt as stop:
         raise SystemExit(130) from stop  # the process that started this one hears of it
@@ -338,7 +338,7 @@ def devices_of(config: DictConfig) -> int:
 
 
 @contextmanager
-def joined(devices: int) -> Iterator[None]:
+def process_group(devices: int) -> Iterator[None]:
     """Join the process group, if there is one, each process with its own device.
 
     What they say to each other is on the CPU.

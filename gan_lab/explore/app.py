@@ -19,7 +19,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gan_lab.config import shortened
+from gan_lab.config import shorten
 from gan_lab.console import printable
 from gan_lab.errors import InputError
 from gan_lab.explore.projections import ImageSearch, Projections, read
@@ -254,7 +254,7 @@ def whole(key: str, text: str) -> int:
         InputError: when it is none.
     """
     if not text.isdecimal() or len(text) > LONGEST_NUMBER:
-        raise InputError(f"{key}={shortened(text)} must be a whole number")
+        raise InputError(f"{key}={shorten(text)} must be a whole number")
     return int(text)
 
 

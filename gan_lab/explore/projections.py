@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gan_lab.data.decoding import open_image
 from gan_lab.data.images import to_uint8
-from gan_lab.data.scan import DECODE_ERRORS, inspect, reason_of
+from gan_lab.data.source import DECODE_ERRORS, inspect, reason_of
 from gan_lab.errors import InputError
 from gan_lab.explore.studio import Studio, encoded
 from gan_lab.metrics.features.vgg16 import choose_distance

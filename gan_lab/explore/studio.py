@@ -200,7 +200,7 @@ class Studio:
             name=self.name,
             kind=gan.kind,
             kimg=round(gan.kimg, 1),
-            sample=described(gan.spec),
+            sample=describe_sample(gan.spec),
             media_type=gan.spec.kind.media_type,
             size=self._size,
             classes=names or [str(i) for i in range(count)],
@@ -359,7 +359,7 @@ def encoded(pixels: Tensor) -> bytes:
     return file.getvalue()
 
 
-def described(spec: SampleSpec) -> str:
+def describe_sample(spec: SampleSpec) -> str:
     """Return what a sample is, such as 64×64, or audio 1×16384."""
     if spec.is_image:
         return f"{spec.shape[2]}×{spec.shape[1]}"

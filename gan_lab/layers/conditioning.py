@@ -7,13 +7,14 @@ class, which joins the losses of both players. To add it to an architecture, der
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from math import sqrt
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, linear, normalize
+from torch.nn.functional import cross_entropy, leaky_relu, linear, normalize
 
 from gan_lab.errors import InputError
-from gan_lab.layers.labels import ClassEmbedding, label_vectors
+from gan_lab.layers.labels import ClassEmbedding, check_labels, label_vectors
 from gan_lab.layers.networks import (
     DiscriminatorInput,
     DiscriminatorNetwork,
@@ -242,7 +243,7 @@ def check_weight(name: str, weight: float) -> None:
         raise InputError(f"{name}: weight={weight} must be >= 0")
 
 
-# The projection discriminator's output layer.
+# Output layers
 
 
 class ProjectionLogit(nn.Module):
@@ -268,3 +269,44 @@ class ProjectionLogit(nn.Module):
         if self.embedding is None:
             return logits
         return logits + (self.embedding(vectors) * features).sum(1)  # equation 3
+
+
+class PatchLogits(nn.Module):
+    """A 4x4 convolution -> a logit for each position [N, P]; with classes, a projection onto the class embedding.
+
+    Sauer et al. 2021, https://arxiv.org/abs/2111.01007, section 4 and the authors' discriminators.
+
+    Args:
+        features: channels.
+        num_classes: 0 for no classes.
+        norm: what normalises the convolution's weight.
+        projection_dim: channels that the class is compared in.
+        label_dim: length of the class's embedding.
+    """
+
+    def __init__(
+        self,
+        *,
+        features: int,
+        num_classes: int,
+        norm: Callable[[nn.Conv2d], nn.Module],
+        projection_dim: int = 64,
+        label_dim: int = 128,
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        outputs = projection_dim if num_classes else 1
+        self.conv = norm(nn.Conv2d(features, outputs, 4, bias=False))
+        self.embedding: nn.Module | None = None
+        if num_classes:
+            self.embedding = ClassEmbedding(num_classes=num_classes, width=label_dim)
+            self.projection = nn.Linear(label_dim, projection_dim)
+
+    def forward(self, x: Tensor, labels: Tensor | None) -> Tensor:
+        """Map features [N, C, H, W], H and W at least 4, (and labels [N]) to logits [N, (H - 3) (W - 3)]."""
+        check_labels(labels, self.num_classes)
+        made = self.conv(x).flatten(2)  # [N, K, P]
+        if self.embedding is None:
+            return made[:, 0]
+        chosen = leaky_relu(self.projection(self.embedding(labels)), 0.2)  # [N, K]
+        return (made * chosen[:, :, None]).sum(1) / sqrt(made.shape[1])

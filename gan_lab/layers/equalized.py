@@ -14,7 +14,7 @@ from torch.nn.functional import conv2d, conv_transpose2d, leaky_relu, linear
 
 from gan_lab.errors import InputError
 from gan_lab.layers.precision import to_fp32
-from gan_lab.layers.resampling import BINOMIAL, downsample, fir_filter, smooth, upsample
+from gan_lab.layers.resolutions import BINOMIAL, downsample, fir_filter, smooth, upsample
 
 LRELU_SLOPE = 0.2  # of the leaky ReLU, in all networks of the family
 LRELU_GAIN = sqrt(2)  # keeps the second moment of what a ReLU halves

@@ -1,11 +1,12 @@
-"""What the loop asks of a generator and of a discriminator."""
+"""Base classes: what the loop needs of a generator and of a discriminator."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from gan_lab.errors import InputError
 from gan_lab.layers import stylegan
@@ -267,3 +268,46 @@ def index_from_end(**lists: nn.Module) -> dict[str, str]:
         for count in (len(list(modules.children())),)
         for i in range(count)
     }
+
+
+@torch.no_grad()
+def standing_statistics(
+    generator: nn.Module, batches: Iterable[tuple[Tensor, Tensor | None]]
+) -> nn.Module:
+    """Set the running statistics of a generator's batch norms to their mean over some batches, in place.
+
+    Brock et al. 2019, appendix C, https://arxiv.org/abs/1809.11096. Running statistics of training belong to the
+    weights before averaging, and to latents without truncation; these fit both. Nothing else of the generator changes.
+
+    Args:
+        generator: in evaluation mode, with batch norm.
+        batches: (latents, labels) as images will be made from, of one size.
+
+    Returns:
+        The generator, in evaluation mode.
+
+    Raises:
+        InputError: when the generator has no batch norm, or there are no batches.
+    """
+    norms = [layer for layer in generator.modules() if isinstance(layer, _BatchNorm)]
+    if not norms:
+        raise InputError(
+            "standing statistics are for generators with batch normalisation; leave them out"
+        )
+    generator.eval()
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean over all batches
+        norm.train()
+    count = 0
+    for z, labels in batches:
+        generator(z, labels)
+        count += 1
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    if not count:
+        raise InputError(
+            "standing statistics need at least one batch; give num_batches of at least 1"
+        )
+    return generator.eval()

@@ -15,7 +15,7 @@ from gan_lab.layers.collectives import mean_over_ranks
 from gan_lab.layers.equalized import LRELU_GAIN, EqualizedLinear, lrelu
 from gan_lab.layers.labels import label_vectors
 from gan_lab.layers.precision import to_fp32
-from gan_lab.layers.resampling import fir_filter, smooth
+from gan_lab.layers.resolutions import fir_filter, smooth
 
 # Noise inputs (Karras et al. 2019, section 3.2): drawn, constant, left out, or given.
 

@@ -14,15 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gan_lab.data.base import SampleDataset, digest
+from gan_lab.data.cache import READ_ERRORS, check_size, read_header
 from gan_lab.data.decoding import MAX_MEGAPIXELS, check_regular
-from gan_lab.data.image_folder import ImageFolder
+from gan_lab.data.image_folder import ImageFolder, Zip
 from gan_lab.data.metadata import MAX_LABEL, AmbiguousClasses
-from gan_lab.data.npz import READ_ERRORS, check_size, read_header
 from gan_lab.data.sample import SampleKind
-from gan_lab.data.scan import scan
-from gan_lab.data.source import Source
+from gan_lab.data.source import Source, scan
 from gan_lab.data.transform import ImageSize
-from gan_lab.data.zip import Zip
 from gan_lab.errors import InputError
 from gan_lab.sampling.gan import Gan
 from gan_lab.sampling.sampler import Sources

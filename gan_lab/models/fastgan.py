@@ -18,6 +18,7 @@ from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, glu, interpolat
 
 from gan_lab.console import say
 from gan_lab.errors import InputError
+from gan_lab.layers.conditioning import PatchLogits
 from gan_lab.layers.labels import ClassEmbedding, check_labels
 from gan_lab.layers.networks import (
     DiscriminatorInput,
@@ -27,7 +28,6 @@ from gan_lab.layers.networks import (
     Role,
     index_from_end,
 )
-from gan_lab.layers.patches import PatchLogits
 from gan_lab.layers.resnet import ConditionalBatchNorm, UnconditionalBatchNorm
 from gan_lab.layers.resolutions import ImageSize, image_shape, resolution_pyramid
 from gan_lab.layers.spectral_norm import stored_spectral_norm

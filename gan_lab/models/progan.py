@@ -30,8 +30,8 @@ from gan_lab.layers.equalized import (
 from gan_lab.layers.labels import label_vectors
 from gan_lab.layers.networks import GeneratorNetwork
 from gan_lab.layers.precision import to_fp32
-from gan_lab.layers.resampling import BINOMIAL
 from gan_lab.layers.resolutions import (
+    BINOMIAL,
     Growth,
     GrowthStage,
     ImageSize,

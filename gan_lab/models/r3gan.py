@@ -20,8 +20,13 @@ from gan_lab.errors import InputError
 from gan_lab.layers.conditioning import ConditionedDiscriminator, ConditioningFactory, Projection
 from gan_lab.layers.labels import label_vectors
 from gan_lab.layers.networks import GeneratorNetwork, index_from_end
-from gan_lab.layers.resampling import downsample, fir_filter, upsample
-from gan_lab.layers.resolutions import ImageSize, resolution_pyramid
+from gan_lab.layers.resolutions import (
+    ImageSize,
+    downsample,
+    fir_filter,
+    resolution_pyramid,
+    upsample,
+)
 from gan_lab.training.module import AdversarialModule
 
 LRELU_SLOPE = 0.2  # of the leaky ReLU

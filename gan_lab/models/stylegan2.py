@@ -15,9 +15,14 @@ from gan_lab.errors import InputError
 from gan_lab.layers.equalized import EqualizedConv2d, EqualizedLinear, MinibatchStddev
 from gan_lab.layers.networks import DiscriminatorNetwork, StyleGeneratorNetwork
 from gan_lab.layers.precision import find_fp16_dtype, to_fp16, to_fp32
-from gan_lab.layers.resampling import downsample, fir_filter, upsample
 from gan_lab.layers.resnet import channels_last_on_cpu
-from gan_lab.layers.resolutions import ImageSize, resolution_pyramid
+from gan_lab.layers.resolutions import (
+    ImageSize,
+    downsample,
+    fir_filter,
+    resolution_pyramid,
+    upsample,
+)
 from gan_lab.layers.stylegan import (
     Mapping,
     Noise,

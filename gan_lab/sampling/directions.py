@@ -21,13 +21,13 @@ from torch.autograd.forward_ad import dual_level, make_dual, unpack_dual
 from torch.nn.utils.parametrize import is_parametrized
 
 from gan_lab.data.images import to_uint8
+from gan_lab.data.media import labelled_sheet, on_white
 from gan_lab.errors import InputError
 from gan_lab.layers.equalized import EqualizedLinear
 from gan_lab.sampling.latents import SUFFIX, Latents, check_labels, is_finite_number
 from gan_lab.sampling.mixing import Layers, pick_layers
 from gan_lab.sampling.sampler import Sampler
 from gan_lab.sampling.search import check_count
-from gan_lab.sampling.sheet import on_white, sheet
 from gan_lab.sampling.spaces import full_precision
 from gan_lab.seeding import check_seed, derive_seed
 
@@ -353,8 +353,10 @@ def direction_sheets(
     columns = [f"{amount:+g}" if amount else "0" for amount in amounts]
     pixels = on_white(to_uint8(images))
     rows = [f"{k} ({share:.0%})" for k, share in enumerate(found.shares.tolist())]
-    whole = sheet(pixels[:, 0], rows=rows, columns=columns, side=64)
-    return whole, [sheet(each, rows=list(names), columns=columns, side=64) for each in pixels]
+    whole = labelled_sheet(pixels[:, 0], rows=rows, columns=columns, side=64)
+    return whole, [
+        labelled_sheet(each, rows=list(names), columns=columns, side=64) for each in pixels
+    ]
 
 
 _SAMPLES, _POINTS = 14, 15  # streams of a seed

@@ -16,8 +16,12 @@ from gan_lab.data.images import Images, image_spec
 from gan_lab.data.media import Samples, ShownTensor
 from gan_lab.data.sample import SampleKind, SampleSpec
 from gan_lab.errors import InputError
-from gan_lab.layers.networks import GeneratorNetwork, StyleGeneratorNetwork, samples_made
-from gan_lab.layers.standing import standing_statistics
+from gan_lab.layers.networks import (
+    GeneratorNetwork,
+    StyleGeneratorNetwork,
+    samples_made,
+    standing_statistics,
+)
 from gan_lab.layers.stylegan import NOISE, check_noise, truncated
 from gan_lab.sampling.latents import (
     ImageNoise,

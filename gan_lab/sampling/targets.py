@@ -14,7 +14,7 @@ from torch.nn.functional import avg_pool2d, interpolate
 from gan_lab.data.decoding import open_image, regular_file
 from gan_lab.data.images import to_float
 from gan_lab.data.listing import list_folder
-from gan_lab.data.scan import DECODE_ERRORS, inspect, reason_of
+from gan_lab.data.source import DECODE_ERRORS, inspect, reason_of
 from gan_lab.data.transform import ImageTransform, native_channels
 from gan_lab.errors import InputError
 

@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from omegaconf import OmegaConf
 
-from gan_lab.config import read_yaml, shortened
+from gan_lab.config import read_yaml, shorten
 from gan_lab.console import is_first, warn
 from gan_lab.errors import InputError
 from gan_lab.run import link, replacing, write
@@ -121,7 +121,7 @@ def check_format(number: object, path: Path) -> None:
     """
     if type(number) is not int or number != FORMAT:
         raise InputError(
-            f"{path} has format {shortened(number)}, and this gan_lab reads format {FORMAT}: install the version that "
+            f"{path} has format {shorten(number)}, and this gan_lab reads format {FORMAT}: install the version that "
             "wrote it, or train anew under another name="
         )
 

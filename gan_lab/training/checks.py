@@ -23,7 +23,7 @@ STRATEGIES = (
     None,
     "auto",
     "ddp",
-)  # all the same: `gan_lab.distributed.strategy.ManualDDPStrategy` where it is needed
+)  # all the same: `gan_lab.distributed.ranks.ManualDDPStrategy` where it is needed
 
 
 class TrainKeys(Keys):

@@ -14,7 +14,7 @@ from torch.nn.utils import parametrize
 from torch.optim import Optimizer
 
 from gan_lab.data.sample import Batch
-from gan_lab.distributed.ranks import average_buffers
+from gan_lab.distributed.ranks import RunningMeans, average_buffers
 from gan_lab.layers.networks import (
     DiscriminatorInput,
     DiscriminatorNetwork,
@@ -31,7 +31,6 @@ from gan_lab.training.losses import Loss, mean_per_sample
 from gan_lab.training.player import OptimizerFactory, ParameterGroups, Player, frozen
 from gan_lab.training.regularizers import Regularizer
 from gan_lab.training.schedules import ScheduledParameters
-from gan_lab.training.stats import RunningMeans
 from gan_lab.training.steps import DiscriminatorStep, GeneratorStep, full_precision
 
 

@@ -14,7 +14,7 @@ from gan_lab.layers.networks import GeneratorNetwork
 from gan_lab.sampling.gan import Gan
 from gan_lab.sampling.latents import check_classes
 from gan_lab.training.checkpoint import CONFIG_FILE, checkpoint_path, read, read_config
-from gan_lab.training.power_ema import combined
+from gan_lab.training.ema import combined
 from gan_lab.training.state_dicts import MisfitError, Origin, network_of
 from gan_lab.weights import exported, hub
 
@@ -37,7 +37,7 @@ def load(
         weights: "ema" for the moving average, which is the default for a run, "raw" for the generator as trained. An
             exported model has only one of them.
         ema: in place of `weights`, the length of an average that is put together from those that the run kept, as a
-            share of the training; see `gan_lab.training.power_ema`.
+            share of the training; see `gan_lab.training.ema`.
         device: where to compute.
         trust: packages besides gan_lab whose classes the source may name. Loading imports and calls them, so name only
             what you would run.

@@ -15,7 +15,6 @@ import gan_lab.weights.fastgan as fastgan
 import gan_lab.weights.gat as gat
 import gan_lab.weights.network_pickles as network_pickles
 import gan_lab.weights.pretrained_biggan as pretrained_biggan
-import gan_lab.weights.projected as projected
 import gan_lab.weights.r3gan as r3gan
 import gan_lab.weights.stylegan as stylegan
 import gan_lab.weights.wavegan as wavegan
@@ -56,7 +55,7 @@ READERS: dict[str, Reader] = {
     "BigGAN-PyTorch networks": biggan.read,
     "pytorch-pretrained-BigGAN": pretrained_biggan.read,
     "projected-gan FastGAN generator": fastgan.read,
-    "projected-gan discriminator": projected.read,
+    "projected-gan discriminator": fastgan.read_discriminator,
     "GAT networks": gat.read,
     "WaveGAN networks": wavegan.read,
 }

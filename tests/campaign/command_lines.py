@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 
 from gan_lab.commands import keys
 from gan_lab.commands.launch import launch
-from gan_lab.config import flatten, plain
+from gan_lab.config import flatten, to_containers
 from gan_lab.errors import InputError
 from tests.helpers.command_lines import lines
 
@@ -33,7 +33,7 @@ def judge(words: list[str]) -> tuple[str, str]:
 
     def only(command: str, config: DictConfig) -> None:
         check(command, config)
-        found.append(plain(config))
+        found.append(to_containers(config))
         raise InputError("checked")
 
     keys.check = only

@@ -16,8 +16,8 @@ import gan_lab
 import gan_lab.run
 from gan_lab.commands.generate import draw
 from gan_lab.commands.launch import launch
+from gan_lab.data.image_folder import Zip
 from gan_lab.data.images import ImageKind, image_spec, to_uint8
-from gan_lab.data.zip import Zip
 from gan_lab.distributed.ranks import Ranks
 from gan_lab.models import stylegan2
 from gan_lab.sampling.gan import Gan

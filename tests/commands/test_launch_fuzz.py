@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 from gan_lab.cli import COMMANDS
 from gan_lab.commands import keys
 from gan_lab.commands.launch import known_keys, launch
-from gan_lab.config import flatten, plain
+from gan_lab.config import flatten, to_containers
 from gan_lab.errors import InputError
 from tests.helpers.command_lines import keys_of, lines
 
@@ -21,7 +21,7 @@ def checked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
     def only(command: str, config: DictConfig) -> None:
         check(command, config)
-        found.append(plain(config))
+        found.append(to_containers(config))
         raise InputError("checked")
 
     monkeypatch.setattr(keys, "check", only)

@@ -19,9 +19,8 @@ from gan_lab.commands.launch import launch
 from gan_lab.config import conf_dir
 from gan_lab.data import packing
 from gan_lab.data.digits import Digits
-from gan_lab.data.image_folder import ImageFolder
+from gan_lab.data.image_folder import ImageFolder, Zip
 from gan_lab.data.packing import Damaged
-from gan_lab.data.zip import Zip
 from gan_lab.errors import InputError
 from tests.helpers.samples import pair
 

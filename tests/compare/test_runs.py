@@ -8,8 +8,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from gan_lab.compare.page import curve, differing, main_metric, metric_keys, page_data, thinned
-from gan_lab.compare.runs import count_parameters, find_runs, read_run, short_names
-from gan_lab.compare.samples import SampleGrid
+from gan_lab.compare.runs import SampleGrid, count_parameters, find_runs, read_run, short_names
 from gan_lab.config import build
 from gan_lab.errors import InputError
 from gan_lab.training.building import describe_samples

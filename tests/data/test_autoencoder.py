@@ -15,8 +15,8 @@ import gan_lab
 from gan_lab.commands.launch import launch
 from gan_lab.data.autoencoder import Autoencoder
 from gan_lab.data.datamodule import DataModule
+from gan_lab.data.image_folder import Zip
 from gan_lab.data.sample import SampleSpec
-from gan_lab.data.zip import Zip
 from gan_lab.errors import InputError
 from gan_lab.metrics.images import GanImages
 from tests.helpers import small
@@ -113,7 +113,7 @@ def described(found: Autoencoder) -> dict[str, Any]:
 
 def test_what_it_cannot_take(model: Path, tmp_path: Path) -> None:
     found = Autoencoder(model=str(model))
-    with pytest.raises(InputError, match="data.channels=3"):
+    with pytest.raises(InputError, match=r"data\.channels=3"):
         found.check(images_of(8, channels=1))
     with pytest.raises(InputError, match="multiples of 2"):
         found.check(images_of([8, 7], channels=3))

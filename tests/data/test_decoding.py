@@ -18,7 +18,7 @@ from gan_lab.data.decoding import (
 )
 from gan_lab.data.image_folder import ImageFolder
 from gan_lab.data.listing import list_folder
-from gan_lab.data.scan import inspect
+from gan_lab.data.source import inspect
 from gan_lab.data.transform import ImageTransform
 from gan_lab.errors import InputError
 from gan_lab.sampling.targets import read_targets

@@ -18,9 +18,8 @@ import gan_lab
 from gan_lab.commands.launch import launch
 from gan_lab.data.datamodule import DataModule
 from gan_lab.data.deep_images import DeepImage, Window, find_levels, read_levels
-from gan_lab.data.image_folder import ImageFolder
+from gan_lab.data.image_folder import ImageFolder, Zip
 from gan_lab.data.sample import SampleSpec
-from gan_lab.data.zip import Zip
 from gan_lab.errors import InputError
 
 RAMP = np.arange(65536, dtype=np.uint16).reshape(256, 256)

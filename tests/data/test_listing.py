@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from gan_lab.data.image_folder import ImageFolder
+from gan_lab.data.image_folder import ImageFolder, Zip
 from gan_lab.data.listing import list_folder, list_zip
-from gan_lab.data.zip import Zip
 
 
 def fill(root: Path, write_images) -> None:

@@ -12,8 +12,8 @@ from pydicom.data import get_testdata_file
 
 from gan_lab.commands.launch import launch
 from gan_lab.data.deep_images import read_levels
+from gan_lab.data.image_folder import Zip
 from gan_lab.data.medical import Dicom, Nifti, Slices
-from gan_lab.data.zip import Zip
 from gan_lab.errors import InputError
 from tests.helpers.medical import phantom, write_dicom, write_nifti, write_study
 

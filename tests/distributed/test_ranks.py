@@ -16,8 +16,12 @@ from torch.utils.data import DataLoader
 from gan_lab.config import build, conf_dir, register_resolvers
 from gan_lab.data.sample import Batch
 from gan_lab.distributed.processes import devices_here, free_port, processes, world_size
-from gan_lab.distributed.ranks import DelayedAllReduce, average_in_place
-from gan_lab.distributed.strategy import ManualDDPStrategy
+from gan_lab.distributed.ranks import (
+    DelayedAllReduce,
+    ManualDDPStrategy,
+    RunningMeans,
+    average_in_place,
+)
 from gan_lab.errors import InputError
 from gan_lab.layers.collectives import mean_over_ranks
 from gan_lab.layers.equalized import MinibatchStddev
@@ -26,7 +30,6 @@ from gan_lab.training import player
 from gan_lab.training.building import describe_samples
 from gan_lab.training.checks import CheckSameConfig, check_batch_per_process, check_trainer
 from gan_lab.training.module import AdversarialModule
-from gan_lab.training.stats import RunningMeans
 from tests.helpers.samples import images_of
 
 STEPS, BATCH, PARTS = 20, 8, 2

@@ -1,17 +1,13 @@
 """The page with a generator of sound: a player that plays, by the keyboard too, and nothing from elsewhere."""
 
-import threading
 from collections.abc import Iterator
 
 import pytest
 import torch
-import uvicorn
 
-from gan_lab.commands.explore import listen
-from gan_lab.explore.app import build_app
-from gan_lab.explore.studio import Studio
 from gan_lab.models.wavegan import Generator
 from gan_lab.sampling.gan import Gan
+from tests.helpers.pages import opened, served, wait_for_drawing
 from tests.helpers.sounds import sound_spec
 
 playwright = pytest.importorskip("playwright.sync_api")
@@ -28,43 +24,19 @@ def gan() -> Gan:
 
 @pytest.fixture(scope="module")
 def address(gan: Gan) -> Iterator[str]:
-    listening = listen("127.0.0.1", 0)
-    app = build_app([Studio(gan, name="notes")], hosts=["127.0.0.1"])
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
-    server.should_exit = True
-    thread.join()
+    with served(gan, name="notes") as address:
+        yield address
 
 
 @pytest.fixture
 def page(address: str) -> Iterator["playwright.Page"]:
-    asked: list[str] = []
-    complaints: list[str] = []
-    with playwright.sync_playwright() as driver:
-        arguments = [
-            *("--no-sandbox", "--disable-gpu", "--disable-background-networking"),
-            "--autoplay-policy=no-user-gesture-required",
-        ]
-        browser = driver.chromium.launch(executable_path="/usr/bin/chromium", args=arguments)
-        page = browser.new_page(viewport={"width": 375, "height": 800})
-        page.on("request", lambda request: asked.append(request.url))
-        page.on("console", lambda message: complaints.append(message.text))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.goto(address)
+    with opened(address, "--autoplay-policy=no-user-gesture-required") as page:
         drawn(page, 0)
         yield page
-        assert page.evaluate("document.documentElement.scrollWidth") == 375
-        browser.close()
-    assert complaints == []
-    assert [url for url in asked if not url.startswith((address, "blob:", "data:"))] == []
 
 
 def drawn(page: "playwright.Page", before: int) -> None:
-    page.wait_for_function(
-        "before => Number(document.querySelector('figure')?.dataset.drawn) > before", arg=before
-    )
+    wait_for_drawing(page, after=before)
     page.wait_for_function("() => document.querySelector('figure audio').readyState >= 1")
 
 

@@ -110,18 +110,13 @@ def test_the_table_says_what_is_missing() -> None:
 def test_the_list_needs_no_more_than_it_says() -> None:
     """Without the libraries that other parts of gan_lab want."""
     absent = [
-        "imagecodecs",
-        "tifffile",
-        "plotly",
-        "wandb",
-        "jinja2",
-        "soundfile",
-        "soxr",
-        "safetensors",
-        "sklearn",
-        "timm",
+        *("imagecodecs", "tifffile", "plotly", "wandb", "jinja2"),
+        *("soundfile", "soxr", "safetensors", "sklearn", "timm"),
     ]
-    code = f"import sys; sys.modules.update(dict.fromkeys({absent})); import tests.gpu.work as w; w.penalty_cases(True)"
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({absent})); "
+        "import tests.gpu.work as w; w.penalty_cases(True)"
+    )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 

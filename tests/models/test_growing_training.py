@@ -12,7 +12,7 @@ from torch.testing import assert_close
 import gan_lab
 from gan_lab.commands.train import run
 from gan_lab.data.sample import Batch
-from gan_lab.distributed.strategy import ManualDDPStrategy
+from gan_lab.distributed.ranks import ManualDDPStrategy
 from gan_lab.layers.resolutions import resize_to_stage, upsample_nearest
 from gan_lab.models.progan import ProGAN
 from gan_lab.models.stylegan import StyleGAN
@@ -134,9 +134,9 @@ def test_ranks_share_what_lies_on_their_devices(
     """NCCL refuses tensors on the CPU, where the stage is even if the networks are on GPUs."""
     module = tiny(compose, model)
     shared: list[torch.Tensor] = []
-    monkeypatch.setattr("gan_lab.distributed.strategy.several_ranks", lambda: True)
+    monkeypatch.setattr("gan_lab.distributed.ranks.several_ranks", lambda: True)
     monkeypatch.setattr(
-        "gan_lab.distributed.strategy.broadcast", lambda tensor, src: shared.append(tensor)
+        "gan_lab.distributed.ranks.broadcast", lambda tensor, src: shared.append(tensor)
     )
     strategy = ManualDDPStrategy()
     strategy._lightning_module = module

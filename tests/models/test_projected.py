@@ -13,8 +13,7 @@ from torch.testing import assert_close
 from gan_lab.commands.launch import launch
 from gan_lab.config import build
 from gan_lab.errors import InputError
-from gan_lab.metrics.features.efficientnet import EfficientNet
-from gan_lab.models.projected import Discriminator
+from gan_lab.models.projected import Discriminator, EfficientNet
 from gan_lab.training.building import describe_samples
 from gan_lab.weights import from_published
 from tests.helpers import small

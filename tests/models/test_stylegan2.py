@@ -12,7 +12,7 @@ from torch.nn.functional import conv2d
 from torch.testing import assert_close
 
 from gan_lab.errors import InputError
-from gan_lab.layers.resampling import fir_filter, upsample
+from gan_lab.layers.resolutions import fir_filter, upsample
 from gan_lab.layers.stylegan import StyledConv
 from gan_lab.models.stylegan2 import Discriminator, Generator
 from gan_lab.training.regularizers import path_lengths

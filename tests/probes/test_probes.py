@@ -21,8 +21,8 @@ import gan_lab
 from gan_lab.commands.generate import formats_for
 from gan_lab.commands.launch import launch
 from gan_lab.commands.options import check_image
+from gan_lab.data.image_folder import Zip
 from gan_lab.data.images import save_png
-from gan_lab.data.zip import Zip
 from gan_lab.errors import InputError
 from gan_lab.sampling.gan import Gan
 from gan_lab.training.augment.diffaugment import DiffAugment

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gan_lab.data.sample import Batch
-from gan_lab.distributed.strategy import Float16Precision
+from gan_lab.distributed.ranks import Float16Precision
 from gan_lab.layers.networks import (
     DiscriminatorInput,
     DiscriminatorNetwork,

@@ -130,7 +130,7 @@ def network(description: dict[str, Any]) -> dict[str, Any]:
         ),
         (
             lambda d: d["generator"].update(
-                network={"_target_": "gan_lab.training.stats.RunningMeans"}
+                network={"_target_": "gan_lab.distributed.ranks.RunningMeans"}
             ),
             "RunningMeans is no gan_lab.layers.networks.GeneratorNetwork",
         ),

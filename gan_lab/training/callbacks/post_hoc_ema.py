@@ -12,8 +12,7 @@ from gan_lab.console import warn
 from gan_lab.errors import InputError
 from gan_lab.training.callbacks.training_log import check_interval
 from gan_lab.training.checkpoint import AtomicCheckpointIO
-from gan_lab.training.module import AdversarialModule
-from gan_lab.training.power_ema import (
+from gan_lab.training.ema import (
     FOLDER,
     LENGTHS,
     SUFFIX,
@@ -23,6 +22,7 @@ from gan_lab.training.power_ema import (
     snapshot_kimg,
     snapshot_path,
 )
+from gan_lab.training.module import AdversarialModule
 
 
 class PostHocAverages(Callback):
@@ -34,7 +34,7 @@ class PostHocAverages(Callback):
     Args:
         run_dir: the run folder; snapshots go to its `ema/`.
         every_kimg: thousands of images between two snapshots.
-        lengths: sigma_rel of the averages, two or more; see `gan_lab.training.power_ema`.
+        lengths: sigma_rel of the averages, two or more; see `gan_lab.training.ema`.
 
     Raises:
         InputError: for lengths that there are not.

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from gan_lab.distributed.ranks import RunningMeans
 from gan_lab.errors import InputError
 from gan_lab.layers.networks import GeneratorNetwork
 from gan_lab.training.callbacks.checkpointing import Checkpointing
@@ -17,7 +18,6 @@ from gan_lab.training.callbacks.training_log import (
     check_finite_metrics,
     describe,
 )
-from gan_lab.training.stats import RunningMeans
 from tests.helpers.samples import images_of
 
 

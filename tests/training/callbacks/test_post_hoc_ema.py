@@ -9,7 +9,7 @@ import torch
 import gan_lab
 from gan_lab.commands.launch import launch
 from gan_lab.errors import InputError
-from gan_lab.training.power_ema import decay, exponent
+from gan_lab.training.ema import decay, exponent
 from tests.commands.conftest import ELSE
 
 KEEP = ("callbacks=[default,post_hoc_ema]", "callbacks.post_hoc_ema.every_kimg=0.1")

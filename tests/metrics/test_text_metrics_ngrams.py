@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gan_lab.metrics.ngrams import (
+from gan_lab.metrics.text_metrics import (
     NgramModel,
     bigram_chain,
     distinct_share,

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gan_lab.data import scan as scan_module
-from gan_lab.data.scan import scan
-from gan_lab.data.source import FileSource
+from gan_lab.data import source as source_module
+from gan_lab.data.source import FileSource, scan
 
 
 def photo(path: Path, *, size: tuple[int, int] = (40, 60), **options: object) -> None:
@@ -85,9 +84,9 @@ def test_text_missing_files_and_unknown_ranges_have_reasons(tmp_path: Path) -> N
 
 def count_inspections(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     calls: list[object] = []
-    inspect = scan_module.inspect
+    inspect = source_module.inspect
     monkeypatch.setattr(
-        scan_module,
+        source_module,
         "inspect",
         lambda file, **options: (calls.append(file), inspect(file, **options))[1],
     )

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from gan_lab.data.audio import Audio
+from gan_lab.data.audio import Audio, Spectrogram
 from gan_lab.data.images import image_spec
 from gan_lab.data.sample import SampleSpec
-from gan_lab.data.spectrogram import Spectrogram
 from gan_lab.data.tones import LOWEST, RATE, Tones
 from gan_lab.errors import InputError
 from tests.helpers.sounds import pitch

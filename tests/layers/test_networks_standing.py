@@ -7,7 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from gan_lab.errors import InputError
-from gan_lab.layers.standing import standing_statistics
+from gan_lab.layers.networks import standing_statistics
 from gan_lab.models import biggan, r3gan
 
 

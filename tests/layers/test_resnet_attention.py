@@ -9,7 +9,7 @@ from torch.nn.functional import max_pool2d
 from torch.testing import assert_close
 
 from gan_lab.errors import InputError
-from gan_lab.layers.attention import SelfAttention, attention_stages
+from gan_lab.layers.resnet import SelfAttention, attention_stages
 
 
 def by_the_formula(layer: SelfAttention, x: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from gan_lab.layers.stylegan3 import FourierFeatures
+from gan_lab.models.stylegan3 import FourierFeatures
 
 
 def features(**settings: float) -> FourierFeatures:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gan_lab.errors import InputError
-from gan_lab.training.power_ema import coefficients, decay, exponent, products
+from gan_lab.training.ema import coefficients, decay, exponent, products
 
 
 @given(st.floats(0.01, 0.28))

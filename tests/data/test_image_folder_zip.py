@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from gan_lab.data.base import MissingSplit
-from gan_lab.data.zip import Zip
+from gan_lab.data.image_folder import Zip
 from gan_lab.errors import InputError
 from tests.helpers.samples import pair
 from tests.helpers.zips import NAMES, write_zip

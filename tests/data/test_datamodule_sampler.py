@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gan_lab.data.sampler import CountingBatchSampler, permutation
+from gan_lab.data.datamodule import CountingBatchSampler, permutation
 from gan_lab.errors import InputError
 
 SEEDS = st.integers(0, 2**32)

@@ -15,8 +15,12 @@ from torch._dynamo.utils import counters
 
 from gan_lab.commands.launch import launch
 from gan_lab.errors import InputError
-from gan_lab.training.building import build_model
-from gan_lab.training.compilation import backend_of, check_compiler, compile_passes
+from gan_lab.training.building import (
+    backend_of,
+    build_model,
+    check_compiler,
+    compile_passes,
+)
 from gan_lab.training.module import AdversarialModule
 from tests.commands.conftest import ELSE, TINY, Train
 from tests.commands.conftest import train as train

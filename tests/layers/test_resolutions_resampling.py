@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from gan_lab.layers.resampling import downsample, fir_filter, smooth, upsample
+from gan_lab.layers.resolutions import downsample, fir_filter, smooth, upsample
 from tests.helpers.resampling import resample
 
 

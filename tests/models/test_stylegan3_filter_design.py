@@ -3,7 +3,7 @@ import torch
 from scipy.signal import firwin
 from torch.testing import assert_close
 
-from gan_lab.layers.stylegan3 import lowpass
+from gan_lab.models.stylegan3 import lowpass
 
 
 @pytest.mark.parametrize(

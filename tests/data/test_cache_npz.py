@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gan_lab.data.npz import read_arrays
+from gan_lab.data.cache import read_arrays
 from gan_lab.errors import InputError
 
 

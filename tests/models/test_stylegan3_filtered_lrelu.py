@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import leaky_relu
 from torch.testing import assert_close
 
-from gan_lab.layers.stylegan3 import FilteredLeakyReLU, lowpass
+from gan_lab.models.stylegan3 import FilteredLeakyReLU, lowpass
 from tests.helpers.resampling import resample
 
 
