@@ -354,7 +354,10 @@ KEYS: dict[str, type[Keys]] = {
     "train": TrainKeys,
 }
 # keys that hold a node, or null
-SINGLE = ("data", "loss", "model", "metrics", "trainer", "protocol", "features", "conditioning")
+SINGLE = (
+    *("data", "representation", "loss", "model", "metrics", "trainer"),
+    *("protocol", "features", "conditioning"),
+)
 # keys that hold nodes by their names
 NAMED = ("callbacks", "logger", "regularizer", "augment")
 # of these, keys may be set without being chosen: they are ignored

@@ -43,10 +43,12 @@ class SampleDataset(Dataset[Batch], ABC):
         in_memory: whether items are so cheap that worker processes would only slow them down.
         unreadable: (name, reason) of every skipped file.
         origin: where the samples are from, or empty.
+        packed_by: `Representation.pack_name` of what is packed beside the samples, or empty.
     """
 
     in_memory = False
     origin = ""
+    packed_by = ""
 
     def __init__(
         self, *, split: str, spec: SampleSpec, labels: NDArray[Any], flip: bool = False
@@ -132,6 +134,14 @@ class SampleDataset(Dataset[Batch], ABC):
             InputError: naming the file when it cannot be decoded.
         """
 
+    def load_packed(self, index: int) -> Tensor:
+        """What a representation has packed of stored sample `index`.
+
+        Raises:
+            InputError: naming it when it cannot be read.
+        """
+        raise AssertionError(f"{type(self).__name__} has nothing packed")
+
     def sources(self, numbers: Sequence[int]) -> Tensor:
         """The stored sources [N, ...] of samples i, j, ... (modulo the number of samples)."""
         return torch.stack([self.load_source(number % self.num_stored) for number in numbers])
@@ -171,6 +181,27 @@ class SampleDataset(Dataset[Batch], ABC):
     def _load_batch(self, stored: NDArray[np.int64]) -> tuple[Tensor, NDArray[np.int64]]:
         """A new tensor [B, ...] and the stored indices of its samples."""
         return torch.stack([self.load(index) for index in stored.tolist()]), stored
+
+
+class PackedSamples(Dataset[Batch]):
+    """What a representation has packed of the samples of a data set, in their place."""
+
+    in_memory = False
+
+    def __init__(self, samples: SampleDataset) -> None:
+        self.samples = samples
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Batch:
+        """Item `index` as a batch of one."""
+        return self.__getitems__([index])
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        """Items as one batch."""
+        packed = torch.stack([self.samples.load_packed(index) for index in indices])
+        return Batch(packed, torch.from_numpy(self.samples.labels[list(indices)]))
 
 
 class ImageDataset(SampleDataset):

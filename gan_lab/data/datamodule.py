@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from gan_lab.console import HANGUP, in_a_line, warn
-from gan_lab.data.base import MissingSplit, SampleDataset
+from gan_lab.data.base import MissingSplit, PackedSamples, SampleDataset
 from gan_lab.data.sample import Batch, Representation, SampleSpec, check_spec_alike
 from gan_lab.distributed import slurm
 from gan_lab.errors import InputError, counted
@@ -186,6 +186,7 @@ class DataModule(pl.LightningDataModule):
                 if split is not None:
                     split.spec = replace(split.spec, representation=representation)
         self.spec: SampleSpec = self.train.spec
+        self._reads_packed = reads_packed(self.train)
         self._batch_size = batch_size
         self._d_steps = d_steps
         self._total_images = total_images
@@ -219,7 +220,8 @@ class DataModule(pl.LightningDataModule):
             world_size=trainer.world_size if trainer else 1,
         )
         ranks = trainer.world_size if trainer else 1
-        return self._loader(self.train, sampler, self._batch_size * self._d_steps // ranks)
+        read = PackedSamples(self.train) if self._reads_packed else self.train
+        return self._loader(read, sampler, self._batch_size * self._d_steps // ranks)
 
     def ordered_loader(self, dataset: SampleDataset, *, batch_size: int) -> DataLoader[Batch]:
         """All items of `dataset` once, in order, as stored batches; for statistics of the real samples."""
@@ -232,6 +234,8 @@ class DataModule(pl.LightningDataModule):
         if source is not None:
             assert self.spec.source is not None
             source = self.spec.source.encode(source)
+        if self._reads_packed:
+            return Batch(self.spec.representation.unpack(batch.real), batch.labels, source)
         return Batch(self.spec.encode(batch.real), batch.labels, source)
 
     def transfer_batch_to_device(
@@ -301,7 +305,7 @@ class DataModule(pl.LightningDataModule):
         )
 
     def _loader(
-        self, dataset: SampleDataset, sampler: Sampler[list[int]], batch_size: int
+        self, dataset: SampleDataset | PackedSamples, sampler: Sampler[list[int]], batch_size: int
     ) -> DataLoader[Batch]:
         workers = self._fitting(self._workers(dataset), dataset, batch_size)
         if workers:
@@ -321,7 +325,9 @@ class DataModule(pl.LightningDataModule):
             generator=torch.Generator().manual_seed(self._seed),
         )
 
-    def _fitting(self, workers: int, dataset: SampleDataset, batch_size: int) -> int:
+    def _fitting(
+        self, workers: int, dataset: SampleDataset | PackedSamples, batch_size: int
+    ) -> int:
         """Return the number of workers that shared memory suffices for, at most the requested one.
 
         Without enough, a worker's batch is lost silently, and the loop waits forever.
@@ -349,7 +355,7 @@ class DataModule(pl.LightningDataModule):
             return possible
         raise InputError(f"num_workers={workers}: {room}; set num_workers={possible}, or {more}")
 
-    def _workers(self, dataset: SampleDataset) -> int:
+    def _workers(self, dataset: SampleDataset | PackedSamples) -> int:
         if self._num_workers is not None:
             return self._num_workers
         if dataset.in_memory:
@@ -361,6 +367,27 @@ class DataModule(pl.LightningDataModule):
         )
         ranks = self.trainer.num_devices if self.trainer else 1
         return max(1, min(_MAX_WORKERS, cpus // ranks))
+
+
+def reads_packed(data: SampleDataset) -> bool:
+    """Whether training reads what is packed beside the samples for their representation.
+
+    Raises:
+        InputError: where another one packed it, or samples are mirrored, whose packed values are not.
+    """
+    wanted = data.spec.representation.pack_name if data.packed_by else ""
+    if not wanted:
+        return False
+    if data.packed_by != wanted:
+        raise InputError(
+            f"the data were packed with {data.packed_by}, and representation= is {wanted}; pack them again with "
+            "prepare-data, or set representation.model to that which packed them"
+        )
+    if data.flip:
+        raise InputError(
+            "data.flip=true: what is packed of an image is not that of its mirror image; set data.flip=false"
+        )
+    return True
 
 
 def unmirrored(dataset: Callable[..., SampleDataset]) -> dict[str, bool]:

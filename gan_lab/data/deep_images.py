@@ -25,7 +25,6 @@ WindowName = Literal["range", "full", "percentiles"]
 PERCENTILES = (0.5, 99.5)
 _FULL = 65535.0
 _SAMPLED = 4096  # sampled pixels per image for percentiles
-_INTEGERS_TO_FLOAT = ("int8", "int16", "int32", "uint32", "float16", "float32", "float64")
 
 # it logs a line for each odd tag; what cannot be read is reported by the caller
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)

@@ -8,13 +8,23 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from gan_lab.data.base import digest
+from gan_lab.data.cache import read_header
 from gan_lab.data.decoding import DECODE_ERRORS, FORMATS, MAX_MEGAPIXELS, regular_file
 from gan_lab.data.encoded import EncodedImages
 from gan_lab.data.listing import format_names, list_folder, list_zip
 from gan_lab.data.metadata import MetadataTable, read_metadata
-from gan_lab.data.source import FileSource, Source, existing_folder, existing_path
+from gan_lab.data.packing import PACKED_BY, packed_name
+from gan_lab.data.source import (
+    DECODE_ERRORS,
+    FileSource,
+    Source,
+    existing_folder,
+    existing_path,
+)
 from gan_lab.data.splits import grouped, members_by_table
 from gan_lab.data.tables import BadTable, read_table
 from gan_lab.data.transform import Crop, ImageSize
@@ -117,8 +127,23 @@ class Zip(ImageFolder):
 
     def _path(self, root: str | Path | None) -> Path:
         path = existing_path(root, "a zip of images")
-        open_zip(path).close()
+        with open_zip(path) as archive:
+            if PACKED_BY in archive.namelist():
+                self.packed_by = archive.read(PACKED_BY).decode(errors="replace")
         return path
+
+    def load_packed(self, index: int) -> Tensor:
+        assert isinstance(self.source, ZipSource)
+        name = packed_name(self.name(index))
+        try:
+            file = io.BytesIO(self.source.read(name))
+            shape, dtype = read_header(file)
+            values = np.frombuffer(file.read(), dtype=dtype).reshape(shape)
+        except DECODE_ERRORS as error:
+            raise InputError(
+                f"{name} cannot be read ({error}); pack the data again with prepare-data"
+            ) from error
+        return torch.from_numpy(values.copy())
 
 
 class ZipSource(Source):
@@ -142,14 +167,22 @@ class ZipSource(Source):
         return bytes(self._names[index]).decode()
 
     def open(self, index: int) -> BinaryIO:
+        return io.BytesIO(self.read(self.name(index)))
+
+    def read(self, name: str) -> bytes:
+        """Return the content of a member.
+
+        Raises:
+            OSError: when it cannot be read.
+        """
         try:
             archive = self._open_archive()
-            member = archive.getinfo(self.name(index))
+            member = archive.getinfo(name)
             if member.file_size > _LARGEST_MEMBER:
                 raise OSError(
                     f"it claims {member.file_size:,} bytes, more than {_LARGEST_MEMBER:,}"
                 )
-            return io.BytesIO(archive.read(member))
+            return archive.read(member)
         except DECODE_ERRORS as error:  # damaged, encrypted, or packed in an unknown way
             if isinstance(error, OSError):
                 raise

@@ -20,8 +20,9 @@ IMAGE_ENDINGS = (
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff",
     ".jp2", ".j2k", ".jpf", ".jpx", ".avif", ".npy",
 )  # fmt: skip
+PACKED_ENDING = ".packed"  # of what a representation has packed, beside the image of the same name
 # labels and texts, expected beside images
-_SIDE_ENDINGS = (".csv", ".tsv", ".json", ".jsonl", ".txt", ".md", ".yaml", ".yml")
+_SIDE_ENDINGS = (".csv", ".tsv", ".json", ".jsonl", ".txt", ".md", ".yaml", ".yml", PACKED_ENDING)
 _SIDE_NAMES = ("readme", "license", "copying")
 _NOT_REGULAR = "not a regular file"
 _THREADS = 16

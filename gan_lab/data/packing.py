@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 
 from gan_lab.data.base import digest
+from gan_lab.data.listing import PACKED_ENDING
 from gan_lab.data.metadata import MetadataTable
 from gan_lab.data.tables import METADATA
 from gan_lab.errors import InputError
@@ -23,6 +24,7 @@ CHECKPOINT_SECONDS = 20.0
 _VERSION = 2
 _AHEAD = 8  # samples that a thread may be ahead of the writer
 _PER_FOLDER = 1000
+PACKED_BY = f"by{PACKED_ENDING}"  # a member: who packed what lies beside the samples
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -35,6 +37,22 @@ class Damaged:
     """
 
     reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class WithPacked:
+    """A sample and what a representation packs of it.
+
+    Attributes:
+        sample: its file.
+        packed: as a NumPy file.
+    """
+
+    sample: bytes
+    packed: bytes
+
+
+Encoded = bytes | WithPacked | Damaged
 
 
 class Packer:
@@ -74,11 +92,11 @@ class Packer:
         kept = [i for i, member in enumerate(self._members) if member not in failed]
         return replace(self._table, files=self._members).rows(kept)
 
-    def pack(self, encode: Callable[[int], bytes | Damaged], *, num_threads: int) -> Iterator[int]:
+    def pack(self, encode: Callable[[int], Encoded], *, num_threads: int) -> Iterator[int]:
         """Encode and write the remaining samples, and yield `done` after each.
 
         Args:
-            encode: returns the file of a row's sample; called from several threads.
+            encode: returns the file of a row's sample, or also what is packed of it; called from several threads.
             num_threads: that encode.
         """
         saved, saved_at = self.done, time.monotonic()
@@ -98,8 +116,10 @@ class Packer:
         """Save everything packed so far."""
         self._archive.checkpoint()
 
-    def finish(self) -> None:
-        """Write the table and rename the zip."""
+    def finish(self, packed_by: str = "") -> None:
+        """Write the table and, where something is packed beside the samples, by what; rename the zip."""
+        if packed_by:
+            self._archive.add_note(PACKED_BY, packed_by.encode())
         self._archive.finish(METADATA, json.dumps(self.packed.to_json()).encode())
 
     def abandon(self) -> None:
@@ -121,11 +141,14 @@ def _members(table: MetadataTable, suffix: str) -> list[str]:
     return members
 
 
-def _in_order(
-    encode: Callable[[int], bytes | Damaged], rows: range, num_threads: int
-) -> Iterator[bytes | Damaged]:
+def packed_name(member: str) -> str:
+    """Return the member that holds what a representation has packed of the sample in another."""
+    return f"{member.rpartition('.')[0]}{PACKED_ENDING}"
+
+
+def _in_order(encode: Callable[[int], Encoded], rows: range, num_threads: int) -> Iterator[Encoded]:
     """Yield the results of `encode` for the rows, in order, computed slightly ahead by threads."""
-    queue: deque[Future[bytes | Damaged]] = deque()
+    queue: deque[Future[Encoded]] = deque()
     pool = ThreadPoolExecutor(num_threads)
     try:
         rest = iter(rows)
@@ -167,10 +190,18 @@ class RestartableZip:
         self._file = self._part.open("r+b")
         self._archive = zipfile.ZipFile(self._file, "a")
 
-    def add(self, name: str, data: bytes) -> None:
-        """Write the next item as an uncompressed member."""
-        self._write(name, data)
+    def add(self, name: str, data: bytes | WithPacked) -> None:
+        """Write the next item as an uncompressed member, and beside it what is packed of it."""
+        if isinstance(data, WithPacked):
+            self._write(name, data.sample)
+            self._write(packed_name(name), data.packed)
+        else:
+            self._write(name, data)
         self.done += 1
+
+    def add_note(self, name: str, data: bytes) -> None:
+        """Write a member that is no item, once all of these are there."""
+        self._write(name, data)
 
     def give_up(self, member: str, name: str, reason: str) -> None:
         """Skip the next item, `member`, and record its name and the reason."""

@@ -108,6 +108,19 @@ class Representation(nn.Module):
         """Return the shape of one encoded sample, given that of a stored one."""
         return stored
 
+    @property
+    def pack_name(self) -> str:
+        """Name what `pack` returns, where it is worth being stored beside the data; else empty."""
+        return ""
+
+    def pack(self, samples: Tensor) -> Tensor:
+        """Return the part of `encode` that can be done once, before training; `unpack` does the rest."""
+        return samples
+
+    def unpack(self, packed: Tensor) -> Tensor:
+        """Return what networks see of packed samples [N, ...]."""
+        return packed
+
     def encode(self, samples: Tensor) -> Tensor:
         """Return what networks see of samples [N, ...], as `SampleKind.to_float` gives them."""
         return samples

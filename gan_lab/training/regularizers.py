@@ -31,6 +31,7 @@ class Regularizer(nn.Module):
     Attributes:
         player: whose parameters it acts on.
         penalizes: whether `forward` returns a penalty; False for those that act in another way only.
+        precise: whether it is computed in single precision where the step is not: squares of gradients need it.
 
     Args:
         weight: coefficient of the penalty in the player's loss.
@@ -41,6 +42,7 @@ class Regularizer(nn.Module):
 
     player: PlayerName
     penalizes = True
+    precise = True
 
     def __init__(self, *, weight: float, interval: int = 1) -> None:
         super().__init__()
@@ -203,6 +205,8 @@ class Approximate(DiscriminatorRegularizer):
         weight: gamma, as of R1 and R2.
         interval: D steps between penalties.
         noise: s, standard deviation of the change of x.
+        precise: whether both passes are in single precision; False takes those of the loss, in the step's precision, as
+            GAT's authors do. In bfloat16 logits have 8 bits, and the error of their difference is divided by s.
 
     Raises:
         InputError: for an invalid change.
@@ -211,8 +215,11 @@ class Approximate(DiscriminatorRegularizer):
     role: Role
     replays = True
 
-    def __init__(self, *, weight: float, interval: int = 1, noise: float = 0.01) -> None:
+    def __init__(
+        self, *, weight: float, interval: int = 1, noise: float = 0.01, precise: bool = True
+    ) -> None:
         super().__init__(weight=weight, interval=interval)
+        self.precise = precise
         if noise <= 0:
             raise InputError(f"{type(self).__name__}: noise={noise} must be positive")
         self.noise = noise

@@ -100,9 +100,17 @@ class DiscriminatorStep:
             ),
         )
 
-    def apart(self) -> "DiscriminatorStep":
-        """Return the same step in single precision, with passes of its own."""
-        real, fake = (requiring_grad(map_tensors(Tensor.float, x)) for x in (self.real, self.fake))
+    def apart(self, *, by_real: bool, by_fake: bool) -> "DiscriminatorStep":
+        """Return the same step in single precision, with passes of its own.
+
+        Args:
+            by_real: whether logits are going to be differentiated by real samples.
+            by_fake: likewise by fake ones.
+        """
+        real, fake = (
+            requiring_grad(map_tensors(Tensor.float, x)) if by else map_tensors(Tensor.float, x)
+            for x, by in ((self.real, by_real), (self.fake, by_fake))
+        )
         return replace(
             self,
             real=real,
