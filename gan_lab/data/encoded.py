@@ -121,6 +121,8 @@ class EncodedImages(ImageDataset):
         self._items = np.flatnonzero(members & readable)
         if not len(self._items):
             raise InputError(f"none of the images of split={split} can be read")
+        # names and labels are here already, and a long table would be sent to every worker
+        self._table = table.rows(self._items) if table and table.has_more_than_classes else None
         super().__init__(
             split=split,
             image_size=self._transform.size,
@@ -131,12 +133,11 @@ class EncodedImages(ImageDataset):
             kind=kind,
             representation=representation,
             attributes=attributes,
+            groups=None if self._table is None else self._table.groups,
         )
         self.unreadable = [(source.name(i), why) for i, why in found.reasons.items() if members[i]]
         if self.unreadable:
             warn(f"left out {_named(self.unreadable)}")
-        # names and labels are stored already, and a long table would be copied to every worker
-        self._table = table.rows(self._items) if table and table.has_more_than_classes else None
         self._skip_unreadable = skip_unreadable
         self._warned = False
         self._fingerprint = digest(
