@@ -12,8 +12,17 @@ from numpy.typing import NDArray
 
 from gan_lab.data.medical import Slices
 from gan_lab.data.source import FileSource
-from gan_lab.data.volumes import Volume, matched, need_package, tell_others
+from gan_lab.data.volumes import (
+    Volume,
+    check_range,
+    matched,
+    need_package,
+    pixel_spacing,
+    tell_others,
+)
 from gan_lab.errors import InputError
+
+_MOST_FRAMES = 10**6  # of a file
 
 
 class Dicom(Slices):
@@ -114,8 +123,8 @@ class DicomFile:
                 series=str(found.get("SeriesInstanceUID", where)),
                 patient=matched(group_by, name) or str(found.get("PatientID") or where),
                 shape=(int(found.Rows), int(found.Columns)),
-                frames=int(found.get("NumberOfFrames") or 1),
-                spacing=None if spacing is None else (float(spacing[0]), float(spacing[1])),
+                frames=check_range(int(found.get("NumberOfFrames") or 1), 1, _MOST_FRAMES),
+                spacing=None if spacing is None else pixel_spacing(spacing[0], spacing[1]),
                 position=_position(orientation, origin, found.get("InstanceNumber")),
                 flips=_flips(orientation),
             )

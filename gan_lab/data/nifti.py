@@ -1,5 +1,6 @@
 """NIfTI files: volumes that are brought to one orientation, and cut along an axis."""
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -10,8 +11,17 @@ from numpy.typing import NDArray
 from gan_lab.data.base import digest
 from gan_lab.data.medical import AXES, Slices
 from gan_lab.data.source import FileSource
-from gan_lab.data.volumes import Volume, matched, need_package, tell_others
+from gan_lab.data.volumes import (
+    Volume,
+    check_range,
+    matched,
+    need_package,
+    pixel_spacing,
+    tell_others,
+)
 from gan_lab.errors import InputError
+
+_MOST_VOXELS = 2**31
 
 
 class Nifti(Slices):
@@ -69,6 +79,7 @@ class NiftiVolume(Volume):
             image = nibabel.as_closest_canonical(nibabel.load(path))
             shape = image.shape
             zooms = [float(mm) for mm in image.header.get_zooms()]
+            check_range(math.prod(shape), 1, _MOST_VOXELS)
         except Exception as error:  # nibabel's own, the gzip's and NumPy's
             raise _damaged(where, error) from error
         if len(shape) > 3 and all(size == 1 for size in shape[3:]):
@@ -78,16 +89,20 @@ class NiftiVolume(Volume):
                 f"{where} has {len(shape)} dimensions {list(shape)}; a volume has three: split series in time, and "
                 "remove it"
             )
-        if image.get_data_dtype().fields:
-            raise InputError(f"{where} is in colour; take it out")
+        if image.get_data_dtype().kind not in "iuf":
+            raise InputError(f"{where} is in colour, or holds complex values; take it out")
         across = [i for i in (0, 1, 2) if i != axis]
+        try:
+            spacing = pixel_spacing(zooms[across[1]], zooms[across[0]])
+        except ValueError as error:
+            raise _damaged(where, error) from error
         return cls(
             patient=matched(group_by, name) or where,
             series=where,
             label=name.partition("/")[0] if "/" in name else "",
             where=where,
             shape=(shape[across[1]], shape[across[0]]),
-            spacing=(zooms[across[1]], zooms[across[0]]),
+            spacing=spacing,
             path=path,
             axis=axis,
             count=shape[axis],

@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from gan_lab.console import say
 from gan_lab.data.cache import Arrays
 from gan_lab.errors import InputError, counted
 
+_SPACINGS = (1e-4, 1e4)  # mm of a pixel, from microscopes to what is damaged
 _EMPTY = 0.01  # standard deviation of a slice, as a share of its volume's range, below which nothing is on it
 
 
@@ -71,6 +73,29 @@ def look_at(volumes: Sequence[Volume]) -> Arrays:
         "whole": np.array(whole),
         "spreads": np.array(spreads, dtype=np.float64),
     }
+
+
+def check_range(number: int, least: int, most: int) -> int:
+    """Return a number of a header.
+
+    Raises:
+        ValueError: for one out of range.
+    """
+    if not least <= number <= most:
+        raise ValueError(f"{number:,} is out of range")
+    return number
+
+
+def pixel_spacing(height: Any, width: Any) -> tuple[float, float]:
+    """Return the size of a pixel in mm.
+
+    Raises:
+        ValueError: for one out of range.
+    """
+    sides = float(height), float(width)
+    if not all(_SPACINGS[0] <= side <= _SPACINGS[1] for side in sides):
+        raise ValueError(f"pixels of {sides} mm")
+    return sides
 
 
 def choose_slices(

@@ -1,5 +1,7 @@
 """What an export says of a generator (from a run or an earlier export), and its model card."""
 
+import html
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,9 +13,10 @@ from typing import Any
 import torch
 import yaml  # type: ignore[import-untyped]
 from jinja2 import Environment, StrictUndefined, Template
-from torch import Tensor
+from torch import Tensor, nn
 
 from gan_lab.config import take
+from gan_lab.console import in_a_line
 from gan_lab.data.deep_images import DeepImage
 from gan_lab.data.images import ImageKind
 from gan_lab.data.media import grid
@@ -37,12 +40,12 @@ class Material:
 
     Attributes:
         gan: on the CPU.
-        discriminator: its weights; None to leave it out.
+        discriminator: None to leave it out.
         description: of `model.json`, as far as it is known before files are written.
     """
 
     gan: Gan
-    discriminator: Mapping[str, Tensor] | None
+    discriminator: nn.Module | None
     description: dict[str, Any]
 
 
@@ -106,7 +109,7 @@ def of_run(
     }
     return Material(
         gan=gan,
-        discriminator=None if discriminator_network is None else discriminator_network.state_dict(),
+        discriminator=discriminator_network,
         description=description,
     )
 
@@ -117,13 +120,13 @@ def of_export(
     """Read what is exported from an exported model.
 
     Raises:
-        InputError: when it is damaged, names other code, or has not the weights or the discriminator asked for.
+        InputError: when it is damaged, names other code, or lacks the requested weights or discriminator.
     """
     description = exported.read_about(folder)
     gan = exported.load(folder, weights=weights, trust=trust)
     discriminator_network = None
     if description.get("discriminator"):
-        discriminator_network = exported.state(folder, description, "discriminator")
+        discriminator_network = exported.network(folder, description, "discriminator", trust=trust)
     elif discriminator:
         raise InputError(f"with_discriminator=true: {folder} has none; export its run again")
     return Material(gan=gan, discriminator=discriminator_network, description=description)
@@ -274,6 +277,7 @@ def card(description: Mapping[str, Any], *, picture: str, repository: str | None
         is_image=is_image(description),
         samples=samples(description),
         architecture=network.split(".")[-2],
+        nvidia_class=(description.get("nvidia") or {}).get("class", ""),
         encodes=network == "gan_lab.models.bigan.Generator",
         grid=GRID,
         picture=picture,
@@ -338,7 +342,14 @@ def template() -> Template:
     environment = Environment(
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=StrictUndefined
     )
+    environment.filters |= {"in_a_cell": in_a_cell, "code": code}
     return environment.from_string(text, globals={"programs": PROGRAMS})
+
+
+def in_a_cell(name: object) -> str:
+    """Return a name of somebody's data for a cell of a Markdown table: as text, whatever it holds."""
+    line = html.escape(in_a_line(str(name)), quote=False)
+    return re.sub(r"([\\`*_\[\]|])", r"\\\1", line)
 
 
 def front_matter(description: Mapping[str, Any]) -> str:
@@ -431,8 +442,9 @@ def format_node(node: Mapping[str, Any] | None) -> str:
 
 
 def code(text: object) -> str:
-    """Format text as Markdown code."""
-    return f"`{text}`" if text else ""
+    """Format text as Markdown code, which ends at a backquote."""
+    line = in_a_line(str(text)).replace("`", "'")
+    return f"`{line}`" if text else ""
 
 
 def sample_grid(gan: Gan, *, seed: int, truncation: float | None) -> tuple[Tensor, str]:
