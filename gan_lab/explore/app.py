@@ -79,7 +79,7 @@ class ImageSearch:
         label: its class, None to have it found.
     """
 
-    count = 1  # images whose way `find` is to tell
+    count = 1  # images to observe
 
     def __init__(self, studio: Studio, target: Targets, *, label: int | None) -> None:
         gan = studio.gan
@@ -232,8 +232,8 @@ FILES = Path(__file__).parent / "page"
 T = TypeVar("T")
 LARGEST_UPLOAD = 20 * 2**20  # bytes
 LARGEST_JSON = 2**18
-LONGEST_NUMBER = 12  # digits: Python refuses to read very long ones
-CLIENT_IS_GONE = 499  # as nginx calls it; nobody receives it
+LONGEST_NUMBER = 12  # digits: Python does not parse very long ones
+CLIENT_IS_GONE = 499  # nginx's; the client never receives it
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; frame-ancestors 'none'"
@@ -324,7 +324,7 @@ async def bad_input(request: Request, error: Exception) -> Response:
 
 
 async def interrupted(request: Request, error: Exception) -> Response:
-    """Answer a request that was broken off: nobody listens, and nothing is wrong here."""
+    """Answer a cancelled request."""
     return Response(status_code=CLIENT_IS_GONE)
 
 
@@ -338,7 +338,7 @@ class Page:
     def __init__(self, studios: Sequence[Studio]) -> None:
         self.studios = studios
         self.projections = Projections()
-        # each thread that computes would start threads of its own for all cores
+        # each computing thread would start threads for all cores
         self._drawing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="drawing")
         # a large image takes seconds to decode
         self._reading = ThreadPoolExecutor(max_workers=1, thread_name_prefix="reading")
@@ -426,8 +426,7 @@ def build_app(studios: Sequence[Studio], *, hosts: Sequence[str]) -> Starlette:
 
     Args:
         studios: one or two generators, shown side by side.
-        hosts: names under which it may be asked, without ports: a site that leads here under a name of its own is
-            refused.
+        hosts: host names of allowed requests, without ports, against DNS rebinding.
     """
     page = Page(studios)
     return Starlette(
