@@ -91,7 +91,7 @@ class EmojiNet(nn.Module):
 
 
 def jittered(images: Tensor) -> Tensor:
-    """Move, turn, stretch and recolour images [N, 3, H, W], each by numbers of its own."""
+    """Move, turn, stretch and recolour images [N, 3, H, W], each with its own random parameters."""
     count = len(images)
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:

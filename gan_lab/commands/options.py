@@ -86,7 +86,7 @@ def plain(value: Any) -> Any:
 
 
 def measure_statistics(gan: Gan, config: DictConfig) -> None:
-    """Measure standing statistics where the configuration asks for them.
+    """Measure standing statistics if configured.
 
     Raises:
         InputError: when the generator has no batch norm, or for an invalid number.

@@ -24,8 +24,8 @@ from gan_lab.data.images import to_uint8
 from gan_lab.data.media import labelled_sheet, on_white
 from gan_lab.errors import InputError
 from gan_lab.layers.equalized import EqualizedLinear
+from gan_lab.sampling.interpolation import Layers, pick_layers
 from gan_lab.sampling.latents import SUFFIX, Latents, check_labels, is_finite_number
-from gan_lab.sampling.mixing import Layers, pick_layers
 from gan_lab.sampling.sampler import Sampler
 from gan_lab.sampling.search import check_count
 from gan_lab.sampling.spaces import full_precision
