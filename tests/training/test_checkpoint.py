@@ -286,5 +286,5 @@ def test_links_to_nothing_are_no_reason_to_begin_anew(tmp_path: Path) -> None:
 
 def test_links_to_themselves(tmp_path: Path) -> None:
     (tmp_path / "last.ckpt").symlink_to("last.ckpt")
-    with pytest.raises(InputError, match="is a link to last.ckpt"):
+    with pytest.raises(InputError, match=r"is a link to last\.ckpt"):
         find_resumable(tmp_path)
