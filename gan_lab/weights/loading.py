@@ -161,7 +161,7 @@ def load_discriminator(
         )
     if network.num_classes and gan.attributes:
         return None
-    network.prepare()
+    cast(Any, network).prepare()
     network.eval().requires_grad_(False).to(gan.device)
 
     @torch.no_grad()
