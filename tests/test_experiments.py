@@ -49,8 +49,17 @@ def lines(characters: int, length: int = 32) -> SampleSpec:
     )
 
 
-# what a recipe's samples are, where they are no images: at full size, and small
+# what a recipe's samples are, where they are not images: at full size, and small
 OTHERS = {
+    # latents of 256x256 pixels
+    "gat_imagenet256_b": (
+        described(32, channels=4, classes=1000),
+        described(8, channels=4, classes=10),
+    ),
+    "gat_imagenet256_xl": (
+        described(32, channels=4, classes=1000),
+        described(8, channels=4, classes=10),
+    ),
     "python_docs/wgan_gp_text": (lines(102), lines(5, 6)),
     "text_billion_word": (lines(2048), lines(5, 6)),
 }
@@ -100,6 +109,8 @@ IMAGES = {
 # trainable parameters of the published networks, where they are known to the digit
 COUNTS: dict[str, tuple[int | None, int]] = {
     "biggan_imagenet128": (70_433_988, 87_982_370),
+    "gat_imagenet256_b": (116_545_088, 104_480_256),
+    "gat_imagenet256_xl": (601_936_640, 467_383_872),
     "progan_celebahq1024": (None, 23_087_249),  # the discriminator is StyleGAN's
     "r3gan_cifar10": (20_781_952, 21_280_512),
     "r3gan_ffhq256": (23_057_952, 23_009_568),

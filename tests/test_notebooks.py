@@ -126,7 +126,7 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shell]:
     yield shell
     Shell.clear_instance()
     plt.switch_backend("agg")
-    # or the next shell would show figures without their pictures
+    # or the next shell would show figures without their images
     configure_inline_support.current_backend = "unset"
     for name in set(sys.modules) - modules:
         if getattr(sys.modules[name], "__file__", None) == str(tmp_path / "work" / f"{name}.py"):

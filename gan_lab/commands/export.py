@@ -1,4 +1,4 @@
-"""gan-lab export: a trained generator as a folder to give away: weights, description, programs, model card."""
+"""gan-lab export: a trained generator as a folder to share: weights, description, programs, model card."""
 
 import os
 import shutil
@@ -33,7 +33,7 @@ from gan_lab.weights.export import Material, card, of_export, of_run, sample_gri
 from gan_lab.weights.loading import local
 from gan_lab.weights.programs import onnx_packages, write_program
 
-# all that an exported model's folder has from here; what else lies there is left alone
+# files of an exported model; other files in the folder are kept
 FILES = (
     *(exported.DESCRIPTION, exported.CARD, exported.GRID),
     *exported.WEIGHTS.values(),
@@ -44,10 +44,10 @@ FILES = (
 
 
 def run(config: DictConfig) -> None:
-    """Export, and upload where that is asked for.
+    """Export, and upload where requested.
 
     Raises:
-        InputError: for a run, a format or an account that there is not, and programs whose images differ.
+        InputError: for an unknown run, format or account, and when an exported program gives other images.
     """
     if config.push is not None:
         hub.check_push(config.push)
@@ -73,13 +73,13 @@ def run(config: DictConfig) -> None:
     for file in written(out):
         say(f"wrote {out / file}")
     if description["licence"] is None:
-        say("the card says that no licence is stated; licence=cc-by-4.0, for example, states one")
+        say("the model card states no licence; set one, such as licence=cc-by-4.0")
     if config.push is not None:
         say(f"pushed {hub.push(out, config.push, files=written(out), private=config.private)}")
 
 
 def gather(config: DictConfig, source: Path) -> Material:
-    """Read what is exported, from a run or an earlier export."""
+    """Load what to export, from a run or an earlier export."""
     if exported.is_export(source):
         if config.checkpoint is not None:
             raise InputError(
@@ -109,10 +109,10 @@ def gather(config: DictConfig, source: Path) -> Material:
 
 
 def prepare(config: DictConfig, material: Material) -> None:
-    """Check the truncation of the images, and measure standing statistics where they are asked for.
+    """Check the truncation of the images, and measure standing statistics where requested.
 
     Raises:
-        InputError: for a truncation or statistics that mean nothing to the generator.
+        InputError: for a truncation or statistics that the generator does not support.
     """
     count, gan = config.standing_statistics, material.gan
     gan.check_truncation(config.truncation)
@@ -124,12 +124,12 @@ def prepare(config: DictConfig, material: Material) -> None:
         "seed": config.seed,
         "truncation": config.truncation,
     }
-    # those that were measured are of other images
+    # metrics are of other images
     material.description["metrics"], material.description["best"] = [], None
 
 
 def default_out(source: Path, config: DictConfig) -> Path:
-    """Return where an export goes: into its run's folder; an exported model is brought up to date where it lies."""
+    """Return the output folder: in the run's folder; an exported model is updated in place."""
     if exported.is_export(source):
         return source
     path = checkpoint_path(source, config.checkpoint)
@@ -140,14 +140,14 @@ def check_out(out: Path, material: Material, source: Path, *, overwrite: bool) -
     """Check that the output folder is empty or an earlier export of this model.
 
     Raises:
-        InputError: naming the way out.
+        InputError: with what to do.
     """
     if out.is_file():
         raise InputError(f"out={out} is a file; give a folder")
     if not out.exists() or not any(out.iterdir()) or out.resolve() == source.resolve():
         return
     if not exported.is_export(out):
-        raise InputError(f"out={out} holds other things than an exported model; give another out=")
+        raise InputError(f"out={out} holds other files than an exported model's; give another out=")
     if overwrite:
         return
     ours = material.description
@@ -172,7 +172,7 @@ def check_out(out: Path, material: Material, source: Path, *, overwrite: bool) -
 def staged(out: Path) -> Iterator[Path]:
     """Yield a temporary folder that replaces `out` on success and is removed on failure.
 
-    What a kill leaves undone, the next export to the same place does.
+    After a kill, the next export to the same folder cleans up.
     """
     folder, before = temporary_path(out), out.with_name(f".{out.name}.before")
     with naming(out):
@@ -273,14 +273,14 @@ def write_nvidia(material: Material, folder: Path) -> dict[str, str]:
 
 
 def write_weights(state: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
-    """Write weights and return what `model.json` says of them."""
-    # copies: tensors that share their memory are refused
+    """Write weights and return their entry in `model.json`."""
+    # copies: safetensors does not allow shared memory
     with replacing(path) as temporary:
         save_file({name: t.detach().clone().contiguous() for name, t in state.items()}, temporary)
-        temporary.chmod(0o644)  # safetensors writes it for its owner alone
+        temporary.chmod(0o644)  # safetensors writes files readable by their owner only
     return {"file": path.name, "sha256": file_sha256(path)}
 
 
 def written(out: Path) -> list[str]:
-    """Return the files of an exported model that there are."""
+    """Return the existing files of an exported model."""
     return [name for name in FILES if (out / name).is_file()]

@@ -4,6 +4,7 @@ Names of patients, files and folders stay where they are: images, messages and t
 """
 
 import hashlib
+import math
 import re
 from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
@@ -34,6 +35,9 @@ AXES = {
     "coronal": 1,
     "axial": 2,
 }  # of a volume whose axes go to the right, front and top
+_SPACINGS = (1e-4, 1e4)  # mm of a pixel, from microscopes to what is damaged
+_MOST_FRAMES = 10**6  # of a file
+_MOST_VOXELS = 2**31
 _EMPTY = 0.01  # standard deviation of a slice, as a share of its volume's range, below which nothing is on it
 
 
@@ -79,7 +83,7 @@ class Slices(ImageDataset):
         classes: whether the folders in `root` are classes, whose names are then in the run.
         val_fraction: part of the patients to validate on.
         folds: in place of that: so many parts of about as many patients each, of which one validates.
-        fold: which one, from 0 on.
+        fold: index of the validation fold.
         image_size: one number, [H, W], or None for the one size that all slices have.
         crop: "center" | "none" | pixels | [H, W]; see `ImageTransform`.
         resample: "lanczos" | "box" | "bicubic" | "bilinear".
@@ -367,8 +371,8 @@ class DicomFile:
                 series=str(found.get("SeriesInstanceUID", where)),
                 patient=_matched(group_by, name) or str(found.get("PatientID") or where),
                 shape=(int(found.Rows), int(found.Columns)),
-                frames=int(found.get("NumberOfFrames") or 1),
-                spacing=None if spacing is None else (float(spacing[0]), float(spacing[1])),
+                frames=_in_range(int(found.get("NumberOfFrames") or 1), 1, _MOST_FRAMES),
+                spacing=None if spacing is None else _spacing(spacing[0], spacing[1]),
                 position=_position(orientation, origin, found.get("InstanceNumber")),
                 flips=_flips(orientation),
             )
@@ -462,7 +466,7 @@ class NiftiVolume(Volume):
         """Read a header.
 
         Raises:
-            InputError: for what is no volume of three dimensions.
+            InputError: when it is not a three-dimensional volume.
         """
         import nibabel
 
@@ -470,6 +474,7 @@ class NiftiVolume(Volume):
             image = nibabel.as_closest_canonical(nibabel.load(path))
             shape = image.shape
             zooms = [float(mm) for mm in image.header.get_zooms()]
+            _in_range(math.prod(shape), 1, _MOST_VOXELS)
         except Exception as error:  # nibabel's own, the gzip's and NumPy's
             raise _damaged(where, error) from error
         if len(shape) > 3 and all(size == 1 for size in shape[3:]):
@@ -479,15 +484,19 @@ class NiftiVolume(Volume):
                 f"{where} has {len(shape)} dimensions {list(shape)}; a volume has three: split series in time, and "
                 "remove it"
             )
-        if image.get_data_dtype().fields:
-            raise InputError(f"{where} is in colour; take it out")
+        if image.get_data_dtype().kind not in "iuf":
+            raise InputError(f"{where} is in colour, or holds complex values; take it out")
         across = [i for i in (0, 1, 2) if i != axis]
+        try:
+            spacing = _spacing(zooms[across[1]], zooms[across[0]])
+        except ValueError as error:
+            raise _damaged(where, error) from error
         return cls(
             patient=_matched(group_by, name) or where,
             label=name.partition("/")[0] if "/" in name else "",
             where=where,
             shape=(shape[across[1]], shape[across[0]]),
-            spacing=(zooms[across[1]], zooms[across[0]]),
+            spacing=spacing,
             path=path,
             axis=axis,
             count=shape[axis],
@@ -557,13 +566,30 @@ def _need(module: str, what: str) -> None:
         ) from error
 
 
+def _in_range(number: int, least: int, most: int) -> int:
+    """Return a number of a header; ValueError for one that cannot be."""
+    if not least <= number <= most:
+        raise ValueError(f"{number:,} is out of range")
+    return number
+
+
+def _spacing(height: Any, width: Any) -> tuple[float, float]:
+    """Return the size of a pixel in mm; ValueError for one that cannot be."""
+    sides = float(height), float(width)
+    if not all(_SPACINGS[0] <= side <= _SPACINGS[1] for side in sides):
+        raise ValueError(f"pixels of {sides} mm")
+    return sides
+
+
 def _matched(group_by: str | None, name: str) -> str | None:
     if group_by is None:
         return None
     try:
         match = re.search(group_by, name)
     except re.error as error:
-        raise InputError(f"data.group_by={group_by} is no regular expression ({error})") from error
+        raise InputError(
+            f"data.group_by={group_by} is not a regular expression ({error})"
+        ) from error
     if match is None:
         return None
     return str(match[1] if match.re.groups else match[0])
@@ -612,7 +638,7 @@ def _pseudonyms(patients: Sequence[str]) -> list[str]:
 
 def _looked_at(volumes: Sequence[Volume]) -> Arrays:
     """Lowest, highest level, percentiles, and whether levels are whole, of each volume; the spread of each slice."""
-    say(f"looking at {counted(len(volumes), 'volume')} (once; the result is kept) ...")
+    say(f"looking at {counted(len(volumes), 'volume')} (once; the result is cached) ...")
     ends, whole, spreads = [], [], []
     for volume in volumes:
         low, high, is_whole, some = np.inf, -np.inf, True, []

@@ -1,6 +1,6 @@
-"""A named way to measure: which features of how many images, real and generated, and which metrics of them.
+"""Evaluation protocols: which features of how many real and generated images, and which metrics of them.
 
-The same object measures during training (`metrics=`) and afterwards (`gan-lab evaluate protocol=`).
+The same object is used during training (`metrics=`) and afterwards (`gan-lab evaluate protocol=`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,8 +38,8 @@ class Protocol:
         features: makes features of images.
         metrics: what is computed, by a name of the user's choice; None leaves one of another protocol out.
         num_fake: generated images.
-        num_real: real images, a random choice, always the same one; None takes all, and of a generator in their place
-            as many as `num_fake`.
+        num_real: real images, a fixed random choice; None takes all, and of a generator instead as many as
+            `num_fake`.
         num_real_features: real images at most whose features are compared one by one (KID, precision and recall);
             statistics are of all `num_real`. None takes as many.
         split: "train" or "val", of the data that real images are from.
@@ -47,7 +47,7 @@ class Protocol:
         weights: "ema" or "raw", of the generator, where `evaluate` is not told otherwise; training measures "ema".
         truncation: as `evaluate` takes it, where it is not told otherwise; training has none.
         best: which of `metrics` chooses the best checkpoint; None for none.
-        mode: whether the smallest or the largest value of it is the best.
+        mode: "min" or "max": whether lower or higher is better.
         reference_split: "train" or "val": another split, whose real images are measured against the real ones, too: as
             `<key>_real`, what a generator that draws from that split would get.
         dataset: class of the data that the features are of, "gan_lab.data.digits.Digits"; None for any.
@@ -139,8 +139,8 @@ class Protocol:
         Raises:
             InputError: for data or weights that cannot be used; for missing weights when they are required.
         """
+        self.check_data(data)
         real, floor = self.real_images(data), self.floor_images(data)
-        self.check(real=real)
         try:
             self.load(self._choose_device(data))
         except WeightsUnavailable as error:
@@ -150,6 +150,14 @@ class Protocol:
             self._best = None
             return
         self.measure_real(real, floor=floor)
+
+    def check_data(self, data: DataModule) -> None:
+        """Check the number, size and channels of the real images.
+
+        Raises:
+            InputError: with the remedy.
+        """
+        self.check(real=self.real_images(data))
 
     def compute(self, fakes: ImageSource) -> dict[str, float]:
         """Draw and measure `num_fake` images; nothing when there are no weights."""
@@ -229,7 +237,7 @@ class Protocol:
         """Check before anything is loaded or extracted.
 
         Raises:
-            InputError: with the remedy.
+            InputError: with what to do.
         """
         for source, wanted, key in (
             (real, self._num_real, "num_real"),
@@ -270,7 +278,7 @@ class Protocol:
 
         Raises:
             WeightsUnavailable: when its weights cannot be had.
-            InputError: when they are not what they should be.
+            InputError: when the weights are wrong.
         """
         self.features.load(device)
 

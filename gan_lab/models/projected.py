@@ -100,7 +100,7 @@ class EfficientNet(nn.Module):
         """Take the weights of timm's file.
 
         Raises:
-            InputError: when the file holds something else.
+            InputError: when the file has other content.
         """
         state = read_state(path, WEIGHTS)
         names = {f"stem.{i}.": f"{name}." for i, name in enumerate(("conv_stem", "bn1"))}
@@ -331,10 +331,10 @@ class Discriminator(DiscriminatorNetwork):
         """Load the frozen network's weights, and say which.
 
         Raises:
-            InputError: when they are not on this machine and cannot be had: random features are no projected GAN.
+            InputError: when they are not on this machine and cannot be downloaded.
         """
         if self.weights == RANDOM:
-            say("projected: the frozen network has random weights; this is no projected GAN")
+            say("projected: the frozen network has random weights; this is not a projected GAN")
             return
         published = self.features.published
         try:

@@ -31,6 +31,7 @@ class Regularizer(nn.Module):
     Attributes:
         player: whose parameters it acts on.
         penalizes: whether `forward` returns a penalty; False for those that act in another way only.
+        precise: whether it is computed in single precision where the step is not: squares of gradients need it.
 
     Args:
         weight: coefficient of the penalty in the player's loss.
@@ -41,6 +42,7 @@ class Regularizer(nn.Module):
 
     player: PlayerName
     penalizes = True
+    precise = True
 
     def __init__(self, *, weight: float, interval: int = 1) -> None:
         super().__init__()
@@ -55,7 +57,7 @@ class Regularizer(nn.Module):
         """Check before training that the penalty can be computed for the player's network.
 
         Raises:
-            InputError: with the reason where it cannot.
+            InputError: with the reason.
         """
 
     def check_samples(self, spec: SampleSpec) -> None:
@@ -203,16 +205,21 @@ class Approximate(DiscriminatorRegularizer):
         weight: gamma, as of R1 and R2.
         interval: D steps between penalties.
         noise: s, standard deviation of the change of x.
+        precise: whether both passes are in single precision; False takes those of the loss, in the step's precision, as
+            GAT's authors do. In bfloat16 logits have 8 bits, and the error of their difference is divided by s.
 
     Raises:
-        InputError: for a change that is none.
+        InputError: for an invalid change.
     """
 
     role: Role
     replays = True
 
-    def __init__(self, *, weight: float, interval: int = 1, noise: float = 0.01) -> None:
+    def __init__(
+        self, *, weight: float, interval: int = 1, noise: float = 0.01, precise: bool = True
+    ) -> None:
         super().__init__(weight=weight, interval=interval)
+        self.precise = precise
         if noise <= 0:
             raise InputError(f"{type(self).__name__}: noise={noise} must be positive")
         self.noise = noise

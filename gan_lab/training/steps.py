@@ -48,7 +48,7 @@ class DiscriminatorStep:
         network: the discriminator.
         batch: the data.
         real: what D sees as real; it requires grad where a penalty differentiates by it.
-        make_fake: makes what D sees as fake, without the generator's graph; called when it is first asked for.
+        make_fake: makes what D sees as fake, without the generator's graph; called when first requested.
         z: latents [N, Z] of the fake samples.
         generate: `z -> fake samples`, with the generator's graph.
         discriminate: `(x, role) -> output`: augmentations and D; the role None gives logits alone.
@@ -100,9 +100,17 @@ class DiscriminatorStep:
             ),
         )
 
-    def apart(self) -> "DiscriminatorStep":
-        """Return the same step in single precision, with passes of its own."""
-        real, fake = (requiring_grad(map_tensors(Tensor.float, x)) for x in (self.real, self.fake))
+    def apart(self, *, by_real: bool, by_fake: bool) -> "DiscriminatorStep":
+        """Return the same step in single precision, with passes of its own.
+
+        Args:
+            by_real: whether logits are going to be differentiated by real samples.
+            by_fake: likewise by fake ones.
+        """
+        real, fake = (
+            requiring_grad(map_tensors(Tensor.float, x)) if by else map_tensors(Tensor.float, x)
+            for x, by in ((self.real, by_real), (self.fake, by_fake))
+        )
         return replace(
             self,
             real=real,
@@ -175,7 +183,7 @@ class GeneratorStep:
 
     @cached_property
     def fake(self) -> DiscriminatorInput:
-        """Fake samples with the generator's graph, made when they are first asked for."""
+        """Fake samples with the generator's graph, made when first requested."""
         return self.generate(self.z)
 
 

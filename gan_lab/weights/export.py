@@ -1,5 +1,7 @@
 """What an export says of a generator (from a run or an earlier export), and its model card."""
 
+import html
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ from jinja2 import Environment, StrictUndefined, Template
 from torch import Tensor, nn
 
 from gan_lab.config import take
+from gan_lab.console import in_a_line
 from gan_lab.data.images import ImageKind
 from gan_lab.data.media import grid
 from gan_lab.errors import InputError
@@ -116,7 +119,7 @@ def of_export(
     """Read what is exported from an exported model.
 
     Raises:
-        InputError: when it is damaged, names other code, or has not the weights or the discriminator asked for.
+        InputError: when it is damaged, names other code, or lacks the requested weights or discriminator.
     """
     description = exported.read_about(folder)
     gan = exported.load(folder, weights=weights, trust=trust)
@@ -304,7 +307,14 @@ def template() -> Template:
     environment = Environment(
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=StrictUndefined
     )
+    environment.filters |= {"in_a_cell": in_a_cell, "code": code}
     return environment.from_string(text, globals={"programs": PROGRAMS})
+
+
+def in_a_cell(name: object) -> str:
+    """Return a name of somebody's data for a cell of a Markdown table: as text, whatever it holds."""
+    line = html.escape(in_a_line(str(name)), quote=False)
+    return re.sub(r"([\\`*_\[\]|])", r"\\\1", line)
 
 
 def front_matter(description: Mapping[str, Any]) -> str:
@@ -397,8 +407,9 @@ def format_node(node: Mapping[str, Any] | None) -> str:
 
 
 def code(text: object) -> str:
-    """Format text as Markdown code."""
-    return f"`{text}`" if text else ""
+    """Format text as Markdown code, which ends at a backquote."""
+    line = in_a_line(str(text)).replace("`", "'")
+    return f"`{line}`" if text else ""
 
 
 def sample_grid(gan: Gan, *, seed: int, truncation: float | None) -> tuple[Tensor, str]:

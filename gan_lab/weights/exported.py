@@ -92,7 +92,7 @@ def read_description(folder: Path) -> dict[str, Any]:
     """
     path = folder / DESCRIPTION
     if not path.exists():
-        raise InputError(f"{folder} is no exported model: it has no {DESCRIPTION}")
+        raise InputError(f"{folder} is not an exported model: it has no {DESCRIPTION}")
     description = read_json(path)
     made = description.get("format") if isinstance(description, dict) else None
     if not isinstance(made, int) or isinstance(made, bool) or made < 1:

@@ -74,7 +74,7 @@ def read_pickle(data: bytes) -> dict[str, Any]:
         )
     content = unpickle(data, NETWORKS)
     if not isinstance(content, dict) or not isinstance(content.get("G_ema"), Record):
-        raise DamagedError("it is no dictionary with a network G_ema")
+        raise DamagedError("it is not a dictionary with a network G_ema")
     return content
 
 
@@ -157,7 +157,7 @@ def entries(module: Record, kind: str) -> dict[str, Any]:
     state = module.state if isinstance(module.state, dict) else {}
     held = state.get(kind, {})
     if not isinstance(held, dict) or not all(isinstance(name, str) for name in held):
-        raise RefusedError(f"it has a {module.name} whose {kind} are no dictionary")
+        raise RefusedError(f"it has a {module.name} whose {kind} are not a dictionary")
     return held
 
 

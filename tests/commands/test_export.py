@@ -175,7 +175,7 @@ def test_places_that_hold_something_else(
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "a.txt").write_text("mine")
     export(run, tmp_path / "notes", status=2)
-    assert "holds other things than an exported model" in capsys.readouterr().err
+    assert "holds other files than an exported model" in capsys.readouterr().err
     export(run, tmp_path / "notes" / "a.txt", status=2)
     assert "is a file" in capsys.readouterr().err
     export(tmp_path / "none", tmp_path / "model", status=2)

@@ -1,6 +1,7 @@
 """DICOM and NIfTI: levels, order, orientation, patients, and that no name of these comes out."""
 
 import json
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,19 @@ def dicom(root: Path, **options: Any) -> Dicom:
 
 def nifti(root: Path, **options: Any) -> Nifti:
     return Nifti(**{"split": "train", "root": root, **options})
+
+
+def claimed(root: Path, at: int, form: str, *values: float) -> None:
+    """Write a volume whose header says something else at a place."""
+    write_nifti(root / "a.nii", np.random.default_rng(0).normal(size=(4, 5, 6)).astype(np.float32))
+    data = bytearray((root / "a.nii").read_bytes())
+    struct.pack_into(form, data, at, *values)
+    (root / "a.nii").write_bytes(data)
+
+
+def slice_with(root: Path, **header: Any) -> None:
+    """Write a slice whose header says something else."""
+    write_dicom(root / "a.dcm", phantom(16, 0.5, 1000), patient="a", series="1", **header)
 
 
 def one(root: Path, name: str) -> Path:
@@ -186,6 +200,17 @@ def test_hounsfield_units_through_a_window(tmp_path: Path) -> None:
         (lambda root: write_nifti(root / "a.nii", np.zeros((2, 2, 2, 3), np.float32)), nifti, "4 dimensions"),
         (lambda root: write_nifti(root / "a.nii", np.full((2, 2, 2), np.nan, np.float32)), nifti, "NaN"),
         (lambda root: write_nifti(root / "a.nii", np.zeros((2, 2, 2), np.float32)), nifti, "none is left"),
+        (lambda root: write_nifti(root / "a.nii", np.zeros((2, 2, 2), np.complex64)), nifti, "complex"),
+        (lambda root: claimed(root, 42, "<h", 0), nifti, "file 1 of 1 cannot be read"),
+        (lambda root: claimed(root, 42, "<3h", 32767, 32767, 32767), nifti, "file 1 of 1 cannot be read"),
+        (lambda root: claimed(root, 80, "<3f", np.nan, np.nan, np.nan), nifti, "file 1 of 1 cannot be read"),
+        (lambda root: claimed(root, 108, "<f", 1e30), nifti, "file 1 of 1 cannot be read"),
+        (lambda root: slice_with(root, NumberOfFrames=2147483647), dicom, "file 1 of 1 cannot be read"),
+        (lambda root: slice_with(root, PixelSpacing=[0, 0]), dicom, "file 1 of 1 cannot be read"),
+        (lambda root: slice_with(root, PixelSpacing=[1e9, 1e9]), dicom, "file 1 of 1 cannot be read"),
+        (lambda root: slice_with(root, Rows=65535, Columns=65535), dicom, "file 1 of 1 cannot be decoded"),
+        (lambda root: slice_with(root, RescaleSlope="1e308", RescaleIntercept="1e308"), dicom, "NaN or infinity"),
+        (lambda root: slice_with(root, ImageOrientationPatient=[0] * 5), dicom, "file 1 of 1 cannot be read"),
     ],
 )  # fmt: skip
 def test_bad_files_are_named_by_number(tmp_path: Path, write: Any, make: Any, named: str) -> None:

@@ -2,8 +2,8 @@
 
 Oquab et al. 2023, https://arxiv.org/abs/2304.07193; the transformer is that of Dosovitskiy et al. 2021,
 https://arxiv.org/abs/2010.11929, with a learned scale of each residual (Touvron et al. 2021,
-https://arxiv.org/abs/2103.17239). torch-fidelity gets it by torch.hub, which runs downloaded code; here the network is
-written out and only weights are read.
+https://arxiv.org/abs/2103.17239). torch-fidelity uses torch.hub, which runs downloaded code; here the network is
+implemented and only weights are read.
 """
 
 from collections.abc import Sequence
@@ -60,7 +60,7 @@ _HEAD_WIDTH = 64
 
 _EPSILON = 1e-6
 
-# the published code adds it to the number of patches, and the positions that it interpolates move a little with it
+# the published code adds it to the number of patches, which shifts interpolated positions slightly
 _OFFSET = 0.1
 
 
@@ -68,7 +68,7 @@ class DINOv2(PublishedExtractor):
     """DINOv2; the output `features` is the class token behind the last normalisation.
 
     Images are resized as torch-fidelity does. Stein et al. 2023 (https://arxiv.org/abs/2306.04675) resize with
-    antialiasing, so that their FD-DINOv2 is another metric.
+    antialiasing, so their FD-DINOv2 differs.
 
     Args:
         model: "dinov2-vit-s-14", "-b-", "-l-" or "-g-".
@@ -78,7 +78,7 @@ class DINOv2(PublishedExtractor):
         mixed_precision: compute in bfloat16.
 
     Raises:
-        InputError: for a model that there is not.
+        InputError: for an unknown model.
     """
 
     transform = f"uint8, TensorFlow 1 bilinear to {_SIZE}x{_SIZE}, ImageNet's mean and deviation"
@@ -155,7 +155,7 @@ class VisionTransformer(nn.Module):
 
     @classmethod
     def of(cls, state: dict[str, Tensor]) -> "VisionTransformer":
-        """Build the network that a state dict is of, for evaluation.
+        """Build the network of a state dict, for evaluation.
 
         Raises:
             KeyError, RuntimeError, ValueError: for the state of something else.
@@ -172,7 +172,7 @@ class VisionTransformer(nn.Module):
                 grid=round((tokens - 1) ** 0.5),
                 patch=state["patch_embed.proj.weight"].shape[-1],
             )
-        # the token of masked patches is for training only
+        # the mask token is for training only
         used = {key: value.float() for key, value in state.items() if key != "mask_token"}
         network.load_state_dict(used, assign=True)
         return network.eval().requires_grad_(False)
@@ -310,7 +310,7 @@ class Block(nn.Module):
         self.ls2 = Scale(width=width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map tokens [N, L, width] to such."""
+        """Map tokens [N, L, width] to tokens."""
         x = x + self.ls1(self.attn(self.norm1(x)))
         return x + self.ls2(self.mlp(self.norm2(x)))
 
@@ -324,7 +324,7 @@ class Attention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map tokens [N, L, width] to such."""
+        """Map tokens [N, L, width] to tokens."""
         queries, keys, values = (
             self.qkv(x).unflatten(2, (3, -1, _HEAD_WIDTH)).permute(2, 0, 3, 1, 4)
         )  # [N, heads, L, 64] each
@@ -341,7 +341,7 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map tokens [N, L, width] to such."""
+        """Map tokens [N, L, width] to tokens."""
         return self.fc2(F.gelu(self.fc1(x)))
 
 
@@ -354,7 +354,7 @@ class GatedMlp(nn.Module):
         self.w3 = nn.Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map tokens [N, L, width] to such."""
+        """Map tokens [N, L, width] to tokens."""
         gate, value = self.w12(x).chunk(2, dim=-1)
         return self.w3(F.silu(gate) * value)
 
