@@ -34,7 +34,7 @@ OWN = [
     n
     for n in ALL
     if n in ("few_shot", "photos", "quickstart", "stacked_digits")
-    or n.startswith(("digits/", "emoji/", "python_docs/", "tones/"))
+    or n.startswith(("digits/", "emoji/", "phantoms/", "python_docs/", "tones/"))
 ]
 PUBLISHED = [name for name in ALL if name not in OWN]
 
@@ -83,6 +83,7 @@ IMAGES = {
     **{f"emoji/{n}": Images((64, 64)) for n in ("dcgan", "fastgan", "r3gan", "stylegan2")},
     "few_shot": Images((256, 256)),
     "photos": Images((256, 256)),
+    "phantoms/stylegan2": Images((64, 64), 3, channels=1),
     "progan_celebahq1024": Images((1024, 1024)),
     "r3gan_cifar10": Images((32, 32), 10),
     "r3gan_ffhq256": Images((256, 256)),

@@ -25,7 +25,6 @@ from gan_lab.metrics.cache import FolderChunks
 from gan_lab.metrics.feature_metrics import MetricValue, ProtocolMetric
 from gan_lab.metrics.feature_set import FeatureSet, is_features_file, load_features, save_features
 from gan_lab.metrics.features.base import Extractor, file_sha256
-from gan_lab.metrics.generator_metrics import GeneratorMetric
 from gan_lab.metrics.images import (
     DatasetImages,
     GanImages,
@@ -47,7 +46,7 @@ from gan_lab.run import add_result, check_writable, circumstances, read_results
 from gan_lab.training.checkpoint import CONFIG_FILE, checkpoint_path, read_config
 from gan_lab.weights import exported
 from gan_lab.weights.exported import is_export
-from gan_lab.weights.loading import load, local
+from gan_lab.weights.loading import load, load_discriminator, local
 
 Build = Callable[..., Any]
 
@@ -140,10 +139,9 @@ def with_features(node: Mapping[str, Any], features: Mapping[str, Any], make: Bu
     kept = dict(metrics)
     for name, metric in metrics.items():
         made = None if metric is None else make(metric, ProtocolMetric)
-        if made is None or isinstance(made, GeneratorMetric):
-            continue
-        if made.output not in extractor.outputs:
-            say(f"metrics.{name} is left out: {extractor.name} has no output {made.output!r}")
+        missing = [] if made is None else sorted({*made.real, *made.fake} - {*extractor.outputs})
+        if missing:
+            say(f"metrics.{name} is left out: {extractor.name} has no output {missing[0]!r}")
             kept[name] = None
     changed = {**node, "metrics": kept, "name": f"{node.get('name')}_{extractor.short}"}
     return make(changed, Metrics, features=extractor)
@@ -182,15 +180,18 @@ def open_real(
     Raises:
         InputError: when there are none and metrics compare with them.
     """
+    held_out = None
+    if config.held_out is not None:
+        held_out = open_files(local(config.held_out), **config.files)
     if config.real is not None:
         path = local(config.real)
         if is_features_file(path):
-            return None, None
+            return None, held_out
         if path.exists() and holds_run(path):
-            return open_run(config, path, protocol), None
-        return open_files(path, num=protocol.num_real, **config.files), None
+            return open_run(config, path, protocol), held_out
+        return open_files(path, num=protocol.num_real, **config.files), held_out
     if data is not None:
-        return protocol.real_images(data), protocol.floor_images(data)
+        return protocol.real_images(data), held_out or protocol.floor_images(data)
     if protocol.real_needs:
         raise InputError(
             "real= is missing: give images to compare with, or features of them that save_real_features= has written"
@@ -230,6 +231,11 @@ def open_run(config: DictConfig, path: Path, protocol: Protocol) -> GanImages:
         which = protocol.weights if config.ema is None else f"ema of length {config.ema:g}"
         name, made = of_run(path, config.checkpoint, weights or which)
     standing = config.standing_statistics
+    discriminate = None
+    if any(metric.needs_discriminator for metric in protocol.metrics.values()):
+        discriminate = load_discriminator(
+            path, gan, checkpoint=config.checkpoint, trust=config.trust
+        )
     sha256, weights = made["checkpoint_sha256"], made["weights"]
     return GanImages(
         gan,
@@ -238,6 +244,7 @@ def open_run(config: DictConfig, path: Path, protocol: Protocol) -> GanImages:
         origin=f"{sha256} {weights} {standing} {config.seed if standing else ''} {config.source or ''}",
         name=f"{name}, {gan.kimg:g} kimg, {weights})",
         description={**made, "kimg": gan.kimg, "standing_statistics": standing},
+        discriminate=discriminate,
     )
 
 
@@ -333,7 +340,7 @@ def open_task(config: DictConfig) -> Task:
     if real is not None:
         compare_shapes(fake, real)
     if real is not None or config.real is None:
-        protocol.check(real=real, fake=fake)
+        protocol.check(real=real, fake=fake, floor=floor)
     return Task(path=path, is_run=is_run, protocol=protocol, fake=fake, real=real, floor=floor)
 
 
@@ -362,6 +369,9 @@ def evaluate(config: DictConfig) -> None:
     if fake.description.get("labels"):
         say(f"labels: {fake.description['labels']}")
     say(as_table(result))
+    for metric in metrics:
+        if "verdict" in metric.detail:
+            say(metric.detail["words"])
     out = out_of(config, task.path, task.is_run)
     if is_first():
         add_result(result, out)

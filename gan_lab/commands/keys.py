@@ -147,6 +147,7 @@ class EvaluateKeys(OfARun):
     plots: bool
     truncations: list[float]
     save_real_features: Text | None
+    held_out: Text | None
     out: Text | None
 
 

@@ -229,6 +229,7 @@ class ImageDataset(SampleDataset):
         kind: SampleKind | None = None,
         representation: Representation | None = None,
         attributes: Sequence[str] = (),
+        groups: Sequence[str] | None = None,
     ) -> None:
         assert class_names or attributes, "unlabelled images are one class"
         self.image_size = image_size
@@ -236,6 +237,8 @@ class ImageDataset(SampleDataset):
         spec = image_spec(
             channels=channels, image_size=image_size, kind=kind, representation=representation
         )
+        if groups is not None:
+            spec = replace(spec, num_groups=len(set(groups)))
         if attributes:
             spec = replace(spec, attributes=tuple(attributes))
         else:

@@ -37,23 +37,35 @@ class DeepImage(SampleKind):
         bits: 16 or 32 (floating point).
         channels: C.
         window: lowest and highest level of previews, black and white.
+        spacing: (height, width) of a pixel in mm, the same in all images; None if unknown.
     """
 
     axes = ("channels", "height", "width")
     is_precise = True
 
     def __init__(
-        self, *, bits: Literal[16, 32], channels: int, window: tuple[float, float]
+        self,
+        *,
+        bits: Literal[16, 32],
+        channels: int,
+        window: tuple[float, float],
+        spacing: tuple[float, float] | None = None,
     ) -> None:
         self.bits = bits
         self.channels = channels
         self.window = (float(window[0]), float(window[1]))
+        self.spacing = None if spacing is None else (float(spacing[0]), float(spacing[1]))
         self.name = f"{bits}-bit image"
         self.suffix = ".png" if bits == 16 and channels == 1 else ".tif"
 
     @property
     def arguments(self) -> dict[str, Any]:
-        return {"bits": self.bits, "channels": self.channels, "window": list(self.window)}
+        return {
+            "bits": self.bits,
+            "channels": self.channels,
+            "window": list(self.window),
+            "spacing": None if self.spacing is None else list(self.spacing),
+        }
 
     def to_float(self, stored: Tensor) -> Tensor:
         """Map 0 to 65535 to -1 to 1, exactly in float32; floating-point values are unchanged."""

@@ -19,7 +19,6 @@ from gan_lab.data.listing import format_names, list_folder, list_zip
 from gan_lab.data.metadata import MetadataTable, read_metadata
 from gan_lab.data.packing import PACKED_BY, packed_name
 from gan_lab.data.source import (
-    DECODE_ERRORS,
     FileSource,
     Source,
     existing_folder,

@@ -1,6 +1,6 @@
 """The metadata table: class, attributes, group, split and caption of each sample of a data set.
 
-A row is (file, class, attributes, group, split, caption). The reader, for folders and zips, uses in this order:
+A row is (file, class, attributes, group, series, split, caption). The reader, for folders and zips, uses in this order:
 
 - tables among the files, at any depth, with paths relative to their folder: `dataset.json` (NVIDIA's
   dataset tools and prepare-data), `labels.csv`, `labels.tsv`, `labels.json`, `labels.jsonl`;
@@ -29,6 +29,7 @@ MAX_LABEL = 999_999  # larger labels are identifiers or damage: each class costs
 UNLABELLED = ["all"]
 _MOST_UNLIKE = 10  # allowed ratio between the scales of attributes
 
+_TEXTS = ("files", "groups", "series", "splits", "captions")  # columns of texts
 _SPLITS = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
     "test": "test", "testing": "test",
@@ -53,6 +54,7 @@ class MetadataTable:
         attribute_names: K of them.
         groups: [N], such as the patient or scene of an image, or None.
         group_column: column of a table with the groups; "" if none.
+        series: [N], such as the scan whose slices the images are, or None.
         splits: [N] of "train", "val" or "test", or None if there are none.
         captions: [N], or None.
     """
@@ -64,6 +66,7 @@ class MetadataTable:
     attribute_names: list[str] = field(default_factory=list)
     groups: list[str] | None = None
     group_column: str = ""
+    series: list[str] | None = None
     splits: list[str] | None = None
     captions: list[str] | None = None
 
@@ -72,8 +75,9 @@ class MetadataTable:
 
     @property
     def has_more_than_classes(self) -> bool:
-        """Whether there are attributes, groups or captions."""
-        return any(one is not None for one in (self.attributes, self.groups, self.captions))
+        """Whether there are attributes, groups, series or captions."""
+        more = (self.attributes, self.groups, self.series, self.captions)
+        return any(one is not None for one in more)
 
     def conditions(
         self, wanted: bool | str | Sequence[str] | None, *, root: Path
@@ -117,7 +121,7 @@ class MetadataTable:
         """The table of some rows, in the order of `indices`."""
         chosen = np.asarray(indices, dtype=np.int64)
         columns: dict[str, Any] = {}
-        for name in ("files", "groups", "splits", "captions"):
+        for name in _TEXTS:
             column = getattr(self, name)
             columns[name] = None if column is None else [column[i] for i in chosen.tolist()]
         attributes = None if self.attributes is None else self.attributes[chosen]
@@ -139,6 +143,8 @@ class MetadataTable:
             result["attribute_names"] = self.attribute_names
         if self.groups is not None:
             result["groups"] = self._pairs(self.groups)
+        if self.series is not None:
+            result["series"] = self._pairs(self.series)
         if self.captions is not None:
             result["captions"] = self._pairs(self.captions)
         if self.splits is not None and len(set(self.splits)) > 1:
@@ -163,7 +169,7 @@ def join_tables(tables: Sequence[MetadataTable]) -> MetadataTable:
             if getattr(table, what) != getattr(first, what):
                 raise InputError(f"{what} differ: {getattr(first, what)}, {getattr(table, what)}")
     columns: dict[str, Any] = {}
-    for name in ("files", "groups", "splits", "captions"):
+    for name in _TEXTS:
         parts = [getattr(table, name) for table in tables]
         columns[name] = None if None in parts else [value for part in parts for value in part]
     attributes = [table.attributes for table in tables if table.attributes is not None]
@@ -229,6 +235,7 @@ def read_metadata(
         attribute_names=[as_unicode(name) for name in attribute_names],
         groups=rows.texts("group", kept),
         group_column=rows.group_column if "group" in rows.values else "",
+        series=rows.texts("series", kept),
         splits=None if splits is None else [splits[i] for i in kept.tolist()],
         captions=rows.texts("caption", kept),
     )

@@ -145,6 +145,7 @@ class SampleSpec:
         attribute_ranges: smallest and largest value of each attribute in the data.
         label_vectors: some label vectors of the training data, to draw labels from by default.
         source: spec of the sources, if data are paired; else None.
+        num_groups: such as patients, of the training samples; 0 if unknown.
     """
 
     kind: SampleKind
@@ -157,6 +158,7 @@ class SampleSpec:
     attribute_ranges: tuple[tuple[float, float], ...] = ()
     label_vectors: tuple[tuple[float, ...], ...] = ()
     source: "SampleSpec | None" = None
+    num_groups: int = 0
 
     @property
     def encoded_shape(self) -> tuple[int, ...]:
@@ -216,6 +218,7 @@ class SampleSpec:
             "attribute_ranges": [list(ends) for ends in self.attribute_ranges],
             "label_vectors": [list(vector) for vector in self.label_vectors],
             "source": None if self.source is None else self.source.as_dict(),
+            "num_groups": self.num_groups,
         }
 
     @classmethod
@@ -251,6 +254,9 @@ class SampleSpec:
             attribute_ranges=tuple(part("attribute_ranges", list[tuple[FiniteFloat, FiniteFloat]])),
             label_vectors=tuple(map(tuple, part("label_vectors", list[list[FiniteFloat]]))),
             source=None if source is None else cls.from_dict(source, origin=origin, trust=trust),
+            num_groups=part("num_groups", Annotated[int, Field(ge=0, le=10**9)])
+            if "num_groups" in node
+            else 0,
         )
 
 

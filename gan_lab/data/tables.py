@@ -18,11 +18,12 @@ _HEADERS = {
     "class": ("class", "class_name", "label"),
     "attributes": ("attributes",),
     "group": ("group", "patient", "patient_id", "subject", "subject_id"),
+    "series": ("series", "series_id"),
     "split": ("split",),
     "caption": ("caption", "text", "prompt"),
 }
 _KNOWN = {header for headers in _HEADERS.values() for header in headers}
-_PAIRS = {"attributes": "attributes", "groups": "group", "captions": "caption"}
+_PAIRS = {"attributes": "attributes", "groups": "group", "series": "series", "captions": "caption"}
 MAX_TABLE_BYTES = 1 << 30
 
 
@@ -36,7 +37,8 @@ class Columns:
 
     Attributes:
         files: one per row, relative to the table's folder.
-        values: "class", "attributes", "group", "split" or "caption" -> one value a row, None where it is missing.
+        values: "class", "attributes", "group", "series", "split" or "caption" -> one value a row, None where it is
+            missing.
         class_names: by number, where the table has them.
         attribute_names: where the table has them.
         no_classes: whether the table states that there are none.

@@ -59,7 +59,7 @@ class ImageTransform:
         ImageOps.exif_transpose(image, in_place=True)
         image = _to_mode(image, self.channels)
         # not resize(box=...), which uses pixels outside the box
-        image = image.crop(self._box(image.height, image.width))
+        image = image.crop(self.box(image.height, image.width))
         if (image.height, image.width) != self.size:
             image = image.resize(self.size[::-1], FILTERS[self.resample])
         pixels = np.asarray(image)  # [H, W] or [H, W, C]
@@ -73,7 +73,7 @@ class ImageTransform:
         """
         if pixels.shape[2] != self.channels:
             raise UnusableImage(f"it has {pixels.shape[2]} channels; expected {self.channels}")
-        left, top, right, bottom = self._box(*pixels.shape[:2])
+        left, top, right, bottom = self.box(*pixels.shape[:2])
         planes = pixels[top:bottom, left:right].transpose(2, 0, 1)
         if planes.shape[1:] != self.size:
             resized = [
@@ -88,7 +88,7 @@ class ImageTransform:
         kind = np.uint16 if bits == 16 else np.uint8
         return np.rint(planes).clip(0, np.iinfo(kind).max).astype(kind)
 
-    def _box(self, height: int, width: int) -> tuple[int, int, int, int]:
+    def box(self, height: int, width: int) -> tuple[int, int, int, int]:
         """(left, top, right, bottom) of the crop of an image of this size."""
         if self.crop == "none":
             return 0, 0, width, height

@@ -192,10 +192,10 @@ Direction = Literal["min", "max"]
 
 # prefixes of keys from `ProtocolMetric.key`: usual names of metrics, or short names
 _SMALLER = re.compile(
-    r"((clean_|class_|s)?fid|(clean_)?kid|fd|kd|ppl|path|kl_modes|memorised|js[0-9]+|copied)(\d|_|$)"
+    r"((clean_|class_|s)?fid|(clean_)?kid|fd|kd|ppl|path|kl_modes|memorised|js[0-9]+|copied|ks_grey|copies|membership)(\d|_|$)"
 )
 _LARGER = re.compile(
-    r"(is|score|precision|recall|density|coverage|accuracy|modes|eq|eqt|eqr|words)(\d|_|$)"
+    r"(is|score|precision|recall|density|coverage|accuracy|modes|eq|eqt|eqr|words|utility)(\d|_|$)"
 )
 # beside metrics: uncertainties and references
 _BESIDE = re.compile(r"_(se|std|real|bigram|unigram)$")

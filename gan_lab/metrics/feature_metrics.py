@@ -58,6 +58,7 @@ class MetricContext:
         all_real: whether statistics use all real images.
         fake: the generated images, once known.
         real: the real images, if any, once known.
+        held_out: those of `reference_split`, if any, once known.
     """
 
     extractor: Extractor
@@ -67,6 +68,7 @@ class MetricContext:
     all_real: bool
     fake: ImageSource | None = None
     real: ImageSource | None = None
+    held_out: ImageSource | None = None
 
     def key(self, kind: str, output: str, short: str, *, form: Form | None) -> str:
         """Name a metric by its usual name if it has one, else by the extractor, with the numbers of images.
@@ -112,6 +114,7 @@ class ProtocolMetric(ABC):
         real: needed outputs of the real images, and their form.
         fake: the same of generated images.
         has_references: whether `references` returns any.
+        needs_discriminator: whether it asks the discriminator, where that is at hand.
 
     Args:
         output: of the extractor.
@@ -123,6 +126,7 @@ class ProtocolMetric(ABC):
     real_form: Form | None = None
     fake_form: Form | None = None
     has_references = False
+    needs_discriminator = False
 
     def __init__(self, *, output: str = "features", key: str | None = None) -> None:
         self.output = output
@@ -161,12 +165,12 @@ class ProtocolMetric(ABC):
         """Compute the metric; `real` is None only if not needed."""
 
     def references(
-        self, real: FeatureSet, other: FeatureSet | None, setting: MetricContext
+        self, real: FeatureSet | None, other: FeatureSet | None, setting: MetricContext
     ) -> list[MetricValue]:
         """Compute reference values for the metric, once; by default none.
 
         Args:
-            real: the real images.
+            real: the real images; None if no metric needs their features.
             other: of another split, evaluated as if generated; None without.
             setting: the context.
         """
@@ -215,7 +219,7 @@ class Frechet(ProtocolMetric):
         return [MetricValue(key=self.key(setting), value=value.item(), detail=detail)]
 
     def references(
-        self, real: FeatureSet, other: FeatureSet | None, setting: MetricContext
+        self, real: FeatureSet | None, other: FeatureSet | None, setting: MetricContext
     ) -> list[MetricValue]:
         """Evaluate the other split: the score of a generator that draws from it."""
         if other is None:

@@ -2,7 +2,7 @@
 
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -63,6 +63,10 @@ class ImageSource(ABC):
         Raises:
             InputError: naming an image that cannot be read.
         """
+
+    def stored(self, start: int, stop: int) -> Tensor:
+        """The same samples with all their bits; as `read` gives them where these are all."""
+        return self.read(start, stop)
 
     def labels(self, start: int, stop: int) -> Tensor | None:
         """Labels of those images, int64 [stop - start] on the CPU, or None."""
@@ -133,13 +137,15 @@ class DatasetImages(ImageSource):
         return self._images.fingerprint
 
     def read(self, start: int, stop: int) -> Tensor:
-        measured = self.dataset.spec.kind.measured
+        return self.dataset.spec.kind.measured(self.stored(start, stop))
+
+    def stored(self, start: int, stop: int) -> Tensor:
         if self.in_memory:
-            return measured(self._images.__getitems__(range(start, stop)).real)
+            return self._images.__getitems__(range(start, stop)).real
         parts = [range(i, min(i + 8, stop)) for i in range(start, stop, 8)]
         with ThreadPoolExecutor(_DECODING_THREADS) as pool:
             return torch.cat(
-                list(pool.map(lambda part: measured(self._images.__getitems__(part).real), parts))
+                list(pool.map(lambda part: self._images.__getitems__(part).real, parts))
             )
 
     def labels(self, start: int, stop: int) -> Tensor | None:
@@ -159,6 +165,8 @@ class GanImages(ImageSource):
         origin: identifies generator and weights, by the checkpoint's SHA-256; empty for no caching.
         name: for messages.
         description: what determines the images, besides seed and truncation.
+        discriminate: logits [N] of stored samples and their classes by the discriminator of its training; None if it is
+            not available.
 
     Raises:
         InputError: for a truncation that the generator does not support.
@@ -175,9 +183,11 @@ class GanImages(ImageSource):
         origin: str = "",
         name: str = "generated images",
         description: Mapping[str, Any] | None = None,
+        discriminate: Callable[[Tensor, Tensor | None], Tensor] | None = None,
     ) -> None:
         gan.check_truncation(truncation)
         self.gan = gan
+        self.discriminate = discriminate
         self.name = name
         self.num_classes = 0 if gan.attributes else gan.num_classes
         self.class_names = tuple(gan.class_names) or tuple(map(str, range(self.num_classes)))
@@ -210,10 +220,12 @@ class GanImages(ImageSource):
         )
 
     def read(self, start: int, stop: int) -> Tensor:
+        return self.gan.spec.kind.measured(self.stored(start, stop))
+
+    def stored(self, start: int, stop: int) -> Tensor:
         count = stop - start
         latents = self.gan.latents(count, seed=self._seed, start=start, truncation=self._truncation)
-        stored = self.gan.spec.decode(self.gan.synthesize(latents, batch_size=count))
-        return self.gan.spec.kind.measured(stored)
+        return self.gan.spec.decode(self.gan.synthesize(latents, batch_size=count))
 
     def labels(self, start: int, stop: int) -> Tensor | None:
         if not self.num_classes:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _POINTS = 2000  # maximum number of points of a set in a scatter plot
 
+_SHOWN_SIDE = 64  # pixels that an image has in a sheet of pairs at least
+
 _REAL, _FAKE = "tab:blue", "tab:orange"
 
 
@@ -149,7 +151,7 @@ def _save(drawing: "Drawing", path: Path) -> None:
 def nearest_pairs(
     pairs: Sequence[Mapping[str, float]], fake: ImageSource, real: ImageSource
 ) -> Tensor:
-    """Return one image [C, H, W]: generated images above, below each its nearest real one.
+    """Return one image [C, H, W]: generated images above, below each its nearest real one; small ones enlarged.
 
     Args:
         pairs: of image numbers, "generated" and "real".
@@ -160,7 +162,9 @@ def nearest_pairs(
     below = torch.cat([_image(real, int(pair["real"])) for pair in pairs])
     height, width = (min(a, b) for a, b in zip(above.shape[2:], below.shape[2:], strict=True))
     rows = torch.cat([rows[:, :, :height, :width] for rows in (above, below)])
-    return grid(rows, columns=len(pairs))
+    factor = -(-_SHOWN_SIDE // min(height, width))
+    large = rows.repeat_interleave(factor, dim=2).repeat_interleave(factor, dim=3)
+    return grid(large, columns=len(pairs))
 
 
 def _image(source: ImageSource, index: int) -> Tensor:

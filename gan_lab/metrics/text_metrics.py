@@ -174,9 +174,10 @@ class TextMetric(ProtocolMetric):
         return [self._value(self.key(setting), real, lines, _kind(fake.source))]
 
     def references(
-        self, real: FeatureSet, other: FeatureSet | None, setting: MetricContext
+        self, real: FeatureSet | None, other: FeatureSet | None, setting: MetricContext
     ) -> list[MetricValue]:
         """Evaluate held-out lines, and a bigram and a unigram chain's, as many as generated ones."""
+        assert real is not None
         count, key = self.num_samples or setting.num_fake, self.key(setting)
         training = _lines(real)
         sets: dict[str, Numbers] = {}

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from gan_lab.config import take
 from gan_lab.console import in_a_line
+from gan_lab.data.deep_images import DeepImage
 from gan_lab.data.images import ImageKind
 from gan_lab.data.media import grid
 from gan_lab.errors import InputError
@@ -204,7 +205,10 @@ def measured(result: Mapping[str, Any]) -> dict[str, Any]:
         *("time", "device", "versions", "git_revision"),
     )
     metrics = [
-        {key: metric.get(key) for key in ("key", "value", "uncertainty", "uncertainty_kind")}
+        {
+            **{key: metric.get(key) for key in ("key", "value", "uncertainty", "uncertainty_kind")},
+            "verdict": (metric.get("detail") or {}).get("words"),
+        }
         for metric in result["metrics"]
     ]
     drawn = {
@@ -280,7 +284,30 @@ def card(description: Mapping[str, Any], *, picture: str, repository: str | None
         source=f"hf://{repository}" if repository else None,
         recipe=list(recipe(description)),
         metrics=[row for result in description["metrics"] for row in metric_rows(result)],
-        memorization=any("memor" in key or "authentic" in key for key in keys),
+        memorization=any("memor" in key for key in keys),
+        verdicts=list(verdicts(description)),
+        levels=levels(description),
+    )
+
+
+def verdicts(description: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what was found of copies of training images, in words."""
+    for result in description["metrics"]:
+        yield from filter(None, (metric.get("verdict") for metric in result["metrics"]))
+
+
+def levels(description: Mapping[str, Any]) -> str | None:
+    """Return what the levels of images with more than 8 bits are, a sentence; None for others."""
+    kind = description["sample"]["kind"]
+    if kind["_target_"] != f"{DeepImage.__module__}.{DeepImage.__name__}":
+        return None
+    low, high = (f"{end:g}" for end in kind["window"])
+    stored = "16 bits" if kind["bits"] == 16 else "floating-point values"
+    spacing = kind.get("spacing")
+    size = "not known" if spacing is None else f"{spacing[0]:g} x {spacing[1]:g} mm"
+    return (
+        f"Levels have {stored}; the model sees the window from {low} to {high} and makes nothing beyond it. "
+        f"Size of a pixel: {size}."
     )
 
 
@@ -293,9 +320,17 @@ def is_image(description: Mapping[str, Any]) -> bool:
 def samples(description: Mapping[str, Any]) -> str:
     """Return what is drawn, in a few words."""
     shape = description["sample"]["shape"]
+    if levels(description) is not None:
+        bits = description["sample"]["kind"]["bits"]
+        return f"{picture_of(shape)} with {bits} bits"
     if not is_image(description):
         kind = description["sample"]["kind"]["_target_"].split(".")[-1]
         return f"samples of shape {shape} ({kind})"
+    return picture_of(shape)
+
+
+def picture_of(shape: Sequence[int]) -> str:
+    """Return what images of a shape are, in a few words."""
     channels, height, width = shape
     colour = {1: "grey", 3: "RGB", 4: "RGBA"}.get(channels, f"{channels}-channel")
     return f"{width} x {height} {colour} images"
