@@ -34,7 +34,7 @@ OWN = [
     n
     for n in ALL
     if n in ("few_shot", "photos", "quickstart", "stacked_digits")
-    or n.startswith(("digits/", "python_docs/", "tones/"))
+    or n.startswith(("digits/", "phantoms/", "python_docs/", "tones/"))
 ]
 PUBLISHED = [name for name in ALL if name not in OWN]
 
@@ -49,7 +49,7 @@ def lines(characters: int, length: int = 32) -> SampleSpec:
     )
 
 
-# what a recipe's samples are, where they are no images: at full size, and small
+# what a recipe's samples are, where they are not images: at full size, and small
 OTHERS = {
     # latents of 256x256 pixels
     "gat_imagenet256_b": (
@@ -82,6 +82,7 @@ IMAGES = {
     "lsgan_lsun112": Images((112, 112)),
     "few_shot": Images((256, 256)),
     "photos": Images((256, 256)),
+    "phantoms/stylegan2": Images((64, 64), 3, channels=1),
     "progan_celebahq1024": Images((1024, 1024)),
     "r3gan_cifar10": Images((32, 32), 10),
     "r3gan_ffhq256": Images((256, 256)),

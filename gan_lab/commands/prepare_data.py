@@ -1,4 +1,4 @@
-"""gan-lab prepare-data: any kind of images, at one size, into one zip."""
+"""gan-lab prepare-data: pack samples, images at one size, into one file."""
 
 import os
 from collections.abc import Callable
@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
-from rich.markup import escape
 
 from gan_lab.config import build, cache_dir
 from gan_lab.console import progress_bar, say, warn
@@ -34,7 +33,7 @@ Item = tuple[SampleDataset, int]  # and the number of a stored sample
 
 
 def run(config: DictConfig) -> None:
-    """Pack the images that the configuration names; started again after a kill, it goes on.
+    """Pack the configured images; resumes after a kill.
 
     Raises:
         InputError: for bad data or options, a finished zip in the way, or a full disk.
@@ -71,10 +70,8 @@ def _pack_text(datasets: list[Lines], out: Path) -> None:
         )
     count, kind = pack_lines(datasets, out), datasets[0].text
     say(
-        escape(
-            f"{out}: {count:,} lines of {kind.length} characters, an alphabet of {len(kind.alphabet)}, "
-            f"{out.stat().st_size / 1e6:,.1f} MB; train on it with data=text data.root={out}"
-        )
+        f"{out}: {count:,} lines of {kind.length} characters, an alphabet of {len(kind.alphabet)}, "
+        f"{out.stat().st_size / 1e6:,.1f} MB; train on it with data=text data.root={out}"
     )
 
 
@@ -91,7 +88,7 @@ def _destination(out: str | None, overwrite: bool) -> Path:
 
 
 def _datasets(config: DictConfig) -> list[SampleDataset]:
-    """Open the splits that are wanted."""
+    """Open the requested splits."""
     node: dict[str, Any] = OmegaConf.to_container(config.data, resolve=True)  # type: ignore[assignment]
     wanted = {"image_size": config.size, "crop": config.crop, "resample": config.resample}
     for key, value in wanted.items():
@@ -144,7 +141,7 @@ def _pack(
         suffix=datasets[0].spec.kind.suffix,
     )
     if packer.done:
-        say(f"going on after {packer.done:,} of {counted(len(items), 'image')}")
+        say(f"resuming after {packer.done:,} of {counted(len(items), 'image')}")
     try:
         with progress_bar("packing", len(items), completed=packer.done) as advance:
             for done in packer.pack(
@@ -187,15 +184,13 @@ def _report(
     shape = " x ".join(map(str, spec.shape)) if spec.is_image else f"{spec.kind.name}"
     reader = "data=zip" if spec.is_image else "the same data="
     say(
-        escape(
-            f"{out}: {counted(num_packed, 'sample')} of {shape}, {data.num_classes:,} "
-            f"{'class' if data.num_classes == 1 else 'classes'}, {out.stat().st_size / 1e6:,.1f} MB; "
-            f"train on it with {reader} data.root={out}"
-        )
+        f"{out}: {counted(num_packed, 'sample')} of {shape}, {data.num_classes:,} "
+        f"{'class' if data.num_classes == 1 else 'classes'}, {out.stat().st_size / 1e6:,.1f} MB; "
+        f"train on it with {reader} data.root={out}"
     )
     _unreadable_file(out).unlink(missing_ok=True)
     if unreadable:
-        warn(escape(f"left out {_list_unreadable(out, unreadable)}"))
+        warn(f"left out {_list_unreadable(out, unreadable)}")
 
 
 def _unreadable_file(out: Path) -> Path:
@@ -203,7 +198,7 @@ def _unreadable_file(out: Path) -> Path:
 
 
 def _list_unreadable(out: Path, unreadable: list[tuple[str, str]]) -> str:
-    """Write the names and reasons to a file beside the zip, and return the first ones for a message."""
+    """Write names and reasons to a file beside the zip; return the first ones for a message."""
     names = _unreadable_file(out)
     lines = "".join(f"{name}: {reason}\n" for name, reason in unreadable)
     write(names, lines.encode(errors="surrogateescape"))

@@ -48,7 +48,7 @@ def page(
     Args:
         runs: in the order in which they are shown.
         grids: of each.
-        problems: paths that are no run.
+        problems: paths that are not runs.
         seed: of the latents of all grids.
     """
     folder = files("gan_lab.compare")

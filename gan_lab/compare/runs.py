@@ -15,10 +15,9 @@ import torch
 from PIL import Image
 
 from gan_lab.config import Count, build, take
-from gan_lab.data.decoding import open_image, regular_file
+from gan_lab.data.decoding import DECODE_ERRORS, open_image, regular_file
 from gan_lab.data.media import fragment, sheet
 from gan_lab.data.sample import to_pil
-from gan_lab.data.source import DECODE_ERRORS
 from gan_lab.errors import InputError
 from gan_lab.metrics.base import direction
 from gan_lab.run import Holder, living_holder, read_results
@@ -147,7 +146,7 @@ def find_runs(given: Sequence[str | Path]) -> tuple[list[Path], list[str]]:
         if not path.exists():
             wrong.append(f"{path} does not exist")
         elif path.is_dir() and not here:
-            wrong.append(f"{path} is no run and holds none (a run has a {CONFIG_FILE})")
+            wrong.append(f"{path} is not a run and holds none (a run has a {CONFIG_FILE})")
     if not found:
         named = ", ".join(map(str, given)) if len(given) < 5 else f"{len(given)} paths"
         raise InputError(
@@ -275,7 +274,7 @@ class SampleGrid:
 
     Attributes:
         image: None where there is nothing to see.
-        clips: HTML that plays or shows some of the samples, where they are no images.
+        clips: HTML that plays or shows some of the samples, where they are not images.
         origin: which checkpoint drew it, or why there is none.
         same: whether it was drawn from the shared latents of this comparison.
         z_dim: of the generator; latents of one seed agree only where this does.
@@ -337,7 +336,7 @@ def draw(
     except Exception as error:  # whatever is wrong with one run, the others are compared
         return last_of_training(run, why=one_line(error))
     return SampleGrid(
-        image=None if is_text else shrunk(to_pil(drawn.picture)),
+        image=None if is_text else shrunk(to_pil(drawn.image)),
         clips=clips,
         origin=f"{checkpoint_path(run.path, checkpoint).stem} checkpoint, {gan.kimg:g} kimg",
         same=True,

@@ -1,4 +1,4 @@
-"""CIFAR-10 as published: Python pickles, read without running what a pickle may ask to run.
+"""CIFAR-10 as published: Python pickles, read without executing them.
 
 Krizhevsky 2009, https://www.cs.toronto.edu/~kriz/cifar.html: `data_batch_1..5`, `test_batch`, `batches.meta`;
 each batch a dictionary with `data` (uint8 [10000, 3072], the red, green and blue plane row by row) and `labels`.

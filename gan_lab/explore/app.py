@@ -84,7 +84,7 @@ def refused(request: Request, hosts: Collection[str]) -> JSONResponse | None:
         return failure("a request must say how long it is", 411)
     if len(length) > LONGEST_NUMBER or int(length) > LARGEST_UPLOAD:
         limit = LARGEST_UPLOAD // 2**20
-        return failure(f"the request is too large; hand in a picture of at most {limit} MiB", 413)
+        return failure(f"the request is too large; send an image of at most {limit} MiB", 413)
     return None
 
 

@@ -9,9 +9,9 @@ from threading import Event, Lock, Thread
 import torch
 from torch import Tensor
 
-from gan_lab.data.decoding import open_image
+from gan_lab.data.decoding import DECODE_ERRORS, open_image
 from gan_lab.data.images import to_uint8
-from gan_lab.data.source import DECODE_ERRORS, inspect, reason_of
+from gan_lab.data.source import inspect, reason_of
 from gan_lab.errors import InputError
 from gan_lab.explore.studio import Studio, encoded
 from gan_lab.metrics.features.vgg16 import choose_distance
@@ -158,7 +158,7 @@ class Projections:
         """Start a projection.
 
         Raises:
-            InputError: for a class that there is not, and while another one is looked for.
+            InputError: for an unknown class, and while another one is looked for.
         """
         job = ImageSearch(studio, target, label=label)
         with self._lock:
@@ -177,7 +177,7 @@ class Projections:
             InputError: when there is none of that name.
         """
         if id not in self._jobs:
-            raise InputError("there is no such projection any more; hand the image in again")
+            raise InputError("there is no such projection any more; send the image again")
         return self._jobs[id]
 
 
@@ -185,7 +185,7 @@ def read(content: bytes, name: str, studio: Studio) -> Targets:
     """Read an uploaded image at the generator's size and channels.
 
     Raises:
-        InputError: for what is no image, or an animated one, and for a generator of something else.
+        InputError: for files that are not images, animated images, and generators of other samples.
     """
     if not studio.gan.spec.is_image:
         raise InputError(f"images alone are looked for, and {studio.name} makes none")
@@ -200,6 +200,6 @@ def read(content: bytes, name: str, studio: Studio) -> Targets:
         raise
     except DECODE_ERRORS as error:
         raise InputError(
-            f"{name} cannot be read ({reason_of(error)}); hand in a PNG, JPEG or WebP picture"
+            f"{name} cannot be read ({reason_of(error)}); send a PNG, JPEG or WebP image"
         ) from error
     return Targets(images=pixels[None], names=[name], notes=notes)

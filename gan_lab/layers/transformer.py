@@ -68,7 +68,7 @@ def sine_positions(grid: tuple[int, int], width: int) -> Tensor:
     """Return sines and cosines of each token's column, then of its row, [T, width].
 
     Raises:
-        InputError: for a width that is no multiple of 4.
+        InputError: for a width that is not a multiple of 4.
     """
     if width % 4:
         raise InputError(
@@ -92,7 +92,7 @@ def rotations(grid: tuple[int, int], head_width: int, *, before: int = 0) -> Ten
         [2, before + T, head_width].
 
     Raises:
-        InputError: for a width that is no multiple of 4.
+        InputError: for a width that is not a multiple of 4.
     """
     if head_width % 4:
         raise InputError(
@@ -120,7 +120,7 @@ def rotate(x: Tensor, turns: Tensor) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Self-attention between tokens, with rotary positions and, if asked for, normalised queries and keys.
+    """Self-attention between tokens, with rotary positions and, if requested, normalised queries and keys.
 
     Args:
         width: of tokens.

@@ -182,7 +182,7 @@ class Generator(StyleGeneratorNetwork):
             and attention, which costs little time.
 
     Raises:
-        InputError: for sizes that there are not, or that do not fit together.
+        InputError: for invalid sizes, or sizes that do not fit together.
     """
 
     supports_z_truncation = False
@@ -276,7 +276,7 @@ def dimensions(
     """Return depth, width and heads of a size, or those given.
 
     Raises:
-        InputError: for a size that there is not, or a depth without four stages.
+        InputError: for an unknown size, or a depth without four stages.
     """
     if size not in SIZES:
         raise InputError(f"size={size!r} must be one of {', '.join(SIZES)}")
@@ -423,7 +423,7 @@ class Discriminator(DiscriminatorNetwork):
         feature_weight: of that loss.
 
     Raises:
-        InputError: for sizes that there are not, or that do not fit together.
+        InputError: for invalid sizes, or sizes that do not fit together.
     """
 
     positions: Tensor

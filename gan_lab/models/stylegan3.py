@@ -238,7 +238,7 @@ class Generator(StyleGeneratorNetwork):
     """Mapping network z -> w and alias-free synthesis network w -> image.
 
     In training mode every pass moves the running means of w and of each layer's magnitude, and `forward` mixes styles
-    where that is asked for.
+    where requested.
 
     Args:
         image_size: side, a power of two from 16 on; height and width are the same.
@@ -267,7 +267,7 @@ class Generator(StyleGeneratorNetwork):
         fp16_dtype: "float16" or "bfloat16".
 
     Raises:
-        InputError: for sizes or types that there are not.
+        InputError: for invalid sizes or types.
     """
 
     supports_transform = True

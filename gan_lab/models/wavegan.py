@@ -134,7 +134,7 @@ class Generator(GeneratorNetwork):
         filter_length: of a learned filter behind the network, 512 in the paper; 0 for none (section 3.1).
 
     Raises:
-        InputError: for lengths and modes that there are not.
+        InputError: for invalid lengths and modes.
     """
 
     z_distribution = "uniform"
@@ -241,7 +241,7 @@ def check_shape(sample_shape: tuple[int, int] | list[int]) -> tuple[int, int]:
     """Return channels and length.
 
     Raises:
-        InputError: for what is no sound.
+        InputError: for samples that are not sound.
     """
     if len(sample_shape) != 2:
         raise InputError(

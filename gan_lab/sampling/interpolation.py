@@ -1,7 +1,7 @@
 """Interpolation between seeds, classes or saved latents.
 
-In z, over great circles (White 2016, https://arxiv.org/abs/1609.04468): latents between two Gaussian ones on a
-straight line are shorter than any that the generator has seen. In w, straight (Karras et al. 2019, section 4.1,
+In z, along great circles (White 2016, https://arxiv.org/abs/1609.04468): points on a straight line between Gaussian
+latents are shorter than those seen in training. In w, straight (Karras et al. 2019, section 4.1,
 https://arxiv.org/abs/1812.04948). Loops are cubic splines. Labels are mixed as vectors: of generators whose class is an
 embedding (BigGAN and others), that morphs one class into the other (Brock et al. 2019, figure 8,
 https://arxiv.org/abs/1809.11096).
@@ -20,14 +20,14 @@ from gan_lab.sampling.sampler import BATCH_SIZE, Sampler
 
 METHODS = ("linear", "spherical", "spline")
 
-_PARALLEL = 1e-6  # sine of an angle below which great circles are taken for lines
+_PARALLEL = 1e-6  # below this sine of the angle, great circles are replaced by lines
 
 
 def slerp(a: Tensor, b: Tensor, t: float | Tensor) -> Tensor:
     """Interpolate between vectors on the sphere.
 
-    Directions are interpolated over the great circle and lengths linearly, which makes no difference to generators that
-    normalise z, and leaves z as long as others know it. Vectors in one line are interpolated on it.
+    Directions are interpolated along the great circle and lengths linearly, which keeps the usual
+    length of z. Collinear vectors are interpolated linearly.
 
     Args:
         a: [N, ..., D].
@@ -43,7 +43,7 @@ def slerp(a: Tensor, b: Tensor, t: float | Tensor) -> Tensor:
     angle = (first * second).sum(-1, keepdim=True).clamp(-1, 1).acos()
     sine = angle.sin()
     mixed = (((1 - t) * angle).sin() * first + (t * angle).sin() * second) / sine
-    # near 0 and 180 degrees there is no one great circle
+    # near 0 and 180 degrees the great circle is not unique
     mixed = torch.where(sine < _PARALLEL, torch.lerp(first, second, t), mixed)
     return (mixed * torch.lerp(start, end, t)).to(a.dtype)
 
@@ -57,8 +57,8 @@ class Path:
         method: "linear", "spherical" (over great circles of the last dimension, lengths linearly), or "spline" (cubic:
             velocity and acceleration are continuous).
         closed: whether the path leads back to the first point.
-        lengths: of "spline": whether directions and lengths have splines of their own, so that no point between is
-            shorter than those around it; for z, whose length generators know.
+        lengths: for "spline": whether to interpolate directions and lengths separately, so that no point between is
+            shorter than its neighbours; for z.
 
     Raises:
         InputError: for another method, or fewer than two points.
@@ -83,7 +83,7 @@ class Path:
         return len(self.points) - (0 if self.closed else 1)
 
     def positions(self, frames: int) -> Tensor:
-        """Return positions [T], float64: `frames` in each segment, and of an open path its end.
+        """Return positions [T], float64: `frames` in each segment, and the end of an open path.
 
         A closed path ends one step before its beginning, so that it can be repeated.
         """
@@ -131,7 +131,7 @@ class Interpolation:
         gan: of the latents.
         path: of z [K, Z] or w [K, L, D].
         labels: path of label vectors [K, num_classes]; None where no labels are needed.
-        truncation: psi of w that are made of z on the path; w were truncated at the key points.
+        truncation: psi for w mapped from z on the path; key points in w are truncated already.
         truncation_center: of that psi.
         noise: of the images.
     """
@@ -170,7 +170,7 @@ def interpolation(
     truncation_center: str = "mean",
     noise: str = "const",
 ) -> Interpolation:
-    """Lay a path through key points.
+    """Make a path through key points.
 
     Args:
         gan: the generator.
@@ -181,10 +181,10 @@ def interpolation(
             in uniform z and in w.
         loop: whether to go back to the first point; the images can then be repeated without a seam.
         truncation: as in `Sampler.latents`; likewise `truncation_center`.
-        noise: "const" or "none"; "random" would flicker and is refused.
+        noise: "const" or "none"; "random" would flicker and is an error.
 
     Raises:
-        InputError: for one point alone, or what the generator has not.
+        InputError: for a single point, or options that the generator lacks.
     """
     gan.check(noise=noise)
     if noise == "random":

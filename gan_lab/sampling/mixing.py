@@ -25,7 +25,7 @@ def pick_layers(gan: Sampler, layers: Layers) -> list[int]:
             a list or with commas between them, or a `range`. An empty list means none.
 
     Raises:
-        InputError: for what there is not, or a name of which images of this size have no layer.
+        InputError: for unknown layers, and a level without layers at this image size.
     """
     if isinstance(layers, str):
         parts: Sequence[str | int] = layers.replace(" ", "").split(",")
@@ -56,7 +56,7 @@ def _indices(gan: Sampler, part: str | int) -> Sequence[int]:
 
 
 def layer_names(gan: Sampler) -> str:
-    """Return which layers there are, for messages."""
+    """List the layers for messages."""
     levels = ", ".join(
         f"{name} ({span.start}-{span.stop - 1})"
         for name, span in gan.style_generator.levels().items()
@@ -67,7 +67,7 @@ def layer_names(gan: Sampler) -> str:
 
 @dataclass(frozen=True)
 class Mixture:
-    """Images of rows and columns, and what they make together.
+    """Images of rows and columns, and their mixtures.
 
     Attributes:
         rows: [R, C, H, W].
@@ -111,7 +111,7 @@ def mixture(
     )
     mixed = mix_w(of_rows, of_columns, chosen)
     w = torch.cat([of_rows, of_columns, mixed])
-    # the same random noise for all: two images differ in what they are mixed from and in nothing else
+    # the same random noise for all, so that images only differ in their styles
     images = gan.synthesize(Latents(w=w, seeds=[(0, 0)] * len(w)), noise=noise).cpu()
     return Mixture(*images.split([len(of_rows), len(of_columns), len(mixed)]))
 

@@ -58,7 +58,7 @@ class Regularizer(nn.Module):
         """Check before training that the penalty can be computed for the player's network.
 
         Raises:
-            InputError: with the reason where it cannot.
+            InputError: with the reason.
         """
 
     def check_samples(self, spec: SampleSpec) -> None:
@@ -210,7 +210,7 @@ class Approximate(DiscriminatorRegularizer):
             GAT's authors do. In bfloat16 logits have 8 bits, and the error of their difference is divided by s.
 
     Raises:
-        InputError: for a change that is none.
+        InputError: for an invalid change.
     """
 
     role: Role

@@ -48,7 +48,7 @@ class DiscriminatorStep:
         network: the discriminator.
         batch: the data.
         real: what D sees as real; it requires grad where a penalty differentiates by it.
-        make_fake: makes what D sees as fake, without the generator's graph; called when it is first asked for.
+        make_fake: makes what D sees as fake, without the generator's graph; called when first requested.
         z: latents [N, Z] of the fake samples.
         generate: `z -> fake samples`, with the generator's graph.
         discriminate: `(x, role) -> output`: augmentations and D; the role None gives logits alone.
@@ -183,7 +183,7 @@ class GeneratorStep:
 
     @cached_property
     def fake(self) -> DiscriminatorInput:
-        """Fake samples with the generator's graph, made when they are first asked for."""
+        """Fake samples with the generator's graph, made when first requested."""
         return self.generate(self.z)
 
 

@@ -361,7 +361,7 @@ def test_files_that_cannot_be_measured(
     np.savez(tmp_path / "other.npz", x=np.zeros(3))
     refused(tmp_path / "other.npz", "holds x")
     (tmp_path / "cut.npz").write_bytes((tmp_path / "other.npz").read_bytes()[:50])
-    refused(tmp_path / "cut.npz", "no whole .npz")
+    refused(tmp_path / "cut.npz", "not a complete .npz")
 
 
 def test_a_run_without_metrics_and_one_of_another_version(
@@ -442,7 +442,7 @@ def test_metrics_of_a_generator_alone(
     words = ("protocol=ppl50k", "features=digits", "protocol.num_fake=20")
     words += ("protocol.metrics.ppl.epsilon=0.5", f"out={tmp_path}/all.json")
     evaluate(f"run={run}", *words, "protocol.metrics.ppl.space=z")
-    assert "are there already" not in capsys.readouterr().out
+    assert "were extracted before" not in capsys.readouterr().out
     (told,) = json.loads((tmp_path / "all.json").read_text())
     assert metrics(told).keys() == {"path_digits_z_end_20"} and told["real"] is None
     assert told["settings"]["metrics"]["ppl"]["epsilon"] == 0.5

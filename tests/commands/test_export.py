@@ -175,7 +175,7 @@ def test_places_that_hold_something_else(
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "a.txt").write_text("mine")
     export(run, tmp_path / "notes", status=2)
-    assert "holds other things than an exported model" in capsys.readouterr().err
+    assert "holds other files than an exported model" in capsys.readouterr().err
     export(run, tmp_path / "notes" / "a.txt", status=2)
     assert "is a file" in capsys.readouterr().err
     export(tmp_path / "none", tmp_path / "model", status=2)
@@ -217,3 +217,35 @@ def test_without_a_token_nothing_is_begun(
     monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
     export(run, tmp_path / "model", "push=somebody/digits", status=2)
     assert "needs a token" in capsys.readouterr().err and not names(tmp_path)
+
+
+def test_for_nvidias_code_and_back(
+    tmp_path: Path, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is written is read again by import-weights, without the run."""
+    source = run_of("stylegan2", tmp_path / "styled")
+    out = export(source, tmp_path / "model", "format=nvidia", "with_discriminator=true")
+    files = {"nvidia.json", "nvidia_generator.pt", "nvidia_discriminator.pt"}
+    assert names(out) == {*USUAL, *files, "discriminator.safetensors"}
+    described = json.loads((out / "nvidia.json").read_text())
+    assert described["classes"]["generator"] == "training.networks_stylegan2.Generator"
+    assert "nvidia_generator.pt" in (out / "README.md").read_text()
+    words = [f"path={out / 'nvidia_generator.pt'}", "name=back", f"runs_dir={tmp_path}"]
+    assert launch("import-weights", words) == 0
+    before, after = gan_lab.load(out), gan_lab.load(tmp_path / "back")
+    assert torch.equal(before.sample(3, seed=1, labels=0), after.sample(3, seed=1, labels=0))
+    both = [
+        {
+            name: value
+            for name, value in torch.load(path, weights_only=True)["state_dict"].items()
+            if name.startswith("discriminator.")
+        }
+        for path in (source / "checkpoints" / "best.ckpt", tmp_path / "back/checkpoints/last.ckpt")
+    ]
+    assert both[0].keys() == both[1].keys()
+    assert all(torch.equal(value, both[1][name]) for name, value in both[0].items())
+    # exported again it keeps them, and a model that NVIDIA has not is refused before anything is written
+    assert names(export(out, tmp_path / "copy")) == names(out)
+    capsys.readouterr()
+    export(run, tmp_path / "other", "format=nvidia", status=2)
+    assert "format=nvidia" in capsys.readouterr().err and not (tmp_path / "other").exists()

@@ -202,7 +202,7 @@ def test_what_makes_no_sense_is_refused(
         (["augment=ada"], "images"),
         (["data.length=300"], "300 samples"),
         (["representation=spectrogram"], "sound [channels, samples]"),
-        (["data=digits", "model=gan", "representation=spectrogram"], "is of sound"),
+        (["data=digits", "model=gan", "representation=spectrogram"], "is for sound"),
     ],
 )
 def test_training_that_makes_no_sense_is_refused(

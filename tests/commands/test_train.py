@@ -292,7 +292,7 @@ class Judge(DiscriminatorNetwork):
 @pytest.mark.parametrize(
     ("generator", "told"),
     [
-        ("Plain", "model.generator: nets_of_mine.Plain is no gan_lab"),
+        ("Plain", "model.generator: nets_of_mine.Plain is not a gan_lab"),
         ("Silent", "Silent has no num_classes"),
     ],
 )

@@ -48,7 +48,7 @@ def test_what_does_not_fit(tmp_path: Path) -> None:
     refuses("there are no labels, and the generator has 3 classes", z=z)
     refuses("must be finite", w=w / 0)
     path.write_bytes(path.read_bytes()[:50])
-    with pytest.raises(InputError, match="no whole safetensors file"):
+    with pytest.raises(InputError, match="not a complete safetensors file"):
         Latents.read(path)
     with pytest.raises(InputError, match="is not there"):
         Latents.read(tmp_path / "none.safetensors")

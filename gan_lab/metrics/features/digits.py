@@ -1,4 +1,4 @@
-"""The small classifier of scikit-learn's digits, trained on the spot, whose features compare with nothing else."""
+"""A small classifier of scikit-learn's digits, trained on first use; not comparable with other features."""
 
 import dataclasses
 import hashlib
@@ -19,12 +19,12 @@ from gan_lab.metrics.features.base import Extractor
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """All that decides the weights, besides the data.
+    """Hyperparameters of the classifier.
 
     Args:
-        width: of the feature layer; well below the 360 held-out digits, whose covariance has to have full rank.
-        max_shift: pixels by which training digits are moved either way.
-        lowest_accuracy: share of held-out digits below which the network is not used.
+        width: of the feature layer; well below the 360 held-out digits, for a covariance of full rank.
+        max_shift: pixels by which training digits are shifted.
+        lowest_accuracy: required accuracy on held-out digits.
     """
 
     image_size: int = 16
@@ -41,7 +41,7 @@ class Recipe:
 
 
 class DigitsClassifier(nn.Module):
-    """Two convolutions and a hidden layer, whose activations are the features."""
+    """Two convolutions and a hidden layer, the features."""
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class DigitsClassifier(nn.Module):
 
 
 def load_classifier(recipe: Recipe | None = None) -> tuple[DigitsClassifier, str]:
-    """Take the classifier from the cache, or train it.
+    """Load the classifier from the cache, or train it.
 
     Returns:
         The network, and the SHA-256 of its weights.
@@ -99,11 +99,11 @@ def load_classifier(recipe: Recipe | None = None) -> tuple[DigitsClassifier, str
         for split in ("train", "val")
     )
     data = {"images": train[0], "labels": train[1]}
-    # rounding differs between versions of torch, and with it the weights
+    # weights depend on the version of torch by rounding
     made_from = f"{dataclasses.asdict(recipe)} {tensors_sha256(data)} {torch.__version__}"
     name = f"digits-classifier-{hashlib.sha256(made_from.encode()).hexdigest()[:16]}.pt"
     weights = cached_tensors(name, lambda: train_classifier(recipe, *train).state_dict())
-    with torch.device("meta"):  # initialising weights would move the caller's random state
+    with torch.device("meta"):  # initialising weights would change the caller's random state
         classifier = DigitsClassifier(recipe)
     classifier.load_state_dict(weights, assign=True)
     accuracy = (classifier.measure(held_out[0])[1] == held_out[1]).double().mean().item()
@@ -123,7 +123,7 @@ def stored_images(dataset: ImageDataset) -> tuple[Tensor, Tensor]:
 
 
 def train_classifier(recipe: Recipe, images: Tensor, labels: Tensor) -> DigitsClassifier:
-    """Train the classifier; no random state of the caller is read or moved.
+    """Train the classifier, independent of the caller's random state.
 
     Args:
         recipe: how.
@@ -148,7 +148,7 @@ def train_classifier(recipe: Recipe, images: Tensor, labels: Tensor) -> DigitsCl
 
 
 def _shift(images: Tensor, most: int, generator: torch.Generator) -> Tensor:
-    """Move each image by up to `most` pixels either way; what comes in is black."""
+    """Shift each image by up to `most` pixels in both directions, filling with black."""
     num, _, height, width = images.shape
     padded = F.pad(images, (most, most, most, most), value=-1)[:, 0]
     down, right = torch.randint(2 * most + 1, (2, num, 1), generator=generator)
@@ -160,8 +160,8 @@ def _shift(images: Tensor, most: int, generator: torch.Generator) -> Tensor:
 def on_its_own(seed: int) -> Iterator[torch.Generator]:
     """Isolate the training from the caller's random state and settings.
 
-    One thread, because the order in which a sum is split over threads changes its last bits. Initialisation draws
-    from the global generator, whose state is put back.
+    One thread, because splitting sums over threads changes their last bits. Initialisation uses the global generator,
+    whose state is restored.
     """
     threads = torch.get_num_threads()
     generator = torch.default_generator
@@ -193,7 +193,7 @@ class DigitsFeatures(Extractor):
         self._classifier: DigitsClassifier | None = None
 
     def load(self, device: torch.device) -> None:
-        # a forward pass takes a millisecond: nothing is gained elsewhere
+        # a forward pass takes a millisecond: no need for a GPU
         super().load(torch.device("cpu"))
 
     def _load(self, device: torch.device) -> str:
@@ -209,8 +209,8 @@ class DigitsFeatures(Extractor):
 class StackedDigitsFeatures(DigitsFeatures):
     """Which of 1000 modes an image of three stacked digits shows: 100 red + 10 green + blue.
 
-    The classifier takes some real digits for others, so a few percent of the images count for another mode; that
-    alters neither the number of modes nor their evenness much, since every mode then gets from others what it gives.
+    The classifier errs on some digits, so a few percent of the images count for another mode, which hardly changes the
+    number of modes or their uniformity.
     """
 
     name = "gan_lab digits classifier, on each channel"

@@ -1,4 +1,4 @@
-"""The small classifier of data=tones, trained on the spot, whose features compare with nothing else."""
+"""A small classifier of data=tones, trained on first use; not comparable with other features."""
 
 import dataclasses
 import hashlib
@@ -18,12 +18,12 @@ from gan_lab.metrics.features.digits import on_its_own
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """All that decides the weights, besides the data.
+    """Hyperparameters of the classifier.
 
     Args:
-        window: of the spectrogram that it looks at, in samples; half of it apart.
-        width: of the feature layer; well below the 1,024 held-out clips, whose covariance has to have full rank.
-        lowest_accuracy: share of held-out clips below which the network is not used.
+        window: of its spectrogram, in samples, with half of it as hop.
+        width: of the feature layer; well below the 1,024 held-out clips, for a covariance of full rank.
+        lowest_accuracy: required accuracy on held-out clips.
     """
 
     window: int = 512
@@ -39,7 +39,7 @@ class Recipe:
 
 
 class TonesClassifier(nn.Module):
-    """Two convolutions over the frames of a spectrogram and a hidden layer, whose activations are the features."""
+    """Two convolutions over the frames of a spectrogram and a hidden layer, the features."""
 
     hann: Tensor
 
@@ -79,18 +79,18 @@ class TonesClassifier(nn.Module):
 
 
 def load_classifier(recipe: Recipe | None = None) -> tuple[TonesClassifier, str]:
-    """Take the classifier from the cache, or train it.
+    """Load the classifier from the cache, or train it.
 
     Returns:
         The network, and the SHA-256 of its weights.
     """
     recipe = recipe or Recipe()
     data = Tones(split="val")
-    # rounding differs between versions of torch, and with it the weights
+    # weights depend on the version of torch by rounding
     made_from = f"{dataclasses.asdict(recipe)} {data.fingerprint} {torch.__version__}"
     name = f"tones-classifier-{hashlib.sha256(made_from.encode()).hexdigest()[:16]}.pt"
     weights = cached_tensors(name, lambda: train_classifier(recipe).state_dict())
-    with torch.random.fork_rng(devices=[]):  # initialising moves the caller's random state
+    with torch.random.fork_rng(devices=[]):  # initialising changes the caller's random state
         classifier = TonesClassifier(recipe)
     classifier.load_state_dict(weights)
     classifier.eval().requires_grad_(False)
@@ -107,7 +107,7 @@ def load_classifier(recipe: Recipe | None = None) -> tuple[TonesClassifier, str]
 
 
 def train_classifier(recipe: Recipe) -> TonesClassifier:
-    """Train the classifier; no random state of the caller is read or moved."""
+    """Train the classifier, independent of the caller's random state."""
     data = Tones(split="train")
     batch = data.__getitems__(range(len(data)))
     assert batch.labels is not None
@@ -149,7 +149,7 @@ class TonesFeatures(Extractor):
             )
 
     def load(self, device: torch.device) -> None:
-        # a forward pass takes a millisecond: nothing is gained elsewhere
+        # a forward pass takes a millisecond: no need for a GPU
         super().load(torch.device("cpu"))
 
     def _load(self, device: torch.device) -> str:

@@ -32,7 +32,7 @@ class DiffAugment(Augmentation):
         p: probability of each of them per image, 1 in the paper.
 
     Raises:
-        InputError: for a policy that there is not, or a p that is no probability.
+        InputError: for an unknown policy, or a p that is not a probability.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class DiffAugment(Augmentation):
 def recolor(images: Tensor, draws: Draws, colors: int = COLORS) -> Tensor:
     """Draw brightness in [-0.5, 0.5], saturation in [0, 2] and contrast in [0.5, 1.5] for images [N, C, H, W].
 
-    A channel behind the first `colors` is an opacity and stays as it is; one channel has no saturation to change.
+    A channel after the first `colors` is opacity and stays unchanged; one channel has no saturation to change.
     """
     changed, opacity = images[:, :colors], images[:, colors:]
     changed = changed + draws.uniform(-BRIGHTNESS, BRIGHTNESS).view(-1, 1, 1, 1)
@@ -90,7 +90,7 @@ def spread(images: Tensor, factor: Tensor, *, dims: tuple[int, ...]) -> Tensor:
 
 
 def translate(images: Tensor, draws: Draws) -> Tensor:
-    """Shift images [N, C, H, W] by whole pixels, up to an eighth of their size; what comes in is 0."""
+    """Shift images [N, C, H, W] by whole pixels, up to an eighth of their size; filled with 0."""
     for dim in (2, 3):
         length = images.shape[dim]
         furthest = int(length * TRANSLATION + 0.5)
@@ -100,7 +100,7 @@ def translate(images: Tensor, draws: Draws) -> Tensor:
 
 
 def shift(images: Tensor, steps: Tensor, *, dim: int) -> Tensor:
-    """Shift images [N, C, H, W] by `steps` [N] pixels along a dimension; what comes in is 0."""
+    """Shift images [N, C, H, W] by `steps` [N] pixels along a dimension; filled with 0."""
     length = images.shape[dim]
     source = torch.arange(length, device=images.device) - steps.unsqueeze(1)  # [N, length]
     inside = (source >= 0) & (source < length)
