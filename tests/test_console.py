@@ -20,7 +20,7 @@ def test_names_do_not_move_the_cursor(speak, capsys: pytest.CaptureFixture[str])
     assert printable(text) == text
     # rich drops some by itself
     assert r"b\x1b[2Jc\x9bd" in text and r"f\u202eg\udce9h\x7f" in text
-    assert "é and 猫\n" in text and "[brackets]" in text
+    assert r"é and 猫\n\tand [brackets]" in text, "a message is a line"
 
 
 def test_nor_in_tables_and_titles_while_styles_are_kept() -> None:
@@ -71,3 +71,14 @@ def test_of_several_processes_the_first_one_alone(monkeypatch: pytest.MonkeyPatc
 def test_a_name_stays_in_its_line(name: str) -> None:
     shown = console.in_a_line(name)
     assert shown.isprintable() and (shown == name) == name.isprintable()
+
+
+def test_whatever_a_name_holds_a_message_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "a\nb\tc\x1b[31m\u202e[bold]\ud800"
+    say(f"class {name}")
+    warn(f"class {name}")
+    print_error(f"class {name}")
+    out, err = capsys.readouterr()
+    shown = r"class a\nb\tc\x1b[31m\u202e[bold]\ud800"
+    assert out == f"{shown}\nwarning: {shown}\n"
+    assert err == f"gan-lab: error: {shown}\n"

@@ -267,3 +267,26 @@ def test_what_is_more_in_a_result_is_kept(tmp_path: Path) -> None:
         json.dumps([result, {"metrics": [{"key": "b", "value": None}]}])
     )
     assert read_results(tmp_path / "a.json")[0] == result
+
+
+@pytest.mark.parametrize("target", ["there", "new"])
+def test_a_journal_is_no_way_to_another_file(tmp_path: Path, target: str) -> None:
+    (tmp_path / "there").write_text("mine")
+    (tmp_path / "log").symlink_to(tmp_path / target)
+    with pytest.raises(InputError, match="log could not be written"):
+        append_line(tmp_path / "log", "a line")
+    assert (tmp_path / "there").read_text() == "mine" and not (tmp_path / "new").exists()
+
+
+def test_a_journal_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "log")
+    with pytest.raises(InputError, match="log could not be written"):
+        append_line(tmp_path / "log", "a line")
+
+
+def test_leftovers_of_processes_that_cannot_be(tmp_path: Path) -> None:
+    path = temporary_path(tmp_path / "a.txt")
+    found = path.with_name(path.name.replace(str(os.getpid()), "9" * 30))
+    found.touch()
+    remove_leftovers(tmp_path)
+    assert not found.exists()

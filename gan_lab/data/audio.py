@@ -1,7 +1,9 @@
 """Sound: its kind of sample, and its representation as spectrograms."""
 
+import os
 import wave
 from collections.abc import Iterable
+from contextlib import nullcontext
 from io import BytesIO
 from pathlib import Path
 from typing import IO, Any
@@ -10,11 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gan_lab.data.decoding import DECODE_ERRORS, regular_file
 from gan_lab.data.sample import Representation, SampleKind, SampleSpec
 from gan_lab.errors import InputError
-from gan_lab.run import replacing
+from gan_lab.run import write
 
 FULL_SCALE = 32767
+
+_MOST_VALUES = 2**30  # of a file: three hours of stereo at 48 kHz
+_RATES = (100, 768_000)  # of files: slower ones would become very long
 
 _SIDE = 128  # pixels of a preview, either way
 _FLOOR = -80.0  # decibels below full scale that a preview shows as black
@@ -52,19 +58,14 @@ class Audio(SampleKind):
         return scaled.clamp(-FULL_SCALE, FULL_SCALE).to(torch.int16)
 
     def write(self, stored: Tensor, path: Path) -> None:
-        with replacing(path) as temporary, temporary.open("wb") as file:
-            if path.suffix == ".flac":
-                soundfile().write(
-                    file, stored.T.cpu().numpy(), self.rate, format="FLAC", subtype="PCM_16"
-                )
-            else:
-                self._write_wav(stored, file)
+        # into memory first: what writes sound reports a full disk in its own way, and more than once
+        write(path, self._flac(stored) if path.suffix == ".flac" else self.media(stored))
 
     def read(self, path: Path) -> Tensor:
         """Read a file of this rate as it is.
 
         Raises:
-            InputError: for what is no sound, and another rate.
+            InputError: when it is not sound, or has another rate.
         """
         if path.suffix.lower() == ".wav":
             found, rate = read_wav(path)
@@ -79,7 +80,11 @@ class Audio(SampleKind):
 
     def media(self, stored: Tensor) -> bytes:
         buffer = BytesIO()
-        self._write_wav(stored, buffer)
+        with wave.open(buffer, "wb") as opened:
+            opened.setnchannels(stored.shape[0])
+            opened.setsampwidth(2)
+            opened.setframerate(self.rate)
+            opened.writeframes(stored.T.contiguous().cpu().numpy().astype("<i2").tobytes())
         return buffer.getvalue()
 
     def preview(self, stored: Tensor) -> Tensor:
@@ -87,12 +92,12 @@ class Audio(SampleKind):
         values = self.to_float(stored).mean(1)
         return coloured(spectrogram(values) / -_FLOOR + 1)
 
-    def _write_wav(self, stored: Tensor, file: IO[bytes]) -> None:
-        with wave.open(file, "wb") as opened:
-            opened.setnchannels(stored.shape[0])
-            opened.setsampwidth(2)
-            opened.setframerate(self.rate)
-            opened.writeframes(stored.T.contiguous().cpu().numpy().astype("<i2").tobytes())
+    def _flac(self, stored: Tensor) -> bytes:
+        buffer = BytesIO()
+        soundfile().write(
+            buffer, stored.T.cpu().numpy(), self.rate, format="FLAC", subtype="PCM_16"
+        )
+        return buffer.getvalue()
 
 
 def spectrogram(values: Tensor) -> Tensor:
@@ -115,7 +120,7 @@ def spectrogram(values: Tensor) -> Tensor:
 
 
 def coloured(shares: Tensor) -> Tensor:
-    """Return colours uint8 [N, 3, H, W] of shares [N, H, W] from 0 to 1, by their lightness also without colours."""
+    """Map shares [N, H, W] in 0 to 1 to colours uint8 [N, 3, H, W] of increasing lightness."""
     places = shares.clamp(0, 1) * (len(_COLOURS) - 1)
     low = places.long().clamp(max=len(_COLOURS) - 2)
     colours = _COLOURS.to(shares)
@@ -124,7 +129,7 @@ def coloured(shares: Tensor) -> Tensor:
 
 
 def read_wav(path: Path) -> tuple[Tensor | None, int]:
-    """Read a WAV of 16 bits as int16 [C, T], and its rate; None for WAVs of other forms.
+    """Read a 16-bit WAV as int16 [C, T], and its rate; None for other WAVs.
 
     Raises:
         InputError: when it cannot be opened.
@@ -151,19 +156,34 @@ def read_sound(path: Path | IO[bytes]) -> tuple[np.ndarray, int]:
     """Read a file of sound as float32 [C, T] in [-1, 1], and its rate.
 
     Raises:
-        InputError: for what is no sound, and without the extra `audio`.
+        InputError: when it is not sound, and without the extra `audio`.
     """
     library = soundfile()
     try:
-        values, rate = library.read(path, dtype="float32", always_2d=True)
-    except (library.LibsndfileError, OSError, RuntimeError) as error:
+        with regular_file(path) if isinstance(path, Path) else nullcontext(path) as opened:
+            content = _Content(opened.read())
+        with library.SoundFile(content) as file:
+            if not _RATES[0] <= file.samplerate <= _RATES[1]:
+                raise ValueError(f"it claims {file.samplerate:,} samples a second")
+            if file.frames * file.channels > _MOST_VALUES:
+                raise ValueError(f"it claims {file.frames:,} frames of {file.channels:,} channels")
+            values, rate = file.read(dtype="float32", always_2d=True), file.samplerate
+    except DECODE_ERRORS as error:
         name = path if isinstance(path, Path) else "the file"
-        raise InputError(f"{name} is no sound that can be read ({error})") from error
+        raise InputError(f"{name} is not sound that can be read ({error})") from error
     return np.ascontiguousarray(values.T), int(rate)
 
 
+class _Content(BytesIO):
+    """A file's content, in which a damaged header may look anywhere: an error would be printed, and passed over."""
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self.tell(), os.SEEK_END: len(self.getbuffer())}
+        return super().seek(max(0, start[whence] + offset))
+
+
 def soundfile() -> Any:
-    """Return the library that reads files of sound.
+    """Import soundfile.
 
     Raises:
         InputError: without the extra `audio`.
@@ -187,6 +207,11 @@ def soundfile() -> Any:
 _SILENCE = 1e-6  # added to magnitudes before the logarithm, as in the authors' code
 
 
+# what a run asks for may be anybody's
+_LARGEST_WINDOW = 2**16
+_MOST_ITERATIONS = 10_000
+
+
 class Spectrogram(Representation):
     """Sound [N, C, T] as images [N, C, window / 2, T / hop] in [-1, 1]; the lowest frequency is the first row.
 
@@ -200,7 +225,7 @@ class Spectrogram(Representation):
         momentum: of its iterations (Perraudin et al. 2013, the fast variant); 0 for the published one.
 
     Raises:
-        InputError: for numbers that do not go together.
+        InputError: for numbers out of range.
     """
 
     mean: Tensor
@@ -216,14 +241,15 @@ class Spectrogram(Representation):
         momentum: float = 0.99,
     ) -> None:
         super().__init__()
-        if window < 4 or window % 2 or not 1 <= hop <= window // 2:
+        if not 4 <= window <= _LARGEST_WINDOW or window % 2 or not 1 <= hop <= window // 2:
             raise InputError(
-                f"representation: window={window} must be even and at least 4, hop={hop} from 1 to {window // 2}"
+                f"representation: window={window} must be even and from 4 to {_LARGEST_WINDOW:,}, hop={hop} from 1 to "
+                f"{window // 2}"
             )
-        if deviations <= 0 or iterations < 1 or not 0 <= momentum < 1:
+        if deviations <= 0 or not 1 <= iterations <= _MOST_ITERATIONS or not 0 <= momentum < 1:
             raise InputError(
-                f"representation: deviations={deviations} must be positive, iterations={iterations} at least 1 and "
-                f"momentum={momentum} from 0 to below 1"
+                f"representation: deviations={deviations} must be positive, iterations={iterations} from 1 to "
+                f"{_MOST_ITERATIONS:,} and momentum={momentum} from 0 to below 1"
             )
         self.window, self.hop, self.deviations = window, hop, deviations
         self.iterations, self.momentum = iterations, momentum
@@ -244,7 +270,7 @@ class Spectrogram(Representation):
     def check(self, spec: SampleSpec) -> None:
         if len(spec.shape) != 2 or spec.kind.axes[-1] != "time":
             raise InputError(
-                f"representation=spectrogram is of sound, and the data are {spec.kind.name}; leave it out"
+                f"representation=spectrogram is for sound, but the data are {spec.kind.name}; leave it out"
             )
         if spec.shape[1] % self.hop or spec.shape[1] < self.window:
             raise InputError(
@@ -279,7 +305,7 @@ class Spectrogram(Representation):
         values = values.float().clamp(-1, 1)
         levels = values * self.deviations * self.on(values, "std") + self.on(values, "mean")
         magnitudes = (levels.exp() - _SILENCE).clamp_min(0).flatten(0, 1)
-        # the frequency that was left out, and the last frame, of which half lies behind the end
+        # the omitted frequency, and the last frame, half of which lies beyond the end
         magnitudes = torch.nn.functional.pad(magnitudes, (0, 0, 0, 1))
         magnitudes = torch.cat([magnitudes, magnitudes[:, :, -1:] / 2], dim=2)
         sound = self._griffin_lim(magnitudes, length=values.shape[3] * self.hop)
@@ -301,7 +327,7 @@ class Spectrogram(Representation):
         )
 
     def _griffin_lim(self, magnitudes: Tensor, *, length: int) -> Tensor:
-        """Find sounds [N, T] whose transforms have these magnitudes [N, F + 1, T / hop + 1]; always the same ones."""
+        """Find sounds [N, T] whose transforms have these magnitudes [N, F + 1, T / hop + 1], deterministically."""
         source = torch.Generator().manual_seed(0)
         turns = torch.rand(magnitudes.shape[1:], generator=source).to(magnitudes) * 2 * torch.pi
         phases = torch.polar(torch.ones_like(turns), turns)
@@ -319,5 +345,5 @@ class Spectrogram(Representation):
         return torch.istft(transform, self.window, self.hop, window=window, length=length)
 
     def on(self, values: Tensor, name: str) -> Tensor:
-        """Return a buffer where values are: a generator may lie on another device than the data."""
+        """Return a buffer on the device of values: a generator may be on another device than the data."""
         return getattr(self, name).to(values.device)

@@ -29,14 +29,15 @@ ENDINGS = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".
 _VERSION = 1
 _THREADS = 8
 _WORTH_SAYING = 1000
+_LONGEST = 2**26  # samples: 23 minutes at 48 kHz
 _CROPS = 16  # of each clip that is longer than a sample
 
 
 class EncodedSounds(SampleDataset):
-    """Sounds of a `Source`; every one is decoded once at the start, and what was found is kept.
+    """Sounds of a `Source`; each is decoded once at the start, and the result is cached.
 
-    A random crop is one of 16 of each clip, whose places follow from the name of the file, so that a run is resumed bit
-    by bit: an epoch has 16 items of each clip.
+    A random crop is one of 16 of each clip, at positions derived from the name of the file, so that resuming is
+    exact: an epoch has 16 items of each clip.
 
     Args:
         source: the sounds of all splits.
@@ -47,8 +48,8 @@ class EncodedSounds(SampleDataset):
         length: of a sample, in samples.
         channels: 1 for the mean of all, or 2.
         crop: "random", or "fixed" from the start, of longer clips.
-        pad: "end" or "center": where the silence of shorter clips goes: behind, or on both sides.
-        skip_unreadable: leave out broken and silent files.
+        pad: "end" or "center": where silence is added to shorter clips: at the end, or on both sides.
+        skip_unreadable: skip broken and silent files.
 
     Raises:
         InputError: for broken or silent files, options out of range, and without the extra `audio`.
@@ -163,13 +164,13 @@ class EncodedSounds(SampleDataset):
 
 
 class AudioFolder(EncodedSounds):
-    """All sounds under a folder or in a zip; the other arguments are those of `EncodedSounds`.
+    """All sounds in a folder or zip; the other arguments are those of `EncodedSounds`.
 
     Args:
         split: "train" or "val".
         root: the folder or zip.
         classes: as `ImageFolder` takes it.
-        val_fraction: part of the files to validate on, by a hash of their names, where nothing says which.
+        val_fraction: share of the files for validation, chosen by a hash of their names, if there are no splits.
 
     Raises:
         InputError: also for a missing or empty folder.
@@ -207,12 +208,12 @@ class AudioFolder(EncodedSounds):
 
 @dataclass(frozen=True, kw_only=True)
 class Scan:
-    """What was found in the files.
+    """The result of a scan.
 
     Attributes:
         frames: int64 [N], 0 where unreadable.
         rates: int64 [N].
-        reasons: why a file cannot be used, by its number.
+        reasons: why a file cannot be used, by its index.
     """
 
     frames: NDArray[np.int64]
@@ -221,7 +222,7 @@ class Scan:
 
 
 def scan(source: Source) -> Scan:
-    """Decode all files of `source`, or take what an earlier check of the unchanged files found."""
+    """Decode all files of `source`, or load the cached result if they are unchanged."""
     key = digest("audio", _VERSION, source.listing)
     arrays = kept("scans", key, lambda: _scan_all(source))
     reasons: dict[str, str] = json.loads(arrays["reasons"].tobytes())
@@ -231,7 +232,7 @@ def scan(source: Source) -> Scan:
 
 def _scan_all(source: Source) -> Arrays:
     if len(source) >= _WORTH_SAYING:
-        say(f"listening to {len(source):,} files (once; the result is kept) ...")
+        say(f"listening to {len(source):,} files (once; the result is cached) ...")
     with ThreadPoolExecutor(_THREADS) as pool:
         found = list(pool.map(lambda index: _inspect(source, index), range(len(source))))
     reasons = {str(index): reason for index, (_, _, reason) in enumerate(found) if reason}
@@ -243,7 +244,7 @@ def _scan_all(source: Source) -> Arrays:
 
 
 def _inspect(source: Source, index: int) -> tuple[int, int, str]:
-    """Frames, rate, and why a file cannot be used, "" where it can."""
+    """Return frames, rate, and why a file cannot be used ("" if it can)."""
     try:
         with source.open(index) as file:
             values, rate = read_sound(file)
@@ -259,7 +260,7 @@ def _inspect(source: Source, index: int) -> tuple[int, int, str]:
 
 
 def mixed(values: NDArray[np.float32], channels: int) -> NDArray[np.float32]:
-    """Return [C, T] with 1 channel, the mean of all, or 2: those of stereo as they are, else the mean twice."""
+    """Return [C, T] with 1 channel, the mean of all, or 2: stereo unchanged, else the mean twice."""
     if channels == 2 and values.shape[0] == 2:
         return values
     return np.repeat(values.mean(0, keepdims=True), channels, axis=0)
@@ -304,9 +305,9 @@ def _named(bad: Sequence[tuple[str, str]]) -> str:
 
 
 def _check_options(*, rate: int, length: int, channels: int, crop: str, pad: str) -> None:
-    if not 1 <= rate <= 768_000 or length < 1:
+    if not 1 <= rate <= 768_000 or not 1 <= length <= _LONGEST:
         raise InputError(
-            f"data.rate={rate} must be 1 to 768000 samples a second, and data.length={length} at least 1"
+            f"data.rate={rate} must be 1 to 768000 samples a second, and data.length={length} from 1 to {_LONGEST:,}"
         )
     if channels not in (1, 2):
         raise InputError(f"data.channels={channels} must be 1, the mean of all, or 2")

@@ -1,7 +1,7 @@
-"""Lines of text in one file, from which they are mapped into memory: ten million of 32 characters take 0.4 GB of disk.
+"""Lines of text in one memory-mapped file: ten million lines of 32 characters take 0.4 GB.
 
 An uncompressed `.npz`: `lines` uint8 (int16) [N, L], `labels` int32 [N], `places` uint32 [N], and `text`, JSON with the
-alphabet and the rest of what says what they are.
+alphabet and further metadata.
 """
 
 import hashlib
@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gan_lab.config import ClassNames, take
-from gan_lab.data.cache import READ_ERRORS, check_size, read_header
-from gan_lab.data.decoding import check_regular
+from gan_lab.data.cache import check_size, read_header
+from gan_lab.data.decoding import DECODE_ERRORS, check_regular
 from gan_lab.data.text import Text
 from gan_lab.errors import InputError
 from gan_lab.run import replacing
 
-CHUNK = 1 << 16  # lines that are handled at a time
+CHUNK = 1 << 16  # lines processed at a time
 
 _MEMBERS = ("lines", "labels", "places")
 _HEADER = 30  # bytes of a member's header before its name, APPNOTE.TXT 4.3.7
@@ -135,7 +135,7 @@ def read_packed(path: Path) -> PackedLines:
                 raise ValueError(f"it lacks {', '.join(missing) or 'a text.json of usual size'}")
             node = json.loads(archive.read("text.json"))
             arrays = {name: _mapped(path, archive, members[f"{name}.npy"]) for name in _MEMBERS}
-    except READ_ERRORS as error:
+    except DECODE_ERRORS as error:
         raise InputError(
             f"data.root={path} holds no packed lines ({error}); make it with gan-lab prepare-data data=text"
         ) from error
@@ -151,8 +151,14 @@ def read_packed(path: Path) -> PackedLines:
     )
     lines, class_names = arrays["lines"], part("class_names", ClassNames)
     counts = {len(array) for array in arrays.values()}
-    if lines.ndim != 2 or lines.shape[1] != kind.length or len(counts) != 1 or not len(lines):
+    is_alike = len(counts) == 1 and arrays["labels"].ndim == arrays["places"].ndim == 1
+    is_alike = is_alike and arrays["places"].dtype == np.uint32
+    if lines.ndim != 2 or lines.shape[1] != kind.length or not len(lines) or not is_alike:
         raise InputError(f"data.root={path} is damaged: its arrays do not fit; make it again")
+    if lines.min() < 0 or lines.max() >= len(kind.alphabet):
+        raise InputError(
+            f"data.root={path} is damaged: it holds characters that its alphabet lacks; make it again"
+        )
     labels = arrays["labels"]
     if labels.min() < 0 or labels.max() >= max(len(class_names), 1):
         raise InputError(f"data.root={path} is damaged: labels without a class; make it again")
@@ -173,7 +179,8 @@ def _mapped(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> ND
         shape, dtype = read_header(opened)
         begin = opened.tell()
     check_size(path, member, shape, dtype)
-    if member.compress_type != zipfile.ZIP_STORED or dtype.kind not in "iu" or not np.prod(shape):
+    is_packed = member.compress_type != zipfile.ZIP_STORED
+    if is_packed or dtype.kind not in "iu" or not shape or not np.prod(shape):
         raise ValueError(f"{member.filename} is packed, empty, or of {dtype}")
     with path.open("rb") as file:
         file.seek(member.header_offset)

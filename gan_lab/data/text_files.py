@@ -1,12 +1,11 @@
-"""Text of one's own: a file, a folder of files, or what prepare-data has packed of them."""
+"""Your own text: a file, a folder of files, or a file packed by prepare-data."""
 
-import codecs
 import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 from filelock import FileLock
@@ -17,7 +16,7 @@ from gan_lab.console import say
 from gan_lab.data.base import MissingSplit, check_split, digest
 from gan_lab.data.decoding import regular_file
 from gan_lab.data.listing import format_names, list_matching
-from gan_lab.data.metadata import UNLABELLED, MetadataTable, read_metadata
+from gan_lab.data.metadata import UNLABELLED, MetadataTable, as_unicode, read_metadata
 from gan_lab.data.packed_lines import CHUNK, PackedLines, Part, read_packed, write_packed
 from gan_lab.data.source import FileSource, existing_path
 from gan_lab.data.tables import read_table
@@ -38,35 +37,36 @@ Long = Literal["cut", "wrap"]
 Classes = bool | Literal["file"] | None
 
 _VERSION = 1
+_LONGEST = 1 << 20  # characters of a line
 _READ = 1 << 22  # characters that are read at a time
 _PLACES = 1 << 32
 
 
 class TextFiles(Lines):
-    """Lines of text files. They are read once and packed in the cache, from which they are mapped into memory.
+    """Lines of text files, packed once into the cache and memory-mapped from there.
 
     Args:
         split: "train" or "val".
         root: a text file, a folder of them, or an `.npz` of `gan-lab prepare-data`, which settles all but
             `val_fraction`.
         length: characters of a line.
-        long: of what is longer, "cut" leaves the rest away, "wrap" makes further lines of it.
-        min_length: of fewer characters, a line is left out; blank ones are always.
+        long: "cut" drops the rest of longer lines, "wrap" makes further lines of it.
+        min_length: shorter lines are skipped, and blank ones always.
         pattern: names of the files in a folder.
         encoding: of the files.
-        alphabet: its characters; None takes the most frequent ones. Padding and the unknown character join it.
+        alphabet: its characters; None takes the most frequent ones. Padding and unknown are added.
         alphabet_size: characters at most, with these two, where `alphabet` is None.
-        padding: fills up shorter lines; None where all are long enough.
-        unknown: stands for characters that the alphabet lacks; None refuses them.
+        padding: fills shorter lines; None if there are none.
+        unknown: replaces characters that the alphabet lacks; None makes them an error.
         classes: "file" makes each file a class, True each sub-folder; False none; None as a metadata table in the
         folder
             says (`labels.csv` and the like), else sub-folders.
-        val_fraction: of the lines, set apart by a hash of each, so that equal lines are in one split.
-        max_lines: the first ones alone; None for all.
+        val_fraction: share of the lines for validation, by a hash of each, so that equal lines are in one split.
+        max_lines: use only the first ones; None for all.
 
     Raises:
         InputError: naming files that are empty, too short, or no text; for options out of range.
-        MissingSplit: for split="val" when nothing is set apart.
+        MissingSplit: for split="val" without validation data.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class TextFiles(Lines):
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """How files become lines: arguments of `TextFiles`.
+    """Options for reading files: arguments of `TextFiles`.
 
     Raises:
         InputError: for options out of range.
@@ -137,9 +137,14 @@ class Reading:
     def __post_init__(self) -> None:
         if self.long not in ("cut", "wrap"):
             raise InputError(f"data.long={self.long!r}; allowed: cut, wrap")
-        if self.length < 1 or not 1 <= self.min_length <= self.length:
+        if not 1 <= self.min_length <= self.length <= _LONGEST:
             raise InputError(
-                f"data.length={self.length}, data.min_length={self.min_length}; a line has 1 to length characters"
+                f"data.length={self.length}, data.min_length={self.min_length}; a line has 1 to length characters, at "
+                f"most {_LONGEST:,}"
+            )
+        if self.alphabet == "":
+            raise InputError(
+                "data.alphabet='' has no characters; give some, or null to have them found"
             )
         if self.padding is None and self.min_length < self.length:
             raise InputError(
@@ -155,19 +160,19 @@ class Reading:
             if one is not None and (len(one) != 1 or one == "\n"):
                 raise InputError(f"data.{what}={one!r} must be one character, or null")
         try:
-            codecs.lookup(self.encoding)
-        except LookupError as error:
+            "".encode(self.encoding)  # which knows zip and base64 from encodings of text
+        except (LookupError, ValueError) as error:
             raise InputError(
-                f"data.encoding={self.encoding} is not known; give one such as utf-8 or latin-1"
+                f"data.encoding={self.encoding} is no encoding of text; give one such as utf-8 or latin-1"
             ) from error
 
     def rows(self, file: Path) -> Iterator[NDArray[np.uint32]]:
-        """Read a file's lines, some at a time, as code points [n, length] with 0 behind shorter ones.
+        """Read a file's lines in chunks, as code points [n, length] padded with 0.
 
         Raises:
-            InputError: naming the file when it is no text.
+            InputError: naming the file when it is not text.
         """
-        with regular_file(str(file)) as binary:
+        with _opened(file) as binary:
             opened = io.TextIOWrapper(binary, encoding=self.encoding)
             first = True
             while text := self._read(opened, file):
@@ -186,7 +191,7 @@ class Reading:
         except (UnicodeError, OSError) as error:
             reason = getattr(error, "reason", None) or str(error)
             raise InputError(
-                f"{file} is no text in {self.encoding} ({reason}); set data.encoding=, or remove it"
+                f"{file} is not text in {self.encoding} ({reason}); set data.encoding=, or remove it"
             ) from error
         if "\0" in text:
             raise InputError(f"{file} is binary: it has a character 0; remove it, or convert it")
@@ -198,10 +203,10 @@ class Reading:
         return f"no line of at least {counted(self.min_length, 'character')}"
 
     def kind(self, counts: NDArray[np.int64]) -> Text:
-        """Return how lines are stored, of characters that are as frequent as this.
+        """Return the kind of sample for these frequencies of characters.
 
         Raises:
-            InputError: for an alphabet that is none.
+            InputError: for an invalid alphabet.
         """
         special = [one for one in (self.padding, self.unknown) if one is not None]
         known = self.alphabet
@@ -224,7 +229,7 @@ class Read:
     Attributes:
         rows: code points [n, L], with 0 behind shorter ones.
         label: their class.
-        validates: whether it is given that they validate.
+        validates: whether they are given as validation lines.
         name: of their file, for messages.
     """
 
@@ -234,8 +239,15 @@ class Read:
     name: str
 
 
+def _opened(file: Path) -> BinaryIO:
+    try:
+        return regular_file(file)
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {error.strerror or error}") from error
+
+
 def packed_files(path: Path, reading: Reading, *, pattern: str, classes: Classes) -> PackedLines:
-    """Return the lines of a file or folder from the cache, where the first process that wants them packs them.
+    """Return the lines of a file or folder from the cache; the first process packs them.
 
     Raises:
         InputError: naming files that are empty, too short, or no text; when the cache cannot be written.
@@ -331,7 +343,7 @@ def _table(path: Path, pattern: str, classes: Classes) -> tuple[Path, MetadataTa
     by_file = classes == "file"
     table = read_metadata(listing, read, root=path, classes=False if by_file else classes)  # type: ignore[arg-type]
     if by_file:
-        names = [name.rpartition(".")[0] or name for name in table.files]
+        names = [as_unicode(name.rpartition(".")[0] or name) for name in table.files]
         table.labels[:] = np.arange(len(names))
         table.class_names[:] = names
     return path, table
@@ -376,7 +388,7 @@ def _pack(
 
 
 def line_places(rows: NDArray[np.uint32]) -> NDArray[np.uint32]:
-    """Return a hash of each line, evenly spread from 0 to 2^32 - 1, given code points [N, L]."""
+    """Return a uniform hash of each line, 0 to 2^32 - 1, given code points [N, L]."""
     random = np.random.default_rng(0)
     factors = random.integers(1, 2**63, rows.shape[1], dtype=np.uint64) | np.uint64(1)
     sums = (rows.astype(np.uint64) * factors).sum(1, dtype=np.uint64)
@@ -392,19 +404,19 @@ def rows_of_split(
     """Return which lines belong to a split, in order.
 
     Raises:
-        MissingSplit: for split="val" when nothing is set apart.
-        InputError: for a fraction out of range, beside splits that are given, or one that leaves a split empty.
+        MissingSplit: for split="val" without validation data.
+        InputError: for a fraction out of range, with given splits, or one that leaves a split empty.
     """
     if not 0 <= val_fraction < 1:
         raise InputError(f"data.val_fraction={val_fraction}; allowed: 0 (no validation) to below 1")
     if packed.has_splits and val_fraction:
         raise InputError(
-            f"data.val_fraction={val_fraction}, but {path} says itself which lines validate; set data.val_fraction=0"
+            f"data.val_fraction={val_fraction}, but {path} has its own splits; set data.val_fraction=0"
         )
     share = 0.5 if packed.has_splits else val_fraction
     if split == "val" and share == 0:
         raise MissingSplit(
-            "there are no validation lines; set data.val_fraction=0.1 to set some apart"
+            "there are no validation lines; set data.val_fraction=0.1 to hold some out"
         )
     is_val = packed.places < share * _PLACES
     if share and (is_val.all() or not is_val.any()):
@@ -416,7 +428,7 @@ def rows_of_split(
 
 
 def pack_lines(datasets: list[Lines], out: Path) -> int:
-    """Write the lines of one split or of both, which then are told apart, to one file; return how many they are."""
+    """Write the lines of one or both splits to one file; return their number."""
     first, has_splits = datasets[0], len(datasets) > 1
 
     def parts() -> Iterator[Part]:

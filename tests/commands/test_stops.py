@@ -1,5 +1,6 @@
 """Whatever ends a run before its end: what was done is saved where that can be, and one line says what happened."""
 
+import ctypes
 import multiprocessing
 import os
 import shutil
@@ -146,6 +147,54 @@ def test_a_worker_that_is_killed(tmp_path: Path) -> None:
     os.kill(workers[-1], signal.SIGKILL)
     status, said = end(child, tmp_path)
     assert status == 2 and "num_workers=0" in said and "reads samples" in said, said
+
+
+def small_shared_memory() -> None:
+    """Give this process alone a /dev/shm of 1 MB, as a container may have a small one."""
+    system = ctypes.CDLL(None, use_errno=True)
+    new_namespace, private, megabyte = 0x20000, 0x4000 | 0x40000, b"size=1m"
+    failed = (
+        system.unshare(new_namespace)
+        or system.mount(b"none", b"/", None, private, None)
+        or system.mount(b"tmpfs", b"/dev/shm", b"tmpfs", 0, megabyte)
+    )
+    if failed:
+        os._exit(CANNOT)
+
+
+CANNOT = 77
+
+
+def trained_in_little(root: Path, *words: str) -> tuple[int | None, str]:
+    """Train 20 steps of pictures of 64 x 64 in 1 MB of shared memory: a batch of 16 takes 0.2 MB."""
+    given = [*ELSE, "total_kimg=0.32", f"runs_dir={root}", "name=run", *photos(root)]
+    given += ["data.image_size=64", *words]
+    child = FORK.Process(target=be_a_run, args=(given, root / "log", small_shared_memory))
+    child.start()
+    child.join(300)
+    alive = child.is_alive()
+    child.kill()
+    assert not alive, "it waits for ever"
+    if child.exitcode == CANNOT:
+        pytest.skip("a mount of one's own needs root, or user namespaces")
+    said = (root / "log").read_text()
+    assert "Traceback" not in said
+    return child.exitcode, said
+
+
+def test_a_small_shared_memory(tmp_path: Path) -> None:
+    status, said = trained_in_little(tmp_path, "num_workers=2")
+    assert status == 2 and "set num_workers=1, or " in said and "--shm-size=" in said, said
+
+
+@pytest.mark.parametrize(("words", "told"), [(["num_workers=1"], False), ([], True)])
+def test_in_a_small_shared_memory_it_trains_with_what_fits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], told: bool
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(4)))
+    status, said = trained_in_little(tmp_path, *words)
+    assert status == 0, said
+    assert ("1 processes read samples, not 4" in said) is told
 
 
 @pytest.mark.slow

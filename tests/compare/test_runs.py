@@ -1,6 +1,7 @@
 """What is found, and what is read of a run; what is broken is named and costs nothing else."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,13 +26,13 @@ def test_runs_are_found_in_folders_of_any_depth(make_run: MakeRun, tmp_path: Pat
     found, wrong = find_runs([*given, one / "checkpoints" / "best.ckpt"])
     assert found == [one, *reversed(swept)], "each once, a folder's by name"
     assert len(wrong) == 2
-    assert "empty is no run and holds none" in wrong[0] and "none does not exist" in wrong[1]
+    assert "empty is not a run and holds none" in wrong[0] and "none does not exist" in wrong[1]
 
 
 @pytest.mark.parametrize("given", [[], ["nowhere"], ["."]])
 def test_no_run_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: list[str]) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match=r"runs/\*|nowhere does not exist|\. is no run"):
+    with pytest.raises(InputError, match=r"runs/\*|nowhere does not exist|\. is not a run"):
         find_runs(given)
 
 
@@ -191,3 +192,15 @@ def test_a_log_says_what_goes_wrong(tmp_path: Path) -> None:
     assert page_data([run], [SampleGrid(origin="")], [], seed=0)["advice"] == [
         f"mine {run.advice[0]}"
     ]
+
+
+@pytest.mark.parametrize("what", [os.mkfifo, Path.mkdir])
+def test_a_log_that_is_no_file_leaves_the_rest(
+    make_run: MakeRun, what: Callable[[Path], object]
+) -> None:
+    path = make_run("run")
+    (path / "metrics.jsonl").unlink()
+    what(path / "metrics.jsonl")
+    run = read_run(path, "run")
+    assert not run.entries and any("metrics.jsonl cannot be read" in one for one in run.problems)
+    assert run.config is not None

@@ -1,6 +1,7 @@
 """Folders and zips of sounds."""
 
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +100,7 @@ def test_a_table_gives_classes_and_splits(tmp_path: Path) -> None:
     [
         ({"rate": 0}, "rate=0"),
         ({"length": 0}, "length=0"),
+        ({"length": 10**12}, "length=1000000000000"),
         ({"channels": 3}, "channels=3"),
         ({"crop": "middle"}, "crop=middle"),
         ({"pad": "left"}, "pad=left"),
@@ -138,3 +140,49 @@ def test_what_was_packed_is_the_same(tmp_path: Path) -> None:
         difference = packed.load(index).int() - data.load(index).int()
         assert difference.abs().max() <= 1
     assert opened(out).num_stored * 16 == len(opened(out)), "whole clips were packed"
+
+
+def patched(path: Path, at: int, content: bytes) -> None:
+    data = bytearray(path.read_bytes())
+    data[at : at + len(content)] = content
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("at", "content"),
+    [
+        (22, b"\0\0"),  # no channels
+        (24, bytes(4)),  # no rate
+        (24, b"\1\0\0\0"),  # which would make hours of it
+        (0, bytes(12)),  # no WAV
+        (20, b"\x99\x99"),  # a codec that there is not
+    ],
+)
+def test_hostile_headers_are_named(tmp_path: Path, at: int, content: bytes) -> None:
+    write_sines(tmp_path)
+    patched(tmp_path / "low/0.wav", at, content)
+    with pytest.raises(InputError, match=r"1 file that cannot be used: low/0\.wav"):
+        opened(tmp_path)
+
+
+def test_a_header_that_claims_much_takes_no_memory(tmp_path: Path) -> None:
+    write_sines(tmp_path)
+    path = tmp_path / "low/0.flac"
+    soundfile.write(path, np.sin(np.arange(4000)) / 2, 8000)
+    data = bytearray(path.read_bytes())
+    data[21] |= 0x0F  # 2^36 - 1 samples
+    data[22:26] = b"\xff" * 4
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r"0\.flac .*claims 68,719,476,735 frames"):
+        opened(tmp_path)
+
+
+def test_sounds_in_a_damaged_zip_are_named(tmp_path: Path) -> None:
+    write_sines(tmp_path / "sounds")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for number, path in enumerate(sorted((tmp_path / "sounds").rglob("*.wav"))):
+            archive.write(path, f"{number}.wav")
+        at = archive.getinfo("3.wav").header_offset + 60
+    patched(tmp_path / "a.zip", at, bytes(20))
+    with pytest.raises(InputError, match=r"1 file that cannot be used: 3\.wav"):
+        opened(tmp_path / "a.zip")

@@ -1,4 +1,5 @@
 import io
+import mmap
 import os
 import shutil
 import subprocess
@@ -27,7 +28,9 @@ from gan_lab.errors import InputError
 from tests.helpers.datamodules import attach, module
 from tests.helpers.samples import pair
 
-BATCH = 8 * (6 * 8 * 3 + 8)  # bytes of 8 images and their labels
+BATCH = (
+    8 * (6 * 8 * 3 + 8) + 4 * mmap.PAGESIZE
+)  # bytes of 8 images and their labels, in whole pages
 
 
 def shown(data: DataModule) -> list[Batch]:
@@ -302,7 +305,7 @@ def test_an_infinite_run_costs_no_more_to_start() -> None:
         (10**12, 4, 4),
         (10**12, None, 2),
         (0, None, 0),
-        (3 * BATCH, None, 1),
+        (4 * BATCH, None, 1),
         (0, 0, 0),
         (8 * BATCH, 4, "num_workers=3"),
         (2 * BATCH, 4, "num_workers=0"),

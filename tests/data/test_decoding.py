@@ -1,14 +1,19 @@
 import builtins
 import io
 import os
+import random
 import socket
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, TiffImagePlugin
 
+import gan_lab
 from gan_lab.data.decoding import (
+    DECODE_ERRORS,
     HEAD_BYTES,
     ImageTooLarge,
     NotAnImage,
@@ -17,13 +22,15 @@ from gan_lab.data.decoding import (
     regular_file,
 )
 from gan_lab.data.image_folder import ImageFolder
+from gan_lab.data.images import ImageKind
 from gan_lab.data.listing import list_folder
 from gan_lab.data.source import inspect
 from gan_lab.data.transform import ImageTransform
 from gan_lab.errors import InputError
+from gan_lab.sampling.sampler import read_sources
 from gan_lab.sampling.targets import read_targets
 
-# name in FORMATS -> how Pillow is asked for it
+# name in FORMATS -> what Pillow calls it
 WRITTEN = {
     "PNG": ("PNG", {}),
     "JPEG": ("JPEG", {"quality": 95}),
@@ -93,6 +100,8 @@ def test_postscript_starts_nothing_whatever_it_is_called(
         ImageFolder(split="train", root=folder)
     with pytest.raises(InputError, match=r"x\.png cannot be read \(PostScript"):
         read_targets(folder, size=(16, 16), channels=3)
+    with pytest.raises(InputError, match=r"x\.png is no image that can be read \(PostScript"):
+        read_sources(folder, ImageKind())
     if head == EPS:
         with pytest.raises(InputError, match="image 0 is PostScript"):
             read_targets(Image.open(folder / "x.png"), size=(16, 16), channels=3)
@@ -179,3 +188,31 @@ def test_pipes_sockets_and_devices_are_not_opened(tmp_path: Path, write_images) 
         assert len(ImageFolder(split="train", root=tmp_path)) == 1
     with pytest.raises(InputError, match=r"pipe\.png cannot be read \(not a regular file"):
         read_targets(tmp_path / "pipe.png", size=(4, 4), channels=1)
+
+
+def test_nothing_opens_images_but_one_function() -> None:
+    sources = Path(gan_lab.__file__).parent.rglob("*.py")
+    assert not [path.name for path in sources if "Image.open(" in path.read_text()]
+
+
+@pytest.mark.parametrize("what", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to(path.name)])
+def test_sources_that_are_no_files_are_named(
+    tmp_path: Path, what: Callable[[Path], object]
+) -> None:
+    ramp().save(tmp_path / "a.png")
+    what(tmp_path / "b.png")
+    with pytest.raises(InputError, match=r"b\.png"):
+        read_sources(tmp_path, ImageKind())
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_whatever_a_decoder_raises_is_known(name: str) -> None:
+    data, draw = encoded(name, ramp().convert("RGB")), random.Random(name)
+    for _ in range(60):
+        damaged = bytearray(data)
+        for _ in range(draw.choice((1, 2, 8))):
+            damaged[draw.randrange(min(len(data), 300))] = draw.choice((0, 1, 127, 255))
+        with suppress(*DECODE_ERRORS):
+            inspect(io.BytesIO(damaged))
+            with open_image(io.BytesIO(damaged)) as image:
+                image.load()

@@ -193,6 +193,10 @@ def test_what_does_not_go_together_is_named(tmp_path: Path) -> None:
         ("deep.npy", np.zeros((2, 2, 2, 2), dtype=np.uint16), r"\[2, 2, 2, 2\]"),
         ("objects.npy", np.array([[None]]), "objects"),
         ("one.npy", np.zeros(5, dtype=np.uint16), r"\[5\]"),
+        ("none.npy", np.zeros((0, 5), dtype=np.uint16), "nothing is in it"),
+        ("colourless.npy", np.zeros((5, 5, 0), dtype=np.float32), "nothing is in it"),
+        ("complex.npy", np.zeros((5, 5), dtype=np.complex64), "a NumPy array"),
+        ("large.npy", np.full((5, 5), 1e300), "25 of 25 values are NaN or infinite"),
     ],
 )
 def test_arrays_that_are_no_images_are_named(
@@ -200,6 +204,90 @@ def test_arrays_that_are_no_images_are_named(
 ) -> None:
     np.save(tmp_path / name, data, allow_pickle=True)
     with pytest.raises(InputError, match=f"{name}.*{reason}"):
+        folder(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", ["int64", "uint64", "uint32", "longdouble", ">f8", ">u2"])
+def test_every_type_of_number_can_be_trained_on(tmp_path: Path, dtype: str) -> None:
+    np.save(tmp_path / "a.npy", np.arange(64).reshape(8, 8).astype(dtype))
+    pixels = folder(tmp_path).load(0)
+    assert pixels.dtype == (torch.uint16 if dtype == ">u2" else torch.float32)
+    assert_close(pixels.float(), torch.arange(64.0).reshape(1, 8, 8))
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "-" * 5000 + "1",
+        "(" * 5000,
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (-4, -4)}",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 1, 10**11)}".replace("10**11", "1" + "0" * 11),
+        "{'descr': ('<f4', (1000000, 1000000)), 'fortran_order': False, 'shape': (2, 2)}",
+    ],
+)  # fmt: skip
+def test_hostile_headers_of_arrays_are_named(tmp_path: Path, header: str) -> None:
+    length = struct.pack("<H", len(header))
+    (tmp_path / "a.npy").write_bytes(b"\x93NUMPY\x01\x00" + length + header.encode() + bytes(64))
+    with pytest.raises(InputError, match=r"1 unreadable file: a\.npy"):
+        folder(tmp_path)
+
+
+def tiff_header(width: int, height: int, channels: int) -> bytes:
+    """A TIFF of floating-point values that says how large it is, and holds 200 bytes."""
+    tags = {
+        256: width,
+        257: height,
+        258: 32,
+        259: 1,
+        262: 1,
+        273: 8,
+        277: channels,
+        278: height,
+        279: 100,
+        339: 3,
+    }
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(204)
+
+
+@pytest.mark.parametrize(
+    ("size", "reason"),
+    [
+        ((4_000_000, 4_000_000, 1), "megapixels"),
+        ((17_000, 17_000, 60_000), "60,000 channels"),
+        ((17_000, 17_000, 1), "failed to read"),
+        ((0, 5, 1), "cannot be read|damaged|nothing"),
+    ],
+)
+def test_a_header_that_claims_much_takes_no_memory(
+    tmp_path: Path, size: tuple[int, int, int], reason: str
+) -> None:
+    (tmp_path / "a.tif").write_bytes(tiff_header(*size))
+    with pytest.raises(InputError, match=f"1 unreadable file: a.tif .*({reason})"):
+        folder(tmp_path)
+
+
+@pytest.mark.parametrize("compression", ["zlib", "zstd", "lzw", "lzma"])
+def test_damaged_pixels_are_named(
+    tmp_path: Path, compression: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file = io.BytesIO()
+    tifffile.imwrite(file, RAMP, compression=compression)
+    data = bytearray(file.getvalue())
+    with tifffile.TiffFile(io.BytesIO(data)) as opened:
+        start = opened.pages[0].dataoffsets[0]
+    data[start : start + 60] = bytes(range(60))
+    (tmp_path / "a.tif").write_bytes(data)
+    with pytest.raises(InputError, match=r"a\.tif"):
+        folder(tmp_path)
+    assert not capfd.readouterr().err, "the decoder has its say in that line alone"
+
+
+def test_a_damaged_png_with_a_whole_end_is_named(tmp_path: Path) -> None:
+    data = bytearray(png16(np.zeros((64, 64, 3), dtype=np.uint16)))
+    data[60:70] = b"x" * 10
+    (tmp_path / "a\nb.png").write_bytes(data)
+    with pytest.raises(InputError, match=r"a\\nb\.png cannot be read"):
         folder(tmp_path)
 
 

@@ -66,3 +66,21 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, write_images, mon
 
     monkeypatch.setattr(os, "scandir", refusing)
     assert list_folder(tmp_path).passed_over == [("lost/", "Permission denied")]
+
+
+def test_links_to_themselves_and_folders_too_deep(tmp_path: Path, write_images) -> None:
+    write_images(tmp_path, ["a.png"])
+    (tmp_path / "b.png").symlink_to("c.png")
+    (tmp_path / "c.png").symlink_to("b.png")
+    (tmp_path / "again").symlink_to(tmp_path)
+    before = os.getcwd()
+    try:
+        os.chdir(tmp_path)
+        for _ in range(17):  # longer than a path may be
+            os.mkdir("d" * 250)
+            os.chdir("d" * 250)
+    finally:
+        os.chdir(before)
+    listing = list_folder(tmp_path)
+    assert listing.images == ["a.png", "b.png", "c.png"], "that two lead nowhere the check says"
+    assert [reason for _, reason in listing.passed_over] == ["File name too long"]

@@ -1,5 +1,7 @@
-"""data=text: files and folders of lines, classes, splits, alphabets, and what is refused by name."""
+"""data=text: files and folders of lines, classes, splits, alphabets, and what is an error with its name."""
 
+import io
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -165,8 +167,56 @@ def test_what_is_refused_by_name(folder: Path) -> None:
         ({"padding": "ab"}, r"data\.padding='ab'"),
         ({"classes": "files"}, r"data\.classes='files'"),
         ({"val_fraction": 1.0}, r"data\.val_fraction=1\.0"),
+        ({"length": 10**9}, r"data\.length=1000000000"),
+        ({"alphabet": ""}, r"data\.alphabet=''"),
+        ({"encoding": "utf-9"}, r"data\.encoding=utf-9"),
+        ({"encoding": "zlib"}, r"data\.encoding=zlib"),
+        ({"encoding": "rot13"}, r"data\.encoding=rot13"),
+        ({"encoding": "undefined"}, r"data\.encoding=undefined"),
+        ({"encoding": ""}, r"data\.encoding="),
     ],
 )
 def test_options_out_of_range(folder: Path, options: dict[str, Any], named: str) -> None:
     with pytest.raises(InputError, match=named):
         opened(folder, **options)
+
+
+def repacked(folder: Path, out: Path, **changed: bytes) -> Path:
+    """Pack lines, with some members of the file replaced."""
+    pack_lines([TextFiles(split="train", root=folder, length=10)], out)
+    with zipfile.ZipFile(out) as archive:
+        members = {info.filename: archive.read(info) for info in archive.infolist()}
+    with zipfile.ZipFile(out, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, changed.get(name.partition(".")[0], content))
+    return out
+
+
+def array(values: Any) -> bytes:
+    file = io.BytesIO()
+    np.save(file, values)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"text": b"[" * 100_000},
+        {"text": b"5"},
+        {"text": b"\xff"},
+        {"lines": array(np.full((4, 10), 255, dtype=np.uint8))},
+        {"lines": array(np.full((4, 10), -1, dtype=np.int16))},
+        {"lines": array(np.uint8(1))},
+        {"labels": array(np.full(4, 7, dtype=np.int32))},
+        {"places": array(np.zeros(3, dtype=np.uint32))},
+        {"places": array(np.zeros(4))},
+        {"places": array(np.full(4, -1))},
+        {"labels": array(np.zeros((4, 2), dtype=np.int32))},
+    ],
+)
+def test_hostile_packed_lines_are_named(
+    folder: Path, tmp_path: Path, changed: dict[str, bytes]
+) -> None:
+    path = repacked(folder, tmp_path / "packed.npz", **changed)
+    with pytest.raises(InputError, match=r"packed\.npz"):
+        opened(path)

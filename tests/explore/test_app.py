@@ -11,7 +11,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from gan_lab.data.images import image_spec, to_uint8
-from gan_lab.explore import projections
+from gan_lab.explore import app as app_module
 from gan_lab.explore.app import LARGEST_UPLOAD, build_app
 from gan_lab.explore.studio import Studio
 from gan_lab.sampling.gan import Gan
@@ -44,7 +44,7 @@ def pixels(images: torch.Tensor) -> np.ndarray:
 
 
 def near(a: np.ndarray, b: np.ndarray) -> bool:
-    # a live picture is drawn alone, and may differ in the last bits
+    # a live image is drawn alone, and may differ in the last bits
     return a.shape == b.shape and np.abs(a.astype(int) - b.astype(int)).max() <= 1
 
 
@@ -183,7 +183,7 @@ def finished(client: TestClient, begun: dict) -> dict:
 def test_a_projected_image_can_be_drawn_from(
     client: TestClient, styled: Gan, unstyled: Gan, model: int, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(projections, "STEPS", 30)
+    monkeypatch.setattr(app_module, "STEPS", 30)
     own = (styled, unstyled)[model].sample(1, seed=3, labels=1)
     file = io.BytesIO()
     Image.fromarray(pixels(own)).save(file, "png")
@@ -371,3 +371,33 @@ def test_the_page_may_ask_nobody_else(client: TestClient):
     assert "default-src 'self'" in page.headers["content-security-policy"]
     for name in ("page.css", "page.js"):
         assert name in page.text and client.get(f"/{name}").status_code == 200
+
+
+ATTRIBUTES = {
+    "one that there is not": {"nose": 1},
+    "of 1e300": {"smile": 1e300},
+    "a text": {"smile": "wide"},
+    "nothing": {"smile": None},
+    "deep": {"smile": {"of": {"a": 1}}},
+    "many": {str(i): 0 for i in range(10_000)},
+    "half a character": {"\ud800": 1},
+    "commands to a terminal": {"\x1b[2J": 1},
+    "a list": [1, 2],
+    "true": True,
+    "a class below 0": -1,
+}
+
+
+@pytest.mark.parametrize("label", ATTRIBUTES.values(), ids=ATTRIBUTES)
+def test_hostile_attributes_are_answered_with_400(styled: Gan, label: object):
+    spec = replace(
+        image_spec(channels=1, image_size=(16, 16)),
+        attributes=("smile", "age", "hat"),
+        attribute_ranges=((0, 1), (-1, 2), (0, 1)),
+        label_vectors=((0, 0.5, 1),),
+    )
+    app = build_app([Studio(Gan(styled.generator, spec=spec), name="a")], hosts=["127.0.0.1"])
+    with TestClient(app, base_url=HOST) as client:
+        for path in ("/api/draw", "/api/latents"):
+            answer = client.post(path, json={"point": {"seed": 0, "label": label}})
+            assert answer.status_code == 400 and "\x1b" not in answer.json()["error"], answer.text

@@ -182,14 +182,14 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     said = capsys.readouterr().out.replace("\n", "")
     assert said.count("takes its place") == 1 and "previous.ckpt takes its place" in said
     with pytest.raises(InputError, match=r"last\.ckpt"):
-        gan_lab.load(tmp_path / "run", checkpoint="last")  # this one and no other was asked for
+        gan_lab.load(tmp_path / "run", checkpoint="last")  # this one and no other was requested
     assert find_resumable(folder) == folder / "last.ckpt"
     assert (folder / "last.ckpt").samefile(folder / "previous.ckpt")
 
 
 def test_a_pipe_in_the_place_of_a_checkpoint_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "last.ckpt")
-    with pytest.raises(DamagedCheckpointError, match="is no file"):
+    with pytest.raises(DamagedCheckpointError, match="is not a file"):
         read(tmp_path / "last.ckpt")
 
 
@@ -218,9 +218,9 @@ def test_a_configuration_that_names_other_code(run: Path, tmp_path: Path) -> Non
     (tmp_path / "checkpoints").symlink_to(run / "checkpoints")
     for target, message in (
         ("os.system", r"would run os\.system, which is not part of gan_lab"),
-        ("gan_lab.training.checkpoint.torch.load", "is no class of gan_lab"),
-        ("gan_lab.training.checkpoint.os.system", "is no class of gan_lab"),
-        ("gan_lab.models.dcgan.nn.Linear", "is no class of gan_lab"),
+        ("gan_lab.training.checkpoint.torch.load", "is not a class of gan_lab"),
+        ("gan_lab.training.checkpoint.os.system", "is not a class of gan_lab"),
+        ("gan_lab.models.dcgan.nn.Linear", "is not a class of gan_lab"),
     ):
         config.model.generator._target_ = target
         OmegaConf.save(config, tmp_path / "config.yaml")
@@ -273,3 +273,43 @@ def test_another_format_is_refused_in_a_line(number: object, run: Path, tmp_path
     (copy / "config.yaml").write_text(text.replace(f"format: {FORMAT}\n", line))
     with pytest.raises(InputError, match=r"config\.yaml"):
         gan_lab.load(copy)
+
+
+def test_links_to_nothing_are_no_reason_to_begin_anew(tmp_path: Path) -> None:
+    for name in ("last", "previous"):
+        (tmp_path / f"{name}.ckpt").symlink_to(f"/mnt/away/{name}.ckpt")
+    with pytest.raises(
+        InputError, match=r"last\.ckpt is a link to /mnt/away/last\.ckpt, which is not"
+    ):
+        find_resumable(tmp_path)
+
+
+def test_links_to_themselves(tmp_path: Path) -> None:
+    (tmp_path / "last.ckpt").symlink_to("last.ckpt")
+    with pytest.raises(InputError, match=r"is a link to last\.ckpt"):
+        find_resumable(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"clock": {}},
+        {"clock": {"images_seen": "3"}},
+        {"clock": {"images_seen": -1}},
+        {"clock": {"images_seen": 10**30}},
+        {"clock": {"images_seen": True}},
+        {"state_dict": {5: torch.zeros(1)}},
+        {"state_dict": {"w": "text"}},
+        {"callbacks": [1]},
+        {"callbacks": {"Checkpointing": 5}},
+    ],
+)
+def test_a_readable_file_that_is_no_checkpoint_gives_way(
+    tmp_path: Path, changed: dict[str, object]
+) -> None:
+    for name, state in (("last", {**STATE, **changed}), ("previous", STATE)):
+        torch.save({**state, "format": FORMAT}, tmp_path / f"{name}.ckpt")
+    with pytest.raises(DamagedCheckpointError, match="is not a gan_lab checkpoint"):
+        read(tmp_path / "last.ckpt")
+    assert find_resumable(tmp_path) == tmp_path / "last.ckpt"
+    assert read(tmp_path / "last.ckpt")["clock"] == STATE["clock"]

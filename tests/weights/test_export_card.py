@@ -15,7 +15,7 @@ from PIL import Image
 import gan_lab
 from gan_lab.commands.launch import launch
 from gan_lab.data.images import image_spec, to_uint8
-from gan_lab.weights.export import card
+from gan_lab.weights.export import card, code, in_a_cell
 from gan_lab.weights.exported import file_sha256
 from tests.helpers.generators import run_of
 
@@ -192,3 +192,10 @@ def test_imported_weights_say_where_they_are_from(tmp_path: Path) -> None:
     assert (
         "- `net.pkl`, SHA-256 `abc123`" in card and "Not known: the weights were imported" in card
     )
+
+
+def test_a_name_is_text_whatever_it_holds() -> None:
+    cell = in_a_cell("a|b\n# c\x1b[1m<script>`d` [e](f) \ud800")
+    assert "\n" not in cell and "\x1b" not in cell and "<" not in cell and "\ud800" not in cell
+    assert r"a\|b\\n# c\\x1b\[1m&lt;script" in cell and r"\`d\`" in cell
+    assert code("a`b\nc") == r"`a'b\nc`"

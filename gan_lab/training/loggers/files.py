@@ -14,7 +14,9 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from gan_lab.console import warn
+from gan_lab.data.decoding import regular_file
 from gan_lab.data.media import Sheet
+from gan_lab.errors import InputError
 from gan_lab.run import append_line, link, write
 
 METRICS_FILE = "metrics.jsonl"
@@ -135,7 +137,7 @@ class TensorBoard(TensorBoardLogger):
             lines = "\n".join(one.decode(errors="replace") for one in sheet.media)
             self.experiment.add_text(name, indent(lines, "    "), step)  # a block of code
             return
-        self.experiment.add_image(name, sheet.picture, step)
+        self.experiment.add_image(name, sheet.image, step)
         if what == "audio":
             from tensorboard.compat.proto.summary_pb2 import Summary
 
@@ -160,8 +162,17 @@ def whole_entries(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
 
     A line is damaged when it is not UTF-8, not JSON, or no object with a finite `kimg`. A last line without an end was
     cut short by a kill; it is left out, and not damaged.
+
+    Raises:
+        InputError: when it cannot be read, or is no file.
     """
-    lines = path.read_bytes().split(b"\n")
+    try:
+        with regular_file(path) as file:
+            lines = file.read().split(b"\n")
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read: {error.strerror or error}; move it away"
+        ) from error
     entries, damaged = [], []
     for number, line in enumerate(lines, start=1):
         entry = parse_entry(line)
@@ -175,7 +186,7 @@ def whole_entries(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
 def parse_entry(line: bytes) -> dict[str, Any] | None:
     """Return an entry of metrics.jsonl, or None for a line that is none."""
     try:
-        entry = json.loads(line.decode())
+        entry = json.loads(line.decode("utf-8-sig"))  # some editors begin a file so
         return entry if isinstance(entry, dict) and math.isfinite(entry["kimg"]) else None
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None

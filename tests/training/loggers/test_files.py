@@ -1,9 +1,12 @@
 """metrics.jsonl is the source of truth, and TensorBoard reads the same."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from gan_lab.errors import InputError
 from gan_lab.training.loggers.files import DAMAGED_FILE, STOPPED, JsonLines, read_metrics
 
 
@@ -60,3 +63,15 @@ def test_the_entry_of_a_stop_goes_when_the_run_goes_on(tmp_path: Path) -> None:
     logger.log_metrics({"kimg": 1.5, STOPPED: 15.0})
     logger.rewind(1.5)
     assert read_metrics(tmp_path / "metrics.jsonl") == [{"kimg": 1.0}]
+
+
+def test_what_an_editor_puts_before_it(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_bytes(b'\xef\xbb\xbf{"kimg": 1.0}\r\n{"kimg": 2.0}\r\n')
+    assert [entry["kimg"] for entry in read_metrics(tmp_path / "metrics.jsonl")] == [1.0, 2.0]
+
+
+@pytest.mark.parametrize("what", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to(path.name)])
+def test_what_is_no_file_is_named(tmp_path: Path, what: Callable[[Path], object]) -> None:
+    what(tmp_path / "metrics.jsonl")
+    with pytest.raises(InputError, match=r"metrics\.jsonl cannot be read"):
+        read_metrics(tmp_path / "metrics.jsonl")
