@@ -399,7 +399,7 @@ def line_places(rows: NDArray[np.uint32]) -> NDArray[np.uint32]:
 
 
 def rows_of_split(
-    packed: PackedLines, *, split: str, val_fraction: float, path: Path
+    packed: PackedLines, *, split: str, val_fraction: float, path: Path | str
 ) -> NDArray[np.int64]:
     """Return which lines belong to a split, in order.
 

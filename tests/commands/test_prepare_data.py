@@ -164,7 +164,7 @@ def slow_child(settings: DictConfig, images: int) -> None:
     """Prepare, slowly and with frequent checkpoints, in a process that is to be killed."""
     encode = prepare_data._encode
 
-    def slowly(item: prepare_data.Item) -> object:
+    def slowly(item: prepare_data.Item, beside: object) -> object:
         time.sleep(0.02)
         return encode(item, beside)
 
@@ -223,7 +223,7 @@ def test_changed_options_start_anew(photos: Path, tmp_path: Path, monkeypatch) -
     encode = prepare_data._encode
     monkeypatch.setattr(packing, "CHECKPOINT_SAMPLES", 5)
 
-    def interrupted(item: prepare_data.Item) -> object:
+    def interrupted(item: prepare_data.Item, beside: object) -> object:
         if item[1] == 30:
             raise KeyboardInterrupt
         return encode(item, beside)
