@@ -80,7 +80,7 @@ def test_a_kill_frees_the_folder_though_the_note_stays(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"pid": 1}', "{"])
-def test_a_broken_note_names_nobody(tmp_path: Path, text: str) -> None:
+def test_a_broken_note_names_no_process(tmp_path: Path, text: str) -> None:
     (tmp_path / HOLDER_FILE).write_text(text)
     assert noted_holder(tmp_path) is None
 

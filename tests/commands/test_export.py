@@ -54,7 +54,7 @@ def test_the_default_folder_is_in_the_run(run: Path) -> None:
     assert names(run / "exported" / "best_ema") == USUAL
 
 
-def test_another_model_is_replaced_only_when_told(
+def test_another_model_is_replaced_only_with_overwrite(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = export(run, tmp_path / "model")

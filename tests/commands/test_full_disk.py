@@ -92,7 +92,7 @@ def test_a_full_disk(
     assert left <= {"generate.json"}, "neither the file nor a part of it"
 
 
-def test_a_place_that_cannot_be_written_is_told_before_anything_is_measured(
+def test_a_place_that_cannot_be_written_is_reported_before_anything_is_measured(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def never(*_: object) -> None:

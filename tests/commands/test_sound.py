@@ -185,7 +185,7 @@ def test_sweeps(root: Path) -> None:
         ("project", ["images=clip.png"], "images"),
     ],
 )
-def test_what_makes_no_sense_is_refused(
+def test_what_makes_no_sense_is_rejected(
     waves: Path,
     command: str,
     given: list[str],
@@ -209,7 +209,7 @@ def test_what_makes_no_sense_is_refused(
         (["data=digits", "model=gan", "representation=spectrogram"], "is for sound"),
     ],
 )
-def test_training_that_makes_no_sense_is_refused(
+def test_training_that_makes_no_sense_is_rejected(
     root: Path,
     given: list[str],
     words_said: str,

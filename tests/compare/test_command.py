@@ -103,7 +103,7 @@ def test_without_a_checkpoint_the_last_grid_takes_its_place(make_run: MakeRun) -
     assert not cut.same and "cut short" in cut.origin
 
 
-def test_large_pictures_are_small_on_the_page() -> None:
+def test_large_images_are_small_on_the_page() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (640, 640, 3), np.uint8)
     uri = data_uri(Image.fromarray(noise))
     kind, _, data = uri.partition(";base64,")

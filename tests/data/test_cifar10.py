@@ -70,7 +70,7 @@ class Hostile:
 
 
 @pytest.mark.parametrize("protocol", range(6))
-def test_a_hostile_pickle_is_refused_and_nothing_is_run(
+def test_a_hostile_pickle_is_rejected_and_nothing_is_run(
     published: Any, tmp_path: Path, protocol: int
 ) -> None:
     folder, _ = published
@@ -102,7 +102,7 @@ def test_only_the_names_that_arrays_need_are_known(published: Any, code: bytes) 
         CIFAR10(split="train", root=published[0])
 
 
-def test_other_codecs_and_object_arrays_are_refused(published: Any) -> None:
+def test_other_codecs_and_object_arrays_are_rejected(published: Any) -> None:
     folder, _ = published
     (folder / "batches.meta").write_bytes(b"c_codecs\nencode\n(X\x01\0\0\0xX\x03\0\0\0bz2tR.")
     with pytest.raises(InputError, match="codec 'bz2'"):

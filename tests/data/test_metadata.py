@@ -123,7 +123,7 @@ def test_a_train_beside_other_classes_is_a_vehicle(root: Path, write_images) -> 
 
 
 @pytest.mark.parametrize("only", ["test", "val"])
-def test_nothing_to_train_on_is_told(root: Path, write_images, only: str) -> None:
+def test_nothing_to_train_on_is_reported(root: Path, write_images, only: str) -> None:
     write_images(root, [f"{only}/1.png"])
     assert "only; set data.root to them" in refusal(root)
 
@@ -272,7 +272,7 @@ def test_columns_can_be_labels_in_place_of_classes(root: Path, write_images) -> 
     assert "has none" in refusal(root, attributes=True)
 
 
-def test_attributes_of_another_scale_are_told(
+def test_attributes_of_another_scale_are_reported(
     root: Path, write_images, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_images(root, NAMES)
@@ -350,7 +350,7 @@ def test_tables_that_do_not_fit_are_named(
     assert message in found and name in found
 
 
-def test_two_tables_for_an_image_are_refused(root: Path, write_images) -> None:
+def test_two_tables_for_an_image_are_rejected(root: Path, write_images) -> None:
     write_images(root, NAMES)
     for name in ("labels.csv", "dataset.json"):
         (root / name).write_text(TABLES[name])

@@ -138,7 +138,7 @@ def test_two_steps_of_everything(
     ("model", "regularizer"),
     [pair for pair in itertools.product(SMALL, REGULARIZERS) if not possible(*pair)],
 )
-def test_what_means_nothing_is_refused_before_the_first_step(
+def test_what_means_nothing_is_rejected_before_the_first_step(
     compose: Callable[..., DictConfig], model: str, regularizer: str
 ) -> None:
     config = compose(f"model={model}", *SMALL[model], f"regularizer=[{regularizer}]")

@@ -104,7 +104,7 @@ ATTACKS: dict[str, tuple[Callable[[str], Any], str]] = {
 
 @pytest.mark.parametrize("protocol", range(6))
 @pytest.mark.parametrize("name", ATTACKS)
-def test_what_is_asked_for_is_named_and_not_run(
+def test_what_is_requested_is_named_and_not_run(
     name: str, protocol: int, tmp_path: Path, witness: Path
 ) -> None:
     make, asked = ATTACKS[name]
