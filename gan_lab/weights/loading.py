@@ -149,7 +149,7 @@ def load_discriminator(
         description = exported.read_description(source)
         if not description.get("discriminator"):
             return None
-        network = exported.network(source, description, "discriminator", trust=trust)
+        network: Any = exported.network(source, description, "discriminator", trust=trust)
     else:
         path = checkpoint_path(source, checkpoint)
         config = read_config(path.parent.parent)
@@ -169,7 +169,7 @@ def load_discriminator(
         samples = gan.spec.encode(stored.to(gan.device))
         classes = None if labels is None or not network.num_classes else labels.to(gan.device)
         # with an encoder, the discriminator sees pairs of samples and their codes
-        generator = gan.generator
+        generator: Any = gan.generator
         x = (samples, generator.encode(samples)) if generator.has_encoder else samples
         logits: Tensor = network(x, classes)
         return logits.float().reshape(len(stored), -1).mean(1)

@@ -1,4 +1,4 @@
-"""gan-lab export: what it writes, replaces, uploads and refuses."""
+"""gan-lab export: what it writes, replaces, uploads and rejects."""
 
 import json
 import os
@@ -131,7 +131,7 @@ def test_training_begins_from_an_export(
     train(f"init_from={alone}", name="one")
     told = capsys.readouterr().out
     assert told.count("100.0% of the parameters; 0 new") == 2
-    assert "none of the discriminator's weights fits: it begins anew" in told
+    assert "none of the discriminator's weights fits: it starts fresh" in told
 
 
 @pytest.mark.parametrize("weights", ["ema", "raw"])
@@ -244,7 +244,7 @@ def test_for_nvidias_code_and_back(
     ]
     assert both[0].keys() == both[1].keys()
     assert all(torch.equal(value, both[1][name]) for name, value in both[0].items())
-    # exported again it keeps them, and a model that NVIDIA has not is refused before anything is written
+    # exported again it keeps them, and a model that NVIDIA has not is rejected before anything is written
     assert names(export(out, tmp_path / "copy")) == names(out)
     capsys.readouterr()
     export(run, tmp_path / "other", "format=nvidia", status=2)

@@ -37,7 +37,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def full_disk() -> Iterator[None]:
-    """Have the kernel refuse what makes a file larger than 4 kB, in the middle of a write."""
+    """Have the kernel reject what makes a file larger than 4 kB, in the middle of a write."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
     try:

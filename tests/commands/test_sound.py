@@ -222,7 +222,7 @@ def test_training_that_makes_no_sense_is_rejected(
     assert launch("train", [*base, f"runs_dir={tmp_path}", *given]) != 0
     assert words_said in " ".join(capsys.readouterr().err.split())
     assert not list((tmp_path / "refused").glob("checkpoints/*"))
-    # what was refused is not in the way of another model of this name
+    # what was rejected is not in the way of another model of this name
     other = ["model=gan", "data=digits", "metrics=none", "batch_size=8", "total_kimg=0.008"]
     assert launch("train", [*other, "name=refused", f"runs_dir={tmp_path}", "trainer=cpu"]) == 0
 

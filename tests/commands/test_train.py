@@ -1,4 +1,4 @@
-"""gan-lab train from the command line: what it leaves behind, and what it refuses."""
+"""gan-lab train from the command line: what it leaves behind, and what it rejects."""
 
 import json
 import shutil

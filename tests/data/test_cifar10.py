@@ -82,7 +82,9 @@ def test_a_hostile_pickle_is_rejected_and_nothing_is_run(
     ):
         content = {"label_names": NAMES, "x": attack}
         (folder / "batches.meta").write_bytes(pickle.dumps(content, protocol=protocol))
-        with pytest.raises(InputError, match=r"is refused: it asks for \w+\.(system|eval|getattr)"):
+        with pytest.raises(
+            InputError, match=r"is rejected: it asks for \w+\.(system|eval|getattr)"
+        ):
             CIFAR10(split="train", root=folder)
         assert not mark.exists()
 
@@ -98,7 +100,7 @@ def test_a_hostile_pickle_is_rejected_and_nothing_is_run(
 )
 def test_only_the_names_that_arrays_need_are_known(published: Any, code: bytes) -> None:
     (published[0] / "batches.meta").write_bytes(code)
-    with pytest.raises(InputError, match="is refused: it asks for"):
+    with pytest.raises(InputError, match="is rejected: it asks for"):
         CIFAR10(split="train", root=published[0])
 
 

@@ -46,7 +46,7 @@ def both(root: Path, split: str = "train", **options: Any) -> EncodedImages:
 
 
 def refusal(root: Path, **options: Any) -> str:
-    """Why a folder is refused, which must be why its zip is."""
+    """Why a folder is rejected, which must be why its zip is."""
     texts = []
     for kind, path in ((ImageFolder, root), (Zip, packed(root))):
         with pytest.raises(InputError) as caught:
@@ -99,7 +99,7 @@ def test_split_folders_are_no_classes(root: Path, write_images, capsys, names) -
     data = both(root)
     assert by_file(data) == {f"{train}/cat/1.png": "cat", f"{train}/dog/2.png": "dog"}
     assert by_file(both(root, "val")) == {f"{val}/dog/3.png": "dog"}
-    assert "2 train, 1 val, 1 test images; those of test are left alone" in capsys.readouterr().out
+    assert "2 train, 1 val, 1 test images; test images are not used" in capsys.readouterr().out
     assert open_files(root).count == 2
     assert "has its own splits" in refusal(root, val_fraction=0.5)
 

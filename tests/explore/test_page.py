@@ -69,7 +69,7 @@ class Visit:
         return self.page.evaluate(
             """async (n) => {
                 const image = document.querySelectorAll("figure img")[n];
-                // refused where the page sets another image in the meantime
+                // rejected where the page sets another image in the meantime
                 while (!(await image.decode().then(() => true, () => false)))
                     await new Promise((again) => setTimeout(again, 20));
                 const canvas = document.createElement("canvas");

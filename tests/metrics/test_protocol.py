@@ -1,4 +1,4 @@
-"""Protocols as training uses them: required or warned of, real features cached, bad data refused before step 0."""
+"""Protocols as training uses them: required or warned of, real features cached, bad data rejected before step 0."""
 
 import functools
 import re
@@ -120,7 +120,7 @@ def test_mirror_images_are_real_images_only_when_requested(data_of):
 def test_real_features_are_cached_and_a_damaged_entry_is_rebuilt(data_of, empty_cache, capsys):
     data, fakes = data_of(textures(90, 0, size=8)), FixedImages(textures(80, 1, size=8))
     first = prepared(data)
-    assert "looks at 90 real images" in capsys.readouterr().out
+    assert "on 90 real images" in capsys.readouterr().out
     again = prepared(data)
     assert "looks at" not in capsys.readouterr().out and again.features.seen == 0
     assert again.compute(fakes) == first.compute(fakes)
@@ -129,7 +129,7 @@ def test_real_features_are_cached_and_a_damaged_entry_is_rebuilt(data_of, empty_
     file.write_bytes(file.read_bytes()[:-100])
     rebuilt = prepared(data)
     told = " ".join(capsys.readouterr().out.split())
-    assert "cannot be used" in told and "looks at 90 real images" in told
+    assert "cannot be used" in told and "on 90 real images" in told
     assert rebuilt.compute(fakes) == first.compute(fakes)
 
 
@@ -303,7 +303,7 @@ def test_advice_for_few_images_works_when_it_is_pasted(name, fake, real):
                 *advice[len(chosen) :],
             ]
     else:
-        pytest.fail(f"{words} is refused")
+        pytest.fail(f"{words} is rejected")
 
 
 def test_the_whole_of_inception_goes_through_a_protocol(data_of, inception_file):

@@ -1,4 +1,4 @@
-"""Metrics of text: what they are called, what stands beside them, and what they refuse."""
+"""Metrics of text: what they are called, what stands beside them, and what they reject."""
 
 import numpy as np
 import pytest

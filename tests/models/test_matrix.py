@@ -45,7 +45,7 @@ Case = tuple[str, str, str, str]
 
 
 def possible(model: str, regularizer: str) -> bool:
-    """Whether the pair means something; that the others are refused is tested below."""
+    """Whether the pair means something; that the others are rejected is tested below."""
     if regularizer == "path_length":
         return model in STYLES
     if regularizer == "orthogonal":

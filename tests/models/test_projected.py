@@ -1,4 +1,4 @@
-"""The projected discriminator against the authors', and in the place of every model's own."""
+"""The projected discriminator against the authors', and in place of every model's own."""
 
 from collections.abc import Callable
 from pathlib import Path

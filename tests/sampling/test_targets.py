@@ -1,4 +1,4 @@
-"""Images to project: what is done to them, and what is refused."""
+"""Images to project: what is done to them, and what is rejected."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""gan-lab train -m: which runs there are, what is skipped, tried again, recorded and refused."""
+"""gan-lab train -m: which runs there are, what is skipped, tried again, recorded and rejected."""
 
 import json
 import multiprocessing

@@ -1,4 +1,4 @@
-"""An exported model gives the run's images, without Lightning and Hydra, and refuses what is not as it should be."""
+"""An exported model gives the run's images, without Lightning and Hydra, and rejects what is not as it should be."""
 
 import json
 import shutil
