@@ -395,8 +395,13 @@ def git_revision() -> str | None:
 
 
 def _git(root: Path, *words: str) -> str:
+    # a run that is killed meanwhile would otherwise leave a lock in the user's repository
     done = subprocess.run(
-        ["git", "-C", str(root), *words], capture_output=True, text=True, check=True, timeout=20
+        ["git", "--no-optional-locks", "-C", str(root), *words],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=20,
     )
     return done.stdout.strip()
 

@@ -199,7 +199,11 @@ def read_run(path: Path, name: str, *, trust: Sequence[str] = ()) -> Run:
         run.problems.append(one_line(error))
     metrics = path / METRICS_FILE
     if metrics.exists():
-        entries, damaged = whole_entries(metrics)
+        try:
+            entries, damaged = whole_entries(metrics)
+        except InputError as error:
+            entries, damaged = [], []
+            run.problems.append(one_line(error))
         run.entries = [{k: v for k, v in entry.items() if is_number(v)} for entry in entries]
         run.problems += [damage(metrics, damaged)] if damaged else []
         run.advice = [str(one) for one in advice(run.entries)]

@@ -19,6 +19,7 @@ from gan_lab.layers.networks import (
     samples_of,
     tensors_of,
 )
+from gan_lab.layers.precision import to_fp32
 from gan_lab.training.losses import mean_per_sample
 from gan_lab.training.steps import DiscriminatorStep, GeneratorStep, requiring_grad
 
@@ -226,8 +227,12 @@ class Approximate(DiscriminatorRegularizer):
 
     def penalty(self, step: DiscriminatorStep, x: DiscriminatorInput, logits: Tensor) -> Tensor:
         """Return the penalty [N] of samples and D's logits for them."""
-        near = map_tensors(lambda part: (part + self.noise * torch.randn_like(part)).detach(), x)
+        # a small change is lost in the steps of bfloat16
+        near = map_tensors(lambda part: self._moved(to_fp32(part)).detach(), x)
         return squared_slope(step.replayed(near, self.role), logits, self.noise) / 2
+
+    def _moved(self, part: Tensor) -> Tensor:
+        return part + self.noise * torch.randn_like(part)
 
 
 class ApproximateR1(Approximate):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -149,7 +149,7 @@ def load_discriminator(
         description = exported.read_description(source)
         if not description.get("discriminator"):
             return None
-        network: Any = exported.network(source, description, "discriminator", trust=trust)
+        network = exported.network(source, description, "discriminator", trust=trust)
     else:
         path = checkpoint_path(source, checkpoint)
         config = read_config(path.parent.parent)
@@ -161,7 +161,7 @@ def load_discriminator(
         )
     if network.num_classes and gan.attributes:
         return None
-    network.prepare()
+    cast(Any, network).prepare()
     network.eval().requires_grad_(False).to(gan.device)
 
     @torch.no_grad()
@@ -169,8 +169,8 @@ def load_discriminator(
         samples = gan.spec.encode(stored.to(gan.device))
         classes = None if labels is None or not network.num_classes else labels.to(gan.device)
         # with an encoder, the discriminator sees pairs of samples and their codes
-        generator: Any = gan.generator
-        x = (samples, generator.encode(samples)) if generator.has_encoder else samples
+        generator = gan.generator
+        x = (samples, cast(Any, generator).encode(samples)) if generator.has_encoder else samples
         logits: Tensor = network(x, classes)
         return logits.float().reshape(len(stored), -1).mean(1)
 
