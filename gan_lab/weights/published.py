@@ -159,7 +159,7 @@ def open_published(path: Path, *, arguments: Mapping[str, Any] | None = None) ->
         return open_state_dict(path, arguments or {})
     except RefusedError as error:
         raise InputError(
-            f"{path} is refused: {error}. Nothing in it was run; get the published file from its authors"
+            f"{path} is rejected: {error}. Nothing in it was run; get the published file from its authors"
         ) from error
     except DamagedError as error:
         raise InputError(f"{path} is damaged or of another kind: {error}; copy it again") from error
@@ -320,7 +320,7 @@ def open_fastgan(
 
 
 def refuse_arguments(path: Path, arguments: Mapping[str, Any]) -> None:
-    """Refuse arguments for a file that needs none.
+    """Reject arguments for a file that needs none.
 
     Raises:
         InputError: where there are any.

@@ -188,7 +188,7 @@ def test_generate_evaluate_and_init_from(
         "name=heir",
     ]
     assert launch("train", words) == 0
-    # and going on with the imported run itself is refused in words
+    # and going on with the imported run itself is rejected in words
     assert launch("train", [*words[:-1], "name=x"]) == 2
     assert "holds a run of published weights" in capsys.readouterr().err
 
@@ -211,7 +211,11 @@ def test_a_folder_that_is_there_is_left_alone(
         ("none.pkl", None, "none.pkl is not there; give a file that ends in .pkl"),
         ("faces.zip", b"", "published weights end in .pkl, .pth, .pt, .bin"),
         ("faces.pkl", b"", "faces.pkl is damaged or of another kind"),
-        ("faces.pkl", b"(S'touch x'\nios\nsystem\n.", "faces.pkl is refused: it uses the instruct"),
+        (
+            "faces.pkl",
+            b"(S'touch x'\nios\nsystem\n.",
+            "faces.pkl is rejected: it uses the instruct",
+        ),
         ("faces.pkl", b"cdnnlib.tflib.network\nNetwork\n.", "was made with TensorFlow"),
         ("G_ema.pth", b"no", "G_ema.pth is damaged or of another kind"),
         ("G_ema.pth", state_file({"fc.weight": np.zeros(1)}), "weights of no BigGAN"),

@@ -102,7 +102,7 @@ def test_too_few_class_names(tmp_path: Path) -> None:
         Zip(split="train", root=tmp_path / "a.zip")
 
 
-def test_refuses_what_is_no_zip(tmp_path: Path) -> None:
+def test_refuses_what_is_not_a_zip(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not exist"):
         Zip(split="train", root=tmp_path / "a.zip")
     with pytest.raises(InputError, match=r"for a folder of images use data=image_folder"):

@@ -71,7 +71,7 @@ def test_what_an_editor_puts_before_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("what", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to(path.name)])
-def test_what_is_no_file_is_named(tmp_path: Path, what: Callable[[Path], object]) -> None:
+def test_what_is_not_a_file_is_named(tmp_path: Path, what: Callable[[Path], object]) -> None:
     what(tmp_path / "metrics.jsonl")
     with pytest.raises(InputError, match=r"metrics\.jsonl cannot be read"):
         read_metrics(tmp_path / "metrics.jsonl")
