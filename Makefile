@@ -28,7 +28,7 @@ demo: $(VENV)/.installed ## train on digits, evaluate, say where everything is (
 
 LAB = $(VENV)/bin/gan-lab
 STYLED = run=runs/gallery_stylegan2
-gallery: $(VENV)/.installed ## draw the pictures of the README's gallery; the first time two models are trained (quarter of an hour)
+gallery: $(VENV)/.installed ## draw the images of the README's gallery; the first time two models are trained (quarter of an hour)
 	$(LAB) train experiment=digits/stylegan2 name=gallery_stylegan2
 	$(LAB) train experiment=digits/biggan name=gallery_biggan
 	$(LAB) mix $(STYLED) rows=0-4 columns=10-15 row_classes=[0,2,3,5,8] column_classes=[1,4,6,7,9,3] \

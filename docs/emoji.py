@@ -1,8 +1,13 @@
-"""The data set of emoji in docs/results.md, and the network that its metrics look through.
+r"""The data set of emoji in docs/results.md, and the network that its metrics look through.
 
 python docs/emoji.py images emoji                  # emoji/train and emoji/val, PNG files of 64x64 pixels
 python docs/emoji.py images emoji100 --limit 100   # 100 of the same training images, all of val
-python docs/emoji.py features emoji emoji.pt       # a network for features=module, in two minutes of one thread
+python docs/emoji.py features emoji emoji.pt       # a network that metrics look through, in two minutes of one thread
+python docs/emoji.py table emoji emoji.pt runs/fastgan runs/stylegan2 --sheet sheet.png
+
+It is one for features=module as well:
+PYTHONPATH=docs gan-lab evaluate run=runs/fastgan protocol=kid5k features=module features.name=emoji \
+    features.module._target_=emoji.EmojiNet features.weights=emoji.pt trust=[emoji]
 
 The images are of Noto Color Emoji (Debian: apt install fonts-noto-color-emoji), Copyright Google Inc., under the SIL
 Open Font License 1.1, which they stay under: make them, and do not commit them.
@@ -18,8 +23,11 @@ from fontTools.ttLib import TTFont
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
+import gan_lab
 from gan_lab.data.image_folder import ImageFolder
 from gan_lab.data.images import to_float
+from gan_lab.data.media import grid
+from gan_lab.metrics.functional import frechet_distance, nearest, precision_recall
 
 FONT = "/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf"
 STRIKE = 109  # pixels an em, the one size of the font's bitmaps: 136x128
@@ -83,7 +91,7 @@ class EmojiNet(nn.Module):
 
 
 def jittered(images: Tensor) -> Tensor:
-    """Move, turn, stretch and recolour images [N, 3, H, W], each by numbers of its own."""
+    """Move, turn, stretch and recolour images [N, 3, H, W], each with its own random parameters."""
     count = len(images)
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
@@ -125,6 +133,50 @@ def train_features(root: Path, weights: Path, *, epochs: int = 40, batch_size: i
     torch.save(net.state_dict(), weights)
 
 
+COLUMNS = 14
+NUM_FAKE = 1_105  # as many as there are training images
+
+
+@torch.no_grad()
+def write_table(root: Path, weights: Path, runs: list[Path], sheet: Path) -> None:
+    """Measure runs at their end, and draw the first images of each above the nearest training images.
+
+    Distances are of as many generated images as the whole training set has, to the held-out ones; the training images
+    themselves are the floor. Precision, recall and nearest neighbours are of the training images, and the held-out ones
+    are what to read them by.
+    """
+    net = EmojiNet()
+    net.load_state_dict(torch.load(weights, weights_only=True))
+    net.eval()
+
+    def features(stored: Tensor) -> Tensor:
+        return torch.cat([net(to_float(part)) for part in stored.split(64)])
+
+    sets = [ImageFolder(root=str(root), split=split) for split in ("train", "val")]
+    train, val = (data.__getitems__(range(len(data))).real for data in sets)
+    real, held_out = features(train), features(val)
+    print("| run | kimg | distance | precision | recall | to the nearest training image |")
+    print("|---|---|---|---|---|---|")
+
+    def row(name: str, kimg: str, distance: Tensor, fake: Tensor) -> Tensor:
+        precision, recall = precision_recall(real, fake)
+        far, indices = nearest(fake, real)
+        numbers = f"{distance:.1f} | {precision:.2f} | {recall:.2f} | {far.median():.1f}"
+        print(f"| {name} | {kimg} | {numbers} |")
+        return indices
+
+    row("held-out images", "", frechet_distance(held_out, real), held_out)
+    rows = [val[:COLUMNS]]
+    for run in runs:
+        gan = gan_lab.load(run, checkpoint="last")
+        made = gan.spec.decode(gan.sample(NUM_FAKE, seed=0))
+        fake = features(made)
+        indices = row(run.name, f"{gan.kimg:.0f}", frechet_distance(held_out, fake), fake)
+        rows += [made[:COLUMNS], train[indices[:COLUMNS]]]
+    pixels = grid(torch.cat(rows), COLUMNS).permute(1, 2, 0).numpy()
+    Image.fromarray(pixels).quantize(255).save(sheet, optimize=True)
+
+
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(
@@ -137,11 +189,18 @@ def main() -> None:
     features = commands.add_parser("features")
     features.add_argument("root", type=Path)
     features.add_argument("weights", type=Path)
+    table = commands.add_parser("table")
+    table.add_argument("root", type=Path)
+    table.add_argument("weights", type=Path)
+    table.add_argument("runs", type=Path, nargs="+")
+    table.add_argument("--sheet", type=Path, required=True)
     arguments = parser.parse_args()
     if arguments.command == "images":
         write_images(arguments.out, arguments.limit)
-    else:
+    elif arguments.command == "features":
         train_features(arguments.root, arguments.weights)
+    else:
+        write_table(arguments.root, arguments.weights, arguments.runs, arguments.sheet)
 
 
 if __name__ == "__main__":

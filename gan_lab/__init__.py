@@ -11,7 +11,7 @@ __all__ = ["__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import `load` when it is asked for, so that `gan-lab --help` does not wait for torch."""
+    """Import `load` on demand, so that `gan-lab --help` does not wait for torch."""
     if name == "load":
         from gan_lab.weights.loading import load
 

@@ -67,7 +67,7 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         status = 130
     except Exception:
-        # what was interrupted in the middle may raise anything
+        # interrupted code may raise anything
         if not interrupted.is_set():
             raise
         status = 130
@@ -77,6 +77,6 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def interrupt(number: int, frame: FrameType | None) -> None:
-    """Take note of a Ctrl-C, and end what is done."""
+    """Remember that Ctrl-C was pressed, and interrupt."""
     interrupted.set()
     raise KeyboardInterrupt

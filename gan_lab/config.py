@@ -1,4 +1,4 @@
-"""Configurations: where they lie, run names, safe reading, and building classes from them."""
+"""Configs: their folder, run names, reading files safely, and building classes from them."""
 
 import hashlib
 import inspect
@@ -34,7 +34,7 @@ from pydantic_core import SchemaError
 
 from gan_lab.errors import InputError
 
-# These say how, where and how long, not what is trained: they do not make another run.
+# how, where and how long, not what is trained: these do not change the run's name
 NOT_IN_THE_NAME = (
     "name",
     "runs_dir",
@@ -56,17 +56,17 @@ NOT_IN_THE_NAME = (
     "objective_mode",
 )
 CHOICES = ("experiment", "model", "data", "loss", "regularizer", "augment")
-# of a file name there may be 255 bytes
+# a file name has at most 255 bytes
 LONGEST_NAME = 120
 
-# limits of a configuration that somebody else may have written
+# limits for configs from an untrusted source
 MOST_BYTES = 4 * 2**20
 MOST_EVENTS = 500_000
 MOST_DEPTH = 64
-LARGEST_INTEGER = 2**64  # seeds are the largest that we write
+LARGEST_INTEGER = 2**64  # seeds are the largest integers in our files
 LARGEST_ARGUMENT = 10**8
 
-# what run folders and exports say of their data
+# descriptions of data in run folders and exports
 ClassNames = list[str]
 ClassCounts = list[Annotated[int, Field(ge=0, le=2**48)]]
 Count = Annotated[int, Field(ge=1, le=10**6)]
@@ -85,7 +85,7 @@ def conf_dir() -> Path:
 
 
 def cache_dir() -> Path:
-    """Return where statistics and small networks are kept between runs: GAN_LAB_CACHE, or the user's cache folder."""
+    """Return the cache folder for statistics and small networks: GAN_LAB_CACHE, or the user's."""
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = Path(os.environ.get("GAN_LAB_CACHE") or base / "gan_lab")
     folder.mkdir(parents=True, exist_ok=True)
@@ -93,14 +93,14 @@ def cache_dir() -> Path:
 
 
 def run_name(overrides: Sequence[str], swept: Sequence[str] = ()) -> str:
-    """Name a run by what was asked for, so that the same command finds its folder again and another one does not.
+    """Name a run by its overrides, so that the same command finds its folder again.
 
-    `["model=dcgan", "loss=hinge", "model.generator.width=64"]` gives `dcgan_hinge_model.generator.width-64`. Of a long
-    name the end gives way to a hash of the whole.
+    `["model=dcgan", "loss=hinge", "model.generator.width=64"]` gives `dcgan_hinge_model.generator.width-64`. The end
+    of a long name is replaced by a hash.
 
     Args:
         overrides: `key=value`, as on the command line.
-        swept: keys that tell the runs of a sweep apart; the name is made of these alone then, whatever they are.
+        swept: keys that differ within a sweep; then the name is made of these alone.
     """
     parts = []
     for override in overrides:
@@ -117,7 +117,7 @@ def run_name(overrides: Sequence[str], swept: Sequence[str] = ()) -> str:
 
 
 def register_resolvers() -> None:
-    """Make `${run_name:keys}` and `${path:a,b}` available to configurations."""
+    """Register the resolvers `${run_name:keys}` and `${path:a,b}`."""
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
@@ -126,7 +126,7 @@ def register_resolvers() -> None:
         lambda swept=(): run_name(HydraConfig.get().overrides.task, swept),
         replace=True,
     )
-    # a part that is null is left out
+    # parts that are null are skipped
     OmegaConf.register_new_resolver(
         "path",
         lambda *parts: str(Path(*(str(part) for part in parts if part is not None))),
@@ -134,16 +134,16 @@ def register_resolvers() -> None:
     )
 
 
-# Reading what somebody else may have written ---------------------------------------------------------------------
+# Reading untrusted files ---------------------------------------------------------------------
 
 
 def read_yaml(path: Path) -> Any:
-    r"""Read a YAML file that may hold anything: values of JSON come out, texts as they stand, and nothing is run.
+    r"""Read an untrusted YAML file: only JSON values, literal texts, and no code.
 
-    There are no tags, no aliases and no interpolations; `\${` is what `literal` makes of `${`.
+    Tags and aliases are errors, interpolations stay text; `\${` is `literal`'s escape of `${`.
 
     Raises:
-        InputError: when it cannot be read, or is longer, deeper or larger than a configuration.
+        InputError: when it cannot be read, or is too long, deep or large.
     """
     text = read_text(path)
     try:
@@ -163,11 +163,11 @@ def read_yaml(path: Path) -> Any:
 
 
 def read_json(path: Path, *, most: int = MOST_BYTES) -> Any:
-    """Read a JSON file that may hold anything.
+    """Read an untrusted JSON file.
 
     Args:
         path: of the file.
-        most: bytes that it may have.
+        most: bytes allowed.
 
     Raises:
         InputError: as `read_yaml`.
@@ -184,11 +184,11 @@ def read_text(path: Path, *, most: int = MOST_BYTES) -> str:
     """Read a small text file.
 
     Raises:
-        InputError: when it is no file, too long or no UTF-8.
+        InputError: when it is not a file, is too long, or is not UTF-8.
     """
     try:
-        if not path.is_file():  # a pipe would never end
-            raise InputError(f"{path} cannot be read: it is no file")
+        if not path.is_file():  # reading a pipe would never end
+            raise InputError(f"{path} cannot be read: it is not a file")
         with path.open("rb") as file:
             data = file.read(most + 1)
         if len(data) > most:
@@ -210,7 +210,7 @@ _FLOAT = re.compile(
 
 
 class JsonLoader(_Loader):  # type: ignore[misc]
-    """A SafeLoader of nothing but JSON's values: no dates, sets, binaries and merges."""
+    """A SafeLoader for JSON values only: no dates, sets, binaries and merges."""
 
     yaml_implicit_resolvers: ClassVar = {
         first: [
@@ -227,7 +227,7 @@ class JsonLoader(_Loader):  # type: ignore[misc]
     }
 
     def construct_yaml_int(self, node: Any) -> int:
-        """Read a whole number; long ones take quadratic time, and as keys have the same hash.
+        """Read an integer; long ones take quadratic time, and collide as keys.
 
         Raises:
             InputError: for one above 2^64.
@@ -243,7 +243,7 @@ JsonLoader.yaml_constructors[f"{_TAG}int"] = JsonLoader.construct_yaml_int
 
 
 def limited_events(text: str, path: Path) -> Iterator[Any]:
-    """Yield the events of a YAML text, which come one by one and are not nested.
+    """Yield the events of a YAML text, checking their number and depth.
 
     Raises:
         InputError: for too many, or too deep ones.
@@ -254,15 +254,15 @@ def limited_events(text: str, path: Path) -> Iterator[Any]:
         depth -= isinstance(event, yaml.CollectionEndEvent)
         if depth > MOST_DEPTH or count > MOST_EVENTS:
             what = f"deeper than {MOST_DEPTH}" if depth > MOST_DEPTH else "longer"
-            raise InputError(f"{path} cannot be read: it is {what} than a configuration can be")
+            raise InputError(f"{path} cannot be read: it is {what} than allowed")
         yield event
 
 
 def limited(value: Any, path: Path) -> Any:
-    """Check the depth and numbers of values, and return them.
+    """Return values after checking their depth and numbers.
 
     Raises:
-        InputError: for containers in containers without end, and numbers that mean nothing here.
+        InputError: for too deep containers, and numbers that are too large or not finite.
     """
     level = [value]
     for _ in range(MOST_DEPTH):
@@ -291,13 +291,13 @@ def shorten(value: object) -> str:
 
 
 def take(described: Any, key: str, kind: Any, *, origin: Path) -> Any:
-    """Return the value of a dotted key of what was read from a file.
+    """Return the value of a dotted key of a file's content, checked against a type.
 
     Args:
-        described: what was read.
+        described: the content.
         key: of the value, "sample.class_names".
-        kind: its type, which may state a range: `Annotated[int, Field(ge=1)]`. Nothing is converted but a list to a
-            tuple.
+        kind: its type, which may state a range: `Annotated[int, Field(ge=1)]`. Only lists are converted, to
+            tuples.
         origin: the file, for the message.
 
     Raises:
@@ -318,7 +318,7 @@ def take(described: Any, key: str, kind: Any, *, origin: Path) -> Any:
 
 
 def literal(value: Any) -> Any:
-    """Return plain values in whose texts OmegaConf finds no interpolation, for names that come from data."""
+    """Escape `${` in texts, so that names in the data are not interpolations."""
     if isinstance(value, Mapping):
         return {key: literal(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -327,7 +327,7 @@ def literal(value: Any) -> Any:
 
 
 def unescape(value: Any) -> Any:
-    """Undo `literal`; a `${` that is none of its own stays as it is."""
+    """Undo `literal`; an unescaped `${` stays."""
     if isinstance(value, Mapping):
         return {key: unescape(inner) for key, inner in value.items()}
     if isinstance(value, list):
@@ -338,11 +338,11 @@ def unescape(value: Any) -> Any:
 
 
 def to_containers(node: Any, *, complete: bool = False) -> Any:
-    """Return a configuration node as plain containers, with its interpolations replaced; other values as they are.
+    """Return a config node as plain containers, with interpolations resolved; other values unchanged.
 
     Args:
         node: of a configuration.
-        complete: whether a value that is still ??? raises MissingMandatoryValue.
+        complete: whether a missing value (???) raises MissingMandatoryValue.
     """
     if node is None or isinstance(node, dict | list | str | int | float):
         return node
@@ -354,7 +354,7 @@ def to_containers(node: Any, *, complete: bool = False) -> Any:
 
 
 def resolved(config: Any) -> Any:
-    """Return a configuration with all interpolations replaced by their values, in which there are no others."""
+    """Return a config with all interpolations resolved, and `${` in values escaped."""
     from omegaconf import OmegaConf
 
     return OmegaConf.create(literal(OmegaConf.to_container(config, resolve=True)))
@@ -372,7 +372,7 @@ def merged(before: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
     return both
 
 
-# What may be built ------------------------------------------------------------------------------------------------
+# Building ------------------------------------------------------------------------------------------------
 
 
 def build(
@@ -383,7 +383,7 @@ def build(
     trust: Sequence[str] = (),
     **extra: Any,
 ) -> Any:
-    """Build what a configuration node describes. Nothing else in gan_lab turns a name into a class.
+    """Build the object that a config node describes; the only place where a name becomes a class.
 
     Args:
         node: `{"_target_": "package.module.Class", argument: value, ...}`, or a mapping or list of such nodes. With
@@ -391,14 +391,14 @@ def build(
         base: what it has to be, as an annotation: a class, `Mapping[str, Regularizer]`, or for a node with `_partial_`
             `Callable[..., ImageDataset]`. Nodes among the arguments have to be what the constructor's annotations say.
             A class is checked before it is called.
-        origin: the file that the node was read from, which may be anybody's: its targets are classes of gan_lab and of
-            trusted packages only, an argument without annotation is a module or a plain value, numbers are finite and
-            have limits. None for what the user has typed.
+        origin: the file that the node was read from, which is not trusted: targets are classes of gan_lab and trusted
+            packages only, arguments without annotation are modules or plain values, numbers are finite and limited.
+            None for the user's own config.
         trust: packages besides gan_lab whose classes may be imported and called.
         extra: further arguments of the target, as they are.
 
     Raises:
-        InputError: of a target as it is; else what is wrong, with its key, and where.
+        InputError: raised by a target; or for what is wrong, with its key and file.
     """
     key = ""
     if not isinstance(node, dict | list) and hasattr(node, "_get_full_key"):
@@ -413,13 +413,13 @@ def check_node(node: Any, base: Any, key: str, typed: Mapping[str, str]) -> dict
         node: as `build`'s.
         base: as `build`'s.
         key: of the node.
-        typed: key -> what was typed for it. It is meant where a text is asked for and 007 was read as a number.
+        typed: key -> what was typed for it. It counts where the key takes text and 007 was read as a number.
 
     Returns:
         The keys whose values are such texts.
 
     Raises:
-        InputError: as `build`, for all that shows without calling a constructor.
+        InputError: as `build`, for everything that can be checked without calling a constructor.
     """
     checker = _Builder(None, ("gan_lab",), typed=typed)
     checker.build(node, base, key, {})
@@ -512,7 +512,7 @@ class _Builder:
             raise self.error(
                 join_key(key, "_target_"),
                 shorten(target),
-                "is no class; one is named package.module.Class",
+                "is not a class; one is named package.module.Class",
             )
         package = target.split(".")[0]
         if self.origin is not None and package not in self.packages:
@@ -522,11 +522,11 @@ class _Builder:
             )
         try:
             found = import_name(target)
-        except Exception as error:  # whatever importing leads to
+        except Exception as error:  # importing may raise anything
             if self.origin is not None:
                 raise InputError(
-                    f"{self.origin} names {target}, which is not here ({cause(error)}); it may be of another version "
-                    f"of {package}"
+                    f"{self.origin} names {target}, which cannot be imported ({cause(error)}); it may be from another "
+                    f"version of {package}"
                 ) from error
             raise self.error(
                 key,
@@ -534,23 +534,21 @@ class _Builder:
                 f"cannot be imported ({cause(error)}); a class is named package.module.Class, and PYTHONPATH has to "
                 "hold the folder that its package lies in",
             ) from error
-        # a module has in it what it imports, such as gan_lab.checkpoint.torch.load
+        # modules expose their imports, such as gan_lab.training.checkpoint.torch.load
         own = isinstance(found, type) and found.__module__.split(".")[0] in self.packages
         if self.origin is not None and not own:
-            raise InputError(f"{self.origin} would run {target}, which is no class of {package}")
+            raise InputError(f"{self.origin} would run {target}, which is not a class of {package}")
         if not callable(found):
-            raise self.error(key, target, "is no class")
+            raise self.error(key, target, "is not a class")
         return found
 
     def may_be(self, found: Callable[..., Any], base: Any, *, later: bool) -> bool:
-        """Whether calling a class, now or later, gives what belongs in its place."""
+        """Whether calling a class, now or later, gives a valid value for its key."""
         if later:
             if not is_callable_hint(base):
                 return False
             base = returned_by(base)
-        if not isinstance(
-            found, type
-        ):  # a function that the user names; what it returns is known later
+        if not isinstance(found, type):  # a function of the user; its return type is not known yet
             return True
         fitting = fits(found, base)
         if fitting is None:
@@ -564,7 +562,7 @@ class _Builder:
 
 
 def has_nodes(value: Any) -> bool:
-    """Whether there is something to build in a value."""
+    """Whether a value contains nodes to build."""
     if isinstance(value, Mapping):
         return "_target_" in value or any(map(has_nodes, value.values()))
     return isinstance(value, list) and any(map(has_nodes, value))
@@ -576,10 +574,10 @@ def join_key(key: str, name: object) -> str:
 
 
 def import_name(target: str) -> Any:
-    """Import what a dotted name names: a class or function of a module, or one of a class.
+    """Import the class, function or method of a dotted name.
 
     Raises:
-        ImportError, AttributeError: when it is not there; anything that importing raises.
+        ImportError, AttributeError: when it does not exist; anything that importing raises.
     """
     parts = target.split(".")
     for length in range(len(parts) - 1, 0, -1):
@@ -599,7 +597,7 @@ def import_name(target: str) -> Any:
 def cause(error: BaseException) -> str:
     """Describe an exception with its file and line."""
     frames = traceback.extract_tb(error.__traceback__)
-    # what imports and calls is not to blame
+    # skip frames of the caller
     others = [f for f in frames if "importlib" not in f.filename and f.filename != __file__]
     frame = others[-1] if others else None
     where = f", {frame.filename}:{frame.lineno}" if frame else ""
@@ -608,19 +606,19 @@ def cause(error: BaseException) -> str:
 
 @dataclass(frozen=True)
 class Annotations:
-    """What a constructor's parameters have to be."""
+    """The annotations of a constructor's parameters."""
 
     signature: inspect.Signature | None
     types: Mapping[str, Any]
 
     def of(self, name: str) -> Any:
-        """Return the annotation of a parameter, that of `**rest` for others; Any where there is none."""
+        """Return a parameter's annotation, or that of `**rest`; Any without."""
         if self.signature is not None and name not in self.signature.parameters:
             name = self._rest(inspect.Parameter.VAR_KEYWORD)
         return self.types.get(name, Any)
 
     def at(self, index: int) -> Any:
-        """Return the annotation of a parameter by its position, that of `*rest` behind the last."""
+        """Return a positional parameter's annotation, or that of `*rest`."""
         if self.signature is None:
             return Any
         kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -629,12 +627,12 @@ class Annotations:
         return self.types.get(name, Any)
 
     def check(self, positional: Sequence[Any], keywords: Mapping[str, Any]) -> None:
-        """Raise TypeError for arguments that there are not."""
+        """Raise TypeError for unknown arguments."""
         if self.signature is not None:
             self.signature.bind_partial(*positional, **keywords)
 
     def check_name(self, name: str, value: Any, key: str, where: str) -> None:
-        """Refuse a keyword that there is not.
+        """Check that a keyword exists.
 
         Raises:
             InputError: with the nearest one.
@@ -655,10 +653,10 @@ class Annotations:
 
 
 def annotations_of(found: Callable[..., Any]) -> Annotations:
-    """Return the annotations of a class's or function's parameters; none of those that only type checkers can read."""
+    """Return the annotations of a class's or function's parameters that can be evaluated."""
     try:
         signature = inspect.signature(found)
-    except (TypeError, ValueError):  # of some that are written in C
+    except (TypeError, ValueError):  # some classes written in C
         signature = None
     try:
         called = found.__init__ if isinstance(found, type) else found  # type: ignore[misc]
@@ -669,7 +667,7 @@ def annotations_of(found: Callable[..., Any]) -> Annotations:
 
 
 def fits(found: type, base: Any) -> bool | None:
-    """Whether a class is what an annotation asks for; None where it does not say."""
+    """Whether a class satisfies an annotation; None when undecided."""
     if get_origin(base) is Annotated:
         return fits(found, get_args(base)[0])
     if base in (Any, object, inspect.Parameter.empty) or isinstance(base, TypeVar):
@@ -691,7 +689,7 @@ def fits(found: type, base: Any) -> bool | None:
 
 
 def element_of(base: Any) -> Any:
-    """Return what an annotation says of the values in a list or a mapping; Any where it says nothing."""
+    """Return the element type of an annotated list or mapping; Any without."""
     if get_origin(base) is Annotated:
         return element_of(get_args(base)[0])
     if get_origin(base) in (Union, types.UnionType):
@@ -707,7 +705,7 @@ def element_of(base: Any) -> Any:
 
 
 def is_callable_hint(base: Any) -> bool:
-    """Whether an annotation asks for something to call."""
+    """Whether an annotation is a callable."""
     if get_origin(base) in (Union, types.UnionType, Annotated):
         return any(is_callable_hint(one) for one in get_args(base))
     kind = get_origin(base) or base
@@ -717,7 +715,7 @@ def is_callable_hint(base: Any) -> bool:
 
 
 def returned_by(base: Any) -> Any:
-    """Return what an annotation says of the value that is returned by something to call; Any where it says nothing."""
+    """Return the return type of an annotated callable; Any without."""
     if get_origin(base) in (Union, types.UnionType, Annotated):
         return next((returned_by(one) for one in get_args(base) if is_callable_hint(one)), Any)
     return get_args(base)[-1] if get_origin(base) is Callable else Any
@@ -730,21 +728,20 @@ def describe(base: Any) -> str:
     return str(base)
 
 
-# What values may be -----------------------------------------------------------------------------------------------
+# Types of keys -----------------------------------------------------------------------------------------------
 
 
 class Keys(BaseModel):
-    """The keys of a command and what each may be; those that are not named may be anything."""
+    """The keys of a command and their types; other keys may be anything."""
 
     model_config = ConfigDict(strict=True, extra="forbid", arbitrary_types_allowed=True)
 
 
 def folder_name(name: str) -> str:
-    """Return the name of a folder in another.
+    """Check the name of a subfolder and return it.
 
     Raises:
-        ValueError: for an empty one, for one that leads elsewhere, and for one with spaces around it, which nobody
-            would find again.
+        ValueError: for an empty name, one that leads out of its folder, and one with spaces around it.
     """
     if (
         not name
@@ -769,11 +766,11 @@ FolderName = Annotated[
 
 
 def check_keys(config: Any, kinds: type[Keys], typed: Mapping[str, str]) -> None:
-    """Check the keys of a configuration; a number is put back as it was typed where a text is meant.
+    """Check the keys of a config; a number becomes the typed text where the key takes text.
 
     Args:
         config: of a command; changed in place.
-        kinds: what its keys may be.
+        kinds: types of its keys.
         typed: key -> what was typed for it.
 
     Raises:
@@ -791,10 +788,10 @@ def check_keys(config: Any, kinds: type[Keys], typed: Mapping[str, str]) -> None
 
 
 def value_of(config: Any, key: str, *, complete: bool = False) -> Any:
-    """Return the value of a key of a configuration as `to_containers` does.
+    """Return the value of a config key as plain containers.
 
     Raises:
-        InputError: for a value that refers to something that there is not.
+        InputError: for an interpolation of an unknown key.
         MissingMandatoryValue: as `to_containers`.
     """
     from omegaconf.errors import InterpolationResolutionError
@@ -804,7 +801,7 @@ def value_of(config: Any, key: str, *, complete: bool = False) -> Any:
     except InterpolationResolutionError as error:
         typed = dict(config.items_ex(resolve=False)).get(key)
         raise InputError(
-            f"{error.full_key or key} in {key}={shorten(typed)} refers to something that there is not "
+            f"{error.full_key or key} in {key}={shorten(typed)} refers to an unknown key "
             f"({str(error).splitlines()[0]})"
         ) from error
 
@@ -812,7 +809,7 @@ def value_of(config: Any, key: str, *, complete: bool = False) -> Any:
 def texts_of(
     values: Mapping[str, Any], kinds: type[Keys], prefix: str, typed: Mapping[str, str]
 ) -> dict[str, str]:
-    """Return the keys that are texts and were read as numbers, with what was typed.
+    """Return the keys that take text and were read as numbers, with the typed text.
 
     Raises:
         InputError: as `check_keys`.
@@ -837,14 +834,14 @@ def texts_of(
 
 
 def unknown_key(key: str, value: Any, names: Sequence[str]) -> str:
-    """Return the message on a key that there is not."""
+    """Return the message for an unknown key."""
     name = key.split(".")[-1]
     hint = suggestion(name, names) or f"; there are {', '.join(names) or 'none'}"
     return f"{key}={shorten(value)}: there is no {name}{hint}"
 
 
 def as_allowed(value: Any, kind: Any, key: str, typed: str | None, where: str) -> Any:
-    """Return a value that an annotation allows; of a number where only its text is allowed, that.
+    """Return a value that an annotation allows, or the typed text of a number where only text is allowed.
 
     Raises:
         InputError: with the key, the value and what is allowed.
@@ -860,10 +857,10 @@ def as_allowed(value: Any, kind: Any, key: str, typed: str | None, where: str) -
 
 
 def is_allowed(value: Any, kind: Any) -> bool:
-    """Whether an annotation allows a value; of objects that code has made, and of annotations for others, it is."""
+    """Whether an annotation allows a value; True for objects, and for annotations of other kinds."""
     try:
         text = json.dumps(value, allow_nan=False)
-    except ValueError:  # NaN means nothing anywhere
+    except ValueError:  # NaN is never valid
         return False
     except TypeError:
         return True
@@ -917,7 +914,7 @@ def allowed(kind: Any) -> str:
 
 
 def options_of(kind: Any) -> list[str]:
-    """Return the words that an annotation allows, also those of lists."""
+    """Return the literal strings that an annotation allows, also within lists."""
     if get_origin(kind) is Literal:
         return [one for one in get_args(kind) if isinstance(one, str)]
     return list(dict.fromkeys(word for one in get_args(kind) for word in options_of(one)))
@@ -935,7 +932,7 @@ def limits(rules: Iterable[Any]) -> str:
     return "".join(f" {words[name].format(found[name])}" for name in words if name in found)
 
 
-# What changed -----------------------------------------------------------------------------------------------------
+# Changes -----------------------------------------------------------------------------------------------------
 
 
 def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
@@ -960,14 +957,14 @@ def differences(old: Any, new: Any) -> list[str]:
 
 
 def derived(key: str) -> bool:
-    """Whether a key only repeats where the run lies and which sweep it belongs to: a renamed folder is no change."""
+    """Whether a key only depends on the run's folder or sweep: a renamed folder is no change."""
     if key.startswith("callbacks.pruning."):
         return True
     return key.split(".")[-1] in ("run_dir", "runs_dir", "name", "sweep", "swept_keys")
 
 
 def suggestion(wrong: str, keys: Sequence[str]) -> str:
-    """Return the nearest right keys to a wrong one, as a hint for the end of an error, or nothing."""
+    """Return the nearest known keys as a hint for the end of an error message, or ""."""
     leaf = wrong.split(".")[-1]
     close = get_close_matches(wrong, keys, n=3, cutoff=0.6)
     close += [key for key in keys if key.split(".")[-1] == leaf and key not in close][:3]

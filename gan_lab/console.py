@@ -12,22 +12,22 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.segment import Segment
 from rich.text import Text
 
-# what a terminal obeys, what turns the direction of a text, and halves of characters that no encoding has
+# control characters, text direction marks, and lone surrogates
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def printable(text: str) -> str:
-    """Return a text in which every control character is spelled out: a name may hold any."""
+    """Escape control characters: names may hold any."""
     return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def in_a_line(name: str) -> str:
-    """Return a name of somebody's data, or a message with such, for a line: as `printable`, with tabs and line ends."""
+    """Escape a name, or a message with names, for one line or cell: as `printable`, also tabs and line ends."""
     return printable(name).replace("\n", "\\n").replace("\t", "\\t")
 
 
 class PlainConsole(Console):
-    """A console on which only its own styles and movements are control characters, never a text's."""
+    """A console that escapes control characters in texts."""
 
     def render(self, *args: Any, **kwargs: Any) -> Iterable[Segment]:
         """Render anything, with its texts as `printable`."""
@@ -38,19 +38,19 @@ class PlainConsole(Console):
 
 console = PlainConsole(highlight=False)
 
-# what a terminal that closes sends
+# sent when a terminal closes
 HANGUP: signal.Signals | None = getattr(signal, "SIGHUP", None)
 
 _TERMINALS = [number for number in (1, 2) if os.isatty(number)]
 
 
 def minds_hangup() -> bool:
-    """Whether a closing terminal is to end this process: nohup says that it is not."""
+    """Whether a closing terminal ends this process (False under nohup)."""
     return HANGUP is not None and signal.getsignal(HANGUP) is not signal.SIG_IGN
 
 
 def leave_terminal() -> None:
-    """Print nowhere what would go to the terminal, which has closed: to write there is an error."""
+    """Discard output for a terminal that has closed; writing to it would raise."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for number in _TERMINALS:
         os.dup2(nowhere, number)
@@ -66,13 +66,13 @@ def say(message: RenderableType) -> None:
 
 
 def warn(message: str) -> None:
-    """Print something that does not stop the run and that the user should act on."""
+    """Print a warning: something that the user should act on."""
     if is_first():
         console.print(Text.assemble(("warning: ", "yellow"), in_a_line(message)), soft_wrap=True)
 
 
 def is_first() -> bool:
-    """Whether this is the process that writes and speaks for all, as whoever started it says in the environment."""
+    """Whether this is rank zero, by the environment of the launcher."""
     for key in ("RANK", "LOCAL_RANK", "SLURM_PROCID"):  # torchrun, our own processes, srun
         if key in os.environ:
             return int(os.environ[key]) == 0
@@ -80,7 +80,7 @@ def is_first() -> bool:
 
 
 class ShowProgress(Protocol):
-    """Moves a progress bar: how much is done, and a note behind the bar."""
+    """Updates a progress bar: the amount done, and a note behind the bar."""
 
     def __call__(self, done: float, note: str = "") -> None: ...
 
@@ -89,12 +89,12 @@ class ShowProgress(Protocol):
 def progress_bar(
     description: str, total: float | None, *, completed: int = 0, transient: bool = True
 ) -> Iterator[ShowProgress]:
-    """Show a progress bar on a terminal, and nothing elsewhere; yields the function that moves it.
+    """Show a progress bar on a terminal, and nothing elsewhere; yields the function that updates it.
 
     Args:
         description: of the work, in front of the bar.
         total: amount of work; None where it is not known.
-        completed: how much was done before, which the estimate of the time left leaves out.
+        completed: amount done before, excluded from the estimated time left.
         transient: whether the bar disappears at the end.
     """
     columns = (

@@ -1,13 +1,13 @@
-"""Errors that a user can fix, and whether Ctrl-C was pressed."""
+"""Errors that a user can fix."""
 
 from threading import Event
 
-# what a library makes of a Ctrl-C in its middle may be any error, which then says nothing
+# a library interrupted by Ctrl-C may raise anything
 interrupted = Event()
 
 
 class InputError(ValueError):
-    """Something that was asked for cannot be done.
+    """An error that the user can fix.
 
     The message says what was given, what is allowed and what to do. The command line prints it without a
     traceback; anything else that is raised is a defect of gan_lab and keeps its traceback.

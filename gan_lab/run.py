@@ -1,4 +1,4 @@
-"""The run folder: atomic writes, one process at a time, results."""
+"""The run folder: atomic writes, lock, results."""
 
 import errno
 import json
@@ -18,7 +18,7 @@ from typing import (
     TYPE_CHECKING,
     Annotated,
     Any,
-    NotRequired,  # pydantic asks for these before Python 3.12
+    NotRequired,  # pydantic needs these before Python 3.12
 )
 
 from filelock import FileLock, Timeout
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 
 LOCK_FILE, HOLDER_FILE = ".lock", ".lock.json"
 
-# of temporary files of another machine, whose processes cannot be asked whether they live
+# age of another machine's temporary files: whether its processes live is unknown
 _ABANDONED_S = 24 * 3600
 
 _LONGEST_NAME = 100
 
-# what is wrong with the place, not with the code that writes
+# errors of the disk or folder, not of the code
 _PLACE = frozenset(
     {
         *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO),
@@ -53,14 +53,14 @@ _PLACE = frozenset(
 def replacing(path: Path, *, sync: bool = True) -> Iterator[Path]:
     """Yield a temporary path that replaces `path` at the end of the block, or is removed on an error.
 
-    The folder is made when it is not there. Whoever opens `path` finds the old file or the new one, at any moment.
+    The folder is created if needed. At any moment `path` is the old file or the new one.
 
     Args:
         path: of the file.
         sync: whether the file survives a power failure, too; False for many files that are quickly made again.
 
     Raises:
-        InputError: when the place cannot be written (full, read-only, no folder), naming the file and the reason.
+        InputError: when it cannot be written (disk full, read-only, no folder), naming the file and the reason.
     """
     temporary = temporary_path(path)
     try:
@@ -75,7 +75,7 @@ def replacing(path: Path, *, sync: bool = True) -> Iterator[Path]:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Turn an error of the place that is written to into one that names the file and the reason.
+    """Turn an error of the disk into an InputError that names the file and the reason.
 
     Raises:
         InputError: when the disk is full, the place read-only, or the like.
@@ -89,7 +89,7 @@ def naming(path: Path) -> Iterator[None]:
         if reason is None:
             raise
         raise InputError(
-            f"{path} could not be written: {reason}; make room or choose another place"
+            f"{path} could not be written: {reason}; free disk space or choose another folder"
         ) from error
 
 
@@ -115,12 +115,12 @@ def link(source: Path, target: Path) -> None:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Append a line to a journal; when it does not fit, the file stays as it was.
+    """Append a line to a journal; when the disk is full, the file stays unchanged.
 
-    A link is not followed: in somebody else's folder it may lead to any file of the user's. Nor is a pipe waited for.
+    Links are not followed: in another user's folder they may lead to any file. Nor are pipes waited for.
 
     Raises:
-        InputError: when the place cannot be written.
+        InputError: when it cannot be written.
     """
     data = line.encode() + b"\n"
     with naming(path), open(path, "ab", buffering=0, opener=_opened_itself) as file:
@@ -135,12 +135,12 @@ def append_line(path: Path, line: str) -> None:
 
 
 def _opened_itself(path: str, flags: int) -> int:
-    """Open a file, but nothing that a link leads to, and no pipe that nobody reads."""
+    """Open a file without following links or waiting for pipes."""
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0), 0o666)
 
 
 def check_writable(path: Path) -> None:
-    """Check that a file can be written, before the work whose result it is to hold.
+    """Check that a file can be written, before its content is computed.
 
     Raises:
         InputError: naming the file and the reason.
@@ -153,7 +153,7 @@ def check_writable(path: Path) -> None:
 
 
 def temporary_path(path: Path) -> Path:
-    """Return where this process keeps a file until it is whole; `remove_leftovers` knows these names."""
+    """Return this process's temporary path for a file; `remove_leftovers` knows these names."""
     return path.with_name(f".{path.name[:_LONGEST_NAME]}.{_host()}.{os.getpid()}.part")
 
 
@@ -167,7 +167,7 @@ def publish(temporary: Path, path: Path, *, sync: bool = True) -> None:
 
 
 def remove_leftovers(*folders: Path) -> None:
-    """Remove temporary files and folders that killed processes have left; for who holds these folders."""
+    """Remove temporary files and folders of killed processes; the caller must hold the lock."""
     for folder in folders:
         for path in folder.glob(".*.part"):
             if not _in_use(path):
@@ -178,9 +178,9 @@ def remove_leftovers(*folders: Path) -> None:
 
 
 def reason_of(error: BaseException) -> str | None:
-    """Return what is wrong with the place that was written to, or None where the error is another.
+    """Return what is wrong with the disk or folder, or None for any other error.
 
-    torch and safetensors raise errors of their own, which carry the system's or only quote it.
+    torch and safetensors wrap the system's error, or only quote it.
     """
     chain: BaseException | None = error
     while chain is not None:
@@ -210,10 +210,10 @@ def _host() -> str:
 
 
 def _in_use(path: Path) -> bool:
-    """Whether a temporary file may belong to another process that still writes it."""
+    """Whether another process may still be writing a temporary file."""
     found = re.fullmatch(r".+\.([\w-]*)\.(\d+)\.part", path.name)
     if found is None:
-        return True  # somebody else's
+        return True  # another user's
     host, pid = found[1], int(found[2])
     if host != _host():
         return time.time() - path.lstat().st_mtime < _ABANDONED_S
@@ -221,18 +221,18 @@ def _in_use(path: Path) -> bool:
 
 
 def _lives(pid: int) -> bool:
-    """Whether a process of this machine is there."""
+    """Whether a process of this machine is alive."""
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):  # a number that no process can have
         return False
     except PermissionError:
-        pass  # it lives, and belongs to somebody else
+        pass  # it is alive, and belongs to another user
     return True
 
 
 def identity(folder: Path) -> tuple[int, int] | None:
-    """Return what tells a folder from another one of its name; None where there is none."""
+    """Return a folder's identity, to notice that it was replaced; None without a folder."""
     try:
         found = folder.stat()
     except OSError:
@@ -245,12 +245,12 @@ def identity(folder: Path) -> tuple[int, int] | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Holder:
-    """Who trains in a run folder.
+    """The process that trains in a run folder.
 
     Attributes:
         pid: of the process.
         host: its machine.
-        since: when it began, in local time with its offset from UTC.
+        since: its start, in local time with the offset from UTC.
     """
 
     pid: int
@@ -265,7 +265,7 @@ class Holder:
 def locked(run_dir: Path) -> Iterator[None]:
     """Lock a run folder; the lock ends with the process that holds it.
 
-    A folder that is not there is made, and goes again when nothing was written to it.
+    The folder is created if needed, and removed if nothing was written to it.
 
     Raises:
         InputError: when another process holds it, naming it; when the folder cannot be written.
@@ -291,19 +291,19 @@ def locked(run_dir: Path) -> Iterator[None]:
         if missing and run_dir.exists() and os.listdir(run_dir) == [LOCK_FILE]:
             lock_file.unlink()
             for folder in missing:
-                with suppress(OSError):  # somebody else may have begun to use it
+                with suppress(OSError):  # another process may have begun to use it
                     folder.rmdir()
         lock.release()
 
 
 def own_note() -> Holder:
-    """Return what this process says of itself as a folder's holder."""
+    """Return this process's note as a folder's holder."""
     since = time.strftime("%Y-%m-%d %H:%M:%S %z")
     return Holder(pid=os.getpid(), host=socket.gethostname(), since=since)
 
 
 def noted_holder(run_dir: Path) -> Holder | None:
-    """Return who last noted to hold a run folder; a kill leaves the note, so only the lock says that it is held."""
+    """Return the holder noted in a run folder; after a kill the note stays, so only the lock counts."""
     path = run_dir / HOLDER_FILE
     try:
         noted = read_json(path)
@@ -317,22 +317,22 @@ def noted_holder(run_dir: Path) -> Holder | None:
 
 
 def living_holder(run_dir: Path) -> Holder | None:
-    """Return who trains in a run folder now, as far as this machine can tell, without touching the lock."""
+    """Return the process that trains in a run folder, as far as this machine knows, without touching the lock."""
     holder = noted_holder(run_dir)
     if holder is None or holder.host != socket.gethostname():
         return None
     return holder if _lives(holder.pid) else None
 
 
-# Results as JSON: what was measured, how, and in which circumstances.
+# Results as JSON: metrics, protocol, and circumstances.
 
 PACKAGES = ("torch", "torchvision", "torch-fidelity", "numpy", "pillow", "scikit-learn")
 
-MOST_RESULTS = 2**28  # bytes of them: some have curves, and values of a thousand classes
+MOST_RESULTS = 2**28  # bytes: results may have curves, and values for a thousand classes
 
 
 class MeasuredMetric(TypedDict):
-    """A metric in a result; there is more in it."""
+    """A metric in a result; further keys are allowed."""
 
     __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
 
@@ -341,7 +341,7 @@ class MeasuredMetric(TypedDict):
 
 
 class Result(TypedDict):
-    """What a file of results has of each at least."""
+    """The required keys of a result."""
 
     __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
 
@@ -350,13 +350,13 @@ class Result(TypedDict):
     protocol: NotRequired[str | None]
 
 
-# what makes two results answers to the same question
+# results with equal values of these measure the same
 IDENTITY = ("protocol", "num_fake", "num_real", "fake", "real", "settings")
 
 
 def circumstances(device: "torch.device") -> dict[str, Any]:
-    """Return the time, the versions of all that computes, and the device."""
-    import torch  # which takes seconds: a sweep that only reads results does not wait for it
+    """Return time, versions and device."""
+    import torch  # slow import, which a sweep that only reads results does not need
 
     on = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     return {
@@ -407,10 +407,10 @@ def _git(root: Path, *words: str) -> str:
 
 
 def add_result(result: dict[str, Any], path: Path) -> None:
-    """Add a result to a JSON list, in place of an earlier one of the same images by the same protocol.
+    """Add a result to a JSON list; it replaces an earlier one of the same images and protocol.
 
     Raises:
-        InputError: when the file holds something else.
+        InputError: when the file has other content.
     """
     results = read_results(path)
     plain = json.loads(json.dumps(result))
@@ -427,7 +427,7 @@ def read_results(path: Path) -> list[dict[str, Any]]:
     """Read the results of a JSON file, none where there is no file.
 
     Raises:
-        InputError: when the file holds something else.
+        InputError: when the file has other content.
     """
     if not path.exists():
         return []

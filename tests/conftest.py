@@ -116,7 +116,7 @@ def inception_file(
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip what this machine cannot run, unless it was asked for by GAN_LAB_REQUIRE=slurm,browser."""
+    """Skip what this machine cannot run, unless it was requested by GAN_LAB_REQUIRE=slurm,browser."""
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
     required = os.environ.get("GAN_LAB_REQUIRE", "").split(",")

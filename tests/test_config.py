@@ -146,7 +146,7 @@ def test_yaml_is_read_as_omegaconf_writes_it(tmp_path: Path) -> None:
 
 
 class Base:
-    """What is asked for."""
+    """What is requested."""
 
 
 class Kind(Base):
@@ -215,7 +215,7 @@ def test_arguments_that_fit_are_built() -> None:
     [
         ({"_target_": "nowhere"}, "no class"),
         ({"_target_": 3}, "no class"),
-        ({"_target_": "os.path.sep"}, "os.path.sep is no class"),
+        ({"_target_": "os.path.sep"}, "os.path.sep is not a class"),
         ({"_target_": f"{HERE}.Kind", "_recursive_": False}, "_recursive_"),
         ({"_target_": f"{HERE}.Kind", "_args_": 3}, "_args_=3"),
         ({"_target_": f"{HERE}.Kind", "_partial_": "no"}, "_partial_='no'"),

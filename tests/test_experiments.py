@@ -34,7 +34,7 @@ OWN = [
     n
     for n in ALL
     if n in ("few_shot", "photos", "quickstart", "stacked_digits")
-    or n.startswith(("digits/", "python_docs/", "tones/"))
+    or n.startswith(("digits/", "emoji/", "phantoms/", "python_docs/", "tones/"))
 ]
 PUBLISHED = [name for name in ALL if name not in OWN]
 
@@ -49,8 +49,17 @@ def lines(characters: int, length: int = 32) -> SampleSpec:
     )
 
 
-# what a recipe's samples are, where they are no images: at full size, and small
+# what a recipe's samples are, where they are not images: at full size, and small
 OTHERS = {
+    # latents of 256x256 pixels
+    "gat_imagenet256_b": (
+        described(32, channels=4, classes=1000),
+        described(8, channels=4, classes=10),
+    ),
+    "gat_imagenet256_xl": (
+        described(32, channels=4, classes=1000),
+        described(8, channels=4, classes=10),
+    ),
     "python_docs/wgan_gp_text": (lines(102), lines(5, 6)),
     "text_billion_word": (lines(2048), lines(5, 6)),
 }
@@ -71,8 +80,10 @@ IMAGES = {
     "biggan_imagenet128": Images((128, 128), 1000),
     "dcgan_celeba64": Images((64, 64)),
     "lsgan_lsun112": Images((112, 112)),
+    **{f"emoji/{n}": Images((64, 64)) for n in ("dcgan", "fastgan", "r3gan", "stylegan2")},
     "few_shot": Images((256, 256)),
     "photos": Images((256, 256)),
+    "phantoms/stylegan2": Images((64, 64), 3, channels=1),
     "progan_celebahq1024": Images((1024, 1024)),
     "r3gan_cifar10": Images((32, 32), 10),
     "r3gan_ffhq256": Images((256, 256)),
@@ -99,6 +110,8 @@ IMAGES = {
 # trainable parameters of the published networks, where they are known to the digit
 COUNTS: dict[str, tuple[int | None, int]] = {
     "biggan_imagenet128": (70_433_988, 87_982_370),
+    "gat_imagenet256_b": (116_545_088, 104_480_256),
+    "gat_imagenet256_xl": (601_936_640, 467_383_872),
     "progan_celebahq1024": (None, 23_087_249),  # the discriminator is StyleGAN's
     "r3gan_cifar10": (20_781_952, 21_280_512),
     "r3gan_ffhq256": (23_057_952, 23_009_568),

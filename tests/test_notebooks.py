@@ -41,6 +41,15 @@ SMALL = {
     "06_add_an_architecture": ({"TOTAL_KIMG = 40": "TOTAL_KIMG = '0.1 metrics=none'"}, 1),
     "07_sound": ({"TOTAL_KIMG = 6": "TOTAL_KIMG = 0.05", "VOICES = 8": "VOICES = 2"}, 1),
     "08_text": ({"TOTAL_KIMG = 8": "TOTAL_KIMG = 0.1"}, 1),
+    "09_medical": (
+        {
+            "TOTAL_KIMG = 3": "TOTAL_KIMG = 0.1",
+            "PATIENTS = 60": "PATIENTS = 20",
+            "GENERATED = 400": "GENERATED = 40",
+            "utility.steps=100": "utility.steps=10",
+        },
+        3,
+    ),
 }
 
 
@@ -73,6 +82,8 @@ def shortened(path: Path) -> nbformat.NotebookNode:
     return notebook
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_one_runs_in_a_kernel_as_a_user_runs_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,7 +137,7 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shell]:
     yield shell
     Shell.clear_instance()
     plt.switch_backend("agg")
-    # or the next shell would show figures without their pictures
+    # or the next shell would show figures without their images
     configure_inline_support.current_backend = "unset"
     for name in set(sys.modules) - modules:
         if getattr(sys.modules[name], "__file__", None) == str(tmp_path / "work" / f"{name}.py"):
@@ -134,7 +145,7 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shell]:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("path", NOTEBOOKS[1:], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_runs_from_top_to_bottom(path: Path, shell: Shell) -> None:
     notebook = shortened(path)
     for words in trainings(notebook):

@@ -1,1 +1,1 @@
-"""What gan-lab bench measures: the phases of a training step, the machine's peak, the loop, data and metrics."""
+"""gan-lab bench: the phases of a training step, the device's peak, the loop, data and metrics."""

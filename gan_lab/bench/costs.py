@@ -1,4 +1,4 @@
-"""What is measured: time, memory and floating-point operations, also of the phases of a training step."""
+"""Measuring time, memory and floating-point operations, also of the phases of a training step."""
 
 import resource
 import sys
@@ -47,13 +47,13 @@ class Stopwatch:
 
 
 class MemoryPeak:
-    """The most memory in use since this was made.
+    """Peak memory since this was created.
 
-    On a GPU, what torch has allocated. On a CPU, the process's resident set, Python and libraries included; where the
-    system cannot forget an earlier peak (it can on Linux), that since the process began.
+    On a GPU, memory allocated by torch. On a CPU, the process's resident set, including Python and libraries; where
+    the system cannot reset the peak (Linux can), since the start of the process.
 
     Attributes:
-        kind: which of the three it is.
+        kind: which of the three.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -99,7 +99,7 @@ class FlopCounter(TorchDispatchMode):
     """Counts floating-point operations: forward, backward and second derivatives.
 
     Two operations a multiplication with its addition, in matrix products, convolutions and attention; nothing for
-    what works element by element. The formulas are torch's, except for the backward pass of convolutions, where torch
+    elementwise operations. The formulas are torch's, except for the backward pass of convolutions, where torch
     2.15 ignores groups. Its FlopCounterMode cannot be used: it follows modules with hooks that fail when a loss
     differentiates with respect to a leaf.
 
@@ -210,7 +210,7 @@ class Phases:
     """Sums the costs of a module's phases in the course of a training step.
 
     A phase is one optimizer step of a player. It is named "generator" or "discriminator", or by the regularizer where
-    that has a step of its own. What a training step costs beside these (the moving average above all) is the rest.
+    that has its own step. The remaining cost of a training step (mostly the moving average) is the rest.
 
     Args:
         module: whose phases they are; its method `_step` is wrapped for good.

@@ -1,4 +1,4 @@
-"""A dry run of training: its most expensive steps, an evaluation and a grid; what they cost, and the whole will."""
+"""A dry run of training: the cost of its most expensive steps, an evaluation and a grid, and of the whole run."""
 
 import io
 import os
@@ -23,7 +23,7 @@ from gan_lab.metrics.images import GanImages
 from gan_lab.sampling.gan import Gan
 from gan_lab.training.module import AdversarialModule
 
-LOADED_BATCHES = 20  # at most, of which the loader's rate is the mean
+LOADED_BATCHES = 20  # batches, at most, to measure the loader
 
 
 @dataclass(kw_only=True)
@@ -33,7 +33,7 @@ class Found:
     Attributes:
         phases: costs of each phase of a training step, at moments from where training stands to its end.
         step_seconds: of a whole training step at each of them, lazy penalties counted as often as they come.
-        step_gib: the most memory in use during steps in which all that can fall together does.
+        step_gib: peak memory of steps with every lazy penalty due.
         evaluation_gib: likewise during an evaluation and a grid.
         memory_kind: of what.
         loading_seconds: that the images of a training step take to be read, ahead of it or not.
@@ -219,7 +219,7 @@ def at_full_cost(module: AdversarialModule, images_seen: int) -> None:
 def loading(data: DataModule) -> tuple[float, bool]:
     """Return seconds to load the images of a training step, and whether worker processes load them.
 
-    Batches that were read before anybody asked for them are left out.
+    Prefetched batches are not counted.
     """
     assert data.trainer is not None and data.trainer.lightning_module is not None
     data.trainer.lightning_module.images_seen = 0  # type: ignore[assignment]

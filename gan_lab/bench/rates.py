@@ -1,4 +1,4 @@
-"""Images per second: the Trainer against a plain loop, the data loader, an evaluation, and several processes."""
+"""Images per second: the Trainer against a plain loop, the data loader, an evaluation, several processes."""
 
 import os
 import time
@@ -252,15 +252,15 @@ class Rate(Callback):
 
 
 def compare_ranks(config: DictConfig, *, ranks: int, rounds: int) -> dict[str, float]:
-    """Train in different ways in turn; return medians over the rounds.
+    """Train with different numbers of processes in turn; return medians over the rounds.
 
     Args:
         config: of `gan-lab bench`; `total_kimg` is the length of each training.
         ranks: processes, and threads of the one process on a CPU.
-        rounds: of all ways.
+        rounds: of each.
 
     Returns:
-        Images a second by "processes x threads", and the medians of what ways gain over others within a round.
+        Images a second by "processes x threads", and the median speed-ups within a round.
 
     Raises:
         InputError: when there are not as many devices, or they cannot share a batch.

@@ -25,7 +25,7 @@ from gan_lab.data.sample import Batch
 from gan_lab.training.module import AdversarialModule
 from gan_lab.training.regularizers import Regularizer
 
-EVERYTHING = ""  # the name of what is left out of a step where nothing is
+EVERYTHING = ""  # the name of a step with all penalties
 
 
 @dataclass
@@ -33,7 +33,7 @@ class Rounds:
     """Measured training steps.
 
     A round is one step with everything, with every lazy penalty due, then one without each penalty of every step, so
-    that what such a penalty adds is told by steps that lie close together. The last round counts operations. That
+    that the cost of a penalty is the difference of two neighbouring steps. The last round counts operations. That
     slows it, so its times are left out.
 
     Attributes:
@@ -61,7 +61,7 @@ def measure(
     """Let a Trainer take steps of a module, always on the same images, and measure them.
 
     Args:
-        module: a fresh one; it is of no use afterwards.
+        module: a fresh one, not usable afterwards.
         data: whose first batch is shown.
         trainer: with one epoch and no loggers.
         warmup: rounds before the measured ones.
@@ -155,7 +155,7 @@ def summarize(rounds: Rounds, module: AdversarialModule) -> dict[str, Any]:
     """Return the cost of each phase and of a whole training step, in which a phase has its weight.
 
     A lazy penalty's weight is its player's over its interval. A penalty of every step is part of its player's phase;
-    its cost is that with it minus that without it, and it has no weight of its own.
+    its cost is that with it minus that without it, and it has no weight.
     """
     phases: dict[str, dict[str, Any]] = {}
     for name in rounds.counted[EVERYTHING]:

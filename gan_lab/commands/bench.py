@@ -1,4 +1,4 @@
-"""gan-lab bench: what training costs, part by part. Every metric is of the one machine and moment that it names."""
+"""gan-lab bench: the costs of training, part by part, on this machine."""
 
 import os
 import platform
@@ -42,7 +42,7 @@ def run(config: DictConfig) -> None:
     """Measure the chosen parts, print them and write them to `out` where it is given.
 
     Raises:
-        InputError: for what cannot be trained, and for parts that there are not.
+        InputError: for a config that cannot be trained, and for unknown parts.
     """
     quiet()
     check_trainer(config.trainer)
@@ -69,7 +69,7 @@ def run(config: DictConfig) -> None:
 
 
 def circumstances(config: DictConfig, spec: SampleSpec) -> Result:
-    """Return what the measurements depend on: model, batch, device, versions."""
+    """Return the circumstances: model, batch, device, versions."""
     device = build_trainer(config).strategy.root_device
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -85,7 +85,7 @@ def circumstances(config: DictConfig, spec: SampleSpec) -> Result:
         "precision": str(config.trainer.precision),
         "compile": backend_of(config.compile),
         "float32_matmul_precision": torch.get_float32_matmul_precision(),
-        # other work on the machine makes every metric worse
+        # other work on the machine slows everything
         "load_average": os.getloadavg()[0],
         "versions": {
             "gan_lab": version("gan_lab"),

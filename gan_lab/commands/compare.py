@@ -1,4 +1,4 @@
-"""gan-lab compare: runs side by side, as one self-contained HTML page."""
+"""gan-lab compare: runs side by side on one self-contained HTML page."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ def run(config: DictConfig) -> None:
     """Read the runs, draw from each, and write the page.
 
     Raises:
-        InputError: when there is no run, or a key that means nothing; a broken run is named and the others compared.
+        InputError: when there is no run, or for invalid options; broken runs are reported and skipped.
     """
     device = pick_device(config.device)
     out = page_path(config.out)
@@ -36,7 +36,7 @@ def run(config: DictConfig) -> None:
         for one in run.advice:
             say(f"{run.name} {one}")
     if not runs:
-        raise InputError("of no run that was named can anything be read")
+        raise InputError("none of the named runs can be read")
     columns = config.columns or columns_for(runs)
     grids = []
     with progress_bar("drawing", len(runs)) as advance:
@@ -61,20 +61,20 @@ def run(config: DictConfig) -> None:
 
 
 def warn_of_problems(texts: list[str]) -> None:
-    """Warn of the first problems; the page lists all."""
+    """Warn about the first problems; the page lists all."""
     for text in texts[:_MOST_LINES]:
         warn(text)
     if len(texts) > _MOST_LINES:
-        warn(f"and {len(texts) - _MOST_LINES} more such, which the page names")
+        warn(f"and {len(texts) - _MOST_LINES} more, listed on the page")
 
 
 def is_empty(run: Run) -> bool:
-    """Whether there is nothing to compare of a run."""
+    """Whether a run has nothing to compare."""
     return run.config is None and not run.entries
 
 
 def page_path(out: str | None) -> Path:
-    """Return where the page goes: a file, or `compare.html` in a folder.
+    """Return the path of the page: a file, or `compare.html` in a folder.
 
     Raises:
         InputError: for a file of another kind.

@@ -1,4 +1,4 @@
-"""gan-lab dashboard: a W&B workspace in which the runs of a project are compared."""
+"""gan-lab dashboard: a W&B workspace that compares the runs of a project."""
 
 from collections.abc import Iterator, Sequence
 from importlib import import_module
@@ -17,7 +17,7 @@ from gan_lab.training.loggers.wandb import first_line, has_wandb_key
 if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Workspace
 
-# of a project, that are asked for their metrics
+# of a project, whose metrics are fetched
 _RUNS_ASKED = 100
 _LOSSES = ("loss/d", "loss/g")
 _HEALTH = (
@@ -29,10 +29,10 @@ _AXES = (("kimg", "kimg"), ("wall time", "time/total_s"))
 
 
 def run(config: DictConfig) -> None:
-    """Make the workspace and say where it is.
+    """Create the workspace and print its address.
 
     Raises:
-        InputError: without the package, a key or any metric, and when W&B refuses or cannot be reached.
+        InputError: without the package, a key or any metric, and when W&B fails or cannot be reached.
     """
     if find_spec("wandb_workspaces") is None:
         raise InputError(
@@ -40,7 +40,7 @@ def run(config: DictConfig) -> None:
         )
     if not has_wandb_key():
         raise InputError(
-            "dashboard makes a workspace at W&B, for which no key is set: run wandb login, or set WANDB_API_KEY. "
+            "dashboard needs a W&B key: run wandb login, or set WANDB_API_KEY. "
             "gan-lab compare runs/* shows the same without an account"
         )
     try:

@@ -1,4 +1,4 @@
-"""gan-lab directions: directions in a latent space, and images of what they do."""
+"""gan-lab directions: directions in a latent space, and images along them."""
 
 from omegaconf import DictConfig
 from rich.table import Table
@@ -14,7 +14,7 @@ from gan_lab.commands.options import (
     parse_seeds,
 )
 from gan_lab.console import say
-from gan_lab.data.images import save_picture
+from gan_lab.data.images import save_pil
 from gan_lab.sampling.directions import (
     Directions,
     along,
@@ -31,7 +31,7 @@ def run(config: DictConfig) -> None:
     """Find directions, write them, and draw sheets.
 
     Raises:
-        InputError: for a run, method, layers, classes or numbers that there are not.
+        InputError: for an unknown run, method, layer or class, or numbers out of range.
     """
     amounts = check_amounts(list(config.amounts))
     seeds = parse_seeds(config.seeds)
@@ -63,15 +63,15 @@ def run(config: DictConfig) -> None:
     say(as_table(found))
     say(f"wrote {found.save(folder / f'directions{SUFFIX}')}")
     whole, each = direction_sheets(images, found, amounts, names_of(latents, seeds, gan))
-    save_picture(whole, folder / "directions.png")
+    save_pil(whole, folder / "directions.png")
     for k, picture in enumerate(each):
-        save_picture(picture, folder / f"direction_{k:02d}.png")
+        save_pil(picture, folder / f"direction_{k:02d}.png")
     say(f"wrote {folder / 'directions.png'}")
     say(f"wrote {folder}/direction_*.png ({len(each)})")
 
 
 def names_of(latents: Latents, seeds: list[int], gan: Gan) -> list[str]:
-    """Return what latents are called in a sheet."""
+    """Return the names of latents in a sheet."""
     if latents.labels is None:
         return [f"seed {seed}" for seed in seeds]
     suffixes = [class_suffix(int(label), gan) for label in latents.labels]

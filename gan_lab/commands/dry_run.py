@@ -1,4 +1,4 @@
-"""gan-lab train ... dry_run=true: what a run is going to cost, before it has cost anything."""
+"""gan-lab train ... dry_run=true: estimate a run's time, memory and disk space."""
 
 import shutil
 from pathlib import Path
@@ -36,14 +36,14 @@ from gan_lab.training.checks import CheckSameConfig, check_batch_per_process
 from gan_lab.training.module import AdversarialModule
 
 KEPT = 3  # checkpoints of a run: last, previous and best
-NEARLY_ALL = 0.9  # of a device's memory: drivers and other programs want some
+NEARLY_ALL = 0.9  # of a device's memory: drivers and other programs use some
 
 
 def dry_run(config: DictConfig) -> None:
-    """Take a run's most expensive steps, evaluate, and say what it costs. Nothing is written into the run folder.
+    """Run the most expensive steps and an evaluation, and report the cost. Nothing is written to the run folder.
 
     Raises:
-        InputError: as `gan-lab train`; when the steps do not fit into memory; when nothing is left to train.
+        InputError: as `gan-lab train`; when out of memory; when training is finished.
     """
     begin = shown_before(Path(config.run_dir))
     data = build_data(config)
@@ -76,7 +76,7 @@ def shown_before(run_dir: Path) -> int:
 
 
 def costs_of(config: DictConfig, data: DataModule, begin: int) -> DryRun:
-    """Return the callback that measures what the config would do."""
+    """Return the callback that measures the costs."""
     samples, evaluation = (config.callbacks.get(name) for name in ("samples", "evaluation"))
 
     def draw_grid(module: AdversarialModule) -> object:
@@ -134,7 +134,7 @@ def everywhere(found: Found) -> dict[str, list[Found]]:
 def report(
     config: DictConfig, module: AdversarialModule, machines: dict[str, list[Found]], begin: int
 ) -> None:
-    """Print what the run costs, and warn of what is too much."""
+    """Print the cost of the run, and warn about limits."""
     all_found = [found for on_one in machines.values() for found in on_one]
     first = all_found[0]
     images = module.batch_size * module.d_steps
@@ -173,7 +173,7 @@ def report(
 
 
 def due(config: DictConfig, callback: str, module: AdversarialModule, begin: int) -> int:
-    """Return how often a callback acts until the end of training."""
+    """Return how often a callback runs until the end of training."""
     if callback not in config.callbacks:
         return 0
     return times_due(begin, module.total_images, config.callbacks[callback].every_kimg)
@@ -207,7 +207,7 @@ def memory(first: Found, all_found: list[Found]) -> str:
 
 
 def steps(module: AdversarialModule, found: Found) -> str:
-    """Return what a training step takes, from where training stands to its end, and its phases at the end."""
+    """Return the time of a training step, now and at the end of training, and its phases at the end."""
     begin, end = f"{found.step_seconds[0]:.3g} s", f"{found.step_seconds[-1]:.3g} s"
     parts = ", ".join(
         f"{name} {cost.seconds:.3g} s x {times_per_step(name, module):.3g}"
@@ -217,17 +217,17 @@ def steps(module: AdversarialModule, found: Found) -> str:
 
 
 def reading(found: Found, images: int) -> str:
-    """Return how fast images are read."""
+    """Return the loading rate."""
     if not found.loading_seconds:
         return "too few of them to measure"
-    kind = "ahead, by processes of their own" if found.ahead else "between the steps"
+    kind = "ahead, by worker processes" if found.ahead else "between the steps"
     return f"{rate(images / found.loading_seconds)}, {kind}"
 
 
 def warn_of_limits(
     config: DictConfig, module: AdversarialModule, machines: dict[str, list[Found]], first: Found
 ) -> None:
-    """Warn of what is too large for the device or the disk, and of a loader that is slower than training."""
+    """Warn about limits of device and disk, and about a loader that is slower than training."""
     device = module.trainer.strategy.root_device
     there = device_gib(device)
     for machine, on_one in machines.items():

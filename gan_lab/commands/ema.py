@@ -1,4 +1,4 @@
-"""gan-lab ema: what a run would measure with averages of other lengths."""
+"""gan-lab ema: a run's metrics with post-hoc averages of other lengths."""
 
 import time
 
@@ -17,7 +17,7 @@ def run(config: DictConfig) -> None:
     """Measure the run's own weights and averages of each length, add the results to the JSON, and print a table.
 
     Raises:
-        InputError: for a run that kept no averages, and what `gan-lab evaluate` refuses.
+        InputError: for a run without saved averages, and as `gan-lab evaluate`.
     """
     whole = as_evaluation(config)
     task = open_task(whole)
@@ -26,7 +26,7 @@ def run(config: DictConfig) -> None:
     check_writable(out)
     lengths = sorted(set(config.lengths))
     sources = {}
-    for length in lengths:  # what is wrong shows before anything is measured
+    for length in lengths:  # check everything before the first evaluation
         at = whole.copy()
         at.weights, at.ema = None, length
         sources[f"{length:g}"] = open_run(at, task.path, protocol)
@@ -44,7 +44,7 @@ def run(config: DictConfig) -> None:
         add_result(result, out)
         fake_store(protocol, fake).clear()
         found[name] = {metric.key: metric.value for metric in metrics}
-    say(f"{config.run}, protocol {protocol.name}, by length of the average")
+    say(f"{config.run}, protocol {protocol.name}, by length of the EMA")
     say(as_table(found))
     if protocol.best is not None:
         values = {name: metrics[protocol.best] for name, metrics in found.items()}
@@ -54,7 +54,7 @@ def run(config: DictConfig) -> None:
 
 
 def as_evaluation(config: DictConfig) -> DictConfig:
-    """Return the configuration of `gan-lab evaluate` that measures the run as it is."""
+    """Return the `gan-lab evaluate` config for the run's own weights."""
     base = OmegaConf.load(conf_dir() / "evaluate.yaml")
     assert isinstance(base, DictConfig)
     for key in ("defaults", "hydra"):

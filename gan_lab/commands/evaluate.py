@@ -1,4 +1,4 @@
-"""gan-lab evaluate: the metrics of a trained run, or of any images against any others, with how they were made."""
+"""gan-lab evaluate: the metrics of a trained run, or of any two sets of samples."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,7 +25,6 @@ from gan_lab.metrics.cache import FolderChunks
 from gan_lab.metrics.feature_metrics import MetricValue, ProtocolMetric
 from gan_lab.metrics.feature_set import FeatureSet, is_features_file, load_features, save_features
 from gan_lab.metrics.features.base import Extractor, file_sha256
-from gan_lab.metrics.generator_metrics import GeneratorMetric
 from gan_lab.metrics.images import (
     DatasetImages,
     GanImages,
@@ -47,7 +46,7 @@ from gan_lab.run import add_result, check_writable, circumstances, read_results
 from gan_lab.training.checkpoint import CONFIG_FILE, checkpoint_path, read_config
 from gan_lab.weights import exported
 from gan_lab.weights.exported import is_export
-from gan_lab.weights.loading import load, local
+from gan_lab.weights.loading import load, load_discriminator, local
 
 Build = Callable[..., Any]
 
@@ -62,7 +61,7 @@ def given(config: DictConfig) -> Path:
         raise InputError(
             "run= is missing; give run=runs/<name>, or fake= and real= for images of any other origin"
             if config.run is None
-            else "run= and fake= both name what is to be measured; give one of them"
+            else "run= and fake= cannot be combined; give one of them"
         )
     return local(config.run or config.fake)
 
@@ -88,7 +87,7 @@ def run_folder(path: Path) -> Path:
 def choose_protocol(
     config: DictConfig, trained: Mapping[str, Any] | None, data: DataModule | None, path: Path
 ) -> Protocol:
-    """Build the protocol that was asked for, or the one that the run was trained with.
+    """Build the requested protocol, or the one that the run was trained with.
 
     Raises:
         InputError: when there is none.
@@ -111,7 +110,7 @@ def choose_protocol(
     except InputError as error:
         if trained is None or config.get("protocol") is not None:
             raise
-        # a run of an earlier version names classes that are no more
+        # a run of an earlier version may name classes that no longer exist
         raise InputError(f"{error}; or choose protocol=, such as fid10k") from error
     if isinstance(built, MetricsByData) and data is not None:
         built = built.suiting(data.train)
@@ -131,7 +130,7 @@ def with_features(node: Mapping[str, Any], features: Mapping[str, Any], make: Bu
         make: builds what the protocol's file names.
 
     Raises:
-        InputError: for metrics that are no protocol.
+        InputError: for metrics that are not a protocol.
     """
     metrics = node.get("metrics")
     if not isinstance(metrics, Mapping):
@@ -140,20 +139,19 @@ def with_features(node: Mapping[str, Any], features: Mapping[str, Any], make: Bu
     kept = dict(metrics)
     for name, metric in metrics.items():
         made = None if metric is None else make(metric, ProtocolMetric)
-        if made is None or isinstance(made, GeneratorMetric):
-            continue
-        if made.output not in extractor.outputs:
-            say(f"metrics.{name} is left out: {extractor.name} has no output {made.output!r}")
+        missing = [] if made is None else sorted({*made.real, *made.fake} - {*extractor.outputs})
+        if missing:
+            say(f"metrics.{name} is left out: {extractor.name} has no output {missing[0]!r}")
             kept[name] = None
     changed = {**node, "metrics": kept, "name": f"{node.get('name')}_{extractor.short}"}
     return make(changed, Metrics, features=extractor)
 
 
 def open_data(config: DictConfig, trained: Mapping[str, Any], path: Path) -> DataModule:
-    """Open the data of a trained run again.
+    """Open a trained run's data.
 
     Raises:
-        InputError: when its configuration does not say what they are, or names other code.
+        InputError: when its config does not describe them, or names other code.
     """
     file = run_folder(path) / CONFIG_FILE
     data = take(trained, "data", dict[str, Any], origin=file)
@@ -182,15 +180,18 @@ def open_real(
     Raises:
         InputError: when there are none and metrics compare with them.
     """
+    held_out = None
+    if config.held_out is not None:
+        held_out = open_files(local(config.held_out), **config.files)
     if config.real is not None:
         path = local(config.real)
         if is_features_file(path):
-            return None, None
+            return None, held_out
         if path.exists() and holds_run(path):
-            return open_run(config, path, protocol), None
-        return open_files(path, num=protocol.num_real, **config.files), None
+            return open_run(config, path, protocol), held_out
+        return open_files(path, num=protocol.num_real, **config.files), held_out
     if data is not None:
-        return protocol.real_images(data), protocol.floor_images(data)
+        return protocol.real_images(data), held_out or protocol.floor_images(data)
     if protocol.real_needs:
         raise InputError(
             "real= is missing: give images to compare with, or features of them that save_real_features= has written"
@@ -230,6 +231,11 @@ def open_run(config: DictConfig, path: Path, protocol: Protocol) -> GanImages:
         which = protocol.weights if config.ema is None else f"ema of length {config.ema:g}"
         name, made = of_run(path, config.checkpoint, weights or which)
     standing = config.standing_statistics
+    discriminate = None
+    if any(metric.needs_discriminator for metric in protocol.metrics.values()):
+        discriminate = load_discriminator(
+            path, gan, checkpoint=config.checkpoint, trust=config.trust
+        )
     sha256, weights = made["checkpoint_sha256"], made["weights"]
     return GanImages(
         gan,
@@ -238,6 +244,7 @@ def open_run(config: DictConfig, path: Path, protocol: Protocol) -> GanImages:
         origin=f"{sha256} {weights} {standing} {config.seed if standing else ''} {config.source or ''}",
         name=f"{name}, {gan.kimg:g} kimg, {weights})",
         description={**made, "kimg": gan.kimg, "standing_statistics": standing},
+        discriminate=discriminate,
     )
 
 
@@ -268,18 +275,18 @@ def compare_shapes(fake: ImageSource, real: ImageSource) -> None:
     """Warn of sets with different shapes or classes."""
     if fake.shape != real.shape:
         warn(
-            f"{fake.name} have the shape {list(fake.shape)} and {real.name} {list(real.shape)}: the metrics will tell "
-            "that difference"
+            f"{fake.name} have the shape {list(fake.shape)} and {real.name} {list(real.shape)}: the metrics will "
+            "measure that difference"
         )
     if apart := label_difference(fake, real):
-        warn(f"{apart}: the metrics will tell that difference")
+        warn(f"{apart}: the metrics will measure that difference")
 
 
 def run(config: DictConfig) -> None:
-    """Measure, print a table and add the result to the JSON; alone, or together with other processes.
+    """Compute the metrics, print a table and add the result to the JSON; in one or several processes.
 
     Raises:
-        InputError: for images or a protocol that cannot be used, before anything expensive where it can be known.
+        InputError: for unusable images or protocol, before anything expensive where possible.
     """
     share(config, check=open_task, work=evaluate)
 
@@ -289,12 +296,12 @@ class Task:
     """The evaluation: protocol, images, and where results go.
 
     Attributes:
-        path: where the images or their generator lie.
-        is_run: whether that is a run or an exported model.
-        protocol: how they are measured; nothing is loaded yet.
+        path: of the images or their generator.
+        is_run: whether it is a run or an exported model.
+        protocol: of the metrics; nothing is loaded yet.
         fake: the images.
-        real: what they are compared with; None for nothing, and where only features of it are there.
-        floor: real images that are measured as if they were generated, too.
+        real: real images; None without, and where only their features are given.
+        floor: real images that are measured as if they were generated, as a reference.
     """
 
     path: Path
@@ -309,7 +316,7 @@ def open_task(config: DictConfig) -> Task:
     """Open all inputs and check them before anything is loaded.
 
     Raises:
-        InputError: for what cannot be used.
+        InputError: for invalid options.
     """
     path = given(config)
     is_run = holds_run(path)
@@ -333,12 +340,12 @@ def open_task(config: DictConfig) -> Task:
     if real is not None:
         compare_shapes(fake, real)
     if real is not None or config.real is None:
-        protocol.check(real=real, fake=fake)
+        protocol.check(real=real, fake=fake, floor=floor)
     return Task(path=path, is_run=is_run, protocol=protocol, fake=fake, real=real, floor=floor)
 
 
 def evaluate(config: DictConfig) -> None:
-    """Measure, all processes together; the first one alone writes.
+    """Compute the metrics in all processes; the first one writes.
 
     Raises:
         InputError: as `run`.
@@ -357,11 +364,14 @@ def evaluate(config: DictConfig) -> None:
     result = as_result(protocol, fake, metrics)
     result["seed"] = config.seed if task.is_run else None
     result["seconds"] = time.perf_counter() - begin
-    # a table's own title is broken where the table is narrow
+    # rich would wrap the title to the width of a narrow table
     say(f"{fake.name}, protocol {protocol.name}")
     if fake.description.get("labels"):
         say(f"labels: {fake.description['labels']}")
     say(as_table(result))
+    for metric in metrics:
+        if "verdict" in metric.detail:
+            say(metric.detail["words"])
     out = out_of(config, task.path, task.is_run)
     if is_first():
         add_result(result, out)
@@ -383,7 +393,7 @@ def save_files(
 ) -> Iterator[Path]:
     """Write plots and images, and yield their files."""
     images, made = fake
-    yield from save_pictures(metrics, images, real, folder)
+    yield from save_images(metrics, images, real, folder)
     if config.plots:
         yield from save_plots(metrics, protocol.real, made, folder, title=images.name)
     if config.save_real_features and protocol.real is not None:
@@ -393,7 +403,7 @@ def save_files(
 
 
 def as_result(protocol: Protocol, fake: ImageSource, metrics: list[MetricValue]) -> dict[str, Any]:
-    """Return the metrics with everything they depend on, as JSON."""
+    """Return the metrics and everything they depend on, as JSON."""
     return {
         "protocol": protocol.name,
         "metrics": [vars(metric) for metric in metrics],
@@ -427,9 +437,7 @@ def measure(
         with progress_bar("the generator", things) as advance:
             return made, protocol.metrics_of(made, fake_store(protocol, fake), advance)
     except KeyboardInterrupt:
-        say(
-            "stopped; features that were extracted are kept, and the same command goes on with them"
-        )
+        say("stopped; extracted features are kept, and the same command resumes")
         raise
 
 
@@ -453,10 +461,10 @@ def draw_curve(config: DictConfig, protocol: Protocol, path: Path, out: Path) ->
         say(f"wrote {save_curve(found, protocol.best, out.parent, title=title)}")
 
 
-def save_pictures(
+def save_images(
     metrics: list[MetricValue], fake: ImageSource, real: ImageSource | None, folder: Path
 ) -> Iterator[Path]:
-    """Write images of generated samples above their nearest real ones."""
+    """Write images: generated samples above their nearest real ones."""
     for metric in metrics:
         if "nearest" in metric.detail and isinstance(real, DatasetImages | NpzImages):
             path = folder / f"{metric.key}_nearest.png"
@@ -484,7 +492,7 @@ def as_table(result: dict[str, Any]) -> Table:
     return table
 
 
-# What evaluate draws with plots=true.
+# Plots (plots=true).
 
 _SHARES = ("precision", "recall", "coverage")
 
@@ -493,7 +501,7 @@ def check_curve(places: Sequence[float], *, plots: bool, is_run: bool) -> None:
     """Check `truncations=` before anything is measured.
 
     Raises:
-        InputError: with the remedy.
+        InputError: with what to do.
     """
     if not places:
         return
@@ -513,7 +521,7 @@ def save_plots(
     *,
     title: str,
 ) -> Iterator[Path]:
-    """Draw features and classes, as far as the protocol has them, and yield the files."""
+    """Plot features and classes, where the protocol has them, and yield the files."""
     shared = [] if real is None else [o for o in fake.features if o in real.features]
     outputs = [output for output in shared if fake.features[output].shape[1] > 1]
     if real is not None and "features" in outputs:
@@ -522,7 +530,7 @@ def save_plots(
         yield path
     else:
         say(
-            "no plot of features: the metrics of this protocol need statistics only; protocol=all10k keeps features"
+            "no plot of features: this protocol's metrics only need statistics; use protocol=all10k"
         )
     for metric in metrics:
         if "classes" in metric.detail:
@@ -551,7 +559,7 @@ def save_curve(
     shares = {key: values for key, values in over.items() if key.split("_")[0] in _SHARES}
     if not distances and not shares:
         raise InputError(
-            "truncations= draws the protocol's best metric, precision, recall and coverage, and it has none of them"
+            "truncations= draws the protocol's best metric, precision, recall and coverage, none of which it has"
         )
     path = folder / "truncation.png"
     draw_truncation(list(found), distances, shares, path, title=title)

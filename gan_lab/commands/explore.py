@@ -1,4 +1,4 @@
-"""gan-lab explore: a local page to play with trained generators."""
+"""gan-lab explore: a local page to explore trained generators."""
 
 import logging
 import socket
@@ -20,7 +20,7 @@ def run(config: DictConfig) -> None:
     """Serve the page until Ctrl-C.
 
     Raises:
-        InputError: for a run that cannot be loaded, a port in use, or without the packages that it needs.
+        InputError: for a run that cannot be loaded, a port in use, or missing packages.
     """
     try:
         import uvicorn
@@ -40,7 +40,7 @@ def run(config: DictConfig) -> None:
     ]
     app = build_app(studios, hosts=["*"] if config.host in EVERYWHERE else [*LOOPBACK, config.host])
     if config.host not in LOOPBACK:
-        warn(f"host={config.host}: everybody who reaches this machine can use the page")
+        warn(f"host={config.host}: everyone who can reach this machine can use the page")
     port = listening.getsockname()[1]
     host = "127.0.0.1" if config.host in EVERYWHERE else config.host
     say(f"open http://{f'[{host}]' if ':' in host else host}:{port}/ - Ctrl-C ends it")

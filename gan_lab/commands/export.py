@@ -1,4 +1,4 @@
-"""gan-lab export: a trained generator as a folder to give away: weights, description, programs, model card."""
+"""gan-lab export: a trained generator as a folder to share: weights, description, programs, model card."""
 
 import os
 import shutil
@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import DictConfig
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from gan_lab.commands.options import chosen_formats
 from gan_lab.console import say
@@ -27,36 +28,39 @@ from gan_lab.run import (
     write_json,
 )
 from gan_lab.training.checkpoint import checkpoint_path
-from gan_lab.weights import exported, hub
+from gan_lab.weights import exported, hub, stylegan
 from gan_lab.weights.export import Material, card, of_export, of_run, sample_grid
 from gan_lab.weights.loading import local
 from gan_lab.weights.programs import onnx_packages, write_program
 
-# all that an exported model's folder has from here; what else lies there is left alone
+# files of an exported model; other files in the folder are kept
 FILES = (
     *(exported.DESCRIPTION, exported.CARD, exported.GRID),
     *exported.WEIGHTS.values(),
     *exported.PROGRAMS.values(),
+    *exported.NVIDIA.values(),
     f"{exported.PROGRAMS['onnx']}.data",
 )
 
 
 def run(config: DictConfig) -> None:
-    """Export, and upload where that is asked for.
+    """Export, and upload where requested.
 
     Raises:
-        InputError: for a run, a format or an account that there is not, and programs whose images differ.
+        InputError: for an unknown run, format or account, and when an exported program gives other images.
     """
     if config.push is not None:
         hub.check_push(config.push)
     source = local(config.run)
     material = gather(config, source)
     description = material.description
-    kept = description.get("programs", {})
+    kept = [*description.get("programs", {}), *(["nvidia"] if description.get("nvidia") else [])]
     chosen = kept if config.format is None else chosen_formats(config.format)
-    formats = [name for name in exported.PROGRAMS if name in chosen]
+    formats = [name for name in (*exported.PROGRAMS, "nvidia") if name in chosen]
     if "onnx" in formats:
         onnx_packages()
+    if "nvidia" in formats:
+        nvidia_arguments(material)
     out = Path(config.out).expanduser() if config.out else default_out(source, config)
     check_out(out, material, source, overwrite=config.overwrite)
     prepare(config, material)
@@ -69,13 +73,13 @@ def run(config: DictConfig) -> None:
     for file in written(out):
         say(f"wrote {out / file}")
     if description["licence"] is None:
-        say("the card says that no licence is stated; licence=cc-by-4.0, for example, states one")
+        say("the model card states no licence; set one, such as licence=cc-by-4.0")
     if config.push is not None:
         say(f"pushed {hub.push(out, config.push, files=written(out), private=config.private)}")
 
 
 def gather(config: DictConfig, source: Path) -> Material:
-    """Read what is exported, from a run or an earlier export."""
+    """Load what to export, from a run or an earlier export."""
     if exported.is_export(source):
         if config.checkpoint is not None:
             raise InputError(
@@ -105,10 +109,10 @@ def gather(config: DictConfig, source: Path) -> Material:
 
 
 def prepare(config: DictConfig, material: Material) -> None:
-    """Check the truncation of the images, and measure standing statistics where they are asked for.
+    """Check the truncation of the images, and measure standing statistics where requested.
 
     Raises:
-        InputError: for a truncation or statistics that mean nothing to the generator.
+        InputError: for a truncation or statistics that the generator does not support.
     """
     count, gan = config.standing_statistics, material.gan
     gan.check_truncation(config.truncation)
@@ -120,12 +124,12 @@ def prepare(config: DictConfig, material: Material) -> None:
         "seed": config.seed,
         "truncation": config.truncation,
     }
-    # those that were measured are of other images
+    # metrics are of other images
     material.description["metrics"], material.description["best"] = [], None
 
 
 def default_out(source: Path, config: DictConfig) -> Path:
-    """Return where an export goes: into its run's folder; an exported model is brought up to date where it lies."""
+    """Return the output folder: in the run's folder; an exported model is updated in place."""
     if exported.is_export(source):
         return source
     path = checkpoint_path(source, config.checkpoint)
@@ -136,14 +140,14 @@ def check_out(out: Path, material: Material, source: Path, *, overwrite: bool) -
     """Check that the output folder is empty or an earlier export of this model.
 
     Raises:
-        InputError: naming the way out.
+        InputError: with what to do.
     """
     if out.is_file():
         raise InputError(f"out={out} is a file; give a folder")
     if not out.exists() or not any(out.iterdir()) or out.resolve() == source.resolve():
         return
     if not exported.is_export(out):
-        raise InputError(f"out={out} holds other things than an exported model; give another out=")
+        raise InputError(f"out={out} holds other files than an exported model's; give another out=")
     if overwrite:
         return
     ours = material.description
@@ -168,7 +172,7 @@ def check_out(out: Path, material: Material, source: Path, *, overwrite: bool) -
 def staged(out: Path) -> Iterator[Path]:
     """Yield a temporary folder that replaces `out` on success and is removed on failure.
 
-    What a kill leaves undone, the next export to the same place does.
+    After a kill, the next export to the same folder cleans up.
     """
     folder, before = temporary_path(out), out.with_name(f".{out.name}.before")
     with naming(out):
@@ -207,13 +211,16 @@ def fill(folder: Path, material: Material, formats: Sequence[str], config: DictC
     description["generator"]["parameters"] = sum(p.numel() for p in gan.generator.parameters())
     if material.discriminator is not None:
         description["discriminator"] |= write_weights(
-            material.discriminator, folder / exported.WEIGHTS["discriminator"]
+            material.discriminator.state_dict(), folder / exported.WEIGHTS["discriminator"]
         )
     if representation := gan.spec.representation.state_dict():
         description["representation"] = write_weights(
             representation, folder / exported.WEIGHTS["representation"]
         )
-    description["programs"] = {kind: write_program(kind, gan, folder) for kind in formats}
+    description["programs"] = {
+        kind: write_program(kind, gan, folder) for kind in exported.PROGRAMS if kind in formats
+    }
+    description["nvidia"] = write_nvidia(material, folder) if "nvidia" in formats else None
     picture, shows = sample_grid(gan, seed=config.seed, truncation=config.truncation)
     save_png(picture, folder / exported.GRID)
     text = card(description, picture=shows, repository=config.push)
@@ -221,15 +228,59 @@ def fill(folder: Path, material: Material, formats: Sequence[str], config: DictC
     write_json(folder / exported.DESCRIPTION, description)
 
 
+def nvidia_arguments(material: Material) -> dict[str, Any]:
+    """Return what `nvidia.json` holds: which classes of NVIDIA's, and their constructors' arguments.
+
+    Raises:
+        InputError: for networks that NVIDIA's code does not have.
+    """
+    described: dict[str, Any] = {"source": "", "classes": {}}
+    for player, network in networks_of(material).items():
+        kind = type(network)
+        described[player] = stylegan.published_arguments(
+            kind, material.description[player]["network"]
+        )
+        described["classes"][player] = stylegan.CLASSES[kind]
+        described["source"] = described["source"] or stylegan.SOURCES[kind]
+    return described
+
+
+def networks_of(material: Material) -> dict[str, nn.Module]:
+    """Return the generator, and the discriminator where it comes along."""
+    found: dict[str, nn.Module] = {"generator": material.gan.generator}
+    if material.discriminator is not None:
+        found["discriminator"] = material.discriminator
+    return found
+
+
+def write_nvidia(material: Material, folder: Path) -> dict[str, str]:
+    """Write weights and arguments for NVIDIA's classes, and return the files' names and the generator's class."""
+    described = nvidia_arguments(material)
+    names = {
+        "arguments": exported.NVIDIA["arguments"],
+        "class": described["classes"]["generator"],
+    }
+    write_json(folder / names["arguments"], described)
+    for player, network in networks_of(material).items():
+        names[player] = exported.NVIDIA[player]
+        weights = {
+            name: value.detach().clone().contiguous()
+            for name, value in stylegan.published_weights(network).items()
+        }
+        with replacing(folder / names[player]) as temporary:
+            torch.save(weights, temporary)
+    return names
+
+
 def write_weights(state: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
-    """Write weights and return what `model.json` says of them."""
-    # copies: tensors that share their memory are refused
+    """Write weights and return their entry in `model.json`."""
+    # copies: safetensors does not allow shared memory
     with replacing(path) as temporary:
         save_file({name: t.detach().clone().contiguous() for name, t in state.items()}, temporary)
-        temporary.chmod(0o644)  # safetensors writes it for its owner alone
+        temporary.chmod(0o644)  # safetensors writes files readable by their owner only
     return {"file": path.name, "sha256": file_sha256(path)}
 
 
 def written(out: Path) -> list[str]:
-    """Return the files of an exported model that there are."""
+    """Return the existing files of an exported model."""
     return [name for name in FILES if (out / name).is_file()]

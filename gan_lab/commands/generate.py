@@ -1,4 +1,4 @@
-"""gan-lab generate: samples of a trained run as files."""
+"""gan-lab generate: draw samples of a trained run and write them to files."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -61,18 +61,17 @@ CONTAINERS = {
     "latents": f"latents{SUFFIX}",
 }
 OF_TEXT = ("txt", "jsonl")
-SOUNDS = ("wav", "flac")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """The samples to draw, and where files go.
+    """The samples to draw and the files to write.
 
     Attributes:
         series: the images.
         formats: of files.
         folder: for them.
-        settings: all that decides what an image of a seed and class looks like.
+        settings: everything that determines the image of a seed and class.
         columns: of the grid.
         metadata: of latents.
     """
@@ -86,15 +85,15 @@ class Task:
 
 
 def open_task(config: DictConfig) -> Task:
-    """Load the generator and check everything that can be known before an image is drawn.
+    """Load the generator and check everything before an image is drawn.
 
     Raises:
-        InputError: for what cannot be used.
+        InputError: for invalid options.
     """
     formats = chosen_formats(config.format)
     seeds = None if config.seeds is None else parse_seeds(config.seeds)
     if seeds is not None and config.latents is not None:
-        raise InputError("seeds= and latents= both say what is drawn; give one of them")
+        raise InputError("seeds= and latents= cannot be combined; give one of them")
     gan = open_gan(config)
     if config.source is not None:
         gan = gan.with_sources(config.source)
@@ -127,7 +126,7 @@ def series_of(config: DictConfig, gan: Gan, seeds: list[int] | None) -> Series:
     """Return the series of samples to draw.
 
     Raises:
-        InputError: for classes or latents that there are not, and what means nothing to the generator.
+        InputError: for unknown classes or latents, and options that the generator does not support.
     """
     check_rendering(config, gan)
     drawn: dict[str, Any] = {
@@ -143,7 +142,7 @@ def series_of(config: DictConfig, gan: Gan, seeds: list[int] | None) -> Series:
         if given is not None:
             what = "classes" if classes is not None else "labels"
             raise InputError(
-                f"{what}= and latents=: latents bring their {what} along; leave one out"
+                f"{what}= and latents=: saved latents have their own {what}; leave one out"
             )
         latents = gan.read_latents(config.latents)
         stem = Path(config.latents).stem
@@ -151,7 +150,7 @@ def series_of(config: DictConfig, gan: Gan, seeds: list[int] | None) -> Series:
     if seeds is not None:
         if len(set(seeds)) < len(seeds):
             twice = next(seed for seed, number in Counter(seeds).items() if number > 1)
-            raise InputError(f"seeds={config.seeds}: {twice} is given twice")
+            raise InputError(f"seeds={config.seeds}: {twice} is repeated")
         if classes is not None:
             classes = list(dict.fromkeys(classes))
             given = classes
@@ -167,7 +166,7 @@ def moved(config: DictConfig, series: Series) -> Series:
     """Return the series with `directions=` applied.
 
     Raises:
-        InputError: for directions without amounts, amounts without directions, and what does not fit.
+        InputError: for directions without amounts, amounts without directions, and a wrong number of either.
     """
     if (config.directions is None) != (config.move is None):
         raise InputError(
@@ -202,7 +201,7 @@ def default_columns(config: DictConfig, series: Series) -> int:
 
 
 def settings_of(config: DictConfig, gan: Gan) -> dict[str, Any]:
-    """Return every setting that changes the images."""
+    """Return all settings that change the images."""
     standing = config.standing_statistics
     return {
         "source": "/".join(source_of(config)),
@@ -253,7 +252,7 @@ def folder_parts(config: DictConfig, seeds: list[int] | None) -> list[str]:
 
 
 def formats_for(formats: list[str], gan: Gan, *, scale: int) -> list[str]:
-    """Return the formats that a generator's samples are written in; "files" are those that suit them best.
+    """Return the formats to write; "files" is the usual one of a kind of sample.
 
     Raises:
         InputError: for formats of another kind of sample.
@@ -267,7 +266,7 @@ def formats_for(formats: list[str], gan: Gan, *, scale: int) -> list[str]:
     for name in formats:
         if name not in ("files", *own, *others):
             raise InputError(
-                f"format={name} is of another kind: {gan.kind} makes {spec.kind.name}; choose from "
+                f"format={name} does not suit {spec.kind.name}, which {gan.kind} makes; choose from "
                 f"{', '.join(['files', *own, *others])}"
             )
         files = own if own == OF_TEXT else own[:1]
@@ -278,7 +277,7 @@ def formats_for(formats: list[str], gan: Gan, *, scale: int) -> list[str]:
 
 
 def file_formats(spec: SampleSpec) -> tuple[str, ...]:
-    """Return the formats of files that hold samples of a kind, the usual one first; of text all samples are in one."""
+    """Return the file formats of a kind of sample, the usual one first; text goes to one file."""
     if spec.is_image:
         return tuple(ENCODINGS)
     if is_text(spec):
@@ -287,7 +286,7 @@ def file_formats(spec: SampleSpec) -> tuple[str, ...]:
 
 
 def is_text(spec: SampleSpec) -> bool:
-    """Whether samples are texts, all of which go into one file."""
+    """Whether samples are texts, which go to one file."""
     return spec.kind.media_type.startswith("text/")
 
 
@@ -297,17 +296,17 @@ def suffixes_of(kind: SampleKind) -> tuple[str, ...]:
 
 
 def run(config: DictConfig) -> None:
-    """Draw images and write them; alone, or together with other processes.
+    """Draw images and write them, in one or several processes.
 
     Raises:
-        InputError: for a run, seed, class, format or device that there is not, settings that mean nothing to the
-            generator, and a folder with images of other settings.
+        InputError: for an unknown run, seed, class, format or device, options that the generator does not support, and
+            a folder with images made with other options.
     """
     share(config, check=open_task, work=generate)
 
 
 def generate(config: DictConfig) -> None:
-    """Draw this process's part of the images, and write files; the first process writes those that hold all."""
+    """Draw this process's part of the images and write files; rank 0 writes those that hold all images."""
     task = open_task(config)
     ranks = Ranks.current()
     series, folder = task.series, task.folder
@@ -317,7 +316,7 @@ def generate(config: DictConfig) -> None:
     if ranks.rank == 0:
         remove_leftovers(folder)
         keep_settings(folder, task.settings)
-    ranks.send(None)  # nobody writes before the folder says what is in it
+    ranks.send(None)  # write the settings before any image
     alone = single_files(task, config)
     together = containers(task, config) if ranks.rank == 0 else []
     ordered = any(name in CONTAINERS for name in task.formats)
@@ -343,7 +342,7 @@ def draw(
     *,
     gather: bool,
 ) -> None:
-    """Draw blocks in turns: process r draws every size-th block, from the r-th on.
+    """Draw blocks round-robin: process r draws blocks r, r + size, ...
 
     Blocks are fixed by index and `batch_size`, so that files do not depend on the number of processes.
 

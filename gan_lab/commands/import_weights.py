@@ -18,7 +18,7 @@ from gan_lab.training.checkpoint import LAST, AtomicCheckpointIO, write_config
 from gan_lab.weights.blueprint import Blueprint
 from gan_lab.weights.published import Published, open_published
 
-# in the place of the class that trained a run: gan-lab train does not go on with one of these
+# in place of the training class: gan-lab train cannot resume these
 IMPORTED = "published weights"
 
 
@@ -26,11 +26,11 @@ def run(config: DictConfig) -> None:
     """Read published weights and write `config.yaml` and `checkpoints/last.ckpt`.
 
     Raises:
-        InputError: for a file that cannot be read or asks for more than weights, or a folder that there is already.
+        InputError: for a file that cannot be read or holds code, and an existing folder.
     """
     run_dir = Path(config.runs_dir) / config.name
     if run_dir.exists():
-        raise InputError(f"{run_dir} is there already; choose another name=, or delete it")
+        raise InputError(f"{run_dir} exists; choose another name=, or delete it")
     published = open_published(
         Path(str(config.path)),
         arguments={str(name): value for name, value in config.arguments.items()},
@@ -53,7 +53,7 @@ def run(config: DictConfig) -> None:
 
 
 def build(blueprints: Mapping[str, Blueprint]) -> dict[str, nn.Module]:
-    """Build every player's network; the generator that is also the average, once."""
+    """Build every player's network; only one generator, which is also the average."""
     networks: dict[str, nn.Module] = {}
     for player, blueprint in blueprints.items():
         same = next((other for other in networks if blueprints[other] is blueprint), None)
@@ -64,7 +64,7 @@ def build(blueprints: Mapping[str, Blueprint]) -> dict[str, nn.Module]:
 def describe_run(
     config: DictConfig, published: Published, blueprints: Mapping[str, Blueprint]
 ) -> DictConfig:
-    """Return the configuration of the run folder: networks, images, data to measure on, and where all of it is from."""
+    """Return the config of the run folder: networks, samples, data to measure on, and the source."""
     generator = blueprints["generator_ema"]
     size, channels, num_classes = (
         generator.arguments[name] for name in ("image_size", "channels", "num_classes")
@@ -72,7 +72,7 @@ def describe_run(
     discriminator = blueprints.get("discriminator")
     with open_dict(config):
         config.data.image_size, config.data.channels = size, channels
-    # names of files and pickles may hold anything
+    # names of files and in pickles are untrusted
     settings = literal(
         {
             "name": config.name,
@@ -89,7 +89,7 @@ def describe_run(
             ).as_dict(),
             "data": OmegaConf.to_container(config.data, resolve=True),
             "metrics": OmegaConf.to_container(config.metrics, resolve=True),
-            # what evaluate asks of a run
+            # needed by evaluate
             "batch_size": 64,
             "d_steps": 1,
             "seed": 0,
@@ -125,6 +125,6 @@ def report(published: Published, networks: Mapping[str, nn.Module]) -> None:
 def write_run(
     run_dir: Path, settings: DictConfig, checkpoint: Mapping[str, Mapping[str, Tensor] | Any]
 ) -> None:
-    """Write a run folder; `config.yaml`, without which it is none, comes last."""
+    """Write a run folder; `config.yaml`, which makes it one, comes last."""
     AtomicCheckpointIO().save_checkpoint(dict(checkpoint), run_dir / "checkpoints" / LAST)
     write_config(run_dir, settings)

@@ -1,4 +1,4 @@
-"""gan-lab interpolate: images and videos between seeds, classes or saved latents."""
+"""gan-lab interpolate: images and videos of paths between seeds, classes or saved latents."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ OF_IMAGES = (*VIDEOS, "frames")
 
 @dataclass(frozen=True)
 class Film:
-    """Interpolations that run side by side.
+    """Interpolations shown side by side.
 
     Attributes:
         interpolations: one for each cell, row by row.
@@ -64,7 +64,7 @@ class Film:
                 yield cells[0] if len(cells) == 1 else grid(cells, self.columns)
 
     def strip(self, columns: int) -> Tensor:
-        """Return images [segments * columns, C, H, W] of every segment of every path, both of its ends included."""
+        """Return images [segments * columns, C, H, W] of every segment of every path, with both ends."""
         made = []
         for each in self.interpolations:
             shares = torch.linspace(0, 1, columns, dtype=torch.float64)
@@ -77,7 +77,7 @@ def run(config: DictConfig) -> None:
     """Interpolate and write the images.
 
     Raises:
-        InputError: for key points, spaces, methods and formats that there are not.
+        InputError: for invalid key points, spaces, methods and formats.
     """
     formats = chosen_formats(config.format)
     scale = config.scale
@@ -118,7 +118,7 @@ def run(config: DictConfig) -> None:
 
 
 def write(film: Film, folder: Path, formats: list[str], *, fps: float, scale: int | None) -> None:
-    """Write the videos and frames that were asked for; frames are drawn again for each, and none is kept."""
+    """Write the requested videos and frames; frames are drawn again for each, none is kept in memory."""
     wanted = [name for name in formats if name in OF_IMAGES]
     if not wanted:
         return
@@ -170,10 +170,10 @@ def save_text(film: Film, folder: Path, spec: SampleSpec) -> None:
 
 
 def check_images(gan: Gan, formats: list[str]) -> None:
-    """Refuse videos of what cannot be seen.
+    """Check that samples are images if a video is requested.
 
     Raises:
-        InputError: naming the formats that there are instead.
+        InputError: with the allowed formats.
     """
     wrong = [name for name in formats if name in OF_IMAGES]
     if wrong and not gan.spec.is_image:
@@ -184,10 +184,10 @@ def check_images(gan: Gan, formats: list[str]) -> None:
 
 
 def key_latents(config: DictConfig, gan: Gan) -> Latents:
-    """Return the latents of the key points of all paths; psi has not moved them yet.
+    """Return the latents of the key points of all paths, before truncation.
 
     Raises:
-        InputError: for seeds, classes or latents that there are not.
+        InputError: for invalid seeds, classes or latents.
     """
     labels = labels_of(config, gan)
     if config.latents is not None:
@@ -205,10 +205,10 @@ def key_latents(config: DictConfig, gan: Gan) -> Latents:
 
 
 def divided(keys: Latents, cells: int) -> list[Latents]:
-    """Return as many key points for each path.
+    """Split key points evenly among the paths.
 
     Raises:
-        InputError: where that leaves some over, or a path less than two.
+        InputError: when they cannot be split, or a path gets fewer than two.
     """
     each, left = divmod(len(keys), cells)
     if left or each < 2:
@@ -220,7 +220,7 @@ def divided(keys: Latents, cells: int) -> list[Latents]:
 
 
 def parts(config: DictConfig) -> list[str]:
-    """Return what a folder's name says of what changes the images."""
+    """Return the parts of the folder's name: options that change the images."""
     found = ["interpolation"]
     if config.latents is not None:
         found.append(Path(config.latents).stem)

@@ -1,4 +1,4 @@
-"""What the keys of each command may be, checked before anything expensive."""
+"""The keys of each command and their types, checked before anything expensive."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
@@ -147,6 +147,7 @@ class EvaluateKeys(OfARun):
     plots: bool
     truncations: list[float]
     save_real_features: Text | None
+    held_out: Text | None
     out: Text | None
 
 
@@ -180,8 +181,8 @@ class ExportKeys(OfARun):
 
     source: Text | None
     format: (
-        Literal["safetensors", "torch", "onnx"]
-        | list[Literal["safetensors", "torch", "onnx"]]
+        Literal["safetensors", "torch", "onnx", "nvidia"]
+        | list[Literal["safetensors", "torch", "onnx", "nvidia"]]
         | None
     )
     name: Text | None
@@ -354,15 +355,18 @@ KEYS: dict[str, type[Keys]] = {
     "train": TrainKeys,
 }
 # keys that hold a node, or null
-SINGLE = ("data", "loss", "model", "metrics", "trainer", "protocol", "features", "conditioning")
+SINGLE = (
+    *("data", "representation", "loss", "model", "metrics", "trainer"),
+    *("protocol", "features", "conditioning"),
+)
 # keys that hold nodes by their names
 NAMED = ("callbacks", "logger", "regularizer", "augment")
-# what may be set of these without having been chosen: it is left out
+# of these, keys may be set without being chosen: they are ignored
 LEFT_OUT = ("regularizer", "augment")
 
 
 def check(command: str, config: DictConfig) -> None:
-    """Check what was typed and what the files say; numbers are put back as texts where they are meant as such.
+    """Check overrides and files; numbers become the typed text where a key takes text.
 
     Args:
         command: its module.
@@ -417,7 +421,7 @@ def check_values(command: str, config: DictConfig, typed: Mapping[str, str]) -> 
 
 
 def check_further(config: DictConfig, kinds: type[Keys]) -> None:
-    """Refuse keys that nobody reads; what trains may have further ones, for its files to refer to.
+    """Check for unknown keys; training configs may have extra ones, for interpolations.
 
     Raises:
         InputError: with the nearest one.
@@ -443,7 +447,7 @@ def without_unchosen(model: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def put_back(config: DictConfig, texts: Mapping[str, str]) -> None:
-    """Set keys to the texts that were meant."""
+    """Set keys to the texts that were typed."""
     for key, text in texts.items():
         OmegaConf.update(config, key, text, force_add=True)
 

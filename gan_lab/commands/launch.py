@@ -52,7 +52,7 @@ def print_manual(config: DictConfig) -> None:
     print("\n\n".join(without_hydra_lines(source_of(name)) for name in roots))
     groups = sorted({*(group for name in roots for group in groups_of(name)), *chosen_groups()})
     if groups:
-        print("\n\nWhat there is to choose, as group=option:")
+        print("\n\nOptions, as group=option:")
     for group in groups:
         print(f"  {group:13}{' '.join(options_of(group))}")
     for group in groups:
@@ -62,7 +62,7 @@ def print_manual(config: DictConfig) -> None:
             print(f"\n\n{group}={option}{where}\n\n{without_hydra_lines(text)}")
     print(
         f"\n\ngan-lab {command} KEY=VALUE ... --help has the keys of other options;\n"
-        f"gan-lab {command} KEY=VALUE ... --cfg job prints the configuration that these words make."
+        f"gan-lab {command} KEY=VALUE ... --cfg job prints the composed configuration."
     )
 
 
@@ -74,7 +74,7 @@ def defaults_of(name: str) -> Sequence[object]:
 
 
 def included(name: str) -> list[str]:
-    """Return the whole configurations that one begins from, such as train's of bench's."""
+    """Return the configurations that one includes as a whole, as bench does train's."""
     return [
         str(entry) for entry in defaults_of(name) if isinstance(entry, str) and entry != "_self_"
     ]
@@ -108,7 +108,7 @@ def options_of(group: str) -> list[str]:
 
 
 def chosen(group: str, config: DictConfig) -> list[str]:
-    """Return the options of a group that were chosen; those of a list are the names of its parts."""
+    """Return the chosen options of a group; of a list, the names of its parts."""
     choices = HydraConfig.get().runtime.choices
     if group in choices:
         return [] if choices[group] is None else [str(choices[group])]
@@ -119,7 +119,7 @@ def chosen(group: str, config: DictConfig) -> list[str]:
 
 
 def nearest_option(group: str, name: str, node: object) -> list[str]:
-    """Return the option of a group that a node came from: several may be called by one name, as r1 and r1_lazy are."""
+    """Return the option of a group that a node came from: several may have one name, as r1 and r1_lazy do."""
     found: dict[str, int] = {}
     values = flatten(node)
     for option in options_of(group):
@@ -141,7 +141,7 @@ def source_of(name: str) -> str:
 
 
 def without_hydra_lines(text: str) -> str:
-    """Return the text of a configuration file without what only Hydra reads."""
+    """Return the text of a configuration file without the lines for Hydra."""
     kept: list[str] = []
     skipping = False
     for line in text.splitlines():
@@ -177,7 +177,7 @@ USER_ERRORS = frozenset(
 def launch(command: str, overrides: list[str]) -> int:
     """Run a command; return its exit status: 0, or 2 for bad input. Defects raise."""
     module = command.replace("-", "_")
-    # Hydra otherwise prints its own short message and exits, and errors could not be explained
+    # otherwise Hydra prints its own short message and exits
     os.environ["HYDRA_FULL_ERROR"] = "1"
     register_resolvers()
     register()
@@ -201,7 +201,7 @@ def launch(command: str, overrides: list[str]) -> int:
             messages.append(format_user_error(error, module))
             return None
         except Exception:
-            # Hydra would tell of it
+            # Hydra would print a traceback
             if interrupted.is_set():
                 raise KeyboardInterrupt from None
             raise
@@ -221,7 +221,7 @@ def launch(command: str, overrides: list[str]) -> int:
 
 
 def format_user_error(error: Exception, root: str) -> str:
-    """Return what to tell the user of an error that he can mend; others are raised again, with where they came from."""
+    """Format an error that the user can fix; re-raise anything else."""
     if isinstance(error, InputError):
         return str(error)
     if isinstance(error, OmegaConfBaseException):
@@ -233,7 +233,7 @@ def format_user_error(error: Exception, root: str) -> str:
 
 
 def unreadable_yaml(error: YAMLError) -> str:
-    """Return in a line what is wrong with a file, and where."""
+    """Return in one line what is wrong with a YAML file, and where."""
     mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
     if mark is None or problem is None:
         return f"a configuration file cannot be read: {' '.join(str(error).split())}"
@@ -245,7 +245,7 @@ def print_error(message: str) -> int:
     """Print an error and return the exit status for bad input.
 
     Raises:
-        KeyboardInterrupt: after a Ctrl-C, of which it then tells.
+        KeyboardInterrupt: after a Ctrl-C.
     """
     if interrupted.is_set():
         raise KeyboardInterrupt
@@ -269,7 +269,7 @@ def explain_hydra_error(error: Exception, root: str) -> str:
     message = lines[0] if lines else type(error).__name__
     if isinstance(error, OverrideParseException):
         return f"{error.override}: {message}; brackets and quotes have to be closed"
-    # of what was typed OmegaConf and Hydra do not say the key
+    # OmegaConf and Hydra do not name the key
     typed = ", ".join(word for word in sys.argv[1:] if "${" in word)
     if isinstance(error, InterpolationResolutionError):
         return f"{error.full_key or typed}: {message}"
@@ -281,7 +281,7 @@ def explain_hydra_error(error: Exception, root: str) -> str:
     if isinstance(error, MissingMandatoryValue):
         key = message.split()[-1]
         command = root.replace("_", "-")
-        return f"{key}= is missing; set it: gan-lab {command} --help tells what it is"
+        return f"{key}= is missing; set it: gan-lab {command} --help describes it"
     keys = list(known_keys(root))
     if unchosen := re.match(r"Could not override '(?P<key>[^']+)'[.]", message):
         key, command = unchosen["key"], root.replace("_", "-")
@@ -290,7 +290,7 @@ def explain_hydra_error(error: Exception, root: str) -> str:
         there = re.search(r"Did you mean to override (?:one of )?(.+)\?", str(error))
         hint = f"; set keys below it, such as {below[0]}" if below else ""
         hint = hint or (f"; did you mean {there[1]}?" if there else "")
-        return f"{key}= is no choice that gan-lab {command} has{hint or suggestion(key, keys)}"
+        return f"{key}= is not a choice that gan-lab {command} has{hint or suggestion(key, keys)}"
     hints = [
         suggestion(wrong, keys) for wrong in between_quotes(message) if wrong not in (root, *keys)
     ]
@@ -351,7 +351,7 @@ def flags_last(words: list[str]) -> list[str]:
 
 
 def readable(words: list[str]) -> list[str]:
-    """Put values in quotes that Hydra's grammar has no place for, such as `data.root=~/Bilder/été (1)`.
+    """Quote values that Hydra cannot parse, such as `data.root=~/Bilder/été (1)`.
 
     A shell expands no `~` behind `data.root=`, so it is expanded here.
 
@@ -364,7 +364,7 @@ def readable(words: list[str]) -> list[str]:
 
 
 def as_text(word: str, parse: Callable[[str], Override]) -> str:
-    """Return an override with its value in quotes, if it can be read with them only."""
+    """Return an override with its value in quotes if Hydra cannot parse it otherwise."""
     key, equals, value = word.partition("=")
     try:
         parsed = parse(word)
@@ -375,7 +375,7 @@ def as_text(word: str, parse: Callable[[str], Override]) -> str:
             value = str(Path(value).expanduser())
         return f"{key}={quoted(value)}"
     if not names_options(parsed) and (conf_dir() / key).is_dir():
-        return f"{key}={quoted(value)}"  # so that Hydra says what there is
+        return f"{key}={quoted(value)}"  # so that Hydra lists the options
     return word
 
 
@@ -389,18 +389,18 @@ def names_options(parsed: Override) -> bool:
 
 
 def addable(words: list[str]) -> list[str]:
-    """Let keys below others be set that no file lists: what there is, a constructor says, which is asked later."""
+    """Prefix keys that no file lists with `+`; constructors check them later."""
     return [f"++{word}" if BELOW.match(word) else word for word in words]
 
 
 def switched(words: list[str], keys: tuple[str, ...]) -> list[str]:
-    """Return the words with `key=true` in place of the flag `--key`."""
+    """Replace flags `--key` by `key=true`."""
     flags = {f"--{key.replace('_', '-')}": f"{key}=true" for key in keys}
     return [flags.get(word, word) for word in words]
 
 
 def with_key(words: list[str], key: str | None) -> list[str]:
-    """Return the overrides with `key=` before words that have none, in quotes, since a path may hold any character."""
+    """Put `key=` before words without one, in quotes, since a path may hold any character."""
     if key is None:
         return words
     return [
@@ -412,7 +412,7 @@ def with_key(words: list[str], key: str | None) -> list[str]:
 
 
 def as_list(words: list[str], key: str | None) -> list[str]:
-    """Return the overrides with all words that are none, or that are paths which are there, as a list `key=`."""
+    """Collect the words that are existing paths or not overrides in a list `key=`."""
     if key is None:
         return words
     paths: list[str] = []
@@ -426,7 +426,7 @@ def as_list(words: list[str], key: str | None) -> list[str]:
 
 
 def path_quoted(path: str) -> str:
-    """Return a path in Hydra's quotes, as it stands: a folder may be called ${oc.env:TOKEN}."""
+    """Quote a path for Hydra, literally: a folder may be called ${oc.env:TOKEN}."""
     return quoted(str(literal(path)))
 
 

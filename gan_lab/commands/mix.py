@@ -19,8 +19,8 @@ from gan_lab.data.images import save_png
 from gan_lab.data.media import enlarged, grid
 from gan_lab.errors import InputError
 from gan_lab.sampling.gan import Gan
+from gan_lab.sampling.interpolation import Layers, mix_w, mixture, pick_layers
 from gan_lab.sampling.latents import SUFFIX, Latents
-from gan_lab.sampling.mixing import Layers, mix_w, mixture, pick_layers
 from gan_lab.sampling.video import readable_scale
 from gan_lab.sampling.writers import slug
 
@@ -31,7 +31,7 @@ def run(config: DictConfig) -> None:
     """Mix styles and write the results.
 
     Raises:
-        InputError: for a generator without styles, layers, classes or latents that there are not.
+        InputError: for a generator without styles, and for unknown layers, classes or latents.
     """
     formats = chosen_formats(config.format)
     scale = config.scale
@@ -64,7 +64,7 @@ def side(config: DictConfig, gan: Gan, name: str) -> Latents:
         name: "row" or "column".
 
     Raises:
-        InputError: for seeds, classes or latents that there are not.
+        InputError: for invalid seeds, classes or latents.
     """
     labels = labels_of(config, gan, f"{name}_")
     latents = config[f"{name}_latents"]
@@ -94,7 +94,7 @@ def text_of(layers: Layers) -> str:
 
 
 def parts(config: DictConfig) -> list[str]:
-    """Return what a folder's name says of rows and columns."""
+    """Return the parts of the folder's name for rows and columns."""
     found = []
     for name in ("row", "column"):
         latents = config[f"{name}_latents"]

@@ -1,4 +1,4 @@
-"""Options and output folders that commands with a generator share."""
+"""Options and output folders shared by commands with a generator."""
 
 import hashlib
 import re
@@ -23,15 +23,14 @@ from gan_lab.weights.loading import load
 
 
 def open_gan(config: DictConfig) -> Gan:
-    """Load a generator, on its device and with the statistics that were asked for.
+    """Load a generator on its device, with the requested standing statistics.
 
     Args:
         config: with `run`, `checkpoint`, `weights`, `device`, `trust`, `seed` and `truncation`, and where a command
             has it, `standing_statistics`.
 
     Raises:
-        InputError: for a run, checkpoint, device, seed or number of images that there is not, or a truncation that
-            means nothing to the generator.
+        InputError: for an unknown run, checkpoint or device, and for an invalid seed, count or truncation.
     """
     gan = load_gan(config)
     if config.get("standing_statistics") is not None:
@@ -61,7 +60,7 @@ def load_gan(config: DictConfig) -> Gan:
 
 
 def check_rendering(config: DictConfig, gan: Gan) -> None:
-    """Check truncation, centre, noise and motion against what a generator has; keys that a command lacks are skipped.
+    """Validate truncation, center, noise, translate and rotate for a generator, where a command has them.
 
     Raises:
         InputError: with the reason.
@@ -77,7 +76,7 @@ def check_rendering(config: DictConfig, gan: Gan) -> None:
 
 
 def transform_of(config: DictConfig) -> torch.Tensor | None:
-    """Return the transform of the image plane that a configuration asks for."""
+    """Return the transform of the image plane for `translate` and `rotate`."""
     return image_transform(plain(config.translate or (0.0, 0.0)), config.rotate or 0.0)
 
 
@@ -87,10 +86,10 @@ def plain(value: Any) -> Any:
 
 
 def measure_statistics(gan: Gan, config: DictConfig) -> None:
-    """Measure standing statistics where the configuration asks for them.
+    """Measure standing statistics if configured.
 
     Raises:
-        InputError: when the generator has none, or for a number that is none.
+        InputError: when the generator has no batch norm, or for an invalid number.
     """
     count = config.standing_statistics
     if count is None:
@@ -104,7 +103,7 @@ def chosen_formats(formats: str | Sequence[str]) -> list[str]:
 
 
 def pick_device(name: str) -> torch.device:
-    """Return a device by name; "auto" is the accelerator that is there, else the CPU.
+    """Return a device by name; "auto" is the accelerator if there is one, else the CPU.
 
     Raises:
         InputError: for a device that is not there.
@@ -117,7 +116,7 @@ def pick_device(name: str) -> torch.device:
         raise InputError(f"device={name} cannot be used here ({error}); use auto or cpu") from error
 
 
-# Seeds and classes as they stand on a command line.
+# Seeds and classes of the command line.
 
 
 def parse_seeds(given: object, key: str = "seeds") -> list[int]:
@@ -125,7 +124,7 @@ def parse_seeds(given: object, key: str = "seeds") -> list[int]:
 
     Args:
         given: 5, "0-63", "0,5,7-9" or [0, 5, "7-9"].
-        key: what it is called, for messages.
+        key: its name, for messages.
 
     Raises:
         InputError: for anything else.
@@ -137,7 +136,7 @@ def parse_seeds(given: object, key: str = "seeds") -> list[int]:
         found = re.fullmatch(r"(\d+)(?:-(\d+))?", text)
         if isinstance(part, bool) or found is None:
             raise InputError(
-                f"{key}={given}: {text!r} is no seed; give numbers and ranges, such as 5, 0-63 or [0,5,7-9]"
+                f"{key}={given}: {text!r} is not a seed; give numbers and ranges, such as 5, 0-63 or [0,5,7-9]"
             )
         first, last = int(found[1]), int(found[2] or found[1])
         if last < first:
@@ -164,15 +163,15 @@ def seeds_text(seeds: Sequence[int]) -> str:
 def parse_classes(given: object, gan: Gan, key: str = "classes") -> list[int] | None:
     """Return classes of a name, a number, a list of these, or "all"; None for None.
 
-    What is the name of one class and the number of another means the name, and a line says so.
+    If a text is the name of one class and the number of another, the name wins, with a message.
 
     Args:
         given: 3, "cat", [3, "cat"], "all" or None.
         gan: the generator, with the names of its classes.
-        key: what it is called, for messages.
+        key: its name, for messages.
 
     Raises:
-        InputError: for a model without classes, and for classes that there are not.
+        InputError: for a model without classes, and for classes that do not exist.
     """
     if given is None:
         return None
@@ -195,10 +194,10 @@ def parse_labels(given: object, gan: Gan, key: str = "labels") -> list[Attribute
         given: {smile: 1} (others stay as in the drawn row of the data), [1, 0.3] (a number for each), a list of
             several such labels, or None.
         gan: the generator, with the names of its attributes.
-        key: what it is called, for messages.
+        key: its name, for messages.
 
     Raises:
-        InputError: for a model without attributes, other attributes, and what are no numbers.
+        InputError: for a model without attributes, unknown attributes, and values that are not numbers.
     """
     if given is None:
         return None
@@ -234,7 +233,7 @@ def labels_of(config: DictConfig, gan: Gan, prefix: str = "") -> Labels | None:
         prefix: of both keys.
 
     Raises:
-        InputError: for classes and attributes that there are not.
+        InputError: for unknown classes and attributes.
     """
     classes = parse_classes(config[f"{prefix}classes"], gan, f"{prefix}classes")
     found: Sequence[Any] | None = classes
@@ -244,7 +243,7 @@ def labels_of(config: DictConfig, gan: Gan, prefix: str = "") -> Labels | None:
 
 
 def labels_text(config: DictConfig, prefix: str = "") -> list[str]:
-    """Return what a folder's name says of `classes=` and `labels=`."""
+    """Return the part of the folder's name for `classes=` and `labels=`."""
     found = []
     classes, labels = config[f"{prefix}classes"], config[f"{prefix}labels"]
     if classes is not None:
@@ -275,7 +274,7 @@ def _class_of(part: object, gan: Gan, key: str) -> int:
             raise InputError(f"{key}: class {part} is out of range; {named_classes(gan)}")
         return part
     if len(found) != 1:
-        what = "is the name of several classes" if found else "is no class"
+        what = "is the name of several classes" if found else "is not a class"
         raise InputError(f"{key}: {str(part)!r} {what}; {named_classes(gan)}")
     if isinstance(part, int) and part != found[0] and 0 <= part < gan.num_classes:
         say(
@@ -303,7 +302,7 @@ def is_run(source: Path) -> bool:
 
 
 def weights_of(config: DictConfig) -> str | None:
-    """Return which weights of a run are meant; None for an exported model that nobody said which it should have."""
+    """Return which weights of a run to use; None for an exported model without `weights=`."""
     if config.get("ema") is not None:
         return f"ema{config.ema:g}"
     is_from_run = is_run(Path(str(config.run)).expanduser())
@@ -317,7 +316,7 @@ def output_folder(config: DictConfig, gan: Gan, parts: Sequence[str]) -> Path:
     Args:
         config: with `run`, `checkpoint`, `weights` and `out`.
         gan: that was loaded.
-        parts: of its name: all that changes what is in it.
+        parts: of its name: everything that changes its content.
 
     Raises:
         InputError: for a file.
@@ -332,7 +331,7 @@ def output_folder(config: DictConfig, gan: Gan, parts: Sequence[str]) -> Path:
     if not is_run(source):
         return Path("generated") / "_".join([name.replace("@", "-"), *parts])
     run = checkpoint_path(source, config.checkpoint).parent.parent
-    # the last checkpoint is another one after more training
+    # "last" changes with more training
     stem = f"{checkpoint}_{gan.kimg:g}kimg"
     return run / "generated" / "_".join([stem, str(weights_of(config)), *parts])
 
@@ -351,11 +350,11 @@ def check_output(config: DictConfig, gan: Gan) -> None:
 
 
 def check_folder(folder: Path, settings: Mapping[str, Any], patterns: Sequence[str]) -> None:
-    """Check that the folder has no images of other settings.
+    """Check that the folder holds no images made with other options.
 
     Args:
         folder: need not be there.
-        settings: that decide what an image of a seed and class looks like.
+        settings: that determine the image of a seed and class.
         patterns: of names of files that are to be written.
 
     Raises:
@@ -381,12 +380,12 @@ def check_folder(folder: Path, settings: Mapping[str, Any], patterns: Sequence[s
     ]
     if differing:
         raise InputError(
-            f"{folder} holds images of other settings ({'; '.join(differing)}); choose another out="
+            f"{folder} holds images made with other options ({'; '.join(differing)}); choose another out="
         )
 
 
 def keep_settings(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Write the settings beside the images, in a new or existing folder."""
+    """Write the settings beside the images."""
     write_json(folder / SETTINGS, settings)
 
 
@@ -394,7 +393,7 @@ def digest_of(path: Path) -> str:
     """Return the SHA-256 of a file.
 
     Raises:
-        InputError: when it is not there.
+        InputError: when it does not exist.
     """
     try:
         with path.expanduser().open("rb") as opened:

@@ -42,7 +42,7 @@ def run(config: DictConfig) -> None:
 
 
 def chosen() -> list[str]:
-    """Return the options of the group `features` that were asked for."""
+    """Return the requested options of the group `features`."""
     # of a list Hydra keeps only what was typed
     given = OverridesParser.create().parse_overrides(list(HydraConfig.get().overrides.task))
     values = [override.value() for override in given if override.key_or_group == "features"]

@@ -1,11 +1,14 @@
-"""gan-lab prepare-data: any kind of images, at one size, into one zip."""
+"""gan-lab prepare-data: pack samples, images at one size, into one file."""
 
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
@@ -16,7 +19,8 @@ from gan_lab.data.datamodule import unmirrored
 from gan_lab.data.encoded import UnreadableImage
 from gan_lab.data.listing import format_names
 from gan_lab.data.metadata import join_tables
-from gan_lab.data.packing import Damaged, Packer, disk_full
+from gan_lab.data.packing import Damaged, Encoded, Packer, WithPacked, disk_full
+from gan_lab.data.sample import Representation
 from gan_lab.data.source import reason_of
 from gan_lab.data.text import Lines
 from gan_lab.data.text_files import pack_lines
@@ -29,13 +33,14 @@ Item = tuple[SampleDataset, int]  # and the number of a stored sample
 
 
 def run(config: DictConfig) -> None:
-    """Pack the images that the configuration names; started again after a kill, it goes on.
+    """Pack the configured images; resumes after a kill.
 
     Raises:
         InputError: for bad data or options, a finished zip in the way, or a full disk.
     """
     out = _destination(config.out, config.overwrite)
     datasets = _datasets(config)
+    beside = _beside(config, datasets[0])
     lock = cache_dir() / "locks" / f"{digest(str(out.resolve()))}.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -46,6 +51,7 @@ def run(config: DictConfig) -> None:
             _pack(
                 datasets,
                 out,
+                beside,
                 num_threads=config.num_threads or os.cpu_count() or 1,
                 skip_unreadable=bool(config.data.get("skip_unreadable", False)),
             )
@@ -82,7 +88,7 @@ def _destination(out: str | None, overwrite: bool) -> Path:
 
 
 def _datasets(config: DictConfig) -> list[SampleDataset]:
-    """Open the splits that are wanted."""
+    """Open the requested splits."""
     node: dict[str, Any] = OmegaConf.to_container(config.data, resolve=True)  # type: ignore[assignment]
     wanted = {"image_size": config.size, "crop": config.crop, "resample": config.resample}
     for key, value in wanted.items():
@@ -99,21 +105,48 @@ def _datasets(config: DictConfig) -> list[SampleDataset]:
     return datasets
 
 
+def _beside(config: DictConfig, data: SampleDataset) -> Representation | None:
+    """Return the representation whose values are packed beside the samples, if one is chosen.
+
+    Raises:
+        InputError: for one that has nothing to pack, or is not of such samples.
+    """
+    found: Representation | None = build(config.representation, Representation | None)
+    if found is None:
+        return None
+    if not found.pack_name:
+        raise InputError(
+            f"representation={type(found).__name__} is quick to compute and measured of the data; leave it out here, "
+            "and set it for train"
+        )
+    found.check(data.spec)
+    here = torch.accelerator.current_accelerator(check_available=True)
+    return found.to(here or "cpu")
+
+
 def _pack(
-    datasets: list[SampleDataset], out: Path, *, num_threads: int, skip_unreadable: bool
+    datasets: list[SampleDataset],
+    out: Path,
+    beside: Representation | None,
+    *,
+    num_threads: int,
+    skip_unreadable: bool,
 ) -> None:
+    packed_by = beside.pack_name if beside else ""
     items = [(data, index) for data in datasets for index in range(data.num_stored)]
     packer = Packer(
         out=out,
         table=join_tables([replace(d.metadata, splits=[d.split] * d.num_stored) for d in datasets]),
-        plan=digest([data.fingerprint for data in datasets]),
+        plan=digest([data.fingerprint for data in datasets], packed_by),
         suffix=datasets[0].spec.kind.suffix,
     )
     if packer.done:
-        say(f"going on after {packer.done:,} of {counted(len(items), 'image')}")
+        say(f"resuming after {packer.done:,} of {counted(len(items), 'image')}")
     try:
         with progress_bar("packing", len(items), completed=packer.done) as advance:
-            for done in packer.pack(lambda row: _encode(items[row]), num_threads=num_threads):
+            for done in packer.pack(
+                lambda row: _encode(items[row], beside), num_threads=num_threads
+            ):
                 advance(done)
         num_packed = len(items) - len(packer.damaged)
         if not num_packed:
@@ -121,7 +154,7 @@ def _pack(
         if packer.damaged and not skip_unreadable:
             packer.checkpoint()
             raise InputError(_damaged(out, packer.damaged))
-        packer.finish()
+        packer.finish(packed_by)
     except BaseException:
         packer.abandon()
         raise
@@ -129,10 +162,17 @@ def _pack(
     _report(out, datasets[0], num_packed, unreadable + packer.damaged)
 
 
-def _encode(item: Item) -> bytes | Damaged:
+def _encode(item: Item, beside: Representation | None) -> Encoded:
+    """Return the file of a sample, and what a representation packs of it as a NumPy file of float16."""
     data, index = item
     try:
-        return data.pack(index)
+        if beside is None:
+            return data.pack(index)
+        stored = data.load(index)[None].to(next(iter(beside.state_dict().values())).device)
+        values = beside.pack(data.spec.kind.to_float(stored))[0]
+        file = BytesIO()
+        np.save(file, values.cpu().numpy().astype(np.float16))
+        return WithPacked(sample=data.pack(index), packed=file.getvalue())
     except UnreadableImage as error:
         return Damaged(reason=reason_of(error.__cause__ or error))
 
@@ -158,7 +198,7 @@ def _unreadable_file(out: Path) -> Path:
 
 
 def _list_unreadable(out: Path, unreadable: list[tuple[str, str]]) -> str:
-    """Write the names and reasons to a file beside the zip, and return the first ones for a message."""
+    """Write names and reasons to a file beside the zip; return the first ones for a message."""
     names = _unreadable_file(out)
     lines = "".join(f"{name}: {reason}\n" for name, reason in unreadable)
     write(names, lines.encode(errors="surrogateescape"))

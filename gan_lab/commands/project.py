@@ -1,4 +1,4 @@
-"""gan-lab project: images into the latent space of a trained generator."""
+"""gan-lab project: project images into the latent space of a generator."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +24,7 @@ from gan_lab.commands.options import (
     weights_of,
 )
 from gan_lab.console import in_a_line, say
-from gan_lab.data.images import save_picture, save_png, to_float, to_uint8
+from gan_lab.data.images import save_pil, save_png, to_float, to_uint8
 from gan_lab.data.media import labelled_sheet, on_white, stacked
 from gan_lab.errors import InputError, counted
 from gan_lab.metrics.features.vgg16 import choose_distance
@@ -51,10 +51,10 @@ _NOTED = 10
 
 
 def run(config: DictConfig) -> None:
-    """Project images and write what was found.
+    """Project images and write the results.
 
     Raises:
-        InputError: for images, a run, classes or settings that there are not.
+        InputError: for invalid images, run, classes or options.
     """
     if config.video is not None:
         check_video(f"way.{config.video}", config.fps)
@@ -91,16 +91,16 @@ def run(config: DictConfig) -> None:
         say(f"wrote {path}")
     if not found.finished:
         say(
-            f"stopped: {len(found.names)} of {counted(len(targets), 'image')}, as far as they had come"
+            f"stopped: {len(found.names)} of {counted(len(targets), 'image')}, at their current state"
         )
         raise KeyboardInterrupt
 
 
 def open_schedule(config: DictConfig, gan: Gan) -> Schedule:
-    """Return how the search goes.
+    """Return the schedule of the search.
 
     Raises:
-        InputError: for numbers out of range, or a space that the generator has not.
+        InputError: for numbers out of range, or a space that the generator lacks.
     """
     steps = default_steps(choose_space(gan, config.space)) if config.steps is None else config.steps
     return Schedule(
@@ -116,7 +116,7 @@ def open_targets(config: DictConfig, gan: Gan) -> Targets:
     """Return the images of `images` or `dataset_indices`.
 
     Raises:
-        InputError: when neither or both are given, or what they name cannot be had.
+        InputError: when neither or both are given, or they cannot be read.
     """
     if (config.images is None) == (config.dataset_indices is None):
         raise InputError(
@@ -133,13 +133,13 @@ def dataset_indices(config: DictConfig) -> Targets:
     """Return images of the data that a run was trained on, or of its held-out part.
 
     Raises:
-        InputError: without a run, a split or images of these numbers.
+        InputError: without a run, for an unknown split, and indices out of range.
     """
     numbers = parse_seeds(config.dataset_indices, "dataset_indices")
     source = Path(str(config.run)).expanduser()
     if not is_run(source):
         raise InputError(
-            f"dataset_indices={config.dataset_indices}: {source} is no run folder; give images="
+            f"dataset_indices={config.dataset_indices}: {source} is not a run folder; give images="
         )
     folder = source.parent.parent if source.is_file() else source
     data = open_data(config, read_config(folder), source)
@@ -160,16 +160,14 @@ def dataset_indices(config: DictConfig) -> Targets:
 
 
 def open_labels(config: DictConfig, gan: Gan, targets: Targets) -> Tensor | list[int] | int | None:
-    """Return the images' classes, or None to have them found.
+    """Return the images' classes, or None to search for them.
 
     Raises:
-        InputError: for classes that there are not.
+        InputError: for unknown classes.
     """
     if config.classes == "data":
         if targets.labels is None or not gan.num_classes:
-            raise InputError(
-                "classes=data: there are none; it goes with dataset_indices= and a model with classes"
-            )
+            raise InputError("classes=data needs dataset_indices= and a model with classes")
         return targets.labels
     found = parse_classes(config.classes, gan)
     return found[0] if found is not None and len(found) == 1 else found
@@ -178,12 +176,12 @@ def open_labels(config: DictConfig, gan: Gan, targets: Targets) -> Tensor | list
 def write_results(
     found: ProjectionResult, targets: Targets, folder: Path, config: DictConfig
 ) -> list[Path]:
-    """Write latents, images, errors, and what else there is; returns the files."""
+    """Write latents, images, errors and videos; return the files."""
     written = [found.latents.save(folder / f"latents{SUFFIX}")]
     if found.noise is not None:
         written.append(folder / f"noise{SUFFIX}")
         write(written[-1], save({n: m.contiguous() for n, m in found.noise.maps.items()}))
-    save_picture(picture(found), folder / "projection.png")
+    save_pil(picture(found), folder / "projection.png")
     for i, (name, image) in enumerate(zip(found.names, to_uint8(found.images), strict=True)):
         save_png(image, folder / "images" / f"{i:04d}_{slug(Path(name).stem)}.png")
     write_json(folder / "projection.json", as_json(found, targets, config))
@@ -215,7 +213,7 @@ def picture(found: ProjectionResult) -> Any:
 
 
 def as_json(found: ProjectionResult, targets: Targets, config: DictConfig) -> dict[str, Any]:
-    """Return what was found, and how."""
+    """Return the results and the settings."""
     run, checkpoint = source_of(config)
     settings = ("lr", "jitter", "prior", "noise_weight", "restarts", "seed", "tune")
     return {
@@ -266,36 +264,36 @@ def summary(found: ProjectionResult) -> str:
 
 
 def title(names: list[str]) -> str:
-    """Return what a folder of these images is called."""
+    """Return a folder name for these images."""
     first = Path(names[0]).stem
     return first if len(names) == 1 else f"{first}-and-{len(names) - 1}-more"
 
 
-# A tuned generator as an exported model, which all commands take in the place of a run.
+# A tuned generator is exported, and commands take it like a run.
 
 _NAMED = 5
 
 
 def save_tuned(gan: Sampler, config: DictConfig, out: Path, *, names: Sequence[str]) -> Path:
-    """Write a tuned generator as an exported model; what was exported there before is replaced.
+    """Write a tuned generator as an exported model; an earlier export there is replaced.
 
     Args:
         gan: the tuned generator.
         config: of `gan-lab project`.
         out: folder.
-        names: of the images that it was tuned to.
+        names: of the images.
 
     Returns:
         The folder.
     """
     description = describe(config)
-    pictures = ", ".join(names[:_NAMED])
-    pictures += f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    images = ", ".join(names[:_NAMED])
+    images += f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     description["name"] = f"{description['name']}, tuned"
     description["tuned"] = {"to": list(names), "how": OmegaConf.to_container(config.tune)}
-    # those that were measured are of the untuned generator's images
+    # metrics are of the untuned generator
     description["metrics"], description["best"] = [], None
-    description["discriminator"], description["programs"] = None, {}
+    description["discriminator"], description["programs"], description["nvidia"] = None, {}, None
     with staged(out) as folder:
         path = folder / exported.WEIGHTS["generator"]
         description["generator"] |= write_weights(gan.generator.state_dict(), path)
@@ -303,14 +301,14 @@ def save_tuned(gan: Sampler, config: DictConfig, out: Path, *, names: Sequence[s
         write(
             folder / exported.CARD,
             f"# {description['name']}\n\nThe generator of {config.run} after pivotal tuning (Roich et al. 2021, "
-            f"https://arxiv.org/abs/2106.05744) to these images: {pictures}. `gan-lab generate run={out} "
+            f"https://arxiv.org/abs/2106.05744) to these images: {images}. `gan-lab generate run={out} "
             f"latents={out.parent / 'latents.safetensors'}` draws them.\n",
         )
     return out
 
 
 def describe(config: DictConfig) -> dict[str, Any]:
-    """Return what is known of the untuned generator."""
+    """Return the description of the untuned generator."""
     source = local(config.run)
     if exported.is_export(source):
         made = of_export(source, weights=None, discriminator=False, trust=config.trust)

@@ -1,4 +1,4 @@
-"""gan-lab train: from a configuration to a trained, measured, resumable run."""
+"""gan-lab train: train a run, or resume it."""
 
 from contextlib import nullcontext
 from pathlib import Path
@@ -44,10 +44,10 @@ from gan_lab.weights.loading import open_origin
 
 
 def run(config: DictConfig) -> None:
-    """Train, or go on training, the run that the configuration names, in a process for each device.
+    """Train or resume the configured run, with one process per device.
 
     Raises:
-        InputError: for what cannot be trained, before anything expensive.
+        InputError: for an invalid config, before anything expensive.
     """
     quiet()
     check_trainer(config.trainer)
@@ -57,7 +57,7 @@ def run(config: DictConfig) -> None:
     world = world_size(config.trainer)
     check_batch(batch_size=config.batch_size, batches=config.d_steps, world_size=world)
     if world > 1 and not started_by_others():
-        # what is wrong with the data shows once, and all processes get the same configuration
+        # report errors in the data once, and give all processes the same configuration
         sample_spec(config, build_data(config))
         run_on(world, resolved(config), train)
     else:
@@ -65,7 +65,7 @@ def run(config: DictConfig) -> None:
 
 
 def train(config: DictConfig) -> None:
-    """Train in this process, which may be one of several.
+    """Train in this process, possibly one of several.
 
     Raises:
         InputError: as `run`.
@@ -85,7 +85,7 @@ def train(config: DictConfig) -> None:
 
 
 def train_locked(config: DictConfig, run_dir: Path) -> None:
-    """Train in a run folder that no other process trains in.
+    """Train in a run folder that this process has locked.
 
     Raises:
         InputError: as `run`.
@@ -115,7 +115,7 @@ def train_locked(config: DictConfig, run_dir: Path) -> None:
     report_end(run_dir, module, callbacks)
     checkpointing = callbacks.get("checkpointing")
     if isinstance(checkpointing, Checkpointing) and checkpointing.exit_status:
-        trainer.strategy.barrier()  # the first process that ends with this has the others ended
+        trainer.strategy.barrier()  # the first process that exits with this status stops the others
         raise SystemExit(checkpointing.exit_status)
 
 
@@ -126,10 +126,10 @@ def fit(
     data: DataModule,
     checkpoint: Path | None,
 ) -> None:
-    """Train to the end, or to a signal.
+    """Train to the end, or until a signal.
 
     Raises:
-        InputError: when training diverges, and when a process that reads samples is gone.
+        InputError: when training diverges, and when a loader's worker dies.
         SystemExit: after a second signal.
     """
     settings = to_containers(config)
@@ -154,7 +154,7 @@ def fit(
 
 
 def check_same_model(run_dir: Path, config: DictConfig) -> None:
-    """Refuse to continue another model's run; what was refused before its first step is no run.
+    """Check that the run is of this model; a run without a first step does not count.
 
     Raises:
         InputError: naming both.
@@ -172,7 +172,7 @@ def check_same_model(run_dir: Path, config: DictConfig) -> None:
 
 
 def check_same_data(run_dir: Path, config: DictConfig) -> None:
-    """Refuse to continue a run on other data.
+    """Check that the run was trained on these data.
 
     Raises:
         InputError: with what to set.
@@ -186,7 +186,7 @@ def check_same_data(run_dir: Path, config: DictConfig) -> None:
 
 
 def report_start(run_dir: Path, config: DictConfig, module: AdversarialModule) -> None:
-    """Print what is trained and where."""
+    """Print what is trained, and where to."""
     count = {
         player: sum(p.numel() for p in getattr(module, player).parameters())
         for player in ("generator", "discriminator")
@@ -198,10 +198,10 @@ def report_start(run_dir: Path, config: DictConfig, module: AdversarialModule) -
 
 
 def goes_on(run_dir: Path, config: DictConfig, checkpoint: Path, module: AdversarialModule) -> bool:
-    """Print where the run continues and what changed; False when it is finished.
+    """Print where the run resumes and what changed; False when it is finished.
 
     Raises:
-        InputError: when the checkpoint does not fit the configuration; nothing has been written then.
+        InputError: when the checkpoint does not match the config, before anything is written.
     """
     check_same_data(run_dir, config)
     changes = differences(read_config(run_dir), resolved(config))
@@ -224,7 +224,7 @@ def goes_on(run_dir: Path, config: DictConfig, checkpoint: Path, module: Adversa
 
 
 def misfitting(state: dict[str, Any], module: AdversarialModule) -> list[str]:
-    """Return the tensors and optimizers of a checkpoint that do not fit a module."""
+    """Return the tensors and optimizers of a checkpoint that do not match a module."""
     theirs, ours = state["state_dict"], module.state_dict()
     wrong = [f"{name} is missing" for name in ours if name not in theirs]
     wrong += [f"{name} is not known" for name in theirs if name not in ours]
@@ -246,7 +246,7 @@ def misfitting(state: dict[str, Any], module: AdversarialModule) -> list[str]:
 
 
 def report_end(run_dir: Path, module: AdversarialModule, callbacks: dict[str, object]) -> None:
-    """Print the results and where they are."""
+    """Print the results and their paths."""
     say(f"{module.kimg:g} kimg shown")
     grids = sorted((run_dir / "samples").glob("kimg*.png"))
     if grids:

@@ -48,7 +48,7 @@ def page(
     Args:
         runs: in the order in which they are shown.
         grids: of each.
-        problems: paths that are no run.
+        problems: paths that are not runs.
         seed: of the latents of all grids.
     """
     folder = files("gan_lab.compare")
@@ -249,7 +249,7 @@ def differing(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
 
 
 def settings_of(run: Run) -> dict[str, str] | None:
-    """Return the settings that may tell a run from another, as texts by key; None where it has no config."""
+    """Return the settings that may differ between runs, as texts by key; None without a config."""
     if run.config is None:
         return None
     return {

@@ -146,7 +146,7 @@ def find_runs(given: Sequence[str | Path]) -> tuple[list[Path], list[str]]:
         if not path.exists():
             wrong.append(f"{path} does not exist")
         elif path.is_dir() and not here:
-            wrong.append(f"{path} is no run and holds none (a run has a {CONFIG_FILE})")
+            wrong.append(f"{path} is not a run and holds none (a run has a {CONFIG_FILE})")
     if not found:
         named = ", ".join(map(str, given)) if len(given) < 5 else f"{len(given)} paths"
         raise InputError(
@@ -168,7 +168,7 @@ def runs_in(path: Path, depth: int = _MAX_DEPTH) -> Iterator[Path]:
 
 
 def short_names(runs: Sequence[Path]) -> list[str]:
-    """Name each run as shortly as it can be told from the others.
+    """Give each run the shortest unique name.
 
     By its folder, without config groups ("lr-0.001" for "model.generator_optimizer.lr-0.001") where names stay
     unique; by the path below the common folder where folders have the same name.
@@ -179,7 +179,7 @@ def short_names(runs: Sequence[Path]) -> list[str]:
         return [run.resolve().relative_to(top).as_posix() for run in runs]
     bare = [_GROUPS.sub("", name) for name in names]
     keys = [re.findall(r"(?:^|_)([a-z]\w*?)-", name) for name in bare]
-    # one key twice in a name: nobody would know which is which
+    # one key twice in a name would be ambiguous
     ambiguous = any(len(set(own)) < len(own) for own in keys) or len(set(bare)) < len(bare)
     return names if ambiguous else bare
 
@@ -248,14 +248,14 @@ def measured_metrics(results: Sequence[Mapping[str, Any]]) -> Iterator[Measured]
 
 
 def describe_checkpoint(fake: Mapping[str, Any]) -> str:
-    """Return "best at 40 kimg", as far as the result tells."""
+    """Return "best at 40 kimg", as far as known from the result."""
     name = Path(str(fake.get("checkpoint") or "")).stem
     kimg = f"{fake['kimg']:g} kimg" if is_number(fake.get("kimg")) else ""
     return " at ".join(part for part in (name, kimg) if part)
 
 
 def one_line(error: BaseException) -> str:
-    """Return an error's message in one line, with its type where the message alone does not tell."""
+    """Return an error's message in one line, with its type if the message is not enough."""
     text = " ".join(str(error).split())
     text = text if len(text) <= 300 else f"{text[:300]}..."
     return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"
@@ -278,7 +278,7 @@ class SampleGrid:
 
     Attributes:
         image: None where there is nothing to see.
-        clips: HTML that plays or shows some of the samples, where they are no images.
+        clips: HTML that plays or shows some of the samples, where they are not images.
         origin: which checkpoint drew it, or why there is none.
         same: whether it was drawn from the shared latents of this comparison.
         z_dim: of the generator; latents of one seed agree only where this does.
@@ -298,7 +298,7 @@ def columns_for(runs: Sequence[Run]) -> int:
 
 
 def preview_size(run: Run) -> tuple[int, int]:
-    """Return the size of a run's images; (0, 0) where its config does not tell."""
+    """Return the size of a run's images; (0, 0) if its config does not have it."""
     try:
         shape = take(run.config, "sample.shape", list[Count], origin=run.path)
     except InputError:
@@ -318,7 +318,7 @@ def draw(
 ) -> SampleGrid:
     """Draw a square grid from a run's checkpoint, a class a row where there are classes.
 
-    Where that fails, the last grid of training takes its place, and `origin` says so and why.
+    If that fails, the last grid of training is used, and `origin` has the reason.
     """
     if run.config is None:
         return last_of_training(run, why="it has no configuration that can be read")
@@ -340,7 +340,7 @@ def draw(
     except Exception as error:  # whatever is wrong with one run, the others are compared
         return last_of_training(run, why=one_line(error))
     return SampleGrid(
-        image=None if is_text else shrunk(to_pil(drawn.picture)),
+        image=None if is_text else shrunk(to_pil(drawn.image)),
         clips=clips,
         origin=f"{checkpoint_path(run.path, checkpoint).stem} checkpoint, {gan.kimg:g} kimg",
         same=True,

@@ -65,7 +65,7 @@ class Audio(SampleKind):
         """Read a file of this rate as it is.
 
         Raises:
-            InputError: for what is no sound, and another rate.
+            InputError: when it is not sound, or has another rate.
         """
         if path.suffix.lower() == ".wav":
             found, rate = read_wav(path)
@@ -120,7 +120,7 @@ def spectrogram(values: Tensor) -> Tensor:
 
 
 def coloured(shares: Tensor) -> Tensor:
-    """Return colours uint8 [N, 3, H, W] of shares [N, H, W] from 0 to 1, by their lightness also without colours."""
+    """Map shares [N, H, W] in 0 to 1 to colours uint8 [N, 3, H, W] of increasing lightness."""
     places = shares.clamp(0, 1) * (len(_COLOURS) - 1)
     low = places.long().clamp(max=len(_COLOURS) - 2)
     colours = _COLOURS.to(shares)
@@ -129,7 +129,7 @@ def coloured(shares: Tensor) -> Tensor:
 
 
 def read_wav(path: Path) -> tuple[Tensor | None, int]:
-    """Read a WAV of 16 bits as int16 [C, T], and its rate; None for WAVs of other forms.
+    """Read a 16-bit WAV as int16 [C, T], and its rate; None for other WAVs.
 
     Raises:
         InputError: when it cannot be opened.
@@ -156,7 +156,7 @@ def read_sound(path: Path | IO[bytes]) -> tuple[np.ndarray, int]:
     """Read a file of sound as float32 [C, T] in [-1, 1], and its rate.
 
     Raises:
-        InputError: for what is no sound, and without the extra `audio`.
+        InputError: when it is not sound, and without the extra `audio`.
     """
     library = soundfile()
     try:
@@ -170,7 +170,7 @@ def read_sound(path: Path | IO[bytes]) -> tuple[np.ndarray, int]:
             values, rate = file.read(dtype="float32", always_2d=True), file.samplerate
     except DECODE_ERRORS as error:
         name = path if isinstance(path, Path) else "the file"
-        raise InputError(f"{name} is no sound that can be read ({error})") from error
+        raise InputError(f"{name} is not sound that can be read ({error})") from error
     return np.ascontiguousarray(values.T), int(rate)
 
 
@@ -183,7 +183,7 @@ class _Content(BytesIO):
 
 
 def soundfile() -> Any:
-    """Return the library that reads files of sound.
+    """Import soundfile.
 
     Raises:
         InputError: without the extra `audio`.
@@ -225,7 +225,7 @@ class Spectrogram(Representation):
         momentum: of its iterations (Perraudin et al. 2013, the fast variant); 0 for the published one.
 
     Raises:
-        InputError: for numbers that do not go together.
+        InputError: for numbers out of range.
     """
 
     mean: Tensor
@@ -270,7 +270,7 @@ class Spectrogram(Representation):
     def check(self, spec: SampleSpec) -> None:
         if len(spec.shape) != 2 or spec.kind.axes[-1] != "time":
             raise InputError(
-                f"representation=spectrogram is of sound, and the data are {spec.kind.name}; leave it out"
+                f"representation=spectrogram is for sound, but the data are {spec.kind.name}; leave it out"
             )
         if spec.shape[1] % self.hop or spec.shape[1] < self.window:
             raise InputError(
@@ -305,7 +305,7 @@ class Spectrogram(Representation):
         values = values.float().clamp(-1, 1)
         levels = values * self.deviations * self.on(values, "std") + self.on(values, "mean")
         magnitudes = (levels.exp() - _SILENCE).clamp_min(0).flatten(0, 1)
-        # the frequency that was left out, and the last frame, of which half lies behind the end
+        # the omitted frequency, and the last frame, half of which lies beyond the end
         magnitudes = torch.nn.functional.pad(magnitudes, (0, 0, 0, 1))
         magnitudes = torch.cat([magnitudes, magnitudes[:, :, -1:] / 2], dim=2)
         sound = self._griffin_lim(magnitudes, length=values.shape[3] * self.hop)
@@ -327,7 +327,7 @@ class Spectrogram(Representation):
         )
 
     def _griffin_lim(self, magnitudes: Tensor, *, length: int) -> Tensor:
-        """Find sounds [N, T] whose transforms have these magnitudes [N, F + 1, T / hop + 1]; always the same ones."""
+        """Find sounds [N, T] whose transforms have these magnitudes [N, F + 1, T / hop + 1], deterministically."""
         source = torch.Generator().manual_seed(0)
         turns = torch.rand(magnitudes.shape[1:], generator=source).to(magnitudes) * 2 * torch.pi
         phases = torch.polar(torch.ones_like(turns), turns)
@@ -345,5 +345,5 @@ class Spectrogram(Representation):
         return torch.istft(transform, self.window, self.hop, window=window, length=length)
 
     def on(self, values: Tensor, name: str) -> Tensor:
-        """Return a buffer where values are: a generator may lie on another device than the data."""
+        """Return a buffer on the device of values: a generator may be on another device than the data."""
         return getattr(self, name).to(values.device)

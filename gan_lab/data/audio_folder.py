@@ -1,4 +1,4 @@
-"""A folder or a zip of sounds, with classes by a table or by sub-folders, or none."""
+"""A folder or zip of sounds, with classes from a table, from sub-folders, or none."""
 
 import hashlib
 import json
@@ -34,10 +34,10 @@ _CROPS = 16  # of each clip that is longer than a sample
 
 
 class AudioFolder(SampleDataset):
-    """All sounds under a folder or in a zip; every file is decoded once at the start, and the result is kept.
+    """All sounds in a folder or zip; every file is decoded once at the start, and the result is cached.
 
-    A random crop is one of 16 of each clip, whose places follow from the name of the file, so that a run is resumed bit
-    by bit: an epoch has 16 items of each clip.
+    A random crop is one of 16 of each clip, at positions derived from the name of the file, so that resuming is
+    exact: an epoch has 16 items of each clip.
 
     Args:
         split: "train" or "val"; crops of "val" are fixed.
@@ -46,10 +46,10 @@ class AudioFolder(SampleDataset):
         length: of a sample, in samples.
         channels: 1 for the mean of all, or 2.
         crop: "random", or "fixed" from the start, of longer clips.
-        pad: "end" or "center": where the silence of shorter clips goes: behind, or on both sides.
+        pad: "end" or "center": where silence is added to shorter clips: at the end, or on both sides.
         classes: as `ImageFolder` takes it.
-        val_fraction: part of the files to validate on, by a hash of their names, where nothing says which.
-        skip_unreadable: leave out broken and silent files.
+        val_fraction: share of the files for validation, chosen by a hash of their names, if there are no splits.
+        skip_unreadable: skip broken and silent files.
 
     Raises:
         InputError: for a missing or empty folder, broken or silent files, options out of range, and without the extra
@@ -169,12 +169,12 @@ class AudioFolder(SampleDataset):
 
 @dataclass(frozen=True, kw_only=True)
 class Scan:
-    """What was found in the files.
+    """The result of a scan.
 
     Attributes:
         frames: int64 [N], 0 where unreadable.
         rates: int64 [N].
-        reasons: why a file cannot be used, by its number.
+        reasons: why a file cannot be used, by its index.
     """
 
     frames: NDArray[np.int64]
@@ -183,7 +183,7 @@ class Scan:
 
 
 def scan(source: Source) -> Scan:
-    """Decode all files of `source`, or take what an earlier check of the unchanged files found."""
+    """Decode all files of `source`, or load the cached result if they are unchanged."""
     key = digest("audio", _VERSION, source.listing)
     arrays = kept("scans", key, lambda: _scan_all(source))
     reasons: dict[str, str] = json.loads(arrays["reasons"].tobytes())
@@ -193,7 +193,7 @@ def scan(source: Source) -> Scan:
 
 def _scan_all(source: Source) -> Arrays:
     if len(source) >= _WORTH_SAYING:
-        say(f"listening to {len(source):,} files (once; the result is kept) ...")
+        say(f"listening to {len(source):,} files (once; the result is cached) ...")
     with ThreadPoolExecutor(_THREADS) as pool:
         found = list(pool.map(lambda index: _inspect(source, index), range(len(source))))
     reasons = {str(index): reason for index, (_, _, reason) in enumerate(found) if reason}
@@ -205,7 +205,7 @@ def _scan_all(source: Source) -> Arrays:
 
 
 def _inspect(source: Source, index: int) -> tuple[int, int, str]:
-    """Frames, rate, and why a file cannot be used, "" where it can."""
+    """Return frames, rate, and why a file cannot be used ("" if it can)."""
     try:
         with source.open(index) as file:
             values, rate = read_sound(file)
@@ -221,7 +221,7 @@ def _inspect(source: Source, index: int) -> tuple[int, int, str]:
 
 
 def mixed(values: NDArray[np.float32], channels: int) -> NDArray[np.float32]:
-    """Return [C, T] with 1 channel, the mean of all, or 2: those of stereo as they are, else the mean twice."""
+    """Return [C, T] with 1 channel, the mean of all, or 2: stereo unchanged, else the mean twice."""
     if channels == 2 and values.shape[0] == 2:
         return values
     return np.repeat(values.mean(0, keepdims=True), channels, axis=0)

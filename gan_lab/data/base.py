@@ -22,9 +22,9 @@ SPLITS = ("train", "val")
 
 _COMPRESSION = 1  # zlib's fastest level: a tenth larger than its default, several times quicker
 
-_DIGESTED = 64  # images whose content stands for all
+_DIGESTED = 64  # images that the content digest is computed of
 
-_LABEL_VECTORS = 64  # of the training data, kept with the run to draw labels from
+_LABEL_VECTORS = 64  # rows of the training data, kept with the run to draw labels from
 
 
 class MissingSplit(InputError):
@@ -40,13 +40,15 @@ class SampleDataset(Dataset[Batch], ABC):
     Attributes:
         spec: what a sample is; with `class_names`, of which there is at least one where labels are classes.
         labels: classes int64 [number of stored samples], or vectors float32 [number of stored samples, K].
-        in_memory: whether items cost so little that worker processes would only slow them down.
-        unreadable: (name, reason) of every file that was left out.
-        origin: where the samples are from, where that says more than the class; else empty.
+        in_memory: whether items are so cheap that worker processes would only slow them down.
+        unreadable: (name, reason) of every skipped file.
+        origin: where the samples are from, or empty.
+        packed_by: `Representation.pack_name` of what is packed beside the samples, or empty.
     """
 
     in_memory = False
     origin = ""
+    packed_by = ""
 
     def __init__(
         self, *, split: str, spec: SampleSpec, labels: NDArray[Any], flip: bool = False
@@ -94,18 +96,18 @@ class SampleDataset(Dataset[Batch], ABC):
     @property
     @abstractmethod
     def fingerprint(self) -> str:
-        """Names what the items are (files, transform, split, mirroring): a key for caches of statistics."""
+        """Digest of files, transform, split and mirroring: a key for caches of statistics."""
 
     def content_digest(self) -> str:
-        """Name the samples by what they are, not where: the labels, and the stored content of 64 spread evenly.
+        """Digest of the samples' content: the labels, and the stored content of 64 of them, spread evenly.
 
-        Copied, moved, packed differently or mirrored they are the same data.
+        Copied, moved, repacked or mirrored data have the same one.
         """
         chosen = np.linspace(0, self.num_stored - 1, min(self.num_stored, _DIGESTED)).astype(int)
         return digest(self.labels.tobytes(), *(self.stored(i) for i in chosen.tolist()))
 
     def stored(self, index: int) -> bytes:
-        """Return what is kept of stored sample `index`, by default its values."""
+        """Return the stored content of sample `index`, by default its values."""
         return self.load(index).numpy().tobytes()
 
     def pack(self, index: int) -> bytes:
@@ -114,7 +116,7 @@ class SampleDataset(Dataset[Batch], ABC):
 
     @property
     def metadata(self) -> MetadataTable:
-        """What is known of the stored samples besides their values."""
+        """The metadata of the stored samples."""
         vectors = self.labels.ndim == 2
         return MetadataTable(
             files=[self.name(index) for index in range(self.num_stored)],
@@ -132,16 +134,24 @@ class SampleDataset(Dataset[Batch], ABC):
             InputError: naming the file when it cannot be decoded.
         """
 
+    def load_packed(self, index: int) -> Tensor:
+        """What a representation has packed of stored sample `index`.
+
+        Raises:
+            InputError: naming it when it cannot be read.
+        """
+        raise AssertionError(f"{type(self).__name__} has nothing packed")
+
     def sources(self, numbers: Sequence[int]) -> Tensor:
-        """What samples number i, j, ... are translated from, stored, [N, ...]; numbers go round behind the last."""
+        """The stored sources [N, ...] of samples i, j, ... (modulo the number of samples)."""
         return torch.stack([self.load_source(number % self.num_stored) for number in numbers])
 
     def load_source(self, index: int) -> Tensor:
-        """What stored sample `index` is translated from, where `spec.source` says that data are paired."""
+        """The stored source of sample `index`, where data are paired (`spec.source`)."""
         raise AssertionError(f"{type(self).__name__} has no sources")
 
     def name(self, index: int) -> str:
-        """What a user would call stored sample `index`: its file name where it has one."""
+        """The name of stored sample `index` for messages: its file name if it has one."""
         return str(index)
 
     def __len__(self) -> int:
@@ -169,8 +179,29 @@ class SampleDataset(Dataset[Batch], ABC):
         return Batch(samples, torch.from_numpy(self.labels[stored]), source)
 
     def _load_batch(self, stored: NDArray[np.int64]) -> tuple[Tensor, NDArray[np.int64]]:
-        """A fresh tensor [B, ...] and the stored indices that it really shows."""
+        """A new tensor [B, ...] and the stored indices of its samples."""
         return torch.stack([self.load(index) for index in stored.tolist()]), stored
+
+
+class PackedSamples(Dataset[Batch]):
+    """What a representation has packed of the samples of a data set, in their place."""
+
+    in_memory = False
+
+    def __init__(self, samples: SampleDataset) -> None:
+        self.samples = samples
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Batch:
+        """Item `index` as a batch of one."""
+        return self.__getitems__([index])
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        """Items as one batch."""
+        packed = torch.stack([self.samples.load_packed(index) for index in indices])
+        return Batch(packed, torch.from_numpy(self.samples.labels[list(indices)]))
 
 
 class ImageDataset(SampleDataset):
@@ -198,6 +229,7 @@ class ImageDataset(SampleDataset):
         kind: SampleKind | None = None,
         representation: Representation | None = None,
         attributes: Sequence[str] = (),
+        groups: Sequence[str] | None = None,
     ) -> None:
         assert class_names or attributes, "unlabelled images are one class"
         self.image_size = image_size
@@ -205,6 +237,8 @@ class ImageDataset(SampleDataset):
         spec = image_spec(
             channels=channels, image_size=image_size, kind=kind, representation=representation
         )
+        if groups is not None:
+            spec = replace(spec, num_groups=len(set(groups)))
         if attributes:
             spec = replace(spec, attributes=tuple(attributes))
         else:

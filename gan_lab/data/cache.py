@@ -26,7 +26,7 @@ def read_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
     """Return the shape and type of an array, and leave its file where the values begin.
 
     Raises:
-        ValueError: for a format that is not known, for one that does not lie row by row, and for no shape at all.
+        ValueError: for unknown formats, column-major arrays, arrays of objects, and negative sizes.
         SyntaxError: or another of DECODE_ERRORS for a damaged header.
     """
     version = np.lib.format.read_magic(file)
@@ -38,7 +38,7 @@ def read_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
         raise ValueError(f"format {version} of numpy is not known")
     shape, fortran, dtype = read(file)
     if fortran and len(shape) > 1:
-        raise ValueError("its values lie in Fortran's order")
+        raise ValueError("its values are in Fortran order")
     if dtype.hasobject:
         raise ValueError("it holds objects")
     if any(side < 0 for side in shape):
@@ -81,7 +81,9 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     except DECODE_ERRORS as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{path} is no whole .npz ({error}); copy or make it again") from error
+        raise InputError(
+            f"{path} is not a complete .npz ({error}); copy or make it again"
+        ) from error
 
 
 # The cache
@@ -91,9 +93,9 @@ Arrays = dict[str, NDArray]
 
 
 def kept(kind: str, key: str, make: Callable[[], Arrays]) -> Arrays:
-    """Arrays from the cache, or from `make`, which one process of a machine calls while the others wait for it.
+    """Load arrays from the cache, or call `make`, in one process per machine while the others wait.
 
-    Where the cache cannot be written there is a warning, and every start calls `make` again.
+    If the cache cannot be written, there is a warning, and every start calls `make` again.
     """
     with ExitStack() as held:
         try:
@@ -115,8 +117,8 @@ def kept(kind: str, key: str, make: Callable[[], Arrays]) -> Arrays:
 
 def _warn(error: OSError | InputError) -> None:
     warn(
-        f"what was found out about the images cannot be kept ({error}), so every start finds it out again; "
-        f"set GAN_LAB_CACHE to a folder that can be written"
+        f"results about the data cannot be cached ({error}), so every start computes them again; "
+        f"set GAN_LAB_CACHE to a writable folder"
     )
 
 
@@ -124,7 +126,7 @@ def _load(path: Path) -> Arrays | None:
     try:
         return read_arrays(path)
     except InputError:
-        return None  # not there, or cut short: it is made again
+        return None  # missing or truncated: compute it again
 
 
 def _save(path: Path, arrays: Arrays) -> None:

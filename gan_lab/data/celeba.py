@@ -26,10 +26,10 @@ _LARGEST = 2**28  # bytes of a list; the published ones have up to 26 MB
 class CelebA(EncodedImages):
     """The aligned and cropped faces (178x218), one attribute as the label or none.
 
-    The three parts lie in `root`, or in its sub-folders Img, Anno and Eval as in the published drive.
+    The three parts are in `root`, or in its sub-folders Img, Anno and Eval as published.
 
     Args:
-        split: "train" (partition 0) or "val" (partition 1); the test images (2) are left alone.
+        split: "train" (partition 0) or "val" (partition 1); the test images (2) are not used.
         root: the folder.
         attribute: one of the 40, whose classes are then "not X" and "X"; None for one class.
         image_size: one number, [H, W], or None for 218x178.
@@ -37,11 +37,11 @@ class CelebA(EncodedImages):
         resample: "lanczos" | "box" | "bicubic" | "bilinear".
         channels: 1 | 3 | 4, or None for those of most files.
         flip: append the mirror images.
-        skip_unreadable: leave out what cannot be read.
+        skip_unreadable: skip files that cannot be read.
         max_megapixels: larger images count as unreadable.
 
     Raises:
-        InputError: for missing or damaged lists, images that are listed but absent, an unknown attribute.
+        InputError: for missing or damaged lists, listed images that are missing, an unknown attribute.
     """
 
     def __init__(

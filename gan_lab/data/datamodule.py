@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from gan_lab.console import HANGUP, in_a_line, warn
-from gan_lab.data.base import MissingSplit, SampleDataset
+from gan_lab.data.base import MissingSplit, PackedSamples, SampleDataset
 from gan_lab.data.sample import Batch, Representation, SampleSpec, check_spec_alike
 from gan_lab.distributed import slurm
 from gan_lab.errors import InputError, counted
@@ -33,16 +33,16 @@ from gan_lab.errors import InputError, counted
 
 
 def permutation(num_items: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """Order of the items in one epoch, int64 [num_items]; any epoch costs the same."""
+    """Return the order of the items in an epoch, int64 [num_items]; every epoch costs the same."""
     return np.random.default_rng((seed, epoch)).permutation(num_items)
 
 
 class CountingBatchSampler(Sampler[list[int]]):
-    """Batches of item numbers from a position on, until `total_images` are reached.
+    """Batches of item indices from a position on, until `total_images`.
 
-    Position p shows item perm_{seed, p // n}[p % n]; batches run across the ends of epochs. One yielded batch is what
-    one rank needs for one iteration, `batches` consecutive global batches of `batch_size` images: of each, rank r of R
-    has the r-th of R contiguous parts. So each global batch holds the same images whatever the number of ranks.
+    Position p shows item perm_{seed, p // n}[p % n]; batches run across the ends of epochs. One yielded batch is for
+    one rank and iteration: of `batches` consecutive global batches of `batch_size` images, rank r of R gets the r-th of
+    R contiguous parts. So each global batch holds the same images whatever the number of ranks.
 
     There is no `__len__`: no epoch ends here.
 
@@ -123,29 +123,27 @@ def check_batch(*, batch_size: int, batches: int, world_size: int) -> None:
 # Data module
 
 
-SHARED_MEMORY = Path("/dev/shm")  # through which worker processes hand batches over
+SHARED_MEMORY = Path("/dev/shm")  # used by worker processes to send batches
 
 _MAX_WORKERS = 8
-_MEASURED, _MEASURED_AT_ONCE = 10_000, 64  # samples that a representation measures
-_PREFETCHED = 2  # batches that each worker has ready
-_IN_HAND = 2  # batches that training holds: one that it learns from, and the next one
-_PATIENCE_S = (
-    600.0  # for one batch: a worker that fails otherwise may leave the loop waiting for ever
-)
+_MEASURED, _MEASURED_AT_ONCE = 10_000, 64  # samples that a representation is fitted to
+_PREFETCHED = 2  # batches prefetched by each worker
+_IN_HAND = 2  # batches held by training: the current one and the next
+_PATIENCE_S = 600.0  # for one batch: otherwise the loop may wait forever for a worker that has died
 _MAX_CLASSES_SHOWN = 20
 
 
 class DataModule(pl.LightningDataModule):
-    """Training batches from any position of the one clock, the number of real images shown.
+    """Training batches from any number of real images shown.
 
     Args:
-        dataset: makes the images of a split when it is called with `split=`.
+        dataset: called with `split=`, returns the data set of that split.
         batch_size: images of one D step, over all ranks.
         d_steps: D steps of one iteration; a batch of the loader holds the images of all of them.
         total_images: where training ends.
         seed: of the order.
         num_workers: decoding processes; None takes 0 for images in memory, else up to 8.
-        representation: how networks see samples; None for as the data set says. It measures them here.
+        representation: how networks see samples; None for the data set's. It is fitted to the data here.
 
     Attributes:
         train: the training samples.
@@ -171,7 +169,7 @@ class DataModule(pl.LightningDataModule):
         check_batch(batch_size=batch_size, batches=d_steps, world_size=1)
         if num_workers is not None and num_workers < 0:
             raise InputError(
-                f"num_workers={num_workers} is negative; set 0 or more, or null to have it chosen"
+                f"num_workers={num_workers} is negative; set 0 or more, or null for automatic"
             )
         self.train = dataset(split="train")
         try:
@@ -188,6 +186,7 @@ class DataModule(pl.LightningDataModule):
                 if split is not None:
                     split.spec = replace(split.spec, representation=representation)
         self.spec: SampleSpec = self.train.spec
+        self._reads_packed = reads_packed(self.train)
         self._batch_size = batch_size
         self._d_steps = d_steps
         self._total_images = total_images
@@ -202,7 +201,7 @@ class DataModule(pl.LightningDataModule):
             yield split.__getitems__(chosen[start : start + _MEASURED_AT_ONCE].tolist()).real
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Batches as they are stored, of this rank from the module's `images_seen` on.
+        """Stored batches of this rank, from the module's `images_seen` on.
 
         B is batch_size * d_steps / world_size.
 
@@ -221,19 +220,22 @@ class DataModule(pl.LightningDataModule):
             world_size=trainer.world_size if trainer else 1,
         )
         ranks = trainer.world_size if trainer else 1
-        return self._loader(self.train, sampler, self._batch_size * self._d_steps // ranks)
+        read = PackedSamples(self.train) if self._reads_packed else self.train
+        return self._loader(read, sampler, self._batch_size * self._d_steps // ranks)
 
     def ordered_loader(self, dataset: SampleDataset, *, batch_size: int) -> DataLoader[Batch]:
-        """All items of `dataset` once, in order, as uint8 batches; for statistics of the real images."""
+        """All items of `dataset` once, in order, as stored batches; for statistics of the real samples."""
         sampler = _InOrder(num_items=len(dataset), batch_size=batch_size)
         return self._loader(dataset, sampler, batch_size)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Encode samples on the device, as networks see them: of images a quarter of the bytes have travelled."""
+        """Encode samples on the device: stored images have a quarter of the bytes."""
         source = batch.source
         if source is not None:
             assert self.spec.source is not None
             source = self.spec.source.encode(source)
+        if self._reads_packed:
+            return Batch(self.spec.representation.unpack(batch.real), batch.labels, source)
         return Batch(self.spec.encode(batch.real), batch.labels, source)
 
     def transfer_batch_to_device(
@@ -244,7 +246,7 @@ class DataModule(pl.LightningDataModule):
 
     @property
     def sources(self) -> Callable[[Sequence[int]], Tensor] | None:
-        """A function from numbers to stored sources (of validation, if any); None where data are not paired."""
+        """A function from indices to stored sources (of validation, if any); None if data are not paired."""
         return None if self.spec.source is None else (self.val or self.train).sources
 
     @property
@@ -253,7 +255,7 @@ class DataModule(pl.LightningDataModule):
         return self.train.labels if self.spec.attributes else None
 
     def real_grid(self, n: int) -> Tensor:
-        """`n` stored training samples [n, ...], the same ones for a seed; classes follow each other evenly."""
+        """`n` stored training samples [n, ...], fixed by the seed; classes take turns."""
         order = permutation(self.train.num_stored, self._seed, 0)
         labels = self.train.labels[order]
         if labels.ndim == 2:
@@ -266,7 +268,7 @@ class DataModule(pl.LightningDataModule):
         return self.train.__getitems__(chosen).real
 
     def describe(self) -> Table:
-        """What is trained on, as a table: splits, shape, classes with their counts."""
+        """Describe the data as a table: splits, shape, classes with their counts."""
         table = Table(title="data", show_header=False, title_justify="left")
         mirrored = " (twice that with mirror images)" if self.train.flip else ""
         table.add_row("training samples", f"{self.train.num_stored:,}{mirrored}")
@@ -303,7 +305,7 @@ class DataModule(pl.LightningDataModule):
         )
 
     def _loader(
-        self, dataset: SampleDataset, sampler: Sampler[list[int]], batch_size: int
+        self, dataset: SampleDataset | PackedSamples, sampler: Sampler[list[int]], batch_size: int
     ) -> DataLoader[Batch]:
         workers = self._fitting(self._workers(dataset), dataset, batch_size)
         if workers:
@@ -319,17 +321,19 @@ class DataModule(pl.LightningDataModule):
             persistent_workers=workers > 0,
             prefetch_factor=_PREFETCHED if workers else None,
             timeout=_PATIENCE_S if workers else 0,
-            # without its own generator the loader would draw from, and so move, the global one
+            # otherwise the loader would draw from the global generator
             generator=torch.Generator().manual_seed(self._seed),
         )
 
-    def _fitting(self, workers: int, dataset: SampleDataset, batch_size: int) -> int:
-        """Return how many workers there is shared memory for: as many as were asked for, or of one's own choice fewer.
+    def _fitting(
+        self, workers: int, dataset: SampleDataset | PackedSamples, batch_size: int
+    ) -> int:
+        """Return the number of workers that shared memory suffices for, at most the requested one.
 
-        Where it does not suffice, a worker's batch is lost without a word, and the loop waits for it.
+        Without enough, a worker's batch is lost silently, and the loop waits forever.
 
         Raises:
-            InputError: for more workers than that, with what to set.
+            InputError: when more workers were requested.
         """
         if not workers or not SHARED_MEMORY.is_dir():
             return workers
@@ -351,7 +355,7 @@ class DataModule(pl.LightningDataModule):
             return possible
         raise InputError(f"num_workers={workers}: {room}; set num_workers={possible}, or {more}")
 
-    def _workers(self, dataset: SampleDataset) -> int:
+    def _workers(self, dataset: SampleDataset | PackedSamples) -> int:
         if self._num_workers is not None:
             return self._num_workers
         if dataset.in_memory:
@@ -363,6 +367,27 @@ class DataModule(pl.LightningDataModule):
         )
         ranks = self.trainer.num_devices if self.trainer else 1
         return max(1, min(_MAX_WORKERS, cpus // ranks))
+
+
+def reads_packed(data: SampleDataset) -> bool:
+    """Whether training reads what is packed beside the samples for their representation.
+
+    Raises:
+        InputError: where another one packed it, or samples are mirrored, whose packed values are not.
+    """
+    wanted = data.spec.representation.pack_name if data.packed_by else ""
+    if not wanted:
+        return False
+    if data.packed_by != wanted:
+        raise InputError(
+            f"the data were packed with {data.packed_by}, and representation= is {wanted}; pack them again with "
+            "prepare-data, or set representation.model to that which packed them"
+        )
+    if data.flip:
+        raise InputError(
+            "data.flip=true: what is packed of an image is not that of its mirror image; set data.flip=false"
+        )
+    return True
 
 
 def unmirrored(dataset: Callable[..., SampleDataset]) -> dict[str, bool]:
@@ -391,7 +416,7 @@ def loader_failure(error: Exception) -> str | None:
 
 
 def _in_loader(error: BaseException) -> bool:
-    """Whether an error comes from where batches of other processes are received."""
+    """Whether an error was raised while receiving a worker's batch."""
     frames = traceback.extract_tb(error.__traceback__)
     return any(Path(frame.filename).parts[-2:] == ("data", "dataloader.py") for frame in frames)
 
@@ -410,7 +435,7 @@ class _InOrder(Sampler[list[int]]):
 
 
 def _ignore_signals(worker: int) -> None:
-    """Signals of a terminal and of SLURM reach all processes; a worker that ends before the run is saved ends it."""
+    """Ignore signals: terminals and SLURM send them to all processes, and workers must outlive the final save."""
     for number in {signal.SIGINT, *slurm.PREEMPT_SIGNALS, *([HANGUP] if HANGUP else [])}:
         signal.signal(number, signal.SIG_IGN)
 
@@ -419,7 +444,7 @@ def _kill_remaining_workers() -> None:
     """Kill remaining workers at exit: multiprocessing would send SIGTERM, which they ignore, and wait forever."""
     left = [child for child in active_children() if child.daemon]
     if left and hasattr(signal, "SIGCHLD"):
-        # torch would take it for a failure
+        # torch would report a failure
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for child in left:
         child.kill()

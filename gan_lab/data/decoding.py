@@ -1,7 +1,7 @@
-"""Opening images: the formats that may be decoded, told by a file's first bytes and never by its name.
+"""Opening images of allowed formats, which are recognised by a file's first bytes, never by its name.
 
-Everything that gan_lab decodes comes through `open_image`. PostScript is not among the formats: Pillow would start
-Ghostscript for it, whatever the file is called.
+All image decoding goes through `open_image`. PostScript is not allowed: Pillow would start Ghostscript, whatever the
+file's name.
 """
 
 import os
@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from PIL import Image, ImageFile
 
-HEAD_BYTES = 64  # that tell a format
+HEAD_BYTES = 64  # enough to recognise a format
 MAX_MEGAPIXELS = 300.0  # 0.9 GB decoded; the largest phones and cameras make 200
 FORMATS = ("PNG", "JPEG", "WebP", "GIF", "BMP", "TIFF", "JPEG 2000", "AVIF", "HEIC", "NumPy")
 
@@ -34,7 +34,7 @@ _NEW_SUBFILE_TYPE, _DNG_VERSION = 254, 50706  # TIFF tags
 
 
 class NotAnImage(OSError):
-    """The file is none of the formats that are decoded, or its header is damaged."""
+    """The file has none of the allowed formats, or its header is damaged."""
 
 
 class ImageTooLarge(OSError):
@@ -44,18 +44,18 @@ class ImageTooLarge(OSError):
 def open_image(
     file: BinaryIO, *, max_megapixels: float = MAX_MEGAPIXELS, name: str = "max_megapixels"
 ) -> ImageFile.ImageFile:
-    """Open an image of one of FORMATS; its pixels are decoded when they are asked for.
+    """Open an image of one of FORMATS; its pixels are decoded on demand.
 
     Pillow's own limit on pixels, which holds for the whole process, is raised to `max_megapixels` where it is lower.
 
     Args:
-        file: seekable; stays open, and is to be closed by the caller after the pixels were decoded.
+        file: seekable; the caller closes it after decoding the pixels.
         max_megapixels: largest size, in millions of pixels.
-        name: what the user calls that bound, for messages.
+        name: of that limit, for messages.
 
     Raises:
-        NotAnImage: for any other content, PostScript among it.
-        ImageTooLarge: naming the bound.
+        NotAnImage: for any other content, including PostScript.
+        ImageTooLarge: naming the limit.
     """
     file.seek(0)
     head = file.read(HEAD_BYTES)
@@ -115,17 +115,17 @@ def image_format(head: bytes) -> str | None:
 
 
 def regular_file(path: str | Path) -> BinaryIO:
-    """Open a file for reading; pipes, sockets and devices are not opened, which could wait forever or act.
+    """Open a regular file for reading; opening pipes, sockets or devices could block or have effects.
 
     Raises:
-        OSError: also for what is no regular file.
+        OSError: also when it is not a regular file.
     """
     check_regular(path)
     return open(path, "rb")
 
 
 def check_regular(path: str | Path) -> None:
-    """Raise OSError for what is no regular file, or not there."""
+    """Raise OSError unless the path is a regular file."""
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise OSError("not a regular file")
 
@@ -148,14 +148,14 @@ def _opened(file: BinaryIO, name: str) -> ImageFile.ImageFile:
         return HeifImageFile(file)
     if name == "NumPy":
         raise NotAnImage(
-            "an array of NumPy; data are trained on from .npy, pictures are PNG, JPEG and the like"
+            "a NumPy array; data sets may be .npy, single images must be PNG, JPEG and the like"
         )
     plugin = _PLUGINS.get(name, name)
     if plugin not in Image.OPEN:
         Image.init()
     if plugin not in Image.OPEN:
         raise NotAnImage(f"this Pillow was built without {name}")
-    # not Image.open, which checks the size against a limit of its own
+    # not Image.open, which has its own size limit
     factory, _ = Image.OPEN[plugin]
     try:
         return factory(file, "")
@@ -164,7 +164,7 @@ def _opened(file: BinaryIO, name: str) -> ImageFile.ImageFile:
 
 
 def _is_camera_raw(image: Image.Image) -> bool:
-    """Whether a TIFF's first image is but the preview of a raw photograph (DNG, NEF, ARW, ...)."""
+    """Whether a TIFF's first image is only the preview of a raw photograph (DNG, NEF, ARW, ...)."""
     tags = getattr(image, "tag_v2", {})
     return _DNG_VERSION in tags or bool(tags.get(_NEW_SUBFILE_TYPE, 0) & 1)
 

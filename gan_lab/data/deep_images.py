@@ -1,4 +1,4 @@
-"""Images with more than 8 bits a channel: how they are read, kept, written, and seen through a window of levels."""
+"""Images with more than 8 bits per channel: reading, storing, writing, and windows of levels."""
 
 import io
 import logging
@@ -24,9 +24,9 @@ WindowName = Literal["range", "full", "percentiles"]
 
 PERCENTILES = (0.5, 99.5)
 _FULL = 65535.0
-_SAMPLED = 4096  # pixels of an image that percentiles are taken from
+_SAMPLED = 4096  # sampled pixels per image for percentiles
 
-# it writes a line for each odd tag, and what cannot be read is told by whoever reads it
+# it logs a line for each odd tag; what cannot be read is reported by the caller
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 
 
@@ -36,33 +36,45 @@ class DeepImage(SampleKind):
     Args:
         bits: 16 or 32 (floating point).
         channels: C.
-        window: lowest and highest level that previews show, as black and white.
+        window: lowest and highest level of previews, black and white.
+        spacing: (height, width) of a pixel in mm, the same in all images; None if unknown.
     """
 
     axes = ("channels", "height", "width")
     is_precise = True
 
     def __init__(
-        self, *, bits: Literal[16, 32], channels: int, window: tuple[float, float]
+        self,
+        *,
+        bits: Literal[16, 32],
+        channels: int,
+        window: tuple[float, float],
+        spacing: tuple[float, float] | None = None,
     ) -> None:
         self.bits = bits
         self.channels = channels
         self.window = (float(window[0]), float(window[1]))
+        self.spacing = None if spacing is None else (float(spacing[0]), float(spacing[1]))
         self.name = f"{bits}-bit image"
         self.suffix = ".png" if bits == 16 and channels == 1 else ".tif"
 
     @property
     def arguments(self) -> dict[str, Any]:
-        return {"bits": self.bits, "channels": self.channels, "window": list(self.window)}
+        return {
+            "bits": self.bits,
+            "channels": self.channels,
+            "window": list(self.window),
+            "spacing": None if self.spacing is None else list(self.spacing),
+        }
 
     def to_float(self, stored: Tensor) -> Tensor:
-        """Return 0 to 65535 as -1 to 1, in which float32 keeps every level; floating-point values as they are."""
+        """Map 0 to 65535 to -1 to 1, exactly in float32; floating-point values are unchanged."""
         return stored.float().div(_FULL / 2).sub(1) if self.bits == 16 else stored.float()
 
     def to_stored(self, values: Tensor) -> Tensor:
         values = values.float()
         if not torch.isfinite(values).all():
-            raise InputError("images hold NaN or infinity, which no file can hold")
+            raise InputError("images contain NaN or infinity")
         if self.bits == 32:
             return values
         return values.add(1).mul(_FULL / 2).round().clamp(0, _FULL).to(torch.uint16)
@@ -88,19 +100,19 @@ class DeepImage(SampleKind):
         return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
     def preview(self, stored: Tensor) -> Tensor:
-        """Draw the window's levels as 0 to 255; of other numbers of channels than 1 and 3 the first one."""
+        """Map the window's levels to 0 to 255; with other numbers of channels than 1 and 3, the first one."""
         low, high = self.window
         grey = (stored.float() - low).div(max(high - low, 1e-12)).mul(255).round()
         images = grey.clamp(0, 255).to(torch.uint8)
         return images if images.shape[1] in (1, 3) else images[:, :1]
 
     def measured(self, stored: Tensor) -> Tensor:
-        """Return what previews show: the networks that features come from were made for 8 bits."""
+        """Return previews: feature networks take 8 bits."""
         return self.preview(stored)
 
 
 class Window(Representation):
-    """The levels between two ends as -1 to 1, as a radiologist's window; those outside are clipped.
+    """Map the levels between two ends to -1 to 1, clipping others, as a radiologist's window.
 
     Args:
         low: lower end, in the unit of `DeepImage.to_float`.
@@ -111,7 +123,7 @@ class Window(Representation):
         super().__init__()
         if not low < high:
             raise InputError(
-                f"a window from {low:g} to {high:g} shows nothing; its end must lie above its start"
+                f"a window from {low:g} to {high:g} is empty; its end must be above its start"
             )
         self.low, self.high = float(low), float(high)
 
@@ -129,7 +141,7 @@ class Window(Representation):
 
 
 def window_of(levels: tuple[float, float], *, bits: int) -> Window:
-    """Return the representation of a window whose ends are stored levels."""
+    """Return the representation for a window given in stored levels."""
     low, high = levels
     if bits == 16:
         low, high = low / (_FULL / 2) - 1, high / (_FULL / 2) - 1
@@ -187,7 +199,7 @@ def find_levels(images: Iterable[NDArray[Any]], window: WindowName) -> tuple[flo
 
 
 def depth(file: BinaryIO) -> Bits | None:
-    """Bits of an image that Pillow does not read whole (PNG, TIFF of 16 or floating-point bits, arrays); else None."""
+    """Bits of an image that Pillow does not fully support (16-bit or float PNG and TIFF, arrays); else None."""
     file.seek(0)
     head = file.read(HEAD_BYTES)
     file.seek(0)
@@ -198,7 +210,7 @@ def depth(file: BinaryIO) -> Bits | None:
         try:
             page = _tiff_page(file)
         except NotAnImage:
-            return None  # Pillow says what is wrong, or reads it
+            return None  # Pillow reads it, or reports what is wrong
         return _bits_of(page.dtype, at_least=16)
     if found == "NumPy":
         return _bits_of(read_header(file)[1], at_least=8)

@@ -18,15 +18,15 @@ _VAL_EVERY = 5
 
 
 class Digits(MemoryImages):
-    """The digits: 1,437 to train on and 360 to validate on, the same ones always and alike in their classes.
+    """The digits: 1,437 for training and 360 for validation, a fixed split stratified by class.
 
     Args:
         split: "train" or "val".
         image_size: as one number, [H, W], or None for 8x8.
         crop: "none" stretches to rectangles; see `ImageTransform`.
         resample: filter of the enlargement.
-        channels: 1, or 3 and 4 for networks that want them.
-        flip: append the mirror images (which are no digits any more).
+        channels: 1, or 3 and 4 for networks that need them.
+        flip: append the mirror images (no longer digits).
 
     Raises:
         InputError: for options out of range.
@@ -42,7 +42,7 @@ class Digits(MemoryImages):
         channels: int | None = 1,
         flip: bool = False,
     ) -> None:
-        # scikit-learn takes a second to import, which no other dataset should cost
+        # imported here: scikit-learn takes a second
         from sklearn.datasets import load_digits
 
         check_split(split)
@@ -64,7 +64,7 @@ class Digits(MemoryImages):
 
 
 def split_indices(labels: NDArray[np.int64], split: str) -> NDArray[np.int64]:
-    """Every fifth image within each class validates, so that classes and writers are alike in both parts."""
+    """Take every fifth image of each class for validation, so that classes and writers are balanced."""
     by_class = np.argsort(labels, kind="stable")
     is_val = np.zeros(len(labels), dtype=bool)
     is_val[by_class[::_VAL_EVERY]] = True
@@ -79,19 +79,19 @@ _SEED = {"train": 0, "val": 1}
 
 
 class StackedDigits(ImageDataset):
-    """Triples of digits, drawn once and always the same; every mode is as likely as every other.
+    """Triples of digits, drawn once from a fixed seed; all modes are equally likely.
 
-    The images have no labels for a generator: it is to find the modes by itself.
+    The images have no labels: the generator has to find the modes.
 
     Attributes:
         modes: int64 [number of images], 100 r + 10 g + b of the digits in the three channels.
 
     Args:
         split: "train" or "val": of the digits that are stacked.
-        num_images: how many triples; 128,000 are enough for each mode to be there about 128 times.
+        num_images: number of triples; 128,000 give each mode about 128 images.
         image_size: one number, [H, W], or None for 8x8.
         resample: filter of the enlargement.
-        flip: append the mirror images (which are no digits any more).
+        flip: append the mirror images (no longer digits).
 
     Raises:
         InputError: for options out of range.
@@ -132,7 +132,7 @@ class StackedDigits(ImageDataset):
 
     @property
     def fingerprint(self) -> str:
-        """Digest of the digits and of what is stacked on what."""
+        """Digest of the digits and of the triples."""
         return self._fingerprint
 
     def load(self, index: int) -> Tensor:

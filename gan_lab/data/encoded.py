@@ -41,24 +41,24 @@ _THREADS = 8
 
 
 class UnreadableImage(InputError):
-    """One image passed the check at the start and cannot be decoded all the same."""
+    """An image that passed the scan cannot be decoded."""
 
     def __init__(self, message: str) -> None:
-        # a DataLoader puts its worker's whole traceback before the message
+        # a DataLoader prepends its worker's traceback
         super().__init__(
             message.strip().splitlines()[-1].removeprefix(f"{__name__}.UnreadableImage: ")
         )
 
 
 class EncodedImages(ImageDataset):
-    """Pictures of a `Source`, all checked at the start, each decoded and transformed when it is asked for.
+    """Images of a `Source`, all scanned at the start, decoded and transformed on demand.
 
     Args:
         source: the images of all splits, so that splits agree on size and channels.
         labels: classes int64 [len(source)], or vectors float32 [len(source), K].
         class_names: one for each class.
         members: bool [len(source)], the images of this split.
-        table: what else is known of the images of `source`.
+        table: metadata of the images of `source`.
         attributes: names of the K entries, where labels are vectors.
         split: "train" or "val".
         image_size: as `parse_size` takes it; None for the one size that all images have.
@@ -66,7 +66,7 @@ class EncodedImages(ImageDataset):
         resample: name of a Pillow filter.
         channels: 1, 3, 4, or None for those of most images.
         flip: append the mirror images.
-        skip_unreadable: leave out what cannot be read, with a warning, where it would be an error.
+        skip_unreadable: skip files that cannot be read, with a warning instead of an error.
         max_megapixels: larger images count as unreadable.
         bits: 8, 16, 32 (floating point), or None for those that the files have.
         window: levels that networks see as -1 to 1, of images with more than 8 bits; as `parse_window` takes it.
@@ -111,16 +111,14 @@ class EncodedImages(ImageDataset):
         )
         self.source = source
         self._max_megapixels = max_megapixels
-        kind, representation = None, None
-        if self._bits != 8:
-            self.pixel_type = torch.uint16 if self._bits == 16 else torch.float32
-            if isinstance(levels, str):
-                levels = self._find_levels(np.flatnonzero(readable), found.listing, levels)
-            kind = DeepImage(bits=self._bits, channels=self._transform.channels, window=levels)
-            representation = window_of(levels, bits=self._bits)
+        kind = self._deep_kind(levels, np.flatnonzero(readable), found.listing)
+        if kind is not None:
+            self.pixel_type = torch.uint16 if kind.bits == 16 else torch.float32
         self._items = np.flatnonzero(members & readable)
         if not len(self._items):
             raise InputError(f"none of the images of split={split} can be read")
+        # names and labels are here already, and a long table would be sent to every worker
+        self._table = table.rows(self._items) if table and table.has_more_than_classes else None
         super().__init__(
             split=split,
             image_size=self._transform.size,
@@ -129,14 +127,13 @@ class EncodedImages(ImageDataset):
             labels=labels[self._items],
             flip=flip,
             kind=kind,
-            representation=representation,
+            representation=None if kind is None else window_of(kind.window, bits=kind.bits),
             attributes=attributes,
+            groups=None if self._table is None else self._table.groups,
         )
         self.unreadable = [(source.name(i), why) for i, why in found.reasons.items() if members[i]]
         if self.unreadable:
             warn(f"left out {_named(self.unreadable)}")
-        # names and labels are here already, and a long table would be sent to every worker
-        self._table = table.rows(self._items) if table and table.has_more_than_classes else None
         self._skip_unreadable = skip_unreadable
         self._warned = False
         self._fingerprint = digest(
@@ -204,10 +201,20 @@ class EncodedImages(ImageDataset):
                 return self._transform(image)
         return self._transform.levels(read_levels(file), bits=self._bits)
 
+    def _deep_kind(
+        self, levels: WindowName | tuple[float, float], items: NDArray[np.int64], listing: str
+    ) -> DeepImage | None:
+        """Return the kind of images with more than 8 bits; None for others."""
+        if self._bits == 8:
+            return None
+        if isinstance(levels, str):
+            levels = self._find_levels(items, listing, levels)
+        return DeepImage(bits=self._bits, channels=self._transform.channels, window=levels)
+
     def _find_levels(
         self, items: NDArray[np.int64], listing: str, window: WindowName
     ) -> tuple[float, float]:
-        """Return the window that `window` names, of the images of all splits, so that these agree."""
+        """Return the window by name, over the images of all splits, so that they agree."""
         if window == "full" and self._bits == 16:
             return 0.0, 65535.0
 
@@ -219,7 +226,7 @@ class EncodedImages(ImageDataset):
                 raise self._unreadable(self.source.name(item), error) from error
 
         def find() -> Arrays:
-            say(f"looking for the levels of {len(items):,} images (once; the result is kept) ...")
+            say(f"looking for the levels of {len(items):,} images (once; the result is cached) ...")
             with ThreadPoolExecutor(_THREADS) as pool:
                 return {"levels": np.array(find_levels(pool.map(levels, items.tolist()), window))}
 
@@ -236,20 +243,20 @@ class EncodedImages(ImageDataset):
         return images, shown
 
     def _load_or_next(self, index: int) -> tuple[Tensor, int]:
-        """The image, or the first one after it that can be read."""
+        """Return the image, or the next one that can be read."""
         for offset in range(self.num_stored):
             candidate = (index + offset) % self.num_stored
             try:
                 return self.load(candidate), candidate
             except UnreadableImage as error:
                 if not self._warned:
-                    warn(f"{error}: the next one takes its place (said once)")
+                    warn(f"{error}: using the next one instead (reported once)")
                     self._warned = True
-        raise InputError("none of the images can be read any more; is the disk still there?")
+        raise InputError("no image can be read any more; check the disk")
 
 
 def _readable(source: Source, found: Scan, skip_unreadable: bool) -> NDArray[np.bool_]:
-    """Mask [N] of the images to use; InputError for unreadable ones unless they are to be skipped."""
+    """Mask [N] of the images to use; InputError for unreadable ones unless they are skipped."""
     readable = np.ones(len(source), dtype=bool)
     readable[list(found.reasons)] = False
     bad = [(source.name(index), reason) for index, reason in found.reasons.items()]
@@ -301,11 +308,11 @@ def _common_bits(
         modes = ", ".join(f"{count:,} with {number}" for number, count in counts)
         odd = int(np.flatnonzero(readable & (present != counts[0][0]))[0])
         raise InputError(
-            f"the images have different bits ({modes}, among them {source.name(odd)}), so their levels do not compare; "
-            f"take the odd ones out, or set data.bits={min(present[readable])} to use the high bits of all"
+            f"the images have different bits ({modes}, among them {source.name(odd)}), so their levels differ; "
+            f"remove some, or set data.bits={min(present[readable])} to use the high bits of all"
             if max(present[readable]) == 16
             else f"some images hold floating-point values and others do not ({modes} bits, among them "
-            f"{source.name(odd)}); take the odd ones out"
+            f"{source.name(odd)}); remove some"
         )
     wanted = int(counts[0][0]) if bits is None else bits
     lacking = np.flatnonzero(readable & (present < wanted))
@@ -329,8 +336,8 @@ def _common_channels(source: Source, found: Scan, readable: NDArray[np.bool_], b
     if len(counts) > 1 and bits != 8:
         odd = int(np.flatnonzero(readable & (found.shapes[:, 2] != channels))[0])
         raise InputError(
-            f"most images have {channels} channels and {source.name(odd)} has {found.shapes[odd, 2]}; take the odd "
-            "ones out, since levels of more than 8 bits are not turned into colours"
+            f"most images have {channels} channels and {source.name(odd)} has {found.shapes[odd, 2]}; remove "
+            "those, since levels of more than 8 bits are not converted to colours"
         )
     if len(counts) > 1:
         modes = ", ".join(f"{count:,} with {number}" for number, count in counts)

@@ -1,4 +1,4 @@
-"""A folder or a zip of images, with classes by a table or by sub-folders, or none."""
+"""A folder or zip of images, with classes from a table, from sub-folders, or none."""
 
 import io
 import os
@@ -8,13 +8,22 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from gan_lab.data.base import digest
+from gan_lab.data.cache import read_header
 from gan_lab.data.decoding import DECODE_ERRORS, FORMATS, MAX_MEGAPIXELS, regular_file
 from gan_lab.data.encoded import EncodedImages
 from gan_lab.data.listing import format_names, list_folder, list_zip
 from gan_lab.data.metadata import MetadataTable, read_metadata
-from gan_lab.data.source import FileSource, Source, existing_folder, existing_path
+from gan_lab.data.packing import PACKED_BY, packed_name
+from gan_lab.data.source import (
+    FileSource,
+    Source,
+    existing_folder,
+    existing_path,
+)
 from gan_lab.data.splits import grouped, members_by_table
 from gan_lab.data.tables import BadTable, read_table
 from gan_lab.data.transform import Crop, ImageSize
@@ -26,9 +35,9 @@ _LARGEST_MEMBER = (
 
 
 class ImageFolder(EncodedImages):
-    """All images under a folder, sub-folders of any depth included; hidden files and folders are passed over.
+    """All images in a folder and its sub-folders; hidden files and folders are skipped.
 
-    Classes and splits are those that `read_metadata` finds; test images are left alone.
+    Classes and splits come from `read_metadata`; test images are not used.
 
     Args:
         split: "train" or "val".
@@ -37,19 +46,19 @@ class ImageFolder(EncodedImages):
             classes of a table, or else the sub-folders when there are images in them and none in `root` itself.
         attributes: columns of numbers in its table that are labels in place of classes, or True for all of them; None
             takes them where the table has no classes.
-        val_fraction: part of the images to validate on, chosen by a hash of their names, where nothing says which.
+        val_fraction: share of the images for validation, chosen by a hash of their names, if there are no splits.
         image_size: one number, [H, W], or None for the one size that all files have.
         crop: "center" | "none" | pixels | [H, W]; see `ImageTransform`.
         resample: "lanczos" | "box" | "bicubic" | "bilinear".
         channels: 1 | 3 | 4, or None for those of most files.
         flip: append the mirror images.
-        skip_unreadable: leave out what cannot be read.
+        skip_unreadable: skip files that cannot be read.
         max_megapixels: larger images count as unreadable.
         bits: 8 | 16 | 32 (floating point), or None for those that they have.
         window: of more than 8 bits: "range" | "full" | "percentiles" | [centre, width], in levels.
-        group_by: what images of one group have in common, which stay on one side of a split; as `grouped` takes it.
-        folds: in place of `val_fraction`: so many parts of about as many groups each, of which one validates.
-        fold: which one, from 0 on.
+        group_by: images of one group stay on one side of a split; as `grouped` takes it.
+        folds: instead of `val_fraction`: number of folds with about equally many groups, one for validation.
+        fold: index of the validation fold.
 
     Raises:
         InputError: for a missing or empty folder, unreadable files, mixed sizes, options out of range.
@@ -102,7 +111,7 @@ class ImageFolder(EncodedImages):
         )
 
     def _path(self, root: str | Path | None) -> Path:
-        return existing_folder(root, "a folder of pictures")
+        return existing_folder(root, "a folder of images")
 
 
 class Zip(ImageFolder):
@@ -116,9 +125,24 @@ class Zip(ImageFolder):
     """
 
     def _path(self, root: str | Path | None) -> Path:
-        path = existing_path(root, "a zip of pictures")
-        open_zip(path).close()
+        path = existing_path(root, "a zip of images")
+        with open_zip(path) as archive:
+            if PACKED_BY in archive.namelist():
+                self.packed_by = archive.read(PACKED_BY).decode(errors="replace")
         return path
+
+    def load_packed(self, index: int) -> Tensor:
+        assert isinstance(self.source, ZipSource)
+        name = packed_name(self.name(index))
+        try:
+            file = io.BytesIO(self.source.read(name))
+            shape, dtype = read_header(file)
+            values = np.frombuffer(file.read(), dtype=dtype).reshape(shape)
+        except DECODE_ERRORS as error:
+            raise InputError(
+                f"{name} cannot be read ({error}); pack the data again with prepare-data"
+            ) from error
+        return torch.from_numpy(values.copy())
 
 
 class ZipSource(Source):
@@ -142,14 +166,22 @@ class ZipSource(Source):
         return bytes(self._names[index]).decode()
 
     def open(self, index: int) -> BinaryIO:
+        return io.BytesIO(self.read(self.name(index)))
+
+    def read(self, name: str) -> bytes:
+        """Return the content of a member.
+
+        Raises:
+            OSError: when it cannot be read.
+        """
         try:
             archive = self._open_archive()
-            member = archive.getinfo(self.name(index))
+            member = archive.getinfo(name)
             if member.file_size > _LARGEST_MEMBER:
                 raise OSError(
                     f"it claims {member.file_size:,} bytes, more than {_LARGEST_MEMBER:,}"
                 )
-            return io.BytesIO(archive.read(member))
+            return archive.read(member)
         except DECODE_ERRORS as error:  # damaged, encrypted, or packed in an unknown way
             if isinstance(error, OSError):
                 raise
@@ -164,7 +196,7 @@ class ZipSource(Source):
         return {**self.__dict__, "_archive": None, "_pid": -1}
 
     def _open_archive(self) -> zipfile.ZipFile:
-        """The archive of this process: two that share a file after a fork would move each other's position."""
+        """Open the archive once per process: after a fork, processes would share the file position."""
         if self._archive is None or self._pid != os.getpid():
             self._archive, self._pid = zipfile.ZipFile(self._path), os.getpid()
         return self._archive
@@ -233,17 +265,17 @@ def open_zip(path: Path) -> zipfile.ZipFile:
     """Open a zip of samples.
 
     Raises:
-        InputError: for what is none.
+        InputError: when it is not a zip.
     """
     if path.is_dir():
         raise InputError(
-            f"data.root={path} is a folder; for a folder of pictures use data=image_folder"
+            f"data.root={path} is a folder; for a folder of images use data=image_folder"
         )
     if not path.is_file():
-        raise InputError(f"data.root={path} is no regular file; expected a zip of pictures")
+        raise InputError(f"data.root={path} is not a regular file; expected a zip of images")
     try:
         return zipfile.ZipFile(path)
     except DECODE_ERRORS as error:  # also a name that is no UTF-8, and a version that is not known
         raise InputError(
-            f"data.root={path} is not a whole zip ({error}); copy or make it again"
+            f"data.root={path} is not a complete zip ({error}); copy or make it again"
         ) from error

@@ -1,4 +1,4 @@
-"""Images as samples: between floats in [-1, 1], which networks compute with, and 8-bit files."""
+"""8-bit images as samples: conversion between floats in [-1, 1] and 8-bit files."""
 
 from collections.abc import Sequence
 from io import BytesIO
@@ -39,7 +39,7 @@ class ImageKind(SampleKind):
         return (pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)).contiguous()
 
     def preview(self, stored: Tensor) -> Tensor:
-        """Return images as they are; of other numbers of channels than 1, 3 or 4 the first one."""
+        """Return the images; with other numbers of channels than 1, 3 or 4, the first channel."""
         return stored if stored.shape[1] in (1, 3, 4) else stored[:, :1]
 
 
@@ -60,7 +60,7 @@ def image_spec(
         class_names: of the labels; none without classes.
         class_counts: training images of each class, or none.
         kind: None for 8 bits.
-        representation: None for images as their kind makes floats of them.
+        representation: None for the kind's floats.
     """
     return SampleSpec(
         kind=kind or ImageKind(),
@@ -92,8 +92,8 @@ def to_uint8(images: Tensor) -> Tensor:
     if images.numel():
         low, high = torch.aminmax(images.float())
         if not torch.isfinite(low + high):
-            raise InputError("images hold NaN or infinity, which no picture can show")
-        # generators without a tanh may go far to either side; 0..255 goes to one
+            raise InputError("images contain NaN or infinity")
+        # generators without a tanh may exceed the range on both sides, 0..255 only on one
         if high > 16 and low >= -1:
             raise InputError(
                 f"images span {low:.4g} to {high:.4g}; expected [-1, 1]: divide 0..255 by 127.5, less 1"
@@ -113,18 +113,18 @@ def to_float(images: Tensor) -> Tensor:
 
 
 def save_png(image: Tensor, path: Path) -> None:
-    """Write one uint8 image [C, H, W] as PNG; the folder is made when it is not there."""
-    save_picture(to_pil(image), path)
+    """Write one uint8 image [C, H, W] as PNG; the folder is created if needed."""
+    save_pil(to_pil(image), path)
 
 
-def save_picture(picture: Image.Image, path: Path) -> None:
-    """Write a Pillow image as PNG, whole or not at all; the folder is made when it is not there."""
+def save_pil(picture: Image.Image, path: Path) -> None:
+    """Write a Pillow image as PNG, whole or not at all; the folder is created if needed."""
     with replacing(path) as temporary:
         picture.save(temporary, format="PNG")
 
 
 class Images(ShownTensor):
-    """Images [N, C, H, W] in about [-1, 1] that a notebook shows; otherwise a tensor like any other.
+    """A tensor of images [N, C, H, W] in about [-1, 1], which a notebook can show.
 
         images = gan.sample(16)
         images.grid(columns=8).save("sheet.png")
@@ -142,7 +142,7 @@ class Images(ShownTensor):
         """Return a Pillow image of [C, H, W], and a list of them of [N, C, H, W].
 
         Raises:
-            InputError: for what is no picture: other dimensions, 2 or more than 4 channels, NaN.
+            InputError: for values that are not an image: other dimensions, 2 or more than 4 channels, NaN.
         """
         pixels = [to_pil(image) for image in self._pixels()]
         return pixels[0] if self.ndim == 3 else pixels
@@ -151,13 +151,13 @@ class Images(ShownTensor):
         values = self.as_subclass(Tensor)
         if values.ndim not in (3, 4) or values.shape[-3] not in (1, 3, 4) or not values.numel():
             raise InputError(
-                f"a tensor of shape {tuple(values.shape)} is no picture: [N, C, H, W] or [C, H, W], 1, 3 or 4 channels"
+                f"a tensor of shape {tuple(values.shape)} is not an image: give [N, C, H, W] or [C, H, W], C = 1, 3, 4"
             )
         pixels = to_uint8(values.detach()).cpu()
         return pixels[None] if pixels.ndim == 3 else pixels
 
     def _repr_png_(self) -> bytes | None:
-        """Return what a notebook shows; None where the values are no image, which then are shown as numbers."""
+        """Return a PNG for notebooks; None if the values are not images."""
         try:
             shown = self[:_MOST_SHOWN] if self.ndim == 4 else self
             side = max(shown.shape[-2:]) if shown.ndim >= 2 else 1

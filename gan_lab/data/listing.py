@@ -1,4 +1,4 @@
-"""Which files of a folder or zip are images, and which are not and why."""
+"""Which files of a folder or zip are images, and why others are not."""
 
 import functools
 import os
@@ -15,13 +15,14 @@ from gan_lab.data.decoding import DECODE_ERRORS, HEAD_BYTES, image_format, regul
 from gan_lab.data.tables import TABLES
 from gan_lab.errors import InputError
 
-# these are taken for images and checked with all others; the rest is looked into
+# files with these endings count as images; others are checked by their first bytes
 IMAGE_ENDINGS = (
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff",
     ".jp2", ".j2k", ".jpf", ".jpx", ".avif", ".npy",
 )  # fmt: skip
-# labels and words about the images, which lie beside them as a matter of course
-_SIDE_ENDINGS = (".csv", ".tsv", ".json", ".jsonl", ".txt", ".md", ".yaml", ".yml")
+PACKED_ENDING = ".packed"  # of what a representation has packed, beside the image of the same name
+# labels and texts, expected beside images
+_SIDE_ENDINGS = (".csv", ".tsv", ".json", ".jsonl", ".txt", ".md", ".yaml", ".yml", PACKED_ENDING)
 _SIDE_NAMES = ("readme", "license", "copying")
 _NOT_REGULAR = "not a regular file"
 _THREADS = 16
@@ -31,10 +32,10 @@ _SHOWN = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """The files of a folder or zip, as paths below it, sorted; hidden ones are in none of the lists.
+    """The files of a folder or zip, as sorted relative paths; hidden ones are in none of the lists.
 
     Attributes:
-        images: or other samples, to be decoded; one that turns out damaged is an error.
+        images: or other samples; a damaged one is an error.
         side_files: labels and texts.
         passed_over: (name, reason) of everything else.
     """
@@ -44,17 +45,17 @@ class Listing:
     passed_over: list[tuple[str, str]]
 
     def report(self, root: Path) -> None:
-        """Count and name what was passed over, in one line, once in a process."""
+        """Report the skipped files in one line, once per process."""
         if self.passed_over:
             _warn_once(f"{root}: passed over {_by_reason(self.passed_over)}")
 
 
 def list_folder(folder: Path, *, endings: tuple[str, ...] | None = None) -> Listing:
-    """List the files below `folder`; links are followed, and nothing but regular files is opened.
+    """List the files below `folder`; links are followed, only regular files are opened.
 
     Args:
         folder: where.
-        endings: of the files that are samples; None for images, which are known by their first bytes, too.
+        endings: of samples; None for images, which are also recognised by their first bytes.
 
     Raises:
         OSError: when `folder` itself cannot be listed.
@@ -66,7 +67,7 @@ def list_folder(folder: Path, *, endings: tuple[str, ...] | None = None) -> List
 
 
 def list_matching(folder: Path, matches: Callable[[str], bool]) -> Listing:
-    """List the files below `folder` whose names match, in the place of images, and metadata tables beside them.
+    """List the files below `folder` whose names match, in place of images, and metadata tables.
 
     Raises:
         InputError: when `folder` itself cannot be listed.
@@ -156,7 +157,7 @@ def _walk(folder: Path) -> tuple[list[str], list[tuple[str, str]]]:
             if is_folder:
                 left.append(f"{name}/")
             elif is_file or not os.path.exists(entry.path):
-                files.append(name)  # a link to nothing is named by the check of the images
+                files.append(name)  # the scan reports dangling links
             else:
                 passed_over.append((name, _NOT_REGULAR))
     return sorted(files), passed_over
@@ -177,7 +178,7 @@ def _head(file: IO[bytes]) -> bytes:
 
 
 def _why_not(name: str, head: Callable[[str], bytes]) -> str | None:
-    """Why a file of unknown ending is passed over; None for an image."""
+    """Why a file of unknown ending is skipped; None for an image."""
     try:
         found = image_format(head(name))
     except DECODE_ERRORS as error:
@@ -200,7 +201,7 @@ def _by_reason(passed_over: Iterable[tuple[str, str]]) -> str:
 
 
 def format_names(names: Iterable[str], limit: int = 10) -> str:
-    """Some names for a message: the first ones, and how many more there are."""
+    """Format names for a message: the first ones, and how many more."""
     names = list(names)
     more = f" and {len(names) - limit:,} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more

@@ -37,17 +37,17 @@ class LSUN(EncodedImages):
     Args:
         split: "train" (`*_train_lmdb`) or "val" (`*_val_lmdb`).
         root: the folder that holds the LMDB folders, or one of them.
-        categories: which ones, in the order of their labels; None for all that are there, sorted.
+        categories: in the order of their labels; None for all, sorted.
         image_size: one number, [H, W], or None for the one size that all images have (LSUN's differ).
         crop: "center" | "none" | pixels | [H, W]; see `ImageTransform`.
         resample: "lanczos" | "box" | "bicubic" | "bilinear".
         channels: 1 | 3 | 4, or None for those of most images.
         flip: append the mirror images.
-        skip_unreadable: leave out what cannot be read.
+        skip_unreadable: skip files that cannot be read.
         max_megapixels: larger images count as unreadable.
 
     Raises:
-        InputError: for a missing category, a folder that is no LMDB, or when the extra `lmdb` is not installed.
+        InputError: for a missing category, a folder that is not an LMDB, or without the extra `lmdb`.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class LmdbSource(Source):
     """The values of some LMDB folders, in the order of their keys.
 
     Raises:
-        InputError: when one is no LMDB or is empty.
+        InputError: when one is not an LMDB or is empty.
     """
 
     def __init__(self, *, folders: Sequence[Path]) -> None:
@@ -121,7 +121,7 @@ class LmdbSource(Source):
         folder, key = self._locate(index)
         value = _environment(folder).read(key)
         if value is None:
-            raise OSError(f"the key {key!r} has gone from {folder}")
+            raise OSError(f"the key {key!r} is no longer in {folder}")
         return io.BytesIO(value)
 
     @property
@@ -138,7 +138,7 @@ class LmdbSource(Source):
 class _Environment:
     """One LMDB of this process, opened at the first read and again after a fork.
 
-    LMDB allows an environment to be open only once in a process and not to cross a fork.
+    LMDB allows to open an environment only once per process, and not across a fork.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -205,9 +205,9 @@ def _stamp(folder: Path) -> tuple[str, int, int]:
 
 
 def _keys(folder: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """All keys of an LMDB as one run of bytes, and the N + 1 places where they start and end.
+    """All keys of an LMDB concatenated, and the N + 1 offsets where they start and end.
 
-    Listing them reads much of the file, so the result is kept in the cache.
+    Listing them reads much of the file, so the result is cached.
     """
     if not (folder / "data.mdb").is_file():
         raise InputError(f"{folder} is not an LMDB folder: it has no data.mdb")
@@ -218,7 +218,7 @@ def _keys(folder: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 def _list_keys(folder: Path) -> Arrays:
     lmdb = _lmdb()
     if _stamp(folder)[1] > _WORTH_SAYING_BYTES:
-        say(f"listing the keys of {folder.name} (once; the result is kept) ...")
+        say(f"listing the keys of {folder.name} (once; the result is cached) ...")
     try:
         keys = _environment(folder).keys()
     except lmdb.Error as error:

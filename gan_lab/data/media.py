@@ -27,10 +27,10 @@ def fragment(media: bytes, media_type: str, *, name: str = "") -> str:
     Args:
         media: as `SampleKind.media` returns it.
         media_type: of it.
-        name: for who cannot see or hear it.
+        name: alternative text.
 
     Raises:
-        InputError: for what is neither an image, nor audio, nor text.
+        InputError: for other media types.
     """
     what = media_type.partition("/")[0]
     label = html.escape(name)
@@ -59,35 +59,35 @@ def enlarged(images: Tensor, scale: int) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Sheet:
-    """Samples as loggers and pages take them.
+    """Samples for loggers and pages.
 
     Attributes:
-        picture: grid of all previews, uint8 [C, H, W].
-        media: some of the samples, one by one, where they are no images.
+        image: grid of all previews, uint8 [C, H, W].
+        media: some single samples, if they are not images.
         media_type: of these.
     """
 
-    picture: Tensor
+    image: Tensor
     media: tuple[bytes, ...]
     media_type: str
 
 
 def sheet(kind: SampleKind, stored: Tensor, columns: int) -> Sheet:
-    """Draw stored samples [N, ...] as a grid, and take some of them from all over it, one by one."""
+    """Draw stored samples [N, ...] as a grid, and pick some single ones, evenly."""
     most = _MOST_SINGLE[kind.media_type.partition("/")[0]]
     chosen = stored[:: ceil(len(stored) / most)] if most else stored[:0]
     return Sheet(
-        picture=grid(kind.preview(stored), columns),
+        image=grid(kind.preview(stored), columns),
         media=tuple(kind.media(one) for one in chosen),
         media_type=kind.media_type,
     )
 
 
 class ShownTensor(Tensor):
-    """Samples [N, ...] as networks make them, which a notebook shows; otherwise a tensor like any other.
+    """A tensor of samples [N, ...] in the networks' range, which a notebook can show.
 
-    What is picked from them (`samples[:4]`), joined (`torch.cat`) or moved (`.cpu()`) is shown again, results of all
-    other operations are plain tensors. They are saved and copied to other processes as a plain tensor.
+    Indexing, `torch.cat` and moving keep the type; all other operations return plain tensors, and so do saving and
+    copying to other processes.
     """
 
     @classmethod
@@ -129,7 +129,7 @@ class ShownTensor(Tensor):
             scale: every pixel becomes `scale` x `scale` pixels.
 
         Raises:
-            InputError: for what is no image, or no number of columns.
+            InputError: for values that are not images, or an invalid number of columns.
         """
         pixels = self._pixels()
         columns = ceil(sqrt(len(pixels))) if columns is None else columns
@@ -139,7 +139,7 @@ class ShownTensor(Tensor):
 
 
 class Samples(ShownTensor):
-    """Samples of any kind: a notebook plays sound and shows text.
+    """A tensor of samples of any kind, which a notebook can play or show.
 
         clips = gan.sample(4)
         clips.grid(columns=2).save("sheet.png")
@@ -166,7 +166,7 @@ class Samples(ShownTensor):
         """Return the samples [N, ...] as they are stored, such as int16 sound, on the CPU.
 
         Raises:
-            InputError: for what is picked from within a sample.
+            InputError: for parts of a sample.
         """
         values, shape = self.as_subclass(Tensor).detach(), self.spec.encoded_shape
         if tuple(values.shape[-len(shape) :]) != shape or values.ndim > len(shape) + 1:
@@ -180,7 +180,7 @@ class Samples(ShownTensor):
         return self.spec.kind.preview(self.stored())
 
     def _repr_html_(self) -> str | None:
-        """Return what a notebook shows; None for what is no sample, which then is shown as numbers."""
+        """Return HTML for notebooks; None if the values are not samples."""
         try:
             stored = self.stored()
         except InputError:
@@ -217,7 +217,7 @@ def labelled_sheet(
         cells: uint8 [R, K, C, H, W] with 1 or 3 channels.
         rows: R names, at the left; or none.
         columns: K names, above; or none.
-        side: that the shorter side of small images is enlarged to, by whole factors; None for about 96 pixels.
+        side: enlarge small images by whole factors to about this shorter side; None for about 96 pixels.
     """
     scale = max(1, round((side or _LARGE) / min(cells.shape[3:])))
     cells = enlarged(cells, scale)
@@ -246,7 +246,7 @@ def labelled_sheet(
 
 
 def stacked(images: Sequence[Image.Image]) -> Image.Image:
-    """Put images of one mode one below the other."""
+    """Stack images of one mode vertically."""
     size = (max(p.width for p in images), sum(p.height for p in images))
     whole = Image.new(images[0].mode, size, "white")
     y = 0

@@ -112,13 +112,13 @@ class MemoryImages(ImageDataset):
 
 
 class RandomImages(ImageDataset):
-    """Images of independent uniform noise, each drawn from its index when it is asked for; nothing is kept.
+    """Images of independent uniform noise, each drawn from its index on demand; nothing is kept.
 
     Args:
         split: "train" or "val", which differ.
         image_size: as one number or [H, W].
         channels: 1, 3 or 4.
-        num_classes: the labels go round; 1 for images without classes.
+        num_classes: labels cycle; 1 for images without classes.
         num_images: of each split.
         flip: append the mirror images.
 
@@ -126,7 +126,7 @@ class RandomImages(ImageDataset):
         InputError: for options out of range.
     """
 
-    in_memory = True  # an image costs less than it would to send it from another process
+    in_memory = True  # making an image is cheaper than sending it from another process
 
     def __init__(
         self,
@@ -162,7 +162,7 @@ class RandomImages(ImageDataset):
 
     @property
     def fingerprint(self) -> str:
-        """Digest of everything that the images follow from."""
+        """Digest of all arguments."""
         return digest(self.split, self.image_size, self.channels, self.num_classes, len(self))
 
     def load(self, index: int) -> Tensor:

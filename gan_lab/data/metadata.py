@@ -1,11 +1,10 @@
-"""The metadata table: what is known about each image of a data set besides its pixels.
+"""The metadata table: class, attributes, group, split and caption of each sample of a data set.
 
-A row is (file, class, attributes, group, split, caption). The same reader serves folders and zips, so that a folder and
-its zip mean the same. It takes, in this order:
+A row is (file, class, attributes, group, series, split, caption). The reader, for folders and zips, uses in this order:
 
-- tables among the files, at any depth, whose names of files count from where they lie: `dataset.json` (NVIDIA's
+- tables among the files, at any depth, with paths relative to their folder: `dataset.json` (NVIDIA's
   dataset tools and prepare-data), `labels.csv`, `labels.tsv`, `labels.json`, `labels.jsonl`;
-- folders named train, val and test, where there are no others beside them, as splits;
+- folders named train, val and test, if there are no others beside them, as splits;
 - the folders below these as classes.
 """
 
@@ -26,20 +25,21 @@ from gan_lab.data.listing import Listing, format_names
 from gan_lab.data.tables import TABLES, BadTable, Columns, parse_table
 from gan_lab.errors import InputError, counted
 
-MAX_LABEL = 999_999  # a larger one is an identifier or damage: each class costs memory
+MAX_LABEL = 999_999  # larger labels are identifiers or damage: each class costs memory
 UNLABELLED = ["all"]
-_MOST_UNLIKE = 10  # times that one attribute may be larger than another
+_MOST_UNLIKE = 10  # allowed ratio between the scales of attributes
 
+_TEXTS = ("files", "groups", "series", "splits", "captions")  # columns of texts
 _SPLITS = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
     "test": "test", "testing": "test",
 }  # fmt: skip
-# parts of a large set, not classes: NVIDIA's 00000/img00000000.png and FFHQ's 01000/01234.png
+# parts of a large data set, not classes: NVIDIA's 00000/img00000000.png and FFHQ's 01000/01234.png
 _PART, _PART_FILE = re.compile(r"[0-9]{5,}"), re.compile(r"(img)?([0-9]{5,})\.[^.]+")
 
 
 class AmbiguousClasses(InputError):
-    """Images lie beside the folders that could be classes."""
+    """There are images beside the folders that could be classes."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -47,14 +47,15 @@ class MetadataTable:
     """One row for each image.
 
     Attributes:
-        files: as the source of the images names them.
+        files: names in the source of the images.
         labels: int64 [N], numbers of classes.
         class_names: by number; ["all"] without classes.
         attributes: float32 [N, K], or None.
         attribute_names: K of them.
-        groups: [N], such as a patient or a scene that several images show, or None.
-        group_column: of a table, which names them; "" where no table does.
-        splits: [N] of "train", "val" or "test", or None where nothing says.
+        groups: [N], such as the patient or scene of an image, or None.
+        group_column: column of a table with the groups; "" if none.
+        series: [N], such as the scan whose slices the images are, or None.
+        splits: [N] of "train", "val" or "test", or None if there are none.
         captions: [N], or None.
     """
 
@@ -65,6 +66,7 @@ class MetadataTable:
     attribute_names: list[str] = field(default_factory=list)
     groups: list[str] | None = None
     group_column: str = ""
+    series: list[str] | None = None
     splits: list[str] | None = None
     captions: list[str] | None = None
 
@@ -73,8 +75,9 @@ class MetadataTable:
 
     @property
     def has_more_than_classes(self) -> bool:
-        """Whether there are attributes, groups or captions."""
-        return any(one is not None for one in (self.attributes, self.groups, self.captions))
+        """Whether there are attributes, groups, series or captions."""
+        more = (self.attributes, self.groups, self.series, self.captions)
+        return any(one is not None for one in more)
 
     def conditions(
         self, wanted: bool | str | Sequence[str] | None, *, root: Path
@@ -82,12 +85,12 @@ class MetadataTable:
         """Labels of the images: classes int64 [N] and no names, or vectors float32 [N, K] and the names of attributes.
 
         Args:
-            wanted: which attributes are labels in place of classes, in this order; True for all, False for none, None
-                for all where there are no classes.
+            wanted: attributes to use as labels instead of classes, in this order; True for all, False for none, None
+                for all if there are no classes.
             root: for messages.
 
         Raises:
-            InputError: for attributes that there are not.
+            InputError: for unknown attributes.
         """
         if wanted is None:
             wanted = self.attributes is not None and self.class_names == UNLABELLED
@@ -118,19 +121,19 @@ class MetadataTable:
         """The table of some rows, in the order of `indices`."""
         chosen = np.asarray(indices, dtype=np.int64)
         columns: dict[str, Any] = {}
-        for name in ("files", "groups", "splits", "captions"):
+        for name in _TEXTS:
             column = getattr(self, name)
             columns[name] = None if column is None else [column[i] for i in chosen.tolist()]
         attributes = None if self.attributes is None else self.attributes[chosen]
         return replace(self, labels=self.labels[chosen], attributes=attributes, **columns)
 
     def content(self) -> tuple[object, ...]:
-        """Everything in it, to be compared or digested."""
+        """The whole content, for comparisons and digests."""
         values = (getattr(self, one.name) for one in fields(self) if one.name != "group_column")
         return tuple(v.tobytes() if isinstance(v, np.ndarray) else v for v in values)
 
     def to_json(self) -> dict[str, Any]:
-        """Content of `dataset.json`; readers of NVIDIA's labels find them where they look."""
+        """Content of `dataset.json`, with labels in NVIDIA's format."""
         result: dict[str, Any] = {"labels": None}
         if self.class_names != UNLABELLED:
             result["labels"] = self._pairs(self.labels.tolist())
@@ -140,6 +143,8 @@ class MetadataTable:
             result["attribute_names"] = self.attribute_names
         if self.groups is not None:
             result["groups"] = self._pairs(self.groups)
+        if self.series is not None:
+            result["series"] = self._pairs(self.series)
         if self.captions is not None:
             result["captions"] = self._pairs(self.captions)
         if self.splits is not None and len(set(self.splits)) > 1:
@@ -153,7 +158,7 @@ class MetadataTable:
 
 
 def join_tables(tables: Sequence[MetadataTable]) -> MetadataTable:
-    """One table after the other; a column that is not in all of them is left out.
+    """Concatenate tables; columns that not all of them have are dropped.
 
     Raises:
         InputError: when their classes or attributes differ.
@@ -164,7 +169,7 @@ def join_tables(tables: Sequence[MetadataTable]) -> MetadataTable:
             if getattr(table, what) != getattr(first, what):
                 raise InputError(f"{what} differ: {getattr(first, what)}, {getattr(table, what)}")
     columns: dict[str, Any] = {}
-    for name in ("files", "groups", "splits", "captions"):
+    for name in _TEXTS:
         parts = [getattr(table, name) for table in tables]
         columns[name] = None if None in parts else [value for part in parts for value in part]
     attributes = [table.attributes for table in tables if table.attributes is not None]
@@ -184,19 +189,19 @@ def read_metadata(
     classes: bool | None = None,
     group_by: str | None = None,
 ) -> MetadataTable:
-    """Read what is known of the images of `listing` that are not set apart for a test, in its order.
+    """Read the metadata of the images of `listing`, in its order and without test images.
 
     Args:
         listing: of a folder or zip.
         read: returns a side file's content; raises OSError.
         root: for messages.
-        classes: True takes the folders for classes, whatever a table says; False takes all as one class; None takes
-            the classes of a table, else the folders when nothing lies beside them.
+        classes: True takes folders as classes, even with a table; False takes all as one class; None takes the
+            classes of a table, else the folders if there are no images beside them.
         group_by: column of a table that names groups, in place of "group" or "patient".
 
     Raises:
         AmbiguousClasses: for `classes` None, and images beside the folders.
-        InputError: for tables that are damaged or do not fit the images.
+        InputError: for tables that are damaged or do not match the images.
     """
     rows = _read_tables(listing, read, root, group_by)
     folders = _Folders(listing.images)
@@ -230,6 +235,7 @@ def read_metadata(
         attribute_names=[as_unicode(name) for name in attribute_names],
         groups=rows.texts("group", kept),
         group_column=rows.group_column if "group" in rows.values else "",
+        series=rows.texts("series", kept),
         splits=None if splits is None else [splits[i] for i in kept.tolist()],
         captions=rows.texts("caption", kept),
     )
@@ -254,7 +260,7 @@ class _Folders:
     """Classes from the folders of images.
 
     Attributes:
-        splits: [N] of "train", "val" and "test" where folders say so, else None.
+        splits: [N] of "train", "val" and "test" by folders, else None.
     """
 
     def __init__(self, images: list[str]) -> None:
@@ -266,7 +272,7 @@ class _Folders:
                 self.splits = [_SPLITS[n.partition("/")[0].lower()] for n in self._below]
             elif len(first) > 1 or any(name.count("/") == 1 for name in self._below):
                 return
-            # else one folder around all others, as zips often have it
+            # or a single top folder, common in zips
             self._below = [name.partition("/")[2] for name in self._below]
             if self.splits is not None:
                 return
@@ -274,7 +280,7 @@ class _Folders:
     def classes(
         self, kept: NDArray[np.int64], root: Path, wanted: bool | None
     ) -> tuple[NDArray[np.int64], list[str]]:
-        """Labels [N] and names of the classes; those of images beside the folders are -1."""
+        """Labels [N] and names of the classes; -1 for images beside the folders."""
         below = [self._below[i] for i in kept.tolist()]
         first = [name.rpartition("/")[0].partition("/")[0] for name in below]
         nested = sum(map(bool, first))
@@ -316,7 +322,7 @@ class _Rows:
 
     Attributes:
         values: column -> one value an image, None where it is missing.
-        says_of_classes: whether the tables decide which classes there are.
+        says_of_classes: whether the tables define the classes.
     """
 
     images: list[str]
@@ -369,7 +375,7 @@ class _Rows:
     def numbered(
         self, labels: NDArray[np.int64], names: list[str] | None
     ) -> tuple[NDArray[np.int64], list[str]]:
-        """Labels and names of their classes; without `names`, labels lose their gaps, so that each class has images."""
+        """Labels and names of their classes; without `names`, labels are renumbered without gaps."""
         if names is not None:
             if labels.max() >= len(names):
                 raise InputError(
@@ -527,7 +533,7 @@ def _tell_splits(splits: list[str], root: Path, *, by_folder: bool) -> None:
     counts = Counter(splits)
     what = "its folders are splits, not classes" if by_folder else "its table names splits"
     parts = [f"{counts[split]:,} {split}" for split in ("train", "val", "test") if counts[split]]
-    alone = "; those of test are left alone" if counts["test"] else ""
+    alone = "; test images are not used" if counts["test"] else ""
     _say_once(f"{root}: {what}: {', '.join(parts)} images{alone}")
 
 

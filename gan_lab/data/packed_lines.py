@@ -1,7 +1,7 @@
-"""Lines of text in one file, from which they are mapped into memory: ten million of 32 characters take 0.4 GB of disk.
+"""Lines of text in one memory-mapped file: ten million lines of 32 characters take 0.4 GB.
 
 An uncompressed `.npz`: `lines` uint8 (int16) [N, L], `labels` int32 [N], `places` uint32 [N], and `text`, JSON with the
-alphabet and the rest of what says what they are.
+alphabet and further metadata.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from gan_lab.data.text import Text
 from gan_lab.errors import InputError
 from gan_lab.run import replacing
 
-CHUNK = 1 << 16  # lines that are handled at a time
+CHUNK = 1 << 16  # lines processed at a time
 
 _MEMBERS = ("lines", "labels", "places")
 _HEADER = 30  # bytes of a member's header before its name, APPNOTE.TXT 4.3.7

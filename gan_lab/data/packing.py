@@ -1,4 +1,4 @@
-"""Packing samples and their rows of the metadata table into one zip, which survives being killed at any moment."""
+"""Packing samples and their metadata into one zip, resumable after a kill at any moment."""
 
 import errno
 import json
@@ -17,6 +17,7 @@ from pydantic import Field, TypeAdapter
 from typing_extensions import TypedDict  # pydantic asks for these before Python 3.12
 
 from gan_lab.data.base import digest
+from gan_lab.data.listing import PACKED_ENDING
 from gan_lab.data.metadata import MetadataTable, as_unicode
 from gan_lab.data.tables import METADATA
 from gan_lab.errors import InputError
@@ -25,8 +26,9 @@ from gan_lab.run import publish, write
 CHECKPOINT_SAMPLES = 5_000
 CHECKPOINT_SECONDS = 20.0
 _VERSION = 2
-_AHEAD = 8  # samples a thread may be ahead of the writer
+_AHEAD = 8  # samples that a thread may be ahead of the writer
 _PER_FOLDER = 1000
+PACKED_BY = f"by{PACKED_ENDING}"  # a member: who packed what lies beside the samples
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -53,21 +55,37 @@ class Damaged:
     reason: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class WithPacked:
+    """A sample and what a representation packs of it.
+
+    Attributes:
+        sample: its file.
+        packed: as a NumPy file.
+    """
+
+    sample: bytes
+    packed: bytes
+
+
+Encoded = bytes | WithPacked | Damaged
+
+
 class Packer:
     """Writes samples in the order of their table, and `dataset.json` with the rows of those that were packed.
 
-    Started again after a kill it goes on; the finished file is the same to the byte, interrupted or not.
+    It resumes after a kill; the finished file is byte-identical, interrupted or not.
 
     Args:
-        out: the zip to be.
+        out: the zip.
         table: a row for each sample; `files` name them in messages.
-        plan: names what the samples are; what was begun of another plan or table is not continued.
+        plan: identifies the samples; only a file of the same plan and table is resumed.
         suffix: of the members.
 
     Attributes:
-        done: samples that are packed or were given up.
-        packed: the table of what is packed, by member, once all are done.
-        damaged: (name, reason) of those that were given up.
+        done: samples packed or given up.
+        packed: the table of the packed samples, by member, at the end.
+        damaged: (name, reason) of samples given up.
     """
 
     def __init__(self, *, out: Path, table: MetadataTable, plan: str, suffix: str = ".png") -> None:
@@ -90,11 +108,11 @@ class Packer:
         kept = [i for i, member in enumerate(self._members) if member not in failed]
         return replace(self._table, files=self._members).rows(kept)
 
-    def pack(self, encode: Callable[[int], bytes | Damaged], *, num_threads: int) -> Iterator[int]:
-        """Encode and write what is left, and yield `done` after each sample.
+    def pack(self, encode: Callable[[int], Encoded], *, num_threads: int) -> Iterator[int]:
+        """Encode and write the remaining samples, and yield `done` after each.
 
         Args:
-            encode: returns the file of a row's sample; called from several threads.
+            encode: returns the file of a row's sample, or also what is packed of it; called from several threads.
             num_threads: that encode.
         """
         saved, saved_at = self.done, time.monotonic()
@@ -111,15 +129,17 @@ class Packer:
             yield self.done
 
     def checkpoint(self) -> None:
-        """Make all that is packed so far survive a kill."""
+        """Save everything packed so far."""
         self._archive.checkpoint()
 
-    def finish(self) -> None:
-        """Write the table and give the zip its name."""
+    def finish(self, packed_by: str = "") -> None:
+        """Write the table and, where something is packed beside the samples, by what; rename the zip."""
+        if packed_by:
+            self._archive.add_note(PACKED_BY, packed_by.encode())
         self._archive.finish(METADATA, json.dumps(self.packed.to_json()).encode())
 
     def abandon(self) -> None:
-        """Close the files; the next packer of the same plan continues."""
+        """Close the files; the next packer of the same plan resumes."""
         self._archive.abandon()
 
 
@@ -137,11 +157,14 @@ def _members(table: MetadataTable, suffix: str) -> list[str]:
     return members
 
 
-def _in_order(
-    encode: Callable[[int], bytes | Damaged], rows: range, num_threads: int
-) -> Iterator[bytes | Damaged]:
-    """What `encode` returns for the rows, in order, made by threads that run a little ahead."""
-    queue: deque[Future[bytes | Damaged]] = deque()
+def packed_name(member: str) -> str:
+    """Return the member that holds what a representation has packed of the sample in another."""
+    return f"{member.rpartition('.')[0]}{PACKED_ENDING}"
+
+
+def _in_order(encode: Callable[[int], Encoded], rows: range, num_threads: int) -> Iterator[Encoded]:
+    """Yield the results of `encode` for the rows, in order, computed slightly ahead by threads."""
+    queue: deque[Future[Encoded]] = deque()
     pool = ThreadPoolExecutor(num_threads)
     try:
         rest = iter(rows)
@@ -155,19 +178,19 @@ def _in_order(
 
 
 class RestartableZip:
-    """Writes `out` by way of `out.part`, with `out.journal` to go on from.
+    """Writes `out` via `out.part`, with `out.journal` to resume from.
 
-    A zip's table of contents stands at its end, so one that was cut short cannot be read. Now and then the table is
-    written, and the journal keeps a copy of it with the place where it belongs; a restart puts it back there and drops
-    what was written later. The finished file is the same to the byte, interrupted or not.
+    A zip's directory is at its end, so a truncated zip cannot be read. At each checkpoint the directory is written, and
+    the journal keeps a copy of it and its offset; resuming restores it there and drops later members. The finished
+    file is byte-identical, interrupted or not.
 
     Args:
-        out: the zip to be.
-        plan: names what is being packed; a journal of another plan is not continued.
+        out: the zip.
+        plan: identifies the content; only a journal of the same plan is resumed.
 
     Attributes:
-        done: items of the plan that are in the file or were given up.
-        failed: (member, name, reason) of those that were given up.
+        done: items written or given up.
+        failed: (member, name, reason) of items given up.
     """
 
     def __init__(self, *, out: Path, plan: str) -> None:
@@ -183,18 +206,26 @@ class RestartableZip:
         self._file = self._part.open("r+b")
         self._archive = zipfile.ZipFile(self._file, "a")
 
-    def add(self, name: str, data: bytes) -> None:
-        """Write the next item as an uncompressed member."""
-        self._write(name, data)
+    def add(self, name: str, data: bytes | WithPacked) -> None:
+        """Write the next item as an uncompressed member, and beside it what is packed of it."""
+        if isinstance(data, WithPacked):
+            self._write(name, data.sample)
+            self._write(packed_name(name), data.packed)
+        else:
+            self._write(name, data)
         self.done += 1
 
+    def add_note(self, name: str, data: bytes) -> None:
+        """Write a member that is no item, once all of these are there."""
+        self._write(name, data)
+
     def give_up(self, member: str, name: str, reason: str) -> None:
-        """Pass over the next item, which was to be `member`, and remember what it was and why."""
+        """Skip the next item, `member`, and record its name and the reason."""
         self.failed.append((member, as_unicode(name), reason))
         self.done += 1
 
     def checkpoint(self) -> None:
-        """Make all that is written so far survive a kill."""
+        """Save everything written so far."""
         end = self._file.tell()
         self._close_archive()
         self._file.seek(end)
@@ -204,7 +235,7 @@ class RestartableZip:
         self._archive = zipfile.ZipFile(self._file, "a")
 
     def finish(self, name: str, data: bytes) -> None:
-        """Write a last member and give the file its name."""
+        """Write a last member and rename the file."""
         self._write(name, data)
         self._close_archive()
         self._file.close()
@@ -212,8 +243,8 @@ class RestartableZip:
         self._journal.unlink(missing_ok=True)
 
     def abandon(self) -> None:
-        """Close the files; the journal tells how to continue."""
-        self._archive.fp = None  # or its destructor would write to a disk that may be full
+        """Close the files; the journal allows to resume."""
+        self._archive.fp = None  # otherwise its destructor writes, maybe to a full disk
         self._file.close()
 
     def _write(self, name: str, data: bytes) -> None:
@@ -230,7 +261,7 @@ class RestartableZip:
         os.fsync(self._file.fileno())
 
     def _resume(self) -> bool:
-        """Bring `out.part` back to the last checkpoint; False when there is none of this plan."""
+        """Restore `out.part` to the last checkpoint; False if there is none of this plan."""
         try:
             head, _, table = self._journal.read_bytes().partition(b"\n")
             state = _STATE.validate_json(head, strict=True)

@@ -1,4 +1,4 @@
-"""NumPy's arrays, scalars and types, as they stand in pickles.
+"""NumPy's arrays, scalars and types in pickles.
 
 An array is pickled as a call for an empty one, which then gets (version, shape, type, order, bytes) as its state; a
 type as a call with its code, which then gets its byte order. Since protocol 5 an array may be one call with its bytes.
@@ -39,12 +39,12 @@ class Dtype(Restored):
         code = self.code.lstrip("<>|=") if isinstance(self.code, str) else self.code
         if code not in NUMBERS:
             shown = "something else" if not isinstance(code, str) else repr(code[:20])
-            raise RefusedError(f"it holds an array of something else than numbers ({shown})")
+            raise RefusedError(f"it holds an array of other values than numbers ({shown})")
         return np.dtype(">" + code if ">" in (self.code[0], self.order) else "<" + code)
 
 
 class Array(Restored):
-    """Stands for numpy.ndarray; `values` has what it holds once its state was given."""
+    """Stands for numpy.ndarray; `values` is set with its state."""
 
     def __init__(self, *_: Any) -> None:
         self.values: np.ndarray = np.empty(0, dtype=np.uint8)
@@ -60,7 +60,7 @@ class Array(Restored):
 
 
 def shaped(raw: Any, dtype: Any, shape: Any, order: str = "C") -> np.ndarray:
-    """Return bytes as an array that is theirs exactly.
+    """Return bytes as an array of exactly their size.
 
     Raises:
         RefusedError: when type, shape and number of bytes do not fit together.
@@ -68,7 +68,7 @@ def shaped(raw: Any, dtype: Any, shape: Any, order: str = "C") -> np.ndarray:
     if isinstance(raw, str):
         raw = raw.encode("latin1")
     if not isinstance(dtype, Dtype) or not isinstance(raw, bytes | bytearray):
-        raise RefusedError("it holds an array of something else than numbers")
+        raise RefusedError("it holds an array of other values than numbers")
     kind = dtype.numpy()
     shape = (shape,) if isinstance(shape, int) else shape
     sides = isinstance(shape, tuple) and all(type(n) is int and n >= 0 for n in shape)

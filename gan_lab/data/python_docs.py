@@ -1,4 +1,4 @@
-"""Real text that comes with every CPython: the reference manual's topics, as `help("topics")` shows them."""
+"""Text that comes with CPython: the reference manual's topics, as `help("topics")` shows them."""
 
 import platform
 import re
@@ -23,7 +23,7 @@ HELD_OUT = 1280  # lines, chosen once and always the same
 class PythonDocs(Lines):
     """The topics of `pydoc_data`, cut into lines of `length` characters, with one space for any white space.
 
-    The text is that of the Python that runs, and so differs between versions. 1,280 lines validate.
+    The text differs between versions of Python. 1,280 lines are for validation.
 
     Args:
         split: "train" or "val".
@@ -65,15 +65,15 @@ class PythonDocs(Lines):
 
 
 def topics_text() -> str:
-    """Return all topics, one after the other by name, each white space as one space.
+    """Return all topics concatenated by name, with white space collapsed.
 
     Raises:
         InputError: where this Python lacks them.
     """
     try:
-        from pydoc_data.topics import topics  # which some systems package apart
+        from pydoc_data.topics import topics  # a separate package on some systems
     except ImportError as error:
         raise InputError(
-            "data=python_docs: this Python lacks pydoc_data; install the whole of it, or use data=text"
+            "data=python_docs: this Python lacks pydoc_data; install it completely, or use data=text"
         ) from error
     return " ".join(re.sub(r"\s+", " ", topics[name]).strip() for name in sorted(topics))

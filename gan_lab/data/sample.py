@@ -1,7 +1,7 @@
-"""What a sample is: how it is stored, how networks see it, and what it is generated from.
+"""What a sample is: its kind, its shape, its representation for networks, and its labels.
 
-The dataset states it once, as a `SampleSpec`. Everything else (networks' sizes, files, grids, metrics, exports) derives
-what it needs from there.
+The dataset states it once, as a `SampleSpec`. Networks' sizes, files, grids, metrics and exports are
+derived from it.
 """
 
 from abc import ABC, abstractmethod
@@ -21,7 +21,7 @@ from gan_lab.errors import InputError
 
 
 class SampleKind(ABC):
-    """Images, sound, text: how samples of a kind are stored, written and shown. Nothing else asks what kind they are.
+    """Images, sound, text: how samples of a kind are stored, written and shown. No other code depends on the kind.
 
     A subclass is built from the arguments in `arguments`, which are kept with the run.
 
@@ -44,7 +44,7 @@ class SampleKind(ABC):
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """Return what the constructor was given: values of JSON."""
+        """Return the constructor's arguments: JSON values."""
         return {}
 
     @abstractmethod
@@ -72,7 +72,7 @@ class SampleKind(ABC):
         """Draw stored samples [N, ...] as uint8 images [N, C, H, W] with 1, 3 or 4 channels: for grids and loggers."""
 
     def measured(self, stored: Tensor) -> Tensor:
-        """Return what feature networks are given of stored samples [N, ...]: by default these themselves."""
+        """Return the input of feature networks for stored samples [N, ...]: by default the samples."""
         return stored
 
     def media(self, stored: Tensor) -> bytes:
@@ -85,53 +85,67 @@ class SampleKind(ABC):
 class Representation(nn.Module):
     """How networks see a sample: `encode` before the discriminator, `decode` behind the generator.
 
-    This one changes nothing. What a subclass has measured of the data it keeps in buffers, which are saved with the run
-    and with every export. It is built from the arguments in `arguments`.
+    This one is the identity. Subclasses keep statistics of the data in buffers, which are saved with the run and
+    every export. It is built from the arguments in `arguments`.
     """
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """Return what the constructor was given: values of JSON."""
+        """Return the constructor's arguments: JSON values."""
         return {}
 
     def check(self, spec: "SampleSpec") -> None:
         """Check that it can represent such samples.
 
         Raises:
-            InputError: with the reason where it cannot.
+            InputError: with the reason.
         """
 
     def measure(self, samples: Iterable[Tensor]) -> None:
-        """Measure training samples [N, ...], as `SampleKind.to_float` gives them, before training."""
+        """Compute statistics of training samples [N, ...] (from `SampleKind.to_float`) before training."""
 
     def shape(self, stored: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape of one encoded sample, given that of a stored one."""
         return stored
+
+    @property
+    def pack_name(self) -> str:
+        """Name what `pack` returns, where it is worth being stored beside the data; else empty."""
+        return ""
+
+    def pack(self, samples: Tensor) -> Tensor:
+        """Return the part of `encode` that can be done once, before training; `unpack` does the rest."""
+        return samples
+
+    def unpack(self, packed: Tensor) -> Tensor:
+        """Return what networks see of packed samples [N, ...]."""
+        return packed
 
     def encode(self, samples: Tensor) -> Tensor:
         """Return what networks see of samples [N, ...], as `SampleKind.to_float` gives them."""
         return samples
 
     def decode(self, values: Tensor) -> Tensor:
-        """Return samples of what networks make; the inverse of `encode`, as far as there is one."""
+        """Decode generated samples; the inverse of `encode`, exact or approximate."""
         return values
 
 
 @dataclass(frozen=True, kw_only=True)
 class SampleSpec:
-    """What a sample of a data set is.
+    """Describes the samples of a data set.
 
     Attributes:
         kind: how it is stored and shown.
         shape: of one stored sample: [C, H, W], [C, T] or [V, L].
         representation: how networks see it.
-        num_classes: that labels int64 [N] choose from; 0 without classes.
+        num_classes: of labels int64 [N]; 0 without classes.
         class_names: as many, or none.
         class_counts: training samples of each class, or none.
-        attributes: names of the entries of label vectors float [N, K], where samples have these in place of a class.
+        attributes: names of the entries of label vectors float [N, K], if labels are vectors.
         attribute_ranges: smallest and largest value of each attribute in the data.
-        label_vectors: some label vectors of the training data, from which those are drawn that nobody gives.
-        source: what samples are translated from, where data are paired; None otherwise.
+        label_vectors: some label vectors of the training data, to draw labels from by default.
+        source: spec of the sources, if data are paired; else None.
+        num_groups: such as patients, of the training samples; 0 if unknown.
     """
 
     kind: SampleKind
@@ -144,6 +158,7 @@ class SampleSpec:
     attribute_ranges: tuple[tuple[float, float], ...] = ()
     label_vectors: tuple[tuple[float, ...], ...] = ()
     source: "SampleSpec | None" = None
+    num_groups: int = 0
 
     @property
     def encoded_shape(self) -> tuple[int, ...]:
@@ -152,16 +167,16 @@ class SampleSpec:
 
     @property
     def is_image(self) -> bool:
-        """Whether samples are 8-bit images: for what makes sense of pixels alone, such as PNG files and videos."""
+        """Whether samples are 8-bit images: for features that need pixels, such as PNG files and videos."""
         return self.kind.name == "image"
 
     @property
     def label_width(self) -> int:
-        """What networks call `num_classes`: classes, or entries of a label vector; 0 where there are no labels."""
+        """`num_classes` of networks: classes, or entries of a label vector; 0 without labels."""
         return len(self.attributes) or self.num_classes
 
     def without_labels(self) -> "SampleSpec":
-        """Return the same samples for a run that is not conditional."""
+        """Return the spec for an unconditional run."""
         return replace(self, num_classes=0, attributes=(), attribute_ranges=(), label_vectors=())
 
     def encode(self, stored: Tensor) -> Tensor:
@@ -177,7 +192,7 @@ class SampleSpec:
         return self.kind.preview(self.decode(values))
 
     def network_arguments(self) -> dict[str, Any]:
-        """Return what networks' constructors may ask for by name and take from the data.
+        """Return the constructor arguments that networks may take from the data.
 
         `sample_shape` and `num_classes` for all; `image_size` (height, width) and `channels` for what networks see as
         images; `source_shape` for paired data.
@@ -203,6 +218,7 @@ class SampleSpec:
             "attribute_ranges": [list(ends) for ends in self.attribute_ranges],
             "label_vectors": [list(vector) for vector in self.label_vectors],
             "source": None if self.source is None else self.source.as_dict(),
+            "num_groups": self.num_groups,
         }
 
     @classmethod
@@ -217,7 +233,7 @@ class SampleSpec:
             trust: packages besides gan_lab whose classes it may name.
 
         Raises:
-            InputError: when it describes none.
+            InputError: when it is invalid.
         """
 
         def part(key: str, kind: Any) -> Any:
@@ -238,6 +254,9 @@ class SampleSpec:
             attribute_ranges=tuple(part("attribute_ranges", list[tuple[FiniteFloat, FiniteFloat]])),
             label_vectors=tuple(map(tuple, part("label_vectors", list[list[FiniteFloat]]))),
             source=None if source is None else cls.from_dict(source, origin=origin, trust=trust),
+            num_groups=part("num_groups", Annotated[int, Field(ge=0, le=10**9)])
+            if "num_groups" in node
+            else 0,
         )
 
 
@@ -255,12 +274,12 @@ def as_node(made: SampleKind | Representation) -> dict[str, Any]:
 
 @dataclass
 class Batch:
-    """Samples of one step, real and what comes with them.
+    """The real samples of one step, with labels and sources.
 
     Attributes:
         real: [N, ...]: as stored on the host, as networks see them on the device.
         labels: None, classes int64 [N], or vectors float [N, K].
-        source: what is to be translated, [N, ...], for paired data; None otherwise.
+        source: [N, ...], to translate from, for paired data; else None.
     """
 
     real: Tensor
@@ -280,7 +299,7 @@ class Batch:
         return self._each(lambda part: part.to(device, non_blocking=True))
 
     def pin_memory(self) -> "Batch":
-        """Copy to pinned memory, as DataLoader asks of its batches."""
+        """Copy to pinned memory, for DataLoader."""
         return self._each(Tensor.pin_memory)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":

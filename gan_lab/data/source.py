@@ -33,7 +33,7 @@ _STAT_CHUNK = 1024
 
 
 class Source(ABC):
-    """A numbered list of encoded images. It can be pickled, forked, and read from several threads."""
+    """A list of encoded images. It can be pickled, forked, and read from several threads."""
 
     @abstractmethod
     def __len__(self) -> int:
@@ -54,7 +54,7 @@ class Source(ABC):
     @property
     @abstractmethod
     def listing(self) -> str:
-        """Digest of names, sizes and times of change: equal as long as nothing has been touched."""
+        """Digest of names, sizes and modification times."""
 
 
 class FileSource(Source):
@@ -68,7 +68,7 @@ class FileSource(Source):
     def __init__(self, *, root: Path, names: Sequence[str]) -> None:
         self._root = root
         self._folder = str(root)
-        # fixed-width bytes and no list: touching a list's items copies its pages into every worker
+        # fixed-width bytes, not a list: reference counts of a list's items would copy its pages in every worker
         self._names = np.array([os.fsencode(name) for name in names], dtype=np.bytes_)
 
     def __len__(self) -> int:
@@ -94,7 +94,7 @@ class FileSource(Source):
         stop = min(start + _STAT_CHUNK, len(self))
         table = np.full((stop - start, 2), -1, dtype=np.int64)
         for index in range(start, stop):
-            # a dangling link has no status; the check of the images names it
+            # a dangling link has no status; the scan reports it
             with contextlib.suppress(OSError):
                 status = os.stat(os.path.join(self._folder, self.name(index)))
                 table[index - start] = status.st_size, status.st_mtime_ns
@@ -105,7 +105,7 @@ def existing_folder(root: str | Path | None, what: str) -> Path:
     """Return `data.root`, checked to be a folder.
 
     Raises:
-        InputError: when it is not given, does not exist or is no folder.
+        InputError: when it is not given, does not exist or is not a folder.
     """
     path = existing_path(root, what)
     if not path.is_dir():
@@ -150,8 +150,8 @@ class Scan:
     Attributes:
         shapes: int32 [N, 4]: height and width after EXIF orientation, channels, bits (32: floating point); zeros
             where unreadable.
-        reasons: why an image cannot be read, by its number.
-        listing: the source's, when it was scanned.
+        reasons: why an image cannot be read, by its index.
+        listing: the source's at the time of the scan.
     """
 
     shapes: NDArray[np.int32]
@@ -160,9 +160,9 @@ class Scan:
 
 
 def scan(source: Source, *, max_megapixels: float = MAX_MEGAPIXELS) -> Scan:
-    """Check all images of `source`, or take what an earlier check of the unchanged files found.
+    """Scan all images of `source`, or load the cached result if they are unchanged.
 
-    Images that were unreadable then are looked at again: their trouble may have been a permission or a network.
+    Unreadable images are scanned again: the reason may have been a permission or a network.
     """
     listing = source.listing
     key = digest(_VERSION, listing, float(max_megapixels))
@@ -182,7 +182,7 @@ def reason_of(error: BaseException) -> str:
 
 def _scan_all(source: Source, max_megapixels: float) -> tuple[NDArray[np.int32], dict[int, str]]:
     if len(source) >= _WORTH_SAYING:
-        say(f"checking {len(source):,} images (once; the result is kept) ...")
+        say(f"checking {len(source):,} images (once; the result is cached) ...")
     starts = range(0, len(source), _CHUNK)
     with ThreadPoolExecutor(_THREADS) as pool:
         chunks = list(pool.map(lambda start: _scan_chunk(source, start, max_megapixels), starts))
@@ -222,15 +222,15 @@ def _reasons(arrays: Arrays) -> dict[int, str]:
 def inspect(
     file: BinaryIO, *, max_megapixels: float = MAX_MEGAPIXELS, name: str = "max_megapixels"
 ) -> tuple[int, int, int, int]:
-    """(height, width, channels, bits) of an image as it will be shown; 32 bits are floating-point values.
+    """(height, width, channels, bits) of an image after orientation; 32 bits are floating-point values.
 
-    The header is read; the pixels only when the file does not end as its format does, which padding behind a whole
-    image does as well as truncation.
+    Reads the header, and the pixels only if the file does not end as its format requires: because of truncation, or of
+    padding.
 
     Raises:
         UnusableImage: when the range of its pixels is unknown.
         NotAnImage: and the others of `open_image`.
-        OSError: or another of DECODE_ERRORS when it is no image or is cut short.
+        OSError: or another of DECODE_ERRORS when it is not an image or is cut short.
     """
     bits = depth(file)
     if bits is not None:

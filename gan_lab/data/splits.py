@@ -22,12 +22,12 @@ def grouped(table: MetadataTable, group_by: str | None, *, root: Path) -> Metada
 
     Args:
         table: read with the same `group_by`, which may be one of its columns.
-        group_by: None for the column "group" or "patient" where there is one; another column; "folder", the folder
-            that a file lies in; or a regular expression, whose first group (or whole match) in a path names the group.
+        group_by: None for the column "group" or "patient" if there is one; another column; "folder", the file's folder;
+            or a regular expression, whose first group (or whole match) in a path names the group.
         root: for messages.
 
     Raises:
-        InputError: for an expression that is damaged, or that fits not all paths.
+        InputError: for an invalid expression, or one that does not match all paths.
     """
     if group_by is None or (table.groups is not None and table.group_column == group_by):
         return table
@@ -37,13 +37,13 @@ def grouped(table: MetadataTable, group_by: str | None, *, root: Path) -> Metada
         pattern = re.compile(group_by)
     except re.error as error:
         raise InputError(
-            f"data.group_by={group_by} is no column of a table, and no regular expression ({error})"
+            f"data.group_by={group_by} is neither a column of a table nor a regular expression ({error})"
         ) from error
     found = [pattern.search(name) for name in table.files]
     missing = [name for name, match in zip(table.files, found, strict=True) if match is None]
     if missing:
         raise InputError(
-            f"data.group_by={group_by} is no column of a table in {root}, and as a regular expression it fits not "
+            f"data.group_by={group_by} is not a column of a table in {root}, as a regular expression does not match "
             f"{counted(len(missing), 'path')}: {format_names(missing, limit=3)}; give a column, {BY_FOLDER}, or an "
             "expression such as 'patient([0-9]+)'"
         )
@@ -60,20 +60,20 @@ def members_by_table(
     folds: int | None = None,
     fold: int = 0,
 ) -> NDArray[np.bool_]:
-    """Mask [N] of the images of a split: as the table says, else by folds or `val_fraction` of the groups or names.
+    """Mask [N] of the images of a split: by the table, else by folds or `val_fraction` of the groups or names.
 
     Args:
         table: whose groups stay together.
         split: "train" or "val".
         val_fraction: of groups, or of images where there are none.
         root: for messages.
-        folds: parts of about as many groups each, of which one validates.
-        fold: which one, from 0 on.
+        folds: number of folds with about equally many groups, one for validation.
+        fold: index of the validation fold.
 
     Raises:
-        MissingSplit: for split="val" when nothing is set apart.
-        InputError: for `val_fraction` or `folds` beside images that are set apart, a split that cuts through groups, or
-            when there are none to train on.
+        MissingSplit: for split="val" without validation data.
+        InputError: for `val_fraction` or `folds` when the data have splits, a split that divides groups, or without
+            training data.
     """
     check_split(split)
     if folds is not None and (folds < 2 or not 0 <= fold < folds or val_fraction):
@@ -89,7 +89,7 @@ def members_by_table(
     if val_fraction or folds is not None:
         given = f"data.folds={folds}" if folds else f"data.val_fraction={val_fraction}"
         raise InputError(
-            f"{given}, but {root} says itself which images validate; set data.val_fraction=0 and data.folds=null"
+            f"{given}, but {root} has its own splits; set data.val_fraction=0 and data.folds=null"
         )
     if table.groups is not None:
         _check_whole(table.groups, table.splits, root)
@@ -100,9 +100,9 @@ def members_by_table(
 
 
 def members_by_name(names: Iterable[str], *, split: str, val_fraction: float) -> NDArray[np.bool_]:
-    """Mask [N] of the images of a split: those whose name's hash falls below `val_fraction` validate.
+    """Mask [N] of the images of a split: names with a hash below `val_fraction` are for validation.
 
-    Adding names moves none of the others.
+    Adding names does not move others.
 
     Raises:
         MissingSplit: for split="val" when `val_fraction` is 0.
@@ -113,7 +113,7 @@ def members_by_name(names: Iterable[str], *, split: str, val_fraction: float) ->
         raise InputError(f"data.val_fraction={val_fraction}; allowed: 0 (no validation) to below 1")
     if split == "val" and val_fraction == 0:
         raise MissingSplit(
-            "there are no validation images; set data.val_fraction=0.1 to set some apart"
+            "there are no validation images; set data.val_fraction=0.1 to hold some out"
         )
     is_val = np.array([_unit(name) < val_fraction for name in names])
     if val_fraction > 0 and (is_val.all() or not is_val.any()):
@@ -127,7 +127,7 @@ def members_by_name(names: Iterable[str], *, split: str, val_fraction: float) ->
 def members_by_fold(
     names: Sequence[str], *, split: str, folds: int, fold: int
 ) -> NDArray[np.bool_]:
-    """Mask [N] of the images of a split: the names, ordered by their hashes, are dealt to the folds in turn.
+    """Mask [N] of the images of a split: names, ordered by their hashes, go to the folds in turn.
 
     Raises:
         InputError: for fewer names than folds.
@@ -135,7 +135,7 @@ def members_by_fold(
     ordered = sorted(set(names), key=_unit)
     if len(ordered) < folds:
         raise InputError(
-            f"data.folds={folds}, and there are {counted(len(ordered), 'group')} to deal out; set fewer folds"
+            f"data.folds={folds}, and there are {counted(len(ordered), 'group')} ; set fewer folds"
         )
     validating = set(ordered[fold::folds])
     is_val = np.array([name in validating for name in names])
@@ -143,20 +143,20 @@ def members_by_fold(
 
 
 def _check_whole(groups: Sequence[str], splits: Sequence[str], root: Path) -> None:
-    """Check that no group is in two splits: its images would be learned from and measured against."""
+    """Check that no group is in two splits: training data would leak into validation."""
     sides: dict[str, set[str]] = {}
     for group, split in zip(groups, splits, strict=True):
         sides.setdefault(group, set()).add(split)
     cut = sorted(group for group, found in sides.items() if len(found) > 1)
     if cut:
         raise InputError(
-            f"the split of {root} cuts through {len(cut):,} of {counted(len(sides), 'group')}: images of these are in "
+            f"the split of {root} divides {len(cut):,} of {counted(len(sides), 'group')}: images of these are in "
             "training and in validation alike; correct the split, or leave it out and set data.folds or "
             "data.val_fraction"
         )
 
 
 def _unit(name: str) -> float:
-    """A number in [0, 1) that depends on the name alone."""
+    """Hash a name to a number in [0, 1)."""
     head = hashlib.sha256(name.encode(errors="surrogateescape")).digest()[:8]
     return int.from_bytes(head, "big") / 2**64

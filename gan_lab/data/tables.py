@@ -1,4 +1,4 @@
-"""Tables about images as people write them: `dataset.json`, `labels.csv`, `.tsv`, `.json`, `.jsonl`."""
+"""Metadata tables: `dataset.json`, `labels.csv`, `.tsv`, `.json`, `.jsonl`."""
 
 import csv
 import io
@@ -12,36 +12,38 @@ from typing import IO, Any
 METADATA = "dataset.json"  # of NVIDIA's dataset tools, and of prepare-data
 TABLES = (METADATA, "labels.csv", "labels.tsv", "labels.json", "labels.jsonl")
 
-# column -> what a header may call it; of several the first one counts
+# column -> accepted headers; the first one found counts
 _HEADERS = {
     "file": ("file", "file_name", "filename", "image", "path", "name"),
     "class": ("class", "class_name", "label"),
     "attributes": ("attributes",),
     "group": ("group", "patient", "patient_id", "subject", "subject_id"),
+    "series": ("series", "series_id"),
     "split": ("split",),
     "caption": ("caption", "text", "prompt"),
 }
 _KNOWN = {header for headers in _HEADERS.values() for header in headers}
-_PAIRS = {"attributes": "attributes", "groups": "group", "captions": "caption"}
+_PAIRS = {"attributes": "attributes", "groups": "group", "series": "series", "captions": "caption"}
 MAX_TABLE_BYTES = 1 << 30
 
 
 class BadTable(ValueError):
-    """The table cannot be understood."""
+    """The table cannot be parsed."""
 
 
 @dataclass(kw_only=True)
 class Columns:
-    """What a table says.
+    """The content of a table.
 
     Attributes:
-        files: one a row, below the folder that the table lies in.
-        values: "class", "attributes", "group", "split" or "caption" -> one value a row, None where it is missing.
+        files: one per row, relative to the table's folder.
+        values: "class", "attributes", "group", "series", "split" or "caption" -> one value a row, None where it is
+            missing.
         class_names: by number, where the table has them.
         attribute_names: where the table has them.
-        no_classes: the table says itself that there are none.
-        vectors_are_labels: the attributes stand where labels do.
-        unused: headers that mean nothing here.
+        no_classes: whether the table states that there are none.
+        vectors_are_labels: whether the labels are attribute vectors.
+        unused: unknown headers.
         group_column: the header that "group" comes from.
     """
 
@@ -75,7 +77,7 @@ def parse_table(
     Args:
         name: of the table; its ending decides.
         data: its content.
-        is_image: whether there is an image of a name, which tells a header from a first row.
+        is_image: whether a name is an image, to distinguish a header from a first row.
         group_by: header of the column that names groups, where it is not one of the usual.
 
     Raises:
@@ -240,7 +242,7 @@ def _from_rows(rows: list[dict[str, Any]], group_by: str | None) -> Columns:
 
 
 def _numbers(values: Iterable[Any]) -> list[float] | None:
-    """All of them as numbers, or None."""
+    """Convert all to numbers, or return None."""
     try:
         return [float(value) for value in values]
     except (TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""Text: lines of characters, stored as their numbers in an alphabet, which networks see one-hot."""
+"""Text: lines of characters, stored as indices into an alphabet, one-hot for networks."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -17,7 +17,7 @@ from gan_lab.data.sample import Representation, SampleKind, SampleSpec
 from gan_lab.errors import InputError
 from gan_lab.run import write
 
-MAX_ALPHABET = 32_767  # numbers of characters are int16 at most
+MAX_ALPHABET = 32_767  # indices are int16 at most
 PADDING = "␀"
 UNKNOWN = "�"
 
@@ -26,17 +26,17 @@ _COLUMNS = 64  # characters in a row of an image
 
 
 class Text(SampleKind):
-    """Lines of `length` characters, stored as their numbers in an alphabet: uint8 [L], int16 where there are over 256.
+    """Lines of `length` characters, stored as indices into an alphabet: uint8 [L], int16 for over 256 characters.
 
     Args:
         alphabet: every character once.
         length: of a line.
-        padding: the one of them that fills up shorter lines; it is not written at a line's end. None where all lines
-            are whole.
-        unknown: the one that stands for those that the alphabet lacks; None refuses them.
+        padding: character that fills shorter lines, removed at a line's end; None if no line is
+            shorter.
+        unknown: character that replaces those that the alphabet lacks; None makes them an error.
 
     Raises:
-        InputError: for an alphabet that is none.
+        InputError: for an invalid alphabet.
     """
 
     name = "text"
@@ -70,7 +70,7 @@ class Text(SampleKind):
         }
 
     def to_float(self, stored: Tensor) -> Tensor:
-        """Return the same numbers as float32: they mean something one-hot alone, see `OneHot`."""
+        """Return the indices as float32; `OneHot` encodes them."""
         return stored.float()
 
     def to_stored(self, values: Tensor) -> Tensor:
@@ -80,8 +80,8 @@ class Text(SampleKind):
         """Return the stored sample [L] of a line.
 
         Raises:
-            InputError: for one that is too long, for one that is too short where nothing fills it up, and for
-                characters that the alphabet lacks.
+            InputError: for a line that is too long, too short without padding, or has characters that the
+                alphabet lacks.
         """
         if len(text) > self.length or (len(text) < self.length and self.padding is None):
             allowed = f"up to {self.length}" if self.padding else str(self.length)
@@ -107,14 +107,14 @@ class Text(SampleKind):
         try:
             return self.encode(path.read_text(encoding="utf-8").removesuffix("\n"))
         except UnicodeDecodeError as error:
-            raise InputError(f"{path} is no text in UTF-8 ({error.reason})") from error
+            raise InputError(f"{path} is not text in UTF-8 ({error.reason})") from error
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
 
     def preview(self, stored: Tensor) -> Tensor:
-        """Draw lines, black on white, every character in a cell of its own, uint8 [N, 1, H, W].
+        """Draw lines, black on white, every character in its cell, uint8 [N, 1, H, W].
 
-        The font is Pillow's: what it lacks, outside of Latin, are boxes. `text` has all characters.
+        Pillow's font has boxes for most characters outside of Latin.
         """
         count, length = stored.shape
         columns = min(length, _COLUMNS)
@@ -131,7 +131,7 @@ class Text(SampleKind):
 
     @cached_property
     def _glyphs(self) -> Tensor:
-        """Pictures of the characters, uint8 [V, H, W]; padding is a grey cell."""
+        """Images of the characters, uint8 [V, H, W]; padding is a grey cell."""
         width, height = _GLYPH
         font = ImageFont.load_default(15)
         drawn = np.full((len(self.alphabet), height, width), 255, dtype=np.uint8)
@@ -145,7 +145,7 @@ class Text(SampleKind):
 
 
 class OneHot(Representation):
-    """Numbers of characters [N, L] as networks see them: one-hot, or a generator's probabilities, [N, V, L].
+    """Lines [N, L] as networks see them: one-hot, or a generator's probabilities, [N, V, L].
 
     Args:
         characters: V, in the alphabet.
@@ -166,12 +166,12 @@ class OneHot(Representation):
         return one_hot(samples.long(), self.characters).transpose(1, 2).float()
 
     def decode(self, values: Tensor) -> Tensor:
-        """Return the number of the most likely character at each place."""
+        """Return the index of the most likely character at each position."""
         return values.argmax(1).float()
 
 
 def check_alphabet(alphabet: str, *, padding: str | None, unknown: str | None) -> None:
-    """Check that an alphabet has each character once, and those two among them.
+    """Check that an alphabet has each character once, padding and unknown included.
 
     Raises:
         InputError: saying what is wrong.
@@ -193,7 +193,7 @@ def check_alphabet(alphabet: str, *, padding: str | None, unknown: str | None) -
 
 
 class Lines(SampleDataset):
-    """Lines of text that are there as one array, in memory or mapped from a file.
+    """Lines of text in one array, in memory or memory-mapped.
 
     Args:
         split: "train" or "val"; only recorded.
@@ -245,7 +245,7 @@ class Lines(SampleDataset):
         return torch.from_numpy(np.array(self._lines[self._place(index)]))
 
     def stored(self, index: int) -> bytes:
-        """Return line `index` as text: numbers of characters mean something in their alphabet alone."""
+        """Return line `index` as text, which does not depend on the alphabet."""
         return self.text.media(self.load(index))
 
     def _load_batch(self, stored: NDArray[np.int64]) -> tuple[Tensor, NDArray[np.int64]]:
@@ -264,8 +264,8 @@ def cut_lines(text: str, *, length: int, wrap: bool, least: int) -> NDArray[np.u
     Args:
         text: with a newline between lines.
         length: of a row.
-        wrap: whether what is longer goes on in the next row; otherwise it is cut off.
-        least: characters in a row, below which it is left out.
+        wrap: whether longer lines continue in the next row; otherwise they are cut.
+        least: minimum number of characters of a row.
     """
     points = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
     if not len(points):
@@ -296,17 +296,17 @@ def count_characters(rows: NDArray[np.uint32]) -> NDArray[np.int64]:
 
 
 def most_frequent(counts: NDArray[np.int64], most: int) -> str:
-    """Return the most frequent characters, at most `most`, the commonest first; of equals the lower code point."""
+    """Return the most frequent characters, at most `most`, in order; ties by code point."""
     order = np.argsort(-counts, kind="stable")[: min(most, int((counts > 0).sum()))]
     return "".join(map(chr, order.tolist()))
 
 
 def numbered(rows: NDArray[np.uint32], kind: Text) -> NDArray[Any]:
-    """Return the lines as they are stored, given as code points [N, L].
+    """Convert code points [N, L] to stored lines.
 
     Raises:
-        InputError: naming characters that the alphabet lacks, where none stands for unknown ones; or where lines are
-            shorter and nothing fills them up.
+        InputError: for characters that the alphabet lacks without `unknown`, and shorter lines without
+            `padding`.
     """
     none = len(kind.alphabet)
     table = np.full(0x110000, none, dtype=np.int32)

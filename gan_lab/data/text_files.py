@@ -1,4 +1,4 @@
-"""Text of one's own: a file, a folder of files, or what prepare-data has packed of them."""
+"""Your own text: a file, a folder of files, or a file packed by prepare-data."""
 
 import io
 from collections.abc import Iterator
@@ -44,30 +44,30 @@ _WORTH_SAYING = 1 << 26  # bytes
 
 
 class TextFiles(Lines):
-    """Lines of text files. They are read once and packed in the cache, from which they are mapped into memory.
+    """Lines of text files, packed once into the cache and memory-mapped from there.
 
     Args:
         split: "train" or "val".
         root: a text file, a folder of them, or an `.npz` of `gan-lab prepare-data`, which settles all but
             `val_fraction`.
         length: characters of a line.
-        long: of what is longer, "cut" leaves the rest away, "wrap" makes further lines of it.
-        min_length: of fewer characters, a line is left out; blank ones are always.
+        long: "cut" drops the rest of longer lines, "wrap" makes further lines of it.
+        min_length: shorter lines are skipped, and blank ones always.
         pattern: names of the files in a folder.
         encoding: of the files.
-        alphabet: its characters; None takes the most frequent ones. Padding and the unknown character join it.
+        alphabet: its characters; None takes the most frequent ones. Padding and unknown are added.
         alphabet_size: characters at most, with these two, where `alphabet` is None.
-        padding: fills up shorter lines; None where all are long enough.
-        unknown: stands for characters that the alphabet lacks; None refuses them.
+        padding: fills shorter lines; None if there are none.
+        unknown: replaces characters that the alphabet lacks; None makes them an error.
         classes: "file" makes each file a class, True each sub-folder; False none; None as a metadata table in the
         folder
             says (`labels.csv` and the like), else sub-folders.
-        val_fraction: of the lines, set apart by a hash of each, so that equal lines are in one split.
-        max_lines: the first ones alone; None for all.
+        val_fraction: share of the lines for validation, by a hash of each, so that equal lines are in one split.
+        max_lines: use only the first ones; None for all.
 
     Raises:
         InputError: naming files that are empty, too short, or no text; for options out of range.
-        MissingSplit: for split="val" when nothing is set apart.
+        MissingSplit: for split="val" without validation data.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class TextFiles(Lines):
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """How files become lines: arguments of `TextFiles`.
+    """Options for reading files: arguments of `TextFiles`.
 
     Raises:
         InputError: for options out of range.
@@ -168,10 +168,10 @@ class Reading:
             ) from error
 
     def rows(self, file: Path) -> Iterator[NDArray[np.uint32]]:
-        """Read a file's lines, some at a time, as code points [n, length] with 0 behind shorter ones.
+        """Read a file's lines in chunks, as code points [n, length] padded with 0.
 
         Raises:
-            InputError: naming the file when it is no text.
+            InputError: naming the file when it is not text.
         """
         with _opened(file) as binary:
             opened = io.TextIOWrapper(binary, encoding=self.encoding)
@@ -193,17 +193,17 @@ class Reading:
         except (UnicodeError, OSError) as error:
             reason = getattr(error, "reason", None) or str(error)
             raise InputError(
-                f"{file} is no text in {self.encoding} ({reason}); set data.encoding=, or remove it"
+                f"{file} is not text in {self.encoding} ({reason}); set data.encoding=, or remove it"
             ) from error
         if "\0" in text:
             raise InputError(f"{file} is binary: it has a character 0; remove it, or convert it")
         return text
 
     def kind(self, counts: NDArray[np.int64]) -> Text:
-        """Return how lines are stored, of characters that are as frequent as this.
+        """Return the kind of sample for these frequencies of characters.
 
         Raises:
-            InputError: for an alphabet that is none.
+            InputError: for an invalid alphabet.
         """
         special = [one for one in (self.padding, self.unknown) if one is not None]
         known = self.alphabet
@@ -227,7 +227,7 @@ def _opened(file: Path) -> BinaryIO:
 
 
 def packed_files(path: Path, reading: Reading, *, pattern: str, classes: Classes) -> PackedLines:
-    """Return the lines of a file or folder from the cache, where the first process that wants them packs them.
+    """Return the lines of a file or folder from the cache; the first process packs them.
 
     Raises:
         InputError: naming files that are empty, too short, or no text; when the cache cannot be written.
@@ -283,7 +283,7 @@ def _pack(folder: Path, table: MetadataTable, reading: Reading, out: Path) -> No
     files = [folder / name for name in table.files]
     size = sum(file.stat().st_size for file in files)
     if size >= _WORTH_SAYING:
-        say(f"packing {size / 1e6:,.0f} MB of text (once; the result is kept) ...")
+        say(f"packing {size / 1e6:,.0f} MB of text (once; the result is cached) ...")
     counts = np.zeros(0x110000, dtype=np.int64)
     lines = [0] * len(files)
     for number, file in enumerate(files):
@@ -328,7 +328,7 @@ def _check_lines(files: list[Path], lines: list[int], reading: Reading) -> None:
 
 
 def line_places(rows: NDArray[np.uint32]) -> NDArray[np.uint32]:
-    """Return a hash of each line, evenly spread from 0 to 2^32 - 1, given code points [N, L]."""
+    """Return a uniform hash of each line, 0 to 2^32 - 1, given code points [N, L]."""
     random = np.random.default_rng(0)
     factors = random.integers(1, 2**63, rows.shape[1], dtype=np.uint64) | np.uint64(1)
     sums = (rows.astype(np.uint64) * factors).sum(1, dtype=np.uint64)
@@ -344,19 +344,19 @@ def rows_of_split(
     """Return which lines belong to a split, in order.
 
     Raises:
-        MissingSplit: for split="val" when nothing is set apart.
-        InputError: for a fraction out of range, beside splits that are given, or one that leaves a split empty.
+        MissingSplit: for split="val" without validation data.
+        InputError: for a fraction out of range, with given splits, or one that leaves a split empty.
     """
     if not 0 <= val_fraction < 1:
         raise InputError(f"data.val_fraction={val_fraction}; allowed: 0 (no validation) to below 1")
     if packed.has_splits and val_fraction:
         raise InputError(
-            f"data.val_fraction={val_fraction}, but {path} says itself which lines validate; set data.val_fraction=0"
+            f"data.val_fraction={val_fraction}, but {path} has its own splits; set data.val_fraction=0"
         )
     share = 0.5 if packed.has_splits else val_fraction
     if split == "val" and share == 0:
         raise MissingSplit(
-            "there are no validation lines; set data.val_fraction=0.1 to set some apart"
+            "there are no validation lines; set data.val_fraction=0.1 to hold some out"
         )
     is_val = packed.places < share * _PLACES
     if share and (is_val.all() or not is_val.any()):
@@ -368,7 +368,7 @@ def rows_of_split(
 
 
 def pack_lines(datasets: list[Lines], out: Path) -> int:
-    """Write the lines of one split or of both, which then are told apart, to one file; return how many they are."""
+    """Write the lines of one or both splits to one file; return their number."""
     first, has_splits = datasets[0], len(datasets) > 1
 
     def parts() -> Iterator[Part]:

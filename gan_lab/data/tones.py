@@ -1,8 +1,7 @@
-"""Notes for quick runs: 8,192 clips of half a second, made on the spot, 12 pitch classes, no download.
+"""Synthetic notes for quick runs: 8,192 clips of half a second, 12 pitch classes, no download.
 
-A note has four to six partials of random amplitudes and phases, lies in one of two octaves from A3 (220 Hz) on and up
-to 30 cents off, begins within the first tenth of the clip, rises and decays at random, and has noise 20 to 40 dB below
-it.
+A note has four to six partials of random amplitude and phase, lies in the two octaves above A3 (220 Hz), up to 30 cents
+out of tune, starts in the first tenth of the clip, has a random attack and decay, and noise 20 to 40 dB below.
 """
 
 import numpy as np
@@ -26,11 +25,11 @@ _FADE = 80  # samples at the end, so that no clip ends with a click
 
 
 class Tones(SampleDataset):
-    """The notes: 7,168 to train on and 1,024 to validate on, always the same.
+    """The notes: 7,168 for training and 1,024 for validation, always the same.
 
     Args:
         split: "train" or "val".
-        flip: only false: a note played backwards is no note.
+        flip: only false: a note played backwards is not a note.
     """
 
     in_memory = True
@@ -38,7 +37,7 @@ class Tones(SampleDataset):
     def __init__(self, *, split: str, flip: bool = False) -> None:
         check_split(split)
         random = np.random.default_rng(SPLITS.index(split))
-        # drawn, not dealt out evenly: real clips then differ from each other by as much as generated ones do
+        # drawn at random, not evenly: so real clips vary as much as generated ones
         semitones = random.integers(2 * len(CLASSES), size=COUNTS[split])
         labels = semitones % len(CLASSES)
         super().__init__(
@@ -86,7 +85,7 @@ def _make(semitones: NDArray[np.int64], random: np.random.Generator) -> NDArray[
     numbers = np.arange(1, _MOST_PARTIALS + 1)
     amplitudes = drawn(0.2, 1, _MOST_PARTIALS) / numbers
     amplitudes[:, 0] = 1
-    amplitudes[numbers * pitch > _HIGHEST] = 0  # four are left of the highest note
+    amplitudes[numbers * pitch > _HIGHEST] = 0  # the highest note keeps four
     partials = amplitudes * np.exp(2j * np.pi * drawn(0, 1, _MOST_PARTIALS))
     time = np.arange(LENGTH) / RATE
     turn = np.exp(2j * np.pi * (pitch * time % 1)).astype(np.complex64)  # of the fundamental

@@ -1,4 +1,4 @@
-"""Transforms from any image to uint8 [C, H, W] of one size: orientation, mode, crop, resampling."""
+"""Transform any image to uint8 [C, H, W] of one size: orientation, mode, crop, resampling."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ Crop = str | int | Sequence[int]
 
 
 class UnusableImage(ValueError):
-    """The file is an image without a meaning in 8 bits."""
+    """The image cannot be converted to 8 bits."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,22 +58,22 @@ class ImageTransform:
         image = _to_eight_bits(image)
         ImageOps.exif_transpose(image, in_place=True)
         image = _to_mode(image, self.channels)
-        # not resize(box=...), which lets pixels outside the box bleed in
-        image = image.crop(self._box(image.height, image.width))
+        # not resize(box=...), which uses pixels outside the box
+        image = image.crop(self.box(image.height, image.width))
         if (image.height, image.width) != self.size:
             image = image.resize(self.size[::-1], FILTERS[self.resample])
         pixels = np.asarray(image)  # [H, W] or [H, W, C]
         return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
     def levels(self, pixels: NDArray[Any], *, bits: int) -> NDArray[Any]:
-        """Transform an image [H, W, C] of any levels into one of `bits`, [C, H, W]; each channel on its own.
+        """Transform an image [H, W, C] of any levels to [C, H, W] of `bits`, each channel separately.
 
         Raises:
             UnusableImage: for another number of channels.
         """
         if pixels.shape[2] != self.channels:
             raise UnusableImage(f"it has {pixels.shape[2]} channels; expected {self.channels}")
-        left, top, right, bottom = self._box(*pixels.shape[:2])
+        left, top, right, bottom = self.box(*pixels.shape[:2])
         planes = pixels[top:bottom, left:right].transpose(2, 0, 1)
         if planes.shape[1:] != self.size:
             resized = [
@@ -88,8 +88,8 @@ class ImageTransform:
         kind = np.uint16 if bits == 16 else np.uint8
         return np.rint(planes).clip(0, np.iinfo(kind).max).astype(kind)
 
-    def _box(self, height: int, width: int) -> tuple[int, int, int, int]:
-        """(left, top, right, bottom) of the part that is kept of an image of this size."""
+    def box(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """(left, top, right, bottom) of the crop of an image of this size."""
         if self.crop == "none":
             return 0, 0, width, height
         keep_height, keep_width = height, width
@@ -105,7 +105,7 @@ class ImageTransform:
 
 
 def native_channels(image: Image.Image) -> int:
-    """Channels (1, 3 or 4) that keep what an opened image shows."""
+    """Channels (1, 3 or 4) that represent an opened image without loss."""
     if image.has_transparency_data:
         return 4
     return 1 if image.mode in _GREY else 3
@@ -133,7 +133,7 @@ def parse_size(image_size: ImageSize, name: str = "data.image_size") -> tuple[in
     ):
         raise InputError(
             f"{name}={image_size!r} is not an image size; allowed: one number of pixels ({name}=64), "
-            f"height and width ({name}=[64,96]), or null for the size that the files have"
+            f"height and width ({name}=[64,96]), or null for the size of the files"
         )
     return int(sides[0]), int(sides[1])
 

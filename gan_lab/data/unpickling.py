@@ -1,8 +1,8 @@
-"""Pickles read as data: a small machine of our own that imports nothing and calls only what it is given.
+"""Pickles read as data, by an interpreter that imports nothing and calls only functions of ours.
 
-Python's unpickler calls whatever a pickle names. Here a name stays a name: it can be called only where a `Vocabulary`
-has a function of ours for it, and becomes an object only as a `Record`, which keeps what it was given and does nothing.
-Everything else is refused by its name. The opcodes are those of `pickletools`, up to protocol 5.
+Python's unpickler calls whatever a pickle names. Here a name stays a name: it can be called only if a `Vocabulary`
+has a function of ours for it, and becomes an object only as a `Record`, which stores its arguments and does nothing.
+Everything else is an error. The opcodes are those of `pickletools`, up to protocol 5.
 """
 
 import io
@@ -20,12 +20,12 @@ class RefusedError(InputError):
 
 
 class DamagedError(InputError):
-    """A pickle is cut short or makes no sense."""
+    """A pickle is truncated or invalid."""
 
 
 @dataclass(frozen=True)
 class Name:
-    """What a pickle calls by a module and a name; nothing is imported for it."""
+    """A global of a pickle, by module and name; nothing is imported."""
 
     module: str
     name: str
@@ -35,7 +35,7 @@ class Name:
 
 
 class Restored(ABC):
-    """An object of ours that a pickle may give a state once."""
+    """An object of ours whose state a pickle may set once."""
 
     @abstractmethod
     def restore(self, state: Any) -> None:
@@ -48,14 +48,14 @@ class Restored(ABC):
 
 @dataclass(eq=False)
 class Record(Restored):
-    """Stands for an object of a class that is not run: its name, what it was made with, and its state as plain data."""
+    """Stands for an object of a class that is not executed: its name, arguments, and state as plain data."""
 
     name: Name
     arguments: tuple[Any, ...] = ()
     state: Any = field(default=None, repr=False)
 
     def restore(self, state: Any) -> None:
-        """Keep the state; whatever the class would have done with it is not done."""
+        """Store the state; code of the class is not run."""
         if self.state is not None:
             raise RefusedError(f"it sets the state of a {self.name} twice")
         self.state = state
@@ -63,7 +63,7 @@ class Record(Restored):
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What a kind of file may name.
+    """The globals that a kind of file may use.
 
     Attributes:
         calls: functions of ours in place of those named.
@@ -98,12 +98,12 @@ class Vocabulary:
         if key in self.calls or key in self.words or self.is_record(found):
             return found
         shown = f"{module[:80]}.{name[:80]}"
-        raise RefusedError(f"it asks for {shown}, which {self.purpose} has no use for")
+        raise RefusedError(f"it asks for {shown}, which {self.purpose} does not need")
 
 
-MAX_OPCODES = 2_000_000  # a large published file has some ten thousand
+MAX_OPCODES = 2_000_000  # large published files have some ten thousand
 
-MAX_DEPTH = 200  # of containers within containers
+MAX_DEPTH = 200  # depth of nested containers
 
 MAX_INTEGER_BITS = 256
 
@@ -113,7 +113,7 @@ MAX_KEY_BITS = 60
 
 MAX_MEMO = 1 << 32
 
-# what functions are given in all, over the size of the pickle: the same bytes may be named again and again
+# total size of function arguments, relative to the pickle's: the same bytes may be used repeatedly
 MAX_COPIES = 8
 
 KEYS = (
@@ -123,15 +123,15 @@ KEYS = (
     float,
     bool,
     type(None),
-)  # others could take long, or a deep stack, to hash
+)  # hashing others could take long, or a deep stack
 
 
 def unpickle(data: bytes, vocabulary: Vocabulary) -> Any:
-    """Read a pickle that fills `data`.
+    """Read a pickle of exactly the bytes `data`.
 
     Raises:
         RefusedError: for what the vocabulary does not have, and for what would take too much memory or time.
-        DamagedError: when it is cut short or makes no sense.
+        DamagedError: when it is truncated or invalid.
     """
     return unpickle_stream(io.BytesIO(data), vocabulary, size=len(data))
 
@@ -143,17 +143,17 @@ def unpickle_stream(
     size: int,
     persistent: Callable[[Any], Any] | None = None,
 ) -> Any:
-    """Read a pickle from where a stream stands, and leave it behind the pickle's end.
+    """Read a pickle from a stream's position, and leave the stream behind it.
 
     Args:
         stream: of bytes in memory.
         vocabulary: what the pickle may name.
         size: bytes that there are in all.
-        persistent: finds what the pickle keeps elsewhere (BINPERSID); None where it may keep nothing there.
+        persistent: resolves persistent ids (BINPERSID); None if there must be none.
 
     Raises:
         RefusedError: for what the vocabulary does not have, and for what would take too much memory or time.
-        DamagedError: when it is cut short or makes no sense.
+        DamagedError: when it is truncated or invalid.
     """
     machine = Machine(vocabulary, persistent, budget=MAX_COPIES * size + (1 << 20))
     try:
@@ -251,7 +251,7 @@ class Machine:
         """Call what a name stands for.
 
         Raises:
-            RefusedError: for what is no name of a function, and for arguments that it does not take.
+            RefusedError: for anything but the name of a function, and for arguments that it does not take.
         """
         if type(arguments) is not tuple:
             raise RefusedError(f"it calls {type_name(function)} with no tuple of arguments")
@@ -308,7 +308,7 @@ class Machine:
         """Put what is kept under a number on the stack."""
         if int(key) not in self.memo:
             raise DamagedError(
-                f"it is no pickle of weights (nothing was kept as number {int(key)})"
+                f"it is not a pickle of weights (nothing was kept as number {int(key)})"
             )
         self.stack.append(self.memo[int(key)])
 
@@ -339,7 +339,7 @@ class Machine:
 
 
 def checked_literal(value: Any) -> Any:
-    """Return a literal; numbers too long to be one are refused."""
+    """Return a literal; too long numbers are an error."""
     if isinstance(value, int) and value.bit_length() > MAX_INTEGER_BITS:
         raise RefusedError(f"it has a whole number of {value.bit_length():,} bits")
     return value
@@ -362,7 +362,7 @@ def type_name(value: Any) -> str:
 
 
 def check_depth(value: Any) -> None:
-    """Refuse containers nested deeper than any file needs, which would break whoever walks through them.
+    """Check that containers are not nested too deeply for recursion.
 
     Raises:
         RefusedError: when they are.
@@ -416,7 +416,7 @@ FRESH: dict[str, Callable[[], Any]] = {
     "EMPTY_SET": set,
 }
 
-# what is not here (INST, OBJ, EXT1, PERSID, NEXT_BUFFER, ...) is refused
+# everything else (INST, OBJ, EXT1, PERSID, NEXT_BUFFER, ...) is an error
 STEPS: dict[str, Callable[[Machine, Any], None]] = {
     "MARK": lambda m, _: m.marks.append(len(m.stack)),
     "POP": lambda m, _: m.discard(),

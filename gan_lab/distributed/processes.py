@@ -1,4 +1,4 @@
-"""One process for each device of this machine, all with the one configuration that was composed."""
+"""Worker processes: one per device of this machine, all with the same composed config."""
 
 import logging
 import os
@@ -34,7 +34,7 @@ from gan_lab.distributed import slurm
 from gan_lab.distributed.ranks import ManualDDPStrategy
 from gan_lab.errors import InputError, interrupted
 
-# what may come to the first process is meant for all of them; a terminal's Ctrl-C reaches them by itself
+# signals to the first process are forwarded to all; a terminal's Ctrl-C reaches them anyway
 FORWARDED = tuple(
     number
     for name in ("SIGTERM", "SIGUSR1", "SIGUSR2", "SIGHUP")
@@ -43,11 +43,11 @@ FORWARDED = tuple(
 
 Target = Callable[[DictConfig], None]
 
-Message = tuple[int, int, str]  # rank, exit status, what there is to say
+Message = tuple[int, int, str]  # rank, exit status, error
 
 
 def started_by_others() -> bool:
-    """Whether this process already is one of several: of torchrun, of SLURM, or of `run_on`."""
+    """Whether torchrun, SLURM or `run_on` has started this process as one of several."""
     return "LOCAL_RANK" in os.environ or TorchElasticEnvironment.detect() or by_slurm()
 
 
@@ -58,17 +58,17 @@ def by_slurm() -> bool:
 
 
 def environment() -> ClusterEnvironment:
-    """Return Lightning's view of who started this process. Its own way of requeueing a job of SLURM is left out."""
+    """Return Lightning's environment plugin, without its requeueing of SLURM jobs."""
     if TorchElasticEnvironment.detect():
         return TorchElasticEnvironment()
     return SLURMEnvironment(auto_requeue=False) if by_slurm() else LightningEnvironment()
 
 
 def devices_here(trainer: DictConfig) -> int:
-    """Return how many devices of this machine a trainer takes.
+    """Return how many devices of this machine a Trainer uses.
 
     Raises:
-        InputError: for more than there are, and for what is no number of devices.
+        InputError: for more devices than there are, or an invalid number.
     """
     given = trainer.get("devices", 1)
     on_cpu = trainer.get("accelerator") == "cpu" or not torch.accelerator.is_available()
@@ -95,8 +95,7 @@ def world_size(trainer: DictConfig) -> int:
     """Return how many processes a run has, on all machines.
 
     Raises:
-        InputError: when whoever started this process started another number of them, or nobody starts those of other
-            machines.
+        InputError: when the launcher started another number of processes, or none on the other machines.
     """
     nodes = trainer.get("num_nodes", 1)
     if not isinstance(nodes, int) or nodes < 1:
@@ -131,7 +130,7 @@ def torchrun_world() -> tuple[int, int]:
 
 
 def processes() -> dict[str, Any]:
-    """Return what the Trainer must know of the processes that this is one of; nothing where it is alone."""
+    """Return the Trainer's arguments for several processes; none for a single one."""
     if not started_by_others():
         return {}
     found: dict[str, Any] = {"strategy": ManualDDPStrategy()}
@@ -151,9 +150,9 @@ def run_on(devices: int, config: DictConfig, target: Target) -> None:
     Raises:
         InputError: what a process raised.
         SystemExit: when a signal ended the run.
-        KeyboardInterrupt: for a Ctrl-C before the processes could mind it.
+        KeyboardInterrupt: for a Ctrl-C before the processes are ready for it.
     """
-    # it would tell of every process that it ends after another one has failed
+    # it would log every process that it stops after a failure
     logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
     queue: SimpleQueue[Message] = get_context("spawn").SimpleQueue()
     container = OmegaConf.to_container(config)
@@ -198,9 +197,9 @@ def run_on(devices: int, config: DictConfig, target: Target) -> None:
 def killed_by_others(
     context: ProcessContext, failure: ProcessExitedException | ProcessRaisedException
 ) -> tuple[int, str] | None:
-    """Return which process a signal has ended, and which signal; None where none has but our own.
+    """Return the process killed by a signal, and the signal; None if there is none but ours.
 
-    The others notice it too, and fail in ways of their own.
+    The others then fail with other errors.
     """
     first = failure.error_index
     order = [first, *(i for i in range(len(context.processes)) if i != first)]
@@ -213,7 +212,7 @@ def killed_by_others(
 
 @contextmanager
 def interrupts_held() -> Iterator[None]:
-    """Start processes that Ctrl-C reaches no sooner than they ask for it: Python's start would tell of each."""
+    """Start processes that ignore Ctrl-C until they are ready: Python's startup would print a traceback each."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -236,11 +235,11 @@ def work(
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     os.environ |= {"LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    # Lightning took it for 0 when it was imported, and would set it right no sooner than in the Trainer
+    # Lightning read rank 0 at import, and would correct it only in the Trainer
     rank_zero_only.rank = rank  # type: ignore[attr-defined]
     config = OmegaConf.create(dict(container))
     if config.get("threads") is None and not torch.accelerator.is_available():
-        # each would take all cores, and all would wait for each other
+        # otherwise each process would use all cores
         torch.set_num_threads(max(1, torch.get_num_threads() // devices))
     try:
         target(config)
@@ -248,7 +247,7 @@ def work(
         queue.put((rank, 2, str(error)))
         sys.exit(2)
     except SystemExit as stop:
-        # as an exit status it would have the others ended before they are done
+        # as an exit status it would stop the others before they are done
         queue.put((rank, int(stop.code or 0), ""))
     except KeyboardInterrupt:
         queue.put((rank, 128 + signal.SIGINT, ""))
@@ -263,7 +262,7 @@ def signals_forwarded(pids: list[int]) -> Iterator[None]:
             try:
                 os.kill(pid, number)
             except ProcessLookupError:
-                continue  # it has ended
+                continue  # it has exited
 
     def note(number: int, frame: FrameType | None) -> None:
         interrupted.set()
@@ -285,20 +284,20 @@ def free_port() -> int:
         return int(one.getsockname()[1])
 
 
-# The processes that share an evaluation: torchrun's, SLURM's, or one for each device of this machine.
+# Processes that share an evaluation: torchrun's, SLURM's, or one per device of this machine.
 
-# a process may wait for as long as the others take for metrics; one that has died is noticed at once all the same
+# a process may wait for the others' metrics that long; a dead one is noticed at once
 _PATIENCE = timedelta(days=7)
 
 Step = Callable[[DictConfig], object]
 
 
 def share(config: DictConfig, *, check: Step, work: Step) -> None:
-    """Run a command's work in one or several processes, started here if need be.
+    """Run a command's work in one or several processes, starting them if needed.
 
     Args:
         config: of the command, with `devices` and `device`.
-        check: raises what is wrong with it, so that it shows once, and before processes are started.
+        check: validates it once, before processes are started.
         work: of each process; a function of a module.
 
     Raises:
@@ -318,11 +317,11 @@ def _as_one_of_several(work: Step, config: DictConfig) -> None:
         with process_group(devices_of(config)):
             work(config)
     except KeyboardInterrupt as stop:
-        raise SystemExit(130) from stop  # the process that started this one hears of it
+        raise SystemExit(130) from stop  # reported to the parent process
 
 
 def devices_of(config: DictConfig) -> int:
-    """Return how many processes are to be started here, a device each.
+    """Return how many processes to start here, one per device.
 
     Raises:
         InputError: for more devices than there are.
@@ -333,18 +332,18 @@ def devices_of(config: DictConfig) -> int:
             OmegaConf.create({"devices": config.devices, "accelerator": accelerator})
         )
     except InputError as error:
-        # training speaks of its own keys
+        # errors of training name its own keys
         raise InputError(str(error).replace("trainer.", "")) from error
 
 
 @contextmanager
 def process_group(devices: int) -> Iterator[None]:
-    """Join the process group, if there is one, each process with its own device.
+    """Join the process group, if any, each process with its own device.
 
-    What they say to each other is on the CPU.
+    They communicate on the CPU.
 
     Args:
-        devices: processes that were started here, where neither torchrun nor SLURM has started them.
+        devices: processes started here, without torchrun or SLURM.
     """
     rank, size, local = _place(devices)
     if size == 1 or distributed.is_initialized():
@@ -352,7 +351,7 @@ def process_group(devices: int) -> Iterator[None]:
         return
     if torch.accelerator.is_available():
         torch.accelerator.set_device_index(local % torch.accelerator.device_count())
-    vars(rank_zero_only)["rank"] = rank  # the first one speaks for all
+    vars(rank_zero_only)["rank"] = rank  # rank 0 reports for all
     distributed.init_process_group("gloo", rank=rank, world_size=size, timeout=_PATIENCE)
     try:
         yield
@@ -361,7 +360,7 @@ def process_group(devices: int) -> Iterator[None]:
 
 
 def _place(devices: int) -> tuple[int, int, int]:
-    """Return this process's number, how many there are, and its number on this machine."""
+    """Return rank, world size and local rank."""
     others = environment()
     if isinstance(others, LightningEnvironment):
         here = "LOCAL_RANK" in os.environ

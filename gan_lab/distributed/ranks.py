@@ -30,12 +30,12 @@ from gan_lab.layers.precision import to_fp32
 
 
 def rank() -> int:
-    """Return the number of this process, 0 where it is alone."""
+    """Return the rank of this process, 0 if alone."""
     return get_rank() if several_ranks() else 0
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replace gradients by their mean over all processes, in one message for each type of number."""
+    """Replace gradients by their mean over all processes, in one message per dtype."""
     if several_ranks():
         average_in_place([p.grad for p in parameters if p.grad is not None])
 
@@ -62,7 +62,7 @@ def average_in_place(tensors: Sequence[Tensor]) -> None:
 class DelayedAllReduce:
     """Maximum over all processes of the previous call's values, so that no step waits.
 
-    It goes from CPU to CPU: on a GPU the result would be there no sooner than the step in which it was asked for.
+    It communicates on the CPU: on a GPU the result would only be ready with the current step.
     """
 
     def __init__(self) -> None:
@@ -70,7 +70,7 @@ class DelayedAllReduce:
         self._group: ProcessGroup | None = None
 
     def __call__(self, value: int) -> int:
-        """Return the largest value that a process gave in the call before; alone, this one."""
+        """Return the largest value of all processes in the previous call; alone, this value."""
         if not several_ranks():
             return value
         if self._group is None:
@@ -90,9 +90,9 @@ class DelayedAllReduce:
 
 @dataclass(frozen=True)
 class Ranks:
-    """Which of the processes this is, and how many there are.
+    """Rank and world size.
 
-    All of them have to come to the same calls of `send` in the same order.
+    All ranks must call `send` in the same order.
     """
 
     rank: int = 0
@@ -100,13 +100,13 @@ class Ranks:
 
     @classmethod
     def current(cls) -> "Ranks":
-        """Those of torch's process group; one where there is none."""
+        """Return those of torch's process group; 0 and 1 without."""
         if not (distributed.is_available() and distributed.is_initialized()):
             return cls()
         return cls(distributed.get_rank(), distributed.get_world_size())
 
     def send(self, value: Any, *, source: int = 0) -> Any:
-        """Return what process `source` calls this with; the others' value is ignored."""
+        """Broadcast the value of rank `source`; the others' is ignored."""
         if self.size == 1:
             return value
         parcel = [value]
@@ -119,7 +119,7 @@ _CHUNK = 64
 
 
 class RunningMeans:
-    """Means by name over all ranks, which must have the same names; only reading them waits for the device."""
+    """Means by name over all ranks, which must use the same names; only reading waits for the device."""
 
     def __init__(self) -> None:
         self._metrics: dict[str, MeanMetric] = {}
@@ -128,7 +128,7 @@ class RunningMeans:
     def add(self, name: str, values: Tensor) -> None:
         """Add a tensor's elements to the mean of that name."""
         pending = self._pending.setdefault(name, [])
-        # sums are exact in float64, so that it does not matter which rank has what of them; MPS has none
+        # float64 sums do not depend on the split among ranks; MPS has no float64
         dtype = torch.float32 if values.device.type == "mps" else torch.float64
         # a copy: CUDA graphs write into the same tensor again
         pending.append(values.detach().to(dtype, copy=True))
@@ -140,13 +140,13 @@ class RunningMeans:
         return {name: total / count for name, (total, count) in self.state_dict().items()}
 
     def take(self) -> dict[str, float]:
-        """Return the means so far and begin anew."""
+        """Return the means so far and reset."""
         means = self.means()
         self._metrics, self._pending = {}, {}
         return means
 
     def state_dict(self) -> dict[str, Any]:
-        """Return (sum, count) over all ranks by name, so that a resumed run logs what an uninterrupted one would."""
+        """Return (sum, count) over all ranks by name, so that a resumed run logs the same values."""
         for name in list(self._pending):
             self._fold(name)
         state = {}
@@ -156,7 +156,7 @@ class RunningMeans:
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore `state_dict`, on rank 0: it holds what all ranks had gathered."""
+        """Restore `state_dict` on rank 0: it holds the sums of all ranks."""
         self._pending = {}
         self._metrics = {name: _metric() for name in state}
         if rank() == 0:
@@ -173,7 +173,7 @@ class RunningMeans:
 
 
 def _metric() -> MeanMetric:
-    # a check for NaN would wait for the device; they are for the mean to show
+    # a check for NaN would wait for the device; the mean shows them
     metric = MeanMetric(nan_strategy="disable")
     metric.set_dtype(torch.float64)
     return metric
@@ -183,10 +183,10 @@ def _metric() -> MeanMetric:
 
 
 class SharedBatchNorm(_BatchNorm):
-    """Batch norm whose mean and variance are those of all processes' images, of which each has as many.
+    """Batch norm over the images of all processes, of which each has equally many.
 
-    `torch.nn.SyncBatchNorm` computes on GPUs alone. This one is made of differentiable operations: it runs wherever
-    processes can talk, and penalties may differentiate it twice. Alone, and in evaluation, it is plain batch norm.
+    `torch.nn.SyncBatchNorm` needs GPUs. This one consists of differentiable operations: it runs on any device, and
+    penalties may differentiate it twice. With one process, and in evaluation, it is plain batch norm.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -225,13 +225,13 @@ class SharedBatchNorm(_BatchNorm):
 
 
 def mean_everywhere(value: Tensor) -> Tensor:
-    """Return the mean of a tensor over all processes, differentiable as often as one likes."""
+    """Return the mean of a tensor over all processes, differentiable any number of times."""
     total: Tensor = SumOverRanks.apply(value)
     return total / get_world_size()
 
 
 class SumOverRanks(Function):
-    """The sum over all processes; what each of them makes of it counts in every process's gradient."""
+    """The sum over all processes; its gradient is the sum of all processes' gradients."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor) -> Tensor:
@@ -242,12 +242,12 @@ class SumOverRanks(Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        """Return the sum of the gradients, which may be differentiated again."""
+        """Return the sum of the gradients, differentiable again."""
         return SumOverRanks.apply(gradients[0])
 
 
 def share_statistics(network: nn.Module) -> None:
-    """Put a `SharedBatchNorm` in the place of each batch norm of a network, with its parameters and statistics."""
+    """Replace each batch norm of a network by a `SharedBatchNorm` with its parameters and statistics."""
     for layer in list(network.modules()):
         for name, norm in layer.named_children():
             if isinstance(norm, _BatchNorm) and not isinstance(norm, SharedBatchNorm):
@@ -255,7 +255,7 @@ def share_statistics(network: nn.Module) -> None:
 
 
 def shared(norm: _BatchNorm) -> SharedBatchNorm:
-    """Return a `SharedBatchNorm` of the same parameters and statistics as `norm`."""
+    """Return a `SharedBatchNorm` with the parameters and statistics of `norm`."""
     made = SharedBatchNorm(
         norm.num_features,
         eps=norm.eps,
@@ -271,16 +271,16 @@ def shared(norm: _BatchNorm) -> SharedBatchNorm:
 class ManualDDPStrategy(DDPStrategy):
     """Data-parallel training in which the loop averages gradients itself, without DistributedDataParallel.
 
-    That wrapper would look for gradients of G in a D step, and again in each penalty. The loop averages those of the
-    player that steps, once a step and after the last micro-batch (`gan_lab.distributed.ranks.average_gradients`).
+    That wrapper expects gradients of all parameters in every backward pass. The loop averages those of the current
+    player, once per step after the last micro-batch (`average_gradients`).
     """
 
     def configure_ddp(self) -> None:
-        """Begin from rank 0's weights everywhere, and wrap nothing."""
+        """Broadcast rank 0's weights, without a wrapper."""
         module = self.lightning_module
         assert module is not None
         if several_ranks():
-            # not the whole state dict: a stage of growth in it lies on the CPU, where processes on GPUs cannot talk
+            # not the whole state dict: its growth stage is on the CPU, which NCCL does not support
             with torch.no_grad():
                 for tensor in (*module.parameters(), *module.buffers()):
                     broadcast(tensor, src=0)
@@ -301,12 +301,12 @@ class SyncBatchNorm(LayerSync):
         return model
 
     def revert(self, model: nn.Module) -> nn.Module:
-        """Return the model as it is: without other processes these layers are plain batch norm."""
+        """Return the model unchanged: with one process these layers are plain batch norm."""
         return model
 
 
 class Float16Precision(MixedPrecision):
-    """Mixed precision in float16 without Lightning's one scaler for all losses: each player has its own.
+    """Mixed precision in float16 without Lightning's gradient scaler: each player has its own.
 
     Args:
         device: type of the device.

@@ -8,16 +8,16 @@ from shutil import which
 
 from gan_lab.errors import InputError
 
-# exit status of a process whose job starts again: no success, which a sweep would take for a result (EX_TEMPFAIL)
+# exit status of a requeued job's process (EX_TEMPFAIL): a sweep would take success for a result
 REQUEUED = 75
 
-# SLURM warns of a job's end by one of these
+# SLURM warns of a job's end by one of these signals
 PREEMPT_SIGNALS = frozenset({signal.SIGTERM, getattr(signal, "SIGUSR1", signal.SIGTERM)})
 
-# its answers are a matter of milliseconds, but a controller may be overrun
+# usually milliseconds, but a controller may be overloaded
 _PATIENCE_S = 60
 
-# states of a job that are its last
+# final states of a job
 ENDED = frozenset(
     (
         "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED",
@@ -32,7 +32,7 @@ def in_job() -> bool:
 
 
 def job() -> str:
-    """Return the job's name for scontrol: `<array>_<task>` in an array, whose own number means all of its tasks."""
+    """Return the job's id for scontrol: `<array>_<task>` in an array, whose own id means all tasks."""
     array = os.environ.get("SLURM_ARRAY_JOB_ID")
     if array is None:
         return os.environ["SLURM_JOB_ID"]
@@ -40,17 +40,17 @@ def job() -> str:
 
 
 def tasks() -> int:
-    """Return how many processes the job has been promised; 1 outside of SLURM."""
+    """Return the number of tasks of the job; 1 outside of SLURM."""
     return int(os.environ.get("SLURM_NTASKS", "1"))
 
 
 def rank() -> int:
-    """Return the number of this process in its job; 0 outside of SLURM."""
+    """Return the rank of this process in its job; 0 outside of SLURM."""
     return int(os.environ.get("SLURM_PROCID", "0"))
 
 
 def by_srun() -> bool:
-    """Whether srun has started this process, and not the batch script itself or a shell in the job."""
+    """Whether srun has started this process, not the batch script or a shell in the job."""
     return "SLURM_STEP_ID" in os.environ and "SLURM_PROCID" in os.environ
 
 
@@ -62,7 +62,7 @@ def check_tasks(*, devices: int, nodes: int) -> None:
         nodes: `trainer.num_nodes`.
 
     Raises:
-        InputError: for several tasks that nobody starts, and for others than the trainer's.
+        InputError: for several tasks without srun, and when the numbers differ.
     """
     if tasks() == 1:
         return
@@ -80,37 +80,37 @@ def check_tasks(*, devices: int, nodes: int) -> None:
 
 
 def block_signals() -> None:
-    """Block the signals of preemption until `unblock_signals`: nothing could be saved yet."""
+    """Block preemption signals until `unblock_signals`, while nothing can be saved."""
     if in_job():
         signal.pthread_sigmask(signal.SIG_BLOCK, PREEMPT_SIGNALS)
 
 
 def unblock_signals() -> None:
-    """Deliver the signals that `block_signals` has held back, and those to come."""
+    """Deliver the blocked signals, and later ones."""
     if in_job():
         signal.pthread_sigmask(signal.SIG_UNBLOCK, PREEMPT_SIGNALS)
 
 
 def requeue(number: int, *, max_requeues: int) -> str | None:
-    """Have the job start again after a signal, unless it was cancelled; one process of the job calls this.
+    """Requeue the job after a signal, unless it was cancelled; called by one process of the job.
 
-    SLURM then sends SIGTERM to the job's processes, and kills them after KillWait (30 s by default). A job that is
-    being requeued or cancelled by others, or has reached its time limit, is left alone.
+    SLURM then sends SIGTERM to the job's processes, and kills them after KillWait (30 s by default). Jobs that
+    others requeue or cancel, or that have reached their time limit, are not requeued.
 
     Args:
-        number: the signal that came.
-        max_requeues: how often a job may start again.
+        number: of the signal.
+        max_requeues: how often a job may be requeued.
 
     Returns:
-        Why it does not, None where it does.
+        Why it was not requeued, or None.
     """
     try:
         about = job_fields(ask("scontrol", "--oneliner", "show", "job", job()))
-        # a cancelled job is COMPLETING; requeued, it would come back to life
+        # a cancelled job is COMPLETING; it must not be requeued
         if about.get("JobState") != "RUNNING":
             return f"job {job()} is being ended by SLURM"
         if number != signal.SIGUSR1 and about.get("PreemptTime", "None") == "None":
-            return f"job {job()} was asked to stop by somebody, not by SLURM"
+            return f"job {job()} was stopped by a user, not by SLURM"
         restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
         if restarts >= max_requeues:
             return (
@@ -143,7 +143,7 @@ def check_cluster() -> None:
 
 
 def states(name: str) -> dict[str, str]:
-    """Return the state of a job, or of each task of an array, by its name; what SLURM has forgotten is left out."""
+    """Return the state of a job, or of each task of an array, by its name; without those that SLURM has forgotten."""
     try:
         lines = ask(
             "squeue", "--noheader", "--array", "--states=all", "--format=%i %T", f"--jobs={name}"
@@ -156,18 +156,18 @@ def states(name: str) -> dict[str, str]:
 
 
 def ask(*words: str) -> str:
-    """Return what a command of SLURM prints.
+    """Return the output of a SLURM command.
 
     Raises:
-        OSError: where it is missing.
-        subprocess.SubprocessError: where it fails, or does not answer.
+        OSError: when it is missing.
+        subprocess.SubprocessError: when it fails, or does not answer.
     """
     done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=_PATIENCE_S)
     return done.stdout
 
 
 def reason(error: OSError | subprocess.SubprocessError) -> str:
-    """Return why a command of SLURM failed, in its own words where it has said some."""
+    """Return why a SLURM command failed, by its own message if there is one."""
     said = error.stderr if isinstance(error, subprocess.CalledProcessError) else None
     return str(said or error).strip()
 

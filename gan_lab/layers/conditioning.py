@@ -117,7 +117,7 @@ class DataToDataCrossEntropy(Conditioning):
         width: length of the vectors that are compared, to which features are projected linearly.
 
     Raises:
-        InputError: without classes, or for numbers that are none.
+        InputError: without classes, or for invalid numbers.
     """
 
     roles = ("real", "generator")
@@ -176,7 +176,7 @@ ConditioningFactory = Callable[..., Conditioning]
 
 
 class ConditionedDiscriminator(DiscriminatorNetwork, ABC):
-    """A discriminator of two parts, features and logit, whose features may also tell the class.
+    """A discriminator of two parts, features and logit, whose features may also predict the class.
 
     Attributes:
         conditioning: set by the architecture, with `condition`.
@@ -224,7 +224,7 @@ def check_classes(name: str, num_classes: int) -> None:
     """Check that there are classes to classify.
 
     Raises:
-        InputError: with the remedy.
+        InputError: with what to do.
     """
     if not num_classes:
         raise InputError(

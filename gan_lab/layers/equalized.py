@@ -69,7 +69,7 @@ class EqualizedLinear(nn.Module):
 
 
 class EqualizedConv2d(nn.Module):
-    """Convolution with equalized learning rate; resampling with a low-pass filter and a leaky ReLU if asked for.
+    """Convolution with equalized learning rate; resampling with a low-pass filter and a leaky ReLU if requested.
 
     Args:
         inputs: channels that come in.

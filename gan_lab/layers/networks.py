@@ -50,7 +50,7 @@ class GeneratorNetwork(nn.Module):
 class StyleGeneratorNetwork(GeneratorNetwork):
     """A generator of the StyleGAN family: a mapping network z -> w and a synthesis network w -> image.
 
-    In training mode styles are mixed where that is asked for, noise is random, and every pass updates `w_avg`. In
+    In training mode styles are mixed where requested, noise is random, and every pass updates `w_avg`. In
     evaluation mode noise is constant, so that z (and the label) alone determine the image.
 
     Attributes:
@@ -171,7 +171,7 @@ class DiscriminatorOutput:
     Attributes:
         logits: [N], or [N, K] of several heads or patches, of which the loop takes the mean loss.
         losses: further losses by name, each [N] and weighted: of the class, of a reconstruction.
-        features: what the discriminator made on the way, where it was asked for.
+        features: what the discriminator made on the way, where it was requested.
     """
 
     logits: Tensor

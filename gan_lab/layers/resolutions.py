@@ -174,7 +174,7 @@ def resized(images: Tensor, shape: tuple[int, int]) -> Tensor:
     """Bring images [N, C, H, W] to height and width `shape`, both a power of two larger or smaller, by such means.
 
     Raises:
-        ValueError: when the sizes are no whole multiples of each other.
+        ValueError: when the sizes are not whole multiples of each other.
     """
     height, width = images.shape[2:]
     up, down = max(shape[0] // height, 1), max(height // shape[0], 1)

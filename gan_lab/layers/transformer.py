@@ -7,14 +7,28 @@ https://arxiv.org/abs/2002.05202 (SwiGLU).
 """
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, scaled_dot_product_attention, silu
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 from gan_lab.errors import InputError
 from gan_lab.layers.resolutions import ImageSize, image_shape
+
+Recompute = bool | Literal["elementwise"]
+
+_ATEN = torch.ops.aten
+# what costs more to compute again than to keep
+_PRODUCTS = [
+    *(_ATEN.mm.default, _ATEN.addmm.default, _ATEN.bmm.default),
+    _ATEN._scaled_dot_product_flash_attention_for_cpu.default,
+    _ATEN._scaled_dot_product_flash_attention.default,
+    _ATEN._scaled_dot_product_efficient_attention.default,
+    _ATEN._scaled_dot_product_cudnn_attention.default,
+]
 
 LONGEST_WAVE = 10_000  # of positions, in tokens over 2 pi
 
@@ -54,7 +68,7 @@ def sine_positions(grid: tuple[int, int], width: int) -> Tensor:
     """Return sines and cosines of each token's column, then of its row, [T, width].
 
     Raises:
-        InputError: for a width that is no multiple of 4.
+        InputError: for a width that is not a multiple of 4.
     """
     if width % 4:
         raise InputError(
@@ -66,14 +80,19 @@ def sine_positions(grid: tuple[int, int], width: int) -> Tensor:
     return torch.cat([wave for angle in angles for wave in (angle.sin(), angle.cos())], 1).float()
 
 
-def rotations(grid: tuple[int, int], head_width: int) -> Tensor:
+def rotations(grid: tuple[int, int], head_width: int, *, before: int = 0) -> Tensor:
     """Return cosines and sines that turn pairs of a head's values, half by the token's row, half by its column.
 
+    Args:
+        grid: rows and columns of tokens.
+        head_width: of a head's values.
+        before: tokens before those of the grid, which have no place and stay as they are.
+
     Returns:
-        [2, T, head_width].
+        [2, before + T, head_width].
 
     Raises:
-        InputError: for a width that is no multiple of 4.
+        InputError: for a width that is not a multiple of 4.
     """
     if head_width % 4:
         raise InputError(
@@ -83,6 +102,7 @@ def rotations(grid: tuple[int, int], head_width: int) -> Tensor:
     rates = LONGEST_WAVE ** -(torch.arange(0, half, 2, dtype=torch.float64) / half)
     angles = [place.double().outer(rates) for place in rows_and_columns(grid)]
     angle = torch.cat(angles, dim=1).repeat_interleave(2, dim=1)
+    angle = torch.cat([angle.new_zeros(before, head_width), angle])
     return torch.stack([angle.cos(), angle.sin()]).float()
 
 
@@ -93,17 +113,14 @@ def rows_and_columns(grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
 
 
 def rotate(x: Tensor, turns: Tensor) -> Tensor:
-    """Turn pairs of values in [N, heads, T', D] of the last T tokens by `turns` [2, T, D]; those before stay."""
+    """Turn pairs of values in [N, heads, T, D] by `turns` [2, T, D]."""
     cos, sin = turns.to(x.dtype)
-    places = x[:, :, -cos.shape[0] :]
-    even, odd = places[..., ::2], places[..., 1::2]
-    turned = places * cos + torch.stack([-odd, even], dim=-1).flatten(-2) * sin
-    before = x[:, :, : -cos.shape[0]]
-    return torch.cat([before, turned], dim=2) if before.shape[2] else turned
+    even, odd = x[..., ::2], x[..., 1::2]
+    return torch.addcmul(x * cos, torch.stack([-odd, even], dim=-1).flatten(-2), sin)
 
 
 class Attention(nn.Module):
-    """Self-attention between tokens, with rotary positions and, if asked for, normalised queries and keys.
+    """Self-attention between tokens, with rotary positions and, if requested, normalised queries and keys.
 
     Args:
         width: of tokens.
@@ -183,12 +200,72 @@ class SlowLinear(nn.Module):
         return linear(x, self.weight * self.rate, self.bias * self.rate)
 
 
-def run_block(block: nn.Module, *inputs: object, recompute: bool) -> Tensor:
-    """Run a block; with `recompute` its activations are not kept but computed again in the backward pass."""
-    if recompute and torch.is_grad_enabled():
-        made: Tensor = checkpoint(block, *inputs, use_reentrant=False)
-        return made
-    return block(*inputs)
+class Branches(nn.Module):
+    """Attention and SwiGLU, each added to what it was given.
+
+    Args:
+        width: of tokens.
+        heads: of attention.
+        qk_norm: as `Attention` takes it.
+        hidden: width within SwiGLU.
+    """
+
+    def __init__(self, *, width: int, heads: int, qk_norm: bool, hidden: int) -> None:
+        super().__init__()
+        self.attention = Attention(width=width, heads=heads, qk_norm=qk_norm)
+        self.mlp = SwiGLU(width=width, hidden=hidden)
+
+    def add(
+        self,
+        x: Tensor,
+        turns: Tensor,
+        prepare: tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]],
+        gates: tuple[Tensor, Tensor],
+        *,
+        twice: bool = False,
+    ) -> Tensor:
+        """Map tokens [N, T, width] to such.
+
+        Args:
+            x: tokens.
+            turns: as `rotate` takes them.
+            prepare: what each branch is given of its tokens, such as their norm.
+            gates: what each branch's result is multiplied by, [width] or [N, 1, width].
+            twice: as `Attention` takes it.
+        """
+        x = torch.addcmul(x, gates[0], self.attention(prepare[0](x), turns, twice))
+        return torch.addcmul(x, gates[1], self.mlp(prepare[1](x)))
+
+
+def check_recompute(recompute: object) -> None:
+    """Check what `run_block` takes.
+
+    Raises:
+        InputError: for anything else.
+    """
+    if recompute not in (True, False, "elementwise"):
+        raise InputError(
+            f"recompute={recompute!r} must be false, true, or elementwise: all but products and attention"
+        )
+
+
+def run_block(block: nn.Module, *inputs: object, recompute: Recompute) -> Tensor:
+    """Run a block, of which not all activations need to be kept for the backward pass.
+
+    Args:
+        block: to run.
+        inputs: of it.
+        recompute: True computes all of them again, "elementwise" all but products and attention, which take most of
+            the time and less than half of the memory.
+    """
+    if not recompute or not torch.is_grad_enabled():
+        return block(*inputs)
+    kept: dict[str, Any] = {}
+    if recompute == "elementwise":
+        kept = {"context_fn": partial(create_selective_checkpoint_contexts, _PRODUCTS)}
+    # nothing in a block is random
+    made: Tensor = checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False, **kept)
+    return made
 
 
 def initialize_xavier(network: nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""Metrics that say how good generated images are: pure functions of features, and what training calls."""
+"""Metrics of generated samples: pure functions of features, and protocols for training and evaluation."""
 
 from gan_lab.metrics.base import Metrics, NoMetrics
 from gan_lab.metrics.functional import (

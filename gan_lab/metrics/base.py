@@ -1,4 +1,4 @@
-"""What training asks of a set of metrics, which way each is better, and metrics=auto and metrics=none."""
+"""Base class of metrics for training, directions of metrics, metrics=auto and metrics=none."""
 
 import re
 from contextlib import suppress
@@ -14,13 +14,13 @@ from gan_lab.metrics.images import ImageSource
 
 
 class Metrics(Protocol):
-    """A Hydra group, `metrics=`. Never part of a LightningModule: its networks belong in no checkpoint.
+    """Base class of the Hydra group `metrics=`; outside of the LightningModule, so that checkpoints lack its networks.
 
     Attributes:
-        best: key of the metric that chooses the best checkpoint; None where there is none.
-        mode: whether the smallest or the largest value of it is the best.
-        protocol: how the metrics are made (extractor and its SHA-256, transform, numbers of images), to be kept
-            beside them; complete once `prepare` has run.
+        best: key of the metric that chooses the best checkpoint, or None.
+        mode: "min" or "max": whether lower or higher is better.
+        protocol: description of the metrics (extractor and its SHA-256, transform, numbers of images), complete
+            after `prepare`.
     """
 
     @property
@@ -33,9 +33,9 @@ class Metrics(Protocol):
     def protocol(self) -> dict[str, str | int]: ...
 
     def prepare(self, data: DataModule) -> None:
-        """Get all that needs no generator: networks, statistics of the real images. Called before step 0.
+        """Load networks and statistics of the real images. Called before step 0.
 
-        It may run on every rank at once, and each of them must call it.
+        Every rank must call it.
 
         Raises:
             InputError: when the metrics cannot be computed for these data.
@@ -51,7 +51,7 @@ class Metrics(Protocol):
         ...
 
     def compute(self, fakes: ImageSource) -> dict[str, float]:
-        """Measure generated images; where there are several ranks, all of them call it and share the work.
+        """Compute the metrics of generated images; all ranks must call it and share the work.
 
         Returns:
             Metrics by key, without the prefix `metrics/`. A metric that could not be prepared is absent.
@@ -68,7 +68,7 @@ class NoMetrics:
         self.protocol: dict[str, str | int] = {}
 
     def prepare(self, data: DataModule) -> None:
-        """There is nothing to prepare."""
+        """Do nothing."""
 
     def check_data(self, data: DataModule) -> None:
         """Any data will do."""
@@ -77,24 +77,24 @@ class NoMetrics:
         return {}
 
 
-# The metrics that suit the data, where none were asked for.
+# Default metrics, by the data.
 
 
 class MetricsByData:
-    """The digits' own metrics for digits and stacked ones, n-grams for text, FID for other images, KID for few of them.
+    """metrics=auto: the digits' own metrics, n-grams for text, FID for other images, KID for few of them.
 
-    Default metrics never abort training: where none can be computed (no weights, RGBA) a warning says so before the
-    first step. Ask for it, `metrics=fid`, to have that refused.
+    Default metrics never abort training: if they cannot be computed (no weights, RGBA), there is a warning before the
+    first step. With explicit `metrics=fid` that is an error.
 
     Args:
         digits: for scikit-learn's digits.
         stacked_digits: for three of them in an image.
         text: for all text.
         other: for all other images.
-        small: for those of which there are too few for `other`.
+        small: for sets of images too small for `other`.
 
     Attributes:
-        best: of the chosen metrics; None until `prepare`, and where nothing can be measured.
+        best: of the chosen metrics; None until `prepare`, and without metrics.
         mode: of the chosen metrics.
         protocol: of the chosen metrics.
     """
@@ -129,11 +129,11 @@ class MetricsByData:
         return self._chosen.protocol
 
     def suiting(self, dataset: SampleDataset) -> Metrics:
-        """Return the metrics for a data set; none for what is neither images nor text nor known by its class."""
+        """Return the metrics for a data set; none for unknown kinds of samples."""
         chosen = self.of_kind(type(dataset))
         if chosen is self._other and not dataset.spec.is_image:
             warn(
-                f"metrics=auto measures images and text, and these are {dataset.spec.kind.name}: nothing is measured"
+                f"metrics=auto supports images and text, not {dataset.spec.kind.name}: no metrics are computed"
             )
             return NoMetrics()
         return chosen
@@ -163,7 +163,7 @@ class MetricsByData:
         """Any data will do: where nothing can be measured, training goes on without."""
 
     def prepare(self, data: DataModule) -> None:
-        """Choose by the data, and prepare what was chosen."""
+        """Choose metrics by the data, and prepare them."""
         chosen = self.suiting(data.train)
         try:
             chosen.prepare(data)
@@ -179,30 +179,30 @@ class MetricsByData:
     def _prepare_small(self, data: DataModule) -> bool:
         try:
             self._small.prepare(data)
-        except InputError:  # for the same reason, which is told
+        except InputError:  # for the same reason, already reported
             return False
         return True
 
     def compute(self, fakes: ImageSource) -> dict[str, float]:
-        """Measure with the chosen metrics."""
+        """Compute the chosen metrics."""
         return self._chosen.compute(fakes)
 
 
 Direction = Literal["min", "max"]
 
-# beginnings of names as `Measure.key` makes them: what others call a metric, or its own short name
+# prefixes of keys from `ProtocolMetric.key`: usual names of metrics, or short names
 _SMALLER = re.compile(
-    r"((clean_|class_|s)?fid|(clean_)?kid|fd|kd|ppl|path|kl_modes|memorised|js[0-9]+|copied)(\d|_|$)"
+    r"((clean_|class_|s)?fid|(clean_)?kid|fd|kd|ppl|path|kl_modes|memorised|js[0-9]+|copied|ks_grey|copies|membership)(\d|_|$)"
 )
 _LARGER = re.compile(
-    r"(is|score|precision|recall|density|coverage|accuracy|modes|eq|eqt|eqr|words)(\d|_|$)"
+    r"(is|score|precision|recall|density|coverage|accuracy|modes|eq|eqt|eqr|words|utility)(\d|_|$)"
 )
-# beside metrics: their uncertainties, and what real images, held-out text and simple chains come to
+# beside metrics: uncertainties and references
 _BESIDE = re.compile(r"_(se|std|real|bigram|unigram)$")
 
 
 def direction(key: str) -> Direction | None:
-    """Return whether the smallest or the largest value of a metric is the best, None where neither is known to be.
+    """Return "min" or "max": whether lower or higher is better, by the metric's key; None if unknown.
 
     Args:
         key: as in metrics.jsonl, with `metrics/` or without.

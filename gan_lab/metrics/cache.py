@@ -21,11 +21,10 @@ _REMEDY = "the environment variable GAN_LAB_CACHE names another folder"
 
 
 def cached_tensors(name: str, build: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Read tensors from the cache, or build them and leave them there.
+    """Load tensors from the cache, or build and store them.
 
-    One process builds, the others that want the same entry wait for it. An entry that cannot be read, or whose
-    content has changed since it was written, is built again, and a warning says so. A cache that cannot be
-    written to costs time only, and a warning says that too.
+    One process builds, others that need the same entry wait for it. Damaged entries are rebuilt, and a cache that
+    cannot be written only costs time, both with a warning.
 
     Args:
         name: file name of the entry; holds a hash of everything that the tensors depend on.
@@ -58,11 +57,11 @@ def tensors_sha256(tensors: dict[str, Tensor]) -> str:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Keep other processes from building an entry; where there can be no lock, they may build it as well."""
+    """Lock an entry against other processes, if the folder is writable."""
     lock = FileLock(f"{path}.lock")
     try:
         lock.acquire()
-    except OSError:  # not writable, which write_entry tells once there is something to write
+    except OSError:  # not writable: write_entry will warn
         yield
         return
     try:
@@ -72,7 +71,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def read_entry(path: Path) -> dict[str, Tensor] | None:
-    """Read an entry; None where there is none, and with a warning where it is damaged."""
+    """Read an entry; None if missing, or, with a warning, damaged."""
     if not path.is_file():
         return None
     try:
@@ -81,16 +80,14 @@ def read_entry(path: Path) -> dict[str, Tensor] | None:
         if tensors_sha256(tensors) == entry["sha256"]:
             return tensors
         reason = "its content does not match its checksum"
-    except (
-        Exception
-    ) as error:  # a damaged file may raise anything; whatever it is, the entry is built again
+    except Exception as error:  # a damaged file may raise anything
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
     warn(f"cache entry {path} cannot be used ({reason}); it is computed again")
     return None
 
 
 def write_entry(path: Path, tensors: dict[str, Tensor]) -> bool:
-    """Write an entry, whole or not at all; return whether it is there, and warn where it is not."""
+    """Write an entry atomically; return whether it worked, with a warning if not."""
     entry = {"sha256": tensors_sha256(tensors), "tensors": tensors}
     try:
         with replacing(path) as temporary, temporary.open("wb") as file:
@@ -101,33 +98,33 @@ def write_entry(path: Path, tensors: dict[str, Tensor]) -> bool:
     return True
 
 
-# Features that are being extracted, in pieces that outlive a kill.
+# Chunks of features, which survive a kill.
 
 _ABANDONED_S = 14 * 24 * 3600
 
 
 class ChunkStore(Protocol):
-    """Keeps pieces by name."""
+    """Stores chunks by name."""
 
     def has(self, name: str) -> bool:
-        """Whether a piece is there; it may still turn out to be damaged."""
+        """Whether a chunk exists; it may still be damaged."""
         ...
 
     def get(self, name: str) -> Tensor | None:
-        """Return a piece; None where it is not there or damaged."""
+        """Return a chunk; None if missing or damaged."""
         ...
 
     def put(self, name: str, values: Tensor) -> None:
-        """Keep a piece."""
+        """Store a chunk."""
         ...
 
     def clear(self) -> None:
-        """Forget all pieces."""
+        """Delete all chunks."""
         ...
 
 
 class MemoryChunks:
-    """Keeps nothing: every piece is used once, in order."""
+    """Stores nothing: every chunk is used once, in order."""
 
     def has(self, name: str) -> bool:
         return False
@@ -143,9 +140,9 @@ class MemoryChunks:
 
 
 class FolderChunks:
-    """A file for each piece, written whole or not at all, with a checksum.
+    """A file for each chunk, written atomically with a checksum.
 
-    A folder that cannot be written to costs time only, and a warning says so, once.
+    A folder that cannot be written only costs time, with one warning.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -153,7 +150,7 @@ class FolderChunks:
         self._writable = True
 
     def remove_abandoned(self) -> None:
-        """Delete other folders beside this one, of the same prefix, that nobody has written to for two weeks."""
+        """Delete sibling folders with the same prefix that have not changed for two weeks."""
         prefix, _, _ = self._folder.name.partition("-")
         for folder in self._folder.parent.glob(f"{prefix}-*"):
             age = time.time() - folder.stat().st_mtime
@@ -174,7 +171,7 @@ class FolderChunks:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             self._writable = False
-            warn(f"features cannot be kept ({error}), so an interrupted evaluation begins anew")
+            warn(f"features cannot be stored ({error}), so an interrupted evaluation starts again")
             return
         self._writable = write_entry(self._path(name), {"values": values})
 

@@ -1,6 +1,6 @@
-"""Equivariance: whether a generator's image moves as its input does, as peak signal to noise ratio in dB.
+"""Equivariance: how well a generator's image follows transforms of its input, as PSNR in dB.
 
-    EQ = 10 log10( 4 / E[ (g(t[z0]; w) - t[g(z0; w)])^2 ] ),  images in [-1, 1], over pixels where both are known
+    EQ = 10 log10( 4 / E[ (g(t[z0]; w) - t[g(z0; w)])^2 ] ),  images in [-1, 1], over pixels known in both
 
 t is a translation (EQ-T, by whole pixels or fractions of them) or a rotation (EQ-R). Karras et al. 2021, section 2 and
 appendix E, https://arxiv.org/abs/2106.12423: shifts are uniform within an eighth of the image, angles over the circle,
@@ -34,10 +34,10 @@ class Equivariance(GeneratorMetric):
 
     Args:
         kinds: any of "translation", "fractional" and "rotation".
-        num_images: how many; None takes as many as the protocol has generated images.
+        num_images: number of images; None for the protocol's number of generated images.
 
     Raises:
-        InputError: for a kind that there is not.
+        InputError: for an unknown kind.
     """
 
     kind, short = "equivariance", "eq"
@@ -114,7 +114,7 @@ def drawn(
 
 
 def motions(shifts: Tensor, angle: float | None) -> Tensor:
-    """Return where moved images look in the plain ones, as `Synthesis` takes it: [N, 3, 3], shifts in image sides."""
+    """Return transforms for `synthesize` [N, 3, 3], from moved to unmoved images, shifts in image sides."""
     found = torch.eye(3, dtype=torch.float64).repeat(len(shifts), 1, 1)
     found[:, :2, 2] = shifts
     if angle is not None:
@@ -129,12 +129,12 @@ def rotation(angle: float) -> Tensor:
 
 
 def errors(plain: Tensor, moved: Tensor, shifts: Tensor, angle: float | None) -> Tensor:
-    """Compare moved images with plain ones that are moved here.
+    """Compare images moved by the generator with unmoved ones that are moved here.
 
     Args:
         plain: images [N, C, H, H].
-        moved: those that look at `x + shift`, or at x turned by `angle`, where the plain ones look at x.
-        shifts: [N, 2], x and y, in pixels; not looked at where there is an angle.
+        moved: images at `x + shift`, or at x rotated by `angle`, where the unmoved ones are at x.
+        shifts: [N, 2], x and y, in pixels; ignored with an angle.
         angle: in radians; None for a shift.
 
     Returns:
@@ -162,9 +162,9 @@ def decibels(found: Tensor) -> float:
 
 
 def shifted(images: Tensor, x: float, y: float) -> tuple[Tensor, Tensor]:
-    """Look at images at `position + (x, y)` pixels.
+    """Shift images by (x, y) pixels.
 
-    Between pixels, with a Lanczos filter along each axis (appendix E.2); whole shifts move pixels as they are (E.1).
+    Between pixels, with a Lanczos filter along each axis (appendix E.2); integer shifts move pixels (E.1).
 
     Returns:
         Images [N, C, H, W] and where they are known, bool [1, 1, H, W].
@@ -191,7 +191,7 @@ def shifted(images: Tensor, x: float, y: float) -> tuple[Tensor, Tensor]:
 
 
 def turned(images: Tensor, angle: float) -> tuple[Tensor, Tensor]:
-    """Look at images turned around their middle, without frequencies that either grid lacks (appendix E.3).
+    """Rotate images around the centre, limited to frequencies that both grids have (appendix E.3).
 
     Returns:
         Images [N, C, H, H] and where they are known, bool [1, 1, H, H].
@@ -217,7 +217,7 @@ def turned(images: Tensor, angle: float) -> tuple[Tensor, Tensor]:
 
 
 def limited(images: Tensor, angle: float) -> tuple[Tensor, Tensor]:
-    """Leave images where they are, but take from them the frequencies that `turned` takes from theirs.
+    """Apply the low-pass filter of `turned` without rotating.
 
     Returns:
         Images [N, C, H, H] and where they are known, bool [1, 1, H, H].
@@ -232,7 +232,7 @@ def limited(images: Tensor, angle: float) -> tuple[Tensor, Tensor]:
 
 
 def filter_of(angle: float, phases: int) -> Tensor:
-    """Return the low-pass filter of what both a grid and one turned by `angle` can hold.
+    """Return the low-pass filter for the band that a grid and one rotated by `angle` share.
 
     The filter is the convolution of both grids' sincs, windowed by that of both grids' Lanczos windows, normalised at
     every phase.

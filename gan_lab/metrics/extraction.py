@@ -1,7 +1,7 @@
-"""From images to features: once for all metrics, in chunks that survive a kill, shared among processes.
+"""Extract features from images: once for all metrics, in chunks that survive a kill, shared among processes.
 
-Chunk boundaries, forward passes and the order of sums depend on the number of images and the batch size alone, and so
-the result does not depend on the number of processes; another batch size changes it by rounding.
+Chunks, forward passes and the order of sums only depend on the number of images and the batch size, so the result does
+not depend on the number of processes; another batch size only changes rounding.
 """
 
 from collections.abc import Callable, Iterator
@@ -45,11 +45,11 @@ class Extraction:
         source: the images.
         extractor: loaded.
         num: of the first images.
-        whole: whether these are all that there are.
-        needs: (output, form) of all that is wanted.
-        max_features: images whose features are kept at most, a random choice, always the same one; statistics are of
-            all. None keeps all.
-        batch_size: images that are read at a time.
+        whole: whether these are all.
+        needs: (output, form) of everything needed.
+        max_features: maximum number of images whose features are kept, a fixed random choice; statistics use all.
+            None keeps all.
+        batch_size: images read at a time.
     """
 
     source: ImageSource
@@ -62,7 +62,7 @@ class Extraction:
 
     @property
     def key(self) -> str:
-        """Names everything that features depend on, but not how many there are."""
+        """Identifies everything that features depend on, except their number."""
         made_by = self.extractor
         return digest(
             self.source.fingerprint,
@@ -86,7 +86,7 @@ class Extraction:
         return torch.from_numpy(np.sort(chosen))
 
     def extract(self, store: ChunkStore, progress: Progress = no_progress) -> FeatureSet:
-        """Extract, going on from the chunks in a store, which stay there."""
+        """Extract, reusing the chunks in a store."""
         rows = self.rows
         features = {
             output: torch.empty(len(rows), self.extractor.outputs[output])
@@ -111,7 +111,7 @@ class Extraction:
     def as_set(
         self, features: dict[str, Tensor], statistics: dict[str, tuple[Tensor, Tensor]]
     ) -> FeatureSet:
-        """Put together what was extracted."""
+        """Assemble a feature set."""
         rows = self.rows
         labels = self.source.labels(0, self.num)
         return FeatureSet(
@@ -135,7 +135,7 @@ class Extraction:
 
     @property
     def folder(self) -> Path:
-        """Where features of real images are kept.
+        """The cache folder for features of real images.
 
         Raises:
             OSError: when there can be no cache.
@@ -143,11 +143,11 @@ class Extraction:
         return cache_dir() / "features" / self.key
 
     def is_kept(self) -> bool:
-        """Whether all that is wanted of real images lies in the cache."""
+        """Whether everything needed of real images is cached."""
         return all(_entry(self.folder, self, need).is_file() for need in self.needs)
 
     def kept_store(self) -> FolderChunks:
-        """Return where chunks of real images lie until all of them are there."""
+        """Return the store for chunks of real images."""
         return FolderChunks(self.folder / f"chunks-{self.num}")
 
     @property
@@ -157,7 +157,7 @@ class Extraction:
     def _chunks(
         self, store: ChunkStore, progress: Progress
     ) -> Iterator[tuple[int, int, dict[str, Tensor]]]:
-        """Yield (start, stop, outputs) in order; the processes make them in turn and send them to each other."""
+        """Yield (start, stop, outputs) in order; the processes take turns and broadcast them."""
         ranks = Ranks.current()
         for turn in range(0, len(self._ranges), ranks.size):
             together = self._ranges[turn : turn + ranks.size]
@@ -184,13 +184,13 @@ class Extraction:
 
 
 def extract_fakes(extraction: Extraction, store: ChunkStore, progress: Progress) -> FeatureSet:
-    """Extract generated images; of an interrupted extraction, say how much is there already."""
+    """Extract generated images, resuming an interrupted extraction."""
     if isinstance(store, FolderChunks) and Ranks.current().rank == 0:
         store.remove_abandoned()
     present = extraction.present(store)
     if present and extraction.outputs:
         say(
-            f"{extraction.source.name}: features of {present:,} of {extraction.num:,} images are there already"
+            f"{extraction.source.name}: features of {present:,} of {extraction.num:,} images were extracted before"
         )
     return extraction.extract(store, progress)
 
@@ -198,14 +198,14 @@ def extract_fakes(extraction: Extraction, store: ChunkStore, progress: Progress)
 def extract_real(
     extraction: Extraction, progress: Progress = no_progress, *, what: str = "metrics"
 ) -> FeatureSet:
-    """Take features and statistics of real images from the cache, or extract what is missing and leave it there.
+    """Load features and statistics of real images from the cache, or extract and cache what is missing.
 
-    One process extracts, others that want the same wait for it. Chunks are kept only until the result is written.
+    One process extracts, others that need the same wait. Chunks are deleted when the result is written.
 
     Args:
         extraction: of which images.
         progress: called with the number of images done.
-        what: stands before what is said.
+        what: prefix of messages.
     """
     ranks = Ranks.current()
     try:
@@ -253,7 +253,7 @@ def _extract_missing(
     present = rest.present(store)
     already = f" ({present:,} of them are done already)" if present else ""
     say(
-        f"{what}: {extraction.extractor.name} looks at {extraction.num:,} real images on "
+        f"{what}: {extraction.extractor.name} on {extraction.num:,} real images, on "
         f"{extraction.extractor.device}, once{already}"
     )
     made = rest.extract(store, progress)
@@ -287,7 +287,7 @@ def _name(start: int, stop: int, output: str) -> str:
 
 
 def _read(source: ImageSource, start: int, stop: int, size: int) -> Iterator[Tensor]:
-    """Yield images some at a time; the next ones are decoded while these are looked at."""
+    """Yield batches of images, prefetching the next."""
     bounds = [(i, min(i + size, stop)) for i in range(start, stop, size)]
     if source.in_memory:
         yield from (source.read(*bound) for bound in bounds)

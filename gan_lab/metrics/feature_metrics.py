@@ -1,4 +1,4 @@
-"""Metrics by name: what each needs of real and of generated images, and what it makes of their features."""
+"""Metrics of features, for protocols: what each needs of real and generated images, and its value."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -32,11 +32,11 @@ class MetricValue:
     """One result.
 
     Attributes:
-        key: what it is of how many images: "fid50k_full".
+        key: name and number of images: "fid50k_full".
         value: the metric.
-        uncertainty: how far it may be off, by the kind of `uncertainty_kind`; None where that is not known.
+        uncertainty: of the kind `uncertainty_kind`; None if unknown.
         uncertainty_kind: "se", standard error of the mean, or "std", deviation over parts.
-        detail: what else was found, by name; plain numbers, texts and lists.
+        detail: further results by name: numbers, texts and lists.
     """
 
     key: str
@@ -51,13 +51,14 @@ class MetricContext:
     """Context of a metric: extractor, numbers of images, sources.
 
     Attributes:
-        extractor: in whose features.
+        extractor: of the features.
         num_fake: generated images.
-        num_real: real images whose statistics are taken; 0 without real images, and as long as that is not known.
+        num_real: real images for statistics; 0 without real images, and while unknown.
         num_real_features: real images whose features are kept, likewise.
-        all_real: whether statistics are of all real images that there are.
-        fake: the generated images, once they are known.
-        real: the real images, where there are any, once they are known.
+        all_real: whether statistics use all real images.
+        fake: the generated images, once known.
+        real: the real images, if any, once known.
+        held_out: those of `reference_split`, if any, once known.
     """
 
     extractor: Extractor
@@ -67,18 +68,19 @@ class MetricContext:
     all_real: bool
     fake: ImageSource | None = None
     real: ImageSource | None = None
+    held_out: ImageSource | None = None
 
     def key(self, kind: str, output: str, short: str, *, form: Form | None) -> str:
-        """Name a metric: what others call it where it is that, else by the extractor; with the numbers of images.
+        """Name a metric by its usual name if it has one, else by the extractor, with the numbers of images.
 
         `fid50k_full` is of 50,000 generated images against all real ones, `fid50k` against 50,000 of more,
-        `fid50k_real10k` against 10,000 of more. What has no name among others is `fd_digits_1437`.
+        `fid50k_real10k` against 10,000 of more. Without a usual name it is `fd_digits_1437`.
 
         Args:
             kind: of metric, as in `Extractor.names`.
             output: of the extractor.
-            short: stands before the extractor's name where the metric has no name among others.
-            form: of the real images that it is made with, None without.
+            short: prefix of the extractor's name for metrics without a usual name.
+            form: needed of the real images, or None.
         """
         name = self.extractor.names.get((kind, output))
         if name is None:
@@ -100,22 +102,23 @@ def in_thousands(number: int) -> str:
     return f"{number // 1000}k" if number and number % 1000 == 0 else str(number)
 
 
-MOST_IN_SUBSET = 1000  # images, as KID is always given
+MOST_IN_SUBSET = 1000  # images, usual for KID
 
 
 class ProtocolMetric(ABC):
     """A kind of metric; the Hydra nodes of a protocol's `metrics`.
 
     Attributes:
-        real_form: in which form it needs the output of real images; None where it needs none.
+        real_form: in which form it needs the output of real images, or None.
         fake_form: the same of generated images.
-        real: outputs of the real images that it needs, and in which form.
+        real: needed outputs of the real images, and their form.
         fake: the same of generated images.
         has_references: whether `references` returns any.
+        needs_discriminator: whether it asks the discriminator, where that is at hand.
 
     Args:
         output: of the extractor.
-        key: name of the metric in results; None makes it of what is measured.
+        key: name of the metric in results; None for the default.
     """
 
     kind: str
@@ -123,6 +126,7 @@ class ProtocolMetric(ABC):
     real_form: Form | None = None
     fake_form: Form | None = None
     has_references = False
+    needs_discriminator = False
 
     def __init__(self, *, output: str = "features", key: str | None = None) -> None:
         self.output = output
@@ -138,14 +142,14 @@ class ProtocolMetric(ABC):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What decides the metric, for results."""
+        """The settings of the metric, for results."""
         return {key.lstrip("_"): value for key, value in vars(self).items()}
 
     def check(self, setting: MetricContext) -> None:
         """Check before anything is extracted.
 
         Raises:
-            InputError: with the remedy.
+            InputError: with what to do.
         """
         for output in {*self.real, *self.fake}:
             if output not in setting.extractor.outputs:
@@ -158,17 +162,17 @@ class ProtocolMetric(ABC):
     def compute(
         self, real: FeatureSet | None, fake: FeatureSet, setting: MetricContext
     ) -> list[MetricValue]:
-        """Measure; `real` is None only where none was needed."""
+        """Compute the metric; `real` is None only if not needed."""
 
     def references(
-        self, real: FeatureSet, other: FeatureSet | None, setting: MetricContext
+        self, real: FeatureSet | None, other: FeatureSet | None, setting: MetricContext
     ) -> list[MetricValue]:
-        """Measure what the metric is to be read beside, once; by default nothing.
+        """Compute reference values for the metric, once; by default none.
 
         Args:
-            real: the real images.
-            other: those of another split, measured as if they were generated; None without.
-            setting: what is known.
+            real: the real images; None if no metric needs their features.
+            other: of another split, evaluated as if generated; None without.
+            setting: the context.
         """
         return []
 
@@ -180,8 +184,8 @@ class Frechet(ProtocolMetric):
 
     Args:
         output: of the extractor.
-        key: of the metric; None makes it.
-        allow_singular: take sets of no more images than features, of which the distance is mostly bias.
+        key: of the metric; None for the default.
+        allow_singular: allow sets with no more images than features, whose distance is mostly bias.
     """
 
     kind, short = "frechet", "fd"
@@ -215,9 +219,9 @@ class Frechet(ProtocolMetric):
         return [MetricValue(key=self.key(setting), value=value.item(), detail=detail)]
 
     def references(
-        self, real: FeatureSet, other: FeatureSet | None, setting: MetricContext
+        self, real: FeatureSet | None, other: FeatureSet | None, setting: MetricContext
     ) -> list[MetricValue]:
-        """Measure the other split: what a generator that draws from it would get."""
+        """Evaluate the other split: the score of a generator that draws from it."""
         if other is None:
             return []
         found = self.compute(real, other, setting)
@@ -229,8 +233,8 @@ class ClassFrechet(ProtocolMetric):
 
     Args:
         output: of the extractor.
-        key: of the mean; None makes it.
-        allow_singular: take classes of no more images than features, of which the distance is mostly bias.
+        key: of the mean; None for the default.
+        allow_singular: allow classes with no more images than features, whose distance is mostly bias.
     """
 
     kind, short = "class_frechet", "fd_class"
@@ -269,7 +273,7 @@ class ClassFrechet(ProtocolMetric):
             if fewest < 2 or (fewest <= width and not self._allow_singular):
                 raise InputError(
                     f"class {name} has {len(sets[0])} real and {len(sets[1])} generated images for {width} features; "
-                    "give more, or set allow_singular=true, with which the distance is mostly the bias of few images"
+                    "give more, or set allow_singular=true, and the distance is mostly bias"
                 )
             values[name] = frechet_distance_from_statistics(
                 *(gaussian_statistics(features) for features in sets)
@@ -280,14 +284,14 @@ class ClassFrechet(ProtocolMetric):
 
 
 class Kernel(ProtocolMetric):
-    """Kernel distance, KID with Inception's features: without bias, hence for small sets; with its standard error.
+    """Kernel distance (KID with Inception's features): unbiased, hence for small sets; with its standard error.
 
     Binkowski et al. 2018, https://arxiv.org/abs/1801.01401.
 
     Args:
         output: of the extractor.
-        key: of the metric; None makes it.
-        subsets: how many random subsets it is the mean over.
+        key: of the metric; None for the default.
+        subsets: number of random subsets.
         subset_size: images of each set in a subset; None takes half of the smaller set, at most 1,000.
         seed: of the subsets.
     """
@@ -347,7 +351,7 @@ class Kernel(ProtocolMetric):
     def _error_share(self, real: FeatureSet, fake: FeatureSet) -> float:
         """Standard error of the mean over subsets, in units of their deviation.
 
-        Subsets of n of N images share a part n / N of what varies, which no number of subsets averages out.
+        Subsets of n of N images share n / N of the variance, which averaging subsets does not remove.
         """
         fewest = self._fewest(real, fake)
         shared = self._size(fewest) / fewest
@@ -364,15 +368,15 @@ class Kernel(ProtocolMetric):
 
 
 class Score(ProtocolMetric):
-    """Inception Score, with its deviation over parts; of generated images alone.
+    """Inception Score, with its deviation over parts; needs no real images.
 
     Salimans et al. 2016, https://arxiv.org/abs/1606.03498.
 
     Args:
         output: of the extractor.
-        key: of the metric; None makes it.
+        key: of the metric; None for the default.
         splits: how many parts.
-        seed: of the order in which images are parted.
+        seed: of the order of the images.
     """
 
     kind, short = "score", "score"
@@ -409,11 +413,11 @@ class Score(ProtocolMetric):
         ]
 
 
-_SHOWN = 16  # pairs of a generated and its nearest real image that a result names
+_SHOWN = 16  # pairs of a generated and its nearest real image in a result
 
 
 class NeighbourMetric(ProtocolMetric):
-    """A metric of neighbourhoods of k features of both sets, or a pair of such, named in `kinds`."""
+    """A metric, or pair of metrics, of k-nearest neighbourhoods of both sets, named in `kinds`."""
 
     kinds: tuple[str, str]
     real_form = fake_form = "features"
@@ -448,18 +452,18 @@ class NeighbourMetric(ProtocolMetric):
         ]
 
     def _pair(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the metrics that `kinds` names of features [N, D] and [M, D]."""
+        """Return the metrics named in `kinds`, of features [N, D] and [M, D]."""
         raise AssertionError(f"{type(self).__name__} has no pair of metrics")
 
 
 class PrecisionRecall(NeighbourMetric):
-    """Share of generated images that look real, and share of real images that the generator covers.
+    """Precision: share of generated images in the real manifold; recall: share of real images in the generated one.
 
     Kynkaanniemi et al. 2019, https://arxiv.org/abs/1904.06991.
 
     Args:
         output: of the extractor.
-        key: beginning of both metrics' names; None makes them.
+        key: prefix of both metrics' names; None for the default.
         k: neighbours within a ball; 3 in the paper.
     """
 
@@ -480,7 +484,7 @@ class DensityCoverage(NeighbourMetric):
 
     Args:
         output: of the extractor.
-        key: beginning of both metrics' names; None makes them.
+        key: prefix of both metrics' names; None for the default.
         k: neighbours within a ball; 5 in the paper.
     """
 
@@ -495,16 +499,16 @@ class DensityCoverage(NeighbourMetric):
 
 
 class Memorisation(NeighbourMetric):
-    """Share of generated images that lie nearer to a real one than real images do to each other.
+    """Share of generated images that are nearer to a real one than real images are to each other.
 
-    "Nearer" is below the distance that a share `quantile` of the real images has to the nearest other one. A generator
-    that draws from the same distribution gets about `quantile`, one that repeats training images 1. Real images that
-    are there twice raise neither; the real images should be those of training.
+    "Nearer" means below the `quantile` of the real images' distances to their nearest neighbour. A generator of the
+    same distribution gets about `quantile`, one that repeats training images 1. Duplicates do not matter; the real
+    images should be those of training.
 
     Args:
         output: of the extractor.
-        key: of the metric; None makes it.
-        quantile: share of real images that counts as too near.
+        key: of the metric; None for the default.
+        quantile: of the real images' distances.
     """
 
     kind, short = "memorised", "memorised"
@@ -553,7 +557,7 @@ class Diversity(ProtocolMetric):
 
     Args:
         output: of the extractor.
-        key: of the metric; None makes it.
+        key: of the metric; None for the default.
     """
 
     kind, short = "diversity", "diversity"
@@ -568,14 +572,14 @@ class Diversity(ProtocolMetric):
 
 
 class ClassAccuracy(ProtocolMetric):
-    """Share of the generated images that the extractor takes for the class that was asked for.
+    """Share of the generated images that the extractor classifies as the class that they were generated for.
 
-    Its classes have to be those of the data, in the same order: a classifier of these data. It says nothing of variety.
-    A generator without classes has no such metric.
+    It must be a classifier of the data's classes, in the same order. It does not measure variety. Unconditional
+    generators have no such metric.
 
     Args:
         output: of the extractor.
-        key: of the metric; None makes it.
+        key: of the metric; None for the default.
     """
 
     kind, short = "accuracy", "accuracy"
@@ -612,14 +616,14 @@ class ClassAccuracy(ProtocolMetric):
 
 
 class Modes(ProtocolMetric):
-    """How many of the extractor's modes were generated, and how evenly.
+    """How many of the extractor's modes were generated, and how uniformly.
 
     `modes`: how many at least once; `kl_modes`: KL(generated || uniform) over modes, in nats, of which even a perfect
     generator has about (modes - 1) / (2 images) for its finite sample. Metz et al. 2017, https://arxiv.org/abs/1611.02163.
 
     Args:
         output: of the extractor, [N, 1], the number of the mode.
-        num_modes: how many there are.
+        num_modes: their total number.
     """
 
     kind, short = "kl_modes", "kl_modes"
@@ -648,6 +652,6 @@ class Modes(ProtocolMetric):
 
 
 def divergence_from_uniform(counts: Tensor) -> float:
-    """Return KL(counts / N || uniform) in nats; modes that never occur add nothing."""
+    """Return KL(counts / N || uniform) in nats; missing modes add nothing."""
     p = counts.double() / counts.sum()
     return float(torch.special.xlogy(p, p * len(counts)).sum())

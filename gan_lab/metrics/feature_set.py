@@ -1,4 +1,4 @@
-"""Features of a set of images, with their checks, and as a file."""
+"""Features of a set of images: checks, and files."""
 
 import json
 import zipfile
@@ -20,20 +20,20 @@ from gan_lab.metrics.features.base import Extractor
 from gan_lab.metrics.images import ImageSource
 from gan_lab.run import replacing
 
-# what a metric wants of an output
+# what a metric needs of an output
 Form = Literal["statistics", "features"]
 
 Needs = Mapping[str, Form]
 
-# what is wanted of outputs in all
+# needs of all metrics
 AllNeeds = frozenset[tuple[str, Form]]
 
 
 class Moments:
-    """Mean and covariance of features that come in parts, in float64.
+    """Mean and covariance of features in batches, in float64.
 
     The update of Chan, Golub & LeVeque 1979 (http://i.stanford.edu/pub/cstr/reports/cs/tr/79/773/CS-TR-79-773.pdf,
-    equation 2.1), of which sums of squares would lose the digits.
+    equation 2.1); sums of squares would lose precision.
     """
 
     def __init__(self, width: int) -> None:
@@ -66,12 +66,12 @@ class FeatureSet:
     Attributes:
         source: where the images are from.
         count: how many images the statistics are of.
-        whole: whether these are all images of the source.
+        whole: whether it is all images of the source.
         features: output -> float32 [M, width] on the CPU, M <= count, of the images `rows`.
         rows: int64 [M], which images of the source the features are of.
         statistics: output -> (mean [width], covariance [width, width]), float64, of all `count` images.
         labels: int64 [M] of the features; None for images without.
-        device: where metrics of the features are computed best.
+        device: to compute metrics of the features on.
     """
 
     source: ImageSource
@@ -88,7 +88,7 @@ class FeatureSet:
         return self.statistics[output]
 
     def on_device(self, output: str) -> Tensor:
-        """Features [M, width] of an output, where metrics of them are computed best."""
+        """Features [M, width] of an output, on the device for metrics."""
         return self.features[output].to(self.device)
 
     def of_class(self, output: str, label: int) -> Tensor:
@@ -103,7 +103,7 @@ def union(*needs: Needs) -> AllNeeds:
     return frozenset(item for some in needs for item in some.items())
 
 
-# What all functions of features ask of them.
+# Checks of features.
 
 
 def check_features(features: Tensor, *, least: int = 1) -> None:
@@ -117,9 +117,7 @@ def check_features(features: Tensor, *, least: int = 1) -> None:
             f"features have shape {list(features.shape)}; expected [N, D] with N >= {least}"
         )
     if not torch.isfinite(features).all():
-        raise InputError(
-            "features hold NaN or infinity: look at the images that they were made from"
-        )
+        raise InputError("features hold NaN or infinity; check the images")
 
 
 def check_pair(real: Tensor, fake: Tensor, *, least: int = 1) -> None:
@@ -138,7 +136,7 @@ def check_pair(real: Tensor, fake: Tensor, *, least: int = 1) -> None:
 
 _META = "gan_lab"
 
-# what a file says of its features
+# description in a file of features
 _DESCRIBED: dict[str, Any] = {
     **dict.fromkeys(
         ("extractor", "sha256", "transform", "precision", "source", "fingerprint"), str
@@ -152,11 +150,11 @@ _DESCRIBED: dict[str, Any] = {
 
 
 class AbsentImages(ImageSource):
-    """Images of which only features are there.
+    """Images of which only features are available.
 
     Args:
         path: of the file of features.
-        described: what the file says of them.
+        described: the file's description.
     """
 
     def __init__(self, path: Path, described: dict[str, Any]) -> None:
@@ -173,7 +171,7 @@ class AbsentImages(ImageSource):
         return str(self._fingerprint)
 
     def read(self, start: int, stop: int) -> Tensor:
-        raise InputError(f"{self.name}: the images are not there, only their features")
+        raise InputError(f"{self.name}: only features are available, not the images")
 
 
 def is_features_file(path: Path) -> bool:
@@ -185,7 +183,7 @@ def is_features_file(path: Path) -> bool:
 
 
 def save_features(made: FeatureSet, extractor: Extractor, path: Path) -> None:
-    """Write the features and statistics of real images, with all that says what they are of."""
+    """Write the features and statistics of real images, with their description."""
     source = made.source
     described = {
         "extractor": extractor.name,
@@ -235,7 +233,7 @@ def load_features(path: Path, extractor: Extractor, needs: AllNeeds) -> FeatureS
     Args:
         path: of the file.
         extractor: loaded; the file must be of the same one.
-        needs: (output, form) of all that is wanted.
+        needs: (output, form) of everything needed.
 
     Raises:
         InputError: when the file is damaged, of another extractor, or lacks something.
@@ -250,7 +248,7 @@ def load_features(path: Path, extractor: Extractor, needs: AllNeeds) -> FeatureS
         if isinstance(error, InputError):
             raise
         raise InputError(
-            f"{path} is no whole file of features ({error}); copy or make it again"
+            f"{path} is not a complete file of features ({error}); copy or make it again"
         ) from error
     ours = {
         "extractor": extractor.name,

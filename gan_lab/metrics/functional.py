@@ -10,11 +10,11 @@ from torch import Tensor
 from gan_lab.errors import InputError
 from gan_lab.metrics.feature_set import check_features, check_pair
 
-# The Frechet distance between two sets of features, each taken for a Gaussian.
+# Frechet distance between Gaussians fitted to two sets of features.
 #
 #     d^2 = |mu_r - mu_f|^2 + tr(C_r) + tr(C_f) - 2 tr((C_r C_f)^(1/2))
 #
-# Dowson & Landau 1982, https://doi.org/10.1016/0047-259X(82)90077-X, equation 4; as a measure of a generator:
+# Dowson & Landau 1982, https://doi.org/10.1016/0047-259X(82)90077-X, equation 4; as a metric of a generator:
 # Heusel et al. 2017, https://arxiv.org/abs/1706.08500, equation 6.
 
 
@@ -22,13 +22,12 @@ def frechet_distance(real: Tensor, fake: Tensor, *, allow_singular: bool = False
     """Squared Frechet distance between the Gaussians fitted to two sets of features.
 
     A set of N <= D features has a covariance of rank below D: the distance is then mostly the bias of the small
-    sample (it falls with N although the distributions stay), so such sets are refused by default. The value
-    itself is finite and right for the fitted Gaussians whatever the rank.
+    sample, so such sets are an error by default. The value is still finite and correct for the fitted Gaussians.
 
     Args:
         real: features [N, D], N > D.
         fake: features [M, D], M > D.
-        allow_singular: take sets of any size from 2 on.
+        allow_singular: allow sets of any size from 2 on.
 
     Returns:
         The distance, float64, a scalar >= 0 in squared units of the features.
@@ -109,7 +108,7 @@ def _factor(covariance: Tensor) -> Tensor:
     factor, failed = torch.linalg.cholesky_ex(covariance)
     if not failed:
         return factor
-    values, vectors = torch.linalg.eigh(covariance)  # slower; takes any rank
+    values, vectors = torch.linalg.eigh(covariance)  # slower; for any rank
     return vectors * values.clamp(min=0).sqrt()
 
 
@@ -121,7 +120,7 @@ def _factor(covariance: Tensor) -> Tensor:
 # KID.
 
 
-_ROWS = 1024  # of a matrix of kernel values that exist at a time
+_ROWS = 1024  # of a block of kernel values in memory
 
 
 def kernel_distance(
@@ -129,20 +128,20 @@ def kernel_distance(
 ) -> tuple[Tensor, Tensor]:
     """Mean over random subsets of the unbiased squared discrepancy.
 
-    The subsets are drawn as torch-fidelity draws them (numpy's `RandomState(2020)`, of the generated features first,
-    which are its `input1`), so that both give the same value for the same features in the same order.
+    Subsets are drawn as in torch-fidelity (numpy's `RandomState(2020)`, first of the generated features, its `input1`),
+    so that both give the same value.
 
     Args:
         real: features [N, D].
         fake: features [M, D].
         subsets: how many.
         subset_size: features of each set in a subset.
-        seed: of the drawing.
+        seed: of the subsets.
 
     Returns:
-        Mean and standard deviation over the subsets, float64 scalars. The mean may be slightly negative. Divided by
-        the root of `subsets` the deviation is the standard error of the mean only as long as subsets hardly overlap;
-        `gan_lab.metrics.feature_metrics.Kernel` takes the overlap into account.
+        Mean and standard deviation over the subsets, float64 scalars. The mean may be slightly negative. The
+        deviation over the root of `subsets` is the standard error only if subsets hardly overlap;
+        `gan_lab.metrics.feature_metrics.Kernel` accounts for overlap.
 
     Raises:
         InputError: for sets smaller than a subset, of unequal widths, or with non-finite values.
@@ -167,7 +166,7 @@ def kernel_distance(
 
 
 def discrepancies(real: Tensor, fake: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Return `discrepancy` of many subsets at once, from every kernel value once.
+    """Return `discrepancy` of many subsets, computing every kernel value once.
 
     The sum over a subset is s^T K s with s = 1 for its features and 0 for others.
 
@@ -192,7 +191,7 @@ def discrepancies(real: Tensor, fake: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
 
 def _sums(a: Tensor, b: Tensor, s: Tensor, t: Tensor, *, skip_self: bool) -> Tensor:
-    """Return s^T K t of each subset; without K's diagonal where `a` is `b` and that is asked for."""
+    """Return s^T K t of each subset; without K's diagonal where `a` is `b` and that is requested."""
     found = torch.zeros(s.shape[1], dtype=torch.float64, device=s.device)
     for start in range(0, len(a), _ROWS):
         rows = slice(start, start + _ROWS)
@@ -206,7 +205,7 @@ def _sums(a: Tensor, b: Tensor, s: Tensor, t: Tensor, *, skip_self: bool) -> Ten
 def discrepancy(x: Tensor, y: Tensor) -> Tensor:
     """Return the unbiased estimate of MMD^2 from features [n, D] and [m, D], float64.
 
-    Kernels are of the features' precision and sums of double: rounding is lost in a million terms.
+    Kernels are computed in the features' precision, sums in float64.
     """
     within = [
         (total(values) - total(values.diagonal())) / (len(values) * (len(values) - 1))
@@ -217,7 +216,7 @@ def discrepancy(x: Tensor, y: Tensor) -> Tensor:
 
 
 def total(values: Tensor) -> Tensor:
-    """Return the sum, float64; rows, which are short, in the values' own precision."""
+    """Return the sum, float64; rows are summed in the values' precision."""
     return values.sum(-1).sum(dtype=torch.float64)
 
 
@@ -227,7 +226,7 @@ def kernel(a: Tensor, b: Tensor) -> Tensor:
     return root.square().mul_(root)
 
 
-# The Inception Score: how sure a classifier is of each image, and how varied its answers are over all.
+# Inception Score: confidence of a classifier per image, and variety over all.
 #
 #     IS = exp(E_x KL(p(y|x) || p(y)))
 #
@@ -237,8 +236,7 @@ def kernel(a: Tensor, b: Tensor) -> Tensor:
 def inception_score(logits: Tensor, *, splits: int = 10, seed: int = 2020) -> tuple[Tensor, Tensor]:
     """Inception Score over equal parts of a shuffled set.
 
-    The order is drawn as torch-fidelity draws it (numpy's `RandomState(2020)`), since the mean over the parts
-    depends on which image lies in which.
+    The order is drawn as in torch-fidelity (numpy's `RandomState(2020)`), since the mean depends on the parts.
 
     Args:
         logits: [N, classes] of a classifier, N >= splits.
@@ -256,7 +254,7 @@ def inception_score(logits: Tensor, *, splits: int = 10, seed: int = 2020) -> tu
             f"logits have shape {list(logits.shape)}; expected [N, classes] with N >= {splits}"
         )
     if not torch.isfinite(logits).all():
-        raise InputError("logits hold NaN or infinity: look at the images that they were made from")
+        raise InputError("logits hold NaN or infinity; check the images")
     order = torch.from_numpy(np.random.RandomState(seed).permutation(len(logits)))
     log_p = logits.cpu()[order].double().log_softmax(dim=1)  # [N, classes]
     bounds = [part * len(logits) // splits for part in range(splits + 1)]
@@ -267,14 +265,14 @@ def inception_score(logits: Tensor, *, splits: int = 10, seed: int = 2020) -> tu
 def _score(log_p: Tensor) -> Tensor:
     p = log_p.exp()  # [N, classes]
     log_marginal = p.mean(dim=0).log()  # [classes]
-    # xlogy-like: a class of no probability adds nothing, where 0 * -inf would be NaN
+    # as xlogy: a class of probability 0 adds 0, not 0 * -inf
     divergence = torch.where(p > 0, p * (log_p - log_marginal), 0).sum(dim=1)  # [N]
     return divergence.mean().exp()
 
 
-# Quality and variety apart: which images lie in the neighbourhoods of the others.
+# Precision, recall, density, coverage: quality and variety, by nearest neighbours.
 #
-# A set's manifold is the union of balls around its features, each reaching to the k-th nearest feature of the same set.
+# A set's manifold is the union of balls around its features, with the distance to the k-th neighbour as radius.
 #
 # - Precision: share of generated images in the real manifold. Recall: share of real images in the generated manifold.
 #   Kynkaanniemi et al. 2019, https://arxiv.org/abs/1904.06991, equations 1 and 2, k = 3.
@@ -282,7 +280,7 @@ def _score(log_p: Tensor) -> Tensor:
 #   generated image. Naeem et al. 2020, https://arxiv.org/abs/2002.09797, equations 3 and 4, k = 5.
 
 
-# rows of a matrix of distances that exist at a time: 10,000 of them against 10,000 would be 400 MB
+# rows of a distance matrix in memory: 10,000 against 10,000 are 400 MB
 ROWS = 1024
 
 
@@ -324,9 +322,9 @@ def density_coverage(real: Tensor, fake: Tensor, *, k: int = 5) -> tuple[Tensor,
 
 
 def nearest(fake: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
-    """Return for each of `fake` [M, D] the distance [M] to the nearest of `real` [N, D], and which it is [M].
+    """Return the distances [M] of `fake` [M, D] to their nearest of `real` [N, D], and its indices [M].
 
-    A generator that draws its training images shows it by distances near zero.
+    Distances near zero reveal memorised training images.
 
     Raises:
         InputError: as `precision_recall`.
@@ -353,7 +351,7 @@ def diversity(features: Tensor) -> Tensor:
 
 
 def prepared(real: Tensor, fake: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Check two sets and centre them on the real mean: squares of large numbers would cancel otherwise.
+    """Check two sets and centre them on the real mean, against cancellation.
 
     Raises:
         InputError: as `precision_recall`.

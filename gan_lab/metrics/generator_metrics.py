@@ -1,4 +1,4 @@
-"""Metrics of a generator, not of a set of its images; among them perceptual path length."""
+"""Metrics of a generator instead of a set of images, such as perceptual path length."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
@@ -25,17 +25,17 @@ from gan_lab.sampling.interpolation import slerp
 from gan_lab.sampling.latents import Latents
 from gan_lab.seeding import derive_seed
 
-_CHUNK = 256  # things; a multiple of every `size`
+_CHUNK = 256  # items; a multiple of every `size`
 
 
 class GeneratorMetric(ProtocolMetric):
-    """Needs a generator; extracts nothing, and measures things that are numbered: images, or paths between them.
+    """A metric that needs a generator, not features: a mean over numbered items (images, or paths between them).
 
     Attributes:
-        size: things that are measured at a time, always as many.
+        size: items per batch, always the same.
 
     Args:
-        key: of the metric; None makes it of what is measured.
+        key: of the metric; None for the default.
     """
 
     size: int
@@ -63,20 +63,20 @@ class GeneratorMetric(ProtocolMetric):
 
     @abstractmethod
     def num(self, setting: MetricContext) -> int:
-        """Return how many things are measured."""
+        """Return the number of items."""
 
     @abstractmethod
     def outcomes(self, images: GanImages, setting: MetricContext, start: int, stop: int) -> Tensor:
-        """Return what was found of things `start` to `stop`, `size` at most.
+        """Return the outcomes of items `start` to `stop`, at most `size`.
 
         Returns:
-            [stop - start, ...], float64, on the CPU; no thing's depends on which others are asked for, as long as
+            [stop - start, ...], float64, on the CPU; none depends on which others are requested, as long as
             `start` is a multiple of `size`.
         """
 
     @abstractmethod
     def summary(self, found: Tensor, setting: MetricContext) -> list[MetricValue]:
-        """Return the metrics of all outcomes [num, ...]."""
+        """Return the metrics from all outcomes [num, ...]."""
 
     def measure(
         self,
@@ -85,16 +85,16 @@ class GeneratorMetric(ProtocolMetric):
         store: ChunkStore,
         progress: Callable[[int], None],
     ) -> Tensor:
-        """Measure all, shared among processes and going on from what is in a store.
+        """Compute all outcomes, shared among processes, reusing a store's.
 
         Args:
             source: of the images.
             setting: of the protocol.
-            store: where outcomes outlive a kill.
-            progress: called with the number of things done.
+            store: for outcomes, survives a kill.
+            progress: called with the number of items done.
 
         Returns:
-            Outcomes [num, ...], the same in all processes and for any number of them.
+            Outcomes [num, ...], the same in all processes, and for any number of processes.
         """
         images = drawn_by(source, self.kind)
         ranks = Ranks.current()
@@ -112,7 +112,7 @@ class GeneratorMetric(ProtocolMetric):
         return torch.cat(found)
 
     def present(self, setting: MetricContext, store: ChunkStore) -> int:
-        """Return how many things have outcomes in a store."""
+        """Return the number of items with outcomes in a store."""
         ranges = chunks(self.num(setting))
         return sum(stop - start for start, stop in ranges if store.has(self._name(start, stop)))
 
@@ -135,26 +135,26 @@ class GeneratorMetric(ProtocolMetric):
 
 
 def chunks(num: int) -> list[tuple[int, int]]:
-    """Return the ranges of things that are kept together and measured by one process."""
+    """Return the chunks of items, each stored together and computed by one process."""
     return [(start, min(start + _CHUNK, num)) for start in range(0, num, _CHUNK)]
 
 
 def drawn_by(images: ImageSource, kind: str) -> GanImages:
-    """Return images as those of a generator.
+    """Check that images are of a generator.
 
     Raises:
         InputError: when they are files.
     """
     if not isinstance(images, GanImages):
         raise InputError(
-            f"metrics.{kind} measures a generator, and {images.name} are images; give run=, or leave it out"
+            f"metrics.{kind} needs a generator, and {images.name} are images; give run=, or leave it out"
         )
     return images
 
 
 @contextmanager
 def single_precision(network: nn.Module) -> Iterator[None]:
-    """Let a network compute in float32 throughout: differences of close images are lost in less."""
+    """Compute in float32 throughout: differences of similar images need it."""
     halved = half_precision_parts(network)
     before = [part.dtype for part in halved]
     try:
@@ -175,33 +175,33 @@ def single_precision(network: nn.Module) -> Iterator[None]:
 #     PPL = E[ d(G(v(t)), G(v(t + epsilon))) / epsilon^2 ]
 #
 # v(t) runs between two random latents: over the sphere for z (slerp), on a straight line for w (lerp). Karras et al.
-# 2019, section 4.1, https://arxiv.org/abs/1812.04948; as in their code, the lowest and the highest percent of the
-# values are left out. Taking t = 0 only is the variant of StyleGAN2 (Karras et al. 2020, https://arxiv.org/abs/1912.04958).
+# 2019, section 4.1, https://arxiv.org/abs/1812.04948; as in their code, the lowest and highest percent of the
+# values are discarded. Taking t = 0 only is the variant of StyleGAN2 (Karras et al. 2020, https://arxiv.org/abs/1912.04958).
 
 
-_PAIRS = 8  # measured at a time
-_LARGEST = 256  # larger images are averaged down to it, or to half of it where they are cropped
-_STREAMS = (3, 4, 5)  # of a seed: both ends of a path, and the position on it
+_PAIRS = 8  # paths per batch
+_LARGEST = 256  # larger images are averaged down to it, or to half of it if cropped
+_STREAMS = (3, 4, 5)  # random streams: both ends of a path, and the position on it
 
 
 class PathLength(GeneratorMetric):
-    """Path length, by the squared distance of the protocol's extractor; PPL where that is LPIPS.
+    """Path length by the squared distance of the protocol's extractor; PPL if that is LPIPS.
 
-    The key says which: `ppl_w_end_crop_50k`. With another extractor it is `path_digits_z_end_1437`; images are then
-    quantised to 8 bit, so that `epsilon` has to be so large that they differ. Noise inputs are constant, and the same
-    for both images; half precision is not used.
+    The key is `ppl_w_end_crop_50k`, or with another extractor `path_digits_z_end_1437`; images are then quantised to 8
+    bits, so `epsilon` must be large enough. Noise inputs are constant, and the same for both images; half precision is
+    not used.
 
     Args:
         space: "z" or "w".
-        sampling: "end", at the beginning of paths, or "full", all along them.
-        crop: take the middle of the image, where an aligned face is.
+        sampling: "end", at the start of paths, or "full", anywhere on them.
+        crop: use the centre of the image, the face of an aligned photograph.
         epsilon: step on a path of length 1.
-        discard: percent of the smallest and of the largest values that are left out.
-        num_paths: how many; None takes as many as the protocol has generated images.
-        key: of the metric; None makes it.
+        discard: percentage of the smallest and of the largest values to discard.
+        num_paths: number of paths; None for the protocol's number of generated images.
+        key: of the metric; None for the default.
 
     Raises:
-        InputError: for values that there are not.
+        InputError: for unknown values.
     """
 
     kind, short = "path", "path"
@@ -331,7 +331,7 @@ class PathLength(GeneratorMetric):
 
 
 def distance_by(extractor: Extractor) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return the squared distance [N] of images that an extractor sees: its own, or that of its features."""
+    """Return the squared distance [N] of images by an extractor: its own, or that of its features."""
     if isinstance(extractor, ImageDistance):
         return extractor.distance
 
@@ -343,7 +343,7 @@ def distance_by(extractor: Extractor) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def without_extremes(values: Tensor, percent: float) -> Tensor:
-    """Leave out what lies beyond the percentiles `percent` and `100 - percent` of values [N]."""
+    """Drop values [N] beyond the percentiles `percent` and `100 - percent`."""
     low = np.percentile(values.numpy(), percent, method="lower")
     high = np.percentile(values.numpy(), 100 - percent, method="higher")
     return values[(values >= low) & (values <= high)]

@@ -1,8 +1,8 @@
-"""Images to measure, of a data set, a generator or files: numbered, so that a block is the same in any process."""
+"""Sources of images for metrics: a data set, a generator or files, indexed so that all processes agree."""
 
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -29,17 +29,17 @@ _DECODING_THREADS = 8
 
 
 class ImageSource(ABC):
-    """Numbered stored samples of one shape.
+    """Indexed stored samples of one shape.
 
     Attributes:
-        name: what a user would call it.
-        count: how many there are; None for a generator, which has as many as are asked for.
+        name: for messages.
+        count: number of samples; None (unlimited) for a generator.
         shape: of one stored sample, such as [C, H, W].
-        kind: of sample; None where nothing says so.
-        num_classes: at least 2 where images have labels, else 0.
+        kind: of sample; None if unknown.
+        num_classes: at least 2 with labels, else 0.
         class_names: of the labels; as many as `num_classes`.
-        description: what decides the images, for results.
-        in_memory: whether reading takes so little time that nothing is gained by doing it ahead.
+        description: what determines the images, for results.
+        in_memory: whether reading is so fast that prefetching is useless.
     """
 
     name: str
@@ -54,25 +54,29 @@ class ImageSource(ABC):
     @property
     @abstractmethod
     def fingerprint(self) -> str:
-        """Names what the images are: a key for caches."""
+        """Identifies the images: a key for caches."""
 
     @abstractmethod
     def read(self, start: int, stop: int) -> Tensor:
-        """Samples `start` to `stop`, [stop - start, ...], as their kind has them measured, on any device.
+        """Samples `start` to `stop`, [stop - start, ...], for feature networks, on any device.
 
         Raises:
             InputError: naming an image that cannot be read.
         """
 
+    def stored(self, start: int, stop: int) -> Tensor:
+        """The same samples with all their bits; as `read` gives them where these are all."""
+        return self.read(start, stop)
+
     def labels(self, start: int, stop: int) -> Tensor | None:
-        """Labels of those images, int64 [stop - start] on the CPU; None where there are none."""
+        """Labels of those images, int64 [stop - start] on the CPU, or None."""
         return None
 
 
 def label_difference(one: ImageSource, other: ImageSource) -> str | None:
-    """Return how the classes of two sets differ, as a sentence; None where they do not, or one set has none.
+    """Return how the classes of two sets differ, as a sentence; None if they do not, or one has none.
 
-    Names that are only numbers say nothing, and are not compared.
+    Names that are numbers are not compared.
     """
     if not one.num_classes or not other.num_classes:
         return None
@@ -91,10 +95,10 @@ class DatasetImages(ImageSource):
     """The stored images of a data set, or some of them.
 
     Args:
-        dataset: whose mirror images count only with `flips`.
-        num: how many at most; fewer than there are gives a random choice, always the same one. None takes all.
+        dataset: its mirror images are only used with `flips`.
+        num: maximum number, a fixed random choice; None takes all.
         flips: whether to take the mirror images as well.
-        name: what a user would call it.
+        name: for messages.
     """
 
     def __init__(
@@ -133,13 +137,15 @@ class DatasetImages(ImageSource):
         return self._images.fingerprint
 
     def read(self, start: int, stop: int) -> Tensor:
-        measured = self.dataset.spec.kind.measured
+        return self.dataset.spec.kind.measured(self.stored(start, stop))
+
+    def stored(self, start: int, stop: int) -> Tensor:
         if self.in_memory:
-            return measured(self._images.__getitems__(range(start, stop)).real)
+            return self._images.__getitems__(range(start, stop)).real
         parts = [range(i, min(i + 8, stop)) for i in range(start, stop, 8)]
         with ThreadPoolExecutor(_DECODING_THREADS) as pool:
             return torch.cat(
-                list(pool.map(lambda part: measured(self._images.__getitems__(part).real), parts))
+                list(pool.map(lambda part: self._images.__getitems__(part).real, parts))
             )
 
     def labels(self, start: int, stop: int) -> Tensor | None:
@@ -150,18 +156,20 @@ class DatasetImages(ImageSource):
 
 
 class GanImages(ImageSource):
-    """What a generator draws, as samples are stored. The samples of one `read` are computed in one forward pass.
+    """Stored samples of a generator; those of one `read` are computed in one forward pass.
 
     Args:
-        gan: what draws.
+        gan: the generator.
         seed: of all images.
         truncation: psi of generators with styles, threshold of z of others; None for neither.
-        origin: names generator and weights; for a checkpoint, holds its SHA-256. Empty where nothing is cached.
-        name: what a user would call it.
-        description: what decides the images, besides seed and truncation.
+        origin: identifies generator and weights, by the checkpoint's SHA-256; empty for no caching.
+        name: for messages.
+        description: what determines the images, besides seed and truncation.
+        discriminate: logits [N] of stored samples and their classes by the discriminator of its training; None if it is
+            not available.
 
     Raises:
-        InputError: for a truncation that means nothing to the generator.
+        InputError: for a truncation that the generator does not support.
     """
 
     count = None
@@ -175,9 +183,11 @@ class GanImages(ImageSource):
         origin: str = "",
         name: str = "generated images",
         description: Mapping[str, Any] | None = None,
+        discriminate: Callable[[Tensor, Tensor | None], Tensor] | None = None,
     ) -> None:
         gan.check_truncation(truncation)
         self.gan = gan
+        self.discriminate = discriminate
         self.name = name
         self.num_classes = 0 if gan.attributes else gan.num_classes
         self.class_names = tuple(gan.class_names) or tuple(map(str, range(self.num_classes)))
@@ -191,7 +201,7 @@ class GanImages(ImageSource):
         self.kind = gan.spec.kind
 
     def use_data(self, sources: Sources | None, label_rows: NDArray[np.float32] | None) -> None:
-        """Translate the sources of some data, and draw attributes from their rows, where nothing else was given."""
+        """Translate the data's sources, and draw attributes from their rows, unless others were given."""
         self.gan.sources = self.gan.sources or sources
         if self.gan.attributes and label_rows is not None:
             self.gan.label_rows = label_rows
@@ -199,7 +209,7 @@ class GanImages(ImageSource):
 
     @property
     def fingerprint(self) -> str:
-        # rounding differs between kinds of devices and versions of torch, and with it some of the pixels
+        # some pixels differ between devices and versions of torch by rounding
         return digest(
             self._origin,
             self._seed,
@@ -210,10 +220,12 @@ class GanImages(ImageSource):
         )
 
     def read(self, start: int, stop: int) -> Tensor:
+        return self.gan.spec.kind.measured(self.stored(start, stop))
+
+    def stored(self, start: int, stop: int) -> Tensor:
         count = stop - start
         latents = self.gan.latents(count, seed=self._seed, start=start, truncation=self._truncation)
-        stored = self.gan.spec.decode(self.gan.synthesize(latents, batch_size=count))
-        return self.gan.spec.kind.measured(stored)
+        return self.gan.spec.decode(self.gan.synthesize(latents, batch_size=count))
 
     def labels(self, start: int, stop: int) -> Tensor | None:
         if not self.num_classes:
@@ -221,11 +233,11 @@ class GanImages(ImageSource):
         return self.gan.labels(stop - start, seed=self._seed, start=start)
 
 
-# The real images that generated ones are compared with, when they are not simply the whole data set.
+# Subsets of the real images.
 
 
 def _shuffled(whole: SampleDataset) -> NDArray[np.int64]:
-    """Numbers of all stored samples, shuffled, since their order is mostly that of classes; groups stay together."""
+    """Indices of all stored samples, shuffled (usually they are ordered by class); groups stay together."""
     draw = np.random.default_rng(0)
     groups = whole.metadata.groups
     if groups is None:
@@ -238,9 +250,8 @@ class RealSample(SampleDataset):
     """Stored images of a data set, without their mirror images.
 
     Args:
-        whole: where they are taken from.
-        num: how many; fewer than there are gives a random choice, of groups where there are some, which depends on
-            the numbers alone.
+        whole: the data set.
+        num: number of samples; a random choice, of groups if there are some, that only depends on the numbers.
     """
 
     def __init__(self, whole: SampleDataset, *, num: int) -> None:
@@ -282,14 +293,14 @@ def open_files(
 
     Args:
         path: a folder, whose sub-folders are classes; a zip; an .npz.
-        num: images at most, a random choice, always the same one; None takes all.
+        num: maximum number, a fixed random choice; None takes all.
         image_size: one number or [H, W], to which all are cropped and resized; None for the one size that they have.
         channels: 1, 3, or None for those that all files have.
-        skip_unreadable: whether to leave out damaged images.
+        skip_unreadable: whether to skip damaged images.
         max_megapixels: larger images count as damaged.
 
     Raises:
-        InputError: for a path that is none of these, damaged images, mixed sizes or channels.
+        InputError: for another path, damaged images, mixed sizes or channels.
     """
     if not path.exists():
         raise InputError(
@@ -299,7 +310,7 @@ def open_files(
         return NpzImages(path, num=num)
     if not path.is_dir() and path.suffix != ".zip":
         raise InputError(
-            f"{path} is no folder, .zip, .npz or .ckpt; give a run, a folder or zip of images, or an .npz"
+            f"{path} is not a folder, .zip, .npz or .ckpt; give a run, a folder or zip of images, or an .npz"
         )
     try:
         opened = partial(
@@ -314,12 +325,12 @@ def open_files(
         try:
             data = opened()
         except AmbiguousClasses:
-            data = opened(classes=False)  # folders are classes only where nothing lies beside them
+            data = opened(classes=False)  # folders are classes only without images beside them
         if channels is None:
             _check_alike(data.source, path, max_megapixels)
         return DatasetImages(data, num=num, name=str(path))
     except InputError as error:
-        # the data sets speak of their own keys
+        # data sets name their own keys in errors
         message = str(error).replace("data.root=", "").replace("data.", "files.")
         raise InputError(message) from error
 
@@ -345,11 +356,11 @@ _LABELS = ("labels", "arr_1")
 
 
 class NpzImages(ImageSource):
-    """Images of an .npz, read piece by piece: the file may be larger than memory.
+    """Images of an .npz, read in chunks: the file may be larger than memory.
 
     Args:
         path: of the file.
-        num: how many at most; fewer than there are gives a random choice, always the same one. None takes all.
+        num: maximum number, a fixed random choice; None takes all.
 
     Raises:
         InputError: for a file that holds no such images.
@@ -368,7 +379,7 @@ class NpzImages(ImageSource):
             self._member = _first(members, _IMAGES)
             if self._member is None:
                 raise InputError(
-                    f"{path} holds {', '.join(members) or 'nothing'}; images are looked for in {', '.join(_IMAGES)}"
+                    f"{path} holds {', '.join(members) or 'nothing'}; expected images in {', '.join(_IMAGES)}"
                 )
             with self._archive.open(f"{self._member}.npy") as file:
                 shape, dtype = read_header(file)
@@ -378,7 +389,9 @@ class NpzImages(ImageSource):
         except DECODE_ERRORS as error:
             if isinstance(error, InputError):
                 raise
-            raise InputError(f"{path} is no whole .npz ({error}); copy or make it again") from error
+            raise InputError(
+                f"{path} is not a complete .npz ({error}); copy or make it again"
+            ) from error
         self._shape = shape[1:]
         total = shape[0]
         chosen = total if num is None else min(num, total)
@@ -417,7 +430,7 @@ class NpzImages(ImageSource):
         return torch.from_numpy(self._labels[start:stop])
 
     def _row(self, row: int) -> NDArray[np.uint8]:
-        """Image `row` of the array; going back opens the member anew, since what is packed has no places."""
+        """Image `row` of the array; going back reopens the member, since compressed data cannot seek."""
         size = int(np.prod(self._shape))
         if self._file is None or row < self._position:
             self._file = self._archive.open(f"{self._member}.npy")

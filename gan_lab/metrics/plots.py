@@ -24,13 +24,15 @@ from gan_lab.run import replacing
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
 
-_POINTS = 2000  # of each set in a scatter plot, beyond which nothing more can be told apart
+_POINTS = 2000  # maximum number of points of a set in a scatter plot
+
+_SHOWN_SIDE = 64  # pixels that an image has in a sheet of pairs at least
 
 _REAL, _FAKE = "tab:blue", "tab:orange"
 
 
 def principal_components(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Look at two sets of features along the two directions in which the real ones vary most.
+    """Project two sets of features onto the two principal components of the real ones.
 
     Args:
         real: [N, D], N >= 2, D >= 2.
@@ -86,7 +88,7 @@ def draw_truncation(
     *,
     title: str,
 ) -> None:
-    """Draw what truncation trades: distances on the left axis, shares such as recall on the right.
+    """Plot metrics over truncation: distances on the left axis, shares such as recall on the right.
 
     Args:
         places: psi, or thresholds of z, ascending.
@@ -121,7 +123,7 @@ def check_matplotlib() -> None:
     """Check that matplotlib is installed.
 
     Raises:
-        InputError: with the remedy.
+        InputError: with what to do.
     """
     try:
         import matplotlib  # noqa: F401
@@ -149,18 +151,20 @@ def _save(drawing: "Drawing", path: Path) -> None:
 def nearest_pairs(
     pairs: Sequence[Mapping[str, float]], fake: ImageSource, real: ImageSource
 ) -> Tensor:
-    """Return one image [C, H, W]: generated images above, below each its nearest real one.
+    """Return one image [C, H, W]: generated images above, below each its nearest real one; small ones enlarged.
 
     Args:
         pairs: of image numbers, "generated" and "real".
-        fake: of images of the same size as `real`'s, or cut to what both have.
+        fake: generated images; both are cropped to their common size.
         real: the real images.
     """
     above = torch.cat([_image(fake, int(pair["generated"])) for pair in pairs])
     below = torch.cat([_image(real, int(pair["real"])) for pair in pairs])
     height, width = (min(a, b) for a, b in zip(above.shape[2:], below.shape[2:], strict=True))
     rows = torch.cat([rows[:, :, :height, :width] for rows in (above, below)])
-    return grid(rows, columns=len(pairs))
+    factor = -(-_SHOWN_SIDE // min(height, width))
+    large = rows.repeat_interleave(factor, dim=2).repeat_interleave(factor, dim=3)
+    return grid(large, columns=len(pairs))
 
 
 def _image(source: ImageSource, index: int) -> Tensor:
@@ -171,19 +175,19 @@ def _image(source: ImageSource, index: int) -> Tensor:
 # Preview
 
 
-_BATCHES = 2  # measured, after one that is not
+_BATCHES = 2  # measured, after one for warm-up
 
 
 def preview(
     protocol: Protocol, fake: ImageSource, real: ImageSource | None, store: ChunkStore
 ) -> Table:
-    """Return time and memory that a protocol will take, of which the extractor is loaded.
+    """Estimate time and memory of a protocol whose extractor is loaded.
 
     Args:
         protocol: of the evaluation.
         fake: generated images.
-        real: real images, None where their features are there.
-        store: where features of generated images may lie already.
+        real: real images, None if their features are cached.
+        store: of features of generated images.
     """
     table = Table(title=f"preview of protocol {protocol.name}", title_justify="left")
     for heading in ("", "images", "still to do", "images a second", "minutes"):
@@ -215,7 +219,7 @@ def preview(
 
 
 def _left(extraction: Extraction, kept: ChunkStore) -> int:
-    """Images that are still to be looked at."""
+    """Number of images left to extract."""
     if not extraction.outputs or extraction.is_kept():
         return 0
     return extraction.num - extraction.present(kept)
@@ -249,7 +253,7 @@ def _timed(function: Callable[[], object]) -> float:
 
 
 def _features_gib(parts: list[tuple[str, Extraction, ChunkStore]]) -> float:
-    """Size of what is kept in memory: features in float32, covariances in float64."""
+    """Memory of features in float32 and covariances in float64."""
     total = 0
     for _, extraction, _ in parts:
         for output, form in extraction.needs:

@@ -1,6 +1,6 @@
-"""A named way to measure: which features of how many images, real and generated, and which metrics of them.
+"""Evaluation protocols: which features of how many real and generated images, and which metrics of them.
 
-The same object measures during training (`metrics=`) and afterwards (`gan-lab evaluate protocol=`).
+The same object is used during training (`metrics=`) and afterwards (`gan-lab evaluate protocol=`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,20 +38,20 @@ class Protocol:
         features: makes features of images.
         metrics: what is computed, by a name of the user's choice; None leaves one of another protocol out.
         num_fake: generated images.
-        num_real: real images, a random choice, always the same one; None takes all, and of a generator in their place
-            as many as `num_fake`.
+        num_real: real images, a fixed random choice; None takes all, and of a generator instead as many as
+            `num_fake`.
         num_real_features: real images at most whose features are compared one by one (KID, precision and recall);
             statistics are of all `num_real`. None takes as many.
         split: "train" or "val", of the data that real images are from.
         flips: whether mirror images are real images, too; needs data.flip=true.
-        weights: "ema" or "raw", of the generator, where `evaluate` is not told otherwise; training measures "ema".
-        truncation: as `evaluate` takes it, where it is not told otherwise; training has none.
+        weights: "ema" or "raw", of the generator, the default of `evaluate`; training uses "ema".
+        truncation: the default of `evaluate`; training has none.
         best: which of `metrics` chooses the best checkpoint; None for none.
-        mode: whether the smallest or the largest value of it is the best.
+        mode: "min" or "max": whether lower or higher is better.
         reference_split: "train" or "val": another split, whose real images are measured against the real ones, too: as
-            `<key>_real`, what a generator that draws from that split would get.
+            `<key>_real`, what a generator that draws from that split would get. Some metrics need it otherwise, too.
         dataset: class of the data that the features are of, "gan_lab.data.digits.Digits"; None for any.
-        required: whether training refuses to run when weights cannot be had. If not, a warning is printed, `best`
+        required: whether missing weights are an error in training. If not, a warning is printed, `best`
             becomes None, and there are no metrics.
         batch_size: images that are computed or read at a time; it changes metrics by rounding alone.
         device: where features are made; None takes the trainer's, or the accelerator that is there.
@@ -121,6 +121,8 @@ class Protocol:
             all_real=num_real is None,
         )
         self._real: FeatureSet | None = None
+        self._real_source: ImageSource | None = None
+        self._held_out: ImageSource | None = None
         self._ready = False
         self._references: list[MetricValue] = []
         keys = {each: metric.key(self._setting) for each, metric in chosen.items()}
@@ -141,6 +143,7 @@ class Protocol:
         """
         self.check_data(data)
         real, floor = self.real_images(data), self.floor_images(data)
+        self.check(real=real, floor=floor)
         try:
             self.load(self._choose_device(data))
         except WeightsUnavailable as error:
@@ -233,11 +236,22 @@ class Protocol:
             else None
         )
 
-    def check(self, *, real: ImageSource | None, fake: ImageSource | None = None) -> None:
+    def check(
+        self,
+        *,
+        real: ImageSource | None,
+        fake: ImageSource | None = None,
+        floor: ImageSource | None = None,
+    ) -> None:
         """Check before anything is loaded or extracted.
 
+        Args:
+            real: the real images; None without.
+            fake: the generated ones, once they are known.
+            floor: those of `reference_split`; None where they are not there, or were given before.
+
         Raises:
-            InputError: with the remedy.
+            InputError: with what to do.
         """
         for source, wanted, key in (
             (real, self._num_real, "num_real"),
@@ -251,6 +265,7 @@ class Protocol:
                     f"{source.name} has {counted(source.count, 'image')}, and protocol {self.name} takes {wanted:,}; "
                     f"give more, or {self._remedy(key, source.count)}"
                 )
+        self._held_out = floor or self._held_out
         self._setting = self._known(real, fake)
         for metric in self.metrics.values():
             metric.check(self._setting)
@@ -278,7 +293,7 @@ class Protocol:
 
         Raises:
             WeightsUnavailable: when its weights cannot be had.
-            InputError: when they are not what they should be.
+            InputError: when the weights are wrong.
         """
         self.features.load(device)
 
@@ -314,6 +329,8 @@ class Protocol:
     ) -> None:
         """Get the features of the real images; the network is loaded before."""
         extraction = self.real_extraction(real)
+        self._real_source, self._held_out = real, floor
+        self._setting = replace(self._setting, real=real, held_out=floor)
         if extraction.needs:
             self._real = extract_real(extraction, progress)
         self._describe(f"{real.name}, {extraction.num} images" if extraction.needs else "none")
@@ -321,7 +338,7 @@ class Protocol:
 
     def use_real(self, real: FeatureSet) -> None:
         """Use precomputed real features; the network must be loaded."""
-        self._real = real
+        self._real, self._real_source = real, real.source
         self._describe(f"{real.source.name}, {real.count} images")
 
     def _describe(self, real: str) -> None:
@@ -355,8 +372,7 @@ class Protocol:
             InputError: for images that cannot be measured.
         """
         assert self._ready, "measure_real() comes before the generated images"
-        real = None if self._real is None else self._real.source
-        self.check(real=real, fake=fakes)
+        self.check(real=self._real_source, fake=fakes)
         return extract_fakes(self.fake_extraction(fakes), store, progress)
 
     @property
@@ -409,6 +425,7 @@ class Protocol:
             all_real=whole,
             fake=fake,
             real=real,
+            held_out=self._held_out,
         )
 
     def _number_of(self, real: ImageSource) -> int:
@@ -434,7 +451,6 @@ class Protocol:
         if not referring:
             return
         made = None if other is None else self._extract_split(other, referring)
-        assert self._real is not None
         self._references = [
             one
             for metric in referring

@@ -1,7 +1,7 @@
-"""Metrics of lines of text: n-grams, words, what is copied, how much of it differs.
+"""Metrics of lines of text: n-grams, known words, copied lines, diversity.
 
-Each is beside what three others would get: held-out text, and lines of two chains that are made of the training text.
-All of them depend on how many lines there are, and so all are of equally many.
+References are held-out text, and lines of a unigram and a bigram chain of the training text. All depend on the number
+of lines, so all use equally many.
 """
 
 import re
@@ -21,14 +21,14 @@ from gan_lab.metrics.images import ImageSource
 
 # n-grams
 
-Numbers = NDArray[np.int64]  # characters by their number in an alphabet, lines [N, L]
+Numbers = NDArray[np.int64]  # lines [N, L] of indices into an alphabet
 
 
 class NgramModel:
-    """Frequencies of the n-grams of a set of lines; an n-gram lies within a line.
+    """Frequencies of n-grams within lines.
 
     Args:
-        lines: numbers of characters [N, L], L at least n.
+        lines: indices of characters [N, L], L at least n.
         n: characters.
 
     Attributes:
@@ -40,7 +40,7 @@ class NgramModel:
         self._levels: list[Numbers] = []  # keys of the distinct k-grams, k = 1 ... n, sorted
         ranks = np.zeros_like(lines)
         for k in range(1, n + 1):
-            # a k-gram is the number of its beginning and a character, so that no alphabet is too large
+            # a k-gram is the rank of its (k - 1)-gram and a character, for alphabets of any size
             keys = self._keys(ranks, lines[:, k - 1 :])
             level, found, counts = np.unique(keys, return_inverse=True, return_counts=True)
             self._levels.append(level)
@@ -51,7 +51,7 @@ class NgramModel:
         return ranks[:, : characters.shape[1]] * self._base + characters
 
     def count(self, lines: Numbers) -> tuple[Numbers, int]:
-        """Return how often each of the n-grams stands in other lines, and how many others there are in them."""
+        """Count the n-grams in other lines; return the counts, and the number of unknown ones."""
         ranks, known = np.zeros_like(lines), np.ones(lines.shape, dtype=bool)
         for k, level in enumerate(self._levels):
             characters = lines[:, k:]
@@ -66,8 +66,8 @@ class NgramModel:
 def jensen_shannon(model: NgramModel, lines: Numbers) -> float:
     """Return the Jensen-Shannon divergence between two sets' frequencies of n-grams, in bits: 0 to 1.
 
-    (KL(p || m) + KL(q || m)) / 2 with m = (p + q) / 2; Lin 1991, equation 4.1, https://doi.org/10.1109/18.61115. The
-    n-grams that the model lacks add half of their share.
+    (KL(p || m) + KL(q || m)) / 2 with m = (p + q) / 2; Lin 1991, equation 4.1, https://doi.org/10.1109/18.61115.
+    N-grams unknown to the model add half of their share.
 
     Args:
         model: of the one set, p.
@@ -90,16 +90,16 @@ def distinct_share(lines: Numbers, n: int) -> float:
 
 
 def unigram_chain(lines: Numbers, count: int, *, seed: int = 0) -> Numbers:
-    """Draw lines [count, L] whose characters are independent, each as frequent as in the given lines [N, L]."""
+    """Draw lines [count, L] of independent characters with the frequencies in lines [N, L]."""
     random = np.random.default_rng(seed)
     return random.choice(lines.reshape(-1), (count, lines.shape[1]))
 
 
 def bigram_chain(lines: Numbers, count: int, *, seed: int = 0) -> Numbers:
-    """Draw lines [count, L] of a Markov chain: each character follows the one before as often as in lines [N, L].
+    """Draw lines [count, L] of a Markov chain with the bigram frequencies of lines [N, L].
 
-    The next character is the one behind an occurrence that is chosen among all of the last one. The first is one that
-    a line begins with; so is the next where nothing follows.
+    The next character follows a random occurrence of the last one. The first, and any without a successor, is drawn
+    from the first characters of lines.
     """
     random = np.random.default_rng(seed)
     before, behind = lines[:, :-1].reshape(-1), lines[:, 1:].reshape(-1)
@@ -124,11 +124,11 @@ _WORD = re.compile(r"[^\W\d_]+")
 
 
 class TextMetric(ProtocolMetric):
-    """One number of a set of lines, given the training lines.
+    """A metric of a set of lines, given the training lines.
 
     Args:
-        num_samples: lines that are measured, the first ones; None for all.
-        key: of the metric; None makes it of its kind and `num_samples`.
+        num_samples: number of lines, the first ones; None for all.
+        key: of the metric; None for the default.
     """
 
     has_references = True
@@ -138,7 +138,7 @@ class TextMetric(ProtocolMetric):
         self.real: Needs = {"tokens": "features"}
         self.fake: Needs = {"tokens": "features"}
         self.num_samples = num_samples
-        self._training: FeatureSet | None = None  # what `learn` has seen
+        self._training: FeatureSet | None = None  # seen by `learn`
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -174,9 +174,10 @@ class TextMetric(ProtocolMetric):
         return [self._value(self.key(setting), real, lines, _kind(fake.source))]
 
     def references(
-        self, real: FeatureSet, other: FeatureSet | None, setting: MetricContext
+        self, real: FeatureSet | None, other: FeatureSet | None, setting: MetricContext
     ) -> list[MetricValue]:
-        """Measure held-out lines, and those of a bigram and of a unigram chain, as many as are generated."""
+        """Evaluate held-out lines, and a bigram and a unigram chain's, as many as generated ones."""
+        assert real is not None
         count, key = self.num_samples or setting.num_fake, self.key(setting)
         training = _lines(real)
         sets: dict[str, Numbers] = {}
@@ -202,14 +203,14 @@ class TextMetric(ProtocolMetric):
 
     @abstractmethod
     def learn(self, training: Numbers, kind: Text) -> None:
-        """Keep what is needed of the training lines [N, L]."""
+        """Prepare from the training lines [N, L]."""
 
     @abstractmethod
     def measure(self, lines: Numbers, kind: Text) -> float:
-        """Measure lines [N, L]."""
+        """Return the metric of lines [N, L]."""
 
     def detail(self, lines: Numbers) -> Mapping[str, Any]:
-        """Return what else is known of the lines."""
+        """Return further results."""
         return {"samples": len(lines)}
 
 
@@ -220,7 +221,7 @@ class NgramDivergence(TextMetric):
 
     Args:
         n: characters of an n-gram.
-        num_samples: lines that are measured, the first ones; None for all.
+        num_samples: number of lines, the first ones; None for all.
         key: of the metric; None makes it `js<n>`, or `js<n>_<num_samples>`.
     """
 
@@ -253,7 +254,7 @@ class NgramDivergence(TextMetric):
 class KnownWords(TextMetric):
     """Share of the words in generated lines that are words of the training lines.
 
-    A word is a run of letters. One that touches the first or last place of a line may be cut off, and is left out.
+    A word is a run of letters. Words at the ends of a line may be cut and are ignored.
     """
 
     kind = short = "words"
@@ -267,7 +268,7 @@ class KnownWords(TextMetric):
 
 
 class Copied(TextMetric):
-    """Share of generated lines that stand in the training text: as a line, or within one."""
+    """Share of generated lines that occur in the training text, as a line or within one."""
 
     kind = short = "copied"
 
@@ -279,13 +280,13 @@ class Copied(TextMetric):
 
 
 class DistinctNgrams(TextMetric):
-    """Diversity: distinct n-grams in generated lines, as a share of all. A collapsed generator's is small.
+    """Diversity: distinct n-grams in generated lines, as a share of all; low for collapsed generators.
 
     Li et al. 2016, distinct-n, https://arxiv.org/abs/1510.03055.
 
     Args:
         n: characters of an n-gram.
-        num_samples: lines that are measured, the first ones; None for all.
+        num_samples: number of lines, the first ones; None for all.
         key: of the metric; None makes it `distinct<n>`.
     """
 
@@ -303,7 +304,7 @@ class DistinctNgrams(TextMetric):
         return {**super().settings, "n": self.n}
 
     def learn(self, training: Numbers, kind: Text) -> None:
-        """Nothing of the training lines is needed."""
+        """Do nothing."""
 
     def measure(self, lines: Numbers, kind: Text) -> float:
         return distinct_share(lines, self.n)
@@ -313,7 +314,7 @@ class DistinctNgrams(TextMetric):
 
 
 def whole_words(line: str) -> list[str]:
-    """Return the words of a line as it is stored, in small letters, without those that touch its ends."""
+    """Return the words of a stored line in lower case, without those at its ends."""
     return [
         found.group().lower()
         for found in _WORD.finditer(line)
@@ -326,7 +327,7 @@ def _lines(features: FeatureSet) -> Numbers:
 
 
 def _texts(lines: Numbers, kind: Text) -> list[str]:
-    """Return whole lines, with their padding, whose characters are no letters."""
+    """Return lines with padding removed from letters."""
     characters = np.array(list(kind.alphabet))
     return ["".join(line) for line in characters[lines]]
 

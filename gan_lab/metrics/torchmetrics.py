@@ -1,7 +1,7 @@
-"""The metrics as torchmetrics classes, for any training loop; and any torchmetrics class as a metric of a protocol.
+"""Metrics as torchmetrics classes for any training loop, and torchmetrics classes as metrics of a protocol.
 
-They are given features, not images, and add up over batches and processes. What `metrics=` and `gan-lab evaluate`
-compute by default goes through the same functions without them, since it has all features at hand.
+They take features, not images, and accumulate over batches and processes. `metrics=` and `gan-lab evaluate` use the
+same functions directly.
 """
 
 from abc import ABC, abstractmethod
@@ -26,7 +26,7 @@ from gan_lab.metrics.functional import (
 
 
 class FrechetDistance(Metric):
-    """`frechet_distance` of features that come in batches, of which nothing is kept but sums, in float64.
+    """`frechet_distance` of features in batches, keeping only float64 sums.
 
     Args:
         width: of the features.
@@ -44,7 +44,7 @@ class FrechetDistance(Metric):
             self.add_state(f"{which}_count", torch.tensor(0), "sum")
 
     def update(self, features: Tensor, *, real: bool) -> None:
-        """Take in features [N, width] of real or of generated images."""
+        """Add features [N, width] of real or of generated images."""
         which = "real" if real else "fake"
         features = features.double()
         setattr(self, f"{which}_sum", getattr(self, f"{which}_sum") + features.sum(0))
@@ -63,7 +63,7 @@ class FrechetDistance(Metric):
 
 
 class PairMetric(Metric, ABC):
-    """Keeps all features of both sets."""
+    """Stores all features of both sets."""
 
     is_differentiable = False
     full_state_update = False
@@ -76,7 +76,7 @@ class PairMetric(Metric, ABC):
         self.add_state("fake", [], "cat")
 
     def update(self, features: Tensor, *, real: bool) -> None:
-        """Take in features [N, D] of real or of generated images."""
+        """Add features [N, D] of real or of generated images."""
         (self.real if real else self.fake).append(features)
 
     def compute(self) -> tuple[Tensor, Tensor]:
@@ -157,7 +157,7 @@ class InceptionScore(Metric):
         self.add_state("logits", [], "cat")
 
     def update(self, logits: Tensor) -> None:
-        """Take in logits [N, classes] of generated images."""
+        """Add logits [N, classes] of generated images."""
         self.logits.append(logits)
 
     def compute(self) -> tuple[Tensor, Tensor]:
@@ -166,17 +166,17 @@ class InceptionScore(Metric):
 
 
 class TorchMetric(ProtocolMetric):
-    """A torchmetrics metric of features as a metric, of `metrics=` during training and of `gan-lab evaluate`.
+    """A torchmetrics metric of features as a metric of protocols.
 
     The metric has `update(features, real=)`, with features [N, width], and `compute()`, of one value or several.
 
     Args:
         metric: an object, or its Hydra node.
-        keys: of the metrics, one for each value that it computes; nothing is added to them.
+        keys: of the metrics, one for each computed value, used unchanged.
         output: of the extractor.
 
     Raises:
-        InputError: for an object that is no torchmetrics metric, and for no keys.
+        InputError: for an object that is not a torchmetrics metric, and without keys.
     """
 
     kind, short = "torchmetrics", "torchmetrics"

@@ -64,7 +64,7 @@ class Generator(GeneratorNetwork):
         lite: one convolution a block without noise, for half the time.
 
     Raises:
-        InputError: for sizes that there are not.
+        InputError: for invalid sizes.
     """
 
     supports_z_truncation = False  # z is normalized
@@ -205,7 +205,7 @@ class Discriminator(DiscriminatorNetwork):
             https://arxiv.org/abs/2002.10964).
 
     Raises:
-        InputError: for sizes, a weight or a distance that there are not.
+        InputError: for invalid sizes, a weight or a distance.
     """
 
     def __init__(

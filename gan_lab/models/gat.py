@@ -34,9 +34,10 @@ from gan_lab.layers.resolutions import ImageSize
 from gan_lab.layers.stylegan import pixel_norm, truncated
 from gan_lab.layers.transformer import (
     NORM_EPS,
-    Attention,
+    Branches,
+    Recompute,
     SlowLinear,
-    SwiGLU,
+    check_recompute,
     grid_of,
     images_of,
     initialize_xavier,
@@ -176,11 +177,12 @@ class Generator(StyleGeneratorNetwork):
         qk_norm: whether queries and keys are normalised.
         w_avg_beta: of the running mean of w, for each pass; there are two in a step.
         style_mixing: probability that an image in training has two styles (0 in the paper).
-        recompute: whether activations within blocks are computed again in the backward pass, to save memory: of two
-            images of 32x32x4, both players of S/2 then keep 58 MiB and not 576.
+        recompute: whether activations within blocks are computed again in the backward pass, to save memory (of two
+            images of 32x32x4, both players of S/2 then keep 58 MiB and not 576); "elementwise" for all but products
+            and attention, which costs little time.
 
     Raises:
-        InputError: for sizes that there are not, or that do not fit together.
+        InputError: for invalid sizes, or sizes that do not fit together.
     """
 
     supports_z_truncation = False
@@ -204,9 +206,10 @@ class Generator(StyleGeneratorNetwork):
         qk_norm: bool = True,
         w_avg_beta: float = 0.9975,
         style_mixing: float = 0.0,
-        recompute: bool = False,
+        recompute: Recompute = False,
     ) -> None:
         depth, width, heads = dimensions(size, depth, width, heads)
+        check_recompute(recompute)
         synthesis = Synthesis(
             grid=grid_of(image_size, patch),
             channels=channels,
@@ -273,7 +276,7 @@ def dimensions(
     """Return depth, width and heads of a size, or those given.
 
     Raises:
-        InputError: for a size that there is not, or a depth without four stages.
+        InputError: for an unknown size, or a depth without four stages.
     """
     if size not in SIZES:
         raise InputError(f"size={size!r} must be one of {', '.join(SIZES)}")
@@ -302,15 +305,14 @@ class Synthesis(nn.Module):
         heads: int,
         patch: int,
         qk_norm: bool,
-        recompute: bool,
+        recompute: Recompute,
     ) -> None:
         super().__init__()
         self.grid = grid
         self.patch = patch
-        self.recompute = recompute
+        self.recompute: Recompute = recompute
         self.every = depth // STAGES  # blocks of a stage
-        self.register_buffer("positions", sine_positions(grid, width), persistent=False)
-        self.register_buffer("turns", rotations(grid, width // heads), persistent=False)
+        place_tokens(self, grid, width, heads)
         self.blocks = nn.ModuleList(
             ModulatedBlock(width=width, heads=heads, qk_norm=qk_norm) for _ in range(depth)
         )
@@ -357,26 +359,25 @@ class Modulation(nn.Linear):
     weight_gain = 1.0
 
 
-def scaled_by(x: Tensor, scale: Tensor) -> Tensor:
-    """Scale tokens [N, T, width] by 1 + scale [N, width]."""
-    return x * (1 + scale[:, None])
-
-
-class ModulatedBlock(nn.Module):
+class ModulatedBlock(Branches):
     """Attention and SwiGLU; of each, w sets the scale of what goes in and the gate of what comes out."""
 
     def __init__(self, *, width: int, heads: int, qk_norm: bool) -> None:
-        super().__init__()
+        super().__init__(width=width, heads=heads, qk_norm=qk_norm, hidden=hidden_width(width))
         self.norm = nn.RMSNorm(width, eps=NORM_EPS, elementwise_affine=False)
-        self.attention = Attention(width=width, heads=heads, qk_norm=qk_norm)
-        self.mlp = SwiGLU(width=width, hidden=hidden_width(width))
         self.modulation = Modulation(width, 4 * width)
 
     def forward(self, x: Tensor, style: Tensor, turns: Tensor) -> Tensor:
         """Map tokens [N, T, width] to such; `style` [N, width] is silu(w)."""
-        scale1, gate1, scale2, gate2 = self.modulation(style).chunk(4, dim=1)
-        x = x + gate1[:, None] * self.attention(scaled_by(self.norm(x), scale1), turns)
-        return x + gate2[:, None] * self.mlp(scaled_by(self.norm(x), scale2))
+        scale1, gate1, scale2, gate2 = self.modulation(style)[:, None].chunk(4, dim=2)
+
+        def attended(x: Tensor) -> Tensor:
+            return self.norm(x) * (1 + scale1)
+
+        def mapped(x: Tensor) -> Tensor:
+            return self.norm(x) * (1 + scale2)
+
+        return self.add(x, turns, (attended, mapped), (gate1, gate2))
 
 
 class Output(nn.Module):
@@ -390,7 +391,16 @@ class Output(nn.Module):
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
         """Map tokens [N, T, width] to [N, T, values]."""
-        return self.linear(scaled_by(self.norm(x), self.modulation(style)))
+        return self.linear(self.norm(x) * (1 + self.modulation(style)[:, None]))
+
+
+def place_tokens(
+    network: nn.Module, grid: tuple[int, int], width: int, heads: int, *, before: int = 0
+) -> None:
+    """Give a network the fixed positions of its tokens, and the rotations of their heads with `before` more tokens."""
+    turns = rotations(grid, width // heads, before=before)
+    network.register_buffer("positions", sine_positions(grid, width), persistent=False)
+    network.register_buffer("turns", turns, persistent=False)
 
 
 def hidden_width(width: int) -> int:
@@ -413,7 +423,7 @@ class Discriminator(DiscriminatorNetwork):
         feature_weight: of that loss.
 
     Raises:
-        InputError: for sizes that there are not, or that do not fit together.
+        InputError: for invalid sizes, or sizes that do not fit together.
     """
 
     positions: Tensor
@@ -436,19 +446,19 @@ class Discriminator(DiscriminatorNetwork):
         feature_model: str = "dinov2-vit-b-14",
         feature_weight: float = 1.0,
         qk_norm: bool = True,
-        recompute: bool = False,
+        recompute: Recompute = False,
     ) -> None:
         super().__init__()
         depth, width, heads = dimensions(size, depth, width, heads)
+        check_recompute(recompute)
         self.num_classes = num_classes
         self.grid = grid_of(image_size, patch)
         self.patch = patch
         self.feature_dim = feature_dim
         self.feature_model = feature_model
         self.feature_weight = feature_weight
-        self.recompute = recompute
-        self.register_buffer("positions", sine_positions(self.grid, width), persistent=False)
-        self.register_buffer("turns", rotations(self.grid, width // heads), persistent=False)
+        self.recompute: Recompute = recompute
+        place_tokens(self, self.grid, width, heads, before=1)
         self.embed = nn.Linear(STAGES * channels * patch**2, width)
         self.cls_token = nn.Parameter(0.02 * torch.randn(1, 1, width))
         self.blocks = nn.ModuleList(
@@ -525,22 +535,19 @@ class Discriminator(DiscriminatorNetwork):
         return made[:, 0] if self.classes is None else (made * self.classes(labels)).sum(1)
 
 
-class Block(nn.Module):
+class Block(Branches):
     """Attention and SwiGLU, each with a learned scale of each channel that begins at 0.1."""
 
     def __init__(self, *, width: int, heads: int, qk_norm: bool) -> None:
-        super().__init__()
+        super().__init__(width=width, heads=heads, qk_norm=qk_norm, hidden=hidden_width(width))
         self.norm1 = nn.RMSNorm(width, eps=NORM_EPS)
-        self.attention = Attention(width=width, heads=heads, qk_norm=qk_norm)
         self.scale1 = nn.Parameter(torch.full((width,), SMALL_GAIN))
         self.norm2 = nn.RMSNorm(width, eps=NORM_EPS)
-        self.mlp = SwiGLU(width=width, hidden=hidden_width(width))
         self.scale2 = nn.Parameter(torch.full((width,), SMALL_GAIN))
 
     def forward(self, x: Tensor, turns: Tensor, twice: bool = False) -> Tensor:
         """Map tokens [N, 1 + T, width] to such; `twice` as `Attention` takes it."""
-        x = x + self.scale1 * self.attention(self.norm1(x), turns, twice)
-        return x + self.scale2 * self.mlp(self.norm2(x))
+        return self.add(x, turns, (self.norm1, self.norm2), (self.scale1, self.scale2), twice=twice)
 
 
 # Nested noise: what each stage is seen under.

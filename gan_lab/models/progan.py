@@ -86,7 +86,7 @@ class Generator(GrowingGenerator):
         stable_kimg: thousands of real images before each fade.
 
     Raises:
-        InputError: for sizes or lengths that there are not.
+        InputError: for invalid sizes or lengths.
     """
 
     supports_z_truncation = False  # z and label are scaled to one length
@@ -204,7 +204,7 @@ class Discriminator(ConditionedDiscriminator):
         start_size: as the generator's.
 
     Raises:
-        InputError: for sizes that there are not, or a conditioning that needs classes.
+        InputError: for invalid sizes, or a conditioning that needs classes.
     """
 
     def __init__(

@@ -3,9 +3,10 @@
 Sauer et al. 2021, https://arxiv.org/abs/2111.01007; what the paper leaves open is as in the authors' code (MIT),
 https://github.com/autonomousvision/projected-gan. Random 1x1 convolutions mix the channels of four feature maps, then
 each with the next coarser one, enlarged (section 3.2); on each result a small discriminator looks at patches. The
-discriminator fits any generator of images: `discriminator=projected`.
+discriminator fits any generator of images: `discriminator=projected`. DINOv2 instead of EfficientNet is our own
+addition; StyleGAN-T (Sauer et al. 2023, https://arxiv.org/abs/2301.09515) sees with a self-supervised transformer, too.
 
-Its features were learned on ImageNet, with labels, as those of FID: FID then shows quality that is not there
+EfficientNet's features were learned on ImageNet, with labels, as those of FID: FID then shows quality that is not there
 (Kynkaanniemi et al. 2023, https://arxiv.org/abs/2203.06026).
 """
 
@@ -30,6 +31,9 @@ from gan_lab.metrics.features.base import (
     no_such_weights,
     read_state,
 )
+from gan_lab.metrics.features.dinov2 import MODELS, DINOv2Maps
+
+EFFICIENTNET = "efficientnet-lite0"
 
 RANDOM = "random"  # features that nothing was learned by, for tests
 
@@ -46,6 +50,8 @@ WEIGHTS = PublishedWeights(
     sha256="0aa007d2",
 )
 
+LEARNED_ON = "ImageNet"
+
 SIZE = 224
 
 # of the four maps that `stages` returns, fine to coarse: an eighth of the image, ... at 224 pixels 56, 28, 14, 7
@@ -55,11 +61,14 @@ _ENDS = (2, 3, 5, 7)  # blocks of the network that each of them ends with
 
 
 class EfficientNet(nn.Module):
-    """The network without its classifier.
+    """The network without its classifier; attributes as `DINOv2Maps`'.
 
     Raises:
         InputError: where timm is not installed.
     """
+
+    channels, size, step, learned_on = CHANNELS, SIZE, 32, LEARNED_ON
+    published, prefetch = WEIGHTS, "features=efficientnet"
 
     def __init__(self) -> None:
         super().__init__()
@@ -84,11 +93,14 @@ class EfficientNet(nn.Module):
         """Stay in evaluation mode, whatever is asked."""
         return super().train(False)
 
+    def randomize(self) -> None:
+        """Keep the random weights that it was made with, for tests."""
+
     def load(self, path: Path) -> None:
         """Take the weights of timm's file.
 
         Raises:
-            InputError: when the file holds something else.
+            InputError: when the file has other content.
         """
         state = read_state(path, WEIGHTS)
         names = {f"stem.{i}.": f"{name}." for i, name in enumerate(("conv_stem", "bn1"))}
@@ -241,7 +253,7 @@ def halving(inputs: int, outputs: int, separable: bool) -> nn.Sequential:
 
 
 class Discriminator(DiscriminatorNetwork):
-    """EfficientNet-lite0, frozen -> random mixing -> four small discriminators -> logits of patches.
+    """EfficientNet-lite0 or DINOv2, frozen -> random mixing -> four small discriminators -> logits of patches.
 
     Images are enlarged to 224 pixels; of rectangles the shorter side.
 
@@ -250,26 +262,26 @@ class Discriminator(DiscriminatorNetwork):
 
     Args:
         channels: of the image, 1 or 3.
+        backbone: the frozen network: "efficientnet-lite0", or "dinov2-vit-s-14", "-b-", "-l-", "-g-".
         num_classes: 0 for an unconditional discriminator.
         width: channels of the finest mixed map.
         expand: whether coarser maps have twice as many each.
         scales: whether maps are mixed over scales, too.
         num_discriminators: small ones, on the finest maps.
         separable: whether their convolutions are separable, as the authors have it for StyleGAN2.
-        weights: path of timm's file; null takes torch's cache; "random" does without, for tests: then this is no
-            projected GAN.
+        weights: path of the frozen network's file; null takes torch's cache; "random" does without, for tests: then
+            this is no projected GAN.
 
     Raises:
-        InputError: for images that the network cannot see, and where timm is not installed.
+        InputError: for images that the network cannot see, a backbone that there is not, and where timm is missing.
     """
-
-    features_of = "ImageNet"
 
     def __init__(
         self,
         *,
         channels: int,
         num_classes: int = 0,
+        backbone: str = EFFICIENTNET,
         width: int = 64,
         expand: bool = True,
         scales: bool = True,
@@ -282,15 +294,21 @@ class Discriminator(DiscriminatorNetwork):
             raise InputError(
                 f"discriminator=projected sees images of 1 or 3 channels, not {channels}; set data.channels=3"
             )
-        if not 1 <= num_discriminators <= len(CHANNELS):
-            raise InputError(
-                f"num_discriminators={num_discriminators} must be 1 to {len(CHANNELS)}"
-            )
+        if not 1 <= num_discriminators <= len(SIDES):
+            raise InputError(f"num_discriminators={num_discriminators} must be 1 to {len(SIDES)}")
+        if backbone not in (EFFICIENTNET, *MODELS):
+            known = ", ".join((EFFICIENTNET, *MODELS))
+            raise InputError(f"discriminator.backbone={backbone} must be one of {known}")
         self.num_classes = num_classes
         self.weights = weights
         # no part of the state: checkpoints stay small, and weights are read from their file
-        self._frozen = (EfficientNet(),)
-        self.mixing = Mixing(channels=CHANNELS, width=width, expand=expand, scales=scales)
+        self._frozen = (EfficientNet() if backbone == EFFICIENTNET else DINOv2Maps(backbone),)
+        self.features_of = self.features.learned_on
+        if weights == RANDOM:
+            self.features.randomize()
+        self.mixing = Mixing(
+            channels=self.features.channels, width=width, expand=expand, scales=scales
+        )
         self.discriminators = nn.ModuleList(
             SmallDiscriminator(
                 channels=outputs, side=side, num_classes=num_classes, separable=separable
@@ -301,7 +319,7 @@ class Discriminator(DiscriminatorNetwork):
         )
 
     @property
-    def features(self) -> EfficientNet:
+    def features(self) -> EfficientNet | DINOv2Maps:
         """The frozen network."""
         return self._frozen[0]
 
@@ -313,19 +331,20 @@ class Discriminator(DiscriminatorNetwork):
         """Load the frozen network's weights, and say which.
 
         Raises:
-            InputError: when they are not on this machine and cannot be had: random features are no projected GAN.
+            InputError: when they are not on this machine and cannot be downloaded.
         """
         if self.weights == RANDOM:
-            say("projected: the frozen network has random weights; this is no projected GAN")
+            say("projected: the frozen network has random weights; this is not a projected GAN")
             return
+        published = self.features.published
         try:
-            path = WEIGHTS.find(self.weights)
+            path = published.find(self.weights)
         except WeightsUnavailable as error:
             raise InputError(
-                f"discriminator=projected needs EfficientNet-lite0's weights, {WEIGHTS.usual_path}, which could not be "
-                "downloaded; gan-lab prefetch features=efficientnet gets them, or set discriminator.weights=PATH"
+                f"discriminator=projected needs {published.of} weights, {published.usual_path}, which could not be "
+                f"downloaded; gan-lab prefetch {self.features.prefetch} gets them, or set discriminator.weights=PATH"
             ) from error
-        WEIGHTS.check(path, None)
+        published.check(path, None)
         self.features.load(path)
         say(f"projected: D sees features of {path.name}, learned on {self.features_of}")
 
@@ -337,8 +356,10 @@ class Discriminator(DiscriminatorNetwork):
             raise InputError(
                 "discriminator=projected sees images alone, and this model shows more; choose another model"
             )
+        # whole cells of the coarsest map, whose sides double
+        step, cells = self.features.step, self.features.size // self.features.step
         short = min(images.shape[2:])
-        sides = [round(SIZE * side / short) for side in images.shape[2:]]
+        sides = [round(cells * side / short) * step for side in images.shape[2:]]
         images = interpolate(images, size=sides, mode="bilinear").expand(-1, 3, -1, -1)
         return self.from_features(self.features(images), labels)
 

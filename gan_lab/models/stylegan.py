@@ -59,7 +59,7 @@ class Generator(StyleGeneratorNetwork, GrowingGenerator):
         stable_kimg: thousands of real images before each fade.
 
     Raises:
-        InputError: for sizes, probabilities or lengths that there are not.
+        InputError: for invalid sizes, probabilities or lengths.
     """
 
     has_noise_inputs = True

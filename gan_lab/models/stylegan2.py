@@ -59,7 +59,7 @@ class Generator(StyleGeneratorNetwork):
         fp16_dtype: "float16" or "bfloat16".
 
     Raises:
-        InputError: for sizes, architectures or types that there are not.
+        InputError: for invalid sizes, architectures or types.
     """
 
     has_noise_inputs = True
@@ -296,7 +296,7 @@ class Discriminator(DiscriminatorNetwork):
             https://arxiv.org/abs/2002.10964).
 
     Raises:
-        InputError: for sizes, architectures or types that there are not.
+        InputError: for invalid sizes, architectures or types.
     """
 
     def __init__(

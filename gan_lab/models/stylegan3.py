@@ -194,7 +194,7 @@ class FourierFeatures(nn.Module):
         return features.transpose(1, 2).unflatten(2, (self.size, self.size))
 
     def motion(self, w: Tensor) -> Tensor:
-        """Return the rotation and translation [N, 3, 3] that styles [N, w_dim] ask for."""
+        """Return the rotation and translation [N, 3, 3] of styles [N, w_dim]."""
         t = self.affine(w)
         t = t / t[:, :2].norm(dim=1, keepdim=True)
         cos, sin, x, y = t.unbind(1)
@@ -238,7 +238,7 @@ class Generator(StyleGeneratorNetwork):
     """Mapping network z -> w and alias-free synthesis network w -> image.
 
     In training mode every pass moves the running means of w and of each layer's magnitude, and `forward` mixes styles
-    where that is asked for.
+    where requested.
 
     Args:
         image_size: side, a power of two from 16 on; height and width are the same.
@@ -267,7 +267,7 @@ class Generator(StyleGeneratorNetwork):
         fp16_dtype: "float16" or "bfloat16".
 
     Raises:
-        InputError: for sizes or types that there are not.
+        InputError: for invalid sizes or types.
     """
 
     supports_transform = True

@@ -47,7 +47,7 @@ class Generator(GeneratorNetwork):
         width: channels of every block.
 
     Raises:
-        InputError: for samples that are no lines of text.
+        InputError: for samples that are not lines of text.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Discriminator(DiscriminatorNetwork):
         width: channels of every block.
 
     Raises:
-        InputError: for samples that are no lines of text.
+        InputError: for samples that are not lines of text.
     """
 
     def __init__(

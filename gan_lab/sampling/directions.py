@@ -1,7 +1,7 @@
-"""Directions in which images change: the most a linear layer can do (SeFa), or the most that happens (GANSpace).
+"""Directions in latent space: eigenvectors of a layer's weights (SeFa), or principal components of w (GANSpace).
 
 SeFa: Shen and Zhou 2021, https://arxiv.org/abs/2007.06600, equation 4: unit vectors n with the largest |A n|^2, which
-are eigenvectors of A^T A, where A is what first acts on the latents. GANSpace: Härkönen et al. 2020,
+are eigenvectors of A^T A, where A is the first layer that acts on the latents. GANSpace: Härkönen et al. 2020,
 https://arxiv.org/abs/2004.02546, section 2: principal components of w.
 """
 
@@ -26,6 +26,7 @@ from gan_lab.data.media import labelled_sheet, on_white
 from gan_lab.errors import InputError
 from gan_lab.layers.equalized import EqualizedLinear
 from gan_lab.run import write
+from gan_lab.sampling.interpolation import Layers, pick_layers
 from gan_lab.sampling.latents import (
     SUFFIX,
     Latents,
@@ -33,7 +34,6 @@ from gan_lab.sampling.latents import (
     finite_floats,
     is_finite_number,
 )
-from gan_lab.sampling.mixing import Layers, pick_layers
 from gan_lab.sampling.sampler import Sampler
 from gan_lab.sampling.search import check_count
 from gan_lab.sampling.spaces import full_precision
@@ -43,7 +43,7 @@ METHODS = ("auto", "sefa", "ganspace")
 
 KIND = "directions"
 
-# of w that principal components, or the scale of directions, are measured on
+# number of w for principal components and scales
 SAMPLES = 10_000
 
 
@@ -61,15 +61,15 @@ class Directions:
 
     Attributes:
         vectors: [K, D], of length 1, the largest component of each positive.
-        scales: [K], the deviation of latents along each, in whose units amounts are.
+        scales: [K], the deviation of latents along each: the unit of amounts.
         shares: [K], of the whole variance (GANSpace) or of the whole of A^T A (SeFa).
         space: "w" or "z".
-        layers: styles that are moved, of w; None in z.
+        layers: styles to move, in w; None in z.
         method: "sefa" or "ganspace".
-        metadata: what else is known, text by name.
+        metadata: text by name.
 
     Raises:
-        InputError: for shapes that do not belong together.
+        InputError: for shapes that do not match.
     """
 
     vectors: Tensor
@@ -102,8 +102,8 @@ class Directions:
 
         Args:
             values: w [N, L, D], or z [N, Z].
-            amounts: of the first so many directions, in deviations: [k] for all latents, or [N, k].
-            layers: styles to move in place of the directions' own.
+            amounts: along the first k directions, in deviations: [k] for all latents, or [N, k].
+            layers: styles to move instead of the directions' own.
 
         Returns:
             A moved copy.
@@ -136,7 +136,7 @@ class Directions:
         return moved
 
     def check_shape(self, values: Tensor) -> None:
-        """Check that latents fit the directions.
+        """Check that latents match the directions.
 
         Raises:
             InputError: with both shapes.
@@ -163,7 +163,7 @@ class Directions:
             self.check_shape(torch.empty(1, gan.num_ws, gan.w_dim))
 
     def save(self, path: str | Path) -> Path:
-        """Write a safetensors file; the folder is made when it is not there. Returns the path."""
+        """Write a safetensors file; the folder is created if needed. Returns the path."""
         path = Path(path).expanduser()
         if path.suffix != SUFFIX:
             raise InputError(f"{path}: directions are kept in a file that ends in {SUFFIX}")
@@ -187,11 +187,11 @@ class Directions:
             gan: whose latents they must fit; None checks nothing.
 
         Raises:
-            InputError: for a file that is not there or holds something else, and for another generator's directions.
+            InputError: for a missing file or one with other content, and for another generator's directions.
         """
         path = Path(path).expanduser()
         if not path.is_file():
-            raise InputError(f"{path} is not there; gan-lab directions writes such a file")
+            raise InputError(f"{path} does not exist; gan-lab directions writes such files")
         try:
             with safe_open(path, framework="pt") as opened:
                 known = dict(opened.metadata() or {})
@@ -206,7 +206,7 @@ class Directions:
         except (SafetensorError, OSError, ValueError, KeyError) as error:
             if isinstance(error, InputError):
                 raise
-            raise InputError(f"{path} is no whole file of directions ({error})") from error
+            raise InputError(f"{path} is not a complete file of directions ({error})") from error
         other = {n: t for n, t in known.items() if n not in ("kind", "layers", "space", "method")}
         vectors, scales, shares = parts
         found = cls(vectors, scales, shares, space, layers, method, other)
@@ -234,15 +234,15 @@ def directions(
     Args:
         gan: a trained generator.
         method: "sefa"; "ganspace", for generators with styles; or "auto": ganspace where there are styles.
-        layers: styles to move and, of SeFa, whose affine maps make A; as `gan.mix` takes them. Of styles alone.
+        layers: styles to move and, for SeFa, whose affine maps make A; as `gan.mix` takes them. Only with styles.
         count: how many, at most.
         labels: classes that w are drawn of; None draws them as the training data has them.
-        within: leave differences between classes out of what GANSpace sees, and of scales.
+        within: remove differences between classes for GANSpace and scales.
         samples: number of w drawn.
         seed: of them.
 
     Raises:
-        InputError: for a method that the generator has not, and for layers, classes or numbers that there are not.
+        InputError: for a method that the generator does not support, and for unknown layers or classes.
     """
     check_seed(seed)
     if method not in METHODS:
@@ -301,14 +301,14 @@ def of_latents(
     )
 
 
-# Images along directions.
+# Images along directions
 
 
 def check_amounts(amounts: Sequence[float]) -> list[float]:
     """Return amounts as floats.
 
     Raises:
-        InputError: for none, and for what is no finite number.
+        InputError: when empty, or not all numbers are finite.
     """
     if not amounts or not all(is_finite_number(amount) for amount in amounts):
         raise InputError(f"amounts={list(amounts)} must be numbers, such as [-2,-1,0,1,2]")
@@ -375,7 +375,7 @@ def direction_sheets(
 
 _SAMPLES, _POINTS = 14, 15  # streams of a seed
 
-# of z at which a first layer that is not linear is looked at
+# number of z at which a nonlinear first layer is linearised
 POINTS = 16
 
 # eigenvalues below this share of the largest are 0
@@ -385,7 +385,7 @@ _RANK = 1e-9
 def draw_w(
     gan: Sampler, count: int, labels: int | Sequence[int] | None, seed: int
 ) -> tuple[Tensor, Tensor | None]:
-    """Draw w [N, D] and their labels [N]: in turn those of `labels`, or as the training data has them; on the CPU."""
+    """Draw w [N, D] and their labels [N], cycling through `labels`, or drawn as in the training data; on the CPU."""
     y: Tensor | None = None
     if labels is not None:
         given = [labels] if isinstance(labels, int) else list(labels)
@@ -405,13 +405,13 @@ def center_classes(w: Tensor, labels: Tensor) -> Tensor:
 
 
 def style_weights(gan: Sampler, layers: Sequence[int]) -> Tensor:
-    """Return A [F, D]: the weights, as they are used, of all affine maps that read the chosen styles."""
+    """Return A [F, D]: the effective weights of all affine maps of the chosen styles."""
     maps: list[list[EqualizedLinear]] = cast(Any, gan.style_generator.synthesis).affines()
     return torch.cat([(a.weight * a.weight_gain).detach() for i in layers for a in maps[i]]).cpu()
 
 
 class _Reached(Exception):
-    """Raised to end a pass once the first layer has its output."""
+    """Raised to end a pass after the first layer."""
 
     def __init__(self, slopes: Tensor) -> None:
         super().__init__()
@@ -422,7 +422,7 @@ class _Reached(Exception):
 def first_layer(gan: Sampler, seed: int) -> Tensor:
     """Return A^T A [Z, Z], in double precision, of the first layer that acts on z.
 
-    A is the derivative of its output. Where that is no linear map of z, as where z is scaled to one length, A^T A is
+    A is the derivative of its output. Where that is not a linear map of z, as where z is scaled to one length, A^T A is
     the mean over 16 normal z.
     """
     generator = full_precision(gan.generator).requires_grad_(False)
@@ -447,7 +447,7 @@ def first_layer(gan: Sampler, seed: int) -> Tensor:
 def slopes_at(generator: nn.Module, z: Tensor, labels: Tensor | None) -> Tensor:
     """Return the derivatives [Z, F] of the first layer's output by the components of z [Z], in one pass."""
     with warnings.catch_warnings(), dual_level():
-        # of torch about itself, when it is first used
+        # torch warns at the first use
         warnings.simplefilter("ignore", FutureWarning)
         # row i of a batch of the same z moves along component i
         directions = torch.eye(len(z), dtype=z.dtype, device=z.device)
@@ -468,7 +468,7 @@ def stop(module: nn.Module, inputs: Any, output: Any) -> None:
 def eigenvectors(matrix: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Return the eigenvectors [K, D] of a symmetric matrix and their values [K], the largest first.
 
-    Those of no value are left out. The component of each that is largest by its amount is positive.
+    Those with eigenvalue 0 are dropped. The largest component of each, in magnitude, is positive.
     """
     values, vectors = torch.linalg.eigh(matrix.double().cpu())
     order = values.argsort(descending=True)[:count]

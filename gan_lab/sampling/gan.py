@@ -1,23 +1,22 @@
-"""A trained generator and what is done with it: samples, interpolations, mixed styles, projections and directions."""
+"""A trained generator: samples, interpolations, style mixing, projections and directions."""
 
 from collections.abc import Sequence
 
 from gan_lab.console import say
 from gan_lab.data.media import ShownTensor
 from gan_lab.sampling.directions import Directions, directions
-from gan_lab.sampling.interpolation import interpolation
+from gan_lab.sampling.interpolation import Layers, interpolation, mixture
 from gan_lab.sampling.latents import Labels, LatentSource
-from gan_lab.sampling.mixing import Layers, mixture
 from gan_lab.sampling.projection import ProjectionResult, project
 from gan_lab.sampling.sampler import Sampler
 from gan_lab.sampling.targets import Distance, Given, PyramidDistance, Targets
 
 
 class Gan(Sampler):
-    """A trained generator to draw images from; how it draws (`sample`, `latents`, `synthesize`) stands in `Sampler`.
+    """A trained generator; `sample`, `latents` and `synthesize` are in `Sampler`.
 
     Latents, labels and noise of image `i` of a seed are functions of (seed, i) alone, to the last bit. Its pixels agree
-    to 1e-5 in float32 whatever else is computed in the same forward pass.
+    to 1e-5 in float32 for any batch.
 
         gan = gan_lab.load("runs/digits")
         gan.sample(16, labels=3, truncation=0.7)  # the first 16 images of seed 0; an image in a notebook
@@ -36,12 +35,12 @@ class Gan(Sampler):
 
     Args:
         generator: `(z, labels) -> images`, with `z_dim` and `num_classes`.
-        spec: what is drawn, with its classes and how often each of them is in the training data: labels that are not
-            given are drawn so.
+        spec: of the samples, with classes and their counts in the training data, which default labels are drawn
+            from.
         kimg: how long it was trained.
-        sources: of generators that translate: numbers of samples -> stored sources; see `with_sources`.
-        label_rows: of generators with attributes: all label vectors [M, K] of the training data, to draw from in place
-            of the few that `spec` has.
+        sources: for generators that translate: indices -> stored sources; see `with_sources`.
+        label_rows: for generators with attributes: all label vectors [M, K] of the training data, to draw from instead
+            of the few in `spec`.
     """
 
     def interpolate(
@@ -57,7 +56,7 @@ class Gan(Sampler):
         truncation_center: str = "mean",
         noise: str = "const",
     ) -> ShownTensor:
-        """Make images on the path from point to point.
+        """Make images on a path through key points.
 
             gan.interpolate([0, 1, 2], frames=10)               # from seed to seed, 21 images
             gan.interpolate([0], labels=[3, 8], frames=10)      # one latent from class to class
@@ -76,7 +75,7 @@ class Gan(Sampler):
             [T, C, H, W] with T = (K - 1) frames + 1, or K frames of a loop, on the CPU.
 
         Raises:
-            InputError: for one point alone, points or labels that do not fit, or what the generator has not.
+            InputError: for a single point, points or labels that do not match, or options that the generator lacks.
         """
         found = interpolation(
             self,
@@ -120,7 +119,7 @@ class Gan(Sampler):
             [R K, C, H, W], row by row, or [(R + 1) (K + 1), C, H, W] of a sheet; on the CPU.
 
         Raises:
-            InputError: for a generator without styles, layers that there are not, or sources that do not fit.
+            InputError: for a generator without styles, unknown layers, or sources that do not fit.
         """
         made = mixture(
             self,
@@ -156,21 +155,21 @@ class Gan(Sampler):
 
         Args:
             images: files, folders, Pillow images, tensors of the generator's shape, or several of these.
-            labels: class of each image, or one for all; None has it found.
+            labels: class of each image, or one for all; None searches for it.
             space: "w", "w+" (a style for each layer), "z", or "auto": w where there are styles, else z.
             steps: of the search; None takes 500, and none after BiGAN's encoder.
             restarts: searches for each image, of which the best counts; None takes 4 in z and 1 in w.
             distance: of images, such as `gan_lab.metrics.features.vgg16.choose_distance` gives; None for differences
                 of Laplacian pyramids, which needs no weights.
-            tuning: steps for which the generator is tuned to the images afterwards.
+            tuning: steps of tuning the generator to the images afterwards.
             seed: of all draws.
-            record: whether to keep the search for a video.
+            record: whether to record the search for a video.
 
         Returns:
-            What `gan_lab.sampling.projection.project` returns, which has the other settings, too.
+            As `gan_lab.sampling.projection.project`, which has further options.
 
         Raises:
-            InputError: for images that cannot be read, classes that there are not, and settings out of range.
+            InputError: for unreadable images, unknown classes, and options out of range.
         """
         if distance is None:
             distance = PyramidDistance()
@@ -211,12 +210,12 @@ class Gan(Sampler):
             layers: styles to move, as `mix` takes them.
             count: how many, at most.
             labels: classes that w are drawn of; None draws them as the training data has them.
-            within: leave differences between classes out of what GANSpace sees, and of scales.
+            within: remove differences between classes for GANSpace and scales.
             samples: number of w drawn.
             seed: of them.
 
         Raises:
-            InputError: for a method that the generator has not, and for layers, classes or numbers that there are not.
+            InputError: for a method that the generator does not support, and for unknown layers or classes.
         """
         return directions(
             self,

@@ -1,4 +1,4 @@
-"""Latents, labels and noise: functions of (seed, index) alone, and kept in files."""
+"""Latents, labels and noise: functions of (seed, index), and files of latents."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -23,14 +23,14 @@ SHAPES = {"z": "[N, Z]", "w": "[N, L, D]"}
 
 _LABELS, _NOISE = 1, 8  # streams of a seed
 
-# one seed of all images, or a seed for each, of which it is then the first image
+# one seed for all images, or one for each, whose first image it is
 Seeds = int | Sequence[int]
 
 SeedIndex = tuple[int, int]  # (seed, index): what an image is drawn from
 
-Attributes = Mapping[str, float]  # values by name; those that are not named are drawn
+Attributes = Mapping[str, float]  # values by name; others are drawn
 
-# a class for all, a class for each image, vectors that mix classes or hold attributes, or attributes by name
+# a class for all or each image, vectors (mixed classes or attributes), or attributes by name
 Labels = (
     int | Sequence[int] | Sequence[Sequence[float]] | Tensor | Attributes | Sequence[Attributes]
 )
@@ -80,12 +80,12 @@ def draw_z(
             z = redraw_beyond(z, uniform, threshold)
         rows.append(z)
     drawn_z = torch.stack(rows)
-    # the distribution function makes any distribution uniform
+    # the distribution function maps any distribution to a uniform one
     return drawn_z if distribution == "normal" else 2 * torch.special.ndtr(drawn_z) - 1
 
 
 def draw_labels(drawn: Sequence[SeedIndex], weights: Sequence[float]) -> Tensor:
-    """Draw labels int64 [N], each class as often as its weight says."""
+    """Draw labels int64 [N] in proportion to the classes' weights."""
     shares = torch.tensor(weights, dtype=torch.float64)
     thresholds = shares.cumsum(0) / shares.sum()
     draws = [
@@ -106,7 +106,7 @@ def draw_label_vectors(drawn: Sequence[SeedIndex], vectors: Tensor) -> Tensor:
 
 
 def by_name(labels: Labels) -> list[Attributes] | None:
-    """Return attributes that are given by name as a list, one for all or one for each image; None for other labels."""
+    """Return attributes given by name as a list, for all or each image; None for other labels."""
     given = [labels] if isinstance(labels, Mapping) else labels
     if not isinstance(given, Sequence) or not given:
         return None
@@ -115,7 +115,7 @@ def by_name(labels: Labels) -> list[Attributes] | None:
 
 
 def set_attributes(rows: Tensor, named: Sequence[Attributes], names: Sequence[str]) -> Tensor:
-    """Return label vectors [N, K] with the values that are given in place of their own.
+    """Return label vectors [N, K] with the given values replaced.
 
     Args:
         rows: [N, K].
@@ -123,7 +123,7 @@ def set_attributes(rows: Tensor, named: Sequence[Attributes], names: Sequence[st
         names: of the K attributes.
 
     Raises:
-        InputError: for other names, what are no finite numbers, and other numbers of rows.
+        InputError: for other names, other numbers of rows, and numbers that are not finite.
     """
     there = f"the model's attributes are {', '.join(names)}" if names else "the model has none"
     if len(named) not in (1, len(rows)):
@@ -134,7 +134,7 @@ def set_attributes(rows: Tensor, named: Sequence[Attributes], names: Sequence[st
     for i, one in enumerate(named):
         for name, value in one.items():
             if name not in names:
-                raise InputError(f"labels={dict(one)}: {name} is no attribute; {there}")
+                raise InputError(f"labels={dict(one)}: {name} is not an attribute; {there}")
             if not is_finite_number(value):
                 raise InputError(f"labels={dict(one)}: {name} must be a finite number")
             rows[i if len(named) > 1 else slice(None), list(names).index(name)] = value
@@ -142,15 +142,15 @@ def set_attributes(rows: Tensor, named: Sequence[Attributes], names: Sequence[st
 
 
 def is_finite_number(value: object) -> bool:
-    """Whether a value is a finite number and no truth value."""
+    """Whether a value is a finite number and not a bool."""
     return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
 
 
 def redraw_beyond(z: Tensor, uniform: Tensor, threshold: float) -> Tensor:
     """Draw the components of z beyond a threshold again.
 
-    Drawing until a component lies within the threshold gives it the truncated normal distribution. One draw by the
-    inverse of that distribution function gives the same one, and takes no longer for small thresholds.
+    Redrawing until a component is within the threshold gives the truncated normal distribution. Inverting its
+    distribution function does so in one draw.
 
     Args:
         z: standard normal, any shape.
@@ -164,7 +164,7 @@ def redraw_beyond(z: Tensor, uniform: Tensor, threshold: float) -> Tensor:
 
 
 class ImageNoise:
-    """Noise of each image, from a generator of its own: the same in any batch, on any device.
+    """Noise for each image from its own generator: the same in any batch, on any device.
 
     Args:
         drawn: (seed, index) of each image.
@@ -182,7 +182,7 @@ class ImageNoise:
 
 
 def check_labels(labels: Labels, num_images: int, num_classes: int) -> Tensor:
-    """Return labels int64 [N], or float32 [N, num_classes] where they mix classes.
+    """Check labels and return int64 [N], or float32 [N, num_classes] for vectors.
 
     Args:
         labels: one class for all, one for each image; vectors [N, num_classes] of the classes' shares or of
@@ -191,7 +191,7 @@ def check_labels(labels: Labels, num_images: int, num_classes: int) -> Tensor:
         num_classes: of the generator.
 
     Raises:
-        InputError: for an unconditional generator, a class that there is not, or another shape.
+        InputError: for an unconditional generator, an unknown class, or another shape.
     """
     if not num_classes:
         raise InputError("labels were given to a generator without classes; leave them out")
@@ -233,7 +233,7 @@ def _check_vectors(labels: Tensor, num_images: int, num_classes: int) -> Tensor:
 
 
 def check_classes(num_classes: int, spec: SampleSpec, *, origin: Path) -> None:
-    """Check that what a file says of classes fits a generator.
+    """Check that a file's classes match a generator.
 
     Raises:
         InputError: naming the file.
@@ -264,14 +264,14 @@ class Latents:
         gan.synthesize(latents)
         latents[:4].save("four.safetensors")
 
-    Exactly one of z and w is there. In a file they are tensors of these names, and `metadata` is its text metadata:
-    "kind" says what wrote them (generate, project, explore), "model" the architecture, "seed" and so on how.
+    Exactly one of z and w is set. In a file they are tensors of these names, and `metadata` is its text metadata:
+    "kind" is the command (generate, project, explore), "model" the architecture, then "seed" and so on.
 
     Attributes:
         z: float32 [N, Z].
         w: float32 [N, L, D].
         labels: int64 [N], float32 [N, num_classes], or None without classes.
-        source: stored samples that are translated, [N, ...], of generators that do so; None otherwise.
+        source: stored samples [N, ...] to translate, for generators that do so; else None.
         seeds: (seed, index) of each, from which random noise is drawn; by default those of seed 0. Not kept in files.
         metadata: text by name.
 
@@ -351,7 +351,7 @@ class Latents:
         return replace(self, **{name: values, **changes})
 
     def save(self, path: str | Path) -> Path:
-        """Write a safetensors file; the folder is made when it is not there. Returns the path."""
+        """Write a safetensors file; the folder is created if needed. Returns the path."""
         path = Path(path).expanduser()
         if path.suffix != SUFFIX:
             raise InputError(f"{path}: latents are kept in a file that ends in {SUFFIX}")
@@ -368,12 +368,12 @@ class Latents:
         """Read a file that `save` wrote.
 
         Raises:
-            InputError: for a file that is not there or holds something else.
+            InputError: for a missing file or one with other content.
         """
         path = Path(path).expanduser()
         if not path.is_file():
             raise InputError(
-                f"{path} is not there; give a file of latents, such as latents{SUFFIX}"
+                f"{path} does not exist; give a file of latents, such as latents{SUFFIX}"
             )
         try:
             with safe_open(path, framework="pt") as opened:
@@ -393,7 +393,7 @@ class Latents:
             if isinstance(error, InputError):
                 raise
             raise InputError(
-                f"{path} is no whole safetensors file ({error}); save it again"
+                f"{path} is not a complete safetensors file ({error}); save it again"
             ) from error
         if len(names & {"z", "w"}) != 1:
             raise InputError(
@@ -414,7 +414,7 @@ def finite_floats(name: str, values: Tensor) -> Tensor:
     return values.float()
 
 
-# What images are made from, as people give it: seeds, z, w, or the latents of a file.
+# what users give: seeds, z, w, or latents
 LatentSource = Latents | Seeds | Tensor
 
 

@@ -1,4 +1,4 @@
-"""Projection: from an image to the latents whose image is nearest to it.
+"""Projection: find the latents whose image is nearest to a given one.
 
 Generators with styles are inverted as in Karras et al. 2020 (StyleGAN2), section 5 and appendix D,
 https://arxiv.org/abs/1912.04958; BiGAN by its encoder (Donahue et al. 2017, https://arxiv.org/abs/1605.09782); all
@@ -37,7 +37,7 @@ MOST_SHOWN = 8  # images in a video
 
 _LARGEST = 256  # pixels in a side of each
 
-_FRAMES = 180  # of a whole search: 6 seconds at 30 a second
+_FRAMES = 180  # of a whole search: 6 seconds at 30 fps
 
 _PAIRS_ACROSS = 4
 
@@ -75,7 +75,7 @@ class VideoFrames:
         return len(self._frames)
 
     def frames(self, *, hold: int = 30) -> Iterator[Tensor]:
-        """Yield frames uint8 [C, H', W'], the last one `hold` times more; an image that is missing stays as it was."""
+        """Yield frames uint8 [C, H', W'], the last one `hold` times more; a missing image keeps its last one."""
         current = torch.full_like(self._targets, 255)
         frame = None
         for step in sorted(self._frames):
@@ -98,31 +98,31 @@ def small(images: Tensor) -> Tensor:
     return to_uint8(images.detach()).cpu()
 
 
-# What a projection has found.
+# Result
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class ProjectionResult:
-    """Images, and where a generator has them; tensors are on the CPU.
+    """Images and their latents; tensors are on the CPU.
 
     Attributes:
         gan: that makes `images`: the given one, or the tuned one.
         targets: [N, C, H, W], as the generator makes images.
-        images: [N, C, H, W], the nearest that were found: of `latents` and, where there are such maps, `noise`.
-        latents: that were found.
-        noise: maps that were found along with w; None where the constant noise stayed.
-        plain: images [N, C, H, W] of `latents` alone, with the constant noise, as all else makes them.
+        images: [N, C, H, W], the nearest ones found: of `latents` and, if set, `noise`.
+        latents: of the images.
+        noise: maps found along with w; None for constant noise.
+        plain: images [N, C, H, W] of `latents` with constant noise.
         before_tuning: `images` as they were before the generator was tuned, or None.
         loss: distance [N] of `images`.
         names: of the images.
         space: "w", "w+" or "z".
-        distance: what was made small.
-        why: it was that.
+        distance: that was minimised.
+        why: it was chosen.
         steps: of each search.
         tuned: steps of the tuning.
         seconds: that it took.
         finished: False after Ctrl-C.
-        recording: of the way, or None.
+        recording: of the search, or None.
     """
 
     gan: Sampler
@@ -165,7 +165,7 @@ class ProjectionResult:
         return [dict(zip(there, row, strict=True)) for row in zip(*there.values(), strict=True)]
 
     def __repr__(self) -> str:
-        """Say what was found, in a line."""
+        """Summarise the result in a line."""
         tuned = f", generator tuned for {self.tuned}" if self.tuned else ""
         return (
             f"ProjectionResult({counted(len(self.names), 'image')} in {self.space}, mean squared error "
@@ -179,7 +179,7 @@ class ProjectionResult:
 
 STEPS = 500
 
-RESTARTS = 4  # in z, where a search may end in a wrong place
+RESTARTS = 4  # in z, where a search may end in a poor local minimum
 
 
 def project(
@@ -206,20 +206,20 @@ def project(
     Args:
         gan: a trained generator.
         images: files, folders, Pillow images, tensors of the generator's shape, or several of these.
-        labels: class of each image, or one for all; None has it found, by the nearest of some images of each class.
+        labels: class of each image, or one for all; None finds it by the nearest of some images of each class.
         space: "w" (one style for all layers), "w+" (one for each: nearer, and less like the generator's own images),
             "z", or "auto": w where there are styles, else z.
-        steps: of the search, or how it goes in full; None takes 500 steps, and none after BiGAN's encoder.
+        steps: of the search, or its `Schedule`; None takes 500 steps, and none after BiGAN's encoder.
         restarts: searches for each image, of which the best counts; None takes 4 in z and 1 in w.
         noise: whether to search for noise maps, too; None: where the generator has noise inputs, in w and w+.
         distance: of images; None for `PyramidDistance`.
-        tuning: of the generator afterwards: how, or a number of steps; 0 for none.
+        tuning: of the generator afterwards: a `Tuning`, or a number of steps; 0 for none.
         seed: of all draws.
         batch_size: images searched for at a time; one alone gives the same as among others, to rounding.
-        record: whether to keep the way for a video.
+        record: whether to record the search for a video.
 
     Raises:
-        InputError: for images that cannot be read, classes that there are not, and settings out of range.
+        InputError: for unreadable images, unknown classes, and options out of range.
     """
     if gan.attributes:
         raise InputError(
@@ -289,7 +289,7 @@ def project(
 
 
 def pairs(images: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Return parts of images and targets, some at a time."""
+    """Yield images and targets in batches."""
     return zip(images.split(BATCH_SIZE), targets.split(BATCH_SIZE), strict=True)
 
 
@@ -314,13 +314,13 @@ def latents_of(rows: Rows, space: Space, names: Sequence[str]) -> Latents:
 
 @torch.no_grad()
 def images_of(rows: Rows, space: Space) -> Tensor:
-    """Make images of all rows, some at a time."""
+    """Make images of all rows, in batches."""
     parts = torch.arange(len(rows.values)).split(BATCH_SIZE)
     return torch.cat([rows[part].images(space) for part in parts])
 
 
 def image_shape(gan: Sampler) -> tuple[int, int, int]:
-    """Return channels, height and width of what a generator makes."""
+    """Return channels, height and width of a generator's images."""
     channels, height, width = gan.synthesize(gan.latents(1)).shape[1:]
     return channels, height, width
 
@@ -329,7 +329,7 @@ def class_labels(labels: int | Sequence[int] | Tensor, count: int, gan: Sampler)
     """Return labels as int64 [N] on the generator's device.
 
     Raises:
-        InputError: for classes that there are not, and mixtures of classes.
+        InputError: for unknown classes, and mixtures of classes.
     """
     found = check_labels(labels, count, gan.num_classes)
     if found.ndim != 1:
@@ -351,14 +351,14 @@ def count_restarts(restarts: int | None, space: Space, *, encoded: bool) -> int:
     """Return how many searches an image gets.
 
     Raises:
-        InputError: for none, and for several from BiGAN's encoder, which starts at one place.
+        InputError: below 1, and above 1 with BiGAN's encoder, which gives one start.
     """
     if restarts is None:
         return RESTARTS if space.name == "z" and not encoded else 1
     check_count("restarts", restarts, 1)
     if restarts > 1 and encoded:
         raise InputError(
-            f"restarts={restarts}: {space.gan.kind} starts where its encoder says; leave it out"
+            f"restarts={restarts}: {space.gan.kind} starts from its encoder's codes; leave it out"
         )
     return restarts
 
@@ -367,7 +367,7 @@ def wants_noise(noise: bool | None, space: Space) -> bool:
     """Return whether to search for noise maps.
 
     Raises:
-        InputError: where there are none, or they would not belong to the latents.
+        InputError: when the generator has none, or in z.
     """
     possible = space.gan.generator.has_noise_inputs and space.name != "z"
     if noise and not possible:

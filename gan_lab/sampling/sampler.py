@@ -1,4 +1,4 @@
-"""From seeds to latents to images, with a trained generator."""
+"""From seeds to latents to samples of a trained generator."""
 
 from collections.abc import Callable, Sequence
 from copy import copy
@@ -44,13 +44,13 @@ from gan_lab.sampling.latents import (
 )
 from gan_lab.seeding import derive_seed
 
-BATCH_SIZE = 16  # images computed at a time where nobody says
-STATISTICS_BATCH = 64  # images of a batch that standing statistics are the mean over
-CENTER_LATENTS = 4096  # z whose mean w is the centre of a class
+BATCH_SIZE = 16  # default number of images per forward pass
+STATISTICS_BATCH = 64  # batch size for standing statistics
+CENTER_LATENTS = 4096  # number of z whose mean w is the centre of a class
 
 CENTERS = ("mean", "class")
 
-Sources = Callable[[Sequence[int]], Tensor]  # numbers of samples -> stored sources [N, ...]
+Sources = Callable[[Sequence[int]], Tensor]  # indices -> stored sources [N, ...]
 
 _STATISTICS, _CENTER = 2, 7  # streams of a seed
 
@@ -79,23 +79,23 @@ class Sampler:
         return f"{type(self).__name__}({self.kind}, {self.kimg:g} kimg{classes})"
 
     def with_generator(self, generator: GeneratorNetwork) -> Self:
-        """Return the same with another generator of the same kind."""
+        """Return a copy with another generator of the same kind."""
         other = copy(self)
         other.generator, other._centers = generator, {}
         return other
 
     def with_sources(self, sources: str | Path | Tensor | Sources) -> Self:
-        """Return the same with samples to translate: image i of a seed is made from source i, and they go round.
+        """Return a copy with sources to translate: image i of a seed is made from source i, modulo their number.
 
         Args:
-            sources: stored samples [M, ...]; a file or folder of such; or what gives those of some numbers.
+            sources: stored samples [M, ...]; a file or folder of such; or a function of indices.
 
         Raises:
-            InputError: for a generator that translates nothing, and files that cannot be read.
+            InputError: for a generator that does not translate, and files that cannot be read.
         """
         kind = None if self._spec is None or self._spec.source is None else self._spec.source.kind
         if kind is None or not self.generator.translates:
-            raise InputError(f"{self.kind} translates nothing; leave the source out")
+            raise InputError(f"{self.kind} does not translate; leave source= out")
         other = copy(self)
         if isinstance(sources, str | Path):
             sources = read_sources(Path(sources), kind)
@@ -108,7 +108,7 @@ class Sampler:
 
     @property
     def spec(self) -> SampleSpec:
-        """What samples are; 8-bit images by default."""
+        """The spec of the samples; 8-bit images by default."""
         if self._spec is None:
             channels, height, width = self.synthesize(self.latents(1)).shape[1:]
             self._spec = image_spec(channels=channels, image_size=(height, width))
@@ -126,12 +126,12 @@ class Sampler:
 
     @property
     def attributes(self) -> tuple[str, ...]:
-        """Names of the attributes, where labels are vectors of these."""
+        """Names of the attributes, if labels are vectors."""
         return () if self._spec is None or not self.num_classes else self._spec.attributes
 
     @property
     def labels_drawn(self) -> str | None:
-        """How labels that nobody gives are drawn, in words; None for an unconditional generator."""
+        """How default labels are drawn, in words; None for an unconditional generator."""
         if not self.num_classes:
             return None
         if not self.attributes:
@@ -164,7 +164,7 @@ class Sampler:
         """Length of z."""
         return self.generator.z_dim
 
-    # Generators with styles: everything that is asked of them.
+    # Generators with styles.
 
     @property
     def has_styles(self) -> bool:
@@ -217,14 +217,13 @@ class Sampler:
         truncation_center: str = "mean",
         space: str | None = None,
     ) -> Latents:
-        """Draw the latents of images `start` to `start + num_images` of a seed; a function of seed and index alone.
+        """Draw the latents of images `start` to `start + num_images` of a seed; functions of seed and index.
 
         Args:
             num_images: how many; by default one, or one of each seed.
             labels: one class for all, one for each, or vectors [N, num_classes] that mix classes; attributes by name,
-                such as {"smile": 1}, of which those that are not named stay as drawn; None draws them as the training
-                data has them.
-            seed: of all; or one for each image, which then is its seed's first.
+                such as {"smile": 1}, with the others drawn; None draws them as in the training data.
+            seed: of all; or one for each image, the first of its seed.
             start: index of the first.
             truncation: psi of generators with styles, threshold of z of others; None for neither.
             truncation_center: what psi moves w towards: the "mean" of all images, or that of the image's "class".
@@ -234,7 +233,7 @@ class Sampler:
             w on the generator's device, or z on the CPU; labels on the CPU.
 
         Raises:
-            InputError: for a class or a space that there is not, and a truncation that means nothing.
+            InputError: for an unknown class or space, and a truncation that the generator does not support.
         """
         if num_images is None:
             num_images = 1 if isinstance(seed, int) else len(seed)
@@ -256,7 +255,7 @@ class Sampler:
     def _chosen(
         self, labels: Labels | None, drawn: Sequence[SeedIndex], own: Tensor | None = None
     ) -> Tensor | None:
-        """Return the labels of images: those given, or drawn. Attributes that are not named are `own` or drawn."""
+        """Return the labels of images: given or drawn. Attributes that are not named are `own` or drawn."""
         if labels is None:
             return self._labels(drawn)
         named = by_name(labels)
@@ -284,7 +283,7 @@ class Sampler:
             if self.label_rows is not None:
                 return draw_label_vectors(drawn, torch.from_numpy(self.label_rows))
             if not self._spec.label_vectors:
-                raise InputError("no attributes are given, and the model knows none to draw from")
+                raise InputError("no attributes are given, and the model has none to draw from")
             return draw_label_vectors(drawn, torch.tensor(self._spec.label_vectors))
         return draw_labels(drawn, self.class_counts or [1] * self.num_classes)
 
@@ -300,15 +299,15 @@ class Sampler:
         """Return latents of seeds, tensors or latents.
 
         Args:
-            source: a seed or several, of each of which the first latent is taken; z [N, Z]; w [N, L, D]; or latents.
-            labels: in place of those that they have; as many as latents, or one for all. One latent is taken with each
-                of several labels. None takes those of the latents, and those that seeds draw.
-            truncation: as in `latents`. Psi moves given w, too, on top of what moved them before; a threshold acts on
-                z that are drawn and leaves given ones as they are.
+            source: a seed or several, for the first latent of each; z [N, Z]; w [N, L, D]; or latents.
+            labels: instead of their own; as many as latents, or one for all. A single latent is repeated for several
+                labels. None takes those of the latents, or draws them.
+            truncation: as in `latents`. Psi also applies to given w (again, if they were truncated); a threshold only
+                to drawn z.
             truncation_center: as in `latents`; likewise `space`.
 
         Raises:
-            InputError: for latents that do not fit the generator, and labels that do not fit the latents.
+            InputError: for latents that do not match the generator, and labels that do not match the latents.
         """
         self.check(truncation=truncation, truncation_center=truncation_center)
         latents = self._given(source, truncation)
@@ -336,7 +335,7 @@ class Sampler:
         """Read a file of latents.
 
         Raises:
-            InputError: for a file that is not there, holds something else, or latents of another generator.
+            InputError: for a missing file, one with other content, or latents of another generator.
         """
         latents = Latents.read(path)
         try:
@@ -346,7 +345,7 @@ class Sampler:
         return latents
 
     def check_latents(self, latents: Latents) -> None:
-        """Check that latents fit the generator.
+        """Check that latents match the generator.
 
         Raises:
             InputError: with both shapes.
@@ -404,9 +403,8 @@ class Sampler:
     def center(self, labels: Tensor | None = None) -> Tensor:
         """Return the mean of w: of all images, [1, 1, D]; or of each label's class, [N, L, D].
 
-        That of all was followed in training. That of a class is the mean of 4096 latents, drawn from seed 0, whatever
-        the seed of the images; it is measured once. Label vectors have the mixture of the classes' centres; vectors of
-        attributes one of their own.
+        That of all images is the running mean of training. That of a class is the mean of 4096 latents of seed 0,
+        computed once. Label vectors get the mixture of the classes' centres, vectors of attributes their own.
         """
         if labels is None:
             return self.w_avg[None, None]
@@ -445,7 +443,7 @@ class Sampler:
         translate: tuple[float, float] = (0.0, 0.0),
         rotate: float = 0.0,
     ) -> ShownTensor:
-        """Draw images, or other samples, which a notebook shows or plays.
+        """Draw samples, which notebooks show or play.
 
             gan.sample(16, labels=3, truncation=0.7, seed=0)
             gan.sample(seed=range(64), truncation_center="class", truncation=0.5).grid(8).save("sheet.png")
@@ -458,15 +456,15 @@ class Sampler:
             truncation: psi of generators with styles, threshold of z of others; None for neither.
             truncation_center: what psi moves w towards: the "mean" of all images, or that of the image's "class".
             noise: of StyleGAN and StyleGAN2: "const", "none", or "random", which is drawn for each image from its seed.
-            translate: (x, y): StyleGAN3's images move so many sides to the right and down.
-            rotate: StyleGAN3's images turn so many degrees counter-clockwise.
+            translate: (x, y): moves StyleGAN3's images to the right and down, in image sides.
+            rotate: rotates StyleGAN3's images counter-clockwise, in degrees.
 
         Returns:
             Floats as networks make them, on the CPU: `Images` [N, C, H, W] in about [-1, 1], or `Samples` [N, ...].
 
         Raises:
-            InputError: for a class that there is not, labels for an unconditional generator, or what means nothing to
-                it: truncation, a centre, noise, or motion.
+            InputError: for an unknown class, labels for an unconditional generator, and unsupported options:
+                truncation, center, noise, translate, rotate.
         """
         if batch_size < 1:
             raise InputError(f"batch_size={batch_size} must be at least 1")
@@ -486,8 +484,8 @@ class Sampler:
         return self.shown(parts[0] if len(parts) == 1 else torch.cat(parts))
 
     def shown(self, samples: Tensor) -> ShownTensor:
-        """Return samples [N, ...] as a notebook shows them: images, or their kind's media."""
-        if self._spec is None:  # what was drawn says it, without a pass of its own
+        """Wrap samples [N, ...] for notebooks: `Images`, or `Samples`."""
+        if self._spec is None:  # decided by the shape, without another forward pass
             channels, height, width = samples.shape[1:]
             self._spec = image_spec(channels=channels, image_size=(height, width))
         spec = self.spec
@@ -508,12 +506,12 @@ class Sampler:
         Args:
             latents: as `latents` returns them; or a tensor, w [N, L, D], or z [N, Z] of a generator without classes.
             noise: of StyleGAN and StyleGAN2: "const", "none", or "random", drawn for each image from its seed.
-            transform: of the image plane, for StyleGAN3, [3, 3] or [N, 3, 3]: where in the unmoved image, in shares of
-                its side from the middle, the new one looks; see `image_transform`.
+            transform: of the image plane, for StyleGAN3, [3, 3] or [N, 3, 3], from positions in the new image to the
+                old one, in image sides from the centre; see `image_transform`.
             batch_size: images computed at a time.
 
         Raises:
-            InputError: for latents that do not fit the generator, noise or a transform that it does not take.
+            InputError: for latents that do not match the generator, and unsupported noise or transform.
         """
         latents = latents if isinstance(latents, Latents) else Latents.of(latents)
         self.check_latents(latents)
@@ -553,19 +551,19 @@ class Sampler:
     def measure_statistics(
         self, num_images: int, *, seed: int = 0, truncation: float | None = None
     ) -> Self:
-        """Measure the generator's standing statistics of batch norm on so many images, and draw with them from now on.
+        """Measure standing statistics of batch norm on this many images, and use them from now on.
 
         Args:
-            num_images: at least 2; they are taken in batches of at most 64, of which all are of one size.
+            num_images: at least 2, in equal batches of at most 64.
             seed: of the latents and labels.
-            truncation: as images will be drawn with.
+            truncation: of the images to draw.
 
         Returns:
             This object.
 
         Raises:
-            InputError: when the generator has no batch norm, for fewer than 2 images, or a truncation that means
-                nothing.
+            InputError: when the generator has no batch norm, for fewer than 2 images, or an unsupported
+                truncation.
         """
         if num_images < 2:
             raise InputError(f"standing_statistics={num_images} must be at least 2 images")
@@ -591,7 +589,7 @@ class Sampler:
         translate: object = (0.0, 0.0),
         rotate: object = 0.0,
     ) -> None:
-        """Check settings of `sample` against what the generator has.
+        """Check that the generator supports options of `sample`.
 
         Raises:
             InputError: with the reason.
@@ -631,7 +629,7 @@ class Sampler:
             )
 
     def check_truncation(self, truncation: object) -> None:
-        """Check that a truncation, or None, means something to the generator.
+        """Check that the generator supports a truncation, or None.
 
         Raises:
             InputError: with the reason.
@@ -692,14 +690,14 @@ def _read_source(file: Path, kind: SampleKind) -> Tensor:
 
 
 def image_transform(translate: tuple[float, float], rotate: float) -> Tensor | None:
-    """Return the transform [3, 3], float64, that an image moved like this looks through; None where nothing moves.
+    """Return the transform [3, 3], float64, of a moved and rotated image; None for the identity.
 
-    Positions (x, y) are in shares of the side from the middle, y down. What is at p moves to R p + t, so at p there is
-    what was at R^-1 (p - t).
+    Positions (x, y) are in image sides from the centre, y down. Content at p moves to R p + t, so position p shows
+    R^-1 (p - t).
 
     Args:
         translate: (x, y), to the right and down.
-        rotate: degrees counter-clockwise around the middle, before it is moved.
+        rotate: degrees counter-clockwise around the centre, before translating.
     """
     if not any(translate) and not rotate:
         return None
@@ -713,7 +711,7 @@ def image_transform(translate: tuple[float, float], rotate: float) -> Tensor | N
 
 
 def _number(labels: Labels) -> int:
-    """How many images labels are of; one vector of floats is of one."""
+    """Number of images of labels; a vector of floats is one label."""
     named = by_name(labels)
     if named is not None:
         return len(named)

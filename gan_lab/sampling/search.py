@@ -1,4 +1,4 @@
-"""The search of a projection: Adam on latents and noise maps, many images side by side, none depending on others.
+"""The search of a projection: Adam on latents and noise maps, for many images in a batch, independently.
 
 Karras et al. 2020 (StyleGAN2), section 5 and appendix D, https://arxiv.org/abs/1912.04958.
 """
@@ -26,15 +26,15 @@ _JITTER = 12  # stream of a seed
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """Schedule of a search; shares are of its steps.
+    """Schedule of a search.
 
     Attributes:
         steps: of Adam.
         lr: largest learning rate, after a linear rise over the first twentieth and before a fall along a cosine over
             the last quarter.
-        jitter: deviation of the noise on w at the beginning, as a share of w's; it falls with the square of the time
-            left, to 0 after three quarters.
-        noise_weight: of the penalty of noise maps that resemble themselves one pixel further.
+        jitter: initial deviation of the noise on w, as a share of w's; it falls quadratically to 0 after three
+            quarters.
+        noise_weight: of the penalty of noise maps with spatial correlation.
         prior: weight of the penalty of unlikely z.
 
     Raises:
@@ -65,7 +65,7 @@ class Schedule:
 
 @dataclass(kw_only=True, eq=False)
 class Rows:
-    """The unknowns of a search, row by row.
+    """The variables of a search, one row per start.
 
     Attributes:
         targets: [N, C, H, W].
@@ -97,16 +97,16 @@ class Rows:
 
 
 class Progress(Protocol):
-    """What follows the progress of a search.
+    """Observer of a search.
 
     Attributes:
-        count: images that it follows, from the first on.
+        count: number of images to observe, from the first.
     """
 
     count: int
 
     def wants(self, step: int) -> bool:
-        """Whether to be shown a step; a KeyboardInterrupt ends the search, which keeps what it has found."""
+        """Whether to observe a step; a KeyboardInterrupt ends the search and keeps its results."""
 
     def add(self, step: int, first: int, images: Tensor) -> None:
         """Take the images [n, C, H, W] that images `first` to `first + n` have at a step."""
@@ -125,23 +125,23 @@ def find(
     batch_size: int,
     recording: Progress | None = None,
 ) -> tuple[Rows, bool]:
-    """Search for every image and keep the best of its searches.
+    """Search for every image and keep the best of its restarts.
 
     Args:
         space: of latents.
         targets: [N, C, H, W] on the generator's device.
-        labels: [N], or None to have them found where there are classes.
+        labels: [N], or None to find them if there are classes.
         distance: that is made small.
         schedule: of each search.
         restarts: searches for each image.
         noise: whether to search for noise maps, too.
         seed: of all draws.
         batch_size: images at a time.
-        recording: to be told of the way.
+        recording: observer.
 
     Returns:
-        Rows of the images, in their order, and whether that went to its end: after Ctrl-C there are those only that
-        had been begun.
+        Rows of the images, in order, and whether the search finished: after Ctrl-C, only those that had been
+        begun.
     """
     found: list[Rows] = []
     starts = range(0, len(targets), batch_size)
@@ -177,7 +177,7 @@ def begin(
     noise: bool,
     seed: int,
 ) -> Rows:
-    """Return where searches for images begin, `restarts` rows for each."""
+    """Return the starts of the searches, `restarts` rows for each image."""
     starts = space.starts(targets, labels, restarts, seed)
     count = len(targets) * restarts
     return Rows(
@@ -198,20 +198,20 @@ def search(
     seed: int,
     seen: Callable[[int], None],
 ) -> bool:
-    """Move values and noise, in place, so that the images come near the targets.
+    """Optimise values and noise in place, so that images match the targets.
 
-    Every row meets the same random numbers, and losses are summed, so that a row alone gives the same result.
+    All rows get the same random numbers, and losses are summed, so that results do not depend on the batch.
 
     Args:
         space: of the values.
-        rows: to be moved.
+        rows: to optimise.
         distance: of images.
         schedule: how.
         seed: of the jitter.
         seen: gets the number of steps done, after each.
 
     Returns:
-        Whether it went to its end; False after Ctrl-C.
+        Whether it finished; False after Ctrl-C.
     """
     unknowns = [rows.values, *([] if rows.noise is None else rows.noise.tensors())]
     optimizer = torch.optim.Adam([one.requires_grad_() for one in unknowns], lr=schedule.lr)
@@ -251,7 +251,7 @@ def objective(
 
 @torch.no_grad()
 def best(space: Space, rows: Rows, distance: Distance, restarts: int) -> Rows:
-    """Return of each image's `restarts` rows, which stand together, the one with the nearest image."""
+    """Return the best of each image's `restarts` consecutive rows."""
     if restarts == 1:
         return rows
     loss = distance(rows.images(space), rows.targets).view(-1, restarts)
@@ -297,15 +297,15 @@ def check_amount(name: str, value: object) -> None:
         raise InputError(f"{name}={value!r} must be a number from 0")
 
 
-# Pivotal tuning: the generator itself is trained a little, so that found latents give their images exactly.
+# Pivotal tuning: fine-tune the generator so that the latents reproduce their images.
 #
-# Roich et al. 2021, https://arxiv.org/abs/2106.05744, section 3: latents stay where they are (the pivots), the
-# synthesis network's weights move,
+# Roich et al. 2021, https://arxiv.org/abs/2106.05744, section 3: latents (the pivots) are fixed, the synthesis
+# network's weights are trained,
 #
 #     L = 1/N sum_i [ LPIPS(x_i, G(w_i)) + lambda_L2 |x_i - G(w_i)|^2 ] + lambda_R L_R
 #
-# and L_R compares the tuned generator with the untouched one at w_r = w_p + alpha (w_z - w_p) / |w_z - w_p|, styles on
-# the way from a pivot to a drawn one, so that the rest of the space stays as it was.
+# and L_R compares the tuned generator with the original at w_r = w_p + alpha (w_z - w_p) / |w_z - w_p|, between a
+# pivot and a random w_z, to preserve the rest of the space.
 
 
 _LOCALITY = 13  # stream of a seed
@@ -313,13 +313,13 @@ _LOCALITY = 13  # stream of a seed
 
 @dataclass(frozen=True, kw_only=True)
 class Tuning:
-    """How a generator is tuned.
+    """Options of pivotal tuning.
 
     Attributes:
         steps: of Adam; 0 for no tuning. The paper takes 350.
         lr: its learning rate, the paper's.
         l2: weight of the mean squared error beside the distance.
-        locality: weight of L_R, the paper's; 0 leaves it out.
+        locality: weight of L_R, the paper's; 0 for none.
         radius: alpha, in deviations of w (or of z); the paper's 30 is in the units of one network.
     """
 
@@ -345,15 +345,15 @@ def tune(
     batch_size: int,
     seen: Callable[[int], None],
 ) -> tuple[Sampler, bool]:
-    """Return a tuned generator, and whether it went to its end (False after Ctrl-C).
+    """Return a tuned generator, and whether tuning finished (False after Ctrl-C).
 
     Args:
         space: of the pivots; its generator is changed.
-        pivots: images and where they were found, without noise maps.
+        pivots: images and their latents, without noise maps.
         distance: of images.
         tuning: how.
-        seed: of the draws beside the pivots.
-        batch_size: images that a step sees, in turn.
+        seed: of the random w_z.
+        batch_size: images per step, in turn.
         seen: gets the number of steps done, after each.
 
     Noise inputs are the constant ones, so that latents alone give the images.
@@ -389,7 +389,7 @@ def tune(
 
 
 def fit(space: Space, pivots: Rows, rows: Tensor, distance: Distance, tuning: Tuning) -> Tensor:
-    """Return how far the pivots' images are from their targets, [n]."""
+    """Return the loss of the pivots' images, [n]."""
     some = pivots[rows]
     images = some.images(space)
     return distance(images, some.targets) + tuning.l2 * mean_squared_error(images, some.targets)
@@ -404,7 +404,7 @@ def locality(
     tuning: Tuning,
     source: torch.Generator,
 ) -> Tensor:
-    """Return how far images beside the pivots have moved, [n]."""
+    """Return L_R: the change of images near the pivots, [n]."""
     some = pivots[rows]
     values, labels = some.values, some.labels
     z = torch.randn(len(rows), space.gan.z_dim, generator=source)

@@ -1,4 +1,4 @@
-"""The spaces that a projection searches: w, one for all layers or one each, or z."""
+"""Spaces for projection: w (one for all layers, or one each), or z."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -20,10 +20,10 @@ from gan_lab.seeding import derive_seed
 
 SPACES = ("auto", "w", "w+", "z")
 
-# images that a start, or a class, is chosen among
+# images among which a start or class is chosen
 POOL = 256
 
-# whose mean and deviation are those of w (Karras et al. 2020, appendix D)
+# samples for the mean and deviation of w (Karras et al. 2020, appendix D)
 STYLE_SAMPLES = 10_000
 
 _POOL, _STYLES = 10, 11  # streams of a seed
@@ -36,7 +36,7 @@ class Starts:
     Attributes:
         values: [N, R, ...] for N images and R starts each.
         labels: int64 [N, R], or None without classes.
-        deviation: root mean square distance of samples from their centre, [N, R]; 0 where nothing is to be jittered.
+        deviation: root mean square distance of samples from their centre, [N, R]; 0 without jitter.
     """
 
     values: Tensor
@@ -45,7 +45,7 @@ class Starts:
 
 
 class Space(ABC):
-    """Unknowns of a projection and what they mean.
+    """The space of a projection's latents.
 
     Attributes:
         name: "w", "w+" or "z".
@@ -59,7 +59,7 @@ class Space(ABC):
 
     @abstractmethod
     def starts(self, targets: Tensor, labels: Tensor | None, count: int, seed: int) -> Starts:
-        """Return `count` starts for each image [N, C, H, W]; where there are classes and no labels, find them."""
+        """Return `count` starts for each image [N, C, H, W], finding labels if there are classes and none are given."""
 
     @abstractmethod
     def render(
@@ -73,14 +73,14 @@ class Space(ABC):
         """Make images [N, C, H, W] with gradients, by `self.generator` or another one of its kind."""
 
     def penalty(self, values: Tensor) -> Tensor:
-        """Return how unlikely values are, [N]."""
+        """Return the penalty of unlikely values, [N]."""
         return values.new_zeros(len(values))
 
 
 class StyleSpace(Space):
-    """W, or with `free_layers` W+, in which every layer has a style of its own.
+    """W, or with `free_layers` W+, in which every layer has its own style.
 
-    The search begins at the mean of w, of the class where there is one, and jitters by a share of w's deviation
+    The search starts at the mean of w (of the class, if any) with jitter in units of w's deviation
     (Karras et al. 2020, appendix D, https://arxiv.org/abs/1912.04958).
     """
 
@@ -133,9 +133,9 @@ class StyleSpace(Space):
 
 
 class LatentSpace(Space):
-    """z, beginning at the latents of the nearest of some images, or of BiGAN's encoder.
+    """z, starting at the latents of the nearest of some images, or at BiGAN's encoder's codes.
 
-    The penalty (|z|^2 / Z - 1)^2 keeps z at the length that normal z have.
+    The penalty (|z|^2 / Z - 1)^2 keeps z at the usual length.
     """
 
     name = "z"
@@ -237,7 +237,7 @@ def full_precision(generator: GeneratorNetwork) -> GeneratorNetwork:
     return copied
 
 
-# Noise maps of style generators as unknowns of a projection, kept from carrying the image.
+# Noise maps of style generators, regularized so that they do not carry the image.
 
 _STREAM = 9  # of a seed
 
@@ -259,7 +259,7 @@ class NoiseMaps:
 
     @classmethod
     def drawn(cls, generator: GeneratorNetwork, count: int, *, seed: int) -> "NoiseMaps":
-        """Draw maps from N(0, 1): the same ones for every image, so that none depends on how many there are."""
+        """Draw maps from N(0, 1), the same for every image, independent of their number."""
         source = torch.Generator().manual_seed(derive_seed(seed, _STREAM))
         return cls(
             {
@@ -271,7 +271,7 @@ class NoiseMaps:
         )
 
     def given_to(self, generator: GeneratorNetwork) -> Noise:
-        """Return these maps as `synthesis` takes noise."""
+        """Return a function that gives these maps as `synthesis` takes noise."""
         names = {id(constant): name for name, constant in noise_buffers(generator).items()}
         return lambda constant: self.maps[names[id(constant)]]
 
@@ -292,7 +292,7 @@ class NoiseMaps:
 
     @torch.no_grad()
     def normalize(self) -> None:
-        """Bring every map to mean 0 and variance 1, in place."""
+        """Normalise every map to mean 0 and variance 1, in place."""
         for m in self.tensors():
             variance, mean = torch.var_mean(m, dim=(1, 2, 3), correction=0, keepdim=True)
             m.sub_(mean).mul_((variance + 1e-8).rsqrt())
@@ -308,7 +308,7 @@ def noise_buffers(generator: GeneratorNetwork) -> dict[str, Tensor]:
 
 
 def correlation(noise: Tensor) -> Tensor:
-    """Return how far noise maps [N, 1, H, W] resemble themselves one pixel further, [N].
+    """Return the spatial autocorrelation [N] of noise maps [N, 1, H, W].
 
     Equation of appendix D: squares of the means of n(x, y) n(x - 1, y) and of n(x, y) n(x, y - 1), wrapping at the
     edges, summed over the map and the maps that result of halving it down to 8 pixels. Halving takes means over 2x2

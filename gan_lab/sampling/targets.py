@@ -1,4 +1,4 @@
-"""Images to project: from files, folders and memory to what a generator makes, with a word on what that changed."""
+"""Images to project: read from files, folders and memory, and converted to a generator's size and channels."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -25,13 +25,13 @@ _CALLED = {1: "grey", 3: "colour", 4: "colour with transparency"}
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Targets:
-    """Images as a generator makes them.
+    """Images to project.
 
     Attributes:
         images: float [N, C, H, W] in [-1, 1].
         names: of each, such as a file's.
-        notes: what was done to them besides resizing, a sentence each.
-        labels: int64 [N] where they are known.
+        notes: conversions besides resizing, a sentence each.
+        labels: int64 [N] if known.
     """
 
     images: Tensor
@@ -46,10 +46,10 @@ class Targets:
 def read_targets(
     given: Given | Sequence[Given], *, size: tuple[int, int], channels: int
 ) -> Targets:
-    """Bring images to the size and channels of a generator.
+    """Convert images to the size and channels of a generator.
 
-    Another aspect is cropped to its centre, resampling is Pillow's Lanczos filter; transparency becomes white where
-    there is no channel for it.
+    Other aspect ratios are cropped to the centre, resampled by Pillow's Lanczos filter; transparency becomes white
+    unless there is a channel for it.
 
     Args:
         given: paths of files and folders (whose images are taken in the order of their names), Pillow images,
@@ -58,7 +58,7 @@ def read_targets(
         channels: 1, 3 or 4.
 
     Raises:
-        InputError: for nothing, and for what cannot be read, is animated, or has another shape.
+        InputError: for no images, and images that cannot be read, are animated, or have another shape.
     """
     items = [given] if isinstance(given, str | Path | Image.Image | Tensor) else list(given)
     images: list[Tensor] = []
@@ -86,13 +86,13 @@ def read_targets(
 
 
 def files_of(path: Path) -> list[Path]:
-    """Return a file itself, and of a folder the images in it and below, by name.
+    """Return the file, or the images in a folder and its sub-folders, by name.
 
     Raises:
-        InputError: for what is not there, or a folder without images.
+        InputError: for a missing path, or a folder without images.
     """
     if not path.exists():
-        raise InputError(f"{path} is not there; give an image file or a folder of them")
+        raise InputError(f"{path} does not exist; give an image file or a folder of them")
     if not path.is_dir():
         return [path]
     listing = list_folder(path)
@@ -103,10 +103,10 @@ def files_of(path: Path) -> list[Path]:
 
 
 def read_file(path: Path, size: tuple[int, int], channels: int) -> tuple[Tensor, list[str]]:
-    """Read one file; returns the image [C, H, W] and what was done to it.
+    """Read one file; return the image [C, H, W] and notes.
 
     Raises:
-        InputError: naming the file, when it is broken, no image, or has several.
+        InputError: naming the file, when it is damaged, not an image, or has several frames.
     """
     try:
         with regular_file(path) as file:
@@ -125,12 +125,12 @@ def read_file(path: Path, size: tuple[int, int], channels: int) -> tuple[Tensor,
 def in_memory(
     image: Image.Image, name: str, size: tuple[int, int], channels: int
 ) -> tuple[Tensor, list[str]]:
-    """Transform a Pillow image and leave it as it is.
+    """Transform a copy of a Pillow image.
 
     Raises:
-        InputError: when it is damaged, or its pixels mean nothing in 8 bits.
+        InputError: when it is damaged, or cannot be converted to 8 bits.
     """
-    if image.format == "EPS":  # to copy its pixels would start Ghostscript
+    if image.format == "EPS":  # copying its pixels would start Ghostscript
         raise InputError(f"{name} is PostScript, which is not decoded; give a PNG")
     check_single(image, name)
     try:
@@ -143,19 +143,17 @@ def check_single(image: Image.Image, name: str) -> None:
     """Check that an image has one frame.
 
     Raises:
-        InputError: with the remedy.
+        InputError: with what to do.
     """
     frames = getattr(image, "n_frames", 1)  # Pillow's own way: only some formats have it
     if frames > 1 and image.format != "MPO":  # a phone's JPEG with a thumbnail behind it
-        raise InputError(
-            f"{name} has {frames} frames; save the one to be projected as an image of its own"
-        )
+        raise InputError(f"{name} has {frames} frames; save the one to project as a separate image")
 
 
 def transformed(
     image: Image.Image, name: str, size: tuple[int, int], channels: int
 ) -> tuple[Tensor, list[str]]:
-    """Crop, resize and convert an opened image; returns float [C, H, W] and what was done to it."""
+    """Crop, resize and convert an opened image; returns float [C, H, W] and notes."""
     own = native_channels(image)
     transform = ImageTransform(size=size, channels=channels, crop="center", resample="lanczos")
     pixels = torch.from_numpy(np.array(transform(image), order="C"))
@@ -166,7 +164,7 @@ def transformed(
 def notes_of(
     name: str, was: tuple[int, int], size: tuple[int, int], own: int, channels: int
 ) -> list[str]:
-    """Return sentences on what an image lost or could not have."""
+    """Return notes on what was lost or could not be restored."""
     notes = []
     (height, width), aspect = was, size[1] / size[0]
     keep = (
@@ -213,8 +211,8 @@ class Distance(ABC):
     """Compares images.
 
     Attributes:
-        name: as it stands in results.
-        why: it was chosen, as it stands in results.
+        name: in results.
+        why: it was chosen, in results.
     """
 
     name: str
@@ -231,7 +229,7 @@ class PyramidDistance(Distance):
         d(a, b) = sum_j mean |L_j(a) - L_j(b)|
 
     Bojanowski et al. 2018, https://arxiv.org/abs/1707.05776, section 2 (there 2^2j times sums over pixels, which is
-    the same but for a factor). Coarse bands lead the way from afar, fine ones settle details.
+    the same but for a factor). Coarse bands give gradients from afar, fine ones match details.
     """
 
     name = "laplacian pyramid, L1"
@@ -240,15 +238,15 @@ class PyramidDistance(Distance):
         self.why = why
 
     def __call__(self, images: Tensor, targets: Tensor) -> Tensor:
-        bands = laplacian_pyramid(images - targets)  # it is linear
+        bands = laplacian_pyramid(images - targets)  # linear
         return torch.stack([band.abs().mean((1, 2, 3)) for band in bands]).sum(0)
 
 
 def laplacian_pyramid(images: Tensor) -> list[Tensor]:
-    """Split images [N, C, H, W] into bands, fine to coarse, that enlarged and summed are the images again.
+    """Split images [N, C, H, W] into bands, fine to coarse, whose upsampled sum is the image.
 
-    The means over 2x2 pixels are taken while both sides are even and more than 2; a band is what an image has and its
-    mean, enlarged bilinearly, has not. The last is the coarsest image itself.
+    Images are averaged over 2x2 pixels while both sides are even and above 2; a band is an image minus its average,
+    upsampled bilinearly. The last is the coarsest image.
     """
     bands = []
     while min(images.shape[2:]) > 2 and not (images.shape[2] % 2 or images.shape[3] % 2):

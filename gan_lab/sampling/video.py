@@ -1,4 +1,4 @@
-"""Frames to a video: .mp4 by PyAV, .gif and .webp by Pillow."""
+"""Write videos: .mp4 by PyAV, .gif and .webp by Pillow."""
 
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
@@ -18,12 +18,12 @@ from gan_lab.run import replacing
 
 SUFFIXES = (".mp4", ".gif", ".webp")
 
-# players take a shorter delay in a GIF for none and show it at 10 frames a second
+# players ignore shorter delays in a GIF and show 10 frames a second
 FASTEST_GIF = 50
 
 FASTEST = 240
 
-_PALETTE_FRAMES = 32  # that the colours of a GIF are chosen by
+_PALETTE_FRAMES = 32  # frames that determine the palette of a GIF
 
 _BT709 = 1  # colour matrix, primaries and transfer in H.264's numbers (ITU-T H.273)
 
@@ -38,7 +38,7 @@ def write_video(
     *,
     total: int | None = None,
 ) -> Path:
-    """Write frames as a video; the file appears when it is whole.
+    """Write frames as a video, atomically.
 
     Args:
         path: ends in .mp4 (H.264 in yuv420p, which browsers play), .gif or .webp (both loop for ever). The folder is
@@ -91,7 +91,7 @@ def import_av() -> Any:
     """Import PyAV, which has FFmpeg in it.
 
     Raises:
-        InputError: when it is not there, or has no encoder for H.264.
+        InputError: when it is missing, or has no encoder for H.264.
     """
     try:
         import av
@@ -109,12 +109,12 @@ def import_av() -> Any:
 
 
 def readable_scale(height: int, width: int, *, at_least: int = 256) -> int:
-    """Return the whole factor that brings the shorter side of an image to at least so many pixels."""
+    """Return the integer factor that enlarges the shorter side of an image to at least this many pixels."""
     return max(1, -(-at_least // min(height, width)))
 
 
 def checked(frames: Iterable[Tensor]) -> Iterator[Tensor]:
-    """Yield frames, and refuse those that make no video."""
+    """Yield frames, checking their types and sizes."""
     shape: torch.Size | None = None
     for i, frame in enumerate(frames):
         if frame.dtype != torch.uint8 or frame.ndim != 3 or frame.shape[0] not in (1, 3):
@@ -138,7 +138,7 @@ def enlarged(frames: Iterable[Tensor], scale: int) -> Iterator[Tensor]:
 
 
 def counted(frames: Iterable[Tensor], advance: Any) -> Iterator[Tensor]:
-    """Yield frames and tell how many there were."""
+    """Yield frames and store their number."""
     for done, frame in enumerate(frames, start=1):
         yield frame
         advance(done)
@@ -148,7 +148,7 @@ def write_mp4(path: Path, frames: Iterator[Tensor], fps: float) -> None:
     """Encode frames in H.264.
 
     Colour differences have half the resolution, so an odd side is made even by repeating the last row or column. The
-    matrix is BT.709 and the file says so: players otherwise guess it by the size of the image.
+    matrix is BT.709, stated in the file: players otherwise guess it by the size of the image.
     """
     av = import_av()
     # the moov box at the front lets a browser start before it has everything
@@ -174,7 +174,7 @@ def write_mp4(path: Path, frames: Iterator[Tensor], fps: float) -> None:
 
 
 def even(frame: Tensor) -> Tensor:
-    """Repeat the last row or column of a frame [C, H, W] where their number is odd."""
+    """Repeat the last row or column of a frame [C, H, W] if their number is odd."""
     height, width = frame.shape[1:]
     if height % 2 == 0 and width % 2 == 0:
         return frame
@@ -187,7 +187,7 @@ def write_animation(path: Path, frames: Iterator[Tensor], fps: float, suffix: st
     """Write .gif or .webp. A GIF has one palette for all frames, so that colours do not flicker."""
     if suffix == ".gif":
         images = with_one_palette(list(frames))
-        # delays are hundredths of a second: rounding the ends keeps the whole in time
+        # delays are hundredths of a second: rounding end times keeps the total exact
         ends = [round(100 * i / fps) for i in range(len(images) + 1)]
         delays = [10 * (after - before) for before, after in pairwise(ends)]
         how: dict[str, Any] = {"format": "GIF", "optimize": False, "disposal": 1}
@@ -205,9 +205,9 @@ def with_one_palette(frames: list[Tensor]) -> list[Image.Image]:
     if frames[0].shape[0] == 1:
         return [to_pil(frame) for frame in frames]
     step = -(-len(frames) // _PALETTE_FRAMES)
-    seen = torch.cat(frames[::step], dim=1)  # one above the other
+    seen = torch.cat(frames[::step], dim=1)  # stacked
     longest = max(1, round((seen.shape[1] * seen.shape[2] / 4e6) ** 0.5))
-    if longest > 1:  # colours need no more than some million pixels
+    if longest > 1:  # a few million pixels are enough to choose colours
         seen = interpolate(seen[None].float(), scale_factor=1 / longest)[0].to(torch.uint8)
     palette = to_pil(seen).quantize(256, method=Image.Quantize.MEDIANCUT)
     return [to_pil(frame).quantize(palette=palette) for frame in frames]

@@ -1,4 +1,4 @@
-"""A numbered series of samples, drawn in blocks, and its files, written as blocks are drawn."""
+"""A series of samples, drawn in blocks, and writers of its files."""
 
 import io
 import json
@@ -28,7 +28,7 @@ from gan_lab.sampling.sampler import Sampler
 
 @dataclass(frozen=True)
 class Block:
-    """Some images in a row.
+    """Consecutive images.
 
     Attributes:
         start: number of the first.
@@ -45,18 +45,18 @@ class Block:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Series:
-    """What is to be drawn.
+    """The samples to draw.
 
     Attributes:
-        gan: what draws.
+        gan: the generator.
         count: of images.
         seed: one for all, or one for each image.
-        labels: [count], or attributes by name for each image; None has them drawn.
-        latents: what the images are made from in place of seeds, which then are those of random noise alone.
+        labels: [count], or attributes by name for each image; None draws them.
+        latents: of the images, instead of seeds, which then only determine random noise.
         stem: name of those latents.
         truncation: as in `Sampler.sample`; likewise `truncation_center` and `noise`.
         transform: of the image plane, [3, 3], or None.
-        directions: along which latents are moved; None for none.
+        directions: to move latents along; None for none.
         amounts: how far along the first so many directions, in deviations.
     """
 
@@ -131,7 +131,7 @@ class Series:
 def labels_for(
     given: Sequence[int] | Sequence[Attributes] | None, each: int
 ) -> Tensor | Sequence[Attributes] | None:
-    """Return labels [len(given) * each] of classes or attributes, one after the other; None for None."""
+    """Repeat each of some classes or attributes: labels [len(given) * each]; None for None."""
     if given is None:
         return None
     named = by_name(given)
@@ -146,7 +146,7 @@ _LONGEST_TEXT = 40  # of seeds in the name of a folder
 
 
 def named_classes(gan: Sampler) -> str:
-    """Return which classes there are, for messages."""
+    """List the classes for messages."""
     last = gan.num_classes - 1
     numbers = f"there are {gan.num_classes}, 0 to {last}"
     if not gan.class_names or gan.class_names == [str(i) for i in range(gan.num_classes)]:
@@ -159,17 +159,17 @@ def named_classes(gan: Sampler) -> str:
 
 
 def slug(name: str) -> str:
-    """Return a name as part of a file's name."""
+    """Make a name usable in a file name."""
     return re.sub(r"[^\w.+-]+", "-", name).strip("-.")[:_LONGEST_TEXT]
 
 
 def class_suffix(label: int, gan: Sampler) -> str:
-    """Return the end of a file's name: _class3, or _class3_cat where classes have names other than their numbers."""
+    """Return a file name's suffix: _class3, or _class3_cat if classes have names."""
     name = slug(gan.class_names[label]) if label < len(gan.class_names) else ""
     return f"_class{label}" + (f"_{name}" if name and name != str(label) else "")
 
 
-LOSSLESS = {"lossless": True, "quality": 80, "method": 4}  # of WebP, quality is then effort
+LOSSLESS = {"lossless": True, "quality": 80, "method": 4}  # for WebP, quality then means effort
 
 # Pillow's name of a format, and how it is written
 ENCODINGS = {"png": "PNG", "jpeg": "JPEG", "webp": "WEBP"}
@@ -178,10 +178,10 @@ _LARGEST_SIDE, _LARGEST_AREA = 16384, 2**27  # of a grid, pixels
 
 
 class Writer(ABC):
-    """Takes images as they are drawn.
+    """Writes images as they are drawn.
 
     Attributes:
-        ordered: whether it must get all blocks in order, in one process; otherwise each process writes its own.
+        ordered: whether it needs all blocks in order, in one process; otherwise each process writes its own.
     """
 
     ordered = True
@@ -192,7 +192,7 @@ class Writer(ABC):
 
     @abstractmethod
     def finish(self) -> str:
-        """Make the file whole and return its name."""
+        """Finish the file and return its name."""
 
     def abandon(self) -> None:  # noqa: B027 (most have nothing half done)
         """Remove partial files."""
@@ -220,7 +220,7 @@ class SingleFiles(Writer):
     def add(self, block: Block) -> None:
         for name, image in zip(block.names, block.samples, strict=True):
             data = encode(image, kind=self._kind, quality=self._quality)
-            # tens of thousands of them, and made again by the same command: a sync each would cost more than drawing
+            # tens of thousands of files, easily redrawn: a sync each would cost more than drawing
             write(self._folder / f"{name}.{self._kind}", data, sync=False)
 
     def finish(self) -> str:
@@ -266,7 +266,7 @@ def encode(image: Tensor, *, kind: str, quality: int = 95) -> bytes:
             raise InputError(
                 "format=jpeg has no transparency, and these images have it; use png or webp"
             )
-        # 4:4:4: colours as sharp as light
+        # 4:4:4: no chroma subsampling
         options = {"quality": quality, "subsampling": 0}
     elif kind == "webp":
         options = LOSSLESS
@@ -276,14 +276,14 @@ def encode(image: Tensor, *, kind: str, quality: int = 95) -> bytes:
 
 
 class GridFile(Writer):
-    """One image of all images, row by row; of very many, the first columns and rows.
+    """A grid of all images, row by row; if there are too many, of the first rows and columns.
 
     Args:
         path: of the PNG.
         count: of all images.
         columns: of the grid.
         scale: every pixel becomes `scale` x `scale` pixels.
-        kind: of sample, which is asked for its preview.
+        kind: of sample, for previews.
     """
 
     def __init__(
@@ -329,7 +329,7 @@ class GridFile(Writer):
 
 
 class TextFile(Writer):
-    """Samples that are text in one file, UTF-8, one after the other as their kind has them: lines.
+    """Text samples in one file, UTF-8, one per line.
 
     Args:
         path: of the file.
@@ -353,7 +353,7 @@ class TextFile(Writer):
 
 
 class JsonLines(TextFile):
-    """The same as JSON, an object a line: `text`, `name` (seed and class), and `class` where there are some.
+    """Text samples as JSON lines: `text`, `name` (seed and class), and `class` if there are classes.
 
     Args:
         path: of the file.
@@ -374,7 +374,7 @@ class JsonLines(TextFile):
 
 
 class Archive(Writer):
-    """What is written member by member into a file that appears when it is whole.
+    """A zip written member by member, atomically.
 
     Args:
         path: of the file.
@@ -405,7 +405,7 @@ class Archive(Writer):
     def _finish(self) -> None: ...
 
     def abandon(self) -> None:
-        self._archive.fp = None  # or its destructor would write a table of contents
+        self._archive.fp = None  # otherwise its destructor writes the directory
         self._part.unlink(missing_ok=True)
 
 
@@ -419,7 +419,7 @@ def member(name: str, compression: int) -> zipfile.ZipInfo:
 
 
 class ImagesZip(Archive):
-    """PNG files in a folder for each class, and dataset.json: what data=zip reads, and data=image_folder when unpacked.
+    """PNG files in a folder per class, and dataset.json: for data=zip, or data=image_folder when unpacked.
 
     Args:
         path: of the zip.
@@ -467,7 +467,7 @@ class Npz(Archive):
 
     Args:
         path: of the .npz.
-        series: that is written.
+        series: to write.
     """
 
     def __init__(self, path: Path, *, series: Series) -> None:
@@ -511,14 +511,14 @@ class Npz(Archive):
 
     def abandon(self) -> None:
         if self._images is not None:
-            # it would write what it still holds back, to a disk that may be full
+            # otherwise it flushes its buffer, maybe to a full disk
             with suppress(OSError):
                 self._images.close()
         super().abandon()
 
 
 class LatentsFile(Writer):
-    """Latents that the same images can be made from again: latents.safetensors.
+    """Latents that reproduce the images: latents.safetensors.
 
     Args:
         folder: where.

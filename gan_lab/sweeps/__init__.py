@@ -1,1 +1,1 @@
-"""Many runs by one command: which ones, each in a process of its own, and what came out of them."""
+"""Sweeps: many runs by one command, each in its own process, and their outcomes."""

@@ -1,4 +1,4 @@
-"""hydra/launcher=slurm: the runs of a sweep as an array of jobs, by submitit, and the wait for them."""
+"""hydra/launcher=slurm: the runs of a sweep as a SLURM job array, by submitit."""
 
 import time
 from collections import Counter
@@ -25,24 +25,24 @@ from gan_lab.distributed import slurm
 from gan_lab.errors import InputError
 from gan_lab.sweeps.job import STOP_FILE, SweepFile, sweep_folder, without_sweep_keys
 
-# how long to wait before SLURM is asked again: at first, and at most
+# seconds between polls of SLURM: at first, and at most
 SOONEST_S, LATEST_S = 1.0, 15.0
 
 
 class ClusterSweep(SlurmLauncher):  # type: ignore[misc]
-    """Hydra's launcher for submitit, in which a job that fails fails in SLURM too, and the others go on.
+    """Hydra's submitit launcher, except that a failing job also fails in SLURM, and the others continue.
 
-    Where a run stands is read from `sweep.json`, to which the jobs write, and from squeue: submitit asks sacct, which a
-    cluster without accounting does not have.
+    A run's status is read from `sweep.json`, which the jobs write, and from squeue: submitit uses sacct, which needs
+    accounting.
     """
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
-        """Check what can be checked before anything is submitted.
+        """Check everything possible before submitting.
 
         Raises:
-            InputError: for a number of devices that is not known here.
+            InputError: for an unknown number of devices.
         """
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
         devices = config.trainer.devices
@@ -56,21 +56,21 @@ class ClusterSweep(SlurmLauncher):  # type: ignore[misc]
         self.folder = sweep_folder(config)
 
     def __call__(self, *args: Any) -> JobReturn:
-        """Entry point of a SLURM job's process: train the run; raise where it failed."""
+        """Entry point of a SLURM job's process: train the run; raise if it failed."""
         slurm.block_signals()
         register_resolvers()
         returned = super().__call__(*args)
-        # raises what the task has raised, which would otherwise count as a success
+        # re-raises the task's error, which would otherwise count as success
         _ = returned.return_value
         return returned
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
-        """Submit runs, wait for them, and return a value for each, None for those that failed.
+        """Submit runs, wait for them, and return their values, None for failed ones.
 
         Raises:
-            InputError: when SLURM does not take them, or has runs of this sweep already.
+            InputError: when SLURM rejects them, or already has runs of this sweep.
         """
         self._check_alike(job_overrides)
         self._check_queue()
@@ -98,7 +98,7 @@ class ClusterSweep(SlurmLauncher):  # type: ignore[misc]
         there = [line.split()[0] for line in mine.splitlines() if line.endswith(self._mark)]
         if there:
             raise InputError(
-                f"SLURM has runs of {self.folder} already (job {', '.join(there)}); wait for them, or end them by "
+                f"SLURM already has runs of {self.folder} (job {', '.join(there)}); wait for them, or end them by "
                 f"scancel {' '.join(there)}, after which they are saved"
             )
 
@@ -134,14 +134,14 @@ class ClusterSweep(SlurmLauncher):  # type: ignore[misc]
         return jobs
 
     def _wait(self, jobs: Sequence[submitit.Job]) -> None:
-        """Wait until SLURM is done with all jobs; when the sweep is to stop, have them save and end."""
+        """Wait until all jobs are done; when the sweep stops, make them save and end."""
         array = jobs[0].job_id.partition("_")[0]
         said, cancelled, pause = "", False, SOONEST_S
         while True:
             try:
                 states = slurm.states(array)
             except (OSError, SubprocessError) as error:
-                # a controller may be away for a while
+                # a controller may be unreachable for a while
                 warn(f"{slurm.reason(error)}; asking again")
                 time.sleep(LATEST_S)
                 continue
@@ -160,7 +160,7 @@ class ClusterSweep(SlurmLauncher):  # type: ignore[misc]
             pause = min(LATEST_S, 1.2 * pause)
 
     def _returned(self, words: Sequence[str], job: submitit.Job) -> JobReturn:
-        """Return what came out of a run, and record of one that could not do so itself how it ended."""
+        """Return a run's value, and record how it ended if it could not do so itself."""
         record = SweepFile(self.folder)
         known = next(
             j for j in record.jobs().values() if j.overrides == without_sweep_keys(list(words))

@@ -15,7 +15,7 @@ from gan_lab.config import run_name
 from gan_lab.distributed import slurm
 from gan_lab.errors import InputError
 
-# names in conf/hydra -> classes, imported when they are needed: every command registers them
+# names in conf/hydra -> classes, imported lazily: every command registers them
 PLUGINS = {
     "hydra_plugins.gan_lab.Grid": "gan_lab.sweeps.sweep.GridSweep",
     "hydra_plugins.gan_lab.Optuna": "gan_lab.sweeps.trials.OptunaSweep",
@@ -42,7 +42,7 @@ def is_sweep(command: str, words: Sequence[str]) -> bool:
     """Whether a command line asks for a sweep.
 
     Raises:
-        InputError: for one that only says how a sweep's runs are started.
+        InputError: for a launcher or sweeper without -m.
     """
     several = not {"-m", "--multirun", "hydra.mode=MULTIRUN"}.isdisjoint(words)
     for word in words:
@@ -52,9 +52,9 @@ def is_sweep(command: str, words: Sequence[str]) -> bool:
 
 
 def sweep_overrides(words: Sequence[str]) -> list[str]:
-    """Return the words of a sweep with overrides that say where it is and what tells its runs apart.
+    """Add the sweep's folder and swept keys to a command line.
 
-    The sweep is named by what was asked for, swept keys included, so that the same command finds it again.
+    The sweep is named by its overrides, swept keys included, so that the same command finds it again.
 
     Args:
         words: overrides, and flags behind them.
@@ -90,12 +90,12 @@ def check_installed(words: Sequence[str]) -> None:
 
 
 def swept_override(keys: Sequence[str]) -> str:
-    """Return the override that says what tells the runs of a sweep apart."""
+    """Return the override with the swept keys."""
     return f"swept_keys=[{','.join(as_override(key) for key in keys)}]"
 
 
 def sweep_name(overrides: Sequence[str], keys: Sequence[str]) -> str:
-    """Name a sweep by what is named of a run, and by the swept keys that are not."""
+    """Name a sweep by the overrides that name a run, and by other swept keys."""
     apart = [word for word in overrides if word.lstrip("+~").partition("=")[0] in keys]
     rest = [word for word in overrides if word not in apart]
     names = [run_name(words, swept) for words, swept in ((rest, ()), (apart, keys)) if words]
@@ -103,7 +103,7 @@ def sweep_name(overrides: Sequence[str], keys: Sequence[str]) -> str:
 
 
 def as_override(value: Any) -> str:
-    """Return what stands behind an override's `=` to mean a value made of containers, numbers and texts."""
+    """Format a value of containers, numbers and texts for an override."""
     if isinstance(value, Mapping):
         return "{" + ",".join(f"{key}:{as_override(v)}" for key, v in value.items()) + "}"
     if isinstance(value, str):

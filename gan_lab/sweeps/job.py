@@ -1,4 +1,4 @@
-"""The runs of a sweep: kept in sweep.json, and each trained in a process of its own."""
+"""The runs of a sweep: recorded in sweep.json, each trained in its own process."""
 
 import json
 import os
@@ -33,9 +33,9 @@ from gan_lab.run import LOCK_FILE, write, write_json
 SWEEP_FILE, RECORD_LOCK = "sweep.json", ".sweep.json.lock"
 
 Status = Literal["waiting", "running", "done", "pruned", "stopped", "failed", "killed"]
-# what ended as it should; the rest is taken up again by the next call
+# finished; other runs are continued by the next call
 FINAL: tuple[Status, ...] = ("done", "pruned")
-# what somebody has to look at
+# to be looked at by the user
 WRONG: tuple[Status, ...] = ("failed", "killed")
 
 
@@ -45,18 +45,18 @@ class Job:
 
     Attributes:
         run: name of its folder in the sweep's.
-        overrides: what tells the run from the configuration's defaults, as on the command line.
+        overrides: of the run, as on the command line.
         status: waiting, running, done, pruned (by Optuna), stopped (by a signal, and saved), failed
             (`error` says why), or killed (its process ended by a signal).
-        objective: key of metrics.jsonl that runs are compared by, None where nothing is measured.
-        mode: whether the smallest or the largest value of it is the best.
+        objective: key of metrics.jsonl to compare runs by, None without metrics.
+        mode: "min" or "max": whether lower or higher is better.
         value: the best of it.
         value_kimg: where that was.
-        metrics: all that was measured there.
+        metrics: all metrics there.
         kimg: thousands of images shown.
-        total_kimg: how many were asked for.
+        total_kimg: the length of training.
         seconds: of training, over all calls.
-        error: what a failed run said.
+        error: message of a failed run.
     """
 
     run: str
@@ -86,10 +86,10 @@ class SweepFile:
         self._lock = FileLock(folder / RECORD_LOCK)
 
     def jobs(self) -> dict[str, Job]:
-        """Return what is known of each run, by the name of its folder.
+        """Return the record of each run, by its folder's name.
 
         Raises:
-            InputError: when the file is none of ours.
+            InputError: when it is not such a file.
         """
         if not self.path.exists():
             return {}
@@ -97,18 +97,18 @@ class SweepFile:
             found = [Job(**entry) for entry in json.loads(self.path.read_text())["jobs"]]
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(
-                f"{self.path} is not the record of a sweep ({error}); delete it, and the runs are looked at anew"
+                f"{self.path} is not the record of a sweep ({error}); delete it to read the runs again"
             ) from error
         return {job.run: job for job in found}
 
     def put(self, jobs: Iterable[Job]) -> None:
-        """Add runs, or replace what was known of them."""
+        """Add runs, or replace their records."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._lock:
             self._write(self.jobs() | {job.run: job for job in jobs})
 
     def change(self, run: str, **changes: Any) -> Job:
-        """Change what is known of one run, and return it."""
+        """Change the record of one run, and return it."""
         with self._lock:
             known = self.jobs()
             known[run] = replace(known[run], **changes)
@@ -128,7 +128,7 @@ class SweepFile:
 
 
 def best(jobs: Iterable[Job]) -> Job | None:
-    """Return the run with the best value; None where none has one, or where they are of different metrics."""
+    """Return the run with the best value; None if there is none, or their metrics differ."""
     valued = [job for job in jobs if job.value is not None]
     if len({(job.objective, job.mode) for job in valued}) != 1:
         return None
@@ -137,7 +137,7 @@ def best(jobs: Iterable[Job]) -> Job | None:
 
 
 def table(jobs: Iterable[Job]) -> Table:
-    """Return a table of runs, the best one first and marked, with a column for each key that tells them apart."""
+    """Return a table of runs, the best first and marked, with a column for each key that differs."""
     jobs = list(jobs)
     chosen = best(jobs)
     keys = varying(jobs)
@@ -204,14 +204,14 @@ def clock(seconds: float | None) -> str:
 
 
 Context = ForkServerContext | SpawnContext
-# while this file is in a sweep's folder, its runs save and stop
+# while this file exists in a sweep's folder, its runs save and stop
 STOP_FILE = ".stop"
 OUTPUT_FILE = "output.log"
-# how often a run looks for it, and how long it waits for a folder that a process on its way out still holds
+# poll interval for it, and timeout for a folder that a stopping process still holds
 LOOK_EVERY_S, WAIT_S = 0.5, 60.0
 LONGEST_ERROR = 10_000
 HERE = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
-TRAIN = "gan_lab.commands.train"  # the command that a run is
+TRAIN = "gan_lab.commands.train"  # the command of a run
 KEYS = "gan_lab.commands.keys"
 
 
@@ -224,27 +224,26 @@ class Ending(NamedTuple):
 
 
 def run_job(config: DictConfig) -> float | None:
-    """Train one run of a sweep, record how it ended in `sweep.json`, and return its value: the best of its objective.
+    """Train one run of a sweep, record its end in `sweep.json`, and return its value: the best of its objective.
 
-    A run that fails raises nothing, so that the others are tried; its value is None, as that of a run that measures
-    nothing.
+    A failing run raises nothing, so that the others are tried; its value is None, as without metrics.
     """
     folder, run = sweep_folder(config), str(config.name)
     if in_submitit_job() and slurm.rank() > 0:
-        # the first process of a job speaks for all
+        # rank 0 of a job reports
         exit_job(run_here(config))
         return None
     record = SweepFile(folder)
     known = record.jobs().get(run)
     if known is None:
-        # a sweeper of somebody else has not announced it
+        # another sweeper has not announced it
         known = Job(run=run, overrides=without_sweep_keys(HydraConfig.get().overrides.task))
         record.put([known])
     if (folder / STOP_FILE).exists():
         return None
     say(f"run          {run}")
     record.change(run, status="running", error=None, total_kimg=float(config.total_kimg))
-    # what ends one job of a cluster is not meant for the others
+    # a signal to one job of a cluster is not for the others
     with nullcontext() if in_submitit_job() else stop_on_signal(folder / STOP_FILE):
         ending = train(config, folder)
     job = finish(record, config, ending)
@@ -268,7 +267,7 @@ def sweep_folder(config: DictConfig) -> Path:
 
 
 def without_sweep_keys(overrides: Sequence[str]) -> list[str]:
-    """Return the overrides without what the command line has added to them."""
+    """Return the overrides without those added by `sweep_overrides`."""
     ours = ("sweep=", "swept_keys=", "runs_dir=", "++callbacks.pruning")
     return [word.removeprefix("++") for word in overrides if not word.startswith(ours)]
 
@@ -282,19 +281,19 @@ def train(config: DictConfig, folder: Path) -> Ending:
     output = None if here else Path(config.run_dir) / OUTPUT_FILE
     ending = run_in_subprocess(config, stop=stop, output=output)
     if ending.status == "killed" and stop.exists():
-        # before there was anything to save
+        # nothing to save yet
         return Ending("stopped")
     return ending
 
 
 def in_submitit_job() -> bool:
-    """Whether this process was made for this run: by submitit, which also tells it when to stop."""
+    """Whether submitit has started this process for this run, and stops it."""
     return "SUBMITIT_EXECUTOR" in os.environ
 
 
 def finish(record: SweepFile, config: DictConfig, ending: Ending) -> Job:
-    """Record what came out of a run."""
-    # torch comes with it, and a sweep's first run is not to wait for that
+    """Record the outcome of a run."""
+    # imports torch, which should not delay a sweep's first run
     from gan_lab.sweeps.outcome import chosen_objective, entries_of, outcome
 
     entries = entries_of(Path(config.run_dir))
@@ -303,7 +302,7 @@ def finish(record: SweepFile, config: DictConfig, ending: Ending) -> Job:
     except InputError:
         if ending.status != "failed":
             raise
-        objective = None  # which is why it failed
+        objective = None  # the reason of the failure
     found = outcome(entries, objective)
     pruned = found.pop("pruned") and ending.status == "done"
     if ending.status == "done" and config.objective is not None and found.get("value") is None:
@@ -324,7 +323,7 @@ def print_ending(job: Job) -> None:
 
 
 def run_here(config: DictConfig) -> Ending:
-    """Train in this process and return how it ended; nothing is raised."""
+    """Train in this process and return how it ended, without raising."""
     try:
         wait_for(Path(config.run_dir))
         import_module(KEYS).check("train", config)
@@ -336,7 +335,7 @@ def run_here(config: DictConfig) -> Ending:
         return Ending("stopped", None, code) if code else Ending("done")
     except KeyboardInterrupt:
         return Ending("stopped", None, 128 + signal.SIGINT)
-    except Exception as error:  # a defect in one run is no reason not to try the next
+    except Exception as error:  # after a defect in one run, the next is tried
         traceback.print_exc()
         return Ending("failed", f"{type(error).__name__}: {error}"[:LONGEST_ERROR])
     return Ending("done")
@@ -348,15 +347,15 @@ def run_in_subprocess(config: DictConfig, *, stop: Path, output: Path | None) ->
     Args:
         config: of the run.
         stop: a file; when it appears, or this process dies, the run saves and stops.
-        output: where what the run prints goes; None for here.
+        output: file for what the run prints; None for this terminal.
     """
-    # the server imports once what every run needs, and has neither threads nor devices when it is forked
+    # the fork server imports once what every run needs, and has neither threads nor devices
     forks = sys.platform == "linux"
     context: Context = get_context("forkserver") if forks else get_context("spawn")
     if forks:
         context.set_forkserver_preload([TRAIN])
     reader, writer = context.Pipe(duplex=False)
-    # plain containers: a launcher's worker has classes of its own for what Hydra's are made of
+    # plain containers: a launcher's worker may have other versions of Hydra's classes
     own = HydraConfig.instance().cfg
     described = [{} if c is None else OmegaConf.to_container(c) for c in (config, own)]
     process = context.Process(
@@ -397,11 +396,11 @@ def work(
     stop: Path,
     output: Path | None,
 ) -> None:
-    """Entry point of the process of a run."""
-    # a fork has the environment of the time when its server was started
+    """Entry point of a run's process."""
+    # a fork has the environment of the server's start
     os.environ.clear()
     os.environ.update(environment)
-    # a terminal's Ctrl-C is for the sweep, which then has its runs save and stop
+    # a terminal's Ctrl-C is for the sweep, which then makes its runs save and stop
     if hasattr(os, "setpgid"):
         os.setpgid(0, 0)
     if output is not None:
@@ -409,10 +408,10 @@ def work(
     parent = parent_process()
     assert parent is not None
     threading.Thread(target=watch, args=(stop, parent.sentinel), daemon=True).start()
-    # what the configuration refers to
+    # used by interpolations
     register_resolvers()
     setup_globals()
-    # in plain containers it is not of the type that Hydra's own setter asks for
+    # plain containers are not of the type that Hydra's own setter needs
     HydraConfig.instance().cfg = OmegaConf.create(hydra)  # type: ignore[assignment]
     writer.send(run_here(OmegaConf.create(config)))
     writer.close()
@@ -429,7 +428,7 @@ def redirect(output: Path) -> None:
 
 
 def watch(stop: Path, sentinel: int) -> None:
-    """Send this process SIGTERM once the stop file appears or the parent is gone."""
+    """Send this process SIGTERM when the stop file appears or the parent is gone."""
     while not stop.exists():
         if wait([sentinel], timeout=LOOK_EVERY_S):
             break
@@ -437,7 +436,7 @@ def watch(stop: Path, sentinel: int) -> None:
 
 
 def wait_for(run_dir: Path) -> None:
-    """Wait for a process that still saves in the run folder."""
+    """Wait for a process that is still saving in the run folder."""
     if not (run_dir / LOCK_FILE).exists():
         return
     lock = FileLock(run_dir / LOCK_FILE)
@@ -450,9 +449,9 @@ def wait_for(run_dir: Path) -> None:
 
 @contextmanager
 def stop_on_signal(stop: Path) -> Iterator[None]:
-    """Turn the first Ctrl-C or SIGTERM into a file that all runs of a sweep look for; a second one ends at once.
+    """On the first Ctrl-C or SIGTERM, create the file that stops all runs of a sweep; a second one exits at once.
 
-    In a job of SLURM its warnings do the same.
+    In a SLURM job, its warning signals do the same.
     """
     asked = False
 
@@ -468,7 +467,7 @@ def stop_on_signal(stop: Path) -> Iterator[None]:
         asked = True
 
     if threading.current_thread() is not threading.main_thread():
-        yield  # signals come to the main thread alone
+        yield  # signals are only delivered to the main thread
         return
     numbers = {signal.SIGINT, signal.SIGTERM} | (slurm.PREEMPT_SIGNALS if slurm.in_job() else set())
     if HANGUP is not None and minds_hangup():
@@ -483,7 +482,7 @@ def stop_on_signal(stop: Path) -> Iterator[None]:
 
 
 def stopped_by(stop: Path) -> int:
-    """Return the signal by which a sweep was asked to stop."""
+    """Return the signal that stops a sweep."""
     try:
         return int(stop.read_text())
     except (OSError, ValueError):

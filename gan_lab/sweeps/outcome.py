@@ -30,18 +30,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Objective:
-    """What runs are compared by.
+    """The metric that runs are compared by.
 
     Attributes:
         key: of metrics.jsonl.
-        mode: whether the smallest or the largest value of it is the best.
+        mode: "min" or "max": whether lower or higher is better.
     """
 
     key: str
     mode: Direction
 
     def best(self, entries: list[dict[str, Any]]) -> dict[str, Any] | None:
-        """Return the entry of metrics.jsonl with the best value, the first of equals; None where there is none."""
+        """Return the first entry of metrics.jsonl with the best value, or None."""
         measured = [e for e in entries if math.isfinite(e.get(self.key, math.nan))]
         sign = -1.0 if self.mode == "max" else 1.0
         return min(measured, key=lambda entry: sign * entry[self.key], default=None)
@@ -50,7 +50,7 @@ class Objective:
 def chosen_objective(
     config: DictConfig, measured: Collection[str] | None = None
 ) -> Objective | None:
-    """Return what a run is compared by: `objective=`, or the metric that chooses its best checkpoint, if there is one.
+    """Return a run's objective: `objective=`, or the metric that chooses its best checkpoint, or None.
 
     Args:
         config: of the run.
@@ -58,7 +58,7 @@ def chosen_objective(
             chosen by looking at these.
 
     Raises:
-        InputError: when it is not known whether more or less of a metric is better.
+        InputError: when it is not known whether lower or higher is better.
     """
     key, mode = config.objective, config.objective_mode
     if key is None:
@@ -71,7 +71,7 @@ def chosen_objective(
     mode = mode or direction(key)
     if mode is None:
         raise InputError(
-            f"objective={key}: whether more or less of it is better is not known; set objective_mode=min or max"
+            f"objective={key}: it is not known whether lower or higher is better; set objective_mode=min or max"
         )
     return Objective(key=key, mode=mode)
 
@@ -95,9 +95,9 @@ def entries_of(run_dir: Path) -> list[dict[str, Any]]:
 
 
 def outcome(entries: list[dict[str, Any]], objective: Objective | None) -> dict[str, Any]:
-    """Return what came out of a run so far, by the fields of `Job`; its value is that of its best checkpoint.
+    """Return the outcome of a run so far, by the fields of `Job`; its value is that of its best checkpoint.
 
-    "pruned" says whether the run was ended where it is now.
+    "pruned" is whether the run was pruned at its current position.
     """
     if not entries:
         return {"pruned": False}
@@ -115,7 +115,7 @@ def outcome(entries: list[dict[str, Any]], objective: Objective | None) -> dict[
 
 
 def metrics_at(entries: list[dict[str, Any]], kimg: float | None) -> dict[str, float]:
-    """Return all that was measured at one moment."""
+    """Return all metrics of one evaluation."""
     return {
         key: value
         for entry in entries
@@ -126,11 +126,11 @@ def metrics_at(entries: list[dict[str, Any]], kimg: float | None) -> dict[str, f
 
 
 class Pruning(Callback):
-    """Reports each evaluation to a trial of an Optuna study, and ends the run where its pruner says so.
+    """Reports each evaluation to a trial of an Optuna study, and ends the run if its pruner says so.
 
-    Stands between the evaluation and the checkpointing, which saves the run there. A step of Optuna is an evaluation,
-    the first one 0, so that runs of different batch sizes are compared at the same ones. The study is reached through
-    its storage, so that it may be another process's, or another machine's.
+    Runs between evaluation and checkpointing, which then saves the run. Optuna's step is the number of the evaluation,
+    from 0, so that runs of different batch sizes compare. The study is accessed through its storage, which other
+    processes and machines may share.
 
     Args:
         storage: a journal file or a URL; see `open_storage`.
@@ -138,7 +138,7 @@ class Pruning(Callback):
         trial: number of the trial, which must be running.
         objective: key of the metric, `metrics/` included.
         pruner: Optuna's, or None for Optuna's default.
-        evaluation: what measures it.
+        evaluation: the callback that computes it.
 
     Raises:
         InputError: when nothing is evaluated.
@@ -156,7 +156,7 @@ class Pruning(Callback):
     ) -> None:
         if evaluation is None:
             raise InputError(
-                "callbacks.pruning needs evaluations, and there are none; leave callbacks.evaluation in, or set "
+                "callbacks.pruning needs callbacks.evaluation; add it, or set "
                 "hydra.sweeper.pruner=null"
             )
         self.storage = storage
@@ -169,7 +169,7 @@ class Pruning(Callback):
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: Trainer, module: AdversarialModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Report when there was an evaluation; at the end of training there is nothing left to save."""
+        """Report after an evaluation, except at the end of training."""
         if module.finished or not module.due(self.evaluation.every_kimg):
             return
         value = self.evaluation.values.get(self.objective)
@@ -177,7 +177,7 @@ class Pruning(Callback):
         if trainer.is_global_zero and value is not None:
             evaluations = round(module.images_seen // (self.evaluation.every_kimg * 1000))
             prune = self._should_prune(value, step=evaluations - 1)
-        # all processes leave at the same step
+        # all processes stop at the same step
         if trainer.strategy.broadcast(prune):
             log(trainer, module, {PRUNED: 1.0})
             say(f"pruned by Optuna at {module.kimg:g} kimg (checkpoint saved)")
@@ -188,7 +188,7 @@ class Pruning(Callback):
             storage=self.storage, study=self.study, trial=self.trial, pruner=self.pruner
         )
         with warnings.catch_warnings():
-            # a run that went back to a checkpoint measures again what it has reported, and gets the same
+            # a run resumed from an earlier checkpoint repeats evaluations, with the same values
             warnings.simplefilter("ignore")
             trial.report(value, step)
         return trial.should_prune()
@@ -198,7 +198,7 @@ def check_installed() -> None:
     """Check that Optuna is installed.
 
     Raises:
-        InputError: saying how to install it.
+        InputError: with how to install it.
     """
     if find_spec("optuna") is None:
         raise InputError("hydra/sweeper=optuna needs optuna; pip install 'gan_lab[sweeps]'")
@@ -208,7 +208,7 @@ def open_storage(place: str) -> "BaseStorage":
     """Open a study's storage: a journal file, or a database.
 
     Args:
-        place: a path, made when it is not there; or a URL such as sqlite:///study.db.
+        place: a path, created if needed; or a URL such as sqlite:///study.db.
 
     Raises:
         InputError: when it cannot be opened.
@@ -221,7 +221,7 @@ def open_storage(place: str) -> "BaseStorage":
         if "://" in place:
             return get_storage(place)
         return JournalStorage(JournalFileBackend(place))
-    except Exception as error:  # each database has errors of its own
+    except Exception as error:  # each database has its own errors
         raise InputError(
             f"hydra.sweeper.storage={place} cannot be opened ({type(error).__name__}: {error}); give a path, or a URL "
             "such as sqlite:///study.db"
@@ -229,7 +229,7 @@ def open_storage(place: str) -> "BaseStorage":
 
 
 def open_trial(*, storage: str, study: str, trial: int, pruner: "BasePruner | None") -> "Trial":
-    """Return a running trial, to report to and to ask whether to prune.
+    """Return a running trial, for reporting and pruning.
 
     Args:
         storage: as `open_storage` takes it.
@@ -238,7 +238,7 @@ def open_trial(*, storage: str, study: str, trial: int, pruner: "BasePruner | No
         pruner: Optuna's, or None for Optuna's default.
 
     Raises:
-        InputError: when there is no such trial.
+        InputError: for an unknown trial.
     """
     opened = open_storage(storage)
     from optuna import Trial, load_study

@@ -1,4 +1,4 @@
-"""Sweeps as Hydra's sweepers: find what is left to do, launch it, report; the grid is one."""
+"""Sweeps as Hydra sweepers: find the remaining runs, launch them, report; the grid sweep."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -41,7 +41,7 @@ from gan_lab.training.checks import TrainKeys
 
 
 class Planned(NamedTuple):
-    """A run that was asked for: what is known of it, its overrides, and its configuration."""
+    """A run of the sweep: its state, its overrides, and its configuration."""
 
     job: Job
     words: list[str]
@@ -49,7 +49,7 @@ class Planned(NamedTuple):
 
 
 class Sweep(Sweeper):
-    """Runs that one command asks for."""
+    """Base class of sweeps."""
 
     then = "the same command tries them again"
 
@@ -60,8 +60,8 @@ class Sweep(Sweeper):
 
         Args:
             hydra_context: Hydra's.
-            task_function: what the launcher calls for each run.
-            config: of the command, with nothing of a single run in it.
+            task_function: called by the launcher for each run.
+            config: of the command, without a single run's overrides.
 
         Raises:
             InputError: under torchrun or srun, and for a bad sweep name.
@@ -88,10 +88,10 @@ class Sweep(Sweeper):
         return parser.parse_overrides(list(words))
 
     def plan(self, batch: Sequence[Sequence[str]]) -> list[Planned]:
-        """Compose every run, so that what is wrong with one shows before the first is trained.
+        """Compose every run, to find errors before the first is trained.
 
         Raises:
-            InputError: for what cannot be run, and for runs that would share a folder.
+            InputError: for invalid runs, and runs that would share a folder.
         """
         planned = [self._compose(words) for words in batch]
         for config in (run.config for run in planned):
@@ -125,7 +125,7 @@ class Sweep(Sweeper):
             self._launched += [run.job.run for run in rest]
             words = [run.words for run in rest]
             for returned in self._launch(words, initial_job_idx=first):
-                # a run that fails raises nothing: what is raised here is a defect
+                # failing runs raise nothing: an error here is a defect
                 _ = returned.return_value
         known = self.record.jobs()
         return [known[run.job.run] for run in planned]
@@ -136,7 +136,7 @@ class Sweep(Sweeper):
 
         Raises:
             InputError: when a run failed, or another process runs this sweep.
-            SystemExit: when the sweep was asked to stop.
+            SystemExit: when the sweep was stopped.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         stop = self.folder / STOP_FILE
@@ -163,7 +163,7 @@ class Sweep(Sweeper):
 
     @property
     def stopped(self) -> bool:
-        """Whether the sweep was asked to stop."""
+        """Whether the sweep was stopped."""
         return (self.folder / STOP_FILE).exists()
 
     def _leave(self, number: int) -> None:
@@ -174,7 +174,7 @@ class Sweep(Sweeper):
         raise SystemExit(slurm.REQUEUED if again else 128 + number)
 
     def _check_settings(self, planned: Sequence[Planned]) -> None:
-        """Check that a run is continued with its own settings."""
+        """Check that a run is continued with the same overrides."""
         known = self.record.jobs()
         for job in (run.job for run in planned if run.job.run in known):
             before, now = (set(named_words(j.overrides)) for j in (known[job.run], job))
@@ -187,13 +187,13 @@ class Sweep(Sweeper):
 
     def _compose(self, words: Sequence[str]) -> Planned:
         config = self.context.config_loader.load_sweep_config(self.common, list(words))
-        # runs are named after Hydra's own configuration
+        # runs are named in Hydra's own config
         before = HydraConfig.instance().cfg
         HydraConfig.instance().set_config(config)
         try:
             added = [word for word in words if word.startswith("++")]
             if any(not word.startswith("++callbacks.pruning") for word in added):
-                # of keys that no file lists only constructors know, which take seconds to import
+                # keys that no file lists are checked by constructors, which take seconds to import
                 import_module(KEYS).check("train", config)
             config.name = config.name
         finally:
@@ -203,7 +203,7 @@ class Sweep(Sweeper):
         )
 
     def _clear_up(self) -> None:
-        """Mark runs that a killed sweep left as running."""
+        """Reset runs that a killed sweep left as running."""
         for job in self.record.jobs().values():
             if job.status == "running":
                 status = "stopped" if self.stopped else "killed"
@@ -216,10 +216,10 @@ def named_words(words: Sequence[str]) -> list[str]:
 
 
 def is_done(known: Job | None, config: DictConfig) -> bool:
-    """Whether nothing is left to do of a run."""
+    """Whether a run is finished."""
     if known is None or known.status not in FINAL:
         return False
-    # of a pruned one there is nothing to do whatever its length
+    # a pruned run is finished, whatever its length
     enough = known.status == "pruned" or (known.total_kimg or 0) >= config.total_kimg
     return enough and (Path(config.run_dir) / "checkpoints" / LAST).exists()
 
@@ -228,11 +228,11 @@ class GridSweep(Sweep):
     """Tries every combination of the values that the command line lists."""
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Run the rest of the sweep.
+        """Run the remaining runs.
 
         Raises:
-            InputError: for what cannot be run, before the first run; at the end, when one failed.
-            SystemExit: when it was asked to stop.
+            InputError: for invalid runs, before the first one; at the end, when one failed.
+            SystemExit: when it was stopped.
         """
         planned = self.plan(combinations(self.parse(arguments)))
         done = len(planned) - len(self.rest(planned))
@@ -242,7 +242,7 @@ class GridSweep(Sweep):
 
 
 def combinations(overrides: Sequence[Override]) -> list[list[str]]:
-    """Return the overrides of each run, the last key the quickest to change.
+    """Return the overrides of each run, the last key varying fastest.
 
     Raises:
         InputError: for values that cannot be listed.
@@ -256,7 +256,7 @@ def combinations(overrides: Sequence[Override]) -> list[list[str]]:
             values[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
         else:
             raise InputError(
-                f"{override.input_line} has no values that could all be tried; list them, or choose "
+                f"{override.input_line} has no finite list of values; list them, or choose "
                 "hydra/sweeper=optuna"
             )
     return [list(chosen) for chosen in product(*values.values())]

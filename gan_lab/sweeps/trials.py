@@ -30,24 +30,24 @@ from gan_lab.sweeps.job import Job
 from gan_lab.sweeps.outcome import Objective, chosen_objective, open_storage
 from gan_lab.sweeps.sweep import Planned, Sweep
 
-# whose trial it is: several sweeps may share a study
+# the sweep of a trial: several may share a study
 FOLDER = "folder"
 
 
 @dataclass(frozen=True)
 class Dimension:
-    """One key that is searched over.
+    """One searched key.
 
     Attributes:
         key: as an override begins with it, `+` included.
-        distribution: of its values; the categories are texts, as they stand in an override.
+        distribution: of its values; categories are texts, as in an override.
     """
 
     key: str
     distribution: BaseDistribution
 
     def override(self, value: float | int | str) -> str:
-        """Return the override that sets a value; of a number with a fraction, six digits."""
+        """Return the override for a value; floats with six digits."""
         return f"{self.key}={value:.6g}" if isinstance(value, float) else f"{self.key}={value}"
 
     def examples(self) -> list[float | int | str]:
@@ -60,20 +60,20 @@ class Dimension:
 
 
 class OptunaSweep(Sweep):
-    """Tries what a sampler suggests, in batches, and prunes runs that fall behind.
+    """Tries a sampler's suggestions, in batches, and prunes runs that fall behind.
 
-    All is kept in the study, so that the same command goes on: a trial that was cut off keeps its number, its values
-    and its run folder. The sampler is made anew for each trial, with a seed of its own, so that a search that was
-    stopped suggests what an uninterrupted one would.
+    All state is in the study, so that the same command resumes: an interrupted trial keeps its number, values and run
+    folder. Each trial gets a new sampler with its own seed, so that a resumed search suggests the same values as an
+    uninterrupted one.
 
     Args:
         n_trials: runs in all, over all calls.
         n_jobs: runs at a time.
         study_name: None for the sweep's name.
         storage: None for a journal in the sweep's folder.
-        params: more of the search space, by key, as the command line writes it.
-        sampler: to build; its `seed`, where it has one, makes another one for each trial.
-        pruner: to build; None lets every run go on to its end.
+        params: further search space, by key, as on the command line.
+        sampler: to build; a different `seed` is derived for each trial.
+        pruner: to build; None for no pruning.
     """
 
     then = "the search goes on without them"
@@ -101,7 +101,7 @@ class OptunaSweep(Sweep):
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
-        """Check the options, and choose the study's place.
+        """Check the options, and choose the study's storage.
 
         Raises:
             InputError: as `Sweep.setup`, and for numbers below 1.
@@ -114,11 +114,11 @@ class OptunaSweep(Sweep):
         self.study_name = self.study_name or str(config.sweep)
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Go on with the search until there are as many trials as were asked for.
+        """Continue the search up to `n_trials`.
 
         Raises:
-            InputError: for what cannot be run, before the first run; at the end, when one failed.
-            SystemExit: when it was asked to stop.
+            InputError: for invalid runs, before the first one; at the end, when one failed.
+            SystemExit: when it was stopped.
         """
         optuna.logging.set_verbosity(logging.WARNING)
         given = [f"{key!s}={value}" for key, value in self.params.items()]
@@ -136,7 +136,7 @@ class OptunaSweep(Sweep):
                 self._try(study, batch, fixed, space, objective)
 
     def _objective(self, fixed: list[str], space: dict[str, Dimension]) -> Objective:
-        """Compose a run for each category, so that slips show before the first run."""
+        """Compose a run for each category, to find errors before the first run."""
         first = {name: dimension.examples()[0] for name, dimension in space.items()}
         probes = [first] + [
             {**first, name: example}
@@ -147,7 +147,7 @@ class OptunaSweep(Sweep):
         found = {chosen_objective(run.config) for run in planned}
         if None in found:
             raise InputError(
-                "there is nothing to search by: nothing is measured; choose metrics= that suit the data, or objective="
+                "nothing is measured, so there is no objective; choose metrics= that suit the data, or objective="
             )
         if len(found) > 1:
             keys = ", ".join(sorted(objective.key for objective in found if objective))
@@ -173,12 +173,12 @@ class OptunaSweep(Sweep):
         return study
 
     def _batch(self, study: optuna.Study, space: dict[str, Dimension]) -> list[FrozenTrial]:
-        """Return the trials to run next: first those that were cut off, then new ones."""
+        """Return the trials to run next: first interrupted ones, then new ones."""
         running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         mine = [t for t in running if t.user_attrs.get(FOLDER) == str(self.folder)]
         batch = [t for t in mine if t.number not in self._tried][: self.n_jobs]
         for trial in [t for t in batch if set(t.params) != set(space)]:
-            # of another search space, which cannot be gone on with
+            # of another search space, which cannot be continued
             study.tell(trial.number, state=TrialState.FAIL)
             batch.remove(trial)
         while len(batch) < self.n_jobs:
@@ -220,7 +220,7 @@ class OptunaSweep(Sweep):
             report_trial(study, number, jobs[name])
 
     def _pruning(self, number: int, objective: Objective) -> list[str]:
-        """Return the override that has a run ask whether it is worth going on with."""
+        """Return the override that enables pruning of a run."""
         if self.pruner is None:
             return []
         node: dict[str, Any] = {
@@ -240,7 +240,7 @@ def words_of(fixed: list[str], space: dict[str, Dimension], values: dict[str, An
 
 
 def report_trial(study: optuna.Study, number: int, job: Job) -> None:
-    """Report a trial's result to the study; one that was cut off stays running, to be continued."""
+    """Report a trial's result to the study; an interrupted one stays running, to be continued."""
     if job.status == "done" and job.value is not None:
         study.tell(number, job.value)
     elif job.status == "pruned":
@@ -250,13 +250,13 @@ def report_trial(study: optuna.Study, number: int, job: Job) -> None:
 
 
 def search_space(overrides: Sequence[Override]) -> tuple[list[str], dict[str, Dimension]]:
-    """Split overrides into those of every run and those that are searched over.
+    """Split overrides into fixed and searched ones.
 
     `a=interval(0,1)` is a number between, `a=tag(log,interval(1e-5,1e-3))` one on a logarithmic scale,
     `a=tag(int,log,interval(1,64))` a whole one, `a=range(1,9,2)` one of 1, 3, 5, 7, and `a=x,y` one of these.
 
     Raises:
-        InputError: for a space of nothing, and for a scale that does not exist.
+        InputError: for an empty space, and an unknown scale.
     """
     fixed: dict[str, str] = {}
     space: dict[str, Dimension] = {}
@@ -281,7 +281,7 @@ def distribution(override: Override) -> BaseDistribution:
     """Return the distribution of an override's values.
 
     Raises:
-        InputError: for an interval or a range that Optuna cannot draw from.
+        InputError: for an invalid interval or range.
     """
     value = override.value()
     try:

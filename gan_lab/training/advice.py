@@ -1,7 +1,7 @@
-"""What a run's log says in words: what goes wrong, with the number, and what to try.
+"""Advice from a run's log: what goes wrong, with the number, and what to try.
 
-Everything is read off values that are logged anyway. A sign has to last, and its limits lie far outside of what the
-recipes of this package show, so that a healthy run is told nothing.
+Uses logged values only. A symptom has to persist, and its limits are far outside of what our recipes show, so that
+healthy runs get no advice.
 """
 
 import math
@@ -14,13 +14,13 @@ from gan_lab.metrics.base import direction
 Point = tuple[float, float]  # kimg, value
 
 _LASTING = 10  # log entries in a row
-_LOSS_OF_A_WINNER = 0.02  # of D, whose losses are all at least 0 but for Wasserstein's
-_SAME = 1e-3  # logits: real and generated samples look alike to D
+_LOSS_OF_A_WINNER = 0.02  # of D, whose losses are all >= 0 except Wasserstein's
+_SAME = 1e-3  # logits: D cannot distinguish real and generated samples
 _FAR, _FAR_BY = 100.0, 3.0  # mean of D's logits, alone and in gaps between real and generated ones
 _SATURATED = 0.8  # ADA's p, from where augmentations leak (Karras et al. 2020, section 3)
-_STEEP, _STEEPER = 1e3, 20.0  # gradient norm, alone and as a multiple of its median before
-_ALIKE, _FELL = 0.1, 3.0  # diversity, and how much more there was once
-_WORSE, _EVALUATIONS = 1.3, 4  # of the best value of a metric, in so many evaluations in a row
+_STEEP, _STEEPER = 1e3, 20.0  # gradient norm, absolute and relative to its earlier median
+_ALIKE, _FELL = 0.1, 3.0  # diversity, absolute and relative to its maximum
+_WORSE, _EVALUATIONS = 1.3, 4  # relative to the best value of a metric, over this many evaluations
 _WAITING = 0.3  # share of the time in which a step waits for its images
 
 
@@ -29,9 +29,9 @@ class Advice:
     """One sentence about a run.
 
     Attributes:
-        sign: what it is about, one word.
-        kimg: when it showed.
-        text: what was seen, with the number, and what to try.
+        sign: the symptom, one word.
+        kimg: of its detection.
+        text: the symptom with the number, and what to try.
     """
 
     sign: str
@@ -53,23 +53,23 @@ class Log:
     series: dict[str, list[Point]] = field(default_factory=dict)
 
     def add(self, entry: Mapping[str, float]) -> None:
-        """Take up one entry of a log."""
+        """Add an entry of a log."""
         for key, value in entry.items():
             self.series.setdefault(key, []).append((entry["kimg"], value))
 
     def last(self, key: str, count: int) -> list[float]:
-        """Return the last so many values, none where there are fewer."""
+        """Return the last `count` values, none if there are fewer."""
         values = [value for _, value in self.series.get(key, [])[-count:]]
         return values if len(values) == count else []
 
     def before(self, key: str, count: int) -> list[float]:
-        """Return up to 200 values before the last so many."""
+        """Return up to 200 values before the last `count`."""
         return [value for _, value in self.series.get(key, [])[-count - 200 : -count]]
 
 
 def _d_wins(log: Log) -> str | None:
     losses = log.last("loss/d", _LASTING)
-    # Wasserstein's are below 0
+    # Wasserstein losses may be negative
     if not losses or min(losses) < 0 or fmean(losses) >= _LOSS_OF_A_WINNER:
         return None
     return (
@@ -108,7 +108,7 @@ def _logits_drift(log: Log) -> str | None:
 
 
 def _ada_saturates(log: Log) -> str | None:
-    # what adapts itself logs its p and what it goes by
+    # adaptive augmentations log p and its target
     adaptive = [k for k in log.series if k.startswith("augment/") and f"{k[:-2]}_r" in log.series]
     for key in (k for k in adaptive if k.endswith("_p")):
         values = log.last(key, _LASTING)
@@ -142,7 +142,7 @@ def _samples_collapse(log: Log) -> str | None:
     if len(values) < 4 or max(values[-2:]) >= _ALIKE:
         return None
     if max(values) < _FELL * max(values[-2:]) and len(values) < _LASTING:
-        return None  # it has only begun
+        return None  # just started
     return (
         f"samples collapse: two of them differ {values[-1]:.2g} times as much as two real ones, and once it was "
         f"{max(values):.2g}. Go back to an earlier checkpoint and raise R1 (4 times the weight), lower both lr, or add "
@@ -191,14 +191,14 @@ SIGNS: dict[str, Callable[[Log], str | None]] = {
 
 
 class Adviser:
-    """Reads a log as it grows, and says each thing once."""
+    """Follows a growing log, and gives each advice once."""
 
     def __init__(self) -> None:
         self.log = Log()
         self.said: set[str] = set()
 
     def see(self, entry: Mapping[str, float]) -> list[Advice]:
-        """Take up one entry of a log, and return what is to be said now."""
+        """Add an entry of a log, and return new advice."""
         self.log.add({k: v for k, v in entry.items() if math.isfinite(v)})
         found = []
         for sign, look in SIGNS.items():
@@ -210,12 +210,12 @@ class Adviser:
 
 
 def advice(entries: Iterable[Mapping[str, float]]) -> list[Advice]:
-    """Return all that was to be said of a log, in its order; each entry has its "kimg"."""
+    """Return all advice for a log, in order; each entry has its "kimg"."""
     adviser = Adviser()
     return [one for entry in entries for one in adviser.see(entry)]
 
 
 def chosen_metric(keys: Sequence[str]) -> str | None:
-    """Return the metric of a log that stands for all: the first distance, else the first that has a direction."""
+    """Return the main metric of a log: the first distance, else the first with a known direction."""
     known = [key for key in keys if key.startswith("metrics/") and direction(key)]
     return next((key for key in known if direction(key) == "min"), known[0] if known else None)

@@ -1,7 +1,7 @@
-"""Numbers of a run that are `auto`: decided once the data are known, with the reason, and kept as numbers from then on.
+"""Values `auto` of a config: decided when the data are known, with the reason, and then fixed.
 
 On GPUs batch, width, learning rate, R1 and average follow `--cfg=auto` of the authors' StyleGAN2-ADA,
-https://github.com/NVlabs/stylegan2-ada-pytorch, for images of any shape. Lengths, intervals and what is said of CPUs
+https://github.com/NVlabs/stylegan2-ada-pytorch, for images of any shape. Lengths, intervals and values for CPUs
 are our own choice.
 """
 
@@ -21,12 +21,12 @@ from gan_lab.distributed.processes import world_size
 
 AUTO = "auto"
 
-_LIMITS = (64, 32)  # images of a batch, and of a device
+_LIMITS = (64, 32)  # images per batch, and per device
 
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What rules decide by.
+    """The input of the rules.
 
     Attributes:
         num_images: to train on, without their mirror images.
@@ -135,7 +135,7 @@ def _ada_speed(config: DictConfig, facts: Facts) -> Decided:
 def _frozen_layers(config: DictConfig, facts: Facts) -> Decided:
     if not config.get("init_from"):
         return 0, "D begins anew: there is nothing to freeze"
-    # three convolutions a resolution (two and the shortcut), and one that reads the image
+    # three convolutions per resolution (two and the shortcut), and one for the image
     halvings = max(round(sqrt(facts.pixels)).bit_length() - 3, 0)
     found = (3 * halvings + 1) // 2
     return (
@@ -147,7 +147,7 @@ def _frozen_layers(config: DictConfig, facts: Facts) -> Decided:
 def _frozen_blocks(config: DictConfig, facts: Facts) -> Decided:
     if not config.get("init_from"):
         return 0, "D begins anew: there is nothing to freeze"
-    # one that reads the image, and one for each halving down to 8 pixels
+    # one for the image, and one for each halving down to 8 pixels
     found = max(round(facts.side).bit_length() - 3, 1)
     return (
         found // 2,
@@ -156,7 +156,7 @@ def _frozen_blocks(config: DictConfig, facts: Facts) -> Decided:
 
 
 def _every(share: int) -> Rule:
-    """Return the rule of an interval: so many in the whole run, rounded."""
+    """Return the rule for an interval: a number of times per run, rounded."""
 
     def rule(config: DictConfig, facts: Facts) -> Decided:
         found = rounded(config.total_kimg / share)
@@ -165,7 +165,7 @@ def _every(share: int) -> Rule:
     return rule
 
 
-# in the order in which they are decided: each sees those before it
+# in order: each sees the earlier ones
 RULES: dict[str, Rule] = {
     "total_kimg": _total_kimg,
     "batch_size": _batch_size,
@@ -191,7 +191,7 @@ RULES: dict[str, Rule] = {
 
 
 def auto_keys(config: DictConfig) -> list[str]:
-    """Return the keys that are to be decided, in their order."""
+    """Return the keys to decide, in order."""
     found = []
     for key in RULES:
         node = OmegaConf.select(config, key.rpartition(".")[0]) if "." in key else config
@@ -202,7 +202,7 @@ def auto_keys(config: DictConfig) -> list[str]:
 
 @contextmanager
 def placeholders(config: DictConfig) -> Iterator[None]:
-    """Let a number stand wherever one is still to be decided, while types are checked."""
+    """Put placeholders for `auto`, while types are checked."""
     keys = auto_keys(config)
     for key in keys:
         OmegaConf.update(config, key, 1)
@@ -214,12 +214,12 @@ def placeholders(config: DictConfig) -> Iterator[None]:
 
 
 def decide(config: DictConfig, facts: Facts, before: Mapping[str, Any] | None = None) -> None:
-    """Put numbers in the place of every `auto`, and say which and why.
+    """Replace every `auto` by a number, and print it with the reason.
 
     Args:
         config: of a training command; changed in place.
         facts: of data and device.
-        before: the configuration of the run so far, whose numbers stay: a run that goes on elsewhere is the same run.
+        before: the config of the run so far, whose numbers are kept, also on another machine.
     """
     kept = {} if before is None else flatten(before)
     for key in auto_keys(config):
@@ -232,7 +232,7 @@ def decide(config: DictConfig, facts: Facts, before: Mapping[str, Any] | None = 
 
 
 def decide_by_data(config: DictConfig, before: Mapping[str, Any] | None = None) -> None:
-    """Open the training data where something is `auto`, and decide it by them and by the device.
+    """Open the training data if something is `auto`, and decide it.
 
     Args:
         config: of a training command; changed in place.

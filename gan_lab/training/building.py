@@ -54,7 +54,7 @@ def backend_of(choice: object) -> str | None:
     """Return the backend that `compile=` names, None for none.
 
     Raises:
-        InputError: for a backend that there is not.
+        InputError: for an unknown backend.
     """
     if choice is None or choice is False:
         return None
@@ -69,7 +69,7 @@ def backend_of(choice: object) -> str | None:
 def compile_passes(module: AdversarialModule, backend: str, device: torch.device) -> None:
     """Compile a module's hooks `fake` and, where it has an encoder, `real`, and its network's `discriminate`.
 
-    Modules, parameters and state dicts stay as they are. Random numbers stay those of the same run without compiling.
+    Modules, parameters, state dicts and random numbers are the same as without compiling.
 
     Args:
         module: to change in place.
@@ -81,7 +81,7 @@ def compile_passes(module: AdversarialModule, backend: str, device: torch.device
     """
     if grows(module):
         raise InputError(
-            f"compile: {type(module).__name__}'s networks grow, and each step of a fade is another program; set "
+            f"compile: {type(module).__name__}'s networks grow, and each step of a fade would be compiled again; set "
             "compile=false, or growing=false in model.generator and model.discriminator"
         )
     check_compiler(backend, device)
@@ -92,14 +92,14 @@ def compile_passes(module: AdversarialModule, backend: str, device: torch.device
 
 
 def compile_function(function: Callable[..., Any], backend: str) -> Callable[..., Any]:
-    """Return a function that is compiled at its first call."""
+    """Compile a function at its first call."""
     return torch.compile(function, backend=backend, dynamic=False, **options(backend))
 
 
 def compiled_once(
     discriminate: Callable[..., DiscriminatorOutput], network: nn.Module, backend: str
 ) -> Callable[..., DiscriminatorOutput]:
-    """Return a network's `discriminate`, compiled where it is not going to be differentiated twice."""
+    """Return a network's `discriminate`, compiled unless it will be differentiated twice."""
     fast = compile_function(discriminate, backend)
 
     def call(
@@ -113,8 +113,8 @@ def compiled_once(
 
 
 def options(backend: str, **more: object) -> dict[str, Any]:
-    """Return torch.compile's options, which its own backend alone has."""
-    # inductor otherwise draws other random numbers than torch does
+    """Return torch.compile's options, which only inductor has."""
+    # otherwise inductor draws other random numbers than torch
     return {"options": {"fallback_random": True, **more}} if backend == INDUCTOR else {}
 
 
@@ -128,7 +128,7 @@ def check_compiler(backend: str, device: torch.device) -> None:
     compiled: Any = torch.compile(wave, backend=backend, **trial)
     try:
         compiled(torch.ones(8, device=device))
-    except Exception as error:  # of whatever kind the compiler's tools raise
+    except Exception as error:  # compilers may raise anything
         reason = next((line for line in str(error).splitlines() if line.strip()), repr(error))
         need = "a C++ compiler (g++)" if device.type == "cpu" else "Triton and a C compiler"
         raise InputError(
@@ -143,7 +143,7 @@ def wave(x: Tensor) -> Tensor:
 
 
 def differentiated_twice(module: AdversarialModule) -> list[str]:
-    """Return the penalties of every step that share D's passes with its loss, which then are not compiled."""
+    """Return the penalties of every step, whose shared passes with D's loss are not compiled."""
     return [
         name
         for name, penalty in module.players["discriminator"].penalties().items()
@@ -155,7 +155,7 @@ def differentiated_twice(module: AdversarialModule) -> list[str]:
 
 
 def build_data(config: DictConfig) -> DataModule:
-    """Open the data; all that is wrong with them shows here."""
+    """Open and check the data."""
     return DataModule(
         dataset=build(config.data, Callable[..., SampleDataset]),
         batch_size=config.batch_size,
@@ -173,22 +173,22 @@ def total_images(config: DictConfig) -> int:
 
 
 def describe_samples(config: DictConfig, spec: SampleSpec) -> None:
-    """Write what samples are to `config.sample`, and to the networks' arguments what they take from there.
+    """Write the sample spec to `config.sample`, and the networks' arguments that follow from it.
 
-    A network's constructor asks for it by the name of an argument, of those in `SampleSpec.network_arguments`; what the
-    configuration gives itself stays.
+    A network's constructor gets those of `SampleSpec.network_arguments` that it has parameters for; explicit values
+    are kept.
 
     Args:
         config: of a training command.
-        spec: of the samples, with labels where the run is conditional.
+        spec: of the samples, with labels if the run is conditional.
 
     Raises:
-        InputError: when a network's class cannot be imported, or is for images and the samples are none.
+        InputError: when a network's class cannot be imported, or needs images and the samples are none.
     """
     derived = spec.network_arguments()
     with open_dict(config):
         if config.get("discriminator"):
-            # another network, so that none of its arguments stay
+            # another network: drop the arguments
             config.model.discriminator = config.discriminator
         config.sample = literal(spec.as_dict())
         for name, node in config.model.items():
@@ -203,7 +203,7 @@ def describe_samples(config: DictConfig, spec: SampleSpec) -> None:
             asked_for = signature(network).parameters
             if "image_size" in asked_for and "image_size" not in {*derived, *node}:
                 raise InputError(
-                    f"{network.__module__} is for images, and networks see {spec.kind.name} as "
+                    f"{network.__module__} needs images, but networks see {spec.kind.name} as "
                     f"{list(spec.encoded_shape)}; choose another model="
                 )
             for key, value in derived.items():
@@ -212,7 +212,7 @@ def describe_samples(config: DictConfig, spec: SampleSpec) -> None:
 
 
 def sample_spec(config: DictConfig, data: DataModule) -> SampleSpec:
-    """Return what a run's samples are: with labels where `conditional` says so, or where there is a choice of them.
+    """Return the spec of a run's samples: with labels if `conditional`, or by default with two classes or more.
 
     Raises:
         InputError: when a conditional run has neither classes nor attributes.
@@ -229,7 +229,7 @@ def sample_spec(config: DictConfig, data: DataModule) -> SampleSpec:
 
 
 def build_model(config: DictConfig, spec: SampleSpec) -> AdversarialModule:
-    """Build networks and loop for samples that are described, and say in the configuration what was derived of them.
+    """Build networks and loop for the described samples, and write derived values to the config.
 
     Raises:
         InputError: when one of them cannot be built.
@@ -240,7 +240,7 @@ def build_model(config: DictConfig, spec: SampleSpec) -> AdversarialModule:
     module: AdversarialModule = build(
         config.model, AdversarialModule, total_images=total_images(config)
     )
-    module.representation = spec.representation  # what it has measured belongs into checkpoints
+    module.representation = spec.representation  # its statistics belong into checkpoints
     for augmentation in module.augmentations.values():
         augmentation.check(spec)  # type: ignore[operator]
     for player in module.players.values():
@@ -260,7 +260,7 @@ def build_model(config: DictConfig, spec: SampleSpec) -> AdversarialModule:
 def check_network(
     key: str, network: torch.nn.Module, base: type, attributes: Sequence[str]
 ) -> None:
-    """Check that a network, of anybody's architecture, has the base class and attributes that the loop needs.
+    """Check that a network has the base class and attributes that the loop needs.
 
     Raises:
         InputError: naming what is missing.
@@ -278,7 +278,7 @@ def check_network(
 
 
 def check_optimizers(model: DictConfig) -> None:
-    """Try to build the optimizers, which otherwise happens late, when the Trainer asks for them.
+    """Try to build the optimizers, which the Trainer does late.
 
     Raises:
         InputError: naming the key.
@@ -292,16 +292,16 @@ def check_optimizers(model: DictConfig) -> None:
 
 
 def compiled(config: DictConfig, module: AdversarialModule, device: torch.device) -> None:
-    """Compile a model's passes where the configuration says so, and say what stays as it is.
+    """Compile a model's passes if configured, and report which are not compiled.
 
     Raises:
-        InputError: when that cannot be.
+        InputError: when that is impossible.
     """
     backend = backend_of(config.compile)
     if backend is None:
         return
     compile_passes(module, backend, device)
-    # in mixed precision penalties have passes of their own
+    # in mixed precision penalties have separate passes
     mixed = "mixed" in str(config.trainer.precision)
     twice = [] if mixed else differentiated_twice(module)
     kept = f"; D's own step stays as it is for {', '.join(twice)}" if twice else ""
@@ -309,24 +309,24 @@ def compiled(config: DictConfig, module: AdversarialModule, device: torch.device
 
 
 def drop_unchosen(config: DictConfig) -> None:
-    """Drop what is set of regularizers and augmentations that the command line did not choose, and say so."""
+    """Drop settings of regularizers and augmentations that were not chosen, with a message."""
     chosen = set()
-    # one schedule may refer to another, which may be left out
+    # a schedule may refer to another one that is dropped
     OmegaConf.resolve(config.model.schedules)
     with open_dict(config):
         for group in ("regularizer", "augment"):
             for name in [n for n, node in config[group].items() if "_target_" not in node]:
-                say(f"{group}.{name} is set but not chosen: left out")
+                say(f"{group}.{name} is set but not chosen: ignored")
                 del config[group][name]
             chosen |= set(config[group])
         for name in [n for n in config.model.schedules if n not in chosen]:
             if any((conf_dir() / g / f"{name}.yaml").exists() for g in ("regularizer", "augment")):
-                say(f"model.schedules.{name} is set but {name} is not chosen: left out")
+                say(f"model.schedules.{name} is set but {name} is not chosen: ignored")
                 del config.model.schedules[name]
 
 
 def build_callbacks(config: DictConfig) -> dict[str, object]:
-    """Build callbacks in the order of the configuration, each with the ones that it looks at; null leaves one out."""
+    """Build callbacks in the order of the config, each with those that it depends on; null leaves one out."""
     nodes = {name: node for name, node in config.callbacks.items() if node is not None}
     callbacks = {
         name: build(node, Callback)
@@ -351,7 +351,7 @@ def build_callbacks(config: DictConfig) -> dict[str, object]:
 
 
 def build_trainer(config: DictConfig, callbacks: dict[str, object]) -> Trainer:
-    """Build the Trainer. It counts nothing: the loader ends when all images were shown."""
+    """Build the Trainer, without limits: the loader ends after the last image."""
     loggers = [
         JsonLines(run_dir=config.run_dir),
         *(build(node, Logger) for node in config.logger.values() if node is not None),
@@ -373,14 +373,14 @@ def bare_trainer(
     checkpoints: CheckpointIO | None = None,
     default_root_dir: str | None = None,
 ) -> Trainer:
-    """Build a Trainer of one pass over the data, for this process or all that it is one of.
+    """Build a Trainer for one pass over the data, in one or several processes.
 
     Args:
         config: of the run.
-        callbacks: all that there are.
+        callbacks: all of them.
         logger: False for none.
-        checkpoints: how they are written; None for the way of `gan-lab train`.
-        default_root_dir: where Lightning looks for a place.
+        checkpoints: plugin for writing; None for that of `gan-lab train`.
+        default_root_dir: Lightning's.
     """
     float16 = float16_precision(config.trainer)
     plugins = [checkpoints or AtomicCheckpointIO(), environment(), *float16]
@@ -406,7 +406,7 @@ def bare_trainer(
 
 
 def float16_precision(node: DictConfig) -> list[Float16Precision]:
-    """Return the plugin of a Trainer that computes in float16, or nothing for any other."""
+    """Return the precision plugin for float16, or nothing for other precisions."""
     if str(node.get("precision")) != "16-mixed":
         return []
     accelerator = torch.accelerator.current_accelerator(check_available=True)
@@ -418,12 +418,12 @@ def quiet() -> None:
     """Silence Lightning warnings that do not apply."""
     for part in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(part).setLevel(logging.WARNING)
-    # the moving average is in evaluation mode, and batches are fetched by the main process when data are in memory
+    # the moving average is in eval mode, and in-memory data need no workers
     for message in (
         ".*in eval mode at the start of training.*",
         ".*does not have many workers.*",
         ".*LeafSpec.*",
-        # on a machine with SLURM, outside of its jobs
+        # with SLURM installed, outside of jobs
         ".*`srun` command is available.*",
     ):
         warnings.filterwarnings("ignore", message)

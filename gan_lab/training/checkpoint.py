@@ -1,4 +1,4 @@
-"""Checkpoints: written whole or not at all, read without running code, and loaded into a generator to draw from."""
+"""Checkpoints: written atomically, read without running code, and loaded into generators."""
 
 import os
 import time
@@ -21,7 +21,7 @@ LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 
 CONFIG_FILE = "config.yaml"
 
-# of run folders and checkpoints; another one is not read
+# of run folders and checkpoints; others are rejected
 FORMAT = 2
 
 _SETTLED_NS = 2_000_000_000
@@ -30,11 +30,11 @@ _MOST_IMAGES = 2**50  # that a run has seen, far beyond the longest
 
 
 class DamagedCheckpointError(InputError):
-    """A checkpoint was cut short or changed, or the file is something else."""
+    """A checkpoint is truncated or changed, or the file is something else."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes checkpoints atomically, so that the old one stays whole until the new one is."""
+    """Writes checkpoints atomically."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
@@ -42,7 +42,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Write a checkpoint.
 
         Raises:
-            InputError: when the disk is full; what was there before is untouched.
+            InputError: when the disk is full; the old file is kept.
         """
         path = Path(path)
         try:
@@ -57,7 +57,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         map_location: Callable | None = lambda storage, loc: storage,
         weights_only: bool | None = None,
     ) -> dict[str, Any]:
-        """Read a checkpoint; tensors and plain containers only, whatever was asked for."""
+        """Read a checkpoint; tensors and plain containers only."""
         return read(Path(path))
 
 
@@ -70,17 +70,17 @@ def what_is_saved(folder: Path) -> str:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Read one checkpoint onto the CPU without running anything that it may hold; its checksums are verified.
+    """Read a checkpoint to the CPU without running code in it; verifies its checksums.
 
     Raises:
-        InputError: when the file is missing or may not be read; `DamagedCheckpointError` when it was cut short or
-            changed, or is no checkpoint of gan_lab.
+        InputError: when the file is missing or not readable; `DamagedCheckpointError` when it is truncated or
+            changed, or is not a checkpoint of gan_lab.
     """
     return _read(path, mmap=False)
 
 
 def peek(path: Path) -> dict[str, Any]:
-    """Read one checkpoint as `read`, but leave its tensors on the disk until they are used."""
+    """Read a checkpoint as `read`, with memory-mapped tensors."""
     return _read(path, mmap=True)
 
 
@@ -90,20 +90,20 @@ def _read(path: Path, *, mmap: bool) -> dict[str, Any]:
     if not path.exists():
         raise InputError(f"there is no checkpoint {path}")
     if not path.is_file():
-        raise DamagedCheckpointError(f"{path} is no file")
+        raise DamagedCheckpointError(f"{path} is not a file")
     try:
         with path.open("rb") as file:
             verify(file)
-            # a mapping is of a path
+            # memory mapping needs a path
             source: IO[bytes] | Path = path if mmap else file
             state = torch.load(source, map_location="cpu", weights_only=True, mmap=mmap)
     except PermissionError as error:
         raise InputError(f"{path} may not be read: {error}; change its permissions") from error
     except MemoryError:
         raise
-    except Exception as error:  # torch.load raises many types for one cause: the file is not whole
+    except Exception as error:  # torch.load may raise anything for incomplete files
         raise DamagedCheckpointError(
-            f"{path} cannot be read, it was cut short, changed, or is no checkpoint "
+            f"{path} cannot be read, it was cut short, changed, or is not a checkpoint "
             f"({str(error).partition('. ')[0]})"
         ) from error
     if not _is_ours(state):
@@ -139,7 +139,7 @@ def check_format(number: object, path: Path) -> None:
     """Check the format number of a file of a run.
 
     Raises:
-        InputError: for another one than this gan_lab writes.
+        InputError: for another version.
     """
     if type(number) is not int or number != FORMAT:
         raise InputError(
@@ -149,12 +149,12 @@ def check_format(number: object, path: Path) -> None:
 
 
 def verify(file: IO[bytes]) -> None:
-    """Check the checksums (CRC-32) of an archive that torch.save wrote, once for each state of the file.
+    """Check the checksums (CRC-32) of a torch.save archive, once per state of the file.
 
-    torch.load does not look at them. It takes half a second for a gigabyte, about as long as reading it.
+    torch.load ignores them. It takes half a second per gigabyte, as long as reading it.
 
     Raises:
-        zipfile.BadZipFile: when one differs, and many types when the file is no archive.
+        zipfile.BadZipFile: when one differs, and many types when the file is not an archive.
     """
     found = os.fstat(file.fileno())
     signature = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
@@ -167,7 +167,7 @@ def verify(file: IO[bytes]) -> None:
         wrong = archive.testzip()
     if wrong is not None:
         raise zipfile.BadZipFile(f"the checksum of {wrong} differs")
-    # a file system's clock is too coarse to tell a file that has just been written from one changed since
+    # a file system's clock is too coarse to notice changes of a file just written
     if time.time_ns() - found.st_mtime_ns > _SETTLED_NS:
         _verified().add(signature)
     file.seek(0)
@@ -175,15 +175,15 @@ def verify(file: IO[bytes]) -> None:
 
 @cache
 def _verified() -> set[tuple[int, ...]]:
-    """Return the files that this process has verified."""
+    """The files verified by this process."""
     return set()
 
 
 def first_whole(folder: Path, names: Sequence[str]) -> Path | None:
-    """Return the first checkpoint of a folder that is whole; a warning tells of those before it that are not.
+    """Return the first intact checkpoint of a folder, warning about damaged ones before it.
 
     Raises:
-        InputError: when there are checkpoints and none is whole.
+        InputError: when there are checkpoints and none is intact.
     """
     wrong: list[str] = []
     # a link to nothing counts: its disk may be away, and to begin anew would lose the log
@@ -210,11 +210,11 @@ def _warn_once(text: str) -> None:
 
 
 def find_resumable(folder: Path) -> Path | None:
-    """Return the checkpoint to go on from, None when there are none at all. Call it only with the run folder locked.
+    """Return the checkpoint to resume from, None without checkpoints. Requires the lock of the run folder.
 
-    It tries last.ckpt, previous.ckpt and best.ckpt. If the last one is damaged, the next whole one is linked over it,
-    otherwise the next save would make the damaged file previous.ckpt. It also links best.ckpt to last.ckpt where a kill
-    came before that.
+    It tries last.ckpt, previous.ckpt and best.ckpt. If the last one is damaged, the next intact one replaces it;
+    otherwise the next save would make the damaged file previous.ckpt. It also links best.ckpt to last.ckpt if a kill
+    prevented that.
 
     Raises:
         InputError: when there are checkpoints and none can be read.
@@ -230,7 +230,7 @@ def find_resumable(folder: Path) -> Path | None:
 
 
 def last_is_best(folder: Path) -> bool:
-    """Whether `last.ckpt` is the best so far and a kill came before it was linked as `best.ckpt`."""
+    """Whether `last.ckpt` is the best so far and a kill prevented linking it as `best.ckpt`."""
     last, best = folder / LAST, folder / BEST
     if not last.exists() or (best.exists() and last.samefile(best)):
         return False
@@ -243,13 +243,13 @@ def last_is_best(folder: Path) -> bool:
 
 
 def checkpoint_path(source: Path, checkpoint: str | None = None) -> Path:
-    """Return the checkpoint that `source`, a run folder or a file, and `checkpoint` mean.
+    """Return the path of a checkpoint by `source` (run folder or file) and `checkpoint`.
 
-    Where none is named, a damaged one gives way to the next: the best, the last, the one before. `last.ckpt` stands for
-    a best one that it was to become when the run was killed.
+    Without a name, the first intact one of best, last and previous. `last.ckpt` counts as the best if a kill prevented
+    linking it.
 
     Raises:
-        InputError: when there is no such file, or none is whole.
+        InputError: when there is no such file, or none is intact.
     """
     if source.is_file():
         return source
@@ -269,7 +269,7 @@ def checkpoint_path(source: Path, checkpoint: str | None = None) -> Path:
 
 
 def read_config(run_dir: Path) -> dict[str, Any]:
-    """Read the configuration that a run was trained with, as plain values: the run may be anybody's.
+    """Read a run's config as plain values; the run is not trusted.
 
     Raises:
         InputError: when the folder has none, or it is none.

@@ -27,7 +27,7 @@ STRATEGIES = (
 
 
 class TrainKeys(Keys):
-    """The keys of gan-lab train that are no nodes."""
+    """The keys of gan-lab train that are not nodes."""
 
     name: FolderName
     runs_dir: Text

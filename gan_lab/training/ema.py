@@ -39,7 +39,7 @@ class ExponentialMovingAverage:
         buffers: "copy" or "average"; whole numbers are always copied.
 
     Raises:
-        InputError: for numbers or a treatment of buffers that there are not.
+        InputError: for invalid numbers or a treatment of buffers.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ def exponent(length: float) -> float:
     """Return gamma of a relative length: sigma_rel^2 = (gamma + 1) / ((gamma + 2)^2 (gamma + 3)), equation 123.
 
     Raises:
-        InputError: for a length that there is not.
+        InputError: for an unknown length.
     """
     if not 0 < length <= LONGEST:
         raise InputError(
@@ -196,7 +196,7 @@ def combined(run_dir: Path, state: Mapping[str, Any], length: float) -> dict[str
         length: of the average, as a share of the training up to there.
 
     Raises:
-        InputError: when nothing was kept, or for a length that there is not.
+        InputError: when nothing was kept, or for an unknown length.
     """
     gamma = exponent(length)
     own = state.get("callbacks", {}).get(STATE)

@@ -283,10 +283,13 @@ class AdversarialModule(LightningModule):
     def _penalty(
         self, name: str, regularizer: Regularizer, step: DiscriminatorStep | GeneratorStep
     ) -> Tensor:
-        """Return a penalty with its coefficient, in full precision."""
-        if not self._shares_graph and isinstance(step, DiscriminatorStep):
-            step = step.apart()
-        with full_precision(self.device):
+        """Return a penalty with its coefficient, in full precision where it does not say otherwise."""
+        if not self._shares_graph and isinstance(step, DiscriminatorStep) and regularizer.precise:
+            step = step.apart(
+                by_real=getattr(regularizer, "differentiates_real", False),
+                by_fake=getattr(regularizer, "differentiates_fake", False),
+            )
+        with full_precision(self.device) if regularizer.precise else nullcontext():
             penalty = regularizer(step)
         self.stats.add(f"reg/{name}", penalty)
         return penalty.mean() * (regularizer.weight * regularizer.interval)

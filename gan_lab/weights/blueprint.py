@@ -55,7 +55,7 @@ class Arguments:
         numbers: list[Any] = value if isinstance(value, list) else [value]
         if kind is list and not all(type(number) is int for number in numbers):
             raise InputError(f"{self.where}: {name}={shortened(value)} should hold whole numbers")
-        # NaN is no number that is at most anything
+        # NaN is not a number that is at most anything
         if not all(abs(n) <= most for n in numbers if isinstance(n, int | float)):
             raise InputError(f"{self.where}: {name}={shortened(value)} is more than {most}")
         return value if kind is object else kind(value)

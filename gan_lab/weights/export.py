@@ -13,10 +13,11 @@ from typing import Any
 import torch
 import yaml  # type: ignore[import-untyped]
 from jinja2 import Environment, StrictUndefined, Template
-from torch import Tensor
+from torch import Tensor, nn
 
 from gan_lab.config import take
 from gan_lab.console import in_a_line
+from gan_lab.data.deep_images import DeepImage
 from gan_lab.data.images import ImageKind
 from gan_lab.data.media import grid
 from gan_lab.errors import InputError
@@ -39,12 +40,12 @@ class Material:
 
     Attributes:
         gan: on the CPU.
-        discriminator: its weights; None to leave it out.
+        discriminator: None to leave it out.
         description: of `model.json`, as far as it is known before files are written.
     """
 
     gan: Gan
-    discriminator: Mapping[str, Tensor] | None
+    discriminator: nn.Module | None
     description: dict[str, Any]
 
 
@@ -108,7 +109,7 @@ def of_run(
     }
     return Material(
         gan=gan,
-        discriminator=None if discriminator_network is None else discriminator_network.state_dict(),
+        discriminator=discriminator_network,
         description=description,
     )
 
@@ -119,13 +120,13 @@ def of_export(
     """Read what is exported from an exported model.
 
     Raises:
-        InputError: when it is damaged, names other code, or has not the weights or the discriminator asked for.
+        InputError: when it is damaged, names other code, or lacks the requested weights or discriminator.
     """
     description = exported.read_about(folder)
     gan = exported.load(folder, weights=weights, trust=trust)
     discriminator_network = None
     if description.get("discriminator"):
-        discriminator_network = exported.state(folder, description, "discriminator")
+        discriminator_network = exported.network(folder, description, "discriminator", trust=trust)
     elif discriminator:
         raise InputError(f"with_discriminator=true: {folder} has none; export its run again")
     return Material(gan=gan, discriminator=discriminator_network, description=description)
@@ -204,7 +205,10 @@ def measured(result: Mapping[str, Any]) -> dict[str, Any]:
         *("time", "device", "versions", "git_revision"),
     )
     metrics = [
-        {key: metric.get(key) for key in ("key", "value", "uncertainty", "uncertainty_kind")}
+        {
+            **{key: metric.get(key) for key in ("key", "value", "uncertainty", "uncertainty_kind")},
+            "verdict": (metric.get("detail") or {}).get("words"),
+        }
         for metric in result["metrics"]
     ]
     drawn = {
@@ -273,13 +277,37 @@ def card(description: Mapping[str, Any], *, picture: str, repository: str | None
         is_image=is_image(description),
         samples=samples(description),
         architecture=network.split(".")[-2],
+        nvidia_class=(description.get("nvidia") or {}).get("class", ""),
         encodes=network == "gan_lab.models.bigan.Generator",
         grid=GRID,
         picture=picture,
         source=f"hf://{repository}" if repository else None,
         recipe=list(recipe(description)),
         metrics=[row for result in description["metrics"] for row in metric_rows(result)],
-        memorization=any("memor" in key or "authentic" in key for key in keys),
+        memorization=any("memor" in key for key in keys),
+        verdicts=list(verdicts(description)),
+        levels=levels(description),
+    )
+
+
+def verdicts(description: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what was found of copies of training images, in words."""
+    for result in description["metrics"]:
+        yield from filter(None, (metric.get("verdict") for metric in result["metrics"]))
+
+
+def levels(description: Mapping[str, Any]) -> str | None:
+    """Return what the levels of images with more than 8 bits are, a sentence; None for others."""
+    kind = description["sample"]["kind"]
+    if kind["_target_"] != f"{DeepImage.__module__}.{DeepImage.__name__}":
+        return None
+    low, high = (f"{end:g}" for end in kind["window"])
+    stored = "16 bits" if kind["bits"] == 16 else "floating-point values"
+    spacing = kind.get("spacing")
+    size = "not known" if spacing is None else f"{spacing[0]:g} x {spacing[1]:g} mm"
+    return (
+        f"Levels have {stored}; the model sees the window from {low} to {high} and makes nothing beyond it. "
+        f"Size of a pixel: {size}."
     )
 
 
@@ -292,9 +320,17 @@ def is_image(description: Mapping[str, Any]) -> bool:
 def samples(description: Mapping[str, Any]) -> str:
     """Return what is drawn, in a few words."""
     shape = description["sample"]["shape"]
+    if levels(description) is not None:
+        bits = description["sample"]["kind"]["bits"]
+        return f"{picture_of(shape)} with {bits} bits"
     if not is_image(description):
         kind = description["sample"]["kind"]["_target_"].split(".")[-1]
         return f"samples of shape {shape} ({kind})"
+    return picture_of(shape)
+
+
+def picture_of(shape: Sequence[int]) -> str:
+    """Return what images of a shape are, in a few words."""
     channels, height, width = shape
     colour = {1: "grey", 3: "RGB", 4: "RGBA"}.get(channels, f"{channels}-channel")
     return f"{width} x {height} {colour} images"

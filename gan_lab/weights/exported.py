@@ -38,6 +38,13 @@ WEIGHTS = {
 
 PROGRAMS = {"torch": "generator.pt2", "onnx": "generator.onnx"}
 
+# weights for the classes of NVIDIA's stylegan3 repository, and the arguments of these
+NVIDIA = {
+    "arguments": "nvidia.json",
+    "generator": "nvidia_generator.pt",
+    "discriminator": "nvidia_discriminator.pt",
+}
+
 NETWORKS: dict[str, type[nn.Module]] = {
     "generator": GeneratorNetwork,
     "discriminator": DiscriminatorNetwork,
@@ -85,7 +92,7 @@ def read_description(folder: Path) -> dict[str, Any]:
     """
     path = folder / DESCRIPTION
     if not path.exists():
-        raise InputError(f"{folder} is no exported model: it has no {DESCRIPTION}")
+        raise InputError(f"{folder} is not an exported model: it has no {DESCRIPTION}")
     description = read_json(path)
     made = description.get("format") if isinstance(description, dict) else None
     if not isinstance(made, int) or isinstance(made, bool) or made < 1:

@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from gan_lab.errors import InputError
-from gan_lab.models.fastgan import Generator
+from gan_lab.models.fastgan import MULTIPLES, Generator
 from gan_lab.models.projected import Discriminator
 from gan_lab.training.state_dicts import Renames, part, rename
 from gan_lab.weights.blueprint import Arguments, Blueprint, Blueprints
+
+SOURCE = "projected-gan FastGAN generator"
 
 SIZES = (128, 256, 512, 1024)  # that the published network can make
 
@@ -118,6 +120,39 @@ def with_parametrization(name: str) -> str:
     """Return the name of a normalised weight or of its singular vectors, which stand deeper here."""
     name = re.sub(r"weight_orig$", "parametrizations.weight.original", name)
     return re.sub(r"weight_([uv])$", r"parametrizations.weight.0.\1", name)
+
+
+def arguments(sizes: Mapping[str, tuple[int, ...]], labels: int | None = None) -> dict[str, Any]:
+    """Find a generator's published arguments from the shapes of its weights.
+
+    Args:
+        sizes: published name -> shape.
+        labels: number of classes of its data; None for all rows of its table of classes.
+
+    Raises:
+        InputError: for weights of another network.
+    """
+    named = {re.sub(f"^{PREFIX}", "", name): size for name, size in sizes.items()}
+    first, last = named.get("init.init.0.weight_orig"), named.get("to_big.weight_orig")
+    if first is None or last is None or len(first) != 4 or len(last) != 4:
+        raise InputError(
+            f"its weights are none of projected-gan's FastGAN: they begin with {', '.join(list(sizes)[:3])}"
+        )
+    width = first[1] // (2 * MULTIPLES[0])
+    fitting = [size for size in SIZES if int(MULTIPLES[level(str(size))] * width) == last[1]]
+    if not fitting:
+        raise InputError(f"its image is made of {last[1]} channels, of which no size is known")
+    found = {
+        "z_dim": first[0],
+        "img_channels": last[0],
+        "ngf": width,
+        "img_resolution": fitting[0],
+        "synthesis_kwargs": {"lite": not any(re.search("feat_8.(5|conv2)[.]", n) for n in named)},
+    }
+    table = named.get("embed.weight")
+    if table is not None:
+        found |= {"cond": 1, "c_dim": table[0] if labels is None else labels}
+    return found
 
 
 # Discriminator

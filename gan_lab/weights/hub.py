@@ -58,7 +58,7 @@ def check_push(name: str) -> None:
     """Check a model's name and that there is a token, before anything is computed.
 
     Raises:
-        InputError: for a name that is none, or without a token.
+        InputError: for an invalid name, or without a token.
     """
     check_name(name, f"push={name}")
     if library().get_token() is None:
@@ -69,7 +69,7 @@ def check_push(name: str) -> None:
 
 
 def push(folder: Path, name: str, *, files: Sequence[str], private: bool) -> str:
-    """Upload an exported model, as one commit; a repository that there is not is made.
+    """Upload an exported model, as one commit; the repository is created if needed.
 
     Args:
         folder: the exported model.

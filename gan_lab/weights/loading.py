@@ -1,8 +1,8 @@
 """Loading generators: of a run, an exported model, or the Hugging Face hub."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -126,6 +126,55 @@ def load_run(
     return as_gan(
         generator.to(device), config, state, origin=path.parent.parent / CONFIG_FILE, trust=trust
     )
+
+
+def load_discriminator(
+    source: Path, gan: Gan, *, checkpoint: str | None, trust: Sequence[str]
+) -> Callable[[Tensor, Tensor | None], Tensor] | None:
+    """Load a run's or an exported model's discriminator as a function of stored samples and classes to logits [N].
+
+    Args:
+        source: as `load` takes it, on this machine.
+        gan: the generator that was loaded of it.
+        checkpoint: as `load` takes it.
+        trust: likewise.
+
+    Returns:
+        The function; None where there is no discriminator, or where it needs label vectors.
+
+    Raises:
+        InputError: as `load`.
+    """
+    if exported.is_export(source):
+        description = exported.read_description(source)
+        if not description.get("discriminator"):
+            return None
+        network = exported.network(source, description, "discriminator", trust=trust)
+    else:
+        path = checkpoint_path(source, checkpoint)
+        config = read_config(path.parent.parent)
+        model = config.get("model", {})
+        if not model.get("discriminator") or model.get("discriminator_spectral_norm"):
+            return None
+        network = player(
+            "discriminator", config, read(path), average=False, origin=path, trust=trust
+        )
+    if network.num_classes and gan.attributes:
+        return None
+    cast(Any, network).prepare()
+    network.eval().requires_grad_(False).to(gan.device)
+
+    @torch.no_grad()
+    def discriminate(stored: Tensor, labels: Tensor | None) -> Tensor:
+        samples = gan.spec.encode(stored.to(gan.device))
+        classes = None if labels is None or not network.num_classes else labels.to(gan.device)
+        # with an encoder, the discriminator sees pairs of samples and their codes
+        generator = gan.generator
+        x = (samples, cast(Any, generator).encode(samples)) if generator.has_encoder else samples
+        logits: Tensor = network(x, classes)
+        return logits.float().reshape(len(stored), -1).mean(1)
+
+    return discriminate
 
 
 def player(

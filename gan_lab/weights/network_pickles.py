@@ -1,10 +1,11 @@
-"""The `.pkl` files of NVIDIA's StyleGAN2-ADA and StyleGAN3 and of R3GAN: pickled networks, read as data.
+"""The `.pkl` files of NVIDIA's StyleGAN2-ADA and StyleGAN3, of R3GAN and projected-gan: pickled networks, read as data.
 
 Such a file is a dictionary with "G", "D", "G_ema" and more. A network of NVIDIA's stands in it as a call of
 `torch_utils.persistence._reconstruct_persistent_obj` with a description: class name, Python source and state. Their
 loader runs the source; here it is dropped unread. The state is what a torch module keeps (`_parameters`, `_buffers`,
-`_modules`), and the constructor's arguments beside it. R3GAN pickles its networks as plain objects; their
-arguments follow from the shapes. https://github.com/NVlabs/stylegan3, https://github.com/brownvc/R3GAN
+`_modules`), and the constructor's arguments beside it. R3GAN and projected-gan pickle their networks as plain
+objects; their arguments follow from the shapes. https://github.com/NVlabs/stylegan3, https://github.com/brownvc/R3GAN,
+https://github.com/autonomousvision/projected-gan
 """
 
 import math
@@ -15,12 +16,15 @@ from typing import Any
 
 from torch import Tensor
 
+import gan_lab.weights.fastgan as fastgan
 import gan_lab.weights.tensors as tensors
 from gan_lab.data.unpickling import DamagedError, Name, Record, RefusedError, unpickle
 from gan_lab.errors import InputError
 from gan_lab.weights.tensors import View
 
 PLAYERS = ("G", "D", "G_ema")
+
+PROJECTED = "pg_modules."
 
 MOST_MODULES = 20_000
 
@@ -49,7 +53,11 @@ NETWORKS = replace(
         ("torch_utils.persistence", "_reconstruct_persistent_obj"): persistent,
         ("dnnlib.util", "EasyDict"): tensors.ordered,
     },
-    records=("torch.nn.modules.", "R3GAN.", "training.networks.", "training.augment."),
+    records=(
+        *("torch.nn.modules.", "R3GAN.", "training.networks.", "training.augment."),
+        # FastGAN, its spectral norms, and the discriminator with its feature network, which is not read further
+        *(PROJECTED, "timm.", "torch.nn.utils.", "torch.nn.quantized.", "torch.ao.nn.quantized."),
+    ),
 )
 
 
@@ -66,7 +74,7 @@ def read_pickle(data: bytes) -> dict[str, Any]:
         )
     content = unpickle(data, NETWORKS)
     if not isinstance(content, dict) or not isinstance(content.get("G_ema"), Record):
-        raise DamagedError("it is no dictionary with a network G_ema")
+        raise DamagedError("it is not a dictionary with a network G_ema")
     return content
 
 
@@ -76,7 +84,11 @@ def describe(content: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Tens
     Raises:
         InputError: for networks that are not known.
     """
-    networks = {name: content[name] for name in PLAYERS if isinstance(content.get(name), Record)}
+    networks = {
+        name: network
+        for name in PLAYERS
+        if isinstance(network := content.get(name), Record) and not is_projected(name, network)
+    }
     modules = {name: submodules(network) for name, network in networks.items()}
     states = {name: weights(found) for name, found in modules.items()}
     source = find_source(states["G_ema"])
@@ -92,6 +104,11 @@ def describe(content: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Tens
     return config, state
 
 
+def is_projected(name: str, network: Record) -> bool:
+    """Whether a network is a discriminator of projected-gan, most of which is a published feature network."""
+    return name == "D" and network.name.module.startswith(PROJECTED)
+
+
 def find_source(state: Mapping[str, Any]) -> str:
     """Return which publication a generator's weights are of.
 
@@ -104,8 +121,10 @@ def find_source(state: Mapping[str, Any]) -> str:
         return "stylegan2-ada networks"
     if any(re.match(r"(Model\.)?MainLayers\.0\.", name) for name in state):
         return "R3GAN networks"
+    if "synthesis.init.init.0.weight_orig" in state:
+        return fastgan.SOURCE
     raise InputError(
-        "its generator is none of StyleGAN2-ADA, StyleGAN3 and R3GAN; its weights begin with "
+        "its generator is none of StyleGAN2-ADA, StyleGAN3, R3GAN and FastGAN; its weights begin with "
         f"{', '.join(list(state)[:3]) or 'nothing'}"
     )
 
@@ -138,7 +157,7 @@ def entries(module: Record, kind: str) -> dict[str, Any]:
     state = module.state if isinstance(module.state, dict) else {}
     held = state.get(kind, {})
     if not isinstance(held, dict) or not all(isinstance(name, str) for name in held):
-        raise RefusedError(f"it has a {module.name} whose {kind} are no dictionary")
+        raise RefusedError(f"it has a {module.name} whose {kind} are not a dictionary")
     return held
 
 
@@ -163,6 +182,10 @@ def arguments(
     known = to_plain_data(given) if isinstance(given, dict) else {}
     if source.startswith("R3GAN"):
         return known or r3gan_arguments(state)
+    if source == fastgan.SOURCE:
+        labels = network.state.get("c_dim") if isinstance(network.state, dict) else None
+        sizes = {name: view.size for name, view in state.items()}
+        return fastgan.arguments(sizes, labels if type(labels) is int else None)
     if source.startswith("stylegan2") or "img_resolution" in known:
         return with_precision(known, modules)
     return known

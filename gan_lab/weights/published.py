@@ -16,12 +16,14 @@ import gan_lab.weights.gat as gat
 import gan_lab.weights.network_pickles as network_pickles
 import gan_lab.weights.pretrained_biggan as pretrained_biggan
 import gan_lab.weights.r3gan as r3gan
+import gan_lab.weights.rosinality as rosinality
 import gan_lab.weights.stylegan as stylegan
 import gan_lab.weights.wavegan as wavegan
 from gan_lab.data.decoding import regular_file
 from gan_lab.data.unpickling import DamagedError, Record, RefusedError
 from gan_lab.errors import InputError
 from gan_lab.weights.blueprint import Blueprint, Blueprints
+from gan_lab.weights.exported import NVIDIA
 from gan_lab.weights.network_pickles import to_plain_data
 from gan_lab.weights.tensors import STATE_DICT, View, read_torch
 
@@ -55,7 +57,8 @@ READERS: dict[str, Reader] = {
     "R3GAN networks": r3gan.read,
     "BigGAN-PyTorch networks": biggan.read,
     "pytorch-pretrained-BigGAN": pretrained_biggan.read,
-    "projected-gan FastGAN generator": fastgan.read,
+    fastgan.SOURCE: fastgan.read,
+    rosinality.SOURCE: rosinality.read,
     "projected-gan discriminator": fastgan.read_discriminator,
     "GAT networks": gat.read,
     "WaveGAN networks": wavegan.read,
@@ -142,8 +145,9 @@ def open_published(path: Path, *, arguments: Mapping[str, Any] | None = None) ->
     """Read a file of published weights, and those that belong to it, without running anything in them.
 
     Args:
-        path: a `.pkl` of StyleGAN2-ADA, StyleGAN3 or R3GAN; `G_ema.pth` of BigGAN-PyTorch; `pytorch_model.bin` of
-            pytorch-pretrained-BigGAN, or the folder that it is in.
+        path: a `.pkl` of StyleGAN2-ADA, StyleGAN3, R3GAN or projected-gan's FastGAN; a `.pt` of rosinality's StyleGAN2;
+            a state dict of projected-gan's FastGAN or of `gan-lab export format=nvidia`; `G_ema.pth` of
+            BigGAN-PyTorch; `pytorch_model.bin` of pytorch-pretrained-BigGAN, or the folder that it is in.
         arguments: by their published names, over those beside the file; for BigGAN only, whose weights come without.
 
     Raises:
@@ -202,8 +206,7 @@ def open_pickle(path: Path, arguments: Mapping[str, Any]) -> Published:
     Raises:
         InputError: for networks that are not known, and for arguments, which the file brings with it.
     """
-    if arguments:
-        raise InputError(f"arguments={dict(arguments)}: {path.name} has its own; leave them out")
+    refuse_arguments(path, arguments)
     data, digest = contents(path)
     content = network_pickles.read_pickle(data)
     config, state = network_pickles.describe(content)
@@ -227,22 +230,105 @@ def name_of_data(told: Any) -> str | None:
 
 
 def open_state_dict(path: Path, arguments: Mapping[str, Any]) -> Published:
-    """Read a state dict of a BigGAN.
+    """Read the state dicts in a file of torch.save, of which rosinality's hold several.
 
     Raises:
-        InputError: for a state dict of anything else.
+        InputError: for those of anything else.
     """
     files: dict[Path, str] = {}
-    state = read_state_dict(path, files)
+    held = read_held(path, files)
+    if rosinality.is_file(held):
+        return open_rosinality(path, held, arguments, files)
+    state = state_dict(held)
+    if "synthesis.b4.const" in state or "synthesis.input.freqs" in state:
+        return open_nvidia(path, state, arguments, files)
+    if any(name.endswith("init.init.0.weight_orig") for name in state):
+        return open_fastgan(path, state, arguments, files)
     if "generator.gen_z.weight_orig" in state:
         given = {**read_json(path.parent / "config.json", files), **arguments}
         config = {"source": "pytorch-pretrained-BigGAN", "generator": given}
         return Published(config, {f"G/{name}": v for name, v in state.items()}, files)
     if "linear.weight" not in state or "blocks.0.0.conv1.weight" not in state:
         raise InputError(
-            f"{path} holds weights of no BigGAN: they begin with {', '.join(list(state)[:3])}"
+            f"{path} holds weights of no BigGAN, FastGAN or StyleGAN2: they begin with {', '.join(list(state)[:3])}"
         )
     return open_biggan(path, state, arguments, files)
+
+
+def open_rosinality(
+    path: Path, held: Mapping[str, Any], arguments: Mapping[str, Any], files: Mapping[Path, str]
+) -> Published:
+    """Read a checkpoint of rosinality's StyleGAN2.
+
+    Raises:
+        InputError: for arguments, which follow from the weights, and for another network.
+    """
+    refuse_arguments(path, arguments)
+    states = {
+        ours: state_dict(held[theirs])
+        for theirs, ours in rosinality.PLAYERS.items()
+        if theirs in held
+    }
+    if isinstance(average := held.get(rosinality.AVERAGE), View):
+        states["G_ema"][rosinality.AVERAGE] = average.tensor()
+    sizes = {
+        player: {name: tuple(value.shape) for name, value in state.items()}
+        for player, state in states.items()
+    }
+    everything = {
+        f"{player}/{name}": value
+        for player, state in states.items()
+        for name, value in state.items()
+    }
+    return Published(rosinality.describe(sizes), everything, files)
+
+
+def open_nvidia(
+    path: Path,
+    state: Mapping[str, Tensor],
+    arguments: Mapping[str, Any],
+    files: dict[Path, str],
+) -> Published:
+    """Read what `gan-lab export format=nvidia` wrote: weights by NVIDIA's names with the arguments beside them.
+
+    Raises:
+        InputError: for arguments that are given, or missing beside the file.
+    """
+    refuse_arguments(path, arguments)
+    config = read_json(path.with_name(NVIDIA["arguments"]), files)
+    everything = {f"G/{name}": value for name, value in state.items()}
+    beside = path.with_name(NVIDIA["discriminator"])
+    if beside.is_file() and "discriminator" in config:
+        more = read_state_dict(beside, files)
+        everything |= {f"D/{name}": value for name, value in more.items()}
+    return Published(config, everything, files)
+
+
+def open_fastgan(
+    path: Path,
+    state: Mapping[str, Tensor],
+    arguments: Mapping[str, Any],
+    files: Mapping[Path, str],
+) -> Published:
+    """Read a state dict of projected-gan's FastGAN.
+
+    Raises:
+        InputError: for arguments, which follow from the weights.
+    """
+    refuse_arguments(path, arguments)
+    generator = fastgan.arguments({name: tuple(value.shape) for name, value in state.items()})
+    config = {"source": fastgan.SOURCE, "generator": generator}
+    return Published(config, {f"G/{name}": value for name, value in state.items()}, files)
+
+
+def refuse_arguments(path: Path, arguments: Mapping[str, Any]) -> None:
+    """Refuse arguments for a file that needs none.
+
+    Raises:
+        InputError: where there are any.
+    """
+    if arguments:
+        raise InputError(f"arguments={dict(arguments)}: {path.name} has its own; leave them out")
 
 
 def open_biggan(
@@ -292,12 +378,16 @@ def read_held(path: Path, files: dict[Path, str]) -> Any:
 
 
 def read_state_dict(path: Path, files: dict[Path, str]) -> dict[str, Tensor]:
-    """Read a file of torch.save that holds tensors by name.
+    """Read a file of torch.save that holds tensors by name."""
+    return state_dict(read_held(path, files))
+
+
+def state_dict(held: Any) -> dict[str, Tensor]:
+    """Return the tensors by name that a file, or a part of it, holds.
 
     Raises:
         DamagedError: when it holds anything else.
     """
-    held = read_held(path, files)
     if not isinstance(held, dict) or not all(
         isinstance(name, str) and isinstance(value, View) for name, value in held.items()
     ):

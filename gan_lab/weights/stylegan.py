@@ -1,12 +1,20 @@
 """StyleGAN2(-ADA) and StyleGAN3 networks as NVIDIA's repositories store them.
 
 Names of arguments are theirs: https://github.com/NVlabs/stylegan3 and https://github.com/NVlabs/stylegan2-ada-pytorch.
-Names of weights are the same here, but filters, which follow from the arguments, are not read.
+Names of weights are the same here, but filters, which follow from the arguments, are not read. `publish` goes the other
+way: arguments and weights as the classes of the stylegan3 repository take them.
 """
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from torch import Tensor, nn
+
+from gan_lab.errors import InputError
+from gan_lab.layers.equalized import EqualizedConv2d
+from gan_lab.layers.resolutions import fir_filter
+from gan_lab.layers.stylegan import StyledConv
 from gan_lab.models import stylegan2, stylegan3
 from gan_lab.training.state_dicts import part, renamer
 from gan_lab.weights.blueprint import LARGEST, MOST_LAYERS, Arguments, Blueprint, Blueprints
@@ -145,3 +153,119 @@ def stylegan3_generator(arguments: Mapping[str, Any], state: Mapping[str, Any] |
     for node in (mapping, synthesis, given):
         node.finish()
     return Blueprint(stylegan3.Generator, ours, state, TRANSLATE)
+
+
+# The other way: our networks for NVIDIA's code.
+
+SOURCES: dict[type[nn.Module], str] = {
+    stylegan2.Generator: "stylegan2-ada networks (stylegan3 repository)",
+    stylegan3.Generator: "stylegan3 networks",
+}
+
+CLASSES: dict[type[nn.Module], str] = {
+    stylegan2.Generator: "training.networks_stylegan2.Generator",
+    stylegan2.Discriminator: "training.networks_stylegan2.Discriminator",
+    stylegan3.Generator: "training.networks_stylegan3.Generator",
+}
+
+COMMON = {"img_resolution": "image_size", "img_channels": "channels", "c_dim": "num_classes"}
+PRECISION = {"conv_clamp": "clamp", "num_fp16_res": "num_fp16_res"}
+WIDTHS = {"channel_base": "channel_base", "channel_max": "channel_max"}
+LATENTS = {"z_dim": "z_dim", "w_dim": "w_dim"}
+
+# constructor arguments: published name -> ours; nested ones have the name of their mapping first
+OURS: dict[type[nn.Module], dict[str, str]] = {
+    stylegan2.Generator: {
+        **{**COMMON, **LATENTS, **WIDTHS, **PRECISION},
+        "architecture": "architecture",
+        "mapping_kwargs.num_layers": "mapping_layers",
+        "mapping_kwargs.w_avg_beta": "w_avg_beta",
+    },
+    stylegan2.Discriminator: {
+        **{**COMMON, **WIDTHS, **PRECISION},
+        "architecture": "architecture",
+        "cmap_dim": "label_dim",
+        "mapping_kwargs.num_layers": "label_layers",
+        "block_kwargs.freeze_layers": "frozen_layers",
+        "epilogue_kwargs.mbstd_group_size": "mbstd_group_size",
+        "epilogue_kwargs.mbstd_num_channels": "mbstd_num_channels",
+    },
+    stylegan3.Generator: {
+        **{**COMMON, **LATENTS, **WIDTHS, **PRECISION},
+        "mapping_kwargs.num_layers": "mapping_layers",
+        "mapping_kwargs.w_avg_beta": "w_avg_beta",
+        "num_layers": "num_layers",
+        "num_critical": "num_critical",
+        "conv_kernel": "kernel",
+        "use_radial_filters": "radial",
+        "first_cutoff": "first_cutoff",
+        "first_stopband": "first_stopband",
+        "last_stopband_rel": "last_stopband",
+        "margin_size": "margin",
+        "filter_size": "filter_size",
+        "output_scale": "output_scale",
+        "magnitude_ema_beta": "magnitude_decay",
+    },
+}
+
+
+def published_arguments(kind: type[nn.Module], node: Mapping[str, Any]) -> dict[str, Any]:
+    """Return constructor arguments as NVIDIA's class of the stylegan3 repository takes them.
+
+    Args:
+        kind: our class.
+        node: which describes the network: our arguments.
+
+    Raises:
+        InputError: for another class, and for what NVIDIA's classes cannot be told.
+    """
+    if kind not in OURS:
+        raise InputError(
+            f"format=nvidia is for StyleGAN2 and StyleGAN3, and this is {kind.__module__}; leave nvidia out of format="
+        )
+    defaults = {
+        name: parameter.default for name, parameter in inspect.signature(kind).parameters.items()
+    }
+    given = {**defaults, **node}
+    size = given["image_size"]
+    sides = set(size) if isinstance(size, list | tuple) else {size}
+    side = max(sides)
+    if len(sides) > 1 or (kind is not stylegan3.Generator and side & (side - 1)):
+        allowed = "squares" if kind is stylegan3.Generator else "squares of 4, 8, 16 ... pixels"
+        raise InputError(
+            f"format=nvidia: image_size={size}, and NVIDIA's networks make {allowed}; leave nvidia out of format="
+        )
+    given["image_size"] = side
+    if given.get("fp16_dtype") != "float16":  # theirs know no other half precision
+        given["num_fp16_res"] = 0
+    if kind is stylegan2.Discriminator and not given["mbstd_group_size"]:
+        given["mbstd_group_size"], given["mbstd_num_channels"] = 1, 0
+    found: dict[str, Any] = {}
+    for published, ours in OURS[kind].items():
+        outer, _, inner = published.rpartition(".")
+        place = found.setdefault(outer, {}) if outer else found
+        place[inner] = given[ours]
+    return found
+
+
+def published_weights(network: nn.Module) -> dict[str, Tensor]:
+    """Return a network's weights by NVIDIA's names, which are ours, with the filters that their modules keep."""
+    return {**network.state_dict(), **dict(_filters(network))}
+
+
+def _filters(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield the filters of NVIDIA's modules, by name; they have one also where nothing is resampled."""
+    resampling = (
+        *(StyledConv, EqualizedConv2d),
+        *(stylegan2.SynthesisBlock, stylegan2.DiscriminatorBlock),
+    )
+    for name, module in network.named_modules():
+        if isinstance(module, resampling):
+            yield f"{name}.resample_filter", fir_filter()
+        if isinstance(module, stylegan3.FilteredLeakyReLU):
+            layer = name.rpartition(".")[0]
+            # a filter of one tap does nothing, and is none there
+            if len(module.up_filter) > 1:
+                yield f"{layer}.up_filter", module.up_filter / module.up
+            if len(module.down_filter) > 1:
+                yield f"{layer}.down_filter", module.down_filter

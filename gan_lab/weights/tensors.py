@@ -97,12 +97,12 @@ def rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -
         RefusedError: when it reaches beyond its storage, or repeats elements to become larger than it.
     """
     if not isinstance(storage, Storage):
-        raise RefusedError("it has a tensor that is no view of a storage")
+        raise RefusedError("it has a tensor that is not a view of a storage")
     numbers = isinstance(size, tuple) and isinstance(stride, tuple) and len(size) == len(stride)
     if not numbers or not all(
         type(n) is int and 0 <= n < LARGEST for n in (offset, *size, *stride)
     ):
-        raise RefusedError("it has a tensor whose offset, size and strides are no whole numbers")
+        raise RefusedError("it has a tensor whose offset, size and strides are not whole numbers")
     count, last = 1, offset
     for side, step in zip(size, stride, strict=True):
         count *= side
@@ -118,7 +118,7 @@ def rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -
 def rebuild_parameter(data: Any, *_: Any) -> View:
     """Return a parameter's tensor."""
     if not isinstance(data, View):
-        raise RefusedError("it has a parameter that is no tensor")
+        raise RefusedError("it has a parameter that is not a tensor")
     return data
 
 
@@ -142,7 +142,7 @@ def ordered(items: Any = ()) -> dict[Any, Any]:
     for pair in items:
         key, value = pair
         if not isinstance(key, str | int):
-            raise RefusedError("it has an ordered dictionary whose keys are no text")
+            raise RefusedError("it has an ordered dictionary whose keys are not text")
         made[key] = value
     return made
 
@@ -181,7 +181,7 @@ STATE_DICT = Vocabulary(
     calls=CALLS,
     values=VALUES,
     words=WORDS,
-    records=("torch.nn.modules.",),
+    records=("torch.nn.modules.", "argparse."),  # arguments of a training command
 )
 
 STORAGE_ALONE = Vocabulary(purpose="a storage of a tensor", words=WORDS)
@@ -214,7 +214,7 @@ def read_legacy(data: bytes, vocabulary: Vocabulary) -> Any:
 
     head = [unpickle_stream(stream, plain, size=len(data)) for _ in range(3)]
     if head[:2] != [MAGIC, LEGACY_VERSION] or not isinstance(head[2], dict):
-        raise DamagedError("it is no file of torch.save")
+        raise DamagedError("it is not a file of torch.save")
     if head[2].get("little_endian") is not True:
         raise RefusedError("it was written on a machine of the other byte order")
     held = unpickle_stream(stream, vocabulary, size=len(data), persistent=find)
@@ -243,14 +243,14 @@ def read_zip(data: bytes, vocabulary: Vocabulary) -> Any:
                 name.partition("/")[2]: archive.read(entry) for name, entry in entries.items()
             }
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
-        raise DamagedError(f"it is no whole zip ({error})") from error
+        raise DamagedError(f"it is not a complete zip ({error})") from error
     return read_entries(inside, vocabulary)
 
 
 def read_entries(inside: Mapping[str, bytes], vocabulary: Vocabulary) -> Any:
     """Read the entries of such a zip, by their names in its folder."""
     if "data.pkl" not in inside:
-        raise DamagedError("it has no data.pkl, it is no file of torch.save")
+        raise DamagedError("it has no data.pkl, it is not a file of torch.save")
     if inside.get("byteorder", b"little").strip() != b"little":
         raise RefusedError("it was written on a machine of the other byte order")
     storages: dict[str, Storage] = {}

@@ -68,7 +68,7 @@ CORRUPTIONS: dict[str, Change] = {
     "a binary configuration": lambda r: (r / "config.yaml").write_bytes(os.urandom(2000)),
     "a deep configuration": lambda r: (r / "config.yaml").write_text("a: " + "[" * 50_000),
     "a bad line in the log": lambda r: line(r / "metrics.jsonl", 1, b"{"),
-    "a line that is no text": lambda r: line(r / "metrics.jsonl", 1, b"\xff\xfe"),
+    "a line that is not text": lambda r: line(r / "metrics.jsonl", 1, b"\xff\xfe"),
     "a line that is a list": lambda r: line(r / "metrics.jsonl", 0, b"[1]"),
     "a deep line": lambda r: line(r / "metrics.jsonl", 0, b"[" * 50_000),
     "results that are none": lambda r: (r / "evaluation.json").write_text('[{"metrics": [{}]}]'),

@@ -83,7 +83,7 @@ def test_directions_in_z(runs: Path) -> None:
         ("stylegan2", ["amounts=[]"], "amounts=[] must be numbers"),
         ("stylegan2", ["amounts=[a]"], "amounts=['a'] must be"),
         ("stylegan2", ["count=none"], "count='none' must be a whole number"),
-        ("stylegan2", ["seeds=-1"], "is no seed"),
+        ("stylegan2", ["seeds=-1"], "is not a seed"),
         ("stylegan2", ["truncation=much"], "truncation='much' must be"),
     ],
 )

@@ -19,6 +19,7 @@ from gan_lab.run import temporary_path
 from gan_lab.weights.exported import file_sha256
 from tests.commands.conftest import Train
 from tests.helpers.generators import run_of
+from tests.helpers.small import STYLEGANS
 
 USUAL = {"README.md", "grid.png", "model.json", "model.safetensors"}
 
@@ -175,7 +176,7 @@ def test_places_that_hold_something_else(
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "a.txt").write_text("mine")
     export(run, tmp_path / "notes", status=2)
-    assert "holds other things than an exported model" in capsys.readouterr().err
+    assert "holds other files than an exported model" in capsys.readouterr().err
     export(run, tmp_path / "notes" / "a.txt", status=2)
     assert "is a file" in capsys.readouterr().err
     export(tmp_path / "none", tmp_path / "model", status=2)
@@ -217,3 +218,41 @@ def test_without_a_token_nothing_is_begun(
     monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
     export(run, tmp_path / "model", "push=somebody/digits", status=2)
     assert "needs a token" in capsys.readouterr().err and not names(tmp_path)
+
+
+STYLED = (
+    *("model=stylegan2", *STYLEGANS["stylegan2"], "data.image_size=8", "batch_size=8"),
+    *("metrics=none", "callbacks.samples.columns=3", "callbacks.checkpointing.every_kimg=0.1"),
+)
+
+
+def test_for_nvidias_code_and_back(
+    tmp_path: Path, run: Path, train: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is written is read again by import-weights, without the run."""
+    source = train("total_kimg=0.016", base=STYLED)
+    out = export(source, tmp_path / "model", "format=nvidia", "with_discriminator=true")
+    files = {"nvidia.json", "nvidia_generator.pt", "nvidia_discriminator.pt"}
+    assert names(out) == {*USUAL, *files, "discriminator.safetensors"}
+    described = json.loads((out / "nvidia.json").read_text())
+    assert described["classes"]["generator"] == "training.networks_stylegan2.Generator"
+    assert "nvidia_generator.pt" in (out / "README.md").read_text()
+    words = [f"path={out / 'nvidia_generator.pt'}", "name=back", f"runs_dir={tmp_path}"]
+    assert launch("import-weights", words) == 0
+    before, after = gan_lab.load(out), gan_lab.load(tmp_path / "back")
+    assert torch.equal(before.sample(3, seed=1, labels=0), after.sample(3, seed=1, labels=0))
+    both = [
+        {
+            name: value
+            for name, value in torch.load(path, weights_only=True)["state_dict"].items()
+            if name.startswith("discriminator.")
+        }
+        for path in (source / "checkpoints" / "last.ckpt", tmp_path / "back/checkpoints/last.ckpt")
+    ]
+    assert both[0].keys() == both[1].keys()
+    assert all(torch.equal(value, both[1][name]) for name, value in both[0].items())
+    # exported again it keeps them, and a model that NVIDIA has not is refused before anything is written
+    assert names(export(out, tmp_path / "copy")) == names(out)
+    capsys.readouterr()
+    export(run, tmp_path / "other", "format=nvidia", status=2)
+    assert "format=nvidia" in capsys.readouterr().err and not (tmp_path / "other").exists()

@@ -90,7 +90,7 @@ def test_what_a_killed_process_left_is_removed(run: Path, tmp_path: Path) -> Non
 
 
 def test_an_image_for_each_seed(run: Path, tmp_path: Path) -> None:
-    """The picture of a seed is that seed's first, and the same for every class."""
+    """The image of a seed is that seed's first, and the same for every class."""
     out = generate(run, tmp_path / "a", "seeds=[3,7-8]", "classes=[2,0]", "format=[png,npz]")
     names = [f"seed{seed:06d}_class{label}.png" for label in (2, 0) for seed in (3, 7, 8)]
     assert sorted(p.name for p in out.glob("*.png")) == sorted(names)
@@ -325,7 +325,7 @@ def test_images_of_other_settings_do_not_come_into_one_folder(
     before = contents(out)
     assert len(before) == 2 + 2 + 1 + 1
     generate(run, out, "seeds=0-1", "truncation=0.5", status=2)
-    assert "of other settings (truncation: None there, 0.5 now)" in capsys.readouterr().err
+    assert "made with other options (truncation: None there, 0.5 now)" in capsys.readouterr().err
     generate(run, out, "seeds=0-1", "weights=raw", status=2)
     assert contents(out) == before
     (out / "generate.json").unlink()
@@ -362,13 +362,13 @@ def test_what_was_broken_off_leaves_no_half_file(
         (["standing_statistics=1"], "must be at least 2 images"),
         (["standing_statistics=64"], "are for generators with batch normalisation"),
         (["classes=[10]"], "class 10 is out of range; there are 10, 0 to 9"),
-        (["classes=-1"], "'-1' is no class"),
+        (["classes=-1"], "'-1' is not a class"),
         (["seed=-1"], "seed=-1 must be"),
-        (["classes=[a]"], "'a' is no class; there are 10, 0 to 9"),
+        (["classes=[a]"], "'a' is not a class; there are 10, 0 to 9"),
         (["classes=[]"], "give at least one class"),
         (["seeds=3-1"], "ends before it begins"),
-        (["seeds=[1,0-3]"], "1 is given twice"),
-        (["seeds=[x]"], "'x' is no seed"),
+        (["seeds=[1,0-3]"], "1 is repeated"),
+        (["seeds=[x]"], "'x' is not a seed"),
         (["seeds=[]"], "give at least one seed"),
         (["seeds=99999999999"], "must be from 0 to 4294967295"),
         (["seeds=1", "latents=a.safetensors"], "give one of them"),

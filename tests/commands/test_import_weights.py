@@ -203,7 +203,7 @@ def test_a_folder_that_is_there_is_left_alone(
     run = import_weights(path)
     before = (run / "checkpoints" / "last.ckpt").read_bytes()
     import_weights(path, status=2)
-    assert "is there already; choose another name=" in capsys.readouterr().err
+    assert "exists; choose another name=" in capsys.readouterr().err
     assert (run / "checkpoints" / "last.ckpt").read_bytes() == before
 
 

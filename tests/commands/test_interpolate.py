@@ -24,7 +24,7 @@ def interpolate(run: Path, out: Path, *words: str, status: int = 0) -> Path:
 
 
 def tile(picture: Path, row: int, column: int) -> np.ndarray:
-    """A picture of 16 pixels in a strip that was not enlarged."""
+    """An image of 16 pixels in a strip that was not enlarged."""
     top, left = 2 + 18 * row, 2 + 18 * column
     return np.asarray(Image.open(picture))[top : top + 16, left : left + 16]
 

@@ -214,7 +214,7 @@ def test_goes_on_where_it_stopped(photos: Path, tmp_path: Path, monkeypatch, cap
         prepare(*options)
     before = len(done)
     prepare(*options)
-    assert "going on after 15 of 40 images" in capsys.readouterr().out
+    assert "resuming after 15 of 40 images" in capsys.readouterr().out
     assert done[before:] == list(range(15, 40))
 
 

@@ -91,7 +91,7 @@ def test_files_noise_and_where_results_go(run: Path, tmp_path: Path) -> None:
         (["dataset_indices=0", "space=v"], "space='v' must be w, w+, z, auto"),
         (["dataset_indices=0", "classes=10"], "class 10 is out of range"),
         (["dataset_indices=0", "tune.steps=many"], "tune.steps='many'"),
-        (["dataset_indices=0", "vgg16=none.pth"], "none.pth is no file"),
+        (["dataset_indices=0", "vgg16=none.pth"], "none.pth is not a file"),
     ],
 )
 def test_bad_input(
@@ -106,4 +106,4 @@ def test_classes_of_data_need_data(
 ) -> None:
     Image.new("L", (16, 16)).save(tmp_path / "a.png")
     project(run, tmp_path / "out", f"images={tmp_path}/a.png", "classes=data", status=2)
-    assert "it goes with dataset_indices=" in capsys.readouterr().err
+    assert "needs dataset_indices=" in capsys.readouterr().err

@@ -35,7 +35,7 @@ def test_a_name_wins_over_a_number(given: object, names: list[str], classes: lis
 
 def test_the_log_says_when_both_could_be_meant(capsys: pytest.CaptureFixture[str]) -> None:
     parse_classes([10, "2"], gan(["1", "2", "10"]))
-    assert capsys.readouterr().out == "", "10 is no number of a class, and '2' is no number"
+    assert capsys.readouterr().out == "", "10 is not a number of a class, and '2' is not a number"
     parse_classes(2, gan(["1", "2", "10"]))
     assert "the class named 2, which is number 1, and not number 2" in capsys.readouterr().out
 
@@ -67,7 +67,7 @@ def test_labels_by_name_or_in_order(typed: str, expected: Any) -> None:
 @pytest.mark.parametrize(
     ("typed", "words"),
     [
-        ("{smil: 1}", "smil is no attribute; .*smile, age"),
+        ("{smil: 1}", "smil is not an attribute; .*smile, age"),
         ("[1,2,3]", "must be 2 numbers, of smile, age"),
         ("0.5", "must be 2 numbers"),
         ("{age: .inf}", "age must be a finite number"),

@@ -80,7 +80,7 @@ def test_all_runs_are_drawn_at_the_same_latents(make_run: MakeRun) -> None:
     assert picture.image is not None and picture.same
     assert np.array_equal(np.array(picture.image), np.array(to_pil(expected)))
     assert picture.origin == "best checkpoint, 4 kimg"
-    # equal weights at equal latents are equal pictures
+    # equal weights at equal latents are equal images
     again = draw(read_run(make_run("b"), "b"), **DRAWING)
     assert again.image is not None and data_uri(again.image) == data_uri(picture.image)
 

@@ -46,7 +46,7 @@ def page_file(tmp_path_factory: pytest.TempPathFactory, compose: Callable[..., D
 
 
 class Opened:
-    """A page with all that it complained of and asked for."""
+    """A page with its console messages and requests."""
 
     def __init__(self, page: Any, path: Path) -> None:
         self.page = page

@@ -26,13 +26,13 @@ def test_runs_are_found_in_folders_of_any_depth(make_run: MakeRun, tmp_path: Pat
     found, wrong = find_runs([*given, one / "checkpoints" / "best.ckpt"])
     assert found == [one, *reversed(swept)], "each once, a folder's by name"
     assert len(wrong) == 2
-    assert "empty is no run and holds none" in wrong[0] and "none does not exist" in wrong[1]
+    assert "empty is not a run and holds none" in wrong[0] and "none does not exist" in wrong[1]
 
 
 @pytest.mark.parametrize("given", [[], ["nowhere"], ["."]])
 def test_no_run_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: list[str]) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match=r"runs/\*|nowhere does not exist|\. is no run"):
+    with pytest.raises(InputError, match=r"runs/\*|nowhere does not exist|\. is not a run"):
         find_runs(given)
 
 

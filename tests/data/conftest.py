@@ -1,4 +1,4 @@
-"""Pictures that the tests write."""
+"""Images that the tests write."""
 
 import hashlib
 import io

@@ -88,7 +88,7 @@ def test_more_iterations_come_nearer(clips: torch.Tensor, measured: Spectrogram)
 
 
 def test_it_is_of_sound_and_says_what_does_not_fit() -> None:
-    with pytest.raises(InputError, match="representation=spectrogram is of sound"):
+    with pytest.raises(InputError, match="representation=spectrogram is for sound"):
         Spectrogram().check(image_spec(channels=1, image_size=(8, 8)))
     spec = SampleSpec(kind=Audio(rate=8000), shape=(1, 1000))
     with pytest.raises(InputError, match="hop=128"):

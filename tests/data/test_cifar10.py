@@ -109,7 +109,7 @@ def test_other_codecs_and_object_arrays_are_refused(published: Any) -> None:
         CIFAR10(split="train", root=folder)
     objects = {"label_names": NAMES, "data": np.array([None, {}], dtype=object)}
     (folder / "batches.meta").write_bytes(pickle.dumps(objects, protocol=2))
-    with pytest.raises(InputError, match="array of something else than numbers"):
+    with pytest.raises(InputError, match="array of other values than numbers"):
         CIFAR10(split="train", root=folder)
 
 

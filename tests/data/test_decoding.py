@@ -30,7 +30,7 @@ from gan_lab.errors import InputError
 from gan_lab.sampling.sampler import read_sources
 from gan_lab.sampling.targets import read_targets
 
-# name in FORMATS -> how Pillow is asked for it
+# name in FORMATS -> what Pillow calls it
 WRITTEN = {
     "PNG": ("PNG", {}),
     "JPEG": ("JPEG", {"quality": 95}),

@@ -49,7 +49,7 @@ def test_class_names_and_validation_images_of_prepare_data(tmp_path: Path) -> No
     assert train.class_names == val.class_names == ["cat", "dog", "owl"]
     assert train.class_counts == [0, 7, 0]
     assert [val.name(i) for i in range(3)] == NAMES[7:]
-    with pytest.raises(InputError, match="says itself which images validate"):
+    with pytest.raises(InputError, match="has its own splits"):
         Zip(split="val", root=tmp_path / "a.zip", val_fraction=0.1)
 
 
@@ -105,11 +105,11 @@ def test_too_few_class_names(tmp_path: Path) -> None:
 def test_refuses_what_is_no_zip(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not exist"):
         Zip(split="train", root=tmp_path / "a.zip")
-    with pytest.raises(InputError, match=r"for a folder of pictures use data=image_folder"):
+    with pytest.raises(InputError, match=r"for a folder of images use data=image_folder"):
         Zip(split="train", root=tmp_path)
     write_zip(tmp_path / "a.zip")
     (tmp_path / "cut.zip").write_bytes((tmp_path / "a.zip").read_bytes()[:-100])
-    with pytest.raises(InputError, match="is not a whole zip"):
+    with pytest.raises(InputError, match="is not a complete zip"):
         Zip(split="train", root=tmp_path / "cut.zip")
     write_zip(tmp_path / "none.zip", names=["notes.txt"])
     with pytest.raises(InputError, match=r"holds no images \(but notes.txt\)"):
@@ -145,7 +145,7 @@ def test_zips_that_cannot_be_opened_are_named(tmp_path: Path, old: bytes, new: b
     data = (tmp_path / "a.zip").read_bytes()
     assert old in data
     (tmp_path / "b.zip").write_bytes(data.replace(old, new))
-    with pytest.raises(InputError, match=r"b\.zip (is not a whole zip|holds no images)"):
+    with pytest.raises(InputError, match=r"b\.zip (is not a complete zip|holds no images)"):
         Zip(split="train", root=tmp_path / "b.zip")
 
 

@@ -87,7 +87,7 @@ def test_wrong_values_are_named(lsun: Path) -> None:
     write_lmdb(lsun / "tower_train_lmdb", 2, 5)
     environment = lmdb.open(str(lsun / "tower_train_lmdb"), map_size=1 << 26)
     with environment.begin(write=True) as transaction:
-        transaction.put(b"zzz", b"no picture")
+        transaction.put(b"zzz", b"no image")
     environment.close()
     with pytest.raises(InputError, match=r"1 unreadable file: tower_train_lmdb/zzz \(not an image"):
         LSUN(split="train", root=lsun, categories=["tower"])

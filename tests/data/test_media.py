@@ -56,7 +56,7 @@ def test_fragments() -> None:
 def test_a_sheet_has_single_clips_from_all_over_it() -> None:
     clips = torch.arange(40, dtype=torch.int16)[:, None, None].expand(-1, 1, 256).contiguous()
     found = sheet(Audio(rate=8000), clips, columns=10)
-    assert found.picture.shape[0] == 3 and found.picture.dtype == torch.uint8
+    assert found.image.shape[0] == 3 and found.image.dtype == torch.uint8
     firsts = [Audio(rate=8000).media(clips[i]) for i in range(0, 40, 5)]
     assert list(found.media) == firsts and found.media_type == "audio/wav"
     images = torch.zeros(4, 1, 8, 8, dtype=torch.uint8)

@@ -13,8 +13,11 @@ from pydicom.data import get_testdata_file
 
 from gan_lab.commands.launch import launch
 from gan_lab.data.deep_images import read_levels
+from gan_lab.data.dicom import Dicom
 from gan_lab.data.image_folder import Zip
-from gan_lab.data.medical import Dicom, Nifti, Slices
+from gan_lab.data.medical import Slices
+from gan_lab.data.nifti import Nifti
+from gan_lab.data.sample import SampleSpec
 from gan_lab.errors import InputError
 from tests.helpers.medical import phantom, write_dicom, write_nifti, write_study
 
@@ -110,13 +113,24 @@ def test_patients_stay_together_under_pseudonyms(tmp_path: Path) -> None:
     assert dicom(tmp_path, slices=[1, -2], every=2).num_stored == 12
 
 
+def evaluate(run: Path, protocol: str) -> int:
+    """Measure a run by 12 images and no network."""
+    words = ["features=none", "protocol.num_fake=12", "device=cpu", f"run={run}"]
+    more = {
+        "memorization": ["protocol.metrics.copies.output=null"],
+        "utility": ["protocol.metrics.utility.steps=2"],
+    }
+    return launch("evaluate", [f"protocol={protocol}", *words, *more[protocol]])
+
+
 def test_nothing_tells_who_the_patients_are(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_study(tmp_path / "study")
+    write_study(tmp_path / "study" / "smooth", patients=3)
+    write_study(tmp_path / "study" / "striped", patients=3, first=3)
     (tmp_path / "study" / "CANARY.txt").write_text("CANARY")
     out = tmp_path / "out"
-    words = ["data=dicom", f"data.root={tmp_path / 'study'}", "data.folds=4"]
+    words = ["data=dicom", f"data.root={tmp_path / 'study'}", "data.folds=3", "data.classes=true"]
     assert launch("prepare-data", [*words, f"out={out / 'study.zip'}"]) == 0
     train = ["model=dcgan", "model.generator.width=4", "model.discriminator.width=4", "metrics=none",
              "batch_size=4", "total_kimg=0.016", "trainer=cpu", f"runs_dir={out}",
@@ -128,18 +142,26 @@ def test_nothing_tells_who_the_patients_are(
         assert (
             launch("generate", [f"run={out / run}", "num_images=2", f"out={out / run}_made"]) == 0
         )
+        for protocol in "memorization", "utility":
+            assert evaluate(out / run, protocol) == 0
         assert launch("export", [f"run={out / run}", f"out={out / run}_exported"]) == 0
-    broken = tmp_path / "study" / "CANARY_0" / "CANARY0.dcm"
+        card = (out / f"{run}_exported" / "README.md").read_text()
+        assert "16 bits" in card and ("0.8 x 0.8 mm" in card or run == "packed")
+        assert "4 groups" in card and "Memorization: " in card and "Not for diagnosis" in card
+        sheet = out / run / "copies_shifted_12_nearest.png"
+        assert sheet.is_file()
+    broken = tmp_path / "study" / "smooth" / "CANARY_0" / "CANARY0.dcm"
     broken.write_bytes(broken.read_bytes()[:600])
     assert launch("train", [*words, *train, "name=broken"]) == 2
     said = capsys.readouterr()
     for text in said.out, said.err:
         assert "CANARY" not in text
-    assert "file 1 of 20" in said.err
+    assert "file 1 of 30" in said.err
     for path in out.rglob("*"):
         assert "CANARY" not in path.name
         assert path.is_dir() or b"CANARY" not in path.read_bytes(), path
     assert Zip(split="train", root=out / "study.zip").metadata.groups is not None
+    assert (out / "direct" / "evaluation.json").is_file()
 
 
 def test_packed_slices_are_the_same(tmp_path: Path) -> None:
@@ -150,6 +172,8 @@ def test_packed_slices_are_the_same(tmp_path: Path) -> None:
     assert len(before) == len(after) == 16
     assert all((before[i].real == after[i].real).all() for i in range(16))
     assert before.metadata.groups == after.metadata.groups
+    assert before.metadata.series == after.metadata.series
+    assert len(set(before.metadata.series or ())) == 4
 
 
 def test_nifti_is_brought_to_one_orientation(tmp_path: Path) -> None:
@@ -238,6 +262,49 @@ def test_options_out_of_range(tmp_path: Path, options: dict[str, Any]) -> None:
     write_study(tmp_path, patients=2)
     with pytest.raises(InputError, match=f"data.{next(iter(options))}="):
         dicom(tmp_path, **options)
+
+
+@pytest.mark.parametrize(
+    ("write", "make", "named"),
+    [
+        (lambda root: write_dicom(root / "b.dcm", phantom(8, 0.8, 1000), patient="p", series="t",
+                                  PixelSpacing=[1, 1]), dicom, r"spacings.*file 2 of 2"),
+        (lambda root: write_dicom(root / "b.dcm", np.zeros((8, 8, 3), np.uint8), patient="p", series="t"),
+         dicom, "file 2 of 2 is in colour"),
+        (lambda root: write_dicom(root / "b.dcm", phantom(9, 0.8, 1000), patient="p", series="t"),
+         dicom, "8x8.*9x9"),
+        (lambda root: (root / "b.dcm").write_bytes((root / "a.dcm").read_bytes()[:-40]), dicom,
+         "file 2 of 2 cannot be decoded"),
+    ],
+    ids=["spacing", "colour", "size", "truncated"],
+)  # fmt: skip
+def test_the_odd_one_is_named(tmp_path: Path, write: Any, make: Any, named: str) -> None:
+    write_dicom(tmp_path / "a.dcm", phantom(8, 0.8, 1000), patient="p", series="s")
+    write(tmp_path)
+    with pytest.raises(InputError, match=named):
+        make(tmp_path)
+
+
+def test_bits_of_headers_may_differ(tmp_path: Path) -> None:
+    pixels = phantom(8, 0.8, 1000)
+    write_dicom(tmp_path / "a.dcm", pixels, patient="p", series="s", at=0)
+    write_dicom(
+        tmp_path / "b.dcm", pixels, patient="p", series="s", at=1, BitsStored=16, HighBit=15
+    )
+    data = dicom(tmp_path)
+    assert (data[0].real == data[1].real).all(), "levels are the scanner's, however many bits"
+    assert data.spec.kind.name == "16-bit image"
+
+
+def test_size_of_a_pixel_and_number_of_patients(tmp_path: Path) -> None:
+    write_study(tmp_path)
+    whole, resized = dicom(tmp_path), dicom(tmp_path, image_size=8)
+    resampled = dicom(tmp_path, spacing=1.6)
+    found = [data.spec.kind.arguments["spacing"] for data in (whole, resized, resampled)]
+    assert found == [[0.8, 0.8], [1.6, 1.6], [1.6, 1.6]]
+    assert whole.spec.num_groups == 4
+    described = SampleSpec.from_dict(whole.spec.as_dict(), origin=tmp_path)
+    assert described.num_groups == 4 and described.kind.arguments == whole.spec.kind.arguments
 
 
 def test_files_are_16_bits(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def test_split_folders_are_no_classes(root: Path, write_images, capsys, names) -
     assert by_file(both(root, "val")) == {f"{val}/dog/3.png": "dog"}
     assert "2 train, 1 val, 1 test images; those of test are left alone" in capsys.readouterr().out
     assert open_files(root).count == 2
-    assert "says itself which images validate" in refusal(root, val_fraction=0.5)
+    assert "has its own splits" in refusal(root, val_fraction=0.5)
 
 
 def test_train_and_test_folders_without_classes(root: Path, write_images) -> None:

@@ -36,7 +36,7 @@ def answers(monkeypatch: pytest.MonkeyPatch, state: str, preempted: str = "None"
 @pytest.mark.parametrize(
     ("number", "state", "preempted", "again"),
     [
-        (10, "RUNNING", "None", True),  # the warning that was asked for
+        (10, "RUNNING", "None", True),  # the warning that was requested
         (10, "COMPLETING", "None", False),  # cancelled in the meantime
         (15, "COMPLETING", "None", False),  # cancelled, or out of time
         (15, "RUNNING", "None", False),  # somebody wants to end it

@@ -69,7 +69,7 @@ class Visit:
         return self.page.evaluate(
             """async (n) => {
                 const image = document.querySelectorAll("figure img")[n];
-                // refused where the page sets another picture in the meantime
+                // refused where the page sets another image in the meantime
                 while (!(await image.decode().then(() => true, () => false)))
                     await new Promise((again) => setTimeout(again, 20));
                 const canvas = document.createElement("canvas");
@@ -81,7 +81,7 @@ class Visit:
         )
 
     def change(self, act, number: int = 0) -> tuple[str, str]:
-        """Return the picture before and after an act."""
+        """Return the image before and after an act."""
         before, count = self.picture(number), self.drawn(number)
         act()
         self.wait_for_another(number, count)

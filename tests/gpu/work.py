@@ -163,7 +163,11 @@ STEPS = (
 )
 
 EXACT = ("regularizer=[r1,r2]", "regularizer.r1.weight=0.1", "regularizer.r2.weight=0.1")
-APPROXIMATE = ("regularizer=[approximate_r1,approximate_r2]",)
+APPROXIMATE = (
+    "regularizer=[approximate_r1,approximate_r2]",
+    "regularizer.approximate_r1.precise=false",
+    "regularizer.approximate_r2.precise=false",
+)
 BF16 = ("bf16-mixed",)
 
 

@@ -52,9 +52,11 @@ def write_dicom(
     found.save_as(path, enforce_file_format=True)
 
 
-def write_study(root: Path, *, patients: int = 4, slices: int = 5, size: int = 16) -> None:
-    """Write a series a patient, with an empty slice at its end."""
-    for patient in range(patients):
+def write_study(
+    root: Path, *, patients: int = 4, slices: int = 5, size: int = 16, first: int = 0
+) -> None:
+    """Write a series a patient, numbered from `first` on, with an empty slice at its end."""
+    for patient in range(first, first + patients):
         for at in range(slices):
             pixels = phantom(size, 0.5 + 0.1 * patient, 1000 + 100 * at, seed=at)
             if at == slices - 1:

@@ -79,6 +79,14 @@ class Plain(nn.Module):
     """Pickled as an object of a class."""
 
 
+class Fast(nn.Module):
+    """The same of another class."""
+
+
+class Projected(nn.Module):
+    """The same of another class."""
+
+
 @contextmanager
 def modules() -> Iterator[None]:
     """Let pickle find the stand-ins under the published names, for writing only."""
@@ -89,6 +97,11 @@ def modules() -> Iterator[None]:
         ),
         "dnnlib": ModuleType("dnnlib"),
         "dnnlib.util": stand_in("dnnlib.util", EasyDict=EasyDict),
+        "pg_modules": ModuleType("pg_modules"),
+        "pg_modules.networks_fastgan": stand_in("pg_modules.networks_fastgan", Generator=Fast),
+        "pg_modules.discriminator": stand_in(
+            "pg_modules.discriminator", ProjectedDiscriminator=Projected
+        ),
         "R3GAN": ModuleType("R3GAN"),
         "R3GAN.Networks": stand_in("R3GAN.Networks", Generator=Plain),
     }
@@ -171,6 +184,20 @@ def r3gan_pickle() -> bytes:
         "D": tree(Plain, {f"Model.{k}": v for k, v in below(state, "D").items()}),
         "cur_nimg": 12_000,
         "G_opt_state": {"state": {0: {"step": torch.tensor(3.0)}}, "param_groups": [{"lr": 0.1}]},
+    }
+    with modules():
+        return pickle.dumps(content)
+
+
+def fastgan_pickle() -> bytes:
+    """A snapshot of projected-gan: plain objects, whose attributes say how many classes there are."""
+    _, state, _ = fixture("fastgan_128")
+    generator = tree(Fast, below(state, "G"), c_dim=0, img_resolution=128)
+    content = {
+        "G": generator,
+        "D": tree(Projected, {"feature_network.scratch.weight": np.zeros(3, "float32")}),
+        "G_ema": generator,
+        "training_set_kwargs": {"path": "/data/pokemon.zip"},
     }
     with modules():
         return pickle.dumps(content)

@@ -46,9 +46,9 @@ def test_turned_products_depend_on_the_difference_of_places_alone() -> None:
     assert_close(products[1, 1, 2, 3], products[2, 2, 3, 4], atol=1e-5, rtol=0)
     assert_close(rotate(query, turns).norm(dim=3), query.norm(dim=3))
     extra = torch.randn(1, 1, 26, 8)
-    assert torch.equal(rotate(extra, turns)[:, :, 0], extra[:, :, 0]), (
-        "what stands before has no place"
-    )
+    turned = rotate(extra, rotations((5, 5), 8, before=1))
+    assert torch.equal(turned[:, :, 0], extra[:, :, 0]), "what stands before has no place"
+    assert torch.equal(turned[:, :, 1:], rotate(extra[:, :, 1:], turns))
 
 
 def test_attention_is_the_textbooks() -> None:

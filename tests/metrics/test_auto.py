@@ -1,4 +1,4 @@
-"""metrics=auto: what suits the data, and no run stopped for metrics that nobody asked for."""
+"""metrics=auto: what suits the data, and no run stopped for metrics that nobody requested."""
 
 from pathlib import Path
 

@@ -130,7 +130,7 @@ def test_what_was_extracted_before_a_kill_is_not_extracted_again(images, tmp_pat
     again = Projection()
     made = extract_fakes(extraction(images, again), store, no_progress)
     assert again.seen == NUM - CHUNK
-    assert f"features of {CHUNK} of {NUM:,} images are there already" in capsys.readouterr().out
+    assert f"features of {CHUNK} of {NUM:,} images were extracted before" in capsys.readouterr().out
     assert torch.equal(made.gaussian("features")[1], whole.gaussian("features")[1])
     assert torch.equal(made.features["features"], whole.features["features"])
 
@@ -222,4 +222,4 @@ def test_a_cache_that_cannot_be_written_costs_time_only(
     assert made.count == NUM and "GAN_LAB_CACHE" in capsys.readouterr().out
     store = FolderChunks(tmp_path / "file" / "chunks")
     extraction(images, Projection()).extract(store)
-    assert capsys.readouterr().out.count("cannot be kept") == 1
+    assert capsys.readouterr().out.count("cannot be stored") == 1

@@ -294,5 +294,5 @@ def test_files_have_no_path_length():
         all_real=False,
         fake=FixedImages(pixels),
     )
-    with pytest.raises(InputError, match="measures a generator"):
+    with pytest.raises(InputError, match="needs a generator"):
         PathLength(space="z").check(setting)

@@ -1,4 +1,4 @@
-"""Sources give image i whenever it is asked for, and say what decides it."""
+"""Sources give image i at any time, and a fingerprint of what decides it."""
 
 import io
 import os
@@ -20,7 +20,7 @@ from tests.helpers.sources import textures
 
 
 class Painter(GeneratorNetwork):
-    """Latents as a picture, brighter by class."""
+    """Latents as an image, brighter by class."""
 
     z_dim, num_classes = 16, 3
 
@@ -148,7 +148,7 @@ def test_an_npz_that_was_cut_short_is_named(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", images=textures(6, 0, size=4).permute(0, 2, 3, 1).numpy())
     whole = (tmp_path / "a.npz").read_bytes()
     (tmp_path / "a.npz").write_bytes(whole[:200])
-    with pytest.raises(InputError, match=r"no whole \.npz"):
+    with pytest.raises(InputError, match=r"not a complete \.npz"):
         NpzImages(tmp_path / "a.npz")
 
 

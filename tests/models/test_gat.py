@@ -226,8 +226,9 @@ def test_features_of_real_images_are_told_where_there_is_a_teacher(
     assert_close(error, torch.zeros(4), atol=1e-5, rtol=0)
 
 
-def test_recomputed_activations_give_the_same_gradients() -> None:
-    def gradients(recompute: bool) -> list[Tensor]:
+@pytest.mark.parametrize("again", [True, "elementwise"])
+def test_recomputed_activations_give_the_same_gradients(again: Any) -> None:
+    def gradients(recompute: Any) -> list[Tensor]:
         torch.manual_seed(0)
         arguments = {**TINY, "image_size": 8, "recompute": recompute}
         generator, network = Generator(**arguments, z_dim=8), Discriminator(**arguments)
@@ -235,8 +236,8 @@ def test_recomputed_activations_give_the_same_gradients() -> None:
         players = (*generator.parameters(), *network.parameters())
         return [p.grad for p in players if p.grad is not None]
 
-    for plain, again in zip(gradients(False), gradients(True), strict=True):
-        assert_close(plain, again)
+    for plain, other in zip(gradients(False), gradients(again), strict=True):
+        assert_close(plain, other)
 
 
 @pytest.mark.parametrize(
@@ -247,6 +248,7 @@ def test_recomputed_activations_give_the_same_gradients() -> None:
         ({"heads": 3}, "heads=3"),
         ({"heads": 8}, "width 2"),
         ({"patch": 3}, "patch=3"),
+        ({"recompute": "all"}, "recompute='all'"),
     ],
 )
 @pytest.mark.parametrize("network", [Generator, Discriminator])

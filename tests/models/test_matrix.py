@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,8 @@ from gan_lab.data.sample import SampleSpec
 from gan_lab.errors import InputError
 from gan_lab.layers.networks import samples_made
 from gan_lab.training.building import describe_samples, drop_unchosen
+from gan_lab.training.callbacks.post_hoc_ema import PostHocAverages
+from gan_lab.training.ema import combined
 from gan_lab.training.module import AdversarialModule
 from tests.helpers import growing, resnets, small
 from tests.helpers.samples import images_of
@@ -191,6 +194,27 @@ def test_every_architecture_takes_vectors(compose: Callable[..., DictConfig], mo
 )
 def test_every_conditioning_takes_vectors(compose: Callable[..., DictConfig], kind: str) -> None:
     take_attributes(compose, "sngan", f"conditioning={kind}")
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_generator_has_averages_of_any_length(
+    compose: Callable[..., DictConfig], model: str, tmp_path: Path
+) -> None:
+    """What is put together afterwards has every weight of the generator, and is the average that was kept."""
+    side = 16 if model == "stylegan3" else 8
+    module = small_module(compose, model, [side, side])
+    callback = PostHocAverages(run_dir=tmp_path, every_kimg=0.008)
+    fit(module, callbacks=[callback])
+    state = {"callbacks": {"PostHocAverages": callback.state_dict()}}
+    generator = module.generator_ema
+    for length, kept in callback.state_dict()["averages"].items():
+        made = combined(tmp_path, state, length)
+        generator.load_state_dict(made)
+        for name, value in kept.items():
+            torch.testing.assert_close(made[name], value, rtol=1e-3, atol=1e-4)
+    generator.load_state_dict(combined(tmp_path, state, 0.08))
+    samples = samples_made(generator.eval()(torch.randn(2, generator.z_dim)))
+    assert samples.isfinite().all()
 
 
 @pytest.mark.parametrize("model", [model for model in MODELS if model not in OTHERS])

@@ -7,12 +7,15 @@ from typing import Any
 import pytest
 import timm
 import torch
+import torch.nn.functional as F
 from omegaconf import DictConfig
 from torch.testing import assert_close
 
 from gan_lab.commands.launch import launch
 from gan_lab.config import build
 from gan_lab.errors import InputError
+from gan_lab.metrics.features.base import IMAGENET_MEAN, IMAGENET_STD
+from gan_lab.metrics.features.dinov2 import VisionTransformer
 from gan_lab.models.projected import Discriminator, EfficientNet
 from gan_lab.training.building import describe_samples
 from gan_lab.weights import from_published
@@ -20,6 +23,7 @@ from tests.helpers import small
 from tests.helpers.published import fixture
 from tests.helpers.resnets import relative_error
 from tests.helpers.samples import images_of
+from tests.metrics.features.test_pretrained import dinov2_state
 from tests.models.conftest import SMALL, fit
 
 Compose = Callable[..., DictConfig]
@@ -90,6 +94,52 @@ def test_images_of_any_size(size: Any, channels: int, classes: int) -> None:
         assert not torch.equal(network(images, labels), network(images, labels.flip(0)))
 
 
+@pytest.mark.parametrize("backbone", ["efficientnet-lite0", "dinov2-vit-s-14"])
+@pytest.mark.parametrize("size", [[32, 48], [40, 24], [28, 100]], ids=str)
+def test_rectangles_of_any_shape_are_seen(backbone: str, size: list[int]) -> None:
+    """Maps double from coarse to fine, so none may be cut in the middle of a cell."""
+    network = Discriminator(channels=3, backbone=backbone, width=8, weights="random").eval()
+    images = torch.randn(1, 3, *size, requires_grad=True)
+    logits = network(images)
+    assert logits.shape[1] > 64 and logits.isfinite().all()
+    logits.sum().backward()
+    assert images.grad is not None and (images.grad != 0).double().mean() > 0.9
+
+
+def test_dinov2_is_seen_at_four_depths_and_sizes(tmp_path: Path) -> None:
+    state = dinov2_state(depth=8)
+    path = tmp_path / "vits.pth"
+    torch.save(state, path)
+    given = {"channels": 3, "backbone": "dinov2-vit-s-14", "width": 8, "weights": str(path)}
+    network = Discriminator(**given)
+    assert not any("features" in name or "frozen" in name for name in network.state_dict())
+    network.prepare()
+    assert not any(p.requires_grad for p in network.features.parameters())
+    assert network.features_of == "LVD-142M"
+    images = torch.rand(1, 3, 224, 224) * 2 - 1
+    with torch.no_grad():
+        maps = network.features(images)
+        assert [tuple(x.shape[2:]) for x in maps] == [(64, 64), (32, 32), (16, 16), (8, 8)]
+        mean, std = (torch.tensor(v)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
+        for depth, found in ((6, maps[2]), (8, maps[3])):
+            cut = {
+                name: value
+                for name, value in state.items()
+                if not name.startswith("blocks.") or int(name.split(".")[1]) < depth
+            }
+            whole = VisionTransformer.of(cut)
+            tokens = whole.norm(whole.encode(((images + 1) / 2 - mean) / std))[:, 1:]
+            wanted = tokens.transpose(1, 2).unflatten(2, (16, 16))
+            assert_close(found, F.avg_pool2d(wanted, 2) if depth == 8 else wanted)
+    # weights arrive in the type that the rest has been moved to
+    moved = Discriminator(**given).double()
+    moved.prepare()
+    assert moved(torch.randn(1, 3, 32, 32, dtype=torch.float64)).dtype == torch.float64
+    torch.save({"spam": torch.zeros(1)}, path)
+    with pytest.raises(InputError, match=r"vits\.pth"):
+        network.prepare()
+
+
 @pytest.mark.parametrize("model", list(MODELS))
 def test_it_takes_the_place_of_a_models_own(compose: Compose, model: str) -> None:
     config = compose(f"model={model}", "batch_size=2", *MODELS[model], *RANDOM)
@@ -127,11 +177,15 @@ def test_without_weights_it_refuses_to_train(
 
 @pytest.mark.parametrize(
     ("given", "words"),
-    [({"channels": 4}, "channels"), ({"channels": 3, "num_discriminators": 5}, "=5")],
+    [
+        ({"channels": 4}, "channels"),
+        ({"channels": 3, "num_discriminators": 5}, "=5"),
+        ({"channels": 3, "backbone": "spam"}, "backbone=spam"),
+    ],
 )
-def test_what_does_not_fit(given: dict[str, int], words: str) -> None:
+def test_what_does_not_fit(given: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
-        Discriminator(**given)  # type: ignore[arg-type]
+        Discriminator(**given)
 
 
 def test_a_model_that_shows_codes_is_refused() -> None:

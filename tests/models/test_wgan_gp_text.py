@@ -134,7 +134,7 @@ def test_every_penalty_moves_both_players_or_says_why_not(
 
 @pytest.mark.parametrize("augment", [name for name in AUGMENTATIONS if name != "none"])
 def test_augmentations_are_of_images(compose: Compose, spec: SampleSpec, augment: str) -> None:
-    with pytest.raises(InputError, match="changes images"):
+    with pytest.raises(InputError, match="augments images"):
         trained(compose, spec, f"augment=[{augment}]")
 
 

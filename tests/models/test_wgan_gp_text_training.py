@@ -165,7 +165,7 @@ def test_a_file_of_ones_own_with_classes(tmp_path: Path) -> None:
     ("command", "words", "named"),
     [
         ("train", ["metrics=fid"], "images"),
-        ("train", ["augment=[ada]"], "changes images"),
+        ("train", ["augment=[ada]"], "augments images"),
         ("train", ["regularizer=[path_length]"], "path_length"),
         ("train", ["model=dcgan", "data=python_docs"], "is for images"),
         ("generate", ["format=[zip]"], "format=zip"),

@@ -53,7 +53,7 @@ class Waveform(SampleKind):
             with wave.open(str(path), "rb") as file:
                 frames, channels = file.readframes(file.getnframes()), file.getnchannels()
         except (wave.Error, EOFError) as error:
-            raise InputError(f"{path} is no .wav ({error})") from error
+            raise InputError(f"{path} is not a .wav ({error})") from error
         values = np.frombuffer(frames, dtype="<i2").astype(np.int16)
         return torch.from_numpy(values.reshape(-1, channels).T.copy())
 

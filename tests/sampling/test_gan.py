@@ -204,7 +204,7 @@ def test_attributes_are_those_of_real_rows_but_for_those_that_are_named() -> Non
 
 def test_attributes_that_there_are_not() -> None:
     drawn = faces(generator_of("gan", 3))
-    with pytest.raises(InputError, match=r"beard is no attribute; .*smile, age, hat"):
+    with pytest.raises(InputError, match=r"beard is not an attribute; .*smile, age, hat"):
         drawn.sample(1, labels={"beard": 1})
     with pytest.raises(InputError, match="smile must be a finite number"):
         drawn.sample(1, labels={"smile": float("nan")})

@@ -52,7 +52,7 @@ def test_what_does_not_fit(tmp_path: Path) -> None:
     refuses(r"labels is torch.int64 of shape \[\]", z=z, labels=torch.tensor(1))
     refuses(r"labels is torch.complex64", z=z, labels=torch.zeros(2, dtype=torch.complex64))
     path.write_bytes(path.read_bytes()[:50])
-    with pytest.raises(InputError, match="no whole safetensors file"):
+    with pytest.raises(InputError, match="not a complete safetensors file"):
         Latents.read(path)
     with pytest.raises(InputError, match="is not there"):
         Latents.read(tmp_path / "none.safetensors")

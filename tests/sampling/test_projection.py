@@ -1,4 +1,4 @@
-"""Projections of pictures whose latents are known, and what is said of them."""
+"""Projections of images whose latents are known, and what is said of them."""
 
 import json
 from typing import Any
@@ -36,7 +36,7 @@ def test_the_class_is_found_or_given() -> None:
     y = torch.tensor([2, 0, 1, 2])
     images = (
         gan.synthesize(gan.latents(4, seed=5, labels=y)) - 1
-    )  # so that they lie in [-1, 1], as pictures do
+    )  # so that they lie in [-1, 1], as images do
     gan.generator.first.bias = torch.nn.Parameter(torch.full((16,), -1.0), requires_grad=False)
     found = project(gan, images, steps=0, restarts=2)
     assert found.latents.labels is not None and found.latents.labels.tolist() == y.tolist()
@@ -157,7 +157,7 @@ def test_bigan_is_inverted_by_its_encoder(classes: int) -> None:
         assert found.latents.labels.tolist() == nearest.tolist()
     refined = project(gan, images, steps=20)
     assert refined.loss.mean() < found.loss.mean()
-    with pytest.raises(InputError, match="starts where its encoder says"):
+    with pytest.raises(InputError, match="starts from its encoder"):
         project(gan, images, restarts=2)
 
 

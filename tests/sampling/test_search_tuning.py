@@ -1,4 +1,4 @@
-"""Pivotal tuning: the pictures get nearer, the rest stays."""
+"""Pivotal tuning: the images get nearer, the rest stays."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Pictures to project: what is done to them, and what is refused."""
+"""Images to project: what is done to them, and what is refused."""
 
 from pathlib import Path
 
@@ -77,7 +77,7 @@ def test_animated_and_broken_files_are_named(tmp_path: Path) -> None:
         read_targets(animation(tmp_path / "a.gif"), **GREY)
     with pytest.raises(InputError, match="image 0 has 3 frames"):
         read_targets(Image.open(tmp_path / "a.gif"), **GREY)
-    (tmp_path / "b.png").write_bytes(b"no picture")
+    (tmp_path / "b.png").write_bytes(b"no image")
     with pytest.raises(InputError, match=r"b\.png cannot be read \(not an image"):
         read_targets(tmp_path / "b.png", **GREY)
     gradient(64, 64).save(tmp_path / "c.png")

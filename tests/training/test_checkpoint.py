@@ -182,14 +182,14 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     said = capsys.readouterr().out.replace("\n", "")
     assert said.count("takes its place") == 1 and "previous.ckpt takes its place" in said
     with pytest.raises(InputError, match=r"last\.ckpt"):
-        gan_lab.load(tmp_path / "run", checkpoint="last")  # this one and no other was asked for
+        gan_lab.load(tmp_path / "run", checkpoint="last")  # this one and no other was requested
     assert find_resumable(folder) == folder / "last.ckpt"
     assert (folder / "last.ckpt").samefile(folder / "previous.ckpt")
 
 
 def test_a_pipe_in_the_place_of_a_checkpoint_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "last.ckpt")
-    with pytest.raises(DamagedCheckpointError, match="is no file"):
+    with pytest.raises(DamagedCheckpointError, match="is not a file"):
         read(tmp_path / "last.ckpt")
 
 
@@ -218,9 +218,9 @@ def test_a_configuration_that_names_other_code(run: Path, tmp_path: Path) -> Non
     (tmp_path / "checkpoints").symlink_to(run / "checkpoints")
     for target, message in (
         ("os.system", r"would run os\.system, which is not part of gan_lab"),
-        ("gan_lab.training.checkpoint.torch.load", "is no class of gan_lab"),
-        ("gan_lab.training.checkpoint.os.system", "is no class of gan_lab"),
-        ("gan_lab.models.dcgan.nn.Linear", "is no class of gan_lab"),
+        ("gan_lab.training.checkpoint.torch.load", "is not a class of gan_lab"),
+        ("gan_lab.training.checkpoint.os.system", "is not a class of gan_lab"),
+        ("gan_lab.models.dcgan.nn.Linear", "is not a class of gan_lab"),
     ):
         config.model.generator._target_ = target
         OmegaConf.save(config, tmp_path / "config.yaml")

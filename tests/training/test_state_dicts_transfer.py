@@ -303,7 +303,7 @@ def test_from_imported_weights_with_frozen_layers(tmp_path: Path) -> None:
                 "data.channels=3",
                 "conditional=false",
                 "metrics=none",
-                "~callbacks.samples",  # random weights make no pictures
+                "~callbacks.samples",  # random weights make no images
                 "batch_size=4",
                 "total_kimg=0.008",
                 f"init_from={tmp_path}/runs/faces",

@@ -59,6 +59,7 @@ def test_an_encoder_comes_along(tmp_path: Path) -> None:
     assert torch.equal(*codes)
 
 
+@pytest.mark.slow
 def test_in_a_process_of_its_own(styled: Path, styled_run: Path, tmp_path: Path) -> None:
     code = """if True:
         import sys
@@ -114,7 +115,7 @@ def network(description: dict[str, Any]) -> dict[str, Any]:
         ),
         (
             lambda d: network(d).update(_target_="gan_lab.weights.exported.torch"),
-            "would run gan_lab.weights.exported.torch, which is no class",
+            "would run gan_lab.weights.exported.torch, which is not a class",
         ),
         (
             lambda d: network(d).update(_target_="gan_lab.weights.exported.Path"),
@@ -126,13 +127,13 @@ def network(description: dict[str, Any]) -> dict[str, Any]:
         ),
         (
             lambda d: network(d).update(_target_="gan_lab.training.ema.ExponentialMovingAverage"),
-            "ExponentialMovingAverage is no gan_lab.layers.networks.GeneratorNetwork",
+            "ExponentialMovingAverage is not a gan_lab.layers.networks.GeneratorNetwork",
         ),
         (
             lambda d: d["generator"].update(
                 network={"_target_": "gan_lab.distributed.ranks.RunningMeans"}
             ),
-            "RunningMeans is no gan_lab.layers.networks.GeneratorNetwork",
+            "RunningMeans is not a gan_lab.layers.networks.GeneratorNetwork",
         ),
         (lambda d: d["generator"].update(network=[1]), r"generator.network is \[1\]"),
         (lambda d: network(d).update(later={"_target_": "subprocess.run"}), "subprocess.run"),

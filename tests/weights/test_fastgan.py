@@ -1,12 +1,16 @@
 """Reading FastGAN as projected-gan stores it: both kinds of blocks, with and without classes."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from gan_lab.errors import InputError
 from gan_lab.weights import from_published
-from tests.helpers.published import fixture
+from gan_lab.weights.fastgan import arguments
+from gan_lab.weights.published import open_published
+from tests.helpers.published import below, fastgan_pickle, fixture, state_file
 
 
 def test_weights_that_the_image_does_not_use_are_left_out() -> None:
@@ -71,6 +75,34 @@ def test_what_does_not_fit_is_named(change: dict[str, object], words: str) -> No
     config["generator"] |= change
     with pytest.raises(InputError, match=words):
         from_published(config, state)
+
+
+@pytest.mark.parametrize("pickled", [True, False])
+def test_a_file_without_arguments(pickled: bool, tmp_path: Path) -> None:
+    """They follow from the shapes; the discriminator of a pickle is left aside."""
+    config, state, arrays = fixture("fastgan_128")
+    path = tmp_path / ("best_model.pkl" if pickled else "g.pt")
+    path.write_bytes(fastgan_pickle() if pickled else state_file(below(state, "G")))
+    found = open_published(path)
+    assert found.config["generator"].items() >= {
+        "z_dim": 32, "img_channels": 3, "img_resolution": 128, "ngf": config["generator"]["ngf"],
+    }.items()  # fmt: skip
+    made = found.blueprints()
+    assert set(made) == {"generator_ema", "generator"}
+    network = made["generator_ema"].build()
+    z = torch.from_numpy(arrays["in/z"])
+    assert torch.equal(network(z), from_published(config, state)["G"](z))
+
+
+def test_classes_and_rows_without_arguments(tmp_path: Path) -> None:
+    state = {k: np.asarray(v, "float32") for k, v in conditional_state(4, 1000).items()}
+    sizes = {name: value.shape for name, value in below(state, "G").items()}
+    assert arguments(sizes, 4) == {
+        **arguments(sizes), "cond": 1, "c_dim": 4, "synthesis_kwargs": {"lite": False},
+    }  # fmt: skip
+    assert arguments(sizes)["c_dim"] == 1000
+    with pytest.raises(InputError, match="FastGAN"):
+        arguments({"spam": (1,)})
 
 
 def test_a_weight_that_is_unknown() -> None:

@@ -111,7 +111,7 @@ PLACES: dict[str, tuple[str, str]] = {
     "argument in a list": ("model__generator__image_size", "[{%s}]"),
     "argument in a mapping": ("model__generator__num_classes", "{a: {%s}}"),
     "argument by position": ("model__generator___args_", "[{%s}]"),
-    "argument that there is not": ("model__generator__more", "{%s}"),
+    "argument that does not exist": ("model__generator__more", "{%s}"),
     "list of generators": ("model__generator", "[{%s}]"),
 }
 
@@ -198,7 +198,7 @@ SMALL_FILES: dict[str, Callable[[Path], str]] = {
     "digits to the base of 60": lambda run: "a: 1" + ":1" * 1_500_000,
     "binary digits": lambda run: "a: 0b" + "1" * 3_000_000,
     "no text": lambda run: "a: \x00",
-    "a key that is no text": lambda run: "? [a, b]\n: c",
+    "a key that is not text": lambda run: "? [a, b]\n: c",
     "a tag": lambda run: "a: !!binary aGVsbG8=",
     "a tag that is known to JSON": lambda run: "a: !!int no",
 }

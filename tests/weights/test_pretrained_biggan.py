@@ -34,7 +34,7 @@ def test_parity(
         expected = PretrainedBigGAN(config, state, row)(z, labels)
         made = load(config, state, truncation=truncation)(z, labels)
     assert made.shape == expected.shape == (3, 3, 128, 128)
-    assert expected.std() > 0.1, "a picture that is flat would prove nothing"
+    assert expected.std() > 0.1, "an image that is flat would prove nothing"
     assert (made - expected).norm() / expected.norm() < 1e-4
 
 

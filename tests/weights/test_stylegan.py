@@ -9,7 +9,10 @@ import pytest
 import torch
 
 from gan_lab.errors import InputError
+from gan_lab.models import dcgan, stylegan2, stylegan3
 from gan_lab.weights import from_published
+from gan_lab.weights.published import blueprints
+from gan_lab.weights.stylegan import published_arguments, published_weights
 
 PARITY = Path(__file__).parents[1] / "parity"
 
@@ -119,3 +122,52 @@ def test_weights_that_do_not_fit_are_named(name: str, change: Any, message: str)
     change(state)
     with pytest.raises(InputError, match=message):
         from_published(config, state)
+
+
+NVIDIAS = ["stylegan2_cond_32", "stylegan2_uncond_32", "stylegan3_t_32", "stylegan3_r_32"]
+
+
+@pytest.mark.parametrize("name", NVIDIAS)
+def test_what_is_written_is_what_was_read(name: str) -> None:
+    """Names, filters and arguments of the published files, which hold nothing else."""
+    config, state = read(name)
+    for player, blueprint in blueprints(config, state).items():
+        written = published_weights(blueprint.build())
+        published = {
+            key.removeprefix(f"{player}/"): value
+            for key, value in state.items()
+            if key.startswith(f"{player}/")
+        }
+        assert set(written) == set(published)
+        for key, value in published.items():
+            np.testing.assert_allclose(written[key].numpy(), value, rtol=1e-5, atol=1e-7)
+        key = {"G": "generator", "D": "discriminator"}[player]
+        given = published_arguments(blueprint.target, blueprint.arguments)
+        for argument, value in config[key].items():
+            if isinstance(value, dict):
+                assert given[argument].items() >= value.items()
+            else:
+                assert given[argument] == value
+        again = blueprints({"source": config["source"], key: given}, state)[player]
+        assert again.arguments == blueprint.arguments
+
+
+@pytest.mark.parametrize(
+    ("kind", "node", "words"),
+    [
+        (dcgan.Generator, {"image_size": 64}, "dcgan"),
+        (stylegan2.Generator, {"image_size": [32, 64], "channels": 3}, "squares"),
+        (stylegan2.Generator, {"image_size": 48, "channels": 3}, "4, 8, 16"),
+        (stylegan3.Generator, {"image_size": [32, 48], "channels": 3}, "squares"),
+    ],
+)
+def test_what_nvidias_classes_do_not_make(kind: Any, node: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        published_arguments(kind, node)
+
+
+def test_a_half_precision_that_they_do_not_know_is_left_out() -> None:
+    node = {"image_size": 32, "channels": 3, "num_fp16_res": 2}
+    for kind, left in (("float16", 2), ("bfloat16", 0)):
+        given = published_arguments(stylegan2.Generator, {**node, "fp16_dtype": kind})
+        assert given["num_fp16_res"] == left

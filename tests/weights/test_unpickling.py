@@ -226,13 +226,13 @@ def rebuilt(storage: bytes, offset: Any, size: Any, stride: Any) -> Call:
         (0, (5,), (1,), "reaches beyond its storage of 4 elements"),
         (3, (2,), (1,), "reaches beyond"),
         (0, (2, 2), (3, 1), "reaches beyond"),
-        (0, (1 << 40,), (0,), "no whole numbers"),
+        (0, (1 << 40,), (0,), "not whole numbers"),
         (0, (1 << 35,), (0,), "reaches beyond"),
-        (-1, (1,), (1,), "no whole numbers"),
-        (0, (-1,), (1,), "no whole numbers"),
-        (0, (2,), (-1,), "no whole numbers"),
-        (0, (2,), (1, 1), "no whole numbers"),
-        (0, (2.0,), (1,), "no whole numbers"),
+        (-1, (1,), (1,), "not whole numbers"),
+        (0, (-1,), (1,), "not whole numbers"),
+        (0, (2,), (-1,), "not whole numbers"),
+        (0, (2,), (1, 1), "not whole numbers"),
+        (0, (2.0,), (1,), "not whole numbers"),
         (0, (0,) * 17, (1,) * 17, "reaches beyond"),
     ],
 )
@@ -276,7 +276,7 @@ BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
         "is not that of its 4 bytes",
     ),
     "a text that is 2^60 long": (lambda: b"\x8d" + struct.pack("<Q", 1 << 60) + b"x.", "cut short"),
-    "a memo of 2^32 places": (lambda: b"Nr\xff\xff\xff\xff.", "no dictionary with a network"),
+    "a memo of 2^32 places": (lambda: b"Nr\xff\xff\xff\xff.", "not a dictionary with a network"),
     "too many instructions": (lambda: b"N0" * 1_000_001 + b"N.", "more than 2,000,000 instruc"),
     "the same text encoded again and again": (
         lambda: (

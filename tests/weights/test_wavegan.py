@@ -53,7 +53,7 @@ def test_the_filter_follows_from_its_weights(published: Published) -> None:
     z = torch.from_numpy(arrays["in/z"])
     plain = from_published(config, state)["G"](z)
     kernel = np.zeros((9, 1, 1), np.float32)
-    kernel[4] = 2  # SAME padding of an odd length: the middle is no shift
+    kernel[4] = 2  # SAME padding of an odd length: the middle is not a shift
     filtered = from_published(config, {**state, "G/pp_filt/conv1d/kernel": kernel})["G"](z)
     torch.testing.assert_close(filtered, 2 * plain)
 

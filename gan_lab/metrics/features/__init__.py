@@ -1,4 +1,4 @@
-"""Networks in whose features images are compared: one file each, the Hydra group `features=`."""
+"""Feature networks, one file each: the Hydra group `features=`."""
 
 from gan_lab.metrics.features.base import Extractor, WeightsUnavailable
 

@@ -1,4 +1,4 @@
-"""Extractors: networks that make features; their published weights, and any network as an extractor."""
+"""Extractors: feature networks with published weights, and any network as an extractor."""
 
 import hashlib
 import http.client
@@ -22,36 +22,34 @@ from gan_lab.data.images import to_float
 from gan_lab.errors import InputError
 from gan_lab.metrics.cache import tensors_sha256
 
-FORWARD_ON_CPU = (
-    8  # images, whose activations stay in a CPU's caches (1.4 times as fast as 64, with Inception)
-)
+FORWARD_ON_CPU = 8  # images; fits a CPU's caches (1.4 times as fast as 64, with Inception)
 
 FORWARD_ON_ACCELERATOR = 64
 
 
 class WeightsUnavailable(InputError):
-    """The usual weights are neither on this machine nor to be had from the network."""
+    """The usual weights are neither on this machine nor can be downloaded."""
 
 
 class Extractor(ABC):
-    """Makes features of stored samples; the same ones for a sample whatever else is measured with it.
+    """Computes features of stored samples, independent of other samples in the batch.
 
-    A subclass says what it is in its attributes, builds its network in `_load` and runs it in `_forward`. One that sees
-    other samples than images overrides `check`.
+    Subclasses set the attributes, build their network in `_load` and run it in `_forward`. For other samples than
+    images they override `check`.
 
     Attributes:
-        name: of the network and its weights, as it stands in results: "inception-v3-compat".
-        short: as it stands in keys: "inception".
-        outputs: width of each output that there is: {"features": 2048, "logits": 1008}. "features" is what sets are
-            compared by, "logits" are of classes; both may be missing.
+        name: of the network and its weights, in results: "inception-v3-compat".
+        short: in keys: "inception".
+        outputs: width of each output: {"features": 2048, "logits": 1008}. "features" are for comparing sets, "logits"
+            are of classes; both may be missing.
         transform: in words, what happens between an 8-bit image and the network.
-        names: (kind of metric, output) -> what others call it, as {("frechet", "features"): "fid"}; only where the
-            features are those that the name was given to.
-        channels: numbers of channels that images may have. Grey ones are repeated to RGB.
+        names: (kind of metric, output) -> usual name, such as {("frechet", "features"): "fid"}; only for exactly the
+            features that define it.
+        channels: supported numbers of channels. Grey is repeated to RGB.
 
     Args:
-        batch_size: images of a forward pass, always that many (missing ones are made up), since sums of another
-            batch round differently; None takes 64, or on a CPU 8.
+        batch_size: images per forward pass, padded to always this many, since other batches round differently; None
+            for 64, or 8 on a CPU.
         mixed_precision: whether to compute in bfloat16, which is then part of `transform`.
     """
 
@@ -72,13 +70,13 @@ class Extractor(ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where it computes; known once `load` has run."""
+        """The device, after `load`."""
         assert self._device is not None, "load() comes first"
         return self._device
 
     @property
     def sha256(self) -> str:
-        """Of the weights; known once `load` has run."""
+        """SHA-256 of the weights, after `load`."""
         assert self._sha256, "load() comes first"
         return self._sha256
 
@@ -94,33 +92,33 @@ class Extractor(ABC):
         return "bfloat16" if self._mixed_precision else "float32"
 
     def load(self, device: torch.device) -> None:
-        """Get the weights, check them, and build the network on a device; done once, before anything expensive.
+        """Find and check the weights, and build the network on a device, once, before anything expensive.
 
         Raises:
-            WeightsUnavailable: when the weights cannot be had.
-            InputError: when they are not what they should be.
+            WeightsUnavailable: when the weights are missing and cannot be downloaded.
+            InputError: when the weights are wrong.
         """
         if self._device != device:
             self._sha256 = self._load(device)
             self._device = device
 
     def prefetch(self) -> str:
-        """Get the weights while the machine is online, check them, and return where they lie; "" without a file."""
+        """Download and check the weights, and return their path; "" without a file."""
         return ""
 
     def check(self, shape: tuple[int, ...], what: str) -> None:
-        """Check that the network can see samples of a shape.
+        """Check that the network supports samples of a shape.
 
         Args:
             shape: of one stored sample.
-            what: which samples, for the message.
+            what: name of the samples, for messages.
 
         Raises:
-            InputError: with the remedy.
+            InputError: with what to do.
         """
         if len(shape) != 3:
             raise InputError(
-                f"{what} have the shape {list(shape)}: {self.name} sees images [C, H, W]; choose other features="
+                f"{what} have the shape {list(shape)}: {self.name} takes images [C, H, W]; choose other features="
             )
         channels = shape[0]
         if channels in self.channels:
@@ -147,7 +145,7 @@ class Extractor(ABC):
             whole = (
                 torch.cat([part, part[-1:].expand(missing, *part.shape[1:])]) if missing else part
             )
-            # TensorFloat-32 moves a Frechet distance by more than tools differ
+            # TensorFloat-32 changes a Frechet distance more than implementations differ
             exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=self._mixed_precision)
             with autocast, exact:
                 made = self._forward(whole.to(self.device), frozenset(outputs))
@@ -177,11 +175,11 @@ _TIMEOUT_S = 20
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedWeights:
-    """A file of weights that everybody uses.
+    """A published file of weights.
 
     Attributes:
         of: whose weights, for messages: "Inception's".
-        url: where it is published; the end of it is its name in torch's cache.
+        url: of the file; its last part is the name in torch's cache.
         sha256: of the file, or the beginning of it.
     """
 
@@ -196,7 +194,7 @@ class PublishedWeights:
 
     @property
     def usual_path(self) -> Path:
-        """Where torch keeps it."""
+        """Its path in torch's cache."""
         return Path(torch.hub.get_dir()) / "checkpoints" / self.file_name
 
     def find(self, path: str | None) -> Path:
@@ -207,13 +205,13 @@ class PublishedWeights:
 
         Raises:
             InputError: when the given file does not exist.
-            WeightsUnavailable: when there is no usual file and it cannot be downloaded.
+            WeightsUnavailable: when it is not in the cache and cannot be downloaded.
         """
         if path is not None:
             given = Path(path).expanduser()
             if not given.is_file():
                 raise InputError(
-                    f"features.weights={path} is no file; give the path of {self.file_name} (from {self.url}), or "
+                    f"features.weights={path} is not a file; give the path of {self.file_name} (from {self.url}), or "
                     "leave it null to use the usual cache"
                 )
             return given
@@ -222,10 +220,10 @@ class PublishedWeights:
         return self.usual_path
 
     def check(self, path: Path, expected: str | None) -> str:
-        """Hash a file, and refuse it when it is not the one that it should be.
+        """Check the hash of a file.
 
         Args:
-            path: the file; under its usual name it has to have the usual content.
+            path: the file; with the published name it must have the published content.
             expected: SHA-256 or the beginning of it; None takes any file of another name.
 
         Returns:
@@ -248,7 +246,7 @@ class PublishedWeights:
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{target}.lock"), _timeout(_TIMEOUT_S):
-                if target.is_file():  # another process has been faster
+                if target.is_file():  # another process was faster
                     return
                 say(f"downloading {self.url}")
                 torch.hub.download_url_to_file(
@@ -321,7 +319,7 @@ def _timeout(seconds: float) -> Iterator[None]:
         socket.setdefaulttimeout(before)
 
 
-# What networks share that see images as torch-fidelity shows them.
+# Preprocessing of torch-fidelity.
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 
@@ -352,20 +350,20 @@ def read_state(path: Path, weights: PublishedWeights) -> dict[str, Tensor]:
     """Read a state dict; nothing else in the file is run.
 
     Raises:
-        InputError: when the file holds something else.
+        InputError: when the file has other content.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         if all(isinstance(value, Tensor) for value in state.values()):
             return dict(state)
         reason = "it holds more than tensors"
-    except Exception as error:  # whatever a file that is something else makes torch raise
+    except Exception as error:  # torch may raise anything for other files
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
     raise no_such_weights(path, weights, reason)
 
 
 def no_such_weights(path: Path, weights: PublishedWeights, reason: str) -> InputError:
-    """Return the error for a file that holds something else, with the remedy."""
+    """Return the error for a file with other content."""
     return InputError(
         f"{path} does not hold {weights.of} weights ({reason}); features.weights takes {weights.file_name} from "
         f"{weights.url}"
@@ -384,7 +382,7 @@ class ModuleFeatures(Extractor):
         std: of each channel, by which they are then divided.
         weights: path of a state dict for the module; None takes it as it is built.
         sha256: of that file, or the beginning of it; checked when given.
-        channels: numbers of channels that images may have; grey ones are repeated to RGB where 3 is among them.
+        channels: supported numbers of channels; grey is repeated to RGB if 3 is among them.
         batch_size: images of a forward pass; see `Extractor`.
         mixed_precision: compute in bfloat16.
 
@@ -430,14 +428,14 @@ class ModuleFeatures(Extractor):
         if self._path is not None:
             path = Path(self._path).expanduser()
             if not path.is_file():
-                raise InputError(f"features.weights={self._path} is no file")
+                raise InputError(f"features.weights={self._path} is not a file")
             sha256 = file_sha256(path)
             try:
                 state = torch.load(path, map_location="cpu", weights_only=True)
                 self._module.load_state_dict(state)
-            except Exception as error:  # torch raises many types for a file that is something else
+            except Exception as error:  # torch may raise anything for other files
                 raise InputError(
-                    f"features.weights={path} is no state dict of {self.name} ({str(error).splitlines()[0]})"
+                    f"features.weights={path} is not a state dict of {self.name} ({str(error).splitlines()[0]})"
                 ) from error
         if self._expected and not sha256.startswith(self._expected.lower()):
             raise InputError(
@@ -463,7 +461,7 @@ class ModuleFeatures(Extractor):
         return {name: found[name].flatten(1) for name in outputs}
 
 
-# No features: for protocols whose metrics are made of images alone.
+# No features: for protocols with metrics of images only.
 
 
 class NoFeatures(Extractor):

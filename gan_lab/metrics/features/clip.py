@@ -1,4 +1,4 @@
-"""The image encoders of CLIP: features that know more than ImageNet's classes.
+"""CLIP's image encoders: features beyond ImageNet's classes.
 
 Radford et al. 2021, https://arxiv.org/abs/2103.00020, with OpenAI's weights, as torch-fidelity runs them
 (https://github.com/toshas/torch-fidelity): resized as TensorFlow 1 did, in float32.
@@ -42,7 +42,7 @@ _STD = (0.26862954, 0.26130258, 0.27577711)
 
 @dataclass(frozen=True, kw_only=True)
 class _Archive(PublishedWeights):
-    """A file that torch-fidelity keeps under another name than it is published."""
+    """A file that torch-fidelity stores under another name."""
 
     stored_as: str
 
@@ -62,7 +62,7 @@ class CLIP(PublishedExtractor):
         mixed_precision: compute in bfloat16.
 
     Raises:
-        InputError: for a model that there is not.
+        InputError: for an unknown model.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class CLIP(PublishedExtractor):
             )
         try:
             with warnings.catch_warnings():
-                # torch is giving up the format, which the published file is in
+                # torch deprecates the format of the published file
                 warnings.simplefilter("ignore", DeprecationWarning)
                 warnings.simplefilter("ignore", FutureWarning)
                 return dict(torch.jit.load(str(path), map_location="cpu").state_dict())

@@ -2,10 +2,13 @@
 
 Oquab et al. 2023, https://arxiv.org/abs/2304.07193; the transformer is that of Dosovitskiy et al. 2021,
 https://arxiv.org/abs/2010.11929, with a learned scale of each residual (Touvron et al. 2021,
-https://arxiv.org/abs/2103.17239). torch-fidelity gets it by torch.hub, which runs downloaded code; here the network is
-written out and only weights are read.
+https://arxiv.org/abs/2103.17239). torch-fidelity uses torch.hub, which runs downloaded code; here the network is
+implemented and only weights are read.
 """
 
+from collections.abc import Sequence
+from math import ceil
+from pathlib import Path
 from typing import cast
 
 import torch
@@ -47,6 +50,8 @@ MODELS = {
     ),
 }
 
+LEARNED_ON = "LVD-142M"
+
 _PATCH = 14
 
 _SIZE = 224
@@ -55,7 +60,7 @@ _HEAD_WIDTH = 64
 
 _EPSILON = 1e-6
 
-# the published code adds it to the number of patches, and the positions that it interpolates move a little with it
+# the published code adds it to the number of patches, which shifts interpolated positions slightly
 _OFFSET = 0.1
 
 
@@ -63,7 +68,7 @@ class DINOv2(PublishedExtractor):
     """DINOv2; the output `features` is the class token behind the last normalisation.
 
     Images are resized as torch-fidelity does. Stein et al. 2023 (https://arxiv.org/abs/2306.04675) resize with
-    antialiasing, so that their FD-DINOv2 is another metric.
+    antialiasing, so their FD-DINOv2 differs.
 
     Args:
         model: "dinov2-vit-s-14", "-b-", "-l-" or "-g-".
@@ -73,7 +78,7 @@ class DINOv2(PublishedExtractor):
         mixed_precision: compute in bfloat16.
 
     Raises:
-        InputError: for a model that there is not.
+        InputError: for an unknown model.
     """
 
     transform = f"uint8, TensorFlow 1 bilinear to {_SIZE}x{_SIZE}, ImageNet's mean and deviation"
@@ -104,13 +109,7 @@ class DINOv2(PublishedExtractor):
 
     def _load(self, device: torch.device) -> str:
         path, sha256 = self.find_weights()
-        try:
-            network = VisionTransformer.of(read_state(path, self.published))
-        except (KeyError, RuntimeError, ValueError) as error:
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            raise no_such_weights(path, self.published, reason) from error
-        if network.width != self.outputs["features"]:
-            raise no_such_weights(path, self.published, f"features are {network.width} wide")
+        network = load_transformer(path, self.published, self.outputs["features"])
         self._network = network.to(device)
         return sha256
 
@@ -156,7 +155,7 @@ class VisionTransformer(nn.Module):
 
     @classmethod
     def of(cls, state: dict[str, Tensor]) -> "VisionTransformer":
-        """Build the network that a state dict is of, for evaluation.
+        """Build the network of a state dict, for evaluation.
 
         Raises:
             KeyError, RuntimeError, ValueError: for the state of something else.
@@ -173,7 +172,7 @@ class VisionTransformer(nn.Module):
                 grid=round((tokens - 1) ** 0.5),
                 patch=state["patch_embed.proj.weight"].shape[-1],
             )
-        # the token of masked patches is for training only
+        # the mask token is for training only
         used = {key: value.float() for key, value in state.items() if key != "mask_token"}
         network.load_state_dict(used, assign=True)
         return network.eval().requires_grad_(False)
@@ -184,13 +183,18 @@ class VisionTransformer(nn.Module):
 
     def encode(self, images: Tensor) -> Tensor:
         """Map images to tokens [N, 1 + h w, width], the class's first, before the last normalisation."""
+        return self.stages(images, [len(self.blocks) - 1])[0]
+
+    def stages(self, images: Tensor, ends: Sequence[int]) -> list[Tensor]:
+        """Return the tokens behind each of these blocks, by their index."""
         patches = self.patch_embed["proj"](images)  # [N, width, h, w]
         positions = self.positions(patches.shape[2], patches.shape[3])
         tokens = patches.flatten(2).transpose(1, 2)  # [N, h w, width]
         x = torch.cat([self.cls_token.expand(len(tokens), -1, -1), tokens], dim=1) + positions
-        for block in self.blocks:
-            x = block(x)
-        return x
+        found = {}
+        for i, block in enumerate(self.blocks):
+            x = found[i] = block(x)
+        return [found[end] for end in ends]
 
     def positions(self, height: int, width: int) -> Tensor:
         """Return the learned positions of the class token and of a grid of patches, [1, 1 + h w, width]."""
@@ -201,6 +205,96 @@ class VisionTransformer(nn.Module):
         moved = F.interpolate(learned, scale_factor=scale, mode="bicubic")
         assert moved.shape[2:] == (height, width)
         return torch.cat([self.pos_embed[:, :1], moved.flatten(2).transpose(1, 2)], dim=1)
+
+
+class DINOv2Maps(nn.Module):
+    """DINOv2 as what projected GANs see with: four feature maps, of the tokens behind each quarter of the blocks.
+
+    A transformer's maps are all of one size. They are made four times and twice as large, kept, and halved, as in
+    Ranftl et al. 2021, https://arxiv.org/abs/2103.13413, section 3.1, without its convolutions.
+
+    Attributes:
+        channels: of the maps, fine to coarse.
+        size: side that images are enlarged to.
+        step: what sides have to be a multiple of.
+        learned_on: data.
+        published: the file of its weights.
+        prefetch: words of `gan-lab prefetch` that get it.
+
+    Args:
+        model: as `DINOv2`'s.
+
+    Raises:
+        InputError: for a model that there is not.
+    """
+
+    mean: Tensor
+    std: Tensor
+    size, step, learned_on = _SIZE, 2 * _PATCH, LEARNED_ON
+
+    def __init__(self, model: str) -> None:
+        super().__init__()
+        extractor = DINOv2(model=model)
+        self.width = extractor.outputs["features"]
+        self.channels = (self.width,) * 4
+        self.published = extractor.published
+        self.prefetch = f"features=dinov2 features.model={model}"
+        self.network: VisionTransformer | None = None
+        for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
+            self.register_buffer(name, torch.tensor(values)[:, None, None])
+
+    def load(self, path: Path) -> None:
+        """Take the weights of the published file.
+
+        Raises:
+            InputError: when the file holds something else.
+        """
+        self._take(load_transformer(path, self.published, self.width))
+
+    def randomize(self) -> None:
+        """Take four blocks of random weights, for tests."""
+        with torch.random.fork_rng(devices=()):
+            torch.manual_seed(0)
+            network = VisionTransformer(
+                width=self.width, depth=4, hidden=self.width, gated=False, grid=_SIZE // _PATCH
+            )
+            for parameter in network.parameters():
+                nn.init.normal_(parameter, std=0.05)
+        self._take(network.eval().requires_grad_(False))
+
+    def _take(self, network: VisionTransformer) -> None:
+        self.network = network.to(self.mean.device, self.mean.dtype)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Map images [N, 3, H, W] in [-1, 1] to four maps, fine to coarse; load or randomize comes first."""
+        assert self.network is not None
+        depth = len(self.network.blocks)
+        grid = [side // _PATCH for side in images.shape[2:]]
+        x = ((images + 1) / 2 - self.mean) / self.std
+        maps = []
+        ends = [ceil(depth * quarter / 4) - 1 for quarter in (1, 2, 3, 4)]
+        for tokens, scale in zip(self.network.stages(x, ends), (4, 2, 1, 0.5), strict=True):
+            found = self.network.norm(tokens[:, 1:]).transpose(1, 2).unflatten(2, grid)
+            if scale > 1:
+                found = F.interpolate(found, scale_factor=scale, mode="bilinear")
+            maps.append(F.avg_pool2d(found, 2) if scale < 1 else found)
+        return maps
+
+
+def load_transformer(path: Path, published: PublishedWeights, width: int) -> VisionTransformer:
+    """Read the network of a published file.
+
+    Raises:
+        InputError: when the file holds something else, or a network of another width.
+    """
+    try:
+        network = VisionTransformer.of(read_state(path, published))
+    except (KeyError, RuntimeError, ValueError) as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise no_such_weights(path, published, reason) from error
+    if network.width != width:
+        raise no_such_weights(path, published, f"features are {network.width} wide")
+    return network
 
 
 class Block(nn.Module):
@@ -216,7 +310,7 @@ class Block(nn.Module):
         self.ls2 = Scale(width=width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map tokens [N, L, width] to such."""
+        """Map tokens [N, L, width] to tokens."""
         x = x + self.ls1(self.attn(self.norm1(x)))
         return x + self.ls2(self.mlp(self.norm2(x)))
 
@@ -230,7 +324,7 @@ class Attention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map tokens [N, L, width] to such."""
+        """Map tokens [N, L, width] to tokens."""
         queries, keys, values = (
             self.qkv(x).unflatten(2, (3, -1, _HEAD_WIDTH)).permute(2, 0, 3, 1, 4)
         )  # [N, heads, L, 64] each
@@ -247,7 +341,7 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map tokens [N, L, width] to such."""
+        """Map tokens [N, L, width] to tokens."""
         return self.fc2(F.gelu(self.fc1(x)))
 
 
@@ -260,7 +354,7 @@ class GatedMlp(nn.Module):
         self.w3 = nn.Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map tokens [N, L, width] to such."""
+        """Map tokens [N, L, width] to tokens."""
         gate, value = self.w12(x).chunk(2, dim=-1)
         return self.w3(F.silu(gate) * value)
 

@@ -2,7 +2,7 @@
 
 The graph is `classify_image_graph_def.pb` of 2015-12-05; torch-fidelity's port of it normalises and pools as that does
 (https://github.com/toshas/torch-fidelity). torchvision's Inception and other resizers give other metrics, so there is
-no falling back to them.
+no fallback to them.
 """
 
 import io
@@ -41,7 +41,7 @@ _LAYERS = (
     "Mixed_7a", "Mixed_7b", "Mixed_7c",
 )  # fmt: skip
 
-# layer -> output that is its mean over the image
+# layer -> output, its mean over the image
 _POOLED = {
     "MaxPool_1": "features64",
     "MaxPool_2": "features192",
@@ -66,7 +66,7 @@ class Inception(PublishedExtractor):
         mixed_precision: compute in bfloat16. The metrics are then not called FID.
 
     Raises:
-        InputError: for a resizer that there is not.
+        InputError: for an unknown resizer.
     """
 
     name = "inception-v3-compat"
@@ -108,7 +108,7 @@ class Inception(PublishedExtractor):
         path, sha256 = self.find_weights()
         self._network = _folded(_build(path)).to(device)
         if device.type == "cpu":
-            # 1.4 times as fast, with other last bits
+            # 1.4 times as fast; changes the last bits
             self._network.to(memory_format=torch.channels_last)
         return sha256
 
@@ -165,7 +165,7 @@ def _folded(network: nn.Module) -> nn.Module:
 def _build(weights: Path) -> nn.Module:
     try:
         state = torch.load(weights, map_location="cpu", weights_only=True)
-        # torch-fidelity reads its file with pickle, which may run anything: it is handed bytes written here
+        # torch-fidelity unpickles its file, which may run code: it gets bytes written here
         safe = io.BytesIO()
         torch.save(dict(state), safe)
         safe.seek(0)
@@ -174,9 +174,9 @@ def _build(weights: Path) -> nn.Module:
             ["2048", "logits_unbiased"],
             feature_extractor_weights_path=safe,
         )
-    except Exception as error:  # whatever a file that is something else makes torch raise
+    except Exception as error:  # torch may raise anything for other files
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise InputError(
-            f"{weights} is no state dict of torch-fidelity's Inception ({reason}); features.weights takes "
+            f"{weights} is not a state dict of torch-fidelity's Inception ({reason}); features.weights takes "
             f"{WEIGHTS.file_name} from {WEIGHTS.url}"
         ) from error

@@ -1,4 +1,4 @@
-"""The characters of text themselves: metrics of text need no network."""
+"""The characters of text: metrics of text need no network."""
 
 import hashlib
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from gan_lab.metrics.features.base import Extractor
 
 
 class Tokens(Extractor):
-    """Numbers of characters, `tokens` [L], of stored lines of text."""
+    """Indices of characters, `tokens` [L], of stored lines of text."""
 
     name = "characters"
     short = "text"
@@ -19,7 +19,7 @@ class Tokens(Extractor):
 
     def __init__(self) -> None:
         super().__init__(batch_size=512)
-        self.outputs: Mapping[str, int] = {"tokens": 0}  # their number is known by `check`
+        self.outputs: Mapping[str, int] = {"tokens": 0}  # set by `check`
 
     def load(self, device: torch.device) -> None:
         # nothing is computed
@@ -28,7 +28,7 @@ class Tokens(Extractor):
     def check(self, shape: tuple[int, ...], what: str) -> None:
         if len(shape) != 1:
             raise InputError(
-                f"{what} have the shape {list(shape)}, and lines of text are [length]; choose other metrics"
+                f"{what} have the shape {list(shape)}, but lines of text are [length]; choose other metrics"
             )
         self.outputs = {"tokens": shape[0]}
 

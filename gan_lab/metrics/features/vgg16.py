@@ -1,4 +1,4 @@
-"""VGG16 trained on ImageNet: features for precision and recall, LPIPS, and the distance of a projection by it."""
+"""VGG16 trained on ImageNet: features for precision and recall, LPIPS, and a distance for projection."""
 
 import hashlib
 from abc import abstractmethod
@@ -82,10 +82,10 @@ def read_vgg16(path: Path) -> nn.Module:
     """Build torchvision's VGG16 of a file of its weights, for evaluation.
 
     Raises:
-        InputError: when the file holds something else.
+        InputError: when the file has other content.
     """
     state = read_state(path, WEIGHTS)
-    with torch.device("meta"):  # half a gigabyte of random numbers would be thrown away
+    with torch.device("meta"):  # without half a gigabyte of random initial weights
         network = vgg16()
     try:
         network.load_state_dict(state, assign=True)
@@ -94,12 +94,12 @@ def read_vgg16(path: Path) -> nn.Module:
     return network.eval().requires_grad_(False)
 
 
-# LPIPS: how far apart two images look, by weighted differences of a network's features.
+# LPIPS: perceptual distance, by weighted differences of a network's features.
 #
 #     d(a, b) = sum_l mean_hw sum_c w_lc (f_lc(a) - f_lc(b))^2,  f normalised over channels at each place
 #
-# Zhang et al. 2018, https://arxiv.org/abs/1801.03924, equation 1; the version of VGG16 that torch-fidelity and StyleGAN
-# measure path lengths with.
+# Zhang et al. 2018, https://arxiv.org/abs/1801.03924, equation 1; the VGG16 version that torch-fidelity and StyleGAN
+# use for path lengths.
 
 
 _LINEAR = PublishedWeights(
@@ -116,7 +116,7 @@ _STD = (0.458, 0.448, 0.450)
 
 
 class ImageDistance(Extractor):
-    """A network that tells how far apart two images are, without quantising them."""
+    """A network that computes the distance of two images, without quantising them."""
 
     @abstractmethod
     def distance(self, a: Tensor, b: Tensor) -> Tensor:
@@ -124,7 +124,7 @@ class ImageDistance(Extractor):
 
 
 class LPIPS(PublishedExtractor, ImageDistance):
-    """LPIPS of VGG16. It has no output of its own: what it makes of one image depends on the image's size.
+    """LPIPS of VGG16. It has no outputs: its features of an image depend on the image's size.
 
     Args:
         weights: path of torchvision's VGG16; None takes torch's cache, or downloads it to there.
@@ -203,7 +203,7 @@ def linear_weights(path: str | None) -> Path:
     """Return the file of the weights w: the given one, else the one that comes with torchmetrics.
 
     Raises:
-        InputError: when it is not there.
+        InputError: when it does not exist.
     """
     own = files("torchmetrics") / "functional" / "image" / "lpips_models" / "vgg.pth"
     found = Path(str(own)) if path is None else Path(path).expanduser()
@@ -262,7 +262,7 @@ def choose_distance(
     device: torch.device,
     weights: str | None = None,
 ) -> Distance:
-    """Return the distance of images that a projection makes small.
+    """Return the distance for a projection to minimise.
 
     Args:
         kind: "lpips" (which may download VGG16's weights), "pyramid", or "auto": LPIPS where the weights are on this
@@ -272,7 +272,7 @@ def choose_distance(
         weights: path of torchvision's VGG16; None looks into torch's cache.
 
     Raises:
-        InputError: for another kind, weights that are not there, and LPIPS of other channels.
+        InputError: for another kind, missing weights, and LPIPS with other channels.
     """
     if kind not in KINDS:
         raise InputError(f"distance={kind!r} must be one of {', '.join(KINDS)}")
@@ -285,7 +285,7 @@ def choose_distance(
         if channels not in LPIPS.channels:
             return PyramidDistance(why=f"LPIPS sees no images of {channels} channels")
     if weights is not None and not Path(weights).expanduser().is_file():
-        raise InputError(f"vgg16={weights} is no file; give {WEIGHTS.file_name}, or null")
+        raise InputError(f"vgg16={weights} is not a file; give {WEIGHTS.file_name}, or null")
     lpips = LPIPS(weights=weights)
     lpips.check((channels, 1, 1), "the model's")
     try:

@@ -1,7 +1,7 @@
 """Adaptive discriminator augmentation.
 
-Every image that D sees, real or generated, is changed at random, each operation with probability p. Where D tells
-apart what it was trained on too surely, p rises, else it falls:
+Every image for D, real or generated, is augmented, each operation with probability p. When D overfits, p rises, else it
+falls:
 
     r_t = E[sign(D(real))],  p <- p + sign(r_t - target) * images / (speed_kimg * 1000)
 
@@ -44,23 +44,21 @@ OPERATIONS = tuple(operation for group in GROUPS.values() for operation in group
 
 
 class ADA(Augmentation):
-    """Random changes of images with 1, 3 or 4 channels, each with probability p, which may adapt itself.
+    """Augmentations of images with 1, 3 or 4 channels, each with probability p, which may be adaptive.
 
-    Images that draw nothing pass as they are, to the bit. It computes in float32 or better, whatever is around it,
-    and gives back the images' own type.
+    Images without any operation are unchanged, to the bit. Computes in at least float32, and returns the images' dtype.
 
     Args:
-        pipe: which operations: `blit geom color filter noise cutout`, of the first five also the first letter, or a
+        pipe: operations: `blit geom color filter noise cutout`, of the first five also the first letter, or a
             set of them, `bg bgc bgcf bgcfn bgcfnc`.
-        p: probability of each operation, from 0 to 1: where p adapts, the one to begin with; else a number that can
-            be scheduled.
-        target: r_t that p is adapted to (0.6 in the paper), None for a p that does not adapt.
+        p: probability of each operation, from 0 to 1: the initial one if adaptive, else a constant or scheduled one.
+        target: r_t for adaptive p (0.6 in the paper), None for a fixed p.
         speed_kimg: images in which p would go from 0 to 1.
         interval: D steps between two changes of p.
         strengths: operation -> multiplier of p for it, 1 for those of `pipe` and 0 for the others where not given.
 
     Raises:
-        InputError: for what it does not know, or cannot be.
+        InputError: for unknown operations, or numbers out of range.
     """
 
     p: Tensor | float
@@ -96,11 +94,11 @@ class ADA(Augmentation):
             self.p = p  # can be scheduled
         else:
             self.register_buffer("p", torch.tensor(float(p)))
-        # sum and number of the logits' signs: of this D step on this rank, and since p was changed on all of them
+        # sum and count of the logits' signs: of this D step on this rank, and of all ranks since the last change of p
         self.register_buffer("observed", torch.zeros(2), persistent=False)
         self.register_buffer("signs", torch.zeros(2))
         self.register_buffer("since", torch.zeros(2, dtype=torch.long))  # D steps, images
-        self.register_buffer("overfitting", torch.tensor(0.0))  # r_t, as it last was
+        self.register_buffer("overfitting", torch.tensor(0.0))  # last r_t
 
     def forward(self, images: Tensor) -> Tensor:
         self._check(images)
@@ -130,7 +128,7 @@ class ADA(Augmentation):
         self.since[0] += 1
         self.since[1] += images
         due = self.since[0] >= self.interval
-        # at every step, so that what a checkpoint holds is the same on all ranks
+        # every step, so that checkpoints are the same on all ranks
         self.signs += mean_over_ranks(self.observed)
         self.observed.zero_()
         total, number = self.signs
@@ -153,7 +151,7 @@ class ADA(Augmentation):
             self.p.fill_(1)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        # a run may go on with another target: a fixed p is the configured one, and an adaptive one begins there
+        # a run may resume with another target: a fixed p is the configured one, an adaptive one starts there
         if isinstance(self.p, Tensor):
             state_dict.setdefault(f"{prefix}p", self.p)
         else:
@@ -166,7 +164,7 @@ class ADA(Augmentation):
 
     def _idle(self, images: Tensor) -> bool:
         if isinstance(self.p, Tensor):
-            # asking costs nothing on the CPU; elsewhere it would make the host wait
+            # free on the CPU; elsewhere it would make the host wait
             return images.device.type == "cpu" and self.p.item() <= 0
         return self.p <= 0
 

@@ -1,4 +1,4 @@
-"""Augmentations: changes of images before the discriminator sees them, real and fake alike."""
+"""Augmentations of images before the discriminator, real and fake alike."""
 
 import math
 from collections.abc import Mapping
@@ -14,31 +14,31 @@ from gan_lab.layers.networks import DiscriminatorInput, map_samples
 class Augmentation(nn.Module):
     """`forward(images [N, C, H, W]) -> images` of the same shape, differentiable as often as penalties need.
 
-    A module, so that what it keeps (an adapted probability) is saved with the run. It draws from torch's generator of
-    the images' device, which the loop seeds at each step. Its float attributes can be scheduled by name
+    A module, so that its state (an adaptive probability) is saved with the run. Randomness comes from torch's generator
+    of the images' device, which the loop seeds at each step. Its float attributes can be scheduled by name
     (`model.schedules.ada.p`).
     """
 
     def check(self, spec: SampleSpec) -> None:
-        """Check that samples can be changed; one for others than images overrides it.
+        """Check that samples are supported; override for others than images.
 
         Raises:
             InputError: for samples that networks do not see as images.
         """
         if len(spec.encoded_shape) != 3:
             raise InputError(
-                f"{type(self).__name__} changes images [C, H, W], and networks see {spec.kind.name} as "
+                f"{type(self).__name__} augments images [C, H, W], but networks see {spec.kind.name} as "
                 f"{list(spec.encoded_shape)}; set augment=[]"
             )
 
     def observe(self, real_logits: Tensor) -> None:
-        """Look at D's logits [n] or [n, K] for a micro-batch of augmented real images, without their graph."""
+        """Observe D's logits [n] or [n, K] for a micro-batch of augmented real images, detached."""
 
     def adapt(self, images: int) -> None:
         """Adapt to the observed logits; `images` counts this D step's real images over all ranks."""
 
     def metrics(self) -> Mapping[str, Tensor]:
-        """What to log of its state, scalars on its device; the key becomes `augment/<name>_<key>`."""
+        """State to log, scalars on its device; the key becomes `augment/<name>_<key>`."""
         return {}
 
     def strengthen(self) -> None:
@@ -52,18 +52,18 @@ class Augmentations(nn.ModuleDict):
         super().__init__(dict(augmentations))
 
     def forward(self, x: DiscriminatorInput) -> DiscriminatorInput:
-        """Change samples; of a tuple each tensor on its own, and vectors [N, Z] beside samples not at all."""
+        """Augment samples; of a tuple each tensor separately, but not vectors [N, Z]."""
         for augmentation in self.values():
             x = map_samples(augmentation, x)
         return x
 
     def observe(self, real_logits: Tensor) -> None:
-        """Show all of them D's logits for real samples."""
+        """Pass D's logits for real samples to all."""
         for augmentation in self.values():
             augmentation.observe(real_logits.detach())  # type: ignore[operator]
 
     def strengthen(self) -> None:
-        """Have all of them apply every operation at full strength, for benchmarks."""
+        """Apply every operation of all at full strength, for benchmarks."""
         for augmentation in self.values():
             augmentation.strengthen()  # type: ignore[operator]
 
@@ -77,11 +77,11 @@ class Augmentations(nn.ModuleDict):
         return logged
 
 
-# What a batch draws: which images an operation is applied to, and how strongly.
+# Random parameters of operations for a batch.
 
 
 class Draws:
-    """Draws for a batch, one number per image, from torch's generator of the images' device.
+    """Draws random parameters for a batch, one number per image, from torch's generator of its device.
 
     Args:
         images: the batch [N, C, H, W].
@@ -95,7 +95,7 @@ class Draws:
         self._strengths = strengths
 
     def includes(self, *operations: str) -> bool:
-        """Whether any of the operations can happen at all."""
+        """Whether any of the operations has a positive probability."""
         return any(self._strengths.get(operation, 0) > 0 for operation in operations)
 
     def uniform(self, low: float = 0.0, high: float = 1.0) -> Tensor:
@@ -117,7 +117,7 @@ class Draws:
     def apply(
         self, operation: str, drawn: Tensor, neutral: float, *, twice: bool = False
     ) -> Tensor:
-        """Return what was drawn [N] for the images that the operation is applied to, and `neutral` for the others.
+        """Return the drawn values [N] for images that get the operation, and `neutral` for others.
 
         `twice`: for one of two applications that together happen as often as one of any other operation.
         """

@@ -1,8 +1,7 @@
 """ADA's changes of pixel values: colours, by one affine map per image, noise and cutout.
 
-Karras et al. 2020, appendix B, https://arxiv.org/abs/2006.06676. Images with 3 channels are RGB and those with 4 have
-an opacity behind it, which stays as it is. One channel is treated as what RGB makes of a grey image: the axis of all
-its colours is the luma axis, so hue and saturation change nothing.
+Karras et al. 2020, appendix B, https://arxiv.org/abs/2006.06676. Images with 3 channels are RGB, with 4 RGBA, whose
+opacity is unchanged. One channel is treated as grey RGB: on the luma axis, so hue and saturation change nothing.
 """
 
 import math
@@ -22,7 +21,7 @@ SATURATION_OCTAVES = 1.0
 
 
 def recolor(images: Tensor, draws: Draws) -> Tensor:
-    """Recolor images [N, C, H, W]; those that draw nothing are returned as they are."""
+    """Recolor images [N, C, H, W]; those that draw nothing are unchanged."""
     if not draws.includes(*COLORS):
         return images
     matrix = draw_colors(draws, grey=images.shape[1] == 1)
@@ -46,7 +45,7 @@ def apply_colors(images: Tensor, matrix: Tensor) -> Tensor:
     """Apply affine maps [N, 4, 4] of RGB to images [N, C, H, W] with 1, 3 or 4 channels."""
     count, channels, height, width = images.shape
     if channels == 1:
-        # every row gives a grey image the same grey, but for rounding
+        # every row gives the same grey, up to rounding
         gain, offset = matrix[:, 0, :3].sum(1), matrix[:, 0, 3]
         return images * gain.view(-1, 1, 1, 1) + offset.view(-1, 1, 1, 1)
     colors = images[:, :3].flatten(2)

@@ -4,10 +4,12 @@ Zhao et al. 2020, section 3 and appendix A, https://arxiv.org/abs/2006.10738.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from gan_lab.data.sample import SampleSpec
 from gan_lab.errors import InputError
 from gan_lab.training.augment.base import Augmentation, Draws, where_image
 from gan_lab.training.augment.color import rectangle
@@ -18,16 +20,19 @@ CUTOUT = 1 / 2  # of the image size
 
 BRIGHTNESS = 0.5  # at most
 
+COLORS = 3  # channels of an image that are no opacity
+
 
 class DiffAugment(Augmentation):
     """Random colour, translation and cutout, differentiable any number of times.
 
     Args:
-        policy: which of `color`, `translation` and `cutout`, applied in this order.
+        policy: which of `color`, `translation` and `cutout`, applied in this order, and `flip`, which mirrors every
+            second image and is not the paper's (GAT has it).
         p: probability of each of them per image, 1 in the paper.
 
     Raises:
-        InputError: for a policy that there is not, or a p that is no probability.
+        InputError: for an unknown policy, or a p that is not a probability.
     """
 
     def __init__(
@@ -43,6 +48,12 @@ class DiffAugment(Augmentation):
             raise InputError(f"diffaugment: p={p} must be from 0 to 1")
         self.policy = tuple(policy)
         self.p = p
+        self.colors = COLORS
+
+    def check(self, spec: SampleSpec) -> None:
+        super().check(spec)
+        if spec.encoded_shape != spec.shape:
+            self.colors = spec.encoded_shape[0]  # channels of latents, of which none is an opacity
 
     def forward(self, images: Tensor) -> Tensor:
         if self.p <= 0:
@@ -54,20 +65,22 @@ class DiffAugment(Augmentation):
             for name, change in POLICIES.items():
                 if name in self.policy:
                     happens = draws.apply(name, torch.ones_like(draws.uniform()), 0) > 0
+                    if name == "color":
+                        change = partial(recolor, colors=self.colors)
                     changed = where_image(happens, change(changed, draws), changed)
         return changed.to(images.dtype)
 
 
-def recolor(images: Tensor, draws: Draws) -> Tensor:
+def recolor(images: Tensor, draws: Draws, colors: int = COLORS) -> Tensor:
     """Draw brightness in [-0.5, 0.5], saturation in [0, 2] and contrast in [0.5, 1.5] for images [N, C, H, W].
 
-    A fourth channel is an opacity and stays as it is; one channel has no saturation to change.
+    A channel after the first `colors` is opacity and stays unchanged; one channel has no saturation to change.
     """
-    colors, opacity = images[:, :3], images[:, 3:]
-    colors = colors + draws.uniform(-BRIGHTNESS, BRIGHTNESS).view(-1, 1, 1, 1)
-    colors = spread(colors, draws.uniform(0, 2), dims=(1,))
-    colors = spread(colors, draws.uniform(0.5, 1.5), dims=(1, 2, 3))
-    return torch.cat([colors, opacity], 1)
+    changed, opacity = images[:, :colors], images[:, colors:]
+    changed = changed + draws.uniform(-BRIGHTNESS, BRIGHTNESS).view(-1, 1, 1, 1)
+    changed = spread(changed, draws.uniform(0, 2), dims=(1,))
+    changed = spread(changed, draws.uniform(0.5, 1.5), dims=(1, 2, 3))
+    return torch.cat([changed, opacity], 1)
 
 
 def spread(images: Tensor, factor: Tensor, *, dims: tuple[int, ...]) -> Tensor:
@@ -77,7 +90,7 @@ def spread(images: Tensor, factor: Tensor, *, dims: tuple[int, ...]) -> Tensor:
 
 
 def translate(images: Tensor, draws: Draws) -> Tensor:
-    """Shift images [N, C, H, W] by whole pixels, up to an eighth of their size; what comes in is 0."""
+    """Shift images [N, C, H, W] by whole pixels, up to an eighth of their size; filled with 0."""
     for dim in (2, 3):
         length = images.shape[dim]
         furthest = int(length * TRANSLATION + 0.5)
@@ -87,7 +100,7 @@ def translate(images: Tensor, draws: Draws) -> Tensor:
 
 
 def shift(images: Tensor, steps: Tensor, *, dim: int) -> Tensor:
-    """Shift images [N, C, H, W] by `steps` [N] pixels along a dimension; what comes in is 0."""
+    """Shift images [N, C, H, W] by `steps` [N] pixels along a dimension; filled with 0."""
     length = images.shape[dim]
     source = torch.arange(length, device=images.device) - steps.unsqueeze(1)  # [N, length]
     inside = (source >= 0) & (source < length)
@@ -103,8 +116,14 @@ def cut_out(images: Tensor, draws: Draws) -> Tensor:
     return torch.where(rectangle(images, x, y, torch.full_like(x, CUTOUT)), 0, images)
 
 
+def mirror(images: Tensor, draws: Draws) -> Tensor:
+    """Mirror one half of images [N, C, H, W] from left to right."""
+    return where_image(draws.uniform() < 0.5, images.flip(3), images)
+
+
 POLICIES: dict[str, Callable[[Tensor, Draws], Tensor]] = {
     "color": recolor,
     "translation": translate,
     "cutout": cut_out,
+    "flip": mirror,
 }

@@ -48,7 +48,7 @@ def stretch(taps: np.ndarray, factor: int) -> np.ndarray:
     return stretched
 
 
-# Filtering the lines of an image, which go on as their own reflections.
+# Filtering lines of an image with reflection padding.
 
 BLOCK = 16  # pixels
 
@@ -65,7 +65,7 @@ def filter_blocks(lines: Tensor, source: Tensor, matrix: Tensor) -> Tensor:
     if length > SHORT:
         blocks = lines.index_select(-1, source.flatten()).unflatten(-1, source.shape)
         return (blocks @ matrix.unsqueeze(-3).unsqueeze(-3)).flatten(-2)
-    # gathering costs more than it saves: leave it to one matrix for whole lines
+    # gathering costs more than it saves: use one matrix for whole lines
     places = torch.arange(length, device=lines.device)
     gather = (source.unsqueeze(1) == places.unsqueeze(1)).to(lines.dtype)  # [B, L, K]
     whole = (gather @ matrix.unsqueeze(-3)).movedim(-3, -2).flatten(-2)  # [..., L, B * M]
@@ -92,10 +92,10 @@ def band_matrix(taps: np.ndarray, places: np.ndarray) -> np.ndarray:
 
 
 def constant(values: np.ndarray, like: Tensor) -> Tensor:
-    """Copy numbers to where `like` is, in its type.
+    """Copy numbers to the device and dtype of `like`.
 
-    Not kept from one call to the next: a tensor that was made under one of torch's function transforms is of no use
-    outside. The copy is small, and the host does not wait for it.
+    Not cached: a tensor made within torch's function transforms is not usable outside. The copy is small and
+    asynchronous.
     """
     return torch.tensor(values, dtype=like.dtype).to(like.device, non_blocking=True)
 
@@ -109,7 +109,7 @@ POWER = tuple(share / 13 for share in (10, 1, 1, 1))
 
 
 def equalize(images: Tensor, draws: Draws) -> Tensor:
-    """Amplify bands of images [N, C, H, W]; those that draw nothing are returned as they are."""
+    """Amplify bands of images [N, C, H, W]; those that draw nothing are unchanged."""
     if not draws.includes("imgfilter"):
         return images
     gains = draw_gains(draws)
@@ -160,11 +160,11 @@ def band_matrices() -> np.ndarray:
 # Gaussian blur before the discriminator.
 #
 # Karras et al. 2021, appendix F, https://arxiv.org/abs/2106.12423: in configuration R, images are less and less blurred
-# over the first 200 kimg, so that D does not judge high frequencies before G has found the low ones.
+# over the first 200 kimg, so that D does not use high frequencies before G has learned the low ones.
 
 
 class Blur(Augmentation):
-    """Blurs every image alike.
+    """Blurs all images equally.
 
     Args:
         sigma: distance in pixels at which the kernel is one half of its centre; 0 for none. To fade it out, schedule

@@ -1,11 +1,10 @@
-"""Moving an image's content: pixel blitting, and general geometric transformations with antialiasing.
+"""Geometric augmentations of ADA: pixel blitting, and general transformations with antialiasing.
 
-Karras et al. 2020, appendix B, https://arxiv.org/abs/2006.06676. An image goes on outside its frame as its own
-reflection about the centres of its border pixels, for ever; the lookup repeats with the period of that, so that
-nothing depends on how far a transformation happens to reach.
+Karras et al. 2020, appendix B, https://arxiv.org/abs/2006.06676. An image is padded by reflection about the centres
+of its border pixels, periodically, for transformations of any extent.
 
-Coordinates are (x, y) in pixels with y pointing down and the origin at the centre of the image. Matrices are inverse
-ones: from a place in the result to the place where its content comes from.
+Coordinates are (x, y) in pixels with y pointing down and the origin at the centre of the image. Matrices are
+inverse: from positions in the result to positions in the input.
 """
 
 from functools import cache
@@ -39,9 +38,9 @@ FRACTIONAL_SHIFT = 0.125  # of the image size, standard deviation
 
 
 def move(images: Tensor, draws: Draws) -> Tensor:
-    """Blit and warp images [N, C, H, W]; those that draw neither are returned as they are.
+    """Blit and warp images [N, C, H, W]; those that draw neither are unchanged.
 
-    Images that are only blitted are copied pixel by pixel; the others are resampled once, for everything together.
+    Images that are only blitted are copied pixel by pixel; the others are resampled once.
     """
     size = images.shape[2:]
     inverse = identity = torch.eye(3, device=images.device, dtype=images.dtype)
@@ -90,7 +89,7 @@ def scaling(x: Tensor, y: Tensor) -> Tensor:
 
 
 def rotation(angle: Tensor) -> Tensor:
-    """Return matrices [N, 3, 3] that turn by `angle` [N], counterclockwise as one sees it."""
+    """Return matrices [N, 3, 3] that turn by `angle` [N], counterclockwise."""
     zero, one = torch.zeros_like(angle), torch.ones_like(angle)
     cos, sin = angle.cos(), angle.sin()
     return torch.stack([cos, sin, zero, -sin, cos, zero, zero, zero, one], 1).view(-1, 3, 3)
@@ -113,7 +112,7 @@ def inverse_blit(flip: Tensor, turns: Tensor, shift: Tensor, dtype: torch.dtype)
 
 
 def quarter_turn(turns: Tensor) -> tuple[Tensor, Tensor]:
-    """Return cosine and sine of so many right angles, integers."""
+    """Return cosine and sine of multiples of right angles, integers."""
     return turns.remainder(4).sub(2).abs() - 1, (turns - 1).remainder(4).sub(2).abs() - 1
 
 
@@ -255,7 +254,7 @@ class Spread(torch.autograd.Function):
     @staticmethod
     def forward(values: Tensor, grid: Tensor, size: torch.Size) -> Tensor:
         """Spread [N, C, K, L] into [N, C, *size]."""
-        # only its shape matters where the gradient by the grid is not asked for
+        # only its shape matters where the grid needs no gradient
         images = values.new_zeros(()).expand(*values.shape[:2], *size)
         backward = torch.ops.aten.grid_sampler_2d_backward
         return backward(values, images, grid, BILINEAR, ZEROS, True, (True, False))[0]

@@ -1,1 +1,1 @@
-"""What happens beside the steps: logs, samples, evaluation, checkpoints, progress; all by the clock of images seen."""
+"""Callbacks: logs, samples, evaluation, checkpoints, progress; all scheduled by images seen."""

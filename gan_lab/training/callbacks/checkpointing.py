@@ -1,4 +1,4 @@
-"""Saves the run so that it can be killed at any moment."""
+"""Checkpoints, so that a run can be killed at any moment."""
 
 import math
 import signal
@@ -30,10 +30,10 @@ from gan_lab.training.module import AdversarialModule
 
 
 class StopError(KeyboardInterrupt):
-    """A second signal, which ends the run at once.
+    """Raised by a second signal, to end the run at once.
 
     Attributes:
-        status: that a shell expects of the process.
+        status: exit status of the process.
     """
 
     def __init__(self, number: int) -> None:
@@ -42,22 +42,22 @@ class StopError(KeyboardInterrupt):
 
 
 class Checkpointing(Callback):
-    """Keeps `last.ckpt`, the one before it, and the best by the metric that was chosen.
+    """Saves `last.ckpt`, keeps the one before it, and the best by the chosen metric.
 
-    Stands last among the callbacks, so that an evaluation of the same moment is part of what it saves. The first
+    Runs last among the callbacks, so that it saves an evaluation at the same step, too. The first
     Ctrl-C, SIGTERM or SIGHUP (of a terminal that closes) ends the step, saves and stops; a second
-    Ctrl-C, or SIGTERM outside of SLURM, ends at once. In a job of SLURM, SIGUSR1 and a SIGTERM that warns of preemption
-    also have the job start again, which then goes on from here; elsewhere SIGUSR1 is not handled.
+    Ctrl-C, or SIGTERM outside of SLURM, ends at once. In a SLURM job, SIGUSR1 and a preemption's SIGTERM also requeue
+    the job, which then resumes; elsewhere SIGUSR1 is not handled.
 
     Args:
         run_dir: the run folder; checkpoints go to its `checkpoints/`.
         every_kimg: thousands of images between two checkpoints.
-        every_minutes: after how much time there is one, too; null for none. It changes nothing of what is trained.
-        max_requeues: how often a job of SLURM may start again.
-        evaluation: where the best one is found out.
+        every_minutes: also save after this time; null for never. It does not affect training.
+        max_requeues: how often a SLURM job may be requeued.
+        evaluation: callback that determines the best.
 
     Attributes:
-        requeued: whether SLURM was asked to start the job again.
+        requeued: whether the job was requeued.
     """
 
     def __init__(
@@ -101,24 +101,24 @@ class Checkpointing(Callback):
         return slurm.REQUEUED if self.requeued else 128 + self._stopped_by
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the best value so far, and of what."""
+        """Return the best value so far, and its metric."""
         return {"best_key": self._key, "best_value": self.best_value, "best_kimg": self.best_kimg}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore `state_dict`; another metric has not had a best value yet."""
+        """Restore `state_dict`, unless the metric has changed."""
         if state_dict["best_key"] == self._key:
             self.best_value = state_dict["best_value"]
             self.best_kimg = state_dict["best_kimg"]
 
     def on_fit_start(self, trainer: Trainer, module: AdversarialModule) -> None:  # type: ignore[override]
-        """Turn the first Ctrl-C into a request."""
+        """Handle the first Ctrl-C as a request to stop."""
         self._handlers[signal.SIGINT] = signal.signal(signal.SIGINT, self._request)
 
     def on_train_start(self, trainer: Trainer, module: AdversarialModule) -> None:  # type: ignore[override]
-        """Mind more signals, and start the stopwatch."""
+        """Handle further signals, and start the stopwatch."""
         self._saved_at = time.monotonic()
         self._place = identity(self.folder.parent)
-        # only here: the Trainer sets a handler of its own between the two hooks
+        # only here: the Trainer sets its own handler between the two hooks
         for number in slurm.PREEMPT_SIGNALS if slurm.in_job() else {signal.SIGTERM}:
             self._handlers[number] = signal.signal(number, self._request)
         if HANGUP is not None and minds_hangup():
@@ -128,9 +128,9 @@ class Checkpointing(Callback):
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: Trainer, module: AdversarialModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save when it is time, when something better was found, or when the run ends here."""
+        """Save when due, after an improvement, or when the run ends."""
         better = self._is_better(module)
-        # one number for all processes: the signal, and whether it is time by the first one's clock
+        # shared by all processes: the signal, and whether a save is due by rank 0's clock
         own = 2 * (self._signal or 0) + int(trainer.is_global_zero and self._is_late())
         stopped_by, late = divmod(self._signal_anywhere(own), 2)
         if better or stopped_by or trainer.should_stop or module.due(self.every_kimg):
@@ -145,10 +145,10 @@ class Checkpointing(Callback):
             self._stop(trainer, module, stopped_by)
 
     def save(self, trainer: Trainer, module: AdversarialModule) -> None:
-        """Write `last.ckpt`; what it was becomes `previous.ckpt`.
+        """Write `last.ckpt`; the old one becomes `previous.ckpt`.
 
         Raises:
-            InputError: when the run folder is not there any more, or cannot be written.
+            InputError: when the run folder was removed or cannot be written.
         """
         check_finite(module)
         if self._place is not None and identity(self.folder.parent) != self._place:
@@ -178,7 +178,7 @@ class Checkpointing(Callback):
         if slurm.in_job():
             first = trainer.is_global_zero
             refusal = slurm.requeue(number, max_requeues=self.max_requeues) if first else None
-            # nobody leaves before SLURM was asked: the first that ends has the others ended
+            # wait until the job is requeued: the first process that exits stops the others
             refusal = trainer.strategy.broadcast(refusal)
             self.requeued = refusal is None
             then = f"{then}; {refusal}" if refusal else f"job {slurm.job()} starts again"
@@ -208,7 +208,7 @@ class Checkpointing(Callback):
     def _request(self, number: int, frame: FrameType | None) -> None:
         if number == HANGUP:
             leave_terminal()
-        # SLURM may warn more than once, and a terminal that closes tells this process and those that started it
+        # SLURM may warn more than once, and a closing terminal signals this process and its parents
         again = self._signal is not None and number != HANGUP
         if again and (number == signal.SIGINT or not slurm.in_job()):
             raise StopError(number)
@@ -218,7 +218,7 @@ class Checkpointing(Callback):
 def log_stop(trainer: Trainer, module: AdversarialModule, number: int) -> None:
     """Log the metrics so far, so that the logs end where the checkpoint does.
 
-    When the run goes on, the entry is taken out again (`JsonLines.rewind`): the next one has the whole means.
+    On resuming, the entry is removed (`JsonLines.rewind`): the next one has the complete means.
     """
     logs = [callback for callback in trainer.callbacks if isinstance(callback, TrainingLog)]  # type: ignore[attr-defined]
     if not any(module.due(one.every_kimg) for one in logs):
@@ -229,7 +229,7 @@ def log_stop(trainer: Trainer, module: AdversarialModule, number: int) -> None:
 def own_buffers(module: AdversarialModule) -> Iterator[None]:
     """Restore each rank's own buffers after saving their mean.
 
-    When a checkpoint is saved depends on the clock on the wall; what is trained must not.
+    The time of a checkpoint depends on the clock; training must not.
     """
     kept = [buffer.clone() for buffer in module.buffers()] if several_ranks() else []
     yield

@@ -11,31 +11,31 @@ from gan_lab.console import warn
 from gan_lab.errors import InputError
 from gan_lab.metrics.base import Metrics
 from gan_lab.metrics.feature_metrics import Frechet
-from gan_lab.metrics.features.dinov2 import DINOv2
+from gan_lab.metrics.features.dinov2 import LEARNED_ON, DINOv2
 from gan_lab.metrics.images import GanImages
 from gan_lab.metrics.protocol import Protocol
 from gan_lab.sampling.gan import Gan
 from gan_lab.training.callbacks.training_log import check_finite, check_interval, log
 from gan_lab.training.module import AdversarialModule
 
-SECOND_VIEW = 10_000  # images that a second feature network sees
+SECOND_VIEW = 10_000  # images for a second feature network
 
 
 class Evaluation(Callback):
-    """Computes metrics every `every_kimg` and at the end, on samples of the moving average.
+    """Evaluates samples of the moving average every `every_kimg` and at the end.
 
-    The share of the time since the start that went into it is logged, too.
+    Its share of the time so far is logged, too.
 
     Attributes:
         values: the latest metrics, with the `metrics/` prefix.
-        second: what is measured beside them, where D's own features favour them.
+        second: additional metrics, if D's own features favour the first.
 
     Args:
         metrics: what is computed.
         every_kimg: thousands of images between two evaluations.
         seed: of the samples, the same at each evaluation.
-        objective: key of metrics.jsonl by which a sweep compares runs; one of metrics/ that nothing measures ends the
-            run at its first evaluation.
+        objective: key of metrics.jsonl by which a sweep compares runs; an unknown metric ends the run at its first
+            evaluation.
     """
 
     def __init__(
@@ -53,14 +53,20 @@ class Evaluation(Callback):
 
     def setup(self, trainer: Trainer, module: AdversarialModule, stage: str) -> None:  # type: ignore[override]
         """Get weights and real statistics before the first step."""
-        # and before a checkpoint's best value is restored, which is kept only where it is of the same metric
+        # before a checkpoint's best value is restored, which is only kept for the same metric
         self.metrics.prepare(trainer.datamodule)  # type: ignore[attr-defined]
         self.second = self._second_view(module.discriminator.features_of, trainer)
         self._began = time.perf_counter()
 
     def _second_view(self, learned: str | None, trainer: Trainer) -> Protocol | None:
         """Warn of Inception's features where D's are of the same data; return metrics of DINOv2's if it is there."""
-        if learned is None or "inception" not in str(self.metrics.protocol.get("extractor")):
+        extractor = str(self.metrics.protocol.get("extractor"))
+        if learned == LEARNED_ON and "dinov2" in extractor:
+            warn(
+                f"D sees DINOv2's features, as {extractor} does: these metrics tell of quality that is not there; "
+                "measure others, too (gan-lab evaluate features=inception)"
+            )
+        if learned != "ImageNet" or "inception" not in extractor:
             return None
         features = DINOv2()
         there = features.published.usual_path.is_file()
@@ -70,7 +76,7 @@ class Evaluation(Callback):
             else f"gan-lab prefetch features=dinov2 gets {features.name}, which would be measured beside it"
         )
         warn(
-            f"D sees features of {learned}, as Inception does: FID tells of quality that is not there (Kynkaanniemi et "
+            f"D sees features of {learned}, as Inception does: FID overestimates quality (Kynkaanniemi et "
             f"al. 2023, https://arxiv.org/abs/2203.06026); {beside}"
         )
         if not there:
@@ -84,10 +90,10 @@ class Evaluation(Callback):
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: Trainer, module: AdversarialModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Evaluate when it is time.
+        """Evaluate when due.
 
         Raises:
-            InputError: for an objective that is none of the metrics.
+            InputError: for an unknown objective.
         """
         if not module.due(self.every_kimg):
             return
@@ -101,7 +107,7 @@ class Evaluation(Callback):
             found = self.metrics.compute(GanImages(gan, seed=self.seed))
             if self.second is not None:
                 found |= self.second.compute(GanImages(gan, seed=self.seed))
-        # the last bits may differ between ranks, which have to agree on what is the best
+        # the last bits may differ between ranks, which have to agree on the best
         found = trainer.strategy.broadcast(found)
         self.values = {f"metrics/{name}": value for name, value in found.items()}
         self._check_objective()
@@ -119,11 +125,11 @@ class Evaluation(Callback):
         if wanted is not None and wanted.startswith("metrics/") and wanted not in self.values:
             there = list(self.values)
             hint = suggestion(wanted, there) or f"; there are {', '.join(there) or 'none'}"
-            raise InputError(f"objective={wanted} is none of the metrics of this run{hint}")
+            raise InputError(f"objective={wanted} is not a metric of this run{hint}")
 
     @property
     def best(self) -> tuple[str, bool] | None:
-        """The key that chooses the best checkpoint and whether more of it is better, or None."""
+        """The key that chooses the best checkpoint and its direction, or None."""
         if not self.metrics.best:
             return None
         return f"metrics/{self.metrics.best}", self.metrics.mode == "max"

@@ -1,4 +1,4 @@
-"""Keeps what averages of any length are made of after training."""
+"""Saves averages from which post-hoc averages of any length are computed."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,10 +26,10 @@ from gan_lab.training.module import AdversarialModule
 
 
 class PostHocAverages(Callback):
-    """Follows the generator with two power function averages, in the checkpoint and in snapshots of their own.
+    """Updates two power function averages of the generator, saved in checkpoints and snapshots.
 
     It costs two more copies of G in memory, in each checkpoint and in each snapshot, and two passes over G's weights a
-    step. The average that samples are drawn with during training stays what it is.
+    step. The average for samples during training is not affected.
 
     Args:
         run_dir: the run folder; snapshots go to its `ema/`.
@@ -37,7 +37,7 @@ class PostHocAverages(Callback):
         lengths: sigma_rel of the averages, two or more; see `gan_lab.training.ema`.
 
     Raises:
-        InputError: for lengths that there are not.
+        InputError: for invalid lengths.
     """
 
     def __init__(
@@ -58,14 +58,14 @@ class PostHocAverages(Callback):
         return Snapshot(self._images_seen, self._averages, self._buffers).as_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore `state_dict`; averages of other lengths begin anew."""
+        """Restore `state_dict`; averages of other lengths start again."""
         found = Snapshot.of(state_dict)
         if set(found.averages) == set(self._gammas):
             self._images_seen = found.images_seen
             self._averages = {length: dict(kept) for length, kept in found.averages.items()}
 
     def on_train_start(self, trainer: Trainer, module: AdversarialModule) -> None:  # type: ignore[override]
-        """Begin the averages, or go on with them; snapshots after the checkpoint are made again."""
+        """Start or resume the averages; delete snapshots after the checkpoint."""
         weights = averaged(module)
         if self._images_seen != module.images_seen or not self._averages:
             if module.images_seen:
@@ -90,7 +90,7 @@ class PostHocAverages(Callback):
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: Trainer, module: AdversarialModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Move the averages, and keep them when it is time."""
+        """Update the averages, and save a snapshot when due."""
         weights = averaged(module)
         shown = module.images_seen - self._images_seen
         self._images_seen = module.images_seen
@@ -109,7 +109,7 @@ class PostHocAverages(Callback):
 
 
 def averaged(module: AdversarialModule) -> dict[str, Tensor]:
-    """Return what of the generator is averaged: parameters, and statistics where its own average has them, too."""
+    """Return the averaged tensors of the generator: parameters, and statistics if its own average has them."""
     found: dict[str, Tensor] = dict(module.generator.named_parameters())
     if module.ema.buffers == "average":
         floats = ((n, b) for n, b in module.generator.named_buffers() if b.is_floating_point())

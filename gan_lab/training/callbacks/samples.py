@@ -26,9 +26,9 @@ from gan_lab.training.module import AdversarialModule
 class Samples(Callback):
     """Saves a grid of the moving average's images every `every_kimg`, at the start and at the end.
 
-    Conditional models get a row for each class (of the first `rows`), others `rows` rows. The diversity of the grid's
-    images is logged: the mean distance between two of them, as a share of that between real images. A collapsed
-    generator's goes to 0.
+    Conditional models get a row for each of the first `rows` classes, others `rows` rows. The diversity of the grid's
+    images is logged: the mean distance between two of them, as a share of that between real images. It goes to 0 for
+    a collapsed generator.
 
     Args:
         run_dir: the run folder; grids go to its `samples/`.
@@ -56,7 +56,7 @@ class Samples(Callback):
         self._real_distance: float | None = None
 
     def on_train_start(self, trainer: Trainer, module: AdversarialModule) -> None:  # type: ignore[override]
-        """Save a grid of real images, and one of what the untrained generator makes."""
+        """Save a grid of real images, and one of the untrained generator."""
         if not trainer.is_global_zero:
             return
         data = trainer.datamodule  # type: ignore[attr-defined]
@@ -70,7 +70,7 @@ class Samples(Callback):
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: Trainer, module: AdversarialModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save a grid when it is time."""
+        """Save a grid when due."""
         if not module.due(self.every_kimg):
             return
         check_finite(module)
@@ -89,7 +89,7 @@ class Samples(Callback):
         )
         kind = data.spec.kind
         shown = sheet(kind, samples, self.columns)
-        save_png(shown.picture, self.folder / f"kimg{module.kimg:010.3f}.png")
+        save_png(shown.image, self.folder / f"kimg{module.kimg:010.3f}.png")
         for logger in trainer.loggers:
             logger.log_sheet("samples", shown, module.kimg)  # type: ignore[attr-defined]
         if self._real_distance:
@@ -124,7 +124,7 @@ BATCH_SIZE = 250
 
 
 class EncodingGenerator(Protocol):
-    """What the callback asks of a generator."""
+    """The interface of a generator with an encoder."""
 
     num_classes: int
 
@@ -136,15 +136,15 @@ class EncodingGenerator(Protocol):
 
 
 class Reconstructions(Callback):
-    """Saves grids of images and what the moving average makes of their codes, and measures the encoder.
+    """Saves grids of images and their reconstructions by the moving average, and evaluates the encoder.
 
-    In the grids each row of images stands above the row of their reconstructions. The images are those of the
-    validation split, or of training where there is none. Logged with each grid, in the units of images in [-1, 1]:
+    In the grids each row of images is above the row of their reconstructions. The images are from the validation split,
+    or from training without one. Logged with each grid, in the units of images in [-1, 1]:
 
     - `encoder/error`: mean squared difference of a pixel between image and reconstruction;
     - `encoder/accuracy_codes`: share of the validation images whose class is that of the training image with the
       nearest code, as in section 4.2 of Donahue et al. 2017, https://arxiv.org/abs/1605.09782;
-    - `encoder/accuracy_pixels`: the same with the pixels in the place of codes, which no training changes.
+    - `encoder/accuracy_pixels`: the same with pixels instead of codes, independent of training.
 
     The accuracies need a validation split and at least two classes. A generator that was given labels needs them for
     its reconstructions, too; its encoder's codes may then leave out what the label says.
@@ -154,10 +154,10 @@ class Reconstructions(Callback):
         every_kimg: thousands of images between two grids.
         rows: of the grid, reconstructions included; an even number.
         columns: of the grid.
-        max_images: the metrics take at most so many images of each split.
+        max_images: maximum number of images of each split for the metrics.
 
     Raises:
-        InputError: for a grid that cannot be, and, before the first step, for a generator without an encoder.
+        InputError: for an invalid grid, and, before the first step, for a generator without an encoder.
     """
 
     def __init__(
@@ -183,13 +183,13 @@ class Reconstructions(Callback):
         self._accuracy_pixels: float | None = None
 
     def on_fit_start(self, trainer: Trainer, module: AdversarialModule) -> None:  # type: ignore[override]
-        """Refuse a generator without an encoder."""
+        """Check that the generator has an encoder."""
         encoding(module)
 
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: Trainer, module: AdversarialModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save a grid and measure when it is time."""
+        """Save a grid and evaluate when due."""
         if not module.due(self.every_kimg):
             return
         check_finite(module)
@@ -218,7 +218,7 @@ class Reconstructions(Callback):
         return metrics
 
     def _accuracy(self, known: Tensor, asked: Tensor, data: DataModule) -> float:
-        """Return how often the class of the nearest of `known` [N, D] is that of `asked` [M, D]."""
+        """Return how often the nearest of `known` [N, D] has the class of `asked` [M, D]."""
         assert data.val is not None
         train, val = (self._chosen(split) for split in (data.train, data.val))
         _, indices = nearest(asked, known)
@@ -255,7 +255,7 @@ class Reconstructions(Callback):
         remade = spec.decode(made).cpu()
         rows = zip(batch.real.split(self.columns), remade.split(self.columns), strict=True)
         shown = sheet(spec.kind, torch.cat([row for pair in rows for row in pair]), self.columns)
-        save_png(shown.picture, self.folder / f"reconstructions_kimg{module.kimg:010.3f}.png")
+        save_png(shown.image, self.folder / f"reconstructions_kimg{module.kimg:010.3f}.png")
         for logger in trainer.loggers:
             logger.log_sheet("reconstructions", shown, module.kimg)  # type: ignore[attr-defined]
 

@@ -24,18 +24,18 @@ class NonFiniteError(RuntimeError):
 class TrainingLog(Callback):
     """Logs every `every_kimg`, and stops a run whose metrics are no longer finite.
 
-    The means leave the device here and nowhere else, so steps in between do not wait for it.
+    Only here means are read from the device, so steps in between do not wait for it.
 
-    Every entry of any callback has the seconds of training so far, `time/total_s`, with evaluations, grids and saving,
-    without what came after a checkpoint that the run went back to. They are kept in the checkpoint. The share of the
-    time in which steps waited for their images is `time/data_share`.
+    Entries of all callbacks have the seconds of training so far, `time/total_s`, including evaluations, grids and
+    saving, but not steps lost by resuming from an earlier checkpoint. They are saved in the checkpoint. The share of
+    the time that steps wait for data is `time/data_share`.
 
     Attributes:
         metrics: of the latest entry.
 
     Args:
         every_kimg: thousands of images between two entries.
-        advice: whether to say, once each, what goes wrong by all that is logged (`gan_lab.training.advice`).
+        advice: whether to print advice from the log, once each (`gan_lab.training.advice`).
     """
 
     def __init__(self, *, every_kimg: float, advice: bool = True) -> None:
@@ -56,33 +56,33 @@ class TrainingLog(Callback):
     def on_save_checkpoint(  # type: ignore[override]
         self, trainer: Trainer, module: AdversarialModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Keep the time; beside the callbacks' states, which are the same however a run was interrupted."""
+        """Save the time, outside of the callbacks' states, which do not depend on interruptions."""
         checkpoint["seconds"] = self.seconds
 
     def on_load_checkpoint(  # type: ignore[override]
         self, trainer: Trainer, module: AdversarialModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Go on counting."""
+        """Restore the time."""
         self._before = checkpoint.get("seconds", 0.0)
 
     def on_train_start(self, trainer: Trainer, module: AdversarialModule) -> None:  # type: ignore[override]
-        """Take what was logged after the checkpoint out of the logs, and start the stopwatches."""
+        """Remove log entries after the checkpoint, and start the stopwatches."""
         self._began = time.perf_counter()
         for logger in trainer.loggers:
             rewind = getattr(logger, "rewind", None)
             if rewind is not None:
-                # nothing is saved of a run that was killed before its first checkpoint
+                # a run killed before its first checkpoint saved nothing
                 rewind(module.kimg if module.images_seen else -1.0)
         self._since = (time.perf_counter(), module.images_seen)
         log_file = Path(trainer.default_root_dir) / METRICS_FILE
         if self._adviser is not None and module.images_seen and log_file.exists():
             for entry in whole_entries(log_file)[0]:
-                self._adviser.see(entry)  # it was said then
+                self._adviser.see(entry)  # given before
 
     def on_train_batch_start(  # type: ignore[override]
         self, trainer: Trainer, module: AdversarialModule, batch: Any, batch_idx: int
     ) -> None:
-        """Measure gradient norms in the steps that end in an entry; leave evaluations out of the speed."""
+        """Compute gradient norms in steps with an entry; exclude evaluations from the speed."""
         now = time.perf_counter()
         if module.images_seen == self._since[1]:
             self._since, self._waited = (now, module.images_seen), 0.0
@@ -97,7 +97,7 @@ class TrainingLog(Callback):
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: Trainer, module: AdversarialModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Log and check when it is time."""
+        """Log and check when due."""
         if not module.due(self.every_kimg):
             return
         metrics = module.stats.take()
@@ -110,7 +110,7 @@ class TrainingLog(Callback):
         log(trainer, module, metrics)
 
     def advise(self, entry: Mapping[str, float]) -> None:
-        """Say what an entry, of any callback, shows to go wrong."""
+        """Print advice from an entry of any callback."""
         for one in [] if self._adviser is None else self._adviser.see(entry):
             warn(str(one))
 
@@ -153,9 +153,9 @@ def check_finite_metrics(metrics: Mapping[str, float], kimg: float) -> None:
 
 
 def check_finite(module: AdversarialModule) -> None:
-    """Check that the losses since the last entry and all weights are finite, before anything is made of them.
+    """Check that the losses since the last entry and all weights are finite.
 
-    Every rank has to call it; it also makes running statistics the same on all of them.
+    Every rank must call it; it also synchronises running statistics.
 
     Raises:
         NonFiniteError: naming the losses, or the first such parameter.
@@ -196,7 +196,7 @@ class ProgressBar(Callback):
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: Trainer, module: AdversarialModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Move the bar; off a terminal, print a line when there are new metrics."""
+        """Update the bar; without a terminal, print a line for new metrics."""
         new = self.training_log.metrics is not self._shown
         self._shown = self.training_log.metrics
         if self._show is not None:

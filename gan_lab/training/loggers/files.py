@@ -138,7 +138,7 @@ class TensorBoard(TensorBoardLogger):
             lines = "\n".join(one.decode(errors="replace") for one in sheet.media)
             self.experiment.add_text(name, indent(lines, "    "), step)  # a block of code
             return
-        self.experiment.add_image(name, sheet.picture, step)
+        self.experiment.add_image(name, sheet.image, step)
         if what == "audio":
             from tensorboard.compat.proto.summary_pb2 import Summary
 

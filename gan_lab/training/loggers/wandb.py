@@ -112,7 +112,7 @@ class Wandb(Logger):
                 texts = [[one.decode(errors="replace")] for one in sheet.media]
                 run.log({name: wandb.Table(columns=["text"], data=texts), "kimg": kimg})
                 return
-            entry: dict[str, Any] = {name: wandb.Image(to_pil(sheet.picture)), "kimg": kimg}
+            entry: dict[str, Any] = {name: wandb.Image(to_pil(sheet.image)), "kimg": kimg}
             with TemporaryDirectory() as folder:
                 if what == "audio":
                     suffix = mimetypes.guess_extension(sheet.media_type) or ".wav"

@@ -210,7 +210,7 @@ def test_the_given_hash_is_checked(inception, inception_file):
         Inception(weights=str(inception_file), sha256="abc").load(CPU)
     right = Inception(weights=str(inception_file), sha256=inception.sha256)
     assert right.prefetch() == str(inception_file)
-    with pytest.raises(InputError, match=r"features\.weights=/nowhere\.pth is no file"):
+    with pytest.raises(InputError, match=r"features\.weights=/nowhere\.pth is not a file"):
         Inception(weights="/nowhere.pth").load(CPU)
 
 
@@ -235,6 +235,6 @@ def test_files_that_hold_something_else_are_refused_and_run_nothing(tmp_path):
     torch.save({"other.weight": torch.zeros(3)}, tmp_path / "other.pth")
     torch.save([1, 2], tmp_path / "list.pth")
     for name in (*content, "exploit.pth", "other.pth", "list.pth"):
-        with pytest.raises(InputError, match=f"{name} is no state dict of torch-fidelity's"):
+        with pytest.raises(InputError, match=f"{name} is not a state dict of torch-fidelity's"):
             Inception(weights=str(tmp_path / name)).load(CPU)
     assert not executed.exists()

@@ -72,7 +72,7 @@ def test_vgg16_refuses_other_files(tmp_path):
     refused(VGG16(weights=str(tmp_path / "list.pth")), "holds more than tensors")
     (tmp_path / WEIGHTS.file_name).write_bytes(b"<html>")
     refused(VGG16(weights=str(tmp_path / WEIGHTS.file_name)), "its name says 397923af")
-    refused(VGG16(weights="/nowhere.pth"), "is no file")
+    refused(VGG16(weights="/nowhere.pth"), "is not a file")
 
 
 # CLIP -----------------------------------------------------------------------------------------------------------------

@@ -50,7 +50,7 @@ def test_bad_input() -> None:
         choose_distance("l2", channels=3, device=CPU)
     with pytest.raises(InputError, match="RGBA"):
         choose_distance("lpips", channels=4, device=CPU)
-    with pytest.raises(InputError, match=r"vgg16=none\.pth is no file"):
+    with pytest.raises(InputError, match=r"vgg16=none\.pth is not a file"):
         choose_distance(channels=3, device=CPU, weights="none.pth")
 
 

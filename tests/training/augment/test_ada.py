@@ -259,7 +259,7 @@ def test_p_finds_its_target_where_d_overfits(start):
 def test_p_goes_on_from_a_checkpoint_to_the_bit():
     straight, first, second = (ADA(speed_kimg=60) for _ in range(3))
     path = overfit(straight, 50, seed=0)
-    overfit(first, 30, seed=0)  # between two changes of p: 30 is no multiple of 4
+    overfit(first, 30, seed=0)  # between two changes of p: 30 is not a multiple of 4
     file = io.BytesIO()
     torch.save(first.state_dict(), file)
     file.seek(0)

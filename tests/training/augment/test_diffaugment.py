@@ -1,9 +1,13 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
 
+from gan_lab.data.sample import Representation
 from gan_lab.errors import InputError
 from gan_lab.training.augment.diffaugment import DiffAugment, shift, spread
+from tests.helpers.samples import images_of
 
 
 def seeded(augmentation: DiffAugment, images: torch.Tensor) -> torch.Tensor:
@@ -108,7 +112,7 @@ def test_mixed_precision():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"policy": ["colour"]}, "give one or more of color, translation, cutout"),
+        ({"policy": ["colour"]}, "give one or more of color, translation, cutout, flip"),
         ({"policy": []}, "give one or more"),
         ({"p": -0.1}, "p=-0.1 must be from 0 to 1"),
     ],
@@ -116,3 +120,22 @@ def test_mixed_precision():
 def test_refusals(arguments, message):
     with pytest.raises(InputError, match=message):
         DiffAugment(**arguments)
+
+
+def test_every_second_image_is_mirrored():
+    images = torch.arange(8.0).view(1, 1, 2, 4).repeat(400, 1, 1, 1)
+    result = seeded(DiffAugment(policy=["flip"]), images)
+    mirrored = torch.tensor([torch.equal(image, images[0].flip(2)) for image in result])
+    same = torch.tensor([torch.equal(image, images[0]) for image in result])
+    assert (mirrored ^ same).all() and 150 < int(mirrored.sum()) < 250
+
+
+def test_latents_have_no_opacity():
+    augmentation = DiffAugment(policy=["color"])
+    images = torch.ones(4, 4, 2, 2)
+    assert torch.equal(seeded(augmentation, images)[:, 3], images[:, 3])
+    halved = Representation()
+    halved.shape = lambda stored: (4, 2, 2)
+    augmentation.check(replace(images_of(4, channels=3), representation=halved))
+    result = seeded(augmentation, images)
+    assert torch.equal(result[:, 3], result[:, 0]) and not torch.equal(result, images)

@@ -56,12 +56,16 @@ def test_fid_is_warned_of_where_d_sees_the_same_features(
         ("inception-v3-compat", None),
         ("digits classifier", "ImageNet"),
         ("inception-v3-compat", "ImageNet"),
+        ("inception-v3-compat", "LVD-142M"),
+        ("dinov2-vit-l-14", "LVD-142M"),
     ):
         evaluation = Evaluation(metrics=Measured(extractor), every_kimg=1)  # type: ignore[arg-type]
         assert evaluation._second_view(learned, None) is None  # type: ignore[arg-type]
         warned = "".join(capsys.readouterr())
-        both = learned is not None and extractor.startswith("inception")
+        both = learned == "ImageNet" and extractor.startswith("inception")
         assert ("prefetch features=dinov2" in warned) == both
+        itself = learned == "LVD-142M" and extractor.startswith("dinov2")
+        assert ("features=inception" in warned) == itself
 
 
 @pytest.mark.parametrize(

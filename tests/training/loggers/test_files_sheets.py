@@ -1,4 +1,4 @@
-"""TensorBoard gets pictures of all samples, clips of sound, and texts."""
+"""TensorBoard gets images of all samples, clips of sound, and texts."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ def test_what_is_logged(
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     logger = TensorBoard(run_dir=tmp_path)
-    logger.log_sheet("samples", Sheet(picture=PICTURE, media=media, media_type=media_type), 2.2)
+    logger.log_sheet("samples", Sheet(image=PICTURE, media=media, media_type=media_type), 2.2)
     logger.finalize("success")
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     found = {kind: names for kind, names in events.Tags().items() if names}

@@ -1,0 +1,240 @@
+"""Metrics that look at images themselves: their grey levels, and what a classifier learns of them."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from scipy.stats import ks_2samp
+from torch import Tensor
+
+from gan_lab.errors import InputError
+from gan_lab.metrics.classifier import as_seen, train_classifier
+from gan_lab.metrics.feature_metrics import MetricContext, MetricValue, ProtocolMetric, in_thousands
+from gan_lab.metrics.feature_set import FeatureSet
+from gan_lab.metrics.images import ImageSource
+
+_BLOCK = 64  # images that are read at a time
+
+
+class ImageMetric(ProtocolMetric):
+    """Compares generated images with real ones without an extractor.
+
+    Args:
+        key: of the metric; None makes it.
+    """
+
+    def __init__(self, *, key: str | None = None) -> None:
+        super().__init__(key=key)
+
+    def key(self, setting: MetricContext) -> str:
+        return self._key or f"{self.short}_{in_thousands(setting.num_fake)}"
+
+    def check(self, setting: MetricContext) -> None:
+        super().check(setting)
+        if setting.fake is None:
+            return
+        real_images(setting, self.kind)
+        if len(setting.fake.shape) != 3:
+            raise InputError(
+                f"metrics.{self.kind} is of images, and {setting.fake.name} have the shape {list(setting.fake.shape)}"
+            )
+
+
+def real_images(setting: MetricContext, kind: str) -> ImageSource:
+    """Return the real images themselves, of which a metric needs more than features.
+
+    Raises:
+        InputError: when they are not there.
+    """
+    if setting.real is None or setting.real.count is None:
+        raise InputError(
+            f"metrics.{kind} looks at real images; give a run whose data are there, or real= with images"
+        )
+    return setting.real
+
+
+def held_out_images(setting: MetricContext, kind: str) -> ImageSource:
+    """Return the held-out images themselves.
+
+    Raises:
+        InputError: when the data have none.
+    """
+    if setting.held_out is None:
+        raise InputError(
+            f"metrics.{kind} needs images that were not trained on, and the data set none apart; train with "
+            "data.val_fraction=0.1, or give others: held_out=FOLDER"
+        )
+    return setting.held_out
+
+
+def blocks(count: int, size: int = _BLOCK) -> Iterator[tuple[int, int]]:
+    """Yield (start, stop) of images that are read together."""
+    for start in range(0, count, size):
+        yield start, min(start + size, count)
+
+
+class GreyLevels(ImageMetric):
+    """Kolmogorov-Smirnov distance of the levels of generated and real pixels, with all their bits.
+
+    The largest difference between the shares of pixels up to a level: 0 for the same levels, 1 where all levels of one
+    set lie below those of the other. It says nothing of where in an image levels are.
+
+    Args:
+        num_pixels: of each image, at the same random places of all.
+        key: of the metric; None makes it.
+    """
+
+    kind, short = "grey_levels", "ks_grey"
+    has_references = True
+
+    def __init__(self, *, num_pixels: int = 1024, key: str | None = None) -> None:
+        super().__init__(key=key)
+        if num_pixels < 1:
+            raise InputError(f"metrics.grey_levels.num_pixels={num_pixels} must be at least 1")
+        self._num_pixels = num_pixels
+
+    def compute(
+        self, real: FeatureSet | None, fake: FeatureSet, setting: MetricContext
+    ) -> list[MetricValue]:
+        value = self._distance(fake.source, setting.num_fake, setting)
+        return [MetricValue(key=self.key(setting), value=value)]
+
+    def references(
+        self, real: FeatureSet | None, other: FeatureSet | None, setting: MetricContext
+    ) -> list[MetricValue]:
+        """Measure the other split: what a generator that draws from it would get."""
+        if other is None:
+            return []
+        value = self._distance(other.source, other.count, setting)
+        return [MetricValue(key=f"{self.key(setting)}_real", value=value)]
+
+    def _distance(self, images: ImageSource, count: int, setting: MetricContext) -> float:
+        real = real_images(setting, self.kind)
+        ours, theirs = self._levels(images, count), self._levels(real, setting.num_real)
+        return float(ks_2samp(ours.numpy(), theirs.numpy(), method="asymp").statistic)
+
+    def _levels(self, images: ImageSource, count: int) -> Tensor:
+        """Levels of some pixels of all images, float32."""
+        size = torch.Size(images.shape).numel()
+        chosen = torch.randint(
+            size, (self._num_pixels,), generator=torch.Generator().manual_seed(0)
+        )
+        parts = [
+            images.stored(start, stop).cpu().flatten(1).float()[:, chosen].flatten()
+            for start, stop in blocks(count)
+        ]
+        return torch.cat(parts)
+
+
+class Utility(ImageMetric):
+    """Accuracy on held-out real images of a small classifier that learned from generated images and their labels.
+
+    Beside it, as `<key>_real`, stands one that learned from as many real images: what generated ones are to be measured
+    by. Both see images in 8 bits at 32x32, and differ from seed to seed in weights and batches. Known as "train on
+    synthetic, test on real": Esteban et al. 2017, https://arxiv.org/abs/1706.02633; Ravuri & Vinyals 2019,
+    https://arxiv.org/abs/1905.10887.
+
+    Args:
+        seeds: how many classifiers of each kind; the uncertainty is their standard deviation.
+        steps: of training, of 64 images each.
+        key: of the metric; None makes it.
+    """
+
+    kind, short = "utility", "utility"
+
+    def __init__(self, *, seeds: int = 3, steps: int = 400, key: str | None = None) -> None:
+        super().__init__(key=key)
+        if seeds < 2 or steps < 1:
+            raise InputError(
+                f"metrics.utility: seeds={seeds} must be at least 2, and steps={steps} at least 1"
+            )
+        self._seeds, self._steps = seeds, steps
+
+    def check(self, setting: MetricContext) -> None:
+        super().check(setting)
+        if setting.fake is None:
+            return
+        for images in (
+            setting.fake,
+            real_images(setting, self.kind),
+            held_out_images(setting, self.kind),
+        ):
+            if images.num_classes < 2:
+                raise InputError(
+                    f"metrics.utility trains a classifier, and {images.name} have no classes; give data and a "
+                    "generator with classes"
+                )
+            if images.num_classes != setting.fake.num_classes:
+                raise InputError(
+                    f"metrics.utility: {setting.fake.name} have {setting.fake.num_classes} classes and {images.name} "
+                    f"{images.num_classes}"
+                )
+
+    def compute(
+        self, real: FeatureSet | None, fake: FeatureSet, setting: MetricContext
+    ) -> list[MetricValue]:
+        training = real_images(setting, self.kind)
+        held_out = held_out_images(setting, self.kind)
+        assert training.count is not None and held_out.count is not None
+        count = min(setting.num_fake, training.count)
+        order = torch.randperm(training.count, generator=torch.Generator().manual_seed(0))[:count]
+        test = _examples(held_out, torch.arange(held_out.count))
+        key = self.key(setting)
+        common = {
+            "images": count,
+            "held_out": held_out.count,
+            "most_frequent": _most_frequent(test[1]),
+        }
+        return [
+            self._value(name, _examples(source, rows), test, fake.source.num_classes, common)
+            for name, source, rows in (
+                (key, fake.source, torch.arange(count)),
+                (f"{key}_real", training, order.sort().values),
+            )
+        ]
+
+    def _value(
+        self,
+        key: str,
+        examples: tuple[Tensor, Tensor],
+        test: tuple[Tensor, Tensor],
+        num_classes: int,
+        common: dict[str, Any],
+    ) -> MetricValue:
+        found = []
+        for seed in range(self._seeds):
+            classifier = train_classifier(
+                *examples, num_classes=num_classes, steps=self._steps, seed=seed
+            )
+            found.append(classifier.predict(test[0]) == test[1])
+        right = torch.stack(found).double()  # [seeds, N]
+        classes = {
+            label: right[:, test[1] == label].mean().item() for label in test[1].unique().tolist()
+        }
+        accuracies = right.mean(1)
+        return MetricValue(
+            key=key,
+            value=accuracies.mean().item(),
+            uncertainty=accuracies.std().item(),
+            uncertainty_kind="std",
+            detail={**common, "accuracies": accuracies.tolist(), "accuracy_of_class": classes},
+        )
+
+
+def _examples(images: ImageSource, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Images `rows` of a source as the classifier sees them, [N, C, 32, 32], and their labels [N]."""
+    last = int(rows[-1]) + 1
+    seen, labels = [], []
+    for start, stop in blocks(last):
+        chosen = rows[(rows >= start) & (rows < stop)] - start
+        if len(chosen):
+            seen.append(as_seen(images.read(start, stop).cpu()[chosen]))
+            found = images.labels(start, stop)
+            assert found is not None
+            labels.append(found.cpu()[chosen])
+    return torch.cat(seen), torch.cat(labels)
+
+
+def _most_frequent(labels: Tensor) -> float:
+    """Share of the most frequent class: the accuracy of always saying so."""
+    return float(labels.bincount().max() / len(labels))
