@@ -15,7 +15,6 @@ from torch.optim import Optimizer
 
 from gan_lab.data.sample import Batch
 from gan_lab.distributed.ranks import RunningMeans, average_buffers
-from gan_lab.errors import InputError
 from gan_lab.layers.networks import (
     DiscriminatorInput,
     DiscriminatorNetwork,
