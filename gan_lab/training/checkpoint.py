@@ -125,7 +125,8 @@ def _is_ours(state: Any) -> bool:
     return (
         all(isinstance(key, str) for key in weights)
         and all(
-            isinstance(value, torch.Tensor) or key.endswith("_extra_state")
+            (isinstance(value, torch.Tensor) and value.layout == torch.strided)
+            or key.endswith("_extra_state")
             for key, value in weights.items()
         )
         and type(seen) is int

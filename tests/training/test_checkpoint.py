@@ -300,6 +300,7 @@ def test_links_to_themselves(tmp_path: Path) -> None:
         {"clock": {"images_seen": True}},
         {"state_dict": {5: torch.zeros(1)}},
         {"state_dict": {"w": "text"}},
+        {"state_dict": {"w": torch.eye(3).to_sparse()}},
         {"callbacks": [1]},
         {"callbacks": {"Checkpointing": 5}},
     ],
