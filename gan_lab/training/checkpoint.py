@@ -125,7 +125,8 @@ def _is_ours(state: Any) -> bool:
     return (
         all(isinstance(key, str) for key in weights)
         and all(
-            isinstance(value, torch.Tensor) or key.endswith("_extra_state")
+            (isinstance(value, torch.Tensor) and value.layout == torch.strided)
+            or key.endswith("_extra_state")
             for key, value in weights.items()
         )
         and type(seen) is int
@@ -161,6 +162,9 @@ def verify(file: IO[bytes]) -> None:
     if signature in _verified():
         return
     with zipfile.ZipFile(file) as archive:
+        claimed = sum(member.file_size for member in archive.infolist())
+        if claimed > found.st_size:  # torch packs nothing, so it would be a bomb
+            raise zipfile.BadZipFile(f"it claims {claimed:,} bytes in a file of {found.st_size:,}")
         wrong = archive.testzip()
     if wrong is not None:
         raise zipfile.BadZipFile(f"the checksum of {wrong} differs")

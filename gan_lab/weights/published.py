@@ -19,6 +19,7 @@ import gan_lab.weights.r3gan as r3gan
 import gan_lab.weights.rosinality as rosinality
 import gan_lab.weights.stylegan as stylegan
 import gan_lab.weights.wavegan as wavegan
+from gan_lab.data.decoding import regular_file
 from gan_lab.data.unpickling import DamagedError, Record, RefusedError
 from gan_lab.errors import InputError
 from gan_lab.weights.blueprint import Blueprint, Blueprints
@@ -192,7 +193,8 @@ def contents(path: Path) -> tuple[bytes, str]:
             raise InputError(
                 f"{path} has more than {LARGEST_FILE >> 30} GiB, no published file does"
             )
-        data = path.read_bytes()
+        with regular_file(path) as file:
+            data = file.read()
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error}") from error
     return data, hashlib.sha256(data).hexdigest()

@@ -109,7 +109,7 @@ def test_a_place_that_cannot_be_written_is_reported_before_anything_is_measured(
         given = [f"run={run}", "device=cpu", f"out={tmp_path}/file/below"]
         given += ["images=photo.png"] if command == "project" else []
         assert launch(command, given) == 2
-        assert "results could not be written: Not a directory" in capsys.readouterr().err
+        assert f"{tmp_path}/file is a file; give a folder" in capsys.readouterr().err
     (tmp_path / "evaluation.json").write_bytes(b"\xff{")
     assert launch("evaluate", [*words[:2], f"out={tmp_path}/evaluation.json"]) == 2
     assert "evaluation.json cannot be read" in capsys.readouterr().err

@@ -1,6 +1,8 @@
 """gan-lab import-weights: published files to run folders, from which images, metrics and training begin."""
 
 import json
+import os
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -257,3 +259,12 @@ def test_a_path_needs_no_key(tmp_path: Path) -> None:
 def test_only_words_without_a_key_get_one() -> None:
     assert with_key(["a.pkl", "name=x", "--help"], "path") == ["path='a.pkl'", "name=x", "--help"]
     assert with_key(["a.pkl"], None) == ["a.pkl"]
+
+
+@pytest.mark.parametrize("what", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/dev/zero")])
+def test_what_is_no_file_is_not_waited_for(
+    tmp_path: Path, what: Callable[[Path], object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    what(tmp_path / "faces.pkl")
+    assert not import_weights(tmp_path / "faces.pkl", status=2).exists()
+    assert "faces.pkl" in capsys.readouterr().err

@@ -332,7 +332,7 @@ ROWS = [[name, 0] for name in NAMES]
         ("labels.csv", "a.png,9" + "9" * 5000 + "\nb.png,1\nc.png,1\nd.png,1\n", "0 to 999,999"),
         ("labels.csv", "file,class\na.png,1,2\n", "3 cells in line 2 and 2 in its first"),
         ("labels.csv", "", "is empty"),
-        ("labels.csv", b"file,class\n\xff\xfe", "is damaged"),
+        ("labels.csv", b"file,class\n\xff\xfe", "is no text in UTF-8"),
         ("labels.csv", "id,species\n1,cat\n", "needs a header with file and class"),
         ("labels.csv", "file,class\na.png,1\na.png,2\n", "several rows for a.png"),
         ("labels.csv", "file,split\na.png,extra\n", "the split extra; allowed: train, val, test"),

@@ -109,6 +109,15 @@ def test_damage_starts_again(tmp_path: Path, whole: bytes, damage: str) -> None:
     assert out.read_bytes() == whole
 
 
+@pytest.mark.parametrize(
+    "state", ["{}", "[1]", "5", "[" * 100_000, '{"plan": 1, "end": -1, "done": "x", "failed": 5}']
+)
+def test_a_journal_of_something_else_starts_anew(tmp_path: Path, state: str) -> None:
+    pack(tmp_path / "a.zip", stop=9)
+    (tmp_path / "a.zip.journal").write_text(f"{state}\n")
+    assert RestartableZip(out=tmp_path / "a.zip", plan="plan").done == 0
+
+
 TABLE = MetadataTable(
     files=[f"photo {i}" for i in range(30)],
     labels=np.arange(30) % 3,

@@ -300,6 +300,7 @@ def test_links_to_themselves(tmp_path: Path) -> None:
         {"clock": {"images_seen": True}},
         {"state_dict": {5: torch.zeros(1)}},
         {"state_dict": {"w": "text"}},
+        {"state_dict": {"w": torch.eye(3).to_sparse()}},
         {"callbacks": [1]},
         {"callbacks": {"Checkpointing": 5}},
     ],
@@ -313,3 +314,11 @@ def test_a_readable_file_that_is_no_checkpoint_gives_way(
         read(tmp_path / "last.ckpt")
     assert find_resumable(tmp_path) == tmp_path / "last.ckpt"
     assert read(tmp_path / "last.ckpt")["clock"] == STATE["clock"]
+
+
+def test_a_bomb_is_not_unpacked_to_be_verified(tmp_path: Path) -> None:
+    torch.save({**STATE, "format": FORMAT}, tmp_path / "last.ckpt")
+    with zipfile.ZipFile(tmp_path / "last.ckpt", "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("zeros", bytes(10_000_000))
+    with pytest.raises(DamagedCheckpointError, match="it claims 10,"):
+        read(tmp_path / "last.ckpt")
