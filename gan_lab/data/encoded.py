@@ -111,13 +111,9 @@ class EncodedImages(ImageDataset):
         )
         self.source = source
         self._max_megapixels = max_megapixels
-        kind, representation = None, None
-        if self._bits != 8:
-            self.pixel_type = torch.uint16 if self._bits == 16 else torch.float32
-            if isinstance(levels, str):
-                levels = self._find_levels(np.flatnonzero(readable), found.listing, levels)
-            kind = DeepImage(bits=self._bits, channels=self._transform.channels, window=levels)
-            representation = window_of(levels, bits=self._bits)
+        kind = self._deep_kind(levels, np.flatnonzero(readable), found.listing)
+        if kind is not None:
+            self.pixel_type = torch.uint16 if kind.bits == 16 else torch.float32
         self._items = np.flatnonzero(members & readable)
         if not len(self._items):
             raise InputError(f"none of the images of split={split} can be read")
@@ -131,7 +127,7 @@ class EncodedImages(ImageDataset):
             labels=labels[self._items],
             flip=flip,
             kind=kind,
-            representation=representation,
+            representation=None if kind is None else window_of(kind.window, bits=kind.bits),
             attributes=attributes,
             groups=None if self._table is None else self._table.groups,
         )
@@ -204,6 +200,16 @@ class EncodedImages(ImageDataset):
             with open_image(file, max_megapixels=self._max_megapixels) as image:
                 return self._transform(image)
         return self._transform.levels(read_levels(file), bits=self._bits)
+
+    def _deep_kind(
+        self, levels: WindowName | tuple[float, float], items: NDArray[np.int64], listing: str
+    ) -> DeepImage | None:
+        """Return the kind of images with more than 8 bits; None for others."""
+        if self._bits == 8:
+            return None
+        if isinstance(levels, str):
+            levels = self._find_levels(items, listing, levels)
+        return DeepImage(bits=self._bits, channels=self._transform.channels, window=levels)
 
     def _find_levels(
         self, items: NDArray[np.int64], listing: str, window: WindowName

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from gan_lab.data.base import ImageDataset, digest
-from gan_lab.data.cache import kept
+from gan_lab.data.cache import Arrays, kept
 from gan_lab.data.deep_images import DeepImage, parse_window, window_of
 from gan_lab.data.metadata import UNLABELLED, MetadataTable
 from gan_lab.data.source import existing_folder
@@ -100,11 +100,7 @@ class Slices(ImageDataset):
         folder = existing_folder(root, f"a folder of {self.kind_of_files}")
         self._volumes, listing = self._open(folder, sorted(_files(folder)))
         self._spacing, self._neighbours = spacing, neighbours
-        found = kept(
-            "volumes",
-            digest(type(self).__name__, listing, [volume.where for volume in self._volumes]),
-            lambda: look_at(self._volumes),
-        )
+        found = self._looked_at(listing)
         items = choose_slices(self._volumes, found, slices, every, keep_empty)
         channels = 2 * neighbours + 1
         self._transform = ImageTransform(
@@ -140,6 +136,11 @@ class Slices(ImageDataset):
         )
 
     kind_of_files: str
+
+    def _looked_at(self, listing: str) -> Arrays:
+        """Return what `look_at` finds, from the cache if it is there."""
+        key = digest(type(self).__name__, listing, [volume.where for volume in self._volumes])
+        return kept("volumes", key, lambda: look_at(self._volumes))
 
     @abstractmethod
     def _open(self, root: Path, files: list[str]) -> tuple[list[Volume], str]:

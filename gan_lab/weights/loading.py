@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -161,7 +161,7 @@ def load_discriminator(
         )
     if network.num_classes and gan.attributes:
         return None
-    network.prepare()
+    cast(Any, network).prepare()
     network.eval().requires_grad_(False).to(gan.device)
 
     @torch.no_grad()
@@ -170,7 +170,7 @@ def load_discriminator(
         classes = None if labels is None or not network.num_classes else labels.to(gan.device)
         # with an encoder, the discriminator sees pairs of samples and their codes
         generator = gan.generator
-        x = (samples, generator.encode(samples)) if generator.has_encoder else samples
+        x = (samples, cast(Any, generator).encode(samples)) if generator.has_encoder else samples
         logits: Tensor = network(x, classes)
         return logits.float().reshape(len(stored), -1).mean(1)
 

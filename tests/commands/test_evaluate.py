@@ -450,3 +450,43 @@ def test_metrics_of_a_generator_alone(
     assert "no styles w; set space=z" in capsys.readouterr().err
     evaluate(f"run={run}", *words, "protocol.metrics.ppl.space=z", "preview=true")
     assert re.search(r"path +│ +20 │ +20 │ +[\d.e+]+ │", capsys.readouterr().out)
+
+
+COPIES = ("protocol=memorization", "features=none", "protocol.metrics.copies.output=null",
+          "protocol.num_fake=20")  # fmt: skip
+
+
+def test_memorization_with_the_discriminator(
+    train: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = (
+        "model.generator.width=4",
+        "model.generator.encoder_width=4",
+        "model.generator.z_dim=8",
+    )
+    pairs = train("model=bigan", *small, "metrics=none", "model.discriminator.code_width=8")
+    for folder in (train(name="gan"), pairs):
+        evaluate(f"run={folder}", *COPIES)
+        told = latest(folder / "evaluation.json")
+        values = metrics(told)
+        names = ("copies_pixels_20", "copies_shifted_20", "membership_discriminator")
+        assert all(0 <= values[name] <= 1 for name in names)
+        (verdict,) = [m["detail"] for m in told["metrics"] if m["key"] == "memorization_20"]
+        said = " ".join(capsys.readouterr().out.split())
+        assert verdict["verdict"] in ("yes", "no") and verdict["words"] in said
+        with Image.open(folder / "copies_pixels_20_nearest.png") as sheet:
+            assert sheet.size[0] > 16 * 64
+    out = f"out={tmp_path / 'exported'}"
+    assert launch("export", [f"run={pairs}", out, "with_discriminator=true"]) == 0
+    assert verdict["words"][1:] in (tmp_path / "exported" / "README.md").read_text()
+
+
+def test_memorization_of_files(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    fake, real = folders
+    held_out = pictures(tmp_path / "others", textures(60, 5, size=16))
+    out = f"out={tmp_path}/all.json"
+    evaluate(f"fake={real}", f"real={real}", *COPIES, out, status=2)
+    evaluate(f"fake={real}", f"real={real}", f"held_out={held_out}", *COPIES, out)
+    assert metrics(latest(tmp_path / "all.json"))["memorization_20"] == 1
+    evaluate(f"fake={fake}", f"real={real}", f"held_out={held_out}", *COPIES, out)
+    assert metrics(latest(tmp_path / "all.json"))["memorization_20"] < 0.2

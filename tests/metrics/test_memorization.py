@@ -139,13 +139,13 @@ def test_16_bits_and_patients() -> None:
 @pytest.mark.parametrize(
     ("words", "answer"),
     [
-        (["total_kimg=20"], "no"),
-        (["total_kimg=20", "metrics=none", "data._target_=tests.helpers.few.FewDigits"], "yes"),
+        (["total_kimg=40"], "no"),
+        (["total_kimg=40", "metrics=none", "data._target_=tests.helpers.few.FewDigits"], "yes"),
     ],
     ids=["all digits", "50 digits"],
 )
 def test_trained_digits(tmp_path: Path, words: list[str], answer: str) -> None:
-    train = ["experiment=digits/stylegan2", "trainer=cpu", f"runs_dir={tmp_path}", "name=run"]
+    train = ["experiment=digits/lsgan", "trainer=cpu", f"runs_dir={tmp_path}", "name=run"]
     assert launch("train", [*train, *words]) == 0
     run = f"run={tmp_path / 'run'}"
     words = ["protocol=memorization", "features=digits", "device=cpu", "trust=[tests]"]
