@@ -255,16 +255,11 @@ def labels_text(config: DictConfig, prefix: str = "") -> list[str]:
 
 
 def check_image(gan: Gan, command: str) -> Gan:
-    """Return a generator whose outputs are the pixels of images.
+    """Return a generator of images.
 
     Raises:
         InputError: for a generator of something else.
     """
-    if gan.spec.is_image and gan.spec.encoded_shape != gan.spec.shape:
-        raise InputError(
-            f"gan-lab {command} compares pixels, and {gan.kind} makes latents {list(gan.spec.encoded_shape)} of images; "
-            "use a model of images"
-        )
     if not gan.spec.is_image:
         raise InputError(
             f"gan-lab {command} works with images, and {gan.kind} makes {gan.spec.kind.name}; use gan-lab generate"
