@@ -62,8 +62,8 @@ def run(config: DictConfig) -> None:
     gan = check_image(load_gan(config), "project")
     if gan.spec.encoded_shape != gan.spec.shape:
         raise InputError(
-            f"gan-lab project compares pixels, and {gan.kind} makes latents {list(gan.spec.encoded_shape)}; use a model "
-            "of images"
+            f"gan-lab project compares pixels, and {gan.kind} makes latents {list(gan.spec.encoded_shape)}; use a "
+            "model of images"
         )
     check_output(config, gan)
     schedule = open_schedule(config, gan)
