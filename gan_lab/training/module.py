@@ -221,7 +221,9 @@ class AdversarialModule(LightningModule):
             for part, z in parts:
                 with nullcontext() if lazy is None else full_precision(self.device):
                     total = self._total_loss(player, part, z, lazy)
-                self.manual_backward(player.scaled(total * len(part) / len(batch)))
+                # the Trainer's autocast is still on, and would lower what the forward pass kept in single precision
+                with full_precision(self.device):
+                    self.manual_backward(player.scaled(total * len(part) / len(batch)))
         norm = player.update(optimizer, measure=self.measure_gradients and lazy is None)
         if norm is not None:
             self.stats.add(f"grad_norm/{player.name[0]}", norm)
