@@ -265,12 +265,13 @@ def judge(
             f"images are as close to a training image as the closest 1 % of {num_held_out:,} held-out ones (by chance "
             f"at most {_percent(worst.by_chance)})."
         )
-        if tests := ", ".join(f"{name} {_auc(test)}" for name, test in known.items()):
+        if tests := ", ".join(f"{_auc(test)} by {name}" for name, test in known.items()):
             words += (
-                f" Generated images tell training images from held-out ones with an AUC of {tests}."
+                " Their distance to generated images tells training images from held-out ones with an AUC of "
+                f"{tests}."
             )
     if discriminator is not None:
-        words += f" The discriminator does with an AUC of {_auc(discriminator)}"
+        words += f" The discriminator tells them apart with an AUC of {_auc(discriminator)}"
         words += (
             ": it knows its training images, so do not give it away."
             if discriminator.is_sure

@@ -29,7 +29,14 @@ _SIDE = 64  # pixels that images have at most where they are compared
 _SHIFTED_SIDE = 32  # and where their shifted copies are
 _SHIFTS = 16  # by up to a pixel in so many
 _BLOCK = 512  # training images that are compared at a time
+_MOST_HELD_OUT = 1000  # that are compared with all training images
 _SHOWN = 16  # pairs of a sheet
+# ways to compare, in words
+_WAYS = {
+    "pixels": "pixels",
+    "shifted": "mirrored and shifted pixels",
+    "features": "features",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +109,7 @@ class TrainingCopies(ProtocolMetric):
     ) -> list[MetricValue]:
         training, held_out = real_images(setting, self.kind), held_out_images(setting, self.kind)
         assert held_out.count is not None
-        some = _some(held_out, setting.num_fake)
+        some = _some(held_out, _MOST_HELD_OUT)
         found = _by_pixels(setting, fake.source, training, held_out, some, fake.device)
         if self.output:
             assert real is not None
@@ -121,7 +128,12 @@ class TrainingCopies(ProtocolMetric):
             for name, one in found.items()
         }
         by_discriminator = _by_discriminator(fake.source, training, held_out)
-        verdict = judge(shares, known, by_discriminator, num_held_out=len(some))
+        verdict = judge(
+            {_WAYS[name]: share for name, share in shares.items()},
+            {_WAYS[name]: test for name, test in known.items()},
+            by_discriminator,
+            num_held_out=len(some),
+        )
         number = in_thousands(setting.num_fake)
         return [
             MetricValue(
