@@ -91,7 +91,7 @@ class EmojiNet(nn.Module):
 
 
 def jittered(images: Tensor) -> Tensor:
-    """Move, turn, stretch and recolour images [N, 3, H, W], each by numbers of its own."""
+    """Move, turn, stretch and recolour images [N, 3, H, W], each with its own random parameters."""
     count = len(images)
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
@@ -134,13 +134,14 @@ def train_features(root: Path, weights: Path, *, epochs: int = 40, batch_size: i
 
 
 COLUMNS = 14
+NUM_FAKE = 1_105  # as many as there are training images
 
 
 @torch.no_grad()
 def write_table(root: Path, weights: Path, runs: list[Path], sheet: Path) -> None:
     """Measure runs at their end, and draw the first images of each above the nearest training images.
 
-    Distances are of as many generated images as there are training images, to the held-out ones; the training images
+    Distances are of as many generated images as the whole training set has, to the held-out ones; the training images
     themselves are the floor. Precision, recall and nearest neighbours are of the training images, and the held-out ones
     are what to read them by.
     """
@@ -168,7 +169,7 @@ def write_table(root: Path, weights: Path, runs: list[Path], sheet: Path) -> Non
     rows = [val[:COLUMNS]]
     for run in runs:
         gan = gan_lab.load(run, checkpoint="last")
-        made = gan.spec.decode(gan.sample(len(train), seed=0))
+        made = gan.spec.decode(gan.sample(NUM_FAKE, seed=0))
         fake = features(made)
         indices = row(run.name, f"{gan.kimg:.0f}", frechet_distance(held_out, fake), fake)
         rows += [made[:COLUMNS], train[indices[:COLUMNS]]]

@@ -391,9 +391,9 @@ def build(
         base: what it has to be, as an annotation: a class, `Mapping[str, Regularizer]`, or for a node with `_partial_`
             `Callable[..., ImageDataset]`. Nodes among the arguments have to be what the constructor's annotations say.
             A class is checked before it is called.
-        origin: the file that the node was read from, which may be anybody's: its targets are classes of gan_lab and of
-            trusted packages only, an argument without annotation is a module or a plain value, numbers are finite and
-            have limits. None for what the user has typed.
+        origin: the file that the node was read from, which is not trusted: targets are classes of gan_lab and trusted
+            packages only, arguments without annotation are modules or plain values, numbers are finite and limited.
+            None for the user's own config.
         trust: packages besides gan_lab whose classes may be imported and called.
         extra: further arguments of the target, as they are.
 

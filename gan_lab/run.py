@@ -18,7 +18,7 @@ from typing import (
     TYPE_CHECKING,
     Annotated,
     Any,
-    NotRequired,  # pydantic asks for these before Python 3.12
+    NotRequired,  # pydantic needs these before Python 3.12
 )
 
 from filelock import FileLock, Timeout
@@ -117,7 +117,7 @@ def link(source: Path, target: Path) -> None:
 def append_line(path: Path, line: str) -> None:
     """Append a line to a journal; when the disk is full, the file stays unchanged.
 
-    A link is not followed: in somebody else's folder it may lead to any file of the user's. Nor is a pipe waited for.
+    Links are not followed: in another user's folder they may lead to any file. Nor are pipes waited for.
 
     Raises:
         InputError: when it cannot be written.
@@ -135,7 +135,7 @@ def append_line(path: Path, line: str) -> None:
 
 
 def _opened_itself(path: str, flags: int) -> int:
-    """Open a file, but nothing that a link leads to, and no pipe that nobody reads."""
+    """Open a file without following links or waiting for pipes."""
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0), 0o666)
 
 
@@ -213,7 +213,7 @@ def _in_use(path: Path) -> bool:
     """Whether another process may still be writing a temporary file."""
     found = re.fullmatch(r".+\.([\w-]*)\.(\d+)\.part", path.name)
     if found is None:
-        return True  # somebody else's
+        return True  # another user's
     host, pid = found[1], int(found[2])
     if host != _host():
         return time.time() - path.lstat().st_mtime < _ABANDONED_S
@@ -395,8 +395,13 @@ def git_revision() -> str | None:
 
 
 def _git(root: Path, *words: str) -> str:
+    # a run that is killed meanwhile would otherwise leave a lock in the user's repository
     done = subprocess.run(
-        ["git", "-C", str(root), *words], capture_output=True, text=True, check=True, timeout=20
+        ["git", "--no-optional-locks", "-C", str(root), *words],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=20,
     )
     return done.stdout.strip()
 

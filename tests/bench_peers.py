@@ -67,7 +67,8 @@ def ours(words: tuple[str, ...]) -> Callable[[int], None]:
 
 def theirs(clone: str) -> Callable[[int], None]:
     """Return the same of the authors' code, in the order of its train.py."""
-    sys.path.insert(0, clone)
+    # their `models` is no package with an __init__, and that of the tests beside this file would come first
+    sys.path[:] = [clone, *(p for p in sys.path if Path(p).resolve() != Path(__file__).parent)]
     from losses.Rp_loss import RpGANLoss  # type: ignore[import-not-found]
     from models.discriminator import GATD_models  # type: ignore[import-not-found]
     from models.generator import GAT_models  # type: ignore[import-not-found]

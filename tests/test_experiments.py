@@ -34,7 +34,7 @@ OWN = [
     n
     for n in ALL
     if n in ("few_shot", "photos", "quickstart", "stacked_digits")
-    or n.startswith(("digits/", "phantoms/", "python_docs/", "tones/"))
+    or n.startswith(("digits/", "emoji/", "phantoms/", "python_docs/", "tones/"))
 ]
 PUBLISHED = [name for name in ALL if name not in OWN]
 
@@ -80,6 +80,7 @@ IMAGES = {
     "biggan_imagenet128": Images((128, 128), 1000),
     "dcgan_celeba64": Images((64, 64)),
     "lsgan_lsun112": Images((112, 112)),
+    **{f"emoji/{n}": Images((64, 64)) for n in ("dcgan", "fastgan", "r3gan", "stylegan2")},
     "few_shot": Images((256, 256)),
     "photos": Images((256, 256)),
     "phantoms/stylegan2": Images((64, 64), 3, channels=1),

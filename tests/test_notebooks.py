@@ -82,6 +82,8 @@ def shortened(path: Path) -> nbformat.NotebookNode:
     return notebook
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_one_runs_in_a_kernel_as_a_user_runs_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,7 +145,7 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shell]:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("path", NOTEBOOKS[1:], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_runs_from_top_to_bottom(path: Path, shell: Shell) -> None:
     notebook = shortened(path)
     for words in trainings(notebook):

@@ -210,7 +210,7 @@ class Phases:
     """Sums the costs of a module's phases in the course of a training step.
 
     A phase is one optimizer step of a player. It is named "generator" or "discriminator", or by the regularizer where
-    that has a step of its own. The remaining cost of a training step (mostly the moving average) is the rest.
+    that has its own step. The remaining cost of a training step (mostly the moving average) is the rest.
 
     Args:
         module: whose phases they are; its method `_step` is wrapped for good.

@@ -219,7 +219,7 @@ def at_full_cost(module: AdversarialModule, images_seen: int) -> None:
 def loading(data: DataModule) -> tuple[float, bool]:
     """Return seconds to load the images of a training step, and whether worker processes load them.
 
-    Batches that were read before anybody asked for them are left out.
+    Prefetched batches are not counted.
     """
     assert data.trainer is not None and data.trainer.lightning_module is not None
     data.trainer.lightning_module.images_seen = 0  # type: ignore[assignment]

@@ -155,7 +155,7 @@ def summarize(rounds: Rounds, module: AdversarialModule) -> dict[str, Any]:
     """Return the cost of each phase and of a whole training step, in which a phase has its weight.
 
     A lazy penalty's weight is its player's over its interval. A penalty of every step is part of its player's phase;
-    its cost is that with it minus that without it, and it has no weight of its own.
+    its cost is that with it minus that without it, and it has no weight.
     """
     phases: dict[str, dict[str, Any]] = {}
     for name in rounds.counted[EVERYTHING]:

@@ -32,7 +32,7 @@ def run(config: DictConfig) -> None:
     """Create the workspace and print its address.
 
     Raises:
-        InputError: without the package, a key or any metric, and when W&B refuses or cannot be reached.
+        InputError: without the package, a key or any metric, and when W&B fails or cannot be reached.
     """
     if find_spec("wandb_workspaces") is None:
         raise InputError(

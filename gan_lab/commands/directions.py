@@ -6,6 +6,7 @@ from rich.table import Table
 from gan_lab.commands.mix import layers_of, text_of
 from gan_lab.commands.options import (
     check_image,
+    check_output,
     check_rendering,
     load_gan,
     output_folder,
@@ -35,6 +36,7 @@ def run(config: DictConfig) -> None:
     amounts = check_amounts(list(config.amounts))
     seeds = parse_seeds(config.seeds)
     gan = check_image(load_gan(config), "directions")
+    check_output(config, gan)
     check_rendering(config, gan)
     classes = parse_classes(config.classes, gan)
     layers = layers_of(config.layers)

@@ -220,7 +220,7 @@ def reading(found: Found, images: int) -> str:
     """Return the loading rate."""
     if not found.loading_seconds:
         return "too few of them to measure"
-    kind = "ahead, by processes of their own" if found.ahead else "between the steps"
+    kind = "ahead, by worker processes" if found.ahead else "between the steps"
     return f"{rate(images / found.loading_seconds)}, {kind}"
 
 

@@ -10,7 +10,7 @@ from gan_lab.commands.options import pick_device
 from gan_lab.config import conf_dir
 from gan_lab.console import say
 from gan_lab.metrics.images import GanImages
-from gan_lab.run import add_result
+from gan_lab.run import add_result, check_writable
 
 
 def run(config: DictConfig) -> None:
@@ -23,6 +23,7 @@ def run(config: DictConfig) -> None:
     task = open_task(whole)
     protocol, real = task.protocol, task.real
     out = out_of(whole, task.path, task.is_run)
+    check_writable(out)
     lengths = sorted(set(config.lengths))
     sources = {}
     for length in lengths:  # check everything before the first evaluation

@@ -275,8 +275,8 @@ def compare_shapes(fake: ImageSource, real: ImageSource) -> None:
     """Warn of sets with different shapes or classes."""
     if fake.shape != real.shape:
         warn(
-            f"{fake.name} have the shape {list(fake.shape)} and {real.name} {list(real.shape)}: the metrics will tell "
-            "that difference"
+            f"{fake.name} have the shape {list(fake.shape)} and {real.name} {list(real.shape)}: the metrics will "
+            "measure that difference"
         )
     if apart := label_difference(fake, real):
         warn(f"{apart}: the metrics will measure that difference")

@@ -61,7 +61,6 @@ CONTAINERS = {
     "latents": f"latents{SUFFIX}",
 }
 OF_TEXT = ("txt", "jsonl")
-SOUNDS = ("wav", "flac")
 
 
 @dataclass(frozen=True, kw_only=True)

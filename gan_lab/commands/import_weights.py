@@ -89,7 +89,7 @@ def describe_run(
             ).as_dict(),
             "data": OmegaConf.to_container(config.data, resolve=True),
             "metrics": OmegaConf.to_container(config.metrics, resolve=True),
-            # what evaluate asks of a run
+            # needed by evaluate
             "batch_size": 64,
             "d_steps": 1,
             "seed": 0,

@@ -281,7 +281,7 @@ def explain_hydra_error(error: Exception, root: str) -> str:
     if isinstance(error, MissingMandatoryValue):
         key = message.split()[-1]
         command = root.replace("_", "-")
-        return f"{key}= is missing; set it: gan-lab {command} --help tells what it is"
+        return f"{key}= is missing; set it: gan-lab {command} --help describes it"
     keys = list(known_keys(root))
     if unchosen := re.match(r"Could not override '(?P<key>[^']+)'[.]", message):
         key, command = unchosen["key"], root.replace("_", "-")
@@ -426,7 +426,7 @@ def as_list(words: list[str], key: str | None) -> list[str]:
 
 
 def path_quoted(path: str) -> str:
-    """Return a path in Hydra's quotes, as it stands: a folder may be called ${oc.env:TOKEN}."""
+    """Quote a path for Hydra, literally: a folder may be called ${oc.env:TOKEN}."""
     return quoted(str(literal(path)))
 
 

@@ -19,8 +19,8 @@ from gan_lab.data.images import save_png
 from gan_lab.data.media import enlarged, grid
 from gan_lab.errors import InputError
 from gan_lab.sampling.gan import Gan
+from gan_lab.sampling.interpolation import Layers, mix_w, mixture, pick_layers
 from gan_lab.sampling.latents import SUFFIX, Latents
-from gan_lab.sampling.mixing import Layers, mix_w, mixture, pick_layers
 from gan_lab.sampling.video import readable_scale
 from gan_lab.sampling.writers import slug
 

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, ListConfig
 from gan_lab.config import read_json, take
 from gan_lab.console import say
 from gan_lab.errors import InputError
-from gan_lab.run import write_json
+from gan_lab.run import check_writable, write_json
 from gan_lab.sampling.gan import Gan
 from gan_lab.sampling.latents import Attributes, Labels, set_attributes
 from gan_lab.sampling.sampler import image_transform
@@ -86,7 +86,7 @@ def plain(value: Any) -> Any:
 
 
 def measure_statistics(gan: Gan, config: DictConfig) -> None:
-    """Measure standing statistics where the configuration asks for them.
+    """Measure standing statistics if configured.
 
     Raises:
         InputError: when the generator has no batch norm, or for an invalid number.
@@ -334,6 +334,17 @@ def output_folder(config: DictConfig, gan: Gan, parts: Sequence[str]) -> Path:
     # "last" changes with more training
     stem = f"{checkpoint}_{gan.kimg:g}kimg"
     return run / "generated" / "_".join([stem, str(weights_of(config)), *parts])
+
+
+def check_output(config: DictConfig, gan: Gan) -> None:
+    """Check that there is a place for results, before the work that they come from; nothing is made.
+
+    Raises:
+        InputError: for a file, and for a place that cannot be written, with the reason.
+    """
+    folder = output_folder(config, gan, []).absolute()
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    check_writable(there / "results")
 
 
 def check_folder(folder: Path, settings: Mapping[str, Any], patterns: Sequence[str]) -> None:

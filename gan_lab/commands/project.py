@@ -14,6 +14,7 @@ from gan_lab.commands.evaluate import open_data
 from gan_lab.commands.export import staged, write_weights
 from gan_lab.commands.options import (
     check_image,
+    check_output,
     is_run,
     load_gan,
     output_folder,
@@ -59,6 +60,7 @@ def run(config: DictConfig) -> None:
         check_video(f"way.{config.video}", config.fps)
     tuning = Tuning(**OmegaConf.to_container(config.tune))  # type: ignore[arg-type]
     gan = check_image(load_gan(config), "project")
+    check_output(config, gan)
     schedule = open_schedule(config, gan)
     targets = open_targets(config, gan)
     for note in [*targets.notes[:_NOTED], *(["..."] if len(targets.notes) > _NOTED else [])]:

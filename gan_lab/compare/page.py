@@ -249,7 +249,7 @@ def differing(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
 
 
 def settings_of(run: Run) -> dict[str, str] | None:
-    """Return the settings that may tell a run from another, as texts by key; None where it has no config."""
+    """Return the settings that may differ between runs, as texts by key; None without a config."""
     if run.config is None:
         return None
     return {

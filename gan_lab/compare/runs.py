@@ -168,7 +168,7 @@ def runs_in(path: Path, depth: int = _MAX_DEPTH) -> Iterator[Path]:
 
 
 def short_names(runs: Sequence[Path]) -> list[str]:
-    """Name each run as shortly as it can be told from the others.
+    """Give each run the shortest unique name.
 
     By its folder, without config groups ("lr-0.001" for "model.generator_optimizer.lr-0.001") where names stay
     unique; by the path below the common folder where folders have the same name.
@@ -179,7 +179,7 @@ def short_names(runs: Sequence[Path]) -> list[str]:
         return [run.resolve().relative_to(top).as_posix() for run in runs]
     bare = [_GROUPS.sub("", name) for name in names]
     keys = [re.findall(r"(?:^|_)([a-z]\w*?)-", name) for name in bare]
-    # one key twice in a name: nobody would know which is which
+    # one key twice in a name would be ambiguous
     ambiguous = any(len(set(own)) < len(own) for own in keys) or len(set(bare)) < len(bare)
     return names if ambiguous else bare
 
@@ -199,7 +199,11 @@ def read_run(path: Path, name: str, *, trust: Sequence[str] = ()) -> Run:
         run.problems.append(one_line(error))
     metrics = path / METRICS_FILE
     if metrics.exists():
-        entries, damaged = whole_entries(metrics)
+        try:
+            entries, damaged = whole_entries(metrics)
+        except InputError as error:
+            entries, damaged = [], []
+            run.problems.append(one_line(error))
         run.entries = [{k: v for k, v in entry.items() if is_number(v)} for entry in entries]
         run.problems += [damage(metrics, damaged)] if damaged else []
         run.advice = [str(one) for one in advice(run.entries)]
@@ -244,14 +248,14 @@ def measured_metrics(results: Sequence[Mapping[str, Any]]) -> Iterator[Measured]
 
 
 def describe_checkpoint(fake: Mapping[str, Any]) -> str:
-    """Return "best at 40 kimg", as far as the result tells."""
+    """Return "best at 40 kimg", as far as known from the result."""
     name = Path(str(fake.get("checkpoint") or "")).stem
     kimg = f"{fake['kimg']:g} kimg" if is_number(fake.get("kimg")) else ""
     return " at ".join(part for part in (name, kimg) if part)
 
 
 def one_line(error: BaseException) -> str:
-    """Return an error's message in one line, with its type where the message alone does not tell."""
+    """Return an error's message in one line, with its type if the message is not enough."""
     text = " ".join(str(error).split())
     text = text if len(text) <= 300 else f"{text[:300]}..."
     return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"
@@ -294,7 +298,7 @@ def columns_for(runs: Sequence[Run]) -> int:
 
 
 def preview_size(run: Run) -> tuple[int, int]:
-    """Return the size of a run's images; (0, 0) where its config does not tell."""
+    """Return the size of a run's images; (0, 0) if its config does not have it."""
     try:
         shape = take(run.config, "sample.shape", list[Count], origin=run.path)
     except InputError:
@@ -314,7 +318,7 @@ def draw(
 ) -> SampleGrid:
     """Draw a square grid from a run's checkpoint, a class a row where there are classes.
 
-    Where that fails, the last grid of training takes its place, and `origin` says so and why.
+    If that fails, the last grid of training is used, and `origin` has the reason.
     """
     if run.config is None:
         return last_of_training(run, why="it has no configuration that can be read")

@@ -207,6 +207,11 @@ def soundfile() -> Any:
 _SILENCE = 1e-6  # added to magnitudes before the logarithm, as in the authors' code
 
 
+# what a run asks for may be anybody's
+_LARGEST_WINDOW = 2**16
+_MOST_ITERATIONS = 10_000
+
+
 class Spectrogram(Representation):
     """Sound [N, C, T] as images [N, C, window / 2, T / hop] in [-1, 1]; the lowest frequency is the first row.
 
@@ -236,14 +241,15 @@ class Spectrogram(Representation):
         momentum: float = 0.99,
     ) -> None:
         super().__init__()
-        if window < 4 or window % 2 or not 1 <= hop <= window // 2:
+        if not 4 <= window <= _LARGEST_WINDOW or window % 2 or not 1 <= hop <= window // 2:
             raise InputError(
-                f"representation: window={window} must be even and at least 4, hop={hop} from 1 to {window // 2}"
+                f"representation: window={window} must be even and from 4 to {_LARGEST_WINDOW:,}, hop={hop} from 1 to "
+                f"{window // 2}"
             )
-        if deviations <= 0 or iterations < 1 or not 0 <= momentum < 1:
+        if deviations <= 0 or not 1 <= iterations <= _MOST_ITERATIONS or not 0 <= momentum < 1:
             raise InputError(
-                f"representation: deviations={deviations} must be positive, iterations={iterations} at least 1 and "
-                f"momentum={momentum} from 0 to below 1"
+                f"representation: deviations={deviations} must be positive, iterations={iterations} from 1 to "
+                f"{_MOST_ITERATIONS:,} and momentum={momentum} from 0 to below 1"
             )
         self.window, self.hop, self.deviations = window, hop, deviations
         self.iterations, self.momentum = iterations, momentum

@@ -1,7 +1,7 @@
 """Images as the latents of an autoencoder, in which networks are small and what no eye sees is left out.
 
 Rombach et al. 2022, https://arxiv.org/abs/2112.10752: an autoencoder with a weak pull towards a normal distribution,
-whose latents a model learns in the place of pixels. Its code is diffusers' (extra `latents`).
+whose latents a model learns instead of pixels. Its code is diffusers' (extra `latents`).
 """
 
 import hashlib

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from gan_lab.config import read_text
 from gan_lab.data.base import MissingSplit, check_split
 from gan_lab.data.decoding import MAX_MEGAPIXELS
 from gan_lab.data.encoded import EncodedImages
@@ -19,6 +20,7 @@ from gan_lab.errors import InputError, counted
 
 _LAYOUT = "the folder with img_align_celeba/, list_attr_celeba.txt and list_eval_partition.txt"
 _PARTS = {"train": "0", "val": "1"}
+_LARGEST = 2**28  # bytes of a list; the published ones have up to 26 MB
 
 
 class CelebA(EncodedImages):
@@ -90,7 +92,7 @@ class CelebA(EncodedImages):
 def read_partition(path: Path) -> dict[str, str]:
     """Image name -> "0" (train), "1" (validation) or "2" (test), from lines like `000001.jpg 0`."""
     partition = {}
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
+    for number, line in enumerate(read_text(path, most=_LARGEST).splitlines(), start=1):
         words = line.split()
         if not words:
             continue
@@ -111,7 +113,7 @@ def read_attribute(path: Path, attribute: str) -> dict[str, bool]:
     Raises:
         InputError: for an unknown attribute, with the nearest one, and for a damaged file.
     """
-    lines = path.read_text().splitlines()
+    lines = read_text(path, most=_LARGEST).splitlines()
     if len(lines) < 2 or not lines[0].strip().isdigit():
         raise InputError(
             f"{path} is not CelebA's attribute list: its first line must count the images, its second name the "

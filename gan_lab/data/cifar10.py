@@ -42,7 +42,7 @@ class CIFAR10(MemoryImages):
         flip: append the mirror images.
 
     Raises:
-        InputError: for missing or damaged batches, and for pickles that ask for more than arrays and lists.
+        InputError: for missing or damaged batches, and for pickles with more than arrays and lists.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class CIFAR10(MemoryImages):
 def read_pickle(path: Path) -> dict[str, Any]:
     """A pickled dictionary of plain values and arrays, with text for its keys.
 
-    Nothing that the pickle names is imported or called; any name that an array does not need is refused.
+    Nothing that the pickle names is imported or called; names that arrays do not need are an error.
 
     Raises:
         InputError: for a missing or damaged file and for a pickle that names anything else.

@@ -533,7 +533,7 @@ def _tell_splits(splits: list[str], root: Path, *, by_folder: bool) -> None:
     counts = Counter(splits)
     what = "its folders are splits, not classes" if by_folder else "its table names splits"
     parts = [f"{counts[split]:,} {split}" for split in ("train", "val", "test") if counts[split]]
-    alone = "; those of test are left alone" if counts["test"] else ""
+    alone = "; test images are not used" if counts["test"] else ""
     _say_once(f"{root}: {what}: {', '.join(parts)} images{alone}")
 
 

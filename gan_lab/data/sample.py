@@ -299,7 +299,7 @@ class Batch:
         return self._each(lambda part: part.to(device, non_blocking=True))
 
     def pin_memory(self) -> "Batch":
-        """Copy to pinned memory, as DataLoader asks of its batches."""
+        """Copy to pinned memory, for DataLoader."""
         return self._each(Tensor.pin_memory)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":

@@ -112,7 +112,7 @@ class Text(SampleKind):
             raise InputError(f"{path}: {error}") from error
 
     def preview(self, stored: Tensor) -> Tensor:
-        """Draw lines, black on white, every character in a cell of its own, uint8 [N, 1, H, W].
+        """Draw lines, black on white, every character in its cell, uint8 [N, 1, H, W].
 
         Pillow's font has boxes for most characters outside of Latin.
         """

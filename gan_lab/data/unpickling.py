@@ -339,7 +339,7 @@ class Machine:
 
 
 def checked_literal(value: Any) -> Any:
-    """Return a literal; numbers too long to be one are refused."""
+    """Return a literal; too long numbers are an error."""
     if isinstance(value, int) and value.bit_length() > MAX_INTEGER_BITS:
         raise RefusedError(f"it has a whole number of {value.bit_length():,} bits")
     return value
@@ -362,7 +362,7 @@ def type_name(value: Any) -> str:
 
 
 def check_depth(value: Any) -> None:
-    """Refuse containers nested deeper than any file needs, which would break whoever walks through them.
+    """Check that containers are not nested too deeply for recursion.
 
     Raises:
         RefusedError: when they are.
@@ -416,7 +416,7 @@ FRESH: dict[str, Callable[[], Any]] = {
     "EMPTY_SET": set,
 }
 
-# what is not here (INST, OBJ, EXT1, PERSID, NEXT_BUFFER, ...) is refused
+# everything else (INST, OBJ, EXT1, PERSID, NEXT_BUFFER, ...) is an error
 STEPS: dict[str, Callable[[Machine, Any], None]] = {
     "MARK": lambda m, _: m.marks.append(len(m.stack)),
     "POP": lambda m, _: m.discard(),

@@ -110,7 +110,7 @@ def requeue(number: int, *, max_requeues: int) -> str | None:
         if about.get("JobState") != "RUNNING":
             return f"job {job()} is being ended by SLURM"
         if number != signal.SIGUSR1 and about.get("PreemptTime", "None") == "None":
-            return f"job {job()} was asked to stop by somebody, not by SLURM"
+            return f"job {job()} was stopped by a user, not by SLURM"
         restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
         if restarts >= max_requeues:
             return (

@@ -151,7 +151,7 @@ class Abilities:
         noise: whether it has noise inputs.
         places: whether its images can be moved.
         projects: whether images can be looked for.
-        walks: ways to find directions.
+        walks: methods to find directions.
     """
 
     name: str
@@ -233,7 +233,7 @@ class Studio:
         return encoded(self.gan.spec.kind.preview(self._draw(recipe)[None])[0])
 
     def _draw(self, recipe: Recipe) -> Tensor:
-        """Return the stored sample [...] of a recipe; the last one is kept, since a page asks for it twice."""
+        """Return the stored sample [...] of a recipe; the last one is cached, since a page requests it twice."""
         if self._last is None or self._last[0] != recipe:
             latents = self._latents(recipe)
             transform = image_transform(recipe.translate, recipe.rotate)

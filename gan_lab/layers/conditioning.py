@@ -176,7 +176,7 @@ ConditioningFactory = Callable[..., Conditioning]
 
 
 class ConditionedDiscriminator(DiscriminatorNetwork, ABC):
-    """A discriminator of two parts, features and logit, whose features may also tell the class.
+    """A discriminator of two parts, features and logit, whose features may also predict the class.
 
     Attributes:
         conditioning: set by the architecture, with `condition`.

@@ -49,11 +49,11 @@ def half_precision_parts(network: nn.Module) -> list[Any]:
 def keep_ends_in_float32(
     generator: nn.Module, discriminator: nn.Module, shape: tuple[int, ...]
 ) -> None:
-    """Have the layers that see and make samples compute in float32 under autocast, whose 8 bits would round them.
+    """Make the layers that read and write samples compute in float32 under autocast, to keep more than 8 bits.
 
     Args:
-        generator: whose layers with as many outputs as a sample has channels (or values) are meant.
-        discriminator: whose layers with as many inputs are meant.
+        generator: layers with as many outputs as a sample has channels (or values).
+        discriminator: layers with as many inputs.
         shape: of a sample, as networks see it.
     """
     for network, side in (generator, 0), (discriminator, 1):

@@ -430,7 +430,7 @@ class ConditionalBatchNorm(nn.Module):
 
 
 class UnconditionalBatchNorm(nn.Module):
-    """Batch norm with a learned scale and offset for all, in the place of a conditional one."""
+    """Batch norm with a learned scale and offset for all, instead of a conditional one."""
 
     def __init__(self, *, width: int, eps: float = 1e-5) -> None:
         super().__init__()

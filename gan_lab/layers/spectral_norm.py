@@ -28,7 +28,7 @@ class SpectralNorm(nn.Module):
     training, keeps its result; sigma = u^T W v with u and v held constant, whose derivative by W is that of the
     singular value. In evaluation the same weights always give the same result.
 
-    A module of its own for `torch.nn.utils.parametrize`: the trained tensor stays `original`, so optimizers, moving
+    A module for `torch.nn.utils.parametrize`: the trained tensor stays `original`, so optimizers, moving
     averages, deep copies and state dicts see ordinary parameters and one buffer.
 
     Args:
@@ -151,7 +151,7 @@ def normalize_discriminator(network: nn.Module) -> None:
     """Normalise every weight of a discriminator of any architecture, in place.
 
     Those that are normalised already stay as they are. Weights that begin at 0 (R3GAN's last convolutions of a block)
-    have no direction to scale: they are drawn anew, from the normal distribution.
+    have no direction to scale: they are redrawn from the normal distribution.
 
     Raises:
         InputError: when a weight belongs to no layer of a known kind.

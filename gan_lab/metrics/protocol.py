@@ -44,14 +44,14 @@ class Protocol:
             statistics are of all `num_real`. None takes as many.
         split: "train" or "val", of the data that real images are from.
         flips: whether mirror images are real images, too; needs data.flip=true.
-        weights: "ema" or "raw", of the generator, where `evaluate` is not told otherwise; training measures "ema".
-        truncation: as `evaluate` takes it, where it is not told otherwise; training has none.
+        weights: "ema" or "raw", of the generator, the default of `evaluate`; training uses "ema".
+        truncation: the default of `evaluate`; training has none.
         best: which of `metrics` chooses the best checkpoint; None for none.
         mode: "min" or "max": whether lower or higher is better.
         reference_split: "train" or "val": another split, whose real images are measured against the real ones, too: as
             `<key>_real`, what a generator that draws from that split would get. Some metrics need it otherwise, too.
         dataset: class of the data that the features are of, "gan_lab.data.digits.Digits"; None for any.
-        required: whether training refuses to run when weights cannot be had. If not, a warning is printed, `best`
+        required: whether missing weights are an error in training. If not, a warning is printed, `best`
             becomes None, and there are no metrics.
         batch_size: images that are computed or read at a time; it changes metrics by rounding alone.
         device: where features are made; None takes the trainer's, or the accelerator that is there.

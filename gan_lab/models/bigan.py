@@ -2,8 +2,8 @@
 
     V(D, E, G) = E_x[log D(x, E(x))] + E_z[log(1 - D(G(z), z))]
 
-Donahue et al. 2017, https://arxiv.org/abs/1605.09782, section 3: D tells pairs of the encoder, (x, E(x)), from pairs of
-the generator, (G(z), z), and E and G play against it together. At the optimum E inverts G (theorem 2), without any loss
+Donahue et al. 2017, https://arxiv.org/abs/1605.09782, section 3: D separates the encoder's pairs, (x, E(x)), from the
+generator's, (G(z), z), and E and G play against it together. At the optimum E inverts G (theorem 2), without any loss
 of reconstruction. The networks are DCGAN's, with the code beside the last features of D; z is normal, where the paper's
 is uniform. With classes, G gets the label beside z and D projects on it (Miyato and Koyama 2018); E never sees labels.
 

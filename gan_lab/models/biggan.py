@@ -34,7 +34,7 @@ class Generator(ResNetGenerator):
         channels: of the image.
         num_classes: 0 for an unconditional generator.
         z_dim: length of z; with `hierarchical`, what does not divide evenly into chunks is left out.
-        shared_dim: length of the class's embedding; 0 gives each norm a table of its own.
+        shared_dim: length of the class's embedding; 0 gives each norm its own table.
         hierarchical: whether z is cut into chunks; otherwise the first layer gets all of it.
         width: unit of the channels (`resnet.generator_multiples`), 96 in the paper.
         attention: sizes (the shorter side) at which there is self-attention; larger ones than the image are left out.

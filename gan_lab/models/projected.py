@@ -3,7 +3,7 @@
 Sauer et al. 2021, https://arxiv.org/abs/2111.01007; what the paper leaves open is as in the authors' code (MIT),
 https://github.com/autonomousvision/projected-gan. Random 1x1 convolutions mix the channels of four feature maps, then
 each with the next coarser one, enlarged (section 3.2); on each result a small discriminator looks at patches. The
-discriminator fits any generator of images: `discriminator=projected`. DINOv2 in the place of EfficientNet is our own
+discriminator fits any generator of images: `discriminator=projected`. DINOv2 instead of EfficientNet is our own
 addition; StyleGAN-T (Sauer et al. 2023, https://arxiv.org/abs/2301.09515) sees with a self-supervised transformer, too.
 
 EfficientNet's features were learned on ImageNet, with labels, as those of FID: FID then shows quality that is not there

@@ -194,7 +194,7 @@ class FourierFeatures(nn.Module):
         return features.transpose(1, 2).unflatten(2, (self.size, self.size))
 
     def motion(self, w: Tensor) -> Tensor:
-        """Return the rotation and translation [N, 3, 3] that styles [N, w_dim] ask for."""
+        """Return the rotation and translation [N, 3, 3] of styles [N, w_dim]."""
         t = self.affine(w)
         t = t / t[:, :2].norm(dim=1, keepdim=True)
         cos, sin, x, y = t.unbind(1)

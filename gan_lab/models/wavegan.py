@@ -98,11 +98,11 @@ class Downsample(nn.Conv1d):
 class PhaseShuffle(nn.Module):
     """Shift the features of each layer by up to `radius` samples, either way; the ends are mirrored (section 3.3).
 
-    D then cannot tell sounds by the phase of what the upsampling leaves in them.
+    so that D cannot use the phase of upsampling artifacts.
 
     Args:
         radius: n in the paper; 0 shifts nothing.
-        each: whether every sample has a shift of its own; the authors' code draws one for the whole batch.
+        each: whether every sample has its own shift; the authors' code draws one for the whole batch.
     """
 
     def __init__(self, radius: int, *, each: bool) -> None:

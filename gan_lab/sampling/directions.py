@@ -10,12 +10,13 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import torch
 from PIL import Image
+from pydantic import Field, TypeAdapter
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.autograd.forward_ad import dual_level, make_dual, unpack_dual
 from torch.nn.utils.parametrize import is_parametrized
@@ -24,8 +25,15 @@ from gan_lab.data.images import to_uint8
 from gan_lab.data.media import labelled_sheet, on_white
 from gan_lab.errors import InputError
 from gan_lab.layers.equalized import EqualizedLinear
-from gan_lab.sampling.latents import SUFFIX, Latents, check_labels, is_finite_number
-from gan_lab.sampling.mixing import Layers, pick_layers
+from gan_lab.run import write
+from gan_lab.sampling.interpolation import Layers, pick_layers
+from gan_lab.sampling.latents import (
+    SUFFIX,
+    Latents,
+    check_labels,
+    finite_floats,
+    is_finite_number,
+)
 from gan_lab.sampling.sampler import Sampler
 from gan_lab.sampling.search import check_count
 from gan_lab.sampling.spaces import full_precision
@@ -37,6 +45,10 @@ KIND = "directions"
 
 # number of w for principal components and scales
 SAMPLES = 10_000
+
+
+# the largest generators have some 20 styles
+_LAYERS = TypeAdapter(list[Annotated[int, Field(ge=0, le=1000)]] | None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,7 +167,6 @@ class Directions:
         path = Path(path).expanduser()
         if path.suffix != SUFFIX:
             raise InputError(f"{path}: directions are kept in a file that ends in {SUFFIX}")
-        path.parent.mkdir(parents=True, exist_ok=True)
         tensors = {"directions": self.vectors, "scales": self.scales, "shares": self.shares}
         metadata = {
             **{name: str(text) for name, text in self.metadata.items()},
@@ -164,7 +175,7 @@ class Directions:
             "layers": json.dumps(None if self.layers is None else list(self.layers)),
             "method": self.method,
         }
-        save_file({n: t.cpu().contiguous() for n, t in tensors.items()}, path, metadata=metadata)
+        write(path, save({n: t.cpu().contiguous() for n, t in tensors.items()}, metadata=metadata))
         return path
 
     @classmethod
@@ -186,8 +197,11 @@ class Directions:
                 known = dict(opened.metadata() or {})
                 if known.get("kind") != KIND:
                     raise InputError(f"{path} holds no directions; gan-lab directions writes them")
-                parts = [opened.get_tensor(name) for name in ("directions", "scales", "shares")]
-                layers = json.loads(known["layers"])
+                parts = [
+                    finite_floats(name, opened.get_tensor(name))
+                    for name in ("directions", "scales", "shares")
+                ]
+                layers = _LAYERS.validate_json(known["layers"], strict=True)
                 space, method = known["space"], known["method"]
         except (SafetensorError, OSError, ValueError, KeyError) as error:
             if isinstance(error, InputError):

@@ -5,9 +5,8 @@ from collections.abc import Sequence
 from gan_lab.console import say
 from gan_lab.data.media import ShownTensor
 from gan_lab.sampling.directions import Directions, directions
-from gan_lab.sampling.interpolation import interpolation
+from gan_lab.sampling.interpolation import Layers, interpolation, mixture
 from gan_lab.sampling.latents import Labels, LatentSource
-from gan_lab.sampling.mixing import Layers, mixture
 from gan_lab.sampling.projection import ProjectionResult, project
 from gan_lab.sampling.sampler import Sampler
 from gan_lab.sampling.targets import Distance, Given, PyramidDistance, Targets

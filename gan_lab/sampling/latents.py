@@ -382,7 +382,16 @@ class Latents:
                 read = {
                     name: opened.get_tensor(name) for name in names & {"z", "w", "labels", "source"}
                 }
-        except (SafetensorError, OSError) as error:
+            for name in names & {"z", "w"}:
+                read[name] = finite_floats(name, read[name])
+            for name in names & {"labels", "source"}:
+                if not read[name].ndim or read[name].is_complex():
+                    raise InputError(
+                        f"{path}: {name} is {read[name].dtype} of shape {list(read[name].shape)}"
+                    )
+        except (SafetensorError, OSError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
             raise InputError(
                 f"{path} is not a complete safetensors file ({error}); save it again"
             ) from error
@@ -394,6 +403,15 @@ class Latents:
             return cls(**read, metadata=metadata)
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
+
+
+def finite_floats(name: str, values: Tensor) -> Tensor:
+    """Return a tensor of a file as float32; ValueError for integers, NaN and the like."""
+    if not values.is_floating_point() or not torch.isfinite(values.float()).all():
+        raise ValueError(
+            f"{name} is {values.dtype}, or not finite: floating-point numbers must be finite"
+        )
+    return values.float()
 
 
 # what users give: seeds, z, w, or latents

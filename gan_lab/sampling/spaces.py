@@ -78,7 +78,7 @@ class Space(ABC):
 
 
 class StyleSpace(Space):
-    """W, or with `free_layers` W+, in which every layer has a style of its own.
+    """W, or with `free_layers` W+, in which every layer has its own style.
 
     The search starts at the mean of w (of the class, if any) with jitter in units of w's deviation
     (Karras et al. 2020, appendix D, https://arxiv.org/abs/1912.04958).

@@ -148,7 +148,7 @@ def write_mp4(path: Path, frames: Iterator[Tensor], fps: float) -> None:
     """Encode frames in H.264.
 
     Colour differences have half the resolution, so an odd side is made even by repeating the last row or column. The
-    matrix is BT.709 and the file says so: players otherwise guess it by the size of the image.
+    matrix is BT.709, stated in the file: players otherwise guess it by the size of the image.
     """
     av = import_av()
     # the moov box at the front lets a browser start before it has everything

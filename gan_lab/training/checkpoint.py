@@ -26,6 +26,8 @@ FORMAT = 2
 
 _SETTLED_NS = 2_000_000_000
 
+_MOST_IMAGES = 2**50  # that a run has seen, far beyond the longest
+
 
 class DamagedCheckpointError(InputError):
     """A checkpoint is truncated or changed, or the file is something else."""
@@ -104,15 +106,33 @@ def _read(path: Path, *, mmap: bool) -> dict[str, Any]:
             f"{path} cannot be read, it was cut short, changed, or is not a checkpoint "
             f"({str(error).partition('. ')[0]})"
         ) from error
-    wanted = {"state_dict": dict, "clock": dict}
-    if not isinstance(state, dict) or any(
-        not isinstance(state.get(key), kind) for key, kind in wanted.items()
-    ):
+    if not _is_ours(state):
         raise DamagedCheckpointError(
             f"{path} is not a gan_lab checkpoint; give one that gan-lab train wrote"
         )
     check_format(state.pop("format", None), path)
     return state
+
+
+def _is_ours(state: Any) -> bool:
+    """Whether what was read is a checkpoint, as far as those need it who only draw from it."""
+    if not isinstance(state, dict):
+        return False
+    weights, clock, callbacks = (state.get(key) for key in ("state_dict", "clock", "callbacks"))
+    if not isinstance(weights, dict) or not isinstance(clock, dict):
+        return False
+    seen = clock.get("images_seen")
+    return (
+        all(isinstance(key, str) for key in weights)
+        and all(
+            isinstance(value, torch.Tensor) or key.endswith("_extra_state")
+            for key, value in weights.items()
+        )
+        and type(seen) is int
+        and 0 <= seen <= _MOST_IMAGES
+        and (callbacks is None or isinstance(callbacks, dict))
+        and all(isinstance(one, dict) for one in (callbacks or {}).values())
+    )
 
 
 def check_format(number: object, path: Path) -> None:

@@ -19,6 +19,7 @@ from gan_lab.layers.networks import (
     samples_of,
     tensors_of,
 )
+from gan_lab.layers.precision import to_fp32
 from gan_lab.training.losses import mean_per_sample
 from gan_lab.training.steps import DiscriminatorStep, GeneratorStep, requiring_grad
 
@@ -226,8 +227,12 @@ class Approximate(DiscriminatorRegularizer):
 
     def penalty(self, step: DiscriminatorStep, x: DiscriminatorInput, logits: Tensor) -> Tensor:
         """Return the penalty [N] of samples and D's logits for them."""
-        near = map_tensors(lambda part: (part + self.noise * torch.randn_like(part)).detach(), x)
+        # a small change is lost in the steps of bfloat16
+        near = map_tensors(lambda part: self._moved(to_fp32(part)).detach(), x)
         return squared_slope(step.replayed(near, self.role), logits, self.noise) / 2
+
+    def _moved(self, part: Tensor) -> Tensor:
+        return part + self.noise * torch.randn_like(part)
 
 
 class ApproximateR1(Approximate):
@@ -355,7 +360,7 @@ class LeCam(DiscriminatorRegularizer):
 
 
 class Consistency(DiscriminatorRegularizer):
-    """Consistency regularization: D says the same of an image when it is mirrored or shifted a little.
+    """Consistency regularization: D's output does not change when an image is mirrored or shifted a little.
 
         E_x[ (D(x) - D(T(x)))^2 ]                              CR: Zhang et al. 2020, https://arxiv.org/abs/1910.12027
           + E_z[ (D(G(z)) - D(T(G(z))))^2 ]                    bCR: Zhao et al. 2020, https://arxiv.org/abs/2002.04724
@@ -430,12 +435,12 @@ def shifted(count: int, size: int, share: float, device: torch.device) -> Tensor
 
 
 class LatentConsistency(DiscriminatorRegularizer):
-    """Latent consistency, D's side of zCR: D says the same of an image and of that from a latent nearby.
+    """Latent consistency, D's part of zCR: D's output is the same for images of neighbouring latents.
 
         E[ (D(G(z)) - D(G(z + dz)))^2 ],  dz ~ N(0, sigma^2 I)
 
-    Zhao et al. 2020, section 2.2, https://arxiv.org/abs/2002.04724. Its other side, which asks G to make these two
-    images differ, is `latent_diversity`. `weight` is lambda_dis.
+    Zhao et al. 2020, section 2.2, https://arxiv.org/abs/2002.04724. G's part, which makes these two images differ,
+    is `latent_diversity`. `weight` is lambda_dis.
 
     Args:
         weight: coefficient.
@@ -456,7 +461,7 @@ class LatentConsistency(DiscriminatorRegularizer):
 
 
 class LatentDiversity(GeneratorRegularizer):
-    """Reward for G's change between neighbours in latent space, G's side of zCR; `weight` is lambda_gen.
+    """Reward for G's change between neighbouring latents, G's part of zCR; `weight` is lambda_gen.
 
     Zhao et al. 2020, section 2.2, https://arxiv.org/abs/2002.04724.
 
@@ -636,12 +641,12 @@ def style_generator(network: nn.Module) -> StyleGeneratorNetwork:
 
 
 class TopK(GeneratorRegularizer):
-    """Top-k training: G learns from those of its images that D takes most for real.
+    """Top-k training: G learns from its images that D scores highest.
 
     Sinha et al. 2020, algorithm 1, https://arxiv.org/abs/2002.06224: k begins with the whole batch and shrinks to half
-    of it, since D's gradient leads astray where an image is far from all real ones.
+    of it, since D's gradient is misleading for images far from all real ones.
 
-    Of each micro-batch at least one image stays.
+    At least one image of each micro-batch is kept.
 
     Args:
         share: k as a share of the batch, in (0, 1]. To shrink it, schedule it: `schedules.top_k.share`.

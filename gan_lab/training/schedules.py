@@ -1,7 +1,6 @@
 """Numbers that change during training, as pure functions of the number of real samples shown.
 
-A schedule is called with the clock in kimg and returns the number's value, so it has no state to save and a resumed
-run is on it from its first step.
+A schedule maps kimg to a value: it has no state, and resumes exactly.
 """
 
 import math
@@ -17,7 +16,7 @@ from gan_lab.training.player import OPTIMIZER_NUMBERS, Player
 
 
 class Linear:
-    """From `start` at `start_kimg` to `end` at `end_kimg` along a line, constant outside.
+    """Linear from `start` at `start_kimg` to `end` at `end_kimg`, constant outside.
 
     Args:
         start: value up to `start_kimg`.
@@ -82,7 +81,7 @@ class ScheduledParameters:
         parts: what the first name of a path chooses from; objects whose attributes are numbers, modules or mappings.
 
     Raises:
-        InputError: for a path that leads nowhere, naming the nearest.
+        InputError: for an unknown path, naming the nearest.
     """
 
     def __init__(self, schedules: Mapping[str, Any], parts: Mapping[str, Any]) -> None:
@@ -97,7 +96,7 @@ class ScheduledParameters:
                 )
 
     def check_optimizers(self) -> None:
-        """Check that players' optimizers, now that they are built, have the numbers that are scheduled.
+        """Check that players' built optimizers have the scheduled numbers.
 
         Raises:
             InputError: naming the schedule.
@@ -121,7 +120,7 @@ def find(path: str, parts: Mapping[str, Any]) -> list[Any]:
     """Return the objects that have the number at a path: one, or a network's and its moving average's.
 
     Raises:
-        InputError: for a path that leads nowhere.
+        InputError: for an unknown path.
     """
     *names, last = path.split(".")
     owners: list[Any] = [parts]
@@ -190,6 +189,6 @@ def is_number(value: object) -> bool:
 
 
 def nearest(given: str, allowed: list[str]) -> str:
-    """Return "; did you mean x?" for a slip of the keys, or nothing."""
+    """Return "; did you mean x?" for a typo, or ""."""
     close = get_close_matches(given, allowed, n=1, cutoff=0.5)
     return f"; did you mean {close[0]}?" if close else ""

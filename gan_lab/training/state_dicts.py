@@ -1,4 +1,4 @@
-"""State dicts taken apart, renamed, checked and loaded; and beginning from another run's networks."""
+"""State dicts: renaming, checking and loading; initialising from another run's networks."""
 
 import re
 from collections import Counter
@@ -20,7 +20,7 @@ from gan_lab.console import say, warn
 from gan_lab.errors import InputError
 from gan_lab.layers.networks import DiscriminatorNetwork, GeneratorNetwork
 
-# modules and parameters of a network: no published one has a tenth of it
+# limit of modules and parameters: published networks have less than a tenth
 MOST_PARTS = 10_000
 
 Renames = Sequence[tuple[str, str]]
@@ -40,7 +40,7 @@ def part(state: Mapping[str, Any] | None, name: str) -> dict[str, Any] | None:
 
 
 def renamer(renames: Renames, *, ignored: str = "") -> Translation:
-    """Return what gives published weights our names.
+    """Return a function that translates published weights to our names.
 
     Args:
         renames: (regular expression of a whole published name, our name); the first that fits counts.
@@ -58,13 +58,13 @@ def renamer(renames: Renames, *, ignored: str = "") -> Translation:
 
 
 def outline(make: Callable[[], Any]) -> Any:
-    """Build networks in names, shapes and types only, whatever sizes a file asks for: without memory, and with an end.
+    """Build networks on the meta device, with a limit on their number of parts.
 
     Args:
         make: builds them.
 
     Raises:
-        InputError: for one that consists of more parts than any network, and of `make`.
+        InputError: for too many parts, and as `make`.
     """
     parts = 0
 
@@ -72,7 +72,7 @@ def outline(make: Callable[[], Any]) -> Any:
         nonlocal parts
         parts += 1
         if parts > MOST_PARTS:
-            raise InputError(f"its arguments ask for a network of more than {MOST_PARTS:,} parts")
+            raise InputError(f"its arguments give a network of more than {MOST_PARTS:,} parts")
 
     hooks = (
         register_module_parameter_registration_hook(count),
@@ -96,23 +96,23 @@ def network_of(
 ) -> nn.Module:
     """Build the network that a node of a file describes, and load its weights.
 
-    Nothing of the network's size is made before the weights are known to be as large.
+    Memory is only allocated after the weights' sizes have been checked.
 
     Args:
         node: of the file; see `gan_lab.config.build`.
-        base: what kind of network it has to be.
+        base: required base class.
         weights: by name.
         origin: the file.
         trust: packages besides gan_lab whose classes it may name.
 
     Raises:
-        InputError: for a node that describes none, or weights of another network.
+        InputError: for an invalid node, or weights of another network.
     """
     make = partial(build, node, base, origin=origin, trust=trust)
     target = node.get("_target_") if isinstance(node, Mapping) else None
     if not isinstance(target, str):
         raise InputError(f"{origin} names no class of a network")
-    # a trusted package may do as it likes, and not every constructor can do without numbers
+    # constructors of trusted packages may need real tensors
     if target.startswith("gan_lab."):
         check_fit(outline(make).state_dict(), weights)
     network: nn.Module = make()
@@ -157,25 +157,25 @@ def rename(name: str, renames: Renames) -> str:
     raise InputError(f"weight {name} is unknown in these networks")
 
 
-# Beginning from another run's networks, of another resolution or class count if need be.
+# init_from: start from another run's networks, also of another resolution or number of classes.
 #
-# Weights are matched by name and shape. Names count modules, so where two networks differ in size a number may mean
-# another resolution: networks say with `resolution_keys` which of their modules stand where. What is not of the
-# networks (optimizers, clock, augmentation and regularizer state) begins anew.
+# Weights are matched by name and shape. Names number modules, so in networks of different size a number may mean
+# another resolution: `resolution_keys` of networks maps modules to resolutions. All other state (optimizers, clock,
+# augmentations, regularizers) starts fresh.
 
 
 Network = GeneratorNetwork | DiscriminatorNetwork
 
-SHOWN = 8  # groups of new weights that are named
+SHOWN = 8  # named groups of new weights
 
 
 @dataclass(frozen=True)
 class Match:
-    """What of a network's weights another run's can fill.
+    """The weights of a network that another run's match.
 
     Attributes:
         kept: our name -> their tensor.
-        new: the names of ours that stay as they were drawn.
+        new: our names without a match, which keep their initial values.
         share: of the network's parameters that are kept, 0 to 1.
     """
 
@@ -186,10 +186,10 @@ class Match:
 
 @dataclass(frozen=True)
 class Origin:
-    """Networks to begin from.
+    """Networks to start from.
 
     Attributes:
-        name: what they were read from.
+        name: of their source.
         file: which describes them.
         states: player -> its weights by name.
         nodes: player -> what describes it in that file; none for a checkpoint on its own.
@@ -202,14 +202,14 @@ class Origin:
 
 
 def transfer(module: nn.Module, origin: Origin) -> None:
-    """Copy the weights that mean the same and fit; say what was kept and what is new.
+    """Copy matching weights, and report what was kept and what is new.
 
     Args:
         module: whose networks are filled.
-        origin: what to begin from (`gan_lab.weights.loading.open_origin`).
+        origin: the networks to start from (`gan_lab.weights.loading.open_origin`).
 
     Raises:
-        InputError: when nothing fits, or the source's configuration names code that is not this module's either.
+        InputError: when nothing matches, or the source's config names code of neither gan_lab nor this module.
     """
     networks = {
         player: network
@@ -233,11 +233,11 @@ def transfer(module: nn.Module, origin: Origin) -> None:
         network.load_state_dict({**network.state_dict(), **found.kept})
         say(f"  {player}: {summary(found)}")
         if not found.kept:
-            warn(f"none of the {player}'s weights fits: it begins anew")
+            warn(f"none of the {player}'s weights fits: it starts fresh")
 
 
 def resolution_keys_of(node: Any, origin: Path, *, like: Network) -> dict[str, str]:
-    """Return where the modules of the network that a node describes stand; nothing of its size is made.
+    """Return the resolution keys of the network of a node, without allocating it.
 
     Args:
         node: of the source's configuration.
@@ -253,12 +253,12 @@ def resolution_keys_of(node: Any, origin: Path, *, like: Network) -> dict[str, s
 def match(
     network: Network, theirs: Mapping[str, Tensor], resolution_keys: Mapping[str, str] | None
 ) -> Match:
-    """Find the weights of another network that stand in the same place as ours and have their shape.
+    """Find the weights of another network with our resolution, name and shape.
 
     Args:
         network: ours.
         theirs: its name -> tensor.
-        resolution_keys: of its modules; None where nobody knows, and names have to do.
+        resolution_keys: of its modules; None if unknown, to match by name.
     """
     ours = {} if resolution_keys is None else network.resolution_keys()
     resolution_keys = resolution_keys or {}
@@ -276,7 +276,7 @@ def match(
 
 
 def canonical_name(name: str, resolution_keys: Mapping[str, str]) -> str:
-    """Return a weight's name with its module's place for the module's name."""
+    """Return a weight's name with its module's resolution key for the module's name."""
     parts = name.split(".")
     for end in range(len(parts), 0, -1):
         module = ".".join(parts[:end])

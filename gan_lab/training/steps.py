@@ -1,4 +1,4 @@
-"""One micro-batch as losses and penalties see it."""
+"""A micro-batch for losses and penalties."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -21,16 +21,16 @@ from gan_lab.seeding import random_state, set_random_state
 
 
 class Hooks(Protocol):
-    """What of `AdversarialModule` makes samples and shows them to the discriminator."""
+    """The hooks of `AdversarialModule` for samples and the discriminator."""
 
     discriminator: DiscriminatorNetwork
 
     def fake(self, z: Tensor, batch: Batch) -> DiscriminatorInput:
-        """Make what D sees as fake."""
+        """Make D's fake input."""
         ...
 
     def real(self, batch: Batch) -> DiscriminatorInput:
-        """Make what D sees as real."""
+        """Make D's real input."""
         ...
 
     def discriminate(
@@ -47,11 +47,11 @@ class DiscriminatorStep:
     Attributes:
         network: the discriminator.
         batch: the data.
-        real: what D sees as real; it requires grad where a penalty differentiates by it.
-        make_fake: makes what D sees as fake, without the generator's graph; called when first requested.
+        real: D's real input; requires grad if a penalty differentiates with respect to it.
+        make_fake: makes D's fake input, without the generator's graph; called when first needed.
         z: latents [N, Z] of the fake samples.
         generate: `z -> fake samples`, with the generator's graph.
-        discriminate: `(x, role) -> output`: augmentations and D; the role None gives logits alone.
+        discriminate: `(x, role) -> output`: augmentations and D; role None gives logits only.
         states: of torch's generators before each role's pass.
     """
 
@@ -68,7 +68,7 @@ class DiscriminatorStep:
     def of(
         cls, hooks: Hooks, batch: Batch, z: Tensor, penalties: Iterable[Any], *, logits_only: bool
     ) -> "DiscriminatorStep":
-        """Make the step of a micro-batch by an architecture's hooks; nothing in it has the generator's graph.
+        """Make the step of a micro-batch with an architecture's hooks, without the generator's graph.
 
         Args:
             hooks: of the architecture.
@@ -101,7 +101,7 @@ class DiscriminatorStep:
         )
 
     def apart(self, *, by_real: bool, by_fake: bool) -> "DiscriminatorStep":
-        """Return the same step in single precision, with passes of its own.
+        """Return the same step in single precision, with separate passes.
 
         Args:
             by_real: whether logits are going to be differentiated by real samples.
@@ -121,7 +121,7 @@ class DiscriminatorStep:
 
     @cached_property
     def fake(self) -> DiscriminatorInput:
-        """What D sees as fake; a penalty on real samples alone does not pay for it."""
+        """D's fake input, computed when first used."""
         return self.make_fake()
 
     @cached_property
@@ -131,16 +131,16 @@ class DiscriminatorStep:
 
     @cached_property
     def fake_output(self) -> DiscriminatorOutput:
-        """D's output for the fake samples, shared likewise."""
+        """D's output for the fake samples, shared by the loss and the penalties."""
         return self._noted("fake", self.fake)
 
     def _noted(self, role: Role, x: DiscriminatorInput) -> DiscriminatorOutput:
-        """Return D's output in a role, noting what its augmentations and noise are drawn from."""
+        """Return D's output in a role, and record the random state of its augmentations and noise."""
         self.states[role] = random_state(tensors_of(x)[0].device)
         return self.discriminate(x, role)
 
     def replayed(self, x: DiscriminatorInput, role: Role) -> Tensor:
-        """Return D's logits for other samples under the same draws as those of a role, "real" or "fake"."""
+        """Return D's logits for other samples with the same augmentations and noise as in a role, "real" or "fake"."""
         output = self.real_output if role == "real" else self.fake_output
         assert output is not None
         device = tensors_of(x)[0].device
@@ -173,7 +173,7 @@ class GeneratorStep:
         network: the generator.
         batch: the data.
         z: latents [N, Z].
-        generate: `z -> what D sees as fake`.
+        generate: `z -> D's fake input`.
     """
 
     network: nn.Module
@@ -183,7 +183,7 @@ class GeneratorStep:
 
     @cached_property
     def fake(self) -> DiscriminatorInput:
-        """Fake samples with the generator's graph, made when first requested."""
+        """Fake samples with the generator's graph, made when first used."""
         return self.generate(self.z)
 
 
@@ -193,5 +193,5 @@ def full_precision(device: torch.device) -> torch.autocast:
 
 
 def requiring_grad(x: DiscriminatorInput) -> DiscriminatorInput:
-    """Return the same values cut off from their graph, to be differentiated by."""
+    """Return the values detached, requiring gradients."""
     return map_tensors(lambda part: part.detach().requires_grad_(), x)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from torch import Tensor
 from gan_lab.config import take
 from gan_lab.data.sample import SampleSpec
 from gan_lab.errors import InputError
-from gan_lab.layers.networks import DiscriminatorNetwork, GeneratorNetwork
+from gan_lab.layers.networks import GeneratorNetwork
 from gan_lab.sampling.gan import Gan
 from gan_lab.sampling.latents import check_classes
 from gan_lab.training.checkpoint import CONFIG_FILE, checkpoint_path, read, read_config
@@ -159,10 +159,9 @@ def load_discriminator(
         network = player(
             "discriminator", config, read(path), average=False, origin=path, trust=trust
         )
-    assert isinstance(network, DiscriminatorNetwork)
     if network.num_classes and gan.attributes:
         return None
-    network.prepare()
+    cast(Any, network).prepare()
     network.eval().requires_grad_(False).to(gan.device)
 
     @torch.no_grad()
@@ -170,8 +169,8 @@ def load_discriminator(
         samples = gan.spec.encode(stored.to(gan.device))
         classes = None if labels is None or not network.num_classes else labels.to(gan.device)
         # with an encoder, the discriminator sees pairs of samples and their codes
-        generator: Any = gan.generator
-        x = (samples, generator.encode(samples)) if generator.has_encoder else samples
+        generator = gan.generator
+        x = (samples, cast(Any, generator).encode(samples)) if generator.has_encoder else samples
         logits: Tensor = network(x, classes)
         return logits.float().reshape(len(stored), -1).mean(1)
 

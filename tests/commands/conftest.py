@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -34,16 +35,43 @@ ELSE = (*(word for word in TINY if not word.startswith("metrics.")), "metrics=no
 Train = Callable[..., Path]
 
 
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of `TINY`, trained once for all tests that need a finished run; they get copies."""
+    root = tmp_path_factory.mktemp("finished")
+    assert launch("train", [*TINY, "total_kimg=0.2", f"runs_dir={root}", "name=run"]) == 0
+    return root / "run"
+
+
+def copy_run(source: Path, target: Path) -> None:
+    """Copy a run folder with its hard links."""
+    copies: dict[int, str] = {}
+
+    def copy(path: str, to: str) -> None:
+        inode = os.stat(path).st_ino
+        if inode in copies:
+            os.link(copies[inode], to)
+        else:
+            shutil.copy2(path, to)
+            copies[inode] = to
+
+    shutil.copytree(source, target, copy_function=copy)
+
+
 @pytest.fixture
-def train(tmp_path: Path) -> Train:
-    """Train `TINY` with further overrides to its end and return the run folder."""
+def train(tmp_path: Path, request: pytest.FixtureRequest) -> Train:
+    """Train `TINY` with further overrides to its end and return the run folder; without any, copy `finished`."""
 
     def trained(
         *overrides: str, name: str = "run", status: int = 0, base: Sequence[str] = TINY
     ) -> Path:
+        run = tmp_path / "runs" / name
+        if not (overrides or status or run.exists()) and base is TINY:
+            copy_run(request.getfixturevalue("finished"), run)
+            return run
         words = [*base, "total_kimg=0.2", f"runs_dir={tmp_path}/runs", f"name={name}", *overrides]
         assert launch("train", words) == status
-        return tmp_path / "runs" / name
+        return run
 
     return trained
 

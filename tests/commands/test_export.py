@@ -19,6 +19,7 @@ from gan_lab.run import temporary_path
 from gan_lab.weights.exported import file_sha256
 from tests.commands.conftest import Train
 from tests.helpers.generators import run_of
+from tests.helpers.small import STYLEGANS
 
 USUAL = {"README.md", "grid.png", "model.json", "model.safetensors"}
 
@@ -219,11 +220,17 @@ def test_without_a_token_nothing_is_begun(
     assert "needs a token" in capsys.readouterr().err and not names(tmp_path)
 
 
+STYLED = (
+    *("model=stylegan2", *STYLEGANS["stylegan2"], "data.image_size=8", "batch_size=8"),
+    *("metrics=none", "callbacks.samples.columns=3", "callbacks.checkpointing.every_kimg=0.1"),
+)
+
+
 def test_for_nvidias_code_and_back(
-    tmp_path: Path, run: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, run: Path, train: Train, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What is written is read again by import-weights, without the run."""
-    source = run_of("stylegan2", tmp_path / "styled")
+    source = train("total_kimg=0.016", base=STYLED)
     out = export(source, tmp_path / "model", "format=nvidia", "with_discriminator=true")
     files = {"nvidia.json", "nvidia_generator.pt", "nvidia_discriminator.pt"}
     assert names(out) == {*USUAL, *files, "discriminator.safetensors"}
@@ -240,7 +247,7 @@ def test_for_nvidias_code_and_back(
             for name, value in torch.load(path, weights_only=True)["state_dict"].items()
             if name.startswith("discriminator.")
         }
-        for path in (source / "checkpoints" / "best.ckpt", tmp_path / "back/checkpoints/last.ckpt")
+        for path in (source / "checkpoints" / "last.ckpt", tmp_path / "back/checkpoints/last.ckpt")
     ]
     assert both[0].keys() == both[1].keys()
     assert all(torch.equal(value, both[1][name]) for name, value in both[0].items())

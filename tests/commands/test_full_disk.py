@@ -104,6 +104,12 @@ def test_a_place_that_cannot_be_written_is_told_before_anything_is_measured(
     words = [f"run={run}", "device=cpu", f"out={tmp_path}/file/evaluation.json"]
     assert launch("evaluate", words) == 2
     assert "evaluation.json could not be written" in capsys.readouterr().err
+    for command in ("project", "directions"):
+        monkeypatch.setattr(f"gan_lab.commands.{command}.{command}", never)
+        given = [f"run={run}", "device=cpu", f"out={tmp_path}/file/below"]
+        given += ["images=photo.png"] if command == "project" else []
+        assert launch(command, given) == 2
+        assert "results could not be written: Not a directory" in capsys.readouterr().err
     (tmp_path / "evaluation.json").write_bytes(b"\xff{")
     assert launch("evaluate", [*words[:2], f"out={tmp_path}/evaluation.json"]) == 2
     assert "evaluation.json cannot be read" in capsys.readouterr().err

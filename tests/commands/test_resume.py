@@ -7,8 +7,10 @@ import shutil
 import signal
 import socket
 import time
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -248,3 +250,27 @@ def test_the_time_goes_on_where_the_checkpoint_left_it(tmp_path: Path) -> None:
     child.join(120)
     added = [e["time/total_s"] for e in read_metrics(run / "metrics.jsonl")][len(seconds) :]
     assert added and min(added) > 1000
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda state: state.pop("optimizer_states"),
+        lambda state: state["optimizer_states"].pop(),
+        lambda state: state.update(optimizer_states=[5, 5]),
+        lambda state: state["clock"].pop("stats"),
+        lambda state: state["clock"].update(players=[]),
+    ],
+)
+def test_a_checkpoint_that_lacks_what_training_needs(
+    train: Train, spoil: Callable[[dict[str, Any]], object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = train("total_kimg=0.05", base=ELSE)
+    last = run / "checkpoints" / "last.ckpt"
+    state = torch.load(last, weights_only=True)
+    spoil(state)
+    for path in last.parent.iterdir():
+        path.unlink()
+    torch.save(state, last)
+    train("total_kimg=0.1", base=ELSE, status=2)
+    assert "init_from=" in capsys.readouterr().err

@@ -156,13 +156,17 @@ def test_runs_are_compared_and_clips_can_be_played(
     assert "media-src data:" in text
 
 
-def test_sweeps_dry_runs_and_benchmarks(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_dry_runs_and_benchmarks(root: Path) -> None:
     given = words(root, WAVES, "dry")
     assert launch("train", [*given, "dry_run=true"]) == 0
     assert not (root / "runs/dry").exists()
     parts = ["parts=[steps]", "rounds=1", "warmup=0", f"out={root}/bench.json"]
-    named = [word for word in given if not word.startswith("name=")]
     assert launch("bench", [*given, *parts]) == 0
+
+
+@pytest.mark.slow
+def test_sweeps(root: Path) -> None:
+    named = [word for word in words(root, WAVES, "dry") if not word.startswith("name=")]
     swept = [*named, "-m", "seed=0,1", "sweep=tiny", "total_kimg=0.08"]
     assert launch("train", swept) == 0
     assert len(list((root / "runs/tiny").glob("seed*/checkpoints/last.ckpt"))) == 2

@@ -1,6 +1,7 @@
 """What is found, and what is read of a run; what is broken is named and costs nothing else."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -191,3 +192,15 @@ def test_a_log_says_what_goes_wrong(tmp_path: Path) -> None:
     assert page_data([run], [SampleGrid(origin="")], [], seed=0)["advice"] == [
         f"mine {run.advice[0]}"
     ]
+
+
+@pytest.mark.parametrize("what", [os.mkfifo, Path.mkdir])
+def test_a_log_that_is_no_file_leaves_the_rest(
+    make_run: MakeRun, what: Callable[[Path], object]
+) -> None:
+    path = make_run("run")
+    (path / "metrics.jsonl").unlink()
+    what(path / "metrics.jsonl")
+    run = read_run(path, "run")
+    assert not run.entries and any("metrics.jsonl cannot be read" in one for one in run.problems)
+    assert run.config is not None

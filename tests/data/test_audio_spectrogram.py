@@ -1,6 +1,7 @@
 """Sound as images of log magnitudes, and back."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -104,3 +105,12 @@ def test_it_is_built_again_from_its_arguments(measured: Spectrogram) -> None:
     assert again.representation.arguments == measured.arguments
     assert set(measured.state_dict()) == {"mean", "std"}
     assert again.encoded_shape == (1, 128, 64)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [{"window": 10**8, "hop": 1}, {"window": 3}, {"iterations": 10**8}, {"momentum": 1.0}],
+)
+def test_what_somebody_elses_run_may_ask_for(asked: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=f"{next(iter(asked))}={next(iter(asked.values()))}"):
+        Spectrogram(**asked)

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from gan_lab.data.base import MissingSplit
-from gan_lab.data.celeba import CelebA
+from gan_lab.data.celeba import CelebA, read_attribute, read_partition
 from gan_lab.errors import InputError
 from tests.data.conftest import ATTRIBUTES
 
@@ -105,3 +105,12 @@ def test_a_partition_without_validation(celeba: Path) -> None:
     with pytest.raises(MissingSplit):
         CelebA(split="val", root=celeba)
     assert len(CelebA(split="train", root=celeba)) == 1
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"000001.jpg 3", b"000001.jpg 0 0"])
+def test_hostile_lists_are_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "list.txt").write_bytes(content)
+    with pytest.raises(InputError, match=r"list\.txt"):
+        read_partition(tmp_path / "list.txt")
+    with pytest.raises(InputError, match=r"list\.txt"):
+        read_attribute(tmp_path / "list.txt", "Smiling")

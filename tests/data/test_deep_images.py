@@ -195,7 +195,7 @@ def test_what_does_not_go_together_is_named(tmp_path: Path) -> None:
         ("one.npy", np.zeros(5, dtype=np.uint16), r"\[5\]"),
         ("none.npy", np.zeros((0, 5), dtype=np.uint16), "nothing is in it"),
         ("colourless.npy", np.zeros((5, 5, 0), dtype=np.float32), "nothing is in it"),
-        ("complex.npy", np.zeros((5, 5), dtype=np.complex64), "an array of NumPy"),
+        ("complex.npy", np.zeros((5, 5), dtype=np.complex64), "a NumPy array"),
         ("large.npy", np.full((5, 5), 1e300), "25 of 25 values are NaN or infinite"),
     ],
 )

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.multiprocessing.spawn import start_processes
 from torch.utils.data import DataLoader
 
+import gan_lab.distributed.ranks as ranks_module
 from gan_lab.config import build, conf_dir, register_resolvers
 from gan_lab.data.sample import Batch
 from gan_lab.distributed.processes import devices_here, free_port, processes, world_size
@@ -270,3 +271,18 @@ def test_batch_norm_of_single_images() -> None:
     with pytest.raises(InputError, match=r"\(generator\.norm\) needs at least 2"):
         check_batch_per_process(module, BATCH)
     check_batch_per_process(module, BATCH, sync_batchnorm=True)
+
+
+def test_gradients_of_a_player_are_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[int] = []
+    monkeypatch.setattr(ranks_module, "several_ranks", lambda: True)
+    monkeypatch.setattr(ranks_module, "get_world_size", lambda: 2)
+    monkeypatch.setattr(ranks_module, "all_reduce", lambda flat: sent.append(flat.numel()))
+    module = small(0, 1).float()
+    networks = module.generator, module.discriminator
+    for network in networks:
+        for parameter in network.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        ranks_module.average_gradients(network.parameters())
+        assert all((p.grad == 0.5).all() for p in network.parameters() if p.grad is not None)
+    assert sent == [sum(p.numel() for p in network.parameters()) for network in networks]

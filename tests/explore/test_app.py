@@ -11,7 +11,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from gan_lab.data.images import image_spec, to_uint8
-from gan_lab.explore import projections
+from gan_lab.explore import app as app_module
 from gan_lab.explore.app import LARGEST_UPLOAD, build_app
 from gan_lab.explore.studio import Studio
 from gan_lab.sampling.gan import Gan
@@ -183,7 +183,7 @@ def finished(client: TestClient, begun: dict) -> dict:
 def test_a_projected_image_can_be_drawn_from(
     client: TestClient, styled: Gan, unstyled: Gan, model: int, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(projections, "STEPS", 30)
+    monkeypatch.setattr(app_module, "STEPS", 30)
     own = (styled, unstyled)[model].sample(1, seed=3, labels=1)
     file = io.BytesIO()
     Image.fromarray(pixels(own)).save(file, "png")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gan_lab.errors import InputError
@@ -240,6 +241,25 @@ def test_files_that_hold_something_else(tmp_path: Path) -> None:
     points = Latents(z=torch.zeros(1, 8)).save(tmp_path / "points.safetensors")
     with pytest.raises(InputError, match="holds no directions"):
         Directions.read(points)
+    metadata = {"kind": "directions", "space": "w", "method": "x"}
+    parts = {"directions": torch.ones(1, 8), "scales": torch.ones(1), "shares": torch.ones(1)}
+    hostile = tmp_path / "hostile.safetensors"
+    for layers in (
+        "[" * 100_000,
+        '{"a": 1}',
+        "[-1]",
+        "[1e9]",
+        "[true]",
+        '"all"',
+        f"[{'9' * 5000}]",
+    ):
+        save_file(parts, hostile, metadata={**metadata, "layers": layers})
+        with pytest.raises(InputError, match=r"hostile\.safetensors is no whole file"):
+            Directions.read(hostile)
+    for values in (torch.ones(1, 8, dtype=torch.int64), torch.full((1, 8), torch.nan)):
+        save_file({**parts, "directions": values}, hostile, metadata={**metadata, "layers": "[0]"})
+        with pytest.raises(InputError, match=r"hostile\.safetensors is no whole file"):
+            Directions.read(hostile)
     (tmp_path / "cut.safetensors").write_bytes(b"cut")
     with pytest.raises(InputError, match="not a complete file"):
         Directions.read(tmp_path / "cut.safetensors")

@@ -47,6 +47,10 @@ def test_what_does_not_fit(tmp_path: Path) -> None:
     refuses("class 7 is out of range", z=z, labels=torch.tensor([0, 7]))
     refuses("there are no labels, and the generator has 3 classes", z=z)
     refuses("must be finite", w=w / 0)
+    refuses("z is torch.int64", z=z.long())
+    refuses("z is torch.complex64", z=z.to(torch.complex64))
+    refuses(r"labels is torch.int64 of shape \[\]", z=z, labels=torch.tensor(1))
+    refuses(r"labels is torch.complex64", z=z, labels=torch.zeros(2, dtype=torch.complex64))
     path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(InputError, match="not a complete safetensors file"):
         Latents.read(path)

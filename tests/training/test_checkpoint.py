@@ -288,3 +288,28 @@ def test_links_to_themselves(tmp_path: Path) -> None:
     (tmp_path / "last.ckpt").symlink_to("last.ckpt")
     with pytest.raises(InputError, match=r"is a link to last\.ckpt"):
         find_resumable(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"clock": {}},
+        {"clock": {"images_seen": "3"}},
+        {"clock": {"images_seen": -1}},
+        {"clock": {"images_seen": 10**30}},
+        {"clock": {"images_seen": True}},
+        {"state_dict": {5: torch.zeros(1)}},
+        {"state_dict": {"w": "text"}},
+        {"callbacks": [1]},
+        {"callbacks": {"Checkpointing": 5}},
+    ],
+)
+def test_a_readable_file_that_is_no_checkpoint_gives_way(
+    tmp_path: Path, changed: dict[str, object]
+) -> None:
+    for name, state in (("last", {**STATE, **changed}), ("previous", STATE)):
+        torch.save({**state, "format": FORMAT}, tmp_path / f"{name}.ckpt")
+    with pytest.raises(DamagedCheckpointError, match="is not a gan_lab checkpoint"):
+        read(tmp_path / "last.ckpt")
+    assert find_resumable(tmp_path) == tmp_path / "last.ckpt"
+    assert read(tmp_path / "last.ckpt")["clock"] == STATE["clock"]

@@ -59,6 +59,7 @@ def test_an_encoder_comes_along(tmp_path: Path) -> None:
     assert torch.equal(*codes)
 
 
+@pytest.mark.slow
 def test_in_a_process_of_its_own(styled: Path, styled_run: Path, tmp_path: Path) -> None:
     code = """if True:
         import sys

@@ -2,9 +2,10 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,8 @@ from gan_lab.data.digits import Digits
 from gan_lab.data.images import to_float
 from gan_lab.metrics.cache import cached_tensors, tensors_sha256
 from gan_lab.metrics.features.base import Extractor
+
+C = TypeVar("C", bound="Any")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,21 +101,52 @@ def load_classifier(recipe: Recipe | None = None) -> tuple[DigitsClassifier, str
         )
         for split in ("train", "val")
     )
-    data = {"images": train[0], "labels": train[1]}
+    data = tensors_sha256({"images": train[0], "labels": train[1]})
+    return cached_classifier(
+        "digits",
+        f"{dataclasses.asdict(recipe)} {data}",
+        lambda: DigitsClassifier(recipe),
+        lambda: train_classifier(recipe, *train),
+        held_out,
+        recipe.lowest_accuracy,
+    )
+
+
+def cached_classifier(
+    name: str,
+    key: str,
+    build: Callable[[], C],
+    train: Callable[[], C],
+    held_out: tuple[Tensor, Tensor],
+    lowest_accuracy: float,
+) -> tuple[C, str]:
+    """Load a classifier from the cache, or train it, and check its accuracy on held-out samples.
+
+    Args:
+        name: of the data.
+        key: everything that determines the weights, except the version of torch.
+        build: makes an untrained network.
+        train: makes a trained one.
+        held_out: stored samples and labels.
+        lowest_accuracy: below this, RuntimeError is raised.
+
+    Returns:
+        The network, and the SHA-256 of its weights.
+    """
     # weights depend on the version of torch by rounding
-    made_from = f"{dataclasses.asdict(recipe)} {tensors_sha256(data)} {torch.__version__}"
-    name = f"digits-classifier-{hashlib.sha256(made_from.encode()).hexdigest()[:16]}.pt"
-    weights = cached_tensors(name, lambda: train_classifier(recipe, *train).state_dict())
-    with torch.device("meta"):  # initialising weights would change the caller's random state
-        classifier = DigitsClassifier(recipe)
-    classifier.load_state_dict(weights, assign=True)
-    accuracy = (classifier.measure(held_out[0])[1] == held_out[1]).double().mean().item()
-    if accuracy < recipe.lowest_accuracy:
+    digest = hashlib.sha256(f"{key} {torch.__version__}".encode()).hexdigest()[:16]
+    weights = cached_tensors(f"{name}-classifier-{digest}.pt", lambda: train().state_dict())
+    with torch.random.fork_rng(devices=[]):  # initialising changes the caller's random state
+        classifier = build()
+    classifier.load_state_dict(weights)
+    classifier.eval().requires_grad_(False)
+    found = classifier.outputs(held_out[0])[1].argmax(1)
+    accuracy = (found == held_out[1]).double().mean().item()
+    if accuracy < lowest_accuracy:
         raise RuntimeError(
-            f"the digits classifier knows {accuracy:.1%} of the held-out digits; "
-            f"below {recipe.lowest_accuracy:.0%} its features measure nothing"
+            f"the {name} classifier has an accuracy of {accuracy:.1%} on held-out samples, below {lowest_accuracy:.0%}"
         )
-    return classifier.eval().requires_grad_(False), tensors_sha256(weights)
+    return classifier, tensors_sha256(weights)
 
 
 def stored_images(dataset: ImageDataset) -> tuple[Tensor, Tensor]:
@@ -133,18 +167,40 @@ def train_classifier(recipe: Recipe, images: Tensor, labels: Tensor) -> DigitsCl
     with on_its_own(recipe.seed) as generator:
         classifier = DigitsClassifier(recipe)
         images = to_float(images)
-        steps = recipe.epochs * len(images) // recipe.batch_size
-        optimizer = torch.optim.AdamW(classifier.parameters(), weight_decay=recipe.weight_decay)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, steps)
-        for _ in range(steps):
-            chosen = torch.randint(len(images), (recipe.batch_size,), generator=generator)
-            _, logits = classifier(_shift(images[chosen], recipe.max_shift, generator))
-            loss = F.cross_entropy(logits, labels[chosen], label_smoothing=recipe.label_smoothing)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
+        train(
+            classifier, labels, recipe, generator,
+            lambda chosen: _shift(images[chosen], recipe.max_shift, generator),
+        )  # fmt: skip
     return classifier.eval()
+
+
+def train(
+    classifier: nn.Module,
+    labels: Tensor,
+    recipe: Any,
+    generator: torch.Generator,
+    batch: Callable[[Tensor], Tensor],
+) -> None:
+    """Train a classifier with AdamW and one cycle of learning rates.
+
+    Args:
+        classifier: samples -> features and logits.
+        labels: int64 [N].
+        recipe: its `Recipe`.
+        generator: draws the batches.
+        batch: samples of some indices.
+    """
+    steps = recipe.epochs * len(labels) // recipe.batch_size
+    optimizer = torch.optim.AdamW(classifier.parameters(), weight_decay=recipe.weight_decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, steps)
+    for _ in range(steps):
+        chosen = torch.randint(len(labels), (recipe.batch_size,), generator=generator)
+        _, logits = classifier(batch(chosen))
+        loss = F.cross_entropy(logits, labels[chosen], label_smoothing=recipe.label_smoothing)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
 
 
 def _shift(images: Tensor, most: int, generator: torch.Generator) -> Tensor:
@@ -179,7 +235,21 @@ def on_its_own(seed: int) -> Iterator[torch.Generator]:
             torch.set_num_threads(threads)
 
 
-class DigitsFeatures(Extractor):
+class ClassifierFeatures(Extractor):
+    """Features and logits of a small classifier that is trained on first use, on the CPU."""
+
+    classifier: Any
+
+    def load(self, device: torch.device) -> None:
+        # a forward pass takes a millisecond: no need for a GPU
+        super().load(torch.device("cpu"))
+
+    def _forward(self, stored: Tensor, outputs: frozenset[str]) -> dict[str, Tensor]:
+        features, logits = self.classifier.outputs(stored)
+        return {"features": features, "logits": logits}
+
+
+class DigitsFeatures(ClassifierFeatures):
     """Features [64] and logits [10] of handwritten digits, on the CPU."""
 
     name = "gan_lab digits classifier"
@@ -190,20 +260,10 @@ class DigitsFeatures(Extractor):
     def __init__(self) -> None:
         super().__init__(batch_size=64)
         self.outputs = {"features": Recipe().width, "logits": 10}
-        self._classifier: DigitsClassifier | None = None
-
-    def load(self, device: torch.device) -> None:
-        # a forward pass takes a millisecond: no need for a GPU
-        super().load(torch.device("cpu"))
 
     def _load(self, device: torch.device) -> str:
-        self._classifier, sha256 = load_classifier()
+        self.classifier, sha256 = load_classifier()
         return sha256
-
-    def _forward(self, images: Tensor, outputs: frozenset[str]) -> dict[str, Tensor]:
-        assert self._classifier is not None
-        features, logits = self._classifier.outputs(images)
-        return {"features": features, "logits": logits}
 
 
 class StackedDigitsFeatures(DigitsFeatures):
@@ -223,8 +283,7 @@ class StackedDigitsFeatures(DigitsFeatures):
         self.outputs = {"modes": 1}
 
     def _forward(self, images: Tensor, outputs: frozenset[str]) -> dict[str, Tensor]:
-        assert self._classifier is not None
         red, green, blue = (
-            self._classifier.outputs(images[:, c : c + 1])[1].argmax(1) for c in range(3)
+            self.classifier.outputs(images[:, c : c + 1])[1].argmax(1) for c in range(3)
         )
         return {"modes": (100 * red + 10 * green + blue).float()[:, None]}

@@ -1,19 +1,15 @@
 """A small classifier of data=tones, trained on first use; not comparable with other features."""
 
 import dataclasses
-import hashlib
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gan_lab.data.audio import FULL_SCALE
 from gan_lab.data.tones import CLASSES, LENGTH, Tones
 from gan_lab.errors import InputError
-from gan_lab.metrics.cache import cached_tensors, tensors_sha256
-from gan_lab.metrics.features.base import Extractor
-from gan_lab.metrics.features.digits import on_its_own
+from gan_lab.metrics.features.digits import ClassifierFeatures, cached_classifier, on_its_own, train
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,51 +82,34 @@ def load_classifier(recipe: Recipe | None = None) -> tuple[TonesClassifier, str]
     """
     recipe = recipe or Recipe()
     data = Tones(split="val")
-    # weights depend on the version of torch by rounding
-    made_from = f"{dataclasses.asdict(recipe)} {data.fingerprint} {torch.__version__}"
-    name = f"tones-classifier-{hashlib.sha256(made_from.encode()).hexdigest()[:16]}.pt"
-    weights = cached_tensors(name, lambda: train_classifier(recipe).state_dict())
-    with torch.random.fork_rng(devices=[]):  # initialising changes the caller's random state
-        classifier = TonesClassifier(recipe)
-    classifier.load_state_dict(weights)
-    classifier.eval().requires_grad_(False)
-    held_out = data.__getitems__(range(len(data)))
-    assert held_out.labels is not None
-    found = classifier.outputs(held_out.real)[1].argmax(1)
-    accuracy = (found == held_out.labels).double().mean().item()
-    if accuracy < recipe.lowest_accuracy:
-        raise RuntimeError(
-            f"the classifier knows {accuracy:.1%} of the held-out notes; below {recipe.lowest_accuracy:.0%} its "
-            "features measure nothing"
-        )
-    return classifier, tensors_sha256(weights)
+    return cached_classifier(
+        "tones",
+        f"{dataclasses.asdict(recipe)} {data.fingerprint}",
+        lambda: TonesClassifier(recipe),
+        lambda: train_classifier(recipe),
+        clips(data),
+        recipe.lowest_accuracy,
+    )
+
+
+def clips(data: Tones) -> tuple[Tensor, Tensor]:
+    """Return all clips int16 [N, 1, 4096] and labels [N]."""
+    batch = data.__getitems__(range(len(data)))
+    assert batch.labels is not None
+    return batch.real, batch.labels
 
 
 def train_classifier(recipe: Recipe) -> TonesClassifier:
     """Train the classifier, independent of the caller's random state."""
-    data = Tones(split="train")
-    batch = data.__getitems__(range(len(data)))
-    assert batch.labels is not None
+    samples, labels = clips(Tones(split="train"))
     with on_its_own(recipe.seed) as generator:
         classifier = TonesClassifier(recipe)
-        frames = classifier.spectrograms(batch.real)
-        steps = recipe.epochs * len(frames) // recipe.batch_size
-        optimizer = torch.optim.AdamW(classifier.parameters(), weight_decay=recipe.weight_decay)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, steps)
-        for _ in range(steps):
-            chosen = torch.randint(len(frames), (recipe.batch_size,), generator=generator)
-            _, logits = classifier(frames[chosen])
-            loss = F.cross_entropy(
-                logits, batch.labels[chosen], label_smoothing=recipe.label_smoothing
-            )
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
+        frames = classifier.spectrograms(samples)
+        train(classifier, labels, recipe, generator, lambda chosen: frames[chosen])
     return classifier.eval()
 
 
-class TonesFeatures(Extractor):
+class TonesFeatures(ClassifierFeatures):
     """Features [64] and logits [12] of the clips of data=tones, on the CPU."""
 
     name = "gan_lab tones classifier"
@@ -140,7 +119,6 @@ class TonesFeatures(Extractor):
     def __init__(self) -> None:
         super().__init__(batch_size=64)
         self.outputs = {"features": Recipe().width, "logits": len(CLASSES)}
-        self._classifier: TonesClassifier | None = None
 
     def check(self, shape: tuple[int, ...], what: str) -> None:
         if len(shape) != 2 or shape[1] != LENGTH:
@@ -148,15 +126,6 @@ class TonesFeatures(Extractor):
                 f"{what} have the shape {list(shape)}, and the tones classifier takes [C, {LENGTH}]"
             )
 
-    def load(self, device: torch.device) -> None:
-        # a forward pass takes a millisecond: no need for a GPU
-        super().load(torch.device("cpu"))
-
     def _load(self, device: torch.device) -> str:
-        self._classifier, sha256 = load_classifier()
+        self.classifier, sha256 = load_classifier()
         return sha256
-
-    def _forward(self, images: Tensor, outputs: frozenset[str]) -> dict[str, Tensor]:
-        assert self._classifier is not None
-        features, logits = self._classifier.outputs(images)
-        return {"features": features, "logits": logits}

@@ -7,7 +7,7 @@ from torch.testing import assert_close
 from gan_lab.data.images import Images
 from gan_lab.errors import InputError
 from gan_lab.sampling.gan import Gan
-from gan_lab.sampling.mixing import pick_layers
+from gan_lab.sampling.interpolation import pick_layers
 from tests.sampling.conftest import big_gan, style_gan, style_gan2, style_gan3
 
 ROWS, COLUMNS = [0, 1], [10, 11, 12]
