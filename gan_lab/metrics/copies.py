@@ -7,7 +7,7 @@ https://arxiv.org/abs/2301.13188, section 5.1). Held-out samples were not traine
 generator's are so, too.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import ceil, sqrt
 
@@ -26,7 +26,7 @@ _SURE = 0.99  # of the bounds that a verdict needs
 _INTERVAL = 0.95  # of an AUC
 
 
-def squared_to_nearest_copy(copies: Sequence[Tensor], base: Tensor) -> Tensor:
+def squared_to_nearest_copy(copies: Iterable[Tensor], base: Tensor) -> Tensor:
     """Squared distances [Q, N], of the copy that is nearest.
 
     Args:

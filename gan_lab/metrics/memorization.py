@@ -252,19 +252,17 @@ def _by_pixels(
     kept = torch.cat([held_out.read(i, i + 1).cpu() for i in some.tolist()])
     together = torch.cat([made, kept]).to(device)
     large, small = _reduced(together, _SIDE), _reduced(together, _SHIFTED_SIDE)
-    copies = {"pixels": [large.flatten(1)], "shifted": list(_shifted_copies(small))}
 
     def squared(images: Tensor, name: str) -> Tensor:
-        base = (
-            _reduced(images, _SIDE).flatten(1)
-            if name == "pixels"
-            else _middle(_reduced(images, _SHIFTED_SIDE))
-        )
-        return squared_to_nearest_copy(copies[name], base)
+        if name == "pixels":
+            return squared_to_nearest_copy([large.flatten(1)], _reduced(images, _SIDE).flatten(1))
+        # copies are made anew each time: all of them together would fill the memory
+        base = _middle(_reduced(images, _SHIFTED_SIDE))
+        return squared_to_nearest_copy(_shifted_copies(small), base)
 
     near = {
         name: Neighbours(num=len(together), num_first=len(made), k=NEIGHBOURS + 1)
-        for name in copies
+        for name in ("pixels", "shifted")
     }
     assert training.count is not None
     for bounds in blocks(training.count, _BLOCK):
@@ -272,7 +270,7 @@ def _by_pixels(
         for name, neighbours in near.items():
             neighbours.add(squared(images, name))
     reached = {
-        name: squared(kept.to(device), name)[: len(made)].min(0).values.cpu() for name in copies
+        name: squared(kept.to(device), name)[: len(made)].min(0).values.cpu() for name in near
     }
     return {name: _found(one, len(made), reached[name]) for name, one in near.items()}
 
