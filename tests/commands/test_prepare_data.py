@@ -146,9 +146,9 @@ def test_what_only_decoding_finds_damaged_ends_it_with_all_names(
     encode = prepare_data._encode
     encoded: list[int] = []
 
-    def failing(item: prepare_data.Item) -> object:
+    def failing(item: prepare_data.Item, beside: object) -> object:
         encoded.append(item[1])
-        return Damaged(reason="cut short") if item[1] in (3, 30) else encode(item)
+        return Damaged(reason="cut short") if item[1] in (3, 30) else encode(item, beside)
 
     monkeypatch.setattr(prepare_data, "_encode", failing)
     settings = [f"data.root={photos}", f"out={out}", "size=16"]
@@ -164,9 +164,9 @@ def slow_child(settings: DictConfig, images: int) -> None:
     """Prepare, slowly and with frequent checkpoints, in a process that is to be killed."""
     encode = prepare_data._encode
 
-    def slowly(item: prepare_data.Item) -> object:
+    def slowly(item: prepare_data.Item, beside: object) -> object:
         time.sleep(0.02)
-        return encode(item)
+        return encode(item, beside)
 
     prepare_data._encode = slowly  # type: ignore[assignment]
     packing.CHECKPOINT_SAMPLES = images
@@ -201,11 +201,11 @@ def test_goes_on_where_it_stopped(photos: Path, tmp_path: Path, monkeypatch, cap
     encode = prepare_data._encode
     done: list[int] = []
 
-    def failing(item: prepare_data.Item) -> object:
+    def failing(item: prepare_data.Item, beside: object) -> object:
         done.append(item[1])
         if len(done) == 20:
             raise KeyboardInterrupt
-        return encode(item)
+        return encode(item, beside)
 
     options = [f"data.root={photos}", f"out={tmp_path / 'a.zip'}", "size=16", "num_threads=1"]
     monkeypatch.setattr(packing, "CHECKPOINT_SAMPLES", 5)
@@ -223,10 +223,10 @@ def test_changed_options_start_anew(photos: Path, tmp_path: Path, monkeypatch) -
     encode = prepare_data._encode
     monkeypatch.setattr(packing, "CHECKPOINT_SAMPLES", 5)
 
-    def interrupted(item: prepare_data.Item) -> object:
+    def interrupted(item: prepare_data.Item, beside: object) -> object:
         if item[1] == 30:
             raise KeyboardInterrupt
-        return encode(item)
+        return encode(item, beside)
 
     monkeypatch.setattr(prepare_data, "_encode", interrupted)
     with pytest.raises(KeyboardInterrupt):
