@@ -262,7 +262,8 @@ def check_image(gan: Gan, command: str) -> Gan:
     """
     if not gan.spec.is_image:
         raise InputError(
-            f"gan-lab {command} works with images, and {gan.kind} makes {gan.spec.kind.name}; use gan-lab generate"
+            f"gan-lab {command} works with 8-bit images, and {gan.kind} makes {gan.spec.kind.name}; use gan-lab "
+            "generate"
         )
     return gan
 

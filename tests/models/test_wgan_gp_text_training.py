@@ -171,7 +171,7 @@ def test_a_file_of_a_user_with_classes(tmp_path: Path) -> None:
         ("generate", ["format=[zip]"], "format=zip"),
         ("generate", ["format=[png]"], "format=png"),
         ("interpolate", ["format=[mp4]"], "format=mp4"),
-        ("project", ["images=x.png"], "works with images"),
+        ("project", ["images=x.png"], "works with 8-bit images"),
         ("mix", [], "styles"),
     ],
 )
