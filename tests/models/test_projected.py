@@ -23,7 +23,7 @@ from tests.helpers import small
 from tests.helpers.published import fixture
 from tests.helpers.resnets import relative_error
 from tests.helpers.samples import images_of
-from tests.metrics.features.test_pretrained import dinov2_state
+from tests.helpers.weights import dinov2_state
 from tests.models.conftest import SMALL, fit
 
 Compose = Callable[..., DictConfig]
