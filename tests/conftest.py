@@ -16,6 +16,7 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch_fidelity import feature_extractor_inceptionv3
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
@@ -124,3 +125,24 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         present = which(program, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
         if item.get_closest_marker(marker) and not present and marker not in required:
             pytest.skip(f"needs {program}")
+
+
+@pytest.fixture
+def check_gradients() -> Callable[..., None]:
+    def check(module: nn.Module, *inputs: Tensor, **settings: object) -> None:
+        """Compare first and second derivatives by `inputs` and by all parameters with finite differences."""
+        module = module.double()
+        names, parameters = (
+            zip(*module.named_parameters(), strict=True) if list(module.parameters()) else ((), ())
+        )
+        count = len(inputs)
+
+        def function(*values: Tensor) -> Tensor:
+            state = dict(zip(names, values[count:], strict=True))
+            return functional_call(module, state, values[:count], settings)
+
+        values = [v.detach().double().requires_grad_() for v in (*inputs, *parameters)]
+        assert torch.autograd.gradcheck(function, values)
+        assert torch.autograd.gradgradcheck(function, values)
+
+    return check

@@ -213,8 +213,8 @@ def test_arguments_that_fit_are_built() -> None:
 @pytest.mark.parametrize(
     ("node", "message"),
     [
-        ({"_target_": "nowhere"}, "no class"),
-        ({"_target_": 3}, "no class"),
+        ({"_target_": "nowhere"}, "not a class"),
+        ({"_target_": 3}, "not a class"),
         ({"_target_": "os.path.sep"}, "os.path.sep is not a class"),
         ({"_target_": f"{HERE}.Kind", "_recursive_": False}, "_recursive_"),
         ({"_target_": f"{HERE}.Kind", "_args_": 3}, "_args_=3"),

@@ -85,6 +85,21 @@ def peek(path: Path) -> dict[str, Any]:
 
 
 def _read(path: Path, *, mmap: bool) -> dict[str, Any]:
+    state = read_archive(path, mmap=mmap)
+    if not _is_ours(state):
+        raise DamagedCheckpointError(
+            f"{path} is not a gan_lab checkpoint; give one that gan-lab train wrote"
+        )
+    check_format(state.pop("format", None), path)
+    return state
+
+
+def read_archive(path: Path, *, mmap: bool = False) -> Any:
+    """Read what `torch.save` wrote of tensors and plain containers, its checksums verified.
+
+    Raises:
+        InputError: as `read`.
+    """
     if path.is_symlink() and not path.exists():
         raise DamagedCheckpointError(f"{path} is a link to {os.readlink(path)}, which is not there")
     if not path.exists():
@@ -96,7 +111,7 @@ def _read(path: Path, *, mmap: bool) -> dict[str, Any]:
             verify(file)
             # memory mapping needs a path
             source: IO[bytes] | Path = path if mmap else file
-            state = torch.load(source, map_location="cpu", weights_only=True, mmap=mmap)
+            return torch.load(source, map_location="cpu", weights_only=True, mmap=mmap)
     except PermissionError as error:
         raise InputError(f"{path} may not be read: {error}; change its permissions") from error
     except MemoryError:
@@ -106,12 +121,6 @@ def _read(path: Path, *, mmap: bool) -> dict[str, Any]:
             f"{path} cannot be read, it was cut short, changed, or is not a checkpoint "
             f"({str(error).partition('. ')[0]})"
         ) from error
-    if not _is_ours(state):
-        raise DamagedCheckpointError(
-            f"{path} is not a gan_lab checkpoint; give one that gan-lab train wrote"
-        )
-    check_format(state.pop("format", None), path)
-    return state
 
 
 def _is_ours(state: Any) -> bool:

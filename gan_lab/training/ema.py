@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gan_lab.console import warn
 from gan_lab.errors import InputError
-from gan_lab.training.checkpoint import read
+from gan_lab.training.checkpoint import DamagedCheckpointError, read_archive
 
 Buffers = Literal["copy", "average"]
 
@@ -180,6 +180,21 @@ def snapshot_path(run_dir: Path, kimg: float) -> Path:
     return run_dir / FOLDER / f"kimg{kimg:010.3f}{SUFFIX}"
 
 
+def read_snapshot(path: Path) -> Snapshot:
+    """Read a snapshot of the run folder.
+
+    Raises:
+        InputError: when it is missing, damaged or something else.
+    """
+    state = read_archive(path)
+    try:
+        return Snapshot.of(state["state_dict"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DamagedCheckpointError(
+            f"{path} is not a snapshot of averages; remove it, and the others go on without"
+        ) from error
+
+
 def snapshot_kimg(path: Path) -> float:
     """Return the time of a snapshot by its name."""
     return float(path.stem.removeprefix("kimg"))
@@ -221,7 +236,7 @@ def combined(run_dir: Path, state: Mapping[str, Any], length: float) -> dict[str
     total: dict[str, Tensor] = {}
     rows = weights.reshape(len(kimgs), len(lengths))
     for place, row in enumerate(rows):
-        kept = last if place == len(earlier) else Snapshot.of(read(earlier[place])["state_dict"])
+        kept = last if place == len(earlier) else read_snapshot(earlier[place])
         for each, weight in zip(lengths, row.tolist(), strict=True):
             for name, value in kept.averages[each].items():
                 part = value.double() * weight

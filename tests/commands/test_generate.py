@@ -256,7 +256,7 @@ def test_moved_along_directions(run: Path, tmp_path: Path) -> None:
         (["directions={kept}", "move=[1,2,3]"], "has 2 directions"),
         (["directions={kept}", "move=[a]"], "move=['a'] must be"),
         (["directions={kept}", "move=[]"], "move=[] must be"),
-        (["directions=none.safetensors", "move=1"], "is not there"),
+        (["directions=none.safetensors", "move=1"], "does not exist"),
     ],
 )
 def test_directions_unknown(
@@ -372,7 +372,7 @@ def test_what_was_broken_off_leaves_no_half_file(
         (["seeds=[]"], "give at least one seed"),
         (["seeds=99999999999"], "must be from 0 to 4294967295"),
         (["seeds=1", "latents=a.safetensors"], "give one of them"),
-        (["latents=a.safetensors"], "is not there"),
+        (["latents=a.safetensors"], "does not exist"),
         (["format=jpg"], "format='jpg' must be"),
         (["num_images=0"], "must be a whole number from 1"),
         (["batch_size=0"], "must be a whole number from 1"),

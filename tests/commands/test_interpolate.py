@@ -145,7 +145,7 @@ def test_the_default_folder(runs: dict[str, Path]) -> None:
         ("stylegan2", ["grid=2"], "grid=2 must be a list"),
         ("stylegan2", ["loop=maybe"], "must be true or false"),
         ("stylegan2", ["scale=0.5"], "must be a whole number from 1"),
-        ("stylegan2", ["latents=none.safetensors"], "is not there"),
+        ("stylegan2", ["latents=none.safetensors"], "does not exist"),
         ("stylegan2", ["classes=10"], "class 10 is out of range; there are 10, 0 to 9"),
         ("biggan", ["space=w"], "biggan has no styles w; set space=z"),
         ("biggan", ["truncation=-1"], "it is the threshold"),

@@ -101,7 +101,7 @@ def test_the_default_folder(run: Path) -> None:
         (["columns=[]"], "columns=[]: give at least one seed"),
         (["row_classes=[0,1]"], "one for each of 4 images"),
         (["column_classes=ten"], "column_classes: 'ten' is not a class"),
-        (["row_latents=none.safetensors"], "is not there"),
+        (["row_latents=none.safetensors"], "does not exist"),
         (["truncation=much"], "truncation='much' must be"),
         (["noise=loud"], "must be const, none, random"),
         (["truncation_center=middle"], "must be mean, class"),

@@ -83,7 +83,7 @@ def test_files_noise_and_where_results_go(run: Path, tmp_path: Path) -> None:
     [
         ([], "give images=, a file, a folder or a list of them, or dataset_indices="),
         (["dataset_indices=0", "images=a.png"], "not both"),
-        (["images=none.png"], "none.png is not there"),
+        (["images=none.png"], "none.png does not exist"),
         (["dataset_indices=360"], "val has 360 images, 0 to 359"),
         (["dataset_indices=0", "split=test"], "split='test' must be val, train"),
         (["dataset_indices=first"], "dataset_indices=first"),

@@ -208,7 +208,7 @@ def test_every_generator_has_averages_of_any_length(
     state = {"callbacks": {"PostHocAverages": callback.state_dict()}}
     generator = module.generator_ema
     for length, kept in callback.state_dict()["averages"].items():
-        made = combined(tmp_path, state, length)
+        made = combined(tmp_path, state, float(length))
         generator.load_state_dict(made)
         for name, value in kept.items():
             torch.testing.assert_close(made[name], value, rtol=1e-3, atol=1e-4)

@@ -167,7 +167,7 @@ def test_a_file_of_a_user_with_classes(tmp_path: Path) -> None:
         ("train", ["metrics=fid"], "images"),
         ("train", ["augment=[ada]"], "augments images"),
         ("train", ["regularizer=[path_length]"], "path_length"),
-        ("train", ["model=dcgan", "data=python_docs"], "is for images"),
+        ("train", ["model=dcgan", "data=python_docs"], "needs images"),
         ("generate", ["format=[zip]"], "format=zip"),
         ("generate", ["format=[png]"], "format=png"),
         ("interpolate", ["format=[mp4]"], "format=mp4"),

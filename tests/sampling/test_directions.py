@@ -236,7 +236,7 @@ def test_what_does_not_fit(values: Tensor, amounts: list[float], message: str) -
 
 
 def test_files_that_hold_something_else(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is not there"):
+    with pytest.raises(InputError, match="does not exist"):
         Directions.read(tmp_path / "none.safetensors")
     points = Latents(z=torch.zeros(1, 8)).save(tmp_path / "points.safetensors")
     with pytest.raises(InputError, match="holds no directions"):

@@ -92,7 +92,7 @@ def test_animated_and_broken_files_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("none.png", r"none\.png is not there"),
+        ("none.png", r"none\.png does not exist"),
         ([], "no images to project"),
         (torch.zeros(1, 8, 8), r"the model makes \[N, 3, 8, 8\]"),
         (torch.zeros(3, 8, 8, dtype=torch.uint8), "give floats in"),
