@@ -171,9 +171,13 @@ def verify(file: IO[bytes]) -> None:
     if signature in _verified():
         return
     with zipfile.ZipFile(file) as archive:
-        claimed = sum(member.file_size for member in archive.infolist())
+        members = archive.infolist()
+        claimed = sum(member.file_size for member in members)
         if claimed > found.st_size:  # torch packs nothing, so it would be a bomb
             raise zipfile.BadZipFile(f"it claims {claimed:,} bytes in a file of {found.st_size:,}")
+        for member in members:  # no checksum covers the sizes, and torch would read past the end
+            if member.file_size != member.compress_size:
+                raise zipfile.BadZipFile(f"the sizes of {member.filename} differ")
         wrong = archive.testzip()
     if wrong is not None:
         raise zipfile.BadZipFile(f"the checksum of {wrong} differs")
