@@ -1,8 +1,8 @@
-"""Training steps beside the authors' code, in turn in one process: seconds of CPU time, and the most memory in use.
+"""Training steps beside the authors' code, one side after the other: seconds of CPU time, and the most memory in use.
 
 python tests/bench_peers.py gat CLONE [threads] [steps]    CLONE: of https://github.com/hse1032/GAT
 
-Each side is a process of its own, so that memory is its own. "as it is" takes 5 GiB. `TORCHDYNAMO_DISABLE=1` is set: without a compiler the
+Each side is a process of its own, so that memory is its own. `TORCHDYNAMO_DISABLE=1` is set: without a compiler the
 authors' rotary positions would not run.
 """
 
