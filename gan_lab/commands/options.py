@@ -262,7 +262,8 @@ def check_image(gan: Gan, command: str) -> Gan:
     """
     if not gan.spec.is_image:
         raise InputError(
-            f"gan-lab {command} works with images, and {gan.kind} makes {gan.spec.kind.name}; use gan-lab generate"
+            f"gan-lab {command} works with 8-bit images, and {gan.kind} makes {gan.spec.kind.name}; use gan-lab "
+            "generate"
         )
     return gan
 
@@ -344,6 +345,8 @@ def check_output(config: DictConfig, gan: Gan) -> None:
     """
     folder = output_folder(config, gan, []).absolute()
     there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not there.is_dir():
+        raise InputError(f"out={folder}: {there} is a file; give a folder")
     check_writable(there / "results")
 
 

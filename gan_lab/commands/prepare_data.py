@@ -111,7 +111,7 @@ def _beside(config: DictConfig, data: SampleDataset) -> Representation | None:
     Raises:
         InputError: for one that has nothing to pack, or is not of such samples.
     """
-    found: Representation | None = build(config.representation, Representation | None)
+    found: Representation | None = build(config.get("representation"), Representation | None)
     if found is None:
         return None
     if not found.pack_name:

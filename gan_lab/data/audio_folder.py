@@ -1,4 +1,4 @@
-"""A folder or zip of sounds, with classes from a table, from sub-folders, or none."""
+"""Sounds that are decoded on access: files of a folder or a zip, or values in a container."""
 
 import hashlib
 import json
@@ -33,54 +33,50 @@ _LONGEST = 2**26  # samples: 23 minutes at 48 kHz
 _CROPS = 16  # of each clip that is longer than a sample
 
 
-class AudioFolder(SampleDataset):
-    """All sounds in a folder or zip; every file is decoded once at the start, and the result is cached.
+class EncodedSounds(SampleDataset):
+    """Sounds of a `Source`; each is decoded once at the start, and the result is cached.
 
     A random crop is one of 16 of each clip, at positions derived from the name of the file, so that resuming is
     exact: an epoch has 16 items of each clip.
 
     Args:
+        source: the sounds of all splits.
+        table: a row for each.
+        members: bool [len(source)], those of this split.
         split: "train" or "val"; crops of "val" are fixed.
-        root: the folder or zip.
-        rate: samples a second; files of other rates are resampled.
+        rate: samples a second; sounds of other rates are resampled.
         length: of a sample, in samples.
         channels: 1 for the mean of all, or 2.
         crop: "random", or "fixed" from the start, of longer clips.
         pad: "end" or "center": where silence is added to shorter clips: at the end, or on both sides.
-        classes: as `ImageFolder` takes it.
-        val_fraction: share of the files for validation, chosen by a hash of their names, if there are no splits.
         skip_unreadable: skip broken and silent files.
 
     Raises:
-        InputError: for a missing or empty folder, broken or silent files, options out of range, and without the extra
-            `audio`.
+        InputError: for broken or silent files, options out of range, and without the extra `audio`.
     """
 
     def __init__(
         self,
         *,
+        source: Source,
+        table: MetadataTable,
+        members: NDArray[np.bool_],
         split: str,
-        root: str | Path | None,
-        rate: int = 16000,
-        length: int = 16384,
-        channels: int = 1,
-        crop: str = "random",
-        pad: str = "end",
-        classes: bool | None = None,
-        val_fraction: float = 0.0,
-        skip_unreadable: bool = False,
+        rate: int,
+        length: int,
+        channels: int,
+        crop: str,
+        pad: str,
+        skip_unreadable: bool,
     ) -> None:
         check_split(split)
         _check_options(rate=rate, length=length, channels=channels, crop=crop, pad=pad)
         soundfile()
-        path = existing_path(root, "a folder of sounds, or a zip of them")
-        table, source = open_samples(path, "sounds", endings=ENDINGS, classes=classes)
         found = scan(source)
         usable = _usable(source, found, skip_unreadable)
-        members = members_by_table(table, split=split, val_fraction=val_fraction, root=path)
         self._items = np.flatnonzero(members & usable)
         if not len(self._items):
-            raise InputError(f"data.root={path} has no sound of split={split} that can be used")
+            raise InputError(f"no sound of split={split} can be used")
         self.rate, self.length, self._channels, self._pad = rate, length, channels, pad
         seconds = found.frames / np.maximum(found.rates, 1)
         longer = bool((seconds[self._items] * rate > length).any())
@@ -165,6 +161,49 @@ class AudioFolder(SampleDataset):
             raise InputError(f"{self.name(index)} cannot be read ({error})") from error
         values = resampled(mixed(values, self._channels), rate, self.rate)
         return self.spec.kind.to_stored(torch.from_numpy(values))
+
+
+class AudioFolder(EncodedSounds):
+    """All sounds in a folder or zip; the other arguments are those of `EncodedSounds`.
+
+    Args:
+        split: "train" or "val".
+        root: the folder or zip.
+        classes: as `ImageFolder` takes it.
+        val_fraction: share of the files for validation, chosen by a hash of their names, if there are no splits.
+
+    Raises:
+        InputError: also for a missing or empty folder.
+    """
+
+    def __init__(
+        self,
+        *,
+        split: str,
+        root: str | Path | None,
+        rate: int = 16000,
+        length: int = 16384,
+        channels: int = 1,
+        crop: str = "random",
+        pad: str = "end",
+        classes: bool | None = None,
+        val_fraction: float = 0.0,
+        skip_unreadable: bool = False,
+    ) -> None:
+        path = existing_path(root, "a folder of sounds, or a zip of them")
+        table, source = open_samples(path, "sounds", endings=ENDINGS, classes=classes)
+        super().__init__(
+            source=source,
+            table=table,
+            members=members_by_table(table, split=split, val_fraction=val_fraction, root=path),
+            split=split,
+            rate=rate,
+            length=length,
+            channels=channels,
+            crop=crop,
+            pad=pad,
+            skip_unreadable=skip_unreadable,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """Your own text: a file, a folder of files, or a file packed by prepare-data."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -31,7 +31,7 @@ from gan_lab.data.text import (
     most_frequent,
     numbered,
 )
-from gan_lab.errors import InputError
+from gan_lab.errors import InputError, counted
 
 Long = Literal["cut", "wrap"]
 Classes = bool | Literal["file"] | None
@@ -40,7 +40,6 @@ _VERSION = 1
 _LONGEST = 1 << 20  # characters of a line
 _READ = 1 << 22  # characters that are read at a time
 _PLACES = 1 << 32
-_WORTH_SAYING = 1 << 26  # bytes
 
 
 class TextFiles(Lines):
@@ -177,13 +176,12 @@ class Reading:
             opened = io.TextIOWrapper(binary, encoding=self.encoding)
             first = True
             while text := self._read(opened, file):
-                yield cut_lines(
-                    text.removeprefix("\ufeff") if first else text,
-                    length=self.length,
-                    wrap=self.long == "wrap",
-                    least=self.min_length,
-                )
+                yield self.lines(text.removeprefix("\ufeff") if first else text)
                 first = False
+
+    def lines(self, text: str) -> NDArray[np.uint32]:
+        """Cut text into lines, as code points [n, length] with 0 behind shorter ones."""
+        return cut_lines(text, length=self.length, wrap=self.long == "wrap", least=self.min_length)
 
     def _read(self, opened: io.TextIOWrapper, file: Path) -> str:
         """Some whole lines."""
@@ -198,6 +196,11 @@ class Reading:
         if "\0" in text:
             raise InputError(f"{file} is binary: it has a character 0; remove it, or convert it")
         return text
+
+    @property
+    def no_line(self) -> str:
+        """What is missing where there is no line, for messages."""
+        return f"no line of at least {counted(self.min_length, 'character')}"
 
     def kind(self, counts: NDArray[np.int64]) -> Text:
         """Return the kind of sample for these frequencies of characters.
@@ -219,6 +222,23 @@ class Reading:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Read:
+    """Some lines as they were read.
+
+    Attributes:
+        rows: code points [n, L], with 0 behind shorter ones.
+        label: their class.
+        validates: whether they are given as validation lines.
+        name: of their file, for messages.
+    """
+
+    rows: NDArray[np.uint32]
+    label: int
+    validates: bool
+    name: str
+
+
 def _opened(file: Path) -> BinaryIO:
     try:
         return regular_file(file)
@@ -234,13 +254,64 @@ def packed_files(path: Path, reading: Reading, *, pattern: str, classes: Classes
     """
     folder, table = _table(path, pattern, classes)
     source = FileSource(root=folder, names=table.files)
-    key = digest(_VERSION, source.listing, reading, table.content())
-    kept = cache_dir() / "texts" / f"{key}.npz"
+    has_splits = table.splits is not None and "val" in table.splits
+
+    def texts() -> Iterator[Read]:
+        empty: list[str] = []
+        for number, name in enumerate(table.files):
+            lines = 0
+            validates = table.splits is not None and table.splits[number] == "val"
+            for rows in reading.rows(folder / name):
+                lines += len(rows)
+                yield Read(
+                    rows=rows,
+                    label=int(table.labels[number]),
+                    validates=validates,
+                    name=str(folder / name),
+                )
+            if not lines:
+                empty.append(str(folder / name))
+        if empty:
+            raise InputError(
+                f"{reading.no_line} in {format_names(empty)}; remove empty files, or set data.min_length="
+            )
+
+    return packed_texts(
+        texts,
+        reading,
+        key=digest(source.listing, table.content()),
+        class_names=[] if table.class_names == UNLABELLED else table.class_names,
+        has_splits=has_splits,
+    )
+
+
+def packed_texts(
+    texts: Callable[[], Iterator[Read]],
+    reading: Reading,
+    *,
+    key: str,
+    class_names: list[str],
+    has_splits: bool,
+) -> PackedLines:
+    """Return lines from the cache, where the first process that wants them packs them.
+
+    Args:
+        texts: reads them all from the first on; called twice.
+        reading: how text becomes lines.
+        key: names the content of the text.
+        class_names: of the classes; none without classes.
+        has_splits: whether it is given which lines validate.
+
+    Raises:
+        InputError: without any line; when the cache cannot be written.
+    """
+    kept = cache_dir() / "texts" / f"{digest(_VERSION, key, reading)}.npz"
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{kept}.lock"):
             if not kept.exists():
-                _pack(folder, table, reading, kept)
+                say("packing the lines of the text (once; the result is kept) ...")
+                _pack(texts, reading, kept, class_names=class_names, has_splits=has_splits)
     except OSError as error:
         raise InputError(
             f"{kept} could not be written ({error.strerror}); the environment variable GAN_LAB_CACHE names another "
@@ -278,53 +349,42 @@ def _table(path: Path, pattern: str, classes: Classes) -> tuple[Path, MetadataTa
     return path, table
 
 
-def _pack(folder: Path, table: MetadataTable, reading: Reading, out: Path) -> None:
-    """Read all files twice: to count characters and lines, and to number them."""
-    files = [folder / name for name in table.files]
-    size = sum(file.stat().st_size for file in files)
-    if size >= _WORTH_SAYING:
-        say(f"packing {size / 1e6:,.0f} MB of text (once; the result is cached) ...")
+def _pack(
+    texts: Callable[[], Iterator[Read]],
+    reading: Reading,
+    out: Path,
+    *,
+    class_names: list[str],
+    has_splits: bool,
+) -> None:
+    """Read everything twice: to count characters and lines, and to number them."""
     counts = np.zeros(0x110000, dtype=np.int64)
-    lines = [0] * len(files)
-    for number, file in enumerate(files):
-        for rows in reading.rows(file):
-            counts += count_characters(rows)
-            lines[number] += len(rows)
-    _check_lines(files, lines, reading)
+    lines = 0
+    for some in texts():
+        counts += count_characters(some.rows)
+        lines += len(some.rows)
+    if not lines:
+        raise InputError(f"{reading.no_line} in the text; set data.min_length=")
     kind = reading.kind(counts)
-    total = min(sum(lines), reading.max_lines or sum(lines))
-    class_names = [] if table.class_names == UNLABELLED else table.class_names
-    has_splits = table.splits is not None and "val" in table.splits
+    total = min(lines, reading.max_lines or lines)
 
     def parts() -> Iterator[Part]:
         left = total
-        for number, file in enumerate(files):
-            for rows in reading.rows(file):
-                some = rows[:left]
-                left -= len(some)
-                places = line_places(some)
-                if has_splits:
-                    assert table.splits is not None
-                    places[:] = 0 if table.splits[number] == "val" else _PLACES - 1
-                labels = np.full(len(some), table.labels[number], dtype=np.int32)
-                try:
-                    yield Part(lines=numbered(some, kind), labels=labels, places=places)
-                except InputError as error:
-                    raise InputError(f"{file}: {error}") from error
+        for some in texts():
+            rows = some.rows[:left]
+            left -= len(rows)
+            places = line_places(rows)
+            if has_splits:
+                places[:] = 0 if some.validates else _PLACES - 1
+            labels = np.full(len(rows), some.label, dtype=np.int32)
+            try:
+                yield Part(lines=numbered(rows, kind), labels=labels, places=places)
+            except InputError as error:
+                raise InputError(f"{some.name}: {error}") from error
 
     write_packed(
         out, parts(), count=total, kind=kind, class_names=class_names, has_splits=has_splits
     )
-
-
-def _check_lines(files: list[Path], lines: list[int], reading: Reading) -> None:
-    empty = [str(file) for file, count in zip(files, lines, strict=True) if not count]
-    if empty:
-        at_least = "characters" if reading.min_length > 1 else "character"
-        raise InputError(
-            f"no line of at least {reading.min_length} {at_least} in {format_names(empty)}; remove empty files, or set "
-            "data.min_length="
-        )
 
 
 def line_places(rows: NDArray[np.uint32]) -> NDArray[np.uint32]:
@@ -339,7 +399,7 @@ def line_places(rows: NDArray[np.uint32]) -> NDArray[np.uint32]:
 
 
 def rows_of_split(
-    packed: PackedLines, *, split: str, val_fraction: float, path: Path
+    packed: PackedLines, *, split: str, val_fraction: float, path: Path | str
 ) -> NDArray[np.int64]:
     """Return which lines belong to a split, in order.
 

@@ -208,7 +208,9 @@ def read(content: bytes, name: str, studio: Studio) -> Targets:
         InputError: for files that are not images, animated images, and generators of other samples.
     """
     if not studio.gan.spec.is_image:
-        raise InputError(f"images alone are looked for, and {studio.name} makes none")
+        raise InputError(
+            f"8-bit images alone are looked for, and {studio.name} makes {studio.gan.spec.kind.name}"
+        )
     channels, height, width = image_shape(studio.gan)
     file = io.BytesIO(content)
     try:

@@ -7,7 +7,7 @@ https://arxiv.org/abs/2301.13188, section 5.1). Held-out samples were not traine
 generator's are so, too.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import ceil, sqrt
 
@@ -26,7 +26,7 @@ _SURE = 0.99  # of the bounds that a verdict needs
 _INTERVAL = 0.95  # of an AUC
 
 
-def squared_to_nearest_copy(copies: Sequence[Tensor], base: Tensor) -> Tensor:
+def squared_to_nearest_copy(copies: Iterable[Tensor], base: Tensor) -> Tensor:
     """Squared distances [Q, N], of the copy that is nearest.
 
     Args:
@@ -265,12 +265,13 @@ def judge(
             f"images are as close to a training image as the closest 1 % of {num_held_out:,} held-out ones (by chance "
             f"at most {_percent(worst.by_chance)})."
         )
-        if tests := ", ".join(f"{name} {_auc(test)}" for name, test in known.items()):
+        if tests := ", ".join(f"{_auc(test)} by {name}" for name, test in known.items()):
             words += (
-                f" Generated images tell training images from held-out ones with an AUC of {tests}."
+                " Their distance to generated images tells training images from held-out ones with an AUC of "
+                f"{tests}."
             )
     if discriminator is not None:
-        words += f" The discriminator does with an AUC of {_auc(discriminator)}"
+        words += f" The discriminator tells them apart with an AUC of {_auc(discriminator)}"
         words += (
             ": it knows its training images, so do not give it away."
             if discriminator.is_sure

@@ -29,7 +29,14 @@ _SIDE = 64  # pixels that images have at most where they are compared
 _SHIFTED_SIDE = 32  # and where their shifted copies are
 _SHIFTS = 16  # by up to a pixel in so many
 _BLOCK = 512  # training images that are compared at a time
+_MOST_HELD_OUT = 1000  # that are compared with all training images
 _SHOWN = 16  # pairs of a sheet
+# ways to compare, in words
+_WAYS = {
+    "pixels": "pixels",
+    "shifted": "mirrored and shifted pixels",
+    "features": "features",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +109,7 @@ class TrainingCopies(ProtocolMetric):
     ) -> list[MetricValue]:
         training, held_out = real_images(setting, self.kind), held_out_images(setting, self.kind)
         assert held_out.count is not None
-        some = _some(held_out, setting.num_fake)
+        some = _some(held_out, _MOST_HELD_OUT)
         found = _by_pixels(setting, fake.source, training, held_out, some, fake.device)
         if self.output:
             assert real is not None
@@ -121,7 +128,12 @@ class TrainingCopies(ProtocolMetric):
             for name, one in found.items()
         }
         by_discriminator = _by_discriminator(fake.source, training, held_out)
-        verdict = judge(shares, known, by_discriminator, num_held_out=len(some))
+        verdict = judge(
+            {_WAYS[name]: share for name, share in shares.items()},
+            {_WAYS[name]: test for name, test in known.items()},
+            by_discriminator,
+            num_held_out=len(some),
+        )
         number = in_thousands(setting.num_fake)
         return [
             MetricValue(
@@ -240,19 +252,17 @@ def _by_pixels(
     kept = torch.cat([held_out.read(i, i + 1).cpu() for i in some.tolist()])
     together = torch.cat([made, kept]).to(device)
     large, small = _reduced(together, _SIDE), _reduced(together, _SHIFTED_SIDE)
-    copies = {"pixels": [large.flatten(1)], "shifted": list(_shifted_copies(small))}
 
     def squared(images: Tensor, name: str) -> Tensor:
-        base = (
-            _reduced(images, _SIDE).flatten(1)
-            if name == "pixels"
-            else _middle(_reduced(images, _SHIFTED_SIDE))
-        )
-        return squared_to_nearest_copy(copies[name], base)
+        if name == "pixels":
+            return squared_to_nearest_copy([large.flatten(1)], _reduced(images, _SIDE).flatten(1))
+        # copies are made anew each time: all of them together would fill the memory
+        base = _middle(_reduced(images, _SHIFTED_SIDE))
+        return squared_to_nearest_copy(_shifted_copies(small), base)
 
     near = {
         name: Neighbours(num=len(together), num_first=len(made), k=NEIGHBOURS + 1)
-        for name in copies
+        for name in ("pixels", "shifted")
     }
     assert training.count is not None
     for bounds in blocks(training.count, _BLOCK):
@@ -260,7 +270,7 @@ def _by_pixels(
         for name, neighbours in near.items():
             neighbours.add(squared(images, name))
     reached = {
-        name: squared(kept.to(device), name)[: len(made)].min(0).values.cpu() for name in copies
+        name: squared(kept.to(device), name)[: len(made)].min(0).values.cpu() for name in near
     }
     return {name: _found(one, len(made), reached[name]) for name, one in near.items()}
 

@@ -330,7 +330,7 @@ class Protocol:
         """Get the features of the real images; the network is loaded before."""
         extraction = self.real_extraction(real)
         self._real_source, self._held_out = real, floor
-        self._setting = replace(self._setting, real=real, held_out=floor)
+        self._setting = self._known(real, self._setting.fake)
         if extraction.needs:
             self._real = extract_real(extraction, progress)
         self._describe(f"{real.name}, {extraction.num} images" if extraction.needs else "none")

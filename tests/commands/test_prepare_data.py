@@ -94,7 +94,7 @@ def test_layout_is_that_of_the_common_tools(photos: Path, tmp_path: Path) -> Non
         (["crop=[18,20]", "data.resample=bilinear"], [18, 20], "bilinear"),
     ],
 )
-def test_crop_and_filter_are_those_asked_for(
+def test_crop_and_filter_are_those_requested(
     photos: Path, tmp_path: Path, options: list[str], crop: object, resample: str
 ) -> None:
     out = tmp_path / "a.zip"
@@ -146,9 +146,9 @@ def test_what_only_decoding_finds_damaged_ends_it_with_all_names(
     encode = prepare_data._encode
     encoded: list[int] = []
 
-    def failing(item: prepare_data.Item) -> object:
+    def failing(item: prepare_data.Item, beside: object) -> object:
         encoded.append(item[1])
-        return Damaged(reason="cut short") if item[1] in (3, 30) else encode(item)
+        return Damaged(reason="cut short") if item[1] in (3, 30) else encode(item, beside)
 
     monkeypatch.setattr(prepare_data, "_encode", failing)
     settings = [f"data.root={photos}", f"out={out}", "size=16"]
@@ -164,9 +164,9 @@ def slow_child(settings: DictConfig, images: int) -> None:
     """Prepare, slowly and with frequent checkpoints, in a process that is to be killed."""
     encode = prepare_data._encode
 
-    def slowly(item: prepare_data.Item) -> object:
+    def slowly(item: prepare_data.Item, beside: object) -> object:
         time.sleep(0.02)
-        return encode(item)
+        return encode(item, beside)
 
     prepare_data._encode = slowly  # type: ignore[assignment]
     packing.CHECKPOINT_SAMPLES = images
@@ -201,11 +201,11 @@ def test_goes_on_where_it_stopped(photos: Path, tmp_path: Path, monkeypatch, cap
     encode = prepare_data._encode
     done: list[int] = []
 
-    def failing(item: prepare_data.Item) -> object:
+    def failing(item: prepare_data.Item, beside: object) -> object:
         done.append(item[1])
         if len(done) == 20:
             raise KeyboardInterrupt
-        return encode(item)
+        return encode(item, beside)
 
     options = [f"data.root={photos}", f"out={tmp_path / 'a.zip'}", "size=16", "num_threads=1"]
     monkeypatch.setattr(packing, "CHECKPOINT_SAMPLES", 5)
@@ -218,15 +218,15 @@ def test_goes_on_where_it_stopped(photos: Path, tmp_path: Path, monkeypatch, cap
     assert done[before:] == list(range(15, 40))
 
 
-def test_changed_options_start_anew(photos: Path, tmp_path: Path, monkeypatch) -> None:
+def test_changed_options_start_again(photos: Path, tmp_path: Path, monkeypatch) -> None:
     out = tmp_path / "a.zip"
     encode = prepare_data._encode
     monkeypatch.setattr(packing, "CHECKPOINT_SAMPLES", 5)
 
-    def interrupted(item: prepare_data.Item) -> object:
+    def interrupted(item: prepare_data.Item, beside: object) -> object:
         if item[1] == 30:
             raise KeyboardInterrupt
-        return encode(item)
+        return encode(item, beside)
 
     monkeypatch.setattr(prepare_data, "_encode", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -237,7 +237,9 @@ def test_changed_options_start_anew(photos: Path, tmp_path: Path, monkeypatch) -
     assert (packed.image_size, len(packed)) == ((8, 8), 40)
 
 
-def test_a_full_disk_is_told_and_nothing_is_lost(photos: Path, tmp_path: Path, monkeypatch) -> None:
+def test_a_full_disk_is_reported_and_nothing_is_lost(
+    photos: Path, tmp_path: Path, monkeypatch
+) -> None:
     whole, out = tmp_path / "whole.zip", tmp_path / "out.zip"
     prepare(f"data.root={photos}", f"out={whole}", "size=16")
     write = zipfile.ZipFile.writestr
@@ -261,7 +263,7 @@ def test_a_full_disk_is_told_and_nothing_is_lost(photos: Path, tmp_path: Path, m
     assert out.read_bytes() == whole.read_bytes()
 
 
-def test_a_finished_zip_is_kept_unless_told_otherwise(photos: Path, tmp_path: Path) -> None:
+def test_a_finished_zip_is_kept_without_overwrite(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "a.zip"
     out.write_bytes(b"precious")
     with pytest.raises(InputError, match="exists; set overwrite=true to replace it"):
@@ -271,7 +273,7 @@ def test_a_finished_zip_is_kept_unless_told_otherwise(photos: Path, tmp_path: Pa
     assert len(Zip(split="train", root=out)) == 40
 
 
-def test_bad_options_are_told(photos: Path, tmp_path: Path) -> None:
+def test_bad_options_are_reported(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"out is not set; set out=photos64.zip"):
         prepare(f"data.root={photos}")
     with pytest.raises(InputError, match="is a folder; set out="):

@@ -148,6 +148,7 @@ def test_nothing_tells_who_the_patients_are(
         card = (out / f"{run}_exported" / "README.md").read_text()
         assert "16 bits" in card and ("0.8 x 0.8 mm" in card or run == "packed")
         assert "4 groups" in card and "Memorization: " in card and "Not for diagnosis" in card
+        assert launch("project", [f"run={out / run}", "dataset_indices=0"]) == 2
         sheet = out / run / "copies_shifted_12_nearest.png"
         assert sheet.is_file()
     broken = tmp_path / "study" / "smooth" / "CANARY_0" / "CANARY0.dcm"
@@ -156,7 +157,7 @@ def test_nothing_tells_who_the_patients_are(
     said = capsys.readouterr()
     for text in said.out, said.err:
         assert "CANARY" not in text
-    assert "file 1 of 30" in said.err
+    assert "file 1 of 30" in said.err and "works with 8-bit images" in said.err
     for path in out.rglob("*"):
         assert "CANARY" not in path.name
         assert path.is_dir() or b"CANARY" not in path.read_bytes(), path

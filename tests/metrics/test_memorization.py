@@ -153,6 +153,6 @@ def test_trained_digits(tmp_path: Path, words: list[str], answer: str) -> None:
     metrics = {
         one["key"]: one for one in read_results(tmp_path / "run" / "evaluation.json")[-1]["metrics"]
     }
-    assert metrics["memorization_1000"]["detail"]["verdict"] == answer
-    assert (tmp_path / "run" / "copies_pixels_1000_nearest.png").is_file()
+    assert metrics["memorization_1k"]["detail"]["verdict"] == answer
+    assert (tmp_path / "run" / "copies_pixels_1k_nearest.png").is_file()
     assert 0 <= metrics["membership_discriminator"]["value"] <= 1

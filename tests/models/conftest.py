@@ -96,5 +96,6 @@ def fit(module: AdversarialModule, *, attributes: int = 0, **settings: Any) -> A
         enable_model_summary=False,
         **settings,
     )
-    trainer.fit(module, images_for(module, attributes=attributes))
+    classes = module.generator.num_classes or 10
+    trainer.fit(module, images_for(module, classes=classes, attributes=attributes))
     return module

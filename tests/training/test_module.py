@@ -247,7 +247,7 @@ def test_the_moving_average_stays_in_evaluation_mode(make: Make) -> None:
         (("+model.schedules.generator.rate=1",), "schedules.generator.rate is unknown"),
     ],
 )
-def test_what_cannot_run_is_refused_when_it_is_built(
+def test_what_cannot_run_is_rejected_when_it_is_built(
     make: Make, overrides: tuple[str, ...], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
