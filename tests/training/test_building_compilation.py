@@ -121,23 +121,32 @@ def test_every_pass_of_a_step_with_approximate_penalties_is_compiled(
     assert calls[1:] == [*first, *again, "fake", "discriminate"]
 
 
-@pytest.mark.parametrize("precise", [True, False])
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-@pytest.mark.parametrize("model", ["gat", "r3gan"])
+SLOW = (pytest.mark.slow, pytest.mark.timeout(600))
+
+
+@pytest.mark.parametrize(
+    ("model", "precision", "precise"),
+    [
+        ("gat", "32-true", True),
+        pytest.param("gat", "bf16-mixed", True, marks=SLOW),
+        pytest.param("gat", "bf16-mixed", False, marks=SLOW),
+        pytest.param("r3gan", "32-true", True, marks=SLOW),
+    ],
+)
 def test_a_step_with_approximate_penalties_has_no_graph_breaks(
     compose: Callable[..., DictConfig], model: str, precision: Any, precise: bool
 ) -> None:
     """Nor passes that are left out of compiling, and the numbers are those of the step as it is."""
-    if precision == "32-true" and not precise:
-        pytest.skip("the same")
-    if model == "r3gan" and precision == "bf16-mixed":
-        pytest.skip("what is told apart is the penalties' precision, by one model")
     words = [f"model={model}", "batch_size=4", "total_kimg=0.008", *SMALL[model], APPROXIMATE]
     words += [f"regularizer.approximate_r{i}.precise={precise}" for i in (1, 2)]
 
     def trained(compile_it: bool) -> AdversarialModule:
         torch.manual_seed(0)
         module = build_model(compose(*words), images_of(8, channels=3, classes=10))
+        if model == "gat":
+            module.discriminator.blocks = module.discriminator.blocks[
+                :1
+            ]  # what others compile to, too
         if compile_it:
             compile_passes(module, AHEAD, CPU)
         torch._dynamo.reset()
