@@ -18,7 +18,7 @@ def derive_seed(*parts: int) -> int:
 
 
 def check_seed(seed: int) -> None:
-    """Refuse a seed that not everything takes.
+    """Reject a seed that not everything takes.
 
     Raises:
         InputError: naming the range.

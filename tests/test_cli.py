@@ -118,7 +118,7 @@ def test_a_list_without_brackets(capsys: pytest.CaptureFixture[str]) -> None:
     assert "write classes=[0,3,5] for a list" in capsys.readouterr().err
 
 
-def test_a_missing_key_is_told_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_key_is_reported_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert launch("import-weights", ["name=x"]) == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 1 and "gan-lab import-weights --help" in err

@@ -39,7 +39,7 @@ from gan_lab.training.regularizers import Regularizer
         (["data=image_folder", "data.root=/my/photos"], "image_folder_data.root-my-photos"),
     ],
 )  # fmt: skip
-def test_a_run_is_named_by_what_was_asked_for(overrides: list[str], name: str) -> None:
+def test_a_run_is_named_by_what_was_requested(overrides: list[str], name: str) -> None:
     assert run_name(overrides) == name
 
 
@@ -64,7 +64,7 @@ def test_an_input_error_comes_out_as_it_is() -> None:
         build(node)
 
 
-def test_what_cannot_be_built_is_told_with_its_key_and_place(
+def test_what_cannot_be_built_is_reported_with_its_key_and_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "nets.py").write_text("class Net:\n    def __init__(self, *, a):\n        1 + a\n")

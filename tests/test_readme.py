@@ -175,7 +175,7 @@ def test_the_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             assert tuple(found["images"].shape) == (16, 1, 16, 16)  # type: ignore[attr-defined]
 
 
-def test_an_architecture_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_architecture_of_a_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (code,) = (block for block in blocks("README.md", "python") if "class " in block)
     (config,) = blocks("README.md", "yaml")
     (tmp_path / "mynets.py").write_text(code)

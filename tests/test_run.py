@@ -59,7 +59,7 @@ def test_who_holds_it_and_since_when(tmp_path: Path) -> None:
     ):
         pass
     holder = living_holder(tmp_path)
-    assert holder is not None and holder.pid == child.pid, "the refused one did not touch the note"
+    assert holder is not None and holder.pid == child.pid, "the rejected one did not touch the note"
     enough.set()
     child.join()
     assert living_holder(tmp_path) is None and noted_holder(tmp_path) is None
@@ -80,7 +80,7 @@ def test_a_kill_frees_the_folder_though_the_note_stays(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"pid": 1}', "{"])
-def test_a_broken_note_names_nobody(tmp_path: Path, text: str) -> None:
+def test_a_broken_note_names_no_process(tmp_path: Path, text: str) -> None:
     (tmp_path / HOLDER_FILE).write_text(text)
     assert noted_holder(tmp_path) is None
 
@@ -141,7 +141,7 @@ def test_link_replaces_in_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 @contextmanager
 def full_disk(size: int = 20_000) -> Iterator[None]:
-    """Have the kernel refuse what makes a file larger than `size` bytes, in the middle of a write."""
+    """Have the kernel reject what makes a file larger than `size` bytes, in the middle of a write."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:

@@ -345,6 +345,8 @@ def check_output(config: DictConfig, gan: Gan) -> None:
     """
     folder = output_folder(config, gan, []).absolute()
     there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not there.is_dir():
+        raise InputError(f"out={folder}: {there} is a file; give a folder")
     check_writable(there / "results")
 
 

@@ -60,6 +60,11 @@ def run(config: DictConfig) -> None:
         check_video(f"way.{config.video}", config.fps)
     tuning = Tuning(**OmegaConf.to_container(config.tune))  # type: ignore[arg-type]
     gan = check_image(load_gan(config), "project")
+    if gan.spec.encoded_shape != gan.spec.shape:
+        raise InputError(
+            f"gan-lab project compares pixels, and {gan.kind} makes latents {list(gan.spec.encoded_shape)}; use a "
+            "model of images"
+        )
     check_output(config, gan)
     schedule = open_schedule(config, gan)
     targets = open_targets(config, gan)

@@ -233,15 +233,23 @@ def misfitting(state: dict[str, Any], module: AdversarialModule) -> list[str]:
         for name, value in ours.items()
         if name in theirs and theirs[name].shape != value.shape
     ]
-    for saved, optimizer in zip(
-        state["optimizer_states"], module.configure_optimizers(), strict=True
-    ):
-        before, now = saved["param_groups"], optimizer.state_dict()["param_groups"]
-        for old, new in zip(before, now, strict=True):
-            if set(old) != set(new) or len(old["params"]) != len(new["params"]):
-                wrong.append(
-                    f"its optimizer is not {type(optimizer).__name__} of as many parameters"
-                )
+    optimizers = list(module.configure_optimizers())
+    try:
+        groups = [saved["param_groups"] for saved in state["optimizer_states"]]
+        players = [state["clock"]["players"][name] for name in module.players]
+        has_all = len(groups) == len(players) == len(optimizers) and "stats" in state["clock"]
+    except (LookupError, TypeError):  # it can be drawn from, which is all that `read` asks
+        has_all = False
+    if not has_all:
+        return [*wrong, "it lacks the state of optimizers and averages"]
+    for before, optimizer in zip(groups, optimizers, strict=True):
+        now = optimizer.state_dict()["param_groups"]
+        alike = len(before) == len(now) and all(
+            set(old) == set(new) and len(old["params"]) == len(new["params"])
+            for old, new in zip(before, now, strict=True)
+        )
+        if not alike:
+            wrong.append(f"its optimizer is not {type(optimizer).__name__} of as many parameters")
     return wrong
 
 

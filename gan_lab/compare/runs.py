@@ -204,7 +204,7 @@ def read_run(path: Path, name: str, *, trust: Sequence[str] = ()) -> Run:
         except InputError as error:
             entries, damaged = [], []
             run.problems.append(one_line(error))
-        run.entries = [{k: v for k, v in entry.items() if is_number(v)} for entry in entries]
+        run.entries = entries
         run.problems += [damage(metrics, damaged)] if damaged else []
         run.advice = [str(one) for one in advice(run.entries)]
     else:

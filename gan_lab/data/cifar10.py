@@ -86,7 +86,7 @@ def read_pickle(path: Path) -> dict[str, Any]:
     try:
         content = unpickle(path.read_bytes(), _BATCH)
     except RefusedError as error:
-        raise InputError(f"{path} is refused: {error}; get the published file again") from error
+        raise InputError(f"{path} is rejected: {error}; get the published file again") from error
     except DamagedError as error:
         raise InputError(f"{path} is damaged: {error}; copy it again") from error
     if not isinstance(content, dict):

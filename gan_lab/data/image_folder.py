@@ -127,8 +127,12 @@ class Zip(ImageFolder):
     def _path(self, root: str | Path | None) -> Path:
         path = existing_path(root, "a zip of images")
         with open_zip(path) as archive:
-            if PACKED_BY in archive.namelist():
-                self.packed_by = archive.read(PACKED_BY).decode(errors="replace")
+            is_packed = PACKED_BY in archive.namelist()
+        if is_packed:
+            try:
+                self.packed_by = read_member(path, PACKED_BY).decode(errors="replace")
+            except BadTable as error:
+                raise InputError(f"data.root={path}: {PACKED_BY} {error}; pack it again") from error
         return path
 
     def load_packed(self, index: int) -> Tensor:

@@ -11,10 +11,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, TypeAdapter
+from typing_extensions import TypedDict  # pydantic asks for these before Python 3.12
 
 from gan_lab.data.base import digest
 from gan_lab.data.listing import PACKED_ENDING
-from gan_lab.data.metadata import MetadataTable
+from gan_lab.data.metadata import MetadataTable, as_unicode
 from gan_lab.data.tables import METADATA
 from gan_lab.errors import InputError
 from gan_lab.run import publish, write
@@ -26,6 +30,18 @@ _AHEAD = 8  # samples that a thread may be ahead of the writer
 _PER_FOLDER = 1000
 PACKED_BY = f"by{PACKED_ENDING}"  # a member: who packed what lies beside the samples
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class _Journal(TypedDict):
+    """What is packed at a checkpoint: of which plan, up to which byte, and what was given up."""
+
+    plan: str
+    end: Annotated[int, Field(ge=0)]
+    done: Annotated[int, Field(ge=0)]
+    failed: list[tuple[str, str, str]]
+
+
+_STATE = TypeAdapter(_Journal)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,7 +221,7 @@ class RestartableZip:
 
     def give_up(self, member: str, name: str, reason: str) -> None:
         """Skip the next item, `member`, and record its name and the reason."""
-        self.failed.append((member, name, reason))
+        self.failed.append((member, as_unicode(name), reason))
         self.done += 1
 
     def checkpoint(self) -> None:
@@ -248,7 +264,7 @@ class RestartableZip:
         """Restore `out.part` to the last checkpoint; False if there is none of this plan."""
         try:
             head, _, table = self._journal.read_bytes().partition(b"\n")
-            state = json.loads(head)
+            state = _STATE.validate_json(head, strict=True)
             size = self._part.stat().st_size
         except (FileNotFoundError, ValueError):
             return False
@@ -259,7 +275,7 @@ class RestartableZip:
             file.seek(state["end"])
             file.write(table)
         self.done = state["done"]
-        self.failed = [(member, name, reason) for member, name, reason in state["failed"]]
+        self.failed = state["failed"]
         return True
 
 

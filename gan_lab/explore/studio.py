@@ -210,7 +210,9 @@ class Studio:
             truncation="psi" if gan.has_styles else threshold,
             noise=generator.has_noise_inputs,
             places=generator.supports_transform,
-            projects=gan.spec.is_image and not gan.attributes,
+            projects=gan.spec.is_image
+            and gan.spec.encoded_shape == gan.spec.shape
+            and not gan.attributes,
             walks=["sefa", "ganspace"] if gan.has_styles else ["sefa"],
         )
 

@@ -169,7 +169,7 @@ def write_mp4(path: Path, frames: Iterator[Tensor], fps: float) -> None:
                 format="yuv420p", dst_colorspace="ITU709", dst_color_range=_LIMITED_RANGE
             )
             container.mux(stream.encode(image))
-        assert stream is not None, "checked() refuses an empty video"
+        assert stream is not None, "checked() rejects an empty video"
         container.mux(stream.encode())
 
 

@@ -65,7 +65,7 @@ def what_is_saved(folder: Path) -> str:
     """Describe from which checkpoint the same command continues."""
     saved = next((folder / n for n in (LAST, PREVIOUS, BEST) if (folder / n).exists()), None)
     if saved is None:
-        return "Nothing was saved before; the same command begins anew"
+        return "Nothing was saved before; the same command begins again"
     return f"The same command goes on from {saved}"
 
 
@@ -125,7 +125,8 @@ def _is_ours(state: Any) -> bool:
     return (
         all(isinstance(key, str) for key in weights)
         and all(
-            isinstance(value, torch.Tensor) or key.endswith("_extra_state")
+            (isinstance(value, torch.Tensor) and value.layout == torch.strided)
+            or key.endswith("_extra_state")
             for key, value in weights.items()
         )
         and type(seen) is int
@@ -144,7 +145,7 @@ def check_format(number: object, path: Path) -> None:
     if type(number) is not int or number != FORMAT:
         raise InputError(
             f"{path} has format {shorten(number)}, and this gan_lab reads format {FORMAT}: install the version that "
-            "wrote it, or train anew under another name="
+            "wrote it, or train again under another name="
         )
 
 
@@ -161,6 +162,9 @@ def verify(file: IO[bytes]) -> None:
     if signature in _verified():
         return
     with zipfile.ZipFile(file) as archive:
+        claimed = sum(member.file_size for member in archive.infolist())
+        if claimed > found.st_size:  # torch packs nothing, so it would be a bomb
+            raise zipfile.BadZipFile(f"it claims {claimed:,} bytes in a file of {found.st_size:,}")
         wrong = archive.testzip()
     if wrong is not None:
         raise zipfile.BadZipFile(f"the checksum of {wrong} differs")
@@ -183,7 +187,7 @@ def first_whole(folder: Path, names: Sequence[str]) -> Path | None:
         InputError: when there are checkpoints and none is intact.
     """
     wrong: list[str] = []
-    # a link to nothing counts: its disk may be away, and to begin anew would lose the log
+    # a link to nothing counts: its disk may be away, and to begin again would lose the log
     for path in [folder / name for name in names if os.path.lexists(folder / name)]:
         try:
             peek(path)
@@ -195,7 +199,7 @@ def first_whole(folder: Path, names: Sequence[str]) -> Path | None:
             return path
     if wrong:
         raise InputError(
-            f"no checkpoint in {folder} can be read ({'; '.join(wrong)}); delete the folder to start anew, or choose "
+            f"no checkpoint in {folder} can be read ({'; '.join(wrong)}); delete the folder to start again, or choose "
             "another name="
         )
     return None

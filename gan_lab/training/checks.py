@@ -161,7 +161,7 @@ def find_batch_norm(module: Batched) -> str | None:
 class CheckSameConfig(Callback):
     """Check that all processes have the same configuration and begin at the same point of the run.
 
-    A launcher that composes the configuration anew on each rank (a sweep, for one) may give each another one, and
+    A launcher that composes the configuration again on each rank (a sweep, for one) may give each another one, and
     gradients of different models would be averaged.
 
     Args:

@@ -130,7 +130,7 @@ def load(
 
     Args:
         folder: with `model.json` and `model.safetensors`.
-        weights: "ema" or "raw", where others than the exported ones shall be refused.
+        weights: "ema" or "raw", where others than the exported ones shall be rejected.
         device: where to compute.
         trust: packages besides gan_lab whose classes `model.json` may name.
 

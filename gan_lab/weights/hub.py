@@ -81,7 +81,7 @@ def push(folder: Path, name: str, *, files: Sequence[str], private: bool) -> str
         The commit's address.
 
     Raises:
-        InputError: when the hub refuses it or cannot be reached.
+        InputError: when the hub rejects it or cannot be reached.
     """
     hf = library()
     api = hf.HfApi()

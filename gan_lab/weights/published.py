@@ -19,6 +19,7 @@ import gan_lab.weights.r3gan as r3gan
 import gan_lab.weights.rosinality as rosinality
 import gan_lab.weights.stylegan as stylegan
 import gan_lab.weights.wavegan as wavegan
+from gan_lab.data.decoding import regular_file
 from gan_lab.data.unpickling import DamagedError, Record, RefusedError
 from gan_lab.errors import InputError
 from gan_lab.weights.blueprint import Blueprint, Blueprints
@@ -159,7 +160,7 @@ def open_published(path: Path, *, arguments: Mapping[str, Any] | None = None) ->
         return open_state_dict(path, arguments or {})
     except RefusedError as error:
         raise InputError(
-            f"{path} is refused: {error}. Nothing in it was run; get the published file from its authors"
+            f"{path} is rejected: {error}. Nothing in it was run; get the published file from its authors"
         ) from error
     except DamagedError as error:
         raise InputError(f"{path} is damaged or of another kind: {error}; copy it again") from error
@@ -192,7 +193,8 @@ def contents(path: Path) -> tuple[bytes, str]:
             raise InputError(
                 f"{path} has more than {LARGEST_FILE >> 30} GiB, no published file does"
             )
-        data = path.read_bytes()
+        with regular_file(path) as file:
+            data = file.read()
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error}") from error
     return data, hashlib.sha256(data).hexdigest()
@@ -320,7 +322,7 @@ def open_fastgan(
 
 
 def refuse_arguments(path: Path, arguments: Mapping[str, Any]) -> None:
-    """Refuse arguments for a file that needs none.
+    """Reject arguments for a file that needs none.
 
     Raises:
         InputError: where there are any.

@@ -59,7 +59,7 @@ def judge(words: list[str]) -> tuple[str, str]:
     if err.count("\n") and "Available options" not in err:
         return "several lines", err
     named = [word.partition("=")[0].split(".")[-1] for word in words[1:]]
-    return ("refused by name" if any(name in err for name in named) else "no key named"), err
+    return ("rejected by name" if any(name in err for name in named) else "no key named"), err
 
 
 def main(number: int, seeds: list[int]) -> int:
@@ -68,10 +68,10 @@ def main(number: int, seeds: list[int]) -> int:
         for words in (one for seed in seeds for one in lines(number, seed)):
             end, said = judge(words)
             counts[end] += 1
-            if end not in ("means it", "refused by name"):
+            if end not in ("means it", "rejected by name"):
                 print(f"{end}: gan-lab {' '.join(words)}\n    {said[-600:]}", flush=True)
     print(f"{counts.total()} command lines: {dict(counts)}")
-    return int(set(counts) > {"means it", "refused by name"})
+    return int(set(counts) > {"means it", "rejected by name"})
 
 
 if __name__ == "__main__":

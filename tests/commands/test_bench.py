@@ -43,7 +43,7 @@ def test_operations_are_those_counted_by_hand(bench: Any) -> None:
     assert phases["rest"]["flops"] == 0
 
 
-def test_a_lazy_penalty_is_weighted_by_its_interval_and_another_told_apart(bench: Any) -> None:
+def test_a_lazy_penalty_is_weighted_by_its_interval_and_another_measured_apart(bench: Any) -> None:
     words = ("regularizer=[r1,gradient_penalty]", "regularizer.r1.interval=4", "d_steps=2")
     steps = bench("parts=[steps]", *words)["steps"]
     phases = steps["phases"]
@@ -144,7 +144,7 @@ def test_a_lazy_penalty_leaves_the_plain_loop_out(bench: Any) -> None:
         (["data.image_size=null"], "data.image_size=None"),
     ],
 )
-def test_what_measures_nothing_is_refused(
+def test_what_measures_nothing_is_rejected(
     words: list[str], named: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert launch("bench", [*TINY, *words]) == 2

@@ -121,7 +121,7 @@ def test_standing_statistics_are_said_and_count(tmp_path: Path) -> None:
     assert metrics(plain)["fd_digits"] != metrics(standing)["fd_digits"]
 
 
-def test_all_metrics_in_one_pass_and_the_nearest_as_a_picture(run: Path, tmp_path: Path) -> None:
+def test_all_metrics_in_one_pass_and_the_nearest_as_a_image(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "evaluation.json"
     evaluate(f"run={run}", *SMALL, f"out={out}", "+protocol.metrics.class_frechet.allow_singular=true",
              "+protocol.metrics.kernel.subset_size=500")  # fmt: skip

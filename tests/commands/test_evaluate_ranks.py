@@ -132,7 +132,7 @@ def test_what_is_wrong_is_said_before_processes_start(
 
 
 @pytest.mark.slow
-def test_processes_of_its_own(run: Path, tmp_path: Path, own_cache: Path) -> None:
+def test_processes_alone(run: Path, tmp_path: Path, own_cache: Path) -> None:
     words = ["device=cpu", f"run={run}", "protocol=digits", "protocol.num_fake=100"]
     words += ["protocol.reference_split=null", "plots=true", "truncations=[0.5,2]", "devices=2"]
     assert launch("evaluate", [*words, f"out={tmp_path}/out/all.json"]) == 0

@@ -1,4 +1,4 @@
-"""gan-lab export: what it writes, replaces, uploads and refuses."""
+"""gan-lab export: what it writes, replaces, uploads and rejects."""
 
 import json
 import os
@@ -55,7 +55,7 @@ def test_the_default_folder_is_in_the_run(run: Path) -> None:
     assert names(run / "exported" / "best_ema") == USUAL
 
 
-def test_another_model_is_replaced_only_when_told(
+def test_another_model_is_replaced_only_with_overwrite(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = export(run, tmp_path / "model")
@@ -132,7 +132,7 @@ def test_training_begins_from_an_export(
     train(f"init_from={alone}", name="one")
     told = capsys.readouterr().out
     assert told.count("100.0% of the parameters; 0 new") == 2
-    assert "none of the discriminator's weights fits: it begins anew" in told
+    assert "none of the discriminator's weights fits: it starts fresh" in told
 
 
 @pytest.mark.parametrize("weights", ["ema", "raw"])
@@ -251,7 +251,7 @@ def test_for_nvidias_code_and_back(
     ]
     assert both[0].keys() == both[1].keys()
     assert all(torch.equal(value, both[1][name]) for name, value in both[0].items())
-    # exported again it keeps them, and a model that NVIDIA has not is refused before anything is written
+    # exported again it keeps them, and a model that NVIDIA has not is rejected before anything is written
     assert names(export(out, tmp_path / "copy")) == names(out)
     capsys.readouterr()
     export(run, tmp_path / "other", "format=nvidia", status=2)

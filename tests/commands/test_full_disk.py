@@ -37,7 +37,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def full_disk() -> Iterator[None]:
-    """Have the kernel refuse what makes a file larger than 4 kB, in the middle of a write."""
+    """Have the kernel reject what makes a file larger than 4 kB, in the middle of a write."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
     try:
@@ -92,7 +92,7 @@ def test_a_full_disk(
     assert left <= {"generate.json"}, "neither the file nor a part of it"
 
 
-def test_a_place_that_cannot_be_written_is_told_before_anything_is_measured(
+def test_a_place_that_cannot_be_written_is_reported_before_anything_is_measured(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def never(*_: object) -> None:
@@ -109,7 +109,7 @@ def test_a_place_that_cannot_be_written_is_told_before_anything_is_measured(
         given = [f"run={run}", "device=cpu", f"out={tmp_path}/file/below"]
         given += ["images=photo.png"] if command == "project" else []
         assert launch(command, given) == 2
-        assert "results could not be written: Not a directory" in capsys.readouterr().err
+        assert f"{tmp_path}/file is a file; give a folder" in capsys.readouterr().err
     (tmp_path / "evaluation.json").write_bytes(b"\xff{")
     assert launch("evaluate", [*words[:2], f"out={tmp_path}/evaluation.json"]) == 2
     assert "evaluation.json cannot be read" in capsys.readouterr().err

@@ -193,7 +193,7 @@ def test_the_zip_is_a_data_set(run: Path, tmp_path: Path) -> None:
         assert kept == label and np.array_equal(image[0].numpy(), arrays["images"][i, :, :, 0])
 
 
-def test_lossless_and_other_pictures(run: Path, tmp_path: Path) -> None:
+def test_lossless_and_other_images(run: Path, tmp_path: Path) -> None:
     out = generate(run, tmp_path, "num_images=2", "classes=1", "format=[png,webp,jpeg]")
     for path in out.glob("*.png"):
         pixels = np.asarray(Image.open(path).convert("L"), dtype=int)
@@ -259,7 +259,7 @@ def test_moved_along_directions(run: Path, tmp_path: Path) -> None:
         (["directions=none.safetensors", "move=1"], "is not there"),
     ],
 )
-def test_directions_that_there_are_not(
+def test_directions_unknown(
     run: Path, tmp_path: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     kept = gan_lab.load(run).directions(count=2).save(tmp_path / "directions.safetensors")
@@ -400,7 +400,7 @@ def test_bad_input(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_run_that_there_is_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_unknown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     generate(tmp_path / "none", tmp_path, status=2)
     assert "is not a run folder" in capsys.readouterr().err
     assert launch("generate", []) == 2

@@ -1,6 +1,8 @@
 """gan-lab import-weights: published files to run folders, from which images, metrics and training begin."""
 
 import json
+import os
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -188,7 +190,7 @@ def test_generate_evaluate_and_init_from(
         "name=heir",
     ]
     assert launch("train", words) == 0
-    # and going on with the imported run itself is refused in words
+    # and going on with the imported run itself is rejected in words
     assert launch("train", [*words[:-1], "name=x"]) == 2
     assert "holds a run of published weights" in capsys.readouterr().err
 
@@ -211,7 +213,11 @@ def test_a_folder_that_is_there_is_left_alone(
         ("none.pkl", None, "none.pkl is not there; give a file that ends in .pkl"),
         ("faces.zip", b"", "published weights end in .pkl, .pth, .pt, .bin"),
         ("faces.pkl", b"", "faces.pkl is damaged or of another kind"),
-        ("faces.pkl", b"(S'touch x'\nios\nsystem\n.", "faces.pkl is refused: it uses the instruct"),
+        (
+            "faces.pkl",
+            b"(S'touch x'\nios\nsystem\n.",
+            "faces.pkl is rejected: it uses the instruct",
+        ),
         ("faces.pkl", b"cdnnlib.tflib.network\nNetwork\n.", "was made with TensorFlow"),
         ("G_ema.pth", b"no", "G_ema.pth is damaged or of another kind"),
         ("G_ema.pth", state_file({"fc.weight": np.zeros(1)}), "weights of no BigGAN"),
@@ -253,3 +259,12 @@ def test_a_path_needs_no_key(tmp_path: Path) -> None:
 def test_only_words_without_a_key_get_one() -> None:
     assert with_key(["a.pkl", "name=x", "--help"], "path") == ["path='a.pkl'", "name=x", "--help"]
     assert with_key(["a.pkl"], None) == ["a.pkl"]
+
+
+@pytest.mark.parametrize("what", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/dev/zero")])
+def test_what_is_no_file_is_not_waited_for(
+    tmp_path: Path, what: Callable[[Path], object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    what(tmp_path / "faces.pkl")
+    assert not import_weights(tmp_path / "faces.pkl", status=2).exists()
+    assert "faces.pkl" in capsys.readouterr().err

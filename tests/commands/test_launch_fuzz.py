@@ -72,7 +72,7 @@ def test_no_command_line_ends_in_a_traceback(
         (["train", "model.generator_optimizer.weight_decay=0.5"], "model.generator_optimizer.weight_decay", 0.5),
     ],
 )  # fmt: skip
-def test_what_is_typed_is_meant(
+def test_text_keys_keep_what_was_typed(
     words: list[str], key: str, value: object, checked: list[dict[str, Any]]
 ) -> None:
     assert launch(words[0], words[1:]) == 2
@@ -112,7 +112,7 @@ def test_what_is_typed_is_meant(
         (["generate"], ["run= is missing"]),
     ],
 )  # fmt: skip
-def test_nonsense_is_told_with_key_value_and_what_is_allowed(
+def test_invalid_values_are_reported_with_key_value_and_what_is_allowed(
     words: list[str],
     parts: list[str],
     checked: list[dict[str, Any]],

@@ -37,7 +37,7 @@ def published(cache, monkeypatch):
     return cache / "vgg16.pth"
 
 
-def test_what_is_missing_is_told_with_address_and_place(published, cache, capsys):
+def test_what_is_missing_is_reported_with_address_and_place(published, cache, capsys):
     assert launch("prefetch", ["features=[inception,vgg16,digits]"]) == 2
     out, err = capsys.readouterr()
     words = " ".join(out.split())
@@ -69,6 +69,6 @@ def test_a_file_elsewhere_is_checked(published, tmp_path, capsys):
     assert "features.sha256 says abc" in capsys.readouterr().err
 
 
-def test_a_name_that_there_is_not(capsys):
+def test_a_name_unknown(capsys):
     assert launch("prefetch", ["features=inceptoin"]) == 2
     assert "inception" in capsys.readouterr().err

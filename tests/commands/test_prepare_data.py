@@ -94,7 +94,7 @@ def test_layout_is_that_of_the_common_tools(photos: Path, tmp_path: Path) -> Non
         (["crop=[18,20]", "data.resample=bilinear"], [18, 20], "bilinear"),
     ],
 )
-def test_crop_and_filter_are_those_asked_for(
+def test_crop_and_filter_are_those_requested(
     photos: Path, tmp_path: Path, options: list[str], crop: object, resample: str
 ) -> None:
     out = tmp_path / "a.zip"
@@ -218,7 +218,7 @@ def test_goes_on_where_it_stopped(photos: Path, tmp_path: Path, monkeypatch, cap
     assert done[before:] == list(range(15, 40))
 
 
-def test_changed_options_start_anew(photos: Path, tmp_path: Path, monkeypatch) -> None:
+def test_changed_options_start_again(photos: Path, tmp_path: Path, monkeypatch) -> None:
     out = tmp_path / "a.zip"
     encode = prepare_data._encode
     monkeypatch.setattr(packing, "CHECKPOINT_SAMPLES", 5)
@@ -237,7 +237,9 @@ def test_changed_options_start_anew(photos: Path, tmp_path: Path, monkeypatch) -
     assert (packed.image_size, len(packed)) == ((8, 8), 40)
 
 
-def test_a_full_disk_is_told_and_nothing_is_lost(photos: Path, tmp_path: Path, monkeypatch) -> None:
+def test_a_full_disk_is_reported_and_nothing_is_lost(
+    photos: Path, tmp_path: Path, monkeypatch
+) -> None:
     whole, out = tmp_path / "whole.zip", tmp_path / "out.zip"
     prepare(f"data.root={photos}", f"out={whole}", "size=16")
     write = zipfile.ZipFile.writestr
@@ -261,7 +263,7 @@ def test_a_full_disk_is_told_and_nothing_is_lost(photos: Path, tmp_path: Path, m
     assert out.read_bytes() == whole.read_bytes()
 
 
-def test_a_finished_zip_is_kept_unless_told_otherwise(photos: Path, tmp_path: Path) -> None:
+def test_a_finished_zip_is_kept_without_overwrite(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "a.zip"
     out.write_bytes(b"precious")
     with pytest.raises(InputError, match="exists; set overwrite=true to replace it"):
@@ -271,7 +273,7 @@ def test_a_finished_zip_is_kept_unless_told_otherwise(photos: Path, tmp_path: Pa
     assert len(Zip(split="train", root=out)) == 40
 
 
-def test_bad_options_are_told(photos: Path, tmp_path: Path) -> None:
+def test_bad_options_are_reported(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"out is not set; set out=photos64.zip"):
         prepare(f"data.root={photos}")
     with pytest.raises(InputError, match="is a folder; set out="):

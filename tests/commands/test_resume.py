@@ -138,7 +138,7 @@ def test_a_damaged_log_does_not_end_a_run(train: Train, capsys: pytest.CaptureFi
     assert entries(run)[: len(whole) - 1] == [whole[0], *whole[2:]]
 
 
-def test_other_data_of_the_same_shape_are_refused_unless_told_so(
+def test_other_data_of_the_same_shape_are_rejected_without_new_data(
     train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for seed, name in enumerate(("ours", "theirs")):

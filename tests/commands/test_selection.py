@@ -33,7 +33,7 @@ def test_a_name_wins_over_a_number(given: object, names: list[str], classes: lis
     assert parse_classes(given, gan(names)) == classes
 
 
-def test_the_log_says_when_both_could_be_meant(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_log_says_when_both_are_possible(capsys: pytest.CaptureFixture[str]) -> None:
     parse_classes([10, "2"], gan(["1", "2", "10"]))
     assert capsys.readouterr().out == "", "10 is not a number of a class, and '2' is not a number"
     parse_classes(2, gan(["1", "2", "10"]))
@@ -41,7 +41,7 @@ def test_the_log_says_when_both_could_be_meant(capsys: pytest.CaptureFixture[str
 
 
 @pytest.mark.parametrize("given", [5, -1, "cow", True])
-def test_what_is_neither_is_refused(given: object) -> None:
+def test_what_is_neither_is_rejected(given: object) -> None:
     with pytest.raises(InputError, match=r"classes.*there are 3, 0 to 2"):
         parse_classes(given, gan(["1", "2", "10"]))
 
@@ -73,7 +73,7 @@ def test_labels_by_name_or_in_order(typed: str, expected: Any) -> None:
         ("{age: .inf}", "age must be a finite number"),
     ],
 )
-def test_labels_that_there_are_not(typed: str, words: str) -> None:
+def test_labels_unknown(typed: str, words: str) -> None:
     with pytest.raises(InputError, match=words):
         parse_labels(OmegaConf.create(f"labels: {typed}").labels, faces())
 

@@ -185,7 +185,7 @@ def test_sweeps(root: Path) -> None:
         ("project", ["images=clip.png"], "images"),
     ],
 )
-def test_what_makes_no_sense_is_refused(
+def test_what_makes_no_sense_is_rejected(
     waves: Path,
     command: str,
     given: list[str],
@@ -209,7 +209,7 @@ def test_what_makes_no_sense_is_refused(
         (["data=digits", "model=gan", "representation=spectrogram"], "is for sound"),
     ],
 )
-def test_training_that_makes_no_sense_is_refused(
+def test_training_that_makes_no_sense_is_rejected(
     root: Path,
     given: list[str],
     words_said: str,
@@ -222,7 +222,7 @@ def test_training_that_makes_no_sense_is_refused(
     assert launch("train", [*base, f"runs_dir={tmp_path}", *given]) != 0
     assert words_said in " ".join(capsys.readouterr().err.split())
     assert not list((tmp_path / "refused").glob("checkpoints/*"))
-    # what was refused is not in the way of another model of this name
+    # what was rejected is not in the way of another model of this name
     other = ["model=gan", "data=digits", "metrics=none", "batch_size=8", "total_kimg=0.008"]
     assert launch("train", [*other, "name=refused", f"runs_dir={tmp_path}", "trainer=cpu"]) == 0
 

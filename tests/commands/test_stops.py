@@ -213,7 +213,7 @@ def test_a_rank_that_is_killed(index: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [RuntimeError("initialization failed"), InputError("nonsense")])
-def test_what_a_library_makes_of_a_ctrl_c_is_not_told(
+def test_what_a_library_makes_of_a_ctrl_c_is_not_reported(
     error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def check(*_: object) -> None:

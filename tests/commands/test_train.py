@@ -1,4 +1,4 @@
-"""gan-lab train from the command line: what it leaves behind, and what it refuses."""
+"""gan-lab train from the command line: what it leaves behind, and what it rejects."""
 
 import json
 import shutil
@@ -194,7 +194,7 @@ def test_all_loggers(train: Train) -> None:
     assert events.Tags()["images"] == ["samples"]
 
 
-def test_a_folder_of_pictures(
+def test_a_folder_of_images(
     train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rng = np.random.default_rng(0)
@@ -296,7 +296,7 @@ class Judge(DiscriminatorNetwork):
         ("Silent", "Silent has no num_classes"),
     ],
 )
-def test_networks_of_ones_own(
+def test_networks_of_a_user(
     generator: str,
     told: str,
     tmp_path: Path,

@@ -66,7 +66,7 @@ def test_nothing_of_the_page_is_elsewhere(make_run: MakeRun, tmp_path: Path) -> 
     compare(str(make_run("a")), f"out={tmp_path}/page.html")
     text = (tmp_path / "page.html").read_text()
     assert not re.findall(r"(?:src|href)=[\"']?(?!#|data:)[^\"'>\s]", text.split("<script", 1)[0])
-    # the browser refuses whatever a script, Plotly's included, would ask of others
+    # the browser rejects whatever a script, Plotly's included, would ask of others
     assert "default-src 'none'; img-src data: blob:;" in text
     assert "plotly.js v" in text and not re.findall(r"@@\w+@@", text)
     assert not re.findall(r"https?://[^\s\"')]+", text.replace(get_plotlyjs(), ""))
@@ -103,7 +103,7 @@ def test_without_a_checkpoint_the_last_grid_takes_its_place(make_run: MakeRun) -
     assert not cut.same and "cut short" in cut.origin
 
 
-def test_large_pictures_are_small_on_the_page() -> None:
+def test_large_images_are_small_on_the_page() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (640, 640, 3), np.uint8)
     uri = data_uri(Image.fromarray(noise))
     kind, _, data = uri.partition(";base64,")

@@ -56,7 +56,7 @@ def test_media_is_a_wav_that_the_standard_library_reads() -> None:
     assert np.array_equal(frames, stored[0].numpy())
 
 
-def test_other_rates_and_what_is_no_sound_are_named(tmp_path: Path) -> None:
+def test_other_rates_and_what_is_not_a_sound_are_named(tmp_path: Path) -> None:
     Audio(rate=16000).write(sine(440), tmp_path / "clip.wav")
     with pytest.raises(InputError, match=r"16000.*8000"):
         Audio(rate=8000).read(tmp_path / "clip.wav")

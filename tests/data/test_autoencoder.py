@@ -196,3 +196,8 @@ def test_an_export_needs_no_other_file(run: Path, model: Path, tmp_path: Path) -
         assert torch.equal(gan.spec.decode(torch.Tensor(gan.sample(2))), before)
     finally:
         away.rename(model)
+
+
+def test_projection_wants_pixels(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert launch("project", [f"run={run}", "dataset_indices=[0]"]) == 2
+    assert "makes latents [4, 4, 4]" in capsys.readouterr().err

@@ -80,7 +80,7 @@ def test_listed_images_that_are_absent_are_named(celeba: Path) -> None:
         CelebA(split="train", root=celeba)
 
 
-def test_lists_cut_short_are_refused(celeba: Path) -> None:
+def test_lists_cut_short_are_rejected(celeba: Path) -> None:
     attributes = celeba / "list_attr_celeba.txt"
     whole = attributes.read_text()
     lines = whole.splitlines(keepends=True)

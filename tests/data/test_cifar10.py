@@ -70,7 +70,7 @@ class Hostile:
 
 
 @pytest.mark.parametrize("protocol", range(6))
-def test_a_hostile_pickle_is_refused_and_nothing_is_run(
+def test_a_hostile_pickle_is_rejected_and_nothing_is_run(
     published: Any, tmp_path: Path, protocol: int
 ) -> None:
     folder, _ = published
@@ -82,7 +82,9 @@ def test_a_hostile_pickle_is_refused_and_nothing_is_run(
     ):
         content = {"label_names": NAMES, "x": attack}
         (folder / "batches.meta").write_bytes(pickle.dumps(content, protocol=protocol))
-        with pytest.raises(InputError, match=r"is refused: it asks for \w+\.(system|eval|getattr)"):
+        with pytest.raises(
+            InputError, match=r"is rejected: it asks for \w+\.(system|eval|getattr)"
+        ):
             CIFAR10(split="train", root=folder)
         assert not mark.exists()
 
@@ -98,11 +100,11 @@ def test_a_hostile_pickle_is_refused_and_nothing_is_run(
 )
 def test_only_the_names_that_arrays_need_are_known(published: Any, code: bytes) -> None:
     (published[0] / "batches.meta").write_bytes(code)
-    with pytest.raises(InputError, match="is refused: it asks for"):
+    with pytest.raises(InputError, match="is rejected: it asks for"):
         CIFAR10(split="train", root=published[0])
 
 
-def test_other_codecs_and_object_arrays_are_refused(published: Any) -> None:
+def test_other_codecs_and_object_arrays_are_rejected(published: Any) -> None:
     folder, _ = published
     (folder / "batches.meta").write_bytes(b"c_codecs\nencode\n(X\x01\0\0\0xX\x03\0\0\0bz2tR.")
     with pytest.raises(InputError, match="codec 'bz2'"):

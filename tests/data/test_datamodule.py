@@ -88,7 +88,7 @@ def test_ranks_share_each_d_step(d_steps: int) -> None:
         assert torch.equal(torch.cat(of_ranks, dim=1).flatten(0, 1), batch.real)
 
 
-def test_ranks_that_cannot_share_are_told_what_to_set() -> None:
+def test_ranks_that_cannot_share_get_a_hint_what_to_set() -> None:
     data = module(batch_size=6)
     attach(data, world_size=4)
     with pytest.raises(InputError, match="set batch_size=4 or 8"):
@@ -267,7 +267,7 @@ def test_ordered_loader_gives_every_item_once() -> None:
     )
 
 
-def test_splits_that_differ_are_refused(tmp_path: Path, write_images: Any) -> None:
+def test_splits_that_differ_are_rejected(tmp_path: Path, write_images: Any) -> None:
     write_images(tmp_path / "train", ["a/1.png"])
     write_images(tmp_path / "val", ["b/1.png"])
 
@@ -346,7 +346,9 @@ def test_shared_memory_is_looked_at_before_the_first_step(
         (InputError("a.png is bad"), None),
     ],
 )  # fmt: skip
-def test_what_becomes_of_a_worker_is_told_in_a_sentence(error: Exception, said: str | None) -> None:
+def test_what_becomes_of_a_worker_is_reported_in_a_sentence(
+    error: Exception, said: str | None
+) -> None:
     found = datamodule.loader_failure(error)
     assert found == said or (said is not None and said in str(found))
     assert found is None or "\n" not in found

@@ -168,7 +168,7 @@ def test_the_bound_can_be_raised(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), True, "many"])
-def test_a_bound_that_is_none_is_refused(tmp_path: Path, write_images, value: object) -> None:
+def test_a_bound_that_is_none_is_rejected(tmp_path: Path, write_images, value: object) -> None:
     write_images(tmp_path, ["a.png"])
     with pytest.raises(InputError, match=r"data\.max_megapixels="):
         ImageFolder(split="train", root=tmp_path, max_megapixels=value)  # type: ignore[arg-type]

@@ -161,7 +161,7 @@ def test_kind_and_window_are_built_again_from_what_a_run_keeps(tmp_path: Path) -
     }  # fmt: skip
 
 
-def test_fewer_bits_are_asked_for(tmp_path: Path) -> None:
+def test_fewer_bits_are_requested(tmp_path: Path) -> None:
     Image.fromarray(RAMP).save(tmp_path / "a.png")
     data = folder(tmp_path, bits=8)
     assert data[0].real.dtype == torch.uint8

@@ -102,7 +102,7 @@ def test_too_few_class_names(tmp_path: Path) -> None:
         Zip(split="train", root=tmp_path / "a.zip")
 
 
-def test_refuses_what_is_no_zip(tmp_path: Path) -> None:
+def test_refuses_what_is_not_a_zip(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not exist"):
         Zip(split="train", root=tmp_path / "a.zip")
     with pytest.raises(InputError, match=r"for a folder of images use data=image_folder"):
@@ -157,4 +157,15 @@ def test_a_member_that_claims_too_much_is_not_unpacked(
         archive.writestr("00002/bomb.png", bytes(5_000_000))
     monkeypatch.setattr("gan_lab.data.image_folder._LARGEST_MEMBER", 4_000_000)
     with pytest.raises(InputError, match=r"bomb\.png \(it claims 5,000,000 bytes"):
+        Zip(split="train", root=tmp_path / "a.zip")
+
+
+def test_a_note_of_who_packed_it_may_be_a_bomb(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_zip(tmp_path / "a.zip")
+    with zipfile.ZipFile(tmp_path / "a.zip", "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("by.packed", bytes(5_000_000))
+    monkeypatch.setattr("gan_lab.data.tables.MAX_TABLE_BYTES", 4_000_000)
+    with pytest.raises(InputError, match=r"a\.zip: by\.packed is larger than 4,000,000 bytes"):
         Zip(split="train", root=tmp_path / "a.zip")

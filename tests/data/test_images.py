@@ -44,7 +44,7 @@ def test_values_that_torchmetrics_wraps() -> None:
         (torch.tensor([0.0, 255.0]), r"expected \[-1, 1\]"),
     ],
 )
-def test_another_convention_is_refused(images: torch.Tensor, message: str) -> None:
+def test_another_convention_is_rejected(images: torch.Tensor, message: str) -> None:
     with pytest.raises(InputError, match=message):
         to_uint8(images)
 
@@ -55,7 +55,7 @@ def test_to_float_takes_uint8_only() -> None:
 
 
 @pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB"), (4, "RGBA")])
-def test_pictures(channels: int, mode: str, tmp_path: Path) -> None:
+def test_images(channels: int, mode: str, tmp_path: Path) -> None:
     images = torch.randint(256, (6, channels, 4, 5), dtype=torch.uint8)
     assert to_pil(images[0]).mode == mode
     tiled = grid(images, columns=3)
@@ -142,7 +142,7 @@ def test_they_show_themselves(channels: int, mode: str) -> None:
         torch.full((1, 1, 4, 4), float("nan")),
     ],
 )
-def test_what_is_no_picture_is_shown_as_numbers(values: torch.Tensor) -> None:
+def test_what_is_not_an_image_is_shown_as_numbers(values: torch.Tensor) -> None:
     images = Images(values)
     assert images._repr_png_() is None
     with pytest.raises(InputError):
@@ -151,7 +151,7 @@ def test_what_is_no_picture_is_shown_as_numbers(values: torch.Tensor) -> None:
         images.grid()
 
 
-def test_grids_that_there_are_not() -> None:
+def test_grids_unknown() -> None:
     for arguments in ({"columns": 0}, {"scale": 0}):
         with pytest.raises(InputError, match="must be at least 1"):
             shown().grid(**arguments)

@@ -104,7 +104,7 @@ def test_refuses_what_is_not_there(lsun: Path, tmp_path: Path) -> None:
         LSUN(split="train", root=tmp_path)
 
 
-def test_refuses_what_is_no_lmdb(tmp_path: Path) -> None:
+def test_refuses_what_is_not_a_lmdb(tmp_path: Path) -> None:
     folder = tmp_path / "bedroom_train_lmdb"
     folder.mkdir()
     with pytest.raises(InputError, match=r"is not an LMDB folder: it has no data.mdb"):
@@ -114,7 +114,7 @@ def test_refuses_what_is_no_lmdb(tmp_path: Path) -> None:
         LSUN(split="train", root=tmp_path)
 
 
-def test_an_empty_lmdb_is_refused(tmp_path: Path) -> None:
+def test_an_empty_lmdb_is_rejected(tmp_path: Path) -> None:
     lmdb.open(str(tmp_path / "bedroom_train_lmdb")).close()
     with pytest.raises(InputError, match="is an empty LMDB"):
         LSUN(split="train", root=tmp_path)

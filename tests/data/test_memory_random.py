@@ -50,6 +50,6 @@ def test_classes_go_round_and_mirror_images_follow() -> None:
         {"split": "test"},
     ],
 )
-def test_bad_options_are_refused(wrong: dict[str, object]) -> None:
+def test_bad_options_are_rejected(wrong: dict[str, object]) -> None:
     with pytest.raises(InputError):
         RandomImages(**({"split": "train"} | wrong))  # type: ignore[arg-type]

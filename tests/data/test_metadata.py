@@ -46,7 +46,7 @@ def both(root: Path, split: str = "train", **options: Any) -> EncodedImages:
 
 
 def refusal(root: Path, **options: Any) -> str:
-    """Why a folder is refused, which must be why its zip is."""
+    """Why a folder is rejected, which must be why its zip is."""
     texts = []
     for kind, path in ((ImageFolder, root), (Zip, packed(root))):
         with pytest.raises(InputError) as caught:
@@ -99,7 +99,7 @@ def test_split_folders_are_no_classes(root: Path, write_images, capsys, names) -
     data = both(root)
     assert by_file(data) == {f"{train}/cat/1.png": "cat", f"{train}/dog/2.png": "dog"}
     assert by_file(both(root, "val")) == {f"{val}/dog/3.png": "dog"}
-    assert "2 train, 1 val, 1 test images; those of test are left alone" in capsys.readouterr().out
+    assert "2 train, 1 val, 1 test images; test images are not used" in capsys.readouterr().out
     assert open_files(root).count == 2
     assert "has its own splits" in refusal(root, val_fraction=0.5)
 
@@ -123,7 +123,7 @@ def test_a_train_beside_other_classes_is_a_vehicle(root: Path, write_images) -> 
 
 
 @pytest.mark.parametrize("only", ["test", "val"])
-def test_nothing_to_train_on_is_told(root: Path, write_images, only: str) -> None:
+def test_nothing_to_train_on_is_reported(root: Path, write_images, only: str) -> None:
     write_images(root, [f"{only}/1.png"])
     assert "only; set data.root to them" in refusal(root)
 
@@ -272,7 +272,7 @@ def test_columns_can_be_labels_in_place_of_classes(root: Path, write_images) -> 
     assert "has none" in refusal(root, attributes=True)
 
 
-def test_attributes_of_another_scale_are_told(
+def test_attributes_of_another_scale_are_reported(
     root: Path, write_images, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_images(root, NAMES)
@@ -332,7 +332,7 @@ ROWS = [[name, 0] for name in NAMES]
         ("labels.csv", "a.png,9" + "9" * 5000 + "\nb.png,1\nc.png,1\nd.png,1\n", "0 to 999,999"),
         ("labels.csv", "file,class\na.png,1,2\n", "3 cells in line 2 and 2 in its first"),
         ("labels.csv", "", "is empty"),
-        ("labels.csv", b"file,class\n\xff\xfe", "is damaged"),
+        ("labels.csv", b"file,class\n\xff\xfe", "is no text in UTF-8"),
         ("labels.csv", "id,species\n1,cat\n", "needs a header with file and class"),
         ("labels.csv", "file,class\na.png,1\na.png,2\n", "several rows for a.png"),
         ("labels.csv", "file,split\na.png,extra\n", "the split extra; allowed: train, val, test"),
@@ -350,7 +350,7 @@ def test_tables_that_do_not_fit_are_named(
     assert message in found and name in found
 
 
-def test_two_tables_for_an_image_are_refused(root: Path, write_images) -> None:
+def test_two_tables_for_an_image_are_rejected(root: Path, write_images) -> None:
     write_images(root, NAMES)
     for name in ("labels.csv", "dataset.json"):
         (root / name).write_text(TABLES[name])

@@ -1,4 +1,4 @@
-"""Packed lines: mapped, not read, and refused where they are damaged."""
+"""Packed lines: mapped, not read, and rejected where they are damaged."""
 
 import json
 import zipfile

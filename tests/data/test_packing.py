@@ -85,7 +85,7 @@ def test_whatever_follows_the_checkpoint_is_dropped(tmp_path: Path, whole: bytes
     assert out.read_bytes() == whole
 
 
-def test_another_plan_starts_anew(tmp_path: Path, whole: bytes) -> None:
+def test_another_plan_starts_again(tmp_path: Path, whole: bytes) -> None:
     pack(tmp_path / "a.zip", plan="other", stop=9)
     assert RestartableZip(out=tmp_path / "a.zip", plan="plan").done == 0
     pack(tmp_path / "a.zip")
@@ -93,7 +93,7 @@ def test_another_plan_starts_anew(tmp_path: Path, whole: bytes) -> None:
 
 
 @pytest.mark.parametrize("damage", ["no part", "short part", "no journal", "cut journal"])
-def test_damage_starts_anew(tmp_path: Path, whole: bytes, damage: str) -> None:
+def test_damage_starts_again(tmp_path: Path, whole: bytes, damage: str) -> None:
     out, part, journal = (tmp_path / f"a.zip{end}" for end in ("", ".part", ".journal"))
     pack(out, stop=9)
     if damage == "no part":
@@ -107,6 +107,15 @@ def test_damage_starts_anew(tmp_path: Path, whole: bytes, damage: str) -> None:
     assert RestartableZip(out=out, plan="plan").done == 0
     pack(out)
     assert out.read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    "state", ["{}", "[1]", "5", "[" * 100_000, '{"plan": 1, "end": -1, "done": "x", "failed": 5}']
+)
+def test_a_journal_of_something_else_starts_anew(tmp_path: Path, state: str) -> None:
+    pack(tmp_path / "a.zip", stop=9)
+    (tmp_path / "a.zip.journal").write_text(f"{state}\n")
+    assert RestartableZip(out=tmp_path / "a.zip", plan="plan").done == 0
 
 
 TABLE = MetadataTable(
@@ -160,7 +169,7 @@ def test_packing_goes_on_where_it_stopped(
     assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "whole.zip").read_bytes()
 
 
-def test_another_table_starts_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_table_starts_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packing, "CHECKPOINT_SAMPLES", 4)
     pack_samples(tmp_path / "a.zip", stop=12)
     other = join_tables([TABLE.rows(range(20)), TABLE.rows(range(29, 19, -1))])

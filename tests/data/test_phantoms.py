@@ -63,6 +63,6 @@ def test_classes_differ_in_size_and_texture() -> None:
 
 
 @pytest.mark.parametrize("size", [8, [32, 64], None])
-def test_sizes_that_there_are_not(size: object) -> None:
+def test_sizes_unknown(size: object) -> None:
     with pytest.raises(InputError, match=r"data\.image_size"):
         Phantoms(split="val", image_size=size)  # type: ignore[arg-type]

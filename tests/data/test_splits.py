@@ -82,7 +82,7 @@ def test_each_patient_validates_in_one_fold(tmp_path: Path) -> None:
     assert len(seen) == len(set(seen)) == 11
 
 
-def test_a_split_that_cuts_through_patients_is_refused(tmp_path: Path) -> None:
+def test_a_split_that_cuts_through_patients_is_rejected(tmp_path: Path) -> None:
     write_patients(tmp_path)
     write_table(tmp_path, "patient", {"patient00_0.png": "val", "patient03_1.png": "val"})
     with pytest.raises(InputError, match="2 of 8 groups"):

@@ -55,7 +55,7 @@ def test_files_hold_the_line(tmp_path: Path) -> None:
             KIND.read(tmp_path / name)
 
 
-def test_unknown_characters_have_one_of_their_own_or_are_refused() -> None:
+def test_unknown_characters_have_one_of_their_own_or_are_rejected() -> None:
     assert KIND.text(KIND.encode("axb")) == "a?b"
     strict = Text(alphabet="ab", length=2)
     with pytest.raises(InputError, match="'x'"):
@@ -81,12 +81,12 @@ def test_large_alphabets_take_two_bytes() -> None:
         ({"alphabet": "ab", "padding": "a", "unknown": "a"}, "both 'a'"),
     ],
 )
-def test_what_is_no_alphabet(arguments: dict[str, str], named: str) -> None:
+def test_what_is_not_a_alphabet(arguments: dict[str, str], named: str) -> None:
     with pytest.raises(InputError, match=named):
         Text(length=3, **arguments)
 
 
-def test_pictures_show_different_characters_in_rows() -> None:
+def test_images_show_different_characters_in_rows() -> None:
     wide = Text(alphabet="ab·", length=70, padding="·")
     stored = torch.stack([wide.encode("a" * 70), wide.encode("b" * 70)])
     drawn = wide.preview(stored)

@@ -136,7 +136,7 @@ def test_packed_lines_are_the_same(folder: Path, tmp_path: Path) -> None:
     assert texts(again) == texts(TextFiles(split="val", root=folder, length=10, val_fraction=0.2))
 
 
-def test_what_is_refused_by_name(folder: Path) -> None:
+def test_what_is_rejected_by_name(folder: Path) -> None:
     (folder / "empty.txt").write_text("")
     (folder / "blank.txt").write_text(" \n\n")
     with pytest.raises(InputError, match=r"blank\.txt.*empty\.txt"):

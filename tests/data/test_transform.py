@@ -103,7 +103,7 @@ def test_sixteen_bits_keep_the_high_byte(tmp_path: Any) -> None:
         )
 
 
-def test_floating_point_is_refused() -> None:
+def test_floating_point_is_rejected() -> None:
     with pytest.raises(UnusableImage, match="mode F"):
         transform((2, 2))(Image.fromarray(np.zeros((2, 2), dtype=np.float32)))
 

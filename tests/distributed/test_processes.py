@@ -154,7 +154,7 @@ def test_one_process_and_then_two_machines(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_torchrun_of_other_numbers_is_refused(tmp_path: Path) -> None:
+def test_torchrun_of_other_numbers_is_rejected(tmp_path: Path) -> None:
     agent = torchrun(
         *words(tmp_path, "name=no", HALF), flags=("--standalone", "--nproc-per-node=2")
     )

@@ -90,7 +90,7 @@ def test_it_says_what_each_generator_can_do(client: TestClient):
     )
 
 
-def test_a_seed_gives_the_picture_that_sample_gives(client: TestClient, styled: Gan, unstyled: Gan):
+def test_a_seed_gives_the_image_that_sample_gives(client: TestClient, styled: Gan, unstyled: Gan):
     for model, gan in enumerate((styled, unstyled)):
         point = {"seed": 5, "label": 1}
         expected = gan.sample(1, seed=5, labels=1, truncation=0.5)
@@ -114,7 +114,7 @@ def test_the_ends_of_a_way_are_its_pins(client: TestClient):
         assert not near(ends[1], ends[0]) and not near(ends[1], ends[2])
 
 
-def test_all_styles_of_another_seed_give_its_picture(client: TestClient):
+def test_all_styles_of_another_seed_give_its_image(client: TestClient):
     a, b = {"seed": 1, "label": 0}, {"seed": 2, "label": 0}
     mix = {"seed": 2, "first": 0, "last": 5}
     assert near(drawn(client, point=a, mix=mix), drawn(client, point=b))
@@ -122,7 +122,7 @@ def test_all_styles_of_another_seed_give_its_picture(client: TestClient):
     assert not near(some, drawn(client, point=a)) and not near(some, drawn(client, point=b))
 
 
-def test_psi_0_towards_the_class_is_one_picture_of_each(client: TestClient):
+def test_psi_0_towards_the_class_is_one_image_of_each(client: TestClient):
     def centre(seed: int, label: int) -> np.ndarray:
         point = {"seed": seed, "label": label}
         return drawn(client, point=point, truncation=0, center="class")
@@ -147,7 +147,7 @@ def test_latents_are_handed_out_as_a_file(
 
 @pytest.mark.parametrize("model", [0, 1])
 @pytest.mark.parametrize("method", ["sefa", "ganspace"])
-def test_directions_move_the_picture_and_back(client: TestClient, model: int, method: str):
+def test_directions_move_the_image_and_back(client: TestClient, model: int, method: str):
     if method not in client.get("/api/models").json()[model]["walks"]:
         pytest.skip("this generator has no such directions")
     answer = client.get("/api/directions", params={"model": model, "method": method})
@@ -215,7 +215,7 @@ def test_one_image_at_a_time_and_stopping_keeps_what_was_found(client: TestClien
     drawn(client, point={"latents": now["latents"]})
 
 
-def test_what_is_no_picture_is_refused_by_name(client: TestClient):
+def test_what_is_not_an_image_is_rejected_by_name(client: TestClient):
     animated = io.BytesIO()
     frames = [Image.new("L", (8, 8), shade) for shade in (0, 200)]
     frames[0].save(animated, "gif", save_all=True, append_images=frames[1:])
@@ -232,7 +232,7 @@ def test_what_is_no_picture_is_refused_by_name(client: TestClient):
     assert "label" in wrong.json()["error"]
 
 
-def test_a_huge_upload_is_refused_before_it_is_read(client: TestClient):
+def test_a_huge_upload_is_rejected_before_it_is_read(client: TestClient):
     answer = client.post("/api/draw", content=b"0" * (LARGEST_UPLOAD + 1))
     assert answer.status_code == 413 and "20 MiB" in answer.json()["error"]
     endless = client.post("/api/draw", content=iter([b"0"]))
@@ -290,7 +290,7 @@ def test_hostile_numbers_elsewhere(client: TestClient, number: str):
             assert answer.status_code == 400 and answer.json()["error"]
 
 
-def test_a_picture_that_unpacks_to_more_is_refused(client: TestClient):
+def test_a_image_that_unpacks_to_more_is_rejected(client: TestClient):
     file = io.BytesIO()
     Image.new("1", (12_000, 12_000)).save(file, "png")
     answer = client.post("/api/projections", files={"image": ("large.png", file.getvalue())})
@@ -325,7 +325,7 @@ def test_an_upload_that_is_broken_off_is_no_error(styled: Gan, path: str):
     assert sent[0]["status"] == 499
 
 
-def test_other_sites_and_other_names_are_refused(client: TestClient):
+def test_other_sites_and_other_names_are_rejected(client: TestClient):
     assert client.get("/", headers={"host": "evil.example"}).status_code == 400
     assert client.get("/", headers={"host": "[::1"}).status_code == 400
     for name, value, there in [
@@ -365,7 +365,7 @@ def test_it_is_served_under_its_own_names(styled: Gan, host: str, header: str, s
         assert client.get("/api/models", headers={"host": header}).status_code == status
 
 
-def test_the_page_may_ask_nobody_else(client: TestClient):
+def test_the_page_may_request_nothing_else(client: TestClient):
     page = client.get("/")
     assert page.status_code == 200
     assert "default-src 'self'" in page.headers["content-security-policy"]

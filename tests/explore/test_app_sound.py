@@ -23,7 +23,7 @@ def client() -> TestClient:
     return TestClient(app, base_url="http://127.0.0.1")
 
 
-def test_clips_and_their_pictures(client: TestClient) -> None:
+def test_clips_and_their_images(client: TestClient) -> None:
     (model,) = client.get("/api/models").json()
     assert (model["sample"], model["media_type"]) == ("audio 1×256", "audio/wav")
     assert model["size"] == [128, 128] and not model["projects"] and not model["styles"]

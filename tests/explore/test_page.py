@@ -69,7 +69,7 @@ class Visit:
         return self.page.evaluate(
             """async (n) => {
                 const image = document.querySelectorAll("figure img")[n];
-                // refused where the page sets another image in the meantime
+                // rejected where the page sets another image in the meantime
                 while (!(await image.decode().then(() => true, () => false)))
                     await new Promise((again) => setTimeout(again, 20));
                 const canvas = document.createElement("canvas");
@@ -102,7 +102,7 @@ def slide(visit: Visit, selector: str, value: float):
     return lambda: visit.page.locator(selector).fill(str(value))
 
 
-def test_controls_change_both_pictures(visit: Visit):
+def test_controls_change_both_images(visit: Visit):
     for number in (0, 1):
         before, after = visit.change(lambda: visit.page.click("#next"), number)
         assert before != after
@@ -163,7 +163,7 @@ def test_a_dropped_image_is_looked_for(visit: Visit, tmp_path: Path):
     assert visit.page.locator("figure").nth(1).locator(".error").inner_text()
 
 
-def test_a_picture_is_downloaded(visit: Visit, tmp_path: Path):
+def test_a_image_is_downloaded(visit: Visit, tmp_path: Path):
     with visit.page.expect_download() as waiting:
         visit.page.locator("figure").first.get_by_text("Picture").click()
     assert waiting.value.suggested_filename.startswith("styled_seed-0")

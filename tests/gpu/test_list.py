@@ -87,7 +87,7 @@ def test_what_fails_or_hangs_costs_no_other(
     assert "| machine | a/b |  |  | 0.1235 |" in (out / "gpu.md").read_text()
 
 
-def test_wheels_are_unpacked_and_their_lack_is_told(tmp_path: Path) -> None:
+def test_wheels_are_unpacked_and_their_lack_is_reported(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="no wheels"):
         unpack(tmp_path, tmp_path)
     with zipfile.ZipFile(tmp_path / "mine-1-py3-none-any.whl", "w") as wheel:

@@ -341,16 +341,24 @@ def tests_item(out: Path, end: float, toy: bool) -> None:
             for path in sorted((ROOT / "tests").rglob("test_*.py"))
             if marked.search(path.read_text(encoding="utf-8"))
         ]
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m"]
+    command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", "-m"]
     command += ["not gpu" if toy else "gpu", *files]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    sys.stderr.write(ended.stdout + ended.stderr)
-    lines = [line for line in ended.stdout.splitlines() if line.strip()]
-    summary = lines[-1].strip("= ") if lines else ended.stderr[-200:]
+    log = out / "pytest.log"
+    with log.open("w") as file:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)
+        try:
+            status = str(process.wait(timeout=max(1.0, end - time.monotonic())))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            status = "out of time"
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
     for line in lines:
         if line.startswith(("FAILED", "ERROR")):
             say({"what": line.split(" - ")[0], "error": line.partition(" - ")[2][:200]})
-    say({"what": "pytest -m gpu", "error" if ended.returncode else "note": summary})
+    passed = sum(" PASSED" in line for line in lines)
+    summary = lines[-1].strip("= ") if lines else "it said nothing"
+    kind = "note" if status == "0" else "error"
+    say({"what": "pytest -m gpu", kind: f"{passed} passed; status {status}; {summary[:200]}"})
 
 
 def steps_item(out: Path, end: float, toy: bool) -> None:

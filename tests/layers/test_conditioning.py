@@ -136,7 +136,7 @@ def test_pairs_within_their_margins_have_no_gradient() -> None:
     assert gradient.any()
 
 
-def test_one_class_alone_has_nothing_to_be_told_from() -> None:
+def test_one_class_alone_has_nothing_to_be_distinguished_from() -> None:
     head = DataToDataCrossEntropy(features=4, num_classes=3, width=8)
     features = torch.randn(3, 4, requires_grad=True)
     losses = loss_of(head, features, torch.ones(3, dtype=torch.int64))

@@ -45,6 +45,6 @@ def test_gradients(check_gradients: Callable[..., None]) -> None:
 
 
 @pytest.mark.parametrize("setting", ["group_size", "num_channels"])
-def test_less_than_one_is_refused(setting: str) -> None:
+def test_less_than_one_is_rejected(setting: str) -> None:
     with pytest.raises(InputError, match="must be at least 1"):
         MinibatchStddev(**{setting: 0})

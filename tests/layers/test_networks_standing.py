@@ -49,7 +49,7 @@ def test_one_batch_gives_the_images_of_training_mode(generator: biggan.Generator
     assert_close(images, expected, atol=0.02, rtol=0)
 
 
-def test_what_has_no_statistics_is_refused(generator: biggan.Generator) -> None:
+def test_what_has_no_statistics_is_rejected(generator: biggan.Generator) -> None:
     with pytest.raises(InputError, match="at least one batch"):
         standing_statistics(generator, [])
     plain = r3gan.Generator(image_size=8, channels=1, widths=8, cardinalities=2)

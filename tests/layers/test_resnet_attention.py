@@ -58,6 +58,6 @@ def test_sizes_are_found_once_and_larger_ones_left_out() -> None:
         attention_stages([24], sizes)
 
 
-def test_too_few_channels_are_refused() -> None:
+def test_too_few_channels_are_rejected() -> None:
     with pytest.raises(InputError, match="needs at least 8"):
         SelfAttention(width=4)

@@ -47,7 +47,7 @@ def test_stacked_digits(auto: MetricsByData) -> None:
     assert auto.best == "kl_modes"
 
 
-def test_too_few_pictures_for_fid(
+def test_too_few_images_for_fid(
     auto: MetricsByData, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for i in range(3):

@@ -152,7 +152,7 @@ def test_says_what_it_is(metrics, capsys, digits_data):
     assert len(metrics.protocol["extractor_sha256"]) == 64
 
 
-def test_other_data_are_refused(datamodule):
+def test_other_data_are_rejected(datamodule):
     pixels = torch.zeros(20, 8, 8, 1, dtype=torch.uint8).numpy()
     plain = functools.partial(
         MemoryImages,
@@ -173,6 +173,6 @@ def test_other_data_are_refused(datamodule):
         digits_metrics().prepare(datamodule(dataset=dataset))
 
 
-def test_too_few_images_are_refused(digits_data):
+def test_too_few_images_are_rejected(digits_data):
     with pytest.raises(InputError, match="more than 64"):
         digits_metrics(num_fake=64).prepare(digits_data)

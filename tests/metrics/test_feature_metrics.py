@@ -126,7 +126,7 @@ def test_the_kernel_distance_has_no_bias_and_its_error_is_its_error(shift):
         assert errors.mean() > values.std()
 
 
-def test_memory_is_told_from_chance():
+def test_memory_is_distinguished_from_chance():
     real = normal(0)
     fresh, copies = normal(1), real[:500] + normal(2, 500, scale=1e-3)
     (chance,) = Memorisation().compute(as_set(real), as_set(fresh), setting())
@@ -148,7 +148,7 @@ def test_each_class_has_its_distance_and_a_wrong_class_shows():
     assert found.value == pytest.approx(sum(classes.values()) / 4)
 
 
-def test_a_class_of_few_images_is_refused_unless_asked_for():
+def test_a_class_of_few_images_is_rejected_unless_requested():
     labels = torch.tensor([0] * 50 + [1] * 10)
     sets = [as_set(normal(seed, 60), labels) for seed in range(2)]
     for images in sets:
@@ -162,7 +162,7 @@ def test_a_class_of_few_images_is_refused_unless_asked_for():
         PIXELS.class_names = ("0", "1", "2", "3")
 
 
-def test_label_sets_that_differ_are_refused():
+def test_label_sets_that_differ_are_rejected():
     three = FixedImages(PIXELS.images[:3], torch.tensor([0, 1, 2]))
     bare = FixedImages(PIXELS.images)
     with pytest.raises(InputError, match="4 classes and fixed images 3"):
@@ -228,7 +228,7 @@ def test_modes_in_closed_form():
         (Modes(), {"extractor": Projection(), "fake": 999}, "no output 'modes'"),
     ],
 )
-def test_what_cannot_be_measured_is_refused_before_anything_is_extracted(metric, changes, message):
+def test_what_cannot_be_measured_is_rejected_before_anything_is_extracted(metric, changes, message):
     with pytest.raises(InputError, match=message):
         metric.check(setting(**changes))
     Frechet(allow_singular=True).check(setting(WIDTH, WIDTH))

@@ -109,14 +109,14 @@ def test_singular_covariances_are_no_trouble():
 @pytest.mark.parametrize(
     ("num_real", "num_fake", "which"), [(64, 65, "real"), (65, 64, "generated")]
 )
-def test_too_few_images_are_refused(num_real, num_fake, which):
+def test_too_few_images_are_rejected(num_real, num_fake, which):
     real, fake = features(num_real, 64, 0), features(num_fake, 64, 1)
     with pytest.raises(InputError, match=f"64 {which} images for 64 features.*more than 64"):
         frechet_distance(real, fake)
     assert frechet_distance(real, fake, allow_singular=True).isfinite()
 
 
-def test_bad_features_are_refused():
+def test_bad_features_are_rejected():
     good, bad = features(10, 3, 0), features(10, 3, 1)
     bad[4, 1] = float("nan")
     with pytest.raises(InputError, match="NaN"):

@@ -29,7 +29,7 @@ def test_best_and_worst():
     assert inception_score(knows_nothing)[0].item() == pytest.approx(1)
 
 
-def test_bad_logits_are_refused():
+def test_bad_logits_are_rejected():
     with pytest.raises(InputError, match="N >= 10"):
         inception_score(torch.zeros(9, 5))
     with pytest.raises(InputError, match="NaN"):

@@ -1,4 +1,4 @@
-"""Grey levels and utility: closed forms, real images as if generated, and what is refused."""
+"""Grey levels and utility: closed forms, real images as if generated, and what is rejected."""
 
 from collections.abc import Callable
 from typing import Any

@@ -124,7 +124,7 @@ def claiming(path: Path, shape: tuple[int, ...], member: str = "images", **other
     return path
 
 
-def test_an_npz_that_claims_more_than_it_holds_is_refused_at_once(tmp_path: Path) -> None:
+def test_an_npz_that_claims_more_than_it_holds_is_rejected_at_once(tmp_path: Path) -> None:
     for shape in ((10**12, 1, 1, 1), (10**6, 10**5, 10**5, 3), (2, 40, 40, 3)):
         with pytest.raises(InputError, match=r"images\.npy claims shape"):
             NpzImages(claiming(tmp_path / "a.npz", shape))

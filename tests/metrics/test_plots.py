@@ -67,7 +67,7 @@ def test_a_curve_with_one_axis_or_two(tmp_path):
     assert blue[0] == 0 and blue[1] > 0.001
 
 
-def test_without_matplotlib_the_remedy_is_told(monkeypatch):
+def test_without_matplotlib_the_remedy_is_reported(monkeypatch):
     original = builtins.__import__
 
     def absent(name, *args, **kwargs):

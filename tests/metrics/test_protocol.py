@@ -1,4 +1,4 @@
-"""Protocols as training uses them: required or warned of, real features cached, bad data refused before step 0."""
+"""Protocols as training uses them: required or warned of, real features cached, bad data rejected before step 0."""
 
 import functools
 import re
@@ -97,7 +97,7 @@ def test_the_same_images_are_at_no_distance_in_any_batches(data_of):
         assert metrics["fd_projection_80_full"] == pytest.approx(0, abs=1e-6)
 
 
-def test_mirror_images_are_real_images_only_when_asked_for(data_of):
+def test_mirror_images_are_real_images_only_when_requested(data_of):
     images = textures(150, 0, size=8)
     plain, mirrored, fewer, flips = (
         prepared(data_of(images, flip=flip), **options)
@@ -120,7 +120,7 @@ def test_mirror_images_are_real_images_only_when_asked_for(data_of):
 def test_real_features_are_cached_and_a_damaged_entry_is_rebuilt(data_of, empty_cache, capsys):
     data, fakes = data_of(textures(90, 0, size=8)), FixedImages(textures(80, 1, size=8))
     first = prepared(data)
-    assert "looks at 90 real images" in capsys.readouterr().out
+    assert "on 90 real images" in capsys.readouterr().out
     again = prepared(data)
     assert "looks at" not in capsys.readouterr().out and again.features.seen == 0
     assert again.compute(fakes) == first.compute(fakes)
@@ -129,7 +129,7 @@ def test_real_features_are_cached_and_a_damaged_entry_is_rebuilt(data_of, empty_
     file.write_bytes(file.read_bytes()[:-100])
     rebuilt = prepared(data)
     told = " ".join(capsys.readouterr().out.split())
-    assert "cannot be used" in told and "looks at 90 real images" in told
+    assert "cannot be used" in told and "on 90 real images" in told
     assert rebuilt.compute(fakes) == first.compute(fakes)
 
 
@@ -148,7 +148,7 @@ class NoWeights(Projection):
         super().load(device)
 
 
-def test_missing_weights_are_told_before_the_run_which_goes_on_or_stops(data_of, capsys):
+def test_missing_weights_are_reported_before_the_run_which_goes_on_or_stops(data_of, capsys):
     data = data_of(textures(90, 0, size=8))
     metrics = protocol(features=NoWeights(), required=False)
     assert metrics.best == "fd_projection_80_full"
@@ -182,21 +182,21 @@ def test_the_key_of_the_best_is_known_before_the_data_are(data_of):
         ({"features": Projection(width=90), "num_fake": 91}, "90 real images for 90 features"),
     ],
 )
-def test_what_cannot_be_measured_is_refused_before_anything_is_seen(data_of, options, message):
+def test_what_cannot_be_measured_is_rejected_before_anything_is_seen(data_of, options, message):
     metrics = protocol(**options)
     with pytest.raises(InputError, match=message):
         metrics.prepare(data_of(textures(90, 0, size=8)))
     assert metrics.features.seen == 0
 
 
-def test_metrics_that_mean_nothing_are_refused():
+def test_metrics_that_mean_nothing_are_rejected():
     with pytest.raises(InputError, match="best=fid is none of its metrics"):
         protocol(best="fid")
     with pytest.raises(InputError, match="0 metrics measure nothing"):
         protocol(metrics={"distance": None}, best=None)
 
 
-def test_metrics_of_one_name_are_refused():
+def test_metrics_of_one_name_are_rejected():
     twice = {"kernel": Kernel(subset_size=40), "finer": Kernel(subset_size=10)}
     with pytest.raises(
         InputError, match=r"metrics.kernel and metrics.finer would both be called kd_"
@@ -227,7 +227,7 @@ def test_classes_of_generated_images_must_be_those_of_the_real(data_of):
     assert metrics.features.seen == seen
 
 
-def test_rgba_is_refused_before_anything_is_seen(data_of):
+def test_rgba_is_rejected_before_anything_is_seen(data_of):
     with pytest.raises(InputError, match=r"RGBA.*data\.channels=3"):
         prepared(data_of(textures(90, 0, channels=4, size=8)))
 
@@ -303,7 +303,7 @@ def test_advice_for_few_images_works_when_it_is_pasted(name, fake, real):
                 *advice[len(chosen) :],
             ]
     else:
-        pytest.fail(f"{words} is refused")
+        pytest.fail(f"{words} is rejected")
 
 
 def test_the_whole_of_inception_goes_through_a_protocol(data_of, inception_file):

@@ -1,4 +1,4 @@
-"""Metrics of text: what they are called, what stands beside them, and what they refuse."""
+"""Metrics of text: what they are called, what stands beside them, and what they reject."""
 
 import numpy as np
 import pytest
@@ -105,7 +105,7 @@ def test_keys(metric, key):
     assert metric.key(context(1280)) == key
 
 
-def test_what_is_refused():
+def test_what_is_rejected():
     text, images = DatasetImages(lines_of(TRAINING)), FixedImages(textures(2, 0))
     other = Text(alphabet="ahgfedcb ·", length=8, padding="·")
     with pytest.raises(InputError, match="num_fake=5"):

@@ -80,7 +80,7 @@ def test_chains_have_the_frequencies_they_are_made_of():
         np.bincount(single.flatten()) / 3000, [3 / 12, 3 / 12, 6 / 12], atol=0.05
     )
     assert np.array_equal(drawn, bigram_chain(lines, 500))
-    # nothing follows 1: a line begins anew
+    # nothing follows 1: a line begins again
     ends = np.array([[0, 0, 1]])
     assert set(bigram_chain(ends, 99)[:, 1:].flatten()) == {0, 1}
 

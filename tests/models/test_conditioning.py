@@ -108,7 +108,7 @@ def test_the_projection_is_the_default_and_adds_nothing_to_the_state(compose: Co
         assert not any("conditioning" in name for name in default)
 
 
-def test_its_figures_are_set_by_name(compose: Compose) -> None:
+def test_its_values_are_set_by_name(compose: Compose) -> None:
     words = ("conditioning=d2d_ce", "conditioning.temperature=0.25", "conditioning.width=6")
     head = small(compose, "biggan", *words).discriminator.conditioning
     assert (head.temperature, head.proxies.weight.shape) == (0.25, (3, 6))
@@ -121,9 +121,7 @@ def test_classes_are_needed_to_classify(compose: Compose, model: str, kind: str)
         small(compose, model, f"conditioning={kind}", classes=0)
 
 
-def test_one_that_there_is_not(
-    compose: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_one_unknown(compose: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(MissingConfigException):
         small(compose, "biggan", "conditioning=acgan")
     assert launch("train", ["model=biggan", "conditioning=acgan", f"runs_dir={tmp_path}"]) == 2

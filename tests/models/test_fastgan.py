@@ -154,7 +154,7 @@ def test_the_log_says_what_images_are_compared_by(
     assert "reconstruction" not in capsys.readouterr().out
 
 
-def test_a_distance_that_there_is_not() -> None:
+def test_a_distance_unknown() -> None:
     with pytest.raises(InputError, match="reconstruction='vgg'"):
         Discriminator(image_size=16, channels=3, reconstruction="vgg")
 

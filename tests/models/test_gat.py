@@ -201,7 +201,7 @@ def test_every_part_learns(compose: Compose, classes: int) -> None:
     assert still <= {"discriminator.linear.bias"}
 
 
-def test_features_of_real_images_are_told_where_there_is_a_teacher(
+def test_features_of_real_images_are_reported_where_there_is_a_teacher(
     compose: Compose, capsys: pytest.CaptureFixture[str]
 ) -> None:
     module = small(compose, "model.discriminator.feature_dim=768")

@@ -131,7 +131,7 @@ def test_d_sees_real_images_as_generated_ones_are(compose: Compose, model: str) 
 def test_ranks_share_what_lies_on_their_devices(
     compose: Compose, monkeypatch: pytest.MonkeyPatch, model: str
 ) -> None:
-    """NCCL refuses tensors on the CPU, where the stage is even if the networks are on GPUs."""
+    """NCCL rejects tensors on the CPU, where the stage is even if the networks are on GPUs."""
     module = tiny(compose, model)
     shared: list[torch.Tensor] = []
     monkeypatch.setattr("gan_lab.distributed.ranks.several_ranks", lambda: True)

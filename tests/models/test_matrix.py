@@ -45,7 +45,7 @@ Case = tuple[str, str, str, str]
 
 
 def possible(model: str, regularizer: str) -> bool:
-    """Whether the pair means something; that the others are refused is tested below."""
+    """Whether the pair means something; that the others are rejected is tested below."""
     if regularizer == "path_length":
         return model in STYLES
     if regularizer == "orthogonal":
@@ -138,7 +138,7 @@ def test_two_steps_of_everything(
     ("model", "regularizer"),
     [pair for pair in itertools.product(SMALL, REGULARIZERS) if not possible(*pair)],
 )
-def test_what_means_nothing_is_refused_before_the_first_step(
+def test_what_means_nothing_is_rejected_before_the_first_step(
     compose: Callable[..., DictConfig], model: str, regularizer: str
 ) -> None:
     config = compose(f"model={model}", *SMALL[model], f"regularizer=[{regularizer}]")

@@ -204,7 +204,7 @@ def test_other_uses_of_labels() -> None:
     assert_close(blind(images, labels), blind(images, 2 - labels))
 
 
-def test_sizes_and_lengths_that_there_are_not() -> None:
+def test_sizes_and_lengths_unknown() -> None:
     with pytest.raises(InputError, match=r"data\.image_size="):
         generator(image_size=50)
     with pytest.raises(InputError, match="start_size"):

@@ -1,4 +1,4 @@
-"""The projected discriminator against the authors', and in the place of every model's own."""
+"""The projected discriminator against the authors', and in place of every model's own."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -188,7 +188,7 @@ def test_what_does_not_fit(given: dict[str, Any], words: str) -> None:
         Discriminator(**given)
 
 
-def test_a_model_that_shows_codes_is_refused() -> None:
+def test_a_model_that_shows_codes_is_rejected() -> None:
     network = Discriminator(channels=3, width=8, weights="random")
     with pytest.raises(InputError, match="images alone"):
         network((torch.randn(2, 3, 16, 16), torch.randn(2, 5)))

@@ -118,7 +118,7 @@ def test_weights_that_begin_at_zero_are_drawn(compose: Compose) -> None:
     )
 
 
-def test_a_weight_of_an_unknown_kind_is_refused() -> None:
+def test_a_weight_of_an_unknown_kind_is_rejected() -> None:
     class Odd(sngan.Discriminator):
         def __init__(self) -> None:
             super().__init__(image_size=8, channels=1, width=2)

@@ -248,7 +248,7 @@ def test_the_first_layers_of_d_can_be_frozen() -> None:
         ({"style_mixing": 1.5}, "style_mixing=1.5"),
     ],
 )
-def test_what_there_is_not_is_refused(settings: dict[str, object], message: str) -> None:
+def test_what_there_is_not_is_rejected(settings: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         small_generator(**settings)
     with pytest.raises(InputError, match="noise='loud'"):

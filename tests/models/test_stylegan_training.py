@@ -117,7 +117,7 @@ def test_the_blur_falls_linearly_to_nothing(compose: Compose) -> None:
         assert torch.equal(module.discriminate(images, Batch(images), None).logits, logits)
 
 
-def test_there_is_no_blur_unless_asked_for(compose: Compose) -> None:
+def test_there_is_no_blur_unless_requested(compose: Compose) -> None:
     assert not make(compose, "stylegan3").augmentations
     with pytest.raises(InputError, match="sigma=-1"):
         make(compose, "stylegan3", "augment=blur", "augment.blur.sigma=-1")

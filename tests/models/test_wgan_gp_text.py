@@ -143,6 +143,6 @@ def test_with_classes(compose: Compose, spec: SampleSpec) -> None:
     assert module.conditional
 
 
-def test_images_are_refused(compose: Compose) -> None:
+def test_images_are_rejected(compose: Compose) -> None:
     with pytest.raises(InputError, match="lines of text"):
         build_model(compose("model=wgan_gp_text"), image_spec(channels=1, image_size=(8, 8)))

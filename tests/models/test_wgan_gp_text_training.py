@@ -135,7 +135,7 @@ def test_dry_run_and_bench(run: Path, tmp_path: Path) -> None:
     assert json.loads(out.read_text())["steps"]["phases"]["generator"]["flops"] > 0
 
 
-def test_a_file_of_ones_own_with_classes(tmp_path: Path) -> None:
+def test_a_file_of_a_user_with_classes(tmp_path: Path) -> None:
     root = tmp_path / "texts"
     root.mkdir()
     for name in ("ab", "cd"):
@@ -175,7 +175,7 @@ def test_a_file_of_ones_own_with_classes(tmp_path: Path) -> None:
         ("mix", [], "styles"),
     ],
 )
-def test_what_makes_no_sense_is_refused(
+def test_what_makes_no_sense_is_rejected(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
     command: str, words: list[str], named: str,
 ) -> None:  # fmt: skip

@@ -129,7 +129,7 @@ def test_ganspace_finds_a_known_covariance_within_classes() -> None:
     assert (found.vectors.gather(1, found.vectors.abs().argmax(1, keepdim=True)) > 0).all()
 
 
-def test_between_classes_where_that_is_asked_for() -> None:
+def test_between_classes_where_that_is_requested() -> None:
     gan, vectors, _ = planted()
     found = gan.directions(count=1, samples=3000, within=False)
     assert (found.vectors[0] @ vectors[7]).abs() > 0.999, "from class to class"
@@ -180,7 +180,7 @@ def test_a_file_keeps_them(tmp_path: Path) -> None:
         Directions.read(path, gan=big_gan())
 
 
-def test_pictures_along_directions() -> None:
+def test_images_along_directions() -> None:
     gan = style_gan2(3, 16)
     found = directions(gan, count=2, samples=500)
     latents = gan.as_latents([0, 1], truncation=0.5)

@@ -70,7 +70,7 @@ def test_in_double_precision_images_agree_to_the_last_digits(make: Callable[[], 
 
 @pytest.mark.parametrize("make", [style_gan, style_gan2, style_gan3, big_gan])
 @pytest.mark.parametrize(("count", "batch_size", "expected"), [(1, 16, [1]), (7, 3, [3, 3, 1])])
-def test_the_generator_computes_no_more_than_what_is_asked_for(
+def test_the_generator_computes_no_more_than_what_is_requested(
     make: Callable[[], Gan], count: int, batch_size: int, expected: list[int]
 ) -> None:
     gan = make()
@@ -202,7 +202,7 @@ def test_attributes_are_those_of_real_rows_but_for_those_that_are_named() -> Non
     assert "1 rows" in str(drawn.labels_drawn)
 
 
-def test_attributes_that_there_are_not() -> None:
+def test_attributes_unknown() -> None:
     drawn = faces(generator_of("gan", 3))
     with pytest.raises(InputError, match=r"beard is not an attribute; .*smile, age, hat"):
         drawn.sample(1, labels={"beard": 1})
@@ -304,7 +304,7 @@ def test_only_the_first_styles_of_stylegan_are_truncated() -> None:
         assert not torch.isclose(moved[:, :8], plain[:, :8]).all()
 
 
-def test_where_a_moved_picture_looks() -> None:
+def test_where_a_moved_image_looks() -> None:
     """Positions are in sides from the middle, y down."""
 
     def place(x: float, y: float, **motion: Any) -> list[float]:
@@ -320,7 +320,7 @@ def test_where_a_moved_picture_looks() -> None:
     assert place(0.1, -0.4, rotate=90.0, translate=(0.1, 0.0)) == [0.4, 0]
 
 
-def test_a_moved_picture() -> None:
+def test_a_moved_image() -> None:
     gan = style_gan3(classes=0)
     plain = gan.sample(4) * 1
     assert torch.equal(gan.sample(4, translate=(0.0, 0.0), rotate=0.0) * 1, plain)
@@ -351,7 +351,7 @@ def test_a_moved_picture() -> None:
         (big_gan, {"noise": "none"}, "biggan has no noise inputs"),
     ],
 )
-def test_what_means_nothing_is_refused(
+def test_what_means_nothing_is_rejected(
     make: Callable[[], Gan], arguments: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):

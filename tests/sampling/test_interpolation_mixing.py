@@ -110,7 +110,7 @@ def test_layers(layers: object, expected: list[int]) -> None:
         ([0.5], "layers=0.5: choose from"),
     ],
 )
-def test_layers_that_there_are_not(layers: object, message: str) -> None:
+def test_layers_unknown(layers: object, message: str) -> None:
     with pytest.raises(InputError, match=message):
         pick_layers(style_gan2(size=64), layers)  # type: ignore[arg-type]
 

@@ -85,7 +85,7 @@ def test_the_search_in_w_begins_at_its_mean() -> None:
         assert ((row - expected).abs() < 0.1 * spread + 1e-3).all()
 
 
-def test_a_picture_alone_is_found_as_among_others() -> None:
+def test_a_image_alone_is_found_as_among_others() -> None:
     gan = style_gan(3, 16)
     targets = torch.rand(3, 1, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
     together = project(gan, targets, steps=10, batch_size=2)
@@ -100,7 +100,7 @@ def test_a_picture_alone_is_found_as_among_others() -> None:
     assert not torch.equal(other.images, together.images)
 
 
-def test_noise_is_searched_for_and_carries_no_picture() -> None:
+def test_noise_is_searched_for_and_carries_no_image() -> None:
     gan = style_gan2(0, 16)
     found = project(gan, torch.rand(2, 1, 16, 16) * 2 - 1, steps=40)
     assert found.noise is not None and set(found.noise.maps) == set(found.noise.maps)
@@ -114,7 +114,7 @@ def test_noise_is_searched_for_and_carries_no_picture() -> None:
     assert project(gan, torch.zeros(1, 1, 16, 16), steps=1, noise=False).noise is None
 
 
-def test_the_best_of_a_pictures_searches_counts() -> None:
+def test_the_best_of_a_images_searches_counts() -> None:
     gan = linear_gan(MATRIX)
     z = gan.latents(4).values
     targets = gan.synthesize(z)

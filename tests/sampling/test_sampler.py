@@ -99,7 +99,7 @@ def test_less_variety() -> None:
     assert spread[0] < 0.3 * spread[1] < 0.3 * spread[2]
 
 
-def test_what_means_nothing_is_refused() -> None:
+def test_what_means_nothing_is_rejected() -> None:
     sphere = Gan(progan.Generator(**IMAGES, z_dim=4, channel_base=64, channel_max=8).eval())
     for gan, truncation, words in (
         (sphere, 0.5, "truncation=0.5 means nothing to progan"),
@@ -169,7 +169,7 @@ def test_statistics_follow_truncation_and_the_seed_alone() -> None:
     assert not torch.isin(own[0], images).any()
 
 
-def test_statistics_that_there_are_not() -> None:
+def test_statistics_unknown() -> None:
     plain: GeneratorNetwork = r3gan.Generator(**IMAGES, widths=8, cardinalities=2, blocks=1)
     with pytest.raises(InputError, match="leave them out"):
         Gan(plain).measure_statistics(64)

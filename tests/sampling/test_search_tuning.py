@@ -17,7 +17,7 @@ def tuned(gan: Gan, **settings: float) -> ProjectionResult:
     return project(gan, TARGETS, labels=[0, 2], steps=5, restarts=1, tuning=Tuning(**settings))  # type: ignore[arg-type]
 
 
-def test_latents_alone_give_the_pictures() -> None:
+def test_latents_alone_give_the_images() -> None:
     gan = style_gan2(3, 16)
     before = {name: value.clone() for name, value in gan.generator.state_dict().items()}
     found = tuned(gan, steps=20, lr=1e-2)

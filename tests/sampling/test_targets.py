@@ -1,4 +1,4 @@
-"""Images to project: what is done to them, and what is refused."""
+"""Images to project: what is done to them, and what is rejected."""
 
 from pathlib import Path
 
@@ -57,7 +57,7 @@ def test_grey_becomes_colour_and_turned_photos_stand_upright(tmp_path: Path) -> 
     assert (image[0, :, -1] > image[0, :, 0]).all(), "what was right is below"
 
 
-def test_pictures_and_tensors_in_memory() -> None:
+def test_images_and_tensors_in_memory() -> None:
     tensor = torch.rand(2, 3, 8, 8)
     picture = gradient(16, 8, "RGB")
     found = read_targets([tensor, picture, tensor[0]], **COLOUR)
@@ -106,7 +106,7 @@ def test_bad_input(given: Given, message: str) -> None:
         read_targets(given, **COLOUR)
 
 
-def test_a_folder_without_pictures(tmp_path: Path) -> None:
+def test_a_folder_without_images(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("none")
     with pytest.raises(InputError, match="holds no images"):
         read_targets(tmp_path, **GREY)

@@ -164,7 +164,7 @@ def test_without_pyav(monkeypatch: pytest.MonkeyPatch) -> None:
     check_video("a.gif", 10)
 
 
-def test_small_pictures_are_enlarged_to_be_seen() -> None:
+def test_small_images_are_enlarged_to_be_seen() -> None:
     assert [readable_scale(*size) for size in [(16, 16), (100, 300), (256, 256), (999, 500)]] == [
         16,
         3,

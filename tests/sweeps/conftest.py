@@ -1,4 +1,4 @@
-"""Sweeps through the real command line, launchers and sweepers, with something quick in the place of training."""
+"""Sweeps through the real command line, launchers and sweepers, with something quick in place of training."""
 
 import json
 import math
@@ -27,7 +27,7 @@ FIGURE = "metrics/fd_digits"
 
 @dataclass
 class Fake:
-    """Something quick in the place of training, with a run folder, an evaluation curve and a way to go wrong.
+    """Something quick in place of training, with a run folder, an evaluation curve and a way to go wrong.
 
     Attributes:
         trained: (name, kimg where it began) of each run, in order.

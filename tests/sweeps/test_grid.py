@@ -1,4 +1,4 @@
-"""gan-lab train -m: which runs there are, what is skipped, tried again, recorded and refused."""
+"""gan-lab train -m: which runs there are, what is skipped, tried again, recorded and rejected."""
 
 import json
 import multiprocessing
@@ -112,7 +112,7 @@ def test_asked_to_stop_it_goes_no_further(
     assert [name for name, _ in fake.trained] == [f"seed-{seed}" for seed in range(4)]
 
 
-def test_an_unknown_key_is_refused_before_the_first_run(
+def test_an_unknown_key_is_rejected_before_the_first_run(
     sweep: Sweep, fake: Fake, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert sweep("seed=0,1", "model.generator.wdth=8,16") == 2
@@ -136,7 +136,7 @@ def test_an_unknown_key_is_refused_before_the_first_run(
     ],
 )
 @SMALL
-def test_bad_input_is_refused_before_the_first_run(
+def test_bad_input_is_rejected_before_the_first_run(
     sweep: Sweep,
     fake: Fake,
     tmp_path: Path,
@@ -171,7 +171,7 @@ def test_what_names_no_run_names_one_where_it_is_swept(
 
 
 @SMALL
-def test_a_second_call_at_the_same_time_is_refused(
+def test_a_second_call_at_the_same_time_is_rejected(
     sweep: Sweep, fake: Fake, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "m" / "a").mkdir(parents=True)

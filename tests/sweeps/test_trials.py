@@ -103,7 +103,7 @@ def test_more_is_better_where_it_is(sweep: Sweep, fake: Fake, tmp_path: Path) ->
 
 
 @pytest.mark.usefixtures("small")
-def test_a_trial_that_fails_is_told_once(
+def test_a_trial_that_fails_is_reported_once(
     sweep: Sweep, fake: Fake, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fake.endings = {"hinge": Ending("failed", "training diverged")}
@@ -137,7 +137,7 @@ def test_batches_of_trials_and_trials_of_one_run(sweep: Sweep, fake: Fake, tmp_p
         (("lr=interval(0,1)", "hydra.sweeper.storage='nosuch://x'"), "cannot be opened"),
     ],
 )
-def test_bad_input_is_refused_before_the_first_run(
+def test_bad_input_is_rejected_before_the_first_run(
     sweep: Sweep,
     fake: Fake,
     capsys: pytest.CaptureFixture[str],

@@ -163,7 +163,7 @@ DIGITS = sorted(path.stem for path in (conf_dir() / "experiment" / "digits").glo
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", DIGITS)
-def test_digits_recipes_are_told_nothing(tmp_path: Path, model: str) -> None:
+def test_digits_recipes_get_no_advice(tmp_path: Path, model: str) -> None:
     """Their beginning, logged so often that every sign would have the time to show."""
     words = [
         f"experiment=digits/{model}", "total_kimg=2", "callbacks.training_log.every_kimg=0.05", "trainer=cpu",

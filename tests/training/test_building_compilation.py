@@ -154,7 +154,7 @@ def test_a_step_with_approximate_penalties_has_no_graph_breaks(
     )
 
 
-def test_networks_that_grow_are_refused(
+def test_networks_that_grow_are_rejected(
     train: Train, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     base = ("model=progan", "batch_size=16", "data.image_size=8", "metrics=none")
@@ -163,7 +163,7 @@ def test_networks_that_grow_are_refused(
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_backend_that_there_is_not(train: Train, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_backend_unknown(train: Train, capsys: pytest.CaptureFixture[str]) -> None:
     train("compile=inductr", status=2)
     assert "compile=inductr must be true, false or one of" in capsys.readouterr().err
     assert backend_of(True) == "inductor" and backend_of(False) is None

@@ -41,7 +41,7 @@ def test_a_full_disk_leaves_the_old_checkpoint_whole(tmp_path: Path) -> None:
     before = path.read_bytes()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    # the kernel refuses what goes beyond, in the middle of the file, as it does on a full disk
+    # the kernel rejects what goes beyond, in the middle of the file, as it does on a full disk
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))
     try:
         with pytest.raises(
@@ -87,7 +87,7 @@ class Hostile:
         return (Path.touch, (self.path,))
 
 
-def test_a_hostile_checkpoint_is_refused_with_nothing_run(tmp_path: Path) -> None:
+def test_a_hostile_checkpoint_is_rejected_with_nothing_run(tmp_path: Path) -> None:
     proof = tmp_path / "proof"
     torch.save({**STATE, "callbacks": Hostile(proof)}, tmp_path / "a.ckpt")
     (tmp_path / "b.ckpt").write_bytes(pickle.dumps(Hostile(proof)))
@@ -134,7 +134,7 @@ def same(ours: object, theirs: object) -> bool:
 @pytest.mark.parametrize(
     ("bit", "step"), [(3, 5), *(pytest.param(bit, 1, marks=pytest.mark.slow) for bit in range(8))]
 )
-def test_a_flipped_bit_is_refused_or_changes_nothing(tmp_path: Path, bit: int, step: int) -> None:
+def test_a_flipped_bit_is_rejected_or_changes_nothing(tmp_path: Path, bit: int, step: int) -> None:
     state = {
         "state_dict": {"w": torch.randn(9), "n": torch.arange(3)},
         "clock": {"images_seen": 3},
@@ -257,7 +257,7 @@ def test_not_a_run_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [None, 1, 3, "2", True, 10**30])
-def test_another_format_is_refused_in_a_line(number: object, run: Path, tmp_path: Path) -> None:
+def test_another_format_is_rejected_in_a_line(number: object, run: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
     for path in sorted((copy / "checkpoints").glob("*.ckpt")):
@@ -275,7 +275,7 @@ def test_another_format_is_refused_in_a_line(number: object, run: Path, tmp_path
         gan_lab.load(copy)
 
 
-def test_links_to_nothing_are_no_reason_to_begin_anew(tmp_path: Path) -> None:
+def test_links_to_nothing_are_no_reason_to_begin_again(tmp_path: Path) -> None:
     for name in ("last", "previous"):
         (tmp_path / f"{name}.ckpt").symlink_to(f"/mnt/away/{name}.ckpt")
     with pytest.raises(
@@ -300,6 +300,7 @@ def test_links_to_themselves(tmp_path: Path) -> None:
         {"clock": {"images_seen": True}},
         {"state_dict": {5: torch.zeros(1)}},
         {"state_dict": {"w": "text"}},
+        {"state_dict": {"w": torch.eye(3).to_sparse()}},
         {"callbacks": [1]},
         {"callbacks": {"Checkpointing": 5}},
     ],
@@ -313,3 +314,11 @@ def test_a_readable_file_that_is_no_checkpoint_gives_way(
         read(tmp_path / "last.ckpt")
     assert find_resumable(tmp_path) == tmp_path / "last.ckpt"
     assert read(tmp_path / "last.ckpt")["clock"] == STATE["clock"]
+
+
+def test_a_bomb_is_not_unpacked_to_be_verified(tmp_path: Path) -> None:
+    torch.save({**STATE, "format": FORMAT}, tmp_path / "last.ckpt")
+    with zipfile.ZipFile(tmp_path / "last.ckpt", "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("zeros", bytes(10_000_000))
+    with pytest.raises(DamagedCheckpointError, match="it claims 10,"):
+        read(tmp_path / "last.ckpt")

@@ -11,7 +11,7 @@ from gan_lab.training.ema import coefficients, decay, exponent, products
 
 
 @given(st.floats(0.01, 0.28))
-def test_the_exponent_has_the_deviation_that_is_asked_for(length: float) -> None:
+def test_the_exponent_has_the_deviation_that_is_requested(length: float) -> None:
     gamma = exponent(length)
     # of the density (gamma + 1) s^gamma on [0, 1]
     mean, square = (gamma + 1) / (gamma + 2), (gamma + 1) / (gamma + 3)
@@ -24,7 +24,7 @@ def test_those_of_the_paper() -> None:
 
 
 @pytest.mark.parametrize("length", [0, -0.1, 0.5])
-def test_lengths_that_there_are_not(length: float) -> None:
+def test_lengths_unknown(length: float) -> None:
     with pytest.raises(InputError, match=f"ema={length}"):
         exponent(length)
 

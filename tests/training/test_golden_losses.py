@@ -1,7 +1,7 @@
 """Losses of the first 20 steps of small models, as they were on 28 November 2026, in float64 on the CPU.
 
 `golden_losses.json` was made before the package was rebuilt, and its numbers are never made again: a change that is
-meant to change arithmetic takes out the case that it concerns, says so in its commit, and has that case made anew. This
+meant to change arithmetic takes out the case that it concerns, says so in its commit, and has it made again. This
 adds the cases that the file lacks and leaves the others alone:
 
     GAN_LAB_MAKE_GOLDEN=1 python -m pytest tests/training/test_golden_losses.py

@@ -219,6 +219,14 @@ def test_penalties_are_in_full_precision(make: Make, precision: str) -> None:
     regularizers = module.players["discriminator"].regularizers
     regularizers["r1"] = Watching(weight=1, interval=2)
     regularizers["always"] = Watching(weight=1)
+    backward = module.manual_backward
+
+    def watched(loss: Tensor) -> None:
+        # autocast would lower the gradients of what was computed without it
+        kinds.add((torch.float32, torch.is_autocast_enabled("cpu")))
+        backward(loss)
+
+    module.manual_backward = watched  # type: ignore[method-assign]
     fit(module, precision=precision)
     assert kinds == {(torch.float32, False)}
 
@@ -239,7 +247,7 @@ def test_the_moving_average_stays_in_evaluation_mode(make: Make) -> None:
         (("+model.schedules.generator.rate=1",), "schedules.generator.rate is unknown"),
     ],
 )
-def test_what_cannot_run_is_refused_when_it_is_built(
+def test_what_cannot_run_is_rejected_when_it_is_built(
     make: Make, overrides: tuple[str, ...], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):

@@ -70,7 +70,7 @@ def test_the_mean_is_saved() -> None:
     assert list(PathLength(weight=2.0).state_dict()) == ["mean"]
 
 
-def test_generators_without_styles_are_refused() -> None:
+def test_generators_without_styles_are_rejected() -> None:
     with pytest.raises(InputError, match="path_length needs a generator with styles"):
         PathLength(weight=2.0)(step(nn.Linear(16, 16)))
     with pytest.raises(InputError, match="decay=2"):

@@ -251,7 +251,7 @@ def test_a_generator_without_its_discriminator(
     transfer(Players(after, 1), open_origin(run_folder(tmp_path, before, Players(before, 0))))
     out = capsys.readouterr().out
     assert "generator: kept" in out
-    assert "none of the discriminator's weights fits: it begins anew" in " ".join(out.split())
+    assert "none of the discriminator's weights fits: it starts fresh" in " ".join(out.split())
 
 
 def test_nothing_that_fits_is_an_error(tmp_path: Path) -> None:

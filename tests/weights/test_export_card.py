@@ -74,7 +74,7 @@ def test_code_for_onnx_and_torch_runs_as_it_stands(
 
 
 @pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB"), (4, "RGBA")])
-def test_the_picture_of_the_onnx_example(
+def test_the_image_of_the_onnx_example(
     channels: int, mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def run(outputs: None, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
@@ -171,7 +171,7 @@ def test_metrics_are_those_of_this_checkpoint(tmp_path: Path) -> None:
     assert "`other`" in raw and "kid5k" not in raw and "by `fid50k`" not in raw
 
 
-def test_no_place_of_the_machine_is_told(tmp_path: Path) -> None:
+def test_no_place_of_the_machine_is_reported(tmp_path: Path) -> None:
     run = run_of("gan", tmp_path / "run", classes=0)
     (run / "evaluation.json").write_text(json.dumps([result(run)]))
     card = card_of(run)

@@ -1,4 +1,4 @@
-"""An exported model gives the run's images, without Lightning and Hydra, and refuses what is not as it should be."""
+"""An exported model gives the run's images, without Lightning and Hydra, and rejects what is not as it should be."""
 
 import json
 import shutil
@@ -60,7 +60,7 @@ def test_an_encoder_comes_along(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_in_a_process_of_its_own(styled: Path, styled_run: Path, tmp_path: Path) -> None:
+def test_in_a_process_alone(styled: Path, styled_run: Path, tmp_path: Path) -> None:
     code = """if True:
         import sys
         import torch

@@ -118,7 +118,7 @@ def test_commands_take_it(asked: list[str], tmp_path: Path) -> None:
     assert (tmp_path / "out" / "grid.png").exists()
 
 
-def test_a_model_that_there_is_not(asked: list[str]) -> None:
+def test_a_model_unknown(asked: list[str]) -> None:
     with pytest.raises(InputError, match="hf://somebody/none could not be downloaded"):
         gan_lab.load("hf://somebody/none")
 

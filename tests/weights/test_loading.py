@@ -1,4 +1,4 @@
-"""What is loaded does not act: run folders that somebody else has prepared, by every command that opens one."""
+"""What is loaded does not act: run folders that another process has prepared, by every command that opens one."""
 
 import json
 import os

@@ -84,7 +84,7 @@ def test_defaults_are_those_of_the_repository() -> None:
     assert older.synthesis.blocks[-1].dtype is None
 
 
-def test_an_unknown_source_is_refused() -> None:
+def test_an_unknown_source_is_rejected() -> None:
     with pytest.raises(InputError, match="source='a thesis' is unknown"):
         from_published({"source": "a thesis"}, None)
 

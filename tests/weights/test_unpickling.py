@@ -1,4 +1,4 @@
-"""Pickles that ask for more than data: each is refused by the name of what it asks for, and nothing of it runs."""
+"""Pickles that ask for more than data: each is rejected by the name of what it asks for, and nothing of it runs."""
 
 import builtins
 import io
@@ -49,7 +49,7 @@ def snapshot(value: Any, protocol: int = 4) -> bytes:
 
 
 def refused(data: bytes, tmp_path: Path) -> str:
-    """The message with which a `.pkl` of these bytes is refused."""
+    """The message with which a `.pkl` of these bytes is rejected."""
     path = tmp_path / "hostile.pkl"
     path.write_bytes(data)
     with pytest.raises(InputError) as caught:
@@ -104,7 +104,7 @@ ATTACKS: dict[str, tuple[Callable[[str], Any], str]] = {
 
 @pytest.mark.parametrize("protocol", range(6))
 @pytest.mark.parametrize("name", ATTACKS)
-def test_what_is_asked_for_is_named_and_not_run(
+def test_what_is_requested_is_named_and_not_run(
     name: str, protocol: int, tmp_path: Path, witness: Path
 ) -> None:
     make, asked = ATTACKS[name]
@@ -113,7 +113,7 @@ def test_what_is_asked_for_is_named_and_not_run(
     older = {"builtins": "__builtin__", "_pickle": "pickle", "subprocess": "commands"}
     names = (asked, *(asked.replace(now, then) for now, then in older.items()))
     assert any(f"asks for {n}" in message or f".{n}, which" in message for n in names), message
-    assert "is refused" in message and "Nothing in it was run" in message
+    assert "is rejected" in message and "Nothing in it was run" in message
     assert not witness.exists()
 
 
@@ -203,7 +203,7 @@ def test_a_hostile_state_dict(zipped: bool, tmp_path: Path, witness: Path) -> No
         path,
         _use_new_zipfile_serialization=zipped,
     )
-    with pytest.raises(InputError, match=rf"G_ema.pth is refused: it asks for {os.name}\.system"):
+    with pytest.raises(InputError, match=rf"G_ema.pth is rejected: it asks for {os.name}\.system"):
         open_published(path)
     assert not witness.exists()
 

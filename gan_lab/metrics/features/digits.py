@@ -1,11 +1,7 @@
 """A small classifier of scikit-learn's digits, trained on first use; not comparable with other features."""
 
 import dataclasses
-import hashlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -14,14 +10,18 @@ from torch import Tensor, nn
 from gan_lab.data.base import ImageDataset
 from gan_lab.data.digits import Digits
 from gan_lab.data.images import to_float
-from gan_lab.metrics.cache import cached_tensors, tensors_sha256
-from gan_lab.metrics.features.base import Extractor
-
-C = TypeVar("C", bound="Any")
+from gan_lab.metrics.cache import tensors_sha256
+from gan_lab.metrics.classifier import (
+    ClassifierFeatures,
+    Training,
+    cached_classifier,
+    isolated,
+    train,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class Recipe(Training):
     """Hyperparameters of the classifier.
 
     Args:
@@ -34,11 +34,8 @@ class Recipe:
     channels: int = 16
     width: int = 64
     epochs: int = 15
-    batch_size: int = 64
     max_shift: int = 1
     learning_rate: float = 6e-3
-    weight_decay: float = 1e-2
-    label_smoothing: float = 0.1
     seed: int = 0
     lowest_accuracy: float = 0.97
 
@@ -112,43 +109,6 @@ def load_classifier(recipe: Recipe | None = None) -> tuple[DigitsClassifier, str
     )
 
 
-def cached_classifier(
-    name: str,
-    key: str,
-    build: Callable[[], C],
-    train: Callable[[], C],
-    held_out: tuple[Tensor, Tensor],
-    lowest_accuracy: float,
-) -> tuple[C, str]:
-    """Load a classifier from the cache, or train it, and check its accuracy on held-out samples.
-
-    Args:
-        name: of the data.
-        key: everything that determines the weights, except the version of torch.
-        build: makes an untrained network.
-        train: makes a trained one.
-        held_out: stored samples and labels.
-        lowest_accuracy: below this, RuntimeError is raised.
-
-    Returns:
-        The network, and the SHA-256 of its weights.
-    """
-    # weights depend on the version of torch by rounding
-    digest = hashlib.sha256(f"{key} {torch.__version__}".encode()).hexdigest()[:16]
-    weights = cached_tensors(f"{name}-classifier-{digest}.pt", lambda: train().state_dict())
-    with torch.random.fork_rng(devices=[]):  # initialising changes the caller's random state
-        classifier = build()
-    classifier.load_state_dict(weights)
-    classifier.eval().requires_grad_(False)
-    found = classifier.outputs(held_out[0])[1].argmax(1)
-    accuracy = (found == held_out[1]).double().mean().item()
-    if accuracy < lowest_accuracy:
-        raise RuntimeError(
-            f"the {name} classifier has an accuracy of {accuracy:.1%} on held-out samples, below {lowest_accuracy:.0%}"
-        )
-    return classifier, tensors_sha256(weights)
-
-
 def stored_images(dataset: ImageDataset) -> tuple[Tensor, Tensor]:
     """All images of a small set, not mirrored: uint8 [N, C, H, W] and labels [N]."""
     batch = dataset.__getitems__(range(dataset.num_stored))
@@ -164,43 +124,14 @@ def train_classifier(recipe: Recipe, images: Tensor, labels: Tensor) -> DigitsCl
         images: uint8 [N, 1, size, size].
         labels: int64 [N].
     """
-    with on_its_own(recipe.seed) as generator:
+    with isolated(recipe.seed) as generator:
         classifier = DigitsClassifier(recipe)
         images = to_float(images)
         train(
-            classifier, labels, recipe, generator,
+            classifier, labels, recipe, recipe.epochs * len(labels) // recipe.batch_size, generator,
             lambda chosen: _shift(images[chosen], recipe.max_shift, generator),
         )  # fmt: skip
     return classifier.eval()
-
-
-def train(
-    classifier: nn.Module,
-    labels: Tensor,
-    recipe: Any,
-    generator: torch.Generator,
-    batch: Callable[[Tensor], Tensor],
-) -> None:
-    """Train a classifier with AdamW and one cycle of learning rates.
-
-    Args:
-        classifier: samples -> features and logits.
-        labels: int64 [N].
-        recipe: its `Recipe`.
-        generator: draws the batches.
-        batch: samples of some indices.
-    """
-    steps = recipe.epochs * len(labels) // recipe.batch_size
-    optimizer = torch.optim.AdamW(classifier.parameters(), weight_decay=recipe.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, steps)
-    for _ in range(steps):
-        chosen = torch.randint(len(labels), (recipe.batch_size,), generator=generator)
-        _, logits = classifier(batch(chosen))
-        loss = F.cross_entropy(logits, labels[chosen], label_smoothing=recipe.label_smoothing)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
 
 
 def _shift(images: Tensor, most: int, generator: torch.Generator) -> Tensor:
@@ -210,43 +141,6 @@ def _shift(images: Tensor, most: int, generator: torch.Generator) -> Tensor:
     down, right = torch.randint(2 * most + 1, (2, num, 1), generator=generator)
     rows, columns = torch.arange(height) + down, torch.arange(width) + right  # [N, H], [N, W]
     return padded[torch.arange(num)[:, None, None], rows[:, :, None], columns[:, None, :]][:, None]
-
-
-@contextmanager
-def on_its_own(seed: int) -> Iterator[torch.Generator]:
-    """Isolate the training from the caller's random state and settings.
-
-    One thread, because splitting sums over threads changes their last bits. Initialisation uses the global generator,
-    whose state is restored.
-    """
-    threads = torch.get_num_threads()
-    generator = torch.default_generator
-    with (
-        torch.inference_mode(False),
-        torch.enable_grad(),
-        torch.autocast("cpu", enabled=False),
-        torch.random.fork_rng(devices=[]),
-    ):
-        try:
-            torch.set_num_threads(1)
-            generator.manual_seed(seed)
-            yield generator
-        finally:
-            torch.set_num_threads(threads)
-
-
-class ClassifierFeatures(Extractor):
-    """Features and logits of a small classifier that is trained on first use, on the CPU."""
-
-    classifier: Any
-
-    def load(self, device: torch.device) -> None:
-        # a forward pass takes a millisecond: no need for a GPU
-        super().load(torch.device("cpu"))
-
-    def _forward(self, stored: Tensor, outputs: frozenset[str]) -> dict[str, Tensor]:
-        features, logits = self.classifier.outputs(stored)
-        return {"features": features, "logits": logits}
 
 
 class DigitsFeatures(ClassifierFeatures):

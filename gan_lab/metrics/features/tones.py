@@ -9,11 +9,17 @@ from torch import Tensor, nn
 from gan_lab.data.audio import FULL_SCALE
 from gan_lab.data.tones import CLASSES, LENGTH, Tones
 from gan_lab.errors import InputError
-from gan_lab.metrics.features.digits import ClassifierFeatures, cached_classifier, on_its_own, train
+from gan_lab.metrics.classifier import (
+    ClassifierFeatures,
+    Training,
+    cached_classifier,
+    isolated,
+    train,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class Recipe(Training):
     """Hyperparameters of the classifier.
 
     Args:
@@ -26,10 +32,6 @@ class Recipe:
     channels: int = 64
     width: int = 64
     epochs: int = 6
-    batch_size: int = 64
-    learning_rate: float = 3e-3
-    weight_decay: float = 1e-2
-    label_smoothing: float = 0.1
     seed: int = 0
     lowest_accuracy: float = 0.97
 
@@ -102,10 +104,11 @@ def clips(data: Tones) -> tuple[Tensor, Tensor]:
 def train_classifier(recipe: Recipe) -> TonesClassifier:
     """Train the classifier, independent of the caller's random state."""
     samples, labels = clips(Tones(split="train"))
-    with on_its_own(recipe.seed) as generator:
+    with isolated(recipe.seed) as generator:
         classifier = TonesClassifier(recipe)
         frames = classifier.spectrograms(samples)
-        train(classifier, labels, recipe, generator, lambda chosen: frames[chosen])
+        steps = recipe.epochs * len(labels) // recipe.batch_size
+        train(classifier, labels, recipe, steps, generator, lambda chosen: frames[chosen])
     return classifier.eval()
 
 

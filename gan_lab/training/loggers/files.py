@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import sys
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -184,12 +185,22 @@ def whole_entries(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
 
 
 def parse_entry(line: bytes) -> dict[str, Any] | None:
-    """Return an entry of metrics.jsonl, or None for a line that is none."""
+    """Return the numbers of an entry of metrics.jsonl, by printable names, or None for a line that is none."""
     try:
         entry = json.loads(line.decode("utf-8-sig"))  # some editors begin a file so
-        return entry if isinstance(entry, dict) and math.isfinite(entry["kimg"]) else None
-    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+    except (ValueError, RecursionError):
         return None
+    if not isinstance(entry, dict):
+        return None
+    numbers = {name: v for name, v in entry.items() if name.isprintable() and _is_number(v)}
+    return numbers if math.isfinite(numbers.get("kimg", math.nan)) else None
+
+
+def _is_number(value: object) -> bool:
+    """Whether a value of a JSON is a number that a float can hold, NaN and infinity among them."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return isinstance(value, float) or abs(value) <= sys.float_info.max
 
 
 def damage(path: Path, lines: Sequence[int]) -> str:

@@ -59,7 +59,7 @@ def test_its_metrics_bear_its_name_and_its_weights_a_hash(tmp_path):
     with pytest.raises(InputError, match=r"features\.sha256 says abc"):
         made(weights=str(path), sha256="abc")
     torch.save({"other": torch.tensor(3.0)}, path)
-    with pytest.raises(InputError, match="no state dict of means"):
+    with pytest.raises(InputError, match="not a state dict of means"):
         made(weights=str(path))
     with pytest.raises(InputError, match=r"outputs=.*mean and std together"):
         made(mean=[0.5, 0.5, 0.5])

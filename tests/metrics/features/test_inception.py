@@ -148,7 +148,7 @@ def test_mixed_precision_is_another_precision(inception, inception_file):
     assert (inception.precision, half.precision) == ("float32", "bfloat16") and not half.names
 
 
-def test_weights_that_make_nan_are_refused(inception_state, tmp_path):
+def test_weights_that_make_nan_are_rejected(inception_state, tmp_path):
     name = "Conv2d_1a_3x3.conv.weight"
     path = tmp_path / "nan.pth"
     torch.save(inception_state | {name: torch.full_like(inception_state[name], torch.nan)}, path)
@@ -158,7 +158,7 @@ def test_weights_that_make_nan_are_refused(inception_state, tmp_path):
         broken(textures(2, 0), ["features64"])
 
 
-def test_rgba_is_refused(inception):
+def test_rgba_is_rejected(inception):
     with pytest.raises(InputError, match=r"photos are RGBA.*data\.channels=3"):
         inception.check((4, 8, 8), "photos")
 
@@ -198,7 +198,7 @@ def test_a_damaged_download_is_not_kept(offline, monkeypatch):
 
 
 @pytest.mark.parametrize("given", [True, False])
-def test_the_usual_name_with_other_content_is_refused(offline, inception_file, given):
+def test_the_usual_name_with_other_content_is_rejected(offline, inception_file, given):
     offline.parent.mkdir(parents=True)
     offline.write_bytes(inception_file.read_bytes())
     with pytest.raises(InputError, match=f"its name says {WEIGHTS.sha256}.*delete it"):
@@ -222,7 +222,7 @@ class Exploit:
         return open, (str(self.path), "w")
 
 
-def test_files_that_hold_something_else_are_refused_and_run_nothing(tmp_path):
+def test_files_that_hold_something_else_are_rejected_and_run_nothing(tmp_path):
     executed = tmp_path / "executed"
     content = {
         "pickle.pth": pickle.dumps(Exploit(executed), protocol=2),

@@ -164,7 +164,7 @@ def test_an_unknown_program_is_not_opened(clip_file, monkeypatch):
     refused(CLIP(weights=str(clip_file), sha256="0" * 64), r"features\.sha256 says 0000")
 
 
-def test_clip_of_another_size_is_refused(clip_file, vgg16_file):
+def test_clip_of_another_size_is_rejected(clip_file, vgg16_file):
     other = CLIP(model="clip-vit-b-16", weights=str(clip_file), sha256=sha256(clip_file))
     other.load(CPU)  # of the same width and image size: only hash and name tell these two apart
     large = CLIP(model="clip-vit-l-14", weights=str(clip_file), sha256=sha256(clip_file))
@@ -295,7 +295,7 @@ def test_positions_are_those_learned_where_the_grid_is_that_of_training():
     assert network.positions(8, 6).shape == (1, 49, 384)
 
 
-def test_dinov2_of_another_size_or_kind_is_refused(dinov2_file, tmp_path):
+def test_dinov2_of_another_size_or_kind_is_rejected(dinov2_file, tmp_path):
     refused(DINOv2(weights=str(dinov2_file)), "features are 384 wide")
     torch.save({"pos_embed": torch.zeros(1, 5, 8)}, tmp_path / "other.pth")
     refused(DINOv2(weights=str(tmp_path / "other.pth")), "dinov2-vit-l-14's weights")
@@ -307,7 +307,7 @@ def test_dinov2_of_another_size_or_kind_is_refused(dinov2_file, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["clip", "dinov2", "lpips", "vgg16"])
-def test_what_is_missing_is_told_with_its_address(name, tmp_path, monkeypatch):
+def test_what_is_missing_is_reported_with_its_address(name, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
 
     def unreachable(request):

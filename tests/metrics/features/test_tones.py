@@ -30,7 +30,7 @@ def test_it_knows_the_held_out_notes(val: Tones) -> None:
     assert features.shape == (1024, 64) and features.std(0).min() > 0
 
 
-def test_other_shapes_are_refused() -> None:
+def test_other_shapes_are_rejected() -> None:
     with pytest.raises(InputError, match="4096"):
         TonesFeatures().check((1, 16384), "the clips")
     with pytest.raises(InputError, match="4096"):

@@ -154,7 +154,7 @@ def test_settings_that_cannot_be(tmp_path: Path) -> None:
         Reconstructions(run_dir=tmp_path, every_kimg=0)
 
 
-def test_a_generator_without_an_encoder_is_refused(tmp_path: Path) -> None:
+def test_a_generator_without_an_encoder_is_rejected(tmp_path: Path) -> None:
     callback = Reconstructions(run_dir=tmp_path, every_kimg=1)
     with pytest.raises(InputError, match="use model=bigan"):
         callback.on_fit_start(SimpleNamespace(), module_of(nn.Linear(1, 1)))  # type: ignore[arg-type]

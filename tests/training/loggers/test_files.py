@@ -71,7 +71,17 @@ def test_what_an_editor_puts_before_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("what", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to(path.name)])
-def test_what_is_no_file_is_named(tmp_path: Path, what: Callable[[Path], object]) -> None:
+def test_what_is_not_a_file_is_named(tmp_path: Path, what: Callable[[Path], object]) -> None:
     what(tmp_path / "metrics.jsonl")
     with pytest.raises(InputError, match=r"metrics\.jsonl cannot be read"):
         read_metrics(tmp_path / "metrics.jsonl")
+
+
+def test_of_an_entry_numbers_alone_are_read(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text(
+        '{"kimg": 1, "a": 2.5, "b": NaN, "text": "x", "list": [1], "nothing": null, "yes": true, '
+        f'"large": {10**400}, "\\ud800": 1, "\\u001b[2J": 1, "deep": {{"a": 1}}}}\n'
+        '{"kimg": true}\n{"kimg": "2"}\n{"kimg": null}\n'
+    )
+    (entry,) = read_metrics(tmp_path / "metrics.jsonl")
+    assert entry.pop("b") != 0 and entry == {"kimg": 1, "a": 2.5}

@@ -187,7 +187,7 @@ def test_the_summary_has_the_best_of_all_sessions(offline: Path, sessions: list[
     assert not any(name.startswith("best/") and "_se" in name for name in summary)
 
 
-def test_a_checkpoint_is_uploaded_when_asked_for(sessions: list[list[Any]]) -> None:
+def test_a_checkpoint_is_uploaded_when_requested(sessions: list[list[Any]]) -> None:
     logged = [[r.artifact for r in records if r.HasField("artifact")] for records in sessions]
     assert logged[0] == []
     (model,) = logged[1]
