@@ -3,7 +3,6 @@
 import hashlib
 import warnings
 
-import numpy as np
 import pytest
 import torch
 from hydra.utils import instantiate
@@ -20,6 +19,7 @@ from gan_lab.metrics.features.clip import CLIP, MODEL_URLS, MODELS
 from gan_lab.metrics.features.dinov2 import MODELS as DINOV2_MODELS
 from gan_lab.metrics.features.dinov2 import DINOv2, VisionTransformer
 from gan_lab.metrics.features.vgg16 import VGG16, WEIGHTS
+from tests.helpers.dinov2 import dinov2_state
 from tests.helpers.weights import save_vgg16
 
 CPU = torch.device("cpu")
@@ -179,18 +179,6 @@ def test_clip_models_are_torch_fidelitys():
 
 
 # DINOv2 ---------------------------------------------------------------------------------------------------------------
-
-
-def dinov2_state(*, width=384, depth=2, hidden=96, gated=False, grid=37, seed=0):
-    """Random weights in the published layout, whose activations do not vanish."""
-    network = VisionTransformer(width=width, depth=depth, hidden=hidden, gated=gated, grid=grid)
-    random = np.random.RandomState(seed)
-    state = {}
-    for name, value in network.state_dict().items():
-        scale = 0.05 if value.ndim > 1 and "token" not in name and "pos" not in name else 0.5
-        drawn = random.standard_normal(tuple(value.shape)) * scale
-        state[name] = torch.from_numpy(drawn).float()
-    return state | {"mask_token": torch.zeros(1, width)}
 
 
 @pytest.fixture
