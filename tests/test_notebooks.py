@@ -43,7 +43,7 @@ SMALL = {
     "08_text": ({"TOTAL_KIMG = 8": "TOTAL_KIMG = 0.1"}, 1),
     "09_medical": (
         {
-            "TOTAL_KIMG = 3": "TOTAL_KIMG = 0.1",
+            "TOTAL_KIMG = 10": "TOTAL_KIMG = 0.1",
             "PATIENTS = 60": "PATIENTS = 20",
             "GENERATED = 400": "GENERATED = 40",
             "utility.steps=100": "utility.steps=10",

@@ -133,7 +133,7 @@ def test_all_metrics_in_one_pass_and_the_nearest_as_a_image(run: Path, tmp_path:
     assert found["kd_digits_700_full"]["uncertainty_kind"] == "se"
     assert set(found["fd_class_digits_700_full"]["detail"]["classes"]) == set("0123456789")
     with Image.open(tmp_path / "memorised_digits_700_full_nearest.png") as picture:
-        assert picture.size == (16 * 66 + 2, 2 * 66 + 2)  # small images are shown at 64 pixels
+        assert picture.size == (16 * 66 + 2, 2 * 66 + 2), "8 pixels shown as 64"
 
 
 def test_another_extractor_leaves_out_what_it_cannot(

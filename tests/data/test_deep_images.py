@@ -157,7 +157,7 @@ def test_kind_and_window_are_built_again_from_what_a_run_keeps(tmp_path: Path) -
     assert (again.decode(values) == spec.decode(values)).all()
     assert (again.preview(values) == spec.preview(values)).all()
     assert again.kind.arguments == spec.kind.arguments == {
-        "bits": 16, "channels": 1, "window": [750.0, 1250.0],
+        "bits": 16, "channels": 1, "window": [750.0, 1250.0], "spacing": None,
     }  # fmt: skip
 
 
