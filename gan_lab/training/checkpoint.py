@@ -26,6 +26,8 @@ FORMAT = 2
 
 _SETTLED_NS = 2_000_000_000
 
+_FOLDER = 0x10  # of a zip member's attributes; torch then hands out memory that it has not filled
+
 _MOST_IMAGES = 2**50  # that a run has seen, far beyond the longest
 
 
@@ -178,6 +180,8 @@ def verify(file: IO[bytes]) -> None:
         for member in members:  # no checksum covers the sizes, and torch would read past the end
             if member.file_size != member.compress_size:
                 raise zipfile.BadZipFile(f"the sizes of {member.filename} differ")
+            if member.external_attr & _FOLDER:
+                raise zipfile.BadZipFile(f"{member.filename} is marked as a folder")
         wrong = archive.testzip()
     if wrong is not None:
         raise zipfile.BadZipFile(f"the checksum of {wrong} differs")
