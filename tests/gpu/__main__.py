@@ -169,7 +169,7 @@ def results_of(
         process = subprocess.Popen(
             command,
             cwd=ROOT,
-            env=environment,
+            env={**environment, "GPU_ITEM_BEGAN": str(time.time())},
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
