@@ -454,7 +454,7 @@ class _Builder:
             raise self.error(key, target, f"has _partial_={shorten(later)}; it is true or false")
         if not self.may_be(found, base, later=later):
             what = "with _partial_=true " if later else ""
-            wrong = "does not belong here" if base is Never else f"is no {describe(base)}"
+            wrong = "does not belong here" if base is Never else f"is not a {describe(base)}"
             raise self.error(key, target, f"{what}{wrong}")
         hints = annotations_of(found)
         positional = named.pop("_args_", [])

@@ -29,6 +29,7 @@ def test_the_run_folder(train: Train, capsys: pytest.CaptureFixture[str]) -> Non
         "num_classes": 10,
         "class_names": [str(i) for i in range(10)],
         "class_counts": [142, 146, 141, 147, 144, 146, 145, 143, 139, 144],
+        "num_groups": 0,
         "attributes": [],
         "attribute_ranges": [],
         "label_vectors": [],

@@ -40,6 +40,7 @@ def test_the_list_above_is_complete():
         "kid_small",
         "text",
         "tones",
+        "phantoms",
         "digits",
         "stacked_digits",
         "fid",

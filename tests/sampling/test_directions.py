@@ -254,11 +254,11 @@ def test_files_that_hold_something_else(tmp_path: Path) -> None:
         f"[{'9' * 5000}]",
     ):
         save_file(parts, hostile, metadata={**metadata, "layers": layers})
-        with pytest.raises(InputError, match=r"hostile\.safetensors is no whole file"):
+        with pytest.raises(InputError, match=r"hostile\.safetensors is not a complete file"):
             Directions.read(hostile)
     for values in (torch.ones(1, 8, dtype=torch.int64), torch.full((1, 8), torch.nan)):
         save_file({**parts, "directions": values}, hostile, metadata={**metadata, "layers": "[0]"})
-        with pytest.raises(InputError, match=r"hostile\.safetensors is no whole file"):
+        with pytest.raises(InputError, match=r"hostile\.safetensors is not a complete file"):
             Directions.read(hostile)
     (tmp_path / "cut.safetensors").write_bytes(b"cut")
     with pytest.raises(InputError, match="not a complete file"):

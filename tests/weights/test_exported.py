@@ -119,11 +119,11 @@ def network(description: dict[str, Any]) -> dict[str, Any]:
         ),
         (
             lambda d: network(d).update(_target_="gan_lab.weights.exported.Path"),
-            "no class of gan_lab",
+            "not a class of gan_lab",
         ),
         (
             lambda d: network(d).update(_target_="gan_lab.models.new.Generator"),
-            "names gan_lab.models.new.Generator, which is not here",
+            "names gan_lab.models.new.Generator, which cannot be imported",
         ),
         (
             lambda d: network(d).update(_target_="gan_lab.training.ema.ExponentialMovingAverage"),

@@ -191,7 +191,7 @@ def test_a_storages_bytes_may_hide_nothing(zipped: bool, tmp_path: Path, witness
     hostile = Call(os.system, f"touch '{witness}'")
     torch.save(hostile, file, _use_new_zipfile_serialization=zipped)
     message = refused(snapshot(Call(torch.storage._load_from_bytes, file.getvalue())), tmp_path)
-    assert f"asks for {os.name}.system, which a storage of a tensor has no use for" in message
+    assert f"asks for {os.name}.system, which a storage of a tensor does not" in message
     assert not witness.exists()
 
 
