@@ -283,13 +283,22 @@ def test_every_config_names_arguments_of_its_dataset(name: str, tmp_path: Path) 
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         config = compose("prepare_data", overrides=[f"data={name}"])
     dataset = build(config.data)
-    without_files = {"digits": 360, "stacked_digits": 128_000, "random": 10_000, "tones": 1024}
+    without_files = {
+        "digits": 360,
+        "stacked_digits": 128_000,
+        "random": 10_000,
+        "tones": 1024,
+        "phantoms": 512,
+    }
     if name in without_files:
         assert len(dataset(split="val")) == without_files[name]
     elif name == "python_docs":  # as many lines as this Python's documentation has
         assert len(dataset(split="val")) > 500
     else:
-        with pytest.raises(InputError, match=r"data.root is not set; set data.root=PATH to"):
+        with pytest.raises(
+            InputError,
+            match=r"data.(root is not set; set data.root=PATH to|name is not set; set data.name=)",
+        ):
             dataset(split="train")
 
 

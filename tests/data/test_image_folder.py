@@ -159,7 +159,7 @@ def test_the_next_image_takes_the_place_of_one_that_goes_bad(
         images, labels = pair(data.__getitems__([1, 0]))
         np.testing.assert_array_equal(images[0].permute(1, 2, 0), written["y/c.png"])
         assert labels.tolist() == [1, 0]  # the label is that of what is shown
-    assert capsys.readouterr().out.count("takes its place") == 1
+    assert capsys.readouterr().out.count("using the next one instead") == 1
 
 
 def test_orientation_counts_for_the_common_size(tmp_path: Path) -> None:
