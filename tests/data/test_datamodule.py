@@ -297,7 +297,7 @@ def test_every_config_names_arguments_of_its_dataset(name: str, tmp_path: Path) 
     else:
         with pytest.raises(
             InputError,
-            match=r"data.(root is not set; set data.root=PATH to|name is not set; set data.name=)",
+            match=r"data\.(root is not set; set data\.root=PATH to|name is not set)",
         ):
             dataset(split="train")
 
