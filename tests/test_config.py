@@ -238,7 +238,7 @@ def test_a_file_names_modules_only_where_nothing_is_said(tmp_path: Path) -> None
         "gan_lab.training.ema.ExponentialMovingAverage",
     )
     for acting in (*others, f"{HERE}.Acts"):
-        with pytest.raises(InputError, match=f"{acting} is no "):
+        with pytest.raises(InputError, match=f"{acting} is not a "):
             build({**node, "bare": {"_target_": acting}}, Base, **rules)
     for number in (float("nan"), float("inf"), 10**9):
         with pytest.raises(InputError, match="number="):
