@@ -186,7 +186,7 @@ class HuggingFaceText(Lines):
         rows = open_rows(
             name, subset=subset, revision=revision, train_split=train_split, val_split=val_split
         )
-        column = rows.column_of("Value", text_column, "text_column")
+        column = rows.column_of("text", text_column, "text_column")
         labels, names = rows.labels(label_column)
         reading = Reading(
             length=length,
@@ -269,7 +269,7 @@ class Rows:
         """Return the name of a column.
 
         Args:
-            kind: of its feature: "Image", "Audio", or "Value" for strings.
+            kind: of its feature: "Image", "Audio" or "text".
             wanted: its name; None for the only one of that kind.
             key: for messages.
 
@@ -285,7 +285,7 @@ class Rows:
             if wanted not in features:
                 raise InputError(f"data.{key}={wanted} is not there; {told}")
             return wanted
-        fitting = [name for name, one in features.items() if _kind(one) == _KINDS.get(kind, kind)]
+        fitting = [name for name, one in features.items() if _kind(one) == kind]
         if len(fitting) != 1:
             raise InputError(f"set data.{key}=: {told}")
         return fitting[0]
@@ -370,7 +370,6 @@ class CellSource(Source):
     """
 
     def __init__(self, rows: Rows, column: str) -> None:
-        library = _datasets()
         self._listing = digest(rows.listing, column)
         self._name, self._column = rows.name, column
         self._split_names = rows.split_names
@@ -386,7 +385,6 @@ class CellSource(Source):
                     f"the column {column} of data.name={rows.name} is {_kind(feature)}; it must hold files"
                 )
             self._parts.append(cells)
-        library.disable_progress_bars()
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -489,9 +487,6 @@ def _reason(name: str, path: Path, error: Exception) -> str:
         f"data.name={name} is no folder here, and could not be had from the hub ({said}); check the name and the "
         "connection, or load it once where there is one and copy the folder of save_to_disk"
     )
-
-
-_KINDS = {"Value": "text"}
 
 
 def _kind(feature: Any) -> str:
