@@ -16,9 +16,7 @@ def label_vectors(labels: Tensor | None, num_classes: int, like: Tensor) -> Tens
     Raises:
         ValueError: when a conditional network gets no labels or an unconditional one gets some.
     """
-    if (labels is None) != (num_classes == 0):
-        given = "no labels" if labels is None else "labels"
-        raise ValueError(f"{given} given to a network of {num_classes} classes")
+    check_labels(labels, num_classes)
     if labels is None:
         return like.new_zeros(like.shape[0], 0)
     if labels.ndim == 1:
@@ -30,9 +28,6 @@ def with_label_maps(features: Tensor, vectors: Tensor) -> Tensor:
     """Append label vectors [N, K] as K constant channels to features [N, C, H, W]."""
     maps = vectors[:, :, None, None].expand(-1, -1, *features.shape[2:])
     return torch.cat([features, maps], dim=1)
-
-
-# A table with a row for each class, which labels as integers or as vectors read.
 
 
 class ClassEmbedding(nn.Embedding):

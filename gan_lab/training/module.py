@@ -24,7 +24,7 @@ from gan_lab.layers.networks import (
 )
 from gan_lab.layers.spectral_norm import normalize_discriminator
 from gan_lab.seeding import seed_step
-from gan_lab.training.augment.base import Augmentation, Augmentations
+from gan_lab.training.augment import Augmentation, Augmentations
 from gan_lab.training.checks import check_batch_sizes
 from gan_lab.training.ema import ExponentialMovingAverage
 from gan_lab.training.losses import Loss, mean_per_sample
@@ -127,7 +127,13 @@ class AdversarialModule(LightningModule):
             averages=(self.generator_ema, None),
             regularizers=regularizers,
         )
-        parts = {**self.players, "ema": ema, "loss": loss, **regularizers, **self.augmentations}
+        parts: dict[str, Any] = {
+            **self.players,
+            "ema": ema,
+            "loss": loss,
+            **regularizers,
+            **self.augmentations,
+        }
         self.scheduled = ScheduledParameters(schedules or {}, parts)
 
     # Hooks of an architecture ------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor
 
-from gan_lab.training.augment.base import Draws, where_image
+from gan_lab.training.augment import Draws, where_image
 
 COLORS = ("brightness", "contrast", "lumaflip", "hue", "saturation")
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d
 
 from gan_lab.errors import InputError
-from gan_lab.training.augment.base import Augmentation, Draws, where_image
+from gan_lab.training.augment import Augmentation, Draws, where_image
 
 # Taps of the low-pass filters of the symlets with 2 and 6 vanishing moments, orthogonal to their even shifts, with sum
 # sqrt(2) (Daubechies 1992, Ten Lectures on Wavelets, table 6.3).

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-from gan_lab.training.augment.base import Draws, where_image
+from gan_lab.training.augment import Draws, where_image
 from gan_lab.training.augment.filters import (
     BLOCK,
     SYM6,

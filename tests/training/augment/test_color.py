@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from gan_lab.training.augment.base import Draws
+from gan_lab.training.augment import Draws
 from gan_lab.training.augment.color import (
     apply_colors,
     brightness,

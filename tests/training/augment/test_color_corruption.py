@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from gan_lab.training.augment.base import Draws
+from gan_lab.training.augment import Draws
 from gan_lab.training.augment.color import add_noise, cut_out, rectangle
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from gan_lab.training.augment.base import Draws
+from gan_lab.training.augment import Draws
 from gan_lab.training.augment.filters import SYM6, reflect
 from gan_lab.training.augment.geometry import (
     blit,
