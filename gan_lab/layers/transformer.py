@@ -166,7 +166,7 @@ class Attention(nn.Module):
 
 
 class SwiGLU(nn.Module):
-    """Two layers, of which the first has gates: w3(silu(w1 x) * w2 x)."""
+    """SwiGLU, a gated MLP: w3(silu(w1 x) * w2 x) (Shazeer 2020, https://arxiv.org/abs/2002.05202)."""
 
     def __init__(self, *, width: int, hidden: int) -> None:
         super().__init__()

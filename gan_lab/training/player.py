@@ -260,7 +260,7 @@ def build_players(
     clip_norms: tuple[float | None, float | None],
     averages: tuple[nn.Module | None, nn.Module | None],
     regularizers: Mapping[str, Regularizer],
-) -> dict[PlayerName, Player]:
+) -> dict[str, Player]:
     """Build both players, "generator" and "discriminator"; tuples hold the generator's first.
 
     Raises:

@@ -510,7 +510,7 @@ CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
-class GeneratorOrthogonal(GeneratorRegularizer):
+class Orthogonal(Regularizer):
     """Orthogonal regularization as BigGAN relaxed it: the filters of a layer are pairwise orthogonal, of any length.
 
         sum over layers of || W W^T * (1 - I) ||_F^2,  W [out, in * kernel]
@@ -521,31 +521,21 @@ class GeneratorOrthogonal(GeneratorRegularizer):
 
     def check(self, network: nn.Module) -> None:
         """Check that the network has filters."""
-        check_filters(network, self.player)
+        if not any(has_filters(module) for module in network.modules()):
+            raise InputError(
+                f"Orthogonal: the {self.player} has neither convolutions nor linear layers"
+            )
 
-    def forward(self, step: GeneratorStep) -> Tensor:
+    def forward(self, step: DiscriminatorStep | GeneratorStep) -> Tensor:
         return non_orthogonality(step.network)
 
 
-class DiscriminatorOrthogonal(DiscriminatorRegularizer):
-    """Penalty on the discriminator's weights; `weight` is beta. Returns one number, not one a sample."""
-
-    def check(self, network: nn.Module) -> None:
-        """Check that the network has filters."""
-        check_filters(network, self.player)
-
-    def forward(self, step: DiscriminatorStep) -> Tensor:
-        return non_orthogonality(step.network)
+class GeneratorOrthogonal(Orthogonal, GeneratorRegularizer):
+    """Orthogonal regularization of the generator."""
 
 
-def check_filters(network: nn.Module, player: str) -> None:
-    """Check that a network has filters.
-
-    Raises:
-        InputError: naming the player when it has none.
-    """
-    if not any(has_filters(module) for module in network.modules()):
-        raise InputError(f"Orthogonal: the {player} has neither convolutions nor linear layers")
+class DiscriminatorOrthogonal(Orthogonal, DiscriminatorRegularizer):
+    """Orthogonal regularization of the discriminator."""
 
 
 def non_orthogonality(network: nn.Module) -> Tensor:

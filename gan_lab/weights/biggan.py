@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from reprlib import repr as shortened
 from typing import Any
 
@@ -10,8 +11,8 @@ from torch import Tensor
 
 from gan_lab.errors import InputError
 from gan_lab.models import biggan, biggan_deep
-from gan_lab.training.state_dicts import Translation, part
-from gan_lab.weights.blueprint import MOST_LAYERS, Arguments, Blueprint, Blueprints
+from gan_lab.training.state_dicts import Translation
+from gan_lab.weights.blueprint import MOST_LAYERS, Arguments, Blueprint, Blueprints, read_players
 
 # what is called otherwise in the published networks, wherever it stands
 RENAMES = (
@@ -63,13 +64,10 @@ def read(config: Mapping[str, Any], state: Mapping[str, Any] | None) -> Blueprin
     Raises:
         InputError: for arguments that are not supported.
     """
-    networks: Blueprints = {}
     deep = "G_depth" in config.get("generator", {}) or "D_depth" in config.get("discriminator", {})
-    if "generator" in config:
-        networks["G"] = generator(config["generator"], part(state, "G"))
-    if "discriminator" in config:
-        networks["D"] = discriminator(config["discriminator"], part(state, "D"), deep=deep)
-    return networks
+    return read_players(
+        config, state, generator=generator, discriminator=partial(discriminator, deep=deep)
+    )
 
 
 def generator(arguments: Mapping[str, Any], state: Mapping[str, Any] | None) -> Blueprint:

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gan_lab.errors import InputError
+from gan_lab.layers.transformer import SwiGLU
 from gan_lab.metrics.features.base import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -306,7 +307,7 @@ class Block(nn.Module):
         self.attn = Attention(width=width)
         self.ls1 = Scale(width=width)
         self.norm2 = nn.LayerNorm(width, eps=_EPSILON)
-        self.mlp = (GatedMlp if gated else Mlp)(width=width, hidden=hidden)
+        self.mlp = (SwiGLU if gated else Mlp)(width=width, hidden=hidden)
         self.ls2 = Scale(width=width)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -343,20 +344,6 @@ class Mlp(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map tokens [N, L, width] to tokens."""
         return self.fc2(F.gelu(self.fc1(x)))
-
-
-class GatedMlp(nn.Module):
-    """SwiGLU (Shazeer 2020, https://arxiv.org/abs/2002.05202)."""
-
-    def __init__(self, *, width: int, hidden: int) -> None:
-        super().__init__()
-        self.w12 = nn.Linear(width, 2 * hidden)
-        self.w3 = nn.Linear(hidden, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map tokens [N, L, width] to tokens."""
-        gate, value = self.w12(x).chunk(2, dim=-1)
-        return self.w3(F.silu(gate) * value)
 
 
 class Scale(nn.Module):
