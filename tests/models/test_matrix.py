@@ -15,7 +15,7 @@ from gan_lab.data.sample import SampleSpec
 from gan_lab.errors import InputError
 from gan_lab.layers.networks import samples_made
 from gan_lab.training.building import describe_samples, drop_unchosen
-from gan_lab.training.callbacks.post_hoc_ema import PostHocAverages
+from gan_lab.training.callbacks.checkpointing import PostHocAverages
 from gan_lab.training.ema import combined
 from gan_lab.training.module import AdversarialModule
 from tests.helpers import growing, resnets, small

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from gan_lab.training.augment import Draws, where_image
-from gan_lab.training.augment.filters import (
+from gan_lab.training.augment.pixels import (
     BLOCK,
     SYM6,
     band_matrix,
