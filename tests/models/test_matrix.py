@@ -222,7 +222,7 @@ def test_every_generator_has_averages_of_any_length(
 def test_rectangles(compose: Callable[..., DictConfig], model: str, size: list[int]) -> None:
     """Every architecture but StyleGAN3, whose input is the same in all directions, makes and judges them."""
     if model == "stylegan3":
-        with pytest.raises(InputError, match="StyleGAN3 makes squares"):
+        with pytest.raises(InputError, match="StyleGAN3 makes square"):
             small_module(compose, model, size)
         return
     module = small_module(compose, model, size)
