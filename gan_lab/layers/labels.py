@@ -1,4 +1,4 @@
-"""Labels as networks take them: classes as integers or vectors, attributes as vectors."""
+"""Labels as inputs of networks: classes as integers or vectors, attributes as vectors."""
 
 import torch
 from torch import Tensor, nn
@@ -31,9 +31,9 @@ def with_label_maps(features: Tensor, vectors: Tensor) -> Tensor:
 
 
 class ClassEmbedding(nn.Embedding):
-    """Rows of a table [num_classes, width]: integers choose one; of vectors it is the linear map without an offset.
+    """Embedding of labels: integers look up a row, label vectors are multiplied by the table [num_classes, width].
 
-    So vectors mix classes, and attributes each have a row that is added as often as their value says.
+    A vector thus mixes the embeddings of classes, or weighs those of attributes by their values.
 
     Args:
         num_classes: rows.

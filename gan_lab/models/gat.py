@@ -113,7 +113,7 @@ class Mapping(stylegan.Mapping):
             return self.layers(torch.cat(parts, dim=1))
 
     def layers(self, inputs: Tensor) -> Tensor:
-        """Map normalised inputs [N, z_dim or 2 z_dim] to w [N, w_dim]."""
+        """Map normalized inputs [N, z_dim or 2 z_dim] to w [N, w_dim]."""
         return self.fc1(silu(self.fc0(inputs)))
 
     def class_mean(self, z: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """WaveGAN: DCGAN's pyramid in one dimension, with kernels of 25 samples and strides of 4.
 
 Donahue, McAuley and Puckette 2019, https://arxiv.org/abs/1802.04208, section 3 and appendix D (tables 3 and 4); no
-normalisation, z uniform in [-1, 1]. What the tables leave open follows the authors' repository,
+normalization, z uniform in [-1, 1]. What the tables leave open follows the authors' repository,
 https://github.com/chrisdonahue/wavegan: padding as TensorFlow's SAME, longer sounds by a sixth layer of stride 4
 (65,536 samples) or 2 (32,768). With classes, the generator gets the label concatenated to z, and the discriminator uses
 it as `conditioning` says; the paper has neither.

@@ -184,7 +184,7 @@ def translation(place: Callable[[int, int], str], linear: str) -> Translation:
 
 
 def with_parametrization(name: str, tensor: Tensor, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return a tensor under its name in our state dict, where a normalised weight and its vector stand deeper."""
+    """Return a tensor under its name in our state dict, where a normalized weight and its vector stand deeper."""
     layer, _, leaf = name.rpartition(".")
     original = f"{layer}.parametrizations.{leaf}.original"
     if leaf == "u0":

@@ -66,7 +66,7 @@ _OFFSET = 0.1
 
 
 class DINOv2(PublishedExtractor):
-    """DINOv2; the output `features` is the class token behind the last normalisation.
+    """DINOv2; the output `features` is the class token behind the last normalization.
 
     Images are resized as torch-fidelity does. Stein et al. 2023 (https://arxiv.org/abs/2306.04675) resize with
     antialiasing, so their FD-DINOv2 differs.
@@ -183,7 +183,7 @@ class VisionTransformer(nn.Module):
         return self.norm(self.encode(images)[:, 0])
 
     def encode(self, images: Tensor) -> Tensor:
-        """Map images to tokens [N, 1 + h w, width], the class's first, before the last normalisation."""
+        """Map images to tokens [N, 1 + h w, width], the class's first, before the last normalization."""
         return self.stages(images, [len(self.blocks) - 1])[0]
 
     def stages(self, images: Tensor, ends: Sequence[int]) -> list[Tensor]:
@@ -299,7 +299,7 @@ def load_transformer(path: Path, published: PublishedWeights, width: int) -> Vis
 
 
 class Block(nn.Module):
-    """Attention and MLP, each normalised before and scaled after."""
+    """Attention and MLP, each normalized before and scaled after."""
 
     def __init__(self, *, width: int, hidden: int, gated: bool) -> None:
         super().__init__()
