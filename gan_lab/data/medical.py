@@ -9,7 +9,7 @@ import re
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -300,7 +300,8 @@ class Slices(ImageDataset):
             table, split=split, val_fraction=val_fraction, root=folder, folds=folds, fold=fold
         )
         self._items = [item for item, chosen in zip(items, members, strict=True) if chosen]
-        self._table = table.rows(np.flatnonzero(members))
+        spacing_here = self._pixel_spacing()
+        self._table = replace(table.rows(np.flatnonzero(members)), spacing=spacing_here)
         self._bits: Literal[16, 32] = 16 if found["whole"].all() else 32
         self.pixel_type = torch.uint16 if self._bits == 16 else torch.float32
         ends = window_ends(levels, found, self._bits)
@@ -311,9 +312,7 @@ class Slices(ImageDataset):
             class_names=table.class_names,
             labels=self._table.labels,
             flip=flip,
-            kind=DeepImage(
-                bits=self._bits, channels=channels, window=ends, spacing=self._pixel_spacing()
-            ),
+            kind=DeepImage(bits=self._bits, channels=channels, window=ends, spacing=spacing_here),
             representation=window_of(ends, bits=self._bits),
             groups=self._table.groups,
         )
@@ -369,14 +368,7 @@ class Slices(ImageDataset):
                 return None
             shape = resampled_size(volume.shape, volume.spacing, self._spacing)
             mm = volume.spacing if self._spacing is None else (self._spacing, self._spacing)
-            left, top, right, bottom = self._transform.box(*shape)
-            height, width = self._transform.size
-            found.add(
-                (
-                    round(mm[0] * (bottom - top) / height, 4),
-                    round(mm[1] * (right - left) / width, 4),
-                )
-            )
+            found.add(self._transform.spacing(mm, shape))
         return found.pop() if len(found) == 1 else None
 
     def _common_size(self) -> tuple[int, int]:
