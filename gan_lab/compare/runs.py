@@ -24,6 +24,7 @@ from gan_lab.run import Holder, living_holder, read_results
 from gan_lab.training.advice import advice
 from gan_lab.training.checkpoint import CONFIG_FILE, checkpoint_path, read_config
 from gan_lab.training.loggers.files import METRICS_FILE, damage, whole_entries
+from gan_lab.training.schedules import is_number
 from gan_lab.training.state_dicts import outline
 from gan_lab.weights.exported import NETWORKS
 from gan_lab.weights.loading import load
@@ -219,11 +220,6 @@ def read_run(path: Path, name: str, *, trust: Sequence[str] = ()) -> Run:
     except (InputError, KeyError, TypeError, AttributeError) as error:
         run.problems.append(f"{path / 'evaluation.json'} cannot be used: {one_line(error)}")
     return run
-
-
-def is_number(value: object) -> bool:
-    """Whether a JSON value is a number."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def count_parameters(

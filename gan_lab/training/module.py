@@ -24,11 +24,11 @@ from gan_lab.layers.networks import (
 )
 from gan_lab.layers.spectral_norm import normalize_discriminator
 from gan_lab.seeding import seed_step
-from gan_lab.training.augment.base import Augmentation, Augmentations
+from gan_lab.training.augment import Augmentation, Augmentations
 from gan_lab.training.checks import check_batch_sizes
 from gan_lab.training.ema import ExponentialMovingAverage
 from gan_lab.training.losses import Loss, mean_per_sample
-from gan_lab.training.player import OptimizerFactory, ParameterGroups, Player, frozen
+from gan_lab.training.player import OptimizerFactory, ParameterGroups, Player, build_players, frozen
 from gan_lab.training.regularizers import Regularizer
 from gan_lab.training.schedules import ScheduledParameters
 from gan_lab.training.steps import DiscriminatorStep, GeneratorStep, full_precision
@@ -119,26 +119,21 @@ class AdversarialModule(LightningModule):
         self.step_ended: float | None = None
         self.measure_gradients = False
         check_batch_sizes(self)
-        self.players = {
-            "generator": Player(
-                "generator",
-                generator,
-                average=self.generator_ema,
-                make_optimizer=generator_optimizer,
-                groups=generator_parameters,
-                clip_norm=generator_clip_norm,
-                regularizers=regularizers,
-            ),
-            "discriminator": Player(
-                "discriminator",
-                discriminator,
-                make_optimizer=discriminator_optimizer,
-                groups=discriminator_parameters,
-                clip_norm=discriminator_clip_norm,
-                regularizers=regularizers,
-            ),
+        self.players = build_players(
+            networks=(generator, discriminator),
+            optimizers=(generator_optimizer, discriminator_optimizer),
+            groups=(generator_parameters, discriminator_parameters),
+            clip_norms=(generator_clip_norm, discriminator_clip_norm),
+            averages=(self.generator_ema, None),
+            regularizers=regularizers,
+        )
+        parts: dict[str, Any] = {
+            **self.players,
+            "ema": ema,
+            "loss": loss,
+            **regularizers,
+            **self.augmentations,
         }
-        parts = {**self.players, "ema": ema, "loss": loss, **regularizers, **self.augmentations}
         self.scheduled = ScheduledParameters(schedules or {}, parts)
 
     # Hooks of an architecture ------------------------------------------------------------------------------------
@@ -231,27 +226,25 @@ class AdversarialModule(LightningModule):
     def _total_loss(self, player: Player, batch: Batch, z: Tensor, lazy: str | None) -> Tensor:
         """Return what a player descends on a micro-batch: its mean loss and penalties, or one lazy penalty."""
         penalties = player.penalties(lazy)
-        step: DiscriminatorStep | GeneratorStep
-        if player.name == "generator":
-            step = GeneratorStep(self.generator, batch, z, lambda z: self.fake(z, batch))
-            losses = self._generator_losses(step) if lazy is None else None
-            return self._sum(losses, penalties, step)
-        sharing = penalties.values() if self._shares_graph else ()
         replays = any(penalty.replays for penalty in penalties.values())
         # passes that are compared must see the same weights: the power method moves those under spectral norm
         with parametrize.cached() if replays else nullcontext():
-            step = DiscriminatorStep.of(self, batch, z, sharing, logits_only=lazy is not None)
-            losses = self._discriminator_losses(step) if lazy is None else None
-            return self._sum(losses, penalties, step)
-
-    def _sum(
-        self,
-        losses: Tensor | None,
-        penalties: Mapping[str, Any],
-        step: DiscriminatorStep | GeneratorStep,
-    ) -> Tensor:
-        terms = [] if losses is None else [losses.mean()]
-        terms += [self._penalty(name, penalty, step) for name, penalty in penalties.items()]
+            step: DiscriminatorStep | GeneratorStep
+            terms = []
+            if player.name == "generator":
+                step = GeneratorStep(self.generator, batch, z, lambda z: self.fake(z, batch))
+                if lazy is None:
+                    terms.append(self._generator_losses(step).mean())
+            else:
+                step = DiscriminatorStep.of(
+                    self, batch, z, penalties.values(), logits_only=lazy is not None
+                )
+                if lazy is None:
+                    terms.append(self._discriminator_losses(step).mean())
+            for name, regularizer in penalties.items():
+                penalty = regularizer.evaluate(step)
+                self.stats.add(f"reg/{name}", penalty)
+                terms.append(penalty.mean() * (regularizer.weight * regularizer.interval))
         return sum(terms[1:], start=terms[0])
 
     def _discriminator_losses(self, step: DiscriminatorStep) -> Tensor:
@@ -280,25 +273,6 @@ class AdversarialModule(LightningModule):
         for regularizer in self.players["generator"].regularizers.values():
             losses = regularizer.select(losses, output.logits)
         return losses
-
-    def _penalty(
-        self, name: str, regularizer: Regularizer, step: DiscriminatorStep | GeneratorStep
-    ) -> Tensor:
-        """Return a penalty with its coefficient, in full precision where it does not say otherwise."""
-        if not self._shares_graph and isinstance(step, DiscriminatorStep) and regularizer.precise:
-            step = step.apart(
-                by_real=getattr(regularizer, "differentiates_real", False),
-                by_fake=getattr(regularizer, "differentiates_fake", False),
-            )
-        with full_precision(self.device) if regularizer.precise else nullcontext():
-            penalty = regularizer(step)
-        self.stats.add(f"reg/{name}", penalty)
-        return penalty.mean() * (regularizer.weight * regularizer.interval)
-
-    @property
-    def _shares_graph(self) -> bool:
-        """Whether penalties may differentiate the loss's own forward pass: not in reduced precision."""
-        return not torch.is_autocast_enabled(self.device.type)
 
     # State -------------------------------------------------------------------------------------------------------
 

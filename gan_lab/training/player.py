@@ -252,6 +252,36 @@ class Player:
             self.scaler.load_state_dict(state["scaler"])
 
 
+def build_players(
+    *,
+    networks: tuple[GeneratorNetwork, DiscriminatorNetwork],
+    optimizers: tuple[OptimizerFactory, OptimizerFactory],
+    groups: tuple[ParameterGroups | None, ParameterGroups | None],
+    clip_norms: tuple[float | None, float | None],
+    averages: tuple[nn.Module | None, nn.Module | None],
+    regularizers: Mapping[str, Regularizer],
+) -> dict[str, Player]:
+    """Build both players, "generator" and "discriminator"; tuples hold the generator's first.
+
+    Raises:
+        InputError: for a regularizer that its network cannot have.
+    """
+    names: tuple[PlayerName, PlayerName] = ("generator", "discriminator")
+    pairs = zip(names, networks, optimizers, groups, clip_norms, averages, strict=True)
+    return {
+        name: Player(
+            name,
+            network,
+            average=average,
+            make_optimizer=optimizer,
+            groups=split,
+            clip_norm=clip_norm,
+            regularizers=regularizers,
+        )
+        for name, network, optimizer, split, clip_norm, average in pairs
+    }
+
+
 def bound_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Replace non-finite gradients of half precision, which would stay in the optimizer's averages.
 

@@ -1,6 +1,7 @@
 """Regularizers: one base for each player, and penalties on gradients, logits, weights and path lengths."""
 
-from typing import Literal
+from contextlib import nullcontext
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,13 @@ from gan_lab.layers.networks import (
 )
 from gan_lab.layers.precision import to_fp32
 from gan_lab.training.losses import mean_per_sample
-from gan_lab.training.steps import DiscriminatorStep, GeneratorStep, requiring_grad
+from gan_lab.training.steps import (
+    DiscriminatorStep,
+    GeneratorStep,
+    full_precision,
+    mixed_precision,
+    requiring_grad,
+)
 
 PlayerName = Literal["generator", "discriminator"]
 
@@ -33,6 +40,7 @@ class Regularizer(nn.Module):
         player: whose parameters it acts on.
         penalizes: whether `forward` returns a penalty; False for those that act in another way only.
         precise: whether it is computed in single precision where the step is not: squares of gradients need it.
+        replays: whether it compares passes through the same weights, of which spectral norm then makes one version.
 
     Args:
         weight: coefficient of the penalty in the player's loss.
@@ -44,6 +52,7 @@ class Regularizer(nn.Module):
     player: PlayerName
     penalizes = True
     precise = True
+    replays = False
 
     def __init__(self, *, weight: float, interval: int = 1) -> None:
         super().__init__()
@@ -68,6 +77,12 @@ class Regularizer(nn.Module):
             InputError: with the reason where it does not.
         """
 
+    def evaluate(self, step: Any) -> Tensor:
+        """Return the penalty that `forward` gives, in single precision where it is `precise`."""
+        with full_precision(step.z.device) if self.precise else nullcontext():
+            penalty: Tensor = self(step)
+        return penalty
+
     def after_step(self, network: nn.Module) -> None:
         """Act on the player's network after each of its optimizer steps."""
 
@@ -78,17 +93,21 @@ class DiscriminatorRegularizer(Regularizer):
     Attributes:
         differentiates_real: whether it differentiates `step.real_logits` by `step.real`.
         differentiates_fake: whether it differentiates `step.fake_logits` by `step.fake`.
-        replays: whether it compares passes through the same weights, of which spectral norm then makes one version.
     """
 
     player: PlayerName = "discriminator"
     differentiates_real = False
     differentiates_fake = False
-    replays = False
 
     def forward(self, step: DiscriminatorStep) -> Tensor:
         """Return the penalty per sample [N] (or one number for a penalty on weights), without its coefficient."""
         raise AssertionError(f"{type(self).__name__} has no penalty")
+
+    def evaluate(self, step: DiscriminatorStep) -> Tensor:
+        """Return the penalty, in mixed precision from passes of its own where it is `precise`."""
+        if self.precise and mixed_precision(step.z.device):
+            step = step.apart(by_real=self.differentiates_real, by_fake=self.differentiates_fake)
+        return super().evaluate(step)
 
 
 class GeneratorRegularizer(Regularizer):
@@ -491,7 +510,7 @@ CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
-class GeneratorOrthogonal(GeneratorRegularizer):
+class Orthogonal(Regularizer):
     """Orthogonal regularization as BigGAN relaxed it: the filters of a layer are pairwise orthogonal, of any length.
 
         sum over layers of || W W^T * (1 - I) ||_F^2,  W [out, in * kernel]
@@ -502,31 +521,21 @@ class GeneratorOrthogonal(GeneratorRegularizer):
 
     def check(self, network: nn.Module) -> None:
         """Check that the network has filters."""
-        check_filters(network, self.player)
+        if not any(has_filters(module) for module in network.modules()):
+            raise InputError(
+                f"Orthogonal: the {self.player} has neither convolutions nor linear layers"
+            )
 
-    def forward(self, step: GeneratorStep) -> Tensor:
+    def forward(self, step: DiscriminatorStep | GeneratorStep) -> Tensor:
         return non_orthogonality(step.network)
 
 
-class DiscriminatorOrthogonal(DiscriminatorRegularizer):
-    """Penalty on the discriminator's weights; `weight` is beta. Returns one number, not one a sample."""
-
-    def check(self, network: nn.Module) -> None:
-        """Check that the network has filters."""
-        check_filters(network, self.player)
-
-    def forward(self, step: DiscriminatorStep) -> Tensor:
-        return non_orthogonality(step.network)
+class GeneratorOrthogonal(Orthogonal, GeneratorRegularizer):
+    """Orthogonal regularization of the generator."""
 
 
-def check_filters(network: nn.Module, player: str) -> None:
-    """Check that a network has filters.
-
-    Raises:
-        InputError: naming the player when it has none.
-    """
-    if not any(has_filters(module) for module in network.modules()):
-        raise InputError(f"Orthogonal: the {player} has neither convolutions nor linear layers")
+class DiscriminatorOrthogonal(Orthogonal, DiscriminatorRegularizer):
+    """Orthogonal regularization of the discriminator."""
 
 
 def non_orthogonality(network: nn.Module) -> Tensor:

@@ -184,7 +184,7 @@ def check_name(name: str, allowed: Iterable[str], walked: str) -> None:
 
 
 def is_number(value: object) -> bool:
-    """Whether a value can be scheduled."""
+    """Whether a value is a number and not a bool."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 

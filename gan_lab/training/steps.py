@@ -74,10 +74,11 @@ class DiscriminatorStep:
             hooks: of the architecture.
             batch: the data.
             z: latents [N, Z].
-            penalties: regularizers that may differentiate the step's own passes.
+            penalties: regularizers of the step; in full precision they differentiate its own passes.
             logits_only: whether to leave out further losses of D, such as those of classes.
         """
-        penalties = list(penalties)
+        # in mixed precision each penalty has passes of its own, see `apart`
+        penalties = [] if mixed_precision(z.device) else list(penalties)
         by_real = any(penalty.differentiates_real for penalty in penalties)
         by_fake = any(penalty.differentiates_fake for penalty in penalties)
 
@@ -190,6 +191,11 @@ class GeneratorStep:
 def full_precision(device: torch.device) -> torch.autocast:
     """Leave mixed precision: penalties square gradients, which half precision cannot hold."""
     return torch.autocast(device.type, enabled=False)
+
+
+def mixed_precision(device: torch.device) -> bool:
+    """Whether autocast is on, so that penalties must not differentiate the loss's own forward pass."""
+    return torch.is_autocast_enabled(device.type)
 
 
 def requiring_grad(x: DiscriminatorInput) -> DiscriminatorInput:

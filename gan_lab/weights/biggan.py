@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from reprlib import repr as shortened
 from typing import Any
 
@@ -10,8 +11,8 @@ from torch import Tensor
 
 from gan_lab.errors import InputError
 from gan_lab.models import biggan, biggan_deep
-from gan_lab.training.state_dicts import Translation, part
-from gan_lab.weights.blueprint import MOST_LAYERS, Arguments, Blueprint, Blueprints
+from gan_lab.training.state_dicts import Translation
+from gan_lab.weights.blueprint import MOST_LAYERS, Arguments, Blueprint, Blueprints, read_players
 
 # what is called otherwise in the published networks, wherever it stands
 RENAMES = (
@@ -63,13 +64,10 @@ def read(config: Mapping[str, Any], state: Mapping[str, Any] | None) -> Blueprin
     Raises:
         InputError: for arguments that are not supported.
     """
-    networks: Blueprints = {}
     deep = "G_depth" in config.get("generator", {}) or "D_depth" in config.get("discriminator", {})
-    if "generator" in config:
-        networks["G"] = generator(config["generator"], part(state, "G"))
-    if "discriminator" in config:
-        networks["D"] = discriminator(config["discriminator"], part(state, "D"), deep=deep)
-    return networks
+    return read_players(
+        config, state, generator=generator, discriminator=partial(discriminator, deep=deep)
+    )
 
 
 def generator(arguments: Mapping[str, Any], state: Mapping[str, Any] | None) -> Blueprint:
@@ -186,7 +184,7 @@ def translation(place: Callable[[int, int], str], linear: str) -> Translation:
 
 
 def with_parametrization(name: str, tensor: Tensor, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return a tensor under its name in our state dict, where a normalised weight and its vector stand deeper."""
+    """Return a tensor under its name in our state dict, where a normalized weight and its vector stand deeper."""
     layer, _, leaf = name.rpartition(".")
     original = f"{layer}.parametrizations.{leaf}.original"
     if leaf == "u0":

@@ -1,6 +1,6 @@
 """A network as a publication describes it: its constructor arguments, which of our classes it is, and its weights."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from reprlib import repr as shortened
@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from gan_lab.errors import InputError
-from gan_lab.training.state_dicts import Translation, check_fit, outline
+from gan_lab.training.state_dicts import Translation, check_fit, outline, part
 
 MISSING = object()
 
@@ -174,3 +174,31 @@ class Blueprint:
 
 
 Blueprints = dict[str, Blueprint]
+# (published arguments, published weights) -> blueprint
+Reader = Callable[[Mapping[str, Any], Mapping[str, Any] | None], Blueprint]
+
+
+def read_players(
+    config: Mapping[str, Any],
+    state: Mapping[str, Any] | None,
+    *,
+    generator: Reader,
+    discriminator: Reader,
+) -> Blueprints:
+    """Read those of G and D whose arguments are given.
+
+    Args:
+        config: perhaps `generator` and `discriminator`: arguments by their published names.
+        state: `"G/<published name>"` and `"D/<published name>"` -> array or tensor; None for fresh weights.
+        generator: reads a generator.
+        discriminator: reads a discriminator.
+
+    Raises:
+        InputError: for arguments that are not supported.
+    """
+    readers = {"generator": ("G", generator), "discriminator": ("D", discriminator)}
+    return {
+        name: read(config[player], part(state, name))
+        for player, (name, read) in readers.items()
+        if player in config
+    }

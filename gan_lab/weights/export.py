@@ -143,7 +143,7 @@ def check_discriminator(config: Mapping[str, Any], folder: Path) -> None:
         raise InputError(f"with_discriminator=true: {folder} has none; leave it out")
     if model.get("discriminator_spectral_norm"):
         raise InputError(
-            "with_discriminator=true: it was normalised from outside (model.discriminator_spectral_norm=true), which "
+            "with_discriminator=true: it was normalized from outside (model.discriminator_spectral_norm=true), which "
             "its own arguments do not say; leave it out"
         )
 

@@ -117,7 +117,7 @@ def level(side: str) -> int:
 
 
 def with_parametrization(name: str) -> str:
-    """Return the name of a normalised weight or of its singular vectors, which stand deeper here."""
+    """Return the name of a normalized weight or of its singular vectors, which stand deeper here."""
     name = re.sub(r"weight_orig$", "parametrizations.weight.original", name)
     return re.sub(r"weight_([uv])$", r"parametrizations.weight.0.\1", name)
 

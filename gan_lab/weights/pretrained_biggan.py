@@ -45,7 +45,7 @@ class Generator(biggan_deep.Generator):
         num_classes: number of classes.
         z_dim: length of z.
         shared_dim: length of the class's embedding.
-        width: unit of the channels.
+        width: base number of channels.
         depth: blocks at each resolution.
         attention: sizes at which there is self-attention.
         norm_eps: added to variances.
@@ -263,7 +263,7 @@ def normalized(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def is_unused(name: str, tensors: Mapping[str, Tensor]) -> bool:
-    """Whether a tensor follows from others: normalised weights, right singular vectors, counters."""
+    """Whether a tensor follows from others: normalized weights, right singular vectors, counters."""
     layer, _, leaf = name.rpartition(".")
     return bool(UNUSED.fullmatch(name)) and (leaf != "weight" or f"{layer}.weight_orig" in tensors)
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from gan_lab.errors import InputError
 from gan_lab.models.r3gan import Discriminator, Generator
-from gan_lab.training.state_dicts import Renames, part, renamer
-from gan_lab.weights.blueprint import MOST_LAYERS, Arguments, Blueprint, Blueprints
+from gan_lab.training.state_dicts import Renames, renamer
+from gan_lab.weights.blueprint import MOST_LAYERS, Arguments, Blueprint, Blueprints, read_players
 
 COARSEST = 4  # side of the published networks' smallest resolution
 
@@ -24,12 +24,7 @@ FILTER = r".*\.Resampler\.Kernel"
 
 def read(config: Mapping[str, Any], state: Mapping[str, Any] | None) -> Blueprints:
     """Read G and D; see `gan_lab.weights.from_published`."""
-    networks: Blueprints = {}
-    if "generator" in config:
-        networks["G"] = generator(config["generator"], part(state, "G"))
-    if "discriminator" in config:
-        networks["D"] = discriminator(config["discriminator"], part(state, "D"))
-    return networks
+    return read_players(config, state, generator=generator, discriminator=discriminator)
 
 
 def generator(arguments: Mapping[str, Any], state: Mapping[str, Any] | None) -> Blueprint:

@@ -16,8 +16,15 @@ from gan_lab.layers.equalized import EqualizedConv2d
 from gan_lab.layers.resolutions import fir_filter
 from gan_lab.layers.stylegan import StyledConv
 from gan_lab.models import stylegan2, stylegan3
-from gan_lab.training.state_dicts import part, renamer
-from gan_lab.weights.blueprint import LARGEST, MOST_LAYERS, Arguments, Blueprint, Blueprints
+from gan_lab.training.state_dicts import renamer
+from gan_lab.weights.blueprint import (
+    LARGEST,
+    MOST_LAYERS,
+    Arguments,
+    Blueprint,
+    Blueprints,
+    read_players,
+)
 
 # of stylegan2-ada-pytorch, where they are not those of the stylegan3 repository, which stand below
 OLDER_DEFAULTS = {"conv_clamp": None, "num_fp16_res": 0}
@@ -32,12 +39,12 @@ def read(config: Mapping[str, Any], state: Mapping[str, Any] | None) -> Blueprin
     source = config["source"]
     defaults = OLDER_DEFAULTS if "stylegan2-ada-pytorch" in source else {}
     generator = stylegan3_generator if source.startswith("stylegan3") else stylegan2_generator
-    networks: Blueprints = {}
-    if "generator" in config:
-        networks["G"] = generator({**defaults, **config["generator"]}, part(state, "G"))
-    if "discriminator" in config:
-        networks["D"] = discriminator({**defaults, **config["discriminator"]}, part(state, "D"))
-    return networks
+    given = {
+        player: {**defaults, **config[player]}
+        for player in ("generator", "discriminator")
+        if player in config
+    }
+    return read_players(given, state, generator=generator, discriminator=discriminator)
 
 
 def stylegan2_generator(arguments: Mapping[str, Any], state: Mapping[str, Any] | None) -> Blueprint:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from gan_lab.models.wavegan import Discriminator, Generator
-from gan_lab.training.state_dicts import Renames, part, rename
-from gan_lab.weights.blueprint import Arguments, Blueprint, Blueprints
+from gan_lab.training.state_dicts import Renames, rename
+from gan_lab.weights.blueprint import Arguments, Blueprint, Blueprints, read_players
 
 Z_DIM = 100
 
@@ -29,12 +29,7 @@ RENAMES: Renames = (
 
 def read(config: Mapping[str, Any], state: Mapping[str, Any] | None) -> Blueprints:
     """Read G and D; see `gan_lab.weights.from_published`."""
-    networks: Blueprints = {}
-    if "generator" in config:
-        networks["G"] = generator(config["generator"], part(state, "G"))
-    if "discriminator" in config:
-        networks["D"] = discriminator(config["discriminator"], part(state, "D"))
-    return networks
+    return read_players(config, state, generator=generator, discriminator=discriminator)
 
 
 def generator(arguments: Mapping[str, Any], state: Mapping[str, Any] | None) -> Blueprint:

@@ -155,7 +155,7 @@ def test_generate_takes_an_export(weights: str, run: Path, tmp_path: Path) -> No
         (["checkpoint=last"], "has no last.ckpt"),
         (["weights=mean"], "weights='mean' must be ema, raw"),
         (["truncation=0"], "of gan it is the threshold"),
-        (["standing_statistics=64"], "are for generators with batch normalisation"),
+        (["standing_statistics=64"], "standing statistics need"),
         (["standing_statistics=many"], "standing_statistics='many' must be"),
         (["seed=-1"], "seed=-1 must be"),
         (["with_discriminator=true"], "has none"),

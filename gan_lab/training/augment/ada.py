@@ -16,10 +16,9 @@ from torch import Tensor
 
 from gan_lab.errors import InputError
 from gan_lab.layers.collectives import mean_over_ranks
-from gan_lab.training.augment.base import Augmentation, Draws
-from gan_lab.training.augment.color import COLORS, add_noise, cut_out, recolor
-from gan_lab.training.augment.filters import equalize
+from gan_lab.training.augment import Augmentation, Draws
 from gan_lab.training.augment.geometry import BLITS, WARPS, move
+from gan_lab.training.augment.pixels import COLORS, add_noise, cut_out, equalize, recolor
 
 GROUPS = {
     "blit": BLITS,

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from gan_lab.data.sample import SampleSpec
 from gan_lab.errors import InputError
-from gan_lab.training.augment.base import Augmentation, Draws, where_image
-from gan_lab.training.augment.color import rectangle
+from gan_lab.training.augment import Augmentation, Draws, where_image
+from gan_lab.training.augment.pixels import rectangle
 
 TRANSLATION = 1 / 8  # of the image size, at most
 
