@@ -21,8 +21,7 @@ import torch
 from lightning import Trainer
 from torch.utils.data import DataLoader
 
-from gan_lab.bench.costs import resident_peak
-from gan_lab.bench.steps import Repeated
+from gan_lab.bench.steps import Repeated, resident_peak
 from gan_lab.data.sample import Batch
 from gan_lab.training.building import build_model, quiet
 from tests.gpu.work import composed

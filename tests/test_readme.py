@@ -27,7 +27,7 @@ from gan_lab.commands.launch import (
     with_key,
 )
 from gan_lab.config import conf_dir, register_resolvers
-from gan_lab.sweeps.command import register
+from gan_lab.sweeps import register
 from tests.helpers.published import network_pickle
 
 ROOT = Path(__file__).parents[1]

@@ -14,8 +14,16 @@ import torch
 from lightning import Callback, Trainer
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from gan_lab.bench.costs import GIB, Cost, Costs, MemoryPeak, Meter, Phases, Stopwatch
-from gan_lab.bench.steps import times_per_step
+from gan_lab.bench.steps import (
+    GIB,
+    Cost,
+    Costs,
+    MemoryPeak,
+    Meter,
+    Phases,
+    Stopwatch,
+    times_per_step,
+)
 from gan_lab.data.datamodule import DataModule
 from gan_lab.layers.resolutions import grows
 from gan_lab.metrics.base import Metrics

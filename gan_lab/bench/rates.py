@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.multiprocessing import get_context
 from torch.multiprocessing.spawn import start_processes
 
-from gan_lab.bench.costs import Stopwatch
+from gan_lab.bench.steps import Stopwatch
 from gan_lab.config import resolved
 from gan_lab.console import say
 from gan_lab.data.datamodule import DataModule, check_batch

@@ -12,9 +12,8 @@ from rich.box import SIMPLE
 from rich.table import Table
 from torch.distributed import all_gather_object, get_world_size
 
-from gan_lab.bench.costs import GIB
 from gan_lab.bench.dry_run import CheckpointSize, DryRun, Found, device_gib, times_due
-from gan_lab.bench.steps import times_per_step
+from gan_lab.bench.steps import GIB, times_per_step
 from gan_lab.config import build, resolved
 from gan_lab.console import say, warn
 from gan_lab.data.datamodule import DataModule

@@ -27,7 +27,7 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 from gan_lab.config import conf_dir, flatten, literal, register_resolvers, suggestion
 from gan_lab.console import in_a_line
 from gan_lab.errors import InputError, interrupted
-from gan_lab.sweeps.command import is_sweep, register, sweep_overrides
+from gan_lab.sweeps import is_sweep, register, sweep_overrides
 from gan_lab.sweeps.job import run_job
 
 # Help

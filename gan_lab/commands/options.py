@@ -247,10 +247,10 @@ def labels_of(config: DictConfig, gan: Gan, prefix: str = "") -> Labels | None:
     return found[0] if found is not None and len(found) == 1 else found
 
 
-def labels_text(config: DictConfig, prefix: str = "") -> list[str]:
+def labels_text(config: DictConfig) -> list[str]:
     """Return the part of the folder's name for `classes=` and `labels=`."""
     found = []
-    classes, labels = config[f"{prefix}classes"], config[f"{prefix}labels"]
+    classes, labels = config.classes, config.labels
     if classes is not None:
         names = [classes] if isinstance(classes, int | str) else list(classes)
         found.append("classes" + "-".join(map(str, names)))

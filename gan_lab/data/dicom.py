@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gan_lab.data.medical import Slices
-from gan_lab.data.source import FileSource
-from gan_lab.data.volumes import (
+from gan_lab.data.medical import (
+    Slices,
     Volume,
     check_range,
     matched,
@@ -20,6 +19,7 @@ from gan_lab.data.volumes import (
     pixel_spacing,
     tell_others,
 )
+from gan_lab.data.source import FileSource
 from gan_lab.errors import InputError
 
 _MOST_FRAMES = 10**6  # of a file

@@ -73,8 +73,6 @@ def split_indices(labels: NDArray[np.int64], split: str) -> NDArray[np.int64]:
 
 # Stacked digits: three handwritten digits in the red, green and blue channel, 1000 modes to cover.
 
-MODES = 1000
-
 _SEED = {"train": 0, "val": 1}
 
 

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, BinaryIO, Literal
 
 import numpy as np
@@ -111,14 +112,20 @@ class EncodedImages(ImageDataset):
         )
         self.source = source
         self._max_megapixels = max_megapixels
-        kind = self._deep_kind(levels, np.flatnonzero(readable), found.listing)
+        sizes = np.unique(found.shapes[readable, :2], axis=0)
+        spacing = None
+        if table is not None and table.spacing is not None and len(sizes) == 1:
+            spacing = self._transform.spacing(table.spacing, (int(sizes[0, 0]), int(sizes[0, 1])))
+        kind = self._deep_kind(levels, np.flatnonzero(readable), found.listing, spacing)
         if kind is not None:
             self.pixel_type = torch.uint16 if kind.bits == 16 else torch.float32
         self._items = np.flatnonzero(members & readable)
         if not len(self._items):
             raise InputError(f"none of the images of split={split} can be read")
         # names and labels are here already, and a long table would be sent to every worker
-        self._table = table.rows(self._items) if table and table.has_more_than_classes else None
+        self._table = None
+        if table is not None and table.has_more_than_classes:
+            self._table = replace(table.rows(self._items), spacing=spacing)
         super().__init__(
             split=split,
             image_size=self._transform.size,
@@ -202,14 +209,23 @@ class EncodedImages(ImageDataset):
         return self._transform.levels(read_levels(file), bits=self._bits)
 
     def _deep_kind(
-        self, levels: WindowName | tuple[float, float], items: NDArray[np.int64], listing: str
+        self,
+        levels: WindowName | tuple[float, float],
+        items: NDArray[np.int64],
+        listing: str,
+        spacing: tuple[float, float] | None,
     ) -> DeepImage | None:
         """Return the kind of images with more than 8 bits; None for others."""
         if self._bits == 8:
             return None
         if isinstance(levels, str):
             levels = self._find_levels(items, listing, levels)
-        return DeepImage(bits=self._bits, channels=self._transform.channels, window=levels)
+        return DeepImage(
+            bits=self._bits,
+            channels=self._transform.channels,
+            window=levels,
+            spacing=spacing,
+        )
 
     def _find_levels(
         self, items: NDArray[np.int64], listing: str, window: WindowName

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -27,6 +27,7 @@ from gan_lab.errors import InputError, counted
 
 MAX_LABEL = 999_999  # larger labels are identifiers or damage: each class costs memory
 UNLABELLED = ["all"]
+T = TypeVar("T")
 _MOST_UNLIKE = 10  # allowed ratio between the scales of attributes
 
 _TEXTS = ("files", "groups", "series", "splits", "captions")  # columns of texts
@@ -57,6 +58,7 @@ class MetadataTable:
         series: [N], such as the scan whose slices the images are, or None.
         splits: [N] of "train", "val" or "test", or None if there are none.
         captions: [N], or None.
+        spacing: (height, width) in mm of a pixel of all files, or None if unknown.
     """
 
     files: list[str]
@@ -69,14 +71,15 @@ class MetadataTable:
     series: list[str] | None = None
     splits: list[str] | None = None
     captions: list[str] | None = None
+    spacing: tuple[float, float] | None = None
 
     def __len__(self) -> int:
         return len(self.files)
 
     @property
     def has_more_than_classes(self) -> bool:
-        """Whether there are attributes, groups, series or captions."""
-        more = (self.attributes, self.groups, self.series, self.captions)
+        """Whether there are attributes, groups, series, captions or a size of pixels."""
+        more = (self.attributes, self.groups, self.series, self.captions, self.spacing)
         return any(one is not None for one in more)
 
     def conditions(
@@ -147,6 +150,8 @@ class MetadataTable:
             result["series"] = self._pairs(self.series)
         if self.captions is not None:
             result["captions"] = self._pairs(self.captions)
+        if self.spacing is not None:
+            result["spacing"] = list(self.spacing)
         if self.splits is not None and len(set(self.splits)) > 1:
             result["val"] = [
                 file for file, split in zip(self.files, self.splits, strict=True) if split == "val"
@@ -161,11 +166,11 @@ def join_tables(tables: Sequence[MetadataTable]) -> MetadataTable:
     """Concatenate tables; columns that not all of them have are dropped.
 
     Raises:
-        InputError: when their classes or attributes differ.
+        InputError: when their classes, attributes or sizes of pixels differ.
     """
     first = tables[0]
     for table in tables[1:]:
-        for what in ("class_names", "attribute_names"):
+        for what in ("class_names", "attribute_names", "spacing"):
             if getattr(table, what) != getattr(first, what):
                 raise InputError(f"{what} differ: {getattr(first, what)}, {getattr(table, what)}")
     columns: dict[str, Any] = {}
@@ -238,6 +243,7 @@ def read_metadata(
         series=rows.texts("series", kept),
         splits=None if splits is None else [splits[i] for i in kept.tolist()],
         captions=rows.texts("caption", kept),
+        spacing=rows.spacing,
     )
     return table if (labels >= 0).all() else table.rows(np.flatnonzero(labels >= 0))
 
@@ -334,6 +340,7 @@ class _Rows:
     vectors_are_labels: bool
     says_of_classes: bool
     group_column: str = ""
+    spacing: tuple[float, float] | None = None
 
     def splits(self) -> list[str] | None:
         if "split" not in self.values:
@@ -471,6 +478,7 @@ def _read_tables(
         if columns.unused:
             _say_once(f"{root}: {name}: not used: {', '.join(columns.unused)}")
     rows.class_names = _agreed([columns.class_names for columns in parsed], rows, "class_names")
+    rows.spacing = _agreed([columns.spacing for columns in parsed], rows, "spacing")
     rows.attribute_names = _agreed(
         [columns.attribute_names for columns in parsed], rows, "attribute_names"
     )
@@ -505,7 +513,7 @@ def _parse(
     return columns, below
 
 
-def _agreed(given: list[list[str] | None], rows: _Rows, what: str) -> list[str] | None:
+def _agreed(given: Sequence[T | None], rows: _Rows, what: str) -> T | None:
     there = [one for one in given if one is not None]
     if any(one != there[0] for one in there):
         raise InputError(f"{rows.root}: {what} differ in {rows.origin}")

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gan_lab.data.base import digest
-from gan_lab.data.medical import AXES, Slices
-from gan_lab.data.source import FileSource
-from gan_lab.data.volumes import (
+from gan_lab.data.medical import (
+    AXES,
+    Slices,
     Volume,
     check_range,
     matched,
@@ -19,6 +19,7 @@ from gan_lab.data.volumes import (
     pixel_spacing,
     tell_others,
 )
+from gan_lab.data.source import FileSource
 from gan_lab.errors import InputError
 
 _MOST_VOXELS = 2**31

@@ -45,6 +45,7 @@ class Columns:
         vectors_are_labels: whether the labels are attribute vectors.
         unused: unknown headers.
         group_column: the header that "group" comes from.
+        spacing: (height, width) of a pixel in mm, where the table has it.
     """
 
     files: list[str]
@@ -55,6 +56,7 @@ class Columns:
     vectors_are_labels: bool = False
     unused: list[str] = field(default_factory=list)
     group_column: str = ""
+    spacing: tuple[float, float] | None = None
 
 
 def read_table(file: IO[bytes]) -> bytes:
@@ -106,7 +108,7 @@ def _from_json(content: Any, group_by: str | None) -> Columns:
         return _labelled(_pairs(content))
     if not isinstance(content, dict):
         raise BadTable('must hold an object with "labels", or a list of rows')
-    by_name = {"labels", "class_names", "attribute_names", "val", *_PAIRS}
+    by_name = {"labels", "class_names", "attribute_names", "val", "spacing", *_PAIRS}
     labels = content.get("labels")
     if content and not by_name.intersection(content):
         labels = content  # {name: label}
@@ -117,6 +119,7 @@ def _from_json(content: Any, group_by: str | None) -> Columns:
     )
     columns.class_names = _texts(content, "class_names")
     columns.attribute_names = _texts(content, "attribute_names")
+    columns.spacing = _spacing(content)
     for key, column in _PAIRS.items():
         if content.get(key) is not None:
             _add(columns, column, _pairs(content[key]))
@@ -164,6 +167,16 @@ def _texts(content: dict[str, Any], key: str) -> list[str] | None:
     if not isinstance(given, list) or not all(isinstance(one, str | int) for one in given):
         raise BadTable(f'must hold a list of names as "{key}"')
     return [str(one) for one in given]
+
+
+def _spacing(content: dict[str, Any]) -> tuple[float, float] | None:
+    given = content.get("spacing")
+    if given is None:
+        return None
+    are_numbers = isinstance(given, list) and all(type(mm) in (int, float) for mm in given)
+    if not are_numbers or len(given) != 2 or not all(0 < mm < float("inf") for mm in given):
+        raise BadTable('must hold two numbers of mm above 0 as "spacing"')
+    return float(given[0]), float(given[1])
 
 
 def _from_csv(

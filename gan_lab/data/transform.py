@@ -103,6 +103,14 @@ class ImageTransform:
         left, top = (width - keep_width) // 2, (height - keep_height) // 2
         return left, top, left + keep_width, top + keep_height
 
+    def spacing(self, mm: tuple[float, float], shape: tuple[int, int]) -> tuple[float, float]:
+        """(height, width) in mm of a pixel of what becomes of images of `shape` whose pixels have `mm`."""
+        left, top, right, bottom = self.box(*shape)
+        return (
+            round(mm[0] * (bottom - top) / self.size[0], 4),
+            round(mm[1] * (right - left) / self.size[1], 4),
+        )
+
 
 def native_channels(image: Image.Image) -> int:
     """Channels (1, 3 or 4) that represent an opened image without loss."""

@@ -212,7 +212,7 @@ class SharedBatchNorm(_BatchNorm):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise each channel of [N, C, ...]."""
+        """Normalize each channel of [N, C, ...]."""
         if not (self.training and several_ranks()):
             return super().forward(x)
         kept = [0, *range(2, x.ndim)]

@@ -11,7 +11,7 @@ from torch.distributed import (
 
 
 def several_ranks() -> bool:
-    """Whether there is another process to agree with."""
+    """Whether several processes train together."""
     return is_available() and is_initialized() and get_world_size() > 1
 
 
@@ -29,7 +29,6 @@ def sum_over_ranks(value: Tensor) -> Tensor:
 def mean_over_ranks(value: Tensor) -> Tensor:
     """Return the mean of a tensor over all processes.
 
-    Running means that networks keep follow it, so that they stay the same everywhere and do not depend on how many
-    processes share a batch.
+    Used for running means in networks, so that they are the same on all ranks and independent of the number of ranks.
     """
     return sum_over_ranks(value) / get_world_size() if several_ranks() else value

@@ -1,7 +1,7 @@
-"""How a discriminator uses class labels: by projection, by classifying, or not at all.
+"""How a discriminator uses class labels: projection, an auxiliary class loss, or not at all.
 
-A discriminator keeps one `Conditioning`. It says whether the logit projects on the class and gives the loss of the
-class, which joins the losses of both players. To add it to an architecture, derive its discriminator from
+A discriminator has one `Conditioning`, which says whether the logit has a projection term and returns the class loss,
+which is added to the losses of both players. To add it to an architecture, derive its discriminator from
 `ConditionedDiscriminator` and refer to `${conditioning}` in its configuration.
 """
 
@@ -24,11 +24,11 @@ from gan_lab.layers.networks import (
 
 
 class Conditioning(nn.Module):
-    """`forward(features [N, F], labels) -> losses of the class [N], weighted`, where a conditioning has them.
+    """Base class: `forward(features [N, F], labels) -> weighted class loss [N]`, if the conditioning has one.
 
     Attributes:
-        projects: whether the logit has a term for the class.
-        roles: in which there is a loss of the class: "real" and "fake" in D's step, "generator" in G's.
+        projects: whether the logit has a projection on the class.
+        roles: which have a class loss: "real" and "fake" in D's step, "generator" in G's.
 
     Args:
         features: F.
@@ -42,16 +42,16 @@ class Conditioning(nn.Module):
         super().__init__()
 
     def forward(self, features: Tensor, labels: Tensor | None) -> Tensor:
-        """Return losses [N] of the class; called in `roles` only."""
-        raise AssertionError(f"{type(self).__name__} has no loss of the class")
+        """Return the class loss [N]; called for `roles` only."""
+        raise AssertionError(f"{type(self).__name__} has no class loss")
 
 
 class Unconditional(Conditioning):
-    """D does not look at labels: G alone may be conditional."""
+    """D ignores labels; G may still be conditional."""
 
 
 class Projection(Conditioning):
-    """The logit projects features on the class's embedding; nothing classifies.
+    """The logit projects features on the class embedding; there is no class loss.
 
     Miyato and Koyama 2018, equation 3, https://arxiv.org/abs/1802.05637. The embedding belongs to the network's last
     layer.
@@ -61,7 +61,7 @@ class Projection(Conditioning):
 
 
 class AuxiliaryClassifier(Conditioning):
-    """AC-GAN: -log p(c | x) of a linear classifier, of real and of generated images in D's loss, and in G's.
+    """AC-GAN: cross-entropy of a linear classifier on real and generated images, in D's and in G's loss.
 
     L_C = E[log P(C = c | X_real)] + E[log P(C = c | X_fake)]; D maximizes L_S + L_C, G maximizes L_C - L_S.
     Odena et al. 2017, equation 3, https://arxiv.org/abs/1610.09585. Where labels are vectors of attributes, p(y | x) is
@@ -97,24 +97,25 @@ class AuxiliaryClassifier(Conditioning):
 
 
 class DataToDataCrossEntropy(Conditioning):
-    """ReACGAN: features of unit length are drawn to their class's proxy and pushed from images of other classes.
+    """ReACGAN's D2D-CE: normalized features attract their class's proxy and repel images of other classes.
 
         -log e^(min(f_i . v_i - m_p, 0) / t) / (e^(min(f_i . v_i - m_p, 0) / t) + sum_j e^(max(f_i . f_j - m_n, 0) / t))
 
     where v_i is the proxy of image i's class, of unit length, and j runs over the images of the batch (of one backward
-    pass) with another class. Vectors of attributes have the sum of their attributes' proxies, weighted by their values,
-    and images of any other vector are pushed away. Pairs within the margins have no gradient. D learns it from real
-    images, G from its own. Kang et al. 2021, equation of D2D-CE in section 3.2, https://arxiv.org/abs/2111.01118. The
-    default figures are those of the authors' CIFAR-10 runs, https://github.com/POSTECH-CVLab/PyTorch-StudioGAN.
+    pass) with another class. The proxy of an attribute vector is the sum of
+    its attributes' proxies weighted by their values, and images with any other vector repel. Pairs within the margins
+    have no gradient. D is trained with it on real images, G on its own. Kang et al. 2021, equation of D2D-CE in section
+    3.2, https://arxiv.org/abs/2111.01118. The defaults are those of the authors' CIFAR-10 runs,
+    https://github.com/POSTECH-CVLab/PyTorch-StudioGAN.
 
     Args:
         features: F.
         num_classes: of the labels.
         weight: of the loss, lambda.
-        positive_margin: m_p, the cosine from which an image is near enough to its proxy.
-        negative_margin: m_n, the cosine up to which images of two classes are far enough apart.
+        positive_margin: m_p, cosine to the proxy above which there is no attraction.
+        negative_margin: m_n, cosine below which images of two classes do not repel.
         temperature: t.
-        width: length of the vectors that are compared, to which features are projected linearly.
+        width: length of the vectors that are compared, linear projections of the features.
 
     Raises:
         InputError: without classes, or for invalid numbers.
@@ -176,10 +177,10 @@ ConditioningFactory = Callable[..., Conditioning]
 
 
 class ConditionedDiscriminator(DiscriminatorNetwork, ABC):
-    """A discriminator of two parts, features and logit, whose features may also predict the class.
+    """A discriminator split into `extract` (features) and `score` (logit), so that features can have a class loss.
 
     Attributes:
-        conditioning: set by the architecture, with `condition`.
+        conditioning: set by calling `condition`.
     """
 
     conditioning: Conditioning
@@ -187,7 +188,7 @@ class ConditionedDiscriminator(DiscriminatorNetwork, ABC):
     def condition(
         self, conditioning: ConditioningFactory, *, features: int, num_classes: int
     ) -> int:
-        """Build `conditioning`; return the number of classes that the logit projects on, 0 where it does not."""
+        """Build `conditioning`; return the number of classes for the projection, 0 without one."""
         self.num_classes = num_classes
         self.conditioning = conditioning(features=features, num_classes=num_classes)
         return num_classes if self.conditioning.projects else 0
@@ -207,7 +208,7 @@ class ConditionedDiscriminator(DiscriminatorNetwork, ABC):
     def discriminate(
         self, x: DiscriminatorInput, labels: Tensor | None, role: Role | None
     ) -> DiscriminatorOutput:
-        """Return logits [N] and, in a role where D classifies, the weighted loss [N] of the class."""
+        """Return logits [N] and, in roles that have one, the weighted class loss [N]."""
         assert isinstance(x, Tensor), "a discriminator of one tensor of images"
         features = self.extract(x)
         losses = {}
@@ -216,20 +217,20 @@ class ConditionedDiscriminator(DiscriminatorNetwork, ABC):
         return DiscriminatorOutput(self._logits(features, labels), losses)
 
     def _logits(self, features: Tensor, labels: Tensor | None) -> Tensor:
-        # without projection, labels go no further
+        # without a projection, `score` gets no labels
         return self.score(features, labels if self.conditioning.projects else None)
 
 
 def check_classes(name: str, num_classes: int) -> None:
-    """Check that there are classes to classify.
+    """Check that the model has labels.
 
     Raises:
         InputError: with what to do.
     """
     if not num_classes:
         raise InputError(
-            f"conditioning={name} classifies images, and the model has no labels; use conditioning=none, or data with "
-            "classes or attributes and conditional=true"
+            f"conditioning={name} needs labels, and the model has none; use conditioning=none, or data with classes or "
+            "attributes and conditional=true"
         )
 
 
@@ -247,40 +248,47 @@ def check_weight(name: str, weight: float) -> None:
 
 
 class ProjectionLogit(nn.Module):
-    """Logit of features: an affine map, plus their inner product with the class's embedding.
+    """Logit of features: an affine map, plus their inner product with the class embedding (projection).
 
     psi(phi(x)) + y^T V phi(x); Miyato and Koyama 2018, equation 3, https://arxiv.org/abs/1802.05637.
 
     Args:
         features: length of phi(x).
-        num_classes: 0 leaves the affine map alone.
+        num_classes: 0 for the affine map alone.
+        table: whether the embedding is a `ClassEmbedding`, looked up and drawn from N(0, 1), and not a linear layer.
     """
 
-    def __init__(self, *, features: int, num_classes: int) -> None:
+    def __init__(self, *, features: int, num_classes: int, table: bool = False) -> None:
         super().__init__()
         self.num_classes = num_classes
         self.affine = nn.Linear(features, 1)
-        self.embedding = nn.Linear(num_classes, features, bias=False) if num_classes else None
+        self.embedding: nn.Module | None = None
+        if num_classes and table:
+            self.embedding = ClassEmbedding(num_classes=num_classes, width=features)
+        elif num_classes:
+            self.embedding = nn.Linear(num_classes, features, bias=False)
 
     def forward(self, features: Tensor, labels: Tensor | None) -> Tensor:
         """Map features [N, F] (and labels [N]) to logits [N]."""
+        check_labels(labels, self.num_classes)
         logits = self.affine(features).squeeze(1)
-        vectors = label_vectors(labels, self.num_classes, features)
         if self.embedding is None:
             return logits
-        return logits + (self.embedding(vectors) * features).sum(1)  # equation 3
+        if isinstance(self.embedding, nn.Linear):
+            labels = label_vectors(labels, self.num_classes, features)
+        return logits + (self.embedding(labels) * features).sum(1)  # equation 3
 
 
 class PatchLogits(nn.Module):
-    """A 4x4 convolution -> a logit for each position [N, P]; with classes, a projection onto the class embedding.
+    """Patch logits [N, P] by a 4x4 convolution; with classes, a projection on the class embedding.
 
     Sauer et al. 2021, https://arxiv.org/abs/2111.01007, section 4 and the authors' discriminators.
 
     Args:
         features: channels.
         num_classes: 0 for no classes.
-        norm: what normalises the convolution's weight.
-        projection_dim: channels that the class is compared in.
+        norm: normalizes the convolution's weight, such as spectral norm.
+        projection_dim: channels of the inner product with the class.
         label_dim: length of the class's embedding.
     """
 

@@ -1,7 +1,7 @@
 """Equalized learning rate: weights are drawn from N(0, 1) and scaled when used.
 
-w = w_stored * gain / sqrt(fan_in), so that an optimizer whose steps do not depend on the scale of gradients moves
-all layers at one relative speed. Karras et al. 2018, section 4.1, https://arxiv.org/abs/1710.10196.
+w = w_stored * gain / sqrt(fan_in), so that an optimizer that is invariant to the scale of gradients (Adam) updates
+all layers at the same relative speed. Karras et al. 2018, section 4.1, https://arxiv.org/abs/1710.10196.
 """
 
 from collections.abc import Sequence
@@ -16,31 +16,31 @@ from gan_lab.errors import InputError
 from gan_lab.layers.precision import to_fp32
 from gan_lab.layers.resolutions import BINOMIAL, downsample, fir_filter, smooth, upsample
 
-LRELU_SLOPE = 0.2  # of the leaky ReLU, in all networks of the family
-LRELU_GAIN = sqrt(2)  # keeps the second moment of what a ReLU halves
+LRELU_SLOPE = 0.2  # in all networks of the StyleGAN family
+LRELU_GAIN = sqrt(2)  # preserves the second moment, which a ReLU halves
 
 Resample = Literal["up", "down"]
 
 
 def lrelu(x: Tensor, clamp: float | None = None) -> Tensor:
-    """Return the leaky ReLU of `x`, cut to [-clamp, clamp], in the memory of `x`.
+    """Apply the leaky ReLU in place and clamp to [-clamp, clamp].
 
-    A gain is left to the caller: g * lrelu(x) = lrelu(g * x), which is cheaper inside x's weights.
+    The caller applies the gain to the weights before, which is cheaper: g * lrelu(x) = lrelu(g * x).
     """
     x = leaky_relu(x, LRELU_SLOPE, inplace=True)
     return x if clamp is None else x.clamp(-clamp, clamp)
 
 
 class EqualizedLinear(nn.Module):
-    """Affine map with equalized learning rate, optionally with the leaky ReLU behind it.
+    """Linear layer with equalized learning rate, optionally followed by the leaky ReLU.
 
     Args:
-        inputs: length of the vectors that come in.
-        outputs: length of those that go out.
+        inputs: input features.
+        outputs: output features.
         bias: initial bias.
         lr_multiplier: of this layer's learning rate; 0.01 in mapping networks (Karras et al. 2019, appendix C).
         lrelu: whether the leaky ReLU follows, with gain sqrt(2).
-        zeros: whether to begin with weights of 0.
+        zeros: whether to initialize weights with 0.
     """
 
     def __init__(
@@ -69,18 +69,18 @@ class EqualizedLinear(nn.Module):
 
 
 class EqualizedConv2d(nn.Module):
-    """Convolution with equalized learning rate; resampling with a low-pass filter and a leaky ReLU if requested.
+    """Convolution with equalized learning rate, optionally with filtered resampling and leaky ReLU.
 
     Args:
-        inputs: channels that come in.
-        outputs: channels that go out.
-        kernel: side of the kernel, odd.
-        bias: whether there is one.
+        inputs: input channels.
+        outputs: output channels.
+        kernel: kernel size, odd.
+        bias: whether to add a bias.
         lrelu: whether the leaky ReLU follows, with gain sqrt(2).
-        resample: "up" doubles, "down" halves the resolution.
+        resample: "up" or "down" by 2; None for neither.
         gain: a factor of the output.
-        clamp: the output is cut to [-clamp, clamp] * gain; None for no limit.
-        taps: of the low-pass filter; (1, 1) repeats pixels or takes means over 2x2.
+        clamp: the output is clamped to [-clamp, clamp] * gain; None for no limit.
+        taps: of the low-pass filter; (1, 1) is nearest upsampling or 2x2 average pooling.
     """
 
     resample_filter: Tensor | None
@@ -132,22 +132,22 @@ class EqualizedConv2d(nn.Module):
         return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
 
 
-# Minibatch standard deviation: lets D see whether a group of images varies.
+# Minibatch standard deviation: shows D how much the images of a group vary.
 #
 # Karras et al. 2018, section 3, https://arxiv.org/abs/1710.10196.
 
 
 class MinibatchStddev(nn.Module):
-    """Appends channels that hold the mean standard deviation of features over a group of images.
+    """Minibatch standard deviation: appends channels with the mean standard deviation of features over a group.
 
     Images i, i + N / g, i + 2 N / g, ... of N form a group of g.
 
     Args:
-        group_size: images in a group; of fewer or other numbers of images, the largest divisor up to it.
-        num_channels: to append; each looks at its share of the features.
+        group_size: images per group, or the largest divisor of the batch size up to it.
+        num_channels: channels to append, each from its share of the features.
 
     Raises:
-        InputError: for less than one of either.
+        InputError: when either is below 1.
     """
 
     def __init__(self, *, group_size: int = 4, num_channels: int = 1) -> None:
@@ -161,7 +161,7 @@ class MinibatchStddev(nn.Module):
         self.num_channels = num_channels
 
     def group_of(self, count: int) -> int:
-        """Return how many of `count` images form a group."""
+        """Return the group size for a batch of `count` images."""
         return next(g for g in range(min(self.group_size, count), 0, -1) if count % g == 0)
 
     def forward(self, x: Tensor) -> Tensor:

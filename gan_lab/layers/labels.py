@@ -1,4 +1,4 @@
-"""Labels as networks take them: classes as integers or vectors, attributes as vectors."""
+"""Labels as inputs of networks: classes as integers or vectors, attributes as vectors."""
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +16,7 @@ def label_vectors(labels: Tensor | None, num_classes: int, like: Tensor) -> Tens
     Raises:
         ValueError: when a conditional network gets no labels or an unconditional one gets some.
     """
-    if (labels is None) != (num_classes == 0):
-        given = "no labels" if labels is None else "labels"
-        raise ValueError(f"{given} given to a network of {num_classes} classes")
+    check_labels(labels, num_classes)
     if labels is None:
         return like.new_zeros(like.shape[0], 0)
     if labels.ndim == 1:
@@ -32,13 +30,10 @@ def with_label_maps(features: Tensor, vectors: Tensor) -> Tensor:
     return torch.cat([features, maps], dim=1)
 
 
-# A table with a row for each class, which labels as integers or as vectors read.
-
-
 class ClassEmbedding(nn.Embedding):
-    """Rows of a table [num_classes, width]: integers choose one; of vectors it is the linear map without an offset.
+    """Embedding of labels: integers look up a row, label vectors are multiplied by the table [num_classes, width].
 
-    So vectors mix classes, and attributes each have a row that is added as often as their value says.
+    A vector thus mixes the embeddings of classes, or weighs those of attributes by their values.
 
     Args:
         num_classes: rows.

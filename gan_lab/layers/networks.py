@@ -1,4 +1,4 @@
-"""Base classes: what the loop needs of a generator and of a discriminator."""
+"""Base classes of generators and discriminators: what the training loop, sampling and metrics need of them."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from gan_lab.layers import stylegan
 
 
 class GeneratorNetwork(nn.Module):
-    """`generator(z [N, z_dim], labels=None) -> samples [N, ...]`, or a tuple of tensors of which the last are samples.
+    """Base class of generators: `generator(z [N, Z], labels=None) -> samples [N, ...]`, or a tuple that ends in them.
 
     Labels are int64 [N] or vectors [N, num_classes], and None for an unconditional generator.
 
@@ -25,8 +25,8 @@ class GeneratorNetwork(nn.Module):
         has_noise_inputs: whether `synthesis` takes noise.
         supports_transform: whether `synthesis` takes a transform of the image plane.
         has_encoder: whether `encode` maps images to z.
-        translates: whether it takes a source as well, `generator(z, labels, source [N, ...])`, of paired data.
-        half_precision: whether some layers compute in half precision by themselves, so that gradients may overflow.
+        translates: whether it takes a source as well (paired data): `generator(z, labels, source [N, ...])`.
+        half_precision: whether some layers compute in half precision without autocast, so that gradients may overflow.
     """
 
     z_dim: int
@@ -40,9 +40,9 @@ class GeneratorNetwork(nn.Module):
     half_precision: bool = False
 
     def resolution_keys(self) -> dict[str, str]:
-        """Return module -> a name that means the same in a network for images of another size; see `index_from_end`.
+        """Return module name -> name that is independent of the image size; see `index_from_end`.
 
-        `init_from` carries weights over by these names. A module that is not here means the same by its own.
+        `init_from` transfers weights between image sizes by these names; other modules keep their own.
         """
         return {}
 
@@ -59,9 +59,9 @@ class StyleGeneratorNetwork(GeneratorNetwork):
         mapping: `mapping(z, labels=None, truncation=1.0, truncated_layers=None) -> w [N, L, w_dim]`.
         synthesis: `synthesis(w [N, L, w_dim], noise="random" | "const" | "none") -> images`; also with `transform=`
             where `supports_transform` is set.
-        truncation_cutoff: how many of the first styles truncation moves; None for all.
+        truncation_cutoff: how many of the first styles are truncated; None for all.
         level_ends: where "coarse" and "middle" end, for `levels`.
-        twice_differentiable: whether penalties can differentiate a gradient of the image by w.
+        twice_differentiable: whether path length regularization can differentiate the gradient by w.
 
     Args:
         synthesis: the synthesis network.
@@ -139,7 +139,7 @@ class StyleGeneratorNetwork(GeneratorNetwork):
         return self.mapping.w_avg
 
     def center(self, labels: Tensor | None = None) -> Tensor:
-        """Return what truncation moves w towards, [1, 1, w_dim]; or [N, 1, w_dim] where it depends on labels."""
+        """Return the centre of truncation, [1, 1, w_dim], or [N, 1, w_dim] if it depends on labels."""
         return self.w_avg[None, None]
 
     @property
@@ -166,12 +166,12 @@ Role = Literal["real", "fake", "generator"]
 
 @dataclass
 class DiscriminatorOutput:
-    """What a discriminator says of a batch.
+    """Output of a discriminator for a batch.
 
     Attributes:
         logits: [N], or [N, K] of several heads or patches, of which the loop takes the mean loss.
-        losses: further losses by name, each [N] and weighted: of the class, of a reconstruction.
-        features: what the discriminator made on the way, where it was requested.
+        losses: further losses by name, each [N] and weighted, such as a class or reconstruction loss.
+        features: intermediate features, if requested.
     """
 
     logits: Tensor
@@ -180,15 +180,15 @@ class DiscriminatorOutput:
 
 
 class DiscriminatorNetwork(nn.Module):
-    """`discriminator(x, labels=None) -> logits [N]`, or [N, K] of several heads or patches.
+    """Base class of discriminators: `discriminator(x, labels=None) -> logits [N]`, or [N, K] of heads or patches.
 
-    x is a batch of samples [N, ...], or a tuple of tensors where the discriminator sees several things of each sample:
-    an image and its code, an image at several resolutions. Labels are as a generator's.
+    x is a batch of samples [N, ...], or a tuple of tensors: an image and its code, or an image at several resolutions.
+    Labels are as a generator's.
 
     Attributes:
         num_classes: 0 for an unconditional discriminator.
         half_precision: as a generator's.
-        features_of: data that a frozen part of it has learned from, whose features metrics then favour; None without.
+        features_of: data that a frozen part was trained on, since metrics with such features are then biased; or None.
     """
 
     num_classes: int
@@ -196,42 +196,42 @@ class DiscriminatorNetwork(nn.Module):
     features_of: str | None = None
 
     def prepare(self) -> None:
-        """Get what the network needs beside its own weights, before it is trained; by default nothing.
+        """Load what the network needs besides its own weights, before training; by default nothing.
 
         Raises:
-            InputError: when it cannot be had.
+            InputError: when it is not available.
         """
 
     def resolution_keys(self) -> dict[str, str]:
-        """Return module -> a name that means the same in a network for images of another size, as a generator's do."""
+        """Return module name -> name that is independent of the image size, as for generators."""
         return {}
 
     def discriminate(
         self, x: DiscriminatorInput, labels: Tensor | None, role: Role | None
     ) -> DiscriminatorOutput:
-        """Return logits, and those further losses that count in `role`; this one has no further losses.
+        """Return logits and the further losses of a role; by default there are no further losses.
 
         Args:
-            x: what the discriminator sees.
+            x: the discriminator's input.
             labels: of the samples, or None.
             role: "real" or "fake" in the discriminator's step, "generator" for fake samples in the generator's; None
-                where only logits are wanted.
+                for logits only.
         """
         return DiscriminatorOutput(self(x, labels))
 
 
 def samples_made(made: DiscriminatorInput) -> Tensor:
-    """Return the samples among what a generator makes: all, or the last stage of several."""
+    """Return the samples of a generator's output: the output itself, or the last tensor of a tuple."""
     return made[-1] if isinstance(made, tuple) else made
 
 
 def tensors_of(x: DiscriminatorInput) -> tuple[Tensor, ...]:
-    """Return the tensors of what a discriminator sees: one, or those of a tuple."""
+    """Return the tensors of a discriminator's input: one, or those of a tuple."""
     return x if isinstance(x, tuple) else (x,)
 
 
 def map_tensors(function: Callable[[Tensor], Tensor], x: DiscriminatorInput) -> DiscriminatorInput:
-    """Apply a function to each tensor of what a discriminator sees; one that stands there twice is still one."""
+    """Apply a function to each tensor of a discriminator's input, once where a tensor is repeated."""
     if not isinstance(x, tuple):
         return function(x)
     made = {id(part): function(part) for part in distinct_tensors(x)}
@@ -239,24 +239,24 @@ def map_tensors(function: Callable[[Tensor], Tensor], x: DiscriminatorInput) -> 
 
 
 def distinct_tensors(x: DiscriminatorInput) -> tuple[Tensor, ...]:
-    """Return the tensors of what a discriminator sees, each once: an image that is seen as several stages is one."""
+    """Return the distinct tensors of a discriminator's input: a real image repeated for several stages counts once."""
     return tuple({id(part): part for part in tensors_of(x)}.values())
 
 
 def samples_of(x: DiscriminatorInput) -> tuple[Tensor, ...]:
-    """Return the samples in what a discriminator sees; vectors [N, Z] beside them, as in a tuple, are left out."""
+    """Return the samples in a discriminator's input, without vectors [N, Z] of a tuple."""
     return tuple(part for part in x if part.ndim > 2) if isinstance(x, tuple) else (x,)
 
 
 def map_samples(function: Callable[[Tensor], Tensor], x: DiscriminatorInput) -> DiscriminatorInput:
-    """Apply a function to the samples in what a discriminator sees; vectors [N, Z] in a tuple stay as they are."""
+    """Apply a function to the samples in a discriminator's input; vectors [N, Z] of a tuple stay as they are."""
     if isinstance(x, tuple):
         return tuple(function(part) if part.ndim > 2 else part for part in x)
     return function(x)
 
 
 def index_from_end(**lists: nn.Module) -> dict[str, str]:
-    """Return the places of lists whose last modules correspond, as in a discriminator that ends at the coarsest.
+    """Number the modules of lists from the end, for `resolution_keys` of networks that end at the coarsest resolution.
 
     Args:
         lists: by name, modules with numbered children: `index_from_end(blocks=self.blocks)` gives
@@ -276,12 +276,12 @@ def standing_statistics(
 ) -> nn.Module:
     """Set the running statistics of a generator's batch norms to their mean over some batches, in place.
 
-    Brock et al. 2019, appendix C, https://arxiv.org/abs/1809.11096. Running statistics of training belong to the
-    weights before averaging, and to latents without truncation; these fit both. Nothing else of the generator changes.
+    Brock et al. 2019, appendix C, https://arxiv.org/abs/1809.11096. The running statistics of training belong
+    to the raw weights and untruncated latents; standing statistics belong to the averaged weights and any truncation.
 
     Args:
         generator: in evaluation mode, with batch norm.
-        batches: (latents, labels) as images will be made from, of one size.
+        batches: (latents, labels) of equal size, drawn as those of the images.
 
     Returns:
         The generator, in evaluation mode.
@@ -291,9 +291,7 @@ def standing_statistics(
     """
     norms = [layer for layer in generator.modules() if isinstance(layer, _BatchNorm)]
     if not norms:
-        raise InputError(
-            "standing statistics are for generators with batch normalisation; leave them out"
-        )
+        raise InputError("standing statistics need a generator with batch norm; leave them out")
     generator.eval()
     momenta = [norm.momentum for norm in norms]
     for norm in norms:

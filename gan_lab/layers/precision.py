@@ -1,4 +1,4 @@
-"""Half precision for the finest resolutions, where most of the work is, and layers that stay out of it.
+"""Half precision for the finest resolutions, which cost most, and layers that stay in float32.
 
 ADA, Karras et al. 2020, appendix D, https://arxiv.org/abs/2006.06676: activations of those layers are in half precision
 and clamped; weights, styles, demodulation and images stay in single precision.
@@ -16,10 +16,10 @@ FP16_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 def find_fp16_dtype(name: str) -> torch.dtype:
-    """Return the type of that name.
+    """Return the torch type of a name, "float16" or "bfloat16".
 
     Raises:
-        InputError: when it is not half as wide as float32.
+        InputError: for another name.
     """
     if name not in FP16_DTYPES:
         raise InputError(f"fp16_dtype={name!r} must be one of {', '.join(FP16_DTYPES)}")
@@ -42,18 +42,18 @@ def to_fp32(x: Tensor) -> Tensor:
 
 
 def half_precision_parts(network: nn.Module) -> list[Any]:
-    """Return the layers that compute in half precision; `dtype` None brings them to single precision."""
+    """Return the layers that compute in half precision; setting their `dtype` to None turns that off."""
     return [part for part in network.modules() if isinstance(vars(part).get("dtype"), torch.dtype)]
 
 
 def keep_ends_in_float32(
     generator: nn.Module, discriminator: nn.Module, shape: tuple[int, ...]
 ) -> None:
-    """Make the layers that read and write samples compute in float32 under autocast, to keep more than 8 bits.
+    """Keep the first and last layers in float32 under autocast, for samples with more than 8 bits.
 
     Args:
-        generator: layers with as many outputs as a sample has channels (or values).
-        discriminator: layers with as many inputs.
+        generator: its layers with as many outputs as a sample has channels (or values).
+        discriminator: its layers with as many inputs.
         shape: of a sample, as networks see it.
     """
     for network, side in (generator, 0), (discriminator, 1):
@@ -68,7 +68,7 @@ def keep_ends_in_float32(
 
 
 def _leave_autocast(module: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
-    # kept on the module, since a hook cannot wrap what it stands before
+    # a pre-hook and a hook, since one hook cannot wrap the forward pass
     module.full_precision = torch.autocast(module.weight.device.type, enabled=False)
     module.full_precision.__enter__()
     return tuple(to_fp32(arg) if isinstance(arg, Tensor) else arg for arg in args)

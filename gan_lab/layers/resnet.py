@@ -12,7 +12,12 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, max_pool2d, relu
 
 from gan_lab.errors import InputError
-from gan_lab.layers.conditioning import ConditionedDiscriminator, ConditioningFactory, Projection
+from gan_lab.layers.conditioning import (
+    ConditionedDiscriminator,
+    ConditioningFactory,
+    Projection,
+    ProjectionLogit,
+)
 from gan_lab.layers.labels import ClassEmbedding, check_labels
 from gan_lab.layers.networks import GeneratorNetwork, index_from_end
 from gan_lab.layers.resolutions import ImageSize, resolution_pyramid
@@ -21,10 +26,10 @@ from gan_lab.layers.resolutions import ImageSize, resolution_pyramid
 
 
 class SelfAttention(nn.Module):
-    """x + gamma * o(softmax(theta(x)^T phi(x)) g(x)), gamma beginning at 0.
+    """Self-attention: x + gamma * o(softmax(theta(x)^T phi(x)) g(x)), gamma starting at 0.
 
     Zhang et al. 2019, https://arxiv.org/abs/1805.08318, equations 1 to 3. As in the authors' and BigGAN's networks,
-    queries and keys have an eighth of the channels and values a half, and keys and values are the maxima over 2x2
+    queries and keys have an eighth of the channels and values a half; keys and values are max-pooled over 2x2
     positions.
 
     Args:
@@ -35,7 +40,7 @@ class SelfAttention(nn.Module):
         super().__init__()
         if width < 8:
             raise InputError(
-                f"attention over {width} channels: it needs at least 8; raise the width"
+                f"attention over {width} channels; at least 8 are needed: raise the width"
             )
         self.theta = nn.Conv2d(width, width // 8, 1, bias=False)
         self.phi = nn.Conv2d(width, width // 8, 1, bias=False)
@@ -57,31 +62,31 @@ class SelfAttention(nn.Module):
 
 
 def attention_stages(attention: Sequence[int], sizes: Sequence[tuple[int, int]]) -> list[bool]:
-    """Return for each stage whether attention follows it.
+    """Return for each stage whether self-attention follows it.
 
     Args:
-        attention: sizes (the shorter side) at which there is to be attention. Those larger than all of `sizes` are
-            left out, so that one setting serves images of many sizes.
-        sizes: (height, width) that each stage ends with.
+        attention: resolutions (shorter side) with self-attention. Those above all of `sizes` are ignored, so that one
+            setting serves many image sizes.
+        sizes: (height, width) of each stage's output.
 
     Raises:
-        InputError: when a size lies between those of the stages.
+        InputError: for a resolution that no stage has.
     """
     shorter = [min(size) for size in sizes]
     for size in attention:
         if size not in shorter and size <= max(shorter, default=0):
             raise InputError(
-                f"attention={list(attention)}: the network passes through {sorted(set(shorter))} pixels; "
+                f"attention={list(attention)}: the network has resolutions of {sorted(set(shorter))} pixels; "
                 "choose among these, or attention=[]"
             )
-    # where several stages have one size, attention follows the first
+    # of several stages with one size, attention follows the first
     return [size in attention and size not in shorter[:i] for i, size in enumerate(shorter)]
 
 
 def attentions(
     attention: Sequence[int], sizes: Sequence[tuple[int, int]], widths: Sequence[int]
 ) -> nn.ModuleList:
-    """Return what follows each block: self-attention at the sizes given, else nothing."""
+    """Return the module after each block: self-attention at the given resolutions, else the identity."""
     wanted = attention_stages(attention, sizes)
     return nn.ModuleList(
         SelfAttention(width=width) if here else nn.Identity()
@@ -96,24 +101,24 @@ NormFactory = Callable[[int], nn.Module]
 
 
 class ResNetGenerator(GeneratorNetwork):
-    """z -> coarsest features -> residual doublings, attention after some -> batch norm, ReLU, convolution, tanh.
+    """Residual generator: a linear layer, upsampling blocks, self-attention after some, and the output layers.
 
     Args:
         image_size: side, or [height, width]; 4 to 7 pixels times a power of two.
         channels: of the image.
         num_classes: 0 for an unconditional generator.
         z_dim: length of z.
-        width: unit of the channels.
-        norm: makes the norms of the blocks.
-        multiples: number of doublings -> channels at each resolution, coarsest first, in units of `width`.
-        depth: blocks at each resolution, of which the last doubles it.
-        attention: sizes (the shorter side) at which there is self-attention; larger ones than the image are left out.
-        embedding: of labels, where `condition` uses one.
-        start_dim: length of the vector that the first layer maps; None for z's.
+        width: base number of channels.
+        norm: builds the blocks' norms.
+        multiples: number of upsamplings -> channels at each resolution, coarsest first, in units of `width`.
+        depth: blocks at each resolution, of which the last upsamples.
+        attention: resolutions (shorter side) with self-attention; those above the image's are ignored.
+        embedding: of labels, if `conditions` uses one.
+        start_dim: input size of the first layer; None for that of z.
         norm_eps: added to the variance in the last norm.
 
     Raises:
-        InputError: for a size that the network does not pass through.
+        InputError: for an unsupported image size.
     """
 
     def __init__(
@@ -152,13 +157,13 @@ class ResNetGenerator(GeneratorNetwork):
         self.to_image = nn.Conv2d(widths[-1], channels, 3, padding=1)
 
     def block(self, inputs: int, outputs: int, double: bool, norm: NormFactory) -> nn.Module:
-        """Make a block, `(x [N, inputs, H, W], y) -> [N, outputs, 2H, 2W]`, or H and W where it does not double."""
+        """Build a block `(x [N, inputs, H, W], y) -> [N, outputs, 2H, 2W]`, or [N, outputs, H, W] without `double`."""
         return UpBlock(inputs=inputs, outputs=outputs, norm1=norm(inputs), norm2=norm(outputs))
 
     def conditions(
         self, z: Tensor, labels: Tensor | None
     ) -> tuple[Tensor, Sequence[Tensor | None]]:
-        """Return what the first layer maps, [N, start_dim], and what conditions each block: here z, and the labels."""
+        """Return the first layer's input [N, start_dim] and each block's condition; by default z and the labels."""
         return z, [labels] * len(self.blocks)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -174,21 +179,21 @@ class ResNetGenerator(GeneratorNetwork):
 
 
 class ResNetDiscriminator(ConditionedDiscriminator):
-    """Image -> residual halvings, attention after some -> blocks at the coarsest resolution -> pooling -> logit.
+    """Residual discriminator: downsampling blocks, self-attention after some, blocks at the coarsest size, sum pooling.
 
     Args:
         image_size: side, or [height, width]; 4 to 7 pixels times a power of two.
         channels: of the image.
         num_classes: 0 for an unconditional discriminator.
-        width: unit of the channels.
+        width: base number of channels.
         multiples: number of halvings down to 4 pixels -> channels of each stage, finest first, in units of `width`.
-        halvings: that number -> how many stages halve.
-        depth: blocks in each stage, of which the first halves.
-        attention: sizes (the shorter side) at which there is self-attention; larger ones than the image are left out.
+        halvings: number of halvings down to 4 pixels -> number of stages that downsample.
+        depth: blocks in each stage, of which the first downsamples.
+        attention: resolutions (shorter side) with self-attention; those above the image's are ignored.
         conditioning: how labels are used; `(features=, num_classes=) -> Conditioning`.
 
     Raises:
-        InputError: for a size that the network does not pass through, or a conditioning that needs classes.
+        InputError: for an unsupported image size, or a conditioning that needs classes.
     """
 
     def __init__(
@@ -225,18 +230,18 @@ class ResNetDiscriminator(ConditionedDiscriminator):
         sizes = [(height << n, columns << n) for n in left]
         self.attentions = attentions(attention, sizes, [outputs for _, outputs in stages])
         projected = self.condition(conditioning, features=widths[-1], num_classes=num_classes)
-        self.logit = ProjectedLogit(width=widths[-1], num_classes=projected)
+        self.logit = ProjectionLogit(features=widths[-1], num_classes=projected, table=True)
 
     def image_layer(self, channels: int, outputs: int) -> nn.Module | None:
-        """Make a layer before the first block; None where the first block reads the image."""
+        """Build a layer before the first block, or return None if the first block reads the image."""
         return None
 
     def block(self, *, inputs: int, outputs: int, halve: bool, first: bool) -> nn.Module:
-        """Make a block, `[N, inputs, H, W] -> [N, outputs, H, W]`, or half of H and W; the first one reads images."""
+        """Build a block `[N, inputs, H, W] -> [N, outputs, H, W]`, or half of H and W; the first one reads images."""
         return DownBlock(inputs=inputs, outputs=outputs, hidden=outputs, halve=halve, first=first)
 
     def pool(self, x: Tensor) -> Tensor:
-        """Map features [N, F, H, W] to [N, F]: ReLU, then the sum over pixels."""
+        """Pool features [N, F, H, W] to [N, F]: ReLU, then the sum over pixels."""
         return relu(x).sum((2, 3))
 
     def resolution_keys(self) -> dict[str, str]:
@@ -257,12 +262,12 @@ class ResNetDiscriminator(ConditionedDiscriminator):
 
 
 class UpBlock(nn.Module):
-    """Doubles the resolution: (norm, ReLU, nearest upsampling, 3x3) and (norm, ReLU, 3x3), beside a 1x1 shortcut.
+    """Upsampling block: (norm, ReLU, nearest upsampling, 3x3) and (norm, ReLU, 3x3), with a 1x1 shortcut.
 
     Args:
-        inputs: channels that come in.
-        outputs: channels that go out.
-        norm1: `(x [N, inputs, H, W], y) -> ` the same shape; y is what conditions the block.
+        inputs: input channels.
+        outputs: output channels.
+        norm1: `(x [N, inputs, H, W], y) -> ` the same shape; y is the block's condition.
         norm2: likewise with `outputs` channels.
     """
 
@@ -279,21 +284,21 @@ class UpBlock(nn.Module):
         x = channels_last_on_cpu(x)
         residual = self.conv1(interpolate(relu(self.norm1(x, y)), scale_factor=2))
         residual = self.conv2(relu(self.norm2(residual, y)))
-        # a 1x1 convolution commutes with nearest doubling and costs a quarter before it
+        # a 1x1 convolution commutes with nearest upsampling and costs a quarter before it
         return residual + interpolate(self.shortcut(x), scale_factor=2)
 
 
 class DownBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut, each after a ReLU; then, to halve, average pooling over 2x2.
+    """Residual block: two 3x3 convolutions, each after a ReLU, and optionally 2x2 average pooling.
 
-    The shortcut is a 1x1 convolution where the shape changes, else nothing.
+    The shortcut is a 1x1 convolution where the shape changes, else the identity.
 
     Args:
-        inputs: channels that come in.
-        outputs: channels that go out.
+        inputs: input channels.
+        outputs: output channels.
         hidden: channels between the convolutions.
-        halve: whether to halve the resolution.
-        first: whether the input is an image, which no ReLU may cut.
+        halve: whether to downsample.
+        first: whether the input is an image, to which no ReLU is applied.
     """
 
     def __init__(
@@ -311,48 +316,21 @@ class DownBlock(nn.Module):
         x = channels_last_on_cpu(x)
         residual = self.conv2(relu(self.conv1(x if self.first else relu(x))))
         if self.halve:
-            # a 1x1 convolution commutes with the mean and costs a quarter after it
+            # a 1x1 convolution commutes with average pooling and costs a quarter after it
             x, residual = avg_pool2d(x, 2), avg_pool2d(residual, 2)
         return residual + (x if self.shortcut is None else self.shortcut(x))
 
 
-class ProjectedLogit(nn.Module):
-    """Affine map of features, plus their inner product with the class's embedding.
-
-    Miyato and Koyama 2018, equation 3, https://arxiv.org/abs/1802.05637.
-
-    Args:
-        width: length of the features.
-        num_classes: 0 leaves the affine map alone.
-    """
-
-    def __init__(self, *, width: int, num_classes: int) -> None:
-        super().__init__()
-        self.num_classes = num_classes
-        self.affine = nn.Linear(width, 1)
-        self.embedding = (
-            ClassEmbedding(num_classes=num_classes, width=width) if num_classes else None
-        )
-
-    def forward(self, features: Tensor, labels: Tensor | None) -> Tensor:
-        """Map features [N, C] (and labels [N]) to logits [N]."""
-        check_labels(labels, self.num_classes)
-        logits = self.affine(features).squeeze(1)
-        if self.embedding is not None and labels is not None:
-            logits = logits + (self.embedding(labels) * features).sum(1)  # equation 3
-        return logits
-
-
 def channels_last_on_cpu(x: Tensor) -> Tensor:
-    """Return images [N, C, H, W] in the order of memory that a CPU's convolutions need no copy for.
+    """Return images [N, C, H, W] in channels_last memory format on a CPU, which its convolutions are fastest with.
 
-    They keep it, so that only a network's first block copies.
+    Convolutions keep the format, so only the first block copies.
     """
     return x.to(memory_format=torch.channels_last) if x.device.type == "cpu" else x
 
 
 def generator_multiples(doublings: int) -> list[int]:
-    """Return the channels at the coarsest resolution and after each doubling, in units of a network's width.
+    """Return the channels at the coarsest resolution and after each upsampling, in units of `width`.
 
     From 4x4 on; Brock et al. 2019, tables 4 to 6 for 128 to 512 pixels and their CIFAR-10 networks for 32. Below, all
     are equal as there; above 512 the last repeats.
@@ -364,7 +342,7 @@ def generator_multiples(doublings: int) -> list[int]:
 
 
 def discriminator_multiples(halvings: int) -> list[int]:
-    """Return the channels of a discriminator's stages, finest first, in units of its width.
+    """Return the channels of a discriminator's stages, finest first, in units of `width`.
 
     The same tables, by the number of halvings down to 4x4; networks for 32 pixels and less have four equal stages.
     """
@@ -375,7 +353,7 @@ def discriminator_multiples(halvings: int) -> list[int]:
 
 
 def number_of_halvings(count: int) -> int:
-    """Return how many of a discriminator's blocks halve, where `count` lead to 4x4; those for 32 pixels stop at 8x8."""
+    """Return the number of downsampling blocks, if `count` lead to 4x4; networks for 32 pixels stop at 8x8."""
     return count if count > 3 else max(count - 1, min(count, 1))
 
 
@@ -387,7 +365,7 @@ def zero_biases(network: nn.Module) -> None:
 
 
 def initialize_glorot(network: nn.Module) -> None:
-    """Draw weights as Glorot and Bengio 2010 do, with ReLU's gain in residual branches; biases are 0.
+    """Initialize by Glorot and Bengio 2010, with ReLU's gain in residual branches; biases are 0.
 
     Miyato et al. 2018, appendix B; tables of conditional norms keep their 0.
     """
@@ -395,8 +373,8 @@ def initialize_glorot(network: nn.Module) -> None:
         if isinstance(layer, nn.Conv2d | nn.Linear):
             branch = name.endswith(("conv1", "conv2"))
             nn.init.xavier_uniform_(layer.weight, gain=2**0.5 if branch else 1)
-        elif isinstance(layer, ProjectedLogit) and layer.embedding is not None:
-            nn.init.xavier_uniform_(layer.embedding.weight)
+        elif isinstance(layer, ProjectionLogit) and layer.embedding is not None:
+            nn.init.xavier_uniform_(layer.embedding.weight)  # type: ignore[arg-type]
     zero_biases(network)
 
 
@@ -404,7 +382,7 @@ def initialize_glorot(network: nn.Module) -> None:
 
 
 class ConditionalBatchNorm(nn.Module):
-    """Normalise each channel over the batch, then scale by 1 + gain(y) and add offset(y).
+    """Conditional batch norm: normalize each channel, scale by 1 + gain(y) and add offset(y).
 
     de Vries et al. 2017, https://arxiv.org/abs/1707.00683; Brock et al. 2019, appendix B,
     https://arxiv.org/abs/1809.11096.
@@ -430,7 +408,7 @@ class ConditionalBatchNorm(nn.Module):
 
 
 class UnconditionalBatchNorm(nn.Module):
-    """Batch norm with a learned scale and offset for all, instead of a conditional one."""
+    """Batch norm that ignores the condition, with the interface of `ConditionalBatchNorm`."""
 
     def __init__(self, *, width: int, eps: float = 1e-5) -> None:
         super().__init__()
@@ -442,9 +420,9 @@ class UnconditionalBatchNorm(nn.Module):
 
 
 def class_norm(width: int, *, num_classes: int, eps: float = 1e-5) -> nn.Module:
-    """Return batch norm with a scale and an offset for each class, or for all where there are no classes.
+    """Return batch norm with a scale and an offset for each class, or unconditional batch norm without classes.
 
-    The condition is labels int64 [N] or vectors [N, num_classes]. Every class begins with scale 1 and offset 0.
+    The condition is labels int64 [N] or vectors [N, num_classes]. Every class starts with scale 1 and offset 0.
     """
     if not num_classes:
         return UnconditionalBatchNorm(width=width, eps=eps)

@@ -1,4 +1,4 @@
-"""Resolutions of a network: which it has, which are in use while it grows, and resampling between them."""
+"""Resolutions of a network: image sizes, progressive growing, and resampling by 2."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ def image_shape(image_size: ImageSize) -> tuple[int, int]:
     """Return (height, width) from one number or a pair.
 
     Raises:
-        InputError: when a side is not positive or there are not two of them.
+        InputError: when it is not one positive number or two.
     """
     sides = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
     if len(sides) != 2 or min(sides) < 1:
@@ -27,14 +27,14 @@ def image_shape(image_size: ImageSize) -> tuple[int, int]:
 
 
 def resolution_pyramid(image_size: ImageSize, *, base: int = 4) -> tuple[tuple[int, int], int]:
-    """Halve an image until its shorter side is less than twice `base`.
+    """Halve an image size until its shorter side is less than twice `base`.
 
     Args:
         image_size: side, or [height, width].
         base: smallest side that the network starts from.
 
     Returns:
-        (height, width) of the smallest resolution and the number of halvings that lead to it.
+        (height, width) of the smallest resolution and the number of halvings down to it.
 
     Raises:
         InputError: when a side becomes odd too early, or the image is smaller than `base`.
@@ -64,16 +64,16 @@ def _explain(image_size: ImageSize, base: int) -> str:
 #
 # Karras et al. 2018, section 2 and appendix A, https://arxiv.org/abs/1710.10196. Resolutions are counted in levels, 0
 # for the lowest. A stage is a number of levels: at 2 the networks work at level 2; at 2.3 they work at level 3, whose
-# layers are faded in to 0.3 while what level 2 makes counts 0.7.
+# output is blended with weight 0.3, and that of level 2 with 0.7.
 
 
 @dataclass(frozen=True, kw_only=True)
 class Growth:
-    """The schedule: a stable phase at `first`, then each level is faded in and, but for the last, kept stable.
+    """Schedule of progressive growing: a stable phase at `first`, then for each level a fade-in and a stable phase.
 
     Attributes:
-        first: level of the beginning.
-        last: level of the whole image.
+        first: the initial level.
+        last: the level of the full resolution.
         fade_kimg: thousands of real images over which a level is faded in.
         stable_kimg: thousands of real images between two fades.
     """
@@ -87,12 +87,12 @@ class Growth:
         if min(self.fade_kimg, self.stable_kimg) < 0 or self.fade_kimg + self.stable_kimg < 0.001:
             raise InputError(
                 f"fade_kimg={self.fade_kimg} and stable_kimg={self.stable_kimg} must not be negative, nor both 0; "
-                "growing=false trains at full size from the start"
+                "growing=false trains at full resolution from the start"
             )
 
     def stage(self, kimg: float) -> float:
         """Return the stage after `kimg` thousand real images."""
-        # whole images, as 4.8 // 1.6 is 2
+        # in whole images, since 4.8 // 1.6 is 2
         stable, fade = round(self.stable_kimg * 1000), round(self.fade_kimg * 1000)
         done, into = divmod(round(kimg * 1000), stable + fade)
         fading = max(into - stable, 0) / fade if fade else 0
@@ -100,19 +100,19 @@ class Growth:
 
     @property
     def end_kimg(self) -> float:
-        """Thousands of real images after which the networks are whole."""
+        """Thousands of real images after which the full resolution is reached."""
         return (self.last - self.first) * (self.stable_kimg + self.fade_kimg)
 
 
 class GrowthStage(nn.Module):
-    """The stage that a network is at: a number on the CPU, which no step waits for, and saved with the weights.
+    """Growth stage of a network: a Python number, which needs no synchronization, saved with the weights.
 
     Attributes:
         value: the stage.
 
     Args:
-        first: stage of the beginning.
-        last: the highest one.
+        first: the initial stage.
+        last: the highest stage.
     """
 
     def __init__(self, *, first: int, last: int) -> None:
@@ -127,20 +127,20 @@ class GrowthStage(nn.Module):
 
     @property
     def fade(self) -> float:
-        """How far that level is faded in, in (0, 1]."""
+        """Blending weight of the highest level in use, in (0, 1]."""
         return 1 + self.value - self.level
 
     def get_extra_state(self) -> Tensor:
-        """Return the stage as a part of the state dict."""
+        """Return the stage for the state dict."""
         return torch.tensor(self.value, dtype=torch.float64)
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Take the stage from a state dict; one beyond the last, from a larger network, becomes the last."""
+        """Set the stage from a state dict, at most the last (a larger network may have more)."""
         self.value = min(float(state), float(self.last))
 
 
 def grows(network: nn.Module) -> bool:
-    """Whether a network, as it is built, has levels that are not in use yet."""
+    """Whether a network has levels that are not in use yet."""
     return any(isinstance(m, GrowthStage) and m.value < m.last for m in network.modules())
 
 
@@ -149,7 +149,7 @@ def first_level(shape: tuple[int, int], levels: int, start_size: int) -> int:
 
     Args:
         shape: height and width at level 0.
-        levels: number of the last level.
+        levels: the last level.
         start_size: pixels.
 
     Raises:
@@ -171,7 +171,7 @@ def avg_pool(images: Tensor, factor: int = 2) -> Tensor:
 
 
 def resized(images: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Bring images [N, C, H, W] to height and width `shape`, both a power of two larger or smaller, by such means.
+    """Resize images [N, C, H, W] by a power of two, by nearest upsampling or average pooling.
 
     Raises:
         ValueError: when the sizes are not whole multiples of each other.
@@ -186,7 +186,7 @@ def resized(images: Tensor, shape: tuple[int, int]) -> Tensor:
 
 
 def resize_to_stage(images: Tensor, stage: GrowthStage, shape: tuple[int, int]) -> Tensor:
-    """Bring real images [N, C, H, W] to the resolution of a stage, as far faded in as the networks' layers are.
+    """Downsample real images [N, C, H, W] to the resolution of a stage, blended with the next lower one as in D.
 
     Args:
         images: at full size.
@@ -225,10 +225,10 @@ def fir_filter(taps: Sequence[float] = BINOMIAL) -> Tensor:
 
 
 class Depthwise(torch.autograd.Function):
-    """One fixed filter for all channels, or its adjoint; each is the other's derivative.
+    """Depthwise convolution with one fixed filter for all channels, or its adjoint; each is the other's derivative.
 
-    torch's own second derivative of a grouped convolution also computes that by the weights, group by group, wanted or
-    not, and takes most of the time of a penalty with it.
+    torch's second derivative of a grouped convolution always computes that by the weights, too, which would take most
+    of a penalty's time.
     """
 
     @staticmethod
@@ -258,32 +258,32 @@ class Depthwise(torch.autograd.Function):
 
 
 def convolve(x: Tensor, kernel: Tensor, *, stride: Pair = (1, 1), padding: Pair = (0, 0)) -> Tensor:
-    """Correlate every channel of [N, C, H, W] with `kernel` [K, L]; a size must not leave a rest by its stride."""
+    """Correlate every channel of [N, C, H, W] with `kernel` [K, L]; the stride must divide the size evenly."""
     return filtered(x, kernel, stride, padding, False)
 
 
 def convolve_transposed(
     x: Tensor, kernel: Tensor, *, stride: Pair = (1, 1), padding: Pair = (0, 0)
 ) -> Tensor:
-    """Apply the adjoint of `convolve`: put `kernel`, times its value, at every pixel, `stride` pixels apart."""
+    """Apply the adjoint of `convolve`, a transposed convolution."""
     return filtered(x, kernel, stride, padding, True)
 
 
 def filtered(x: Tensor, kernel: Tensor, stride: Pair, padding: Pair, adjoint: bool) -> Tensor:
-    """Apply `Depthwise`, or in compiled code, which nothing differentiates twice, what it consists of."""
+    """Apply `Depthwise`; in compiled code, which is not differentiated twice, its plain operations."""
     if torch.compiler.is_compiling():
         return Depthwise.forward(x, kernel, stride, padding, adjoint)
     return Depthwise.apply(x, kernel, stride, padding, adjoint)
 
 
 def upsample(x: Tensor, kernel: Tensor) -> Tensor:
-    """Double the resolution: [N, C, H, W] -> [N, C, 2H, 2W], zeros between the pixels, then the filter times 4."""
+    """Upsample [N, C, H, W] to [N, C, 2H, 2W]: insert zeros, then apply the filter times 4."""
     margin = len(kernel) // 2 - 1
     return convolve_transposed(x, kernel * 4, stride=(2, 2), padding=(margin, margin))
 
 
 def downsample(x: Tensor, kernel: Tensor) -> Tensor:
-    """Halve the resolution: [N, C, H, W] -> [N, C, H / 2, W / 2], the filter, then every other pixel."""
+    """Downsample [N, C, H, W] to [N, C, H / 2, W / 2]: apply the filter, then take every other pixel."""
     margin = len(kernel) // 2 - 1
     return convolve(x, kernel, stride=(2, 2), padding=(margin, margin))
 
@@ -291,7 +291,7 @@ def downsample(x: Tensor, kernel: Tensor) -> Tensor:
 def smooth(x: Tensor, kernel: Tensor, *, grow: int) -> Tensor:
     """Apply the filter: [N, C, H, W] -> [N, C, H + grow, W + grow], with `grow` 1 or -1.
 
-    Growing by one suits a 3x3 convolution with stride 2 behind it, shrinking by one a transposed one before it.
+    Growing by one goes before a 3x3 convolution of stride 2, shrinking by one after a transposed one.
     """
     margin = (len(kernel) - 1 + grow) // 2
     return convolve(x, kernel, padding=(margin, margin))

@@ -1,4 +1,4 @@
-"""Spectral normalisation: a weight divided by (an estimate of) its largest singular value.
+"""Spectral normalization: a weight divided by an estimate of its largest singular value.
 
 Miyato et al. 2018, https://arxiv.org/abs/1802.05957, equation 8 and algorithm 1.
 """
@@ -18,15 +18,15 @@ from gan_lab.layers.equalized import EqualizedConv2d, EqualizedLinear
 Network = TypeVar("Network", bound=nn.Module)
 Layer = TypeVar("Layer", bound=nn.Module)
 KINDS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, EqualizedConv2d, EqualizedLinear)
-WARMUP_STEPS = 15  # of the power method before the first use; each use adds one
+WARMUP_STEPS = 15  # steps of the power method before the first use; each use adds one
 
 
 class SpectralNorm(nn.Module):
-    """W -> W / (scale sigma(W)), sigma by the power method from a kept left singular vector `u`.
+    """Spectral norm W / (scale sigma(W)); sigma by the power method from the stored left singular vector `u`.
 
-    W is read as a matrix with one row per output. Every use takes one step of the power method from `u` and, while
-    training, keeps its result; sigma = u^T W v with u and v held constant, whose derivative by W is that of the
-    singular value. In evaluation the same weights always give the same result.
+    W is read as a matrix with one row per output. Every use takes one step of the power method from `u` and, in
+    training mode, stores its result; sigma = u^T W v with u and v held constant, whose derivative by W is that of the
+    singular value. In evaluation mode the result is a function of the weights.
 
     A module for `torch.nn.utils.parametrize`: the trained tensor stays `original`, so optimizers, moving
     averages, deep copies and state dicts see ordinary parameters and one buffer.
@@ -34,7 +34,7 @@ class SpectralNorm(nn.Module):
     Args:
         weight: [out, ...], two or more dimensions.
         eps: smallest norm that the power method divides by.
-        scale: what the layer multiplies its weight with when it is used; the product has norm 1.
+        scale: factor by which the layer multiplies its weight at use; the product has norm 1.
     """
 
     u: Tensor
@@ -46,13 +46,13 @@ class SpectralNorm(nn.Module):
         start = torch.randn(len(weight), dtype=weight.dtype, device=weight.device)
         self.register_buffer("u", normalize(start, dim=0, eps=eps))
         with torch.no_grad():
-            # without values there is nothing to warm up, and each step would take the meta device milliseconds
+            # the meta device has no values, and each step would take it milliseconds
             for _ in range(0 if weight.is_meta else WARMUP_STEPS):
                 self.u.copy_(self.singular_vectors(weight.detach().flatten(1))[0])
 
     def forward(self, weight: Tensor) -> Tensor:
         """Return the weight divided by `scale` times its largest singular value, in the same shape."""
-        # in half precision the estimate would be off by more than a step of the power method gains
+        # in half precision the rounding error would exceed the gain of a step
         with full_precision(weight):
             return weight / (self.sigma(weight) * self.scale)
 
@@ -72,9 +72,9 @@ class SpectralNorm(nn.Module):
 
 
 class StoredSpectralNorm(SpectralNorm):
-    """As `torch.nn.utils.spectral_norm` has it: `v` is kept beside `u`, and evaluation takes both as they are.
+    """Spectral norm as `torch.nn.utils.spectral_norm`: `u` and `v` are stored, and evaluation mode uses both unchanged.
 
-    Weights that were trained so are used in evaluation with the vectors that lie beside them.
+    For published weights that were trained this way.
 
     Args:
         weight: [out, ...], or [in, out, ...] of a transposed convolution.
@@ -105,7 +105,7 @@ class StoredSpectralNorm(SpectralNorm):
 
 
 def full_precision(like: Tensor) -> AbstractContextManager[object]:
-    """Leave mixed precision on the device of `like`, where there is any."""
+    """Disable autocast on the device of `like`."""
     kind = like.device.type
     return torch.autocast(kind, enabled=False) if is_autocast_available(kind) else nullcontext()
 
@@ -116,14 +116,14 @@ def spectrally_normalized(
     eps: float = 1e-12,
     embeddings: bool = True,
 ) -> Network:
-    """Normalise every convolution and linear layer of a network in place, and return it.
+    """Apply spectral norm to every convolution and linear layer of a network in place, and return it.
 
-    Of layers with equalized learning rate, the weight as it is used, all gains included, gets norm 1.
+    For layers with equalized learning rate, the weight at use, gains included, gets norm 1.
 
     Args:
-        network: any; layers that are normalised already stay as they are.
+        network: any; layers that have spectral norm already stay as they are.
         eps: smallest norm that the power method divides by.
-        embeddings: whether embeddings are normalised too (in a discriminator; not in BigGAN's generator).
+        embeddings: whether embeddings get it, too (in a discriminator; not in BigGAN's generator).
     """
     kinds = (*KINDS, nn.Embedding) if embeddings else KINDS
     for layer in list(network.modules()):
@@ -134,7 +134,7 @@ def spectrally_normalized(
 
 
 def stored_spectral_norm(layer: Layer) -> Layer:
-    """Normalise a layer's weight in place, with both singular vectors kept, and return it."""
+    """Apply `StoredSpectralNorm` to a layer's weight in place, and return the layer."""
     weight = layer.weight
     assert isinstance(weight, Tensor)
     norm = StoredSpectralNorm(weight, transposed=isinstance(layer, nn.ConvTranspose2d))
@@ -143,15 +143,15 @@ def stored_spectral_norm(layer: Layer) -> Layer:
 
 
 def scale_of(layer: nn.Module) -> float:
-    """Return what a layer multiplies its weight with."""
+    """Return the factor by which a layer multiplies its weight at use."""
     return layer.weight_gain if isinstance(layer, EqualizedConv2d | EqualizedLinear) else 1.0
 
 
 def normalize_discriminator(network: nn.Module) -> None:
-    """Normalise every weight of a discriminator of any architecture, in place.
+    """Apply spectral norm to every weight of a discriminator of any architecture, in place.
 
-    Those that are normalised already stay as they are. Weights that begin at 0 (R3GAN's last convolutions of a block)
-    have no direction to scale: they are redrawn from the normal distribution.
+    Weights that have it already stay as they are. Weights initialized with 0 (the last convolutions of R3GAN's blocks)
+    have no norm to divide by: they are redrawn from the normal distribution.
 
     Raises:
         InputError: when a weight belongs to no layer of a known kind.
@@ -169,6 +169,6 @@ def normalize_discriminator(network: nn.Module) -> None:
     ]
     if others:
         raise InputError(
-            f"model.discriminator_spectral_norm=true: {others[0]} ({len(others)} such) belongs to no convolution, "
-            "linear layer or embedding whose norm is known; set it to false"
+            f"model.discriminator_spectral_norm=true: {others[0]} ({len(others)} such) is no weight of a "
+            "convolution, linear layer or embedding, which alone are supported; set it to false"
         )

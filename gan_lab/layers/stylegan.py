@@ -17,26 +17,26 @@ from gan_lab.layers.labels import label_vectors
 from gan_lab.layers.precision import to_fp32
 from gan_lab.layers.resolutions import fir_filter, smooth
 
-# Noise inputs (Karras et al. 2019, section 3.2): drawn, constant, left out, or given.
+# Noise inputs (Karras et al. 2019, section 3.2): random, constant, none, or by a function.
 
 NOISE = ("random", "const", "none")
 
-# the last: from a layer's constant noise [H, W], of which it takes shape, type and device, to noise [N, 1, H, W]
+# a function maps a layer's constant noise [H, W] (its shape, type and device) to noise [N, 1, H, W]
 Noise = str | Callable[[Tensor], Tensor]
 
 
 def check_noise(noise: Noise) -> None:
-    """Check that a kind of noise exists.
+    """Check the name of a kind of noise.
 
     Raises:
-        InputError: naming those that there are.
+        InputError: naming the known ones.
     """
     if not callable(noise) and noise not in NOISE:
         raise InputError(f"noise={noise!r} must be one of {', '.join(NOISE)}")
 
 
 def layer_noise(kind: Noise, constant: Tensor, count: int) -> Tensor:
-    """Return a layer's noise for `count` images, [N, 1, H, W] or, where it is constant, [H, W].
+    """Return a layer's noise for `count` images, [N, 1, H, W], or [H, W] if constant.
 
     Args:
         kind: anything but "none".
@@ -50,7 +50,7 @@ def layer_noise(kind: Noise, constant: Tensor, count: int) -> Tensor:
     return torch.randn(count, 1, *constant.shape, device=constant.device, dtype=constant.dtype)
 
 
-# The mapping network z -> w of the StyleGAN family, with its truncation, and mixing of styles.
+# The mapping network z -> w of the StyleGAN family, truncation, and style mixing.
 
 
 def pixel_norm(x: Tensor) -> Tensor:
@@ -59,7 +59,7 @@ def pixel_norm(x: Tensor) -> Tensor:
 
 
 class Mapping(nn.Module):
-    """Mapping network z -> w, with a running mean of w to truncate towards; or an embedding of labels.
+    """Mapping network z -> w with the running mean of w for truncation; or a network that embeds labels.
 
     z and the label's embedding, each normalized, go through fully connected layers `fc0`, `fc1`, ... with a hundredth
     of the learning rate (Karras et al. 2019, section 2 and appendix C).
@@ -135,12 +135,12 @@ class Mapping(nn.Module):
         return truncated(w, self.w_avg, truncation, truncated_layers)
 
     def styles(self, z: Tensor | None, labels: Tensor | None = None) -> Tensor:
-        """Map latents to w [N, L, w_dim] without updating the running mean, as for styles to mix in."""
+        """Map latents to w [N, L, w_dim] without updating the running mean, for style mixing."""
         assert self.num_ws is not None
         return self.to_w(z, labels).unsqueeze(1).expand(-1, self.num_ws, -1)
 
     def to_w(self, z: Tensor | None, labels: Tensor | None) -> Tensor:
-        """Map latents to w [N, w_dim], never in half precision."""
+        """Map latents to w [N, w_dim], in float32."""
         if z is None:
             assert self.embed is not None
             like: Tensor = self.embed.weight
@@ -158,7 +158,7 @@ class Mapping(nn.Module):
 
 
 def truncated(styles: Tensor, center: Tensor, psi: float, layers: int | None = None) -> Tensor:
-    """Move styles towards a centre: w' = center + psi (w - center).
+    """Truncate styles towards a centre: w' = center + psi (w - center).
 
     Karras et al. 2019, appendix B.
 
@@ -166,7 +166,7 @@ def truncated(styles: Tensor, center: Tensor, psi: float, layers: int | None = N
         styles: w [N, L, D].
         center: [D], [N, 1, D] or [N, L, D].
         psi: 1 changes nothing, 0 gives the centre.
-        layers: move the first so many only; None for all.
+        layers: truncate only the first so many; None for all.
     """
     if psi == 1:
         return styles
@@ -177,7 +177,7 @@ def truncated(styles: Tensor, center: Tensor, psi: float, layers: int | None = N
 
 
 def replace_styles(w: Tensor, other: Tensor, layers: range) -> Tensor:
-    """Take the styles of `layers` from `other`: all are [N, L, D].
+    """Replace the styles of `layers` by those of `other`; both are [N, L, D].
 
     With `levels(...)["coarse"]` and so on this is the style control of Karras et al. 2019, section 3.1.
     """
@@ -204,13 +204,13 @@ def mix_styles(
     return torch.where(chosen[:, :, None], other, w)
 
 
-# Adaptive instance normalization: a style sets mean and deviation of every feature map.
+# Adaptive instance normalization: the style sets mean and standard deviation of every feature map.
 
 ADAIN_EPSILON = 1e-8
 
 
 class AdaIN(nn.Module):
-    """Normalizes each feature map of each image, then scales and shifts it by an affine map of the style.
+    """AdaIN: instance norm, then scale and shift by an affine map of the style.
 
     Args:
         features: channels.
@@ -233,20 +233,20 @@ class AdaIN(nn.Module):
         return torch.addcmul(offset, values - mean, scale).to(x.dtype)
 
 
-# Modulated convolution: styles scale the input channels, demodulation brings the outputs back to unit variance.
+# Modulated convolution: styles scale the input channels, demodulation restores unit variance of the outputs.
 
 EPSILON = 1e-8
 
 
 def demodulation(weight: Tensor, style: Tensor) -> Tensor:
-    """Return d [N, O] for weights [O, I, K, K] and styles [N, I], never in half precision."""
+    """Return the demodulation factors [N, O] of weights [O, I, K, K] and styles [N, I], in float32."""
     with torch.autocast(style.device.type, enabled=False):
         # equation 3: 1 / sqrt(sum of (s_i w_ijk)^2 + epsilon)
         return (to_fp32(style).square() @ weight.square().sum((2, 3)).T + EPSILON).rsqrt()
 
 
 def scale_for_fp16(weight: Tensor, style: Tensor) -> tuple[Tensor, Tensor]:
-    """Scale weights and styles so that half precision can hold sums of their products; demodulation undoes both.
+    """Scale weights and styles so that their products do not overflow in half precision; demodulation cancels it.
 
     The largest weight of an output channel becomes 1 / sqrt(fan_in), the largest style of an image 1 (Karras et al.
     2020, ADA, appendix D, https://arxiv.org/abs/2006.06676).
@@ -257,19 +257,19 @@ def scale_for_fp16(weight: Tensor, style: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class StyledConv(nn.Module):
-    """Modulated and demodulated 3x3 convolution, noise, bias, leaky ReLU.
+    """StyleGAN2's styled layer: modulated and demodulated 3x3 convolution, noise, bias, leaky ReLU.
 
     Attributes:
         noise_const: the constant noise [H, W] of `noise="const"`.
 
     Args:
-        inputs: channels that come in.
-        outputs: channels that go out.
+        inputs: input channels.
+        outputs: output channels.
         w_dim: length of w.
         shape: height and width of the output.
-        up: whether to double the resolution: a transposed convolution, then the low-pass filter.
+        up: whether to upsample by 2: a transposed convolution, then the low-pass filter.
         gain: a factor of the output.
-        clamp: the output is cut to [-clamp, clamp] * gain; None for no limit.
+        clamp: the output is clamped to [-clamp, clamp] * gain; None for no limit.
     """
 
     noise_const: Tensor
@@ -303,7 +303,7 @@ class StyledConv(nn.Module):
         if x.dtype == torch.float16:
             weight, style = scale_for_fp16(weight, style)
         scale = demodulation(weight, style) * self.gain
-        # equation 1, on the input in place of the weights
+        # equation 1, applied to the input instead of the weights
         x = x * style.to(x.dtype)[:, :, None, None]
         weight = weight.to(x.dtype)
         if self.resample_filter is None:
@@ -321,13 +321,13 @@ class StyledConv(nn.Module):
 
 
 class ToRGB(nn.Module):
-    """Modulated 1x1 convolution to image channels, without demodulation (section 2.2) and activation.
+    """Modulated 1x1 convolution to image channels, without demodulation (section 2.2) or activation.
 
     Args:
-        inputs: channels that come in.
+        inputs: input channels.
         channels: of the image.
         w_dim: length of w.
-        clamp: the output is cut to [-clamp, clamp]; None for no limit.
+        clamp: the output is clamped to [-clamp, clamp]; None for no limit.
     """
 
     def __init__(
@@ -342,7 +342,7 @@ class ToRGB(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """Map [N, inputs, H, W] and w [N, w_dim] to [N, channels, H, W], in float32."""
-        # so few outputs that weights for each image are cheaper than another pass over the input
+        # with so few outputs, weights per image are cheaper than another pass over the input
         style = self.affine(w) * self.weight_gain
         weights = style[:, None, :] * self.weight[None, :, :, 0, 0]  # [N, channels, inputs]
         x = torch.baddbmm(

@@ -1,8 +1,8 @@
-"""Blocks of transformers on patches of images: positions, attention, gated layers.
+"""Blocks of vision transformers: patches, position embeddings, attention, SwiGLU.
 
-Vaswani et al. 2017, https://arxiv.org/abs/1706.03762 (attention, sines as positions); Dosovitskiy et al. 2021,
-https://arxiv.org/abs/2010.11929 (patches); Su et al. 2021, https://arxiv.org/abs/2104.09864 (rotary positions), turned
-by row and column as in EVA-02 (Fang et al. 2023, https://arxiv.org/abs/2303.11331); Shazeer 2020,
+Vaswani et al. 2017, https://arxiv.org/abs/1706.03762 (attention, sinusoidal positions); Dosovitskiy et al. 2021,
+https://arxiv.org/abs/2010.11929 (patches); Su et al. 2021, https://arxiv.org/abs/2104.09864 (rotary positions), by
+row and column as in EVA-02 (Fang et al. 2023, https://arxiv.org/abs/2303.11331); Shazeer 2020,
 https://arxiv.org/abs/2002.05202 (SwiGLU).
 """
 
@@ -21,7 +21,7 @@ from gan_lab.layers.resolutions import ImageSize, image_shape
 Recompute = bool | Literal["elementwise"]
 
 _ATEN = torch.ops.aten
-# what costs more to compute again than to keep
+# operations that cost more to recompute than to store
 _PRODUCTS = [
     *(_ATEN.mm.default, _ATEN.addmm.default, _ATEN.bmm.default),
     _ATEN._scaled_dot_product_flash_attention_for_cpu.default,
@@ -30,16 +30,16 @@ _PRODUCTS = [
     _ATEN._scaled_dot_product_cudnn_attention.default,
 ]
 
-LONGEST_WAVE = 10_000  # of positions, in tokens over 2 pi
+LONGEST_WAVE = 10_000  # of the sinusoids, in tokens over 2 pi
 
 NORM_EPS = 1e-6
 
 
 def grid_of(image_size: ImageSize, patch: int) -> tuple[int, int]:
-    """Return (rows, columns) of patches.
+    """Return the rows and columns of patches.
 
     Raises:
-        InputError: where patches do not tile the image.
+        InputError: when the patch size does not divide the image size.
     """
     height, width = image_shape(image_size)
     if patch < 1 or height % patch or width % patch:
@@ -50,14 +50,14 @@ def grid_of(image_size: ImageSize, patch: int) -> tuple[int, int]:
 
 
 def patches_of(images: Tensor, patch: int) -> Tensor:
-    """Cut images [N, C, H, W] into rows of patches, [N, T, C * patch * patch]."""
+    """Split images [N, C, H, W] into patches [N, T, C * patch * patch], row by row."""
     count, channels, height, width = images.shape
     cut = images.view(count, channels, height // patch, patch, width // patch, patch)
     return cut.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
 
 
 def images_of(tokens: Tensor, grid: tuple[int, int], patch: int) -> Tensor:
-    """Put images [N, C, H, W] together of tokens [N, T, patch * patch * C], whose channels come last."""
+    """Assemble images [N, C, H, W] from tokens [N, T, patch * patch * C], channels last."""
     count, _, values = tokens.shape
     rows, columns = grid
     cut = tokens.view(count, rows, columns, patch, patch, values // patch**2)
@@ -65,14 +65,14 @@ def images_of(tokens: Tensor, grid: tuple[int, int], patch: int) -> Tensor:
 
 
 def sine_positions(grid: tuple[int, int], width: int) -> Tensor:
-    """Return sines and cosines of each token's column, then of its row, [T, width].
+    """Return sinusoidal position embeddings [T, width]: sines and cosines of each token's column, then of its row.
 
     Raises:
         InputError: for a width that is not a multiple of 4.
     """
     if width % 4:
         raise InputError(
-            f"width={width} must be a multiple of 4: sines and cosines of rows and columns"
+            f"width={width} must be a multiple of 4, for sines and cosines of rows and columns"
         )
     rates = LONGEST_WAVE ** -(torch.arange(width // 4, dtype=torch.float64) / (width // 4))
     rows, columns = rows_and_columns(grid)
@@ -81,12 +81,12 @@ def sine_positions(grid: tuple[int, int], width: int) -> Tensor:
 
 
 def rotations(grid: tuple[int, int], head_width: int, *, before: int = 0) -> Tensor:
-    """Return cosines and sines that turn pairs of a head's values, half by the token's row, half by its column.
+    """Return the cosines and sines of rotary positions, half of a head's pairs by row, half by column.
 
     Args:
         grid: rows and columns of tokens.
-        head_width: of a head's values.
-        before: tokens before those of the grid, which have no place and stay as they are.
+        head_width: values per head.
+        before: number of tokens before those of the grid, which are not rotated.
 
     Returns:
         [2, before + T, head_width].
@@ -96,7 +96,7 @@ def rotations(grid: tuple[int, int], head_width: int, *, before: int = 0) -> Ten
     """
     if head_width % 4:
         raise InputError(
-            f"heads of width {head_width} cannot be turned in pairs by row and column; take a multiple of 4"
+            f"heads of width {head_width} is not a multiple of 4, which rotary positions by row and column need"
         )
     half = head_width // 2
     rates = LONGEST_WAVE ** -(torch.arange(0, half, 2, dtype=torch.float64) / half)
@@ -113,19 +113,19 @@ def rows_and_columns(grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
 
 
 def rotate(x: Tensor, turns: Tensor) -> Tensor:
-    """Turn pairs of values in [N, heads, T, D] by `turns` [2, T, D]."""
+    """Apply rotary positions `turns` [2, T, D] to [N, heads, T, D]."""
     cos, sin = turns.to(x.dtype)
     even, odd = x[..., ::2], x[..., 1::2]
     return torch.addcmul(x * cos, torch.stack([-odd, even], dim=-1).flatten(-2), sin)
 
 
 class Attention(nn.Module):
-    """Self-attention between tokens, with rotary positions and, if requested, normalised queries and keys.
+    """Multi-head self-attention with rotary positions and, optionally, normalized queries and keys.
 
     Args:
         width: of tokens.
-        heads: number of heads, which divides the width.
-        qk_norm: whether queries and keys are normalised (RMS norm of each head).
+        heads: number of heads; it must divide the width.
+        qk_norm: whether queries and keys are normalized (RMS norm of each head).
 
     Raises:
         InputError: when heads do not divide the width.
@@ -144,12 +144,12 @@ class Attention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor, turns: Tensor, twice: bool = False) -> Tensor:
-        """Map tokens [N, T', width] to such.
+        """Map tokens [N, T', width] to the same shape.
 
         Args:
             x: tokens.
-            turns: as `rotate` takes them.
-            twice: whether it is going to be differentiated twice, which fused kernels cannot be.
+            turns: as in `rotate`.
+            twice: whether it will be differentiated twice, which fused kernels do not support.
         """
         queries, keys, values = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         queries, keys = (
@@ -166,7 +166,7 @@ class Attention(nn.Module):
 
 
 class SwiGLU(nn.Module):
-    """Two layers, of which the first has gates: w3(silu(w1 x) * w2 x)."""
+    """SwiGLU, a gated MLP: w3(silu(w1 x) * w2 x) (Shazeer 2020, https://arxiv.org/abs/2002.05202)."""
 
     def __init__(self, *, width: int, hidden: int) -> None:
         super().__init__()
@@ -174,17 +174,17 @@ class SwiGLU(nn.Module):
         self.w3 = nn.Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map tokens [N, T, width] to such."""
+        """Map tokens [N, T, width] to the same shape."""
         gates, values = self.w12(x).chunk(2, dim=-1)
         return self.w3(silu(gates) * values)
 
 
 class SlowLinear(nn.Module):
-    """A linear layer that learns at a fraction of the rate: weights are stored as much larger as they are used smaller.
+    """Linear layer with a learning rate multiplier: weights are stored as w / rate and used as w.
 
     Args:
-        inputs: width of what comes in.
-        outputs: width of what goes out.
+        inputs: input features.
+        outputs: output features.
         rate: multiplier of the learning rate.
     """
 
@@ -201,13 +201,13 @@ class SlowLinear(nn.Module):
 
 
 class Branches(nn.Module):
-    """Attention and SwiGLU, each added to what it was given.
+    """Base of transformer blocks: residual attention and residual SwiGLU.
 
     Args:
         width: of tokens.
         heads: of attention.
-        qk_norm: as `Attention` takes it.
-        hidden: width within SwiGLU.
+        qk_norm: as in `Attention`.
+        hidden: SwiGLU's hidden width.
     """
 
     def __init__(self, *, width: int, heads: int, qk_norm: bool, hidden: int) -> None:
@@ -224,21 +224,21 @@ class Branches(nn.Module):
         *,
         twice: bool = False,
     ) -> Tensor:
-        """Map tokens [N, T, width] to such.
+        """Map tokens [N, T, width] to the same shape.
 
         Args:
             x: tokens.
-            turns: as `rotate` takes them.
-            prepare: what each branch is given of its tokens, such as their norm.
-            gates: what each branch's result is multiplied by, [width] or [N, 1, width].
-            twice: as `Attention` takes it.
+            turns: as in `rotate`.
+            prepare: applied to the input of each branch, such as its norm.
+            gates: factor of each branch's output, [width] or [N, 1, width].
+            twice: as in `Attention`.
         """
         x = torch.addcmul(x, gates[0], self.attention(prepare[0](x), turns, twice))
         return torch.addcmul(x, gates[1], self.mlp(prepare[1](x)))
 
 
 def check_recompute(recompute: object) -> None:
-    """Check what `run_block` takes.
+    """Check the value of `recompute`.
 
     Raises:
         InputError: for anything else.
@@ -250,26 +250,26 @@ def check_recompute(recompute: object) -> None:
 
 
 def run_block(block: nn.Module, *inputs: object, recompute: Recompute) -> Tensor:
-    """Run a block, of which not all activations need to be kept for the backward pass.
+    """Run a block with activation checkpointing.
 
     Args:
         block: to run.
         inputs: of it.
-        recompute: True computes all of them again, "elementwise" all but products and attention, which take most of
-            the time and less than half of the memory.
+        recompute: True recomputes all activations, "elementwise" all but matrix products and attention, which take
+            most of the time and less than half of the memory.
     """
     if not recompute or not torch.is_grad_enabled():
         return block(*inputs)
     kept: dict[str, Any] = {}
     if recompute == "elementwise":
         kept = {"context_fn": partial(create_selective_checkpoint_contexts, _PRODUCTS)}
-    # nothing in a block is random
+    # blocks have no randomness
     made: Tensor = checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False, **kept)
     return made
 
 
 def initialize_xavier(network: nn.Module) -> None:
-    """Draw weights of linear layers and patch embeddings as Glorot and Bengio 2010 do; biases begin at 0."""
+    """Initialize linear layers and patch embeddings by Glorot and Bengio 2010; biases are 0."""
     for layer in network.modules():
         if isinstance(layer, nn.Linear):
             nn.init.xavier_uniform_(layer.weight)

@@ -234,7 +234,7 @@ def limited(images: Tensor, angle: float) -> tuple[Tensor, Tensor]:
 def filter_of(angle: float, phases: int) -> Tensor:
     """Return the low-pass filter for the band that a grid and one rotated by `angle` share.
 
-    The filter is the convolution of both grids' sincs, windowed by that of both grids' Lanczos windows, normalised at
+    The filter is the convolution of both grids' sincs, windowed by that of both grids' Lanczos windows, normalized at
     every phase.
 
     Returns:

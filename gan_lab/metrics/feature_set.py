@@ -227,16 +227,11 @@ def _check_arrays(arrays: dict[str, NDArray[Any]], count: int) -> None:
             raise ValueError(f"{name} has {len(values)} rows, not {len(rows)}")
 
 
-def load_features(path: Path, extractor: Extractor, needs: AllNeeds) -> FeatureSet:
-    """Read what `save_features` wrote.
-
-    Args:
-        path: of the file.
-        extractor: loaded; the file must be of the same one.
-        needs: (output, form) of everything needed.
+def _read_features(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """Return the description and the arrays of a file of features.
 
     Raises:
-        InputError: when the file is damaged, of another extractor, or lacks something.
+        InputError: when the file is damaged.
     """
     try:
         arrays = read_arrays(path)
@@ -250,6 +245,21 @@ def load_features(path: Path, extractor: Extractor, needs: AllNeeds) -> FeatureS
         raise InputError(
             f"{path} is not a complete file of features ({error}); copy or make it again"
         ) from error
+    return described, arrays
+
+
+def load_features(path: Path, extractor: Extractor, needs: AllNeeds) -> FeatureSet:
+    """Read what `save_features` wrote.
+
+    Args:
+        path: of the file.
+        extractor: loaded; the file must be of the same one.
+        needs: (output, form) of everything needed.
+
+    Raises:
+        InputError: when the file is damaged, of another extractor, or lacks something.
+    """
+    described, arrays = _read_features(path)
     ours = {
         "extractor": extractor.name,
         "sha256": extractor.sha256,

@@ -87,14 +87,7 @@ class Protocol:
         device: str | None = None,
     ) -> None:
         chosen = {key: metric for key, metric in metrics.items() if metric is not None}
-        if not chosen or num_fake < 1:
-            raise InputError(
-                f"protocol {name}: num_fake={num_fake} images of {len(chosen)} metrics measure nothing"
-            )
-        if best is not None and best not in chosen:
-            raise InputError(
-                f"protocol {name}: best={best} is none of its metrics {', '.join(chosen)}"
-            )
+        check_choice(name, chosen, num_fake=num_fake, best=best)
         self.name = name
         self.features = features
         self.metrics = chosen
@@ -473,6 +466,24 @@ class Protocol:
             batch_size=self.batch_size,
         )
         return extract_real(extraction)
+
+
+def check_choice(
+    protocol: str, metrics: Mapping[str, ProtocolMetric], *, num_fake: int, best: str | None
+) -> None:
+    """Check that there are metrics and images, and that `best` is one of the metrics.
+
+    Raises:
+        InputError: naming the protocol.
+    """
+    if not metrics or num_fake < 1:
+        raise InputError(
+            f"protocol {protocol}: num_fake={num_fake} images and {len(metrics)} metrics; it needs at least one of each"
+        )
+    if best is not None and best not in metrics:
+        raise InputError(
+            f"protocol {protocol}: best={best} must be one of its metrics {', '.join(metrics)}"
+        )
 
 
 def check_keys(

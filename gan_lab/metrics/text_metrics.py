@@ -4,6 +4,7 @@ References are held-out text, and lines of a unigram and a bigram chain of the t
 of lines, so all use equally many.
 """
 
+import hashlib
 import re
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -12,11 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from gan_lab.data.text import Text
 from gan_lab.errors import InputError
 from gan_lab.metrics.feature_metrics import MetricContext, MetricValue, ProtocolMetric
 from gan_lab.metrics.feature_set import FeatureSet, Needs
+from gan_lab.metrics.features.base import Extractor
 from gan_lab.metrics.images import ImageSource
 
 # n-grams
@@ -335,3 +338,32 @@ def _texts(lines: Numbers, kind: Text) -> list[str]:
 def _kind(source: ImageSource) -> Text:
     assert isinstance(source.kind, Text), "checked before"
     return source.kind
+
+
+class Tokens(Extractor):
+    """Indices of characters, `tokens` [L], of stored lines of text."""
+
+    name = "characters"
+    short = "text"
+    transform = "numbers of characters in the alphabet"
+
+    def __init__(self) -> None:
+        super().__init__(batch_size=512)
+        self.outputs: Mapping[str, int] = {"tokens": 0}  # set by `check`
+
+    def load(self, device: torch.device) -> None:
+        # nothing is computed
+        super().load(torch.device("cpu"))
+
+    def check(self, shape: tuple[int, ...], what: str) -> None:
+        if len(shape) != 1:
+            raise InputError(
+                f"{what} have the shape {list(shape)}, but lines of text are [length]; choose other metrics"
+            )
+        self.outputs = {"tokens": shape[0]}
+
+    def _load(self, device: torch.device) -> str:
+        return hashlib.sha256(self.transform.encode()).hexdigest()
+
+    def _forward(self, stored: Tensor, outputs: frozenset[str]) -> dict[str, Tensor]:
+        return {"tokens": stored.float()}

@@ -1,11 +1,12 @@
-"""BiGAN: an encoder plays with the generator, and the discriminator judges pairs of an image and its code.
+"""BiGAN: an encoder is trained with the generator, and the discriminator sees pairs of an image and its code.
 
     V(D, E, G) = E_x[log D(x, E(x))] + E_z[log(1 - D(G(z), z))]
 
-Donahue et al. 2017, https://arxiv.org/abs/1605.09782, section 3: D separates the encoder's pairs, (x, E(x)), from the
-generator's, (G(z), z), and E and G play against it together. At the optimum E inverts G (theorem 2), without any loss
-of reconstruction. The networks are DCGAN's, with the code beside the last features of D; z is normal, where the paper's
-is uniform. With classes, G gets the label beside z and D projects on it (Miyato and Koyama 2018); E never sees labels.
+Donahue et al. 2017, https://arxiv.org/abs/1605.09782, section 3: D separates the encoder's pairs (x, E(x)) from the
+generator's (G(z), z), and E and G are trained against it together. At the optimum E inverts G (theorem 2), without a
+reconstruction loss. The networks are DCGAN's, with the code concatenated to the last features of D; z is normal; the
+paper's is uniform. With classes, G gets the label concatenated to z and D projects on it (Miyato and Koyama 2018); E
+never sees labels.
 
 What D sees is a tuple (image, code). Penalties that differentiate by D's input, or interpolate between inputs, act on
 both.
@@ -25,15 +26,15 @@ from gan_lab.training.steps import GeneratorStep
 
 
 class Generator(dcgan.Generator):
-    """DCGAN's generator, and the encoder as a part of it, so that both share an optimizer and a moving average.
+    """DCGAN's generator with the encoder as a submodule, so that both share an optimizer and a moving average.
 
     Args:
         image_size: side, or [height, width]; 4 to 7 pixels times a power of two.
         channels: of the image.
         num_classes: 0 for an unconditional generator.
         z_dim: length of z.
-        width: channels before the last doubling; each coarser resolution has twice as many.
-        encoder_width: channels after the encoder's first halving; each coarser resolution has twice as many.
+        width: channels before the last upsampling; each coarser resolution has twice as many.
+        encoder_width: channels after the encoder's first downsampling; each coarser resolution has twice as many.
     """
 
     has_encoder = True
@@ -62,21 +63,21 @@ class Generator(dcgan.Generator):
         self.encoder.apply(dcgan.initialize)
 
     def encode(self, images: Tensor) -> Tensor:
-        """Map images [N, C, H, W] in [-1, 1] to codes [N, Z]; the generator makes about the same images of them."""
+        """Map images [N, C, H, W] in [-1, 1] to codes [N, Z], which the generator maps back to similar images."""
         return self.encoder(images)
 
 
 class Discriminator(DiscriminatorNetwork):
-    """Halvings of the image, two layers of the code; joined, one further layer -> logit.
+    """Joint discriminator: a convolutional trunk for the image, an MLP for the code, and a joint MLP to the logit.
 
     Args:
         image_size: side, or [height, width]; 4 to 7 pixels times a power of two.
         channels: of the image.
         z_dim: length of the code.
         num_classes: 0 for an unconditional discriminator.
-        width: channels after the first halving; each coarser resolution has twice as many.
-        code_width: length of the code's features; the joint ones have twice as many.
-        batch_norm: whether to normalise; penalties of single images' gradients go better without.
+        width: channels after the first downsampling; each coarser resolution has twice as many.
+        code_width: number of features of the code; the joint layer has twice as many.
+        batch_norm: whether to normalise; turn it off with a gradient penalty, since it couples images.
     """
 
     def __init__(
@@ -115,7 +116,7 @@ class Discriminator(DiscriminatorNetwork):
 
 
 class BiGAN(AdversarialModule):
-    """The loop on pairs, with G's and E's loss that of the game with swapped roles.
+    """The training loop on pairs (image, code); the loss of G and E is D's with real and fake swapped.
 
     Raises:
         InputError: for arguments that do not fit together.
@@ -125,19 +126,19 @@ class BiGAN(AdversarialModule):
     generator: Generator
 
     def fake(self, z: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Pair images made from latents with these: [N, C, H, W] and [N, Z]."""
+        """Return generated images [N, C, H, W] and their latents [N, Z]."""
         return self.generator(z, batch.labels), z
 
     def real(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Pair images with their codes: [N, C, H, W] and [N, Z]."""
+        """Return real images [N, C, H, W] and their codes [N, Z]."""
         return batch.real, self.generator.encode(batch.real)
 
     def generator_loss(
         self, step: GeneratorStep, fake_logits: Tensor, real_logits: Tensor | None
     ) -> Tensor:
-        """Return the loss of G and E per pair, [N]: D is to take G's pairs for real ones, and E's for fake ones.
+        """Return the loss of G and E per pair, [N]: it is low where D calls G's pairs real and E's pairs fake.
 
-        With the non-saturating loss it is -log D(G(z), z) - log(1 - D(x, E(x))), which the paper trains with, too.
+        With the non-saturating loss it is -log D(G(z), z) - log(1 - D(x, E(x))), as in the paper.
         """
         assert real_logits is not None
         losses = super().generator_loss(step, fake_logits, real_logits)
@@ -150,7 +151,7 @@ class BiGAN(AdversarialModule):
 def halving_trunk(
     *, image_size: ImageSize, channels: int, width: int, batch_norm: bool
 ) -> tuple[nn.Module, int]:
-    """Return resolution_pyramid by convolution down to 4 to 7 pixels, flattened, and the number of features."""
+    """Return strided convolutions down to 4 to 7 pixels, flattened, and the number of features."""
     (height, columns), count = resolution_pyramid(image_size)
     first = dcgan.halve(channels, width) if count else nn.Conv2d(channels, width, 3, padding=1)
     blocks: list[nn.Module] = [first, nn.LeakyReLU(0.2)]
@@ -163,7 +164,7 @@ def halving_trunk(
 
 
 def initialize(module: nn.Module) -> None:
-    """Draw weights as DCGAN does, but let linear layers keep the scale of what they get: they are not normalised."""
+    """Initialize as DCGAN, but scale linear layers to preserve variance, since no norm follows them."""
     if isinstance(module, nn.Linear) and module.bias is not None:
         nn.init.kaiming_normal_(module.weight, a=0.2)
         nn.init.zeros_(module.bias)

@@ -1,8 +1,8 @@
 """BigGAN: wide residual networks under spectral norm, conditioned in every layer.
 
-Brock et al. 2019, https://arxiv.org/abs/1809.11096, appendix B (tables 3 to 9, figure 15): the generator's latent is
-cut into one chunk for the first layer and one for each block, where it joins the class's embedding, shared by all
-blocks, in conditional batch norm; the discriminator projects on the class (Miyato and Koyama 2018,
+Brock et al. 2019, https://arxiv.org/abs/1809.11096, appendix B (tables 3 to 9, figure 15): z is split into
+one chunk for the first layer and one for each block; a block's chunk, concatenated to the shared class embedding,
+conditions its batch norms; the discriminator projects on the class (Miyato and Koyama 2018,
 https://arxiv.org/abs/1802.05637). Without classes, the latent chunks alone condition the generator.
 """
 
@@ -27,17 +27,17 @@ from gan_lab.training.module import AdversarialModule
 
 
 class Generator(ResNetGenerator):
-    """First chunk of z -> coarsest features -> doublings, each conditioned on class and chunk -> image.
+    """Residual generator whose blocks are conditioned on the class embedding and a chunk of z.
 
     Args:
         image_size: side, or [height, width]; 4 to 7 pixels times a power of two.
         channels: of the image.
         num_classes: 0 for an unconditional generator.
-        z_dim: length of z; with `hierarchical`, what does not divide evenly into chunks is left out.
+        z_dim: length of z; with `hierarchical`, a remainder that does not fill a chunk is dropped.
         shared_dim: length of the class's embedding; 0 gives each norm its own table.
-        hierarchical: whether z is cut into chunks; otherwise the first layer gets all of it.
-        width: unit of the channels (`resnet.generator_multiples`), 96 in the paper.
-        attention: sizes (the shorter side) at which there is self-attention; larger ones than the image are left out.
+        hierarchical: whether z is split into chunks; otherwise the first layer gets all of it.
+        width: base number of channels (`resnet.generator_multiples`), 96 in the paper.
+        attention: resolutions (shorter side) with self-attention; those above the image's are ignored.
         norm_eps: added to variances.
         spectral_eps: of the power method.
 
@@ -81,7 +81,7 @@ class Generator(ResNetGenerator):
         )
         self.chunk = chunk
         initialize(self)
-        # the class embedding, which is looked up and not multiplied with features, stays as it is
+        # not the class embedding: it is looked up, not multiplied with features
         spectrally_normalized(self, eps=spectral_eps, embeddings=False)
 
     def conditions(
@@ -95,19 +95,19 @@ class Generator(ResNetGenerator):
 
 
 class Discriminator(ResNetDiscriminator):
-    """SAGAN's discriminator with BigGAN's widths and orthogonal initial weights.
+    """SAGAN's discriminator with BigGAN's widths and orthogonal initialization.
 
     Args:
         image_size: side, or [height, width]; 4 to 7 pixels times a power of two.
         channels: of the image.
         num_classes: 0 for an unconditional discriminator.
-        width: unit of the channels (`resnet.discriminator_multiples`), 96 in the paper.
-        attention: sizes (the shorter side) at which there is self-attention; larger ones than the image are left out.
+        width: base number of channels (`resnet.discriminator_multiples`), 96 in the paper.
+        attention: resolutions (shorter side) with self-attention; those above the image's are ignored.
         spectral_eps: of the power method.
         conditioning: how labels are used; `(features=, num_classes=) -> Conditioning`.
 
     Raises:
-        InputError: for a size that the network does not pass through, or a conditioning that needs classes.
+        InputError: for an unsupported image size, or a conditioning that needs classes.
     """
 
     def __init__(
@@ -134,21 +134,21 @@ class Discriminator(ResNetDiscriminator):
 
 
 def chunk_size(z_dim: int, chunks: int) -> int:
-    """Return the length of a chunk of z.
+    """Return the length of one chunk of z.
 
     Raises:
         InputError: when z is too short.
     """
     if z_dim < chunks:
         raise InputError(
-            f"z_dim={z_dim} cannot be cut into {chunks} chunks, one for the first layer and one for each "
+            f"z_dim={z_dim} cannot be split into {chunks} chunks, one for the first layer and one for each "
             f"block; set it to at least {chunks}, or hierarchical=false"
         )
     return z_dim // chunks
 
 
 def norm(width: int, condition: int, num_classes: int, eps: float) -> nn.Module:
-    """Return batch norm conditioned by linear maps of a vector, by a table of classes where there is no vector."""
+    """Return batch norm conditioned on a vector by linear maps, or without a vector on the class by a table."""
     if not condition:
         return class_norm(width=width, num_classes=num_classes, eps=eps)
     gain, offset = (nn.Linear(condition, width, bias=False) for _ in range(2))
@@ -156,7 +156,7 @@ def norm(width: int, condition: int, num_classes: int, eps: float) -> nn.Module:
 
 
 def concat_z_and_class(y: Tensor | None, chunk: Tensor) -> Tensor:
-    """Return the class's embedding [N, E], where there is one, followed by a chunk of z."""
+    """Concatenate the class embedding [N, E], where there is one, and a chunk of z."""
     return chunk if y is None else torch.cat([y, chunk], dim=1)
 
 
@@ -169,4 +169,4 @@ def initialize(network: nn.Module) -> None:
 
 
 class BigGAN(AdversarialModule):
-    """The loop with these networks; every hook is the default."""
+    """The training loop with these networks; it overrides no hook."""

@@ -1,8 +1,8 @@
-"""BigGAN-deep: twice as deep as BigGAN at a smaller cost, by bottleneck blocks whose shortcuts have few weights.
+"""BigGAN-deep: twice as deep as BigGAN and cheaper, with bottleneck blocks and nearly parameter-free shortcuts.
 
 Brock et al. 2019, https://arxiv.org/abs/1809.11096, appendix B (tables 7 to 9, figure 16): the generator's shortcuts
-drop channels, the discriminator's add new ones beside the old. All of z joins the class's embedding and conditions the
-first layer and every block.
+drop channels, the discriminator's add new ones beside the old. All of z, concatenated to the class embedding,
+conditions the first layer and every block.
 """
 
 from collections.abc import Sequence
@@ -19,11 +19,11 @@ from gan_lab.layers.spectral_norm import spectrally_normalized
 from gan_lab.models.biggan import concat_z_and_class, initialize, norm
 from gan_lab.training.module import AdversarialModule
 
-BOTTLENECK = 4  # outer channels over inner ones
+BOTTLENECK = 4  # ratio of outer to inner channels
 
 
 class Generator(ResNetGenerator):
-    """z and class -> coarsest features -> at each resolution `depth` blocks, the last of which doubles -> image.
+    """Residual generator of bottleneck blocks, `depth` per resolution, of which the last upsamples.
 
     Args:
         image_size: side, or [height, width]; 4 to 7 pixels times a power of two.
@@ -31,9 +31,9 @@ class Generator(ResNetGenerator):
         num_classes: 0 for an unconditional generator.
         z_dim: length of z.
         shared_dim: length of the class's embedding.
-        width: unit of the channels (`resnet.generator_multiples`), 128 in the paper.
+        width: base number of channels (`resnet.generator_multiples`), 128 in the paper.
         depth: blocks at each resolution.
-        attention: sizes (the shorter side) at which there is self-attention; larger ones than the image are left out.
+        attention: resolutions (shorter side) with self-attention; those above the image's are ignored.
         norm_eps: added to variances.
         spectral_eps: of the power method.
 
@@ -86,12 +86,12 @@ class Generator(ResNetGenerator):
 
 
 class GeneratorBlock(nn.Module):
-    """(norm, ReLU, convolution) four times, 1x1 3x3 3x3 1x1, beside a shortcut that drops the last channels.
+    """Bottleneck block: (norm, ReLU, convolution) with kernels 1, 3, 3, 1; its shortcut drops the last channels.
 
     Args:
-        inputs: channels that come in.
-        outputs: channels that go out, at most `inputs`.
-        double: whether to double the resolution.
+        inputs: input channels.
+        outputs: output channels, at most `inputs`.
+        double: whether to upsample by 2.
         norm: makes the norms.
     """
 
@@ -120,20 +120,20 @@ class GeneratorBlock(nn.Module):
 
 
 class Discriminator(ResNetDiscriminator):
-    """Image -> convolution -> at each resolution `depth` blocks, the first of which halves -> sum over pixels -> logit.
+    """Residual discriminator of bottleneck blocks, `depth` per resolution, of which the first downsamples.
 
     Args:
         image_size: side, or [height, width]; 4 to 7 pixels times a power of two.
         channels: of the image.
         num_classes: 0 for an unconditional discriminator.
-        width: unit of the channels (`resnet.discriminator_multiples`), 128 in the paper.
+        width: base number of channels (`resnet.discriminator_multiples`), 128 in the paper.
         depth: blocks at each resolution.
-        attention: sizes (the shorter side) at which there is self-attention; larger ones than the image are left out.
+        attention: resolutions (shorter side) with self-attention; those above the image's are ignored.
         spectral_eps: of the power method.
         conditioning: how labels are used; `(features=, num_classes=) -> Conditioning`.
 
     Raises:
-        InputError: for a size that the network does not pass through, or a conditioning that needs classes.
+        InputError: for an unsupported image size, or a conditioning that needs classes.
     """
 
     def __init__(
@@ -168,12 +168,12 @@ class Discriminator(ResNetDiscriminator):
 
 
 class DiscriminatorBlock(nn.Module):
-    """(ReLU, convolution) four times, 1x1 3x3 3x3 1x1, beside a shortcut that computes only the new channels.
+    """Bottleneck block: (ReLU, convolution) with kernels 1, 3, 3, 1; its shortcut computes only the added channels.
 
     Args:
-        inputs: channels that come in.
-        outputs: channels that go out, at least `inputs`.
-        halve: whether to halve the resolution, by a mean over 2x2 before the last convolution.
+        inputs: input channels.
+        outputs: output channels, at least `inputs`.
+        halve: whether to downsample by 2x2 average pooling before the last convolution.
     """
 
     def __init__(self, *, inputs: int, outputs: int, halve: bool) -> None:
@@ -197,14 +197,14 @@ class DiscriminatorBlock(nn.Module):
 
 
 def inner_width(outer: int) -> int:
-    """Return a bottleneck's channels.
+    """Return the inner channels of a bottleneck.
 
     Raises:
-        InputError: when there are none.
+        InputError: when fewer than 4 outer channels leave none.
     """
     if outer < BOTTLENECK:
         raise InputError(
-            f"a block of {outer} channels has no bottleneck of a quarter; set width to at least {BOTTLENECK}"
+            f"a block of {outer} channels are too few for a bottleneck of a quarter; set width to at least {BOTTLENECK}"
         )
     return outer // BOTTLENECK
 
@@ -221,4 +221,4 @@ def check_depth(depth: int) -> int:
 
 
 class BigGANDeep(AdversarialModule):
-    """The loop with these networks; every hook is the default."""
+    """The training loop with these networks; it overrides no hook."""

@@ -1,9 +1,9 @@
-"""DCGAN: convolutions with strides in place of pooling, batch normalisation in both players.
+"""DCGAN: strided convolutions instead of pooling, and batch normalization, in both players.
 
 Radford et al. 2016, https://arxiv.org/abs/1511.06434, section 3 and figure 1: at 64x64 and width 128 the generator is
-the figure's (1024, 512, 256, 128 channels from 4x4 on), with 4x4 kernels, which stride 2 divides, where the figure has
-5x5. With classes, the generator gets the label beside z and the discriminator projects on it (Miyato and Koyama 2018);
-the paper has neither.
+the figure's (1024, 512, 256, 128 channels from 4x4 on), but with 4x4 kernels, which stride 2 divides evenly,
+instead of 5x5. With classes, the generator gets the label concatenated to z and the discriminator projects on it
+(Miyato and Koyama 2018); the paper has neither.
 """
 
 from itertools import pairwise
@@ -19,14 +19,14 @@ from gan_lab.training.module import AdversarialModule
 
 
 class Generator(GeneratorNetwork):
-    """z -> 4x4 -> doublings by transposed convolution, batch norm and ReLU -> tanh.
+    """A linear layer to 4x4, then transposed convolutions with batch norm and ReLU, and tanh.
 
     Args:
         image_size: side, or [height, width]; 4 to 7 pixels times a power of two.
         channels: of the image.
         num_classes: 0 for an unconditional generator.
         z_dim: length of z.
-        width: channels before the last doubling; each coarser resolution has twice as many.
+        width: channels before the last upsampling; each coarser resolution has twice as many.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Generator(GeneratorNetwork):
         self.apply(initialize)
 
     def resolution_keys(self) -> dict[str, str]:
-        # channels depend on how far a layer is from the image, not on its resolution
+        # a layer's width depends on its distance from the image, not on its resolution
         return index_from_end(layers=self.layers)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -67,14 +67,14 @@ class Generator(GeneratorNetwork):
 
 
 class Discriminator(DiscriminatorNetwork):
-    """Halvings by convolution, batch norm (not in the first) and leaky ReLU -> logit.
+    """Strided convolutions with batch norm (not in the first) and leaky ReLU, then the logit.
 
     Args:
         image_size: side, or [height, width]; 4 to 7 pixels times a power of two.
         channels: of the image.
         num_classes: 0 for an unconditional discriminator.
-        width: channels after the first halving; each coarser resolution has twice as many.
-        batch_norm: whether to normalise; penalties of single images' gradients go better without.
+        width: channels after the first downsampling; each coarser resolution has twice as many.
+        batch_norm: whether to normalise; turn it off with a gradient penalty, since it couples images.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ def halve(inputs: int, outputs: int, *, bias: bool = True) -> nn.Module:
 
 
 def initialize(module: nn.Module) -> None:
-    """Draw weights from N(0, 0.02^2), section 4; scales of batch norm around 1."""
+    """Initialize weights from N(0, 0.02^2) (section 4) and batch norm's scales around 1."""
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
         nn.init.normal_(module.weight, 0, 0.02)
         if module.bias is not None:
@@ -127,4 +127,4 @@ def initialize(module: nn.Module) -> None:
 
 
 class DCGAN(AdversarialModule):
-    """The loop with these networks; every hook is the default."""
+    """The training loop with these networks; it overrides no hook."""

@@ -1,10 +1,10 @@
-"""FastGAN, for few images and one GPU: gated blocks joined by skip-layer excitation, and a D that encodes.
+"""FastGAN, for few images and one GPU: skip-layer excitation in G, and a self-supervised, autoencoding D.
 
 Liu et al. 2021, https://arxiv.org/abs/2101.04775. The generator (section 3.1) is that of the projected GANs' authors,
 https://github.com/autonomousvision/projected-gan: without tanh, with z on the unit sphere, and with classes through
-conditional batch norm. The discriminator (section 3.2, figure 4) is an encoder: two small decoders make real images of
-its features again, a whole one from the coarsest and a part from the finer, so that it cannot forget what images look
-like. A second branch sees the image at half its size, at most 128 pixels. Where the paper is silent (widths of D,
+conditional batch norm. The discriminator (section 3.2, figure 4) is trained as an autoencoder, too: two small decoders
+reconstruct real images from its features, the whole image from the coarsest and a crop from finer ones, as a
+regularizer. A second branch sees the image downsampled to at most 128 pixels. Where the paper is silent (widths of D,
 classes) choices are our own.
 """
 
@@ -36,16 +36,16 @@ from gan_lab.metrics.features.vgg16 import KINDS, choose_distance
 from gan_lab.sampling.targets import Distance, PyramidDistance
 from gan_lab.training.module import AdversarialModule
 
-# channels at 4, 8, ... 1024 pixels, in widths
+# channels at 4, 8, ... 1024 pixels, in units of `width`
 MULTIPLES = (16, 8, 4, 2, 2, 1, 1 / 2, 1 / 4, 1 / 8)
 
-SKIP = 4  # doublings that an excitation leaps over ...
+SKIP = 4  # an excitation skips this many upsamplings ...
 
-EXCITED = range(4, 8)  # ... to 64, 128, 256 and 512 pixels
+EXCITED = range(4, 8)  # ... and ends at 64, 128, 256 and 512 pixels
 
-SMALL = 128  # pixels that the second branch of D sees at most
+SMALL = 128  # largest shorter side for the second branch of D
 
-MOST_DECODED = 4  # doublings of a decoder
+MOST_DECODED = 4  # upsamplings of a decoder
 
 SLOPE = 0.2
 
@@ -53,7 +53,7 @@ Norm = Callable[[int], nn.Module]
 
 
 class Generator(GeneratorNetwork):
-    """z on the unit sphere -> 4x4 -> doublings with gated linear units, excited by coarse maps -> image.
+    """Upsampling blocks with gated linear units and skip-layer excitation; z is normalized to the unit sphere.
 
     Args:
         image_size: side, or [height, width]; 4 to 7 pixels times a power of two, the shorter side at most 1,792.
@@ -61,7 +61,7 @@ class Generator(GeneratorNetwork):
         num_classes: 0 for an unconditional generator.
         z_dim: length of z.
         width: channels at 128 pixels; twice as many at 32 and 64, and up to 16 times at 4.
-        lite: one convolution a block without noise, for half the time.
+        lite: one convolution per block and no noise, which halves the time.
 
     Raises:
         InputError: for invalid sizes.
@@ -85,7 +85,7 @@ class Generator(GeneratorNetwork):
         base, doublings = resolution_pyramid(image_size)
         if doublings >= len(MULTIPLES):
             raise InputError(
-                f"image_size={image_size}: FastGAN doubles 8 times at most; set data.image_size=1024"
+                f"image_size={image_size}: FastGAN has at most 8 upsampling blocks; set data.image_size=1024"
             )
         widths = [max(int(multiple * width), 1) for multiple in MULTIPLES[: doublings + 1]]
         self.embedding = (
@@ -134,7 +134,7 @@ class Generator(GeneratorNetwork):
 
 
 class UpBlock(nn.Module):
-    """Nearest doubling, then twice (`lite`: once) convolution, noise, batch norm and a gated linear unit."""
+    """Nearest upsampling and two (`lite`: one) `GatedLayer`s."""
 
     def __init__(self, *, inputs: int, outputs: int, norm: Norm, lite: bool) -> None:
         super().__init__()
@@ -153,10 +153,10 @@ class UpBlock(nn.Module):
 
 
 class GatedLayer(nn.Module):
-    """Convolution to twice the channels, noise in training, batch norm, half of the channels as gates of the rest.
+    """Convolution, noise (in training only), batch norm, gated linear unit.
 
     Attributes:
-        strength: of the noise, which is the same for all channels; None for no noise.
+        strength: learned strength of the noise, which all channels share; None for no noise.
     """
 
     def __init__(self, *, inputs: int, outputs: int, norm: Norm, noise: bool) -> None:
@@ -169,13 +169,13 @@ class GatedLayer(nn.Module):
         """Map [N, C, H, W] to [N, C', H, W]."""
         x = self.conv(x)
         if self.strength is not None and self.training:
-            # in evaluation z alone makes the image
+            # in evaluation mode the image is a function of z (and the label) alone
             x = x + self.strength.to(x.dtype) * torch.randn_like(x[:, :1])
         return glu(self.norm(x, condition), dim=1)
 
 
 class Excitation(nn.Module):
-    """Skip-layer excitation: a coarse map says how much of each channel of a fine one there is (equation 1)."""
+    """Skip-layer excitation: the channels of a fine map are scaled by factors from a coarse one (equation 1)."""
 
     def __init__(self, *, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -183,25 +183,25 @@ class Excitation(nn.Module):
         self.conv2 = stored_spectral_norm(nn.Conv2d(outputs, outputs, 1, bias=False))
 
     def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
-        """Scale the channels of `fine` [N, C', H', W'] by factors made of `coarse` [N, C, H, W]."""
+        """Scale the channels of `fine` [N, C', H', W'] by factors computed from `coarse` [N, C, H, W]."""
         factors = self.conv2(silu(self.conv1(adaptive_avg_pool2d(coarse, 4))))
         return fine * factors.sigmoid()
 
 
 class Discriminator(DiscriminatorNetwork):
-    """Two encoders, of the image and of it at half its size, each to logits of patches; two decoders of the first.
+    """Two encoders, of the full and a downsampled image, each with patch logits; two decoders after the first.
 
     Attributes:
-        distance: of images that are made again from their real ones.
+        distance: between real images and their reconstructions.
 
     Args:
         image_size: side, or [height, width]; 8 to 15 pixels times a power of two, the shorter side at most 1,920.
         channels: of the image.
         num_classes: 0 for an unconditional discriminator.
         width: channels at 128 pixels; up to 16 times as many at 8.
-        reconstruction_weight: of the loss of what is made again; 0 for no decoders.
+        reconstruction_weight: of the reconstruction loss; 0 for no decoders.
         reconstruction: which distance: "lpips", "pyramid", or "auto": LPIPS where VGG16's weights are on this machine.
-        frozen_blocks: how many parts of each encoder, from the image on, are not trained (Freeze-D, Mo et al. 2020,
+        frozen_blocks: how many blocks of each encoder, from the image on, are not trained (Freeze-D, Mo et al. 2020,
             https://arxiv.org/abs/2002.10964).
 
     Raises:
@@ -233,14 +233,14 @@ class Discriminator(DiscriminatorNetwork):
         _, halvings = resolution_pyramid(image_size, base=8)
         if halvings >= len(MULTIPLES) - 1:
             raise InputError(
-                f"image_size={image_size}: FastGAN halves 7 times at most; set data.image_size=1024"
+                f"image_size={image_size}: FastGAN has at most 7 downsampling blocks; set data.image_size=1024"
             )
         widths = [max(int(MULTIPLES[i + 1] * width), 1) for i in reversed(range(halvings + 1))]
         self.encoder = Encoder(channels=channels, widths=widths)
         self.logits = PatchLogits(
             features=widths[-1], num_classes=num_classes, norm=stored_spectral_norm
         )
-        # how often the image is halved for the second branch; without any halving there is none
+        # downsamplings before the second branch; without any there is no second branch
         self.shrunk = times_halved(image_size, halvings)
         self.small_encoder: Encoder | None = None
         if halvings:
@@ -282,7 +282,7 @@ class Discriminator(DiscriminatorNetwork):
     def discriminate(
         self, x: DiscriminatorInput, labels: Tensor | None, role: Role | None
     ) -> DiscriminatorOutput:
-        """Return logits [N, P] of both branches' patches and, for real images, how badly they are made again [N]."""
+        """Return patch logits [N, P] of both branches and, for real images, the reconstruction loss [N]."""
         assert isinstance(x, Tensor), "a discriminator of one tensor of images"
         maps = self.encoder(x)
         logits = self.logits(maps[-1], labels)
@@ -295,9 +295,9 @@ class Discriminator(DiscriminatorNetwork):
         return DiscriminatorOutput(logits, losses)
 
     def reconstruct(self, images: Tensor, maps: list[Tensor]) -> Tensor:
-        """Return the distance [N] of images [N, C, H, W] from what decoders make of their features (equation 4).
+        """Return the reconstruction error [N] of images [N, C, H, W] (equation 4).
 
-        Of the coarsest features the whole image is made, of a part of the finer ones, half as high and wide, that part.
+        The whole image is decoded from the coarsest features, a crop of half the height and width from finer ones.
         """
         assert self.decoder is not None
         errors = self.compare(self.decoder(maps[-1]), images)
@@ -306,7 +306,7 @@ class Discriminator(DiscriminatorNetwork):
         finer = maps[-2]
         scale = images.shape[2] // finer.shape[2]
         height, width = finer.shape[2] // 2, finer.shape[3] // 2
-        # drawn on the CPU: the device need not be waited for
+        # drawn on the CPU, which needs no synchronization
         top, left = (int(torch.randint(side + 1, ())) for side in (height, width))
         part = finer[:, :, top : top + height, left : left + width]
         top, left, height, width = (scale * value for value in (top, left, height, width))
@@ -314,14 +314,14 @@ class Discriminator(DiscriminatorNetwork):
         return errors + self.compare(self.part_decoder(part), target)
 
     def compare(self, made: Tensor, images: Tensor) -> Tensor:
-        """Return the distance [N] of images that were made again, at the size of these."""
+        """Return the distance [N] between images and reconstructions, at the size of the latter."""
         target = avg_pool2d(images, images.shape[2] // made.shape[2])
         with torch.autocast(made.device.type, enabled=False):
             return self.distance(made.float(), target.detach().float())
 
 
 def times_halved(image_size: ImageSize, halvings: int) -> int:
-    """Return how often the second branch's image is halved: once, and until its shorter side is at most 128 pixels."""
+    """Return how often to downsample for the second branch: once, and until the shorter side is at most 128 pixels."""
     short, count = min(image_shape(image_size)), 1
     while short >> count > SMALL and count < halvings:
         count += 1
@@ -329,7 +329,7 @@ def times_halved(image_size: ImageSize, halvings: int) -> int:
 
 
 class Encoder(nn.Module):
-    """Image -> features at its resolution, at half of it, ...
+    """Encoder: features at the image's resolution, at half of it, and so on.
 
     Args:
         channels: of the image.
@@ -354,7 +354,7 @@ class Encoder(nn.Module):
 
 
 class DownBlock(nn.Module):
-    """Halving: the mean of a path of two convolutions and one of the means over 2x2 pixels (figure 4)."""
+    """Downsampling: the mean of a path of two convolutions and one of 2x2 average pooling (figure 4)."""
 
     def __init__(self, *, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -376,7 +376,7 @@ class DownBlock(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Features -> an image, by at most four nearest doublings (section 3.2: 8x8 to 128x128).
+    """Decoder: features to an image by at most four nearest upsamplings (section 3.2: 8x8 to 128x128).
 
     Args:
         widths: of the encoder's features from these on, coarse to fine.
@@ -400,18 +400,18 @@ class Decoder(nn.Module):
 
 
 def plain_norm(features: int) -> nn.Module:
-    """Return batch norm without a condition."""
+    """Return unconditional batch norm."""
     return UnconditionalBatchNorm(width=features)
 
 
 class FastGAN(AdversarialModule):
-    """The loop with these networks; D's images are compared by LPIPS where its weights are there."""
+    """The training loop with these networks; D's reconstructions are compared by LPIPS if its weights are there."""
 
     def setup(self, stage: str) -> None:
-        """Choose the distance of images that D makes again, and say which it is."""
+        """Choose the distance of D's reconstructions and log it."""
         super().setup(stage)
         network = self.discriminator
-        # another paper's discriminator makes no images again
+        # discriminators of other papers have no reconstructions
         if isinstance(network, Discriminator) and network.reconstruction_weight:
             network.distance = choose_distance(
                 network.reconstruction,

@@ -2,7 +2,7 @@
 
 Goodfellow et al. 2014, https://arxiv.org/abs/1406.2661, section 5: a generator with ReLUs, a maxout discriminator
 with dropout; the widths are those of the authors' MNIST experiment. Images lie in [-1, 1] here, so G ends in tanh
-where the paper's ends in a sigmoid. With classes, both players get the label beside their input, as in Mirza and
+instead of the paper's sigmoid. With classes, both players get the label concatenated to their input, as in Mirza and
 Osindero 2014, https://arxiv.org/abs/1411.1784.
 """
 
@@ -18,7 +18,7 @@ from gan_lab.training.module import AdversarialModule
 
 
 class Generator(GeneratorNetwork):
-    """z -> two hidden layers of ReLUs -> tanh.
+    """MLP with two hidden ReLU layers and tanh.
 
     Args:
         image_size: side, or [height, width]; any.
@@ -57,7 +57,7 @@ class Generator(GeneratorNetwork):
 
 
 class Maxout(nn.Module):
-    """The largest of `pieces` affine maps, unit by unit (Goodfellow et al. 2013, https://arxiv.org/abs/1302.4389)."""
+    """Maxout: each unit is the maximum of `pieces` affine maps (Goodfellow et al. 2013, https://arxiv.org/abs/1302.4389)."""
 
     def __init__(self, *, inputs: int, units: int, pieces: int) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class Maxout(nn.Module):
 
 
 class Discriminator(DiscriminatorNetwork):
-    """Image -> two maxout layers with dropout -> logit.
+    """MLP with two maxout layers and dropout.
 
     Args:
         image_size: side, or [height, width]; any.
@@ -78,8 +78,8 @@ class Discriminator(DiscriminatorNetwork):
         num_classes: 0 for an unconditional discriminator.
         width: units of a maxout layer.
         pieces: affine maps of a unit.
-        dropout: probability after each layer; the image keeps `1 - 0.4 * dropout` of its pixels (0.8 at 0.5, as the
-            authors have it).
+        dropout: probability after each layer; of the image, `0.4 * dropout` of the pixels are dropped (0.2 at 0.5,
+            as in the authors' code).
     """
 
     def __init__(
@@ -112,4 +112,4 @@ class Discriminator(DiscriminatorNetwork):
 
 
 class GAN(AdversarialModule):
-    """The loop with these networks; every hook is the default."""
+    """The training loop with these networks; it overrides no hook."""

@@ -1,11 +1,11 @@
 """GAT: generative adversarial transformers, plain transformers in both players.
 
 Hyun et al. 2025, https://arxiv.org/abs/2509.24935; what the paper leaves open is as in the authors' code (MIT),
-https://github.com/hse1032/GAT. The generator adds to fixed positions by blocks that w modulates, and reads images off
-at four depths, each the sum of what was read so far. The discriminator sees all four, each under its own share of
-noise, most on the shallowest, so that shallow blocks settle what is large and deep ones what is fine. The game is
-relativistic with penalties that need no second derivatives (`gan_lab.training.regularizers`). Where DINOv2's weights
-are on this machine, the discriminator also learns to tell DINOv2's features of real images.
+https://github.com/hse1032/GAT. The generator is a transformer whose blocks w modulates. At four depths a linear output
+gives an image, each added to the one before. The discriminator sees all four images with different amounts of noise,
+most on the shallowest, so that shallow blocks learn coarse structure and deep ones details. The loss is relativistic
+with approximate R1 and R2, which need no second derivatives (`gan_lab.training.regularizers`). Where DINOv2's weights
+are on this machine, the discriminator also learns to predict DINOv2's features of real images.
 """
 
 from dataclasses import replace
@@ -53,22 +53,22 @@ from gan_lab.training.module import AdversarialModule
 # size -> (depth, width, heads)
 SIZES = {"S": (12, 384, 6), "B": (12, 768, 12), "L": (24, 1024, 16), "XL": (28, 1152, 16)}
 
-STAGES = 4  # images that the generator makes on the way, the last included
+STAGES = 4  # images that the generator outputs, one per stage
 
 MLP_RATIO = 4  # SwiGLU's hidden width is two thirds of it
 
-SMALL_GAIN = 0.1  # of what begins near 0: modulations, and the scales of D's branches
+SMALL_GAIN = 0.1  # initial scale of modulations and of D's residual branches
 
-LEAST_INFORMATION = 0.125  # that noise leaves of the shallowest image
+LEAST_INFORMATION = 0.125  # share of the shallowest image that noise leaves
 
 NOISE_OFFSET = 0.01
 
 
 class Mapping(stylegan.Mapping):
-    """Mapping network: z and the class's vector, each normalised, through two layers of a hundredth of the rate to w.
+    """Mapping network: normalized z and class embedding to w by two layers with a hundredth of the learning rate.
 
     Attributes:
-        w_avg: running mean of w of each class, [classes or 1, w_dim], moved by every pass in training mode.
+        w_avg: running mean of w of each class, [classes or 1, w_dim], updated by every pass in training mode.
     """
 
     def __init__(
@@ -113,17 +113,17 @@ class Mapping(stylegan.Mapping):
             return self.layers(torch.cat(parts, dim=1))
 
     def layers(self, inputs: Tensor) -> Tensor:
-        """Map normalised inputs [N, z_dim or 2 z_dim] to w [N, w_dim]."""
+        """Map normalized inputs [N, z_dim or 2 z_dim] to w [N, w_dim]."""
         return self.fc1(silu(self.fc0(inputs)))
 
     def class_mean(self, z: Tensor) -> Tensor:
-        """Return the mean over classes of w at the same z [N, Z], [N, w_dim].
+        """Return the mean of w over all classes at the same z [N, Z], [N, w_dim].
 
-        As in the authors' code, both are normalised over the classes here, and not over their length: of z that leaves
-        the signs.
+        As in the authors' code, z and embeddings are normalized over the classes here, not over their length, which
+        leaves only the signs of z.
         """
         if self.table is None:
-            raise ValueError("guidance leads away from the mean over classes, and there are none")
+            raise ValueError("guidance needs classes, and the generator has none")
         of_z = pixel_norm(z[:, None].expand(-1, self.num_classes, -1))
         of_y = pixel_norm(self.table.weight[None].expand(len(z), -1, -1))
         return (
@@ -133,13 +133,13 @@ class Mapping(stylegan.Mapping):
         )
 
     def center(self, labels: Tensor | None) -> Tensor:
-        """Return what truncation moves towards: the mean w of each label's class [N, 1, w_dim], or of all."""
+        """Return the centre of truncation: the mean w of each label's class [N, 1, w_dim], or of all classes."""
         if labels is None or not self.num_classes:
             return self.w_avg.mean(0)[None, None]
         return (shares(labels, self.num_classes, self.w_avg) @ self.w_avg)[:, None]
 
     def follow(self, w: Tensor, labels: Tensor | None) -> None:
-        """Move the mean of each class that is in the batch towards the mean of its w [N, w_dim]."""
+        """Update the running mean of each class in the batch with its w [N, w_dim]."""
         share = shares(labels, self.num_classes, w)  # [N, classes or 1]
         sums = torch.cat([share.T @ w, share.sum(0)[:, None]], dim=1)
         sums = mean_over_ranks(sums)
@@ -150,9 +150,9 @@ class Mapping(stylegan.Mapping):
 
 
 def shares(labels: Tensor | None, num_classes: int, like: Tensor) -> Tensor:
-    """Return to which share each label is of each class, [N, num_classes]; ones [N, 1] without classes.
+    """Return the share of each class in each label, [N, num_classes]; ones [N, 1] without classes.
 
-    Of vectors, entries above 0 count; one without such is of all classes alike.
+    Of label vectors, positive entries count; a vector without any counts as all classes equally.
     """
     if labels is None:
         return like.new_ones(len(like), 1)
@@ -162,24 +162,24 @@ def shares(labels: Tensor | None, num_classes: int, like: Tensor) -> Tensor:
 
 
 class Generator(StyleGeneratorNetwork):
-    """Mapping network, and a transformer whose blocks w modulates; images are read off at four depths.
+    """Mapping network and a transformer whose blocks w modulates, with image outputs at four depths.
 
     Args:
-        image_size: side, or [height, width], of whole patches.
+        image_size: side, or [height, width]; multiples of `patch`.
         channels: of the image, or of its latents.
         num_classes: 0 for an unconditional generator.
-        size: "S", "B", "L" or "XL": depth, width and heads of the paper; each can be given by itself.
+        size: "S", "B", "L" or "XL": depth, width and heads of the paper; each can be overridden.
         depth: blocks, a multiple of 4; a quarter of them for each stage.
         width: of tokens and of w.
         heads: of attention.
         patch: side of a token in pixels.
-        z_dim: length of z, and of the class's vector.
-        qk_norm: whether queries and keys are normalised.
+        z_dim: length of z, and of the class embedding.
+        qk_norm: whether queries and keys are normalized.
         w_avg_beta: of the running mean of w, for each pass; there are two in a step.
         style_mixing: probability that an image in training has two styles (0 in the paper).
-        recompute: whether activations within blocks are computed again in the backward pass, to save memory (of two
-            images of 32x32x4, both players of S/2 then keep 58 MiB and not 576); "elementwise" for all but products
-            and attention, which costs little time.
+        recompute: activation checkpointing within blocks, to save memory (for two images of 32x32x4, both players of
+            S/2 then keep 58 MiB instead of 576); "elementwise" recomputes all but matrix products and attention, which
+            costs little time.
 
     Raises:
         InputError: for invalid sizes, or sizes that do not fit together.
@@ -257,7 +257,7 @@ class Generator(StyleGeneratorNetwork):
             z: latents.
             labels: of the images.
             truncation: psi; towards the mean w of the image's class.
-            guidance: above 1, w moves away from its mean over classes at the same z, as far as this times.
+            guidance: above 1, w is moved away from its mean over classes at the same z, by this factor.
         """
         w = self.styles(z, labels, truncation)
         if guidance != 1:
@@ -290,7 +290,7 @@ def dimensions(
 
 
 class Synthesis(nn.Module):
-    """w -> image. Arguments as `Generator`'s, and the `grid` of tokens."""
+    """Synthesis network. Arguments as `Generator`'s, and the `grid` of tokens."""
 
     positions: Tensor
     turns: Tensor
@@ -325,7 +325,7 @@ class Synthesis(nn.Module):
                 nn.init.xavier_uniform_(layer.weight, gain=SMALL_GAIN)
 
     def forward(self, w: Tensor, noise: str = "none") -> Tensor:
-        """Make images [N, C, H, W] of w [N, L, w_dim]; `noise` is taken as others take it, and left aside."""
+        """Make images [N, C, H, W] of w [N, L, w_dim]; `noise` is ignored: there are no noise inputs."""
         return self.stages(w)[-1]
 
     def stages(self, w: Tensor) -> Tensor:
@@ -354,13 +354,13 @@ class Synthesis(nn.Module):
 
 
 class Modulation(nn.Linear):
-    """What w says of a block; near 0 at first, so that blocks begin near the identity."""
+    """Modulation of a block by w; near 0 at first, so that blocks start near the identity."""
 
     weight_gain = 1.0
 
 
 class ModulatedBlock(Branches):
-    """Attention and SwiGLU; of each, w sets the scale of what goes in and the gate of what comes out."""
+    """Attention and SwiGLU, each with an input scale and an output gate from w."""
 
     def __init__(self, *, width: int, heads: int, qk_norm: bool) -> None:
         super().__init__(width=width, heads=heads, qk_norm=qk_norm, hidden=hidden_width(width))
@@ -368,7 +368,7 @@ class ModulatedBlock(Branches):
         self.modulation = Modulation(width, 4 * width)
 
     def forward(self, x: Tensor, style: Tensor, turns: Tensor) -> Tensor:
-        """Map tokens [N, T, width] to such; `style` [N, width] is silu(w)."""
+        """Map tokens [N, T, width] to the same shape; `style` [N, width] is silu(w)."""
         scale1, gate1, scale2, gate2 = self.modulation(style)[:, None].chunk(4, dim=2)
 
         def attended(x: Tensor) -> Tensor:
@@ -381,7 +381,7 @@ class ModulatedBlock(Branches):
 
 
 class Output(nn.Module):
-    """Tokens -> values of their patches."""
+    """Linear output: tokens to the values of their patches."""
 
     def __init__(self, *, width: int, values: int) -> None:
         super().__init__()
@@ -397,7 +397,7 @@ class Output(nn.Module):
 def place_tokens(
     network: nn.Module, grid: tuple[int, int], width: int, heads: int, *, before: int = 0
 ) -> None:
-    """Give a network the fixed positions of its tokens, and the rotations of their heads with `before` more tokens."""
+    """Register a network's position embeddings and rotary angles; `before` tokens come first and have no position."""
     turns = rotations(grid, width // heads, before=before)
     network.register_buffer("positions", sine_positions(grid, width), persistent=False)
     network.register_buffer("turns", turns, persistent=False)
@@ -409,18 +409,18 @@ def hidden_width(width: int) -> int:
 
 
 class Discriminator(DiscriminatorNetwork):
-    """A transformer on patches of four images at once, and a token whose product with the class's vector is the logit.
+    """Transformer on the patches of four images at once; the logit is a product of its class token and the embedding.
 
     Args:
-        image_size: side, or [height, width], of whole patches.
+        image_size: side, or [height, width]; multiples of `patch`.
         channels: of the image, or of its latents.
-        num_classes: 0 for an unconditional discriminator, whose logit is a linear map of the token.
+        num_classes: 0 for an unconditional discriminator, whose logit is linear in the class token.
         size: as the generator's; likewise `depth`, `width`, `heads`, `patch`, `qk_norm` and `recompute`.
-        label_dim: length of the vectors whose product is the logit.
-        feature_dim: width of the features that it learns to tell, DINOv2's; 0 for none.
-        feature_hidden: width of the layers that do.
-        feature_model: whose features; where its weights are not on this machine it learns none, and the log says so.
-        feature_weight: of that loss.
+        label_dim: length of the two vectors whose product is the logit.
+        feature_dim: width of DINOv2's features, which it learns to predict; 0 for none.
+        feature_hidden: width of the layers that predict them.
+        feature_model: which DINOv2; without its weights on this machine there is no feature loss, and the log says so.
+        feature_weight: of the feature loss.
 
     Raises:
         InputError: for invalid sizes, or sizes that do not fit together.
@@ -499,22 +499,22 @@ class Discriminator(DiscriminatorNetwork):
     def discriminate(
         self, x: DiscriminatorInput, labels: Tensor | None, role: Role | None
     ) -> DiscriminatorOutput:
-        """Return logits [N] and, of real images, the features that are told, [N, 1 + T, F]."""
+        """Return logits [N] and, for real images, the predicted features [N, 1 + T, F]."""
         tokens = self.encode(x)
-        told = self.head(tokens) if self.head is not None and role == "real" else None
-        return DiscriminatorOutput(self.logits(tokens, labels), features=told)
+        predicted = self.head(tokens) if self.head is not None and role == "real" else None
+        return DiscriminatorOutput(self.logits(tokens, labels), features=predicted)
 
     def features(
         self, x: DiscriminatorInput, labels: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Return the features that are told of whole images [N, 1, F] and of patches [N, T, F]."""
+        """Return the predicted features of whole images [N, 1, F] and of patches [N, T, F]."""
         if self.head is None:
-            raise ValueError("feature_dim=0: this discriminator tells no features")
-        told = self.head(self.encode(x))
-        return told[:, :1], told[:, 1:]
+            raise ValueError("feature_dim=0: this discriminator predicts no features")
+        predicted = self.head(self.encode(x))
+        return predicted[:, :1], predicted[:, 1:]
 
     def encode(self, x: DiscriminatorInput) -> Tensor:
-        """Map images of all stages to tokens [N, 1 + T, width], that of the whole image first."""
+        """Map images of all stages to tokens [N, 1 + T, width], the class token first."""
         stages = tuple(x) if isinstance(x, Tensor) and x.ndim == 5 else tensors_of(x)
         if len(stages) == 1:
             stages = stages * STAGES
@@ -522,7 +522,7 @@ class Discriminator(DiscriminatorNetwork):
         tokens = tokens + self.positions.to(tokens.dtype)
         whole = self.cls_token.expand(len(tokens), -1, -1).to(tokens.dtype)
         tokens = torch.cat([whole, tokens], dim=1)
-        # a penalty is going to differentiate the gradient by the images by the weights
+        # a penalty is going to differentiate the gradient with respect to the images once more
         twice = self.cls_token.requires_grad and any(part.requires_grad for part in stages)
         for block in self.blocks:
             tokens = run_block(block, tokens, self.turns, twice, recompute=self.recompute)
@@ -536,7 +536,7 @@ class Discriminator(DiscriminatorNetwork):
 
 
 class Block(Branches):
-    """Attention and SwiGLU, each with a learned scale of each channel that begins at 0.1."""
+    """Transformer block: attention and SwiGLU, each with LayerScale that starts at 0.1."""
 
     def __init__(self, *, width: int, heads: int, qk_norm: bool) -> None:
         super().__init__(width=width, heads=heads, qk_norm=qk_norm, hidden=hidden_width(width))
@@ -546,11 +546,11 @@ class Block(Branches):
         self.scale2 = nn.Parameter(torch.full((width,), SMALL_GAIN))
 
     def forward(self, x: Tensor, turns: Tensor, twice: bool = False) -> Tensor:
-        """Map tokens [N, 1 + T, width] to such; `twice` as `Attention` takes it."""
+        """Map tokens [N, 1 + T, width] to the same shape; `twice` as in `Attention`."""
         return self.add(x, turns, (self.norm1, self.norm2), (self.scale1, self.scale2), twice=twice)
 
 
-# Nested noise: what each stage is seen under.
+# Nested noise of the stages.
 
 
 def noise_levels(count: int = STAGES) -> list[float]:
@@ -559,10 +559,10 @@ def noise_levels(count: int = STAGES) -> list[float]:
 
 
 def nested_noise(stages: Tensor, noise: Tensor) -> Tensor:
-    """Mix images of all stages with noise, that of a shallow one with what deeper ones have and more.
+    """Mix the images of all stages with noise; a shallower stage has the noise of the deeper ones and more.
 
-    x_k' = (1 - t_k) x_k + e_k with e_k of variance t_k^2: from deep to shallow e is scaled as the image is, by
-    (1 - t_k) / (1 - t_(k + 1)), and what is missing of its variance is added.
+    x_k' = (1 - t_k) x_k + e_k with e_k of variance t_k^2: from deep to shallow, e is scaled as the image is, by
+    (1 - t_k) / (1 - t_(k + 1)), and fresh noise adds the missing variance.
 
     Args:
         stages: [K, N, C, H, W], shallow to deep.
@@ -581,13 +581,13 @@ def nested_noise(stages: Tensor, noise: Tensor) -> Tensor:
 
 
 class GAT(AdversarialModule):
-    """The loop on images of all stages, augmented by the same draws and seen under nested noise."""
+    """The training loop on images of all stages, with the same augmentation for all stages and nested noise."""
 
     generator: Generator
     _teacher: DINOv2 | None = None
 
     def setup(self, stage: str) -> None:
-        """Find the network whose features D is to tell, and say whether it is there."""
+        """Load the network whose features D predicts, if its weights are there, and log it."""
         super().setup(stage)
         network = self.discriminator
         if not (
@@ -606,18 +606,18 @@ class GAT(AdversarialModule):
             return
         teacher.load(self.trainer.strategy.root_device)
         self._teacher = teacher
-        say(f"gat: D learns to tell the features of {network.feature_model}")
+        say(f"gat: D learns to predict the features of {network.feature_model}")
 
     def fake(self, z: Tensor, batch: Batch) -> tuple[Tensor, ...]:
-        """Make images of all stages from latents."""
+        """Generate the images of all stages."""
         return tuple(self.generator.stages(z, batch.labels))
 
     def real(self, batch: Batch) -> tuple[Tensor, ...]:
-        """Show real images as all stages."""
+        """Repeat real images for all stages."""
         return (batch.real,) * STAGES
 
     def augment(self, x: DiscriminatorInput) -> tuple[Tensor, ...]:
-        """Change all stages alike, then mix each with its share of noise."""
+        """Augment all stages alike, then mix each with its noise."""
         return self._with_noise(self._changed_alike(x))
 
     def discriminate(
@@ -650,8 +650,8 @@ class GAT(AdversarialModule):
         images = torch.stack(stages)
         return tuple(nested_noise(images, torch.randn_like(images)))
 
-    def _feature_error(self, told: Tensor, images: Tensor) -> Tensor:
-        """Return 1 - cosine of what D tells [N, 1 + T, F] and the teacher's features, of whole and patches, [N]."""
+    def _feature_error(self, predicted: Tensor, images: Tensor) -> Tensor:
+        """Return 1 - cosine between predicted [N, 1 + T, F] and DINOv2's features, of image and patches, [N]."""
         assert self._teacher is not None
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             decode = cast(Representation, self.representation).decode
@@ -662,5 +662,5 @@ class GAT(AdversarialModule):
             grid = cast(Discriminator, self.discriminator).grid
             places = interpolate(places, size=grid, mode="bicubic")
             places = places.flatten(2).transpose(1, 2)
-        whole = 1 - cosine_similarity(told[:, 0].float(), wanted[:, 0], dim=-1)
-        return whole + (1 - cosine_similarity(told[:, 1:].float(), places, dim=-1)).mean(1)
+        whole = 1 - cosine_similarity(predicted[:, 0].float(), wanted[:, 0], dim=-1)
+        return whole + (1 - cosine_similarity(predicted[:, 1:].float(), places, dim=-1)).mean(1)

@@ -1,10 +1,10 @@
-"""LSGAN: the least squares game on the paper's deep networks for scenes.
+"""LSGAN: the least-squares loss with the paper's networks for scenes.
 
 Mao et al. 2017, https://arxiv.org/abs/1611.04076, figure 3: at 112x112 the generator goes from 7x7x256 through four
-doublings of 256, 256, 128 and 64 channels, a further convolution after each of the first two, and the discriminator
-through four 5x5 convolutions of stride 2 with 64 to 512 channels. Other sizes have more or fewer of these steps. With
-classes, the label goes through a linear map, as in section 3.3, so that thousands of classes stay cheap; its result
-joins z in the generator and the features of the first convolution in the discriminator.
+upsampling layers of 256, 256, 128 and 64 channels, a further convolution after each of the first two, and the
+discriminator through four 5x5 convolutions of stride 2 with 64 to 512 channels. Other sizes have more or fewer of these
+steps. With classes, the one-hot label goes through a linear layer, as in section 3.3, so that thousands of classes stay
+cheap; the result is concatenated to z in the generator and to the first convolution's features in the discriminator.
 """
 
 import torch
@@ -17,15 +17,15 @@ from gan_lab.training.module import AdversarialModule
 
 
 class Generator(GeneratorNetwork):
-    """z -> coarsest features -> doublings by transposed convolution -> tanh, batch norm throughout.
+    """A linear layer, then transposed convolutions with batch norm, and tanh.
 
     Args:
         image_size: side, or [height, width]; 4 to 7 pixels times a power of two.
         channels: of the image.
         num_classes: 0 for an unconditional generator.
         z_dim: length of z.
-        width: channels after the last doubling; coarser ones have up to four times as many.
-        label_dim: length of the label's linear map.
+        width: channels after the last upsampling; coarser ones have up to four times as many.
+        label_dim: output size of the label's linear layer.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Generator(GeneratorNetwork):
         self.apply(initialize)
 
     def resolution_keys(self) -> dict[str, str]:
-        # channels depend on how far a layer is from the image, not on its resolution
+        # a layer's width depends on its distance from the image, not on its resolution
         return index_from_end(layers=self.layers)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -73,14 +73,14 @@ class Generator(GeneratorNetwork):
 
 
 class Discriminator(DiscriminatorNetwork):
-    """Halvings by 5x5 convolution, batch norm (not in the first) and leaky ReLU -> output.
+    """Strided 5x5 convolutions with batch norm (not in the first) and leaky ReLU, then the output.
 
     Args:
         image_size: side, or [height, width]; 4 to 7 pixels times a power of two.
         channels: of the image.
         num_classes: 0 for an unconditional discriminator.
-        width: channels after the first halving; coarser resolutions have up to eight times as many.
-        label_dim: length of the label's linear map.
+        width: channels after the first downsampling; coarser resolutions have up to eight times as many.
+        label_dim: output size of the label's linear layer.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class Discriminator(DiscriminatorNetwork):
 
 
 class LabelMap(nn.Module):
-    """Linear map of the one-hot label; empty without classes."""
+    """Linear layer on the one-hot label; empty without classes."""
 
     def __init__(self, *, num_classes: int, dim: int) -> None:
         super().__init__()
@@ -133,12 +133,12 @@ class LabelMap(nn.Module):
 
 
 def normalized(convolution: nn.Conv2d | nn.ConvTranspose2d) -> list[nn.Module]:
-    """Return the convolution with batch normalisation and a ReLU behind it."""
+    """Return a convolution followed by batch norm and ReLU."""
     return [convolution, nn.BatchNorm2d(convolution.out_channels), nn.ReLU()]
 
 
 def initialize(module: nn.Module) -> None:
-    """Draw weights from N(0, 0.02^2), as DCGAN does; the paper says nothing else."""
+    """Initialize weights from N(0, 0.02^2), as DCGAN does; the paper does not say."""
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
         nn.init.normal_(module.weight, 0, 0.02)
         if module.bias is not None:
@@ -146,4 +146,4 @@ def initialize(module: nn.Module) -> None:
 
 
 class LSGAN(AdversarialModule):
-    """The loop with these networks; every hook is the default."""
+    """The training loop with these networks; it overrides no hook."""

@@ -1,11 +1,11 @@
-"""ProGAN: generator and discriminator grow together, from a few pixels to the whole image.
+"""ProGAN: progressive growing of generator and discriminator, from a few pixels to the full resolution.
 
 Karras et al. 2018, https://arxiv.org/abs/1710.10196: progressive growing (section 2), minibatch standard deviation
 (section 3), equalized learning rate (4.1), pixelwise normalization (4.2), WGAN-GP with drift (appendix A.1); the
 networks are those of table 2.
 
-The paper's networks have no classes. With them, G sees the label beside z, as in the authors' code, and D has a logit
-for each class; `conditioning=ac` makes it the auxiliary classifier of that code.
+The paper's networks have no classes. With them, G gets the label concatenated to z, as in the authors' code, and D has
+a logit for each class; `conditioning=ac` makes it the auxiliary classifier of that code.
 """
 
 from abc import ABC, abstractmethod
@@ -45,15 +45,15 @@ from gan_lab.layers.resolutions import (
 from gan_lab.layers.stylegan import pixel_norm
 from gan_lab.training.module import AdversarialModule
 
-BOX = (1.0, 1.0)  # repeats pixels, or takes means over 2x2
+BOX = (1.0, 1.0)  # nearest upsampling, 2x2 average pooling
 
 
 class GrowingGenerator(GeneratorNetwork, ABC):
-    """A generator whose images grow: `forward` returns full size, `forward_at_stage` the size of the current stage.
+    """A growing generator: `forward` returns full-size images, `forward_at_stage` those of the current stage.
 
     Attributes:
-        stage: what is computed.
-        growth: which stage there is when.
+        stage: the current growth stage.
+        growth: schedule of the stages.
         shape: height and width at level 0.
     """
 
@@ -63,7 +63,7 @@ class GrowingGenerator(GeneratorNetwork, ABC):
     @property
     @abstractmethod
     def stage(self) -> GrowthStage:
-        """What is computed."""
+        """The current growth stage."""
 
     @abstractmethod
     def forward_at_stage(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -71,7 +71,7 @@ class GrowingGenerator(GeneratorNetwork, ABC):
 
 
 class Generator(GrowingGenerator):
-    """z -> features at the lowest resolution -> one block a resolution -> image, by one 1x1 convolution for each.
+    """One block per resolution, and a 1x1 convolution to the image at each.
 
     Args:
         image_size: side, or [height, width]; 4 to 7 pixels times a power of two.
@@ -89,7 +89,7 @@ class Generator(GrowingGenerator):
         InputError: for invalid sizes or lengths.
     """
 
-    supports_z_truncation = False  # z and label are scaled to one length
+    supports_z_truncation = False  # z and label are normalized together
 
     def __init__(
         self,
@@ -126,7 +126,7 @@ class Generator(GrowingGenerator):
 
     @property
     def stage(self) -> GrowthStage:
-        """What is computed."""
+        """The current growth stage."""
         return self._stage
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -146,7 +146,7 @@ class Generator(GrowingGenerator):
 
 
 class Start(nn.Module):
-    """Vectors to features at the lowest resolution: a convolution as large as that, leaky ReLU, pixel norm.
+    """First layer: vectors to features at the lowest resolution, leaky ReLU, pixel norm.
 
     Args:
         inputs: length of the vectors.
@@ -167,7 +167,7 @@ class Start(nn.Module):
 
 
 class GeneratorBlock(nn.Module):
-    """Two convolutions, the first of which doubles the resolution by repeating pixels; pixel norm behind each.
+    """Nearest upsampling and two convolutions, each followed by pixel norm.
 
     Args:
         inputs: channels from the resolution below.
@@ -185,7 +185,7 @@ class GeneratorBlock(nn.Module):
 
 
 class Discriminator(ConditionedDiscriminator):
-    """One 1x1 convolution for each resolution of images -> one block a resolution -> minibatch stddev -> logit.
+    """A 1x1 convolution from the image and one block per resolution, minibatch standard deviation, and the logit.
 
     Images larger than the stage's resolution are averaged down to it.
 
@@ -195,9 +195,10 @@ class Discriminator(ConditionedDiscriminator):
         num_classes: 0 for an unconditional discriminator.
         channel_base: feature maps have channel_base / resolution channels ...
         channel_max: ... and no more than this.
-        filtered: whether halving has a low-pass filter (Karras et al. 2019, appendix C) in place of means over 2x2.
-        mbstd_group_size: images that the minibatch standard deviation looks at together; 0 leaves the layer out.
-        mbstd_num_channels: that it appends.
+        filtered: whether downsampling has a low-pass filter (Karras et al. 2019, appendix C) instead of 2x2 average
+            pooling.
+        mbstd_group_size: images per group of the minibatch standard deviation; 0 leaves the layer out.
+        mbstd_num_channels: channels that it appends.
         conditioning: how labels are used; `(features=, num_classes=) -> Conditioning`. A projection is a logit for
             each class here (Mescheder et al. 2018, https://arxiv.org/abs/1801.04406).
         growing: as the generator's.
@@ -264,12 +265,12 @@ class Discriminator(ConditionedDiscriminator):
 
 
 class DiscriminatorBlock(nn.Module):
-    """Two convolutions, the second of which halves the resolution.
+    """Two convolutions, the second of which downsamples.
 
     Args:
         inputs: channels at this resolution.
         outputs: channels at the next lower one.
-        filtered: whether halving has a low-pass filter.
+        filtered: whether downsampling has a low-pass filter.
     """
 
     def __init__(self, *, inputs: int, outputs: int, filtered: bool) -> None:
@@ -287,7 +288,8 @@ def convolution(
 ) -> EqualizedConv2d:
     """Return a 3x3 leaky-ReLU convolution.
 
-    With the taps (1, 1) it equals one behind repeated pixels, or one before means over 2x2, at a quarter of the cost.
+    With the taps (1, 1) it equals one after nearest upsampling, or before 2x2 average pooling, at a quarter of the
+    cost.
     """
     return EqualizedConv2d(inputs=inputs, outputs=outputs, kernel=3, resample=resample, taps=taps)
 
@@ -298,13 +300,13 @@ def torgb(features: int, channels: int) -> EqualizedConv2d:
 
 
 def fade_in(layers: nn.ModuleList, stage: GrowthStage, below: Tensor, x: Tensor) -> Tensor:
-    """Make images [N, C, h, w], in at least single precision, of a stage's features.
+    """Return the images [N, C, h, w] of a stage, in at least single precision, blended between two resolutions.
 
     Args:
-        layers: which make images, one a level.
-        stage: that says how the levels are weighed (figure 2).
-        below: features of the level below the stage's highest.
-        x: features of that level.
+        layers: toRGB of each level.
+        stage: with the blending weight (figure 2).
+        below: features one level below the stage's highest.
+        x: features of the highest level.
     """
     images = to_fp32(layers[stage.level](x))
     if stage.fade == 1:
@@ -318,21 +320,21 @@ def widths(levels: int, channel_base: int, channel_max: int) -> list[int]:
 
 
 class ProGAN(AdversarialModule):
-    """The loop with networks that grow with the clock: D sees real images as large as G's are.
+    """The training loop with growing networks; D sees real images at the resolution of G's.
 
-    Layers that are not reached are neither computed nor changed. Where layers are added, and where they are wholly
-    faded in, the optimizers forget their moments, as the authors' code has it.
+    Layers of resolutions not reached yet are neither computed nor changed. Where a fade-in begins and where it ends,
+    the optimizers' moments are reset, as in the authors' code.
     """
 
     def prepare_step(self) -> None:
-        """Bring all networks to the stage that the clock says."""
+        """Set the growth stage of all networks from the clock."""
         stage = self._growing.growth.stage(self.kimg)
         if stages_in_use(stage) != stages_in_use(self._growing.stage.value):
             for player in self.players.values():
                 assert player.optimizer is not None
                 player.optimizer.state.clear()
         for network in (self.generator, self.generator_ema, self.discriminator):
-            # another paper's discriminator sees images of any size
+            # discriminators of other papers take any size
             if isinstance(network, GrowingGenerator | Discriminator):
                 network.stage.value = stage
 
@@ -341,16 +343,16 @@ class ProGAN(AdversarialModule):
         return self._growing.forward_at_stage(z, batch.labels)
 
     def real(self, batch: Batch) -> Tensor:
-        """Bring real images to the stage's resolution."""
+        """Downsample real images to the stage's resolution."""
         return resize_to_stage(batch.real, self._growing.stage, self._growing.shape)
 
     def on_train_start(self) -> None:
-        """Say so where training ends before the images have their full size."""
+        """Warn if training ends before full resolution is reached."""
         super().on_train_start()
         growth = self._growing.growth
         if self.total_images < growth.end_kimg * 1000:
             warn(
-                f"total_kimg={self.total_images / 1000:g} ends before the networks are whole, which they are at "
+                f"total_kimg={self.total_images / 1000:g} ends before full resolution is reached, at "
                 f"{growth.end_kimg:g} kimg; lower model.generator.fade_kimg={growth.fade_kimg:g} and "
                 f"model.generator.stable_kimg={growth.stable_kimg:g}, or set model.generator.growing=false"
             )
@@ -361,5 +363,5 @@ class ProGAN(AdversarialModule):
 
 
 def stages_in_use(stage: float) -> tuple[float, float]:
-    """Return the whole stages at or around a stage: they change where a fade begins and where it ends."""
+    """Return the integer stages at or around a stage: they change where a fade-in begins and where it ends."""
     return stage // 1, -(-stage // 1)

@@ -2,11 +2,11 @@
 
 Sauer et al. 2021, https://arxiv.org/abs/2111.01007; what the paper leaves open is as in the authors' code (MIT),
 https://github.com/autonomousvision/projected-gan. Random 1x1 convolutions mix the channels of four feature maps, then
-each with the next coarser one, enlarged (section 3.2); on each result a small discriminator looks at patches. The
-discriminator fits any generator of images: `discriminator=projected`. DINOv2 instead of EfficientNet is our own
-addition; StyleGAN-T (Sauer et al. 2023, https://arxiv.org/abs/2301.09515) sees with a self-supervised transformer, too.
+each with the upsampled next coarser one (section 3.2); each result has a small patch discriminator. The discriminator
+goes with any generator of images: `discriminator=projected`. DINOv2 instead of EfficientNet is our own
+addition; StyleGAN-T (Sauer et al. 2023, https://arxiv.org/abs/2301.09515) uses a self-supervised transformer, too.
 
-EfficientNet's features were learned on ImageNet, with labels, as those of FID: FID then shows quality that is not there
+EfficientNet was trained on ImageNet's labels, as FID's Inception was, so FID overestimates the quality
 (Kynkaanniemi et al. 2023, https://arxiv.org/abs/2203.06026).
 """
 
@@ -35,7 +35,7 @@ from gan_lab.metrics.features.dinov2 import MODELS, DINOv2Maps
 
 EFFICIENTNET = "efficientnet-lite0"
 
-RANDOM = "random"  # features that nothing was learned by, for tests
+RANDOM = "random"  # random weights of the frozen network, for tests
 
 # EfficientNet-lite0 trained on ImageNet, the frozen network.
 #
@@ -57,11 +57,11 @@ SIZE = 224
 # of the four maps that `stages` returns, fine to coarse: an eighth of the image, ... at 224 pixels 56, 28, 14, 7
 CHANNELS = (24, 40, 112, 320)
 
-_ENDS = (2, 3, 5, 7)  # blocks of the network that each of them ends with
+_ENDS = (2, 3, 5, 7)  # the block of the network that each of them ends with
 
 
 class EfficientNet(nn.Module):
-    """The network without its classifier; attributes as `DINOv2Maps`'.
+    """EfficientNet without its classifier; attributes as `DINOv2Maps`'.
 
     Raises:
         InputError: where timm is not installed.
@@ -78,7 +78,7 @@ class EfficientNet(nn.Module):
             raise InputError(
                 "EfficientNet-lite0 is timm's, which is not installed; pip install 'gan-laboratory[projected]'"
             ) from error
-        # always the same random numbers, and none of those that training is seeded with
+        # a fixed seed, and the random state of training is untouched
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(0)
             network: Any = create_model("tf_efficientnet_lite0", pretrained=False)
@@ -90,14 +90,14 @@ class EfficientNet(nn.Module):
         self.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> "EfficientNet":
-        """Stay in evaluation mode, whatever is asked."""
+        """Stay in evaluation mode: the network is frozen."""
         return super().train(False)
 
     def randomize(self) -> None:
-        """Keep the random weights that it was made with, for tests."""
+        """Keep the random weights, for tests."""
 
     def load(self, path: Path) -> None:
-        """Take the weights of timm's file.
+        """Load the weights from timm's file.
 
         Raises:
             InputError: when the file has other content.
@@ -129,7 +129,7 @@ class EfficientNet(nn.Module):
 
 
 class EfficientNetLite0(PublishedExtractor):
-    """EfficientNet-lite0; the output `features` is the mean of its coarsest map over places.
+    """EfficientNet-lite0; its output `features` is the spatial mean of its coarsest map.
 
     Args:
         weights: path of timm's file; None takes torch's cache, or downloads it to there.
@@ -159,26 +159,26 @@ class EfficientNetLite0(PublishedExtractor):
 
 # Discriminator
 
-# sides that the small discriminators are made for, whatever the image's: of features as mixed over scales
+# feature map sizes that the small discriminators are built for, at any image size
 SIDES = (128, 64, 32, 16)
 
-END = 8  # side of the last features of a small discriminator
+END = 8  # size of a small discriminator's last feature map
 
 WIDTHS = {8: 512, 16: 256, 32: 128, 64: 64, 128: 64}
 
 
 class Mixing(nn.Module):
-    """Random, frozen 1x1 convolutions: of each map's channels, then of each map and the next coarser one.
+    """Random, frozen 1x1 convolutions: cross-channel mixing of each map, then cross-scale mixing with coarser maps.
 
     Attributes:
-        widths: channels of what comes out, fine to coarse.
-        sides: sides that small discriminators count with.
+        widths: output channels, fine to coarse.
+        sides: nominal sizes of the output maps.
 
     Args:
         channels: of the feature maps, fine to coarse.
-        width: channels of the finest map that comes out.
-        expand: whether coarser maps have twice as many each.
-        scales: whether maps are mixed with coarser ones, which doubles their sides.
+        width: output channels of the finest map.
+        expand: whether each coarser map has twice as many channels.
+        scales: whether maps are mixed with upsampled coarser ones, which doubles their size.
     """
 
     def __init__(
@@ -189,7 +189,7 @@ class Mixing(nn.Module):
         self.by_channel = nn.ModuleList(
             nn.Conv2d(before, after, 1) for before, after in zip(channels, mixed, strict=True)
         )
-        # halves the channels of all but the finest
+        # halves the channels of all maps but the finest
         after = [mixed[max(i - 1, 0)] for i in range(len(mixed))]
         self.by_scale = nn.ModuleList(
             nn.Conv2d(*pair, 1) for pair in zip(mixed, after, strict=True) if scales
@@ -212,13 +212,13 @@ class Mixing(nn.Module):
 
 
 class SmallDiscriminator(nn.Module):
-    """Halvings down to 8 pixels, then logits of patches.
+    """Downsampling blocks down to 8 pixels, then patch logits.
 
     Args:
         channels: of the features.
-        side: that they are counted as having.
+        side: their nominal size.
         num_classes: 0 for no classes.
-        separable: whether convolutions are of each channel, then of places, as for StyleGAN2.
+        separable: whether convolutions are depthwise separable, as for StyleGAN2.
     """
 
     def __init__(self, *, channels: int, side: int, num_classes: int, separable: bool) -> None:
@@ -238,7 +238,7 @@ class SmallDiscriminator(nn.Module):
 
 
 def halving(inputs: int, outputs: int, separable: bool) -> nn.Sequential:
-    """Return a convolution that halves, batch norm and leaky ReLU."""
+    """Return a strided convolution, batch norm and leaky ReLU."""
     if not separable:
         conv = stored_spectral_norm(nn.Conv2d(inputs, outputs, 4, stride=2, padding=1))
         return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.LeakyReLU(0.2))
@@ -253,27 +253,27 @@ def halving(inputs: int, outputs: int, separable: bool) -> nn.Sequential:
 
 
 class Discriminator(DiscriminatorNetwork):
-    """EfficientNet-lite0 or DINOv2, frozen -> random mixing -> four small discriminators -> logits of patches.
+    """A frozen EfficientNet-lite0 or DINOv2, random mixing, and four small discriminators with patch logits.
 
-    Images are enlarged to 224 pixels; of rectangles the shorter side.
+    Images are resized to 224 pixels (the shorter side).
 
     Attributes:
-        features_of: data that its features were learned on.
+        features_of: the data set that the frozen network was trained on.
 
     Args:
         channels: of the image, 1 or 3.
         backbone: the frozen network: "efficientnet-lite0", or "dinov2-vit-s-14", "-b-", "-l-", "-g-".
         num_classes: 0 for an unconditional discriminator.
         width: channels of the finest mixed map.
-        expand: whether coarser maps have twice as many each.
-        scales: whether maps are mixed over scales, too.
-        num_discriminators: small ones, on the finest maps.
-        separable: whether their convolutions are separable, as the authors have it for StyleGAN2.
-        weights: path of the frozen network's file; null takes torch's cache; "random" does without, for tests: then
-            this is no projected GAN.
+        expand: whether each coarser map has twice as many channels.
+        scales: whether maps are also mixed across scales.
+        num_discriminators: number of small discriminators, on the finest maps.
+        separable: whether their convolutions are depthwise separable, as the authors use for StyleGAN2.
+        weights: path of the frozen network's file; null takes torch's cache; "random" keeps random
+            weights, for tests; this is then no projected GAN.
 
     Raises:
-        InputError: for images that the network cannot see, a backbone that there is not, and where timm is missing.
+        InputError: for an unsupported number of channels, an unknown backbone, and where timm is missing.
     """
 
     def __init__(
@@ -301,7 +301,7 @@ class Discriminator(DiscriminatorNetwork):
             raise InputError(f"discriminator.backbone={backbone} must be one of {known}")
         self.num_classes = num_classes
         self.weights = weights
-        # no part of the state: checkpoints stay small, and weights are read from their file
+        # not a submodule: its weights are read from their file, and checkpoints stay small
         self._frozen = (EfficientNet() if backbone == EFFICIENTNET else DINOv2Maps(backbone),)
         self.features_of = self.features.learned_on
         if weights == RANDOM:
@@ -328,7 +328,7 @@ class Discriminator(DiscriminatorNetwork):
         return super()._apply(*arguments, **named)
 
     def prepare(self) -> None:
-        """Load the frozen network's weights, and say which.
+        """Load the frozen network's weights and log which.
 
         Raises:
             InputError: when they are not on this machine and cannot be downloaded.
@@ -349,14 +349,14 @@ class Discriminator(DiscriminatorNetwork):
         say(f"projected: D sees features of {path.name}, learned on {self.features_of}")
 
     def forward(self, x: DiscriminatorInput, labels: Tensor | None = None) -> Tensor:
-        """Map images [N, C, H, W] (and labels [N]) to logits [N, P]; of several stages the last is seen."""
+        """Map images [N, C, H, W] (and labels [N]) to logits [N, P]; of several stages, of the last."""
         stages = tensors_of(x)
         images = stages[-1]
         if any(part.ndim != 4 for part in stages):
             raise InputError(
-                "discriminator=projected sees images alone, and this model shows more; choose another model"
+                "discriminator=projected takes images only, and this model gives it tuples; choose another model"
             )
-        # whole cells of the coarsest map, whose sides double
+        # a multiple of the coarsest map's stride, since its size doubles
         step, cells = self.features.step, self.features.size // self.features.step
         short = min(images.shape[2:])
         sides = [round(cells * side / short) * step for side in images.shape[2:]]
@@ -371,7 +371,7 @@ class Discriminator(DiscriminatorNetwork):
     def from_features(self, maps: list[Tensor], labels: Tensor | None = None) -> Tensor:
         """Map four maps of the frozen network (and labels [N]) to logits [N, P]."""
         if labels is not None and labels.ndim == 2:
-            # published tables have rows for more classes than there are
+            # published embeddings have more rows than there are classes
             labels = pad(labels, (0, self.num_classes - labels.shape[1]))
         made = zip(self.discriminators, self.mix(maps), strict=False)
         return torch.cat([network(x, labels) for network, x in made], dim=1)

@@ -1,11 +1,11 @@
-"""R3GAN: a relativistic game with R1 and R2, and plain residual networks without normalisation.
+"""R3GAN: a relativistic loss with R1 and R2, and residual networks without normalization.
 
 Huang et al. 2024, https://arxiv.org/abs/2501.05441, section 4 (config E) and appendix: stages of bottleneck blocks
-with grouped 3x3 convolutions, initialised so that every block begins as the identity (Zhang et al. 2019,
-https://arxiv.org/abs/1901.09321), joined by binomial resampling and a 1x1 convolution where the width changes. The
+with grouped 3x3 convolutions, initialised so that every block starts as the identity (Zhang et al. 2019,
+https://arxiv.org/abs/1901.09321), connected by binomial resampling and, where the width changes, a 1x1 convolution. The
 generator starts from learned 4x4 maps scaled by a linear map of z, the discriminator ends in a 4x4 depthwise
-convolution. With classes, a linear embedding of the label stands beside z, and the logit is the inner product of the
-discriminator's output with another one.
+convolution. With classes, z is concatenated to a linear embedding of the label, and the logit is the inner
+product of the discriminator's output with another embedding.
 """
 
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ PerStage = int | Sequence[int]
 
 
 class Generator(GeneratorNetwork):
-    """z (and the label) -> scaled maps at the coarsest resolution -> stages of residual blocks -> image.
+    """Learned 4x4 maps scaled by z (and the label), then stages of residual blocks.
 
     Args:
         image_size: side, or [height, width]; 4 to 7 pixels times a power of two.
@@ -44,10 +44,10 @@ class Generator(GeneratorNetwork):
         label_dim: length of the label's embedding.
         widths: channels of each stage, coarsest first; one number is the width of the first four, which is halved for
             every further one (the published FFHQ networks).
-        cardinalities: groups of each stage's 3x3 convolutions, coarsest first; one number goes with the first four
-            stages, and their number of channels a group with all.
+        cardinalities: groups of each stage's 3x3 convolutions, coarsest first; one number holds for the first
+            four stages, and its channels per group for all.
         blocks: residual blocks of each stage, coarsest first, or one number for all.
-        expansion: a block's inner channels over its outer ones.
+        expansion: ratio of a block's inner to its outer channels.
 
     Raises:
         InputError: for numbers that do not fit together.
@@ -96,7 +96,7 @@ class Generator(GeneratorNetwork):
 
 
 class Discriminator(ConditionedDiscriminator):
-    """Image -> stages of residual blocks -> depthwise convolution over the coarsest resolution -> logit.
+    """Stages of residual blocks, a depthwise convolution over the whole coarsest map, and the logit.
 
     Args:
         image_size: side, or [height, width]; 4 to 7 pixels times a power of two.
@@ -106,7 +106,7 @@ class Discriminator(ConditionedDiscriminator):
         widths: channels of each stage, coarsest first, as the generator's; likewise `cardinalities` and `blocks`.
         cardinalities: groups of each stage's 3x3 convolutions.
         blocks: residual blocks of each stage.
-        expansion: a block's inner channels over its outer ones.
+        expansion: ratio of a block's inner to its outer channels.
         conditioning: how labels are used; `(features=, num_classes=) -> Conditioning`. Without projection the logit is
             a linear map of the features, as without classes.
 
@@ -168,11 +168,11 @@ class Discriminator(ConditionedDiscriminator):
 
 
 class ResidualBlock(nn.Module):
-    """Bottleneck turned inside out: 1x1 to more channels, grouped 3x3, 1x1 back; no normalisation.
+    """Inverted bottleneck without normalization: 1x1 to more channels, grouped 3x3, 1x1 back.
 
     Args:
-        width: channels that come in and go out.
-        inner: channels between.
+        width: input and output channels.
+        inner: channels in between.
         groups: of the 3x3 convolution.
     """
 
@@ -189,10 +189,10 @@ class ResidualBlock(nn.Module):
 
 
 class Plan:
-    """Widths, cardinalities and blocks of every stage, coarsest first, from what may be one number for all.
+    """Widths, cardinalities and blocks of every stage, coarsest first; each may be given as one number for all.
 
     Raises:
-        InputError: when a list has not one number a stage, or groups do not divide channels.
+        InputError: when a list does not have one number per stage, or groups do not divide channels.
     """
 
     def __init__(
@@ -229,7 +229,7 @@ class Plan:
 
 
 def per_stage(name: str, given: PerStage, halved: Sequence[int]) -> list[int]:
-    """Return one number a stage: those given, or the one given, halved as often as `halved` says."""
+    """Return one number per stage: the list given, or the number given, halved as often as `halved` says."""
     numbers = [given >> times for times in halved] if isinstance(given, int) else list(given)
     if len(numbers) != len(halved) or min(numbers) < 1:
         raise InputError(
@@ -240,16 +240,16 @@ def per_stage(name: str, given: PerStage, halved: Sequence[int]) -> list[int]:
 
 
 def transition(inputs: int, outputs: int) -> nn.Module:
-    """Return the 1x1 convolution between two stages, nothing where their widths are equal."""
+    """Return the 1x1 convolution between two stages, the identity where their widths are equal."""
     return nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1, bias=False)
 
 
 @torch.no_grad()
 def initialize(network: nn.Module, *, num_blocks: int) -> None:
-    """Draw weights that keep the variance; residual branches begin at 0 and are scaled for their number.
+    """Initialize with Fixup: weights preserve variance, and residual branches start at 0, scaled by their number.
 
     With L blocks of m = 3 convolutions, the first two of each are scaled by L^(-1 / (2m - 2)) and the last is 0
-    (Zhang et al. 2019, section 2.3). Biases begin at 0.
+    (Zhang et al. 2019, section 2.3). Biases start at 0.
     """
     gain = nn.init.calculate_gain("leaky_relu", LRELU_SLOPE) * num_blocks ** (-1 / 4)
     for name, module in network.named_modules():
@@ -263,4 +263,4 @@ def initialize(network: nn.Module, *, num_blocks: int) -> None:
 
 
 class R3GAN(AdversarialModule):
-    """The loop with these networks; every hook is the default."""
+    """The training loop with these networks; it overrides no hook."""

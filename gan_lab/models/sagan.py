@@ -1,8 +1,8 @@
-"""SAGAN: self-attention in both players, and spectral norm in both.
+"""SAGAN: self-attention and spectral norm in both players.
 
 Zhang et al. 2019, https://arxiv.org/abs/1805.08318, sections 3 and 4: residual networks with conditional batch norm in
-the generator and a projection on the class in the discriminator, hinge loss, and a discriminator that learns four times
-as fast (TTUR, Heusel et al. 2017, https://arxiv.org/abs/1706.08500) in place of more steps.
+the generator and a projection on the class in the discriminator, hinge loss, and a discriminator with four times the
+learning rate (TTUR, Heusel et al. 2017, https://arxiv.org/abs/1706.08500) instead of more steps.
 """
 
 from collections.abc import Sequence
@@ -21,18 +21,18 @@ from gan_lab.training.module import AdversarialModule
 
 
 class Generator(ResNetGenerator):
-    """SNGAN's with self-attention and spectral norm.
+    """SNGAN's generator with self-attention and spectral norm.
 
     Args:
         image_size: side, or [height, width]; 4 to 7 pixels times a power of two.
         channels: of the image.
         num_classes: 0 for an unconditional generator.
         z_dim: length of z.
-        width: unit of the channels (`resnet.generator_multiples`).
-        attention: sizes (the shorter side) at which there is self-attention; larger ones than the image are left out.
+        width: base number of channels (`resnet.generator_multiples`).
+        attention: resolutions (shorter side) with self-attention; those above the image's are ignored.
 
     Raises:
-        InputError: for a size that the network does not pass through.
+        InputError: for an unsupported image size.
     """
 
     def __init__(
@@ -55,23 +55,23 @@ class Generator(ResNetGenerator):
             attention=attention,
         )
         initialize_glorot(self)
-        # tables of scales and offsets are looked up and not multiplied with features
+        # not the tables of scales and offsets: they are looked up, not multiplied with features
         spectrally_normalized(self, embeddings=False)
 
 
 class Discriminator(ResNetDiscriminator):
-    """Residual halvings with self-attention under spectral norm.
+    """Downsampling residual blocks with self-attention, under spectral norm.
 
     Args:
         image_size: side, or [height, width]; 4 to 7 pixels times a power of two.
         channels: of the image.
         num_classes: 0 for an unconditional discriminator.
-        width: unit of the channels (`resnet.discriminator_multiples`).
-        attention: sizes (the shorter side) at which there is self-attention; larger ones than the image are left out.
+        width: base number of channels (`resnet.discriminator_multiples`).
+        attention: resolutions (shorter side) with self-attention; those above the image's are ignored.
         conditioning: how labels are used; `(features=, num_classes=) -> Conditioning`.
 
     Raises:
-        InputError: for a size that the network does not pass through, or a conditioning that needs classes.
+        InputError: for an unsupported image size, or a conditioning that needs classes.
     """
 
     def __init__(
@@ -97,4 +97,4 @@ class Discriminator(ResNetDiscriminator):
 
 
 class SAGAN(AdversarialModule):
-    """The loop with these networks; every hook is the default."""
+    """The training loop with these networks; it overrides no hook."""

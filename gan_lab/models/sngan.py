@@ -1,4 +1,4 @@
-"""SNGAN: residual networks whose discriminator is held to a Lipschitz constant by spectral normalisation.
+"""SNGAN: residual networks whose discriminator is kept Lipschitz by spectral normalization.
 
 Miyato et al. 2018, https://arxiv.org/abs/1802.05957, appendix B.4 (table 4: the 32-pixel ResNets), and, for larger
 images and classes, Miyato and Koyama 2018, https://arxiv.org/abs/1802.05637, appendix: conditional batch norm in the
@@ -23,14 +23,14 @@ from gan_lab.training.module import AdversarialModule
 
 
 class Generator(ResNetGenerator):
-    """Residual doublings with (conditional) batch norm.
+    """Upsampling residual blocks with (conditional) batch norm.
 
     Args:
         image_size: side, or [height, width]; 4 to 7 pixels times a power of two.
         channels: of the image.
         num_classes: 0 for an unconditional generator.
         z_dim: length of z.
-        width: unit of the channels (`resnet.generator_multiples`); at 64, there are 256 throughout for 32 pixels.
+        width: base number of channels (`resnet.generator_multiples`); 64 gives 256 channels throughout at 32 pixels.
     """
 
     def __init__(
@@ -54,13 +54,14 @@ class Generator(ResNetGenerator):
 
 
 class Discriminator(ResNetDiscriminator):
-    """Residual halvings under spectral norm, the sum over pixels, and the projection on the class.
+    """Downsampling residual blocks under spectral norm, the sum over pixels, and the projection on the class.
 
     Args:
         image_size: side, or [height, width]; 4 to 7 pixels times a power of two.
         channels: of the image.
         num_classes: 0 for an unconditional discriminator.
-        width: unit of the channels (`resnet.discriminator_multiples`); at 32, there are 128 throughout for 32 pixels.
+        width: base number of channels (`resnet.discriminator_multiples`); 32 gives 128 channels throughout at 32
+            pixels.
         conditioning: how labels are used; `(features=, num_classes=) -> Conditioning`.
 
     Raises:
@@ -87,10 +88,10 @@ class Discriminator(ResNetDiscriminator):
         spectrally_normalized(self)
 
     def block(self, *, inputs: int, outputs: int, halve: bool, first: bool) -> nn.Module:
-        # blocks widen in their second convolution, but for the first, whose input has few channels
+        # blocks widen in their second convolution, except for the first, whose input has few channels
         hidden = outputs if first else inputs
         return DownBlock(inputs=inputs, outputs=outputs, hidden=hidden, halve=halve, first=first)
 
 
 class SNGAN(AdversarialModule):
-    """The loop with these networks; every hook is the default."""
+    """The training loop with these networks; it overrides no hook."""

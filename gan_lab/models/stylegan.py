@@ -1,8 +1,8 @@
-"""StyleGAN: a mapping network makes styles, and styles and noise make the image from a constant.
+"""StyleGAN: a mapping network gives styles, which modulate a synthesis network that starts from a learned constant.
 
 Karras et al. 2019, https://arxiv.org/abs/1812.04948: figure 1b for the synthesis network, section 3.1 for mixing of
-styles, 3.2 for noise, appendix B for truncation, appendix C for filtered resampling and initial values. The
-discriminator and the growing of images are ProGAN's. With classes, the mapping network sees an embedding of the label,
+styles, 3.2 for noise, appendix B for truncation, appendix C for filtered resampling and initialization. The
+discriminator and progressive growing are ProGAN's. With classes, the mapping network sees an embedding of the label,
 and D has a logit for each class, as in the authors' code.
 """
 
@@ -37,8 +37,8 @@ from gan_lab.models.progan import GrowingGenerator, ProGAN, fade_in, torgb, widt
 class Generator(StyleGeneratorNetwork, GrowingGenerator):
     """Mapping network z -> w and synthesis network w -> image.
 
-    In training mode, images have mixed styles and new noise, and every pass moves the running mean of w, by the styles
-    of z alone. In evaluation mode the noise is constant, so that z (and the label) alone determine the image.
+    In training mode, images have mixed styles and new noise, and every pass updates the running mean of w, by the
+    styles of z alone. In evaluation mode the noise is constant, so that z (and the label) alone determine the image.
 
     Args:
         image_size: side, or [height, width]; 4 to 7 pixels times a power of two.
@@ -115,7 +115,7 @@ class Generator(StyleGeneratorNetwork, GrowingGenerator):
 
     @property
     def stage(self) -> GrowthStage:
-        """What is computed."""
+        """The current growth stage."""
         return self.synthesis.stage
 
     def forward_at_stage(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -128,7 +128,7 @@ class Generator(StyleGeneratorNetwork, GrowingGenerator):
 
 
 class Synthesis(nn.Module):
-    """Constant -> two styled layers a resolution -> image.
+    """Synthesis network: a learned constant, then two styled layers per resolution.
 
     Args:
         shape: height and width at the lowest resolution.
@@ -189,7 +189,7 @@ class Synthesis(nn.Module):
 
 
 class SynthesisBlock(nn.Module):
-    """The layers of one resolution.
+    """The generator's layers at one resolution.
 
     Args:
         inputs: channels from the resolution below; None at the lowest, whose first layer styles the constant.
@@ -204,7 +204,7 @@ class SynthesisBlock(nn.Module):
         super().__init__()
         self.conv0 = None
         if inputs is not None:
-            # repeated pixels and the filter (1, 2, 1) are together (1, 3, 3, 1) among zeros
+            # nearest upsampling and the filter (1, 2, 1) together are the filter (1, 3, 3, 1) of zero insertion
             self.conv0 = convolution(inputs, outputs, "up")
         self.style0 = StyledActivation(features=outputs, w_dim=w_dim, shape=shape)
         self.conv1 = convolution(outputs, outputs)
@@ -219,7 +219,7 @@ class SynthesisBlock(nn.Module):
 
 
 def convolution(inputs: int, outputs: int, resample: Resample | None = None) -> EqualizedConv2d:
-    """Return a 3x3 convolution with leaky ReLU's gain, but without it: noise comes in between."""
+    """Return a 3x3 convolution with leaky ReLU's gain but no activation, since noise is added in between."""
     return EqualizedConv2d(
         inputs=inputs,
         outputs=outputs,
@@ -265,4 +265,4 @@ class StyledActivation(nn.Module):
 
 
 class StyleGAN(ProGAN):
-    """The loop with networks that grow; the generator mixes its own styles in training."""
+    """ProGAN's training loop with these networks; style mixing is part of the generator."""

@@ -38,7 +38,7 @@ Architecture = Literal["skip", "resnet", "orig"]
 class Generator(StyleGeneratorNetwork):
     """Mapping network z -> w and synthesis network w -> image.
 
-    In training mode, `forward` mixes styles and draws new noise, and every pass moves the running mean of w, by the
+    In training mode, `forward` mixes styles and draws new noise, and every pass updates the running mean of w, by the
     styles of z alone. In evaluation mode it takes the constant noise, so that z (and the label) alone determine the
     image.
 
@@ -109,7 +109,7 @@ class Generator(StyleGeneratorNetwork):
 
 
 class Synthesis(nn.Module):
-    """Constant -> one block a resolution -> image. Arguments as `Generator`'s."""
+    """Synthesis network: a learned constant and one block per resolution. Arguments as `Generator`'s."""
 
     def __init__(
         self,
@@ -160,7 +160,7 @@ class Synthesis(nn.Module):
         check_noise(noise)
         x = image = None
         for i, block in enumerate(self.blocks):
-            # the last style of a block, its image's, is also that of the next block's first convolution
+            # a block's last style (of toRGB) is also the next block's first
             x, image = block(x, image, w[:, max(2 * i - 1, 0) : 2 * i + 2], noise)
         assert image is not None
         return image
@@ -180,7 +180,7 @@ class Synthesis(nn.Module):
 
 
 class SynthesisBlock(nn.Module):
-    """The layers of one resolution.
+    """The generator's layers at one resolution.
 
     Args:
         inputs: channels from the resolution below; None at the lowest, which has one convolution.
@@ -276,7 +276,7 @@ class SynthesisBlock(nn.Module):
 
 
 class Discriminator(DiscriminatorNetwork):
-    """One block a resolution -> minibatch standard deviation -> logit; with labels, a projection on their embedding.
+    """One block per resolution, minibatch standard deviation, and a logit that projects on the label's embedding.
 
     Args:
         image_size: side, or [height, width]; 4 to 7 pixels times a power of two.
@@ -287,8 +287,8 @@ class Discriminator(DiscriminatorNetwork):
         architecture: "resnet", "skip" or "orig".
         label_dim: length of the label's embedding; None for the channels at the lowest resolution.
         label_layers: depth of the embedding's network.
-        mbstd_group_size: images that the minibatch standard deviation looks at together; 0 leaves the layer out.
-        mbstd_num_channels: that it appends.
+        mbstd_group_size: images per group of the minibatch standard deviation; 0 leaves the layer out.
+        mbstd_num_channels: channels that it appends.
         clamp: largest absolute value of activations; None for no limit. 256 with half precision.
         num_fp16_res: how many of the finest resolutions compute in `fp16_dtype`.
         fp16_dtype: "float16" or "bfloat16".
@@ -391,7 +391,7 @@ class Discriminator(DiscriminatorNetwork):
 
 
 class DiscriminatorBlock(nn.Module):
-    """The layers of one resolution, which halve it.
+    """The discriminator's layers at one resolution, ending in downsampling.
 
     Args:
         inputs: channels at this resolution.
@@ -456,7 +456,7 @@ class DiscriminatorEpilogue(nn.Module):
     """The layers at the lowest resolution: minibatch standard deviation, convolution, two fully connected layers.
 
     Args:
-        inputs: channels that come in.
+        inputs: input channels.
         shape: height and width.
         channels: of the image, where this reads it; else None.
         mbstd_group_size: as `Discriminator`'s, likewise `mbstd_num_channels` and `clamp`.
@@ -519,10 +519,10 @@ def precisions(doublings: int, num_fp16_res: int, fp16_dtype: str) -> list[torch
 
 
 def check_architecture(name: str) -> None:
-    """Check that an architecture exists.
+    """Check the name of an architecture.
 
     Raises:
-        InputError: naming those that there are.
+        InputError: naming the known ones.
     """
     if name not in get_args(Architecture):
         raise InputError(
@@ -531,4 +531,4 @@ def check_architecture(name: str) -> None:
 
 
 class StyleGAN2(AdversarialModule):
-    """The loop with these networks; every hook is the default, as the generator mixes its own styles in training."""
+    """The training loop with these networks; it overrides no hook: style mixing is part of the generator."""

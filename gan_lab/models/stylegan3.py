@@ -1,8 +1,8 @@
 """StyleGAN3: a generator without aliasing, equivariant to translation (-t) or to translation and rotation (-r).
 
-Karras et al. 2021, https://arxiv.org/abs/2106.12423. The generator is built of signals of limited bandwidth: Fourier
-features, convolutions, and leaky ReLUs between designed filters. The discriminator is StyleGAN2's. Configuration R has
-1x1 convolutions and radially symmetric filters, twice the channels, and starts with blurred images.
+Karras et al. 2021, https://arxiv.org/abs/2106.12423. The generator processes bandlimited signals: Fourier features,
+convolutions, and leaky ReLUs between designed low-pass filters. The discriminator is StyleGAN2's. Configuration R has
+1x1 convolutions, radially symmetric filters and twice the channels, and blurs D's input at first.
 """
 
 import math
@@ -77,16 +77,16 @@ def kaiser_window(num_taps: int, *, width: float, rate: float) -> Tensor:
 
 
 class FilteredLeakyReLU(nn.Module):
-    """Upsample, rectify, clamp, downsample. Both resamplings are linear, so a gain may stand before all of it.
+    """Leaky ReLU at a higher sampling rate: upsample, leaky ReLU, clamp, downsample.
 
     Args:
-        up: factor of the rate before the leaky ReLU.
+        up: upsampling factor before the leaky ReLU.
         up_filter: [T], separable; symmetric.
-        down: factor by which the rate falls after it.
+        down: downsampling factor after it.
         down_filter: [T], separable, or [T, T]; symmetric.
         size: of the input.
         out_size: of the output.
-        clamp: of what is rectified; None for no limit.
+        clamp: largest absolute value after the leaky ReLU; None for no limit.
     """
 
     up_filter: Tensor
@@ -143,10 +143,10 @@ def along(taps: Tensor, dim: int) -> Tensor:
 
 
 class FourierFeatures(nn.Module):
-    """Sinusoids of random frequency and phase, sampled where a transform says, mixed by a 1x1 convolution.
+    """Fourier features: sinusoids of random frequency and phase on a transformed grid, mixed by a 1x1 convolution.
 
     Attributes:
-        transform: [3, 3], the transform of the image plane where none is given; the identity at first.
+        transform: [3, 3], default transform of the image plane; initially the identity.
 
     Args:
         features: number of sinusoids and of channels.
@@ -169,7 +169,7 @@ class FourierFeatures(nn.Module):
         self.bandwidth = bandwidth
         self.affine = EqualizedLinear(inputs=w_dim, outputs=4, zeros=True)
         with torch.no_grad():
-            self.affine.bias[0] = 1  # (cos, sin, x, y) of no motion
+            self.affine.bias[0] = 1  # (cos, sin, x, y) of the identity
         self.weight = nn.Parameter(torch.randn(features, features))
         # uniform in the disc of frequencies below the bandwidth
         radius = bandwidth * torch.rand(features).sqrt()
@@ -205,7 +205,7 @@ class FourierFeatures(nn.Module):
 
     def grid(self) -> Tensor:
         """Return the positions (x, y) of the pixels in units of the image side, centred, [size^2, 2]."""
-        # made where it is used: a copy from the host would make it wait for the device
+        # made on the device: a copy from the host would synchronize
         places = torch.arange(self.size, device=self.weight.device, dtype=self.weight.dtype)
         line = (places - (self.size - 1) / 2) / self.rate
         y, x = torch.meshgrid(line, line, indexing="ij")
@@ -217,10 +217,10 @@ class FourierFeatures(nn.Module):
 
 @dataclass(frozen=True)
 class Band:
-    """The signal between two layers.
+    """A bandlimited signal between two layers.
 
     Attributes:
-        cutoff: highest frequency that is kept whole, cycles in an image side.
+        cutoff: frequency, in cycles per image side, up to which nothing is attenuated.
         half_width: from there to the middle of the transition band's end.
         rate: sampling rate, pixels in an image side.
         size: pixels in a side, margins included.
@@ -237,7 +237,7 @@ class Band:
 class Generator(StyleGeneratorNetwork):
     """Mapping network z -> w and alias-free synthesis network w -> image.
 
-    In training mode every pass moves the running means of w and of each layer's magnitude, and `forward` mixes styles
+    In training mode every pass updates the running means of w and of each layer's magnitude, and `forward` mixes styles
     where requested.
 
     Args:
@@ -338,7 +338,7 @@ class Generator(StyleGeneratorNetwork):
             style_mixing=style_mixing,
         )
         self.half_precision = num_fp16_res > 0
-        # thirds: here all layers lie close in resolution
+        # thirds of the layers, since most have similar resolutions
         self.level_ends = (round(num_ws / 3), round(num_ws * 2 / 3))
 
     def forward(
@@ -353,7 +353,7 @@ class Generator(StyleGeneratorNetwork):
 
 
 class Synthesis(nn.Module):
-    """Fourier features -> layers -> image. Arguments as `Generator`'s, and the `bands` between the layers."""
+    """Synthesis network: Fourier features and filtered layers. Arguments as `Generator`'s, and `bands` of signals."""
 
     def __init__(
         self,
@@ -408,7 +408,7 @@ class Synthesis(nn.Module):
 
         Args:
             w: [N, L, w_dim].
-            noise: taken, as other style generators take it, and left aside: this one has no noise inputs.
+            noise: ignored: this generator has no noise inputs.
             transform: of the image plane, [3, 3] or [N, 3, 3]: where in the unchanged image, in units of its side and
                 from its centre, the new one looks. None for the stored one.
         """
@@ -423,14 +423,14 @@ class Synthesis(nn.Module):
 
 
 class Layer(nn.Module):
-    """Modulated convolution and filtered leaky ReLU; or, last, the modulated 1x1 convolution to the image.
+    """Modulated convolution and filtered leaky ReLU; the last layer is a modulated 1x1 convolution to the image.
 
     Attributes:
         magnitude_ema: running mean square of the input, by whose root it is divided (section 3.2).
 
     Args:
-        before: the signal that comes in.
-        after: the signal that goes out.
+        before: the input signal.
+        after: the output signal.
         w_dim: length of w.
         kernel: side of the convolution.
         is_torgb: whether this is the last.
@@ -488,7 +488,7 @@ class Layer(nn.Module):
             weight, style = scale_for_fp16(weight, style)
         scale = demodulation(weight, style) * self.magnitude_ema.rsqrt() * LRELU_GAIN
         bias = (self.bias * LRELU_GAIN)[:, None, None].to(x.dtype)
-        # the filters use up the surplus that padding by more than half a kernel gives
+        # padding by more than half a kernel adds pixels, which the filters consume
         x = conv2d(x * per_channel(style, x), weight.to(x.dtype), padding=weight.shape[-1] - 1)
         return self.activation(torch.addcmul(bias, x, per_channel(scale, x)))
 
@@ -507,7 +507,7 @@ def filtered_lrelu(
     filter_size: int,
     clamp: float | None,
 ) -> FilteredLeakyReLU:
-    """Design the leaky ReLU between two signals; it works at twice the higher of their rates."""
+    """Design the filtered leaky ReLU between two signals, at twice the higher of their sampling rates."""
     rate = 2 * max(before.rate, after.rate)
     up, down = rate // before.rate, rate // after.rate
     return FilteredLeakyReLU(
@@ -545,13 +545,13 @@ def plan_bands(
     last_stopband: float,
     margin: int,
 ) -> list[Band]:
-    """Lay out the signal after each layer: cutoff and stopband grow geometrically (section 3.2, "flexible layers").
+    """Plan the band after each layer: cutoff and stopband grow geometrically (section 3.2, "flexible layers").
 
     Returns:
         `num_layers` + 1 bands, the image's last.
 
     Raises:
-        InputError: when there are not more layers than critically sampled ones.
+        InputError: when `num_critical` is not less than `num_layers`.
     """
     if not 0 < num_critical < num_layers:
         raise InputError(
@@ -586,12 +586,12 @@ def power_of_two_side(image_size: ImageSize) -> int:
     height, width = image_shape(image_size)
     if height != width or height < 16 or height & (height - 1):
         raise InputError(
-            f"image_size={image_size}: StyleGAN3 makes squares with a power of two from 16 on as side: its filters are "
-            "designed for one rate in all directions; stylegan2 takes rectangles, or "
+            f"image_size={image_size}: StyleGAN3 makes square images whose side is a power of two from 16 on, since "
+            "its filters have one sampling rate; stylegan2 takes rectangles, or "
             f"set data.image_size={max(16, 1 << min(height, width).bit_length() - 1)}"
         )
     return height
 
 
 class StyleGAN3(AdversarialModule):
-    """The loop with these networks; every hook is the default. Configuration R blurs what D sees (`augment.blur`)."""
+    """The training loop with these networks; it overrides no hook. Configuration R blurs D's input (`augment.blur`)."""

@@ -1,10 +1,10 @@
 """WaveGAN: DCGAN's pyramid in one dimension, with kernels of 25 samples and strides of 4.
 
 Donahue, McAuley and Puckette 2019, https://arxiv.org/abs/1802.04208, section 3 and appendix D (tables 3 and 4); no
-normalisation, z uniform in [-1, 1]. What the tables leave open follows the authors' repository,
+normalization, z uniform in [-1, 1]. What the tables leave open follows the authors' repository,
 https://github.com/chrisdonahue/wavegan: padding as TensorFlow's SAME, longer sounds by a sixth layer of stride 4
-(65,536 samples) or 2 (32,768). With classes, the generator gets the label beside z, and the discriminator uses it as
-`conditioning` says; the paper has neither.
+(65,536 samples) or 2 (32,768). With classes, the generator gets the label concatenated to z, and the discriminator uses
+it as `conditioning` says; the paper has neither.
 """
 
 import torch
@@ -41,13 +41,13 @@ def strides(length: int) -> list[int]:
         lengths = sorted(_START * step * _STRIDE**k for k in range(8) for step in (2, 4))
         near = sorted(sorted(lengths, key=lambda one: abs(one - length))[:2])
         raise InputError(
-            f"{length} samples are no 16 times a power of 4, nor twice that; set data.length={near[0]} or {near[1]}"
+            f"{length} samples: the length must be 16 or 32 times a power of 4; set data.length={near[0]} or {near[1]}"
         )
     return found
 
 
 def same_padding(length: int, kernel: int, stride: int) -> tuple[int, int]:
-    """Return the zeros before and behind that TensorFlow's SAME adds: one more behind where their number is odd."""
+    """Return TensorFlow's SAME padding (before, after); an odd number has one more after."""
     total = max((-(-length // stride) - 1) * stride + kernel - length, 0)
     return total // 2, total - total // 2
 
@@ -96,13 +96,13 @@ class Downsample(nn.Conv1d):
 
 
 class PhaseShuffle(nn.Module):
-    """Shift the features of each layer by up to `radius` samples, either way; the ends are mirrored (section 3.3).
+    """Phase shuffle: shift features by up to `radius` samples with reflection padding (section 3.3).
 
-    so that D cannot use the phase of upsampling artifacts.
+    D can then not use the phase of upsampling artifacts.
 
     Args:
         radius: n in the paper; 0 shifts nothing.
-        each: whether every sample has its own shift; the authors' code draws one for the whole batch.
+        each: whether every sample has its own shift; the authors' code draws one per batch.
     """
 
     def __init__(self, radius: int, *, each: bool) -> None:
@@ -113,7 +113,7 @@ class PhaseShuffle(nn.Module):
         if not (self.radius and self.training):
             return x
         count = len(x) if self.each else 1
-        # on the device: asking for the number would wait for it
+        # a tensor on the device: reading the number would synchronize
         shift = torch.randint(-self.radius, self.radius + 1, (count, 1, 1), device=x.device)
         last = x.shape[2] - 1
         places = (torch.arange(last + 1, device=x.device) - shift).abs()
@@ -122,7 +122,7 @@ class PhaseShuffle(nn.Module):
 
 
 class Generator(GeneratorNetwork):
-    """z -> 16 samples of many channels -> fours by transposed convolution and ReLU -> tanh.
+    """A linear layer to 16 samples, then transposed convolutions of stride 4 with ReLU, and tanh.
 
     Args:
         sample_shape: (channels, length); 16 * 4^k or 32 * 4^k samples.
@@ -131,7 +131,7 @@ class Generator(GeneratorNetwork):
         width: d in the paper: channels before the last layer; each coarser one has twice as many.
         kernel: length of all kernels.
         upsample: "zeros" or "nearest"; see `Upsample`.
-        filter_length: of a learned filter behind the network, 512 in the paper; 0 for none (section 3.1).
+        filter_length: of a learned filter after the network, 512 in the paper; 0 for none (section 3.1).
 
     Raises:
         InputError: for invalid lengths and modes.
@@ -182,7 +182,7 @@ class Generator(GeneratorNetwork):
 
 
 class Discriminator(ConditionedDiscriminator):
-    """Fours by convolution, leaky ReLU and phase shuffle -> logit.
+    """Convolutions of stride 4 with leaky ReLU and phase shuffle, then the logit.
 
     Args:
         sample_shape: (channels, length); 16 * 4^k or 32 * 4^k samples.
@@ -228,7 +228,7 @@ class Discriminator(ConditionedDiscriminator):
         last = len(self.layers) - 1
         for number, layer in enumerate(self.layers):
             x = leaky_relu(layer(x), 0.2)
-            # the authors shuffle behind the first four layers; the 16 samples of the last stay where they are
+            # as the authors: after the first four layers, never after the last
             if number < min(last, 4):
                 x = self.shuffle(x)
         return x.transpose(1, 2).flatten(1)
@@ -258,4 +258,4 @@ def glorot(weight: Tensor) -> None:
 
 
 class WaveGAN(AdversarialModule):
-    """The loop with these networks and latents that are uniform in [-1, 1]."""
+    """The training loop with these networks and latents that are uniform in [-1, 1]."""

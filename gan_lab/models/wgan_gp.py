@@ -1,10 +1,10 @@
 """WGAN-GP: residual networks under the Wasserstein loss with a gradient penalty.
 
 Gulrajani et al. 2017, https://arxiv.org/abs/1704.00028, appendix F (the CIFAR-10 ResNets): at 32x32 and width 128 the
-generator is three residual blocks that double 4x4 up to 32x32, the critic two that halve and two at 8x8. No
-normalisation in the critic, where the penalty is one of single images (section 4). With classes, the generator has
-conditional batch norm and the critic projects on the label (Miyato and Koyama 2018), where the paper has an
-auxiliary classifier.
+generator has three upsampling residual blocks from 4x4 to 32x32, the critic two downsampling blocks and two at 8x8. The
+critic has no normalization, since the penalty is on the gradient of each image (section 4). With classes, the generator
+has conditional batch norm and the critic projects on the label (Miyato and Koyama 2018); the paper uses an auxiliary
+classifier.
 """
 
 from functools import partial
@@ -18,7 +18,7 @@ from gan_lab.training.module import AdversarialModule
 
 
 class Generator(ResNetGenerator):
-    """Residual doublings of one width with (conditional) batch norm.
+    """Upsampling residual blocks of one width with (conditional) batch norm.
 
     Args:
         image_size: side, or [height, width]; 4 to 7 pixels times a power of two.
@@ -50,7 +50,7 @@ class Generator(ResNetGenerator):
 
 
 class Discriminator(ResNetDiscriminator):
-    """The critic: residual halvings of one width, two blocks at the coarsest resolution, ReLU, mean over pixels.
+    """The critic: downsampling residual blocks, two blocks at the coarsest resolution, ReLU, mean over pixels.
 
     Args:
         image_size: side, or [height, width]; 4 to 7 pixels times a power of two.
@@ -77,22 +77,22 @@ class Discriminator(ResNetDiscriminator):
 
 
 def halvings(count: int) -> int:
-    """Return how many blocks of the critic halve: one less than lead to 4x4, as the paper stops at 8x8 for 32x32."""
+    """Return the critic's number of downsampling blocks: one less than lead to 4x4, as the paper stops at 8x8."""
     return max(count - 1, 1)
 
 
 def initialize(network: nn.Module) -> None:
-    """Draw weights as He et al. 2015 do for ReLU, without the gain for shortcuts and outputs (appendix F)."""
+    """Draw He et al. 2015's weights for ReLU, without the gain for shortcuts and outputs (appendix F)."""
     for name, module in network.named_modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             in_branch = name.endswith(("conv1", "conv2"))
             nn.init.kaiming_uniform_(module.weight, nonlinearity="relu" if in_branch else "linear")
         elif name == "logit.embedding":
             assert isinstance(module.weight, Tensor)
-            # of vectors of classes, so that fan-in is the number of classes
+            # fan-in is the number of classes: the input is a one-hot vector
             nn.init.kaiming_uniform_(module.weight, mode="fan_out", nonlinearity="linear")
     zero_biases(network)
 
 
 class WGANGP(AdversarialModule):
-    """The loop with these networks; every hook is the default."""
+    """The training loop with these networks; it overrides no hook."""

@@ -1,8 +1,8 @@
-"""WGAN-GP for text: a generator of whole lines, character by character a softmax, and a critic of one-hot lines.
+"""WGAN-GP for text: the generator gives a softmax over characters at each position, the critic sees one-hot characters.
 
 Gulrajani et al. 2017, https://arxiv.org/abs/1704.00028, section 5.3 and appendix; sizes and initial weights are those
-of the authors' gan_language.py (https://github.com/igul222/improved_wgan_training). The paper has no classes. With
-them, z comes with the class's one-hot vector, and the critic projects on the class (Miyato and Koyama 2018).
+of the authors' gan_language.py (https://github.com/igul222/improved_wgan_training). The paper has no classes; with
+them, z is concatenated to the one-hot class, and the critic projects on the class (Miyato and Koyama 2018).
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ BLOCKS = 5
 
 
 class ResidualBlock(nn.Module):
-    """x + 0.3 times two convolutions of 5 places, each behind a ReLU.
+    """Residual block: x + 0.3 times two convolutions of width 5, each after a ReLU.
 
     Args:
         width: channels.
@@ -38,7 +38,7 @@ class ResidualBlock(nn.Module):
 
 
 class Generator(GeneratorNetwork):
-    """z -> five residual blocks over all places at once -> probabilities of characters at each place.
+    """A linear layer to all positions, five residual blocks, and a softmax over characters at each position.
 
     Args:
         sample_shape: characters of the alphabet V, and length of a line L.
@@ -75,7 +75,7 @@ class Generator(GeneratorNetwork):
 
 
 class Discriminator(DiscriminatorNetwork):
-    """The critic: characters -> channels, five residual blocks, all places -> logit.
+    """The critic: an embedding of characters, five residual blocks, and a linear layer over all positions.
 
     Args:
         sample_shape: characters of the alphabet V, and length of a line L.
@@ -132,4 +132,4 @@ def initialize(network: nn.Module) -> None:
 
 
 class WGANGPText(AdversarialModule):
-    """The loop with these networks; every hook is the default."""
+    """The training loop with these networks; it overrides no hook."""

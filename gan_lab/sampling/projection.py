@@ -229,9 +229,8 @@ def project(
     where = choose_space(gan, space)
     check_seed(seed)
     check_count("batch_size", batch_size, 1)
-    if steps is None:
-        steps = default_steps(where)
-    schedule = steps if isinstance(steps, Schedule) else Schedule(steps=steps)
+    if not isinstance(steps, Schedule):
+        steps = Schedule(steps=default_steps(where) if steps is None else steps)
     tuning = tuning if isinstance(tuning, Tuning) else Tuning(steps=tuning)
     distance = distance or PyramidDistance()
     restarts = count_restarts(restarts, where, encoded=has_encoder(where))
@@ -241,9 +240,9 @@ def project(
         images = read_targets(images, size=(height, width), channels=channels)
     chosen = None if labels is None else class_labels(labels, len(images), gan)
     begin = time.perf_counter()
-    recording = VideoFrames(images.images, schedule.steps + tuning.steps) if record else None
+    recording = VideoFrames(images.images, steps.steps + tuning.steps) if record else None
     rows, finished = find(
-        *(where, images.images.to(gan.device), chosen, distance, schedule),
+        *(where, images.images.to(gan.device), chosen, distance, steps),
         restarts=restarts,
         noise=noise,
         seed=seed,
@@ -254,15 +253,11 @@ def project(
     if tuning.steps and finished:
         before = Images(images_of(rows, where).cpu())
         rows.noise = None
-
-        def seen(step: int) -> None:
-            step += schedule.steps
-            if recording is not None and recording.wants(step):
-                shown = rows[torch.arange(recording.count)]
-                recording.add(step, 0, images_of(shown, where))
-
         gan, finished = tune(
-            *(where, rows, distance, tuning), seed=seed, batch_size=batch_size, seen=seen
+            *(where, rows, distance, tuning),
+            seed=seed,
+            batch_size=batch_size,
+            seen=lambda step: record_tuning(recording, steps.steps + step, rows, where),
         )
     found = images_of(rows, where)
     names = images.names[: len(found)]
@@ -280,12 +275,18 @@ def project(
         space=where.name,
         distance=distance.name,
         why=distance.why,
-        steps=schedule.steps,
+        steps=steps.steps,
         tuned=tuning.steps,
         seconds=time.perf_counter() - begin,
         finished=finished,
         recording=recording,
     )
+
+
+def record_tuning(recording: VideoFrames | None, step: int, rows: Rows, space: Space) -> None:
+    """Record the images of a step of the tuning, if there is a recording that wants it."""
+    if recording is not None and recording.wants(step):
+        recording.add(step, 0, images_of(rows[torch.arange(recording.count)], space))
 
 
 def pairs(images: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

@@ -292,7 +292,7 @@ class NoiseMaps:
 
     @torch.no_grad()
     def normalize(self) -> None:
-        """Normalise every map to mean 0 and variance 1, in place."""
+        """Normalize every map to mean 0 and variance 1, in place."""
         for m in self.tensors():
             variance, mean = torch.var_mean(m, dim=(1, 2, 3), correction=0, keepdim=True)
             m.sub_(mean).mul_((variance + 1e-8).rsqrt())

@@ -25,7 +25,7 @@ from optuna.trial import FrozenTrial, TrialState
 from gan_lab.config import build
 from gan_lab.console import say
 from gan_lab.errors import InputError
-from gan_lab.sweeps.command import as_override, swept_override
+from gan_lab.sweeps import as_override, swept_override
 from gan_lab.sweeps.job import Job
 from gan_lab.sweeps.outcome import Objective, chosen_objective, open_storage
 from gan_lab.sweeps.sweep import Planned, Sweep

@@ -10,7 +10,7 @@ from gan_lab.errors import InputError, counted
 
 PREFIX = "hf://"
 
-# what loading reads; programs and images stay where they are
+# the files that loading needs, without programs and images
 NEEDED = ("model.json", "*.safetensors")
 
 
@@ -30,7 +30,7 @@ def library() -> ModuleType:
 
 
 def download(source: str) -> Path:
-    """Return the folder of a model of the hub in the hub's cache, downloaded if it is not there.
+    """Return the local folder of a model on the hub, downloaded to the hub's cache if needed.
 
     Args:
         source: "hf://user/name" or "hf://user/name@revision".
@@ -45,7 +45,7 @@ def download(source: str) -> Path:
         folder = hf.snapshot_download(
             repo_id=name, revision=revision or None, allow_patterns=list(NEEDED)
         )
-    # its own errors are OSErrors, those of connections of several kinds
+    # errors of the connection have many types
     except Exception as error:
         raise InputError(
             f"{source} could not be downloaded ({type(error).__name__}: {first_line(error)}); check the name, the "
@@ -63,7 +63,7 @@ def check_push(name: str) -> None:
     check_name(name, f"push={name}")
     if library().get_token() is None:
         raise InputError(
-            f"push={name} needs a token of the Hugging Face hub that may write: set HF_TOKEN, or log in with hf auth "
+            f"push={name} needs a Hugging Face token with write access: set HF_TOKEN, or log in with hf auth "
             "login (tokens: https://huggingface.co/settings/tokens)"
         )
 
@@ -76,12 +76,12 @@ def push(
     Args:
         folder: the exported model, or the Space's folder.
         name: "user/name".
-        files: which of the folder's.
-        private: whether a new repository is private; one that exists stays as it is.
+        files: names of the files to upload.
+        private: whether a new repository is private; an existing one is not changed.
         space: whether it is a Space, a container.
 
     Returns:
-        The commit's address.
+        The commit's URL.
 
     Raises:
         InputError: when the hub rejects it or cannot be reached.
@@ -115,7 +115,7 @@ def check_name(name: str, given: str) -> None:
         InputError: with what was given.
     """
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name, re.ASCII):
-        raise InputError(f"{given} names no model of the Hugging Face hub: give user/name")
+        raise InputError(f"{given} is not a model of the Hugging Face hub: give user/name")
 
 
 def first_line(error: Exception) -> str:

@@ -6,8 +6,7 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from gan_lab.bench.costs import REST, Cost, MemoryPeak
-from gan_lab.bench.steps import EVERYTHING, Rounds, leaving_out, summarize
+from gan_lab.bench.steps import EVERYTHING, REST, Cost, MemoryPeak, Rounds, leaving_out, summarize
 from gan_lab.config import build
 from gan_lab.training.building import describe_samples
 from gan_lab.training.module import AdversarialModule

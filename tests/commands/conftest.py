@@ -14,7 +14,7 @@ import torch
 
 from gan_lab.commands.launch import launch
 from gan_lab.config import cache_dir
-from gan_lab.metrics.features.digits import DigitsFeatures
+from gan_lab.metrics.features.classifiers import DigitsFeatures
 
 TINY = (
     "model=gan",

@@ -16,7 +16,7 @@ from gan_lab import run as results
 from gan_lab.commands.launch import launch
 from gan_lab.data.images import save_png
 from gan_lab.metrics import extraction
-from gan_lab.metrics.features.digits import DigitsFeatures
+from gan_lab.metrics.features.classifiers import DigitsFeatures
 from tests.commands.conftest import ELSE, TINY
 from tests.helpers.sources import textures
 

@@ -360,7 +360,7 @@ def test_what_was_broken_off_leaves_no_half_file(
         (["truncation=some"], "truncation='some' must be"),
         (["standing_statistics=many"], "standing_statistics='many' must be"),
         (["standing_statistics=1"], "must be at least 2 images"),
-        (["standing_statistics=64"], "are for generators with batch normalisation"),
+        (["standing_statistics=64"], "standing statistics need"),
         (["classes=[10]"], "class 10 is out of range; there are 10, 0 to 9"),
         (["classes=-1"], "'-1' is not a class"),
         (["seed=-1"], "seed=-1 must be"),

@@ -175,6 +175,26 @@ def test_packed_slices_are_the_same(tmp_path: Path) -> None:
     assert before.metadata.groups == after.metadata.groups
     assert before.metadata.series == after.metadata.series
     assert len(set(before.metadata.series or ())) == 4
+    assert before.spec.kind.arguments == after.spec.kind.arguments
+    assert after.spec.kind.arguments["spacing"] == [0.8, 0.8]
+
+
+def test_size_of_a_pixel_is_kept_however_often_it_is_packed(tmp_path: Path) -> None:
+    write_study(tmp_path / "study")
+    first, second = tmp_path / "a.zip", tmp_path / "b.zip"
+    words = ["data=dicom", f"data.root={tmp_path / 'study'}", f"out={first}"]
+    assert launch("prepare-data", words) == 0
+    words = ["data=zip", f"data.root={first}", "size=8", f"out={second}"]
+    assert launch("prepare-data", words) == 0
+    sizes = [
+        Zip(split="train", root=root, **options).spec.kind.arguments["spacing"]
+        for root, options in (
+            (first, {"image_size": 8}),
+            (second, {}),
+            (second, {"crop": 4, "image_size": 8}),
+        )
+    ]
+    assert sizes == [[1.6, 1.6], [1.6, 1.6], [0.8, 0.8]]
 
 
 def test_nifti_is_brought_to_one_orientation(tmp_path: Path) -> None:

@@ -313,6 +313,8 @@ ROWS = [[name, 0] for name in NAMES]
         ("dataset.json", "[" * 100_000, "dataset.json is damaged"),
         ("dataset.json", "9" * 5000, "dataset.json is damaged"),
         ("dataset.json", "3", "must hold an object"),
+        ("dataset.json", '{"labels": null, "spacing": [0.8, 0]}', "spacing"),
+        ("dataset.json", '{"labels": null, "spacing": "0.8"}', "spacing"),
         ("dataset.json", {"labels": 3}, "pairs of a name and a number"),
         ("dataset.json", {"labels": [[3, 3]]}, "pairs of a name and a number"),
         ("dataset.json", {"labels": ROWS[1:]}, "no label for 1 image: a.png"),

@@ -231,7 +231,7 @@ def test_accelerators(
     if right:
         check_trainer(node)
     else:
-        with pytest.raises(InputError, match=rf"accelerator={wanted}: there is none here"):
+        with pytest.raises(InputError, match=rf"accelerator={wanted}: this machine has none"):
             check_trainer(node)
 
 

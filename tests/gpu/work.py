@@ -27,8 +27,7 @@ from omegaconf import DictConfig
 from torch import distributed
 from torch.utils.data import DataLoader
 
-from gan_lab.bench.costs import MemoryPeak, Stopwatch, matmul_peak
-from gan_lab.bench.steps import Repeated
+from gan_lab.bench.steps import MemoryPeak, Repeated, Stopwatch, matmul_peak
 from gan_lab.commands.launch import addable, launch
 from gan_lab.config import conf_dir, register_resolvers
 from gan_lab.data.sample import Batch

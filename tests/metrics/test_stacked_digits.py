@@ -12,7 +12,7 @@ from gan_lab.config import build, conf_dir
 from gan_lab.data.datamodule import DataModule
 from gan_lab.data.digits import Digits, StackedDigits
 from gan_lab.errors import InputError
-from gan_lab.metrics.features.digits import StackedDigitsFeatures
+from gan_lab.metrics.features.classifiers import StackedDigitsFeatures
 from gan_lab.metrics.protocol import Protocol
 from tests.helpers.sources import FixedImages
 

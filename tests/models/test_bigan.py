@@ -12,7 +12,7 @@ from torch.nn.functional import softplus
 from gan_lab.config import build
 from gan_lab.data.sample import Batch
 from gan_lab.models.bigan import BiGAN
-from gan_lab.training.augment.base import Augmentation
+from gan_lab.training.augment import Augmentation
 from gan_lab.training.building import describe_samples
 from gan_lab.training.losses import (
     Hinge,

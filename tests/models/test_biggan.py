@@ -118,7 +118,7 @@ def test_the_average_copies_statistics_and_normalises_its_own_weights(compose: C
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"z_dim": 2}, "z_dim=2 cannot be cut into 3 chunks"),
+        ({"z_dim": 2}, "z_dim=2 cannot be split into 3 chunks"),
         ({"shared_dim": 0}, "set shared_dim"),
         ({"attention": [6]}, r"passes through \[8, 16\]"),
         ({"image_size": 50}, "set data.image_size=48 or 56"),

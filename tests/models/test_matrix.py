@@ -15,7 +15,7 @@ from gan_lab.data.sample import SampleSpec
 from gan_lab.errors import InputError
 from gan_lab.layers.networks import samples_made
 from gan_lab.training.building import describe_samples, drop_unchosen
-from gan_lab.training.callbacks.post_hoc_ema import PostHocAverages
+from gan_lab.training.callbacks.checkpointing import PostHocAverages
 from gan_lab.training.ema import combined
 from gan_lab.training.module import AdversarialModule
 from tests.helpers import growing, resnets, small
@@ -222,7 +222,7 @@ def test_every_generator_has_averages_of_any_length(
 def test_rectangles(compose: Callable[..., DictConfig], model: str, size: list[int]) -> None:
     """Every architecture but StyleGAN3, whose input is the same in all directions, makes and judges them."""
     if model == "stylegan3":
-        with pytest.raises(InputError, match="StyleGAN3 makes squares"):
+        with pytest.raises(InputError, match="StyleGAN3 makes square"):
             small_module(compose, model, size)
         return
     module = small_module(compose, model, size)

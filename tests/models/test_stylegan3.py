@@ -15,7 +15,7 @@ from torch.testing import assert_close
 from gan_lab.errors import InputError
 from gan_lab.models.stylegan2 import Generator as StyleGAN2Generator
 from gan_lab.models.stylegan3 import Band, Generator, Layer, plan_bands
-from gan_lab.training.augment.filters import blur
+from gan_lab.training.augment.pixels import blur
 from gan_lab.weights import from_published
 
 PARITY = Path(__file__).parents[1] / "parity"

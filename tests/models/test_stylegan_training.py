@@ -12,7 +12,7 @@ from gan_lab.commands.train import run
 from gan_lab.config import build
 from gan_lab.data.sample import Batch
 from gan_lab.errors import InputError
-from gan_lab.training.augment.filters import blur
+from gan_lab.training.augment.pixels import blur
 from gan_lab.training.building import describe_samples
 from gan_lab.training.module import AdversarialModule
 from tests.helpers.samples import images_of

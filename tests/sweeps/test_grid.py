@@ -185,7 +185,7 @@ def test_a_second_call_at_the_same_time_is_rejected(
 def test_without_joblib(
     sweep: Sweep, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("gan_lab.sweeps.command.find_spec", lambda name: None)
+    monkeypatch.setattr("gan_lab.sweeps.find_spec", lambda name: None)
     assert sweep("hydra/launcher=joblib", "seed=0,1") == 2
     assert "pip install 'gan-laboratory[sweeps]'" in capsys.readouterr().err
 

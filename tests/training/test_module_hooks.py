@@ -16,7 +16,7 @@ from gan_lab.layers.networks import (
     GeneratorNetwork,
     Role,
 )
-from gan_lab.training.augment.base import Augmentation
+from gan_lab.training.augment import Augmentation
 from gan_lab.training.ema import ExponentialMovingAverage
 from gan_lab.training.losses import NonSaturating, Wasserstein
 from gan_lab.training.module import AdversarialModule

@@ -18,8 +18,8 @@ from gan_lab.layers.networks import (
     GeneratorNetwork,
     Role,
 )
+from gan_lab.training.augment import Augmentation
 from gan_lab.training.augment.ada import ADA
-from gan_lab.training.augment.base import Augmentation
 from gan_lab.training.ema import ExponentialMovingAverage
 from gan_lab.training.losses import Hinge, LeastSquares, Loss, NonSaturating, Relativistic
 from gan_lab.training.module import AdversarialModule

@@ -132,7 +132,7 @@ def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("source", ["hf://digits", "hf://a/b/c", "hf://", "hf://a b/c", "hf:///x"])
 def test_names(source: str) -> None:
-    with pytest.raises(InputError, match="names no model of the Hugging Face hub"):
+    with pytest.raises(InputError, match="is not a model of the Hugging Face hub"):
         gan_lab.load(source)
 
 

@@ -77,7 +77,7 @@ def test_published_sizes(size: int) -> None:
     ("change", "message"),
     [
         ({"class_embed_dim": 8}, "class_embed_dim=8 is not supported"),
-        ({"attention_layer_position": 5}, "must follow a layer that doubles"),
+        ({"attention_layer_position": 5}, "must follow an upsampling layer"),
         ({"layers": [[True, 16, 8]] * 8}, "layers are not those of BigGAN-deep"),
         ({"output_dim": 130}, "output_dim=130 must be a power of two"),
         ({"output_dim": 64}, "output_dim=64 is not supported"),

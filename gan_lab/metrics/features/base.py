@@ -414,7 +414,7 @@ class ModuleFeatures(Extractor):
         self.short = name.replace("-", "_")
         self.outputs = dict(outputs)
         self.channels = tuple(channels)
-        scale = "in [-1, 1]" if mean is None else f"normalised by {list(mean)}, {list(std or ())}"
+        scale = "in [-1, 1]" if mean is None else f"normalized by {list(mean)}, {list(std or ())}"
         size = f", antialiased bilinear to {image_size}x{image_size}" if image_size else ""
         self.transform = f"uint8{size}, {scale}"
         self._image_size, self._mean, self._std = image_size, mean, std

@@ -52,7 +52,7 @@ class _Archive(PublishedWeights):
 
 
 class CLIP(PublishedExtractor):
-    """The image encoder of CLIP; the output `features` is its embedding, not normalised.
+    """The image encoder of CLIP; the output `features` is its embedding, not normalized.
 
     Args:
         model: "clip-vit-b-32", or another of `MODELS`.

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gan_lab.errors import InputError
+from gan_lab.layers.transformer import SwiGLU
 from gan_lab.metrics.features.base import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -65,7 +66,7 @@ _OFFSET = 0.1
 
 
 class DINOv2(PublishedExtractor):
-    """DINOv2; the output `features` is the class token behind the last normalisation.
+    """DINOv2; the output `features` is the class token behind the last normalization.
 
     Images are resized as torch-fidelity does. Stein et al. 2023 (https://arxiv.org/abs/2306.04675) resize with
     antialiasing, so their FD-DINOv2 differs.
@@ -182,7 +183,7 @@ class VisionTransformer(nn.Module):
         return self.norm(self.encode(images)[:, 0])
 
     def encode(self, images: Tensor) -> Tensor:
-        """Map images to tokens [N, 1 + h w, width], the class's first, before the last normalisation."""
+        """Map images to tokens [N, 1 + h w, width], the class's first, before the last normalization."""
         return self.stages(images, [len(self.blocks) - 1])[0]
 
     def stages(self, images: Tensor, ends: Sequence[int]) -> list[Tensor]:
@@ -298,7 +299,7 @@ def load_transformer(path: Path, published: PublishedWeights, width: int) -> Vis
 
 
 class Block(nn.Module):
-    """Attention and MLP, each normalised before and scaled after."""
+    """Attention and MLP, each normalized before and scaled after."""
 
     def __init__(self, *, width: int, hidden: int, gated: bool) -> None:
         super().__init__()
@@ -306,7 +307,7 @@ class Block(nn.Module):
         self.attn = Attention(width=width)
         self.ls1 = Scale(width=width)
         self.norm2 = nn.LayerNorm(width, eps=_EPSILON)
-        self.mlp = (GatedMlp if gated else Mlp)(width=width, hidden=hidden)
+        self.mlp = (SwiGLU if gated else Mlp)(width=width, hidden=hidden)
         self.ls2 = Scale(width=width)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -343,20 +344,6 @@ class Mlp(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map tokens [N, L, width] to tokens."""
         return self.fc2(F.gelu(self.fc1(x)))
-
-
-class GatedMlp(nn.Module):
-    """SwiGLU (Shazeer 2020, https://arxiv.org/abs/2002.05202)."""
-
-    def __init__(self, *, width: int, hidden: int) -> None:
-        super().__init__()
-        self.w12 = nn.Linear(width, 2 * hidden)
-        self.w3 = nn.Linear(hidden, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map tokens [N, L, width] to tokens."""
-        gate, value = self.w12(x).chunk(2, dim=-1)
-        return self.w3(F.silu(gate) * value)
 
 
 class Scale(nn.Module):

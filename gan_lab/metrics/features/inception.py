@@ -1,6 +1,6 @@
 """Inception-v3 with the weights of the TensorFlow graph that FID, KID, IS and sFID were defined with.
 
-The graph is `classify_image_graph_def.pb` of 2015-12-05; torch-fidelity's port of it normalises and pools as that does
+The graph is `classify_image_graph_def.pb` of 2015-12-05; torch-fidelity's port of it normalizes and pools as that does
 (https://github.com/toshas/torch-fidelity). torchvision's Inception and other resizers give other metrics, so there is
 no fallback to them.
 """

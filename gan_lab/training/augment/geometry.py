@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-from gan_lab.training.augment.base import Draws, where_image
-from gan_lab.training.augment.filters import (
+from gan_lab.training.augment import Draws, where_image
+from gan_lab.training.augment.pixels import (
     BLOCK,
     SYM6,
     band_matrix,
@@ -163,7 +163,7 @@ def fine_grid(inverse: Tensor, height: int, width: int) -> Tensor:
         samples = torch.arange(2 * (length - 1) + taps, device=inverse.device, dtype=inverse.dtype)
         return (samples - delay) / 2 - (length - 1) / 2
 
-    def normalised(place: Tensor, length: int) -> Tensor:
+    def normalized(place: Tensor, length: int) -> Tensor:
         period = 4 * (length - 1)
         sample = 2 * place + (length - 1) + delay
         return sample.remainder(period) * (2 / period) - 1
@@ -172,7 +172,7 @@ def fine_grid(inverse: Tensor, height: int, width: int) -> Tensor:
     matrix = inverse.unsqueeze(-1).unsqueeze(-1)  # [N, 3, 3, 1, 1]
     from_x = matrix[:, 0, 0] * x + matrix[:, 0, 1] * y + matrix[:, 0, 2]
     from_y = matrix[:, 1, 0] * x + matrix[:, 1, 1] * y + matrix[:, 1, 2]
-    return torch.stack([normalised(from_x, width), normalised(from_y, height)], -1)
+    return torch.stack([normalized(from_x, width), normalized(from_y, height)], -1)
 
 
 def double(lines: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ class NonFiniteError(RuntimeError):
 class TrainingLog(Callback):
     """Logs every `every_kimg`, and stops a run whose metrics are no longer finite.
 
-    Only here means are read from the device, so steps in between do not wait for it.
+    Running means are read from the device only at these entries, so other steps need no synchronization.
 
     Entries of all callbacks have the seconds of training so far, `time/total_s`, including evaluations, grids and
     saving, but not steps lost by resuming from an earlier checkpoint. They are saved in the checkpoint. The share of
@@ -58,7 +58,7 @@ class TrainingLog(Callback):
     def on_save_checkpoint(  # type: ignore[override]
         self, trainer: Trainer, module: AdversarialModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Save the time, outside of the callbacks' states, which do not depend on interruptions."""
+        """Save the time, apart from the callbacks' states, which must not depend on interruptions."""
         checkpoint["seconds"] = self.seconds
 
     def on_load_checkpoint(  # type: ignore[override]
@@ -77,7 +77,8 @@ class TrainingLog(Callback):
         log_file = Path(trainer.default_root_dir) / METRICS_FILE
         if self._adviser is not None and module.images_seen and log_file.exists():
             for entry in whole_entries(log_file)[0]:
-                self._given += map(str, self._adviser.see(entry))  # before
+                # printed before the run was interrupted
+                self._given += map(str, self._adviser.see(entry))
 
     def on_train_batch_start(  # type: ignore[override]
         self, trainer: Trainer, module: AdversarialModule, batch: Any, batch_idx: int

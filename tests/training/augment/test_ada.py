@@ -7,8 +7,8 @@ import torch
 from torch.autograd import gradcheck, gradgradcheck
 
 from gan_lab.errors import InputError
+from gan_lab.training.augment import Augmentation
 from gan_lab.training.augment.ada import ADA, GROUPS, OPERATIONS, PIPES
-from gan_lab.training.augment.base import Augmentation
 
 SETS = ("blit", "geom", "color", "filter", "noise", "cutout", "bgc", "bgcfnc")
 

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from gan_lab.training.augment.base import Draws
-from gan_lab.training.augment.filters import SYM6, reflect
+from gan_lab.training.augment import Draws
 from gan_lab.training.augment.geometry import (
     blit,
     double,
@@ -17,6 +16,7 @@ from gan_lab.training.augment.geometry import (
     translation,
     warp,
 )
+from gan_lab.training.augment.pixels import SYM6, reflect
 
 
 def whole(*values: int) -> torch.Tensor:

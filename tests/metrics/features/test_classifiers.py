@@ -3,7 +3,7 @@
 import torch
 
 from gan_lab.data.digits import Digits
-from gan_lab.metrics.classifier import as_seen, train_classifier
+from gan_lab.metrics.features.classifiers import as_seen, train_classifier
 
 
 def test_deterministic_and_alone() -> None:

@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
-from gan_lab.training.augment.base import Draws
-from gan_lab.training.augment.color import add_noise, cut_out, rectangle
+from gan_lab.training.augment import Draws
+from gan_lab.training.augment.pixels import add_noise, cut_out, rectangle
 
 
 def draws(images: torch.Tensor, operation: str, p: float = 1.0) -> Draws:

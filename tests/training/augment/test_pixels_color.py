@@ -5,8 +5,8 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from gan_lab.training.augment.base import Draws
-from gan_lab.training.augment.color import (
+from gan_lab.training.augment import Draws
+from gan_lab.training.augment.pixels import (
     apply_colors,
     brightness,
     contrast,

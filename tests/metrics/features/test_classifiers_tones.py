@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from gan_lab.config import build
 from gan_lab.data.tones import Tones
 from gan_lab.errors import InputError
-from gan_lab.metrics.features.tones import TonesFeatures, load_classifier
+from gan_lab.metrics.features.classifiers import TonesFeatures, load_tones_classifier
 from gan_lab.metrics.functional import frechet_distance
 from gan_lab.metrics.protocol import Protocol
 
@@ -21,9 +21,9 @@ def val() -> Tones:
 
 def test_it_knows_the_held_out_notes(val: Tones) -> None:
     state = torch.get_rng_state()
-    classifier, sha256 = load_classifier()
+    classifier, sha256 = load_tones_classifier()
     assert torch.equal(torch.get_rng_state(), state), "the caller's random state is its own"
-    assert load_classifier()[1] == sha256
+    assert load_tones_classifier()[1] == sha256
     batch = val.__getitems__(range(len(val)))
     features, logits = classifier.outputs(batch.real)
     assert (logits.argmax(1) == batch.labels).double().mean() > 0.97
@@ -39,7 +39,7 @@ def test_other_shapes_are_rejected() -> None:
 
 
 def test_real_clips_are_near_and_noise_is_far(val: Tones) -> None:
-    classifier, _ = load_classifier()
+    classifier, _ = load_tones_classifier()
     train = Tones(split="train").__getitems__(range(1024))
     noise = torch.randint(-3000, 3000, train.real.shape, dtype=torch.int16)
     held_out = classifier.outputs(val.__getitems__(range(1024)).real)[0]

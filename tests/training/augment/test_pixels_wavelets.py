@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from gan_lab.training.augment.filters import SYM2, SYM6, octave_bands
+from gan_lab.training.augment.pixels import SYM2, SYM6, octave_bands
 
 # as tabulated (Daubechies 1992, table 6.3, with norm 1; also what PyWavelets calls sym6)
 TABULATED = [

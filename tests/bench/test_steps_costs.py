@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn.functional import conv2d, conv_transpose2d
 
-from gan_lab.bench.costs import FlopCounter, matmul_peak
+from gan_lab.bench.steps import FlopCounter, matmul_peak
 
 
 @pytest.mark.parametrize("groups", [1, 4, 8])

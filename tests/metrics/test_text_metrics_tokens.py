@@ -1,6 +1,6 @@
 import torch
 
-from gan_lab.metrics.features.tokens import Tokens
+from gan_lab.metrics.text_metrics import Tokens
 
 
 def test_features_are_the_characters() -> None:

@@ -9,6 +9,7 @@ import torch
 import gan_lab
 from gan_lab.commands.launch import launch
 from gan_lab.errors import InputError
+from gan_lab.training.callbacks.checkpointing import PostHocAverages
 from gan_lab.training.ema import decay, exponent
 from tests.commands.conftest import ELSE
 
@@ -46,10 +47,8 @@ def test_any_length_is_near_the_direct_average_of_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Weights after each step are caught, and averaged directly."""
-    from gan_lab.training.callbacks import post_hoc_ema
-
     direct: dict[str, torch.Tensor] = {}
-    gamma, catch = exponent(0.07), post_hoc_ema.PostHocAverages.on_train_batch_end
+    gamma, catch = exponent(0.07), PostHocAverages.on_train_batch_end
 
     def caught(self: Any, trainer: Any, module: Any, *rest: Any) -> None:
         share = 1 - decay(gamma, images_seen=module.images_seen, images=16)
@@ -57,7 +56,7 @@ def test_any_length_is_near_the_direct_average_of_the_run(
             direct.setdefault(name, torch.zeros_like(value)).lerp_(value.detach(), share)
         catch(self, trainer, module, *rest)
 
-    monkeypatch.setattr(post_hoc_ema.PostHocAverages, "on_train_batch_end", caught)
+    monkeypatch.setattr(PostHocAverages, "on_train_batch_end", caught)
     run = train(tmp_path, "run", 1.6)
     made = gan_lab.load(run, ema=0.07).generator.state_dict()
     raw = gan_lab.load(run, weights="raw").generator.state_dict()

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from gan_lab.training.augment.base import Draws
-from gan_lab.training.augment.filters import POWER, SYM2, amplify, draw_gains, octave_bands
+from gan_lab.training.augment import Draws
+from gan_lab.training.augment.pixels import POWER, SYM2, amplify, draw_gains, octave_bands
 
 
 def gains(*values: float) -> torch.Tensor:

@@ -10,14 +10,19 @@ from gan_lab.data.digits import Digits
 from gan_lab.data.memory import MemoryImages
 from gan_lab.errors import InputError
 from gan_lab.metrics.cache import tensors_sha256
-from gan_lab.metrics.features.digits import Recipe, load_classifier, stored_images, train_classifier
+from gan_lab.metrics.features.classifiers import (
+    DigitsRecipe,
+    all_samples,
+    load_digits_classifier,
+    train_digits_classifier,
+)
 from tests.helpers.sources import FixedImages
 
 
 @pytest.fixture(scope="session")
 def real():
     """All training digits: uint8 [1437, 1, 16, 16] and labels."""
-    return stored_images(Digits(split="train", image_size=16))
+    return all_samples(Digits(split="train", image_size=16))
 
 
 def digits_metrics(**changes):
@@ -34,14 +39,14 @@ def metrics(digits_data):
 
 
 def test_classifier_knows_the_held_out_digits():
-    classifier, _ = load_classifier()
-    images, labels = stored_images(Digits(split="val", image_size=16))
+    classifier, _ = load_digits_classifier()
+    images, labels = all_samples(Digits(split="val", image_size=16))
     assert len(labels) == 360
     assert (classifier.measure(images)[1] == labels).double().mean() >= 0.97
 
 
 def test_training_gives_the_same_bits_and_leaves_the_caller_alone(real):
-    images, labels = stored_images(Digits(split="train", image_size=16))
+    images, labels = all_samples(Digits(split="train", image_size=16))
     threads, hashes = torch.get_num_threads(), []
     try:
         for count, seed in ((1, 5), (2, 6)):
@@ -49,14 +54,16 @@ def test_training_gives_the_same_bits_and_leaves_the_caller_alone(real):
             torch.manual_seed(seed)
             before = torch.get_rng_state()
             with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-                weights = train_classifier(Recipe(epochs=2), images, labels).state_dict()
+                weights = train_digits_classifier(
+                    DigitsRecipe(epochs=2), images, labels
+                ).state_dict()
             hashes.append(tensors_sha256(weights))
             assert torch.equal(torch.get_rng_state(), before)
             assert torch.get_num_threads() == count
     finally:
         torch.set_num_threads(threads)
     assert hashes[0] == hashes[1]
-    other = train_classifier(Recipe(epochs=2, seed=1), images, labels)
+    other = train_digits_classifier(DigitsRecipe(epochs=2, seed=1), images, labels)
     assert tensors_sha256(other.state_dict()) != hashes[0]
 
 
@@ -65,24 +72,27 @@ def test_loading_moves_no_random_state_and_a_damaged_file_gives_the_same_network
 ):
     torch.manual_seed(0)
     before = torch.get_rng_state()
-    recipe = Recipe(epochs=2, lowest_accuracy=0)
-    _, first = load_classifier(recipe)
+    recipe = DigitsRecipe(epochs=2, lowest_accuracy=0)
+    _, first = load_digits_classifier(recipe)
     (file,) = empty_cache.glob("digits-classifier-*.pt")
     file.write_bytes(file.read_bytes()[:1000])
-    _, again = load_classifier(recipe)
+    _, again = load_digits_classifier(recipe)
     assert torch.equal(torch.get_rng_state(), before)
     assert first == again
     assert "computed again" in " ".join(capsys.readouterr().out.split())
 
 
 def test_another_recipe_is_another_entry(empty_cache):
-    hashes = {load_classifier(Recipe(epochs=epochs, lowest_accuracy=0))[1] for epochs in (1, 2)}
+    hashes = {
+        load_digits_classifier(DigitsRecipe(epochs=epochs, lowest_accuracy=0))[1]
+        for epochs in (1, 2)
+    }
     assert len(hashes) == 2 == len(list(empty_cache.glob("digits-classifier-*.pt")))
 
 
 def test_a_classifier_that_learned_nothing_is_not_used(empty_cache):
     with pytest.raises(RuntimeError, match="below 97%"):
-        load_classifier(Recipe(epochs=1, learning_rate=1e-9))
+        load_digits_classifier(DigitsRecipe(epochs=1, learning_rate=1e-9))
 
 
 def test_real_digits_reach_the_floor(metrics, real):
@@ -130,7 +140,7 @@ def test_takes_digits_of_any_size_and_colour(options, datamodule):
     data = datamodule(dataset=functools.partial(Digits, **options))
     metrics = digits_metrics()
     metrics.prepare(data)
-    images, labels = stored_images(data.train)
+    images, labels = all_samples(data.train)
     computed = metrics.compute(FixedImages(images, labels))
     assert computed["accuracy_digits"] > 0.9
     assert computed["fd_digits"] == pytest.approx(computed["fd_digits_real"], rel=1e-4)
