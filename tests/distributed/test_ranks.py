@@ -235,6 +235,23 @@ def test_accelerators(
             check_trainer(node)
 
 
+def test_a_process_that_is_gone_is_told_from_other_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = [
+        RuntimeError("[gloo/transport/tcp/pair.cc:534] Connection closed by peer [10.77.0.2]:4000"),
+        RuntimeError("[gloo/unbound_buffer.cc:81] Timed out waiting 20000ms for recv operation"),
+        torch.distributed.DistBackendError("the store is not there"),
+    ]
+    assert [ranks_module.lost_rank(error) for error in gone] == [None] * 3, "alone"
+    monkeypatch.setattr(ranks_module, "several_ranks", lambda: True)
+    monkeypatch.setattr(ranks_module, "get_rank", lambda: 1)
+    monkeypatch.setattr(ranks_module, "get_world_size", lambda: 2)
+    for error in gone:
+        said = ranks_module.lost_rank(error)
+        assert said is not None and "process 1 of 2" in said and str(error)[:30] in said
+    for other in (RuntimeError("CUDA out of memory"), ValueError("Connection closed")):
+        assert ranks_module.lost_rank(other) is None
+
+
 def test_precisions() -> None:
     check_trainer(OmegaConf.create({"precision": "bf16-mixed"}))
     with pytest.raises(InputError, match=r"trainer\.precision=bf16-true .*32-true.*float32"):
