@@ -297,6 +297,10 @@ class PrepareDataKeys(Keys):
     split: Literal["all", "train", "val"]
     overwrite: bool
     num_threads: Threads | None
+    processes: Threads
+    shard_mb: Annotated[float, Field(gt=0, le=4000)]
+    part: Text | None
+    merge: bool
 
 
 class TuneKeys(Keys):

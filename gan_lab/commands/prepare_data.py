@@ -1,9 +1,11 @@
-"""gan-lab prepare-data: pack samples, images at one size, into one file."""
+"""gan-lab prepare-data: pack samples, images at one size, into one file or a folder of shards."""
 
 import os
+import re
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from io import BytesIO
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +16,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from gan_lab.config import build, cache_dir
 from gan_lab.console import progress_bar, say, warn
-from gan_lab.data.base import MissingSplit, SampleDataset, digest
+from gan_lab.data.base import ImageDataset, MissingSplit, SampleDataset, digest
 from gan_lab.data.datamodule import unmirrored
 from gan_lab.data.encoded import UnreadableImage
 from gan_lab.data.listing import format_names
-from gan_lab.data.metadata import join_tables
+from gan_lab.data.metadata import MetadataTable, join_tables
 from gan_lab.data.packing import Damaged, Encoded, Packer, WithPacked, disk_full
 from gan_lab.data.sample import Representation
+from gan_lab.data.shards import INDEX, Shard, read_shard, shard_name, shard_rows, write_index
 from gan_lab.data.source import reason_of
 from gan_lab.data.text import Lines
 from gan_lab.data.text_files import pack_lines
@@ -29,6 +32,8 @@ from gan_lab.run import write
 
 _SPLITS = {"all": ("train", "val"), "train": ("train",), "val": ("val",)}
 
+_OF_SHARDS = re.compile(rf"\.?(shard-|part-|{INDEX})")  # files in a folder of shards
+
 Item = tuple[SampleDataset, int]  # and the number of a stored sample
 
 
@@ -36,31 +41,79 @@ def run(config: DictConfig) -> None:
     """Pack the configured images; resumes after a kill.
 
     Raises:
-        InputError: for bad data or options, a finished zip in the way, or a full disk.
+        InputError: for bad data or options, a finished file in the way, or a full disk.
     """
+    part, parts = _part(config)
+    if config.merge:
+        _merge(Path(config.out or "").expanduser())
+        return
     out = _destination(config.out, config.overwrite)
     datasets = _datasets(config)
     beside = _beside(config, datasets[0])
-    lock = cache_dir() / "locks" / f"{digest(str(out.resolve()))}.lock"
+    lock = cache_dir() / "locks" / f"{digest(str(out.resolve()), part, parts)}.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(lock, timeout=0):
             if isinstance(datasets[0], Lines):
                 _pack_text(datasets, out)  # type: ignore[arg-type]
                 return
-            _pack(
-                datasets,
-                out,
-                beside,
+            packing = _Packing(
+                datasets=datasets,
+                beside=beside,
                 num_threads=config.num_threads or os.cpu_count() or 1,
+                processes=_processes(config.processes, beside),
                 skip_unreadable=bool(config.data.get("skip_unreadable", False)),
             )
+            if out.suffix:
+                packing.to_zip(out)
+                return
+            packing.to_shards(out, config.shard_mb, part, parts)
+            if parts == 1:
+                _merge(out)
     except Timeout:
         raise InputError(
             f"another prepare-data is writing {out}; wait for it, or set another out="
         ) from None
     except OSError as error:
         raise disk_full(error, out) or error from error
+
+
+def _part(config: DictConfig) -> tuple[int, int]:
+    """Return the number of this part, from 1 on, and how many parts there are.
+
+    Raises:
+        InputError: for what is no part of a folder of shards.
+    """
+    if config.part is None:
+        return 1, 1
+    match = re.fullmatch("([0-9]{1,6})/([0-9]{1,6})", config.part)
+    part, parts = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not 1 <= part <= parts:
+        raise InputError(f"part={config.part}; allowed: 1/16 to 16/16, for 16 jobs, and the like")
+    if Path(config.out or "").suffix or config.merge:
+        raise InputError(
+            f"part={config.part} is of a folder of shards; set out={Path(config.out or 'shards').stem}, and merge=true "
+            "only when all parts are done"
+        )
+    return part, parts
+
+
+def _processes(processes: int, beside: Representation | None) -> int:
+    if processes > 1 and beside is not None:
+        raise InputError(
+            f"processes={processes}: a representation is computed in one process, on the GPU if there is one; leave "
+            "processes out, or give each job a part="
+        )
+    return processes
+
+
+def _merge(out: Path) -> None:
+    index = write_index(out)
+    size = sum(shard["bytes"] for shard in index.shards)
+    say(
+        f"{out}: {counted(len(index.places), 'image')} in {counted(len(index.shards), 'shard')}, {size / 1e6:,.1f} MB; "
+        f"train on it with data=streaming data.root={out}, or copy the folder to a store and give its URL"
+    )
 
 
 def _pack_text(datasets: list[Lines], out: Path) -> None:
@@ -77,12 +130,22 @@ def _pack_text(datasets: list[Lines], out: Path) -> None:
 
 def _destination(out: str | None, overwrite: bool) -> Path:
     if not out:
-        raise InputError("out is not set; set out=photos64.zip, the zip to write")
+        raise InputError("out is not set; set out=photos64.zip, the zip to write, or a folder")
     path = Path(out).expanduser()
     if path.is_dir():
-        raise InputError(f"out={path} is a folder; set out={path / 'images.zip'}")
-    if path.exists() and not overwrite:
+        others = [one.name for one in path.iterdir() if not _OF_SHARDS.match(one.name)]
+        if path.suffix or others:
+            raise InputError(
+                f"out={path} is a folder{' with other files' if others else ''}; set out={path / 'images.zip'}, or for "
+                f"shards {path.with_suffix('') / 'shards'}"
+            )
+    done = path / INDEX if not path.suffix and path.is_dir() else path
+    if done.exists() and not overwrite:
         raise InputError(f"out={path} exists; set overwrite=true to replace it, or another out=")
+    if done.name == INDEX:
+        done.unlink(missing_ok=True)
+    elif path.is_file() and not path.suffix:
+        raise InputError(f"out={path} is a file; set out={path}.zip, or a folder")
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
 
@@ -124,42 +187,130 @@ def _beside(config: DictConfig, data: SampleDataset) -> Representation | None:
     return found.to(here or "cpu")
 
 
-def _pack(
-    datasets: list[SampleDataset],
-    out: Path,
-    beside: Representation | None,
-    *,
-    num_threads: int,
-    skip_unreadable: bool,
-) -> None:
-    packed_by = beside.pack_name if beside else ""
-    items = [(data, index) for data in datasets for index in range(data.num_stored)]
-    packer = Packer(
-        out=out,
-        table=join_tables([replace(d.metadata, splits=[d.split] * d.num_stored) for d in datasets]),
-        plan=digest([data.fingerprint for data in datasets], packed_by),
-        suffix=datasets[0].spec.kind.suffix,
-    )
-    if packer.done:
-        say(f"resuming after {packer.done:,} of {counted(len(items), 'image')}")
-    try:
-        with progress_bar("packing", len(items), completed=packer.done) as advance:
+@dataclass(kw_only=True)
+class _Packing:
+    """What is packed, and how.
+
+    Attributes:
+        datasets: of the splits.
+        beside: what is packed beside the samples, or None.
+        num_threads: that encode.
+        processes: that encode in their place, where there are several.
+        skip_unreadable: whether damaged samples are left out.
+    """
+
+    datasets: list[SampleDataset]
+    beside: Representation | None
+    num_threads: int
+    processes: int
+    skip_unreadable: bool
+
+    def __post_init__(self) -> None:
+        self.packed_by = self.beside.pack_name if self.beside else ""
+        self.items = [(data, i) for data in self.datasets for i in range(data.num_stored)]
+        self.table = join_tables(
+            [replace(d.metadata, splits=[d.split] * d.num_stored) for d in self.datasets]
+        )
+        self.plan = digest([data.fingerprint for data in self.datasets], self.packed_by)
+
+    def to_zip(self, out: Path) -> None:
+        packer = self._packer(out, self.table, self.plan)
+        if packer.done:
+            say(f"resuming after {packer.done:,} of {counted(len(self.items), 'image')}")
+        with progress_bar("packing", len(self.items), completed=packer.done) as advance:
+            self._pack(packer, self.items, out, advance)
+        num_packed = len(self.items) - len(packer.damaged)
+        unreadable = [pair for data in self.datasets for pair in data.unreadable]
+        _report(out, self.datasets[0], num_packed, unreadable + packer.damaged)
+
+    def to_shards(self, folder: Path, shard_mb: float, part: int, parts: int) -> None:
+        """Pack the shards of a part that are not there yet.
+
+        Raises:
+            InputError: for other samples than images.
+        """
+        data = self.datasets[0]
+        if not isinstance(data, ImageDataset):
+            raise InputError(
+                f"out={folder}: shards hold images, and these are samples of {data.spec.kind.name}; set "
+                f"out={folder}.zip"
+            )
+        size = prod(data.spec.shape) * data.pixel_type.itemsize
+        assert self.table.splits is not None
+        shards = shard_rows(self.table.splits, rows_a_shard=max(1, int(shard_mb * 1e6 / size)))
+        plan = digest(self.plan, self.table.content(), shard_mb)
+        mine = list(enumerate(shards))[part - 1 :: parts]
+        folder.mkdir(parents=True, exist_ok=True)
+        total, done = sum(len(rows) for _, (_, rows) in mine), 0
+        damaged: list[tuple[str, str]] = []
+        with progress_bar("packing", total) as advance:
+            for number, (split, rows) in mine:
+                out = folder / shard_name(number)
+                there = read_shard(out)
+                if there is None or (there["plan"], there["number"]) != (plan, number):
+                    table = self.table.rows(rows)
+                    packer = self._packer(out, table, digest(plan, number))
+                    items = [self.items[row] for row in rows.tolist()]
+                    self._pack(
+                        packer,
+                        items,
+                        out,
+                        lambda count, before=done: advance(before + count),
+                        shard=Shard(
+                            plan=plan,
+                            number=number,
+                            of=len(shards),
+                            split=split,
+                            rows=len(rows),
+                            left_out=0,
+                            packed_by=self.packed_by,
+                            spec=data.spec.as_dict(),
+                        ),
+                    )
+                    damaged += packer.damaged
+                done += len(rows)
+                advance(done)
+        unreadable = [pair for one in self.datasets for pair in one.unreadable] + damaged
+        if unreadable:
+            warn(f"left out {_list_unreadable(folder / f'part-{part}', unreadable)}")
+        if parts > 1:
+            say(
+                f"{folder}: part {part} of {parts} is done, {counted(len(mine), 'shard')} of {len(shards):,}; when all "
+                f"are, gan-lab prepare-data out={folder} merge=true"
+            )
+
+    def _packer(self, out: Path, table: MetadataTable, plan: str) -> Packer:
+        suffix = self.datasets[0].spec.kind.suffix
+        return Packer(out=out, table=table, plan=plan, suffix=suffix)
+
+    def _pack(
+        self,
+        packer: Packer,
+        items: list[Item],
+        out: Path,
+        advance: Callable[[int], None],
+        shard: Shard | None = None,
+    ) -> None:
+        """Pack what is left of some items, and finish their file."""
+        try:
             for done in packer.pack(
-                lambda row: _encode(items[row], beside), num_threads=num_threads
+                lambda row: _encode(items[row], self.beside),
+                num_threads=self.num_threads,
+                processes=self.processes,
             ):
                 advance(done)
-        num_packed = len(items) - len(packer.damaged)
-        if not num_packed:
-            raise InputError(f"none of the {counted(len(items), 'image')} can be read")
-        if packer.damaged and not skip_unreadable:
-            packer.checkpoint()
-            raise InputError(_damaged(out, packer.damaged))
-        packer.finish(packed_by)
-    except BaseException:
-        packer.abandon()
-        raise
-    unreadable = [pair for data in datasets for pair in data.unreadable]
-    _report(out, datasets[0], num_packed, unreadable + packer.damaged)
+            if len(packer.damaged) == len(items) and shard is None:
+                raise InputError(f"none of the {counted(len(items), 'image')} can be read")
+            if packer.damaged and not self.skip_unreadable:
+                packer.checkpoint()
+                raise InputError(_damaged(out, packer.damaged))
+            if shard is None:
+                packer.finish(self.packed_by)
+            else:
+                packer.finish(self.packed_by, shard={**shard, "left_out": len(packer.damaged)})
+        except BaseException:
+            packer.abandon()
+            raise
 
 
 def _encode(item: Item, beside: Representation | None) -> Encoded:

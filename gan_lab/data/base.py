@@ -93,6 +93,10 @@ class SampleDataset(Dataset[Batch], ABC):
             return [self.num_stored]
         return np.bincount(self.labels, minlength=self.num_classes).tolist()
 
+    def order(self, seed: int, epoch: int) -> NDArray[np.int64]:
+        """Return the order of the items in an epoch of training, int64 [len(self)], each once."""
+        return permutation(len(self), seed, epoch)
+
     @property
     @abstractmethod
     def fingerprint(self) -> str:
@@ -113,6 +117,11 @@ class SampleDataset(Dataset[Batch], ABC):
     def pack(self, index: int) -> bytes:
         """Return stored sample `index` as prepare-data writes it: a file of its kind's media type."""
         return self.spec.kind.media(self.load(index))
+
+    @property
+    def groups(self) -> list[str] | None:
+        """The group of each stored sample, such as its patient, or None."""
+        return self.metadata.groups
 
     @property
     def metadata(self) -> MetadataTable:
@@ -261,6 +270,11 @@ class ImageDataset(SampleDataset):
         for row, index in enumerate(stored.tolist()):
             images[row] = self.load(index)
         return images, stored
+
+
+def permutation(num_items: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """Return the order of the items in an epoch, int64 [num_items]; every epoch costs the same."""
+    return np.random.default_rng((seed, epoch)).permutation(num_items)
 
 
 def digest(*parts: object) -> str:

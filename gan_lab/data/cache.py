@@ -19,6 +19,7 @@ from gan_lab.run import replacing
 
 MAX_ROWS = 100_000_000
 
+MEMBER_HEADER = 30  # bytes of a zip's member before its name, APPNOTE.TXT 4.3.7
 MOST_PACKED = 1032  # deflate's largest ratio, https://zlib.net/zlib_tech.html
 
 
@@ -84,6 +85,27 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
         raise InputError(
             f"{path} is not a complete .npz ({error}); copy or make it again"
         ) from error
+
+
+def mapped(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
+    """Map an uncompressed array of numbers of an archive into memory.
+
+    Raises:
+        ValueError: when it is something else; others of DECODE_ERRORS when it is damaged.
+    """
+    with archive.open(member) as opened:
+        shape, dtype = read_header(opened)
+        begin = opened.tell()
+    check_size(path, member, shape, dtype)
+    is_packed = member.compress_type != zipfile.ZIP_STORED
+    if is_packed or dtype.kind not in "iuf" or not shape or not np.prod(shape):
+        raise ValueError(f"{member.filename} is packed, empty, or of {dtype}")
+    with path.open("rb") as file:
+        file.seek(member.header_offset)
+        header = file.read(MEMBER_HEADER)
+    names = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
+    offset = member.header_offset + MEMBER_HEADER + names + begin
+    return np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape)
 
 
 # The cache

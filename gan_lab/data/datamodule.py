@@ -9,6 +9,7 @@ import signal
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from inspect import Parameter, signature
 from multiprocessing import active_children
 from pathlib import Path
@@ -24,7 +25,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from gan_lab.console import HANGUP, in_a_line, warn
-from gan_lab.data.base import MissingSplit, PackedSamples, SampleDataset
+from gan_lab.data.base import MissingSplit, PackedSamples, SampleDataset, permutation
 from gan_lab.data.sample import Batch, Representation, SampleSpec, check_spec_alike
 from gan_lab.distributed import slurm
 from gan_lab.errors import InputError, counted
@@ -32,15 +33,10 @@ from gan_lab.errors import InputError, counted
 # Sampler: the sample at position p is a function of p, so that a checkpoint only needs the position.
 
 
-def permutation(num_items: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """Return the order of the items in an epoch, int64 [num_items]; every epoch costs the same."""
-    return np.random.default_rng((seed, epoch)).permutation(num_items)
-
-
 class CountingBatchSampler(Sampler[list[int]]):
     """Batches of item indices from a position on, until `total_images`.
 
-    Position p shows item perm_{seed, p // n}[p % n]; batches run across the ends of epochs. One yielded batch is for
+    Position p shows item order(seed, p // n)[p % n]; batches run across the ends of epochs. One yielded batch is for
     one rank and iteration: of `batches` consecutive global batches of `batch_size` images, rank r of R gets the r-th of
     R contiguous parts. So each global batch holds the same images whatever the number of ranks.
 
@@ -55,6 +51,7 @@ class CountingBatchSampler(Sampler[list[int]]):
         start: position of the first image.
         rank: of this process.
         world_size: number of ranks.
+        order: of the items in an epoch, of (seed, epoch); None for `permutation`.
 
     Raises:
         InputError: when the ranks cannot share a batch evenly, or a count is out of range.
@@ -71,6 +68,7 @@ class CountingBatchSampler(Sampler[list[int]]):
         start: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        order: Callable[[int, int], NDArray[np.int64]] | None = None,
     ) -> None:
         check_batch(batch_size=batch_size, batches=batches, world_size=world_size)
         if seed < 0:
@@ -83,6 +81,7 @@ class CountingBatchSampler(Sampler[list[int]]):
         self._seed = seed
         self._start = start
         self._part = slice(rank * batch_size // world_size, (rank + 1) * batch_size // world_size)
+        self._order_of = order or partial(permutation, num_items)
         self._epoch = -1
         self._order = np.empty(0, dtype=np.int64)
 
@@ -92,7 +91,7 @@ class CountingBatchSampler(Sampler[list[int]]):
         while count > 0:
             epoch, offset = divmod(position, self._num_items)
             if epoch != self._epoch:
-                self._epoch, self._order = epoch, permutation(self._num_items, self._seed, epoch)
+                self._epoch, self._order = epoch, self._order_of(self._seed, epoch)
             piece = self._order[offset : offset + count]
             pieces.append(piece)
             position += len(piece)
@@ -218,6 +217,7 @@ class DataModule(pl.LightningDataModule):
             start=int(trainer.lightning_module.images_seen) if trainer else 0,  # type: ignore[arg-type]
             rank=trainer.global_rank if trainer else 0,
             world_size=trainer.world_size if trainer else 1,
+            order=self.train.order,
         )
         ranks = trainer.world_size if trainer else 1
         read = PackedSamples(self.train) if self._reads_packed else self.train

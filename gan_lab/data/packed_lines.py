@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gan_lab.config import ClassNames, take
-from gan_lab.data.cache import check_size, read_header
+from gan_lab.data.cache import mapped
 from gan_lab.data.decoding import DECODE_ERRORS, check_regular
 from gan_lab.data.text import Text
 from gan_lab.errors import InputError
@@ -25,7 +25,6 @@ from gan_lab.run import replacing
 CHUNK = 1 << 16  # lines processed at a time
 
 _MEMBERS = ("lines", "labels", "places")
-_HEADER = 30  # bytes of a member's header before its name, APPNOTE.TXT 4.3.7
 _LARGEST_TEXT = 1 << 24  # bytes of the JSON
 
 
@@ -134,7 +133,7 @@ def read_packed(path: Path) -> PackedLines:
             if missing or members["text.json"].file_size > _LARGEST_TEXT:
                 raise ValueError(f"it lacks {', '.join(missing) or 'a text.json of usual size'}")
             node = json.loads(archive.read("text.json"))
-            arrays = {name: _mapped(path, archive, members[f"{name}.npy"]) for name in _MEMBERS}
+            arrays = {name: mapped(path, archive, members[f"{name}.npy"]) for name in _MEMBERS}
     except DECODE_ERRORS as error:
         raise InputError(
             f"data.root={path} holds no packed lines ({error}); make it with gan-lab prepare-data data=text"
@@ -171,20 +170,3 @@ def read_packed(path: Path) -> PackedLines:
         has_splits=part("has_splits", bool),
         digest=part("digest", str),
     )
-
-
-def _mapped(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
-    """Map an uncompressed array of an archive."""
-    with archive.open(member) as opened:
-        shape, dtype = read_header(opened)
-        begin = opened.tell()
-    check_size(path, member, shape, dtype)
-    is_packed = member.compress_type != zipfile.ZIP_STORED
-    if is_packed or dtype.kind not in "iu" or not shape or not np.prod(shape):
-        raise ValueError(f"{member.filename} is packed, empty, or of {dtype}")
-    with path.open("rb") as file:
-        file.seek(member.header_offset)
-        header = file.read(_HEADER)
-    names = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
-    offset = member.header_offset + _HEADER + names + begin
-    return np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape)

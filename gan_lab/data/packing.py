@@ -3,16 +3,22 @@
 import errno
 import json
 import os
+import signal
+import threading
 import time
 import zipfile
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated
 
+import torch
 from pydantic import Field, TypeAdapter
 from typing_extensions import TypedDict  # pydantic asks for these before Python 3.12
 
@@ -26,7 +32,10 @@ from gan_lab.run import publish, write
 CHECKPOINT_SAMPLES = 5_000
 CHECKPOINT_SECONDS = 20.0
 _VERSION = 2
-_AHEAD = 8  # samples that a thread may be ahead of the writer
+_AHEAD = (
+    8  # samples that a thread may be ahead of the writer, or so many times that many of a process
+)
+_TOGETHER = 8
 _PER_FOLDER = 1000
 PACKED_BY = f"by{PACKED_ENDING}"  # a member: who packed what lies beside the samples
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -108,16 +117,20 @@ class Packer:
         kept = [i for i, member in enumerate(self._members) if member not in failed]
         return replace(self._table, files=self._members).rows(kept)
 
-    def pack(self, encode: Callable[[int], Encoded], *, num_threads: int) -> Iterator[int]:
+    def pack(
+        self, encode: Callable[[int], Encoded], *, num_threads: int, processes: int = 1
+    ) -> Iterator[int]:
         """Encode and write the remaining samples, and yield `done` after each.
 
         Args:
             encode: returns the file of a row's sample, or also what is packed of it; called from several threads.
-            num_threads: that encode.
+            num_threads: that encode, in this process.
+            processes: that encode in place of threads, where there are several.
         """
         saved, saved_at = self.done, time.monotonic()
         left = range(self.done, len(self._table))
-        for row, data in zip(left, _in_order(encode, left, num_threads), strict=True):
+        encoded = _in_order(encode, left, num_threads=num_threads, processes=processes)
+        for row, data in zip(left, encoded, strict=True):
             if isinstance(data, Damaged):
                 self._archive.give_up(self._members[row], self._table.files[row], data.reason)
             else:
@@ -132,11 +145,11 @@ class Packer:
         """Save everything packed so far."""
         self._archive.checkpoint()
 
-    def finish(self, packed_by: str = "") -> None:
-        """Write the table and, where something is packed beside the samples, by what; rename the zip."""
+    def finish(self, packed_by: str = "", **more: object) -> None:
+        """Write the table, with `more` in its JSON, and who packed what lies beside the samples; rename the zip."""
         if packed_by:
             self._archive.add_note(PACKED_BY, packed_by.encode())
-        self._archive.finish(METADATA, json.dumps(self.packed.to_json()).encode())
+        self._archive.finish(METADATA, json.dumps({**self.packed.to_json(), **more}).encode())
 
     def abandon(self) -> None:
         """Close the files; the next packer of the same plan resumes."""
@@ -162,19 +175,62 @@ def packed_name(member: str) -> str:
     return f"{member.rpartition('.')[0]}{PACKED_ENDING}"
 
 
-def _in_order(encode: Callable[[int], Encoded], rows: range, num_threads: int) -> Iterator[Encoded]:
-    """Yield the results of `encode` for the rows, in order, computed slightly ahead by threads."""
-    queue: deque[Future[Encoded]] = deque()
-    pool = ThreadPoolExecutor(num_threads)
+def _in_order(
+    encode: Callable[[int], Encoded], rows: range, *, num_threads: int, processes: int
+) -> Iterator[Encoded]:
+    """Yield the results of `encode` for the rows, in order, computed slightly ahead by threads or processes."""
+    queue: deque[Future[list[Encoded]]] = deque()
+    pool: Executor
+    if processes > 1:
+        # forked: the data sets are there already
+        forked = get_context("fork")
+        pool = ProcessPoolExecutor(processes, forked, _start_encoding, (encode, os.getpid()))
+        call, ahead, together = _encode_here, _AHEAD * processes, _TOGETHER
+    else:
+        pool = ThreadPoolExecutor(num_threads)
+        call, ahead, together = partial(_encode_all, encode), _AHEAD * num_threads, 1
+    starts = iter(range(rows.start, rows.stop, together))
     try:
-        rest = iter(rows)
-        queue.extend(pool.submit(encode, row) for row in islice(rest, _AHEAD * num_threads))
+        submitted = (
+            pool.submit(call, range(start, min(start + together, rows.stop))) for start in starts
+        )
+        queue.extend(islice(submitted, ahead))
         while queue:
             data = queue.popleft().result()
-            queue.extend(pool.submit(encode, row) for row in islice(rest, 1))
-            yield data
+            queue.extend(islice(submitted, 1))
+            yield from data
+    except BrokenProcessPool as error:
+        raise InputError(
+            "a process that encodes samples was killed (SIGKILL is what a system sends that is out of memory); give "
+            "the same command with fewer processes=: it goes on from the last checkpoint"
+        ) from error
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _encode_all(encode: Callable[[int], Encoded], rows: range) -> list[Encoded]:
+    return [encode(row) for row in rows]
+
+
+_ENCODE: list[Callable[[int], Encoded]] = []  # of a process of the pool
+
+
+def _start_encoding(encode: Callable[[int], Encoded], parent: int) -> None:
+    """Begin a process of the pool: it ends with its parent, and leaves Ctrl-C to that."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    _ENCODE.append(encode)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
+def _encode_here(rows: range) -> list[Encoded]:
+    return _encode_all(_ENCODE[-1], rows)
 
 
 class RestartableZip:

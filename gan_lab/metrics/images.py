@@ -239,7 +239,7 @@ class GanImages(ImageSource):
 def _shuffled(whole: SampleDataset) -> NDArray[np.int64]:
     """Indices of all stored samples, shuffled (usually they are ordered by class); groups stay together."""
     draw = np.random.default_rng(0)
-    groups = whole.metadata.groups
+    groups = whole.groups
     if groups is None:
         return draw.permutation(whole.num_stored)
     _, number = np.unique(groups, return_inverse=True)

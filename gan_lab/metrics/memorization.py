@@ -199,7 +199,7 @@ def _some(images: ImageSource, most: int) -> Tensor:
 
 
 def _groups(images: ImageSource) -> list[str] | None:
-    return images.dataset.metadata.groups if isinstance(images, DatasetImages) else None
+    return images.dataset.groups if isinstance(images, DatasetImages) else None
 
 
 def _rows(groups: list[str] | None, rows: Tensor) -> ArrayLike | None:

@@ -10,18 +10,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from PIL import Image
 
 from gan_lab.commands import prepare_data
 from gan_lab.commands.launch import launch
-from gan_lab.config import conf_dir
 from gan_lab.data import packing
 from gan_lab.data.digits import Digits
 from gan_lab.data.image_folder import ImageFolder, Zip
 from gan_lab.data.packing import Damaged
+from gan_lab.data.shards import shard_name
+from gan_lab.data.streaming import StreamedImages
 from gan_lab.errors import InputError
+from tests.helpers.prepared import config, prepare
 from tests.helpers.samples import pair
 
 
@@ -41,15 +42,6 @@ def photos(tmp_path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 256, size, dtype=np.uint8)).save(path)
     return root
-
-
-def config(*overrides: object) -> DictConfig:
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return compose("prepare_data", overrides=[str(override) for override in overrides])
-
-
-def prepare(*overrides: object) -> None:
-    prepare_data.run(config(*overrides))
 
 
 def test_packs_a_folder_that_reads_back_the_same(photos: Path, tmp_path: Path, capsys) -> None:
@@ -276,7 +268,7 @@ def test_a_finished_zip_is_kept_without_overwrite(photos: Path, tmp_path: Path) 
 def test_bad_options_are_reported(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"out is not set; set out=photos64.zip"):
         prepare(f"data.root={photos}")
-    with pytest.raises(InputError, match="is a folder; set out="):
+    with pytest.raises(InputError, match="is a folder with other files; set out="):
         prepare(f"data.root={photos}", f"out={tmp_path}")
     assert launch("prepare-data", [f"data.root={photos}", "out=a.zip", "split=test"]) == 2
     with pytest.raises(InputError, match="different sizes"):
@@ -284,3 +276,201 @@ def test_bad_options_are_reported(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there are no validation images"):
         prepare(f"data.root={photos}", f"out={tmp_path / 'a.zip'}", "split=val", "size=8")
     assert not list(tmp_path.glob("a.zip*"))
+
+
+def test_processes_make_the_same_bytes(photos: Path, tmp_path: Path) -> None:
+    outs = []
+    for count in (1, 3):
+        outs += [tmp_path / f"{count}.zip", tmp_path / f"shards{count}"]
+        for out in outs[-2:]:
+            prepare(
+                f"data.root={photos}",
+                f"out={out}",
+                "size=16",
+                f"processes={count}",
+                "shard_mb=0.006",
+            )
+    assert outs[0].read_bytes() == outs[2].read_bytes()
+    names = sorted(path.name for path in outs[1].iterdir())
+    assert names == ["index.npz", *(shard_name(number) for number in range(6))]
+    assert all((outs[1] / name).read_bytes() == (outs[3] / name).read_bytes() for name in names)
+
+
+def test_parts_of_jobs_make_one_folder(photos: Path, tmp_path: Path, capsys) -> None:
+    whole, out = tmp_path / "whole", tmp_path / "parts"
+    words = [f"data.root={photos}", "size=16", "shard_mb=0.006", "data.val_fraction=0.3"]
+    prepare(*words, f"out={whole}")
+    count = len(list(whole.glob("*.zip")))
+    prepare(*words, f"out={out}", "part=3/3")
+    assert f"part 3 of 3 is done, {count // 3} shards of {count}" in " ".join(
+        capsys.readouterr().out.split()
+    )
+    with pytest.raises(InputError, match=r"shards are missing: shard-000000.zip"):
+        prepare(f"out={out}", "merge=true")
+    for part in (1, 2):
+        prepare(*words, f"out={out}", f"part={part}/3")
+    prepare(f"out={out}", "merge=true")
+    for path in whole.iterdir():
+        assert (out / path.name).read_bytes() == path.read_bytes()
+    source = ImageFolder(split="val", root=photos, image_size=16, val_fraction=0.3)
+    packed = StreamedImages(split="val", root=str(out))
+    assert packed.class_names == source.class_names and packed.class_counts == source.class_counts
+    with pytest.raises(InputError, match="exists; set overwrite=true"):
+        prepare(*words, f"out={out}")
+    prepare(*words, f"out={out}", "overwrite=true")
+
+
+def test_shards_of_other_settings_are_not_mixed(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "shards"
+    prepare(f"data.root={photos}", f"out={out}", "size=16", "shard_mb=0.006", "part=1/2")
+    prepare(
+        f"data.root={photos}", f"out={out}", "size=16", "shard_mb=0.006", "part=2/2", "resample=box"
+    )
+    with pytest.raises(InputError, match="are of other data or settings"):
+        prepare(f"out={out}", "merge=true")
+    prepare(f"data.root={photos}", f"out={out}", "size=16", "shard_mb=0.006", "resample=box")
+    assert StreamedImages(split="train", root=str(out)).num_stored == 40
+
+
+def test_shards_go_on_where_they_stopped(photos: Path, tmp_path: Path, monkeypatch) -> None:
+    encode = prepare_data._encode
+    encoded: list[int] = []
+
+    def failing(item: prepare_data.Item, beside: object) -> object:
+        encoded.append(item[1])
+        if len(encoded) == 20:
+            raise KeyboardInterrupt
+        return encode(item, beside)
+
+    monkeypatch.setattr(prepare_data, "_encode", failing)
+    words = [
+        f"data.root={photos}",
+        f"out={tmp_path / 'a'}",
+        "size=16",
+        "shard_mb=0.006",
+        "num_threads=1",
+    ]
+    with pytest.raises(KeyboardInterrupt):
+        prepare(*words)
+    finished = len(list((tmp_path / "a").glob("*.zip")))
+    before = len(encoded)
+    prepare(*words)
+    assert (finished, len(encoded) - before) == (2, 40 - 2 * 7)
+    prepare(*[word.replace("/a", "/b") for word in words])
+    for path in (tmp_path / "b").iterdir():
+        assert path.read_bytes() == (tmp_path / "a" / path.name).read_bytes()
+
+
+def test_shards_keep_levels_attributes_and_groups(tmp_path: Path) -> None:
+    root = tmp_path / "deep"
+    root.mkdir()
+    rng = np.random.default_rng(0)
+    rows = ["file,smile,age,patient"]
+    for number in range(12):
+        levels = rng.integers(0, 65536, (8, 8), dtype=np.uint16)
+        Image.fromarray(levels).save(root / f"{number}.png")
+        rows.append(f"{number}.png,{number % 2},{number / 12:.3f},p{number // 3}")
+    (root / "labels.csv").write_text("\n".join(rows))
+    out = tmp_path / "shards"
+    words = [f"data.root={root}", "data.attributes=[age]", "data.folds=4", "shard_mb=0.0004"]
+    prepare(*words, f"out={out}")
+    arguments = {"root": root, "attributes": ["age"], "folds": 4}
+    for split in ("train", "val"):
+        packed, source = (
+            StreamedImages(split=split, root=str(out)),
+            ImageFolder(split=split, **arguments),
+        )
+        assert packed.spec.kind.arguments == source.spec.kind.arguments
+        assert (
+            packed.spec.attributes == ("age",) and packed.spec.num_groups == source.spec.num_groups
+        )
+        theirs = {source.labels[i, 0]: source.load(i).numpy().tobytes() for i in range(len(source))}
+        ours = {packed.labels[i, 0]: packed.load(i).numpy().tobytes() for i in range(len(packed))}
+        assert ours == theirs
+    again = tmp_path / "again.zip"
+    prepare("data=streaming", f"data.root={out}", f"out={again}")
+    packed = Zip(split="val", root=again, attributes=["age"])
+    assert len(packed) == len(source) and packed.spec.num_groups == 1
+
+
+def test_shards_of_damaged_images_are_short(photos: Path, tmp_path: Path, monkeypatch) -> None:
+    encode = prepare_data._encode
+
+    def failing(item: prepare_data.Item, beside: object) -> object:
+        return Damaged(reason="cut short") if item[1] in (3, 30) else encode(item, beside)
+
+    monkeypatch.setattr(prepare_data, "_encode", failing)
+    out = tmp_path / "shards"
+    words = [f"data.root={photos}", f"out={out}", "size=16", "shard_mb=0.006"]
+    with pytest.raises(InputError, match="cut short"):
+        prepare(*words)
+    prepare(*words, "data.skip_unreadable=true")
+    assert StreamedImages(split="train", root=str(out)).class_counts == [14, 24]
+    assert len((out / "part-1.unreadable.txt").read_text().splitlines()) == 2
+
+
+def test_options_of_shards_are_checked(photos: Path, tmp_path: Path) -> None:
+    for words, message in (
+        (["out=a.zip", "part=1/2"], "part=1/2 is of a folder"),
+        (["out=a", "part=3/2"], "part=3/2; allowed"),
+        (["out=a", "part=half"], "part=half; allowed"),
+        ([f"out={tmp_path / 'none'}", "merge=true"], "is not a folder of shards"),
+    ):
+        with pytest.raises(InputError, match=message):
+            prepare(f"data.root={photos}", *words)
+    assert launch("prepare-data", ["out=a", "shard_mb=5000"]) == 2
+    with pytest.raises(InputError, match=r"shards hold images.*tones.zip"):
+        prepare("data=tones", f"out={tmp_path / 'tones'}")
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return "(zombie)" not in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False
+
+
+def test_a_pool_ends_with_its_parent(photos: Path, tmp_path: Path, monkeypatch) -> None:
+    encode = prepare_data._encode
+
+    def slowly(item: prepare_data.Item, beside: object) -> object:
+        (tmp_path / f"pid{os.getpid()}").touch()
+        time.sleep(0.2)
+        return encode(item, beside)
+
+    monkeypatch.setattr(prepare_data, "_encode", slowly)
+    settings = config(f"data.root={photos}", f"out={tmp_path / 'a.zip'}", "size=16", "processes=2")
+    child = multiprocessing.get_context("fork").Process(target=prepare_data.run, args=(settings,))
+    child.start()
+    deadline = time.monotonic() + 60
+    while len(found := list(tmp_path.glob("pid*"))) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert child.pid is not None
+    os.kill(child.pid, signal.SIGKILL)
+    child.join()
+    pids = [int(path.name[3:]) for path in found]
+    while any(map(is_running, pids)):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    monkeypatch.setattr(prepare_data, "_encode", encode)
+    prepare(f"data.root={photos}", f"out={tmp_path / 'a.zip'}", "size=16", "processes=2")
+
+
+def test_a_killed_process_of_the_pool_is_one_line(
+    photos: Path, tmp_path: Path, monkeypatch
+) -> None:
+    encode = prepare_data._encode
+
+    def dying(item: prepare_data.Item, beside: object) -> object:
+        if item[1] == 20:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return encode(item, beside)
+
+    monkeypatch.setattr(prepare_data, "_encode", dying)
+    words = [f"data.root={photos}", f"out={tmp_path / 'a.zip'}", "size=16", "processes=2"]
+    with pytest.raises(InputError, match=r"was killed.*processes="):
+        prepare(*words)
+    monkeypatch.setattr(prepare_data, "_encode", encode)
+    prepare(*words)
+    assert len(Zip(split="train", root=tmp_path / "a.zip")) == 40

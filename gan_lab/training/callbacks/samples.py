@@ -20,6 +20,7 @@ from gan_lab.metrics.functional import nearest
 from gan_lab.sampling.gan import Gan
 from gan_lab.sampling.sampler import Sources
 from gan_lab.training.callbacks.training_log import check_finite, check_interval, log
+from gan_lab.training.loggers.base import run_loggers
 from gan_lab.training.module import AdversarialModule
 
 
@@ -90,8 +91,8 @@ class Samples(Callback):
         kind = data.spec.kind
         shown = sheet(kind, samples, self.columns)
         save_png(shown.image, self.folder / f"kimg{module.kimg:010.3f}.png")
-        for logger in trainer.loggers:
-            logger.log_sheet("samples", shown, module.kimg)  # type: ignore[attr-defined]
+        for logger in run_loggers(trainer):
+            logger.log_sheet("samples", shown, module.kimg)
         if self._real_distance:
             share = mean_distance(data.spec.encode(samples)) / self._real_distance
             log(trainer, module, {"health/diversity": share})
@@ -256,8 +257,8 @@ class Reconstructions(Callback):
         rows = zip(batch.real.split(self.columns), remade.split(self.columns), strict=True)
         shown = sheet(spec.kind, torch.cat([row for pair in rows for row in pair]), self.columns)
         save_png(shown.image, self.folder / f"reconstructions_kimg{module.kimg:010.3f}.png")
-        for logger in trainer.loggers:
-            logger.log_sheet("reconstructions", shown, module.kimg)  # type: ignore[attr-defined]
+        for logger in run_loggers(trainer):
+            logger.log_sheet("reconstructions", shown, module.kimg)
 
 
 def reconstruct(

@@ -1,0 +1,474 @@
+"""Shards read from where they are: a folder, S3, GCS, HTTP or any other store of fsspec, through a bounded local cache.
+
+A sample whose shard is not here is read by itself; a shard of which several samples are wanted is fetched whole. So
+neither a few samples spread over all data nor a pass in order costs more than it has to.
+"""
+
+import io
+import os
+import time
+import zlib
+from collections import Counter
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from errno import EINVAL
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gan_lab.config import cache_dir
+from gan_lab.console import warn
+from gan_lab.data.base import ImageDataset, MissingSplit, check_split, digest
+from gan_lab.data.cache import read_header
+from gan_lab.data.decoding import DECODE_ERRORS, open_image
+from gan_lab.data.deep_images import DeepImage, read_levels
+from gan_lab.data.metadata import MetadataTable
+from gan_lab.data.sample import SampleSpec
+from gan_lab.data.shards import INDEX, ShardIndex, read_index
+from gan_lab.data.transform import ImageSize, parse_size
+from gan_lab.errors import InputError
+from gan_lab.run import naming
+
+_FEW = 3  # samples of a shard that a process reads by themselves, before it fetches the shard
+_PIECE = 1 << 23  # bytes fetched by one request
+_REQUESTS = 4  # at a time
+_ANSWER_S = 60.0  # for one request
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 10.0  # between tries
+_STAMPS = ("size", "ETag", "etag", "md5Hash", "LastModified", "mtime", "updated")
+_MOST_PATIENCE_S = 500.0  # the loader gives up on a worker after 600 s
+
+
+def window_order(
+    counts: NDArray[np.int64], *, window: int, seed: int, epoch: int, copies: int = 1
+) -> NDArray[np.int64]:
+    """Order of the samples of shards in an epoch, int64 [copies * N]: at each position from `window` shards.
+
+    The shards stand on a circle in random order, and each sample at its shard's place plus a random part of the
+    window's length; places on the circle are the order. A new shard is wanted when the oldest is done, so that the
+    network has a steady load, and what is wanted last is wanted first in an epoch of the same shards.
+
+    Args:
+        counts: samples of each shard [S], N in all.
+        window: shards; S or more shuffle everything.
+        seed: of the run.
+        epoch: its number.
+        copies: items i, i + N, ... that are the same sample, such as its mirror image.
+    """
+    draw = np.random.default_rng((seed, epoch))
+    shards = len(counts)
+    places = np.tile(np.repeat(draw.permutation(shards).astype(np.float64), counts), copies)
+    places += draw.random(len(places)) * min(window, shards)
+    places %= shards
+    return np.argsort(places, kind="stable")
+
+
+class Store:
+    """Files below a folder or URL, read in parts; it can be pickled and forked.
+
+    Args:
+        root: a folder, or a URL that fsspec knows, such as s3://bucket/faces.
+        options: of fsspec's file system, such as {"endpoint_url": ...}.
+        patience: seconds for which a store that fails is tried again.
+
+    Raises:
+        InputError: for a folder that does not exist, or a store whose package is not installed.
+    """
+
+    def __init__(self, root: str, *, options: Mapping[str, Any], patience: float) -> None:
+        self.root = root.rstrip("/")
+        self._options = dict(options)
+        self._patience = patience
+        self._pid = -1
+        self._system: Any = None
+        self._below = ""
+        self.folder = None if "://" in root else Path(root).expanduser()
+        if self.folder is None:
+            self._opened()
+        elif not self.folder.is_dir():
+            raise InputError(
+                f"data.root={root} is not a folder of shards; make one with prepare-data, or give a URL"
+            )
+
+    def read(self, name: str, start: int, stop: int) -> bytes:
+        """Return some bytes of a file.
+
+        Raises:
+            InputError: when it is missing, may not be read, or the store has failed for `patience` seconds.
+        """
+        data = self._tried(name, lambda: self._read(name, start, stop))
+        if len(data) != stop - start:
+            raise InputError(
+                f"{self.root}/{name} gave {len(data):,} bytes of {stop - start:,}: it is cut short, or its store gives "
+                "no parts of files; copy it again"
+            )
+        return data
+
+    def stamp(self, name: str) -> tuple[int, str]:
+        """Return a file's number of bytes, and what changes with its content."""
+        info = self._tried(name, lambda: self._asked("_info", f"{self._opened()[1]}/{name}"))
+        return int(info["size"]), digest(self.root, *(str(info.get(key)) for key in _STAMPS))
+
+    def fetch(self, name: str, size: int, path: Path) -> None:
+        """Copy a file, in pieces by several requests.
+
+        Raises:
+            InputError: as `read`, and when the copy cannot be written.
+        """
+        starts = range(0, size, _PIECE)
+
+        def piece(start: int) -> None:
+            data = self.read(name, start, min(start + _PIECE, size))
+            with naming(path):
+                os.pwrite(file.fileno(), data, start)
+
+        with naming(path), path.open("wb") as file, ThreadPoolExecutor(_REQUESTS) as pool:
+            try:
+                for done in [pool.submit(piece, start) for start in starts]:
+                    done.result()
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_system": None, "_pid": -1}
+
+    def _opened(self) -> tuple[Any, str]:
+        """Return this process's file system, and the root's path in it: connections do not outlive a fork."""
+        if self._pid != os.getpid():
+            try:
+                fsspec = import_module("fsspec")
+                opened = fsspec.core.url_to_fs(self.root, **self._options)
+            except ImportError as error:
+                raise InputError(
+                    f"data.root={self.root}: {error}; pip install 'gan_lab[streaming]', for gs:// also gcsfs"
+                ) from error
+            except ValueError as error:
+                raise InputError(
+                    f"data.root={self.root}: {error}; give a folder, s3://, gs:// or https://"
+                ) from error
+            (self._system, self._below), self._pid = opened, os.getpid()
+        return self._system, self._below
+
+    def _asked(self, method: str, *arguments: Any, **options: Any) -> Any:
+        """Call a method of the file system, for a bounded time where it has one for that."""
+        system, _ = self._opened()
+        if not system.async_impl:
+            return getattr(system, method.lstrip("_"))(*arguments, **options)
+        asyn = import_module("fsspec.asyn")
+        return asyn.sync(
+            system.loop, getattr(system, method), *arguments, timeout=_ANSWER_S, **options
+        )
+
+    def _read(self, name: str, start: int, stop: int) -> bytes:
+        if self.folder is not None:
+            with (self.folder / name).open("rb") as file:
+                return os.pread(file.fileno(), stop - start, start)
+        path = f"{self._opened()[1]}/{name}"
+        return bytes(self._asked("_cat_file", path, start=start, end=stop))
+
+    def _tried(self, name: str, ask: Callable[[], Any]) -> Any:
+        """Ask again until it works, with growing pauses."""
+        where = f"{self.root}/{name}"
+        deadline, wait = time.monotonic() + self._patience, _FIRST_WAIT_S
+        while True:
+            try:
+                return ask()
+            except InputError:
+                raise
+            except FileNotFoundError as error:
+                raise InputError(
+                    f"{where} is missing; copy it there, or merge the shards that there are"
+                ) from error
+            except PermissionError as error:
+                raise InputError(
+                    f"{where} may not be read ({error}); check the credentials"
+                ) from error
+            except Exception as error:  # each store has its own for what passes
+                if getattr(error, "errno", None) == EINVAL or getattr(error, "status", 0) == 416:
+                    raise InputError(
+                        f"{where} is shorter than the index says; copy it again"
+                    ) from error
+                reason = (str(error) or type(error).__name__).splitlines()[0]
+                if time.monotonic() + wait > deadline:
+                    raise InputError(
+                        f"{where} cannot be read for {self._patience:g} s ({reason}); the same command goes on from "
+                        "the last checkpoint when the store is there again"
+                    ) from error
+                if wait == _FIRST_WAIT_S:
+                    warn(f"{where} cannot be read ({reason}); trying for {self._patience:g} s ...")
+            time.sleep(wait)
+            wait = min(2 * wait, _LONGEST_WAIT_S)
+
+
+class ShardCache:
+    """Copies of some shards of a store in a local folder, which processes of one machine share, also other runs.
+
+    One process at a time makes room, by removing the shards that were read longest ago, and fetches a shard; no copy
+    is there before it is whole. Others read what they need from the store meanwhile.
+
+    Args:
+        folder: of the copies, beside those of other stores.
+        store: where they are from.
+        most: bytes of all copies, also of other stores.
+    """
+
+    def __init__(self, folder: Path, *, store: Store, most: int) -> None:
+        self._folder = folder
+        self._store = store
+        self._most = most
+        self._wanted: Counter[str] = Counter()
+
+    def read(self, name: str, size: int, start: int, stop: int) -> bytes | None:
+        """Return some bytes of a shard of `size` bytes; None where it is not here."""
+        try:
+            return self._read(name, start, stop)
+        except FileNotFoundError:
+            self._wanted[name] += 1
+            if size > self._most or self._wanted[name] <= _FEW or not self._fetch(name, size):
+                return None
+        try:
+            return self._read(name, start, stop)
+        except FileNotFoundError:  # removed in this moment for another
+            return None
+
+    def drop(self, name: str) -> None:
+        """Remove a damaged copy."""
+        (self._folder / name).unlink(missing_ok=True)
+
+    def _read(self, name: str, start: int, stop: int) -> bytes:
+        with (self._folder / name).open("rb") as file:
+            os.utime(file.fileno())
+            return os.pread(file.fileno(), stop - start, start)
+
+    def _fetch(self, name: str, size: int) -> bool:
+        """Fetch a shard; False while another process fetches one."""
+        with naming(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self._folder.parent / ".lock", timeout=0)
+        try:
+            with lock:
+                path = self._folder / name
+                if not path.exists():
+                    self._make_room(size)
+                    part = path.with_suffix(".part")
+                    self._store.fetch(name, size, part)
+                    part.replace(path)
+        except Timeout:
+            return False
+        self._wanted.pop(name, None)
+        return True
+
+    def _make_room(self, size: int) -> None:
+        """Remove parts that a killed process left, and shards read longest ago, until `size` bytes fit."""
+        for part in self._folder.parent.glob("*/*.part"):
+            part.unlink(missing_ok=True)
+        stats = {path: path.stat() for path in self._folder.parent.glob("*/*.zip")}
+        total = sum(stat.st_size for stat in stats.values())
+        for path in sorted(stats, key=lambda path: stats[path].st_mtime_ns):
+            if total + size <= self._most:
+                return
+            path.unlink(missing_ok=True)
+            total -= stats[path].st_size
+
+
+class StreamedImages(ImageDataset):
+    """Images of shards, in an order in which few of these are needed at a time.
+
+    Args:
+        split: "train" or "val".
+        root: a folder of shards, or its URL: s3://, gs://, https:// and others of fsspec.
+        window: shards whose images are shuffled with each other.
+        image_size: None, or that of the images, to be sure of it.
+        flip: append the mirror images.
+        cache: local folder for shards of a URL; None for one in the cache of gan_lab.
+        cache_gb: GB of them that are kept there at most; 0 reads each image by itself.
+        patience: seconds for which a store that fails is tried again.
+        options: of fsspec's file system; credentials are better in its environment variables: these are written into
+            the run.
+
+    Raises:
+        InputError: for a missing or damaged index, a store that cannot be reached, and options out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        split: str,
+        root: str | None,
+        window: int = 8,
+        image_size: ImageSize = None,
+        flip: bool = False,
+        cache: str | None = None,
+        cache_gb: float = 20.0,
+        patience: float = 300.0,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        check_split(split)
+        if window < 1 or not cache_gb >= 0 or not 0 < patience <= _MOST_PATIENCE_S:
+            raise InputError(
+                f"data.window={window}, data.cache_gb={cache_gb}, data.patience={patience}; allowed: at least 1 shard, "
+                f"at least 0 GB, and 1 to {_MOST_PATIENCE_S:g} s"
+            )
+        if not root:
+            raise InputError("data.root is not set; set data.root=s3://BUCKET/FOLDER, or a folder")
+        store = Store(str(root), options=options or {}, patience=patience)
+        index, folder = _opened_index(store, Path(cache).expanduser() if cache else cache_dir())
+        self._store, self._index = store, index
+        most = int(cache_gb * 1e9)
+        self._cache = None
+        if store.folder is None and most:
+            self._cache = ShardCache(folder, store=store, most=most)
+            _check_room(index, window, most)
+        spec = SampleSpec.from_dict(index.spec, origin=Path(f"{self._store.root}/{INDEX}"))
+        if parse_size(image_size) not in (None, spec.shape[1:]):
+            raise InputError(
+                f"data.image_size={image_size}: the shards hold images of {spec.shape[1]}x{spec.shape[2]}; leave it "
+                "out, or pack them at that size"
+            )
+        self._shards = [s for s in index.shards if s["split"] == split]
+        if not self._shards:
+            raise MissingSplit(f"data.root={root} has no images of split={split}")
+        counts = [s["count"] for s in self._shards]
+        before = index.shards.index(self._shards[0])
+        self._first = sum(s["count"] for s in index.shards[:before])
+        self._starts = np.cumsum([0, *counts])
+        self._window = window
+        self.packed_by = index.packed_by
+        self.origin = store.root
+        here = slice(self._first, self._first + int(self._starts[-1]))
+        labels: NDArray[Any] = index.labels if index.attributes is None else index.attributes
+        self._groups = None if index.groups is None else index.groups[here]
+        kind = spec.kind if isinstance(spec.kind, DeepImage) else None
+        if kind is not None:
+            self.pixel_type = torch.uint16 if kind.bits == 16 else torch.float32
+        super().__init__(
+            split=split,
+            image_size=(spec.shape[1], spec.shape[2]),
+            channels=spec.shape[0],
+            class_names=spec.class_names or ["all"],
+            labels=labels[here],
+            flip=flip,
+            kind=kind,
+            representation=spec.representation,
+            attributes=spec.attributes,
+            groups=None if self._groups is None else self._groups.tolist(),
+        )
+        self._fingerprint = digest(index.digest, split, flip)
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of the shards' content and the split, wherever they lie."""
+        return self._fingerprint
+
+    @property
+    def groups(self) -> list[str] | None:
+        numbers = self._groups
+        return None if numbers is None else [f"group{number}" for number in numbers.tolist()]
+
+    @property
+    def metadata(self) -> MetadataTable:
+        names = list(self.spec.attributes)
+        spacing = getattr(self.spec.kind, "spacing", None)
+        return replace(super().metadata, groups=self.groups, attribute_names=names, spacing=spacing)
+
+    def order(self, seed: int, epoch: int) -> NDArray[np.int64]:
+        """Return the order of an epoch, shuffled in windows of shards."""
+        counts = np.diff(self._starts)
+        copies = len(self) // self.num_stored
+        return window_order(counts, window=self._window, seed=seed, epoch=epoch, copies=copies)
+
+    def name(self, index: int) -> str:
+        """Shard and number of a sample."""
+        shard = int(np.searchsorted(self._starts, index, side="right")) - 1
+        return f"{self._shards[shard]['name']}, image {index - int(self._starts[shard])}"
+
+    def stored(self, index: int) -> bytes:
+        """Return the file of stored image `index`."""
+        return self._read(index, self._index.places)
+
+    def load(self, index: int) -> Tensor:
+        """Decode stored image `index` to [C, H, W].
+
+        Raises:
+            InputError: naming shard and image.
+        """
+        file = io.BytesIO(self.stored(index))
+        try:
+            if isinstance(self.spec.kind, DeepImage):
+                pixels = read_levels(file)
+            else:
+                with open_image(file) as image:
+                    pixels = np.asarray(image)
+            pixels = pixels[..., None] if pixels.ndim == 2 else pixels
+            return torch.from_numpy(pixels.transpose(2, 0, 1).copy()).reshape(self.spec.shape)
+        except DECODE_ERRORS as error:
+            raise InputError(
+                f"{self._store.root}: {self.name(index)} cannot be decoded ({error}); pack its shard again"
+            ) from error
+
+    def load_packed(self, index: int) -> Tensor:
+        assert self._index.packed is not None
+        file = io.BytesIO(self._read(index, self._index.packed))
+        shape, dtype = read_header(file)
+        return torch.from_numpy(np.frombuffer(file.read(), dtype=dtype).reshape(shape).copy())
+
+    def pack(self, index: int) -> bytes:
+        return self.stored(index)
+
+    def _read(self, index: int, places: NDArray[np.uint32]) -> bytes:
+        """Return what lies at a place, from the cache or from the store, checked by its CRC-32."""
+        shard = self._shards[int(np.searchsorted(self._starts, index, side="right")) - 1]
+        start, count, crc = (int(number) for number in places[self._first + index])
+        name = shard["name"]
+        if self._cache is not None:
+            data = self._cache.read(name, shard["bytes"], start, start + count)
+            if data is not None and zlib.crc32(data) == crc:
+                return data
+            if data is not None:
+                self._cache.drop(name)
+        data = self._store.read(name, start, start + count)
+        if zlib.crc32(data) != crc:
+            raise InputError(
+                f"{self._store.root}/{name} is damaged, or another shard than that of the index ({self.name(index)}); "
+                "copy it again"
+            )
+        return data
+
+
+def _opened_index(store: Store, cache: Path) -> tuple[ShardIndex, Path]:
+    """Return the index of a store, copied here where that is remote, and the folder for copies of its shards."""
+    if store.folder is not None:
+        if not (store.folder / INDEX).is_file():
+            raise InputError(
+                f"data.root={store.root} has no {INDEX}; merge its shards with gan-lab prepare-data "
+                f"out={store.root} merge=true"
+            )
+        return read_index(store.folder / INDEX), store.folder
+    size, stamp = store.stamp(INDEX)
+    folder = cache / "shards" / stamp
+    path = folder / INDEX
+    with naming(path):
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{path}.lock"):
+            if not path.exists():
+                new = path.with_suffix(".new")
+                store.fetch(INDEX, size, new)
+                new.replace(path)
+    return read_index(path), folder
+
+
+def _check_room(index: ShardIndex, window: int, most: int) -> None:
+    """Check that the shards of a window, and the next one, fit into the cache: else each image would cost a shard."""
+    sizes = sorted((shard["bytes"] for shard in index.shards), reverse=True)
+    needed = sum(sizes[: window + 1])
+    if needed > most:
+        raise InputError(
+            f"data.cache_gb={most / 1e9:g}: the {min(window + 1, len(sizes))} shards of a window take "
+            f"{needed / 1e9:,.3g} GB; set data.cache_gb={needed * 1.5 / 1e9:.3g}, or a smaller data.window"
+        )
