@@ -98,6 +98,6 @@ $(VENV)/.installed: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/pip
 
 # the development extras hold everything that the demo needs
 $(VENV)/.installed-dev: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/pip
-	@echo "installing gan_lab[dev] into $(VENV): the first time several GB, most of it torch"
+	@echo "installing gan-laboratory[dev] into $(VENV): the first time several GB, most of it torch"
 	$(INSTALL) -e '.[dev]'
 	@touch $(VENV)/.installed $@
