@@ -98,5 +98,5 @@ def test_weights_of_another_form_are_an_error(
     files: tuple[dict[str, Any], dict[str, Tensor]],
 ) -> None:
     config, state = files
-    with pytest.raises(InputError, match="weights do not fit the arguments"):
+    with pytest.raises(InputError, match="weights do not match the arguments"):
         load(config, state | {"generator.gen_z.bias": torch.zeros(7)})
