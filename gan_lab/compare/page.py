@@ -5,7 +5,6 @@ import json
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import version
 from importlib.resources import files
 from typing import Any
 
@@ -15,6 +14,7 @@ from gan_lab.compare.runs import Run, SampleGrid, data_uri, enlarged
 from gan_lab.config import derived, flatten
 from gan_lab.metrics.base import direction
 from gan_lab.training.loggers.files import PRUNED
+from gan_lab.version import __version__
 
 # largest number of points of a curve, and of all curves of a metric
 _MAX_POINTS, _MAX_TOTAL = 600, 9000
@@ -100,7 +100,7 @@ def page_data(
     most = max(60, min(_MAX_POINTS, _MAX_TOTAL // max(len(runs), 1)))
     when = time.strftime("%Y-%m-%d %H:%M %Z")
     return {
-        "about": f"Made by gan-lab compare {version('gan_lab')} on {when}; kimg are thousands of real images shown.",
+        "about": f"Made by gan-lab compare {__version__} on {when}; kimg are thousands of real images shown.",
         "note": note(grids, seed=seed),
         "problems": [*problems, *(f"{run.name}: {text}" for run in runs for text in run.problems)],
         "advice": [f"{run.name} {one}" for run in runs for one in run.advice],

@@ -238,7 +238,7 @@ LONGEST_NUMBER = 12  # longest integer, in digits
 CLIENT_IS_GONE = 499  # nginx's status of a closed request; the client never receives it
 HEADERS = {
     "Content-Security-Policy": (
-        "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; frame-ancestors 'none'"
+        "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; frame-ancestors {}"
     ),
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
@@ -252,11 +252,18 @@ class Guard:
     Args:
         app: the wrapped application.
         hosts: allowed host names; "*" for any.
+        frame_ancestors: sites that may show it in a frame.
     """
 
-    def __init__(self, app: ASGIApp, *, hosts: Sequence[str]) -> None:
+    def __init__(
+        self, app: ASGIApp, *, hosts: Sequence[str], frame_ancestors: Sequence[str]
+    ) -> None:
         self.app = app
         self.hosts = {host.lower() for host in hosts}
+        framing = " ".join(frame_ancestors) or "'none'"
+        self.headers = [
+            (key.lower().encode(), value.format(framing).encode()) for key, value in HEADERS.items()
+        ]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer or hand on."""
@@ -267,8 +274,7 @@ class Guard:
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                added = [(key.lower().encode(), value.encode()) for key, value in HEADERS.items()]
-                message["headers"] = [*message["headers"], *added]
+                message["headers"] = [*message["headers"], *self.headers]
             await send(message)
 
         rejection = rejected(request, self.hosts)
@@ -423,12 +429,15 @@ class Page:
         return self.projections.find(request.path_params["id"])
 
 
-def build_app(studios: Sequence[Studio], *, hosts: Sequence[str]) -> Starlette:
+def build_app(
+    studios: Sequence[Studio], *, hosts: Sequence[str], frame_ancestors: Sequence[str] = ()
+) -> Starlette:
     """Build the server application.
 
     Args:
         studios: one or two generators, shown side by side.
         hosts: host names of allowed requests, without ports, against DNS rebinding.
+        frame_ancestors: sites that may show the page in a frame, such as "https://huggingface.co".
     """
     page = Page(studios)
     return Starlette(
@@ -445,7 +454,7 @@ def build_app(studios: Sequence[Studio], *, hosts: Sequence[str]) -> Starlette:
             Mount("/", StaticFiles(directory=FILES, html=True)),
         ],
         middleware=[
-            Middleware(Guard, hosts=hosts),
+            Middleware(Guard, hosts=hosts, frame_ancestors=frame_ancestors),
         ],
         exception_handlers={InputError: bad_input, ClientDisconnect: interrupted},
     )

@@ -118,6 +118,10 @@ class ChunkStore(Protocol):
         """Store a chunk."""
         ...
 
+    def remove(self, name: str) -> None:
+        """Delete a chunk, if it is there."""
+        ...
+
     def clear(self) -> None:
         """Delete all chunks."""
         ...
@@ -133,6 +137,9 @@ class MemoryChunks:
         return None
 
     def put(self, name: str, values: Tensor) -> None:
+        pass
+
+    def remove(self, name: str) -> None:
         pass
 
     def clear(self) -> None:
@@ -174,6 +181,9 @@ class FolderChunks:
             warn(f"features cannot be stored ({error}), so an interrupted evaluation starts again")
             return
         self._writable = write_entry(self._path(name), {"values": values})
+
+    def remove(self, name: str) -> None:
+        self._path(name).unlink(missing_ok=True)
 
     def clear(self) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)

@@ -46,11 +46,22 @@ class Moments:
         features = features.double()
         mean = features.mean(0)
         centred = features - mean
+        self._add(len(features), mean, centred.T @ centred)
+
+    def join(self, count: int, stacked: Tensor) -> None:
+        """Take in the moments of `count` further features, as `stacked` returns them."""
+        self._add(count, stacked[0], stacked[1:])
+
+    def stacked(self) -> Tensor:
+        """Return the mean above the sums of squares around it, float64 [1 + width, width]."""
+        return torch.cat([self.mean[None], self._scatter])
+
+    def _add(self, count: int, mean: Tensor, scatter: Tensor) -> None:
         shift = mean - self.mean
-        total = self.count + len(features)
-        self._scatter += centred.T @ centred
-        self._scatter += torch.outer(shift, shift) * (self.count * len(features) / total)
-        self.mean += shift * (len(features) / total)
+        total = self.count + count
+        self._scatter += scatter
+        self._scatter += torch.outer(shift, shift) * (self.count * count / total)
+        self.mean += shift * (count / total)
         self.count = total
 
     @property

@@ -3,13 +3,13 @@
 import logging
 import warnings
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from inspect import signature
 from typing import Any
 
 import torch
 from hydra.utils import get_object
 from lightning import Callback, Trainer
-from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins import CheckpointIO
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import Tensor, nn
@@ -36,6 +36,7 @@ from gan_lab.metrics.base import Metrics
 from gan_lab.training.callbacks.training_log import ProgressBar
 from gan_lab.training.checkpoint import AtomicCheckpointIO
 from gan_lab.training.checks import CheckSameConfig
+from gan_lab.training.loggers.base import RunLogger
 from gan_lab.training.loggers.files import JsonLines
 from gan_lab.training.module import AdversarialModule
 from gan_lab.training.player import OptimizerFactory
@@ -356,7 +357,7 @@ def build_trainer(config: DictConfig, callbacks: dict[str, object]) -> Trainer:
     """Build the Trainer; the data loader, not the Trainer, ends the training."""
     loggers = [
         JsonLines(run_dir=config.run_dir),
-        *(build(node, Logger) for node in config.logger.values() if node is not None),
+        *(build(node, RunLogger) for node in config.logger.values() if node is not None),
     ]
     same_config = CheckSameConfig(config=resolved(config))
     return bare_trainer(
@@ -392,7 +393,7 @@ def bare_trainer(
     return build(
         config.trainer,
         Trainer,
-        **{"strategy": "auto", **processes(), **precision},
+        **{"strategy": "auto", **processes(timedelta(minutes=config.rank_timeout)), **precision},
         sync_batchnorm=False,
         plugins=plugins,
         max_epochs=1,

@@ -39,6 +39,7 @@ class TrainKeys(Keys):
     conditional: bool | None
     num_workers: Annotated[int, Field(ge=0, le=1024)] | None
     threads: Threads | None
+    rank_timeout: Annotated[float, Field(gt=0, le=10**5)]
     compile: bool | Text | None
     dry_run: bool
     new_data: bool
@@ -64,9 +65,11 @@ def check_trainer(node: DictConfig) -> None:
             f"trainer.strategy={strategy} is not supported, since generator and "
             "discriminator alternate within a step; set trainer.strategy=ddp, or trainer=ddp for all GPUs here"
         )
-    if node.get("accelerator") in ("gpu", "cuda", "mps") and not torch.accelerator.is_available():
+    wanted = node.get("accelerator")
+    here = torch.accelerator.current_accelerator(check_available=True)
+    if wanted in ("gpu", "cuda", "mps") and (here is None or wanted not in ("gpu", here.type)):
         raise InputError(
-            f"trainer.accelerator={node.accelerator}: this machine has none; use trainer=auto or trainer=cpu"
+            f"trainer.accelerator={wanted}: this machine has none; use trainer=auto or trainer=cpu"
         )
     precision = str(node.get("precision", "32-true"))
     if precision not in PRECISIONS:

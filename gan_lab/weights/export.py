@@ -5,7 +5,6 @@ import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -26,6 +25,7 @@ from gan_lab.run import git_revision, read_results
 from gan_lab.sampling.gan import Gan
 from gan_lab.training.checkpoint import CONFIG_FILE, checkpoint_path, read, read_config
 from gan_lab.training.loggers.files import read_metrics
+from gan_lab.version import __version__
 from gan_lab.weights import exported
 from gan_lab.weights.exported import GRID, PROGRAMS
 from gan_lab.weights.loading import as_gan, player
@@ -89,7 +89,7 @@ def of_run(
     description = {
         "format": exported.FORMAT,
         "name": folder.resolve().name,
-        "gan_lab": version("gan_lab"),
+        "gan_lab": __version__,
         "git_revision": git_revision(),
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "licence": None,
@@ -354,23 +354,27 @@ def in_a_cell(name: object) -> str:
 
 def front_matter(description: Mapping[str, Any]) -> str:
     """Return the YAML that the hub reads."""
-    given = description["licence"]
-    known = given is not None and given.lower() in LICENCES
-    identifier = given.lower() if known else "other" if given else "unknown"
     architecture = str(description["generator"]["network"]["_target_"]).split(".")[-2]
     tags = ["gan", "generative-adversarial-network", architecture]
     tags += ["image-generation"] if is_image(description) else []
     tags += ["class-conditional"] if description["sample"]["num_classes"] else []
     tags += ["onnx"] if "onnx" in description["programs"] else []
     fields = {
-        "license": identifier,
-        **({"license_name": given} if identifier == "other" else {}),
+        **licence_fields(description),
         "library_name": "gan_lab",
         **({"pipeline_tag": "unconditional-image-generation"} if is_image(description) else {}),
         "tags": tags,
     }
     text: str = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
     return text
+
+
+def licence_fields(description: Mapping[str, Any]) -> dict[str, str]:
+    """Return the licence as the hub names it, for front matter."""
+    given = description["licence"]
+    known = given is not None and given.lower() in LICENCES
+    identifier = given.lower() if known else "other" if given else "unknown"
+    return {"license": identifier, **({"license_name": given} if identifier == "other" else {})}
 
 
 def recipe(description: Mapping[str, Any]) -> Iterator[tuple[str, object]]:

@@ -24,7 +24,7 @@ def library() -> ModuleType:
         import huggingface_hub
     except ModuleNotFoundError as error:
         raise InputError(
-            "models on the Hugging Face hub need huggingface_hub: pip install 'gan_lab[hub]'"
+            "models on the Hugging Face hub need huggingface_hub: pip install 'gan-laboratory[hub]'"
         ) from error
     return huggingface_hub
 
@@ -68,14 +68,17 @@ def check_push(name: str) -> None:
         )
 
 
-def push(folder: Path, name: str, *, files: Sequence[str], private: bool) -> str:
-    """Upload an exported model, as one commit; the repository is created if needed.
+def push(
+    folder: Path, name: str, *, files: Sequence[str], private: bool, space: bool = False
+) -> str:
+    """Upload an exported model or a Space, as one commit; the repository is created if needed.
 
     Args:
-        folder: the exported model.
+        folder: the exported model, or the Space's folder.
         name: "user/name".
         files: names of the files to upload.
         private: whether a new repository is private; an existing one is not changed.
+        space: whether it is a Space, a container.
 
     Returns:
         The commit's URL.
@@ -87,13 +90,15 @@ def push(folder: Path, name: str, *, files: Sequence[str], private: bool) -> str
     api = hf.HfApi()
     say(f"uploading {counted(len(files), 'file')} to {name}")
     try:
-        api.create_repo(repo_id=name, repo_type="model", private=private, exist_ok=True)
+        kind = "space" if space else "model"
+        sdk = {"space_sdk": "docker"} if space else {}
+        api.create_repo(repo_id=name, repo_type=kind, private=private, exist_ok=True, **sdk)
         commit = api.upload_folder(
             repo_id=name,
-            repo_type="model",
+            repo_type=kind,
             folder_path=str(folder),
             allow_patterns=list(files),
-            commit_message="Upload a generator with gan_lab",
+            commit_message="Upload with gan_lab",
         )
     except Exception as error:  # as in `download`
         raise InputError(

@@ -181,7 +181,7 @@ def onnx_packages() -> Any:
         import onnxscript  # noqa: F401
     except ModuleNotFoundError as error:
         raise InputError(
-            f"format=onnx needs {error.name}, which is not installed: pip install 'gan_lab[onnx]'"
+            f"format=onnx needs {error.name}, which is not installed: pip install 'gan-laboratory[onnx]'"
         ) from error
     return onnxruntime
 

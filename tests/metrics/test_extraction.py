@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import distributed
 
+from gan_lab.metrics import extraction as extraction_module
 from gan_lab.metrics.cache import FolderChunks, MemoryChunks
 from gan_lab.metrics.extraction import CHUNK, Extraction, extract_fakes, extract_real, no_progress
 from gan_lab.metrics.feature_set import Moments
@@ -223,3 +224,58 @@ def test_a_cache_that_cannot_be_written_costs_time_only(
     store = FolderChunks(tmp_path / "file" / "chunks")
     extraction(images, Projection()).extract(store)
     assert capsys.readouterr().out.count("cannot be stored") == 1
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """Chunks of 16 images, four of them in a block."""
+    monkeypatch.setattr(extraction_module, "CHUNK", 16)
+    monkeypatch.setattr(extraction_module, "_BLOCKS", 15)
+    monkeypatch.setattr(extraction_module, "_LARGEST_BLOCK", 4)
+
+
+def test_sums_of_blocks_are_those_of_all_features(images, monkeypatch, small_blocks):
+    several = extraction(images, Projection(), max_features=100)
+    assert [len(block) for block in several._blocks] == [4] * 17 + [1]
+    made = several.extract(MemoryChunks())
+    monkeypatch.setattr(extraction_module, "_LARGEST_BLOCK", 1)
+    plain = extraction(images, Projection(), max_features=100).extract(MemoryChunks())
+    assert torch.equal(made.features["features"], plain.features["features"])
+    for ours, theirs in zip(made.gaussian("features"), plain.gaussian("features"), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-14)
+
+
+def test_blocks_survive_a_kill_and_keep_no_features(images, empty_cache, capsys, small_blocks):
+    whole = extraction(images, Projection(), max_features=100).extract(MemoryChunks())
+    killed = Projection()
+    killed.stop_after = 150
+    with pytest.raises(KeyboardInterrupt):
+        extract_real(extraction(images, killed, max_features=100))
+    names = sorted(path.name for path in empty_cache.glob("features/*/chunks-*/*"))
+    assert [name for name in names if name.endswith("-features.pt")] == [
+        "00000128-00000144-features.pt"
+    ], "of the finished blocks only sums are left"
+    again = Projection()
+    made = extract_real(extraction(images, again, max_features=100))
+    assert "(144 of them are done already)" in " ".join(capsys.readouterr().out.split())
+    assert again.seen == NUM - 144
+    for ours, theirs in zip(made.gaussian("features"), whole.gaussian("features"), strict=True):
+        assert torch.equal(ours, theirs)
+    assert torch.equal(made.features["features"], whole.features["features"])
+
+
+def test_processes_share_blocks(images, tmp_path, empty_cache, small_blocks):
+    context = multiprocessing.get_context("fork")
+    children = [
+        context.Process(target=one_of_two, args=(rank, tmp_path, images, 16)) for rank in range(2)
+    ]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(60)
+        assert child.exitcode == 0
+    expected = extraction(images, Projection()).extract(MemoryChunks()).gaussian("features")
+    for rank in range(2):
+        _, seen, found = torch.load(tmp_path / f"{rank}.pt")
+        assert all(torch.equal(one, two) for one, two in zip(found, expected, strict=True))
+        assert int(seen) > NUM // 2

@@ -138,5 +138,5 @@ def test_names(source: str) -> None:
 
 def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
-    with pytest.raises(InputError, match=r"pip install 'gan_lab\[hub\]'"):
+    with pytest.raises(InputError, match=r"pip install 'gan-laboratory\[hub\]'"):
         gan_lab.load(f"hf://{NAME}")

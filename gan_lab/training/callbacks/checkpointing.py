@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gan_lab.console import HANGUP, leave_terminal, minds_hangup, say, warn
 from gan_lab.distributed import slurm
-from gan_lab.distributed.ranks import DelayedAllReduce
+from gan_lab.distributed.ranks import DelayedAllReduce, ManualDDPStrategy
 from gan_lab.errors import InputError
 from gan_lab.layers.collectives import several_ranks
 from gan_lab.run import identity, link
@@ -129,6 +129,8 @@ class Checkpointing(Callback):
     def on_train_start(self, trainer: Trainer, module: AdversarialModule) -> None:  # type: ignore[override]
         """Handle further signals, and start the stopwatch."""
         self._saved_at = time.monotonic()
+        if isinstance(trainer.strategy, ManualDDPStrategy):
+            self._signal_anywhere.timeout = trainer.strategy.timeout
         self._place = identity(self.folder.parent)
         # only here: the Trainer sets its own handler between the two hooks
         for number in slurm.PREEMPT_SIGNALS if slurm.in_job() else {signal.SIGTERM}:
