@@ -11,7 +11,7 @@ INSTALL = $(VENV)/bin/python -m pip install --disable-pip-version-check --no-inp
 # one thread a worker: more would fight for the cores, and change the last bits of a sum
 PYTEST = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
-.PHONY: help demo gallery test lint unit slurm slow gpu clean
+.PHONY: help demo gallery test lint unit slurm slow gpu dist clean
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
@@ -63,6 +63,11 @@ slow: $(VENV)/.installed-dev ## the long tests
 gpu: ## what a GPU does with this checkout, in at most 8 minutes: steps, penalties, NCCL; WHEELS=folder OUT=folder
 	$(or $(PYTHON),python3) -m tests.gpu $(if $(WHEELS),--wheels $(WHEELS)) $(if $(OUT),--out $(OUT)) $(ARGS)
 
+dist: $(VENV)/.installed-dev ## build the wheel and the source distribution into dist/, and check them
+	rm -rf dist
+	$(VENV)/bin/python -m build --no-isolation
+	$(VENV)/bin/python -m twine check --strict dist/*
+
 clean: ## remove the environment, caches and builds; runs/ stays
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find conf gan_lab tests -name __pycache__ -prune -exec rm -rf {} +
@@ -93,6 +98,6 @@ $(VENV)/.installed: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/pip
 
 # the development extras hold everything that the demo needs
 $(VENV)/.installed-dev: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/pip
-	@echo "installing gan_lab[dev] into $(VENV): the first time several GB, most of it torch"
+	@echo "installing gan-laboratory[dev] into $(VENV): the first time several GB, most of it torch"
 	$(INSTALL) -e '.[dev]'
 	@touch $(VENV)/.installed $@

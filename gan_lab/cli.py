@@ -6,6 +6,7 @@ from importlib import import_module
 from types import FrameType
 
 from gan_lab.errors import interrupted
+from gan_lab.version import __version__
 
 COMMANDS = {
     "train": "train a GAN, or go on with one: gan-lab train experiment=quickstart",
@@ -48,9 +49,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(usage())
         return
     if words[0] in ("-V", "--version"):
-        from importlib.metadata import version
-
-        print(f"gan_lab {version('gan_lab')}")
+        print(f"gan_lab {__version__}")
         return
     name, *overrides = words
     if name not in COMMANDS:

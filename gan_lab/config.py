@@ -46,6 +46,7 @@ NOT_IN_THE_NAME = (
     "num_workers",
     "hydra",
     "threads",
+    "rank_timeout",
     "compile",
     "dry_run",
     "new_data",

@@ -27,6 +27,7 @@ from typing_extensions import TypedDict
 
 from gan_lab.config import conf_dir, read_json, take
 from gan_lab.errors import InputError
+from gan_lab.version import __version__
 
 if TYPE_CHECKING:
     import torch
@@ -363,7 +364,7 @@ def circumstances(device: "torch.device") -> dict[str, Any]:
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "device": f"{device.type}: {on}",
         "versions": {
-            "gan_lab": version("gan_lab"),
+            "gan_lab": __version__,
             "python": platform.python_version(),
             **{name: found for name in PACKAGES if (found := package_version(name))},
         },

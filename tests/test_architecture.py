@@ -27,13 +27,13 @@ ORDER = (
     ("data",),
     ("distributed",),
     ("layers",),
-    ("config", "run", "errors", "console", "seeding"),
+    ("config", "run", "errors", "console", "seeding", "version"),
 )
 ROOMS = {
     *("commands", "models", "layers", "training", "distributed", "data", "sampling", "metrics"),
     *("weights", *APPLICATIONS),
 }
-FILES = {"__init__", "cli", "config", "run", "errors", "console", "seeding"}
+FILES = {"__init__", "cli", "config", "run", "errors", "console", "seeding", "version"}
 ALLOWED = {"__main__.py", "py.typed", "__pycache__"}
 LONGEST_README = 220
 
@@ -42,7 +42,7 @@ TOGETHER = {
     "commands": {"full_disk", "kills", "processes", "resume", "selection", "sound", "stops"},
     "compare": {"command"},
     "data": {"stacked_digits", "training"},
-    "distributed": {"requeue"},
+    "distributed": {"hosts", "requeue"},
     "layers": {"growing_blocks"},
     "metrics": {"auto", "golden", "pretrained", "stacked_digits"},
     "models": {"conditioning", "growing_training", "matrix", "resnet_training", "spectral_norm"},

@@ -58,15 +58,18 @@ def test_wheel_holds_the_package_and_every_config(built: Path, tmp_path: Path) -
 
     (metadata,) = (path.name for path in tmp_path.glob("*.dist-info"))
     assert {path.name for path in tmp_path.iterdir()} == {"gan_lab", metadata}
-    assert metadata == f"gan_lab-{gan_lab.__version__}.dist-info"
+    assert metadata == f"gan_laboratory-{gan_lab.__version__}.dist-info"
     configs = {path.relative_to(ROOT / "conf") for path in (ROOT / "conf").rglob("*.yaml")}
     assert configs
     installed = tmp_path / "gan_lab" / "conf"
     assert {path.relative_to(installed) for path in installed.rglob("*.yaml")} == configs
     modules = {path.relative_to(ROOT) for path in (ROOT / "gan_lab").rglob("*.py")}
     assert {path.relative_to(tmp_path) for path in tmp_path.rglob("*.py")} == modules
-    page = {path.name for path in (tmp_path / "gan_lab" / "compare").iterdir()}
-    assert {"page.html", "page.css", "page.js"} <= page
+    # pages, templates and whatever else lies beside the code
+    others = {name for name in tracked_files() if name.startswith("gan_lab/")}
+    assert "gan_lab/explore/page/index.html" in others and "gan_lab/weights/card.md.jinja" in others
+    assert {name for name in others if not (tmp_path / name).is_file()} == set()
+    assert "gan-lab = gan_lab.cli:main" in (tmp_path / metadata / "entry_points.txt").read_text()
 
 
 def test_installed_from_a_wheel_it_finds_its_configs(built: Path, tmp_path: Path) -> None:
@@ -84,6 +87,12 @@ def test_installed_from_a_wheel_it_finds_its_configs(built: Path, tmp_path: Path
 
     site = tmp_path / "site" / "gan_lab"
     assert [Path(path).resolve() for path in found] == [site / "__init__.py", site / "conf"]
+
+
+def test_what_the_package_index_would_show_can_be_shown(built: Path) -> None:
+    files = map(str, built.iterdir())
+    check = [sys.executable, "-m", "twine", "check", "--strict", *files]
+    subprocess.run(check, check=True)
 
 
 def test_sdist_can_be_tested_and_built_again(built: Path) -> None:
@@ -126,6 +135,10 @@ def test_citation_names_this_version_and_licence() -> None:
     assert citation["version"] == gan_lab.__version__
     assert citation["license"] == PROJECT["license"]
     assert citation["authors"] == PROJECT["authors"]
+    assert citation["keywords"] == PROJECT["keywords"]
+    # of the Citation File Format 1.2.0
+    assert citation["cff-version"] == "1.2.0" and citation["type"] == "software"
+    assert all(citation[required] for required in ("message", "title", "abstract"))
 
 
 def test_constraints_pin_every_dependency_within_its_range() -> None:

@@ -34,6 +34,7 @@ from gan_lab.training.building import (
     sample_spec,
 )
 from gan_lab.training.checks import check_trainer
+from gan_lab.version import __version__
 
 Result = dict[str, Any]
 
@@ -88,7 +89,7 @@ def circumstances(config: DictConfig, spec: SampleSpec) -> Result:
         # other work on the machine slows everything
         "load_average": os.getloadavg()[0],
         "versions": {
-            "gan_lab": version("gan_lab"),
+            "gan_lab": __version__,
             "python": platform.python_version(),
             "torch": version("torch"),
             "lightning": version("lightning"),

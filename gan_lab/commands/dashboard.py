@@ -12,7 +12,8 @@ from omegaconf import DictConfig
 from gan_lab.console import say
 from gan_lab.errors import InputError
 from gan_lab.metrics.base import direction
-from gan_lab.training.loggers.wandb import first_line, has_wandb_key
+from gan_lab.training.loggers.base import first_line
+from gan_lab.training.loggers.wandb import has_wandb_key
 
 if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Workspace
@@ -36,7 +37,8 @@ def run(config: DictConfig) -> None:
     """
     if find_spec("wandb_workspaces") is None:
         raise InputError(
-            "dashboard needs wandb-workspaces; pip install 'gan_lab[dashboard]'. gan-lab compare runs/* needs neither"
+            "dashboard needs wandb-workspaces; pip install 'gan-laboratory[dashboard]'. gan-lab compare runs/* does "
+            "without it"
         )
     if not has_wandb_key():
         raise InputError(

@@ -29,7 +29,7 @@ def run(config: DictConfig) -> None:
         from gan_lab.explore.studio import Studio
     except ModuleNotFoundError as error:
         raise InputError(
-            f"{error.name} is not installed; gan-lab explore needs pip install 'gan_lab[explore]'"
+            f"{error.name} is not installed; gan-lab explore needs pip install 'gan-laboratory[explore]'"
         ) from error
     listening = listen(config.host, config.port)
     if config.threads:
@@ -38,7 +38,11 @@ def run(config: DictConfig) -> None:
     studios = [
         Studio(opened(config, one), name=name) for one, name in zip(runs, names(runs), strict=True)
     ]
-    app = build_app(studios, hosts=["*"] if config.host in EVERYWHERE else [*LOOPBACK, config.host])
+    app = build_app(
+        studios,
+        hosts=["*"] if config.host in EVERYWHERE else [*LOOPBACK, config.host],
+        frame_ancestors=config.frame_ancestors,
+    )
     if config.host not in LOOPBACK:
         warn(f"host={config.host}: everyone who can reach this machine can use the page")
     port = listening.getsockname()[1]

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from gan_lab.commands.options import chosen_formats
+from gan_lab.commands.options import chosen_formats, pick_device
 from gan_lab.console import say
 from gan_lab.data.images import save_png
 from gan_lab.errors import InputError
@@ -32,6 +32,8 @@ from gan_lab.weights import exported, hub, stylegan
 from gan_lab.weights.export import Material, card, of_export, of_run, sample_grid
 from gan_lab.weights.loading import local
 from gan_lab.weights.programs import onnx_packages, write_program
+from gan_lab.weights.space import FILES as SPACE_FILES
+from gan_lab.weights.space import fill_space, is_space, space_files
 
 # files of an exported model; other files in the folder are kept
 FILES = (
@@ -51,6 +53,7 @@ def run(config: DictConfig) -> None:
     """
     if config.push is not None:
         hub.check_push(config.push)
+    pick_device(config.device)
     source = local(config.run)
     material = gather(config, source)
     description = material.description
@@ -63,6 +66,8 @@ def run(config: DictConfig) -> None:
         nvidia_arguments(material)
     out = Path(config.out).expanduser() if config.out else default_out(source, config)
     check_out(out, material, source, overwrite=config.overwrite)
+    if config.space is not None:
+        check_space(Path(config.space).expanduser(), out)
     prepare(config, material)
     name = type(material.gan.generator).__module__.rpartition(".")[2]
     say(
@@ -74,8 +79,24 @@ def run(config: DictConfig) -> None:
         say(f"wrote {out / file}")
     if description["licence"] is None:
         say("the model card states no licence; set one, such as licence=cc-by-4.0")
+    if config.space is not None:
+        write_space(Path(config.space).expanduser(), out, description, repository=config.push)
     if config.push is not None:
         say(f"pushed {hub.push(out, config.push, files=written(out), private=config.private)}")
+    if config.push is not None and config.space is not None:
+        folder = Path(config.space).expanduser()
+        files = space_files(folder)
+        at = hub.push(folder, config.push, files=files, private=config.private, space=True)
+        say(f"pushed the Space {at}")
+
+
+def write_space(
+    folder: Path, model: Path, description: Mapping[str, Any], *, repository: str | None
+) -> None:
+    """Write a Space's folder, in place of an earlier one."""
+    with staged(folder, files=SPACE_FILES) as temporary:
+        fill_space(temporary, model, description, repository=repository)
+    say(f"wrote {folder}: a Space, the explore page of this model as a container")
 
 
 def gather(config: DictConfig, source: Path) -> Material:
@@ -118,7 +139,9 @@ def prepare(config: DictConfig, material: Material) -> None:
     gan.check_truncation(config.truncation)
     if count is None:
         return
+    gan.generator.to(pick_device(config.device))
     gan.measure_statistics(count, seed=config.seed, truncation=config.truncation)
+    gan.generator.cpu()  # where programs are written and compared
     material.description["standing_statistics"] = {
         "images": count,
         "seed": config.seed,
@@ -168,9 +191,21 @@ def check_out(out: Path, material: Material, source: Path, *, overwrite: bool) -
         )
 
 
+def check_space(folder: Path, out: Path) -> None:
+    """Check that a Space's folder is new, empty or an earlier Space.
+
+    Raises:
+        InputError: with what to do.
+    """
+    if folder.resolve() == out.resolve():
+        raise InputError(f"space={folder} is the folder of the model; give another for the Space")
+    if folder.is_file() or (folder.exists() and any(folder.iterdir()) and not is_space(folder)):
+        raise InputError(f"space={folder} holds other files than a Space's; give another folder")
+
+
 @contextmanager
-def staged(out: Path) -> Iterator[Path]:
-    """Yield a temporary folder that replaces `out` on success and is removed on failure.
+def staged(out: Path, *, files: Collection[str] = FILES) -> Iterator[Path]:
+    """Yield a temporary folder that replaces `out`'s `files` on success and is removed on failure.
 
     After a kill, the next export to the same folder cleans up.
     """
@@ -179,7 +214,7 @@ def staged(out: Path) -> Iterator[Path]:
         remove_leftovers(out.parent)
         if before.exists() and not out.exists():
             os.replace(before, out)
-        keep_others(before, out)
+        keep_others(before, out, files)
         folder.mkdir(parents=True)
     try:
         yield folder
@@ -190,14 +225,14 @@ def staged(out: Path) -> Iterator[Path]:
         if out.exists():
             os.replace(out, before)
         publish(folder, out)
-        keep_others(before, out)
+        keep_others(before, out, files)
 
 
-def keep_others(before: Path, out: Path) -> None:
+def keep_others(before: Path, out: Path, files: Collection[str]) -> None:
     """Move other files, such as generated images, out of the replaced folder and remove it."""
     if before.exists():
         for entry in before.iterdir():
-            if entry.name not in FILES:
+            if entry.name not in files:
                 os.replace(entry, out / entry.name)
         shutil.rmtree(before)
 

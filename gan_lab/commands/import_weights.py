@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from gan_lab.console import say
 from gan_lab.data.images import image_spec
 from gan_lab.errors import InputError
 from gan_lab.training.checkpoint import LAST, AtomicCheckpointIO, write_config
+from gan_lab.version import __version__
 from gan_lab.weights.blueprint import Blueprint
 from gan_lab.weights.published import Published, open_published
 
@@ -99,7 +99,7 @@ def describe_run(
                 "files": {path.name: digest for path, digest in published.files.items()},
                 "data": published.data_name,
                 "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-                "gan_lab": version("gan_lab"),
+                "gan_lab": __version__,
                 "torch": str(torch.__version__),
             },
         }

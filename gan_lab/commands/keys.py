@@ -172,6 +172,7 @@ class ExploreKeys(OfARun):
     truncation: float | None
     host: Text
     port: Annotated[int, Field(ge=0, le=65_535)]
+    frame_ancestors: list[Annotated[str, Field(pattern=r"^https?://[\w.:*-]+$")]]
     threads: Threads | None
     device: Text
 
@@ -193,7 +194,9 @@ class ExportKeys(OfARun):
     seed: Seed
     truncation: float | None
     standing_statistics: Statistics | None
+    device: Text
     push: Text | None
+    space: Text | None
     private: bool
 
 

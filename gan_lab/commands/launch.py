@@ -290,6 +290,8 @@ def explain_hydra_error(error: Exception, root: str) -> str:
         there = re.search(r"Did you mean to override (?:one of )?(.+)\?", str(error))
         hint = f"; set keys below it, such as {below[0]}" if below else ""
         hint = hint or (f"; did you mean {there[1]}?" if there else "")
+        if key == "device" and root in ("train", "bench"):
+            hint = "; trainer=cpu, gpu or mps chooses the device of a training"
         return f"{key}= is not a choice that gan-lab {command} has{hint or suggestion(key, keys)}"
     hints = [
         suggestion(wrong, keys) for wrong in between_quotes(message) if wrong not in (root, *keys)

@@ -103,7 +103,9 @@ def chosen_formats(formats: str | Sequence[str]) -> list[str]:
 
 
 def pick_device(name: str) -> torch.device:
-    """Return a device by name; "auto" is the accelerator if there is one, else the CPU.
+    """Return the device of a command by name; "auto" is the accelerator if there is one, else the CPU.
+
+    All commands but `train` and `bench`, whose devices are Lightning's (`trainer=`), choose theirs here.
 
     Raises:
         InputError: for a device that is not there.
@@ -113,7 +115,10 @@ def pick_device(name: str) -> torch.device:
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device={name} cannot be used here ({error}); use auto or cpu") from error
+        reason = next(iter(str(error).splitlines()), "")
+        raise InputError(
+            f"device={name} cannot be used here ({reason}); use auto or cpu"
+        ) from error
 
 
 # Seeds and classes of the command line.

@@ -13,6 +13,7 @@ from gan_lab.config import differences, resolved, take, to_containers
 from gan_lab.console import is_first, say, warn
 from gan_lab.data.datamodule import DataModule, check_batch, loader_failure
 from gan_lab.distributed.processes import run_on, started_by_others, world_size
+from gan_lab.distributed.ranks import lost_rank
 from gan_lab.errors import InputError
 from gan_lab.run import locked, remove_leftovers
 from gan_lab.training.auto import decide_by_data
@@ -146,7 +147,7 @@ def fit(
         # Lightning's own status after a Ctrl-C is 1
         raise SystemExit(getattr(end.__context__, "status", 130)) from None
     except (RuntimeError, InputError, EOFError, ConnectionError) as error:
-        reason = loader_failure(error)
+        reason = lost_rank(error) or loader_failure(error)
         if reason is None:
             raise
         saved = what_is_saved(Path(config.run_dir) / "checkpoints")

@@ -1,1 +1,1 @@
-"""Runs side by side: read from their folders, drawn into one page and one image."""
+"""Compare runs: read their folders, and write one page and one image."""

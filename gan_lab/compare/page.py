@@ -5,7 +5,6 @@ import json
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import version
 from importlib.resources import files
 from typing import Any
 
@@ -15,13 +14,14 @@ from gan_lab.compare.runs import Run, SampleGrid, data_uri, enlarged
 from gan_lab.config import derived, flatten
 from gan_lab.metrics.base import direction
 from gan_lab.training.loggers.files import PRUNED
+from gan_lab.version import __version__
 
-# points of one curve, and of all curves of one metric
+# largest number of points of a curve, and of all curves of a metric
 _MAX_POINTS, _MAX_TOTAL = 600, 9000
-# the order of metrics where they are chosen; other groups follow
+# order of metric groups in the menu; other groups follow
 _GROUPS = ("metrics", "loss", "logits", "health", "encoder", "reg", "grad_norm", "speed")
 _HIDDEN = ("kimg", "time/", "sweep/", "stopped/")
-# settings of the model that repeat a key of the config's top level
+# model settings that repeat a top-level key of the config
 _REPEATED = tuple(
     f"model.{key}."
     for key in (
@@ -30,7 +30,7 @@ _REPEATED = tuple(
     )
 )
 _HYDRA = ("_partial_",)
-# the order of settings: choices and top-level keys first
+# order of settings: config groups and top-level keys first
 _FIRST = (
     *("model", "data", "loss", "regularizer", "augment", "conditioning", "seed", "total_kimg"),
     *("batch_size", "d_steps", "micro_batch_size", "init_from"),
@@ -43,11 +43,11 @@ Point = tuple[float, float, float]  # kimg, seconds, value
 def page(
     runs: Sequence[Run], grids: Sequence[SampleGrid], problems: Sequence[str], *, seed: int
 ) -> str:
-    """Return the page.
+    """Return the HTML of the page.
 
     Args:
-        runs: in the order in which they are shown.
-        grids: of each.
+        runs: in the order of display.
+        grids: sample grid of each run.
         problems: paths that are not runs.
         seed: of the latents of all grids.
     """
@@ -64,13 +64,13 @@ def page(
         "plotly": get_plotlyjs(),
         "script": read["js"],
     }
-    # a name stands between two marks; the data may hold the mark itself, so nothing is replaced twice
+    # replaced in one pass, since the data may contain the placeholders
     pieces = read["html"].split("@@")
     return "".join(parts[piece] if i % 2 else piece for i, piece in enumerate(pieces))
 
 
 def embedded(data: Any) -> str:
-    """Return JSON for a script element: no text in it can end the element or begin a comment."""
+    """Return JSON that is safe in a script element: it cannot end the element or start a comment."""
     text = json.dumps(finite(data), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
@@ -78,7 +78,7 @@ def embedded(data: Any) -> str:
 
 
 def finite(data: Any) -> Any:
-    """Round numbers to six digits; null for what is not finite, which JSON cannot hold."""
+    """Round numbers to six digits; null for NaN and infinity, which JSON does not have."""
     if isinstance(data, float):
         return float(f"{data:.6g}") if math.isfinite(data) else None
     if isinstance(data, Mapping):
@@ -100,7 +100,7 @@ def page_data(
     most = max(60, min(_MAX_POINTS, _MAX_TOTAL // max(len(runs), 1)))
     when = time.strftime("%Y-%m-%d %H:%M %Z")
     return {
-        "about": f"Made by gan-lab compare {version('gan_lab')} on {when}; kimg are thousands of real images shown.",
+        "about": f"Made by gan-lab compare {__version__} on {when}; kimg are thousands of real images shown.",
         "note": note(grids, seed=seed),
         "problems": [*problems, *(f"{run.name}: {text}" for run in runs for text in run.problems)],
         "advice": [f"{run.name} {one}" for run in runs for one in run.advice],
@@ -132,7 +132,7 @@ def page_data(
 
 
 def run_data(run: Run, keys: Sequence[str], bests: Sequence[str], *, most: int) -> dict[str, Any]:
-    """Return what the tables and curves show of a run."""
+    """Return a run's data for the tables and curves."""
     curves = {key: curve(run, key, most=most) for key in keys}
     best = {key: run.best(key) for key in bests}
     return {
@@ -167,7 +167,7 @@ def status(run: Run) -> str:
 
 
 def note(grids: Sequence[SampleGrid], *, seed: int) -> str:
-    """Return in which way the sample grids are comparable."""
+    """Describe how comparable the sample grids are."""
     drawn = [grid for grid in grids if grid.same]
     if not drawn:
         return "None could be drawn from a checkpoint: these are the last grids of training, each at its own latents."
@@ -185,7 +185,7 @@ def note(grids: Sequence[SampleGrid], *, seed: int) -> str:
 
 
 def metric_keys(runs: Iterable[Run]) -> list[str]:
-    """Return every metric that a run has a curve of: those with a better direction first, then by group and name."""
+    """Return all metrics with curves: those with a known better direction first, then by group and name."""
     keys = {key: None for run in runs for entry in run.entries for key in entry}
 
     def place(key: str) -> tuple[int, bool, str]:
@@ -197,11 +197,11 @@ def metric_keys(runs: Iterable[Run]) -> list[str]:
 
 
 def main_metric(runs: Sequence[Run], keys: Sequence[str]) -> str | None:
-    """Return the metric that most runs can be compared by: one with a better direction, else a loss, else any."""
+    """Return the metric that most runs have: one with a known better direction, else a loss, else any."""
     counts = {key: sum(any(key in entry for entry in run.entries) for run in runs) for key in keys}
     directed = [key for key in keys if key.startswith("metrics/") and direction(key)]
     losses = [key for key in keys if key.startswith("loss/")]
-    # lower is better for distances, which say more than shares do
+    # distances (lower is better) are preferred to shares
     return max(
         directed or losses or keys,
         key=lambda key: (counts[key], direction(key) == "min"),
@@ -220,7 +220,7 @@ def curve(run: Run, key: str, *, most: int) -> list[Point]:
 
 
 def thinned(points: list[Point], most: int) -> list[Point]:
-    """Keep the lowest and the highest of each stretch, so that no spike is lost, and both ends."""
+    """Thin a curve: keep the lowest and highest point of each interval, so that no spike is lost, and both ends."""
     if len(points) <= most:
         return points
     stretch = math.ceil(2 * len(points) / most)
@@ -235,9 +235,9 @@ def thinned(points: list[Point], most: int) -> list[Point]:
 
 
 def differing(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
-    """Return (key, a text for each run) of every setting that differs between runs with a config.
+    """Return (key, value of each run as text) for every setting that differs between runs with a config.
 
-    A key that a run does not have is shown as a dash, a class by its name.
+    A missing key is shown as a dash, a class by its name.
     """
     settings = [settings_of(run) for run in runs]
     known = [own for own in settings if own is not None]
@@ -255,14 +255,14 @@ def settings_of(run: Run) -> dict[str, str] | None:
     return {
         key.removesuffix("._target_"): as_text(value, is_class=key.endswith("._target_"))
         for key, value in flatten(run.config).items()
-        # an empty group would stand beside the keys of the runs that have something in it
+        # an empty group would be a row of its own beside the keys in it
         if not (f"{key}.".startswith(_REPEATED) or derived(key) or value == {})
         and key.split(".")[-1] not in _HYDRA
     }
 
 
 def as_text(value: Any, *, is_class: bool = False) -> str:
-    """Return a value as it would be set on the command line; a class by its name alone."""
+    """Format a value as on the command line; a class by its name alone."""
     if is_class:
         return str(value).rpartition(".")[2]
     if isinstance(value, float):
@@ -275,8 +275,8 @@ def as_text(value: Any, *, is_class: bool = False) -> str:
 
 
 def order(key: str) -> tuple[int, int, str]:
-    """Sort key of a setting: choices first, and short keys before the settings of parts."""
+    """Sort key of a setting: config groups first, and short keys before nested ones."""
     group = key.split(".")[0]
-    # of `model` alone, which is the class, not of all that is below it
+    # `model` itself (the class), not the keys below it
     known = _FIRST.index(group) if group in _FIRST and key.count(".") < 2 else len(_FIRST)
     return known, key.count("."), key

@@ -23,15 +23,16 @@ from gan_lab.metrics.base import direction
 from gan_lab.run import Holder, living_holder, read_results
 from gan_lab.training.advice import advice
 from gan_lab.training.checkpoint import CONFIG_FILE, checkpoint_path, read_config
-from gan_lab.training.loggers.files import METRICS_FILE, damage, whole_entries
+from gan_lab.training.loggers.base import METRICS_FILE
+from gan_lab.training.loggers.files import damage, whole_entries
 from gan_lab.training.schedules import is_number
 from gan_lab.training.state_dicts import outline
 from gan_lab.weights.exported import NETWORKS
 from gan_lab.weights.loading import load
 
 Entry = dict[str, float]
-_MAX_DEPTH = 4  # runs_dir/sweep/run, and one to spare
-# config groups in front of a key in a run's name
+_MAX_DEPTH = 4  # runs_dir/sweep/run, and one more level
+# config groups before a key in a run's name
 _GROUPS = re.compile(
     r"(?:(?<=_)|^)(?:model|data|loss|regularizer|augment|conditioning|callbacks|metrics|trainer|logger)"
     r"\.(?:\w+\.)*(?=\w+-)"
@@ -39,7 +40,7 @@ _GROUPS = re.compile(
 
 
 class Best(NamedTuple):
-    """The best value of a metric, and at how many kimg it was measured."""
+    """The best value of a metric, and its kimg."""
 
     value: float
     kimg: float
@@ -62,12 +63,12 @@ class Run:
     Attributes:
         path: run folder.
         name: short name, unique among the runs compared.
-        config: None where it cannot be read.
+        config: None if it cannot be read.
         entries: lines of metrics.jsonl, intact ones only.
-        parameters: number of parameters of each player; None where the networks cannot be built.
+        parameters: number of parameters of each player; None if the networks cannot be built.
         measured: metrics of evaluation.json.
-        holder: the process of this machine that trains it now.
-        problems: what could not be read, a sentence each.
+        holder: the process on this machine that is training it.
+        problems: a sentence for each file that could not be read.
     """
 
     path: Path
@@ -103,7 +104,7 @@ class Run:
 
     @property
     def devices(self) -> int | None:
-        """Number of devices, None where the config leaves it to the machine."""
+        """Number of devices; None if the config says auto."""
         trainer = None if self.config is None else self.config.get("trainer")
         if not isinstance(trainer, Mapping):
             return None
@@ -114,7 +115,7 @@ class Run:
         return devices * nodes if known else None
 
     def best(self, key: str) -> Best | None:
-        """Return the best value of a metric; None where it was never measured, or has no better direction."""
+        """Return the best value of a metric; None if it was not measured, or has no better direction."""
         found = [
             Best(value=entry[key], kimg=entry["kimg"])
             for entry in self.entries
@@ -127,11 +128,11 @@ class Run:
 
 
 def find_runs(given: Sequence[str | Path]) -> tuple[list[Path], list[str]]:
-    """Return the run folders that are named or lie in named folders, and a sentence for each wrong path.
+    """Find run folders among and below the given paths, with a sentence for each wrong path.
 
     Args:
-        given: run folders, folders of runs (up to four levels), checkpoints; other files, as `runs/*` gives them
-            beside the runs, are skipped.
+        given: run folders, folders of runs (up to four levels), checkpoints; other files, which `runs/*` may match,
+            are skipped.
 
     Raises:
         InputError: when there is no run at all.
@@ -171,8 +172,8 @@ def runs_in(path: Path, depth: int = _MAX_DEPTH) -> Iterator[Path]:
 def short_names(runs: Sequence[Path]) -> list[str]:
     """Give each run the shortest unique name.
 
-    By its folder, without config groups ("lr-0.001" for "model.generator_optimizer.lr-0.001") where names stay
-    unique; by the path below the common folder where folders have the same name.
+    It is the folder's name, without config groups ("lr-0.001" for "model.generator_optimizer.lr-0.001") if names stay
+    unique; or the path below the common folder, if folders have the same name.
     """
     names = [run.resolve().name for run in runs]
     if len(set(names)) < len(names):
@@ -180,7 +181,7 @@ def short_names(runs: Sequence[Path]) -> list[str]:
         return [run.resolve().relative_to(top).as_posix() for run in runs]
     bare = [_GROUPS.sub("", name) for name in names]
     keys = [re.findall(r"(?:^|_)([a-z]\w*?)-", name) for name in bare]
-    # one key twice in a name would be ambiguous
+    # the same key twice in a name would be ambiguous
     ambiguous = any(len(set(own)) < len(own) for own in keys) or len(set(bare)) < len(bare)
     return names if ambiguous else bare
 
@@ -244,7 +245,7 @@ def measured_metrics(results: Sequence[Mapping[str, Any]]) -> Iterator[Measured]
 
 
 def describe_checkpoint(fake: Mapping[str, Any]) -> str:
-    """Return "best at 40 kimg", as far as known from the result."""
+    """Describe the checkpoint of a result, such as "best at 40 kimg"."""
     name = Path(str(fake.get("checkpoint") or "")).stem
     kimg = f"{fake['kimg']:g} kimg" if is_number(fake.get("kimg")) else ""
     return " at ".join(part for part in (name, kimg) if part)
@@ -257,12 +258,12 @@ def one_line(error: BaseException) -> str:
     return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"
 
 
-# Sample grids: each run's samples from the same latents, small enough for a page of many runs.
+# Sample grids: samples of each run from the same latents.
 
 
-_MAX_SIDE = 640  # of a grid, pixels
-_MIN_SIDE = 360  # smaller grids are enlarged by a whole factor, so that their pixels stay sharp
-_MAX_PNG = 60_000  # bytes, beyond which it becomes a WebP
+_MAX_SIDE = 640  # largest side of a grid, pixels
+_MIN_SIDE = 360  # smaller grids are enlarged by an integer factor, which keeps pixels sharp
+_MAX_PNG = 60_000  # larger files become WebP, bytes
 _WEBP_QUALITY = 88
 # pixels of an image -> columns; a CPU draws a few large images a second at most
 _COLUMNS = ((64, 10), (256, 6), (1 << 30, 4))
@@ -273,11 +274,11 @@ class SampleGrid:
     """The sample grid of a run.
 
     Attributes:
-        image: None where there is nothing to see.
-        clips: HTML that plays or shows some of the samples, where they are not images.
-        origin: which checkpoint drew it, or why there is none.
-        same: whether it was drawn from the shared latents of this comparison.
-        z_dim: of the generator; latents of one seed agree only where this does.
+        image: None if there is none.
+        clips: HTML that plays or shows samples that are not images.
+        origin: the checkpoint it is from, or why there is none.
+        same: whether it is from the shared latents of this comparison.
+        z_dim: of the generator; latents of a seed are the same only for the same z_dim.
     """
 
     image: Image.Image | None = None
@@ -288,13 +289,13 @@ class SampleGrid:
 
 
 def columns_for(runs: Sequence[Run]) -> int:
-    """Return the columns of all grids, by the largest previews among them."""
+    """Return the number of columns of all grids, by the largest image among them."""
     largest = max((max(preview_size(run)) for run in runs), default=0)
     return next(columns for limit, columns in _COLUMNS if largest <= limit)
 
 
 def preview_size(run: Run) -> tuple[int, int]:
-    """Return the size of a run's images; (0, 0) if its config does not have it."""
+    """Return the size of a run's images; (0, 0) if its config lacks it."""
     try:
         shape = take(run.config, "sample.shape", list[Count], origin=run.path)
     except InputError:
@@ -312,7 +313,7 @@ def draw(
     device: torch.device,
     trust: Sequence[str],
 ) -> SampleGrid:
-    """Draw a square grid from a run's checkpoint, a class a row where there are classes.
+    """Draw a square grid from a run's checkpoint, with a row per class.
 
     If that fails, the last grid of training is used, and `origin` has the reason.
     """
@@ -333,7 +334,7 @@ def draw(
             for number, one in enumerate(drawn.media)
         )
         is_text = drawn.media_type.startswith("text/")
-    except Exception as error:  # whatever is wrong with one run, the others are compared
+    except Exception as error:  # an error in one run does not stop the comparison
         return last_of_training(run, why=one_line(error))
     return SampleGrid(
         image=None if is_text else shrunk(to_pil(drawn.image)),
@@ -360,19 +361,19 @@ def last_of_training(run: Run, *, why: str) -> SampleGrid:
 
 
 def shrunk(image: Image.Image) -> Image.Image:
-    """Return an image that is at most `_MAX_SIDE` wide and high."""
+    """Shrink an image to at most `_MAX_SIDE` in width and height."""
     image.thumbnail((_MAX_SIDE, _MAX_SIDE), Image.Resampling.LANCZOS)
     return image
 
 
 def enlarged(image: Image.Image) -> Image.Image:
-    """Return an image with every pixel repeated, until it is at least `_MIN_SIDE` wide or high."""
+    """Enlarge an image by repeating pixels to at least `_MIN_SIDE` in width or height."""
     factor = -(-_MIN_SIDE // max(image.size))
     return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
 
 
 def data_uri(image: Image.Image) -> str:
-    """Return an image as a data URI: PNG, exact, where that is small, else WebP."""
+    """Encode an image as a data URI: PNG if that is small, else WebP."""
     data, kind = encoded(image, "PNG"), "png"
     if len(data) > _MAX_PNG:
         data, kind = encoded(image, "WEBP"), "webp"
@@ -380,7 +381,7 @@ def data_uri(image: Image.Image) -> str:
 
 
 def encoded(image: Image.Image, kind: str) -> bytes:
-    """Return an image as the bytes of a file."""
+    """Encode an image as the bytes of a file."""
     file = io.BytesIO()
     image.save(file, kind, quality=_WEBP_QUALITY, optimize=True)
     return file.getvalue()

@@ -192,7 +192,8 @@ def soundfile() -> Any:
         import soundfile
     except (ModuleNotFoundError, OSError) as error:
         raise InputError(
-            f"soundfile cannot be used ({error}); files other than WAV of 16 bits need pip install 'gan_lab[audio]'"
+            f"soundfile cannot be used ({error}); files other than WAV of 16 bits need "
+            "pip install 'gan-laboratory[audio]'"
         ) from error
     return soundfile
 

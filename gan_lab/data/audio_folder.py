@@ -278,7 +278,7 @@ def resampled(values: NDArray[np.float32], rate: int, wanted: int) -> NDArray[np
         import soxr
     except ModuleNotFoundError as error:
         raise InputError(
-            "soxr is not installed; sounds of other rates need pip install 'gan_lab[audio]'"
+            "soxr is not installed; sounds of other rates need pip install 'gan-laboratory[audio]'"
         ) from error
     return np.ascontiguousarray(soxr.resample(values.T, rate, wanted).T)
 

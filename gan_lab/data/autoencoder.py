@@ -141,7 +141,7 @@ def autoencoder_class() -> Any:
         from diffusers import AutoencoderKL
     except ImportError as error:
         raise InputError(
-            f"representation=autoencoder cannot be used ({error}); it needs pip install 'gan_lab[latents]'"
+            f"representation=autoencoder cannot be used ({error}); it needs pip install 'gan-laboratory[latents]'"
         ) from error
     return AutoencoderKL
 

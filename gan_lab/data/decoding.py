@@ -144,7 +144,9 @@ def _opened(file: BinaryIO, name: str) -> ImageFile.ImageFile:
         try:
             from pillow_heif import HeifImageFile
         except ImportError as error:
-            raise NotAnImage("HEIC needs the extra heic: pip install 'gan_lab[heic]'") from error
+            raise NotAnImage(
+                "HEIC needs the extra heic: pip install 'gan-laboratory[heic]'"
+            ) from error
         return HeifImageFile(file)
     if name == "NumPy":
         raise NotAnImage(

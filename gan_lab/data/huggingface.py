@@ -508,6 +508,6 @@ def _datasets() -> ModuleType:
         import datasets
     except ImportError as error:
         raise InputError(
-            "data=huggingface needs the extra datasets: pip install 'gan_lab[datasets]'"
+            "data=huggingface needs the extra datasets: pip install 'gan-laboratory[datasets]'"
         ) from error
     return datasets

@@ -184,7 +184,7 @@ def _why_not(name: str, head: Callable[[str], bytes]) -> str | None:
     except DECODE_ERRORS as error:
         return getattr(error, "strerror", None) or str(error)
     if found == "HEIC" and find_spec("pillow_heif") is None:
-        return "HEIC, which needs pip install 'gan_lab[heic]'"
+        return "HEIC, which needs pip install 'gan-laboratory[heic]'"
     return None if found else "not an image"
 
 

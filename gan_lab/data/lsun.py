@@ -177,7 +177,9 @@ def _lmdb() -> ModuleType:
     try:
         import lmdb
     except ImportError as error:
-        raise InputError("data=lsun needs the extra lmdb: pip install 'gan_lab[lmdb]'") from error
+        raise InputError(
+            "data=lsun needs the extra lmdb: pip install 'gan-laboratory[lmdb]'"
+        ) from error
     return lmdb
 
 

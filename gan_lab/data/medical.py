@@ -197,7 +197,7 @@ def need_package(module: str, what: str) -> None:
         __import__(module)
     except ImportError as error:
         raise InputError(
-            f"{what} needs the extra medical: pip install 'gan_lab[medical]' ({error})"
+            f"{what} needs the extra medical: pip install 'gan-laboratory[medical]' ({error})"
         ) from error
 
 

@@ -146,7 +146,7 @@ class Store:
                 opened = fsspec.core.url_to_fs(self.root, **self._options)
             except ImportError as error:
                 raise InputError(
-                    f"data.root={self.root}: {error}; pip install 'gan_lab[streaming]', for gs:// also gcsfs"
+                    f"data.root={self.root}: {error}; pip install 'gan-laboratory[streaming]', for gs:// also gcsfs"
                 ) from error
             except ValueError as error:
                 raise InputError(

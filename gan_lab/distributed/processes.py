@@ -129,11 +129,15 @@ def torchrun_world() -> tuple[int, int]:
     return here, int(os.environ["WORLD_SIZE"]) // here
 
 
-def processes() -> dict[str, Any]:
-    """Return the Trainer's arguments for several processes; none for a single one."""
+def processes(timeout: timedelta) -> dict[str, Any]:
+    """Return the Trainer's arguments for several processes; none for a single one.
+
+    Args:
+        timeout: how long a process waits for the others.
+    """
     if not started_by_others():
         return {}
-    found: dict[str, Any] = {"strategy": ManualDDPStrategy()}
+    found: dict[str, Any] = {"strategy": ManualDDPStrategy(timeout=timeout)}
     if TorchElasticEnvironment.detect():
         found["devices"], found["num_nodes"] = torchrun_world()
     return found

@@ -3,11 +3,14 @@
 Every rank must make the same calls in the same order.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
+from lightning.fabric.plugins.collectives.torch_collective import default_pg_timeout
 from lightning.pytorch.plugins import LayerSync, MixedPrecision
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, distributed, nn
@@ -27,6 +30,21 @@ from torchmetrics.aggregation import MeanMetric
 
 from gan_lab.layers.collectives import several_ranks
 from gan_lab.layers.precision import to_fp32
+
+# what gloo and NCCL say of a process that is gone, or cut off
+_LOST = re.compile(
+    r"gloo|NCCL|Connection (closed|reset|refused)|Broken pipe|[Tt]imed? ?out|[Tt]imeout|[Ss]ocket"
+)
+
+
+def lost_rank(error: Exception) -> str | None:
+    """Return why a process cannot go on without another one, by the error of a collective; None for other errors."""
+    if not several_ranks() or not isinstance(error, RuntimeError):
+        return None
+    text = " ".join(str(error).splitlines()[:1]).rstrip(".")
+    if not isinstance(error, distributed.DistError) and _LOST.search(text) is None:
+        return None
+    return f"process {get_rank()} of {get_world_size()} has lost another one ({text[:200]})"
 
 
 def rank() -> int:
@@ -63,9 +81,13 @@ class DelayedAllReduce:
     """Maximum over all processes of the previous call's values, so that no step waits.
 
     It communicates on the CPU: on a GPU the result would only be ready with the current step.
+
+    Attributes:
+        timeout: how long to wait for the others; set before the first call.
     """
 
     def __init__(self) -> None:
+        self.timeout = default_pg_timeout
         self._pending: tuple[Tensor, Work] | None = None
         self._group: ProcessGroup | None = None
 
@@ -74,7 +96,7 @@ class DelayedAllReduce:
         if not several_ranks():
             return value
         if self._group is None:
-            group = new_group(backend="gloo")
+            group = new_group(backend="gloo", timeout=self.timeout)
             assert isinstance(group, ProcessGroup), "of all processes"
             self._group = group
         before = self._pending
@@ -273,7 +295,14 @@ class ManualDDPStrategy(DDPStrategy):
 
     That wrapper expects gradients of all parameters in every backward pass. The loop averages those of the current
     player, once per step after the last micro-batch (`average_gradients`).
+
+    Args:
+        timeout: how long a process waits for the others.
     """
+
+    def __init__(self, *, timeout: timedelta = default_pg_timeout) -> None:
+        super().__init__(timeout=timeout)
+        self.timeout = timeout
 
     def configure_ddp(self) -> None:
         """Broadcast rank 0's weights, without a wrapper."""

@@ -138,7 +138,7 @@ def check_cluster() -> None:
         find_spec(name) is None for name in ("submitit", "hydra_plugins.hydra_submitit_launcher")
     ):
         raise InputError(
-            "hydra/launcher=slurm needs submitit and Hydra's launcher for it; pip install 'gan_lab[slurm]'"
+            "hydra/launcher=slurm needs submitit and Hydra's launcher for it; pip install 'gan-laboratory[slurm]'"
         )
 
 

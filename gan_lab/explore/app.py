@@ -1,4 +1,4 @@
-"""The page's server: images by recipe, directions, and projections of uploaded images."""
+"""The server of the explore page: samples of recipes, directions, and projection of uploaded images."""
 
 import asyncio
 import io
@@ -41,8 +41,8 @@ from gan_lab.sampling.targets import Targets, check_single, mean_squared_error, 
 # Projections of uploaded images in the background, one at a time
 
 SHOWN_EVERY = 10  # steps
-MOST_MEGAPIXELS = 64.0  # of an image that is handed in: larger ones take long to decode
-MOST_FINISHED = 16  # jobs that can still be asked about
+MOST_MEGAPIXELS = 64.0  # limits of an uploaded image; larger ones take long to decode
+MOST_FINISHED = 16  # finished jobs that are kept
 
 log = logging.getLogger(__name__)
 
@@ -52,12 +52,12 @@ class Progress:
     """Progress of a projection.
 
     Attributes:
-        step: done.
-        steps: in all.
-        error: mean squared error of images in [-1, 1], None before there is one.
+        step: number of steps done.
+        steps: total number of steps.
+        error: mean squared error of images in [-1, 1], or None.
         done: whether it has ended.
-        failed: why it found nothing, or None.
-        latents: name of what was found, once it has ended.
+        failed: error message, or None.
+        latents: name of the result once it has ended.
     """
 
     step: int
@@ -71,15 +71,15 @@ class Progress:
 class ImageSearch:
     """Projection of one image.
 
-    Noise maps are not searched for: what is found are latents, which can be mixed and walked from.
+    Only latents are optimized, not noise maps, so that the result can be mixed and edited.
 
     Args:
-        studio: whose generator is to make the image.
-        target: the image, as the generator makes them.
-        label: its class, None to have it found.
+        studio: of the generator.
+        target: the image in the generator's format.
+        label: its class; None to find it.
     """
 
-    count = 1  # images to observe
+    count = 1  # number of images, as in `VideoFrames`
 
     def __init__(self, studio: Studio, target: Targets, *, label: int | None) -> None:
         gan = studio.gan
@@ -116,21 +116,21 @@ class ImageSearch:
         """Return the best image so far as PNG.
 
         Raises:
-            InputError: before there is anything.
+            InputError: before the first result.
         """
         if self._png is None:
-            raise InputError("nothing has been found yet; ask again a little later")
+            raise InputError("there is no result yet; try again a little later")
         return self._png
 
     def stop(self) -> None:
-        """Stop the search; the result so far is kept."""
+        """Stop the projection and keep the result so far."""
         self._stopped.set()
 
     def wants(self, step: int) -> bool:
-        """Take note of a step; whether to show it."""
+        """Record a step; return whether to show it."""
         self._step = step
         if self._stopped.is_set():
-            # a search that is interrupted keeps what it has found
+            # an interrupted search keeps its result
             raise KeyboardInterrupt
         return step % SHOWN_EVERY == 0
 
@@ -168,7 +168,7 @@ class ImageSearch:
 
 
 class Projections:
-    """The running projection and those that have ended."""
+    """The running projection and finished ones."""
 
     def __init__(self) -> None:
         self._jobs: dict[str, ImageSearch] = {}
@@ -178,12 +178,12 @@ class Projections:
         """Start a projection.
 
         Raises:
-            InputError: for an unknown class, and while another one is looked for.
+            InputError: for an unknown class, and while another projection runs.
         """
         job = ImageSearch(studio, target, label=label)
         with self._lock:
             if any(not other.now().done for other in self._jobs.values()):
-                raise InputError("another image is being looked for; wait for it, or stop it")
+                raise InputError("another projection is running; wait for it, or stop it")
             self._jobs[job.id] = job
             while len(self._jobs) > MOST_FINISHED:
                 del self._jobs[next(iter(self._jobs))]
@@ -191,13 +191,13 @@ class Projections:
         return job
 
     def find(self, id: str) -> ImageSearch:
-        """Return a job.
+        """Return a projection by name.
 
         Raises:
-            InputError: when there is none of that name.
+            InputError: when there is no such projection.
         """
         if id not in self._jobs:
-            raise InputError("there is no such projection any more; send the image again")
+            raise InputError("this projection no longer exists; upload the image again")
         return self._jobs[id]
 
 
@@ -209,7 +209,7 @@ def read(content: bytes, name: str, studio: Studio) -> Targets:
     """
     if not studio.gan.spec.is_image:
         raise InputError(
-            f"8-bit images alone are looked for, and {studio.name} makes {studio.gan.spec.kind.name}"
+            f"only 8-bit images can be projected, and {studio.name} makes {studio.gan.spec.kind.name}"
         )
     channels, height, width = image_shape(studio.gan)
     file = io.BytesIO(content)
@@ -234,11 +234,11 @@ FILES = Path(__file__).parent / "page"
 T = TypeVar("T")
 LARGEST_UPLOAD = 20 * 2**20  # bytes
 LARGEST_JSON = 2**18
-LONGEST_NUMBER = 12  # digits: Python does not parse very long ones
-CLIENT_IS_GONE = 499  # nginx's; the client never receives it
+LONGEST_NUMBER = 12  # longest integer, in digits
+CLIENT_IS_GONE = 499  # nginx's status of a closed request; the client never receives it
 HEADERS = {
     "Content-Security-Policy": (
-        "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; frame-ancestors 'none'"
+        "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; frame-ancestors {}"
     ),
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
@@ -250,13 +250,20 @@ class Guard:
     """Middleware: rejects cross-site and too large requests, and sets a content security policy.
 
     Args:
-        app: what is guarded.
-        hosts: names under which it may be asked; "*" for any.
+        app: the wrapped application.
+        hosts: allowed host names; "*" for any.
+        frame_ancestors: sites that may show it in a frame.
     """
 
-    def __init__(self, app: ASGIApp, *, hosts: Sequence[str]) -> None:
+    def __init__(
+        self, app: ASGIApp, *, hosts: Sequence[str], frame_ancestors: Sequence[str]
+    ) -> None:
         self.app = app
         self.hosts = {host.lower() for host in hosts}
+        framing = " ".join(frame_ancestors) or "'none'"
+        self.headers = [
+            (key.lower().encode(), value.format(framing).encode()) for key, value in HEADERS.items()
+        ]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer or hand on."""
@@ -267,17 +274,16 @@ class Guard:
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                added = [(key.lower().encode(), value.encode()) for key, value in HEADERS.items()]
-                message["headers"] = [*message["headers"], *added]
+                message["headers"] = [*message["headers"], *self.headers]
             await send(message)
 
-        refusal = refused(request, self.hosts)
-        answer: ASGIApp = self.app if refusal is None else refusal
+        rejection = rejected(request, self.hosts)
+        answer: ASGIApp = self.app if rejection is None else rejection
         await answer(scope, receive, with_headers)
 
 
-def refused(request: Request, hosts: Collection[str]) -> JSONResponse | None:
-    """Return the error response to a request, None where it is allowed."""
+def rejected(request: Request, hosts: Collection[str]) -> JSONResponse | None:
+    """Return the error response of a rejected request, None for an allowed one."""
     if "*" not in hosts and address(f"//{request.headers.get('host', '')}")[0] not in hosts:
         return failure("the page is not served under this name", 400)
     if foreign(request):
@@ -340,7 +346,7 @@ class Page:
     def __init__(self, studios: Sequence[Studio]) -> None:
         self.studios = studios
         self.projections = Projections()
-        # each computing thread would start threads for all cores
+        # each worker thread would start threads for all cores
         self._drawing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="drawing")
         # a large image takes seconds to decode
         self._reading = ThreadPoolExecutor(max_workers=1, thread_name_prefix="reading")
@@ -423,12 +429,15 @@ class Page:
         return self.projections.find(request.path_params["id"])
 
 
-def build_app(studios: Sequence[Studio], *, hosts: Sequence[str]) -> Starlette:
-    """Make the server of a page.
+def build_app(
+    studios: Sequence[Studio], *, hosts: Sequence[str], frame_ancestors: Sequence[str] = ()
+) -> Starlette:
+    """Build the server application.
 
     Args:
         studios: one or two generators, shown side by side.
         hosts: host names of allowed requests, without ports, against DNS rebinding.
+        frame_ancestors: sites that may show the page in a frame, such as "https://huggingface.co".
     """
     page = Page(studios)
     return Starlette(
@@ -445,7 +454,7 @@ def build_app(studios: Sequence[Studio], *, hosts: Sequence[str]) -> Starlette:
             Mount("/", StaticFiles(directory=FILES, html=True)),
         ],
         middleware=[
-            Middleware(Guard, hosts=hosts),
+            Middleware(Guard, hosts=hosts, frame_ancestors=frame_ancestors),
         ],
         exception_handlers={InputError: bad_input, ClientDisconnect: interrupted},
     )
@@ -455,7 +464,7 @@ def whole(key: str, text: str) -> int:
     """Parse an integer.
 
     Raises:
-        InputError: when it is none.
+        InputError: when it is not one.
     """
     if not text.isdecimal() or len(text) > LONGEST_NUMBER:
         raise InputError(f"{key}={shorten(text)} must be a whole number")
@@ -473,5 +482,8 @@ async def body(request: Request) -> Any:
         raise InputError(f"the request is longer than {LARGEST_JSON:,} bytes; pin fewer points")
     try:
         return json.loads(content)
-    except (ValueError, RecursionError) as error:  # deep ones, and numbers of thousands of digits
-        raise InputError(f"the request is no JSON: {error}") from error
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # deep nesting, and numbers of thousands of digits
+        raise InputError(f"the request is not JSON: {error}") from error

@@ -1,4 +1,4 @@
-"""One generator behind the page: what it can do, recipes of images, and drawing them."""
+"""A generator of the explore page: its abilities, and samples of recipes."""
 
 import io
 import secrets
@@ -20,16 +20,16 @@ from gan_lab.sampling.interpolation import slerp
 from gan_lab.sampling.latents import Latents, label_vectors
 from gan_lab.sampling.sampler import image_transform
 
-DIRECTIONS = 8  # sliders of a method
+DIRECTIONS = 8  # number of sliders per method
 FROM = {"kind": "explore"}
-MOST_POINTS = 64  # that a recipe goes between: each is a pass through the mapping network
-MOST_KEPT = 64  # latents of projected images; the oldest goes first
+MOST_POINTS = 64  # limit of points in a recipe; each is a pass through the mapping network
+MOST_KEPT = 64  # limit of saved latents; the oldest are dropped
 
-# beyond them float32 overflows somewhere, and no image is left
+# beyond these limits float32 overflows
 Number = Annotated[float, Field(ge=-1e4, le=1e4, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, lt=2**32, strict=True)]
 Whole = Annotated[int, Field(ge=0, lt=2**31, strict=True)]
-# a class, or attributes by name, of which those that are not named stay as the seed draws them
+# a class, or attributes by name; missing ones are drawn from the seed
 Label = Whole | dict[str, Number] | None
 
 
@@ -40,7 +40,7 @@ class Part(BaseModel):
 
 
 class Seeded(Part):
-    """The first latent of a seed, with a class, with attributes, or with what the seed draws."""
+    """The first latent of a seed, with a given or drawn label."""
 
     seed: Seed
     label: Label = None
@@ -53,7 +53,7 @@ class SavedLatents(Part):
 
 
 class Between(Part):
-    """A share `t` of the way from one point to another."""
+    """Interpolation between two points at `t` in [0, 1]."""
 
     start: "Seeded | SavedLatents | Between"
     end: "Seeded | SavedLatents | Between"
@@ -64,7 +64,7 @@ Point = Seeded | SavedLatents | Between
 
 
 class Mix(Part):
-    """The styles of layers `first` to `last`, both counted, are another seed's."""
+    """Style mixing: layers `first` to `last` (inclusive) have another seed's styles."""
 
     seed: Seed
     first: Whole
@@ -72,22 +72,22 @@ class Mix(Part):
 
 
 class Walk(Part):
-    """Steps along directions, in units of their standard deviations, the first direction's first."""
+    """Steps along directions, in units of their standard deviations, in the order of the directions."""
 
     method: Literal["sefa", "ganspace"]
     amounts: Annotated[list[Number], Field(max_length=64)]
 
 
 class Recipe(Part):
-    """All settings of an image.
+    """All settings of a sample.
 
     Attributes:
         model: number of the generator on the page.
-        point: where it lies.
+        point: its latent.
         truncation: psi or threshold; None for none.
-        center: what psi draws towards.
+        center: the centre of truncation.
         mix: styles of another seed.
-        walk: steps along found directions.
+        walk: steps along directions.
         noise: of generators with noise inputs.
         translate: shares of the image's side, to the right and down.
         rotate: degrees, counter-clockwise.
@@ -108,7 +108,7 @@ def parse(values: Any) -> Recipe:
     """Read a recipe as the page sends it.
 
     Raises:
-        InputError: naming each part that is wrong and what it may be.
+        InputError: naming each wrong part and what is allowed.
     """
     try:
         recipe = Recipe.model_validate(values)
@@ -122,11 +122,11 @@ def parse(values: Any) -> Recipe:
         ]
         raise InputError("; ".join(wrong)) from error
     except RecursionError as error:
-        raise InputError("points lie too deep within each other; pin fewer of them") from error
+        raise InputError("points are nested too deeply; pin fewer of them") from error
 
 
 def count_points(point: Point) -> int:
-    """Return how many points a point is made of."""
+    """Count the points in a nested point."""
     if isinstance(point, Between):
         return count_points(point.start) + count_points(point.end)
     return 1
@@ -140,18 +140,18 @@ class Abilities:
         name: of the run.
         kind: of the architecture.
         kimg: how long it was trained.
-        sample: what it makes, in words.
-        media_type: of that.
-        size: height and width of its image.
-        classes: their names.
+        sample: description of its samples.
+        media_type: of its samples.
+        size: height and width of its preview.
+        classes: names of the classes.
         attributes: name, smallest and largest value of each.
-        styles: how many there are, 0 without.
+        styles: number of styles, 0 without.
         levels: first and last style of "coarse" and so on.
         truncation: "psi", "threshold" or None.
         noise: whether it has noise inputs.
-        places: whether its images can be moved.
-        projects: whether images can be looked for.
-        walks: methods to find directions.
+        places: whether images can be translated and rotated.
+        projects: whether images can be projected.
+        walks: methods for directions.
     """
 
     name: str
@@ -172,11 +172,11 @@ class Abilities:
 
 
 class Studio:
-    """Draws for the page; one thread calls it, except for `keep`.
+    """A generator on the page; all methods but `keep` are called by one thread.
 
     Args:
         gan: the generator.
-        name: what the page calls it.
+        name: its name on the page.
     """
 
     def __init__(self, gan: Gan, *, name: str) -> None:
@@ -217,25 +217,25 @@ class Studio:
         )
 
     def media(self, recipe: Recipe) -> bytes:
-        """Draw a recipe, as the samples' media type.
+        """Render a recipe in the samples' media type.
 
         Raises:
-            InputError: for what this generator cannot do.
+            InputError: for settings that this generator does not support.
         """
         if self.gan.spec.is_image:
             return self.picture(recipe)
         return self.gan.spec.kind.media(self._draw(recipe))
 
     def picture(self, recipe: Recipe) -> bytes:
-        """Draw a recipe as PNG: of sound, what it looks like.
+        """Render a recipe's preview as PNG.
 
         Raises:
-            InputError: for what this generator cannot do.
+            InputError: for settings that this generator does not support.
         """
         return encoded(self.gan.spec.kind.preview(self._draw(recipe)[None])[0])
 
     def _draw(self, recipe: Recipe) -> Tensor:
-        """Return the stored sample [...] of a recipe; the last one is cached, since a page requests it twice."""
+        """Return the stored sample [...] of a recipe; the last one is cached, since the page requests it twice."""
         if self._last is None or self._last[0] != recipe:
             latents = self._latents(recipe)
             transform = image_transform(recipe.translate, recipe.rotate)
@@ -244,17 +244,17 @@ class Studio:
         return self._last[1]
 
     def latents(self, recipe: Recipe) -> bytes:
-        """Return the latents of a recipe as a file that generate, interpolate and mix take: all but noise and place.
+        """Return a recipe's latents as a file for generate, interpolate and mix, without noise and place.
 
         Raises:
-            InputError: for what this generator cannot do.
+            InputError: for settings that this generator does not support.
         """
         latents = self._latents(recipe)
         with TemporaryDirectory() as folder:
             return latents.save(Path(folder) / "latents.safetensors").read_bytes()
 
     def keep(self, latents: Latents) -> str:
-        """Keep latents that a recipe may refer to; return their name."""
+        """Save latents for use in recipes; return their name."""
         name = secrets.token_hex(8)
         self._kept[name] = latents
         while len(self._kept) > MOST_KEPT:
@@ -262,7 +262,7 @@ class Studio:
         return name
 
     def shares(self, method: str) -> list[float]:
-        """Return which share of the variance each direction of a method explains."""
+        """Return the share of the variance that each direction explains."""
         return self._find(method).shares.tolist()
 
     def _latents(self, recipe: Recipe) -> Latents:
@@ -283,7 +283,7 @@ class Studio:
         return Latents(z=self._walked(z, recipe.walk), labels=labels, metadata=FROM)
 
     def _mixed(self, recipe: Recipe) -> Tensor:
-        """Return w [1, L, D] of a recipe, before it is moved along directions."""
+        """Return w [1, L, D] of a recipe, before steps along directions."""
         w = self._w(recipe.point, recipe)
         if recipe.mix is None:
             return w
@@ -296,7 +296,7 @@ class Studio:
         return replace_styles(w, other, range(first, last + 1))
 
     def _w(self, point: Point, recipe: Recipe) -> Tensor:
-        """Return w [1, L, D] of a point. Truncation is of seeds: what was found for an image stays as it is."""
+        """Return w [1, L, D] of a point. Truncation applies to seeds only, not to projected images."""
         if isinstance(point, Between):
             start, end = (self._w(one, recipe) for one in (point.start, point.end))
             return torch.lerp(start, end, point.t)
@@ -305,7 +305,7 @@ class Studio:
         return self._seeded(point, recipe).values
 
     def _z(self, point: Point, recipe: Recipe) -> tuple[Tensor, Tensor | None]:
-        """Return z [1, Z] and label vectors [1, K] of a point: over the sphere between z, straight between classes."""
+        """Return z [1, Z] and label vectors [1, K] of a point: spherical interpolation of z, linear of labels."""
         if isinstance(point, Between):
             (z0, y0), (z1, y1) = (self._z(one, recipe) for one in (point.start, point.end))
             labels = None if y0 is None or y1 is None else torch.lerp(y0, y1, point.t)
@@ -318,7 +318,7 @@ class Studio:
         return found.values, None if labels is None else label_vectors(labels, self.gan.num_classes)
 
     def _seeded(self, point: Seeded, recipe: Recipe) -> Latents:
-        # the page's labels serve both runs, of which one may have none
+        # the page has one label for both runs, of which one may be unconditional
         label = point.label if self.gan.num_classes else None
         if isinstance(label, dict):
             label = {name: label[name] for name in self.gan.attributes if name in label}
@@ -337,7 +337,7 @@ class Studio:
         if walk is None or not any(walk.amounts):
             return latents
         found = self._find(walk.method)
-        # the page's sliders serve both runs, of which one may have fewer directions
+        # the page has the same sliders for both runs, of which one may have fewer directions
         return found.apply(latents, walk.amounts[: len(found)])
 
     def _find(self, method: str) -> Directions:
@@ -348,28 +348,28 @@ class Studio:
     def _find_kept(self, point: SavedLatents) -> Latents:
         if point.latents not in self._kept:
             raise InputError(
-                "these latents are not kept any more, or belong to the other run; project the image again"
+                "these latents are no longer saved, or belong to the other run; project the image again"
             )
         return self._kept[point.latents]
 
 
 def encoded(pixels: Tensor) -> bytes:
-    """Return an image uint8 [C, H, W] as PNG."""
+    """Encode an image uint8 [C, H, W] as PNG."""
     file = io.BytesIO()
-    # a live image goes a short way: packing it harder would take longer than sending it
+    # low compression: the connection is local, and compressing takes longer than sending
     to_pil(pixels).save(file, "png", compress_level=1)
     return file.getvalue()
 
 
 def describe_sample(spec: SampleSpec) -> str:
-    """Return what a sample is, such as 64×64, or audio 1×16384."""
+    """Describe a sample, such as 64×64, or audio 1×16384."""
     if spec.is_image:
         return f"{spec.shape[2]}×{spec.shape[1]}"
     return f"{spec.kind.name} {'×'.join(map(str, spec.shape))}"
 
 
 def levels(gan: Gan) -> dict[str, tuple[int, int]]:
-    """Return the first and last style of each level that has any."""
+    """Return the first and last style of each non-empty level."""
     if not gan.has_styles:
         return {}
     return {
@@ -378,5 +378,5 @@ def levels(gan: Gan) -> dict[str, tuple[int, int]]:
 
 
 def label_of(point: Point) -> int | dict[str, float] | None:
-    """Return the label that is mixed in with a point: its own, where it has one."""
+    """Return the label of a seeded point, None for others."""
     return point.label if isinstance(point, Seeded) else None

@@ -129,7 +129,7 @@ def check_matplotlib() -> None:
         import matplotlib  # noqa: F401
     except ImportError as error:
         raise InputError(
-            "plots=true needs matplotlib; pip install 'gan_lab[plots]', or leave it out"
+            "plots=true needs matplotlib; pip install 'gan-laboratory[plots]', or leave it out"
         ) from error
 
 

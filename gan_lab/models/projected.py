@@ -76,7 +76,7 @@ class EfficientNet(nn.Module):
             from timm import create_model
         except ModuleNotFoundError as error:
             raise InputError(
-                "EfficientNet-lite0 is timm's, which is not installed; pip install 'gan_lab[projected]'"
+                "EfficientNet-lite0 is timm's, which is not installed; pip install 'gan-laboratory[projected]'"
             ) from error
         # a fixed seed, and the random state of training is untouched
         with torch.random.fork_rng(devices=()):

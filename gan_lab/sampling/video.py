@@ -97,7 +97,7 @@ def import_av() -> Any:
         import av
     except ImportError as error:
         raise InputError(
-            ".mp4 needs PyAV: pip install 'gan_lab[video]', or write a .gif or .webp"
+            ".mp4 needs PyAV: pip install 'gan-laboratory[video]', or write a .gif or .webp"
         ) from error
     try:
         av.Codec("libx264", "w")

@@ -84,7 +84,7 @@ def check_installed(words: Sequence[str]) -> None:
     """
     for word, package in PACKAGES.items():
         if word in words and find_spec(package) is None:
-            raise InputError(f"{word} needs {package}; pip install 'gan_lab[sweeps]'")
+            raise InputError(f"{word} needs {package}; pip install 'gan-laboratory[sweeps]'")
     if "hydra/launcher=slurm" in words:
         slurm.check_cluster()
 

@@ -19,7 +19,8 @@ from gan_lab.metrics.base import Direction, Metrics, MetricsByData, direction
 from gan_lab.training.building import build_data
 from gan_lab.training.callbacks.evaluation import Evaluation
 from gan_lab.training.callbacks.training_log import log
-from gan_lab.training.loggers.files import METRICS_FILE, PRUNED, read_metrics
+from gan_lab.training.loggers.base import METRICS_FILE
+from gan_lab.training.loggers.files import PRUNED, read_metrics
 from gan_lab.training.module import AdversarialModule
 
 if TYPE_CHECKING:
@@ -201,7 +202,7 @@ def check_installed() -> None:
         InputError: with how to install it.
     """
     if find_spec("optuna") is None:
-        raise InputError("hydra/sweeper=optuna needs optuna; pip install 'gan_lab[sweeps]'")
+        raise InputError("hydra/sweeper=optuna needs optuna; pip install 'gan-laboratory[sweeps]'")
 
 
 def open_storage(place: str) -> "BaseStorage":

@@ -1,6 +1,6 @@
-"""Advice from a run's log: what goes wrong, with the number, and what to try.
+"""Advice from a run's log: a symptom, its value, and what to try.
 
-Uses logged values only. A symptom has to persist, and its limits are far outside of what our recipes show, so that
+Uses only logged values. A symptom must persist, and thresholds are far outside the values of our recipes, so that
 healthy runs get no advice.
 """
 
@@ -21,7 +21,7 @@ _SATURATED = 0.8  # ADA's p, from where augmentations leak (Karras et al. 2020, 
 _STEEP, _STEEPER = 1e3, 20.0  # gradient norm, absolute and relative to its earlier median
 _ALIKE, _FELL = 0.1, 3.0  # diversity, absolute and relative to its maximum
 _WORSE, _EVALUATIONS = 1.3, 4  # relative to the best value of a metric, over this many evaluations
-_WAITING = 0.3  # share of the time in which a step waits for its images
+_WAITING = 0.3  # share of the time that steps wait for data
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Advice:
     Attributes:
         sign: the symptom, one word.
         kimg: of its detection.
-        text: the symptom with the number, and what to try.
+        text: the symptom with its value, and what to try.
     """
 
     sign: str

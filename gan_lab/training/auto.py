@@ -1,4 +1,4 @@
-"""Values `auto` of a config: decided when the data are known, with the reason, and then fixed.
+"""Resolve `auto` values of a config from the data and the device, with the reason, and store them.
 
 On GPUs batch, width, learning rate, R1 and average follow `--cfg=auto` of the authors' StyleGAN2-ADA,
 https://github.com/NVlabs/stylegan2-ada-pytorch, for images of any shape. Lengths, intervals and values for CPUs
@@ -26,13 +26,13 @@ _LIMITS = (64, 32)  # images per batch, and per device
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """The input of the rules.
+    """Input of the rules.
 
     Attributes:
-        num_images: to train on, without their mirror images.
+        num_images: training images, without mirroring.
         shape: of one sample.
         device: "cpu", "cuda", ...
-        devices: processes that train together.
+        devices: number of processes.
     """
 
     num_images: int
@@ -47,7 +47,7 @@ class Facts:
 
     @property
     def side(self) -> float:
-        """Of a square with as many pixels."""
+        """Side of a square with as many pixels."""
         return sqrt(self.pixels)
 
     @property
@@ -56,7 +56,7 @@ class Facts:
         return "x".join(map(str, self.shape[1:]))
 
 
-Decided = tuple[float, str]  # a number and the reason
+Decided = tuple[float, str]  # a value and the reason
 Rule = Callable[[DictConfig, Facts], Decided]
 
 
@@ -165,7 +165,7 @@ def _every(share: int) -> Rule:
     return rule
 
 
-# in order: each sees the earlier ones
+# in order, since rules use earlier values
 RULES: dict[str, Rule] = {
     "total_kimg": _total_kimg,
     "batch_size": _batch_size,
@@ -214,12 +214,12 @@ def placeholders(config: DictConfig) -> Iterator[None]:
 
 
 def decide(config: DictConfig, facts: Facts, before: Mapping[str, Any] | None = None) -> None:
-    """Replace every `auto` by a number, and print it with the reason.
+    """Replace every `auto` by a value, and print it with the reason.
 
     Args:
         config: of a training command; changed in place.
         facts: of data and device.
-        before: the config of the run so far, whose numbers are kept, also on another machine.
+        before: config of the interrupted run, whose values are kept, also on another machine.
     """
     kept = {} if before is None else flatten(before)
     for key in auto_keys(config):
@@ -232,7 +232,7 @@ def decide(config: DictConfig, facts: Facts, before: Mapping[str, Any] | None = 
 
 
 def decide_by_data(config: DictConfig, before: Mapping[str, Any] | None = None) -> None:
-    """Open the training data if something is `auto`, and decide it.
+    """Replace `auto` values; opens the training data if there are any.
 
     Args:
         config: of a training command; changed in place.
@@ -262,5 +262,5 @@ def rounded(value: float) -> float:
 
 
 def _each(config: DictConfig, facts: Facts) -> int:
-    """Images that a device computes at a time."""
+    """Images per device."""
     return int(config.get("micro_batch_size") or config.batch_size // facts.devices)

@@ -3,13 +3,13 @@
 import logging
 import warnings
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from inspect import signature
 from typing import Any
 
 import torch
 from hydra.utils import get_object
 from lightning import Callback, Trainer
-from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins import CheckpointIO
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import Tensor, nn
@@ -36,6 +36,7 @@ from gan_lab.metrics.base import Metrics
 from gan_lab.training.callbacks.training_log import ProgressBar
 from gan_lab.training.checkpoint import AtomicCheckpointIO
 from gan_lab.training.checks import CheckSameConfig
+from gan_lab.training.loggers.base import RunLogger
 from gan_lab.training.loggers.files import JsonLines
 from gan_lab.training.module import AdversarialModule
 from gan_lab.training.player import OptimizerFactory
@@ -51,7 +52,7 @@ INDUCTOR = "inductor"
 
 
 def backend_of(choice: object) -> str | None:
-    """Return the backend that `compile=` names, None for none.
+    """Return the torch.compile backend of `compile=`, or None.
 
     Raises:
         InputError: for an unknown backend.
@@ -74,15 +75,15 @@ def compile_passes(module: AdversarialModule, backend: str, device: torch.device
     Args:
         module: to change in place.
         backend: of torch.compile.
-        device: where it is going to compute.
+        device: for the computation.
 
     Raises:
         InputError: when it cannot be compiled, with the reason.
     """
     if grows(module):
         raise InputError(
-            f"compile: {type(module).__name__}'s networks grow, and each step of a fade would be compiled again; set "
-            "compile=false, or growing=false in model.generator and model.discriminator"
+            f"compile: {type(module).__name__}'s networks grow, and each step of a fade-in would be compiled again; "
+            "set compile=false, or growing=false in model.generator and model.discriminator"
         )
     check_compiler(backend, device)
     for hook in ("fake", "real") if module.has_encoder else ("fake",):
@@ -114,7 +115,7 @@ def compiled_once(
 
 def options(backend: str, **more: object) -> dict[str, Any]:
     """Return torch.compile's options, which only inductor has."""
-    # otherwise inductor draws other random numbers than torch
+    # otherwise inductor's random numbers differ from torch's
     return {"options": {"fallback_random": True, **more}} if backend == INDUCTOR else {}
 
 
@@ -143,7 +144,7 @@ def wave(x: Tensor) -> Tensor:
 
 
 def differentiated_twice(module: AdversarialModule) -> list[str]:
-    """Return the penalties of every step, whose shared passes with D's loss are not compiled."""
+    """Return the penalties that differentiate D's passes in every step, which are then not compiled."""
     return [
         name
         for name, penalty in module.players["discriminator"].penalties().items()
@@ -240,7 +241,9 @@ def build_model(config: DictConfig, spec: SampleSpec) -> AdversarialModule:
     module: AdversarialModule = build(
         config.model, AdversarialModule, total_images=total_images(config)
     )
-    module.representation = spec.representation  # its statistics belong into checkpoints
+    module.representation = (
+        spec.representation
+    )  # as a submodule, its statistics are saved in checkpoints
     for augmentation in module.augmentations.values():
         augmentation.check(spec)  # type: ignore[operator]
     for player in module.players.values():
@@ -278,7 +281,7 @@ def check_network(
 
 
 def check_optimizers(model: DictConfig) -> None:
-    """Try to build the optimizers, which the Trainer does late.
+    """Try to build the optimizers, which the Trainer would only do later.
 
     Raises:
         InputError: naming the key.
@@ -309,7 +312,7 @@ def compiled(config: DictConfig, module: AdversarialModule, device: torch.device
 
 
 def drop_unchosen(config: DictConfig) -> None:
-    """Drop settings of regularizers and augmentations that were not chosen, with a message."""
+    """Drop settings of regularizers and augmentations that are not in the config, with a message."""
     chosen = set()
     # a schedule may refer to another one that is dropped
     OmegaConf.resolve(config.model.schedules)
@@ -326,7 +329,7 @@ def drop_unchosen(config: DictConfig) -> None:
 
 
 def build_callbacks(config: DictConfig) -> dict[str, object]:
-    """Build callbacks in the order of the config, each with those that it depends on; null leaves one out."""
+    """Build callbacks in the order of the config, with the callbacks they depend on; null leaves one out."""
     nodes = {name: node for name, node in config.callbacks.items() if node is not None}
     callbacks = {
         name: build(node, Callback)
@@ -351,10 +354,10 @@ def build_callbacks(config: DictConfig) -> dict[str, object]:
 
 
 def build_trainer(config: DictConfig, callbacks: dict[str, object]) -> Trainer:
-    """Build the Trainer, without limits: the loader ends after the last image."""
+    """Build the Trainer; the data loader, not the Trainer, ends the training."""
     loggers = [
         JsonLines(run_dir=config.run_dir),
-        *(build(node, Logger) for node in config.logger.values() if node is not None),
+        *(build(node, RunLogger) for node in config.logger.values() if node is not None),
     ]
     same_config = CheckSameConfig(config=resolved(config))
     return bare_trainer(
@@ -390,7 +393,7 @@ def bare_trainer(
     return build(
         config.trainer,
         Trainer,
-        **{"strategy": "auto", **processes(), **precision},
+        **{"strategy": "auto", **processes(timedelta(minutes=config.rank_timeout)), **precision},
         sync_batchnorm=False,
         plugins=plugins,
         max_epochs=1,
@@ -423,7 +426,7 @@ def quiet() -> None:
         ".*in eval mode at the start of training.*",
         ".*does not have many workers.*",
         ".*LeafSpec.*",
-        # with SLURM installed, outside of jobs
+        # when SLURM is installed, outside of jobs
         ".*`srun` command is available.*",
     ):
         warnings.filterwarnings("ignore", message)

@@ -21,14 +21,14 @@ LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 
 CONFIG_FILE = "config.yaml"
 
-# of run folders and checkpoints; others are rejected
+# format version of run folders and checkpoints; others are rejected
 FORMAT = 2
 
 _SETTLED_NS = 2_000_000_000
 
-_FOLDER = 0x10  # of a zip member's attributes; torch then hands out memory that it has not filled
+_FOLDER = 0x10  # bit of a zip member's attributes; torch would return uninitialized memory for it
 
-_MOST_IMAGES = 2**50  # that a run has seen, far beyond the longest
+_MOST_IMAGES = 2**50  # images seen, far beyond the longest run
 
 
 class DamagedCheckpointError(InputError):
@@ -64,7 +64,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def what_is_saved(folder: Path) -> str:
-    """Describe from which checkpoint the same command continues."""
+    """Describe the checkpoint from which the same command continues."""
     saved = next((folder / n for n in (LAST, PREVIOUS, BEST) if (folder / n).exists()), None)
     if saved is None:
         return "Nothing was saved before; the same command begins again"
@@ -97,7 +97,7 @@ def _read(path: Path, *, mmap: bool) -> dict[str, Any]:
 
 
 def read_archive(path: Path, *, mmap: bool = False) -> Any:
-    """Read what `torch.save` wrote of tensors and plain containers, its checksums verified.
+    """Read a file of `torch.save` with tensors and plain containers, and verify its checksums.
 
     Raises:
         InputError: as `read`.
@@ -126,7 +126,7 @@ def read_archive(path: Path, *, mmap: bool = False) -> Any:
 
 
 def _is_ours(state: Any) -> bool:
-    """Whether what was read is a checkpoint, as far as those need it who only draw from it."""
+    """Whether the content is a checkpoint, as far as sampling needs it."""
     if not isinstance(state, dict):
         return False
     weights, clock, callbacks = (state.get(key) for key in ("state_dict", "clock", "callbacks"))
@@ -204,7 +204,7 @@ def first_whole(folder: Path, names: Sequence[str]) -> Path | None:
         InputError: when there are checkpoints and none is intact.
     """
     wrong: list[str] = []
-    # a link to nothing counts: its disk may be away, and to begin again would lose the log
+    # a dangling link counts: its disk may be unmounted, and starting again would lose the log
     for path in [folder / name for name in names if os.path.lexists(folder / name)]:
         try:
             peek(path)
@@ -305,5 +305,5 @@ def read_config(run_dir: Path) -> dict[str, Any]:
 
 
 def write_config(run_dir: Path, config: Any) -> None:
-    """Save a configuration in which nothing is left to resolve; evaluate and generate need nothing else."""
+    """Save a fully resolved config, which is all that evaluate and generate need."""
     write(run_dir / CONFIG_FILE, f"format: {FORMAT}\n{OmegaConf.to_yaml(config)}")

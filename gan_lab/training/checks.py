@@ -27,7 +27,7 @@ STRATEGIES = (
 
 
 class TrainKeys(Keys):
-    """The keys of gan-lab train that are not nodes."""
+    """The keys of gan-lab train that are plain values."""
 
     name: FolderName
     runs_dir: Text
@@ -39,6 +39,7 @@ class TrainKeys(Keys):
     conditional: bool | None
     num_workers: Annotated[int, Field(ge=0, le=1024)] | None
     threads: Threads | None
+    rank_timeout: Annotated[float, Field(gt=0, le=10**5)]
     compile: bool | Text | None
     dry_run: bool
     new_data: bool
@@ -56,17 +57,19 @@ def check_trainer(node: DictConfig) -> None:
     """Check strategy, accelerator and precision.
 
     Raises:
-        InputError: for what the loop cannot train with, with the reason.
+        InputError: for unsupported values, with the reason.
     """
     strategy = node.get("strategy")
     if strategy not in STRATEGIES:
         raise InputError(
-            f"trainer.strategy={strategy} is not supported: it trains one model with one optimizer, but generator "
-            "and discriminator take turns within a step; set trainer.strategy=ddp, or trainer=ddp for all GPUs here"
+            f"trainer.strategy={strategy} is not supported, since generator and "
+            "discriminator alternate within a step; set trainer.strategy=ddp, or trainer=ddp for all GPUs here"
         )
-    if node.get("accelerator") in ("gpu", "cuda", "mps") and not torch.accelerator.is_available():
+    wanted = node.get("accelerator")
+    here = torch.accelerator.current_accelerator(check_available=True)
+    if wanted in ("gpu", "cuda", "mps") and (here is None or wanted not in ("gpu", here.type)):
         raise InputError(
-            f"trainer.accelerator={node.accelerator}: there is none here; use trainer=auto or trainer=cpu"
+            f"trainer.accelerator={wanted}: this machine has none; use trainer=auto or trainer=cpu"
         )
     precision = str(node.get("precision", "32-true"))
     if precision not in PRECISIONS:
@@ -77,7 +80,7 @@ def check_trainer(node: DictConfig) -> None:
 
 
 class Batched(Protocol):
-    """What of `AdversarialModule` is checked."""
+    """The attributes of `AdversarialModule` that are checked."""
 
     batch_size: int
     micro_batch_size: int
@@ -117,11 +120,11 @@ def check_batch_sizes(module: Batched) -> None:
 def check_batch_per_process(
     module: Batched, processes: int, *, sync_batchnorm: bool = False
 ) -> None:
-    """Check that a batch divided among processes trains as the whole batch would.
+    """Check that dividing a batch among processes does not change training.
 
     Args:
-        module: whose batches are divided, by its `micro_batch_size` too.
-        processes: that share a batch.
+        module: whose batches are divided, also into micro-batches.
+        processes: number of processes.
         sync_batchnorm: whether batch norm takes its statistics over all of them.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Moving averages of the generator's weights: the one that samples are drawn with, and post-hoc averages."""
+"""Exponential moving average of the generator's weights, and post-hoc EMA."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,28 +18,26 @@ Buffers = Literal["copy", "average"]
 
 
 class ExponentialMovingAverage:
-    """Averages parameters with a half-life counted in images; buffers are copied, or averaged likewise.
+    """Averages parameters with a half-life in images; buffers are copied or averaged.
 
     beta = 0.5 ^ (images / half-life); Karras et al. 2018, section 5.1 and appendix A, https://arxiv.org/abs/1710.10196,
     with the half-life in images and the ramp-up of Karras et al. 2020 (ADA), https://arxiv.org/abs/2006.06676.
 
-    A decay of beta for each step of the generator is a half-life of ln 0.5 / ln beta steps, each of which takes
-    batch_size * d_steps real images.
+    A decay of beta per generator step is a half-life of ln 0.5 / ln beta steps, each of batch_size * d_steps images.
 
-    Batch norm keeps means and variances as buffers, which belong to the generator as trained and not to the average of
-    its weights. Copied, they are those of its last few steps: right for short half-lives, and for what is no
-    statistic of single steps (StyleGAN's running mean of w, the power method's vectors). Averaged, they move as slowly
-    as the weights do, as in https://github.com/ajbrock/BigGAN-PyTorch: right for half-lives of many kimg. Standing
-    statistics (`gan_lab.layers.networks`), measured on the averaged weights themselves, are better than both.
+    Batch norm's running statistics are buffers of the raw generator. Copied, they are those of its last few steps,
+    which suits short half-lives, and buffers that are no statistics of single steps (StyleGAN's running mean of w,
+    vectors of the power method). Averaged, they change as slowly as the weights, as in
+    https://github.com/ajbrock/BigGAN-PyTorch, which suits half-lives of many kimg. Standing statistics
+    (`gan_lab.layers.networks`), measured with the averaged weights, are better than both.
 
     Args:
-        half_life_kimg: thousands of real images after which old weights count one half; 0 follows the weights.
-        rampup: the half-life is at most this share of the images seen, so that the start is soon forgotten; null for
-            no such limit.
-        buffers: "copy" or "average"; whole numbers are always copied.
+        half_life_kimg: half-life in thousands of real images; 0 copies the weights.
+        rampup: limit of the half-life as a share of the images seen, for the start of training; null for none.
+        buffers: "copy" or "average"; integers are always copied.
 
     Raises:
-        InputError: for invalid numbers or a treatment of buffers.
+        InputError: for invalid numbers, or another value of `buffers`.
     """
 
     def __init__(
@@ -80,7 +78,7 @@ class ExponentialMovingAverage:
                 kept.copy_(buffer)
 
 
-# Post-hoc EMA: an average of any length, computed after training from two that were saved during it.
+# Post-hoc EMA: an average of any length, computed after training from two averages that were saved during training.
 #
 # A power function average at time t weights the parameters of time s by (gamma + 1) s^gamma / t^(gamma + 1). Its
 # relative length sigma_rel, the standard deviation of that profile over t, is constant. Averages of other lengths are
@@ -88,13 +86,15 @@ class ExponentialMovingAverage:
 # https://arxiv.org/abs/2312.02696.
 
 
-LENGTHS = (0.05, 0.1)  # that are kept: the paper's
+LENGTHS = (0.05, 0.1)  # lengths of the saved averages, as in the paper
 LONGEST = 0.28  # gamma = 0, the mean of all weights, has 0.2887
-STATE = "PostHocAverages"  # in a checkpoint: the name of the callback
+STATE = "PostHocAverages"  # name of the callback's state in a checkpoint
 FOLDER, SUFFIX = "ema", ".pt"
 
-_POOR = 0.1  # relative error of a profile from which a warning is said
-_RANK = 1e-12  # singular values below this share of the largest are 0: profiles that are nearly the same
+_POOR = 0.1  # relative error of a profile above which there is a warning
+_RANK = (
+    1e-12  # smaller singular values, relative to the largest, count as 0 (nearly equal profiles)
+)
 
 
 def exponent(length: float) -> float:
@@ -130,13 +130,13 @@ def products(times: Numbers, gammas: Numbers, others: Numbers, exponents: Number
 def coefficients(
     times: Sequence[float], gammas: Sequence[float], *, time: float, gamma: float
 ) -> tuple[Numbers, float]:
-    """Return what of each profile kept makes the one that is wanted, and the relative error of their sum.
+    """Return the coefficients of the saved profiles for a wanted one, and the relative error.
 
     Args:
-        times: of the profiles, of their ends; in any unit.
-        gammas: of the profiles.
-        time: of the one that is wanted.
-        gamma: likewise.
+        times: ends of the saved profiles, in any unit.
+        gammas: of the saved profiles.
+        time: end of the wanted profile.
+        gamma: of the wanted profile.
     """
     kept = np.array(times, dtype=np.float64) / time, np.array(gammas, dtype=np.float64)
     wanted = np.array([1.0]), np.array([gamma])
@@ -147,7 +147,7 @@ def coefficients(
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Averages that were kept at one time.
+    """The averages of one time.
 
     Attributes:
         images_seen: the time.
@@ -161,7 +161,7 @@ class Snapshot:
 
     @classmethod
     def of(cls, state: Mapping[str, Any]) -> "Snapshot":
-        """Read one as `as_dict` returns it."""
+        """Build a snapshot from `as_dict`'s result."""
         averages = {float(length): values for length, values in state["averages"].items()}
         return cls(int(state["images_seen"]), averages, state["buffers"])
 
@@ -176,7 +176,7 @@ class Snapshot:
 
 
 def snapshot_path(run_dir: Path, kimg: float) -> Path:
-    """Return where a snapshot is kept."""
+    """Return the path of a snapshot."""
     return run_dir / FOLDER / f"kimg{kimg:010.3f}{SUFFIX}"
 
 
@@ -191,17 +191,17 @@ def read_snapshot(path: Path) -> Snapshot:
         return Snapshot.of(state["state_dict"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DamagedCheckpointError(
-            f"{path} is not a snapshot of averages; remove it, and the others go on without"
+            f"{path} is not a snapshot of averages; remove it to use the others"
         ) from error
 
 
 def snapshot_kimg(path: Path) -> float:
-    """Return the time of a snapshot by its name."""
+    """Parse the kimg of a snapshot from its name."""
     return float(path.stem.removeprefix("kimg"))
 
 
 def combined(run_dir: Path, state: Mapping[str, Any], length: float) -> dict[str, Tensor]:
-    """Return the generator's weights by name, as an average of any length at a checkpoint would have them.
+    """Compute the generator's weights at a checkpoint as a post-hoc average of any length.
 
     Buffers (batch norm's statistics and the like) are those of the checkpoint.
 
@@ -211,13 +211,13 @@ def combined(run_dir: Path, state: Mapping[str, Any], length: float) -> dict[str
         length: of the average, as a share of the training up to there.
 
     Raises:
-        InputError: when nothing was kept, or for an unknown length.
+        InputError: when the run saved no averages, or for an invalid length.
     """
     gamma = exponent(length)
     own = state.get("callbacks", {}).get(STATE)
     if not own:
         raise InputError(
-            f"ema={length}: {run_dir} kept no averages to make it of; train with callbacks=[default,post_hoc_ema]"
+            f"ema={length}: {run_dir} saved no averages; train with callbacks=[default,post_hoc_ema]"
         )
     last = Snapshot.of(own)
     end = last.images_seen / 1000
@@ -230,8 +230,8 @@ def combined(run_dir: Path, state: Mapping[str, Any], length: float) -> dict[str
     weights, error = coefficients(times, gammas, time=end, gamma=gamma)
     if error > _POOR:
         warn(
-            f"ema={length}: the profile that was kept for it is off by {error:.0%}; lengths from {lengths[0]:g} to "
-            f"{lengths[-1]:g} come out well, shorter ones with snapshots at shorter intervals"
+            f"ema={length} can only be approximated, with an error of {error:.0%}; lengths from {lengths[0]:g} to "
+            f"{lengths[-1]:g} are accurate, shorter ones need snapshots at shorter intervals"
         )
     total: dict[str, Tensor] = {}
     rows = weights.reshape(len(kimgs), len(lengths))

@@ -1,8 +1,8 @@
 """GAN losses as functions of logits.
 
-Each is elementwise, from logits [N], or [N, K] of several heads or patches, to losses of the same shape, and knows
-neither networks nor the loop. The discriminator's loss is the sum of its real and its fake term.
-`softplus(x) = log(1 + e^x) = -log sigmoid(-x)` keeps the logistic ones exact where `log(sigmoid(x) + eps)` is not.
+Each maps logits elementwise, [N] or [N, K] of several heads or patches, to losses of the same shape, independent of
+networks and the training loop. The discriminator's loss is the sum of its real and its fake term.
+`softplus(x) = log(1 + e^x) = -log sigmoid(-x)` is numerically exact where `log(sigmoid(x) + eps)` is not.
 """
 
 from typing import Protocol
@@ -15,11 +15,11 @@ from gan_lab.errors import InputError
 
 
 class Loss(Protocol):
-    """What the loop asks of a loss.
+    """Interface of a loss.
 
     Attributes:
-        paired: whether it compares each fake with a real sample, also in the generator's step.
-        neutral_logit: the logit of a discriminator that cannot decide, around which real and fake swap roles.
+        paired: whether it compares each fake with a real sample, so that the generator's step needs real logits, too.
+        neutral_logit: the logit of an undecided discriminator, around which real and fake swap.
     """
 
     paired: bool
@@ -51,7 +51,7 @@ class Minimax:
 
 
 class NonSaturating:
-    """D as in the minimax game, G ascends log D(G(z)): the same fixed point with a gradient from the start.
+    """D as in the minimax game, G ascends log D(G(z)): the same fixed point without vanishing gradients for G.
 
     Goodfellow et al. 2014, section 3, https://arxiv.org/abs/1406.2661.
     """
@@ -67,7 +67,7 @@ class NonSaturating:
 
 
 class LeastSquares:
-    """Regression of D's output to 1 on real and 0 on generated images, G's target is 1.
+    """Least squares: D's targets are 1 on real and 0 on generated images, G's target is 1.
 
     Mao et al. 2017, equation 9, https://arxiv.org/abs/1611.04076.
     """
@@ -83,7 +83,7 @@ class LeastSquares:
 
 
 class Hinge:
-    """Margin of one either side for D, a linear loss for G.
+    """Hinge loss with margin 1 for D, a linear loss for G.
 
     Lim and Ye 2017, https://arxiv.org/abs/1705.02894; Miyato et al. 2018, equations 16 and 17,
     https://arxiv.org/abs/1802.05957.
@@ -118,7 +118,7 @@ class Hinge:
 
 
 class Wasserstein:
-    """The critic's difference of means; meaningful with a Lipschitz constraint on D (a gradient penalty, clipping).
+    """Wasserstein loss: the difference of the critic's means; needs a Lipschitz constraint (a penalty, clipping).
 
     Arjovsky et al. 2017, equation 2, https://arxiv.org/abs/1701.07875.
     """
@@ -152,5 +152,5 @@ class Relativistic:
 
 
 def mean_per_sample(values: Tensor) -> Tensor:
-    """Return the mean [N] over each sample's logits, losses or the like, [N] or [N, K]."""
+    """Average values [N] or [N, K], such as logits or losses, to one per sample [N]."""
     return values if values.ndim == 1 else values.flatten(1).mean(1)

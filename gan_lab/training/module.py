@@ -1,4 +1,4 @@
-"""Adversarial training: the one loop of all architectures."""
+"""Adversarial training: the training loop of all architectures."""
 
 import time
 from collections.abc import Mapping
@@ -46,17 +46,17 @@ class AdversarialModule(LightningModule):
         players: "generator" and "discriminator".
         images_seen: real samples shown to D by all ranks: the clock of everything.
         stats: running means of losses, penalties and logits since they were last taken.
-        step_ended: when the last training step ended, with all that callbacks did then, by `time.perf_counter`.
-        measure_gradients: set by whoever wants gradient norms of the next step in `stats`.
-        has_encoder: whether the generator's network has a part in what D sees as real, so that its step needs both.
+        step_ended: end of the last training step, callbacks included, by `time.perf_counter`.
+        measure_gradients: set to True to have the next step's gradient norms in `stats`.
+        has_encoder: whether D's real input depends on the generator's network, so that G's step needs real logits.
 
     Args:
         generator: `(z [N, Z], labels) -> samples [N, ...]`.
         discriminator: `(samples, labels) -> logits [N]`, or [N, K].
         loss: of both players.
         regularizers: by name, of both players.
-        augmentations: by name, in the order in which they change what D sees.
-        generator_optimizer: takes parameter groups and gives the optimizer; D's `discriminator_...` are likewise.
+        augmentations: by name, in the order in which they are applied to D's input.
+        generator_optimizer: maps parameter groups to the optimizer; likewise D's `discriminator_...`.
         ema: how the generator's moving average is kept.
         schedules: nested by path -> schedule, of the players, "ema", "loss", and regularizers and augmentations by
             name; see `gan_lab.training.schedules.ScheduledParameters`.
@@ -66,11 +66,11 @@ class AdversarialModule(LightningModule):
         micro_batch_size: samples of one backward on one rank (gradient accumulation); None for the whole batch.
         generator_clip_norm: largest L2 norm of G's gradient, None for no limit.
         generator_parameters: which of G's parameters its optimizer treats differently.
-        discriminator_spectral_norm: whether to normalize those of D's weights that its architecture does not normalize.
-        seed: of everything random.
+        discriminator_spectral_norm: whether to apply spectral norm to all of D's weights that do not have it yet.
+        seed: of all randomness.
 
     Raises:
-        InputError: for arguments that do not fit together.
+        InputError: for inconsistent arguments.
     """
 
     has_encoder: bool = False
@@ -149,35 +149,35 @@ class AdversarialModule(LightningModule):
         return torch.randn(shape, device=self.device)
 
     def fake(self, z: Tensor, batch: Batch) -> DiscriminatorInput:
-        """Make what D sees as fake from latents [N, Z]; `batch` has the labels and, in paired data, the source."""
+        """Make D's fake input from latents [N, Z]; `batch` has the labels and, for paired data, the source."""
         if self.generator.translates:
             return self.generator(z, batch.labels, batch.source)
         return self.generator(z, batch.labels)
 
     def real(self, batch: Batch) -> DiscriminatorInput:
-        """Make what D sees as real from a batch of the data."""
+        """Make D's real input from a batch of the data."""
         return batch.real
 
     def augment(self, x: DiscriminatorInput) -> DiscriminatorInput:
-        """Change samples, real or fake, before D sees them; of a tuple each on its own, but not vectors [N, Z]."""
+        """Augment D's input, real or fake; each tensor of a tuple separately, except vectors [N, Z]."""
         return self.augmentations(x)
 
     def discriminate(
         self, x: DiscriminatorInput, batch: Batch, role: Role | None
     ) -> DiscriminatorOutput:
-        """Return D's output for samples, real or fake, with the further losses of a role; None for logits alone."""
+        """Return D's output for real or fake input, with the further losses of a role; None for logits only."""
         return self.discriminator.discriminate(self.augment(x), batch.labels, role)
 
     def generator_loss(
         self, step: GeneratorStep, fake_logits: Tensor, real_logits: Tensor | None
     ) -> Tensor:
-        """Return G's loss per sample [N]; real logits are there where the loss is paired or the generator encodes."""
+        """Return G's loss per sample [N]; real logits are given for paired losses and generators with an encoder."""
         return mean_per_sample(self.loss.generator(fake_logits, real_logits))
 
     # The loop ----------------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        """Show D `d_steps` batches, then move G, then the moving average."""
+        """Take `d_steps` D steps, one G step, and update the moving average."""
         if not self.conditional:
             batch = replace(batch, labels=None)
         seed_step(self.device, self.seed, self.global_rank, self.images_seen)
@@ -198,7 +198,7 @@ class AdversarialModule(LightningModule):
         self.ema.update(*networks, images_seen=self.images_seen, images=shown)
 
     def _lazy_steps(self, player: Player, batch: Batch) -> None:
-        """Take the steps of lazy penalties that are due; they end the player's step."""
+        """Take the steps of lazy penalties that are due, and count the player's step."""
         for name in player.lazy_penalties_due():
             self._step(player, batch, lazy=name)
         player.steps_taken += 1
@@ -209,14 +209,14 @@ class AdversarialModule(LightningModule):
         assert isinstance(optimizers, list)
         optimizer = optimizers[list(self.players).index(player.name)]
         optimizer.zero_grad()
-        # drawn whole, so that the number of micro-batches does not change the noise
+        # drawn at once, so that latents do not depend on the number of micro-batches
         latents = self.sample_latents(len(batch)).split(self.micro_batch_size)
         parts = zip(batch.split(self.micro_batch_size), latents, strict=True)
         with frozen(self.discriminator) if player.name == "generator" else nullcontext():
             for part, z in parts:
                 with nullcontext() if lazy is None else full_precision(self.device):
                     total = self._total_loss(player, part, z, lazy)
-                # the Trainer's autocast is still on, and would lower what the forward pass kept in single precision
+                # under the Trainer's autocast, backward would be in reduced precision where forward was not
                 with full_precision(self.device):
                     self.manual_backward(player.scaled(total * len(part) / len(batch)))
         norm = player.update(optimizer, measure=self.measure_gradients and lazy is None)
@@ -224,10 +224,10 @@ class AdversarialModule(LightningModule):
             self.stats.add(f"grad_norm/{player.name[0]}", norm)
 
     def _total_loss(self, player: Player, batch: Batch, z: Tensor, lazy: str | None) -> Tensor:
-        """Return what a player descends on a micro-batch: its mean loss and penalties, or one lazy penalty."""
+        """Return a player's objective on a micro-batch: its mean loss and penalties, or one lazy penalty."""
         penalties = player.penalties(lazy)
         replays = any(penalty.replays for penalty in penalties.values())
-        # passes that are compared must see the same weights: the power method moves those under spectral norm
+        # passes that are compared need the same weights, which spectral norm's power method would change
         with parametrize.cached() if replays else nullcontext():
             step: DiscriminatorStep | GeneratorStep
             terms = []
@@ -315,22 +315,22 @@ class AdversarialModule(LightningModule):
                 player.scaler = player.scaler or torch.amp.GradScaler(device)
 
     def on_train_start(self) -> None:
-        """Let the configuration, not the checkpoint, decide on lr and the like."""
+        """Restore the configured lr and other settings, which loading a checkpoint has overwritten."""
         for player in self.players.values():
             player.reset_optimizer()
 
     def train(self, mode: bool = True) -> "AdversarialModule":
-        """Switch the players; the moving average always stays in evaluation mode."""
+        """Set the players' mode; the moving average always stays in evaluation mode."""
         super().train(mode)
         self.generator_ema.eval()
         return self
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Note the time: from here on the next step waits for its images."""
+        """Note the time, from which the next step waits for data."""
         self.step_ended = time.perf_counter()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the clock; leave out Lightning's loop counters, which count other things, and this process's alone."""
+        """Add the clock; drop Lightning's loop counters, which only count this process's batches."""
         checkpoint.pop("loops", None)
         checkpoint["global_step"] = sum(p.steps_taken for p in self.players.values())
         checkpoint["clock"] = {

@@ -29,12 +29,12 @@ class ParameterGroups:
     """Which parameters of a network its optimizer treats differently.
 
     Attributes:
-        no_decay: what has no weight_decay: "norms" (parameters of normalization layers), "biases".
-        rate_multipliers: module of the network -> multiplier of lr for its parameters, such as {"mapping": 0.01}; of
-            a module in a module, the inner one's counts.
+        no_decay: parameters without weight_decay: "norms" (of normalization layers), "biases".
+        rate_multipliers: module of the network -> multiplier of its learning rate, such as {"mapping": 0.01}; an inner
+            module's multiplier replaces an outer one's.
 
     Raises:
-        InputError: for another kind in `no_decay`, or a negative multiplier.
+        InputError: for an unknown name in `no_decay`, or a negative multiplier.
     """
 
     no_decay: Sequence[str] = ()
@@ -48,7 +48,7 @@ class ParameterGroups:
                 raise InputError(f"rate_multipliers.{name}={multiplier} must not be negative")
 
     def split(self, network: nn.Module) -> list[dict[str, Any]]:
-        """Return the parameters of a network that are trained, in groups as optimizers take them.
+        """Return the trainable parameters of a network as an optimizer's parameter groups.
 
         Raises:
             InputError: for a rate multiplier of a module that the network does not have.
@@ -96,15 +96,15 @@ class Player:
 
     Args:
         name: "generator" or "discriminator".
-        network: what is trained.
-        average: the network's moving average, where there is one.
-        make_optimizer: takes parameter groups and gives the optimizer.
+        network: the trained network.
+        average: the network's moving average, or None.
+        make_optimizer: maps parameter groups to the optimizer.
         groups: which parameters the optimizer treats differently.
         clip_norm: largest L2 norm of the gradient; None for no limit.
-        regularizers: by name; those of the other player are left out.
+        regularizers: of both players, by name.
 
     Raises:
-        InputError: for a regularizer that the network cannot have.
+        InputError: for a regularizer that does not support the network.
     """
 
     def __init__(
@@ -137,13 +137,13 @@ class Player:
     # Penalties
 
     def penalties(self, lazy: str | None = None) -> dict[str, Any]:
-        """Return those that join the loss of every step, or the lazy one of that name."""
+        """Return the penalties that are added to the loss of every step, or the lazy penalty of that name."""
         if lazy is not None:
             return {lazy: self.regularizers[lazy]}
         return {n: r for n, r in self.regularizers.items() if r.penalizes and r.interval == 1}
 
     def lazy_penalties_due(self) -> list[str]:
-        """Return the names of those that have an optimizer step of their own now."""
+        """Return the names of lazy penalties that are due for their own optimizer step."""
         lazy = {
             n: r.interval for n, r in self.regularizers.items() if r.penalizes and r.interval > 1
         }
@@ -151,9 +151,9 @@ class Player:
 
     @property
     def lazy_correction(self) -> float:
-        """Share of the player's optimizer steps that are its main ones: c = 1 / (1 + sum 1/interval).
+        """Share of main steps among the player's optimizer steps: c = 1 / (1 + sum 1/interval).
 
-        Adam's lr becomes c * lr and each beta beta^c, so that lazy penalties' steps leave its time scale as it was
+        Adam's lr becomes c * lr and each beta beta^c, which compensates for the steps of lazy penalties
         (Karras et al. 2020, appendix B, https://arxiv.org/abs/1912.04958, where c = k / (k + 1)).
         """
         lazy = [r for r in self.regularizers.values() if r.penalizes and r.interval > 1]
@@ -177,18 +177,18 @@ class Player:
         return optimizer
 
     def reset_optimizer(self) -> None:
-        """Put the configured lr and the like back: loading an optimizer's state brings those it was saved with."""
+        """Restore the configured lr and other settings, which loading an optimizer's state has overwritten."""
         assert self.optimizer is not None
         for group, configured in zip(self.optimizer.param_groups, self._configured, strict=True):
             group.update(configured)
 
     def has_number(self, name: str) -> bool:
-        """Whether the optimizer, once built, has one of `OPTIMIZER_NUMBERS`."""
+        """Whether the built optimizer has this one of `OPTIMIZER_NUMBERS`."""
         assert self.optimizer is not None
         return ("betas" if name.startswith("beta") else name) in self.optimizer.defaults
 
     def set_number(self, name: str, value: float) -> None:
-        """Set one of `OPTIMIZER_NUMBERS`, corrected as at the beginning, or `clip_norm`."""
+        """Set one of `OPTIMIZER_NUMBERS`, with the correction for lazy penalties, or `clip_norm`."""
         if name == "clip_norm":
             self.clip_norm = value
             return
@@ -207,7 +207,7 @@ class Player:
     # A step
 
     def scaled(self, loss: Tensor) -> Tensor:
-        """Return a loss to differentiate, scaled where the precision asks for it."""
+        """Scale a loss for float16."""
         return loss if self.scaler is None else self.scaler.scale(loss)
 
     def update(self, optimizer: LightningOptimizer, *, measure: bool = False) -> Tensor | None:
@@ -215,7 +215,7 @@ class Player:
 
         Args:
             optimizer: the player's, as Lightning wraps it.
-            measure: whether to return the gradient's L2 norm, before it is clipped.
+            measure: whether to return the gradient's L2 norm before clipping.
         """
         parameters = list(self.network.parameters())
         average_gradients(parameters)
@@ -231,7 +231,7 @@ class Player:
         if self.scaler is None:
             optimizer.step()
         else:
-            # leaves the weights alone where a gradient is not finite, and scales less from then on
+            # skips the step if a gradient is not finite, and lowers the scale
             self.scaler.step(optimizer.optimizer)
             self.scaler.update()
         for regularizer in self.regularizers.values():
@@ -241,12 +241,12 @@ class Player:
     # State
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a resumed run needs beside the weights and the optimizer's state."""
+        """Return the state besides weights and optimizer."""
         scaler = None if self.scaler is None else self.scaler.state_dict()
         return {"steps_taken": self.steps_taken, "scaler": scaler}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore `state_dict`; a run that goes on in another precision gets or loses the scaler."""
+        """Restore `state_dict`; a run resumed in another precision keeps its own scaler."""
         self.steps_taken = state["steps_taken"]
         if self.scaler is not None and state["scaler"] is not None:
             self.scaler.load_state_dict(state["scaler"])
@@ -261,10 +261,10 @@ def build_players(
     averages: tuple[nn.Module | None, nn.Module | None],
     regularizers: Mapping[str, Regularizer],
 ) -> dict[str, Player]:
-    """Build both players, "generator" and "discriminator"; tuples hold the generator's first.
+    """Build both players, "generator" and "discriminator", from pairs (G's, D's).
 
     Raises:
-        InputError: for a regularizer that its network cannot have.
+        InputError: for a regularizer that does not support its network.
     """
     names: tuple[PlayerName, PlayerName] = ("generator", "discriminator")
     pairs = zip(names, networks, optimizers, groups, clip_norms, averages, strict=True)
@@ -285,8 +285,8 @@ def build_players(
 def bound_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Replace non-finite gradients of half precision, which would stay in the optimizer's averages.
 
-    The published StyleGAN2-ADA and StyleGAN3 train their float16 layers so, without scaling the loss; it is the clamped
-    activations that keep them in range (ADA, https://arxiv.org/abs/2006.06676, appendix D).
+    As in the published StyleGAN2-ADA and StyleGAN3, which train float16 layers without loss scaling and clamp
+    activations (ADA, https://arxiv.org/abs/2006.06676, appendix D).
     """
     for parameter in parameters:
         if parameter.grad is not None:

@@ -1,4 +1,4 @@
-"""Regularizers: one base for each player, and penalties on gradients, logits, weights and path lengths."""
+"""Regularizers: a base class per player, and penalties on gradients, logits, weights and path lengths."""
 
 from contextlib import nullcontext
 from typing import Any, Literal
@@ -34,18 +34,18 @@ PlayerName = Literal["generator", "discriminator"]
 
 
 class Regularizer(nn.Module):
-    """What both kinds of regularizer share; a module, so that what it keeps is saved with the run.
+    """Base class of regularizers; a module, so that its buffers are saved with the run.
 
     Attributes:
         player: whose parameters it acts on.
-        penalizes: whether `forward` returns a penalty; False for those that act in another way only.
-        precise: whether it is computed in single precision where the step is not: squares of gradients need it.
-        replays: whether it compares passes through the same weights, of which spectral norm then makes one version.
+        penalizes: whether `forward` returns a penalty; False for those that only act in another way.
+        precise: whether to compute it in single precision under mixed precision, as squares of gradients need.
+        replays: whether it compares several passes, which then have the same weights also under spectral norm.
 
     Args:
         weight: coefficient of the penalty in the player's loss.
         interval: steps of the player between two penalties. At 1 the penalty joins the loss; above, it is lazy:
-            it has an optimizer step of its own every `interval` steps with `interval` times the weight
+            it has its own optimizer step every `interval` steps with `interval` times the weight
             (Karras et al. 2020, appendix B, https://arxiv.org/abs/1912.04958).
     """
 
@@ -64,21 +64,21 @@ class Regularizer(nn.Module):
         self.interval = interval
 
     def check(self, network: nn.Module) -> None:
-        """Check before training that the penalty can be computed for the player's network.
+        """Check before training that the penalty supports the player's network.
 
         Raises:
-            InputError: with the reason.
+            InputError: with the reason if it does not.
         """
 
     def check_samples(self, spec: SampleSpec) -> None:
-        """Check before training that the penalty means something for samples, as networks see them.
+        """Check before training that the penalty supports the samples, as networks see them.
 
         Raises:
-            InputError: with the reason where it does not.
+            InputError: with the reason if it does not.
         """
 
     def evaluate(self, step: Any) -> Tensor:
-        """Return the penalty that `forward` gives, in single precision where it is `precise`."""
+        """Compute the penalty, in single precision if `precise`."""
         with full_precision(step.z.device) if self.precise else nullcontext():
             penalty: Tensor = self(step)
         return penalty
@@ -88,7 +88,7 @@ class Regularizer(nn.Module):
 
 
 class DiscriminatorRegularizer(Regularizer):
-    """A penalty on the discriminator.
+    """Base class of the discriminator's regularizers.
 
     Attributes:
         differentiates_real: whether it differentiates `step.real_logits` by `step.real`.
@@ -100,36 +100,36 @@ class DiscriminatorRegularizer(Regularizer):
     differentiates_fake = False
 
     def forward(self, step: DiscriminatorStep) -> Tensor:
-        """Return the penalty per sample [N] (or one number for a penalty on weights), without its coefficient."""
+        """Return the penalty per sample [N] (or a scalar for a penalty on weights), without its coefficient."""
         raise AssertionError(f"{type(self).__name__} has no penalty")
 
     def evaluate(self, step: DiscriminatorStep) -> Tensor:
-        """Return the penalty, in mixed precision from passes of its own where it is `precise`."""
+        """Compute the penalty; if `precise`, mixed precision needs separate passes through D."""
         if self.precise and mixed_precision(step.z.device):
             step = step.apart(by_real=self.differentiates_real, by_fake=self.differentiates_fake)
         return super().evaluate(step)
 
 
 class GeneratorRegularizer(Regularizer):
-    """A penalty on the generator, or a choice of the samples that it learns from."""
+    """Base class of the generator's regularizers: a penalty, or a selection of samples."""
 
     player: PlayerName = "generator"
 
     def forward(self, step: GeneratorStep) -> Tensor:
-        """Return the penalty per sample [N] (or one number for a penalty on weights), without its coefficient."""
+        """Return the penalty per sample [N] (or a scalar for a penalty on weights), without its coefficient."""
         raise AssertionError(f"{type(self).__name__} has no penalty")
 
     def select(self, losses: Tensor, fake_logits: Tensor) -> Tensor:
-        """Return those of the generator's losses [N] that count in this step; logits are [N] or [N, K]."""
+        """Select the generator's losses [N] that count in this step; logits are [N] or [N, K]."""
         return losses
 
 
 def squared_gradient_norm(logits: Tensor, x: DiscriminatorInput) -> Tensor:
-    """Return the squared L2 norm of d logit / d x per sample, [N], differentiable once more.
+    """Return the squared L2 norm of d logit / d x per sample, [N], with a graph for its own gradient.
 
     Args:
         logits: [N], or [N, K], of which each sample's mean is differentiated.
-        x: what they were computed from; of a tuple, the gradient by all its tensors, each counted once.
+        x: D's input; for a tuple, the gradient is by all its tensors, each counted once.
     """
     return flat_gradient(logits, x).square().sum(1)
 
@@ -142,8 +142,7 @@ def gradient_norm(logits: Tensor, x: DiscriminatorInput) -> Tensor:
 def flat_gradient(logits: Tensor, x: DiscriminatorInput) -> Tensor:
     """Return d logit / d x of each sample as one row, [N, D], in single precision or better.
 
-    The logits are summed over samples first: without coupling between samples (batch norm couples them), each one's
-    gradient is that of its own logit.
+    The logits are summed over samples, which gives each sample's own gradient unless D couples samples (batch norm).
     """
     inputs = distinct_tensors(x)
     gradients = torch.autograd.grad(mean_per_sample(logits).sum(), inputs, create_graph=True)
@@ -161,7 +160,7 @@ class GradientPenalty(DiscriminatorRegularizer):
     Args:
         weight: coefficient.
         interval: D steps between penalties.
-        center: the norm that costs nothing; 0 gives the zero-centred variant of Thanh-Tung et al. 2019.
+        center: the target norm; 0 gives the zero-centred variant of Thanh-Tung et al. 2019.
     """
 
     def __init__(self, *, weight: float, interval: int = 1, center: float = 1.0) -> None:
@@ -217,19 +216,19 @@ class Approximate(DiscriminatorRegularizer):
         1/2 ((D(x + s n) - D(x)) / s)^2,  n ~ N(0, I)
 
     whose mean over n is that of R1 or R2 but for terms of order s^2: n^T g has the mean square ||g||^2. Lin et al.
-    2025, https://arxiv.org/abs/2501.08316 (there without the division); Hyun et al. 2025, https://arxiv.org/abs/2509.24935,
-    with s = 0.01. One draw of a sample has a standard deviation of sqrt(2) times the mean; the batch and the steps
-    average over it. Augmentations and noise are the same in both calls.
+    2025, https://arxiv.org/abs/2501.08316 (there without the division); Hyun et al. 2025,
+    https://arxiv.org/abs/2509.24935, with s = 0.01. One draw of a sample has a standard deviation of sqrt(2) times the
+    mean; the batch and the steps average over it. Augmentations and noise are the same in both calls.
 
     Args:
         weight: gamma, as of R1 and R2.
         interval: D steps between penalties.
-        noise: s, standard deviation of the change of x.
-        precise: whether both passes are in single precision; False takes those of the loss, in the step's precision, as
-            GAT's authors do. In bfloat16 logits have 8 bits, and the error of their difference is divided by s.
+        noise: s, standard deviation of the perturbation of x.
+        precise: whether both passes are in single precision; False uses the step's precision, as GAT's authors do. In
+            bfloat16 logits have 8 bits, and the error of their difference is divided by s.
 
     Raises:
-        InputError: for an invalid change.
+        InputError: when `noise` is not positive.
     """
 
     role: Role
@@ -246,11 +245,11 @@ class Approximate(DiscriminatorRegularizer):
 
     def penalty(self, step: DiscriminatorStep, x: DiscriminatorInput, logits: Tensor) -> Tensor:
         """Return the penalty [N] of samples and D's logits for them."""
-        # a small change is lost in the steps of bfloat16
-        near = map_tensors(lambda part: self._moved(to_fp32(part)).detach(), x)
+        # bfloat16 would round a small perturbation away
+        near = map_tensors(lambda part: self._perturbed(to_fp32(part)).detach(), x)
         return squared_slope(step.replayed(near, self.role), logits, self.noise) / 2
 
-    def _moved(self, part: Tensor) -> Tensor:
+    def _perturbed(self, part: Tensor) -> Tensor:
         return part + self.noise * torch.randn_like(part)
 
 
@@ -279,17 +278,17 @@ def squared_slope(near: Tensor, logits: Tensor, noise: float) -> Tensor:
 
 
 class Dragan(DiscriminatorRegularizer):
-    """DRAGAN: D's gradient has norm one in a cloud around the real images.
+    """DRAGAN: gradient penalty at real images with added noise, where D's gradient should have norm one.
 
         E[ (||grad_x D(x + delta)||_2 - 1)^2 ],  x ~ data,  delta ~ N(0, c I)
 
-    Kodali et al. 2017, equation 4, https://arxiv.org/abs/1705.07215. The gradient is that of the logit, so that the
-    penalty means the same with every loss. `weight` is lambda (10 in the paper).
+    Kodali et al. 2017, equation 4, https://arxiv.org/abs/1705.07215. The gradient is that of the logit, so that
+    the penalty is independent of the loss. `weight` is lambda (10 in the paper).
 
     Args:
         weight: coefficient.
         interval: D steps between penalties.
-        noise: standard deviation of delta as a share of that of the micro-batch's values.
+        noise: standard deviation of delta, relative to that of the micro-batch.
     """
 
     def __init__(self, *, weight: float, interval: int = 1, noise: float = 0.5) -> None:
@@ -306,7 +305,7 @@ class Dragan(DiscriminatorRegularizer):
 
 
 class Drift(DiscriminatorRegularizer):
-    """Drift: keeps the critic's outputs on real images near 0, where the Wasserstein loss leaves their offset free.
+    """Drift penalty: keeps the critic's outputs on real images near 0; the Wasserstein loss leaves the offset free.
 
         E[ D(x)^2 ],  x ~ data
 
@@ -318,25 +317,25 @@ class Drift(DiscriminatorRegularizer):
 
 
 class LeCam(DiscriminatorRegularizer):
-    """LeCam regularization: D's outputs on one side stay near the average of those on the other.
+    """LeCam regularization: keeps D's outputs on real images near their average on generated ones, and vice versa.
 
         E_x[ (D(x) - a_F)^2 ] + E_z[ (D(G(z)) - a_R)^2 ]
 
     a_R and a_F are moving averages of D's logits on real and on generated images. Tseng et al. 2021, equation 6,
     https://arxiv.org/abs/2104.03310: for small sets of images. `weight` is lambda.
 
-    The averages are those before the step, so that micro-batches do not change the penalty.
+    The averages are from before the step, so that the penalty does not depend on micro-batches.
 
     Attributes:
         real: a_R, saved with the run.
         fake: a_F, saved with the run.
-        num_averaged: steps that have entered them, saved with the run.
+        num_averaged: number of steps averaged, saved with the run.
 
     Args:
         weight: coefficient.
         interval: D steps between penalties.
-        decay: share of the averages that stays at each penalty (0.99 in the authors' code).
-        start: the penalty is 0 until the averages have seen so many steps, at least 1.
+        decay: of the averages (0.99 in the authors' code).
+        start: the penalty is 0 for the first so many steps, at least 1.
     """
 
     real: Tensor
@@ -369,7 +368,7 @@ class LeCam(DiscriminatorRegularizer):
     def after_step(self, network: nn.Module) -> None:
         """Update the averages with the step's logits."""
         if not self._seen:
-            return  # a step of another, lazy penalty
+            return  # the step of a lazy penalty
         real, fake = mean_over_ranks(torch.cat(self._seen, dim=1).mean(1))
         self._seen.clear()
         share = torch.where(self.num_averaged == 0, 1.0, 1 - self.decay)
@@ -379,21 +378,21 @@ class LeCam(DiscriminatorRegularizer):
 
 
 class Consistency(DiscriminatorRegularizer):
-    """Consistency regularization: D's output does not change when an image is mirrored or shifted a little.
+    """Consistency regularization: D's output should not change under mirroring and small shifts.
 
         E_x[ (D(x) - D(T(x)))^2 ]                              CR: Zhang et al. 2020, https://arxiv.org/abs/1910.12027
           + E_z[ (D(G(z)) - D(T(G(z))))^2 ]                    bCR: Zhao et al. 2020, https://arxiv.org/abs/2002.04724
 
-    T mirrors one half of the images from left to right and moves each by a few pixels, both at random. `weight` is
+    T mirrors images horizontally with probability 1/2 and shifts them by a few pixels. `weight` is
     lambda (10 in both papers), of real and of generated images alike.
 
-    Where D sees vectors beside images, such as codes, T changes the images.
+    If D also sees vectors, such as codes, T leaves them unchanged.
 
     Args:
         weight: coefficient.
         interval: D steps between penalties.
-        fakes: whether generated images count, too (bCR); without, T's traces show up in them (Zhao et al. 2020).
-        flip: whether T mirrors; not for images that mean something else then, such as digits.
+        fakes: whether to include generated images (bCR); without, T's artifacts leak into them (Zhao et al. 2020).
+        flip: whether T mirrors; not for images that change their meaning, such as digits.
         shift: largest shift along each axis, as a share of the image's side.
     """
 
@@ -433,7 +432,7 @@ class Consistency(DiscriminatorRegularizer):
         return step.logits(map_samples(lambda images: self.transform(images.detach()), x))
 
     def transform(self, images: Tensor) -> Tensor:
-        """Return T(images [N, C, H, W]); what moves in from beyond an edge repeats it."""
+        """Apply T to images [N, C, H, W], with edge padding."""
         count, _, height, width = images.shape
         device = images.device
         rows = shifted(count, height, self.shift, device)  # [N, H]
@@ -442,24 +441,24 @@ class Consistency(DiscriminatorRegularizer):
             mirrored = torch.rand(count, 1, device=device) < 0.5
             columns = torch.where(mirrored, width - 1 - columns, columns)
         items = torch.arange(count, device=device)[:, None, None]
-        # indices with a slice between them: the channels come last
+        # with a slice between the indices, the channels come last
         return images[items, :, rows[:, :, None], columns[:, None, :]].movedim(3, 1)
 
 
 def shifted(count: int, size: int, share: float, device: torch.device) -> Tensor:
-    """Return for each image and place the place [count, size] from where its pixel comes."""
+    """Return the source index [count, size] of each position after a random shift per image."""
     most = int(share * size)
     by = torch.randint(-most, most + 1, (count, 1), device=device)
     return (torch.arange(size, device=device) + by).clamp(0, size - 1)
 
 
 class LatentConsistency(DiscriminatorRegularizer):
-    """Latent consistency, D's part of zCR: D's output is the same for images of neighbouring latents.
+    """Latent consistency, D's part of zCR: D's output should be the same for images of neighbouring latents.
 
         E[ (D(G(z)) - D(G(z + dz)))^2 ],  dz ~ N(0, sigma^2 I)
 
-    Zhao et al. 2020, section 2.2, https://arxiv.org/abs/2002.04724. G's part, which makes these two images differ,
-    is `latent_diversity`. `weight` is lambda_dis.
+    Zhao et al. 2020, section 2.2, https://arxiv.org/abs/2002.04724. G's part, which makes these two images
+    differ, is `latent_diversity`. `weight` is lambda_dis.
 
     Args:
         weight: coefficient.
@@ -511,12 +510,12 @@ TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 class Orthogonal(Regularizer):
-    """Orthogonal regularization as BigGAN relaxed it: the filters of a layer are pairwise orthogonal, of any length.
+    """Orthogonal regularization as relaxed by BigGAN: a layer's filters should be pairwise orthogonal, of any norm.
 
         sum over layers of || W W^T * (1 - I) ||_F^2,  W [out, in * kernel]
 
     Brock et al. 2019, equation 3, https://arxiv.org/abs/1809.11096. `weight` is beta (1e-4 in BigGAN). Returns one
-    number, not one a sample.
+    number, not one per sample.
     """
 
     def check(self, network: nn.Module) -> None:
@@ -550,7 +549,7 @@ def has_filters(module: nn.Module) -> bool:
 
 
 def filters(module: nn.Module) -> Tensor:
-    """Return the weight with one row per output, [out, in * kernel]; under spectral norm, that which is trained."""
+    """Return the weight with one row per output, [out, in * kernel]; under spectral norm the trained one."""
     if is_parametrized(module, "weight"):
         weight = module.parametrizations.weight.original  # type: ignore[union-attr]
     else:
@@ -568,12 +567,12 @@ def overlap(rows: Tensor) -> Tensor:
 
 
 class PathLength(GeneratorRegularizer):
-    """Path length regularization: a step of fixed length in w changes the image by a fixed amount.
+    """Path length regularization: a step of fixed length in w should change the image by a fixed amount.
 
         E[ (||J_w^T y||_2 - a)^2 ],  J_w = dG(w) / dw,  y ~ N(0, I),  a the running mean of ||J_w^T y||_2
 
     Karras et al. 2020, section 3.2, equation 4, and appendix B, https://arxiv.org/abs/1912.04958. y is divided by the
-    square root of the number of pixels, and the norm is the root mean square over the layers that w enters. `weight` is
+    square root of the number of pixels, and the norm is the root mean square over the layers that take w. `weight` is
     gamma_pl (2 in the paper, with `interval` 4).
 
     Attributes:
@@ -582,8 +581,8 @@ class PathLength(GeneratorRegularizer):
     Args:
         weight: coefficient.
         interval: G steps between penalties.
-        decay: share of a that is replaced at each penalty (0.01 in the paper).
-        shrink: the penalty sees 1 / `shrink` of the images, to save time and memory (2 in the paper).
+        decay: weight of the new value in the running mean a (0.01 in the paper).
+        shrink: divisor of the batch size for the penalty, to save time and memory (2 in the paper).
     """
 
     mean: Tensor
@@ -616,12 +615,12 @@ class PathLength(GeneratorRegularizer):
 
 
 def path_lengths(images: Tensor, w: Tensor, direction: Tensor | None = None) -> Tensor:
-    """Return ||J_w^T y|| per image, [N], differentiable once more.
+    """Return ||J_w^T y|| per image, [N], with a graph for its own gradient.
 
     Args:
         images: [N, C, H, W], computed from `w`.
         w: styles [N, L, D].
-        direction: y [N, C, H, W], already divided by the square root of the number of pixels; None draws it.
+        direction: y [N, C, H, W], divided by the square root of the number of pixels; None draws it.
     """
     if direction is None:
         pixels = images.shape[2] * images.shape[3]
@@ -631,10 +630,10 @@ def path_lengths(images: Tensor, w: Tensor, direction: Tensor | None = None) -> 
 
 
 def style_generator(network: nn.Module) -> StyleGeneratorNetwork:
-    """Return the network as one with styles.
+    """Check that the network is a style generator that can be differentiated twice, and return it.
 
     Raises:
-        InputError: when it has none.
+        InputError: when it is not.
     """
     if not isinstance(network, StyleGeneratorNetwork):
         raise InputError(
@@ -650,10 +649,10 @@ def style_generator(network: nn.Module) -> StyleGeneratorNetwork:
 
 
 class TopK(GeneratorRegularizer):
-    """Top-k training: G learns from its images that D scores highest.
+    """Top-k training: G is trained only on the images that D scores highest.
 
-    Sinha et al. 2020, algorithm 1, https://arxiv.org/abs/2002.06224: k begins with the whole batch and shrinks to half
-    of it, since D's gradient is misleading for images far from all real ones.
+    Sinha et al. 2020, algorithm 1, https://arxiv.org/abs/2002.06224: k starts at the whole batch and shrinks to half
+    of it, since D's gradient is misleading for images that are far from the data.
 
     At least one image of each micro-batch is kept.
 

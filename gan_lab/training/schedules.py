@@ -1,6 +1,6 @@
-"""Numbers that change during training, as pure functions of the number of real samples shown.
+"""Schedules: numbers that change during training, as pure functions of the real samples shown.
 
-A schedule maps kimg to a value: it has no state, and resumes exactly.
+A schedule maps kimg to a value and has no state, so that a resumed run continues exactly.
 """
 
 import math
@@ -38,7 +38,7 @@ class Linear:
 
 
 class Cosine(Linear):
-    """As `Linear`, along half a cosine: slow at both ends (Loshchilov and Hutter 2017, https://arxiv.org/abs/1608.03983)."""
+    """Like `Linear`, but along half a cosine (Loshchilov and Hutter 2017, https://arxiv.org/abs/1608.03983)."""
 
     def _progress(self, kimg: float) -> float:
         return (1 - math.cos(math.pi * super()._progress(kimg))) / 2
@@ -48,14 +48,14 @@ class Steps:
     """Piecewise constant: `values[0]` before `at_kimg[0]`, `values[i]` from `at_kimg[i - 1]` on.
 
     Args:
-        values: one more than `at_kimg`.
-        at_kimg: ascending.
+        values: one more value than `at_kimg` has.
+        at_kimg: in ascending order.
     """
 
     def __init__(self, *, values: Sequence[float], at_kimg: Sequence[float]) -> None:
         if len(values) != len(at_kimg) + 1 or list(at_kimg) != sorted(at_kimg):
             raise InputError(
-                f"values={list(values)} and at_kimg={list(at_kimg)}: give ascending at_kimg and one value more"
+                f"values={list(values)} and at_kimg={list(at_kimg)}: give at_kimg in ascending order and one more value"
             )
         self.values, self.at_kimg = list(values), list(at_kimg)
 
@@ -63,7 +63,7 @@ class Steps:
         return self.values[sum(kimg >= at for at in self.at_kimg)]
 
 
-# What is scheduled in a run, and how it is set.
+# Applying schedules in a run.
 
 Schedule = Callable[[float], float]
 
@@ -78,10 +78,10 @@ class ScheduledParameters:
 
     Args:
         schedules: path -> schedule of kimg.
-        parts: what the first name of a path chooses from; objects whose attributes are numbers, modules or mappings.
+        parts: first name of a path -> object whose attributes are numbers, modules or mappings.
 
     Raises:
-        InputError: for an unknown path, naming the nearest.
+        InputError: for an unknown path, with the nearest known one.
     """
 
     def __init__(self, schedules: Mapping[str, Any], parts: Mapping[str, Any]) -> None:
@@ -155,7 +155,7 @@ def numbers(owner: Any) -> list[str]:
     return [
         str(name)
         for name, value in entries.items()
-        # the optimizers are corrected for a penalty's interval once
+        # not intervals: optimizers are corrected for them when they are built
         if is_number(value) and name != "interval" and not str(name).startswith("_")
     ]
 
@@ -171,10 +171,10 @@ def set_number(owner: Any, name: str, value: float) -> None:
 
 
 def check_name(name: str, allowed: Iterable[str], walked: str) -> None:
-    """Check that a name on a path is one of those allowed.
+    """Check that a name on a path is allowed.
 
     Raises:
-        InputError: naming the nearest.
+        InputError: with the nearest allowed name.
     """
     allowed = list(allowed)
     if name not in allowed:

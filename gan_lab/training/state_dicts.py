@@ -1,4 +1,4 @@
-"""State dicts: renaming, checking and loading; initialising from another run's networks."""
+"""State dicts: renaming, checking and loading weights, and `init_from`."""
 
 import re
 from collections import Counter
@@ -20,7 +20,7 @@ from gan_lab.console import say, warn
 from gan_lab.errors import InputError
 from gan_lab.layers.networks import DiscriminatorNetwork, GeneratorNetwork
 
-# limit of modules and parameters: published networks have less than a tenth
+# limit of modules and parameters; published networks have less than a tenth
 MOST_PARTS = 10_000
 
 Renames = Sequence[tuple[str, str]]
@@ -43,8 +43,8 @@ def renamer(renames: Renames, *, ignored: str = "") -> Translation:
     """Return a function that translates published weights to our names.
 
     Args:
-        renames: (regular expression of a whole published name, our name); the first that fits counts.
-        ignored: regular expression of published names to leave out.
+        renames: (regular expression of a whole published name, our name); the first match counts.
+        ignored: regular expression of published names to drop.
     """
 
     def translate(state: Mapping[str, Any], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -94,7 +94,7 @@ def network_of(
     origin: Path,
     trust: Sequence[str] = (),
 ) -> nn.Module:
-    """Build the network that a node of a file describes, and load its weights.
+    """Build the network of a config node and load its weights.
 
     Memory is only allocated after the weights' sizes have been checked.
 
@@ -122,20 +122,21 @@ def network_of(
 
 
 class MisfitError(InputError):
-    """Weights are of another network."""
+    """Weights do not match the network."""
 
 
 def check_fit(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
     """Check that weights have exactly a network's names and shapes.
 
     Raises:
-        MisfitError: for a name that is missing or too many, or a shape that does not fit.
+        MisfitError: for missing or additional names, and different shapes.
     """
     missing = [name for name in own if name not in weights]
     extra = [name for name in weights if name not in own]
     if missing or extra:
         raise MisfitError(
-            f"weights do not fit the arguments: {len(missing)} missing {missing[:3]}, {len(extra)} too many {extra[:3]}"
+            f"weights do not match the arguments: {len(missing)} missing {missing[:3]}, "
+            f"{len(extra)} too many {extra[:3]}"
         )
     for name, tensor in own.items():
         if weights[name].shape != tensor.shape:
@@ -148,7 +149,7 @@ def rename(name: str, renames: Renames) -> str:
     """Return our name of a published weight.
 
     Raises:
-        InputError: when no rule fits.
+        InputError: when no rule matches.
     """
     for pattern, ours in renames:
         match = re.fullmatch(pattern, name)
@@ -159,8 +160,8 @@ def rename(name: str, renames: Renames) -> str:
 
 # init_from: start from another run's networks, also of another resolution or number of classes.
 #
-# Weights are matched by name and shape. Names number modules, so in networks of different size a number may mean
-# another resolution: `resolution_keys` of networks maps modules to resolutions. All other state (optimizers, clock,
+# Weights are matched by name and shape. Since module numbers may mean another resolution in a network of another
+# size, `resolution_keys` of networks maps modules to resolutions. All other state (optimizers, clock,
 # augmentations, regularizers) starts fresh.
 
 
@@ -171,12 +172,12 @@ SHOWN = 8  # named groups of new weights
 
 @dataclass(frozen=True)
 class Match:
-    """The weights of a network that another run's match.
+    """The weights that `init_from` transfers.
 
     Attributes:
         kept: our name -> their tensor.
         new: our names without a match, which keep their initial values.
-        share: of the network's parameters that are kept, 0 to 1.
+        share: share of the network's parameters in `kept`, 0 to 1.
     """
 
     kept: Mapping[str, Tensor]
@@ -190,9 +191,9 @@ class Origin:
 
     Attributes:
         name: of their source.
-        file: which describes them.
+        file: the file that describes them.
         states: player -> its weights by name.
-        nodes: player -> what describes it in that file; none for a checkpoint on its own.
+        nodes: player -> its config node in that file; none for a checkpoint without a run folder.
     """
 
     name: Path
@@ -225,7 +226,7 @@ def transfer(module: nn.Module, origin: Origin) -> None:
         matches[player] = match(network, origin.states.get(player, {}), resolution_keys)
     if not any(found.kept for found in matches.values()):
         raise InputError(
-            f"init_from={origin.name}: none of its weights fits this model; give a run of the same model"
+            f"init_from={origin.name}: none of its weights match this model; give a run of the same model"
         )
     say(f"init_from {origin.name}")
     for player, found in matches.items():
@@ -242,7 +243,7 @@ def resolution_keys_of(node: Any, origin: Path, *, like: Network) -> dict[str, s
     Args:
         node: of the source's configuration.
         origin: the file that it is from.
-        like: our network; what its class's package may run, the source's may, too.
+        like: our network; classes of its package are trusted.
     """
     package = type(like).__module__.split(".")[0]
     base = GeneratorNetwork if isinstance(like, GeneratorNetwork) else DiscriminatorNetwork
@@ -286,7 +287,7 @@ def canonical_name(name: str, resolution_keys: Mapping[str, str]) -> str:
 
 
 def summary(found: Match) -> str:
-    """Return how much was kept, and what is new, by module."""
+    """Summarize by module what was kept and what is new."""
     total = len(found.kept) + len(found.new)
     text = f"kept {len(found.kept)} of {total} tensors, {found.share:.1%} of the parameters; "
     groups = Counter(group(name) for name in found.new)
@@ -296,6 +297,6 @@ def summary(found: Match) -> str:
 
 
 def group(name: str) -> str:
-    """Return the module that a weight is listed under: up to the first number in its name, else its layer."""
+    """Return the group of a weight in the summary: its name up to the first number, else its layer."""
     numbered = re.match(r"(.*?\.\d+)\.", name)
     return numbered[1] if numbered else name.rpartition(".")[0] or name

@@ -21,7 +21,7 @@ from gan_lab.seeding import random_state, set_random_state
 
 
 class Hooks(Protocol):
-    """The hooks of `AdversarialModule` for samples and the discriminator."""
+    """The hooks of `AdversarialModule` that a discriminator step uses."""
 
     discriminator: DiscriminatorNetwork
 
@@ -48,7 +48,7 @@ class DiscriminatorStep:
         network: the discriminator.
         batch: the data.
         real: D's real input; requires grad if a penalty differentiates with respect to it.
-        make_fake: makes D's fake input, without the generator's graph; called when first needed.
+        make_fake: makes D's fake input without the generator's graph; called at first use.
         z: latents [N, Z] of the fake samples.
         generate: `z -> fake samples`, with the generator's graph.
         discriminate: `(x, role) -> output`: augmentations and D; role None gives logits only.
@@ -68,14 +68,14 @@ class DiscriminatorStep:
     def of(
         cls, hooks: Hooks, batch: Batch, z: Tensor, penalties: Iterable[Any], *, logits_only: bool
     ) -> "DiscriminatorStep":
-        """Make the step of a micro-batch with an architecture's hooks, without the generator's graph.
+        """Build the step of a micro-batch from an architecture's hooks, without the generator's graph.
 
         Args:
             hooks: of the architecture.
             batch: the data.
             z: latents [N, Z].
             penalties: regularizers of the step; in full precision they differentiate its own passes.
-            logits_only: whether to leave out further losses of D, such as those of classes.
+            logits_only: whether to leave out D's further losses, such as class losses.
         """
         # in mixed precision each penalty has passes of its own, see `apart`
         penalties = [] if mixed_precision(z.device) else list(penalties)
@@ -102,11 +102,11 @@ class DiscriminatorStep:
         )
 
     def apart(self, *, by_real: bool, by_fake: bool) -> "DiscriminatorStep":
-        """Return the same step in single precision, with separate passes.
+        """Return the same step in single precision, with its own passes through D.
 
         Args:
-            by_real: whether logits are going to be differentiated by real samples.
-            by_fake: likewise by fake ones.
+            by_real: whether real logits will be differentiated by real samples.
+            by_fake: whether fake logits will be differentiated by fake samples.
         """
         real, fake = (
             requiring_grad(map_tensors(Tensor.float, x)) if by else map_tensors(Tensor.float, x)
@@ -189,7 +189,7 @@ class GeneratorStep:
 
 
 def full_precision(device: torch.device) -> torch.autocast:
-    """Leave mixed precision: penalties square gradients, which half precision cannot hold."""
+    """Turn autocast off: half precision overflows for penalties, which square gradients."""
     return torch.autocast(device.type, enabled=False)
 
 
@@ -199,5 +199,5 @@ def mixed_precision(device: torch.device) -> bool:
 
 
 def requiring_grad(x: DiscriminatorInput) -> DiscriminatorInput:
-    """Return the values detached, requiring gradients."""
+    """Detach an input and make it require gradients."""
     return map_tensors(lambda part: part.detach().requires_grad_(), x)

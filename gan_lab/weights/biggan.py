@@ -1,4 +1,4 @@
-"""Weights of the BigGAN-PyTorch networks (BigGAN and BigGAN-deep) under their published names and arguments."""
+"""Published weights of BigGAN-PyTorch (BigGAN and BigGAN-deep)."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -14,7 +14,7 @@ from gan_lab.models import biggan, biggan_deep
 from gan_lab.training.state_dicts import Translation
 from gan_lab.weights.blueprint import MOST_LAYERS, Arguments, Blueprint, Blueprints, read_players
 
-# what is called otherwise in the published networks, wherever it stands
+# published names -> ours, anywhere in a name
 RENAMES = (
     (r"\.conv_sc\.", r".shortcut."),
     (r"\.bn(\d)\.gain\.", r".norm\1.gain."),
@@ -29,12 +29,12 @@ RENAMES = (
     (r"^embed\.", r"logit.embedding."),
 )
 
-# singular values are logged and not used, and a counter belongs to standing statistics
+# unused: logged singular values, and counters
 BLOCK = re.compile(r"^blocks\.(\d+)\.(\d+)\.")
 
 UNUSED = re.compile(r".*\.(sv0|accumulation_counter|num_batches_tracked)")
 
-# arguments that change the networks and have one value here
+# arguments with only one supported value
 FIXED: Mapping[str, Any] = {
     "bottom_width": 4,
     "G_param": "SN",
@@ -58,8 +58,8 @@ def read(config: Mapping[str, Any], state: Mapping[str, Any] | None) -> Blueprin
 
     Args:
         config: `generator` and perhaps `discriminator`: arguments by their published names; those that only concern
-            training are left alone.
-        state: `"G/<published name>"` and `"D/<published name>"` -> array or tensor; None for fresh weights.
+            training are ignored.
+        state: `"G/<published name>"` and `"D/<published name>"` -> array or tensor; None for random weights.
 
     Raises:
         InputError: for arguments that are not supported.
@@ -116,7 +116,7 @@ def discriminator(
 
 
 def common(given: Arguments, player: str) -> dict[str, Any]:
-    """Take what both networks have; the names of some begin with the player's."""
+    """Take the arguments that both networks share; some names start with the player's."""
     return {
         "image_size": given.take("resolution", int, default=128),
         "channels": 3,
@@ -128,7 +128,7 @@ def common(given: Arguments, player: str) -> dict[str, Any]:
 
 
 def check(arguments: Mapping[str, Any]) -> None:
-    """Check that arguments ask for a network that is supported.
+    """Check that the arguments describe a supported network.
 
     Raises:
         InputError: naming the argument.
@@ -146,7 +146,7 @@ def check(arguments: Mapping[str, Any]) -> None:
 
 
 def attention_sizes(given: str) -> list[int]:
-    """Read sizes as they are published: "32_64", or "0" for none.
+    """Parse published attention sizes such as "32_64"; "0" is none.
 
     Raises:
         InputError: for anything else.
@@ -157,15 +157,15 @@ def attention_sizes(given: str) -> list[int]:
 
 
 def translation(place: Callable[[int, int], str], linear: str) -> Translation:
-    """Return what gives published tensors the names in our network's state dict.
+    """Return the function that renames published tensors to ours.
 
     Args:
-        place: (index of a published list of layers, index in it) -> the name of our layer.
-        linear: our name of the linear layer that is not in a list.
+        place: (index of a published list of layers, index in it) -> name of our layer.
+        linear: name of our linear layer that is not in a list.
     """
 
     def translate(state: Mapping[str, Any], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        # the published batch norms do not count batches
+        # published batch norms have no counter of batches
         renamed = {
             name: torch.zeros((), dtype=torch.int64)
             for name in own
@@ -184,7 +184,7 @@ def translation(place: Callable[[int, int], str], linear: str) -> Translation:
 
 
 def with_parametrization(name: str, tensor: Tensor, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return a tensor under its name in our state dict, where a normalized weight and its vector stand deeper."""
+    """Return a tensor under our name; spectral norm keeps weight and vector in `parametrizations`."""
     layer, _, leaf = name.rpartition(".")
     original = f"{layer}.parametrizations.{leaf}.original"
     if leaf == "u0":
@@ -193,10 +193,10 @@ def with_parametrization(name: str, tensor: Tensor, own: Mapping[str, Tensor]) -
 
 
 def generator_place(depth: int) -> Callable[[int, int], str]:
-    """Return where a generator's layers stand here: published, attention follows a block in its list."""
+    """Return the function from a generator's published layer indices to our names."""
     return lambda block, i: f"attentions.{block // depth}" if i else f"blocks.{block}"
 
 
 def discriminator_place(depth: int) -> Callable[[int, int], str]:
-    """Return where a discriminator's layers stand here: published, a list has `depth` blocks and perhaps attention."""
+    """Return the function from a discriminator's published layer indices to our names."""
     return lambda stage, i: f"attentions.{stage}" if i == depth else f"blocks.{stage * depth + i}"

@@ -1,4 +1,4 @@
-"""A network as a publication describes it: its constructor arguments, which of our classes it is, and its weights."""
+"""Published networks: reading published constructor arguments and weights, and building our networks from them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,18 +13,18 @@ from gan_lab.training.state_dicts import Translation, check_fit, outline, part
 
 MISSING = object()
 
-# a file may ask for a network of any size: no published one comes near these
+# limits for files from an untrusted source; no published network comes near them
 LARGEST = 1 << 20
 
 MOST_LAYERS = 100
 
 
 class Arguments:
-    """Published constructor arguments, each read once; what nobody reads is an error.
+    """Published constructor arguments; each is taken once, and one that is left over is an error.
 
     Args:
         values: by published name.
-        where: what they belong to, for errors.
+        where: what they belong to, for messages.
     """
 
     def __init__(self, values: Mapping[str, Any], where: str) -> None:
@@ -32,20 +32,20 @@ class Arguments:
         self.where = where
 
     def take(self, name: str, kind: type, *, default: Any = MISSING, most: int = LARGEST) -> Any:
-        """Return an argument as `kind`, or None where it is None.
+        """Take an argument, converted to `kind`; None stays None.
 
         Args:
             name: of the argument.
             kind: its type.
-            default: where it is missing.
-            most: largest number, or number in a list, that is taken.
+            default: if it is missing.
+            most: largest allowed number, also in lists.
 
         Raises:
-            InputError: when it is missing and has no default, is of another kind, or larger than any network's.
+            InputError: when it is missing without a default, of another type, or too large.
         """
         value = self.values.pop(name, default)
         if value is MISSING:
-            raise InputError(f"{self.where} has no {name}, without which it cannot be built")
+            raise InputError(f"{self.where} has no {name}, which is required")
         if value is None:
             return None
         if not isinstance(value, (int, float) if kind in (int, float) else kind):
@@ -55,16 +55,16 @@ class Arguments:
         numbers: list[Any] = value if isinstance(value, list) else [value]
         if kind is list and not all(type(number) is int for number in numbers):
             raise InputError(f"{self.where}: {name}={shortened(value)} should hold whole numbers")
-        # NaN is not a number that is at most anything
+        # written so that NaN is rejected, too
         if not all(abs(n) <= most for n in numbers if isinstance(n, int | float)):
             raise InputError(f"{self.where}: {name}={shortened(value)} is more than {most}")
         return value if kind is object else kind(value)
 
     def expect(self, name: str, *supported: Any) -> None:
-        """Take an argument for which only some values are supported, the first of them where it is missing.
+        """Take an argument that has only some supported values; the first one is the default.
 
         Raises:
-            InputError: when it has another.
+            InputError: for another value.
         """
         given = self.values.pop(name, supported[0])
         if given not in supported:
@@ -78,7 +78,7 @@ class Arguments:
 
         Args:
             name: of the mapping.
-            beside: whether they may also stand beside it: then they join the outer ones, before which they count.
+            beside: whether they may also be given at the outer level; nested values take precedence.
         """
         values = self.values.pop(name, {})
         if not isinstance(values, Mapping):
@@ -94,7 +94,7 @@ class Arguments:
         """Check that every argument was read.
 
         Raises:
-            InputError: naming it.
+            InputError: naming those left over.
         """
         if self.values:
             raise InputError(f"{self.where}: {', '.join(self.values)} not supported")
@@ -102,13 +102,13 @@ class Arguments:
 
 @dataclass(frozen=True)
 class Blueprint:
-    """What a network is built from.
+    """How to build a network: our class, its arguments, and published weights.
 
     Attributes:
         target: our class.
         arguments: of its constructor.
-        state: published name -> array or tensor; None for fresh weights.
-        translate: gives published weights our names.
+        state: published name -> array or tensor; None for random weights.
+        translate: renames published weights to ours.
     """
 
     target: type[nn.Module]
@@ -118,7 +118,7 @@ class Blueprint:
 
     @property
     def node(self) -> dict[str, Any]:
-        """The network as a node of a configuration."""
+        """The network as a config node."""
         return {
             "_target_": f"{self.target.__module__}.{self.target.__qualname__}",
             **self.arguments,
@@ -128,8 +128,8 @@ class Blueprint:
         """Return the published weights under our names.
 
         Raises:
-            InputError: when they do not fit the arguments. Nothing of the network's size has been made then: what a
-                file asks for and what it holds may be far apart.
+            InputError: when they do not match the arguments. This is checked before memory for the network is
+                allocated, since a file may describe a much larger network than it holds.
         """
         assert self.state is not None
         own = self.outline()
@@ -138,15 +138,15 @@ class Blueprint:
         except InputError:
             raise
         except (IndexError, RuntimeError, TypeError, ValueError) as error:
-            raise InputError(f"weights do not fit the arguments ({error})") from error
+            raise InputError(f"weights do not match the arguments ({error})") from error
         check_fit(own, weights)
         return weights
 
     def outline(self) -> dict[str, Tensor]:
-        """Return the state dict that the arguments ask for, in name, shape and type only.
+        """Return the state dict of the network (names, shapes and types) without allocating memory.
 
         Raises:
-            InputError: when they make no network.
+            InputError: when the arguments are invalid.
         """
         try:
             made: nn.Module = outline(partial(self.target, **self.arguments))
@@ -154,16 +154,16 @@ class Blueprint:
         except InputError:
             raise
         except (ArithmeticError, IndexError, RuntimeError, TypeError, ValueError) as error:
-            # a file may give numbers that no constructor has a word for
+            # constructors do not check for every nonsense that a file may hold
             raise InputError(
-                f"its arguments make no network ({type(error).__name__}: {error})"
+                f"its arguments are invalid ({type(error).__name__}: {error})"
             ) from error
 
     def build(self) -> nn.Module:
         """Return the network in evaluation mode.
 
         Raises:
-            InputError: for arguments that it does not take, or weights that do not fit them.
+            InputError: for invalid arguments, or weights that do not match them.
         """
         if self.state is None:
             return self.target(**self.arguments).eval()
@@ -185,11 +185,11 @@ def read_players(
     generator: Reader,
     discriminator: Reader,
 ) -> Blueprints:
-    """Read those of G and D whose arguments are given.
+    """Read G and D, whichever has arguments in the config.
 
     Args:
         config: perhaps `generator` and `discriminator`: arguments by their published names.
-        state: `"G/<published name>"` and `"D/<published name>"` -> array or tensor; None for fresh weights.
+        state: `"G/<published name>"` and `"D/<published name>"` -> array or tensor; None for random weights.
         generator: reads a generator.
         discriminator: reads a discriminator.
 

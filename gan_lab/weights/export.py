@@ -1,11 +1,10 @@
-"""What an export says of a generator (from a run or an earlier export), and its model card."""
+"""Description and model card of an exported generator, from a run or an earlier export."""
 
 import html
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -26,22 +25,23 @@ from gan_lab.run import git_revision, read_results
 from gan_lab.sampling.gan import Gan
 from gan_lab.training.checkpoint import CONFIG_FILE, checkpoint_path, read, read_config
 from gan_lab.training.loggers.files import read_metrics
+from gan_lab.version import __version__
 from gan_lab.weights import exported
 from gan_lab.weights.exported import GRID, PROGRAMS
 from gan_lab.weights.loading import as_gan, player
 
-# of a configuration, these say where its run lies
+# config keys that only say where the run is
 PLACES = ("run_dir", "runs_dir", "init_from")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Material:
-    """A generator with the contents of its description and card.
+    """A generator to export and its description.
 
     Attributes:
         gan: on the CPU.
-        discriminator: None to leave it out.
-        description: of `model.json`, as far as it is known before files are written.
+        discriminator: None for an export without.
+        description: content of `model.json` that is known before files are written.
     """
 
     gan: Gan
@@ -57,17 +57,17 @@ def of_run(
     discriminator: bool,
     trust: Sequence[str],
 ) -> Material:
-    """Read what is exported from a run folder.
+    """Read the material of an export from a run folder.
 
     Args:
         run: the folder, or one of its checkpoints.
         checkpoint: "best", "last" or "previous"; None for the best where there is one.
         weights: "ema" or "raw"; None for "ema".
-        discriminator: whether to take it along.
+        discriminator: whether to include it.
         trust: packages besides gan_lab whose classes the run may name.
 
     Raises:
-        InputError: when the run is missing, damaged or names other code.
+        InputError: when the run is missing, damaged or names untrusted code.
     """
     weights = weights or "ema"
     path = checkpoint_path(run, checkpoint)
@@ -89,7 +89,7 @@ def of_run(
     description = {
         "format": exported.FORMAT,
         "name": folder.resolve().name,
-        "gan_lab": version("gan_lab"),
+        "gan_lab": __version__,
         "git_revision": git_revision(),
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "licence": None,
@@ -117,10 +117,10 @@ def of_run(
 def of_export(
     folder: Path, *, weights: str | None, discriminator: bool, trust: Sequence[str]
 ) -> Material:
-    """Read what is exported from an exported model.
+    """Read the material of an export from an exported model.
 
     Raises:
-        InputError: when it is damaged, names other code, or lacks the requested weights or discriminator.
+        InputError: when it is damaged, names untrusted code, or lacks the requested weights or discriminator.
     """
     description = exported.read_about(folder)
     gan = exported.load(folder, weights=weights, trust=trust)
@@ -133,7 +133,7 @@ def of_export(
 
 
 def check_discriminator(config: Mapping[str, Any], folder: Path) -> None:
-    """Check that the run has a discriminator that its arguments describe.
+    """Check that the run's discriminator can be rebuilt from its arguments.
 
     Raises:
         InputError: naming the run.
@@ -143,13 +143,13 @@ def check_discriminator(config: Mapping[str, Any], folder: Path) -> None:
         raise InputError(f"with_discriminator=true: {folder} has none; leave it out")
     if model.get("discriminator_spectral_norm"):
         raise InputError(
-            "with_discriminator=true: it was normalized from outside (model.discriminator_spectral_norm=true), which "
-            "its own arguments do not say; leave it out"
+            "with_discriminator=true: model.discriminator_spectral_norm=true was set, which "
+            "its arguments do not contain; leave it out"
         )
 
 
 def truncation_of(gan: Gan) -> dict[str, Any]:
-    """Return what truncation means to a generator."""
+    """Describe the kind of truncation that a generator supports."""
     if gan.has_styles:
         return {
             "kind": "psi",
@@ -162,9 +162,9 @@ def truncation_of(gan: Gan) -> dict[str, Any]:
 def metrics_of(
     folder: Path, sha256: str, kimg: float, weights: str, config: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    """Return the metrics of this checkpoint and these weights, each with how it was made.
+    """Return the metrics of this checkpoint and these weights, with their settings.
 
-    They are those of `evaluation.json`, and those of the end of training that are not among them.
+    They are from `evaluation.json`, or else from the end of training.
     """
     found = []
     for result in read_results(folder / "evaluation.json"):
@@ -199,7 +199,7 @@ def metrics_of(
 
 
 def measured(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a result of `gan-lab evaluate` without the machine's paths."""
+    """Return a result of `gan-lab evaluate` without absolute paths."""
     kept = (
         *("protocol", "num_fake", "num_real", "real", "extractor", "settings", "seed"),
         *("time", "device", "versions", "git_revision"),
@@ -220,7 +220,7 @@ def measured(result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def best_of(state: Mapping[str, Any], kimg: float) -> dict[str, Any] | None:
-    """Return the metric by which the checkpoint was chosen as the best one; None where it was not."""
+    """Return the metric by which the checkpoint was chosen as best; None if it was not."""
     for name, saved in state.get("callbacks", {}).items():
         if name.startswith("Checkpointing") and saved.get("best_kimg") == kimg:
             key = str(saved["best_key"]).removeprefix("metrics/")
@@ -229,7 +229,7 @@ def best_of(state: Mapping[str, Any], kimg: float) -> dict[str, Any] | None:
 
 
 def without_places(value: Any) -> Any:
-    """Return plain containers in which no path tells of the machine: absolute ones keep their last part."""
+    """Return plain containers in which absolute paths are reduced to their last part."""
     if isinstance(value, Mapping):
         return {key: without_places(inner) for key, inner in value.items() if key not in PLACES}
     if isinstance(value, list):
@@ -249,8 +249,8 @@ def without_places(value: Any) -> Any:
 
 COLUMNS = 8
 CLASSES_IN_ROWS = 12
-SHOWN_SIDE = 64  # pixels that an image has in the grid at least
-# identifiers of the hub that a licence of weights is likely to have; others are "other", by name
+SHOWN_SIDE = 64  # smallest size of an image in the grid, in pixels
+# the hub's identifiers of common licences; others are "other", by name
 LICENCES = (
     *("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "isc", "unlicense", "wtfpl", "zlib"),
     *("gpl-2.0", "gpl-3.0", "lgpl-2.1", "lgpl-3.0", "agpl-3.0", "mpl-2.0", "epl-2.0", "eupl-1.2"),
@@ -262,11 +262,11 @@ LICENCES = (
 
 
 def card(description: Mapping[str, Any], *, picture: str, repository: str | None) -> str:
-    """Return the card, Markdown with front matter.
+    """Render the model card, Markdown with front matter.
 
     Args:
         description: of `model.json`.
-        picture: what its sample grid shows, a sentence.
+        picture: a sentence on what its sample grid shows.
         repository: "user/name" on the hub; None for a folder.
     """
     network = str(description["generator"]["network"]["_target_"])
@@ -291,13 +291,13 @@ def card(description: Mapping[str, Any], *, picture: str, repository: str | None
 
 
 def verdicts(description: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what was found of copies of training images, in words."""
+    """Yield the verdicts of memorization tests, as sentences."""
     for result in description["metrics"]:
         yield from filter(None, (metric.get("verdict") for metric in result["metrics"]))
 
 
 def levels(description: Mapping[str, Any]) -> str | None:
-    """Return what the levels of images with more than 8 bits are, a sentence; None for others."""
+    """Describe the levels of images with more than 8 bits in a sentence; None for others."""
     kind = description["sample"]["kind"]
     if kind["_target_"] != f"{DeepImage.__module__}.{DeepImage.__name__}":
         return None
@@ -312,13 +312,13 @@ def levels(description: Mapping[str, Any]) -> str | None:
 
 
 def is_image(description: Mapping[str, Any]) -> bool:
-    """Whether samples are images of 8 bits."""
+    """Whether samples are 8-bit images."""
     kind = description["sample"]["kind"]["_target_"]
     return bool(kind == f"{ImageKind.__module__}.{ImageKind.__name__}")
 
 
 def samples(description: Mapping[str, Any]) -> str:
-    """Return what is drawn, in a few words."""
+    """Describe the samples in a few words."""
     shape = description["sample"]["shape"]
     if levels(description) is not None:
         bits = description["sample"]["kind"]["bits"]
@@ -330,7 +330,7 @@ def samples(description: Mapping[str, Any]) -> str:
 
 
 def picture_of(shape: Sequence[int]) -> str:
-    """Return what images of a shape are, in a few words."""
+    """Describe images of a shape in a few words."""
     channels, height, width = shape
     colour = {1: "grey", 3: "RGB", 4: "RGBA"}.get(channels, f"{channels}-channel")
     return f"{width} x {height} {colour} images"
@@ -347,24 +347,20 @@ def template() -> Template:
 
 
 def in_a_cell(name: object) -> str:
-    """Return a name of somebody's data for a cell of a Markdown table: as text, whatever it holds."""
+    """Escape an untrusted name for a cell of a Markdown table."""
     line = html.escape(in_a_line(str(name)), quote=False)
     return re.sub(r"([\\`*_\[\]|])", r"\\\1", line)
 
 
 def front_matter(description: Mapping[str, Any]) -> str:
     """Return the YAML that the hub reads."""
-    given = description["licence"]
-    known = given is not None and given.lower() in LICENCES
-    identifier = given.lower() if known else "other" if given else "unknown"
     architecture = str(description["generator"]["network"]["_target_"]).split(".")[-2]
     tags = ["gan", "generative-adversarial-network", architecture]
     tags += ["image-generation"] if is_image(description) else []
     tags += ["class-conditional"] if description["sample"]["num_classes"] else []
     tags += ["onnx"] if "onnx" in description["programs"] else []
     fields = {
-        "license": identifier,
-        **({"license_name": given} if identifier == "other" else {}),
+        **licence_fields(description),
         "library_name": "gan_lab",
         **({"pipeline_tag": "unconditional-image-generation"} if is_image(description) else {}),
         "tags": tags,
@@ -373,8 +369,16 @@ def front_matter(description: Mapping[str, Any]) -> str:
     return text
 
 
+def licence_fields(description: Mapping[str, Any]) -> dict[str, str]:
+    """Return the licence as the hub names it, for front matter."""
+    given = description["licence"]
+    known = given is not None and given.lower() in LICENCES
+    identifier = given.lower() if known else "other" if given else "unknown"
+    return {"license": identifier, **({"license_name": given} if identifier == "other" else {})}
+
+
 def recipe(description: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
-    """Yield (setting, value) of the training; nothing for imported weights."""
+    """Yield (setting, value) rows of the training recipe; none for imported weights."""
     config = description["recipe"]
     if config.get("provenance"):
         return
@@ -400,7 +404,7 @@ def recipe(description: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
 
 
 def metric_rows(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """Return a row for each metric of a result."""
+    """Return the table rows of a result's metrics."""
     extractor = result.get("extractor") or {}
     digest = str(extractor.get("extractor_sha256", ""))[:12]
     by = "during training"
@@ -417,7 +421,7 @@ def metric_rows(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 
 def with_spread(metric: Mapping[str, Any]) -> str:
-    """Return a metric's value and how far it may be off."""
+    """Format a metric's value and its uncertainty."""
     text = f"{metric['value']:.4g}"
     if metric.get("uncertainty") is None:
         return text
@@ -425,12 +429,12 @@ def with_spread(metric: Mapping[str, Any]) -> str:
 
 
 def format_nodes(nodes: Mapping[str, Any] | None) -> str:
-    """Return a group of the configuration in a line."""
+    """Format a config group in one line."""
     return ", ".join(format_node(node) for node in (nodes or {}).values()) or "none"
 
 
 def format_node(node: Mapping[str, Any] | None) -> str:
-    """Return a class and its settings in a line: `R1(weight=0.1, interval=1)`."""
+    """Format a config node in one line: `R1(weight=0.1, interval=1)`."""
     if not node:
         return ""
     settings = ", ".join(
@@ -448,7 +452,7 @@ def code(text: object) -> str:
 
 
 def sample_grid(gan: Gan, *, seed: int, truncation: float | None) -> tuple[Tensor, str]:
-    """Draw a grid, a class a row where they are few, and say what it shows.
+    """Draw a sample grid, with one row per class if there are few, and describe it.
 
     Returns:
         (uint8 image [C, H, W], a sentence).

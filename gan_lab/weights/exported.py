@@ -1,4 +1,4 @@
-"""Exported models: a folder with weights and what they are of, read without Lightning, Hydra and foreign code.
+"""Loading exported models, folders with weights and a description, without Lightning, Hydra or code of others.
 
 `model.json` describes the generator, `model.safetensors` holds its weights, `README.md` is the model card.
 `gan-lab export` writes such a folder (`gan_lab.weights`).
@@ -38,7 +38,7 @@ WEIGHTS = {
 
 PROGRAMS = {"torch": "generator.pt2", "onnx": "generator.onnx"}
 
-# weights for the classes of NVIDIA's stylegan3 repository, and the arguments of these
+# weights and arguments for the classes of NVIDIA's stylegan3 repository
 NVIDIA = {
     "arguments": "nvidia.json",
     "generator": "nvidia_generator.pt",
@@ -50,7 +50,7 @@ NETWORKS: dict[str, type[nn.Module]] = {
     "discriminator": DiscriminatorNetwork,
 }
 
-# of `model.json`: what loading needs, and its type
+# keys of `model.json` that loading needs, and their types
 NEEDED: dict[str, Any] = {
     "generator": dict[str, Any],
     "generator.network": dict[str, Any],
@@ -60,7 +60,7 @@ NEEDED: dict[str, Any] = {
     "gan_lab": str,
 }
 
-# what an export that is exported again, or replaced, is described by besides
+# further keys of `model.json`, for exporting again
 ABOUT: dict[str, Any] = {
     "name": str,
     "generator.network._target_": Annotated[str, Field(pattern=r"\..*\.")],
@@ -88,7 +88,7 @@ def read_description(folder: Path) -> dict[str, Any]:
     """Read `model.json` of an exported model.
 
     Raises:
-        InputError: when it is missing, damaged, or of a format that this version does not know.
+        InputError: when it is missing, damaged, or of an unsupported format version.
     """
     path = folder / DESCRIPTION
     if not path.exists():
@@ -96,7 +96,7 @@ def read_description(folder: Path) -> dict[str, Any]:
     description = read_json(path)
     made = description.get("format") if isinstance(description, dict) else None
     if not isinstance(made, int) or isinstance(made, bool) or made < 1:
-        raise InputError(f"{path} describes no exported model of gan_lab: it has no format number")
+        raise InputError(f"{path} is not an exported model of gan_lab: it has no format number")
     if made != FORMAT:
         raise InputError(
             f"{path} has format {made}, written by gan_lab {description.get('gan_lab', 'unknown')}; this gan_lab reads "
@@ -108,7 +108,7 @@ def read_description(folder: Path) -> dict[str, Any]:
 
 
 def read_about(folder: Path) -> dict[str, Any]:
-    """Read all of `model.json`, also what drawing does not need.
+    """Read all of `model.json`, including what sampling does not need.
 
     Raises:
         InputError: as `read_description`.
@@ -130,7 +130,7 @@ def load(
 
     Args:
         folder: with `model.json` and `model.safetensors`.
-        weights: "ema" or "raw", where others than the exported ones shall be rejected.
+        weights: "ema" or "raw" to require these; None for whichever was exported.
         device: where to compute.
         trust: packages besides gan_lab whose classes `model.json` may name.
 
@@ -157,7 +157,7 @@ def load(
 def read_spec(
     folder: Path, description: Mapping[str, Any], *, trust: Sequence[str] = ()
 ) -> SampleSpec:
-    """Return what samples of an exported model are, with what their representation had measured.
+    """Return the sample spec of an exported model, with its representation's buffers.
 
     Raises:
         InputError: as `load`.
@@ -173,7 +173,7 @@ def network(
 ) -> nn.Module:
     """Build a player's network with its exported weights.
 
-    Nothing of the network's size is made before the file is known to hold as much.
+    The file is checked before memory for the network is allocated.
 
     Raises:
         InputError: as `load`.
@@ -188,10 +188,10 @@ def network(
 
 
 def state(folder: Path, description: Mapping[str, Any], player: str) -> dict[str, Tensor]:
-    """Read a player's weights, by name.
+    """Read a player's weights by name.
 
     Raises:
-        InputError: when the file is missing, or is not the one that `model.json` speaks of.
+        InputError: when the file is missing, or its hash is not that in `model.json`.
     """
     path = folder / WEIGHTS[player]
     if not path.is_file():

@@ -1,4 +1,7 @@
-"""Networks of https://github.com/autonomousvision/projected-gan: FastGAN's generator, the projected discriminator."""
+"""Published weights of projected-gan: FastGAN's generator and the projected discriminator.
+
+https://github.com/autonomousvision/projected-gan
+"""
 
 import re
 from collections.abc import Mapping
@@ -15,9 +18,9 @@ from gan_lab.weights.blueprint import Arguments, Blueprint, Blueprints
 
 SOURCE = "projected-gan FastGAN generator"
 
-SIZES = (128, 256, 512, 1024)  # that the published network can make
+SIZES = (128, 256, 512, 1024)  # image sizes of the published network
 
-# position of a block's layers in the published lists; blocks with classes have names
+# index of a block's layers in the published lists; conditional blocks have names
 LAYERS = {"1": (0, "conv"), "2": (0, "strength"), "3": (0, "norm.norm")}
 LAYERS |= {"5": (1, "conv"), "6": (1, "strength"), "7": (1, "norm.norm")}
 LITE_LAYERS = {"1": (0, "conv"), "2": (0, "norm.norm")}
@@ -46,7 +49,7 @@ def read(config: Mapping[str, Any], state: Mapping[str, Any] | None) -> Blueprin
         "width": given.take("ngf", int, default=128),
         "lite": synthesis.take("lite", bool, default=False),
     }
-    # the rows of its table of classes, of which those beyond the data's are never read
+    # rows of its class embedding; those beyond the number of classes are unused
     synthesis.take("num_classes", int, default=1000)
     given.take("w_dim", int, default=0)
     given.inner("mapping_kwargs")
@@ -56,7 +59,7 @@ def read(config: Mapping[str, Any], state: Mapping[str, Any] | None) -> Blueprin
 
 
 def translate(state: Mapping[str, Any], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Give published weights our names; what the network has for larger images than it makes is left out."""
+    """Rename published weights to ours; layers for larger images than the network's are dropped."""
     lite = not any(name.endswith("strength") for name in own)
     renamed: dict[str, Tensor] = {}
     for published, value in state.items():
@@ -69,7 +72,7 @@ def translate(state: Mapping[str, Any], own: Mapping[str, Tensor]) -> dict[str, 
                 tensor = tensor.reshape(())
             if name in own:
                 renamed[name] = tensor
-    # the conditional norms there do not count batches
+    # published conditional norms have no counter of batches
     for name in own:
         if name.endswith("num_batches_tracked"):
             renamed.setdefault(name, torch.zeros((), dtype=torch.int64))
@@ -77,7 +80,7 @@ def translate(state: Mapping[str, Any], own: Mapping[str, Tensor]) -> dict[str, 
 
 
 def places(published: str, *, lite: bool) -> list[str]:
-    """Return our names, before parametrization, of a published weight; several where it is used several times.
+    """Return our names of a published weight (before parametrization); several if it is shared.
 
     Raises:
         InputError: for a weight that is unknown.
@@ -96,11 +99,11 @@ def places(published: str, *, lite: bool) -> list[str]:
 
 
 def layer_places(layer: str, leaf: str, *, lite: bool) -> list[str]:
-    """Return the places in a block of a published layer's weight."""
+    """Return the layers of a block that a published weight belongs to."""
     if layer in (known := LITE_LAYERS if lite else LAYERS):
         index, ours = known[layer]
         return [f"{index}.{ours}" if ours == "strength" else f"{index}.{ours}.{leaf}"]
-    if layer == "noise":  # one strength for both layers
+    if layer == "noise":  # both layers share the noise strength
         return [f"{index}.strength" for index in range(2)]
     if found := re.fullmatch(r"conv([12]?)", layer):
         return [f"{int(found[1] or 1) - 1}.conv.{leaf}"]
@@ -112,12 +115,12 @@ def layer_places(layer: str, leaf: str, *, lite: bool) -> list[str]:
 
 
 def level(side: str) -> int:
-    """Return the number of doublings from 4 pixels to a side."""
+    """Return the number of upsamplings from 4 pixels to a resolution."""
     return int(side).bit_length() - 3
 
 
 def with_parametrization(name: str) -> str:
-    """Return the name of a normalized weight or of its singular vectors, which stand deeper here."""
+    """Return the name of a spectrally normalized weight or of its singular vectors in our state dict."""
     name = re.sub(r"weight_orig$", "parametrizations.weight.original", name)
     return re.sub(r"weight_([uv])$", r"parametrizations.weight.0.\1", name)
 
@@ -127,7 +130,7 @@ def arguments(sizes: Mapping[str, tuple[int, ...]], labels: int | None = None) -
 
     Args:
         sizes: published name -> shape.
-        labels: number of classes of its data; None for all rows of its table of classes.
+        labels: number of classes of its data; None for all rows of its class embedding.
 
     Raises:
         InputError: for weights of another network.
@@ -136,7 +139,7 @@ def arguments(sizes: Mapping[str, tuple[int, ...]], labels: int | None = None) -
     first, last = named.get("init.init.0.weight_orig"), named.get("to_big.weight_orig")
     if first is None or last is None or len(first) != 4 or len(last) != 4:
         raise InputError(
-            f"its weights are none of projected-gan's FastGAN: they begin with {', '.join(list(sizes)[:3])}"
+            f"its weights are not those of projected-gan's FastGAN: they begin with {', '.join(list(sizes)[:3])}"
         )
     width = first[1] // (2 * MULTIPLES[0])
     fitting = [size for size in SIZES if int(MULTIPLES[level(str(size))] * width) == last[1]]
@@ -160,7 +163,7 @@ def arguments(sizes: Mapping[str, tuple[int, ...]], labels: int | None = None) -
 
 TABLE = "D/mini_discs.0.embed.weight"
 
-PUBLISHED_CLASSES = 1000  # rows of the table, whatever the data
+PUBLISHED_CLASSES = 1000  # rows of the class embedding, independent of the data
 
 NAMES: Renames = (
     (r"N/scratch\.layer(\d)_ccm\.(.+)", r"mixing.by_channel.\1.\2"),
@@ -181,11 +184,11 @@ NAMES: Renames = (
 
 
 def read_discriminator(config: Mapping[str, Any], state: Mapping[str, Any] | None) -> Blueprints:
-    """Read the discriminator that published arguments describe; the frozen network is not among its weights.
+    """Read the discriminator that published arguments describe, without its frozen network's weights.
 
     Args:
         config: `discriminator`: arguments by their published names.
-        state: `"N/scratch..."`, the random mixing, and `"D/mini_discs..."`; None for fresh weights.
+        state: `"N/scratch..."`, the random mixing, and `"D/mini_discs..."`; None for random weights.
 
     Raises:
         InputError: for arguments that are not supported.
@@ -217,7 +220,7 @@ def read_discriminator(config: Mapping[str, Any], state: Mapping[str, Any] | Non
 def translate_discriminator(
     state: Mapping[str, Any], own: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Give published weights our names; the frozen network's are those that it begins with."""
+    """Rename published weights to ours; the frozen network keeps the weights it has."""
     weights = {}
     for published, value in state.items():
         if not published.startswith(("N/", "D/")):

@@ -1,4 +1,4 @@
-"""GAT's networks under the names and arguments of their authors, https://github.com/hse1032/GAT."""
+"""Published weights of GAT, https://github.com/hse1032/GAT."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -40,7 +40,7 @@ DISCRIMINATOR: Renames = (
     *IN_BLOCKS,
 )
 
-# positions follow from the sizes, and G's embedding of patches is multiplied by 0
+# unused: positions follow from the sizes, and G's patch embedding is multiplied by 0
 UNUSED = r"pos_embed|feat_rope\..*"
 
 
@@ -73,11 +73,11 @@ def read(config: Mapping[str, Any], state: Mapping[str, Any] | None) -> Blueprin
 
 
 def common(given: Arguments) -> dict[str, Any]:
-    """Take what both networks have."""
+    """Take the arguments that both networks share."""
     given.expect("mlp_ratio", float(MLP_RATIO))
     given.expect("class_dropout_prob", 0.0)
-    given.take("fused_attn", bool, default=True)  # how the same is computed
-    given.take("decoder_hidden_size", int, default=768)  # read by nothing
+    given.take("fused_attn", bool, default=True)  # an implementation detail
+    given.take("decoder_hidden_size", int, default=768)  # unused
     return {
         "image_size": given.take("input_size", int, default=32),
         "patch": given.take("patch_size", int, default=2),
@@ -91,7 +91,7 @@ def common(given: Arguments) -> dict[str, Any]:
 
 
 def discriminator_names() -> Translation:
-    """Return what gives D's published weights our names; its embedding of patches is a linear layer here."""
+    """Return the function that renames D's weights; its patch embedding is a linear layer here."""
     translate = renamer(DISCRIMINATOR, ignored=UNUSED)
 
     def renamed(state: Mapping[str, Any], own: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from gan_lab.errors import InputError, counted
 
 PREFIX = "hf://"
 
-# what loading reads; programs and images stay where they are
+# the files that loading needs, without programs and images
 NEEDED = ("model.json", "*.safetensors")
 
 
@@ -24,13 +24,13 @@ def library() -> ModuleType:
         import huggingface_hub
     except ModuleNotFoundError as error:
         raise InputError(
-            "models on the Hugging Face hub need huggingface_hub: pip install 'gan_lab[hub]'"
+            "models on the Hugging Face hub need huggingface_hub: pip install 'gan-laboratory[hub]'"
         ) from error
     return huggingface_hub
 
 
 def download(source: str) -> Path:
-    """Return the folder of a model of the hub in the hub's cache, downloaded if it is not there.
+    """Return the local folder of a model on the hub, downloaded to the hub's cache if needed.
 
     Args:
         source: "hf://user/name" or "hf://user/name@revision".
@@ -45,7 +45,7 @@ def download(source: str) -> Path:
         folder = hf.snapshot_download(
             repo_id=name, revision=revision or None, allow_patterns=list(NEEDED)
         )
-    # its own errors are OSErrors, those of connections of several kinds
+    # errors of the connection have many types
     except Exception as error:
         raise InputError(
             f"{source} could not be downloaded ({type(error).__name__}: {first_line(error)}); check the name, the "
@@ -63,22 +63,25 @@ def check_push(name: str) -> None:
     check_name(name, f"push={name}")
     if library().get_token() is None:
         raise InputError(
-            f"push={name} needs a token of the Hugging Face hub that may write: set HF_TOKEN, or log in with hf auth "
+            f"push={name} needs a Hugging Face token with write access: set HF_TOKEN, or log in with hf auth "
             "login (tokens: https://huggingface.co/settings/tokens)"
         )
 
 
-def push(folder: Path, name: str, *, files: Sequence[str], private: bool) -> str:
-    """Upload an exported model, as one commit; the repository is created if needed.
+def push(
+    folder: Path, name: str, *, files: Sequence[str], private: bool, space: bool = False
+) -> str:
+    """Upload an exported model or a Space, as one commit; the repository is created if needed.
 
     Args:
-        folder: the exported model.
+        folder: the exported model, or the Space's folder.
         name: "user/name".
-        files: which of the folder's.
-        private: whether a new repository is private; one that exists stays as it is.
+        files: names of the files to upload.
+        private: whether a new repository is private; an existing one is not changed.
+        space: whether it is a Space, a container.
 
     Returns:
-        The commit's address.
+        The commit's URL.
 
     Raises:
         InputError: when the hub rejects it or cannot be reached.
@@ -87,13 +90,15 @@ def push(folder: Path, name: str, *, files: Sequence[str], private: bool) -> str
     api = hf.HfApi()
     say(f"uploading {counted(len(files), 'file')} to {name}")
     try:
-        api.create_repo(repo_id=name, repo_type="model", private=private, exist_ok=True)
+        kind = "space" if space else "model"
+        sdk = {"space_sdk": "docker"} if space else {}
+        api.create_repo(repo_id=name, repo_type=kind, private=private, exist_ok=True, **sdk)
         commit = api.upload_folder(
             repo_id=name,
-            repo_type="model",
+            repo_type=kind,
             folder_path=str(folder),
             allow_patterns=list(files),
-            commit_message="Upload a generator with gan_lab",
+            commit_message="Upload with gan_lab",
         )
     except Exception as error:  # as in `download`
         raise InputError(
@@ -110,7 +115,7 @@ def check_name(name: str, given: str) -> None:
         InputError: with what was given.
     """
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name, re.ASCII):
-        raise InputError(f"{given} names no model of the Hugging Face hub: give user/name")
+        raise InputError(f"{given} is not a model of the Hugging Face hub: give user/name")
 
 
 def first_line(error: Exception) -> str:

@@ -31,22 +31,21 @@ def load(
     """Load a generator to draw samples from.
 
     Args:
-        source: a run folder, one of its checkpoints, a folder of `gan-lab export`, or "hf://user/name" (with
-            "@revision" behind it, if need be), an exported model on the Hugging Face hub.
+        source: a run folder, one of its checkpoints, a folder of `gan-lab export`, or "hf://user/name" (optionally
+            followed by "@revision"), an exported model on the Hugging Face hub.
         checkpoint: of a run: "best", "last" or "previous"; by default the best where there is one, else the last.
         weights: "ema" for the moving average, which is the default for a run, "raw" for the generator as trained. An
             exported model has only one of them.
-        ema: in place of `weights`, the length of an average that is put together from those that the run kept, as a
-            share of the training; see `gan_lab.training.ema`.
+        ema: instead of `weights`, the length of a post-hoc EMA as a share of the training; see `gan_lab.training.ema`.
         device: where to compute.
         trust: packages besides gan_lab whose classes the source may name. Loading imports and calls them, so name only
-            what you would run.
+            code that you would run.
 
     Returns:
         A `Gan`: `.sample(16, labels=3, seed=0)` gives images [16, C, H, W] in [-1, 1].
 
     Raises:
-        InputError: when the source is missing, broken or names other code.
+        InputError: when the source is missing, damaged or names untrusted code.
     """
     if weights not in (None, "ema", "raw"):
         raise InputError(f"weights={weights!r} must be 'ema' or 'raw'")
@@ -58,12 +57,12 @@ def load(
             )
         if ema is not None:
             raise InputError(
-                f"ema={ema}: {folder} is an exported model of one average; give the run"
+                f"ema={ema}: {folder} is an exported model with one set of weights; give the run instead"
             )
         return exported.load(folder, weights=weights, device=device, trust=trust)
     if ema is not None and weights is not None:
         raise InputError(
-            f"ema={ema} and weights={weights} both say which weights; give one of them"
+            f"ema={ema} and weights={weights} both choose the weights; give one of them"
         )
     return load_run(
         folder,
@@ -76,7 +75,7 @@ def load(
 
 
 def local(source: str | Path) -> Path:
-    """Return where a source lies on this machine; a model on the hub is downloaded first.
+    """Return the local path of a source; a model on the hub is downloaded first.
 
     Raises:
         InputError: when it cannot be downloaded.
@@ -101,7 +100,7 @@ def load_run(
         source: a run folder, or one of its checkpoints.
         checkpoint: "best", "last" or "previous"; by default the best where there is one, else the last.
         weights: "ema" for the moving average, "raw" for the generator as trained.
-        ema: as `load` takes it.
+        ema: as in `load`.
         device: where to compute.
         trust: packages besides gan_lab whose classes the folder's config.yaml may name. Loading imports and calls
             them, so name only what you would run.
@@ -110,7 +109,7 @@ def load_run(
         A `Gan`: `.sample(16, labels=3, seed=0)` gives images [16, C, H, W] in [-1, 1].
 
     Raises:
-        InputError: when the folder, its configuration or its checkpoint is missing, broken or names other code.
+        InputError: when the folder, its configuration or its checkpoint is missing, damaged or names untrusted code.
     """
     if weights not in ("ema", "raw"):
         raise InputError(f"weights={weights!r} must be 'ema' or 'raw'")
@@ -131,13 +130,13 @@ def load_run(
 def load_discriminator(
     source: Path, gan: Gan, *, checkpoint: str | None, trust: Sequence[str]
 ) -> Callable[[Tensor, Tensor | None], Tensor] | None:
-    """Load a run's or an exported model's discriminator as a function of stored samples and classes to logits [N].
+    """Load the discriminator of a run or an exported model as a function: stored samples and classes to logits [N].
 
     Args:
-        source: as `load` takes it, on this machine.
-        gan: the generator that was loaded of it.
-        checkpoint: as `load` takes it.
-        trust: likewise.
+        source: as in `load`, on this machine.
+        gan: the generator that was loaded from it.
+        checkpoint: as in `load`.
+        trust: as in `load`.
 
     Returns:
         The function; None where there is no discriminator, or where it needs label vectors.
@@ -197,7 +196,7 @@ def player(
         trust: packages besides gan_lab whose classes the configuration may name.
 
     Raises:
-        InputError: for a configuration that describes none, or another one.
+        InputError: for a config without this player, or of another one than the checkpoint.
     """
     file = origin.parent.parent / CONFIG_FILE
     node = take(config, f"model.{name}", dict[str, Any], origin=file)
@@ -210,7 +209,9 @@ def player(
     try:
         return network_of(node, exported.NETWORKS[name], weights, origin=file, trust=trust)
     except MisfitError as error:
-        raise InputError(f"{origin} is not of the run that {file} describes: {error}") from error
+        raise InputError(
+            f"{origin} does not belong to the run that {file} describes: {error}"
+        ) from error
 
 
 def as_gan(
@@ -221,10 +222,10 @@ def as_gan(
     origin: Path,
     trust: Sequence[str],
 ) -> Gan:
-    """Return a run's generator to draw from.
+    """Wrap a run's generator as a `Gan`.
 
     Raises:
-        InputError: when its configuration tells of other classes.
+        InputError: when its config has other classes than the generator.
     """
     spec = read_spec(config, state["state_dict"], origin=origin, trust=trust)
     check_classes(generator.num_classes, spec, origin=origin)
@@ -236,13 +237,13 @@ def as_gan(
 
 
 def open_origin(source: str | Path) -> Origin:
-    """Read the networks that training begins from.
+    """Read the networks of `init_from`.
 
     Args:
-        source: a run folder, a checkpoint, an exported model, or one on the Hugging Face hub, as `load` takes them.
+        source: a run folder, a checkpoint, an exported model, or one on the Hugging Face hub, as in `load`.
 
     Raises:
-        InputError: when it is missing or broken.
+        InputError: when it is missing or damaged.
     """
     path = local(source)
     return _origin_of_export(path) if exported.is_export(path) else _origin_of_run(path)
@@ -262,7 +263,7 @@ def _origin_of_run(source: Path) -> Origin:
 
 
 def _origin_of_export(folder: Path) -> Origin:
-    """Read the networks of an exported model, whose one generator is also the moving average."""
+    """Read the networks of an exported model; its generator is also used as the moving average."""
     description = exported.read_description(folder)
     there = [player for player in exported.NETWORKS if description.get(player)]
     states = {player: exported.state(folder, description, player) for player in there}
@@ -286,7 +287,7 @@ def read_spec(
     origin: Path,
     trust: Sequence[str],
 ) -> SampleSpec:
-    """Return what samples of a run are, with what their representation had measured.
+    """Return the sample spec of a run, with its representation's buffers.
 
     Args:
         config: of the run.
@@ -295,7 +296,7 @@ def read_spec(
         trust: packages besides gan_lab whose classes it may name.
 
     Raises:
-        InputError: when the configuration says nothing of them, or names other code.
+        InputError: when the config has no sample spec, or names untrusted code.
     """
     node = take(config, "sample", dict[str, Any], origin=origin)
     spec = SampleSpec.from_dict(node, origin=origin, trust=trust)

@@ -1,9 +1,9 @@
 """The `.pkl` files of NVIDIA's StyleGAN2-ADA and StyleGAN3, of R3GAN and projected-gan: pickled networks, read as data.
 
-Such a file is a dictionary with "G", "D", "G_ema" and more. A network of NVIDIA's stands in it as a call of
-`torch_utils.persistence._reconstruct_persistent_obj` with a description: class name, Python source and state. Their
-loader runs the source; here it is dropped unread. The state is what a torch module keeps (`_parameters`, `_buffers`,
-`_modules`), and the constructor's arguments beside it. R3GAN and projected-gan pickle their networks as plain
+Such a file is a dictionary with "G", "D", "G_ema" and more. NVIDIA's networks are pickled as a call of
+`torch_utils.persistence._reconstruct_persistent_obj` with class name, Python source and state. Their loader runs the
+source; here it is discarded. The state has a torch module's `_parameters`, `_buffers` and `_modules`, and the
+constructor's arguments. R3GAN and projected-gan pickle their networks as plain
 objects; their arguments follow from the shapes. https://github.com/NVlabs/stylegan3, https://github.com/brownvc/R3GAN,
 https://github.com/autonomousvision/projected-gan
 """
@@ -36,9 +36,9 @@ Networks = dict[str, Record]
 
 
 def persistent(meta: Any) -> Record:
-    """Return the record of one of NVIDIA's objects, without its source."""
+    """Return one of NVIDIA's persistent objects, without its source."""
     if not isinstance(meta, dict) or meta.get("type") != "class":
-        raise RefusedError("it has a persistent object that is none of a class")
+        raise RefusedError("it has a persistent object that is not of a class")
     name, state = meta.get("class_name"), meta.get("state")
     if not isinstance(name, str) or not isinstance(state, dict):
         raise RefusedError("it has a persistent object without a class name or a state")
@@ -55,18 +55,18 @@ NETWORKS = replace(
     },
     records=(
         *("torch.nn.modules.", "R3GAN.", "training.networks.", "training.augment."),
-        # FastGAN, its spectral norms, and the discriminator with its feature network, which is not read further
+        # FastGAN with spectral norm, and the projected discriminator; its feature network is not read
         *(PROJECTED, "timm.", "torch.nn.utils.", "torch.nn.quantized.", "torch.ao.nn.quantized."),
     ),
 )
 
 
 def read_pickle(data: bytes) -> dict[str, Any]:
-    """Read such a file.
+    """Read a network pickle.
 
     Raises:
-        RefusedError: for what such a file has no use for.
-        DamagedError: when it is cut short or something else.
+        RefusedError: for contents that such files do not have.
+        DamagedError: when it is incomplete or no pickle.
     """
     if b"dnnlib.tflib.network" in data[:10_000]:
         raise RefusedError(
@@ -79,10 +79,10 @@ def read_pickle(data: bytes) -> dict[str, Any]:
 
 
 def describe(content: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return (config, state) as `Published` holds them, with the moving average's weights as "G_ema/...".
+    """Return (config, state) for `Published`; the moving average's weights are "G_ema/...".
 
     Raises:
-        InputError: for networks that are not known.
+        InputError: for unknown networks.
     """
     networks = {
         name: network
@@ -105,15 +105,15 @@ def describe(content: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Tens
 
 
 def is_projected(name: str, network: Record) -> bool:
-    """Whether a network is a discriminator of projected-gan, most of which is a published feature network."""
+    """Whether a network is projected-gan's discriminator."""
     return name == "D" and network.name.module.startswith(PROJECTED)
 
 
 def find_source(state: Mapping[str, Any]) -> str:
-    """Return which publication a generator's weights are of.
+    """Identify the publication of a generator by its weights' names.
 
     Raises:
-        InputError: for others than these.
+        InputError: for unknown ones.
     """
     if "synthesis.input.freqs" in state:
         return "stylegan3 networks"
@@ -124,16 +124,16 @@ def find_source(state: Mapping[str, Any]) -> str:
     if "synthesis.init.init.0.weight_orig" in state:
         return fastgan.SOURCE
     raise InputError(
-        "its generator is none of StyleGAN2-ADA, StyleGAN3, R3GAN and FastGAN; its weights begin with "
+        "its generator is not one of StyleGAN2-ADA, StyleGAN3, R3GAN and FastGAN; its weights begin with "
         f"{', '.join(list(state)[:3]) or 'nothing'}"
     )
 
 
 def submodules(network: Record) -> dict[str, Record]:
-    """Return the modules of a network by their names; its own is "".
+    """Return the modules of a network by name; the network itself is "".
 
     Raises:
-        RefusedError: when there are more than any network has.
+        RefusedError: when there are too many.
     """
     found: dict[str, Record] = {}
     waiting = [("", network)]
@@ -162,7 +162,7 @@ def entries(module: Record, kind: str) -> dict[str, Any]:
 
 
 def weights(modules: Mapping[str, Record]) -> dict[str, View]:
-    """Return parameters and buffers by name, as a state dict has them."""
+    """Return parameters and buffers by name, as in a state dict."""
     found: dict[str, View] = {}
     for prefix, module in modules.items():
         state = module.state if isinstance(module.state, dict) else {}
@@ -192,9 +192,9 @@ def arguments(
 
 
 def with_precision(known: dict[str, Any], modules: Mapping[str, Record]) -> dict[str, Any]:
-    """Add how a StyleGAN2 network clamps and where it is in half precision, where its arguments leave it to a default.
+    """Add a StyleGAN2 network's clamping and half precision if its arguments leave them to defaults.
 
-    The two repositories have other defaults; the layers know.
+    The two repositories have different defaults, so both are read from the layers.
     """
     inner = known.get("synthesis_kwargs", {})
     blocks = [m.state for name, m in modules.items() if re.fullmatch(r"(synthesis\.)?b\d+", name)]
@@ -213,7 +213,7 @@ def with_precision(known: dict[str, Any], modules: Mapping[str, Record]) -> dict
 
 
 def r3gan_arguments(state: Mapping[str, View]) -> dict[str, Any]:
-    """Find R3GAN's arguments from the shapes of its weights; stages in their order in the file.
+    """Find R3GAN's arguments from the shapes of its weights; stages are in the order of the file.
 
     Raises:
         InputError: when weights are missing.
@@ -253,10 +253,10 @@ def r3gan_arguments(state: Mapping[str, View]) -> dict[str, Any]:
 
 
 def to_plain_data(value: Any) -> Any:
-    """Return arguments as plain data; a number of NumPy or a tuple becomes Python's number or a list.
+    """Return arguments as plain data: NumPy's numbers as Python's, tuples as lists.
 
     Raises:
-        RefusedError: for anything else, for NaN and infinity, and for more than any network has.
+        RefusedError: for anything else, for NaN and infinity, and for too many.
     """
     return _to_plain_data(value, [MOST_ARGUMENTS], DEEPEST_ARGUMENTS)
 
@@ -264,7 +264,7 @@ def to_plain_data(value: Any) -> Any:
 def _to_plain_data(value: Any, left: list[int], depth: int) -> Any:
     left[0] -= 1
     if left[0] < 0 or depth < 0:
-        raise RefusedError("it has a network with more arguments than any")
+        raise RefusedError("it has a network with too many arguments")
     if isinstance(value, dict):
         return {str(name)[:80]: _to_plain_data(v, left, depth - 1) for name, v in value.items()}
     if isinstance(value, list | tuple):

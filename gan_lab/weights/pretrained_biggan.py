@@ -1,9 +1,9 @@
-"""BigGAN-deep generators as Hugging Face's pytorch-pretrained-BigGAN stores them: DeepMind's, converted.
+"""Published weights of pytorch-pretrained-BigGAN: DeepMind's BigGAN-deep generators, converted by Hugging Face.
 
 Names of arguments (`config.json`) and weights are theirs: https://github.com/huggingface/pytorch-pretrained-BigGAN.
-Where their layout differs from BigGAN-PyTorch's, which is ours: z stands before the class in the condition, the first
-layer's features have their channels last, the last convolution makes as many maps as it takes, of which the image is
-the first three, and batch norm has its statistics for a row of truncations, 0 to 1.
+The layout differs from ours (BigGAN-PyTorch's): z comes before the class in the condition, the first layer's features
+are channels last, the last convolution has as many outputs as inputs, of which the first three are the image, and batch
+norm has statistics for several truncations from 0 to 1.
 """
 
 import re
@@ -25,9 +25,9 @@ COARSEST = 4
 
 SMALLEST = 128
 
-SHOWN = 3  # maps of the last convolution that are the image
+SHOWN = 3  # outputs of the last convolution that are the image
 
-# of SpectralNorm: what is recomputed
+# tensors of spectral norm that are recomputed
 UNUSED = re.compile(r".*\.(weight|weight_v|num_batches_tracked)")
 
 LAYER = re.compile(r"generator\.layers\.(\d+)\.")
@@ -36,18 +36,18 @@ NORMALIZED = re.compile(r"(.+)\.weight_orig")
 
 
 class Generator(biggan_deep.Generator):
-    """BigGAN-deep whose last convolution has more maps than the image; the others count in its spectral norm only.
+    """BigGAN-deep whose last convolution has further outputs, which only matter for its spectral norm.
 
     Args:
         image_size: side.
-        channels: of the image, the first maps.
-        maps: of the last convolution.
+        channels: of the image, the first outputs.
+        maps: outputs of the last convolution.
         num_classes: number of classes.
         z_dim: length of z.
         shared_dim: length of the class's embedding.
         width: base number of channels.
         depth: blocks at each resolution.
-        attention: sizes at which there is self-attention.
+        attention: resolutions with self-attention.
         norm_eps: added to variances.
         spectral_eps: of the power method.
     """
@@ -90,9 +90,9 @@ def read(config: Mapping[str, Any], state: Mapping[str, Any] | None) -> Blueprin
     """Read G; no discriminator was published.
 
     Args:
-        config: `generator`: the content of config.json, and perhaps `truncation` (0 to 1, default 1), for which batch
-            norm's statistics are taken.
-        state: `"G/<published name>"` -> array or tensor; None for fresh weights.
+        config: `generator`: the content of config.json, and perhaps `truncation` (0 to 1, default 1), whose batch norm
+            statistics are used.
+        state: `"G/<published name>"` -> array or tensor; None for random weights.
 
     Raises:
         InputError: for arguments that are not supported.
@@ -137,10 +137,10 @@ def generator(arguments: Mapping[str, Any], state: Mapping[str, Any] | None) -> 
 
 
 def check_layers(layers: Any, size: int) -> int:
-    """Return the blocks at each resolution of published layers [[doubles, inputs, outputs], ...].
+    """Return the number of blocks per resolution of published layers [[upsamples, inputs, outputs], ...].
 
     Raises:
-        InputError: when they are not BigGAN-deep's of this size.
+        InputError: when they are not those of BigGAN-deep at this size.
     """
     doublings = size.bit_length() - COARSEST.bit_length()
     if size != COARSEST << max(doublings, 0) or not isinstance(layers, list | tuple):
@@ -163,21 +163,21 @@ def check_layers(layers: Any, size: int) -> int:
 
 
 def attention_size(position: int, depth: int, size: int) -> int:
-    """Return the resolution at which attention stands before the layer of this number.
+    """Return the resolution of the attention before the layer with this number.
 
     Raises:
-        InputError: when it does not follow a doubling.
+        InputError: when it does not follow an upsampling.
     """
     stage, within = divmod(position, depth)
     if within or not stage or COARSEST << stage > size:
         raise InputError(
-            f"attention_layer_position={position} is not supported: it must follow a layer that doubles"
+            f"attention_layer_position={position} is not supported: it must follow an upsampling layer"
         )
     return COARSEST << stage
 
 
 def published_names(stage: int) -> Renames:
-    """Return published names, numbered as `renumbered` does, -> ours; attention follows the doubling `stage`."""
+    """Return published names (numbered as by `renumbered`) -> ours; attention follows the upsampling `stage`."""
     names = [
         (r"embeddings\.weight", "embedding.weight"),
         (r"generator\.gen_z\.(.+)", r"start.\1"),
@@ -198,7 +198,7 @@ def published_names(stage: int) -> Renames:
 
 
 def renumbered(name: str, position: int) -> str:
-    """Return a published name whose number counts blocks only; in their list attention counts, too."""
+    """Renumber a published name to count blocks only; the published list counts attention, too."""
     found = LAYER.match(name)
     if found is None:
         return name
@@ -209,13 +209,13 @@ def renumbered(name: str, position: int) -> str:
 
 
 def translation(position: int, stage: int, z_dim: int, place: float) -> Translation:
-    """Return what gives published tensors our names and layout.
+    """Return the function that brings published tensors to our names and layout.
 
     Args:
         position: of attention in the published list of layers.
-        stage: the doubling that it follows.
+        stage: the upsampling that it follows.
         z_dim: length of z, and of the class's embedding.
-        place: of the truncation in the row of statistics.
+        place: position of the truncation among the statistics.
     """
     renames = published_names(stage)
 
@@ -242,10 +242,10 @@ def translation(position: int, stage: int, z_dim: int, place: float) -> Translat
 
 
 def normalized(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return tensors with left singular vectors from which a step of the power method finds the published right ones.
+    """Replace left singular vectors so that one step of the power method gives the published right ones.
 
-    In evaluation theirs uses u and v as stored, while ours takes a step from u. The file's v is the result of a step
-    from an earlier u: beginning there, the singular value is theirs, converged or not.
+    In evaluation mode, theirs uses u and v as stored, while ours takes a step from u. With a u that leads to the stored
+    v, the singular value is the published one, converged or not.
     """
     kept = {
         name: value
@@ -263,13 +263,13 @@ def normalized(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def is_unused(name: str, tensors: Mapping[str, Tensor]) -> bool:
-    """Whether a tensor follows from others: normalized weights, right singular vectors, counters."""
+    """Whether a tensor is unused: normalized weights, right singular vectors, counters."""
     layer, _, leaf = name.rpartition(".")
     return bool(UNUSED.fullmatch(name)) and (leaf != "weight" or f"{layer}.weight_orig" in tensors)
 
 
 def vector_before(rows: Tensor, v: Tensor, u: Tensor) -> Tensor:
-    """Return the left vector whose step of the power method gives `v`; `u` where there is none."""
+    """Return the left vector from which a step of the power method gives `v`, or `u` if there is none."""
     if v.shape != rows.shape[1:] or u.shape != rows.shape[:1]:
         return u
     matrix = rows.double()
@@ -281,13 +281,13 @@ def vector_before(rows: Tensor, v: Tensor, u: Tensor) -> Tensor:
 
 
 def to_our_layout(name: str, tensor: Tensor, z_dim: int) -> Tensor:
-    """Return a tensor as our layer of this name has it."""
+    """Bring a tensor to the layout of our layer of this name."""
     if name == "embedding.weight":
         return tensor.T
     if name.endswith(".gamma"):
         return tensor.reshape(())
     if name.endswith("weight_orig") and name.startswith(("start.", "blocks.")) and tensor.ndim == 2:
-        # the class comes first here
+        # our condition starts with the class
         tensor = torch.cat([tensor[:, z_dim:], tensor[:, :z_dim]], dim=1)
     if name.startswith("start."):
         pixels = COARSEST * COARSEST
@@ -296,13 +296,13 @@ def to_our_layout(name: str, tensor: Tensor, z_dim: int) -> Tensor:
 
 
 def interpolate_rows(rows: Tensor, place: float) -> Tensor:
-    """Return the row at a place between 0 and the last, on the line between its neighbours.
+    """Interpolate linearly between rows, at a position between 0 and the last row.
 
     Raises:
-        InputError: when there are not so many rows.
+        InputError: when there are too few rows.
     """
     below = min(int(place), len(rows) - 1)
     if place > len(rows) - 1 + 1e-6 or rows.ndim != 2:
-        raise InputError(f"n_stats asks for more statistics than the {len(rows)} that there are")
+        raise InputError(f"n_stats is larger than the number of statistics, {len(rows)}")
     above = min(below + 1, len(rows) - 1)
     return torch.lerp(rows[below], rows[above], place - below)

@@ -1,4 +1,4 @@
-"""The generator as a program that runs without its source: torch.export and ONNX, each checked before it is kept."""
+"""Generators as programs without Python source (torch.export, ONNX), each verified after writing."""
 
 import logging
 import warnings
@@ -16,7 +16,7 @@ from gan_lab.sampling.gan import Gan
 from gan_lab.sampling.latents import Latents
 from gan_lab.weights.exported import PROGRAMS
 
-TOLERANCE = 1e-4  # largest difference of a pixel, of images in [-1, 1]
+TOLERANCE = 1e-4  # largest allowed difference of a pixel, for images in [-1, 1]
 
 Inputs = dict[str, Tensor]
 
@@ -24,7 +24,7 @@ Program = Callable[[Inputs], Tensor]
 
 
 class Drawing(nn.Module):
-    """What a program computes: `(z, labels, truncation) -> images`, with constant noise.
+    """The module that is exported: `(z, labels, truncation) -> images`, with constant noise.
 
     Args:
         generator: in evaluation mode.
@@ -37,26 +37,26 @@ class Drawing(nn.Module):
     def forward(
         self, z: Tensor, labels: Tensor | None = None, truncation: Tensor | None = None
     ) -> Tensor:
-        """Make images [N, C, H, W] of latents [N, Z], labels [N], and psi, a scalar, of a generator with styles."""
+        """Map latents [N, Z], labels [N] and psi (a scalar, for generators with styles) to images [N, C, H, W]."""
         generator = cast(Any, self.generator)
         if truncation is None:
             return samples_made(generator(z, labels))
         styles = generator.styles(z, labels)
-        # of the layers that truncation leaves alone, the centre is the style itself
+        # layers without truncation have the style itself as centre
         centre = generator.styles(z, labels, 0.0)
         return generator.synthesis(torch.lerp(centre, styles, truncation), noise="const")
 
 
 def write_program(kind: str, gan: Gan, folder: Path) -> dict[str, Any]:
-    """Write a program, run it, and compare its images with the generator's.
+    """Write a program, run it, and check that its images are the generator's.
 
     Args:
         kind: "torch" or "onnx".
         gan: on the CPU.
-        folder: where the file goes.
+        folder: for the file.
 
     Returns:
-        The file's name, its inputs, and the largest difference that was found.
+        The file's name, its inputs, and the largest difference found.
 
     Raises:
         InputError: when a package is missing, the generator cannot be converted, or images differ; the
@@ -64,7 +64,7 @@ def write_program(kind: str, gan: Gan, folder: Path) -> dict[str, Any]:
     """
     if gan.generator.translates:
         raise InputError(
-            f"format={kind}: programs take no source, and {gan.kind} translates; leave {kind} out of format="
+            f"format={kind}: programs do not support sources, which {gan.kind} needs; leave {kind} out of format="
         )
     path = folder / PROGRAMS[kind]
     write, run = {"torch": (write_torch, run_torch), "onnx": (write_onnx, run_onnx)}[kind]
@@ -89,16 +89,16 @@ def write_program(kind: str, gan: Gan, folder: Path) -> dict[str, Any]:
 
 
 def signature(value: Tensor) -> dict[str, Any]:
-    """Return an input's type and shape, with any number of images."""
+    """Return an input's type and shape, with a dynamic batch size."""
     shape = ["images", *value.shape[1:]] if value.ndim else []
     return {"dtype": str(value.dtype).removeprefix("torch."), "shape": shape}
 
 
 def trace(gan: Gan, inputs: Inputs, kind: str) -> torch.export.ExportedProgram:
-    """Trace a generator, with any number of images.
+    """Trace a generator with a dynamic batch size.
 
     Raises:
-        InputError: when it does what cannot be traced.
+        InputError: when it cannot be traced.
     """
     batch = torch.export.Dim("batch")
     shapes: dict[str, Any] = {
@@ -109,9 +109,7 @@ def trace(gan: Gan, inputs: Inputs, kind: str) -> torch.export.ExportedProgram:
             return torch.export.export(
                 Drawing(gan.generator).eval(), (), kwargs=inputs, dynamic_shapes=shapes
             )
-    except (
-        Exception
-    ) as error:  # torch.export raises many types; an architecture of one's own may do anything
+    except Exception as error:  # torch.export raises errors of many types
         raise InputError(
             f"format={kind}: torch.export cannot trace {type(gan.generator).__qualname__} ({error}); "
             f"leave {kind} out of format="
@@ -125,20 +123,20 @@ def write_torch(program: torch.export.ExportedProgram, path: Path) -> None:
 
 
 def run_torch(path: Path) -> Program:
-    """Read such a program again."""
+    """Load a program with torch.export."""
     module = torch.export.load(path).module()
     return lambda inputs: module(**inputs)
 
 
 def write_onnx(program: torch.export.ExportedProgram, path: Path) -> None:
-    """Write a program as ONNX, https://onnx.ai; what is beyond 2 GB goes into a file beside it.
+    """Write a program as ONNX, https://onnx.ai; weights beyond 2 GB go into a second file.
 
     Raises:
-        InputError: when it cannot be expressed, or packages are missing.
+        InputError: when it cannot be expressed in ONNX, or packages are missing.
     """
     onnx_packages()
     quiet = logging.root.manager.disable
-    logging.disable(logging.WARNING)  # pages of what the optimizers of graphs did
+    logging.disable(logging.WARNING)  # otherwise prints pages of optimizer logs
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -146,7 +144,7 @@ def write_onnx(program: torch.export.ExportedProgram, path: Path) -> None:
                 program, dynamo=True, verbose=False, output_names=["images"], optimize=True
             )
         assert made is not None
-        # no temporary name: the file names the one beside it; the whole folder is published at once
+        # no temporary name, since the file refers to the second one by name; the folder is replaced as a whole
         with naming(path):
             made.save(path)
     except torch.onnx.errors.OnnxExporterError as error:
@@ -158,7 +156,7 @@ def write_onnx(program: torch.export.ExportedProgram, path: Path) -> None:
 
 
 def run_onnx(path: Path) -> Program:
-    """Read such a program with onnxruntime."""
+    """Load a program with onnxruntime."""
     runtime = onnx_packages()
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
@@ -172,7 +170,7 @@ def run_onnx(path: Path) -> Program:
 
 
 def onnx_packages() -> Any:
-    """Return onnxruntime; it and what writes ONNX are optional.
+    """Import onnxruntime; it and the packages that write ONNX are optional.
 
     Raises:
         InputError: naming what to install.
@@ -183,13 +181,13 @@ def onnx_packages() -> Any:
         import onnxscript  # noqa: F401
     except ModuleNotFoundError as error:
         raise InputError(
-            f"format=onnx needs {error.name}, which is not installed: pip install 'gan_lab[onnx]'"
+            f"format=onnx needs {error.name}, which is not installed: pip install 'gan-laboratory[onnx]'"
         ) from error
     return onnxruntime
 
 
 def cases(gan: Gan) -> Iterator[Inputs]:
-    """Yield inputs of several numbers of images, seeds, labels and truncations."""
+    """Yield inputs with several batch sizes, seeds, labels and truncations."""
     psis = (0.7, 1.0, 0.0, -0.5)
     for seed, (count, psi) in enumerate(zip((3, 1, 16, 5), psis, strict=True)):
         inputs = {"z": gan.latents(count, seed=seed, space="z").values}
@@ -204,7 +202,7 @@ def cases(gan: Gan) -> Iterator[Inputs]:
 
 
 def largest_difference(program: Program, gan: Gan) -> float:
-    """Return the largest difference between a program's images and the generator's; infinite where shapes differ."""
+    """Return the largest difference between a program's images and the generator's; infinite if shapes differ."""
     largest = 0.0
     for inputs in cases(gan):
         expected = expected_images(gan, inputs)
@@ -216,7 +214,7 @@ def largest_difference(program: Program, gan: Gan) -> float:
 
 
 def expected_images(gan: Gan, inputs: Mapping[str, Tensor]) -> Tensor:
-    """Return the generator's own images of a program's inputs."""
+    """Return the generator's own images for a program's inputs."""
     psi = inputs.get("truncation")
     latents = Latents(z=inputs["z"], labels=inputs.get("labels"))
     return gan.synthesize(
@@ -226,6 +224,6 @@ def expected_images(gan: Gan, inputs: Mapping[str, Tensor]) -> Tensor:
 
 
 def remove(path: Path) -> None:
-    """Delete a program and what lies beside it."""
+    """Delete a program and its second file."""
     for file in path.parent.glob(f"{path.name}*"):
         file.unlink()

@@ -1,4 +1,4 @@
-"""Published weights: the networks that a publication describes, and the files that it comes in."""
+"""Published weights: building networks from published arguments and weights, and reading published files."""
 
 import hashlib
 import json
@@ -31,7 +31,7 @@ LARGEST_FILE = 8 << 30
 
 ENDINGS = (".pkl", ".pth", ".pt", ".bin")
 
-# of the only published BigGAN-PyTorch weights: ImageNet at 128 pixels, scripts/launch_BigGAN_bs256x8.sh
+# arguments of the only published BigGAN-PyTorch weights: ImageNet at 128 pixels, scripts/launch_BigGAN_bs256x8.sh
 BIGGAN_128 = {
     "resolution": 128,
     "n_classes": 1000,
@@ -50,7 +50,7 @@ BIGGAN_128 = {
 
 Reader = Callable[[Mapping[str, Any], Mapping[str, Any] | None], Blueprints]
 
-# what `source` of a configuration begins with -> its reader
+# beginning of `source` in a config -> reader
 READERS: dict[str, Reader] = {
     "stylegan2-ada networks": stylegan.read,
     "stylegan3 networks": stylegan.read,
@@ -68,25 +68,25 @@ READERS: dict[str, Reader] = {
 def from_published(
     config: Mapping[str, Any], state: Mapping[str, Any] | None
 ) -> dict[str, nn.Module]:
-    """Build the networks that a publication describes, with its weights.
+    """Build networks from published arguments and weights.
 
     Args:
         config: `source` (which publication), `generator` and perhaps `discriminator`: constructor arguments by their
             published names.
-        state: `"G/<published name>"` and `"D/<published name>"` -> array or tensor; None for fresh weights.
+        state: `"G/<published name>"` and `"D/<published name>"` -> array or tensor; None for random weights.
 
     Returns:
-        {"G": generator, "D": discriminator}, those that `config` describes, in evaluation mode.
+        {"G": generator, "D": discriminator}, whichever `config` describes, in evaluation mode.
         `generator(z, labels=None) -> samples [N, ...]`, `discriminator(samples, labels=None) -> logits [N]`.
 
     Raises:
-        InputError: for an unknown source, an argument that is not supported, or weights that do not fit.
+        InputError: for an unknown source, an unsupported argument, or weights that do not match.
     """
     return {name: blueprint.build() for name, blueprint in blueprints(config, state).items()}
 
 
 def blueprints(config: Mapping[str, Any], state: Mapping[str, Any] | None) -> Blueprints:
-    """Return what `from_published` builds, before it is built: our classes, their arguments and the weights.
+    """Return the blueprints of `from_published`: our classes, their arguments and the weights.
 
     Raises:
         InputError: for an unknown source or an argument that is not supported.
@@ -100,14 +100,14 @@ def blueprints(config: Mapping[str, Any], state: Mapping[str, Any] | None) -> Bl
 
 @dataclass(frozen=True)
 class Published:
-    """What files of published weights hold.
+    """Contents of files of published weights.
 
     Attributes:
-        config: `source`, `generator`, perhaps `discriminator`, as `from_published` takes it.
+        config: `source`, `generator`, perhaps `discriminator`, as in `from_published`.
         state: "G_ema/<published name>", "G/..." and "D/..." -> tensor.
-        files: those read, and their sha256.
-        data_name: what the file says that its data were called.
-        images_seen: how long it was trained, where the file says so.
+        files: names of the files and their SHA-256.
+        data_name: name of the training data, if the file has it.
+        images_seen: length of training, if the file has it.
     """
 
     config: Mapping[str, Any]
@@ -117,7 +117,7 @@ class Published:
     images_seen: int = 0
 
     def blueprints(self) -> dict[str, Blueprint]:
-        """Return "generator_ema", "generator" (the same, where the file has no other) and perhaps "discriminator".
+        """Return "generator_ema", "generator" (the same if the file has only one) and perhaps "discriminator".
 
         Raises:
             InputError: for arguments that are not supported.
@@ -142,16 +142,17 @@ class Published:
 
 
 def open_published(path: Path, *, arguments: Mapping[str, Any] | None = None) -> Published:
-    """Read a file of published weights, and those that belong to it, without running anything in them.
+    """Read published weights, without running any code in the files.
 
     Args:
         path: a `.pkl` of StyleGAN2-ADA, StyleGAN3, R3GAN or projected-gan's FastGAN; a `.pt` of rosinality's StyleGAN2;
             a state dict of projected-gan's FastGAN or of `gan-lab export format=nvidia`; `G_ema.pth` of
             BigGAN-PyTorch; `pytorch_model.bin` of pytorch-pretrained-BigGAN, or the folder that it is in.
-        arguments: by their published names, over those beside the file; for BigGAN only, whose weights come without.
+        arguments: by their published names, instead of those next to the file; for BigGAN only, whose weights have
+            none.
 
     Raises:
-        InputError: for a file that is not there, damaged, of another kind, or asks for what such a file has no use for.
+        InputError: for a file that is missing, damaged, of another kind, or has suspicious contents.
     """
     path = find_file(path)
     try:
@@ -167,26 +168,26 @@ def open_published(path: Path, *, arguments: Mapping[str, Any] | None = None) ->
 
 
 def find_file(path: Path) -> Path:
-    """Return the file that a path means.
+    """Return the file of a path, which may be a folder.
 
     Raises:
-        InputError: when there is none, or it has none of the endings.
+        InputError: when it is missing, or has another suffix.
     """
     if path.is_dir():
         inside = [path / name for name in ("pytorch_model.bin", "G_ema.pth")]
         path = next((file for file in inside if file.is_file()), path)
     if not path.is_file():
-        raise InputError(f"{path} is not there; give a file that ends in {', '.join(ENDINGS)}")
+        raise InputError(f"{path} does not exist; give a file that ends in {', '.join(ENDINGS)}")
     if path.suffix not in ENDINGS:
         raise InputError(f"{path}: published weights end in {', '.join(ENDINGS)}")
     return path
 
 
 def contents(path: Path) -> tuple[bytes, str]:
-    """Return a file's bytes and their sha256.
+    """Return a file's bytes and their SHA-256.
 
     Raises:
-        InputError: when it cannot be read, or is larger than any published file.
+        InputError: when it cannot be read, or is too large.
     """
     try:
         if path.stat().st_size > LARGEST_FILE:
@@ -204,7 +205,7 @@ def open_pickle(path: Path, arguments: Mapping[str, Any]) -> Published:
     """Read a pickle of networks.
 
     Raises:
-        InputError: for networks that are not known, and for arguments, which the file brings with it.
+        InputError: for unknown networks, and if arguments are given, since the file has them.
     """
     refuse_arguments(path, arguments)
     data, digest = contents(path)
@@ -225,15 +226,15 @@ def name_of_data(told: Any) -> str | None:
     path = told.get("path") if isinstance(told, dict) else None
     if not isinstance(path, str):
         return None
-    # it goes into a configuration and onto the console: letters and the like only
+    # untrusted text that goes into a config and onto the console
     return re.sub(r"[^\w.+ -]", "_", re.split(r"[/\\]", path.rstrip("/\\"))[-1])[:80]
 
 
 def open_state_dict(path: Path, arguments: Mapping[str, Any]) -> Published:
-    """Read the state dicts in a file of torch.save, of which rosinality's hold several.
+    """Read the state dicts of a file of torch.save; rosinality's files have several.
 
     Raises:
-        InputError: for those of anything else.
+        InputError: for unknown networks.
     """
     files: dict[Path, str] = {}
     held = read_held(path, files)
@@ -250,7 +251,7 @@ def open_state_dict(path: Path, arguments: Mapping[str, Any]) -> Published:
         return Published(config, {f"G/{name}": v for name, v in state.items()}, files)
     if "linear.weight" not in state or "blocks.0.0.conv1.weight" not in state:
         raise InputError(
-            f"{path} holds weights of no BigGAN, FastGAN or StyleGAN2: they begin with {', '.join(list(state)[:3])}"
+            f"{path} has no weights of BigGAN, FastGAN or StyleGAN2: they begin with {', '.join(list(state)[:3])}"
         )
     return open_biggan(path, state, arguments, files)
 
@@ -261,7 +262,7 @@ def open_rosinality(
     """Read a checkpoint of rosinality's StyleGAN2.
 
     Raises:
-        InputError: for arguments, which follow from the weights, and for another network.
+        InputError: if arguments are given, since they follow from the weights, and for another network.
     """
     refuse_arguments(path, arguments)
     states = {
@@ -289,10 +290,10 @@ def open_nvidia(
     arguments: Mapping[str, Any],
     files: dict[Path, str],
 ) -> Published:
-    """Read what `gan-lab export format=nvidia` wrote: weights by NVIDIA's names with the arguments beside them.
+    """Read weights of `gan-lab export format=nvidia`, with the arguments in a second file.
 
     Raises:
-        InputError: for arguments that are given, or missing beside the file.
+        InputError: if arguments are given, or the second file is missing.
     """
     refuse_arguments(path, arguments)
     config = read_json(path.with_name(NVIDIA["arguments"]), files)
@@ -313,7 +314,7 @@ def open_fastgan(
     """Read a state dict of projected-gan's FastGAN.
 
     Raises:
-        InputError: for arguments, which follow from the weights.
+        InputError: if arguments are given, since they follow from the weights.
     """
     refuse_arguments(path, arguments)
     generator = fastgan.arguments({name: tuple(value.shape) for name, value in state.items()})
@@ -322,10 +323,10 @@ def open_fastgan(
 
 
 def refuse_arguments(path: Path, arguments: Mapping[str, Any]) -> None:
-    """Reject arguments for a file that needs none.
+    """Check that no arguments are given for a file that needs none.
 
     Raises:
-        InputError: where there are any.
+        InputError: when there are any.
     """
     if arguments:
         raise InputError(f"arguments={dict(arguments)}: {path.name} has its own; leave them out")
@@ -334,7 +335,7 @@ def refuse_arguments(path: Path, arguments: Mapping[str, Any]) -> None:
 def open_biggan(
     path: Path, state: Mapping[str, Tensor], arguments: Mapping[str, Any], files: dict[Path, str]
 ) -> Published:
-    """Read what stands beside G_ema.pth of BigGAN-PyTorch: G.pth, D.pth, and its arguments."""
+    """Read the files next to BigGAN-PyTorch's G_ema.pth: G.pth, D.pth, and the arguments."""
     everything = {f"G_ema/{name}": value for name, value in state.items()}
     if "G_ema" in path.name:
         for player in ("G", "D"):
@@ -343,7 +344,7 @@ def open_biggan(
                 more = read_state_dict(beside, files)
                 everything |= {f"{player}/{name}": value for name, value in more.items()}
     given = biggan_arguments(path, files) | dict(arguments)
-    # the parser has a default for both depths, whichever network is trained
+    # the training script saves both depths, whichever network is trained
     deep = "blocks.0.0.conv3.weight" in state
     depth = {"G_depth": given.get("G_depth", 2)} if deep else {}
     generator = {name: v for name, v in given.items() if name not in ("G_depth", "D_depth")} | depth

@@ -1,4 +1,4 @@
-"""R3GAN networks as their repository stores them.
+"""Published weights of R3GAN.
 
 Names of arguments and weights are theirs: https://github.com/brownvc/R3GAN.
 """
@@ -11,11 +11,11 @@ from gan_lab.models.r3gan import Discriminator, Generator
 from gan_lab.training.state_dicts import Renames, renamer
 from gan_lab.weights.blueprint import MOST_LAYERS, Arguments, Blueprint, Blueprints, read_players
 
-COARSEST = 4  # side of the published networks' smallest resolution
+COARSEST = 4  # the published networks' lowest resolution
 
 MOST_STAGES = 12
 
-# what a pickled network wraps around
+# prefix in pickled networks
 WRAPPED = r"(?:Model\.)?"
 
 # the resampling filter is a constant here
@@ -48,7 +48,7 @@ def discriminator(arguments: Mapping[str, Any], state: Mapping[str, Any] | None)
 
 
 def stages(given: Arguments) -> dict[str, Any]:
-    """Take what both networks have, stages in the order in which they are given."""
+    """Take the arguments that both networks share, stages in the published order."""
     widths = given.take("WidthPerStage", list)
     if not 0 < len(widths) <= MOST_STAGES:
         raise InputError(
@@ -82,7 +82,7 @@ def finish(given: Arguments, *, resolution: int) -> None:
 
 
 def generator_renames(blocks: Sequence[int]) -> Renames:
-    """Return published names -> ours, given the blocks of each stage; theirs begin with what joins them to the last."""
+    """Return published names -> ours, given the blocks of each stage; a published stage starts with its transition."""
     first = rf"{WRAPPED}MainLayers\.0\.Layers\.0"
     renames = [
         (rf"{WRAPPED}EmbeddingLayer\.weight", "embedding.weight"),
@@ -98,7 +98,7 @@ def generator_renames(blocks: Sequence[int]) -> Renames:
 
 
 def discriminator_renames(blocks: Sequence[int]) -> Renames:
-    """Return published names -> ours, given the blocks of each stage; theirs end with what joins them to the next."""
+    """Return published names -> ours, given the blocks of each stage; a published stage ends with its transition."""
     renames = [
         (rf"{WRAPPED}EmbeddingLayer\.weight", "embedding.weight"),
         (rf"{WRAPPED}ExtractionLayer\.Layer\.weight", "from_image.weight"),
@@ -115,7 +115,7 @@ def discriminator_renames(blocks: Sequence[int]) -> Renames:
 
 
 def block_renames(theirs: str, *, stage: int, count: int, start: int) -> list[tuple[str, str]]:
-    """Return the renames of a stage's residual blocks; a bias that follows a convolution is that convolution's here."""
+    """Return the renames of a stage's residual blocks; published activations have the biases of our convolutions."""
     layers = ((r"LinearLayer(\d)\.Layer\.weight", "weight"), (r"NonLinearity(\d)\.Bias", "bias"))
     return [
         (rf"{theirs}\.{start + i}\.{layer}", rf"stages.{stage}.{i}.conv\1.{leaf}")

@@ -1,4 +1,4 @@
-"""StyleGAN2 as rosinality's repository stores it, https://github.com/rosinality/stylegan2-pytorch.
+"""Published weights of rosinality's StyleGAN2, https://github.com/rosinality/stylegan2-pytorch.
 
 A `.pt` file holds "g_ema" and perhaps "g", "d" and "latent_avg": state dicts without arguments, which follow from the
 shapes. The networks are the same as NVIDIA's; names, some shapes and the order of resolutions in D are not.

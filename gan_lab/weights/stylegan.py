@@ -29,13 +29,13 @@ from gan_lab.weights.blueprint import (
 # of stylegan2-ada-pytorch, where they are not those of the stylegan3 repository, which stand below
 OLDER_DEFAULTS = {"conv_clamp": None, "num_fp16_res": 0}
 
-MOST_TAPS = 64  # filters are made before weights are compared
+MOST_TAPS = 64  # filters are computed before weights are compared
 
 TRANSLATE = renamer([(r"(.+)", r"\1")], ignored=r"(.*\.)?(resample|up|down)_filter")
 
 
 def read(config: Mapping[str, Any], state: Mapping[str, Any] | None) -> Blueprints:
-    """Read G and D, which is StyleGAN2's for StyleGAN3, too; see `gan_lab.weights.from_published`."""
+    """Read G and D (StyleGAN3 has StyleGAN2's D); see `gan_lab.weights.from_published`."""
     source = config["source"]
     defaults = OLDER_DEFAULTS if "stylegan2-ada-pytorch" in source else {}
     generator = stylegan3_generator if source.startswith("stylegan3") else stylegan2_generator
@@ -51,7 +51,7 @@ def stylegan2_generator(arguments: Mapping[str, Any], state: Mapping[str, Any] |
     """Read a generator's published arguments and weights."""
     given = Arguments(arguments, "generator")
     mapping = given.inner("mapping_kwargs")
-    # those of a pickle stand beside the synthesis network's or in a mapping of their own
+    # pickles have them at the outer level or in a mapping of their own
     synthesis = given.inner("synthesis_kwargs", beside=True)
     ours = {
         "image_size": given.take("img_resolution", int),
@@ -71,7 +71,7 @@ def stylegan2_generator(arguments: Mapping[str, Any], state: Mapping[str, Any] |
     expect_layers(mapping, w_dim)
     synthesis.expect("use_noise", True)
     expect_convolutions(synthesis)
-    # how NVIDIA's code computes the same
+    # implementation details of NVIDIA's code
     synthesis.take("fused_modconv_default", object, default=None)
     for node in (mapping, synthesis, given):
         node.finish()
@@ -114,14 +114,14 @@ def discriminator(arguments: Mapping[str, Any], state: Mapping[str, Any] | None)
 
 
 def expect_layers(mapping: Arguments, width: int | None) -> None:
-    """Take what is fixed here of a mapping network: as wide as what it makes, with leaky rectifiers."""
+    """Check the unsupported options of a mapping network: width and activation."""
     mapping.expect("embed_features", None, width)
     mapping.expect("layer_features", None, width)
     mapping.expect("activation", "lrelu")
 
 
 def expect_convolutions(given: Arguments) -> None:
-    """Take what is fixed here of convolutions."""
+    """Check the unsupported options of convolutions."""
     given.expect("activation", "lrelu")
     given.expect("resample_filter", [1, 3, 3, 1])
 
@@ -162,7 +162,7 @@ def stylegan3_generator(arguments: Mapping[str, Any], state: Mapping[str, Any] |
     return Blueprint(stylegan3.Generator, ours, state, TRANSLATE)
 
 
-# The other way: our networks for NVIDIA's code.
+# Export: our networks for NVIDIA's code.
 
 SOURCES: dict[type[nn.Module], str] = {
     stylegan2.Generator: "stylegan2-ada networks (stylegan3 repository)",
@@ -224,7 +224,7 @@ def published_arguments(kind: type[nn.Module], node: Mapping[str, Any]) -> dict[
         node: which describes the network: our arguments.
 
     Raises:
-        InputError: for another class, and for what NVIDIA's classes cannot be told.
+        InputError: for another class, and for options that NVIDIA's classes do not have.
     """
     if kind not in OURS:
         raise InputError(
@@ -243,7 +243,7 @@ def published_arguments(kind: type[nn.Module], node: Mapping[str, Any]) -> dict[
             f"format=nvidia: image_size={size}, and NVIDIA's networks make {allowed}; leave nvidia out of format="
         )
     given["image_size"] = side
-    if given.get("fp16_dtype") != "float16":  # theirs know no other half precision
+    if given.get("fp16_dtype") != "float16":  # NVIDIA's classes support no other half precision
         given["num_fp16_res"] = 0
     if kind is stylegan2.Discriminator and not given["mbstd_group_size"]:
         given["mbstd_group_size"], given["mbstd_num_channels"] = 1, 0
@@ -256,12 +256,12 @@ def published_arguments(kind: type[nn.Module], node: Mapping[str, Any]) -> dict[
 
 
 def published_weights(network: nn.Module) -> dict[str, Tensor]:
-    """Return a network's weights by NVIDIA's names, which are ours, with the filters that their modules keep."""
+    """Return a network's weights by NVIDIA's names, which are ours, with their modules' filters."""
     return {**network.state_dict(), **dict(_filters(network))}
 
 
 def _filters(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Yield the filters of NVIDIA's modules, by name; they have one also where nothing is resampled."""
+    """Yield the filters of NVIDIA's modules by name; modules without resampling have one, too."""
     resampling = (
         *(StyledConv, EqualizedConv2d),
         *(stylegan2.SynthesisBlock, stylegan2.DiscriminatorBlock),

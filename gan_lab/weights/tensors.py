@@ -2,9 +2,9 @@
 
 A tensor is pickled as a view of a storage: offset, size and strides. In the files of torch.save storages lie beside the
 pickle, which refers to them (`storage`, type, key, device, number of elements); elsewhere a storage is a call with the
-bytes of such a file. Both formats of torch.save are read: since 1.6 a zip with `data.pkl` and `data/<key>`, before that
-a row of pickles (a magic number, the version, the machine, the object, the keys) and then the storages' elements.
-https://pytorch.org/docs/stable/notes/serialization.html
+bytes of a torch.save file. Both formats of torch.save are read: since 1.6 a zip with `data.pkl` and `data/<key>`,
+before that a row of pickles (a magic number, the version, the machine, the object, the keys) and then the storages'
+elements. https://pytorch.org/docs/stable/notes/serialization.html
 """
 
 import io
@@ -44,7 +44,7 @@ DTYPES = (*STORAGES.values(), torch.complex64, torch.complex128)
 
 @dataclass(eq=False)
 class Storage:
-    """The elements that tensors are views of; empty until they are read where they stand behind the pickle.
+    """The elements that tensors are views of; empty until they are read from behind the pickle.
 
     Attributes:
         dtype: of an element.
@@ -58,14 +58,14 @@ class Storage:
 
     @classmethod
     def promised(cls, dtype: torch.dtype, length: int) -> "Storage":
-        """Return a storage whose elements are yet to come; they take no memory before."""
+        """Return a storage without elements yet; it takes no memory."""
         return cls(dtype, length, torch.empty(0, dtype=dtype))
 
     def fill(self, raw: bytes) -> None:
-        """Take the elements.
+        """Set the elements.
 
         Raises:
-            DamagedError: when they are not as many as were promised.
+            DamagedError: when their number is not `length`.
         """
         if len(raw) != self.length * self.dtype.itemsize:
             raise DamagedError(
@@ -91,7 +91,7 @@ class View:
 
 
 def rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> View:
-    """Return a view of a storage; whether it had a gradient or hooks is left aside.
+    """Return a view of a storage; gradients and hooks are ignored.
 
     Raises:
         RefusedError: when it reaches beyond its storage, or repeats elements to become larger than it.
@@ -123,13 +123,13 @@ def rebuild_parameter(data: Any, *_: Any) -> View:
 
 
 def load_storage(raw: Any) -> Storage:
-    """Return the storage that the bytes of a file of torch.save hold.
+    """Return the storage in the bytes of a torch.save file.
 
     Raises:
-        RefusedError: when they hold anything else.
+        RefusedError: when they hold something else.
     """
     if not isinstance(raw, bytes | bytearray):
-        raise RefusedError("it has a storage of something else than bytes")
+        raise RefusedError("it has a storage that is not made of bytes")
     held = read_torch(bytes(raw), STORAGE_ALONE)
     if not isinstance(held, Storage):
         raise RefusedError(f"it has a storage whose bytes hold a {type(held).__name__}")
@@ -137,7 +137,7 @@ def load_storage(raw: Any) -> Storage:
 
 
 def ordered(items: Any = ()) -> dict[Any, Any]:
-    """Return an ordered dictionary; Python's own keep their order."""
+    """Return a dict in place of an OrderedDict."""
     made: dict[Any, Any] = {}
     for pair in items:
         key, value = pair
@@ -148,7 +148,7 @@ def ordered(items: Any = ()) -> dict[Any, Any]:
 
 
 def device(*words: Any) -> str:
-    """Return the name of a device, which tensors here do not have."""
+    """Return the name of a device, which is ignored."""
     return ":".join(str(word) for word in words if isinstance(word, str | int))
 
 
@@ -191,8 +191,8 @@ def read_torch(data: bytes, vocabulary: Vocabulary = STATE_DICT) -> Any:
     """Read what torch.save wrote, in either format; tensors come as `View`.
 
     Raises:
-        RefusedError: for what the vocabulary does not have.
-        DamagedError: when it is cut short or something else.
+        RefusedError: for types that are not in the vocabulary.
+        DamagedError: when it is incomplete or no such file.
     """
     if data[:4] == b"PK\x03\x04":
         return read_zip(data, vocabulary)
@@ -208,7 +208,7 @@ def read_legacy(data: bytes, vocabulary: Vocabulary) -> Any:
     def find(identifier: Any) -> Storage | Name:
         match identifier:
             case ("module", Name() as kind, _, _):
-                # a module's class came with its source, which stays unread
+                # a module's class has its source with it, which is ignored
                 return kind
         return find_storage(identifier, storages)
 
@@ -220,7 +220,7 @@ def read_legacy(data: bytes, vocabulary: Vocabulary) -> Any:
     held = unpickle_stream(stream, vocabulary, size=len(data), persistent=find)
     keys = unpickle_stream(stream, plain, size=len(data))
     if not isinstance(keys, list) or set(map(str, keys)) != set(storages):
-        raise DamagedError("its storages are not those that it refers to")
+        raise DamagedError("its storages do not match its references")
     for key in keys:
         (length,) = struct.unpack("<q", read_exactly(stream, 8))
         storage = storages[str(key)]
@@ -248,7 +248,7 @@ def read_zip(data: bytes, vocabulary: Vocabulary) -> Any:
 
 
 def read_entries(inside: Mapping[str, bytes], vocabulary: Vocabulary) -> Any:
-    """Read the entries of such a zip, by their names in its folder."""
+    """Read the entries of the zip by name."""
     if "data.pkl" not in inside:
         raise DamagedError("it has no data.pkl, it is not a file of torch.save")
     if inside.get("byteorder", b"little").strip() != b"little":
@@ -269,7 +269,7 @@ def read_entries(inside: Mapping[str, bytes], vocabulary: Vocabulary) -> Any:
 
 
 def find_storage(identifier: Any, storages: dict[str, Storage]) -> Storage:
-    """Return the storage that ("storage", type, key, device, number of elements, ...) means, a new one at first.
+    """Return the storage of a reference ("storage", type, key, device, number of elements, ...).
 
     Raises:
         RefusedError: for an identifier of another form, or a view of a storage.
@@ -291,7 +291,7 @@ def find_storage(identifier: Any, storages: dict[str, Storage]) -> Storage:
 
 
 def read_exactly(stream: io.BytesIO, count: int) -> bytes:
-    """Read so many bytes.
+    """Read exactly so many bytes.
 
     Raises:
         DamagedError: when there are fewer.

@@ -1,4 +1,4 @@
-"""WaveGAN networks as their repository stores them: TensorFlow's variables, channels last.
+"""Published weights of WaveGAN: TensorFlow variables, channels last.
 
 Names of arguments and weights are theirs: https://github.com/chrisdonahue/wavegan.
 """
@@ -33,7 +33,7 @@ def read(config: Mapping[str, Any], state: Mapping[str, Any] | None) -> Blueprin
 
 
 def generator(arguments: Mapping[str, Any], state: Mapping[str, Any] | None) -> Blueprint:
-    """Read a generator's published arguments and weights; both lengths of z and of the filter follow from weights."""
+    """Read a generator's published arguments and weights; lengths of z and filter follow from the weights."""
     given = Arguments(arguments, "generator")
     ours = shared(given)
     upsample = given.take("upsample", str, default="zeros")
@@ -57,7 +57,7 @@ def discriminator(arguments: Mapping[str, Any], state: Mapping[str, Any] | None)
 
 
 def shared(given: Arguments) -> dict[str, Any]:
-    """Take what both networks have."""
+    """Take the arguments that both networks share."""
     given.expect("use_batchnorm", False)
     length = given.take("slice_len", int, default=16384, most=1 << 24)
     return {
@@ -68,13 +68,13 @@ def shared(given: Arguments) -> dict[str, Any]:
 
 
 def translate(state: Mapping[str, Any], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Give published weights our names and order of axes."""
+    """Rename published weights to ours and transpose them."""
     return {
         rename(name, RENAMES): torch.from_numpy(ordered(value)) for name, value in state.items()
     }
 
 
 def ordered(value: Any) -> np.ndarray:
-    """Return a variable with its axes the other way round, which is ours: biases, [in, out], and [1, ] K, in, out."""
+    """Reverse the axes of a variable: biases, [in, out], and [1, ] K, in, out."""
     array = np.asarray(value)
     return np.ascontiguousarray((array[0] if array.ndim == 4 else array).T)

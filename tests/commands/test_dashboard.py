@@ -86,7 +86,7 @@ def test_without_the_package(
 ) -> None:
     monkeypatch.setattr("gan_lab.commands.dashboard.find_spec", lambda name: None)
     assert launch("dashboard", []) == 2
-    assert "pip install 'gan_lab[dashboard]'" in capsys.readouterr().err
+    assert "pip install 'gan-laboratory[dashboard]'" in capsys.readouterr().err
 
 
 @pytest.mark.slow  # W&B tries for 20 seconds

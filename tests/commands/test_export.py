@@ -111,7 +111,7 @@ def test_an_export_is_exported_again(run: Path, tmp_path: Path) -> None:
     second = export(first, tmp_path / "second", "licence=mit", "name=other")
     assert torch.equal(gan_lab.load(second).sample(3), gan_lab.load(first).sample(3))
     card = (second / "README.md").read_text()
-    assert "license: mit" in card and "# other" in card and "without a moving average" in card
+    assert "license: mit" in card and "# other" in card and "not their moving average" in card
     assert launch("export", [f"run={first}", "licence=cc0-1.0"]) == 0
     assert "license: cc0-1.0" in (first / "README.md").read_text()
 
@@ -159,7 +159,7 @@ def test_generate_takes_an_export(weights: str, run: Path, tmp_path: Path) -> No
         (["standing_statistics=many"], "standing_statistics='many' must be"),
         (["seed=-1"], "seed=-1 must be"),
         (["with_discriminator=true"], "has none"),
-        (["push=somebody"], "names no model of the Hugging Face hub: give user/name"),
+        (["push=somebody"], "is not a model of the Hugging Face hub: give user/name"),
     ],
 )
 def test_bad_input(
@@ -217,7 +217,7 @@ def test_without_a_token_nothing_is_begun(
 ) -> None:
     monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
     export(run, tmp_path / "model", "push=somebody/digits", status=2)
-    assert "needs a token" in capsys.readouterr().err and not names(tmp_path)
+    assert "HF_TOKEN" in capsys.readouterr().err and not names(tmp_path)
 
 
 STYLED = (

@@ -136,7 +136,7 @@ def test_biggan_without_arguments_is_the_published_one(
     path, _ = biggan
     (path.parent / "state_dict.pth").unlink()
     import_weights(path, status=2)
-    assert "weights do not fit the arguments" in capsys.readouterr().err
+    assert "weights do not match the arguments" in capsys.readouterr().err
 
 
 def test_a_folder_of_hugging_faces(tmp_path: Path) -> None:
@@ -220,7 +220,7 @@ def test_a_folder_that_is_there_is_left_alone(
         ),
         ("faces.pkl", b"cdnnlib.tflib.network\nNetwork\n.", "was made with TensorFlow"),
         ("G_ema.pth", b"no", "G_ema.pth is damaged or of another kind"),
-        ("G_ema.pth", state_file({"fc.weight": np.zeros(1)}), "weights of no BigGAN"),
+        ("G_ema.pth", state_file({"fc.weight": np.zeros(1)}), "no weights of BigGAN"),
         ("model.bin", state_file({"generator.gen_z.weight_orig": np.zeros(1)}), "config.json is"),
     ],
 )

@@ -165,7 +165,7 @@ def test_init_from_another_architecture(train: Train, capsys: pytest.CaptureFixt
         name="no",
         status=2,
     )
-    assert "none of its weights fits" in capsys.readouterr().err
+    assert "none of its weights match" in capsys.readouterr().err
 
 
 def test_divergence_names_the_loss_and_keeps_the_checkpoint(

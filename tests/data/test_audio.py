@@ -93,7 +93,7 @@ def test_sounds_of_any_length_are_drawn(length: int) -> None:
 
 def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "soundfile", None)
-    with pytest.raises(InputError, match=r"gan_lab\[audio\]"):
+    with pytest.raises(InputError, match=r"gan-laboratory\[audio\]"):
         Audio(rate=RATE).write(sine(440), tmp_path / "clip.flac")
     # a WAV needs none
     Audio(rate=RATE).write(sine(440), tmp_path / "clip.wav")

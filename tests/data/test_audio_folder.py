@@ -123,10 +123,10 @@ def test_missing_extras_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     write_sines(tmp_path, rate=16000)
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "soxr", None)
-        with pytest.raises(InputError, match=r"gan_lab\[audio\]"):
+        with pytest.raises(InputError, match=r"gan-laboratory\[audio\]"):
             opened(tmp_path).load(0)
     monkeypatch.setitem(sys.modules, "soundfile", None)
-    with pytest.raises(InputError, match=r"gan_lab\[audio\]"):
+    with pytest.raises(InputError, match=r"gan-laboratory\[audio\]"):
         opened(tmp_path)
 
 

@@ -137,12 +137,12 @@ def test_heic_names_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         return imported(name, *args)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(NotAnImage, match=r"pip install 'gan_lab\[heic\]'"):
+    with pytest.raises(NotAnImage, match=r"pip install 'gan-laboratory\[heic\]'"):
         open_image(io.BytesIO(data))
     monkeypatch.setattr("gan_lab.data.listing.find_spec", lambda name: None)
     (tmp_path / "a.heic").write_bytes(data)
     assert list_folder(tmp_path).passed_over == [
-        ("a.heic", "HEIC, which needs pip install 'gan_lab[heic]'")
+        ("a.heic", "HEIC, which needs pip install 'gan-laboratory[heic]'")
     ]
 
 

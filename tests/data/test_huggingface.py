@@ -186,7 +186,7 @@ def test_what_cannot_be_had_is_named(
     unlabelled.save_to_disk(tmp_path / "minus")
     assert "label_column=false" in message(name=str(tmp_path / "minus"))
     monkeypatch.setitem(sys.modules, "datasets", None)
-    assert "gan_lab[datasets]" in message()
+    assert "gan-laboratory[datasets]" in message()
 
 
 def test_a_run_trains_and_what_is_packed_is_the_same(saved: Path, tmp_path: Path) -> None:

@@ -122,5 +122,5 @@ def test_an_empty_lmdb_is_rejected(tmp_path: Path) -> None:
 
 def test_names_the_extra_that_is_missing(lsun: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "lmdb", None)
-    with pytest.raises(InputError, match=r"pip install 'gan_lab\[lmdb\]'"):
+    with pytest.raises(InputError, match=r"pip install 'gan-laboratory\[lmdb\]'"):
         LSUN(split="train", root=lsun)

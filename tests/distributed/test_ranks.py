@@ -1,6 +1,7 @@
 """Several processes are one run: two on the CPU against one, number for number."""
 
 import os
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +214,44 @@ def test_strategies() -> None:
             check_trainer(OmegaConf.create({"strategy": other}))
 
 
+@pytest.mark.parametrize(
+    ("wanted", "here", "right"),
+    [
+        ("gpu", "cuda", True), ("gpu", "mps", True), ("mps", "mps", True), ("cuda", "cuda", True),
+        ("mps", "cuda", False), ("cuda", "mps", False), ("gpu", None, False), ("mps", None, False),
+        ("cpu", None, True), ("auto", None, True),
+    ],
+)  # fmt: skip
+def test_accelerators(
+    monkeypatch: pytest.MonkeyPatch, wanted: str, here: str | None, right: bool
+) -> None:
+    found = None if here is None else torch.device(here)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: found)
+    node = OmegaConf.create({"accelerator": wanted})
+    if right:
+        check_trainer(node)
+    else:
+        with pytest.raises(InputError, match=rf"accelerator={wanted}: this machine has none"):
+            check_trainer(node)
+
+
+def test_a_process_that_is_gone_is_told_from_other_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = [
+        RuntimeError("[gloo/transport/tcp/pair.cc:534] Connection closed by peer [10.77.0.2]:4000"),
+        RuntimeError("[gloo/unbound_buffer.cc:81] Timed out waiting 20000ms for recv operation"),
+        torch.distributed.DistBackendError("the store is not there"),
+    ]
+    assert [ranks_module.lost_rank(error) for error in gone] == [None] * 3, "alone"
+    monkeypatch.setattr(ranks_module, "several_ranks", lambda: True)
+    monkeypatch.setattr(ranks_module, "get_rank", lambda: 1)
+    monkeypatch.setattr(ranks_module, "get_world_size", lambda: 2)
+    for error in gone:
+        said = ranks_module.lost_rank(error)
+        assert said is not None and "process 1 of 2" in said and str(error)[:30] in said
+    for other in (RuntimeError("CUDA out of memory"), ValueError("Connection closed")):
+        assert ranks_module.lost_rank(other) is None
+
+
 def test_precisions() -> None:
     check_trainer(OmegaConf.create({"precision": "bf16-mixed"}))
     with pytest.raises(InputError, match=r"trainer\.precision=bf16-true .*32-true.*float32"):
@@ -234,7 +273,7 @@ def test_torchrun_and_the_configuration_agree(
     node = OmegaConf.create({"accelerator": "cpu", "devices": devices, "num_nodes": nodes})
     if right:
         assert world_size(node) == 6
-        assert {k: processes()[k] for k in ("devices", "num_nodes")} == {
+        assert {k: processes(timedelta(minutes=1))[k] for k in ("devices", "num_nodes")} == {
             "devices": 2, "num_nodes": 3,
         }  # fmt: skip
         return

@@ -208,7 +208,7 @@ def test_one_image_at_a_time_and_stopping_keeps_what_was_found(client: TestClien
     assert "cropped" in begun["said"]
     second = client.post("/api/projections", files=files)
     assert client.get(f"/api/projections/{begun['id']}").json()["failed"] is None
-    assert second.status_code == 400 and "another image" in second.json()["error"]
+    assert second.status_code == 400 and "another projection" in second.json()["error"]
     while client.get(f"/api/projections/{begun['id']}").json()["step"] < 1:
         pass
     client.delete(f"/api/projections/{begun['id']}")

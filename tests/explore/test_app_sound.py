@@ -41,7 +41,7 @@ def test_what_makes_no_sense_of_sound_is_said(client: TestClient) -> None:
     file = io.BytesIO()
     Image.new("L", (8, 8)).save(file, "png")
     answer = client.post("/api/projections", files={"image": ("a.png", file.getvalue())})
-    assert answer.status_code == 400 and "images alone" in answer.json()["error"]
+    assert answer.status_code == 400 and "only 8-bit images" in answer.json()["error"]
     mix = {"point": {"seed": 0}, "mix": {"seed": 1, "first": 0, "last": 1}}
     answer = client.post("/api/draw", json=mix)
     assert answer.status_code == 400 and "no styles" in answer.json()["error"]

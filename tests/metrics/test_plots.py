@@ -76,5 +76,5 @@ def test_without_matplotlib_the_remedy_is_reported(monkeypatch):
         return original(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", absent)
-    with pytest.raises(InputError, match=r"gan_lab\[plots\]"):
+    with pytest.raises(InputError, match=r"gan-laboratory\[plots\]"):
         plots.check_matplotlib()

@@ -190,5 +190,5 @@ def test_what_does_not_fit(given: dict[str, Any], words: str) -> None:
 
 def test_a_model_that_shows_codes_is_rejected() -> None:
     network = Discriminator(channels=3, width=8, weights="random")
-    with pytest.raises(InputError, match="images alone"):
+    with pytest.raises(InputError, match="images only"):
         network((torch.randn(2, 3, 16, 16), torch.randn(2, 5)))

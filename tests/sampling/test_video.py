@@ -159,7 +159,7 @@ def test_bad_settings(name: str, fps: float, scale: int, message: str) -> None:
 
 def test_without_pyav(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(InputError, match=r"pip install 'gan_lab\[video\]'"):
+    with pytest.raises(InputError, match=r"pip install 'gan-laboratory\[video\]'"):
         check_video("a.mp4", 10)
     check_video("a.gif", 10)
 

@@ -187,7 +187,7 @@ def test_without_joblib(
 ) -> None:
     monkeypatch.setattr("gan_lab.sweeps.find_spec", lambda name: None)
     assert sweep("hydra/launcher=joblib", "seed=0,1") == 2
-    assert "pip install 'gan_lab[sweeps]'" in capsys.readouterr().err
+    assert "pip install 'gan-laboratory[sweeps]'" in capsys.readouterr().err
 
 
 @SMALL

@@ -184,5 +184,5 @@ def test_values_survive_the_command_line(value: dict[str, Any]) -> None:
 
 def test_without_optuna(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gan_lab.sweeps.outcome.find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"pip install 'gan_lab\[sweeps\]'"):
+    with pytest.raises(InputError, match=r"pip install 'gan-laboratory\[sweeps\]'"):
         open_storage("x")

@@ -168,7 +168,7 @@ def test_networks_that_grow_are_rejected(
 ) -> None:
     base = ("model=progan", "batch_size=16", "data.image_size=8", "metrics=none")
     train("compile=true", status=2, base=base)
-    assert "networks grow, and each step of a fade" in capsys.readouterr().err
+    assert "networks grow, and each step of a fade-in" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
 
 

@@ -234,7 +234,7 @@ def test_weights_of_another_configuration(run: Path, tmp_path: Path) -> None:
     config.model.generator.width *= 2
     OmegaConf.save(config, tmp_path / "config.yaml")
     with pytest.raises(
-        InputError, match=r"is not of the run that .*config\.yaml describes: .* shape"
+        InputError, match=r"does not belong to the run that .*config\.yaml describes: .* shape"
     ):
         gan_lab.load(tmp_path)
 

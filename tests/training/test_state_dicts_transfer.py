@@ -256,7 +256,7 @@ def test_a_generator_without_its_discriminator(
 
 def test_nothing_that_fits_is_an_error(tmp_path: Path) -> None:
     before, after = nodes("dcgan", 16, 0), nodes("stylegan2", 16, 0)
-    with pytest.raises(InputError, match="none of its weights fits this model"):
+    with pytest.raises(InputError, match="none of its weights match this model"):
         transfer(Players(after, 1), open_origin(run_folder(tmp_path, before, Players(before, 0))))
 
 

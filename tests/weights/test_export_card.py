@@ -125,7 +125,7 @@ def test_what_there_is_to_tell(styled: Path) -> None:
     assert re.findall("^## (.*)", card, re.MULTILINE) == list(SECTIONS)
     assert "a generator of 8 x 8 grey images: `stylegan2`" in card.lower()
     assert "1.5 kimg" in card and "| 2 | kind 2 | 7 |" in card
-    assert "None were measured" in card and "was not measured" in card
+    assert "No metrics were measured" in card and "was not measured" in card
     matter = front_matter(card)
     assert matter["license"] == "unknown" and "Not stated." in card
     assert matter["library_name"] == "gan_lab"

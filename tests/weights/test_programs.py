@@ -122,7 +122,9 @@ def test_the_comparison_sees_labels_and_truncation() -> None:
 
 def test_without_onnxruntime_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
-    with pytest.raises(InputError, match=r"needs onnxruntime.*pip install 'gan_lab\[onnx\]'"):
+    with pytest.raises(
+        InputError, match=r"needs onnxruntime.*pip install 'gan-laboratory\[onnx\]'"
+    ):
         programs.onnx_packages()
 
 

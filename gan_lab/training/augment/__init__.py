@@ -12,7 +12,7 @@ from gan_lab.layers.networks import DiscriminatorInput, map_samples
 
 
 class Augmentation(nn.Module):
-    """`forward(images [N, C, H, W]) -> images` of the same shape, differentiable as often as penalties need.
+    """Base class: `forward(images [N, C, H, W]) -> images` of the same shape, differentiable twice.
 
     A module, so that its state (an adaptive probability) is saved with the run. Randomness comes from torch's generator
     of the images' device, which the loop seeds at each step. Its float attributes can be scheduled by name
@@ -20,7 +20,7 @@ class Augmentation(nn.Module):
     """
 
     def check(self, spec: SampleSpec) -> None:
-        """Check that samples are supported; override for others than images.
+        """Check that samples are supported; override for samples other than images.
 
         Raises:
             InputError: for samples that networks do not see as images.
@@ -119,7 +119,7 @@ class Draws:
     ) -> Tensor:
         """Return the drawn values [N] for images that get the operation, and `neutral` for others.
 
-        `twice`: for one of two applications that together happen as often as one of any other operation.
+        `twice`: for one of two applications whose joint probability is that of one other operation.
         """
         chance = (self.p * self._strengths.get(operation, 0)).clamp(max=1)
         if twice:
@@ -129,5 +129,5 @@ class Draws:
 
 
 def where_image(changed: Tensor, new: Tensor, old: Tensor) -> Tensor:
-    """Take whole images [N, ...] from `new` where `changed` [N], else from `old`, to the bit."""
+    """Select images [N, ...] from `new` where `changed` [N], else from `old`, bit for bit."""
     return torch.where(changed.view(-1, *[1] * (new.dim() - 1)), new, old)

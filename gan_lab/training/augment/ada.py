@@ -1,4 +1,4 @@
-"""Adaptive discriminator augmentation.
+"""ADA: adaptive discriminator augmentation.
 
 Every image for D, real or generated, is augmented, each operation with probability p. When D overfits, p rises, else it
 falls:
@@ -45,7 +45,8 @@ OPERATIONS = tuple(operation for group in GROUPS.values() for operation in group
 class ADA(Augmentation):
     """Augmentations of images with 1, 3 or 4 channels, each with probability p, which may be adaptive.
 
-    Images without any operation are unchanged, to the bit. Computes in at least float32, and returns the images' dtype.
+    Images without any operation are unchanged, bit for bit. Computes in at least float32, and returns the images'
+    dtype.
 
     Args:
         pipe: operations: `blit geom color filter noise cutout`, of the first five also the first letter, or a
@@ -123,7 +124,7 @@ class ADA(Augmentation):
         if isinstance(self.p, float | int):
             return
         assert self.target is not None
-        # on the device and without a branch: the host never waits for D
+        # on the device and without a branch, so without synchronization
         self.since[0] += 1
         self.since[1] += images
         due = self.since[0] >= self.interval
@@ -150,7 +151,7 @@ class ADA(Augmentation):
             self.p.fill_(1)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        # a run may resume with another target: a fixed p is the configured one, an adaptive one starts there
+        # on resuming with another target: a fixed p is the configured one, an adaptive one starts from it
         if isinstance(self.p, Tensor):
             state_dict.setdefault(f"{prefix}p", self.p)
         else:
@@ -163,7 +164,7 @@ class ADA(Augmentation):
 
     def _idle(self, images: Tensor) -> bool:
         if isinstance(self.p, Tensor):
-            # free on the CPU; elsewhere it would make the host wait
+            # free on the CPU; elsewhere it would synchronize
             return images.device.type == "cpu" and self.p.item() <= 0
         return self.p <= 0
 

@@ -1,4 +1,4 @@
-"""DiffAugment: differentiable augmentation of real and generated images, the same for all of training.
+"""DiffAugment: differentiable augmentation of real and generated images, with constant strength.
 
 Zhao et al. 2020, section 3 and appendix A, https://arxiv.org/abs/2006.10738.
 """
@@ -20,15 +20,15 @@ CUTOUT = 1 / 2  # of the image size
 
 BRIGHTNESS = 0.5  # at most
 
-COLORS = 3  # channels of an image that are no opacity
+COLORS = 3  # colour channels of an image, without opacity
 
 
 class DiffAugment(Augmentation):
     """Random colour, translation and cutout, differentiable any number of times.
 
     Args:
-        policy: which of `color`, `translation` and `cutout`, applied in this order, and `flip`, which mirrors every
-            second image and is not the paper's (GAT has it).
+        policy: which of `color`, `translation` and `cutout`, applied in this order, and `flip`, which mirrors
+            half of the images and is not in the paper (GAT has it).
         p: probability of each of them per image, 1 in the paper.
 
     Raises:
@@ -53,7 +53,7 @@ class DiffAugment(Augmentation):
     def check(self, spec: SampleSpec) -> None:
         super().check(spec)
         if spec.encoded_shape != spec.shape:
-            self.colors = spec.encoded_shape[0]  # channels of latents, of which none is an opacity
+            self.colors = spec.encoded_shape[0]  # latents have channels without opacity
 
     def forward(self, images: Tensor) -> Tensor:
         if self.p <= 0:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gan_lab.console import HANGUP, leave_terminal, minds_hangup, say, warn
 from gan_lab.distributed import slurm
-from gan_lab.distributed.ranks import DelayedAllReduce
+from gan_lab.distributed.ranks import DelayedAllReduce, ManualDDPStrategy
 from gan_lab.errors import InputError
 from gan_lab.layers.collectives import several_ranks
 from gan_lab.run import identity, link
@@ -129,6 +129,8 @@ class Checkpointing(Callback):
     def on_train_start(self, trainer: Trainer, module: AdversarialModule) -> None:  # type: ignore[override]
         """Handle further signals, and start the stopwatch."""
         self._saved_at = time.monotonic()
+        if isinstance(trainer.strategy, ManualDDPStrategy):
+            self._signal_anywhere.timeout = trainer.strategy.timeout
         self._place = identity(self.folder.parent)
         # only here: the Trainer sets its own handler between the two hooks
         for number in slurm.PREEMPT_SIGNALS if slurm.in_job() else {signal.SIGTERM}:
@@ -220,7 +222,7 @@ class Checkpointing(Callback):
     def _request(self, number: int, frame: FrameType | None) -> None:
         if number == HANGUP:
             leave_terminal()
-        # SLURM may warn more than once, and a closing terminal signals this process and its parents
+        # SLURM may send several signals, and a closing terminal signals this process and its parents
         again = self._signal is not None and number != HANGUP
         if again and (number == signal.SIGINT or not slurm.in_job()):
             raise StopError(number)
@@ -250,10 +252,10 @@ def own_buffers(module: AdversarialModule) -> Iterator[None]:
 
 
 class PostHocAverages(Callback):
-    """Updates two power function averages of the generator, saved in checkpoints and snapshots.
+    """Keeps two power-function EMAs of the generator for post-hoc EMA, saved in checkpoints and snapshots.
 
-    It costs two more copies of G in memory, in each checkpoint and in each snapshot, and two passes over G's weights a
-    step. The average for samples during training is not affected.
+    It costs two more copies of G in memory, in each checkpoint and in each snapshot, and two passes over G's weights
+    per step. The average for samples during training is not affected.
 
     Args:
         run_dir: the run folder; snapshots go to its `ema/`.
@@ -294,8 +296,8 @@ class PostHocAverages(Callback):
         if self._images_seen != module.images_seen or not self._averages:
             if module.images_seen:
                 warn(
-                    f"averages of any length begin at {module.kimg:g} kimg: long ones hold too much of the weights "
-                    "of then"
+                    f"post-hoc averages start at {module.kimg:g} kimg, so long ones have too much of the weights "
+                    "at that time"
                 )
             self._averages = {
                 length: {name: value.detach().clone() for name, value in weights.items()}

@@ -18,7 +18,7 @@ from gan_lab.sampling.gan import Gan
 from gan_lab.training.callbacks.training_log import check_finite, check_interval, log
 from gan_lab.training.module import AdversarialModule
 
-SECOND_VIEW = 10_000  # images for a second feature network
+SECOND_VIEW = 10_000  # images for the second feature network
 
 
 class Evaluation(Callback):
@@ -28,10 +28,10 @@ class Evaluation(Callback):
 
     Attributes:
         values: the latest metrics, with the `metrics/` prefix.
-        second: additional metrics, if D's own features favour the first.
+        second: additional metrics, if those of D's own feature network would be biased.
 
     Args:
-        metrics: what is computed.
+        metrics: to compute.
         every_kimg: thousands of images between two evaluations.
         seed: of the samples, the same at each evaluation.
         objective: key of metrics.jsonl by which a sweep compares runs; an unknown metric ends the run at its first
@@ -53,17 +53,17 @@ class Evaluation(Callback):
 
     def setup(self, trainer: Trainer, module: AdversarialModule, stage: str) -> None:  # type: ignore[override]
         """Get weights and real statistics before the first step."""
-        # before a checkpoint's best value is restored, which is only kept for the same metric
+        # before the best value is restored, which depends on the metric
         self.metrics.prepare(trainer.datamodule)  # type: ignore[attr-defined]
         self.second = self._second_view(module.discriminator.features_of, trainer)
         self._began = time.perf_counter()
 
     def _second_view(self, learned: str | None, trainer: Trainer) -> Protocol | None:
-        """Warn of Inception's features where D's are of the same data; return metrics of DINOv2's if it is there."""
+        """Warn if D's feature network biases the metrics; return additional DINOv2 metrics if its weights are there."""
         extractor = str(self.metrics.protocol.get("extractor"))
         if learned == LEARNED_ON and "dinov2" in extractor:
             warn(
-                f"D sees DINOv2's features, as {extractor} does: these metrics tell of quality that is not there; "
+                f"D sees DINOv2's features, as {extractor} does: these metrics overestimate quality; "
                 "measure others, too (gan-lab evaluate features=inception)"
             )
         if learned != "ImageNet" or "inception" not in extractor:
@@ -107,7 +107,7 @@ class Evaluation(Callback):
             found = self.metrics.compute(GanImages(gan, seed=self.seed))
             if self.second is not None:
                 found |= self.second.compute(GanImages(gan, seed=self.seed))
-        # the last bits may differ between ranks, which have to agree on the best
+        # rounding may differ between ranks, which must agree on the best
         found = trainer.strategy.broadcast(found)
         self.values = {f"metrics/{name}": value for name, value in found.items()}
         self._check_objective()

@@ -20,20 +20,21 @@ from gan_lab.metrics.functional import nearest
 from gan_lab.sampling.gan import Gan
 from gan_lab.sampling.sampler import Sources
 from gan_lab.training.callbacks.training_log import check_finite, check_interval, log
+from gan_lab.training.loggers.base import run_loggers
 from gan_lab.training.module import AdversarialModule
 
 
 class Samples(Callback):
     """Saves a grid of the moving average's images every `every_kimg`, at the start and at the end.
 
-    Conditional models get a row for each of the first `rows` classes, others `rows` rows. The diversity of the grid's
-    images is logged: the mean distance between two of them, as a share of that between real images. It goes to 0 for
-    a collapsed generator.
+    Conditional models get a row for each of the first `rows` classes, others `rows` rows. The diversity of the grid is
+    logged: the mean distance between two of its images, relative to that between real images. It is near 0 for a
+    collapsed generator.
 
     Args:
         run_dir: the run folder; grids go to its `samples/`.
         every_kimg: thousands of images between two grids.
-        rows: of the grid, at most.
+        rows: largest number of rows.
         columns: of the grid.
         seed: of the latents.
     """
@@ -90,8 +91,8 @@ class Samples(Callback):
         kind = data.spec.kind
         shown = sheet(kind, samples, self.columns)
         save_png(shown.image, self.folder / f"kimg{module.kimg:010.3f}.png")
-        for logger in trainer.loggers:
-            logger.log_sheet("samples", shown, module.kimg)  # type: ignore[attr-defined]
+        for logger in run_loggers(trainer):
+            logger.log_sheet("samples", shown, module.kimg)
         if self._real_distance:
             share = mean_distance(data.spec.encode(samples)) / self._real_distance
             log(trainer, module, {"health/diversity": share})
@@ -138,7 +139,7 @@ class EncodingGenerator(Protocol):
 class Reconstructions(Callback):
     """Saves grids of images and their reconstructions by the moving average, and evaluates the encoder.
 
-    In the grids each row of images is above the row of their reconstructions. The images are from the validation split,
+    In the grids, reconstructions are below their images. The images are from the validation split,
     or from training without one. Logged with each grid, in the units of images in [-1, 1]:
 
     - `encoder/error`: mean squared difference of a pixel between image and reconstruction;
@@ -146,8 +147,8 @@ class Reconstructions(Callback):
       nearest code, as in section 4.2 of Donahue et al. 2017, https://arxiv.org/abs/1605.09782;
     - `encoder/accuracy_pixels`: the same with pixels instead of codes, independent of training.
 
-    The accuracies need a validation split and at least two classes. A generator that was given labels needs them for
-    its reconstructions, too; its encoder's codes may then leave out what the label says.
+    The accuracies need a validation split and at least two classes. A conditional generator needs the labels for
+    reconstruction, too; codes may then not contain the class.
 
     Args:
         run_dir: the run folder; grids go to its `samples/`.
@@ -217,11 +218,11 @@ class Reconstructions(Callback):
         metrics["encoder/accuracy_pixels"] = self._accuracy_pixels
         return metrics
 
-    def _accuracy(self, known: Tensor, asked: Tensor, data: DataModule) -> float:
-        """Return how often the nearest of `known` [N, D] has the class of `asked` [M, D]."""
+    def _accuracy(self, known: Tensor, queries: Tensor, data: DataModule) -> float:
+        """Return the accuracy of a nearest-neighbour classifier from `known` [N, D] to `queries` [M, D]."""
         assert data.val is not None
         train, val = (self._chosen(split) for split in (data.train, data.val))
-        _, indices = nearest(asked, known)
+        _, indices = nearest(queries, known)
         found = data.train.labels[train][indices.cpu().numpy()]
         return float((found == data.val.labels[val]).mean())
 
@@ -256,8 +257,8 @@ class Reconstructions(Callback):
         rows = zip(batch.real.split(self.columns), remade.split(self.columns), strict=True)
         shown = sheet(spec.kind, torch.cat([row for pair in rows for row in pair]), self.columns)
         save_png(shown.image, self.folder / f"reconstructions_kimg{module.kimg:010.3f}.png")
-        for logger in trainer.loggers:
-            logger.log_sheet("reconstructions", shown, module.kimg)  # type: ignore[attr-defined]
+        for logger in run_loggers(trainer):
+            logger.log_sheet("reconstructions", shown, module.kimg)
 
 
 def reconstruct(

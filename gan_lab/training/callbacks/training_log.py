@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ from lightning import Callback, Trainer
 from gan_lab.console import ShowProgress, console, progress_bar, say, warn
 from gan_lab.errors import InputError
 from gan_lab.training.advice import Adviser
-from gan_lab.training.loggers.files import METRICS_FILE, whole_entries
+from gan_lab.training.loggers.base import METRICS_FILE, RunLogger, run_loggers
+from gan_lab.training.loggers.files import whole_entries
 from gan_lab.training.module import AdversarialModule
 
 
@@ -24,7 +25,7 @@ class NonFiniteError(RuntimeError):
 class TrainingLog(Callback):
     """Logs every `every_kimg`, and stops a run whose metrics are no longer finite.
 
-    Only here means are read from the device, so steps in between do not wait for it.
+    Running means are read from the device only at these entries, so other steps need no synchronization.
 
     Entries of all callbacks have the seconds of training so far, `time/total_s`, including evaluations, grids and
     saving, but not steps lost by resuming from an earlier checkpoint. They are saved in the checkpoint. The share of
@@ -35,13 +36,14 @@ class TrainingLog(Callback):
 
     Args:
         every_kimg: thousands of images between two entries.
-        advice: whether to print advice from the log, once each (`gan_lab.training.advice`).
+        advice: whether to print and log advice from the log, once each (`gan_lab.training.advice`).
     """
 
     def __init__(self, *, every_kimg: float, advice: bool = True) -> None:
         check_interval("training_log", every_kimg)
         self.every_kimg = every_kimg
         self._adviser = Adviser() if advice else None
+        self._given: list[str] = []
         self._waited = 0.0
         self.metrics: dict[str, float] = {}
         self._since = (0.0, 0)
@@ -56,7 +58,7 @@ class TrainingLog(Callback):
     def on_save_checkpoint(  # type: ignore[override]
         self, trainer: Trainer, module: AdversarialModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Save the time, outside of the callbacks' states, which do not depend on interruptions."""
+        """Save the time, apart from the callbacks' states, which must not depend on interruptions."""
         checkpoint["seconds"] = self.seconds
 
     def on_load_checkpoint(  # type: ignore[override]
@@ -68,16 +70,15 @@ class TrainingLog(Callback):
     def on_train_start(self, trainer: Trainer, module: AdversarialModule) -> None:  # type: ignore[override]
         """Remove log entries after the checkpoint, and start the stopwatches."""
         self._began = time.perf_counter()
-        for logger in trainer.loggers:
-            rewind = getattr(logger, "rewind", None)
-            if rewind is not None:
-                # a run killed before its first checkpoint saved nothing
-                rewind(module.kimg if module.images_seen else -1.0)
+        for logger in run_loggers(trainer):
+            # a run killed before its first checkpoint saved nothing
+            logger.rewind(module.kimg if module.images_seen else -1.0)
         self._since = (time.perf_counter(), module.images_seen)
         log_file = Path(trainer.default_root_dir) / METRICS_FILE
         if self._adviser is not None and module.images_seen and log_file.exists():
             for entry in whole_entries(log_file)[0]:
-                self._adviser.see(entry)  # given before
+                # printed before the run was interrupted
+                self._given += map(str, self._adviser.see(entry))
 
     def on_train_batch_start(  # type: ignore[override]
         self, trainer: Trainer, module: AdversarialModule, batch: Any, batch_idx: int
@@ -109,10 +110,13 @@ class TrainingLog(Callback):
         self.metrics = metrics
         log(trainer, module, metrics)
 
-    def advise(self, entry: Mapping[str, float]) -> None:
-        """Print advice from an entry of any callback."""
+    def advise(self, entry: Mapping[str, float], loggers: Sequence[RunLogger]) -> None:
+        """Print and log advice from an entry of any callback."""
         for one in [] if self._adviser is None else self._adviser.see(entry):
             warn(str(one))
+            self._given.append(str(one))
+            for logger in loggers:
+                logger.log_advice(self._given, one.kimg)
 
 
 def log(trainer: Trainer, module: AdversarialModule, metrics: Mapping[str, float]) -> None:
@@ -125,7 +129,7 @@ def log(trainer: Trainer, module: AdversarialModule, metrics: Mapping[str, float
         logger.log_metrics(entry, step=round(module.kimg))
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, TrainingLog):
-            callback.advise(entry)
+            callback.advise(entry, run_loggers(trainer))
 
 
 def check_interval(name: str, every_kimg: float) -> None:

@@ -11,16 +11,18 @@ from pathlib import Path
 from textwrap import indent
 from typing import Any
 
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
+import yaml
+from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from gan_lab.config import flatten
 from gan_lab.console import warn
 from gan_lab.data.decoding import regular_file
 from gan_lab.data.media import Sheet
 from gan_lab.errors import InputError
 from gan_lab.run import append_line, link, write
+from gan_lab.training.loggers.base import METRICS_FILE, BestValues, RunLogger
 
-METRICS_FILE = "metrics.jsonl"
 # key of the entry of a run that ended there because Optuna pruned it
 PRUNED = "sweep/pruned"
 
@@ -31,7 +33,7 @@ DAMAGED_FILE = "metrics.damaged.jsonl"
 STOPPED = "stopped/signal"
 
 
-class FileLogger(Logger):
+class FileLogger(RunLogger):
     """A logger that keeps one file in the run folder and knows no hyperparameters: config.yaml holds them.
 
     Args:
@@ -60,6 +62,9 @@ class FileLogger(Logger):
 
     def log_sheet(self, name: str, sheet: Sheet, kimg: float) -> None:
         """Nothing to do: samples/ holds the grids."""
+
+    def log_advice(self, advice: Sequence[str], kimg: float) -> None:
+        """Nothing to do: advice follows from the entries."""
 
 
 class JsonLines(FileLogger):
@@ -110,8 +115,10 @@ class Csv(FileLogger):
         write(self.run_dir / "metrics.csv", text.getvalue())
 
 
-class TensorBoard(TensorBoardLogger):
+class TensorBoard(TensorBoardLogger, RunLogger):
     """TensorBoard files in the run folder; the step is kimg, rounded, and the scalar `kimg` has it exactly.
+
+    The configuration is a text; at the end it is also in the table of HPARAMS, with the best value of each metric.
 
     Args:
         run_dir: the run folder.
@@ -119,24 +126,62 @@ class TensorBoard(TensorBoardLogger):
 
     def __init__(self, *, run_dir: str | Path) -> None:
         super().__init__(save_dir=run_dir, name="", version="tensorboard", default_hp_metric=False)
+        self._config: dict[str, Any] = {}
+        self._best = BestValues()
+
+    @rank_zero_only
+    def log_hyperparams(
+        self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any
+    ) -> None:
+        """Keep the configuration for the table at the end, and log it as text."""
+        self._config = dict(params if isinstance(params, dict) else vars(params))
+        self.log_text("config", yaml.safe_dump(self._config, sort_keys=False), 0)
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        super().log_metrics(dict(metrics), round(metrics["kimg"]))
+        super().log_metrics({**metrics, **self._best.update(metrics)}, round(metrics["kimg"]))
 
+    @rank_zero_only
     def rewind(self, kimg: float) -> None:
         """Have TensorBoard drop what lies after `kimg`: a new file says from which step on."""
+        path = Path(self.log_dir).parent / METRICS_FILE
+        self._best.restart(read_metrics(path) if path.exists() else [], kimg)
         if kimg > 0:
             self.experiment.close()
             self._experiment = None
             self._kwargs["purge_step"] = round(kimg) + 1
 
     @rank_zero_only
+    def log_advice(self, advice: Sequence[str], kimg: float) -> None:
+        self.log_text("advice", advice[-1], round(kimg))
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Write the configuration with the best values as TensorBoard's hyperparameters."""
+        if self._config and self._best.values:
+            # as Lightning's log_hyperparams would, which logs the values once more at another step
+            from torch.utils.tensorboard.summary import hparams
+
+            settings = {
+                key: value if isinstance(value, bool | int | float) else str(value)
+                for key, value in flatten(self._config).items()
+            }
+            writer = self.experiment._get_file_writer()
+            for summary in hparams(settings, self._best.values):
+                writer.add_summary(summary)
+        super().finalize(status)
+
+    def log_text(self, name: str, text: str, step: int) -> None:
+        """Log a text as a block of code, as it is."""
+        self.experiment.add_text(name, indent(text, "    "), step)
+
+    @rank_zero_only
     def log_sheet(self, name: str, sheet: Sheet, kimg: float) -> None:
         step, what = round(kimg), sheet.media_type.partition("/")[0]
         if what == "text":
-            lines = "\n".join(one.decode(errors="replace") for one in sheet.media)
-            self.experiment.add_text(name, indent(lines, "    "), step)  # a block of code
+            self.log_text(
+                name, "\n".join(one.decode(errors="replace") for one in sheet.media), step
+            )
             return
         self.experiment.add_image(name, sheet.image, step)
         if what == "audio":

@@ -1,26 +1,29 @@
 """Weights & Biases: what metrics.jsonl has, and the grids, for as long as it can be reached."""
 
-import math
 import mimetypes
 import os
 import secrets
-from argparse import Namespace
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
-from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from gan_lab.console import warn
 from gan_lab.data.media import Sheet
 from gan_lab.data.sample import to_pil
-from gan_lab.metrics.base import direction
 from gan_lab.run import write
 from gan_lab.training.checkpoint import BEST, LAST
-from gan_lab.training.loggers.files import METRICS_FILE, read_metrics
+from gan_lab.training.loggers.base import (
+    METRICS_FILE,
+    BestValues,
+    Service,
+    first_line,
+    node_names,
+)
+from gan_lab.training.loggers.files import read_metrics
 
 if TYPE_CHECKING:
     import wandb
@@ -30,11 +33,12 @@ if TYPE_CHECKING:
 _PATIENCE = {"init_timeout": 60.0, "finish_timeout": 600.0}
 
 
-class Wandb(Logger):
+class Wandb(Service["wandb.Run"]):
     """A W&B run for the life of a run folder: kimg is the axis of everything, the configuration a tree.
 
-    The best value of each metric of `metrics/` is in the summary, as `best/<metric>` and `best/<metric>_kimg`. Where
-    W&B cannot be reached, the run is written to the run folder, offline; where it fails later, training goes on.
+    The best value of each metric of `metrics/` is in the summary, as `best/<metric>` and `best/<metric>_kimg`, and so
+    is `advice`. Where W&B cannot be reached, the run is written to the run folder, offline; where it fails later,
+    training goes on.
 
     Args:
         run_dir: the run folder; the run's id is kept in its `wandb_id`.
@@ -45,6 +49,8 @@ class Wandb(Logger):
         group: of the run; of a sweep, its name.
         log_model: whether to upload the best checkpoint, or else the last one, at the end.
     """
+
+    title = "W&B"
 
     def __init__(
         self,
@@ -57,8 +63,7 @@ class Wandb(Logger):
         group: str | None = None,
         log_model: bool = False,
     ) -> None:
-        super().__init__()
-        self.run_dir = Path(run_dir)
+        super().__init__(run_dir=run_dir)
         self._project = project
         self._entity = entity
         self._mode = None if offline is None else "offline" if offline else "online"
@@ -67,40 +72,29 @@ class Wandb(Logger):
         self._tags = tags
         self._group = group
         self._log_model = log_model
-        self._config: dict[str, Any] = {}
-        self._best: dict[str, float] = {}
-        self._run: wandb.Run | None = None
-        self._over = False
-
-    @property
-    def name(self) -> str:
-        return self.run_dir.name
+        self._best = BestValues()
 
     @property
     def version(self) -> str:
         return run_id(self.run_dir)
 
-    @property
-    def save_dir(self) -> str:
-        return str(self.run_dir)
+    def started(self, session: "wandb.Run") -> None:
+        """Nothing to do: the run begins with the configuration, as the tree that it is."""
 
-    @rank_zero_only
-    def log_hyperparams(
-        self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any
-    ) -> None:
-        """Begin the run with the configuration, as the tree that it is."""
-        self._config = dict(params if isinstance(params, dict) else vars(params))
-        self._attempt(lambda run: None)
+    def send_later(self) -> str:
+        if self.session is None:
+            return ""
+        return f"; to send later what W&B had: wandb sync {Path(self.session.dir).parent}"
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         def act(run: "wandb.Run") -> None:
             run.log(dict(metrics))
-            better = self._improved(metrics)
+            better = self._best.update(metrics)
             if better:
                 run.summary.update(better)
 
-        self._attempt(act)
+        self.attempt(act)
 
     @rank_zero_only
     def log_sheet(self, name: str, sheet: Sheet, kimg: float) -> None:
@@ -122,55 +116,29 @@ class Wandb(Logger):
                     entry[f"{name}_clips"] = [wandb.Audio(str(path)) for path in paths]
                 run.log(entry)
 
-        self._attempt(act)
+        self.attempt(act)
 
     @rank_zero_only
     def rewind(self, kimg: float) -> None:
         """Take the best values from what the run goes on from; later rows stay: W&B takes none back."""
-        self._best = {}
-        best: dict[str, float] = {}
         path = self.run_dir / METRICS_FILE
-        for entry in read_metrics(path) if path.exists() else []:
-            if entry["kimg"] <= kimg:
-                best |= self._improved(entry)
+        self._best.restart(read_metrics(path) if path.exists() else [], kimg)
+        best = self._best.values
         if best:
-            self._attempt(lambda run: run.summary.update(best))
+            self.attempt(lambda run: run.summary.update(best))
+
+    @rank_zero_only
+    def log_advice(self, advice: Sequence[str], kimg: float) -> None:
+        self.attempt(lambda run: run.summary.update({"advice": "\n".join(advice)}))
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
         """End the run, so that a next one in this process is not written into it."""
-        run = self._run
-        if run is None:
-            return
-        if status == "success" and self._log_model:
-            self._attempt(self._upload)
-        # a failure before left the run open, and ending it sends what can still be sent
-        try:
-            run.finish(exit_code=0 if status == "success" else 1)
-        except Exception as error:
-            self._fail(error, "did not get all of this session")
-        self._run, self._over = None, True
+        if self.session is not None and status == "success" and self._log_model:
+            self.attempt(self._upload)
+        self.end(lambda run: run.finish(exit_code=0 if status == "success" else 1))
 
-    def _attempt(self, act: Callable[["wandb.Run"], None]) -> None:
-        if self._over:
-            return
-        try:
-            if self._run is None:
-                self._run = self._begin()
-            act(self._run)
-        except Exception as error:  # of any kind: what W&B does must not end a training run
-            self._fail(error, "failed, and training goes on without it")
-
-    def _fail(self, error: Exception, what: str) -> None:
-        if not self._over:
-            lines = [f"W&B {what} ({type(error).__name__}: {first_line(error)})."]
-            lines.append(f"{self.run_dir / METRICS_FILE} has everything;")
-            if self._run is not None:
-                lines.append(f"to send later what W&B had: wandb sync {Path(self._run.dir).parent}")
-            warn(" ".join(lines).rstrip(";"))
-        self._over = True
-
-    def _begin(self) -> "wandb.Run":
+    def begin(self) -> "wandb.Run":
         import wandb
 
         known = wandb.Settings.model_fields  # an older version has fewer
@@ -208,27 +176,13 @@ class Wandb(Logger):
             id=run_id(self.run_dir),
             resume="allow",
             group=self._group,
-            tags=self._tags if self._tags is not None else default_tags(self._config),
-            config=self._config,
+            tags=self._tags if self._tags is not None else list(node_names(self.config).values()),
+            config=self.config,
             mode=mode,
             # not a run that somebody left open in this process
             reinit="create_new",
             settings=wandb.Settings(**settings),
         )
-
-    def _improved(self, metrics: Mapping[str, float]) -> dict[str, float]:
-        """Return what of the summary changes by an entry."""
-        found: dict[str, float] = {}
-        for key, value in metrics.items():
-            sense = direction(key) if key.startswith("metrics/") else None
-            if sense is None or not math.isfinite(value):
-                continue
-            name = f"best/{key.removeprefix('metrics/')}"
-            sign = 1 if sense == "min" else -1
-            if name not in self._best or sign * value < sign * self._best[name]:
-                self._best[name] = value
-                found |= {name: value, f"{name}_kimg": metrics["kimg"]}
-        return found
 
     def _upload(self, run: "wandb.Run") -> None:
         import wandb
@@ -236,25 +190,15 @@ class Wandb(Logger):
         for name in (BEST, LAST):
             path = self.run_dir / "checkpoints" / name
             if path.exists():
-                model = wandb.Artifact(f"gan-{run.id}", type="model", metadata=dict(self._best))
+                model = wandb.Artifact(
+                    f"gan-{run.id}", type="model", metadata=dict(self._best.values)
+                )
                 model.add_file(str(path))
                 config = self.run_dir / "config.yaml"
                 if config.exists():
                     model.add_file(str(config))
                 run.log_artifact(model, aliases=[path.stem])
                 return
-
-
-def default_tags(config: Mapping[str, Any]) -> list[str]:
-    """Return the names of a run's model, data and loss: the modules of the first two, the class of the loss."""
-    tags = []
-    for group in ("model", "data", "loss"):
-        node = config.get(group)
-        target = str(node.get("_target_", "")) if isinstance(node, Mapping) else ""
-        module, _, name = target.rpartition(".")
-        if name:
-            tags.append(name.lower() if group == "loss" else module.rpartition(".")[2])
-    return tags
 
 
 def has_wandb_key() -> bool:
@@ -273,8 +217,3 @@ def run_id(run_dir: Path) -> str:
         given = os.environ.get("WANDB_RUN_ID") if "WANDB_SWEEP_ID" in os.environ else None
         write(path, given or secrets.token_hex(4))
     return path.read_text().strip()
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's message."""
-    return next(iter(str(error).splitlines()), "")

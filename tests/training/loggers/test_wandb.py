@@ -16,8 +16,9 @@ from gan_lab.commands.launch import launch
 from gan_lab.data.audio import Audio
 from gan_lab.data.media import Sheet
 from gan_lab.training.building import describe_samples
+from gan_lab.training.loggers.base import node_names
 from gan_lab.training.loggers.files import read_metrics
-from gan_lab.training.loggers.wandb import Wandb, default_tags, has_wandb_key, run_id
+from gan_lab.training.loggers.wandb import Wandb, has_wandb_key, run_id
 from tests.commands.conftest import ELSE, TINY
 from tests.helpers.samples import images_of
 from tests.helpers.wandb_server import Server, online
@@ -60,8 +61,8 @@ def test_tags_are_the_names_of_model_data_and_loss(compose: Callable[..., Any]) 
     config = compose("model=wgan_gp", "loss=hinge", "data=image_folder")
     describe_samples(config, images_of([8, 8], channels=1, classes=0))
     node = {name: OmegaConf.to_container(config[name]) for name in ("model", "data", "loss")}
-    assert default_tags(node) == ["wgan_gp", "image_folder", "hinge"]
-    assert default_tags({"model": {}, "loss": None}) == []
+    assert node_names(node) == {"model": "wgan_gp", "data": "image_folder", "loss": "hinge"}
+    assert node_names({"model": {}, "loss": None}) == {}
 
 
 def chunks(file: Path) -> Iterator[bytes]:
@@ -336,7 +337,10 @@ def test_clips_and_texts_are_logged(tmp_path: Path) -> None:
     logger.log_sheet("samples", sound, 1.0)
     words = Sheet(image=picture, media=(b"one", b"two"), media_type="text/plain")
     logger.log_sheet("words", words, 1.0)
+    logger.log_advice(["at 1 kimg: a", "at 2 kimg: b"], 2.0)
     logger.finalize("success")
+    (file,) = (tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb")
+    assert summary_of(written_records(file))["advice"] == "at 1 kimg: a\nat 2 kimg: b"
     (folder,) = (tmp_path / "run" / "wandb").glob("offline-run-*/files/media")
     clips = sorted((folder / "audio").glob("*.wav"))
     assert clips
