@@ -135,7 +135,8 @@ def check_fit(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
     extra = [name for name in weights if name not in own]
     if missing or extra:
         raise MisfitError(
-            f"weights do not fit the arguments: {len(missing)} missing {missing[:3]}, {len(extra)} too many {extra[:3]}"
+            f"weights do not match the arguments: {len(missing)} missing {missing[:3]}, "
+            f"{len(extra)} too many {extra[:3]}"
         )
     for name, tensor in own.items():
         if weights[name].shape != tensor.shape:

@@ -136,7 +136,7 @@ def test_biggan_without_arguments_is_the_published_one(
     path, _ = biggan
     (path.parent / "state_dict.pth").unlink()
     import_weights(path, status=2)
-    assert "weights do not fit the arguments" in capsys.readouterr().err
+    assert "weights do not match the arguments" in capsys.readouterr().err
 
 
 def test_a_folder_of_hugging_faces(tmp_path: Path) -> None:

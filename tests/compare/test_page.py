@@ -77,9 +77,11 @@ class Opened:
         assert inner[0] <= inner[1]
 
 
-@pytest.fixture(params=[(1280, "light"), (375, "dark")], ids=["desktop", "phone"])
-def opened(request: pytest.FixtureRequest, browser: Any, page_file: Path) -> Iterator[Opened]:
-    width, scheme = request.param
+SCREENS: Any = {"params": [(1280, "light"), (375, "dark")], "ids": ["desktop", "phone"]}
+
+
+def on_screen(screen: tuple[int, str], browser: Any, page_file: Path) -> Iterator[Opened]:
+    width, scheme = screen
     # scrolling that takes its time would move what the pointer is sent to
     context = browser.new_context(
         viewport={"width": width, "height": 800}, color_scheme=scheme, reduced_motion="reduce"
@@ -90,12 +92,24 @@ def opened(request: pytest.FixtureRequest, browser: Any, page_file: Path) -> Ite
     context.close()
 
 
-def test_it_begins_with_the_best_run(opened: Opened) -> None:
-    assert opened.column("#runs") == ["b", EVIL, "a"]
-    assert opened.sorted_by("#runs") == {"fd_digits": "ascending"}
-    assert opened.column("#runs", 2) == ["1.000 at 6 kimg", "2.000 at 4 kimg", "3.000 at 4 kimg"]
-    assert opened.page.locator("#runs td.top").first.inner_text().startswith("1.000")
-    assert opened.page.locator("figcaption strong").all_inner_texts() == ["b", EVIL, "a"]
+@pytest.fixture(**SCREENS)
+def opened(request: pytest.FixtureRequest, browser: Any, page_file: Path) -> Iterator[Opened]:
+    """A page of its own for each test."""
+    yield from on_screen(request.param, browser, page_file)
+
+
+@pytest.fixture(scope="module", **SCREENS)
+def shown(request: pytest.FixtureRequest, browser: Any, page_file: Path) -> Iterator[Opened]:
+    """One page for all tests that only read it, since Plotly's script takes seconds to start."""
+    yield from on_screen(request.param, browser, page_file)
+
+
+def test_it_begins_with_the_best_run(shown: Opened) -> None:
+    assert shown.column("#runs") == ["b", EVIL, "a"]
+    assert shown.sorted_by("#runs") == {"fd_digits": "ascending"}
+    assert shown.column("#runs", 2) == ["1.000 at 6 kimg", "2.000 at 4 kimg", "3.000 at 4 kimg"]
+    assert shown.page.locator("#runs td.top").first.inner_text().startswith("1.000")
+    assert shown.page.locator("figcaption strong").all_inner_texts() == ["b", EVIL, "a"]
 
 
 def test_sorting_by_pointer_and_by_keyboard(opened: Opened) -> None:
@@ -137,14 +151,14 @@ def axes(page: Any) -> tuple[str, str]:
     return tuple(page.evaluate(f"[{chart}.xaxis.title.text, {chart}.yaxis.type]"))
 
 
-def test_curves_are_those_of_the_runs(opened: Opened) -> None:
-    curves = {one["name"]: one for one in drawn(opened.page)}
+def test_curves_are_those_of_the_runs(shown: Opened) -> None:
+    curves = {one["name"]: one for one in drawn(shown.page)}
     assert [len(curves), curves["a"]["x"]] == [3, [1, 2, 3, 4]]
     assert curves["a"]["y"] == [6, 5, 4, 3] and curves["b"]["y"] == [6, 5, 4, 3, 2, 1]
     assert curves["a"]["best"] == 3, "the lowest distance is marked"
     assert len({one["line"]["color"] for one in curves.values()}) == 3
-    assert opened.page.locator("#chart path.js-line").count() == 3
-    assert axes(opened.page) == ("kimg (thousands of real images shown)", "linear")
+    assert shown.page.locator("#chart path.js-line").count() == 3
+    assert axes(shown.page) == ("kimg (thousands of real images shown)", "linear")
 
 
 def test_choosing_the_metric_the_axis_and_the_scale(opened: Opened) -> None:
@@ -254,19 +268,19 @@ def test_samples_are_enlarged_and_their_absence_is_explained(opened: Opened) -> 
     assert dialog.is_hidden()
 
 
-def test_evaluations_have_their_uncertainty(opened: Opened) -> None:
-    assert opened.column("#evaluations") == ["a"]
-    assert opened.column("#evaluations", 2) == ["7.250 ± 0.5 best"]
+def test_evaluations_have_their_uncertainty(shown: Opened) -> None:
+    assert shown.column("#evaluations") == ["a"]
+    assert shown.column("#evaluations", 2) == ["7.250 ± 0.5 best"]
 
 
-def test_every_control_has_a_name_and_text_has_contrast(opened: Opened) -> None:
-    unnamed = opened.page.evaluate("""() => {
+def test_every_control_has_a_name_and_text_has_contrast(shown: Opened) -> None:
+    unnamed = shown.page.evaluate("""() => {
       const name = (e) => e.innerText || e.alt || e.labels?.length || e.getAttribute("aria-label");
       return [...document.querySelectorAll("button, select, input, img, [role=img]")]
         .filter((e) => e.checkVisibility() && !name(e)).map((e) => e.outerHTML.slice(0, 80));
     }""")
     assert unnamed == []
-    low = opened.page.evaluate("""() => {
+    low = shown.page.evaluate("""() => {
       const numbers = (c) => c.match(/[\\d.]+/g).map(Number);
       const light = (c) => numbers(c).slice(0, 3).map((v) => v / 255)
         .map((v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
@@ -288,9 +302,9 @@ def test_every_control_has_a_name_and_text_has_contrast(opened: Opened) -> None:
     assert low == []
 
 
-def test_curves_stand_out_from_the_page(opened: Opened) -> None:
+def test_curves_stand_out_from_the_page(shown: Opened) -> None:
     """Every colour of a run has the contrast of 3 to 1 that WCAG 2.2 asks of graphics (1.4.11)."""
-    pairs = opened.page.evaluate("""() => {
+    pairs = shown.page.evaluate("""() => {
       const value = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
       return [...Array(10).keys()].map((i) => [value(`--c${i}`), value("--bg")]);
     }""")

@@ -158,8 +158,12 @@ def test_losses_are_in_single_precision(kind: Callable[..., Conditioning]) -> No
 @pytest.mark.parametrize(
     ("kind", "given", "words"),
     [
-        (AuxiliaryClassifier, {"num_classes": 0}, "conditioning=ac classifies.*conditioning=none"),
-        (DataToDataCrossEntropy, {"num_classes": 0}, "conditioning=d2d_ce classifies"),
+        (
+            AuxiliaryClassifier,
+            {"num_classes": 0},
+            "conditioning=ac needs labels.*conditioning=none",
+        ),
+        (DataToDataCrossEntropy, {"num_classes": 0}, "conditioning=d2d_ce needs labels"),
         (AuxiliaryClassifier, {"weight": -1}, "weight=-1 must be >= 0"),
         (DataToDataCrossEntropy, {"positive_margin": 1.5}, "must lie between -1 and 1"),
         (DataToDataCrossEntropy, {"temperature": 0}, "temperature=0"),

@@ -54,10 +54,10 @@ def test_sizes_are_found_once_and_larger_ones_left_out() -> None:
     sizes = [(8, 16), (16, 32), (16, 32), (32, 64)]
     assert attention_stages([16, 64], sizes) == [False, True, False, False]
     assert attention_stages([], sizes) == [False] * 4
-    with pytest.raises(InputError, match=r"passes through \[8, 16, 32\]"):
+    with pytest.raises(InputError, match=r"has resolutions of \[8, 16, 32\]"):
         attention_stages([24], sizes)
 
 
 def test_too_few_channels_are_rejected() -> None:
-    with pytest.raises(InputError, match="needs at least 8"):
+    with pytest.raises(InputError, match="at least 8"):
         SelfAttention(width=4)

@@ -120,7 +120,7 @@ def test_the_average_copies_statistics_and_normalises_its_own_weights(compose: C
     [
         ({"z_dim": 2}, "z_dim=2 cannot be split into 3 chunks"),
         ({"shared_dim": 0}, "set shared_dim"),
-        ({"attention": [6]}, r"passes through \[8, 16\]"),
+        ({"attention": [6]}, r"has resolutions of \[8, 16\]"),
         ({"image_size": 50}, "set data.image_size=48 or 56"),
     ],
 )

@@ -117,7 +117,7 @@ def test_its_values_are_set_by_name(compose: Compose) -> None:
 @pytest.mark.parametrize("kind", CLASSIFY)
 @pytest.mark.parametrize("model", list(SMALL))
 def test_classes_are_needed_to_classify(compose: Compose, model: str, kind: str) -> None:
-    with pytest.raises(InputError, match=f"conditioning={kind} classifies"):
+    with pytest.raises(InputError, match=f"conditioning={kind} needs labels"):
         small(compose, model, f"conditioning={kind}", classes=0)
 
 

@@ -124,7 +124,7 @@ def test_a_weight_of_an_unknown_kind_is_rejected() -> None:
             super().__init__(image_size=8, channels=1, width=2)
             self.table = nn.Parameter(torch.randn(3, 3))
 
-    with pytest.raises(InputError, match=r"table \(1 such\) belongs to no convolution"):
+    with pytest.raises(InputError, match=r"table \(1 such\) is no weight of"):
         normalize_discriminator(Odd())
 
 

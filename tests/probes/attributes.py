@@ -79,7 +79,7 @@ class Discriminator(DiscriminatorNetwork):
 
 
 class AttributeGAN(AdversarialModule):
-    """The loop with these networks; every hook is the default."""
+    """The training loop with these networks; it overrides no hook."""
 
 
 class Ink(Extractor):

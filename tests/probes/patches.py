@@ -66,7 +66,7 @@ class Discriminator(DiscriminatorNetwork):
 
 
 class PatchGAN(AdversarialModule):
-    """The loop with these networks; every hook is the default."""
+    """The training loop with these networks; it overrides no hook."""
 
 
 class Brightness(Extractor):

@@ -131,7 +131,7 @@ class Discriminator(DiscriminatorNetwork):
 
 
 class WaveGAN(AdversarialModule):
-    """The loop with these networks; every hook is the default."""
+    """The training loop with these networks; it overrides no hook."""
 
 
 class Loudness(Extractor):

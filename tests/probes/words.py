@@ -126,7 +126,7 @@ class Discriminator(DiscriminatorNetwork):
 
 
 class WordGAN(AdversarialModule):
-    """The loop with these networks; every hook is the default."""
+    """The training loop with these networks; it overrides no hook."""
 
 
 class Letters(Extractor):

@@ -82,7 +82,7 @@ def test_published_sizes(size: int) -> None:
         ({"output_dim": 130}, "output_dim=130 must be a power of two"),
         ({"output_dim": 64}, "output_dim=64 is not supported"),
         ({"truncation": 0}, "truncation=0.0 must be above 0"),
-        ({"n_stats": 20}, "asks for more statistics than the 11"),
+        ({"n_stats": 20}, "larger than the number of statistics, 11"),
         ({"spam": 1}, "spam not supported"),
         ({"num_classes": 6}, "has shape"),
     ],
@@ -98,5 +98,5 @@ def test_weights_of_another_form_are_an_error(
     files: tuple[dict[str, Any], dict[str, Tensor]],
 ) -> None:
     config, state = files
-    with pytest.raises(InputError, match="weights do not fit the arguments"):
+    with pytest.raises(InputError, match="weights do not match the arguments"):
         load(config, state | {"generator.gen_z.bias": torch.zeros(7)})

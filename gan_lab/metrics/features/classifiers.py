@@ -253,13 +253,19 @@ def train_classifier(
     return classifier.eval().requires_grad_(False)
 
 
-def load_phantoms_classifier() -> tuple[ImageClassifier, str]:
+def load_phantoms_classifier(
+    steps: int = 500, lowest_accuracy: float = 0.93
+) -> tuple[ImageClassifier, str]:
     """Load the classifier of data=phantoms from the cache, or train it.
+
+    Args:
+        steps: of training.
+        lowest_accuracy: required accuracy on held-out slices, whose organs may be tiny.
 
     Returns:
         The network, and the SHA-256 of its weights.
     """
-    steps, num_classes = 500, len(phantoms.CLASSES)
+    num_classes = len(phantoms.CLASSES)
     data = Phantoms(split="val")
 
     def seen(data: Phantoms) -> tuple[Tensor, Tensor]:
@@ -276,7 +282,7 @@ def load_phantoms_classifier() -> tuple[ImageClassifier, str]:
         lambda: ImageClassifier(channels=1, num_classes=num_classes),
         train,
         seen(data),
-        lowest_accuracy=0.93,  # organs in held-out slices may be tiny
+        lowest_accuracy,
     )
 
 

@@ -9,10 +9,29 @@ from omegaconf import DictConfig
 from gan_lab.config import build
 from gan_lab.data.phantoms import Phantoms
 from gan_lab.metrics.cache import MemoryChunks
+from gan_lab.metrics.features.classifiers import (
+    PhantomsFeatures,
+    all_samples,
+    load_phantoms_classifier,
+)
 from gan_lab.metrics.images import DatasetImages
 from gan_lab.metrics.protocol import Protocol
 
 
+def test_a_short_training_is_better_than_chance() -> None:
+    classifier, sha256 = load_phantoms_classifier(steps=100, lowest_accuracy=0.5)
+    assert load_phantoms_classifier(steps=100, lowest_accuracy=0.5)[1] == sha256
+    features = PhantomsFeatures()
+    features.classifier = classifier
+    stored, _ = all_samples(Phantoms(split="val"))
+    made = features._forward(stored[:2], frozenset(features.outputs))
+    assert {name: list(one.shape) for name, one in made.items()} == {
+        "features": [2, 64],
+        "logits": [2, 3],
+    }
+
+
+@pytest.mark.slow
 def test_real_slices(compose: Callable[..., DictConfig]) -> None:
     training, held_out = (DatasetImages(Phantoms(split=split)) for split in ("train", "val"))
     protocol: Protocol = build(
