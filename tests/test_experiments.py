@@ -101,7 +101,7 @@ IMAGES = {
     "stylegan3_r_afhqv2_512": Images((512, 512)),
     "stylegan3_t_ffhq1024": Images((1024, 1024)),
     "stylegan_ffhq1024": Images((1024, 1024)),
-    "tones/stylegan2": Images((128, 64), 12, channels=1),
+    "tones/stylegan2": Images((256, 32), 12, channels=1),
     "tones/wavegan": Images((4096,), 12, channels=1),
     "wavegan_sc09": Images((16384,), channels=1),
     "wgan_gp_cifar10": Images((32, 32)),

@@ -255,7 +255,7 @@ class _Packing:
                         packer,
                         items,
                         out,
-                        lambda count, before=done: advance(before + count),
+                        _after(done, advance),
                         shard=Shard(
                             plan=plan,
                             number=number,
@@ -311,6 +311,10 @@ class _Packing:
         except BaseException:
             packer.abandon()
             raise
+
+
+def _after(before: int, advance: Callable[[int], None]) -> Callable[[int], None]:
+    return lambda count: advance(before + count)
 
 
 def _encode(item: Item, beside: Representation | None) -> Encoded:

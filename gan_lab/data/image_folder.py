@@ -1,18 +1,18 @@
 """A folder or zip of images, with classes from a table, from sub-folders, or none."""
 
 import io
-import os
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from gan_lab.data.base import digest
-from gan_lab.data.cache import read_header
+from gan_lab.data.cache import MEMBER_HEADER, read_header
 from gan_lab.data.decoding import DECODE_ERRORS, FORMATS, MAX_MEGAPIXELS, regular_file
 from gan_lab.data.encoded import EncodedImages
 from gan_lab.data.listing import format_names, list_folder, list_zip
@@ -29,6 +29,7 @@ from gan_lab.data.tables import BadTable, read_table
 from gan_lab.data.transform import Crop, ImageSize
 from gan_lab.errors import InputError
 
+_ENCRYPTED = 1  # flag of a member, APPNOTE.TXT 4.4.4
 _LARGEST_MEMBER = (
     2**31
 )  # bytes that one sample may have: 300 megapixels in colour of 16 bits have fewer
@@ -139,7 +140,7 @@ class Zip(ImageFolder):
         assert isinstance(self.source, ZipSource)
         name = packed_name(self.name(index))
         try:
-            file = io.BytesIO(self.source.read(name))
+            file = io.BytesIO(self.source.packed(int(self._items[index])))
             shape, dtype = read_header(file)
             values = np.frombuffer(file.read(), dtype=dtype).reshape(shape)
         except DECODE_ERRORS as error:
@@ -150,7 +151,7 @@ class Zip(ImageFolder):
 
 
 class ZipSource(Source):
-    """Some images in a zip.
+    """Some images in a zip, by where they lie: its directory as objects would take 1 GB a process for a million images.
 
     Args:
         path: of the zip.
@@ -159,9 +160,11 @@ class ZipSource(Source):
 
     def __init__(self, *, path: Path, names: Sequence[str]) -> None:
         self._path = path.resolve()
-        self._pid = -1
-        self._archive: zipfile.ZipFile | None = None
         self._names = np.array([name.encode() for name in names], dtype=np.bytes_)
+        with open_zip(path) as archive:
+            self._places = _places([archive.getinfo(name) for name in names])
+            beside = [archive.NameToInfo.get(packed_name(name)) for name in names]
+        self._packed = _places(beside) if any(beside) else None
 
     def __len__(self) -> int:
         return len(self._names)
@@ -170,23 +173,35 @@ class ZipSource(Source):
         return bytes(self._names[index]).decode()
 
     def open(self, index: int) -> BinaryIO:
-        return io.BytesIO(self.read(self.name(index)))
+        return io.BytesIO(self._read(self._places[index], self.name(index)))
 
-    def read(self, name: str) -> bytes:
-        """Return the content of a member.
+    def packed(self, index: int) -> bytes:
+        """Return what is packed beside an image.
 
         Raises:
             OSError: when it cannot be read.
         """
+        if self._packed is None or self._packed[index, 0] < 0:
+            raise OSError("it is not there")
+        return self._read(self._packed[index], packed_name(self.name(index)))
+
+    def _read(self, place: NDArray[np.int64], name: str) -> bytes:
+        offset, packed_size, size, crc, method, flags = place.tolist()
+        if size > _LARGEST_MEMBER:
+            raise OSError(f"it claims {size:,} bytes, more than {_LARGEST_MEMBER:,}")
+        if flags & _ENCRYPTED:
+            raise OSError("it is encrypted")
+        member = zipfile.ZipInfo(name)
+        member.compress_size, member.file_size = packed_size, size
+        member.CRC, member.compress_type = crc, method
         try:
-            archive = self._open_archive()
-            member = archive.getinfo(name)
-            if member.file_size > _LARGEST_MEMBER:
-                raise OSError(
-                    f"it claims {member.file_size:,} bytes, more than {_LARGEST_MEMBER:,}"
-                )
-            return archive.read(member)
-        except DECODE_ERRORS as error:  # damaged, encrypted, or packed in an unknown way
+            with self._path.open("rb") as file:
+                file.seek(offset)
+                header = file.read(MEMBER_HEADER)
+                names = (int.from_bytes(header[i : i + 2], "little") for i in (26, 28))
+                file.seek(offset + MEMBER_HEADER + sum(names))
+                return zipfile.ZipExtFile(file, "r", member).read()
+        except DECODE_ERRORS as error:  # damaged, or packed in an unknown way
             if isinstance(error, OSError):
                 raise
             raise OSError(str(error) or type(error).__name__) from error
@@ -196,14 +211,16 @@ class ZipSource(Source):
         status = self._path.stat()
         return digest(str(self._path), status.st_size, status.st_mtime_ns, self._names.tobytes())
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_archive": None, "_pid": -1}
 
-    def _open_archive(self) -> zipfile.ZipFile:
-        """Open the archive once per process: after a fork, processes would share the file position."""
-        if self._archive is None or self._pid != os.getpid():
-            self._archive, self._pid = zipfile.ZipFile(self._path), os.getpid()
-        return self._archive
+def _places(members: Sequence[zipfile.ZipInfo | None]) -> NDArray[np.int64]:
+    """Return first byte, bytes, bytes unpacked, CRC-32, compression and flags of members, [N, 6]; -1 for none."""
+    rows = [
+        (-1,) * 6
+        if m is None
+        else (m.header_offset, m.compress_size, m.file_size, m.CRC, m.compress_type, m.flag_bits)
+        for m in members
+    ]
+    return np.array(rows, dtype=np.int64).reshape(-1, 6)
 
 
 def open_samples(

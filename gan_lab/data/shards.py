@@ -145,17 +145,23 @@ def write_index(folder: Path) -> ShardIndex:
             columns.setdefault(column, []).append(values)
     first = shards[0][1]
     arrays = {column: np.concatenate(parts) for column, parts in columns.items()}
-    header = {"spec": first["spec"], "packed_by": first["packed_by"], "shards": entries}
-    header["digest"] = digest(
-        first["plan"], entries, *(values.tobytes() for _, values in sorted(arrays.items()))
-    )
-    with replacing(folder / INDEX) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+    save_index(folder / INDEX, entries, arrays, spec=first["spec"], packed_by=first["packed_by"])
+    return read_index(folder / INDEX)
+
+
+def save_index(
+    path: Path, shards: list[ShardEntry], arrays: Arrays, *, spec: dict[str, Any], packed_by: str
+) -> None:
+    """Write an index; `arrays` are those of `ShardIndex` by name."""
+    header: dict[str, Any] = {"spec": spec, "packed_by": packed_by, "shards": shards}
+    contents = (values.tobytes() for _, values in sorted(arrays.items()))
+    header["digest"] = digest(spec, packed_by, shards, *contents)
+    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for column, values in arrays.items():
             info = zipfile.ZipInfo(f"{column}.npy")
             with archive.open(info, "w", force_zip64=True) as file:
                 np.lib.format.write_array(file, values, allow_pickle=False)
         archive.writestr(zipfile.ZipInfo(_HEADER), json.dumps(header))
-    return read_index(folder / INDEX)
 
 
 def _check_complete(folder: Path) -> list[tuple[str, Shard]]:
@@ -217,7 +223,7 @@ def _shard_arrays(path: Path, shard: Shard, groups: dict[str, int]) -> Arrays:
     beside = [member for member in members if member.filename.endswith(PACKED_ENDING)]
     samples = [member for member in members if not member.filename.endswith(PACKED_ENDING)]
     names = [member.filename for member in samples]
-    arrays = {"places": _places(samples)}
+    arrays: Arrays = {"places": _places(samples)}
     if shard["packed_by"]:
         arrays["packed"] = _places(beside)
 
