@@ -369,7 +369,7 @@ SINGLE = (
 )
 # keys that hold nodes by their names
 NAMED = ("callbacks", "logger", "regularizer", "augment")
-# of these, keys may be set without being chosen: they are ignored
+# of these, files may set keys of what is not chosen: they are ignored
 LEFT_OUT = ("regularizer", "augment")
 
 
@@ -407,6 +407,12 @@ def check_values(command: str, config: DictConfig, typed: Mapping[str, str]) -> 
                 raise InputError(
                     f"{key}.{name}={shorten(node)} is set, but {name} is not among what was chosen as {key}={hint}; "
                     "choose it, or leave it out"
+                )
+            elif ignored := [one for one in typed if one.startswith(f"{key}.{name}.")]:
+                chosen = [one for one, other in nodes.items() if "_target_" in (other or ())]
+                raise InputError(
+                    f"{ignored[0]}={typed[ignored[0]]} would have no effect: {key}={name} is not chosen, but "
+                    f"{key}=[{','.join(chosen)}]; set a key of these, or choose {name}"
                 )
     for key in SINGLE:
         if key in kinds.model_fields or key not in config:

@@ -331,6 +331,23 @@ def test_settings_of_a_regularizer_that_is_not_chosen(
     assert list(OmegaConf.load(run / "config.yaml").regularizer) == ["r2"]
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("model=r3gan", "regularizer.r1_lazy.weight=1"),
+        ("model=gat", "++regularizer.r1.weight=1"),
+        ("model=dcgan", "+augment.ada.p=1"),
+    ],
+)
+def test_a_key_of_what_is_not_chosen(
+    words: tuple[str, str], train: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(words[1], "data=digits", "metrics=none", base=[words[0]], status=2)
+    group, name = words[1].lstrip("+").split(".")[:2]
+    error = capsys.readouterr().err
+    assert words[1].lstrip("+") in error and f"{group}={name} is not chosen" in error
+
+
 def test_metrics_jsonl_is_one_object_a_line(train: Train) -> None:
     for line in (train() / "metrics.jsonl").read_text().splitlines():
         assert isinstance(json.loads(line)["kimg"], float)
