@@ -23,6 +23,7 @@ from gan_lab.data.digits import Digits
 from gan_lab.data.shards import INDEX, read_index, shard_name
 from gan_lab.data.streaming import StreamedImages, window_order
 from gan_lab.errors import InputError
+from tests.helpers.checkpoints import assert_same, final
 from tests.helpers.object_store import CREDENTIALS, ObjectStore
 from tests.helpers.prepared import prepare
 
@@ -343,9 +344,11 @@ def test_a_run_on_a_store_ends_as_one_on_a_folder(
 ) -> None:
     common = [
         "experiment=digits/dcgan", "data=streaming", "total_kimg=0.2", f"runs_dir={tmp_path}",
-        "metrics=null", "data.window=3", "trainer.accelerator=cpu",
+        "metrics=none", "data.window=3", "trainer.accelerator=cpu",
     ]  # fmt: skip
     endpoint = f"data.options={{endpoint_url: '{store.url}'}}"
     remote = ["data.root=s3://lab/digits", endpoint, "num_workers=2", "name=remote"]
     assert launch("train", [*common, f"data.root={digits}", "num_workers=0", "name=local"]) == 0
     assert launch("train", [*common, *remote]) == 0
+    ours, theirs = (final(tmp_path / name)["state_dict"] for name in ("remote", "local"))
+    assert_same(ours, theirs)
