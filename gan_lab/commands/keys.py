@@ -301,6 +301,7 @@ class PrepareDataKeys(Keys):
     overwrite: bool
     num_threads: Threads | None
     processes: Threads
+    device: Text
     shard_mb: Annotated[float, Field(gt=0, le=4000)]
     part: Text | None
     merge: bool

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
+from gan_lab.commands.options import pick_device
 from gan_lab.config import build, cache_dir
 from gan_lab.console import progress_bar, say, warn
 from gan_lab.data.base import ImageDataset, MissingSplit, SampleDataset, digest
@@ -183,8 +183,7 @@ def _beside(config: DictConfig, data: SampleDataset) -> Representation | None:
             "and set it for train"
         )
     found.check(data.spec)
-    here = torch.accelerator.current_accelerator(check_available=True)
-    return found.to(here or "cpu")
+    return found.to(pick_device(config.device))
 
 
 @dataclass(kw_only=True)

@@ -302,14 +302,18 @@ def rejected(request: Request, hosts: Collection[str]) -> JSONResponse | None:
 def foreign(request: Request) -> bool:
     """Whether a request is cross-site; a link to the page itself is allowed."""
     headers = request.headers
-    own = address(f"//{headers.get('host', '')}")
-    if headers.get("origin") is not None and address(headers["origin"]) != own:
+    # a proxy may ask under another name; no other site can have a browser send its header
+    own = {address(f"//{headers.get(name, '')}") for name in ("host", "x-forwarded-host")}
+    own.discard((None, None))  # what an origin that is none would be
+    if headers.get("origin") is not None and address(headers["origin"]) not in own:
         return True
     if not request.url.path.startswith("/api/"):
         return False
     # browsers say both of images and forms, too, which have no Origin; the page itself sends no Referer
     elsewhere = headers.get("sec-fetch-site", "none") not in ("none", "same-origin")
-    return elsewhere or (headers.get("referer") is not None and address(headers["referer"]) != own)
+    return elsewhere or (
+        headers.get("referer") is not None and address(headers["referer"]) not in own
+    )
 
 
 def address(url: str) -> tuple[str | None, int | None]:

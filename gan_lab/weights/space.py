@@ -26,7 +26,7 @@ REQUIREMENTS = f"gan-laboratory[explore]=={__version__}\n"
 DOCKERFILE = f"""\
 FROM python:3.12-slim
 RUN useradd --create-home --uid 1000 user
-WORKDIR /home/user/app
+WORKDIR /app
 COPY --chown=user . .
 # a wheel that lies here is taken in place of the package index's
 RUN pip install --no-cache-dir -f . -r requirements.txt

@@ -17,7 +17,7 @@ from gan_lab.config import conf_dir
 from gan_lab.errors import InputError
 
 # these compute nothing on a device, or on that of a trainer
-WITHOUT = {"train", "bench", "dashboard", "import-weights", "prefetch", "prepare-data"}
+WITHOUT = {"train", "bench", "dashboard", "import-weights", "prefetch"}
 
 
 def test_every_command_has_the_key() -> None:

@@ -367,6 +367,22 @@ def test_allowed_host_names(styled: Gan, host: str, header: str, status: int):
         assert client.get("/api/models", headers={"host": header}).status_code == status
 
 
+def test_it_is_served_behind_a_proxy(styled: Gan) -> None:
+    proxied = {"host": "10.0.0.7:7860", "x-forwarded-host": "somebody-digits.hf.space"}
+    with TestClient(build_app([Studio(styled, name="a")], hosts=["*"]), base_url=HOST) as client:
+        for origin, status in (("somebody-digits.hf.space", 200), ("evil.example", 403)):
+            headers = {**proxied, "origin": f"https://{origin}"}
+            assert client.get("/api/models", headers=headers).status_code == status
+
+
+def test_it_is_framed_where_that_is_allowed(styled: Gan) -> None:
+    for allowed, policy in (([], "'none'"), (["https://a.example"], "https://a.example")):
+        app = build_app([Studio(styled, name="a")], hosts=["*"], frame_ancestors=allowed)
+        with TestClient(app, base_url=HOST) as client:
+            said = client.get("/").headers["content-security-policy"]
+        assert said.endswith(f"frame-ancestors {policy}")
+
+
 def test_content_security_policy(client: TestClient):
     page = client.get("/")
     assert page.status_code == 200
