@@ -221,9 +221,9 @@ def open_pickle(path: Path, arguments: Mapping[str, Any]) -> Published:
     )
 
 
-def name_of_data(told: Any) -> str | None:
+def name_of_data(described: Any) -> str | None:
     """Return the last part of the path of the training data."""
-    path = told.get("path") if isinstance(told, dict) else None
+    path = described.get("path") if isinstance(described, dict) else None
     if not isinstance(path, str):
         return None
     # untrusted text that goes into a config and onto the console
