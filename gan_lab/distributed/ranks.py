@@ -10,7 +10,6 @@ from datetime import timedelta
 from typing import Any
 
 import torch
-from lightning.fabric.plugins.collectives.torch_collective import default_pg_timeout
 from lightning.pytorch.plugins import LayerSync, MixedPrecision
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, distributed, nn
@@ -25,6 +24,7 @@ from torch.distributed import (
     get_world_size,
     new_group,
 )
+from torch.distributed.constants import default_pg_timeout
 from torch.nn.modules.batchnorm import _BatchNorm
 from torchmetrics.aggregation import MeanMetric
 
