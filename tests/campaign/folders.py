@@ -20,7 +20,7 @@ from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from gan_lab.commands.launch import launch
 from tests.commands.conftest import ELSE

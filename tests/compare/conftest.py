@@ -1,4 +1,4 @@
-"""Run folders made by hand: small enough to be drawn from in no time."""
+"""Handmade run folders with tiny networks."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""gan-lab compare: one page, whatever is wrong with single runs."""
+"""gan-lab compare: one page, also if some runs are broken."""
 
 import json
 import re
@@ -62,7 +62,7 @@ def test_the_data_of_the_page(make_run: MakeRun, tmp_path: Path) -> None:
     assert "the same one in all grids" in data["note"] and data["problems"] == []
 
 
-def test_nothing_of_the_page_is_elsewhere(make_run: MakeRun, tmp_path: Path) -> None:
+def test_the_page_is_self_contained(make_run: MakeRun, tmp_path: Path) -> None:
     compare(str(make_run("a")), f"out={tmp_path}/page.html")
     text = (tmp_path / "page.html").read_text()
     assert not re.findall(r"(?:src|href)=[\"']?(?!#|data:)[^\"'>\s]", text.split("<script", 1)[0])
@@ -72,7 +72,7 @@ def test_nothing_of_the_page_is_elsewhere(make_run: MakeRun, tmp_path: Path) -> 
     assert not re.findall(r"https?://[^\s\"')]+", text.replace(get_plotlyjs(), ""))
 
 
-def test_all_runs_are_drawn_at_the_same_latents(make_run: MakeRun) -> None:
+def test_all_runs_have_the_same_latents(make_run: MakeRun) -> None:
     path = make_run("a")
     picture = draw(read_run(path, "a"), **DRAWING)
     labels = torch.tensor([0, 0, 0, 1, 1, 1])
@@ -85,7 +85,7 @@ def test_all_runs_are_drawn_at_the_same_latents(make_run: MakeRun) -> None:
     assert again.image is not None and data_uri(again.image) == data_uri(picture.image)
 
 
-def test_without_a_checkpoint_the_last_grid_takes_its_place(make_run: MakeRun) -> None:
+def test_without_a_checkpoint_the_last_grid_of_training_is_shown(make_run: MakeRun) -> None:
     path = make_run("a", checkpoint=False)
     none = draw(read_run(path, "a"), **DRAWING)
     assert none.image is None and none.origin == "it has no checkpoint"
@@ -103,7 +103,7 @@ def test_without_a_checkpoint_the_last_grid_takes_its_place(make_run: MakeRun) -
     assert not cut.same and "cut short" in cut.origin
 
 
-def test_large_images_are_small_on_the_page() -> None:
+def test_large_images_are_shrunk() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (640, 640, 3), np.uint8)
     uri = data_uri(Image.fromarray(noise))
     kind, _, data = uri.partition(";base64,")
@@ -113,7 +113,7 @@ def test_large_images_are_small_on_the_page() -> None:
     assert data_uri(Image.new("L", (640, 640))).startswith("data:image/png")
 
 
-def test_a_broken_run_is_named_and_the_others_are_compared(
+def test_a_broken_run_is_reported_and_the_others_are_compared(
     make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_run("good")
@@ -132,7 +132,7 @@ def test_a_broken_run_is_named_and_the_others_are_compared(
     assert "warning: nowhere does not exist" in out
 
 
-def test_no_text_of_a_run_can_end_the_script(make_run: MakeRun, tmp_path: Path) -> None:
+def test_text_of_a_run_cannot_end_the_script_element(make_run: MakeRun, tmp_path: Path) -> None:
     name, evil = "<script>alert(1) & <!-- \" ' \u2028", "</script><script>alert(1)</script>"
     metrics = [{"key": "fid", "value": 1.0}]
     make_run(name, evaluation=[{"protocol": evil, "metrics": metrics, "fake": {}}])
@@ -145,13 +145,13 @@ def test_no_text_of_a_run_can_end_the_script(make_run: MakeRun, tmp_path: Path) 
     assert "<title>&lt;script&gt;" in text
 
 
-def test_what_json_has_no_word_for() -> None:
+def test_nan_and_infinity_become_null() -> None:
     text = embedded({"a": [1.23456789, float("nan"), float("inf")], "b": ("<", None, True)})
     assert json.loads(text) == {"a": [1.23457, None, None], "b": ["<", None, True]}
     assert "<" not in text
 
 
-def test_who_trains_now(make_run: MakeRun) -> None:
+def test_the_training_process_is_shown(make_run: MakeRun) -> None:
     path = make_run("a", total_kimg=10)
     nothing = SampleGrid(origin="")
     with locked(path):
@@ -190,7 +190,7 @@ def test_bad_input(
     assert message in capsys.readouterr().err
 
 
-def test_words_without_a_key_are_the_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_arguments_without_a_key_are_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("a=b").mkdir()
     assert as_list(["runs/a", "a=b", "seed=1", "it's", "--cfg", "job"], "runs") == [

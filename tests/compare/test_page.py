@@ -1,4 +1,4 @@
-"""The page in a browser: on a desktop and on a phone, by pointer and by keyboard, with nothing from elsewhere."""
+"""The page in a browser: desktop and phone, pointer and keyboard, no external requests."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -128,7 +128,7 @@ def test_sorting_by_pointer_and_by_keyboard(opened: Opened) -> None:
     assert page.locator("figcaption strong").all_inner_texts() == opened.column("#runs")
 
 
-def test_settings_are_sorted_as_numbers_and_found_by_a_word(opened: Opened) -> None:
+def test_settings_are_sorted_numerically_and_filtered(opened: Opened) -> None:
     page = opened.page
     page.get_by_role("button", name="seed").click()
     assert opened.column("#settings") == [EVIL, "b", "a"], "2, 9, 10"
@@ -250,7 +250,7 @@ def rgb(colour: str) -> str:
     return f"rgb({', '.join(str(int(colour.strip()[i : i + 2], 16)) for i in (1, 3, 5))})"
 
 
-def test_samples_are_enlarged_and_their_absence_is_explained(opened: Opened) -> None:
+def test_samples_can_be_enlarged_and_missing_ones_are_explained(opened: Opened) -> None:
     page = opened.page
     assert page.locator("figure img").count() == 2
     widths = page.locator("figure:has(img)").evaluate_all(
@@ -268,7 +268,7 @@ def test_samples_are_enlarged_and_their_absence_is_explained(opened: Opened) -> 
     assert dialog.is_hidden()
 
 
-def test_evaluations_have_their_uncertainty(shown: Opened) -> None:
+def test_evaluations_show_their_uncertainty(shown: Opened) -> None:
     assert shown.column("#evaluations") == ["a"]
     assert shown.column("#evaluations", 2) == ["7.250 ± 0.5 best"]
 
@@ -302,7 +302,7 @@ def test_every_control_has_a_name_and_text_has_contrast(shown: Opened) -> None:
     assert low == []
 
 
-def test_curves_stand_out_from_the_page(shown: Opened) -> None:
+def test_curves_have_contrast(shown: Opened) -> None:
     """Every colour of a run has the contrast of 3 to 1 that WCAG 2.2 asks of graphics (1.4.11)."""
     pairs = shown.page.evaluate("""() => {
       const value = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -333,7 +333,7 @@ def test_a_run_without_any_metric(browser: Any, tmp_path: Path, make_run: MakeRu
     context.close()
 
 
-def test_the_page_holds_what_it_shows(page_file: Path) -> None:
+def test_the_page_contains_its_data(page_file: Path) -> None:
     text = page_file.read_text()
     data = json.loads(text.split('id="data">')[1].split("</script>")[0])
     assert len(data["runs"]) == 3

@@ -1,4 +1,4 @@
-"""What is found, and what is read of a run; what is broken is named and costs nothing else."""
+"""Finding and reading runs; broken files are reported without affecting the rest."""
 
 import json
 import os
@@ -55,7 +55,7 @@ def test_no_run_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: l
         ),
     ],
 )
-def test_names_tell_runs_apart(folders: list[str], names: list[str]) -> None:
+def test_names_are_unique(folders: list[str], names: list[str]) -> None:
     assert short_names([Path(folder) for folder in folders]) == names
 
 
@@ -71,7 +71,7 @@ def test_best_time_and_status(make_run: MakeRun) -> None:
     assert run.problems == []
 
 
-def test_parameters_are_those_of_the_networks(make_run: MakeRun) -> None:
+def test_parameters_are_counted(make_run: MakeRun) -> None:
     run = read_run(make_run("run"), "run")
     assert run.config is not None
     assert run.parameters == {
@@ -81,7 +81,7 @@ def test_parameters_are_those_of_the_networks(make_run: MakeRun) -> None:
 
 
 @pytest.mark.parametrize("model", ["dcgan", "biggan", "stylegan2", "stylegan3", "r3gan", "progan"])
-def test_parameters_need_no_memory_for_any_model(
+def test_counting_parameters_needs_no_memory(
     model: str, compose: Callable[..., DictConfig], tmp_path: Path
 ) -> None:
     config = compose(f"experiment=digits/{model}")
@@ -92,7 +92,7 @@ def test_parameters_need_no_memory_for_any_model(
         assert count == sum(p.numel() for p in build(config["model"][player]).parameters())
 
 
-def test_broken_lines_are_named_and_left_out(make_run: MakeRun) -> None:
+def test_broken_lines_are_reported_and_skipped(make_run: MakeRun) -> None:
     path = make_run("run", kimg=2)
     log = path / "metrics.jsonl"
     whole = log.read_text().splitlines()
@@ -106,7 +106,7 @@ def test_broken_lines_are_named_and_left_out(make_run: MakeRun) -> None:
 
 
 @pytest.mark.parametrize("text", ["a: [", "- a list", "a: !!python/name:os.system"])
-def test_a_broken_configuration_leaves_the_curves(make_run: MakeRun, text: str) -> None:
+def test_a_broken_configuration_keeps_the_curves(make_run: MakeRun, text: str) -> None:
     path = make_run("run")
     (path / "config.yaml").write_text(text)
     run = read_run(path, "run")
@@ -115,7 +115,7 @@ def test_a_broken_configuration_leaves_the_curves(make_run: MakeRun, text: str) 
     assert run.total_kimg is None and not run.finished and run.devices is None
 
 
-def test_code_of_others_is_not_run_to_count(make_run: MakeRun) -> None:
+def test_counting_runs_no_untrusted_code(make_run: MakeRun) -> None:
     path = make_run("run")
     config = OmegaConf.load(path / "config.yaml")
     config.model.generator._target_ = "os.system"
@@ -146,7 +146,7 @@ def test_metrics_of_evaluate(make_run: MakeRun) -> None:
     assert broken.measured == [] and "evaluation.json cannot be used" in broken.problems[0]
 
 
-def test_only_what_differs_is_shown(make_run: MakeRun) -> None:
+def test_only_differing_settings_are_shown(make_run: MakeRun) -> None:
     paths = [
         make_run("a", "seed=1", "loss=hinge"),
         make_run("b", "seed=2", "loss=hinge", "regularizer=[r1]"),
@@ -184,7 +184,7 @@ def test_thinning_keeps_ends_and_spikes() -> None:
     assert thinned(points, 1000) == points
 
 
-def test_a_log_says_what_goes_wrong(tmp_path: Path) -> None:
+def test_advice_is_shown(tmp_path: Path) -> None:
     lines = [json.dumps({"kimg": float(i), "loss/d": 0.001}) for i in range(12)]
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
     run = read_run(tmp_path, "mine")
@@ -195,9 +195,7 @@ def test_a_log_says_what_goes_wrong(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("what", [os.mkfifo, Path.mkdir])
-def test_a_log_that_is_no_file_leaves_the_rest(
-    make_run: MakeRun, what: Callable[[Path], object]
-) -> None:
+def test_an_unreadable_log_is_reported(make_run: MakeRun, what: Callable[[Path], object]) -> None:
     path = make_run("run")
     (path / "metrics.jsonl").unlink()
     what(path / "metrics.jsonl")

@@ -80,7 +80,7 @@ def test_attributes_have_their_names_and_ranges_and_are_drawn(styled: Gan) -> No
         assert near(other, pixels(styled.sample(seed=[4])))
 
 
-def test_it_says_what_each_generator_can_do(client: TestClient):
+def test_abilities_of_generators(client: TestClient):
     styled, unstyled = client.get("/api/models").json()
     assert (styled["size"], styled["styles"], styled["truncation"]) == ([16, 16], 6, "psi")
     assert styled["classes"] == ["cat", "dog", "<owl>"]
@@ -99,13 +99,13 @@ def test_a_seed_gives_the_image_that_sample_gives(client: TestClient, styled: Ga
         assert near(drawn(client, model=model, point=point, truncation=0.5), pixels(expected))
 
 
-def test_a_label_that_is_not_given_is_drawn_as_sample_draws_it(client: TestClient, styled: Gan):
+def test_a_missing_label_is_drawn_as_by_sample(client: TestClient, styled: Gan):
     for seed in range(4):
         expected = pixels(styled.sample(1, seed=seed))
         assert near(drawn(client, point={"seed": seed}), expected)
 
 
-def test_the_ends_of_a_way_are_its_pins(client: TestClient):
+def test_an_interpolation_starts_and_ends_at_its_pins(client: TestClient):
     a, b = {"seed": 1, "label": 0}, {"seed": 2, "label": 2}
     for model in (0, 1):
         ends = [
@@ -116,7 +116,7 @@ def test_the_ends_of_a_way_are_its_pins(client: TestClient):
         assert not near(ends[1], ends[0]) and not near(ends[1], ends[2])
 
 
-def test_all_styles_of_another_seed_give_its_image(client: TestClient):
+def test_mixing_all_styles_gives_the_other_image(client: TestClient):
     a, b = {"seed": 1, "label": 0}, {"seed": 2, "label": 0}
     mix = {"seed": 2, "first": 0, "last": 5}
     assert near(drawn(client, point=a, mix=mix), drawn(client, point=b))
@@ -124,7 +124,7 @@ def test_all_styles_of_another_seed_give_its_image(client: TestClient):
     assert not near(some, drawn(client, point=a)) and not near(some, drawn(client, point=b))
 
 
-def test_psi_0_towards_the_class_is_one_image_of_each(client: TestClient):
+def test_psi_0_with_class_centers_gives_one_image_per_class(client: TestClient):
     def centre(seed: int, label: int) -> np.ndarray:
         point = {"seed": seed, "label": label}
         return drawn(client, point=point, truncation=0, center="class")
@@ -134,7 +134,7 @@ def test_psi_0_towards_the_class_is_one_image_of_each(client: TestClient):
 
 
 @pytest.mark.parametrize("model", [0, 1])
-def test_latents_are_handed_out_as_a_file(
+def test_latents_can_be_downloaded(
     client: TestClient, styled: Gan, unstyled: Gan, model: int, tmp_path: Path
 ):
     gan = (styled, unstyled)[model]
@@ -162,7 +162,7 @@ def test_directions_move_the_image_and_back(client: TestClient, model: int, meth
     assert not near(drawn(client, model=model, walk=walk), still)
 
 
-def test_what_a_generator_cannot_do_is_said(client: TestClient):
+def test_unsupported_settings_are_rejected(client: TestClient):
     assert "styles" in refusal(client, model=1, mix={"seed": 1, "first": 0, "last": 1})
     assert "6" in refusal(client, point={"seed": 1, "label": 6})
     assert "0 to 5" in refusal(client, mix={"seed": 1, "first": 0, "last": 6})
@@ -202,7 +202,7 @@ def test_a_projected_image_can_be_drawn_from(
     assert error <= now["error"] + 0.01
 
 
-def test_one_image_at_a_time_and_stopping_keeps_what_was_found(client: TestClient):
+def test_one_projection_at_a_time_and_stopping_keeps_the_result(client: TestClient):
     files = {"image": ("a.png", png((20, 30)))}
     begun = client.post("/api/projections", files=files).json()
     assert "cropped" in begun["said"]
@@ -217,7 +217,7 @@ def test_one_image_at_a_time_and_stopping_keeps_what_was_found(client: TestClien
     drawn(client, point={"latents": now["latents"]})
 
 
-def test_what_is_not_an_image_is_rejected_by_name(client: TestClient):
+def test_files_that_are_no_images_are_rejected(client: TestClient):
     animated = io.BytesIO()
     frames = [Image.new("L", (8, 8), shade) for shade in (0, 200)]
     frames[0].save(animated, "gif", save_all=True, append_images=frames[1:])
@@ -234,7 +234,7 @@ def test_what_is_not_an_image_is_rejected_by_name(client: TestClient):
     assert "label" in wrong.json()["error"]
 
 
-def test_a_huge_upload_is_rejected_before_it_is_read(client: TestClient):
+def test_a_huge_upload_is_rejected_before_reading(client: TestClient):
     answer = client.post("/api/draw", content=b"0" * (LARGEST_UPLOAD + 1))
     assert answer.status_code == 413 and "20 MiB" in answer.json()["error"]
     endless = client.post("/api/draw", content=iter([b"0"]))
@@ -277,13 +277,13 @@ HOSTILE = {
 
 @pytest.mark.parametrize("content", HOSTILE.values(), ids=HOSTILE)
 @pytest.mark.parametrize("path", ["/api/draw", "/api/latents"])
-def test_a_hostile_recipe_is_answered_with_400(client: TestClient, path: str, content: str):
+def test_a_malicious_recipe_gets_status_400(client: TestClient, path: str, content: str):
     answer = client.post(path, content=content)
     assert answer.status_code == 400 and answer.json()["error"]
 
 
 @pytest.mark.parametrize("number", [NINES, "-1", "", "²", "1e3", "\x1b[1m", "2"])
-def test_hostile_numbers_elsewhere(client: TestClient, number: str):
+def test_malicious_numbers(client: TestClient, number: str):
     assert client.get("/api/directions", params={"model": number}).status_code == 400
     files = {"image": ("a.png", png())}
     for field in ("model", "label"):
@@ -292,7 +292,7 @@ def test_hostile_numbers_elsewhere(client: TestClient, number: str):
             assert answer.status_code == 400 and answer.json()["error"]
 
 
-def test_a_image_that_unpacks_to_more_is_rejected(client: TestClient):
+def test_a_decompression_bomb_is_rejected(client: TestClient):
     file = io.BytesIO()
     Image.new("1", (12_000, 12_000)).save(file, "png")
     answer = client.post("/api/projections", files={"image": ("large.png", file.getvalue())})
@@ -300,7 +300,7 @@ def test_a_image_that_unpacks_to_more_is_rejected(client: TestClient):
 
 
 @pytest.mark.parametrize("path", ["/api/projections", "/api/draw"])
-def test_an_upload_that_is_broken_off_is_no_error(styled: Gan, path: str):
+def test_an_aborted_upload_is_no_error(styled: Gan, path: str):
     app = build_app([Studio(styled, name="a")], hosts=["127.0.0.1"])
     parts = iter(
         [
@@ -327,7 +327,7 @@ def test_an_upload_that_is_broken_off_is_no_error(styled: Gan, path: str):
     assert sent[0]["status"] == 499
 
 
-def test_other_sites_and_other_names_are_rejected(client: TestClient):
+def test_cross_site_requests_and_other_host_names_are_rejected(client: TestClient):
     assert client.get("/", headers={"host": "evil.example"}).status_code == 400
     assert client.get("/", headers={"host": "[::1"}).status_code == 400
     for name, value, there in [
@@ -362,7 +362,7 @@ def test_other_sites_and_other_names_are_rejected(client: TestClient):
         ("*", "anything", 200),
     ],
 )
-def test_it_is_served_under_its_own_names(styled: Gan, host: str, header: str, status: int):
+def test_allowed_host_names(styled: Gan, host: str, header: str, status: int):
     with TestClient(build_app([Studio(styled, name="a")], hosts=[host]), base_url=HOST) as client:
         assert client.get("/api/models", headers={"host": header}).status_code == status
 
@@ -383,7 +383,7 @@ def test_it_is_framed_where_that_is_allowed(styled: Gan) -> None:
         assert said.endswith(f"frame-ancestors {policy}")
 
 
-def test_the_page_may_request_nothing_else(client: TestClient):
+def test_content_security_policy(client: TestClient):
     page = client.get("/")
     assert page.status_code == 200
     assert "default-src 'self'" in page.headers["content-security-policy"]
@@ -414,7 +414,7 @@ def attributes_app(styled: Gan) -> Starlette:
 
 
 @pytest.mark.parametrize("label", ATTRIBUTES.values(), ids=ATTRIBUTES)
-def test_hostile_attributes_are_answered_with_400(attributes_app: Starlette, label: object):
+def test_malicious_attributes_get_status_400(attributes_app: Starlette, label: object):
     with TestClient(attributes_app, base_url=HOST) as client:
         for path in ("/api/draw", "/api/latents"):
             answer = client.post(path, json={"point": {"seed": 0, "label": label}})

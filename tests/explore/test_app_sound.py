@@ -23,7 +23,7 @@ def client() -> TestClient:
     return TestClient(app, base_url="http://127.0.0.1")
 
 
-def test_clips_and_their_images(client: TestClient) -> None:
+def test_clips_and_their_spectrograms(client: TestClient) -> None:
     (model,) = client.get("/api/models").json()
     assert (model["sample"], model["media_type"]) == ("audio 1×256", "audio/wav")
     assert model["size"] == [128, 128] and not model["projects"] and not model["styles"]
@@ -37,7 +37,7 @@ def test_clips_and_their_images(client: TestClient) -> None:
     assert "media-src 'self' blob:" in answer.headers["content-security-policy"]
 
 
-def test_what_makes_no_sense_of_sound_is_said(client: TestClient) -> None:
+def test_unsupported_requests_for_sound_are_rejected(client: TestClient) -> None:
     file = io.BytesIO()
     Image.new("L", (8, 8)).save(file, "png")
     answer = client.post("/api/projections", files={"image": ("a.png", file.getvalue())})

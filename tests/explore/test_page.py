@@ -111,7 +111,7 @@ def test_controls_change_both_images(visit: Visit):
         visit.change(slide(visit, "#truncation", 0.9), number)
 
 
-def test_styles_are_mixed_in_one_and_the_other_stays(visit: Visit):
+def test_style_mixing_changes_one_model_only(visit: Visit):
     visit.page.fill("#mix-seed", "77")
     other = visit.picture(1)
     before, after = visit.change(lambda: visit.page.check("#mixed"))
@@ -127,7 +127,7 @@ def test_directions_have_sliders(visit: Visit):
     assert still == before
 
 
-def test_pins_are_walked_between(visit: Visit):
+def test_interpolation_between_pins(visit: Visit):
     first = visit.picture()
     visit.page.click("#pin")
     _, second = visit.change(lambda: visit.page.click("#next"))
@@ -139,7 +139,7 @@ def test_pins_are_walked_between(visit: Visit):
     assert middle not in (first, second)
 
 
-def test_the_keyboard_alone_serves(visit: Visit):
+def test_everything_works_by_keyboard(visit: Visit):
     start = visit.picture()
     _, after = visit.change(lambda: visit.page.keyboard.press("ArrowRight"))
     _, back = visit.change(lambda: visit.page.keyboard.press("ArrowLeft"))
@@ -151,7 +151,7 @@ def test_the_keyboard_alone_serves(visit: Visit):
     assert before != after
 
 
-def test_a_dropped_image_is_looked_for(visit: Visit, tmp_path: Path):
+def test_a_dropped_image_is_projected(visit: Visit, tmp_path: Path):
     from PIL import Image
 
     Image.new("L", (24, 16), 200).save(tmp_path / "grey.png")
@@ -163,7 +163,7 @@ def test_a_dropped_image_is_looked_for(visit: Visit, tmp_path: Path):
     assert visit.page.locator("figure").nth(1).locator(".error").inner_text()
 
 
-def test_a_image_is_downloaded(visit: Visit, tmp_path: Path):
+def test_an_image_is_downloaded(visit: Visit, tmp_path: Path):
     with visit.page.expect_download() as waiting:
         visit.page.locator("figure").first.get_by_text("Picture").click()
     assert waiting.value.suggested_filename.startswith("styled_seed-0")
@@ -172,7 +172,7 @@ def test_a_image_is_downloaded(visit: Visit, tmp_path: Path):
     assert waiting.value.suggested_filename.endswith(".safetensors")
 
 
-def test_a_name_is_text_and_a_phone_needs_no_sideways_scrolling(
+def test_names_are_escaped_and_a_phone_needs_no_horizontal_scrolling(
     browser: "playwright.Browser", address: str
 ):
     visit = Visit(browser, address, 375)

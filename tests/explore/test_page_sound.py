@@ -1,4 +1,4 @@
-"""The page with a generator of sound: a player that plays, by the keyboard too, and nothing from elsewhere."""
+"""The page with a generator of sound: player, keyboard, no external requests."""
 
 from collections.abc import Iterator
 
@@ -75,7 +75,7 @@ def test_the_clip_is_that_of_the_seed(page: "playwright.Page", gan: Gan) -> None
     assert image == 128, "its spectrogram"
 
 
-def test_clips_are_pinned_and_walked_between(page: "playwright.Page") -> None:
+def test_interpolation_between_pinned_clips(page: "playwright.Page") -> None:
     page.keyboard.press("p")
     before = int(page.locator("figure").get_attribute("data-drawn"))
     page.keyboard.press("ArrowRight")

@@ -1,4 +1,4 @@
-"""The page with a generator of text: lines as they are, by the keyboard too, and nothing from elsewhere."""
+"""The page with a generator of text: lines, keyboard, no external requests."""
 
 from collections.abc import Iterator
 
@@ -46,7 +46,7 @@ def line(page: "playwright.Page") -> str:
     return page.locator("figure pre").text_content()
 
 
-def test_the_line_is_that_of_the_seed_and_no_markup(page: "playwright.Page", gan: Gan) -> None:
+def test_the_line_is_that_of_the_seed_and_escaped(page: "playwright.Page", gan: Gan) -> None:
     expected = gan.spec.kind.media(gan.spec.decode(gan.sample(1, seed=0))[0]).decode()
     assert line(page) == expected
     assert page.locator("figure pre *").count() == 0
@@ -58,7 +58,7 @@ def test_the_line_is_that_of_the_seed_and_no_markup(page: "playwright.Page", gan
     assert line(page) == following != expected
 
 
-def test_lines_are_pinned_walked_between_and_downloaded(page: "playwright.Page") -> None:
+def test_lines_are_pinned_interpolated_and_downloaded(page: "playwright.Page") -> None:
     page.keyboard.press("p")
     first = line(page)
     before = int(page.locator("figure").get_attribute("data-drawn"))

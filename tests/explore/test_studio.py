@@ -47,12 +47,12 @@ def test_a_recipe_is_read_with_all_its_parts():
         ({"point": {"seed": 1}, "psi": 1}, "psi"),
     ],
 )
-def test_what_is_not_a_recipe_is_named(given, named):
+def test_invalid_recipes_are_rejected(given, named):
     with pytest.raises(InputError, match=named):
         parse(given)
 
 
-def test_points_within_points_without_end_are_rejected():
+def test_deeply_nested_points_are_rejected():
     point: dict = {"seed": 1}
     for _ in range(3000):
         point = {"start": point, "end": {"seed": 0}, "t": 0.5}

@@ -1,4 +1,4 @@
-"""Running means over two processes with half a batch each are those of one process with all of it."""
+"""Running means of two processes with half a batch each equal those of one process."""
 
 import multiprocessing
 from pathlib import Path

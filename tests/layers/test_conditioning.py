@@ -1,4 +1,4 @@
-"""The losses of the class against their formulas, written out pair by pair."""
+"""Class losses against their formulas."""
 
 import math
 from collections.abc import Callable
@@ -31,7 +31,7 @@ def cosine(a: list[float], b: list[float]) -> float:
 
 
 @pytest.mark.parametrize("kind", [Projection, Unconditional])
-def test_what_does_not_classify_has_no_loss_and_no_weights(kind: type[Conditioning]) -> None:
+def test_projection_and_none_have_no_class_loss_and_no_weights(kind: type[Conditioning]) -> None:
     head = kind(features=4, num_classes=3)
     assert head.roles == ()
     assert not head.state_dict()
@@ -81,7 +81,7 @@ def test_attributes_are_compared_as_whole_vectors() -> None:
     ("positive_margin", "negative_margin", "temperature"),
     [(0.98, 0.02, 0.5), (0.0, -1.0, 0.25), (1.0, 0.3, 1.0)],
 )
-def test_data_to_data_cross_entropy_by_hand(
+def test_data_to_data_cross_entropy_against_its_formula(
     positive_margin: float, negative_margin: float, temperature: float
 ) -> None:
     torch.manual_seed(1)
@@ -136,7 +136,7 @@ def test_pairs_within_their_margins_have_no_gradient() -> None:
     assert gradient.any()
 
 
-def test_one_class_alone_has_nothing_to_be_distinguished_from() -> None:
+def test_a_single_class_has_zero_loss() -> None:
     head = DataToDataCrossEntropy(features=4, num_classes=3, width=8)
     features = torch.randn(3, 4, requires_grad=True)
     losses = loss_of(head, features, torch.ones(3, dtype=torch.int64))
@@ -169,7 +169,7 @@ def test_losses_are_in_single_precision(kind: Callable[..., Conditioning]) -> No
         (DataToDataCrossEntropy, {"temperature": 0}, "temperature=0"),
     ],
 )
-def test_what_does_not_fit_is_explained(
+def test_invalid_arguments_are_rejected(
     kind: Callable[..., Conditioning], given: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(InputError, match=words):

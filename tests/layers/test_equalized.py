@@ -53,7 +53,7 @@ def test_convolution_is_filter_then_convolution_then_rectifier(
 
 
 @pytest.mark.parametrize("taps", [(1.0, 1.0), (1.0, 3.0, 3.0, 1.0)])
-def test_doubling_is_a_filter_among_zeros_behind_a_convolution(taps: tuple[float, ...]) -> None:
+def test_upsampling_is_zero_insertion_filter_and_convolution(taps: tuple[float, ...]) -> None:
     torch.manual_seed(0)
     layer = EqualizedConv2d(inputs=3, outputs=5, kernel=3, resample="up", taps=taps)
     torch.nn.init.normal_(layer.bias)

@@ -1,4 +1,4 @@
-"""Standing statistics are the means over the batches that they are given."""
+"""Standing statistics are means over batches."""
 
 from copy import deepcopy
 
@@ -17,7 +17,7 @@ def generator() -> biggan.Generator:
     return biggan.Generator(image_size=8, channels=1, num_classes=3, z_dim=8, width=4).eval()
 
 
-def test_they_are_the_mean_over_batches_and_all_that_changes(generator: biggan.Generator) -> None:
+def test_they_are_means_over_batches_and_nothing_else_changes(generator: biggan.Generator) -> None:
     batches = [(torch.randn(16, 8), torch.randint(3, (16,))) for _ in range(3)]
     before = deepcopy(generator)
     inputs: list[torch.Tensor] = []
@@ -49,7 +49,7 @@ def test_one_batch_gives_the_images_of_training_mode(generator: biggan.Generator
     assert_close(images, expected, atol=0.02, rtol=0)
 
 
-def test_what_has_no_statistics_is_rejected(generator: biggan.Generator) -> None:
+def test_generators_without_batch_norm_are_rejected(generator: biggan.Generator) -> None:
     with pytest.raises(InputError, match="at least one batch"):
         standing_statistics(generator, [])
     plain = r3gan.Generator(image_size=8, channels=1, widths=8, cardinalities=2)

@@ -1,4 +1,4 @@
-"""Under autocast samples are seen and made in float32, where their kind is finer than bfloat16."""
+"""Under autocast the first and last layers compute in float32 for samples with more than 8 bits."""
 
 from collections.abc import Callable
 from copy import deepcopy
@@ -67,7 +67,7 @@ def test_first_and_last_layers_compute_in_float32(name: str) -> None:
     assert seen[0] == torch.float32 and torch.bfloat16 in seen
 
 
-def test_an_error_in_such_a_layer_leaves_autocast_as_it_was() -> None:
+def test_an_error_in_such_a_layer_restores_autocast() -> None:
     generator, discriminator = PAIRS["dcgan"]()
     keep_ends_in_float32(generator, discriminator, SHAPE)
     with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -1,4 +1,4 @@
-"""Self-attention against its formula, and where a network has it."""
+"""Self-attention against its formula, and its place in a network."""
 
 from collections.abc import Callable
 
@@ -29,14 +29,14 @@ def by_the_formula(layer: SelfAttention, x: Tensor) -> Tensor:
     return x + layer.gamma * layer.o(mixed)
 
 
-def test_it_begins_as_the_identity() -> None:
+def test_it_starts_as_the_identity() -> None:
     x = torch.randn(2, 16, 4, 4)
     assert torch.equal(SelfAttention(width=16)(x), x)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("size", [(4, 4), (2, 6)])
-def test_it_is_what_the_formula_says(size: tuple[int, int]) -> None:
+def test_it_matches_the_formula(size: tuple[int, int]) -> None:
     torch.manual_seed(0)
     layer, x = SelfAttention(width=16), torch.randn(2, 16, *size)
     nn.init.constant_(layer.gamma, 0.7)
@@ -50,7 +50,7 @@ def test_gradients(check_gradients: Callable[..., None]) -> None:
     check_gradients(layer, torch.randn(1, 8, 2, 4))
 
 
-def test_sizes_are_found_once_and_larger_ones_left_out() -> None:
+def test_each_resolution_has_attention_once_and_larger_ones_are_ignored() -> None:
     sizes = [(8, 16), (16, 32), (16, 32), (32, 64)]
     assert attention_stages([16, 64], sizes) == [False, True, False, False]
     assert attention_stages([], sizes) == [False] * 4

@@ -20,7 +20,7 @@ def test_halvings_undo_doublings(base: int, longer: int, count: int) -> None:
 
 
 @given(st.integers(1, 600))
-def test_every_size_is_made_or_refused_with_one_that_is_made(size: int) -> None:
+def test_unsupported_sizes_name_a_supported_one(size: int) -> None:
     try:
         (height, width), count = resolution_pyramid(size)
     except InputError as error:
@@ -31,7 +31,7 @@ def test_every_size_is_made_or_refused_with_one_that_is_made(size: int) -> None:
 
 
 @pytest.mark.parametrize("size", [0, -4, [8], [8, 8, 8], [8, 0]])
-def test_sizes_that_are_none(size: object) -> None:
+def test_invalid_sizes(size: object) -> None:
     with pytest.raises(InputError, match=r"one positive number or \[height, width\]"):
         image_shape(size)  # type: ignore[arg-type]
 
@@ -45,7 +45,7 @@ def test_labels_as_numbers_or_vectors() -> None:
 
 
 @pytest.mark.parametrize(("labels", "classes"), [(None, 3), (torch.tensor([0, 1]), 0)])
-def test_labels_that_do_not_belong(labels: torch.Tensor | None, classes: int) -> None:
+def test_labels_that_do_not_match_the_network(labels: torch.Tensor | None, classes: int) -> None:
     with pytest.raises(ValueError, match="given to a network of"):
         label_vectors(labels, classes, torch.zeros(2, 5))
 

@@ -1,4 +1,4 @@
-"""The schedule of progressive growing at its boundaries, and what a stage makes of real images."""
+"""The schedule of progressive growing at its boundaries, and real images at a stage."""
 
 import pytest
 import torch
@@ -44,7 +44,7 @@ def test_phases_of_other_lengths() -> None:
     assert whole.end_kimg == 0
 
 
-def test_the_published_schedules_end_when_they_say() -> None:
+def test_published_schedules_end_at_the_published_kimg() -> None:
     """800 kimg a phase from 4x4, 600 from 8x8, both up to 1024x1024."""
     progan = Growth(first=0, last=8, fade_kimg=800, stable_kimg=800)
     stylegan = Growth(first=1, last=8, fade_kimg=600, stable_kimg=600)
@@ -54,7 +54,7 @@ def test_the_published_schedules_end_when_they_say() -> None:
 
 
 @pytest.mark.parametrize(("fade", "stable"), [(-1, 2), (2, -1), (0, 0)])
-def test_lengths_that_are_none(fade: float, stable: float) -> None:
+def test_invalid_lengths(fade: float, stable: float) -> None:
     with pytest.raises(InputError, match="growing=false"):
         Growth(first=0, last=1, fade_kimg=fade, stable_kimg=stable)
 

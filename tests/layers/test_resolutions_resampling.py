@@ -14,7 +14,7 @@ def x() -> torch.Tensor:
     return torch.randn(2, 3, 6, 8, generator=torch.Generator().manual_seed(0))
 
 
-def test_resampling_is_what_its_definition_says(x: torch.Tensor) -> None:
+def test_resampling_matches_its_definition(x: torch.Tensor) -> None:
     kernel = fir_filter()
     assert_close(kernel.sum(), torch.tensor(1.0))
     assert_close(upsample(x, kernel), resample(x, kernel * 4, up=2, margins=(2, 1)))
@@ -29,7 +29,7 @@ def test_a_constant_stays_itself_inside() -> None:
     assert_close(downsample(flat, kernel)[..., 1:-1, 1:-1], torch.full((1, 2, 2, 2), 0.7))
 
 
-def test_the_finest_stripes_vanish(x: torch.Tensor) -> None:
+def test_the_highest_frequency_vanishes(x: torch.Tensor) -> None:
     stripes = torch.tensor([1.0, -1.0]).repeat(8).expand(1, 1, 16, 16)
     assert downsample(stripes, fir_filter())[..., 1:-1, 1:-1].abs().max() < 1e-6
 

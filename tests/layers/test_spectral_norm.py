@@ -1,4 +1,4 @@
-"""Spectral norm against torch.linalg.matrix_norm, and what a parametrization must live through."""
+"""Spectral norm against torch.linalg.matrix_norm, and as a parametrization (copies, state dicts)."""
 
 from collections.abc import Callable
 from copy import deepcopy
@@ -57,7 +57,7 @@ def test_its_gradient_is_that_of_the_exact_norm() -> None:
     assert_close(ours, theirs)
 
 
-def test_evaluation_changes_nothing_and_training_goes_on() -> None:
+def test_evaluation_changes_no_state() -> None:
     torch.manual_seed(0)
     layer = spectrally_normalized(nn.Conv2d(16, 16, 3)).eval()
     state = deepcopy(layer.state_dict())
@@ -69,7 +69,7 @@ def test_evaluation_changes_nothing_and_training_goes_on() -> None:
     assert error[-1] < error[0]
 
 
-def test_a_copy_is_independent_and_a_state_dict_is_all(tmp_path: Path) -> None:
+def test_copies_are_independent_and_the_state_dict_is_complete(tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = spectrally_normalized(
         nn.Sequential(nn.Conv2d(2, 4, 3), nn.Flatten(), nn.Linear(4, 2))
@@ -119,7 +119,7 @@ def test_gradients_of_second_order(check_gradients: Callable[..., None]) -> None
 
 @pytest.mark.filterwarnings("ignore:.*spectral_norm.*:FutureWarning")
 @pytest.mark.parametrize("transposed", [False, True])
-def test_the_one_that_keeps_both_vectors_is_torchs(transposed: bool) -> None:
+def test_the_stored_variant_matches_torchs(transposed: bool) -> None:
     torch.manual_seed(0)
     kind = nn.ConvTranspose2d if transposed else nn.Conv2d
     theirs = torch.nn.utils.spectral_norm(kind(3, 5, 4), dim=1 if transposed else 0)

@@ -22,14 +22,14 @@ def test_the_style_sets_mean_and_deviation() -> None:
     assert_close(made.std((2, 3), correction=0), y[:, :3].abs(), rtol=1e-4, atol=1e-5)
 
 
-def test_it_begins_with_scale_one_and_offset_zero() -> None:
+def test_it_starts_with_scale_one_and_offset_zero() -> None:
     layer = AdaIN(features=3, w_dim=5)
     made = layer(torch.randn(2, 3, 8, 8), torch.zeros(2, 5))
     assert_close(made.mean((2, 3)), torch.zeros(2, 3), rtol=0, atol=1e-6)
     assert_close(made.var((2, 3), correction=0), torch.ones(2, 3))
 
 
-def test_a_constant_has_no_deviation_to_divide_by() -> None:
+def test_a_constant_feature_map_is_finite() -> None:
     layer, w = AdaIN(features=2, w_dim=5), torch.randn(3, 5)
     x = torch.ones(3, 2, 4, 4, requires_grad=True)
     made = layer(x, w)

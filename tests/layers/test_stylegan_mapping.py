@@ -31,7 +31,7 @@ def test_truncation_moves_towards_the_mean() -> None:
     assert_close(some[:, 1:], w[:, 1:])
 
 
-def test_the_mean_of_w_is_followed_in_training_only() -> None:
+def test_the_mean_of_w_is_updated_in_training_only() -> None:
     network = mapping()
     z = torch.randn(512, 6)
     mean = network(z)[:, 0].mean(0)
@@ -43,7 +43,7 @@ def test_the_mean_of_w_is_followed_in_training_only() -> None:
     assert_close(network.w_avg, mean, rtol=0.01, atol=1e-3)
 
 
-def test_styles_that_are_mixed_in_leave_the_mean_alone() -> None:
+def test_mixed_styles_do_not_change_the_mean() -> None:
     network, z = mapping(), torch.randn(3, 6)
     w = network(z)
     assert_close(network.train().styles(z), w)

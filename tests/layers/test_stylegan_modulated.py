@@ -38,7 +38,7 @@ def test_scaling_activations_equals_scaling_weights(up: bool) -> None:
     assert_close(layer(x, w, "const"), torch.cat(rows).clamp(-1.5 * 0.7, 1.5 * 0.7))
 
 
-def test_noise_is_drawn_for_each_image_kept_or_left_out() -> None:
+def test_noise_modes() -> None:
     layer = styled(False)
     x, w = torch.randn(1, 3, 4, 4).expand(2, -1, -1, -1), torch.randn(1, 5).expand(2, -1)
     drawn, kept, none = (layer(x, w, kind) for kind in ("random", "const", "none"))
@@ -75,7 +75,7 @@ def test_gradients_of_images(check_gradients: Callable[..., None]) -> None:
 
 
 @pytest.mark.parametrize("up", [False, True])
-def test_half_precision_holds_whatever_the_size_of_styles_and_weights(up: bool) -> None:
+def test_half_precision_does_not_overflow(up: bool) -> None:
     """Activations at the clamp, times styles and sums over channels, would pass 65504."""
     torch.manual_seed(0)
     layer = StyledConv(

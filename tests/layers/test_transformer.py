@@ -25,7 +25,7 @@ def test_patches_are_those_of_a_convolution() -> None:
     assert_close(patches_of(images, 4) @ weight.flatten(1).T, expected)
 
 
-def test_images_are_put_together_again() -> None:
+def test_patches_are_reassembled() -> None:
     images = torch.randn(2, 3, 8, 12)
     tokens = patches_of(images, 4).unflatten(2, (3, 16)).transpose(2, 3).flatten(2)
     assert torch.equal(images_of(tokens, (2, 3), 4), images)
@@ -39,7 +39,7 @@ def test_positions_are_sines_of_columns_then_rows() -> None:
     assert len({tuple(row.tolist()) for row in made.flatten(0, 1)}) == 6
 
 
-def test_turned_products_depend_on_the_difference_of_places_alone() -> None:
+def test_rotary_products_depend_only_on_relative_positions() -> None:
     turns = rotations((5, 5), 8)
     query, key = (torch.randn(1, 1, 1, 8).expand(-1, -1, 25, -1) for _ in range(2))
     products = (rotate(query, turns) @ rotate(key, turns).transpose(2, 3)).view(5, 5, 5, 5)
@@ -51,7 +51,7 @@ def test_turned_products_depend_on_the_difference_of_places_alone() -> None:
     assert torch.equal(turned[:, :, 1:], rotate(extra[:, :, 1:], turns))
 
 
-def test_attention_is_the_textbooks() -> None:
+def test_attention_matches_its_definition() -> None:
     layer = Attention(width=8, heads=2, qk_norm=False)
     x, turns = torch.randn(2, 6, 8), rotations((2, 3), 4)
     turns = torch.stack([torch.ones_like(turns[0]), torch.zeros_like(turns[1])])
@@ -84,7 +84,7 @@ def test_a_slow_layer_moves_by_a_fraction() -> None:
     assert_close(moved[1] / moved[0], torch.tensor(100.0), rtol=1e-2, atol=0)
 
 
-def test_what_does_not_fit() -> None:
+def test_invalid_sizes_are_rejected() -> None:
     with pytest.raises(InputError, match="patch=5"):
         grid_of(8, 5)
     with pytest.raises(InputError, match="width=6"):

@@ -1,4 +1,4 @@
-"""BiGAN: pairs, the game with swapped roles, and an encoder that is a part of the generator."""
+"""BiGAN: pairs of image and code, losses with swapped roles, and the encoder as part of the generator."""
 
 from collections.abc import Callable
 from typing import Any
@@ -63,7 +63,7 @@ CLOSED_FORMS: list[tuple[Loss, Callable[[Tensor, Tensor], Tensor]]] = [
 
 
 @pytest.mark.parametrize(("loss", "expected"), CLOSED_FORMS)
-def test_the_game_with_swapped_roles(
+def test_losses_with_swapped_roles(
     make: Make, loss: Loss, expected: Callable[[Tensor, Tensor], Tensor]
 ) -> None:
     fake, real = torch.tensor([-2.0, 0.5, 3.0]), torch.tensor([1.0, -0.5, 4.0])
@@ -71,13 +71,13 @@ def test_the_game_with_swapped_roles(
 
 
 @pytest.mark.parametrize("loss", [Minimax(), Wasserstein()])
-def test_zero_sum_games_stay_zero_sum(make: Make, loss: Loss) -> None:
+def test_zero_sum_losses_stay_zero_sum(make: Make, loss: Loss) -> None:
     fake, real = torch.randn(2, 5, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(swapped(loss, make(), fake, real), -loss.discriminator(real, fake))
 
 
 @pytest.mark.parametrize("loss", [loss for loss, _ in CLOSED_FORMS])
-def test_both_are_pulled_towards_the_other_side(make: Make, loss: Loss) -> None:
+def test_generator_and_encoder_follow_the_other_side(make: Make, loss: Loss) -> None:
     # whatever D says while it is not yet certain, G's pairs go up and E's go down
     middle = loss.neutral_logit
     logits = (torch.randn(2, 20, generator=torch.Generator().manual_seed(0)) / 10 + middle).clamp(
@@ -97,7 +97,7 @@ def test_the_neutral_logit_costs_the_discriminator_least_when_both_sides_get_it(
         assert float(loss.discriminator(beside, beside)) >= at - 1e-6
 
 
-def test_who_brings_which_pair(make: Make) -> None:
+def test_pairs_of_generator_and_encoder(make: Make) -> None:
     module = make(classes=3).eval()
     images, z, labels = torch.randn(3, 2, 8, 8), torch.randn(3, 6), torch.tensor([2, 0, 1])
     batch = Batch(images, labels)
@@ -121,7 +121,7 @@ def test_augmentations_change_images_and_not_codes(make: Make) -> None:
     assert torch.equal(changed, -images) and torch.equal(kept, codes)
 
 
-def test_the_discriminator_looks_at_both_parts(make: Make) -> None:
+def test_the_discriminator_depends_on_image_and_code(make: Make) -> None:
     module = make("model.discriminator.batch_norm=false")
     pair = torch.randn(4, 2, 8, 8, requires_grad=True), torch.randn(4, 6, requires_grad=True)
     module.discriminate(pair, Batch(pair[0]), None).logits.sum().backward()
@@ -148,7 +148,7 @@ def test_the_encoder_learns_with_the_generator(make: Make, loss: str) -> None:
     assert not ids & {id(p) for group in d_optimizer.param_groups for p in group["params"]}
 
 
-def test_the_discriminators_step_leaves_the_encoder(make: Make) -> None:
+def test_the_discriminators_step_does_not_change_the_encoder(make: Make) -> None:
     module = make("~model.generator_optimizer.betas", "~model.generator_optimizer.fused",
                   "model.generator_optimizer._target_=torch.optim.SGD", "model.generator_optimizer.lr=0")  # fmt: skip
     before = [p.clone() for p in module.generator.encoder.parameters()]

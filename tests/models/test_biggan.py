@@ -1,4 +1,4 @@
-"""BigGAN and BigGAN-deep against the published networks' outputs and sizes, and through the one loop."""
+"""BigGAN and BigGAN-deep against the published networks' outputs and sizes, and in training."""
 
 from collections.abc import Callable
 from types import ModuleType
@@ -70,7 +70,7 @@ def test_each_chunk_reaches_its_block() -> None:
     assert not torch.equal(features[1], before[1])
 
 
-def test_weights_begin_orthogonal() -> None:
+def test_weights_are_initialized_orthogonally() -> None:
     torch.manual_seed(0)
     network = biggan.Generator(image_size=8, channels=1, num_classes=3, z_dim=8, width=2)
     for layer in network.modules():
@@ -83,7 +83,7 @@ def test_weights_begin_orthogonal() -> None:
 @pytest.mark.parametrize("model", FAMILY)
 @pytest.mark.parametrize("classes", [0, 10])
 @pytest.mark.parametrize(("size", "channels"), [(4, 1), ([8, 16], 4), (24, 3)])
-def test_one_loop_trains_it(
+def test_it_trains(
     compose: Compose, model: str, classes: int, size: int | list[int], channels: int
 ) -> None:
     module = small(compose, model, classes=classes, size=size, channels=channels)
@@ -95,7 +95,7 @@ def test_one_loop_trains_it(
 
 
 @pytest.mark.parametrize("model", FAMILY)
-def test_attention_and_any_game(compose: Compose, model: str) -> None:
+def test_attention_and_any_loss(compose: Compose, model: str) -> None:
     game = ("loss=relativistic", "regularizer=[r1,r2,gradient_penalty]", "d_steps=1")
     module = small(compose, model, *game, "model.generator.attention=[8]", size=16, classes=10)
     for player in (module.generator, module.discriminator):
@@ -104,7 +104,7 @@ def test_attention_and_any_game(compose: Compose, model: str) -> None:
     assert all(p.isfinite().all() for p in module.parameters())
 
 
-def test_the_average_copies_statistics_and_normalises_its_own_weights(compose: Compose) -> None:
+def test_the_average_copies_statistics_and_normalizes_its_own_weights(compose: Compose) -> None:
     module = fit(small(compose, "biggan", classes=10, steps=4))
     live, average = module.generator, module.generator_ema
     for kept, buffer in zip(average.buffers(), live.buffers(), strict=True):
@@ -124,13 +124,13 @@ def test_the_average_copies_statistics_and_normalises_its_own_weights(compose: C
         ({"image_size": 50}, "set data.image_size=48 or 56"),
     ],
 )
-def test_what_does_not_fit_is_explained(given: dict[str, object], words: str) -> None:
+def test_invalid_arguments_are_rejected(given: dict[str, object], words: str) -> None:
     arguments = {"image_size": 16, "channels": 1, "num_classes": 3, "width": 2, **given}
     with pytest.raises(InputError, match=words):
         biggan.Generator(**arguments)
 
 
-def test_labels_that_are_missing_are_not_passed_over() -> None:
+def test_missing_labels_are_an_error() -> None:
     network = biggan.Generator(image_size=8, channels=1, num_classes=3, width=2)
     with pytest.raises(ValueError, match="no labels given to a network of 3 classes"):
         network(torch.randn(2, network.z_dim))

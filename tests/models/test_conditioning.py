@@ -1,4 +1,4 @@
-"""Every way of conditioning on every architecture that has the choice, through the one loop."""
+"""Every conditioning on every architecture that supports it, in training."""
 
 import itertools
 from collections.abc import Callable
@@ -63,7 +63,7 @@ def test_two_steps(compose: Compose, model: str, kind: str) -> None:
 
 @pytest.mark.parametrize("model", list(SMALL))
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_the_logit_knows_of_the_class(compose: Compose, model: str, kind: str) -> None:
+def test_whether_the_logit_depends_on_the_class(compose: Compose, model: str, kind: str) -> None:
     network = small(compose, model, f"conditioning={kind}", classes=3).discriminator.eval()
     # R3GAN's labels have small embeddings
     images, labels = 10 * torch.randn(4, 1, 8, 8), torch.tensor([0, 1, 2, 0])
@@ -80,7 +80,7 @@ def test_what_the_logit_knows_of_the_class(compose: Compose, model: str, kind: s
 
 @pytest.mark.parametrize("kind", CLASSIFY)
 @pytest.mark.parametrize("model", ["r3gan", "sngan"])
-def test_the_loss_of_the_class_moves_the_generator(compose: Compose, model: str, kind: str) -> None:
+def test_the_class_loss_trains_the_generator(compose: Compose, model: str, kind: str) -> None:
     """With logits that say nothing, all that G can learn comes from the class."""
     module = small(compose, model, f"conditioning={kind}", "loss=wasserstein")
     discriminate = module.discriminator.discriminate
@@ -116,12 +116,14 @@ def test_its_values_are_set_by_name(compose: Compose) -> None:
 
 @pytest.mark.parametrize("kind", CLASSIFY)
 @pytest.mark.parametrize("model", list(SMALL))
-def test_classes_are_needed_to_classify(compose: Compose, model: str, kind: str) -> None:
+def test_class_losses_need_classes(compose: Compose, model: str, kind: str) -> None:
     with pytest.raises(InputError, match=f"conditioning={kind} needs labels"):
         small(compose, model, f"conditioning={kind}", classes=0)
 
 
-def test_one_unknown(compose: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_conditioning(
+    compose: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(MissingConfigException):
         small(compose, "biggan", "conditioning=acgan")
     assert launch("train", ["model=biggan", "conditioning=acgan", f"runs_dir={tmp_path}"]) == 2
@@ -141,7 +143,7 @@ def test_one_unknown(compose: Compose, tmp_path: Path, capsys: pytest.CaptureFix
         ),
     ],
 )
-def test_a_resumed_run_is_the_straight_one(
+def test_a_resumed_run_equals_an_uninterrupted_one(
     compose: Compose, tmp_path: Path, model: str, words: tuple[str, ...]
 ) -> None:
     trained(compose, tmp_path, model, *words, name="halted", total_kimg=0.024)

@@ -1,4 +1,4 @@
-"""FastGAN against the published generator's outputs, and what its two-branch discriminator learns."""
+"""FastGAN against the published generator's outputs, and its two-branch discriminator."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -78,7 +78,7 @@ def test_a_coarse_map_gates_the_channels_of_a_fine_one() -> None:
     assert torch.allclose(excitation(0 * coarse, fine), fine / 2)
 
 
-def test_z_alone_makes_the_image_in_evaluation() -> None:
+def test_images_depend_on_z_only_in_evaluation() -> None:
     generator = Generator(image_size=16, channels=3, z_dim=8, width=4)
     with torch.no_grad():
         for name, value in generator.named_parameters():
@@ -91,7 +91,7 @@ def test_z_alone_makes_the_image_in_evaluation() -> None:
     assert torch.allclose(generator(3 * z), generator(z), atol=1e-5), "z lies on a sphere"
 
 
-def test_the_reconstruction_is_of_real_images_alone_and_at_its_place() -> None:
+def test_only_real_images_are_reconstructed_at_the_right_position() -> None:
     network = Discriminator(image_size=64, channels=3, width=4)
     images = torch.randn(2, 3, 64, 64)
     for role in ("fake", "generator", None):
@@ -118,7 +118,7 @@ def test_the_reconstruction_is_of_real_images_alone_and_at_its_place() -> None:
     assert not without.discriminate(images, None, "real").losses
 
 
-def test_d_learns_to_make_images_again(compose: Compose) -> None:
+def test_d_learns_to_reconstruct_images(compose: Compose) -> None:
     torch.manual_seed(0)
     network = Discriminator(image_size=16, channels=3, width=8)
     images = torch.nn.functional.interpolate(torch.randn(8, 3, 2, 2), size=16, mode="bilinear")
@@ -145,21 +145,19 @@ def test_every_part_learns(compose: Compose, classes: int) -> None:
     assert {n for n in still if "embedding" not in n} == set()
 
 
-def test_the_log_says_what_images_are_compared_by(
-    compose: Compose, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_log_names_the_distance(compose: Compose, capsys: pytest.CaptureFixture[str]) -> None:
     fit(small(compose, "model.discriminator.reconstruction=pyramid"))
     assert "pyramid" in capsys.readouterr().out
     fit(small(compose, "model.discriminator.reconstruction_weight=0"))
     assert "reconstruction" not in capsys.readouterr().out
 
 
-def test_a_distance_unknown() -> None:
+def test_an_unknown_distance() -> None:
     with pytest.raises(InputError, match="reconstruction='vgg'"):
         Discriminator(image_size=16, channels=3, reconstruction="vgg")
 
 
-def test_a_resumed_run_is_the_straight_one(tmp_path: Path) -> None:
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     words = [
         "model=fastgan",
         *FASTGAN,

@@ -132,7 +132,7 @@ def test_sizes_rectangles_and_patches(size: Any, patch: int, classes: int) -> No
     assert network(stages[-1], labels).shape == (2,), "one image stands for all stages"
 
 
-def test_a_patch_knows_its_place() -> None:
+def test_patches_have_positions() -> None:
     """In a rectangle, too: patches that change places change the image of the discriminator."""
     network = Discriminator(**{**TINY, "image_size": [8, 16]})
     image = torch.randn(1, 3, 8, 16)
@@ -158,7 +158,7 @@ def test_stages_are_sums_and_each_has_its_style() -> None:
     assert [len(maps) for maps in generator.synthesis.affines()] == [2, 2, 2, 2]
 
 
-def test_the_mean_of_w_is_followed_for_each_class() -> None:
+def test_the_mean_of_w_is_updated_for_each_class() -> None:
     generator = Generator(**TINY, image_size=8, z_dim=8, num_classes=3, w_avg_beta=0.75)
     z, labels = torch.randn(4, 8), torch.tensor([0, 2, 2, 0])
     w = generator.styles(z, labels)[:, 0].detach()
@@ -201,7 +201,7 @@ def test_every_part_learns(compose: Compose, classes: int) -> None:
     assert still <= {"discriminator.linear.bias"}
 
 
-def test_features_of_real_images_are_reported_where_there_is_a_teacher(
+def test_features_of_real_images_are_predicted_with_a_teacher(
     compose: Compose, capsys: pytest.CaptureFixture[str]
 ) -> None:
     module = small(compose, "model.discriminator.feature_dim=768")
@@ -252,14 +252,14 @@ def test_recomputed_activations_give_the_same_gradients(again: Any) -> None:
     ],
 )
 @pytest.mark.parametrize("network", [Generator, Discriminator])
-def test_what_does_not_fit_is_explained(
+def test_invalid_arguments_are_rejected(
     network: type[Generator], given: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(InputError, match=words):
         network(**{**TINY, "image_size": 8, **given})
 
 
-def test_a_resumed_run_is_the_straight_one(tmp_path: Path) -> None:
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     words = [
         "model=gat",
         *overrides_of.GAT,

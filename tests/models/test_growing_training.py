@@ -1,4 +1,4 @@
-"""ProGAN and StyleGAN in the loop: growth by the clock, resuming inside a fade, any game, samples midway."""
+"""ProGAN and StyleGAN in training: growth, resuming during a fade-in, losses, samples during growth."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.parametrize("model", list(TINY))
 
 
 @pytest.mark.parametrize("game", GAMES, ids=" ".join)
-def test_any_game_moves_both_players_from_the_first_stage_to_the_last(
+def test_any_loss_trains_both_players_in_all_stages(
     compose: Compose, model: str, game: tuple[str, ...]
 ) -> None:
     """Phases of 1 step and fades of 2: from 4x4, all of 16x16 is there after 6."""
@@ -66,7 +66,7 @@ def test_auxiliary_classifiers_and_path_lengths(compose: Compose, model: str) ->
     assert all(p.isfinite().all() for p in module.parameters())
 
 
-def test_layers_that_are_not_reached_do_not_change(compose: Compose, model: str) -> None:
+def test_unused_layers_do_not_change(compose: Compose, model: str) -> None:
     """Nor does their moving average, and the optimizers know nothing of them."""
     module = tiny(compose, model, "model.generator.start_size=4", steps=2)
     before = {name: value.clone() for name, value in module.state_dict().items()}
@@ -128,7 +128,7 @@ def test_d_sees_real_images_as_generated_ones_are(compose: Compose, model: str) 
     assert torch.equal(module.real(Batch(images)), images)
 
 
-def test_ranks_share_what_lies_on_their_devices(
+def test_ranks_share_only_tensors_on_their_devices(
     compose: Compose, monkeypatch: pytest.MonkeyPatch, model: str
 ) -> None:
     """NCCL rejects tensors on the CPU, where the stage is even if the networks are on GPUs."""
@@ -156,7 +156,7 @@ def test_no_growth(compose: Compose, model: str) -> None:
     assert all(p.isfinite().all() for p in module.parameters())
 
 
-def test_a_run_that_ends_too_early_says_so(
+def test_a_run_that_ends_before_full_resolution_warns(
     compose: Compose, model: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     end = {"progan": 12, "stylegan": 6}[model]  # steps until all is there
@@ -196,7 +196,7 @@ def trained(compose: Compose, folder: Path, model: str, name: str, total_kimg: f
     return folder / name
 
 
-def test_a_run_resumed_inside_a_fade_is_the_straight_one(
+def test_a_run_resumed_during_a_fade_in_equals_an_uninterrupted_one(
     compose: Compose, tmp_path: Path, model: str
 ) -> None:
     """And its samples midway are the moving average's, at full size."""

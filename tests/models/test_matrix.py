@@ -1,4 +1,4 @@
-"""Every loss with every penalty, augmentation and model: two steps that move both players."""
+"""Every loss with every penalty, augmentation and model: two steps change both players."""
 
 import itertools
 from collections.abc import Callable
@@ -102,7 +102,7 @@ def take_two_steps(compose: Callable[..., DictConfig], case: Case) -> None:
     assert [player.steps_taken for player in module.players.values()] == [2, 2]
 
 
-def test_the_short_list_has_every_pair() -> None:
+def test_the_short_list_covers_every_pair() -> None:
     met = {
         (a, b): {(case[a], case[b]) for case in pairwise()}
         for a, b in itertools.combinations(range(4), 2)
@@ -138,7 +138,7 @@ def test_two_steps_of_everything(
     ("model", "regularizer"),
     [pair for pair in itertools.product(SMALL, REGULARIZERS) if not possible(*pair)],
 )
-def test_what_means_nothing_is_rejected_before_the_first_step(
+def test_unsupported_combinations_are_rejected_before_the_first_step(
     compose: Callable[..., DictConfig], model: str, regularizer: str
 ) -> None:
     config = compose(f"model={model}", *SMALL[model], f"regularizer=[{regularizer}]")
@@ -197,7 +197,7 @@ def test_every_conditioning_takes_vectors(compose: Callable[..., DictConfig], ki
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_every_generator_has_averages_of_any_length(
+def test_every_generator_supports_post_hoc_ema(
     compose: Callable[..., DictConfig], model: str, tmp_path: Path
 ) -> None:
     """What is put together afterwards has every weight of the generator, and is the average that was kept."""
@@ -259,9 +259,7 @@ def test_sizes_and_channels(make: Make, model: str, channels: int, size: Any) ->
 @pytest.mark.parametrize(
     ("size", "remedy"), [(50, "48 or 56"), (3, "=4"), ([8, 9], "=8"), (36, "32 or 40")]
 )
-def test_a_size_that_the_network_cannot_make(
-    make: Make, model: str, size: Any, remedy: str
-) -> None:
+def test_unsupported_sizes(make: Make, model: str, size: Any, remedy: str) -> None:
     with pytest.raises(ValueError, match=r"set data.image_size=.*") as caught:
         make(model, size=size)
     assert remedy in str(caught.value.__cause__ or caught.value)

@@ -20,7 +20,9 @@ FAST = ("r3gan", "biggan")
 @pytest.mark.parametrize(
     "model", [*FAST, *(pytest.param(m, marks=pytest.mark.slow) for m in SMALL if m not in FAST)]
 )
-def test_a_resumed_run_is_the_straight_one(compose: Compose, tmp_path: Path, model: str) -> None:
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    compose: Compose, tmp_path: Path, model: str
+) -> None:
     """The power method's vectors are state like any other."""
 
     trained(compose, tmp_path, model, name="halted", total_kimg=0.024)
@@ -57,7 +59,7 @@ def weights(
     return [p.detach() for p in module.parameters()]
 
 
-def test_micro_batches_give_the_whole_batchs_weights(compose: Compose) -> None:
+def test_micro_batches_equal_the_whole_batch(compose: Compose) -> None:
     """Without normalisation over the batch, eight parts of a batch of 64 are the batch."""
     whole, eight = (
         weights(compose, "r3gan", parts, "~model.schedules", held=()) for parts in (1, 8)
@@ -66,7 +68,7 @@ def test_micro_batches_give_the_whole_batchs_weights(compose: Compose) -> None:
         assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
-def test_statistics_of_the_parts_are_all_that_differs_with_batch_norm(compose: Compose) -> None:
+def test_with_batch_norm_micro_batches_differ_only_in_statistics(compose: Compose) -> None:
     """Batch norm sees a part of eight and not the batch of 64; with running statistics the parts are the batch.
 
     The power method, which takes a step for each part, is held in both cases.
@@ -84,7 +86,7 @@ def test_statistics_of_the_parts_are_all_that_differs_with_batch_norm(compose: C
     assert largest_error(SpectralNorm) > 1e-3
 
 
-def test_in_training_an_image_depends_on_its_part(compose: Compose) -> None:
+def test_in_training_an_image_depends_on_its_micro_batch(compose: Compose) -> None:
     """By hand, for the first norm: features of a part minus its own mean, over its own deviation."""
     module = small(compose, "biggan", classes=10)
     generator = module.generator

@@ -1,4 +1,4 @@
-"""SNGAN and SAGAN: the papers' sizes, a discriminator held by spectral norm, and the one loop."""
+"""SNGAN and SAGAN: the papers' sizes, spectral norm, and training."""
 
 from collections.abc import Callable
 
@@ -32,7 +32,7 @@ def test_the_networks_of_table_4() -> None:
     assert parameters(discriminator) == opening + halving + 2 * 2 * convolution(128, 128) + 129
 
 
-def test_where_spectral_norm_is() -> None:
+def test_layers_with_spectral_norm() -> None:
     kinds = (nn.Conv2d, nn.Linear, nn.Embedding)
 
     def normalised(network: nn.Module) -> list[bool]:
@@ -47,7 +47,7 @@ def test_where_spectral_norm_is() -> None:
     assert normalised(generator).count(False) == tables > 0
 
 
-def test_no_class_is_preferred_at_the_start() -> None:
+def test_initial_logits_prefer_no_class() -> None:
     torch.manual_seed(0)
     generator = sngan.Generator(image_size=8, channels=1, num_classes=4, width=4).eval()
     z = torch.randn(1, 128).expand(4, -1)
@@ -58,7 +58,7 @@ def test_no_class_is_preferred_at_the_start() -> None:
 @pytest.mark.parametrize("model", FAMILY)
 @pytest.mark.parametrize("classes", [0, 10])
 @pytest.mark.parametrize(("size", "channels"), [(4, 1), ([8, 16], 4), (24, 3)])
-def test_one_loop_trains_it(
+def test_it_trains(
     compose: Compose, model: str, classes: int, size: int | list[int], channels: int
 ) -> None:
     module = small(compose, model, "d_steps=2", classes=classes, size=size, channels=channels)
@@ -69,7 +69,7 @@ def test_one_loop_trains_it(
     assert sum(not torch.equal(a, b) for a, b in zip(before, after, strict=True)) > len(after) / 2
 
 
-def test_attention_and_any_game(compose: Compose) -> None:
+def test_attention_and_any_loss(compose: Compose) -> None:
     game = ("loss=wasserstein", "regularizer=[r1,gradient_penalty]")
     module = small(compose, "sagan", *game, "model.generator.attention=[8]", size=16, classes=10)
     fit(module)
@@ -78,7 +78,7 @@ def test_attention_and_any_game(compose: Compose) -> None:
     assert any(gamma != 0 for gamma in gammas)
 
 
-def test_a_discriminator_learns_the_scale_of_no_layer(compose: Compose) -> None:
+def test_the_scale_of_weights_does_not_matter(compose: Compose) -> None:
     module = small(compose, "sngan", size=16, classes=10)
     images, labels = torch.randn(2, 1, 16, 16), torch.tensor([0, 1])
     network = module.discriminator.eval()

@@ -46,7 +46,7 @@ def effective_weights(network: nn.Module) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("model", list(NETWORKS))
-def test_every_weight_as_it_is_used_has_norm_one(model: str) -> None:
+def test_every_weight_at_use_has_norm_one(model: str) -> None:
     torch.manual_seed(0)
     network = NETWORKS[model]()
     normalize_discriminator(network)
@@ -92,7 +92,7 @@ def test_the_slope_is_bounded() -> None:
 
 
 @pytest.mark.parametrize("model", list(SMALL))
-def test_it_changes_nothing_where_the_architecture_has_it(compose: Compose, model: str) -> None:
+def test_it_changes_nothing_if_the_architecture_has_it(compose: Compose, model: str) -> None:
     without, with_it = (small(compose, model, *words).state_dict() for words in ((), (ON,)))
     same = without.keys() == with_it.keys()
     assert same == (model != "r3gan")
@@ -110,7 +110,7 @@ def test_the_average_is_of_the_generator_alone_and_untouched(compose: Compose) -
     assert all(p.isfinite().all() for p in module.parameters())
 
 
-def test_weights_that_begin_at_zero_are_drawn(compose: Compose) -> None:
+def test_zero_weights_are_redrawn(compose: Compose) -> None:
     network = small(compose, "r3gan", ON).discriminator
     last = network.stages[0][0].conv3
     assert_close(
@@ -128,7 +128,7 @@ def test_a_weight_of_an_unknown_kind_is_rejected() -> None:
         normalize_discriminator(Odd())
 
 
-def test_a_resumed_run_is_the_straight_one(compose: Compose, tmp_path: Path) -> None:
+def test_a_resumed_run_equals_an_uninterrupted_one(compose: Compose, tmp_path: Path) -> None:
     words = ("r3gan", ON, "conditioning=d2d_ce")
     trained(compose, tmp_path, *words, name="halted", total_kimg=0.024)
     halted = trained(compose, tmp_path, *words, name="halted", total_kimg=0.048)

@@ -176,7 +176,7 @@ def test_styles_are_mixed_in_training_within_the_layers_in_use() -> None:
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2])
-def test_a_fade_begins_at_the_lower_stage_and_ends_at_the_higher(stage: int) -> None:
+def test_a_fade_in_starts_at_the_lower_stage_and_ends_at_the_higher(stage: int) -> None:
     network, z = generator(growing=True, start_size=4), torch.randn(3, 8)
     images = {}
     for value in (stage, stage + 1e-12, stage + 0.25, stage + 1 - 1e-12, stage + 1):
@@ -190,7 +190,7 @@ def test_a_fade_begins_at_the_lower_stage_and_ends_at_the_higher(stage: int) -> 
 
 
 @pytest.mark.parametrize("stage", [0, 0.5, 1, 2.5, 3])
-def test_what_is_not_reached_is_not_computed(stage: float) -> None:
+def test_unused_resolutions_are_not_computed(stage: float) -> None:
     network = generator(growing=True, start_size=4)
     network.stage.value = stage
     network.forward_at_stage(torch.randn(4, 8)).sum().backward()

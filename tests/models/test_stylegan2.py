@@ -1,4 +1,4 @@
-"""StyleGAN2 against the published networks' outputs and sizes, and what the paper says of its parts."""
+"""StyleGAN2 against the published networks' outputs and sizes, and the paper's formulas."""
 
 import json
 from pathlib import Path
@@ -248,14 +248,14 @@ def test_the_first_layers_of_d_can_be_frozen() -> None:
         ({"style_mixing": 1.5}, "style_mixing=1.5"),
     ],
 )
-def test_what_there_is_not_is_rejected(settings: dict[str, object], message: str) -> None:
+def test_unsupported_options_are_rejected(settings: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         small_generator(**settings)
     with pytest.raises(InputError, match="noise='loud'"):
         small_generator().synthesis(torch.randn(1, 6, 8), noise="loud")
 
 
-def test_labels_decide() -> None:
+def test_labels_change_images_and_logits() -> None:
     network = small_discriminator(num_classes=3)
     images = torch.randn(1, 1, 16, 16).expand(3, -1, -1, -1)
     logits = network(images, torch.arange(3))

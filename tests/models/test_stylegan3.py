@@ -1,4 +1,4 @@
-"""StyleGAN3 against the published networks' outputs and sizes, its equivariance, and what else the paper says."""
+"""StyleGAN3 against the published networks' outputs and sizes, and its equivariance."""
 
 import json
 import math
@@ -172,7 +172,7 @@ def test_the_plan_of_the_published_size() -> None:
 
 
 @pytest.mark.parametrize("size", [8, 24, (16, 32)])
-def test_sizes_that_it_cannot_make(size: object) -> None:
+def test_unsupported_sizes(size: object) -> None:
     with pytest.raises(InputError, match=r"power of two from 16 on"):
         small_generator(image_size=size)
 
@@ -245,21 +245,21 @@ def measure(network: Generator, transform: Tensor) -> tuple[float, float]:
     return agreement(moved, expected), agreement(plain, expected)
 
 
-def test_r_shifts_and_turns_with_its_input() -> None:
+def test_r_is_equivariant_to_translation_and_rotation() -> None:
     network = equivariant_generator(kernel=1, radial=True)
     for name, transform in MOTIONS.items():
         moved, still = measure(network, transform)
         assert moved > 55 and still < 30, name
 
 
-def test_t_shifts_with_its_input_and_does_not_turn() -> None:
+def test_t_is_equivariant_to_translation_only() -> None:
     network = equivariant_generator()
     assert measure(network, MOTIONS["shift"])[0] > 50
     assert measure(network, MOTIONS["turn"])[0] < 25
 
 
 @torch.no_grad()
-def test_stylegan2_follows_its_input_in_neither() -> None:
+def test_stylegan2_is_not_equivariant() -> None:
     torch.manual_seed(0)
     network = StyleGAN2Generator(
         image_size=64, channels=1, z_dim=32, w_dim=32, channel_base=2048, channel_max=32

@@ -28,7 +28,7 @@ def build(
     ("up", "down", "size", "out_size"),
     [(2, 2, 12, 10), (4, 2, 12, 20), (2, 2, 10, 10), (2, 2, 20, 8)],
 )
-def test_it_is_what_its_definition_says(
+def test_it_matches_its_definition(
     up: int, down: int, size: int, out_size: int, radial: bool
 ) -> None:
     torch.manual_seed(0)

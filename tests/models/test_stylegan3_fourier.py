@@ -40,7 +40,7 @@ class NothingFromTheHost(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def test_a_pass_copies_nothing_from_the_host() -> None:
+def test_a_pass_does_not_synchronize() -> None:
     layer = FourierFeatures(features=3, size=6, rate=4, bandwidth=1.0, w_dim=2).to("meta")
     with NothingFromTheHost():
         made = layer(torch.empty(2, 2, device="meta"))
@@ -56,7 +56,7 @@ def test_a_transform_moves_the_plane() -> None:
     assert_close(layer(w, quarter), layer(w).rot90(1, (2, 3)), atol=1e-5, rtol=1e-5)
 
 
-def test_a_style_turns_and_shifts_in_proportion_to_its_length() -> None:
+def test_a_style_rotates_and_translates_in_proportion_to_its_length() -> None:
     layer = features()
     torch.nn.init.zeros_(layer.affine.weight)
     layer.affine.bias.data = torch.tensor([0.0, 2.0, 1.0, 0.0])

@@ -1,4 +1,4 @@
-"""StyleGAN2 and StyleGAN3 in the loop: any loss and penalty, what moves, what a resumed run goes on with, the blur."""
+"""StyleGAN2 and StyleGAN3 in training: losses and penalties, resuming, the blur."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -43,7 +43,7 @@ def make(
 @pytest.mark.parametrize("classes", [0, 10])
 @pytest.mark.parametrize("game", GAMES, ids=" ".join)
 @pytest.mark.parametrize("model", list(STYLEGANS))
-def test_two_steps_move_both_players(
+def test_two_steps_change_both_players(
     compose: Compose, model: str, game: tuple[str, ...], classes: int
 ) -> None:
     module = make(compose, model, *game, classes=classes)
@@ -75,7 +75,9 @@ def test_bf16_trains(compose: Compose) -> None:
 
 
 @pytest.mark.parametrize("model", list(STYLEGANS))
-def test_a_resumed_run_is_the_straight_one(compose: Compose, tmp_path: Path, model: str) -> None:
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    compose: Compose, tmp_path: Path, model: str
+) -> None:
     """The running means (of w, of magnitudes, of path lengths) and ADA's p are state like any other."""
 
     def trained(name: str, total_kimg: float) -> dict[str, Any]:

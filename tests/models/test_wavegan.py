@@ -42,7 +42,7 @@ def test_strides(length: int, found: list[int]) -> None:
 
 
 @pytest.mark.parametrize("length", [16, 16000, 1])
-def test_lengths_unknown(length: int) -> None:
+def test_unsupported_lengths(length: int) -> None:
     with pytest.raises(InputError, match=f"{length} samples.*data.length="):
         strides(length)
 
@@ -144,7 +144,7 @@ def test_latents_are_uniform_in_training_and_sampling() -> None:
     assert torch.equal(normal.argsort(), uniform.argsort())
 
 
-def test_what_makes_no_sense_is_rejected() -> None:
+def test_unsupported_options_are_rejected() -> None:
     gan = Gan(Generator(sample_shape=(1, 64), width=4).eval(), spec=sound_spec(64))
     with pytest.raises(InputError, match="no styles"):
         gan.mix([0], [1])

@@ -1,4 +1,4 @@
-"""WGAN-GP for text: the published sizes, and every loss and penalty that means something on it."""
+"""WGAN-GP for text: the published sizes, and all supported losses and penalties."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -117,12 +117,12 @@ def networks(module: AdversarialModule) -> tuple[nn.Module, nn.Module]:
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_every_loss_moves_both_players(compose: Compose, spec: SampleSpec, loss: str) -> None:
+def test_every_loss_trains_both_players(compose: Compose, spec: SampleSpec, loss: str) -> None:
     trained(compose, spec, f"loss={loss}")
 
 
 @pytest.mark.parametrize("regularizer", REGULARIZERS)
-def test_every_penalty_moves_both_players_or_says_why_not(
+def test_every_penalty_trains_both_players_or_is_rejected(
     compose: Compose, spec: SampleSpec, regularizer: str
 ) -> None:
     if regularizer not in REFUSED:
@@ -133,7 +133,7 @@ def test_every_penalty_moves_both_players_or_says_why_not(
 
 
 @pytest.mark.parametrize("augment", [name for name in AUGMENTATIONS if name != "none"])
-def test_augmentations_are_of_images(compose: Compose, spec: SampleSpec, augment: str) -> None:
+def test_augmentations_are_rejected(compose: Compose, spec: SampleSpec, augment: str) -> None:
     with pytest.raises(InputError, match="augments images"):
         trained(compose, spec, f"augment=[{augment}]")
 

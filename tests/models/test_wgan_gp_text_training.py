@@ -1,4 +1,4 @@
-"""Text from training to a page: every command on a small run of the embedded text."""
+"""Text: every command on a small run."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "runs" / "text"
 
 
-def test_killed_and_resumed_it_is_the_same(run: Path, tmp_path: Path) -> None:
+def test_a_killed_and_resumed_run_is_the_same(run: Path, tmp_path: Path) -> None:
     words = [*SHORT, f"runs_dir={tmp_path}", "name=killed"]
     killed = tmp_path / "killed"
     last = killed / "checkpoints" / "last.ckpt"
@@ -52,7 +52,7 @@ def test_killed_and_resumed_it_is_the_same(run: Path, tmp_path: Path) -> None:
         assert_same(ours.get(key), theirs.get(key), key)
 
 
-def test_metrics_and_what_stands_beside_them(run: Path) -> None:
+def test_metrics_and_their_references(run: Path) -> None:
     (last,) = (
         m for m in read_metrics(run / "metrics.jsonl") if m["kimg"] == 0.64 and "metrics/js4" in m
     )
@@ -175,7 +175,7 @@ def test_a_file_of_a_user_with_classes(tmp_path: Path) -> None:
         ("mix", [], "styles"),
     ],
 )
-def test_what_makes_no_sense_is_rejected(
+def test_unsupported_options_are_rejected(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
     command: str, words: list[str], named: str,
 ) -> None:  # fmt: skip
@@ -195,7 +195,7 @@ def test_a_sweep(tmp_path: Path) -> None:
     assert len(list((tmp_path / "both").glob("*/metrics.jsonl"))) == 2
 
 
-def test_another_python_is_other_data(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_python_has_another_fingerprint(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = PythonDocs.content_digest
     monkeypatch.setattr(PythonDocs, "content_digest", lambda self: plain(self)[::-1])
     words = [*SHORT, f"runs_dir={run.parent}", "name=text", "total_kimg=0.96"]

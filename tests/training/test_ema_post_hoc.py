@@ -1,4 +1,4 @@
-"""Averages of any length: profiles against integrals, sums against the averages themselves."""
+"""Post-hoc EMA: profiles against integrals, combined averages against direct ones."""
 
 import numpy as np
 import pytest
@@ -18,13 +18,13 @@ def test_the_exponent_has_the_deviation_that_is_requested(length: float) -> None
     assert (square - mean**2) ** 0.5 == pytest.approx(length, rel=1e-6)
 
 
-def test_those_of_the_paper() -> None:
+def test_exponents_of_the_paper() -> None:
     assert exponent(0.05) == pytest.approx(16.97, abs=0.01)
     assert exponent(0.1) == pytest.approx(6.94, abs=0.01)
 
 
 @pytest.mark.parametrize("length", [0, -0.1, 0.5])
-def test_lengths_unknown(length: float) -> None:
+def test_invalid_lengths(length: float) -> None:
     with pytest.raises(InputError, match=f"ema={length}"):
         exponent(length)
 
@@ -74,7 +74,7 @@ def test_any_length_is_the_direct_average(length: float, seed: int) -> None:
     assert error < 0.05 and off < 0.02
 
 
-def test_the_kept_ones_are_made_of_themselves() -> None:
+def test_saved_averages_are_reproduced_exactly() -> None:
     gamma = exponent(0.05)
     found, error = coefficients([1, 2, 2], [gamma, gamma, 3], time=2, gamma=gamma)
     assert found == pytest.approx([0, 1, 0], abs=1e-6) and error < 1e-4

@@ -1,4 +1,4 @@
-"""The loop: what each step does, against a loop written out by hand."""
+"""The training loop against a handwritten one."""
 
 from typing import Any
 
@@ -91,7 +91,7 @@ def test_micro_batches_equal_the_whole_batch(make: Make) -> None:
     assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-6)
 
 
-def test_the_discriminator_step_leaves_the_generator_and_the_other_way_round(make: Make) -> None:
+def test_each_step_changes_only_its_player(make: Make) -> None:
     still = "_target_=torch.optim.SGD"
     for player, other in (("generator", "discriminator"), ("discriminator", "generator")):
         frozen_optimizer = [
@@ -171,7 +171,7 @@ def test_clipping_limits_the_gradient(make: Make) -> None:
         assert float(torch.cat(moves).norm()) == pytest.approx(limit, rel=1e-3)
 
 
-def test_gradient_norms_are_measured_when_asked(make: Make) -> None:
+def test_gradient_norms_are_measured_on_request(make: Make) -> None:
     module = make("gan", steps=1)
     module.measure_gradients = True
     fit(module)
@@ -247,7 +247,7 @@ def test_the_moving_average_stays_in_evaluation_mode(make: Make) -> None:
         (("+model.schedules.generator.rate=1",), "schedules.generator.rate is unknown"),
     ],
 )
-def test_what_cannot_run_is_rejected_when_it_is_built(
+def test_invalid_settings_are_rejected_in_the_constructor(
     make: Make, overrides: tuple[str, ...], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):

@@ -1,4 +1,4 @@
-"""What an architecture, an augmentation or a penalty may change of the loop, on networks of one number each."""
+"""Hooks for architectures, augmentations and penalties, on networks with one parameter."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -117,7 +117,7 @@ class Recording(Augmentation):
         return {"factor": torch.tensor(self.factor)}
 
 
-def test_augmentations_change_all_that_the_discriminator_sees_in_their_order() -> None:
+def test_augmentations_are_applied_in_order_to_all_inputs_of_the_discriminator() -> None:
     first, second = Recording(2.0), Recording(3.0)
     made = fit(module(augmentations={"first": first, "second": second}, micro_batch_size=2))
     # two micro-batches of real and of generated images in the D step, two of generated ones in the G step
@@ -141,7 +141,7 @@ def test_an_augmentation_is_scheduled_by_name() -> None:
 
 
 @pytest.mark.parametrize("fakes", [False, True])
-def test_class_losses_join_both_players_losses(fakes: bool) -> None:
+def test_class_losses_are_added_to_both_losses(fakes: bool) -> None:
     augmentation = Recording(1.0)
     made = fit(
         module(
@@ -175,7 +175,7 @@ class Encoding(AdversarialModule):
         return real_logits - fake_logits
 
 
-def test_an_encoder_learns_from_real_images_in_the_generators_step_alone() -> None:
+def test_an_encoder_is_trained_in_the_generators_step_only() -> None:
     made = fit(module(Encoding))
     slope = made.discriminator.slope.detach()
     torch.testing.assert_close(made.generator.code.detach(), -slope)
@@ -193,7 +193,7 @@ class Largest(GeneratorRegularizer):
         return losses[fake_logits.argmax()][None]
 
 
-def test_a_regularizer_may_choose_the_images_that_count() -> None:
+def test_a_regularizer_can_select_images() -> None:
     watch = Recording(1.0)
     made = fit(
         module(
@@ -207,7 +207,7 @@ def test_a_regularizer_may_choose_the_images_that_count() -> None:
     torch.testing.assert_close(made.generator.shift.detach(), slope * torch.sigmoid(-logits.max()))
 
 
-def test_the_clock_is_set_before_everything_else_of_a_step() -> None:
+def test_prepare_step_runs_first() -> None:
     calls = []
 
     class Watching(AdversarialModule):
@@ -230,7 +230,7 @@ class OnReals(DiscriminatorRegularizer):
         return step.real_logits.square()
 
 
-def test_a_lazy_penalty_on_real_images_makes_no_generated_ones() -> None:
+def test_a_lazy_penalty_on_real_images_generates_none() -> None:
     made: list[int] = []
 
     class Watching(AdversarialModule):
@@ -244,7 +244,7 @@ def test_a_lazy_penalty_on_real_images_makes_no_generated_ones() -> None:
 
 
 @pytest.mark.parametrize("half", [False, True])
-def test_gradients_that_overflowed_in_half_precision_are_bounded(half: bool) -> None:
+def test_overflowed_gradients_of_half_precision_are_bounded(half: bool) -> None:
     class Overflowing(Slope):
         def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
             return super().forward(images) * torch.tensor([float("inf"), 1, 1, 1])
@@ -269,7 +269,7 @@ def test_half_precision_has_a_scaler_for_each_player() -> None:
     assert not any(player.scaler for player in plain.players.values())
 
 
-def test_an_overflow_skips_the_step_of_one_player_and_lowers_its_scale_alone() -> None:
+def test_an_overflow_skips_the_step_and_lowers_the_scale_of_one_player_only() -> None:
     class Overflowing(Slope):
         def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
             # the gradient of the slope is infinite, that of the images is not

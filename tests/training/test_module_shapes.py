@@ -1,4 +1,4 @@
-"""What the loop carries beside one image with one class and one logit: sources, tuples, patches, vectors."""
+"""The training loop with sources, tuples, patches and label vectors."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -214,7 +214,7 @@ class Reconstructing(Patches):
         )
 
 
-def test_a_reconstruction_loss_of_real_images_alone() -> None:
+def test_a_reconstruction_loss_on_real_images_only() -> None:
     discriminator = Reconstructing()
     before = discriminator.decoder.weight.detach().clone()
     penalties = {"r1": R1(weight=1, interval=2), "drift": Drift(weight=1)}
@@ -388,6 +388,6 @@ def test_attribute_vectors_reach_both_players() -> None:
     fit(made, data)
 
 
-def test_labels_stay_away_from_an_unconditional_model() -> None:
+def test_an_unconditional_model_gets_no_labels() -> None:
     data = batches(labels=lambda draws: torch.randint(3, (BATCH,), generator=draws))
     fit(module(AdversarialModule, Decoder(), Patches()), data)

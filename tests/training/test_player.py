@@ -55,7 +55,7 @@ def settings(made: Player) -> dict[str, tuple[float, float]]:
     return {name: found[id(p)] for name, p in made.network.named_parameters()}
 
 
-def test_one_group_where_nothing_is_treated_differently() -> None:
+def test_one_group_by_default() -> None:
     [group] = player().build_optimizer().param_groups
     assert len(group["params"]) == 8
     assert (group["lr"], group["betas"], group["weight_decay"]) == (0.5, (0.25, 0.81), 0.125)
@@ -71,7 +71,7 @@ def test_norms_and_biases_do_not_decay() -> None:
     assert {decay for _, decay in settings(made).values()} == {0, 0.5}
 
 
-def test_weight_decay_shrinks_what_decays_and_nothing_else() -> None:
+def test_weight_decay_applies_to_its_groups_only() -> None:
     made = player(groups=ParameterGroups(no_decay=["norms", "biases"]))
     optimizer = made.build_optimizer()
     before = {name: p.detach().clone() for name, p in made.network.named_parameters()}
@@ -122,7 +122,7 @@ def test_a_step_of_a_tenth_of_the_rate_goes_a_tenth_of_the_way() -> None:
         ({"rate_multipliers": {"last": -1}}, "rate_multipliers.last=-1 must not be negative"),
     ],
 )
-def test_groups_that_cannot_be(settings: dict[str, Any], message: str) -> None:
+def test_invalid_groups(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         player(groups=ParameterGroups(**settings)).build_optimizer()
 
@@ -169,7 +169,7 @@ def test_configured_numbers_win_over_loaded_ones() -> None:
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.5 * 4 / 5)
 
 
-def test_penalties_that_are_due() -> None:
+def test_lazy_penalties_due() -> None:
     made = player(LatentDiversity(weight=1), LatentDiversity(weight=1, interval=2))
     assert set(made.penalties()) == {"0"} and set(made.penalties("1")) == {"1"}
     due = []
@@ -178,7 +178,7 @@ def test_penalties_that_are_due() -> None:
     assert due == [["1"], [], ["1"], []]
 
 
-def test_frozen_restores_what_it_found_whatever_happens() -> None:
+def test_frozen_restores_requires_grad_after_errors() -> None:
     network = nn.Linear(2, 2)
     network.bias.requires_grad_(False)
     with pytest.raises(KeyError), frozen(network):
@@ -187,7 +187,7 @@ def test_frozen_restores_what_it_found_whatever_happens() -> None:
     assert network.weight.requires_grad and not network.bias.requires_grad
 
 
-def test_a_run_goes_on_with_or_without_a_scaler() -> None:
+def test_a_run_resumes_with_or_without_a_scaler() -> None:
     first, second = player(), player()
     first.steps_taken, first.scaler = 7, torch.amp.GradScaler("cpu", init_scale=8.0)
     second.load_state_dict(first.state_dict())

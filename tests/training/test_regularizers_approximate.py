@@ -1,4 +1,4 @@
-"""Penalties by finite differences: their closed form, and R1 as their mean, on draws as training has them."""
+"""Penalties by finite differences: their closed form, and R1 as their mean."""
 
 from collections.abc import Callable
 
@@ -31,9 +31,7 @@ class Linear(DiscriminatorNetwork):
 
 @pytest.mark.parametrize("noise", [1e-3, 0.01, 10.0])
 @pytest.mark.parametrize("penalty", [ApproximateR1, ApproximateR2])
-def test_of_a_linear_discriminator_whatever_the_size_of_the_change(
-    penalty: type[Approximate], noise: float
-) -> None:
+def test_linear_discriminator_with_any_noise(penalty: type[Approximate], noise: float) -> None:
     images = torch.randn(5, 3, 2, 2, dtype=torch.float64)
     step = discriminator_step(Linear(), images, images + 1)
     torch.manual_seed(7)
@@ -120,7 +118,7 @@ def test_it_needs_no_second_derivative() -> None:
         R1(weight=1)(step).mean().backward()
 
 
-def test_an_image_that_is_seen_as_several_stages_moves_once() -> None:
+def test_an_image_repeated_for_several_stages_is_perturbed_once() -> None:
     class Sum(DiscriminatorNetwork):
         def forward(self, x: tuple[Tensor, ...], labels: Tensor | None = None) -> Tensor:  # type: ignore[override]
             return sum(part.flatten(1).sum(1) for part in x)  # type: ignore[return-value]
@@ -150,7 +148,7 @@ def test_weight_interval_and_size_by_configuration(make: Make, words: tuple[str,
     assert module.regularizers["approximate_r2"].noise == 0.1
 
 
-def test_the_step_goes_on_with_the_draws_that_come_next() -> None:
+def test_the_random_state_is_restored() -> None:
     images = torch.randn(4, 1, 8, 8)
     drawn = []
     for penalize in (False, True):
@@ -166,6 +164,6 @@ def test_the_step_goes_on_with_the_draws_that_come_next() -> None:
     assert torch.equal(*drawn)
 
 
-def test_a_change_that_is_none() -> None:
+def test_zero_noise_is_rejected() -> None:
     with pytest.raises(InputError, match="noise=0"):
         ApproximateR1(weight=1, noise=0)

@@ -1,4 +1,4 @@
-"""Consistency penalties against what they are by hand, and what their transformations do."""
+"""Consistency penalties against manual computation, and their transformations."""
 
 import pytest
 import torch
@@ -81,7 +81,7 @@ def test_both_sides_of_the_difference_are_learned_from() -> None:
     torch.testing.assert_close(network.a.grad, 2 * penalty.detach().sum() / 2.0)
 
 
-def test_a_shift_moves_each_image_on_its_own_and_by_no_more_than_asked() -> None:
+def test_images_are_shifted_separately_within_the_limit() -> None:
     torch.manual_seed(0)
     # a pixel at (4, 4) of 8x8 tells where it has gone
     dots = torch.zeros(500, 2, 8, 8)
@@ -95,7 +95,7 @@ def test_a_shift_moves_each_image_on_its_own_and_by_no_more_than_asked() -> None
     assert len(set(places.tolist())) == 25
 
 
-def test_beyond_the_edge_the_edge_is_repeated() -> None:
+def test_shifts_have_edge_padding() -> None:
     torch.manual_seed(0)
     ramp = torch.arange(8.0).expand(1, 1, 8, 8)
     rows = Consistency(weight=1, flip=False, shift=0.25).transform(ramp.repeat(100, 1, 1, 1))
@@ -104,7 +104,7 @@ def test_beyond_the_edge_the_edge_is_repeated() -> None:
         torch.testing.assert_close(row, (torch.arange(8.0) + by).clamp(0, 7))
 
 
-def test_settings_that_change_nothing() -> None:
+def test_settings_without_effect_are_rejected() -> None:
     with pytest.raises(InputError, match="flip=false"):
         Consistency(weight=1, flip=False, shift=0)
     with pytest.raises(InputError, match=r"shift=1\.5"):

@@ -1,4 +1,4 @@
-"""LeCam's averages and penalty by hand."""
+"""LeCam's averages and penalty against manual computation."""
 
 import pytest
 import torch
@@ -74,7 +74,7 @@ def test_micro_batches_are_one_step() -> None:
     torch.testing.assert_close(whole.real, parts.real)
 
 
-def test_what_is_kept_is_saved() -> None:
+def test_averages_are_saved() -> None:
     assert set(LeCam(weight=1).state_dict()) == {"real", "fake", "num_averaged"}
 
 
@@ -85,7 +85,7 @@ def test_settings_out_of_range() -> None:
         LeCam(weight=1, start=0)
 
 
-def test_a_run_that_was_stopped_goes_on_with_its_averages(train: Train) -> None:
+def test_a_resumed_run_keeps_its_averages(train: Train) -> None:
     words = (
         "regularizer=[lecam,top_k]",
         "regularizer.lecam.start=3",

@@ -1,4 +1,4 @@
-"""Penalties against what they are by hand for discriminators whose gradient is known."""
+"""Penalties against manual computation for discriminators with known gradients."""
 
 import pytest
 import torch
@@ -126,7 +126,7 @@ def test_gradient_penalty_survives_a_gradient_of_zero() -> None:
     assert torch.isfinite(network.a.grad).all()
 
 
-def test_dragan_looks_around_the_real_images() -> None:
+def test_dragan_is_evaluated_near_real_images() -> None:
     torch.manual_seed(0)
     seen = []
 
@@ -212,6 +212,6 @@ def test_impossible_weights_and_intervals(wrong: dict[str, float]) -> None:
         R1(**wrong)  # type: ignore[arg-type]
 
 
-def test_a_limit_that_clips_to_nothing() -> None:
+def test_a_limit_of_zero_is_rejected() -> None:
     with pytest.raises(InputError, match="limit=0"):
         WeightClipping(limit=0)

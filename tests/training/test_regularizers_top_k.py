@@ -1,4 +1,4 @@
-"""Top-k: who counts, and who gets a gradient."""
+"""Top-k: selection and gradients."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from gan_lab.training.losses import NonSaturating
 from gan_lab.training.regularizers import TopK
 
 
-def test_only_the_chosen_get_a_gradient() -> None:
+def test_only_selected_samples_get_a_gradient() -> None:
     logits = torch.tensor([0.5, -2.0, 3.0, 1.0], requires_grad=True)
     kept = TopK(share=0.5).select(NonSaturating().generator(logits), logits)
     kept.mean().backward()
@@ -29,7 +29,7 @@ def test_choice_is_by_logits_not_by_losses() -> None:
 
 
 @pytest.mark.parametrize(("share", "count"), [(1.0, 10), (0.55, 6), (0.5, 5), (0.29, 3), (0.01, 1)])
-def test_how_many(share: float, count: int) -> None:
+def test_number_of_selected_samples(share: float, count: int) -> None:
     values = torch.arange(10.0)
     assert len(TopK(share=share).select(values, values)) == count
 

@@ -1,4 +1,4 @@
-"""Schedules are functions of kimg, and numbers of all parts follow them."""
+"""Schedules as functions of kimg, and applied to all parts."""
 
 from typing import Any
 
@@ -122,13 +122,13 @@ def test_every_number_can_be_scheduled() -> None:
         ({"r1": 1}, "schedules.r1 is unknown"),
     ],
 )  # fmt: skip
-def test_paths_that_lead_nowhere(schedules: dict[str, Any], hint: str) -> None:
+def test_unknown_paths(schedules: dict[str, Any], hint: str) -> None:
     with pytest.raises(InputError) as caught:
         ScheduledParameters(schedules, parts())
     assert hint in str(caught.value)
 
 
-def test_no_schedule_is_no_target() -> None:
+def test_values_that_are_no_schedules() -> None:
     assert not ScheduledParameters({"r1": {}}, parts()).schedules
     assert not ScheduledParameters({}, parts()).schedules
 

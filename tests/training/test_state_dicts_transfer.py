@@ -1,4 +1,4 @@
-"""init_from: what a network of another size or class count takes over, and that it means the same there."""
+"""init_from: transfer to networks of another size or number of classes."""
 
 from copy import deepcopy
 from pathlib import Path
@@ -234,7 +234,7 @@ def test_another_number_of_classes(
     assert words[model] in lines[1] and "of the parameters" in lines[1]
 
 
-def test_a_fresh_average_is_the_generators(tmp_path: Path) -> None:
+def test_a_missing_average_is_the_generator(tmp_path: Path) -> None:
     before, after = nodes("stylegan2", 16, 0), nodes("stylegan2", 32, 0)
     theirs, ours = Players(before, 0), Players(after, 1)
     transfer(ours, open_origin(run_folder(tmp_path, before, theirs)))
@@ -254,13 +254,13 @@ def test_a_generator_without_its_discriminator(
     assert "none of the discriminator's weights fits: it starts fresh" in " ".join(out.split())
 
 
-def test_nothing_that_fits_is_an_error(tmp_path: Path) -> None:
+def test_no_matching_weights_is_an_error(tmp_path: Path) -> None:
     before, after = nodes("dcgan", 16, 0), nodes("stylegan2", 16, 0)
     with pytest.raises(InputError, match="none of its weights match this model"):
         transfer(Players(after, 1), open_origin(run_folder(tmp_path, before, Players(before, 0))))
 
 
-def test_a_source_names_no_code_of_others(tmp_path: Path) -> None:
+def test_a_source_runs_no_untrusted_code(tmp_path: Path) -> None:
     described = nodes("dcgan", 16, 0)
     players = Players(described, 0)
     hostile = {**described, "generator": {"_target_": "os.system", "command": "touch x"}}
@@ -268,7 +268,7 @@ def test_a_source_names_no_code_of_others(tmp_path: Path) -> None:
         transfer(players, open_origin(run_folder(tmp_path, hostile, players)))
 
 
-def test_a_checkpoint_on_its_own_is_matched_by_name(tmp_path: Path) -> None:
+def test_a_checkpoint_without_a_run_folder_is_matched_by_name(tmp_path: Path) -> None:
     described = nodes("stylegan2", 16, 0)
     theirs, ours = Players(described, 0), Players(described, 1)
     run = run_folder(tmp_path, described, theirs)

@@ -1,4 +1,4 @@
-"""Reading BigGAN-PyTorch's state dicts: everything is taken, and what cannot be is named."""
+"""Reading BigGAN-PyTorch's state dicts completely, with errors for unsupported ones."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ def read(name: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 
 @pytest.mark.parametrize("name", ["biggan_32", "biggan_deep_128"])
-def test_every_weight_arrives(name: str) -> None:
+def test_every_weight_is_read(name: str) -> None:
     config, state = read(name)
     theirs = sorted(float(np.abs(v).sum()) for k, v in state.items() if not k.endswith("sv0"))
     ours = sorted(
@@ -37,7 +37,7 @@ def test_every_weight_arrives(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "kind"), [("biggan_128", biggan), ("biggan_deep_128", biggan_deep)]
 )
-def test_without_weights_networks_are_fresh(name: str, kind: Any) -> None:
+def test_without_weights_networks_are_random(name: str, kind: Any) -> None:
     config, _ = read(name)
     networks = from_published(config, None)
     assert isinstance(networks["G"], kind.Generator) and not networks["G"].training
@@ -81,7 +81,7 @@ def test_networks_without_a_shared_embedding() -> None:
         (lambda config, state: config["generator"].update(hier=False, G_depth=2), "needs hier"),
     ],
 )
-def test_what_does_not_fit_is_named(change: Any, words: str) -> None:
+def test_unsupported_files_are_rejected(change: Any, words: str) -> None:
     config, state = read("biggan_32")
     change(config, state)
     with pytest.raises(InputError, match=words):

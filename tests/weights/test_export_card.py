@@ -1,4 +1,4 @@
-"""The model card tells what is known, and its code runs."""
+"""The model card is complete, and its code runs."""
 
 import json
 import re
@@ -57,7 +57,7 @@ def result(run: Path, **changes: Any) -> dict[str, Any]:
     }
 
 
-def test_code_for_onnx_and_torch_runs_as_it_stands(
+def test_code_for_onnx_and_torch_runs(
     styled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     card = (styled / "README.md").read_text()
@@ -120,7 +120,7 @@ def test_the_grid_is_of_the_first_images(styled: Path) -> None:
     assert corner == int(first[9, 0, 0, 0])
 
 
-def test_what_there_is_to_tell(styled: Path) -> None:
+def test_contents_of_the_card(styled: Path) -> None:
     card = (styled / "README.md").read_text()
     assert re.findall("^## (.*)", card, re.MULTILINE) == list(SECTIONS)
     assert "a generator of 8 x 8 grey images: `stylegan2`" in card.lower()
@@ -171,7 +171,7 @@ def test_metrics_are_those_of_this_checkpoint(tmp_path: Path) -> None:
     assert "`other`" in raw and "kid5k" not in raw and "by `fid50k`" not in raw
 
 
-def test_no_place_of_the_machine_is_reported(tmp_path: Path) -> None:
+def test_no_local_paths_are_in_the_card(tmp_path: Path) -> None:
     run = run_of("gan", tmp_path / "run", classes=0)
     (run / "evaluation.json").write_text(json.dumps([result(run)]))
     card = card_of(run)
@@ -181,7 +181,7 @@ def test_no_place_of_the_machine_is_reported(tmp_path: Path) -> None:
         assert "somebody" not in text and str(tmp_path) not in text
 
 
-def test_imported_weights_say_where_they_are_from(tmp_path: Path) -> None:
+def test_imported_weights_name_their_source(tmp_path: Path) -> None:
     run = run_of("gan", tmp_path / "run")
     with (run / "config.yaml").open("a") as file:
         file.write(
@@ -194,7 +194,7 @@ def test_imported_weights_say_where_they_are_from(tmp_path: Path) -> None:
     )
 
 
-def test_a_name_is_text_whatever_it_holds() -> None:
+def test_names_are_escaped() -> None:
     cell = in_a_cell("a|b\n# c\x1b[1m<script>`d` [e](f) \ud800")
     assert "\n" not in cell and "\x1b" not in cell and "<" not in cell and "\ud800" not in cell
     assert r"a\|b\\n# c\\x1b\[1m&lt;script" in cell and r"\`d\`" in cell

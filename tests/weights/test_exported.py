@@ -1,4 +1,4 @@
-"""An exported model gives the run's images, without Lightning and Hydra, and rejects what is not as it should be."""
+"""An exported model gives the run's images without Lightning and Hydra; damaged ones are rejected."""
 
 import json
 import shutil
@@ -49,7 +49,7 @@ def test_raw_weights_and_standing_statistics(tmp_path: Path) -> None:
     assert torch.equal(standing.sample(3), measured.sample(3))
 
 
-def test_an_encoder_comes_along(tmp_path: Path) -> None:
+def test_an_encoder_is_exported(tmp_path: Path) -> None:
     run = run_of("bigan", tmp_path / "run")
     images = gan_lab.load(run).sample(3)
     codes = [
@@ -60,7 +60,9 @@ def test_an_encoder_comes_along(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_in_a_process_alone(styled: Path, styled_run: Path, tmp_path: Path) -> None:
+def test_loading_needs_no_lightning_and_hydra(
+    styled: Path, styled_run: Path, tmp_path: Path
+) -> None:
     code = """if True:
         import sys
         import torch
@@ -145,7 +147,7 @@ def network(description: dict[str, Any]) -> dict[str, Any]:
         (lambda d: network(d).update(channel_base=2**26, channel_max=2**24), "has shape"),
     ],
 )
-def test_a_description_that_is_not_as_it_should_be(edit: Change, message: str, model: Path) -> None:
+def test_invalid_descriptions_are_rejected(edit: Change, message: str, model: Path) -> None:
     change(model, edit)
     with pytest.raises(InputError, match=message):
         gan_lab.load(model)
@@ -185,7 +187,7 @@ def test_a_damaged_folder(damage: Callable[[Path], object], message: str, model:
         gan_lab.load(model)
 
 
-def test_what_an_export_has_not(model: Path) -> None:
+def test_missing_parts_are_rejected(model: Path) -> None:
     assert is_export(model)
     with pytest.raises(InputError, match="has no checkpoints"):
         gan_lab.load(model, checkpoint="best")
@@ -221,7 +223,7 @@ def test_a_trusted_package(model: Path, tmp_path: Path, monkeypatch: pytest.Monk
         lambda d: d.update(name=3),
     ],
 )
-def test_what_is_exported_again_is_described_whole(edit: Change, model: Path) -> None:
+def test_exporting_again_keeps_the_description(edit: Change, model: Path) -> None:
     assert read_about(model)["name"]
     change(model, edit)
     with pytest.raises(InputError, match=r"model\.json is damaged"):

@@ -1,4 +1,4 @@
-"""Reading FastGAN as projected-gan stores it: both kinds of blocks, with and without classes."""
+"""Reading projected-gan's FastGAN: both kinds of blocks, with and without classes."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from gan_lab.weights.published import open_published
 from tests.helpers.published import below, fastgan_pickle, fixture, state_file
 
 
-def test_weights_that_the_image_does_not_use_are_left_out() -> None:
+def test_unused_weights_are_dropped() -> None:
     config, state, _ = fixture("fastgan_128")
     names = from_published(config, state)["G"].state_dict()
     assert len(names) == sum(not name.split(".")[1].endswith("_256") for name in state)
@@ -47,7 +47,7 @@ def conditional_state(classes: int, rows: int) -> dict[str, np.ndarray]:
     return made
 
 
-def test_with_classes_its_larger_table_is_cut_to_those_of_the_data() -> None:
+def test_the_class_embedding_is_cut_to_the_number_of_classes() -> None:
     config, _, _ = fixture("fastgan_128")
     config["generator"] |= {"cond": True, "c_dim": 4}
     state = {k: np.asarray(v, "float32") for k, v in conditional_state(4, 1000).items()}
@@ -70,7 +70,7 @@ def test_with_classes_its_larger_table_is_cut_to_those_of_the_data() -> None:
         ({"z_dim": 16}, "has shape"),
     ],
 )
-def test_what_does_not_fit_is_named(change: dict[str, object], words: str) -> None:
+def test_unsupported_files_are_rejected(change: dict[str, object], words: str) -> None:
     config, state, _ = fixture("fastgan_128")
     config["generator"] |= change
     with pytest.raises(InputError, match=words):
@@ -105,7 +105,7 @@ def test_classes_and_rows_without_arguments(tmp_path: Path) -> None:
         arguments({"spam": (1,)})
 
 
-def test_a_weight_that_is_unknown() -> None:
+def test_unknown_weights_are_rejected() -> None:
     config, state, _ = fixture("fastgan_128")
     with pytest.raises(InputError, match="spam"):
         from_published(config, {**state, "G/synthesis.spam": np.zeros(1)})

@@ -1,4 +1,4 @@
-"""Models of the Hugging Face hub, from a server on this machine that answers as the hub does."""
+"""Models of the Hugging Face hub, with a local mock server."""
 
 import hashlib
 import json
@@ -105,20 +105,20 @@ def test_a_model_is_loaded_from_the_hub(revision: str, asked: list[str], model: 
     assert files == {"model.json", "model.safetensors"}, "what loading needs, and no more"
 
 
-def test_the_second_time_it_comes_from_the_cache(asked: list[str]) -> None:
+def test_the_second_load_is_from_the_cache(asked: list[str]) -> None:
     first = hub.download(f"hf://{NAME}")
     before = len([path for path in asked if "/resolve/" in path])
     assert hub.download(f"hf://{NAME}") == first
     assert len([path for path in asked if "/resolve/" in path]) == before
 
 
-def test_commands_take_it(asked: list[str], tmp_path: Path) -> None:
+def test_commands_accept_hub_models(asked: list[str], tmp_path: Path) -> None:
     words = [f"run=hf://{NAME}@v1", f"out={tmp_path / 'out'}", "num_images=2", "format=grid"]
     assert launch("generate", words) == 0
     assert (tmp_path / "out" / "grid.png").exists()
 
 
-def test_a_model_unknown(asked: list[str]) -> None:
+def test_an_unknown_model(asked: list[str]) -> None:
     with pytest.raises(InputError, match="hf://somebody/none could not be downloaded"):
         gan_lab.load("hf://somebody/none")
 

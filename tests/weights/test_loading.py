@@ -1,4 +1,4 @@
-"""What is loaded does not act: run folders that another process has prepared, by every command that opens one."""
+"""Loading an untrusted run folder runs no code, with every command that opens one."""
 
 import json
 import os
@@ -45,7 +45,7 @@ def run(tmp_path: Path, victim: Path) -> Path:
     return folder
 
 
-def test_the_attack_is_one(run: Path, victim: Path) -> None:
+def test_the_attack_works_without_protection(run: Path, victim: Path) -> None:
     RestartableZip(out=run / "x.zip", plan="p").abandon()
     assert victim.read_bytes() == ATTACK
 
@@ -118,7 +118,7 @@ PLACES: dict[str, tuple[str, str]] = {
 
 @pytest.mark.parametrize(("key", "shape"), PLACES.values(), ids=PLACES)
 @pytest.mark.parametrize("kind", [RestartableZip, JsonLines])
-def test_no_class_is_constructed_before_it_is_known_to_belong_there(
+def test_classes_are_checked_before_construction(
     key: str,
     shape: str,
     kind: type,
@@ -137,7 +137,7 @@ def test_no_class_is_constructed_before_it_is_known_to_belong_there(
     assert constructed == []
 
 
-def test_every_command_refuses_it(
+def test_every_command_rejects_it(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     constructed = []
@@ -206,21 +206,21 @@ SMALL_FILES: dict[str, Callable[[Path], str]] = {
 
 @pytest.mark.parametrize("text", SMALL_FILES.values(), ids=SMALL_FILES)
 @pytest.mark.timeout(60)
-def test_small_files_that_ask_for_much(text: Callable[[Path], str], run: Path) -> None:
+def test_small_files_that_describe_huge_networks(text: Callable[[Path], str], run: Path) -> None:
     (run / "config.yaml").write_text(text(run))
     with pytest.raises(InputError, match=r"config\.yaml"):
         gan_lab.load(run)
 
 
 @pytest.mark.parametrize("pid", ["1", 0, -1, 10**30, True, None, [1]])
-def test_a_note_of_who_trains_is_read_like_that_of_anybody(pid: Any, tmp_path: Path) -> None:
+def test_the_lock_file_is_read_as_untrusted(pid: Any, tmp_path: Path) -> None:
     holder = {"pid": pid, "host": socket.gethostname(), "since": "now"}
     (tmp_path / HOLDER_FILE).write_text(json.dumps(holder))
     assert living_holder(tmp_path) is None
 
 
 @pytest.mark.timeout(60)
-def test_a_pipe_in_place_of_a_configuration(run: Path) -> None:
+def test_a_pipe_instead_of_a_configuration(run: Path) -> None:
     (run / "config.yaml").unlink()
     os.mkfifo(run / "config.yaml")
     with pytest.raises(InputError, match=r"config\.yaml"):
@@ -238,7 +238,7 @@ def test_a_pipe_in_place_of_a_configuration(run: Path) -> None:
     ],
 )
 @pytest.mark.timeout(100)
-def test_numbers_that_no_network_has(key: str, value: float, tmp_path: Path) -> None:
+def test_absurd_numbers_are_rejected(key: str, value: float, tmp_path: Path) -> None:
     run = run_of("stylegan2", tmp_path / "run")
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert key in TINY["stylegan2"] or key in ("style_mixing", "w_avg_beta")
@@ -270,7 +270,7 @@ def test_numbers_that_no_network_has(key: str, value: float, tmp_path: Path) -> 
         ("model.generator._args_", {"a": 1}),
     ],
 )
-def test_what_a_run_says_of_itself_is_checked(key: str, value: Any, tmp_path: Path) -> None:
+def test_descriptions_of_runs_are_checked(key: str, value: Any, tmp_path: Path) -> None:
     run = run_of("dcgan", tmp_path / "run")
     config = OmegaConf.load(run / "config.yaml")
     OmegaConf.update(config, key, value, merge=False, force_add=True)

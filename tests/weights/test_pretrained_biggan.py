@@ -1,4 +1,4 @@
-"""Hugging Face's BigGAN-deep in our networks, against its equations written down once more."""
+"""Hugging Face's BigGAN-deep in our networks, against an independent implementation."""
 
 from typing import Any
 
@@ -38,7 +38,7 @@ def test_parity(
     assert (made - expected).norm() / expected.norm() < 1e-4
 
 
-def test_between_two_truncations_the_statistics_lie_between(
+def test_statistics_are_interpolated_between_truncations(
     files: tuple[dict[str, Any], dict[str, Tensor]],
 ) -> None:
     config, state = files
@@ -87,14 +87,14 @@ def test_published_sizes(size: int) -> None:
         ({"num_classes": 6}, "has shape"),
     ],
 )
-def test_what_does_not_fit_is_named(
+def test_unsupported_files_are_rejected(
     files: tuple[dict[str, Any], dict[str, Tensor]], change: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
         load(*files, **change)
 
 
-def test_weights_of_another_form_are_an_error(
+def test_weights_of_another_shape_are_an_error(
     files: tuple[dict[str, Any], dict[str, Tensor]],
 ) -> None:
     config, state = files

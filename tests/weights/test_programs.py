@@ -1,4 +1,4 @@
-"""Programs of torch.export and ONNX make the generator's own images."""
+"""Programs of torch.export and ONNX give the generator's images."""
 
 from pathlib import Path
 
@@ -90,7 +90,7 @@ class Untraceable(Unlike):
         return z[:, None, None, :] if z.sum() > 0 else -z[:, None, None, :]
 
 
-def test_a_program_of_other_images_is_deleted(tmp_path: Path) -> None:
+def test_a_program_with_different_images_is_deleted(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match=r"generator.pt2 differ .* by up to .*; the file was deleted"
     ):
@@ -98,7 +98,7 @@ def test_a_program_of_other_images_is_deleted(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_what_cannot_be_traced_is_said(tmp_path: Path) -> None:
+def test_untraceable_generators_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"torch\.export cannot trace Untraceable"):
         write_program("torch", Gan(Untraceable().requires_grad_(False)), tmp_path)
     assert not list(tmp_path.iterdir())
@@ -120,7 +120,9 @@ def test_the_comparison_sees_labels_and_truncation() -> None:
     assert largest_difference(lambda i: as_program(i) * float("nan"), gan) == float("inf")
 
 
-def test_without_onnxruntime_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_onnxruntime_the_error_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
     with pytest.raises(
         InputError, match=r"needs onnxruntime.*pip install 'gan-laboratory\[onnx\]'"

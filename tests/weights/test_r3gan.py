@@ -1,4 +1,4 @@
-"""Reading R3GAN's state dicts: everything is taken, and what cannot be is named."""
+"""Reading R3GAN's state dicts completely, with errors for unsupported ones."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ def published() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         return json.loads(str(file["config"])), state
 
 
-def test_every_weight_arrives(published: tuple[dict[str, Any], dict[str, np.ndarray]]) -> None:
+def test_every_weight_is_read(published: tuple[dict[str, Any], dict[str, np.ndarray]]) -> None:
     config, state = published
     theirs = sorted(
         float(np.abs(value).sum()) for key, value in state.items() if not key.endswith("Kernel")
@@ -75,7 +75,7 @@ def test_without_classes_and_weights(
         (lambda config, state: config["generator"].update(NoiseDimension=8), "has shape"),
     ],
 )
-def test_what_does_not_fit_is_named(
+def test_unsupported_files_are_rejected(
     published: tuple[dict[str, Any], dict[str, np.ndarray]], change: Any, words: str
 ) -> None:
     config, state = published

@@ -1,4 +1,4 @@
-"""Reading rosinality's StyleGAN2: files that are written here by walking over our networks layer by layer."""
+"""Reading rosinality's StyleGAN2, from files written by the test."""
 
 import argparse
 from pathlib import Path
@@ -103,7 +103,7 @@ def opened(folder: Path, **content: Any) -> Published:
 
 
 @torch.no_grad()
-def test_a_training_checkpoint_makes_the_same_images_and_logits(
+def test_a_training_checkpoint_gives_the_same_images_and_logits(
     tmp_path: Path, generator: Generator, discriminator: Discriminator
 ) -> None:
     state = generator_file(generator)
@@ -143,7 +143,7 @@ def test_a_converted_file_has_its_own_mean_style(tmp_path: Path, generator: Gene
 
 @pytest.mark.parametrize("size", [256, 1024])
 @pytest.mark.parametrize("multiplier", [1, 2])
-def test_its_table_of_widths_is_two_numbers(size: int, multiplier: int) -> None:
+def test_the_table_of_widths_follows_from_two_numbers(size: int, multiplier: int) -> None:
     """The published table for channel_multiplier=1 (config E) and 2 (config F), read off two layers."""
     table = {side: 512 for side in (4, 8, 16, 32)}
     table |= {side: 16 * multiplier * 1024 // side for side in (64, 128, 256, 512, 1024)}
@@ -173,7 +173,7 @@ def test_its_table_of_widths_is_two_numbers(size: int, multiplier: int) -> None:
         (lambda s: s.update({"convs.1.activate.bias": torch.zeros(9)}), "shape"),
     ],
 )
-def test_what_does_not_fit_is_named(
+def test_unsupported_files_are_rejected(
     change: Any, words: str, tmp_path: Path, generator: Generator
 ) -> None:
     state = generator_file(generator)

@@ -1,4 +1,4 @@
-"""Reading StyleGAN2 and StyleGAN3 state dicts: everything is taken, and what cannot be is named."""
+"""Reading StyleGAN2 and StyleGAN3 state dicts completely, with errors for unsupported ones."""
 
 import json
 from pathlib import Path
@@ -24,7 +24,7 @@ def read(name: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 
 @pytest.mark.parametrize("name", ["stylegan2_cond_32", "stylegan3_r_32"])
-def test_every_weight_arrives(name: str) -> None:
+def test_every_weight_is_read(name: str) -> None:
     config, state = read(name)
     networks = from_published(config, state)
     theirs = sorted(
@@ -41,7 +41,7 @@ def test_every_weight_arrives(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["stylegan2_uncond_32", "stylegan3_t_32"])
-def test_without_weights_networks_are_fresh(name: str) -> None:
+def test_without_weights_networks_are_random(name: str) -> None:
     config, _ = read(name)
     networks = from_published(config, None)
     assert set(networks) == {"G", "D"} & {k[0].upper() for k in config if k != "source"}
@@ -100,7 +100,7 @@ def test_an_unknown_source_is_rejected() -> None:
     ],
 )
 @pytest.mark.parametrize("name", ["stylegan2_uncond_32", "stylegan3_t_32"])
-def test_arguments_that_cannot_be_honoured_are_named(name: str, change: Any, message: str) -> None:
+def test_unsupported_arguments_are_rejected(name: str, change: Any, message: str) -> None:
     config, state = read(name)
     change(config["generator"])
     with pytest.raises(InputError, match=message):
@@ -117,7 +117,7 @@ def test_arguments_that_cannot_be_honoured_are_named(name: str, change: Any, mes
     ],
 )
 @pytest.mark.parametrize("name", ["stylegan2_uncond_32", "stylegan3_t_32"])
-def test_weights_that_do_not_fit_are_named(name: str, change: Any, message: str) -> None:
+def test_weights_that_do_not_match_are_rejected(name: str, change: Any, message: str) -> None:
     config, state = read(name)
     change(state)
     with pytest.raises(InputError, match=message):
@@ -128,7 +128,7 @@ NVIDIAS = ["stylegan2_cond_32", "stylegan2_uncond_32", "stylegan3_t_32", "styleg
 
 
 @pytest.mark.parametrize("name", NVIDIAS)
-def test_what_is_written_is_what_was_read(name: str) -> None:
+def test_exported_files_equal_the_published_ones(name: str) -> None:
     """Names, filters and arguments of the published files, which hold nothing else."""
     config, state = read(name)
     for player, blueprint in blueprints(config, state).items():
@@ -161,7 +161,9 @@ def test_what_is_written_is_what_was_read(name: str) -> None:
         (stylegan3.Generator, {"image_size": [32, 48], "channels": 3}, "squares"),
     ],
 )
-def test_what_nvidias_classes_do_not_make(kind: Any, node: dict[str, Any], words: str) -> None:
+def test_options_that_nvidias_classes_do_not_have(
+    kind: Any, node: dict[str, Any], words: str
+) -> None:
     with pytest.raises(InputError, match=words):
         published_arguments(kind, node)
 

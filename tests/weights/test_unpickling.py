@@ -1,4 +1,4 @@
-"""Pickles that ask for more than data: each is rejected by the name of what it asks for, and nothing of it runs."""
+"""Malicious and damaged pickles are rejected with the name of the offending object, and nothing runs."""
 
 import builtins
 import io
@@ -104,7 +104,7 @@ ATTACKS: dict[str, tuple[Callable[[str], Any], str]] = {
 
 @pytest.mark.parametrize("protocol", range(6))
 @pytest.mark.parametrize("name", ATTACKS)
-def test_what_is_requested_is_named_and_not_run(
+def test_callables_are_named_and_not_run(
     name: str, protocol: int, tmp_path: Path, witness: Path
 ) -> None:
     make, asked = ATTACKS[name]
@@ -172,7 +172,7 @@ def test_a_legal_looking_class_with_a_setstate(tmp_path: Path, witness: Path) ->
     assert not witness.exists()
 
 
-def test_the_source_within_is_not_run(tmp_path: Path, witness: Path) -> None:
+def test_source_code_is_not_run(tmp_path: Path, witness: Path) -> None:
     data = network_pickle("stylegan2_uncond_32", witness)
     assert b"write_text" in data and str(witness).encode() in data, "the source is in the file"
     path = tmp_path / "whole.pkl"
@@ -185,7 +185,7 @@ def test_the_source_within_is_not_run(tmp_path: Path, witness: Path) -> None:
 
 
 @pytest.mark.parametrize("zipped", [False, True])
-def test_a_storages_bytes_may_hide_nothing(zipped: bool, tmp_path: Path, witness: Path) -> None:
+def test_nested_pickles_are_checked(zipped: bool, tmp_path: Path, witness: Path) -> None:
     """A tensor's storage is a file of torch.save within the pickle, with a pickle of its own."""
     file = io.BytesIO()
     hostile = Call(os.system, f"touch '{witness}'")
@@ -196,7 +196,7 @@ def test_a_storages_bytes_may_hide_nothing(zipped: bool, tmp_path: Path, witness
 
 
 @pytest.mark.parametrize("zipped", [False, True])
-def test_a_hostile_state_dict(zipped: bool, tmp_path: Path, witness: Path) -> None:
+def test_a_malicious_state_dict(zipped: bool, tmp_path: Path, witness: Path) -> None:
     path = tmp_path / "G_ema.pth"
     torch.save(
         {"linear.weight": torch.zeros(1), "x": Call(os.system, f"touch '{witness}'")},
@@ -336,14 +336,14 @@ def billion_laughs() -> Any:
     return value
 
 
-def test_laughs_are_read_and_not_multiplied() -> None:
+def test_billion_laughs() -> None:
     """Shared containers take no memory; whoever copies them out counts."""
     value = unpickle(pickle.dumps(billion_laughs()), NETWORKS)
     with pytest.raises(RefusedError, match="too many arguments"):
         to_plain_data(value)
 
 
-def test_modules_that_are_shared_without_end(tmp_path: Path) -> None:
+def test_endlessly_shared_modules(tmp_path: Path) -> None:
     module: Any = nn.Module()
     for _ in range(40):
         above = nn.Module()
@@ -355,7 +355,7 @@ def test_modules_that_are_shared_without_end(tmp_path: Path) -> None:
     assert "more than 20,000 modules" in refused(data, tmp_path)
 
 
-def test_a_network_that_is_its_own_part(tmp_path: Path) -> None:
+def test_a_network_that_contains_itself(tmp_path: Path) -> None:
     module: Any = nn.Module()
     module._modules = {"a": module}
     assert "more than 20,000 modules" in refused(pickle.dumps({"G_ema": module}), tmp_path)
@@ -376,7 +376,7 @@ def test_a_network_that_is_its_own_part(tmp_path: Path) -> None:
         ({"img_resolution": 1 << 10, "channel_base": 1 << 12}, "missing"),
     ],
 )
-def test_arguments_that_ask_for_giants(
+def test_arguments_of_huge_networks(
     changed: dict[str, Any], message: str, tmp_path: Path, witness: Path
 ) -> None:
     """What the weights do not fill is not made: 2^20 inputs to a mapping network would be 128 MiB and more."""
@@ -388,7 +388,7 @@ def test_arguments_that_ask_for_giants(
     assert peak() - before < 100 << 20
 
 
-def test_a_zip_that_unpacks_to_more(tmp_path: Path) -> None:
+def test_a_zip_bomb(tmp_path: Path) -> None:
     path = tmp_path / "G_ema.pth"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", b"\0" * 10_000_000)
@@ -397,14 +397,14 @@ def test_a_zip_that_unpacks_to_more(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("part", [0, 1, 100, 5_000, -1])
-def test_a_file_that_is_cut_short(part: int, tmp_path: Path, witness: Path) -> None:
+def test_truncated_files(part: int, tmp_path: Path, witness: Path) -> None:
     data = network_pickle("stylegan3_t_32", witness)
     message = refused(data[:part], tmp_path)
     assert "is damaged or of another kind" in message and "copy it again" in message
 
 
 @pytest.mark.parametrize("zipped", [False, True])
-def test_state_dicts_that_are_cut_short(zipped: bool) -> None:
+def test_truncated_state_dicts(zipped: bool) -> None:
     file = io.BytesIO()
     torch.save({"a": torch.randn(100)}, file, _use_new_zipfile_serialization=zipped)
     whole = file.getvalue()
@@ -435,7 +435,7 @@ def test_state_dicts_are_read_exactly(zipped: bool) -> None:
 
 
 @pytest.mark.parametrize("protocol", range(2, 6))
-def test_plain_values_are_those_of_python(protocol: int) -> None:
+def test_plain_values_equal_pythons(protocol: int) -> None:
     value = {
         "numbers": [0, -1, 255, 65536, -(2**40), 2**100, 0.5, float("inf"), True, None],
         "text": ["", "ä", "x" * 300, b"", b"\x00\xff" * 200],
@@ -452,7 +452,7 @@ def test_plain_values_are_those_of_python(protocol: int) -> None:
         np.testing.assert_array_equal(read.values, array)
 
 
-def test_any_damage_is_an_error_in_words(tmp_path: Path, witness: Path) -> None:
+def test_random_damage_is_an_error(tmp_path: Path, witness: Path) -> None:
     """Instructions changed, cut and copied at random: nothing but an InputError, or a file that reads still."""
     random = Random(0)
     whole = network_pickle("stylegan3_t_32", witness)

@@ -1,4 +1,4 @@
-"""WaveGAN's published networks: what they compute, and what of a description cannot be built."""
+"""WaveGAN's published networks: their outputs, and errors for unsupported arguments."""
 
 from typing import Any
 
@@ -70,7 +70,7 @@ def test_the_filter_follows_from_its_weights(published: Published) -> None:
         (lambda config, state: config["discriminator"].update(dim=8), "has shape"),
     ],
 )
-def test_what_does_not_fit_is_named(published: Published, change: Any, words: str) -> None:
+def test_unsupported_arguments_are_rejected(published: Published, change: Any, words: str) -> None:
     config, state, _ = published
     change(config, state)
     with pytest.raises(InputError, match=words):
