@@ -119,7 +119,7 @@ class BiGAN(AdversarialModule):
     """The training loop on pairs (image, code); the loss of G and E is D's with real and fake swapped.
 
     Raises:
-        InputError: for arguments that do not fit together.
+        InputError: for inconsistent arguments.
     """
 
     has_encoder = True

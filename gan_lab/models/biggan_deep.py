@@ -38,7 +38,7 @@ class Generator(ResNetGenerator):
         spectral_eps: of the power method.
 
     Raises:
-        InputError: for numbers that do not fit together.
+        InputError: for inconsistent sizes.
     """
 
     def __init__(

@@ -182,7 +182,7 @@ class Generator(StyleGeneratorNetwork):
             costs little time.
 
     Raises:
-        InputError: for invalid sizes, or sizes that do not fit together.
+        InputError: for invalid or inconsistent sizes.
     """
 
     supports_z_truncation = False
@@ -423,7 +423,7 @@ class Discriminator(DiscriminatorNetwork):
         feature_weight: of the feature loss.
 
     Raises:
-        InputError: for invalid sizes, or sizes that do not fit together.
+        InputError: for invalid or inconsistent sizes.
     """
 
     positions: Tensor

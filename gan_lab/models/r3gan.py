@@ -50,7 +50,7 @@ class Generator(GeneratorNetwork):
         expansion: ratio of a block's inner to its outer channels.
 
     Raises:
-        InputError: for numbers that do not fit together.
+        InputError: for inconsistent sizes.
     """
 
     resample_filter: Tensor
@@ -111,7 +111,7 @@ class Discriminator(ConditionedDiscriminator):
             a linear map of the features, as without classes.
 
     Raises:
-        InputError: for numbers that do not fit together, or a conditioning that needs classes.
+        InputError: for inconsistent sizes, or a conditioning that needs classes.
     """
 
     resample_filter: Tensor

@@ -142,7 +142,7 @@ def network(description: dict[str, Any]) -> dict[str, Any]:
         (lambda d: network(d).update(unheard=1), "unheard=1"),
         (lambda d: network(d).update(image_size=[3, 3]), "image_size"),
         (lambda d: network(d).update(w_dim=16), "has shape"),
-        (lambda d: network(d).update(image_size=[16, 16]), "do not fit"),
+        (lambda d: network(d).update(image_size=[16, 16]), "do not match"),
         # nothing of this size is made
         (lambda d: network(d).update(channel_base=2**26, channel_max=2**24), "has shape"),
     ],

@@ -387,7 +387,7 @@ class ModuleFeatures(Extractor):
         mixed_precision: compute in bfloat16.
 
     Raises:
-        InputError: for arguments that do not fit together.
+        InputError: for inconsistent arguments.
     """
 
     def __init__(
