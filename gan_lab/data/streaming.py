@@ -316,7 +316,9 @@ class StreamedImages(ImageDataset):
                 f"at least 0 GB, and 1 to {_MOST_PATIENCE_S:g} s"
             )
         if not root:
-            raise InputError("data.root is not set; set data.root=s3://BUCKET/FOLDER, or a folder")
+            raise InputError(
+                "data.root is not set; set data.root=PATH to a folder of shards, or its URL, such as s3://BUCKET/FOLDER"
+            )
         store = Store(str(root), options=options or {}, patience=patience)
         index, folder = _opened_index(store, Path(cache).expanduser() if cache else cache_dir())
         self._store, self._index = store, index

@@ -210,7 +210,7 @@ def test_a_folder_that_is_there_is_left_alone(
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("none.pkl", None, "none.pkl is not there; give a file that ends in .pkl"),
+        ("none.pkl", None, "none.pkl does not exist; give a file that ends in .pkl"),
         ("faces.zip", b"", "published weights end in .pkl, .pth, .pt, .bin"),
         ("faces.pkl", b"", "faces.pkl is damaged or of another kind"),
         (
