@@ -177,10 +177,12 @@ def run_on(devices: int, config: DictConfig, target: Target) -> None:
                 pass
         except (ProcessExitedException, ProcessRaisedException) as error:
             failure = error
+    # what a process says that has lost one that was killed is not the reason
+    killed = failure and killed_by_others(context, failure)
     messages = []
     while not queue.empty():
         messages.append(queue.get())
-    for _, status, text in sorted(messages):
+    for _, status, text in [] if killed else sorted(messages):
         if text:
             raise InputError(text) from failure
         raise SystemExit(status)
@@ -188,8 +190,7 @@ def run_on(devices: int, config: DictConfig, target: Target) -> None:
         return
     if interrupted.is_set():
         raise KeyboardInterrupt from failure
-    killed = killed_by_others(context, failure)
-    if killed is None:
+    if not killed:
         raise failure
     rank, name = killed
     raise InputError(
