@@ -1,11 +1,12 @@
 """The command line: a command's name, then Hydra overrides. Nothing heavy is imported before a command is chosen."""
 
+import os
 import signal
 import sys
 from importlib import import_module
 from types import FrameType
 
-from gan_lab.errors import interrupted
+from gan_lab.errors import imported, interrupted
 from gan_lab.version import __version__
 
 COMMANDS = {
@@ -76,6 +77,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def interrupt(number: int, frame: FrameType | None) -> None:
-    """Remember that Ctrl-C was pressed, and interrupt."""
+    """Remember that Ctrl-C was pressed, and interrupt; end at once while modules are loaded, before anything is done."""
     interrupted.set()
+    if not imported.is_set():
+        os._exit(130)
     raise KeyboardInterrupt

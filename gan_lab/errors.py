@@ -5,6 +5,9 @@ from threading import Event
 # a library interrupted by Ctrl-C may raise anything
 interrupted = Event()
 
+# set when torch and the like are loaded: their C++ code ends the process in odd ways when an exception comes in between
+imported = Event()
+
 
 class InputError(ValueError):
     """An error that the user can fix.

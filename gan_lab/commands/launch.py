@@ -26,7 +26,7 @@ from yaml import YAMLError
 
 from gan_lab.config import conf_dir, flatten, literal, register_resolvers, suggestion
 from gan_lab.console import in_a_line
-from gan_lab.errors import InputError, interrupted
+from gan_lab.errors import InputError, imported, interrupted
 from gan_lab.sweeps import is_sweep, register, sweep_overrides
 from gan_lab.sweeps.job import run_job
 
@@ -194,8 +194,11 @@ def launch(command: str, overrides: list[str]) -> int:
             if manual:
                 print_manual(config)
                 return None
-            import_module("gan_lab.commands.keys").check(module, config)
-            return import_module(f"gan_lab.commands.{module}").run(config)
+            keys = import_module("gan_lab.commands.keys")
+            work = import_module(f"gan_lab.commands.{module}")
+            imported.set()
+            keys.check(module, config)
+            return work.run(config)
         except (InputError, OmegaConfBaseException, OSError) as error:
             # Hydra would print all overrides before it
             messages.append(format_user_error(error, module))
@@ -208,6 +211,8 @@ def launch(command: str, overrides: list[str]) -> int:
 
     try:
         sweeping = is_sweep(command, words)
+        if sweeping:  # its runs import in processes of their own
+            imported.set()
         sys.argv = [f"gan-lab {command}", *(sweep_overrides(words) if sweeping else words)]
         root = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=module)
         root(run_job if sweeping else task)()
