@@ -147,7 +147,7 @@ def fit(
         # Lightning's own status after a Ctrl-C is 1
         raise SystemExit(getattr(end.__context__, "status", 130)) from None
     except (RuntimeError, InputError, EOFError, ConnectionError) as error:
-        reason = lost_rank(error) or loader_failure(error)
+        reason = loader_failure(error) or lost_rank(error)
         if reason is None:
             raise
         saved = what_is_saved(Path(config.run_dir) / "checkpoints")

@@ -3,6 +3,8 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +14,8 @@ from PIL import Image
 
 from gan_lab import load
 from gan_lab.commands.launch import launch
+from gan_lab.commands.train import fit
+from gan_lab.errors import InputError
 from tests.commands.conftest import ELSE, TINY, Train, entries
 
 
@@ -351,3 +355,18 @@ def test_a_key_of_what_is_not_chosen(
 def test_metrics_jsonl_is_one_object_a_line(train: Train) -> None:
     for line in (train() / "metrics.jsonl").read_text().splitlines():
         assert isinstance(json.loads(line)["kimg"], float)
+
+
+def test_a_loader_that_waits_too_long_is_not_a_lost_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wait(*_: object, **__: object) -> None:
+        raise RuntimeError("DataLoader timed out after 300 seconds")
+
+    monkeypatch.setattr("gan_lab.distributed.ranks.several_ranks", lambda: True)
+    monkeypatch.setattr("gan_lab.distributed.ranks.get_rank", lambda: 0)
+    monkeypatch.setattr("gan_lab.distributed.ranks.get_world_size", lambda: 2)
+    trainer: Any = SimpleNamespace(loggers=[], fit=wait)
+    nothing: Any = None
+    with pytest.raises(InputError, match=r"300 seconds.*num_workers=0"):
+        fit(OmegaConf.create({"run_dir": str(tmp_path)}), trainer, nothing, nothing, None)
