@@ -17,7 +17,7 @@ from gan_lab.commands.options import chosen_formats, pick_device
 from gan_lab.console import say
 from gan_lab.data.images import save_png
 from gan_lab.errors import InputError
-from gan_lab.metrics.features.base import file_sha256
+from gan_lab.metrics.features import file_sha256
 from gan_lab.run import (
     naming,
     publish,

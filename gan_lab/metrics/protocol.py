@@ -23,7 +23,7 @@ from gan_lab.metrics.extraction import (
 )
 from gan_lab.metrics.feature_metrics import MetricContext, MetricValue, ProtocolMetric
 from gan_lab.metrics.feature_set import AllNeeds, FeatureSet, union
-from gan_lab.metrics.features.base import Extractor, WeightsUnavailable
+from gan_lab.metrics.features import Extractor, WeightsUnavailable
 from gan_lab.metrics.generator_metrics import GeneratorMetric
 from gan_lab.metrics.images import DatasetImages, ImageSource
 

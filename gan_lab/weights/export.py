@@ -20,7 +20,7 @@ from gan_lab.data.deep_images import DeepImage
 from gan_lab.data.images import ImageKind
 from gan_lab.data.media import grid
 from gan_lab.errors import InputError
-from gan_lab.metrics.features.base import file_sha256
+from gan_lab.metrics.features import file_sha256
 from gan_lab.run import git_revision, read_results
 from gan_lab.sampling.gan import Gan
 from gan_lab.training.checkpoint import CONFIG_FILE, checkpoint_path, read, read_config

@@ -15,7 +15,7 @@ from gan_lab.errors import InputError
 from gan_lab.metrics.base import direction
 from gan_lab.metrics.cache import MemoryChunks
 from gan_lab.metrics.feature_metrics import MetricValue
-from gan_lab.metrics.features.base import NoFeatures
+from gan_lab.metrics.features import NoFeatures
 from gan_lab.metrics.image_metrics import GreyLevels, Utility
 from gan_lab.metrics.images import DatasetImages, ImageSource
 from gan_lab.metrics.protocol import Protocol

@@ -15,7 +15,7 @@ from gan_lab.data.phantoms import Phantoms
 from gan_lab.errors import InputError
 from gan_lab.metrics.cache import MemoryChunks
 from gan_lab.metrics.feature_metrics import MetricValue
-from gan_lab.metrics.features.base import NoFeatures
+from gan_lab.metrics.features import NoFeatures
 from gan_lab.metrics.images import DatasetImages
 from gan_lab.metrics.memorization import TrainingCopies
 from gan_lab.metrics.plots import nearest_pairs

@@ -20,7 +20,7 @@ from gan_lab.metrics.feature_metrics import (
     PrecisionRecall,
     Score,
 )
-from gan_lab.metrics.features.base import WeightsUnavailable
+from gan_lab.metrics.features import WeightsUnavailable
 from gan_lab.metrics.features.inception import Inception
 from gan_lab.metrics.functional import frechet_distance
 from gan_lab.metrics.protocol import Protocol

@@ -24,7 +24,7 @@ from gan_lab.data.phantoms import Phantoms
 from gan_lab.data.tones import Tones
 from gan_lab.errors import InputError
 from gan_lab.metrics.cache import cached_tensors, tensors_sha256
-from gan_lab.metrics.features.base import Extractor
+from gan_lab.metrics.features import Extractor
 
 SIDE = 32  # pixels of an image that ImageClassifier takes
 WIDTH = 64  # of the features of all classifiers
