@@ -17,8 +17,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gan_lab.data import pickled_arrays as arrays
-from gan_lab.data.unpickling import DamagedError, Name, RefusedError, Vocabulary, unpickle_stream
+from gan_lab.data.unpickling import (
+    ARRAY_CALLS,
+    ARRAY_NAMES,
+    DamagedError,
+    Name,
+    RefusedError,
+    Vocabulary,
+    unpickle_stream,
+)
 
 MAGIC = 0x1950A86A20F9469CFC6C
 
@@ -160,7 +167,7 @@ def plain_set(items: Any = ()) -> set[Any]:
 
 
 CALLS = {
-    **arrays.CALLS,
+    **ARRAY_CALLS,
     ("torch._utils", "_rebuild_tensor"): rebuild_tensor,
     ("torch._utils", "_rebuild_tensor_v2"): rebuild_tensor,
     ("torch._utils", "_rebuild_parameter"): rebuild_parameter,
@@ -174,7 +181,7 @@ CALLS = {
 
 VALUES = {("torch", str(dtype).removeprefix("torch.")): dtype for dtype in DTYPES}
 
-WORDS = arrays.WORDS | {("torch", name) for name in STORAGES}
+WORDS = ARRAY_NAMES | {("torch", name) for name in STORAGES}
 
 STATE_DICT = Vocabulary(
     purpose="a file of weights",
