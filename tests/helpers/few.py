@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from gan_lab.data.digits import Digits
+from gan_lab.data.builtin import Digits
 from gan_lab.data.memory import MemoryImages
 
 NUM = 50

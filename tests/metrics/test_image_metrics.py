@@ -9,8 +9,7 @@ from scipy.stats import norm
 from torch import Tensor
 
 from gan_lab.config import build
-from gan_lab.data.digits import Digits
-from gan_lab.data.phantoms import Phantoms
+from gan_lab.data.builtin import Digits, Phantoms
 from gan_lab.errors import InputError
 from gan_lab.metrics.base import direction
 from gan_lab.metrics.cache import MemoryChunks

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from gan_lab.commands.launch import launch
 from gan_lab.config import build
-from gan_lab.data.digits import Digits
-from gan_lab.data.phantoms import Phantoms
+from gan_lab.data.builtin import Digits, Phantoms
 from gan_lab.errors import InputError
 from gan_lab.metrics.cache import MemoryChunks
 from gan_lab.metrics.feature_metrics import MetricValue

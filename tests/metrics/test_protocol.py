@@ -178,7 +178,7 @@ def test_the_key_of_the_best_is_known_before_the_data_are(data_of):
         ({"num_fake": 16}, "16 generated images for 16 features"),
         ({"metrics": {"kernel": Kernel()}, "best": None}, "subsets of 1000.*protocol=kid_small"),
         ({"num_real": 91}, "has 90 images, and protocol quick takes 91.*num_real=90"),
-        ({"split": "val", "dataset": "gan_lab.data.digits.Digits"}, "the data are MemoryImages"),
+        ({"split": "val", "dataset": "gan_lab.data.builtin.Digits"}, "the data are MemoryImages"),
         ({"features": Projection(width=90), "num_fake": 91}, "90 real images for 90 features"),
     ],
 )
