@@ -1,8 +1,9 @@
-"""Data sets that need no download: handwritten digits, phantoms (16 bits), tones (sound), Python's manual (text)."""
+"""Data sets that need no download: digits, phantoms (16 bits), tones (sound), Python's manual (text), noise."""
 
 import platform
 import re
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 import torch
@@ -11,9 +12,8 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from gan_lab.data.audio import FULL_SCALE, Audio
-from gan_lab.data.base import SPLITS, ImageDataset, SampleDataset, check_split, digest
+from gan_lab.data.base import SPLITS, ImageDataset, MemoryImages, SampleDataset, check_split, digest
 from gan_lab.data.deep_images import DeepImage, window_of
-from gan_lab.data.memory import MemoryImages
 from gan_lab.data.metadata import MetadataTable
 from gan_lab.data.sample import SampleSpec
 from gan_lab.data.text import (
@@ -25,8 +25,9 @@ from gan_lab.data.text import (
     most_frequent,
     numbered,
 )
-from gan_lab.data.transform import Crop, ImageSize, parse_size
+from gan_lab.data.transform import Crop, ImageSize, check_options, parse_size
 from gan_lab.errors import InputError
+from gan_lab.seeding import derive_seed
 
 # Digits: 1,797 images of scikit-learn, 10 classes; the test part of "Optical Recognition of Handwritten Digits",
 # https://archive.ics.uci.edu/dataset/80, 8x8 pixels with 17 grey levels (counts of set pixels in 4x4 blocks of the
@@ -500,3 +501,70 @@ def topics_text() -> str:
             "data=python_docs: this Python lacks pydoc_data; install it completely, or use data=text"
         ) from error
     return " ".join(re.sub(r"\s+", " ", topics[name]).strip() for name in sorted(topics))
+
+
+# Images of noise, for benchmarks.
+
+
+class RandomImages(ImageDataset):
+    """Images of independent uniform noise, each drawn from its index on demand; nothing is kept.
+
+    Args:
+        split: "train" or "val", which differ.
+        image_size: as one number or [H, W].
+        channels: 1, 3 or 4.
+        num_classes: labels cycle; 1 for images without classes.
+        num_images: of each split.
+        flip: append the mirror images.
+
+    Raises:
+        InputError: for options out of range.
+    """
+
+    in_memory = True  # making an image is cheaper than sending it from another process
+
+    def __init__(
+        self,
+        *,
+        split: str,
+        image_size: ImageSize = 64,
+        channels: int | None = 3,
+        num_classes: int = 1,
+        num_images: int = 10000,
+        flip: bool = False,
+    ) -> None:
+        check_split(split)
+        check_options("box", channels)
+        size = parse_size(image_size)
+        if size is None or channels is None:
+            raise InputError(
+                f"data.image_size={image_size}, data.channels={channels}: noise has no shape of its own; give both, "
+                "such as 64 and 3"
+            )
+        if not 1 <= num_classes <= num_images:
+            raise InputError(
+                f"data.num_classes={num_classes}, data.num_images={num_images}: there must be one class or more and "
+                "an image of each"
+            )
+        super().__init__(
+            split=split,
+            image_size=size,
+            channels=channels,
+            class_names=[str(i) for i in range(num_classes)] if num_classes > 1 else ["all"],
+            labels=(torch.arange(num_images) % num_classes).numpy(),
+            flip=flip,
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of all arguments."""
+        return digest(self.split, self.image_size, self.channels, self.num_classes, len(self))
+
+    def load(self, index: int) -> Tensor:
+        """Stored image `index` as uint8 [C, H, W]."""
+        shape = (self.channels, *self.image_size)
+        drawn = torch.Generator().manual_seed(derive_seed(SPLITS.index(self.split), index))
+        # eight bytes of one draw are eight pixels
+        words = torch.empty(-(-prod(shape) // 8), dtype=torch.int64)
+        words.random_(-(2**63), None, generator=drawn)
+        return words.view(torch.uint8)[: prod(shape)].view(shape)

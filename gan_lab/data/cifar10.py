@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gan_lab.data.base import check_split
-from gan_lab.data.memory import MemoryImages
+from gan_lab.data.base import MemoryImages, check_split
 from gan_lab.data.source import existing_path
 from gan_lab.data.transform import Crop, ImageSize
 from gan_lab.data.unpickling import (

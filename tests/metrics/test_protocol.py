@@ -10,7 +10,7 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from gan_lab.config import build
-from gan_lab.data.memory import MemoryImages
+from gan_lab.data.base import MemoryImages
 from gan_lab.errors import InputError
 from gan_lab.metrics.feature_metrics import (
     ClassAccuracy,
