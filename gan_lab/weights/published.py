@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import gan_lab.weights.biggan as biggan
 import gan_lab.weights.fastgan as fastgan
 import gan_lab.weights.gat as gat
-import gan_lab.weights.network_pickles as network_pickles
+import gan_lab.weights.pickles as pickles
 import gan_lab.weights.pretrained_biggan as pretrained_biggan
 import gan_lab.weights.r3gan as r3gan
 import gan_lab.weights.rosinality as rosinality
@@ -24,8 +24,7 @@ from gan_lab.data.unpickling import DamagedError, Record, RefusedError
 from gan_lab.errors import InputError
 from gan_lab.weights.blueprint import Blueprint, Blueprints
 from gan_lab.weights.exported import NVIDIA
-from gan_lab.weights.network_pickles import to_plain_data
-from gan_lab.weights.tensors import STATE_DICT, View, read_torch
+from gan_lab.weights.pickles import STATE_DICT, View, read_torch, to_plain_data
 
 LARGEST_FILE = 8 << 30
 
@@ -209,8 +208,8 @@ def open_pickle(path: Path, arguments: Mapping[str, Any]) -> Published:
     """
     refuse_arguments(path, arguments)
     data, digest = contents(path)
-    content = network_pickles.read_pickle(data)
-    config, state = network_pickles.describe(content)
+    content = pickles.read_pickle(data)
+    config, state = pickles.describe(content)
     seen = content.get("cur_nimg")
     return Published(
         config=config,
