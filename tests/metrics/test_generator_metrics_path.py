@@ -11,7 +11,7 @@ from torch_fidelity import GenerativeModelModuleWrapper, calculate_metrics, samp
 
 from gan_lab.data.images import image_spec
 from gan_lab.errors import InputError
-from gan_lab.layers.networks import StyleGeneratorNetwork
+from gan_lab.layers.stylegan import StyleGeneratorNetwork
 from gan_lab.metrics.feature_metrics import MetricContext
 from gan_lab.metrics.feature_set import FeatureSet
 from gan_lab.metrics.features import NoFeatures
