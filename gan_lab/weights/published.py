@@ -14,9 +14,7 @@ import gan_lab.weights.biggan as biggan
 import gan_lab.weights.fastgan as fastgan
 import gan_lab.weights.gat as gat
 import gan_lab.weights.pickles as pickles
-import gan_lab.weights.pretrained_biggan as pretrained_biggan
 import gan_lab.weights.r3gan as r3gan
-import gan_lab.weights.rosinality as rosinality
 import gan_lab.weights.stylegan as stylegan
 import gan_lab.weights.wavegan as wavegan
 from gan_lab.data.decoding import regular_file
@@ -55,9 +53,9 @@ READERS: dict[str, Reader] = {
     "stylegan3 networks": stylegan.read,
     "R3GAN networks": r3gan.read,
     "BigGAN-PyTorch networks": biggan.read,
-    "pytorch-pretrained-BigGAN": pretrained_biggan.read,
+    "pytorch-pretrained-BigGAN": biggan.read_pretrained,
     fastgan.SOURCE: fastgan.read,
-    rosinality.SOURCE: rosinality.read,
+    stylegan.ROSINALITY: stylegan.read_rosinality,
     "projected-gan discriminator": fastgan.read_discriminator,
     "GAT networks": gat.read,
     "WaveGAN networks": wavegan.read,
@@ -237,7 +235,7 @@ def open_state_dict(path: Path, arguments: Mapping[str, Any]) -> Published:
     """
     files: dict[Path, str] = {}
     held = read_held(path, files)
-    if rosinality.is_file(held):
+    if stylegan.is_rosinality(held):
         return open_rosinality(path, held, arguments, files)
     state = state_dict(held)
     if "synthesis.b4.const" in state or "synthesis.input.freqs" in state:
@@ -266,11 +264,11 @@ def open_rosinality(
     refuse_arguments(path, arguments)
     states = {
         ours: state_dict(held[theirs])
-        for theirs, ours in rosinality.PLAYERS.items()
+        for theirs, ours in stylegan.ROSINALITY_PLAYERS.items()
         if theirs in held
     }
-    if isinstance(average := held.get(rosinality.AVERAGE), View):
-        states["G_ema"][rosinality.AVERAGE] = average.tensor()
+    if isinstance(average := held.get(stylegan.ROSINALITY_AVERAGE), View):
+        states["G_ema"][stylegan.ROSINALITY_AVERAGE] = average.tensor()
     sizes = {
         player: {name: tuple(value.shape) for name, value in state.items()}
         for player, state in states.items()
@@ -280,7 +278,7 @@ def open_rosinality(
         for player, state in states.items()
         for name, value in state.items()
     }
-    return Published(rosinality.describe(sizes), everything, files)
+    return Published(stylegan.describe_rosinality(sizes), everything, files)
 
 
 def open_nvidia(
