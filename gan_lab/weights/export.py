@@ -86,33 +86,45 @@ def of_run(
         discriminator_network = player(
             "discriminator", config, state, average=False, origin=path, trust=trust
         )
-    source = {"run": folder.name, "checkpoint": path.name, "sha256": file_sha256(path)}
-    description = {
+    description = describe_run(path, config, state, gan, weights=weights) | {
+        "generator": {"network": config["model"]["generator"], "weights": weights},
+        "discriminator": None
+        if discriminator_network is None
+        else {"network": config["model"]["discriminator"]},
+    }
+    return Material(gan=gan, discriminator=discriminator_network, description=description)
+
+
+def describe_run(
+    path: Path, config: Mapping[str, Any], state: Mapping[str, Any], gan: Gan, *, weights: str
+) -> dict[str, Any]:
+    """Return what `model.json` says of a run besides its networks.
+
+    Args:
+        path: of the checkpoint.
+        config: of the run.
+        state: of the checkpoint.
+        gan: that was loaded from it.
+        weights: "ema" or "raw".
+    """
+    folder, sha256 = path.parent.parent, file_sha256(path)
+    return {
         "format": exported.FORMAT,
         "name": folder.resolve().name,
         "gan_lab": __version__,
         "git_revision": git_revision(),
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "licence": None,
-        "generator": {"network": config["model"]["generator"], "weights": weights},
-        "discriminator": None
-        if discriminator_network is None
-        else {"network": config["model"]["discriminator"]},
         "sample": gan.spec.as_dict(),
-        "z_dim": generator.z_dim,
+        "z_dim": gan.generator.z_dim,
         "kimg": gan.kimg,
         "truncation": truncation_of(gan),
         "standing_statistics": None,
-        "source": source,
-        "metrics": metrics_of(folder, source["sha256"], gan.kimg, weights, config),
+        "source": {"run": folder.name, "checkpoint": path.name, "sha256": sha256},
+        "metrics": metrics_of(folder, sha256, gan.kimg, weights, config),
         "best": best_of(state, gan.kimg) if weights == "ema" else None,
         "recipe": without_places(config),
     }
-    return Material(
-        gan=gan,
-        discriminator=discriminator_network,
-        description=description,
-    )
 
 
 def of_export(
