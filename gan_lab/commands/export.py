@@ -264,9 +264,9 @@ def fill(folder: Path, material: Material, formats: Sequence[str], config: DictC
         kind: write_program(kind, gan, folder) for kind in exported.PROGRAMS if kind in formats
     }
     description["nvidia"] = write_nvidia(material, folder) if "nvidia" in formats else None
-    picture, shows = sample_grid(gan, seed=config.seed, truncation=config.truncation)
-    save_png(picture, folder / exported.GRID)
-    text = card(description, picture=shows, repository=config.push)
+    grid, caption = sample_grid(gan, seed=config.seed, truncation=config.truncation)
+    save_png(grid, folder / exported.GRID)
+    text = card(description, caption=caption, repository=config.push)
     write(folder / exported.CARD, text)
     write_json(folder / exported.DESCRIPTION, description)
 

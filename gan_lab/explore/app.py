@@ -383,10 +383,10 @@ class Page:
         headers = {"X-Milliseconds": f"{1000 * (perf_counter() - began):.1f}"}
         return Response(media, media_type=studio.gan.spec.kind.media_type, headers=headers)
 
-    async def draw_picture(self, request: Request) -> Response:
+    async def draw_image(self, request: Request) -> Response:
         """Draw what a recipe's clip looks like."""
         recipe = parse(await body(request))
-        png = await self._drawn(self.studio(recipe.model).picture, recipe)
+        png = await self._drawn(self.studio(recipe.model).image, recipe)
         return Response(png, media_type="image/png")
 
     async def latents(self, request: Request) -> Response:
@@ -420,7 +420,7 @@ class Page:
         """Say how far a projection is."""
         return JSONResponse(asdict(self._job(request).now()))
 
-    async def picture(self, request: Request) -> Response:
+    async def projection_image(self, request: Request) -> Response:
         """Show what a projection has found so far."""
         return Response(self._job(request).png(), media_type="image/png")
 
@@ -448,13 +448,13 @@ def build_app(
         routes=[
             Route("/api/models", page.models),
             Route("/api/draw", page.draw, methods=["POST"]),
-            Route("/api/picture", page.draw_picture, methods=["POST"]),
+            Route("/api/image", page.draw_image, methods=["POST"]),
             Route("/api/latents", page.latents, methods=["POST"]),
             Route("/api/directions", page.directions),
             Route("/api/projections", page.project, methods=["POST"]),
             Route("/api/projections/{id}", page.progress),
             Route("/api/projections/{id}", page.stop, methods=["DELETE"]),
-            Route("/api/projections/{id}/image", page.picture),
+            Route("/api/projections/{id}/image", page.projection_image),
             Mount("/", StaticFiles(directory=FILES, html=True)),
         ],
         middleware=[

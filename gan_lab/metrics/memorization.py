@@ -248,7 +248,7 @@ class Verdict:
     words: str
 
 
-def judge(
+def verdict_of(
     shares: Mapping[str, CopiedShare],
     known: Mapping[str, Membership],
     discriminator: Membership | None,
@@ -398,7 +398,7 @@ class TrainingCopies(ProtocolMetric):
             for name, one in found.items()
         }
         by_discriminator = _by_discriminator(fake.source, training, held_out)
-        verdict = judge(
+        verdict = verdict_of(
             {_WAYS[name]: share for name, share in shares.items()},
             {_WAYS[name]: test for name, test in known.items()},
             by_discriminator,

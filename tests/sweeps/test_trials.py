@@ -96,7 +96,7 @@ def test_more_is_better_where_it_is(sweep: Sweep, fake: Fake, tmp_path: Path) ->
     words = (*SPACE, "hydra.sweeper.n_trials=3", "objective_mode=max", "hydra.sweeper.pruner=null")
     assert sweep(*words) == 0
     study = trials(tmp_path / "m" / "a")
-    assert len(study) == 3 and not any(t.intermediate_values for t in study), "nobody judges"
+    assert len(study) == 3 and not any(t.intermediate_values for t in study), "no pruner reads them"
     values = {run["run"]: run["value"] for run in recorded(tmp_path / "m" / "a").values()}
     assert sorted(values.values()) == sorted(t.value for t in study if t.value is not None)
     assert sweep(*words, "objective_mode=min") == 2, "a study has one direction"
