@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from gan_lab.data.base import SampleDataset
+from gan_lab.data.builtin import Digits
 from gan_lab.data.datamodule import CountingBatchSampler
-from gan_lab.data.digits import Digits
 from gan_lab.data.image_folder import Zip
 from gan_lab.data.metadata import MetadataTable
 from gan_lab.data.packing import Packer

@@ -7,9 +7,9 @@ import torch
 from scipy.signal import lfilter
 
 from gan_lab.data.audio import Audio, Preemphasis
+from gan_lab.data.builtin import Tones
 from gan_lab.data.images import image_spec
 from gan_lab.data.sample import SampleSpec
-from gan_lab.data.tones import Tones
 from gan_lab.errors import InputError
 
 
