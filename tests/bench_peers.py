@@ -43,6 +43,12 @@ SIDES: dict[str, tuple[str, ...]] = {
         "model.generator.recompute=elementwise",
         "micro_batch_size=1",
     ),
+    "elementwise, micro-batches of 2": (
+        "model.generator.recompute=elementwise",
+        "micro_batch_size=2",
+    ),
+    "micro-batches of 4": ("micro_batch_size=4",),
+    "micro-batches of 2": ("micro_batch_size=2",),
     "as it is": (),
     "theirs": (),
 }
