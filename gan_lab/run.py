@@ -95,14 +95,14 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def write(path: Path, content: str | bytes, *, sync: bool = True) -> None:
-    """Write text (UTF-8) or bytes, whole or not at all; errors as `replacing`."""
+    """Write text (UTF-8) or bytes atomically; errors as `replacing`."""
     data = content.encode() if isinstance(content, str) else content
     with replacing(path, sync=sync) as temporary:
         temporary.write_bytes(data)
 
 
 def write_json(path: Path, value: Any, *, indent: int | None = 2) -> None:
-    """Write a value as JSON, whole or not at all; errors as `replacing`."""
+    """Write a value as JSON atomically; errors as `replacing`."""
     write(path, json.dumps(value, indent=indent, ensure_ascii=False) + "\n")
 
 
@@ -197,7 +197,7 @@ def reason_of(error: BaseException) -> str | None:
 def _sync(path: Path) -> None:
     """Have the system write a file, or the names in a folder, to the disk."""
     if path.is_dir() and os.name == "nt":
-        return  # has no such thing
+        return  # not supported there
     opened = os.open(path, os.O_RDONLY)
     try:
         os.fsync(opened)

@@ -104,7 +104,7 @@ def write_space(
     """Write a Space's folder, in place of an earlier one."""
     with staged(folder, files=SPACE_FILES) as temporary:
         fill_space(temporary, model, description, repository=repository)
-    say(f"wrote {folder}: a Space, the explore page of this model as a container")
+    say(f"wrote {folder}: a Space, which runs the explore page of this model in a container")
 
 
 def gather(config: DictConfig, source: Path) -> Material:

@@ -342,7 +342,7 @@ class DataModule(pl.LightningDataModule):
         one = dataset.__getitems__([0])
         tensors = [one.real, one.labels, one.source]
         there = [part for part in tensors if part is not None]
-        # each tensor lies in whole pages, behind a header
+        # each tensor takes whole pages, after a header
         batch = sum(batch_size * part.nbytes + 2 * mmap.PAGESIZE for part in there)
         possible = max(0, (free // (ranks * batch) - _IN_HAND) // _PREFETCHED)
         if possible >= workers:

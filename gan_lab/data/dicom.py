@@ -17,7 +17,7 @@ from gan_lab.data.medical import (
     matched,
     need_package,
     pixel_spacing,
-    tell_others,
+    report_skipped,
 )
 from gan_lab.data.source import FileSource
 from gan_lab.errors import InputError
@@ -41,7 +41,7 @@ class Dicom(Slices):
                 f"data.axis={self._axis} is for NIfTI volumes; slices of DICOM lie as they were taken"
             )
         numbered = [name for name in files if _is_dicom(root / name)]
-        tell_others(root, len(files) - len(numbered), "DICOM")
+        report_skipped(root, len(files) - len(numbered), "DICOM")
         if not numbered:
             raise InputError(f"data.root={root} holds no DICOM files")
         series: dict[str, list[DicomFile]] = defaultdict(list)

@@ -484,13 +484,13 @@ def _reason(name: str, path: Path, error: Exception) -> str:
     if path.exists():
         return f"data.name={name} cannot be read as a data set ({said})"
     return (
-        f"data.name={name} is no folder here, and could not be had from the hub ({said}); check the name and the "
+        f"data.name={name} is no folder here, and not downloadable from the hub ({said}); check the name and the "
         "connection, or load it once where there is one and copy the folder of save_to_disk"
     )
 
 
 def _kind(feature: Any) -> str:
-    """What a column holds, in words."""
+    """Describe the content of a column."""
     name = type(feature).__name__
     if name == "Value":
         return "text" if feature.dtype in ("string", "large_string") else str(feature.dtype)

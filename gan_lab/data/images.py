@@ -118,7 +118,7 @@ def save_png(image: Tensor, path: Path) -> None:
 
 
 def save_pil(image: Image.Image, path: Path) -> None:
-    """Write a Pillow image as PNG, whole or not at all; the folder is created if needed."""
+    """Write a Pillow image as PNG, atomically; the folder is created if needed."""
     with replacing(path) as temporary:
         image.save(temporary, format="PNG")
 

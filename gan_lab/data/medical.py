@@ -179,8 +179,8 @@ def resampled(
     return np.asarray(resized)
 
 
-def tell_others(root: Path, count: int, what: str) -> None:
-    """Say how many files are of another format."""
+def report_skipped(root: Path, count: int, what: str) -> None:
+    """Report how many files have another format."""
     if count:
         say(
             f"data.root: passed over {counted(count, 'file')} that {'is' if count == 1 else 'are'} no {what}"

@@ -385,7 +385,7 @@ def write_packed(
     class_names: list[str],
     has_splits: bool,
 ) -> None:
-    """Write lines as they come, whole or not at all.
+    """Write lines as they come, atomically.
 
     Args:
         path: of the file.

@@ -184,7 +184,7 @@ class Reading:
                 first = False
 
     def lines(self, text: str) -> NDArray[np.uint32]:
-        """Cut text into lines, as code points [n, length] with 0 behind shorter ones."""
+        """Cut text into lines, as code points [n, length] padded with 0."""
         return cut_lines(text, length=self.length, wrap=self.long == "wrap", least=self.min_length)
 
     def _read(self, opened: io.TextIOWrapper, file: Path) -> str:
@@ -231,7 +231,7 @@ class Read:
     """Some lines as they were read.
 
     Attributes:
-        rows: code points [n, L], with 0 behind shorter ones.
+        rows: code points [n, L], padded with 0.
         label: their class.
         validates: whether they are given as validation lines.
         name: of their file, for messages.

@@ -146,7 +146,7 @@ def unpickle_stream(
     size: int,
     persistent: Callable[[Any], Any] | None = None,
 ) -> Any:
-    """Read a pickle from a stream's position, and leave the stream behind it.
+    """Read a pickle from a stream's position, and leave the stream after it.
 
     Args:
         stream: of bytes in memory.

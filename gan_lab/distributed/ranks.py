@@ -31,7 +31,7 @@ from torchmetrics.aggregation import MeanMetric
 from gan_lab.layers.collectives import several_ranks
 from gan_lab.layers.precision import to_fp32
 
-# what gloo and NCCL say of a process that is gone, or cut off
+# messages of gloo and NCCL about a lost process or connection
 _LOST = re.compile(
     r"gloo|NCCL|Connection (closed|reset|refused)|Broken pipe|[Tt]imed? ?out|[Tt]imeout|[Ss]ocket"
 )
