@@ -123,7 +123,7 @@ def test_a_model_brings_its_loss_and_penalties_and_the_command_line_wins(
 def test_what_the_tests_keep_of_a_composition_is_what_hydra_composes(
     tmp_path: Path, root: str, words: list[str]
 ) -> None:
-    """Twice from the package's files, of which `tests.helpers.composing` keeps parts, and once from others."""
+    """Twice from the package's files, of which `tests.helpers.once` keeps parts, and once from others."""
     shutil.copytree(conf_dir(), tmp_path / "conf")
     found = []
     for folder in (conf_dir(), conf_dir(), tmp_path / "conf"):

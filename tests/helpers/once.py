@@ -1,4 +1,4 @@
-"""Hydra composes the package's own files once a session for each choice of options, not once a command."""
+"""What every command does again is done once a session: composing the package's files, and enlarging the digits."""
 
 from copy import copy, deepcopy
 from dataclasses import replace
@@ -14,8 +14,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig
+from torch import Tensor
 
 from gan_lab.config import conf_dir
+from gan_lab.data.base import digest
+from gan_lab.data.memory import MemoryImages
 
 
 def only_own_files(repo: IConfigRepository) -> bool:
@@ -86,3 +89,19 @@ def compose_once(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ConfigLoaderImpl, "_compose_config_from_defaults_list", merged_once)
     patch.setattr(OverridesParser, "parse_rule", parsed_once)
     patch.setattr(ConfigRepository, "load_config", loaded_once)
+
+
+def transform_once(patch: pytest.MonkeyPatch) -> None:
+    """Keep images that are held in memory, as functions of the pixels and the transform."""
+    transform = MemoryImages._transform_all
+    kept: dict[str, Tensor] = {}
+
+    def transformed_once(self: MemoryImages) -> Tensor:
+        if type(self).load is not MemoryImages.load:
+            return transform(self)
+        key = digest(self._pixels.shape, self._pixels.tobytes(), self._transform)
+        if key not in kept:
+            kept[key] = transform(self)
+        return kept[key].clone()
+
+    patch.setattr(MemoryImages, "_transform_all", transformed_once)
