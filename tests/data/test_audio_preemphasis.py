@@ -31,9 +31,7 @@ def test_it_is_the_filter_and_back_its_inverse(clips: torch.Tensor, coefficient:
     torch.testing.assert_close(own.decode(values), clips, atol=1e-5, rtol=0)
     noise = torch.randn(2, 2, 300, generator=torch.Generator().manual_seed(0))
     expected = torch.from_numpy(lfilter([1], [1, -coefficient], noise.double().numpy()))
-    torch.testing.assert_close(
-        own.decode(noise), own.peak * expected.float(), atol=1e-4, rtol=1e-5
-    )
+    torch.testing.assert_close(own.decode(noise), own.peak * expected.float(), atol=1e-4, rtol=1e-5)
 
 
 def test_a_high_tone_is_raised_and_a_low_one_lowered() -> None:
