@@ -49,6 +49,7 @@ SIDES: dict[str, tuple[str, ...]] = {
     ),
     "micro-batches of 4": ("micro_batch_size=4",),
     "micro-batches of 2": ("micro_batch_size=2",),
+    "one image at a time": ("micro_batch_size=1",),
     "as it is": (),
     "theirs": (),
 }

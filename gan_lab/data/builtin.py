@@ -3,6 +3,7 @@
 import platform
 import re
 from dataclasses import dataclass
+from functools import cache
 from math import prod
 
 import numpy as np
@@ -61,14 +62,9 @@ class Digits(MemoryImages):
         channels: int | None = 1,
         flip: bool = False,
     ) -> None:
-        # imported here: scikit-learn takes a second
-        from sklearn.datasets import load_digits
-
         check_split(split)
-        digits = load_digits()
-        labels = np.asarray(digits.target, dtype=np.int64)
+        pixels, labels = all_digits()
         chosen = split_indices(labels, split)
-        pixels = np.rint(np.asarray(digits.images) * (255 / 16)).astype(np.uint8)[..., None]
         super().__init__(
             pixels=pixels[chosen],
             labels=labels[chosen],
@@ -80,6 +76,17 @@ class Digits(MemoryImages):
             channels=channels,
             flip=flip,
         )
+
+
+@cache
+def all_digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Read the digits [1797, 8, 8, 1] and their classes [1797]; once, since a command needs them up to four times."""
+    # imported here: scikit-learn takes a second
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    pixels = np.rint(np.asarray(digits.images) * (255 / 16)).astype(np.uint8)[..., None]
+    return pixels, np.asarray(digits.target, dtype=np.int64)
 
 
 def split_indices(labels: NDArray[np.int64], split: str) -> NDArray[np.int64]:
