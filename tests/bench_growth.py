@@ -24,8 +24,9 @@ from gan_lab.data.digits import Digits
 from gan_lab.data.image_folder import Zip
 from gan_lab.data.metadata import MetadataTable
 from gan_lab.data.packing import Packer
-from gan_lab.data.shards import INDEX, Shard, save_index, shard_name, write_index
-from gan_lab.data.streaming import StreamedImages
+from gan_lab.data.sample import as_node
+from gan_lab.data.shards import INDEX, Shard, ShardEntry, save_index, shard_name, write_index
+from gan_lab.data.streaming import StreamedSamples
 
 A_SHARD = 10_000  # images
 SEEN = 20_000
@@ -71,6 +72,7 @@ def make_shards(folder: Path, count: int) -> None:
                 left_out=0,
                 packed_by="",
                 spec=digits.spec.as_dict(),
+                excerpts=as_node(digits.excerpts),
             )
         )
     write_index(folder)
@@ -87,12 +89,15 @@ def make_index(folder: Path, count: int) -> None:
     save_index(
         folder / INDEX,
         [
-            {"name": shard_name(number), "bytes": size, "split": "train", "count": A_SHARD}
+            ShardEntry(
+                name=shard_name(number), bytes=size, split="train", count=A_SHARD, table=(0, 0, 0)
+            )
             for number in range(count // A_SHARD)
         ],
         {"places": places, "labels": np.resize(digits.labels, count).astype(np.int32)},
         spec=digits.spec.as_dict(),
         packed_by="",
+        excerpts={"train": as_node(digits.excerpts)},
     )
 
 
@@ -114,7 +119,7 @@ def load(data: SampleDataset, batches: list[list[int]], found: Any) -> None:
 
 def measure(kind: str, path: Path) -> dict[str, float]:
     before = memory("Rss")
-    opened = Zip if kind == "zip" else StreamedImages
+    opened = Zip if kind == "zip" else StreamedSamples
     starts = []
     for _ in range(2):  # with an empty cache, and with a full one
         begin = time.process_time()

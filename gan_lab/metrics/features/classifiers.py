@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from gan_lab.data import phantoms, tones
 from gan_lab.data.audio import FULL_SCALE
-from gan_lab.data.base import ImageDataset, SampleDataset
+from gan_lab.data.base import SampleDataset
 from gan_lab.data.digits import Digits
 from gan_lab.data.images import to_float
 from gan_lab.data.phantoms import Phantoms
@@ -187,7 +187,7 @@ class ClassifierFeatures(Extractor):
 
 def all_samples(dataset: SampleDataset) -> tuple[Tensor, Tensor]:
     """Return all stored samples [N, ...] of a small data set, not mirrored, and their labels [N]."""
-    count = dataset.num_stored if isinstance(dataset, ImageDataset) else len(dataset)
+    count = len(dataset) // (2 if dataset.flip else 1)
     batch = dataset.__getitems__(range(count))
     assert batch.labels is not None
     return batch.real, batch.labels
