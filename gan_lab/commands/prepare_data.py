@@ -115,7 +115,8 @@ def _merge(out: Path) -> None:
     size = sum(shard["bytes"] for shard in index.shards)
     say(
         f"{out}: {counted(len(index.places), 'sample')} in {counted(len(index.shards), 'shard')}, "
-        f"{size / 1e6:,.1f} MB; train on it with data=streaming data.root={out}, or copy the folder to a store and give its URL"
+        f"{size / 1e6:,.1f} MB; train on it with data=streaming data.root={out}, or copy the folder to a store and "
+        "give its URL"
     )
 
 

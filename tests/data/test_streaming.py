@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,8 +16,7 @@ from hypothesis import strategies as st
 
 from gan_lab.commands.launch import launch
 from gan_lab.data import streaming
-from gan_lab.data.base import SampleDataset
-from gan_lab.data.datamodule import CountingBatchSampler, DataModule
+from gan_lab.data.datamodule import CountingBatchSampler
 from gan_lab.data.digits import Digits
 from gan_lab.data.shards import INDEX, read_index, shard_name
 from gan_lab.data.streaming import StreamedSamples, window_order
@@ -26,6 +24,7 @@ from gan_lab.errors import InputError
 from tests.helpers.checkpoints import assert_same, final
 from tests.helpers.object_store import CREDENTIALS, ObjectStore
 from tests.helpers.prepared import prepare
+from tests.helpers.streams import content, shown
 
 COUNTS = st.lists(st.integers(1, 40), min_size=1, max_size=30).map(np.array)
 
@@ -103,15 +102,6 @@ def opened(store: ObjectStore, **options: Any) -> StreamedSamples:
     return StreamedSamples(root="s3://lab/digits", options={"endpoint_url": store.url}, **arguments)
 
 
-def content(data: SampleDataset) -> list[tuple[int, bytes]]:
-    batch = data.__getitems__(range(data.num_stored))
-    assert batch.labels is not None
-    return [
-        (label, image.numpy().tobytes())
-        for label, image in zip(batch.labels.tolist(), batch.real, strict=True)
-    ]
-
-
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_a_folder_of_shards_holds_what_was_packed(digits: Path, split: str) -> None:
     data, source = StreamedSamples(split=split, root=str(digits)), Digits(split=split)
@@ -128,30 +118,6 @@ def test_what_is_in_a_store_is_what_was_packed(store: ObjectStore, digits: Path)
     assert content(opened(store)) == content(local)
     assert content(opened(store, cache_gb=0)) == content(local)
     assert opened(store).fingerprint == local.fingerprint, "statistics are kept wherever it lies"
-
-
-def shown(data: StreamedSamples, *, start: int, ranks: int, workers: int, images: int) -> Any:
-    """Return labels and pixels of all ranks' batches of 12 images, in the order of the global batch."""
-    module = DataModule(
-        dataset=lambda split: data,
-        batch_size=12,
-        d_steps=1,
-        total_images=images,
-        seed=5,
-        num_workers=workers,
-    )
-    parts = []
-    for rank in range(ranks):
-        trainer = SimpleNamespace(
-            lightning_module=SimpleNamespace(images_seen=start),
-            global_rank=rank,
-            world_size=ranks,
-            num_devices=ranks,
-            strategy=SimpleNamespace(root_device=torch.device("cpu")),
-        )
-        module.trainer = trainer  # type: ignore[assignment]
-        parts.append([batch.real for batch in module.train_dataloader()])
-    return [torch.cat(batches) for batches in zip(*parts, strict=True)]
 
 
 def test_the_stream_is_the_same_for_any_ranks_and_workers_and_resumed(store: ObjectStore) -> None:
