@@ -269,5 +269,5 @@ def test_a_run_trains_resumes_evaluates_and_generates(
     assert launch("generate", [run, "num_images=3", f"out={tmp_path / 'made'}"]) == 0
     assert len(list((tmp_path / "made").iterdir())) >= 3
     if kind == "texts":
-        words = [run, "protocol=text", "protocol.num_fake=64", f"out={tmp_path / 'found'}"]
+        words = [run, "protocol=text", "protocol.num_fake=640", f"out={tmp_path / 'found'}"]
         assert launch("evaluate", words) == 0

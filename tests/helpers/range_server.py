@@ -1,7 +1,7 @@
 """A web server that gives parts of the files of a folder: python range_server.py FOLDER PORT RANGES.
 
-With RANGES of 0 it gives whole files alone, as Python's own server does; files below a folder `secret` are forbidden. It
-tells the length of a file, and no ETag. It imports nothing else, so that it starts at once.
+With RANGES of 0 it gives whole files alone, as Python's own server does; files below a folder `secret` are forbidden.
+It tells the length of a file, and no ETag. It imports nothing else, so that it starts at once.
 """
 
 import os
@@ -17,6 +17,7 @@ class Handler(SimpleHTTPRequestHandler):
     """Answers requests with a Range by that part (RFC 9110, 14)."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     gives_ranges = True
 
     def send_head(self):  # type: ignore[no-untyped-def]
