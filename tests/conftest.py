@@ -22,6 +22,7 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 
 from gan_lab.commands.launch import addable
 from gan_lab.config import conf_dir, register_resolvers
+from tests.helpers.once import compose_once, transform_once
 
 register_resolvers()
 
@@ -47,6 +48,8 @@ def isolation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         for kind in ("CACHE", "CONFIG", "DATA"):
             patch.setenv(f"WANDB_{kind}_DIR", str(root / "wandb"))
         torch.set_num_threads(1)
+        compose_once(patch)
+        transform_once(patch)
         yield
 
 

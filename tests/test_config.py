@@ -1,11 +1,13 @@
 """Names of runs, differences of configurations, hints for slips, and the configurations themselves."""
 
+import shutil
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from pathlib import Path
 from random import Random
 from typing import Any
 
+import hydra
 import pytest
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -108,6 +110,30 @@ def test_a_model_brings_its_loss_and_penalties_and_the_command_line_wins(
     chosen = compose("model=wgan_gp", "loss=hinge", "regularizer=[r1,r2]", "d_steps=1")
     assert chosen.loss._target_.endswith("Hinge") and list(chosen.regularizer) == ["r1", "r2"]
     assert chosen.d_steps == 1
+
+
+@pytest.mark.parametrize(
+    ("root", "words"),
+    [
+        ("train", ["name=x", "model=wgan_gp", "loss=hinge", "regularizer=[r1,r2]", "d_steps=1"]),
+        ("train", ["experiment=digits/stylegan2", "name=x", "++model.generator.new=[1,a]"]),
+        ("evaluate", ["run=a", "protocol=fid50k_full", "protocol.num_fake=3"]),
+    ],
+)
+def test_what_the_tests_keep_of_a_composition_is_what_hydra_composes(
+    tmp_path: Path, root: str, words: list[str]
+) -> None:
+    """Twice from the package's files, of which `tests.helpers.once` keeps parts, and once from others."""
+    shutil.copytree(conf_dir(), tmp_path / "conf")
+    found = []
+    for folder in (conf_dir(), conf_dir(), tmp_path / "conf"):
+        GlobalHydra.instance().clear()
+        with initialize_config_dir(str(folder), version_base="1.3"):
+            config = hydra.compose(root, words, return_hydra_config=True)
+        del config.hydra.runtime.config_sources
+        found.append(OmegaConf.to_container(config))
+    assert found[0] == found[1] == found[2]
+    assert found[0]["hydra"]["overrides"]["task"] == words  # type: ignore[index,call-overload]
 
 
 def test_long_names_fit_into_a_file_system_and_differ() -> None:

@@ -24,7 +24,7 @@ from gan_lab.metrics.base import Metrics, MetricsByData
 from gan_lab.metrics.cache import FolderChunks
 from gan_lab.metrics.feature_metrics import MetricValue, ProtocolMetric
 from gan_lab.metrics.feature_set import FeatureSet, is_features_file, load_features, save_features
-from gan_lab.metrics.features.base import Extractor, file_sha256
+from gan_lab.metrics.features import Extractor, file_sha256
 from gan_lab.metrics.images import (
     DatasetImages,
     GanImages,

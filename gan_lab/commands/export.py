@@ -17,7 +17,7 @@ from gan_lab.commands.options import chosen_formats, pick_device
 from gan_lab.console import say
 from gan_lab.data.images import save_png
 from gan_lab.errors import InputError
-from gan_lab.metrics.features.base import file_sha256
+from gan_lab.metrics.features import file_sha256
 from gan_lab.run import (
     naming,
     publish,
@@ -29,11 +29,19 @@ from gan_lab.run import (
 )
 from gan_lab.training.checkpoint import checkpoint_path
 from gan_lab.weights import exported, hub, stylegan
-from gan_lab.weights.export import Material, card, of_export, of_run, sample_grid
+from gan_lab.weights.export import (
+    SPACE_FILES,
+    Material,
+    card,
+    fill_space,
+    is_space,
+    of_export,
+    of_run,
+    sample_grid,
+    space_files,
+)
 from gan_lab.weights.loading import local
 from gan_lab.weights.programs import onnx_packages, write_program
-from gan_lab.weights.space import FILES as SPACE_FILES
-from gan_lab.weights.space import fill_space, is_space, space_files
 
 # files of an exported model; other files in the folder are kept
 FILES = (

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from gan_lab.config import build
 from gan_lab.console import say
 from gan_lab.errors import InputError
-from gan_lab.metrics.features.base import Extractor, WeightsUnavailable
+from gan_lab.metrics.features import Extractor, WeightsUnavailable
 
 
 def run(config: DictConfig) -> None:

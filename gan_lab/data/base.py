@@ -1,4 +1,4 @@
-"""Base classes of data sets."""
+"""Base classes of data sets: of any samples, of images, and of images that are given as an array."""
 
 import hashlib
 from abc import ABC, abstractmethod
@@ -9,17 +9,32 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from gan_lab.data.images import image_spec
 from gan_lab.data.metadata import MetadataTable
+<<<<<<< HEAD
 from gan_lab.data.sample import Batch, Excerpts, Representation, SampleKind, SampleSpec
+=======
+from gan_lab.data.sample import Batch, Representation, SampleKind, SampleSpec, to_pil
+from gan_lab.data.transform import (
+    Crop,
+    ImageSize,
+    ImageTransform,
+    check_options,
+    parse_crop,
+    parse_size,
+)
+>>>>>>> main
 from gan_lab.errors import InputError
 
 SPLITS = ("train", "val")
 
 _DIGESTED = 64  # images that the content digest is computed of
+
+_BUDGET_BYTES = 1 << 30  # of transformed images that are held
 
 _LABEL_VECTORS = 64  # rows of the training data, kept with the run to draw labels from
 
@@ -278,6 +293,93 @@ class ImageDataset(SampleDataset):
         for row, index in enumerate(stored.tolist()):
             images[row] = self.load(index)
         return images, stored
+
+
+class MemoryImages(ImageDataset):
+    """Images given as an array; transformed once when the result is below 1 GiB, else one by one.
+
+    Args:
+        pixels: uint8 [N, H, W, C], as stored.
+        labels: int64 [N].
+        class_names: one for each label.
+        split: "train" or "val"; only recorded.
+        image_size: as `parse_size` takes it; None for the size of `pixels`.
+        crop: as `parse_crop` takes it.
+        resample: name of a Pillow filter.
+        channels: 1, 3, 4, or None for those of `pixels`.
+        flip: append the mirror images.
+
+    Raises:
+        InputError: for options out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        pixels: NDArray[np.uint8],
+        labels: NDArray[np.int64],
+        class_names: Sequence[str],
+        split: str,
+        image_size: ImageSize,
+        crop: Crop,
+        resample: str,
+        channels: int | None,
+        flip: bool,
+    ) -> None:
+        check_split(split)
+        check_options(resample, channels)
+        self._transform = ImageTransform(
+            size=parse_size(image_size) or (pixels.shape[1], pixels.shape[2]),
+            channels=channels or pixels.shape[3],
+            crop=parse_crop(crop),
+            resample=resample,
+        )
+        super().__init__(
+            split=split,
+            image_size=self._transform.size,
+            channels=self._transform.channels,
+            class_names=class_names,
+            labels=labels,
+            flip=flip,
+        )
+        self._pixels = pixels
+        self._images: Tensor | None = None
+        if len(pixels) * self.channels * self.image_size[0] * self.image_size[1] <= _BUDGET_BYTES:
+            self._images = self._transform_all()
+            self.in_memory = True
+        self._fingerprint = digest(
+            pixels.tobytes(), self.labels.tobytes(), self._transform, split, flip
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of the pixels, the labels and the transform."""
+        return self._fingerprint
+
+    def stored(self, index: int) -> bytes:
+        """Return the pixels of stored image `index`, before any transform."""
+        return self._pixels[index].tobytes()
+
+    def load(self, index: int) -> Tensor:
+        """Stored image `index` as uint8 [C, H, W]."""
+        if self._images is not None:
+            return self._images[index]
+        pixels = self._pixels[index]
+        image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+        return torch.from_numpy(np.array(self._transform(image)))
+
+    def _load_batch(self, stored: NDArray[np.int64]) -> tuple[Tensor, NDArray[np.int64]]:
+        if self._images is None:
+            return super()._load_batch(stored)
+        return self._images.index_select(0, torch.from_numpy(stored)), stored
+
+    def _transform_all(self) -> Tensor:
+        if self._pixels.shape[1:] == (*self.image_size, self.channels):
+            return torch.from_numpy(np.ascontiguousarray(self._pixels.transpose(0, 3, 1, 2)))
+        images = torch.empty((self.num_stored, self.channels, *self.image_size), dtype=torch.uint8)
+        for index in range(self.num_stored):
+            images[index] = self.load(index)
+        return images
 
 
 def permutation(num_items: int, seed: int, epoch: int) -> NDArray[np.int64]:

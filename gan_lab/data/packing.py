@@ -31,6 +31,7 @@ from gan_lab.run import publish, write
 
 CHECKPOINT_SAMPLES = 5_000
 CHECKPOINT_SECONDS = 20.0
+_MOST_CHECKPOINTING = 20  # times the duration of a checkpoint until the next
 _VERSION = 2
 _AHEAD = (
     8  # samples that a thread may be ahead of the writer, or so many times that many of a process
@@ -127,7 +128,7 @@ class Packer:
             num_threads: that encode, in this process.
             processes: that encode in place of threads, where there are several.
         """
-        saved, saved_at = self.done, time.monotonic()
+        saved, saved_at, cost = self.done, time.monotonic(), 0.0
         left = range(self.done, len(self._table))
         encoded = _in_order(encode, left, num_threads=num_threads, processes=processes)
         for row, data in zip(left, encoded, strict=True):
@@ -135,10 +136,14 @@ class Packer:
                 self._archive.give_up(self._members[row], self._table.files[row], data.reason)
             else:
                 self._archive.add(self._members[row], data)
-            due = time.monotonic() - saved_at > CHECKPOINT_SECONDS
-            if due or self.done - saved >= CHECKPOINT_SAMPLES:
+            # a checkpoint writes the whole directory: at a million samples every 5,000 of them would take ten times
+            # as long as the samples themselves
+            begin = time.monotonic()
+            due = begin - saved_at > max(CHECKPOINT_SECONDS, _MOST_CHECKPOINTING * cost)
+            if due or self.done - saved >= max(CHECKPOINT_SAMPLES, self.done // 10):
                 self.checkpoint()
                 saved, saved_at = self.done, time.monotonic()
+                cost = saved_at - begin
             yield self.done
 
     def checkpoint(self) -> None:

@@ -17,19 +17,23 @@ from gan_lab.data.base import MissingSplit, check_split, digest
 from gan_lab.data.decoding import regular_file
 from gan_lab.data.listing import format_names, list_matching
 from gan_lab.data.metadata import UNLABELLED, MetadataTable, as_unicode, read_metadata
-from gan_lab.data.packed_lines import CHUNK, PackedLines, Part, read_packed, write_packed
 from gan_lab.data.source import FileSource, existing_path
 from gan_lab.data.tables import read_table
 from gan_lab.data.text import (
+    CHUNK,
     MAX_ALPHABET,
     PADDING,
     UNKNOWN,
     Lines,
+    PackedLines,
+    Part,
     Text,
     count_characters,
     cut_lines,
     most_frequent,
     numbered,
+    read_packed,
+    write_packed,
 )
 from gan_lab.errors import InputError, counted
 

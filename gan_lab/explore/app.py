@@ -156,7 +156,7 @@ class ImageSearch:
         distance = choose_distance("auto", channels=channels, device=gan.device)
         rows, _ = find(
             *(space, self._target, self._labels, distance, Schedule(steps=STEPS)),
-            restarts=count_restarts(None, space, encoded=False),
+            restarts=count_restarts(None, space),
             noise=False,
             seed=0,
             batch_size=1,

@@ -6,8 +6,8 @@ from typing import Literal, Protocol
 
 from gan_lab.console import say, warn
 from gan_lab.data.base import SampleDataset
+from gan_lab.data.builtin import Digits, StackedDigits
 from gan_lab.data.datamodule import DataModule
-from gan_lab.data.digits import Digits, StackedDigits
 from gan_lab.data.text import Lines
 from gan_lab.errors import InputError
 from gan_lab.metrics.images import ImageSource

@@ -30,7 +30,7 @@ from gan_lab.metrics.cache import (
     write_entry,
 )
 from gan_lab.metrics.feature_set import AllNeeds, FeatureSet, Form, Moments
-from gan_lab.metrics.features.base import Extractor
+from gan_lab.metrics.features import Extractor
 from gan_lab.metrics.images import ImageSource
 
 CHUNK = 512  # images; some megabytes of features, and a minute of Inception on two CPU cores

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gan_lab.errors import InputError
 from gan_lab.metrics.feature_set import FeatureSet, Form, Needs
-from gan_lab.metrics.features.base import Extractor
+from gan_lab.metrics.features import Extractor
 from gan_lab.metrics.functional import (
     density_coverage,
     diversity,

@@ -18,7 +18,7 @@ from gan_lab.layers.precision import half_precision_parts
 from gan_lab.metrics.cache import ChunkStore, MemoryChunks
 from gan_lab.metrics.feature_metrics import MetricContext, MetricValue, ProtocolMetric, in_thousands
 from gan_lab.metrics.feature_set import FeatureSet
-from gan_lab.metrics.features.base import Extractor
+from gan_lab.metrics.features import Extractor
 from gan_lab.metrics.features.vgg16 import ImageDistance
 from gan_lab.metrics.images import GanImages, ImageSource
 from gan_lab.sampling.interpolation import slerp

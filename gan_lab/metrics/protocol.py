@@ -23,7 +23,7 @@ from gan_lab.metrics.extraction import (
 )
 from gan_lab.metrics.feature_metrics import MetricContext, MetricValue, ProtocolMetric
 from gan_lab.metrics.feature_set import AllNeeds, FeatureSet, union
-from gan_lab.metrics.features.base import Extractor, WeightsUnavailable
+from gan_lab.metrics.features import Extractor, WeightsUnavailable
 from gan_lab.metrics.generator_metrics import GeneratorMetric
 from gan_lab.metrics.images import DatasetImages, ImageSource
 
@@ -50,7 +50,7 @@ class Protocol:
         mode: "min" or "max": whether lower or higher is better.
         reference_split: "train" or "val": another split, whose real images are measured against the real ones, too: as
             `<key>_real`, what a generator that draws from that split would get. Some metrics need it otherwise, too.
-        dataset: class of the data that the features are of, "gan_lab.data.digits.Digits"; None for any.
+        dataset: class of the data that the features are of, "gan_lab.data.builtin.Digits"; None for any.
         required: whether missing weights are an error in training. If not, a warning is printed, `best`
             becomes None, and there are no metrics.
         batch_size: images that are computed or read at a time; it changes metrics by rounding alone.

@@ -19,7 +19,7 @@ from gan_lab.data.text import Text
 from gan_lab.errors import InputError
 from gan_lab.metrics.feature_metrics import MetricContext, MetricValue, ProtocolMetric
 from gan_lab.metrics.feature_set import FeatureSet, Needs
-from gan_lab.metrics.features.base import Extractor
+from gan_lab.metrics.features import Extractor
 from gan_lab.metrics.images import ImageSource
 
 # n-grams

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from gan_lab.errors import InputError
 from gan_lab.layers.equalized import EqualizedConv2d, EqualizedLinear, MinibatchStddev
-from gan_lab.layers.networks import DiscriminatorNetwork, StyleGeneratorNetwork
+from gan_lab.layers.networks import DiscriminatorNetwork
 from gan_lab.layers.precision import find_fp16_dtype, to_fp16, to_fp32
 from gan_lab.layers.resnet import channels_last_on_cpu
 from gan_lab.layers.resolutions import (
@@ -27,6 +27,7 @@ from gan_lab.layers.stylegan import (
     Mapping,
     Noise,
     StyledConv,
+    StyleGeneratorNetwork,
     ToRGB,
     check_noise,
 )

@@ -18,13 +18,8 @@ from gan_lab.data.media import Samples, ShownTensor
 from gan_lab.data.sample import SampleKind, SampleSpec
 from gan_lab.data.source import reason_of
 from gan_lab.errors import InputError
-from gan_lab.layers.networks import (
-    GeneratorNetwork,
-    StyleGeneratorNetwork,
-    samples_made,
-    standing_statistics,
-)
-from gan_lab.layers.stylegan import NOISE, check_noise, truncated
+from gan_lab.layers.networks import GeneratorNetwork, samples_made, standing_statistics
+from gan_lab.layers.stylegan import NOISE, StyleGeneratorNetwork, check_noise, truncated
 from gan_lab.sampling.latents import (
     ImageNoise,
     Labels,

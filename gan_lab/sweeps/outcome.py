@@ -19,7 +19,7 @@ from gan_lab.metrics.base import Direction, Metrics, MetricsByData, direction
 from gan_lab.training.building import build_data
 from gan_lab.training.callbacks.evaluation import Evaluation
 from gan_lab.training.callbacks.training_log import log
-from gan_lab.training.loggers.base import METRICS_FILE
+from gan_lab.training.loggers import METRICS_FILE
 from gan_lab.training.loggers.files import PRUNED, read_metrics
 from gan_lab.training.module import AdversarialModule
 

@@ -16,7 +16,7 @@ from PIL import Image
 from gan_lab.commands import prepare_data
 from gan_lab.commands.launch import launch
 from gan_lab.data import packing
-from gan_lab.data.digits import Digits
+from gan_lab.data.builtin import Digits
 from gan_lab.data.image_folder import ImageFolder, Zip
 from gan_lab.data.packing import Damaged
 from gan_lab.data.shards import shard_name

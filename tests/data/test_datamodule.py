@@ -19,8 +19,8 @@ from rich.console import Console
 
 from gan_lab.config import build, conf_dir
 from gan_lab.data import datamodule
+from gan_lab.data.builtin import Digits
 from gan_lab.data.datamodule import DataModule, permutation
-from gan_lab.data.digits import Digits
 from gan_lab.data.encoded import UnreadableImage
 from gan_lab.data.image_folder import ImageFolder
 from gan_lab.data.sample import Batch

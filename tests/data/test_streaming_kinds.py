@@ -69,7 +69,7 @@ def poems(root: Path) -> Path:
     folder.mkdir()
     draw = np.random.default_rng(0)
     for name, letters in (("greek", "αβγδ "), ("latin", "abcdé ")):
-        sizes = draw.integers(3, 20, 60)
+        sizes = draw.integers(3, 20, 1200)
         lines = ["x" + "".join(draw.choice(list(letters), size)) for size in sizes]
         (folder / f"{name}.txt").write_text("\n".join(lines))
     return folder
@@ -78,7 +78,7 @@ def poems(root: Path) -> Path:
 @pytest.fixture(scope="module")
 def texts(root: Path, poems: Path) -> Path:
     words = ["data=text", f"data.root={poems}", *keys(TEXT)]
-    return packed(root, "texts", *words, "shard_mb=0.00013")
+    return packed(root, "texts", *words, "shard_mb=0.0025")
 
 
 def assert_the_same(shards: SampleDataset, source: SampleDataset) -> None:

@@ -11,10 +11,10 @@ from torch_fidelity import GenerativeModelModuleWrapper, calculate_metrics, samp
 
 from gan_lab.data.images import image_spec
 from gan_lab.errors import InputError
-from gan_lab.layers.networks import StyleGeneratorNetwork
+from gan_lab.layers.stylegan import StyleGeneratorNetwork
 from gan_lab.metrics.feature_metrics import MetricContext
 from gan_lab.metrics.feature_set import FeatureSet
-from gan_lab.metrics.features.base import NoFeatures
+from gan_lab.metrics.features import NoFeatures
 from gan_lab.metrics.features.vgg16 import LPIPS, ImageDistance, linear_weights, read_vgg16
 from gan_lab.metrics.generator_metrics import PathLength, slerp, without_extremes
 from gan_lab.metrics.images import GanImages

@@ -14,7 +14,7 @@ from gan_lab.layers.networks import (
     GeneratorNetwork,
     Role,
 )
-from gan_lab.metrics.features.base import Extractor
+from gan_lab.metrics.features import Extractor
 from gan_lab.training.module import AdversarialModule
 
 

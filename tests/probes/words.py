@@ -13,7 +13,7 @@ from gan_lab.data.base import MissingSplit, SampleDataset, digest
 from gan_lab.data.sample import SampleKind, SampleSpec
 from gan_lab.errors import InputError
 from gan_lab.layers.networks import DiscriminatorNetwork, GeneratorNetwork
-from gan_lab.metrics.features.base import Extractor
+from gan_lab.metrics.features import Extractor
 from gan_lab.training.module import AdversarialModule
 
 

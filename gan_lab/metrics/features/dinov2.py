@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from gan_lab.errors import InputError
 from gan_lab.layers.transformer import SwiGLU
-from gan_lab.metrics.features.base import (
+from gan_lab.metrics.features import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     PublishedExtractor,

@@ -13,7 +13,7 @@ from torch.nn.functional import interpolate
 from torchvision.models import VGG16_Weights, vgg16
 
 from gan_lab.errors import InputError
-from gan_lab.metrics.features.base import (
+from gan_lab.metrics.features import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     Extractor,

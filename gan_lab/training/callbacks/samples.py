@@ -20,7 +20,7 @@ from gan_lab.metrics.functional import nearest
 from gan_lab.sampling.gan import Gan
 from gan_lab.sampling.sampler import Sources
 from gan_lab.training.callbacks.training_log import check_finite, check_interval, log
-from gan_lab.training.loggers.base import run_loggers
+from gan_lab.training.loggers import run_loggers
 from gan_lab.training.module import AdversarialModule
 
 

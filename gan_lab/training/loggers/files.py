@@ -21,7 +21,7 @@ from gan_lab.data.decoding import regular_file
 from gan_lab.data.media import Sheet
 from gan_lab.errors import InputError
 from gan_lab.run import append_line, link, write
-from gan_lab.training.loggers.base import METRICS_FILE, BestValues, RunLogger
+from gan_lab.training.loggers import METRICS_FILE, BestValues, RunLogger
 
 # key of the entry of a run that ended there because Optuna pruned it
 PRUNED = "sweep/pruned"

@@ -23,7 +23,7 @@ from gan_lab.data.sample import to_pil
 from gan_lab.errors import InputError
 from gan_lab.run import write
 from gan_lab.training.checkpoint import BEST, LAST
-from gan_lab.training.loggers.base import METRICS_FILE, BestValues, Service, node_names
+from gan_lab.training.loggers import METRICS_FILE, BestValues, Service, node_names
 from gan_lab.training.loggers.files import read_metrics
 
 # of the store: characters of a parameter's name and value, of a tag's value; parameters that it takes at once

@@ -16,7 +16,7 @@ from gan_lab.data.media import Sheet
 from gan_lab.data.sample import to_pil
 from gan_lab.run import write
 from gan_lab.training.checkpoint import BEST, LAST
-from gan_lab.training.loggers.base import (
+from gan_lab.training.loggers import (
     METRICS_FILE,
     BestValues,
     Service,

@@ -16,7 +16,7 @@ from gan_lab.commands.launch import launch
 from gan_lab.data.audio import Audio
 from gan_lab.data.media import Sheet
 from gan_lab.training.building import describe_samples
-from gan_lab.training.loggers.base import node_names
+from gan_lab.training.loggers import node_names
 from gan_lab.training.loggers.files import read_metrics
 from gan_lab.training.loggers.wandb import Wandb, has_wandb_key, run_id
 from tests.commands.conftest import ELSE, TINY

@@ -23,7 +23,7 @@ import yaml
 
 import gan_lab
 from gan_lab.commands.launch import launch
-from gan_lab.weights.space import PORT, TAKEN, space_files
+from gan_lab.weights.export import PORT, TAKEN, space_files
 from tests.helpers.generators import run_of
 
 ROOT = Path(__file__).parents[2]

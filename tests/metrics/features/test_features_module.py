@@ -6,7 +6,7 @@ from torch import nn
 
 from gan_lab.errors import InputError
 from gan_lab.metrics.feature_metrics import Frechet, MetricContext
-from gan_lab.metrics.features.base import ModuleFeatures
+from gan_lab.metrics.features import ModuleFeatures
 from gan_lab.metrics.features.classifiers import DigitsFeatures
 from tests.helpers.sources import textures
 

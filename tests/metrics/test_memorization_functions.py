@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from gan_lab.errors import InputError
-from gan_lab.metrics.copies import (
+from gan_lab.metrics.memorization import (
     Membership,
     Neighbours,
     copied_share,
