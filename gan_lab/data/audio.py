@@ -1,10 +1,7 @@
 """Sound: its kind of sample, and its representations: as spectrograms, and with pre-emphasis."""
 
-<<<<<<< HEAD
 import hashlib
-=======
 import math
->>>>>>> main
 import os
 import wave
 import zlib

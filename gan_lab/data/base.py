@@ -15,10 +15,7 @@ from torch.utils.data import Dataset
 
 from gan_lab.data.images import image_spec
 from gan_lab.data.metadata import MetadataTable
-<<<<<<< HEAD
 from gan_lab.data.sample import Batch, Excerpts, Representation, SampleKind, SampleSpec
-=======
-from gan_lab.data.sample import Batch, Representation, SampleKind, SampleSpec, to_pil
 from gan_lab.data.transform import (
     Crop,
     ImageSize,
@@ -27,7 +24,6 @@ from gan_lab.data.transform import (
     parse_crop,
     parse_size,
 )
->>>>>>> main
 from gan_lab.errors import InputError
 
 SPLITS = ("train", "val")

@@ -6,12 +6,8 @@ import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-<<<<<<< HEAD
-from typing import Any
-=======
 from pathlib import Path
 from typing import IO, Any
->>>>>>> main
 
 import numpy as np
 import torch
@@ -26,10 +22,7 @@ from gan_lab.data.cache import mapped
 from gan_lab.data.decoding import DECODE_ERRORS, check_regular
 from gan_lab.data.sample import Representation, SampleKind, SampleSpec
 from gan_lab.errors import InputError
-<<<<<<< HEAD
-=======
-from gan_lab.run import replacing, write
->>>>>>> main
+from gan_lab.run import replacing
 
 MAX_ALPHABET = 32_767  # indices are int16 at most
 PADDING = "␀"

@@ -16,14 +16,8 @@ from hypothesis import strategies as st
 
 from gan_lab.commands.launch import launch
 from gan_lab.data import streaming
-<<<<<<< HEAD
-from gan_lab.data.datamodule import CountingBatchSampler
-from gan_lab.data.digits import Digits
-=======
-from gan_lab.data.base import SampleDataset
 from gan_lab.data.builtin import Digits
-from gan_lab.data.datamodule import CountingBatchSampler, DataModule
->>>>>>> main
+from gan_lab.data.datamodule import CountingBatchSampler
 from gan_lab.data.shards import INDEX, read_index, shard_name
 from gan_lab.data.streaming import StreamedSamples, window_order
 from gan_lab.errors import InputError

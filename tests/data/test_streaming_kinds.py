@@ -14,8 +14,8 @@ from gan_lab.commands import prepare_data
 from gan_lab.commands.launch import launch
 from gan_lab.data.audio_folder import AudioFolder
 from gan_lab.data.base import MissingSplit, SampleDataset
+from gan_lab.data.builtin import Phantoms
 from gan_lab.data.image_folder import Zip
-from gan_lab.data.phantoms import Phantoms
 from gan_lab.data.shards import INDEX, read_index
 from gan_lab.data.streaming import StreamedSamples
 from gan_lab.data.text_files import TextFiles

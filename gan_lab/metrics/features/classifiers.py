@@ -16,13 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gan_lab.data.audio import FULL_SCALE
-<<<<<<< HEAD
 from gan_lab.data.base import SampleDataset
-from gan_lab.data.digits import Digits
-=======
-from gan_lab.data.base import ImageDataset, SampleDataset
 from gan_lab.data.builtin import PHANTOM_CLASSES, PITCHES, TONE_LENGTH, Digits, Phantoms, Tones
->>>>>>> main
 from gan_lab.data.images import to_float
 from gan_lab.errors import InputError
 from gan_lab.metrics.cache import cached_tensors, tensors_sha256
