@@ -77,7 +77,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def interrupt(number: int, frame: FrameType | None) -> None:
-    """Remember that Ctrl-C was pressed, and interrupt; while modules are loaded nothing is done yet, and it ends."""
+    """Record Ctrl-C and raise KeyboardInterrupt; during imports, when nothing is done yet, exit at once."""
     interrupted.set()
     if not imported.is_set():
         os._exit(130)

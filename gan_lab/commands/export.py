@@ -289,7 +289,7 @@ def nvidia_arguments(material: Material) -> dict[str, Any]:
 
 
 def networks_of(material: Material) -> dict[str, nn.Module]:
-    """Return the generator, and the discriminator where it comes along."""
+    """Return the generator, and the discriminator if it is exported."""
     found: dict[str, nn.Module] = {"generator": material.gan.generator}
     if material.discriminator is not None:
         found["discriminator"] = material.discriminator

@@ -313,7 +313,7 @@ def explain_hydra_error(error: Exception, root: str) -> str:
 
 
 def between_quotes(message: str) -> list[str]:
-    """Return what stands between single quotes."""
+    """Return the text between single quotes."""
     return message.split("'")[1::2]
 
 

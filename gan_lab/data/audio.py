@@ -63,7 +63,7 @@ class Audio(SampleKind):
         return scaled.clamp(-FULL_SCALE, FULL_SCALE).to(torch.int16)
 
     def write(self, stored: Tensor, path: Path) -> None:
-        # into memory first: what writes sound reports a full disk in its own way, and more than once
+        # into memory first: soundfile reports a full disk in its own way, several times
         write(path, self._flac(stored) if path.suffix == ".flac" else self.encoded(stored))
 
     def decoded(self, data: bytes) -> Tensor:
@@ -213,7 +213,7 @@ def read_sound(path: Path | IO[bytes]) -> tuple[np.ndarray, int]:
 
 
 class _Content(BytesIO):
-    """A file's content, in which a damaged header may look anywhere: an error would be printed, and passed over."""
+    """A file's content that allows any seek: for damaged headers soundfile would print an error and ignore it."""
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         start = {os.SEEK_SET: 0, os.SEEK_CUR: self.tell(), os.SEEK_END: len(self.getbuffer())}
@@ -246,7 +246,7 @@ def soundfile() -> Any:
 _SILENCE = 1e-6  # added to magnitudes before the logarithm, as in the authors' code
 
 
-# what a run asks for may be anybody's
+# limits: a run's config is untrusted
 _LARGEST_WINDOW = 2**16
 _MOST_ITERATIONS = 10_000
 

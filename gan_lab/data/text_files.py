@@ -164,10 +164,10 @@ class Reading:
             if one is not None and (len(one) != 1 or one == "\n"):
                 raise InputError(f"data.{what}={one!r} must be one character, or null")
         try:
-            "".encode(self.encoding)  # which knows zip and base64 from encodings of text
+            "".encode(self.encoding)  # tells encodings of text from zip and base64
         except (LookupError, ValueError) as error:
             raise InputError(
-                f"data.encoding={self.encoding} is no encoding of text; give one such as utf-8 or latin-1"
+                f"data.encoding={self.encoding} is not an encoding of text; give one such as utf-8 or latin-1"
             ) from error
 
     def rows(self, file: Path) -> Iterator[NDArray[np.uint32]]:
@@ -203,7 +203,7 @@ class Reading:
 
     @property
     def no_line(self) -> str:
-        """What is missing where there is no line, for messages."""
+        """Describe the missing lines, for messages."""
         return f"no line of at least {counted(self.min_length, 'character')}"
 
     def kind(self, counts: NDArray[np.int64]) -> Text:
@@ -228,7 +228,7 @@ class Reading:
 
 @dataclass(frozen=True, kw_only=True)
 class Read:
-    """Some lines as they were read.
+    """A chunk of lines.
 
     Attributes:
         rows: code points [n, L], padded with 0.

@@ -38,7 +38,7 @@ _LOST = re.compile(
 
 
 def lost_rank(error: Exception) -> str | None:
-    """Return why a process cannot go on without another one, by the error of a collective; None for other errors."""
+    """Explain the error of a collective that lost another process; None for other errors."""
     if not several_ranks() or not isinstance(error, RuntimeError):
         return None
     text = " ".join(str(error).splitlines()[:1]).rstrip(".")

@@ -209,7 +209,7 @@ def test_a_rank_that_is_killed(index: int, tmp_path: Path) -> None:
     assert len(ranks) == 2
     os.kill(ranks[index], signal.SIGKILL)
     status, said = end(child, tmp_path)
-    assert status == 2 and f"process {index} of 2 was ended by SIGKILL" in said, said
+    assert status == 2 and f"process {index} of 2 was killed by SIGKILL" in said, said
 
 
 @pytest.mark.parametrize("error", [RuntimeError("initialization failed"), InputError("nonsense")])

@@ -133,7 +133,7 @@ def test_batches_of_trials_and_trials_of_one_run(sweep: Sweep, fake: Fake, tmp_p
         (("lr=tag(wide,interval(0,1))",), "the tags log and int are known"),
         (("lr=interval(0,1)", "lrr=interval(0,1)"), "did you mean lr"),
         (("lr=interval(0,1)", "hydra.sweeper.n_trials=0"), "n_trials=0 must be a whole number"),
-        (("lr=interval(0,1)", "objective=null"), "nothing is measured"),
+        (("lr=interval(0,1)", "objective=null"), "there are no metrics"),
         (("lr=interval(0,1)", "hydra.sweeper.storage='nosuch://x'"), "cannot be opened"),
     ],
 )
