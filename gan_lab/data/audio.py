@@ -1,24 +1,27 @@
-"""Sound: its kind of sample, and its representations: as spectrograms, and with pre-emphasis."""
+"""Sound: its kind of sample, and its representation as spectrograms."""
 
-import math
+import hashlib
 import os
 import wave
+import zlib
 from collections.abc import Iterable
 from contextlib import nullcontext
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from gan_lab.data.decoding import DECODE_ERRORS, regular_file
-from gan_lab.data.sample import Representation, SampleKind, SampleSpec
+from gan_lab.data.sample import Excerpts, Representation, SampleKind, SampleSpec
 from gan_lab.errors import InputError
 from gan_lab.run import write
 
 FULL_SCALE = 32767
+Pad = Literal["end", "center"]
 
 _MOST_VALUES = 2**30  # of a file: three hours of stereo at 48 kHz
 _RATES = (100, 768_000)  # of files: slower ones would become very long
@@ -41,6 +44,7 @@ class Audio(SampleKind):
     suffixes = (".wav", ".flac")
     axes = ("channels", "time")
     media_type = "audio/wav"
+    zip_reader = "audio"
 
     def __init__(self, *, rate: int) -> None:
         if rate < 1:
@@ -60,26 +64,22 @@ class Audio(SampleKind):
 
     def write(self, stored: Tensor, path: Path) -> None:
         # into memory first: soundfile reports a full disk in its own way, several times
-        write(path, self._flac(stored) if path.suffix == ".flac" else self.media(stored))
+        write(path, self._flac(stored) if path.suffix == ".flac" else self.encoded(stored))
 
-    def read(self, path: Path) -> Tensor:
-        """Read a file of this rate as it is.
-
-        Raises:
-            InputError: when it is not sound, or has another rate.
-        """
-        if path.suffix.lower() == ".wav":
-            found, rate = read_wav(path)
-        else:
-            found, rate = None, 0
+    def decoded(self, data: bytes) -> Tensor:
+        """Return the sound in a file of this rate; WAV of 16 bits needs no further library."""
+        found, rate = _read_wav(data)
         if found is None:
-            values, rate = read_sound(path)
-            found = self.to_stored(torch.from_numpy(values))
+            values, rate = read_sound(BytesIO(data))
+            found = stored_levels(values)
         if rate != self.rate:
-            raise InputError(f"{path} has {rate} samples a second, {self.rate} are needed")
+            raise InputError(f"it has {rate} samples a second, {self.rate} are needed")
         return found
 
     def media(self, stored: Tensor) -> bytes:
+        return self.encoded(stored)
+
+    def encoded(self, stored: Tensor) -> bytes:
         buffer = BytesIO()
         with wave.open(buffer, "wb") as opened:
             opened.setnchannels(stored.shape[0])
@@ -129,14 +129,53 @@ def coloured(shares: Tensor) -> Tensor:
     return mixed.round().to(torch.uint8).permute(0, 3, 1, 2)
 
 
-def read_wav(path: Path) -> tuple[Tensor | None, int]:
-    """Read a 16-bit WAV as int16 [C, T], and its rate; None for other WAVs.
+class Crops(Excerpts):
+    """Parts of sounds of one length; silence is added to shorter ones.
 
-    Raises:
-        InputError: when it cannot be opened.
+    Args:
+        length: of a part, in samples.
+        count: parts of each sound.
+        random: whether they lie where a hash of the sound says, so that they are the same wherever it is stored;
+            otherwise at its start.
+        pad: "end" or "center": where silence is added.
     """
+
+    def __init__(self, *, length: int, count: int, random: bool, pad: Pad) -> None:
+        self.length, self.count, self.random, self.pad = length, count, random, pad
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        return {
+            "length": self.length,
+            "count": self.count,
+            "random": self.random,
+            "pad": self.pad,
+        }
+
+    def take(self, content: Tensor, number: int) -> Tensor:
+        """Return part `number` [C, length] of a sound int16 [C, T]."""
+        left = content.shape[1] - self.length
+        if left > 0:
+            start = 0
+            if self.random:
+                which = zlib.crc32(content.contiguous().numpy().tobytes())
+                drawn = hashlib.sha256(f"{which} {number}".encode())
+                start = int.from_bytes(drawn.digest()[:8], "big") % (left + 1)
+            return content[:, start : start + self.length].contiguous()
+        before = -left // 2 if self.pad == "center" else 0
+        return torch.nn.functional.pad(content, (before, -left - before))
+
+
+def stored_levels(values: NDArray[np.float32]) -> Tensor:
+    """Return sound from `read_sound` as int16, as it is in files of 16 bits; only -32768 becomes -32767."""
+    scaled = torch.from_numpy(values).mul(FULL_SCALE + 1).round()
+    return scaled.clamp(-FULL_SCALE, FULL_SCALE).to(torch.int16)
+
+
+def _read_wav(data: bytes) -> tuple[Tensor | None, int]:
+    """Return a WAV of 16 bits as int16 [C, T], and its rate; None for anything else."""
     try:
-        with wave.open(str(path), "rb") as file:
+        with wave.open(BytesIO(data), "rb") as file:
             if file.getsampwidth() != 2:
                 return None, 0
             frames, channels, rate = (
@@ -146,8 +185,6 @@ def read_wav(path: Path) -> tuple[Tensor | None, int]:
             )
     except (wave.Error, EOFError):
         return None, 0
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror or error})") from error
     whole = len(frames) // (2 * channels) * 2 * channels
     values = np.frombuffer(frames[:whole], dtype="<i2").astype(np.int16).reshape(-1, channels)
     return torch.from_numpy(values.T.copy()), rate
@@ -212,7 +249,6 @@ _SILENCE = 1e-6  # added to magnitudes before the logarithm, as in the authors' 
 # limits: a run's config is untrusted
 _LARGEST_WINDOW = 2**16
 _MOST_ITERATIONS = 10_000
-_LARGEST_COEFFICIENT = 0.999
 
 
 class Spectrogram(Representation):
@@ -271,7 +307,10 @@ class Spectrogram(Representation):
         }
 
     def check(self, spec: SampleSpec) -> None:
-        _check_sound(spec, "spectrogram")
+        if len(spec.shape) != 2 or spec.kind.axes[-1] != "time":
+            raise InputError(
+                f"representation=spectrogram is for sound, but the data are {spec.kind.name}; leave it out"
+            )
         if spec.shape[1] % self.hop or spec.shape[1] < self.window:
             raise InputError(
                 f"representation: clips have {spec.shape[1]} samples, which must be at least window={self.window} "
@@ -347,69 +386,3 @@ class Spectrogram(Representation):
     def on(self, values: Tensor, name: str) -> Tensor:
         """Return a buffer on the device of values: a generator may be on another device than the data."""
         return getattr(self, name).to(values.device)
-
-
-class Preemphasis(Representation):
-    """Sound [N, C, T] with its high frequencies raised: y_t = (x_t - c x_t-1) / peak, in [-1, 1].
-
-    Weak partials beside a loud fundamental count more for both networks, and the inverse filter lowers the generator's
-    errors at high frequencies. Pascual et al. 2017 (SEGAN), https://arxiv.org/abs/1703.09452, section 4.2; the peak, of
-    the training data, is ours, so that nothing is clipped.
-
-    Args:
-        coefficient: c, from 0 to below 1; a constant offset of generated values is multiplied by 1 / (1 - c).
-
-    Raises:
-        InputError: for a coefficient out of range.
-    """
-
-    peak: Tensor
-
-    def __init__(self, *, coefficient: float = 0.95) -> None:
-        super().__init__()
-        if not 0 <= coefficient <= _LARGEST_COEFFICIENT:
-            raise InputError(
-                f"representation: coefficient={coefficient} must be from 0 to {_LARGEST_COEFFICIENT}"
-            )
-        self.coefficient = coefficient
-        self.register_buffer("peak", torch.ones(()))
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        return {"coefficient": self.coefficient}
-
-    def check(self, spec: SampleSpec) -> None:
-        _check_sound(spec, "preemphasis")
-
-    @torch.no_grad()
-    def measure(self, samples: Iterable[Tensor]) -> None:
-        """Take the largest magnitude over sounds [N, C, T]."""
-        peaks = torch.stack([self._differences(batch).abs().max() for batch in samples])
-        self.peak.copy_(peaks.max().clamp_min(1 / FULL_SCALE))
-
-    def encode(self, samples: Tensor) -> Tensor:
-        return self._differences(samples) / self.peak.to(samples.device)
-
-    def decode(self, values: Tensor) -> Tensor:
-        """Invert `encode`: x_t is the sum of c^k y_t-k over all k, times the peak; terms below 1e-8 are left out."""
-        values = values.float() * self.peak.to(values.device)
-        if not self.coefficient:
-            return values
-        length = min(math.ceil(math.log(1e-8) / math.log(self.coefficient)), values.shape[2])
-        # conv1d does not flip its kernel: the newest sample is its last
-        powers = torch.arange(length - 1, -1, -1, dtype=torch.float64, device=values.device)
-        kernel = torch.pow(self.coefficient, powers).to(values)[None, None]
-        padded = torch.nn.functional.pad(values, (length - 1, 0)).flatten(0, 1)[:, None]
-        return torch.nn.functional.conv1d(padded, kernel)[:, 0].unflatten(0, values.shape[:2])
-
-    def _differences(self, samples: Tensor) -> Tensor:
-        samples = samples.float()
-        before = torch.nn.functional.pad(samples, (1, 0))[:, :, :-1]
-        return samples - self.coefficient * before
-
-
-def _check_sound(spec: SampleSpec, name: str) -> None:
-    if len(spec.shape) != 2 or spec.kind.axes[-1] != "time":
-        raise InputError(
-            f"representation={name} is for sound, but the data are {spec.kind.name}; leave it out"
-        )

@@ -4,7 +4,6 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
-from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from torch.utils.data import Dataset
 
 from gan_lab.data.images import image_spec
 from gan_lab.data.metadata import MetadataTable
-from gan_lab.data.sample import Batch, Representation, SampleKind, SampleSpec, to_pil
+from gan_lab.data.sample import Batch, Excerpts, Representation, SampleKind, SampleSpec
 from gan_lab.data.transform import (
     Crop,
     ImageSize,
@@ -28,8 +27,6 @@ from gan_lab.data.transform import (
 from gan_lab.errors import InputError
 
 SPLITS = ("train", "val")
-
-_COMPRESSION = 1  # zlib's fastest level: a tenth larger than its default, several times quicker
 
 _DIGESTED = 64  # images that the content digest is computed of
 
@@ -46,7 +43,8 @@ class SampleDataset(Dataset[Batch], ABC):
     """A data set: stored samples of one shape with labels, and their `SampleSpec`.
 
     With `flip`, which images have, the set is twice as long and item i >= n is the mirror image of item i - n, so that
-    the sampler is the only place where anything is random.
+    the sampler is the only place where anything is random. Where several excerpts are taken of each stored sample, the
+    first n items are the first ones, and so on.
 
     Attributes:
         spec: what a sample is; with `class_names`, of which there is at least one where labels are classes.
@@ -55,11 +53,13 @@ class SampleDataset(Dataset[Batch], ABC):
         unreadable: (name, reason) of every skipped file.
         origin: where the samples are from, or empty.
         packed_by: `Representation.pack_name` of what is packed beside the samples, or empty.
+        excerpts: which samples are taken from what is stored.
     """
 
     in_memory = False
     origin = ""
     packed_by = ""
+    excerpts = Excerpts()
 
     def __init__(
         self, *, split: str, spec: SampleSpec, labels: NDArray[Any], flip: bool = False
@@ -126,8 +126,8 @@ class SampleDataset(Dataset[Batch], ABC):
         return self.load(index).numpy().tobytes()
 
     def pack(self, index: int) -> bytes:
-        """Return stored sample `index` as prepare-data writes it: a file of its kind's media type."""
-        return self.spec.kind.media(self.load(index))
+        """Return the content of stored sample `index` as prepare-data writes it: a file of its kind."""
+        return self.spec.kind.encoded(self.load_content(index))
 
     @property
     def groups(self) -> list[str] | None:
@@ -148,11 +148,15 @@ class SampleDataset(Dataset[Batch], ABC):
 
     @abstractmethod
     def load(self, index: int) -> Tensor:
-        """Stored sample `index`, [...] of `spec.shape`, not mirrored.
+        """Stored sample `index`, [...] of `spec.shape`, not mirrored; the first excerpt where there are several.
 
         Raises:
             InputError: naming the file when it cannot be decoded.
         """
+
+    def load_content(self, index: int) -> Tensor:
+        """All of stored sample `index`, of which excerpts are taken; for most data the sample itself."""
+        return self.load(index)
 
     def load_packed(self, index: int) -> Tensor:
         """Stored sample `index` as its representation packed it.
@@ -175,8 +179,8 @@ class SampleDataset(Dataset[Batch], ABC):
         return str(index)
 
     def __len__(self) -> int:
-        """Number of items: the stored samples, twice with `flip`."""
-        return self.num_stored * (2 if self.flip else 1)
+        """Number of items: excerpts of the stored samples, twice with `flip`."""
+        return self.num_stored * self.excerpts.count * (2 if self.flip else 1)
 
     def __getitem__(self, index: int) -> Batch:
         """Item `index` as a batch of one."""
@@ -188,6 +192,8 @@ class SampleDataset(Dataset[Batch], ABC):
         if items.size and not (-len(self) <= items.min() and items.max() < len(self)):
             raise IndexError(f"item out of range for {len(self)} items")
         items = items % len(self)
+        if self.excerpts.count > 1:
+            return self._excerpts(items)
         samples, stored = self._load_batch(items % self.num_stored)
         source = None
         if self.spec.source is not None:
@@ -197,6 +203,13 @@ class SampleDataset(Dataset[Batch], ABC):
             if source is not None:
                 source[row] = source[row].flip(-1)
         return Batch(samples, torch.from_numpy(self.labels[stored]), source)
+
+    def _excerpts(self, items: NDArray[np.int64]) -> Batch:
+        """Items where several excerpts are taken of each stored sample."""
+        numbers, stored = np.divmod(items, self.num_stored)
+        pairs = zip(stored.tolist(), numbers.tolist(), strict=True)
+        samples = [self.excerpts.take(self.load_content(index), one) for index, one in pairs]
+        return Batch(torch.stack(samples), torch.from_numpy(self.labels[stored]))
 
     def _load_batch(self, stored: NDArray[np.int64]) -> tuple[Tensor, NDArray[np.int64]]:
         """A new tensor [B, ...] and the stored indices of its samples."""
@@ -270,11 +283,6 @@ class ImageDataset(SampleDataset):
                 class_counts=tuple(np.bincount(labels, minlength=len(class_names)).tolist()),
             )
         super().__init__(split=split, spec=spec, labels=labels, flip=flip)
-
-    def pack(self, index: int) -> bytes:
-        file = BytesIO()
-        to_pil(self.load(index)).save(file, format="PNG", compress_level=_COMPRESSION)
-        return file.getvalue()
 
     def _load_batch(self, stored: NDArray[np.int64]) -> tuple[Tensor, NDArray[np.int64]]:
         images = torch.empty((len(stored), *self.spec.shape), dtype=self.pixel_type)

@@ -246,9 +246,6 @@ class Phantoms(ImageDataset):
         """Stored slice `index` as uint16 [1, H, W]."""
         return self._images[index]
 
-    def pack(self, index: int) -> bytes:
-        return self.spec.kind.media(self.load(index))
-
     def _load_batch(self, stored: NDArray[np.int64]) -> tuple[Tensor, NDArray[np.int64]]:
         return self._images[torch.from_numpy(stored)], stored
 

@@ -183,12 +183,6 @@ class EncodedImages(ImageDataset):
         except OSError as error:
             raise InputError(f"{self.name(index)} cannot be read ({error})") from error
 
-    def pack(self, index: int) -> bytes:
-        kind = self.spec.kind
-        return (
-            kind.encoded(self.load(index)) if isinstance(kind, DeepImage) else super().pack(index)
-        )
-
     def load(self, index: int) -> Tensor:
         """Decode stored image `index` to [C, H, W].
 

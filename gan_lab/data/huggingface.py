@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from gan_lab.data.audio import Pad
 from gan_lab.data.audio_folder import EncodedSounds
 from gan_lab.data.base import check_split, digest
 from gan_lab.data.decoding import MAX_MEGAPIXELS, regular_file
@@ -130,7 +131,7 @@ class HuggingFaceSounds(EncodedSounds):
         length: int = 16384,
         channels: int = 1,
         crop: str = "random",
-        pad: str = "end",
+        pad: Pad = "end",
         skip_unreadable: bool = False,
     ) -> None:
         rows = open_rows(

@@ -10,11 +10,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from gan_lab.data.decoding import open_image, regular_file
+from gan_lab.data.decoding import open_image
 from gan_lab.data.media import ShownTensor
 from gan_lab.data.sample import Representation, SampleKind, SampleSpec, to_pil
 from gan_lab.errors import InputError
 from gan_lab.run import replacing
+
+_COMPRESSION = 1  # zlib's fastest level: a tenth larger than its default, several times quicker
 
 
 class ImageKind(SampleKind):
@@ -23,6 +25,7 @@ class ImageKind(SampleKind):
     name = "image"
     suffix = ".png"
     axes = ("channels", "height", "width")
+    zip_reader = "zip"
 
     def to_float(self, stored: Tensor) -> Tensor:
         return to_float(stored)
@@ -30,11 +33,13 @@ class ImageKind(SampleKind):
     def to_stored(self, values: Tensor) -> Tensor:
         return to_uint8(values)
 
-    def write(self, stored: Tensor, path: Path) -> None:
-        save_png(stored, path)
+    def encoded(self, stored: Tensor) -> bytes:
+        file = BytesIO()
+        to_pil(stored).save(file, format="PNG", compress_level=_COMPRESSION)
+        return file.getvalue()
 
-    def read(self, path: Path) -> Tensor:
-        with regular_file(path) as file, open_image(file) as image:
+    def decoded(self, data: bytes) -> Tensor:
+        with open_image(BytesIO(data)) as image:
             pixels = torch.from_numpy(np.array(image))
         return (pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)).contiguous()
 

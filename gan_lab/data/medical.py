@@ -357,11 +357,6 @@ class Slices(ImageDataset):
         pixels = self._transform.levels(np.stack(planes, axis=-1), bits=self._bits)
         return torch.from_numpy(pixels.copy())
 
-    def pack(self, index: int) -> bytes:
-        kind = self.spec.kind
-        assert isinstance(kind, DeepImage)
-        return kind.encoded(self.load(index))
-
     def _pixel_spacing(self) -> tuple[float, float] | None:
         """Pixel spacing (height, width) of loaded slices in mm; None if it differs or is unknown."""
         found = set()

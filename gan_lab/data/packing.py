@@ -8,7 +8,7 @@ import threading
 import time
 import zipfile
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
@@ -66,19 +66,19 @@ class Damaged:
 
 
 @dataclass(frozen=True, kw_only=True)
-class WithPacked:
-    """A sample and what a representation packs of it.
+class WithBeside:
+    """The file of a sample, and the files beside it.
 
     Attributes:
-        sample: its file.
-        packed: as a NumPy file.
+        sample: its content.
+        beside: contents of the others, by their ending: PACKED_ENDING, SOURCE_ENDING.
     """
 
     sample: bytes
-    packed: bytes
+    beside: Mapping[str, bytes]
 
 
-Encoded = bytes | WithPacked | Damaged
+Encoded = bytes | WithBeside | Damaged
 
 
 class Packer:
@@ -175,9 +175,9 @@ def _members(table: MetadataTable, suffix: str) -> list[str]:
     return members
 
 
-def packed_name(member: str) -> str:
-    """Return the member that holds what a representation has packed of the sample in another."""
-    return f"{member.rpartition('.')[0]}{PACKED_ENDING}"
+def name_beside(member: str, ending: str) -> str:
+    """Return the member that lies beside a sample's."""
+    return f"{member.rpartition('.')[0]}{ending}"
 
 
 def _in_order(
@@ -267,11 +267,12 @@ class RestartableZip:
         self._file = self._part.open("r+b")
         self._archive = zipfile.ZipFile(self._file, "a")
 
-    def add(self, name: str, data: bytes | WithPacked) -> None:
-        """Write the next item as an uncompressed member, and beside it what is packed of it."""
-        if isinstance(data, WithPacked):
+    def add(self, name: str, data: bytes | WithBeside) -> None:
+        """Write the next item as an uncompressed member, and what belongs beside it."""
+        if isinstance(data, WithBeside):
             self._write(name, data.sample)
-            self._write(packed_name(name), data.packed)
+            for ending, content in data.beside.items():
+                self._write(name_beside(name, ending), content)
         else:
             self._write(name, data)
         self.done += 1

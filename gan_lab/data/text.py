@@ -22,7 +22,7 @@ from gan_lab.data.cache import mapped
 from gan_lab.data.decoding import DECODE_ERRORS, check_regular
 from gan_lab.data.sample import Representation, SampleKind, SampleSpec
 from gan_lab.errors import InputError
-from gan_lab.run import replacing, write
+from gan_lab.run import replacing
 
 MAX_ALPHABET = 32_767  # indices are int16 at most
 PADDING = "␀"
@@ -107,16 +107,16 @@ class Text(SampleKind):
         line = "".join(self.alphabet[number] for number in stored.tolist())
         return line.rstrip(self.padding) if self.padding else line
 
-    def write(self, stored: Tensor, path: Path) -> None:
-        write(path, self.media(stored))
+    def encoded(self, stored: Tensor) -> bytes:
+        """Return one line in UTF-8, with a line feed."""
+        return f"{self.text(stored)}\n".encode()
 
-    def read(self, path: Path) -> Tensor:
+    def decoded(self, data: bytes) -> Tensor:
         try:
-            return self.encode(path.read_text(encoding="utf-8").removesuffix("\n"))
+            line = data.decode().removesuffix("\n")
         except UnicodeDecodeError as error:
-            raise InputError(f"{path} is not text in UTF-8 ({error.reason})") from error
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from error
+            raise InputError(f"it is not text in UTF-8 ({error.reason})") from error
+        return self.encode(line if "\r" in self.alphabet else line.removesuffix("\r"))
 
     def preview(self, stored: Tensor) -> Tensor:
         """Draw lines, black on white, every character in its cell, uint8 [N, 1, H, W].
@@ -133,8 +133,7 @@ class Text(SampleKind):
         return cells.reshape(count, 1, rows * height, columns * width)
 
     def media(self, stored: Tensor) -> bytes:
-        """Return one line in UTF-8, with a line feed."""
-        return f"{self.text(stored)}\n".encode()
+        return self.encoded(stored)
 
     @cached_property
     def _glyphs(self) -> Tensor:

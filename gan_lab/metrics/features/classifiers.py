@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gan_lab.data.audio import FULL_SCALE
-from gan_lab.data.base import ImageDataset, SampleDataset
+from gan_lab.data.base import SampleDataset
 from gan_lab.data.builtin import PHANTOM_CLASSES, PITCHES, TONE_LENGTH, Digits, Phantoms, Tones
 from gan_lab.data.images import to_float
 from gan_lab.errors import InputError
@@ -184,7 +184,7 @@ class ClassifierFeatures(Extractor):
 
 def all_samples(dataset: SampleDataset) -> tuple[Tensor, Tensor]:
     """Return all stored samples [N, ...] of a small data set, not mirrored, and their labels [N]."""
-    count = dataset.num_stored if isinstance(dataset, ImageDataset) else len(dataset)
+    count = len(dataset) // (2 if dataset.flip else 1)
     batch = dataset.__getitems__(range(count))
     assert batch.labels is not None
     return batch.real, batch.labels
