@@ -149,7 +149,13 @@ def main(what: str, clone: str, threads: str = "1", count: str = "1", side: str 
         return
     environment = {**os.environ, "TORCHDYNAMO_DISABLE": "1", "OMP_NUM_THREADS": threads}
     environment["PYTHONPATH"] = str(Path(__file__).parents[1])
-    for name in ("one image at a time","theirs","one image at a time","theirs","micro-batches of 2"):
+    for name in (
+        "one image at a time",
+        "theirs",
+        "one image at a time",
+        "theirs",
+        "micro-batches of 2",
+    ):
         command = [sys.executable, __file__, what, clone, threads, count, name]
         subprocess.run(command, env=environment, check=True)
 
