@@ -51,7 +51,7 @@ def chosen() -> list[str]:
 
 
 def print_extractor(extractor: Extractor, state: str) -> None:
-    """Print a line on an extractor."""
+    """Print the state of an extractor."""
     say(f"{extractor.name:32}{state}")
 
 

@@ -1,7 +1,6 @@
-"""Sound: its kind of sample, and its representations: as spectrograms, and with pre-emphasis."""
+"""Sound: its kind of sample, and its representation as spectrograms."""
 
 import hashlib
-import math
 import os
 import wave
 import zlib
@@ -63,7 +62,7 @@ class Audio(SampleKind):
         return scaled.clamp(-FULL_SCALE, FULL_SCALE).to(torch.int16)
 
     def write(self, stored: Tensor, path: Path) -> None:
-        # into memory first: what writes sound reports a full disk in its own way, and more than once
+        # into memory first: soundfile reports a full disk in its own way, several times
         write(path, self._flac(stored) if path.suffix == ".flac" else self.encoded(stored))
 
     def decoded(self, data: bytes) -> Tensor:
@@ -217,7 +216,7 @@ def read_sound(path: Path | IO[bytes]) -> tuple[np.ndarray, int]:
 
 
 class _Content(BytesIO):
-    """A file's content, in which a damaged header may look anywhere: an error would be printed, and passed over."""
+    """A file's content that allows any seek: for damaged headers soundfile would print an error and ignore it."""
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         start = {os.SEEK_SET: 0, os.SEEK_CUR: self.tell(), os.SEEK_END: len(self.getbuffer())}
@@ -250,10 +249,9 @@ def soundfile() -> Any:
 _SILENCE = 1e-6  # added to magnitudes before the logarithm, as in the authors' code
 
 
-# what a run asks for may be anybody's
+# limits: a run's config is untrusted
 _LARGEST_WINDOW = 2**16
 _MOST_ITERATIONS = 10_000
-_LARGEST_COEFFICIENT = 0.999
 
 
 class Spectrogram(Representation):
@@ -312,7 +310,10 @@ class Spectrogram(Representation):
         }
 
     def check(self, spec: SampleSpec) -> None:
-        _check_sound(spec, "spectrogram")
+        if len(spec.shape) != 2 or spec.kind.axes[-1] != "time":
+            raise InputError(
+                f"representation=spectrogram is for sound, but the data are {spec.kind.name}; leave it out"
+            )
         if spec.shape[1] % self.hop or spec.shape[1] < self.window:
             raise InputError(
                 f"representation: clips have {spec.shape[1]} samples, which must be at least window={self.window} "
@@ -388,69 +389,3 @@ class Spectrogram(Representation):
     def on(self, values: Tensor, name: str) -> Tensor:
         """Return a buffer on the device of values: a generator may be on another device than the data."""
         return getattr(self, name).to(values.device)
-
-
-class Preemphasis(Representation):
-    """Sound [N, C, T] with its high frequencies raised: y_t = (x_t - c x_t-1) / peak, in [-1, 1].
-
-    Weak partials beside a loud fundamental count more for both networks, and the inverse filter lowers the generator's
-    errors at high frequencies. Pascual et al. 2017 (SEGAN), https://arxiv.org/abs/1703.09452, section 4.2; the peak, of
-    the training data, is ours, so that nothing is clipped.
-
-    Args:
-        coefficient: c, from 0 to below 1; a constant offset of generated values is multiplied by 1 / (1 - c).
-
-    Raises:
-        InputError: for a coefficient out of range.
-    """
-
-    peak: Tensor
-
-    def __init__(self, *, coefficient: float = 0.95) -> None:
-        super().__init__()
-        if not 0 <= coefficient <= _LARGEST_COEFFICIENT:
-            raise InputError(
-                f"representation: coefficient={coefficient} must be from 0 to {_LARGEST_COEFFICIENT}"
-            )
-        self.coefficient = coefficient
-        self.register_buffer("peak", torch.ones(()))
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        return {"coefficient": self.coefficient}
-
-    def check(self, spec: SampleSpec) -> None:
-        _check_sound(spec, "preemphasis")
-
-    @torch.no_grad()
-    def measure(self, samples: Iterable[Tensor]) -> None:
-        """Take the largest magnitude over sounds [N, C, T]."""
-        peaks = torch.stack([self._differences(batch).abs().max() for batch in samples])
-        self.peak.copy_(peaks.max().clamp_min(1 / FULL_SCALE))
-
-    def encode(self, samples: Tensor) -> Tensor:
-        return self._differences(samples) / self.peak.to(samples.device)
-
-    def decode(self, values: Tensor) -> Tensor:
-        """Invert `encode`: x_t is the sum of c^k y_t-k over all k, times the peak; terms below 1e-8 are left out."""
-        values = values.float() * self.peak.to(values.device)
-        if not self.coefficient:
-            return values
-        length = min(math.ceil(math.log(1e-8) / math.log(self.coefficient)), values.shape[2])
-        # conv1d does not flip its kernel: the newest sample is its last
-        powers = torch.arange(length - 1, -1, -1, dtype=torch.float64, device=values.device)
-        kernel = torch.pow(self.coefficient, powers).to(values)[None, None]
-        padded = torch.nn.functional.pad(values, (length - 1, 0)).flatten(0, 1)[:, None]
-        return torch.nn.functional.conv1d(padded, kernel)[:, 0].unflatten(0, values.shape[:2])
-
-    def _differences(self, samples: Tensor) -> Tensor:
-        samples = samples.float()
-        before = torch.nn.functional.pad(samples, (1, 0))[:, :, :-1]
-        return samples - self.coefficient * before
-
-
-def _check_sound(spec: SampleSpec, name: str) -> None:
-    if len(spec.shape) != 2 or spec.kind.axes[-1] != "time":
-        raise InputError(
-            f"representation={name} is for sound, but the data are {spec.kind.name}; leave it out"
-        )

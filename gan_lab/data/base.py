@@ -159,7 +159,7 @@ class SampleDataset(Dataset[Batch], ABC):
         return self.load(index)
 
     def load_packed(self, index: int) -> Tensor:
-        """What a representation has packed of stored sample `index`.
+        """Stored sample `index` as its representation packed it.
 
         Raises:
             InputError: naming it when it cannot be read.
@@ -217,7 +217,7 @@ class SampleDataset(Dataset[Batch], ABC):
 
 
 class PackedSamples(Dataset[Batch]):
-    """What a representation has packed of the samples of a data set, in their place."""
+    """The samples of a data set as a representation packed them."""
 
     in_memory = False
 
@@ -238,7 +238,7 @@ class PackedSamples(Dataset[Batch]):
 
 
 class ImageDataset(SampleDataset):
-    """Labelled images of one size, mirrored on demand; uint8, if `kind` says nothing else.
+    """Labelled images of one size, mirrored on demand; uint8 unless `kind` is given.
 
     Labels are classes, or vectors of `attributes`.
 

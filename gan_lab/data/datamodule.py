@@ -342,7 +342,7 @@ class DataModule(pl.LightningDataModule):
         one = dataset.__getitems__([0])
         tensors = [one.real, one.labels, one.source]
         there = [part for part in tensors if part is not None]
-        # each tensor lies in whole pages, behind a header
+        # each tensor takes whole pages, after a header
         batch = sum(batch_size * part.nbytes + 2 * mmap.PAGESIZE for part in there)
         possible = max(0, (free // (ranks * batch) - _IN_HAND) // _PREFETCHED)
         if possible >= workers:
@@ -370,7 +370,7 @@ class DataModule(pl.LightningDataModule):
 
 
 def reads_packed(data: SampleDataset) -> bool:
-    """Whether training reads what is packed beside the samples for their representation.
+    """Whether training reads packed representations in place of the samples.
 
     Raises:
         InputError: where another one packed it, or samples are mirrored, whose packed values are not.
@@ -381,12 +381,10 @@ def reads_packed(data: SampleDataset) -> bool:
     if data.packed_by != wanted:
         raise InputError(
             f"the data were packed with {data.packed_by}, and representation= is {wanted}; pack them again with "
-            "prepare-data, or set representation.model to that which packed them"
+            "prepare-data, or set representation.model to the one that packed them"
         )
     if data.flip:
-        raise InputError(
-            "data.flip=true: what is packed of an image is not that of its mirror image; set data.flip=false"
-        )
+        raise InputError("data.flip=true: mirror images are not packed; set data.flip=false")
     return True
 
 

@@ -151,7 +151,7 @@ class Zip(ImageFolder):
 
 
 class ZipSource(Source):
-    """Some images in a zip, by where they lie: its directory as objects would take 1 GB a process for a million images.
+    """Images in a zip by their byte offsets: zipfile's directory would take 1 GB a process for a million images.
 
     Args:
         path: of the zip.
@@ -176,7 +176,7 @@ class ZipSource(Source):
         return io.BytesIO(self._read(self._places[index], self.name(index)))
 
     def packed(self, index: int) -> bytes:
-        """Return what is packed beside an image.
+        """Return the packed representation of an image.
 
         Raises:
             OSError: when it cannot be read.

@@ -124,10 +124,10 @@ def save_png(image: Tensor, path: Path) -> None:
     save_pil(to_pil(image), path)
 
 
-def save_pil(picture: Image.Image, path: Path) -> None:
-    """Write a Pillow image as PNG, whole or not at all; the folder is created if needed."""
+def save_pil(image: Image.Image, path: Path) -> None:
+    """Write a Pillow image as PNG, atomically; the folder is created if needed."""
     with replacing(path) as temporary:
-        picture.save(temporary, format="PNG")
+        image.save(temporary, format="PNG")
 
 
 class Images(ShownTensor):
@@ -168,12 +168,12 @@ class Images(ShownTensor):
         try:
             shown = self[:_MOST_SHOWN] if self.ndim == 4 else self
             side = max(shown.shape[-2:]) if shown.ndim >= 2 else 1
-            picture = Images(shown).grid(scale=max(1, _SMALLEST_SHOWN // max(side, 1)))
+            sheet = Images(shown).grid(scale=max(1, _SMALLEST_SHOWN // max(side, 1)))
         except InputError:
             return None
-        picture.thumbnail((_LARGEST_SHOWN, _LARGEST_SHOWN))
+        sheet.thumbnail((_LARGEST_SHOWN, _LARGEST_SHOWN))
         buffer = BytesIO()
-        picture.save(buffer, format="PNG")
+        sheet.save(buffer, format="PNG")
         return buffer.getvalue()
 
 

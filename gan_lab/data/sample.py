@@ -106,7 +106,7 @@ class SampleKind(ABC):
 
 
 class Representation(nn.Module):
-    """How networks see a sample: `encode` before the discriminator, `decode` behind the generator.
+    """How networks see a sample: `encode` before the discriminator, `decode` after the generator.
 
     This one is the identity. Subclasses keep statistics of the data in buffers, which are saved with the run and
     every export. It is built from the arguments in `arguments`.

@@ -28,7 +28,7 @@ MAX_ALPHABET = 32_767  # indices are int16 at most
 PADDING = "␀"
 UNKNOWN = "�"
 
-_GLYPH = (11, 19)  # width and height of a drawn character, in pixels
+_GLYPH = (11, 19)  # width and height of a character, in pixels
 _COLUMNS = 64  # characters in a row of an image
 
 
@@ -140,14 +140,14 @@ class Text(SampleKind):
         """Images of the characters, uint8 [V, H, W]; padding is a grey cell."""
         width, height = _GLYPH
         font = ImageFont.load_default(15)
-        drawn = np.full((len(self.alphabet), height, width), 255, dtype=np.uint8)
+        glyphs = np.full((len(self.alphabet), height, width), 255, dtype=np.uint8)
         for number, character in enumerate(self.alphabet):
-            picture = Image.new("L", _GLYPH, 224 if character == self.padding else 255)
+            glyph = Image.new("L", _GLYPH, 224 if character == self.padding else 255)
             if character != self.padding:
                 place = (width / 2, height - 5)
-                ImageDraw.Draw(picture).text(place, character, font=font, fill=0, anchor="ms")
-            drawn[number] = np.asarray(picture)
-        return torch.from_numpy(drawn)
+                ImageDraw.Draw(glyph).text(place, character, font=font, fill=0, anchor="ms")
+            glyphs[number] = np.asarray(glyph)
+        return torch.from_numpy(glyphs)
 
 
 class OneHot(Representation):
@@ -384,7 +384,7 @@ def write_packed(
     class_names: list[str],
     has_splits: bool,
 ) -> None:
-    """Write lines as they come, whole or not at all.
+    """Write lines as they come, atomically.
 
     Args:
         path: of the file.

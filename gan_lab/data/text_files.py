@@ -164,10 +164,10 @@ class Reading:
             if one is not None and (len(one) != 1 or one == "\n"):
                 raise InputError(f"data.{what}={one!r} must be one character, or null")
         try:
-            "".encode(self.encoding)  # which knows zip and base64 from encodings of text
+            "".encode(self.encoding)  # tells encodings of text from zip and base64
         except (LookupError, ValueError) as error:
             raise InputError(
-                f"data.encoding={self.encoding} is no encoding of text; give one such as utf-8 or latin-1"
+                f"data.encoding={self.encoding} is not an encoding of text; give one such as utf-8 or latin-1"
             ) from error
 
     def rows(self, file: Path) -> Iterator[NDArray[np.uint32]]:
@@ -184,7 +184,7 @@ class Reading:
                 first = False
 
     def lines(self, text: str) -> NDArray[np.uint32]:
-        """Cut text into lines, as code points [n, length] with 0 behind shorter ones."""
+        """Cut text into lines, as code points [n, length] padded with 0."""
         return cut_lines(text, length=self.length, wrap=self.long == "wrap", least=self.min_length)
 
     def _read(self, opened: io.TextIOWrapper, file: Path) -> str:
@@ -203,7 +203,7 @@ class Reading:
 
     @property
     def no_line(self) -> str:
-        """What is missing where there is no line, for messages."""
+        """Describe the missing lines, for messages."""
         return f"no line of at least {counted(self.min_length, 'character')}"
 
     def kind(self, counts: NDArray[np.int64]) -> Text:
@@ -228,10 +228,10 @@ class Reading:
 
 @dataclass(frozen=True, kw_only=True)
 class Read:
-    """Some lines as they were read.
+    """A chunk of lines.
 
     Attributes:
-        rows: code points [n, L], with 0 behind shorter ones.
+        rows: code points [n, L], padded with 0.
         label: their class.
         validates: whether they are given as validation lines.
         name: of their file, for messages.

@@ -146,7 +146,7 @@ def unpickle_stream(
     size: int,
     persistent: Callable[[Any], Any] | None = None,
 ) -> Any:
-    """Read a pickle from a stream's position, and leave the stream behind it.
+    """Read a pickle from a stream's position, and leave the stream after it.
 
     Args:
         stream: of bytes in memory.
@@ -206,13 +206,13 @@ class Machine:
             )
 
     def result(self) -> Any:
-        """Return what is left at the end."""
+        """Return the value left on the stack."""
         if len(self.stack) != 1 or self.marks:
             raise DamagedError("it ends with something else than one value")
         return self.stack[0]
 
     def pop(self) -> Any:
-        """Take the top of the stack, which a mark protects."""
+        """Pop the top of the stack; a mark is an error."""
         if len(self.stack) <= (self.marks[-1] if self.marks else 0):
             raise DamagedError("it takes more from its stack than there is")
         return self.stack.pop()
@@ -224,7 +224,7 @@ class Machine:
         return value
 
     def since_mark(self) -> list[Any]:
-        """Take all that was put on the stack since the last mark."""
+        """Pop everything since the last mark."""
         if not self.marks:
             raise DamagedError("it has no mark to go back to")
         start = self.marks.pop()
@@ -274,7 +274,7 @@ class Machine:
             ) from error
 
     def make(self, kind: Any, arguments: Any) -> Any:
-        """Make what stands for an object of a class."""
+        """Make the record of an object."""
         if isinstance(kind, Name) and type(arguments) is tuple and self.vocabulary.is_record(kind):
             return Record(kind, arguments)
         return self.call(kind, arguments)
@@ -308,7 +308,7 @@ class Machine:
         self.memo[int(key)] = self.top()
 
     def recall(self, key: Any) -> None:
-        """Put what is kept under a number on the stack."""
+        """Push a value of the memo."""
         if int(key) not in self.memo:
             raise DamagedError(
                 f"it is not a pickle of weights (nothing was kept as number {int(key)})"
@@ -316,7 +316,7 @@ class Machine:
         self.stack.append(self.memo[int(key)])
 
     def gather(self, kind: Callable[[list[Any]], Any], values: list[Any]) -> None:
-        """Put a container of values on the stack."""
+        """Push a container of values."""
         self.stack.append(kind(values))
 
     def last(self, count: int) -> list[Any]:
@@ -335,7 +335,7 @@ class Machine:
         self._container(set).update(map(checked_key, values))
 
     def fetch(self) -> None:
-        """Replace an identifier by what it stands for elsewhere."""
+        """Replace a persistent identifier by its object."""
         if self.persistent is None:
             raise RefusedError("it refers to something outside (instruction BINPERSID)")
         self.stack.append(self.persistent(self.pop()))
@@ -358,7 +358,7 @@ def checked_key(key: Any) -> Any:
 
 
 def type_name(value: Any) -> str:
-    """Return what a value is, in a word."""
+    """Return the type of a value, for messages."""
     if isinstance(value, Name):
         return str(value)
     return str(value.name) if isinstance(value, Record) else type(value).__name__

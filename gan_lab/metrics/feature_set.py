@@ -42,14 +42,14 @@ class Moments:
         self._scatter = torch.zeros(width, width, dtype=torch.float64)
 
     def add(self, features: Tensor) -> None:
-        """Take in further features [N, width]; the order of the parts moves the last bits."""
+        """Add features [N, width]; the result depends on their order only in the last bits."""
         features = features.double()
         mean = features.mean(0)
         centred = features - mean
         self._add(len(features), mean, centred.T @ centred)
 
     def join(self, count: int, stacked: Tensor) -> None:
-        """Take in the moments of `count` further features, as `stacked` returns them."""
+        """Add the moments of `count` features, as `stacked` returns them."""
         self._add(count, stacked[0], stacked[1:])
 
     def stacked(self) -> Tensor:

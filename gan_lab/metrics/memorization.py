@@ -36,7 +36,7 @@ _SHIFTS = 16  # by up to a pixel in so many
 _BLOCK = 512  # training images that are compared at a time
 _MOST_HELD_OUT = 1000  # that are compared with all training images
 _SHOWN = 16  # pairs of a sheet
-# ways to compare, in words
+# names of the comparisons, in messages
 _WAYS = {
     "pixels": "pixels",
     "shifted": "mirrored and shifted pixels",
@@ -82,7 +82,7 @@ class Neighbours:
         self._num_first, self._k, self._seen = num_first, k, 0
 
     def add(self, squared: Tensor) -> None:
-        """Take in squared distances [Q, n] to further training samples."""
+        """Add squared distances [Q, n] to further training samples."""
         self._reached.append(squared[: self._num_first].min(0).values.cpu())
         numbers = torch.arange(self._seen, self._seen + squared.shape[1]).expand(len(squared), -1)
         together = torch.cat([self.squared, squared.cpu()], 1)
@@ -108,7 +108,7 @@ def relative_distances(distances: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class CopiedShare:
-    """How many generated samples are copies.
+    """Share of generated samples that are copies.
 
     Attributes:
         copied: share that is close in itself and in units of the next ones.
@@ -148,7 +148,7 @@ def copied_share(generated: Tensor, held_out: Tensor) -> CopiedShare:
     threshold = held_out[:, 0].kthvalue(rank).values
     close = generated[:, 0] < threshold
     found = close & (relative < held_relative.kthvalue(rank).values)
-    # a generator that repeats itself where nothing is nearer than nothing
+    # distance 0 counts as a copy, although the relative distance is then 0 for all
     found |= (generated[:, 0] == 0) & (threshold > 0)
     count, total = int(found.sum()), len(found)
     return CopiedShare(
@@ -164,7 +164,7 @@ def copied_share(generated: Tensor, held_out: Tensor) -> CopiedShare:
 
 @dataclass(frozen=True, kw_only=True)
 class Membership:
-    """How well a number tells training samples from held-out ones.
+    """How well a score separates training samples from held-out ones.
 
     Attributes:
         auc: chance that it is larger for a training sample than for a held-out one; 0.5 where it tells nothing.
@@ -237,31 +237,31 @@ def _variance_of_mean(values: NDArray[np.float64], groups: ArrayLike | None) -> 
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What distances and tests say.
+    """Verdict of distances and tests.
 
     Attributes:
-        answer: "yes" where training samples come out, else "no".
-        words: for people.
+        answer: "yes" for signs of memorization, else "no".
+        words: the verdict in sentences.
     """
 
     answer: str
     words: str
 
 
-def judge(
+def verdict_of(
     shares: Mapping[str, CopiedShare],
     known: Mapping[str, Membership],
     discriminator: Membership | None,
     *,
     num_held_out: int,
 ) -> Verdict:
-    """Put together what was found.
+    """Return the verdict of all comparisons.
 
     Args:
-        shares: by what samples were compared by, such as "pixels".
-        known: membership tests by the distance to the nearest generated sample, likewise.
-        discriminator: the test by its logit, where there is one.
-        num_held_out: samples that were compared with.
+        shares: by name of the comparison, such as "pixels".
+        known: membership tests by the distance to the nearest generated sample, by the same names.
+        discriminator: the test by its logit, if any.
+        num_held_out: number of held-out samples.
     """
     reasons = [
         f"{_percent(share.copied)} of the generated images are copies of training images by {name} (by chance at most "
@@ -312,7 +312,7 @@ def _auc(test: Membership) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class _Found:
-    """What is known of one way to compare images.
+    """Results of one comparison.
 
     Attributes:
         generated: distances [Q, k] to training images.
@@ -346,46 +346,46 @@ class TrainingCopies(ProtocolMetric):
         needs: Needs = {output: "features"} if output else {}
         self.real = self.fake = needs
 
-    def key(self, setting: MetricContext) -> str:
-        return f"memorization_{in_thousands(setting.num_fake)}"
+    def key(self, context: MetricContext) -> str:
+        return f"memorization_{in_thousands(context.num_fake)}"
 
-    def check(self, setting: MetricContext) -> None:
-        super().check(setting)
-        if setting.fake is None:
+    def check(self, context: MetricContext) -> None:
+        super().check(context)
+        if context.fake is None:
             return
-        real, held_out = real_images(setting, self.kind), held_out_images(setting, self.kind)
-        for images in (setting.fake, real, held_out):
+        real, held_out = real_images(context, self.kind), held_out_images(context, self.kind)
+        for images in (context.fake, real, held_out):
             if len(images.shape) != 3:
                 raise InputError(
                     f"metrics.copies is of images, and {images.name} have the shape {list(images.shape)}"
                 )
-        if setting.fake.shape != real.shape:
+        if context.fake.shape != real.shape:
             raise InputError(
-                f"metrics.copies: {setting.fake.name} have the shape {list(setting.fake.shape)} and {real.name} "
+                f"metrics.copies: {context.fake.name} have the shape {list(context.fake.shape)} and {real.name} "
                 f"{list(real.shape)}; compare images of one shape"
             )
-        if not setting.all_real or setting.num_real_features < setting.num_real:
+        if not context.all_real or context.num_real_features < context.num_real:
             raise InputError(
                 "metrics.copies looks at all training images; set protocol.num_real=null and "
                 "protocol.num_real_features=null"
             )
-        if setting.num_real < 2 or held_out.count is None or held_out.count < 2:
+        if context.num_real < 2 or held_out.count is None or held_out.count < 2:
             raise InputError(
-                f"metrics.copies: {setting.num_real} training and {held_out.count} held-out images; give two of each"
+                f"metrics.copies: {context.num_real} training and {held_out.count} held-out images; give two of each"
             )
 
     def compute(
-        self, real: FeatureSet | None, fake: FeatureSet, setting: MetricContext
+        self, real: FeatureSet | None, fake: FeatureSet, context: MetricContext
     ) -> list[MetricValue]:
-        training, held_out = real_images(setting, self.kind), held_out_images(setting, self.kind)
+        training, held_out = real_images(context, self.kind), held_out_images(context, self.kind)
         assert held_out.count is not None
         some = _some(held_out, _MOST_HELD_OUT)
-        found = _by_pixels(setting, fake.source, training, held_out, some, fake.device)
+        found = _by_pixels(context, fake.source, training, held_out, some, fake.device)
         if self.output:
             assert real is not None
             made = torch.cat(
                 [
-                    setting.extractor(held_out.read(start, stop), [self.output])[self.output]
+                    context.extractor(held_out.read(start, stop), [self.output])[self.output]
                     for start, stop in blocks(held_out.count)
                 ]
             )[some]
@@ -398,16 +398,16 @@ class TrainingCopies(ProtocolMetric):
             for name, one in found.items()
         }
         by_discriminator = _by_discriminator(fake.source, training, held_out)
-        verdict = judge(
+        verdict = verdict_of(
             {_WAYS[name]: share for name, share in shares.items()},
             {_WAYS[name]: test for name, test in known.items()},
             by_discriminator,
             num_held_out=len(some),
         )
-        number = in_thousands(setting.num_fake)
+        number = in_thousands(context.num_fake)
         return [
             MetricValue(
-                key=self.key(setting),
+                key=self.key(context),
                 value=max(share.copied for share in shares.values()),
                 detail={"verdict": verdict.answer, "words": verdict.words},
             ),
@@ -462,7 +462,7 @@ def _as_test(key: str, test: Membership) -> MetricValue:
 
 
 def _some(images: ImageSource, most: int) -> Tensor:
-    """Numbers of at most so many images, a random choice, always the same one, in order."""
+    """Return the indices of at most `most` images, a fixed random choice, in order."""
     assert images.count is not None
     chosen = torch.randperm(images.count, generator=torch.Generator().manual_seed(0))[:most]
     return chosen.sort().values
@@ -476,7 +476,7 @@ def _rows(groups: list[str] | None, rows: Tensor) -> ArrayLike | None:
     return None if groups is None else [groups[row] for row in rows.tolist()]
 
 
-# By pixels: each view is a way to make vectors of images, and of the copies of those that are looked for.
+# By pixels: each view makes vectors of images and of their copies.
 
 
 def _reduced(images: Tensor, side: int) -> Tensor:
@@ -510,7 +510,7 @@ def _middle(images: Tensor) -> Tensor:
 
 
 def _by_pixels(
-    setting: MetricContext,
+    context: MetricContext,
     fake: ImageSource,
     training: ImageSource,
     held_out: ImageSource,
@@ -518,7 +518,7 @@ def _by_pixels(
     device: torch.device,
 ) -> dict[str, _Found]:
     """Compare all generated and `some` held-out images with all training images, in two views."""
-    made = torch.cat([fake.read(*bounds).cpu() for bounds in blocks(setting.num_fake)])
+    made = torch.cat([fake.read(*bounds).cpu() for bounds in blocks(context.num_fake)])
     kept = torch.cat([held_out.read(i, i + 1).cpu() for i in some.tolist()])
     together = torch.cat([made, kept]).to(device)
     large, small = _reduced(together, _SIDE), _reduced(together, _SHIFTED_SIDE)
@@ -526,7 +526,7 @@ def _by_pixels(
     def squared(images: Tensor, name: str) -> Tensor:
         if name == "pixels":
             return squared_to_nearest_copy([large.flatten(1)], _reduced(images, _SIDE).flatten(1))
-        # copies are made anew each time: all of them together would fill the memory
+        # copies are made again each time: all together would not fit into memory
         base = _middle(_reduced(images, _SHIFTED_SIDE))
         return squared_to_nearest_copy(_shifted_copies(small), base)
 
@@ -569,7 +569,7 @@ def _found(neighbours: Neighbours, num: int, reached: Tensor) -> _Found:
 def _by_discriminator(
     fake: ImageSource, training: ImageSource, held_out: ImageSource
 ) -> Membership | None:
-    """Tell training images from held-out ones by the discriminator's logits; None where there is none."""
+    """Tell training images from held-out ones by the discriminator's logits; None without a discriminator."""
     if not isinstance(fake, GanImages) or fake.discriminate is None:
         return None
     sides = []

@@ -287,7 +287,7 @@ def as_targets(images: Given | Sequence[Given] | Targets, gan: Sampler) -> Targe
 def tensors_of(
     rows: Rows, space: Space, gan: Sampler, distance: Distance, names: Sequence[str]
 ) -> dict[str, Any]:
-    """Return what a `ProjectionResult` has of each image.
+    """Return the per-image fields of a `ProjectionResult`.
 
     Args:
         rows: found by the search; after Ctrl-C perhaps fewer than there are names.

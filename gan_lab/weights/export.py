@@ -274,12 +274,12 @@ LICENCES = (
 )
 
 
-def card(description: Mapping[str, Any], *, picture: str, repository: str | None) -> str:
+def card(description: Mapping[str, Any], *, caption: str, repository: str | None) -> str:
     """Render the model card, Markdown with front matter.
 
     Args:
         description: of `model.json`.
-        picture: a sentence on what its sample grid shows.
+        caption: a sentence on what its sample grid shows.
         repository: "user/name" on the hub; None for a folder.
     """
     network = str(description["generator"]["network"]["_target_"])
@@ -293,7 +293,7 @@ def card(description: Mapping[str, Any], *, picture: str, repository: str | None
         nvidia_class=(description.get("nvidia") or {}).get("class", ""),
         encodes=network == "gan_lab.models.bigan.Generator",
         grid=GRID,
-        picture=picture,
+        caption=caption,
         source=f"hf://{repository}" if repository else None,
         recipe=list(recipe(description)),
         metrics=[row for result in description["metrics"] for row in metric_rows(result)],
@@ -335,14 +335,14 @@ def samples(description: Mapping[str, Any]) -> str:
     shape = description["sample"]["shape"]
     if levels(description) is not None:
         bits = description["sample"]["kind"]["bits"]
-        return f"{picture_of(shape)} with {bits} bits"
+        return f"{describe_images(shape)} with {bits} bits"
     if not is_image(description):
         kind = description["sample"]["kind"]["_target_"].split(".")[-1]
         return f"samples of shape {shape} ({kind})"
-    return picture_of(shape)
+    return describe_images(shape)
 
 
-def picture_of(shape: Sequence[int]) -> str:
+def describe_images(shape: Sequence[int]) -> str:
     """Describe images of a shape in a few words."""
     channels, height, width = shape
     colour = {1: "grey", 3: "RGB", 4: "RGBA"}.get(channels, f"{channels}-channel")

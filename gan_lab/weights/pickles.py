@@ -57,7 +57,7 @@ DTYPES = (*STORAGES.values(), torch.complex64, torch.complex128)
 
 @dataclass(eq=False)
 class Storage:
-    """The elements that tensors are views of; empty until they are read from behind the pickle.
+    """The elements that tensors are views of; empty until they are read from after the pickle.
 
     Attributes:
         dtype: of an element.

@@ -108,23 +108,6 @@ def test_statistics_are_kept_with_run_and_export(spectrograms: Path, tmp_path: P
     assert isinstance(ours.sample(1), Samples) and "<audio" in str(ours.sample(1)._repr_html_())
 
 
-def test_the_inverse_of_preemphasis_goes_with_run_and_export(root: Path, tmp_path: Path) -> None:
-    given = [*words(root, WAVES, "emphasized"), "representation=preemphasis", "total_kimg=0.04"]
-    assert launch("train", given) == 0
-    run = root / "runs/emphasized"
-    assert 0 < state(run)["representation.peak"] < 2
-    assert launch("export", [f"run={run}", f"out={tmp_path / 'export'}"]) == 0
-    ours, theirs = gan_lab.load(tmp_path / "export"), gan_lab.load(run)
-    values = ours.sample(2)
-    clips = ours.spec.decode(values)
-    assert clips.shape == (2, 1, 256)
-    assert torch.equal(clips, theirs.spec.decode(theirs.sample(2)))
-    kind = ours.spec.kind
-    assert not torch.equal(clips, kind.to_stored(values)), "filtered"
-    again = ours.spec.representation.encode(kind.to_float(clips))
-    torch.testing.assert_close(again, values, atol=1e-3, rtol=0)
-
-
 def test_generate_writes_every_format(waves: Path, tmp_path: Path) -> None:
     formats = "format=[wav,flac,npz,grid,latents]"
     assert launch("generate", [f"run={waves}", "num_images=3", f"out={tmp_path}", formats]) == 0

@@ -275,7 +275,7 @@ def test_named_protocols_give_their_metrics(name, best, keys):
     with initialize_config_dir(version_base=None, config_dir=str(CONF)):
         made = build(compose(overrides=[f"+protocol={name}"]).protocol)
     assert made.best == best
-    assert {metric.key(made._setting) for metric in made.metrics.values()} == keys
+    assert {metric.key(made._context) for metric in made.metrics.values()} == keys
 
 
 @pytest.mark.parametrize("real", [4, 300, 2100, 20_000])

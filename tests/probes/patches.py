@@ -1,4 +1,4 @@
-"""A discriminator that judges patches and, from real images alone, learns to reconstruct them as well."""
+"""A discriminator of patches and, from real images alone, learns to reconstruct them as well."""
 
 import hashlib
 from collections.abc import Mapping, Sequence

@@ -45,7 +45,7 @@ class Extractor(ABC):
         short: in keys: "inception".
         outputs: width of each output: {"features": 2048, "logits": 1008}. "features" are for comparing sets, "logits"
             are of classes; both may be missing.
-        transform: in words, what happens between an 8-bit image and the network.
+        transform: description of the preprocessing, from 8-bit image to network input.
         names: (kind of metric, output) -> usual name, such as {("frechet", "features"): "fid"}; only for exactly the
             features that define it.
         channels: supported numbers of channels. Grey is repeated to RGB.

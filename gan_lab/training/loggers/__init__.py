@@ -28,7 +28,7 @@ class RunLogger(Logger):
 
     @abstractmethod
     def rewind(self, kimg: float) -> None:
-        """Forget what was logged after `kimg`, as far as that is possible: training goes on from there."""
+        """Remove what was logged after `kimg`, where possible: training resumes from there."""
 
     @abstractmethod
     def log_sheet(self, name: str, sheet: Sheet, kimg: float) -> None:
@@ -36,11 +36,11 @@ class RunLogger(Logger):
 
     @abstractmethod
     def log_advice(self, advice: Sequence[str], kimg: float) -> None:
-        """Log all advice that the run has got so far, of which the last is new."""
+        """Log all advice so far; the last one is new."""
 
 
 def run_loggers(trainer: Trainer) -> list[RunLogger]:
-    """Return the loggers of a trainer that are of a run."""
+    """Return the `RunLogger`s of a trainer."""
     return [logger for logger in trainer.loggers if isinstance(logger, RunLogger)]
 
 
@@ -73,14 +73,14 @@ class Service(RunLogger, Generic[Session]):
 
     @abstractmethod
     def begin(self) -> Session:
-        """Begin the run at the service, or go on with it."""
+        """Start or resume the run at the service."""
 
     @abstractmethod
     def started(self, session: Session) -> None:
-        """Log the configuration, which is there now."""
+        """Log the configuration."""
 
     def send_later(self) -> str:
-        """Return how to send later what is missing, as an end of a sentence; nothing where that is not possible."""
+        """Return how to send the missing entries later, as the end of a sentence; empty where that is not possible."""
         return ""
 
     @rank_zero_only
@@ -92,18 +92,18 @@ class Service(RunLogger, Generic[Session]):
         self.attempt(self.started)
 
     def attempt(self, act: Callable[[Session], None]) -> None:
-        """Do something at the service, unless it has failed before."""
+        """Call the service, unless it has failed before."""
         if self._over:
             return
         try:
             if self.session is None:
                 self.session = self.begin()
             act(self.session)
-        except Exception as error:  # of any kind: a service must not end a training run
+        except Exception as error:  # any kind: a failing service must not end training
             self.fail(error, "failed, and training goes on without it")
 
     def fail(self, error: Exception, what: str) -> None:
-        """Warn of a failure, once, and log no more."""
+        """Warn about a failure, once, and stop logging."""
         if not self._over:
             warn(
                 f"{self.title} {what} ({type(error).__name__}: {first_line(error)}). "
@@ -134,7 +134,7 @@ class BestValues:
         self.values: dict[str, float] = {}
 
     def update(self, entry: Mapping[str, float]) -> dict[str, float]:
-        """Return what changes by an entry of metrics.jsonl."""
+        """Return the best values that an entry of metrics.jsonl changes."""
         changed: dict[str, float] = {}
         for key, value in entry.items():
             sense = direction(key) if key.startswith("metrics/") else None
@@ -148,7 +148,7 @@ class BestValues:
         return changed
 
     def restart(self, entries: Sequence[Mapping[str, float]], kimg: float) -> None:
-        """Begin again from the entries up to `kimg`, as far as a run was when it goes on."""
+        """Start again from the entries up to `kimg`, from which a run resumes."""
         self.values = {}
         for entry in entries:
             if entry["kimg"] <= kimg:

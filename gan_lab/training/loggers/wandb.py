@@ -120,7 +120,7 @@ class Wandb(Service["wandb.Run"]):
 
     @rank_zero_only
     def rewind(self, kimg: float) -> None:
-        """Take the best values from what the run goes on from; later rows stay: W&B takes none back."""
+        """Restore the best values at the resumed step; later rows stay, since W&B cannot delete them."""
         path = self.run_dir / METRICS_FILE
         self._best.restart(read_metrics(path) if path.exists() else [], kimg)
         best = self._best.values
