@@ -267,6 +267,13 @@ class DataModule(pl.LightningDataModule):
         chosen = [int(queues[c][(i - first[c]) % len(queues[c])]) for i, c in enumerate(classes)]
         return self.train.__getitems__(chosen).real
 
+    def real_rows(self, rows: int, columns: int) -> list[Tensor]:
+        """Up to `columns` stored training samples of each of the first `rows` classes, fixed by the seed."""
+        order = permutation(self.train.num_stored, self._seed, 0)
+        labels = self.train.labels[order]
+        classes = [order[labels == label][:columns] for label in range(rows)]
+        return [self.train.__getitems__(found.tolist()).real for found in classes if len(found)]
+
     def describe(self) -> Table:
         """Describe the data as a table: splits, shape, classes with their counts."""
         table = Table(title="data", show_header=False, title_justify="left")
