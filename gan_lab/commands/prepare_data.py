@@ -25,7 +25,7 @@ from gan_lab.data.packing import Damaged, Encoded, Packer, WithBeside, disk_full
 from gan_lab.data.sample import Representation, as_node
 from gan_lab.data.shards import INDEX, Shard, read_shard, shard_name, shard_rows, write_index
 from gan_lab.data.source import reason_of
-from gan_lab.data.text import Lines
+from gan_lab.data.text import Text
 from gan_lab.data.text_files import pack_lines
 from gan_lab.errors import InputError, counted
 from gan_lab.run import write
@@ -57,8 +57,9 @@ def run(config: DictConfig) -> None:
     lock.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(lock, timeout=0):
-            if out.suffix and isinstance(datasets[0], Lines):
-                _pack_text(datasets, out)  # type: ignore[arg-type]
+            kind = datasets[0].spec.kind
+            if isinstance(kind, Text) and out.suffix:
+                _pack_text(datasets, kind, out)
                 return
             packing = _Packing(
                 datasets=datasets,
@@ -120,13 +121,13 @@ def _merge(out: Path) -> None:
     )
 
 
-def _pack_text(datasets: list[Lines], out: Path) -> None:
+def _pack_text(datasets: list[SampleDataset], kind: Text, out: Path) -> None:
     if out.suffix != ".npz":
         raise InputError(
             f"out={out}: lines of text are packed into an .npz, or a folder of shards; set "
             f"out={out.with_suffix('.npz')}, or out={out.with_suffix('')}"
         )
-    count, kind = pack_lines(datasets, out), datasets[0].text
+    count = pack_lines(datasets, kind, out)
     say(
         f"{out}: {count:,} lines of {kind.length} characters, an alphabet of {len(kind.alphabet)}, "
         f"{out.stat().st_size / 1e6:,.1f} MB; train on it with data=text data.root={out}"
@@ -223,6 +224,11 @@ class _Packing:
         Raises:
             InputError: also for pairs.
         """
+        if out.suffix != ".zip":
+            raise InputError(
+                f"out={out}: a zip ends in .zip, and the name of a folder of shards has no dot; set out={out.stem}.zip "
+                f"or out={out.stem}"
+            )
         if self.datasets[0].spec.source is not None:
             raise InputError(
                 f"out={out}: the data are pairs, and no data= reads the sources from a zip; set "
@@ -357,8 +363,9 @@ def _report(
 ) -> None:
     spec = data.spec
     shape = " x ".join(map(str, spec.shape)) if spec.is_image else f"{spec.kind.name}"
-    reader = f"train on it with data={spec.kind.zip_reader} data.root={out}"
-    if not spec.kind.zip_reader:
+    options = spec.kind.zip_options(spec.shape)
+    reader = f"train on it with {options} data.root={out}"
+    if not options:
         reader = f"a data set of your own has to read it; shards ({out.stem}/) need none"
     say(
         f"{out}: {counted(num_packed, 'sample')} of {shape}, {data.num_classes:,} "

@@ -4,7 +4,7 @@ import hashlib
 import os
 import wave
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from io import BytesIO
 from pathlib import Path
@@ -44,7 +44,6 @@ class Audio(SampleKind):
     suffixes = (".wav", ".flac")
     axes = ("channels", "time")
     media_type = "audio/wav"
-    zip_reader = "audio"
 
     def __init__(self, *, rate: int) -> None:
         if rate < 1:
@@ -87,6 +86,10 @@ class Audio(SampleKind):
             opened.setframerate(self.rate)
             opened.writeframes(stored.T.contiguous().cpu().numpy().astype("<i2").tobytes())
         return buffer.getvalue()
+
+    def zip_options(self, shape: Sequence[int]) -> str:
+        channels, length = shape
+        return f"data=audio data.rate={self.rate} data.length={length} data.channels={channels}"
 
     def preview(self, stored: Tensor) -> Tensor:
         """Draw spectrograms [N, 3, 128, 128] of the mean of all channels: time to the right, frequency up."""

@@ -39,7 +39,6 @@ class DeepImage(SampleKind):
     """
 
     axes = ("channels", "height", "width")
-    zip_reader = "zip"
     is_precise = True
 
     def __init__(
@@ -92,6 +91,9 @@ class DeepImage(SampleKind):
     def decoded(self, data: bytes) -> Tensor:
         pixels = read_levels(io.BytesIO(data))
         return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+
+    def zip_options(self, shape: Sequence[int]) -> str:
+        return "data=zip"
 
     def preview(self, stored: Tensor) -> Tensor:
         """Map the window's levels to 0 to 255; with other numbers of channels than 1 and 3, the first one."""

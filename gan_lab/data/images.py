@@ -25,7 +25,6 @@ class ImageKind(SampleKind):
     name = "image"
     suffix = ".png"
     axes = ("channels", "height", "width")
-    zip_reader = "zip"
 
     def to_float(self, stored: Tensor) -> Tensor:
         return to_float(stored)
@@ -42,6 +41,9 @@ class ImageKind(SampleKind):
         with open_image(BytesIO(data)) as image:
             pixels = torch.from_numpy(np.array(image))
         return (pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)).contiguous()
+
+    def zip_options(self, shape: Sequence[int]) -> str:
+        return "data=zip"
 
     def preview(self, stored: Tensor) -> Tensor:
         """Return the images; with other numbers of channels than 1, 3 or 4, the first channel."""

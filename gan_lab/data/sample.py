@@ -33,7 +33,6 @@ class SampleKind(ABC):
         suffixes: of all files that `write` knows, where there are more.
         axes: what the dimensions of a stored sample are.
         media_type: of what `media` returns: an image, audio or text, which browsers show or play.
-        zip_reader: the data= that reads a zip of its files, such as "zip"; empty if there is none.
         is_precise: whether values are finer than the 8 bits that bfloat16 keeps; the layers of networks that see and
             make samples then compute in float32, whatever the precision of the others.
     """
@@ -43,7 +42,6 @@ class SampleKind(ABC):
     suffixes: tuple[str, ...] = ()
     axes: tuple[str, ...]
     media_type = "image/png"
-    zip_reader = ""
     is_precise = False
 
     @property
@@ -91,6 +89,10 @@ class SampleKind(ABC):
     @abstractmethod
     def preview(self, stored: Tensor) -> Tensor:
         """Draw stored samples [N, ...] as uint8 images [N, C, H, W] with 1, 3 or 4 channels: for grids and loggers."""
+
+    def zip_options(self, shape: Sequence[int]) -> str:
+        """Return the options that read a zip of files of such samples, such as "data=zip"; empty where none do."""
+        return ""
 
     def measured(self, stored: Tensor) -> Tensor:
         """Return the input of feature networks for stored samples [N, ...]: by default the samples."""

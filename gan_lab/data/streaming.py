@@ -475,9 +475,9 @@ def _check_images(spec: SampleSpec, size: tuple[int, int] | None, flip: bool) ->
     """Check what is asked of images alone."""
     are_images = spec.kind.axes[1:] == ("height", "width")
     if not are_images and (size is not None or flip):
+        asked = "data.flip=true" if flip else f"data.image_size={size}"
         raise InputError(
-            f"data.image_size={size}, data.flip={flip} are for images, and the shards hold {spec.kind.name}; leave "
-            "them out"
+            f"{asked} is for images, and the shards hold {spec.kind.name}; leave it out"
         )
     if size is not None and size != spec.shape[1:]:
         raise InputError(

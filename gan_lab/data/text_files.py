@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from gan_lab.config import cache_dir
 from gan_lab.console import say
-from gan_lab.data.base import MissingSplit, check_split, digest
+from gan_lab.data.base import MissingSplit, SampleDataset, check_split, digest
 from gan_lab.data.decoding import regular_file
 from gan_lab.data.listing import format_names, list_matching
 from gan_lab.data.metadata import UNLABELLED, MetadataTable, as_unicode, read_metadata
@@ -431,12 +431,11 @@ def rows_of_split(
     return np.flatnonzero(is_val if split == "val" else ~is_val)
 
 
-def pack_lines(datasets: list[Lines], out: Path) -> int:
+def pack_lines(datasets: list[SampleDataset], kind: Text, out: Path) -> int:
     """Write the lines of one or both splits to one file; return their number."""
-    first, has_splits = datasets[0], len(datasets) > 1
+    has_splits = len(datasets) > 1
 
     def parts() -> Iterator[Part]:
-        kind = first.text
         points = np.array(
             [0 if one == kind.padding else ord(one) for one in kind.alphabet], dtype=np.uint32
         )
@@ -455,8 +454,8 @@ def pack_lines(datasets: list[Lines], out: Path) -> int:
         out,
         parts(),
         count=count,
-        kind=first.text,
-        class_names=list(first.spec.class_names),
+        kind=kind,
+        class_names=list(datasets[0].spec.class_names),
         has_splits=has_splits,
     )
     return count

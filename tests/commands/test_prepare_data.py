@@ -412,6 +412,7 @@ def test_shards_of_damaged_images_are_short(photos: Path, tmp_path: Path, monkey
 def test_options_of_shards_are_checked(photos: Path, tmp_path: Path) -> None:
     for words, message in (
         (["out=a.zip", "part=1/2"], "part=1/2 is of a folder"),
+        ([f"out={tmp_path / 'a.b'}", "size=8"], r"a\.b: a zip ends in .zip.*out=a\.zip or out=a"),
         (["out=a", "part=3/2"], "part=3/2; allowed"),
         (["out=a", "part=half"], "part=half; allowed"),
         ([f"out={tmp_path / 'none'}", "merge=true"], "is not a folder of shards"),

@@ -115,8 +115,9 @@ def test_lines_of_text(root: Path, poems: Path, texts: Path, split: str) -> None
     assert len(data._shards) > 2
     assert_the_same(data, source)
     words = ["data=text", f"data.root={poems}", *keys(TEXT)]
-    array = packed(root, "texts.npz", *words)
-    assert_the_same(data, TextFiles(split=split, root=array))
+    again = ["data=streaming", f"data.root={texts}"]
+    for array in (packed(root, "texts.npz", *words), packed(root, "again.npz", *again)):
+        assert_the_same(data, TextFiles(split=split, root=array))
 
 
 @pytest.mark.parametrize("kind", ["sounds", "texts"])
@@ -229,7 +230,7 @@ def test_latents_lie_beside_their_images(tmp_path: Path) -> None:
 
 def test_what_images_alone_have_is_rejected(sounds: Path) -> None:
     for options in ({"flip": True}, {"image_size": 8}):
-        with pytest.raises(InputError, match="are for images, and the shards hold audio"):
+        with pytest.raises(InputError, match="is for images, and the shards hold audio"):
             StreamedSamples(split="train", root=str(sounds), **options)  # type: ignore[arg-type]
 
 
