@@ -223,11 +223,6 @@ class DataModule(pl.LightningDataModule):
         read = PackedSamples(self.train) if self._reads_packed else self.train
         return self._loader(read, sampler, self._batch_size * self._d_steps // ranks)
 
-    def ordered_loader(self, dataset: SampleDataset, *, batch_size: int) -> DataLoader[Batch]:
-        """All items of `dataset` once, in order, as stored batches; for statistics of the real samples."""
-        sampler = _InOrder(num_items=len(dataset), batch_size=batch_size)
-        return self._loader(dataset, sampler, batch_size)
-
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Encode samples on the device: stored images have a quarter of the bytes."""
         source = batch.source
@@ -424,19 +419,6 @@ def _in_loader(error: BaseException) -> bool:
     """Whether an error was raised while receiving a worker's batch."""
     frames = traceback.extract_tb(error.__traceback__)
     return any(Path(frame.filename).parts[-2:] == ("data", "dataloader.py") for frame in frames)
-
-
-class _InOrder(Sampler[list[int]]):
-    def __init__(self, *, num_items: int, batch_size: int) -> None:
-        self._num_items = num_items
-        self._batch_size = batch_size
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for start in range(0, self._num_items, self._batch_size):
-            yield list(range(start, min(start + self._batch_size, self._num_items)))
-
-    def __len__(self) -> int:
-        return -(-self._num_items // self._batch_size)
 
 
 def _ignore_signals(worker: int) -> None:

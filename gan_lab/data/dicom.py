@@ -41,7 +41,7 @@ class Dicom(Slices):
                 f"data.axis={self._axis} is for NIfTI volumes; DICOM slices keep their orientation"
             )
         numbered = [name for name in files if _is_dicom(root / name)]
-        report_skipped(root, len(files) - len(numbered), "DICOM")
+        report_skipped(len(files) - len(numbered), "DICOM")
         if not numbered:
             raise InputError(f"data.root={root} holds no DICOM files")
         series: dict[str, list[DicomFile]] = defaultdict(list)

@@ -181,11 +181,11 @@ def resampled(
     return np.asarray(resized)
 
 
-def report_skipped(root: Path, count: int, what: str) -> None:
+def report_skipped(count: int, what: str) -> None:
     """Report how many files have another format."""
     if count:
         say(
-            f"data.root: passed over {counted(count, 'file')} that {'is' if count == 1 else 'are'} no {what}"
+            f"data.root: skipped {counted(count, 'file')} that {'is' if count == 1 else 'are'} not {what}"
         )
 
 

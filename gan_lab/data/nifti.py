@@ -33,7 +33,7 @@ class Nifti(Slices):
     def _open(self, root: Path, files: list[str]) -> tuple[list[Volume], str]:
         need_package("nibabel", "NIfTI")
         numbered = [name for name in files if name.lower().endswith((".nii", ".nii.gz"))]
-        report_skipped(root, len(files) - len(numbered), "NIfTI")
+        report_skipped(len(files) - len(numbered), "NIfTI")
         if not numbered:
             raise InputError(f"data.root={root} holds no NIfTI files (.nii, .nii.gz)")
         volumes: list[Volume] = [

@@ -56,22 +56,10 @@ def stylegan2_generator(arguments: Mapping[str, Any], state: Mapping[str, Any] |
     mapping = given.inner("mapping_kwargs")
     # pickles have them at the outer level or in a mapping of their own
     synthesis = given.inner("synthesis_kwargs", beside=True)
-    ours = {
-        "image_size": given.take("img_resolution", int),
-        "channels": given.take("img_channels", int),
-        "num_classes": given.take("c_dim", int),
-        "z_dim": given.take("z_dim", int),
-        "w_dim": (w_dim := given.take("w_dim", int)),
-        "mapping_layers": mapping.take("num_layers", int, default=8, most=MOST_LAYERS),
-        "w_avg_beta": mapping.take("w_avg_beta", float, default=0.998),
-        "channel_base": synthesis.take("channel_base", int, default=32768),
-        "channel_max": synthesis.take("channel_max", int, default=512),
-        "architecture": synthesis.take("architecture", str, default="skip"),
-        "clamp": synthesis.take("conv_clamp", float, default=256.0),
-        "num_fp16_res": synthesis.take("num_fp16_res", int, default=4),
+    ours = generator_arguments(given, mapping, synthesis, mapping_layers=8) | {
+        "architecture": synthesis.take("architecture", str, default="skip")
     }
-    mapping.expect("lr_multiplier", 0.01)
-    expect_layers(mapping, w_dim)
+    expect_layers(mapping, ours["w_dim"])
     synthesis.expect("use_noise", True)
     expect_convolutions(synthesis)
     # implementation details of NVIDIA's code
@@ -116,6 +104,26 @@ def discriminator(arguments: Mapping[str, Any], state: Mapping[str, Any] | None)
     return Blueprint(stylegan2.Discriminator, ours, state, TRANSLATE)
 
 
+def generator_arguments(
+    given: Arguments, mapping: Arguments, synthesis: Arguments, *, mapping_layers: int
+) -> dict[str, Any]:
+    """Take the arguments that both generators share; `mapping_layers` is the default."""
+    mapping.expect("lr_multiplier", 0.01)
+    return {
+        "image_size": given.take("img_resolution", int),
+        "channels": given.take("img_channels", int),
+        "num_classes": given.take("c_dim", int),
+        "z_dim": given.take("z_dim", int),
+        "w_dim": given.take("w_dim", int),
+        "mapping_layers": mapping.take("num_layers", int, default=mapping_layers, most=MOST_LAYERS),
+        "w_avg_beta": mapping.take("w_avg_beta", float, default=0.998),
+        "channel_base": synthesis.take("channel_base", int, default=32768),
+        "channel_max": synthesis.take("channel_max", int, default=512),
+        "clamp": synthesis.take("conv_clamp", float, default=256.0),
+        "num_fp16_res": synthesis.take("num_fp16_res", int, default=4),
+    }
+
+
 def expect_layers(mapping: Arguments, width: int | None) -> None:
     """Check the unsupported options of a mapping network: width and activation."""
     mapping.expect("embed_features", None, width)
@@ -134,16 +142,7 @@ def stylegan3_generator(arguments: Mapping[str, Any], state: Mapping[str, Any] |
     given = Arguments(arguments, "generator")
     mapping = given.inner("mapping_kwargs")
     synthesis = given.inner("synthesis_kwargs", beside=True)
-    ours = {
-        "image_size": given.take("img_resolution", int),
-        "channels": given.take("img_channels", int),
-        "num_classes": given.take("c_dim", int),
-        "z_dim": given.take("z_dim", int),
-        "w_dim": given.take("w_dim", int),
-        "mapping_layers": mapping.take("num_layers", int, default=2, most=MOST_LAYERS),
-        "w_avg_beta": mapping.take("w_avg_beta", float, default=0.998),
-        "channel_base": synthesis.take("channel_base", int, default=32768),
-        "channel_max": synthesis.take("channel_max", int, default=512),
+    ours = generator_arguments(given, mapping, synthesis, mapping_layers=2) | {
         "num_layers": synthesis.take("num_layers", int, default=14, most=MOST_LAYERS),
         "num_critical": synthesis.take("num_critical", int, default=2),
         "kernel": synthesis.take("conv_kernel", int, default=3, most=MOST_TAPS),
@@ -155,10 +154,7 @@ def stylegan3_generator(arguments: Mapping[str, Any], state: Mapping[str, Any] |
         "filter_size": synthesis.take("filter_size", int, default=6, most=MOST_TAPS),
         "output_scale": synthesis.take("output_scale", float, default=0.25),
         "magnitude_decay": synthesis.take("magnitude_ema_beta", float, default=0.999),
-        "clamp": synthesis.take("conv_clamp", float, default=256.0),
-        "num_fp16_res": synthesis.take("num_fp16_res", int, default=4),
     }
-    mapping.expect("lr_multiplier", 0.01)
     synthesis.expect("lrelu_upsampling", 2)
     for node in (mapping, synthesis, given):
         node.finish()

@@ -257,16 +257,6 @@ def test_grid_of_reals_goes_through_the_classes(n: int) -> None:
     assert len({image.numpy().tobytes() for image in images}) == n
 
 
-def test_ordered_loader_gives_every_item_once() -> None:
-    data = module()
-    assert data.val is not None
-    batches = list(data.ordered_loader(data.val, batch_size=50))
-    assert [len(batch) for batch in batches] == [50] * 7 + [10]
-    assert torch.equal(
-        torch.cat([batch.real for batch in batches]), data.val.__getitems__(range(360)).real
-    )
-
-
 def test_splits_that_differ_are_rejected(tmp_path: Path, write_images: Any) -> None:
     write_images(tmp_path / "train", ["a/1.png"])
     write_images(tmp_path / "val", ["b/1.png"])

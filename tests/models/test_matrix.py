@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from gan_lab.config import build, conf_dir
+from gan_lab.config import build, conf_dir, flatten
 from gan_lab.data.images import ImageKind
 from gan_lab.data.sample import SampleSpec
 from gan_lab.errors import InputError
@@ -40,6 +40,10 @@ REGULARIZERS = (
 )  # fmt: skip
 AUGMENTATIONS = ("none", "ada", "diffaugment", "blur")
 STYLES = ("stylegan", "stylegan2", "stylegan3")
+
+STEPS = ("d_steps=1", "batch_size=4")
+# that an augmentation augments from the first step
+P = {"ada": ("augment.ada.p=0.5",)}
 
 Case = tuple[str, str, str, str]
 
@@ -78,16 +82,35 @@ def weights(network: torch.nn.Module) -> list[torch.Tensor]:
     return [p.detach().clone() for p in network.parameters()]
 
 
-def take_two_steps(compose: Callable[..., DictConfig], case: Case) -> None:
+def composed(compose: Callable[..., DictConfig], case: Case) -> DictConfig:
+    """Compose a case as the command line would."""
     model, loss, regularizer, augment = case
-    overrides = (
-        f"loss={loss}", f"regularizer=[{regularizer}]", f"augment={augment}", "d_steps=1", "batch_size=4",
-        *(("augment.ada.p=0.5",) if augment == "ada" else ()),
+    return compose(
+        f"model={model}", *SMALL[model], f"loss={loss}", f"regularizer=[{regularizer}]", f"augment={augment}",
+        *STEPS, *P.get(augment, ()),
     )  # fmt: skip
-    config = compose(f"model={model}", *SMALL[model], *overrides)
+
+
+def put_together(compose: Callable[..., DictConfig], case: Case) -> DictConfig:
+    """Compose a model and the parts each once for all cases, which takes Hydra a third of the time."""
+    model, loss, regularizer, augment = case
+    config = compose(f"model={model}", *SMALL[model], *STEPS)
+    parts = {
+        "loss": compose(f"loss={loss}"),
+        "regularizer": compose(f"regularizer=[{regularizer}]"),
+        "augment": compose(f"augment={augment}", *P.get(augment, ())),
+    }
+    OmegaConf.set_struct(config, False)
+    for name, part in parts.items():
+        config[name] = part[name]
+        config.model.schedules.merge_with(part.model.schedules)
+    return config
+
+
+def take_two_steps(config: DictConfig, regularizer: str) -> None:
     # unconditional for half of them, so that both ways are met with every loss and every model
     classes = 10 if REGULARIZERS.index(regularizer) % 2 else 0
-    size = 16 if model == "stylegan3" else 8
+    size = 16 if ".stylegan3." in config.model._target_ else 8
     describe_samples(config, images_of([size, size], channels=3, classes=classes))  # fmt: skip
     drop_unchosen(config)
     torch.manual_seed(0)
@@ -120,7 +143,20 @@ def test_the_short_list_covers_every_pair() -> None:
 
 @pytest.mark.parametrize("case", pairwise(), ids="-".join)
 def test_two_steps(compose: Callable[..., DictConfig], case: Case) -> None:
-    take_two_steps(compose, case)
+    take_two_steps(put_together(compose, case), case[2])
+
+
+def test_parts_put_together_are_what_is_composed(compose: Callable[..., DictConfig]) -> None:
+    """But for values that a model's YAML sets of parts; the slow tests below compose every case as a whole."""
+    for case in pairwise()[::20]:
+        ours, theirs = (
+            flatten(OmegaConf.to_container(made(compose, case)))
+            for made in (put_together, composed)
+        )
+        brought = {key for key in ours.keys() | theirs.keys() if key.startswith("regularizer.")}
+        assert {k: v for k, v in ours.items() if k not in brought} == {
+            k: v for k, v in theirs.items() if k not in brought
+        }
 
 
 @pytest.mark.slow
@@ -131,7 +167,7 @@ def test_two_steps_of_everything(
 ) -> None:
     for case in everything():
         if (case[0], case[2]) == (model, regularizer):
-            take_two_steps(compose, case)
+            take_two_steps(composed(compose, case), regularizer)
 
 
 @pytest.mark.parametrize(
