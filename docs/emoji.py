@@ -35,8 +35,8 @@ VAL_EVERY = 5
 WIDTH = 64  # of the features, well below the number of held-out images
 
 
-def is_picture(code: int) -> bool:
-    """Whether a code point has a picture of its own: no key caps, letters of flags, skin tones or joiners."""
+def is_emoji(code: int) -> bool:
+    """Whether a code point has an image of its own: no key caps, letters of flags, skin tones or joiners."""
     letters = 0x1F1E6 <= code <= 0x1F1FF
     tones = 0x1F3FB <= code <= 0x1F3FF
     return 0xA9 <= code < 0xE0000 and not letters and not tones and code not in (0x200D, 0x20E3)
@@ -51,8 +51,8 @@ def draw(font: ImageFont.FreeTypeFont, code: int) -> Image.Image:
 
 
 def write_images(out: Path, limit: int | None) -> None:
-    """Write every picture once; the order, and so the split, is that of hashes of the code points."""
-    codes = [code for code in TTFont(FONT, lazy=True).getBestCmap() if is_picture(code)]
+    """Write every image once; the order, and so the split, is that of hashes of the code points."""
+    codes = [code for code in TTFont(FONT, lazy=True).getBestCmap() if is_emoji(code)]
     codes.sort(key=lambda code: hashlib.sha256(f"{code:x}".encode()).digest())
     font = ImageFont.truetype(FONT, STRIKE)
     blank = Image.new("RGB", (64, 64), "white").tobytes()
@@ -60,7 +60,7 @@ def write_images(out: Path, limit: int | None) -> None:
     split: dict[str, list[tuple[int, Image.Image]]] = {"train": [], "val": []}
     for code in codes:
         image = draw(font, code)
-        if image.tobytes() in seen:  # some code points share a picture
+        if image.tobytes() in seen:  # some code points share an image
             continue
         seen.add(image.tobytes())
         name = "train" if len(seen) % VAL_EVERY else "val"

@@ -1,4 +1,4 @@
-"""gan_lab: train, measure and use generative adversarial networks."""
+"""gan_lab: train, evaluate and use generative adversarial networks."""
 
 from typing import TYPE_CHECKING, Any
 

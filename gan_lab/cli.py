@@ -11,8 +11,8 @@ from gan_lab.version import __version__
 
 COMMANDS = {
     "train": "train a GAN, or go on with one: gan-lab train experiment=quickstart",
-    "evaluate": "measure a trained GAN: gan-lab evaluate run=runs/quickstart",
-    "ema": "measure with averages of other lengths: gan-lab ema run=runs/photos lengths=[0.02,0.05,0.1]",
+    "evaluate": "compute the metrics of a trained GAN: gan-lab evaluate run=runs/quickstart",
+    "ema": "metrics with averages of other lengths: gan-lab ema run=runs/photos lengths=[0.02,0.05,0.1]",
     "generate": "draw images: gan-lab generate run=runs/quickstart num_images=64 seed=0",
     "interpolate": "images and videos between points: gan-lab interpolate run=runs/quickstart seeds=0-3",
     "mix": "a sheet of mixed styles: gan-lab mix run=runs/faces rows=0-3 columns=10-14 layers=coarse",
@@ -77,7 +77,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def interrupt(number: int, frame: FrameType | None) -> None:
-    """Remember that Ctrl-C was pressed, and interrupt; while modules are loaded nothing is done yet, and it ends."""
+    """Record Ctrl-C and raise KeyboardInterrupt; during imports, when nothing is done yet, exit at once."""
     interrupted.set()
     if not imported.is_set():
         os._exit(130)

@@ -80,7 +80,7 @@ def is_first() -> bool:
 
 
 class ShowProgress(Protocol):
-    """Updates a progress bar: the amount done, and a note behind the bar."""
+    """Updates a progress bar: the amount done, and a note after the bar."""
 
     def __call__(self, done: float, note: str = "") -> None: ...
 

@@ -18,6 +18,6 @@ class InputError(ValueError):
 
 
 def counted(number: int, noun: str) -> str:
-    """Return a number of things in words: "1 image", "2,001 images"."""
+    """Format a count with its noun: "1 image", "2,001 images"."""
     plural = f"{noun}es" if noun.endswith(("s", "x")) else f"{noun}s"
     return f"{number:,} {noun if number == 1 else plural}"

@@ -95,14 +95,14 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def write(path: Path, content: str | bytes, *, sync: bool = True) -> None:
-    """Write text (UTF-8) or bytes, whole or not at all; errors as `replacing`."""
+    """Write text (UTF-8) or bytes atomically; errors as `replacing`."""
     data = content.encode() if isinstance(content, str) else content
     with replacing(path, sync=sync) as temporary:
         temporary.write_bytes(data)
 
 
 def write_json(path: Path, value: Any, *, indent: int | None = 2) -> None:
-    """Write a value as JSON, whole or not at all; errors as `replacing`."""
+    """Write a value as JSON atomically; errors as `replacing`."""
     write(path, json.dumps(value, indent=indent, ensure_ascii=False) + "\n")
 
 
@@ -195,9 +195,9 @@ def reason_of(error: BaseException) -> str | None:
 
 
 def _sync(path: Path) -> None:
-    """Have the system write a file, or the names in a folder, to the disk."""
+    """Flush a file, or the names in a folder, to the disk (fsync)."""
     if path.is_dir() and os.name == "nt":
-        return  # has no such thing
+        return  # not supported there
     opened = os.open(path, os.O_RDONLY)
     try:
         os.fsync(opened)
@@ -206,7 +206,7 @@ def _sync(path: Path) -> None:
 
 
 def _host() -> str:
-    """Return this machine's name as a part of a file's."""
+    """Return this machine's name as part of a file name."""
     return re.sub(r"[^\w-]", "-", socket.gethostname())[:32]
 
 
@@ -325,7 +325,7 @@ def living_holder(run_dir: Path) -> Holder | None:
     return holder if _lives(holder.pid) else None
 
 
-# Results as JSON: metrics, protocol, and circumstances.
+# Results as JSON: metrics, protocol and environment.
 
 PACKAGES = ("torch", "torchvision", "torch-fidelity", "numpy", "pillow", "scikit-learn")
 
@@ -351,7 +351,7 @@ class Result(TypedDict):
     protocol: NotRequired[str | None]
 
 
-# results with equal values of these measure the same
+# results with equal values of these have the same metrics
 IDENTITY = ("protocol", "num_fake", "num_real", "fake", "real", "settings")
 
 
@@ -420,7 +420,7 @@ def add_result(result: dict[str, Any], path: Path) -> None:
 
 
 def same_question(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether two results measure the same images in the same way."""
+    """Whether two results are of the same images and protocol."""
     return all(one.get(key) == other.get(key) for key in IDENTITY)
 
 

@@ -1,4 +1,4 @@
-"""Every random number is a function of the seed and of what it is for.
+"""Seeds: every random number is a function of the seed and its purpose.
 
 Nothing random is saved in a checkpoint: the training step seeds itself from (seed, rank, images seen) and each drawn
 image from (seed, its index), so a resumed run and another batch size meet the same numbers.
@@ -18,7 +18,7 @@ def derive_seed(*parts: int) -> int:
 
 
 def check_seed(seed: int) -> None:
-    """Reject a seed that not everything takes.
+    """Check that a seed is in the range that every generator supports.
 
     Raises:
         InputError: naming the range.
@@ -36,7 +36,7 @@ def random_state(device: torch.device) -> tuple[Tensor, ...]:
 
 
 def set_random_state(device: torch.device, state: tuple[Tensor, ...]) -> None:
-    """Draw from here on what was drawn after `random_state`."""
+    """Restore the state that `random_state` returned."""
     torch.set_rng_state(state[0])
     if device.type != "cpu":
         torch.get_device_module(device).set_rng_state(state[1], device)

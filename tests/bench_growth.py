@@ -19,13 +19,14 @@ from typing import Any
 import numpy as np
 
 from gan_lab.data.base import SampleDataset
+from gan_lab.data.builtin import Digits
 from gan_lab.data.datamodule import CountingBatchSampler
-from gan_lab.data.digits import Digits
 from gan_lab.data.image_folder import Zip
 from gan_lab.data.metadata import MetadataTable
 from gan_lab.data.packing import Packer
-from gan_lab.data.shards import INDEX, Shard, save_index, shard_name, write_index
-from gan_lab.data.streaming import StreamedImages
+from gan_lab.data.sample import as_node
+from gan_lab.data.shards import INDEX, Shard, ShardEntry, save_index, shard_name, write_index
+from gan_lab.data.streaming import StreamedSamples
 
 A_SHARD = 10_000  # images
 SEEN = 20_000
@@ -71,6 +72,7 @@ def make_shards(folder: Path, count: int) -> None:
                 left_out=0,
                 packed_by="",
                 spec=digits.spec.as_dict(),
+                excerpts=as_node(digits.excerpts),
             )
         )
     write_index(folder)
@@ -87,21 +89,30 @@ def make_index(folder: Path, count: int) -> None:
     save_index(
         folder / INDEX,
         [
-            {"name": shard_name(number), "bytes": size, "split": "train", "count": A_SHARD}
+            ShardEntry(
+                name=shard_name(number), bytes=size, split="train", count=A_SHARD, table=(0, 0, 0)
+            )
             for number in range(count // A_SHARD)
         ],
         {"places": places, "labels": np.resize(digits.labels, count).astype(np.int32)},
         spec=digits.spec.as_dict(),
         packed_by="",
+        excerpts={"train": as_node(digits.excerpts)},
     )
 
 
-def memory(part: str) -> float:
-    """Return MB of this process: "Rss", all, or "Private_Dirty", what is its own."""
-    for line in Path("/proc/self/smaps_rollup").read_text().splitlines():
-        if line.startswith(f"{part}:"):
-            return int(line.split()[1]) / 1000
-    raise ValueError(part)
+def memory() -> dict[str, float]:
+    """Return MB of this process: all ("rss"), what no other process shares ("own"), and its part of the rest, too.
+
+    The last one ("pss") counts a page that n processes share as 1/n of a page: of all processes these add up to what
+    is in use.
+    """
+    found = {}
+    for line in Path("/proc/self/smaps_rollup").read_text().splitlines()[1:]:
+        name, value = line.split(":")
+        found[name] = int(value.split()[0]) / 1000
+    own = found["Private_Clean"] + found["Private_Dirty"]
+    return {"rss": found["Rss"], "own": own, "pss": found["Pss"]}
 
 
 def load(data: SampleDataset, batches: list[list[int]], found: Any) -> None:
@@ -109,12 +120,11 @@ def load(data: SampleDataset, batches: list[list[int]], found: Any) -> None:
     begin = time.process_time()
     count = sum(len(data.__getitems__(batch)) for batch in batches)
     each = (time.process_time() - begin) / count
-    found.put({"us": 1e6 * each, "rss": memory("Rss"), "own": memory("Private_Dirty")})
+    found.put({"us": 1e6 * each, **memory()})
 
 
 def measure(kind: str, path: Path) -> dict[str, float]:
-    before = memory("Rss")
-    opened = Zip if kind == "zip" else StreamedImages
+    opened = Zip if kind == "zip" else StreamedSamples
     starts = []
     for _ in range(2):  # with an empty cache, and with a full one
         begin = time.process_time()
@@ -124,7 +134,7 @@ def measure(kind: str, path: Path) -> dict[str, float]:
         )
         batches = list(sampler)
         starts.append(time.process_time() - begin)
-    result = {"first": starts[0], "again": starts[1], "torch": before, "main": memory("Rss")}
+    result = {"first": starts[0], "again": starts[1], "main": memory()["rss"]}
     if kind == "index":
         return result
     context = multiprocessing.get_context("fork")
@@ -147,16 +157,16 @@ def line(kind: str, count: int, folder: Path) -> None:
     found = json.loads(run.stdout.splitlines()[-1])
     cells = [f"{found['first']:.2f} s", f"{found['again']:.2f} s"]
     cells += [f"{found['us']:.0f} µs" if "us" in found else "-"]
-    cells += [f"{found[key]:.0f} MB" if key in found else "-" for key in ("rss", "own")]
+    cells += [f"{found[key]:.0f} MB" if key in found else "-" for key in ("rss", "own", "pss")]
     cells += [f"{found['main']:.0f} MB", f"{made:.1f} s"]
     print(f"| {kind} | {count:,} | {' | '.join(cells)} |", flush=True)
 
 
 def main(counts: list[int]) -> None:
     print(
-        "| | images | start, first | start, again | an image | worker | its own | main | making |"
+        "| | images | start, first | start, again | an image | worker | its own | its part | main | making |"
     )
-    print("|---|---|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         for count in counts:
             for kind in ("zip", "shards"):

@@ -43,6 +43,13 @@ SIDES: dict[str, tuple[str, ...]] = {
         "model.generator.recompute=elementwise",
         "micro_batch_size=1",
     ),
+    "elementwise, micro-batches of 2": (
+        "model.generator.recompute=elementwise",
+        "micro_batch_size=2",
+    ),
+    "micro-batches of 4": ("micro_batch_size=4",),
+    "micro-batches of 2": ("micro_batch_size=2",),
+    "one image at a time": ("micro_batch_size=1",),
     "as it is": (),
     "theirs": (),
 }

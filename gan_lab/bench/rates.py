@@ -148,7 +148,7 @@ def plain_step(
     g_optimizer: torch.optim.Optimizer,
     d_optimizer: torch.optim.Optimizer,
 ) -> None:
-    """Take D steps and a G step as one would write them by hand."""
+    """Take D steps and a G step, written by hand."""
     g, d, loss = module.generator, module.discriminator, module.loss
     regularizers = module.players["discriminator"].regularizers.values()
     penalties = [r for r in regularizers if r.penalizes]

@@ -208,7 +208,7 @@ class Meter:
         self.flops: FlopCounter | None = None
 
     def read(self) -> Cost:
-        """Return what was spent until now, with the device's work included."""
+        """Return the cost until now, with the device's work included."""
         synchronize(self.device)
         counted = 0 if self.flops is None else self.flops.total
         return Cost(time.perf_counter(), time.process_time(), counted)
@@ -440,7 +440,7 @@ def share(rounds: Rounds, name: str, player: str) -> Cost:
 
 
 def typical(costs: list[Cost], flops: float) -> Cost:
-    """Return the median times of what was measured again and again, and the operations of what was counted."""
+    """Return the median of repeated times, with the counted operations."""
     return Cost(median(c.seconds for c in costs), median(c.cpu_seconds for c in costs), flops)
 
 

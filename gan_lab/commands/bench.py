@@ -70,7 +70,7 @@ def run(config: DictConfig) -> None:
 
 
 def circumstances(config: DictConfig, spec: SampleSpec) -> Result:
-    """Return the circumstances: model, batch, device, versions."""
+    """Return the environment: model, batch, device, versions."""
     device = build_trainer(config).strategy.root_device
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

@@ -64,8 +64,8 @@ def run(config: DictConfig) -> None:
     say(f"wrote {found.save(folder / f'directions{SUFFIX}')}")
     whole, each = direction_sheets(images, found, amounts, names_of(latents, seeds, gan))
     save_pil(whole, folder / "directions.png")
-    for k, picture in enumerate(each):
-        save_pil(picture, folder / f"direction_{k:02d}.png")
+    for k, sheet in enumerate(each):
+        save_pil(sheet, folder / f"direction_{k:02d}.png")
     say(f"wrote {folder / 'directions.png'}")
     say(f"wrote {folder}/direction_*.png ({len(each)})")
 

@@ -119,7 +119,7 @@ def does_not_fit(config: DictConfig, error: Exception) -> str:
 
 
 def everywhere(found: Found) -> dict[str, list[Found]]:
-    """Return the results of all processes, by machine."""
+    """Gather the results of all processes, by machine."""
     if not several_ranks():
         return {gethostname(): [found]}
     parcels: list[Any] = [None] * get_world_size()

@@ -14,7 +14,7 @@ from gan_lab.run import add_result, check_writable
 
 
 def run(config: DictConfig) -> None:
-    """Measure the run's own weights and averages of each length, add the results to the JSON, and print a table.
+    """Evaluate the run's own weights and averages of each length, add the results to the JSON, and print a table.
 
     Raises:
         InputError: for a run without saved averages, and as `gan-lab evaluate`.

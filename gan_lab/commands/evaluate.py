@@ -24,7 +24,7 @@ from gan_lab.metrics.base import Metrics, MetricsByData
 from gan_lab.metrics.cache import FolderChunks
 from gan_lab.metrics.feature_metrics import MetricValue, ProtocolMetric
 from gan_lab.metrics.feature_set import FeatureSet, is_features_file, load_features, save_features
-from gan_lab.metrics.features.base import Extractor, file_sha256
+from gan_lab.metrics.features import Extractor, file_sha256
 from gan_lab.metrics.images import (
     DatasetImages,
     GanImages,
@@ -261,7 +261,7 @@ def of_run(path: Path, checkpoint: str | None, weights: str) -> tuple[str, dict[
 
 
 def of_export(folder: Path) -> tuple[str, dict[str, str]]:
-    """Return the same of an exported model, whose files were checked when it was loaded."""
+    """Return the name and origin of an exported model, whose files were checked when it was loaded."""
     generator = exported.read_description(folder)["generator"]
     return f"{folder} (exported", {
         "run": str(folder),
@@ -279,7 +279,7 @@ def compare_shapes(fake: ImageSource, real: ImageSource) -> None:
             "measure that difference"
         )
     if apart := label_difference(fake, real):
-        warn(f"{apart}: the metrics will measure that difference")
+        warn(f"{apart}: the metrics include that difference")
 
 
 def run(config: DictConfig) -> None:
@@ -301,7 +301,7 @@ class Task:
         protocol: of the metrics; nothing is loaded yet.
         fake: the images.
         real: real images; None without, and where only their features are given.
-        floor: real images that are measured as if they were generated, as a reference.
+        floor: real images evaluated as if generated, as a reference.
     """
 
     path: Path
@@ -426,14 +426,14 @@ def fake_store(protocol: Protocol, fake: ImageSource) -> FolderChunks:
 def measure(
     protocol: Protocol, fake: ImageSource, real: ImageSource | None, floor: ImageSource | None
 ) -> tuple[FeatureSet, list[MetricValue]]:
-    """Measure with a progress bar; Ctrl-C loses a few images. Returns the generated images' features, too."""
+    """Compute the metrics with a progress bar; Ctrl-C loses few images. Returns the generated images' features, too."""
     try:
         if real is not None:
             with progress_bar("real images", protocol.real_extraction(real).num) as advance:
                 protocol.measure_real(real, floor=floor, progress=advance)
         with progress_bar("generated images", protocol.num_fake) as advance:
             made = protocol.extract(fake, fake_store(protocol, fake), advance)
-        things = sum(metric.num(protocol.setting) for metric in protocol.of_generator)
+        things = sum(metric.num(protocol.context) for metric in protocol.of_generator)
         with progress_bar("the generator", things) as advance:
             return made, protocol.metrics_of(made, fake_store(protocol, fake), advance)
     except KeyboardInterrupt:
@@ -442,7 +442,7 @@ def measure(
 
 
 def draw_curve(config: DictConfig, protocol: Protocol, path: Path, out: Path) -> None:
-    """Measure at each truncation of `truncations=`, add the results to the JSON, and draw them."""
+    """Compute the metrics at each truncation of `truncations=`, add them to the JSON, and plot them."""
     found = {}
     for truncation in sorted(set(config.truncations)):
         at = config.copy()

@@ -61,7 +61,7 @@ def opened(config: DictConfig, run: str) -> Gan:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens there, before anything is loaded.
+    """Return a listening socket, before anything is loaded.
 
     Raises:
         InputError: when the port is taken, or the address is not this machine's.
@@ -74,7 +74,7 @@ def listen(host: str, port: int) -> socket.socket:
         found.listen()
     except OSError as error:
         raise InputError(
-            f"host={host} port={port} cannot be listened on ({error.strerror or error}); another program may be "
+            f"host={host} port={port} cannot be used ({error.strerror or error}); another program may be "
             "there: choose another port=, or port=0 for any that is free"
         ) from error
     return found

@@ -17,7 +17,7 @@ from gan_lab.commands.options import chosen_formats, pick_device
 from gan_lab.console import say
 from gan_lab.data.images import save_png
 from gan_lab.errors import InputError
-from gan_lab.metrics.features.base import file_sha256
+from gan_lab.metrics.features import file_sha256
 from gan_lab.run import (
     naming,
     publish,
@@ -29,11 +29,19 @@ from gan_lab.run import (
 )
 from gan_lab.training.checkpoint import checkpoint_path
 from gan_lab.weights import exported, hub, stylegan
-from gan_lab.weights.export import Material, card, of_export, of_run, sample_grid
+from gan_lab.weights.export import (
+    SPACE_FILES,
+    Material,
+    card,
+    fill_space,
+    is_space,
+    of_export,
+    of_run,
+    sample_grid,
+    space_files,
+)
 from gan_lab.weights.loading import local
 from gan_lab.weights.programs import onnx_packages, write_program
-from gan_lab.weights.space import FILES as SPACE_FILES
-from gan_lab.weights.space import fill_space, is_space, space_files
 
 # files of an exported model; other files in the folder are kept
 FILES = (
@@ -96,7 +104,7 @@ def write_space(
     """Write a Space's folder, in place of an earlier one."""
     with staged(folder, files=SPACE_FILES) as temporary:
         fill_space(temporary, model, description, repository=repository)
-    say(f"wrote {folder}: a Space, the explore page of this model as a container")
+    say(f"wrote {folder}: a Space, which runs the explore page of this model in a container")
 
 
 def gather(config: DictConfig, source: Path) -> Material:
@@ -256,9 +264,9 @@ def fill(folder: Path, material: Material, formats: Sequence[str], config: DictC
         kind: write_program(kind, gan, folder) for kind in exported.PROGRAMS if kind in formats
     }
     description["nvidia"] = write_nvidia(material, folder) if "nvidia" in formats else None
-    picture, shows = sample_grid(gan, seed=config.seed, truncation=config.truncation)
-    save_png(picture, folder / exported.GRID)
-    text = card(description, picture=shows, repository=config.push)
+    grid, caption = sample_grid(gan, seed=config.seed, truncation=config.truncation)
+    save_png(grid, folder / exported.GRID)
+    text = card(description, caption=caption, repository=config.push)
     write(folder / exported.CARD, text)
     write_json(folder / exported.DESCRIPTION, description)
 
@@ -281,7 +289,7 @@ def nvidia_arguments(material: Material) -> dict[str, Any]:
 
 
 def networks_of(material: Material) -> dict[str, nn.Module]:
-    """Return the generator, and the discriminator where it comes along."""
+    """Return the generator, and the discriminator if it is exported."""
     found: dict[str, nn.Module] = {"generator": material.gan.generator}
     if material.discriminator is not None:
         found["discriminator"] = material.discriminator

@@ -105,7 +105,7 @@ def open_task(config: DictConfig) -> Task:
     suffixes = {*(f".{kind}" for kind in ENCODINGS), *suffixes_of(gan.spec.kind)}
     names = [f"{stem}*{suffix}" for suffix in sorted(suffixes)] + list(CONTAINERS.values())
     check_folder(folder, settings, names)
-    columns = config.columns or default_columns(config, series)
+    columns = config.columns or default_columns(series)
     metadata = {key: str(value) for key, value in settings.items() if value is not None}
     metadata |= {
         "kind": "generate",
@@ -190,7 +190,7 @@ def as_list(given: object) -> list[Any]:
     return list(given) if isinstance(given, ListConfig) else [given]
 
 
-def default_columns(config: DictConfig, series: Series) -> int:
+def default_columns(series: Series) -> int:
     """Return how many columns a grid has: a class or a label a row, or about as many as rows."""
     rows = len(series.label_sets)
     if isinstance(series.labels, Tensor):

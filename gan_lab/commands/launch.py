@@ -313,7 +313,7 @@ def explain_hydra_error(error: Exception, root: str) -> str:
 
 
 def between_quotes(message: str) -> list[str]:
-    """Return what stands between single quotes."""
+    """Return the text between single quotes."""
     return message.split("'")[1::2]
 
 
@@ -345,7 +345,7 @@ GRAMMAR = re.compile(r"[\[{'\"]|\w+\(")
 
 
 def flags_last(words: list[str]) -> list[str]:
-    """Put Hydra's flags behind the overrides: it takes no override behind a flag."""
+    """Put Hydra's flags after the overrides: it takes no override after a flag."""
     flags, overrides, rest = [], [], iter(words)
     for word in rest:
         if not word.startswith("-"):
@@ -360,10 +360,10 @@ def flags_last(words: list[str]) -> list[str]:
 def readable(words: list[str]) -> list[str]:
     """Quote values that Hydra cannot parse, such as `data.root=~/Bilder/été (1)`.
 
-    A shell expands no `~` behind `data.root=`, so it is expanded here.
+    A shell expands no `~` after `data.root=`, so it is expanded here.
 
     Args:
-        words: overrides, and flags behind them.
+        words: overrides, followed by flags.
     """
     parse = OverridesParser.create().parse_override
     overrides = list(takewhile(lambda word: not word.startswith("-"), words))

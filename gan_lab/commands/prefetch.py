@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from gan_lab.config import build
 from gan_lab.console import say
 from gan_lab.errors import InputError
-from gan_lab.metrics.features.base import Extractor, WeightsUnavailable
+from gan_lab.metrics.features import Extractor, WeightsUnavailable
 
 
 def run(config: DictConfig) -> None:
@@ -51,7 +51,7 @@ def chosen() -> list[str]:
 
 
 def print_extractor(extractor: Extractor, state: str) -> None:
-    """Print a line on an extractor."""
+    """Print the state of an extractor."""
     say(f"{extractor.name:32}{state}")
 
 

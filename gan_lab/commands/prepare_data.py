@@ -3,9 +3,9 @@
 import os
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from io import BytesIO
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +16,16 @@ from omegaconf import DictConfig, OmegaConf
 from gan_lab.commands.options import pick_device
 from gan_lab.config import build, cache_dir
 from gan_lab.console import progress_bar, say, warn
-from gan_lab.data.base import ImageDataset, MissingSplit, SampleDataset, digest
+from gan_lab.data.base import MissingSplit, SampleDataset, digest
 from gan_lab.data.datamodule import unmirrored
 from gan_lab.data.encoded import UnreadableImage
-from gan_lab.data.listing import format_names
+from gan_lab.data.listing import PACKED_ENDING, SOURCE_ENDING, format_names
 from gan_lab.data.metadata import MetadataTable, join_tables
-from gan_lab.data.packing import Damaged, Encoded, Packer, WithPacked, disk_full
-from gan_lab.data.sample import Representation
+from gan_lab.data.packing import Damaged, Encoded, Packer, WithBeside, disk_full
+from gan_lab.data.sample import Representation, as_node
 from gan_lab.data.shards import INDEX, Shard, read_shard, shard_name, shard_rows, write_index
 from gan_lab.data.source import reason_of
-from gan_lab.data.text import Lines
+from gan_lab.data.text import Text
 from gan_lab.data.text_files import pack_lines
 from gan_lab.errors import InputError, counted
 from gan_lab.run import write
@@ -33,6 +33,9 @@ from gan_lab.run import write
 _SPLITS = {"all": ("train", "val"), "train": ("train",), "val": ("val",)}
 
 _OF_SHARDS = re.compile(rf"\.?(shard-|part-|{INDEX})")  # files in a folder of shards
+
+_MOST_ROWS = 100_000  # of a shard: each is an object while its zip is written
+_SIZED = 64  # samples whose mean size says how many make a shard
 
 Item = tuple[SampleDataset, int]  # and the number of a stored sample
 
@@ -54,8 +57,9 @@ def run(config: DictConfig) -> None:
     lock.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(lock, timeout=0):
-            if isinstance(datasets[0], Lines):
-                _pack_text(datasets, out)  # type: ignore[arg-type]
+            kind = datasets[0].spec.kind
+            if isinstance(kind, Text) and out.suffix:
+                _pack_text(datasets, kind, out)
                 return
             packing = _Packing(
                 datasets=datasets,
@@ -111,17 +115,19 @@ def _merge(out: Path) -> None:
     index = write_index(out)
     size = sum(shard["bytes"] for shard in index.shards)
     say(
-        f"{out}: {counted(len(index.places), 'image')} in {counted(len(index.shards), 'shard')}, {size / 1e6:,.1f} MB; "
-        f"train on it with data=streaming data.root={out}, or copy the folder to a store and give its URL"
+        f"{out}: {counted(len(index.places), 'sample')} in {counted(len(index.shards), 'shard')}, "
+        f"{size / 1e6:,.1f} MB; train on it with data=streaming data.root={out}, or copy the folder to a store and "
+        "give its URL"
     )
 
 
-def _pack_text(datasets: list[Lines], out: Path) -> None:
+def _pack_text(datasets: list[SampleDataset], kind: Text, out: Path) -> None:
     if out.suffix != ".npz":
         raise InputError(
-            f"out={out}: lines of text are packed into an .npz; set out={out.with_suffix('.npz')}"
+            f"out={out}: lines of text are packed into an .npz, or a folder of shards; set "
+            f"out={out.with_suffix('.npz')}, or out={out.with_suffix('')}"
         )
-    count, kind = pack_lines(datasets, out), datasets[0].text
+    count = pack_lines(datasets, kind, out)
     say(
         f"{out}: {count:,} lines of {kind.length} characters, an alphabet of {len(kind.alphabet)}, "
         f"{out.stat().st_size / 1e6:,.1f} MB; train on it with data=text data.root={out}"
@@ -213,9 +219,24 @@ class _Packing:
         self.plan = digest([data.fingerprint for data in self.datasets], self.packed_by)
 
     def to_zip(self, out: Path) -> None:
+        """Pack everything into one zip.
+
+        Raises:
+            InputError: also for pairs.
+        """
+        if out.suffix != ".zip":
+            raise InputError(
+                f"out={out}: a zip ends in .zip, and the name of a folder of shards has no dot; set out={out.stem}.zip "
+                f"or out={out.stem}"
+            )
+        if self.datasets[0].spec.source is not None:
+            raise InputError(
+                f"out={out}: the data are pairs, and no data= reads the sources from a zip; set "
+                f"out={out.with_suffix('')} for shards"
+            )
         packer = self._packer(out, self.table, self.plan)
         if packer.done:
-            say(f"resuming after {packer.done:,} of {counted(len(self.items), 'image')}")
+            say(f"resuming after {packer.done:,} of {counted(len(self.items), 'sample')}")
         with progress_bar("packing", len(self.items), completed=packer.done) as advance:
             self._pack(packer, self.items, out, advance)
         num_packed = len(self.items) - len(packer.damaged)
@@ -223,20 +244,11 @@ class _Packing:
         _report(out, self.datasets[0], num_packed, unreadable + packer.damaged)
 
     def to_shards(self, folder: Path, shard_mb: float, part: int, parts: int) -> None:
-        """Pack the shards of a part that are not there yet.
-
-        Raises:
-            InputError: for other samples than images.
-        """
-        data = self.datasets[0]
-        if not isinstance(data, ImageDataset):
-            raise InputError(
-                f"out={folder}: shards hold images, and these are samples of {data.spec.kind.name}; set "
-                f"out={folder}.zip"
-            )
-        size = prod(data.spec.shape) * data.pixel_type.itemsize
+        """Pack the shards of a part that are not there yet."""
         assert self.table.splits is not None
-        shards = shard_rows(self.table.splits, rows_a_shard=max(1, int(shard_mb * 1e6 / size)))
+        rows_a_shard = max(1, min(_MOST_ROWS, int(shard_mb * 1e6 / self._mean_bytes())))
+        shards = shard_rows(self.table.splits, rows_a_shard=rows_a_shard)
+        excerpts = {data.split: as_node(data.excerpts) for data in self.datasets}
         plan = digest(self.plan, self.table.content(), shard_mb)
         mine = list(enumerate(shards))[part - 1 :: parts]
         folder.mkdir(parents=True, exist_ok=True)
@@ -263,7 +275,8 @@ class _Packing:
                             rows=len(rows),
                             left_out=0,
                             packed_by=self.packed_by,
-                            spec=data.spec.as_dict(),
+                            spec=self.datasets[0].spec.as_dict(),
+                            excerpts=excerpts[split],
                         ),
                     )
                     damaged += packer.damaged
@@ -277,6 +290,17 @@ class _Packing:
                 f"{folder}: part {part} of {parts} is done, {counted(len(mine), 'shard')} of {len(shards):,}; when all "
                 f"are, gan-lab prepare-data out={folder} merge=true"
             )
+
+    def _mean_bytes(self) -> float:
+        """Bytes of a sample in memory, on average over some of them."""
+        data = self.datasets[0]
+        sizes = []
+        for index in np.linspace(0, data.num_stored - 1, min(data.num_stored, _SIZED)).astype(int):
+            with suppress(UnreadableImage):
+                sizes.append(data.load_content(int(index)).nbytes)
+        if not sizes:
+            raise InputError("none of the first samples can be read; repair or remove them")
+        return float(np.mean(sizes))
 
     def _packer(self, out: Path, table: MetadataTable, plan: str) -> Packer:
         suffix = self.datasets[0].spec.kind.suffix
@@ -299,7 +323,7 @@ class _Packing:
             ):
                 advance(done)
             if len(packer.damaged) == len(items) and shard is None:
-                raise InputError(f"none of the {counted(len(items), 'image')} can be read")
+                raise InputError(f"none of the {counted(len(items), 'sample')} can be read")
             if packer.damaged and not self.skip_unreadable:
                 packer.checkpoint()
                 raise InputError(_damaged(out, packer.damaged))
@@ -317,16 +341,19 @@ def _after(before: int, advance: Callable[[int], None]) -> Callable[[int], None]
 
 
 def _encode(item: Item, beside: Representation | None) -> Encoded:
-    """Return the file of a sample, and what a representation packs of it as a NumPy file of float16."""
+    """Return the file of a sample, its source's, and what a representation packs of it as a NumPy file of float16."""
     data, index = item
+    files: dict[str, bytes] = {}
     try:
-        if beside is None:
-            return data.pack(index)
-        stored = data.load(index)[None].to(next(iter(beside.state_dict().values())).device)
-        values = beside.pack(data.spec.kind.to_float(stored))[0]
-        file = BytesIO()
-        np.save(file, values.cpu().numpy().astype(np.float16))
-        return WithPacked(sample=data.pack(index), packed=file.getvalue())
+        if data.spec.source is not None:
+            files[SOURCE_ENDING] = data.spec.source.kind.encoded(data.load_source(index))
+        if beside is not None:
+            stored = data.load(index)[None].to(next(iter(beside.state_dict().values())).device)
+            values = beside.pack(data.spec.kind.to_float(stored))[0]
+            file = BytesIO()
+            np.save(file, values.cpu().numpy().astype(np.float16))
+            files[PACKED_ENDING] = file.getvalue()
+        return WithBeside(sample=data.pack(index), beside=files) if files else data.pack(index)
     except UnreadableImage as error:
         return Damaged(reason=reason_of(error.__cause__ or error))
 
@@ -336,11 +363,13 @@ def _report(
 ) -> None:
     spec = data.spec
     shape = " x ".join(map(str, spec.shape)) if spec.is_image else f"{spec.kind.name}"
-    reader = "data=zip" if spec.is_image else "the same data="
+    options = spec.kind.zip_options(spec.shape)
+    reader = f"train on it with {options} data.root={out}"
+    if not options:
+        reader = f"a data set of your own has to read it; shards ({out.stem}/) need none"
     say(
         f"{out}: {counted(num_packed, 'sample')} of {shape}, {data.num_classes:,} "
-        f"{'class' if data.num_classes == 1 else 'classes'}, {out.stat().st_size / 1e6:,.1f} MB; "
-        f"train on it with {reader} data.root={out}"
+        f"{'class' if data.num_classes == 1 else 'classes'}, {out.stat().st_size / 1e6:,.1f} MB; {reader}"
     )
     _unreadable_file(out).unlink(missing_ok=True)
     if unreadable:

@@ -186,7 +186,7 @@ def write_results(
     if found.noise is not None:
         written.append(folder / f"noise{SUFFIX}")
         write(written[-1], save({n: m.contiguous() for n, m in found.noise.maps.items()}))
-    save_pil(picture(found), folder / "projection.png")
+    save_pil(comparison_sheet(found), folder / "projection.png")
     for i, (name, image) in enumerate(zip(found.names, to_uint8(found.images), strict=True)):
         save_png(image, folder / "images" / f"{i:04d}_{slug(Path(name).stem)}.png")
     write_json(folder / "projection.json", as_json(found, targets, config))
@@ -200,7 +200,7 @@ def write_results(
     return written
 
 
-def picture(found: ProjectionResult) -> Any:
+def comparison_sheet(found: ProjectionResult) -> Any:
     """Return a sheet with projections below their targets."""
     rows = {"target": found.targets}
     rows["before tuning" if found.before_tuning is not None else found.space] = (

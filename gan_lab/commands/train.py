@@ -239,7 +239,10 @@ def misfitting(state: dict[str, Any], module: AdversarialModule) -> list[str]:
         groups = [saved["param_groups"] for saved in state["optimizer_states"]]
         players = [state["clock"]["players"][name] for name in module.players]
         has_all = len(groups) == len(players) == len(optimizers) and "stats" in state["clock"]
-    except (LookupError, TypeError):  # it can be drawn from, which is all that `read` asks
+    except (
+        LookupError,
+        TypeError,
+    ):  # samples can be drawn from it, which is all that `read` checks
         has_all = False
     if not has_all:
         return [*wrong, "it lacks the state of optimizers and averages"]

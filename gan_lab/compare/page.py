@@ -53,13 +53,11 @@ def page(
     """
     folder = files("gan_lab.compare")
     read = {
-        name: folder.joinpath(f"page.{name}").read_text(encoding="utf-8")
-        for name in ("html", "css", "js")
+        name: folder.joinpath(f"page.{name}").read_text(encoding="utf-8") for name in ("html", "js")
     }
     title = runs[0].name if len(runs) == 1 else f"{len(runs)} runs compared"
     parts = {
         "title": html.escape(title),
-        "style": read["css"],
         "data": embedded(page_data(runs, grids, problems, seed=seed)),
         "plotly": get_plotlyjs(),
         "script": read["js"],

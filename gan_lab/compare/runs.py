@@ -23,7 +23,7 @@ from gan_lab.metrics.base import direction
 from gan_lab.run import Holder, living_holder, read_results
 from gan_lab.training.advice import advice
 from gan_lab.training.checkpoint import CONFIG_FILE, checkpoint_path, read_config
-from gan_lab.training.loggers.base import METRICS_FILE
+from gan_lab.training.loggers import METRICS_FILE
 from gan_lab.training.loggers.files import damage, whole_entries
 from gan_lab.training.schedules import is_number
 from gan_lab.training.state_dicts import outline

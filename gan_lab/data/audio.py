@@ -1,23 +1,27 @@
 """Sound: its kind of sample, and its representation as spectrograms."""
 
+import hashlib
 import os
 import wave
-from collections.abc import Iterable
+import zlib
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from gan_lab.data.decoding import DECODE_ERRORS, regular_file
-from gan_lab.data.sample import Representation, SampleKind, SampleSpec
+from gan_lab.data.sample import Excerpts, Representation, SampleKind, SampleSpec
 from gan_lab.errors import InputError
 from gan_lab.run import write
 
 FULL_SCALE = 32767
+Pad = Literal["end", "center"]
 
 _MOST_VALUES = 2**30  # of a file: three hours of stereo at 48 kHz
 _RATES = (100, 768_000)  # of files: slower ones would become very long
@@ -58,27 +62,23 @@ class Audio(SampleKind):
         return scaled.clamp(-FULL_SCALE, FULL_SCALE).to(torch.int16)
 
     def write(self, stored: Tensor, path: Path) -> None:
-        # into memory first: what writes sound reports a full disk in its own way, and more than once
-        write(path, self._flac(stored) if path.suffix == ".flac" else self.media(stored))
+        # into memory first: soundfile reports a full disk in its own way, several times
+        write(path, self._flac(stored) if path.suffix == ".flac" else self.encoded(stored))
 
-    def read(self, path: Path) -> Tensor:
-        """Read a file of this rate as it is.
-
-        Raises:
-            InputError: when it is not sound, or has another rate.
-        """
-        if path.suffix.lower() == ".wav":
-            found, rate = read_wav(path)
-        else:
-            found, rate = None, 0
+    def decoded(self, data: bytes) -> Tensor:
+        """Return the sound in a file of this rate; WAV of 16 bits needs no further library."""
+        found, rate = _read_wav(data)
         if found is None:
-            values, rate = read_sound(path)
-            found = self.to_stored(torch.from_numpy(values))
+            values, rate = read_sound(BytesIO(data))
+            found = stored_levels(values)
         if rate != self.rate:
-            raise InputError(f"{path} has {rate} samples a second, {self.rate} are needed")
+            raise InputError(f"it has {rate} samples a second, {self.rate} are needed")
         return found
 
     def media(self, stored: Tensor) -> bytes:
+        return self.encoded(stored)
+
+    def encoded(self, stored: Tensor) -> bytes:
         buffer = BytesIO()
         with wave.open(buffer, "wb") as opened:
             opened.setnchannels(stored.shape[0])
@@ -86,6 +86,10 @@ class Audio(SampleKind):
             opened.setframerate(self.rate)
             opened.writeframes(stored.T.contiguous().cpu().numpy().astype("<i2").tobytes())
         return buffer.getvalue()
+
+    def zip_options(self, shape: Sequence[int]) -> str:
+        channels, length = shape
+        return f"data=audio data.rate={self.rate} data.length={length} data.channels={channels}"
 
     def preview(self, stored: Tensor) -> Tensor:
         """Draw spectrograms [N, 3, 128, 128] of the mean of all channels: time to the right, frequency up."""
@@ -128,14 +132,53 @@ def coloured(shares: Tensor) -> Tensor:
     return mixed.round().to(torch.uint8).permute(0, 3, 1, 2)
 
 
-def read_wav(path: Path) -> tuple[Tensor | None, int]:
-    """Read a 16-bit WAV as int16 [C, T], and its rate; None for other WAVs.
+class Crops(Excerpts):
+    """Parts of sounds of one length; silence is added to shorter ones.
 
-    Raises:
-        InputError: when it cannot be opened.
+    Args:
+        length: of a part, in samples.
+        count: parts of each sound.
+        random: whether they lie where a hash of the sound says, so that they are the same wherever it is stored;
+            otherwise at its start.
+        pad: "end" or "center": where silence is added.
     """
+
+    def __init__(self, *, length: int, count: int, random: bool, pad: Pad) -> None:
+        self.length, self.count, self.random, self.pad = length, count, random, pad
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        return {
+            "length": self.length,
+            "count": self.count,
+            "random": self.random,
+            "pad": self.pad,
+        }
+
+    def take(self, content: Tensor, number: int) -> Tensor:
+        """Return part `number` [C, length] of a sound int16 [C, T]."""
+        left = content.shape[1] - self.length
+        if left > 0:
+            start = 0
+            if self.random:
+                which = zlib.crc32(content.contiguous().numpy().tobytes())
+                drawn = hashlib.sha256(f"{which} {number}".encode())
+                start = int.from_bytes(drawn.digest()[:8], "big") % (left + 1)
+            return content[:, start : start + self.length].contiguous()
+        before = -left // 2 if self.pad == "center" else 0
+        return torch.nn.functional.pad(content, (before, -left - before))
+
+
+def stored_levels(values: NDArray[np.float32]) -> Tensor:
+    """Return sound from `read_sound` as int16, as it is in files of 16 bits; only -32768 becomes -32767."""
+    scaled = torch.from_numpy(values).mul(FULL_SCALE + 1).round()
+    return scaled.clamp(-FULL_SCALE, FULL_SCALE).to(torch.int16)
+
+
+def _read_wav(data: bytes) -> tuple[Tensor | None, int]:
+    """Return a WAV of 16 bits as int16 [C, T], and its rate; None for anything else."""
     try:
-        with wave.open(str(path), "rb") as file:
+        with wave.open(BytesIO(data), "rb") as file:
             if file.getsampwidth() != 2:
                 return None, 0
             frames, channels, rate = (
@@ -145,8 +188,6 @@ def read_wav(path: Path) -> tuple[Tensor | None, int]:
             )
     except (wave.Error, EOFError):
         return None, 0
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror or error})") from error
     whole = len(frames) // (2 * channels) * 2 * channels
     values = np.frombuffer(frames[:whole], dtype="<i2").astype(np.int16).reshape(-1, channels)
     return torch.from_numpy(values.T.copy()), rate
@@ -175,7 +216,7 @@ def read_sound(path: Path | IO[bytes]) -> tuple[np.ndarray, int]:
 
 
 class _Content(BytesIO):
-    """A file's content, in which a damaged header may look anywhere: an error would be printed, and passed over."""
+    """A file's content that allows any seek: for damaged headers soundfile would print an error and ignore it."""
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         start = {os.SEEK_SET: 0, os.SEEK_CUR: self.tell(), os.SEEK_END: len(self.getbuffer())}
@@ -208,7 +249,7 @@ def soundfile() -> Any:
 _SILENCE = 1e-6  # added to magnitudes before the logarithm, as in the authors' code
 
 
-# what a run asks for may be anybody's
+# limits: a run's config is untrusted
 _LARGEST_WINDOW = 2**16
 _MOST_ITERATIONS = 10_000
 

@@ -1,6 +1,5 @@
 """Sounds that are decoded on access: files of a folder or a zip, or values in a container."""
 
-import hashlib
 import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -8,18 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from gan_lab.console import say, warn
-from gan_lab.data.audio import FULL_SCALE, Audio, read_sound, soundfile
+from gan_lab.data.audio import FULL_SCALE, Audio, Crops, Pad, read_sound, soundfile, stored_levels
 from gan_lab.data.base import SampleDataset, check_split, digest
 from gan_lab.data.cache import Arrays, kept
 from gan_lab.data.image_folder import open_samples
 from gan_lab.data.listing import format_names
 from gan_lab.data.metadata import MetadataTable
-from gan_lab.data.sample import Batch, SampleSpec
+from gan_lab.data.sample import SampleSpec
 from gan_lab.data.source import Source, existing_path
 from gan_lab.data.splits import members_by_table
 from gan_lab.errors import InputError
@@ -36,8 +34,8 @@ _CROPS = 16  # of each clip that is longer than a sample
 class EncodedSounds(SampleDataset):
     """Sounds of a `Source`; each is decoded once at the start, and the result is cached.
 
-    A random crop is one of 16 of each clip, at positions derived from the name of the file, so that resuming is
-    exact: an epoch has 16 items of each clip.
+    A random crop is one of 16 of each clip, at positions derived from its content, so that resuming is exact, and
+    packed clips have the same ones: an epoch has 16 items of each clip.
 
     Args:
         source: the sounds of all splits.
@@ -66,7 +64,7 @@ class EncodedSounds(SampleDataset):
         length: int,
         channels: int,
         crop: str,
-        pad: str,
+        pad: Pad,
         skip_unreadable: bool,
     ) -> None:
         check_split(split)
@@ -77,11 +75,13 @@ class EncodedSounds(SampleDataset):
         self._items = np.flatnonzero(members & usable)
         if not len(self._items):
             raise InputError(f"no sound of split={split} can be used")
-        self.rate, self.length, self._channels, self._pad = rate, length, channels, pad
+        self.rate, self._channels = rate, channels
         seconds = found.frames / np.maximum(found.rates, 1)
         longer = bool((seconds[self._items] * rate > length).any())
-        self._crops = _CROPS if crop == "random" and split == "train" and longer else 1
-        self._random = crop == "random" and split == "train"
+        is_random = crop == "random" and split == "train" and longer
+        self.excerpts = Crops(
+            length=length, count=_CROPS if is_random else 1, random=is_random, pad=pad
+        )
         labels = table.labels[self._items]
         super().__init__(
             split=split,
@@ -115,40 +115,10 @@ class EncodedSounds(SampleDataset):
     def name(self, index: int) -> str:
         return self.source.name(int(self._items[index]))
 
-    def __len__(self) -> int:
-        """Number of items: crops of all clips."""
-        return self.num_stored * self._crops
-
-    def __getitems__(self, indices: Sequence[int]) -> Batch:
-        items = np.asarray(indices, dtype=np.int64)
-        if items.size and not (-len(self) <= items.min() and items.max() < len(self)):
-            raise IndexError(f"item out of range for {len(self)} items")
-        crops, clips = np.divmod(items % len(self), self.num_stored)
-        pairs = zip(clips.tolist(), crops.tolist(), strict=True)
-        samples = torch.stack([self._cut(clip, crop) for clip, crop in pairs])
-        return Batch(samples, torch.from_numpy(self.labels[clips]))
-
     def load(self, index: int) -> Tensor:
-        return self._cut(index, 0)
+        return self.excerpts.take(self.load_content(index), 0)
 
-    def pack(self, index: int) -> bytes:
-        """Return the whole clip at this rate as WAV."""
-        return self.spec.kind.media(self._whole(index))
-
-    def _cut(self, index: int, crop: int) -> Tensor:
-        """Crop number `crop` of a clip, [C, length]."""
-        clip = self._whole(index)
-        left = clip.shape[1] - self.length
-        if left > 0:
-            start = 0
-            if self._random:
-                drawn = hashlib.sha256(f"{self.name(index)} {crop}".encode(errors="replace"))
-                start = int.from_bytes(drawn.digest()[:8], "big") % (left + 1)
-            return clip[:, start : start + self.length].contiguous()
-        before = -left // 2 if self._pad == "center" else 0
-        return torch.nn.functional.pad(clip, (before, -left - before))
-
-    def _whole(self, index: int) -> Tensor:
+    def load_content(self, index: int) -> Tensor:
         """A clip at this rate, int16 [C, T].
 
         Raises:
@@ -159,8 +129,7 @@ class EncodedSounds(SampleDataset):
                 values, rate = read_sound(file)
         except (OSError, InputError) as error:
             raise InputError(f"{self.name(index)} cannot be read ({error})") from error
-        values = resampled(mixed(values, self._channels), rate, self.rate)
-        return self.spec.kind.to_stored(torch.from_numpy(values))
+        return stored_levels(resampled(mixed(values, self._channels), rate, self.rate))
 
 
 class AudioFolder(EncodedSounds):
@@ -185,7 +154,7 @@ class AudioFolder(EncodedSounds):
         length: int = 16384,
         channels: int = 1,
         crop: str = "random",
-        pad: str = "end",
+        pad: Pad = "end",
         classes: bool | None = None,
         val_fraction: float = 0.0,
         skip_unreadable: bool = False,

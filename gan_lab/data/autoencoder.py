@@ -121,7 +121,7 @@ class Autoencoder(Representation):
             return torch.cat([self.network.decode(part).sample for part in parts])
 
     def _follow(self, values: Tensor) -> None:
-        """Move to where values are: a generator may lie on another device than the data."""
+        """Move to the device of values: a generator may be on another one than the data."""
         if self.network.device != values.device:
             self.network.to(values.device)
 

@@ -1,28 +1,36 @@
-"""Base classes of data sets."""
+"""Base classes of data sets: of any samples, of images, and of images that are given as an array."""
 
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
-from io import BytesIO
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from gan_lab.data.images import image_spec
 from gan_lab.data.metadata import MetadataTable
-from gan_lab.data.sample import Batch, Representation, SampleKind, SampleSpec, to_pil
+from gan_lab.data.sample import Batch, Excerpts, Representation, SampleKind, SampleSpec
+from gan_lab.data.transform import (
+    Crop,
+    ImageSize,
+    ImageTransform,
+    check_options,
+    parse_crop,
+    parse_size,
+)
 from gan_lab.errors import InputError
 
 SPLITS = ("train", "val")
 
-_COMPRESSION = 1  # zlib's fastest level: a tenth larger than its default, several times quicker
-
 _DIGESTED = 64  # images that the content digest is computed of
+
+_BUDGET_BYTES = 1 << 30  # of transformed images that are held
 
 _LABEL_VECTORS = 64  # rows of the training data, kept with the run to draw labels from
 
@@ -35,7 +43,8 @@ class SampleDataset(Dataset[Batch], ABC):
     """A data set: stored samples of one shape with labels, and their `SampleSpec`.
 
     With `flip`, which images have, the set is twice as long and item i >= n is the mirror image of item i - n, so that
-    the sampler is the only place where anything is random.
+    the sampler is the only place where anything is random. Where several excerpts are taken of each stored sample, the
+    first n items are the first ones, and so on.
 
     Attributes:
         spec: what a sample is; with `class_names`, of which there is at least one where labels are classes.
@@ -44,11 +53,13 @@ class SampleDataset(Dataset[Batch], ABC):
         unreadable: (name, reason) of every skipped file.
         origin: where the samples are from, or empty.
         packed_by: `Representation.pack_name` of what is packed beside the samples, or empty.
+        excerpts: which samples are taken from what is stored.
     """
 
     in_memory = False
     origin = ""
     packed_by = ""
+    excerpts = Excerpts()
 
     def __init__(
         self, *, split: str, spec: SampleSpec, labels: NDArray[Any], flip: bool = False
@@ -115,8 +126,8 @@ class SampleDataset(Dataset[Batch], ABC):
         return self.load(index).numpy().tobytes()
 
     def pack(self, index: int) -> bytes:
-        """Return stored sample `index` as prepare-data writes it: a file of its kind's media type."""
-        return self.spec.kind.media(self.load(index))
+        """Return the content of stored sample `index` as prepare-data writes it: a file of its kind."""
+        return self.spec.kind.encoded(self.load_content(index))
 
     @property
     def groups(self) -> list[str] | None:
@@ -137,14 +148,18 @@ class SampleDataset(Dataset[Batch], ABC):
 
     @abstractmethod
     def load(self, index: int) -> Tensor:
-        """Stored sample `index`, [...] of `spec.shape`, not mirrored.
+        """Stored sample `index`, [...] of `spec.shape`, not mirrored; the first excerpt where there are several.
 
         Raises:
             InputError: naming the file when it cannot be decoded.
         """
 
+    def load_content(self, index: int) -> Tensor:
+        """All of stored sample `index`, of which excerpts are taken; for most data the sample itself."""
+        return self.load(index)
+
     def load_packed(self, index: int) -> Tensor:
-        """What a representation has packed of stored sample `index`.
+        """Stored sample `index` as its representation packed it.
 
         Raises:
             InputError: naming it when it cannot be read.
@@ -164,8 +179,8 @@ class SampleDataset(Dataset[Batch], ABC):
         return str(index)
 
     def __len__(self) -> int:
-        """Number of items: the stored samples, twice with `flip`."""
-        return self.num_stored * (2 if self.flip else 1)
+        """Number of items: excerpts of the stored samples, twice with `flip`."""
+        return self.num_stored * self.excerpts.count * (2 if self.flip else 1)
 
     def __getitem__(self, index: int) -> Batch:
         """Item `index` as a batch of one."""
@@ -177,6 +192,8 @@ class SampleDataset(Dataset[Batch], ABC):
         if items.size and not (-len(self) <= items.min() and items.max() < len(self)):
             raise IndexError(f"item out of range for {len(self)} items")
         items = items % len(self)
+        if self.excerpts.count > 1:
+            return self._excerpts(items)
         samples, stored = self._load_batch(items % self.num_stored)
         source = None
         if self.spec.source is not None:
@@ -187,13 +204,20 @@ class SampleDataset(Dataset[Batch], ABC):
                 source[row] = source[row].flip(-1)
         return Batch(samples, torch.from_numpy(self.labels[stored]), source)
 
+    def _excerpts(self, items: NDArray[np.int64]) -> Batch:
+        """Items where several excerpts are taken of each stored sample."""
+        numbers, stored = np.divmod(items, self.num_stored)
+        pairs = zip(stored.tolist(), numbers.tolist(), strict=True)
+        samples = [self.excerpts.take(self.load_content(index), one) for index, one in pairs]
+        return Batch(torch.stack(samples), torch.from_numpy(self.labels[stored]))
+
     def _load_batch(self, stored: NDArray[np.int64]) -> tuple[Tensor, NDArray[np.int64]]:
         """A new tensor [B, ...] and the stored indices of its samples."""
         return torch.stack([self.load(index) for index in stored.tolist()]), stored
 
 
 class PackedSamples(Dataset[Batch]):
-    """What a representation has packed of the samples of a data set, in their place."""
+    """The samples of a data set as a representation packed them."""
 
     in_memory = False
 
@@ -214,7 +238,7 @@ class PackedSamples(Dataset[Batch]):
 
 
 class ImageDataset(SampleDataset):
-    """Labelled images of one size, mirrored on demand; uint8, if `kind` says nothing else.
+    """Labelled images of one size, mirrored on demand; uint8 unless `kind` is given.
 
     Labels are classes, or vectors of `attributes`.
 
@@ -260,16 +284,98 @@ class ImageDataset(SampleDataset):
             )
         super().__init__(split=split, spec=spec, labels=labels, flip=flip)
 
-    def pack(self, index: int) -> bytes:
-        file = BytesIO()
-        to_pil(self.load(index)).save(file, format="PNG", compress_level=_COMPRESSION)
-        return file.getvalue()
-
     def _load_batch(self, stored: NDArray[np.int64]) -> tuple[Tensor, NDArray[np.int64]]:
         images = torch.empty((len(stored), *self.spec.shape), dtype=self.pixel_type)
         for row, index in enumerate(stored.tolist()):
             images[row] = self.load(index)
         return images, stored
+
+
+class MemoryImages(ImageDataset):
+    """Images given as an array; transformed once when the result is below 1 GiB, else one by one.
+
+    Args:
+        pixels: uint8 [N, H, W, C], as stored.
+        labels: int64 [N].
+        class_names: one for each label.
+        split: "train" or "val"; only recorded.
+        image_size: as `parse_size` takes it; None for the size of `pixels`.
+        crop: as `parse_crop` takes it.
+        resample: name of a Pillow filter.
+        channels: 1, 3, 4, or None for those of `pixels`.
+        flip: append the mirror images.
+
+    Raises:
+        InputError: for options out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        pixels: NDArray[np.uint8],
+        labels: NDArray[np.int64],
+        class_names: Sequence[str],
+        split: str,
+        image_size: ImageSize,
+        crop: Crop,
+        resample: str,
+        channels: int | None,
+        flip: bool,
+    ) -> None:
+        check_split(split)
+        check_options(resample, channels)
+        self._transform = ImageTransform(
+            size=parse_size(image_size) or (pixels.shape[1], pixels.shape[2]),
+            channels=channels or pixels.shape[3],
+            crop=parse_crop(crop),
+            resample=resample,
+        )
+        super().__init__(
+            split=split,
+            image_size=self._transform.size,
+            channels=self._transform.channels,
+            class_names=class_names,
+            labels=labels,
+            flip=flip,
+        )
+        self._pixels = pixels
+        self._images: Tensor | None = None
+        if len(pixels) * self.channels * self.image_size[0] * self.image_size[1] <= _BUDGET_BYTES:
+            self._images = self._transform_all()
+            self.in_memory = True
+        self._fingerprint = digest(
+            pixels.tobytes(), self.labels.tobytes(), self._transform, split, flip
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of the pixels, the labels and the transform."""
+        return self._fingerprint
+
+    def stored(self, index: int) -> bytes:
+        """Return the pixels of stored image `index`, before any transform."""
+        return self._pixels[index].tobytes()
+
+    def load(self, index: int) -> Tensor:
+        """Stored image `index` as uint8 [C, H, W]."""
+        if self._images is not None:
+            return self._images[index]
+        pixels = self._pixels[index]
+        image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+        return torch.from_numpy(np.array(self._transform(image)))
+
+    def _load_batch(self, stored: NDArray[np.int64]) -> tuple[Tensor, NDArray[np.int64]]:
+        if self._images is None:
+            return super()._load_batch(stored)
+        return self._images.index_select(0, torch.from_numpy(stored)), stored
+
+    def _transform_all(self) -> Tensor:
+        if self._pixels.shape[1:] == (*self.image_size, self.channels):
+            return torch.from_numpy(np.ascontiguousarray(self._pixels.transpose(0, 3, 1, 2)))
+        images = torch.empty((self.num_stored, self.channels, *self.image_size), dtype=torch.uint8)
+        for index in range(self.num_stored):
+            images[index] = self.load(index)
+        return images
 
 
 def permutation(num_items: int, seed: int, epoch: int) -> NDArray[np.int64]:

@@ -11,12 +11,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gan_lab.data import pickled_arrays as arrays
-from gan_lab.data.base import check_split
-from gan_lab.data.memory import MemoryImages
+from gan_lab.data.base import MemoryImages, check_split
 from gan_lab.data.source import existing_path
 from gan_lab.data.transform import Crop, ImageSize
-from gan_lab.data.unpickling import DamagedError, RefusedError, Vocabulary, unpickle
+from gan_lab.data.unpickling import (
+    ARRAY_CALLS,
+    ARRAY_NAMES,
+    Array,
+    DamagedError,
+    RefusedError,
+    Vocabulary,
+    unpickle,
+)
 from gan_lab.errors import InputError
 
 _LAYOUT = "the folder cifar-10-batches-py (of cifar-10-python.tar.gz), or the one that holds it"
@@ -24,8 +30,8 @@ _BATCHES = {"train": [f"data_batch_{number}" for number in range(1, 6)], "val": 
 _SHAPE = (3, 32, 32)
 _BATCH = Vocabulary(
     purpose="a CIFAR-10 file",
-    calls={name: call for name, call in arrays.CALLS.items() if name[1] != "scalar"},
-    words=arrays.WORDS,
+    calls={name: call for name, call in ARRAY_CALLS.items() if name[1] != "scalar"},
+    words=ARRAY_NAMES,
 )
 
 
@@ -117,7 +123,7 @@ def _batch(path: Path, num_classes: int) -> tuple[NDArray[np.uint8], NDArray[np.
     """(pixels [N, 32, 32, 3], labels [N]) of one file."""
     content = read_pickle(path)
     data, labels = content.get("data"), content.get("labels")
-    if not isinstance(data, arrays.Array) or not isinstance(labels, Sequence):
+    if not isinstance(data, Array) or not isinstance(labels, Sequence):
         raise InputError(f"{path} has no data and labels; get the published file again")
     rows = data.values
     if rows.dtype != np.uint8:

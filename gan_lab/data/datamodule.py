@@ -223,11 +223,6 @@ class DataModule(pl.LightningDataModule):
         read = PackedSamples(self.train) if self._reads_packed else self.train
         return self._loader(read, sampler, self._batch_size * self._d_steps // ranks)
 
-    def ordered_loader(self, dataset: SampleDataset, *, batch_size: int) -> DataLoader[Batch]:
-        """All items of `dataset` once, in order, as stored batches; for statistics of the real samples."""
-        sampler = _InOrder(num_items=len(dataset), batch_size=batch_size)
-        return self._loader(dataset, sampler, batch_size)
-
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Encode samples on the device: stored images have a quarter of the bytes."""
         source = batch.source
@@ -266,6 +261,13 @@ class DataModule(pl.LightningDataModule):
         first = np.searchsorted(classes, np.arange(len(queues)))
         chosen = [int(queues[c][(i - first[c]) % len(queues[c])]) for i, c in enumerate(classes)]
         return self.train.__getitems__(chosen).real
+
+    def real_rows(self, rows: int, columns: int) -> list[Tensor]:
+        """Up to `columns` stored training samples of each of the first `rows` classes, fixed by the seed."""
+        order = permutation(self.train.num_stored, self._seed, 0)
+        labels = self.train.labels[order]
+        classes = [order[labels == label][:columns] for label in range(rows)]
+        return [self.train.__getitems__(found.tolist()).real for found in classes if len(found)]
 
     def describe(self) -> Table:
         """Describe the data as a table: splits, shape, classes with their counts."""
@@ -342,7 +344,7 @@ class DataModule(pl.LightningDataModule):
         one = dataset.__getitems__([0])
         tensors = [one.real, one.labels, one.source]
         there = [part for part in tensors if part is not None]
-        # each tensor lies in whole pages, behind a header
+        # each tensor takes whole pages, after a header
         batch = sum(batch_size * part.nbytes + 2 * mmap.PAGESIZE for part in there)
         possible = max(0, (free // (ranks * batch) - _IN_HAND) // _PREFETCHED)
         if possible >= workers:
@@ -370,7 +372,7 @@ class DataModule(pl.LightningDataModule):
 
 
 def reads_packed(data: SampleDataset) -> bool:
-    """Whether training reads what is packed beside the samples for their representation.
+    """Whether training reads packed representations in place of the samples.
 
     Raises:
         InputError: where another one packed it, or samples are mirrored, whose packed values are not.
@@ -381,12 +383,10 @@ def reads_packed(data: SampleDataset) -> bool:
     if data.packed_by != wanted:
         raise InputError(
             f"the data were packed with {data.packed_by}, and representation= is {wanted}; pack them again with "
-            "prepare-data, or set representation.model to that which packed them"
+            "prepare-data, or set representation.model to the one that packed them"
         )
     if data.flip:
-        raise InputError(
-            "data.flip=true: what is packed of an image is not that of its mirror image; set data.flip=false"
-        )
+        raise InputError("data.flip=true: mirror images are not packed; set data.flip=false")
     return True
 
 
@@ -419,19 +419,6 @@ def _in_loader(error: BaseException) -> bool:
     """Whether an error was raised while receiving a worker's batch."""
     frames = traceback.extract_tb(error.__traceback__)
     return any(Path(frame.filename).parts[-2:] == ("data", "dataloader.py") for frame in frames)
-
-
-class _InOrder(Sampler[list[int]]):
-    def __init__(self, *, num_items: int, batch_size: int) -> None:
-        self._num_items = num_items
-        self._batch_size = batch_size
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for start in range(0, self._num_items, self._batch_size):
-            yield list(range(start, min(start + self._batch_size, self._num_items)))
-
-    def __len__(self) -> int:
-        return -(-self._num_items // self._batch_size)
 
 
 def _ignore_signals(worker: int) -> None:

@@ -4,7 +4,6 @@ import io
 import logging
 from collections.abc import Iterable, Sequence
 from importlib import import_module
-from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 import numpy as np
@@ -17,7 +16,6 @@ from gan_lab.data.cache import read_header
 from gan_lab.data.decoding import DECODE_ERRORS, HEAD_BYTES, NotAnImage, image_format
 from gan_lab.data.sample import Representation, SampleKind
 from gan_lab.errors import InputError
-from gan_lab.run import replacing
 
 Bits = Literal[8, 16, 32]
 WindowName = Literal["range", "full", "percentiles"]
@@ -79,10 +77,6 @@ class DeepImage(SampleKind):
             return values
         return values.add(1).mul(_FULL / 2).round().clamp(0, _FULL).to(torch.uint16)
 
-    def write(self, stored: Tensor, path: Path) -> None:
-        with replacing(path) as temporary:
-            temporary.write_bytes(self.encoded(stored))
-
     def encoded(self, stored: Tensor) -> bytes:
         """Return one image [C, H, W] as a file: grey of 16 bits as PNG, all others as TIFF."""
         pixels, file = stored.cpu().numpy(), io.BytesIO()
@@ -94,10 +88,12 @@ class DeepImage(SampleKind):
             library("tifffile").imwrite(file, planes, photometric=photometric, compression="zlib")
         return file.getvalue()
 
-    def read(self, path: Path) -> Tensor:
-        with path.open("rb") as file:
-            pixels = read_levels(file)
+    def decoded(self, data: bytes) -> Tensor:
+        pixels = read_levels(io.BytesIO(data))
         return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+
+    def zip_options(self, shape: Sequence[int]) -> str:
+        return "data=zip"
 
     def preview(self, stored: Tensor) -> Tensor:
         """Map the window's levels to 0 to 255; with other numbers of channels than 1 and 3, the first one."""

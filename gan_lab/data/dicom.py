@@ -17,7 +17,7 @@ from gan_lab.data.medical import (
     matched,
     need_package,
     pixel_spacing,
-    tell_others,
+    report_skipped,
 )
 from gan_lab.data.source import FileSource
 from gan_lab.errors import InputError
@@ -38,10 +38,10 @@ class Dicom(Slices):
         need_package("pydicom", "DICOM")
         if self._axis is not None:
             raise InputError(
-                f"data.axis={self._axis} is for NIfTI volumes; slices of DICOM lie as they were taken"
+                f"data.axis={self._axis} is for NIfTI volumes; DICOM slices keep their orientation"
             )
         numbered = [name for name in files if _is_dicom(root / name)]
-        tell_others(root, len(files) - len(numbered), "DICOM")
+        report_skipped(len(files) - len(numbered), "DICOM")
         if not numbered:
             raise InputError(f"data.root={root} holds no DICOM files")
         series: dict[str, list[DicomFile]] = defaultdict(list)
@@ -53,21 +53,19 @@ class Dicom(Slices):
                 series[file.series].append(file)
         volumes: list[Volume] = []
         for found in series.values():
-            # a scout or a series of several sizes is as many volumes
+            # a series with scouts or several sizes becomes several volumes
             by_shape: dict[object, list[DicomFile]] = defaultdict(list)
             for file in found:
                 by_shape[file.shape, file.spacing].append(file)
             volumes += [DicomSeries.of(same) for same in by_shape.values()]
         if not volumes:
-            raise InputError(
-                f"data.root={root} holds no DICOM images, but reports, plans and the like"
-            )
+            raise InputError(f"data.root={root} holds DICOM files without images (reports, plans)")
         return volumes, FileSource(root=root, names=numbered).listing
 
 
 @dataclass(frozen=True, kw_only=True)
 class DicomFile:
-    """What a DICOM file's header says.
+    """The header of a DICOM file.
 
     Attributes:
         path: of the file.
@@ -95,7 +93,7 @@ class DicomFile:
 
     @classmethod
     def opened(cls, path: Path, where: str, name: str, group_by: str | None) -> "DicomFile | None":
-        """Read a header; None for what holds no image by its kind, such as a report or a plan.
+        """Read a header; None for files without an image, such as reports and plans.
 
         Raises:
             InputError: for an image without pixels, in colour, or that cannot be read.
@@ -144,7 +142,7 @@ class DicomFile:
         return file
 
     def frame(self, number: int) -> NDArray[np.float32]:
-        """Return one image [H, W] in the scanner's levels, turned as all are."""
+        """Return one image [H, W] in the scanner's levels, in the common orientation."""
         from pydicom.pixels.processing import apply_modality_lut
 
         try:
@@ -206,7 +204,7 @@ def _read_dicom(path: Path) -> Any:
 
 
 def _is_dicom(path: Path) -> bool:
-    """Whether a file has DICOM's preamble (PS3.10, 7.1), or is called so and has none, as old ones."""
+    """Whether a file has DICOM's preamble (PS3.10, 7.1), or, like old files, only its suffix."""
     with path.open("rb") as file:
         head = file.read(132)
     return head[128:] == b"DICM" or path.suffix.lower() in (".dcm", ".ima")

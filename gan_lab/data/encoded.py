@@ -112,10 +112,7 @@ class EncodedImages(ImageDataset):
         )
         self.source = source
         self._max_megapixels = max_megapixels
-        sizes = np.unique(found.shapes[readable, :2], axis=0)
-        spacing = None
-        if table is not None and table.spacing is not None and len(sizes) == 1:
-            spacing = self._transform.spacing(table.spacing, (int(sizes[0, 0]), int(sizes[0, 1])))
+        spacing = self._spacing(table, found.shapes[readable, :2])
         kind = self._deep_kind(levels, np.flatnonzero(readable), found.listing, spacing)
         if kind is not None:
             self.pixel_type = torch.uint16 if kind.bits == 16 else torch.float32
@@ -153,6 +150,15 @@ class EncodedImages(ImageDataset):
             flip,
         )
 
+    def _spacing(
+        self, table: MetadataTable | None, sizes: NDArray[np.integer[Any]]
+    ) -> tuple[float, float] | None:
+        """Return the size of a pixel in mm after the transform, if it is known and all images have one size."""
+        sizes = np.unique(sizes, axis=0)
+        if table is None or table.spacing is None or len(sizes) != 1:
+            return None
+        return self._transform.spacing(table.spacing, (int(sizes[0, 0]), int(sizes[0, 1])))
+
     @property
     def fingerprint(self) -> str:
         """Digest of the files' names, sizes and times, the labels and the transform."""
@@ -176,12 +182,6 @@ class EncodedImages(ImageDataset):
                 return file.read()
         except OSError as error:
             raise InputError(f"{self.name(index)} cannot be read ({error})") from error
-
-    def pack(self, index: int) -> bytes:
-        kind = self.spec.kind
-        return (
-            kind.encoded(self.load(index)) if isinstance(kind, DeepImage) else super().pack(index)
-        )
 
     def load(self, index: int) -> Tensor:
         """Decode stored image `index` to [C, H, W].

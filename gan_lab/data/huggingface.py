@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from gan_lab.data.audio import Pad
 from gan_lab.data.audio_folder import EncodedSounds
 from gan_lab.data.base import check_split, digest
 from gan_lab.data.decoding import MAX_MEGAPIXELS, regular_file
@@ -29,7 +30,7 @@ from gan_lab.errors import InputError
 
 Column = str | Literal[False] | None
 
-_VALIDATION = ("validation", "valid", "val", "test")  # the first that there is validates
+_VALIDATION = ("validation", "valid", "val", "test")  # the first one present is for validation
 _LABELS = ("label", "labels", "class", "category")
 _TEXTS = 1 << 10  # rows that are read at a time
 
@@ -130,7 +131,7 @@ class HuggingFaceSounds(EncodedSounds):
         length: int = 16384,
         channels: int = 1,
         crop: str = "random",
-        pad: str = "end",
+        pad: Pad = "end",
         skip_unreadable: bool = False,
     ) -> None:
         rows = open_rows(
@@ -244,7 +245,7 @@ class Rows:
 
     @property
     def listing(self) -> str:
-        """Digest of what the rows are: `datasets` names every state of its rows."""
+        """Digest of the rows, from the fingerprint of `datasets`."""
         return digest(self.name, *(part._fingerprint for part in self.parts), self.counts)
 
     def members(self, split: str, val_fraction: float) -> NDArray[np.bool_]:
@@ -311,7 +312,7 @@ class Rows:
         texts = np.array([str(value) for value in values.tolist()])
         if values.dtype.kind == "f":
             raise InputError(
-                f"data.label_column={column} holds numbers with fractions, which are no classes; set "
+                f"data.label_column={column} holds fractions, not classes; set "
                 "data.label_column=false"
             )
         found = sorted(set(texts.tolist()), key=natural_order)
@@ -350,7 +351,7 @@ class Rows:
                 for row, text in enumerate(part[start : start + _TEXTS][column], start):
                     if not isinstance(text, str):
                         raise InputError(
-                            f"data.text_column={column}: row {row} of {split} is {type(text).__name__}, and no text"
+                            f"data.text_column={column}: row {row} of {split} is {type(text).__name__}, not text"
                         )
                     yield Read(
                         rows=reading.lines(text),
@@ -484,13 +485,13 @@ def _reason(name: str, path: Path, error: Exception) -> str:
     if path.exists():
         return f"data.name={name} cannot be read as a data set ({said})"
     return (
-        f"data.name={name} is no folder here, and could not be had from the hub ({said}); check the name and the "
+        f"data.name={name} is no folder here, and not downloadable from the hub ({said}); check the name and the "
         "connection, or load it once where there is one and copy the folder of save_to_disk"
     )
 
 
 def _kind(feature: Any) -> str:
-    """What a column holds, in words."""
+    """Describe the content of a column."""
     name = type(feature).__name__
     if name == "Value":
         return "text" if feature.dtype in ("string", "large_string") else str(feature.dtype)

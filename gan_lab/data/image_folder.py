@@ -15,9 +15,9 @@ from gan_lab.data.base import digest
 from gan_lab.data.cache import MEMBER_HEADER, read_header
 from gan_lab.data.decoding import DECODE_ERRORS, FORMATS, MAX_MEGAPIXELS, regular_file
 from gan_lab.data.encoded import EncodedImages
-from gan_lab.data.listing import format_names, list_folder, list_zip
+from gan_lab.data.listing import PACKED_ENDING, format_names, list_folder, list_zip
 from gan_lab.data.metadata import MetadataTable, read_metadata
-from gan_lab.data.packing import PACKED_BY, packed_name
+from gan_lab.data.packing import PACKED_BY, name_beside
 from gan_lab.data.source import (
     FileSource,
     Source,
@@ -138,7 +138,7 @@ class Zip(ImageFolder):
 
     def load_packed(self, index: int) -> Tensor:
         assert isinstance(self.source, ZipSource)
-        name = packed_name(self.name(index))
+        name = name_beside(self.name(index), PACKED_ENDING)
         try:
             file = io.BytesIO(self.source.packed(int(self._items[index])))
             shape, dtype = read_header(file)
@@ -151,7 +151,7 @@ class Zip(ImageFolder):
 
 
 class ZipSource(Source):
-    """Some images in a zip, by where they lie: its directory as objects would take 1 GB a process for a million images.
+    """Images in a zip by their byte offsets: zipfile's directory would take 1 GB a process for a million images.
 
     Args:
         path: of the zip.
@@ -163,7 +163,7 @@ class ZipSource(Source):
         self._names = np.array([name.encode() for name in names], dtype=np.bytes_)
         with open_zip(path) as archive:
             self._places = _places([archive.getinfo(name) for name in names])
-            beside = [archive.NameToInfo.get(packed_name(name)) for name in names]
+            beside = [archive.NameToInfo.get(name_beside(name, PACKED_ENDING)) for name in names]
         self._packed = _places(beside) if any(beside) else None
 
     def __len__(self) -> int:
@@ -176,14 +176,14 @@ class ZipSource(Source):
         return io.BytesIO(self._read(self._places[index], self.name(index)))
 
     def packed(self, index: int) -> bytes:
-        """Return what is packed beside an image.
+        """Return the packed representation of an image.
 
         Raises:
             OSError: when it cannot be read.
         """
         if self._packed is None or self._packed[index, 0] < 0:
             raise OSError("it is not there")
-        return self._read(self._packed[index], packed_name(self.name(index)))
+        return self._read(self._packed[index], name_beside(self.name(index), PACKED_ENDING))
 
     def _read(self, place: NDArray[np.int64], name: str) -> bytes:
         offset, packed_size, size, crc, method, flags = place.tolist()

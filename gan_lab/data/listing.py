@@ -22,7 +22,11 @@ IMAGE_ENDINGS = (
 )  # fmt: skip
 PACKED_ENDING = ".packed"  # of what a representation has packed, beside the image of the same name
 # labels and texts, expected beside images
-_SIDE_ENDINGS = (".csv", ".tsv", ".json", ".jsonl", ".txt", ".md", ".yaml", ".yml", PACKED_ENDING)
+SOURCE_ENDING = ".source"  # of the source of a pair, beside the sample of the same name
+_SIDE_ENDINGS = (
+    *(".csv", ".tsv", ".json", ".jsonl", ".txt", ".md", ".yaml", ".yml"),
+    *(PACKED_ENDING, SOURCE_ENDING),
+)
 _SIDE_NAMES = ("readme", "license", "copying")
 _NOT_REGULAR = "not a regular file"
 _THREADS = 16

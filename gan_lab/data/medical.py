@@ -29,8 +29,10 @@ from gan_lab.data.splits import members_by_table
 from gan_lab.data.transform import Crop, ImageSize, ImageTransform, parse_crop, parse_size
 from gan_lab.errors import InputError, counted
 
-_SPACINGS = (1e-4, 1e4)  # mm of a pixel, from microscopes to what is damaged
-_EMPTY = 0.01  # standard deviation of a slice, as a share of its volume's range, below which nothing is on it
+_SPACINGS = (1e-4, 1e4)  # plausible mm of a pixel; other headers are damaged
+_EMPTY = (
+    0.01  # standard deviation of a slice, as a share of its volume's range, below which it is empty
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +140,7 @@ def choose_slices(
 
 
 def window_ends(levels: str | tuple[float, float], found: Arrays, bits: int) -> tuple[float, float]:
-    """Return the lowest and highest level of a window, as `parse_window` returns it, of volumes that were looked at.
+    """Return the lowest and highest level of a window, as `parse_window` returns it, of scanned volumes.
 
     Raises:
         InputError: when all levels are the same.
@@ -179,11 +181,11 @@ def resampled(
     return np.asarray(resized)
 
 
-def tell_others(root: Path, count: int, what: str) -> None:
-    """Say how many files are of another format."""
+def report_skipped(count: int, what: str) -> None:
+    """Report how many files have another format."""
     if count:
         say(
-            f"data.root: passed over {counted(count, 'file')} that {'is' if count == 1 else 'are'} no {what}"
+            f"data.root: skipped {counted(count, 'file')} that {'is' if count == 1 else 'are'} not {what}"
         )
 
 
@@ -202,7 +204,7 @@ def need_package(module: str, what: str) -> None:
 
 
 def matched(group_by: str | None, name: str) -> str | None:
-    """Return what a regular expression finds in a path; None without one, and where it finds nothing.
+    """Return the match of a regular expression in a path; None without an expression, or without a match.
 
     Raises:
         InputError: for what is none.
@@ -355,13 +357,8 @@ class Slices(ImageDataset):
         pixels = self._transform.levels(np.stack(planes, axis=-1), bits=self._bits)
         return torch.from_numpy(pixels.copy())
 
-    def pack(self, index: int) -> bytes:
-        kind = self.spec.kind
-        assert isinstance(kind, DeepImage)
-        return kind.encoded(self.load(index))
-
     def _pixel_spacing(self) -> tuple[float, float] | None:
-        """(height, width) of a pixel of what is loaded, in mm; None where it differs, or some volume does not say."""
+        """Pixel spacing (height, width) of loaded slices in mm; None if it differs or is unknown."""
         found = set()
         for volume in self._volumes:
             if volume.spacing is None:
@@ -392,7 +389,9 @@ class Slices(ImageDataset):
                 )
         elif any(volume.spacing is None for volume in self._volumes):
             odd = next(volume.where for volume in self._volumes if volume.spacing is None)
-            raise InputError(f"data.spacing={self._spacing:g}, but {odd} does not say its own")
+            raise InputError(
+                f"data.spacing={self._spacing:g}, but {odd} has no spacing in its header"
+            )
         sizes = Counter(
             resampled_size(volume.shape, volume.spacing, self._spacing) for volume in self._volumes
         ).most_common()
@@ -405,7 +404,7 @@ class Slices(ImageDataset):
 
 
 def _files(folder: Path) -> list[str]:
-    """Regular files below a folder, as paths from it; hidden ones are passed over."""
+    """Regular files below a folder, as paths from it; hidden ones are skipped."""
     found = (path for path in folder.rglob("*") if path.is_file())
     names = [path.relative_to(folder).as_posix() for path in found]
     return [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
@@ -414,7 +413,7 @@ def _files(folder: Path) -> list[str]:
 def _table(
     volumes: Sequence[Volume], items: Sequence[tuple[int, int]], *, classes: bool
 ) -> MetadataTable:
-    """Return what is known of slices, given as (volume, slice): patients and series by their pseudonyms."""
+    """Return the metadata of slices, given as (volume, slice): patients and series by their pseudonyms."""
     names = sorted({volume.label for volume in volumes}) if classes else list(UNLABELLED)
     patients = _pseudonyms("patient", [volume.patient for volume in volumes])
     series = _pseudonyms("series", [volume.series for volume in volumes])
@@ -428,7 +427,7 @@ def _table(
 
 
 def _pseudonyms(what: str, identifiers: Sequence[str]) -> list[str]:
-    """Names such as "patient0001", numbered in an order that has nothing to do with that of the real ones."""
+    """Names such as "patient0001", numbered in an order unrelated to the real names."""
     ordered = sorted(set(identifiers), key=lambda one: hashlib.sha256(one.encode()).digest())
     number = {one: i for i, one in enumerate(ordered, start=1)}
     return [f"{what}{number[one]:04}" for one in identifiers]

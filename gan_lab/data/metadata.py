@@ -258,7 +258,7 @@ def natural_order(name: str) -> tuple[list[tuple[int, str] | str], str]:
 
 
 def as_unicode(name: str) -> str:
-    """Return a name that every file can hold: a folder's may be any bytes, and a JSON's have half a character."""
+    """Return a name as valid Unicode: file names may be any bytes, and JSON may have lone surrogates."""
     return name.encode(errors="backslashreplace").decode()
 
 

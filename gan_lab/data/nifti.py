@@ -17,7 +17,7 @@ from gan_lab.data.medical import (
     matched,
     need_package,
     pixel_spacing,
-    tell_others,
+    report_skipped,
 )
 from gan_lab.data.source import FileSource
 from gan_lab.errors import InputError
@@ -33,7 +33,7 @@ class Nifti(Slices):
     def _open(self, root: Path, files: list[str]) -> tuple[list[Volume], str]:
         need_package("nibabel", "NIfTI")
         numbered = [name for name in files if name.lower().endswith((".nii", ".nii.gz"))]
-        tell_others(root, len(files) - len(numbered), "NIfTI")
+        report_skipped(len(files) - len(numbered), "NIfTI")
         if not numbered:
             raise InputError(f"data.root={root} holds no NIfTI files (.nii, .nii.gz)")
         volumes: list[Volume] = [

@@ -8,7 +8,7 @@ import threading
 import time
 import zipfile
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
@@ -31,6 +31,7 @@ from gan_lab.run import publish, write
 
 CHECKPOINT_SAMPLES = 5_000
 CHECKPOINT_SECONDS = 20.0
+_MOST_CHECKPOINTING = 20  # times the duration of a checkpoint until the next
 _VERSION = 2
 _AHEAD = (
     8  # samples that a thread may be ahead of the writer, or so many times that many of a process
@@ -65,19 +66,19 @@ class Damaged:
 
 
 @dataclass(frozen=True, kw_only=True)
-class WithPacked:
-    """A sample and what a representation packs of it.
+class WithBeside:
+    """The file of a sample, and the files beside it.
 
     Attributes:
-        sample: its file.
-        packed: as a NumPy file.
+        sample: its content.
+        beside: contents of the others, by their ending: PACKED_ENDING, SOURCE_ENDING.
     """
 
     sample: bytes
-    packed: bytes
+    beside: Mapping[str, bytes]
 
 
-Encoded = bytes | WithPacked | Damaged
+Encoded = bytes | WithBeside | Damaged
 
 
 class Packer:
@@ -127,7 +128,7 @@ class Packer:
             num_threads: that encode, in this process.
             processes: that encode in place of threads, where there are several.
         """
-        saved, saved_at = self.done, time.monotonic()
+        saved, saved_at, cost = self.done, time.monotonic(), 0.0
         left = range(self.done, len(self._table))
         encoded = _in_order(encode, left, num_threads=num_threads, processes=processes)
         for row, data in zip(left, encoded, strict=True):
@@ -135,10 +136,14 @@ class Packer:
                 self._archive.give_up(self._members[row], self._table.files[row], data.reason)
             else:
                 self._archive.add(self._members[row], data)
-            due = time.monotonic() - saved_at > CHECKPOINT_SECONDS
-            if due or self.done - saved >= CHECKPOINT_SAMPLES:
+            # a checkpoint writes the whole directory: at a million samples every 5,000 of them would take ten times
+            # as long as the samples themselves
+            begin = time.monotonic()
+            due = begin - saved_at > max(CHECKPOINT_SECONDS, _MOST_CHECKPOINTING * cost)
+            if due or self.done - saved >= max(CHECKPOINT_SAMPLES, self.done // 10):
                 self.checkpoint()
                 saved, saved_at = self.done, time.monotonic()
+                cost = saved_at - begin
             yield self.done
 
     def checkpoint(self) -> None:
@@ -170,9 +175,9 @@ def _members(table: MetadataTable, suffix: str) -> list[str]:
     return members
 
 
-def packed_name(member: str) -> str:
-    """Return the member that holds what a representation has packed of the sample in another."""
-    return f"{member.rpartition('.')[0]}{PACKED_ENDING}"
+def name_beside(member: str, ending: str) -> str:
+    """Return the member that lies beside a sample's."""
+    return f"{member.rpartition('.')[0]}{ending}"
 
 
 def _in_order(
@@ -262,11 +267,12 @@ class RestartableZip:
         self._file = self._part.open("r+b")
         self._archive = zipfile.ZipFile(self._file, "a")
 
-    def add(self, name: str, data: bytes | WithPacked) -> None:
-        """Write the next item as an uncompressed member, and beside it what is packed of it."""
-        if isinstance(data, WithPacked):
+    def add(self, name: str, data: bytes | WithBeside) -> None:
+        """Write the next item as an uncompressed member, and what belongs beside it."""
+        if isinstance(data, WithBeside):
             self._write(name, data.sample)
-            self._write(packed_name(name), data.packed)
+            for ending, content in data.beside.items():
+                self._write(name_beside(name, ending), content)
         else:
             self._write(name, data)
         self.done += 1

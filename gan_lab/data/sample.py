@@ -17,7 +17,9 @@ from pydantic import Field, FiniteFloat
 from torch import Tensor, nn
 
 from gan_lab.config import ClassCounts, ClassNames, Count, build, take
+from gan_lab.data.decoding import DECODE_ERRORS, regular_file
 from gan_lab.errors import InputError
+from gan_lab.run import write
 
 
 class SampleKind(ABC):
@@ -56,20 +58,41 @@ class SampleKind(ABC):
         """Return floats [N, ...] as they are stored, rounded and clamped; the inverse of `to_float`."""
 
     @abstractmethod
-    def write(self, stored: Tensor, path: Path) -> None:
-        """Write one stored sample [...] to a file."""
+    def encoded(self, stored: Tensor) -> bytes:
+        """Return one stored sample [...] as the content of a file with `suffix`, without loss."""
 
     @abstractmethod
+    def decoded(self, data: bytes) -> Tensor:
+        """Return the stored sample [...] in the content of a file; the inverse of `encoded`.
+
+        Raises:
+            InputError: or another of DECODE_ERRORS when it holds no such sample.
+        """
+
+    def write(self, stored: Tensor, path: Path) -> None:
+        """Write one stored sample [...] to a file."""
+        write(path, self.encoded(stored))
+
     def read(self, path: Path) -> Tensor:
         """Read one stored sample [...] from a file.
 
         Raises:
             InputError: naming the file when it holds no such sample.
         """
+        try:
+            with regular_file(path) as file:
+                return self.decoded(file.read())
+        except DECODE_ERRORS as error:
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            raise InputError(f"{path} is no {self.name} that can be read ({reason})") from error
 
     @abstractmethod
     def preview(self, stored: Tensor) -> Tensor:
         """Draw stored samples [N, ...] as uint8 images [N, C, H, W] with 1, 3 or 4 channels: for grids and loggers."""
+
+    def zip_options(self, shape: Sequence[int]) -> str:
+        """Return the options that read a zip of files of such samples, such as "data=zip"; empty where none do."""
+        return ""
 
     def measured(self, stored: Tensor) -> Tensor:
         """Return the input of feature networks for stored samples [N, ...]: by default the samples."""
@@ -83,7 +106,7 @@ class SampleKind(ABC):
 
 
 class Representation(nn.Module):
-    """How networks see a sample: `encode` before the discriminator, `decode` behind the generator.
+    """How networks see a sample: `encode` before the discriminator, `decode` after the generator.
 
     This one is the identity. Subclasses keep statistics of the data in buffers, which are saved with the run and
     every export. It is built from the arguments in `arguments`.
@@ -128,6 +151,27 @@ class Representation(nn.Module):
     def decode(self, values: Tensor) -> Tensor:
         """Decode generated samples; the inverse of `encode`, exact or approximate."""
         return values
+
+
+class Excerpts:
+    """Which samples are taken from the content of a file: by default one, all of it.
+
+    Subclasses, such as the crops of sounds, are built from the arguments in `arguments`, which shards keep.
+
+    Attributes:
+        count: of each file.
+    """
+
+    count = 1
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Return the constructor's arguments: JSON values."""
+        return {}
+
+    def take(self, content: Tensor, number: int) -> Tensor:
+        """Return sample `number` of what a file holds, as `SampleKind.decoded` gives it."""
+        return content
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,7 +310,7 @@ def to_pil(image: Tensor) -> Image.Image:
     return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
 
 
-def as_node(made: SampleKind | Representation) -> dict[str, Any]:
+def as_node(made: SampleKind | Representation | Excerpts) -> dict[str, Any]:
     """Return the configuration node that an object can be built from again."""
     cls = type(made)
     return {"_target_": f"{cls.__module__}.{cls.__qualname__}", **made.arguments}

@@ -21,8 +21,8 @@ from gan_lab.config import take
 from gan_lab.data.base import digest
 from gan_lab.data.cache import MEMBER_HEADER, Arrays, mapped
 from gan_lab.data.decoding import DECODE_ERRORS, check_regular
-from gan_lab.data.listing import PACKED_ENDING, format_names
-from gan_lab.data.packing import PACKED_BY
+from gan_lab.data.listing import PACKED_ENDING, SOURCE_ENDING, format_names
+from gan_lab.data.packing import PACKED_BY, name_beside
 from gan_lab.data.tables import METADATA
 from gan_lab.errors import InputError, counted
 from gan_lab.run import replacing
@@ -39,7 +39,8 @@ class Shard(TypedDict):
     """What a shard says of itself, as "shard" in its dataset.json.
 
     plan identifies the samples of all shards and their order; it is the given number of that many shards, of a split,
-    and holds `rows` samples, less those that were left out as damaged. spec is as `SampleSpec.as_dict` gives it.
+    and holds `rows` samples, less those that were left out as damaged. spec is as `SampleSpec.as_dict` gives it, and
+    excerpts the node of the split's `Excerpts`.
     """
 
     plan: str
@@ -50,18 +51,23 @@ class Shard(TypedDict):
     left_out: Number
     packed_by: str
     spec: dict[str, Any]
+    excerpts: dict[str, Any]
 
 
 _SHARD = TypeAdapter(Shard)
 
 
 class ShardEntry(TypedDict):
-    """A shard in the index: its file, that file's bytes, its split, and how many samples it holds."""
+    """A shard in the index: its file, that file's bytes, its split, and how many samples it holds.
+
+    table is the place of its dataset.json: first byte, number of bytes, CRC-32.
+    """
 
     name: str
     bytes: Number
     split: str
     count: Annotated[int, Field(ge=1, le=2**32)]
+    table: tuple[Number, Number, Number]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,9 +77,11 @@ class ShardIndex:
     Attributes:
         spec: of a sample, as `SampleSpec.as_dict` gives it.
         packed_by: as `SampleDataset.packed_by`.
+        excerpts: nodes of the `Excerpts` of each split.
         shards: in order; those of one split follow each other.
         places: uint32 [N, 3] of all samples: first byte in the shard, number of bytes, CRC-32.
         packed: the same of what is packed beside them, or None.
+        sources: the same of the sources of pairs, or None.
         labels: int32 [N].
         attributes: float32 [N, K], where labels are vectors, or None.
         groups: int32 [N], or None.
@@ -82,9 +90,11 @@ class ShardIndex:
 
     spec: dict[str, Any]
     packed_by: str
+    excerpts: dict[str, dict[str, Any]]
     shards: list[ShardEntry]
     places: NDArray[np.uint32]
     packed: NDArray[np.uint32] | None
+    sources: NDArray[np.uint32] | None
     labels: NDArray[np.int32]
     attributes: NDArray[np.float32] | None
     groups: NDArray[np.int32] | None
@@ -135,27 +145,43 @@ def write_index(folder: Path) -> ShardIndex:
     columns: dict[str, list[NDArray[Any]]] = {}
     groups: dict[str, int] = {}
     for name, shard in shards:
-        arrays = _shard_arrays(folder / name, shard, groups)
+        arrays, table = _shard_arrays(folder / name, shard, groups)
         count = len(arrays["places"])
         if not count:
             continue  # all of it was damaged, and left out
         size = (folder / name).stat().st_size
-        entries.append({"name": name, "bytes": size, "split": shard["split"], "count": count})
+        entries.append(
+            ShardEntry(name=name, bytes=size, split=shard["split"], count=count, table=table)
+        )
         for column, values in arrays.items():
             columns.setdefault(column, []).append(values)
+    if not entries:
+        raise InputError(f"out={folder}: nothing could be read of all samples; repair them")
     first = shards[0][1]
-    arrays = {column: np.concatenate(parts) for column, parts in columns.items()}
-    save_index(folder / INDEX, entries, arrays, spec=first["spec"], packed_by=first["packed_by"])
+    save_index(
+        folder / INDEX,
+        entries,
+        {column: np.concatenate(parts) for column, parts in columns.items()},
+        spec=first["spec"],
+        packed_by=first["packed_by"],
+        excerpts={shard["split"]: shard["excerpts"] for _, shard in shards},
+    )
     return read_index(folder / INDEX)
 
 
 def save_index(
-    path: Path, shards: list[ShardEntry], arrays: Arrays, *, spec: dict[str, Any], packed_by: str
+    path: Path,
+    shards: list[ShardEntry],
+    arrays: Arrays,
+    *,
+    spec: dict[str, Any],
+    packed_by: str,
+    excerpts: dict[str, dict[str, Any]],
 ) -> None:
     """Write an index; `arrays` are those of `ShardIndex` by name."""
-    header: dict[str, Any] = {"spec": spec, "packed_by": packed_by, "shards": shards}
+    header = {"spec": spec, "packed_by": packed_by, "excerpts": excerpts, "shards": shards}
     contents = (values.tobytes() for _, values in sorted(arrays.items()))
-    header["digest"] = digest(spec, packed_by, shards, *contents)
+    header["digest"] = digest(header, *contents)
     with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for column, values in arrays.items():
             info = zipfile.ZipInfo(f"{column}.npy")
@@ -209,43 +235,52 @@ def _check_complete(folder: Path) -> list[tuple[str, Shard]]:
     return found
 
 
-def _shard_arrays(path: Path, shard: Shard, groups: dict[str, int]) -> Arrays:
-    """Return the rows of the index for a shard; `groups` numbers the names of all shards.
+def _shard_arrays(
+    path: Path, shard: Shard, groups: dict[str, int]
+) -> tuple[Arrays, tuple[int, int, int]]:
+    """Return the rows of the index for a shard, and the place of its table; `groups` numbers the names of all shards.
 
     Raises:
         InputError: when its members are not those of its table.
     """
     with zipfile.ZipFile(path) as archive:
         table = json.loads(archive.read(METADATA))
+        (place,) = _places([archive.getinfo(METADATA)]).tolist()
         members = [m for m in archive.infolist() if m.filename not in (METADATA, PACKED_BY)]
     if path.stat().st_size >= _LARGEST_SHARD:
         raise InputError(f"{path} has more than 4 GB; pack with a lower shard_mb=")
-    beside = [member for member in members if member.filename.endswith(PACKED_ENDING)]
-    samples = [member for member in members if not member.filename.endswith(PACKED_ENDING)]
+    samples = [m for m in members if not m.filename.endswith((PACKED_ENDING, SOURCE_ENDING))]
     names = [member.filename for member in samples]
     arrays: Arrays = {"places": _places(samples)}
-    if shard["packed_by"]:
-        arrays["packed"] = _places(beside)
+    for column, ending, wanted in (
+        ("packed", PACKED_ENDING, shard["packed_by"]),
+        ("sources", SOURCE_ENDING, shard["spec"]["source"]),
+    ):
+        beside = [member for member in members if member.filename.endswith(ending)]
+        if [m.filename for m in beside] != [name_beside(n, ending) for n in names if wanted]:
+            raise InputError(f"{path} is damaged: its {ending} files are not those of its samples")
+        if wanted:
+            arrays[column] = _places(beside)
 
-    def column(key: str) -> list[Any]:
+    def values_of(key: str) -> list[Any]:
         if [name for name, _ in table[key]] != names:
             raise InputError(f"{path} is damaged: {key} of other members than it holds")
         return [value for _, value in table[key]]
 
     if chosen := shard["spec"]["attributes"]:
         known = table["attribute_names"] or chosen
-        vectors = np.array(column("attributes"), dtype=np.float32).reshape(-1, len(known))
+        vectors = np.array(values_of("attributes"), dtype=np.float32).reshape(-1, len(known))
         arrays["attributes"] = vectors[:, [known.index(name) for name in chosen]]
-    labels = column("labels") if table["labels"] is not None else [0] * len(names)
+    labels = values_of("labels") if table["labels"] is not None else [0] * len(names)
     arrays["labels"] = np.array(labels, dtype=np.int32)
     if table.get("groups") is not None:
-        numbers = [groups.setdefault(str(one), len(groups)) for one in column("groups")]
+        numbers = [groups.setdefault(str(one), len(groups)) for one in values_of("groups")]
         arrays["groups"] = np.array(numbers, dtype=np.int32)
-    if len(names) + shard["left_out"] != shard["rows"] or len(beside) not in (0, len(names)):
+    if len(names) + shard["left_out"] != shard["rows"]:
         raise InputError(
             f"{path} is damaged: it holds {len(names):,} of {shard['rows']:,} samples; pack it again"
         )
-    return arrays
+    return arrays, place
 
 
 def _places(members: Sequence[zipfile.ZipInfo]) -> NDArray[np.uint32]:
@@ -290,9 +325,11 @@ def read_index(path: Path) -> ShardIndex:
     return ShardIndex(
         spec=take(header, "spec", dict[str, Any], origin=path),
         packed_by=take(header, "packed_by", str, origin=path),
+        excerpts=take(header, "excerpts", dict[str, dict[str, Any]], origin=path),
         shards=shards,
         places=places,
         packed=arrays.get("packed"),
+        sources=arrays.get("sources"),
         labels=labels,
         attributes=arrays.get("attributes"),
         groups=arrays.get("groups"),

@@ -5,11 +5,12 @@ neither a few samples spread over all data nor a pass in order costs more than i
 """
 
 import io
+import json
 import os
 import time
 import zlib
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from errno import EINVAL
@@ -23,15 +24,14 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gan_lab.config import cache_dir
+from gan_lab.config import build, cache_dir
 from gan_lab.console import warn
-from gan_lab.data.base import ImageDataset, MissingSplit, check_split, digest
+from gan_lab.data.base import MissingSplit, SampleDataset, check_split, digest
 from gan_lab.data.cache import read_header
-from gan_lab.data.decoding import DECODE_ERRORS, open_image
-from gan_lab.data.deep_images import DeepImage, read_levels
-from gan_lab.data.metadata import MetadataTable
-from gan_lab.data.sample import SampleSpec
-from gan_lab.data.shards import INDEX, ShardIndex, read_index
+from gan_lab.data.decoding import DECODE_ERRORS
+from gan_lab.data.metadata import UNLABELLED, MetadataTable, join_tables
+from gan_lab.data.sample import Excerpts, SampleSpec
+from gan_lab.data.shards import INDEX, ShardEntry, ShardIndex, read_index
 from gan_lab.data.transform import ImageSize, parse_size
 from gan_lab.errors import InputError
 from gan_lab.run import naming
@@ -41,7 +41,7 @@ _PIECE = 1 << 23  # bytes fetched by one request
 _REQUESTS = 4  # at a time
 _ANSWER_S = 60.0  # for one request
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 10.0  # between tries
-_STAMPS = ("size", "ETag", "etag", "md5Hash", "LastModified", "mtime", "updated")
+_INDEX_END = 1 << 12  # bytes, in which its digest is, and the checksums of its arrays
 _MOST_PATIENCE_S = 500.0  # the loader gives up on a worker after 600 s
 
 
@@ -110,10 +110,18 @@ class Store:
             )
         return data
 
-    def stamp(self, name: str) -> tuple[int, str]:
-        """Return a file's number of bytes, and what changes with its content."""
+    def size(self, name: str) -> int:
+        """Return a file's number of bytes.
+
+        Raises:
+            InputError: as `read`, and when the store does not say it.
+        """
         info = self._tried(name, lambda: self._asked("_info", f"{self._opened()[1]}/{name}"))
-        return int(info["size"]), digest(self.root, *(str(info.get(key)) for key in _STAMPS))
+        if info["size"] is None:
+            raise InputError(
+                f"{self.root}/{name}: its store does not say how long it is; use another"
+            )
+        return int(info["size"])
 
     def fetch(self, name: str, size: int, path: Path) -> None:
         """Copy a file, in pieces by several requests.
@@ -181,19 +189,9 @@ class Store:
                 return ask()
             except InputError:
                 raise
-            except FileNotFoundError as error:
-                raise InputError(
-                    f"{where} is missing; copy it there, or merge the shards that there are"
-                ) from error
-            except PermissionError as error:
-                raise InputError(
-                    f"{where} may not be read ({error}); check the credentials"
-                ) from error
             except Exception as error:  # each store has its own for what passes
-                if getattr(error, "errno", None) == EINVAL or getattr(error, "status", 0) == 416:
-                    raise InputError(
-                        f"{where} is shorter than the index says; copy it again"
-                    ) from error
+                if lasting := _lasting(error):
+                    raise InputError(f"{where} {lasting}") from error
                 reason = (str(error) or type(error).__name__).splitlines()[0]
                 if time.monotonic() + wait > deadline:
                     raise InputError(
@@ -204,6 +202,22 @@ class Store:
                     warn(f"{where} cannot be read ({reason}); trying for {self._patience:g} s ...")
             time.sleep(wait)
             wait = min(2 * wait, _LONGEST_WAIT_S)
+
+
+def _lasting(error: Exception) -> str | None:
+    """Say what is wrong, where asking again does not help; None for what may pass."""
+    cause = error.__cause__
+    if isinstance(cause, Exception) and type(cause).__module__.startswith(("aiohttp", "builtins")):
+        # fsspec's HTTP calls everything a missing file, also a server that cannot be reached
+        error = cause if isinstance(error, FileNotFoundError) else error
+    status = getattr(error, "status", None)
+    if isinstance(error, FileNotFoundError) or status in (404, 410):
+        return "is missing; copy it there, or merge the shards that there are"
+    if isinstance(error, PermissionError) or status in (401, 403):
+        return f"may not be read ({error}); check the credentials"
+    if getattr(error, "errno", None) == EINVAL or status == 416:
+        return "is shorter than the index says; copy it again"
+    return None
 
 
 class ShardCache:
@@ -277,20 +291,21 @@ class ShardCache:
             total -= stats[path].st_size
 
 
-class StreamedImages(ImageDataset):
-    """Images of shards, in an order in which few of these are needed at a time.
+class StreamedSamples(SampleDataset):
+    """Samples of shards of any kind, in an order in which few shards are needed at a time.
 
     Args:
         split: "train" or "val".
         root: a folder of shards, or its URL: s3://, gs://, https:// and others of fsspec.
-        window: shards whose images are shuffled with each other.
+        window: shards whose samples are shuffled with each other.
         image_size: None, or that of the images, to be sure of it.
         flip: append the mirror images.
         cache: local folder for shards of a URL; None for one in the cache of gan_lab.
-        cache_gb: GB of them that are kept there at most; 0 reads each image by itself.
+        cache_gb: GB of them that are kept there at most; 0 reads each sample by itself.
         patience: seconds for which a store that fails is tried again.
         options: of fsspec's file system; credentials are better in its environment variables: these are written into
             the run.
+        trust: packages besides gan_lab whose kinds of samples the shards may hold.
 
     Raises:
         InputError: for a missing or damaged index, a store that cannot be reached, and options out of range.
@@ -308,6 +323,7 @@ class StreamedImages(ImageDataset):
         cache_gb: float = 20.0,
         patience: float = 300.0,
         options: Mapping[str, Any] | None = None,
+        trust: Sequence[str] = (),
     ) -> None:
         check_split(split)
         if window < 1 or not cache_gb >= 0 or not 0 < patience <= _MOST_PATIENCE_S:
@@ -327,15 +343,12 @@ class StreamedImages(ImageDataset):
         if store.folder is None and most:
             self._cache = ShardCache(folder, store=store, most=most)
             _check_room(index, window, most)
-        spec = SampleSpec.from_dict(index.spec, origin=Path(f"{self._store.root}/{INDEX}"))
-        if parse_size(image_size) not in (None, spec.shape[1:]):
-            raise InputError(
-                f"data.image_size={image_size}: the shards hold images of {spec.shape[1]}x{spec.shape[2]}; leave it "
-                "out, or pack them at that size"
-            )
+        origin = Path(f"{self._store.root}/{INDEX}")
+        spec = SampleSpec.from_dict(index.spec, origin=origin, trust=trust)
+        _check_images(spec, parse_size(image_size), flip)
         self._shards = [s for s in index.shards if s["split"] == split]
         if not self._shards:
-            raise MissingSplit(f"data.root={root} has no images of split={split}")
+            raise MissingSplit(f"data.root={root} has no samples of split={split}")
         counts = [s["count"] for s in self._shards]
         before = index.shards.index(self._shards[0])
         self._first = sum(s["count"] for s in index.shards[:before])
@@ -343,23 +356,24 @@ class StreamedImages(ImageDataset):
         self._window = window
         self.packed_by = index.packed_by
         self.origin = store.root
+        self.excerpts = build(index.excerpts.get(split), Excerpts, origin=origin, trust=trust)
         here = slice(self._first, self._first + int(self._starts[-1]))
-        labels: NDArray[Any] = index.labels if index.attributes is None else index.attributes
+        every: NDArray[Any] = index.labels if index.attributes is None else index.attributes
+        labels = every[here]
         self._groups = None if index.groups is None else index.groups[here]
-        kind = spec.kind if isinstance(spec.kind, DeepImage) else None
-        if kind is not None:
-            self.pixel_type = torch.uint16 if kind.bits == 16 else torch.float32
+        if index.attributes is None and spec.num_classes:
+            of_classes = np.bincount(labels, minlength=spec.num_classes).tolist()
+            spec = replace(spec, class_counts=tuple(of_classes))
         super().__init__(
             split=split,
-            image_size=(spec.shape[1], spec.shape[2]),
-            channels=spec.shape[0],
-            class_names=spec.class_names or ["all"],
-            labels=labels[here],
+            spec=replace(
+                spec,
+                attribute_ranges=(),
+                label_vectors=(),
+                num_groups=0 if self._groups is None else len(np.unique(self._groups)),
+            ),
+            labels=labels,
             flip=flip,
-            kind=kind,
-            representation=spec.representation,
-            attributes=spec.attributes,
-            groups=None if self._groups is None else self._groups.tolist(),
         )
         self._fingerprint = digest(index.digest, split, flip)
 
@@ -375,9 +389,14 @@ class StreamedImages(ImageDataset):
 
     @property
     def metadata(self) -> MetadataTable:
-        names = list(self.spec.attributes)
-        spacing = getattr(self.spec.kind, "spacing", None)
-        return replace(super().metadata, groups=self.groups, attribute_names=names, spacing=spacing)
+        """The metadata of the stored samples, from the tables of their shards."""
+        tables = []
+        for number, shard in enumerate(self._shards):
+            content = json.loads(self._read(shard, shard["table"], "its table"))
+            first = int(self._starts[number])
+            files = [self.name(first + i) for i in range(shard["count"])]
+            tables.append(_table(content, files, self.split, list(self.spec.attributes)))
+        return join_tables(tables)
 
     def order(self, seed: int, epoch: int) -> NDArray[np.int64]:
         """Return the order of an epoch, shuffled in windows of shards."""
@@ -387,46 +406,56 @@ class StreamedImages(ImageDataset):
 
     def name(self, index: int) -> str:
         """Shard and number of a sample."""
-        shard = int(np.searchsorted(self._starts, index, side="right")) - 1
-        return f"{self._shards[shard]['name']}, image {index - int(self._starts[shard])}"
+        shard = self._shard_of(index)
+        return f"{self._shards[shard]['name']}, sample {index - int(self._starts[shard])}"
 
     def stored(self, index: int) -> bytes:
-        """Return the file of stored image `index`."""
-        return self._read(index, self._index.places)
+        """Return the file of stored sample `index`."""
+        return self._member(index, self._index.places)
+
+    def pack(self, index: int) -> bytes:
+        return self.stored(index)
 
     def load(self, index: int) -> Tensor:
-        """Decode stored image `index` to [C, H, W].
+        return self.excerpts.take(self.load_content(index), 0)
+
+    def load_content(self, index: int) -> Tensor:
+        """Decode what is stored of sample `index`.
 
         Raises:
-            InputError: naming shard and image.
+            InputError: naming shard and sample.
         """
-        file = io.BytesIO(self.stored(index))
+        return self._decoded(index, self.stored(index), self.spec)
+
+    def load_source(self, index: int) -> Tensor:
+        assert self._index.sources is not None and self.spec.source is not None
+        return self._decoded(index, self._member(index, self._index.sources), self.spec.source)
+
+    def load_packed(self, index: int) -> Tensor:
+        assert self._index.packed is not None
+        file = io.BytesIO(self._member(index, self._index.packed))
+        shape, dtype = read_header(file)
+        return torch.from_numpy(np.frombuffer(file.read(), dtype=dtype).reshape(shape).copy())
+
+    def _decoded(self, index: int, data: bytes, spec: SampleSpec) -> Tensor:
         try:
-            if isinstance(self.spec.kind, DeepImage):
-                pixels = read_levels(file)
-            else:
-                with open_image(file) as image:
-                    pixels = np.asarray(image)
-            pixels = pixels[..., None] if pixels.ndim == 2 else pixels
-            return torch.from_numpy(pixels.transpose(2, 0, 1).copy()).reshape(self.spec.shape)
+            return spec.kind.decoded(data)
         except DECODE_ERRORS as error:
             raise InputError(
                 f"{self._store.root}: {self.name(index)} cannot be decoded ({error}); pack its shard again"
             ) from error
 
-    def load_packed(self, index: int) -> Tensor:
-        assert self._index.packed is not None
-        file = io.BytesIO(self._read(index, self._index.packed))
-        shape, dtype = read_header(file)
-        return torch.from_numpy(np.frombuffer(file.read(), dtype=dtype).reshape(shape).copy())
+    def _shard_of(self, index: int) -> int:
+        return int(np.searchsorted(self._starts, index, side="right")) - 1
 
-    def pack(self, index: int) -> bytes:
-        return self.stored(index)
+    def _member(self, index: int, places: NDArray[np.uint32]) -> bytes:
+        """Return a file of stored sample `index`."""
+        shard = self._shards[self._shard_of(index)]
+        return self._read(shard, places[self._first + index].tolist(), self.name(index))
 
-    def _read(self, index: int, places: NDArray[np.uint32]) -> bytes:
+    def _read(self, shard: ShardEntry, place: Sequence[int], what: str) -> bytes:
         """Return what lies at a place, from the cache or from the store, checked by its CRC-32."""
-        shard = self._shards[int(np.searchsorted(self._starts, index, side="right")) - 1]
-        start, count, crc = (int(number) for number in places[self._first + index])
+        start, count, crc = place
         name = shard["name"]
         if self._cache is not None:
             data = self._cache.read(name, shard["bytes"], start, start + count)
@@ -437,10 +466,48 @@ class StreamedImages(ImageDataset):
         data = self._store.read(name, start, start + count)
         if zlib.crc32(data) != crc:
             raise InputError(
-                f"{self._store.root}/{name} is damaged, or another shard than that of the index ({self.name(index)}); "
-                "copy it again"
+                f"{self._store.root}/{name} is damaged, or another shard than that of the index ({what}); copy it again"
             )
         return data
+
+
+def _check_images(spec: SampleSpec, size: tuple[int, int] | None, flip: bool) -> None:
+    """Check what is asked of images alone."""
+    are_images = spec.kind.axes[1:] == ("height", "width")
+    if not are_images and (size is not None or flip):
+        asked = "data.flip=true" if flip else f"data.image_size={size}"
+        raise InputError(
+            f"{asked} is for images, and the shards hold {spec.kind.name}; leave it out"
+        )
+    if size is not None and size != spec.shape[1:]:
+        raise InputError(
+            f"data.image_size={size[0]}x{size[1]}: the shards hold images of {spec.shape[1]}x{spec.shape[2]}; leave "
+            "it out, or pack them at that size"
+        )
+
+
+def _table(
+    content: Mapping[str, Any], files: list[str], split: str, attributes: list[str]
+) -> MetadataTable:
+    """Return the rows of a shard's dataset.json, which has them in the order of its samples."""
+
+    def column(key: str) -> list[Any] | None:
+        return None if content.get(key) is None else [value for _, value in content[key]]
+
+    vectors = column("attributes")
+    spacing = content.get("spacing")
+    return MetadataTable(
+        files=files,
+        labels=np.array(column("labels") or [0] * len(files), dtype=np.int64),
+        class_names=content.get("class_names") or list(UNLABELLED),
+        attributes=None if vectors is None else np.array(vectors, dtype=np.float32),
+        attribute_names=content.get("attribute_names") or attributes,
+        groups=column("groups"),
+        series=column("series"),
+        splits=[split] * len(files),
+        captions=column("captions"),
+        spacing=None if spacing is None else tuple(spacing),
+    )
 
 
 def _opened_index(store: Store, cache: Path) -> tuple[ShardIndex, Path]:
@@ -452,7 +519,9 @@ def _opened_index(store: Store, cache: Path) -> tuple[ShardIndex, Path]:
                 f"out={store.root} merge=true"
             )
         return read_index(store.folder / INDEX), store.folder
-    size, stamp = store.stamp(INDEX)
+    size = store.size(INDEX)
+    end = store.read(INDEX, max(0, size - _INDEX_END), size)
+    stamp = digest(store.root, size, end)
     folder = cache / "shards" / stamp
     path = folder / INDEX
     with naming(path):
@@ -466,7 +535,7 @@ def _opened_index(store: Store, cache: Path) -> tuple[ShardIndex, Path]:
 
 
 def _check_room(index: ShardIndex, window: int, most: int) -> None:
-    """Check that the shards of a window, and the next one, fit into the cache: else each image would cost a shard."""
+    """Check that the shards of a window, and the next one, fit into the cache: else each sample would cost a shard."""
     sizes = sorted((shard["bytes"] for shard in index.shards), reverse=True)
     needed = sum(sizes[: window + 1])
     if needed > most:

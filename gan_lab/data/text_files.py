@@ -13,23 +13,27 @@ from numpy.typing import NDArray
 
 from gan_lab.config import cache_dir
 from gan_lab.console import say
-from gan_lab.data.base import MissingSplit, check_split, digest
+from gan_lab.data.base import MissingSplit, SampleDataset, check_split, digest
 from gan_lab.data.decoding import regular_file
 from gan_lab.data.listing import format_names, list_matching
 from gan_lab.data.metadata import UNLABELLED, MetadataTable, as_unicode, read_metadata
-from gan_lab.data.packed_lines import CHUNK, PackedLines, Part, read_packed, write_packed
 from gan_lab.data.source import FileSource, existing_path
 from gan_lab.data.tables import read_table
 from gan_lab.data.text import (
+    CHUNK,
     MAX_ALPHABET,
     PADDING,
     UNKNOWN,
     Lines,
+    PackedLines,
+    Part,
     Text,
     count_characters,
     cut_lines,
     most_frequent,
     numbered,
+    read_packed,
+    write_packed,
 )
 from gan_lab.errors import InputError, counted
 
@@ -160,10 +164,10 @@ class Reading:
             if one is not None and (len(one) != 1 or one == "\n"):
                 raise InputError(f"data.{what}={one!r} must be one character, or null")
         try:
-            "".encode(self.encoding)  # which knows zip and base64 from encodings of text
+            "".encode(self.encoding)  # tells encodings of text from zip and base64
         except (LookupError, ValueError) as error:
             raise InputError(
-                f"data.encoding={self.encoding} is no encoding of text; give one such as utf-8 or latin-1"
+                f"data.encoding={self.encoding} is not an encoding of text; give one such as utf-8 or latin-1"
             ) from error
 
     def rows(self, file: Path) -> Iterator[NDArray[np.uint32]]:
@@ -180,7 +184,7 @@ class Reading:
                 first = False
 
     def lines(self, text: str) -> NDArray[np.uint32]:
-        """Cut text into lines, as code points [n, length] with 0 behind shorter ones."""
+        """Cut text into lines, as code points [n, length] padded with 0."""
         return cut_lines(text, length=self.length, wrap=self.long == "wrap", least=self.min_length)
 
     def _read(self, opened: io.TextIOWrapper, file: Path) -> str:
@@ -199,7 +203,7 @@ class Reading:
 
     @property
     def no_line(self) -> str:
-        """What is missing where there is no line, for messages."""
+        """Describe the missing lines, for messages."""
         return f"no line of at least {counted(self.min_length, 'character')}"
 
     def kind(self, counts: NDArray[np.int64]) -> Text:
@@ -224,10 +228,10 @@ class Reading:
 
 @dataclass(frozen=True, kw_only=True)
 class Read:
-    """Some lines as they were read.
+    """A chunk of lines.
 
     Attributes:
-        rows: code points [n, L], with 0 behind shorter ones.
+        rows: code points [n, L], padded with 0.
         label: their class.
         validates: whether they are given as validation lines.
         name: of their file, for messages.
@@ -427,12 +431,11 @@ def rows_of_split(
     return np.flatnonzero(is_val if split == "val" else ~is_val)
 
 
-def pack_lines(datasets: list[Lines], out: Path) -> int:
+def pack_lines(datasets: list[SampleDataset], kind: Text, out: Path) -> int:
     """Write the lines of one or both splits to one file; return their number."""
-    first, has_splits = datasets[0], len(datasets) > 1
+    has_splits = len(datasets) > 1
 
     def parts() -> Iterator[Part]:
-        kind = first.text
         points = np.array(
             [0 if one == kind.padding else ord(one) for one in kind.alphabet], dtype=np.uint32
         )
@@ -451,8 +454,8 @@ def pack_lines(datasets: list[Lines], out: Path) -> int:
         out,
         parts(),
         count=count,
-        kind=first.text,
-        class_names=list(first.spec.class_names),
+        kind=kind,
+        class_names=list(datasets[0].spec.class_names),
         has_splits=has_splits,
     )
     return count

@@ -104,7 +104,7 @@ class ImageTransform:
         return left, top, left + keep_width, top + keep_height
 
     def spacing(self, mm: tuple[float, float], shape: tuple[int, int]) -> tuple[float, float]:
-        """(height, width) in mm of a pixel of what becomes of images of `shape` whose pixels have `mm`."""
+        """Pixel spacing (height, width) in mm after the transform of images of `shape` whose pixels have `mm`."""
         left, top, right, bottom = self.box(*shape)
         return (
             round(mm[0] * (bottom - top) / self.size[0], 4),

@@ -10,7 +10,10 @@ import pickletools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
+
+import numpy as np
 
 from gan_lab.errors import InputError
 
@@ -143,7 +146,7 @@ def unpickle_stream(
     size: int,
     persistent: Callable[[Any], Any] | None = None,
 ) -> Any:
-    """Read a pickle from a stream's position, and leave the stream behind it.
+    """Read a pickle from a stream's position, and leave the stream after it.
 
     Args:
         stream: of bytes in memory.
@@ -203,13 +206,13 @@ class Machine:
             )
 
     def result(self) -> Any:
-        """Return what is left at the end."""
+        """Return the value left on the stack."""
         if len(self.stack) != 1 or self.marks:
             raise DamagedError("it ends with something else than one value")
         return self.stack[0]
 
     def pop(self) -> Any:
-        """Take the top of the stack, which a mark protects."""
+        """Pop the top of the stack; a mark is an error."""
         if len(self.stack) <= (self.marks[-1] if self.marks else 0):
             raise DamagedError("it takes more from its stack than there is")
         return self.stack.pop()
@@ -221,7 +224,7 @@ class Machine:
         return value
 
     def since_mark(self) -> list[Any]:
-        """Take all that was put on the stack since the last mark."""
+        """Pop everything since the last mark."""
         if not self.marks:
             raise DamagedError("it has no mark to go back to")
         start = self.marks.pop()
@@ -271,7 +274,7 @@ class Machine:
             ) from error
 
     def make(self, kind: Any, arguments: Any) -> Any:
-        """Make what stands for an object of a class."""
+        """Make the record of an object."""
         if isinstance(kind, Name) and type(arguments) is tuple and self.vocabulary.is_record(kind):
             return Record(kind, arguments)
         return self.call(kind, arguments)
@@ -305,7 +308,7 @@ class Machine:
         self.memo[int(key)] = self.top()
 
     def recall(self, key: Any) -> None:
-        """Put what is kept under a number on the stack."""
+        """Push a value of the memo."""
         if int(key) not in self.memo:
             raise DamagedError(
                 f"it is not a pickle of weights (nothing was kept as number {int(key)})"
@@ -313,7 +316,7 @@ class Machine:
         self.stack.append(self.memo[int(key)])
 
     def gather(self, kind: Callable[[list[Any]], Any], values: list[Any]) -> None:
-        """Put a container of values on the stack."""
+        """Push a container of values."""
         self.stack.append(kind(values))
 
     def last(self, count: int) -> list[Any]:
@@ -332,7 +335,7 @@ class Machine:
         self._container(set).update(map(checked_key, values))
 
     def fetch(self) -> None:
-        """Replace an identifier by what it stands for elsewhere."""
+        """Replace a persistent identifier by its object."""
         if self.persistent is None:
             raise RefusedError("it refers to something outside (instruction BINPERSID)")
         self.stack.append(self.persistent(self.pop()))
@@ -355,7 +358,7 @@ def checked_key(key: Any) -> Any:
 
 
 def type_name(value: Any) -> str:
-    """Return what a value is, in a word."""
+    """Return the type of a value, for messages."""
     if isinstance(value, Name):
         return str(value)
     return str(value.name) if isinstance(value, Record) else type(value).__name__
@@ -447,4 +450,122 @@ STEPS: dict[str, Callable[[Machine, Any], None]] = {
     "NEWOBJ": lambda m, _: m.stack.append(m.make(*m.last(2))),
     "BUILD": lambda m, _: (lambda state: m.restore(m.top(), state))(m.pop()),
     "BINPERSID": lambda m, _: m.fetch(),
+}
+
+
+# NumPy's arrays, scalars and types in pickles. An array is pickled as a call for an empty one, which then gets
+# (version, shape, type, order, bytes) as its state; a type as a call with its code, which then gets its byte order.
+# Since protocol 5 an array may be one call with its bytes.
+
+# kinds of plain numbers, one letter and bytes each; objects, text and records are not among them
+NUMBERS = frozenset(["b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"])
+
+
+class Dtype(Restored):
+    """Stands for numpy.dtype."""
+
+    def __init__(self, code: Any, *_: Any) -> None:
+        self.code = code.decode("latin1") if isinstance(code, bytes) else code
+        self.order = "|"
+
+    def restore(self, state: Any) -> None:
+        """Set the byte order from the pickled state."""
+        order = state[1] if isinstance(state, tuple) and len(state) > 1 else None
+        order = order.decode("latin1") if isinstance(order, bytes) else order
+        if order not in ("<", ">", "|", "="):
+            raise RefusedError("it has a numpy.dtype without a byte order")
+        self.order = order
+
+    def numpy(self) -> np.dtype[Any]:
+        """Return the type.
+
+        Raises:
+            RefusedError: when it is not one of plain numbers.
+        """
+        code = self.code.lstrip("<>|=") if isinstance(self.code, str) else self.code
+        if code not in NUMBERS:
+            shown = "something else" if not isinstance(code, str) else repr(code[:20])
+            raise RefusedError(f"it holds an array of other values than numbers ({shown})")
+        return np.dtype(">" + code if ">" in (self.code[0], self.order) else "<" + code)
+
+
+class Array(Restored):
+    """Stands for numpy.ndarray; `values` is set with its state."""
+
+    def __init__(self, *_: Any) -> None:
+        self.values: np.ndarray = np.empty(0, dtype=np.uint8)
+        self.given = False
+
+    def restore(self, state: Any) -> None:
+        """Take (version, shape, type, whether columns come first, bytes)."""
+        if self.given or not isinstance(state, tuple) or len(state) != 5:
+            raise RefusedError("it sets the state of a numpy.ndarray to something else than one")
+        _, shape, dtype, columns_first, raw = state
+        self.values = shaped(raw, dtype, shape, "F" if columns_first else "C")
+        self.given = True
+
+
+def shaped(raw: Any, dtype: Any, shape: Any, order: str = "C") -> np.ndarray:
+    """Return bytes as an array of exactly their size.
+
+    Raises:
+        RefusedError: when type, shape and number of bytes do not fit together.
+    """
+    if isinstance(raw, str):
+        raw = raw.encode("latin1")
+    if not isinstance(dtype, Dtype) or not isinstance(raw, bytes | bytearray):
+        raise RefusedError("it holds an array of other values than numbers")
+    kind = dtype.numpy()
+    shape = (shape,) if isinstance(shape, int) else shape
+    sides = isinstance(shape, tuple) and all(type(n) is int and n >= 0 for n in shape)
+    if not sides or len(shape) > 32 or prod(shape) * kind.itemsize != len(raw):
+        shown = str(shape[:9]) if sides else "that it gives"
+        raise RefusedError(
+            f"it holds an array whose shape {shown} is not that of its {len(raw)} bytes"
+        )
+    return np.frombuffer(raw, dtype=kind).reshape(shape, order="F" if order == "F" else "C")
+
+
+def from_buffer(raw: Any, dtype: Any, shape: Any, order: Any) -> Array:
+    """Stands for the call that makes an array of its bytes since protocol 5."""
+    array = Array()
+    array.restore((1, shape, dtype, order == "F", raw))
+    return array
+
+
+def scalar(dtype: Any, raw: Any = b"") -> int | float | bool:
+    """Return a NumPy scalar as a number of Python."""
+    number: int | float | bool = shaped(raw, dtype, ()).item()
+    return number
+
+
+def encode(text: Any, encoding: Any = "latin1") -> bytes:
+    """How Python 3 writes bytes in protocol 2."""
+    if encoding != "latin1" or not isinstance(text, str):
+        shown = repr(encoding[:20]) if isinstance(encoding, str) else "that it gives"
+        raise RefusedError(f"it asks for the codec {shown}")
+    return text.encode("latin1")
+
+
+def no_bytes() -> bytes:
+    """How Python 3 writes empty bytes in protocol 2."""
+    return b""
+
+
+ARRAY_NAMES = frozenset({("numpy", "ndarray")})
+
+ARRAY_CALLS = {
+    ("numpy", "ndarray"): Array,
+    ("numpy", "dtype"): Dtype,
+    ("_codecs", "encode"): encode,
+    ("__builtin__", "bytes"): no_bytes,
+    **{
+        (f"numpy.{core}.{module}", name): function
+        for core in ("core", "_core")
+        for module, name, function in (
+            ("multiarray", "_reconstruct", Array),
+            ("multiarray", "scalar", scalar),
+            ("numeric", "_frombuffer", from_buffer),
+        )
+    },
 }

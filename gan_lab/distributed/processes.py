@@ -177,7 +177,7 @@ def run_on(devices: int, config: DictConfig, target: Target) -> None:
                 pass
         except (ProcessExitedException, ProcessRaisedException) as error:
             failure = error
-    # what a process says that has lost one that was killed is not the reason
+    # errors of processes that lost a killed one are not the cause
     killed = failure and killed_by_others(context, failure)
     messages = []
     while not queue.empty():
@@ -194,8 +194,8 @@ def run_on(devices: int, config: DictConfig, target: Target) -> None:
         raise failure
     rank, name = killed
     raise InputError(
-        f"process {rank} of {devices} was ended by {name}, and with it the run (SIGKILL is what a system sends that is "
-        "out of memory); the same command goes on from the last checkpoint"
+        f"process {rank} of {devices} was killed by {name}, which ended the run (SIGKILL usually means out of memory); "
+        "the same command goes on from the last checkpoint"
     ) from failure
 
 

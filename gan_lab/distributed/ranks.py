@@ -31,14 +31,14 @@ from torchmetrics.aggregation import MeanMetric
 from gan_lab.layers.collectives import several_ranks
 from gan_lab.layers.precision import to_fp32
 
-# what gloo and NCCL say of a process that is gone, or cut off
+# messages of gloo and NCCL about a lost process or connection
 _LOST = re.compile(
     r"gloo|NCCL|Connection (closed|reset|refused)|Broken pipe|[Tt]imed? ?out|[Tt]imeout|[Ss]ocket"
 )
 
 
 def lost_rank(error: Exception) -> str | None:
-    """Return why a process cannot go on without another one, by the error of a collective; None for other errors."""
+    """Explain the error of a collective that lost another process; None for other errors."""
     if not several_ranks() or not isinstance(error, RuntimeError):
         return None
     text = " ".join(str(error).splitlines()[:1]).rstrip(".")

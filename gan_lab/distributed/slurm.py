@@ -8,7 +8,7 @@ from shutil import which
 
 from gan_lab.errors import InputError
 
-# exit status of a requeued job's process (EX_TEMPFAIL): a sweep would take success for a result
+# exit status of a requeued job's process (EX_TEMPFAIL): a sweep would take 0 for success
 REQUEUED = 75
 
 # SLURM warns of a job's end by one of these signals

@@ -156,7 +156,7 @@ class ImageSearch:
         distance = choose_distance("auto", channels=channels, device=gan.device)
         rows, _ = find(
             *(space, self._target, self._labels, distance, Schedule(steps=STEPS)),
-            restarts=count_restarts(None, space, encoded=False),
+            restarts=count_restarts(None, space),
             noise=False,
             seed=0,
             batch_size=1,
@@ -266,7 +266,7 @@ class Guard:
         ]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer or hand on."""
+        """Reject the request, or pass it to the application."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -287,12 +287,14 @@ def rejected(request: Request, hosts: Collection[str]) -> JSONResponse | None:
     if "*" not in hosts and address(f"//{request.headers.get('host', '')}")[0] not in hosts:
         return failure("the page is not served under this name", 400)
     if foreign(request):
-        return failure("this page answers only itself", 403)
+        return failure(
+            "the request is from another site; only the page itself may send requests", 403
+        )
     if request.method != "POST":
         return None
     length = request.headers.get("content-length", "")
     if not length.isdecimal():
-        return failure("a request must say how long it is", 411)
+        return failure("the request has no Content-Length", 411)
     if len(length) > LONGEST_NUMBER or int(length) > LARGEST_UPLOAD:
         limit = LARGEST_UPLOAD // 2**20
         return failure(f"the request is too large; send an image of at most {limit} MiB", 413)
@@ -304,7 +306,7 @@ def foreign(request: Request) -> bool:
     headers = request.headers
     # a proxy may ask under another name; no other site can have a browser send its header
     own = {address(f"//{headers.get(name, '')}") for name in ("host", "x-forwarded-host")}
-    own.discard((None, None))  # what an origin that is none would be
+    own.discard((None, None))  # of an invalid origin
     if headers.get("origin") is not None and address(headers["origin"]) not in own:
         return True
     if not request.url.path.startswith("/api/"):
@@ -371,7 +373,7 @@ class Page:
         return self.studios[position]
 
     async def models(self, request: Request) -> Response:
-        """Say what each generator can do."""
+        """Return what each generator supports."""
         return JSONResponse([asdict(one.abilities()) for one in self.studios])
 
     async def draw(self, request: Request) -> Response:
@@ -383,27 +385,27 @@ class Page:
         headers = {"X-Milliseconds": f"{1000 * (perf_counter() - began):.1f}"}
         return Response(media, media_type=studio.gan.spec.kind.media_type, headers=headers)
 
-    async def draw_picture(self, request: Request) -> Response:
-        """Draw what a recipe's clip looks like."""
+    async def draw_image(self, request: Request) -> Response:
+        """Draw the spectrogram of a recipe's clip."""
         recipe = parse(await body(request))
-        png = await self._drawn(self.studio(recipe.model).picture, recipe)
+        png = await self._drawn(self.studio(recipe.model).image, recipe)
         return Response(png, media_type="image/png")
 
     async def latents(self, request: Request) -> Response:
-        """Hand out the latents of a recipe."""
+        """Return the latents of a recipe, as a file."""
         recipe = parse(await body(request))
         content = await self._drawn(self.studio(recipe.model).latents, recipe)
         return Response(content, media_type="application/octet-stream")
 
     async def directions(self, request: Request) -> Response:
-        """Find directions and say what share of the variance each explains, where that is known."""
+        """Find directions; return the share of the variance that each explains, where it is known."""
         asked = request.query_params
         studio = self.studio(asked.get("model", "0"))
         shares = await self._drawn(studio.shares, asked.get("method", "sefa"))
         return JSONResponse({"shares": shares})
 
     async def project(self, request: Request) -> Response:
-        """Begin to look for an image that was handed in."""
+        """Start projecting an uploaded image."""
         async with request.form(max_files=1, max_fields=4) as form:
             image, label = form.get("image"), form.get("label")
             if not isinstance(image, UploadFile):
@@ -417,15 +419,15 @@ class Page:
         return JSONResponse({"id": job.id, "said": job.said})
 
     async def progress(self, request: Request) -> Response:
-        """Say how far a projection is."""
+        """Return the progress of a projection."""
         return JSONResponse(asdict(self._job(request).now()))
 
-    async def picture(self, request: Request) -> Response:
-        """Show what a projection has found so far."""
+    async def projection_image(self, request: Request) -> Response:
+        """Return the best image of a projection so far."""
         return Response(self._job(request).png(), media_type="image/png")
 
     async def stop(self, request: Request) -> Response:
-        """Be content with what a projection has found so far."""
+        """Stop a projection and keep its result so far."""
         self._job(request).stop()
         return JSONResponse({})
 
@@ -448,13 +450,13 @@ def build_app(
         routes=[
             Route("/api/models", page.models),
             Route("/api/draw", page.draw, methods=["POST"]),
-            Route("/api/picture", page.draw_picture, methods=["POST"]),
+            Route("/api/image", page.draw_image, methods=["POST"]),
             Route("/api/latents", page.latents, methods=["POST"]),
             Route("/api/directions", page.directions),
             Route("/api/projections", page.project, methods=["POST"]),
             Route("/api/projections/{id}", page.progress),
             Route("/api/projections/{id}", page.stop, methods=["DELETE"]),
-            Route("/api/projections/{id}/image", page.picture),
+            Route("/api/projections/{id}/image", page.projection_image),
             Mount("/", StaticFiles(directory=FILES, html=True)),
         ],
         middleware=[

@@ -223,10 +223,10 @@ class Studio:
             InputError: for settings that this generator does not support.
         """
         if self.gan.spec.is_image:
-            return self.picture(recipe)
+            return self.image(recipe)
         return self.gan.spec.kind.media(self._draw(recipe))
 
-    def picture(self, recipe: Recipe) -> bytes:
+    def image(self, recipe: Recipe) -> bytes:
         """Render a recipe's preview as PNG.
 
         Raises:

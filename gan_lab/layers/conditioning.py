@@ -14,12 +14,14 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, leaky_relu, linear, normalize
 
 from gan_lab.errors import InputError
-from gan_lab.layers.labels import ClassEmbedding, check_labels, label_vectors
 from gan_lab.layers.networks import (
+    ClassEmbedding,
     DiscriminatorInput,
     DiscriminatorNetwork,
     DiscriminatorOutput,
     Role,
+    check_labels,
+    label_vectors,
 )
 
 

@@ -1,4 +1,4 @@
-"""Base classes of generators and discriminators: what the training loop, sampling and metrics need of them."""
+"""Base classes of generators and discriminators, with what loop, sampling and metrics need; labels as their inputs."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -6,10 +6,10 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import one_hot
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from gan_lab.errors import InputError
-from gan_lab.layers import stylegan
 
 
 class GeneratorNetwork(nn.Module):
@@ -45,118 +45,6 @@ class GeneratorNetwork(nn.Module):
         `init_from` transfers weights between image sizes by these names; other modules keep their own.
         """
         return {}
-
-
-class StyleGeneratorNetwork(GeneratorNetwork):
-    """A generator of the StyleGAN family: a mapping network z -> w and a synthesis network w -> image.
-
-    In training mode styles are mixed where requested, noise is random, and every pass updates `w_avg`. In
-    evaluation mode noise is constant, so that z (and the label) alone determine the image.
-
-    Attributes:
-        w_dim: length of w.
-        num_ws: L, how many styles `synthesis` takes.
-        mapping: `mapping(z, labels=None, truncation=1.0, truncated_layers=None) -> w [N, L, w_dim]`.
-        synthesis: `synthesis(w [N, L, w_dim], noise="random" | "const" | "none") -> images`; also with `transform=`
-            where `supports_transform` is set.
-        truncation_cutoff: how many of the first styles are truncated; None for all.
-        level_ends: where "coarse" and "middle" end, for `levels`.
-        twice_differentiable: whether path length regularization can differentiate the gradient by w.
-
-    Args:
-        synthesis: the synthesis network.
-        z_dim: length of z.
-        w_dim: length of w.
-        num_ws: L.
-        num_classes: 0 for an unconditional generator.
-        mapping: the mapping network; None for StyleGAN's, of the two following arguments.
-        mapping_layers: depth of the mapping network.
-        w_avg_beta: decay of the running mean of w, for each pass.
-        style_mixing: probability that an image in training has two styles.
-        truncation_cutoff: see above.
-
-    Raises:
-        InputError: for a probability or a number of layers out of range.
-    """
-
-    mapping: stylegan.Mapping
-    synthesis: Callable[..., Tensor]
-    level_ends: tuple[int, int]
-    twice_differentiable: bool = True
-
-    def __init__(
-        self,
-        *,
-        synthesis: nn.Module,
-        z_dim: int,
-        w_dim: int,
-        num_ws: int,
-        num_classes: int,
-        mapping: stylegan.Mapping | None = None,
-        mapping_layers: int = 8,
-        w_avg_beta: float = 0.998,
-        style_mixing: float = 0.0,
-        truncation_cutoff: int | None = None,
-    ) -> None:
-        super().__init__()
-        if not 0 <= style_mixing <= 1:
-            raise InputError(f"style_mixing={style_mixing} must lie between 0 and 1")
-        if truncation_cutoff is not None and truncation_cutoff < 0:
-            raise InputError(
-                f"truncation_cutoff={truncation_cutoff} must be a number of layers, or null for all"
-            )
-        self.z_dim = z_dim
-        self.w_dim = w_dim
-        self.num_ws = num_ws
-        self.num_classes = num_classes
-        self.style_mixing = style_mixing
-        self.truncation_cutoff = truncation_cutoff
-        self.synthesis = synthesis
-        self.mapping = mapping or stylegan.Mapping(
-            z_dim=z_dim,
-            num_classes=num_classes,
-            w_dim=w_dim,
-            num_layers=mapping_layers,
-            num_ws=num_ws,
-            w_avg_beta=w_avg_beta,
-        )
-
-    def forward(self, z: Tensor, labels: Tensor | None = None, truncation: float = 1.0) -> Tensor:
-        """Map z [N, Z] (and labels [N]) to images [N, C, H, W], roughly in [-1, 1]."""
-        return self.synthesis(self.styles(z, labels, truncation), noise=self.noise_mode)
-
-    def styles(self, z: Tensor, labels: Tensor | None = None, truncation: float = 1.0) -> Tensor:
-        """Map z [N, Z] to w [N, L, w_dim] as `forward` does: in training mode, mixed."""
-        w = self.mapping(z, labels, truncation, self.truncation_cutoff)
-        if self.training and self.style_mixing:
-            other = self.mapping.styles(torch.randn_like(z), labels)
-            w = stylegan.mix_styles(w, other, self.style_mixing, in_use=self.num_ws_in_use)
-        return w
-
-    @property
-    def w_avg(self) -> Tensor:
-        """Running mean of w, [w_dim]."""
-        return self.mapping.w_avg
-
-    def center(self, labels: Tensor | None = None) -> Tensor:
-        """Return the centre of truncation, [1, 1, w_dim], or [N, 1, w_dim] if it depends on labels."""
-        return self.w_avg[None, None]
-
-    @property
-    def noise_mode(self) -> str:
-        """The noise of `forward`."""
-        return "random" if self.training else "const"
-
-    @property
-    def num_ws_in_use(self) -> int:
-        """How many of the L styles the image depends on; fewer than L while a network grows."""
-        return self.num_ws
-
-    def levels(self) -> dict[str, range]:
-        """Return which of the L styles are "coarse", "middle" and "fine" (Karras et al. 2019, section 3.1)."""
-        ends = [0, *(min(end, self.num_ws) for end in self.level_ends), self.num_ws]
-        names = ("coarse", "middle", "fine")
-        return {name: range(ends[i], ends[i + 1]) for i, name in enumerate(names)}
 
 
 DiscriminatorInput = Tensor | tuple[Tensor, ...]
@@ -309,3 +197,62 @@ def standing_statistics(
             "standing statistics need at least one batch; give num_batches of at least 1"
         )
     return generator.eval()
+
+
+# Labels as inputs of networks: classes as integers or vectors, attributes as vectors.
+
+
+def label_vectors(labels: Tensor | None, num_classes: int, like: Tensor) -> Tensor:
+    """Return label vectors [N, num_classes] in the type of `like` [N, ...].
+
+    Args:
+        labels: int64 [N], or vectors [N, num_classes], or None in an unconditional network.
+        num_classes: 0 for an unconditional network, which gives an empty [N, 0].
+        like: tensor whose batch size, type and device are taken.
+
+    Raises:
+        ValueError: when a conditional network gets no labels or an unconditional one gets some.
+    """
+    check_labels(labels, num_classes)
+    if labels is None:
+        return like.new_zeros(like.shape[0], 0)
+    if labels.ndim == 1:
+        return one_hot(labels, num_classes).to(like.dtype)
+    return labels.to(like.dtype)
+
+
+def with_label_maps(features: Tensor, vectors: Tensor) -> Tensor:
+    """Append label vectors [N, K] as K constant channels to features [N, C, H, W]."""
+    maps = vectors[:, :, None, None].expand(-1, -1, *features.shape[2:])
+    return torch.cat([features, maps], dim=1)
+
+
+class ClassEmbedding(nn.Embedding):
+    """Embedding of labels: integers look up a row, label vectors are multiplied by the table [num_classes, width].
+
+    A vector thus mixes the embeddings of classes, or weighs those of attributes by their values.
+
+    Args:
+        num_classes: rows.
+        width: length of a row.
+    """
+
+    def __init__(self, *, num_classes: int, width: int) -> None:
+        super().__init__(num_classes, width)
+
+    def forward(self, labels: Tensor) -> Tensor:
+        """Map labels int64 [N], or vectors [N, num_classes], to [N, width]."""
+        if labels.ndim == 1:
+            return super().forward(labels)
+        return labels.to(self.weight.dtype) @ self.weight
+
+
+def check_labels(labels: Tensor | None, num_classes: int) -> None:
+    """Check that labels are given if and only if the network has classes.
+
+    Raises:
+        ValueError: when a conditional network gets no labels or an unconditional one gets some.
+    """
+    if (labels is None) != (num_classes == 0):
+        given = "no labels" if labels is None else "labels"
+        raise ValueError(f"{given} given to a network of {num_classes} classes")

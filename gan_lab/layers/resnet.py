@@ -18,8 +18,7 @@ from gan_lab.layers.conditioning import (
     Projection,
     ProjectionLogit,
 )
-from gan_lab.layers.labels import ClassEmbedding, check_labels
-from gan_lab.layers.networks import GeneratorNetwork, index_from_end
+from gan_lab.layers.networks import ClassEmbedding, GeneratorNetwork, check_labels, index_from_end
 from gan_lab.layers.resolutions import ImageSize, resolution_pyramid
 
 # Self-attention

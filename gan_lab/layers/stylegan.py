@@ -1,4 +1,4 @@
-"""Blocks of StyleGAN and StyleGAN2: noise inputs, mapping network, style mixing, AdaIN, modulated convolution.
+"""StyleGAN's base class and blocks: noise inputs, mapping network, style mixing, AdaIN, modulated convolution.
 
 Karras et al. 2019, https://arxiv.org/abs/1812.04948; Karras et al. 2020, https://arxiv.org/abs/1912.04958.
 """
@@ -13,7 +13,7 @@ from torch.nn.functional import conv2d, conv_transpose2d
 from gan_lab.errors import InputError
 from gan_lab.layers.collectives import mean_over_ranks
 from gan_lab.layers.equalized import LRELU_GAIN, EqualizedLinear, lrelu
-from gan_lab.layers.labels import label_vectors
+from gan_lab.layers.networks import GeneratorNetwork, label_vectors
 from gan_lab.layers.precision import to_fp32
 from gan_lab.layers.resolutions import fir_filter, smooth
 
@@ -349,3 +349,115 @@ class ToRGB(nn.Module):
             self.bias[:, None].to(x.dtype), weights.to(x.dtype), x.flatten(2)
         ).unflatten(2, x.shape[2:])
         return to_fp32(x if self.clamp is None else x.clamp(-self.clamp, self.clamp))
+
+
+class StyleGeneratorNetwork(GeneratorNetwork):
+    """A generator of the StyleGAN family: a mapping network z -> w and a synthesis network w -> image.
+
+    In training mode styles are mixed where requested, noise is random, and every pass updates `w_avg`. In
+    evaluation mode noise is constant, so that z (and the label) alone determine the image.
+
+    Attributes:
+        w_dim: length of w.
+        num_ws: L, how many styles `synthesis` takes.
+        mapping: `mapping(z, labels=None, truncation=1.0, truncated_layers=None) -> w [N, L, w_dim]`.
+        synthesis: `synthesis(w [N, L, w_dim], noise="random" | "const" | "none") -> images`; also with `transform=`
+            where `supports_transform` is set.
+        truncation_cutoff: how many of the first styles are truncated; None for all.
+        level_ends: where "coarse" and "middle" end, for `levels`.
+        twice_differentiable: whether path length regularization can differentiate the gradient by w.
+
+    Args:
+        synthesis: the synthesis network.
+        z_dim: length of z.
+        w_dim: length of w.
+        num_ws: L.
+        num_classes: 0 for an unconditional generator.
+        mapping: the mapping network; None for StyleGAN's, of the two following arguments.
+        mapping_layers: depth of the mapping network.
+        w_avg_beta: decay of the running mean of w, for each pass.
+        style_mixing: probability that an image in training has two styles.
+        truncation_cutoff: see above.
+
+    Raises:
+        InputError: for a probability or a number of layers out of range.
+    """
+
+    mapping: Mapping
+    synthesis: Callable[..., Tensor]
+    level_ends: tuple[int, int]
+    twice_differentiable: bool = True
+
+    def __init__(
+        self,
+        *,
+        synthesis: nn.Module,
+        z_dim: int,
+        w_dim: int,
+        num_ws: int,
+        num_classes: int,
+        mapping: Mapping | None = None,
+        mapping_layers: int = 8,
+        w_avg_beta: float = 0.998,
+        style_mixing: float = 0.0,
+        truncation_cutoff: int | None = None,
+    ) -> None:
+        super().__init__()
+        if not 0 <= style_mixing <= 1:
+            raise InputError(f"style_mixing={style_mixing} must lie between 0 and 1")
+        if truncation_cutoff is not None and truncation_cutoff < 0:
+            raise InputError(
+                f"truncation_cutoff={truncation_cutoff} must be a number of layers, or null for all"
+            )
+        self.z_dim = z_dim
+        self.w_dim = w_dim
+        self.num_ws = num_ws
+        self.num_classes = num_classes
+        self.style_mixing = style_mixing
+        self.truncation_cutoff = truncation_cutoff
+        self.synthesis = synthesis
+        self.mapping = mapping or Mapping(
+            z_dim=z_dim,
+            num_classes=num_classes,
+            w_dim=w_dim,
+            num_layers=mapping_layers,
+            num_ws=num_ws,
+            w_avg_beta=w_avg_beta,
+        )
+
+    def forward(self, z: Tensor, labels: Tensor | None = None, truncation: float = 1.0) -> Tensor:
+        """Map z [N, Z] (and labels [N]) to images [N, C, H, W], roughly in [-1, 1]."""
+        return self.synthesis(self.styles(z, labels, truncation), noise=self.noise_mode)
+
+    def styles(self, z: Tensor, labels: Tensor | None = None, truncation: float = 1.0) -> Tensor:
+        """Map z [N, Z] to w [N, L, w_dim] as `forward` does: in training mode, mixed."""
+        w = self.mapping(z, labels, truncation, self.truncation_cutoff)
+        if self.training and self.style_mixing:
+            other = self.mapping.styles(torch.randn_like(z), labels)
+            w = mix_styles(w, other, self.style_mixing, in_use=self.num_ws_in_use)
+        return w
+
+    @property
+    def w_avg(self) -> Tensor:
+        """Running mean of w, [w_dim]."""
+        return self.mapping.w_avg
+
+    def center(self, labels: Tensor | None = None) -> Tensor:
+        """Return the centre of truncation, [1, 1, w_dim], or [N, 1, w_dim] if it depends on labels."""
+        return self.w_avg[None, None]
+
+    @property
+    def noise_mode(self) -> str:
+        """The noise of `forward`."""
+        return "random" if self.training else "const"
+
+    @property
+    def num_ws_in_use(self) -> int:
+        """How many of the L styles the image depends on; fewer than L while a network grows."""
+        return self.num_ws
+
+    def levels(self) -> dict[str, range]:
+        """Return which of the L styles are "coarse", "middle" and "fine" (Karras et al. 2019, section 3.1)."""
+        ends = [0, *(min(end, self.num_ws) for end in self.level_ends), self.num_ws]
+        names = ("coarse", "middle", "fine")
+        return {name: range(ends[i], ends[i + 1]) for i, name in enumerate(names)}

@@ -6,8 +6,8 @@ from typing import Literal, Protocol
 
 from gan_lab.console import say, warn
 from gan_lab.data.base import SampleDataset
+from gan_lab.data.builtin import Digits, StackedDigits
 from gan_lab.data.datamodule import DataModule
-from gan_lab.data.digits import Digits, StackedDigits
 from gan_lab.data.text import Lines
 from gan_lab.errors import InputError
 from gan_lab.metrics.images import ImageSource
@@ -71,7 +71,7 @@ class NoMetrics:
         """Do nothing."""
 
     def check_data(self, data: DataModule) -> None:
-        """Any data will do."""
+        """Accept any data."""
 
     def compute(self, fakes: ImageSource) -> dict[str, float]:
         return {}
@@ -144,7 +144,7 @@ class MetricsByData:
         return next(known, self._other)
 
     def possible(self, kind: type) -> tuple[Metrics, ...]:
-        """Return the metrics that data of a class may be measured by, the first ones where they fit."""
+        """Return the metrics for data of a class, in order of preference."""
         chosen = self.of_kind(kind)
         return (chosen, self._small) if chosen is self._other else (chosen,)
 
@@ -160,7 +160,7 @@ class MetricsByData:
         return possible[0]
 
     def check_data(self, data: DataModule) -> None:
-        """Any data will do: where nothing can be measured, training goes on without."""
+        """Accept any data: where no metric fits, training goes on without."""
 
     def prepare(self, data: DataModule) -> None:
         """Choose metrics by the data, and prepare them."""

@@ -57,8 +57,8 @@ class Equivariance(GeneratorMetric):
         self._kinds = list(kinds)
         self._num_images = num_images
 
-    def key(self, setting: MetricContext) -> str:
-        return self._key_of(self._kinds[-1], setting)
+    def key(self, context: MetricContext) -> str:
+        return self._key_of(self._kinds[-1], context)
 
     def check_generator(self, images: GanImages) -> None:
         if not images.gan.generator.supports_transform:
@@ -67,21 +67,21 @@ class Equivariance(GeneratorMetric):
                 "for stylegan3"
             )
 
-    def num(self, setting: MetricContext) -> int:
-        return self._num_images or setting.num_fake
+    def num(self, context: MetricContext) -> int:
+        return self._num_images or context.num_fake
 
-    def summary(self, found: Tensor, setting: MetricContext) -> list[MetricValue]:
+    def summary(self, found: Tensor, context: MetricContext) -> list[MetricValue]:
         return [
-            MetricValue(key=self._key_of(kind, setting), value=decibels(found[:, i]))
+            MetricValue(key=self._key_of(kind, context), value=decibels(found[:, i]))
             for i, kind in enumerate(self._kinds)
         ]
 
-    def _key_of(self, kind: str, setting: MetricContext) -> str:
-        number = in_thousands(self.num(setting))
+    def _key_of(self, kind: str, context: MetricContext) -> str:
+        number = in_thousands(self.num(context))
         which = "eqr" if kind == "rotation" else "eqt"
         return "_".join(filter(None, (f"{which}{number}", _KINDS[kind])))
 
-    def outcomes(self, images: GanImages, setting: MetricContext, start: int, stop: int) -> Tensor:
+    def outcomes(self, images: GanImages, context: MetricContext, start: int, stop: int) -> Tensor:
         """Return (sum of squared errors, number of values) [n, kinds, 2] of images `start` to `stop`, float64."""
         gan = images.gan
         seed = int(images.description["seed"])

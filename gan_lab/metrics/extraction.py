@@ -30,7 +30,7 @@ from gan_lab.metrics.cache import (
     write_entry,
 )
 from gan_lab.metrics.feature_set import AllNeeds, FeatureSet, Form, Moments
-from gan_lab.metrics.features.base import Extractor
+from gan_lab.metrics.features import Extractor
 from gan_lab.metrics.images import ImageSource
 
 CHUNK = 512  # images; some megabytes of features, and a minute of Inception on two CPU cores
@@ -236,7 +236,7 @@ class _Sums:
         }
 
     def add(self, start: int, chunk: dict[str, Tensor]) -> None:
-        """Take in all outputs of a chunk."""
+        """Add all outputs of a chunk."""
         for output, sums in self.moments.items():
             sums.add(chunk[output])
         for output, values in self.features.items():
@@ -244,7 +244,7 @@ class _Sums:
             values[first:last] = chunk[output][self._rows[first:last] - start]
 
     def join(self, start: int, stop: int, sums: dict[tuple[str, Form], Tensor]) -> None:
-        """Take in what `values` returned of a block."""
+        """Add what `values` returned for a block."""
         first, last = self._between(start, stop)
         for (output, form), values in sums.items():
             if form == "statistics":

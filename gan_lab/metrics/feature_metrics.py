@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gan_lab.errors import InputError
 from gan_lab.metrics.feature_set import FeatureSet, Form, Needs
-from gan_lab.metrics.features.base import Extractor
+from gan_lab.metrics.features import Extractor
 from gan_lab.metrics.functional import (
     density_coverage,
     diversity,
@@ -114,7 +114,7 @@ class ProtocolMetric(ABC):
         real: needed outputs of the real images, and their form.
         fake: the same of generated images.
         has_references: whether `references` returns any.
-        needs_discriminator: whether it asks the discriminator, where that is at hand.
+        needs_discriminator: whether it uses the discriminator, if that is available.
 
     Args:
         output: of the extractor.
@@ -134,45 +134,45 @@ class ProtocolMetric(ABC):
         self.fake: Needs = {output: self.fake_form} if self.fake_form else {}
         self._key = key
 
-    def key(self, setting: MetricContext) -> str:
+    def key(self, context: MetricContext) -> str:
         """Name the metric."""
         if self._key:
             return self._key
-        return setting.key(self.kind, self.output, self.short, form=self.real.get(self.output))
+        return context.key(self.kind, self.output, self.short, form=self.real.get(self.output))
 
     @property
     def settings(self) -> dict[str, Any]:
         """The settings of the metric, for results."""
         return {key.lstrip("_"): value for key, value in vars(self).items()}
 
-    def check(self, setting: MetricContext) -> None:
+    def check(self, context: MetricContext) -> None:
         """Check before anything is extracted.
 
         Raises:
             InputError: with what to do.
         """
         for output in {*self.real, *self.fake}:
-            if output not in setting.extractor.outputs:
+            if output not in context.extractor.outputs:
                 raise InputError(
-                    f"metrics.{self.kind}: {setting.extractor.name} has no output {output!r}; it has "
-                    f"{', '.join(setting.extractor.outputs)}"
+                    f"metrics.{self.kind}: {context.extractor.name} has no output {output!r}; it has "
+                    f"{', '.join(context.extractor.outputs)}"
                 )
 
     @abstractmethod
     def compute(
-        self, real: FeatureSet | None, fake: FeatureSet, setting: MetricContext
+        self, real: FeatureSet | None, fake: FeatureSet, context: MetricContext
     ) -> list[MetricValue]:
         """Compute the metric; `real` is None only if not needed."""
 
     def references(
-        self, real: FeatureSet | None, other: FeatureSet | None, setting: MetricContext
+        self, real: FeatureSet | None, other: FeatureSet | None, context: MetricContext
     ) -> list[MetricValue]:
         """Compute reference values for the metric, once; by default none.
 
         Args:
             real: the real images; None if no metric needs their features.
             other: of another split, evaluated as if generated; None without.
-            setting: the context.
+            context: the context.
         """
         return []
 
@@ -198,33 +198,33 @@ class Frechet(ProtocolMetric):
         super().__init__(output=output, key=key)
         self._allow_singular = allow_singular
 
-    def check(self, setting: MetricContext) -> None:
-        super().check(setting)
+    def check(self, context: MetricContext) -> None:
+        super().check(context)
         if self._allow_singular:
             return
-        width = setting.extractor.outputs[self.output]
-        refuse_small_sample("generated", num=setting.num_fake, width=width)
-        refuse_small_sample("real", num=setting.num_real, width=width)
+        width = context.extractor.outputs[self.output]
+        refuse_small_sample("generated", num=context.num_fake, width=width)
+        refuse_small_sample("real", num=context.num_real, width=width)
 
     def compute(
-        self, real: FeatureSet | None, fake: FeatureSet, setting: MetricContext
+        self, real: FeatureSet | None, fake: FeatureSet, context: MetricContext
     ) -> list[MetricValue]:
         assert real is not None
         value = frechet_distance_from_statistics(
             real.gaussian(self.output), fake.gaussian(self.output)
         )
-        width = setting.extractor.outputs[self.output]
+        width = context.extractor.outputs[self.output]
         singular = min(real.count, fake.count) <= width
         detail = {"singular": f"no more images than the {width} features"} if singular else {}
-        return [MetricValue(key=self.key(setting), value=value.item(), detail=detail)]
+        return [MetricValue(key=self.key(context), value=value.item(), detail=detail)]
 
     def references(
-        self, real: FeatureSet | None, other: FeatureSet | None, setting: MetricContext
+        self, real: FeatureSet | None, other: FeatureSet | None, context: MetricContext
     ) -> list[MetricValue]:
-        """Evaluate the other split: the score of a generator that draws from it."""
+        """Evaluate the other split: the metric of a generator that draws from it."""
         if other is None:
             return []
-        found = self.compute(real, other, setting)
+        found = self.compute(real, other, context)
         return [MetricValue(key=f"{one.key}_real", value=one.value) for one in found]
 
 
@@ -246,25 +246,25 @@ class ClassFrechet(ProtocolMetric):
         super().__init__(output=output, key=key)
         self._allow_singular = allow_singular
 
-    def check(self, setting: MetricContext) -> None:
-        super().check(setting)
-        for source in (setting.real, setting.fake):
+    def check(self, context: MetricContext) -> None:
+        super().check(context)
+        for source in (context.real, context.fake):
             if source is not None and not source.num_classes:
                 raise InputError(
                     f"metrics of each class: {source.name} has no labels; leave them out of the protocol"
                 )
         if (
-            setting.real
-            and setting.fake
-            and (apart := label_difference(setting.real, setting.fake))
+            context.real
+            and context.fake
+            and (apart := label_difference(context.real, context.fake))
         ):
             raise InputError(f"metrics of each class: {apart}; compare images of the same classes")
 
     def compute(
-        self, real: FeatureSet | None, fake: FeatureSet, setting: MetricContext
+        self, real: FeatureSet | None, fake: FeatureSet, context: MetricContext
     ) -> list[MetricValue]:
         assert real is not None
-        width = setting.extractor.outputs[self.output]
+        width = context.extractor.outputs[self.output]
         names = real.source.class_names
         values: dict[str, float] = {}
         for label, name in enumerate(names):
@@ -280,7 +280,7 @@ class ClassFrechet(ProtocolMetric):
             ).item()
         mean = sum(values.values()) / len(values)
         detail = {"classes": values, "singular_allowed": self._allow_singular}
-        return [MetricValue(key=self.key(setting), value=mean, detail=detail)]
+        return [MetricValue(key=self.key(context), value=mean, detail=detail)]
 
 
 class Kernel(ProtocolMetric):
@@ -311,19 +311,19 @@ class Kernel(ProtocolMetric):
         super().__init__(output=output, key=key)
         self._subsets, self._subset_size, self._seed = subsets, subset_size, seed
 
-    def check(self, setting: MetricContext) -> None:
-        super().check(setting)
-        fewest = min(setting.num_fake, setting.num_real_features)
+    def check(self, context: MetricContext) -> None:
+        super().check(context)
+        fewest = min(context.num_fake, context.num_real_features)
         size = self._size(fewest)
         if fewest < size:
             raise InputError(
-                f"the kernel distance takes subsets of {size}, and there are {setting.num_fake} generated and "
-                f"{setting.num_real_features} real images; give more, or take protocol=kid_small (in training "
+                f"the kernel distance takes subsets of {size}, and there are {context.num_fake} generated and "
+                f"{context.num_real_features} real images; give more, or take protocol=kid_small (in training "
                 "metrics=kid_small)"
             )
 
     def compute(
-        self, real: FeatureSet | None, fake: FeatureSet, setting: MetricContext
+        self, real: FeatureSet | None, fake: FeatureSet, context: MetricContext
     ) -> list[MetricValue]:
         assert real is not None
         size = self._size(self._fewest(real, fake))
@@ -336,7 +336,7 @@ class Kernel(ProtocolMetric):
         )
         return [
             MetricValue(
-                key=self.key(setting),
+                key=self.key(context),
                 value=mean.item(),
                 uncertainty=deviation.item() * self._error_share(real, fake),
                 uncertainty_kind="se",
@@ -388,23 +388,23 @@ class Score(ProtocolMetric):
         super().__init__(output=output, key=key)
         self._splits, self._seed = splits, seed
 
-    def check(self, setting: MetricContext) -> None:
-        super().check(setting)
-        if setting.num_fake < self._splits:
+    def check(self, context: MetricContext) -> None:
+        super().check(context)
+        if context.num_fake < self._splits:
             raise InputError(
-                f"a score over {self._splits} parts of {setting.num_fake} images; give more, or set "
+                f"a score over {self._splits} parts of {context.num_fake} images; give more, or set "
                 "protocol.metrics.score.splits=1"
             )
 
     def compute(
-        self, real: FeatureSet | None, fake: FeatureSet, setting: MetricContext
+        self, real: FeatureSet | None, fake: FeatureSet, context: MetricContext
     ) -> list[MetricValue]:
         mean, deviation = inception_score(
             fake.features[self.output], splits=self._splits, seed=self._seed
         )
         return [
             MetricValue(
-                key=self.key(setting),
+                key=self.key(context),
                 value=mean.item(),
                 uncertainty=deviation.item(),
                 uncertainty_kind="std",
@@ -426,17 +426,17 @@ class NeighbourMetric(ProtocolMetric):
         super().__init__(output=output, key=key)
         self.k = k
 
-    def check(self, setting: MetricContext) -> None:
-        super().check(setting)
-        fewest = min(setting.num_fake, setting.num_real_features)
+    def check(self, context: MetricContext) -> None:
+        super().check(context)
+        fewest = min(context.num_fake, context.num_real_features)
         if fewest <= self.k:
             raise InputError(
-                f"{setting.num_fake} generated and {setting.num_real_features} real images for neighbourhoods of "
+                f"{context.num_fake} generated and {context.num_real_features} real images for neighbourhoods of "
                 f"k={self.k}; give more than {self.k} of each"
             )
 
     def compute(
-        self, real: FeatureSet | None, fake: FeatureSet, setting: MetricContext
+        self, real: FeatureSet | None, fake: FeatureSet, context: MetricContext
     ) -> list[MetricValue]:
         assert real is not None
         values = self._pair(real.on_device(self.output), fake.on_device(self.output))
@@ -444,7 +444,7 @@ class NeighbourMetric(ProtocolMetric):
             MetricValue(
                 key=f"{self._key}_{kind}"
                 if self._key
-                else setting.key(kind, self.output, kind, form="features"),
+                else context.key(kind, self.output, kind, form="features"),
                 value=value.item(),
                 detail={"k": self.k},
             )
@@ -522,7 +522,7 @@ class Memorisation(NeighbourMetric):
         self._quantile = quantile
 
     def compute(
-        self, real: FeatureSet | None, fake: FeatureSet, setting: MetricContext
+        self, real: FeatureSet | None, fake: FeatureSet, context: MetricContext
     ) -> list[MetricValue]:
         assert real is not None
         ours, theirs = fake.on_device(self.output), real.on_device(self.output)
@@ -532,7 +532,7 @@ class Memorisation(NeighbourMetric):
         order = distances.argsort()[:_SHOWN]
         return [
             MetricValue(
-                key=self.key(setting),
+                key=self.key(context),
                 value=(distances < threshold).double().mean().item(),
                 detail={
                     "quantile": self._quantile,
@@ -564,11 +564,11 @@ class Diversity(ProtocolMetric):
     real_form = fake_form = "features"
 
     def compute(
-        self, real: FeatureSet | None, fake: FeatureSet, setting: MetricContext
+        self, real: FeatureSet | None, fake: FeatureSet, context: MetricContext
     ) -> list[MetricValue]:
         assert real is not None
         ours, theirs = (diversity(images.on_device(self.output)).item() for images in (fake, real))
-        return [MetricValue(key=self.key(setting), value=ours, detail={"real": theirs})]
+        return [MetricValue(key=self.key(context), value=ours, detail={"real": theirs})]
 
 
 class ClassAccuracy(ProtocolMetric):
@@ -588,17 +588,17 @@ class ClassAccuracy(ProtocolMetric):
     def __init__(self, *, output: str = "logits", key: str | None = None) -> None:
         super().__init__(output=output, key=key)
 
-    def check(self, setting: MetricContext) -> None:
-        super().check(setting)
-        known = setting.extractor.outputs[self.output]
-        if setting.fake is not None and setting.fake.num_classes not in (0, known):
+    def check(self, context: MetricContext) -> None:
+        super().check(context)
+        known = context.extractor.outputs[self.output]
+        if context.fake is not None and context.fake.num_classes not in (0, known):
             raise InputError(
-                f"{setting.extractor.name} knows {known} classes and {setting.fake.name} has "
-                f"{setting.fake.num_classes}: class accuracy takes a classifier of the same classes"
+                f"{context.extractor.name} knows {known} classes and {context.fake.name} has "
+                f"{context.fake.num_classes}: class accuracy takes a classifier of the same classes"
             )
 
     def compute(
-        self, real: FeatureSet | None, fake: FeatureSet, setting: MetricContext
+        self, real: FeatureSet | None, fake: FeatureSet, context: MetricContext
     ) -> list[MetricValue]:
         if fake.labels is None:
             return []
@@ -607,7 +607,7 @@ class ClassAccuracy(ProtocolMetric):
         error = right.std(correction=0) / len(right) ** 0.5
         return [
             MetricValue(
-                key=self.key(setting),
+                key=self.key(context),
                 value=right.mean().item(),
                 uncertainty=error.item(),
                 uncertainty_kind="se",
@@ -633,15 +633,15 @@ class Modes(ProtocolMetric):
         super().__init__(output=output, key="kl_modes")
         self._num_modes = num_modes
 
-    def check(self, setting: MetricContext) -> None:
-        super().check(setting)
-        if setting.num_fake < self._num_modes:
+    def check(self, context: MetricContext) -> None:
+        super().check(context)
+        if context.num_fake < self._num_modes:
             raise InputError(
-                f"num_fake={setting.num_fake} cannot cover {self._num_modes} modes; give 26000, as is usual"
+                f"num_fake={context.num_fake} cannot cover {self._num_modes} modes; give 26000, as is usual"
             )
 
     def compute(
-        self, real: FeatureSet | None, fake: FeatureSet, setting: MetricContext
+        self, real: FeatureSet | None, fake: FeatureSet, context: MetricContext
     ) -> list[MetricValue]:
         modes = fake.features[self.output][:, 0].round().long()
         counts = modes.bincount(minlength=self._num_modes)

@@ -16,7 +16,7 @@ from torch import Tensor
 from gan_lab.config import ClassNames, limited, take
 from gan_lab.data.cache import MAX_ROWS, read_arrays
 from gan_lab.errors import InputError
-from gan_lab.metrics.features.base import Extractor
+from gan_lab.metrics.features import Extractor
 from gan_lab.metrics.images import ImageSource
 from gan_lab.run import replacing
 
@@ -42,14 +42,14 @@ class Moments:
         self._scatter = torch.zeros(width, width, dtype=torch.float64)
 
     def add(self, features: Tensor) -> None:
-        """Take in further features [N, width]; the order of the parts moves the last bits."""
+        """Add features [N, width]; the result depends on their order only in the last bits."""
         features = features.double()
         mean = features.mean(0)
         centred = features - mean
         self._add(len(features), mean, centred.T @ centred)
 
     def join(self, count: int, stacked: Tensor) -> None:
-        """Take in the moments of `count` further features, as `stacked` returns them."""
+        """Add the moments of `count` features, as `stacked` returns them."""
         self._add(count, stacked[0], stacked[1:])
 
     def stacked(self) -> Tensor:

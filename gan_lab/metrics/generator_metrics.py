@@ -18,7 +18,7 @@ from gan_lab.layers.precision import half_precision_parts
 from gan_lab.metrics.cache import ChunkStore, MemoryChunks
 from gan_lab.metrics.feature_metrics import MetricContext, MetricValue, ProtocolMetric, in_thousands
 from gan_lab.metrics.feature_set import FeatureSet
-from gan_lab.metrics.features.base import Extractor
+from gan_lab.metrics.features import Extractor
 from gan_lab.metrics.features.vgg16 import ImageDistance
 from gan_lab.metrics.images import GanImages, ImageSource
 from gan_lab.sampling.interpolation import slerp
@@ -43,10 +43,10 @@ class GeneratorMetric(ProtocolMetric):
     def __init__(self, *, key: str | None = None) -> None:
         super().__init__(key=key)
 
-    def check(self, setting: MetricContext) -> None:
-        super().check(setting)
-        if setting.fake is not None:
-            self.check_generator(drawn_by(setting.fake, self.kind))
+    def check(self, context: MetricContext) -> None:
+        super().check(context)
+        if context.fake is not None:
+            self.check_generator(drawn_by(context.fake, self.kind))
 
     def check_generator(self, images: GanImages) -> None:
         """Check that the metric applies to a generator.
@@ -56,17 +56,17 @@ class GeneratorMetric(ProtocolMetric):
         """
 
     def compute(
-        self, real: FeatureSet | None, fake: FeatureSet, setting: MetricContext
+        self, real: FeatureSet | None, fake: FeatureSet, context: MetricContext
     ) -> list[MetricValue]:
-        found = self.measure(fake.source, setting, MemoryChunks(), lambda done: None)
-        return self.summary(found, setting)
+        found = self.measure(fake.source, context, MemoryChunks(), lambda done: None)
+        return self.summary(found, context)
 
     @abstractmethod
-    def num(self, setting: MetricContext) -> int:
+    def num(self, context: MetricContext) -> int:
         """Return the number of items."""
 
     @abstractmethod
-    def outcomes(self, images: GanImages, setting: MetricContext, start: int, stop: int) -> Tensor:
+    def outcomes(self, images: GanImages, context: MetricContext, start: int, stop: int) -> Tensor:
         """Return the outcomes of items `start` to `stop`, at most `size`.
 
         Returns:
@@ -75,13 +75,13 @@ class GeneratorMetric(ProtocolMetric):
         """
 
     @abstractmethod
-    def summary(self, found: Tensor, setting: MetricContext) -> list[MetricValue]:
+    def summary(self, found: Tensor, context: MetricContext) -> list[MetricValue]:
         """Return the metrics from all outcomes [num, ...]."""
 
     def measure(
         self,
         source: ImageSource,
-        setting: MetricContext,
+        context: MetricContext,
         store: ChunkStore,
         progress: Callable[[int], None],
     ) -> Tensor:
@@ -89,7 +89,7 @@ class GeneratorMetric(ProtocolMetric):
 
         Args:
             source: of the images.
-            setting: of the protocol.
+            context: of the protocol.
             store: for outcomes, survives a kill.
             progress: called with the number of items done.
 
@@ -98,33 +98,33 @@ class GeneratorMetric(ProtocolMetric):
         """
         images = drawn_by(source, self.kind)
         ranks = Ranks.current()
-        ranges = chunks(self.num(setting))
+        ranges = chunks(self.num(context))
         found: list[Tensor] = []
         with single_precision(images.gan.generator), torch.no_grad():
             for turn in range(0, len(ranges), ranks.size):
                 together = ranges[turn : turn + ranks.size]
                 mine = None
                 if ranks.rank < len(together):
-                    mine = self._chunk(images, setting, store, *together[ranks.rank])
+                    mine = self._chunk(images, context, store, *together[ranks.rank])
                 for owner, (_, stop) in enumerate(together):
                     found.append(ranks.send(mine, source=owner))
                     progress(stop)
         return torch.cat(found)
 
-    def present(self, setting: MetricContext, store: ChunkStore) -> int:
+    def present(self, context: MetricContext, store: ChunkStore) -> int:
         """Return the number of items with outcomes in a store."""
-        ranges = chunks(self.num(setting))
+        ranges = chunks(self.num(context))
         return sum(stop - start for start, stop in ranges if store.has(self._name(start, stop)))
 
     def _chunk(
-        self, images: GanImages, setting: MetricContext, store: ChunkStore, start: int, stop: int
+        self, images: GanImages, context: MetricContext, store: ChunkStore, start: int, stop: int
     ) -> Tensor:
         name = self._name(start, stop)
         found = store.get(name)
         if found is None:
             blocks = range(start, stop, self.size)
             found = torch.cat(
-                [self.outcomes(images, setting, i, min(i + self.size, stop)) for i in blocks]
+                [self.outcomes(images, context, i, min(i + self.size, stop)) for i in blocks]
             )
             store.put(name, found)
         return found
@@ -231,18 +231,18 @@ class PathLength(GeneratorMetric):
         self._space, self._sampling, self._crop = space, sampling, crop
         self._epsilon, self._discard, self._num_paths = epsilon, discard, num_paths
 
-    def key(self, setting: MetricContext) -> str:
+    def key(self, context: MetricContext) -> str:
         if self._key:
             return self._key
-        extractor = setting.extractor
+        extractor = context.extractor
         name = extractor.names.get((self.kind, self.output), f"{self.short}_{extractor.short}")
         cropped = "_crop" if self._crop else ""
-        number = in_thousands(self.num(setting))
+        number = in_thousands(self.num(context))
         return f"{name}_{self._space}_{self._sampling}{cropped}_{number}"
 
-    def check(self, setting: MetricContext) -> None:
-        super().check(setting)
-        extractor = setting.extractor
+    def check(self, context: MetricContext) -> None:
+        super().check(context)
+        extractor = context.extractor
         if not isinstance(extractor, ImageDistance) and self.output not in extractor.outputs:
             raise InputError(f"metrics.path: {extractor.name} has no features to take distances of")
 
@@ -250,20 +250,20 @@ class PathLength(GeneratorMetric):
         if self._space == "w" and not images.gan.has_styles:
             raise InputError(f"metrics.path: {images.gan.kind} has no styles w; set space=z")
 
-    def num(self, setting: MetricContext) -> int:
-        return self._num_paths or setting.num_fake
+    def num(self, context: MetricContext) -> int:
+        return self._num_paths or context.num_fake
 
-    def outcomes(self, images: GanImages, setting: MetricContext, start: int, stop: int) -> Tensor:
-        distance = distance_by(setting.extractor)
+    def outcomes(self, images: GanImages, context: MetricContext, start: int, stop: int) -> Tensor:
+        distance = distance_by(context.extractor)
         pair = self._pair(images, start, stop)
         return (distance(*pair).double() / self._epsilon**2).cpu()
 
-    def summary(self, found: Tensor, setting: MetricContext) -> list[MetricValue]:
+    def summary(self, found: Tensor, context: MetricContext) -> list[MetricValue]:
         kept = without_extremes(found, self._discard)
         error = kept.std() / len(kept) ** 0.5
         return [
             MetricValue(
-                key=self.key(setting),
+                key=self.key(context),
                 value=kept.mean().item(),
                 uncertainty=error.item(),
                 uncertainty_kind="se",
@@ -271,7 +271,7 @@ class PathLength(GeneratorMetric):
                     "epsilon": self._epsilon,
                     "paths": len(found),
                     "median": found.median().item(),
-                    "distance_sha256": setting.extractor.sha256,
+                    "distance_sha256": context.extractor.sha256,
                 },
             )
         ]

@@ -26,45 +26,45 @@ class ImageMetric(ProtocolMetric):
     def __init__(self, *, key: str | None = None) -> None:
         super().__init__(key=key)
 
-    def key(self, setting: MetricContext) -> str:
-        return self._key or f"{self.short}_{in_thousands(setting.num_fake)}"
+    def key(self, context: MetricContext) -> str:
+        return self._key or f"{self.short}_{in_thousands(context.num_fake)}"
 
-    def check(self, setting: MetricContext) -> None:
-        super().check(setting)
-        if setting.fake is None:
+    def check(self, context: MetricContext) -> None:
+        super().check(context)
+        if context.fake is None:
             return
-        real_images(setting, self.kind)
-        if len(setting.fake.shape) != 3:
+        real_images(context, self.kind)
+        if len(context.fake.shape) != 3:
             raise InputError(
-                f"metrics.{self.kind} is of images, and {setting.fake.name} have the shape {list(setting.fake.shape)}"
+                f"metrics.{self.kind} is of images, and {context.fake.name} have the shape {list(context.fake.shape)}"
             )
 
 
-def real_images(setting: MetricContext, kind: str) -> ImageSource:
-    """Return the real images themselves, of which a metric needs more than features.
+def real_images(context: MetricContext, kind: str) -> ImageSource:
+    """Return the real images, for a metric that needs more than features.
 
     Raises:
         InputError: when they are not there.
     """
-    if setting.real is None or setting.real.count is None:
+    if context.real is None or context.real.count is None:
         raise InputError(
             f"metrics.{kind} looks at real images; give a run whose data are there, or real= with images"
         )
-    return setting.real
+    return context.real
 
 
-def held_out_images(setting: MetricContext, kind: str) -> ImageSource:
-    """Return the held-out images themselves.
+def held_out_images(context: MetricContext, kind: str) -> ImageSource:
+    """Return the held-out images.
 
     Raises:
         InputError: when the data have none.
     """
-    if setting.held_out is None:
+    if context.held_out is None:
         raise InputError(
-            f"metrics.{kind} needs images that were not trained on, and the data set none apart; train with "
+            f"metrics.{kind} needs held-out images, and the data have none; train with "
             "data.val_fraction=0.1, or give others: held_out=FOLDER"
         )
-    return setting.held_out
+    return context.held_out
 
 
 def blocks(count: int, size: int = _BLOCK) -> Iterator[tuple[int, int]]:
@@ -94,23 +94,23 @@ class GreyLevels(ImageMetric):
         self._num_pixels = num_pixels
 
     def compute(
-        self, real: FeatureSet | None, fake: FeatureSet, setting: MetricContext
+        self, real: FeatureSet | None, fake: FeatureSet, context: MetricContext
     ) -> list[MetricValue]:
-        value = self._distance(fake.source, setting.num_fake, setting)
-        return [MetricValue(key=self.key(setting), value=value)]
+        value = self._distance(fake.source, context.num_fake, context)
+        return [MetricValue(key=self.key(context), value=value)]
 
     def references(
-        self, real: FeatureSet | None, other: FeatureSet | None, setting: MetricContext
+        self, real: FeatureSet | None, other: FeatureSet | None, context: MetricContext
     ) -> list[MetricValue]:
-        """Measure the other split: what a generator that draws from it would get."""
+        """Evaluate the other split: the metric of a generator that draws from it."""
         if other is None:
             return []
-        value = self._distance(other.source, other.count, setting)
-        return [MetricValue(key=f"{self.key(setting)}_real", value=value)]
+        value = self._distance(other.source, other.count, context)
+        return [MetricValue(key=f"{self.key(context)}_real", value=value)]
 
-    def _distance(self, images: ImageSource, count: int, setting: MetricContext) -> float:
-        real = real_images(setting, self.kind)
-        ours, theirs = self._levels(images, count), self._levels(real, setting.num_real)
+    def _distance(self, images: ImageSource, count: int, context: MetricContext) -> float:
+        real = real_images(context, self.kind)
+        ours, theirs = self._levels(images, count), self._levels(real, context.num_real)
         return float(ks_2samp(ours.numpy(), theirs.numpy(), method="asymp").statistic)
 
     def _levels(self, images: ImageSource, count: int) -> Tensor:
@@ -129,10 +129,9 @@ class GreyLevels(ImageMetric):
 class Utility(ImageMetric):
     """Accuracy on held-out real images of a small classifier that learned from generated images and their labels.
 
-    Beside it, as `<key>_real`, stands one that learned from as many real images: what generated ones are to be measured
-    by. Both see images in 8 bits at 32x32, and differ from seed to seed in weights and batches. Known as "train on
-    synthetic, test on real": Esteban et al. 2017, https://arxiv.org/abs/1706.02633; Ravuri & Vinyals 2019,
-    https://arxiv.org/abs/1905.10887.
+    `<key>_real` is the accuracy of one trained on as many real images, for comparison. Both see images in 8 bits at
+    32x32, and differ from seed to seed in weights and batches. Known as "train on synthetic, test on real": Esteban et
+    al. 2017, https://arxiv.org/abs/1706.02633; Ravuri & Vinyals 2019, https://arxiv.org/abs/1905.10887.
 
     Args:
         seeds: how many classifiers of each kind; the uncertainty is their standard deviation.
@@ -150,36 +149,36 @@ class Utility(ImageMetric):
             )
         self._seeds, self._steps = seeds, steps
 
-    def check(self, setting: MetricContext) -> None:
-        super().check(setting)
-        if setting.fake is None:
+    def check(self, context: MetricContext) -> None:
+        super().check(context)
+        if context.fake is None:
             return
         for images in (
-            setting.fake,
-            real_images(setting, self.kind),
-            held_out_images(setting, self.kind),
+            context.fake,
+            real_images(context, self.kind),
+            held_out_images(context, self.kind),
         ):
             if images.num_classes < 2:
                 raise InputError(
                     f"metrics.utility trains a classifier, and {images.name} have no classes; give data and a "
                     "generator with classes"
                 )
-            if images.num_classes != setting.fake.num_classes:
+            if images.num_classes != context.fake.num_classes:
                 raise InputError(
-                    f"metrics.utility: {setting.fake.name} have {setting.fake.num_classes} classes and {images.name} "
+                    f"metrics.utility: {context.fake.name} have {context.fake.num_classes} classes and {images.name} "
                     f"{images.num_classes}"
                 )
 
     def compute(
-        self, real: FeatureSet | None, fake: FeatureSet, setting: MetricContext
+        self, real: FeatureSet | None, fake: FeatureSet, context: MetricContext
     ) -> list[MetricValue]:
-        training = real_images(setting, self.kind)
-        held_out = held_out_images(setting, self.kind)
+        training = real_images(context, self.kind)
+        held_out = held_out_images(context, self.kind)
         assert training.count is not None and held_out.count is not None
-        count = min(setting.num_fake, training.count)
+        count = min(context.num_fake, training.count)
         order = torch.randperm(training.count, generator=torch.Generator().manual_seed(0))[:count]
         test = _examples(held_out, torch.arange(held_out.count))
-        key = self.key(setting)
+        key = self.key(context)
         common = {
             "images": count,
             "held_out": held_out.count,

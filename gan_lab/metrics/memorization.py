@@ -1,29 +1,34 @@
-"""protocol=memorization: whether a generator gives its training images away."""
+"""Memorization: whether generated samples are copies of training samples; protocol=memorization.
 
-from collections.abc import Iterator
+Nobody can see from distances alone that a sample is a copy: smooth and typical ones lie close to everything. So a
+sample counts as copied if it is closer to its nearest training sample than the closest 1 % of held-out samples are to
+theirs, both in itself and in units of its mean distance to the 50 next ones (Carlini et al. 2023,
+https://arxiv.org/abs/2301.13188, section 5.1). Held-out samples were not trained on, so that about 1 % of an honest
+generator's are so, too.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from math import ceil, sqrt
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import beta, norm, rankdata
 from torch import Tensor
 
 from gan_lab.errors import InputError
-from gan_lab.metrics.copies import (
-    NEIGHBOURS,
-    CopiedShare,
-    Membership,
-    Neighbours,
-    copied_share,
-    judge,
-    membership,
-    relative_distances,
-    squared_to_nearest_copy,
-)
 from gan_lab.metrics.feature_metrics import MetricContext, MetricValue, ProtocolMetric, in_thousands
 from gan_lab.metrics.feature_set import FeatureSet, Needs
 from gan_lab.metrics.image_metrics import blocks, held_out_images, real_images
 from gan_lab.metrics.images import DatasetImages, GanImages, ImageSource
+
+CLOSEST = 0.01  # share of held-out samples that says what is close
+NEIGHBOURS = 50  # whose mean distance a sample's nearest one is measured by
+KNOWN = 0.6  # AUC of a membership test above which training samples count as known
+_SURE = 0.99  # of the bounds that a verdict needs
+_INTERVAL = 0.95  # of an AUC
 
 _SIDE = 64  # pixels that images have at most where they are compared
 _SHIFTED_SIDE = 32  # and where their shifted copies are
@@ -31,7 +36,7 @@ _SHIFTS = 16  # by up to a pixel in so many
 _BLOCK = 512  # training images that are compared at a time
 _MOST_HELD_OUT = 1000  # that are compared with all training images
 _SHOWN = 16  # pairs of a sheet
-# ways to compare, in words
+# names of the comparisons, in messages
 _WAYS = {
     "pixels": "pixels",
     "shifted": "mirrored and shifted pixels",
@@ -39,9 +44,275 @@ _WAYS = {
 }
 
 
+def squared_to_nearest_copy(copies: Iterable[Tensor], base: Tensor) -> Tensor:
+    """Squared distances [Q, N], of the copy that is nearest.
+
+    Args:
+        copies: the same samples, changed in different ways, [Q, D] each.
+        base: [N, D].
+    """
+    squares = base.square().sum(1)
+    found: Tensor | None = None
+    for one in copies:
+        squared = torch.addmm(squares, one, base.T, alpha=-2)
+        squared += one.square().sum(1, keepdim=True)
+        found = squared if found is None else torch.minimum(found, squared)
+    assert found is not None
+    return found.clamp(min=0)
+
+
+class Neighbours:
+    """The nearest of many training samples, which come in parts, and the nearest of some samples to each of these.
+
+    Attributes:
+        squared: [Q, k], ascending.
+        which: numbers of the training samples, int64 [Q, k].
+        reached: squared distance of each training sample to the nearest of the first `num_first` samples.
+
+    Args:
+        num: samples, Q.
+        num_first: of these, the first ones.
+        k: neighbours.
+    """
+
+    def __init__(self, *, num: int, num_first: int, k: int) -> None:
+        self.squared = torch.empty(num, 0)
+        self.which = torch.empty(num, 0, dtype=torch.int64)
+        self._reached: list[Tensor] = []
+        self._num_first, self._k, self._seen = num_first, k, 0
+
+    def add(self, squared: Tensor) -> None:
+        """Add squared distances [Q, n] to further training samples."""
+        self._reached.append(squared[: self._num_first].min(0).values.cpu())
+        numbers = torch.arange(self._seen, self._seen + squared.shape[1]).expand(len(squared), -1)
+        together = torch.cat([self.squared, squared.cpu()], 1)
+        found = together.topk(min(self._k, together.shape[1]), dim=1, largest=False)
+        self.squared = found.values
+        self.which = torch.cat([self.which, numbers], 1).gather(1, found.indices)
+        self._seen += squared.shape[1]
+
+    @property
+    def reached(self) -> Tensor:
+        return torch.cat(self._reached)
+
+
+def relative_distances(distances: Tensor) -> Tensor:
+    """Distance [Q] to the nearest sample in units of the mean distance to the next ones; 0 where it is the same sample.
+
+    Args:
+        distances: [Q, k], ascending, k >= 2.
+    """
+    nearest, others = distances[:, 0], distances[:, 1:].mean(1)
+    return torch.where(nearest > 0, nearest / others.clamp(min=1e-12), 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CopiedShare:
+    """Share of generated samples that are copies.
+
+    Attributes:
+        copied: share that is close in itself and in units of the next ones.
+        closer: share that is close in itself.
+        at_least: lower bound of `copied`, 99 %.
+        by_chance: share that may be as close without any copying, as far as so few held-out samples tell, 99 %.
+        threshold: distance below which a sample is close.
+        found: bool [Q], the copies.
+    """
+
+    copied: float
+    closer: float
+    at_least: float
+    by_chance: float
+    threshold: float
+    found: Tensor
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether there are more copies than chance allows."""
+        return self.at_least > self.by_chance
+
+
+def copied_share(generated: Tensor, held_out: Tensor) -> CopiedShare:
+    """Compare distances of generated samples [Q, k] to training samples with those of held-out samples [H, k].
+
+    Raises:
+        InputError: for fewer than 2 training samples or none that is held out.
+    """
+    if generated.shape[1] < 2 or not len(held_out) or not len(generated):
+        raise InputError(
+            f"copies are looked for among {generated.shape[1]} training samples with {len(held_out)} held-out ones; "
+            "give at least 2 and 1"
+        )
+    rank = ceil(CLOSEST * len(held_out))  # of the sample whose distance is the threshold
+    relative, held_relative = relative_distances(generated), relative_distances(held_out)
+    threshold = held_out[:, 0].kthvalue(rank).values
+    close = generated[:, 0] < threshold
+    found = close & (relative < held_relative.kthvalue(rank).values)
+    # distance 0 counts as a copy, although the relative distance is then 0 for all
+    found |= (generated[:, 0] == 0) & (threshold > 0)
+    count, total = int(found.sum()), len(found)
+    return CopiedShare(
+        copied=count / total,
+        closer=close.double().mean().item(),
+        at_least=float(beta.ppf(1 - _SURE, count, total - count + 1)) if count else 0.0,
+        # the share of all held-out samples below the rank-th of n of them is distributed so
+        by_chance=float(beta.ppf(_SURE, rank, len(held_out) - rank + 1)),
+        threshold=threshold.item(),
+        found=found,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Membership:
+    """How well a score separates training samples from held-out ones.
+
+    Attributes:
+        auc: chance that it is larger for a training sample than for a held-out one; 0.5 where it tells nothing.
+        error: standard error.
+    """
+
+    auc: float
+    error: float
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Of 95 %."""
+        half = float(norm.ppf((1 + _INTERVAL) / 2)) * self.error
+        return max(0.0, self.auc - half), min(1.0, self.auc + half)
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether it knows training samples, with 99 %."""
+        return self.auc - float(norm.ppf(_SURE)) * self.error > KNOWN
+
+
+def membership(
+    training: Tensor,
+    held_out: Tensor,
+    *,
+    groups: tuple[ArrayLike | None, ArrayLike | None] = (None, None),
+) -> Membership:
+    """Area under the ROC curve of numbers of training [M] and held-out samples [H], with its standard error.
+
+    DeLong et al. 1988, https://doi.org/10.2307/2531595; samples of one group, such as a patient's slices, count as one
+    cluster, as in Obuchowski 1997, https://doi.org/10.2307/2533958 (no group is on both sides).
+
+    Args:
+        training: larger for what is taken for a training sample.
+        held_out: the same.
+        groups: of both, or None where samples are independent.
+
+    Raises:
+        InputError: for fewer than two of each.
+    """
+    if min(len(training), len(held_out)) < 2:
+        raise InputError(
+            f"a membership test of {len(training)} training and {len(held_out)} held-out samples; give two of each"
+        )
+    values = [side.double().cpu().numpy() for side in (training, held_out)]
+    ranks = rankdata(np.concatenate(values))
+    split = len(values[0])
+    # how many of the other side lie below each sample
+    below = (ranks[:split] - rankdata(values[0])) / len(values[1])
+    above = 1 - (ranks[split:] - rankdata(values[1])) / len(values[0])
+    auc = float(below.mean())
+    variance = sum(
+        _variance_of_mean(placements, group)
+        for placements, group in zip((below, above), groups, strict=True)
+    )
+    return Membership(auc=auc, error=sqrt(variance))
+
+
+def _variance_of_mean(values: NDArray[np.float64], groups: ArrayLike | None) -> float:
+    """Variance of the mean of values [N], those of a group together."""
+    centred = values - values.mean()
+    if groups is None:
+        sums = centred
+    else:
+        _, number = np.unique(np.asarray(groups), return_inverse=True)
+        sums = np.bincount(number, weights=centred)
+    count = len(sums)
+    return float(np.square(sums).sum() / len(values) ** 2 * count / max(count - 1, 1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """Verdict of distances and tests.
+
+    Attributes:
+        answer: "yes" for signs of memorization, else "no".
+        words: the verdict in sentences.
+    """
+
+    answer: str
+    words: str
+
+
+def verdict_of(
+    shares: Mapping[str, CopiedShare],
+    known: Mapping[str, Membership],
+    discriminator: Membership | None,
+    *,
+    num_held_out: int,
+) -> Verdict:
+    """Return the verdict of all comparisons.
+
+    Args:
+        shares: by name of the comparison, such as "pixels".
+        known: membership tests by the distance to the nearest generated sample, by the same names.
+        discriminator: the test by its logit, if any.
+        num_held_out: number of held-out samples.
+    """
+    reasons = [
+        f"{_percent(share.copied)} of the generated images are copies of training images by {name} (by chance at most "
+        f"{_percent(share.by_chance)})"
+        for name, share in shares.items()
+        if share.is_sure
+    ]
+    reasons += [
+        f"by {name} generated images lie closer to training images than to held-out ones (AUC {_auc(test)})"
+        for name, test in known.items()
+        if test.is_sure
+    ]
+    if reasons:
+        words = f"memorization: yes. {'; '.join(reasons)}."
+    else:
+        name, worst = max(shares.items(), key=lambda item: item[1].copied)
+        words = (
+            f"memorization: no sign of it. By {name}, where it is most, {_percent(worst.copied)} of the generated "
+            f"images are as close to a training image as the closest 1 % of {num_held_out:,} held-out ones (by chance "
+            f"at most {_percent(worst.by_chance)})."
+        )
+        if tests := ", ".join(f"{_auc(test)} by {name}" for name, test in known.items()):
+            words += (
+                " Their distance to generated images tells training images from held-out ones with an AUC of "
+                f"{tests}."
+            )
+    if discriminator is not None:
+        words += f" The discriminator tells them apart with an AUC of {_auc(discriminator)}"
+        words += (
+            ": it knows its training images, so do not give it away."
+            if discriminator.is_sure
+            else "."
+        )
+    return Verdict(answer="yes" if reasons else "no", words=words)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _auc(test: Membership) -> str:
+    low, high = test.interval
+    return f"{test.auc:.2f} ({low:.2f} to {high:.2f})"
+
+
+# protocol=memorization
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Found:
-    """What is known of one way to compare images.
+    """Results of one comparison.
 
     Attributes:
         generated: distances [Q, k] to training images.
@@ -60,9 +331,8 @@ class TrainingCopies(ProtocolMetric):
     """Share of generated images that are copies of training images, membership tests, and a verdict in words.
 
     Images are compared by pixels (in 8 bits, at most 64x64), by pixels among mirrored copies that are shifted by up to
-    a sixteenth (at most 32x32), and by features. See `gan_lab.metrics.copies` for what counts as a copy, and for the
-    verdict. Membership tests ask whether training images can be told from held-out ones by their distance to the
-    nearest generated image, and by the discriminator's logit, where a run is measured.
+    a sixteenth (at most 32x32), and by features. Membership tests ask whether training images can be told from held-out
+    ones by their distance to the nearest generated image, and by the discriminator's logit, where a run is measured.
 
     Args:
         output: of the extractor; None compares by pixels alone.
@@ -76,46 +346,46 @@ class TrainingCopies(ProtocolMetric):
         needs: Needs = {output: "features"} if output else {}
         self.real = self.fake = needs
 
-    def key(self, setting: MetricContext) -> str:
-        return f"memorization_{in_thousands(setting.num_fake)}"
+    def key(self, context: MetricContext) -> str:
+        return f"memorization_{in_thousands(context.num_fake)}"
 
-    def check(self, setting: MetricContext) -> None:
-        super().check(setting)
-        if setting.fake is None:
+    def check(self, context: MetricContext) -> None:
+        super().check(context)
+        if context.fake is None:
             return
-        real, held_out = real_images(setting, self.kind), held_out_images(setting, self.kind)
-        for images in (setting.fake, real, held_out):
+        real, held_out = real_images(context, self.kind), held_out_images(context, self.kind)
+        for images in (context.fake, real, held_out):
             if len(images.shape) != 3:
                 raise InputError(
                     f"metrics.copies is of images, and {images.name} have the shape {list(images.shape)}"
                 )
-        if setting.fake.shape != real.shape:
+        if context.fake.shape != real.shape:
             raise InputError(
-                f"metrics.copies: {setting.fake.name} have the shape {list(setting.fake.shape)} and {real.name} "
+                f"metrics.copies: {context.fake.name} have the shape {list(context.fake.shape)} and {real.name} "
                 f"{list(real.shape)}; compare images of one shape"
             )
-        if not setting.all_real or setting.num_real_features < setting.num_real:
+        if not context.all_real or context.num_real_features < context.num_real:
             raise InputError(
                 "metrics.copies looks at all training images; set protocol.num_real=null and "
                 "protocol.num_real_features=null"
             )
-        if setting.num_real < 2 or held_out.count is None or held_out.count < 2:
+        if context.num_real < 2 or held_out.count is None or held_out.count < 2:
             raise InputError(
-                f"metrics.copies: {setting.num_real} training and {held_out.count} held-out images; give two of each"
+                f"metrics.copies: {context.num_real} training and {held_out.count} held-out images; give two of each"
             )
 
     def compute(
-        self, real: FeatureSet | None, fake: FeatureSet, setting: MetricContext
+        self, real: FeatureSet | None, fake: FeatureSet, context: MetricContext
     ) -> list[MetricValue]:
-        training, held_out = real_images(setting, self.kind), held_out_images(setting, self.kind)
+        training, held_out = real_images(context, self.kind), held_out_images(context, self.kind)
         assert held_out.count is not None
         some = _some(held_out, _MOST_HELD_OUT)
-        found = _by_pixels(setting, fake.source, training, held_out, some, fake.device)
+        found = _by_pixels(context, fake.source, training, held_out, some, fake.device)
         if self.output:
             assert real is not None
             made = torch.cat(
                 [
-                    setting.extractor(held_out.read(start, stop), [self.output])[self.output]
+                    context.extractor(held_out.read(start, stop), [self.output])[self.output]
                     for start, stop in blocks(held_out.count)
                 ]
             )[some]
@@ -128,16 +398,16 @@ class TrainingCopies(ProtocolMetric):
             for name, one in found.items()
         }
         by_discriminator = _by_discriminator(fake.source, training, held_out)
-        verdict = judge(
+        verdict = verdict_of(
             {_WAYS[name]: share for name, share in shares.items()},
             {_WAYS[name]: test for name, test in known.items()},
             by_discriminator,
             num_held_out=len(some),
         )
-        number = in_thousands(setting.num_fake)
+        number = in_thousands(context.num_fake)
         return [
             MetricValue(
-                key=self.key(setting),
+                key=self.key(context),
                 value=max(share.copied for share in shares.values()),
                 detail={"verdict": verdict.answer, "words": verdict.words},
             ),
@@ -192,7 +462,7 @@ def _as_test(key: str, test: Membership) -> MetricValue:
 
 
 def _some(images: ImageSource, most: int) -> Tensor:
-    """Numbers of at most so many images, a random choice, always the same one, in order."""
+    """Return the indices of at most `most` images, a fixed random choice, in order."""
     assert images.count is not None
     chosen = torch.randperm(images.count, generator=torch.Generator().manual_seed(0))[:most]
     return chosen.sort().values
@@ -206,7 +476,7 @@ def _rows(groups: list[str] | None, rows: Tensor) -> ArrayLike | None:
     return None if groups is None else [groups[row] for row in rows.tolist()]
 
 
-# By pixels: each view is a way to make vectors of images, and of the copies of those that are looked for.
+# By pixels: each view makes vectors of images and of their copies.
 
 
 def _reduced(images: Tensor, side: int) -> Tensor:
@@ -240,7 +510,7 @@ def _middle(images: Tensor) -> Tensor:
 
 
 def _by_pixels(
-    setting: MetricContext,
+    context: MetricContext,
     fake: ImageSource,
     training: ImageSource,
     held_out: ImageSource,
@@ -248,7 +518,7 @@ def _by_pixels(
     device: torch.device,
 ) -> dict[str, _Found]:
     """Compare all generated and `some` held-out images with all training images, in two views."""
-    made = torch.cat([fake.read(*bounds).cpu() for bounds in blocks(setting.num_fake)])
+    made = torch.cat([fake.read(*bounds).cpu() for bounds in blocks(context.num_fake)])
     kept = torch.cat([held_out.read(i, i + 1).cpu() for i in some.tolist()])
     together = torch.cat([made, kept]).to(device)
     large, small = _reduced(together, _SIDE), _reduced(together, _SHIFTED_SIDE)
@@ -256,7 +526,7 @@ def _by_pixels(
     def squared(images: Tensor, name: str) -> Tensor:
         if name == "pixels":
             return squared_to_nearest_copy([large.flatten(1)], _reduced(images, _SIDE).flatten(1))
-        # copies are made anew each time: all of them together would fill the memory
+        # copies are made again each time: all together would not fit into memory
         base = _middle(_reduced(images, _SHIFTED_SIDE))
         return squared_to_nearest_copy(_shifted_copies(small), base)
 
@@ -299,7 +569,7 @@ def _found(neighbours: Neighbours, num: int, reached: Tensor) -> _Found:
 def _by_discriminator(
     fake: ImageSource, training: ImageSource, held_out: ImageSource
 ) -> Membership | None:
-    """Tell training images from held-out ones by the discriminator's logits; None where there is none."""
+    """Tell training images from held-out ones by the discriminator's logits; None without a discriminator."""
     if not isinstance(fake, GanImages) or fake.discriminate is None:
         return None
     sides = []

@@ -1,4 +1,4 @@
-"""What `evaluate` shows besides numbers: plots by matplotlib, and a preview of time and memory."""
+"""Further output of `evaluate`: plots by matplotlib, and a preview of time and memory."""
 
 import resource
 import sys
@@ -201,8 +201,8 @@ def preview(
     ]
     for metric in protocol.of_generator:
         assert isinstance(fake, GanImages)
-        num = metric.num(protocol.setting)
-        left = num - metric.present(protocol.setting, store)
+        num = metric.num(protocol.context)
+        left = num - metric.present(protocol.context, store)
         todo.append((metric.kind, num, left, partial(_seconds_per_thing, metric, fake, protocol)))
     total = 0.0
     for name, num, left, measured in todo:
@@ -227,7 +227,7 @@ def _left(extraction: Extraction, kept: ChunkStore) -> int:
 
 def _seconds_per_thing(metric: GeneratorMetric, images: GanImages, protocol: Protocol) -> float:
     def once() -> Tensor:
-        return metric.outcomes(images, protocol.setting, 0, metric.size)
+        return metric.outcomes(images, protocol.context, 0, metric.size)
 
     with single_precision(images.gan.generator), torch.no_grad():
         once()

@@ -23,7 +23,7 @@ from gan_lab.metrics.extraction import (
 )
 from gan_lab.metrics.feature_metrics import MetricContext, MetricValue, ProtocolMetric
 from gan_lab.metrics.feature_set import AllNeeds, FeatureSet, union
-from gan_lab.metrics.features.base import Extractor, WeightsUnavailable
+from gan_lab.metrics.features import Extractor, WeightsUnavailable
 from gan_lab.metrics.generator_metrics import GeneratorMetric
 from gan_lab.metrics.images import DatasetImages, ImageSource
 
@@ -31,7 +31,7 @@ _PLENTY = 10**6  # images, of which there are enough for every metric
 
 
 class Protocol:
-    """Everything that decides a metric, besides the images themselves. Images are quantised to 8 bit, always.
+    """Everything that determines a metric, besides the images, which are always quantised to 8 bits.
 
     Args:
         name: of the protocol, for results.
@@ -48,9 +48,9 @@ class Protocol:
         truncation: the default of `evaluate`; training has none.
         best: which of `metrics` chooses the best checkpoint; None for none.
         mode: "min" or "max": whether lower or higher is better.
-        reference_split: "train" or "val": another split, whose real images are measured against the real ones, too: as
-            `<key>_real`, what a generator that draws from that split would get. Some metrics need it otherwise, too.
-        dataset: class of the data that the features are of, "gan_lab.data.digits.Digits"; None for any.
+        reference_split: "train" or "val": another split, evaluated as if it were generated: `<key>_real` is what a
+            generator of that split would get. Some metrics also use it in other ways.
+        dataset: class of the data that the features are of, "gan_lab.data.builtin.Digits"; None for any.
         required: whether missing weights are an error in training. If not, a warning is printed, `best`
             becomes None, and there are no metrics.
         batch_size: images that are computed or read at a time; it changes metrics by rounding alone.
@@ -106,7 +106,7 @@ class Protocol:
         self._dataset = dataset
         self._best = best
         self._device = device
-        self._setting = MetricContext(
+        self._context = MetricContext(
             extractor=features,
             num_fake=num_fake,
             num_real=num_real or 0,
@@ -118,15 +118,15 @@ class Protocol:
         self._held_out: ImageSource | None = None
         self._ready = False
         self._references: list[MetricValue] = []
-        keys = {each: metric.key(self._setting) for each, metric in chosen.items()}
+        keys = {each: metric.key(self._context) for each, metric in chosen.items()}
         check_keys(name, keys, best=best, mode=mode)
 
-    # What training asks ------------------------------------------------------------------------------------------
+    # Used in training ------------------------------------------------------------------------------------------
 
     @property
     def best(self) -> str | None:
         """Key of the metric that chooses the best checkpoint."""
-        return None if self._best is None else self.metrics[self._best].key(self._setting)
+        return None if self._best is None else self.metrics[self._best].key(self._context)
 
     def prepare(self, data: DataModule) -> None:
         """Load the network and get the real images' features, from the cache if they are there.
@@ -166,7 +166,7 @@ class Protocol:
                 found[f"{metric.key}_{metric.uncertainty_kind}"] = metric.uncertainty
         return found
 
-    # What evaluate asks ------------------------------------------------------------------------------------------
+    # Used by evaluate ------------------------------------------------------------------------------------------
 
     @property
     def real(self) -> FeatureSet | None:
@@ -221,7 +221,7 @@ class Protocol:
         return DatasetImages(dataset, num=self._num_real, flips=self._flips)
 
     def floor_images(self, data: DataModule) -> DatasetImages | None:
-        """Return the real images of the split that is measured as if it were generated; None without."""
+        """Return the real images of `reference_split`, evaluated as if generated; None without."""
         dataset = data.train if self.reference_split == "train" else data.val
         return (
             DatasetImages(dataset)
@@ -259,15 +259,15 @@ class Protocol:
                     f"give more, or {self._remedy(key, source.count)}"
                 )
         self._held_out = floor or self._held_out
-        self._setting = self._known(real, fake)
+        self._context = self._known(real, fake)
         for metric in self.metrics.values():
-            metric.check(self._setting)
+            metric.check(self._context)
 
     def _remedy(self, key: str, count: int) -> str:
         """Say how fewer images can be measured: by this protocol, where its metrics can be made of them, or by KID."""
         few = f"protocol.{key}={count}"
-        setting = replace(
-            self._setting,
+        context = replace(
+            self._context,
             fake=None,
             real=None,
             num_fake=count if key == "num_fake" else _PLENTY,
@@ -276,7 +276,7 @@ class Protocol:
         )
         try:
             for metric in self.metrics.values():
-                metric.check(setting)
+                metric.check(context)
         except InputError:
             return f"take KID: protocol=kid_small {few} (in training metrics=kid_small)"
         return f"set {few} (in training metrics.{key}={count})"
@@ -285,7 +285,7 @@ class Protocol:
         """Load the network.
 
         Raises:
-            WeightsUnavailable: when its weights cannot be had.
+            WeightsUnavailable: when its weights are missing and cannot be downloaded.
             InputError: when the weights are wrong.
         """
         self.features.load(device)
@@ -320,10 +320,10 @@ class Protocol:
         floor: ImageSource | None = None,
         progress: Progress = no_progress,
     ) -> None:
-        """Get the features of the real images; the network is loaded before."""
+        """Get the features of the real images; the network must be loaded."""
         extraction = self.real_extraction(real)
         self._real_source, self._held_out = real, floor
-        self._setting = self._known(real, self._setting.fake)
+        self._context = self._known(real, self._context.fake)
         if extraction.needs:
             self._real = extract_real(extraction, progress)
         self._describe(f"{real.name}, {extraction.num} images" if extraction.needs else "none")
@@ -359,7 +359,7 @@ class Protocol:
     def extract(
         self, fakes: ImageSource, store: ChunkStore, progress: Progress = no_progress
     ) -> FeatureSet:
-        """Return the features of generated images; the real ones' are there before.
+        """Return the features of generated images; those of real ones must be there.
 
         Raises:
             InputError: for images that cannot be measured.
@@ -374,9 +374,9 @@ class Protocol:
         return [f for f in self.metrics.values() if isinstance(f, GeneratorMetric)]
 
     @property
-    def setting(self) -> MetricContext:
-        """What is known of the images; all of it after `check`."""
-        return self._setting
+    def context(self) -> MetricContext:
+        """The context of the metrics; complete after `check`."""
+        return self._context
 
     def metrics_of(
         self, fake: FeatureSet, store: ChunkStore | None = None, progress: Progress = no_progress
@@ -385,8 +385,8 @@ class Protocol:
 
         Args:
             fake: the images.
-            store: where what is found of the generator outlives a kill; None for nowhere.
-            progress: called with the number of things done that are measured of the generator.
+            store: for results of the generator, so that they survive a kill; None for none.
+            progress: called with the number of the generator's items done.
         """
         results: list[MetricValue] = []
         done = 0
@@ -396,11 +396,11 @@ class Protocol:
 
         for metric in self.metrics.values():
             if isinstance(metric, GeneratorMetric):
-                found = metric.measure(fake.source, self._setting, store or MemoryChunks(), advance)
+                found = metric.measure(fake.source, self._context, store or MemoryChunks(), advance)
                 done += len(found)
-                results += metric.summary(found, self._setting)
+                results += metric.summary(found, self._context)
             else:
-                results += metric.compute(self._real, fake, self._setting)
+                results += metric.compute(self._real, fake, self._context)
         return results + self._references
 
     def _known(self, real: ImageSource | None, fake: ImageSource | None) -> MetricContext:
@@ -429,7 +429,7 @@ class Protocol:
         return self._num_real is None and (real is None or real.count is not None)
 
     def _keys(self) -> list[str]:
-        return [metric.key(self._setting) for metric in self.metrics.values()]
+        return [metric.key(self._context) for metric in self.metrics.values()]
 
     def _choose_device(self, data: DataModule) -> torch.device:
         if self._device is not None:
@@ -439,7 +439,7 @@ class Protocol:
         return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 
     def _measure_references(self, other: ImageSource | None) -> None:
-        """Measure what metrics are to be read beside, and images of another split as if they were generated."""
+        """Compute the references of metrics, and the metrics of another split as if it were generated."""
         referring = [metric for metric in self.metrics.values() if metric.has_references]
         if not referring:
             return
@@ -447,7 +447,7 @@ class Protocol:
         self._references = [
             one
             for metric in referring
-            for one in metric.references(self._real, made, self._setting)
+            for one in metric.references(self._real, made, self._context)
         ]
         chief = [one for one in self._references if one.key.startswith(f"{self.best}_")]
         values = [f"{one.key} is {one.value:.3f}" for one in chief or self._references]

@@ -19,7 +19,7 @@ from gan_lab.data.text import Text
 from gan_lab.errors import InputError
 from gan_lab.metrics.feature_metrics import MetricContext, MetricValue, ProtocolMetric
 from gan_lab.metrics.feature_set import FeatureSet, Needs
-from gan_lab.metrics.features.base import Extractor
+from gan_lab.metrics.features import Extractor
 from gan_lab.metrics.images import ImageSource
 
 # n-grams
@@ -147,41 +147,41 @@ class TextMetric(ProtocolMetric):
     def settings(self) -> dict[str, Any]:
         return {"num_samples": self.num_samples}
 
-    def key(self, setting: MetricContext) -> str:
+    def key(self, context: MetricContext) -> str:
         number = "" if self.num_samples is None else f"_{self.num_samples}"
         return self._key or f"{self.short}{number}"
 
-    def check(self, setting: MetricContext) -> None:
-        super().check(setting)
-        if self.num_samples is not None and setting.num_fake < self.num_samples:
+    def check(self, context: MetricContext) -> None:
+        super().check(context)
+        if self.num_samples is not None and context.num_fake < self.num_samples:
             raise InputError(
-                f"{self.key(setting)} is of {self.num_samples} samples, and num_fake={setting.num_fake}; give more, or "
+                f"{self.key(context)} is of {self.num_samples} samples, and num_fake={context.num_fake}; give more, or "
                 "leave it out"
             )
-        kinds = [one.kind for one in (setting.real, setting.fake) if one is not None and one.kind]
+        kinds = [one.kind for one in (context.real, context.fake) if one is not None and one.kind]
         for kind in kinds:
             if not isinstance(kind, Text):
                 raise InputError(
-                    f"{self.key(setting)} is of text, and the samples are {kind.name}; choose other metrics"
+                    f"{self.key(context)} is of text, and the samples are {kind.name}; choose other metrics"
                 )
         if len({kind.alphabet for kind in kinds if isinstance(kind, Text)}) > 1:
             raise InputError(
-                f"{self.key(setting)} compares text of one alphabet, and the generator's is another than the data's"
+                f"{self.key(context)} compares text of one alphabet, and the generator's is another than the data's"
             )
 
     def compute(
-        self, real: FeatureSet | None, fake: FeatureSet, setting: MetricContext
+        self, real: FeatureSet | None, fake: FeatureSet, context: MetricContext
     ) -> list[MetricValue]:
         assert real is not None
         lines = _lines(fake)[: self.num_samples]
-        return [self._value(self.key(setting), real, lines, _kind(fake.source))]
+        return [self._value(self.key(context), real, lines, _kind(fake.source))]
 
     def references(
-        self, real: FeatureSet | None, other: FeatureSet | None, setting: MetricContext
+        self, real: FeatureSet | None, other: FeatureSet | None, context: MetricContext
     ) -> list[MetricValue]:
         """Evaluate held-out lines, and a bigram and a unigram chain's, as many as generated ones."""
         assert real is not None
-        count, key = self.num_samples or setting.num_fake, self.key(setting)
+        count, key = self.num_samples or context.num_fake, self.key(context)
         training = _lines(real)
         sets: dict[str, Numbers] = {}
         if other is not None:
@@ -239,12 +239,12 @@ class NgramDivergence(TextMetric):
     def settings(self) -> dict[str, Any]:
         return {**super().settings, "n": self.n}
 
-    def check(self, setting: MetricContext) -> None:
-        super().check(setting)
-        length = setting.extractor.outputs["tokens"]
+    def check(self, context: MetricContext) -> None:
+        super().check(context)
+        length = context.extractor.outputs["tokens"]
         if self.n < 1 or (length and self.n > length):
             raise InputError(
-                f"{self.key(setting)}: n={self.n} must be at least 1, and at most the {length} characters of a line"
+                f"{self.key(context)}: n={self.n} must be at least 1, and at most the {length} characters of a line"
             )
 
     def learn(self, training: Numbers, kind: Text) -> None:

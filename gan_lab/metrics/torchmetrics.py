@@ -199,7 +199,7 @@ class TorchMetric(ProtocolMetric):
         return {"metric": f"{kind.__module__}.{kind.__qualname__}", "output": self.output}
 
     def compute(
-        self, real: FeatureSet | None, fake: FeatureSet, setting: MetricContext
+        self, real: FeatureSet | None, fake: FeatureSet, context: MetricContext
     ) -> list[MetricValue]:
         assert real is not None
         metric = self._metric.to(real.device)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from gan_lab.errors import InputError
 from gan_lab.layers.conditioning import ConditioningFactory, Projection
-from gan_lab.layers.labels import ClassEmbedding
+from gan_lab.layers.networks import ClassEmbedding
 from gan_lab.layers.resnet import (
     ConditionalBatchNorm,
     ResNetDiscriminator,

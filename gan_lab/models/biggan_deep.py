@@ -12,7 +12,7 @@ from torch.nn.functional import avg_pool2d, interpolate, relu
 
 from gan_lab.errors import InputError
 from gan_lab.layers.conditioning import ConditioningFactory, Projection
-from gan_lab.layers.labels import ClassEmbedding
+from gan_lab.layers.networks import ClassEmbedding
 from gan_lab.layers.resnet import NormFactory, ResNetDiscriminator, ResNetGenerator
 from gan_lab.layers.resolutions import ImageSize
 from gan_lab.layers.spectral_norm import spectrally_normalized

@@ -12,8 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from gan_lab.layers.conditioning import ProjectionLogit
-from gan_lab.layers.labels import label_vectors
-from gan_lab.layers.networks import DiscriminatorNetwork, GeneratorNetwork, index_from_end
+from gan_lab.layers.networks import (
+    DiscriminatorNetwork,
+    GeneratorNetwork,
+    index_from_end,
+    label_vectors,
+)
 from gan_lab.layers.resolutions import ImageSize, resolution_pyramid
 from gan_lab.training.module import AdversarialModule
 

@@ -19,13 +19,14 @@ from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, glu, interpolat
 from gan_lab.console import say
 from gan_lab.errors import InputError
 from gan_lab.layers.conditioning import PatchLogits
-from gan_lab.layers.labels import ClassEmbedding, check_labels
 from gan_lab.layers.networks import (
+    ClassEmbedding,
     DiscriminatorInput,
     DiscriminatorNetwork,
     DiscriminatorOutput,
     GeneratorNetwork,
     Role,
+    check_labels,
     index_from_end,
 )
 from gan_lab.layers.resnet import ConditionalBatchNorm, UnconditionalBatchNorm

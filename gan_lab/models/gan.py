@@ -11,8 +11,7 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from gan_lab.layers.labels import label_vectors
-from gan_lab.layers.networks import DiscriminatorNetwork, GeneratorNetwork
+from gan_lab.layers.networks import DiscriminatorNetwork, GeneratorNetwork, label_vectors
 from gan_lab.layers.resolutions import ImageSize, image_shape
 from gan_lab.training.module import AdversarialModule
 

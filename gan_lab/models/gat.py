@@ -20,18 +20,19 @@ from gan_lab.data.sample import Batch, Representation
 from gan_lab.errors import InputError
 from gan_lab.layers import stylegan
 from gan_lab.layers.collectives import mean_over_ranks
-from gan_lab.layers.labels import ClassEmbedding, check_labels, label_vectors
 from gan_lab.layers.networks import (
+    ClassEmbedding,
     DiscriminatorInput,
     DiscriminatorNetwork,
     DiscriminatorOutput,
     Role,
-    StyleGeneratorNetwork,
+    check_labels,
+    label_vectors,
     tensors_of,
 )
 from gan_lab.layers.precision import to_fp32
 from gan_lab.layers.resolutions import ImageSize
-from gan_lab.layers.stylegan import pixel_norm, truncated
+from gan_lab.layers.stylegan import StyleGeneratorNetwork, pixel_norm, truncated
 from gan_lab.layers.transformer import (
     NORM_EPS,
     Branches,

@@ -10,8 +10,13 @@ cheap; the result is concatenated to z in the generator and to the first convolu
 import torch
 from torch import Tensor, nn
 
-from gan_lab.layers.labels import label_vectors, with_label_maps
-from gan_lab.layers.networks import DiscriminatorNetwork, GeneratorNetwork, index_from_end
+from gan_lab.layers.networks import (
+    DiscriminatorNetwork,
+    GeneratorNetwork,
+    index_from_end,
+    label_vectors,
+    with_label_maps,
+)
 from gan_lab.layers.resolutions import ImageSize, resolution_pyramid
 from gan_lab.training.module import AdversarialModule
 

@@ -27,8 +27,7 @@ from gan_lab.layers.equalized import (
     Resample,
     lrelu,
 )
-from gan_lab.layers.labels import label_vectors
-from gan_lab.layers.networks import GeneratorNetwork
+from gan_lab.layers.networks import GeneratorNetwork, label_vectors
 from gan_lab.layers.precision import to_fp32
 from gan_lab.layers.resolutions import (
     BINOMIAL,

@@ -24,7 +24,7 @@ from gan_lab.errors import InputError
 from gan_lab.layers.conditioning import PatchLogits
 from gan_lab.layers.networks import DiscriminatorInput, DiscriminatorNetwork, tensors_of
 from gan_lab.layers.spectral_norm import stored_spectral_norm
-from gan_lab.metrics.features.base import (
+from gan_lab.metrics.features import (
     PublishedExtractor,
     PublishedWeights,
     WeightsUnavailable,

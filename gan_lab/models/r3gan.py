@@ -18,8 +18,7 @@ from torch.nn.functional import leaky_relu
 
 from gan_lab.errors import InputError
 from gan_lab.layers.conditioning import ConditionedDiscriminator, ConditioningFactory, Projection
-from gan_lab.layers.labels import label_vectors
-from gan_lab.layers.networks import GeneratorNetwork, index_from_end
+from gan_lab.layers.networks import GeneratorNetwork, index_from_end, label_vectors
 from gan_lab.layers.resolutions import (
     ImageSize,
     downsample,

@@ -16,7 +16,6 @@ from gan_lab.layers.equalized import (
     Resample,
     lrelu,
 )
-from gan_lab.layers.networks import StyleGeneratorNetwork
 from gan_lab.layers.resolutions import (
     Growth,
     GrowthStage,
@@ -28,6 +27,7 @@ from gan_lab.layers.resolutions import (
 from gan_lab.layers.stylegan import (
     AdaIN,
     Noise,
+    StyleGeneratorNetwork,
     check_noise,
     layer_noise,
 )

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from gan_lab.errors import InputError
-from gan_lab.layers.equalized import EqualizedConv2d, EqualizedLinear, MinibatchStddev
-from gan_lab.layers.networks import DiscriminatorNetwork, StyleGeneratorNetwork
+from gan_lab.layers.equalized import EqualizedConv2d, EqualizedLinear, MinibatchStddev, Resample
+from gan_lab.layers.networks import DiscriminatorNetwork
 from gan_lab.layers.precision import find_fp16_dtype, to_fp16, to_fp32
 from gan_lab.layers.resnet import channels_last_on_cpu
 from gan_lab.layers.resolutions import (
@@ -27,6 +27,7 @@ from gan_lab.layers.stylegan import (
     Mapping,
     Noise,
     StyledConv,
+    StyleGeneratorNetwork,
     ToRGB,
     check_noise,
 )
@@ -235,15 +236,7 @@ class SynthesisBlock(nn.Module):
         )
         if residual:
             assert inputs is not None
-            self.skip = EqualizedConv2d(
-                inputs=inputs,
-                outputs=outputs,
-                kernel=1,
-                bias=False,
-                lrelu=False,
-                resample="up",
-                gain=gain,
-            )
+            self.skip = shortcut(inputs, outputs, resample="up", gain=gain)
         if last or architecture == "skip":
             self.torgb = ToRGB(inputs=outputs, channels=channels, w_dim=w_dim, clamp=clamp)
         upsamples = inputs is not None and architecture == "skip"
@@ -424,15 +417,7 @@ class DiscriminatorBlock(nn.Module):
         )
         self.skip = None
         if architecture == "resnet":
-            self.skip = EqualizedConv2d(
-                inputs=inputs,
-                outputs=outputs,
-                kernel=1,
-                bias=False,
-                lrelu=False,
-                resample="down",
-                gain=gain,
-            )
+            self.skip = shortcut(inputs, outputs, resample="down", gain=gain)
         taps = fir_filter() if architecture == "skip" else None
         self.register_buffer("resample_filter", taps, persistent=False)
 
@@ -500,6 +485,19 @@ class DiscriminatorEpilogue(nn.Module):
 def fromrgb(channels: int, features: int, clamp: float | None = None) -> EqualizedConv2d:
     """Return the 1x1 convolution that reads an image."""
     return EqualizedConv2d(inputs=channels, outputs=features, kernel=1, clamp=clamp)
+
+
+def shortcut(inputs: int, outputs: int, *, resample: Resample, gain: float) -> EqualizedConv2d:
+    """Return the 1x1 convolution beside the layers of a residual block."""
+    return EqualizedConv2d(
+        inputs=inputs,
+        outputs=outputs,
+        kernel=1,
+        bias=False,
+        lrelu=False,
+        resample=resample,
+        gain=gain,
+    )
 
 
 def widths(doublings: int, channel_base: int, channel_max: int) -> list[int]:

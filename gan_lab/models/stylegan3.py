@@ -16,10 +16,10 @@ from torch.nn.functional import conv2d, pad
 from gan_lab.errors import InputError
 from gan_lab.layers.collectives import mean_over_ranks
 from gan_lab.layers.equalized import LRELU_GAIN, EqualizedLinear, lrelu
-from gan_lab.layers.networks import StyleGeneratorNetwork
 from gan_lab.layers.precision import find_fp16_dtype, to_fp16, to_fp32
 from gan_lab.layers.resolutions import ImageSize, convolve, convolve_transposed, image_shape
 from gan_lab.layers.stylegan import (
+    StyleGeneratorNetwork,
     demodulation,
     scale_for_fp16,
 )

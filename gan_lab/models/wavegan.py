@@ -18,8 +18,7 @@ from gan_lab.layers.conditioning import (
     Projection,
     ProjectionLogit,
 )
-from gan_lab.layers.labels import label_vectors
-from gan_lab.layers.networks import GeneratorNetwork
+from gan_lab.layers.networks import GeneratorNetwork, label_vectors
 from gan_lab.training.module import AdversarialModule
 
 _START = 16  # samples at the coarsest resolution

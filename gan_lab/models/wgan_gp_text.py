@@ -13,8 +13,7 @@ from torch.nn.functional import relu
 
 from gan_lab.errors import InputError
 from gan_lab.layers.conditioning import ProjectionLogit
-from gan_lab.layers.labels import label_vectors
-from gan_lab.layers.networks import DiscriminatorNetwork, GeneratorNetwork
+from gan_lab.layers.networks import DiscriminatorNetwork, GeneratorNetwork, label_vectors
 from gan_lab.training.module import AdversarialModule
 
 BLOCKS = 5

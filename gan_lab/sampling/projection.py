@@ -233,11 +233,9 @@ def project(
         steps = Schedule(steps=default_steps(where) if steps is None else steps)
     tuning = tuning if isinstance(tuning, Tuning) else Tuning(steps=tuning)
     distance = distance or PyramidDistance()
-    restarts = count_restarts(restarts, where, encoded=has_encoder(where))
+    restarts = count_restarts(restarts, where)
     noise = wants_noise(noise, where)
-    channels, height, width = image_shape(gan)
-    if not isinstance(images, Targets):
-        images = read_targets(images, size=(height, width), channels=channels)
+    images = as_targets(images, gan)
     chosen = None if labels is None else class_labels(labels, len(images), gan)
     begin = time.perf_counter()
     recording = VideoFrames(images.images, steps.steps + tuning.steps) if record else None
@@ -259,19 +257,10 @@ def project(
             batch_size=batch_size,
             seen=lambda step: record_tuning(recording, steps.steps + step, rows, where),
         )
-    found = images_of(rows, where)
-    names = images.names[: len(found)]
-    latents = latents_of(rows, where, names)
     return ProjectionResult(
         gan=gan,
-        targets=Images(rows.targets.cpu()),
-        images=Images(found.cpu()),
-        latents=latents,
-        noise=None if rows.noise is None else rows.noise.cpu(),
-        plain=Images((found if latents.w is None else gan.synthesize(latents)).cpu()),
+        **tensors_of(rows, where, gan, distance, images.names),
         before_tuning=before,
-        loss=torch.cat([distance(*pair) for pair in pairs(found, rows.targets)]).cpu(),
-        names=names,
         space=where.name,
         distance=distance.name,
         why=distance.why,
@@ -283,15 +272,48 @@ def project(
     )
 
 
+def as_targets(images: Given | Sequence[Given] | Targets, gan: Sampler) -> Targets:
+    """Return given images in the generator's size and channels.
+
+    Raises:
+        InputError: for unreadable images.
+    """
+    if isinstance(images, Targets):
+        return images
+    channels, height, width = image_shape(gan)
+    return read_targets(images, size=(height, width), channels=channels)
+
+
+def tensors_of(
+    rows: Rows, space: Space, gan: Sampler, distance: Distance, names: Sequence[str]
+) -> dict[str, Any]:
+    """Return the per-image fields of a `ProjectionResult`.
+
+    Args:
+        rows: found by the search; after Ctrl-C perhaps fewer than there are names.
+        space: of the search.
+        gan: the generator that makes the images, tuned or not.
+        distance: of images.
+        names: of the images.
+    """
+    found = images_of(rows, space)
+    latents = latents_of(rows, space, names[: len(found)])
+    pairs = zip(found.split(BATCH_SIZE), rows.targets.split(BATCH_SIZE), strict=True)
+    return {
+        "targets": Images(rows.targets.cpu()),
+        "images": Images(found.cpu()),
+        "latents": latents,
+        "noise": None if rows.noise is None else rows.noise.cpu(),
+        "plain": Images((found if latents.w is None else gan.synthesize(latents)).cpu()),
+        "loss": torch.cat([distance(*pair) for pair in pairs]).cpu(),
+        "names": list(names[: len(found)]),
+    }
+
+
 def record_tuning(recording: VideoFrames | None, step: int, rows: Rows, space: Space) -> None:
     """Record the images of a step of the tuning, if there is a recording that wants it."""
     if recording is not None and recording.wants(step):
         recording.add(step, 0, images_of(rows[torch.arange(recording.count)], space))
-
-
-def pairs(images: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield images and targets in batches."""
-    return zip(images.split(BATCH_SIZE), targets.split(BATCH_SIZE), strict=True)
 
 
 def latents_of(rows: Rows, space: Space, names: Sequence[str]) -> Latents:
@@ -348,12 +370,13 @@ def default_steps(space: Space) -> int:
     return 0 if has_encoder(space) else STEPS
 
 
-def count_restarts(restarts: int | None, space: Space, *, encoded: bool) -> int:
+def count_restarts(restarts: int | None, space: Space) -> int:
     """Return how many searches an image gets.
 
     Raises:
         InputError: below 1, and above 1 with BiGAN's encoder, which gives one start.
     """
+    encoded = has_encoder(space)
     if restarts is None:
         return RESTARTS if space.name == "z" and not encoded else 1
     check_count("restarts", restarts, 1)

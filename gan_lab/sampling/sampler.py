@@ -18,13 +18,8 @@ from gan_lab.data.media import Samples, ShownTensor
 from gan_lab.data.sample import SampleKind, SampleSpec
 from gan_lab.data.source import reason_of
 from gan_lab.errors import InputError
-from gan_lab.layers.networks import (
-    GeneratorNetwork,
-    StyleGeneratorNetwork,
-    samples_made,
-    standing_statistics,
-)
-from gan_lab.layers.stylegan import NOISE, check_noise, truncated
+from gan_lab.layers.networks import GeneratorNetwork, samples_made, standing_statistics
+from gan_lab.layers.stylegan import NOISE, StyleGeneratorNetwork, check_noise, truncated
 from gan_lab.sampling.latents import (
     ImageNoise,
     Labels,
@@ -131,7 +126,7 @@ class Sampler:
 
     @property
     def labels_drawn(self) -> str | None:
-        """How default labels are drawn, in words; None for an unconditional generator."""
+        """Description of how default labels are drawn; None for an unconditional generator."""
         if not self.num_classes:
             return None
         if not self.attributes:
@@ -644,7 +639,7 @@ class Sampler:
             return
         if not self.generator.supports_z_truncation:
             raise InputError(
-                f"truncation={truncation} means nothing to {self.kind}, whose z are scaled to one length or uniform; "
+                f"truncation={truncation} is not for {self.kind}, whose z are scaled to one length or uniform; "
                 "leave it out"
             )
         if truncation <= 0:

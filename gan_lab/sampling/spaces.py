@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from gan_lab.errors import InputError
-from gan_lab.layers.networks import GeneratorNetwork, StyleGeneratorNetwork
+from gan_lab.layers.networks import GeneratorNetwork
 from gan_lab.layers.precision import half_precision_parts
-from gan_lab.layers.stylegan import Noise
+from gan_lab.layers.stylegan import Noise, StyleGeneratorNetwork
 from gan_lab.sampling.latents import Latents
 from gan_lab.sampling.sampler import Sampler
 from gan_lab.sampling.targets import PyramidDistance

@@ -146,7 +146,7 @@ def check_single(image: Image.Image, name: str) -> None:
         InputError: with what to do.
     """
     frames = getattr(image, "n_frames", 1)  # Pillow's own way: only some formats have it
-    if frames > 1 and image.format != "MPO":  # a phone's JPEG with a thumbnail behind it
+    if frames > 1 and image.format != "MPO":  # a phone's JPEG followed by a thumbnail
         raise InputError(f"{name} has {frames} frames; save the one to project as a separate image")
 
 

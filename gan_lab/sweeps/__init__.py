@@ -57,7 +57,7 @@ def sweep_overrides(words: Sequence[str]) -> list[str]:
     The sweep is named by its overrides, swept keys included, so that the same command finds it again.
 
     Args:
-        words: overrides, and flags behind them.
+        words: overrides, followed by flags.
 
     Raises:
         InputError: for a launcher whose package is not installed.

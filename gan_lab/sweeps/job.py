@@ -35,7 +35,7 @@ SWEEP_FILE, RECORD_LOCK = "sweep.json", ".sweep.json.lock"
 Status = Literal["waiting", "running", "done", "pruned", "stopped", "failed", "killed"]
 # finished; other runs are continued by the next call
 FINAL: tuple[Status, ...] = ("done", "pruned")
-# to be looked at by the user
+# need the user's attention
 WRONG: tuple[Status, ...] = ("failed", "killed")
 
 

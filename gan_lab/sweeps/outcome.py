@@ -19,7 +19,7 @@ from gan_lab.metrics.base import Direction, Metrics, MetricsByData, direction
 from gan_lab.training.building import build_data
 from gan_lab.training.callbacks.evaluation import Evaluation
 from gan_lab.training.callbacks.training_log import log
-from gan_lab.training.loggers.base import METRICS_FILE
+from gan_lab.training.loggers import METRICS_FILE
 from gan_lab.training.loggers.files import PRUNED, read_metrics
 from gan_lab.training.module import AdversarialModule
 
@@ -59,7 +59,7 @@ def chosen_objective(
             chosen by looking at these.
 
     Raises:
-        InputError: when it is not known whether lower or higher is better.
+        InputError: when its direction is unknown.
     """
     key, mode = config.objective, config.objective_mode
     if key is None:
@@ -72,7 +72,7 @@ def chosen_objective(
     mode = mode or direction(key)
     if mode is None:
         raise InputError(
-            f"objective={key}: it is not known whether lower or higher is better; set objective_mode=min or max"
+            f"objective={key}: its direction is unknown; set objective_mode=min or max"
         )
     return Objective(key=key, mode=mode)
 
@@ -127,7 +127,7 @@ def metrics_at(entries: list[dict[str, Any]], kimg: float | None) -> dict[str, f
 
 
 class Pruning(Callback):
-    """Reports each evaluation to a trial of an Optuna study, and ends the run if its pruner says so.
+    """Reports each evaluation to a trial of an Optuna study, and ends the run if the pruner decides to.
 
     Runs between evaluation and checkpointing, which then saves the run. Optuna's step is the number of the evaluation,
     from 0, so that runs of different batch sizes compare. The study is accessed through its storage, which other

@@ -147,7 +147,7 @@ class OptunaSweep(Sweep):
         found = {chosen_objective(run.config) for run in planned}
         if None in found:
             raise InputError(
-                "nothing is measured, so there is no objective; choose metrics= that suit the data, or objective="
+                "there are no metrics, so there is no objective; choose metrics= that suit the data, or objective="
             )
         if len(found) > 1:
             keys = ", ".join(sorted(objective.key for objective in found if objective))

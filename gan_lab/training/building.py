@@ -36,7 +36,7 @@ from gan_lab.metrics.base import Metrics
 from gan_lab.training.callbacks.training_log import ProgressBar
 from gan_lab.training.checkpoint import AtomicCheckpointIO
 from gan_lab.training.checks import CheckSameConfig
-from gan_lab.training.loggers.base import RunLogger
+from gan_lab.training.loggers import RunLogger
 from gan_lab.training.loggers.files import JsonLines
 from gan_lab.training.module import AdversarialModule
 from gan_lab.training.player import OptimizerFactory

@@ -13,7 +13,6 @@ from gan_lab.layers.collectives import mean_over_ranks
 from gan_lab.layers.networks import (
     DiscriminatorInput,
     Role,
-    StyleGeneratorNetwork,
     distinct_tensors,
     map_samples,
     map_tensors,
@@ -21,6 +20,7 @@ from gan_lab.layers.networks import (
     tensors_of,
 )
 from gan_lab.layers.precision import to_fp32
+from gan_lab.layers.stylegan import StyleGeneratorNetwork
 from gan_lab.training.losses import mean_per_sample
 from gan_lab.training.steps import (
     DiscriminatorStep,

@@ -1,7 +1,8 @@
-"""Description and model card of an exported generator, from a run or an earlier export."""
+"""An exported generator: its description and model card, from a run or an earlier export, and a Space of the hub."""
 
 import html
 import re
+import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,14 +21,14 @@ from gan_lab.data.deep_images import DeepImage
 from gan_lab.data.images import ImageKind
 from gan_lab.data.media import grid
 from gan_lab.errors import InputError
-from gan_lab.metrics.features.base import file_sha256
-from gan_lab.run import git_revision, read_results
+from gan_lab.metrics.features import file_sha256
+from gan_lab.run import git_revision, read_results, write
 from gan_lab.sampling.gan import Gan
 from gan_lab.training.checkpoint import CONFIG_FILE, checkpoint_path, read, read_config
 from gan_lab.training.loggers.files import read_metrics
 from gan_lab.version import __version__
 from gan_lab.weights import exported
-from gan_lab.weights.exported import GRID, PROGRAMS
+from gan_lab.weights.exported import CARD, DESCRIPTION, GRID, PROGRAMS, WEIGHTS
 from gan_lab.weights.loading import as_gan, player
 
 # config keys that only say where the run is
@@ -85,33 +86,45 @@ def of_run(
         discriminator_network = player(
             "discriminator", config, state, average=False, origin=path, trust=trust
         )
-    source = {"run": folder.name, "checkpoint": path.name, "sha256": file_sha256(path)}
-    description = {
+    description = describe_run(path, config, state, gan, weights=weights) | {
+        "generator": {"network": config["model"]["generator"], "weights": weights},
+        "discriminator": None
+        if discriminator_network is None
+        else {"network": config["model"]["discriminator"]},
+    }
+    return Material(gan=gan, discriminator=discriminator_network, description=description)
+
+
+def describe_run(
+    path: Path, config: Mapping[str, Any], state: Mapping[str, Any], gan: Gan, *, weights: str
+) -> dict[str, Any]:
+    """Return what `model.json` says of a run besides its networks.
+
+    Args:
+        path: of the checkpoint.
+        config: of the run.
+        state: of the checkpoint.
+        gan: that was loaded from it.
+        weights: "ema" or "raw".
+    """
+    folder, sha256 = path.parent.parent, file_sha256(path)
+    return {
         "format": exported.FORMAT,
         "name": folder.resolve().name,
         "gan_lab": __version__,
         "git_revision": git_revision(),
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "licence": None,
-        "generator": {"network": config["model"]["generator"], "weights": weights},
-        "discriminator": None
-        if discriminator_network is None
-        else {"network": config["model"]["discriminator"]},
         "sample": gan.spec.as_dict(),
-        "z_dim": generator.z_dim,
+        "z_dim": gan.generator.z_dim,
         "kimg": gan.kimg,
         "truncation": truncation_of(gan),
         "standing_statistics": None,
-        "source": source,
-        "metrics": metrics_of(folder, source["sha256"], gan.kimg, weights, config),
+        "source": {"run": folder.name, "checkpoint": path.name, "sha256": sha256},
+        "metrics": metrics_of(folder, sha256, gan.kimg, weights, config),
         "best": best_of(state, gan.kimg) if weights == "ema" else None,
         "recipe": without_places(config),
     }
-    return Material(
-        gan=gan,
-        discriminator=discriminator_network,
-        description=description,
-    )
 
 
 def of_export(
@@ -261,12 +274,12 @@ LICENCES = (
 )
 
 
-def card(description: Mapping[str, Any], *, picture: str, repository: str | None) -> str:
+def card(description: Mapping[str, Any], *, caption: str, repository: str | None) -> str:
     """Render the model card, Markdown with front matter.
 
     Args:
         description: of `model.json`.
-        picture: a sentence on what its sample grid shows.
+        caption: a sentence on what its sample grid shows.
         repository: "user/name" on the hub; None for a folder.
     """
     network = str(description["generator"]["network"]["_target_"])
@@ -280,7 +293,7 @@ def card(description: Mapping[str, Any], *, picture: str, repository: str | None
         nvidia_class=(description.get("nvidia") or {}).get("class", ""),
         encodes=network == "gan_lab.models.bigan.Generator",
         grid=GRID,
-        picture=picture,
+        caption=caption,
         source=f"hf://{repository}" if repository else None,
         recipe=list(recipe(description)),
         metrics=[row for result in description["metrics"] for row in metric_rows(result)],
@@ -322,14 +335,14 @@ def samples(description: Mapping[str, Any]) -> str:
     shape = description["sample"]["shape"]
     if levels(description) is not None:
         bits = description["sample"]["kind"]["bits"]
-        return f"{picture_of(shape)} with {bits} bits"
+        return f"{describe_images(shape)} with {bits} bits"
     if not is_image(description):
         kind = description["sample"]["kind"]["_target_"].split(".")[-1]
         return f"samples of shape {shape} ({kind})"
-    return picture_of(shape)
+    return describe_images(shape)
 
 
-def picture_of(shape: Sequence[int]) -> str:
+def describe_images(shape: Sequence[int]) -> str:
     """Describe images of a shape in a few words."""
     channels, height, width = shape
     colour = {1: "grey", 3: "RGB", 4: "RGBA"}.get(channels, f"{channels}-channel")
@@ -476,3 +489,91 @@ def sample_grid(gan: Gan, *, seed: int, truncation: float | None) -> tuple[Tenso
         *([f"shown {factor} times as large"] if factor > 1 else []),
     ]
     return grid(large, COLUMNS), ", ".join(facts) + "."
+
+
+# A Space of the Hugging Face hub: the explore page of the model, as a container.
+
+
+PORT = 7860
+CPUS = 2  # of the hub's free machine, where torch would count those of its host
+MODEL_FOLDER = "model"
+# what a Space holds; other files in the folder, such as a wheel of gan_lab, are kept
+SPACE_FILES = ("README.md", "Dockerfile", "requirements.txt", MODEL_FOLDER)
+# of the exported model
+TAKEN = (DESCRIPTION, CARD, GRID, WEIGHTS["generator"], WEIGHTS["representation"])
+
+REQUIREMENTS = f"gan-laboratory[explore]=={__version__}\n"
+
+# the hub shows a Space in a frame of its own page, and runs it as the user 1000
+DOCKERFILE = f"""\
+FROM python:3.12-slim
+RUN useradd --create-home --uid 1000 user
+WORKDIR /app
+COPY --chown=user . .
+# a wheel that lies here is taken in place of the package index's
+RUN pip install --no-cache-dir -f . -r requirements.txt
+USER user
+EXPOSE {PORT}
+CMD ["gan-lab", "explore", "run={MODEL_FOLDER}", "host=0.0.0.0", "port={PORT}", "threads={CPUS}", \
+"frame_ancestors=[https://huggingface.co]"]
+"""
+
+SPACE_README = """\
+# {name}
+
+An explore page of one generator, of gan_lab: seeds, truncation, mixing, directions. {model}
+
+The same on any machine: `docker build -t explore . && docker run -p {port}:{port} explore`, or without a container
+`pip install -r requirements.txt && gan-lab explore run={folder}`.
+
+A wheel of gan-laboratory {version} that lies in this folder is installed in place of the package index's.
+"""
+
+
+def is_space(folder: Path) -> bool:
+    """Whether a folder holds a Space that `fill_space` wrote."""
+    return (folder / "Dockerfile").is_file() and (folder / MODEL_FOLDER / DESCRIPTION).is_file()
+
+
+def fill_space(
+    folder: Path, model: Path, description: Mapping[str, Any], *, repository: str | None
+) -> None:
+    """Write the files of a Space.
+
+    Args:
+        folder: where to.
+        model: the exported model, of which a copy is taken.
+        description: its `model.json`.
+        repository: "user/name" of the model on the hub, or None.
+    """
+    (folder / MODEL_FOLDER).mkdir()
+    for name in TAKEN:
+        if (model / name).is_file():
+            shutil.copy2(model / name, folder / MODEL_FOLDER / name)
+    write(folder / "Dockerfile", DOCKERFILE)
+    write(folder / "requirements.txt", REQUIREMENTS)
+    fields = {
+        "title": description["name"],
+        "sdk": "docker",
+        "app_port": PORT,
+        **licence_fields(description),
+        **({"models": [repository]} if repository else {}),
+    }
+    front = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
+    text = SPACE_README.format(
+        name=description["name"],
+        model=f"The model: [{repository}](https://huggingface.co/{repository})."
+        if repository
+        else f"The model lies in `{MODEL_FOLDER}`, with its card.",
+        port=PORT,
+        folder=MODEL_FOLDER,
+        version=__version__,
+    )
+    write(folder / "README.md", f"---\n{front}---\n\n{text}")
+
+
+def space_files(folder: Path) -> Sequence[str]:
+    """Return the files of a Space, and the wheels in it, which its container installs."""
+    inside = [f"{MODEL_FOLDER}/{path.name}" for path in sorted((folder / MODEL_FOLDER).iterdir())]
+    wheels = sorted(path.name for path in folder.glob("*.whl"))
+    return [*(name for name in SPACE_FILES if name != MODEL_FOLDER), *inside, *wheels]

@@ -17,7 +17,7 @@ from gan_lab.config import read_json, take
 from gan_lab.data.sample import SampleSpec
 from gan_lab.errors import InputError
 from gan_lab.layers.networks import DiscriminatorNetwork, GeneratorNetwork
-from gan_lab.metrics.features.base import file_sha256
+from gan_lab.metrics.features import file_sha256
 from gan_lab.sampling.gan import Gan
 from gan_lab.sampling.latents import check_classes
 from gan_lab.training.state_dicts import MisfitError, network_of

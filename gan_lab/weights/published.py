@@ -13,10 +13,8 @@ from torch import Tensor, nn
 import gan_lab.weights.biggan as biggan
 import gan_lab.weights.fastgan as fastgan
 import gan_lab.weights.gat as gat
-import gan_lab.weights.network_pickles as network_pickles
-import gan_lab.weights.pretrained_biggan as pretrained_biggan
+import gan_lab.weights.pickles as pickles
 import gan_lab.weights.r3gan as r3gan
-import gan_lab.weights.rosinality as rosinality
 import gan_lab.weights.stylegan as stylegan
 import gan_lab.weights.wavegan as wavegan
 from gan_lab.data.decoding import regular_file
@@ -24,8 +22,7 @@ from gan_lab.data.unpickling import DamagedError, Record, RefusedError
 from gan_lab.errors import InputError
 from gan_lab.weights.blueprint import Blueprint, Blueprints
 from gan_lab.weights.exported import NVIDIA
-from gan_lab.weights.network_pickles import to_plain_data
-from gan_lab.weights.tensors import STATE_DICT, View, read_torch
+from gan_lab.weights.pickles import STATE_DICT, View, read_torch, to_plain_data
 
 LARGEST_FILE = 8 << 30
 
@@ -56,9 +53,9 @@ READERS: dict[str, Reader] = {
     "stylegan3 networks": stylegan.read,
     "R3GAN networks": r3gan.read,
     "BigGAN-PyTorch networks": biggan.read,
-    "pytorch-pretrained-BigGAN": pretrained_biggan.read,
+    "pytorch-pretrained-BigGAN": biggan.read_pretrained,
     fastgan.SOURCE: fastgan.read,
-    rosinality.SOURCE: rosinality.read,
+    stylegan.ROSINALITY: stylegan.read_rosinality,
     "projected-gan discriminator": fastgan.read_discriminator,
     "GAT networks": gat.read,
     "WaveGAN networks": wavegan.read,
@@ -209,8 +206,8 @@ def open_pickle(path: Path, arguments: Mapping[str, Any]) -> Published:
     """
     refuse_arguments(path, arguments)
     data, digest = contents(path)
-    content = network_pickles.read_pickle(data)
-    config, state = network_pickles.describe(content)
+    content = pickles.read_pickle(data)
+    config, state = pickles.describe(content)
     seen = content.get("cur_nimg")
     return Published(
         config=config,
@@ -238,7 +235,7 @@ def open_state_dict(path: Path, arguments: Mapping[str, Any]) -> Published:
     """
     files: dict[Path, str] = {}
     held = read_held(path, files)
-    if rosinality.is_file(held):
+    if stylegan.is_rosinality(held):
         return open_rosinality(path, held, arguments, files)
     state = state_dict(held)
     if "synthesis.b4.const" in state or "synthesis.input.freqs" in state:
@@ -267,11 +264,11 @@ def open_rosinality(
     refuse_arguments(path, arguments)
     states = {
         ours: state_dict(held[theirs])
-        for theirs, ours in rosinality.PLAYERS.items()
+        for theirs, ours in stylegan.ROSINALITY_PLAYERS.items()
         if theirs in held
     }
-    if isinstance(average := held.get(rosinality.AVERAGE), View):
-        states["G_ema"][rosinality.AVERAGE] = average.tensor()
+    if isinstance(average := held.get(stylegan.ROSINALITY_AVERAGE), View):
+        states["G_ema"][stylegan.ROSINALITY_AVERAGE] = average.tensor()
     sizes = {
         player: {name: tuple(value.shape) for name, value in state.items()}
         for player, state in states.items()
@@ -281,7 +278,7 @@ def open_rosinality(
         for player, state in states.items()
         for name, value in state.items()
     }
-    return Published(rosinality.describe(sizes), everything, files)
+    return Published(stylegan.describe_rosinality(sizes), everything, files)
 
 
 def open_nvidia(

@@ -1,22 +1,25 @@
-"""StyleGAN2(-ADA) and StyleGAN3 networks as NVIDIA's repositories store them.
+"""Published weights of StyleGAN2(-ADA) and StyleGAN3, NVIDIA's and rosinality's.
 
-Names of arguments are theirs: https://github.com/NVlabs/stylegan3 and https://github.com/NVlabs/stylegan2-ada-pytorch.
-Names of weights are the same here, but filters, which follow from the arguments, are not read. `publish` goes the other
-way: arguments and weights as the classes of the stylegan3 repository take them.
+Names of arguments are NVIDIA's: https://github.com/NVlabs/stylegan3 and https://github.com/NVlabs/stylegan2-ada-pytorch.
+Names of weights are the same here, but filters, which follow from the arguments, are not read. `published_arguments`
+and `published_weights` go the other way: as the classes of the stylegan3 repository take them.
 """
 
 import inspect
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from gan_lab.errors import InputError
 from gan_lab.layers.equalized import EqualizedConv2d
 from gan_lab.layers.resolutions import fir_filter
+from gan_lab.layers.stylegan import Mapping as MappingNetwork
 from gan_lab.layers.stylegan import StyledConv
 from gan_lab.models import stylegan2, stylegan3
-from gan_lab.training.state_dicts import renamer
+from gan_lab.training.state_dicts import part, renamer
 from gan_lab.weights.blueprint import (
     LARGEST,
     MOST_LAYERS,
@@ -53,22 +56,10 @@ def stylegan2_generator(arguments: Mapping[str, Any], state: Mapping[str, Any] |
     mapping = given.inner("mapping_kwargs")
     # pickles have them at the outer level or in a mapping of their own
     synthesis = given.inner("synthesis_kwargs", beside=True)
-    ours = {
-        "image_size": given.take("img_resolution", int),
-        "channels": given.take("img_channels", int),
-        "num_classes": given.take("c_dim", int),
-        "z_dim": given.take("z_dim", int),
-        "w_dim": (w_dim := given.take("w_dim", int)),
-        "mapping_layers": mapping.take("num_layers", int, default=8, most=MOST_LAYERS),
-        "w_avg_beta": mapping.take("w_avg_beta", float, default=0.998),
-        "channel_base": synthesis.take("channel_base", int, default=32768),
-        "channel_max": synthesis.take("channel_max", int, default=512),
-        "architecture": synthesis.take("architecture", str, default="skip"),
-        "clamp": synthesis.take("conv_clamp", float, default=256.0),
-        "num_fp16_res": synthesis.take("num_fp16_res", int, default=4),
+    ours = generator_arguments(given, mapping, synthesis, mapping_layers=8) | {
+        "architecture": synthesis.take("architecture", str, default="skip")
     }
-    mapping.expect("lr_multiplier", 0.01)
-    expect_layers(mapping, w_dim)
+    expect_layers(mapping, ours["w_dim"])
     synthesis.expect("use_noise", True)
     expect_convolutions(synthesis)
     # implementation details of NVIDIA's code
@@ -113,6 +104,26 @@ def discriminator(arguments: Mapping[str, Any], state: Mapping[str, Any] | None)
     return Blueprint(stylegan2.Discriminator, ours, state, TRANSLATE)
 
 
+def generator_arguments(
+    given: Arguments, mapping: Arguments, synthesis: Arguments, *, mapping_layers: int
+) -> dict[str, Any]:
+    """Take the arguments that both generators share; `mapping_layers` is the default."""
+    mapping.expect("lr_multiplier", 0.01)
+    return {
+        "image_size": given.take("img_resolution", int),
+        "channels": given.take("img_channels", int),
+        "num_classes": given.take("c_dim", int),
+        "z_dim": given.take("z_dim", int),
+        "w_dim": given.take("w_dim", int),
+        "mapping_layers": mapping.take("num_layers", int, default=mapping_layers, most=MOST_LAYERS),
+        "w_avg_beta": mapping.take("w_avg_beta", float, default=0.998),
+        "channel_base": synthesis.take("channel_base", int, default=32768),
+        "channel_max": synthesis.take("channel_max", int, default=512),
+        "clamp": synthesis.take("conv_clamp", float, default=256.0),
+        "num_fp16_res": synthesis.take("num_fp16_res", int, default=4),
+    }
+
+
 def expect_layers(mapping: Arguments, width: int | None) -> None:
     """Check the unsupported options of a mapping network: width and activation."""
     mapping.expect("embed_features", None, width)
@@ -131,16 +142,7 @@ def stylegan3_generator(arguments: Mapping[str, Any], state: Mapping[str, Any] |
     given = Arguments(arguments, "generator")
     mapping = given.inner("mapping_kwargs")
     synthesis = given.inner("synthesis_kwargs", beside=True)
-    ours = {
-        "image_size": given.take("img_resolution", int),
-        "channels": given.take("img_channels", int),
-        "num_classes": given.take("c_dim", int),
-        "z_dim": given.take("z_dim", int),
-        "w_dim": given.take("w_dim", int),
-        "mapping_layers": mapping.take("num_layers", int, default=2, most=MOST_LAYERS),
-        "w_avg_beta": mapping.take("w_avg_beta", float, default=0.998),
-        "channel_base": synthesis.take("channel_base", int, default=32768),
-        "channel_max": synthesis.take("channel_max", int, default=512),
+    ours = generator_arguments(given, mapping, synthesis, mapping_layers=2) | {
         "num_layers": synthesis.take("num_layers", int, default=14, most=MOST_LAYERS),
         "num_critical": synthesis.take("num_critical", int, default=2),
         "kernel": synthesis.take("conv_kernel", int, default=3, most=MOST_TAPS),
@@ -152,10 +154,7 @@ def stylegan3_generator(arguments: Mapping[str, Any], state: Mapping[str, Any] |
         "filter_size": synthesis.take("filter_size", int, default=6, most=MOST_TAPS),
         "output_scale": synthesis.take("output_scale", float, default=0.25),
         "magnitude_decay": synthesis.take("magnitude_ema_beta", float, default=0.999),
-        "clamp": synthesis.take("conv_clamp", float, default=256.0),
-        "num_fp16_res": synthesis.take("num_fp16_res", int, default=4),
     }
-    mapping.expect("lr_multiplier", 0.01)
     synthesis.expect("lrelu_upsampling", 2)
     for node in (mapping, synthesis, given):
         node.finish()
@@ -276,3 +275,202 @@ def _filters(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
                 yield f"{layer}.up_filter", module.up_filter / module.up
             if len(module.down_filter) > 1:
                 yield f"{layer}.down_filter", module.down_filter
+
+
+# rosinality's StyleGAN2, https://github.com/rosinality/stylegan2-pytorch. A `.pt` file holds "g_ema" and perhaps "g",
+# "d" and "latent_avg": state dicts without arguments, which follow from the shapes. The networks are the same as
+# NVIDIA's; names, some shapes and the order of resolutions in D are not.
+
+
+ROSINALITY = "rosinality StyleGAN2"
+
+ROSINALITY_PLAYERS = {"g_ema": "G_ema", "g": "G", "d": "D"}
+
+ROSINALITY_AVERAGE = "latent_avg"
+
+AVERAGED_Z = 10_000  # z whose w are averaged where the file has no average
+
+LEAVES = r"(weight|bias)"
+
+Sizes = Mapping[str, tuple[int, ...]]
+
+
+def read_rosinality(config: Mapping[str, Any], state: Mapping[str, Any] | None) -> Blueprints:
+    """Read G and D; see `gan_lab.weights.from_published`.
+
+    `size`, `style_dim` and `n_mlp` are arguments there; the widths, a table in that code, are given by NVIDIA's two
+    numbers.
+    """
+    networks: Blueprints = {}
+    if "generator" in config:
+        given = Arguments(config["generator"], "generator")
+        size, style_dim, depth = (
+            given.take("size", int),
+            given.take("style_dim", int, default=512),
+            given.take("n_mlp", int, default=8, most=MOST_LAYERS),
+        )
+        ours = _rosinality_sizes(given, size) | {
+            "z_dim": style_dim,
+            "w_dim": style_dim,
+            "mapping_layers": depth,
+        }
+        networks["G"] = Blueprint(
+            stylegan2.Generator, ours, part(state, "G"), rosinality_generator_weights
+        )
+    if "discriminator" in config:
+        given = Arguments(config["discriminator"], "discriminator")
+        size = given.take("size", int)
+        ours = _rosinality_sizes(given, size) | {"mbstd_group_size": 4}
+        networks["D"] = Blueprint(
+            stylegan2.Discriminator, ours, part(state, "D"), rosinality_discriminator_weights
+        )
+    return networks
+
+
+def _rosinality_sizes(given: Arguments, size: int) -> dict[str, Any]:
+    ours = {
+        "image_size": size,
+        "channels": 3,
+        "num_classes": 0,
+        "channel_base": given.take("channel_base", int, default=32768),
+        "channel_max": given.take("channel_max", int, default=512),
+    }
+    given.finish()
+    return ours
+
+
+def is_rosinality(held: Any) -> bool:
+    """Whether what a file holds is a checkpoint of this kind."""
+    return isinstance(held, dict) and isinstance(held.get("g_ema"), dict)
+
+
+def describe_rosinality(states: Mapping[str, Sizes]) -> dict[str, Any]:
+    """Find the configuration from the shapes of weights.
+
+    Args:
+        states: "G_ema" and perhaps "D" -> published name -> shape.
+
+    Raises:
+        InputError: for weights of other networks, such as a generator of another architecture.
+    """
+    generator = states["G_ema"]
+    layers = [name for name in generator if re.fullmatch(r"style\.\d+\.weight", name)]
+    doublings = len([n for n in generator if re.fullmatch(r"to_rgbs\.\d+\.bias", n)])
+    const, first = generator.get("input.input"), generator.get("style.1.weight")
+    if const is None or first is None or len(const) != 4:
+        raise InputError(
+            "its g_ema is no StyleGAN2 of rosinality's: it begins with "
+            f"{', '.join(list(generator)[:3]) or 'nothing'}"
+        )
+    size = 4 << min(doublings, 20)
+    last = generator.get(f"convs.{2 * doublings - 1}.activate.bias", const[1:2])
+    widths = {"channel_base": last[0] * size, "channel_max": const[1]}
+    config: dict[str, Any] = {
+        "source": ROSINALITY,
+        "generator": {"size": size, "style_dim": first[1], "n_mlp": len(layers), **widths},
+    }
+    if "D" in states:
+        config["discriminator"] = {"size": size, **widths}
+    return config
+
+
+def rosinality_generator_weights(
+    state: Mapping[str, Any], own: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Give a generator's published weights our names and shapes."""
+    renamed: dict[str, Tensor] = {}
+    for published, value in state.items():
+        if published.endswith(".kernel"):  # [1, 3, 3, 1] in all of these networks
+            continue
+        name = _rosinality_generator_name(published)
+        tensor = torch.as_tensor(value)
+        # without the leading sides of 1 that broadcasting there has
+        if name in own and tensor.numel() == own[name].numel():
+            tensor = tensor.reshape(own[name].shape)
+        renamed[name] = tensor
+    if "mapping.w_avg" not in renamed:
+        renamed["mapping.w_avg"] = mean_style(renamed)
+    return renamed
+
+
+def _rosinality_generator_name(name: str) -> str:
+    if name == ROSINALITY_AVERAGE:
+        return "mapping.w_avg"
+    if name == "input.input":
+        return "synthesis.b4.const"
+    if found := re.fullmatch(rf"style\.(\d+)\.{LEAVES}", name):
+        return f"mapping.fc{int(found[1]) - 1}.{found[2]}"
+    if found := re.fullmatch(r"noises\.noise_(\d+)", name):
+        return f"synthesis.{_rosinality_layer(int(found[1]))}.noise_const"
+    if found := re.fullmatch(r"(conv1|convs\.(\d+))\.(.+)", name):
+        return f"synthesis.{_rosinality_layer(int(found[2]) + 1 if found[2] else 0)}.{_rosinality_leaf(found[3])}"
+    if found := re.fullmatch(r"to_rgb(1|s\.(\d+))\.(.+)", name):
+        side = 8 << int(found[2]) if found[2] else 4
+        return f"synthesis.b{side}.torgb.{_rosinality_leaf(found[3])}"
+    raise InputError(f"weight {name[:80]} is unknown in a StyleGAN2 generator of rosinality's")
+
+
+def _rosinality_layer(index: int) -> str:
+    """Return the place of a convolution, counted from the coarsest: one at 4 pixels, then two a resolution."""
+    if index == 0:
+        return "b4.conv1"
+    return f"b{8 << (index - 1) // 2}.conv{(index - 1) % 2}"
+
+
+def _rosinality_leaf(name: str) -> str:
+    """Return our name of a weight in a layer with styles."""
+    if found := re.fullmatch(rf"conv\.modulation\.{LEAVES}", name):
+        return f"affine.{found[1]}"
+    known = {
+        "conv.weight": "weight",
+        "bias": "bias",
+        "activate.bias": "bias",
+        "noise.weight": "noise_strength",
+    }
+    if name not in known:
+        raise InputError(
+            f"weight {name[:80]} is unknown in a StyleGAN2 layer of rosinality's; other kinds of networks are not read"
+        )
+    return known[name]
+
+
+def mean_style(renamed: Mapping[str, Tensor]) -> Tensor:
+    """Return the mean of w [D] over many z, as that repository takes it when images are made."""
+    prefix = "mapping."
+    layers = {
+        name.removeprefix(prefix): value
+        for name, value in renamed.items()
+        if name.startswith(prefix)
+    }
+    width = len(layers["fc0.bias"])
+    mapping = MappingNetwork(
+        z_dim=width, num_classes=0, w_dim=width, num_layers=len(layers) // 2, num_ws=None
+    )
+    mapping.load_state_dict(layers)
+    z = torch.randn(AVERAGED_Z, width, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        found: Tensor = mapping(z).mean(dim=0)
+    return found
+
+
+def rosinality_discriminator_weights(
+    state: Mapping[str, Any], own: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Give a discriminator's published weights our names; blocks are counted from the finest there."""
+    sides = sorted({int(found[1]) for name in own if (found := re.match(r"b(\d+)\.", name))})
+    return {
+        _rosinality_discriminator_name(name, sides[-1]): torch.as_tensor(value)
+        for name, value in state.items()
+        if not name.endswith(".kernel")
+    }
+
+
+def _rosinality_discriminator_name(name: str, size: int) -> str:
+    if found := re.fullmatch(rf"(convs\.0|final_conv)\.\d\.{LEAVES}", name):
+        return f"{f'b{size}.fromrgb' if found[1] == 'convs.0' else 'b4.conv'}.{found[2]}"
+    if found := re.fullmatch(rf"final_linear\.([01])\.{LEAVES}", name):
+        return f"b4.{'fc' if found[1] == '0' else 'out'}.{found[2]}"
+    if found := re.fullmatch(rf"convs\.(\d+)\.(conv1|conv2|skip)\.\d\.{LEAVES}", name):
+        layer = {"conv1": "conv0", "conv2": "conv1", "skip": "skip"}[found[2]]
+        return f"b{size >> (int(found[1]) - 1)}.{layer}.{found[3]}"
+    raise InputError(f"weight {name[:80]} is unknown in a StyleGAN2 discriminator of rosinality's")

@@ -26,7 +26,7 @@ from tests.helpers.command_lines import lines
 SLOW_S = 20.0
 
 
-def judge(words: list[str]) -> tuple[str, str]:
+def run_command(words: list[str]) -> tuple[str, str]:
     """Return what has become of a command line, in a word, and what was said."""
     found: list[dict[str, Any]] = []
     check = keys.check
@@ -66,7 +66,7 @@ def main(number: int, seeds: list[int]) -> int:
     counts: Counter[str] = Counter()
     with suppress(KeyboardInterrupt):
         for words in (one for seed in seeds for one in lines(number, seed)):
-            end, said = judge(words)
+            end, said = run_command(words)
             counts[end] += 1
             if end not in ("means it", "rejected by name"):
                 print(f"{end}: gan-lab {' '.join(words)}\n    {said[-600:]}", flush=True)

@@ -130,7 +130,7 @@ def commands(root: Path) -> dict[str, list[str]]:
     }
 
 
-def judge(command: str, given: list[str]) -> tuple[str, str]:
+def run_command(command: str, given: list[str]) -> tuple[str, str]:
     """Return how a command ended, and what it said."""
     said, out = io.StringIO(), io.StringIO()
     try:
@@ -163,7 +163,7 @@ def attack(
                 root = Path(folder)
                 shutil.copytree(whole / "run", root / "run")
                 change(root / "run")
-                end, said = judge(command, commands(root)[command])
+                end, said = run_command(command, commands(root)[command])
                 if witness.exists():
                     end = "acts"
                     witness.unlink()

@@ -46,7 +46,7 @@ def latest(path: Path) -> dict[str, Any]:
     return found
 
 
-def pictures(folder: Path, images: torch.Tensor) -> Path:
+def save_images(folder: Path, images: torch.Tensor) -> Path:
     for i, image in enumerate(images):
         save_png(image, folder / f"{i:04d}.png")
     return folder
@@ -54,10 +54,10 @@ def pictures(folder: Path, images: torch.Tensor) -> Path:
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    root = tmp_path_factory.mktemp("pictures")
+    root = tmp_path_factory.mktemp("images")
     return (
-        pictures(root / "fake", textures(80, 1, contrast=0.6, size=16)),
-        pictures(root / "real", textures(90, 0, size=16)),
+        save_images(root / "fake", textures(80, 1, contrast=0.6, size=16)),
+        save_images(root / "real", textures(90, 0, size=16)),
     )
 
 
@@ -132,8 +132,8 @@ def test_all_metrics_in_one_pass_and_the_nearest_as_a_image(run: Path, tmp_path:
     }  # fmt: skip
     assert found["kd_digits_700_full"]["uncertainty_kind"] == "se"
     assert set(found["fd_class_digits_700_full"]["detail"]["classes"]) == set("0123456789")
-    with Image.open(tmp_path / "memorised_digits_700_full_nearest.png") as picture:
-        assert picture.size == (16 * 66 + 2, 2 * 66 + 2), "8 pixels shown as 64"
+    with Image.open(tmp_path / "memorised_digits_700_full_nearest.png") as sheet:
+        assert sheet.size == (16 * 66 + 2, 2 * 66 + 2), "8 pixels shown as 64"
 
 
 def test_another_extractor_leaves_out_what_it_cannot(
@@ -183,7 +183,7 @@ def test_identical_sets_are_at_no_distance(folders: tuple[Path, Path], tmp_path:
 def test_a_run_against_files_and_its_features_in_their_place(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    real = pictures(tmp_path / "real", textures(90, 0, size=8, channels=1))
+    real = save_images(tmp_path / "real", textures(90, 0, size=8, channels=1))
     out, kept = tmp_path / "evaluation.json", tmp_path / "real.npz"
     words = ("protocol=kid5k", "features=digits", "protocol.num_fake=80", f"out={out}",
              "+protocol.metrics.kid.subset_size=40")  # fmt: skip
@@ -343,7 +343,7 @@ def test_files_that_cannot_be_measured(
         error = capsys.readouterr().err
         assert all(part in error for part in parts), error
 
-    mixed = pictures(tmp_path / "mixed", textures(80, 1, size=16))
+    mixed = save_images(tmp_path / "mixed", textures(80, 1, size=16))
     save_png(textures(1, 0, size=8)[0], mixed / "small.png")
     refused(mixed, "2 different sizes", "files.image_size=64")
     (mixed / "small.png").unlink()
@@ -485,7 +485,7 @@ def test_memorization_with_the_discriminator(
 
 def test_memorization_of_files(folders: tuple[Path, Path], tmp_path: Path) -> None:
     fake, real = folders
-    held_out = pictures(tmp_path / "others", textures(60, 5, size=16))
+    held_out = save_images(tmp_path / "others", textures(60, 5, size=16))
     out = f"out={tmp_path}/all.json"
     evaluate(f"fake={real}", f"real={real}", *COPIES, out, status=2)
     evaluate(f"fake={real}", f"real={real}", f"held_out={held_out}", *COPIES, out)

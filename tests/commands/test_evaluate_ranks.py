@@ -15,7 +15,7 @@ from gan_lab.commands.launch import launch
 from gan_lab.data.images import save_png
 from gan_lab.distributed.processes import free_port
 from gan_lab.metrics import extraction
-from gan_lab.metrics.features.base import Extractor
+from gan_lab.metrics.features import Extractor
 from tests.commands.conftest import TINY
 from tests.helpers.sources import textures
 

@@ -142,10 +142,10 @@ def test_generate_takes_an_export(weights: str, run: Path, tmp_path: Path) -> No
     for source, name, more in ((out, "a", []), (run, "b", [f"weights={weights}"])):
         words = [f"run={source}", f"out={tmp_path / name}", *common, *more]
         assert launch("generate", words) == 0
-    pictures = sorted(path.name for path in (tmp_path / "a").glob("*.png"))
-    assert len(pictures) == 3
-    for picture in pictures:
-        assert (tmp_path / "a" / picture).read_bytes() == (tmp_path / "b" / picture).read_bytes()
+    images = sorted(path.name for path in (tmp_path / "a").glob("*.png"))
+    assert len(images) == 3
+    for image in images:
+        assert (tmp_path / "a" / image).read_bytes() == (tmp_path / "b" / image).read_bytes()
 
 
 @pytest.mark.parametrize(

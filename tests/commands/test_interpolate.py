@@ -23,10 +23,10 @@ def interpolate(run: Path, out: Path, *words: str, status: int = 0) -> Path:
     return out
 
 
-def tile(picture: Path, row: int, column: int) -> np.ndarray:
+def tile(sheet: Path, row: int, column: int) -> np.ndarray:
     """An image of 16 pixels in a strip that was not enlarged."""
     top, left = 2 + 18 * row, 2 + 18 * column
-    return np.asarray(Image.open(picture))[top : top + 16, left : left + 16]
+    return np.asarray(Image.open(sheet))[top : top + 16, left : left + 16]
 
 
 def test_frames_are_those_of_python(runs: dict[str, Path], tmp_path: Path) -> None:

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from gan_lab.commands.launch import launch
-from gan_lab.metrics.features import inception, vgg16
-from gan_lab.metrics.features.base import PublishedWeights
+from gan_lab.metrics.features import PublishedWeights, inception, vgg16
 
 
 @pytest.fixture

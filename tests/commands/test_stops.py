@@ -166,7 +166,7 @@ CANNOT = 77
 
 
 def trained_in_little(root: Path, *words: str) -> tuple[int | None, str]:
-    """Train 20 steps of pictures of 64 x 64 in 1 MB of shared memory: a batch of 16 takes 0.2 MB."""
+    """Train 20 steps of images of 64 x 64 in 1 MB of shared memory: a batch of 16 takes 0.2 MB."""
     given = [*ELSE, "total_kimg=0.32", f"runs_dir={root}", "name=run", *photos(root)]
     given += ["data.image_size=64", *words]
     child = FORK.Process(target=be_a_run, args=(given, root / "log", small_shared_memory))
@@ -209,7 +209,7 @@ def test_a_rank_that_is_killed(index: int, tmp_path: Path) -> None:
     assert len(ranks) == 2
     os.kill(ranks[index], signal.SIGKILL)
     status, said = end(child, tmp_path)
-    assert status == 2 and f"process {index} of 2 was ended by SIGKILL" in said, said
+    assert status == 2 and f"process {index} of 2 was killed by SIGKILL" in said, said
 
 
 @pytest.mark.parametrize("error", [RuntimeError("initialization failed"), InputError("nonsense")])

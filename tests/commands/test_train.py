@@ -289,7 +289,7 @@ class Plain(nn.Linear):
 class Silent(GeneratorNetwork):
     z_dim = 8
 
-class Judge(DiscriminatorNetwork):
+class OwnDiscriminator(DiscriminatorNetwork):
     num_classes = 0
 """
 
@@ -310,7 +310,7 @@ def test_networks_of_a_user(
 ) -> None:
     (tmp_path / "nets_of_mine.py").write_text(NETS)
     (tmp_path / "model").mkdir()
-    own = "  generator: {_target_: nets_of_mine.%s}\n  discriminator: {_target_: nets_of_mine.Judge}\n"
+    own = "  generator: {_target_: nets_of_mine.%s}\n  discriminator: {_target_: nets_of_mine.OwnDiscriminator}\n"
     rest = [f"  {player}_optimizer: ${{sgd}}\n" for player in ("generator", "discriminator")]
     (tmp_path / "model" / "mine.yaml").write_text(
         "# @package _global_\nsgd: {_target_: torch.optim.SGD, _partial_: true, lr: 0.1}\nmodel:\n"

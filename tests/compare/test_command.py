@@ -74,15 +74,15 @@ def test_the_page_is_self_contained(make_run: MakeRun, tmp_path: Path) -> None:
 
 def test_all_runs_have_the_same_latents(make_run: MakeRun) -> None:
     path = make_run("a")
-    picture = draw(read_run(path, "a"), **DRAWING)
+    sheet = draw(read_run(path, "a"), **DRAWING)
     labels = torch.tensor([0, 0, 0, 1, 1, 1])
     expected = grid(to_uint8(gan_lab.load(path).sample(6, labels=labels, seed=5)), 3)
-    assert picture.image is not None and picture.same
-    assert np.array_equal(np.array(picture.image), np.array(to_pil(expected)))
-    assert picture.origin == "best checkpoint, 4 kimg"
+    assert sheet.image is not None and sheet.same
+    assert np.array_equal(np.array(sheet.image), np.array(to_pil(expected)))
+    assert sheet.origin == "best checkpoint, 4 kimg"
     # equal weights at equal latents are equal images
     again = draw(read_run(make_run("b"), "b"), **DRAWING)
-    assert again.image is not None and data_uri(again.image) == data_uri(picture.image)
+    assert again.image is not None and data_uri(again.image) == data_uri(sheet.image)
 
 
 def test_without_a_checkpoint_the_last_grid_of_training_is_shown(make_run: MakeRun) -> None:
@@ -108,8 +108,8 @@ def test_large_images_are_shrunk() -> None:
     uri = data_uri(Image.fromarray(noise))
     kind, _, data = uri.partition(";base64,")
     assert kind == "data:image/webp"
-    with Image.open(BytesIO(b64decode(data))) as picture:
-        assert picture.size == (640, 640)
+    with Image.open(BytesIO(b64decode(data))) as sheet:
+        assert sheet.size == (640, 640)
     assert data_uri(Image.new("L", (640, 640))).startswith("data:image/png")
 
 

@@ -71,12 +71,12 @@ def test_other_rates_and_what_is_not_a_sound_are_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("hertz", [500, 1000, 3000])
 def test_a_sine_is_a_line_at_its_height(hertz: int) -> None:
-    picture = Audio(rate=RATE).preview(sine(hertz)[None])[0].float().sum(0)  # [H, W]
-    assert picture.shape == (128, 128)
-    row = int(picture.mean(1).argmax())
+    image = Audio(rate=RATE).preview(sine(hertz)[None])[0].float().sum(0)  # [H, W]
+    assert image.shape == (128, 128)
+    row = int(image.mean(1).argmax())
     # rows are 4000 / 128 Hz apart, the highest first
     assert abs((128 - row) * 4000 / 128 - hertz) <= 4000 / 128
-    assert picture[row].mean() > 2 * picture.mean()
+    assert image[row].mean() > 2 * image.mean()
 
 
 def test_louder_is_lighter_and_silence_is_dark() -> None:

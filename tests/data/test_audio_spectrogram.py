@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from gan_lab.data.audio import Audio, Spectrogram
+from gan_lab.data.builtin import LOWEST_PITCH, TONE_RATE, Tones
 from gan_lab.data.images import image_spec
 from gan_lab.data.sample import SampleSpec
-from gan_lab.data.tones import LOWEST, RATE, Tones
 from gan_lab.errors import InputError
 from tests.helpers.sounds import pitch
 
@@ -49,7 +49,7 @@ def test_every_frequency_is_standardised_and_clipped(
 
 
 def test_a_line_stands_at_its_frequency() -> None:
-    time = torch.arange(4096) / RATE
+    time = torch.arange(4096) / TONE_RATE
     sine = torch.sin(2 * torch.pi * 1000 * time)[None, None]
     image = Spectrogram(window=256, hop=128, deviations=100).encode(sine)[0, 0]
     # 31.25 Hz a row, the lowest first
@@ -63,7 +63,7 @@ def test_what_comes_back_sounds_the_same(clips: torch.Tensor, measured: Spectrog
     error = (again - measured.encode(clips)).square().mean().sqrt()
     assert error < 0.25, "of values in [-1, 1]"
     for before, after in zip(clips[:16, 0].numpy(), back[:16, 0].numpy(), strict=True):
-        found, expected = (np.log2(pitch(one, RATE) / LOWEST) for one in (after, before))
+        found, expected = (np.log2(pitch(one, TONE_RATE) / LOWEST_PITCH) for one in (after, before))
         assert abs(found - expected) * 12 < 0.2, "semitones"
     ends = back[:, 0, [0, -1]].abs()
     assert ends.max() < 0.2, "no clicks"

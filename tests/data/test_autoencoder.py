@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL
 from PIL import Image
 from torch import Tensor
 
@@ -20,23 +19,9 @@ from gan_lab.data.sample import SampleSpec
 from gan_lab.errors import InputError
 from gan_lab.metrics.images import GanImages
 from tests.helpers import small
+from tests.helpers.autoencoder import write_autoencoder
 from tests.helpers.samples import images_of
 from tests.helpers.zips import NAMES, write_zip
-
-
-def write_autoencoder(folder: Path, *, seed: int = 0) -> Path:
-    torch.manual_seed(seed)
-    network = AutoencoderKL(
-        block_out_channels=(8, 8),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        layers_per_block=1,
-        latent_channels=4,
-        norm_num_groups=4,
-        sample_size=8,
-    )
-    network.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

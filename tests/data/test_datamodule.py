@@ -19,8 +19,8 @@ from rich.console import Console
 
 from gan_lab.config import build, conf_dir
 from gan_lab.data import datamodule
+from gan_lab.data.builtin import Digits
 from gan_lab.data.datamodule import DataModule, permutation
-from gan_lab.data.digits import Digits
 from gan_lab.data.encoded import UnreadableImage
 from gan_lab.data.image_folder import ImageFolder
 from gan_lab.data.sample import Batch
@@ -255,16 +255,6 @@ def test_grid_of_reals_goes_through_the_classes(n: int) -> None:
     found = [labels[image.numpy().tobytes()] for image in images]
     assert found == [i * 10 // n for i in range(n)]
     assert len({image.numpy().tobytes() for image in images}) == n
-
-
-def test_ordered_loader_gives_every_item_once() -> None:
-    data = module()
-    assert data.val is not None
-    batches = list(data.ordered_loader(data.val, batch_size=50))
-    assert [len(batch) for batch in batches] == [50] * 7 + [10]
-    assert torch.equal(
-        torch.cat([batch.real for batch in batches]), data.val.__getitems__(range(360)).real
-    )
 
 
 def test_splits_that_differ_are_rejected(tmp_path: Path, write_images: Any) -> None:

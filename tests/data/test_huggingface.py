@@ -27,18 +27,18 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
 
 
-def pictures(count: int, seed: int = 0) -> list[np.ndarray]:
+def make_images(count: int, seed: int = 0) -> list[np.ndarray]:
     return list(np.random.default_rng(seed).integers(256, size=(count, 6, 8, 3), dtype=np.uint8))
 
 
-def encoded(picture: np.ndarray) -> dict[str, Any]:
+def encoded(image: np.ndarray) -> dict[str, Any]:
     file = io.BytesIO()
-    Image.fromarray(picture).save(file, format="PNG")
+    Image.fromarray(image).save(file, format="PNG")
     return {"bytes": file.getvalue(), "path": None}
 
 
 def images(count: int, *, classes: list[str] | None, seed: int = 0) -> datasets.Dataset:
-    columns: dict[str, Any] = {"picture": [encoded(one) for one in pictures(count, seed)]}
+    columns: dict[str, Any] = {"picture": [encoded(one) for one in make_images(count, seed)]}
     features: dict[str, Any] = {"picture": datasets.Image()}
     if classes:
         columns["species"] = [i % len(classes) for i in range(count)]
@@ -61,7 +61,7 @@ def test_pixels_classes_and_splits(saved: Path) -> None:
     assert train.class_names == ["<cat>", "dog"] and train.class_counts == [4, 3]
     assert val.class_counts == [2, 1] and val.name(2) == "test/000000002"
     for data, seed in ((train, 0), (val, 1)):
-        expected = np.stack(pictures(len(data), seed)).transpose(0, 3, 1, 2)
+        expected = np.stack(make_images(len(data), seed)).transpose(0, 3, 1, 2)
         np.testing.assert_array_equal(data.__getitems__(range(len(data))).real, expected)
     assert train.fingerprint != val.fingerprint
     again = HuggingFaceImages(split="train", name=str(saved))
@@ -99,7 +99,7 @@ def test_parquet_of_the_library_and_of_others(tmp_path: Path, by_hand: bool) -> 
         split="train", name=str(file), image_column="picture", label_column=False
     )
     assert plain.num_classes == 1
-    np.testing.assert_array_equal(plain[4].real[0].permute(1, 2, 0), pictures(5)[4])
+    np.testing.assert_array_equal(plain[4].real[0].permute(1, 2, 0), make_images(5)[4])
     part = HuggingFaceImages(
         split="val", name=str(file), image_column="picture", label_column=False, val_fraction=0.5
     )
@@ -112,11 +112,11 @@ def test_parquet_of_the_library_and_of_others(tmp_path: Path, by_hand: bool) -> 
 def test_a_folder_of_images_as_the_library_reads_it(tmp_path: Path) -> None:
     for name in ("ant", "bee"):
         (tmp_path / "set/train" / name).mkdir(parents=True)
-        for number, picture in enumerate(pictures(2)):
-            Image.fromarray(picture).save(tmp_path / f"set/train/{name}/{number}.png")
+        for number, image in enumerate(make_images(2)):
+            Image.fromarray(image).save(tmp_path / f"set/train/{name}/{number}.png")
     data = HuggingFaceImages(split="train", name=str(tmp_path / "set"))
     assert data.class_names == ["ant", "bee"] and data.class_counts == [2, 2]
-    np.testing.assert_array_equal(data[1].real[0].permute(1, 2, 0), pictures(2)[1])
+    np.testing.assert_array_equal(data[1].real[0].permute(1, 2, 0), make_images(2)[1])
 
 
 def test_sounds(tmp_path: Path) -> None:

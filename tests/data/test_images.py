@@ -117,9 +117,9 @@ def saved(images: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB"), (4, "RGBA")])
 def test_they_show_themselves(channels: int, mode: str) -> None:
     images = shown(channels=channels)
-    pictures = images.pil()
-    assert len(pictures) == 6 and images[2].pil().tobytes() == pictures[2].tobytes()
-    assert pictures[0].size == (9, 8) and pictures[0].mode == mode
+    pil_images = images.pil()
+    assert len(pil_images) == 6 and images[2].pil().tobytes() == pil_images[2].tobytes()
+    assert pil_images[0].size == (9, 8) and pil_images[0].mode == mode
     sheet = images.grid(columns=4, scale=2)
     assert sheet.size == (4 * 20 + 2, 2 * 18 + 2) and sheet.mode == mode
     assert images.grid().size == (3 * 11 + 2, 2 * 10 + 2)

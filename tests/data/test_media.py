@@ -28,10 +28,10 @@ class Note(SampleKind):
     def to_stored(self, values: Tensor) -> Tensor:
         return values.round().to(torch.int64)
 
-    def write(self, stored: Tensor, path) -> None:
-        path.write_bytes(self.media(stored))
+    def encoded(self, stored: Tensor) -> bytes:
+        return self.media(stored)
 
-    def read(self, path) -> Tensor:
+    def decoded(self, data: bytes) -> Tensor:
         raise InputError("not here")
 
     def preview(self, stored: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gan_lab.data.digits import Digits
+from gan_lab.data.builtin import Digits
 from gan_lab.data.image_folder import Zip
 from gan_lab.data.shards import INDEX, read_index, read_shard, shard_name, shard_rows, write_index
 from gan_lab.errors import InputError

@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,15 +16,15 @@ from hypothesis import strategies as st
 
 from gan_lab.commands.launch import launch
 from gan_lab.data import streaming
-from gan_lab.data.base import SampleDataset
-from gan_lab.data.datamodule import CountingBatchSampler, DataModule
-from gan_lab.data.digits import Digits
+from gan_lab.data.builtin import Digits
+from gan_lab.data.datamodule import CountingBatchSampler
 from gan_lab.data.shards import INDEX, read_index, shard_name
-from gan_lab.data.streaming import StreamedImages, window_order
+from gan_lab.data.streaming import StreamedSamples, window_order
 from gan_lab.errors import InputError
 from tests.helpers.checkpoints import assert_same, final
 from tests.helpers.object_store import CREDENTIALS, ObjectStore
 from tests.helpers.prepared import prepare
+from tests.helpers.streams import content, shown
 
 COUNTS = st.lists(st.integers(1, 40), min_size=1, max_size=30).map(np.array)
 
@@ -98,60 +97,27 @@ def store(
     return server
 
 
-def opened(store: ObjectStore, **options: Any) -> StreamedImages:
+def opened(store: ObjectStore, **options: Any) -> StreamedSamples:
     arguments: dict[str, Any] = {"split": "train", "patience": 60.0, "window": 3, **options}
-    return StreamedImages(root="s3://lab/digits", options={"endpoint_url": store.url}, **arguments)
-
-
-def content(data: SampleDataset) -> list[tuple[int, bytes]]:
-    batch = data.__getitems__(range(data.num_stored))
-    assert batch.labels is not None
-    return [
-        (label, image.numpy().tobytes())
-        for label, image in zip(batch.labels.tolist(), batch.real, strict=True)
-    ]
+    return StreamedSamples(root="s3://lab/digits", options={"endpoint_url": store.url}, **arguments)
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_a_folder_of_shards_holds_what_was_packed(digits: Path, split: str) -> None:
-    data, source = StreamedImages(split=split, root=str(digits)), Digits(split=split)
+    data, source = StreamedSamples(split=split, root=str(digits)), Digits(split=split)
     assert sorted(content(data)) == sorted(content(source))
     assert content(data) != content(source), "shuffled, so that a shard is a sample of all"
     assert data.spec == source.spec or data.spec.as_dict() == source.spec.as_dict()
-    mirrored = StreamedImages(split=split, root=str(digits), flip=True)
+    mirrored = StreamedSamples(split=split, root=str(digits), flip=True)
     assert (mirrored[data.num_stored].real == data[0].real.flip(-1)).all()
     assert sorted(mirrored.order(0, 0)) == list(range(2 * data.num_stored))
 
 
 def test_what_is_in_a_store_is_what_was_packed(store: ObjectStore, digits: Path) -> None:
-    local = StreamedImages(split="train", root=str(digits))
+    local = StreamedSamples(split="train", root=str(digits))
     assert content(opened(store)) == content(local)
     assert content(opened(store, cache_gb=0)) == content(local)
     assert opened(store).fingerprint == local.fingerprint, "statistics are kept wherever it lies"
-
-
-def shown(data: StreamedImages, *, start: int, ranks: int, workers: int, images: int) -> Any:
-    """Return labels and pixels of all ranks' batches of 12 images, in the order of the global batch."""
-    module = DataModule(
-        dataset=lambda split: data,
-        batch_size=12,
-        d_steps=1,
-        total_images=images,
-        seed=5,
-        num_workers=workers,
-    )
-    parts = []
-    for rank in range(ranks):
-        trainer = SimpleNamespace(
-            lightning_module=SimpleNamespace(images_seen=start),
-            global_rank=rank,
-            world_size=ranks,
-            num_devices=ranks,
-            strategy=SimpleNamespace(root_device=torch.device("cpu")),
-        )
-        module.trainer = trainer  # type: ignore[assignment]
-        parts.append([batch.real for batch in module.train_dataloader()])
-    return [torch.cat(batches) for batches in zip(*parts, strict=True)]
 
 
 def test_the_stream_is_the_same_for_any_ranks_and_workers_and_resumed(store: ObjectStore) -> None:
@@ -195,13 +161,13 @@ def test_the_cache_is_bounded_and_a_shard_is_fetched_once(
         opened(store, cache_gb=100e-6)
 
 
-def read_all(data: StreamedImages, queue: Any) -> None:
+def read_all(data: StreamedSamples, queue: Any) -> None:
     queue.put([data.load(int(i)).numpy().tobytes() for i in data.order(1, 0)])
 
 
 def test_processes_share_a_cache(store: ObjectStore, digits: Path, tmp_path: Path) -> None:
     data = opened(store, cache_gb=270e-6)
-    local = StreamedImages(split="train", root=str(digits), window=3)
+    local = StreamedSamples(split="train", root=str(digits), window=3)
     expected = [local.load(int(i)).numpy().tobytes() for i in local.order(1, 0)]
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
@@ -245,7 +211,7 @@ def test_a_store_that_stalls_or_is_started_again_costs_time_alone(
     store: ObjectStore, digits: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(streaming, "_ANSWER_S", 3.0)
-    expected = content(StreamedImages(split="train", root=str(digits)))
+    expected = content(StreamedSamples(split="train", root=str(digits)))
     data = opened(store)
     assert content(data)[:10] == expected[:10]
     data = opened(store, cache_gb=0)
@@ -324,12 +290,12 @@ def test_bad_options_are_reported(digits: Path, tmp_path: Path) -> None:
         ({"root": str(digits), "image_size": 8}, "data.image_size=8: the shards hold .* 16x16"),
     ):
         with pytest.raises(InputError, match=message):
-            StreamedImages(split="train", **options)  # type: ignore[arg-type]
-    assert StreamedImages(split="train", root=str(digits), image_size=16)
+            StreamedSamples(split="train", **options)  # type: ignore[arg-type]
+    assert StreamedSamples(split="train", root=str(digits), image_size=16)
 
 
 def test_sampler_follows_the_order_of_the_data(digits: Path) -> None:
-    data = StreamedImages(split="train", root=str(digits), window=3)
+    data = StreamedSamples(split="train", root=str(digits), window=3)
     batches = CountingBatchSampler(
         num_items=len(data), batch_size=10, total_images=2 * len(data), seed=4, order=data.order
     )

@@ -124,7 +124,7 @@ def test_packed_lines_are_the_same(folder: Path, tmp_path: Path) -> None:
     options = {"root": folder, "length": 10, "val_fraction": 0.2, "classes": "file"}
     both = [TextFiles(split=split, **options) for split in ("train", "val")]
     out = tmp_path / "lines.npz"
-    assert pack_lines(list(both), out) == 405
+    assert pack_lines(list(both), both[0].text, out) == 405
     for data in both:
         packed = TextFiles(split=data.split, root=out)
         assert texts(packed) == texts(data) and packed.labels.tolist() == data.labels.tolist()

@@ -15,18 +15,18 @@ def transform(size: tuple[int, int], channels: int = 3, **options: Any) -> Image
     )
 
 
-def picture(height: int, width: int, channels: int = 3) -> Image.Image:
+def make_image(height: int, width: int, channels: int = 3) -> Image.Image:
     pixels = RNG.integers(0, 256, (height, width, channels), dtype=np.uint8)
     return Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
 
 
 def test_the_right_size_is_left_as_it_is() -> None:
-    image = picture(5, 7)
+    image = make_image(5, 7)
     np.testing.assert_array_equal(transform((5, 7))(image), np.asarray(image).transpose(2, 0, 1))
 
 
 def test_center_crop_keeps_the_middle() -> None:
-    image = picture(6, 10)
+    image = make_image(6, 10)
     np.testing.assert_array_equal(
         transform((6, 6))(image), np.asarray(image)[:, 2:8].transpose(2, 0, 1)
     )
@@ -35,7 +35,7 @@ def test_center_crop_keeps_the_middle() -> None:
 @pytest.mark.parametrize("size", [(16, 16), (16, 24), (24, 16), (50, 20)])
 @pytest.mark.parametrize("resample", ["lanczos", "box", "bicubic", "bilinear"])
 def test_crop_and_resize_as_in_two_steps(size: tuple[int, int], resample: str) -> None:
-    image = picture(218, 178)
+    image = make_image(218, 178)
     height, width = (
         min(218, round(178 * size[0] / size[1])),
         min(178, round(218 * size[1] / size[0])),
@@ -49,34 +49,34 @@ def test_crop_and_resize_as_in_two_steps(size: tuple[int, int], resample: str) -
 
 
 def test_box_halves_by_averaging() -> None:
-    image = picture(8, 8, 1)
+    image = make_image(8, 8, 1)
     blocks = np.asarray(image).reshape(4, 2, 4, 2).astype(float).mean(axis=(1, 3))
     result = transform((4, 4), 1, resample="box")(image)[0]
     assert np.abs(result - blocks).max() <= 1  # Pillow rounds after each direction
 
 
 def test_crop_in_pixels_comes_first() -> None:
-    image = picture(218, 178)
+    image = make_image(218, 178)
     result = transform((148, 148), crop=(148, 148))(image)
     np.testing.assert_array_equal(result, np.asarray(image)[35:183, 15:163].transpose(2, 0, 1))
 
 
 def test_crop_larger_than_the_image_takes_all_of_it() -> None:
-    image = picture(6, 6)
+    image = make_image(6, 6)
     np.testing.assert_array_equal(
         transform((6, 6), crop=(100, 100))(image), np.asarray(image).transpose(2, 0, 1)
     )
 
 
 def test_no_crop_distorts() -> None:
-    image = picture(6, 10)
+    image = make_image(6, 10)
     expected = np.asarray(image.resize((4, 4), Image.Resampling.LANCZOS)).transpose(2, 0, 1)
     np.testing.assert_array_equal(transform((4, 4), crop="none")(image), expected)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_honoured(orientation: int, tmp_path: Any) -> None:
-    upright = picture(4, 6)
+    upright = make_image(4, 6)
     array = np.asarray(upright)
     # what must be stored for a viewer to see `array`: EXIF 2.3, table 6
     stored = {
@@ -118,9 +118,9 @@ def test_transparency_becomes_white(mode: str) -> None:
 
 
 def test_four_channels_keep_transparency() -> None:
-    image = picture(4, 4, 4)
+    image = make_image(4, 4, 4)
     np.testing.assert_array_equal(transform((4, 4), 4)(image), np.asarray(image).transpose(2, 0, 1))
-    assert (transform((4, 4), 4)(picture(4, 4))[3] == 255).all()
+    assert (transform((4, 4), 4)(make_image(4, 4))[3] == 255).all()
 
 
 def test_palette_and_cmyk_become_rgb() -> None:
@@ -131,6 +131,6 @@ def test_palette_and_cmyk_become_rgb() -> None:
 
 
 def test_colour_becomes_grey_by_luma() -> None:
-    image = picture(4, 4)
+    image = make_image(4, 4)
     expected = np.asarray(image).astype(float) @ [0.299, 0.587, 0.114]
     assert np.abs(transform((4, 4), 1)(image)[0] - expected).max() <= 1

@@ -16,6 +16,7 @@ from gan_lab.data.images import image_spec, to_uint8
 from gan_lab.explore import app as app_module
 from gan_lab.explore.app import LARGEST_UPLOAD, build_app
 from gan_lab.explore.studio import Studio
+from gan_lab.models import bigan
 from gan_lab.sampling.gan import Gan
 
 HOST = "http://127.0.0.1"
@@ -200,6 +201,19 @@ def test_a_projected_image_can_be_drawn_from(
     error = np.square(found / 127.5 - pixels(own) / 127.5).mean()
     # pixels are cut off at black and white, where the target lies
     assert error <= now["error"] + 0.01
+
+
+def test_an_encoder_starts_one_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app_module, "STEPS", 3)
+    torch.manual_seed(0)
+    made = bigan.Generator(
+        image_size=16, channels=1, num_classes=3, z_dim=4, width=4, encoder_width=4
+    )
+    studio = Studio(Gan(made.eval().requires_grad_(False)), name="encodes")
+    with TestClient(build_app([studio], hosts=["127.0.0.1"]), base_url=HOST) as client:
+        begun = client.post("/api/projections", files={"image": ("a.png", png())}).json()
+        now = finished(client, begun)
+    assert now["failed"] is None and now["step"] == 3
 
 
 def test_one_projection_at_a_time_and_stopping_keeps_the_result(client: TestClient):

@@ -32,8 +32,8 @@ def test_clips_and_their_spectrograms(client: TestClient) -> None:
     assert answer.headers["content-type"] == "audio/wav"
     with wave.open(io.BytesIO(answer.content)) as file:
         assert file.getnframes() == 256
-    picture = client.post("/api/picture", json=recipe)
-    assert Image.open(io.BytesIO(picture.content)).size == (128, 128)
+    image = client.post("/api/image", json=recipe)
+    assert Image.open(io.BytesIO(image.content)).size == (128, 128)
     assert "media-src 'self' blob:" in answer.headers["content-security-policy"]
 
 

@@ -64,7 +64,7 @@ class Visit:
             arg=[number, before],
         )
 
-    def picture(self, number: int = 0) -> str:
+    def image(self, number: int = 0) -> str:
         """Return the pixels that are shown."""
         return self.page.evaluate(
             """async (n) => {
@@ -82,10 +82,10 @@ class Visit:
 
     def change(self, act, number: int = 0) -> tuple[str, str]:
         """Return the image before and after an act."""
-        before, count = self.picture(number), self.drawn(number)
+        before, count = self.image(number), self.drawn(number)
         act()
         self.wait_for_another(number, count)
-        return before, self.picture(number)
+        return before, self.image(number)
 
 
 @pytest.fixture
@@ -113,10 +113,10 @@ def test_controls_change_both_images(visit: Visit):
 
 def test_style_mixing_changes_one_model_only(visit: Visit):
     visit.page.fill("#mix-seed", "77")
-    other = visit.picture(1)
+    other = visit.image(1)
     before, after = visit.change(lambda: visit.page.check("#mixed"))
     assert before != after
-    assert visit.picture(1) == other
+    assert visit.image(1) == other
 
 
 def test_directions_have_sliders(visit: Visit):
@@ -128,7 +128,7 @@ def test_directions_have_sliders(visit: Visit):
 
 
 def test_interpolation_between_pins(visit: Visit):
-    first = visit.picture()
+    first = visit.image()
     visit.page.click("#pin")
     _, second = visit.change(lambda: visit.page.click("#next"))
     visit.page.click("#pin")
@@ -140,7 +140,7 @@ def test_interpolation_between_pins(visit: Visit):
 
 
 def test_everything_works_by_keyboard(visit: Visit):
-    start = visit.picture()
+    start = visit.image()
     _, after = visit.change(lambda: visit.page.keyboard.press("ArrowRight"))
     _, back = visit.change(lambda: visit.page.keyboard.press("ArrowLeft"))
     assert start == back != after

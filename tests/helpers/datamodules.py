@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
+from gan_lab.data.builtin import Digits
 from gan_lab.data.datamodule import DataModule
-from gan_lab.data.digits import Digits
 
 
 def module(**options: Any) -> DataModule:

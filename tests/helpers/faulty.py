@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from gan_lab.data.digits import Digits
+from gan_lab.data.builtin import Digits
 from gan_lab.data.sample import Batch
 from gan_lab.training.losses import Relativistic
 

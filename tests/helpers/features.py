@@ -25,7 +25,7 @@ def as_set(features, labels=None, logits=None):
     )
 
 
-def setting(real=NUM, fake=NUM, extractor=None, **changes):
+def context(real=NUM, fake=NUM, extractor=None, **changes):
     options = {
         "extractor": extractor or Projection(width=WIDTH),
         "num_fake": fake,

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from gan_lab.data.digits import Digits
-from gan_lab.data.memory import MemoryImages
+from gan_lab.data.base import MemoryImages
+from gan_lab.data.builtin import Digits
 
 NUM = 50
 

@@ -19,8 +19,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from gan_lab.config import conf_dir
-from gan_lab.data.base import digest
-from gan_lab.data.memory import MemoryImages
+from gan_lab.data.base import MemoryImages, digest
 
 
 def only_own_files(repo: IConfigRepository) -> bool:

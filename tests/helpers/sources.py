@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from gan_lab.data.base import digest
-from gan_lab.metrics.features.base import Extractor
+from gan_lab.metrics.features import Extractor
 from gan_lab.metrics.images import ImageSource
 
 

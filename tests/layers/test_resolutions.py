@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from gan_lab.errors import InputError
 from gan_lab.layers.conditioning import ProjectionLogit
-from gan_lab.layers.labels import label_vectors, with_label_maps
+from gan_lab.layers.networks import label_vectors, with_label_maps
 from gan_lab.layers.resolutions import image_shape, resolution_pyramid
 
 

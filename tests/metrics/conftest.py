@@ -2,8 +2,8 @@ import functools
 
 import pytest
 
+from gan_lab.data.builtin import Digits
 from gan_lab.data.datamodule import DataModule
-from gan_lab.data.digits import Digits
 
 
 @pytest.fixture(autouse=True)

@@ -8,8 +8,8 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 
 from gan_lab.config import build, conf_dir
+from gan_lab.data.builtin import Digits, StackedDigits
 from gan_lab.data.datamodule import DataModule
-from gan_lab.data.digits import Digits, StackedDigits
 from gan_lab.data.image_folder import ImageFolder
 from gan_lab.errors import InputError
 from gan_lab.metrics.base import MetricsByData, NoMetrics

@@ -18,7 +18,7 @@ from gan_lab.metrics.equivariance import (
 )
 from gan_lab.metrics.feature_metrics import MetricContext
 from gan_lab.metrics.feature_set import FeatureSet
-from gan_lab.metrics.features.base import NoFeatures
+from gan_lab.metrics.features import NoFeatures
 from gan_lab.metrics.images import GanImages
 from gan_lab.models.stylegan2 import Generator as StyleGAN2
 from gan_lab.models.stylegan3 import Generator
@@ -138,7 +138,7 @@ def measured(generator, metric, num):
     images = GanImages(Gan(generator), seed=0)
     extractor = NoFeatures()
     extractor.load(torch.device("cpu"))
-    setting = MetricContext(
+    context = MetricContext(
         extractor=extractor,
         num_fake=num,
         num_real=0,
@@ -146,11 +146,11 @@ def measured(generator, metric, num):
         all_real=False,
         fake=images,
     )
-    metric.check(setting)
+    metric.check(context)
     empty = FeatureSet(
         source=images, count=num, whole=False, features={}, rows=torch.arange(num), labels=None
     )
-    return {found.key: found.value for found in metric.compute(None, empty, setting)}
+    return {found.key: found.value for found in metric.compute(None, empty, context)}
 
 
 def test_r_follows_shifts_and_turns_and_t_shifts_alone():

@@ -21,7 +21,7 @@ from gan_lab.metrics.feature_metrics import (
     divergence_from_uniform,
 )
 from gan_lab.metrics.features.inception import Inception
-from tests.helpers.features import NUM, PIXELS, WIDTH, as_set, setting
+from tests.helpers.features import NUM, PIXELS, WIDTH, as_set, context
 from tests.helpers.sources import FixedImages, Projection
 
 
@@ -31,7 +31,7 @@ def normal(seed, num=NUM, shift=0.0, scale=1.0):
 
 
 def value(metric, real, fake, **changes):
-    (found,) = metric.compute(as_set(real), as_set(fake), setting(**changes))
+    (found,) = metric.compute(as_set(real), as_set(fake), context(**changes))
     return found.value
 
 
@@ -53,23 +53,23 @@ def value(metric, real, fake, **changes):
     ],
 )
 def test_keys_carry_the_numbers_of_images(metric, changes, key):
-    assert metric.key(setting(extractor=Inception(), **changes)) == key
+    assert metric.key(context(extractor=Inception(), **changes)) == key
 
 
 def test_what_is_not_comparable_is_not_called_fid():
     for extractor in (Inception(resizer="clean"), Inception(mixed_precision=True), Projection()):
         for metric in (Frechet(), Kernel(), Score(), Frechet(output="spatial"), ClassFrechet()):
-            key = metric.key(setting(extractor=extractor))
+            key = metric.key(context(extractor=extractor))
             assert not key.startswith(("fid", "kid", "is", "sfid", "class_fid")), key
-    assert Frechet().key(setting(extractor=Inception(resizer="clean"))) == "clean_fid2k_full"
+    assert Frechet().key(context(extractor=Inception(resizer="clean"))) == "clean_fid2k_full"
     bfloat16 = Inception(mixed_precision=True)
-    assert Frechet().key(setting(extractor=bfloat16)) == "fd_inception_bf16_2k_full"
+    assert Frechet().key(context(extractor=bfloat16)) == "fd_inception_bf16_2k_full"
 
 
 def test_identical_sets_are_at_no_distance():
     features = normal(0)
     assert value(Frechet(), features, features) == pytest.approx(0, abs=1e-9)
-    precision, recall = PrecisionRecall().compute(as_set(features), as_set(features), setting())
+    precision, recall = PrecisionRecall().compute(as_set(features), as_set(features), context())
     assert precision.value == recall.value == 1
 
 
@@ -83,11 +83,11 @@ def test_a_shift_and_another_scale_move_the_distance_by_the_closed_form():
 def test_a_collapsed_generator_is_precise_and_covers_nothing():
     real = normal(0)
     collapsed = normal(1, scale=0.02) + real[7]
-    precision, recall = PrecisionRecall().compute(as_set(real), as_set(collapsed), setting())
-    density, coverage = DensityCoverage().compute(as_set(real), as_set(collapsed), setting())
+    precision, recall = PrecisionRecall().compute(as_set(real), as_set(collapsed), context())
+    density, coverage = DensityCoverage().compute(as_set(real), as_set(collapsed), context())
     assert precision.value > 0.99 and recall.value < 0.02
     assert coverage.value < 0.1 and density.value > 0.5
-    (diversity,) = Diversity().compute(as_set(real), as_set(collapsed), setting())
+    (diversity,) = Diversity().compute(as_set(real), as_set(collapsed), context())
     assert diversity.value < 0.05 * diversity.detail["real"]
 
 
@@ -97,8 +97,8 @@ def test_coverage_falls_with_dropped_modes():
     found = []
     for kept in (8, 4, 1):
         fake = normal(1) + modes[:kept].repeat_interleave(NUM // kept, 0)
-        _, coverage = DensityCoverage().compute(as_set(real), as_set(fake), setting())
-        _, recall = PrecisionRecall().compute(as_set(real), as_set(fake), setting())
+        _, coverage = DensityCoverage().compute(as_set(real), as_set(fake), context())
+        _, recall = PrecisionRecall().compute(as_set(real), as_set(fake), context())
         found.append((coverage.value, recall.value))
     assert found[0][0] > 0.9 > found[1][0] > found[2][0]
     assert found[1][1] < 0.5 < found[0][1]
@@ -108,7 +108,7 @@ def test_coverage_falls_with_dropped_modes():
 def test_the_kernel_distance_has_no_bias_and_its_error_is_its_error(shift):
     def measure(i, num):
         sets = as_set(normal(2 * i, num)), as_set(normal(2 * i + 1, num, shift=shift))
-        return Kernel(subsets=20, subset_size=100, seed=i).compute(*sets, setting(num, num))[0]
+        return Kernel(subsets=20, subset_size=100, seed=i).compute(*sets, context(num, num))[0]
 
     found = [measure(i, 300) for i in range(100)]
     values = torch.tensor([metric.value for metric in found])
@@ -129,8 +129,8 @@ def test_the_kernel_distance_has_no_bias_and_its_error_is_its_error(shift):
 def test_memory_is_distinguished_from_chance():
     real = normal(0)
     fresh, copies = normal(1), real[:500] + normal(2, 500, scale=1e-3)
-    (chance,) = Memorisation().compute(as_set(real), as_set(fresh), setting())
-    (memory,) = Memorisation().compute(as_set(real), as_set(copies), setting())
+    (chance,) = Memorisation().compute(as_set(real), as_set(fresh), context())
+    (memory,) = Memorisation().compute(as_set(real), as_set(copies), context())
     assert chance.value < 0.03 and memory.value == 1
     for pair in memory.detail["nearest"]:
         assert pair["generated"] == pair["real"] and pair["distance"] < 0.05
@@ -141,7 +141,7 @@ def test_each_class_has_its_distance_and_a_wrong_class_shows():
     labels = torch.arange(NUM) % 4
     real = normal(0) + 3 * labels[:, None]
     fake = normal(1) + 3 * torch.where(labels == 2, 0, labels)[:, None]
-    (found,) = ClassFrechet().compute(as_set(real, labels), as_set(fake, labels), setting())
+    (found,) = ClassFrechet().compute(as_set(real, labels), as_set(fake, labels), context())
     classes = found.detail["classes"]
     assert classes["2"] == pytest.approx(36 * WIDTH, rel=0.05)
     assert max(classes[name] for name in "013") < 1
@@ -155,8 +155,8 @@ def test_a_class_of_few_images_is_rejected_unless_requested():
         images.source.class_names = ("0", "1")
     try:
         with pytest.raises(InputError, match=r"class 1 has 10 real and 10 .* allow_singular=true"):
-            ClassFrechet().compute(*sets, setting(60, 60))
-        (found,) = ClassFrechet(allow_singular=True).compute(*sets, setting(60, 60))
+            ClassFrechet().compute(*sets, context(60, 60))
+        (found,) = ClassFrechet(allow_singular=True).compute(*sets, context(60, 60))
         assert found.detail["singular_allowed"] and set(found.detail["classes"]) == {"0", "1"}
     finally:
         PIXELS.class_names = ("0", "1", "2", "3")
@@ -195,11 +195,11 @@ def test_accuracy_counts_and_is_absent_without_labels():
     logits = torch.nn.functional.one_hot(labels, 4).float()
     logits[:100] = torch.tensor([9.0, 0, 0, 0])
     (found,) = ClassAccuracy().compute(
-        None, as_set(normal(0, 400), labels, logits), setting(fake=400)
+        None, as_set(normal(0, 400), labels, logits), context(fake=400)
     )
     assert found.value == pytest.approx((300 + 25) / 400)
     assert found.uncertainty == pytest.approx(math.sqrt(0.8125 * 0.1875 / 400))
-    assert ClassAccuracy().compute(None, as_set(normal(0, 400), None, logits), setting()) == []
+    assert ClassAccuracy().compute(None, as_set(normal(0, 400), None, logits), context()) == []
 
 
 def test_modes_in_closed_form():
@@ -211,7 +211,7 @@ def test_modes_in_closed_form():
     assert divergence_from_uniform(half) == pytest.approx(math.log(2))
     drawn = as_set(torch.ones(2, 1))
     drawn.features["modes"] = (torch.arange(1000) % 250)[:, None].float()
-    modes, divergence = Modes().compute(None, drawn, setting())
+    modes, divergence = Modes().compute(None, drawn, context())
     assert (modes.key, modes.value) == ("modes", 250)
     assert divergence.value == pytest.approx(math.log(4))
 
@@ -230,5 +230,5 @@ def test_modes_in_closed_form():
 )
 def test_what_cannot_be_measured_is_rejected_before_anything_is_extracted(metric, changes, message):
     with pytest.raises(InputError, match=message):
-        metric.check(setting(**changes))
-    Frechet(allow_singular=True).check(setting(WIDTH, WIDTH))
+        metric.check(context(**changes))
+    Frechet(allow_singular=True).check(context(WIDTH, WIDTH))

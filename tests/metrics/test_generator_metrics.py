@@ -10,7 +10,7 @@ from torch import Tensor, distributed
 from gan_lab.metrics import generator_metrics
 from gan_lab.metrics.cache import FolderChunks, MemoryChunks
 from gan_lab.metrics.feature_metrics import MetricContext, MetricValue
-from gan_lab.metrics.features.base import NoFeatures
+from gan_lab.metrics.features import NoFeatures
 from gan_lab.metrics.generator_metrics import GeneratorMetric
 from gan_lab.metrics.images import GanImages
 from gan_lab.sampling.gan import Gan
@@ -28,16 +28,16 @@ class Numbers(GeneratorMetric):
         super().__init__(key="numbers")
         self._step = step
 
-    def num(self, setting: MetricContext) -> int:
+    def num(self, context: MetricContext) -> int:
         return NUM
 
-    def outcomes(self, images: GanImages, setting: MetricContext, start: int, stop: int) -> Tensor:
+    def outcomes(self, images: GanImages, context: MetricContext, start: int, stop: int) -> Tensor:
         ASKED.append((start, stop))
         if STOP_AT is not None and stop > STOP_AT:
             raise KeyboardInterrupt
         return torch.arange(start, stop).double().square() * self._step
 
-    def summary(self, found: Tensor, setting: MetricContext) -> list[MetricValue]:
+    def summary(self, found: Tensor, context: MetricContext) -> list[MetricValue]:
         return [MetricValue(key="numbers", value=found.sum().item())]
 
 
@@ -56,7 +56,7 @@ def images() -> GanImages:
     return GanImages(Gan(Linear().eval()), seed=0)
 
 
-def setting() -> MetricContext:
+def context() -> MetricContext:
     extractor = NoFeatures()
     extractor.load(torch.device("cpu"))
     return MetricContext(
@@ -70,32 +70,32 @@ def test_a_second_call_goes_on_where_the_first_was_stopped(
     store, metric, done = FolderChunks(tmp_path / "kept"), Numbers(), list[int]()
     monkeypatch.setitem(globals(), "STOP_AT", 24)
     with pytest.raises(KeyboardInterrupt):
-        metric.measure(images(), setting(), store, done.append)
-    assert done == [16] and metric.present(setting(), store) == 16
+        metric.measure(images(), context(), store, done.append)
+    assert done == [16] and metric.present(context(), store) == 16
     monkeypatch.setitem(globals(), "STOP_AT", None)
     ASKED.clear()
-    found = metric.measure(images(), setting(), store, done.append)
+    found = metric.measure(images(), context(), store, done.append)
     assert torch.equal(found, EXPECTED)
     assert ASKED == [(16, 20), (20, 24), (24, 28), (28, 32), (32, 36), (36, 40)]
-    assert done == [16, 16, 32, 40] and metric.present(setting(), store) == NUM
+    assert done == [16, 16, 32, 40] and metric.present(context(), store) == NUM
     # what was found with other settings is something else
     other = Numbers(step=2.0)
-    assert other.present(setting(), store) == 0
-    assert torch.equal(other.measure(images(), setting(), store, done.append), 2 * EXPECTED)
+    assert other.present(context(), store) == 0
+    assert torch.equal(other.measure(images(), context(), store, done.append), 2 * EXPECTED)
 
 
 def one_of_two(rank: int, folder: Path) -> None:
     distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2
     )
-    found = Numbers().measure(images(), setting(), MemoryChunks(), lambda done: None)
+    found = Numbers().measure(images(), context(), MemoryChunks(), lambda done: None)
     torch.save([found, ASKED], folder / f"{rank}.pt")
     distributed.destroy_process_group()
 
 
 def test_two_processes_share_the_work_and_find_the_same(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("fork")
-    children = [context.Process(target=one_of_two, args=(rank, tmp_path)) for rank in range(2)]
+    fork = multiprocessing.get_context("fork")
+    children = [fork.Process(target=one_of_two, args=(rank, tmp_path)) for rank in range(2)]
     for child in children:
         child.start()
     for child in children:

@@ -11,10 +11,10 @@ from torch_fidelity import GenerativeModelModuleWrapper, calculate_metrics, samp
 
 from gan_lab.data.images import image_spec
 from gan_lab.errors import InputError
-from gan_lab.layers.networks import StyleGeneratorNetwork
+from gan_lab.layers.stylegan import StyleGeneratorNetwork
 from gan_lab.metrics.feature_metrics import MetricContext
 from gan_lab.metrics.feature_set import FeatureSet
-from gan_lab.metrics.features.base import NoFeatures
+from gan_lab.metrics.features import NoFeatures
 from gan_lab.metrics.features.vgg16 import LPIPS, ImageDistance, linear_weights, read_vgg16
 from gan_lab.metrics.generator_metrics import PathLength, slerp, without_extremes
 from gan_lab.metrics.images import GanImages
@@ -70,7 +70,7 @@ def measured(generator, metric, *, num=256, extractor=None, truncation=None):
     images = GanImages(Gan(generator.eval()), seed=3, truncation=truncation)
     extractor = extractor or Squared()
     extractor.load(CPU)
-    setting = MetricContext(
+    context = MetricContext(
         extractor=extractor,
         num_fake=num,
         num_real=0,
@@ -78,12 +78,12 @@ def measured(generator, metric, *, num=256, extractor=None, truncation=None):
         all_real=False,
         fake=images,
     )
-    metric.check(setting)
+    metric.check(context)
     empty = FeatureSet(
         source=images, count=num, whole=False, features={}, rows=torch.arange(num), labels=None
     )
-    (result,) = metric.compute(None, empty, setting)
-    assert result.key == metric.key(setting)
+    (result,) = metric.compute(None, empty, context)
+    assert result.key == metric.key(context)
     return result
 
 
@@ -266,7 +266,7 @@ def test_agrees_with_torch_fidelity(tmp_path, monkeypatch):
     extractor.load(CPU)
     spec = image_spec(channels=3, image_size=(8, 8))
     images = GanImages(Given(generator, spec=spec), seed=3)
-    setting = MetricContext(
+    context = MetricContext(
         extractor=extractor,
         num_fake=12,
         num_real=0,
@@ -278,7 +278,7 @@ def test_agrees_with_torch_fidelity(tmp_path, monkeypatch):
         source=images, count=12, whole=False, features={}, rows=torch.arange(12), labels=None
     )
     metric = PathLength(space="z", epsilon=1e-2, discard=0)
-    (result,) = metric.compute(None, empty, setting)
+    (result,) = metric.compute(None, empty, context)
     assert result.key == "ppl_z_end_12"
     assert theirs["perceptual_path_length_std"] > 0.01 * theirs["perceptual_path_length_mean"]
     assert result.value == pytest.approx(theirs["perceptual_path_length_mean"], rel=1e-3)
@@ -286,7 +286,7 @@ def test_agrees_with_torch_fidelity(tmp_path, monkeypatch):
 
 def test_files_have_no_path_length():
     pixels = torch.zeros(4, 3, 8, 8, dtype=torch.uint8)
-    setting = MetricContext(
+    context = MetricContext(
         extractor=Squared(),
         num_fake=4,
         num_real=0,
@@ -295,4 +295,4 @@ def test_files_have_no_path_length():
         fake=FixedImages(pixels),
     )
     with pytest.raises(InputError, match="needs a generator"):
-        PathLength(space="z").check(setting)
+        PathLength(space="z").check(context)

@@ -14,7 +14,7 @@ from torch_fidelity import calculate_metrics
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from gan_lab.metrics import frechet_distance, inception_score, kernel_distance, precision_recall
-from gan_lab.metrics.features.base import file_sha256
+from gan_lab.metrics.features import file_sha256
 from gan_lab.metrics.features.inception import WEIGHTS, Inception
 from tests.helpers.sources import textures
 

@@ -9,13 +9,12 @@ from scipy.stats import norm
 from torch import Tensor
 
 from gan_lab.config import build
-from gan_lab.data.digits import Digits
-from gan_lab.data.phantoms import Phantoms
+from gan_lab.data.builtin import Digits, Phantoms
 from gan_lab.errors import InputError
 from gan_lab.metrics.base import direction
 from gan_lab.metrics.cache import MemoryChunks
 from gan_lab.metrics.feature_metrics import MetricValue
-from gan_lab.metrics.features.base import NoFeatures
+from gan_lab.metrics.features import NoFeatures
 from gan_lab.metrics.image_metrics import GreyLevels, Utility
 from gan_lab.metrics.images import DatasetImages, ImageSource
 from gan_lab.metrics.protocol import Protocol

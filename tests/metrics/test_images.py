@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from gan_lab.data.digits import Digits
+from gan_lab.data.builtin import Digits
 from gan_lab.data.images import image_spec, save_png, to_uint8
 from gan_lab.errors import InputError
 from gan_lab.layers.networks import GeneratorNetwork

@@ -10,12 +10,11 @@ from torch import Tensor
 
 from gan_lab.commands.launch import launch
 from gan_lab.config import build
-from gan_lab.data.digits import Digits
-from gan_lab.data.phantoms import Phantoms
+from gan_lab.data.builtin import Digits, Phantoms
 from gan_lab.errors import InputError
 from gan_lab.metrics.cache import MemoryChunks
 from gan_lab.metrics.feature_metrics import MetricValue
-from gan_lab.metrics.features.base import NoFeatures
+from gan_lab.metrics.features import NoFeatures
 from gan_lab.metrics.images import DatasetImages
 from gan_lab.metrics.memorization import TrainingCopies
 from gan_lab.metrics.plots import nearest_pairs

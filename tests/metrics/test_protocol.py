@@ -10,7 +10,7 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from gan_lab.config import build
-from gan_lab.data.memory import MemoryImages
+from gan_lab.data.base import MemoryImages
 from gan_lab.errors import InputError
 from gan_lab.metrics.feature_metrics import (
     ClassAccuracy,
@@ -20,7 +20,7 @@ from gan_lab.metrics.feature_metrics import (
     PrecisionRecall,
     Score,
 )
-from gan_lab.metrics.features.base import WeightsUnavailable
+from gan_lab.metrics.features import WeightsUnavailable
 from gan_lab.metrics.features.inception import Inception
 from gan_lab.metrics.functional import frechet_distance
 from gan_lab.metrics.protocol import Protocol
@@ -178,7 +178,7 @@ def test_the_key_of_the_best_is_known_before_the_data_are(data_of):
         ({"num_fake": 16}, "16 generated images for 16 features"),
         ({"metrics": {"kernel": Kernel()}, "best": None}, "subsets of 1000.*protocol=kid_small"),
         ({"num_real": 91}, "has 90 images, and protocol quick takes 91.*num_real=90"),
-        ({"split": "val", "dataset": "gan_lab.data.digits.Digits"}, "the data are MemoryImages"),
+        ({"split": "val", "dataset": "gan_lab.data.builtin.Digits"}, "the data are MemoryImages"),
         ({"features": Projection(width=90), "num_fake": 91}, "90 real images for 90 features"),
     ],
 )
@@ -275,7 +275,7 @@ def test_named_protocols_give_their_metrics(name, best, keys):
     with initialize_config_dir(version_base=None, config_dir=str(CONF)):
         made = build(compose(overrides=[f"+protocol={name}"]).protocol)
     assert made.best == best
-    assert {metric.key(made._setting) for metric in made.metrics.values()} == keys
+    assert {metric.key(made._context) for metric in made.metrics.values()} == keys
 
 
 @pytest.mark.parametrize("real", [4, 300, 2100, 20_000])

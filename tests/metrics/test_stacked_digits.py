@@ -9,8 +9,8 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from gan_lab.config import build, conf_dir
+from gan_lab.data.builtin import Digits, StackedDigits
 from gan_lab.data.datamodule import DataModule
-from gan_lab.data.digits import Digits, StackedDigits
 from gan_lab.errors import InputError
 from gan_lab.metrics.features.classifiers import StackedDigitsFeatures
 from gan_lab.metrics.protocol import Protocol

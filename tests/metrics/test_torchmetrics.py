@@ -12,7 +12,7 @@ from gan_lab.commands.launch import launch
 from gan_lab.errors import InputError
 from gan_lab.metrics import torchmetrics
 from tests.commands.conftest import TINY
-from tests.helpers.features import as_set, setting
+from tests.helpers.features import as_set, context
 
 
 @pytest.fixture
@@ -81,11 +81,11 @@ def test_a_metric_is_a_metric_of_training_and_of_evaluate(tmp_path: Path) -> Non
 def test_several_values_have_several_keys(sets: tuple[Tensor, Tensor]) -> None:
     made = [as_set(features) for features in sets]
     metric = torchmetrics.TorchMetric(metric=torchmetrics.PrecisionRecall(k=4), keys=["a", "b"])
-    found = {result.key: result.value for result in metric.compute(made[0], made[1], setting())}
+    found = {result.key: result.value for result in metric.compute(made[0], made[1], context())}
     expected = metrics.precision_recall(*sets, k=4)
     assert found == {"a": expected[0].item(), "b": expected[1].item()}
     one = torchmetrics.TorchMetric(metric=torchmetrics.PrecisionRecall(k=4), keys=["a"])
     with pytest.raises(InputError, match="computes 2 values"):
-        one.compute(made[0], made[1], setting())
+        one.compute(made[0], made[1], context())
     with pytest.raises(InputError, match="Linear with keys"):
         torchmetrics.TorchMetric(metric=torch.nn.Linear(1, 1), keys=["a"])  # type: ignore[arg-type]

@@ -256,7 +256,7 @@ def test_every_generator_supports_post_hoc_ema(
 @pytest.mark.parametrize("model", [model for model in MODELS if model not in OTHERS])
 @pytest.mark.parametrize("size", [[16, 32], [48, 32]], ids=str)
 def test_rectangles(compose: Callable[..., DictConfig], model: str, size: list[int]) -> None:
-    """Every architecture but StyleGAN3, whose input is the same in all directions, makes and judges them."""
+    """Every architecture but StyleGAN3, whose input is the same in all directions, makes and discriminates them."""
     if model == "stylegan3":
         with pytest.raises(InputError, match="StyleGAN3 makes square"):
             small_module(compose, model, size)

@@ -125,17 +125,17 @@ def test_the_discriminator_fades_alike(stage: int) -> None:
 
 
 def test_images_of_any_stage_are_shown_at_full_size() -> None:
-    network, judge, z = generator(), discriminator(), torch.randn(4, 8)
+    network, critic, z = generator(), discriminator(), torch.randn(4, 8)
     for stage in (0, 0.5, 1, 1.5, 2):
-        network.stage.value = judge.stage.value = stage
+        network.stage.value = critic.stage.value = stage
         small, shown = network.forward_at_stage(z), network(z)
         assert shown.shape == (4, 2, 16, 16)
         assert torch.equal(resize(small), shown)
-        assert_close(judge(shown), judge(small))
-    judge.stage.value = 2
-    assert judge(small).shape == (4,)
+        assert_close(critic(shown), critic(small))
+    critic.stage.value = 2
+    assert critic(small).shape == (4,)
     with pytest.raises(ValueError, match="16 x 12"):
-        judge(torch.randn(4, 2, 16, 12))
+        critic(torch.randn(4, 2, 16, 12))
 
 
 def resize(images: torch.Tensor) -> torch.Tensor:
@@ -145,16 +145,16 @@ def resize(images: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("stage", [0, 0.5, 1, 1.5, 2])
 def test_what_is_not_reached_is_not_computed(stage: float) -> None:
     """Layers of higher levels, and those for images of levels that are neither current nor fading, get no gradient."""
-    network, judge = generator(), discriminator()
-    network.stage.value = judge.stage.value = stage
-    judge(network.forward_at_stage(torch.randn(4, 8))).sum().backward()
+    network, critic = generator(), discriminator()
+    network.stage.value = critic.stage.value = stage
+    critic(network.forward_at_stage(torch.randn(4, 8))).sum().backward()
     level = network.stage.level
     images = {level} if stage == level else {level - 1, level}
     for layers, used in (
         (network.blocks, range(level)),
-        (judge.blocks, range(level)),
+        (critic.blocks, range(level)),
         (network.torgb, images),
-        (judge.fromrgb, images),
+        (critic.fromrgb, images),
     ):
         for i, layer in enumerate(layers):
             reached = [p.grad is not None for p in layer.parameters()]
@@ -167,26 +167,26 @@ def test_what_is_not_reached_is_not_computed(stage: float) -> None:
 @pytest.mark.parametrize("size", [4, 7, 8, 12, [8, 16], [24, 16]])
 def test_sizes_and_channels(size: Any, channels: int, classes: int, growing: bool) -> None:
     settings = {"image_size": size, "channels": channels, "num_classes": classes}
-    network, judge = generator(**settings, growing=growing), discriminator(**settings)
+    network, critic = generator(**settings, growing=growing), discriminator(**settings)
     height, width = (size, size) if isinstance(size, int) else size
     labels = torch.tensor([0, 2, 1]) if classes else None
     z = torch.randn(3, 8)
     assert network(z, labels).shape == (3, channels, height, width)
-    judge.stage.value = network.stage.value
-    assert judge(network.forward_at_stage(z, labels), labels).shape == (3,)
+    critic.stage.value = network.stage.value
+    assert critic(network.forward_at_stage(z, labels), labels).shape == (3,)
     if not growing:
         assert network.forward_at_stage(z, labels).shape == (3, channels, height, width)
 
 
 def test_labels_change_the_image_and_choose_the_logit() -> None:
-    network, judge = generator(num_classes=3, growing=False), discriminator(num_classes=3)
+    network, critic = generator(num_classes=3, growing=False), discriminator(num_classes=3)
     z = torch.randn(1, 8).expand(3, -1)
     images = network(z, torch.arange(3))
     assert all(not torch.allclose(images[i], images[(i + 1) % 3]) for i in range(3))
     assert_close(network(z, torch.eye(3)), images)
-    features = judge.extract(images)
-    assert_close(judge(images, torch.tensor([2, 0, 1])), judge.out(features)[range(3), [2, 0, 1]])
-    for wrong in (network, judge):
+    features = critic.extract(images)
+    assert_close(critic(images, torch.tensor([2, 0, 1])), critic.out(features)[range(3), [2, 0, 1]])
+    for wrong in (network, critic):
         with pytest.raises(ValueError, match="no labels"):
             wrong(z if wrong is network else images)
     with pytest.raises(ValueError, match="0 classes"):
@@ -215,12 +215,12 @@ def test_sizes_and_lengths_unknown() -> None:
 
 def test_half_precision() -> None:
     torch.manual_seed(0)
-    network, judge = generator(), discriminator()
-    network.stage.value = judge.stage.value = 1.5
+    network, critic = generator(), discriminator()
+    network.stage.value = critic.stage.value = 1.5
     z = torch.randn(4, 8)
     full = network.forward_at_stage(z)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         images = network.forward_at_stage(z)
-        logits = judge(images)
+        logits = critic(images)
     assert images.dtype == logits.dtype == torch.float32
     assert (images - full).norm() / full.norm() < 0.06

@@ -14,7 +14,7 @@ from torch.testing import assert_close
 from gan_lab.commands.launch import launch
 from gan_lab.config import build
 from gan_lab.errors import InputError
-from gan_lab.metrics.features.base import IMAGENET_MEAN, IMAGENET_STD
+from gan_lab.metrics.features import IMAGENET_MEAN, IMAGENET_STD
 from gan_lab.metrics.features.dinov2 import VisionTransformer
 from gan_lab.models.projected import Discriminator, EfficientNet
 from gan_lab.training.building import describe_samples

@@ -222,7 +222,7 @@ def test_sizes_and_channels(size: Any, channels: int, classes: int) -> None:
     labels = torch.tensor([0, 2, 1]) if classes else None
     images = network(torch.randn(3, 8), labels)
     assert images.shape == (3, channels, height, width)
-    judge = Discriminator(
+    critic = Discriminator(
         image_size=size,
         channels=channels,
         num_classes=classes,
@@ -231,7 +231,7 @@ def test_sizes_and_channels(size: Any, channels: int, classes: int) -> None:
         filtered=True,
         growing=False,
     )
-    assert judge(images, labels).shape == (3,)
+    assert critic(images, labels).shape == (3,)
 
 
 def test_labels_change_the_image() -> None:

@@ -173,9 +173,9 @@ def test_residual_blocks_add_half_the_variance_of_each_branch() -> None:
     alone = StyledConv(inputs=8, outputs=8, w_dim=8, shape=(8, 8))
     alone.load_state_dict(block.conv1.state_dict())
     assert_close(branch, alone(block.conv0(x, w[:, 0], "none"), w[:, 1], "none") * 0.5**0.5)
-    judge = small_discriminator(architecture="resnet").blocks[1]
-    seen, _ = judge(x, None)
-    assert_close(seen, judge.skip(x) + judge.conv1(judge.conv0(x)))
+    block = small_discriminator(architecture="resnet").blocks[1]
+    seen, _ = block(x, None)
+    assert_close(seen, block.skip(x) + block.conv1(block.conv0(x)))
 
 
 def test_each_style_drives_its_own_layers() -> None:

@@ -11,8 +11,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from gan_lab.config import conf_dir
+from gan_lab.data.builtin import PythonDocs
 from gan_lab.data.images import image_spec
-from gan_lab.data.python_docs import PythonDocs
 from gan_lab.data.sample import Batch, SampleSpec
 from gan_lab.errors import InputError
 from gan_lab.models.wgan_gp_text import Discriminator, Generator

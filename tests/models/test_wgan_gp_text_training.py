@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import gan_lab
 from gan_lab.commands.launch import launch
-from gan_lab.data.python_docs import PythonDocs
+from gan_lab.data.builtin import PythonDocs
 from gan_lab.data.text_files import TextFiles
 from gan_lab.training.loggers.files import read_metrics
 from tests.commands.conftest import in_a_child

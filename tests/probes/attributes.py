@@ -11,7 +11,7 @@ from gan_lab.data.base import MissingSplit, SampleDataset, digest
 from gan_lab.data.images import ImageKind
 from gan_lab.data.sample import SampleSpec
 from gan_lab.layers.networks import DiscriminatorNetwork, GeneratorNetwork
-from gan_lab.metrics.features.base import Extractor
+from gan_lab.metrics.features import Extractor
 from gan_lab.training.module import AdversarialModule
 
 SIDE = 8

@@ -1,4 +1,4 @@
-"""A discriminator that judges patches and, from real images alone, learns to reconstruct them as well."""
+"""A discriminator of patches and, from real images alone, learns to reconstruct them as well."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from gan_lab.layers.networks import (
     GeneratorNetwork,
     Role,
 )
-from gan_lab.metrics.features.base import Extractor
+from gan_lab.metrics.features import Extractor
 from gan_lab.training.module import AdversarialModule
 
 

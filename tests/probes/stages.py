@@ -9,7 +9,7 @@ from torch.nn.functional import avg_pool2d
 
 from gan_lab.data.sample import Batch
 from gan_lab.layers.networks import DiscriminatorInput, DiscriminatorNetwork, GeneratorNetwork
-from gan_lab.metrics.features.base import Extractor
+from gan_lab.metrics.features import Extractor
 from gan_lab.training.module import AdversarialModule
 
 

@@ -93,8 +93,8 @@ class Probe:
         ]
         assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
         for grid in ("reals.png", "kimg000000.640.png"):
-            with Image.open(run / "samples" / grid) as picture:
-                assert picture.width > 4
+            with Image.open(run / "samples" / grid) as image:
+                assert image.width > 4
         made = self.root / "made"
         self.do("generate", f"run={run}", "num_images=5", f"out={made}", *options)
         out = self.root / "exported"

@@ -3,7 +3,7 @@
 import hashlib
 import wave
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from gan_lab.data.base import MissingSplit, SampleDataset, digest
 from gan_lab.data.sample import SampleKind, SampleSpec
 from gan_lab.errors import InputError
 from gan_lab.layers.networks import DiscriminatorNetwork, GeneratorNetwork
-from gan_lab.metrics.features.base import Extractor
+from gan_lab.metrics.features import Extractor
 from gan_lab.training.module import AdversarialModule
 
 HEIGHT = 16  # pixels of a preview
@@ -40,20 +40,21 @@ class Waveform(SampleKind):
     def to_stored(self, values: Tensor) -> Tensor:
         return (values.float() * 32767).round().clamp(-32767, 32767).to(torch.int16)
 
-    def write(self, stored: Tensor, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with wave.open(str(path), "wb") as file:
+    def encoded(self, stored: Tensor) -> bytes:
+        content = BytesIO()
+        with wave.open(content, "wb") as file:
             file.setnchannels(stored.shape[0])
             file.setsampwidth(2)
             file.setframerate(self.rate)
             file.writeframes(stored.T.contiguous().numpy().astype("<i2").tobytes())
+        return content.getvalue()
 
-    def read(self, path: Path) -> Tensor:
+    def decoded(self, data: bytes) -> Tensor:
         try:
-            with wave.open(str(path), "rb") as file:
+            with wave.open(BytesIO(data), "rb") as file:
                 frames, channels = file.readframes(file.getnframes()), file.getnchannels()
-        except (wave.Error, EOFError) as error:
-            raise InputError(f"{path} is not a .wav ({error})") from error
+        except wave.Error as error:
+            raise InputError(f"it is not a .wav ({error})") from error
         values = np.frombuffer(frames, dtype="<i2").astype(np.int16)
         return torch.from_numpy(values.reshape(-1, channels).T.copy())
 

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from gan_lab.data.base import MissingSplit, SampleDataset, digest
 from gan_lab.data.sample import SampleKind, SampleSpec
 from gan_lab.errors import InputError
 from gan_lab.layers.networks import DiscriminatorNetwork, GeneratorNetwork
-from gan_lab.metrics.features.base import Extractor
+from gan_lab.metrics.features import Extractor
 from gan_lab.training.module import AdversarialModule
 
 
@@ -48,13 +47,13 @@ class Letters1Hot(SampleKind):
         """Return the text of one stored sample."""
         return "".join(self.vocabulary[i] for i in stored.argmax(0).tolist())
 
-    def write(self, stored: Tensor, path: Path) -> None:
-        path.write_text(self.text(stored) + "\n")
+    def encoded(self, stored: Tensor) -> bytes:
+        return f"{self.text(stored)}\n".encode()
 
-    def read(self, path: Path) -> Tensor:
-        text = path.read_text().strip()
+    def decoded(self, data: bytes) -> Tensor:
+        text = data.decode().strip()
         if wrong := set(text) - set(self.vocabulary):
-            raise InputError(f"{path} has the letter {wrong.pop()!r}; there are {self.vocabulary}")
+            raise InputError(f"it has the letter {wrong.pop()!r}; there are {self.vocabulary}")
         return self.encode(text)
 
     def preview(self, stored: Tensor) -> Tensor:

@@ -59,11 +59,11 @@ def test_grey_becomes_colour_and_turned_photos_stand_upright(tmp_path: Path) -> 
 
 def test_images_and_tensors_in_memory() -> None:
     tensor = torch.rand(2, 3, 8, 8)
-    picture = gradient(16, 8, "RGB")
-    found = read_targets([tensor, picture, tensor[0]], **COLOUR)
+    image = gradient(16, 8, "RGB")
+    found = read_targets([tensor, image, tensor[0]], **COLOUR)
     assert found.names == [f"image {i}" for i in range(4)] and len(found) == 4
     assert torch.equal(found.images[:2], tensor) and torch.equal(found.images[3], tensor[0])
-    assert picture.size == (16, 8), "the given one is untouched"
+    assert image.size == (16, 8), "the given one is untouched"
 
 
 def animation(path: Path) -> Path:

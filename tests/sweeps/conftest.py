@@ -19,7 +19,7 @@ from gan_lab.commands.launch import launch
 from gan_lab.config import build, conf_dir
 from gan_lab.sweeps import job
 from gan_lab.sweeps.job import STOP_FILE, Ending
-from gan_lab.training.loggers.base import METRICS_FILE
+from gan_lab.training.loggers import METRICS_FILE
 from gan_lab.training.loggers.files import JsonLines, read_metrics
 
 EVERY_KIMG = 10.0

@@ -4,7 +4,7 @@ import os
 import signal
 from typing import Any
 
-from gan_lab.data.digits import Digits
+from gan_lab.data.builtin import Digits
 
 
 class Killed(Digits):

@@ -66,7 +66,7 @@ def final(run: Path) -> dict[str, Any]:
 
 @pytest.mark.timeout(60 * MINUTES)
 def test_what_ends_a_run_does_not_end_the_sweep(tmp_path: Path) -> None:
-    kinds = ("tests.sweeps.ends.Killed", "tests.sweeps.ends.Defect", "gan_lab.data.digits.Digits")
+    kinds = ("tests.sweeps.ends.Killed", "tests.sweeps.ends.Defect", "gan_lab.data.builtin.Digits")
     words = [*ELSE, "sweep=a", f"data._target_={','.join(kinds)}", "total_kimg=0.05"]
     assert launch("train", ["-m", f"runs_dir={tmp_path}", *words]) == 2
     found = {name.rpartition(".")[2]: entry for name, entry in recorded(tmp_path / "a").items()}
@@ -152,7 +152,7 @@ def test_several_at_a_time_with_joblib(
     tmp_path: Path, start: Callable[..., subprocess.Popen[str]]
 ) -> None:
     parallel = (*TINY, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "total_kimg=0.4")
-    kinds = "data._target_=tests.sweeps.ends.Killed,gan_lab.data.digits.Digits"
+    kinds = "data._target_=tests.sweeps.ends.Killed,gan_lab.data.builtin.Digits"
     process = start(*parallel, "sweep=grid", "seed=0,1", kinds)
     assert process.wait(60 * MINUTES) == 2
     assert sorted(statuses(tmp_path / "grid")) == ["done", "done", "killed", "killed"]

@@ -13,7 +13,7 @@ from gan_lab.sweeps.outcome import chosen_objective, outcome
 
 
 def config_of(root: Path, count: int) -> DictConfig:
-    """A configuration of a few pictures, as far as the objective needs one."""
+    """A configuration of a few images, as far as the objective needs one."""
     root.mkdir()
     for i in range(count):
         Image.fromarray(np.full((8, 8, 3), i % 256, dtype=np.uint8)).save(root / f"{i}.png")

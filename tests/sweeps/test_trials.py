@@ -96,7 +96,7 @@ def test_more_is_better_where_it_is(sweep: Sweep, fake: Fake, tmp_path: Path) ->
     words = (*SPACE, "hydra.sweeper.n_trials=3", "objective_mode=max", "hydra.sweeper.pruner=null")
     assert sweep(*words) == 0
     study = trials(tmp_path / "m" / "a")
-    assert len(study) == 3 and not any(t.intermediate_values for t in study), "nobody judges"
+    assert len(study) == 3 and not any(t.intermediate_values for t in study), "no pruner reads them"
     values = {run["run"]: run["value"] for run in recorded(tmp_path / "m" / "a").values()}
     assert sorted(values.values()) == sorted(t.value for t in study if t.value is not None)
     assert sweep(*words, "objective_mode=min") == 2, "a study has one direction"
@@ -133,7 +133,7 @@ def test_batches_of_trials_and_trials_of_one_run(sweep: Sweep, fake: Fake, tmp_p
         (("lr=tag(wide,interval(0,1))",), "the tags log and int are known"),
         (("lr=interval(0,1)", "lrr=interval(0,1)"), "did you mean lr"),
         (("lr=interval(0,1)", "hydra.sweeper.n_trials=0"), "n_trials=0 must be a whole number"),
-        (("lr=interval(0,1)", "objective=null"), "nothing is measured"),
+        (("lr=interval(0,1)", "objective=null"), "there are no metrics"),
         (("lr=interval(0,1)", "hydra.sweeper.storage='nosuch://x'"), "cannot be opened"),
     ],
 )

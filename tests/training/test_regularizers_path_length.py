@@ -4,7 +4,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from gan_lab.errors import InputError
-from gan_lab.layers.networks import StyleGeneratorNetwork
+from gan_lab.layers.stylegan import StyleGeneratorNetwork
 from gan_lab.training.regularizers import PathLength, path_lengths
 from gan_lab.training.steps import GeneratorStep
 from tests.helpers.steps import generator_step

@@ -104,7 +104,7 @@ def test_the_image_of_the_onnx_example(
         "best": None,
         "recipe": {"model": {"_target_": "gan_lab.models.gan.GAN"}, "total_kimg": 1.0},
     }
-    text = card(description, picture="", repository=None)
+    text = card(description, caption="", repository=None)
     (code,) = re.findall(r"```python\n(import numpy.*?)```", text, re.DOTALL)
     exec(code, {})
     with Image.open(tmp_path / "image.png") as image:
@@ -113,9 +113,9 @@ def test_the_image_of_the_onnx_example(
 
 
 def test_the_grid_is_of_the_first_images(styled: Path) -> None:
-    with Image.open(styled / "grid.png") as picture:
-        assert picture.size == (8 * 66 + 2, 3 * 66 + 2), "a class a row, 8 pixels shown as 64"
-        corner = picture.getpixel((2 + 66, 2 + 66))
+    with Image.open(styled / "grid.png") as grid:
+        assert grid.size == (8 * 66 + 2, 3 * 66 + 2), "a class a row, 8 pixels shown as 64"
+        corner = grid.getpixel((2 + 66, 2 + 66))
     first = to_uint8(gan_lab.load(styled).sample(24, labels=[0] * 8 + [1] * 8 + [2] * 8))
     assert corner == int(first[9, 0, 0, 0])
 

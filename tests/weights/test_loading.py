@@ -159,7 +159,7 @@ def test_data_and_metrics_of_a_run_are_checked_like_its_generator(
 ) -> None:
     constructed = []
     monkeypatch.setattr(RestartableZip, "__init__", lambda self, **g: constructed.append(g))
-    digits = "{_target_: gan_lab.data.digits.Digits, _partial_: true, image_size: 8}"
+    digits = "{_target_: gan_lab.data.builtin.Digits, _partial_: true, image_size: 8}"
     plant(run, data=digits, metrics="{_target_: gan_lab.metrics.base.NoMetrics}", d_steps="1")
     for node in (f"{{_target_: {ZIP}, _partial_: true}}", f"{{_target_: {ZIP}, out: x, plan: p}}"):
         plant(run, **{key: node})

@@ -21,9 +21,8 @@ from torch import nn
 
 from gan_lab.data.unpickling import DamagedError, Record, RefusedError, unpickle
 from gan_lab.errors import InputError
-from gan_lab.weights.network_pickles import NETWORKS, to_plain_data
+from gan_lab.weights.pickles import NETWORKS, STATE_DICT, read_torch, to_plain_data
 from gan_lab.weights.published import open_published
-from gan_lab.weights.tensors import STATE_DICT, read_torch
 from tests.helpers.published import modules, network_pickle, reconstruct
 
 

@@ -46,7 +46,7 @@ class Canvas {
     this.figure = document.createElement("figure");
     this.kind = model.media_type.split("/")[0];
     this.image = document.createElement("img");
-    this.image.alt = `Picture by ${model.name}`;
+    this.image.alt = `Image by ${model.name}`;
     this.image.style.setProperty("--aspect", `${model.size[1]} / ${model.size[0]}`);
     this.image.classList.toggle("large", Math.max(...model.size) >= 256);
     this.audio = Object.assign(document.createElement("audio"), { controls: true });
@@ -57,7 +57,7 @@ class Canvas {
     const caption = document.createElement("figcaption");
     this.name = text("span", model.name);
     this.time = text("span", "");
-    this.save = text("button", { image: "Picture", audio: "Clip", text: "Text" }[this.kind]);
+    this.save = text("button", { image: "Image", audio: "Clip", text: "Text" }[this.kind]);
     this.save.title = `Download what is shown${number ? "" : " (D)"}`;
     this.save.addEventListener("click", () => this.download());
     this.keep = text("button", "Latents");
@@ -88,9 +88,9 @@ class Canvas {
         const answer = await post("api/draw", { ...now, model: this.number });
         await this.show(await answer.blob());
         if (this.kind === "audio") {
-          const picture = await post("api/picture", { ...now, model: this.number });
-          this.picture = swap(this.picture, await picture.blob());
-          this.image.src = this.picture;
+          const image = await post("api/image", { ...now, model: this.number });
+          this.imageUrl = swap(this.imageUrl, await image.blob());
+          this.image.src = this.imageUrl;
         }
         const all = Math.round(performance.now() - began);
         this.time.textContent = `${all} ms (drawing ${Math.round(answer.headers.get("X-Milliseconds"))})`;
@@ -373,7 +373,7 @@ function say(message) {
 async function pin() {
   const canvas = canvases[0];
   if (!canvas.blob) return;
-  // a copy: the picture's own address is given up when the next one comes
+  // a copy: the image's own address is given up when the next one comes
   const found = { point: structuredClone(state.point), blob: canvas.blob, url: URL.createObjectURL(canvas.blob), name: nameOf(state.point) };
   state.pins.push(found);
   if (!state.ends.a) state.ends.a = found;
@@ -445,7 +445,7 @@ function play() {
   $("play").textContent = "Pause";
   const began = performance.now();
   const tick = (now) => {
-    // there and back in six seconds, slow at the ends; a frame waits for the picture before it
+    // there and back in six seconds, slow at the ends; a frame waits for the image before it
     if (!canvases[0].busy) {
       $("t").value = (1 - Math.cos((now - began) * Math.PI / 3000)) / 2;
       walkBetween();

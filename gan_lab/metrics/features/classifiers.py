@@ -15,16 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gan_lab.data import phantoms, tones
 from gan_lab.data.audio import FULL_SCALE
-from gan_lab.data.base import ImageDataset, SampleDataset
-from gan_lab.data.digits import Digits
+from gan_lab.data.base import SampleDataset
+from gan_lab.data.builtin import PHANTOM_CLASSES, PITCHES, TONE_LENGTH, Digits, Phantoms, Tones
 from gan_lab.data.images import to_float
-from gan_lab.data.phantoms import Phantoms
-from gan_lab.data.tones import Tones
 from gan_lab.errors import InputError
 from gan_lab.metrics.cache import cached_tensors, tensors_sha256
-from gan_lab.metrics.features.base import Extractor
+from gan_lab.metrics.features import Extractor
 
 SIDE = 32  # pixels of an image that ImageClassifier takes
 WIDTH = 64  # of the features of all classifiers
@@ -187,7 +184,7 @@ class ClassifierFeatures(Extractor):
 
 def all_samples(dataset: SampleDataset) -> tuple[Tensor, Tensor]:
     """Return all stored samples [N, ...] of a small data set, not mirrored, and their labels [N]."""
-    count = dataset.num_stored if isinstance(dataset, ImageDataset) else len(dataset)
+    count = len(dataset) // (2 if dataset.flip else 1)
     batch = dataset.__getitems__(range(count))
     assert batch.labels is not None
     return batch.real, batch.labels
@@ -265,7 +262,7 @@ def load_phantoms_classifier(
     Returns:
         The network, and the SHA-256 of its weights.
     """
-    num_classes = len(phantoms.CLASSES)
+    num_classes = len(PHANTOM_CLASSES)
     data = Phantoms(split="val")
 
     def seen(data: Phantoms) -> tuple[Tensor, Tensor]:
@@ -294,7 +291,7 @@ class PhantomsFeatures(ClassifierFeatures):
     transform = "8 bits, mean of channels, antialiased bilinear to 32x32"
 
     def __init__(self) -> None:
-        super().__init__(load_phantoms_classifier, len(phantoms.CLASSES))
+        super().__init__(load_phantoms_classifier, len(PHANTOM_CLASSES))
 
     def _forward(self, stored: Tensor, outputs: frozenset[str]) -> dict[str, Tensor]:
         return super()._forward(as_seen(stored.float().mean(1, keepdim=True)), outputs)
@@ -479,7 +476,7 @@ class TonesClassifier(Classifier):
         super().__init__()
         self.register_buffer("hann", torch.hann_window(recipe.window), persistent=False)
         channels = recipe.channels
-        frames = 2 * tones.LENGTH // recipe.window + 1
+        frames = 2 * TONE_LENGTH // recipe.window + 1
         self.body = nn.Sequential(
             nn.Conv1d(recipe.window // 2 + 1, channels, 3, stride=2, padding=1),
             nn.ReLU(),
@@ -489,7 +486,7 @@ class TonesClassifier(Classifier):
             nn.Linear(channels * ((frames + 3) // 4), recipe.width),
             nn.LeakyReLU(0.1),
         )
-        self.head = nn.Linear(recipe.width, len(tones.CLASSES))
+        self.head = nn.Linear(recipe.width, len(PITCHES))
 
     def inputs(self, stored: Tensor) -> Tensor:
         """Return log-spectrograms [N, F, T], about from -1 to 1, of clips int16 [N, C, 4096]."""
@@ -536,10 +533,10 @@ class TonesFeatures(ClassifierFeatures):
     transform = "int16 / 32767, mean of channels, logarithm of |STFT|"
 
     def __init__(self) -> None:
-        super().__init__(load_tones_classifier, len(tones.CLASSES))
+        super().__init__(load_tones_classifier, len(PITCHES))
 
     def check(self, shape: tuple[int, ...], what: str) -> None:
-        if len(shape) != 2 or shape[1] != tones.LENGTH:
+        if len(shape) != 2 or shape[1] != TONE_LENGTH:
             raise InputError(
-                f"{what} have the shape {list(shape)}, and the tones classifier takes [C, {tones.LENGTH}]"
+                f"{what} have the shape {list(shape)}, and the tones classifier takes [C, {TONE_LENGTH}]"
             )

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch_fidelity.feature_extractor_clip import MODEL_METADATA, MODEL_URLS, build_model
 
 from gan_lab.errors import InputError
-from gan_lab.metrics.features.base import (
+from gan_lab.metrics.features import (
     PublishedExtractor,
     PublishedWeights,
     no_such_weights,

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from gan_lab.errors import InputError
 from gan_lab.layers.transformer import SwiGLU
-from gan_lab.metrics.features.base import (
+from gan_lab.metrics.features import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     PublishedExtractor,
@@ -66,7 +66,7 @@ _OFFSET = 0.1
 
 
 class DINOv2(PublishedExtractor):
-    """DINOv2; the output `features` is the class token behind the last normalization.
+    """DINOv2; the output `features` is the class token after the last normalization.
 
     Images are resized as torch-fidelity does. Stein et al. 2023 (https://arxiv.org/abs/2306.04675) resize with
     antialiasing, so their FD-DINOv2 differs.
@@ -187,7 +187,7 @@ class VisionTransformer(nn.Module):
         return self.stages(images, [len(self.blocks) - 1])[0]
 
     def stages(self, images: Tensor, ends: Sequence[int]) -> list[Tensor]:
-        """Return the tokens behind each of these blocks, by their index."""
+        """Return the tokens after each of these blocks, by index."""
         patches = self.patch_embed["proj"](images)  # [N, width, h, w]
         positions = self.positions(patches.shape[2], patches.shape[3])
         tokens = patches.flatten(2).transpose(1, 2)  # [N, h w, width]
@@ -209,7 +209,7 @@ class VisionTransformer(nn.Module):
 
 
 class DINOv2Maps(nn.Module):
-    """DINOv2 as what projected GANs see with: four feature maps, of the tokens behind each quarter of the blocks.
+    """DINOv2 as the feature network of projected GANs: four maps, of the tokens after each quarter of the blocks.
 
     A transformer's maps are all of one size. They are made four times and twice as large, kept, and halved, as in
     Ranftl et al. 2021, https://arxiv.org/abs/2103.13413, section 3.1, without its convolutions.

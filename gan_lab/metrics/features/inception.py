@@ -23,7 +23,7 @@ from torch_fidelity.interpolate_compat_tensorflow import (
 )
 
 from gan_lab.errors import InputError
-from gan_lab.metrics.features.base import PublishedExtractor, PublishedWeights
+from gan_lab.metrics.features import PublishedExtractor, PublishedWeights
 
 WEIGHTS = PublishedWeights(
     of="Inception's",

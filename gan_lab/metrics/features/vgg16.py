@@ -13,7 +13,7 @@ from torch.nn.functional import interpolate
 from torchvision.models import VGG16_Weights, vgg16
 
 from gan_lab.errors import InputError
-from gan_lab.metrics.features.base import (
+from gan_lab.metrics.features import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     Extractor,
@@ -39,7 +39,7 @@ _SIZE = 224
 class VGG16(PublishedExtractor):
     """VGG16.
 
-    Outputs: `features` [4096], the second fully connected layer behind its rectifier, and `features_fc2` before it.
+    Outputs: `features` [4096], the second fully connected layer after its ReLU, and `features_fc2` before it.
 
     Args:
         weights: path of torchvision's file; None takes torch's cache, or downloads it to there.
@@ -108,7 +108,7 @@ _LINEAR = PublishedWeights(
     sha256="a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868",
 )
 
-_ENDS = (4, 9, 16, 23, 30)  # of the five parts of VGG16's features, each behind a rectifier
+_ENDS = (4, 9, 16, 23, 30)  # of the five parts of VGG16's features, each after a ReLU
 
 _MEAN = (-0.030, -0.088, -0.188)  # of images in [-1, 1]
 
@@ -231,7 +231,7 @@ class PerceptualDistance(Distance):
         why: it was chosen.
 
     Raises:
-        WeightsUnavailable: when its weights cannot be had.
+        WeightsUnavailable: when its weights are missing and cannot be downloaded.
     """
 
     def __init__(self, lpips: LPIPS, device: torch.device, *, why: str) -> None:

@@ -64,16 +64,16 @@ class Evaluation(Callback):
         if learned == LEARNED_ON and "dinov2" in extractor:
             warn(
                 f"D sees DINOv2's features, as {extractor} does: these metrics overestimate quality; "
-                "measure others, too (gan-lab evaluate features=inception)"
+                "compute others, too (gan-lab evaluate features=inception)"
             )
         if learned != "ImageNet" or "inception" not in extractor:
             return None
         features = DINOv2()
         there = features.published.usual_path.is_file()
         beside = (
-            f"{features.name} is measured beside it"
+            f"{features.name} is computed as well"
             if there
-            else f"gan-lab prefetch features=dinov2 gets {features.name}, which would be measured beside it"
+            else f"gan-lab prefetch features=dinov2 gets {features.name}, which would be computed as well"
         )
         warn(
             f"D sees features of {learned}, as Inception does: FID overestimates quality (Kynkaanniemi et "

@@ -1,6 +1,6 @@
 """Grids of samples at fixed latents, with their diversity; and of an encoder's reconstructions, with its metrics."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -16,11 +16,12 @@ from gan_lab.data.images import save_png
 from gan_lab.data.media import grid, sheet
 from gan_lab.data.sample import Batch, SampleSpec
 from gan_lab.errors import InputError
+from gan_lab.layers.networks import GeneratorNetwork
 from gan_lab.metrics.functional import nearest
 from gan_lab.sampling.gan import Gan
 from gan_lab.sampling.sampler import Sources
 from gan_lab.training.callbacks.training_log import check_finite, check_interval, log
-from gan_lab.training.loggers.base import run_loggers
+from gan_lab.training.loggers import run_loggers
 from gan_lab.training.module import AdversarialModule
 
 
@@ -28,8 +29,8 @@ class Samples(Callback):
     """Saves a grid of the moving average's images every `every_kimg`, at the start and at the end.
 
     Conditional models get a row for each of the first `rows` classes, others `rows` rows. The diversity of the grid is
-    logged: the mean distance between two of its images, relative to that between real images. It is near 0 for a
-    collapsed generator.
+    logged: the mean distance between two of its images, relative to that between real images. With classes, pairs are
+    within a class. It is near 0 for a collapsed generator, or one that makes the same image of a class every time.
 
     Args:
         run_dir: the run folder; grids go to its `samples/`.
@@ -63,7 +64,9 @@ class Samples(Callback):
         data = trainer.datamodule  # type: ignore[attr-defined]
         kind = data.spec.kind
         real = data.real_grid(self.rows * self.columns)
-        self._real_distance = mean_distance(data.spec.encode(real))
+        rows = rows_of_classes(module.generator_ema, data.spec, self.rows)
+        compared = data.real_rows(rows, self.columns) if rows else [real]
+        self._real_distance = mean_distance([data.spec.encode(row) for row in compared])
         save_png(grid(kind.preview(real), self.columns), self.folder / "reals.png")
         if module.images_seen == 0:
             self._save(trainer, module)
@@ -94,7 +97,10 @@ class Samples(Callback):
         for logger in run_loggers(trainer):
             logger.log_sheet("samples", shown, module.kimg)
         if self._real_distance:
-            share = mean_distance(data.spec.encode(samples)) / self._real_distance
+            encoded = data.spec.encode(samples)
+            rows = rows_of_classes(module.generator_ema, data.spec, self.rows)
+            compared = encoded.split(self.columns) if rows else [encoded]
+            share = mean_distance(compared) / self._real_distance
             log(trainer, module, {"health/diversity": share})
 
 
@@ -110,15 +116,21 @@ def fixed_samples(
     """Draw samples [rows * columns, ...], stored, with the moving average; class by class where it has classes."""
     gan = Gan(module.generator_ema, spec=spec, sources=sources)
     labels = None
-    if spec.num_classes and gan.num_classes:
-        rows = min(rows, gan.num_classes)
+    if classes := rows_of_classes(gan, spec, rows):
+        rows = classes
         labels = torch.arange(rows).repeat_interleave(columns)
     return spec.decode(gan.sample(rows * columns, labels=labels, seed=seed))
 
 
-def mean_distance(samples: Tensor) -> float:
-    """Return the mean L2 distance between two of the samples [N, ...]."""
-    return float(torch.pdist(samples.flatten(1)).mean())
+def rows_of_classes(generator: Gan | GeneratorNetwork, spec: SampleSpec, rows: int) -> int:
+    """Return how many rows of a grid show a class each; 0 without classes."""
+    return min(rows, generator.num_classes) if spec.num_classes else 0
+
+
+def mean_distance(groups: Sequence[Tensor]) -> float:
+    """Return the mean L2 distance between two samples of the same group [N, ...]; 0 without pairs."""
+    distances = torch.cat([torch.pdist(samples.flatten(1)) for samples in groups])
+    return float(distances.mean()) if len(distances) else 0.0
 
 
 BATCH_SIZE = 250

@@ -13,7 +13,7 @@ from lightning import Callback, Trainer
 from gan_lab.console import ShowProgress, console, progress_bar, say, warn
 from gan_lab.errors import InputError
 from gan_lab.training.advice import Adviser
-from gan_lab.training.loggers.base import METRICS_FILE, RunLogger, run_loggers
+from gan_lab.training.loggers import METRICS_FILE, RunLogger, run_loggers
 from gan_lab.training.loggers.files import whole_entries
 from gan_lab.training.module import AdversarialModule
 

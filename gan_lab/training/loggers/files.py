@@ -21,12 +21,12 @@ from gan_lab.data.decoding import regular_file
 from gan_lab.data.media import Sheet
 from gan_lab.errors import InputError
 from gan_lab.run import append_line, link, write
-from gan_lab.training.loggers.base import METRICS_FILE, BestValues, RunLogger
+from gan_lab.training.loggers import METRICS_FILE, BestValues, RunLogger
 
 # key of the entry of a run that ended there because Optuna pruned it
 PRUNED = "sweep/pruned"
 
-# what it was before damaged lines were taken out of it
+# the original, if damaged lines were removed
 DAMAGED_FILE = "metrics.damaged.jsonl"
 
 # in the entry of a stop by a signal: its number
@@ -58,7 +58,7 @@ class FileLogger(RunLogger):
         """Nothing to do: config.yaml holds them."""
 
     def rewind(self, kimg: float) -> None:
-        """Forget what was logged after `kimg`: training goes on from there."""
+        """Remove what was logged after `kimg`: training resumes from there."""
 
     def log_sheet(self, name: str, sheet: Sheet, kimg: float) -> None:
         """Nothing to do: samples/ holds the grids."""
@@ -81,7 +81,7 @@ class JsonLines(FileLogger):
             entries, damaged = whole_entries(path)
             if damaged:
                 link(path, self.run_dir / DAMAGED_FILE)
-                warn(f"{damage(path, damaged)}, and the file as it was is {DAMAGED_FILE} now")
+                warn(f"{damage(path, damaged)}, and the original is kept as {DAMAGED_FILE}")
             # a stop's entry has means of a part of the time, which the next entry has whole
             kept = [
                 json.dumps(entry) + "\n"
@@ -143,7 +143,7 @@ class TensorBoard(TensorBoardLogger, RunLogger):
 
     @rank_zero_only
     def rewind(self, kimg: float) -> None:
-        """Have TensorBoard drop what lies after `kimg`: a new file says from which step on."""
+        """Have TensorBoard drop what was logged after `kimg`: a new file names the step."""
         path = Path(self.log_dir).parent / METRICS_FILE
         self._best.restart(read_metrics(path) if path.exists() else [], kimg)
         if kimg > 0:
@@ -196,7 +196,7 @@ class TensorBoard(TensorBoardLogger, RunLogger):
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Read metrics.jsonl; a warning tells of damaged lines, which are left out."""
+    """Read metrics.jsonl; damaged lines are skipped with a warning."""
     entries, damaged = whole_entries(path)
     if damaged:
         warn(damage(path, damaged))
@@ -230,7 +230,7 @@ def whole_entries(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
 
 
 def parse_entry(line: bytes) -> dict[str, Any] | None:
-    """Return the numbers of an entry of metrics.jsonl, by printable names, or None for a line that is none."""
+    """Return the numbers of an entry of metrics.jsonl, by printable names, or None for a line that is not an entry."""
     try:
         entry = json.loads(line.decode("utf-8-sig"))  # some editors begin a file so
     except (ValueError, RecursionError):

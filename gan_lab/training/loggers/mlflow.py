@@ -23,10 +23,10 @@ from gan_lab.data.sample import to_pil
 from gan_lab.errors import InputError
 from gan_lab.run import write
 from gan_lab.training.checkpoint import BEST, LAST
-from gan_lab.training.loggers.base import METRICS_FILE, BestValues, Service, node_names
+from gan_lab.training.loggers import METRICS_FILE, BestValues, Service, node_names
 from gan_lab.training.loggers.files import read_metrics
 
-# of the store: characters of a parameter's name and value, of a tag's value; parameters that it takes at once
+# limits of the store: characters of a parameter's name and value and of a tag's value; parameters per call
 _LONGEST_NAME, _LONGEST_VALUE, _LONGEST_TAG = 250, 6000, 5000
 _AT_ONCE = 100
 
@@ -136,7 +136,7 @@ class MLflow(Service[MLFlowLogger]):
 
     @rank_zero_only
     def rewind(self, kimg: float) -> None:
-        """Take the best values from what the run goes on from; later points stay: MLflow takes none back."""
+        """Restore the best values at the resumed step; later points stay, since MLflow cannot delete them."""
         path = self.run_dir / METRICS_FILE
         self._best.restart(read_metrics(path) if path.exists() else [], kimg)
         best = {allowed(name): value for name, value in self._best.values.items()}
@@ -145,14 +145,14 @@ class MLflow(Service[MLFlowLogger]):
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """End the run; it goes on under the same id when the folder is trained further."""
+        """End the run; it continues under the same id when the folder is trained further."""
         if self.session is not None and status == "success" and self._log_model:
             self.attempt(self._upload)
         self.end(lambda session: session.finalize("success" if status == "success" else "failed"))
 
     def begin(self) -> MLFlowLogger:
-        """Begin the run at the store, or go on with it."""
-        # nobody asked to tell MLflow's makers, and its bar would be drawn over that of the training
+        """Start or resume the run at the store."""
+        # no telemetry, and no progress bar over that of the training
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         with quiet():

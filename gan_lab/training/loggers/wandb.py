@@ -16,7 +16,7 @@ from gan_lab.data.media import Sheet
 from gan_lab.data.sample import to_pil
 from gan_lab.run import write
 from gan_lab.training.checkpoint import BEST, LAST
-from gan_lab.training.loggers.base import (
+from gan_lab.training.loggers import (
     METRICS_FILE,
     BestValues,
     Service,
@@ -120,7 +120,7 @@ class Wandb(Service["wandb.Run"]):
 
     @rank_zero_only
     def rewind(self, kimg: float) -> None:
-        """Take the best values from what the run goes on from; later rows stay: W&B takes none back."""
+        """Restore the best values at the resumed step; later rows stay, since W&B cannot delete them."""
         path = self.run_dir / METRICS_FILE
         self._best.restart(read_metrics(path) if path.exists() else [], kimg)
         best = self._best.values

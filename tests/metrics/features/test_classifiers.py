@@ -2,7 +2,7 @@
 
 import torch
 
-from gan_lab.data.digits import Digits
+from gan_lab.data.builtin import Digits
 from gan_lab.metrics.features.classifiers import as_seen, train_classifier
 
 

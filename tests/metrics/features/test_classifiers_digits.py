@@ -6,8 +6,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from gan_lab.config import build, conf_dir
-from gan_lab.data.digits import Digits
-from gan_lab.data.memory import MemoryImages
+from gan_lab.data.base import MemoryImages
+from gan_lab.data.builtin import Digits
 from gan_lab.errors import InputError
 from gan_lab.metrics.cache import tensors_sha256
 from gan_lab.metrics.features.classifiers import (

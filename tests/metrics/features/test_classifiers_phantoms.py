@@ -7,7 +7,7 @@ import torch
 from omegaconf import DictConfig
 
 from gan_lab.config import build
-from gan_lab.data.phantoms import Phantoms
+from gan_lab.data.builtin import Phantoms
 from gan_lab.metrics.cache import MemoryChunks
 from gan_lab.metrics.features.classifiers import (
     PhantomsFeatures,

@@ -7,7 +7,7 @@ import torch
 from omegaconf import DictConfig
 
 from gan_lab.config import build
-from gan_lab.data.tones import Tones
+from gan_lab.data.builtin import Tones
 from gan_lab.errors import InputError
 from gan_lab.metrics.features.classifiers import TonesFeatures, load_tones_classifier
 from gan_lab.metrics.functional import frechet_distance

@@ -15,7 +15,7 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 
 from gan_lab.errors import InputError
 from gan_lab.metrics import frechet_distance, inception_score, kernel_distance
-from gan_lab.metrics.features.base import WeightsUnavailable
+from gan_lab.metrics.features import WeightsUnavailable
 from gan_lab.metrics.features.inception import WEIGHTS, Inception
 from tests.helpers.sources import textures
 

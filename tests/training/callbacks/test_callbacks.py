@@ -23,10 +23,14 @@ from tests.helpers.samples import images_of
 
 def test_diversity_of_a_collapsed_generator_is_zero() -> None:
     same = torch.rand(1, 1, 4, 4).expand(10, -1, -1, -1)
-    assert mean_distance(same) == 0
+    assert mean_distance([same]) == 0
     # two points: black and white, sixteen pixels apart by one each
     pair = torch.stack([torch.zeros(1, 4, 4), torch.ones(1, 4, 4)])
-    assert mean_distance(pair) == pytest.approx(4)
+    assert mean_distance([pair]) == pytest.approx(4)
+    # one image a class: what differs between classes does not count
+    assert mean_distance([same, 1 - same]) == 0
+    assert mean_distance([pair, same[:2]]) == pytest.approx(2)
+    assert mean_distance([pair[:1]]) == 0
 
 
 def test_a_row_a_class() -> None:

@@ -12,8 +12,8 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor, nn
 
 import gan_lab
+from gan_lab.data.builtin import Digits
 from gan_lab.data.datamodule import DataModule
-from gan_lab.data.digits import Digits
 from gan_lab.errors import InputError
 from gan_lab.training.callbacks.samples import Reconstructions, in_turn
 from tests.commands.conftest import TINY, Train, entries, train

@@ -16,7 +16,7 @@ from gan_lab.commands.launch import launch
 from gan_lab.data.audio import Audio
 from gan_lab.data.media import Sheet
 from gan_lab.training.building import describe_samples
-from gan_lab.training.loggers.base import node_names
+from gan_lab.training.loggers import node_names
 from gan_lab.training.loggers.files import read_metrics
 from gan_lab.training.loggers.wandb import Wandb, has_wandb_key, run_id
 from tests.commands.conftest import ELSE, TINY
@@ -261,8 +261,8 @@ def test_a_server_that_goes_away_costs_no_row(
     logger.log_metrics({"kimg": 1.0, "metrics/fd_digits": 3.0})
     online.stop()
     logger.log_metrics({"kimg": 2.0, "metrics/fd_digits": 2.0})
-    picture = torch.zeros(1, 4, 4, dtype=torch.uint8)
-    logger.log_sheet("samples", Sheet(image=picture, media=(), media_type="image/png"), 2.0)
+    image = torch.zeros(1, 4, 4, dtype=torch.uint8)
+    logger.log_sheet("samples", Sheet(image=image, media=(), media_type="image/png"), 2.0)
     logger.finalize("success")
     logger.log_metrics({"kimg": 3.0})
     (file,) = (tmp_path / "run" / "wandb").glob("run-*/*.wandb")
@@ -331,11 +331,11 @@ def test_offline_exactly_when_no_key_is_set(
 def test_clips_and_texts_are_logged(tmp_path: Path) -> None:
     logger = Wandb(run_dir=tmp_path / "run", offline=True)
     logger.log_hyperparams(CONFIG)
-    picture = torch.zeros(3, 4, 4, dtype=torch.uint8)
+    image = torch.zeros(3, 4, 4, dtype=torch.uint8)
     clip = Audio(rate=8000).media(torch.zeros(1, 80, dtype=torch.int16))
-    sound = Sheet(image=picture, media=(clip, clip), media_type="audio/wav")
+    sound = Sheet(image=image, media=(clip, clip), media_type="audio/wav")
     logger.log_sheet("samples", sound, 1.0)
-    words = Sheet(image=picture, media=(b"one", b"two"), media_type="text/plain")
+    words = Sheet(image=image, media=(b"one", b"two"), media_type="text/plain")
     logger.log_sheet("words", words, 1.0)
     logger.log_advice(["at 1 kimg: a", "at 2 kimg: b"], 2.0)
     logger.finalize("success")

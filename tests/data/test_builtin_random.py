@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from gan_lab.data.memory import RandomImages
+from gan_lab.data.builtin import RandomImages
 from gan_lab.errors import InputError
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from gan_lab.data.digits import Digits, StackedDigits
+from gan_lab.data.builtin import Digits, StackedDigits
 from gan_lab.errors import InputError
 from tests.helpers.samples import pair
 

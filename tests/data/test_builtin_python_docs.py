@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from gan_lab.data.python_docs import HELD_OUT, PythonDocs, topics_text
+from gan_lab.data.builtin import HELD_OUT_LINES, PythonDocs, topics_text
 from gan_lab.errors import InputError
 
 
@@ -21,7 +21,7 @@ def texts(data: PythonDocs) -> list[str]:
 def test_splits_are_the_text_line_by_line(splits: tuple[PythonDocs, PythonDocs]) -> None:
     train, val = splits
     text = topics_text()
-    assert len(val) == HELD_OUT and train.text.unknown is None
+    assert len(val) == HELD_OUT_LINES and train.text.unknown is None
     whole = [text[i : i + 32] for i in range(0, len(text) - 31, 32)]
     assert sorted(texts(train) + texts(val)) == sorted(line for line in whole if line.strip())
     assert "if_stmt ::=" in text and not re.search(r"\s\s", text)
@@ -41,7 +41,7 @@ def test_a_small_alphabet_has_a_character_for_the_rest() -> None:
     data = PythonDocs(split="val", alphabet_size=20)
     assert len(data.text.alphabet) == 20 and data.text.unknown == data.text.alphabet[-1]
     assert set(data.text.alphabet) > set("etaoin ")
-    shares = np.bincount(data.__getitems__(range(HELD_OUT)).real.flatten(), minlength=20)
+    shares = np.bincount(data.__getitems__(range(HELD_OUT_LINES)).real.flatten(), minlength=20)
     assert 0 < shares[-1] < shares.sum() / 3
 
 

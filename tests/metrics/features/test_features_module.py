@@ -6,7 +6,7 @@ from torch import nn
 
 from gan_lab.errors import InputError
 from gan_lab.metrics.feature_metrics import Frechet, MetricContext
-from gan_lab.metrics.features.base import ModuleFeatures
+from gan_lab.metrics.features import ModuleFeatures
 from gan_lab.metrics.features.classifiers import DigitsFeatures
 from tests.helpers.sources import textures
 
@@ -47,10 +47,10 @@ def test_what_the_module_sees_is_what_is_said():
 
 def test_its_metrics_bear_its_name_and_its_weights_a_hash(tmp_path):
     extractor = made()
-    setting = MetricContext(
+    context = MetricContext(
         extractor=extractor, num_fake=1000, num_real=2000, num_real_features=2000, all_real=True
     )
-    assert Frechet().key(setting) == "fd_means_1k_full"
+    assert Frechet().key(context) == "fd_means_1k_full"
     path = tmp_path / "weights.pt"
     torch.save({"scale": torch.tensor(3.0)}, path)
     loaded = made(weights=str(path))

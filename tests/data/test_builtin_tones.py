@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from gan_lab.data.tones import CLASSES, LENGTH, LOWEST, RATE, Tones
+from gan_lab.data.builtin import LOWEST_PITCH, PITCHES, TONE_LENGTH, TONE_RATE, Tones
 from tests.helpers.sounds import pitch
 
 
@@ -18,21 +18,21 @@ def test_they_are_the_same_always(val: Tones) -> None:
     some = list(range(0, 1024, 128))
     assert torch.equal(again.__getitems__(some).real, val.__getitems__(some).real)
     assert again.fingerprint == val.fingerprint
-    assert val.spec.shape == (1, LENGTH) and val.num_stored == 1024
-    assert val.spec.kind.arguments == {"rate": RATE}
+    assert val.spec.shape == (1, TONE_LENGTH) and val.num_stored == 1024
+    assert val.spec.kind.arguments == {"rate": TONE_RATE}
     assert (np.array(val.class_counts) > 1024 / 12 / 2).all()
 
 
 def test_pitch_is_that_of_the_class(val: Tones) -> None:
     clips, labels = val.__getitems__(range(0, 1024, 4)).real, val.labels[::4]
-    found = np.array([pitch(clip[0].numpy(), RATE) for clip in clips])
-    semitones = 12 * np.log2(found / LOWEST)
+    found = np.array([pitch(clip[0].numpy(), TONE_RATE) for clip in clips])
+    semitones = 12 * np.log2(found / LOWEST_PITCH)
     off = (semitones - labels + 6) % 12 - 6
     # 30 cents of detuning, and what the estimate itself is off
     assert (np.abs(off) < 0.45).mean() > 0.98
     octaves = np.floor((semitones + 0.5) / 12)
     assert set(octaves.tolist()) == {0, 1}
-    assert len(CLASSES) == 12
+    assert len(PITCHES) == 12
 
 
 def test_onset_noise_level_and_ends(val: Tones) -> None:
@@ -41,7 +41,7 @@ def test_onset_noise_level_and_ends(val: Tones) -> None:
     assert ((peak > 0.38) & (peak < 1)).all()
     assert clips.mean(1).abs().max() < 0.02, "no DC offset"
     loud = clips.abs() > 0.5 * peak[:, None]
-    assert (loud.double().argmax(1) < 0.1 * LENGTH + 0.06 * RATE).all()
+    assert (loud.double().argmax(1) < 0.1 * TONE_LENGTH + 0.06 * TONE_RATE).all()
     # the last samples have faded away: what is left is noise, at most 20 dB below the note
     level = clips.square().mean(1).sqrt()
     assert (clips[:, -1].abs() < 5 * level * 10 ** (-20 / 20)).all()

@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gan_lab.data.packed_lines import Part, read_packed, write_packed
-from gan_lab.data.text import Text
+from gan_lab.data.text import Part, Text, read_packed, write_packed
 from gan_lab.errors import InputError
 
 KIND = Text(alphabet="ab·", length=3, padding="·")

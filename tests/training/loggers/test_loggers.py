@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gan_lab.data.media import Sheet
-from gan_lab.training.loggers.base import BestValues, Service
+from gan_lab.training.loggers import BestValues, Service
 
 
 def test_the_best_of_each_metric_by_its_direction() -> None:

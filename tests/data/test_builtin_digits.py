@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from gan_lab.data.digits import Digits
+from gan_lab.data.builtin import Digits
 from gan_lab.errors import InputError
 from tests.helpers.samples import pair
 

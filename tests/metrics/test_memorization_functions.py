@@ -9,14 +9,14 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from gan_lab.errors import InputError
-from gan_lab.metrics.copies import (
+from gan_lab.metrics.memorization import (
     Membership,
     Neighbours,
     copied_share,
-    judge,
     membership,
     relative_distances,
     squared_to_nearest_copy,
+    verdict_of,
 )
 
 
@@ -136,13 +136,13 @@ def test_verdict() -> None:
     honest = copied_share(neighbours(HELD_OUT, TRAINING), neighbours(HELD_OUT, TRAINING))
     copying = copied_share(neighbours(TRAINING, TRAINING), neighbours(HELD_OUT, TRAINING))
     nothing, known = Membership(auc=0.52, error=0.02), Membership(auc=0.9, error=0.02)
-    no = judge({"pixels": honest}, {"pixels": nothing}, nothing, num_held_out=400)
+    no = verdict_of({"pixels": honest}, {"pixels": nothing}, nothing, num_held_out=400)
     assert no.answer == "no" and "400" in no.words and "0.52" in no.words
     assert "give it away" not in no.words
-    assert "give it away" in judge({"p": honest}, {}, known, num_held_out=400).words
+    assert "give it away" in verdict_of({"p": honest}, {}, known, num_held_out=400).words
     for shares, tests in (
         ({"pixels": honest, "features": copying}, {"pixels": nothing}),
         ({"features": honest}, {"features": known}),
     ):
-        yes = judge(shares, tests, None, num_held_out=400)
+        yes = verdict_of(shares, tests, None, num_held_out=400)
         assert yes.answer == "yes" and "features" in yes.words

@@ -12,7 +12,7 @@ from gan_lab.errors import InputError
 from gan_lab.models.stylegan2 import Discriminator, Generator
 from gan_lab.weights import from_published
 from gan_lab.weights.published import Published, open_published
-from gan_lab.weights.rosinality import describe
+from gan_lab.weights.stylegan import describe_rosinality
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -157,7 +157,7 @@ def test_the_table_of_widths_follows_from_two_numbers(size: int, multiplier: int
             f"to_rgbs.{i}.bias": (1, 3, 1, 1),
             f"convs.{2 * i + 1}.activate.bias": (table[side],),
         }
-    given = describe({"G_ema": sizes})["generator"]
+    given = describe_rosinality({"G_ema": sizes})["generator"]
     assert given["size"] == size
     assert [min(given["channel_base"] // s, given["channel_max"]) for s in sides] == [
         table[s] for s in sides

@@ -23,7 +23,7 @@ import yaml
 
 import gan_lab
 from gan_lab.commands.launch import launch
-from gan_lab.weights.space import PORT, TAKEN, space_files
+from gan_lab.weights.export import PORT, TAKEN, space_files
 from tests.helpers.generators import run_of
 
 ROOT = Path(__file__).parents[2]
@@ -123,7 +123,7 @@ def served(space: Path) -> tuple[list[str], str]:
 
 
 def check_it_serves(url: str, alive: Callable[[], bool]) -> None:
-    """Ask for the page and for a picture, as soon as it answers."""
+    """Ask for the page and for an image, as soon as it answers."""
     while True:
         assert alive()
         with suppress(URLError):
@@ -134,8 +134,8 @@ def check_it_serves(url: str, alive: Callable[[], bool]) -> None:
     assert "frame-ancestors https://huggingface.co" in page.headers["Content-Security-Policy"]
     (about,) = json.loads(ask(f"{url}/api/models").read())
     assert about["name"] == "model"
-    picture = ask(f"{url}/api/draw", {"point": {"seed": 3}}).read()
-    assert picture.startswith(b"\x89PNG")
+    image = ask(f"{url}/api/draw", {"point": {"seed": 3}}).read()
+    assert image.startswith(b"\x89PNG")
 
 
 def serve(words: list[str], folder: Path) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from gan_lab.data.phantoms import CLASSES, HIGHEST, PATIENTS, SLICES, Patient, Phantoms
+from gan_lab.data.builtin import HIGHEST_LEVEL, PATIENTS, PHANTOM_CLASSES, SLICES, Patient, Phantoms
 from gan_lab.errors import InputError
 
 
@@ -22,7 +22,7 @@ def test_twelve_bits_in_sixteen(train: Phantoms) -> None:
     images = train.__getitems__(range(len(train))).real
     assert images.dtype == torch.uint16 and images.shape == (2048, 1, 64, 64)
     levels = images.int()
-    assert levels.max() <= HIGHEST and levels.unique().numel() > 2048
+    assert levels.max() <= HIGHEST_LEVEL and levels.unique().numel() > 2048
     seen = train.spec.encode(images)
     assert seen.min() >= -1 and seen.max() <= 1
     assert torch.equal(train.spec.decode(seen), images)
@@ -48,7 +48,7 @@ def test_always_the_same(val: Phantoms) -> None:
 def test_classes_differ_in_size_and_texture() -> None:
     patients = [Patient.numbered(number) for number in range(120)]
     sizes, roughness = [], []
-    for label in range(len(CLASSES)):
+    for label in range(len(PHANTOM_CLASSES)):
         some = [patient for patient in patients if patient.label == label]
         sizes.append(np.mean([patient.organ[0] for patient in some]))
         middle = [patient.slices(64, 3)[1].astype(float) for patient in some]
