@@ -1,9 +1,9 @@
 """What every test stands on: one thread, no network, and caches that end with the session."""
 
 import os
+import pickle
 import socket
 from collections.abc import Callable, Iterator
-from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from shutil import which
@@ -72,15 +72,16 @@ def compose() -> Callable[..., DictConfig]:
     """Compose a configuration as the command line does: `compose("model=gan", "batch_size=8", root="train")`."""
 
     @cache
-    def once(overrides: tuple[str, ...], root: str) -> DictConfig:
+    def once(overrides: tuple[str, ...], root: str) -> bytes:
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            return hydra_compose(root, overrides=addable(list(overrides)))
+            return pickle.dumps(hydra_compose(root, overrides=addable(list(overrides))))
 
     def composed(*overrides: str, root: str = "train") -> DictConfig:
         # ${run_name:} asks Hydra for the command line, which there is none of
         named = ("name=test", *overrides) if root == "train" else overrides
-        return deepcopy(once(named, root))
+        config: DictConfig = pickle.loads(once(named, root))
+        return config
 
     return composed
 

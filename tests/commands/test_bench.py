@@ -116,6 +116,7 @@ def test_processes_against_threads(bench: Any) -> None:
     assert found["2x1_over_1x2"] == pytest.approx(gain)
 
 
+@pytest.mark.slow
 def test_compiled_phases_have_the_operations_of_those_that_are_not(bench: Any) -> None:
     words = ("parts=[steps]", "rounds=1", "warmup=0")
     ours, theirs = bench(*words, "compile=aot_eager"), bench(*words)

@@ -1,6 +1,7 @@
 """What every command does again is done once a session: composing the package's files, and enlarging the digits."""
 
-from copy import copy, deepcopy
+import pickle
+from copy import copy
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +10,7 @@ from hydra._internal import config_loader_impl
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository, IConfigRepository
 from hydra._internal.defaults_list import DefaultsList
+from hydra._internal.hydra import Hydra
 from hydra.core.default_element import ResultDefault
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -35,10 +37,11 @@ def compose_once(patch: pytest.MonkeyPatch) -> None:
     merge = ConfigLoaderImpl._compose_config_from_defaults_list
     parse = OverridesParser.parse_rule
     load = ConfigRepository.load_config
+    get_mode = Hydra.get_mode
     lists: dict[object, DefaultsList] = {}
-    merged: dict[object, DictConfig] = {}
+    merged: dict[object, bytes] = {}  # pickled, since a deep copy takes longer
     parsed: dict[str, Override] = {}
-    loaded: dict[str, ConfigResult | None] = {}
+    loaded: dict[str, bytes] = {}
 
     def defaults_once(
         repo: IConfigRepository,
@@ -64,8 +67,9 @@ def compose_once(patch: pytest.MonkeyPatch) -> None:
             return merge(self, defaults, repo)
         key = tuple((d.config_path, d.package, d.is_self, d.primary) for d in defaults)
         if key not in merged:
-            merged[key] = merge(self, defaults, repo)
-        return deepcopy(merged[key])
+            merged[key] = pickle.dumps(merge(self, defaults, repo))
+        copied: DictConfig = pickle.loads(merged[key])
+        return copied
 
     def parsed_once(self: OverridesParser, s: str, rule_name: str) -> Any:
         if rule_name != "override":
@@ -81,9 +85,17 @@ def compose_once(patch: pytest.MonkeyPatch) -> None:
         if not only_own_files(self):
             return load(self, config_path)
         if config_path not in loaded:
-            loaded[config_path] = load(self, config_path)
-        return deepcopy(loaded[config_path])
+            loaded[config_path] = pickle.dumps(load(self, config_path))
+        copied: ConfigResult | None = pickle.loads(loaded[config_path])
+        return copied
 
+    def mode(self: Hydra, config_name: str | None, overrides: list[str]) -> object:
+        # composes everything to find hydra.mode, which no file of the package sets
+        own = only_own_files(self.config_loader.repository)  # type: ignore[attr-defined]
+        asked = any("hydra" in word for word in overrides)
+        return None if own and not asked else get_mode(self, config_name, overrides)
+
+    patch.setattr(Hydra, "get_mode", mode)
     patch.setattr(config_loader_impl, "create_defaults_list", defaults_once)
     patch.setattr(ConfigLoaderImpl, "_compose_config_from_defaults_list", merged_once)
     patch.setattr(OverridesParser, "parse_rule", parsed_once)

@@ -102,6 +102,7 @@ def test_compiled_and_as_it_is_are_the_same_run(train: Train, first: str, second
 
 
 SMALL = {
+    "gan": ("model.generator.width=8", "model.discriminator.width=4"),
     "gat": small.GAT,
     "r3gan": (
         "model.generator.widths=[8,8]",
@@ -127,7 +128,8 @@ SLOW = (pytest.mark.slow, pytest.mark.timeout(600))
 @pytest.mark.parametrize(
     ("model", "precision", "precise"),
     [
-        ("gat", "32-true", True),
+        ("gan", "32-true", True),
+        pytest.param("gat", "32-true", True, marks=SLOW),
         pytest.param("gat", "bf16-mixed", True, marks=SLOW),
         pytest.param("gat", "bf16-mixed", False, marks=SLOW),
         pytest.param("r3gan", "32-true", True, marks=SLOW),
