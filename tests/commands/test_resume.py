@@ -19,7 +19,7 @@ from PIL import Image
 
 from gan_lab.training.checkpoint import checkpoint_path
 from gan_lab.training.loggers.files import read_metrics
-from tests.commands.conftest import ELSE, TINY, Train, entries, in_a_child, leave
+from tests.commands.conftest import ELSE, TINY, Train, copy_run, entries, in_a_child, leave
 from tests.helpers.checkpoints import assert_same, final
 
 LENGTH = "total_kimg=1.2"
@@ -48,6 +48,12 @@ def finish(root: Path, name: str) -> Path:
     return root / "runs" / name
 
 
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing stopped, trained once; tests that change it take copies."""
+    return finish(tmp_path_factory.mktemp("straight"), "run")
+
+
 def wait_for_a_step(run: Path) -> None:
     log = run / "metrics.jsonl"
     deadline = time.monotonic() + 90
@@ -57,8 +63,7 @@ def wait_for_a_step(run: Path) -> None:
 
 
 @pytest.mark.parametrize("times", [2, pytest.param(5, marks=pytest.mark.slow)])
-def test_killed_at_random_moments(tmp_path: Path, times: int) -> None:
-    straight = finish(tmp_path, "straight")
+def test_killed_at_random_moments(tmp_path: Path, straight: Path, times: int) -> None:
     moments = random.Random(0)
     longest = read_metrics(straight / "metrics.jsonl")[-1]["time/total_s"] / 20
     run = tmp_path / "runs" / "killed"
@@ -188,8 +193,11 @@ def test_ctrl_c_in_a_terminal_reaches_the_workers_too(tmp_path: Path) -> None:
     assert final(run)["clock"]["images_seen"] > 0  # type: ignore[index]
 
 
-def test_a_kill_between_the_checkpoint_and_its_being_the_best(tmp_path: Path) -> None:
-    run = finish(tmp_path, "run")
+def test_a_kill_between_the_checkpoint_and_its_being_the_best(
+    tmp_path: Path, straight: Path
+) -> None:
+    run = tmp_path / "runs" / "run"
+    copy_run(straight, run)
     best, last = run / "checkpoints" / "best.ckpt", run / "checkpoints" / "last.ckpt"
     state = final(run)
     state["callbacks"]["Checkpointing"]["best_kimg"] = state["clock"]["images_seen"] / 1000  # type: ignore[index]
@@ -237,8 +245,9 @@ def test_two_processes_in_one_folder(tmp_path: Path, capfd: pytest.CaptureFixtur
         child.join()
 
 
-def test_the_time_goes_on_where_the_checkpoint_left_it(tmp_path: Path) -> None:
-    run = finish(tmp_path, "run")
+def test_the_time_goes_on_where_the_checkpoint_left_it(tmp_path: Path, straight: Path) -> None:
+    run = tmp_path / "runs" / "run"
+    copy_run(straight, run)
     seconds = [e["time/total_s"] for e in read_metrics(run / "metrics.jsonl")]
     assert all(0 < a <= b for a, b in pairwise(seconds))
     last = run / "checkpoints" / "last.ckpt"

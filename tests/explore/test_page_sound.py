@@ -7,7 +7,7 @@ import torch
 
 from gan_lab.models.wavegan import Generator
 from gan_lab.sampling.gan import Gan
-from tests.helpers.pages import opened, served, wait_for_drawing
+from tests.helpers.pages import opened, served, started, wait_for_drawing
 from tests.helpers.sounds import sound_spec
 
 playwright = pytest.importorskip("playwright.sync_api")
@@ -28,9 +28,15 @@ def address(gan: Gan) -> Iterator[str]:
         yield address
 
 
+@pytest.fixture(scope="module")
+def browser() -> Iterator["playwright.Browser"]:
+    with started("--autoplay-policy=no-user-gesture-required") as browser:
+        yield browser
+
+
 @pytest.fixture
-def page(address: str) -> Iterator["playwright.Page"]:
-    with opened(address, "--autoplay-policy=no-user-gesture-required") as page:
+def page(browser: "playwright.Browser", address: str) -> Iterator["playwright.Page"]:
+    with opened(browser, address) as page:
         drawn(page, 0)
         yield page
 

@@ -9,7 +9,7 @@ from gan_lab.data.sample import SampleSpec
 from gan_lab.data.text import OneHot, Text
 from gan_lab.models.wgan_gp_text import Generator
 from gan_lab.sampling.gan import Gan
-from tests.helpers.pages import opened, served, wait_for_drawing
+from tests.helpers.pages import opened, served, started, wait_for_drawing
 
 playwright = pytest.importorskip("playwright.sync_api")
 pytestmark = pytest.mark.browser
@@ -36,9 +36,15 @@ def address(gan: Gan) -> Iterator[str]:
         yield address
 
 
+@pytest.fixture(scope="module")
+def browser() -> Iterator["playwright.Browser"]:
+    with started() as browser:
+        yield browser
+
+
 @pytest.fixture
-def page(address: str) -> Iterator["playwright.Page"]:
-    with opened(address) as page:
+def page(browser: "playwright.Browser", address: str) -> Iterator["playwright.Page"]:
+    with opened(browser, address) as page:
         yield page
 
 

@@ -13,7 +13,7 @@ from gan_lab.explore.studio import Studio
 from gan_lab.sampling.gan import Gan
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Browser, Page
 
 
 @contextmanager
@@ -30,27 +30,35 @@ def served(gan: Gan, *, name: str) -> Iterator[str]:
 
 
 @contextmanager
-def opened(address: str, *arguments: str) -> Iterator["Page"]:
+def started(*arguments: str) -> Iterator["Browser"]:
+    """Start Chromium, which takes a second: once for all tests of a file."""
+    from playwright.sync_api import sync_playwright
+
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", *arguments]
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path="/usr/bin/chromium", args=flags)
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def opened(browser: "Browser", address: str) -> Iterator["Page"]:
     """Open the page on a screen of 375 pixels.
 
     At the end: no error in the console, no request to another server, nothing wider than the screen.
     """
-    from playwright.sync_api import sync_playwright
-
     requests: list[str] = []
     console: list[str] = []
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", *arguments]
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path="/usr/bin/chromium", args=flags)
-        page = browser.new_page(viewport={"width": 375, "height": 800})
-        page.on("request", lambda request: requests.append(request.url))
-        page.on("console", lambda message: console.append(message.text))
-        page.on("pageerror", lambda error: console.append(str(error)))
-        page.goto(address)
-        wait_for_drawing(page, after=0)
-        yield page
-        assert page.evaluate("document.documentElement.scrollWidth") == 375
-        browser.close()
+    context = browser.new_context(viewport={"width": 375, "height": 800})
+    page = context.new_page()
+    page.on("request", lambda request: requests.append(request.url))
+    page.on("console", lambda message: console.append(message.text))
+    page.on("pageerror", lambda error: console.append(str(error)))
+    page.goto(address)
+    wait_for_drawing(page, after=0)
+    yield page
+    assert page.evaluate("document.documentElement.scrollWidth") == 375
+    context.close()
     assert console == []
     assert [url for url in requests if not url.startswith((address, "blob:", "data:"))] == []
 
