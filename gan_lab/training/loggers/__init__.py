@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from gan_lab.console import warn
 from gan_lab.data.media import Sheet
+from gan_lab.errors import first_line
 from gan_lab.metrics.base import direction
 
 METRICS_FILE = "metrics.jsonl"
@@ -165,8 +166,3 @@ def node_names(config: Mapping[str, Any]) -> dict[str, str]:
         if name:
             names[group] = name.lower() if group == "loss" else module.rpartition(".")[2]
     return names
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's message."""
-    return next(iter(str(error).splitlines()), "")
