@@ -151,7 +151,7 @@ def report(
     table.add_row("peak memory", memory(first, all_found))
     table.add_row("a training step", steps(module, first))
     table.add_row("1 kimg", f"{seconds / images * 1000:.3g} s ({rate(images / seconds)})")
-    table.add_row("reading images", reading(first, images))
+    table.add_row("reading samples", reading(first, images))
     if "evaluation" in config.callbacks and first.evaluation_seconds:
         times = counted(due(config, "evaluation", module, begin), "time")
         table.add_row(
@@ -240,7 +240,7 @@ def warn_of_limits(
         )
     if first.ahead and first.loading_seconds > first.step_seconds[-1]:
         warn(
-            "reading images takes longer than training on them: set num_workers= higher, or pack them with gan-lab "
+            "reading samples takes longer than training on them: set num_workers= higher, or pack them with gan-lab "
             "prepare-data"
         )
 

@@ -310,9 +310,7 @@ def generate(config: DictConfig) -> None:
     task = open_task(config)
     ranks = Ranks.current()
     series, folder = task.series, task.folder
-    say(
-        f"{series.count} {'image' if series.count == 1 else 'images'} of {config.run} ({series.gan.kimg:g} kimg)"
-    )
+    say(f"{counted(series.count, 'sample')} of {config.run} ({series.gan.kimg:g} kimg)")
     if ranks.rank == 0:
         remove_leftovers(folder)
         keep_settings(folder, task.settings)
