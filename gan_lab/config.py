@@ -32,7 +32,7 @@ from pydantic.errors import PydanticUserError
 from pydantic.fields import FieldInfo
 from pydantic_core import SchemaError
 
-from gan_lab.errors import InputError
+from gan_lab.errors import InputError, first_line
 
 # how, where and how long, not what is trained: these do not change the run's name
 NOT_IN_THE_NAME = (
@@ -803,7 +803,7 @@ def value_of(config: Any, key: str, *, complete: bool = False) -> Any:
         typed = dict(config.items_ex(resolve=False)).get(key)
         raise InputError(
             f"{error.full_key or key} in {key}={shorten(typed)} refers to an unknown key "
-            f"({str(error).splitlines()[0]})"
+            f"({first_line(error)})"
         ) from error
 
 

@@ -17,6 +17,12 @@ class InputError(ValueError):
     """
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message; its type if the message is empty."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 def counted(number: int, noun: str) -> str:
     """Format a count with its noun: "1 image", "2,001 images"."""
     plural = f"{noun}es" if noun.endswith(("s", "x")) else f"{noun}s"

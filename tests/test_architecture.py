@@ -36,6 +36,7 @@ ROOMS = {
 FILES = {"__init__", "cli", "config", "run", "errors", "console", "seeding", "version"}
 ALLOWED = {"__main__.py", "py.typed", "__pycache__"}
 LONGEST_README = 220
+MOST_FILES = 200
 
 # tests of what several modules do together
 TOGETHER = {
@@ -97,6 +98,11 @@ def room(module: str) -> str:
 def test_rooms() -> None:
     entries = {path.name for path in PACKAGE.iterdir()}
     assert entries - ALLOWED == ROOMS | {f"{name}.py" for name in FILES}
+
+
+def test_the_package_has_few_files() -> None:
+    files = [path for path in PACKAGE.rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    assert len(files) <= MOST_FILES
 
 
 def test_imports_go_one_way() -> None:

@@ -10,9 +10,8 @@ import wandb
 from omegaconf import DictConfig
 
 from gan_lab.console import say
-from gan_lab.errors import InputError
+from gan_lab.errors import InputError, first_line
 from gan_lab.metrics.base import direction
-from gan_lab.training.loggers import first_line
 from gan_lab.training.loggers.wandb import has_wandb_key
 
 if TYPE_CHECKING:

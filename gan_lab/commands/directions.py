@@ -3,14 +3,15 @@
 from omegaconf import DictConfig
 from rich.table import Table
 
-from gan_lab.commands.mix import layers_of, text_of
 from gan_lab.commands.options import (
     check_image,
     check_output,
     check_rendering,
+    layers_text,
     load_gan,
     output_folder,
     parse_classes,
+    parse_layers,
     parse_seeds,
 )
 from gan_lab.console import say
@@ -39,7 +40,7 @@ def run(config: DictConfig) -> None:
     check_output(config, gan)
     check_rendering(config, gan)
     classes = parse_classes(config.classes, gan)
-    layers = layers_of(config.layers)
+    layers = parse_layers(config.layers)
     found = directions(
         gan,
         config.method,
@@ -58,7 +59,7 @@ def run(config: DictConfig) -> None:
         truncation_center=config.truncation_center,
     )
     images = along(gan, found, latents, amounts, noise=config.noise)
-    part = [] if found.space == "z" else [slug(text_of(layers))]
+    part = [] if found.space == "z" else [slug(layers_text(layers))]
     folder = output_folder(config, gan, [found.method, *part])
     say(as_table(found))
     say(f"wrote {found.save(folder / f'directions{SUFFIX}')}")

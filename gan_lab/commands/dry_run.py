@@ -18,7 +18,7 @@ from gan_lab.config import build, resolved
 from gan_lab.console import say, warn
 from gan_lab.data.datamodule import DataModule
 from gan_lab.distributed.processes import world_size
-from gan_lab.errors import InputError
+from gan_lab.errors import InputError, counted
 from gan_lab.layers.collectives import several_ranks
 from gan_lab.metrics import NoMetrics
 from gan_lab.metrics.base import Metrics
@@ -65,7 +65,7 @@ def dry_run(config: DictConfig) -> None:
         if isinstance(error, RuntimeError) and not says_out_of_memory(error):
             raise
         raise InputError(does_not_fit(config, error)) from error
-    report(config, module, everywhere(costs.found), begin)
+    report(config, module, gathered(costs.found), begin)
 
 
 def shown_before(run_dir: Path) -> int:
@@ -118,7 +118,7 @@ def does_not_fit(config: DictConfig, error: Exception) -> str:
     )
 
 
-def everywhere(found: Found) -> dict[str, list[Found]]:
+def gathered(found: Found) -> dict[str, list[Found]]:
     """Gather the results of all processes, by machine."""
     if not several_ranks():
         return {gethostname(): [found]}
@@ -147,13 +147,13 @@ def report(
     }
     whole = training + sum(extra.values()) + first.preparation_seconds
     table = Table(title="dry run", title_justify="left", show_header=False, box=SIMPLE)
-    table.add_row("on", where(module, machines))
+    table.add_row("on", describe_device(module, machines))
     table.add_row("peak memory", memory(first, all_found))
     table.add_row("a training step", steps(module, first))
     table.add_row("1 kimg", f"{seconds / images * 1000:.3g} s ({rate(images / seconds)})")
     table.add_row("reading images", reading(first, images))
     if "evaluation" in config.callbacks and first.evaluation_seconds:
-        times = counted(due(config, "evaluation", module, begin), "time", "times")
+        times = counted(due(config, "evaluation", module, begin), "time")
         table.add_row(
             "an evaluation",
             f"{duration(first.evaluation_seconds)}, {times}: {extra['evaluation'] / whole:.1%} of the time; "
@@ -178,21 +178,14 @@ def due(config: DictConfig, callback: str, module: AdversarialModule, begin: int
     return times_due(begin, module.total_images, config.callbacks[callback].every_kimg)
 
 
-def where(module: AdversarialModule, machines: dict[str, list[Found]]) -> str:
-    """Return the device's name."""
+def describe_device(module: AdversarialModule, machines: dict[str, list[Found]]) -> str:
+    """Describe the device and the processes."""
     device = module.trainer.strategy.root_device.type
-    processes = counted(sum(map(len, machines.values())), "process", "processes")
+    processes = counted(sum(map(len, machines.values())), "process")
     over = f" on {len(machines)} machines" if len(machines) > 1 else ""
     if device != "cpu":
         return f"{device}, {processes}{over}"
-    return (
-        f"{device}, {processes}{over} with {counted(torch.get_num_threads(), 'thread', 'threads')}"
-    )
-
-
-def counted(number: int, one: str, several: str) -> str:
-    """Return "1 process" or "2 processes"."""
-    return f"{number} {one if number == 1 else several}"
+    return f"{device}, {processes}{over} with {counted(torch.get_num_threads(), 'thread')}"
 
 
 def memory(first: Found, all_found: list[Found]) -> str:

@@ -2,15 +2,17 @@
 
 from pathlib import Path
 
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig
 from torch import Tensor
 
 from gan_lab.commands.options import (
     check_rendering,
     chosen_formats,
     labels_of,
+    layers_text,
     load_gan,
     output_folder,
+    parse_layers,
     parse_seeds,
     seeds_text,
 )
@@ -19,7 +21,7 @@ from gan_lab.data.images import save_png
 from gan_lab.data.media import enlarged, grid
 from gan_lab.errors import InputError
 from gan_lab.sampling.gan import Gan
-from gan_lab.sampling.interpolation import Layers, mix_w, mixture, pick_layers
+from gan_lab.sampling.interpolation import mix_w, mixture, pick_layers
 from gan_lab.sampling.latents import SUFFIX, Latents
 from gan_lab.sampling.video import readable_scale
 from gan_lab.sampling.writers import slug
@@ -37,10 +39,10 @@ def run(config: DictConfig) -> None:
     scale = config.scale
     gan = load_gan(config)
     check_rendering(config, gan)
-    layers = layers_of(config.layers)
+    layers = parse_layers(config.layers)
     chosen = pick_layers(gan, layers)
     rows, columns = (side(config, gan, name) for name in ("row", "column"))
-    name = f"mix_{slug(text_of(layers))}"
+    name = f"mix_{slug(layers_text(layers))}"
     folder = output_folder(config, gan, [*parts(config), name])
     say(f"{len(rows)} x {len(columns)} images with the layers {chosen} of the columns")
     if "sheet" in formats:
@@ -50,7 +52,7 @@ def run(config: DictConfig) -> None:
     if "latents" in formats:
         mixed = mix_w(rows.values.to(gan.device), columns.values.to(gan.device), chosen)
         labels = None if rows.labels is None else rows.labels.repeat_interleave(len(columns), dim=0)
-        metadata = {"kind": "mix", "model": gan.kind, "layers": text_of(layers)}
+        metadata = {"kind": "mix", "model": gan.kind, "layers": layers_text(layers)}
         path = folder / f"{name}{SUFFIX}"
         say(f"wrote {Latents(w=mixed, labels=labels, metadata=metadata).save(path)}")
 
@@ -77,20 +79,6 @@ def side(config: DictConfig, gan: Gan, name: str) -> Latents:
         return gan.as_latents(seeds, labels=labels, truncation=truncation, truncation_center=center)
     except InputError as error:
         raise InputError(f"{name}s and their labels: {error}") from error
-
-
-def layers_of(given: object) -> Layers:
-    """Return layers of a configuration as `pick_layers` takes them."""
-    if isinstance(given, ListConfig):
-        return [part if isinstance(part, int) else str(part) for part in given]
-    return given if isinstance(given, int) else str(given)
-
-
-def text_of(layers: Layers) -> str:
-    """Return layers as a word."""
-    if isinstance(layers, str | int):
-        return str(layers).replace(",", "+").replace(" ", "")
-    return "+".join(map(str, layers)) or "none"
 
 
 def parts(config: DictConfig) -> list[str]:

@@ -14,6 +14,7 @@ from gan_lab.console import say
 from gan_lab.errors import InputError
 from gan_lab.run import check_writable, write_json
 from gan_lab.sampling.gan import Gan
+from gan_lab.sampling.interpolation import Layers
 from gan_lab.sampling.latents import Attributes, Labels, set_attributes
 from gan_lab.sampling.sampler import image_transform
 from gan_lab.sampling.writers import _LONGEST_TEXT, named_classes, slug
@@ -257,6 +258,20 @@ def labels_text(config: DictConfig) -> list[str]:
     if labels is not None:
         found.append("labels" + slug(str(labels).replace("'", "").replace(": ", "")))
     return found
+
+
+def parse_layers(given: object) -> Layers:
+    """Return layers of a configuration as `pick_layers` takes them."""
+    if isinstance(given, ListConfig):
+        return [part if isinstance(part, int) else str(part) for part in given]
+    return given if isinstance(given, int) else str(given)
+
+
+def layers_text(layers: Layers) -> str:
+    """Return layers as part of a name."""
+    if isinstance(layers, str | int):
+        return str(layers).replace(",", "+").replace(" ", "")
+    return "+".join(map(str, layers)) or "none"
 
 
 def check_image(gan: Gan, command: str) -> Gan:

@@ -83,9 +83,15 @@ class DeepImage(SampleKind):
         if self.suffix == ".png":
             Image.fromarray(pixels[0]).save(file, format="PNG")
         else:
-            photometric = "rgb" if self.channels == 3 and self.bits == 16 else "minisblack"
-            planes = pixels.transpose(1, 2, 0) if photometric == "rgb" else pixels
-            library("tifffile").imwrite(file, planes, photometric=photometric, compression="zlib")
+            is_colour = self.channels == 3 and self.bits == 16
+            library("tifffile").imwrite(
+                file,
+                pixels.transpose(1, 2, 0),
+                photometric="rgb" if is_colour else "minisblack",
+                # otherwise channels would be pages
+                planarconfig="contig" if self.channels > 1 else None,
+                compression="zlib",
+            )
         return file.getvalue()
 
     def decoded(self, data: bytes) -> Tensor:

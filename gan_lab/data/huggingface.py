@@ -26,7 +26,7 @@ from gan_lab.data.splits import members_by_name
 from gan_lab.data.text import PADDING, UNKNOWN, Lines
 from gan_lab.data.text_files import Long, Read, Reading, packed_texts, rows_of_split
 from gan_lab.data.transform import Crop, ImageSize
-from gan_lab.errors import InputError
+from gan_lab.errors import InputError, first_line
 
 Column = str | Literal[False] | None
 
@@ -481,7 +481,7 @@ def _builder(path: Path) -> str:
 
 
 def _reason(name: str, path: Path, error: Exception) -> str:
-    said = (str(error) or type(error).__name__).splitlines()[0]
+    said = first_line(error)
     if path.exists():
         return f"data.name={name} cannot be read as a data set ({said})"
     return (

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad
 
 from gan_lab.console import say
-from gan_lab.errors import InputError
+from gan_lab.errors import InputError, first_line
 from gan_lab.layers.conditioning import PatchLogits
 from gan_lab.layers.networks import DiscriminatorInput, DiscriminatorNetwork, tensors_of
 from gan_lab.layers.spectral_norm import stored_spectral_norm
@@ -116,7 +116,7 @@ class EfficientNet(nn.Module):
         try:
             self.load_state_dict(renamed)
         except RuntimeError as error:
-            raise no_such_weights(path, WEIGHTS, str(error).splitlines()[0]) from error
+            raise no_such_weights(path, WEIGHTS, first_line(error)) from error
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Map images [N, 3, H, W] in [-1, 1], as the network was trained with, to four maps, fine to coarse."""

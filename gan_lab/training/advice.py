@@ -19,7 +19,8 @@ _SAME = 1e-3  # logits: D cannot distinguish real and generated samples
 _FAR, _FAR_BY = 100.0, 3.0  # mean of D's logits, alone and in gaps between real and generated ones
 _SATURATED = 0.8  # ADA's p, from where augmentations leak (Karras et al. 2020, section 3)
 _STEEP, _STEEPER = 1e3, 20.0  # gradient norm, absolute and relative to its earlier median
-_ALIKE, _FELL = 0.1, 3.0  # diversity, absolute and relative to its maximum
+# diversity, over this many grids, and relative to its maximum; recipes here have 0.5 and more from the second grid on
+_ALIKE, _GRIDS, _FELL = 0.4, 3, 0.8
 _WORSE, _EVALUATIONS = 1.3, 4  # relative to the best value of a metric, over this many evaluations
 _WAITING = 0.3  # share of the time that steps wait for data
 
@@ -137,16 +138,15 @@ def _gradients_explode(log: Log) -> str | None:
 
 
 def _samples_collapse(log: Log) -> str | None:
-    key = "health/diversity"
-    values = [value for _, value in log.series.get(key, [])]
-    if len(values) < 4 or max(values[-2:]) >= _ALIKE:
+    values = [value for _, value in log.series.get("health/diversity", [])]
+    latest = values[-_GRIDS:]
+    # the first grid is of the untrained generator, and so is what is alike from the start on
+    if len(values) <= _GRIDS or max(latest) >= _ALIKE or latest[-1] >= _FELL * max(values):
         return None
-    if max(values) < _FELL * max(values[-2:]) and len(values) < _LASTING:
-        return None  # just started
     return (
-        f"samples collapse: two of them differ {values[-1]:.2g} times as much as two real ones, and once it was "
-        f"{max(values):.2g}. Go back to an earlier checkpoint and raise R1 (4 times the weight), lower both lr, or add "
-        "regularizer=[...,latent_diversity]"
+        f"samples collapse: in {_GRIDS} grids two samples, of the same class where there are classes, differ "
+        f"{_ALIKE:g} times as much as two real ones or less, {latest[-1]:.2g} times now. Go back to an earlier "
+        "checkpoint and raise R1 (4 times the weight), lower both lr, or add regularizer=[...,latent_diversity]"
     )
 
 

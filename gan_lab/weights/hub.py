@@ -6,7 +6,7 @@ from pathlib import Path
 from types import ModuleType
 
 from gan_lab.console import say
-from gan_lab.errors import InputError, counted
+from gan_lab.errors import InputError, counted, first_line
 
 PREFIX = "hf://"
 
@@ -116,8 +116,3 @@ def check_name(name: str, given: str) -> None:
     """
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name, re.ASCII):
         raise InputError(f"{given} is not a model of the Hugging Face hub: give user/name")
-
-
-def first_line(error: Exception) -> str:
-    """Return the beginning of an error's message."""
-    return next(iter(str(error).strip().splitlines()), "")

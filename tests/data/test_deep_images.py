@@ -4,7 +4,7 @@ import io
 import struct
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -369,3 +369,12 @@ def test_from_training_to_files_of_16_bits(tmp_path: Path, precision: str) -> No
     assert launch("export", [run, f"out={tmp_path / 'exported'}"]) == 0
     gan = gan_lab.load(tmp_path / "exported")
     assert (gan.spec.decode(gan.sample(1))[0, 0].numpy() == pixels[..., 0]).all()
+
+
+@pytest.mark.parametrize("bits", [16, 32])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5])
+def test_files_hold_every_channel(bits: Literal[16, 32], channels: int) -> None:
+    kind = DeepImage(bits=bits, channels=channels, window=(0, 1))
+    values = torch.rand(channels, 6, 7) * 60_000
+    stored = values.to(torch.uint16) if bits == 16 else values
+    assert torch.equal(kind.decoded(kind.encoded(stored)), stored)

@@ -131,7 +131,8 @@ def test_packed_lines_are_the_same(folder: Path, tmp_path: Path) -> None:
         assert packed.class_names == data.class_names
         assert packed.content_digest() == data.content_digest()
     one = tmp_path / "one.npz"
-    pack_lines([TextFiles(split="train", root=folder, length=10)], one)
+    data = TextFiles(split="train", root=folder, length=10)
+    pack_lines([data], data.text, one)
     again = TextFiles(split="val", root=one, val_fraction=0.2)
     assert texts(again) == texts(TextFiles(split="val", root=folder, length=10, val_fraction=0.2))
 
@@ -183,7 +184,8 @@ def test_options_out_of_range(folder: Path, options: dict[str, Any], named: str)
 
 def repacked(folder: Path, out: Path, **changed: bytes) -> Path:
     """Pack lines, with some members of the file replaced."""
-    pack_lines([TextFiles(split="train", root=folder, length=10)], out)
+    data = TextFiles(split="train", root=folder, length=10)
+    pack_lines([data], data.text, out)
     with zipfile.ZipFile(out) as archive:
         members = {info.filename: archive.read(info) for info in archive.infolist()}
     with zipfile.ZipFile(out, "w") as archive:

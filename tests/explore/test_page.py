@@ -165,7 +165,7 @@ def test_a_dropped_image_is_projected(visit: Visit, tmp_path: Path):
 
 def test_an_image_is_downloaded(visit: Visit, tmp_path: Path):
     with visit.page.expect_download() as waiting:
-        visit.page.locator("figure").first.get_by_text("Picture").click()
+        visit.page.locator("figure").first.get_by_text("Image", exact=True).click()
     assert waiting.value.suggested_filename.startswith("styled_seed-0")
     with visit.page.expect_download() as waiting:
         visit.page.locator("figure").first.get_by_text("Latents").click()

@@ -128,6 +128,8 @@ def test_one_outlier_is_no_sign() -> None:
         ({"grad_norm/g": 2e3}, ["gradients_explode"]),
         ({"grad_norm/g": 2e2}, []),
         ({"time/data_share": 0.5}, ["loader_is_slow"]),
+        ({"health/diversity": 0.3}, ["samples_collapse"]),
+        ({"health/diversity": 0.5}, []),
     ],
 )
 def test_signs_of_numbers(change: dict[str, float], signs: list[str]) -> None:

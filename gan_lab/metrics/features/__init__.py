@@ -22,7 +22,7 @@ from torch_fidelity.interpolate_compat_tensorflow import (
 
 from gan_lab.console import say
 from gan_lab.data.images import to_float
-from gan_lab.errors import InputError
+from gan_lab.errors import InputError, first_line
 from gan_lab.metrics.cache import tensors_sha256
 
 FORWARD_ON_CPU = 8  # images; fits a CPU's caches (1.4 times as fast as 64, with Inception)
@@ -438,7 +438,7 @@ class ModuleFeatures(Extractor):
                 self._module.load_state_dict(state)
             except Exception as error:  # torch may raise anything for other files
                 raise InputError(
-                    f"features.weights={path} is not a state dict of {self.name} ({str(error).splitlines()[0]})"
+                    f"features.weights={path} is not a state dict of {self.name} ({first_line(error)})"
                 ) from error
         if self._expected and not sha256.startswith(self._expected.lower()):
             raise InputError(

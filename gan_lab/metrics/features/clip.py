@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch_fidelity.feature_extractor_clip import MODEL_METADATA, MODEL_URLS, build_model
 
-from gan_lab.errors import InputError
+from gan_lab.errors import InputError, first_line
 from gan_lab.metrics.features import (
     PublishedExtractor,
     PublishedWeights,
@@ -124,7 +124,7 @@ class CLIP(PublishedExtractor):
                 warnings.simplefilter("ignore", FutureWarning)
                 return dict(torch.jit.load(str(path), map_location="cpu").state_dict())
         except RuntimeError as error:
-            raise no_such_weights(path, self.published, str(error).splitlines()[0]) from error
+            raise no_such_weights(path, self.published, first_line(error)) from error
 
     def _forward(self, images: Tensor, outputs: frozenset[str]) -> dict[str, Tensor]:
         return {"features": self._network(shown(images, self._size, _MEAN, _STD))}

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from torchvision.models import VGG16_Weights, vgg16
 
-from gan_lab.errors import InputError
+from gan_lab.errors import InputError, first_line
 from gan_lab.metrics.features import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -90,7 +90,7 @@ def read_vgg16(path: Path) -> nn.Module:
     try:
         network.load_state_dict(state, assign=True)
     except RuntimeError as error:
-        raise no_such_weights(path, WEIGHTS, str(error).splitlines()[0]) from error
+        raise no_such_weights(path, WEIGHTS, first_line(error)) from error
     return network.eval().requires_grad_(False)
 
 

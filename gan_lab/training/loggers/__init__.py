@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from gan_lab.console import warn
 from gan_lab.data.media import Sheet
+from gan_lab.errors import first_line
 from gan_lab.metrics.base import direction
 
 METRICS_FILE = "metrics.jsonl"
@@ -156,17 +157,12 @@ class BestValues:
 
 
 def node_names(config: Mapping[str, Any]) -> dict[str, str]:
-    """Return the names of a run's model, data and loss: the modules of the first two, the class of the loss."""
+    """Return the names of a run's model (its module), data and loss (their classes)."""
     names = {}
     for group in ("model", "data", "loss"):
         node = config.get(group)
         target = str(node.get("_target_", "")) if isinstance(node, Mapping) else ""
         module, _, name = target.rpartition(".")
         if name:
-            names[group] = name.lower() if group == "loss" else module.rpartition(".")[2]
+            names[group] = module.rpartition(".")[2] if group == "model" else name.lower()
     return names
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's message."""
-    return next(iter(str(error).splitlines()), "")

@@ -14,13 +14,13 @@ from lightning.pytorch.utilities import rank_zero_only
 from gan_lab.console import warn
 from gan_lab.data.media import Sheet
 from gan_lab.data.sample import to_pil
+from gan_lab.errors import first_line
 from gan_lab.run import write
 from gan_lab.training.checkpoint import BEST, LAST
 from gan_lab.training.loggers import (
     METRICS_FILE,
     BestValues,
     Service,
-    first_line,
     node_names,
 )
 from gan_lab.training.loggers.files import read_metrics

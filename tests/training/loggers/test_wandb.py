@@ -61,7 +61,7 @@ def test_tags_are_the_names_of_model_data_and_loss(compose: Callable[..., Any]) 
     config = compose("model=wgan_gp", "loss=hinge", "data=image_folder")
     describe_samples(config, images_of([8, 8], channels=1, classes=0))
     node = {name: OmegaConf.to_container(config[name]) for name in ("model", "data", "loss")}
-    assert node_names(node) == {"model": "wgan_gp", "data": "image_folder", "loss": "hinge"}
+    assert node_names(node) == {"model": "wgan_gp", "data": "imagefolder", "loss": "hinge"}
     assert node_names({"model": {}, "loss": None}) == {}
 
 
