@@ -254,7 +254,9 @@ def test_every_generator_supports_post_hoc_ema(
 
 
 @pytest.mark.parametrize("model", [model for model in MODELS if model not in OTHERS])
-@pytest.mark.parametrize("size", [[16, 32], [48, 32]], ids=str)
+@pytest.mark.parametrize(
+    "size", [[16, 32], pytest.param([48, 32], marks=pytest.mark.slow)], ids=str
+)
 def test_rectangles(compose: Callable[..., DictConfig], model: str, size: list[int]) -> None:
     """Every architecture but StyleGAN3, whose input is the same in all directions, makes and discriminates them."""
     if model == "stylegan3":

@@ -18,9 +18,26 @@ TWO_NODES = ("--nodes=2", "--ntasks-per-node=1")
 
 
 @pytest.fixture(scope="session")
-def straight(slurm: Cluster) -> Path:
+def jobs(slurm: Cluster) -> dict[str, str]:
+    """Jobs that nothing is done to while they run, submitted at once: they wait more than they compute."""
+    torchrun = [
+        *("srun", "torchrun", "--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d"),
+        *(f"--rdzv-endpoint=127.0.0.1:{free_ports(1)}", "-m", "gan_lab", "train", "trainer=ddp"),
+        *("trainer.devices=1", "trainer.num_nodes=2", *SMALL, LENGTH, "runs_dir=runs", "name=torchrun"),
+    ]  # fmt: skip
+    failing = "+callbacks.failing._target_=tests.slurm.failing.Failing"
+    return {
+        "straight": slurm.train(LENGTH, name="straight", options=ONE_NODE),
+        "nodes": slurm.train(LENGTH, name="nodes", options=TWO_NODES),
+        "torchrun": slurm.ask("sbatch", "--parsable", *TWO_NODES, f"--wrap={join(torchrun)}"),
+        "failing": slurm.train("total_kimg=1000", failing, name="failing", options=ONE_NODE),
+    }
+
+
+@pytest.fixture(scope="session")
+def straight(slurm: Cluster, jobs: dict[str, str]) -> Path:
     """A run of two processes on one node, without an interruption."""
-    slurm.ended(slurm.train(LENGTH, name="straight", options=ONE_NODE))
+    slurm.ended(jobs["straight"])
     return slurm.run_dir("straight")
 
 
@@ -31,20 +48,21 @@ def assert_same_run(run: Path, reference: Path) -> None:
     assert entries(run) == entries(reference), "the log has no gap and nothing twice"
 
 
-def test_two_nodes_are_one_node(slurm: Cluster, straight: Path) -> None:
-    job = slurm.train(LENGTH, name="nodes", options=TWO_NODES)
-    slurm.ended(job)
+def test_two_nodes_are_one_node(slurm: Cluster, jobs: dict[str, str], straight: Path) -> None:
+    slurm.ended(jobs["nodes"])
     assert_same_run(slurm.run_dir("nodes"), straight)
 
 
-def test_torchrun_on_two_nodes_of_a_job(slurm: Cluster, straight: Path) -> None:
-    words = [
-        *("srun", "torchrun", "--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d"),
-        *(f"--rdzv-endpoint=127.0.0.1:{free_ports(1)}", "-m", "gan_lab", "train", "trainer=ddp"),
-        *("trainer.devices=1", "trainer.num_nodes=2", *SMALL, LENGTH, "runs_dir=runs", "name=torchrun"),
-    ]  # fmt: skip
-    slurm.ended(slurm.ask("sbatch", "--parsable", *TWO_NODES, f"--wrap={join(words)}"))
+def test_torchrun_on_two_nodes_of_a_job(
+    slurm: Cluster, jobs: dict[str, str], straight: Path
+) -> None:
+    slurm.ended(jobs["torchrun"])
     assert_same_run(slurm.run_dir("torchrun"), straight)
+
+
+def test_a_rank_that_fails_ends_the_job(slurm: Cluster, jobs: dict[str, str]) -> None:
+    slurm.ended(jobs["failing"], "FAILED")
+    assert "rank 1 has had enough" in slurm.output(jobs["failing"])
 
 
 def test_a_warned_job_goes_on_where_it_was(slurm: Cluster, straight: Path) -> None:
@@ -80,13 +98,6 @@ def test_one_task_of_an_array_is_warned(slurm: Cluster) -> None:
         assert final(run)["clock"]["images_seen"] == 4000  # type: ignore[index]
         logged = [e["kimg"] for e in read_metrics(run / "metrics.jsonl") if "loss/d" in e]
         assert logged == sorted(set(logged)) and logged[-1] == 4
-
-
-def test_a_rank_that_fails_ends_the_job(slurm: Cluster) -> None:
-    failing = "+callbacks.failing._target_=tests.slurm.failing.Failing"
-    job = slurm.train("total_kimg=1000", failing, name="failing", options=ONE_NODE)
-    slurm.ended(job, "FAILED")
-    assert "rank 1 has had enough" in slurm.output(job)
 
 
 def test_a_job_makes_way_and_a_cancelled_one_stays_away(slurm: Cluster) -> None:
