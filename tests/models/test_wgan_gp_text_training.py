@@ -3,8 +3,8 @@
 import json
 import os
 import signal
-import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +14,7 @@ import gan_lab
 from gan_lab.commands.launch import launch
 from gan_lab.data.builtin import PythonDocs
 from gan_lab.data.text_files import TextFiles
+from gan_lab.training.callbacks.checkpointing import Checkpointing
 from gan_lab.training.loggers.files import read_metrics
 from tests.commands.conftest import in_a_child
 from tests.helpers.checkpoints import assert_same, final
@@ -38,14 +39,18 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_killed_and_resumed_run_is_the_same(run: Path, tmp_path: Path) -> None:
     words = [*SHORT, f"runs_dir={tmp_path}", "name=killed"]
     killed = tmp_path / "killed"
-    last = killed / "checkpoints" / "last.ckpt"
-    child = in_a_child(words)
-    deadline = time.monotonic() + 120
-    while child.is_alive() and not last.exists() and time.monotonic() < deadline:
-        time.sleep(0.001)
-    assert child.is_alive() and child.pid is not None
-    os.kill(child.pid, signal.SIGKILL)
-    child.join()
+    save = Checkpointing.on_train_batch_end
+
+    def save_and_die(self: Checkpointing, *arguments: Any) -> None:
+        save(self, *arguments)
+        if (killed / "checkpoints" / "last.ckpt").exists():
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Checkpointing, "on_train_batch_end", save_and_die)
+        child = in_a_child(words)  # forked, so that it alone dies
+        child.join()
+    assert child.exitcode == -signal.SIGKILL
     assert launch("train", words) == 0
     ours, theirs = final(killed), final(run)
     for key in ("state_dict", "optimizer_states", "clock"):
