@@ -102,7 +102,7 @@ def test_less_variety() -> None:
 def test_what_means_nothing_is_rejected() -> None:
     sphere = Gan(progan.Generator(**IMAGES, z_dim=4, channel_base=64, channel_max=8).eval())
     for gan, truncation, words in (
-        (sphere, 0.5, "truncation=0.5 means nothing to progan"),
+        (sphere, 0.5, "truncation=0.5 is not for progan"),
         (of_z(), 0.0, "truncation=0.0: of biggan it is the threshold"),
         (of_z(), -1, "give a positive number"),
         (of_z(), float("nan"), "must be finite"),
