@@ -1,10 +1,10 @@
 # `make demo` and `make test` need Python >= 3.11, make and a package index; everything else they set up.
-# Settings: PYTHON=python3.12 (the interpreter), WORKERS=2 (processes of pytest), ARGS='...' (more for pytest).
+# Settings: PYTHON=python3.12 (the interpreter), WORKERS=3 (processes of pytest), ARGS='...' (more for pytest).
 
 VENV ?= .venv
 CONSTRAINTS ?= .ci/constraints.txt
 PYTHON ?=
-WORKERS ?= 2
+WORKERS ?= 3
 ARGS ?=
 
 INSTALL = $(VENV)/bin/python -m pip install --disable-pip-version-check --no-input -c $(CONSTRAINTS)

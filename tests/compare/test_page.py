@@ -77,7 +77,8 @@ class Opened:
         assert inner[0] <= inner[1]
 
 
-SCREENS: Any = {"params": [(1280, "light"), (375, "dark")], "ids": ["desktop", "phone"]}
+DESKTOP, PHONE = (1280, "light"), (375, "dark")
+NAMES = ["desktop", "phone"]
 
 
 def on_screen(screen: tuple[int, str], browser: Any, page_file: Path) -> Iterator[Opened]:
@@ -92,13 +93,14 @@ def on_screen(screen: tuple[int, str], browser: Any, page_file: Path) -> Iterato
     context.close()
 
 
-@pytest.fixture(**SCREENS)
+# on a phone in `make slow`: fast tests look at its layout in `shown`, and what is clicked does not depend on it
+@pytest.fixture(params=[DESKTOP, pytest.param(PHONE, marks=pytest.mark.slow)], ids=NAMES)
 def opened(request: pytest.FixtureRequest, browser: Any, page_file: Path) -> Iterator[Opened]:
     """A page of its own for each test."""
     yield from on_screen(request.param, browser, page_file)
 
 
-@pytest.fixture(scope="module", **SCREENS)
+@pytest.fixture(scope="module", params=[DESKTOP, PHONE], ids=NAMES)
 def shown(request: pytest.FixtureRequest, browser: Any, page_file: Path) -> Iterator[Opened]:
     """One page for all tests that only read it, since Plotly's script takes seconds to start."""
     yield from on_screen(request.param, browser, page_file)
