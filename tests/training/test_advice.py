@@ -166,10 +166,10 @@ DIGITS = sorted(path.stem for path in (conf_dir() / "experiment" / "digits").glo
 @pytest.mark.slow
 @pytest.mark.parametrize("model", DIGITS)
 def test_digits_recipes_get_no_advice(tmp_path: Path, model: str) -> None:
-    """Their beginning, logged so often that every sign would have the time to show."""
+    """Their first 20 kimg, logged as they log, with as many grids and evaluations as signs need."""
     words = [
-        f"experiment=digits/{model}", "total_kimg=2", "callbacks.training_log.every_kimg=0.05", "trainer=cpu",
-        "callbacks.samples.every_kimg=0.25", "callbacks.evaluation.every_kimg=0.25", f"runs_dir={tmp_path}", "name=run",
+        f"experiment=digits/{model}", "total_kimg=20", "callbacks.training_log.every_kimg=1", "trainer=cpu",
+        "callbacks.samples.every_kimg=4", "callbacks.evaluation.every_kimg=4", f"runs_dir={tmp_path}", "name=run",
     ]  # fmt: skip
     assert launch("train", words) == 0
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
