@@ -140,9 +140,10 @@ def _gradients_explode(log: Log) -> str | None:
 def _samples_collapse(log: Log) -> str | None:
     values = [value for _, value in log.series.get("health/diversity", [])]
     latest = values[-_GRIDS:]
-    # the first grid is of the untrained generator, and so is what is alike from the start on
-    if len(values) <= _GRIDS or max(latest) >= _ALIKE or latest[-1] >= _FELL * max(values):
+    if len(values) <= _GRIDS or max(latest) >= _ALIKE:
         return None
+    if latest[-1] > latest[0] or latest[-1] >= _FELL * max(values):
+        return None  # training has just begun: samples become different, or are as alike as without any
     return (
         f"samples collapse: in {_GRIDS} grids two samples, of the same class where there are classes, differ "
         f"{_ALIKE:g} times as much as two real ones or less, {latest[-1]:.2g} times now. Go back to an earlier "

@@ -1,5 +1,6 @@
 import json
 import zipfile
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -176,3 +177,19 @@ def test_another_table_starts_again(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     packer = Packer(out=tmp_path / "a.zip", table=other, plan="samples", suffix=".bin")
     assert packer.done == 0
     packer.abandon()
+
+
+def test_checkpoints_of_a_large_zip_become_rare(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each writes the whole directory, so that equal intervals would cost the square of the number of samples."""
+    monkeypatch.setattr(packing, "CHECKPOINT_SAMPLES", 4)
+    table = MetadataTable(files=["a"] * 2000, labels=np.zeros(2000, np.int64), class_names=["a"])
+    packer = Packer(out=tmp_path / "a.zip", table=table, plan="many", suffix=".bin")
+    saved = [0]
+    monkeypatch.setattr(packer, "checkpoint", lambda: saved.append(packer.done))
+    for _ in packer.pack(lambda row: b"a", num_threads=1):
+        pass
+    packer.abandon()
+    assert all(b - a == max(4, b // 10) for a, b in pairwise(saved))
+    assert len(saved) < 60, "and not 500"

@@ -136,6 +136,20 @@ def test_signs_of_numbers(change: dict[str, float], signs: list[str]) -> None:
     assert changed(lambda e: change) == signs
 
 
+@pytest.mark.parametrize(
+    ("diversities", "told"),
+    [
+        ([1.5, 0.2, 0.3, 0.35], False),  # noise of an untrained generator, then learning
+        ([0.15, 0.15, 0.15, 0.15], False),  # not yet trained
+        ([1.5, 0.2, 0.15, 0.1], True),
+        ([0.1, 0.39, 0.34, 0.29], True),
+    ],
+)
+def test_a_collapse_is_no_beginning(diversities: list[float], told: bool) -> None:
+    entries = [{"kimg": 10.0 * i, "health/diversity": x} for i, x in enumerate(diversities)]
+    assert [one.sign for one in advice(entries)] == (["samples_collapse"] if told else [])
+
+
 def test_metrics_that_worsen_and_those_that_waver() -> None:
     def worse(entry: dict[str, float]) -> dict[str, float]:
         return {"metrics/fd_digits": 9.0} if "metrics/fd_digits" in entry else {}
