@@ -18,6 +18,7 @@ from torch.nn.functional import leaky_relu
 
 from gan_lab.errors import InputError
 from gan_lab.layers.conditioning import ConditionedDiscriminator, ConditioningFactory, Projection
+from gan_lab.layers.convolutions import Conv2d
 from gan_lab.layers.networks import GeneratorNetwork, index_from_end, label_vectors
 from gan_lab.layers.resolutions import (
     ImageSize,
@@ -79,7 +80,7 @@ class Generator(GeneratorNetwork):
         self.basis = nn.Parameter(torch.randn(plan.widths[0], *coarsest))
         self.stages = nn.ModuleList(plan.stage(i) for i in range(doublings + 1))
         self.transitions = nn.ModuleList(transition(*pair) for pair in pairwise(plan.widths))
-        self.to_image = nn.Conv2d(plan.widths[-1], channels, 1, bias=False)
+        self.to_image = Conv2d(plan.widths[-1], channels, 1, bias=False)
         self.register_buffer("resample_filter", fir_filter(), persistent=False)
         initialize(self, num_blocks=sum(plan.blocks))
 
@@ -133,11 +134,11 @@ class Discriminator(ConditionedDiscriminator):
         plan = Plan(count + 1, widths, cardinalities, blocks, expansion)
         fine_to_coarse = plan.widths[::-1]
         self.register_buffer("resample_filter", fir_filter(), persistent=False)
-        self.from_image = nn.Conv2d(channels, fine_to_coarse[0], 1, bias=False)
+        self.from_image = Conv2d(channels, fine_to_coarse[0], 1, bias=False)
         self.stages = nn.ModuleList(plan.stage(i) for i in reversed(range(count + 1)))
         self.transitions = nn.ModuleList(transition(*pair) for pair in pairwise(fine_to_coarse))
         width = plan.widths[0]
-        self.basis = nn.Conv2d(width, width, coarsest, groups=width, bias=False)
+        self.basis = Conv2d(width, width, coarsest, groups=width, bias=False)
         self.projected = self.condition(conditioning, features=width, num_classes=num_classes)
         self.features = nn.Linear(width, label_dim if self.projected else 1, bias=False)
         self.embedding = (
@@ -177,9 +178,9 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, *, width: int, inner: int, groups: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(width, inner, 1)
-        self.conv2 = nn.Conv2d(inner, inner, 3, padding=1, groups=groups)
-        self.conv3 = nn.Conv2d(inner, width, 1, bias=False)
+        self.conv1 = Conv2d(width, inner, 1)
+        self.conv2 = Conv2d(inner, inner, 3, padding=1, groups=groups)
+        self.conv3 = Conv2d(inner, width, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, C, H, W] to the same shape."""
@@ -240,7 +241,7 @@ def per_stage(name: str, given: PerStage, halved: Sequence[int]) -> list[int]:
 
 def transition(inputs: int, outputs: int) -> nn.Module:
     """Return the 1x1 convolution between two stages, the identity where their widths are equal."""
-    return nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1, bias=False)
+    return nn.Identity() if inputs == outputs else Conv2d(inputs, outputs, 1, bias=False)
 
 
 @torch.no_grad()
