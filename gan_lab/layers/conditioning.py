@@ -212,7 +212,12 @@ class ConditionedDiscriminator(DiscriminatorNetwork, ABC):
     ) -> DiscriminatorOutput:
         """Return logits [N] and, in roles that have one, the weighted class loss [N]."""
         assert isinstance(x, Tensor), "a discriminator of one tensor of images"
-        features = self.extract(x)
+        return self.judge(self.extract(x), labels, role)
+
+    def judge(
+        self, features: Tensor, labels: Tensor | None, role: Role | None
+    ) -> DiscriminatorOutput:
+        """Return `discriminate`'s output of features [N, F]."""
         losses = {}
         if role in self.conditioning.roles:
             losses["class"] = self.conditioning(features, labels)

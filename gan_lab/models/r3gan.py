@@ -9,8 +9,10 @@ product of the discriminator's output with another embedding.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from math import sqrt
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +20,15 @@ from torch.nn.functional import leaky_relu
 
 from gan_lab.errors import InputError
 from gan_lab.layers.conditioning import ConditionedDiscriminator, ConditioningFactory, Projection
-from gan_lab.layers.convolutions import Conv2d
-from gan_lab.layers.networks import GeneratorNetwork, index_from_end, label_vectors
+from gan_lab.layers.convolutions import Conv2d, by_inputs_alone
+from gan_lab.layers.networks import (
+    DiscriminatorInput,
+    DiscriminatorOutput,
+    GeneratorNetwork,
+    Role,
+    index_from_end,
+    label_vectors,
+)
 from gan_lab.layers.resolutions import (
     ImageSize,
     downsample,
@@ -151,11 +160,33 @@ class Discriminator(ConditionedDiscriminator):
     def resolution_keys(self) -> dict[str, str]:
         return index_from_end(stages=self.stages, transitions=self.transitions)
 
-    def extract(self, images: Tensor) -> Tensor:
-        """Map images [N, C, H, W] to features [N, F]."""
-        x = self.stages[0](self.from_image(images))
-        for widen, stage in zip(self.transitions, self.stages[1:], strict=True):
-            x = stage(widen(downsample(x, self.resample_filter)))
+    def discriminate(
+        self, x: DiscriminatorInput, labels: Tensor | None, role: Role | None
+    ) -> DiscriminatorOutput:
+        """Return logits [N] and, in roles that have one, the weighted class loss [N].
+
+        Where a penalty can differentiate by the images, logits are computed as <x, dD/dx> + b dD/db of each image,
+        with biases b. This equals D, which is piecewise linear in images and biases, and so do its derivatives by
+        weights (Euler's theorem). A loss of these logits and R1 then have the backward pass in common.
+        """
+        assert isinstance(x, Tensor), "a discriminator of one tensor of images"
+        trained = torch.is_grad_enabled() and self.from_image.weight.requires_grad
+        if not (trained and x.requires_grad) or torch.compiler.is_compiling():
+            return super().discriminate(x, labels, role)
+        scale = x.new_ones(len(x), 1, 1, 1).requires_grad_()
+        output = self.judge(self.extract(x, scale), labels, role)
+        with by_inputs_alone():
+            by_x, by_scale = torch.autograd.grad(output.logits.sum(), (x, scale), create_graph=True)
+        return replace(output, logits=(x * by_x).flatten(1).sum(1) + by_scale.flatten())
+
+    def extract(self, images: Tensor, scale: Tensor | None = None) -> Tensor:
+        """Map images [N, C, H, W] to features [N, F], with biases times `scale` [N, 1, 1, 1]."""
+        x = self.from_image(images)
+        for i, stage in enumerate(self.stages):
+            if i:
+                x = self.transitions[i - 1](downsample(x, self.resample_filter))
+            for block in stage:  # type: ignore[attr-defined]
+                x = block(x, scale)
         return self.basis(x).flatten(1)
 
     def score(self, features: Tensor, labels: Tensor | None) -> Tensor:
@@ -182,10 +213,56 @@ class ResidualBlock(nn.Module):
         self.conv2 = Conv2d(inner, inner, 3, padding=1, groups=groups)
         self.conv3 = Conv2d(inner, width, 1, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map [N, C, H, W] to the same shape."""
-        residual = leaky_relu(self.conv2(leaky_relu(self.conv1(x), LRELU_SLOPE)), LRELU_SLOPE)
+    def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
+        """Map [N, C, H, W] to the same shape, with biases times `scale` [N, 1, 1, 1]."""
+        residual = x
+        for conv in (self.conv1, self.conv2):
+            if scale is None:
+                residual = leaky_relu(conv(residual), LRELU_SLOPE, inplace=True)
+            else:
+                assert conv.bias is not None
+                residual = conv._conv_forward(residual, conv.weight, None)
+                residual = LeakyReLU.apply(residual.add_(conv.bias[:, None, None] * scale))
         return x + self.conv3(residual)
+
+
+class LeakyReLU(torch.autograd.Function):
+    """The leaky ReLU in place. Its second derivative is no tensor of zeros, which would go through all layers again."""
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        """Return `x`."""
+        return leaky_relu(x, LRELU_SLOPE, inplace=True)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.set_materialize_grads(False)
+        ctx.mark_dirty(output)
+        ctx.save_for_backward(output)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> Tensor | None:
+        (output,) = ctx.saved_tensors
+        (gradient,) = gradients
+        return None if gradient is None else Slope.apply(gradient, output.detach())
+
+
+class Slope(torch.autograd.Function):
+    """The gradient of the leaky ReLU, from that of its output; linear, and so its own derivative."""
+
+    @staticmethod
+    def forward(gradient: Tensor, output: Tensor) -> Tensor:
+        """Return a tensor of the same shape."""
+        found: Tensor = torch.ops.aten.leaky_relu_backward(gradient, output, LRELU_SLOPE, True)
+        return found
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[1])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        return Slope.apply(gradients[0], *ctx.saved_tensors), None
 
 
 class Plan:

@@ -1,0 +1,165 @@
+"""Convolutions whose derivatives of every order are convolutions of the same kind again.
+
+In second derivatives torch computes a convolution's gradient by the weights as a convolution whose kernel is as large
+as the image, in a loop over groups. With many groups that takes much of the time of R1 on a CPU.
+
+A convolution is linear in x and in w. Its gradients are two more such maps: by x the transposed convolution of the
+output's gradient g with w, by w a correlation of x with g. The derivatives of each of the three are the other two.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+Pair = tuple[int, int]
+
+
+class Geometry(NamedTuple):
+    """How a convolution runs over images; without dilation."""
+
+    stride: Pair = (1, 1)
+    padding: Pair = (0, 0)
+    groups: int = 1
+    transposed: bool = False
+    output_padding: Pair = (0, 0)
+
+    def adjoint(self, x: torch.Size, y: torch.Size, weight: torch.Size) -> "Geometry":
+        """Return that of the map from y's gradient to x's, which has the same weight, from their shapes."""
+        left = [0, 0]
+        if not self.transposed:
+            for i, (step, margin) in enumerate(zip(self.stride, self.padding, strict=True), 2):
+                # rows or columns of x that the stride leaves over
+                left[i - 2] = x[i] + 2 * margin - weight[i] - (y[i] - 1) * step
+        return self._replace(transposed=not self.transposed, output_padding=(left[0], left[1]))
+
+
+class Convolution(torch.autograd.Function):
+    """A convolution of x [N, C, H, W] with w [O, C / groups, K, L], or transposed, with w [C, O / groups, K, L].
+
+    Attributes:
+        by_weights: whether the gradient by w is taken, see `by_inputs_alone`.
+    """
+
+    by_weights = True
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+        """Return [N, O, H', W']."""
+        stride, padding, groups, transposed, output_padding = geometry
+        if transposed:
+            return functional.conv_transpose2d(
+                x, weight, bias, stride, padding, output_padding, groups
+            )
+        return functional.conv2d(x, weight, bias, stride, padding, groups=groups)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, weight, _, ctx.geometry = inputs
+        ctx.adjoint = ctx.geometry.adjoint(x.shape, output.shape, weight.shape)
+        ctx.weight_shape = weight.shape
+        by_x, by_weight, _, _ = ctx.needs_input_grad
+        ctx.save_for_backward(x if by_weight else None, weight if by_x else None)
+        ctx.save_for_forward(x, weight)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        (gradient,) = gradients
+        needed = ctx.needs_input_grad
+        by_x = by_weight = by_bias = None
+        if needed[0]:
+            by_x = Convolution.apply(gradient, weight, None, ctx.adjoint)
+        if needed[1] and Convolution.by_weights:
+            by_weight = WeightGradient.apply(
+                x, gradient, ctx.weight_shape, ctx.geometry, ctx.adjoint
+            )
+        if needed[2] and Convolution.by_weights:
+            by_bias = gradient.sum((0, 2, 3))
+        return by_x, by_weight, by_bias, None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:
+        x, weight = ctx.saved_tensors
+        of_x, of_weight, of_bias, _ = tangents
+        terms = [] if of_bias is None else [of_bias[:, None, None]]
+        if of_x is not None:
+            terms.append(Convolution.apply(of_x, weight, None, ctx.geometry))
+        if of_weight is not None:
+            terms.append(Convolution.apply(x, of_weight, None, ctx.geometry))
+        return sum(terms[1:], start=terms[0])
+
+
+class WeightGradient(torch.autograd.Function):
+    """The gradient of a `Convolution` by its weight, as a function of x and of the gradient of its output."""
+
+    @staticmethod
+    def forward(
+        x: Tensor, gradient: Tensor, shape: torch.Size, geometry: Geometry, adjoint: Geometry
+    ) -> Tensor:
+        """Return a tensor of the weight's shape."""
+        stride, padding, groups, transposed, output_padding = geometry
+        _, by_weight, _ = torch.ops.aten.convolution_backward(
+            gradient,
+            x,
+            x.new_empty(shape),
+            None,
+            stride,
+            padding,
+            (1, 1),
+            transposed,
+            output_padding,
+            groups,
+            (False, True, False),
+        )
+        found: Tensor = by_weight
+        return found
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, gradient, _, ctx.geometry, ctx.adjoint = inputs
+        by_x, by_gradient, *_ = ctx.needs_input_grad
+        ctx.save_for_backward(x if by_gradient else None, gradient if by_x else None)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, gradient = ctx.saved_tensors
+        (weight,) = gradients
+        by_x = by_gradient = None
+        if ctx.needs_input_grad[0]:
+            by_x = Convolution.apply(gradient, weight, None, ctx.adjoint)
+        if ctx.needs_input_grad[1]:
+            by_gradient = Convolution.apply(x, weight, None, ctx.geometry)
+        return by_x, by_gradient, None, None, None
+
+
+@contextmanager
+def by_inputs_alone() -> Iterator[None]:
+    """Leave out gradients by weights within the block: torch does not tell a function which ones are asked for."""
+    Convolution.by_weights = False
+    try:
+        yield
+    finally:
+        Convolution.by_weights = True
+
+
+class Conv2d(nn.Conv2d):
+    """`torch.nn.Conv2d` with these derivatives on a CPU, for padding in numbers and without dilation.
+
+    Compiled passes and those under autocast are not differentiated twice, and remain torch's.
+    """
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if (
+            input.device.type != "cpu"
+            or not torch.is_grad_enabled()
+            or torch.is_autocast_enabled("cpu")
+            or torch.compiler.is_compiling()
+        ):
+            return super()._conv_forward(input, weight, bias)
+        geometry = Geometry(self.stride, self.padding, self.groups)  # type: ignore[arg-type]
+        convolved: Tensor = Convolution.apply(input, weight, bias, geometry)
+        return convolved
