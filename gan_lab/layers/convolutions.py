@@ -1,7 +1,7 @@
 """Convolutions whose derivatives of every order are convolutions of the same kind again.
 
-In second derivatives torch computes a convolution's gradient by the weights as a convolution whose kernel is as large
-as the image, in a loop over groups. With many groups that takes much of the time of R1 on a CPU.
+torch's own second derivatives take more: with groups always those by the weights, also of a fixed filter, and group by
+group as a convolution whose kernel is as large as the image.
 
 A convolution is linear in x and in w. Its gradients are two more such maps: by x the transposed convolution of the
 output's gradient g with w, by w a correlation of x with g. The derivatives of each of the three are the other two.
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 Pair = tuple[int, int]
@@ -63,7 +63,7 @@ class Convolution(torch.autograd.Function):
         ctx.weight_shape = weight.shape
         by_x, by_weight, _, _ = ctx.needs_input_grad
         ctx.save_for_backward(x if by_weight else None, weight if by_x else None)
-        ctx.save_for_forward(x, weight)
+        ctx.save_for_forward(weight)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -83,14 +83,9 @@ class Convolution(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
-        x, weight = ctx.saved_tensors
-        of_x, of_weight, of_bias, _ = tangents
-        terms = [] if of_bias is None else [of_bias[:, None, None]]
-        if of_x is not None:
-            terms.append(Convolution.apply(of_x, weight, None, ctx.geometry))
-        if of_weight is not None:
-            terms.append(Convolution.apply(x, of_weight, None, ctx.geometry))
-        return sum(terms[1:], start=terms[0])
+        """Return the derivative in a direction of x; the weight is constant."""
+        (weight,) = ctx.saved_tensors
+        return Convolution.apply(tangents[0], weight, None, ctx.geometry)
 
 
 class WeightGradient(torch.autograd.Function):
@@ -144,22 +139,3 @@ def by_inputs_alone() -> Iterator[None]:
         yield
     finally:
         Convolution.by_weights = True
-
-
-class Conv2d(nn.Conv2d):
-    """`torch.nn.Conv2d` with these derivatives on a CPU, for padding in numbers and without dilation.
-
-    Compiled passes and those under autocast are not differentiated twice, and remain torch's.
-    """
-
-    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if (
-            input.device.type != "cpu"
-            or not torch.is_grad_enabled()
-            or torch.is_autocast_enabled("cpu")
-            or torch.compiler.is_compiling()
-        ):
-            return super()._conv_forward(input, weight, bias)
-        geometry = Geometry(self.stride, self.padding, self.groups)  # type: ignore[arg-type]
-        convolved: Tensor = Convolution.apply(input, weight, bias, geometry)
-        return convolved

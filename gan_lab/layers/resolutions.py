@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, conv2d, conv_transpose2d, interpolate
+from torch.nn.functional import avg_pool2d, interpolate
 
 from gan_lab.errors import InputError
+from gan_lab.layers.convolutions import Convolution, Geometry, Pair
 
 ImageSize = int | Sequence[int]
 
@@ -209,8 +209,6 @@ def resize_to_stage(images: Tensor, stage: GrowthStage, shape: tuple[int, int]) 
 
 BINOMIAL = (1.0, 3.0, 3.0, 1.0)
 
-Pair = tuple[int, int]
-
 
 def fir_filter(taps: Sequence[float] = BINOMIAL) -> Tensor:
     """Return a low-pass filter [T, T]: the outer product of `taps` with themselves, normalized to sum 1.
@@ -224,56 +222,26 @@ def fir_filter(taps: Sequence[float] = BINOMIAL) -> Tensor:
     return kernel / kernel.sum()
 
 
-class Depthwise(torch.autograd.Function):
-    """Depthwise convolution with one fixed filter for all channels, or its adjoint; each is the other's derivative.
-
-    torch's second derivative of a grouped convolution always computes that by the weights, too, which would take most
-    of a penalty's time.
-    """
-
-    @staticmethod
-    def forward(x: Tensor, kernel: Tensor, stride: Pair, padding: Pair, adjoint: bool) -> Tensor:
-        """Filter [N, C, H, W] with [K, L]."""
-        weight = kernel.to(x.dtype).expand(x.shape[1], 1, *kernel.shape)
-        convolve = conv_transpose2d if adjoint else conv2d
-        return convolve(x, weight, stride=stride, padding=padding, groups=x.shape[1])
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _, kernel, *ctx.settings = inputs
-        ctx.save_for_backward(kernel)
-        ctx.save_for_forward(kernel)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (kernel,) = ctx.saved_tensors
-        stride, padding, adjoint = ctx.settings
-        gradient = Depthwise.apply(gradients[0], kernel, stride, padding, not adjoint)
-        return gradient, None, None, None, None
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> Tensor:
-        (kernel,) = ctx.saved_tensors
-        return Depthwise.apply(tangents[0], kernel, *ctx.settings)
-
-
 def convolve(x: Tensor, kernel: Tensor, *, stride: Pair = (1, 1), padding: Pair = (0, 0)) -> Tensor:
     """Correlate every channel of [N, C, H, W] with `kernel` [K, L]; the stride must divide the size evenly."""
-    return filtered(x, kernel, stride, padding, False)
+    return filtered(x, kernel, Geometry(stride, padding))
 
 
 def convolve_transposed(
     x: Tensor, kernel: Tensor, *, stride: Pair = (1, 1), padding: Pair = (0, 0)
 ) -> Tensor:
     """Apply the adjoint of `convolve`, a transposed convolution."""
-    return filtered(x, kernel, stride, padding, True)
+    return filtered(x, kernel, Geometry(stride, padding, transposed=True))
 
 
-def filtered(x: Tensor, kernel: Tensor, stride: Pair, padding: Pair, adjoint: bool) -> Tensor:
-    """Apply `Depthwise`; in compiled code, which is not differentiated twice, its plain operations."""
+def filtered(x: Tensor, kernel: Tensor, geometry: Geometry) -> Tensor:
+    """Apply a `Convolution`; in compiled code, which is not differentiated twice, its plain operations."""
+    weight = kernel.to(x.dtype).expand(x.shape[1], 1, *kernel.shape)
+    geometry = geometry._replace(groups=x.shape[1])
     if torch.compiler.is_compiling():
-        return Depthwise.forward(x, kernel, stride, padding, adjoint)
-    return Depthwise.apply(x, kernel, stride, padding, adjoint)
+        return Convolution.forward(x, weight, None, geometry)
+    convolved: Tensor = Convolution.apply(x, weight, None, geometry)
+    return convolved
 
 
 def upsample(x: Tensor, kernel: Tensor) -> Tensor:

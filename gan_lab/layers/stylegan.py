@@ -350,7 +350,7 @@ class ToRGB(nn.Module):
         weights, bias, shape = weights.to(x.dtype), self.bias.to(x.dtype), x.shape[2:]
         if x.is_contiguous(memory_format=torch.channels_last):
             # in this order the gradient has the same format
-            x = torch.baddbmm(bias, x.flatten(2).mT, weights.mT).mT
+            x = torch.baddbmm(bias, x.flatten(2).mT, weights.mT).mT.contiguous()
         else:
             x = torch.baddbmm(bias[:, None], weights, x.flatten(2))
         x = x.unflatten(2, shape)

@@ -20,7 +20,7 @@ from torch.nn.functional import leaky_relu
 
 from gan_lab.errors import InputError
 from gan_lab.layers.conditioning import ConditionedDiscriminator, ConditioningFactory, Projection
-from gan_lab.layers.convolutions import Conv2d, by_inputs_alone
+from gan_lab.layers.convolutions import Convolution, Geometry, by_inputs_alone
 from gan_lab.layers.networks import (
     DiscriminatorInput,
     DiscriminatorOutput,
@@ -89,7 +89,7 @@ class Generator(GeneratorNetwork):
         self.basis = nn.Parameter(torch.randn(plan.widths[0], *coarsest))
         self.stages = nn.ModuleList(plan.stage(i) for i in range(doublings + 1))
         self.transitions = nn.ModuleList(transition(*pair) for pair in pairwise(plan.widths))
-        self.to_image = Conv2d(plan.widths[-1], channels, 1, bias=False)
+        self.to_image = nn.Conv2d(plan.widths[-1], channels, 1, bias=False)
         self.register_buffer("resample_filter", fir_filter(), persistent=False)
         initialize(self, num_blocks=sum(plan.blocks))
 
@@ -143,11 +143,11 @@ class Discriminator(ConditionedDiscriminator):
         plan = Plan(count + 1, widths, cardinalities, blocks, expansion)
         fine_to_coarse = plan.widths[::-1]
         self.register_buffer("resample_filter", fir_filter(), persistent=False)
-        self.from_image = Conv2d(channels, fine_to_coarse[0], 1, bias=False)
+        self.from_image = nn.Conv2d(channels, fine_to_coarse[0], 1, bias=False)
         self.stages = nn.ModuleList(plan.stage(i) for i in reversed(range(count + 1)))
         self.transitions = nn.ModuleList(transition(*pair) for pair in pairwise(fine_to_coarse))
         width = plan.widths[0]
-        self.basis = Conv2d(width, width, coarsest, groups=width, bias=False)
+        self.basis = nn.Conv2d(width, width, coarsest, groups=width, bias=False)
         self.projected = self.condition(conditioning, features=width, num_classes=num_classes)
         self.features = nn.Linear(width, label_dim if self.projected else 1, bias=False)
         self.embedding = (
@@ -170,8 +170,9 @@ class Discriminator(ConditionedDiscriminator):
         weights (Euler's theorem). A loss of these logits and R1 then have the backward pass in common.
         """
         assert isinstance(x, Tensor), "a discriminator of one tensor of images"
+        plain = torch.compiler.is_compiling() or torch.is_autocast_enabled(x.device.type)
         trained = torch.is_grad_enabled() and self.from_image.weight.requires_grad
-        if not (trained and x.requires_grad) or torch.compiler.is_compiling():
+        if plain or not trained or not x.requires_grad:
             return super().discriminate(x, labels, role)
         scale = x.new_ones(len(x), 1, 1, 1).requires_grad_()
         output = self.judge(self.extract(x, scale), labels, role)
@@ -181,13 +182,14 @@ class Discriminator(ConditionedDiscriminator):
 
     def extract(self, images: Tensor, scale: Tensor | None = None) -> Tensor:
         """Map images [N, C, H, W] to features [N, F], with biases times `scale` [N, 1, 1, 1]."""
-        x = self.from_image(images)
+        x = convolved(self.from_image, images, scale)
         for i, stage in enumerate(self.stages):
             if i:
-                x = self.transitions[i - 1](downsample(x, self.resample_filter))
+                x = downsample(x, self.resample_filter)
+                x = convolved(self.transitions[i - 1], x, scale)
             for block in stage:  # type: ignore[attr-defined]
                 x = block(x, scale)
-        return self.basis(x).flatten(1)
+        return convolved(self.basis, x, scale).flatten(1)
 
     def score(self, features: Tensor, labels: Tensor | None) -> Tensor:
         """Map features [N, F] (and labels [N]) to logits [N]."""
@@ -209,21 +211,30 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, *, width: int, inner: int, groups: int) -> None:
         super().__init__()
-        self.conv1 = Conv2d(width, inner, 1)
-        self.conv2 = Conv2d(inner, inner, 3, padding=1, groups=groups)
-        self.conv3 = Conv2d(inner, width, 1, bias=False)
+        self.conv1 = nn.Conv2d(width, inner, 1)
+        self.conv2 = nn.Conv2d(inner, inner, 3, padding=1, groups=groups)
+        self.conv3 = nn.Conv2d(inner, width, 1, bias=False)
 
     def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
         """Map [N, C, H, W] to the same shape, with biases times `scale` [N, 1, 1, 1]."""
         residual = x
         for conv in (self.conv1, self.conv2):
+            residual = convolved(conv, residual, scale)
             if scale is None:
-                residual = leaky_relu(conv(residual), LRELU_SLOPE, inplace=True)
+                residual = leaky_relu(residual, LRELU_SLOPE, inplace=True)
             else:
-                assert conv.bias is not None
-                residual = conv._conv_forward(residual, conv.weight, None)
-                residual = LeakyReLU.apply(residual.add_(conv.bias[:, None, None] * scale))
-        return x + self.conv3(residual)
+                residual = LeakyReLU.apply(residual)
+        return x + convolved(self.conv3, residual, scale)
+
+
+def convolved(layer: nn.Module, x: Tensor, scale: Tensor | None) -> Tensor:
+    """Return what a convolution, or the identity, makes of x, with biases times `scale` [N, 1, 1, 1]."""
+    if scale is None or not isinstance(layer, nn.Conv2d):
+        made: Tensor = layer(x)
+        return made
+    geometry = Geometry(layer.stride, layer.padding, layer.groups)  # type: ignore[arg-type]
+    made = Convolution.apply(x, layer.weight, None, geometry)
+    return made if layer.bias is None else made.add_(layer.bias[:, None, None] * scale)
 
 
 class LeakyReLU(torch.autograd.Function):
@@ -318,7 +329,7 @@ def per_stage(name: str, given: PerStage, halved: Sequence[int]) -> list[int]:
 
 def transition(inputs: int, outputs: int) -> nn.Module:
     """Return the 1x1 convolution between two stages, the identity where their widths are equal."""
-    return nn.Identity() if inputs == outputs else Conv2d(inputs, outputs, 1, bias=False)
+    return nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1, bias=False)
 
 
 @torch.no_grad()

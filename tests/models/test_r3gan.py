@@ -1,13 +1,17 @@
 """R3GAN against the published networks' outputs and sizes, and what the paper says of its initialisation."""
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
 from omegaconf import DictConfig
+from torch.nn.functional import softplus
 from torch.testing import assert_close
 
 from gan_lab.errors import InputError
+from gan_lab.layers.conditioning import AuxiliaryClassifier
+from gan_lab.layers.networks import Role
 from gan_lab.models.r3gan import Discriminator, Generator
 from tests.helpers.resnets import Published, parameters, small
 from tests.models.conftest import fit
@@ -47,6 +51,35 @@ def test_blocks_begin_as_the_identity_and_weights_keep_the_variance() -> None:
     images = network(torch.randn(16, 64))
     # z, basis, three binomial doublings and a last layer of variance 1
     assert 0.2 < images.std().item() < 1.5
+
+
+@pytest.mark.parametrize("role", ["real", None])
+def test_a_loss_and_penalties_share_a_backward_pass(role: Role | None) -> None:
+    """Logits, gradients by images, and those of a loss with R1 and a class loss by weights are the plain ones."""
+    torch.manual_seed(0)
+    network = Discriminator(
+        image_size=8,
+        channels=3,
+        num_classes=3,
+        label_dim=8,
+        widths=8,
+        cardinalities=2,
+        conditioning=partial(AuxiliaryClassifier, weight=0.3),
+    ).double()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    images, labels = torch.randn(4, 3, 8, 8, dtype=torch.float64), torch.tensor([0, 1, 2, 0])
+    found = []
+    for discriminate in (network.discriminate, super(Discriminator, network).discriminate):
+        x = images.clone().requires_grad_()
+        # as an augmentation does
+        output = discriminate(x * 0.7 + 0.1, labels, role)
+        (slope,) = torch.autograd.grad(output.logits.sum(), x, create_graph=True)
+        total = softplus(-output.logits).mean() + slope.square().sum()
+        total = total + sum(loss.mean() for loss in output.losses.values())
+        by_weights = torch.autograd.grad(total, list(network.parameters()), allow_unused=True)
+        found.append((output.logits, slope, *by_weights))
+    assert_close(found[0], found[1])
 
 
 def test_labels_as_vectors_are_the_classes_they_stand_for() -> None:
