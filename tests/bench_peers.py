@@ -331,13 +331,10 @@ def report(found: dict[str, list[dict[str, Any]]]) -> None:
         print(f"{side}: {gib:.2f} GiB, parameters of G and D {found[side][0]['parameters']}")
         for name, cost in costs.items():
             ratio = phases[THEIRS][name]["cpu_s"] / cost["cpu_s"]
-            spread = (
-                ""
-                if name not in found[side][0]["phases"]
-                else ", ".join(f"{made['phases'][name]['cpu_s']:.3f}" for made in found[side])
-            )
+            each = [f"{m['phases'][name]['cpu_s']:.3f}" for m in found[side] if name in m["phases"]]
             print(
-                f"    {name:14} {cost['cpu_s']:.3f} CPU s, {cost['s']:.3f} s; theirs / this {ratio:.2f}  ({spread})"
+                f"    {name:14} {cost['cpu_s']:.3f} CPU s, {cost['s']:.3f} s, theirs / this {ratio:.2f}",
+                *each,
             )
 
 

@@ -311,14 +311,12 @@ class StyledConv(nn.Module):
         else:
             x = conv_transpose2d(x, weight.transpose(0, 1), stride=2)
             x = smooth(x, self.resample_filter * 4, grow=-1)
-        bias, scale = (self.bias * self.gain).to(x.dtype), scale.to(x.dtype)
-        if noise == "none":
-            x = torch.addcmul(bias[:, None, None], x, scale[:, :, None, None])
-        else:
-            drawn = layer_noise(noise, self.noise_const, x.shape[0])
-            drawn = (drawn * (self.noise_strength * self.gain)).to(x.dtype)
-            # a sum of noise and bias would be as large as the image, in a memory format of its own
-            x = torch.addcmul(drawn, x, scale[:, :, None, None]) + bias[:, None, None]
+        offset = (self.bias * self.gain)[:, None, None]
+        if noise != "none":
+            offset = offset + layer_noise(noise, self.noise_const, x.shape[0]) * (
+                self.noise_strength * self.gain
+            )
+        x = torch.addcmul(offset.to(x.dtype), x, scale.to(x.dtype)[:, :, None, None])
         return lrelu(x, self.clamp)
 
 
@@ -347,13 +345,9 @@ class ToRGB(nn.Module):
         # with so few outputs, weights per image are cheaper than another pass over the input
         style = self.affine(w) * self.weight_gain
         weights = style[:, None, :] * self.weight[None, :, :, 0, 0]  # [N, channels, inputs]
-        weights, bias, shape = weights.to(x.dtype), self.bias.to(x.dtype), x.shape[2:]
-        if x.is_contiguous(memory_format=torch.channels_last):
-            # in this order the gradient has the same format
-            x = torch.baddbmm(bias, x.flatten(2).mT, weights.mT).mT.contiguous()
-        else:
-            x = torch.baddbmm(bias[:, None], weights, x.flatten(2))
-        x = x.unflatten(2, shape)
+        x = torch.baddbmm(
+            self.bias[:, None].to(x.dtype), weights.to(x.dtype), x.flatten(2)
+        ).unflatten(2, x.shape[2:])
         return to_fp32(x if self.clamp is None else x.clamp(-self.clamp, self.clamp))
 
 

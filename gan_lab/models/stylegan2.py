@@ -252,7 +252,7 @@ class SynthesisBlock(nn.Module):
                 w.shape[0], -1, -1, -1
             )  # len() would fix the batch of an exported program
         assert x is not None
-        x = channels_last_on_cpu(to_fp16(x, self.dtype))
+        x = to_fp16(x, self.dtype)
         shortcut = None if self.skip is None else self.skip(x)
         if self.conv0 is not None:
             x = self.conv0(x, w[:, 0], noise)
