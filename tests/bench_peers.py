@@ -51,8 +51,8 @@ class Peer:
         classes: of the data.
         batch: images of a step.
         words: overrides of ours.
-        sides: further overrides of ours by name; the last, theirs, has none.
-        theirs: `(clone, batch) -> (networks, phases)`.
+        sides: further overrides of ours, by the name of a side.
+        theirs: `batch -> (networks, phases)`, imported from the clone.
     """
 
     shape: tuple[int, int, int]
