@@ -85,8 +85,8 @@ def run(config: DictConfig) -> None:
         fill(folder, material, formats, config)
     for file in written(out):
         say(f"wrote {out / file}")
-    if description["licence"] is None:
-        say("the model card states no licence; set one, such as licence=cc-by-4.0")
+    if description["license"] is None:
+        say("the model card states no license; set one, such as license=cc-by-4.0")
     if config.space is not None:
         write_space(Path(config.space).expanduser(), out, description, repository=config.push)
     if config.push is not None:
@@ -132,8 +132,8 @@ def gather(config: DictConfig, source: Path) -> Material:
         material = replace(material, gan=material.gan.with_sources(config.source))
     if config.name is not None:
         material.description["name"] = str(config.name)
-    if config.licence is not None:
-        material.description["licence"] = str(config.licence)
+    if config.license is not None:
+        material.description["license"] = str(config.license)
     return material
 
 

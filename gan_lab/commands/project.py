@@ -25,7 +25,7 @@ from gan_lab.commands.options import (
 )
 from gan_lab.console import in_a_line, say
 from gan_lab.data.images import save_pil, save_png, to_float, to_uint8
-from gan_lab.data.media import labelled_sheet, on_white, stacked
+from gan_lab.data.media import labeled_sheet, on_white, stacked
 from gan_lab.errors import InputError, counted
 from gan_lab.metrics.features.vgg16 import choose_distance
 from gan_lab.run import write, write_json
@@ -213,7 +213,7 @@ def comparison_sheet(found: ProjectionResult) -> Any:
         part = [to_uint8(images[start : start + _ACROSS]) for images in rows.values()]
         errors = [f"MSE {mse:.4f}" for mse in found.mse[start : start + _ACROSS].tolist()]
         cells = on_white(torch.stack(part))
-        bands.append(labelled_sheet(cells, rows=list(rows), columns=errors))
+        bands.append(labeled_sheet(cells, rows=list(rows), columns=errors))
     return stacked(bands)
 
 

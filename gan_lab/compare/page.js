@@ -12,7 +12,7 @@ function el(name, attributes, ...children) {
   return made;
 }
 
-// A number as short as it can be told from its neighbours.
+// A number as short as it can be told from its neighbors.
 function short(value) {
   if (value === 0) return "0";
   const size = Math.abs(value);

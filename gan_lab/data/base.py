@@ -84,7 +84,7 @@ class SampleDataset(Dataset[Batch], ABC):
 
     @property
     def class_names(self) -> list[str]:
-        """Names of the classes; unlabelled samples are one class, "all"."""
+        """Names of the classes; unlabeled samples are one class, "all"."""
         return list(self.spec.class_names) or ["all"]
 
     @property
@@ -238,13 +238,13 @@ class PackedSamples(Dataset[Batch]):
 
 
 class ImageDataset(SampleDataset):
-    """Labelled images of one size, mirrored on demand; uint8 unless `kind` is given.
+    """Labeled images of one size, mirrored on demand; uint8 unless `kind` is given.
 
     Labels are classes, or vectors of `attributes`.
 
     Attributes:
         image_size: (height, width) in pixels.
-        channels: 1 (grey), 3 (RGB) or 4 (RGBA); of more than 8 bits any number.
+        channels: 1 (gray), 3 (RGB) or 4 (RGBA); of more than 8 bits any number.
         pixel_type: of stored images.
     """
 
@@ -264,7 +264,7 @@ class ImageDataset(SampleDataset):
         attributes: Sequence[str] = (),
         groups: Sequence[str] | None = None,
     ) -> None:
-        assert class_names or attributes, "unlabelled images are one class"
+        assert class_names or attributes, "unlabeled images are one class"
         self.image_size = image_size
         self.channels = channels
         spec = image_spec(

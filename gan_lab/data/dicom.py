@@ -96,7 +96,7 @@ class DicomFile:
         """Read a header; None for files without an image, such as reports and plans.
 
         Raises:
-            InputError: for an image without pixels, in colour, or that cannot be read.
+            InputError: for an image without pixels, in color, or that cannot be read.
         """
         import pydicom
 
@@ -136,7 +136,7 @@ class DicomFile:
             raise InputError(f"{where} is an image of DICOM without pixels; remove it")
         if samples != 1:
             raise InputError(
-                f"{where} is in colour ({samples} samples a pixel) among grey ones; take colour images out, and save "
+                f"{where} is in color ({samples} samples a pixel) among gray ones; take color images out, and save "
                 "them as PNG to train on them"
             )
         return file

@@ -353,7 +353,7 @@ def _common_channels(source: Source, found: Scan, readable: NDArray[np.bool_], b
         odd = int(np.flatnonzero(readable & (found.shapes[:, 2] != channels))[0])
         raise InputError(
             f"most images have {channels} channels and {source.name(odd)} has {found.shapes[odd, 2]}; remove "
-            "those, since levels of more than 8 bits are not converted to colours"
+            "those, since levels of more than 8 bits are not converted to colors"
         )
     if len(counts) > 1:
         modes = ", ".join(f"{count:,} with {number}" for number, count in counts)

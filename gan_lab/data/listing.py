@@ -59,7 +59,7 @@ def list_folder(folder: Path, *, endings: tuple[str, ...] | None = None) -> List
 
     Args:
         folder: where.
-        endings: of samples; None for images, which are also recognised by their first bytes.
+        endings: of samples; None for images, which are also recognized by their first bytes.
 
     Raises:
         OSError: when `folder` itself cannot be listed.

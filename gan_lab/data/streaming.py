@@ -29,7 +29,7 @@ from gan_lab.console import warn
 from gan_lab.data.base import MissingSplit, SampleDataset, check_split, digest
 from gan_lab.data.cache import read_header
 from gan_lab.data.decoding import DECODE_ERRORS
-from gan_lab.data.metadata import UNLABELLED, MetadataTable, join_tables
+from gan_lab.data.metadata import UNLABELED, MetadataTable, join_tables
 from gan_lab.data.sample import Excerpts, SampleSpec
 from gan_lab.data.shards import INDEX, ShardEntry, ShardIndex, read_index
 from gan_lab.data.transform import ImageSize, parse_size
@@ -499,7 +499,7 @@ def _table(
     return MetadataTable(
         files=files,
         labels=np.array(column("labels") or [0] * len(files), dtype=np.int64),
-        class_names=content.get("class_names") or list(UNLABELLED),
+        class_names=content.get("class_names") or list(UNLABELED),
         attributes=None if vectors is None else np.array(vectors, dtype=np.float32),
         attribute_names=content.get("attribute_names") or attributes,
         groups=column("groups"),

@@ -105,7 +105,7 @@ def _from_json(content: Any, group_by: str | None) -> Columns:
     if isinstance(content, list):
         if content and all(isinstance(row, dict) for row in content):
             return _from_rows(content, group_by)
-        return _labelled(_pairs(content))
+        return _labeled(_pairs(content))
     if not isinstance(content, dict):
         raise BadTable('must hold an object with "labels", or a list of rows')
     by_name = {"labels", "class_names", "attribute_names", "val", "spacing", *_PAIRS}
@@ -115,7 +115,7 @@ def _from_json(content: Any, group_by: str | None) -> Columns:
     columns = (
         Columns(files=[], values={}, no_classes=True)
         if labels is None
-        else _labelled(_pairs(labels))
+        else _labeled(_pairs(labels))
     )
     columns.class_names = _texts(content, "class_names")
     columns.attribute_names = _texts(content, "attribute_names")
@@ -141,7 +141,7 @@ def _pairs(given: Any) -> dict[str, Any]:
         ) from error
 
 
-def _labelled(labels: dict[str, Any]) -> Columns:
+def _labeled(labels: dict[str, Any]) -> Columns:
     values = list(labels.values())
     vectors = bool(values) and all(isinstance(value, list) for value in values)
     return Columns(

@@ -137,7 +137,7 @@ class Text(SampleKind):
 
     @cached_property
     def _glyphs(self) -> Tensor:
-        """Images of the characters, uint8 [V, H, W]; padding is a grey cell."""
+        """Images of the characters, uint8 [V, H, W]; padding is a gray cell."""
         width, height = _GLYPH
         font = ImageFont.load_default(15)
         glyphs = np.full((len(self.alphabet), height, width), 255, dtype=np.uint8)

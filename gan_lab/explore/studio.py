@@ -85,7 +85,7 @@ class Recipe(Part):
         model: number of the generator on the page.
         point: its latent.
         truncation: psi or threshold; None for none.
-        center: the centre of truncation.
+        center: the center of truncation.
         mix: styles of another seed.
         walk: steps along directions.
         noise: of generators with noise inputs.

@@ -191,7 +191,7 @@ def shifted(images: Tensor, x: float, y: float) -> tuple[Tensor, Tensor]:
 
 
 def turned(images: Tensor, angle: float) -> tuple[Tensor, Tensor]:
-    """Rotate images around the centre, limited to frequencies that both grids have (appendix E.3).
+    """Rotate images around the center, limited to frequencies that both grids have (appendix E.3).
 
     Returns:
         Images [N, C, H, H] and where they are known, bool [1, 1, H, H].

@@ -45,8 +45,8 @@ class Moments:
         """Add features [N, width]; the result depends on their order only in the last bits."""
         features = features.double()
         mean = features.mean(0)
-        centred = features - mean
-        self._add(len(features), mean, centred.T @ centred)
+        centered = features - mean
+        self._add(len(features), mean, centered.T @ centered)
 
     def join(self, count: int, stacked: Tensor) -> None:
         """Add the moments of `count` features, as `stacked` returns them."""

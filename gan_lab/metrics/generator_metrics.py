@@ -187,14 +187,14 @@ _STREAMS = (3, 4, 5)  # random streams: both ends of a path, and the position on
 class PathLength(GeneratorMetric):
     """Path length by the squared distance of the protocol's extractor; PPL if that is LPIPS.
 
-    The key is `ppl_w_end_crop_50k`, or with another extractor `path_digits_z_end_1437`; images are then quantised to 8
+    The key is `ppl_w_end_crop_50k`, or with another extractor `path_digits_z_end_1437`; images are then quantized to 8
     bits, so `epsilon` must be large enough. Noise inputs are constant, and the same for both images; half precision is
     not used.
 
     Args:
         space: "z" or "w".
         sampling: "end", at the start of paths, or "full", anywhere on them.
-        crop: use the centre of the image, the face of an aligned photograph.
+        crop: use the center of the image, the face of an aligned photograph.
         epsilon: step on a path of length 1.
         discard: percentage of the smallest and of the largest values to discard.
         num_paths: number of paths; None for the protocol's number of generated images.

@@ -42,11 +42,11 @@ def principal_components(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor, Te
         Coordinates [N, 2] and [M, 2], and the share of the real variance that each of the two directions has, [2].
     """
     mean = real.double().mean(0)
-    centred = real.double() - mean
-    values, vectors = torch.linalg.eigh(centred.T @ centred)
+    centered = real.double() - mean
+    values, vectors = torch.linalg.eigh(centered.T @ centered)
     axes = vectors[:, -2:].flip(1)
     shares = values[-2:].flip(0) / values.sum()
-    return centred @ axes, (fake.double() - mean) @ axes, shares
+    return centered @ axes, (fake.double() - mean) @ axes, shares
 
 
 def draw_components(real: Tensor, fake: Tensor, path: Path, *, title: str) -> None:
@@ -54,10 +54,10 @@ def draw_components(real: Tensor, fake: Tensor, path: Path, *, title: str) -> No
     ours, theirs, shares = principal_components(real, fake)
     drawing = _drawing()
     axes = drawing.add_subplot()
-    for points, name, colour in ((ours, "real", _REAL), (theirs, "generated", _FAKE)):
+    for points, name, color in ((ours, "real", _REAL), (theirs, "generated", _FAKE)):
         shown = points[:: -(-len(points) // _POINTS)]
         x, y = shown.T.numpy()
-        axes.scatter(x, y, s=6, alpha=0.4, linewidths=0, color=colour, label=name)
+        axes.scatter(x, y, s=6, alpha=0.4, linewidths=0, color=color, label=name)
     axes.set_xlabel(f"first component ({shares[0]:.0%} of the real variance)")
     axes.set_ylabel(f"second component ({shares[1]:.0%})")
     axes.set_title(title)

@@ -220,7 +220,7 @@ class TextMetric(ProtocolMetric):
 class NgramDivergence(TextMetric):
     """Jensen-Shannon divergence between the n-grams of generated and of training lines, in bits.
 
-    Gulrajani et al. 2017, appendix on language modelling, https://arxiv.org/abs/1704.00028, who take 640 samples.
+    Gulrajani et al. 2017, appendix on language modeling, https://arxiv.org/abs/1704.00028, who take 640 samples.
 
     Args:
         n: characters of an n-gram.

@@ -116,7 +116,7 @@ class ProjectionResult:
         loss: distance [N] of `images`.
         names: of the images.
         space: "w", "w+" or "z".
-        distance: that was minimised.
+        distance: that was minimized.
         why: it was chosen.
         steps: of each search.
         tuned: steps of the tuning.
@@ -165,7 +165,7 @@ class ProjectionResult:
         return [dict(zip(there, row, strict=True)) for row in zip(*there.values(), strict=True)]
 
     def __repr__(self) -> str:
-        """Summarise the result in a line."""
+        """Summarize the result in a line."""
         tuned = f", generator tuned for {self.tuned}" if self.tuned else ""
         return (
             f"ProjectionResult({counted(len(self.names), 'image')} in {self.space}, mean squared error "

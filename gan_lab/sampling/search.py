@@ -198,13 +198,13 @@ def search(
     seed: int,
     seen: Callable[[int], None],
 ) -> bool:
-    """Optimise values and noise in place, so that images match the targets.
+    """Optimize values and noise in place, so that images match the targets.
 
     All rows get the same random numbers, and losses are summed, so that results do not depend on the batch.
 
     Args:
         space: of the values.
-        rows: to optimise.
+        rows: to optimize.
         distance: of images.
         schedule: how.
         seed: of the jitter.

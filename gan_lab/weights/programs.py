@@ -42,9 +42,9 @@ class Drawing(nn.Module):
         if truncation is None:
             return samples_made(generator(z, labels))
         styles = generator.styles(z, labels)
-        # layers without truncation have the style itself as centre
-        centre = generator.styles(z, labels, 0.0)
-        return generator.synthesis(torch.lerp(centre, styles, truncation), noise="const")
+        # layers without truncation have the style itself as center
+        center = generator.styles(z, labels, 0.0)
+        return generator.synthesis(torch.lerp(center, styles, truncation), noise="const")
 
 
 def write_program(kind: str, gan: Gan, folder: Path) -> dict[str, Any]:

@@ -128,11 +128,11 @@ def test_all_metrics_in_one_pass_and_the_nearest_as_a_image(run: Path, tmp_path:
     found = {metric["key"]: metric for metric in latest(out)["metrics"]}
     assert {key.split("_digits")[0] for key in found} == {
         "fd", "accuracy", "kd", "fd_class", "precision", "recall", "density", "coverage",
-        "memorised", "diversity",
+        "memorized", "diversity",
     }  # fmt: skip
     assert found["kd_digits_700_full"]["uncertainty_kind"] == "se"
     assert set(found["fd_class_digits_700_full"]["detail"]["classes"]) == set("0123456789")
-    with Image.open(tmp_path / "memorised_digits_700_full_nearest.png") as sheet:
+    with Image.open(tmp_path / "memorized_digits_700_full_nearest.png") as sheet:
         assert sheet.size == (16 * 66 + 2, 2 * 66 + 2), "8 pixels shown as 64"
 
 
@@ -177,7 +177,7 @@ def test_identical_sets_are_at_no_distance(folders: tuple[Path, Path], tmp_path:
     found = metrics(latest(out))
     assert found["fd_digits"] == pytest.approx(0, abs=1e-6)
     assert found["precision_digits_90_full"] == found["recall_digits_90_full"] == 1
-    assert found["memorised_digits_90_full"] > 0.9
+    assert found["memorized_digits_90_full"] > 0.9
 
 
 def test_a_run_against_files_and_its_features_in_their_place(
@@ -347,9 +347,9 @@ def test_files_that_cannot_be_measured(
     save_png(textures(1, 0, size=8)[0], mixed / "small.png")
     refused(mixed, "2 different sizes", "files.image_size=64")
     (mixed / "small.png").unlink()
-    save_png(textures(1, 0, size=16, channels=1)[0], mixed / "grey.png")
+    save_png(textures(1, 0, size=16, channels=1)[0], mixed / "gray.png")
     refused(mixed, "different channels", "files.channels=3")
-    (mixed / "grey.png").unlink()
+    (mixed / "gray.png").unlink()
     (mixed / "notes.txt").write_text("not an image")
     (mixed / "film.mp4").write_bytes(b"not an image")
     evaluate(f"fake={mixed}", f"real={folders[1]}", *FILES, f"out={tmp_path}/e.json")

@@ -108,11 +108,11 @@ def test_what_a_kill_left_undone_is_done_by_the_next(
 
 def test_an_export_is_exported_again(run: Path, tmp_path: Path) -> None:
     first = export(run, tmp_path / "first", "weights=raw")
-    second = export(first, tmp_path / "second", "licence=mit", "name=other")
+    second = export(first, tmp_path / "second", "license=mit", "name=other")
     assert torch.equal(gan_lab.load(second).sample(3), gan_lab.load(first).sample(3))
     card = (second / "README.md").read_text()
     assert "license: mit" in card and "# other" in card and "not their moving average" in card
-    assert launch("export", [f"run={first}", "licence=cc0-1.0"]) == 0
+    assert launch("export", [f"run={first}", "license=cc0-1.0"]) == 0
     assert "license: cc0-1.0" in (first / "README.md").read_text()
 
 

@@ -89,7 +89,7 @@ NAMES = [
 
 
 class Python2Pickle:
-    """Writes what cPickle of Python 2 wrote at protocol 2, opcode by opcode: its strings are bytes, all memoised."""
+    """Writes what cPickle of Python 2 wrote at protocol 2, opcode by opcode: its strings are bytes, all memoized."""
 
     def __init__(self) -> None:
         self.out = b"\x80\x02"

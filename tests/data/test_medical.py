@@ -79,7 +79,7 @@ def test_slices_come_in_the_order_of_their_positions(tmp_path: Path) -> None:
     for name, at in ("a", 3), ("b", -1), ("c", 10), ("d", 2):
         pixels = phantom(8, 0.8, 1000 + 10 * at)
         write_dicom(tmp_path / f"{name}.dcm", pixels, patient="p", series="s", at=at)
-    data = dicom(tmp_path, neighbours=1)
+    data = dicom(tmp_path, neighbors=1)
     levels = [data[i].real.float().mean().item() for i in range(4)]
     assert levels == sorted(levels)
     assert data.spec.shape == (3, 8, 8)
@@ -243,7 +243,7 @@ def test_hounsfield_units_through_a_window(tmp_path: Path) -> None:
     ("write", "make", "named"),
     [
         (lambda root: one(root, "MR_truncated.dcm"), dicom, "file 1 of 1 cannot be decoded"),
-        (lambda root: one(root, "SC_rgb_small_odd.dcm"), dicom, "file 1 of 1 is in colour"),
+        (lambda root: one(root, "SC_rgb_small_odd.dcm"), dicom, "file 1 of 1 is in color"),
         (lambda root: (root / "a.dcm").write_bytes(b"no"), dicom, "file 1 of 1|without images"),
         (lambda root: one(root, "rtplan.dcm"), dicom, "without images"),
         (lambda root: (root / "a.txt").write_text("x"), dicom, "no DICOM files"),
@@ -282,7 +282,7 @@ def test_an_image_without_pixels(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"spacing": 0}, {"slices": [1]}, {"every": 0}, {"neighbours": -1}, {"axis": "axial"},
+    [{"spacing": 0}, {"slices": [1]}, {"every": 0}, {"neighbors": -1}, {"axis": "axial"},
      {"group_by": "("}, {"window": "wide"}],
 )  # fmt: skip
 def test_options_out_of_range(tmp_path: Path, options: dict[str, Any]) -> None:
@@ -297,13 +297,13 @@ def test_options_out_of_range(tmp_path: Path, options: dict[str, Any]) -> None:
         (lambda root: write_dicom(root / "b.dcm", phantom(8, 0.8, 1000), patient="p", series="t",
                                   PixelSpacing=[1, 1]), dicom, r"spacings.*file 2 of 2"),
         (lambda root: write_dicom(root / "b.dcm", np.zeros((8, 8, 3), np.uint8), patient="p", series="t"),
-         dicom, "file 2 of 2 is in colour"),
+         dicom, "file 2 of 2 is in color"),
         (lambda root: write_dicom(root / "b.dcm", phantom(9, 0.8, 1000), patient="p", series="t"),
          dicom, "8x8.*9x9"),
         (lambda root: (root / "b.dcm").write_bytes((root / "a.dcm").read_bytes()[:-40]), dicom,
          "file 2 of 2 cannot be decoded"),
     ],
-    ids=["spacing", "colour", "size", "truncated"],
+    ids=["spacing", "color", "size", "truncated"],
 )  # fmt: skip
 def test_the_odd_one_is_named(tmp_path: Path, write: Any, make: Any, named: str) -> None:
     write_dicom(tmp_path / "a.dcm", phantom(8, 0.8, 1000), patient="p", series="s")

@@ -13,7 +13,7 @@ from gan_lab.metrics.feature_metrics import (
     Diversity,
     Frechet,
     Kernel,
-    Memorisation,
+    Memorization,
     MetricContext,
     Modes,
     PrecisionRecall,
@@ -129,8 +129,8 @@ def test_the_kernel_distance_has_no_bias_and_its_error_is_its_error(shift):
 def test_memory_is_distinguished_from_chance():
     real = normal(0)
     fresh, copies = normal(1), real[:500] + normal(2, 500, scale=1e-3)
-    (chance,) = Memorisation().compute(as_set(real), as_set(fresh), context())
-    (memory,) = Memorisation().compute(as_set(real), as_set(copies), context())
+    (chance,) = Memorization().compute(as_set(real), as_set(fresh), context())
+    (memory,) = Memorization().compute(as_set(real), as_set(copies), context())
     assert chance.value < 0.03 and memory.value == 1
     for pair in memory.detail["nearest"]:
         assert pair["generated"] == pair["real"] and pair["distance"] < 0.05

@@ -137,7 +137,7 @@ class Inception(PublishedExtractor):
                 return interpolate_bilinear_2d_like_tensorflow1x(
                     images, size=size, align_corners=False
                 )
-            # Pillow's filter on floats, to 0.01 grey levels; clean-fid cuts its overshoot off
+            # Pillow's filter on floats, to 0.01 gray levels; clean-fid cuts its overshoot off
             return F.interpolate(images, size, mode="bicubic", antialias=True).clamp(0, 255)
 
 

@@ -1,9 +1,9 @@
 """Geometric augmentations of ADA: pixel blitting, and general transformations with antialiasing.
 
-Karras et al. 2020, appendix B, https://arxiv.org/abs/2006.06676. An image is padded by reflection about the centres
+Karras et al. 2020, appendix B, https://arxiv.org/abs/2006.06676. An image is padded by reflection about the centers
 of its border pixels, periodically, for transformations of any extent.
 
-Coordinates are (x, y) in pixels with y pointing down and the origin at the centre of the image. Matrices are
+Coordinates are (x, y) in pixels with y pointing down and the origin at the center of the image. Matrices are
 inverse: from positions in the result to positions in the input.
 """
 
@@ -155,7 +155,7 @@ def warp(images: Tensor, inverse: Tensor) -> Tensor:
 
 def fine_grid(inverse: Tensor, height: int, width: int) -> Tensor:
     """Return where in one period of the fine image each sample of the fine result lies, [N, K, L, 2] in [-1, 1]."""
-    # the shift of low frequencies: the filter's centre of mass
+    # the shift of low frequencies: the filter's center of mass
     delay = float(np.arange(len(SYM6)) @ SYM6 / SYM6.sum())
     taps = len(SYM6)
 
@@ -279,6 +279,6 @@ class Spread(torch.autograd.Function):
 def lookup(images: Tensor, grid: Tensor) -> Tensor:
     """Look images [N, C, H, W] up at `grid` [N, K, L, 2]: [N, C, K, L].
 
-    Coordinates are (x, y), -1 at the centre of the first and 1 at that of the last pixel; beyond them images are 0.
+    Coordinates are (x, y), -1 at the center of the first and 1 at that of the last pixel; beyond them images are 0.
     """
     return Lookup.apply(images, grid)

@@ -136,7 +136,7 @@ def test_wrong_labels_are_chance_and_no_labels_no_accuracy(metrics, real):
     "options",
     [{"image_size": 8}, {"image_size": 32, "channels": 3}, {"image_size": [24, 20], "channels": 4}],
 )
-def test_takes_digits_of_any_size_and_colour(options, datamodule):
+def test_takes_digits_of_any_size_and_color(options, datamodule):
     data = datamodule(dataset=functools.partial(Digits, **options))
     metrics = digits_metrics()
     metrics.prepare(data)

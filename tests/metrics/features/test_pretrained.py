@@ -26,7 +26,7 @@ CPU = torch.device("cpu")
 
 
 def images(num=3, *, channels=3, size=40):
-    """Smooth colours and some noise, so that resizing matters and nothing saturates."""
+    """Smooth colors and some noise, so that resizing matters and nothing saturates."""
     generator = torch.Generator().manual_seed(num)
     coarse = torch.rand(num, channels, 5, 5, generator=generator) * 200
     smooth = nn.functional.interpolate(coarse, (size, size + 6), mode="bicubic").clamp(0, 220)
@@ -150,10 +150,10 @@ def test_clips_state_alone_will_do_and_the_batch_does_not_matter(clip_file, tmp_
         warnings.simplefilter("ignore")
         state = torch.jit.load(str(clip_file)).state_dict()
     torch.save(dict(state), tmp_path / "state.pt")
-    grey = images(5, channels=1)
+    gray = images(5, channels=1)
     one, many = (
         loaded(CLIP(weights=str(tmp_path / "state.pt"), batch_size=size))(part, {"features"})
-        for size, part in ((2, grey), (5, grey.repeat(1, 3, 1, 1)))
+        for size, part in ((2, gray), (5, gray.repeat(1, 3, 1, 1)))
     )
     torch.testing.assert_close(one["features"], many["features"], rtol=1e-4, atol=1e-5)
 
