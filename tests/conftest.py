@@ -79,8 +79,8 @@ def compose() -> Callable[..., DictConfig]:
 
     def composed(*overrides: str, root: str = "train") -> DictConfig:
         # ${run_name:} asks Hydra for the command line, which there is none of
-        named = ("name=test", *overrides) if root == "train" else overrides
-        config: DictConfig = pickle.loads(once(named, root))
+        words = ("name=test", *overrides) if root == "train" else overrides
+        config: DictConfig = pickle.loads(once(words, root))
         return config
 
     return composed

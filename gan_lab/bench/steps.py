@@ -295,7 +295,7 @@ def measure(
     """Let a Trainer take steps of a module, always on the same images, and measure them.
 
     Args:
-        module: a fresh one, not usable afterwards.
+        module: a new one, not usable afterwards.
         data: whose first batch is shown.
         trainer: with one epoch and no loggers.
         warmup: rounds before the measured ones.

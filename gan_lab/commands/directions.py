@@ -76,8 +76,8 @@ def names_of(latents: Latents, seeds: list[int], gan: Gan) -> list[str]:
     if latents.labels is None:
         return [f"seed {seed}" for seed in seeds]
     suffixes = [class_suffix(int(label), gan) for label in latents.labels]
-    named = [suffix.removeprefix("_class").rpartition("_")[2] for suffix in suffixes]
-    return [f"seed {seed}, {name}" for seed, name in zip(seeds, named, strict=True)]
+    classes = [suffix.removeprefix("_class").rpartition("_")[2] for suffix in suffixes]
+    return [f"seed {seed}, {name}" for seed, name in zip(seeds, classes, strict=True)]
 
 
 def as_table(found: Directions) -> Table:

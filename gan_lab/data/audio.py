@@ -125,10 +125,10 @@ def spectrogram(values: Tensor) -> Tensor:
 
 def colored(shares: Tensor) -> Tensor:
     """Map shares [N, H, W] in 0 to 1 to colors uint8 [N, 3, H, W] of increasing lightness."""
-    places = shares.clamp(0, 1) * (len(_COLORS) - 1)
-    low = places.long().clamp(max=len(_COLORS) - 2)
+    positions = shares.clamp(0, 1) * (len(_COLORS) - 1)
+    low = positions.long().clamp(max=len(_COLORS) - 2)
     colors = _COLORS.to(shares)
-    mixed = torch.lerp(colors[low], colors[low + 1], (places - low)[..., None])
+    mixed = torch.lerp(colors[low], colors[low + 1], (positions - low)[..., None])
     return mixed.round().to(torch.uint8).permute(0, 3, 1, 2)
 
 

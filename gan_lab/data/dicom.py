@@ -211,19 +211,19 @@ def _is_dicom(path: Path) -> bool:
 
 
 def _geometry(found: Any) -> tuple[NDArray[np.float64] | None, NDArray[np.float64] | None]:
-    """Directions of rows and columns [2, 3] and place of the first pixel [3], as a header says (PS3.3, C.7.6.2)."""
-    directions, place = found.get("ImageOrientationPatient"), found.get("ImagePositionPatient")
+    """Directions of rows and columns [2, 3] and position of the first pixel [3], as a header says (PS3.3, C.7.6.2)."""
+    directions, position = found.get("ImageOrientationPatient"), found.get("ImagePositionPatient")
     return (
         None if not directions else np.array(directions, dtype=np.float64).reshape(2, 3),
-        None if not place else np.array(place, dtype=np.float64),
+        None if not position else np.array(position, dtype=np.float64),
     )
 
 
 def _position(
-    directions: NDArray[np.float64] | None, place: NDArray[np.float64] | None, number: Any
+    directions: NDArray[np.float64] | None, position: NDArray[np.float64] | None, number: Any
 ) -> float:
-    if directions is not None and place is not None:
-        return float(np.cross(*directions) @ place)
+    if directions is not None and position is not None:
+        return float(np.cross(*directions) @ position)
     return float(number or 0)
 
 

@@ -278,17 +278,17 @@ class Rows:
             InputError: naming the columns that there are.
         """
         features = self.parts[0].features
-        described = format_names(
+        columns = format_names(
             (f"{name} ({_kind(one)})" for name, one in features.items()), limit=20
         )
-        told = f"data.name={self.name} has the columns {described}"
+        there_are = f"data.name={self.name} has the columns {columns}"
         if wanted is not None:
             if wanted not in features:
-                raise InputError(f"data.{key}={wanted} is not there; {told}")
+                raise InputError(f"data.{key}={wanted} is not there; {there_are}")
             return wanted
         fitting = [name for name, one in features.items() if _kind(one) == kind]
         if len(fitting) != 1:
-            raise InputError(f"set data.{key}=: {told}")
+            raise InputError(f"set data.{key}=: {there_are}")
         return fitting[0]
 
     def labels(self, wanted: Column) -> tuple[NDArray[np.int64], list[str]]:
@@ -336,8 +336,8 @@ class Rows:
                 f"data.name={self.name} has several columns of classes ({format_names(classes)}); set "
                 "data.label_column= to one of them, or to false"
             )
-        named = [name for name in _LABELS if name in features]
-        return (classes or named or [None])[0]
+        by_name = [name for name in _LABELS if name in features]
+        return (classes or by_name or [None])[0]
 
     def texts(self, column: str, labels: NDArray[np.int64], reading: Reading) -> Iterator[Read]:
         """Read the lines of all rows.

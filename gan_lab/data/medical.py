@@ -382,9 +382,9 @@ class Slices(ImageDataset):
                     if volume.spacing is None
                     or tuple(round(mm, 3) for mm in volume.spacing) != spacings[0][0]
                 )
-                listed = ", ".join(f"{spacing} ({count:,})" for spacing, count in spacings[:4])
+                found = ", ".join(f"{spacing} ({count:,})" for spacing, count in spacings[:4])
                 raise InputError(
-                    f"pixels have different spacings in mm: {listed}, the last of them in {odd}; set data.spacing=1.0 "
+                    f"pixels have different spacings in mm: {found}, the last of them in {odd}; set data.spacing=1.0 "
                     "(and data.image_size) to resample all to one"
                 )
         elif any(volume.spacing is None for volume in self._volumes):
@@ -396,9 +396,9 @@ class Slices(ImageDataset):
             resampled_size(volume.shape, volume.spacing, self._spacing) for volume in self._volumes
         ).most_common()
         if len(sizes) > 1:
-            listed = ", ".join(f"{height}x{width} ({n:,})" for (height, width), n in sizes[:4])
+            found = ", ".join(f"{height}x{width} ({n:,})" for (height, width), n in sizes[:4])
             raise InputError(
-                f"slices have different sizes: {listed}; set data.image_size=256 to crop and resize them all"
+                f"slices have different sizes: {found}; set data.image_size=256 to crop and resize them all"
             )
         return sizes[0][0]
 

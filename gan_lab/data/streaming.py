@@ -50,8 +50,8 @@ def window_order(
 ) -> NDArray[np.int64]:
     """Order of the samples of shards in an epoch, int64 [copies * N]: at each position from `window` shards.
 
-    The shards stand on a circle in random order, and each sample at its shard's place plus a random part of the
-    window's length; places on the circle are the order. A new shard is wanted when the oldest is done, so that the
+    The shards stand on a circle in random order, and each sample at its shard's position plus a random part of the
+    window's length; positions on the circle are the order. A new shard is wanted when the oldest is done, so that the
     network has a steady load, and what is wanted last is wanted first in an epoch of the same shards.
 
     Args:
@@ -63,10 +63,10 @@ def window_order(
     """
     draw = np.random.default_rng((seed, epoch))
     shards = len(counts)
-    places = np.tile(np.repeat(draw.permutation(shards).astype(np.float64), counts), copies)
-    places += draw.random(len(places)) * min(window, shards)
-    places %= shards
-    return np.argsort(places, kind="stable")
+    positions = np.tile(np.repeat(draw.permutation(shards).astype(np.float64), counts), copies)
+    positions += draw.random(len(positions)) * min(window, shards)
+    positions %= shards
+    return np.argsort(positions, kind="stable")
 
 
 class Store:

@@ -219,25 +219,25 @@ def _from_csv(
 
 def _from_rows(rows: list[dict[str, Any]], group_by: str | None) -> Columns:
     headers = list(dict.fromkeys(header for row in rows for header in row))
-    named = {
+    header_of = {
         column: next((alias for alias in aliases if alias in headers), None)
         for column, aliases in _HEADERS.items()
     }
     if group_by in headers:
-        named["group"] = group_by
-    file = named.pop("file")
+        header_of["group"] = group_by
+    file = header_of.pop("file")
     files = [row.get(file) for row in rows] if file else []
     if not files or not all(isinstance(name, str) for name in files):
         raise BadTable("must name the file in every row, as file")
     values = {
         column: [row.get(header) for row in rows]
-        for column, header in named.items()
+        for column, header in header_of.items()
         if header is not None
     }
     columns = Columns(
         files=[_slashes(str(name)) for name in files],
         values=values,
-        group_column=named["group"] or "",
+        group_column=header_of["group"] or "",
     )
     name, count = Counter(columns.files).most_common(1)[0]
     if count > 1:

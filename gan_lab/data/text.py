@@ -144,8 +144,8 @@ class Text(SampleKind):
         for number, character in enumerate(self.alphabet):
             glyph = Image.new("L", _GLYPH, 224 if character == self.padding else 255)
             if character != self.padding:
-                place = (width / 2, height - 5)
-                ImageDraw.Draw(glyph).text(place, character, font=font, fill=0, anchor="ms")
+                position = (width / 2, height - 5)
+                ImageDraw.Draw(glyph).text(position, character, font=font, fill=0, anchor="ms")
             glyphs[number] = np.asarray(glyph)
         return torch.from_numpy(glyphs)
 
@@ -287,9 +287,9 @@ def cut_lines(text: str, *, length: int, wrap: bool, least: int) -> NDArray[np.u
     sizes = np.minimum(stops - starts, length)
     kept = sizes >= max(least, 1)
     starts, sizes = starts[kept], sizes[kept]
-    places = np.arange(length)
-    rows = points[np.minimum(starts[:, None] + places, len(points) - 1)]
-    rows = np.where(places < sizes[:, None], rows, 0).astype(np.uint32)
+    positions = np.arange(length)
+    rows = points[np.minimum(starts[:, None] + positions, len(points) - 1)]
+    rows = np.where(positions < sizes[:, None], rows, 0).astype(np.uint32)
     blank = np.isin(rows, [0, *map(ord, " \t")]).all(1)
     return rows[~blank]
 

@@ -367,7 +367,7 @@ class Kernel(ProtocolMetric):
         return min(MOST_IN_SUBSET, max(2, fewest // 2))
 
 
-class Score(ProtocolMetric):
+class InceptionScore(ProtocolMetric):
     """Inception Score, with its deviation over parts; needs no real images.
 
     Salimans et al. 2016, https://arxiv.org/abs/1606.03498.

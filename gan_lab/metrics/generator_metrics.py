@@ -155,10 +155,10 @@ def drawn_by(images: ImageSource, kind: str) -> GanImages:
 @contextmanager
 def single_precision(network: nn.Module) -> Iterator[None]:
     """Compute in float32 throughout: differences of similar images need it."""
-    halved = half_precision_parts(network)
-    before = [part.dtype for part in halved]
+    parts = half_precision_parts(network)
+    before = [part.dtype for part in parts]
     try:
-        for part in halved:
+        for part in parts:
             part.dtype = None
         with (
             torch.autocast(next(network.parameters()).device.type, enabled=False),
@@ -166,7 +166,7 @@ def single_precision(network: nn.Module) -> Iterator[None]:
         ):
             yield
     finally:
-        for part, dtype in zip(halved, before, strict=True):
+        for part, dtype in zip(parts, before, strict=True):
             part.dtype = dtype
 
 

@@ -80,7 +80,7 @@ class GrayLevels(ImageMetric):
     set lie below those of the other. It says nothing of where in an image levels are.
 
     Args:
-        num_pixels: of each image, at the same random places of all.
+        num_pixels: of each image, at the same random positions of all.
         key: of the metric; None makes it.
     """
 

@@ -111,12 +111,12 @@ def bigram_chain(lines: Numbers, count: int, *, seed: int = 0) -> Numbers:
     starts = sizes.cumsum() - sizes
     drawn = np.empty((count, lines.shape[1]), dtype=np.int64)
     drawn[:, 0] = random.choice(lines[:, 0], count)
-    for place in range(1, lines.shape[1]):
-        last = drawn[:, place - 1]
+    for position in range(1, lines.shape[1]):
+        last = drawn[:, position - 1]
         chosen = starts[last] + (random.random(count) * sizes[last]).astype(np.int64)
         begin = random.choice(lines[:, 0], count)
         follow = successors[np.minimum(chosen, len(successors) - 1)]
-        drawn[:, place] = np.where(sizes[last] > 0, follow, begin)
+        drawn[:, position] = np.where(sizes[last] > 0, follow, begin)
     return drawn
 
 

@@ -206,8 +206,8 @@ class FourierFeatures(nn.Module):
     def grid(self) -> Tensor:
         """Return the positions (x, y) of the pixels in units of the image side, centered, [size^2, 2]."""
         # made on the device: a copy from the host would synchronize
-        places = torch.arange(self.size, device=self.weight.device, dtype=self.weight.dtype)
-        line = (places - (self.size - 1) / 2) / self.rate
+        positions = torch.arange(self.size, device=self.weight.device, dtype=self.weight.dtype)
+        line = (positions - (self.size - 1) / 2) / self.rate
         y, x = torch.meshgrid(line, line, indexing="ij")
         return torch.stack([x, y], dim=-1).flatten(0, 1)
 

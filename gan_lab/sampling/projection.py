@@ -111,7 +111,7 @@ class ProjectionResult:
         images: [N, C, H, W], the nearest ones found: of `latents` and, if set, `noise`.
         latents: of the images.
         noise: maps found along with w; None for constant noise.
-        plain: images [N, C, H, W] of `latents` with constant noise.
+        images_const_noise: images [N, C, H, W] of `latents` with constant noise.
         before_tuning: `images` as they were before the generator was tuned, or None.
         loss: distance [N] of `images`.
         names: of the images.
@@ -122,7 +122,7 @@ class ProjectionResult:
         tuned: steps of the tuning.
         seconds: that it took.
         finished: False after Ctrl-C.
-        recording: of the search, or None.
+        frames: of the search, or None.
     """
 
     gan: Sampler
@@ -130,7 +130,7 @@ class ProjectionResult:
     images: Images
     latents: Latents
     noise: NoiseMaps | None
-    plain: Images
+    images_const_noise: Images
     before_tuning: Images | None
     loss: Tensor
     names: list[str]
@@ -141,7 +141,7 @@ class ProjectionResult:
     tuned: int
     seconds: float
     finished: bool
-    recording: VideoFrames | None
+    frames: VideoFrames | None
 
     @property
     def mse(self) -> Tensor:
@@ -151,7 +151,7 @@ class ProjectionResult:
     def results(self) -> list[dict[str, Any]]:
         """Return the errors of each image: `mse` and `psnr` (dB) of images in [-1, 1], `loss` the distance.
 
-        `mse_plain` is that of the latents alone, with the constant noise.
+        `mse_const_noise` is that of the latents alone, with the constant noise.
         """
         columns = {
             "name": self.names,
@@ -159,7 +159,7 @@ class ProjectionResult:
             "mse": self.mse.tolist(),
             "psnr": psnr(self.mse).tolist(),
             "loss": self.loss.tolist(),
-            "mse_plain": mean_squared_error(self.plain, self.targets).tolist(),
+            "mse_const_noise": mean_squared_error(self.images_const_noise, self.targets).tolist(),
         }
         there = {name: column for name, column in columns.items() if column is not None}
         return [dict(zip(there, row, strict=True)) for row in zip(*there.values(), strict=True)]
@@ -238,14 +238,14 @@ def project(
     images = as_targets(images, gan)
     chosen = None if labels is None else class_labels(labels, len(images), gan)
     begin = time.perf_counter()
-    recording = VideoFrames(images.images, steps.steps + tuning.steps) if record else None
+    frames = VideoFrames(images.images, steps.steps + tuning.steps) if record else None
     rows, finished = find(
         *(where, images.images.to(gan.device), chosen, distance, steps),
         restarts=restarts,
         noise=noise,
         seed=seed,
         batch_size=batch_size,
-        recording=recording,
+        observer=frames,
     )
     before = None
     if tuning.steps and finished:
@@ -255,7 +255,7 @@ def project(
             *(where, rows, distance, tuning),
             seed=seed,
             batch_size=batch_size,
-            seen=lambda step: record_tuning(recording, steps.steps + step, rows, where),
+            seen=lambda step: record_tuning(frames, steps.steps + step, rows, where),
         )
     return ProjectionResult(
         gan=gan,
@@ -268,7 +268,7 @@ def project(
         tuned=tuning.steps,
         seconds=time.perf_counter() - begin,
         finished=finished,
-        recording=recording,
+        frames=frames,
     )
 
 
@@ -304,16 +304,18 @@ def tensors_of(
         "images": Images(found.cpu()),
         "latents": latents,
         "noise": None if rows.noise is None else rows.noise.cpu(),
-        "plain": Images((found if latents.w is None else gan.synthesize(latents)).cpu()),
+        "images_const_noise": Images(
+            (found if latents.w is None else gan.synthesize(latents)).cpu()
+        ),
         "loss": torch.cat([distance(*pair) for pair in pairs]).cpu(),
         "names": list(names[: len(found)]),
     }
 
 
-def record_tuning(recording: VideoFrames | None, step: int, rows: Rows, space: Space) -> None:
-    """Record the images of a step of the tuning, if there is a recording that wants it."""
-    if recording is not None and recording.wants(step):
-        recording.add(step, 0, images_of(rows[torch.arange(recording.count)], space))
+def record_tuning(frames: VideoFrames | None, step: int, rows: Rows, space: Space) -> None:
+    """Record the images of a step of the tuning, if a video is made and shows it."""
+    if frames is not None and frames.wants(step):
+        frames.add(step, 0, images_of(rows[torch.arange(frames.count)], space))
 
 
 def latents_of(rows: Rows, space: Space, names: Sequence[str]) -> Latents:

@@ -253,13 +253,13 @@ class Sampler:
         """Return the labels of images: given or drawn. Attributes that are not named are `own` or drawn."""
         if labels is None:
             return self._labels(drawn)
-        named = by_name(labels)
-        if named is None:
+        attributes = by_name(labels)
+        if attributes is None:
             return check_labels(labels, len(drawn), self.num_classes)
         rows = self._labels(drawn) if own is None and self.attributes else own
         if rows is None or not self.attributes:
-            raise InputError(f"labels={dict(named[0])}: the model has no attributes")
-        return set_attributes(rows, named, self.attributes)
+            raise InputError(f"labels={dict(attributes[0])}: the model has no attributes")
+        return set_attributes(rows, attributes, self.attributes)
 
     def _sources(self, numbers: Sequence[int]) -> Tensor | None:
         if not self.generator.translates:
@@ -707,9 +707,9 @@ def image_transform(translate: tuple[float, float], rotate: float) -> Tensor | N
 
 def _number(labels: Labels) -> int:
     """Number of images of labels; a vector of floats is one label."""
-    named = by_name(labels)
-    if named is not None:
-        return len(named)
+    attributes = by_name(labels)
+    if attributes is not None:
+        return len(attributes)
     given = torch.as_tensor(labels)
     return 1 if given.ndim == 0 or (given.is_floating_point() and given.ndim == 1) else len(given)
 

@@ -32,7 +32,7 @@ from gan_lab.weights.exported import CARD, DESCRIPTION, GRID, PROGRAMS, WEIGHTS
 from gan_lab.weights.loading import as_gan, player
 
 # config keys that only say where the run is
-PLACES = ("run_dir", "runs_dir", "init_from")
+PATH_KEYS = ("run_dir", "runs_dir", "init_from")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +123,7 @@ def describe_run(
         "source": {"run": folder.name, "checkpoint": path.name, "sha256": sha256},
         "metrics": metrics_of(folder, sha256, gan.kimg, weights, config),
         "best": best_of(state, gan.kimg) if weights == "ema" else None,
-        "recipe": without_places(config),
+        "recipe": without_paths(config),
     }
 
 
@@ -206,7 +206,7 @@ def metrics_of(
         if key not in known and not key.endswith("_se")
     ]
     if left:
-        how = without_places(config.get("metrics"))
+        how = without_paths(config.get("metrics"))
         found.append({"during": "training", "metrics": left, "config": how})
     return found
 
@@ -229,7 +229,7 @@ def measured(result: Mapping[str, Any]) -> dict[str, Any]:
         for key in ("weights", "truncation", "standing_statistics", "checkpoint_sha256")
     }
     rest = {key: result.get(key) for key in kept}
-    return {"during": "evaluate", "metrics": metrics, "drawn": drawn, **without_places(rest)}
+    return {"during": "evaluate", "metrics": metrics, "drawn": drawn, **without_paths(rest)}
 
 
 def best_of(state: Mapping[str, Any], kimg: float) -> dict[str, Any] | None:
@@ -241,12 +241,12 @@ def best_of(state: Mapping[str, Any], kimg: float) -> dict[str, Any] | None:
     return None
 
 
-def without_places(value: Any) -> Any:
+def without_paths(value: Any) -> Any:
     """Return plain containers in which absolute paths are reduced to their last part."""
     if isinstance(value, Mapping):
-        return {key: without_places(inner) for key, inner in value.items() if key not in PLACES}
+        return {key: without_paths(inner) for key, inner in value.items() if key not in PATH_KEYS}
     if isinstance(value, list):
-        return [without_places(inner) for inner in value]
+        return [without_paths(inner) for inner in value]
     if isinstance(value, str):
         for kind in (PurePosixPath, PureWindowsPath):
             path = kind(value)
@@ -291,7 +291,7 @@ def card(description: Mapping[str, Any], *, caption: str, repository: str | None
         samples=samples(description),
         architecture=network.split(".")[-2],
         nvidia_class=(description.get("nvidia") or {}).get("class", ""),
-        encodes=network == "gan_lab.models.bigan.Generator",
+        has_encoder=network == "gan_lab.models.bigan.Generator",
         grid=GRID,
         caption=caption,
         source=f"hf://{repository}" if repository else None,

@@ -218,9 +218,9 @@ def open_pickle(path: Path, arguments: Mapping[str, Any]) -> Published:
     )
 
 
-def name_of_data(described: Any) -> str | None:
+def name_of_data(data: Any) -> str | None:
     """Return the last part of the path of the training data."""
-    path = described.get("path") if isinstance(described, dict) else None
+    path = data.get("path") if isinstance(data, dict) else None
     if not isinstance(path, str):
         return None
     # untrusted text that goes into a config and onto the console

@@ -338,30 +338,30 @@ def test_bad_input(
 def test_files_that_cannot_be_measured(
     folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def refused(folder: Path, *parts: str) -> None:
+    def rejected(folder: Path, *parts: str) -> None:
         evaluate(f"fake={folder}", f"real={folders[1]}", *FILES, status=2)
         error = capsys.readouterr().err
         assert all(part in error for part in parts), error
 
     mixed = save_images(tmp_path / "mixed", textures(80, 1, size=16))
     save_png(textures(1, 0, size=8)[0], mixed / "small.png")
-    refused(mixed, "2 different sizes", "files.image_size=64")
+    rejected(mixed, "2 different sizes", "files.image_size=64")
     (mixed / "small.png").unlink()
     save_png(textures(1, 0, size=16, channels=1)[0], mixed / "gray.png")
-    refused(mixed, "different channels", "files.channels=3")
+    rejected(mixed, "different channels", "files.channels=3")
     (mixed / "gray.png").unlink()
     (mixed / "notes.txt").write_text("not an image")
     (mixed / "film.mp4").write_bytes(b"not an image")
     evaluate(f"fake={mixed}", f"real={folders[1]}", *FILES, f"out={tmp_path}/e.json")
     assert "passed over 1 file: not an image (film.mp4)" in capsys.readouterr().out
     (mixed / "0001.png").write_bytes((mixed / "0001.png").read_bytes()[:60])
-    refused(mixed, "1 unreadable file", "0001.png")
+    rejected(mixed, "1 unreadable file", "0001.png")
     np.savez(tmp_path / "float.npz", arr_0=np.zeros((80, 8, 8, 3), dtype=np.float32))
-    refused(tmp_path / "float.npz", "type float32; expected uint8 [N, H, W, C]")
+    rejected(tmp_path / "float.npz", "type float32; expected uint8 [N, H, W, C]")
     np.savez(tmp_path / "other.npz", x=np.zeros(3))
-    refused(tmp_path / "other.npz", "holds x")
+    rejected(tmp_path / "other.npz", "holds x")
     (tmp_path / "cut.npz").write_bytes((tmp_path / "other.npz").read_bytes()[:50])
-    refused(tmp_path / "cut.npz", "not a complete .npz")
+    rejected(tmp_path / "cut.npz", "not a complete .npz")
 
 
 def test_a_run_without_metrics_and_one_of_another_version(

@@ -132,7 +132,7 @@ def test_training_begins_from_an_export(
     train(f"init_from={alone}", name="one")
     told = capsys.readouterr().out
     assert told.count("100.0% of the parameters; 0 new") == 2
-    assert "none of the discriminator's weights fits: it starts fresh" in told
+    assert "none of the discriminator's weights fits: it starts untrained" in told
 
 
 @pytest.mark.parametrize("weights", ["ema", "raw"])
@@ -234,8 +234,8 @@ def test_for_nvidias_code_and_back(
     out = export(source, tmp_path / "model", "format=nvidia", "with_discriminator=true")
     files = {"nvidia.json", "nvidia_generator.pt", "nvidia_discriminator.pt"}
     assert names(out) == {*USUAL, *files, "discriminator.safetensors"}
-    described = json.loads((out / "nvidia.json").read_text())
-    assert described["classes"]["generator"] == "training.networks_stylegan2.Generator"
+    arguments = json.loads((out / "nvidia.json").read_text())
+    assert arguments["classes"]["generator"] == "training.networks_stylegan2.Generator"
     assert "nvidia_generator.pt" in (out / "README.md").read_text()
     words = [f"path={out / 'nvidia_generator.pt'}", "name=back", f"runs_dir={tmp_path}"]
     assert launch("import-weights", words) == 0

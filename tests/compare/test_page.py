@@ -65,8 +65,8 @@ class Opened:
 
     def sorted_by(self, table: str) -> dict[str, str]:
         heads = self.page.locator(f"{table} thead th").all()
-        ways = {h.inner_text().split()[0]: h.get_attribute("aria-sort") for h in heads}
-        return {name: way for name, way in ways.items() if way != "none"}
+        orders = {h.inner_text().split()[0]: h.get_attribute("aria-sort") for h in heads}
+        return {name: order for name, order in orders.items() if order != "none"}
 
     def check(self) -> None:
         """Nothing went wrong, nothing was asked of anybody, and nothing sticks out sideways."""

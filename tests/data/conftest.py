@@ -18,7 +18,7 @@ WriteImages = Callable[..., dict[str, Pixels]]
 
 
 @pytest.fixture(autouse=True)
-def fresh_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache of its own for each test."""
     folder = tmp_path / "cache_of_gan_lab"
     folder.mkdir()

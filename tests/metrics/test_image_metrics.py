@@ -24,7 +24,7 @@ TRAINING, HELD_OUT = (DatasetImages(Digits(split=split)) for split in ("train", 
 
 
 def measured(
-    fake: ImageSource, real: ImageSource, floor: ImageSource | None, metric: Any, num: int
+    fake: ImageSource, real: ImageSource, reference: ImageSource | None, metric: Any, num: int
 ) -> dict[str, MetricValue]:
     protocol = Protocol(
         name="quick",
@@ -33,9 +33,9 @@ def measured(
         num_fake=num,
         reference_split="val",
     )
-    protocol.check(real=real, fake=fake, floor=floor)
+    protocol.check(real=real, fake=fake, reference=reference)
     protocol.load(torch.device("cpu"))
-    protocol.measure_real(real, floor=floor)
+    protocol.measure_real(real, reference=reference)
     return {one.key: one for one in protocol.measure(fake, MemoryChunks())}
 
 

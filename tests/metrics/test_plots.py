@@ -1,4 +1,4 @@
-"""Drawings: that they show what they are of, as far as numbers and pixels tell."""
+"""Plots: that they show what they are of, as far as numbers and pixels tell."""
 
 import builtins
 
@@ -58,10 +58,14 @@ def test_a_class_is_a_bar_as_long_as_its_value(tmp_path):
 
 
 def test_a_curve_with_one_axis_or_two(tmp_path):
-    places = [0.3, 0.6, 1.0]
-    draw_truncation(places, {"fid": [9, 5, 3]}, {}, tmp_path / "one.png", title="a")
+    truncations = [0.3, 0.6, 1.0]
+    draw_truncation(truncations, {"fid": [9, 5, 3]}, {}, tmp_path / "one.png", title="a")
     draw_truncation(
-        places, {"fid": [9, 5, 3]}, {"recall": [0.1, 0.3, 0.5]}, tmp_path / "two.png", title="a"
+        truncations,
+        {"fid": [9, 5, 3]},
+        {"recall": [0.1, 0.3, 0.5]},
+        tmp_path / "two.png",
+        title="a",
     )
     blue = [color(tmp_path / f"{name}.png", (31, 119, 180)) for name in ("one", "two")]
     assert blue[0] == 0 and blue[1] > 0.001

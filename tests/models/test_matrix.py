@@ -275,9 +275,9 @@ def test_all_regularizers_at_once(make: Make) -> None:
     possible_here = [r for r in REGULARIZERS if r not in ("none", "path_length")]
     module = make("wgan_gp", f"regularizer=[{','.join(possible_here)}]", "d_steps=1")
     fit(module)
-    named = {name for name in module.stats.take() if name.startswith("reg/")}
+    logged = {name for name in module.stats.take() if name.startswith("reg/")}
     without_penalty = ("weight_clipping", "top_k")
-    assert named == {f"reg/{name}" for name in possible_here if name not in without_penalty}
+    assert logged == {f"reg/{name}" for name in possible_here if name not in without_penalty}
 
 
 @pytest.mark.parametrize("model", list(conftest.SMALL))

@@ -104,9 +104,9 @@ class Probe:
         gan = gan_lab.load(out, trust=[self.name])
         self.do("evaluate", f"run={run}")
         (result,) = json.loads((run / "evaluation.json").read_text())
-        (figure,) = result["metrics"]
+        (metric,) = result["metrics"]
         logged = read_metrics(run / "metrics.jsonl")
-        name = f"metrics/{figure['key']}"
+        name = f"metrics/{metric['key']}"
         last = [line[name] for line in logged if name in line]
         assert last and all(value >= 0 for value in last)
         return run, gan, made

@@ -187,9 +187,9 @@ def test_attributes_are_those_of_real_rows_but_for_those_that_are_named() -> Non
     rows = drawn.labels(8)
     assert rows is not None
     assert {tuple(row) for row in rows.tolist()} == {(0, 0.25, 1), (1, 0.5, 0)}
-    named = drawn.latents(8, labels={"age": 0.3}).labels
-    assert named is not None and named[:, 1].tolist() == pytest.approx([0.3] * 8)
-    assert torch.equal(named[:, ::2], rows[:, ::2])
+    given = drawn.latents(8, labels={"age": 0.3}).labels
+    assert given is not None and given[:, 1].tolist() == pytest.approx([0.3] * 8)
+    assert torch.equal(given[:, ::2], rows[:, ::2])
     each = drawn.latents(2, labels=[{"smile": -1}, {"hat": 2, "smile": 0}]).labels
     assert each is not None and each[:, 0].tolist() == [-1, 0] and each[1, 2] == 2
     # latents that have attributes keep those that are not named

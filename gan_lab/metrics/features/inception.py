@@ -54,7 +54,7 @@ class Inception(PublishedExtractor):
     """Inception-v3 of FID.
 
     Outputs: `features` [2048] (pool_3), `logits` [1008] without bias (as the Inception Score takes them), `spatial`
-    [2023]: the first 7 channels of mixed_6/conv at 17x17 places, those of sFID (OpenAI's guided-diffusion), and the
+    [2023]: the first 7 channels of mixed_6/conv at 17x17 positions, those of sFID (OpenAI's guided-diffusion), and the
     means of earlier layers, `features64`, `features192`, `features768`.
 
     Args:

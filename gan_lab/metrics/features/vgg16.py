@@ -96,7 +96,7 @@ def read_vgg16(path: Path) -> nn.Module:
 
 # LPIPS: perceptual distance, by weighted differences of a network's features.
 #
-#     d(a, b) = sum_l mean_hw sum_c w_lc (f_lc(a) - f_lc(b))^2,  f normalized over channels at each place
+#     d(a, b) = sum_l mean_hw sum_c w_lc (f_lc(a) - f_lc(b))^2,  f normalized over channels at each position
 #
 # Zhang et al. 2018, https://arxiv.org/abs/1801.03924, equation 1; the VGG16 version that torch-fidelity and StyleGAN
 # use for path lengths.

@@ -136,8 +136,8 @@ def rectangle(images: Tensor, x: Tensor, y: Tensor, size: Tensor) -> Tensor:
     """Return the pixels [N, 1, H, W] whose centers lie in a rectangle about (x, y); all in shares of the image size."""
     inside = []
     for middle, length in ((y, images.shape[2]), (x, images.shape[3])):
-        place = (torch.arange(length, device=images.device, dtype=images.dtype) + 0.5) / length
-        distance = (place - middle.unsqueeze(1)).abs()
+        position = (torch.arange(length, device=images.device, dtype=images.dtype) + 0.5) / length
+        distance = (position - middle.unsqueeze(1)).abs()
         inside.append(distance < size.unsqueeze(1) / 2)
     rows, columns = inside
     return rows[:, None, :, None] & columns[:, None, None, :]
@@ -198,14 +198,16 @@ def filter_blocks(lines: Tensor, source: Tensor, matrix: Tensor) -> Tensor:
         blocks = lines.index_select(-1, source.flatten()).unflatten(-1, source.shape)
         return (blocks @ matrix.unsqueeze(-3).unsqueeze(-3)).flatten(-2)
     # gathering costs more than it saves: use one matrix for whole lines
-    places = torch.arange(length, device=lines.device)
-    gather = (source.unsqueeze(1) == places.unsqueeze(1)).to(lines.dtype)  # [B, L, K]
+    positions = torch.arange(length, device=lines.device)
+    gather = (source.unsqueeze(1) == positions.unsqueeze(1)).to(lines.dtype)  # [B, L, K]
     whole = (gather @ matrix.unsqueeze(-3)).movedim(-3, -2).flatten(-2)  # [..., L, B * M]
     return lines @ whole.unsqueeze(-3)
 
 
-def block_places(number: int, *, step: int, first: int, width: int, device: torch.device) -> Tensor:
-    """Return the places [number, width] of blocks that begin at `first` and every `step` after it."""
+def block_positions(
+    number: int, *, step: int, first: int, width: int, device: torch.device
+) -> Tensor:
+    """Return the positions [number, width] of blocks that begin at `first` and every `step` after it."""
     starts = torch.arange(number, device=device) * step + first
     return starts.unsqueeze(1) + torch.arange(width, device=device)
 
@@ -217,10 +219,10 @@ def reflect(index: Tensor, length: int) -> Tensor:
     return torch.minimum(index, period - index)
 
 
-def band_matrix(taps: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """Return taps[..., places] for integers `places` of any shape, 0 where there is no such tap."""
-    inside = (places >= 0) & (places < taps.shape[-1])
-    return np.where(inside, taps[..., places.clip(0, taps.shape[-1] - 1)], 0)
+def band_matrix(taps: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """Return taps[..., positions] for integers `positions` of any shape, 0 where there is no such tap."""
+    inside = (positions >= 0) & (positions < taps.shape[-1])
+    return np.where(inside, taps[..., positions.clip(0, taps.shape[-1] - 1)], 0)
 
 
 def constant(values: np.ndarray, like: Tensor) -> Tensor:
@@ -271,14 +273,14 @@ def amplify(images: Tensor, gains: Tensor) -> Tensor:
 def amplify_lines(lines: Tensor, matrix: Tensor) -> Tensor:
     """Filter lines [N, C, H, W] by `matrix` [N, K, BLOCK]."""
     length, width = lines.shape[-1], matrix.shape[-2]
-    places = block_places(
+    positions = block_positions(
         -(-length // BLOCK),
         step=BLOCK,
         first=(BLOCK - width) // 2,
         width=width,
         device=lines.device,
     )
-    return filter_blocks(lines, reflect(places, length), matrix)[..., :length]
+    return filter_blocks(lines, reflect(positions, length), matrix)[..., :length]
 
 
 @cache

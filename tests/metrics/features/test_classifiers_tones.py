@@ -43,11 +43,11 @@ def test_real_clips_are_near_and_noise_is_far(val: Tones) -> None:
     train = Tones(split="train").__getitems__(range(1024))
     noise = torch.randint(-3000, 3000, train.real.shape, dtype=torch.int16)
     held_out = classifier.outputs(val.__getitems__(range(1024)).real)[0]
-    floor, of_noise = (
+    of_real, of_noise = (
         float(frechet_distance(classifier.outputs(clips)[0], held_out))
         for clips in (train.real, noise)
     )
-    assert floor < 1 and of_noise > 20
+    assert of_real < 1 and of_noise > 20
 
 
 def test_the_metrics_are_of_these_data_alone(compose: Callable[..., DictConfig]) -> None:

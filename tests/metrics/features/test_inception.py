@@ -96,7 +96,7 @@ def test_every_output_has_its_width_and_the_layers_are_torch_fidelitys(inception
     for name, values in zip(ours, expected, strict=True):
         scale = values.abs().max().item()
         torch.testing.assert_close(found[name], values, rtol=1e-4, atol=1e-4 * scale)
-    assert spatial[0].shape == (3, 192, 17, 17) and (spatial[0] >= 0).all(), "after its rectifier"
+    assert spatial[0].shape == (3, 192, 17, 17) and (spatial[0] >= 0).all(), "after its ReLU"
     expected = spatial[0][:, :7].flatten(1)
     scale = expected.max().item()
     torch.testing.assert_close(found["spatial"], expected, rtol=1e-4, atol=1e-4 * scale)

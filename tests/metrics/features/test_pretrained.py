@@ -38,7 +38,7 @@ def loaded(extractor):
     return extractor
 
 
-def refused(extractor, match):
+def rejected(extractor, match):
     with pytest.raises(InputError, match=match):
         extractor.load(CPU)
 
@@ -67,12 +67,12 @@ def test_vgg16_is_torch_fidelitys(vgg16_file):
 
 def test_vgg16_refuses_other_files(tmp_path):
     torch.save({"features.0.weight": torch.zeros(3)}, tmp_path / "other.pth")
-    refused(VGG16(weights=str(tmp_path / "other.pth")), r"VGG16's weights.*vgg16-397923af\.pth")
+    rejected(VGG16(weights=str(tmp_path / "other.pth")), r"VGG16's weights.*vgg16-397923af\.pth")
     torch.save({"weights": [1]}, tmp_path / "list.pth")
-    refused(VGG16(weights=str(tmp_path / "list.pth")), "holds more than tensors")
+    rejected(VGG16(weights=str(tmp_path / "list.pth")), "holds more than tensors")
     (tmp_path / WEIGHTS.file_name).write_bytes(b"<html>")
-    refused(VGG16(weights=str(tmp_path / WEIGHTS.file_name)), "its name says 397923af")
-    refused(VGG16(weights="/nowhere.pth"), "is not a file")
+    rejected(VGG16(weights=str(tmp_path / WEIGHTS.file_name)), "its name says 397923af")
+    rejected(VGG16(weights="/nowhere.pth"), "is not a file")
 
 
 # CLIP -----------------------------------------------------------------------------------------------------------------
@@ -160,16 +160,16 @@ def test_clips_state_alone_will_do_and_the_batch_does_not_matter(clip_file, tmp_
 
 def test_an_unknown_program_is_not_opened(clip_file, monkeypatch):
     monkeypatch.setattr(torch.jit, "load", lambda *args, **kwargs: pytest.fail("was opened"))
-    refused(CLIP(weights=str(clip_file)), r"TorchScript.*set features\.sha256")
-    refused(CLIP(weights=str(clip_file), sha256="0" * 64), r"features\.sha256 says 0000")
+    rejected(CLIP(weights=str(clip_file)), r"TorchScript.*set features\.sha256")
+    rejected(CLIP(weights=str(clip_file), sha256="0" * 64), r"features\.sha256 says 0000")
 
 
 def test_clip_of_another_size_is_rejected(clip_file, vgg16_file):
     other = CLIP(model="clip-vit-b-16", weights=str(clip_file), sha256=sha256(clip_file))
     other.load(CPU)  # of the same width and image size: only hash and name tell these two apart
     large = CLIP(model="clip-vit-l-14", weights=str(clip_file), sha256=sha256(clip_file))
-    refused(large, r"width and image size are \(512, 224\)")
-    refused(CLIP(weights=str(vgg16_file)), r"clip-vit-b-32's weights \(KeyError")
+    rejected(large, r"width and image size are \(512, 224\)")
+    rejected(CLIP(weights=str(vgg16_file)), r"clip-vit-b-32's weights \(KeyError")
     with pytest.raises(InputError, match=r"features\.model=vit: choose one of clip-rn50"):
         CLIP(model="vit")
 
@@ -284,9 +284,9 @@ def test_positions_are_those_learned_where_the_grid_is_that_of_training():
 
 
 def test_dinov2_of_another_size_or_kind_is_rejected(dinov2_file, tmp_path):
-    refused(DINOv2(weights=str(dinov2_file)), "features are 384 wide")
+    rejected(DINOv2(weights=str(dinov2_file)), "features are 384 wide")
     torch.save({"pos_embed": torch.zeros(1, 5, 8)}, tmp_path / "other.pth")
-    refused(DINOv2(weights=str(tmp_path / "other.pth")), "dinov2-vit-l-14's weights")
+    rejected(DINOv2(weights=str(tmp_path / "other.pth")), "dinov2-vit-l-14's weights")
     with pytest.raises(InputError, match=r"features\.model=large: choose one of dinov2-vit-s-14"):
         DINOv2(model="large")
 
