@@ -60,6 +60,8 @@ class SampleDataset(Dataset[Batch], ABC):
     origin = ""
     packed_by = ""
     excerpts = Excerpts()
+    _fingerprint: str
+    _table: MetadataTable | None = None
 
     def __init__(
         self, *, split: str, spec: SampleSpec, labels: NDArray[Any], flip: bool = False
@@ -109,9 +111,12 @@ class SampleDataset(Dataset[Batch], ABC):
         return permutation(len(self), seed, epoch)
 
     @property
-    @abstractmethod
     def fingerprint(self) -> str:
-        """Digest of files, transform, split and mirroring: a key for caches of statistics."""
+        """Digest of files, transform, split and mirroring: a key for caches of statistics.
+
+        Constructors set `_fingerprint`, or a subclass overrides this.
+        """
+        return self._fingerprint
 
     def content_digest(self) -> str:
         """Digest of the samples' content: the labels, and the stored content of 64 of them, spread evenly.
@@ -136,7 +141,9 @@ class SampleDataset(Dataset[Batch], ABC):
 
     @property
     def metadata(self) -> MetadataTable:
-        """The metadata of the stored samples."""
+        """The metadata of the stored samples: `_table`, or their labels alone."""
+        if self._table is not None:
+            return self._table
         vectors = self.labels.ndim == 2
         return MetadataTable(
             files=[self.name(index) for index in range(self.num_stored)],
@@ -346,11 +353,6 @@ class MemoryImages(ImageDataset):
         self._fingerprint = digest(
             pixels.tobytes(), self.labels.tobytes(), self._transform, split, flip
         )
-
-    @property
-    def fingerprint(self) -> str:
-        """Digest of the pixels, the labels and the transform."""
-        return self._fingerprint
 
     def stored(self, index: int) -> bytes:
         """Return the pixels of stored image `index`, before any transform."""

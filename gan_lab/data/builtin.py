@@ -154,11 +154,6 @@ class StackedDigits(ImageDataset):
         )
         self._fingerprint = digest(digits.fingerprint, self._triples.tobytes(), flip)
 
-    @property
-    def fingerprint(self) -> str:
-        """Digest of the digits and of the triples."""
-        return self._fingerprint
-
     def load(self, index: int) -> Tensor:
         """Stored image `index` as uint8 [3, H, W]."""
         return self._digits[torch.from_numpy(self._triples[index])]
@@ -231,16 +226,8 @@ class Phantoms(ImageDataset):
         )
         self._fingerprint = digest("phantoms", _PHANTOMS_VERSION, size, split, flip)
 
-    @property
-    def fingerprint(self) -> str:
-        return self._fingerprint
-
-    @property
-    def metadata(self) -> MetadataTable:
-        return self._table
-
     def name(self, index: int) -> str:
-        return self._table.files[index]
+        return self.metadata.files[index]
 
     def load(self, index: int) -> Tensor:
         """Stored slice `index` as uint16 [1, H, W]."""

@@ -333,18 +333,9 @@ class Slices(ImageDataset):
     def _open(self, root: Path, files: list[str]) -> tuple[list[Volume], str]:
         """Return the volumes of the files, and a digest of these."""
 
-    @property
-    def fingerprint(self) -> str:
-        """Digest of the files, and of what is made of them."""
-        return self._fingerprint
-
-    @property
-    def metadata(self) -> MetadataTable:
-        return self._table
-
     def name(self, index: int) -> str:
         """Patient, volume and slice, by their numbers."""
-        return self._table.files[index]
+        return self.metadata.files[index]
 
     def load(self, index: int) -> Tensor:
         """Stored slice `index` [C, H, W], with its neighbors as further channels; at the ends the last one repeats."""

@@ -326,16 +326,11 @@ class StreamedSamples(SampleDataset):
         trust: Sequence[str] = (),
     ) -> None:
         check_split(split)
-        if window < 1 or not cache_gb >= 0 or not 0 < patience <= _MOST_PATIENCE_S:
-            raise InputError(
-                f"data.window={window}, data.cache_gb={cache_gb}, data.patience={patience}; allowed: at least 1 shard, "
-                f"at least 0 GB, and 1 to {_MOST_PATIENCE_S:g} s"
-            )
-        if not root:
-            raise InputError(
-                "data.root is not set; set data.root=PATH to a folder of shards, or its URL, such as s3://BUCKET/FOLDER"
-            )
-        store = Store(str(root), options=options or {}, patience=patience)
+        store = Store(
+            _checked_root(root, window, cache_gb, patience),
+            options=options or {},
+            patience=patience,
+        )
         index, folder = _opened_index(store, Path(cache).expanduser() if cache else cache_dir())
         self._store, self._index = store, index
         most = int(cache_gb * 1e9)
@@ -376,11 +371,6 @@ class StreamedSamples(SampleDataset):
             flip=flip,
         )
         self._fingerprint = digest(index.digest, split, flip)
-
-    @property
-    def fingerprint(self) -> str:
-        """Digest of the shards' content and the split, wherever they lie."""
-        return self._fingerprint
 
     @property
     def groups(self) -> list[str] | None:
@@ -469,6 +459,20 @@ class StreamedSamples(SampleDataset):
                 f"{self._store.root}/{name} is damaged, or another shard than that of the index ({what}); copy it again"
             )
         return data
+
+
+def _checked_root(root: str | None, window: int, cache_gb: float, patience: float) -> str:
+    """Return `data.root`, and check the numbers that go with it."""
+    if window < 1 or not cache_gb >= 0 or not 0 < patience <= _MOST_PATIENCE_S:
+        raise InputError(
+            f"data.window={window}, data.cache_gb={cache_gb}, data.patience={patience}; allowed: at least 1 shard, "
+            f"at least 0 GB, and 1 to {_MOST_PATIENCE_S:g} s"
+        )
+    if not root:
+        raise InputError(
+            "data.root is not set; set data.root=PATH to a folder of shards, or its URL, such as s3://BUCKET/FOLDER"
+        )
+    return str(root)
 
 
 def _check_images(spec: SampleSpec, size: tuple[int, int] | None, flip: bool) -> None:

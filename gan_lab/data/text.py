@@ -242,10 +242,6 @@ class Lines(SampleDataset):
         self._rows = rows
         self._fingerprint = fingerprint
 
-    @property
-    def fingerprint(self) -> str:
-        return self._fingerprint
-
     def load(self, index: int) -> Tensor:
         """Stored line `index`, [L]."""
         return torch.from_numpy(np.array(self._lines[self._place(index)]))

@@ -226,21 +226,44 @@ def project(
             f"{gan.kind} has attributes ({', '.join(gan.attributes)}), and project looks for a class; it takes models "
             "with classes or without labels"
         )
-    where = choose_space(gan, space)
+    chosen = choose_space(gan, space)
     check_seed(seed)
     check_count("batch_size", batch_size, 1)
     if not isinstance(steps, Schedule):
-        steps = Schedule(steps=default_steps(where) if steps is None else steps)
+        steps = Schedule(steps=default_steps(chosen) if steps is None else steps)
     tuning = tuning if isinstance(tuning, Tuning) else Tuning(steps=tuning)
-    distance = distance or PyramidDistance()
-    restarts = count_restarts(restarts, where)
-    noise = wants_noise(noise, where)
-    images = as_targets(images, gan)
-    chosen = None if labels is None else class_labels(labels, len(images), gan)
+    restarts, noise = count_restarts(restarts, chosen), wants_noise(noise, chosen)
+    targets = as_targets(images, gan)
+    classes = None if labels is None else class_labels(labels, len(targets), gan)
+    frames = VideoFrames(targets.images, steps.steps + tuning.steps) if record else None
+    return find_and_tune(
+        *(chosen, targets, classes, distance or PyramidDistance(), steps, tuning, frames),
+        restarts=restarts,
+        noise=noise,
+        seed=seed,
+        batch_size=batch_size,
+    )
+
+
+def find_and_tune(
+    space: Space,
+    targets: Targets,
+    labels: Tensor | None,
+    distance: Distance,
+    schedule: Schedule,
+    tuning: Tuning,
+    frames: VideoFrames | None,
+    *,
+    restarts: int,
+    noise: bool,
+    seed: int,
+    batch_size: int,
+) -> ProjectionResult:
+    """Search for latents, then tune the generator to them if configured; arguments as `project`'s."""
     begin = time.perf_counter()
-    frames = VideoFrames(images.images, steps.steps + tuning.steps) if record else None
+    gan = space.gan
     rows, finished = find(
-        *(where, images.images.to(gan.device), chosen, distance, steps),
+        *(space, targets.images.to(gan.device), labels, distance, schedule),
         restarts=restarts,
         noise=noise,
         seed=seed,
@@ -249,22 +272,22 @@ def project(
     )
     before = None
     if tuning.steps and finished:
-        before = Images(images_of(rows, where).cpu())
+        before = Images(images_of(rows, space).cpu())
         rows.noise = None
         gan, finished = tune(
-            *(where, rows, distance, tuning),
+            *(space, rows, distance, tuning),
             seed=seed,
             batch_size=batch_size,
-            seen=lambda step: record_tuning(frames, steps.steps + step, rows, where),
+            seen=lambda step: record_tuning(frames, schedule.steps + step, rows, space),
         )
     return ProjectionResult(
         gan=gan,
-        **tensors_of(rows, where, gan, distance, images.names),
+        **tensors_of(rows, space, gan, distance, targets.names),
         before_tuning=before,
-        space=where.name,
+        space=space.name,
         distance=distance.name,
         why=distance.why,
-        steps=steps.steps,
+        steps=schedule.steps,
         tuned=tuning.steps,
         seconds=time.perf_counter() - begin,
         finished=finished,
