@@ -17,7 +17,7 @@ from gan_lab.commands.launch import launch
 from gan_lab.data.images import save_png
 from gan_lab.metrics import extraction
 from gan_lab.metrics.features.classifiers import DigitsFeatures
-from tests.commands.conftest import ELSE, TINY
+from tests.commands.conftest import ELSE, TINY, short_run
 from tests.helpers.sources import textures
 
 SMALL = ("protocol=all_digits", "protocol.num_fake=700", "protocol.dataset=null")
@@ -28,9 +28,7 @@ FILES = (*SMALL, "protocol.num_fake=80", "protocol.reference_split=null", "+prot
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("runs")
-    assert launch("train", [*TINY, "total_kimg=0.1", f"runs_dir={root}", "name=run"]) == 0
-    return root / "run"
+    return short_run(tmp_path_factory)
 
 
 def evaluate(*words: str, status: int = 0) -> None:
