@@ -6,7 +6,7 @@ from rich.table import Table
 from gan_lab.commands.options import (
     check_image,
     check_output,
-    check_rendering,
+    check_sampling_options,
     layers_text,
     load_gan,
     output_folder,
@@ -38,7 +38,7 @@ def run(config: DictConfig) -> None:
     seeds = parse_seeds(config.seeds)
     gan = check_image(load_gan(config), "directions")
     check_output(config, gan)
-    check_rendering(config, gan)
+    check_sampling_options(config, gan)
     classes = parse_classes(config.classes, gan)
     layers = parse_layers(config.layers)
     found = directions(

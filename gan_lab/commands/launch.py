@@ -37,7 +37,7 @@ HYDRA_LINES = ("defaults:", "hydra:", "# @package")
 PLUMBING = "_partial_:"
 
 
-def print_manual(config: DictConfig) -> None:
+def print_help(config: DictConfig) -> None:
     """Print the help of the composed command.
 
     The configuration files themselves are printed: their comments are what a composed configuration lacks.
@@ -192,7 +192,7 @@ def launch(command: str, overrides: list[str]) -> int:
     def task(config: DictConfig) -> object:
         try:
             if shows_help:
-                print_manual(config)
+                print_help(config)
                 return None
             keys = import_module("gan_lab.commands.keys")
             work = import_module(f"gan_lab.commands.{module}")

@@ -60,7 +60,7 @@ def load_gan(config: DictConfig) -> Gan:
     return gan
 
 
-def check_rendering(config: DictConfig, gan: Gan) -> None:
+def check_sampling_options(config: DictConfig, gan: Gan) -> None:
     """Validate truncation, center, noise, translate and rotate for a generator, where a command has them.
 
     Raises:

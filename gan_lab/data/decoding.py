@@ -62,7 +62,7 @@ def open_image(
     file.seek(0)
     found = image_format(head)
     if found is None:
-        raise NotAnImage(_refusal(head))
+        raise NotAnImage(_rejection(head))
     limit = int(max_megapixels * 1e6)
     if Image.MAX_IMAGE_PIXELS is not None and limit > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = limit
@@ -171,7 +171,7 @@ def _is_camera_raw(image: Image.Image) -> bool:
     return _DNG_VERSION in tags or bool(tags.get(_NEW_SUBFILE_TYPE, 0) & 1)
 
 
-def _refusal(head: bytes) -> str:
+def _rejection(head: bytes) -> str:
     if head.startswith((b"%!PS", b"\xc5\xd0\xd3\xc6")):
         return "PostScript, which is not decoded; save it as PNG"
     return "not an image, or its beginning is damaged"

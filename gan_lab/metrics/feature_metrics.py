@@ -21,7 +21,7 @@ from gan_lab.metrics.functional import (
     nearest,
     precision_recall,
     prepared,
-    refuse_small_sample,
+    reject_small_sample,
     squared_radii,
 )
 from gan_lab.metrics.images import ImageSource, label_difference
@@ -203,8 +203,8 @@ class Frechet(ProtocolMetric):
         if self._allow_singular:
             return
         width = context.extractor.outputs[self.output]
-        refuse_small_sample("generated", num=context.num_fake, width=width)
-        refuse_small_sample("real", num=context.num_real, width=width)
+        reject_small_sample("generated", num=context.num_fake, width=width)
+        reject_small_sample("real", num=context.num_real, width=width)
 
     def compute(
         self, real: FeatureSet | None, fake: FeatureSet, context: MetricContext

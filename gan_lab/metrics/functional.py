@@ -37,11 +37,11 @@ def frechet_distance(real: Tensor, fake: Tensor, *, allow_singular: bool = False
     """
     if not allow_singular:
         for name, features in (("real", real), ("generated", fake)):
-            refuse_small_sample(name, num=features.shape[0], width=features.shape[-1])
+            reject_small_sample(name, num=features.shape[0], width=features.shape[-1])
     return frechet_distance_from_statistics(gaussian_statistics(real), gaussian_statistics(fake))
 
 
-def refuse_small_sample(name: str, *, num: int, width: int) -> None:
+def reject_small_sample(name: str, *, num: int, width: int) -> None:
     """Check that there are more samples than features, so that the covariance is regular.
 
     Raises:

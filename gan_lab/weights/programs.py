@@ -23,7 +23,7 @@ Inputs = dict[str, Tensor]
 Program = Callable[[Inputs], Tensor]
 
 
-class Drawing(nn.Module):
+class GeneratorProgram(nn.Module):
     """The module that is exported: `(z, labels, truncation) -> images`, with constant noise.
 
     Args:
@@ -107,7 +107,7 @@ def trace(gan: Gan, inputs: Inputs, kind: str) -> torch.export.ExportedProgram:
     try:
         with torch.no_grad():
             return torch.export.export(
-                Drawing(gan.generator).eval(), (), kwargs=inputs, dynamic_shapes=shapes
+                GeneratorProgram(gan.generator).eval(), (), kwargs=inputs, dynamic_shapes=shapes
             )
     except Exception as error:  # torch.export raises errors of many types
         raise InputError(

@@ -90,14 +90,14 @@ def train(tmp_path: Path, request: pytest.FixtureRequest) -> Train:
     return trained
 
 
-def leave(words: list[str]) -> None:
+def train_and_exit(words: list[str]) -> None:
     """Train, and exit with the command's status."""
     sys.exit(launch("train", words))
 
 
 def in_a_child(words: list[str]) -> multiprocessing.Process:
     """Start `gan-lab train` in a forked process, which has everything imported already."""
-    child = multiprocessing.get_context("fork").Process(target=leave, args=(words,))
+    child = multiprocessing.get_context("fork").Process(target=train_and_exit, args=(words,))
     child.start()
     return child
 

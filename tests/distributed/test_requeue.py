@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gan_lab.distributed import slurm
-from tests.commands.conftest import ELSE, leave
+from tests.commands.conftest import ELSE, train_and_exit
 from tests.helpers.checkpoints import final
 
 # what scontrol is asked goes to a file; the job runs
@@ -22,7 +22,7 @@ def signaled(words: list[str], number: signal.Signals) -> None:
     """Be a task of a job that is warned while it still imports."""
     slurm.block_signals()
     os.kill(os.getpid(), number)
-    leave(words)
+    train_and_exit(words)
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ SHORT = (
 )
 
 
-def leave(words: list[str]) -> None:
+def train_and_exit(words: list[str]) -> None:
     sys.exit(launch("train", words))
 
 
@@ -69,7 +69,9 @@ class Probe:
     def train_killed(self, run: str) -> Path:
         """Train in a child that is killed behind its first checkpoint, and go on here."""
         last = self.root / "runs" / run / "checkpoints" / "last.ckpt"
-        child = multiprocessing.get_context("fork").Process(target=leave, args=(self.words(run),))
+        child = multiprocessing.get_context("fork").Process(
+            target=train_and_exit, args=(self.words(run),)
+        )
         child.start()
         deadline = time.monotonic() + 90
         while child.is_alive() and not last.exists() and time.monotonic() < deadline:
