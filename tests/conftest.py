@@ -45,6 +45,8 @@ def isolation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         for kind in ("CACHE", "CONFIG", "DATA"):
             patch.setenv(f"WANDB_{kind}_DIR", str(root / "wandb"))
         torch.set_num_threads(1)
+        # after torch.export a first backward would start threads, with which no forked process can differentiate
+        torch.ones((), requires_grad=True).backward()  # type: ignore[no-untyped-call]
         compose_once(patch, root / "composed")
         transform_once(patch)
         yield
