@@ -16,7 +16,7 @@ from tests.helpers.styles import tiny_run
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_run(tmp_path_factory.mktemp("runs"), "stylegan2")
+    return tiny_run(tmp_path_factory, "stylegan2")
 
 
 def project(run: Path, out: Path, *words: str, status: int = 0) -> Path:
