@@ -150,6 +150,15 @@ def test_a_collapse_is_no_beginning(diversities: list[float], told: bool) -> Non
     assert [one.sign for one in advice(entries)] == (["samples_collapse"] if told else [])
 
 
+def test_a_collapse_with_noisy_penalties_is_told_of_exact_ones() -> None:
+    entries = [
+        {"kimg": 10.0 * i, "health/diversity": x} for i, x in enumerate((0.9, 0.3, 0.3, 0.2))
+    ]
+    noisy = [{**entry, "reg/approximate_r1": 0.1} for entry in entries]
+    (exact,), (approximate,) = advice(entries), advice(noisy)
+    assert "regularizer=[r1,r2]" in str(approximate) and "regularizer=[r1,r2]" not in str(exact)
+
+
 def test_metrics_that_worsen_and_those_that_waver() -> None:
     def worse(entry: dict[str, float]) -> dict[str, float]:
         return {"metrics/fd_digits": 9.0} if "metrics/fd_digits" in entry else {}
