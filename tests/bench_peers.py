@@ -96,22 +96,22 @@ def theirs(clone: str) -> Callable[[int], None]:
     images, labels = torch.randn(BATCH, 4, 32, 32), torch.arange(BATCH)
 
     class Wrapped(SimpleNamespace):
-        def __call__(self, *inputs: Any, **named: Any) -> Any:
-            return self.module(*inputs, **named)
+        def __call__(self, *inputs: Any, **kwargs: Any) -> Any:
+            return self.module(*inputs, **kwargs)
 
     generator, discriminator = Wrapped(module=g), Wrapped(module=d)
 
     def step() -> None:
-        named = {"y": labels}
+        kwargs = {"y": labels}
         d.requires_grad_(True)
-        total, *_ = loss.step_disc(generator, discriminator, None, images, None, 0, named)
+        total, *_ = loss.step_disc(generator, discriminator, None, images, None, 0, kwargs)
         total.mean().backward()
         torch.nn.utils.clip_grad_norm_(d.parameters(), 1.0)
         optimizers[1].step()
         optimizers[1].zero_grad(set_to_none=True)
         d.requires_grad_(False)
         g.requires_grad_(True)
-        total, *_ = loss.step_gen(generator, discriminator, None, images, None, 0, named)
+        total, *_ = loss.step_gen(generator, discriminator, None, images, None, 0, kwargs)
         total.mean().backward()
         torch.nn.utils.clip_grad_norm_(g.parameters(), 1.0)
         optimizers[0].step()

@@ -305,7 +305,7 @@ class SampleSpec:
 
 
 def to_pil(image: Tensor) -> Image.Image:
-    """Convert one uint8 image [C, H, W] with 1 (grey), 3 (RGB) or 4 (RGBA) channels to a Pillow image."""
+    """Convert one uint8 image [C, H, W] with 1 (gray), 3 (RGB) or 4 (RGBA) channels to a Pillow image."""
     pixels = image.permute(1, 2, 0).contiguous().cpu().numpy()
     return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
 

@@ -205,7 +205,7 @@ def test_what_it_cannot_measure():
 
 
 class Textures(Linear):
-    """Colours that a normalised z decides."""
+    """Colors that a normalized z decides."""
 
     def __init__(self):
         super().__init__(z_dim=16)
