@@ -23,7 +23,9 @@ from gan_lab.run import write
 
 
 class SampleKind(ABC):
-    """Images, sound, text: how samples of a kind are stored, written and shown. No other code depends on the kind.
+    """Images, sound, text: how samples of a kind are stored, written and shown.
+
+    Other code does not ask which kind it has, except for `SampleSpec.is_image` where something needs 8-bit pixels.
 
     A subclass is built from the arguments in `arguments`, which are kept with the run.
 

@@ -31,7 +31,7 @@ _PLENTY = 10**6  # images, of which there are enough for every metric
 
 
 class Protocol:
-    """Everything that determines a metric, besides the images, which are always quantized to 8 bits.
+    """Everything that determines a metric, besides the samples. Features see them as `SampleKind.measured` gives them: images in 8 bits.
 
     Args:
         name: of the protocol, for results.

@@ -1,4 +1,4 @@
-"""A trained generator: samples, interpolations, style mixing, projections and directions."""
+"""What `gan_lab.load` returns: a `Sampler` (sampler.py) with interpolations, style mixing, projections and directions."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,8 @@
-"""Published weights: building networks from published arguments and weights, and reading published files."""
+"""Published weights: building networks from published arguments and weights, and reading published files.
+
+`open_published` reads a file by `pickles.py`, which runs no code, and finds its reader in `READERS` (`stylegan.py`,
+`biggan.py`, ...); the reader gives a `Blueprint`, which builds the networks.
+"""
 
 import hashlib
 import json

@@ -59,7 +59,7 @@ class Checkpointing(Callback):
     Runs last among the callbacks, so that it saves an evaluation at the same step, too. The first
     Ctrl-C, SIGTERM or SIGHUP (of a terminal that closes) ends the step, saves and stops; a second
     Ctrl-C, or SIGTERM outside of SLURM, ends at once. In a SLURM job, SIGUSR1 and a preemption's SIGTERM also requeue
-    the job, which then resumes; elsewhere SIGUSR1 is not handled.
+    the job, which then resumes; elsewhere SIGUSR1 is not handled and ends the process unsaved.
 
     Args:
         run_dir: the run folder; checkpoints go to its `checkpoints/`.
