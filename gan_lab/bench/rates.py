@@ -24,7 +24,7 @@ from gan_lab.data.sample import Batch
 from gan_lab.distributed.processes import devices_here, free_port
 from gan_lab.layers.networks import DiscriminatorNetwork, DiscriminatorOutput
 from gan_lab.metrics.base import Metrics
-from gan_lab.metrics.images import GanImages
+from gan_lab.metrics.sources import GanImages
 from gan_lab.sampling.gan import Gan
 from gan_lab.training.building import (
     bare_trainer,

@@ -25,14 +25,6 @@ from gan_lab.metrics.cache import FolderChunks
 from gan_lab.metrics.feature_metrics import MetricValue, ProtocolMetric
 from gan_lab.metrics.feature_set import FeatureSet, is_features_file, load_features, save_features
 from gan_lab.metrics.features import Extractor, file_sha256
-from gan_lab.metrics.images import (
-    DatasetImages,
-    GanImages,
-    ImageSource,
-    NpzImages,
-    label_difference,
-    open_files,
-)
 from gan_lab.metrics.plots import (
     check_matplotlib,
     draw_classes,
@@ -42,6 +34,14 @@ from gan_lab.metrics.plots import (
     preview,
 )
 from gan_lab.metrics.protocol import Protocol
+from gan_lab.metrics.sources import (
+    DatasetImages,
+    GanImages,
+    ImageSource,
+    NpzImages,
+    label_difference,
+    open_files,
+)
 from gan_lab.run import add_result, check_writable, circumstances, read_results
 from gan_lab.training.checkpoint import CONFIG_FILE, checkpoint_path, read_config
 from gan_lab.weights import exported

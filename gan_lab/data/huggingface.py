@@ -18,7 +18,7 @@ from gan_lab.data.audio import Pad
 from gan_lab.data.audio_folder import EncodedSounds
 from gan_lab.data.base import check_split, digest
 from gan_lab.data.decoding import MAX_MEGAPIXELS, regular_file
-from gan_lab.data.encoded import EncodedImages
+from gan_lab.data.image_files import EncodedImages
 from gan_lab.data.listing import format_names
 from gan_lab.data.metadata import UNLABELED, MetadataTable, natural_order
 from gan_lab.data.source import Source

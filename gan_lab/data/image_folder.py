@@ -14,7 +14,7 @@ from torch import Tensor
 from gan_lab.data.base import digest
 from gan_lab.data.cache import MEMBER_HEADER, read_header
 from gan_lab.data.decoding import DECODE_ERRORS, FORMATS, MAX_MEGAPIXELS, regular_file
-from gan_lab.data.encoded import EncodedImages
+from gan_lab.data.image_files import EncodedImages
 from gan_lab.data.listing import PACKED_ENDING, format_names, list_folder, list_zip
 from gan_lab.data.metadata import MetadataTable, read_metadata
 from gan_lab.data.packing import PACKED_BY, name_beside

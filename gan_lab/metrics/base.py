@@ -10,7 +10,7 @@ from gan_lab.data.builtin import Digits, StackedDigits
 from gan_lab.data.datamodule import DataModule
 from gan_lab.data.text import Lines
 from gan_lab.errors import InputError
-from gan_lab.metrics.images import ImageSource
+from gan_lab.metrics.sources import ImageSource
 
 
 class Metrics(Protocol):

@@ -17,7 +17,7 @@ from torch import Tensor
 from gan_lab.errors import InputError
 from gan_lab.metrics.feature_metrics import MetricContext, MetricValue, in_thousands
 from gan_lab.metrics.generator_metrics import GeneratorMetric
-from gan_lab.metrics.images import GanImages
+from gan_lab.metrics.sources import GanImages
 from gan_lab.seeding import derive_seed
 
 _A = 3  # lobes of a Lanczos window

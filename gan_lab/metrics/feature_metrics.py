@@ -24,7 +24,7 @@ from gan_lab.metrics.functional import (
     reject_small_sample,
     squared_radii,
 )
-from gan_lab.metrics.images import ImageSource, label_difference
+from gan_lab.metrics.sources import ImageSource, label_difference
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from gan_lab.config import ClassNames, limited, take
 from gan_lab.data.cache import MAX_ROWS, read_arrays
 from gan_lab.errors import InputError
 from gan_lab.metrics.features import Extractor
-from gan_lab.metrics.images import ImageSource
+from gan_lab.metrics.sources import ImageSource
 from gan_lab.run import replacing
 
 # what a metric needs of an output

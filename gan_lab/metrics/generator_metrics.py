@@ -20,7 +20,7 @@ from gan_lab.metrics.feature_metrics import MetricContext, MetricValue, Protocol
 from gan_lab.metrics.feature_set import FeatureSet
 from gan_lab.metrics.features import Extractor
 from gan_lab.metrics.features.vgg16 import ImageDistance
-from gan_lab.metrics.images import GanImages, ImageSource
+from gan_lab.metrics.sources import GanImages, ImageSource
 from gan_lab.sampling.interpolation import slerp
 from gan_lab.sampling.latents import Latents
 from gan_lab.seeding import derive_seed

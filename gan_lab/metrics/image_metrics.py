@@ -11,7 +11,7 @@ from gan_lab.errors import InputError
 from gan_lab.metrics.feature_metrics import MetricContext, MetricValue, ProtocolMetric, in_thousands
 from gan_lab.metrics.feature_set import FeatureSet
 from gan_lab.metrics.features.classifiers import as_seen, train_classifier
-from gan_lab.metrics.images import ImageSource
+from gan_lab.metrics.sources import ImageSource
 
 _BLOCK = 64  # images that are read at a time
 

@@ -22,7 +22,7 @@ from gan_lab.errors import InputError
 from gan_lab.metrics.feature_metrics import MetricContext, MetricValue, ProtocolMetric, in_thousands
 from gan_lab.metrics.feature_set import FeatureSet, Needs
 from gan_lab.metrics.image_metrics import blocks, held_out_images, real_images
-from gan_lab.metrics.images import DatasetImages, GanImages, ImageSource
+from gan_lab.metrics.sources import DatasetImages, GanImages, ImageSource
 
 CLOSEST = 0.01  # share of held-out samples that says what is close
 NEIGHBORS = 50  # whose mean distance a sample's nearest one is measured by

@@ -17,8 +17,8 @@ from gan_lab.errors import InputError
 from gan_lab.metrics.cache import ChunkStore
 from gan_lab.metrics.extraction import Extraction
 from gan_lab.metrics.generator_metrics import GeneratorMetric, single_precision
-from gan_lab.metrics.images import GanImages, ImageSource
 from gan_lab.metrics.protocol import Protocol
+from gan_lab.metrics.sources import GanImages, ImageSource
 from gan_lab.run import replacing
 
 if TYPE_CHECKING:

@@ -25,13 +25,13 @@ from gan_lab.metrics.feature_metrics import MetricContext, MetricValue, Protocol
 from gan_lab.metrics.feature_set import AllNeeds, FeatureSet, union
 from gan_lab.metrics.features import Extractor, WeightsUnavailable
 from gan_lab.metrics.generator_metrics import GeneratorMetric
-from gan_lab.metrics.images import DatasetImages, ImageSource
+from gan_lab.metrics.sources import DatasetImages, ImageSource
 
 _PLENTY = 10**6  # images, of which there are enough for every metric
 
 
 class Protocol:
-    """Everything that determines a metric, besides the samples. Features see them as `SampleKind.measured` gives them: images in 8 bits.
+    """Everything that determines a metric, besides the samples, of which features see `SampleKind.measured`.
 
     Args:
         name: of the protocol, for results.

@@ -20,7 +20,7 @@ from gan_lab.errors import InputError
 from gan_lab.metrics.feature_metrics import MetricContext, MetricValue, ProtocolMetric
 from gan_lab.metrics.feature_set import FeatureSet, Needs
 from gan_lab.metrics.features import Extractor
-from gan_lab.metrics.images import ImageSource
+from gan_lab.metrics.sources import ImageSource
 
 # n-grams
 

@@ -1,4 +1,4 @@
-"""What `gan_lab.load` returns: a `Sampler` (sampler.py) with interpolations, style mixing, projections and directions."""
+"""What `gan_lab.load` returns: `Sampler` (sampler.py) with interpolations, style mixing, projections, directions."""
 
 from collections.abc import Sequence
 

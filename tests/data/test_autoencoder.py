@@ -17,7 +17,7 @@ from gan_lab.data.datamodule import DataModule
 from gan_lab.data.image_folder import Zip
 from gan_lab.data.sample import SampleSpec
 from gan_lab.errors import InputError
-from gan_lab.metrics.images import GanImages
+from gan_lab.metrics.sources import GanImages
 from tests.helpers import small
 from tests.helpers.autoencoder import write_autoencoder
 from tests.helpers.samples import images_of

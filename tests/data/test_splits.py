@@ -14,7 +14,7 @@ from gan_lab.data.base import MissingSplit
 from gan_lab.data.image_folder import ImageFolder
 from gan_lab.data.splits import members_by_fold, members_by_name
 from gan_lab.errors import InputError
-from gan_lab.metrics.images import DatasetImages
+from gan_lab.metrics.sources import DatasetImages
 
 
 def write_patients(root: Path, *, patients: int = 8, each: int = 3) -> None:

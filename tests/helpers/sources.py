@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gan_lab.data.base import digest
 from gan_lab.metrics.features import Extractor
-from gan_lab.metrics.images import ImageSource
+from gan_lab.metrics.sources import ImageSource
 
 
 def textures(

@@ -19,7 +19,7 @@ from gan_lab.metrics.equivariance import (
 from gan_lab.metrics.feature_metrics import MetricContext
 from gan_lab.metrics.feature_set import FeatureSet
 from gan_lab.metrics.features import NoFeatures
-from gan_lab.metrics.images import GanImages
+from gan_lab.metrics.sources import GanImages
 from gan_lab.models.stylegan2 import Generator as StyleGAN2
 from gan_lab.models.stylegan3 import Generator
 from gan_lab.sampling.gan import Gan

@@ -17,7 +17,7 @@ from gan_lab.metrics.feature_set import FeatureSet
 from gan_lab.metrics.features import NoFeatures
 from gan_lab.metrics.features.vgg16 import LPIPS, ImageDistance, linear_weights, read_vgg16
 from gan_lab.metrics.generator_metrics import PathLength, slerp, without_extremes
-from gan_lab.metrics.images import GanImages
+from gan_lab.metrics.sources import GanImages
 from gan_lab.models.stylegan2 import Generator as StyleGAN2
 from gan_lab.sampling.gan import Gan
 from gan_lab.sampling.latents import Latents

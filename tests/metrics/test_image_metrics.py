@@ -16,8 +16,8 @@ from gan_lab.metrics.cache import MemoryChunks
 from gan_lab.metrics.feature_metrics import MetricValue
 from gan_lab.metrics.features import NoFeatures
 from gan_lab.metrics.image_metrics import GrayLevels, Utility
-from gan_lab.metrics.images import DatasetImages, ImageSource
 from gan_lab.metrics.protocol import Protocol
+from gan_lab.metrics.sources import DatasetImages, ImageSource
 from tests.helpers.sources import FixedImages
 
 TRAINING, HELD_OUT = (DatasetImages(Digits(split=split)) for split in ("train", "val"))

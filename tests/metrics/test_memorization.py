@@ -15,10 +15,10 @@ from gan_lab.errors import InputError
 from gan_lab.metrics.cache import MemoryChunks
 from gan_lab.metrics.feature_metrics import MetricValue
 from gan_lab.metrics.features import NoFeatures
-from gan_lab.metrics.images import DatasetImages
 from gan_lab.metrics.memorization import TrainingCopies
 from gan_lab.metrics.plots import nearest_pairs
 from gan_lab.metrics.protocol import Protocol
+from gan_lab.metrics.sources import DatasetImages
 from gan_lab.run import read_results
 from tests.helpers.sources import FixedImages
 

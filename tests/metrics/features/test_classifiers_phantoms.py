@@ -14,8 +14,8 @@ from gan_lab.metrics.features.classifiers import (
     all_samples,
     load_phantoms_classifier,
 )
-from gan_lab.metrics.images import DatasetImages
 from gan_lab.metrics.protocol import Protocol
+from gan_lab.metrics.sources import DatasetImages
 
 
 def test_a_short_training_is_better_than_chance() -> None:
