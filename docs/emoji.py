@@ -91,7 +91,7 @@ class EmojiNet(nn.Module):
 
 
 def jittered(images: Tensor) -> Tensor:
-    """Move, turn, stretch and recolour images [N, 3, H, W], each with its own random parameters."""
+    """Move, turn, stretch and recolor images [N, 3, H, W], each with its own random parameters."""
     count = len(images)
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
@@ -129,7 +129,7 @@ def train_features(root: Path, weights: Path, *, epochs: int = 40, batch_size: i
         schedule.step()
         if step % 100 == 99:
             right = (logits.argmax(1) == chosen).float().mean()
-            print(f"step {step + 1} of {steps}: {right:.0%} of a batch are told apart")
+            print(f"step {step + 1} of {steps}: {right:.0%} of a batch are recognized")
     torch.save(net.state_dict(), weights)
 
 
@@ -142,8 +142,8 @@ def write_table(root: Path, weights: Path, runs: list[Path], sheet: Path) -> Non
     """Measure runs at their end, and draw the first images of each above the nearest training images.
 
     Distances are of as many generated images as the whole training set has, to the held-out ones; the training images
-    themselves are the floor. Precision, recall and nearest neighbours are of the training images, and the held-out ones
-    are what to read them by.
+    themselves are the reference. Precision, recall and nearest neighbors are of the training images, and the held-out
+    ones are what to read them by.
     """
     net = EmojiNet()
     net.load_state_dict(torch.load(weights, weights_only=True))

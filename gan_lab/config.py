@@ -93,7 +93,7 @@ def cache_dir() -> Path:
     return folder
 
 
-def run_name(overrides: Sequence[str], swept: Sequence[str] = ()) -> str:
+def run_name(overrides: Sequence[str], swept_keys: Sequence[str] = ()) -> str:
     """Name a run by its overrides, so that the same command finds its folder again.
 
     `["model=dcgan", "loss=hinge", "model.generator.width=64"]` gives `dcgan_hinge_model.generator.width-64`. The end
@@ -101,13 +101,13 @@ def run_name(overrides: Sequence[str], swept: Sequence[str] = ()) -> str:
 
     Args:
         overrides: `key=value`, as on the command line.
-        swept: keys that differ within a sweep; then the name is made of these alone.
+        swept_keys: keys that differ within a sweep; then the name is made of these alone.
     """
     parts = []
     for override in overrides:
         key, _, value = override.lstrip("+~").partition("=")
         unnamed = key.split(".")[0].split("/")[0] in NOT_IN_THE_NAME
-        if key not in swept if swept else unnamed:
+        if key not in swept_keys if swept_keys else unnamed:
             continue
         value = re.sub(r"[^\w.,+-]+", "-", value).strip("-")
         parts.append(value if key in CHOICES else f"{key.replace('/', '.')}-{value}")
@@ -124,7 +124,7 @@ def register_resolvers() -> None:
 
     OmegaConf.register_new_resolver(
         "run_name",
-        lambda swept=(): run_name(HydraConfig.get().overrides.task, swept),
+        lambda swept_keys=(): run_name(HydraConfig.get().overrides.task, swept_keys),
         replace=True,
     )
     # parts that are null are skipped
@@ -291,11 +291,11 @@ def shorten(value: object) -> str:
     return text if len(text) <= 80 else f"{text[:80]}..."
 
 
-def take(described: Any, key: str, kind: Any, *, origin: Path) -> Any:
+def take(content: Any, key: str, kind: Any, *, origin: Path) -> Any:
     """Return the value of a dotted key of a file's content, checked against a type.
 
     Args:
-        described: the content.
+        content: of the file.
         key: of the value, "sample.class_names".
         kind: its type, which may state a range: `Annotated[int, Field(ge=1)]`. Only lists are converted, to
             tuples.
@@ -304,7 +304,7 @@ def take(described: Any, key: str, kind: Any, *, origin: Path) -> Any:
     Raises:
         InputError: when it is missing, or not of this type.
     """
-    value = described
+    value = content
     for part in key.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
     try:
@@ -448,8 +448,8 @@ class _Builder:
                 name: self.build(one, inner, join_key(key, name), {}) for name, one in node.items()
             }
             return {**built, **extra}
-        named = {name: value for name, value in node.items() if name not in extra}
-        target, later = named.pop("_target_"), named.pop("_partial_", False)
+        values = {name: value for name, value in node.items() if name not in extra}
+        target, later = values.pop("_target_"), values.pop("_partial_", False)
         found = self.find(target, key)
         if not isinstance(later, bool):
             raise self.error(key, target, f"has _partial_={shorten(later)}; it is true or false")
@@ -458,7 +458,7 @@ class _Builder:
             wrong = "does not belong here" if base is Never else f"is not a {describe(base)}"
             raise self.error(key, target, f"{what}{wrong}")
         hints = annotations_of(found)
-        positional = named.pop("_args_", [])
+        positional = values.pop("_args_", [])
         if not isinstance(positional, list):
             raise self.error(key, target, f"has _args_={shorten(positional)}; it is a list")
         arguments = [
@@ -466,7 +466,7 @@ class _Builder:
             for i, value in enumerate(positional)
         ]
         keywords: dict[str, Any] = {}
-        for name, value in named.items():
+        for name, value in values.items():
             if not isinstance(name, str) or re.fullmatch("_[a-z]+_", name):
                 raise self.error(key, target, f"has {shorten(name)}, which nothing here reads")
             hints.check_name(name, value, join_key(key, name), self.where)
@@ -816,18 +816,18 @@ def texts_of(
         InputError: as `check_keys`.
     """
     found: dict[str, str] = {}
-    for name, described in kinds.model_fields.items():
+    for name, declared in kinds.model_fields.items():
         if name not in values:
             continue
         key, value = join_key(prefix, name), values[name]
-        kind = described.annotation
+        kind = declared.annotation
         if isinstance(kind, type) and issubclass(kind, Keys) and isinstance(value, Mapping):
             names = list(kind.model_fields)
             for unknown in [one for one in value if one not in names]:
                 raise InputError(unknown_key(join_key(key, unknown), value[unknown], names))
             found |= texts_of(value, kind, key, typed)
             continue
-        whole = Annotated[kind, Field(description=described.description), *described.metadata]  # type: ignore[valid-type]
+        whole = Annotated[kind, Field(description=declared.description), *declared.metadata]  # type: ignore[valid-type]
         text = as_allowed(value, whole, key, typed.get(key), "")
         if text is not value:
             found[key] = text

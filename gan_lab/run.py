@@ -414,9 +414,9 @@ def add_result(result: dict[str, Any], path: Path) -> None:
         InputError: when the file has other content.
     """
     results = read_results(path)
-    plain = json.loads(json.dumps(result))
-    kept = [other for other in results if not same_question(other, plain)]
-    write_json(path, [*kept, plain])
+    as_read = json.loads(json.dumps(result))
+    kept = [other for other in results if not same_question(other, as_read)]
+    write_json(path, [*kept, as_read])
 
 
 def same_question(one: dict[str, Any], other: dict[str, Any]) -> bool:
@@ -434,8 +434,8 @@ def read_results(path: Path) -> list[dict[str, Any]]:
         return []
     try:
         results = read_json(path, most=MOST_RESULTS)
-        described = {"results": results}
-        found: list[dict[str, Any]] = take(described, "results", list[Result], origin=path)
+        content = {"results": results}
+        found: list[dict[str, Any]] = take(content, "results", list[Result], origin=path)
     except InputError as error:
         raise InputError(f"{error}; move it away, or set out=") from error
     return found

@@ -102,8 +102,8 @@ def gat(batch: Batch) -> tuple[Sequence[nn.Module], Parts]:
     ]
 
     class Wrapped(SimpleNamespace):
-        def __call__(self, *inputs: Any, **named: Any) -> Any:
-            return self.module(*inputs, **named)
+        def __call__(self, *inputs: Any, **kwargs: Any) -> Any:
+            return self.module(*inputs, **kwargs)
 
     pair = Wrapped(module=g), Wrapped(module=d)
 

@@ -4,7 +4,6 @@ import os
 import pickle
 import socket
 from collections.abc import Callable, Iterator
-from functools import cache
 from pathlib import Path
 from shutil import which
 from typing import Any
@@ -22,7 +21,7 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 
 from gan_lab.commands.launch import addable
 from gan_lab.config import conf_dir, register_resolvers
-from tests.helpers.once import compose_once, transform_once
+from tests.helpers.once import Pickles, compose_once, shared_folder, transform_once
 
 register_resolvers()
 
@@ -34,9 +33,7 @@ LOOPBACK = ("127.", "::1", "localhost")
 @pytest.fixture(scope="session", autouse=True)
 def isolation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep the user's caches and accounts out, here and in every process that a test starts."""
-    root = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        root = root.parent  # shared by the workers: what one has computed the others reuse
+    root = shared_folder(tmp_path_factory)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GAN_LAB_CACHE", str(root / "cache"))
         patch.setenv("OMP_NUM_THREADS", "1")
@@ -48,7 +45,9 @@ def isolation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         for kind in ("CACHE", "CONFIG", "DATA"):
             patch.setenv(f"WANDB_{kind}_DIR", str(root / "wandb"))
         torch.set_num_threads(1)
-        compose_once(patch)
+        # after torch.export a first backward would start threads, with which no forked process can differentiate
+        torch.ones((), requires_grad=True).backward()  # type: ignore[no-untyped-call]
+        compose_once(patch, root / "composed")
         transform_once(patch)
         yield
 
@@ -68,19 +67,21 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def compose() -> Callable[..., DictConfig]:
+def compose(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., DictConfig]:
     """Compose a configuration as the command line does: `compose("model=gan", "batch_size=8", root="train")`."""
 
-    @cache
-    def once(overrides: tuple[str, ...], root: str) -> bytes:
+    kept = Pickles(shared_folder(tmp_path_factory) / "composed")
+
+    def once(overrides: tuple[str, ...], root: str) -> DictConfig:
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            return pickle.dumps(hydra_compose(root, overrides=addable(list(overrides))))
+            return hydra_compose(root, overrides=addable(list(overrides)))
 
     def composed(*overrides: str, root: str = "train") -> DictConfig:
         # ${run_name:} asks Hydra for the command line, which there is none of
-        named = ("name=test", *overrides) if root == "train" else overrides
-        config: DictConfig = pickle.loads(once(named, root))
+        words = ("name=test", *overrides) if root == "train" else overrides
+        found = kept.get(("compose", root, *words), lambda: once(words, root))
+        config: DictConfig = pickle.loads(found)
         return config
 
     return composed

@@ -49,11 +49,11 @@ def test_help_has_the_keys_of_what_is_chosen(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "mine.yaml").write_text("shade: 3 # of grey\n")
+    (tmp_path / "data" / "mine.yaml").write_text("shade: 3 # of gray\n")
     words = ["-m", "-h", "--config-dir", str(tmp_path), "data=mine", "regularizer=[r2,lecam]"]
     assert launch("train", words) == 0
     out = capsys.readouterr().out
-    assert "shade: 3 # of grey" in out and "mine" in re.findall(r"\n  data +(.*)", out)[0].split()
+    assert "shade: 3 # of gray" in out and "mine" in re.findall(r"\n  data +(.*)", out)[0].split()
     assert "regularizer=r2, " in out and "regularizer=lecam, " in out
     assert "regularizer=r1, " not in out and "\ndata=digits" not in out
     assert launch("train", ["model=dcgn", "--help"]) == 2

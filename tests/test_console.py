@@ -31,7 +31,7 @@ def test_nor_in_tables_and_titles_while_styles_are_kept() -> None:
     table.add_row(HOSTILE)
     console.print(table)
     text = file.getvalue()
-    assert "\x1b[31" in text or "\x1b[1;31" in text, "our own colours"
+    assert "\x1b[31" in text or "\x1b[1;31" in text, "our own colors"
     for code in ("\x1b]0", "\x07", "\x1b[2J", "\x9b", "\r", "\x08", "\u202e", "\x7f"):
         assert code not in text
 

@@ -21,7 +21,7 @@ from gan_lab.data.text import OneHot, Text
 from gan_lab.training.auto import Facts, decide
 from gan_lab.training.building import build_callbacks, build_model
 from gan_lab.training.module import AdversarialModule
-from tests.helpers.samples import images_of as described
+from tests.helpers.samples import images_of as image_spec
 from tests.helpers.sounds import sound_spec
 from tests.models.conftest import fit
 
@@ -53,12 +53,12 @@ def lines(characters: int, length: int = 32) -> SampleSpec:
 OTHERS = {
     # latents of 256x256 pixels
     "gat_imagenet256_b": (
-        described(32, channels=4, classes=1000),
-        described(8, channels=4, classes=10),
+        image_spec(32, channels=4, classes=1000),
+        image_spec(8, channels=4, classes=10),
     ),
     "gat_imagenet256_xl": (
-        described(32, channels=4, classes=1000),
-        described(8, channels=4, classes=10),
+        image_spec(32, channels=4, classes=1000),
+        image_spec(8, channels=4, classes=10),
     ),
     "python_docs/wgan_gp_text": (lines(102), lines(5, 6)),
     "text_billion_word": (lines(2048), lines(5, 6)),
@@ -222,7 +222,7 @@ def spec_of(images: Images) -> SampleSpec:
     if len(images.size) == 1:
         return sound_spec(images.size[0], classes=images.classes)
     height, width = images.size
-    return described((height, width), channels=images.channels, classes=images.classes)
+    return image_spec((height, width), channels=images.channels, classes=images.classes)
 
 
 def full_spec(name: str) -> SampleSpec:

@@ -130,7 +130,7 @@ def test_changelog_begins_with_this_version() -> None:
     assert released[0] == gan_lab.__version__
 
 
-def test_citation_names_this_version_and_licence() -> None:
+def test_citation_names_this_version_and_license() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation["version"] == gan_lab.__version__
     assert citation["license"] == PROJECT["license"]

@@ -220,10 +220,10 @@ def test_the_table_of_options_is_complete() -> None:
     for row in table.splitlines()[2:]:
         group, options = row.strip("|").split("|")[:2]
         (folder,) = (ROOT / "conf" / name for name in re.findall(r"`(\w+)=", group))
-        named = set(re.findall(r"`([\w.]+)`", options))
-        assert named <= {path.stem for path in folder.iterdir()}, row
+        options_of_row = set(re.findall(r"`([\w.]+)`", options))
+        assert options_of_row <= {path.stem for path in folder.iterdir()}, row
         if folder.name in ("model", "loss", "data", "protocol", "augment"):
-            assert named == {path.stem for path in folder.iterdir()}, row
+            assert options_of_row == {path.stem for path in folder.iterdir()}, row
 
 
 def test_the_readme_stays_short() -> None:

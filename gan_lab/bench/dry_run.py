@@ -27,7 +27,7 @@ from gan_lab.bench.steps import (
 from gan_lab.data.datamodule import DataModule
 from gan_lab.layers.resolutions import grows
 from gan_lab.metrics.base import Metrics
-from gan_lab.metrics.images import GanImages
+from gan_lab.metrics.sources import GanImages
 from gan_lab.sampling.gan import Gan
 from gan_lab.training.module import AdversarialModule
 

@@ -24,7 +24,7 @@ from gan_lab.data.sample import Batch
 from gan_lab.distributed.processes import devices_here, free_port
 from gan_lab.layers.networks import DiscriminatorNetwork, DiscriminatorOutput
 from gan_lab.metrics.base import Metrics
-from gan_lab.metrics.images import GanImages
+from gan_lab.metrics.sources import GanImages
 from gan_lab.sampling.gan import Gan
 from gan_lab.training.building import (
     bare_trainer,
@@ -80,8 +80,8 @@ def compare(
     """Run both loops to the end of the data in turn, with one round to warm up; return medians and their ratio.
 
     Args:
-        make_module: gives a fresh module, on the device for the plain loop already or not.
-        make_trainer: gives a fresh Trainer of one epoch.
+        make_module: gives a new module, on the device for the plain loop already or not.
+        make_trainer: gives a new Trainer of one epoch.
         data: what both train on.
         rounds: of the two.
     """
@@ -222,7 +222,7 @@ def metric_rates(metrics: Metrics, data: DataModule, gan: Gan) -> dict[str, floa
     }
 
 
-Way = tuple[int, int]  # processes, threads of each
+Layout = tuple[int, int]  # processes, threads of each
 
 WARM = 0.25  # of the images, which are not measured
 
@@ -270,39 +270,41 @@ def compare_ranks(config: DictConfig, *, ranks: int, rounds: int) -> dict[str, f
     devices_here(wanted)
     check_batch(batch_size=config.batch_size, batches=config.d_steps, world_size=ranks)
     on_cpu = config.trainer.accelerator == "cpu" or not torch.accelerator.is_available()
-    ways = [(1, 1), (ranks, 1), *([(1, ranks)] if on_cpu else [])]
+    layouts = [(1, 1), (ranks, 1), *([(1, ranks)] if on_cpu else [])]
     say(
-        f"ranks: {rounds} rounds of {' '.join(map(process_label, ways))} processes x threads in turn"
+        f"ranks: {rounds} rounds of {' '.join(map(process_label, layouts))} processes x threads in turn"
     )
-    made = [{way: rate(config, way) for way in ways} for _ in range(rounds)]
-    found = {f"{process_label(way)}_img_per_s": median(r[way] for r in made) for way in ways}
-    for other in ways:
+    made = [{layout: rate(config, layout) for layout in layouts} for _ in range(rounds)]
+    found = {
+        f"{process_label(layout)}_img_per_s": median(r[layout] for r in made) for layout in layouts
+    }
+    for other in layouts:
         if other != (ranks, 1):
             gain = median(r[ranks, 1] / r[other] for r in made)
             found[f"{process_label((ranks, 1))}_over_{process_label(other)}"] = gain
     return found
 
 
-def process_label(way: Way) -> str:
+def process_label(layout: Layout) -> str:
     """Return "2x1" for two processes of one thread."""
-    return f"{way[0]}x{way[1]}"
+    return f"{layout[0]}x{layout[1]}"
 
 
-def rate(config: DictConfig, way: Way) -> float:
+def rate(config: DictConfig, layout: Layout) -> float:
     """Return images a second of one training, in processes that begin and end with it."""
     queue: SimpleQueue[float] = get_context("spawn").SimpleQueue()
     container = OmegaConf.to_container(resolved(config))
     start_processes(
-        work, args=(container, way, free_port(), queue), nprocs=way[0], start_method="spawn"
+        work, args=(container, layout, free_port(), queue), nprocs=layout[0], start_method="spawn"
     )
     return queue.get()
 
 
 def work(
-    rank: int, container: Mapping[str, Any], way: Way, port: int, queue: "SimpleQueue[float]"
+    rank: int, container: Mapping[str, Any], layout: Layout, port: int, queue: "SimpleQueue[float]"
 ) -> None:
     """Entry point of a worker process."""
-    processes, threads = way
+    processes, threads = layout
     if processes > 1:
         os.environ |= {
             "LOCAL_RANK": str(rank),

@@ -267,7 +267,7 @@ class Rounds:
     """Measured training steps.
 
     A round is one step with everything, with every lazy penalty due, then one without each penalty of every step, so
-    that the cost of a penalty is the difference of two neighbouring steps. The last round counts operations. That
+    that the cost of a penalty is the difference of two neighboring steps. The last round counts operations. That
     slows it, so its times are left out.
 
     Attributes:
@@ -295,7 +295,7 @@ def measure(
     """Let a Trainer take steps of a module, always on the same images, and measure them.
 
     Args:
-        module: a fresh one, not usable afterwards.
+        module: a new one, not usable afterwards.
         data: whose first batch is shown.
         trainer: with one epoch and no loggers.
         warmup: rounds before the measured ones.

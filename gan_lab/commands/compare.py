@@ -52,8 +52,8 @@ def run(config: DictConfig) -> None:
             )
             grids.append(grid)
             advance(len(grids))
-    named = zip(runs, grids, strict=True)
-    warn_of_problems([f"{one.name}: {grid.origin}" for one, grid in named if not grid.same])
+    pairs = zip(runs, grids, strict=True)
+    warn_of_problems([f"{one.name}: {grid.origin}" for one, grid in pairs if not grid.same])
     write(out, page(runs, grids, wrong, seed=config.seed))
     say(
         f"wrote {out} ({len(runs)} {'run' if len(runs) == 1 else 'runs'}, {out.stat().st_size / 1e6:.1f} MB)"

@@ -6,7 +6,7 @@ from rich.table import Table
 from gan_lab.commands.options import (
     check_image,
     check_output,
-    check_rendering,
+    check_sampling_options,
     layers_text,
     load_gan,
     output_folder,
@@ -38,7 +38,7 @@ def run(config: DictConfig) -> None:
     seeds = parse_seeds(config.seeds)
     gan = check_image(load_gan(config), "directions")
     check_output(config, gan)
-    check_rendering(config, gan)
+    check_sampling_options(config, gan)
     classes = parse_classes(config.classes, gan)
     layers = parse_layers(config.layers)
     found = directions(
@@ -76,8 +76,8 @@ def names_of(latents: Latents, seeds: list[int], gan: Gan) -> list[str]:
     if latents.labels is None:
         return [f"seed {seed}" for seed in seeds]
     suffixes = [class_suffix(int(label), gan) for label in latents.labels]
-    named = [suffix.removeprefix("_class").rpartition("_")[2] for suffix in suffixes]
-    return [f"seed {seed}, {name}" for seed, name in zip(seeds, named, strict=True)]
+    classes = [suffix.removeprefix("_class").rpartition("_")[2] for suffix in suffixes]
+    return [f"seed {seed}, {name}" for seed, name in zip(seeds, classes, strict=True)]
 
 
 def as_table(found: Directions) -> Table:

@@ -9,7 +9,7 @@ from gan_lab.commands.evaluate import as_result, fake_store, measure, open_run, 
 from gan_lab.commands.options import pick_device
 from gan_lab.config import conf_dir
 from gan_lab.console import say
-from gan_lab.metrics.images import GanImages
+from gan_lab.metrics.sources import GanImages
 from gan_lab.run import add_result, check_writable
 
 

@@ -25,14 +25,6 @@ from gan_lab.metrics.cache import FolderChunks
 from gan_lab.metrics.feature_metrics import MetricValue, ProtocolMetric
 from gan_lab.metrics.feature_set import FeatureSet, is_features_file, load_features, save_features
 from gan_lab.metrics.features import Extractor, file_sha256
-from gan_lab.metrics.images import (
-    DatasetImages,
-    GanImages,
-    ImageSource,
-    NpzImages,
-    label_difference,
-    open_files,
-)
 from gan_lab.metrics.plots import (
     check_matplotlib,
     draw_classes,
@@ -42,6 +34,14 @@ from gan_lab.metrics.plots import (
     preview,
 )
 from gan_lab.metrics.protocol import Protocol
+from gan_lab.metrics.sources import (
+    DatasetImages,
+    GanImages,
+    ImageSource,
+    NpzImages,
+    label_difference,
+    open_files,
+)
 from gan_lab.run import add_result, check_writable, circumstances, read_results
 from gan_lab.training.checkpoint import CONFIG_FILE, checkpoint_path, read_config
 from gan_lab.weights import exported
@@ -191,7 +191,7 @@ def open_real(
             return open_run(config, path, protocol), held_out
         return open_files(path, num=protocol.num_real, **config.files), held_out
     if data is not None:
-        return protocol.real_images(data), held_out or protocol.floor_images(data)
+        return protocol.real_images(data), held_out or protocol.reference_images(data)
     if protocol.real_needs:
         raise InputError(
             "real= is missing: give images to compare with, or features of them that save_real_features= has written"
@@ -301,7 +301,7 @@ class Task:
         protocol: of the metrics; nothing is loaded yet.
         fake: the images.
         real: real images; None without, and where only their features are given.
-        floor: real images evaluated as if generated, as a reference.
+        reference: real images evaluated as if generated, to compare with.
     """
 
     path: Path
@@ -309,7 +309,7 @@ class Task:
     protocol: Protocol
     fake: ImageSource
     real: ImageSource | None
-    floor: ImageSource | None
+    reference: ImageSource | None
 
 
 def open_task(config: DictConfig) -> Task:
@@ -320,7 +320,7 @@ def open_task(config: DictConfig) -> Task:
     """
     path = given(config)
     is_run = holds_run(path)
-    check_curve(config.truncations, plots=config.plots, is_run=is_run)
+    check_truncations(config.truncations, plots=config.plots, is_run=is_run)
     if config.plots:
         check_matplotlib()
     if not config.preview:
@@ -333,15 +333,17 @@ def open_task(config: DictConfig) -> Task:
     data = open_data(config, trained, path) if trained is not None and own_data else None
     protocol = choose_protocol(config, trained, data, path)
     protocol.batch_size = config.batch_size
-    real, floor = open_real(config, protocol, data)
+    real, reference = open_real(config, protocol, data)
     fake = open_fake(config, protocol, path, is_run)
     if isinstance(fake, GanImages) and data is not None:
         fake.use_data(data.sources, data.label_rows)
     if real is not None:
         compare_shapes(fake, real)
     if real is not None or config.real is None:
-        protocol.check(real=real, fake=fake, floor=floor)
-    return Task(path=path, is_run=is_run, protocol=protocol, fake=fake, real=real, floor=floor)
+        protocol.check(real=real, fake=fake, reference=reference)
+    return Task(
+        path=path, is_run=is_run, protocol=protocol, fake=fake, real=real, reference=reference
+    )
 
 
 def evaluate(config: DictConfig) -> None:
@@ -360,7 +362,7 @@ def evaluate(config: DictConfig) -> None:
             say(preview(protocol, fake, real, fake_store(protocol, fake)))
         return
     begin = time.perf_counter()
-    made, metrics = measure(protocol, fake, real, task.floor)
+    made, metrics = measure(protocol, fake, real, task.reference)
     result = as_result(protocol, fake, metrics)
     result["seed"] = config.seed if task.is_run else None
     result["seconds"] = time.perf_counter() - begin
@@ -424,13 +426,13 @@ def fake_store(protocol: Protocol, fake: ImageSource) -> FolderChunks:
 
 
 def measure(
-    protocol: Protocol, fake: ImageSource, real: ImageSource | None, floor: ImageSource | None
+    protocol: Protocol, fake: ImageSource, real: ImageSource | None, reference: ImageSource | None
 ) -> tuple[FeatureSet, list[MetricValue]]:
     """Compute the metrics with a progress bar; Ctrl-C loses few images. Returns the generated images' features, too."""
     try:
         if real is not None:
             with progress_bar("real images", protocol.real_extraction(real).num) as advance:
-                protocol.measure_real(real, floor=floor, progress=advance)
+                protocol.measure_real(real, reference=reference, progress=advance)
         with progress_bar("generated images", protocol.num_fake) as advance:
             made = protocol.extract(fake, fake_store(protocol, fake), advance)
         things = sum(metric.num(protocol.context) for metric in protocol.of_generator)
@@ -497,20 +499,20 @@ def as_table(result: dict[str, Any]) -> Table:
 _SHARES = ("precision", "recall", "coverage")
 
 
-def check_curve(places: Sequence[float], *, plots: bool, is_run: bool) -> None:
+def check_truncations(truncations: Sequence[float], *, plots: bool, is_run: bool) -> None:
     """Check `truncations=` before anything is measured.
 
     Raises:
         InputError: with what to do.
     """
-    if not places:
+    if not truncations:
         return
     if not (plots and is_run):
         raise InputError(
-            f"truncations={list(places)} draws metrics over truncation; set plots=true, and run= of a generator"
+            f"truncations={list(truncations)} draws metrics over truncation; set plots=true, and run= of a generator"
         )
-    if len(set(places)) < 2:
-        raise InputError(f"truncations={list(places)}: give two values of truncation or more")
+    if len(set(truncations)) < 2:
+        raise InputError(f"truncations={list(truncations)}: give two values of truncation or more")
 
 
 def save_plots(

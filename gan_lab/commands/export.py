@@ -85,8 +85,8 @@ def run(config: DictConfig) -> None:
         fill(folder, material, formats, config)
     for file in written(out):
         say(f"wrote {out / file}")
-    if description["licence"] is None:
-        say("the model card states no licence; set one, such as licence=cc-by-4.0")
+    if description["license"] is None:
+        say("the model card states no license; set one, such as license=cc-by-4.0")
     if config.space is not None:
         write_space(Path(config.space).expanduser(), out, description, repository=config.push)
     if config.push is not None:
@@ -132,8 +132,8 @@ def gather(config: DictConfig, source: Path) -> Material:
         material = replace(material, gan=material.gan.with_sources(config.source))
     if config.name is not None:
         material.description["name"] = str(config.name)
-    if config.licence is not None:
-        material.description["licence"] = str(config.licence)
+    if config.license is not None:
+        material.description["license"] = str(config.license)
     return material
 
 
@@ -277,15 +277,15 @@ def nvidia_arguments(material: Material) -> dict[str, Any]:
     Raises:
         InputError: for networks that NVIDIA's code does not have.
     """
-    described: dict[str, Any] = {"source": "", "classes": {}}
+    arguments: dict[str, Any] = {"source": "", "classes": {}}
     for player, network in networks_of(material).items():
         kind = type(network)
-        described[player] = stylegan.published_arguments(
+        arguments[player] = stylegan.published_arguments(
             kind, material.description[player]["network"]
         )
-        described["classes"][player] = stylegan.CLASSES[kind]
-        described["source"] = described["source"] or stylegan.SOURCES[kind]
-    return described
+        arguments["classes"][player] = stylegan.CLASSES[kind]
+        arguments["source"] = arguments["source"] or stylegan.SOURCES[kind]
+    return arguments
 
 
 def networks_of(material: Material) -> dict[str, nn.Module]:
@@ -298,12 +298,12 @@ def networks_of(material: Material) -> dict[str, nn.Module]:
 
 def write_nvidia(material: Material, folder: Path) -> dict[str, str]:
     """Write weights and arguments for NVIDIA's classes, and return the files' names and the generator's class."""
-    described = nvidia_arguments(material)
+    arguments = nvidia_arguments(material)
     names = {
         "arguments": exported.NVIDIA["arguments"],
-        "class": described["classes"]["generator"],
+        "class": arguments["classes"]["generator"],
     }
-    write_json(folder / names["arguments"], described)
+    write_json(folder / names["arguments"], arguments)
     for player, network in networks_of(material).items():
         names[player] = exported.NVIDIA[player]
         weights = {

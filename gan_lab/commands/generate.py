@@ -12,7 +12,7 @@ from torch import Tensor, distributed
 
 from gan_lab.commands.options import (
     check_folder,
-    check_rendering,
+    check_sampling_options,
     chosen_formats,
     digest_of,
     keep_settings,
@@ -128,7 +128,7 @@ def series_of(config: DictConfig, gan: Gan, seeds: list[int] | None) -> Series:
     Raises:
         InputError: for unknown classes or latents, and options that the generator does not support.
     """
-    check_rendering(config, gan)
+    check_sampling_options(config, gan)
     drawn: dict[str, Any] = {
         "gan": gan,
         "truncation": config.truncation,

@@ -187,7 +187,7 @@ class ExportKeys(OfARun):
         | None
     )
     name: Text | None
-    licence: Text | None
+    license: Text | None
     with_discriminator: bool
     out: Text | None
     overwrite: bool

@@ -37,7 +37,7 @@ HYDRA_LINES = ("defaults:", "hydra:", "# @package")
 PLUMBING = "_partial_:"
 
 
-def print_manual(config: DictConfig) -> None:
+def print_help(config: DictConfig) -> None:
     """Print the help of the composed command.
 
     The configuration files themselves are printed: their comments are what a composed configuration lacks.
@@ -69,8 +69,8 @@ def print_manual(config: DictConfig) -> None:
 def defaults_of(name: str) -> Sequence[object]:
     """Return the defaults list of a configuration file."""
     config = OmegaConf.create(source_of(name))
-    listed = config.get("defaults") if isinstance(config, DictConfig) else None
-    return listed if isinstance(listed, ListConfig) else []
+    defaults = config.get("defaults") if isinstance(config, DictConfig) else None
+    return defaults if isinstance(defaults, ListConfig) else []
 
 
 def included(name: str) -> list[str]:
@@ -184,15 +184,15 @@ def launch(command: str, overrides: list[str]) -> int:
     words = switched(overrides, SWITCHES.get(command, ()))
     words = as_list(with_key(words, POSITIONAL.get(command)), LISTED.get(command))
     words = addable(readable(flags_last(words)))
-    manual = not set(HELP).isdisjoint(words)
-    if manual:
+    shows_help = not set(HELP).isdisjoint(words)
+    if shows_help:
         words = [word for word in words if word not in (*HELP, *SWEEP)]
     messages: list[str] = []
 
     def task(config: DictConfig) -> object:
         try:
-            if manual:
-                print_manual(config)
+            if shows_help:
+                print_help(config)
                 return None
             keys = import_module("gan_lab.commands.keys")
             work = import_module(f"gan_lab.commands.{module}")
@@ -306,8 +306,8 @@ def explain_hydra_error(error: Exception, root: str) -> str:
         (i for i, line in enumerate(lines) if line.startswith("Available options")), None
     )
     if options is not None:
-        listed = takewhile(lambda line: line.startswith("\t"), lines[options + 1 :])
-        names = [line.strip() for line in listed]
+        indented = takewhile(lambda line: line.startswith("\t"), lines[options + 1 :])
+        names = [line.strip() for line in indented]
         hint += f"; there are {', '.join(names)}"
     return message.rstrip(".") + hint if hint else "; ".join(line.strip() for line in lines)
 

@@ -6,7 +6,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from gan_lab.commands.options import (
-    check_rendering,
+    check_sampling_options,
     chosen_formats,
     labels_of,
     layers_text,
@@ -38,7 +38,7 @@ def run(config: DictConfig) -> None:
     formats = chosen_formats(config.format)
     scale = config.scale
     gan = load_gan(config)
-    check_rendering(config, gan)
+    check_sampling_options(config, gan)
     layers = parse_layers(config.layers)
     chosen = pick_layers(gan, layers)
     rows, columns = (side(config, gan, name) for name in ("row", "column"))

@@ -60,7 +60,7 @@ def load_gan(config: DictConfig) -> Gan:
     return gan
 
 
-def check_rendering(config: DictConfig, gan: Gan) -> None:
+def check_sampling_options(config: DictConfig, gan: Gan) -> None:
     """Validate truncation, center, noise, translate and rotate for a generator, where a command has them.
 
     Raises:
@@ -71,17 +71,17 @@ def check_rendering(config: DictConfig, gan: Gan) -> None:
         truncation=config.get("truncation"),
         truncation_center=config.get("truncation_center", "mean"),
         noise=config.get("noise", "const"),
-        translate=(0.0, 0.0) if translate is None else plain(translate),
+        translate=(0.0, 0.0) if translate is None else as_tuple(translate),
         rotate=config.get("rotate") or 0.0,
     )
 
 
 def transform_of(config: DictConfig) -> torch.Tensor | None:
     """Return the transform of the image plane for `translate` and `rotate`."""
-    return image_transform(plain(config.translate or (0.0, 0.0)), config.rotate or 0.0)
+    return image_transform(as_tuple(config.translate or (0.0, 0.0)), config.rotate or 0.0)
 
 
-def plain(value: Any) -> Any:
+def as_tuple(value: Any) -> Any:
     """Return a list of a configuration as a tuple, other values unchanged."""
     return tuple(value) if isinstance(value, ListConfig) else value
 

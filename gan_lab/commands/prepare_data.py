@@ -18,7 +18,7 @@ from gan_lab.config import build, cache_dir
 from gan_lab.console import progress_bar, say, warn
 from gan_lab.data.base import MissingSplit, SampleDataset, digest
 from gan_lab.data.datamodule import unmirrored
-from gan_lab.data.encoded import UnreadableImage
+from gan_lab.data.image_files import UnreadableImage
 from gan_lab.data.listing import PACKED_ENDING, SOURCE_ENDING, format_names
 from gan_lab.data.metadata import MetadataTable, join_tables
 from gan_lab.data.packing import Damaged, Encoded, Packer, WithBeside, disk_full

@@ -25,7 +25,7 @@ from gan_lab.commands.options import (
 )
 from gan_lab.console import in_a_line, say
 from gan_lab.data.images import save_pil, save_png, to_float, to_uint8
-from gan_lab.data.media import labelled_sheet, on_white, stacked
+from gan_lab.data.media import labeled_sheet, on_white, stacked
 from gan_lab.errors import InputError, counted
 from gan_lab.metrics.features.vgg16 import choose_distance
 from gan_lab.run import write, write_json
@@ -57,7 +57,7 @@ def run(config: DictConfig) -> None:
         InputError: for invalid images, run, classes or options.
     """
     if config.video is not None:
-        check_video(f"way.{config.video}", config.fps)
+        check_video(f"projection.{config.video}", config.fps)
     tuning = Tuning(**OmegaConf.to_container(config.tune))  # type: ignore[arg-type]
     gan = check_image(load_gan(config), "project")
     if gan.spec.encoded_shape != gan.spec.shape:
@@ -193,10 +193,12 @@ def write_results(
     written += [folder / "projection.png", folder / "images", folder / "projection.json"]
     if found.before_tuning is not None:
         written.append(save_tuned(found.gan, config, folder / "tuned", names=found.names))
-    if found.recording is not None and len(found.recording):
-        frames = map(on_white, found.recording.frames(hold=int(config.fps)))
+    if found.frames is not None and len(found.frames):
+        frames = map(on_white, found.frames.frames(hold=int(config.fps)))
         scale = min(readable_scale(*found.targets.shape[2:], at_least=96), 8)
-        written.append(write_video(folder / f"way.{config.video}", frames, config.fps, scale))
+        written.append(
+            write_video(folder / f"projection.{config.video}", frames, config.fps, scale)
+        )
     return written
 
 
@@ -213,7 +215,7 @@ def comparison_sheet(found: ProjectionResult) -> Any:
         part = [to_uint8(images[start : start + _ACROSS]) for images in rows.values()]
         errors = [f"MSE {mse:.4f}" for mse in found.mse[start : start + _ACROSS].tolist()]
         cells = on_white(torch.stack(part))
-        bands.append(labelled_sheet(cells, rows=list(rows), columns=errors))
+        bands.append(labeled_sheet(cells, rows=list(rows), columns=errors))
     return stacked(bands)
 
 
@@ -263,7 +265,7 @@ def summary(found: ProjectionResult) -> str:
     ]
     if found.noise is not None:
         lines.append(
-            "mse is with the noise maps that were found, mse_plain that of the latents alone"
+            "mse is with the noise maps that were found, mse_const_noise that of the latents alone"
         )
     return "\n".join(lines)
 

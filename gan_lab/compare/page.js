@@ -12,7 +12,7 @@ function el(name, attributes, ...children) {
   return made;
 }
 
-// A number as short as it can be told from its neighbours.
+// A number as short as it can be told from its neighbors.
 function short(value) {
   if (value === 0) return "0";
   const size = Math.abs(value);
@@ -64,10 +64,10 @@ function dot(run) {
 }
 
 // columns: {label, hint, title, value(row), cell(row), number, first: "ascending" | "descending", className(row)}.
-// The first column heads its rows. Empty values stay last, whichever way a column is sorted.
+// The first column heads its rows. Empty values stay last, however a column is sorted.
 function table(holder, caption, columns, rows, onSort) {
   let order = rows.slice();
-  const sorted = { column: null, way: null };
+  const sorted = { column: null, direction: null };
   const head = el("tr"), body = el("tbody");
   const cells = columns.map((column, index) => {
     const button = el("button", { type: "button", title: column.title }, el("span", {}, column.label, column.hint ? el("span", { class: "sub" }, ` ${column.hint}`) : null), el("span", { class: "arrow", "aria-hidden": "true" }));
@@ -75,7 +75,7 @@ function table(holder, caption, columns, rows, onSort) {
     button.addEventListener("click", () => {
       const first = column.first || "ascending";
       const other = first === "ascending" ? "descending" : "ascending";
-      sort(index, sorted.column === index && sorted.way === first ? other : first);
+      sort(index, sorted.column === index && sorted.direction === first ? other : first);
     });
     head.append(cell);
     return cell;
@@ -87,9 +87,9 @@ function table(holder, caption, columns, rows, onSort) {
       return index === 0 ? el("th", { scope: "row" }, ...[content].flat()) : el("td", { class: classes }, ...[content].flat());
     }))));
   }
-  function sort(index, way) {
-    Object.assign(sorted, { column: index, way });
-    const sign = way === "ascending" ? 1 : -1;
+  function sort(index, direction) {
+    Object.assign(sorted, { column: index, direction });
+    const sign = direction === "ascending" ? 1 : -1;
     const value = columns[index].value;
     const missing = (v) => v === null || v === undefined || v === "";
     order = rows.slice().sort((a, b) => {
@@ -97,7 +97,7 @@ function table(holder, caption, columns, rows, onSort) {
       if (missing(x) || missing(y)) return missing(x) - missing(y);
       return sign * (typeof x === "number" && typeof y === "number" ? x - y : collator.compare(x, y));
     });
-    cells.forEach((cell, i) => cell.setAttribute("aria-sort", i === index ? way : "none"));
+    cells.forEach((cell, i) => cell.setAttribute("aria-sort", i === index ? direction : "none"));
     fill();
     onSort?.(order);
   }
@@ -106,7 +106,7 @@ function table(holder, caption, columns, rows, onSort) {
   holder.replaceChildren(made);
   // what scrolls sideways must be reachable by the keyboard
   Object.entries({ role: "region", tabindex: 0, "aria-label": caption }).forEach(([key, value]) => holder.setAttribute(key, value));
-  return { sort, rows: (kept) => { rows = kept; sorted.column === null ? ((order = rows.slice()), fill()) : sort(sorted.column, sorted.way); } };
+  return { sort, rows: (kept) => { rows = kept; sorted.column === null ? ((order = rows.slice()), fill()) : sort(sorted.column, sorted.direction); } };
 }
 
 function runColumns() {
@@ -212,8 +212,8 @@ function redraw() {
 
 // The page's own legend is no part of the chart, so that the image takes Plotly's.
 function download() {
-  const named = chart.data.map((line) => ({ ...line, showlegend: true }));
-  return Plotly.downloadImage({ data: named, layout: chart.layout }, { format: "png", filename: "compare", width: 1200, height: 500, scale: 2 });
+  const traces = chart.data.map((line) => ({ ...line, showlegend: true }));
+  return Plotly.downloadImage({ data: traces, layout: chart.layout }, { format: "png", filename: "compare", width: 1200, height: 500, scale: 2 });
 }
 
 // The arrow keys go from point to point, Home and End to both ends; what is there is also said to screen readers.

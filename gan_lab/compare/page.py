@@ -186,12 +186,12 @@ def metric_keys(runs: Iterable[Run]) -> list[str]:
     """Return all metrics with curves: those with a known better direction first, then by group and name."""
     keys = {key: None for run in runs for entry in run.entries for key in entry}
 
-    def place(key: str) -> tuple[int, bool, str]:
+    def order(key: str) -> tuple[int, bool, str]:
         group = key.split("/")[0]
         known = _GROUPS.index(group) if group in _GROUPS else len(_GROUPS)
         return known, group == "metrics" and direction(key) is None, key
 
-    return sorted((key for key in keys if not key.startswith(_HIDDEN)), key=place)
+    return sorted((key for key in keys if not key.startswith(_HIDDEN)), key=order)
 
 
 def main_metric(runs: Sequence[Run], keys: Sequence[str]) -> str | None:

@@ -150,9 +150,9 @@ def find_runs(given: Sequence[str | Path]) -> tuple[list[Path], list[str]]:
         elif path.is_dir() and not here:
             wrong.append(f"{path} is not a run and holds none (a run has a {CONFIG_FILE})")
     if not found:
-        named = ", ".join(map(str, given)) if len(given) < 5 else f"{len(given)} paths"
+        paths = ", ".join(map(str, given)) if len(given) < 5 else f"{len(given)} paths"
         raise InputError(
-            f"no runs among {named}; " + ("; ".join(wrong[:3]) or "give runs/<name>, or runs/*")
+            f"no runs among {paths}; " + ("; ".join(wrong[:3]) or "give runs/<name>, or runs/*")
         )
     return list(found.values()), wrong
 

@@ -28,8 +28,8 @@ _RATES = (100, 768_000)  # of files: slower ones would become very long
 
 _SIDE = 128  # pixels of a preview, either way
 _FLOOR = -80.0  # decibels below full scale that a preview shows as black
-# colours from silence to full scale
-_COLOURS = torch.tensor([[0, 0, 4], [80, 18, 123], [182, 54, 121], [251, 136, 97], [252, 253, 191]])
+# colors from silence to full scale
+_COLORS = torch.tensor([[0, 0, 4], [80, 18, 123], [182, 54, 121], [251, 136, 97], [252, 253, 191]])
 
 
 class Audio(SampleKind):
@@ -94,7 +94,7 @@ class Audio(SampleKind):
     def preview(self, stored: Tensor) -> Tensor:
         """Draw spectrograms [N, 3, 128, 128] of the mean of all channels: time to the right, frequency up."""
         values = self.to_float(stored).mean(1)
-        return coloured(spectrogram(values) / -_FLOOR + 1)
+        return colored(spectrogram(values) / -_FLOOR + 1)
 
     def _flac(self, stored: Tensor) -> bytes:
         buffer = BytesIO()
@@ -123,12 +123,12 @@ def spectrogram(values: Tensor) -> Tensor:
     return levels.flip(1).clamp(_FLOOR, 0)
 
 
-def coloured(shares: Tensor) -> Tensor:
-    """Map shares [N, H, W] in 0 to 1 to colours uint8 [N, 3, H, W] of increasing lightness."""
-    places = shares.clamp(0, 1) * (len(_COLOURS) - 1)
-    low = places.long().clamp(max=len(_COLOURS) - 2)
-    colours = _COLOURS.to(shares)
-    mixed = torch.lerp(colours[low], colours[low + 1], (places - low)[..., None])
+def colored(shares: Tensor) -> Tensor:
+    """Map shares [N, H, W] in 0 to 1 to colors uint8 [N, 3, H, W] of increasing lightness."""
+    positions = shares.clamp(0, 1) * (len(_COLORS) - 1)
+    low = positions.long().clamp(max=len(_COLORS) - 2)
+    colors = _COLORS.to(shares)
+    mixed = torch.lerp(colors[low], colors[low + 1], (positions - low)[..., None])
     return mixed.round().to(torch.uint8).permute(0, 3, 1, 2)
 
 
@@ -242,7 +242,7 @@ def soundfile() -> Any:
 # SpecGAN's representation of sound: log magnitudes as images, for any image model.
 #
 # Donahue et al. 2019, https://arxiv.org/abs/1802.04208, section 3.2: magnitudes of the short-time Fourier transform,
-# their logarithm, each frequency standardised over the data and clipped at three deviations. Sound comes back by
+# their logarithm, each frequency standardized over the data and clipped at three deviations. Sound comes back by
 # estimating phases (Griffin and Lim 1984).
 
 
@@ -262,7 +262,7 @@ class Spectrogram(Representation):
     Args:
         window: of the transform, in samples; an even number.
         hop: samples from one to the next; at most half of the window, and it divides the length.
-        deviations: where standardised log magnitudes are clipped.
+        deviations: where standardized log magnitudes are clipped.
         iterations: of Griffin and Lim's algorithm.
         momentum: of its iterations (Perraudin et al. 2013, the fast variant); 0 for the published one.
 
@@ -339,8 +339,8 @@ class Spectrogram(Representation):
         return channels, self.window // 2, length // self.hop
 
     def encode(self, samples: Tensor) -> Tensor:
-        standardised = (self._levels(samples) - self.on(samples, "mean")) / self.on(samples, "std")
-        return (standardised / self.deviations).clamp(-1, 1)
+        standardized = (self._levels(samples) - self.on(samples, "mean")) / self.on(samples, "std")
+        return (standardized / self.deviations).clamp(-1, 1)
 
     def decode(self, values: Tensor) -> Tensor:
         """Estimate sounds [N, C, T] of images [N, C, F, T / hop]."""

@@ -104,14 +104,6 @@ class EncodedSounds(SampleDataset):
             *(rate, length, channels, crop, pad),
         )
 
-    @property
-    def fingerprint(self) -> str:
-        return self._fingerprint
-
-    @property
-    def metadata(self) -> MetadataTable:
-        return super().metadata if self._table is None else self._table
-
     def name(self, index: int) -> str:
         return self.source.name(int(self._items[index]))
 

@@ -60,6 +60,8 @@ class SampleDataset(Dataset[Batch], ABC):
     origin = ""
     packed_by = ""
     excerpts = Excerpts()
+    _fingerprint: str
+    _table: MetadataTable | None = None
 
     def __init__(
         self, *, split: str, spec: SampleSpec, labels: NDArray[Any], flip: bool = False
@@ -84,7 +86,7 @@ class SampleDataset(Dataset[Batch], ABC):
 
     @property
     def class_names(self) -> list[str]:
-        """Names of the classes; unlabelled samples are one class, "all"."""
+        """Names of the classes; unlabeled samples are one class, "all"."""
         return list(self.spec.class_names) or ["all"]
 
     @property
@@ -109,9 +111,12 @@ class SampleDataset(Dataset[Batch], ABC):
         return permutation(len(self), seed, epoch)
 
     @property
-    @abstractmethod
     def fingerprint(self) -> str:
-        """Digest of files, transform, split and mirroring: a key for caches of statistics."""
+        """Digest of files, transform, split and mirroring: a key for caches of statistics.
+
+        Constructors set `_fingerprint`, or a subclass overrides this.
+        """
+        return self._fingerprint
 
     def content_digest(self) -> str:
         """Digest of the samples' content: the labels, and the stored content of 64 of them, spread evenly.
@@ -136,7 +141,9 @@ class SampleDataset(Dataset[Batch], ABC):
 
     @property
     def metadata(self) -> MetadataTable:
-        """The metadata of the stored samples."""
+        """The metadata of the stored samples: `_table`, or their labels alone."""
+        if self._table is not None:
+            return self._table
         vectors = self.labels.ndim == 2
         return MetadataTable(
             files=[self.name(index) for index in range(self.num_stored)],
@@ -238,13 +245,13 @@ class PackedSamples(Dataset[Batch]):
 
 
 class ImageDataset(SampleDataset):
-    """Labelled images of one size, mirrored on demand; uint8 unless `kind` is given.
+    """Labeled images of one size, mirrored on demand; uint8 unless `kind` is given.
 
     Labels are classes, or vectors of `attributes`.
 
     Attributes:
         image_size: (height, width) in pixels.
-        channels: 1 (grey), 3 (RGB) or 4 (RGBA); of more than 8 bits any number.
+        channels: 1 (gray), 3 (RGB) or 4 (RGBA); of more than 8 bits any number.
         pixel_type: of stored images.
     """
 
@@ -264,7 +271,7 @@ class ImageDataset(SampleDataset):
         attributes: Sequence[str] = (),
         groups: Sequence[str] | None = None,
     ) -> None:
-        assert class_names or attributes, "unlabelled images are one class"
+        assert class_names or attributes, "unlabeled images are one class"
         self.image_size = image_size
         self.channels = channels
         spec = image_spec(
@@ -346,11 +353,6 @@ class MemoryImages(ImageDataset):
         self._fingerprint = digest(
             pixels.tobytes(), self.labels.tobytes(), self._transform, split, flip
         )
-
-    @property
-    def fingerprint(self) -> str:
-        """Digest of the pixels, the labels and the transform."""
-        return self._fingerprint
 
     def stored(self, index: int) -> bytes:
         """Return the pixels of stored image `index`, before any transform."""

@@ -31,7 +31,7 @@ from gan_lab.errors import InputError
 from gan_lab.seeding import derive_seed
 
 # Digits: 1,797 images of scikit-learn, 10 classes; the test part of "Optical Recognition of Handwritten Digits",
-# https://archive.ics.uci.edu/dataset/80, 8x8 pixels with 17 grey levels (counts of set pixels in 4x4 blocks of the
+# https://archive.ics.uci.edu/dataset/80, 8x8 pixels with 17 gray levels (counts of set pixels in 4x4 blocks of the
 # scan).
 
 _VAL_EVERY = 5  # images of a digit, patients
@@ -154,11 +154,6 @@ class StackedDigits(ImageDataset):
         )
         self._fingerprint = digest(digits.fingerprint, self._triples.tobytes(), flip)
 
-    @property
-    def fingerprint(self) -> str:
-        """Digest of the digits and of the triples."""
-        return self._fingerprint
-
     def load(self, index: int) -> Tensor:
         """Stored image `index` as uint8 [3, H, W]."""
         return self._digits[torch.from_numpy(self._triples[index])]
@@ -231,16 +226,8 @@ class Phantoms(ImageDataset):
         )
         self._fingerprint = digest("phantoms", _PHANTOMS_VERSION, size, split, flip)
 
-    @property
-    def fingerprint(self) -> str:
-        return self._fingerprint
-
-    @property
-    def metadata(self) -> MetadataTable:
-        return self._table
-
     def name(self, index: int) -> str:
-        return self._table.files[index]
+        return self.metadata.files[index]
 
     def load(self, index: int) -> Tensor:
         """Stored slice `index` as uint16 [1, H, W]."""
@@ -259,7 +246,7 @@ class Patient:
         label: of the class.
         body: half axes.
         organ: half axes.
-        centre: of the organ.
+        center: of the organ.
         turn: of the organ.
         levels: of body, organ and rim.
         grain: of the texture: half a stripe, or three speckles.
@@ -269,7 +256,7 @@ class Patient:
     label: int
     body: tuple[float, float]
     organ: tuple[float, float]
-    centre: tuple[float, float]
+    center: tuple[float, float]
     turn: float
     levels: tuple[float, float, float]
     grain: float
@@ -286,7 +273,7 @@ class Patient:
             label=label,
             body=(random.uniform(0.75, 0.92), random.uniform(0.6, 0.75)),
             organ=(width, width * random.uniform(0.6, 0.8)),
-            centre=(x, 0.5 * y),
+            center=(x, 0.5 * y),
             turn=random.uniform(-0.6, 0.6),
             levels=(
                 random.uniform(800, 1100),
@@ -308,7 +295,7 @@ class Patient:
         edge = 2 / size  # a pixel
         in_body = _inside(x, y, self.body, scale, edge)
         in_rim = in_body - _inside(x, y, self.body, scale - 0.08, edge)
-        dx, dy = x - self.centre[0] * scale, y - self.centre[1] * scale
+        dx, dy = x - self.center[0] * scale, y - self.center[1] * scale
         cos, sin = np.cos(self.turn), np.sin(self.turn)
         across, along = cos * dx + sin * dy, cos * dy - sin * dx
         in_organ = _inside(across, along, self.organ, scale, edge)

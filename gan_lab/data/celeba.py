@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from gan_lab.config import read_text
 from gan_lab.data.base import MissingSplit, check_split
 from gan_lab.data.decoding import MAX_MEGAPIXELS
-from gan_lab.data.encoded import EncodedImages
+from gan_lab.data.image_files import EncodedImages
 from gan_lab.data.listing import format_names
 from gan_lab.data.source import FileSource, existing_folder
 from gan_lab.data.transform import Crop, ImageSize

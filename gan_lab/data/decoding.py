@@ -1,4 +1,4 @@
-"""Opening images of allowed formats, which are recognised by a file's first bytes, never by its name.
+"""Opening images of allowed formats, which are recognized by a file's first bytes, never by its name.
 
 All image decoding goes through `open_image`. PostScript is not allowed: Pillow would start Ghostscript, whatever the
 file's name.
@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from PIL import Image, ImageFile
 
-HEAD_BYTES = 64  # enough to recognise a format
+HEAD_BYTES = 64  # enough to recognize a format
 MAX_MEGAPIXELS = 300.0  # 0.9 GB decoded; the largest phones and cameras make 200
 FORMATS = ("PNG", "JPEG", "WebP", "GIF", "BMP", "TIFF", "JPEG 2000", "AVIF", "HEIC", "NumPy")
 
@@ -62,7 +62,7 @@ def open_image(
     file.seek(0)
     found = image_format(head)
     if found is None:
-        raise NotAnImage(_refusal(head))
+        raise NotAnImage(_rejection(head))
     limit = int(max_megapixels * 1e6)
     if Image.MAX_IMAGE_PIXELS is not None and limit > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = limit
@@ -83,7 +83,7 @@ def check_pixels(
     limit = int(max_megapixels * 1e6)
     if width * height <= limit < width * height * channels / 4:
         raise ImageTooLarge(
-            f"{width} x {height} pixels of {channels:,} channels hold more than {name}={max_megapixels:g} in colour"
+            f"{width} x {height} pixels of {channels:,} channels hold more than {name}={max_megapixels:g} in color"
         )
     if width * height > limit:
         raise ImageTooLarge(
@@ -171,7 +171,7 @@ def _is_camera_raw(image: Image.Image) -> bool:
     return _DNG_VERSION in tags or bool(tags.get(_NEW_SUBFILE_TYPE, 0) & 1)
 
 
-def _refusal(head: bytes) -> str:
+def _rejection(head: bytes) -> str:
     if head.startswith((b"%!PS", b"\xc5\xd0\xd3\xc6")):
         return "PostScript, which is not decoded; save it as PNG"
     return "not an image, or its beginning is damaged"

@@ -78,16 +78,16 @@ class DeepImage(SampleKind):
         return values.add(1).mul(_FULL / 2).round().clamp(0, _FULL).to(torch.uint16)
 
     def encoded(self, stored: Tensor) -> bytes:
-        """Return one image [C, H, W] as a file: grey of 16 bits as PNG, all others as TIFF."""
+        """Return one image [C, H, W] as a file: gray of 16 bits as PNG, all others as TIFF."""
         pixels, file = stored.cpu().numpy(), io.BytesIO()
         if self.suffix == ".png":
             Image.fromarray(pixels[0]).save(file, format="PNG")
         else:
-            is_colour = self.channels == 3 and self.bits == 16
+            is_color = self.channels == 3 and self.bits == 16
             library("tifffile").imwrite(
                 file,
                 pixels.transpose(1, 2, 0),
-                photometric="rgb" if is_colour else "minisblack",
+                photometric="rgb" if is_color else "minisblack",
                 # otherwise channels would be pages
                 planarconfig="contig" if self.channels > 1 else None,
                 compression="zlib",
@@ -104,8 +104,8 @@ class DeepImage(SampleKind):
     def preview(self, stored: Tensor) -> Tensor:
         """Map the window's levels to 0 to 255; with other numbers of channels than 1 and 3, the first one."""
         low, high = self.window
-        grey = (stored.float() - low).div(max(high - low, 1e-12)).mul(255).round()
-        images = grey.clamp(0, 255).to(torch.uint8)
+        gray = (stored.float() - low).div(max(high - low, 1e-12)).mul(255).round()
+        images = gray.clamp(0, 255).to(torch.uint8)
         return images if images.shape[1] in (1, 3) else images[:, :1]
 
     def measured(self, stored: Tensor) -> Tensor:
@@ -134,12 +134,12 @@ class Window(Representation):
         return {"low": self.low, "high": self.high}
 
     def encode(self, samples: Tensor) -> Tensor:
-        centre, half = (self.low + self.high) / 2, (self.high - self.low) / 2
-        return samples.sub(centre).div(half).clamp(-1, 1)
+        center, half = (self.low + self.high) / 2, (self.high - self.low) / 2
+        return samples.sub(center).div(half).clamp(-1, 1)
 
     def decode(self, values: Tensor) -> Tensor:
-        centre, half = (self.low + self.high) / 2, (self.high - self.low) / 2
-        return values.float().clamp(-1, 1).mul(half).add(centre)
+        center, half = (self.low + self.high) / 2, (self.high - self.low) / 2
+        return values.float().clamp(-1, 1).mul(half).add(center)
 
 
 def window_of(levels: tuple[float, float], *, bits: int) -> Window:
@@ -151,7 +151,7 @@ def window_of(levels: tuple[float, float], *, bits: int) -> Window:
 
 
 def parse_window(window: object) -> WindowName | tuple[float, float]:
-    """Check `data.window`: a name, or [centre, width] in levels, which becomes (low, high).
+    """Check `data.window`: a name, or [center, width] in levels, which becomes (low, high).
 
     Raises:
         InputError: for anything else.
@@ -167,10 +167,10 @@ def parse_window(window: object) -> WindowName | tuple[float, float]:
     ):
         raise InputError(
             f"data.window={window!r}; allowed: range (of the images' levels), full, percentiles "
-            f"({PERCENTILES[0]} to {PERCENTILES[1]} %), or [centre,width] in levels, such as data.window=[1024,400]"
+            f"({PERCENTILES[0]} to {PERCENTILES[1]} %), or [center,width] in levels, such as data.window=[1024,400]"
         )
-    centre, width = float(window[0]), float(window[1])
-    return centre - width / 2, centre + width / 2
+    center, width = float(window[0]), float(window[1])
+    return center - width / 2, center + width / 2
 
 
 def find_levels(images: Iterable[NDArray[Any]], window: WindowName) -> tuple[float, float]:
@@ -191,7 +191,7 @@ def find_levels(images: Iterable[NDArray[Any]], window: WindowName) -> tuple[flo
         low, high = map(float, np.percentile(np.concatenate(some), PERCENTILES))
     if not low < high:
         raise InputError(
-            f"all images have the one level {low:g}, of which nothing can be learned; set data.window=[centre,width] "
+            f"all images have the one level {low:g}, of which nothing can be learned; set data.window=[center,width] "
             "if that is right"
         )
     return low, high
@@ -240,7 +240,7 @@ def _sides(file: BinaryIO) -> tuple[int, int, int]:
         width, height = int.from_bytes(head[16:20], "big"), int.from_bytes(head[20:24], "big")
         channels = {0: 1, 2: 3, 6: 4}.get(head[25])
         if channels is None:
-            raise NotAnImage("grey with transparency in 16 bits; save it without transparency")
+            raise NotAnImage("gray with transparency in 16 bits; save it without transparency")
         return height, width, channels
     shape = _tiff_page(file).shape if found == "TIFF" else read_header(file)[0]
     axes = _tiff_page(file).axes if found == "TIFF" else ""

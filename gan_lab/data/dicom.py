@@ -96,7 +96,7 @@ class DicomFile:
         """Read a header; None for files without an image, such as reports and plans.
 
         Raises:
-            InputError: for an image without pixels, in colour, or that cannot be read.
+            InputError: for an image without pixels, in color, or that cannot be read.
         """
         import pydicom
 
@@ -136,7 +136,7 @@ class DicomFile:
             raise InputError(f"{where} is an image of DICOM without pixels; remove it")
         if samples != 1:
             raise InputError(
-                f"{where} is in colour ({samples} samples a pixel) among grey ones; take colour images out, and save "
+                f"{where} is in color ({samples} samples a pixel) among gray ones; take color images out, and save "
                 "them as PNG to train on them"
             )
         return file
@@ -211,19 +211,19 @@ def _is_dicom(path: Path) -> bool:
 
 
 def _geometry(found: Any) -> tuple[NDArray[np.float64] | None, NDArray[np.float64] | None]:
-    """Directions of rows and columns [2, 3] and place of the first pixel [3], as a header says (PS3.3, C.7.6.2)."""
-    directions, place = found.get("ImageOrientationPatient"), found.get("ImagePositionPatient")
+    """Directions of rows and columns [2, 3] and position of the first pixel [3], as a header says (PS3.3, C.7.6.2)."""
+    directions, position = found.get("ImageOrientationPatient"), found.get("ImagePositionPatient")
     return (
         None if not directions else np.array(directions, dtype=np.float64).reshape(2, 3),
-        None if not place else np.array(place, dtype=np.float64),
+        None if not position else np.array(position, dtype=np.float64),
     )
 
 
 def _position(
-    directions: NDArray[np.float64] | None, place: NDArray[np.float64] | None, number: Any
+    directions: NDArray[np.float64] | None, position: NDArray[np.float64] | None, number: Any
 ) -> float:
-    if directions is not None and place is not None:
-        return float(np.cross(*directions) @ place)
+    if directions is not None and position is not None:
+        return float(np.cross(*directions) @ position)
     return float(number or 0)
 
 

@@ -18,9 +18,9 @@ from gan_lab.data.audio import Pad
 from gan_lab.data.audio_folder import EncodedSounds
 from gan_lab.data.base import check_split, digest
 from gan_lab.data.decoding import MAX_MEGAPIXELS, regular_file
-from gan_lab.data.encoded import EncodedImages
+from gan_lab.data.image_files import EncodedImages
 from gan_lab.data.listing import format_names
-from gan_lab.data.metadata import UNLABELLED, MetadataTable, natural_order
+from gan_lab.data.metadata import UNLABELED, MetadataTable, natural_order
 from gan_lab.data.source import Source
 from gan_lab.data.splits import members_by_name
 from gan_lab.data.text import PADDING, UNKNOWN, Lines
@@ -204,7 +204,7 @@ class HuggingFaceText(Lines):
             lambda: rows.texts(column, labels, reading),
             reading,
             key=digest(rows.listing, column, labels.tobytes(), names),
-            class_names=[] if names == UNLABELLED else names,
+            class_names=[] if names == UNLABELED else names,
             has_splits=rows.has_validation,
         )
         chosen = rows_of_split(
@@ -278,28 +278,28 @@ class Rows:
             InputError: naming the columns that there are.
         """
         features = self.parts[0].features
-        described = format_names(
+        columns = format_names(
             (f"{name} ({_kind(one)})" for name, one in features.items()), limit=20
         )
-        told = f"data.name={self.name} has the columns {described}"
+        there_are = f"data.name={self.name} has the columns {columns}"
         if wanted is not None:
             if wanted not in features:
-                raise InputError(f"data.{key}={wanted} is not there; {told}")
+                raise InputError(f"data.{key}={wanted} is not there; {there_are}")
             return wanted
         fitting = [name for name, one in features.items() if _kind(one) == kind]
         if len(fitting) != 1:
-            raise InputError(f"set data.{key}=: {told}")
+            raise InputError(f"set data.{key}=: {there_are}")
         return fitting[0]
 
     def labels(self, wanted: Column) -> tuple[NDArray[np.int64], list[str]]:
-        """Return classes of all rows and their names; `UNLABELLED` without classes.
+        """Return classes of all rows and their names; `UNLABELED` without classes.
 
         Raises:
             InputError: for a column that is not there, or whose values are no classes.
         """
         column = self._label_column(wanted)
         if column is None:
-            return np.zeros(sum(self.counts), dtype=np.int64), list(UNLABELLED)
+            return np.zeros(sum(self.counts), dtype=np.int64), list(UNLABELED)
         values = np.concatenate([_values(part, column) for part in self.parts])
         names = getattr(self.parts[0].features[column], "names", None)
         if names is not None:
@@ -336,8 +336,8 @@ class Rows:
                 f"data.name={self.name} has several columns of classes ({format_names(classes)}); set "
                 "data.label_column= to one of them, or to false"
             )
-        named = [name for name in _LABELS if name in features]
-        return (classes or named or [None])[0]
+        by_name = [name for name in _LABELS if name in features]
+        return (classes or by_name or [None])[0]
 
     def texts(self, column: str, labels: NDArray[np.int64], reading: Reading) -> Iterator[Read]:
         """Read the lines of all rows.

@@ -14,7 +14,7 @@ from torch import Tensor
 from gan_lab.data.base import digest
 from gan_lab.data.cache import MEMBER_HEADER, read_header
 from gan_lab.data.decoding import DECODE_ERRORS, FORMATS, MAX_MEGAPIXELS, regular_file
-from gan_lab.data.encoded import EncodedImages
+from gan_lab.data.image_files import EncodedImages
 from gan_lab.data.listing import PACKED_ENDING, format_names, list_folder, list_zip
 from gan_lab.data.metadata import MetadataTable, read_metadata
 from gan_lab.data.packing import PACKED_BY, name_beside
@@ -32,7 +32,7 @@ from gan_lab.errors import InputError
 _ENCRYPTED = 1  # flag of a member, APPNOTE.TXT 4.4.4
 _LARGEST_MEMBER = (
     2**31
-)  # bytes that one sample may have: 300 megapixels in colour of 16 bits have fewer
+)  # bytes that one sample may have: 300 megapixels in color of 16 bits have fewer
 
 
 class ImageFolder(EncodedImages):
@@ -56,7 +56,7 @@ class ImageFolder(EncodedImages):
         skip_unreadable: skip files that cannot be read.
         max_megapixels: larger images count as unreadable.
         bits: 8 | 16 | 32 (floating point), or None for those that they have.
-        window: of more than 8 bits: "range" | "full" | "percentiles" | [centre, width], in levels.
+        window: of more than 8 bits: "range" | "full" | "percentiles" | [center, width], in levels.
         group_by: images of one group stay on one side of a split; as `grouped` takes it.
         folds: instead of `val_fraction`: number of folds with about equally many groups, one for validation.
         fold: index of the validation fold.
@@ -236,7 +236,7 @@ def open_samples(
     Args:
         path: of the folder or zip.
         what: the samples are, for messages.
-        endings: of their files; None for images, which are recognised by their first bytes.
+        endings: of their files; None for images, which are recognized by their first bytes.
         classes: as `ImageFolder` takes it.
         group_by: as `grouped` takes it.
 

@@ -80,7 +80,7 @@ def image_spec(
 
 
 def to_uint8(images: Tensor) -> Tensor:
-    """Quantise images in [-1, 1] to 0..255, rounding to the nearest level and saturating outside.
+    """Quantize images in [-1, 1] to 0..255, rounding to the nearest level and saturating outside.
 
     Args:
         images: floating point, any shape.

@@ -59,7 +59,7 @@ def list_folder(folder: Path, *, endings: tuple[str, ...] | None = None) -> List
 
     Args:
         folder: where.
-        endings: of samples; None for images, which are also recognised by their first bytes.
+        endings: of samples; None for images, which are also recognized by their first bytes.
 
     Raises:
         OSError: when `folder` itself cannot be listed.
@@ -122,11 +122,13 @@ def _listing(
     chunks = [unknown[start : start + _CHUNK] for start in range(0, len(unknown), _CHUNK)]
     with ThreadPoolExecutor(_THREADS) as pool:
         reasons = pool.map(lambda chunk: [_why_not(name, head) for name in chunk], chunks)
-        told = list(zip(unknown, (reason for some in reasons for reason in some), strict=True))
+        checked = list(zip(unknown, (reason for some in reasons for reason in some), strict=True))
     return Listing(
-        images=sorted([*images, *(name for name, reason in told if reason is None)]),
+        images=sorted([*images, *(name for name, reason in checked if reason is None)]),
         side_files=side_files,
-        passed_over=sorted([*passed_over, *((name, why) for name, why in told if why is not None)]),
+        passed_over=sorted(
+            [*passed_over, *((name, why) for name, why in checked if why is not None)]
+        ),
     )
 
 

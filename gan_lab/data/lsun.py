@@ -20,7 +20,7 @@ from gan_lab.console import say
 from gan_lab.data.base import MissingSplit, check_split, digest
 from gan_lab.data.cache import Arrays, kept
 from gan_lab.data.decoding import MAX_MEGAPIXELS
-from gan_lab.data.encoded import EncodedImages
+from gan_lab.data.image_files import EncodedImages
 from gan_lab.data.listing import format_names
 from gan_lab.data.source import Source, existing_folder
 from gan_lab.data.transform import Crop, ImageSize

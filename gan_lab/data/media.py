@@ -1,4 +1,4 @@
-"""Showing and playing samples: HTML fragments, grids, labelled sheets, tensors for notebooks."""
+"""Showing and playing samples: HTML fragments, grids, labeled sheets, tensors for notebooks."""
 
 import base64
 import html
@@ -46,7 +46,7 @@ def fragment(media: bytes, media_type: str, *, name: str = "") -> str:
 
 def grid(images: Tensor, columns: int) -> Tensor:
     """Tile uint8 images [N, C, H, W] row by row into one image [C, H', W']."""
-    # make_grid repeats a grey channel three times, which would change the mode of the file
+    # make_grid repeats a gray channel three times, which would change the mode of the file
     return make_grid(images, nrow=columns, padding=2, pad_value=255)[: images.shape[1]]
 
 
@@ -200,7 +200,7 @@ _KEPT = (
 )  # fmt: skip
 
 
-# Labelled sheets
+# Labeled sheets
 
 
 _GAP = 3
@@ -208,7 +208,7 @@ _GAP = 3
 _LARGE = 96  # pixels that a small image is enlarged to
 
 
-def labelled_sheet(
+def labeled_sheet(
     cells: Tensor, *, rows: Sequence[str] = (), columns: Sequence[str] = (), side: int | None = None
 ) -> Image.Image:
     """Arrange images in rows and columns.
@@ -260,5 +260,5 @@ def on_white(pixels: Tensor) -> Tensor:
     """Return uint8 images [..., C, H, W] without transparency: RGBA over white, others as they are."""
     if pixels.shape[-3] != 4:
         return pixels
-    colour, alpha = pixels[..., :3, :, :].float(), pixels[..., 3:, :, :].float() / 255
-    return (colour * alpha + 255 * (1 - alpha)).round().to(torch.uint8)
+    color, alpha = pixels[..., :3, :, :].float(), pixels[..., 3:, :, :].float() / 255
+    return (color * alpha + 255 * (1 - alpha)).round().to(torch.uint8)

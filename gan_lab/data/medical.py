@@ -23,7 +23,7 @@ from gan_lab.console import say
 from gan_lab.data.base import ImageDataset, digest
 from gan_lab.data.cache import Arrays, kept
 from gan_lab.data.deep_images import DeepImage, parse_window, window_of
-from gan_lab.data.metadata import UNLABELLED, MetadataTable
+from gan_lab.data.metadata import UNLABELED, MetadataTable
 from gan_lab.data.source import existing_folder
 from gan_lab.data.splits import members_by_table
 from gan_lab.data.transform import Crop, ImageSize, ImageTransform, parse_crop, parse_size
@@ -246,8 +246,8 @@ class Slices(ImageDataset):
         slices: [first, last] of each volume, counted from 0, negative from its end.
         every: only every so many-th of these.
         keep_empty: whether slices stay on which there is nothing.
-        neighbours: slices before and after each that are its further channels, which some call 2.5-D.
-        window: "range" | "full" | "percentiles" | [centre, width], in levels.
+        neighbors: slices before and after each that are its further channels, which some call 2.5-D.
+        window: "range" | "full" | "percentiles" | [center, width], in levels.
         flip: append the mirror images, which exchanges left and right.
         axis: that slices lie across, of NIfTI: "axial" (None), "coronal" or "sagittal".
         group_by: a regular expression whose match in a path names the patient; None for DICOM's patient, and in names
@@ -274,23 +274,23 @@ class Slices(ImageDataset):
         slices: Sequence[int] | None = None,
         every: int = 1,
         keep_empty: bool = False,
-        neighbours: int = 0,
+        neighbors: int = 0,
         window: str | Sequence[float] = "range",
         flip: bool = False,
         axis: str | None = None,
         group_by: str | None = None,
     ) -> None:
         levels = parse_window(window)
-        _check_options(spacing=spacing, slices=slices, every=every, neighbours=neighbours)
+        _check_options(spacing=spacing, slices=slices, every=every, neighbors=neighbors)
         if axis is not None and axis not in AXES:
             raise InputError(f"data.axis={axis!r}; allowed: {', '.join(AXES)}")
         self._axis, self._group_by = axis, group_by
         folder = existing_folder(root, f"a folder of {self.kind_of_files}")
         self._volumes, listing = self._open(folder, sorted(_files(folder)))
-        self._spacing, self._neighbours = spacing, neighbours
+        self._spacing, self._neighbors = spacing, neighbors
         found = self._looked_at(listing)
         items = choose_slices(self._volumes, found, slices, every, keep_empty)
-        channels = 2 * neighbours + 1
+        channels = 2 * neighbors + 1
         self._transform = ImageTransform(
             size=parse_size(image_size) or self._common_size(),
             channels=channels,
@@ -319,7 +319,7 @@ class Slices(ImageDataset):
             groups=self._table.groups,
         )
         self._fingerprint = digest(
-            listing, self._items, self._transform, spacing, neighbours, ends, split, flip
+            listing, self._items, self._transform, spacing, neighbors, ends, split, flip
         )
 
     kind_of_files: str
@@ -333,24 +333,15 @@ class Slices(ImageDataset):
     def _open(self, root: Path, files: list[str]) -> tuple[list[Volume], str]:
         """Return the volumes of the files, and a digest of these."""
 
-    @property
-    def fingerprint(self) -> str:
-        """Digest of the files, and of what is made of them."""
-        return self._fingerprint
-
-    @property
-    def metadata(self) -> MetadataTable:
-        return self._table
-
     def name(self, index: int) -> str:
         """Patient, volume and slice, by their numbers."""
-        return self._table.files[index]
+        return self.metadata.files[index]
 
     def load(self, index: int) -> Tensor:
-        """Stored slice `index` [C, H, W], with its neighbours as further channels; at the ends the last one repeats."""
+        """Stored slice `index` [C, H, W], with its neighbors as further channels; at the ends the last one repeats."""
         number, at = self._items[index]
         volume = self._volumes[number]
-        around = range(at - self._neighbours, at + self._neighbours + 1)
+        around = range(at - self._neighbors, at + self._neighbors + 1)
         planes = [volume.slice(min(max(k, 0), len(volume) - 1)) for k in around]
         if self._spacing is not None and volume.spacing is not None:
             planes = [resampled(plane, volume.spacing, self._spacing) for plane in planes]
@@ -382,9 +373,9 @@ class Slices(ImageDataset):
                     if volume.spacing is None
                     or tuple(round(mm, 3) for mm in volume.spacing) != spacings[0][0]
                 )
-                listed = ", ".join(f"{spacing} ({count:,})" for spacing, count in spacings[:4])
+                found = ", ".join(f"{spacing} ({count:,})" for spacing, count in spacings[:4])
                 raise InputError(
-                    f"pixels have different spacings in mm: {listed}, the last of them in {odd}; set data.spacing=1.0 "
+                    f"pixels have different spacings in mm: {found}, the last of them in {odd}; set data.spacing=1.0 "
                     "(and data.image_size) to resample all to one"
                 )
         elif any(volume.spacing is None for volume in self._volumes):
@@ -396,9 +387,9 @@ class Slices(ImageDataset):
             resampled_size(volume.shape, volume.spacing, self._spacing) for volume in self._volumes
         ).most_common()
         if len(sizes) > 1:
-            listed = ", ".join(f"{height}x{width} ({n:,})" for (height, width), n in sizes[:4])
+            found = ", ".join(f"{height}x{width} ({n:,})" for (height, width), n in sizes[:4])
             raise InputError(
-                f"slices have different sizes: {listed}; set data.image_size=256 to crop and resize them all"
+                f"slices have different sizes: {found}; set data.image_size=256 to crop and resize them all"
             )
         return sizes[0][0]
 
@@ -414,7 +405,7 @@ def _table(
     volumes: Sequence[Volume], items: Sequence[tuple[int, int]], *, classes: bool
 ) -> MetadataTable:
     """Return the metadata of slices, given as (volume, slice): patients and series by their pseudonyms."""
-    names = sorted({volume.label for volume in volumes}) if classes else list(UNLABELLED)
+    names = sorted({volume.label for volume in volumes}) if classes else list(UNLABELED)
     patients = _pseudonyms("patient", [volume.patient for volume in volumes])
     series = _pseudonyms("series", [volume.series for volume in volumes])
     return MetadataTable(
@@ -434,13 +425,13 @@ def _pseudonyms(what: str, identifiers: Sequence[str]) -> list[str]:
 
 
 def _check_options(
-    *, spacing: float | None, slices: Sequence[int] | None, every: int, neighbours: int
+    *, spacing: float | None, slices: Sequence[int] | None, every: int, neighbors: int
 ) -> None:
     if spacing is not None and not 0 < spacing < float("inf"):
         raise InputError(f"data.spacing={spacing}; allowed: mm a pixel above 0, or null")
     if slices is not None and (len(slices) != 2 or not all(type(end) is int for end in slices)):
         raise InputError(f"data.slices={slices}; allowed: [first,last], such as [10,-10], or null")
-    if every < 1 or neighbours < 0:
+    if every < 1 or neighbors < 0:
         raise InputError(
-            f"data.every={every}, data.neighbours={neighbours}; allowed: at least 1, and at least 0"
+            f"data.every={every}, data.neighbors={neighbors}; allowed: at least 1, and at least 0"
         )

@@ -26,7 +26,7 @@ from gan_lab.data.tables import TABLES, BadTable, Columns, parse_table
 from gan_lab.errors import InputError, counted
 
 MAX_LABEL = 999_999  # larger labels are identifiers or damage: each class costs memory
-UNLABELLED = ["all"]
+UNLABELED = ["all"]
 T = TypeVar("T")
 _MOST_UNLIKE = 10  # allowed ratio between the scales of attributes
 
@@ -96,7 +96,7 @@ class MetadataTable:
             InputError: for unknown attributes.
         """
         if wanted is None:
-            wanted = self.attributes is not None and self.class_names == UNLABELLED
+            wanted = self.attributes is not None and self.class_names == UNLABELED
         if wanted is False:
             return self.labels, []
         wanted = [wanted] if isinstance(wanted, str) else wanted
@@ -138,7 +138,7 @@ class MetadataTable:
     def to_json(self) -> dict[str, Any]:
         """Content of `dataset.json`, with labels in NVIDIA's format."""
         result: dict[str, Any] = {"labels": None}
-        if self.class_names != UNLABELLED:
+        if self.class_names != UNLABELED:
             result["labels"] = self._pairs(self.labels.tolist())
             result["class_names"] = self.class_names
         if self.attributes is not None:
@@ -219,7 +219,7 @@ def read_metadata(
     if not files:
         raise InputError(f"data.root={root} holds test images only; set data.root to them")
     attributes, attribute_names = rows.attributes(kept)
-    labels, names = np.zeros(len(files), dtype=np.int64), list(UNLABELLED)
+    labels, names = np.zeros(len(files), dtype=np.int64), list(UNLABELED)
     if classes or (classes is None and not rows.says_of_classes):
         labels, names = folders.classes(kept, root, classes)
     elif classes is None and "class" in rows.values:
@@ -308,7 +308,7 @@ class _Folders:
             )
             nested = 0
         if not nested:
-            return np.zeros(len(below), dtype=np.int64), list(UNLABELLED)
+            return np.zeros(len(below), dtype=np.int64), list(UNLABELED)
         names = sorted(set(first) - {""}, key=natural_order)
         number = {"": -1, **{name: i for i, name in enumerate(names)}}
         return np.array([number[name] for name in first], dtype=np.int64), names

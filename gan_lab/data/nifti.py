@@ -91,7 +91,7 @@ class NiftiVolume(Volume):
                 "remove it"
             )
         if image.get_data_dtype().kind not in "iuf":
-            raise InputError(f"{where} is in colour, or holds complex values; take it out")
+            raise InputError(f"{where} is in color, or holds complex values; take it out")
         across = [i for i in (0, 1, 2) if i != axis]
         try:
             spacing = pixel_spacing(zooms[across[1]], zooms[across[0]])

@@ -23,7 +23,9 @@ from gan_lab.run import write
 
 
 class SampleKind(ABC):
-    """Images, sound, text: how samples of a kind are stored, written and shown. No other code depends on the kind.
+    """Images, sound, text: how samples of a kind are stored, written and shown.
+
+    Other code does not ask which kind it has, except for `SampleSpec.is_image` where something needs 8-bit pixels.
 
     A subclass is built from the arguments in `arguments`, which are kept with the run.
 
@@ -305,7 +307,7 @@ class SampleSpec:
 
 
 def to_pil(image: Tensor) -> Image.Image:
-    """Convert one uint8 image [C, H, W] with 1 (grey), 3 (RGB) or 4 (RGBA) channels to a Pillow image."""
+    """Convert one uint8 image [C, H, W] with 1 (gray), 3 (RGB) or 4 (RGBA) channels to a Pillow image."""
     pixels = image.permute(1, 2, 0).contiguous().cpu().numpy()
     return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
 

@@ -32,7 +32,7 @@ _HEADER = "index.json"  # the member that says what the samples are
 _LARGEST_HEADER = 1 << 26
 _LARGEST_SHARD = 2**32  # bytes, for positions of 32 bits
 
-Number = Annotated[int, Field(ge=0, le=2**40)]
+Count = Annotated[int, Field(ge=0, le=2**40)]
 
 
 class Shard(TypedDict):
@@ -44,11 +44,11 @@ class Shard(TypedDict):
     """
 
     plan: str
-    number: Number
-    of: Number
+    number: Count
+    of: Count
     split: str
-    rows: Number
-    left_out: Number
+    rows: Count
+    left_out: Count
     packed_by: str
     spec: dict[str, Any]
     excerpts: dict[str, Any]
@@ -64,10 +64,10 @@ class ShardEntry(TypedDict):
     """
 
     name: str
-    bytes: Number
+    bytes: Count
     split: str
     count: Annotated[int, Field(ge=1, le=2**32)]
-    table: tuple[Number, Number, Number]
+    table: tuple[Count, Count, Count]
 
 
 @dataclass(frozen=True, kw_only=True)

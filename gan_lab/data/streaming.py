@@ -29,7 +29,7 @@ from gan_lab.console import warn
 from gan_lab.data.base import MissingSplit, SampleDataset, check_split, digest
 from gan_lab.data.cache import read_header
 from gan_lab.data.decoding import DECODE_ERRORS
-from gan_lab.data.metadata import UNLABELLED, MetadataTable, join_tables
+from gan_lab.data.metadata import UNLABELED, MetadataTable, join_tables
 from gan_lab.data.sample import Excerpts, SampleSpec
 from gan_lab.data.shards import INDEX, ShardEntry, ShardIndex, read_index
 from gan_lab.data.transform import ImageSize, parse_size
@@ -50,8 +50,8 @@ def window_order(
 ) -> NDArray[np.int64]:
     """Order of the samples of shards in an epoch, int64 [copies * N]: at each position from `window` shards.
 
-    The shards stand on a circle in random order, and each sample at its shard's place plus a random part of the
-    window's length; places on the circle are the order. A new shard is wanted when the oldest is done, so that the
+    The shards stand on a circle in random order, and each sample at its shard's position plus a random part of the
+    window's length; positions on the circle are the order. A new shard is wanted when the oldest is done, so that the
     network has a steady load, and what is wanted last is wanted first in an epoch of the same shards.
 
     Args:
@@ -63,10 +63,10 @@ def window_order(
     """
     draw = np.random.default_rng((seed, epoch))
     shards = len(counts)
-    places = np.tile(np.repeat(draw.permutation(shards).astype(np.float64), counts), copies)
-    places += draw.random(len(places)) * min(window, shards)
-    places %= shards
-    return np.argsort(places, kind="stable")
+    positions = np.tile(np.repeat(draw.permutation(shards).astype(np.float64), counts), copies)
+    positions += draw.random(len(positions)) * min(window, shards)
+    positions %= shards
+    return np.argsort(positions, kind="stable")
 
 
 class Store:
@@ -326,16 +326,11 @@ class StreamedSamples(SampleDataset):
         trust: Sequence[str] = (),
     ) -> None:
         check_split(split)
-        if window < 1 or not cache_gb >= 0 or not 0 < patience <= _MOST_PATIENCE_S:
-            raise InputError(
-                f"data.window={window}, data.cache_gb={cache_gb}, data.patience={patience}; allowed: at least 1 shard, "
-                f"at least 0 GB, and 1 to {_MOST_PATIENCE_S:g} s"
-            )
-        if not root:
-            raise InputError(
-                "data.root is not set; set data.root=PATH to a folder of shards, or its URL, such as s3://BUCKET/FOLDER"
-            )
-        store = Store(str(root), options=options or {}, patience=patience)
+        store = Store(
+            _checked_root(root, window, cache_gb, patience),
+            options=options or {},
+            patience=patience,
+        )
         index, folder = _opened_index(store, Path(cache).expanduser() if cache else cache_dir())
         self._store, self._index = store, index
         most = int(cache_gb * 1e9)
@@ -376,11 +371,6 @@ class StreamedSamples(SampleDataset):
             flip=flip,
         )
         self._fingerprint = digest(index.digest, split, flip)
-
-    @property
-    def fingerprint(self) -> str:
-        """Digest of the shards' content and the split, wherever they lie."""
-        return self._fingerprint
 
     @property
     def groups(self) -> list[str] | None:
@@ -471,6 +461,20 @@ class StreamedSamples(SampleDataset):
         return data
 
 
+def _checked_root(root: str | None, window: int, cache_gb: float, patience: float) -> str:
+    """Return `data.root`, and check the numbers that go with it."""
+    if window < 1 or not cache_gb >= 0 or not 0 < patience <= _MOST_PATIENCE_S:
+        raise InputError(
+            f"data.window={window}, data.cache_gb={cache_gb}, data.patience={patience}; allowed: at least 1 shard, "
+            f"at least 0 GB, and 1 to {_MOST_PATIENCE_S:g} s"
+        )
+    if not root:
+        raise InputError(
+            "data.root is not set; set data.root=PATH to a folder of shards, or its URL, such as s3://BUCKET/FOLDER"
+        )
+    return str(root)
+
+
 def _check_images(spec: SampleSpec, size: tuple[int, int] | None, flip: bool) -> None:
     """Check what is asked of images alone."""
     are_images = spec.kind.axes[1:] == ("height", "width")
@@ -499,7 +503,7 @@ def _table(
     return MetadataTable(
         files=files,
         labels=np.array(column("labels") or [0] * len(files), dtype=np.int64),
-        class_names=content.get("class_names") or list(UNLABELLED),
+        class_names=content.get("class_names") or list(UNLABELED),
         attributes=None if vectors is None else np.array(vectors, dtype=np.float32),
         attribute_names=content.get("attribute_names") or attributes,
         groups=column("groups"),

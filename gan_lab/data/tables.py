@@ -105,7 +105,7 @@ def _from_json(content: Any, group_by: str | None) -> Columns:
     if isinstance(content, list):
         if content and all(isinstance(row, dict) for row in content):
             return _from_rows(content, group_by)
-        return _labelled(_pairs(content))
+        return _labeled(_pairs(content))
     if not isinstance(content, dict):
         raise BadTable('must hold an object with "labels", or a list of rows')
     by_name = {"labels", "class_names", "attribute_names", "val", "spacing", *_PAIRS}
@@ -115,7 +115,7 @@ def _from_json(content: Any, group_by: str | None) -> Columns:
     columns = (
         Columns(files=[], values={}, no_classes=True)
         if labels is None
-        else _labelled(_pairs(labels))
+        else _labeled(_pairs(labels))
     )
     columns.class_names = _texts(content, "class_names")
     columns.attribute_names = _texts(content, "attribute_names")
@@ -141,7 +141,7 @@ def _pairs(given: Any) -> dict[str, Any]:
         ) from error
 
 
-def _labelled(labels: dict[str, Any]) -> Columns:
+def _labeled(labels: dict[str, Any]) -> Columns:
     values = list(labels.values())
     vectors = bool(values) and all(isinstance(value, list) for value in values)
     return Columns(
@@ -219,25 +219,25 @@ def _from_csv(
 
 def _from_rows(rows: list[dict[str, Any]], group_by: str | None) -> Columns:
     headers = list(dict.fromkeys(header for row in rows for header in row))
-    named = {
+    header_of = {
         column: next((alias for alias in aliases if alias in headers), None)
         for column, aliases in _HEADERS.items()
     }
     if group_by in headers:
-        named["group"] = group_by
-    file = named.pop("file")
+        header_of["group"] = group_by
+    file = header_of.pop("file")
     files = [row.get(file) for row in rows] if file else []
     if not files or not all(isinstance(name, str) for name in files):
         raise BadTable("must name the file in every row, as file")
     values = {
         column: [row.get(header) for row in rows]
-        for column, header in named.items()
+        for column, header in header_of.items()
         if header is not None
     }
     columns = Columns(
         files=[_slashes(str(name)) for name in files],
         values=values,
-        group_column=named["group"] or "",
+        group_column=header_of["group"] or "",
     )
     name, count = Counter(columns.files).most_common(1)[0]
     if count > 1:

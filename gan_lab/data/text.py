@@ -137,15 +137,15 @@ class Text(SampleKind):
 
     @cached_property
     def _glyphs(self) -> Tensor:
-        """Images of the characters, uint8 [V, H, W]; padding is a grey cell."""
+        """Images of the characters, uint8 [V, H, W]; padding is a gray cell."""
         width, height = _GLYPH
         font = ImageFont.load_default(15)
         glyphs = np.full((len(self.alphabet), height, width), 255, dtype=np.uint8)
         for number, character in enumerate(self.alphabet):
             glyph = Image.new("L", _GLYPH, 224 if character == self.padding else 255)
             if character != self.padding:
-                place = (width / 2, height - 5)
-                ImageDraw.Draw(glyph).text(place, character, font=font, fill=0, anchor="ms")
+                position = (width / 2, height - 5)
+                ImageDraw.Draw(glyph).text(position, character, font=font, fill=0, anchor="ms")
             glyphs[number] = np.asarray(glyph)
         return torch.from_numpy(glyphs)
 
@@ -242,10 +242,6 @@ class Lines(SampleDataset):
         self._rows = rows
         self._fingerprint = fingerprint
 
-    @property
-    def fingerprint(self) -> str:
-        return self._fingerprint
-
     def load(self, index: int) -> Tensor:
         """Stored line `index`, [L]."""
         return torch.from_numpy(np.array(self._lines[self._place(index)]))
@@ -287,9 +283,9 @@ def cut_lines(text: str, *, length: int, wrap: bool, least: int) -> NDArray[np.u
     sizes = np.minimum(stops - starts, length)
     kept = sizes >= max(least, 1)
     starts, sizes = starts[kept], sizes[kept]
-    places = np.arange(length)
-    rows = points[np.minimum(starts[:, None] + places, len(points) - 1)]
-    rows = np.where(places < sizes[:, None], rows, 0).astype(np.uint32)
+    positions = np.arange(length)
+    rows = points[np.minimum(starts[:, None] + positions, len(points) - 1)]
+    rows = np.where(positions < sizes[:, None], rows, 0).astype(np.uint32)
     blank = np.isin(rows, [0, *map(ord, " \t")]).all(1)
     return rows[~blank]
 

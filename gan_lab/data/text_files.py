@@ -16,7 +16,7 @@ from gan_lab.console import say
 from gan_lab.data.base import MissingSplit, SampleDataset, check_split, digest
 from gan_lab.data.decoding import regular_file
 from gan_lab.data.listing import format_names, list_matching
-from gan_lab.data.metadata import UNLABELLED, MetadataTable, as_unicode, read_metadata
+from gan_lab.data.metadata import UNLABELED, MetadataTable, as_unicode, read_metadata
 from gan_lab.data.source import FileSource, existing_path
 from gan_lab.data.tables import read_table
 from gan_lab.data.text import (
@@ -284,7 +284,7 @@ def packed_files(path: Path, reading: Reading, *, pattern: str, classes: Classes
         texts,
         reading,
         key=digest(source.listing, table.content()),
-        class_names=[] if table.class_names == UNLABELLED else table.class_names,
+        class_names=[] if table.class_names == UNLABELED else table.class_names,
         has_splits=has_splits,
     )
 
@@ -331,7 +331,7 @@ def _table(path: Path, pattern: str, classes: Classes) -> tuple[Path, MetadataTa
     if path.is_file():
         labels = np.zeros(1, dtype=np.int64)
         return path.parent, MetadataTable(
-            files=[path.name], labels=labels, class_names=list(UNLABELLED)
+            files=[path.name], labels=labels, class_names=list(UNLABELED)
         )
     listing = list_matching(path, lambda name: fnmatch(name.rpartition("/")[2], pattern))
     if not listing.images:

@@ -18,7 +18,7 @@ FILTERS = {
 }
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N")
-_GREY = ("1", "L", "I", *_SIXTEEN_BIT)
+_GRAY = ("1", "L", "I", *_SIXTEEN_BIT)
 
 ImageSize = int | Sequence[int] | None
 Crop = str | int | Sequence[int]
@@ -32,14 +32,14 @@ class UnusableImage(ValueError):
 class ImageTransform:
     """Makes every image uint8 [C, H, W].
 
-    EXIF orientation is applied; 16-bit grey keeps its high byte; transparency becomes white unless there are 4
+    EXIF orientation is applied; 16-bit gray keeps its high byte; transparency becomes white unless there are 4
     channels. The filters are Pillow's, which widen with the scale and so do not alias.
 
     Args:
         size: (height, width) of the result.
         channels: 1, 3 or 4.
-        crop: "center" cuts the largest centred part with the aspect of `size`; "none" cuts nothing and distorts;
-            (height, width) cuts that many pixels from the centre first, then as "center".
+        crop: "center" cuts the largest centered part with the aspect of `size`; "none" cuts nothing and distorts;
+            (height, width) cuts that many pixels from the center first, then as "center".
         resample: a name in FILTERS.
     """
 
@@ -116,7 +116,7 @@ def native_channels(image: Image.Image) -> int:
     """Channels (1, 3 or 4) that represent an opened image without loss."""
     if image.has_transparency_data:
         return 4
-    return 1 if image.mode in _GREY else 3
+    return 1 if image.mode in _GRAY else 3
 
 
 def usable_mode(mode: str, file_format: str | None) -> bool:
@@ -181,21 +181,21 @@ def check_options(resample: str, channels: int | None) -> None:
         raise InputError(f"data.resample={resample!r}; allowed: {', '.join(FILTERS)}")
     if channels is not None and channels not in _MODES:
         raise InputError(
-            f"data.channels={channels!r}; allowed: 1 (grey), 3 (RGB), 4 (RGBA), null (as the files)"
+            f"data.channels={channels!r}; allowed: 1 (gray), 3 (RGB), 4 (RGBA), null (as the files)"
         )
 
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:
-    """Bring 16-bit grey, which Pillow would clip, to 8 bits; other modes stay."""
+    """Bring 16-bit gray, which Pillow would clip, to 8 bits; other modes stay."""
     if not usable_mode(image.mode, image.format):
         raise UnusableImage(
             f"its pixels are of mode {image.mode}, whose range is unknown; save it with 8 or 16 bits"
         )
     if image.mode not in (*_SIXTEEN_BIT, "I"):
         return image
-    grey = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).astype(np.uint8))
-    grey.info = image.info
-    return grey
+    gray = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).astype(np.uint8))
+    gray.info = image.info
+    return gray
 
 
 def _to_mode(image: Image.Image, channels: int) -> Image.Image:

@@ -219,13 +219,13 @@ class SharedBatchNorm(_BatchNorm):
         shape = [1, -1, *[1] * (x.ndim - 2)]
         exact = to_fp32(x)
         mean = mean_everywhere(exact.mean(kept))  # [C]
-        centred = exact - mean.view(shape)
-        variance = mean_everywhere(centred.square().mean(kept))  # [C]
+        centered = exact - mean.view(shape)
+        variance = mean_everywhere(centered.square().mean(kept))  # [C]
         self._keep(mean.detach(), variance.detach(), x.numel() // x.shape[1] * get_world_size())
         scale = (variance + self.eps).rsqrt()
         if self.affine:
             scale = scale * self.weight
-        y = centred * scale.view(shape)
+        y = centered * scale.view(shape)
         return (y + self.bias.view(shape) if self.affine else y).to(x.dtype)
 
     @torch.no_grad()

@@ -1,4 +1,7 @@
-"""SLURM: environment of a job, signals, requeueing. Imports nothing heavy."""
+"""SLURM: environment of a job, its signals and requeueing. Imports nothing heavy.
+
+What a run does on a signal is in `gan_lab.training.callbacks.checkpointing`.
+"""
 
 import os
 import signal

@@ -160,7 +160,7 @@ class ImageSearch:
             noise=False,
             seed=0,
             batch_size=1,
-            recording=self,
+            observer=self,
         )
         with torch.no_grad():
             self.add(self._step, 0, rows.images(space))

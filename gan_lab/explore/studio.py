@@ -85,7 +85,7 @@ class Recipe(Part):
         model: number of the generator on the page.
         point: its latent.
         truncation: psi or threshold; None for none.
-        center: the centre of truncation.
+        center: the center of truncation.
         mix: styles of another seed.
         walk: steps along directions.
         noise: of generators with noise inputs.
@@ -149,7 +149,7 @@ class Abilities:
         levels: first and last style of "coarse" and so on.
         truncation: "psi", "threshold" or None.
         noise: whether it has noise inputs.
-        places: whether images can be translated and rotated.
+        supports_transform: whether images can be translated and rotated.
         projects: whether images can be projected.
         walks: methods for directions.
     """
@@ -166,7 +166,7 @@ class Abilities:
     levels: dict[str, tuple[int, int]]
     truncation: str | None
     noise: bool
-    places: bool
+    supports_transform: bool
     projects: bool
     walks: list[str]
 
@@ -209,7 +209,7 @@ class Studio:
             levels=levels(gan),
             truncation="psi" if gan.has_styles else threshold,
             noise=generator.has_noise_inputs,
-            places=generator.supports_transform,
+            supports_transform=generator.supports_transform,
             projects=gan.spec.is_image
             and gan.spec.encoded_shape == gan.spec.shape
             and not gan.attributes,

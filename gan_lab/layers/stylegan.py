@@ -158,14 +158,14 @@ class Mapping(nn.Module):
 
 
 def truncated(styles: Tensor, center: Tensor, psi: float, layers: int | None = None) -> Tensor:
-    """Truncate styles towards a centre: w' = center + psi (w - center).
+    """Truncate styles towards a center: w' = center + psi (w - center).
 
     Karras et al. 2019, appendix B.
 
     Args:
         styles: w [N, L, D].
         center: [D], [N, 1, D] or [N, L, D].
-        psi: 1 changes nothing, 0 gives the centre.
+        psi: 1 changes nothing, 0 gives the center.
         layers: truncate only the first so many; None for all.
     """
     if psi == 1:
@@ -443,7 +443,7 @@ class StyleGeneratorNetwork(GeneratorNetwork):
         return self.mapping.w_avg
 
     def center(self, labels: Tensor | None = None) -> Tensor:
-        """Return the centre of truncation, [1, 1, w_dim], or [N, 1, w_dim] if it depends on labels."""
+        """Return the center of truncation, [1, 1, w_dim], or [N, 1, w_dim] if it depends on labels."""
         return self.w_avg[None, None]
 
     @property

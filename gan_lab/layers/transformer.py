@@ -76,7 +76,7 @@ def sine_positions(grid: tuple[int, int], width: int) -> Tensor:
         )
     rates = LONGEST_WAVE ** -(torch.arange(width // 4, dtype=torch.float64) / (width // 4))
     rows, columns = rows_and_columns(grid)
-    angles = [place.double().outer(rates) for place in (columns, rows)]
+    angles = [position.double().outer(rates) for position in (columns, rows)]
     return torch.cat([wave for angle in angles for wave in (angle.sin(), angle.cos())], 1).float()
 
 
@@ -100,7 +100,7 @@ def rotations(grid: tuple[int, int], head_width: int, *, before: int = 0) -> Ten
         )
     half = head_width // 2
     rates = LONGEST_WAVE ** -(torch.arange(0, half, 2, dtype=torch.float64) / half)
-    angles = [place.double().outer(rates) for place in rows_and_columns(grid)]
+    angles = [position.double().outer(rates) for position in rows_and_columns(grid)]
     angle = torch.cat(angles, dim=1).repeat_interleave(2, dim=1)
     angle = torch.cat([angle.new_zeros(before, head_width), angle])
     return torch.stack([angle.cos(), angle.sin()]).float()

@@ -10,7 +10,7 @@ from gan_lab.data.builtin import Digits, StackedDigits
 from gan_lab.data.datamodule import DataModule
 from gan_lab.data.text import Lines
 from gan_lab.errors import InputError
-from gan_lab.metrics.images import ImageSource
+from gan_lab.metrics.sources import ImageSource
 
 
 class Metrics(Protocol):
@@ -192,7 +192,7 @@ Direction = Literal["min", "max"]
 
 # prefixes of keys from `ProtocolMetric.key`: usual names of metrics, or short names
 _SMALLER = re.compile(
-    r"((clean_|class_|s)?fid|(clean_)?kid|fd|kd|ppl|path|kl_modes|memorised|js[0-9]+|copied|ks_grey|copies|membership)(\d|_|$)"
+    r"((clean_|class_|s)?fid|(clean_)?kid|fd|kd|ppl|path|kl_modes|memorized|js[0-9]+|copied|ks_gray|copies|membership)(\d|_|$)"
 )
 _LARGER = re.compile(
     r"(is|score|precision|recall|density|coverage|accuracy|modes|eq|eqt|eqr|words|utility)(\d|_|$)"

@@ -17,7 +17,7 @@ from torch import Tensor
 from gan_lab.errors import InputError
 from gan_lab.metrics.feature_metrics import MetricContext, MetricValue, in_thousands
 from gan_lab.metrics.generator_metrics import GeneratorMetric
-from gan_lab.metrics.images import GanImages
+from gan_lab.metrics.sources import GanImages
 from gan_lab.seeding import derive_seed
 
 _A = 3  # lobes of a Lanczos window
@@ -88,16 +88,16 @@ class Equivariance(GeneratorMetric):
         truncation = images.description["truncation"]
         count = stop - start
         latents = gan.latents(count, seed=seed, start=start, truncation=truncation)
-        plain = gan.synthesize(latents, batch_size=count)
+        originals = gan.synthesize(latents, batch_size=count)
         draws = torch.Generator().manual_seed(derive_seed(seed, start, _STREAM))
-        side = plain.shape[-1]
+        side = originals.shape[-1]
         found = []
         for kind in self._kinds:
             shifts, angle = drawn(kind, count, side, draws)
             moved = gan.synthesize(
                 latents, transform=motions(shifts / side, angle), batch_size=count
             )
-            found.append(errors(plain, moved, shifts, angle))
+            found.append(errors(originals, moved, shifts, angle))
         return torch.stack(found, dim=1).cpu()
 
 
@@ -128,11 +128,11 @@ def rotation(angle: float) -> Tensor:
     return torch.tensor([[cos, -sin], [sin, cos]], dtype=torch.float64)
 
 
-def errors(plain: Tensor, moved: Tensor, shifts: Tensor, angle: float | None) -> Tensor:
+def errors(originals: Tensor, moved: Tensor, shifts: Tensor, angle: float | None) -> Tensor:
     """Compare images moved by the generator with unmoved ones that are moved here.
 
     Args:
-        plain: images [N, C, H, H].
+        originals: images [N, C, H, H].
         moved: images at `x + shift`, or at x rotated by `angle`, where the unmoved ones are at x.
         shifts: [N, 2], x and y, in pixels; ignored with an angle.
         angle: in radians; None for a shift.
@@ -143,11 +143,11 @@ def errors(plain: Tensor, moved: Tensor, shifts: Tensor, angle: float | None) ->
     if angle is None:
         parts = [
             shifted(image[None], float(x), float(y))
-            for image, (x, y) in zip(plain, shifts.tolist(), strict=True)
+            for image, (x, y) in zip(originals, shifts.tolist(), strict=True)
         ]
         expected, known = (torch.cat(part) for part in zip(*parts, strict=True))
     else:
-        expected, known = turned(plain, angle)
+        expected, known = turned(originals, angle)
         moved, also = limited(moved, angle)
         known = known & also
     squared = (moved - expected).double().square() * known
@@ -191,7 +191,7 @@ def shifted(images: Tensor, x: float, y: float) -> tuple[Tensor, Tensor]:
 
 
 def turned(images: Tensor, angle: float) -> tuple[Tensor, Tensor]:
-    """Rotate images around the centre, limited to frequencies that both grids have (appendix E.3).
+    """Rotate images around the center, limited to frequencies that both grids have (appendix E.3).
 
     Returns:
         Images [N, C, H, H] and where they are known, bool [1, 1, H, H].

@@ -31,7 +31,7 @@ from gan_lab.metrics.cache import (
 )
 from gan_lab.metrics.feature_set import AllNeeds, FeatureSet, Form, Moments
 from gan_lab.metrics.features import Extractor
-from gan_lab.metrics.images import ImageSource
+from gan_lab.metrics.sources import ImageSource
 
 CHUNK = 512  # images; some megabytes of features, and a minute of Inception on two CPU cores
 _BLOCKS = 256  # that there are before they have more than a chunk

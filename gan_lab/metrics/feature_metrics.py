@@ -21,10 +21,10 @@ from gan_lab.metrics.functional import (
     nearest,
     precision_recall,
     prepared,
-    refuse_small_sample,
+    reject_small_sample,
     squared_radii,
 )
-from gan_lab.metrics.images import ImageSource, label_difference
+from gan_lab.metrics.sources import ImageSource, label_difference
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,8 +203,8 @@ class Frechet(ProtocolMetric):
         if self._allow_singular:
             return
         width = context.extractor.outputs[self.output]
-        refuse_small_sample("generated", num=context.num_fake, width=width)
-        refuse_small_sample("real", num=context.num_real, width=width)
+        reject_small_sample("generated", num=context.num_fake, width=width)
+        reject_small_sample("real", num=context.num_real, width=width)
 
     def compute(
         self, real: FeatureSet | None, fake: FeatureSet, context: MetricContext
@@ -367,7 +367,7 @@ class Kernel(ProtocolMetric):
         return min(MOST_IN_SUBSET, max(2, fewest // 2))
 
 
-class Score(ProtocolMetric):
+class InceptionScore(ProtocolMetric):
     """Inception Score, with its deviation over parts; needs no real images.
 
     Salimans et al. 2016, https://arxiv.org/abs/1606.03498.
@@ -416,8 +416,8 @@ class Score(ProtocolMetric):
 _SHOWN = 16  # pairs of a generated and its nearest real image in a result
 
 
-class NeighbourMetric(ProtocolMetric):
-    """A metric, or pair of metrics, of k-nearest neighbourhoods of both sets, named in `kinds`."""
+class NeighborMetric(ProtocolMetric):
+    """A metric, or pair of metrics, of k-nearest neighborhoods of both sets, named in `kinds`."""
 
     kinds: tuple[str, str]
     real_form = fake_form = "features"
@@ -431,7 +431,7 @@ class NeighbourMetric(ProtocolMetric):
         fewest = min(context.num_fake, context.num_real_features)
         if fewest <= self.k:
             raise InputError(
-                f"{context.num_fake} generated and {context.num_real_features} real images for neighbourhoods of "
+                f"{context.num_fake} generated and {context.num_real_features} real images for neighborhoods of "
                 f"k={self.k}; give more than {self.k} of each"
             )
 
@@ -456,7 +456,7 @@ class NeighbourMetric(ProtocolMetric):
         raise AssertionError(f"{type(self).__name__} has no pair of metrics")
 
 
-class PrecisionRecall(NeighbourMetric):
+class PrecisionRecall(NeighborMetric):
     """Precision: share of generated images in the real manifold; recall: share of real images in the generated one.
 
     Kynkaanniemi et al. 2019, https://arxiv.org/abs/1904.06991.
@@ -464,7 +464,7 @@ class PrecisionRecall(NeighbourMetric):
     Args:
         output: of the extractor.
         key: prefix of both metrics' names; None for the default.
-        k: neighbours within a ball; 3 in the paper.
+        k: neighbors within a ball; 3 in the paper.
     """
 
     kind, short = "precision", "precision"
@@ -477,7 +477,7 @@ class PrecisionRecall(NeighbourMetric):
         return precision_recall(real, fake, k=self.k)
 
 
-class DensityCoverage(NeighbourMetric):
+class DensityCoverage(NeighborMetric):
     """Density and coverage: like precision and recall, but robust to outliers.
 
     Naeem et al. 2020, https://arxiv.org/abs/2002.09797.
@@ -485,7 +485,7 @@ class DensityCoverage(NeighbourMetric):
     Args:
         output: of the extractor.
         key: prefix of both metrics' names; None for the default.
-        k: neighbours within a ball; 5 in the paper.
+        k: neighbors within a ball; 5 in the paper.
     """
 
     kind, short = "density", "density"
@@ -498,10 +498,10 @@ class DensityCoverage(NeighbourMetric):
         return density_coverage(real, fake, k=self.k)
 
 
-class Memorisation(NeighbourMetric):
+class Memorization(NeighborMetric):
     """Share of generated images that are nearer to a real one than real images are to each other.
 
-    "Nearer" means below the `quantile` of the real images' distances to their nearest neighbour. A generator of the
+    "Nearer" means below the `quantile` of the real images' distances to their nearest neighbor. A generator of the
     same distribution gets about `quantile`, one that repeats training images 1. Duplicates do not matter; the real
     images should be those of training.
 
@@ -511,14 +511,14 @@ class Memorisation(NeighbourMetric):
         quantile: of the real images' distances.
     """
 
-    kind, short = "memorised", "memorised"
+    kind, short = "memorized", "memorized"
 
     def __init__(
         self, *, output: str = "features", key: str | None = None, quantile: float = 0.01
     ) -> None:
         super().__init__(output=output, key=key, k=1)
         if not 0 < quantile < 1:
-            raise InputError(f"metrics.memorisation.quantile={quantile} must lie between 0 and 1")
+            raise InputError(f"metrics.memorization.quantile={quantile} must lie between 0 and 1")
         self._quantile = quantile
 
     def compute(

@@ -17,7 +17,7 @@ from gan_lab.config import ClassNames, limited, take
 from gan_lab.data.cache import MAX_ROWS, read_arrays
 from gan_lab.errors import InputError
 from gan_lab.metrics.features import Extractor
-from gan_lab.metrics.images import ImageSource
+from gan_lab.metrics.sources import ImageSource
 from gan_lab.run import replacing
 
 # what a metric needs of an output
@@ -45,8 +45,8 @@ class Moments:
         """Add features [N, width]; the result depends on their order only in the last bits."""
         features = features.double()
         mean = features.mean(0)
-        centred = features - mean
-        self._add(len(features), mean, centred.T @ centred)
+        centered = features - mean
+        self._add(len(features), mean, centered.T @ centered)
 
     def join(self, count: int, stacked: Tensor) -> None:
         """Add the moments of `count` features, as `stacked` returns them."""
@@ -148,7 +148,7 @@ def check_pair(real: Tensor, fake: Tensor, *, least: int = 1) -> None:
 _META = "gan_lab"
 
 # description in a file of features
-_DESCRIBED: dict[str, Any] = {
+_DESCRIPTION: dict[str, Any] = {
     **dict.fromkeys(
         ("extractor", "sha256", "transform", "precision", "source", "fingerprint"), str
     ),
@@ -165,17 +165,17 @@ class AbsentImages(ImageSource):
 
     Args:
         path: of the file of features.
-        described: the file's description.
+        description: the file's description.
     """
 
-    def __init__(self, path: Path, described: dict[str, Any]) -> None:
-        self.name = f"{described['source']} (features in {path})"
-        self.count = described["count"]
-        self.shape = tuple(described["shape"])
-        self.class_names = tuple(described["class_names"])
+    def __init__(self, path: Path, description: dict[str, Any]) -> None:
+        self.name = f"{description['source']} (features in {path})"
+        self.count = description["count"]
+        self.shape = tuple(description["shape"])
+        self.class_names = tuple(description["class_names"])
         self.num_classes = len(self.class_names)
-        self.description = {**described["description"], "features_from": str(path)}
-        self._fingerprint = described["fingerprint"]
+        self.description = {**description["description"], "features_from": str(path)}
+        self._fingerprint = description["fingerprint"]
 
     @property
     def fingerprint(self) -> str:
@@ -196,7 +196,7 @@ def is_features_file(path: Path) -> bool:
 def save_features(made: FeatureSet, extractor: Extractor, path: Path) -> None:
     """Write the features and statistics of real images, with their description."""
     source = made.source
-    described = {
+    description = {
         "extractor": extractor.name,
         "sha256": extractor.sha256,
         "transform": extractor.transform,
@@ -219,7 +219,7 @@ def save_features(made: FeatureSet, extractor: Extractor, path: Path) -> None:
     if made.labels is not None:
         arrays["labels"] = made.labels.numpy()
     with replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, allow_pickle=False, **{_META: np.array(json.dumps(described))}, **arrays)
+        np.savez(file, allow_pickle=False, **{_META: np.array(json.dumps(description))}, **arrays)
 
 
 def _check_arrays(arrays: dict[str, NDArray[Any]], count: int) -> None:
@@ -246,17 +246,17 @@ def _read_features(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]
     """
     try:
         arrays = read_arrays(path)
-        described = limited(json.loads(str(arrays.pop(_META))), path)
-        for key, kind in _DESCRIBED.items():
-            take(described, key, kind, origin=path)
-        _check_arrays(arrays, described["count"])
+        description = limited(json.loads(str(arrays.pop(_META))), path)
+        for key, kind in _DESCRIPTION.items():
+            take(description, key, kind, origin=path)
+        _check_arrays(arrays, description["count"])
     except (ValueError, KeyError, RecursionError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(
             f"{path} is not a complete file of features ({error}); copy or make it again"
         ) from error
-    return described, arrays
+    return description, arrays
 
 
 def load_features(path: Path, extractor: Extractor, needs: AllNeeds) -> FeatureSet:
@@ -270,7 +270,7 @@ def load_features(path: Path, extractor: Extractor, needs: AllNeeds) -> FeatureS
     Raises:
         InputError: when the file is damaged, of another extractor, or lacks something.
     """
-    described, arrays = _read_features(path)
+    description, arrays = _read_features(path)
     ours = {
         "extractor": extractor.name,
         "sha256": extractor.sha256,
@@ -278,9 +278,9 @@ def load_features(path: Path, extractor: Extractor, needs: AllNeeds) -> FeatureS
         "precision": extractor.precision,
     }
     for key, value in ours.items():
-        if described[key] != value:
+        if description[key] != value:
             raise InputError(
-                f"{path} holds features made with {key} {described[key]!r}, and the protocol has {value!r}: they "
+                f"{path} holds features made with {key} {description[key]!r}, and the protocol has {value!r}: they "
                 "cannot be compared"
             )
     lacking = [
@@ -295,9 +295,9 @@ def load_features(path: Path, extractor: Extractor, needs: AllNeeds) -> FeatureS
         )
     tensors = {name: torch.from_numpy(values) for name, values in arrays.items()}
     return FeatureSet(
-        source=AbsentImages(path, described),
-        count=described["count"],
-        whole=described["whole"],
+        source=AbsentImages(path, description),
+        count=description["count"],
+        whole=description["whole"],
         features={
             output: tensors[f"features_{output}"] for output, form in needs if form == "features"
         },

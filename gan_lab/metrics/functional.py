@@ -1,4 +1,4 @@
-"""Metrics as pure functions of features: Frechet and kernel distance, Inception Score, neighbourhoods."""
+"""Metrics as pure functions of features: Frechet and kernel distance, Inception Score, neighborhoods."""
 
 from collections.abc import Iterator
 from itertools import pairwise
@@ -37,11 +37,11 @@ def frechet_distance(real: Tensor, fake: Tensor, *, allow_singular: bool = False
     """
     if not allow_singular:
         for name, features in (("real", real), ("generated", fake)):
-            refuse_small_sample(name, num=features.shape[0], width=features.shape[-1])
+            reject_small_sample(name, num=features.shape[0], width=features.shape[-1])
     return frechet_distance_from_statistics(gaussian_statistics(real), gaussian_statistics(fake))
 
 
-def refuse_small_sample(name: str, *, num: int, width: int) -> None:
+def reject_small_sample(name: str, *, num: int, width: int) -> None:
     """Check that there are more samples than features, so that the covariance is regular.
 
     Raises:
@@ -72,8 +72,8 @@ def gaussian_statistics(features: Tensor) -> tuple[Tensor, Tensor]:
         features = features.cpu()
     features = features.double()
     mean = features.mean(dim=0)  # [D]
-    centred = features - mean  # [N, D]
-    return mean, centred.T @ centred / (features.shape[0] - 1)
+    centered = features - mean  # [N, D]
+    return mean, centered.T @ centered / (features.shape[0] - 1)
 
 
 def frechet_distance_from_statistics(
@@ -270,9 +270,9 @@ def _score(log_p: Tensor) -> Tensor:
     return divergence.mean().exp()
 
 
-# Precision, recall, density, coverage: quality and variety, by nearest neighbours.
+# Precision, recall, density, coverage: quality and variety, by nearest neighbors.
 #
-# A set's manifold is the union of balls around its features, with the distance to the k-th neighbour as radius.
+# A set's manifold is the union of balls around its features, with the distance to the k-th neighbor as radius.
 #
 # - Precision: share of generated images in the real manifold. Recall: share of real images in the generated manifold.
 #   Kynkaanniemi et al. 2019, https://arxiv.org/abs/1904.06991, equations 1 and 2, k = 3.
@@ -290,7 +290,7 @@ def precision_recall(real: Tensor, fake: Tensor, *, k: int = 3) -> tuple[Tensor,
     Args:
         real: features [N, D].
         fake: features [M, D].
-        k: neighbours within a ball.
+        k: neighbors within a ball.
 
     Raises:
         InputError: for no more than k features, for unequal widths or non-finite values.
@@ -324,7 +324,7 @@ def density_coverage(real: Tensor, fake: Tensor, *, k: int = 5) -> tuple[Tensor,
 def nearest(fake: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
     """Return the distances [M] of `fake` [M, D] to their nearest of `real` [N, D], and its indices [M].
 
-    Distances near zero reveal memorised training images.
+    Distances near zero reveal memorized training images.
 
     Raises:
         InputError: as `precision_recall`.
@@ -351,7 +351,7 @@ def diversity(features: Tensor) -> Tensor:
 
 
 def prepared(real: Tensor, fake: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Check two sets and centre them on the real mean, against cancellation.
+    """Check two sets and center them on the real mean, against cancellation.
 
     Raises:
         InputError: as `precision_recall`.
@@ -359,14 +359,14 @@ def prepared(real: Tensor, fake: Tensor, k: int) -> tuple[Tensor, Tensor]:
     check_pair(real, fake)
     if min(len(real), len(fake)) <= k:
         raise InputError(
-            f"{len(real)} real and {len(fake)} generated images for neighbourhoods of k={k}; give more than {k} of each"
+            f"{len(real)} real and {len(fake)} generated images for neighborhoods of k={k}; give more than {k} of each"
         )
-    centre = real.float().mean(0)
-    return real.float() - centre, fake.float() - centre
+    center = real.float().mean(0)
+    return real.float() - center, fake.float() - center
 
 
 def squared_radii(features: Tensor, k: int) -> Tensor:
-    """Return the squared distance [N] of each feature to its k-th neighbour, itself not counted."""
+    """Return the squared distance [N] of each feature to its k-th neighbor, itself not counted."""
     parts = [
         squared.kthvalue(k + 1, dim=1).values
         for _, squared in squared_distances(features, features)

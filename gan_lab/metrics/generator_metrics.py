@@ -20,7 +20,7 @@ from gan_lab.metrics.feature_metrics import MetricContext, MetricValue, Protocol
 from gan_lab.metrics.feature_set import FeatureSet
 from gan_lab.metrics.features import Extractor
 from gan_lab.metrics.features.vgg16 import ImageDistance
-from gan_lab.metrics.images import GanImages, ImageSource
+from gan_lab.metrics.sources import GanImages, ImageSource
 from gan_lab.sampling.interpolation import slerp
 from gan_lab.sampling.latents import Latents
 from gan_lab.seeding import derive_seed
@@ -155,10 +155,10 @@ def drawn_by(images: ImageSource, kind: str) -> GanImages:
 @contextmanager
 def single_precision(network: nn.Module) -> Iterator[None]:
     """Compute in float32 throughout: differences of similar images need it."""
-    halved = half_precision_parts(network)
-    before = [part.dtype for part in halved]
+    parts = half_precision_parts(network)
+    before = [part.dtype for part in parts]
     try:
-        for part in halved:
+        for part in parts:
             part.dtype = None
         with (
             torch.autocast(next(network.parameters()).device.type, enabled=False),
@@ -166,7 +166,7 @@ def single_precision(network: nn.Module) -> Iterator[None]:
         ):
             yield
     finally:
-        for part, dtype in zip(halved, before, strict=True):
+        for part, dtype in zip(parts, before, strict=True):
             part.dtype = dtype
 
 
@@ -187,14 +187,14 @@ _STREAMS = (3, 4, 5)  # random streams: both ends of a path, and the position on
 class PathLength(GeneratorMetric):
     """Path length by the squared distance of the protocol's extractor; PPL if that is LPIPS.
 
-    The key is `ppl_w_end_crop_50k`, or with another extractor `path_digits_z_end_1437`; images are then quantised to 8
+    The key is `ppl_w_end_crop_50k`, or with another extractor `path_digits_z_end_1437`; images are then quantized to 8
     bits, so `epsilon` must be large enough. Noise inputs are constant, and the same for both images; half precision is
     not used.
 
     Args:
         space: "z" or "w".
         sampling: "end", at the start of paths, or "full", anywhere on them.
-        crop: use the centre of the image, the face of an aligned photograph.
+        crop: use the center of the image, the face of an aligned photograph.
         epsilon: step on a path of length 1.
         discard: percentage of the smallest and of the largest values to discard.
         num_paths: number of paths; None for the protocol's number of generated images.

@@ -1,4 +1,4 @@
-"""Metrics that look at images themselves: their grey levels, and what a classifier learns of them."""
+"""Metrics that look at images themselves: their gray levels, and what a classifier learns of them."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +11,7 @@ from gan_lab.errors import InputError
 from gan_lab.metrics.feature_metrics import MetricContext, MetricValue, ProtocolMetric, in_thousands
 from gan_lab.metrics.feature_set import FeatureSet
 from gan_lab.metrics.features.classifiers import as_seen, train_classifier
-from gan_lab.metrics.images import ImageSource
+from gan_lab.metrics.sources import ImageSource
 
 _BLOCK = 64  # images that are read at a time
 
@@ -73,24 +73,24 @@ def blocks(count: int, size: int = _BLOCK) -> Iterator[tuple[int, int]]:
         yield start, min(start + size, count)
 
 
-class GreyLevels(ImageMetric):
+class GrayLevels(ImageMetric):
     """Kolmogorov-Smirnov distance of the levels of generated and real pixels, with all their bits.
 
     The largest difference between the shares of pixels up to a level: 0 for the same levels, 1 where all levels of one
     set lie below those of the other. It says nothing of where in an image levels are.
 
     Args:
-        num_pixels: of each image, at the same random places of all.
+        num_pixels: of each image, at the same random positions of all.
         key: of the metric; None makes it.
     """
 
-    kind, short = "grey_levels", "ks_grey"
+    kind, short = "gray_levels", "ks_gray"
     has_references = True
 
     def __init__(self, *, num_pixels: int = 1024, key: str | None = None) -> None:
         super().__init__(key=key)
         if num_pixels < 1:
-            raise InputError(f"metrics.grey_levels.num_pixels={num_pixels} must be at least 1")
+            raise InputError(f"metrics.gray_levels.num_pixels={num_pixels} must be at least 1")
         self._num_pixels = num_pixels
 
     def compute(

@@ -22,10 +22,10 @@ from gan_lab.errors import InputError
 from gan_lab.metrics.feature_metrics import MetricContext, MetricValue, ProtocolMetric, in_thousands
 from gan_lab.metrics.feature_set import FeatureSet, Needs
 from gan_lab.metrics.image_metrics import blocks, held_out_images, real_images
-from gan_lab.metrics.images import DatasetImages, GanImages, ImageSource
+from gan_lab.metrics.sources import DatasetImages, GanImages, ImageSource
 
 CLOSEST = 0.01  # share of held-out samples that says what is close
-NEIGHBOURS = 50  # whose mean distance a sample's nearest one is measured by
+NEIGHBORS = 50  # whose mean distance a sample's nearest one is measured by
 KNOWN = 0.6  # AUC of a membership test above which training samples count as known
 _SURE = 0.99  # of the bounds that a verdict needs
 _INTERVAL = 0.95  # of an AUC
@@ -61,7 +61,7 @@ def squared_to_nearest_copy(copies: Iterable[Tensor], base: Tensor) -> Tensor:
     return found.clamp(min=0)
 
 
-class Neighbours:
+class Neighbors:
     """The nearest of many training samples, which come in parts, and the nearest of some samples to each of these.
 
     Attributes:
@@ -72,7 +72,7 @@ class Neighbours:
     Args:
         num: samples, Q.
         num_first: of these, the first ones.
-        k: neighbours.
+        k: neighbors.
     """
 
     def __init__(self, *, num: int, num_first: int, k: int) -> None:
@@ -225,12 +225,12 @@ def membership(
 
 def _variance_of_mean(values: NDArray[np.float64], groups: ArrayLike | None) -> float:
     """Variance of the mean of values [N], those of a group together."""
-    centred = values - values.mean()
+    centered = values - values.mean()
     if groups is None:
-        sums = centred
+        sums = centered
     else:
         _, number = np.unique(np.asarray(groups), return_inverse=True)
-        sums = np.bincount(number, weights=centred)
+        sums = np.bincount(number, weights=centered)
     count = len(sums)
     return float(np.square(sums).sum() / len(values) ** 2 * count / max(count - 1, 1))
 
@@ -531,14 +531,14 @@ def _by_pixels(
         return squared_to_nearest_copy(_shifted_copies(small), base)
 
     near = {
-        name: Neighbours(num=len(together), num_first=len(made), k=NEIGHBOURS + 1)
+        name: Neighbors(num=len(together), num_first=len(made), k=NEIGHBORS + 1)
         for name in ("pixels", "shifted")
     }
     assert training.count is not None
     for bounds in blocks(training.count, _BLOCK):
         images = training.read(*bounds).to(device)
-        for name, neighbours in near.items():
-            neighbours.add(squared(images, name))
+        for name, neighbors in near.items():
+            neighbors.add(squared(images, name))
     reached = {
         name: squared(kept.to(device), name)[: len(made)].min(0).values.cpu() for name in near
     }
@@ -547,22 +547,22 @@ def _by_pixels(
 
 def _by_features(made: Tensor, kept: Tensor, training: Tensor) -> _Found:
     """Compare features of generated and held-out images with those of all training images."""
-    centre = training.mean(0)
-    together = torch.cat([made, kept]) - centre
-    neighbours = Neighbours(num=len(together), num_first=len(made), k=NEIGHBOURS + 1)
-    for part in (training - centre).split(_BLOCK):
-        neighbours.add(squared_to_nearest_copy([together], part))
-    reached = squared_to_nearest_copy([made - centre], kept - centre).min(0).values
-    return _found(neighbours, len(made), reached.cpu())
+    center = training.mean(0)
+    together = torch.cat([made, kept]) - center
+    neighbors = Neighbors(num=len(together), num_first=len(made), k=NEIGHBORS + 1)
+    for part in (training - center).split(_BLOCK):
+        neighbors.add(squared_to_nearest_copy([together], part))
+    reached = squared_to_nearest_copy([made - center], kept - center).min(0).values
+    return _found(neighbors, len(made), reached.cpu())
 
 
-def _found(neighbours: Neighbours, num: int, reached: Tensor) -> _Found:
-    distances = neighbours.squared.sqrt()
+def _found(neighbors: Neighbors, num: int, reached: Tensor) -> _Found:
+    distances = neighbors.squared.sqrt()
     return _Found(
         generated=distances[:num],
         held_out=distances[num:],
-        which=neighbours.which[:num, 0],
-        known=(neighbours.reached.sqrt(), reached.sqrt()),
+        which=neighbors.which[:num, 0],
+        known=(neighbors.reached.sqrt(), reached.sqrt()),
     )
 
 

@@ -17,12 +17,12 @@ from gan_lab.errors import InputError
 from gan_lab.metrics.cache import ChunkStore
 from gan_lab.metrics.extraction import Extraction
 from gan_lab.metrics.generator_metrics import GeneratorMetric, single_precision
-from gan_lab.metrics.images import GanImages, ImageSource
 from gan_lab.metrics.protocol import Protocol
+from gan_lab.metrics.sources import GanImages, ImageSource
 from gan_lab.run import replacing
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure as Drawing
+    from matplotlib.figure import Figure
 
 _POINTS = 2000  # maximum number of points of a set in a scatter plot
 
@@ -42,46 +42,46 @@ def principal_components(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor, Te
         Coordinates [N, 2] and [M, 2], and the share of the real variance that each of the two directions has, [2].
     """
     mean = real.double().mean(0)
-    centred = real.double() - mean
-    values, vectors = torch.linalg.eigh(centred.T @ centred)
+    centered = real.double() - mean
+    values, vectors = torch.linalg.eigh(centered.T @ centered)
     axes = vectors[:, -2:].flip(1)
     shares = values[-2:].flip(0) / values.sum()
-    return centred @ axes, (fake.double() - mean) @ axes, shares
+    return centered @ axes, (fake.double() - mean) @ axes, shares
 
 
 def draw_components(real: Tensor, fake: Tensor, path: Path, *, title: str) -> None:
     """Draw real and generated features [N, D] along the real ones' principal components."""
     ours, theirs, shares = principal_components(real, fake)
-    drawing = _drawing()
-    axes = drawing.add_subplot()
-    for points, name, colour in ((ours, "real", _REAL), (theirs, "generated", _FAKE)):
+    figure = _figure()
+    axes = figure.add_subplot()
+    for points, name, color in ((ours, "real", _REAL), (theirs, "generated", _FAKE)):
         shown = points[:: -(-len(points) // _POINTS)]
         x, y = shown.T.numpy()
-        axes.scatter(x, y, s=6, alpha=0.4, linewidths=0, color=colour, label=name)
+        axes.scatter(x, y, s=6, alpha=0.4, linewidths=0, color=color, label=name)
     axes.set_xlabel(f"first component ({shares[0]:.0%} of the real variance)")
     axes.set_ylabel(f"second component ({shares[1]:.0%})")
     axes.set_title(title)
-    drawing.legend(loc="outside lower center", ncols=2, markerscale=3)
-    _save(drawing, path)
+    figure.legend(loc="outside lower center", ncols=2, markerscale=3)
+    _save(figure, path)
 
 
 def draw_classes(values: Mapping[str, float], path: Path, *, title: str) -> None:
     """Draw a bar for each class, and the mean of all as a line."""
-    drawing = _drawing(height=max(3.0, 1.5 + 0.22 * len(values)))
-    axes = drawing.add_subplot()
-    places = range(len(values))
-    axes.barh(places, list(values.values()), color=_FAKE)
-    axes.set_yticks(places, labels=list(values))
+    figure = _figure(height=max(3.0, 1.5 + 0.22 * len(values)))
+    axes = figure.add_subplot()
+    positions = range(len(values))
+    axes.barh(positions, list(values.values()), color=_FAKE)
+    axes.set_yticks(positions, labels=list(values))
     mean = sum(values.values()) / len(values)
     axes.axvline(mean, color="black", linewidth=1, linestyle="--", label=f"mean {mean:.4g}")
     axes.invert_yaxis()
     axes.set_xlabel(title)
-    drawing.legend(loc="outside upper right")
-    _save(drawing, path)
+    figure.legend(loc="outside upper right")
+    _save(figure, path)
 
 
 def draw_truncation(
-    places: Sequence[float],
+    truncations: Sequence[float],
     distances: Mapping[str, Sequence[float]],
     shares: Mapping[str, Sequence[float]],
     path: Path,
@@ -91,17 +91,17 @@ def draw_truncation(
     """Plot metrics over truncation: distances on the left axis, shares such as recall on the right.
 
     Args:
-        places: psi, or thresholds of z, ascending.
-        distances: by name, a value at each place.
+        truncations: psi, or thresholds of z, ascending.
+        distances: by name, a value at each truncation.
         shares: the same in [0, 1].
         path: of the file.
         title: above.
     """
-    drawing = _drawing()
-    left = drawing.add_subplot()
+    figure = _figure()
+    left = figure.add_subplot()
     lines = []
     for (name, values), marker in zip(distances.items(), "os^Dv", strict=False):
-        lines += left.plot(places, values, marker=marker, color=_FAKE, label=name)
+        lines += left.plot(truncations, values, marker=marker, color=_FAKE, label=name)
     left.set_xlabel("truncation")
     left.set_ylabel(", ".join(distances))
     if distances:
@@ -110,13 +110,13 @@ def draw_truncation(
         right = left.twinx()
         for (name, values), style in zip(shares.items(), ("-", "--", ":", "-."), strict=False):
             lines += right.plot(
-                places, values, marker=".", linestyle=style, color=_REAL, label=name
+                truncations, values, marker=".", linestyle=style, color=_REAL, label=name
             )
         right.set_ylabel("share of images")
         right.set_ylim(0, 1)
-    drawing.legend(handles=lines, loc="outside lower center", ncols=2)
+    figure.legend(handles=lines, loc="outside lower center", ncols=2)
     left.set_title(title)
-    _save(drawing, path)
+    _save(figure, path)
 
 
 def check_matplotlib() -> None:
@@ -133,16 +133,16 @@ def check_matplotlib() -> None:
         ) from error
 
 
-def _drawing(height: float = 4.5) -> "Drawing":
+def _figure(height: float = 4.5) -> "Figure":
     check_matplotlib()
-    from matplotlib.figure import Figure as Drawing
+    from matplotlib.figure import Figure
 
-    return Drawing(figsize=(6.4, height), dpi=150, layout="constrained")
+    return Figure(figsize=(6.4, height), dpi=150, layout="constrained")
 
 
-def _save(drawing: "Drawing", path: Path) -> None:
+def _save(figure: "Figure", path: Path) -> None:
     with replacing(path) as temporary:
-        drawing.savefig(temporary, format="png")
+        figure.savefig(temporary, format="png")
 
 
 # Images

@@ -25,13 +25,13 @@ from gan_lab.metrics.feature_metrics import MetricContext, MetricValue, Protocol
 from gan_lab.metrics.feature_set import AllNeeds, FeatureSet, union
 from gan_lab.metrics.features import Extractor, WeightsUnavailable
 from gan_lab.metrics.generator_metrics import GeneratorMetric
-from gan_lab.metrics.images import DatasetImages, ImageSource
+from gan_lab.metrics.sources import DatasetImages, ImageSource
 
 _PLENTY = 10**6  # images, of which there are enough for every metric
 
 
 class Protocol:
-    """Everything that determines a metric, besides the images, which are always quantised to 8 bits.
+    """Everything that determines a metric, besides the samples, of which features see `SampleKind.measured`.
 
     Args:
         name: of the protocol, for results.
@@ -135,8 +135,8 @@ class Protocol:
             InputError: for data or weights that cannot be used; for missing weights when they are required.
         """
         self.check_data(data)
-        real, floor = self.real_images(data), self.floor_images(data)
-        self.check(real=real, floor=floor)
+        real, reference = self.real_images(data), self.reference_images(data)
+        self.check(real=real, reference=reference)
         try:
             self.load(self._choose_device(data))
         except WeightsUnavailable as error:
@@ -145,7 +145,7 @@ class Protocol:
             warn(f"{error}. The run goes on without {', '.join(self._keys())}")
             self._best = None
             return
-        self.measure_real(real, floor=floor)
+        self.measure_real(real, reference=reference)
 
     def check_data(self, data: DataModule) -> None:
         """Check the number, size and channels of the real images.
@@ -220,7 +220,7 @@ class Protocol:
             )
         return DatasetImages(dataset, num=self._num_real, flips=self._flips)
 
-    def floor_images(self, data: DataModule) -> DatasetImages | None:
+    def reference_images(self, data: DataModule) -> DatasetImages | None:
         """Return the real images of `reference_split`, evaluated as if generated; None without."""
         dataset = data.train if self.reference_split == "train" else data.val
         return (
@@ -234,14 +234,14 @@ class Protocol:
         *,
         real: ImageSource | None,
         fake: ImageSource | None = None,
-        floor: ImageSource | None = None,
+        reference: ImageSource | None = None,
     ) -> None:
         """Check before anything is loaded or extracted.
 
         Args:
             real: the real images; None without.
             fake: the generated ones, once they are known.
-            floor: those of `reference_split`; None where they are not there, or were given before.
+            reference: those of `reference_split`; None where they are not there, or were given before.
 
         Raises:
             InputError: with what to do.
@@ -258,7 +258,7 @@ class Protocol:
                     f"{source.name} has {counted(source.count, 'image')}, and protocol {self.name} takes {wanted:,}; "
                     f"give more, or {self._remedy(key, source.count)}"
                 )
-        self._held_out = floor or self._held_out
+        self._held_out = reference or self._held_out
         self._context = self._known(real, fake)
         for metric in self.metrics.values():
             metric.check(self._context)
@@ -317,17 +317,17 @@ class Protocol:
         self,
         real: ImageSource,
         *,
-        floor: ImageSource | None = None,
+        reference: ImageSource | None = None,
         progress: Progress = no_progress,
     ) -> None:
         """Get the features of the real images; the network must be loaded."""
         extraction = self.real_extraction(real)
-        self._real_source, self._held_out = real, floor
+        self._real_source, self._held_out = real, reference
         self._context = self._known(real, self._context.fake)
         if extraction.needs:
             self._real = extract_real(extraction, progress)
         self._describe(f"{real.name}, {extraction.num} images" if extraction.needs else "none")
-        self._measure_references(floor)
+        self._measure_references(reference)
 
     def use_real(self, real: FeatureSet) -> None:
         """Use precomputed real features; the network must be loaded."""
@@ -500,14 +500,14 @@ def check_keys(
     Raises:
         InputError: naming the metrics.
     """
-    named: dict[str, str] = {}
+    metric_of: dict[str, str] = {}
     for metric, key in keys.items():
-        if key in named:
+        if key in metric_of:
             raise InputError(
-                f"protocol {protocol}: metrics.{named[key]} and metrics.{metric} would both be called {key}; set key= "
-                "of one of them"
+                f"protocol {protocol}: metrics.{metric_of[key]} and metrics.{metric} would both be called {key}; set "
+                "key= of one of them"
             )
-        named[key] = metric
+        metric_of[key] = metric
     better = None if best is None else direction(keys[best])
     if better not in (None, mode):
         raise InputError(

@@ -20,7 +20,7 @@ from gan_lab.errors import InputError
 from gan_lab.metrics.feature_metrics import MetricContext, MetricValue, ProtocolMetric
 from gan_lab.metrics.feature_set import FeatureSet, Needs
 from gan_lab.metrics.features import Extractor
-from gan_lab.metrics.images import ImageSource
+from gan_lab.metrics.sources import ImageSource
 
 # n-grams
 
@@ -111,12 +111,12 @@ def bigram_chain(lines: Numbers, count: int, *, seed: int = 0) -> Numbers:
     starts = sizes.cumsum() - sizes
     drawn = np.empty((count, lines.shape[1]), dtype=np.int64)
     drawn[:, 0] = random.choice(lines[:, 0], count)
-    for place in range(1, lines.shape[1]):
-        last = drawn[:, place - 1]
+    for position in range(1, lines.shape[1]):
+        last = drawn[:, position - 1]
         chosen = starts[last] + (random.random(count) * sizes[last]).astype(np.int64)
         begin = random.choice(lines[:, 0], count)
         follow = successors[np.minimum(chosen, len(successors) - 1)]
-        drawn[:, place] = np.where(sizes[last] > 0, follow, begin)
+        drawn[:, position] = np.where(sizes[last] > 0, follow, begin)
     return drawn
 
 
@@ -220,7 +220,7 @@ class TextMetric(ProtocolMetric):
 class NgramDivergence(TextMetric):
     """Jensen-Shannon divergence between the n-grams of generated and of training lines, in bits.
 
-    Gulrajani et al. 2017, appendix on language modelling, https://arxiv.org/abs/1704.00028, who take 640 samples.
+    Gulrajani et al. 2017, appendix on language modeling, https://arxiv.org/abs/1704.00028, who take 640 samples.
 
     Args:
         n: characters of an n-gram.

@@ -109,7 +109,7 @@ class PrecisionRecall(PairMetric):
     """`precision_recall`.
 
     Args:
-        k: neighbours within a ball.
+        k: neighbors within a ball.
     """
 
     higher_is_better = True
@@ -126,7 +126,7 @@ class DensityCoverage(PairMetric):
     """`density_coverage`.
 
     Args:
-        k: neighbours within a ball.
+        k: neighbors within a ball.
     """
 
     higher_is_better = True

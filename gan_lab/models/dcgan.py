@@ -78,7 +78,7 @@ class Discriminator(DiscriminatorNetwork):
         channels: of the image.
         num_classes: 0 for an unconditional discriminator.
         width: channels after the first downsampling; each coarser resolution has twice as many.
-        batch_norm: whether to normalise; turn it off with a gradient penalty, since it couples images.
+        batch_norm: whether to normalize; turn it off with a gradient penalty, since it couples images.
     """
 
     def __init__(

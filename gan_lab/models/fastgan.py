@@ -48,7 +48,7 @@ SMALL = 128  # largest shorter side for the second branch of D
 
 MOST_DECODED = 4  # upsamplings of a decoder
 
-SLOPE = 0.2
+LRELU_SLOPE = 0.2
 
 Norm = Callable[[int], nn.Module]
 
@@ -348,7 +348,7 @@ class Encoder(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Map images [N, C, H, W] to features, fine to coarse."""
-        maps = [leaky_relu(self.from_image(images), SLOPE)]
+        maps = [leaky_relu(self.from_image(images), LRELU_SLOPE)]
         for block in self.blocks:
             maps.append(block(maps[-1]))
         return maps
@@ -363,7 +363,7 @@ class DownBlock(nn.Module):
         def layer(inputs: int, kernel: int, **arguments: Any) -> nn.Sequential:
             conv = nn.Conv2d(inputs, outputs, kernel, bias=False, **arguments)
             return nn.Sequential(
-                stored_spectral_norm(conv), nn.BatchNorm2d(outputs), nn.LeakyReLU(SLOPE)
+                stored_spectral_norm(conv), nn.BatchNorm2d(outputs), nn.LeakyReLU(LRELU_SLOPE)
             )
 
         self.main = nn.Sequential(

@@ -134,7 +134,7 @@ class Mapping(stylegan.Mapping):
         )
 
     def center(self, labels: Tensor | None) -> Tensor:
-        """Return the centre of truncation: the mean w of each label's class [N, 1, w_dim], or of all classes."""
+        """Return the center of truncation: the mean w of each label's class [N, 1, w_dim], or of all classes."""
         if labels is None or not self.num_classes:
             return self.w_avg.mean(0)[None, None]
         return (shares(labels, self.num_classes, self.w_avg) @ self.w_avg)[:, None]

@@ -323,9 +323,9 @@ class Discriminator(DiscriminatorNetwork):
         """The frozen network."""
         return self._frozen[0]
 
-    def _apply(self, *arguments: Any, **named: Any) -> "Discriminator":
-        self.features._apply(*arguments, **named)
-        return super()._apply(*arguments, **named)
+    def _apply(self, *args: Any, **kwargs: Any) -> "Discriminator":
+        self.features._apply(*args, **kwargs)
+        return super()._apply(*args, **kwargs)
 
     def prepare(self) -> None:
         """Load the frozen network's weights and log which.

@@ -1,7 +1,7 @@
 """R3GAN: a relativistic loss with R1 and R2, and residual networks without normalization.
 
 Huang et al. 2024, https://arxiv.org/abs/2501.05441, section 4 (config E) and appendix: stages of bottleneck blocks
-with grouped 3x3 convolutions, initialised so that every block starts as the identity (Zhang et al. 2019,
+with grouped 3x3 convolutions, initialized so that every block starts as the identity (Zhang et al. 2019,
 https://arxiv.org/abs/1901.09321), connected by binomial resampling and, where the width changes, a 1x1 convolution. The
 generator starts from learned 4x4 maps scaled by a linear map of z, the discriminator ends in a 4x4 depthwise
 convolution. With classes, z is concatenated to a linear embedding of the label, and the logit is the inner

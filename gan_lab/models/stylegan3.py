@@ -49,7 +49,7 @@ def lowpass(
     window = kaiser_window(num_taps, width=width, rate=rate)
     t = (torch.arange(num_taps, dtype=torch.float64) - (num_taps - 1) / 2) / rate
     if radial:
-        # no tap lies at the centre, where the jinc would be 0 / 0, as the number of taps is even
+        # no tap lies at the center, where the jinc would be 0 / 0, as the number of taps is even
         assert num_taps % 2 == 0
         r = torch.hypot(t[:, None], t[None, :])
         ideal = torch.special.bessel_j1(2 * math.pi * cutoff * r) / r
@@ -107,7 +107,7 @@ class FilteredLeakyReLU(nn.Module):
         self.up, self.down, self.clamp = up, down, clamp
         self.register_buffer("up_filter", (up_filter * up).float(), persistent=False)
         self.register_buffer("down_filter", down_filter.float(), persistent=False)
-        # the upsampled image is as long as the filter behind it needs for `out_size` pixels, and centred
+        # the upsampled image is as long as the filter behind it needs for `out_size` pixels, and centered
         taps = len(up_filter)
         self.length = (out_size - 1) * down + len(down_filter)
         lead = self.length - size * up + taps - 1
@@ -204,10 +204,10 @@ class FourierFeatures(nn.Module):
         return rotation.unflatten(1, (3, 3)) @ translation.unflatten(1, (3, 3))
 
     def grid(self) -> Tensor:
-        """Return the positions (x, y) of the pixels in units of the image side, centred, [size^2, 2]."""
+        """Return the positions (x, y) of the pixels in units of the image side, centered, [size^2, 2]."""
         # made on the device: a copy from the host would synchronize
-        places = torch.arange(self.size, device=self.weight.device, dtype=self.weight.dtype)
-        line = (places - (self.size - 1) / 2) / self.rate
+        positions = torch.arange(self.size, device=self.weight.device, dtype=self.weight.dtype)
+        line = (positions - (self.size - 1) / 2) / self.rate
         y, x = torch.meshgrid(line, line, indexing="ij")
         return torch.stack([x, y], dim=-1).flatten(0, 1)
 
@@ -410,7 +410,7 @@ class Synthesis(nn.Module):
             w: [N, L, w_dim].
             noise: ignored: this generator has no noise inputs.
             transform: of the image plane, [3, 3] or [N, 3, 3]: where in the unchanged image, in units of its side and
-                from its centre, the new one looks. None for the stored one.
+                from its center, the new one looks. None for the stored one.
         """
         x = self.input(w[:, 0], transform)
         for layer, style in zip(self.layers, w[:, 1:].unbind(1), strict=True):

@@ -115,9 +115,9 @@ class PhaseShuffle(nn.Module):
         # a tensor on the device: reading the number would synchronize
         shift = torch.randint(-self.radius, self.radius + 1, (count, 1, 1), device=x.device)
         last = x.shape[2] - 1
-        places = (torch.arange(last + 1, device=x.device) - shift).abs()
-        places = last - (last - places).abs()
-        return x.gather(2, places.expand(len(x), x.shape[1], -1))
+        positions = (torch.arange(last + 1, device=x.device) - shift).abs()
+        positions = last - (last - positions).abs()
+        return x.gather(2, positions.expand(len(x), x.shape[1], -1))
 
 
 class Generator(GeneratorNetwork):

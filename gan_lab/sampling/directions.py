@@ -22,7 +22,7 @@ from torch.autograd.forward_ad import dual_level, make_dual, unpack_dual
 from torch.nn.utils.parametrize import is_parametrized
 
 from gan_lab.data.images import to_uint8
-from gan_lab.data.media import labelled_sheet, on_white
+from gan_lab.data.media import labeled_sheet, on_white
 from gan_lab.errors import InputError
 from gan_lab.layers.equalized import EqualizedLinear
 from gan_lab.run import write
@@ -367,15 +367,15 @@ def direction_sheets(
     columns = [f"{amount:+g}" if amount else "0" for amount in amounts]
     pixels = on_white(to_uint8(images))
     rows = [f"{k} ({share:.0%})" for k, share in enumerate(found.shares.tolist())]
-    whole = labelled_sheet(pixels[:, 0], rows=rows, columns=columns, side=64)
+    whole = labeled_sheet(pixels[:, 0], rows=rows, columns=columns, side=64)
     return whole, [
-        labelled_sheet(each, rows=list(names), columns=columns, side=64) for each in pixels
+        labeled_sheet(each, rows=list(names), columns=columns, side=64) for each in pixels
     ]
 
 
 _SAMPLES, _POINTS = 14, 15  # streams of a seed
 
-# number of z at which a nonlinear first layer is linearised
+# number of z at which a nonlinear first layer is linearized
 POINTS = 16
 
 # eigenvalues below this share of the largest are 0

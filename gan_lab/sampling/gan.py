@@ -1,4 +1,4 @@
-"""A trained generator: samples, interpolations, style mixing, projections and directions."""
+"""What `gan_lab.load` returns: `Sampler` (sampler.py) with interpolations, style mixing, projections, directions."""
 
 from collections.abc import Sequence
 
@@ -24,8 +24,8 @@ class Gan(Sampler):
         w = gan.latents(2, seed=1).w              # of a generator with styles
         gan.synthesize((w[:1] + w[1:]) / 2)
 
-    Truncation trades variety for quality. Of generators with styles (StyleGAN to StyleGAN3) it is psi: w' = centre +
-    psi (w - centre); 1 changes nothing, 0 gives the centre's image (Karras et al. 2019, appendix B,
+    Truncation trades variety for quality. Of generators with styles (StyleGAN to StyleGAN3) it is psi: w' = center +
+    psi (w - center); 1 changes nothing, 0 gives the center's image (Karras et al. 2019, appendix B,
     https://arxiv.org/abs/1812.04948). Of all others it is a threshold: components of z beyond it are drawn again
     (Brock et al. 2019, section 3.1, https://arxiv.org/abs/1809.11096; they use 0.04 to 2).
 

@@ -58,7 +58,7 @@ class Path:
             velocity and acceleration are continuous).
         closed: whether the path leads back to the first point.
         lengths: for "spline": whether to interpolate directions and lengths separately, so that no point between is
-            shorter than its neighbours; for z.
+            shorter than its neighbors; for z.
 
     Raises:
         InputError: for another method, or fewer than two points.

@@ -110,34 +110,34 @@ def by_name(labels: Labels) -> list[Attributes] | None:
     given = [labels] if isinstance(labels, Mapping) else labels
     if not isinstance(given, Sequence) or not given:
         return None
-    named = [one for one in given if isinstance(one, Mapping)]
-    return named if len(named) == len(given) else None
+    found = [one for one in given if isinstance(one, Mapping)]
+    return found if len(found) == len(given) else None
 
 
-def set_attributes(rows: Tensor, named: Sequence[Attributes], names: Sequence[str]) -> Tensor:
+def set_attributes(rows: Tensor, attributes: Sequence[Attributes], names: Sequence[str]) -> Tensor:
     """Return label vectors [N, K] with the given values replaced.
 
     Args:
         rows: [N, K].
-        named: one for all rows, or one for each.
+        attributes: one for all rows, or one for each.
         names: of the K attributes.
 
     Raises:
         InputError: for other names, other numbers of rows, and numbers that are not finite.
     """
     there = f"the model's attributes are {', '.join(names)}" if names else "the model has none"
-    if len(named) not in (1, len(rows)):
+    if len(attributes) not in (1, len(rows)):
         raise InputError(
-            f"{len(named)} sets of attributes for {len(rows)} images; give one, or one for each"
+            f"{len(attributes)} sets of attributes for {len(rows)} images; give one, or one for each"
         )
     rows = rows.clone()
-    for i, one in enumerate(named):
+    for i, one in enumerate(attributes):
         for name, value in one.items():
             if name not in names:
                 raise InputError(f"labels={dict(one)}: {name} is not an attribute; {there}")
             if not is_finite_number(value):
                 raise InputError(f"labels={dict(one)}: {name} must be a finite number")
-            rows[i if len(named) > 1 else slice(None), list(names).index(name)] = value
+            rows[i if len(attributes) > 1 else slice(None), list(names).index(name)] = value
     return rows
 
 

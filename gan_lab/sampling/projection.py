@@ -111,18 +111,18 @@ class ProjectionResult:
         images: [N, C, H, W], the nearest ones found: of `latents` and, if set, `noise`.
         latents: of the images.
         noise: maps found along with w; None for constant noise.
-        plain: images [N, C, H, W] of `latents` with constant noise.
+        images_const_noise: images [N, C, H, W] of `latents` with constant noise.
         before_tuning: `images` as they were before the generator was tuned, or None.
         loss: distance [N] of `images`.
         names: of the images.
         space: "w", "w+" or "z".
-        distance: that was minimised.
+        distance: that was minimized.
         why: it was chosen.
         steps: of each search.
         tuned: steps of the tuning.
         seconds: that it took.
         finished: False after Ctrl-C.
-        recording: of the search, or None.
+        frames: of the search, or None.
     """
 
     gan: Sampler
@@ -130,7 +130,7 @@ class ProjectionResult:
     images: Images
     latents: Latents
     noise: NoiseMaps | None
-    plain: Images
+    images_const_noise: Images
     before_tuning: Images | None
     loss: Tensor
     names: list[str]
@@ -141,7 +141,7 @@ class ProjectionResult:
     tuned: int
     seconds: float
     finished: bool
-    recording: VideoFrames | None
+    frames: VideoFrames | None
 
     @property
     def mse(self) -> Tensor:
@@ -151,7 +151,7 @@ class ProjectionResult:
     def results(self) -> list[dict[str, Any]]:
         """Return the errors of each image: `mse` and `psnr` (dB) of images in [-1, 1], `loss` the distance.
 
-        `mse_plain` is that of the latents alone, with the constant noise.
+        `mse_const_noise` is that of the latents alone, with the constant noise.
         """
         columns = {
             "name": self.names,
@@ -159,13 +159,13 @@ class ProjectionResult:
             "mse": self.mse.tolist(),
             "psnr": psnr(self.mse).tolist(),
             "loss": self.loss.tolist(),
-            "mse_plain": mean_squared_error(self.plain, self.targets).tolist(),
+            "mse_const_noise": mean_squared_error(self.images_const_noise, self.targets).tolist(),
         }
         there = {name: column for name, column in columns.items() if column is not None}
         return [dict(zip(there, row, strict=True)) for row in zip(*there.values(), strict=True)]
 
     def __repr__(self) -> str:
-        """Summarise the result in a line."""
+        """Summarize the result in a line."""
         tuned = f", generator tuned for {self.tuned}" if self.tuned else ""
         return (
             f"ProjectionResult({counted(len(self.names), 'image')} in {self.space}, mean squared error "
@@ -226,49 +226,72 @@ def project(
             f"{gan.kind} has attributes ({', '.join(gan.attributes)}), and project looks for a class; it takes models "
             "with classes or without labels"
         )
-    where = choose_space(gan, space)
+    chosen = choose_space(gan, space)
     check_seed(seed)
     check_count("batch_size", batch_size, 1)
     if not isinstance(steps, Schedule):
-        steps = Schedule(steps=default_steps(where) if steps is None else steps)
+        steps = Schedule(steps=default_steps(chosen) if steps is None else steps)
     tuning = tuning if isinstance(tuning, Tuning) else Tuning(steps=tuning)
-    distance = distance or PyramidDistance()
-    restarts = count_restarts(restarts, where)
-    noise = wants_noise(noise, where)
-    images = as_targets(images, gan)
-    chosen = None if labels is None else class_labels(labels, len(images), gan)
-    begin = time.perf_counter()
-    recording = VideoFrames(images.images, steps.steps + tuning.steps) if record else None
-    rows, finished = find(
-        *(where, images.images.to(gan.device), chosen, distance, steps),
+    restarts, noise = count_restarts(restarts, chosen), wants_noise(noise, chosen)
+    targets = as_targets(images, gan)
+    classes = None if labels is None else class_labels(labels, len(targets), gan)
+    frames = VideoFrames(targets.images, steps.steps + tuning.steps) if record else None
+    return find_and_tune(
+        *(chosen, targets, classes, distance or PyramidDistance(), steps, tuning, frames),
         restarts=restarts,
         noise=noise,
         seed=seed,
         batch_size=batch_size,
-        recording=recording,
+    )
+
+
+def find_and_tune(
+    space: Space,
+    targets: Targets,
+    labels: Tensor | None,
+    distance: Distance,
+    schedule: Schedule,
+    tuning: Tuning,
+    frames: VideoFrames | None,
+    *,
+    restarts: int,
+    noise: bool,
+    seed: int,
+    batch_size: int,
+) -> ProjectionResult:
+    """Search for latents, then tune the generator to them if configured; arguments as `project`'s."""
+    begin = time.perf_counter()
+    gan = space.gan
+    rows, finished = find(
+        *(space, targets.images.to(gan.device), labels, distance, schedule),
+        restarts=restarts,
+        noise=noise,
+        seed=seed,
+        batch_size=batch_size,
+        observer=frames,
     )
     before = None
     if tuning.steps and finished:
-        before = Images(images_of(rows, where).cpu())
+        before = Images(images_of(rows, space).cpu())
         rows.noise = None
         gan, finished = tune(
-            *(where, rows, distance, tuning),
+            *(space, rows, distance, tuning),
             seed=seed,
             batch_size=batch_size,
-            seen=lambda step: record_tuning(recording, steps.steps + step, rows, where),
+            seen=lambda step: record_tuning(frames, schedule.steps + step, rows, space),
         )
     return ProjectionResult(
         gan=gan,
-        **tensors_of(rows, where, gan, distance, images.names),
+        **tensors_of(rows, space, gan, distance, targets.names),
         before_tuning=before,
-        space=where.name,
+        space=space.name,
         distance=distance.name,
         why=distance.why,
-        steps=steps.steps,
+        steps=schedule.steps,
         tuned=tuning.steps,
         seconds=time.perf_counter() - begin,
         finished=finished,
-        recording=recording,
+        frames=frames,
     )
 
 
@@ -304,16 +327,18 @@ def tensors_of(
         "images": Images(found.cpu()),
         "latents": latents,
         "noise": None if rows.noise is None else rows.noise.cpu(),
-        "plain": Images((found if latents.w is None else gan.synthesize(latents)).cpu()),
+        "images_const_noise": Images(
+            (found if latents.w is None else gan.synthesize(latents)).cpu()
+        ),
         "loss": torch.cat([distance(*pair) for pair in pairs]).cpu(),
         "names": list(names[: len(found)]),
     }
 
 
-def record_tuning(recording: VideoFrames | None, step: int, rows: Rows, space: Space) -> None:
-    """Record the images of a step of the tuning, if there is a recording that wants it."""
-    if recording is not None and recording.wants(step):
-        recording.add(step, 0, images_of(rows[torch.arange(recording.count)], space))
+def record_tuning(frames: VideoFrames | None, step: int, rows: Rows, space: Space) -> None:
+    """Record the images of a step of the tuning, if a video is made and shows it."""
+    if frames is not None and frames.wants(step):
+        frames.add(step, 0, images_of(rows[torch.arange(frames.count)], space))
 
 
 def latents_of(rows: Rows, space: Space, names: Sequence[str]) -> Latents:

@@ -41,7 +41,7 @@ from gan_lab.seeding import derive_seed
 
 BATCH_SIZE = 16  # default number of images per forward pass
 STATISTICS_BATCH = 64  # batch size for standing statistics
-CENTER_LATENTS = 4096  # number of z whose mean w is the centre of a class
+CENTER_LATENTS = 4096  # number of z whose mean w is the center of a class
 
 CENTERS = ("mean", "class")
 
@@ -253,13 +253,13 @@ class Sampler:
         """Return the labels of images: given or drawn. Attributes that are not named are `own` or drawn."""
         if labels is None:
             return self._labels(drawn)
-        named = by_name(labels)
-        if named is None:
+        attributes = by_name(labels)
+        if attributes is None:
             return check_labels(labels, len(drawn), self.num_classes)
         rows = self._labels(drawn) if own is None and self.attributes else own
         if rows is None or not self.attributes:
-            raise InputError(f"labels={dict(named[0])}: the model has no attributes")
-        return set_attributes(rows, named, self.attributes)
+            raise InputError(f"labels={dict(attributes[0])}: the model has no attributes")
+        return set_attributes(rows, attributes, self.attributes)
 
     def _sources(self, numbers: Sequence[int]) -> Tensor | None:
         if not self.generator.translates:
@@ -381,7 +381,7 @@ class Sampler:
 
     @torch.no_grad()
     def _to_w(self, latents: Latents, truncation: float | None, truncation_center: str) -> Latents:
-        """Map z to w, and move w towards a centre: w' = centre + psi (w - centre)."""
+        """Map z to w, and move w towards a center: w' = center + psi (w - center)."""
         w = latents.w
         if w is None:
             w = self._map(latents.values, latents.labels)
@@ -399,7 +399,7 @@ class Sampler:
         """Return the mean of w: of all images, [1, 1, D]; or of each label's class, [N, L, D].
 
         That of all images is the running mean of training. That of a class is the mean of 4096 latents of seed 0,
-        computed once. Label vectors get the mixture of the classes' centres, vectors of attributes their own.
+        computed once. Label vectors get the mixture of the classes' centers, vectors of attributes their own.
         """
         if labels is None:
             return self.w_avg[None, None]
@@ -502,7 +502,7 @@ class Sampler:
             latents: as `latents` returns them; or a tensor, w [N, L, D], or z [N, Z] of a generator without classes.
             noise: of StyleGAN and StyleGAN2: "const", "none", or "random", drawn for each image from its seed.
             transform: of the image plane, for StyleGAN3, [3, 3] or [N, 3, 3], from positions in the new image to the
-                old one, in image sides from the centre; see `image_transform`.
+                old one, in image sides from the center; see `image_transform`.
             batch_size: images computed at a time.
 
         Raises:
@@ -687,12 +687,12 @@ def _read_source(file: Path, kind: SampleKind) -> Tensor:
 def image_transform(translate: tuple[float, float], rotate: float) -> Tensor | None:
     """Return the transform [3, 3], float64, of a moved and rotated image; None for the identity.
 
-    Positions (x, y) are in image sides from the centre, y down. Content at p moves to R p + t, so position p shows
+    Positions (x, y) are in image sides from the center, y down. Content at p moves to R p + t, so position p shows
     R^-1 (p - t).
 
     Args:
         translate: (x, y), to the right and down.
-        rotate: degrees counter-clockwise around the centre, before translating.
+        rotate: degrees counter-clockwise around the center, before translating.
     """
     if not any(translate) and not rotate:
         return None
@@ -707,9 +707,9 @@ def image_transform(translate: tuple[float, float], rotate: float) -> Tensor | N
 
 def _number(labels: Labels) -> int:
     """Number of images of labels; a vector of floats is one label."""
-    named = by_name(labels)
-    if named is not None:
-        return len(named)
+    attributes = by_name(labels)
+    if attributes is not None:
+        return len(attributes)
     given = torch.as_tensor(labels)
     return 1 if given.ndim == 0 or (given.is_floating_point() and given.ndim == 1) else len(given)
 

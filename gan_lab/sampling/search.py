@@ -96,7 +96,7 @@ class Rows:
         return space.render(self.values if values is None else values, self.labels, noise)
 
 
-class Progress(Protocol):
+class SearchObserver(Protocol):
     """Observer of a search.
 
     Attributes:
@@ -123,7 +123,7 @@ def find(
     noise: bool,
     seed: int,
     batch_size: int,
-    recording: Progress | None = None,
+    observer: SearchObserver | None = None,
 ) -> tuple[Rows, bool]:
     """Search for every image and keep the best of its restarts.
 
@@ -137,7 +137,7 @@ def find(
         noise: whether to search for noise maps, too.
         seed: of all draws.
         batch_size: images at a time.
-        recording: observer.
+        observer: of the images during the search, or None.
 
     Returns:
         Rows of the images, in order, and whether the search finished: after Ctrl-C, only those that had been
@@ -157,9 +157,9 @@ def find(
 
             def seen(step: int, rows: Rows = rows, done: int = done, start: int = start) -> None:
                 advance(done * schedule.steps + step)
-                if recording is not None and recording.wants(step) and start < recording.count:
+                if observer is not None and observer.wants(step) and start < observer.count:
                     kept = best(space, rows, distance, restarts)
-                    recording.add(step, start, kept.images(space))
+                    observer.add(step, start, kept.images(space))
 
             finished = search(space, rows, distance, schedule, seed=seed, seen=seen)
             found.append(best(space, rows, distance, restarts))
@@ -198,13 +198,13 @@ def search(
     seed: int,
     seen: Callable[[int], None],
 ) -> bool:
-    """Optimise values and noise in place, so that images match the targets.
+    """Optimize values and noise in place, so that images match the targets.
 
     All rows get the same random numbers, and losses are summed, so that results do not depend on the batch.
 
     Args:
         space: of the values.
-        rows: to optimise.
+        rows: to optimize.
         distance: of images.
         schedule: how.
         seed: of the jitter.
@@ -410,10 +410,10 @@ def locality(
     z = torch.randn(len(rows), space.gan.z_dim, generator=source)
     drawn = space.gan.as_latents(Latents(z=z, labels=labels), space=space.name[0])
     other = drawn.values.to(values.device)[:, : values.shape[1]]
-    way = other - values
-    size = way.flatten(1).norm(dim=1) / (values[0].numel() / values.shape[-1]) ** 0.5
+    difference = other - values
+    size = difference.flatten(1).norm(dim=1) / (values[0].numel() / values.shape[-1]) ** 0.5
     share = tuning.radius * some.deviation / size.clamp(min=1e-8)
-    beside = values + way * share.view(-1, *[1] * (values.ndim - 1))
+    beside = values + difference * share.view(-1, *[1] * (values.ndim - 1))
     with torch.no_grad():
         expected = space.render(beside, labels, "const", generator=before)
     images = space.render(beside, labels, "const")

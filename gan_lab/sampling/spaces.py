@@ -36,7 +36,7 @@ class Starts:
     Attributes:
         values: [N, R, ...] for N images and R starts each.
         labels: int64 [N, R], or None without classes.
-        deviation: root mean square distance of samples from their centre, [N, R]; 0 without jitter.
+        deviation: root mean square distance of samples from their center, [N, R]; 0 without jitter.
     """
 
     values: Tensor

@@ -20,7 +20,7 @@ from gan_lab.errors import InputError
 
 Given = str | Path | Image.Image | Tensor
 
-_CALLED = {1: "grey", 3: "colour", 4: "colour with transparency"}
+_CALLED = {1: "gray", 3: "color", 4: "color with transparency"}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -48,7 +48,7 @@ def read_targets(
 ) -> Targets:
     """Convert images to the size and channels of a generator.
 
-    Other aspect ratios are cropped to the centre, resampled by Pillow's Lanczos filter; transparency becomes white
+    Other aspect ratios are cropped to the center, resampled by Pillow's Lanczos filter; transparency becomes white
     unless there is a channel for it.
 
     Args:

@@ -25,7 +25,7 @@ FASTEST = 240
 
 _PALETTE_FRAMES = 32  # frames that determine the palette of a GIF
 
-_BT709 = 1  # colour matrix, primaries and transfer in H.264's numbers (ITU-T H.273)
+_BT709 = 1  # color matrix, primaries and transfer in H.264's numbers (ITU-T H.273)
 
 _LIMITED_RANGE = 1
 
@@ -147,7 +147,7 @@ def counted(frames: Iterable[Tensor], advance: Any) -> Iterator[Tensor]:
 def write_mp4(path: Path, frames: Iterator[Tensor], fps: float) -> None:
     """Encode frames in H.264.
 
-    Colour differences have half the resolution, so an odd side is made even by repeating the last row or column. The
+    Color differences have half the resolution, so an odd side is made even by repeating the last row or column. The
     matrix is BT.709, stated in the file: players otherwise guess it by the size of the image.
     """
     av = import_av()
@@ -184,7 +184,7 @@ def even(frame: Tensor) -> Tensor:
 
 
 def write_animation(path: Path, frames: Iterator[Tensor], fps: float, suffix: str) -> None:
-    """Write .gif or .webp. A GIF has one palette for all frames, so that colours do not flicker."""
+    """Write .gif or .webp. A GIF has one palette for all frames, so that colors do not flicker."""
     if suffix == ".gif":
         images = with_one_palette(list(frames))
         # delays are hundredths of a second: rounding end times keeps the total exact
@@ -201,13 +201,13 @@ def write_animation(path: Path, frames: Iterator[Tensor], fps: float, suffix: st
 
 
 def with_one_palette(frames: list[Tensor]) -> list[Image.Image]:
-    """Return frames as images in the same (at most 256) colours, chosen by frames spread over the whole."""
+    """Return frames as images in the same (at most 256) colors, chosen by frames spread over the whole."""
     if frames[0].shape[0] == 1:
         return [to_pil(frame) for frame in frames]
     step = -(-len(frames) // _PALETTE_FRAMES)
     seen = torch.cat(frames[::step], dim=1)  # stacked
     longest = max(1, round((seen.shape[1] * seen.shape[2] / 4e6) ** 0.5))
-    if longest > 1:  # a few million pixels are enough to choose colours
+    if longest > 1:  # a few million pixels are enough to choose colors
         seen = interpolate(seen[None].float(), scale_factor=1 / longest)[0].to(torch.uint8)
     palette = to_pil(seen).quantize(256, method=Image.Quantize.MEDIANCUT)
     return [to_pil(frame).quantize(palette=palette) for frame in frames]

@@ -134,9 +134,9 @@ def labels_for(
     """Repeat each of some classes or attributes: labels [len(given) * each]; None for None."""
     if given is None:
         return None
-    named = by_name(given)
-    if named is not None:
-        return [one for one in named for _ in range(each)]
+    attributes = by_name(given)
+    if attributes is not None:
+        return [one for one in attributes for _ in range(each)]
     return torch.tensor(given).repeat_interleave(each)
 
 

@@ -357,9 +357,9 @@ def run_in_subprocess(config: DictConfig, *, stop: Path, output: Path | None) ->
     reader, writer = context.Pipe(duplex=False)
     # plain containers: a launcher's worker may have other versions of Hydra's classes
     own = HydraConfig.instance().cfg
-    described = [{} if c is None else OmegaConf.to_container(c) for c in (config, own)]
+    containers = [{} if c is None else OmegaConf.to_container(c) for c in (config, own)]
     process = context.Process(
-        target=work, args=(*described, dict(os.environ), writer, stop, output), daemon=False
+        target=work, args=(*containers, dict(os.environ), writer, stop, output), daemon=False
     )
     with default_method(context.get_start_method()):
         process.start()

@@ -205,11 +205,11 @@ def check_installed() -> None:
         raise InputError("hydra/sweeper=optuna needs optuna; pip install 'gan-laboratory[sweeps]'")
 
 
-def open_storage(place: str) -> "BaseStorage":
+def open_storage(location: str) -> "BaseStorage":
     """Open a study's storage: a journal file, or a database.
 
     Args:
-        place: a path, created if needed; or a URL such as sqlite:///study.db.
+        location: a path, created if needed; or a URL such as sqlite:///study.db.
 
     Raises:
         InputError: when it cannot be opened.
@@ -219,13 +219,13 @@ def open_storage(place: str) -> "BaseStorage":
     from optuna.storages.journal import JournalFileBackend
 
     try:
-        if "://" in place:
-            return get_storage(place)
-        return JournalStorage(JournalFileBackend(place))
+        if "://" in location:
+            return get_storage(location)
+        return JournalStorage(JournalFileBackend(location))
     except Exception as error:  # each database has its own errors
         raise InputError(
-            f"hydra.sweeper.storage={place} cannot be opened ({type(error).__name__}: {error}); give a path, or a URL "
-            "such as sqlite:///study.db"
+            f"hydra.sweeper.storage={location} cannot be opened ({type(error).__name__}: {error}); give a path, or a "
+            "URL such as sqlite:///study.db"
         ) from error
 
 

@@ -110,7 +110,7 @@ class OptunaSweep(Sweep):
             if not isinstance(number := getattr(self, key), int) or number < 1:
                 raise InputError(f"hydra.sweeper.{key}={number} must be a whole number, at least 1")
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
-        self.place = self.storage or str(self.folder / "optuna.journal")
+        self.location = self.storage or str(self.folder / "optuna.journal")
         self.study_name = self.study_name or str(config.sweep)
 
     def sweep(self, arguments: list[str]) -> Any:
@@ -161,13 +161,13 @@ class OptunaSweep(Sweep):
         direction = least if objective.mode == "min" else most
         study = optuna.create_study(
             study_name=self.study_name,
-            storage=open_storage(self.place),
+            storage=open_storage(self.location),
             direction=direction,
             load_if_exists=True,
         )
         if study.direction is not direction:
             raise InputError(
-                f"the study {self.study_name} in {self.place} does not {direction.name.lower()}; choose another "
+                f"the study {self.study_name} in {self.location} does not {direction.name.lower()}; choose another "
                 "sweep="
             )
         return study
@@ -225,7 +225,7 @@ class OptunaSweep(Sweep):
             return []
         node: dict[str, Any] = {
             "_target_": "gan_lab.sweeps.outcome.Pruning",
-            "storage": self.place,
+            "storage": self.location,
             "study": self.study_name,
             "trial": number,
             "objective": objective.key,

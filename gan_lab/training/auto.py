@@ -134,7 +134,7 @@ def _ada_speed(config: DictConfig, facts: Facts) -> Decided:
 
 def _frozen_layers(config: DictConfig, facts: Facts) -> Decided:
     if not config.get("init_from"):
-        return 0, "D starts fresh: there is nothing to freeze"
+        return 0, "D starts untrained: there is nothing to freeze"
     # three convolutions per resolution (two and the shortcut), and one for the image
     halvings = max(round(sqrt(facts.pixels)).bit_length() - 3, 0)
     found = (3 * halvings + 1) // 2
@@ -146,7 +146,7 @@ def _frozen_layers(config: DictConfig, facts: Facts) -> Decided:
 
 def _frozen_blocks(config: DictConfig, facts: Facts) -> Decided:
     if not config.get("init_from"):
-        return 0, "D starts fresh: there is nothing to freeze"
+        return 0, "D starts untrained: there is nothing to freeze"
     # one for the image, and one for each halving down to 8 pixels
     found = max(round(facts.side).bit_length() - 3, 1)
     return (

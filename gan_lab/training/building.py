@@ -201,14 +201,14 @@ def describe_samples(config: DictConfig, spec: SampleSpec) -> None:
                 and issubclass(network, GeneratorNetwork | DiscriminatorNetwork)
             ):
                 continue
-            asked_for = signature(network).parameters
-            if "image_size" in asked_for and "image_size" not in {*derived, *node}:
+            parameters = signature(network).parameters
+            if "image_size" in parameters and "image_size" not in {*derived, *node}:
                 raise InputError(
                     f"{network.__module__} needs images, but networks see {spec.kind.name} as "
                     f"{list(spec.encoded_shape)}; choose another model="
                 )
             for key, value in derived.items():
-                if key in asked_for and key not in node:
+                if key in parameters and key not in node:
                     config.model[name][key] = list(value) if isinstance(value, tuple) else value
 
 

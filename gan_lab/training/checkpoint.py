@@ -1,4 +1,8 @@
-"""Checkpoints: written atomically, read without running code, and loaded into generators."""
+"""Checkpoint files: written atomically, read without running code, and loaded into generators.
+
+A run is resumed from the first intact one of last, previous and best.ckpt; samples come from best, then last,
+then previous. When they are written is decided in `gan_lab.training.callbacks.checkpointing`.
+"""
 
 import os
 import time

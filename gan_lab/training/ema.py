@@ -235,8 +235,8 @@ def combined(run_dir: Path, state: Mapping[str, Any], length: float) -> dict[str
         )
     total: dict[str, Tensor] = {}
     rows = weights.reshape(len(kimgs), len(lengths))
-    for place, row in enumerate(rows):
-        kept = last if place == len(earlier) else read_snapshot(earlier[place])
+    for i, row in enumerate(rows):
+        kept = last if i == len(earlier) else read_snapshot(earlier[i])
         for each, weight in zip(lengths, row.tolist(), strict=True):
             for name, value in kept.averages[each].items():
                 part = value.double() * weight

@@ -160,7 +160,7 @@ class GradientPenalty(DiscriminatorRegularizer):
     Args:
         weight: coefficient.
         interval: D steps between penalties.
-        center: the target norm; 0 gives the zero-centred variant of Thanh-Tung et al. 2019.
+        center: the target norm; 0 gives the zero-centered variant of Thanh-Tung et al. 2019.
     """
 
     def __init__(self, *, weight: float, interval: int = 1, center: float = 1.0) -> None:
@@ -181,7 +181,7 @@ class GradientPenalty(DiscriminatorRegularizer):
 
 
 class R1(DiscriminatorRegularizer):
-    """R1: zero-centred gradient penalty on real images.
+    """R1: zero-centered gradient penalty on real images.
 
         R1 = 1/2 E[ ||grad_x D(x)||^2 ],  x ~ data
 
@@ -196,7 +196,7 @@ class R1(DiscriminatorRegularizer):
 
 
 class R2(DiscriminatorRegularizer):
-    """R2: zero-centred gradient penalty on generated images.
+    """R2: zero-centered gradient penalty on generated images.
 
         R2 = 1/2 E[ ||grad_x D(x)||^2 ],  x ~ G
 
@@ -453,7 +453,7 @@ def shifted(count: int, size: int, share: float, device: torch.device) -> Tensor
 
 
 class LatentConsistency(DiscriminatorRegularizer):
-    """Latent consistency, D's part of zCR: D's output should be the same for images of neighbouring latents.
+    """Latent consistency, D's part of zCR: D's output should be the same for images of neighboring latents.
 
         E[ (D(G(z)) - D(G(z + dz)))^2 ],  dz ~ N(0, sigma^2 I)
 
@@ -479,7 +479,7 @@ class LatentConsistency(DiscriminatorRegularizer):
 
 
 class LatentDiversity(GeneratorRegularizer):
-    """Reward for G's change between neighbouring latents, G's part of zCR; `weight` is lambda_gen.
+    """Reward for G's change between neighboring latents, G's part of zCR; `weight` is lambda_gen.
 
     Zhao et al. 2020, section 2.2, https://arxiv.org/abs/2002.04724.
 

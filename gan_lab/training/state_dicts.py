@@ -162,12 +162,12 @@ def rename(name: str, renames: Renames) -> str:
 #
 # Weights are matched by name and shape. Since module numbers may mean another resolution in a network of another
 # size, `resolution_keys` of networks maps modules to resolutions. All other state (optimizers, clock,
-# augmentations, regularizers) starts fresh.
+# augmentations, regularizers) is new.
 
 
 Network = GeneratorNetwork | DiscriminatorNetwork
 
-SHOWN = 8  # named groups of new weights
+SHOWN = 8  # groups of new weights
 
 
 @dataclass(frozen=True)
@@ -234,7 +234,7 @@ def transfer(module: nn.Module, origin: Origin) -> None:
         network.load_state_dict({**network.state_dict(), **found.kept})
         say(f"  {player}: {summary(found)}")
         if not found.kept:
-            warn(f"none of the {player}'s weights fits: it starts fresh")
+            warn(f"none of the {player}'s weights fits: it starts untrained")
 
 
 def resolution_keys_of(node: Any, origin: Path, *, like: Network) -> dict[str, str]:
@@ -291,9 +291,9 @@ def summary(found: Match) -> str:
     total = len(found.kept) + len(found.new)
     text = f"kept {len(found.kept)} of {total} tensors, {found.share:.1%} of the parameters; "
     groups = Counter(group(name) for name in found.new)
-    named = [f"{name} ({count})" for name, count in list(groups.items())[:SHOWN]]
+    shown = [f"{name} ({count})" for name, count in list(groups.items())[:SHOWN]]
     more = f" and {len(groups) - SHOWN} more" if len(groups) > SHOWN else ""
-    return f"{text}{len(found.new)} new{': ' if named else ''}{', '.join(named)}{more}"
+    return f"{text}{len(found.new)} new{': ' if shown else ''}{', '.join(shown)}{more}"
 
 
 def group(name: str) -> str:

@@ -91,7 +91,7 @@ def generator(arguments: Mapping[str, Any], state: Mapping[str, Any] | None) -> 
         "norm_eps": given.take("BN_eps", float, default=1e-5),
     }
     depth = given.take("G_depth", int, default=None, most=MOST_LAYERS)
-    translate = translation(generator_place(depth or 1), "start")
+    translate = translation(generator_layer(depth or 1), "start")
     if depth is None:
         return Blueprint(biggan.Generator, {**ours, "hierarchical": hierarchical}, state, translate)
     if not (hierarchical and shared):
@@ -111,10 +111,10 @@ def discriminator(
     given = Arguments(arguments, "discriminator")
     ours = common(given, "D")
     if not deep:
-        translate = translation(discriminator_place(1), "logit.affine")
+        translate = translation(discriminator_layer(1), "logit.affine")
         return Blueprint(biggan.Discriminator, ours, state, translate)
     depth = given.take("D_depth", int, default=2, most=MOST_LAYERS)
-    translate = translation(discriminator_place(depth), "logit.affine")
+    translate = translation(discriminator_layer(depth), "logit.affine")
     return Blueprint(biggan_deep.Discriminator, {**ours, "depth": depth}, state, translate)
 
 
@@ -159,11 +159,11 @@ def attention_sizes(given: str) -> list[int]:
     return [int(size) for size in given.split("_") if int(size)]
 
 
-def translation(place: Callable[[int, int], str], linear: str) -> Translation:
+def translation(layer_name: Callable[[int, int], str], linear: str) -> Translation:
     """Return the function that renames published tensors to ours.
 
     Args:
-        place: (index of a published list of layers, index in it) -> name of our layer.
+        layer_name: (index of a published list of layers, index in it) -> name of our layer.
         linear: name of our linear layer that is not in a list.
     """
 
@@ -177,7 +177,9 @@ def translation(place: Callable[[int, int], str], linear: str) -> Translation:
         for published, value in state.items():
             if UNUSED.fullmatch(published):
                 continue
-            name = BLOCK.sub(lambda found: f"{place(int(found[1]), int(found[2]))}.", published)
+            name = BLOCK.sub(
+                lambda found: f"{layer_name(int(found[1]), int(found[2]))}.", published
+            )
             for pattern, ours in (*RENAMES, (r"^linear\.", f"{linear}.")):
                 name = re.sub(pattern, ours, name)
             renamed |= with_parametrization(name, torch.as_tensor(value), own)
@@ -195,12 +197,12 @@ def with_parametrization(name: str, tensor: Tensor, own: Mapping[str, Tensor]) -
     return {original if original in own else name: tensor}
 
 
-def generator_place(depth: int) -> Callable[[int, int], str]:
+def generator_layer(depth: int) -> Callable[[int, int], str]:
     """Return the function from a generator's published layer indices to our names."""
     return lambda block, i: f"attentions.{block // depth}" if i else f"blocks.{block}"
 
 
-def discriminator_place(depth: int) -> Callable[[int, int], str]:
+def discriminator_layer(depth: int) -> Callable[[int, int], str]:
     """Return the function from a discriminator's published layer indices to our names."""
     return lambda stage, i: f"attentions.{stage}" if i == depth else f"blocks.{stage * depth + i}"
 
@@ -323,12 +325,12 @@ def pretrained_generator(
     given.finish()
     if not 0 < truncation <= 1:
         raise InputError(f"truncation={truncation} must be above 0 and at most 1")
-    place = (num_stats - 1) * truncation
+    row = (num_stats - 1) * truncation
     return Blueprint(
         PretrainedGenerator,
         ours,
         state,
-        pretrained_translation(position, position // depth - 1, z_dim, place),
+        pretrained_translation(position, position // depth - 1, z_dim, row),
     )
 
 
@@ -404,14 +406,14 @@ def renumbered(name: str, position: int) -> str:
     return f"block.{number - (number > position)}.{rest}"
 
 
-def pretrained_translation(position: int, stage: int, z_dim: int, place: float) -> Translation:
+def pretrained_translation(position: int, stage: int, z_dim: int, row: float) -> Translation:
     """Return the function that brings published tensors to our names and layout.
 
     Args:
         position: of attention in the published list of layers.
         stage: the upsampling that it follows.
         z_dim: length of z, and of the class's embedding.
-        place: position of the truncation among the statistics.
+        row: position of the truncation among the statistics.
     """
     renames = pretrained_names(stage)
 
@@ -426,7 +428,7 @@ def pretrained_translation(position: int, stage: int, z_dim: int, place: float) 
             ours = rename(renumbered(name, position), renames)
             tensor = to_our_layout(ours, tensor, z_dim)
             if ours.endswith(("running_means", "running_vars")):
-                ours, tensor = ours.removesuffix("s"), interpolate_rows(tensor, place)
+                ours, tensor = ours.removesuffix("s"), interpolate_rows(tensor, row)
             weights[
                 ours.replace(".weight_orig", ".parametrizations.weight.original").replace(
                     ".weight_u", ".parametrizations.weight.0.u"
@@ -493,14 +495,14 @@ def to_our_layout(name: str, tensor: Tensor, z_dim: int) -> Tensor:
     return tensor
 
 
-def interpolate_rows(rows: Tensor, place: float) -> Tensor:
+def interpolate_rows(rows: Tensor, row: float) -> Tensor:
     """Interpolate linearly between rows, at a position between 0 and the last row.
 
     Raises:
         InputError: when there are too few rows.
     """
-    below = min(int(place), len(rows) - 1)
-    if place > len(rows) - 1 + 1e-6 or rows.ndim != 2:
+    below = min(int(row), len(rows) - 1)
+    if row > len(rows) - 1 + 1e-6 or rows.ndim != 2:
         raise InputError(f"n_stats is larger than the number of statistics, {len(rows)}")
     above = min(below + 1, len(rows) - 1)
-    return torch.lerp(rows[below], rows[above], place - below)
+    return torch.lerp(rows[below], rows[above], row - below)

@@ -32,7 +32,7 @@ from gan_lab.weights.exported import CARD, DESCRIPTION, GRID, PROGRAMS, WEIGHTS
 from gan_lab.weights.loading import as_gan, player
 
 # config keys that only say where the run is
-PLACES = ("run_dir", "runs_dir", "init_from")
+PATH_KEYS = ("run_dir", "runs_dir", "init_from")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +114,7 @@ def describe_run(
         "gan_lab": __version__,
         "git_revision": git_revision(),
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "licence": None,
+        "license": None,
         "sample": gan.spec.as_dict(),
         "z_dim": gan.generator.z_dim,
         "kimg": gan.kimg,
@@ -123,7 +123,7 @@ def describe_run(
         "source": {"run": folder.name, "checkpoint": path.name, "sha256": sha256},
         "metrics": metrics_of(folder, sha256, gan.kimg, weights, config),
         "best": best_of(state, gan.kimg) if weights == "ema" else None,
-        "recipe": without_places(config),
+        "recipe": without_paths(config),
     }
 
 
@@ -166,7 +166,7 @@ def truncation_of(gan: Gan) -> dict[str, Any]:
     if gan.has_styles:
         return {
             "kind": "psi",
-            "centre": "mapping.w_avg",
+            "center": "mapping.w_avg",
             "layers": gan.generator.truncation_cutoff,
         }
     return {"kind": "threshold" if gan.generator.supports_z_truncation else None}
@@ -206,7 +206,7 @@ def metrics_of(
         if key not in known and not key.endswith("_se")
     ]
     if left:
-        how = without_places(config.get("metrics"))
+        how = without_paths(config.get("metrics"))
         found.append({"during": "training", "metrics": left, "config": how})
     return found
 
@@ -229,7 +229,7 @@ def measured(result: Mapping[str, Any]) -> dict[str, Any]:
         for key in ("weights", "truncation", "standing_statistics", "checkpoint_sha256")
     }
     rest = {key: result.get(key) for key in kept}
-    return {"during": "evaluate", "metrics": metrics, "drawn": drawn, **without_places(rest)}
+    return {"during": "evaluate", "metrics": metrics, "drawn": drawn, **without_paths(rest)}
 
 
 def best_of(state: Mapping[str, Any], kimg: float) -> dict[str, Any] | None:
@@ -241,12 +241,12 @@ def best_of(state: Mapping[str, Any], kimg: float) -> dict[str, Any] | None:
     return None
 
 
-def without_places(value: Any) -> Any:
+def without_paths(value: Any) -> Any:
     """Return plain containers in which absolute paths are reduced to their last part."""
     if isinstance(value, Mapping):
-        return {key: without_places(inner) for key, inner in value.items() if key not in PLACES}
+        return {key: without_paths(inner) for key, inner in value.items() if key not in PATH_KEYS}
     if isinstance(value, list):
-        return [without_places(inner) for inner in value]
+        return [without_paths(inner) for inner in value]
     if isinstance(value, str):
         for kind in (PurePosixPath, PureWindowsPath):
             path = kind(value)
@@ -263,8 +263,8 @@ def without_places(value: Any) -> Any:
 COLUMNS = 8
 CLASSES_IN_ROWS = 12
 SHOWN_SIDE = 64  # smallest size of an image in the grid, in pixels
-# the hub's identifiers of common licences; others are "other", by name
-LICENCES = (
+# the hub's identifiers of common licenses; others are "other", by name
+LICENSES = (
     *("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "isc", "unlicense", "wtfpl", "zlib"),
     *("gpl-2.0", "gpl-3.0", "lgpl-2.1", "lgpl-3.0", "agpl-3.0", "mpl-2.0", "epl-2.0", "eupl-1.2"),
     *("cc0-1.0", "cc-by-3.0", "cc-by-4.0", "cc-by-sa-3.0", "cc-by-sa-4.0", "cc-by-nd-4.0"),
@@ -291,7 +291,7 @@ def card(description: Mapping[str, Any], *, caption: str, repository: str | None
         samples=samples(description),
         architecture=network.split(".")[-2],
         nvidia_class=(description.get("nvidia") or {}).get("class", ""),
-        encodes=network == "gan_lab.models.bigan.Generator",
+        has_encoder=network == "gan_lab.models.bigan.Generator",
         grid=GRID,
         caption=caption,
         source=f"hf://{repository}" if repository else None,
@@ -345,8 +345,8 @@ def samples(description: Mapping[str, Any]) -> str:
 def describe_images(shape: Sequence[int]) -> str:
     """Describe images of a shape in a few words."""
     channels, height, width = shape
-    colour = {1: "grey", 3: "RGB", 4: "RGBA"}.get(channels, f"{channels}-channel")
-    return f"{width} x {height} {colour} images"
+    color = {1: "gray", 3: "RGB", 4: "RGBA"}.get(channels, f"{channels}-channel")
+    return f"{width} x {height} {color} images"
 
 
 def template() -> Template:
@@ -373,7 +373,7 @@ def front_matter(description: Mapping[str, Any]) -> str:
     tags += ["class-conditional"] if description["sample"]["num_classes"] else []
     tags += ["onnx"] if "onnx" in description["programs"] else []
     fields = {
-        **licence_fields(description),
+        **license_fields(description),
         "library_name": "gan_lab",
         **({"pipeline_tag": "unconditional-image-generation"} if is_image(description) else {}),
         "tags": tags,
@@ -382,10 +382,10 @@ def front_matter(description: Mapping[str, Any]) -> str:
     return text
 
 
-def licence_fields(description: Mapping[str, Any]) -> dict[str, str]:
-    """Return the licence as the hub names it, for front matter."""
-    given = description["licence"]
-    known = given is not None and given.lower() in LICENCES
+def license_fields(description: Mapping[str, Any]) -> dict[str, str]:
+    """Return the license as the hub names it, for front matter."""
+    given = description["license"]
+    known = given is not None and given.lower() in LICENSES
     identifier = given.lower() if known else "other" if given else "unknown"
     return {"license": identifier, **({"license_name": given} if identifier == "other" else {})}
 
@@ -556,7 +556,7 @@ def fill_space(
         "title": description["name"],
         "sdk": "docker",
         "app_port": PORT,
-        **licence_fields(description),
+        **license_fields(description),
         **({"models": [repository]} if repository else {}),
     }
     front = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)

@@ -71,7 +71,7 @@ ABOUT: dict[str, Any] = {
     "source": dict[str, Any],
     "metrics": list[dict[str, Any]],
     "best": dict[str, Any] | None,
-    "licence": str | None,
+    "license": str | None,
     "programs": dict[str, dict[str, Any]],
     "recipe": dict[str, Any],
     "git_revision": str | None,

@@ -64,8 +64,7 @@ def translate(state: Mapping[str, Any], own: Mapping[str, Tensor]) -> dict[str, 
     renamed: dict[str, Tensor] = {}
     for published, value in state.items():
         tensor = torch.as_tensor(value)
-        for place in places(published, lite=lite):
-            name = with_parametrization(place)
+        for name in map(with_parametrization, our_names(published, lite=lite)):
             if name.endswith("embedding.weight"):
                 tensor = tensor[: len(own[name])]
             if name.endswith("strength"):
@@ -79,7 +78,7 @@ def translate(state: Mapping[str, Any], own: Mapping[str, Tensor]) -> dict[str, 
     return renamed
 
 
-def places(published: str, *, lite: bool) -> list[str]:
+def our_names(published: str, *, lite: bool) -> list[str]:
     """Return our names of a published weight (before parametrization); several if it is shared.
 
     Raises:
@@ -94,11 +93,11 @@ def places(published: str, *, lite: bool) -> list[str]:
         return [f"excitations.{level(found[1])}.conv{1 if found[2] == '1' else 2}.{found[3]}"]
     if found := re.fullmatch(r"feat_(\d+)\.(\w+)\.(.+)", name):
         block = f"blocks.{level(found[1]) - 1}.layers"
-        return [f"{block}.{place}" for place in layer_places(found[2], found[3], lite=lite)]
+        return [f"{block}.{name}" for name in layer_names(found[2], found[3], lite=lite)]
     raise InputError(f"weight {published[:80]} is unknown in FastGAN's generator")
 
 
-def layer_places(layer: str, leaf: str, *, lite: bool) -> list[str]:
+def layer_names(layer: str, leaf: str, *, lite: bool) -> list[str]:
     """Return the layers of a block that a published weight belongs to."""
     if layer in (known := LITE_LAYERS if lite else LAYERS):
         index, ours = known[layer]
@@ -135,8 +134,8 @@ def arguments(sizes: Mapping[str, tuple[int, ...]], labels: int | None = None) -
     Raises:
         InputError: for weights of another network.
     """
-    named = {re.sub(f"^{PREFIX}", "", name): size for name, size in sizes.items()}
-    first, last = named.get("init.init.0.weight_orig"), named.get("to_big.weight_orig")
+    shapes = {re.sub(f"^{PREFIX}", "", name): size for name, size in sizes.items()}
+    first, last = shapes.get("init.init.0.weight_orig"), shapes.get("to_big.weight_orig")
     if first is None or last is None or len(first) != 4 or len(last) != 4:
         raise InputError(
             f"its weights are not those of projected-gan's FastGAN: they begin with {', '.join(list(sizes)[:3])}"
@@ -150,9 +149,9 @@ def arguments(sizes: Mapping[str, tuple[int, ...]], labels: int | None = None) -
         "img_channels": last[0],
         "ngf": width,
         "img_resolution": fitting[0],
-        "synthesis_kwargs": {"lite": not any(re.search("feat_8.(5|conv2)[.]", n) for n in named)},
+        "synthesis_kwargs": {"lite": not any(re.search("feat_8.(5|conv2)[.]", n) for n in shapes)},
     }
-    table = named.get("embed.weight")
+    table = shapes.get("embed.weight")
     if table is not None:
         found |= {"cond": 1, "c_dim": table[0] if labels is None else labels}
     return found

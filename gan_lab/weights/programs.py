@@ -23,7 +23,7 @@ Inputs = dict[str, Tensor]
 Program = Callable[[Inputs], Tensor]
 
 
-class Drawing(nn.Module):
+class GeneratorProgram(nn.Module):
     """The module that is exported: `(z, labels, truncation) -> images`, with constant noise.
 
     Args:
@@ -42,9 +42,9 @@ class Drawing(nn.Module):
         if truncation is None:
             return samples_made(generator(z, labels))
         styles = generator.styles(z, labels)
-        # layers without truncation have the style itself as centre
-        centre = generator.styles(z, labels, 0.0)
-        return generator.synthesis(torch.lerp(centre, styles, truncation), noise="const")
+        # layers without truncation have the style itself as center
+        center = generator.styles(z, labels, 0.0)
+        return generator.synthesis(torch.lerp(center, styles, truncation), noise="const")
 
 
 def write_program(kind: str, gan: Gan, folder: Path) -> dict[str, Any]:
@@ -107,7 +107,7 @@ def trace(gan: Gan, inputs: Inputs, kind: str) -> torch.export.ExportedProgram:
     try:
         with torch.no_grad():
             return torch.export.export(
-                Drawing(gan.generator).eval(), (), kwargs=inputs, dynamic_shapes=shapes
+                GeneratorProgram(gan.generator).eval(), (), kwargs=inputs, dynamic_shapes=shapes
             )
     except Exception as error:  # torch.export raises errors of many types
         raise InputError(

@@ -1,4 +1,8 @@
-"""Published weights: building networks from published arguments and weights, and reading published files."""
+"""Published weights: building networks from published arguments and weights, and reading published files.
+
+`open_published` reads a file by `pickles.py`, which runs no code, and finds its reader in `READERS` (`stylegan.py`,
+`biggan.py`, ...); the reader gives a `Blueprint`, which builds the networks.
+"""
 
 import hashlib
 import json
@@ -204,7 +208,7 @@ def open_pickle(path: Path, arguments: Mapping[str, Any]) -> Published:
     Raises:
         InputError: for unknown networks, and if arguments are given, since the file has them.
     """
-    refuse_arguments(path, arguments)
+    reject_arguments(path, arguments)
     data, digest = contents(path)
     content = pickles.read_pickle(data)
     config, state = pickles.describe(content)
@@ -218,9 +222,9 @@ def open_pickle(path: Path, arguments: Mapping[str, Any]) -> Published:
     )
 
 
-def name_of_data(described: Any) -> str | None:
+def name_of_data(data: Any) -> str | None:
     """Return the last part of the path of the training data."""
-    path = described.get("path") if isinstance(described, dict) else None
+    path = data.get("path") if isinstance(data, dict) else None
     if not isinstance(path, str):
         return None
     # untrusted text that goes into a config and onto the console
@@ -261,7 +265,7 @@ def open_rosinality(
     Raises:
         InputError: if arguments are given, since they follow from the weights, and for another network.
     """
-    refuse_arguments(path, arguments)
+    reject_arguments(path, arguments)
     states = {
         ours: state_dict(held[theirs])
         for theirs, ours in stylegan.ROSINALITY_PLAYERS.items()
@@ -292,7 +296,7 @@ def open_nvidia(
     Raises:
         InputError: if arguments are given, or the second file is missing.
     """
-    refuse_arguments(path, arguments)
+    reject_arguments(path, arguments)
     config = read_json(path.with_name(NVIDIA["arguments"]), files)
     everything = {f"G/{name}": value for name, value in state.items()}
     beside = path.with_name(NVIDIA["discriminator"])
@@ -313,13 +317,13 @@ def open_fastgan(
     Raises:
         InputError: if arguments are given, since they follow from the weights.
     """
-    refuse_arguments(path, arguments)
+    reject_arguments(path, arguments)
     generator = fastgan.arguments({name: tuple(value.shape) for name, value in state.items()})
     config = {"source": fastgan.SOURCE, "generator": generator}
     return Published(config, {f"G/{name}": value for name, value in state.items()}, files)
 
 
-def refuse_arguments(path: Path, arguments: Mapping[str, Any]) -> None:
+def reject_arguments(path: Path, arguments: Mapping[str, Any]) -> None:
     """Check that no arguments are given for a file that needs none.
 
     Raises:

@@ -411,7 +411,7 @@ def _rosinality_generator_name(name: str) -> str:
 
 
 def _rosinality_layer(index: int) -> str:
-    """Return the place of a convolution, counted from the coarsest: one at 4 pixels, then two a resolution."""
+    """Return the name of a convolution, counted from the coarsest: one at 4 pixels, then two a resolution."""
     if index == 0:
         return "b4.conv1"
     return f"b{8 << (index - 1) // 2}.conv{(index - 1) % 2}"

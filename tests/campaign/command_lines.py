@@ -58,8 +58,10 @@ def run_command(words: list[str]) -> tuple[str, str]:
         return ("means it" if all(abs(n) < float("inf") for n in numbers) else "no number"), err
     if err.count("\n") and "Available options" not in err:
         return "several lines", err
-    named = [word.partition("=")[0].split(".")[-1] for word in words[1:]]
-    return ("rejected by name" if any(name in err for name in named) else "no key named"), err
+    keys_of_words = [word.partition("=")[0].split(".")[-1] for word in words[1:]]
+    return (
+        "rejected by name" if any(name in err for name in keys_of_words) else "no key named"
+    ), err
 
 
 def main(number: int, seeds: list[int]) -> int:

@@ -149,7 +149,7 @@ def run_command(command: str, given: list[str]) -> tuple[str, str]:
         status == 2
         and len([one for one in err.splitlines() if one.startswith("gan-lab: error")]) == 1
     ):
-        return "refused", err
+        return "rejected", err
     return ("works" if status == 0 else "another end"), err
 
 
@@ -168,7 +168,7 @@ def attack(
                     end = "acts"
                     witness.unlink()
             counts[end] += 1
-            if end not in ("works", "refused"):
+            if end not in ("works", "rejected"):
                 print(f"{name}: {command}: {end}: {said}", flush=True)
 
 
@@ -195,7 +195,7 @@ def main(which: list[str]) -> int:
             with suppress(KeyboardInterrupt):
                 attack(whole, changes, witness, counts, by)
             print(f"{len(changes)} {name}, {counts.total()} commands: {dict(counts)}", flush=True)
-            wrong += sum(n for end, n in counts.items() if end not in ("works", "refused"))
+            wrong += sum(n for end, n in counts.items() if end not in ("works", "rejected"))
     return int(wrong > 0)
 
 

@@ -15,6 +15,7 @@ import torch
 from gan_lab.commands.launch import launch
 from gan_lab.config import cache_dir
 from gan_lab.metrics.features.classifiers import DigitsFeatures
+from tests.helpers.once import made_once
 
 TINY = (
     "model=gan",
@@ -38,9 +39,22 @@ Train = Callable[..., Path]
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of `TINY`, trained once for all tests that need a finished run; they get copies."""
-    root = tmp_path_factory.mktemp("finished")
-    assert launch("train", [*TINY, "total_kimg=0.2", f"runs_dir={root}", "name=run"]) == 0
-    return root / "run"
+
+    def train(root: Path) -> None:
+        assert launch("train", [*TINY, "total_kimg=0.2", f"runs_dir={root}", "name=run"]) == 0
+
+    return made_once(tmp_path_factory, "finished", train) / "run"
+
+
+def short_run(factory: pytest.TempPathFactory) -> Path:
+    """Return a copy of a run of `TINY` over 0.1 kimg, which is trained once for all modules."""
+
+    def train(root: Path) -> None:
+        assert launch("train", [*TINY, "total_kimg=0.1", f"runs_dir={root}", "name=run"]) == 0
+
+    run = factory.mktemp("runs") / "run"
+    copy_run(made_once(factory, "short", train) / "run", run)
+    return run
 
 
 def copy_run(source: Path, target: Path) -> None:
@@ -76,14 +90,14 @@ def train(tmp_path: Path, request: pytest.FixtureRequest) -> Train:
     return trained
 
 
-def leave(words: list[str]) -> None:
+def train_and_exit(words: list[str]) -> None:
     """Train, and exit with the command's status."""
     sys.exit(launch("train", words))
 
 
 def in_a_child(words: list[str]) -> multiprocessing.Process:
     """Start `gan-lab train` in a forked process, which has everything imported already."""
-    child = multiprocessing.get_context("fork").Process(target=leave, args=(words,))
+    child = multiprocessing.get_context("fork").Process(target=train_and_exit, args=(words,))
     child.start()
     return child
 

@@ -109,8 +109,12 @@ def test_everything_that_the_metrics_depend_on_is_written(bench: Any) -> None:
 @pytest.mark.slow
 def test_processes_against_threads(bench: Any) -> None:
     found = bench("parts=[ranks]", "rounds=1", "total_kimg=0.16")["ranks"]
-    ways = ("1x1", "2x1", "1x2")
-    assert set(found) == {*(f"{way}_img_per_s" for way in ways), "2x1_over_1x1", "2x1_over_1x2"}
+    layouts = ("1x1", "2x1", "1x2")
+    assert set(found) == {
+        *(f"{layout}_img_per_s" for layout in layouts),
+        "2x1_over_1x1",
+        "2x1_over_1x2",
+    }
     assert all(value > 0 for value in found.values())
     gain = found["2x1_img_per_s"] / found["1x2_img_per_s"]
     assert found["2x1_over_1x2"] == pytest.approx(gain)
@@ -134,7 +138,7 @@ def test_a_lazy_penalty_leaves_the_plain_loop_out(bench: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "named"),
+    ("words", "message"),
     [
         (["parts=[step]"], "steps, loop, data, metrics, ranks"),
         (["parts=[ranks]", "ranks=1"], "ranks=1 must be"),
@@ -146,10 +150,10 @@ def test_a_lazy_penalty_leaves_the_plain_loop_out(bench: Any) -> None:
     ],
 )
 def test_what_measures_nothing_is_rejected(
-    words: list[str], named: str, capsys: pytest.CaptureFixture[str]
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert launch("bench", [*TINY, *words]) == 2
-    assert named in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_an_evaluation_is_timed_with_and_without_the_generator(bench: Any) -> None:

@@ -14,11 +14,8 @@ from tests.helpers.styles import tiny_run
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("runs")
-    for model in ("stylegan2", "biggan"):
-        tiny_run(root, model)
-    return root
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return {model: tiny_run(tmp_path_factory, model) for model in ("stylegan2", "biggan")}
 
 
 def find(run: Path, out: Path, *words: str, status: int = 0) -> Path:
@@ -27,9 +24,9 @@ def find(run: Path, out: Path, *words: str, status: int = 0) -> Path:
 
 
 def test_directions_in_w_and_generate_along_them(
-    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = runs / "stylegan2"
+    run = runs["stylegan2"]
     words = [
         "layers=coarse",
         "count=3",
@@ -66,8 +63,8 @@ def test_directions_in_w_and_generate_along_them(
     assert np.array_equal(images[0, ..., 0], to_uint8(moved)[0, 0].numpy())
 
 
-def test_directions_in_z(runs: Path) -> None:
-    run = runs / "biggan"
+def test_directions_in_z(runs: dict[str, Path]) -> None:
+    run = runs["biggan"]
     assert launch("directions", [f"run={run}", "count=2", "seeds=3"]) == 0
     (out,) = (run / "generated").glob("*_sefa")
     found = Directions.read(out / "directions.safetensors", gan=gan_lab.load(run))
@@ -88,12 +85,12 @@ def test_directions_in_z(runs: Path) -> None:
     ],
 )
 def test_bad_input(
-    runs: Path,
+    runs: dict[str, Path],
     tmp_path: Path,
     model: str,
     words: list[str],
     message: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    find(runs / model, tmp_path / "out", *words, status=2)
+    find(runs[model], tmp_path / "out", *words, status=2)
     assert message in capsys.readouterr().err and not (tmp_path / "out").exists()

@@ -17,7 +17,7 @@ from gan_lab.commands.launch import launch
 from gan_lab.data.images import save_png
 from gan_lab.metrics import extraction
 from gan_lab.metrics.features.classifiers import DigitsFeatures
-from tests.commands.conftest import ELSE, TINY
+from tests.commands.conftest import ELSE, TINY, short_run
 from tests.helpers.sources import textures
 
 SMALL = ("protocol=all_digits", "protocol.num_fake=700", "protocol.dataset=null")
@@ -28,9 +28,7 @@ FILES = (*SMALL, "protocol.num_fake=80", "protocol.reference_split=null", "+prot
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("runs")
-    assert launch("train", [*TINY, "total_kimg=0.1", f"runs_dir={root}", "name=run"]) == 0
-    return root / "run"
+    return short_run(tmp_path_factory)
 
 
 def evaluate(*words: str, status: int = 0) -> None:
@@ -128,11 +126,11 @@ def test_all_metrics_in_one_pass_and_the_nearest_as_a_image(run: Path, tmp_path:
     found = {metric["key"]: metric for metric in latest(out)["metrics"]}
     assert {key.split("_digits")[0] for key in found} == {
         "fd", "accuracy", "kd", "fd_class", "precision", "recall", "density", "coverage",
-        "memorised", "diversity",
+        "memorized", "diversity",
     }  # fmt: skip
     assert found["kd_digits_700_full"]["uncertainty_kind"] == "se"
     assert set(found["fd_class_digits_700_full"]["detail"]["classes"]) == set("0123456789")
-    with Image.open(tmp_path / "memorised_digits_700_full_nearest.png") as sheet:
+    with Image.open(tmp_path / "memorized_digits_700_full_nearest.png") as sheet:
         assert sheet.size == (16 * 66 + 2, 2 * 66 + 2), "8 pixels shown as 64"
 
 
@@ -177,7 +175,7 @@ def test_identical_sets_are_at_no_distance(folders: tuple[Path, Path], tmp_path:
     found = metrics(latest(out))
     assert found["fd_digits"] == pytest.approx(0, abs=1e-6)
     assert found["precision_digits_90_full"] == found["recall_digits_90_full"] == 1
-    assert found["memorised_digits_90_full"] > 0.9
+    assert found["memorized_digits_90_full"] > 0.9
 
 
 def test_a_run_against_files_and_its_features_in_their_place(
@@ -338,30 +336,30 @@ def test_bad_input(
 def test_files_that_cannot_be_measured(
     folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def refused(folder: Path, *parts: str) -> None:
+    def rejected(folder: Path, *parts: str) -> None:
         evaluate(f"fake={folder}", f"real={folders[1]}", *FILES, status=2)
         error = capsys.readouterr().err
         assert all(part in error for part in parts), error
 
     mixed = save_images(tmp_path / "mixed", textures(80, 1, size=16))
     save_png(textures(1, 0, size=8)[0], mixed / "small.png")
-    refused(mixed, "2 different sizes", "files.image_size=64")
+    rejected(mixed, "2 different sizes", "files.image_size=64")
     (mixed / "small.png").unlink()
-    save_png(textures(1, 0, size=16, channels=1)[0], mixed / "grey.png")
-    refused(mixed, "different channels", "files.channels=3")
-    (mixed / "grey.png").unlink()
+    save_png(textures(1, 0, size=16, channels=1)[0], mixed / "gray.png")
+    rejected(mixed, "different channels", "files.channels=3")
+    (mixed / "gray.png").unlink()
     (mixed / "notes.txt").write_text("not an image")
     (mixed / "film.mp4").write_bytes(b"not an image")
     evaluate(f"fake={mixed}", f"real={folders[1]}", *FILES, f"out={tmp_path}/e.json")
     assert "passed over 1 file: not an image (film.mp4)" in capsys.readouterr().out
     (mixed / "0001.png").write_bytes((mixed / "0001.png").read_bytes()[:60])
-    refused(mixed, "1 unreadable file", "0001.png")
+    rejected(mixed, "1 unreadable file", "0001.png")
     np.savez(tmp_path / "float.npz", arr_0=np.zeros((80, 8, 8, 3), dtype=np.float32))
-    refused(tmp_path / "float.npz", "type float32; expected uint8 [N, H, W, C]")
+    rejected(tmp_path / "float.npz", "type float32; expected uint8 [N, H, W, C]")
     np.savez(tmp_path / "other.npz", x=np.zeros(3))
-    refused(tmp_path / "other.npz", "holds x")
+    rejected(tmp_path / "other.npz", "holds x")
     (tmp_path / "cut.npz").write_bytes((tmp_path / "other.npz").read_bytes()[:50])
-    refused(tmp_path / "cut.npz", "not a complete .npz")
+    rejected(tmp_path / "cut.npz", "not a complete .npz")
 
 
 def test_a_run_without_metrics_and_one_of_another_version(

@@ -16,7 +16,7 @@ from gan_lab.data.images import save_png
 from gan_lab.distributed.processes import free_port
 from gan_lab.metrics import extraction
 from gan_lab.metrics.features import Extractor
-from tests.commands.conftest import TINY
+from tests.commands.conftest import short_run
 from tests.helpers.sources import textures
 
 Metrics = dict[str, float]
@@ -24,9 +24,7 @@ Metrics = dict[str, float]
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("runs")
-    assert launch("train", [*TINY, "total_kimg=0.1", f"runs_dir={root}", "name=run"]) == 0
-    return root / "run"
+    return short_run(tmp_path_factory)
 
 
 def as_torchrun(rank: int, port: int, folder: Path, words: list[str]) -> None:

@@ -108,11 +108,11 @@ def test_what_a_kill_left_undone_is_done_by_the_next(
 
 def test_an_export_is_exported_again(run: Path, tmp_path: Path) -> None:
     first = export(run, tmp_path / "first", "weights=raw")
-    second = export(first, tmp_path / "second", "licence=mit", "name=other")
+    second = export(first, tmp_path / "second", "license=mit", "name=other")
     assert torch.equal(gan_lab.load(second).sample(3), gan_lab.load(first).sample(3))
     card = (second / "README.md").read_text()
     assert "license: mit" in card and "# other" in card and "not their moving average" in card
-    assert launch("export", [f"run={first}", "licence=cc0-1.0"]) == 0
+    assert launch("export", [f"run={first}", "license=cc0-1.0"]) == 0
     assert "license: cc0-1.0" in (first / "README.md").read_text()
 
 
@@ -132,7 +132,7 @@ def test_training_begins_from_an_export(
     train(f"init_from={alone}", name="one")
     told = capsys.readouterr().out
     assert told.count("100.0% of the parameters; 0 new") == 2
-    assert "none of the discriminator's weights fits: it starts fresh" in told
+    assert "none of the discriminator's weights fits: it starts untrained" in told
 
 
 @pytest.mark.parametrize("weights", ["ema", "raw"])
@@ -234,8 +234,8 @@ def test_for_nvidias_code_and_back(
     out = export(source, tmp_path / "model", "format=nvidia", "with_discriminator=true")
     files = {"nvidia.json", "nvidia_generator.pt", "nvidia_discriminator.pt"}
     assert names(out) == {*USUAL, *files, "discriminator.safetensors"}
-    described = json.loads((out / "nvidia.json").read_text())
-    assert described["classes"]["generator"] == "training.networks_stylegan2.Generator"
+    arguments = json.loads((out / "nvidia.json").read_text())
+    assert arguments["classes"]["generator"] == "training.networks_stylegan2.Generator"
     assert "nvidia_generator.pt" in (out / "README.md").read_text()
     words = [f"path={out / 'nvidia_generator.pt'}", "name=back", f"runs_dir={tmp_path}"]
     assert launch("import-weights", words) == 0

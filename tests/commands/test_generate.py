@@ -23,16 +23,14 @@ from gan_lab.models import stylegan2
 from gan_lab.sampling.gan import Gan
 from gan_lab.sampling.latents import Latents
 from gan_lab.sampling.writers import GridFile, LatentsFile, Npz, Series, SingleFiles, labels_for
-from tests.commands.conftest import TINY
+from tests.commands.conftest import TINY, short_run
 
 EVERYTHING = "format=[png,jpeg,webp,grid,npz,zip,latents]"
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("runs")
-    assert launch("train", [*TINY, "total_kimg=0.1", f"runs_dir={root}", "name=run"]) == 0
-    return root / "run"
+    return short_run(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,7 @@ from tests.helpers.styles import tiny_run, with_attributes
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("runs")
-    return {model: tiny_run(root, model) for model in ("stylegan2", "biggan")}
+    return {model: tiny_run(tmp_path_factory, model) for model in ("stylegan2", "biggan")}
 
 
 def interpolate(run: Path, out: Path, *words: str, status: int = 0) -> Path:

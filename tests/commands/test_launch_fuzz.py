@@ -49,8 +49,8 @@ def test_no_command_line_ends_in_a_traceback(
         if len(checked) > before:
             assert finite(checked[-1]), words
         else:
-            named = [word.partition("=")[0].split(".")[-1] for word in words[1:]]
-            assert any(name in err for name in named), (words, err)
+            keys_of_words = [word.partition("=")[0].split(".")[-1] for word in words[1:]]
+            assert any(name in err for name in keys_of_words), (words, err)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_every_key_of_a_command_is_in_its_schema() -> None:
         module = command.replace("-", "_")
         roots = {key.split(".")[0] for key in keys_of(command)}
         chosen = {*keys.SINGLE, *keys.NAMED, "experiment", "protocol", "conditioning"}
-        named = set(keys.KEYS[module].model_fields)
-        assert named <= roots
+        declared = set(keys.KEYS[module].model_fields)
+        assert declared <= roots
         groups = {"hydra", *(key.split("/")[0] for key in known_keys(module) if "/" in key)}
-        assert roots - named <= chosen | groups
+        assert roots - declared <= chosen | groups

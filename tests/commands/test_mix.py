@@ -15,7 +15,7 @@ from tests.helpers.styles import tiny_run, with_attributes
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_run(tmp_path_factory.mktemp("runs"), "stylegan2")
+    return tiny_run(tmp_path_factory, "stylegan2")
 
 
 def mix(run: Path, out: Path, *words: str, status: int = 0) -> Path:
@@ -117,8 +117,10 @@ def test_bad_input(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_model_without_styles(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    mix(tiny_run(tmp_path, "biggan"), tmp_path / "out", status=2)
+def test_a_model_without_styles(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mix(tiny_run(tmp_path_factory, "biggan"), tmp_path / "out", status=2)
     assert (
         "biggan has no styles w; stylegan, stylegan2, stylegan3 and gat" in capsys.readouterr().err
     )

@@ -27,7 +27,7 @@ from tests.helpers.samples import pair
 
 
 @pytest.fixture(autouse=True)
-def fresh_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GAN_LAB_CACHE", str(tmp_path / "cache_of_gan_lab"))
 
 

@@ -16,7 +16,7 @@ from tests.helpers.styles import tiny_run
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_run(tmp_path_factory.mktemp("runs"), "stylegan2")
+    return tiny_run(tmp_path_factory, "stylegan2")
 
 
 def project(run: Path, out: Path, *words: str, status: int = 0) -> Path:
@@ -38,7 +38,7 @@ def test_held_out_images_of_the_data(
     out = project(run, tmp_path, *words)
     there = {str(p.relative_to(out)) for p in out.rglob("*") if p.is_file()}
     assert there == {
-        *("latents.safetensors", "projection.json", "projection.png", "way.gif"),
+        *("latents.safetensors", "projection.json", "projection.png", "projection.gif"),
         *(f"images/000{i}_val-{n}.png" for i, n in enumerate([0, 2, 3])),
         *(f"tuned/{name}" for name in ("README.md", "model.json", "model.safetensors")),
     }
@@ -52,8 +52,8 @@ def test_held_out_images_of_the_data(
     assert [row["name"] for row in kept["images"]] == ["val 0", "val 2", "val 3"]
     assert [row["label"] for row in kept["images"]] == points.labels.tolist()
     assert kept["mse"] == pytest.approx(np.mean([row["mse"] for row in kept["images"]]))
-    with Image.open(out / "way.gif") as way:
-        assert way.n_frames >= 6
+    with Image.open(out / "projection.gif") as video:
+        assert video.n_frames >= 6
     said = capsys.readouterr().out
     assert "3 images in w, 4 steps" in said and "distance: laplacian pyramid" in said
     untuned = gan_lab.load(run)

@@ -19,7 +19,7 @@ from PIL import Image
 
 from gan_lab.training.checkpoint import checkpoint_path
 from gan_lab.training.loggers.files import read_metrics
-from tests.commands.conftest import ELSE, TINY, Train, copy_run, entries, in_a_child, leave
+from tests.commands.conftest import ELSE, TINY, Train, copy_run, entries, in_a_child, train_and_exit
 from tests.helpers.checkpoints import assert_same, final
 
 LENGTH = "total_kimg=1.2"
@@ -169,7 +169,7 @@ def test_other_data_of_the_same_shape_are_rejected_without_new_data(
 def in_a_terminal(words: list[str]) -> None:
     """Train as what a shell starts: with one's own workers in a group of processes, to which Ctrl-C goes."""
     os.setsid()
-    leave(words)
+    train_and_exit(words)
 
 
 def test_ctrl_c_in_a_terminal_reaches_the_workers_too(tmp_path: Path) -> None:

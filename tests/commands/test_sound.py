@@ -99,8 +99,8 @@ def test_statistics_are_kept_with_run_and_export(spectrograms: Path, tmp_path: P
     assert launch("export", [f"run={spectrograms}", f"out={out}"]) == 0
     kept = load_file(out / "representation.safetensors")
     assert torch.equal(kept["mean"], measured["representation.mean"])
-    described = json.loads((out / "model.json").read_text())["sample"]
-    assert described["kind"] == {"_target_": "gan_lab.data.audio.Audio", "rate": 8000}
+    sample = json.loads((out / "model.json").read_text())["sample"]
+    assert sample["kind"] == {"_target_": "gan_lab.data.audio.Audio", "rate": 8000}
     ours, theirs = gan_lab.load(out), gan_lab.load(spectrograms)
     clips = ours.spec.decode(ours.sample(2))
     assert clips.shape == (2, 1, 512)
@@ -166,8 +166,8 @@ def test_dry_runs_and_benchmarks(root: Path) -> None:
 
 @pytest.mark.slow
 def test_sweeps(root: Path) -> None:
-    named = [word for word in words(root, WAVES, "dry") if not word.startswith("name=")]
-    swept = [*named, "-m", "seed=0,1", "sweep=tiny", "total_kimg=0.08"]
+    unnamed = [word for word in words(root, WAVES, "dry") if not word.startswith("name=")]
+    swept = [*unnamed, "-m", "seed=0,1", "sweep=tiny", "total_kimg=0.08"]
     assert launch("train", swept) == 0
     assert len(list((root / "runs/tiny").glob("seed*/checkpoints/last.ckpt"))) == 2
 
@@ -216,15 +216,15 @@ def test_training_that_makes_no_sense_is_rejected(
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
 ) -> None:
-    base = words(root, WAVES, "refused")
+    base = words(root, WAVES, "rejected")
     if "data=digits" in given:
-        base = ["name=refused", "total_kimg=0.1", "metrics=none"]
+        base = ["name=rejected", "total_kimg=0.1", "metrics=none"]
     assert launch("train", [*base, f"runs_dir={tmp_path}", *given]) != 0
     assert words_said in " ".join(capsys.readouterr().err.split())
-    assert not list((tmp_path / "refused").glob("checkpoints/*"))
+    assert not list((tmp_path / "rejected").glob("checkpoints/*"))
     # what was rejected is not in the way of another model of this name
     other = ["model=gan", "data=digits", "metrics=none", "batch_size=8", "total_kimg=0.008"]
-    assert launch("train", [*other, "name=refused", f"runs_dir={tmp_path}", "trainer=cpu"]) == 0
+    assert launch("train", [*other, "name=rejected", f"runs_dir={tmp_path}", "trainer=cpu"]) == 0
 
 
 def test_mixed_styles_of_spectrograms_are_a_sheet(spectrograms: Path, tmp_path: Path) -> None:

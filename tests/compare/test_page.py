@@ -65,8 +65,8 @@ class Opened:
 
     def sorted_by(self, table: str) -> dict[str, str]:
         heads = self.page.locator(f"{table} thead th").all()
-        ways = {h.inner_text().split()[0]: h.get_attribute("aria-sort") for h in heads}
-        return {name: way for name, way in ways.items() if way != "none"}
+        orders = {h.inner_text().split()[0]: h.get_attribute("aria-sort") for h in heads}
+        return {name: order for name, order in orders.items() if order != "none"}
 
     def check(self) -> None:
         """Nothing went wrong, nothing was asked of anybody, and nothing sticks out sideways."""
@@ -247,9 +247,9 @@ def test_dark_mode_can_change_while_the_page_is_open(opened: Opened) -> None:
         curve.wait_for(state="attached")
 
 
-def rgb(colour: str) -> str:
+def rgb(color: str) -> str:
     """ "#0063b2" as a browser writes it: "rgb(0, 99, 178)"."""
-    return f"rgb({', '.join(str(int(colour.strip()[i : i + 2], 16)) for i in (1, 3, 5))})"
+    return f"rgb({', '.join(str(int(color.strip()[i : i + 2], 16)) for i in (1, 3, 5))})"
 
 
 def test_samples_can_be_enlarged_and_missing_ones_are_explained(opened: Opened) -> None:
@@ -305,20 +305,20 @@ def test_every_control_has_a_name_and_text_has_contrast(shown: Opened) -> None:
 
 
 def test_curves_have_contrast(shown: Opened) -> None:
-    """Every colour of a run has the contrast of 3 to 1 that WCAG 2.2 asks of graphics (1.4.11)."""
+    """Every color of a run has the contrast of 3 to 1 that WCAG 2.2 asks of graphics (1.4.11)."""
     pairs = shown.page.evaluate("""() => {
       const value = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
       return [...Array(10).keys()].map((i) => [value(`--c${i}`), value("--bg")]);
     }""")
     assert len(pairs) == 10
-    for colour, behind in pairs:
-        ours, theirs = sorted((luminance(colour), luminance(behind)), reverse=True)
-        assert (ours + 0.05) / (theirs + 0.05) >= 3, colour
+    for color, behind in pairs:
+        ours, theirs = sorted((luminance(color), luminance(behind)), reverse=True)
+        assert (ours + 0.05) / (theirs + 0.05) >= 3, color
 
 
-def luminance(colour: str) -> float:
+def luminance(color: str) -> float:
     """Relative luminance of "#rrggbb", WCAG 2.2."""
-    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    parts = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
     linear = [v / 12.92 if v <= 0.03928 else ((v + 0.055) / 1.055) ** 2.4 for v in parts]
     return sum(v * w for v, w in zip(linear, (0.2126, 0.7152, 0.0722), strict=True))
 

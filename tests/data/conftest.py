@@ -18,7 +18,7 @@ WriteImages = Callable[..., dict[str, Pixels]]
 
 
 @pytest.fixture(autouse=True)
-def fresh_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache of its own for each test."""
     folder = tmp_path / "cache_of_gan_lab"
     folder.mkdir()
@@ -89,7 +89,7 @@ NAMES = [
 
 
 class Python2Pickle:
-    """Writes what cPickle of Python 2 wrote at protocol 2, opcode by opcode: its strings are bytes, all memoised."""
+    """Writes what cPickle of Python 2 wrote at protocol 2, opcode by opcode: its strings are bytes, all memoized."""
 
     def __init__(self) -> None:
         self.out = b"\x80\x02"

@@ -35,7 +35,7 @@ def test_sizes_are_those_of_the_paper() -> None:
     assert Spectrogram(window=64, hop=16).decode(torch.zeros(2, 2, 32, 8)).shape == (2, 2, 128)
 
 
-def test_every_frequency_is_standardised_and_clipped(
+def test_every_frequency_is_standardized_and_clipped(
     clips: torch.Tensor, measured: Spectrogram
 ) -> None:
     encoded = measured.encode(clips)

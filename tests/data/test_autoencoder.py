@@ -17,7 +17,7 @@ from gan_lab.data.datamodule import DataModule
 from gan_lab.data.image_folder import Zip
 from gan_lab.data.sample import SampleSpec
 from gan_lab.errors import InputError
-from gan_lab.metrics.images import GanImages
+from gan_lab.metrics.sources import GanImages
 from tests.helpers import small
 from tests.helpers.autoencoder import write_autoencoder
 from tests.helpers.samples import images_of
@@ -83,7 +83,7 @@ def test_latents_are_the_scaled_means(model: Path) -> None:
 def test_it_is_built_again_from_a_spec_and_weights(model: Path, tmp_path: Path) -> None:
     found = Autoencoder(model=str(model), scale=0.5)
     spec = images_of(8, channels=3)
-    node = {**spec.as_dict(), "representation": described(found)}
+    node = {**spec.as_dict(), "representation": representation_node(found)}
     again = SampleSpec.from_dict(node, origin=tmp_path / "config.yaml")
     again.representation.load_state_dict(found.state_dict())
     values = torch.randn(2, 4, 4, 4)
@@ -92,7 +92,7 @@ def test_it_is_built_again_from_a_spec_and_weights(model: Path, tmp_path: Path) 
     assert again.network_arguments()["image_size"] == (4, 4)
 
 
-def described(found: Autoencoder) -> dict[str, Any]:
+def representation_node(found: Autoencoder) -> dict[str, Any]:
     return {"_target_": "gan_lab.data.autoencoder.Autoencoder", **found.arguments}
 
 

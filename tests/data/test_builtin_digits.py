@@ -50,10 +50,10 @@ def test_resizes_as_pillow_does(size: int | list[int]) -> None:
     np.testing.assert_array_equal(large[3].real[0][0].numpy(), np.asarray(expected))
 
 
-def test_colour_repeats_the_grey() -> None:
-    grey, colour = Digits(split="val"), Digits(split="val", channels=4)
-    assert torch.equal(colour[0].real[0][:3], grey[0].real[0].expand(3, -1, -1))
-    assert (colour[0].real[0][3] == 255).all()
+def test_color_repeats_the_gray() -> None:
+    gray, color = Digits(split="val"), Digits(split="val", channels=4)
+    assert torch.equal(color[0].real[0][:3], gray[0].real[0].expand(3, -1, -1))
+    assert (color[0].real[0][3] == 255).all()
 
 
 def test_flip_doubles_with_mirror_images() -> None:

@@ -55,7 +55,7 @@ def test_classes_differ_in_size_and_texture() -> None:
         inside = [
             slice_[30:35, 30:35].std()
             for patient, slice_ in zip(some, middle, strict=True)
-            if np.hypot(*patient.centre) < 0.1
+            if np.hypot(*patient.center) < 0.1
         ]
         roughness.append(np.median(inside))
     assert sizes == sorted(sizes)

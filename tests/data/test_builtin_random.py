@@ -25,7 +25,7 @@ def test_noise_is_uniform() -> None:
     expected = image.numel() / 256
     chi_squared = ((counts - expected).square() / expected).sum()
     assert abs(chi_squared - 255) < 6 * (2 * 255) ** 0.5
-    # neighbours know nothing of each other
+    # neighbors know nothing of each other
     pixels = image.double() - 127.5
     assert (
         pixels[..., 1:] * pixels[..., :-1]

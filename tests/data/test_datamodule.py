@@ -21,7 +21,7 @@ from gan_lab.config import build, conf_dir
 from gan_lab.data import datamodule
 from gan_lab.data.builtin import Digits
 from gan_lab.data.datamodule import DataModule, permutation
-from gan_lab.data.encoded import UnreadableImage
+from gan_lab.data.image_files import UnreadableImage
 from gan_lab.data.image_folder import ImageFolder
 from gan_lab.data.sample import Batch
 from gan_lab.errors import InputError

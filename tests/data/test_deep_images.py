@@ -26,7 +26,7 @@ RAMP = np.arange(65536, dtype=np.uint16).reshape(256, 256)
 
 
 def png16(pixels: NDArray[np.uint16]) -> bytes:
-    """A 16-bit PNG of [H, W, 3] by the specification; Pillow writes grey ones alone."""
+    """A 16-bit PNG of [H, W, 3] by the specification; Pillow writes gray ones alone."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return (
@@ -181,7 +181,7 @@ def test_what_does_not_go_together_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"floating-point.*(deep\.png|values\.npy)"):
         folder(tmp_path)
     (tmp_path / "values.npy").unlink()
-    np.save(tmp_path / "colour.npy", np.ones((256, 256, 3), dtype=np.uint16))
+    np.save(tmp_path / "color.npy", np.ones((256, 256, 3), dtype=np.uint16))
     with pytest.raises(InputError, match="channels"):
         folder(tmp_path)
 
@@ -194,7 +194,7 @@ def test_what_does_not_go_together_is_named(tmp_path: Path) -> None:
         ("objects.npy", np.array([[None]]), "objects"),
         ("one.npy", np.zeros(5, dtype=np.uint16), r"\[5\]"),
         ("none.npy", np.zeros((0, 5), dtype=np.uint16), "nothing is in it"),
-        ("colourless.npy", np.zeros((5, 5, 0), dtype=np.float32), "nothing is in it"),
+        ("colorless.npy", np.zeros((5, 5, 0), dtype=np.float32), "nothing is in it"),
         ("complex.npy", np.zeros((5, 5), dtype=np.complex64), "a NumPy array"),
         ("large.npy", np.full((5, 5), 1e300), "25 of 25 values are NaN or infinite"),
     ],

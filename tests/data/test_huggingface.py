@@ -180,10 +180,10 @@ def test_what_cannot_be_had_is_named(
     (tmp_path / "broken/state.json").write_text("{")
     assert "broken" in message(name=str(tmp_path / "broken"))
     made = images(2, classes=["a", "b"])
-    unlabelled = datasets.Dataset.from_dict(
+    unlabeled = datasets.Dataset.from_dict(
         {"picture": made["picture"][:], "species": [-1, 0]}, features=made.features
     )
-    unlabelled.save_to_disk(tmp_path / "minus")
+    unlabeled.save_to_disk(tmp_path / "minus")
     assert "label_column=false" in message(name=str(tmp_path / "minus"))
     monkeypatch.setitem(sys.modules, "datasets", None)
     assert "gan-laboratory[datasets]" in message()

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from gan_lab.data.base import MissingSplit
-from gan_lab.data.encoded import UnreadableImage
+from gan_lab.data.image_files import UnreadableImage
 from gan_lab.data.image_folder import ImageFolder
 from gan_lab.errors import InputError
 from tests.helpers.samples import pair

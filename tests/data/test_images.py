@@ -1,4 +1,4 @@
-"""The one quantisation."""
+"""The one quantization."""
 
 import io
 import pickle

@@ -79,7 +79,7 @@ def test_slices_come_in_the_order_of_their_positions(tmp_path: Path) -> None:
     for name, at in ("a", 3), ("b", -1), ("c", 10), ("d", 2):
         pixels = phantom(8, 0.8, 1000 + 10 * at)
         write_dicom(tmp_path / f"{name}.dcm", pixels, patient="p", series="s", at=at)
-    data = dicom(tmp_path, neighbours=1)
+    data = dicom(tmp_path, neighbors=1)
     levels = [data[i].real.float().mean().item() for i in range(4)]
     assert levels == sorted(levels)
     assert data.spec.shape == (3, 8, 8)
@@ -240,10 +240,10 @@ def test_hounsfield_units_through_a_window(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("write", "make", "named"),
+    ("write", "make", "message"),
     [
         (lambda root: one(root, "MR_truncated.dcm"), dicom, "file 1 of 1 cannot be decoded"),
-        (lambda root: one(root, "SC_rgb_small_odd.dcm"), dicom, "file 1 of 1 is in colour"),
+        (lambda root: one(root, "SC_rgb_small_odd.dcm"), dicom, "file 1 of 1 is in color"),
         (lambda root: (root / "a.dcm").write_bytes(b"no"), dicom, "file 1 of 1|without images"),
         (lambda root: one(root, "rtplan.dcm"), dicom, "without images"),
         (lambda root: (root / "a.txt").write_text("x"), dicom, "no DICOM files"),
@@ -264,9 +264,9 @@ def test_hounsfield_units_through_a_window(tmp_path: Path) -> None:
         (lambda root: slice_with(root, ImageOrientationPatient=[0] * 5), dicom, "file 1 of 1 cannot be read"),
     ],
 )  # fmt: skip
-def test_bad_files_are_named_by_number(tmp_path: Path, write: Any, make: Any, named: str) -> None:
+def test_bad_files_are_named_by_number(tmp_path: Path, write: Any, make: Any, message: str) -> None:
     write(tmp_path)
-    with pytest.raises(InputError, match=named):
+    with pytest.raises(InputError, match=message):
         make(tmp_path)
 
 
@@ -282,7 +282,7 @@ def test_an_image_without_pixels(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"spacing": 0}, {"slices": [1]}, {"every": 0}, {"neighbours": -1}, {"axis": "axial"},
+    [{"spacing": 0}, {"slices": [1]}, {"every": 0}, {"neighbors": -1}, {"axis": "axial"},
      {"group_by": "("}, {"window": "wide"}],
 )  # fmt: skip
 def test_options_out_of_range(tmp_path: Path, options: dict[str, Any]) -> None:
@@ -292,23 +292,23 @@ def test_options_out_of_range(tmp_path: Path, options: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("write", "make", "named"),
+    ("write", "make", "message"),
     [
         (lambda root: write_dicom(root / "b.dcm", phantom(8, 0.8, 1000), patient="p", series="t",
                                   PixelSpacing=[1, 1]), dicom, r"spacings.*file 2 of 2"),
         (lambda root: write_dicom(root / "b.dcm", np.zeros((8, 8, 3), np.uint8), patient="p", series="t"),
-         dicom, "file 2 of 2 is in colour"),
+         dicom, "file 2 of 2 is in color"),
         (lambda root: write_dicom(root / "b.dcm", phantom(9, 0.8, 1000), patient="p", series="t"),
          dicom, "8x8.*9x9"),
         (lambda root: (root / "b.dcm").write_bytes((root / "a.dcm").read_bytes()[:-40]), dicom,
          "file 2 of 2 cannot be decoded"),
     ],
-    ids=["spacing", "colour", "size", "truncated"],
+    ids=["spacing", "color", "size", "truncated"],
 )  # fmt: skip
-def test_the_odd_one_is_named(tmp_path: Path, write: Any, make: Any, named: str) -> None:
+def test_the_odd_one_is_named(tmp_path: Path, write: Any, make: Any, message: str) -> None:
     write_dicom(tmp_path / "a.dcm", phantom(8, 0.8, 1000), patient="p", series="s")
     write(tmp_path)
-    with pytest.raises(InputError, match=named):
+    with pytest.raises(InputError, match=message):
         make(tmp_path)
 
 
@@ -330,8 +330,8 @@ def test_size_of_a_pixel_and_number_of_patients(tmp_path: Path) -> None:
     found = [data.spec.kind.arguments["spacing"] for data in (whole, resized, resampled)]
     assert found == [[0.8, 0.8], [1.6, 1.6], [1.6, 1.6]]
     assert whole.spec.num_groups == 4
-    described = SampleSpec.from_dict(whole.spec.as_dict(), origin=tmp_path)
-    assert described.num_groups == 4 and described.kind.arguments == whole.spec.kind.arguments
+    restored = SampleSpec.from_dict(whole.spec.as_dict(), origin=tmp_path)
+    assert restored.num_groups == 4 and restored.kind.arguments == whole.spec.kind.arguments
 
 
 def test_files_are_16_bits(tmp_path: Path) -> None:

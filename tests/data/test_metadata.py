@@ -12,11 +12,11 @@ from hydra import compose, initialize_config_dir
 from gan_lab.commands import prepare_data
 from gan_lab.config import conf_dir
 from gan_lab.data.base import MissingSplit
-from gan_lab.data.encoded import EncodedImages
+from gan_lab.data.image_files import EncodedImages
 from gan_lab.data.image_folder import ImageFolder, Zip
 from gan_lab.data.metadata import MetadataTable, join_tables, natural_order
 from gan_lab.errors import InputError
-from gan_lab.metrics.images import open_files
+from gan_lab.metrics.sources import open_files
 
 NAMES = ["a.png", "b.png", "c.png", "d.png"]
 

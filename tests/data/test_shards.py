@@ -10,15 +10,12 @@ from gan_lab.data.builtin import Digits
 from gan_lab.data.image_folder import Zip
 from gan_lab.data.shards import INDEX, read_index, read_shard, shard_name, shard_rows, write_index
 from gan_lab.errors import InputError
-from tests.helpers.prepared import prepare
+from tests.helpers.prepared import packed_digits, prepare
 
 
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The digits in 15 shards for training and 4 for validation."""
-    folder = tmp_path_factory.mktemp("packed") / "digits"
-    prepare("data=digits", f"out={folder}", "shard_mb=0.0256")
-    return folder
+    return packed_digits(tmp_path_factory)
 
 
 @pytest.fixture

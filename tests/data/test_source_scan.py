@@ -137,10 +137,10 @@ def test_a_repaired_file_of_the_same_time_is_seen(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [b"", b"PK\3\4 cut short"])
-def test_a_damaged_cache_is_made_again(tmp_path: Path, fresh_cache: Path, damage: bytes) -> None:
+def test_a_damaged_cache_is_made_again(tmp_path: Path, empty_cache: Path, damage: bytes) -> None:
     photo(tmp_path / "a.png", size=(2, 3))
     reasons(tmp_path, "a.png")
-    (kept,) = fresh_cache.rglob("*.npz")
+    (kept,) = empty_cache.rglob("*.npz")
     whole = kept.read_bytes()
     kept.write_bytes(damage)
     assert scan(FileSource(root=tmp_path, names=["a.png"])).shapes.tolist() == [[2, 3, 3, 8]]
@@ -148,10 +148,10 @@ def test_a_damaged_cache_is_made_again(tmp_path: Path, fresh_cache: Path, damage
 
 
 def test_goes_on_without_a_cache_that_cannot_be_written(
-    tmp_path: Path, fresh_cache: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, empty_cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     photo(tmp_path / "a.png", size=(2, 3))
-    fresh_cache.rmdir()
-    fresh_cache.write_text("a file where the folder should be")
+    empty_cache.rmdir()
+    empty_cache.write_text("a file where the folder should be")
     assert scan(FileSource(root=tmp_path, names=["a.png"])).shapes.tolist() == [[2, 3, 3, 8]]
     assert "GAN_LAB_CACHE" in capsys.readouterr().out

@@ -14,7 +14,7 @@ from gan_lab.data.base import MissingSplit
 from gan_lab.data.image_folder import ImageFolder
 from gan_lab.data.splits import members_by_fold, members_by_name
 from gan_lab.errors import InputError
-from gan_lab.metrics.images import DatasetImages
+from gan_lab.metrics.sources import DatasetImages
 
 
 def write_patients(root: Path, *, patients: int = 8, each: int = 3) -> None:
@@ -93,7 +93,7 @@ def test_a_split_that_cuts_through_patients_is_rejected(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "named"),
+    ("options", "message"),
     [
         ({"group_by": "doctor"}, "group_by=doctor.*24 paths"),
         ({"group_by": "(", "val_fraction": 0.3}, "regular expression"),
@@ -103,9 +103,9 @@ def test_a_split_that_cuts_through_patients_is_rejected(tmp_path: Path) -> None:
         ({"folds": 9, "group_by": "(patient[0-9]+)_"}, "folds=9.*8 groups"),
     ],
 )
-def test_what_cannot_be_split(tmp_path: Path, options: dict[str, Any], named: str) -> None:
+def test_what_cannot_be_split(tmp_path: Path, options: dict[str, Any], message: str) -> None:
     write_patients(tmp_path)
-    with pytest.raises(InputError, match=named):
+    with pytest.raises(InputError, match=message):
         both(tmp_path, **options)
 
 

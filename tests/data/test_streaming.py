@@ -23,7 +23,7 @@ from gan_lab.data.streaming import StreamedSamples, window_order
 from gan_lab.errors import InputError
 from tests.helpers.checkpoints import assert_same, final
 from tests.helpers.object_store import CREDENTIALS, ObjectStore
-from tests.helpers.prepared import prepare
+from tests.helpers.prepared import packed_digits
 from tests.helpers.streams import content, shown
 
 COUNTS = st.lists(st.integers(1, 40), min_size=1, max_size=30).map(np.array)
@@ -72,10 +72,7 @@ def test_orders_differ_and_mix() -> None:
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The digits in 15 shards for training and 4 for validation, of about 44 kB each."""
-    folder = tmp_path_factory.mktemp("packed") / "digits"
-    prepare("data=digits", f"out={folder}", "shard_mb=0.0256")
-    return folder
+    return packed_digits(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")

@@ -15,20 +15,20 @@ from PIL import Image
 from gan_lab.data.streaming import StreamedSamples
 from gan_lab.errors import InputError
 from tests.helpers.http_store import HttpStore
-from tests.helpers.prepared import prepare
+from tests.helpers.prepared import packed_digits, prepare
 from tests.helpers.streams import content, shown
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the digits in 15 shards for training and 4 for validation."""
+    """A folder with the digits in shards."""
     folder = tmp_path_factory.mktemp("served")
-    prepare("data=digits", f"out={folder / 'digits'}", "shard_mb=0.0256")
+    shutil.copytree(packed_digits(tmp_path_factory), folder / "digits")
     return folder
 
 
 @pytest.fixture(autouse=True)
-def fresh_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GAN_LAB_CACHE", str(tmp_path / "cache"))
 
 

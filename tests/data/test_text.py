@@ -71,7 +71,7 @@ def test_large_alphabets_take_two_bytes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "named"),
+    ("arguments", "message"),
     [
         ({"alphabet": "a"}, "1 characters"),
         ({"alphabet": "aba"}, "'a' twice"),
@@ -81,8 +81,8 @@ def test_large_alphabets_take_two_bytes() -> None:
         ({"alphabet": "ab", "padding": "a", "unknown": "a"}, "both 'a'"),
     ],
 )
-def test_what_is_not_a_alphabet(arguments: dict[str, str], named: str) -> None:
-    with pytest.raises(InputError, match=named):
+def test_what_is_not_a_alphabet(arguments: dict[str, str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
         Text(length=3, **arguments)
 
 

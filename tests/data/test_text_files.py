@@ -157,7 +157,7 @@ def test_what_is_rejected_by_name(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "named"),
+    ("options", "message"),
     [
         ({"length": 0}, r"data\.length=0"),
         ({"min_length": 11}, r"data\.min_length=11"),
@@ -177,8 +177,8 @@ def test_what_is_rejected_by_name(folder: Path) -> None:
         ({"encoding": ""}, r"data\.encoding="),
     ],
 )
-def test_options_out_of_range(folder: Path, options: dict[str, Any], named: str) -> None:
-    with pytest.raises(InputError, match=named):
+def test_options_out_of_range(folder: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
         opened(folder, **options)
 
 

@@ -59,8 +59,8 @@ def test_damage_is_named(packed: Path, tmp_path: Path) -> None:
         "labels": json.dumps({**text, "class_names": ["x"]}).encode(),
         "alphabet": json.dumps({**text, "alphabet": 3}).encode(),
     }
-    for named, content in cases.items():
-        with pytest.raises(InputError, match=named):
+    for message, content in cases.items():
+        with pytest.raises(InputError, match=message):
             read_packed(changed(packed, text=content))
     other = tmp_path / "images.npz"
     np.savez(other, images=np.zeros((1, 2, 2, 3), np.uint8))

@@ -75,7 +75,7 @@ def test_no_crop_distorts() -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_is_honoured(orientation: int, tmp_path: Any) -> None:
+def test_exif_orientation_is_honored(orientation: int, tmp_path: Any) -> None:
     upright = make_image(4, 6)
     array = np.asarray(upright)
     # what must be stored for a viewer to see `array`: EXIF 2.3, table 6
@@ -130,7 +130,7 @@ def test_palette_and_cmyk_become_rgb() -> None:
         assert result[:, 0, 0].tolist() == [255, 0, 0]
 
 
-def test_colour_becomes_grey_by_luma() -> None:
+def test_color_becomes_gray_by_luma() -> None:
     image = make_image(4, 4)
     expected = np.asarray(image).astype(float) @ [0.299, 0.587, 0.114]
     assert np.abs(transform((4, 4), 1)(image)[0] - expected).max() <= 1

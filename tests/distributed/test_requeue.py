@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gan_lab.distributed import slurm
-from tests.commands.conftest import ELSE, leave
+from tests.commands.conftest import ELSE, train_and_exit
 from tests.helpers.checkpoints import final
 
 # what scontrol is asked goes to a file; the job runs
@@ -18,11 +18,11 @@ echo JobState=RUNNING PreemptTime=None
 """
 
 
-def signalled(words: list[str], number: signal.Signals) -> None:
+def signaled(words: list[str], number: signal.Signals) -> None:
     """Be a task of a job that is warned while it still imports."""
     slurm.block_signals()
     os.kill(os.getpid(), number)
-    leave(words)
+    train_and_exit(words)
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_a_warning_before_the_first_step(
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     rare = "callbacks.checkpointing.every_kimg=1000"
     words = [*ELSE, rare, "total_kimg=1000", f"runs_dir={tmp_path}/runs", "name=run"]
-    child = multiprocessing.get_context("fork").Process(target=signalled, args=(words, number))
+    child = multiprocessing.get_context("fork").Process(target=signaled, args=(words, number))
     child.start()
     child.join(100)
     assert child.exitcode == status

@@ -126,12 +126,12 @@ def test_mixing_all_styles_gives_the_other_image(client: TestClient):
 
 
 def test_psi_0_with_class_centers_gives_one_image_per_class(client: TestClient):
-    def centre(seed: int, label: int) -> np.ndarray:
+    def center(seed: int, label: int) -> np.ndarray:
         point = {"seed": seed, "label": label}
         return drawn(client, point=point, truncation=0, center="class")
 
-    assert near(centre(1, 0), centre(2, 0))
-    assert not near(centre(1, 0), centre(1, 1))
+    assert near(center(1, 0), center(2, 0))
+    assert not near(center(1, 0), center(1, 1))
 
 
 @pytest.mark.parametrize("model", [0, 1])

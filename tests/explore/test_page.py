@@ -154,8 +154,8 @@ def test_everything_works_by_keyboard(visit: Visit):
 def test_a_dropped_image_is_projected(visit: Visit, tmp_path: Path):
     from PIL import Image
 
-    Image.new("L", (24, 16), 200).save(tmp_path / "grey.png")
-    visit.page.set_input_files("#file", tmp_path / "grey.png")
+    Image.new("L", (24, 16), 200).save(tmp_path / "gray.png")
+    visit.page.set_input_files("#file", tmp_path / "gray.png")
     visit.page.locator("#cancel").click()
     visit.page.wait_for_function(
         "() => document.querySelector('#message').textContent.includes('mean squared error')"

@@ -30,7 +30,7 @@ def test_a_recipe_is_read_with_all_its_parts():
 
 
 @pytest.mark.parametrize(
-    ("given", "named"),
+    ("given", "message"),
     [
         (None, "recipe"),
         ([], "recipe"),
@@ -47,8 +47,8 @@ def test_a_recipe_is_read_with_all_its_parts():
         ({"point": {"seed": 1}, "psi": 1}, "psi"),
     ],
 )
-def test_invalid_recipes_are_rejected(given, named):
-    with pytest.raises(InputError, match=named):
+def test_invalid_recipes_are_rejected(given, message):
+    with pytest.raises(InputError, match=message):
         parse(given)
 
 

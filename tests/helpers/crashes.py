@@ -88,12 +88,12 @@ def killed(root: Path, number: int, when: str) -> None:
     train(root, wrap)
 
 
-def leave(work: Callable[..., int | None], *arguments: object) -> None:
+def run_and_exit(work: Callable[..., int | None], *arguments: object) -> None:
     sys.exit(work(*arguments))
 
 
 def in_a_child(work: Callable[..., int | None], *arguments: object) -> int | None:
-    child = FORK.Process(target=leave, args=(work, *arguments))
+    child = FORK.Process(target=run_and_exit, args=(work, *arguments))
     child.start()
     child.join(300)
     return child.exitcode

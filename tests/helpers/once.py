@@ -1,11 +1,17 @@
-"""What every command does again is done once a session: composing the package's files, and enlarging the digits."""
+"""What every command does again is done once a session, for all workers: composing, enlarging digits, runs to read."""
 
+import hashlib
+import os
 import pickle
+import shutil
+from collections.abc import Callable
 from copy import copy
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from hydra._internal import config_loader_impl
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository, IConfigRepository
@@ -22,13 +28,53 @@ from gan_lab.config import conf_dir
 from gan_lab.data.base import MemoryImages, digest
 
 
+def shared_folder(factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of this session, which all workers share: what one has made the others reuse."""
+    root = factory.getbasetemp()
+    return root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """Make a folder that tests only read: the first worker that needs it makes it, others wait."""
+    folder = shared_folder(factory) / "once" / name
+    folder.parent.mkdir(exist_ok=True)
+    done = folder.with_suffix(".done")
+    with FileLock(folder.with_suffix(".lock")):
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            make(folder)
+            done.touch()
+    return folder
+
+
+class Pickles:
+    """Pickled values by key, in memory and in a folder that the workers share."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._values: dict[object, bytes] = {}
+        folder.mkdir(exist_ok=True)
+
+    def get(self, key: object, make: Callable[[], object]) -> bytes:
+        """Return a value, made if nobody has made it; `key` is of texts, numbers and tuples."""
+        if key not in self._values:
+            path = self._folder / hashlib.sha256(repr(key).encode()).hexdigest()
+            if not path.exists():
+                part = path.with_suffix(f".{os.getpid()}")
+                part.write_bytes(pickle.dumps(make()))
+                part.rename(path)
+            self._values[key] = path.read_bytes()
+        return self._values[key]
+
+
 def only_own_files(repo: IConfigRepository) -> bool:
     """Whether the search path leads to files of the package alone, which do not change during the tests."""
     paths = [source.path for source in repo.get_sources() if source.scheme() == "file"]
     return paths == [str(conf_dir())]
 
 
-def compose_once(patch: pytest.MonkeyPatch) -> None:
+def compose_once(patch: pytest.MonkeyPatch, folder: Path) -> None:
     """Keep what Hydra reads and merges of the package's files, as functions of the options that were chosen.
 
     Values on the command line are set on a copy, by Hydra, as always; errors are not kept.
@@ -39,7 +85,8 @@ def compose_once(patch: pytest.MonkeyPatch) -> None:
     load = ConfigRepository.load_config
     get_mode = Hydra.get_mode
     lists: dict[object, DefaultsList] = {}
-    merged: dict[object, bytes] = {}  # pickled, since a deep copy takes longer
+    # pickled, which takes less time than a deep copy
+    composed = Pickles(folder)
     parsed: dict[str, Override] = {}
     loaded: dict[str, bytes] = {}
 
@@ -57,7 +104,10 @@ def compose_once(patch: pytest.MonkeyPatch) -> None:
         if not only_own_files(repo) or any(isinstance(o.value(), dict) for o in options):
             return list_defaults(repo, config_name, overrides_list, **settings)
         if key not in lists:
-            lists[key] = list_defaults(repo, config_name, options, **settings)
+            found = composed.get(
+                ("defaults", *key), lambda: list_defaults(repo, config_name, options, **settings)
+            )
+            lists[key] = pickle.loads(found)
         return replace(lists[key], config_overrides=values)
 
     def merged_once(
@@ -66,9 +116,7 @@ def compose_once(patch: pytest.MonkeyPatch) -> None:
         if not only_own_files(repo):
             return merge(self, defaults, repo)
         key = tuple((d.config_path, d.package, d.is_self, d.primary) for d in defaults)
-        if key not in merged:
-            merged[key] = pickle.dumps(merge(self, defaults, repo))
-        copied: DictConfig = pickle.loads(merged[key])
+        copied: DictConfig = pickle.loads(composed.get(key, lambda: merge(self, defaults, repo)))
         return copied
 
     def parsed_once(self: OverridesParser, s: str, rule_name: str) -> Any:

@@ -8,13 +8,13 @@ from torch import Tensor
 
 from gan_lab.data.base import digest
 from gan_lab.metrics.features import Extractor
-from gan_lab.metrics.images import ImageSource
+from gan_lab.metrics.sources import ImageSource
 
 
 def textures(
     num: int, seed: int, *, channels: int = 3, size: int = 32, contrast: float = 1.0
 ) -> Tensor:
-    """uint8 [num, channels, size, size]: waves of random direction, colour and brightness."""
+    """uint8 [num, channels, size, size]: waves of random direction, color and brightness."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:size, :size] / size
     u, v, phase = rng.uniform(1, 6, (3, num, channels, 1, 1))

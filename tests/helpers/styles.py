@@ -3,9 +3,12 @@
 import shutil
 from pathlib import Path
 
+import pytest
 from omegaconf import OmegaConf
 
 from gan_lab.commands.launch import launch
+from tests.commands.conftest import copy_run
+from tests.helpers.once import made_once
 
 COMMON = (
     *("batch_size=16", "data.image_size=16", "metrics=none", "num_workers=0", "total_kimg=0.032"),
@@ -22,11 +25,16 @@ MODELS = {
 }
 
 
-def tiny_run(root: Path, model: str) -> Path:
-    """Train a tiny model of the digits for a moment and return its run folder."""
-    words = [*COMMON, f"model={model}", *MODELS[model], f"runs_dir={root}", f"name={model}"]
-    assert launch("train", words) == 0
-    return root / model
+def tiny_run(factory: pytest.TempPathFactory, model: str) -> Path:
+    """Return a copy of a run of a tiny model of the digits, which is trained once for all modules."""
+
+    def train(root: Path) -> None:
+        words = [*COMMON, f"model={model}", *MODELS[model], f"runs_dir={root}", f"name={model}"]
+        assert launch("train", words) == 0
+
+    run = factory.mktemp("runs") / model
+    copy_run(made_once(factory, f"tiny-{model}", train) / model, run)
+    return run
 
 
 def with_attributes(run: Path, copy: Path) -> Path:

@@ -30,7 +30,7 @@ def test_the_learning_rate_multiplier_changes_steps_and_not_outputs() -> None:
 
 
 @pytest.mark.parametrize(("kernel", "resampling"), [(3, None), (3, "down"), (1, "up"), (1, "down")])
-def test_convolution_is_filter_then_convolution_then_rectifier(
+def test_convolution_is_filter_then_convolution_then_lrelu(
     kernel: int, resampling: str | None
 ) -> None:
     torch.manual_seed(0)

@@ -51,9 +51,9 @@ def test_labels_that_do_not_match_the_network(labels: torch.Tensor | None, class
 
 
 def test_label_maps() -> None:
-    joined = with_label_maps(torch.zeros(2, 1, 2, 2), torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
-    assert joined.shape == (2, 3, 2, 2)
-    assert joined[1, 1].unique().tolist() == [3] and joined[1, 2].unique().tolist() == [4]
+    with_maps = with_label_maps(torch.zeros(2, 1, 2, 2), torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
+    assert with_maps.shape == (2, 3, 2, 2)
+    assert with_maps[1, 1].unique().tolist() == [3] and with_maps[1, 2].unique().tolist() == [4]
 
 
 def test_projection_is_an_affine_map_plus_an_inner_product() -> None:

@@ -93,7 +93,7 @@ def test_copies_are_independent_and_the_state_dict_is_complete(tmp_path: Path) -
     assert torch.equal(other.train()(x), network.train()(x))
 
 
-def test_any_network_is_normalised_once() -> None:
+def test_any_network_is_normalized_once() -> None:
     network = nn.Sequential(nn.Embedding(4, 3), nn.Linear(3, 3), nn.BatchNorm1d(3))
     spectrally_normalized(spectrally_normalized(network), embeddings=False)
     assert [len(list(layer.buffers())) for layer in network] == [1, 1, 3]

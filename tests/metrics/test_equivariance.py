@@ -19,7 +19,7 @@ from gan_lab.metrics.equivariance import (
 from gan_lab.metrics.feature_metrics import MetricContext
 from gan_lab.metrics.feature_set import FeatureSet
 from gan_lab.metrics.features import NoFeatures
-from gan_lab.metrics.images import GanImages
+from gan_lab.metrics.sources import GanImages
 from gan_lab.models.stylegan2 import Generator as StyleGAN2
 from gan_lab.models.stylegan3 import Generator
 from gan_lab.sampling.gan import Gan
@@ -100,8 +100,8 @@ def test_filters_keep_constants_and_do_not_lean():
         kernels = filter_of(angle, 4)
         assert kernels.shape == (16, 12, 12)
         torch.testing.assert_close(kernels.sum((1, 2)), torch.ones(16, dtype=torch.float64))
-        centred = filter_of(angle, 1)[0][:11, :11]
-        torch.testing.assert_close(centred, centred.flip(0, 1))
+        centered = filter_of(angle, 1)[0][:11, :11]
+        torch.testing.assert_close(centered, centered.flip(0, 1))
 
 
 def test_decibels_are_of_a_range_of_two():

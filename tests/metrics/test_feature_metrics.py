@@ -12,12 +12,12 @@ from gan_lab.metrics.feature_metrics import (
     DensityCoverage,
     Diversity,
     Frechet,
+    InceptionScore,
     Kernel,
-    Memorisation,
+    Memorization,
     MetricContext,
     Modes,
     PrecisionRecall,
-    Score,
     divergence_from_uniform,
 )
 from gan_lab.metrics.features.inception import Inception
@@ -47,7 +47,7 @@ def value(metric, real, fake, **changes):
         (ClassFrechet(), {"fake": 50_000}, "class_fid50k_full"),
         (Kernel(), {"fake": 5000, "real": 70_000, "num_real_features": 50_000}, "kid5k_real50k"),
         (Kernel(), {"fake": 5000}, "kid5k_full"),
-        (Score(), {"fake": 50_000}, "is50k"),
+        (InceptionScore(), {"fake": 50_000}, "is50k"),
         (PrecisionRecall(), {"fake": 10_000}, "precision_inception_10k_full"),
         (ClassAccuracy(), {"fake": 1437}, "accuracy_inception_1437"),
     ],
@@ -58,7 +58,13 @@ def test_keys_carry_the_numbers_of_images(metric, changes, key):
 
 def test_what_is_not_comparable_is_not_called_fid():
     for extractor in (Inception(resizer="clean"), Inception(mixed_precision=True), Projection()):
-        for metric in (Frechet(), Kernel(), Score(), Frechet(output="spatial"), ClassFrechet()):
+        for metric in (
+            Frechet(),
+            Kernel(),
+            InceptionScore(),
+            Frechet(output="spatial"),
+            ClassFrechet(),
+        ):
             key = metric.key(context(extractor=extractor))
             assert not key.startswith(("fid", "kid", "is", "sfid", "class_fid")), key
     assert Frechet().key(context(extractor=Inception(resizer="clean"))) == "clean_fid2k_full"
@@ -128,9 +134,9 @@ def test_the_kernel_distance_has_no_bias_and_its_error_is_its_error(shift):
 
 def test_memory_is_distinguished_from_chance():
     real = normal(0)
-    fresh, copies = normal(1), real[:500] + normal(2, 500, scale=1e-3)
-    (chance,) = Memorisation().compute(as_set(real), as_set(fresh), context())
-    (memory,) = Memorisation().compute(as_set(real), as_set(copies), context())
+    other, copies = normal(1), real[:500] + normal(2, 500, scale=1e-3)
+    (chance,) = Memorization().compute(as_set(real), as_set(other), context())
+    (memory,) = Memorization().compute(as_set(real), as_set(copies), context())
     assert chance.value < 0.03 and memory.value == 1
     for pair in memory.detail["nearest"]:
         assert pair["generated"] == pair["real"] and pair["distance"] < 0.05
@@ -222,7 +228,7 @@ def test_modes_in_closed_form():
         (Frechet(), {"real": WIDTH}, "16 real images for 16 features"),
         (Frechet(), {"fake": WIDTH}, "16 generated images for 16 features.*kid_small"),
         (Kernel(), {"fake": 600}, "600 generated.*protocol=kid_small"),
-        (Score(), {"fake": 9}, "splits=1"),
+        (InceptionScore(), {"fake": 9}, "splits=1"),
         (PrecisionRecall(), {"real": 3}, "more than 3 of each"),
         (Frechet(output="spatial"), {}, "no output 'spatial'; it has features, logits"),
         (Modes(), {"extractor": Projection(), "fake": 999}, "no output 'modes'"),

@@ -1,4 +1,4 @@
-"""Precision, recall, density, coverage and neighbours against torch-fidelity, closed forms and what they mean."""
+"""Precision, recall, density, coverage and neighbors against torch-fidelity, closed forms and what they mean."""
 
 import subprocess
 import sys
@@ -49,7 +49,7 @@ def test_a_set_against_itself() -> None:
     density, coverage = density_coverage(features, features.clone())
     assert float(coverage) == 1.0
     # every image lies in its own ball and in those of the images that count it among their k nearest
-    # (a neighbour at the radius itself is in or out by rounding)
+    # (a neighbor at the radius itself is in or out by rounding)
     assert float(density) == pytest.approx((5 + 1) / 5, rel=5e-3)
 
 
@@ -63,12 +63,12 @@ def test_a_collapsed_generator_is_precise_and_recalls_nothing() -> None:
 
 
 def test_coverage_falls_with_dropped_modes() -> None:
-    centres = 50 * torch.eye(10)
-    real = torch.cat([c + gaussian(100, width=10, seed=i) for i, c in enumerate(centres)])
+    centers = 50 * torch.eye(10)
+    real = torch.cat([c + gaussian(100, width=10, seed=i) for i, c in enumerate(centers)])
     coverages = []
     for kept in (10, 7, 4):
         fake = torch.cat(
-            [c + gaussian(100, width=10, seed=50 + i) for i, c in enumerate(centres[:kept])]
+            [c + gaussian(100, width=10, seed=50 + i) for i, c in enumerate(centers[:kept])]
         )
         coverages.append(float(density_coverage(real, fake)[1]))
     assert coverages[0] > 0.9

@@ -12,7 +12,7 @@ from gan_lab.metrics.cache import FolderChunks, MemoryChunks
 from gan_lab.metrics.feature_metrics import MetricContext, MetricValue
 from gan_lab.metrics.features import NoFeatures
 from gan_lab.metrics.generator_metrics import GeneratorMetric
-from gan_lab.metrics.images import GanImages
+from gan_lab.metrics.sources import GanImages
 from gan_lab.sampling.gan import Gan
 from tests.helpers.linear import Linear
 

@@ -17,7 +17,7 @@ from gan_lab.metrics.feature_set import FeatureSet
 from gan_lab.metrics.features import NoFeatures
 from gan_lab.metrics.features.vgg16 import LPIPS, ImageDistance, linear_weights, read_vgg16
 from gan_lab.metrics.generator_metrics import PathLength, slerp, without_extremes
-from gan_lab.metrics.images import GanImages
+from gan_lab.metrics.sources import GanImages
 from gan_lab.models.stylegan2 import Generator as StyleGAN2
 from gan_lab.sampling.gan import Gan
 from gan_lab.sampling.latents import Latents
@@ -205,7 +205,7 @@ def test_what_it_cannot_measure():
 
 
 class Textures(Linear):
-    """Colours that a normalised z decides."""
+    """Colors that a normalized z decides."""
 
     def __init__(self):
         super().__init__(z_dim=16)

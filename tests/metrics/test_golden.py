@@ -103,7 +103,7 @@ def test_fid_kid_is_and_precision_and_recall_are_torch_fidelitys(ours, fidelity)
 
 
 class Layers(torch.nn.Module):
-    """The part of the network in clean-fid's archive that it calls: resized, normalised images -> features."""
+    """The part of the network in clean-fid's archive that it calls: resized, normalized images -> features."""
 
     def __init__(self, weights):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Grey levels and utility: closed forms, real images as if generated, and what is rejected."""
+"""Gray levels and utility: closed forms, real images as if generated, and what is rejected."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,16 +15,16 @@ from gan_lab.metrics.base import direction
 from gan_lab.metrics.cache import MemoryChunks
 from gan_lab.metrics.feature_metrics import MetricValue
 from gan_lab.metrics.features import NoFeatures
-from gan_lab.metrics.image_metrics import GreyLevels, Utility
-from gan_lab.metrics.images import DatasetImages, ImageSource
+from gan_lab.metrics.image_metrics import GrayLevels, Utility
 from gan_lab.metrics.protocol import Protocol
+from gan_lab.metrics.sources import DatasetImages, ImageSource
 from tests.helpers.sources import FixedImages
 
 TRAINING, HELD_OUT = (DatasetImages(Digits(split=split)) for split in ("train", "val"))
 
 
 def measured(
-    fake: ImageSource, real: ImageSource, floor: ImageSource | None, metric: Any, num: int
+    fake: ImageSource, real: ImageSource, reference: ImageSource | None, metric: Any, num: int
 ) -> dict[str, MetricValue]:
     protocol = Protocol(
         name="quick",
@@ -33,9 +33,9 @@ def measured(
         num_fake=num,
         reference_split="val",
     )
-    protocol.check(real=real, fake=fake, floor=floor)
+    protocol.check(real=real, fake=fake, reference=reference)
     protocol.load(torch.device("cpu"))
-    protocol.measure_real(real, floor=floor)
+    protocol.measure_real(real, reference=reference)
     return {one.key: one for one in protocol.measure(fake, MemoryChunks())}
 
 
@@ -43,30 +43,30 @@ def levels(values: Tensor) -> FixedImages:
     return FixedImages(values.round().clamp(0, 65535).to(torch.uint16), endless=False)
 
 
-def test_distance_of_grey_levels_is_that_of_their_distributions() -> None:
+def test_distance_of_gray_levels_is_that_of_their_distributions() -> None:
     random = torch.Generator().manual_seed(0)
     real, fake = (torch.randn(64, 1, 16, 16, generator=random) for _ in range(2))
     found = measured(
-        levels(30_000 + 500 * fake + 400), levels(30_000 + 500 * real), None, GreyLevels(), 64
+        levels(30_000 + 500 * fake + 400), levels(30_000 + 500 * real), None, GrayLevels(), 64
     )
     # two normal distributions 0.8 deviations apart differ most in the middle between their means
     expected = 2 * norm.cdf(0.4) - 1
-    assert found["ks_grey_64"].value == pytest.approx(expected, abs=0.02)
+    assert found["ks_gray_64"].value == pytest.approx(expected, abs=0.02)
 
 
 def test_all_bits_count() -> None:
     held_out = DatasetImages(Phantoms(split="val"))
     stored = held_out.stored(0, 512).int()
     finer = FixedImages((stored // 4 * 4).to(torch.uint16))  # what 10 bits keep
-    found = measured(finer, held_out, held_out, GreyLevels(num_pixels=4096), 512)
-    assert found["ks_grey_512_real"].value == 0
-    assert found["ks_grey_512"].value > 0.005
+    found = measured(finer, held_out, held_out, GrayLevels(num_pixels=4096), 512)
+    assert found["ks_gray_512_real"].value == 0
+    assert found["ks_gray_512"].value > 0.005
     coarse = FixedImages((stored // 64 * 64).to(torch.uint16))  # and what 6 bits
-    assert measured(coarse, held_out, None, GreyLevels(), 512)["ks_grey_512"].value > 0.1
+    assert measured(coarse, held_out, None, GrayLevels(), 512)["ks_gray_512"].value > 0.1
 
 
 def test_keys_say_which_way_is_better() -> None:
-    assert direction("metrics/ks_grey_2048") == direction("copies_pixels_1000") == "min"
+    assert direction("metrics/ks_gray_2048") == direction("copies_pixels_1000") == "min"
     assert direction("membership_discriminator") == "min"
     assert direction("utility_2k") == "max" and direction("utility_2k_real") is None
 
@@ -88,11 +88,11 @@ def test_utility_of_real_and_of_useless_images() -> None:
 
 
 def test_what_utility_needs(compose: Callable[..., Any]) -> None:
-    labelled = FixedImages(TRAINING.read(0, 40), TRAINING.labels(0, 40))
+    labeled = FixedImages(TRAINING.read(0, 40), TRAINING.labels(0, 40))
     with pytest.raises(InputError, match="classes"):
         measured(FixedImages(TRAINING.read(0, 40)), TRAINING, HELD_OUT, Utility(), 40)
     with pytest.raises(InputError, match="held_out="):
-        measured(labelled, TRAINING, None, Utility(), 40)
+        measured(labeled, TRAINING, None, Utility(), 40)
     three = FixedImages(TRAINING.read(0, 40), torch.arange(40) % 3)
     with pytest.raises(InputError, match="3 classes"):
         measured(three, TRAINING, HELD_OUT, Utility(), 40)

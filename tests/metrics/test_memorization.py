@@ -15,10 +15,10 @@ from gan_lab.errors import InputError
 from gan_lab.metrics.cache import MemoryChunks
 from gan_lab.metrics.feature_metrics import MetricValue
 from gan_lab.metrics.features import NoFeatures
-from gan_lab.metrics.images import DatasetImages
 from gan_lab.metrics.memorization import TrainingCopies
 from gan_lab.metrics.plots import nearest_pairs
 from gan_lab.metrics.protocol import Protocol
+from gan_lab.metrics.sources import DatasetImages
 from gan_lab.run import read_results
 from tests.helpers.sources import FixedImages
 
@@ -35,9 +35,9 @@ def measured(
     node = config.protocol
     protocol: Protocol = build(node, Protocol, features=build(config.features))
     fake = FixedImages(images)
-    protocol.check(real=TRAINING, fake=fake, floor=HELD_OUT)
+    protocol.check(real=TRAINING, fake=fake, reference=HELD_OUT)
     protocol.load(torch.device("cpu"))
-    protocol.measure_real(TRAINING, floor=HELD_OUT)
+    protocol.measure_real(TRAINING, reference=HELD_OUT)
     return {metric.key: metric for metric in protocol.measure(fake, MemoryChunks())}
 
 
@@ -113,22 +113,22 @@ def test_what_it_needs() -> None:
     with pytest.raises(InputError, match="held_out"):
         protocol().check(real=TRAINING, fake=fake)
     with pytest.raises(InputError, match="real="):
-        protocol().check(real=None, fake=fake, floor=HELD_OUT)
+        protocol().check(real=None, fake=fake, reference=HELD_OUT)
     with pytest.raises(InputError, match="num_real=null"):
         protocol(num_real=100).check(
-            real=DatasetImages(Digits(split="train"), num=100), fake=fake, floor=HELD_OUT
+            real=DatasetImages(Digits(split="train"), num=100), fake=fake, reference=HELD_OUT
         )
     with pytest.raises(InputError, match="one shape"):
-        protocol().check(real=TRAINING, fake=FixedImages(SOME[..., :8]), floor=HELD_OUT)
+        protocol().check(real=TRAINING, fake=FixedImages(SOME[..., :8]), reference=HELD_OUT)
 
 
 def test_16_bits_and_patients() -> None:
     training, held_out = (DatasetImages(Phantoms(split=split)) for split in ("train", "val"))
     chosen = protocol(num_fake=64)
     fake = FixedImages(training.read(0, 64))
-    chosen.check(real=training, fake=fake, floor=held_out)
+    chosen.check(real=training, fake=fake, reference=held_out)
     chosen.load(torch.device("cpu"))
-    chosen.measure_real(training, floor=held_out)
+    chosen.measure_real(training, reference=held_out)
     found = {metric.key: metric for metric in chosen.measure(fake, MemoryChunks())}
     assert found["copies_pixels_64"].value == 1
     assert found["memorization_64"].detail["verdict"] == "yes"

@@ -11,7 +11,7 @@ from torch import Tensor
 from gan_lab.errors import InputError
 from gan_lab.metrics.memorization import (
     Membership,
-    Neighbours,
+    Neighbors,
     copied_share,
     membership,
     relative_distances,
@@ -24,17 +24,17 @@ def normal(*shape: int, seed: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def neighbours(samples: Tensor, training: Tensor, k: int = 51) -> Tensor:
-    found = Neighbours(num=len(samples), num_first=len(samples), k=k)
+def neighbors(samples: Tensor, training: Tensor, k: int = 51) -> Tensor:
+    found = Neighbors(num=len(samples), num_first=len(samples), k=k)
     for part in training.split(100):
         found.add(squared_to_nearest_copy([samples], part))
     return found.squared.sqrt()
 
 
-def test_neighbours_are_those_of_brute_force() -> None:
+def test_neighbors_are_those_of_brute_force() -> None:
     samples, training = normal(20, 5, seed=0), normal(250, 5, seed=1)
     copies = [samples, samples + 1, samples.flip(1)]
-    found = Neighbours(num=20, num_first=12, k=7)
+    found = Neighbors(num=20, num_first=12, k=7)
     for part in training.split(90):
         found.add(squared_to_nearest_copy(copies, part))
     distances = torch.stack([torch.cdist(copy, training) for copy in copies]).min(0).values
@@ -68,7 +68,7 @@ TRAINING, HELD_OUT = normal(800, 20, seed=0), normal(400, 20, seed=1)
     ],
 )  # fmt: skip
 def test_share_of_copies(generated: Tensor, share: float, sure: bool) -> None:
-    found = copied_share(neighbours(generated, TRAINING), neighbours(HELD_OUT, TRAINING))
+    found = copied_share(neighbors(generated, TRAINING), neighbors(HELD_OUT, TRAINING))
     assert found.copied == pytest.approx(share, abs=0.02)
     assert found.is_sure == sure
     assert found.copied <= found.closer
@@ -76,13 +76,13 @@ def test_share_of_copies(generated: Tensor, share: float, sure: bool) -> None:
 
 def test_typical_samples_are_closer_but_no_copies() -> None:
     generated = 0.5 * normal(600, 20, seed=5)
-    found = copied_share(neighbours(generated, TRAINING), neighbours(HELD_OUT, TRAINING))
+    found = copied_share(neighbors(generated, TRAINING), neighbors(HELD_OUT, TRAINING))
     assert found.closer > 0.1 and found.copied < 0.02
 
 
 def test_few_held_out_samples_say_little() -> None:
     many, few = (
-        copied_share(neighbours(TRAINING[:600], TRAINING), neighbours(some, TRAINING))
+        copied_share(neighbors(TRAINING[:600], TRAINING), neighbors(some, TRAINING))
         for some in (HELD_OUT, HELD_OUT[:20])
     )
     assert many.by_chance < 0.04 < few.by_chance
@@ -133,8 +133,8 @@ def test_what_nothing_can_be_said_of() -> None:
 
 
 def test_verdict() -> None:
-    honest = copied_share(neighbours(HELD_OUT, TRAINING), neighbours(HELD_OUT, TRAINING))
-    copying = copied_share(neighbours(TRAINING, TRAINING), neighbours(HELD_OUT, TRAINING))
+    honest = copied_share(neighbors(HELD_OUT, TRAINING), neighbors(HELD_OUT, TRAINING))
+    copying = copied_share(neighbors(TRAINING, TRAINING), neighbors(HELD_OUT, TRAINING))
     nothing, known = Membership(auc=0.52, error=0.02), Membership(auc=0.9, error=0.02)
     no = verdict_of({"pixels": honest}, {"pixels": nothing}, nothing, num_held_out=400)
     assert no.answer == "no" and "400" in no.words and "0.52" in no.words

@@ -1,4 +1,4 @@
-"""Drawings: that they show what they are of, as far as numbers and pixels tell."""
+"""Plots: that they show what they are of, as far as numbers and pixels tell."""
 
 import builtins
 
@@ -17,8 +17,8 @@ from gan_lab.metrics.plots import (
 )
 
 
-def colour(path, rgb, tolerance=60):
-    """Share of the pixels that are about of a colour."""
+def color(path, rgb, tolerance=60):
+    """Share of the pixels that are about of a color."""
     with Image.open(path) as image:
         assert image.format == "PNG"
         pixels = np.asarray(image.convert("RGB")).astype(int)
@@ -45,25 +45,29 @@ def test_components_are_the_directions_of_largest_variance():
 def test_features_of_both_sets_are_drawn(tmp_path):
     real, fake = torch.randn(300, 4), torch.randn(200, 4) + 4
     draw_components(real, fake, tmp_path / "new" / "features.png", title="a run")
-    assert colour(tmp_path / "new" / "features.png", (255, 255, 255)) > 0.5
+    assert color(tmp_path / "new" / "features.png", (255, 255, 255)) > 0.5
     for rgb in ((255, 204, 159), (165, 201, 225)):  # of the marks, which let white through
-        assert colour(tmp_path / "new" / "features.png", rgb) > 0.002
+        assert color(tmp_path / "new" / "features.png", rgb) > 0.002
 
 
 def test_a_class_is_a_bar_as_long_as_its_value(tmp_path):
     for name, value in (("short", 1.0), ("long", 10.0)):
         draw_classes({"a": 10.0, "b": value}, tmp_path / f"{name}.png", title="fid")
-    short, long = (colour(tmp_path / f"{name}.png", ORANGE) for name in ("short", "long"))
+    short, long = (color(tmp_path / f"{name}.png", ORANGE) for name in ("short", "long"))
     assert long / short == pytest.approx(20 / 11, rel=0.05)
 
 
 def test_a_curve_with_one_axis_or_two(tmp_path):
-    places = [0.3, 0.6, 1.0]
-    draw_truncation(places, {"fid": [9, 5, 3]}, {}, tmp_path / "one.png", title="a")
+    truncations = [0.3, 0.6, 1.0]
+    draw_truncation(truncations, {"fid": [9, 5, 3]}, {}, tmp_path / "one.png", title="a")
     draw_truncation(
-        places, {"fid": [9, 5, 3]}, {"recall": [0.1, 0.3, 0.5]}, tmp_path / "two.png", title="a"
+        truncations,
+        {"fid": [9, 5, 3]},
+        {"recall": [0.1, 0.3, 0.5]},
+        tmp_path / "two.png",
+        title="a",
     )
-    blue = [colour(tmp_path / f"{name}.png", (31, 119, 180)) for name in ("one", "two")]
+    blue = [color(tmp_path / f"{name}.png", (31, 119, 180)) for name in ("one", "two")]
     assert blue[0] == 0 and blue[1] > 0.001
 
 

@@ -16,9 +16,9 @@ from gan_lab.metrics.feature_metrics import (
     ClassAccuracy,
     ClassFrechet,
     Frechet,
+    InceptionScore,
     Kernel,
     PrecisionRecall,
-    Score,
 )
 from gan_lab.metrics.features import WeightsUnavailable
 from gan_lab.metrics.features.inception import Inception
@@ -56,7 +56,11 @@ def protocol(**options):
     chosen = {
         "name": "quick",
         "features": Projection(),
-        "metrics": {"distance": Frechet(), "kernel": Kernel(subset_size=40), "score": Score()},
+        "metrics": {
+            "distance": Frechet(),
+            "kernel": Kernel(subset_size=40),
+            "score": InceptionScore(),
+        },
         "num_fake": 80,
         "best": "distance",
         "device": "cpu",
@@ -202,8 +206,8 @@ def test_metrics_of_one_name_are_rejected():
         InputError, match=r"metrics.kernel and metrics.finer would both be called kd_"
     ):
         protocol(metrics=twice, best=None)
-    named = {**twice, "finer": Kernel(subset_size=10, key="finer")}
-    assert protocol(metrics=named, best="finer").best == "finer"
+    with_key = {**twice, "finer": Kernel(subset_size=10, key="finer")}
+    assert protocol(metrics=with_key, best="finer").best == "finer"
 
 
 def test_the_worst_is_not_taken_for_the_best():
@@ -232,7 +236,7 @@ def test_rgba_is_rejected_before_anything_is_seen(data_of):
         prepared(data_of(textures(90, 0, channels=4, size=8)))
 
 
-def test_the_floor_is_another_split_measured_as_if_it_were_generated(digits_data, capsys):
+def test_the_reference_is_another_split_measured_as_if_it_were_generated(digits_data, capsys):
     metrics = protocol(
         metrics={
             "distance": Frechet(key="fd"),

@@ -8,7 +8,7 @@ from gan_lab.data.text import Lines, Text
 from gan_lab.errors import InputError
 from gan_lab.metrics.feature_metrics import MetricContext
 from gan_lab.metrics.feature_set import FeatureSet
-from gan_lab.metrics.images import DatasetImages
+from gan_lab.metrics.sources import DatasetImages
 from gan_lab.metrics.text_metrics import (
     Copied,
     DistinctNgrams,

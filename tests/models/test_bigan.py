@@ -176,9 +176,9 @@ def test_two_steps_with_penalties(make: Make, regularizers: str, classes: int) -
     fit(module)
     assert [player.steps_taken for player in module.players.values()] == [2, 2]
     assert all(torch.isfinite(p).all() for p in module.parameters())
-    named = {name for name in module.stats.take() if name.startswith("reg/")}
+    logged = {name for name in module.stats.take() if name.startswith("reg/")}
     silent = ("weight_clipping", "top_k")
-    assert named == {f"reg/{name}" for name in regularizers.split(",") if name not in silent}
+    assert logged == {f"reg/{name}" for name in regularizers.split(",") if name not in silent}
 
 
 @pytest.mark.parametrize("size", [4, 7, 12, [8, 16]])

@@ -51,14 +51,14 @@ def test_two_steps(compose: Compose, model: str, kind: str) -> None:
     # the hinge loss pulls as many logits up as down: the bias of the logit may stay
     learns = {name for name in trainable if name.startswith(heads) and "bias" not in name}
     assert learns <= moved
-    figures = module.stats.take()
-    classes = {name for name in figures if "class" in name}
+    logged = module.stats.take()
+    classes = {name for name in logged if "class" in name}
     expected = {
         "ac": {"loss/d_class_real", "loss/d_class_fake", "loss/g_class"},
         "d2d_ce": {"loss/d_class_real", "loss/g_class"},
     }
     assert classes == expected.get(kind, set())
-    assert all(figures[name] > 0 for name in classes)
+    assert all(logged[name] > 0 for name in classes)
 
 
 @pytest.mark.parametrize("model", list(SMALL))

@@ -60,9 +60,9 @@ def test_auxiliary_classifiers_and_path_lengths(compose: Compose, model: str) ->
     penalty = "regularizer=[r1,path_length]" if model == "stylegan" else "regularizer=[r1]"
     module = tiny(compose, model, "conditioning=ac", penalty, classes=10, steps=5)
     fit(module)
-    figures = module.stats.take()
-    assert {"loss/d_class_real", "loss/d_class_fake", "loss/g_class"} <= set(figures)
-    assert ("reg/path_length" in figures) == (model == "stylegan")
+    logged = module.stats.take()
+    assert {"loss/d_class_real", "loss/d_class_fake", "loss/g_class"} <= set(logged)
+    assert ("reg/path_length" in logged) == (model == "stylegan")
     assert all(p.isfinite().all() for p in module.parameters())
 
 
@@ -141,8 +141,8 @@ def test_ranks_share_only_tensors_on_their_devices(
     strategy = ManualDDPStrategy()
     strategy._lightning_module = module
     strategy.configure_ddp()
-    movable = {t.data_ptr() for t in (*module.parameters(), *module.buffers())}
-    assert {tensor.data_ptr() for tensor in shared} == movable
+    placed_by_the_module = {t.data_ptr() for t in (*module.parameters(), *module.buffers())}
+    assert {tensor.data_ptr() for tensor in shared} == placed_by_the_module
     assert all(tensor.is_contiguous() for tensor in shared)
 
 

@@ -1,4 +1,4 @@
-"""R3GAN against the published networks' outputs and sizes, and what the paper says of its initialisation."""
+"""R3GAN against the published networks' outputs and sizes, and what the paper says of its initialization."""
 
 from collections.abc import Callable
 from functools import partial

@@ -60,7 +60,7 @@ def weights(
 
 
 def test_micro_batches_equal_the_whole_batch(compose: Compose) -> None:
-    """Without normalisation over the batch, eight parts of a batch of 64 are the batch."""
+    """Without normalization over the batch, eight parts of a batch of 64 are the batch."""
     whole, eight = (
         weights(compose, "r3gan", parts, "~model.schedules", held=()) for parts in (1, 8)
     )

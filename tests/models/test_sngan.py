@@ -35,16 +35,16 @@ def test_the_networks_of_table_4() -> None:
 def test_layers_with_spectral_norm() -> None:
     kinds = (nn.Conv2d, nn.Linear, nn.Embedding)
 
-    def normalised(network: nn.Module) -> list[bool]:
+    def normalized(network: nn.Module) -> list[bool]:
         return [hasattr(m, "parametrizations") for m in network.modules() if isinstance(m, kinds)]
 
     arguments = {"image_size": 16, "channels": 1, "num_classes": 3, "width": 4}
-    assert not any(normalised(sngan.Generator(**arguments)))
-    assert all(normalised(sngan.Discriminator(**arguments)))
-    assert all(normalised(sagan.Discriminator(**arguments)))
+    assert not any(normalized(sngan.Generator(**arguments)))
+    assert all(normalized(sngan.Discriminator(**arguments)))
+    assert all(normalized(sagan.Discriminator(**arguments)))
     generator = sagan.Generator(**arguments)
     tables = sum(isinstance(m, nn.Embedding) for m in generator.modules())
-    assert normalised(generator).count(False) == tables > 0
+    assert normalized(generator).count(False) == tables > 0
 
 
 def test_initial_logits_prefer_no_class() -> None:

@@ -80,7 +80,7 @@ def test_it_trains_copies_and_loads(model: str) -> None:
 
 
 def test_the_slope_is_bounded() -> None:
-    """A chain of layers of norm 1 with rectifiers between stretches no difference."""
+    """A chain of layers of norm 1 with ReLUs between stretches no difference."""
     torch.manual_seed(0)
     network = gan.Discriminator(image_size=8, channels=1, width=16)
     normalize_discriminator(network)

@@ -48,7 +48,7 @@ def test_the_published_size() -> None:
     assert networks[0].num_ws == 18
 
 
-def test_a_layer_is_noise_bias_rectifier_and_adain() -> None:
+def test_a_layer_is_noise_bias_lrelu_and_adain() -> None:
     """Figure 1b; noise is scaled for each feature map."""
     torch.manual_seed(0)
     layer = StyledActivation(features=3, w_dim=5, shape=(4, 6))

@@ -191,7 +191,7 @@ def shifted(x: float, y: float) -> Tensor:
 
 
 def resampled(images: Tensor, transform: Tensor) -> Tensor:
-    """Look at `images` where `transform`, in units of their side and from their centre, says; bicubic."""
+    """Look at `images` where `transform`, in units of their side and from their center, says; bicubic."""
     theta = transform[:2].clone()
     theta[:, 2] *= 2  # affine_grid's image reaches from -1 to 1
     grid = affine_grid(theta.expand(len(images), 2, 3), list(images.shape), align_corners=False)

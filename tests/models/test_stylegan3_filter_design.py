@@ -30,7 +30,7 @@ def test_a_radial_filter_is_the_same_in_all_directions() -> None:
     assert_close(kernel.sum(), torch.tensor(1.0).double())
     assert_close(kernel, kernel.T)
     spectrum = torch.fft.fftshift(torch.fft.fft2(kernel, s=(64, 64))).abs()
-    # (6, 8) and (0, 10) are both 10 from the centre
+    # (6, 8) and (0, 10) are both 10 from the center
     assert_close(spectrum[32 + 6, 32 + 8], spectrum[32, 32 + 10], atol=0.02, rtol=0)
     separable = lowpass(num_taps=24, cutoff=8.0, width=16.0, rate=64)
     other = torch.fft.fftshift(torch.fft.fft2(torch.outer(separable, separable), s=(64, 64))).abs()

@@ -37,7 +37,7 @@ def test_it_matches_its_definition(
     kernel = torch.outer(layer.up_filter, layer.up_filter)
     back = layer.down_filter
     back = back if radial else torch.outer(back, back)
-    # as much of the upsampled image, centred, as gives out_size pixels
+    # as much of the upsampled image, centered, as gives out_size pixels
     total = (out_size - 1) * down + len(back) - size * up + len(kernel) - 1
     margins = ((total + up) // 2, total - (total + up) // 2)
     y = resample_any(x, kernel, up, margins)

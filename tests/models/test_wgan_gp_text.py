@@ -44,8 +44,8 @@ def test_published_sizes(characters: int) -> None:
         assert parameters(Generator(sample_shape=shape)) == 16_384 * 129 + blocks + characters * 513
         critic = parameters(Discriminator(sample_shape=shape))
         assert critic == characters * 512 + 512 + blocks + 16_385
-        labelled = Generator(sample_shape=shape, num_classes=7)
-        assert parameters(labelled) == parameters(Generator(sample_shape=shape)) + 7 * 16_384
+        labeled = Generator(sample_shape=shape, num_classes=7)
+        assert parameters(labeled) == parameters(Generator(sample_shape=shape)) + 7 * 16_384
 
 
 def test_published_settings(compose: Compose) -> None:

@@ -167,7 +167,7 @@ def test_a_file_of_a_user_with_classes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "words", "named"),
+    ("command", "words", "message"),
     [
         ("train", ["metrics=fid"], "images"),
         ("train", ["augment=[ada]"], "augments images"),
@@ -182,15 +182,15 @@ def test_a_file_of_a_user_with_classes(tmp_path: Path) -> None:
 )
 def test_unsupported_options_are_rejected(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
-    command: str, words: list[str], named: str,
+    command: str, words: list[str], message: str,
 ) -> None:  # fmt: skip
     if command == "train":
         base = [w for w in SHORT if not (w.startswith("model") and "model=dcgan" in words)]
-        words = [*base, *words, f"runs_dir={tmp_path}", "name=refused"]
+        words = [*base, *words, f"runs_dir={tmp_path}", "name=rejected"]
     else:
         words = [f"run={run}", f"out={tmp_path}/out", *words, "device=cpu"]
     assert launch(command, words) == 2
-    assert named in "".join(capsys.readouterr())
+    assert message in "".join(capsys.readouterr())
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ SIDE = 8
 
 
 class Boxes(SampleDataset):
-    """Grey images of boxes with vectors [width, brightness] in place of a class."""
+    """Gray images of boxes with vectors [width, brightness] in place of a class."""
 
     in_memory = True
 

@@ -42,7 +42,7 @@ SHORT = (
 )
 
 
-def leave(words: list[str]) -> None:
+def train_and_exit(words: list[str]) -> None:
     sys.exit(launch("train", words))
 
 
@@ -69,7 +69,9 @@ class Probe:
     def train_killed(self, run: str) -> Path:
         """Train in a child that is killed behind its first checkpoint, and go on here."""
         last = self.root / "runs" / run / "checkpoints" / "last.ckpt"
-        child = multiprocessing.get_context("fork").Process(target=leave, args=(self.words(run),))
+        child = multiprocessing.get_context("fork").Process(
+            target=train_and_exit, args=(self.words(run),)
+        )
         child.start()
         deadline = time.monotonic() + 90
         while child.is_alive() and not last.exists() and time.monotonic() < deadline:
@@ -104,9 +106,9 @@ class Probe:
         gan = gan_lab.load(out, trust=[self.name])
         self.do("evaluate", f"run={run}")
         (result,) = json.loads((run / "evaluation.json").read_text())
-        (figure,) = result["metrics"]
+        (metric,) = result["metrics"]
         logged = read_metrics(run / "metrics.jsonl")
-        name = f"metrics/{figure['key']}"
+        name = f"metrics/{metric['key']}"
         last = [line[name] for line in logged if name in line]
         assert last and all(value >= 0 for value in last)
         return run, gan, made

@@ -187,9 +187,9 @@ def test_attributes_are_those_of_real_rows_but_for_those_that_are_named() -> Non
     rows = drawn.labels(8)
     assert rows is not None
     assert {tuple(row) for row in rows.tolist()} == {(0, 0.25, 1), (1, 0.5, 0)}
-    named = drawn.latents(8, labels={"age": 0.3}).labels
-    assert named is not None and named[:, 1].tolist() == pytest.approx([0.3] * 8)
-    assert torch.equal(named[:, ::2], rows[:, ::2])
+    given = drawn.latents(8, labels={"age": 0.3}).labels
+    assert given is not None and given[:, 1].tolist() == pytest.approx([0.3] * 8)
+    assert torch.equal(given[:, ::2], rows[:, ::2])
     each = drawn.latents(2, labels=[{"smile": -1}, {"hat": 2, "smile": 0}]).labels
     assert each is not None and each[:, 0].tolist() == [-1, 0] and each[1, 2] == 2
     # latents that have attributes keep those that are not named
@@ -214,7 +214,7 @@ def test_attributes_unknown() -> None:
         Gan(generator_of("gan", 3)).sample(1, labels={"smile": 1})
 
 
-def test_the_centre_of_attributes_is_the_mean_of_w_with_them() -> None:
+def test_the_center_of_attributes_is_the_mean_of_w_with_them() -> None:
     drawn = faces(style_gan2().generator)
     row = torch.tensor([[0.5, -1.0, 2.0]])
     z = torch.randn(4096, drawn.z_dim, generator=torch.Generator().manual_seed(1))
@@ -284,7 +284,7 @@ def test_truncation_towards_the_mean_of_a_class() -> None:
     center = gan.center(torch.tensor([1]))[0, 0]
     error = (center - w.mean(0)) / w.std(0) * 4096**0.5
     assert error.abs().max() < 5
-    # a mixture of classes has the mixture of centres
+    # a mixture of classes has the mixture of centers
     mixed = gan.center(torch.tensor([[0.25, 0.0, 0.75]]))
     expected = 0.25 * gan.center(torch.tensor([0])) + 0.75 * gan.center(torch.tensor([2]))
     torch.testing.assert_close(mixed, expected)

@@ -69,7 +69,7 @@ def test_truncation_towards_the_class(monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.equal(still, still[:1].expand(4, -1, -1, -1))
     expected = gan.synthesize(gan.center(torch.tensor([1])))
     assert_close(still[:1] * 1, expected, atol=1e-5, rtol=0)
-    # between classes, from one centre to the other
+    # between classes, from one center to the other
     ways = [
         gan.interpolate(
             [3, 5], frames=2, labels=[0, 1], truncation=0.0, truncation_center="class", space=space

@@ -32,25 +32,25 @@ def test_what_does_not_fit(tmp_path: Path) -> None:
     gan = style_gan2()
     path = tmp_path / "a.safetensors"
 
-    def refuses(message: str, **tensors: torch.Tensor) -> None:
+    def rejects(message: str, **tensors: torch.Tensor) -> None:
         save_file(tensors, path)
         with pytest.raises(InputError, match=message):
             gan.read_latents(path)
 
     z, w = torch.zeros(2, 8), torch.zeros(2, 8, 8)
-    refuses("holds x; latents are one tensor z or w", x=z)
-    refuses("holds w, z; latents are one tensor", z=z, w=w)
-    refuses(r"z has shape \[2, 9\], the generator takes \[N, 8\]", z=torch.zeros(2, 9))
-    refuses(r"z has shape \(8,\); it must be \[N, Z\]", z=torch.zeros(8))
-    refuses(r"w has shape \[2, 5, 8\], the generator takes \[N, 8, 8\]", w=torch.zeros(2, 5, 8))
-    refuses("2 latents have 3 labels", z=z, labels=torch.zeros(3, dtype=torch.int64))
-    refuses("class 7 is out of range", z=z, labels=torch.tensor([0, 7]))
-    refuses("there are no labels, and the generator has 3 classes", z=z)
-    refuses("must be finite", w=w / 0)
-    refuses("z is torch.int64", z=z.long())
-    refuses("z is torch.complex64", z=z.to(torch.complex64))
-    refuses(r"labels is torch.int64 of shape \[\]", z=z, labels=torch.tensor(1))
-    refuses(r"labels is torch.complex64", z=z, labels=torch.zeros(2, dtype=torch.complex64))
+    rejects("holds x; latents are one tensor z or w", x=z)
+    rejects("holds w, z; latents are one tensor", z=z, w=w)
+    rejects(r"z has shape \[2, 9\], the generator takes \[N, 8\]", z=torch.zeros(2, 9))
+    rejects(r"z has shape \(8,\); it must be \[N, Z\]", z=torch.zeros(8))
+    rejects(r"w has shape \[2, 5, 8\], the generator takes \[N, 8, 8\]", w=torch.zeros(2, 5, 8))
+    rejects("2 latents have 3 labels", z=z, labels=torch.zeros(3, dtype=torch.int64))
+    rejects("class 7 is out of range", z=z, labels=torch.tensor([0, 7]))
+    rejects("there are no labels, and the generator has 3 classes", z=z)
+    rejects("must be finite", w=w / 0)
+    rejects("z is torch.int64", z=z.long())
+    rejects("z is torch.complex64", z=z.to(torch.complex64))
+    rejects(r"labels is torch.int64 of shape \[\]", z=z, labels=torch.tensor(1))
+    rejects(r"labels is torch.complex64", z=z, labels=torch.zeros(2, dtype=torch.complex64))
     path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(InputError, match="not a complete safetensors file"):
         Latents.read(path)

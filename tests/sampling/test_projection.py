@@ -28,7 +28,7 @@ def test_the_latents_of_a_linear_generator_are_found() -> None:
     assert found.space == "z" and found.latents.z is not None
     assert torch.allclose(found.latents.z, z, atol=0.02)
     assert (found.mse < 1e-5).all() and found.loss.shape == (3,)
-    assert torch.allclose(found.plain, found.images, atol=1e-5) and found.noise is None
+    assert torch.allclose(found.images_const_noise, found.images, atol=1e-5) and found.noise is None
 
 
 def test_the_class_is_found_or_given() -> None:
@@ -109,8 +109,8 @@ def test_noise_is_searched_for_and_carries_no_image() -> None:
     assert last.square().mean((1, 2, 3)).allclose(torch.ones(2), atol=1e-4)
     assert (found.noise.penalty() < 0.05).all()
     assert found.latents.w is not None
-    assert torch.allclose(found.plain, gan.synthesize(found.latents.w), atol=1e-6)
-    assert not torch.allclose(found.plain, found.images, atol=1e-3), "the maps count"
+    assert torch.allclose(found.images_const_noise, gan.synthesize(found.latents.w), atol=1e-6)
+    assert not torch.allclose(found.images_const_noise, found.images, atol=1e-3), "the maps count"
     assert project(gan, torch.zeros(1, 1, 16, 16), steps=1, noise=False).noise is None
 
 
@@ -194,7 +194,9 @@ def test_results_and_points_say_what_they_are_of() -> None:
     (first, _) = found.results()
     assert first["name"] == "image 0" and first["label"] == 1
     assert first["mse"] == pytest.approx(found.images[0].square().mean().item())
-    assert first["mse_plain"] == pytest.approx(found.plain[0].square().mean().item())
+    assert first["mse_const_noise"] == pytest.approx(
+        found.images_const_noise[0].square().mean().item()
+    )
     metadata = found.latents.metadata
     assert metadata["kind"] == "project" and json.loads(metadata["names"]) == found.names
     gan.check_latents(found.latents)
@@ -206,8 +208,8 @@ def test_results_and_points_say_what_they_are_of() -> None:
 def test_the_way_shows_targets_beside_images() -> None:
     gan = style_gan3(0)
     found = project(gan, torch.full((9, 1, 16, 16), -1.0), steps=3, batch_size=5, record=True)
-    assert found.recording is not None and found.recording.count == 8
-    frames = list(found.recording.frames(hold=2))
+    assert found.frames is not None and found.frames.count == 8
+    frames = list(found.frames.frames(hold=2))
     assert len(frames) == 3 + 2 and frames[0].shape == (1, 2 * 18 + 2, 8 * 18 + 2)
     assert (frames[-1][:, 2:18, 2:18] == 0).all(), "the first target"
     last = frames[-1][:, 2:18, 20:36]

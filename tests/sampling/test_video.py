@@ -16,16 +16,16 @@ from torch import Tensor
 from gan_lab.errors import InputError
 from gan_lab.sampling.video import check_video, readable_scale, write_video
 
-COLOURS = torch.tensor(
+COLORS = torch.tensor(
     [[200, 30, 40], [20, 180, 60], [30, 50, 210], [220, 210, 40], [128, 128, 128]],
     dtype=torch.uint8,
 )
 
 
 def flat(count: int, *, channels: int = 3, height: int = 16, width: int = 24) -> Iterator[Tensor]:
-    """Frames of one colour each."""
+    """Frames of one color each."""
     for i in range(count):
-        yield COLOURS[i % 5, :channels, None, None].expand(-1, height, width)
+        yield COLORS[i % 5, :channels, None, None].expand(-1, height, width)
 
 
 def decoded_mp4(path: Path) -> list[np.ndarray]:
@@ -51,8 +51,8 @@ def test_mp4_is_h264_that_browsers_play(tmp_path: Path, channels: int) -> None:
     path = write_video(tmp_path / "new" / "a.mp4", flat(5, channels=channels), 12.5, scale=2)
     frames = decoded_mp4(path)
     assert [frame.shape for frame in frames] == [(32, 48, 3)] * 5
-    for frame, colour in zip(frames, COLOURS, strict=True):
-        expected = (colour if channels == 3 else colour[:1].expand(3)).numpy()
+    for frame, color in zip(frames, COLORS, strict=True):
+        expected = (color if channels == 3 else color[:1].expand(3)).numpy()
         assert np.abs(frame.mean((0, 1)) - expected).max() < 3
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
@@ -66,21 +66,21 @@ def test_mp4_makes_odd_sides_even(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", flat(2, height=17, width=21), 10)
     (first, _) = decoded_mp4(path)
     assert first.shape == (18, 22, 3)
-    assert np.abs(first[-1].astype(int) - COLOURS[0].numpy()).max() < 12, "no black border"
+    assert np.abs(first[-1].astype(int) - COLORS[0].numpy()).max() < 12, "no black border"
 
 
 def test_gif_has_one_palette_loops_and_keeps_time(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.gif", flat(5), 30)
     frames, delays = decoded(path)
     assert len(frames) == 5 and delays == [30, 40, 30, 30, 40], "5 / 30 s in hundredths"
-    for frame, colour in zip(frames, COLOURS, strict=True):
-        assert np.abs(frame.reshape(-1, 3).astype(int) - colour.numpy()).max() <= 2
+    for frame, color in zip(frames, COLORS, strict=True):
+        assert np.abs(frame.reshape(-1, 3).astype(int) - color.numpy()).max() <= 2
 
 
-def test_gif_of_grey_frames_is_exact(tmp_path: Path) -> None:
-    grey = [torch.arange(256).roll(i).view(1, 16, 16).to(torch.uint8) for i in range(3)]
-    frames, _ = decoded(write_video(tmp_path / "a.gif", grey, 10, scale=3))
-    for frame, given in zip(frames, grey, strict=True):
+def test_gif_of_gray_frames_is_exact(tmp_path: Path) -> None:
+    gray = [torch.arange(256).roll(i).view(1, 16, 16).to(torch.uint8) for i in range(3)]
+    frames, _ = decoded(write_video(tmp_path / "a.gif", gray, 10, scale=3))
+    for frame, given in zip(frames, gray, strict=True):
         big = np.kron(given[0].numpy(), np.ones((3, 3), dtype=np.uint8))
         assert np.array_equal(frame, np.stack([big] * 3, axis=-1))
 
@@ -88,8 +88,8 @@ def test_gif_of_grey_frames_is_exact(tmp_path: Path) -> None:
 def test_webp_decodes_to_the_frames(tmp_path: Path) -> None:
     frames, delays = decoded(write_video(tmp_path / "a.webp", flat(4), 30))
     assert delays == [33, 34, 33, 33]
-    for frame, colour in zip(frames, COLOURS, strict=False):
-        assert np.abs(frame.mean((0, 1)) - colour.numpy()).max() < 6
+    for frame, color in zip(frames, COLORS, strict=False):
+        assert np.abs(frame.mean((0, 1)) - color.numpy()).max() < 6
 
 
 def test_a_long_mp4_does_not_have_to_fit_into_memory(tmp_path: Path) -> None:

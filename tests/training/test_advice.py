@@ -36,7 +36,7 @@ FAULTS: dict[str, tuple[str, ...]] = {
     "gradients_explode": (
         "loss=wasserstein", f"+model.schedules.discriminator.lr={jump(2e-4, 1)}",
     ),
-    # its weights decay to nothing: all samples are grey
+    # its weights decay to nothing: all samples are gray
     "samples_collapse": (
         "conditional=false",
         f"+model.schedules.generator={{lr: {jump(2e-3, 0.1)}, weight_decay: {jump(0, 100)}}}",

@@ -23,16 +23,14 @@ from gan_lab.training.checkpoint import (
     find_resumable,
     read,
 )
-from tests.commands.conftest import TINY
+from tests.commands.conftest import TINY, short_run
 
 STATE = {"state_dict": {"w": torch.ones(200_000)}, "clock": {"images_seen": 3}}
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("runs")
-    assert launch("train", [*TINY, "total_kimg=0.1", f"runs_dir={root}", "name=run"]) == 0
-    return root / "run"
+    return short_run(tmp_path_factory)
 
 
 def test_a_full_disk_leaves_the_old_checkpoint_whole(tmp_path: Path) -> None:

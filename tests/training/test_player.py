@@ -39,9 +39,9 @@ def player(
     optimizer: Callable[..., torch.optim.Optimizer] = adam,
 ) -> Player:
     """Return a generator with these penalties."""
-    named = {str(i): regularizer for i, regularizer in enumerate(regularizers)}
+    by_name = {str(i): regularizer for i, regularizer in enumerate(regularizers)}
     return Player(
-        "generator", Network(), make_optimizer=optimizer, groups=groups, regularizers=named
+        "generator", Network(), make_optimizer=optimizer, groups=groups, regularizers=by_name
     )
 
 
@@ -110,8 +110,8 @@ def test_a_step_of_a_tenth_of_the_rate_goes_a_tenth_of_the_way() -> None:
         parameter.grad = torch.ones_like(parameter)
     optimizer.step()
     for name, parameter in made.network.named_parameters():
-        way = 0.05 if name.startswith("last") else 0.5
-        torch.testing.assert_close(parameter.detach(), before[name] - way)
+        expected = 0.05 if name.startswith("last") else 0.5
+        torch.testing.assert_close(parameter.detach(), before[name] - expected)
 
 
 @pytest.mark.parametrize(
@@ -129,9 +129,9 @@ def test_invalid_groups(settings: dict[str, Any], message: str) -> None:
 
 def test_the_correction_for_lazy_penalties() -> None:
     def correction(*regularizers: Regularizer) -> float:
-        named = {str(i): regularizer for i, regularizer in enumerate(regularizers)}
+        by_name = {str(i): regularizer for i, regularizer in enumerate(regularizers)}
         network: Any = Network()
-        made = Player("discriminator", network, make_optimizer=adam, regularizers=named)
+        made = Player("discriminator", network, make_optimizer=adam, regularizers=by_name)
         return made.lazy_correction
 
     assert correction() == 1

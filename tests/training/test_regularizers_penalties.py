@@ -61,7 +61,7 @@ def pair() -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("penalty", [R1(weight=1), R2(weight=1)])
-def test_zero_centred_penalties_of_a_linear_discriminator(
+def test_zero_centered_penalties_of_a_linear_discriminator(
     penalty: Regularizer, pair: tuple[Tensor, Tensor]
 ) -> None:
     found = penalty(step_of(Linear(), *pair))
@@ -86,7 +86,7 @@ def test_r1_moves_the_discriminator_as_its_derivative_says(pair: tuple[Tensor, T
 
 
 @pytest.mark.parametrize("penalty", [GradientPenalty(weight=1), Dragan(weight=1)])
-def test_one_centred_penalties_of_a_linear_discriminator(
+def test_one_centered_penalties_of_a_linear_discriminator(
     penalty: Regularizer, pair: tuple[Tensor, Tensor]
 ) -> None:
     found = penalty(step_of(Linear(), *pair))

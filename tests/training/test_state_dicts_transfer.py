@@ -75,11 +75,11 @@ def nodes(model: str, size: int, num_classes: int) -> dict[str, Any]:
 class Players(nn.Module):
     """The networks of a run, and state of the kind that is left behind."""
 
-    def __init__(self, described: dict[str, Any], seed: int) -> None:
+    def __init__(self, model_nodes: dict[str, Any], seed: int) -> None:
         super().__init__()
         torch.manual_seed(seed)
-        self.generator = build(described["generator"])
-        self.discriminator = build(described["discriminator"])
+        self.generator = build(model_nodes["generator"])
+        self.discriminator = build(model_nodes["discriminator"])
         with torch.no_grad():
             for value in (*self.generator.parameters(), *self.discriminator.parameters()):
                 value.add_(0.1 * torch.randn_like(value))  # no two tensors alike
@@ -88,13 +88,13 @@ class Players(nn.Module):
         self.regularizers["path_length"].running_mean.fill_(seed)  # type: ignore[union-attr, operator]
 
 
-def run_folder(root: Path, described: dict[str, Any], players: Players) -> Path:
+def run_folder(root: Path, model_nodes: dict[str, Any], players: Players) -> Path:
     run = root / "source"
     AtomicCheckpointIO().save_checkpoint(
         {"state_dict": players.state_dict(), "clock": {"images_seen": 0}},
         run / "checkpoints" / "last.ckpt",
     )
-    write_config(run, OmegaConf.create({"model": described}))
+    write_config(run, OmegaConf.create({"model": model_nodes}))
     return run
 
 
@@ -202,9 +202,9 @@ def test_networks_built_from_the_image_inwards(model: str, tmp_path: Path) -> No
 def test_the_same_network_is_kept_whole(
     model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    described = nodes(model, 16, 3)
-    theirs, ours = Players(described, 0), Players(described, 1)
-    transfer(ours, open_origin(run_folder(tmp_path, described, theirs)))
+    model_nodes = nodes(model, 16, 3)
+    theirs, ours = Players(model_nodes, 0), Players(model_nodes, 1)
+    transfer(ours, open_origin(run_folder(tmp_path, model_nodes, theirs)))
     for player in ("generator", "discriminator", "generator_ema"):
         own = getattr(ours, player).state_dict()
         for name, value in getattr(theirs, player).state_dict().items():
@@ -251,7 +251,7 @@ def test_a_generator_without_its_discriminator(
     transfer(Players(after, 1), open_origin(run_folder(tmp_path, before, Players(before, 0))))
     out = capsys.readouterr().out
     assert "generator: kept" in out
-    assert "none of the discriminator's weights fits: it starts fresh" in " ".join(out.split())
+    assert "none of the discriminator's weights fits: it starts untrained" in " ".join(out.split())
 
 
 def test_no_matching_weights_is_an_error(tmp_path: Path) -> None:
@@ -261,17 +261,17 @@ def test_no_matching_weights_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_source_runs_no_untrusted_code(tmp_path: Path) -> None:
-    described = nodes("dcgan", 16, 0)
-    players = Players(described, 0)
-    hostile = {**described, "generator": {"_target_": "os.system", "command": "touch x"}}
+    model_nodes = nodes("dcgan", 16, 0)
+    players = Players(model_nodes, 0)
+    hostile = {**model_nodes, "generator": {"_target_": "os.system", "command": "touch x"}}
     with pytest.raises(InputError, match=r"would run os\.system"):
         transfer(players, open_origin(run_folder(tmp_path, hostile, players)))
 
 
 def test_a_checkpoint_without_a_run_folder_is_matched_by_name(tmp_path: Path) -> None:
-    described = nodes("stylegan2", 16, 0)
-    theirs, ours = Players(described, 0), Players(described, 1)
-    run = run_folder(tmp_path, described, theirs)
+    model_nodes = nodes("stylegan2", 16, 0)
+    theirs, ours = Players(model_nodes, 0), Players(model_nodes, 1)
+    run = run_folder(tmp_path, model_nodes, theirs)
     (run / "config.yaml").unlink()
     transfer(ours, open_origin(run / "checkpoints" / "last.ckpt"))
     assert torch.equal(

@@ -6,17 +6,22 @@ import pytest
 
 from gan_lab.commands.launch import launch
 from tests.helpers.generators import run_of
+from tests.helpers.once import made_once
 
 
 @pytest.fixture(scope="session")
 def styled_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run of a conditional StyleGAN2."""
-    return run_of("stylegan2", tmp_path_factory.mktemp("runs") / "styled")
+    root = made_once(tmp_path_factory, "styled", lambda root: run_of("stylegan2", root / "run"))
+    return root / "run"
 
 
 @pytest.fixture(scope="session")
-def styled(styled_run: Path) -> Path:
+def styled(styled_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same, exported with both programs."""
-    out = styled_run.parent / "exported"
-    assert launch("export", [f"run={styled_run}", f"out={out}", "format=[onnx,torch]"]) == 0
-    return out
+
+    def export(root: Path) -> None:
+        words = [f"run={styled_run}", f"out={root / 'exported'}", "format=[onnx,torch]"]
+        assert launch("export", words) == 0
+
+    return made_once(tmp_path_factory, "exported", export) / "exported"

@@ -19,9 +19,9 @@ def files() -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def load(config: dict[str, Any], state: dict[str, Tensor] | None, **arguments: Any) -> Any:
-    named = None if state is None else {f"G/{name}": value for name, value in state.items()}
+    prefixed = None if state is None else {f"G/{name}": value for name, value in state.items()}
     source = {"source": "pytorch-pretrained-BigGAN", "generator": {**config, **arguments}}
-    return from_published(source, named)["G"]
+    return from_published(source, prefixed)["G"]
 
 
 @pytest.mark.parametrize(("truncation", "row"), [(1.0, 10), (0.4, 4), (0.3, 3)])

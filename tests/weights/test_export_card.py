@@ -19,7 +19,7 @@ from gan_lab.weights.export import card, code, in_a_cell
 from gan_lab.weights.exported import file_sha256
 from tests.helpers.generators import run_of
 
-SECTIONS = ("How to use it", "Data", "Recipe", "Metrics", "Intended use and limits", "Licence")
+SECTIONS = ("How to use it", "Data", "Recipe", "Metrics", "Intended use and limits", "License")
 
 
 def card_of(run: Path, *words: str) -> str:
@@ -87,7 +87,7 @@ def test_the_image_of_the_onnx_example(
         "name": "faces",
         "gan_lab": "0.1",
         "git_revision": None,
-        "licence": None,
+        "license": None,
         "source": {"checkpoint": "best.ckpt"},
         "generator": {
             "network": {"_target_": "gan_lab.models.gan.Generator"},
@@ -123,7 +123,7 @@ def test_the_grid_is_of_the_first_images(styled: Path) -> None:
 def test_contents_of_the_card(styled: Path) -> None:
     card = (styled / "README.md").read_text()
     assert re.findall("^## (.*)", card, re.MULTILINE) == list(SECTIONS)
-    assert "a generator of 8 x 8 grey images: `stylegan2`" in card.lower()
+    assert "a generator of 8 x 8 gray images: `stylegan2`" in card.lower()
     assert "1.5 kimg" in card and "| 2 | kind 2 | 7 |" in card
     assert "No metrics were measured" in card and "was not measured" in card
     matter = front_matter(card)
@@ -139,10 +139,10 @@ def test_contents_of_the_card(styled: Path) -> None:
         ("'Our own terms: ask'", {"license": "other", "license_name": "Our own terms: ask"}),
     ],
 )
-def test_licences(given: str, matter: dict[str, str], tmp_path: Path) -> None:
-    card = card_of(run_of("gan", tmp_path / "run"), f"licence={given}", "name=faces")
+def test_licenses(given: str, matter: dict[str, str], tmp_path: Path) -> None:
+    card = card_of(run_of("gan", tmp_path / "run"), f"license={given}", "name=faces")
     assert matter.items() <= front_matter(card).items()
-    assert "\n# faces\n" in card and given.strip("'") in card.split("## Licence")[1]
+    assert "\n# faces\n" in card and given.strip("'") in card.split("## License")[1]
 
 
 def test_metrics_are_those_of_this_checkpoint(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def space(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("space")
-    words = [f"run={run_of('gan', root / 'run')}", f"out={root / 'model'}", "licence=CC0-1.0"]
+    words = [f"run={run_of('gan', root / 'run')}", f"out={root / 'model'}", "license=CC0-1.0"]
     assert launch("export", [*words, f"space={root / 'app'}"]) == 0
     return root / "app"
 

@@ -84,7 +84,7 @@ class Unlike(GeneratorNetwork):
 
 
 class Untraceable(Unlike):
-    """A generator whose way depends on its numbers."""
+    """A generator whose control flow depends on its inputs."""
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         return z[:, None, None, :] if z.sum() > 0 else -z[:, None, None, :]
@@ -106,11 +106,11 @@ def test_untraceable_generators_are_an_error(tmp_path: Path) -> None:
 
 def test_the_comparison_sees_labels_and_truncation() -> None:
     gan = gan_of("stylegan2")
-    drawing = programs.Drawing(gan.generator).eval()
+    program = programs.GeneratorProgram(gan.generator).eval()
 
     def as_program(inputs: programs.Inputs) -> Tensor:
         with torch.no_grad():
-            return drawing(**inputs)
+            return program(**inputs)
 
     assert largest_difference(as_program, gan) < 1e-5
     one = torch.tensor(1.0)
@@ -134,7 +134,7 @@ def test_truncation_leaves_the_finest_layers_alone() -> None:
     gan = gan_of("stylegan")
     (inputs, *_) = list(programs.cases(gan))
     with torch.no_grad():
-        made = programs.Drawing(gan.generator)(**inputs)
+        made = programs.GeneratorProgram(gan.generator)(**inputs)
         w = gan.generator.mapping(inputs["z"], inputs["labels"], 0.7, 4)  # type: ignore[operator]
         expected = gan.generator.synthesis(w, noise="const")  # type: ignore[operator]
     torch.testing.assert_close(made, expected)

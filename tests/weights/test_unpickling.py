@@ -47,7 +47,7 @@ def snapshot(value: Any, protocol: int = 4) -> bytes:
         return pickle.dumps({"augment_pipe": value, "G_ema": None}, protocol=protocol)
 
 
-def refused(data: bytes, tmp_path: Path) -> str:
+def rejected(data: bytes, tmp_path: Path) -> str:
     """The message with which a `.pkl` of these bytes is rejected."""
     path = tmp_path / "hostile.pkl"
     path.write_bytes(data)
@@ -107,7 +107,7 @@ def test_callables_are_named_and_not_run(
     name: str, protocol: int, tmp_path: Path, witness: Path
 ) -> None:
     make, asked = ATTACKS[name]
-    message = refused(snapshot(make(str(witness)), protocol), tmp_path)
+    message = rejected(snapshot(make(str(witness)), protocol), tmp_path)
     # protocols before 3 use Python 2's names
     older = {"builtins": "__builtin__", "_pickle": "pickle", "subprocess": "commands"}
     names = (asked, *(asked.replace(now, then) for now, then in older.items()))
@@ -151,7 +151,7 @@ def test_callables_are_named_and_not_run(
     ],
 )
 def test_each_abuse_of_an_instruction(name: str, code: bytes, message: str, tmp_path: Path) -> None:
-    assert message in refused(code, tmp_path)
+    assert message in rejected(code, tmp_path)
 
 
 def test_a_legal_looking_class_with_a_setstate(tmp_path: Path, witness: Path) -> None:
@@ -189,7 +189,7 @@ def test_nested_pickles_are_checked(zipped: bool, tmp_path: Path, witness: Path)
     file = io.BytesIO()
     hostile = Call(os.system, f"touch '{witness}'")
     torch.save(hostile, file, _use_new_zipfile_serialization=zipped)
-    message = refused(snapshot(Call(torch.storage._load_from_bytes, file.getvalue())), tmp_path)
+    message = rejected(snapshot(Call(torch.storage._load_from_bytes, file.getvalue())), tmp_path)
     assert f"asks for {os.name}.system, which a storage of a tensor does not" in message
     assert not witness.exists()
 
@@ -240,7 +240,7 @@ def test_a_tensor_stays_within_its_storage(
 ) -> None:
     whole = unpickle(snapshot(rebuilt(storage(), 0, (2, 2), (2, 1))), NETWORKS)["augment_pipe"]
     assert torch.equal(whole.tensor(), torch.tensor([[0.0, 1.0], [2.0, 3.0]]))
-    assert message in refused(snapshot(rebuilt(storage(), offset, size, stride)), tmp_path)
+    assert message in rejected(snapshot(rebuilt(storage(), offset, size, stride)), tmp_path)
 
 
 def huge_storage() -> bytes:
@@ -318,7 +318,7 @@ BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
 def test_bombs(name: str, tmp_path: Path) -> None:
     make, message = BOMBS[name]
     before = peak()
-    assert message in refused(make(), tmp_path)
+    assert message in rejected(make(), tmp_path)
     assert peak() - before < 500 << 20
 
 
@@ -350,14 +350,14 @@ def test_endlessly_shared_modules(tmp_path: Path) -> None:
         module = above
     with modules():
         data = pickle.dumps({"G_ema": module})
-    assert "asks for torch.nn.modules.module.Module" not in refused(data, tmp_path)
-    assert "more than 20,000 modules" in refused(data, tmp_path)
+    assert "asks for torch.nn.modules.module.Module" not in rejected(data, tmp_path)
+    assert "more than 20,000 modules" in rejected(data, tmp_path)
 
 
 def test_a_network_that_contains_itself(tmp_path: Path) -> None:
     module: Any = nn.Module()
     module._modules = {"a": module}
-    assert "more than 20,000 modules" in refused(pickle.dumps({"G_ema": module}), tmp_path)
+    assert "more than 20,000 modules" in rejected(pickle.dumps({"G_ema": module}), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -398,7 +398,7 @@ def test_a_zip_bomb(tmp_path: Path) -> None:
 @pytest.mark.parametrize("part", [0, 1, 100, 5_000, -1])
 def test_truncated_files(part: int, tmp_path: Path, witness: Path) -> None:
     data = network_pickle("stylegan3_t_32", witness)
-    message = refused(data[:part], tmp_path)
+    message = rejected(data[:part], tmp_path)
     assert "is damaged or of another kind" in message and "copy it again" in message
 
 
@@ -474,5 +474,5 @@ def test_random_damage_is_an_error(tmp_path: Path, witness: Path) -> None:
             open_published(path).blueprints()["generator_ema"].weights()
             outcomes["read"] += 1
         except InputError:
-            outcomes["refused"] += 1
-    assert outcomes["refused"] > 100 and not witness.exists()
+            outcomes["rejected"] += 1
+    assert outcomes["rejected"] > 100 and not witness.exists()

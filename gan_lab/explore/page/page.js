@@ -227,7 +227,7 @@ function suited(wanted, model) {
   if (!model.styles) Object.assign(own, { mix: null, center: "mean" });
   if (!model.classes.length && !model.attributes.length) own.center = "mean";
   if (own.mix) own.mix = { ...own.mix, first: Math.min(own.mix.first, model.styles - 1), last: Math.min(own.mix.last, model.styles - 1) };
-  if (!model.places) Object.assign(own, { translate: [0, 0], rotate: 0 });
+  if (!model.supports_transform) Object.assign(own, { translate: [0, 0], rotate: 0 });
   if (!model.noise) own.noise = "const";
   if (!model.walks.includes(own.walk?.method)) own.walk = null;
   return own;
@@ -299,7 +299,7 @@ function buildControls() {
   $("walk-part").hidden = !methods.size;
   for (const option of [...$("method").options]) if (option.value && !methods.has(option.value)) option.remove();
   $("noise-part").hidden = !any("noise");
-  $("place-part").hidden = !any("places");
+  $("transform-part").hidden = !any("supports_transform");
   $("project-part").hidden = !any("projects");
   $("listen").hidden = canvases[0].kind !== "audio";
 }

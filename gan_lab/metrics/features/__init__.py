@@ -48,7 +48,7 @@ class Extractor(ABC):
         transform: description of the preprocessing, from 8-bit image to network input.
         names: (kind of metric, output) -> usual name, such as {("frechet", "features"): "fid"}; only for exactly the
             features that define it.
-        channels: supported numbers of channels. Grey is repeated to RGB.
+        channels: supported numbers of channels. Gray is repeated to RGB.
 
     Args:
         batch_size: images per forward pass, padded to always this many, since other batches round differently; None
@@ -330,10 +330,10 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def shown(images: Tensor, size: int, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Resize as TensorFlow 1 did (bilinear, without antialiasing), then normalise.
+    """Resize as TensorFlow 1 did (bilinear, without antialiasing), then normalize.
 
     Args:
-        images: uint8 [N, 1 or 3, H, W]; grey ones are repeated.
+        images: uint8 [N, 1 or 3, H, W]; gray ones are repeated.
         size: side of the result.
         mean: of each channel, in [0, 1].
         std: of each channel.
@@ -385,7 +385,7 @@ class ModuleFeatures(Extractor):
         std: of each channel, by which they are then divided.
         weights: path of a state dict for the module; None takes it as it is built.
         sha256: of that file, or the beginning of it; checked when given.
-        channels: supported numbers of channels; grey is repeated to RGB if 3 is among them.
+        channels: supported numbers of channels; gray is repeated to RGB if 3 is among them.
         batch_size: images of a forward pass; see `Extractor`.
         mixed_precision: compute in bfloat16.
 

@@ -98,7 +98,7 @@ def train(
 def isolated(seed: int) -> Iterator[torch.Generator]:
     """Isolate the training from the caller's random state and settings.
 
-    One thread, because splitting sums over threads changes their last bits. Initialisation uses the global generator,
+    One thread, because splitting sums over threads changes their last bits. Initialization uses the global generator,
     whose state is restored.
     """
     threads = torch.get_num_threads()
@@ -141,7 +141,7 @@ def cached_classifier(
     # weights depend on the version of torch by rounding
     digest = hashlib.sha256(f"{key} {torch.__version__}".encode()).hexdigest()[:16]
     weights = cached_tensors(f"{name}-classifier-{digest}.pt", lambda: train().state_dict())
-    with torch.random.fork_rng(devices=[]):  # initialising changes the caller's random state
+    with torch.random.fork_rng(devices=[]):  # initializing changes the caller's random state
         classifier = build()
     classifier.load_state_dict(weights)
     classifier.eval().requires_grad_(False)
@@ -344,18 +344,18 @@ class DigitsClassifier(Classifier):
     def measure(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Features [N, width] and most likely digit [N] of uint8 images [N, C, H, W] of any size, on the CPU.
 
-        Colours are averaged; the alpha channel of RGBA images is left out.
+        Colors are averaged; the alpha channel of RGBA images is left out.
         """
         features, logits = self.outputs(images)
         return features, logits.argmax(dim=1)
 
     def inputs(self, stored: Tensor) -> Tensor:
-        """Return the same images in grey and [-1, 1], [N, 1, size, size]."""
-        grey = to_float(stored.cpu())[:, :3].mean(dim=1, keepdim=True)  # [N, 1, H, W]
+        """Return the same images in gray and [-1, 1], [N, 1, size, size]."""
+        gray = to_float(stored.cpu())[:, :3].mean(dim=1, keepdim=True)  # [N, 1, H, W]
         size = (self.image_size, self.image_size)
-        if grey.shape[2:] != size:
-            grey = F.interpolate(grey, size, mode="bilinear", antialias=True)
-        return grey
+        if gray.shape[2:] != size:
+            gray = F.interpolate(gray, size, mode="bilinear", antialias=True)
+        return gray
 
 
 def load_digits_classifier(recipe: DigitsRecipe | None = None) -> tuple[DigitsClassifier, str]:
@@ -416,7 +416,7 @@ class DigitsFeatures(ClassifierFeatures):
 
     name = "gan_lab digits classifier"
     short = "digits"
-    transform = "uint8, grey, antialiased bilinear to 16x16"
+    transform = "uint8, gray, antialiased bilinear to 16x16"
     channels: tuple[int, ...] = (1, 3, 4)
 
     def __init__(self) -> None:

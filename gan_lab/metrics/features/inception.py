@@ -54,7 +54,7 @@ class Inception(PublishedExtractor):
     """Inception-v3 of FID.
 
     Outputs: `features` [2048] (pool_3), `logits` [1008] without bias (as the Inception Score takes them), `spatial`
-    [2023]: the first 7 channels of mixed_6/conv at 17x17 places, those of sFID (OpenAI's guided-diffusion), and the
+    [2023]: the first 7 channels of mixed_6/conv at 17x17 positions, those of sFID (OpenAI's guided-diffusion), and the
     means of earlier layers, `features64`, `features192`, `features768`.
 
     Args:
@@ -137,7 +137,7 @@ class Inception(PublishedExtractor):
                 return interpolate_bilinear_2d_like_tensorflow1x(
                     images, size=size, align_corners=False
                 )
-            # Pillow's filter on floats, to 0.01 grey levels; clean-fid cuts its overshoot off
+            # Pillow's filter on floats, to 0.01 gray levels; clean-fid cuts its overshoot off
             return F.interpolate(images, size, mode="bicubic", antialias=True).clamp(0, 255)
 
 

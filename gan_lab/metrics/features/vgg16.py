@@ -96,7 +96,7 @@ def read_vgg16(path: Path) -> nn.Module:
 
 # LPIPS: perceptual distance, by weighted differences of a network's features.
 #
-#     d(a, b) = sum_l mean_hw sum_c w_lc (f_lc(a) - f_lc(b))^2,  f normalized over channels at each place
+#     d(a, b) = sum_l mean_hw sum_c w_lc (f_lc(a) - f_lc(b))^2,  f normalized over channels at each position
 #
 # Zhang et al. 2018, https://arxiv.org/abs/1801.03924, equation 1; the VGG16 version that torch-fidelity and StyleGAN
 # use for path lengths.
@@ -116,7 +116,7 @@ _STD = (0.458, 0.448, 0.450)
 
 
 class ImageDistance(Extractor):
-    """A network that computes the distance of two images, without quantising them."""
+    """A network that computes the distance of two images, without quantizing them."""
 
     @abstractmethod
     def distance(self, a: Tensor, b: Tensor) -> Tensor:
@@ -188,7 +188,7 @@ class VGG16Distance(nn.Module):
         self.register_buffer("std", torch.tensor(_STD)[:, None, None])
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        """Return the distance [N] of images [N, 1 or 3, H, W] in [-1, 1]; grey ones are repeated."""
+        """Return the distance [N] of images [N, 1 or 3, H, W] in [-1, 1]; gray ones are repeated."""
         both = torch.cat([a, b]).expand(-1, 3, -1, -1)
         x = (both - self.mean) / self.std
         total = x.new_zeros(len(a))
@@ -262,7 +262,7 @@ def choose_distance(
     device: torch.device,
     weights: str | None = None,
 ) -> Distance:
-    """Return the distance for a projection to minimise.
+    """Return the distance for a projection to minimize.
 
     Args:
         kind: "lpips" (which may download VGG16's weights), "pyramid", or "auto": LPIPS where the weights are on this

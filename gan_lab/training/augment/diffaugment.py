@@ -20,11 +20,11 @@ CUTOUT = 1 / 2  # of the image size
 
 BRIGHTNESS = 0.5  # at most
 
-COLORS = 3  # colour channels of an image, without opacity
+COLORS = 3  # color channels of an image, without opacity
 
 
 class DiffAugment(Augmentation):
-    """Random colour, translation and cutout, differentiable any number of times.
+    """Random color, translation and cutout, differentiable any number of times.
 
     Args:
         policy: which of `color`, `translation` and `cutout`, applied in this order, and `flip`, which mirrors
@@ -111,7 +111,7 @@ def shift(images: Tensor, steps: Tensor, *, dim: int) -> Tensor:
 
 
 def cut_out(images: Tensor, draws: Draws) -> Tensor:
-    """Set a rectangle of half the width and height to 0, its centre anywhere in images [N, C, H, W]."""
+    """Set a rectangle of half the width and height to 0, its center anywhere in images [N, C, H, W]."""
     x, y = draws.uniform(), draws.uniform()
     return torch.where(rectangle(images, x, y, torch.full_like(x, CUTOUT)), 0, images)
 

@@ -1,9 +1,9 @@
 """Geometric augmentations of ADA: pixel blitting, and general transformations with antialiasing.
 
-Karras et al. 2020, appendix B, https://arxiv.org/abs/2006.06676. An image is padded by reflection about the centres
+Karras et al. 2020, appendix B, https://arxiv.org/abs/2006.06676. An image is padded by reflection about the centers
 of its border pixels, periodically, for transformations of any extent.
 
-Coordinates are (x, y) in pixels with y pointing down and the origin at the centre of the image. Matrices are
+Coordinates are (x, y) in pixels with y pointing down and the origin at the center of the image. Matrices are
 inverse: from positions in the result to positions in the input.
 """
 
@@ -20,7 +20,7 @@ from gan_lab.training.augment.pixels import (
     BLOCK,
     SYM6,
     band_matrix,
-    block_places,
+    block_positions,
     constant,
     filter_blocks,
     reflect,
@@ -155,20 +155,20 @@ def warp(images: Tensor, inverse: Tensor) -> Tensor:
 
 def fine_grid(inverse: Tensor, height: int, width: int) -> Tensor:
     """Return where in one period of the fine image each sample of the fine result lies, [N, K, L, 2] in [-1, 1]."""
-    # the shift of low frequencies: the filter's centre of mass
+    # the shift of low frequencies: the filter's center of mass
     delay = float(np.arange(len(SYM6)) @ SYM6 / SYM6.sum())
     taps = len(SYM6)
 
-    def places(length: int) -> Tensor:
+    def positions(length: int) -> Tensor:
         samples = torch.arange(2 * (length - 1) + taps, device=inverse.device, dtype=inverse.dtype)
         return (samples - delay) / 2 - (length - 1) / 2
 
-    def normalized(place: Tensor, length: int) -> Tensor:
+    def normalized(position: Tensor, length: int) -> Tensor:
         period = 4 * (length - 1)
-        sample = 2 * place + (length - 1) + delay
+        sample = 2 * position + (length - 1) + delay
         return sample.remainder(period) * (2 / period) - 1
 
-    x, y = places(width).view(1, 1, -1), places(height).view(1, -1, 1)
+    x, y = positions(width).view(1, 1, -1), positions(height).view(1, -1, 1)
     matrix = inverse.unsqueeze(-1).unsqueeze(-1)  # [N, 3, 3, 1, 1]
     from_x = matrix[:, 0, 0] * x + matrix[:, 0, 1] * y + matrix[:, 0, 2]
     from_y = matrix[:, 1, 0] * x + matrix[:, 1, 1] * y + matrix[:, 1, 2]
@@ -184,26 +184,26 @@ def double(lines: Tensor) -> Tensor:
     samples = 4 * (length - 1) + 1
     matrix, _ = resampling_matrices()
     width = len(matrix)
-    places = block_places(
+    positions = block_positions(
         -(-samples // (2 * BLOCK)),
         step=BLOCK,
         first=BLOCK - width,
         width=width,
         device=lines.device,
     )
-    fine = filter_blocks(lines, reflect(places, length), constant(matrix, lines))
+    fine = filter_blocks(lines, reflect(positions, length), constant(matrix, lines))
     return fine[..., :samples]
 
 
 def halve(lines: Tensor, length: int) -> Tensor:
     """Return y_k = sum_n x_n h_(n - 2k) for 0 <= k < `length` of lines [..., 2 (length - 1) + taps]."""
     _, matrix = resampling_matrices()
-    places = block_places(
+    positions = block_positions(
         -(-length // BLOCK), step=2 * BLOCK, first=0, width=len(matrix), device=lines.device
     )
     # the last block may go beyond what its pixels need
-    places = places.clamp(max=lines.shape[-1] - 1)
-    return filter_blocks(lines, places, constant(matrix, lines))[..., :length]
+    positions = positions.clamp(max=lines.shape[-1] - 1)
+    return filter_blocks(lines, positions, constant(matrix, lines))[..., :length]
 
 
 @cache
@@ -279,6 +279,6 @@ class Spread(torch.autograd.Function):
 def lookup(images: Tensor, grid: Tensor) -> Tensor:
     """Look images [N, C, H, W] up at `grid` [N, K, L, 2]: [N, C, K, L].
 
-    Coordinates are (x, y), -1 at the centre of the first and 1 at that of the last pixel; beyond them images are 0.
+    Coordinates are (x, y), -1 at the center of the first and 1 at that of the last pixel; beyond them images are 0.
     """
     return Lookup.apply(images, grid)

@@ -1,7 +1,7 @@
-"""Changes of pixel values: colours, noise, cutout and amplified frequency bands as in ADA, and Gaussian blur.
+"""Changes of pixel values: colors, noise, cutout and amplified frequency bands as in ADA, and Gaussian blur.
 
 Karras et al. 2020, appendix B, https://arxiv.org/abs/2006.06676. Images with 3 channels are RGB, with 4 RGBA, whose
-opacity is unchanged. One channel is treated as grey RGB: on the luma axis, so hue and saturation change nothing.
+opacity is unchanged. One channel is treated as gray RGB: on the luma axis, so hue and saturation change nothing.
 """
 
 import math
@@ -28,18 +28,18 @@ def recolor(images: Tensor, draws: Draws) -> Tensor:
     """Recolor images [N, C, H, W]; those that draw nothing are unchanged."""
     if not draws.includes(*COLORS):
         return images
-    matrix = draw_colors(draws, grey=images.shape[1] == 1)
+    matrix = draw_colors(draws, gray=images.shape[1] == 1)
     changed = (matrix != torch.eye(4, device=matrix.device)).flatten(1).any(1)
     return where_image(changed, apply_colors(images, matrix), images)
 
 
-def draw_colors(draws: Draws, *, grey: bool) -> Tensor:
-    """Draw affine maps [N, 4, 4] of RGB: brightness, contrast, luma flip and, but for grey, hue and saturation."""
+def draw_colors(draws: Draws, *, gray: bool) -> Tensor:
+    """Draw affine maps [N, 4, 4] of RGB: brightness, contrast, luma flip and, but for gray, hue and saturation."""
     matrix = brightness(draws.apply("brightness", draws.normal(BRIGHTNESS), 0))
     matrix = contrast(draws.apply("contrast", draws.lognormal(CONTRAST_OCTAVES), 1)) @ matrix
     flipped = (draws.uniform() < 0.5).to(draws.dtype)
     matrix = luma_flip(draws.apply("lumaflip", flipped, 0)) @ matrix
-    if grey:
+    if gray:
         return matrix
     matrix = hue(draws.apply("hue", draws.angle(), 0)) @ matrix
     return saturation(draws.apply("saturation", draws.lognormal(SATURATION_OCTAVES), 1)) @ matrix
@@ -49,7 +49,7 @@ def apply_colors(images: Tensor, matrix: Tensor) -> Tensor:
     """Apply affine maps [N, 4, 4] of RGB to images [N, C, H, W] with 1, 3 or 4 channels."""
     count, channels, height, width = images.shape
     if channels == 1:
-        # every row gives the same grey, up to rounding
+        # every row gives the same gray, up to rounding
         gain, offset = matrix[:, 0, :3].sum(1), matrix[:, 0, 3]
         return images * gain.view(-1, 1, 1, 1) + offset.view(-1, 1, 1, 1)
     colors = images[:, :3].flatten(2)
@@ -71,7 +71,7 @@ def contrast(factor: Tensor) -> Tensor:
 
 
 def luma_flip(flip: Tensor) -> Tensor:
-    """Mirror colours in the plane through black-and-white's middle, across the luma axis, where `flip` [N] is 1."""
+    """Mirror colors in the plane through black-and-white's middle, across the luma axis, where `flip` [N] is 1."""
     luma, chroma = axes(flip)
     return split(luma, chroma, along=1 - 2 * flip, across=torch.ones_like(flip))
 
@@ -83,7 +83,7 @@ def saturation(factor: Tensor) -> Tensor:
 
 
 def hue(angle: Tensor) -> Tensor:
-    """Turn colours about the luma axis by `angle` [N]: Rodrigues' formula."""
+    """Turn colors about the luma axis by `angle` [N]: Rodrigues' formula."""
     luma, chroma = axes(angle)
     matrix = split(luma, chroma, along=torch.ones_like(angle), across=angle.cos())
     turn = math.sqrt(1 / 3) * angle.sin()
@@ -125,7 +125,7 @@ def add_noise(images: Tensor, draws: Draws) -> Tensor:
 
 
 def cut_out(images: Tensor, draws: Draws) -> Tensor:
-    """Set a rectangle of half the width and height to 0, mid-grey, anywhere, perhaps partly outside the image."""
+    """Set a rectangle of half the width and height to 0, mid-gray, anywhere, perhaps partly outside the image."""
     if not draws.includes("cutout"):
         return images
     size = draws.apply("cutout", torch.full_like(draws.uniform(), CUTOUT), 0)
@@ -133,11 +133,11 @@ def cut_out(images: Tensor, draws: Draws) -> Tensor:
 
 
 def rectangle(images: Tensor, x: Tensor, y: Tensor, size: Tensor) -> Tensor:
-    """Return the pixels [N, 1, H, W] whose centres lie in a rectangle about (x, y); all in shares of the image size."""
+    """Return the pixels [N, 1, H, W] whose centers lie in a rectangle about (x, y); all in shares of the image size."""
     inside = []
     for middle, length in ((y, images.shape[2]), (x, images.shape[3])):
-        place = (torch.arange(length, device=images.device, dtype=images.dtype) + 0.5) / length
-        distance = (place - middle.unsqueeze(1)).abs()
+        position = (torch.arange(length, device=images.device, dtype=images.dtype) + 0.5) / length
+        distance = (position - middle.unsqueeze(1)).abs()
         inside.append(distance < size.unsqueeze(1) / 2)
     rows, columns = inside
     return rows[:, None, :, None] & columns[:, None, None, :]
@@ -198,29 +198,31 @@ def filter_blocks(lines: Tensor, source: Tensor, matrix: Tensor) -> Tensor:
         blocks = lines.index_select(-1, source.flatten()).unflatten(-1, source.shape)
         return (blocks @ matrix.unsqueeze(-3).unsqueeze(-3)).flatten(-2)
     # gathering costs more than it saves: use one matrix for whole lines
-    places = torch.arange(length, device=lines.device)
-    gather = (source.unsqueeze(1) == places.unsqueeze(1)).to(lines.dtype)  # [B, L, K]
+    positions = torch.arange(length, device=lines.device)
+    gather = (source.unsqueeze(1) == positions.unsqueeze(1)).to(lines.dtype)  # [B, L, K]
     whole = (gather @ matrix.unsqueeze(-3)).movedim(-3, -2).flatten(-2)  # [..., L, B * M]
     return lines @ whole.unsqueeze(-3)
 
 
-def block_places(number: int, *, step: int, first: int, width: int, device: torch.device) -> Tensor:
-    """Return the places [number, width] of blocks that begin at `first` and every `step` after it."""
+def block_positions(
+    number: int, *, step: int, first: int, width: int, device: torch.device
+) -> Tensor:
+    """Return the positions [number, width] of blocks that begin at `first` and every `step` after it."""
     starts = torch.arange(number, device=device) * step + first
     return starts.unsqueeze(1) + torch.arange(width, device=device)
 
 
 def reflect(index: Tensor, length: int) -> Tensor:
-    """Fold indices outside [0, length) back into it, about the centres of the first and the last pixel."""
+    """Fold indices outside [0, length) back into it, about the centers of the first and the last pixel."""
     period = 2 * (length - 1)
     index = index.remainder(period)
     return torch.minimum(index, period - index)
 
 
-def band_matrix(taps: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """Return taps[..., places] for integers `places` of any shape, 0 where there is no such tap."""
-    inside = (places >= 0) & (places < taps.shape[-1])
-    return np.where(inside, taps[..., places.clip(0, taps.shape[-1] - 1)], 0)
+def band_matrix(taps: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """Return taps[..., positions] for integers `positions` of any shape, 0 where there is no such tap."""
+    inside = (positions >= 0) & (positions < taps.shape[-1])
+    return np.where(inside, taps[..., positions.clip(0, taps.shape[-1] - 1)], 0)
 
 
 def constant(values: np.ndarray, like: Tensor) -> Tensor:
@@ -271,14 +273,14 @@ def amplify(images: Tensor, gains: Tensor) -> Tensor:
 def amplify_lines(lines: Tensor, matrix: Tensor) -> Tensor:
     """Filter lines [N, C, H, W] by `matrix` [N, K, BLOCK]."""
     length, width = lines.shape[-1], matrix.shape[-2]
-    places = block_places(
+    positions = block_positions(
         -(-length // BLOCK),
         step=BLOCK,
         first=(BLOCK - width) // 2,
         width=width,
         device=lines.device,
     )
-    return filter_blocks(lines, reflect(places, length), matrix)[..., :length]
+    return filter_blocks(lines, reflect(positions, length), matrix)[..., :length]
 
 
 @cache
@@ -299,7 +301,7 @@ class Blur(Augmentation):
     """Blurs all images equally.
 
     Args:
-        sigma: distance in pixels at which the kernel is one half of its centre; 0 for none. To fade it out, schedule
+        sigma: distance in pixels at which the kernel is one half of its center; 0 for none. To fade it out, schedule
             it: `schedules.blur.sigma`.
     """
 
@@ -314,7 +316,7 @@ class Blur(Augmentation):
 
 
 def blur(images: Tensor, sigma: float) -> Tensor:
-    """Blur images [N, C, H, W] with a Gaussian that is one half `sigma` pixels from its centre; 0 outside them."""
+    """Blur images [N, C, H, W] with a Gaussian that is one half `sigma` pixels from its center; 0 outside them."""
     radius = math.floor(3 * sigma)
     if radius < 1:
         return images

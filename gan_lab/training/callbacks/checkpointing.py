@@ -59,7 +59,7 @@ class Checkpointing(Callback):
     Runs last among the callbacks, so that it saves an evaluation at the same step, too. The first
     Ctrl-C, SIGTERM or SIGHUP (of a terminal that closes) ends the step, saves and stops; a second
     Ctrl-C, or SIGTERM outside of SLURM, ends at once. In a SLURM job, SIGUSR1 and a preemption's SIGTERM also requeue
-    the job, which then resumes; elsewhere SIGUSR1 is not handled.
+    the job, which then resumes; elsewhere SIGUSR1 is not handled and ends the process unsaved.
 
     Args:
         run_dir: the run folder; checkpoints go to its `checkpoints/`.
@@ -103,7 +103,7 @@ class Checkpointing(Callback):
         self._stopped_by: int | None = None
         self._signal_anywhere = DelayedAllReduce()
         self._handlers: dict[int, Any] = {}
-        self._place: tuple[int, int] | None = None
+        self._folder_id: tuple[int, int] | None = None
 
     @property
     def exit_status(self) -> int:
@@ -131,7 +131,7 @@ class Checkpointing(Callback):
         self._saved_at = time.monotonic()
         if isinstance(trainer.strategy, ManualDDPStrategy):
             self._signal_anywhere.timeout = trainer.strategy.timeout
-        self._place = identity(self.folder.parent)
+        self._folder_id = identity(self.folder.parent)
         # only here: the Trainer sets its own handler between the two hooks
         for number in slurm.PREEMPT_SIGNALS if slurm.in_job() else {signal.SIGTERM}:
             self._handlers[number] = signal.signal(number, self._request)
@@ -165,7 +165,7 @@ class Checkpointing(Callback):
             InputError: when the run folder was removed or cannot be written.
         """
         check_finite(module)
-        if self._place is not None and identity(self.folder.parent) != self._place:
+        if self._folder_id is not None and identity(self.folder.parent) != self._folder_id:
             raise InputError(
                 f"{self.folder.parent} was deleted or moved while it was trained, so the run ends; put it back, and "
                 "the same command goes on from its last checkpoint"

@@ -12,8 +12,8 @@ from gan_lab.errors import InputError
 from gan_lab.metrics.base import Metrics
 from gan_lab.metrics.feature_metrics import Frechet
 from gan_lab.metrics.features.dinov2 import LEARNED_ON, DINOv2
-from gan_lab.metrics.images import GanImages
 from gan_lab.metrics.protocol import Protocol
+from gan_lab.metrics.sources import GanImages
 from gan_lab.sampling.gan import Gan
 from gan_lab.training.callbacks.training_log import check_finite, check_interval, log
 from gan_lab.training.module import AdversarialModule

@@ -231,7 +231,7 @@ class Reconstructions(Callback):
         return metrics
 
     def _accuracy(self, known: Tensor, queries: Tensor, data: DataModule) -> float:
-        """Return the accuracy of a nearest-neighbour classifier from `known` [N, D] to `queries` [M, D]."""
+        """Return the accuracy of a nearest-neighbor classifier from `known` [N, D] to `queries` [M, D]."""
         assert data.val is not None
         train, val = (self._chosen(split) for split in (data.train, data.val))
         _, indices = nearest(queries, known)

@@ -159,7 +159,7 @@ def check_finite_metrics(metrics: Mapping[str, float], kimg: float) -> None:
 def check_finite(module: AdversarialModule) -> None:
     """Check that the losses since the last entry and all weights are finite.
 
-    Every rank must call it; it also synchronises running statistics.
+    Every rank must call it; it also synchronizes running statistics.
 
     Raises:
         NonFiniteError: naming the losses, or the first such parameter.

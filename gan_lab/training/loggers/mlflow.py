@@ -103,8 +103,8 @@ class MLflow(Service[MLFlowLogger]):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         entry = {**metrics, **self._best.update(metrics)}
-        named = {allowed(name): value for name, value in entry.items()}
-        self.attempt(lambda session: session.log_metrics(named, images(metrics["kimg"])))
+        values = {allowed(name): value for name, value in entry.items()}
+        self.attempt(lambda session: session.log_metrics(values, images(metrics["kimg"])))
 
     @rank_zero_only
     def log_sheet(self, name: str, sheet: Sheet, kimg: float) -> None:

@@ -95,7 +95,7 @@ def test_a_classifier_that_learned_nothing_is_not_used(empty_cache):
         load_digits_classifier(DigitsRecipe(epochs=1, learning_rate=1e-9))
 
 
-def test_real_digits_reach_the_floor(metrics, real):
+def test_real_digits_reach_the_reference(metrics, real):
     computed = metrics.compute(FixedImages(*real))
     assert computed["fd_digits"] == pytest.approx(computed["fd_digits_real"], rel=1e-4)
     assert computed["accuracy_digits"] > 0.99
@@ -136,7 +136,7 @@ def test_wrong_labels_are_chance_and_no_labels_no_accuracy(metrics, real):
     "options",
     [{"image_size": 8}, {"image_size": 32, "channels": 3}, {"image_size": [24, 20], "channels": 4}],
 )
-def test_takes_digits_of_any_size_and_colour(options, datamodule):
+def test_takes_digits_of_any_size_and_color(options, datamodule):
     data = datamodule(dataset=functools.partial(Digits, **options))
     metrics = digits_metrics()
     metrics.prepare(data)
@@ -146,7 +146,7 @@ def test_takes_digits_of_any_size_and_colour(options, datamodule):
     assert computed["fd_digits"] == pytest.approx(computed["fd_digits_real"], rel=1e-4)
 
 
-def test_mirrored_training_digits_do_not_move_the_floor(metrics, datamodule, real):
+def test_mirrored_training_digits_do_not_move_the_reference(metrics, datamodule, real):
     mirrored = digits_metrics()
     mirrored.prepare(datamodule(dataset=functools.partial(Digits, image_size=16, flip=True)))
     floors = [m.compute(FixedImages(*real))["fd_digits_real"] for m in (mirrored, metrics)]

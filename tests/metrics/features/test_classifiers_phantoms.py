@@ -14,8 +14,8 @@ from gan_lab.metrics.features.classifiers import (
     all_samples,
     load_phantoms_classifier,
 )
-from gan_lab.metrics.images import DatasetImages
 from gan_lab.metrics.protocol import Protocol
+from gan_lab.metrics.sources import DatasetImages
 
 
 def test_a_short_training_is_better_than_chance() -> None:
@@ -38,8 +38,8 @@ def test_real_slices(compose: Callable[..., DictConfig]) -> None:
         compose("protocol=phantoms", "protocol.num_fake=512", root="evaluate").protocol
     )
     protocol.load(torch.device("cpu"))
-    protocol.measure_real(held_out, floor=training)
+    protocol.measure_real(held_out, reference=training)
     found = {metric.key: metric.value for metric in protocol.measure(held_out, MemoryChunks())}
-    assert found["fd_phantoms"] == pytest.approx(0, abs=1e-3) and found["ks_grey"] == 0
+    assert found["fd_phantoms"] == pytest.approx(0, abs=1e-3) and found["ks_gray"] == 0
     assert found["accuracy_phantoms"] > 0.93
-    assert 0 < found["fd_phantoms_real"] < 5 and 0 < found["ks_grey_real"] < 0.02
+    assert 0 < found["fd_phantoms_real"] < 5 and 0 < found["ks_gray_real"] < 0.02

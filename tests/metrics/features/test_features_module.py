@@ -41,8 +41,8 @@ def test_what_the_module_sees_is_what_is_said():
         rtol=1e-3, atol=1e-3,
     )  # fmt: skip
     assert "8x8" in normed.transform and "[0.5, 0.4, 0.3]" in normed.transform
-    grey = made()(textures(2, 0, channels=1), ["features"])["features"]
-    assert torch.equal(grey[:, 0], grey[:, 2])
+    gray = made()(textures(2, 0, channels=1), ["features"])["features"]
+    assert torch.equal(gray[:, 0], gray[:, 2])
 
 
 def test_its_metrics_bear_its_name_and_its_weights_a_hash(tmp_path):

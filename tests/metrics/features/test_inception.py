@@ -96,24 +96,24 @@ def test_every_output_has_its_width_and_the_layers_are_torch_fidelitys(inception
     for name, values in zip(ours, expected, strict=True):
         scale = values.abs().max().item()
         torch.testing.assert_close(found[name], values, rtol=1e-4, atol=1e-4 * scale)
-    assert spatial[0].shape == (3, 192, 17, 17) and (spatial[0] >= 0).all(), "after its rectifier"
+    assert spatial[0].shape == (3, 192, 17, 17) and (spatial[0] >= 0).all(), "after its ReLU"
     expected = spatial[0][:, :7].flatten(1)
     scale = expected.max().item()
     torch.testing.assert_close(found["spatial"], expected, rtol=1e-4, atol=1e-4 * scale)
 
 
-def test_features_depend_on_neither_batches_nor_precision_and_grey_is_repeated(inception_file):
-    grey = textures(5, 0, channels=1)
+def test_features_depend_on_neither_batches_nor_precision_and_gray_is_repeated(inception_file):
+    gray = textures(5, 0, channels=1)
     one, many = (Inception(weights=str(inception_file), batch_size=size) for size in (2, 5))
     for extractor in (one, many):
         extractor.load(CPU)
-    features = one(grey, ["features64"])["features64"]
+    features = one(gray, ["features64"])["features64"]
     with torch.autocast("cpu", torch.bfloat16):
-        again = many(grey.repeat(1, 3, 1, 1), ["features64"])["features64"]
+        again = many(gray.repeat(1, 3, 1, 1), ["features64"])["features64"]
     assert features.shape == (5, 64) and again.dtype == torch.float32
     torch.testing.assert_close(features, again)
     # within one size of forward passes, what stands beside an image changes no bit of its features
-    assert torch.equal(one(grey[3:4], ["features64"])["features64"], features[3:4])
+    assert torch.equal(one(gray[3:4], ["features64"])["features64"], features[3:4])
 
 
 @pytest.mark.parametrize("size", [(32, 32), (64, 40), (400, 350)])

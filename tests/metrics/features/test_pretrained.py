@@ -26,7 +26,7 @@ CPU = torch.device("cpu")
 
 
 def images(num=3, *, channels=3, size=40):
-    """Smooth colours and some noise, so that resizing matters and nothing saturates."""
+    """Smooth colors and some noise, so that resizing matters and nothing saturates."""
     generator = torch.Generator().manual_seed(num)
     coarse = torch.rand(num, channels, 5, 5, generator=generator) * 200
     smooth = nn.functional.interpolate(coarse, (size, size + 6), mode="bicubic").clamp(0, 220)
@@ -38,7 +38,7 @@ def loaded(extractor):
     return extractor
 
 
-def refused(extractor, match):
+def rejected(extractor, match):
     with pytest.raises(InputError, match=match):
         extractor.load(CPU)
 
@@ -67,12 +67,12 @@ def test_vgg16_is_torch_fidelitys(vgg16_file):
 
 def test_vgg16_refuses_other_files(tmp_path):
     torch.save({"features.0.weight": torch.zeros(3)}, tmp_path / "other.pth")
-    refused(VGG16(weights=str(tmp_path / "other.pth")), r"VGG16's weights.*vgg16-397923af\.pth")
+    rejected(VGG16(weights=str(tmp_path / "other.pth")), r"VGG16's weights.*vgg16-397923af\.pth")
     torch.save({"weights": [1]}, tmp_path / "list.pth")
-    refused(VGG16(weights=str(tmp_path / "list.pth")), "holds more than tensors")
+    rejected(VGG16(weights=str(tmp_path / "list.pth")), "holds more than tensors")
     (tmp_path / WEIGHTS.file_name).write_bytes(b"<html>")
-    refused(VGG16(weights=str(tmp_path / WEIGHTS.file_name)), "its name says 397923af")
-    refused(VGG16(weights="/nowhere.pth"), "is not a file")
+    rejected(VGG16(weights=str(tmp_path / WEIGHTS.file_name)), "its name says 397923af")
+    rejected(VGG16(weights="/nowhere.pth"), "is not a file")
 
 
 # CLIP -----------------------------------------------------------------------------------------------------------------
@@ -150,26 +150,26 @@ def test_clips_state_alone_will_do_and_the_batch_does_not_matter(clip_file, tmp_
         warnings.simplefilter("ignore")
         state = torch.jit.load(str(clip_file)).state_dict()
     torch.save(dict(state), tmp_path / "state.pt")
-    grey = images(5, channels=1)
+    gray = images(5, channels=1)
     one, many = (
         loaded(CLIP(weights=str(tmp_path / "state.pt"), batch_size=size))(part, {"features"})
-        for size, part in ((2, grey), (5, grey.repeat(1, 3, 1, 1)))
+        for size, part in ((2, gray), (5, gray.repeat(1, 3, 1, 1)))
     )
     torch.testing.assert_close(one["features"], many["features"], rtol=1e-4, atol=1e-5)
 
 
 def test_an_unknown_program_is_not_opened(clip_file, monkeypatch):
     monkeypatch.setattr(torch.jit, "load", lambda *args, **kwargs: pytest.fail("was opened"))
-    refused(CLIP(weights=str(clip_file)), r"TorchScript.*set features\.sha256")
-    refused(CLIP(weights=str(clip_file), sha256="0" * 64), r"features\.sha256 says 0000")
+    rejected(CLIP(weights=str(clip_file)), r"TorchScript.*set features\.sha256")
+    rejected(CLIP(weights=str(clip_file), sha256="0" * 64), r"features\.sha256 says 0000")
 
 
 def test_clip_of_another_size_is_rejected(clip_file, vgg16_file):
     other = CLIP(model="clip-vit-b-16", weights=str(clip_file), sha256=sha256(clip_file))
     other.load(CPU)  # of the same width and image size: only hash and name tell these two apart
     large = CLIP(model="clip-vit-l-14", weights=str(clip_file), sha256=sha256(clip_file))
-    refused(large, r"width and image size are \(512, 224\)")
-    refused(CLIP(weights=str(vgg16_file)), r"clip-vit-b-32's weights \(KeyError")
+    rejected(large, r"width and image size are \(512, 224\)")
+    rejected(CLIP(weights=str(vgg16_file)), r"clip-vit-b-32's weights \(KeyError")
     with pytest.raises(InputError, match=r"features\.model=vit: choose one of clip-rn50"):
         CLIP(model="vit")
 
@@ -284,9 +284,9 @@ def test_positions_are_those_learned_where_the_grid_is_that_of_training():
 
 
 def test_dinov2_of_another_size_or_kind_is_rejected(dinov2_file, tmp_path):
-    refused(DINOv2(weights=str(dinov2_file)), "features are 384 wide")
+    rejected(DINOv2(weights=str(dinov2_file)), "features are 384 wide")
     torch.save({"pos_embed": torch.zeros(1, 5, 8)}, tmp_path / "other.pth")
-    refused(DINOv2(weights=str(tmp_path / "other.pth")), "dinov2-vit-l-14's weights")
+    rejected(DINOv2(weights=str(tmp_path / "other.pth")), "dinov2-vit-l-14's weights")
     with pytest.raises(InputError, match=r"features\.model=large: choose one of dinov2-vit-s-14"):
         DINOv2(model="large")
 

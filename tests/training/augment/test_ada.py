@@ -41,7 +41,7 @@ def test_images_that_draw_nothing_pass_to_the_bit(channels):
     images = torch.randn(400, channels, 8, 8)
     result = seeded(fixed("bgcfnc", 0.1), images)
     same = (result == images).flatten(1).all(1).sum().item()
-    # 19 decisions an image, some of which change nothing, and hue and saturation are not for grey
+    # 19 decisions an image, some of which change nothing, and hue and saturation are not for gray
     assert 30 < same < 150
 
 

@@ -65,8 +65,8 @@ def test_color_ranges_are_the_papers():
     assert torch.allclose(shade, shade[:, :1, :1, :1].expand_as(shade))
     level = shade[:, 0, 0, 0]
     assert -0.5 <= level.min() < -0.49 and 0.49 < level.max() <= 0.5
-    grey = torch.tensor([1.0, -1.0]).expand(4000, 3, 2, 2)
-    contrast = seeded(DiffAugment(policy=["color"]), grey)[:, 0, 0].diff(dim=1) / -2
+    gray = torch.tensor([1.0, -1.0]).expand(4000, 3, 2, 2)
+    contrast = seeded(DiffAugment(policy=["color"]), gray)[:, 0, 0].diff(dim=1) / -2
     assert 0.5 <= contrast.min() < 0.51 and 1.49 < contrast.max() <= 1.5
     colored = torch.tensor([1.0, 0, -1]).view(1, 3, 1, 1).expand(4000, 3, 2, 2)
     both = seeded(DiffAugment(policy=["color"]), colored)[:, :, 0, 0]

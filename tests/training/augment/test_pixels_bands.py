@@ -66,5 +66,5 @@ def test_every_single_draw_keeps_the_power_of_a_typical_image():
 
 def test_magnitude_is_the_papers():
     chosen = draw(20000, 1.0).log2()
-    # between two bands the normalisation drops out: a difference of two independent normal variables
+    # between two bands the normalization drops out: a difference of two independent normal variables
     assert (chosen[:, 1] - chosen[:, 2]).std().item() == pytest.approx(math.sqrt(2), rel=0.03)

@@ -38,7 +38,7 @@ def test_luma_flip_mirrors_the_mean_and_keeps_the_rest():
     assert torch.allclose(apply_colors(color(), luma_flip(one(1))), color() - 2 * mean)
 
 
-def test_saturation_scales_the_distance_from_grey():
+def test_saturation_scales_the_distance_from_gray():
     mean = color().mean(1, keepdim=True)
     expected = mean + 2.5 * (color() - mean)
     assert torch.allclose(apply_colors(color(), saturation(one(2.5))), expected)
@@ -65,12 +65,12 @@ def draws(images: torch.Tensor, *operations: str) -> Draws:
     return Draws(images, torch.tensor(1.0), dict.fromkeys(operations, 1.0))
 
 
-def test_grey_images_change_as_grey_colours_do():
+def test_gray_images_change_as_gray_colors_do():
     torch.manual_seed(0)
-    grey = torch.rand(8, 1, 3, 3, dtype=torch.float64)
-    matrix = draw_colors(draws(grey, "brightness", "contrast", "lumaflip"), grey=False)
-    expected = apply_colors(grey.expand(-1, 3, -1, -1), matrix)
-    assert torch.allclose(apply_colors(grey, matrix).expand(-1, 3, -1, -1), expected)
+    gray = torch.rand(8, 1, 3, 3, dtype=torch.float64)
+    matrix = draw_colors(draws(gray, "brightness", "contrast", "lumaflip"), gray=False)
+    expected = apply_colors(gray.expand(-1, 3, -1, -1), matrix)
+    assert torch.allclose(apply_colors(gray, matrix).expand(-1, 3, -1, -1), expected)
 
 
 def test_opacity_stays():
@@ -83,14 +83,14 @@ def test_opacity_stays():
 def test_magnitudes_are_the_papers():
     torch.manual_seed(0)
     images = torch.empty(20000, 3, 1, 1, dtype=torch.float64)
-    offset = draw_colors(draws(images, "brightness"), grey=False)[:, 0, 3]
+    offset = draw_colors(draws(images, "brightness"), gray=False)[:, 0, 3]
     assert offset.std().item() == pytest.approx(0.2, rel=0.03)
-    factor = draw_colors(draws(images, "contrast"), grey=False)[:, 0, 0]
+    factor = draw_colors(draws(images, "contrast"), gray=False)[:, 0, 0]
     assert factor.log2().std().item() == pytest.approx(0.5, rel=0.03)
-    matrix = draw_colors(draws(images, "saturation"), grey=False)
+    matrix = draw_colors(draws(images, "saturation"), gray=False)
     chroma = matrix[:, 0, 0] - matrix[:, 0, 1]
     assert chroma.log2().std().item() == pytest.approx(1, rel=0.03)
-    turn = draw_colors(draws(images, "hue"), grey=False)
+    turn = draw_colors(draws(images, "hue"), gray=False)
     cosine = (turn[:, :3, :3].diagonal(dim1=1, dim2=2).sum(1) - 1) / 2
     assert cosine.clamp(-1, 1).acos().mean().item() == pytest.approx(math.pi / 2, rel=0.03)
 
@@ -98,7 +98,7 @@ def test_magnitudes_are_the_papers():
 def test_brightness_comes_before_contrast():
     torch.manual_seed(0)
     images = torch.empty(4, 3, 1, 1, dtype=torch.float64)
-    matrix = draw_colors(draws(images, "brightness", "contrast"), grey=False)
+    matrix = draw_colors(draws(images, "brightness", "contrast"), gray=False)
     torch.manual_seed(0)
-    offset = draw_colors(draws(images, "brightness"), grey=False)[:, 0, 3]
+    offset = draw_colors(draws(images, "brightness"), gray=False)[:, 0, 3]
     assert torch.allclose(matrix[:, 0, 3], matrix[:, 0, 0] * offset)

@@ -66,7 +66,7 @@ def digits() -> DataModule:
     return DataModule(dataset=dataset, batch_size=8, d_steps=1, total_images=8, seed=0)
 
 
-def neighbours(digits: DataModule, pixels: slice) -> float:
+def neighbors(digits: DataModule, pixels: slice) -> float:
     assert digits.val is not None
     sets = []
     for split in (digits.train, digits.val):
@@ -78,7 +78,7 @@ def neighbours(digits: DataModule, pixels: slice) -> float:
 def test_metrics_of_a_known_encoder(digits: DataModule, tmp_path: Path) -> None:
     callback = Reconstructions(run_dir=tmp_path, every_kimg=1)
     metrics = callback.measure(module_of(Exact()), digits)
-    expected = neighbours(digits, slice(0, 64))
+    expected = neighbors(digits, slice(0, 64))
     assert metrics == {
         "encoder/error": pytest.approx(0, abs=1e-12),
         "encoder/accuracy_codes": pytest.approx(expected, abs=0.003),
@@ -90,7 +90,7 @@ def test_metrics_of_an_encoder_that_leaves_things_out(digits: DataModule, tmp_pa
     callback = Reconstructions(run_dir=tmp_path, every_kimg=1)
     metrics = callback.measure(module_of(First()), digits)
     assert metrics["encoder/accuracy_codes"] == pytest.approx(
-        neighbours(digits, slice(0, 32)), abs=0.003
+        neighbors(digits, slice(0, 32)), abs=0.003
     )
     assert digits.val is not None
     images, _ = pair(digits.val.__getitems__(range(len(digits.val))))

@@ -8,7 +8,7 @@ import torch
 from gan_lab.data.media import Sheet
 from gan_lab.training.loggers.files import JsonLines, TensorBoard
 
-PICTURE = torch.zeros(3, 8, 8, dtype=torch.uint8)
+IMAGE = torch.zeros(3, 8, 8, dtype=torch.uint8)
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ def test_what_is_logged(
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     logger = TensorBoard(run_dir=tmp_path)
-    logger.log_sheet("samples", Sheet(image=PICTURE, media=media, media_type=media_type), 2.2)
+    logger.log_sheet("samples", Sheet(image=IMAGE, media=media, media_type=media_type), 2.2)
     logger.finalize("success")
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     found = {kind: names for kind, names in events.Tags().items() if names}

@@ -20,7 +20,7 @@ CONFIG = {
     "data": {"attribute_ranges": {"5 o'clock shadow": [0, 1]}},
     "seed": 0,
 }
-PICTURE = torch.zeros(3, 4, 4, dtype=torch.uint8)
+IMAGE = torch.zeros(3, 4, 4, dtype=torch.uint8)
 
 
 @pytest.fixture
@@ -56,11 +56,11 @@ def test_a_run_of_two_sessions_is_one_run(mlflow: Any, tmp_path: Path) -> None:
     for entry in entries:
         file.log_metrics(entry)
         first.log_metrics(entry)
-    first.log_sheet("samples", Sheet(image=PICTURE, media=(), media_type="image/png"), 1.5)
-    sound = Sheet(image=PICTURE, media=(clip, clip), media_type="audio/wav")
+    first.log_sheet("samples", Sheet(image=IMAGE, media=(), media_type="image/png"), 1.5)
+    sound = Sheet(image=IMAGE, media=(clip, clip), media_type="audio/wav")
     first.log_sheet("sounds", sound, 1.5)
     for words in ((b"one", b"two"), (b"three",)):
-        first.log_sheet("words", Sheet(image=PICTURE, media=words, media_type="text/plain"), 1.5)
+        first.log_sheet("words", Sheet(image=IMAGE, media=words, media_type="text/plain"), 1.5)
     first.log_advice(["at 1 kimg: lower the rate", "at 2 kimg: stop"], 2.0)
     first.finalize("failed")
     client, run = client_of(mlflow, tmp_path), first.version

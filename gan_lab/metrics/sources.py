@@ -420,8 +420,8 @@ class NpzImages(ImageSource):
 
     def read(self, start: int, stop: int) -> Tensor:
         images = np.empty((stop - start, *self._shape), dtype=np.uint8)
-        for place, row in enumerate(self._rows[start:stop].tolist()):
-            images[place] = self._row(row)
+        for i, row in enumerate(self._rows[start:stop].tolist()):
+            images[i] = self._row(row)
         return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
 
     def labels(self, start: int, stop: int) -> Tensor | None:

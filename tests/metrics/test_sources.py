@@ -13,7 +13,7 @@ from gan_lab.data.builtin import Digits
 from gan_lab.data.images import image_spec, save_png, to_uint8
 from gan_lab.errors import InputError
 from gan_lab.layers.networks import GeneratorNetwork
-from gan_lab.metrics.images import DatasetImages, GanImages, ImageSource, NpzImages, open_files
+from gan_lab.metrics.sources import DatasetImages, GanImages, ImageSource, NpzImages, open_files
 from gan_lab.sampling.gan import Gan
 from tests.helpers.samples import pair
 from tests.helpers.sources import textures

@@ -120,7 +120,6 @@ class EncodedImages(ImageDataset):
         if not len(self._items):
             raise InputError(f"none of the images of split={split} can be read")
         # names and labels are here already, and a long table would be sent to every worker
-        self._table = None
         if table is not None and table.has_more_than_classes:
             self._table = replace(table.rows(self._items), spacing=spacing)
         super().__init__(
@@ -158,15 +157,6 @@ class EncodedImages(ImageDataset):
         if table is None or table.spacing is None or len(sizes) != 1:
             return None
         return self._transform.spacing(table.spacing, (int(sizes[0, 0]), int(sizes[0, 1])))
-
-    @property
-    def fingerprint(self) -> str:
-        """Digest of the files' names, sizes and times, the labels and the transform."""
-        return self._fingerprint
-
-    @property
-    def metadata(self) -> MetadataTable:
-        return super().metadata if self._table is None else self._table
 
     def name(self, index: int) -> str:
         return self.source.name(int(self._items[index]))
@@ -353,7 +343,7 @@ def _common_channels(source: Source, found: Scan, readable: NDArray[np.bool_], b
         odd = int(np.flatnonzero(readable & (found.shapes[:, 2] != channels))[0])
         raise InputError(
             f"most images have {channels} channels and {source.name(odd)} has {found.shapes[odd, 2]}; remove "
-            "those, since levels of more than 8 bits are not converted to colours"
+            "those, since levels of more than 8 bits are not converted to colors"
         )
     if len(counts) > 1:
         modes = ", ".join(f"{count:,} with {number}" for number, count in counts)
