@@ -212,9 +212,9 @@ class ConditionedDiscriminator(DiscriminatorNetwork, ABC):
     ) -> DiscriminatorOutput:
         """Return logits [N] and, in roles that have one, the weighted class loss [N]."""
         assert isinstance(x, Tensor), "a discriminator of one tensor of images"
-        return self.judge(self.extract(x), labels, role)
+        return self.output_of(self.extract(x), labels, role)
 
-    def judge(
+    def output_of(
         self, features: Tensor, labels: Tensor | None, role: Role | None
     ) -> DiscriminatorOutput:
         """Return `discriminate`'s output of features [N, F]."""

@@ -175,7 +175,7 @@ class Discriminator(ConditionedDiscriminator):
         if plain or not trained or not x.requires_grad:
             return super().discriminate(x, labels, role)
         scale = x.new_ones(len(x), 1, 1, 1).requires_grad_()
-        output = self.judge(self.extract(x, scale), labels, role)
+        output = self.output_of(self.extract(x, scale), labels, role)
         with by_inputs_alone():
             by_x, by_scale = torch.autograd.grad(output.logits.sum(), (x, scale), create_graph=True)
         return replace(output, logits=(x * by_x).flatten(1).sum(1) + by_scale.flatten())
