@@ -8,7 +8,7 @@ import re
 import traceback
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from difflib import get_close_matches
 from functools import partial
 from importlib import import_module
@@ -869,8 +869,8 @@ def is_allowed(value: Any, kind: Any) -> bool:
         return True
     if get_origin(kind) in (Union, types.UnionType):
         return any(is_allowed(value, one) for one in get_args(kind))
-    if getattr(kind, "_is_protocol", False):
-        return False
+    if getattr(kind, "_is_protocol", False) or (isinstance(value, dict) and is_dataclass(kind)):
+        return False  # a node without its _target_, which pydantic would take for the object
     try:
         adapter = TypeAdapter(kind, config=LENIENT)
     except PydanticUserError:

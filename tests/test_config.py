@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from random import Random
@@ -190,7 +191,29 @@ class Acts:
         raise AssertionError("it was constructed")
 
 
+@dataclass
+class Sizes:
+    """A dataclass, which its fields alone do not make."""
+
+    width: int = 1
+
+
+class Sized(Base):
+    """Takes a dataclass."""
+
+    def __init__(self, *, sizes: Sizes | None = None) -> None:
+        assert sizes is None or isinstance(sizes, Sizes)
+
+
 HERE = __name__
+
+
+def test_the_fields_of_a_dataclass_are_none_without_its_target() -> None:
+    node = {"_target_": f"{HERE}.Sized", "sizes": {"_target_": f"{HERE}.Sizes", "width": 2}}
+    build(node, Base)
+    del node["sizes"]["_target_"]  # type: ignore[attr-defined]
+    with pytest.raises(InputError, match=r"sizes=\{'width': 2\}.*Sizes"):
+        build(node, Base)
 
 
 @pytest.mark.parametrize(

@@ -314,9 +314,10 @@ def compiled(config: DictConfig, module: AdversarialModule, device: torch.device
 def drop_unchosen(config: DictConfig) -> None:
     """Drop settings of regularizers and augmentations that are not in the config, with a message."""
     chosen = set()
-    # a schedule may refer to another one that is dropped
-    OmegaConf.resolve(config.model.schedules)
     with open_dict(config):
+        config.model.schedules = config.model.get("schedules") or {}
+        # a schedule may refer to another one that is dropped
+        OmegaConf.resolve(config.model.schedules)
         for group in ("regularizer", "augment"):
             for name in [n for n, node in config[group].items() if "_target_" not in node]:
                 say(f"{group}.{name} is set but not chosen: ignored")

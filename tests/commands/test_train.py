@@ -16,7 +16,9 @@ from gan_lab import load
 from gan_lab.commands.launch import launch
 from gan_lab.commands.train import fit
 from gan_lab.errors import InputError
+from gan_lab.training.building import drop_unchosen
 from tests.commands.conftest import ELSE, TINY, Train, entries
+from tests.gpu.work import composed
 
 
 def test_the_run_folder(train: Train, capsys: pytest.CaptureFixture[str]) -> None:
@@ -333,6 +335,13 @@ def test_settings_of_a_regularizer_that_is_not_chosen(
     out = capsys.readouterr().out
     assert "regularizer.r1 is set but not chosen" in out and "model.schedules.r1 is set" in out
     assert list(OmegaConf.load(run / "config.yaml").regularizer) == ["r2"]
+
+
+@pytest.mark.parametrize("word", ["model.schedules=null", "~model.schedules"])
+def test_schedules_of_a_recipe_can_be_left_out(word: str) -> None:
+    config = composed("experiment=digits/r3gan", word)
+    drop_unchosen(config)
+    assert config.model.schedules == {}
 
 
 @pytest.mark.parametrize(
