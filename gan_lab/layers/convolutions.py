@@ -50,6 +50,7 @@ class Convolution(torch.autograd.Function):
     def forward(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
         """Return [N, O, H', W']."""
         stride, padding, groups, transposed, output_padding = geometry
+        weight = weight.to(x.dtype)  # under autocast gradients have another precision than x
         if transposed:
             return functional.conv_transpose2d(
                 x, weight, bias, stride, padding, output_padding, groups
@@ -99,8 +100,8 @@ class WeightGradient(torch.autograd.Function):
         stride, padding, groups, transposed, output_padding = geometry
         _, by_weight, _ = torch.ops.aten.convolution_backward(
             gradient,
-            x,
-            x.new_empty(shape),
+            x.to(gradient.dtype),
+            gradient.new_empty(shape),
             None,
             stride,
             padding,

@@ -112,7 +112,7 @@ def test_controls_change_both_images(visit: Visit):
 
 
 def test_style_mixing_changes_one_model_only(visit: Visit):
-    visit.page.fill("#mix-seed", "77")
+    visit.change(lambda: visit.page.fill("#mix-seed", "77"))  # is drawn, too
     other = visit.image(1)
     before, after = visit.change(lambda: visit.page.check("#mixed"))
     assert before != after

@@ -23,7 +23,7 @@ def test_latents_alone_give_the_images() -> None:
     found = tuned(gan, steps=20, lr=1e-2)
     assert found.before_tuning is not None and found.latents.w is not None
     assert (found.mse < 0.7 * mean_squared_error(found.before_tuning, found.targets)).all()
-    assert torch.allclose(found.plain, found.images, atol=1e-5) and found.noise is None
+    assert torch.allclose(found.images_const_noise, found.images, atol=1e-5) and found.noise is None
     assert torch.allclose(found.gan.synthesize(found.latents.w), found.images, atol=1e-5)
     assert all(torch.equal(v, before[n]) for n, v in gan.generator.state_dict().items())
     changed = {
