@@ -47,22 +47,22 @@ class Convolution(torch.autograd.Function):
     by_weights = True
 
     @staticmethod
-    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+    def forward(x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
         """Return [N, O, H', W']."""
         stride, padding, groups, transposed, output_padding = geometry
         weight = weight.to(x.dtype)  # under autocast gradients have another precision than x
         if transposed:
             return functional.conv_transpose2d(
-                x, weight, bias, stride, padding, output_padding, groups
+                x, weight, None, stride, padding, output_padding, groups
             )
-        return functional.conv2d(x, weight, bias, stride, padding, groups=groups)
+        return functional.conv2d(x, weight, None, stride, padding, groups=groups)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, weight, _, ctx.geometry = inputs
+        x, weight, ctx.geometry = inputs
         ctx.adjoint = ctx.geometry.adjoint(x.shape, output.shape, weight.shape)
         ctx.weight_shape = weight.shape
-        by_x, by_weight, _, _ = ctx.needs_input_grad
+        by_x, by_weight, _ = ctx.needs_input_grad
         ctx.save_for_backward(x if by_weight else None, weight if by_x else None)
         ctx.save_for_forward(weight)
 
@@ -71,22 +71,20 @@ class Convolution(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         (gradient,) = gradients
         needed = ctx.needs_input_grad
-        by_x = by_weight = by_bias = None
+        by_x = by_weight = None
         if needed[0]:
-            by_x = Convolution.apply(gradient, weight, None, ctx.adjoint)
+            by_x = Convolution.apply(gradient, weight, ctx.adjoint)
         if needed[1] and Convolution.by_weights:
             by_weight = WeightGradient.apply(
                 x, gradient, ctx.weight_shape, ctx.geometry, ctx.adjoint
             )
-        if needed[2] and Convolution.by_weights:
-            by_bias = gradient.sum((0, 2, 3))
-        return by_x, by_weight, by_bias, None
+        return by_x, by_weight, None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
         """Return the derivative in a direction of x; the weight is constant."""
         (weight,) = ctx.saved_tensors
-        return Convolution.apply(tangents[0], weight, None, ctx.geometry)
+        return Convolution.apply(tangents[0], weight, ctx.geometry)
 
 
 class WeightGradient(torch.autograd.Function):
@@ -126,9 +124,9 @@ class WeightGradient(torch.autograd.Function):
         (weight,) = gradients
         by_x = by_gradient = None
         if ctx.needs_input_grad[0]:
-            by_x = Convolution.apply(gradient, weight, None, ctx.adjoint)
+            by_x = Convolution.apply(gradient, weight, ctx.adjoint)
         if ctx.needs_input_grad[1]:
-            by_gradient = Convolution.apply(x, weight, None, ctx.geometry)
+            by_gradient = Convolution.apply(x, weight, ctx.geometry)
         return by_x, by_gradient, None, None, None
 
 

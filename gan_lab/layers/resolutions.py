@@ -239,8 +239,8 @@ def filtered(x: Tensor, kernel: Tensor, geometry: Geometry) -> Tensor:
     weight = kernel.to(x.dtype).expand(x.shape[1], 1, *kernel.shape)
     geometry = geometry._replace(groups=x.shape[1])
     if torch.compiler.is_compiling():
-        return Convolution.forward(x, weight, None, geometry)
-    convolved: Tensor = Convolution.apply(x, weight, None, geometry)
+        return Convolution.forward(x, weight, geometry)
+    convolved: Tensor = Convolution.apply(x, weight, geometry)
     return convolved
 
 

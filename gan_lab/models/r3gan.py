@@ -233,7 +233,7 @@ def convolved(layer: nn.Module, x: Tensor, scale: Tensor | None) -> Tensor:
         made: Tensor = layer(x)
         return made
     geometry = Geometry(layer.stride, layer.padding, layer.groups)  # type: ignore[arg-type]
-    made = Convolution.apply(x, layer.weight, None, geometry)
+    made = Convolution.apply(x, layer.weight, geometry)
     return made if layer.bias is None else made.add_(layer.bias[:, None, None] * scale)
 
 
