@@ -10,7 +10,7 @@ from gan_lab.errors import imported, interrupted
 from gan_lab.version import __version__
 
 COMMANDS = {
-    "train": "train a GAN, or go on with one: gan-lab train experiment=quickstart",
+    "train": "train a GAN, or resume: gan-lab train experiment=quickstart",
     "evaluate": "compute the metrics of a trained GAN: gan-lab evaluate run=runs/quickstart",
     "ema": "metrics with averages of other lengths: gan-lab ema run=runs/photos lengths=[0.02,0.05,0.1]",
     "generate": "draw images: gan-lab generate run=runs/quickstart num_images=64 seed=0",
@@ -45,14 +45,14 @@ def usage() -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command of the command line; exits with 2 for bad input."""
-    words = sys.argv[1:] if arguments is None else arguments
-    if not words or words[0] in ("-h", "--help", "help"):
+    args = sys.argv[1:] if arguments is None else arguments
+    if not args or args[0] in ("-h", "--help", "help"):
         print(usage())
         return
-    if words[0] in ("-V", "--version"):
+    if args[0] in ("-V", "--version"):
         print(f"gan_lab {__version__}")
         return
-    name, *overrides = words
+    name, *overrides = args
     if name not in COMMANDS:
         from difflib import get_close_matches
 

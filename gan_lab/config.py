@@ -751,7 +751,7 @@ def folder_name(name: str) -> str:
         or not name.isprintable()
         or any(part != part.strip() for part in re.split(r"[/\\]", name))
     ):
-        raise ValueError("leads elsewhere")
+        raise ValueError("leads out of its folder")
     return name
 
 
@@ -827,8 +827,8 @@ def texts_of(
                 raise InputError(unknown_key(join_key(key, unknown), value[unknown], names))
             found |= texts_of(value, kind, key, typed)
             continue
-        whole = Annotated[kind, Field(description=declared.description), *declared.metadata]  # type: ignore[valid-type]
-        text = as_allowed(value, whole, key, typed.get(key), "")
+        full = Annotated[kind, Field(description=declared.description), *declared.metadata]  # type: ignore[valid-type]
+        text = as_allowed(value, full, key, typed.get(key), "")
         if text is not value:
             found[key] = text
     return found

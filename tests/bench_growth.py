@@ -82,9 +82,9 @@ def make_index(folder: Path, count: int) -> None:
     """Write an index whose shards are not there."""
     folder.mkdir()
     digits = Digits(split="train")
-    places = np.empty((count, 3), dtype=np.uint32)
-    places[:, 0] = np.tile(np.arange(A_SHARD) * 400, count // A_SHARD)
-    places[:, 1], places[:, 2] = 300, np.arange(count)
+    positions = np.empty((count, 3), dtype=np.uint32)
+    positions[:, 0] = np.tile(np.arange(A_SHARD) * 400, count // A_SHARD)
+    positions[:, 1], positions[:, 2] = 300, np.arange(count)
     size = A_SHARD * 400
     save_index(
         folder / INDEX,
@@ -94,7 +94,7 @@ def make_index(folder: Path, count: int) -> None:
             )
             for number in range(count // A_SHARD)
         ],
-        {"places": places, "labels": np.resize(digits.labels, count).astype(np.int32)},
+        {"positions": positions, "labels": np.resize(digits.labels, count).astype(np.int32)},
         spec=digits.spec.as_dict(),
         packed_by="",
         excerpts={"train": as_node(digits.excerpts)},

@@ -19,7 +19,7 @@ from torch.func import functional_call
 from torch_fidelity import feature_extractor_inceptionv3
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-from gan_lab.commands.launch import addable
+from gan_lab.commands.launch import add_plus
 from gan_lab.config import conf_dir, register_resolvers
 from tests.helpers.once import Pickles, compose_once, shared_folder, transform_once
 
@@ -75,7 +75,7 @@ def compose(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., DictConfi
     def once(overrides: tuple[str, ...], root: str) -> DictConfig:
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            return hydra_compose(root, overrides=addable(list(overrides)))
+            return hydra_compose(root, overrides=add_plus(list(overrides)))
 
     def composed(*overrides: str, root: str = "train") -> DictConfig:
         # ${run_name:} asks Hydra for the command line, which there is none of

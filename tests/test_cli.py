@@ -10,7 +10,7 @@ import yaml
 
 from gan_lab import __version__
 from gan_lab.cli import COMMANDS, main
-from gan_lab.commands.launch import SWITCHES, flags_last, launch, readable, switched
+from gan_lab.commands.launch import SWITCHES, expand_switches, flags_last, launch, quote_values
 from gan_lab.config import conf_dir
 
 
@@ -110,7 +110,7 @@ def test_what_hydra_reads_is_left_to_it() -> None:
         "lr=intervall(1,2)",
     ]
     words += ["-m", "--config-dir", "~/é"]
-    assert readable(words) == words
+    assert quote_values(words) == words
 
 
 def test_a_list_without_brackets(capsys: pytest.CaptureFixture[str]) -> None:
@@ -152,9 +152,9 @@ def test_flags_may_come_first() -> None:
 
 def test_keys_that_are_true_or_false_may_be_flags() -> None:
     words = ["run=a", "--preview", "--cfg", "job"]
-    assert switched(words, SWITCHES["evaluate"]) == ["run=a", "preview=true", "--cfg", "job"]
-    assert switched(["--dry-run"], SWITCHES["train"]) == ["dry_run=true"]
-    assert switched(words, ()) == words
+    assert expand_switches(words, SWITCHES["evaluate"]) == ["run=a", "preview=true", "--cfg", "job"]
+    assert expand_switches(["--dry-run"], SWITCHES["train"]) == ["dry_run=true"]
+    assert expand_switches(words, ()) == words
 
 
 def test_a_users_own_configurations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,12 +19,12 @@ from PIL import Image
 from gan_lab.commands.launch import (
     LISTED,
     POSITIONAL,
-    as_list,
+    add_key,
+    collect_paths,
+    expand_switches,
     flags_last,
     launch,
-    readable,
-    switched,
-    with_key,
+    quote_values,
 )
 from gan_lab.config import conf_dir, register_resolvers
 from gan_lab.sweeps import register
@@ -83,7 +83,7 @@ def words_of(line: str) -> tuple[str, list[str]]:
     """Return the command and its overrides as the command line hands them to Hydra."""
     command, *words = shlex.split(line)[1:]
     words = [path for word in words for path in sorted(glob(word)) or [word]]
-    return command, as_list(with_key(words, POSITIONAL.get(command)), LISTED.get(command))
+    return command, collect_paths(add_key(words, POSITIONAL.get(command)), LISTED.get(command))
 
 
 def one_of_a_sweep(word: str) -> str | None:
@@ -111,7 +111,7 @@ def photos(folder: Path) -> None:
 def test_every_command_composes(line: str) -> None:
     """Every key and every option of a group is there."""
     command, words = words_of(line)
-    words = readable(flags_last(switched(words, ("preview", "plots", "dry_run"))))
+    words = quote_values(flags_last(expand_switches(words, ("preview", "plots", "dry_run"))))
     overrides = [word for word in words if not word.startswith("-")]
     overrides = [word for word in map(one_of_a_sweep, overrides) if word is not None]
     if command == "train" and not any(word.startswith("name=") for word in overrides):

@@ -39,15 +39,15 @@ class Found:
     """Results of the dry run in one process.
 
     Attributes:
-        phases: costs of each phase of a training step, at moments from where training stands to its end.
-        step_seconds: of a whole training step at each of them, lazy penalties counted as often as they come.
+        phases: costs of each phase of a training step, at several moments until the end of training.
+        step_seconds: of a whole training step at each moment, lazy penalties weighted by their frequency.
         step_gib: peak memory of steps with every lazy penalty due.
         evaluation_gib: likewise during an evaluation and a grid.
-        memory_kind: of what.
-        loading_seconds: that the images of a training step take to be read, ahead of it or not.
-        ahead: whether other processes read them meanwhile.
-        evaluation_seconds: of one evaluation, without what is done once.
-        preparation_seconds: of what is done once for all evaluations.
+        memory_kind: what was measured.
+        loading_seconds: to read the images of a training step.
+        ahead: whether worker processes read them in advance.
+        evaluation_seconds: of one evaluation, without preparation.
+        preparation_seconds: of the preparation before the first evaluation.
         grid_seconds: of one grid of samples.
         checkpoint_bytes: of one checkpoint.
     """
@@ -109,10 +109,10 @@ class Counting(io.RawIOBase):
 
 
 class DryRun(Callback):
-    """Replaces training by its most expensive steps, on the first batch; nothing is kept.
+    """Replaces training by its most expensive steps, on the first batch; nothing is saved.
 
     Attributes:
-        found: what it came to.
+        found: the results.
 
     Args:
         metrics: of an evaluation; None for none.
@@ -120,7 +120,7 @@ class DryRun(Callback):
         draw_grid: draws a grid of samples of a module; None for none.
         sizes: counts the bytes of checkpoints, as the Trainer's plugin.
         begin: real images shown so far.
-        rounds: measured steps at each moment; one before them is not.
+        rounds: measured steps at each moment, after one to warm up.
     """
 
     def __init__(

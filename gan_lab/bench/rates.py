@@ -263,7 +263,7 @@ def compare_ranks(config: DictConfig, *, ranks: int, rounds: int) -> dict[str, f
         Images a second by "processes x threads", and the median speed-ups within a round.
 
     Raises:
-        InputError: when there are not as many devices, or they cannot share a batch.
+        InputError: when there are fewer devices, or they cannot share a batch.
     """
     wanted = OmegaConf.merge(config.trainer, {"devices": ranks})
     assert isinstance(wanted, DictConfig)

@@ -447,8 +447,8 @@ def typical(costs: list[Cost], flops: float) -> Cost:
 def against_peak(summary: dict[str, Any], device: torch.device, dtype: torch.dtype) -> None:
     """Add operations a second, and their share of what matrix products of `dtype` reach on the device now.
 
-    Convolutions need not come from the same library as matrix products, so that a share can exceed 1. That by CPU
-    time is there for a CPU: other work on the machine changes it less.
+    Convolutions may use another library than matrix products, so a share can exceed 1. On a CPU there is also the share
+    by CPU time, which other work on the machine changes less.
     """
     peak, cpu_peak = matmul_peak(device, dtype)
     summary["peak"] = {"flops_per_s": peak, "dtype": str(dtype).removeprefix("torch.")}

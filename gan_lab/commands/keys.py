@@ -53,7 +53,7 @@ WayFormat = Literal["strip", "gif", "webp", "mp4", "frames", "files"]
 SheetFormat = Literal["sheet", "latents"]
 
 
-class OfARun(Keys):
+class GeneratorKeys(Keys):
     """Keys of commands that load a trained generator."""
 
     run: Text
@@ -98,7 +98,7 @@ class DashboardKeys(Keys):
     sweep: Text | None
 
 
-class DirectionsKeys(OfARun):
+class DirectionsKeys(GeneratorKeys):
     """Keys of gan-lab directions."""
 
     method: Literal["auto", "ganspace", "sefa"]
@@ -126,7 +126,7 @@ class FileKeys(Keys):
     max_megapixels: Annotated[float, Field(gt=0)]
 
 
-class EvaluateKeys(OfARun):
+class EvaluateKeys(GeneratorKeys):
     """Keys of gan-lab evaluate."""
 
     ema: Length | None
@@ -151,7 +151,7 @@ class EvaluateKeys(OfARun):
     out: Text | None
 
 
-class EmaKeys(OfARun):
+class EmaKeys(GeneratorKeys):
     """Keys of gan-lab ema."""
 
     lengths: Annotated[list[Length], Field(min_length=1)]
@@ -163,7 +163,7 @@ class EmaKeys(OfARun):
     out: Text | None
 
 
-class ExploreKeys(OfARun):
+class ExploreKeys(GeneratorKeys):
     """Keys of gan-lab explore."""
 
     other: Text | None
@@ -177,7 +177,7 @@ class ExploreKeys(OfARun):
     device: Text
 
 
-class ExportKeys(OfARun):
+class ExportKeys(GeneratorKeys):
     """Keys of gan-lab export."""
 
     source: Text | None
@@ -200,7 +200,7 @@ class ExportKeys(OfARun):
     private: bool
 
 
-class GenerateKeys(OfARun):
+class GenerateKeys(GeneratorKeys):
     """Keys of gan-lab generate."""
 
     ema: Length | None
@@ -239,7 +239,7 @@ class ImportWeightsKeys(Keys):
     arguments: dict[str, Any]
 
 
-class InterpolateKeys(OfARun):
+class InterpolateKeys(GeneratorKeys):
     """Keys of gan-lab interpolate."""
 
     seeds: Numbers
@@ -265,7 +265,7 @@ class InterpolateKeys(OfARun):
     out: Text | None
 
 
-class MixKeys(OfARun):
+class MixKeys(GeneratorKeys):
     """Keys of gan-lab mix."""
 
     rows: Numbers
@@ -317,7 +317,7 @@ class TuneKeys(Keys):
     radius: Share
 
 
-class ProjectKeys(OfARun):
+class ProjectKeys(GeneratorKeys):
     """Keys of gan-lab project."""
 
     images: Text | Annotated[list[Text], Field(min_length=1)] | None

@@ -74,7 +74,7 @@ def defaults_of(name: str) -> Sequence[object]:
 
 
 def included(name: str) -> list[str]:
-    """Return the configurations that one includes as a whole, as bench does train's."""
+    """Return the configurations that one includes, as bench includes train."""
     return [
         str(entry) for entry in defaults_of(name) if isinstance(entry, str) and entry != "_self_"
     ]
@@ -90,14 +90,14 @@ def groups_of(name: str) -> Iterator[str]:
 
 
 def chosen_groups() -> Iterator[str]:
-    """Yield the groups that chosen options choose from in turn, such as a model's conditioning."""
+    """Yield the groups in the defaults of chosen options, such as a model's conditioning."""
     for group in HydraConfig.get().runtime.choices:
         if not str(group).startswith("hydra/") and "@" not in str(group):
             yield str(group)
 
 
 def options_of(group: str) -> list[str]:
-    """Return the options of a group, those in folders of it included."""
+    """Return the options of a group, including those in subfolders."""
     loader = GlobalHydra.instance().config_loader()
     inner = [
         f"{folder}/{option}"
@@ -119,20 +119,20 @@ def chosen(group: str, config: DictConfig) -> list[str]:
 
 
 def nearest_option(group: str, name: str, node: object) -> list[str]:
-    """Return the option of a group that a node came from: several may have one name, as r1 and r1_lazy do."""
+    """Return the option of a group that a node came from; several may set the same name, as r1 and r1_lazy."""
     found: dict[str, int] = {}
     values = flatten(node)
     for option in options_of(group):
         file = OmegaConf.to_container(OmegaConf.create(source_of(f"{group}/{option}")))
-        held = file.get(group, file) if isinstance(file, dict) else {}
-        if isinstance(held, dict) and name in held:
-            written = flatten(held[name])
+        content = file.get(group, file) if isinstance(file, dict) else {}
+        if isinstance(content, dict) and name in content:
+            written = flatten(content[name])
             found[option] = sum(values.get(key) == value for key, value in written.items())
     return [max(found, key=lambda option: (found[option], option == name))] if found else []
 
 
 def source_of(name: str) -> str:
-    """Return the text of a configuration file, the first that the search path has."""
+    """Return the text of a configuration file, the first on the search path."""
     for source in HydraConfig.get().runtime.config_sources:
         path = Path(source.path) / f"{name}.yaml"
         if source.schema == "file" and path.is_file():
@@ -155,7 +155,7 @@ def without_hydra_lines(text: str) -> str:
 # Launch
 
 
-# the key that words without "=" are a value or a list of
+# the key whose value, or list, arguments without "=" are
 POSITIONAL = {"import-weights": "path"}
 LISTED = {"compare": "runs"}
 # boolean keys that may be written as flags
@@ -181,12 +181,12 @@ def launch(command: str, overrides: list[str]) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     register_resolvers()
     register()
-    words = switched(overrides, SWITCHES.get(command, ()))
-    words = as_list(with_key(words, POSITIONAL.get(command)), LISTED.get(command))
-    words = addable(readable(flags_last(words)))
-    shows_help = not set(HELP).isdisjoint(words)
+    args = expand_switches(overrides, SWITCHES.get(command, ()))
+    args = collect_paths(add_key(args, POSITIONAL.get(command)), LISTED.get(command))
+    args = add_plus(quote_values(flags_last(args)))
+    shows_help = not set(HELP).isdisjoint(args)
     if shows_help:
-        words = [word for word in words if word not in (*HELP, *SWEEP)]
+        args = [arg for arg in args if arg not in (*HELP, *SWEEP)]
     messages: list[str] = []
 
     def task(config: DictConfig) -> object:
@@ -210,10 +210,10 @@ def launch(command: str, overrides: list[str]) -> int:
             raise
 
     try:
-        sweeping = is_sweep(command, words)
+        sweeping = is_sweep(command, args)
         if sweeping:  # its runs import in processes of their own
             imported.set()
-        sys.argv = [f"gan-lab {command}", *(sweep_overrides(words) if sweeping else words)]
+        sys.argv = [f"gan-lab {command}", *(sweep_overrides(args) if sweeping else args)]
         root = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=module)
         root(run_job if sweeping else task)()
     except YAMLError as error:
@@ -275,7 +275,7 @@ def explain_hydra_error(error: Exception, root: str) -> str:
     if isinstance(error, OverrideParseException):
         return f"{error.override}: {message}; brackets and quotes have to be closed"
     # OmegaConf and Hydra do not name the key
-    typed = ", ".join(word for word in sys.argv[1:] if "${" in word)
+    typed = ", ".join(arg for arg in sys.argv[1:] if "${" in arg)
     if isinstance(error, InterpolationResolutionError):
         return f"{error.full_key or typed}: {message}"
     if "resolving interpolation" in message and typed:
@@ -344,46 +344,46 @@ BELOW = re.compile(r"(?!hydra[.])[A-Za-z_]\w*([.]\w+)+=")
 GRAMMAR = re.compile(r"[\[{'\"]|\w+\(")
 
 
-def flags_last(words: list[str]) -> list[str]:
+def flags_last(args: list[str]) -> list[str]:
     """Put Hydra's flags after the overrides: it takes no override after a flag."""
-    flags, overrides, rest = [], [], iter(words)
-    for word in rest:
-        if not word.startswith("-"):
-            overrides.append(word)
+    flags, overrides, rest = [], [], iter(args)
+    for arg in rest:
+        if not arg.startswith("-"):
+            overrides.append(arg)
             continue
-        flags.append(word)
-        if word in FLAGS_WITH_VALUE:
+        flags.append(arg)
+        if arg in FLAGS_WITH_VALUE:
             flags += [value for value in (next(rest, None),) if value is not None]
     return overrides + flags
 
 
-def readable(words: list[str]) -> list[str]:
+def quote_values(args: list[str]) -> list[str]:
     """Quote values that Hydra cannot parse, such as `data.root=~/Bilder/été (1)`.
 
     A shell expands no `~` after `data.root=`, so it is expanded here.
 
     Args:
-        words: overrides, followed by flags.
+        args: overrides, followed by flags.
     """
     parse = OverridesParser.create().parse_override
-    overrides = list(takewhile(lambda word: not word.startswith("-"), words))
-    return [*(as_text(word, parse) for word in overrides), *words[len(overrides) :]]
+    overrides = list(takewhile(lambda arg: not arg.startswith("-"), args))
+    return [*(quote_value(arg, parse) for arg in overrides), *args[len(overrides) :]]
 
 
-def as_text(word: str, parse: Callable[[str], Override]) -> str:
-    """Return an override with its value in quotes if Hydra cannot parse it otherwise."""
-    key, equals, value = word.partition("=")
+def quote_value(arg: str, parse: Callable[[str], Override]) -> str:
+    """Quote the value of an override if Hydra cannot parse it otherwise."""
+    key, equals, value = arg.partition("=")
     try:
-        parsed = parse(word)
+        parsed = parse(arg)
     except HydraException:
         if not equals or GRAMMAR.match(value):
-            return word
+            return arg
         if re.match(r"~(/|$)", value):
             value = str(Path(value).expanduser())
-        return f"{key}={quoted(value)}"
+        return f"{key}={quote(value)}"
     if not names_options(parsed) and (conf_dir() / key).is_dir():
-        return f"{key}={quoted(value)}"  # so that Hydra lists the options
-    return word
+        return f"{key}={quote(value)}"  # so that Hydra lists the options
+    return arg
 
 
 def names_options(parsed: Override) -> bool:
@@ -395,49 +395,49 @@ def names_options(parsed: Override) -> bool:
     return all(isinstance(name, str) for name in names)
 
 
-def addable(words: list[str]) -> list[str]:
+def add_plus(args: list[str]) -> list[str]:
     """Prefix keys that no file lists with `+`; constructors check them later."""
-    return [f"++{word}" if BELOW.match(word) else word for word in words]
+    return [f"++{arg}" if BELOW.match(arg) else arg for arg in args]
 
 
-def switched(words: list[str], keys: tuple[str, ...]) -> list[str]:
+def expand_switches(args: list[str], keys: tuple[str, ...]) -> list[str]:
     """Replace flags `--key` by `key=true`."""
     flags = {f"--{key.replace('_', '-')}": f"{key}=true" for key in keys}
-    return [flags.get(word, word) for word in words]
+    return [flags.get(arg, arg) for arg in args]
 
 
-def with_key(words: list[str], key: str | None) -> list[str]:
-    """Put `key=` before words without one, in quotes, since a path may hold any character."""
+def add_key(args: list[str], key: str | None) -> list[str]:
+    """Put `key=` before arguments without one, in quotes, since a path may hold any character."""
     if key is None:
-        return words
+        return args
     return [
-        word
-        if "=" in word or word.startswith("-") or before in FLAGS_WITH_VALUE
-        else f"{key}={path_quoted(word)}"
-        for before, word in zip(["", *words], words, strict=False)
+        arg
+        if "=" in arg or arg.startswith("-") or before in FLAGS_WITH_VALUE
+        else f"{key}={quote_path(arg)}"
+        for before, arg in zip(["", *args], args, strict=False)
     ]
 
 
-def as_list(words: list[str], key: str | None) -> list[str]:
-    """Collect the words that are existing paths or not overrides in a list `key=`."""
+def collect_paths(args: list[str], key: str | None) -> list[str]:
+    """Collect arguments that are existing paths, or no overrides, in a list `key=`."""
     if key is None:
-        return words
+        return args
     paths: list[str] = []
     rest: list[str] = []
-    for before, word in zip(["", *words], words, strict=False):
+    for before, arg in zip(["", *args], args, strict=False):
         # a path may hold a "=", and a flag be followed by its value
-        is_path = "=" not in word and not before.startswith("-")
-        is_path = (is_path and not word.startswith("-")) or os.path.exists(word)
-        (paths if is_path else rest).append(word)
-    return [*([f"{key}=[{','.join(map(path_quoted, paths))}]"] if paths else []), *rest]
+        is_path = "=" not in arg and not before.startswith("-")
+        is_path = (is_path and not arg.startswith("-")) or os.path.exists(arg)
+        (paths if is_path else rest).append(arg)
+    return [*([f"{key}=[{','.join(map(quote_path, paths))}]"] if paths else []), *rest]
 
 
-def path_quoted(path: str) -> str:
+def quote_path(path: str) -> str:
     """Quote a path for Hydra, literally: a folder may be called ${oc.env:TOKEN}."""
-    return quoted(str(literal(path)))
+    return quote(str(literal(path)))
 
 
-def quoted(word: str) -> str:
-    """Return a word in Hydra's quotes."""
+def quote(text: str) -> str:
+    """Quote a text for Hydra."""
     # backslashes count only before a quote, the last one included
-    return "'" + re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + m[2].replace("'", r"\'"), word) + "'"
+    return "'" + re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + m[2].replace("'", r"\'"), text) + "'"

@@ -109,7 +109,7 @@ def pick_device(name: str) -> torch.device:
     All commands but `train` and `bench`, whose devices are Lightning's (`trainer=`), choose theirs here.
 
     Raises:
-        InputError: for a device that is not there.
+        InputError: for a missing device.
     """
     if name == "auto":
         return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
@@ -358,10 +358,10 @@ def output_folder(config: DictConfig, gan: Gan, parts: Sequence[str]) -> Path:
 
 
 def check_output(config: DictConfig, gan: Gan) -> None:
-    """Check that there is a place for results, before the work that they come from; nothing is made.
+    """Check that results can be written, before they are computed; creates nothing.
 
     Raises:
-        InputError: for a file, and for a place that cannot be written, with the reason.
+        InputError: for a file, and for a folder that cannot be written, with the reason.
     """
     folder = output_folder(config, gan, []).absolute()
     there = next(path for path in (folder, *folder.parents) if path.exists())

@@ -21,7 +21,7 @@ from gan_lab.data.datamodule import unmirrored
 from gan_lab.data.image_files import UnreadableImage
 from gan_lab.data.listing import PACKED_ENDING, SOURCE_ENDING, format_names
 from gan_lab.data.metadata import MetadataTable, join_tables
-from gan_lab.data.packing import Damaged, Encoded, Packer, WithBeside, disk_full
+from gan_lab.data.packing import Damaged, Encoded, PackedSample, Packer, disk_full
 from gan_lab.data.sample import Representation, as_node
 from gan_lab.data.shards import INDEX, Shard, read_shard, shard_name, shard_rows, write_index
 from gan_lab.data.source import reason_of
@@ -32,12 +32,12 @@ from gan_lab.run import write
 
 _SPLITS = {"all": ("train", "val"), "train": ("train",), "val": ("val",)}
 
-_OF_SHARDS = re.compile(rf"\.?(shard-|part-|{INDEX})")  # files in a folder of shards
+_OF_SHARDS = re.compile(rf"\.?(shard-|part-|{INDEX})")  # files of a folder of shards
 
 _MOST_ROWS = 100_000  # of a shard: each is an object while its zip is written
-_SIZED = 64  # samples whose mean size says how many make a shard
+_SIZED = 64  # samples whose mean size determines the samples per shard
 
-Item = tuple[SampleDataset, int]  # and the number of a stored sample
+Item = tuple[SampleDataset, int]  # a data set and the index of a stored sample
 
 
 def run(config: DictConfig) -> None:
@@ -86,7 +86,7 @@ def _part(config: DictConfig) -> tuple[int, int]:
     """Return the number of this part, from 1 on, and how many parts there are.
 
     Raises:
-        InputError: for what is no part of a folder of shards.
+        InputError: for an invalid part.
     """
     if config.part is None:
         return 1, 1
@@ -115,7 +115,7 @@ def _merge(out: Path) -> None:
     index = write_index(out)
     size = sum(shard["bytes"] for shard in index.shards)
     say(
-        f"{out}: {counted(len(index.places), 'sample')} in {counted(len(index.shards), 'shard')}, "
+        f"{out}: {counted(len(index.positions), 'sample')} in {counted(len(index.shards), 'shard')}, "
         f"{size / 1e6:,.1f} MB; train on it with data=streaming data.root={out}, or copy the folder to a store and "
         "give its URL"
     )
@@ -178,7 +178,7 @@ def _beside(config: DictConfig, data: SampleDataset) -> Representation | None:
     """Return the representation whose values are packed beside the samples, if one is chosen.
 
     Raises:
-        InputError: for one that has nothing to pack, or is not of such samples.
+        InputError: for one that has nothing to pack, or does not support the samples.
     """
     found: Representation | None = build(config.get("representation"), Representation | None)
     if found is None:
@@ -199,8 +199,8 @@ class _Packing:
     Attributes:
         datasets: of the splits.
         beside: what is packed beside the samples, or None.
-        num_threads: that encode.
-        processes: that encode in their place, where there are several.
+        num_threads: encoding threads.
+        processes: encoding processes, instead of threads if more than 1.
         skip_unreadable: whether damaged samples are left out.
     """
 
@@ -244,7 +244,7 @@ class _Packing:
         _report(out, self.datasets[0], num_packed, unreadable + packer.damaged)
 
     def to_shards(self, folder: Path, shard_mb: float, part: int, parts: int) -> None:
-        """Pack the shards of a part that are not there yet."""
+        """Pack the missing shards of a part."""
         assert self.table.splits is not None
         rows_a_shard = max(1, min(_MOST_ROWS, int(shard_mb * 1e6 / self._mean_bytes())))
         shards = shard_rows(self.table.splits, rows_a_shard=rows_a_shard)
@@ -353,7 +353,7 @@ def _encode(item: Item, beside: Representation | None) -> Encoded:
             file = BytesIO()
             np.save(file, values.cpu().numpy().astype(np.float16))
             files[PACKED_ENDING] = file.getvalue()
-        return WithBeside(sample=data.pack(index), beside=files) if files else data.pack(index)
+        return PackedSample(sample=data.pack(index), beside=files) if files else data.pack(index)
     except UnreadableImage as error:
         return Damaged(reason=reason_of(error.__cause__ or error))
 

@@ -138,8 +138,8 @@ class Crops(Excerpts):
     Args:
         length: of a part, in samples.
         count: parts of each sound.
-        random: whether they lie where a hash of the sound says, so that they are the same wherever it is stored;
-            otherwise at its start.
+        random: whether positions follow from a hash of the sound, the same wherever it is stored; otherwise parts are
+            from its start.
         pad: "end" or "center": where silence is added.
     """
 
@@ -347,7 +347,7 @@ class Spectrogram(Representation):
         values = values.float().clamp(-1, 1)
         levels = values * self.deviations * self.on(values, "std") + self.on(values, "mean")
         magnitudes = (levels.exp() - _SILENCE).clamp_min(0).flatten(0, 1)
-        # the omitted frequency, and the last frame, half of which lies beyond the end
+        # the omitted frequency, and the last frame, half of which is beyond the end
         magnitudes = torch.nn.functional.pad(magnitudes, (0, 0, 0, 1))
         magnitudes = torch.cat([magnitudes, magnitudes[:, :, -1:] / 2], dim=2)
         sound = self._griffin_lim(magnitudes, length=values.shape[3] * self.hop)

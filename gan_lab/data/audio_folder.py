@@ -13,7 +13,7 @@ from torch import Tensor
 from gan_lab.console import say, warn
 from gan_lab.data.audio import FULL_SCALE, Audio, Crops, Pad, read_sound, soundfile, stored_levels
 from gan_lab.data.base import SampleDataset, check_split, digest
-from gan_lab.data.cache import Arrays, kept
+from gan_lab.data.cache import Arrays, cached_arrays
 from gan_lab.data.image_folder import open_samples
 from gan_lab.data.listing import format_names
 from gan_lab.data.metadata import MetadataTable
@@ -185,7 +185,7 @@ class Scan:
 def scan(source: Source) -> Scan:
     """Decode all files of `source`, or load the cached result if they are unchanged."""
     key = digest("audio", _VERSION, source.listing)
-    arrays = kept("scans", key, lambda: _scan_all(source))
+    arrays = cached_arrays("scans", key, lambda: _scan_all(source))
     reasons: dict[str, str] = json.loads(arrays["reasons"].tobytes())
     numbered = {int(number): reason for number, reason in reasons.items()}
     return Scan(frames=arrays["frames"], rates=arrays["rates"], reasons=numbered)

@@ -1,7 +1,7 @@
-"""Images as the latents of an autoencoder, in which networks are small and what no eye sees is left out.
+"""Images as the latents of an autoencoder, which are smaller than images and lack imperceptible detail.
 
-Rombach et al. 2022, https://arxiv.org/abs/2112.10752: an autoencoder with a weak pull towards a normal distribution,
-whose latents a model learns instead of pixels. Its code is diffusers' (extra `latents`).
+Rombach et al. 2022, https://arxiv.org/abs/2112.10752: an autoencoder with a weak KL penalty, whose latents a model
+learns instead of pixels. Its code is diffusers' (extra `latents`).
 """
 
 import hashlib
@@ -18,18 +18,18 @@ from gan_lab.errors import InputError
 class Autoencoder(Representation):
     """Images [N, 3, H, W] as latents [N, 4, H / 8, W / 8] of diffusers' `AutoencoderKL`, times a scale.
 
-    Latents are the mean of what the encoder says, so that an image always has the same; its deviation is left out. An
-    image's latents can be packed beside it (`prepare-data`). Runs and exports hold the autoencoder's weights.
+    Latents are the encoder's means, so an image always has the same ones. They can be packed beside it
+    (`prepare-data`). Runs and exports hold the autoencoder's weights.
 
     Args:
         model: folder with `config.json` and weights as safetensors, or a name on the Hugging Face hub.
-        architecture: in its place, the arguments of `AutoencoderKL` without weights: for runs and exports, which have
-            these.
+        architecture: instead of `model`, the arguments of `AutoencoderKL`: for runs and exports, which hold the
+            weights.
         scale: latents are multiplied by it, so that their deviation is about 1 (0.18215 for Stable Diffusion's).
         at_once: images that go through the autoencoder together.
 
     Raises:
-        InputError: without diffusers, and where there is no such autoencoder.
+        InputError: without diffusers, and for an unknown autoencoder.
     """
 
     def __init__(
@@ -150,7 +150,7 @@ def loaded(kind: Any, model: str) -> Any:
     """Return a trained autoencoder.
 
     Raises:
-        InputError: where there is none of that name.
+        InputError: when it cannot be loaded.
     """
     try:
         return kind.from_pretrained(model, use_safetensors=True, low_cpu_mem_usage=False)

@@ -30,7 +30,7 @@ SPLITS = ("train", "val")
 
 _DIGESTED = 64  # images that the content digest is computed of
 
-_BUDGET_BYTES = 1 << 30  # of transformed images that are held
+_BUDGET_BYTES = 1 << 30  # of transformed images in memory
 
 _LABEL_VECTORS = 64  # rows of the training data, kept with the run to draw labels from
 

@@ -183,7 +183,7 @@ class Phantoms(ImageDataset):
 
     Args:
         split: "train" or "val".
-        image_size: one number, at least 16; patients look alike at all sizes.
+        image_size: one number, at least 16; patients look the same at all sizes.
         flip: append the mirror images.
 
     Raises:
@@ -443,7 +443,7 @@ class PythonDocs(Lines):
     Args:
         split: "train" or "val".
         length: of a line.
-        alphabet_size: characters at most, the most frequent ones; one of them stands for all others.
+        alphabet_size: characters at most, the most frequent ones; one of them replaces all others.
 
     Raises:
         InputError: for options out of range, and where this Python lacks the topics.

@@ -114,16 +114,16 @@ def mapped(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDA
 Arrays = dict[str, NDArray]
 
 
-def kept(kind: str, key: str, make: Callable[[], Arrays]) -> Arrays:
+def cached_arrays(kind: str, key: str, make: Callable[[], Arrays]) -> Arrays:
     """Load arrays from the cache, or call `make`, in one process per machine while the others wait.
 
     If the cache cannot be written, there is a warning, and every start calls `make` again.
     """
-    with ExitStack() as held:
+    with ExitStack() as stack:
         try:
             path = cache_dir() / kind / f"{key}.npz"
             path.parent.mkdir(parents=True, exist_ok=True)
-            held.enter_context(FileLock(f"{path}.lock"))
+            stack.enter_context(FileLock(f"{path}.lock"))
         except OSError as error:
             _warn(error)
             return make()

@@ -31,7 +31,7 @@ _SHAPE = (3, 32, 32)
 _BATCH = Vocabulary(
     purpose="a CIFAR-10 file",
     calls={name: call for name, call in ARRAY_CALLS.items() if name[1] != "scalar"},
-    words=ARRAY_NAMES,
+    names=ARRAY_NAMES,
 )
 
 

@@ -28,8 +28,8 @@ _MOST_FRAMES = 10**6  # of a file
 class Dicom(Slices):
     """DICOM files, series by series in the order of their positions, as `Slices`.
 
-    Rescale slope and intercept are applied, MONOCHROME1 is inverted, and slices are turned so that all look the same
-    way: to the patient's left and back, or with the head up. Files in other formats are passed over and counted.
+    Rescale slope and intercept are applied, MONOCHROME1 is inverted, and slices are reoriented the same way: to the
+    patient's left and back, or with the head up. Files in other formats are skipped and counted.
     """
 
     kind_of_files = "DICOM files"
@@ -77,7 +77,7 @@ class DicomFile:
         frames: number of images in it.
         spacing: (height, width) of a pixel in mm, or None.
         position: along the series, by which slices are sorted.
-        flips: whether rows, and columns, are to be turned round.
+        flips: whether to reverse rows, and columns.
     """
 
     path: Path
@@ -228,7 +228,7 @@ def _position(
 
 
 def _flips(directions: NDArray[np.float64] | None) -> tuple[bool, bool]:
-    """Whether to turn rows and columns, so that x grows to the patient's left, y to the back, and z from the top."""
+    """Whether to reverse rows and columns, so that x grows to the patient's left, y to the back, and z from the top."""
     if directions is None:
         return False, False
     along_row, along_column = np.take_along_axis(

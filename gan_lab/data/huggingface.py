@@ -1,7 +1,7 @@
 """Data sets of the Hugging Face hub, of local folders in its formats, and of `save_to_disk`: images, sound and text.
 
-They are read by the library `datasets`: rows lie in Arrow files that are mapped into memory, and images and sounds stay
-encoded until they are asked for.
+They are read by the library `datasets`: rows lie in Arrow files that are mapped into memory, and images and sounds are
+decoded on access.
 """
 
 import io
@@ -45,7 +45,7 @@ class HuggingFaceImages(EncodedImages):
         revision: of the hub: a branch, tag or commit; None for the newest.
         train_split: its name there.
         val_split: its name; None for "validation", "valid", "val" or "test", the first that there is.
-        val_fraction: of the training rows, to validate on in place of a split of its own.
+        val_fraction: share of the training rows for validation, if there is no validation split.
         image_column: its name; None for the only one that holds images.
         label_column: its name; None for the only one that holds classes, or one with a usual name; False for no
             classes.
@@ -252,7 +252,7 @@ class Rows:
         """Mask of the rows of a split.
 
         Raises:
-            MissingSplit: for split="val" when nothing is set apart.
+            MissingSplit: for split="val" without validation data.
             InputError: for a fraction beside a validation split, or out of range.
         """
         check_split(split)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gan_lab.console import in_a_line, say, warn
 from gan_lab.data.base import ImageDataset, check_split, digest
-from gan_lab.data.cache import Arrays, kept
+from gan_lab.data.cache import Arrays, cached_arrays
 from gan_lab.data.decoding import DECODE_ERRORS, open_image
 from gan_lab.data.deep_images import (
     DeepImage,
@@ -236,7 +236,8 @@ class EncodedImages(ImageDataset):
             with ThreadPoolExecutor(_THREADS) as pool:
                 return {"levels": np.array(find_levels(pool.map(levels, items.tolist()), window))}
 
-        low, high = kept("levels", digest(listing, items.tobytes(), window), find)["levels"]
+        key = digest(listing, items.tobytes(), window)
+        low, high = cached_arrays("levels", key, find)["levels"]
         return float(low), float(high)
 
     def _load_batch(self, stored: NDArray[np.int64]) -> tuple[Tensor, NDArray[np.int64]]:

@@ -116,7 +116,7 @@ class ImageFolder(EncodedImages):
 
 
 class Zip(ImageFolder):
-    """All images in a zip, read as the folder that was packed; `root` is the zip, the other arguments are alike.
+    """All images in a zip, read as the folder that was packed; `root` is the zip, the other arguments are the same.
 
     prepare-data and NVIDIA's dataset tools store `dataset.json` in it, {"labels": [["00000/img00000000.png", 3], ...]}
     or {"labels": null}. prepare-data adds the other columns of the metadata table, which other readers ignore.
@@ -162,9 +162,9 @@ class ZipSource(Source):
         self._path = path.resolve()
         self._names = np.array([name.encode() for name in names], dtype=np.bytes_)
         with open_zip(path) as archive:
-            self._places = _places([archive.getinfo(name) for name in names])
+            self._members = _directory([archive.getinfo(name) for name in names])
             beside = [archive.NameToInfo.get(name_beside(name, PACKED_ENDING)) for name in names]
-        self._packed = _places(beside) if any(beside) else None
+        self._packed = _directory(beside) if any(beside) else None
 
     def __len__(self) -> int:
         return len(self._names)
@@ -173,7 +173,7 @@ class ZipSource(Source):
         return bytes(self._names[index]).decode()
 
     def open(self, index: int) -> BinaryIO:
-        return io.BytesIO(self._read(self._places[index], self.name(index)))
+        return io.BytesIO(self._read(self._members[index], self.name(index)))
 
     def packed(self, index: int) -> bytes:
         """Return the packed representation of an image.
@@ -182,11 +182,11 @@ class ZipSource(Source):
             OSError: when it cannot be read.
         """
         if self._packed is None or self._packed[index, 0] < 0:
-            raise OSError("it is not there")
+            raise OSError("it is missing")
         return self._read(self._packed[index], name_beside(self.name(index), PACKED_ENDING))
 
-    def _read(self, place: NDArray[np.int64], name: str) -> bytes:
-        offset, packed_size, size, crc, method, flags = place.tolist()
+    def _read(self, entry: NDArray[np.int64], name: str) -> bytes:
+        offset, packed_size, size, crc, method, flags = entry.tolist()
         if size > _LARGEST_MEMBER:
             raise OSError(f"it claims {size:,} bytes, more than {_LARGEST_MEMBER:,}")
         if flags & _ENCRYPTED:
@@ -212,7 +212,7 @@ class ZipSource(Source):
         return digest(str(self._path), status.st_size, status.st_mtime_ns, self._names.tobytes())
 
 
-def _places(members: Sequence[zipfile.ZipInfo | None]) -> NDArray[np.int64]:
+def _directory(members: Sequence[zipfile.ZipInfo | None]) -> NDArray[np.int64]:
     """Return first byte, bytes, bytes unpacked, CRC-32, compression and flags of members, [N, 6]; -1 for none."""
     rows = [
         (-1,) * 6
@@ -256,8 +256,8 @@ def open_samples(
             listing = list_zip(archive, endings=endings)
     if not listing.images:
         others = [*listing.side_files, *(name for name, _ in listing.passed_over)]
-        held = f"holds no {what} (but {format_names(others, limit=3)})" if others else "is empty"
-        raise InputError(f"data.root={path} {held}; expected {', '.join(endings or FORMATS)}")
+        content = f"holds no {what} (but {format_names(others, limit=3)})" if others else "is empty"
+        raise InputError(f"data.root={path} {content}; expected {', '.join(endings or FORMATS)}")
     listing.report(path)
     table = read_metadata(listing, read, root=path, classes=classes, group_by=group_by)
     if path.is_dir():

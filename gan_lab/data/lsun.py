@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from gan_lab.console import say
 from gan_lab.data.base import MissingSplit, check_split, digest
-from gan_lab.data.cache import Arrays, kept
+from gan_lab.data.cache import Arrays, cached_arrays
 from gan_lab.data.decoding import MAX_MEGAPIXELS
 from gan_lab.data.image_files import EncodedImages
 from gan_lab.data.listing import format_names
@@ -213,7 +213,7 @@ def _keys(folder: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """
     if not (folder / "data.mdb").is_file():
         raise InputError(f"{folder} is not an LMDB folder: it has no data.mdb")
-    arrays = kept("lmdb", digest(_stamp(folder)), lambda: _list_keys(folder))
+    arrays = cached_arrays("lmdb", digest(_stamp(folder)), lambda: _list_keys(folder))
     return arrays["blob"], arrays["ends"]
 
 

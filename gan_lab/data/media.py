@@ -217,7 +217,7 @@ def labeled_sheet(
         cells: uint8 [R, K, C, H, W] with 1 or 3 channels.
         rows: R names, at the left; or none.
         columns: K names, above; or none.
-        side: enlarge small images by whole factors to about this shorter side; None for about 96 pixels.
+        side: enlarge small images by integer factors to about this shorter side; None for about 96 pixels.
     """
     scale = max(1, round((side or _LARGE) / min(cells.shape[3:])))
     cells = enlarged(cells, scale)
@@ -248,12 +248,12 @@ def labeled_sheet(
 def stacked(images: Sequence[Image.Image]) -> Image.Image:
     """Stack images of one mode vertically."""
     size = (max(p.width for p in images), sum(p.height for p in images))
-    whole = Image.new(images[0].mode, size, "white")
+    canvas = Image.new(images[0].mode, size, "white")
     y = 0
     for image in images:
-        whole.paste(image, (0, y))
+        canvas.paste(image, (0, y))
         y += image.height
-    return whole
+    return canvas
 
 
 def on_white(pixels: Tensor) -> Tensor:

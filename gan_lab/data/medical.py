@@ -1,7 +1,7 @@
 """Slices of volumes as a data set, in the scanner's own levels, with patients as groups under pseudonyms.
 
-Names of patients, files and folders stay where they are: images, messages and tables know "patient 3" and "file 7".
-What reads DICOM is in `gan_lab.data.dicom`, what reads NIfTI in `gan_lab.data.nifti`.
+Names of patients, files and folders are neither stored nor shown: images, messages and tables have "patient 3" and
+"file 7". `gan_lab.data.dicom` reads DICOM, `gan_lab.data.nifti` NIfTI.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from gan_lab.console import say
 from gan_lab.data.base import ImageDataset, digest
-from gan_lab.data.cache import Arrays, kept
+from gan_lab.data.cache import Arrays, cached_arrays
 from gan_lab.data.deep_images import DeepImage, parse_window, window_of
 from gan_lab.data.metadata import UNLABELED, MetadataTable
 from gan_lab.data.source import existing_folder
@@ -68,25 +68,25 @@ class Volume(ABC):
         """
 
 
-def look_at(volumes: Sequence[Volume]) -> Arrays:
-    """Lowest, highest level, percentiles, and whether levels are whole, of each volume; the spread of each slice."""
-    say(f"looking at {counted(len(volumes), 'volume')} (once; the result is kept) ...")
-    ends, whole, spreads = [], [], []
+def scan_volumes(volumes: Sequence[Volume]) -> Arrays:
+    """Scan volumes: lowest and highest level, percentiles, whether levels are integers; deviation of each slice."""
+    say(f"scanning {counted(len(volumes), 'volume')} (once; the result is cached) ...")
+    ends, are_integers, spreads = [], [], []
     for volume in volumes:
-        low, high, is_whole, some = np.inf, -np.inf, True, []
+        low, high, is_integer, some = np.inf, -np.inf, True, []
         for pixels in map(volume.slice, range(len(volume))):
             if not np.isfinite(pixels).all():
                 raise InputError(f"{volume.where} holds NaN or infinity; replace them")
             low, high = min(low, float(pixels.min())), max(high, float(pixels.max()))
-            is_whole = is_whole and low >= 0 and bool((pixels == np.rint(pixels)).all())
+            is_integer = is_integer and low >= 0 and bool((pixels == np.rint(pixels)).all())
             spreads.append(float(pixels.std()))
             flat = pixels.reshape(-1)
             some.append(flat[:: max(1, flat.size // 1024)])
         ends.append([low, high, *np.percentile(np.concatenate(some), (0.5, 99.5))])
-        whole.append(is_whole and high <= 65535)
+        are_integers.append(is_integer and high <= 65535)
     return {
         "ends": np.array(ends, dtype=np.float64),
-        "whole": np.array(whole),
+        "are_integers": np.array(are_integers),
         "spreads": np.array(spreads, dtype=np.float64),
     }
 
@@ -121,7 +121,7 @@ def choose_slices(
     every: int,
     keep_empty: bool,
 ) -> list[tuple[int, int]]:
-    """Volume and slice of all that are wanted."""
+    """Choose slices; return (volume, slice) of each."""
     items, start = [], 0
     for number, volume in enumerate(volumes):
         count = len(volume)
@@ -173,7 +173,7 @@ def resampled_size(
 def resampled(
     plane: NDArray[np.float32], spacing: tuple[float, float], wanted: float
 ) -> NDArray[np.float32]:
-    """Resample a slice [H, W] to so many mm a pixel: bilinear, with antialiasing where pixels become larger."""
+    """Resample a slice [H, W] to a pixel spacing in mm: bilinear, with antialiasing where pixels become larger."""
     height, width = resampled_size((plane.shape[0], plane.shape[1]), spacing, wanted)
     resized = Image.fromarray(np.ascontiguousarray(plane)).resize(
         (width, height), Image.Resampling.BILINEAR
@@ -207,7 +207,7 @@ def matched(group_by: str | None, name: str) -> str | None:
     """Return the match of a regular expression in a path; None without an expression, or without a match.
 
     Raises:
-        InputError: for what is none.
+        InputError: for an invalid expression.
     """
     if group_by is None:
         return None
@@ -230,28 +230,28 @@ AXES = {
 class Slices(ImageDataset):
     """Slices of all volumes below a folder.
 
-    Levels that are whole and not negative are kept in 16 bits, all others, such as Hounsfield units, as float32.
+    Non-negative integer levels are stored in 16 bits, all others, such as Hounsfield units, as float32.
 
     Args:
         split: "train" or "val".
         root: the folder.
         classes: whether the folders in `root` are classes, whose names are then in the run.
-        val_fraction: part of the patients to validate on.
-        folds: in place of that: so many parts of about as many patients each, of which one validates.
-        fold: which one, from 0 on.
+        val_fraction: share of the patients for validation.
+        folds: instead of `val_fraction`: number of folds with about equally many patients, one for validation.
+        fold: index of the validation fold.
         image_size: one number, [H, W], or None for the one size that all slices have.
         crop: "center" | "none" | pixels | [H, W]; see `ImageTransform`.
         resample: "lanczos" | "box" | "bicubic" | "bilinear".
         spacing: mm a pixel that all slices are resampled to, or None for the one spacing that all have.
         slices: [first, last] of each volume, counted from 0, negative from its end.
-        every: only every so many-th of these.
-        keep_empty: whether slices stay on which there is nothing.
-        neighbors: slices before and after each that are its further channels, which some call 2.5-D.
+        every: take every n-th of these.
+        keep_empty: whether to keep empty slices.
+        neighbors: number of slices before and after each that are its further channels (2.5-D).
         window: "range" | "full" | "percentiles" | [center, width], in levels.
         flip: append the mirror images, which exchanges left and right.
         axis: that slices lie across, of NIfTI: "axial" (None), "coronal" or "sagittal".
-        group_by: a regular expression whose match in a path names the patient; None for DICOM's patient, and in names
-            of NIfTI files BIDS's sub-..., else each file is a patient of its own.
+        group_by: a regular expression whose match in a path names the patient; None for DICOM's patient and for BIDS's
+            sub-... in names of NIfTI files; otherwise each file is a patient.
 
     Raises:
         InputError: for a missing or empty folder, files that cannot be read or do not go together, and options out of
@@ -288,7 +288,7 @@ class Slices(ImageDataset):
         folder = existing_folder(root, f"a folder of {self.kind_of_files}")
         self._volumes, listing = self._open(folder, sorted(_files(folder)))
         self._spacing, self._neighbors = spacing, neighbors
-        found = self._looked_at(listing)
+        found = self._scanned(listing)
         items = choose_slices(self._volumes, found, slices, every, keep_empty)
         channels = 2 * neighbors + 1
         self._transform = ImageTransform(
@@ -304,7 +304,7 @@ class Slices(ImageDataset):
         self._items = [item for item, chosen in zip(items, members, strict=True) if chosen]
         spacing_here = self._pixel_spacing()
         self._table = replace(table.rows(np.flatnonzero(members)), spacing=spacing_here)
-        self._bits: Literal[16, 32] = 16 if found["whole"].all() else 32
+        self._bits: Literal[16, 32] = 16 if found["are_integers"].all() else 32
         self.pixel_type = torch.uint16 if self._bits == 16 else torch.float32
         ends = window_ends(levels, found, self._bits)
         super().__init__(
@@ -324,10 +324,10 @@ class Slices(ImageDataset):
 
     kind_of_files: str
 
-    def _looked_at(self, listing: str) -> Arrays:
-        """Return what `look_at` finds, from the cache if it is there."""
+    def _scanned(self, listing: str) -> Arrays:
+        """Return what `scan_volumes` finds, from the cache if it is there."""
         key = digest(type(self).__name__, listing, [volume.where for volume in self._volumes])
-        return kept("volumes", key, lambda: look_at(self._volumes))
+        return cached_arrays("volumes", key, lambda: scan_volumes(self._volumes))
 
     @abstractmethod
     def _open(self, root: Path, files: list[str]) -> tuple[list[Volume], str]:

@@ -1,4 +1,4 @@
-"""NIfTI files: volumes that are brought to one orientation, and cut along an axis."""
+"""NIfTI files: volumes in one orientation, sliced along an axis."""
 
 import math
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ _MOST_VOXELS = 2**31
 
 
 class Nifti(Slices):
-    """NIfTI files (.nii, .nii.gz), a volume each, as `Slices`, after they were brought to one orientation."""
+    """NIfTI files (.nii, .nii.gz), a volume each, as `Slices`, reoriented to one orientation."""
 
     kind_of_files = "NIfTI files"
 
@@ -53,7 +53,7 @@ class Nifti(Slices):
 
 @dataclass(frozen=True, kw_only=True)
 class NiftiVolume(Volume):
-    """A file of NIfTI, seen along an axis.
+    """A NIfTI file, sliced along an axis.
 
     Attributes:
         path: of the file.
@@ -72,7 +72,7 @@ class NiftiVolume(Volume):
         """Read a header.
 
         Raises:
-            InputError: for what is no volume of three dimensions.
+            InputError: unless it is a 3-D volume.
         """
         import nibabel
 

@@ -38,12 +38,12 @@ _AHEAD = (
 )
 _TOGETHER = 8
 _PER_FOLDER = 1000
-PACKED_BY = f"by{PACKED_ENDING}"  # a member: who packed what lies beside the samples
+PACKED_BY = f"by{PACKED_ENDING}"  # a member: `pack_name` of what is packed beside the samples
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class _Journal(TypedDict):
-    """What is packed at a checkpoint: of which plan, up to which byte, and what was given up."""
+    """The state of packing at a checkpoint: its plan, end in bytes, and the items given up."""
 
     plan: str
     end: Annotated[int, Field(ge=0)]
@@ -66,7 +66,7 @@ class Damaged:
 
 
 @dataclass(frozen=True, kw_only=True)
-class WithBeside:
+class PackedSample:
     """The file of a sample, and the files beside it.
 
     Attributes:
@@ -78,7 +78,7 @@ class WithBeside:
     beside: Mapping[str, bytes]
 
 
-Encoded = bytes | WithBeside | Damaged
+Encoded = bytes | PackedSample | Damaged
 
 
 class Packer:
@@ -124,9 +124,9 @@ class Packer:
         """Encode and write the remaining samples, and yield `done` after each.
 
         Args:
-            encode: returns the file of a row's sample, or also what is packed of it; called from several threads.
-            num_threads: that encode, in this process.
-            processes: that encode in place of threads, where there are several.
+            encode: returns the file of a row's sample, or also the files beside it; called from several threads.
+            num_threads: encoding threads of this process.
+            processes: encoding processes, instead of threads if more than 1.
         """
         saved, saved_at, cost = self.done, time.monotonic(), 0.0
         left = range(self.done, len(self._table))
@@ -151,7 +151,7 @@ class Packer:
         self._archive.checkpoint()
 
     def finish(self, packed_by: str = "", **more: object) -> None:
-        """Write the table, with `more` in its JSON, and who packed what lies beside the samples; rename the zip."""
+        """Write the table, with `more` in its JSON, and `packed_by`; rename the zip."""
         if packed_by:
             self._archive.add_note(PACKED_BY, packed_by.encode())
         self._archive.finish(METADATA, json.dumps({**self.packed.to_json(), **more}).encode())
@@ -176,7 +176,7 @@ def _members(table: MetadataTable, suffix: str) -> list[str]:
 
 
 def name_beside(member: str, ending: str) -> str:
-    """Return the member that lies beside a sample's."""
+    """Return the name of a member beside a sample's."""
     return f"{member.rpartition('.')[0]}{ending}"
 
 
@@ -267,9 +267,9 @@ class RestartableZip:
         self._file = self._part.open("r+b")
         self._archive = zipfile.ZipFile(self._file, "a")
 
-    def add(self, name: str, data: bytes | WithBeside) -> None:
-        """Write the next item as an uncompressed member, and what belongs beside it."""
-        if isinstance(data, WithBeside):
+    def add(self, name: str, data: bytes | PackedSample) -> None:
+        """Write the next item as an uncompressed member, and the files beside it."""
+        if isinstance(data, PackedSample):
             self._write(name, data.sample)
             for ending, content in data.beside.items():
                 self._write(name_beside(name, ending), content)
@@ -278,7 +278,7 @@ class RestartableZip:
         self.done += 1
 
     def add_note(self, name: str, data: bytes) -> None:
-        """Write a member that is no item, once all of these are there."""
+        """Write a member that is not an item, after all items."""
         self._write(name, data)
 
     def give_up(self, member: str, name: str, reason: str) -> None:

@@ -1,4 +1,4 @@
-"""Shards: a folder of zips as prepare-data packs them, and `index.npz`, which says where each sample lies.
+"""Shards: a folder of zips as prepare-data packs them, and `index.npz`, with the position of each sample.
 
 The index is read, not rebuilt: its arrays are mapped into memory. A shard holds samples of one split, drawn at random
 from all of it, and is itself a zip that `data=zip` reads. Its `dataset.json` says which one it is, as `Shard`.
@@ -28,7 +28,7 @@ from gan_lab.errors import InputError, counted
 from gan_lab.run import replacing
 
 INDEX = "index.npz"
-_HEADER = "index.json"  # the member that says what the samples are
+_HEADER = "index.json"  # the member that describes the samples
 _LARGEST_HEADER = 1 << 26
 _LARGEST_SHARD = 2**32  # bytes, for positions of 32 bits
 
@@ -36,7 +36,7 @@ Count = Annotated[int, Field(ge=0, le=2**40)]
 
 
 class Shard(TypedDict):
-    """What a shard says of itself, as "shard" in its dataset.json.
+    """The description of a shard, "shard" in its dataset.json.
 
     plan identifies the samples of all shards and their order; it is the given number of that many shards, of a split,
     and holds `rows` samples, less those that were left out as damaged. spec is as `SampleSpec.as_dict` gives it, and
@@ -60,7 +60,7 @@ _SHARD = TypeAdapter(Shard)
 class ShardEntry(TypedDict):
     """A shard in the index: its file, that file's bytes, its split, and how many samples it holds.
 
-    table is the place of its dataset.json: first byte, number of bytes, CRC-32.
+    table is the position of its dataset.json: first byte, number of bytes, CRC-32.
     """
 
     name: str
@@ -72,14 +72,14 @@ class ShardEntry(TypedDict):
 
 @dataclass(frozen=True, kw_only=True)
 class ShardIndex:
-    """Where the samples of all shards lie.
+    """The positions of the samples of all shards.
 
     Attributes:
         spec: of a sample, as `SampleSpec.as_dict` gives it.
         packed_by: as `SampleDataset.packed_by`.
         excerpts: nodes of the `Excerpts` of each split.
-        shards: in order; those of one split follow each other.
-        places: uint32 [N, 3] of all samples: first byte in the shard, number of bytes, CRC-32.
+        shards: in order, grouped by split.
+        positions: uint32 [N, 3] of all samples: first byte in the shard, number of bytes, CRC-32.
         packed: the same of what is packed beside them, or None.
         sources: the same of the sources of pairs, or None.
         labels: int32 [N].
@@ -92,7 +92,7 @@ class ShardIndex:
     packed_by: str
     excerpts: dict[str, dict[str, Any]]
     shards: list[ShardEntry]
-    places: NDArray[np.uint32]
+    positions: NDArray[np.uint32]
     packed: NDArray[np.uint32] | None
     sources: NDArray[np.uint32] | None
     labels: NDArray[np.int32]
@@ -123,7 +123,7 @@ def shard_rows(splits: Sequence[str], *, rows_a_shard: int) -> list[tuple[str, N
 
 
 def read_shard(path: Path) -> Shard | None:
-    """Return what a zip says of itself; None for one that is no shard, or is damaged."""
+    """Return a shard's description; None for another or a damaged zip."""
     try:
         with zipfile.ZipFile(path) as archive:
             return _SHARD.validate_python(json.loads(archive.read(METADATA))["shard"], strict=True)
@@ -146,7 +146,7 @@ def write_index(folder: Path) -> ShardIndex:
     groups: dict[str, int] = {}
     for name, shard in shards:
         arrays, table = _shard_arrays(folder / name, shard, groups)
-        count = len(arrays["places"])
+        count = len(arrays["positions"])
         if not count:
             continue  # all of it was damaged, and left out
         size = (folder / name).stat().st_size
@@ -238,20 +238,20 @@ def _check_complete(folder: Path) -> list[tuple[str, Shard]]:
 def _shard_arrays(
     path: Path, shard: Shard, groups: dict[str, int]
 ) -> tuple[Arrays, tuple[int, int, int]]:
-    """Return the rows of the index for a shard, and the place of its table; `groups` numbers the names of all shards.
+    """Return a shard's rows of the index, and its table's position; `groups` numbers the names of all shards.
 
     Raises:
         InputError: when its members are not those of its table.
     """
     with zipfile.ZipFile(path) as archive:
         table = json.loads(archive.read(METADATA))
-        (place,) = _places([archive.getinfo(METADATA)]).tolist()
+        (position,) = _positions([archive.getinfo(METADATA)]).tolist()
         members = [m for m in archive.infolist() if m.filename not in (METADATA, PACKED_BY)]
     if path.stat().st_size >= _LARGEST_SHARD:
         raise InputError(f"{path} has more than 4 GB; pack with a lower shard_mb=")
     samples = [m for m in members if not m.filename.endswith((PACKED_ENDING, SOURCE_ENDING))]
     names = [member.filename for member in samples]
-    arrays: Arrays = {"places": _places(samples)}
+    arrays: Arrays = {"positions": _positions(samples)}
     for column, ending, wanted in (
         ("packed", PACKED_ENDING, shard["packed_by"]),
         ("sources", SOURCE_ENDING, shard["spec"]["source"]),
@@ -260,7 +260,7 @@ def _shard_arrays(
         if [m.filename for m in beside] != [name_beside(n, ending) for n in names if wanted]:
             raise InputError(f"{path} is damaged: its {ending} files are not those of its samples")
         if wanted:
-            arrays[column] = _places(beside)
+            arrays[column] = _positions(beside)
 
     def values_of(key: str) -> list[Any]:
         if [name for name, _ in table[key]] != names:
@@ -280,10 +280,10 @@ def _shard_arrays(
         raise InputError(
             f"{path} is damaged: it holds {len(names):,} of {shard['rows']:,} samples; pack it again"
         )
-    return arrays, place
+    return arrays, position
 
 
-def _places(members: Sequence[zipfile.ZipInfo]) -> NDArray[np.uint32]:
+def _positions(members: Sequence[zipfile.ZipInfo]) -> NDArray[np.uint32]:
     """First byte, bytes and CRC-32 of uncompressed members without extra fields, as `RestartableZip` writes them."""
     rows = [
         (m.header_offset + MEMBER_HEADER + len(m.filename.encode()), m.file_size, m.CRC)
@@ -313,7 +313,7 @@ def read_index(path: Path) -> ShardIndex:
                 for name, member in members.items()
                 if name != _HEADER
             }
-            places, labels = arrays["places"], arrays["labels"]
+            positions, labels = arrays["positions"], arrays["labels"]
     except DECODE_ERRORS as error:
         raise InputError(
             f"{path} is not the index of shards ({error}); make it with gan-lab prepare-data out={path.parent} "
@@ -327,7 +327,7 @@ def read_index(path: Path) -> ShardIndex:
         packed_by=take(header, "packed_by", str, origin=path),
         excerpts=take(header, "excerpts", dict[str, dict[str, Any]], origin=path),
         shards=shards,
-        places=places,
+        positions=positions,
         packed=arrays.get("packed"),
         sources=arrays.get("sources"),
         labels=labels,

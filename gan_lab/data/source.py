@@ -16,7 +16,7 @@ from PIL import ExifTags
 
 from gan_lab.console import say
 from gan_lab.data.base import digest
-from gan_lab.data.cache import Arrays, kept
+from gan_lab.data.cache import Arrays, cached_arrays
 from gan_lab.data.decoding import (
     DECODE_ERRORS,
     MAX_MEGAPIXELS,
@@ -166,7 +166,7 @@ def scan(source: Source, *, max_megapixels: float = MAX_MEGAPIXELS) -> Scan:
     """
     listing = source.listing
     key = digest(_VERSION, listing, float(max_megapixels))
-    arrays = kept("scans", key, lambda: _as_arrays(_scan_all(source, max_megapixels)))
+    arrays = cached_arrays("scans", key, lambda: _as_arrays(_scan_all(source, max_megapixels)))
     shapes, reasons = arrays["shapes"], _reasons(arrays)
     for index in list(reasons):
         with contextlib.suppress(*DECODE_ERRORS), source.open(index) as file:

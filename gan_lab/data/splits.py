@@ -92,7 +92,7 @@ def members_by_table(
             f"{given}, but {root} has its own splits; set data.val_fraction=0 and data.folds=null"
         )
     if table.groups is not None:
-        _check_whole(table.groups, table.splits, root)
+        _check_groups(table.groups, table.splits, root)
     chosen = np.array(table.splits) == split
     if not chosen.any():
         raise InputError(f"data.root={root} holds validation images only; set data.root to them")
@@ -142,7 +142,7 @@ def members_by_fold(
     return is_val if split == "val" else ~is_val
 
 
-def _check_whole(groups: Sequence[str], splits: Sequence[str], root: Path) -> None:
+def _check_groups(groups: Sequence[str], splits: Sequence[str], root: Path) -> None:
     """Check that no group is in two splits: training data would leak into validation."""
     sides: dict[str, set[str]] = {}
     for group, split in zip(groups, splits, strict=True):

@@ -1,7 +1,7 @@
 """Shards read from where they are: a folder, S3, GCS, HTTP or any other store of fsspec, through a bounded local cache.
 
-A sample whose shard is not here is read by itself; a shard of which several samples are wanted is fetched whole. So
-neither a few samples spread over all data nor a pass in order costs more than it has to.
+Single samples are read from the store; a shard of which several samples are needed is fetched completely. So neither a
+few samples spread over all data nor a pass in order reads more than necessary.
 """
 
 import io
@@ -102,7 +102,7 @@ class Store:
         Raises:
             InputError: when it is missing, may not be read, or the store has failed for `patience` seconds.
         """
-        data = self._tried(name, lambda: self._read(name, start, stop))
+        data = self._retry(name, lambda: self._read(name, start, stop))
         if len(data) != stop - start:
             raise InputError(
                 f"{self.root}/{name} gave {len(data):,} bytes of {stop - start:,}: it is cut short, or its store gives "
@@ -116,7 +116,7 @@ class Store:
         Raises:
             InputError: as `read`, and when the store does not say it.
         """
-        info = self._tried(name, lambda: self._asked("_info", f"{self._opened()[1]}/{name}"))
+        info = self._retry(name, lambda: self._call("_info", f"{self._opened()[1]}/{name}"))
         if info["size"] is None:
             raise InputError(
                 f"{self.root}/{name}: its store does not say how long it is; use another"
@@ -163,8 +163,8 @@ class Store:
             (self._system, self._below), self._pid = opened, os.getpid()
         return self._system, self._below
 
-    def _asked(self, method: str, *arguments: Any, **options: Any) -> Any:
-        """Call a method of the file system, for a bounded time where it has one for that."""
+    def _call(self, method: str, *arguments: Any, **options: Any) -> Any:
+        """Call a method of the file system, with a timeout if it is asynchronous."""
         system, _ = self._opened()
         if not system.async_impl:
             return getattr(system, method.lstrip("_"))(*arguments, **options)
@@ -178,20 +178,20 @@ class Store:
             with (self.folder / name).open("rb") as file:
                 return os.pread(file.fileno(), stop - start, start)
         path = f"{self._opened()[1]}/{name}"
-        return bytes(self._asked("_cat_file", path, start=start, end=stop))
+        return bytes(self._call("_cat_file", path, start=start, end=stop))
 
-    def _tried(self, name: str, ask: Callable[[], Any]) -> Any:
-        """Ask again until it works, with growing pauses."""
+    def _retry(self, name: str, call: Callable[[], Any]) -> Any:
+        """Call repeatedly until it succeeds, with growing pauses."""
         where = f"{self.root}/{name}"
         deadline, wait = time.monotonic() + self._patience, _FIRST_WAIT_S
         while True:
             try:
-                return ask()
+                return call()
             except InputError:
                 raise
-            except Exception as error:  # each store has its own for what passes
-                if lasting := _lasting(error):
-                    raise InputError(f"{where} {lasting}") from error
+            except Exception as error:  # each store has its own for temporary errors
+                if permanent := _permanent_error(error):
+                    raise InputError(f"{where} {permanent}") from error
                 reason = (str(error) or type(error).__name__).splitlines()[0]
                 if time.monotonic() + wait > deadline:
                     raise InputError(
@@ -204,8 +204,8 @@ class Store:
             wait = min(2 * wait, _LONGEST_WAIT_S)
 
 
-def _lasting(error: Exception) -> str | None:
-    """Say what is wrong, where asking again does not help; None for what may pass."""
+def _permanent_error(error: Exception) -> str | None:
+    """Describe an error that a retry cannot fix; None for a temporary one."""
     cause = error.__cause__
     if isinstance(cause, Exception) and type(cause).__module__.startswith(("aiohttp", "builtins")):
         # fsspec's HTTP calls everything a missing file, also a server that cannot be reached
@@ -223,8 +223,8 @@ def _lasting(error: Exception) -> str | None:
 class ShardCache:
     """Copies of some shards of a store in a local folder, which processes of one machine share, also other runs.
 
-    One process at a time makes room, by removing the shards that were read longest ago, and fetches a shard; no copy
-    is there before it is whole. Others read what they need from the store meanwhile.
+    One process at a time makes room, by removing the shards that were read longest ago, and fetches a shard; a copy
+    appears only when complete. Others read from the store meanwhile.
 
     Args:
         folder: of the copies, beside those of other stores.
@@ -239,7 +239,7 @@ class ShardCache:
         self._wanted: Counter[str] = Counter()
 
     def read(self, name: str, size: int, start: int, stop: int) -> bytes | None:
-        """Return some bytes of a shard of `size` bytes; None where it is not here."""
+        """Return some bytes of a shard of `size` bytes; None without a copy."""
         try:
             return self._read(name, start, stop)
         except FileNotFoundError:
@@ -248,7 +248,7 @@ class ShardCache:
                 return None
         try:
             return self._read(name, start, stop)
-        except FileNotFoundError:  # removed in this moment for another
+        except FileNotFoundError:  # another process has just removed it
             return None
 
     def drop(self, name: str) -> None:
@@ -298,10 +298,10 @@ class StreamedSamples(SampleDataset):
         split: "train" or "val".
         root: a folder of shards, or its URL: s3://, gs://, https:// and others of fsspec.
         window: shards whose samples are shuffled with each other.
-        image_size: None, or that of the images, to be sure of it.
+        image_size: None, or the size that the images must have.
         flip: append the mirror images.
         cache: local folder for shards of a URL; None for one in the cache of gan_lab.
-        cache_gb: GB of them that are kept there at most; 0 reads each sample by itself.
+        cache_gb: largest size of the cache in GB; 0 reads each sample from the store.
         patience: seconds for which a store that fails is tried again.
         options: of fsspec's file system; credentials are better in its environment variables: these are written into
             the run.
@@ -401,7 +401,7 @@ class StreamedSamples(SampleDataset):
 
     def stored(self, index: int) -> bytes:
         """Return the file of stored sample `index`."""
-        return self._member(index, self._index.places)
+        return self._member(index, self._index.positions)
 
     def pack(self, index: int) -> bytes:
         return self.stored(index)
@@ -410,7 +410,7 @@ class StreamedSamples(SampleDataset):
         return self.excerpts.take(self.load_content(index), 0)
 
     def load_content(self, index: int) -> Tensor:
-        """Decode what is stored of sample `index`.
+        """Decode the file of sample `index`.
 
         Raises:
             InputError: naming shard and sample.
@@ -438,14 +438,14 @@ class StreamedSamples(SampleDataset):
     def _shard_of(self, index: int) -> int:
         return int(np.searchsorted(self._starts, index, side="right")) - 1
 
-    def _member(self, index: int, places: NDArray[np.uint32]) -> bytes:
+    def _member(self, index: int, positions: NDArray[np.uint32]) -> bytes:
         """Return a file of stored sample `index`."""
         shard = self._shards[self._shard_of(index)]
-        return self._read(shard, places[self._first + index].tolist(), self.name(index))
+        return self._read(shard, positions[self._first + index].tolist(), self.name(index))
 
-    def _read(self, shard: ShardEntry, place: Sequence[int], what: str) -> bytes:
-        """Return what lies at a place, from the cache or from the store, checked by its CRC-32."""
-        start, count, crc = place
+    def _read(self, shard: ShardEntry, position: Sequence[int], what: str) -> bytes:
+        """Return the bytes at a position, from the cache or the store, checked by their CRC-32."""
+        start, count, crc = position
         name = shard["name"]
         if self._cache is not None:
             data = self._cache.read(name, shard["bytes"], start, start + count)
@@ -462,7 +462,7 @@ class StreamedSamples(SampleDataset):
 
 
 def _checked_root(root: str | None, window: int, cache_gb: float, patience: float) -> str:
-    """Return `data.root`, and check the numbers that go with it."""
+    """Return `data.root`; check `window`, `cache_gb` and `patience`."""
     if window < 1 or not cache_gb >= 0 or not 0 < patience <= _MOST_PATIENCE_S:
         raise InputError(
             f"data.window={window}, data.cache_gb={cache_gb}, data.patience={patience}; allowed: at least 1 shard, "
@@ -476,12 +476,12 @@ def _checked_root(root: str | None, window: int, cache_gb: float, patience: floa
 
 
 def _check_images(spec: SampleSpec, size: tuple[int, int] | None, flip: bool) -> None:
-    """Check what is asked of images alone."""
+    """Check options that only images have."""
     are_images = spec.kind.axes[1:] == ("height", "width")
     if not are_images and (size is not None or flip):
-        asked = "data.flip=true" if flip else f"data.image_size={size}"
+        option = "data.flip=true" if flip else f"data.image_size={size}"
         raise InputError(
-            f"{asked} is for images, and the shards hold {spec.kind.name}; leave it out"
+            f"{option} is for images, and the shards hold {spec.kind.name}; leave it out"
         )
     if size is not None and size != spec.shape[1:]:
         raise InputError(

@@ -291,7 +291,7 @@ def cut_lines(text: str, *, length: int, wrap: bool, least: int) -> NDArray[np.u
 
 
 def count_characters(rows: NDArray[np.uint32]) -> NDArray[np.int64]:
-    """Return how often each code point stands in lines, int64 [0x110000]; the filler 0 is not counted."""
+    """Return the frequency of each code point in lines, int64 [0x110000]; the filler 0 is not counted."""
     counts = np.bincount(rows.reshape(-1), minlength=0x110000)
     counts[0] = 0
     return counts
@@ -330,12 +330,12 @@ def numbered(rows: NDArray[np.uint32], kind: Text) -> NDArray[Any]:
 
 
 # Lines packed into one memory-mapped file: ten million lines of 32 characters take 0.4 GB. It is an uncompressed
-# `.npz`: `lines` uint8 (int16) [N, L], `labels` int32 [N], `places` uint32 [N], and `text`, JSON with the alphabet and
+# `.npz`: `lines` uint8 (int16) [N, L], `labels` int32 [N], `hashes` uint32 [N], and `text`, JSON with the alphabet and
 # further metadata.
 
 CHUNK = 1 << 16  # lines processed at a time
 
-_MEMBERS = ("lines", "labels", "places")
+_MEMBERS = ("lines", "labels", "hashes")
 _LARGEST_TEXT = 1 << 24  # bytes of the JSON
 
 
@@ -347,16 +347,16 @@ class PackedLines:
         kind: how they are stored.
         lines: [N, L].
         labels: int32 [N].
-        places: uint32 [N], those below a share of 2^32 validate; 0 and 2^32 - 1 where splits are given.
+        hashes: uint32 [N]; lines below val_fraction * 2^32 validate; with given splits, 0 (validation) and 2^32 - 1.
         class_names: of the labels; none without classes.
         has_splits: whether splits are given.
-        digest: of lines, labels and places.
+        digest: of lines, labels and hashes.
     """
 
     kind: Text
     lines: NDArray[Any]
     labels: NDArray[np.int32]
-    places: NDArray[np.uint32]
+    hashes: NDArray[np.uint32]
     class_names: list[str]
     has_splits: bool
     digest: str
@@ -364,11 +364,11 @@ class PackedLines:
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """Some lines: [n, L], labels [n] and places [n]."""
+    """Some lines: [n, L], labels [n] and hashes [n]."""
 
     lines: NDArray[Any]
     labels: NDArray[np.int32]
-    places: NDArray[np.uint32]
+    hashes: NDArray[np.uint32]
 
 
 def write_packed(
@@ -380,7 +380,7 @@ def write_packed(
     class_names: list[str],
     has_splits: bool,
 ) -> None:
-    """Write lines as they come, atomically.
+    """Write lines, atomically.
 
     Args:
         path: of the file.
@@ -388,14 +388,14 @@ def write_packed(
         count: of all lines.
         kind: how they are stored.
         class_names: of the labels.
-        has_splits: whether places say which lines validate.
+        has_splits: whether hashes encode given splits.
     """
     shapes = {
         "lines": ((count, kind.length), np.dtype(np.uint8 if len(kind.alphabet) <= 256 else "<i2")),
         "labels": ((count,), np.dtype("<i4")),
-        "places": ((count,), np.dtype("<u4")),
+        "hashes": ((count,), np.dtype("<u4")),
     }
-    rest: dict[str, list[NDArray[Any]]] = {"labels": [], "places": []}
+    rest: dict[str, list[NDArray[Any]]] = {"labels": [], "hashes": []}
     found = hashlib.sha256()
     with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         with _member(archive, "lines", *shapes["lines"]) as file:
@@ -404,7 +404,7 @@ def write_packed(
                 found.update(data)
                 file.write(data)
                 rest["labels"].append(part.labels)
-                rest["places"].append(part.places)
+                rest["hashes"].append(part.hashes)
         for name, pieces in rest.items():
             values = np.concatenate(pieces).astype(shapes[name][1])
             found.update(values.tobytes())
@@ -461,9 +461,9 @@ def read_packed(path: Path) -> PackedLines:
     )
     lines, class_names = arrays["lines"], part("class_names", ClassNames)
     counts = {len(array) for array in arrays.values()}
-    is_alike = len(counts) == 1 and arrays["labels"].ndim == arrays["places"].ndim == 1
-    is_alike = is_alike and arrays["places"].dtype == np.uint32
-    if lines.ndim != 2 or lines.shape[1] != kind.length or not len(lines) or not is_alike:
+    is_consistent = len(counts) == 1 and arrays["labels"].ndim == arrays["hashes"].ndim == 1
+    is_consistent = is_consistent and arrays["hashes"].dtype == np.uint32
+    if lines.ndim != 2 or lines.shape[1] != kind.length or not len(lines) or not is_consistent:
         raise InputError(f"data.root={path} is damaged: its arrays do not fit; make it again")
     if lines.min() < 0 or lines.max() >= len(kind.alphabet):
         raise InputError(
@@ -476,7 +476,7 @@ def read_packed(path: Path) -> PackedLines:
         kind=kind,
         lines=lines,
         labels=labels,
-        places=arrays["places"],
+        hashes=arrays["hashes"],
         class_names=list(class_names),
         has_splits=part("has_splits", bool),
         digest=part("digest", str),

@@ -43,7 +43,7 @@ Classes = bool | Literal["file"] | None
 _VERSION = 1
 _LONGEST = 1 << 20  # characters of a line
 _READ = 1 << 22  # characters that are read at a time
-_PLACES = 1 << 32
+_NUM_HASHES = 1 << 32
 
 
 class TextFiles(Lines):
@@ -188,7 +188,7 @@ class Reading:
         return cut_lines(text, length=self.length, wrap=self.long == "wrap", least=self.min_length)
 
     def _read(self, opened: io.TextIOWrapper, file: Path) -> str:
-        """Some whole lines."""
+        """Lines of a file, in chunks that end with a line."""
         try:
             text = opened.read(_READ)
             text += opened.readline() if text else ""
@@ -314,7 +314,7 @@ def packed_texts(
         kept.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{kept}.lock"):
             if not kept.exists():
-                say("packing the lines of the text (once; the result is kept) ...")
+                say("packing the lines of the text (once; the result is cached) ...")
                 _pack(texts, reading, kept, class_names=class_names, has_splits=has_splits)
     except OSError as error:
         raise InputError(
@@ -336,8 +336,8 @@ def _table(path: Path, pattern: str, classes: Classes) -> tuple[Path, MetadataTa
     listing = list_matching(path, lambda name: fnmatch(name.rpartition("/")[2], pattern))
     if not listing.images:
         others = [*listing.side_files, *(name for name, _ in listing.passed_over)]
-        held = f"holds no {pattern} (but {format_names(others, limit=3)})" if others else "is empty"
-        raise InputError(f"data.root={path} {held}; data.pattern= chooses the files")
+        what = f"holds no {pattern} (but {format_names(others, limit=3)})" if others else "is empty"
+        raise InputError(f"data.root={path} {what}; data.pattern= chooses the files")
     listing.report(path)
 
     def read(name: str) -> bytes:
@@ -377,12 +377,12 @@ def _pack(
         for some in texts():
             rows = some.rows[:left]
             left -= len(rows)
-            places = line_places(rows)
+            hashes = line_hashes(rows)
             if has_splits:
-                places[:] = 0 if some.validates else _PLACES - 1
+                hashes[:] = 0 if some.validates else _NUM_HASHES - 1
             labels = np.full(len(rows), some.label, dtype=np.int32)
             try:
-                yield Part(lines=numbered(rows, kind), labels=labels, places=places)
+                yield Part(lines=numbered(rows, kind), labels=labels, hashes=hashes)
             except InputError as error:
                 raise InputError(f"{some.name}: {error}") from error
 
@@ -391,7 +391,7 @@ def _pack(
     )
 
 
-def line_places(rows: NDArray[np.uint32]) -> NDArray[np.uint32]:
+def line_hashes(rows: NDArray[np.uint32]) -> NDArray[np.uint32]:
     """Return a uniform hash of each line, 0 to 2^32 - 1, given code points [N, L]."""
     random = np.random.default_rng(0)
     factors = random.integers(1, 2**63, rows.shape[1], dtype=np.uint64) | np.uint64(1)
@@ -422,7 +422,7 @@ def rows_of_split(
         raise MissingSplit(
             "there are no validation lines; set data.val_fraction=0.1 to hold some out"
         )
-    is_val = packed.places < share * _PLACES
+    is_val = packed.hashes < share * _NUM_HASHES
     if share and (is_val.all() or not is_val.any()):
         empty = "training" if is_val.all() else "validation"
         raise InputError(
@@ -443,11 +443,11 @@ def pack_lines(datasets: list[SampleDataset], kind: Text, out: Path) -> int:
             for start in range(0, data.num_stored, CHUNK):
                 stop = min(start + CHUNK, data.num_stored)
                 some = data.__getitems__(range(start, stop)).real.numpy()
-                places = line_places(points[some])
+                hashes = line_hashes(points[some])
                 if has_splits:
-                    places[:] = 0 if data.split == "val" else _PLACES - 1
+                    hashes[:] = 0 if data.split == "val" else _NUM_HASHES - 1
                 labels = data.labels[start:stop].astype(np.int32)
-                yield Part(lines=some, labels=labels, places=places)
+                yield Part(lines=some, labels=labels, hashes=hashes)
 
     count = sum(data.num_stored for data in datasets)
     write_packed(

@@ -71,7 +71,7 @@ class Vocabulary:
     Attributes:
         calls: functions of ours in place of those named.
         values: values of ours in place of those named.
-        words: names that are only arguments of others.
+        names: globals that are only arguments of others.
         records: beginnings of module names whose classes become records.
         purpose: what kind of file this is, for errors.
     """
@@ -79,7 +79,7 @@ class Vocabulary:
     purpose: str
     calls: Mapping[tuple[str, str], Callable[..., Any]] = field(default_factory=dict)
     values: Mapping[tuple[str, str], Any] = field(default_factory=dict)
-    words: frozenset[tuple[str, str]] = frozenset()
+    names: frozenset[tuple[str, str]] = frozenset()
     records: tuple[str, ...] = ()
 
     def is_record(self, name: Name) -> bool:
@@ -98,7 +98,7 @@ class Vocabulary:
         if key in self.values:
             return self.values[key]
         found = Name(module, name)
-        if key in self.calls or key in self.words or self.is_record(found):
+        if key in self.calls or key in self.names or self.is_record(found):
             return found
         shown = f"{module[:80]}.{name[:80]}"
         raise RefusedError(f"it asks for {shown}, which {self.purpose} does not need")

@@ -38,32 +38,32 @@ def _plugin(target: str, /, **options: Any) -> Any:
     return get_class(target)(**options)
 
 
-def is_sweep(command: str, words: Sequence[str]) -> bool:
-    """Whether a command line asks for a sweep.
+def is_sweep(command: str, args: Sequence[str]) -> bool:
+    """Whether a command line is a sweep.
 
     Raises:
         InputError: for a launcher or sweeper without -m.
     """
-    several = not {"-m", "--multirun", "hydra.mode=MULTIRUN"}.isdisjoint(words)
-    for word in words:
-        if word.startswith(("hydra/launcher=", "hydra/sweeper=")) and not several:
-            raise InputError(f"{word} is for sweeps: add -m, which a single run takes as well")
+    several = not {"-m", "--multirun", "hydra.mode=MULTIRUN"}.isdisjoint(args)
+    for arg in args:
+        if arg.startswith(("hydra/launcher=", "hydra/sweeper=")) and not several:
+            raise InputError(f"{arg} is for sweeps: add -m, which a single run takes as well")
     return command == "train" and several
 
 
-def sweep_overrides(words: Sequence[str]) -> list[str]:
+def sweep_overrides(args: Sequence[str]) -> list[str]:
     """Add the sweep's folder and swept keys to a command line.
 
     The sweep is named by its overrides, swept keys included, so that the same command finds it again.
 
     Args:
-        words: overrides, followed by flags.
+        args: overrides, followed by flags.
 
     Raises:
         InputError: for a launcher whose package is not installed.
     """
-    check_installed(words)
-    overrides = list(takewhile(lambda word: not word.startswith("-"), words))
+    check_installed(args)
+    overrides = list(takewhile(lambda arg: not arg.startswith("-"), args))
     parsed = OverridesParser.create().parse_overrides(overrides)
     given = {override.key_or_group for override in parsed}
     swept = [o for o in parsed if o.is_sweep_override() and not o.is_hydra_override()]
@@ -73,19 +73,19 @@ def sweep_overrides(words: Sequence[str]) -> list[str]:
         added.append("runs_dir=multirun")
     if "sweep" not in given:
         added.append(f"sweep={as_override(sweep_name(overrides, keys))}")
-    return [*overrides, *added, *words[len(overrides) :]]
+    return [*overrides, *added, *args[len(overrides) :]]
 
 
-def check_installed(words: Sequence[str]) -> None:
+def check_installed(args: Sequence[str]) -> None:
     """Check that the packages of a sweeper or launcher are installed, and that SLURM is there.
 
     Raises:
         InputError: with what to install.
     """
-    for word, package in PACKAGES.items():
-        if word in words and find_spec(package) is None:
-            raise InputError(f"{word} needs {package}; pip install 'gan-laboratory[sweeps]'")
-    if "hydra/launcher=slurm" in words:
+    for override, package in PACKAGES.items():
+        if override in args and find_spec(package) is None:
+            raise InputError(f"{override} needs {package}; pip install 'gan-laboratory[sweeps]'")
+    if "hydra/launcher=slurm" in args:
         slurm.check_cluster()
 
 
@@ -96,14 +96,14 @@ def swept_override(keys: Sequence[str]) -> str:
 
 def sweep_name(overrides: Sequence[str], keys: Sequence[str]) -> str:
     """Name a sweep by the overrides that name a run, and by other swept keys."""
-    apart = [word for word in overrides if word.lstrip("+~").partition("=")[0] in keys]
-    rest = [word for word in overrides if word not in apart]
-    names = [run_name(words, swept) for words, swept in ((rest, ()), (apart, keys)) if words]
+    swept = [o for o in overrides if o.lstrip("+~").partition("=")[0] in keys]
+    rest = [o for o in overrides if o not in swept]
+    names = [run_name(some, names) for some, names in ((rest, ()), (swept, keys)) if some]
     return "_".join(name for name in names if name != "default") or "default"
 
 
 def as_override(value: Any) -> str:
-    """Format a value of containers, numbers and texts for an override."""
+    """Format a value for an override."""
     if isinstance(value, Mapping):
         return "{" + ",".join(f"{key}:{as_override(v)}" for key, v in value.items()) + "}"
     if isinstance(value, str):

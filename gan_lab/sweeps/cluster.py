@@ -72,22 +72,25 @@ class ClusterSweep(SlurmLauncher):  # type: ignore[misc]
         Raises:
             InputError: when SLURM rejects them, or already has runs of this sweep.
         """
-        self._check_alike(job_overrides)
+        self._check_resources(job_overrides)
         self._check_queue()
         jobs = self._submit(job_overrides, initial_job_idx)
         self._wait(jobs)
-        return [self._returned(words, job) for words, job in zip(job_overrides, jobs, strict=True)]
+        return [
+            self._returned(overrides, job)
+            for overrides, job in zip(job_overrides, jobs, strict=True)
+        ]
 
-    def _check_alike(self, batch: Sequence[Sequence[str]]) -> None:
+    def _check_resources(self, batch: Sequence[Sequence[str]]) -> None:
         assert self.hydra_context is not None and self.config is not None
         here = self.config.trainer
-        for words in batch:
-            other = self.hydra_context.config_loader.load_sweep_config(self.config, list(words))
+        for overrides in batch:
+            other = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
             for key in ("devices", "num_nodes", "accelerator"):
                 if other.trainer[key] != here[key]:
                     raise InputError(
-                        f"trainer.{key} is {here[key]} and {other.trainer[key]}, but the jobs of an array are alike; "
-                        "make it the same for all runs, or a sweep of each"
+                        f"trainer.{key} is {here[key]} and {other.trainer[key]}, but the jobs of an array have equal "
+                        "resources; make it the same for all runs, or a sweep of each"
                     )
 
     def _check_queue(self) -> None:
@@ -119,8 +122,8 @@ class ClusterSweep(SlurmLauncher):  # type: ignore[misc]
             }
         )
         calls = [
-            (list(words), "hydra.sweep.dir", first + i, "", Singleton.get_state())
-            for i, words in enumerate(batch)
+            (list(overrides), "hydra.sweep.dir", first + i, "", Singleton.get_state())
+            for i, overrides in enumerate(batch)
         ]
         try:
             jobs = executor.map_array(self, *zip(*calls, strict=True))
@@ -159,11 +162,11 @@ class ClusterSweep(SlurmLauncher):  # type: ignore[misc]
             time.sleep(pause)
             pause = min(LATEST_S, 1.2 * pause)
 
-    def _returned(self, words: Sequence[str], job: submitit.Job) -> JobReturn:
+    def _returned(self, overrides: Sequence[str], job: submitit.Job) -> JobReturn:
         """Return a run's value, and record how it ended if it could not do so itself."""
         record = SweepFile(self.folder)
         known = next(
-            j for j in record.jobs().values() if j.overrides == without_sweep_keys(list(words))
+            j for j in record.jobs().values() if j.overrides == without_sweep_keys(list(overrides))
         )
         if known.status in ("waiting", "running"):
             state = slurm.states(job.job_id).get(job.job_id, "unknown")
@@ -172,6 +175,6 @@ class ClusterSweep(SlurmLauncher):  # type: ignore[misc]
                 None if stopped else f"job {job.job_id} ended as {state}: see {job.paths.stdout}"
             )
             known = record.change(known.run, status="stopped" if stopped else "killed", error=error)
-        returned = JobReturn(overrides=list(words), status=JobStatus.COMPLETED)
+        returned = JobReturn(overrides=list(overrides), status=JobStatus.COMPLETED)
         returned.return_value = known.value
         return returned

@@ -44,7 +44,7 @@ class Planned(NamedTuple):
     """A run of the sweep: its state, its overrides, and its configuration."""
 
     job: Job
-    words: list[str]
+    overrides: list[str]
     config: DictConfig
 
 
@@ -82,10 +82,10 @@ class Sweep(Sweeper):
         self._launch = launcher.launch
         self._launched: list[str] = []
 
-    def parse(self, words: Sequence[str]) -> list[Override]:
+    def parse(self, overrides: Sequence[str]) -> list[Override]:
         """Parse overrides of the command line."""
         parser = OverridesParser.create(config_loader=self.context.config_loader)
-        return parser.parse_overrides(list(words))
+        return parser.parse_overrides(list(overrides))
 
     def plan(self, batch: Sequence[Sequence[str]]) -> list[Planned]:
         """Compose every run, to find errors before the first is trained.
@@ -93,7 +93,7 @@ class Sweep(Sweeper):
         Raises:
             InputError: for invalid runs, and runs that would share a folder.
         """
-        planned = [self._compose(words) for words in batch]
+        planned = [self._compose(overrides) for overrides in batch]
         for config in (run.config for run in planned):
             check_keys(config, TrainKeys, {})
             if config.dry_run:
@@ -123,8 +123,8 @@ class Sweep(Sweeper):
         if rest:
             first = len(self._launched)
             self._launched += [run.job.run for run in rest]
-            words = [run.words for run in rest]
-            for returned in self._launch(words, initial_job_idx=first):
+            overrides = [run.overrides for run in rest]
+            for returned in self._launch(overrides, initial_job_idx=first):
                 # failing runs raise nothing: an error here is a defect
                 _ = returned.return_value
         known = self.record.jobs()
@@ -177,7 +177,7 @@ class Sweep(Sweeper):
         """Check that a run is continued with the same overrides."""
         known = self.record.jobs()
         for job in (run.job for run in planned if run.job.run in known):
-            before, now = (set(named_words(j.overrides)) for j in (known[job.run], job))
+            before, now = (set(naming_overrides(j.overrides)) for j in (known[job.run], job))
             if before != now:
                 old, new = (", ".join(sorted(s)) for s in (before - now, now - before))
                 raise InputError(
@@ -185,13 +185,13 @@ class Sweep(Sweeper):
                     f"{new or 'defaults'}; choose another sweep="
                 )
 
-    def _compose(self, words: Sequence[str]) -> Planned:
-        config = self.context.config_loader.load_sweep_config(self.common, list(words))
+    def _compose(self, overrides: Sequence[str]) -> Planned:
+        config = self.context.config_loader.load_sweep_config(self.common, list(overrides))
         # runs are named in Hydra's own config
         before = HydraConfig.instance().cfg
         HydraConfig.instance().set_config(config)
         try:
-            added = [word for word in words if word.startswith("++")]
+            added = [word for word in overrides if word.startswith("++")]
             if any(not word.startswith("++callbacks.pruning") for word in added):
                 # keys that no file lists are checked by constructors, which take seconds to import
                 import_module(KEYS).check("train", config)
@@ -199,7 +199,7 @@ class Sweep(Sweeper):
         finally:
             HydraConfig.instance().cfg = before
         return Planned(
-            Job(run=config.name, overrides=without_sweep_keys(words)), list(words), config
+            Job(run=config.name, overrides=without_sweep_keys(overrides)), list(overrides), config
         )
 
     def _clear_up(self) -> None:
@@ -207,12 +207,14 @@ class Sweep(Sweeper):
         for job in self.record.jobs().values():
             if job.status == "running":
                 status = "stopped" if self.stopped else "killed"
-                self.record.change(job.run, status=status, error="its process left no word")
+                self.record.change(
+                    job.run, status=status, error="its process ended without a report"
+                )
 
 
-def named_words(words: Sequence[str]) -> list[str]:
+def naming_overrides(overrides: Sequence[str]) -> list[str]:
     """Return the overrides that are part of a run's name."""
-    return [word for word in words if run_name([word]) != "default"]
+    return [word for word in overrides if run_name([word]) != "default"]
 
 
 def is_done(known: Job | None, config: DictConfig) -> bool:

@@ -143,7 +143,7 @@ class OptunaSweep(Sweep):
             for name, dimension in space.items()
             for example in dimension.examples()[1:]
         ]
-        planned = [self.plan([words_of(fixed, space, probe)])[0] for probe in probes]
+        planned = [self.plan([run_overrides(fixed, space, probe)])[0] for probe in probes]
         found = {chosen_objective(run.config) for run in planned}
         if None in found:
             raise InputError(
@@ -211,7 +211,7 @@ class OptunaSweep(Sweep):
         names = {}
         for trial in batch:
             pruning = self._pruning(trial.number, objective)
-            (run,) = self.plan([[*words_of(fixed, space, trial.params), *pruning]])
+            (run,) = self.plan([[*run_overrides(fixed, space, trial.params), *pruning]])
             # two trials of the same values are one run
             runs.setdefault(run.job.run, run)
             names[trial.number] = run.job.run
@@ -234,7 +234,9 @@ class OptunaSweep(Sweep):
         return [f"++callbacks.pruning={as_override(node)}"]
 
 
-def words_of(fixed: list[str], space: dict[str, Dimension], values: dict[str, Any]) -> list[str]:
+def run_overrides(
+    fixed: list[str], space: dict[str, Dimension], values: dict[str, Any]
+) -> list[str]:
     """Return the overrides of a run."""
     return [*fixed, *(found.override(values[name]) for name, found in space.items())]
 

@@ -160,9 +160,9 @@ def ordered(items: Any = ()) -> dict[Any, Any]:
     return made
 
 
-def device(*words: Any) -> str:
+def device(*names: Any) -> str:
     """Return the name of a device, which is ignored."""
-    return ":".join(str(word) for word in words if isinstance(word, str | int))
+    return ":".join(str(word) for word in names if isinstance(word, str | int))
 
 
 def plain_set(items: Any = ()) -> set[Any]:
@@ -187,17 +187,17 @@ CALLS = {
 
 VALUES = {("torch", str(dtype).removeprefix("torch.")): dtype for dtype in DTYPES}
 
-WORDS = ARRAY_NAMES | {("torch", name) for name in STORAGES}
+NAMES = ARRAY_NAMES | {("torch", name) for name in STORAGES}
 
 STATE_DICT = Vocabulary(
     purpose="a file of weights",
     calls=CALLS,
     values=VALUES,
-    words=WORDS,
+    names=NAMES,
     records=("torch.nn.modules.", "argparse."),  # arguments of a training command
 )
 
-STORAGE_ALONE = Vocabulary(purpose="a storage of a tensor", words=WORDS)
+STORAGE_ALONE = Vocabulary(purpose="a storage of a tensor", names=NAMES)
 
 
 def read_torch(data: bytes, vocabulary: Vocabulary = STATE_DICT) -> Any:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import gan_lab
 from gan_lab.cli import main
-from gan_lab.commands.launch import launch, with_key
+from gan_lab.commands.launch import add_key, launch
 from gan_lab.config import build
 from gan_lab.data.images import save_png
 from tests.helpers.pretrained_biggan import PretrainedBigGAN, description, published
@@ -257,8 +257,8 @@ def test_a_path_needs_no_key(tmp_path: Path) -> None:
 
 
 def test_only_words_without_a_key_get_one() -> None:
-    assert with_key(["a.pkl", "name=x", "--help"], "path") == ["path='a.pkl'", "name=x", "--help"]
-    assert with_key(["a.pkl"], None) == ["a.pkl"]
+    assert add_key(["a.pkl", "name=x", "--help"], "path") == ["path='a.pkl'", "name=x", "--help"]
+    assert add_key(["a.pkl"], None) == ["a.pkl"]
 
 
 @pytest.mark.parametrize("what", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/dev/zero")])

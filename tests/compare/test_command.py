@@ -14,7 +14,7 @@ from PIL import Image
 from plotly.offline import get_plotlyjs
 
 import gan_lab
-from gan_lab.commands.launch import as_list, launch
+from gan_lab.commands.launch import collect_paths, launch
 from gan_lab.compare.page import embedded, page_data
 from gan_lab.compare.runs import SampleGrid, data_uri, draw, read_run
 from gan_lab.data.images import to_uint8
@@ -34,7 +34,7 @@ DRAWING: dict[str, Any] = {
 
 
 def compare(*words: str, status: int = 0) -> None:
-    assert launch("compare", as_list(list(words), "runs")) == status
+    assert launch("compare", collect_paths(list(words), "runs")) == status
 
 
 def data_of(page: Path) -> dict[str, Any]:
@@ -193,11 +193,11 @@ def test_bad_input(
 def test_arguments_without_a_key_are_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("a=b").mkdir()
-    assert as_list(["runs/a", "a=b", "seed=1", "it's", "--cfg", "job"], "runs") == [
+    assert collect_paths(["runs/a", "a=b", "seed=1", "it's", "--cfg", "job"], "runs") == [
         "runs=['runs/a','a=b','it\\'s']",
         "seed=1",
         "--cfg",
         "job",
     ]
-    assert as_list(["--help"], "runs") == ["--help"]
-    assert as_list(["seed=1"], None) == ["seed=1"]
+    assert collect_paths(["--help"], "runs") == ["--help"]
+    assert collect_paths(["seed=1"], None) == ["seed=1"]

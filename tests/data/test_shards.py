@@ -42,7 +42,7 @@ def test_rows_are_dealt_once_and_splits_stay_apart() -> None:
 def test_an_index_says_where_each_sample_lies(packed: Path) -> None:
     index = read_index(packed / INDEX)
     assert Counter(shard["split"] for shard in index.shards) == {"train": 15, "val": 4}
-    assert len(index.places) == 1797
+    assert len(index.positions) == 1797
     row = 0
     for shard in index.shards:
         path = packed / shard["name"]
@@ -52,7 +52,7 @@ def test_an_index_says_where_each_sample_lies(packed: Path) -> None:
             members = [m for m in archive.infolist() if m.filename.endswith(".png")]
             assert len(members) == shard["count"]
             for member in members:
-                start, size, crc = index.places[row].tolist()
+                start, size, crc = index.positions[row].tolist()
                 assert data[start : start + size] == archive.read(member) and crc == member.CRC
                 row += 1
 

@@ -256,7 +256,7 @@ def test_missing_and_damaged_shards_are_named(
     data = opened(store)
     name = data._shards[0]["name"]
     good = (digits / name).read_bytes()
-    start = int(read_index(digits / INDEX).places[0, 0])
+    start = int(read_index(digits / INDEX).positions[0, 0])
     store.put(f"digits/{name}", good[: start + 40] + b"damage" + good[start + 46 :])
     with pytest.raises(InputError, match=f"{name} is damaged.*sample 0"):
         data.load(0)

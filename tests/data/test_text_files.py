@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gan_lab.data.base import MissingSplit
-from gan_lab.data.text_files import TextFiles, line_places, pack_lines
+from gan_lab.data.text_files import TextFiles, line_hashes, pack_lines
 from gan_lab.errors import InputError
 
 
@@ -99,9 +99,9 @@ def test_splits_by_hash_and_by_table(folder: Path) -> None:
 
 def test_hashes_are_even() -> None:
     rows = np.random.default_rng(0).integers(97, 99, (4000, 16)).astype(np.uint32)
-    places = line_places(np.unique(rows, axis=0)) / 2**32
-    counts = np.histogram(places, 10, (0, 1))[0]
-    expected = len(places) / 10
+    hashes = line_hashes(np.unique(rows, axis=0)) / 2**32
+    counts = np.histogram(hashes, 10, (0, 1))[0]
+    expected = len(hashes) / 10
     assert (np.abs(counts - expected) < 6 * expected**0.5).all()
 
 
@@ -210,9 +210,9 @@ def array(values: Any) -> bytes:
         {"lines": array(np.full((4, 10), -1, dtype=np.int16))},
         {"lines": array(np.uint8(1))},
         {"labels": array(np.full(4, 7, dtype=np.int32))},
-        {"places": array(np.zeros(3, dtype=np.uint32))},
-        {"places": array(np.zeros(4))},
-        {"places": array(np.full(4, -1))},
+        {"hashes": array(np.zeros(3, dtype=np.uint32))},
+        {"hashes": array(np.zeros(4))},
+        {"hashes": array(np.full(4, -1))},
         {"labels": array(np.zeros((4, 2), dtype=np.int32))},
     ],
 )

@@ -20,7 +20,7 @@ def packed(tmp_path: Path) -> Path:
         Part(
             lines=random.integers(0, 3, (n, 3)).astype(np.uint8),
             labels=np.arange(n, dtype=np.int32) % 2,
-            places=random.integers(0, 2**32, n).astype(np.uint32),
+            hashes=random.integers(0, 2**32, n).astype(np.uint32),
         )
         for n in (5, 2)
     ]
@@ -33,7 +33,7 @@ def test_numpy_reads_the_same(packed: Path) -> None:
     found = read_packed(packed)
     assert isinstance(found.lines, np.memmap) and found.lines.shape == (7, 3)
     with np.load(packed) as arrays:
-        for name in ("lines", "labels", "places"):
+        for name in ("lines", "labels", "hashes"):
             np.testing.assert_array_equal(arrays[name], getattr(found, name))
     assert found.kind.arguments == KIND.arguments and found.class_names == ["x", "y"]
 

@@ -28,7 +28,7 @@ from torch import distributed
 from torch.utils.data import DataLoader
 
 from gan_lab.bench.steps import MemoryPeak, Repeated, Stopwatch, matmul_peak
-from gan_lab.commands.launch import addable, launch
+from gan_lab.commands.launch import add_plus, launch
 from gan_lab.config import conf_dir, register_resolvers
 from gan_lab.data.sample import Batch
 from gan_lab.distributed.ranks import DelayedAllReduce, average_in_place
@@ -242,7 +242,7 @@ def composed(*words: str) -> DictConfig:
     GlobalHydra.instance().clear()
     fixed = ("name=gpu", "metrics=none", "total_kimg=1000000")
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return compose("train", overrides=addable([*fixed, *words]))
+        return compose("train", overrides=add_plus([*fixed, *words]))
 
 
 def measured(case: Case, precision: str, *, toy: bool, seconds: float) -> Result:

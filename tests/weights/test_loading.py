@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 import gan_lab
-from gan_lab.commands.launch import as_list, launch
+from gan_lab.commands.launch import collect_paths, launch
 from gan_lab.data.packing import RestartableZip
 from gan_lab.errors import InputError
 from gan_lab.run import HOLDER_FILE, living_holder
@@ -319,7 +319,10 @@ def test_names_from_data_are_not_interpolated(
     assert launch("generate", [f"run={run}", "num_images=4", "format=[png,zip]"]) == 0
     assert launch("export", [f"run={run}", f"out={tmp_path}/model"]) == 0
     strange = run.rename(run.with_name("${oc.env:TOKEN}"))
-    assert launch("compare", [*as_list([str(strange)], "runs"), f"out={tmp_path}/page.html"]) == 0
+    assert (
+        launch("compare", [*collect_paths([str(strange)], "runs"), f"out={tmp_path}/page.html"])
+        == 0
+    )
     assert "${oc.env:TOKEN}" in (tmp_path / "page.html").read_text()
     assert holds_secret(tmp_path) == []
 
