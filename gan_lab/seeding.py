@@ -4,11 +4,33 @@ Nothing random is saved in a checkpoint: the training step seeds itself from (se
 image from (seed, its index), so a resumed run and another batch size meet the same numbers.
 """
 
+from enum import IntEnum
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from gan_lab.errors import InputError
+
+
+class Stream(IntEnum):
+    """Purposes of a seed's random numbers besides z, which has none; one number each, so that no two share theirs."""
+
+    LABELS = 1
+    STATISTICS = 2  # standing statistics of batch norm
+    PATH_START = 3
+    PATH_END = 4
+    PATH_POSITION = 5
+    EQUIVARIANCE = 6
+    CLASS_CENTER = 7
+    NOISE = 8
+    NOISE_MAPS = 9  # of a projection
+    CANDIDATES = 10  # where a projection may start
+    W_STATISTICS = 11
+    JITTER = 12  # of w in a projection
+    LOCALITY = 13  # of pivotal tuning
+    DIRECTIONS = 14
+    LINEARIZATION = 15
 
 
 def derive_seed(*parts: int) -> int:

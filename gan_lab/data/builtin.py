@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gan_lab.data.audio import FULL_SCALE, Audio
 from gan_lab.data.base import SPLITS, ImageDataset, MemoryImages, SampleDataset, check_split, digest
-from gan_lab.data.deep_images import DeepImage, window_of
+from gan_lab.data.high_bit_depth import HighBitDepthImage, window_of
 from gan_lab.data.metadata import MetadataTable
 from gan_lab.data.sample import SampleSpec
 from gan_lab.data.text import (
@@ -203,7 +203,7 @@ class Phantoms(ImageDataset):
         self._images = torch.from_numpy(
             np.concatenate([patient.slices(size[0]) for patient in patients])[:, None]
         )
-        kind = DeepImage(bits=16, channels=1, window=(0, HIGHEST_LEVEL))
+        kind = HighBitDepthImage(bits=16, channels=1, window=(0, HIGHEST_LEVEL))
         names = [f"patient{n:04}" for n in numbers]
         groups = [name for name in names for _ in range(SLICES)]
         super().__init__(

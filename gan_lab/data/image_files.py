@@ -15,10 +15,10 @@ from gan_lab.console import in_a_line, say, warn
 from gan_lab.data.base import ImageDataset, check_split, digest
 from gan_lab.data.cache import Arrays, cached_arrays
 from gan_lab.data.decoding import DECODE_ERRORS, open_image
-from gan_lab.data.deep_images import (
-    DeepImage,
+from gan_lab.data.high_bit_depth import (
+    HighBitDepthImage,
     WindowName,
-    depth,
+    bit_depth,
     find_levels,
     parse_window,
     read_levels,
@@ -193,7 +193,7 @@ class EncodedImages(ImageDataset):
         )
 
     def _decode(self, file: BinaryIO) -> NDArray[Any]:
-        if self._bits == 8 and depth(file) in (None, 16):
+        if self._bits == 8 and bit_depth(file) in (None, 16):
             with open_image(file, max_megapixels=self._max_megapixels) as image:
                 return self._transform(image)
         return self._transform.levels(read_levels(file), bits=self._bits)
@@ -204,13 +204,13 @@ class EncodedImages(ImageDataset):
         items: NDArray[np.int64],
         listing: str,
         spacing: tuple[float, float] | None,
-    ) -> DeepImage | None:
+    ) -> HighBitDepthImage | None:
         """Return the kind of images with more than 8 bits; None for others."""
         if self._bits == 8:
             return None
         if isinstance(levels, str):
             levels = self._find_levels(items, listing, levels)
-        return DeepImage(
+        return HighBitDepthImage(
             bits=self._bits,
             channels=self._transform.channels,
             window=levels,

@@ -22,7 +22,7 @@ from torch import Tensor
 from gan_lab.console import say
 from gan_lab.data.base import ImageDataset, digest
 from gan_lab.data.cache import Arrays, cached_arrays
-from gan_lab.data.deep_images import DeepImage, parse_window, window_of
+from gan_lab.data.high_bit_depth import HighBitDepthImage, parse_window, window_of
 from gan_lab.data.metadata import UNLABELED, MetadataTable
 from gan_lab.data.source import existing_folder
 from gan_lab.data.splits import members_by_table
@@ -314,7 +314,9 @@ class Slices(ImageDataset):
             class_names=table.class_names,
             labels=self._table.labels,
             flip=flip,
-            kind=DeepImage(bits=self._bits, channels=channels, window=ends, spacing=spacing_here),
+            kind=HighBitDepthImage(
+                bits=self._bits, channels=channels, window=ends, spacing=spacing_here
+            ),
             representation=window_of(ends, bits=self._bits),
             groups=self._table.groups,
         )

@@ -24,7 +24,7 @@ from gan_lab.data.decoding import (
     open_image,
     regular_file,
 )
-from gan_lab.data.deep_images import check_finite, depth, read_levels, shape_of
+from gan_lab.data.high_bit_depth import bit_depth, check_finite, read_levels, shape_of
 from gan_lab.data.transform import UnusableImage, native_channels, usable_mode
 from gan_lab.errors import InputError
 
@@ -232,7 +232,7 @@ def inspect(
         NotAnImage: and the others of `open_image`.
         OSError: or another of DECODE_ERRORS when it is not an image or is cut short.
     """
-    bits = depth(file)
+    bits = bit_depth(file)
     if bits is not None:
         height, width, channels = shape_of(file)
         check_pixels(width, height, max_megapixels=max_megapixels, name=name, channels=channels)

@@ -1,6 +1,6 @@
-"""SLURM: environment of a job, its signals and requeueing. Imports nothing heavy.
+"""SLURM: environment of a job, and requeueing. Imports nothing heavy.
 
-What a run does on a signal is in `gan_lab.training.callbacks.checkpointing`.
+Signals are handled in `gan_lab.training.callbacks.checkpointing`: save, requeue the job, end with status 75.
 """
 
 import os

@@ -18,14 +18,13 @@ from gan_lab.errors import InputError
 from gan_lab.metrics.feature_metrics import MetricContext, MetricValue, in_thousands
 from gan_lab.metrics.generator_metrics import GeneratorMetric
 from gan_lab.metrics.sources import GanImages
-from gan_lab.seeding import derive_seed
+from gan_lab.seeding import Stream, derive_seed
 
 _A = 3  # lobes of a Lanczos window
 _REACH = 2 * _A  # of a filter that is limited by two grids, pixels
 _PHASES = 4  # positions between two pixels at which images are known exactly; linear between these
 _TABLE = 64  # half the width of the table that filters are made in, pixels
 _LARGEST_SHIFT = 0.125  # of the image's side
-_STREAM = 6  # of a seed
 _KINDS = {"translation": "int", "fractional": "frac", "rotation": ""}
 
 
@@ -89,7 +88,7 @@ class Equivariance(GeneratorMetric):
         count = stop - start
         latents = gan.latents(count, seed=seed, start=start, truncation=truncation)
         originals = gan.synthesize(latents, batch_size=count)
-        draws = torch.Generator().manual_seed(derive_seed(seed, start, _STREAM))
+        draws = torch.Generator().manual_seed(derive_seed(seed, start, Stream.EQUIVARIANCE))
         side = originals.shape[-1]
         found = []
         for kind in self._kinds:

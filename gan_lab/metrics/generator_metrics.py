@@ -23,7 +23,7 @@ from gan_lab.metrics.features.vgg16 import ImageDistance
 from gan_lab.metrics.sources import GanImages, ImageSource
 from gan_lab.sampling.interpolation import slerp
 from gan_lab.sampling.latents import Latents
-from gan_lab.seeding import derive_seed
+from gan_lab.seeding import Stream, derive_seed
 
 _CHUNK = 256  # items; a multiple of every `size`
 
@@ -181,7 +181,6 @@ def single_precision(network: nn.Module) -> Iterator[None]:
 
 _PAIRS = 8  # paths per batch
 _LARGEST = 256  # larger images are averaged down to it, or to half of it if cropped
-_STREAMS = (3, 4, 5)  # random streams: both ends of a path, and the position on it
 
 
 class PathLength(GeneratorMetric):
@@ -291,7 +290,7 @@ class PathLength(GeneratorMetric):
                 truncation=truncation,
                 space=self._space,
             ).values
-            for stream in _STREAMS[:2]
+            for stream in (Stream.PATH_START, Stream.PATH_END)
         )
         t = self._positions(seed, start, stop).to(a.device)
         steps = (0.0, self._epsilon)
@@ -316,7 +315,7 @@ class PathLength(GeneratorMetric):
             torch.rand(
                 (),
                 dtype=torch.float64,
-                generator=torch.Generator().manual_seed(derive_seed(seed, i, _STREAMS[2])),
+                generator=torch.Generator().manual_seed(derive_seed(seed, i, Stream.PATH_POSITION)),
             )
             for i in range(start, stop)
         ]

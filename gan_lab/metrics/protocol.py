@@ -31,17 +31,17 @@ _PLENTY = 10**6  # images, of which there are enough for every metric
 
 
 class Protocol:
-    """Everything that determines a metric, besides the samples, of which features see `SampleKind.measured`.
+    """Everything that determines a metric but the samples. Feature networks see `SampleKind.measured` of them.
 
     Args:
         name: of the protocol, for results.
         features: makes features of images.
         metrics: what is computed, by a name of the user's choice; None leaves one of another protocol out.
         num_fake: generated images.
-        num_real: real images, a fixed random choice; None takes all, and of a generator instead as many as
-            `num_fake`.
-        num_real_features: real images at most whose features are compared one by one (KID, precision and recall);
-            statistics are of all `num_real`. None takes as many.
+        num_real: real images, a fixed random choice; None takes all of the data set, or `num_fake` images if a
+            generator stands in for real data.
+        num_real_features: upper limit on real images whose features are kept one by one (KID, precision and recall);
+            means and covariances are of all `num_real`. None for no limit.
         split: "train" or "val", of the data that real images are from.
         flips: whether mirror images are real images, too; needs data.flip=true.
         weights: "ema" or "raw", of the generator, the default of `evaluate`; training uses "ema".

@@ -37,7 +37,7 @@ from gan_lab.sampling.latents import (
 from gan_lab.sampling.sampler import Sampler
 from gan_lab.sampling.search import check_count
 from gan_lab.sampling.spaces import full_precision
-from gan_lab.seeding import check_seed, derive_seed
+from gan_lab.seeding import Stream, check_seed, derive_seed
 
 METHODS = ("auto", "sefa", "ganspace")
 
@@ -373,8 +373,6 @@ def direction_sheets(
     ]
 
 
-_SAMPLES, _POINTS = 14, 15  # streams of a seed
-
 # number of z at which a nonlinear first layer is linearized
 POINTS = 16
 
@@ -391,7 +389,7 @@ def draw_w(
         given = [labels] if isinstance(labels, int) else list(labels)
         turns = check_labels(given, len(given), gan.num_classes)
         y = turns[torch.arange(count) % len(turns)]
-    drawn = gan.latents(count, labels=y, seed=derive_seed(seed, _SAMPLES))
+    drawn = gan.latents(count, labels=y, seed=derive_seed(seed, Stream.DIRECTIONS))
     return drawn.values[:, 0].cpu(), drawn.labels
 
 
@@ -426,7 +424,7 @@ def first_layer(gan: Sampler, seed: int) -> Tensor:
     the mean over 16 normal z.
     """
     generator = full_precision(gan.generator).requires_grad_(False)
-    source = torch.Generator().manual_seed(derive_seed(seed, _POINTS))
+    source = torch.Generator().manual_seed(derive_seed(seed, Stream.LINEARIZATION))
     dim = gan.z_dim
     z = torch.randn(POINTS, dim, generator=source).to(gan.device)
     labels = None

@@ -15,13 +15,12 @@ from torch import Tensor
 from gan_lab.data.sample import SampleSpec
 from gan_lab.errors import InputError
 from gan_lab.run import write
-from gan_lab.seeding import derive_seed
+from gan_lab.seeding import Stream, derive_seed
 
 SUFFIX = ".safetensors"
 
 SHAPES = {"z": "[N, Z]", "w": "[N, L, D]"}
 
-_LABELS, _NOISE = 1, 8  # streams of a seed
 
 # one seed for all images, or one for each, whose first image it is
 Seeds = int | Sequence[int]
@@ -91,7 +90,7 @@ def draw_labels(drawn: Sequence[SeedIndex], weights: Sequence[float]) -> Tensor:
     draws = [
         torch.rand(
             (),
-            generator=torch.Generator().manual_seed(derive_seed(seed, index, _LABELS)),
+            generator=torch.Generator().manual_seed(derive_seed(seed, index, Stream.LABELS)),
             dtype=torch.float64,
         )
         for seed, index in drawn
@@ -172,7 +171,8 @@ class ImageNoise:
 
     def __init__(self, drawn: Sequence[SeedIndex]) -> None:
         self._generators = [
-            torch.Generator().manual_seed(derive_seed(seed, index, _NOISE)) for seed, index in drawn
+            torch.Generator().manual_seed(derive_seed(seed, index, Stream.NOISE))
+            for seed, index in drawn
         ]
 
     def __call__(self, constant: Tensor) -> Tensor:

@@ -37,7 +37,7 @@ from gan_lab.sampling.latents import (
     seed_indices,
     set_attributes,
 )
-from gan_lab.seeding import derive_seed
+from gan_lab.seeding import Stream, derive_seed
 
 BATCH_SIZE = 16  # default number of images per forward pass
 STATISTICS_BATCH = 64  # batch size for standing statistics
@@ -47,11 +47,9 @@ CENTERS = ("mean", "class")
 
 Sources = Callable[[Sequence[int]], Tensor]  # indices -> stored sources [N, ...]
 
-_STATISTICS, _CENTER = 2, 7  # streams of a seed
-
 
 class Sampler:
-    """Draws latents and images; base class of `gan_lab.sampling.gan.Gan`, which has the arguments."""
+    """Draws latents and images: `gan.sample(4)` is here. Base of `gan_lab.sampling.gan.Gan`."""
 
     def __init__(
         self,
@@ -416,8 +414,8 @@ class Sampler:
     def _class_center(self, label: tuple[float, ...]) -> Tensor:
         """Return the mean w [L, D] of a class, or of one vector of attributes."""
         if label not in self._centers:
-            source = torch.Generator().manual_seed(derive_seed(0, _CENTER))
-            z = torch.randn(CENTER_LATENTS, self.z_dim, generator=source)
+            draws = torch.Generator().manual_seed(derive_seed(0, Stream.CLASS_CENTER))
+            z = torch.randn(CENTER_LATENTS, self.z_dim, generator=draws)
             labels = torch.tensor(label).expand(CENTER_LATENTS, -1)
             w = self._map(z, labels if self.attributes else labels.flatten())
             self._centers[label] = w.mean(0)
@@ -564,7 +562,7 @@ class Sampler:
             raise InputError(f"standing_statistics={num_images} must be at least 2 images")
         self.check(truncation=truncation)
         size = min(num_images, STATISTICS_BATCH)
-        own = derive_seed(seed, _STATISTICS)
+        own = derive_seed(seed, Stream.STATISTICS)
         batches = (
             self.latents(size, seed=own, start=start, truncation=truncation, space="z")
             for start in range(0, num_images, size)

@@ -19,9 +19,7 @@ from gan_lab.sampling.latents import Latents, is_finite_number
 from gan_lab.sampling.sampler import Sampler
 from gan_lab.sampling.spaces import NoiseMaps, Space, full_precision
 from gan_lab.sampling.targets import Distance, mean_squared_error
-from gan_lab.seeding import derive_seed
-
-_JITTER = 12  # stream of a seed
+from gan_lab.seeding import Stream, derive_seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,7 +213,7 @@ def search(
     """
     unknowns = [rows.values, *([] if rows.noise is None else rows.noise.tensors())]
     optimizer = torch.optim.Adam([one.requires_grad_() for one in unknowns], lr=schedule.lr)
-    source = torch.Generator().manual_seed(derive_seed(seed, _JITTER))
+    source = torch.Generator().manual_seed(derive_seed(seed, Stream.JITTER))
     deviation = rows.deviation.view(-1, *[1] * (rows.values.ndim - 1))
     try:
         for step in range(schedule.steps):
@@ -308,9 +306,6 @@ def check_amount(name: str, value: object) -> None:
 # pivot and a random w_z, to preserve the rest of the space.
 
 
-_LOCALITY = 13  # stream of a seed
-
-
 @dataclass(frozen=True, kw_only=True)
 class Tuning:
     """Options of pivotal tuning.
@@ -365,7 +360,7 @@ def tune(
     parameters = list(trained.parameters())
     trained.requires_grad_(True)
     optimizer = torch.optim.Adam(parameters, lr=tuning.lr)
-    source = torch.Generator().manual_seed(derive_seed(seed, _LOCALITY))
+    source = torch.Generator().manual_seed(derive_seed(seed, Stream.LOCALITY))
     finished = True
     try:
         with progress_bar("tuning", tuning.steps) as advance:

@@ -16,7 +16,7 @@ from gan_lab.layers.stylegan import Noise, StyleGeneratorNetwork
 from gan_lab.sampling.latents import Latents
 from gan_lab.sampling.sampler import Sampler
 from gan_lab.sampling.targets import PyramidDistance
-from gan_lab.seeding import derive_seed
+from gan_lab.seeding import Stream, derive_seed
 
 SPACES = ("auto", "w", "w+", "z")
 
@@ -25,8 +25,6 @@ POOL = 256
 
 # samples for the mean and deviation of w (Karras et al. 2020, appendix D)
 STYLE_SAMPLES = 10_000
-
-_POOL, _STYLES = 10, 11  # streams of a seed
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -126,7 +124,7 @@ class StyleSpace(Space):
 
     def _statistics(self, label: int | None, seed: int) -> tuple[Tensor, Tensor]:
         """Return the mean [D] of w and its deviation, of one class or of all images."""
-        seed = derive_seed(seed, _STYLES)
+        seed = derive_seed(seed, Stream.W_STATISTICS)
         w = self.gan.latents(STYLE_SAMPLES, seed=seed, labels=label).values[:, 0]
         mean = w.mean(0)
         return mean, (w - mean).square().sum(1).mean().sqrt()
@@ -211,7 +209,9 @@ def nearest(
     distance = PyramidDistance()
     tried, values = [], []
     for label in classes:
-        latents = gan.latents(each, seed=derive_seed(seed, _POOL), labels=label, space=space)
+        latents = gan.latents(
+            each, seed=derive_seed(seed, Stream.CANDIDATES), labels=label, space=space
+        )
         values.append(latents.values)
         images = gan.synthesize(latents)
         found = torch.stack([distance(images, target) for target in targets])  # [N, each]
@@ -239,8 +239,6 @@ def full_precision(generator: GeneratorNetwork) -> GeneratorNetwork:
 
 # Noise maps of style generators, regularized so that they do not carry the image.
 
-_STREAM = 9  # of a seed
-
 _SMALLEST = 8  # side to which maps are halved
 
 
@@ -260,7 +258,7 @@ class NoiseMaps:
     @classmethod
     def drawn(cls, generator: GeneratorNetwork, count: int, *, seed: int) -> "NoiseMaps":
         """Draw maps from N(0, 1), the same for every image, independent of their number."""
-        source = torch.Generator().manual_seed(derive_seed(seed, _STREAM))
+        source = torch.Generator().manual_seed(derive_seed(seed, Stream.NOISE_MAPS))
         return cls(
             {
                 name: torch.randn(1, 1, *constant.shape, generator=source)

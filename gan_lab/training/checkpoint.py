@@ -28,7 +28,9 @@ CONFIG_FILE = "config.yaml"
 # format version of run folders and checkpoints; others are rejected
 FORMAT = 2
 
-_SETTLED_NS = 2_000_000_000
+_SETTLED_NS = (
+    2_000_000_000  # a file changed so recently may change again without another time of change
+)
 
 _FOLDER = 0x10  # bit of a zip member's attributes; torch would return uninitialized memory for it
 
@@ -179,7 +181,7 @@ def verify(file: IO[bytes]) -> None:
     with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
         claimed = sum(member.file_size for member in members)
-        if claimed > found.st_size:  # torch packs nothing, so it would be a bomb
+        if claimed > found.st_size:  # torch does not compress, so this is a zip bomb
             raise zipfile.BadZipFile(f"it claims {claimed:,} bytes in a file of {found.st_size:,}")
         for member in members:  # no checksum covers the sizes, and torch would read past the end
             if member.file_size != member.compress_size:
@@ -201,7 +203,7 @@ def _verified() -> set[tuple[int, ...]]:
     return set()
 
 
-def first_whole(folder: Path, names: Sequence[str]) -> Path | None:
+def first_intact(folder: Path, names: Sequence[str]) -> Path | None:
     """Return the first intact checkpoint of a folder, warning about damaged ones before it.
 
     Raises:
@@ -241,7 +243,7 @@ def find_resumable(folder: Path) -> Path | None:
     Raises:
         InputError: when there are checkpoints and none can be read.
     """
-    found = first_whole(folder, (LAST, PREVIOUS, BEST))
+    found = first_intact(folder, (LAST, PREVIOUS, BEST))
     if found is not None and is_first():
         if found.name != LAST:
             link(found, folder / LAST)
@@ -283,7 +285,7 @@ def checkpoint_path(source: Path, checkpoint: str | None = None) -> Path:
         names[0] = LAST
     if checkpoint and (folder / names[0]).exists():
         return folder / names[0]
-    found = None if checkpoint else first_whole(folder, names)
+    found = None if checkpoint else first_intact(folder, names)
     if found is not None:
         return found
     there = ", ".join(sorted(p.stem for p in folder.glob("*.ckpt"))) or "none"

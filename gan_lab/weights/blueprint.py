@@ -189,7 +189,7 @@ def read_players(
 
     Args:
         config: perhaps `generator` and `discriminator`: arguments by their published names.
-        state: `"G/<published name>"` and `"D/<published name>"` -> array or tensor; None for random weights.
+        state: weights, `"G/<published name>"` and `"D/<published name>"` -> array or tensor; None for random ones.
         generator: reads a generator.
         discriminator: reads a discriminator.
 

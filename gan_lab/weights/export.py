@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from gan_lab.config import take
 from gan_lab.console import in_a_line
-from gan_lab.data.deep_images import DeepImage
+from gan_lab.data.high_bit_depth import HighBitDepthImage
 from gan_lab.data.images import ImageKind
 from gan_lab.data.media import grid
 from gan_lab.errors import InputError
@@ -312,7 +312,7 @@ def verdicts(description: Mapping[str, Any]) -> Iterator[str]:
 def levels(description: Mapping[str, Any]) -> str | None:
     """Describe the levels of images with more than 8 bits in a sentence; None for others."""
     kind = description["sample"]["kind"]
-    if kind["_target_"] != f"{DeepImage.__module__}.{DeepImage.__name__}":
+    if kind["_target_"] != f"{HighBitDepthImage.__module__}.{HighBitDepthImage.__name__}":
         return None
     low, high = (f"{end:g}" for end in kind["window"])
     stored = "16 bits" if kind["bits"] == 16 else "floating-point values"

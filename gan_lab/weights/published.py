@@ -1,7 +1,7 @@
 """Published weights: building networks from published arguments and weights, and reading published files.
 
-`open_published` reads a file by `pickles.py`, which runs no code, and finds its reader in `READERS` (`stylegan.py`,
-`biggan.py`, ...); the reader gives a `Blueprint`, which builds the networks.
+`open_published` is where a file comes in. `pickles.py` reads it without running code, `READERS` has the module that
+translates its names (`stylegan.py`, `biggan.py`, ...), and the `Blueprint` from there builds the networks.
 """
 
 import hashlib
@@ -123,16 +123,16 @@ class Published:
         Raises:
             InputError: for arguments that are not supported.
         """
-        players = {name.partition("/")[0] for name in self.state}
-        average = "G_ema" if "G_ema" in players else "G"
+        networks = {name.partition("/")[0] for name in self.state}
+        average = "G_ema" if "G_ema" in networks else "G"
         made = {"generator_ema": self._generator(average)}
-        made["generator"] = self._generator("G") if "G" in players else made["generator_ema"]
-        if "D" in players and "discriminator" in self.config:
+        made["generator"] = self._generator("G") if "G" in networks else made["generator_ema"]
+        if "D" in networks and "discriminator" in self.config:
             made["discriminator"] = blueprints(self.config, self.state)["D"]
         return made
 
-    def _generator(self, player: str) -> Blueprint:
-        prefix = f"{player}/"
+    def _generator(self, network: str) -> Blueprint:
+        prefix = f"{network}/"
         state = {
             f"G/{name.removeprefix(prefix)}": value
             for name, value in self.state.items()
@@ -238,12 +238,12 @@ def open_state_dict(path: Path, arguments: Mapping[str, Any]) -> Published:
         InputError: for unknown networks.
     """
     files: dict[Path, str] = {}
-    held = read_held(path, files)
-    if stylegan.is_rosinality(held):
-        return open_rosinality(path, held, arguments, files)
-    state = state_dict(held)
+    content = read_file(path, files)
+    if stylegan.is_rosinality(content):
+        return open_rosinality(path, content, arguments, files)
+    state = state_dict(content)
     if "synthesis.b4.const" in state or "synthesis.input.freqs" in state:
-        return open_nvidia(path, state, arguments, files)
+        return open_export(path, state, arguments, files)
     if any(name.endswith("init.init.0.weight_orig") for name in state):
         return open_fastgan(path, state, arguments, files)
     if "generator.gen_z.weight_orig" in state:
@@ -258,7 +258,7 @@ def open_state_dict(path: Path, arguments: Mapping[str, Any]) -> Published:
 
 
 def open_rosinality(
-    path: Path, held: Mapping[str, Any], arguments: Mapping[str, Any], files: Mapping[Path, str]
+    path: Path, content: Mapping[str, Any], arguments: Mapping[str, Any], files: Mapping[Path, str]
 ) -> Published:
     """Read a checkpoint of rosinality's StyleGAN2.
 
@@ -267,11 +267,11 @@ def open_rosinality(
     """
     reject_arguments(path, arguments)
     states = {
-        ours: state_dict(held[theirs])
+        ours: state_dict(content[theirs])
         for theirs, ours in stylegan.ROSINALITY_PLAYERS.items()
-        if theirs in held
+        if theirs in content
     }
-    if isinstance(average := held.get(stylegan.ROSINALITY_AVERAGE), View):
+    if isinstance(average := content.get(stylegan.ROSINALITY_AVERAGE), View):
         states["G_ema"][stylegan.ROSINALITY_AVERAGE] = average.tensor()
     sizes = {
         player: {name: tuple(value.shape) for name, value in state.items()}
@@ -285,7 +285,7 @@ def open_rosinality(
     return Published(stylegan.describe_rosinality(sizes), everything, files)
 
 
-def open_nvidia(
+def open_export(
     path: Path,
     state: Mapping[str, Tensor],
     arguments: Mapping[str, Any],
@@ -360,8 +360,8 @@ def biggan_arguments(path: Path, files: dict[Path, str]) -> dict[str, Any]:
     """Return the arguments beside a BigGAN-PyTorch file: its run's state, a JSON, or those of the published network."""
     run = path.with_name(path.name.replace("G_ema", "state_dict"))
     if run != path and run.is_file():
-        held = read_held(run, files)
-        given = held.get("config") if isinstance(held, dict) else None
+        content = read_file(run, files)
+        given = content.get("config") if isinstance(content, dict) else None
         if isinstance(given, dict):
             # activations are modules there; their names stand beside them
             return to_plain_data(
@@ -373,30 +373,30 @@ def biggan_arguments(path: Path, files: dict[Path, str]) -> dict[str, Any]:
     return dict(BIGGAN_128)
 
 
-def read_held(path: Path, files: dict[Path, str]) -> Any:
-    """Read a file of torch.save."""
+def read_file(path: Path, files: dict[Path, str]) -> Any:
+    """Read a file of torch.save, and note its SHA-256 in `files`."""
     data, files[path] = contents(path)
     return read_torch(data, STATE_DICT)
 
 
 def read_state_dict(path: Path, files: dict[Path, str]) -> dict[str, Tensor]:
     """Read a file of torch.save that holds tensors by name."""
-    return state_dict(read_held(path, files))
+    return state_dict(read_file(path, files))
 
 
-def state_dict(held: Any) -> dict[str, Tensor]:
-    """Return the tensors by name that a file, or a part of it, holds.
+def state_dict(content: Any) -> dict[str, Tensor]:
+    """Return the tensors by name in a file's contents, or a part of them.
 
     Raises:
-        DamagedError: when it holds anything else.
+        DamagedError: when there is anything else.
     """
-    if not isinstance(held, dict) or not all(
-        isinstance(name, str) and isinstance(value, View) for name, value in held.items()
+    if not isinstance(content, dict) or not all(
+        isinstance(name, str) and isinstance(value, View) for name, value in content.items()
     ):
         raise DamagedError("it holds no tensors by name")
-    # networks trained on several devices at once bear one more name
-    prefix = "module." if all(name.startswith("module.") for name in held) else ""
-    return {name.removeprefix(prefix): value.tensor() for name, value in held.items()}
+    # DistributedDataParallel adds a prefix
+    prefix = "module." if all(name.startswith("module.") for name in content) else ""
+    return {name.removeprefix(prefix): value.tensor() for name, value in content.items()}
 
 
 def read_json(path: Path, files: dict[Path, str]) -> dict[str, Any]:
@@ -409,10 +409,10 @@ def read_json(path: Path, files: dict[Path, str]) -> dict[str, Any]:
         raise InputError(f"{path} is not there; it has the network's arguments, get it too")
     data, files[path] = contents(path)
     try:
-        held = json.loads(data)
+        arguments = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is no JSON: {error}") from error
-    if not isinstance(held, dict):
+    if not isinstance(arguments, dict):
         raise InputError(f"{path} holds no arguments by name")
-    arguments: dict[str, Any] = to_plain_data(held)
-    return arguments
+    plain: dict[str, Any] = to_plain_data(arguments)
+    return plain

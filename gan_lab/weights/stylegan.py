@@ -34,6 +34,7 @@ OLDER_DEFAULTS = {"conv_clamp": None, "num_fp16_res": 0}
 
 MOST_TAPS = 64  # filters are computed before weights are compared
 
+# names are the same here; filters are not read
 TRANSLATE = renamer([(r"(.+)", r"\1")], ignored=r"(.*\.)?(resample|up|down)_filter")
 
 

@@ -11,7 +11,7 @@ import torch
 
 from gan_lab.commands.launch import launch
 from gan_lab.data.audio import Audio
-from gan_lab.data.deep_images import DeepImage
+from gan_lab.data.high_bit_depth import HighBitDepthImage
 from gan_lab.data.images import ImageKind
 from gan_lab.data.sample import SampleKind
 from gan_lab.data.text import Text
@@ -51,9 +51,9 @@ SAMPLES: dict[str, tuple[SampleKind, torch.Tensor]] = {
     "a.png": (ImageKind(), torch.randint(256, (3, 64, 64), generator=NOISE, dtype=torch.uint8)),
     "a.wav": (Audio(rate=8000), torch.randint(-9999, 9999, (1, 9000), generator=NOISE, dtype=torch.int16)),
     "a.flac": (Audio(rate=8000), torch.randint(-9999, 9999, (1, 9000), generator=NOISE, dtype=torch.int16)),
-    "a.tif": (DeepImage(bits=32, channels=1, window=(0, 1)), torch.randn(1, 64, 64, generator=NOISE)),
+    "a.tif": (HighBitDepthImage(bits=32, channels=1, window=(0, 1)), torch.randn(1, 64, 64, generator=NOISE)),
     "deep.png": (
-        DeepImage(bits=16, channels=1, window=(0, 1)),
+        HighBitDepthImage(bits=16, channels=1, window=(0, 1)),
         torch.randint(65536, (1, 64, 64), generator=NOISE).to(torch.uint16),
     ),
     "a.txt": (Text(alphabet="ab", length=9000, padding=None, unknown=None), torch.zeros(9000, dtype=torch.uint8)),

@@ -12,8 +12,8 @@ import torch
 from pydicom.data import get_testdata_file
 
 from gan_lab.commands.launch import launch
-from gan_lab.data.deep_images import read_levels
 from gan_lab.data.dicom import Dicom
+from gan_lab.data.high_bit_depth import read_levels
 from gan_lab.data.image_folder import Zip
 from gan_lab.data.medical import Slices
 from gan_lab.data.nifti import Nifti

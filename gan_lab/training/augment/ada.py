@@ -97,7 +97,8 @@ class ADA(Augmentation):
         # sum and count of the logits' signs: of this D step on this rank, and of all ranks since the last change of p
         self.register_buffer("observed", torch.zeros(2), persistent=False)
         self.register_buffer("signs", torch.zeros(2))
-        self.register_buffer("since", torch.zeros(2, dtype=torch.long))  # D steps, images
+        # D steps and images since the last change of p
+        self.register_buffer("since", torch.zeros(2, dtype=torch.long))
         self.register_buffer("overfitting", torch.tensor(0.0))  # last r_t
 
     def forward(self, images: Tensor) -> Tensor:

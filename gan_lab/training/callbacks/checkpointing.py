@@ -56,10 +56,11 @@ class StopError(KeyboardInterrupt):
 class Checkpointing(Callback):
     """Saves `last.ckpt`, keeps the one before it, and the best by the chosen metric.
 
-    Runs last among the callbacks, so that it saves an evaluation at the same step, too. The first
-    Ctrl-C, SIGTERM or SIGHUP (of a terminal that closes) ends the step, saves and stops; a second
-    Ctrl-C, or SIGTERM outside of SLURM, ends at once. In a SLURM job, SIGUSR1 and a preemption's SIGTERM also requeue
-    the job, which then resumes; elsewhere SIGUSR1 is not handled and ends the process unsaved.
+    Runs last among the callbacks, so that it saves an evaluation at the same step, too.
+
+    Signals: Ctrl-C, SIGTERM and SIGHUP (a closed terminal) end the step, save and stop; a second Ctrl-C ends at once.
+    In a SLURM job, SIGUSR1 and SIGTERM (preemption) also requeue the job, which then resumes. Outside of SLURM, a
+    second SIGTERM ends at once, and SIGUSR1 is not handled: it ends the process unsaved.
 
     Args:
         run_dir: the run folder; checkpoints go to its `checkpoints/`.
@@ -144,9 +145,9 @@ class Checkpointing(Callback):
     ) -> None:
         """Save when due, after an improvement, or when the run ends."""
         better = self._is_better(module)
-        # shared by all processes: the signal, and whether a save is due by rank 0's clock
-        own = 2 * (self._signal or 0) + int(trainer.is_global_zero and self._is_late())
-        stopped_by, late = divmod(self._signal_anywhere(own), 2)
+        # one number for both, since all ranks share it: the signal, and whether a save is due by rank 0's clock
+        signal_and_late = 2 * (self._signal or 0) + int(trainer.is_global_zero and self._is_late())
+        stopped_by, late = divmod(self._signal_anywhere(signal_and_late), 2)
         if better or stopped_by or trainer.should_stop or module.due(self.every_kimg):
             self.save(trainer, module)
             if better and trainer.is_global_zero:

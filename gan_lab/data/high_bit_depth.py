@@ -28,7 +28,7 @@ _SAMPLED = 4096  # sampled pixels per image for percentiles
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 
 
-class DeepImage(SampleKind):
+class HighBitDepthImage(SampleKind):
     """Images of 16 bits, uint16 [C, H, W], or of floating-point values, float32 [C, H, W].
 
     Args:
@@ -117,7 +117,7 @@ class Window(Representation):
     """Map the levels between two ends to -1 to 1, clipping others, as a radiologist's window.
 
     Args:
-        low: lower end, in the unit of `DeepImage.to_float`.
+        low: lower end, in the unit of `HighBitDepthImage.to_float`.
         high: upper end.
     """
 
@@ -200,8 +200,8 @@ def find_levels(images: Iterable[NDArray[Any]], window: WindowName) -> tuple[flo
 # Reading
 
 
-def depth(file: BinaryIO) -> Bits | None:
-    """Bits of an image that Pillow does not fully support (16-bit or float PNG and TIFF, arrays); else None."""
+def bit_depth(file: BinaryIO) -> Bits | None:
+    """Bits of an image that this module reads (16-bit or float PNG and TIFF, arrays); None for others."""
     file.seek(0)
     head = file.read(HEAD_BYTES)
     file.seek(0)
@@ -220,7 +220,7 @@ def depth(file: BinaryIO) -> Bits | None:
 
 
 def shape_of(file: BinaryIO) -> tuple[int, int, int]:
-    """Height, width and channels of an image for which `depth` is not None.
+    """Height, width and channels of an image for which `bit_depth` is not None.
 
     Raises:
         NotAnImage: when it holds something else, or nothing.

@@ -17,7 +17,7 @@ from torch.testing import assert_close
 import gan_lab
 from gan_lab.commands.launch import launch
 from gan_lab.data.datamodule import DataModule
-from gan_lab.data.deep_images import DeepImage, Window, find_levels, read_levels
+from gan_lab.data.high_bit_depth import HighBitDepthImage, Window, find_levels, read_levels
 from gan_lab.data.image_folder import ImageFolder, Zip
 from gan_lab.data.sample import SampleSpec
 from gan_lab.errors import InputError
@@ -321,7 +321,7 @@ def test_packed_into_a_zip_they_are_the_same(tmp_path: Path, channels: int) -> N
 
 
 def test_feature_networks_are_given_8_bits() -> None:
-    kind = DeepImage(bits=16, channels=1, window=(0, 1000))
+    kind = HighBitDepthImage(bits=16, channels=1, window=(0, 1000))
     stored = torch.tensor([0, 500, 1000, 60000]).to(torch.uint16).reshape(1, 1, 2, 2)
     assert kind.measured(stored).flatten().tolist() == [0, 128, 255, 255]
 
@@ -374,7 +374,7 @@ def test_from_training_to_files_of_16_bits(tmp_path: Path, precision: str) -> No
 @pytest.mark.parametrize("bits", [16, 32])
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 5])
 def test_files_hold_every_channel(bits: Literal[16, 32], channels: int) -> None:
-    kind = DeepImage(bits=bits, channels=channels, window=(0, 1))
+    kind = HighBitDepthImage(bits=bits, channels=channels, window=(0, 1))
     values = torch.rand(channels, 6, 7) * 60_000
     stored = values.to(torch.uint16) if bits == 16 else values
     assert torch.equal(kind.decoded(kind.encoded(stored)), stored)
