@@ -34,13 +34,13 @@ if TYPE_CHECKING:
 
 LOCK_FILE, HOLDER_FILE = ".lock", ".lock.json"
 
-# age of another machine's temporary files: whether its processes live is unknown
+# age of another machine's temporary files: whether its processes are alive is unknown
 _ABANDONED_S = 24 * 3600
 
 _LONGEST_NAME = 100
 
 # errors of the disk or folder, not of the code
-_PLACE = frozenset(
+_DISK_ERRORS = frozenset(
     {
         *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO),
         *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO),
@@ -79,7 +79,7 @@ def naming(path: Path) -> Iterator[None]:
     """Turn an error of the disk into an InputError that names the file and the reason.
 
     Raises:
-        InputError: when the disk is full, the place read-only, or the like.
+        InputError: when the disk is full, read-only, or the like.
     """
     try:
         yield
@@ -118,13 +118,13 @@ def link(source: Path, target: Path) -> None:
 def append_line(path: Path, line: str) -> None:
     """Append a line to a journal; when the disk is full, the file stays unchanged.
 
-    Links are not followed: in another user's folder they may lead to any file. Nor are pipes waited for.
+    Links are not followed: in another user's folder they may lead to any file. Pipes are not waited for.
 
     Raises:
         InputError: when it cannot be written.
     """
     data = line.encode() + b"\n"
-    with naming(path), open(path, "ab", buffering=0, opener=_opened_itself) as file:
+    with naming(path), open(path, "ab", buffering=0, opener=_open_without_links) as file:
         end = file.seek(0, os.SEEK_END)
         try:
             while data:
@@ -135,7 +135,7 @@ def append_line(path: Path, line: str) -> None:
             raise
 
 
-def _opened_itself(path: str, flags: int) -> int:
+def _open_without_links(path: str, flags: int) -> int:
     """Open a file without following links or waiting for pipes."""
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0), 0o666)
 
@@ -185,10 +185,10 @@ def reason_of(error: BaseException) -> str | None:
     """
     chain: BaseException | None = error
     while chain is not None:
-        if isinstance(chain, OSError) and chain.errno in _PLACE:
+        if isinstance(chain, OSError) and chain.errno in _DISK_ERRORS:
             return os.strerror(chain.errno)
         quoted = re.search(r"\(os error (\d+)\)", str(chain))
-        if quoted and int(quoted[1]) in _PLACE:
+        if quoted and int(quoted[1]) in _DISK_ERRORS:
             return os.strerror(int(quoted[1]))
         chain = chain.__cause__ or chain.__context__
     return None
@@ -218,14 +218,14 @@ def _in_use(path: Path) -> bool:
     host, pid = found[1], int(found[2])
     if host != _host():
         return time.time() - path.lstat().st_mtime < _ABANDONED_S
-    return pid != os.getpid() and _lives(pid)
+    return pid != os.getpid() and _is_alive(pid)
 
 
-def _lives(pid: int) -> bool:
+def _is_alive(pid: int) -> bool:
     """Whether a process of this machine is alive."""
     try:
         os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):  # a number that no process can have
+    except (ProcessLookupError, OverflowError):  # an invalid process id
         return False
     except PermissionError:
         pass  # it is alive, and belongs to another user
@@ -322,7 +322,7 @@ def living_holder(run_dir: Path) -> Holder | None:
     holder = noted_holder(run_dir)
     if holder is None or holder.host != socket.gethostname():
         return None
-    return holder if _lives(holder.pid) else None
+    return holder if _is_alive(holder.pid) else None
 
 
 # Results as JSON: metrics, protocol and environment.
@@ -395,10 +395,10 @@ def git_revision() -> str | None:
     return f"{commit}+" if changed else commit
 
 
-def _git(root: Path, *words: str) -> str:
+def _git(root: Path, *arguments: str) -> str:
     # a run that is killed meanwhile would otherwise leave a lock in the user's repository
     done = subprocess.run(
-        ["git", "--no-optional-locks", "-C", str(root), *words],
+        ["git", "--no-optional-locks", "-C", str(root), *arguments],
         capture_output=True,
         text=True,
         check=True,

@@ -113,7 +113,7 @@ def choose_protocol(
         # a run of an earlier version may name classes that no longer exist
         raise InputError(f"{error}; or choose protocol=, such as fid10k") from error
     if isinstance(built, MetricsByData) and data is not None:
-        built = built.suiting(data.train)
+        built = built.choose_for(data.train)
     if not isinstance(built, Protocol):
         raise InputError(
             f"{path} was trained without metrics; choose protocol=, such as fid10k or digits"
@@ -373,7 +373,7 @@ def evaluate(config: DictConfig) -> None:
     say(as_table(result))
     for metric in metrics:
         if "verdict" in metric.detail:
-            say(metric.detail["words"])
+            say(metric.detail["text"])
     out = out_of(config, task.path, task.is_run)
     if is_first():
         add_result(result, out)

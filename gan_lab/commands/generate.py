@@ -38,14 +38,14 @@ from gan_lab.sampling.gan import Gan
 from gan_lab.sampling.latents import SUFFIX, is_finite_number
 from gan_lab.sampling.writers import (
     ENCODINGS,
-    Block,
     GridFile,
     ImagesZip,
     JsonLines,
     LatentsFile,
     Npz,
+    SampleBlock,
     SampleFiles,
-    Series,
+    SampleRequest,
     SingleFiles,
     TextFile,
     Writer,
@@ -68,7 +68,7 @@ class Task:
     """The samples to draw and the files to write.
 
     Attributes:
-        series: the images.
+        request: the images.
         formats: of files.
         folder: for them.
         settings: everything that determines the image of a seed and class.
@@ -76,7 +76,7 @@ class Task:
         metadata: of latents.
     """
 
-    series: Series
+    request: SampleRequest
     formats: list[str]
     folder: Path
     settings: dict[str, Any]
@@ -98,14 +98,14 @@ def open_task(config: DictConfig) -> Task:
     if config.source is not None:
         gan = gan.with_sources(config.source)
     formats = formats_for(formats, gan, scale=config.scale)
-    series = moved(config, series_of(config, gan, seeds))
+    request = moved(config, request_of(config, gan, seeds))
     settings = settings_of(config, gan)
     folder = output_folder(config, gan, folder_parts(config, seeds))
     stem = Path(config.latents).stem if config.latents is not None else "seed"
     suffixes = {*(f".{kind}" for kind in ENCODINGS), *suffixes_of(gan.spec.kind)}
     names = [f"{stem}*{suffix}" for suffix in sorted(suffixes)] + list(CONTAINERS.values())
     check_folder(folder, settings, names)
-    columns = config.columns or default_columns(series)
+    columns = config.columns or default_columns(request)
     metadata = {key: str(value) for key, value in settings.items() if value is not None}
     metadata |= {
         "kind": "generate",
@@ -113,7 +113,7 @@ def open_task(config: DictConfig) -> Task:
         "seed": str(config.seed) if seeds is None else seeds_text(seeds),
     }
     return Task(
-        series=series,
+        request=request,
         formats=formats,
         folder=folder,
         settings=settings,
@@ -122,8 +122,8 @@ def open_task(config: DictConfig) -> Task:
     )
 
 
-def series_of(config: DictConfig, gan: Gan, seeds: list[int] | None) -> Series:
-    """Return the series of samples to draw.
+def request_of(config: DictConfig, gan: Gan, seeds: list[int] | None) -> SampleRequest:
+    """Return the samples to draw.
 
     Raises:
         InputError: for unknown classes or latents, and options that the generator does not support.
@@ -146,7 +146,9 @@ def series_of(config: DictConfig, gan: Gan, seeds: list[int] | None) -> Series:
             )
         latents = gan.read_latents(config.latents)
         stem = Path(config.latents).stem
-        return Series(count=len(latents), seed=config.seed, latents=latents, stem=stem, **drawn)
+        return SampleRequest(
+            count=len(latents), seed=config.seed, latents=latents, stem=stem, **drawn
+        )
     if seeds is not None:
         if len(set(seeds)) < len(seeds):
             twice = next(seed for seed, number in Counter(seeds).items() if number > 1)
@@ -156,14 +158,14 @@ def series_of(config: DictConfig, gan: Gan, seeds: list[int] | None) -> Series:
             given = classes
         labels = labels_for(given, len(seeds))
         seeds = seeds * len(given or [0])
-        return Series(count=len(seeds), seed=seeds, labels=labels, **drawn)
+        return SampleRequest(count=len(seeds), seed=seeds, labels=labels, **drawn)
     labels = labels_for(given, config.num_images)
     count = config.num_images if labels is None else len(labels)
-    return Series(count=count, seed=config.seed, labels=labels, **drawn)
+    return SampleRequest(count=count, seed=config.seed, labels=labels, **drawn)
 
 
-def moved(config: DictConfig, series: Series) -> Series:
-    """Return the series with `directions=` applied.
+def moved(config: DictConfig, request: SampleRequest) -> SampleRequest:
+    """Return the request with `directions=` applied.
 
     Raises:
         InputError: for directions without amounts, amounts without directions, and a wrong number of either.
@@ -173,8 +175,8 @@ def moved(config: DictConfig, series: Series) -> Series:
             "directions= and move= go together: a file of gan-lab directions, and how far, such as move=[2,-1]"
         )
     if config.directions is None:
-        return series
-    directions = Directions.read(config.directions, gan=series.gan)
+        return request
+    directions = Directions.read(config.directions, gan=request.gan)
     given = as_list(config.move)
     if not given or not all(is_finite_number(value) for value in given):
         raise InputError(f"move={config.move} must be numbers, such as [2,-1]")
@@ -182,7 +184,7 @@ def moved(config: DictConfig, series: Series) -> Series:
         raise InputError(
             f"move={config.move}: {config.directions} has {counted(len(directions), 'direction')}"
         )
-    return replace(series, directions=directions, amounts=tuple(map(float, given)))
+    return replace(request, directions=directions, amounts=tuple(map(float, given)))
 
 
 def as_list(given: object) -> list[Any]:
@@ -190,14 +192,14 @@ def as_list(given: object) -> list[Any]:
     return list(given) if isinstance(given, ListConfig) else [given]
 
 
-def default_columns(series: Series) -> int:
+def default_columns(request: SampleRequest) -> int:
     """Return how many columns a grid has: a class or a label a row, or about as many as rows."""
-    rows = len(series.label_sets)
-    if isinstance(series.labels, Tensor):
-        rows = len(series.labels.unique_consecutive())
+    rows = len(request.label_sets)
+    if isinstance(request.labels, Tensor):
+        rows = len(request.labels.unique_consecutive())
     elif rows < 2:
-        return ceil(sqrt(series.count))
-    return series.count // rows
+        return ceil(sqrt(request.count))
+    return request.count // rows
 
 
 def settings_of(config: DictConfig, gan: Gan) -> dict[str, Any]:
@@ -309,8 +311,8 @@ def generate(config: DictConfig) -> None:
     """Draw this process's part of the images and write files; rank 0 writes those that hold all images."""
     task = open_task(config)
     ranks = Ranks.current()
-    series, folder = task.series, task.folder
-    say(f"{counted(series.count, 'sample')} of {config.run} ({series.gan.kimg:g} kimg)")
+    request, folder = task.request, task.folder
+    say(f"{counted(request.count, 'sample')} of {config.run} ({request.gan.kimg:g} kimg)")
     if ranks.rank == 0:
         remove_leftovers(folder)
         keep_settings(folder, task.settings)
@@ -319,7 +321,7 @@ def generate(config: DictConfig) -> None:
     together = containers(task, config) if ranks.rank == 0 else []
     ordered = any(name in CONTAINERS for name in task.formats)
     try:
-        draw(series, alone, together, config.batch_size, ranks, gather=ordered)
+        draw(request, alone, together, config.batch_size, ranks, gather=ordered)
         written = [writer.finish() for writer in (*alone, *together)]
     except BaseException:
         for writer in (*alone, *together):
@@ -332,7 +334,7 @@ def generate(config: DictConfig) -> None:
 
 
 def draw(
-    series: Series,
+    request: SampleRequest,
     alone: Sequence[Writer],
     together: Sequence[Writer],
     batch_size: int,
@@ -345,73 +347,73 @@ def draw(
     Blocks are fixed by index and `batch_size`, so that files do not depend on the number of processes.
 
     Args:
-        series: the images.
+        request: the images.
         alone: writers of this process.
         together: writers that get all images in order; only the first process has some.
         batch_size: images of a block, which is one forward pass.
         ranks: the processes.
         gather: whether the first process needs the others' images.
     """
-    starts = range(0, series.count, batch_size)
-    with progress_bar("images", series.count) as advance:
+    starts = range(0, request.count, batch_size)
+    with progress_bar("images", request.count) as advance:
         for first in range(0, len(starts), ranks.size):
             block = None
             if first + ranks.rank < len(starts):
                 start = starts[first + ranks.rank]
-                block = series.block(start, min(start + batch_size, series.count))
+                block = request.block(start, min(start + batch_size, request.count))
                 for writer in alone:
                     writer.add(block)
             for part in gathered(block, ranks) if gather else []:
                 for writer in together:
                     writer.add(part)
-            advance(min((first + ranks.size) * batch_size, series.count))
+            advance(min((first + ranks.size) * batch_size, request.count))
 
 
-def gathered(block: Block | None, ranks: Ranks) -> list[Block]:
+def gathered(block: SampleBlock | None, ranks: Ranks) -> list[SampleBlock]:
     """Gather blocks of all processes in order on rank 0; others return nothing."""
     if ranks.size == 1:
         return [] if block is None else [block]
-    parts: list[Block | None] | None = [None] * ranks.size if ranks.rank == 0 else None
+    parts: list[SampleBlock | None] | None = [None] * ranks.size if ranks.rank == 0 else None
     distributed.gather_object(block, parts)
     return [part for part in parts or [] if part is not None]
 
 
 def single_files(task: Task, config: DictConfig) -> list[Writer]:
     """Return the writers of single files."""
-    series, spec = task.series, task.series.gan.spec
+    request, spec = task.request, task.request.gan.spec
     chosen = [name for name in file_formats(spec) if name in task.formats and not is_text(spec)]
     if spec.is_image:
         return [
-            SingleFiles(task.folder, kind=name, quality=config.quality, count=series.count)
+            SingleFiles(task.folder, kind=name, quality=config.quality, count=request.count)
             for name in chosen
         ]
     return [
-        SampleFiles(task.folder, kind=spec.kind, suffix=f".{name}", count=series.count)
+        SampleFiles(task.folder, kind=spec.kind, suffix=f".{name}", count=request.count)
         for name in chosen
     ]
 
 
 def containers(task: Task, config: DictConfig) -> list[Writer]:
     """Return the writers of files that hold all images."""
-    series, folder = task.series, task.folder
-    attributes = series.gan.attributes
-    numbers = [] if attributes else [str(i) for i in range(series.gan.num_classes)]
-    names = series.gan.class_names or numbers
+    request, folder = task.request, task.folder
+    attributes = request.gan.attributes
+    numbers = [] if attributes else [str(i) for i in range(request.gan.num_classes)]
+    names = request.gan.class_names or numbers
     path = {name: folder / file for name, file in CONTAINERS.items()}
     make = {
         "grid": lambda: GridFile(
             path["grid"],
-            count=series.count,
+            count=request.count,
             columns=task.columns,
             scale=config.scale,
-            kind=series.gan.spec.kind,
+            kind=request.gan.spec.kind,
         ),
-        "npz": lambda: Npz(path["npz"], series=series),
+        "npz": lambda: Npz(path["npz"], request=request),
         "zip": lambda: ImagesZip(path["zip"], class_names=names, attributes=attributes),
-        "txt": lambda: TextFile(path["txt"], kind=series.gan.spec.kind),
-        "jsonl": lambda: JsonLines(path["jsonl"], kind=series.gan.spec.kind, class_names=names),
+        "txt": lambda: TextFile(path["txt"], kind=request.gan.spec.kind),
+        "jsonl": lambda: JsonLines(path["jsonl"], kind=request.gan.spec.kind, class_names=names),
         "latents": lambda: LatentsFile(folder, metadata=task.metadata),
     }
-    if not is_text(series.gan.spec):  # a file a sample may be called .txt, too
+    if not is_text(request.gan.spec):  # a file a sample may be called .txt, too
         make = {name: writer for name, writer in make.items() if name not in OF_TEXT}
     return [make[name]() for name in task.formats if name in make]

@@ -24,7 +24,7 @@ from gan_lab.run import Holder, living_holder, read_results
 from gan_lab.training.advice import advice
 from gan_lab.training.checkpoint import CONFIG_FILE, checkpoint_path, read_config
 from gan_lab.training.loggers import METRICS_FILE
-from gan_lab.training.loggers.files import damage, whole_entries
+from gan_lab.training.loggers.files import damage, intact_entries
 from gan_lab.training.schedules import is_number
 from gan_lab.training.state_dicts import outline
 from gan_lab.weights.exported import NETWORKS
@@ -202,7 +202,7 @@ def read_run(path: Path, name: str, *, trust: Sequence[str] = ()) -> Run:
     metrics = path / METRICS_FILE
     if metrics.exists():
         try:
-            entries, damaged = whole_entries(metrics)
+            entries, damaged = intact_entries(metrics)
         except InputError as error:
             entries, damaged = [], []
             run.problems.append(one_line(error))

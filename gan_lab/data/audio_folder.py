@@ -168,7 +168,7 @@ class AudioFolder(EncodedSounds):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scan:
+class AudioScan:
     """The result of a scan.
 
     Attributes:
@@ -182,13 +182,13 @@ class Scan:
     reasons: dict[int, str]
 
 
-def scan(source: Source) -> Scan:
+def scan(source: Source) -> AudioScan:
     """Decode all files of `source`, or load the cached result if they are unchanged."""
     key = digest("audio", _VERSION, source.listing)
     arrays = cached_arrays("scans", key, lambda: _scan_all(source))
     reasons: dict[str, str] = json.loads(arrays["reasons"].tobytes())
     numbered = {int(number): reason for number, reason in reasons.items()}
-    return Scan(frames=arrays["frames"], rates=arrays["rates"], reasons=numbered)
+    return AudioScan(frames=arrays["frames"], rates=arrays["rates"], reasons=numbered)
 
 
 def _scan_all(source: Source) -> Arrays:
@@ -244,7 +244,7 @@ def resampled(values: NDArray[np.float32], rate: int, wanted: int) -> NDArray[np
     return np.ascontiguousarray(soxr.resample(values.T, rate, wanted).T)
 
 
-def _usable(source: Source, found: Scan, skip: bool) -> NDArray[np.bool_]:
+def _usable(source: Source, found: AudioScan, skip: bool) -> NDArray[np.bool_]:
     usable = np.ones(len(source), dtype=bool)
     usable[list(found.reasons)] = False
     bad = [(source.name(index), reason) for index, reason in found.reasons.items()]

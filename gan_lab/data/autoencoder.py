@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gan_lab.data.sample import Representation, SampleSpec
 from gan_lab.errors import InputError
+from gan_lab.layers.precision import full_precision
 
 
 class Autoencoder(Representation):
@@ -102,7 +103,8 @@ class Autoencoder(Representation):
 
     def pack(self, samples: Tensor) -> Tensor:
         """Return the encoder's means [N, 4, H / 8, W / 8] of images in [-1, 1], not scaled."""
-        with torch.no_grad(), full_precision(samples):
+        # published autoencoders overflow in float16
+        with torch.no_grad(), full_precision(samples.device):
             self._follow(samples)
             parts = samples.float().split(self.at_once)
             return torch.cat([self.network.encode(part).latent_dist.mode() for part in parts])
@@ -115,7 +117,7 @@ class Autoencoder(Representation):
 
     def decode(self, values: Tensor) -> Tensor:
         """Return images [N, 3, H, W] in about [-1, 1] of latents, differentiable by these."""
-        with full_precision(values):
+        with full_precision(values.device):
             self._follow(values)
             parts = (values.float() / self.scale).split(self.at_once)
             return torch.cat([self.network.decode(part).sample for part in parts])
@@ -124,11 +126,6 @@ class Autoencoder(Representation):
         """Move to the device of values: a generator may be on another one than the data."""
         if self.network.device != values.device:
             self.network.to(values.device)
-
-
-def full_precision(values: Tensor) -> torch.autocast:
-    """Leave mixed precision: published autoencoders overflow in float16."""
-    return torch.autocast(values.device.type, enabled=False)
 
 
 def autoencoder_class() -> Any:

@@ -222,7 +222,7 @@ class HuggingFaceText(Lines):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rows:
+class HubRows:
     """The training and validation rows of a data set, one after the other.
 
     Attributes:
@@ -370,7 +370,7 @@ class CellSource(Source):
         column: its name.
     """
 
-    def __init__(self, rows: Rows, column: str) -> None:
+    def __init__(self, rows: HubRows, column: str) -> None:
         self._listing = digest(rows.listing, column)
         self._name, self._column = rows.name, column
         self._split_names = rows.split_names
@@ -419,7 +419,7 @@ def open_rows(
     revision: str | None,
     train_split: str,
     val_split: str | None,
-) -> Rows:
+) -> HubRows:
     """Open a data set; arguments as for `HuggingFaceImages`.
 
     Raises:
@@ -442,7 +442,7 @@ def open_rows(
     for one in names:
         if not len(splits[one]):
             raise InputError(f"the split {one} of data.name={name} has no rows")
-    return Rows(name=name, parts=[splits[one] for one in names], split_names=names)
+    return HubRows(name=name, parts=[splits[one] for one in names], split_names=names)
 
 
 def _open(name: str, subset: str | None, revision: str | None) -> dict[str, Any]:

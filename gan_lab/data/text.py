@@ -363,7 +363,7 @@ class PackedLines:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class LineChunk:
     """Some lines: [n, L], labels [n] and hashes [n]."""
 
     lines: NDArray[Any]
@@ -373,7 +373,7 @@ class Part:
 
 def write_packed(
     path: Path,
-    parts: Iterable[Part],
+    parts: Iterable[LineChunk],
     *,
     count: int,
     kind: Text,

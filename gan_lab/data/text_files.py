@@ -24,9 +24,9 @@ from gan_lab.data.text import (
     MAX_ALPHABET,
     PADDING,
     UNKNOWN,
+    LineChunk,
     Lines,
     PackedLines,
-    Part,
     Text,
     count_characters,
     cut_lines,
@@ -372,7 +372,7 @@ def _pack(
     kind = reading.kind(counts)
     total = min(lines, reading.max_lines or lines)
 
-    def parts() -> Iterator[Part]:
+    def parts() -> Iterator[LineChunk]:
         left = total
         for some in texts():
             rows = some.rows[:left]
@@ -382,7 +382,7 @@ def _pack(
                 hashes[:] = 0 if some.validates else _NUM_HASHES - 1
             labels = np.full(len(rows), some.label, dtype=np.int32)
             try:
-                yield Part(lines=numbered(rows, kind), labels=labels, hashes=hashes)
+                yield LineChunk(lines=numbered(rows, kind), labels=labels, hashes=hashes)
             except InputError as error:
                 raise InputError(f"{some.name}: {error}") from error
 
@@ -435,7 +435,7 @@ def pack_lines(datasets: list[SampleDataset], kind: Text, out: Path) -> int:
     """Write the lines of one or both splits to one file; return their number."""
     has_splits = len(datasets) > 1
 
-    def parts() -> Iterator[Part]:
+    def parts() -> Iterator[LineChunk]:
         points = np.array(
             [0 if one == kind.padding else ord(one) for one in kind.alphabet], dtype=np.uint32
         )
@@ -447,7 +447,7 @@ def pack_lines(datasets: list[SampleDataset], kind: Text, out: Path) -> int:
                 if has_splits:
                     hashes[:] = 0 if data.split == "val" else _NUM_HASHES - 1
                 labels = data.labels[start:stop].astype(np.int32)
-                yield Part(lines=some, labels=labels, hashes=hashes)
+                yield LineChunk(lines=some, labels=labels, hashes=hashes)
 
     count = sum(data.num_stored for data in datasets)
     write_packed(

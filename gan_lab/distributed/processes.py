@@ -160,7 +160,7 @@ def run_on(devices: int, config: DictConfig, target: Target) -> None:
     logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
     queue: SimpleQueue[Message] = get_context("spawn").SimpleQueue()
     container = OmegaConf.to_container(config)
-    with interrupts_held():
+    with interrupts_blocked():
         context = start_processes(
             work,
             args=(container, devices, free_port(), queue, target),
@@ -178,7 +178,7 @@ def run_on(devices: int, config: DictConfig, target: Target) -> None:
         except (ProcessExitedException, ProcessRaisedException) as error:
             failure = error
     # errors of processes that lost a killed one are not the cause
-    killed = failure and killed_by_others(context, failure)
+    killed = failure and killed_process(context, failure)
     messages = []
     while not queue.empty():
         messages.append(queue.get())
@@ -199,10 +199,10 @@ def run_on(devices: int, config: DictConfig, target: Target) -> None:
     ) from failure
 
 
-def killed_by_others(
+def killed_process(
     context: ProcessContext, failure: ProcessExitedException | ProcessRaisedException
 ) -> tuple[int, str] | None:
-    """Return the process killed by a signal, and the signal; None if there is none but ours.
+    """Return the process killed by a signal other than ours, and the signal; None without one.
 
     The others then fail with other errors.
     """
@@ -216,7 +216,7 @@ def killed_by_others(
 
 
 @contextmanager
-def interrupts_held() -> Iterator[None]:
+def interrupts_blocked() -> Iterator[None]:
     """Start processes that ignore Ctrl-C until they are ready: Python's startup would print a traceback each."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
@@ -350,7 +350,7 @@ def process_group(devices: int) -> Iterator[None]:
     Args:
         devices: processes started here, without torchrun or SLURM.
     """
-    rank, size, local = _place(devices)
+    rank, size, local = _ranks(devices)
     if size == 1 or distributed.is_initialized():
         yield
         return
@@ -364,7 +364,7 @@ def process_group(devices: int) -> Iterator[None]:
         distributed.destroy_process_group()
 
 
-def _place(devices: int) -> tuple[int, int, int]:
+def _ranks(devices: int) -> tuple[int, int, int]:
     """Return rank, world size and local rank."""
     others = environment()
     if isinstance(others, LightningEnvironment):

@@ -218,9 +218,9 @@ class SharedBatchNorm(_BatchNorm):
         kept = [0, *range(2, x.ndim)]
         shape = [1, -1, *[1] * (x.ndim - 2)]
         exact = to_fp32(x)
-        mean = mean_everywhere(exact.mean(kept))  # [C]
+        mean = global_mean(exact.mean(kept))  # [C]
         centered = exact - mean.view(shape)
-        variance = mean_everywhere(centered.square().mean(kept))  # [C]
+        variance = global_mean(centered.square().mean(kept))  # [C]
         self._keep(mean.detach(), variance.detach(), x.numel() // x.shape[1] * get_world_size())
         scale = (variance + self.eps).rsqrt()
         if self.affine:
@@ -246,7 +246,7 @@ class SharedBatchNorm(_BatchNorm):
         """Take any number of dimensions."""
 
 
-def mean_everywhere(value: Tensor) -> Tensor:
+def global_mean(value: Tensor) -> Tensor:
     """Return the mean of a tensor over all processes, differentiable any number of times."""
     total: Tensor = SumOverRanks.apply(value)
     return total / get_world_size()

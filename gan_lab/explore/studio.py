@@ -33,26 +33,26 @@ Whole = Annotated[int, Field(ge=0, lt=2**31, strict=True)]
 Label = Whole | dict[str, Number] | None
 
 
-class Part(BaseModel):
+class RecipePart(BaseModel):
     """A part of a recipe; unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Seeded(Part):
+class Seeded(RecipePart):
     """The first latent of a seed, with a given or drawn label."""
 
     seed: Seed
     label: Label = None
 
 
-class SavedLatents(Part):
+class SavedLatents(RecipePart):
     """Latents kept on the server, such as those of a projected image."""
 
     latents: str
 
 
-class Between(Part):
+class Between(RecipePart):
     """Interpolation between two points at `t` in [0, 1]."""
 
     start: "Seeded | SavedLatents | Between"
@@ -63,7 +63,7 @@ class Between(Part):
 Point = Seeded | SavedLatents | Between
 
 
-class Mix(Part):
+class Mix(RecipePart):
     """Style mixing: layers `first` to `last` (inclusive) have another seed's styles."""
 
     seed: Seed
@@ -71,14 +71,14 @@ class Mix(Part):
     last: Whole
 
 
-class Walk(Part):
+class Walk(RecipePart):
     """Steps along directions, in units of their standard deviations, in the order of the directions."""
 
     method: Literal["sefa", "ganspace"]
     amounts: Annotated[list[Number], Field(max_length=64)]
 
 
-class Recipe(Part):
+class Recipe(RecipePart):
     """All settings of a sample.
 
     Attributes:

@@ -4,11 +4,13 @@ ADA, Karras et al. 2020, appendix D, https://arxiv.org/abs/2006.06676: activatio
 and clamped; weights, styles, demodulation and images stay in single precision.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.amp.autocast_mode import is_autocast_available
 
 from gan_lab.errors import InputError
 
@@ -24,6 +26,12 @@ def find_fp16_dtype(name: str) -> torch.dtype:
     if name not in FP16_DTYPES:
         raise InputError(f"fp16_dtype={name!r} must be one of {', '.join(FP16_DTYPES)}")
     return FP16_DTYPES[name]
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[object]:
+    """Disable autocast on a device."""
+    kind = device.type
+    return torch.autocast(kind, enabled=False) if is_autocast_available(kind) else nullcontext()
 
 
 def to_fp16(x: Tensor, half: torch.dtype | None) -> Tensor:
@@ -69,7 +77,7 @@ def keep_ends_in_float32(
 
 def _leave_autocast(module: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
     # a pre-hook and a hook, since one hook cannot wrap the forward pass
-    module.full_precision = torch.autocast(module.weight.device.type, enabled=False)
+    module.full_precision = full_precision(module.weight.device)
     module.full_precision.__enter__()
     return tuple(to_fp32(arg) if isinstance(arg, Tensor) else arg for arg in args)
 

@@ -3,17 +3,16 @@
 Miyato et al. 2018, https://arxiv.org/abs/1802.05957, equation 8 and algorithm 1.
 """
 
-from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
-from torch.amp.autocast_mode import is_autocast_available
 from torch.nn.functional import normalize
 from torch.nn.utils.parametrize import is_parametrized, register_parametrization
 
 from gan_lab.errors import InputError
 from gan_lab.layers.equalized import EqualizedConv2d, EqualizedLinear
+from gan_lab.layers.precision import full_precision
 
 Network = TypeVar("Network", bound=nn.Module)
 Layer = TypeVar("Layer", bound=nn.Module)
@@ -53,7 +52,7 @@ class SpectralNorm(nn.Module):
     def forward(self, weight: Tensor) -> Tensor:
         """Return the weight divided by `scale` times its largest singular value, in the same shape."""
         # in half precision the rounding error would exceed the gain of a step
-        with full_precision(weight):
+        with full_precision(weight.device):
             return weight / (self.sigma(weight) * self.scale)
 
     def sigma(self, weight: Tensor) -> Tensor:
@@ -102,12 +101,6 @@ class StoredSpectralNorm(SpectralNorm):
                 self.u.copy_(u)
                 self.v.copy_(v)
         return torch.dot(u, rows @ v)
-
-
-def full_precision(like: Tensor) -> AbstractContextManager[object]:
-    """Disable autocast on the device of `like`."""
-    kind = like.device.type
-    return torch.autocast(kind, enabled=False) if is_autocast_available(kind) else nullcontext()
 
 
 def spectrally_normalized(

@@ -128,9 +128,9 @@ class MetricsByData:
     def protocol(self) -> dict[str, str | int]:
         return self._chosen.protocol
 
-    def suiting(self, dataset: SampleDataset) -> Metrics:
+    def choose_for(self, dataset: SampleDataset) -> Metrics:
         """Return the metrics for a data set; none for unknown kinds of samples."""
-        chosen = self.of_kind(type(dataset))
+        chosen = self.of_class(type(dataset))
         if chosen is self._other and not dataset.spec.is_image:
             warn(
                 f"metrics=auto supports images and text, not {dataset.spec.kind.name}: no metrics are computed"
@@ -138,33 +138,33 @@ class MetricsByData:
             return NoMetrics()
         return chosen
 
-    def of_kind(self, kind: type) -> Metrics:
+    def of_class(self, kind: type) -> Metrics:
         """Return the metrics for a class of data."""
         known = (metrics for one, metrics in self._by_kind.items() if issubclass(kind, one))
         return next(known, self._other)
 
-    def possible(self, kind: type) -> tuple[Metrics, ...]:
+    def candidates(self, kind: type) -> tuple[Metrics, ...]:
         """Return the metrics for data of a class, in order of preference."""
-        chosen = self.of_kind(kind)
+        chosen = self.of_class(kind)
         return (chosen, self._small) if chosen is self._other else (chosen,)
 
-    def fitting(self, data: DataModule) -> Metrics:
+    def choose(self, data: DataModule) -> Metrics:
         """Return the metrics that `prepare` chooses for some data, as far as that shows before anything is loaded."""
-        possible = self.possible(type(data.train))
-        if possible[0] is self._other and not data.spec.is_image:
+        candidates = self.candidates(type(data.train))
+        if candidates[0] is self._other and not data.spec.is_image:
             return NoMetrics()
-        for metrics in possible:
+        for metrics in candidates:
             with suppress(InputError):
                 metrics.check_data(data)
                 return metrics
-        return possible[0]
+        return candidates[0]
 
     def check_data(self, data: DataModule) -> None:
-        """Accept any data: where no metric fits, training goes on without."""
+        """Accept any data: without a suitable metric, training has none."""
 
     def prepare(self, data: DataModule) -> None:
         """Choose metrics by the data, and prepare them."""
-        chosen = self.suiting(data.train)
+        chosen = self.choose_for(data.train)
         try:
             chosen.prepare(data)
         except InputError as error:

@@ -183,7 +183,7 @@ _PAIRS = 8  # paths per batch
 _LARGEST = 256  # larger images are averaged down to it, or to half of it if cropped
 
 
-class PathLength(GeneratorMetric):
+class PerceptualPathLength(GeneratorMetric):
     """Path length by the squared distance of the protocol's extractor; PPL if that is LPIPS.
 
     The key is `ppl_w_end_crop_50k`, or with another extractor `path_digits_z_end_1437`; images are then quantized to 8

@@ -1,10 +1,10 @@
 """Memorization: whether generated samples are copies of training samples; protocol=memorization.
 
-Nobody can see from distances alone that a sample is a copy: smooth and typical ones lie close to everything. So a
+Distances alone do not show that a sample is a copy: smooth and typical ones are close to everything. So a
 sample counts as copied if it is closer to its nearest training sample than the closest 1 % of held-out samples are to
-theirs, both in itself and in units of its mean distance to the 50 next ones (Carlini et al. 2023,
-https://arxiv.org/abs/2301.13188, section 5.1). Held-out samples were not trained on, so that about 1 % of an honest
-generator's are so, too.
+theirs, both in absolute distance and relative to its mean distance to the 50 next ones (Carlini et al. 2023,
+https://arxiv.org/abs/2301.13188, section 5.1). Held-out samples were not trained on, so about 1 % of the samples of a
+generator that copies nothing count as copied, too.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -24,9 +24,9 @@ from gan_lab.metrics.feature_set import FeatureSet, Needs
 from gan_lab.metrics.image_metrics import blocks, held_out_images, real_images
 from gan_lab.metrics.sources import DatasetImages, GanImages, ImageSource
 
-CLOSEST = 0.01  # share of held-out samples that says what is close
+CLOSEST = 0.01  # share of held-out samples that determines what is close
 NEIGHBORS = 50  # whose mean distance a sample's nearest one is measured by
-KNOWN = 0.6  # AUC of a membership test above which training samples count as known
+KNOWN = 0.6  # AUC of a membership test above which training samples count as recognized
 _SURE = 0.99  # of the bounds that a verdict needs
 _INTERVAL = 0.95  # of an AUC
 
@@ -111,10 +111,10 @@ class CopiedShare:
     """Share of generated samples that are copies.
 
     Attributes:
-        copied: share that is close in itself and in units of the next ones.
-        closer: share that is close in itself.
+        copied: share that is close in absolute and relative distance.
+        closer: share that is close in absolute distance.
         at_least: lower bound of `copied`, 99 %.
-        by_chance: share that may be as close without any copying, as far as so few held-out samples tell, 99 %.
+        by_chance: share that may be as close without copying, upper bound for this number of held-out samples, 99 %.
         threshold: distance below which a sample is close.
         found: bool [Q], the copies.
     """
@@ -167,7 +167,7 @@ class Membership:
     """How well a score separates training samples from held-out ones.
 
     Attributes:
-        auc: chance that it is larger for a training sample than for a held-out one; 0.5 where it tells nothing.
+        auc: probability that it is larger for a training sample than for a held-out one; 0.5 is chance.
         error: standard error.
     """
 
@@ -182,7 +182,7 @@ class Membership:
 
     @property
     def is_sure(self) -> bool:
-        """Whether it knows training samples, with 99 %."""
+        """Whether it recognizes training samples, with 99 %."""
         return self.auc - float(norm.ppf(_SURE)) * self.error > KNOWN
 
 
@@ -241,11 +241,11 @@ class Verdict:
 
     Attributes:
         answer: "yes" for signs of memorization, else "no".
-        words: the verdict in sentences.
+        text: the verdict in sentences.
     """
 
     answer: str
-    words: str
+    text: str
 
 
 def verdict_of(
@@ -275,27 +275,27 @@ def verdict_of(
         if test.is_sure
     ]
     if reasons:
-        words = f"memorization: yes. {'; '.join(reasons)}."
+        text = f"memorization: yes. {'; '.join(reasons)}."
     else:
         name, worst = max(shares.items(), key=lambda item: item[1].copied)
-        words = (
+        text = (
             f"memorization: no sign of it. By {name}, where it is most, {_percent(worst.copied)} of the generated "
             f"images are as close to a training image as the closest 1 % of {num_held_out:,} held-out ones (by chance "
             f"at most {_percent(worst.by_chance)})."
         )
         if tests := ", ".join(f"{_auc(test)} by {name}" for name, test in known.items()):
-            words += (
+            text += (
                 " Their distance to generated images tells training images from held-out ones with an AUC of "
                 f"{tests}."
             )
     if discriminator is not None:
-        words += f" The discriminator tells them apart with an AUC of {_auc(discriminator)}"
-        words += (
+        text += f" The discriminator tells them apart with an AUC of {_auc(discriminator)}"
+        text += (
             ": it knows its training images, so do not give it away."
             if discriminator.is_sure
             else "."
         )
-    return Verdict(answer="yes" if reasons else "no", words=words)
+    return Verdict(answer="yes" if reasons else "no", text=text)
 
 
 def _percent(share: float) -> str:
@@ -328,11 +328,11 @@ class _Found:
 
 
 class TrainingCopies(ProtocolMetric):
-    """Share of generated images that are copies of training images, membership tests, and a verdict in words.
+    """Share of generated images that are copies of training images, membership tests, and a verdict in sentences.
 
     Images are compared by pixels (in 8 bits, at most 64x64), by pixels among mirrored copies that are shifted by up to
-    a sixteenth (at most 32x32), and by features. Membership tests ask whether training images can be told from held-out
-    ones by their distance to the nearest generated image, and by the discriminator's logit, where a run is measured.
+    a sixteenth (at most 32x32), and by features. Membership tests try to separate training from held-out images by
+    their distance to the nearest generated image and, for a run, by the discriminator's logit.
 
     Args:
         output: of the extractor; None compares by pixels alone.
@@ -409,7 +409,7 @@ class TrainingCopies(ProtocolMetric):
             MetricValue(
                 key=self.key(context),
                 value=max(share.copied for share in shares.values()),
-                detail={"verdict": verdict.answer, "words": verdict.words},
+                detail={"verdict": verdict.answer, "text": verdict.text},
             ),
             *(_as_value(f"copies_{name}_{number}", shares[name], found[name]) for name in found),
             *(_as_test(f"membership_{name}_{number}", test) for name, test in known.items()),
@@ -569,7 +569,7 @@ def _found(neighbors: Neighbors, num: int, reached: Tensor) -> _Found:
 def _by_discriminator(
     fake: ImageSource, training: ImageSource, held_out: ImageSource
 ) -> Membership | None:
-    """Tell training images from held-out ones by the discriminator's logits; None without a discriminator."""
+    """Separate training from held-out images by the discriminator's logits; None without a discriminator."""
     if not isinstance(fake, GanImages) or fake.discriminate is None:
         return None
     sides = []

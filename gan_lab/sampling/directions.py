@@ -36,7 +36,7 @@ from gan_lab.sampling.latents import (
 )
 from gan_lab.sampling.sampler import Sampler
 from gan_lab.sampling.search import check_count
-from gan_lab.sampling.spaces import full_precision
+from gan_lab.sampling.spaces import full_precision_copy
 from gan_lab.seeding import Stream, check_seed, derive_seed
 
 METHODS = ("auto", "sefa", "ganspace")
@@ -423,7 +423,7 @@ def first_layer(gan: Sampler, seed: int) -> Tensor:
     A is the derivative of its output. Where that is not a linear map of z, as where z is scaled to one length, A^T A is
     the mean over 16 normal z.
     """
-    generator = full_precision(gan.generator).requires_grad_(False)
+    generator = full_precision_copy(gan.generator).requires_grad_(False)
     source = torch.Generator().manual_seed(derive_seed(seed, Stream.LINEARIZATION))
     dim = gan.z_dim
     z = torch.randn(POINTS, dim, generator=source).to(gan.device)

@@ -17,7 +17,7 @@ from gan_lab.errors import InputError
 from gan_lab.layers.networks import GeneratorNetwork
 from gan_lab.sampling.latents import Latents, is_finite_number
 from gan_lab.sampling.sampler import Sampler
-from gan_lab.sampling.spaces import NoiseMaps, Space, full_precision
+from gan_lab.sampling.spaces import NoiseMaps, Space, full_precision_copy
 from gan_lab.sampling.targets import Distance, mean_squared_error
 from gan_lab.seeding import Stream, derive_seed
 
@@ -354,7 +354,7 @@ def tune(
     Noise inputs are the constant ones, so that latents alone give the images.
     """
     gan = space.gan
-    before = full_precision(gan.generator).requires_grad_(False)
+    before = full_precision_copy(gan.generator).requires_grad_(False)
     tuned = space.generator
     trained = tuned.get_submodule("synthesis") if gan.has_styles else tuned
     parameters = list(trained.parameters())

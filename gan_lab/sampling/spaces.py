@@ -53,7 +53,7 @@ class Space(ABC):
 
     def __init__(self, gan: Sampler) -> None:
         self.gan = gan
-        self.generator = full_precision(gan.generator).requires_grad_(False)
+        self.generator = full_precision_copy(gan.generator).requires_grad_(False)
 
     @abstractmethod
     def starts(self, targets: Tensor, labels: Tensor | None, count: int, seed: int) -> Starts:
@@ -226,7 +226,7 @@ def nearest(
     return chosen, of_class[order // each].to(gan.device)
 
 
-def full_precision(generator: GeneratorNetwork) -> GeneratorNetwork:
+def full_precision_copy(generator: GeneratorNetwork) -> GeneratorNetwork:
     """Return a copy of a generator that computes in single precision throughout.
 
     Gradients of a mean over pixels vanish in half precision.

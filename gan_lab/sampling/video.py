@@ -57,7 +57,7 @@ def write_video(
     """
     path = check_video(path, fps, scale)
     with replacing(path) as temporary, progress_bar(path.name, total) as advance:
-        images = counted(enlarged(checked(frames), scale), advance)
+        images = count_frames(enlarged(checked(frames), scale), advance)
         if path.suffix.lower() == ".mp4":
             write_mp4(temporary, images, fps)
         else:
@@ -137,7 +137,7 @@ def enlarged(frames: Iterable[Tensor], scale: int) -> Iterator[Tensor]:
         yield frame.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
 
 
-def counted(frames: Iterable[Tensor], advance: Any) -> Iterator[Tensor]:
+def count_frames(frames: Iterable[Tensor], advance: Any) -> Iterator[Tensor]:
     """Yield frames and store their number."""
     for done, frame in enumerate(frames, start=1):
         yield frame

@@ -1,4 +1,4 @@
-"""A series of samples, drawn in blocks, and writers of its files."""
+"""Requested samples, drawn in blocks, and writers of their files."""
 
 import io
 import json
@@ -27,7 +27,7 @@ from gan_lab.sampling.sampler import Sampler
 
 
 @dataclass(frozen=True)
-class Block:
+class SampleBlock:
     """Consecutive images.
 
     Attributes:
@@ -44,7 +44,7 @@ class Block:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Series:
+class SampleRequest:
     """The samples to draw.
 
     Attributes:
@@ -81,7 +81,7 @@ class Series:
             found += [one for i, one in enumerate(self.labels) if one not in self.labels[:i]]
         return found
 
-    def block(self, start: int, stop: int) -> Block:
+    def block(self, start: int, stop: int) -> SampleBlock:
         """Draw images `start` to `stop` in one forward pass."""
         latents = self._latents(start, stop)
         if self.directions is not None:
@@ -91,7 +91,7 @@ class Series:
         )
         kept = latents.replace(latents.values.cpu())
         samples = self.gan.spec.decode(images).cpu()
-        return Block(start, samples, kept, self._names(start, kept))
+        return SampleBlock(start, samples, kept, self._names(start, kept))
 
     def _latents(self, start: int, stop: int) -> Latents:
         if self.latents is not None:
@@ -187,7 +187,7 @@ class Writer(ABC):
     ordered = True
 
     @abstractmethod
-    def add(self, block: Block) -> None:
+    def add(self, block: SampleBlock) -> None:
         """Take the next images."""
 
     @abstractmethod
@@ -217,7 +217,7 @@ class SingleFiles(Writer):
         self._count = count
         folder.mkdir(parents=True, exist_ok=True)
 
-    def add(self, block: Block) -> None:
+    def add(self, block: SampleBlock) -> None:
         for name, image in zip(block.names, block.samples, strict=True):
             data = encode(image, kind=self._kind, quality=self._quality)
             # tens of thousands of files, easily redrawn: a sync each would cost more than drawing
@@ -246,7 +246,7 @@ class SampleFiles(Writer):
         self._count = count
         folder.mkdir(parents=True, exist_ok=True)
 
-    def add(self, block: Block) -> None:
+    def add(self, block: SampleBlock) -> None:
         for name, sample in zip(block.names, block.samples, strict=True):
             self._kind.write(sample, self._folder / f"{name}{self._suffix}")
 
@@ -297,7 +297,7 @@ class GridFile(Writer):
         self._edge = 2 if count > 1 else 0  # white pixels between images
         self._canvas: Tensor | None = None
 
-    def add(self, block: Block) -> None:
+    def add(self, block: SampleBlock) -> None:
         pixels = enlarged(self._kind.preview(block.samples), self._scale)
         channels, height, width = pixels.shape[1:]
         edge = self._edge
@@ -341,10 +341,10 @@ class TextFile(Writer):
         self._kind = kind
         self._parts: list[str] = []
 
-    def add(self, block: Block) -> None:
+    def add(self, block: SampleBlock) -> None:
         self._parts += [self._entry(block, i) for i in range(len(block.names))]
 
-    def _entry(self, block: Block, i: int) -> str:
+    def _entry(self, block: SampleBlock, i: int) -> str:
         return self._kind.media(block.samples[i]).decode()
 
     def finish(self) -> str:
@@ -365,7 +365,7 @@ class JsonLines(TextFile):
         super().__init__(path, kind=kind)
         self._class_names = class_names
 
-    def _entry(self, block: Block, i: int) -> str:
+    def _entry(self, block: SampleBlock, i: int) -> str:
         entry = {"text": super()._entry(block, i).removesuffix("\n"), "name": block.names[i]}
         labels = block.latents.labels
         if labels is not None and labels.ndim == 1:
@@ -387,7 +387,7 @@ class Archive(Writer):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._archive = zipfile.ZipFile(self._part, "w")
 
-    def add(self, block: Block) -> None:
+    def add(self, block: SampleBlock) -> None:
         with naming(self._path):
             self._add(block)
 
@@ -399,7 +399,7 @@ class Archive(Writer):
         return self._path.name
 
     @abstractmethod
-    def _add(self, block: Block) -> None: ...
+    def _add(self, block: SampleBlock) -> None: ...
 
     @abstractmethod
     def _finish(self) -> None: ...
@@ -439,7 +439,7 @@ class ImagesZip(Archive):
         self._folders = slugs if distinct else [f"class{i}" for i in range(len(slugs))]
         self._labels: list[tuple[str, int]] = []
 
-    def _add(self, block: Block) -> None:
+    def _add(self, block: SampleBlock) -> None:
         given = block.latents.labels
         labels = None if given is None or given.ndim == 2 else given.tolist()
         for i, (name, image) in enumerate(zip(block.names, block.samples, strict=True)):
@@ -467,16 +467,16 @@ class Npz(Archive):
 
     Args:
         path: of the .npz.
-        series: to write.
+        request: to write.
     """
 
-    def __init__(self, path: Path, *, series: Series) -> None:
+    def __init__(self, path: Path, *, request: SampleRequest) -> None:
         super().__init__(path)
-        self._series = series
+        self._series = request
         self._images: IO[bytes] | None = None
         self._labels: list[Tensor] = []
 
-    def _add(self, block: Block) -> None:
+    def _add(self, block: SampleBlock) -> None:
         is_image = self._series.gan.spec.is_image
         samples = block.samples.permute(0, 2, 3, 1) if is_image else block.samples
         pixels = samples.contiguous().numpy()
@@ -530,7 +530,7 @@ class LatentsFile(Writer):
         self._metadata = metadata
         self._parts: list[Latents] = []
 
-    def add(self, block: Block) -> None:
+    def add(self, block: SampleBlock) -> None:
         self._parts.append(block.latents)
 
     def finish(self) -> str:

@@ -81,12 +81,12 @@ def _of_the_data(
     metrics: MetricsByData, config: DictConfig, measured: Collection[str] | None
 ) -> Metrics:
     """Return which of the metrics that depend on the data a run has, or is going to have."""
-    possible = metrics.possible(get_object(config.data._target_))
-    if len(possible) == 1:
-        return possible[0]
+    candidates = metrics.candidates(get_object(config.data._target_))
+    if len(candidates) == 1:
+        return candidates[0]
     if measured is None:
-        return metrics.fitting(build_data(config))
-    return next((one for one in possible if f"metrics/{one.best}" in measured), possible[0])
+        return metrics.choose(build_data(config))
+    return next((one for one in candidates if f"metrics/{one.best}" in measured), candidates[0])
 
 
 def entries_of(run_dir: Path) -> list[dict[str, Any]]:

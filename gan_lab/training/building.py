@@ -37,7 +37,7 @@ from gan_lab.training.callbacks.training_log import ProgressBar
 from gan_lab.training.checkpoint import AtomicCheckpointIO
 from gan_lab.training.checks import CheckSameConfig
 from gan_lab.training.loggers import RunLogger
-from gan_lab.training.loggers.files import JsonLines
+from gan_lab.training.loggers.files import JsonLogger
 from gan_lab.training.module import AdversarialModule
 from gan_lab.training.player import OptimizerFactory
 
@@ -357,7 +357,7 @@ def build_callbacks(config: DictConfig) -> dict[str, object]:
 def build_trainer(config: DictConfig, callbacks: dict[str, object]) -> Trainer:
     """Build the Trainer; the data loader, not the Trainer, ends the training."""
     loggers = [
-        JsonLines(run_dir=config.run_dir),
+        JsonLogger(run_dir=config.run_dir),
         *(build(node, RunLogger) for node in config.logger.values() if node is not None),
     ]
     same_config = CheckSameConfig(config=resolved(config))

@@ -22,6 +22,7 @@ from gan_lab.layers.networks import (
     GeneratorNetwork,
     Role,
 )
+from gan_lab.layers.precision import full_precision
 from gan_lab.layers.spectral_norm import normalize_discriminator
 from gan_lab.seeding import seed_step
 from gan_lab.training.augment import Augmentation, Augmentations
@@ -31,7 +32,7 @@ from gan_lab.training.losses import Loss, mean_per_sample
 from gan_lab.training.player import OptimizerFactory, ParameterGroups, Player, build_players, frozen
 from gan_lab.training.regularizers import Regularizer
 from gan_lab.training.schedules import ScheduledParameters
-from gan_lab.training.steps import DiscriminatorStep, GeneratorStep, full_precision
+from gan_lab.training.steps import DiscriminatorStep, GeneratorStep
 
 
 class AdversarialModule(LightningModule):

@@ -19,13 +19,12 @@ from gan_lab.layers.networks import (
     samples_of,
     tensors_of,
 )
-from gan_lab.layers.precision import to_fp32
+from gan_lab.layers.precision import full_precision, to_fp32
 from gan_lab.layers.stylegan import StyleGeneratorNetwork
 from gan_lab.training.losses import mean_per_sample
 from gan_lab.training.steps import (
     DiscriminatorStep,
     GeneratorStep,
-    full_precision,
     mixed_precision,
     requiring_grad,
 )
@@ -106,7 +105,9 @@ class DiscriminatorRegularizer(Regularizer):
     def evaluate(self, step: DiscriminatorStep) -> Tensor:
         """Compute the penalty; if `precise`, mixed precision needs separate passes through D."""
         if self.precise and mixed_precision(step.z.device):
-            step = step.apart(by_real=self.differentiates_real, by_fake=self.differentiates_fake)
+            step = step.in_full_precision(
+                by_real=self.differentiates_real, by_fake=self.differentiates_fake
+            )
         return super().evaluate(step)
 
 

@@ -77,7 +77,7 @@ class DiscriminatorStep:
             penalties: regularizers of the step; in full precision they differentiate its own passes.
             logits_only: whether to leave out D's further losses, such as class losses.
         """
-        # in mixed precision each penalty has passes of its own, see `apart`
+        # in mixed precision each penalty has its own passes, see `in_full_precision`
         penalties = [] if mixed_precision(z.device) else list(penalties)
         by_real = any(penalty.differentiates_real for penalty in penalties)
         by_fake = any(penalty.differentiates_fake for penalty in penalties)
@@ -101,7 +101,7 @@ class DiscriminatorStep:
             ),
         )
 
-    def apart(self, *, by_real: bool, by_fake: bool) -> "DiscriminatorStep":
+    def in_full_precision(self, *, by_real: bool, by_fake: bool) -> "DiscriminatorStep":
         """Return the same step in single precision, with its own passes through D.
 
         Args:
@@ -128,14 +128,14 @@ class DiscriminatorStep:
     @cached_property
     def real_output(self) -> DiscriminatorOutput:
         """D's output for the real samples, shared by the loss and the penalties."""
-        return self._noted("real", self.real)
+        return self._recorded("real", self.real)
 
     @cached_property
     def fake_output(self) -> DiscriminatorOutput:
         """D's output for the fake samples, shared by the loss and the penalties."""
-        return self._noted("fake", self.fake)
+        return self._recorded("fake", self.fake)
 
-    def _noted(self, role: Role, x: DiscriminatorInput) -> DiscriminatorOutput:
+    def _recorded(self, role: Role, x: DiscriminatorInput) -> DiscriminatorOutput:
         """Return D's output in a role, and record the random state of its augmentations and noise."""
         self.states[role] = random_state(tensors_of(x)[0].device)
         return self.discriminate(x, role)
@@ -186,11 +186,6 @@ class GeneratorStep:
     def fake(self) -> DiscriminatorInput:
         """Fake samples with the generator's graph, made when first used."""
         return self.generate(self.z)
-
-
-def full_precision(device: torch.device) -> torch.autocast:
-    """Turn autocast off: half precision overflows for penalties, which square gradients."""
-    return torch.autocast(device.type, enabled=False)
 
 
 def mixed_precision(device: torch.device) -> bool:

@@ -220,7 +220,7 @@ def measured(result: Mapping[str, Any]) -> dict[str, Any]:
     metrics = [
         {
             **{key: metric.get(key) for key in ("key", "value", "uncertainty", "uncertainty_kind")},
-            "verdict": (metric.get("detail") or {}).get("words"),
+            "verdict": (metric.get("detail") or {}).get("text"),
         }
         for metric in result["metrics"]
     ]

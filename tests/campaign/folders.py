@@ -84,7 +84,7 @@ NODES = (
     "{_target_: os.system, command: 'touch WITNESS'}",
     "{_target_: builtins.open, file: WITNESS, mode: w}",
     "{_target_: gan_lab.data.packing.RestartableZip, out: WITNESS, plan: p}",
-    "{_target_: gan_lab.training.loggers.files.JsonLines, run_dir: WITNESS}",
+    "{_target_: gan_lab.training.loggers.files.JsonLogger, run_dir: WITNESS}",
     "{_target_: gan_lab.run.write, path: WITNESS, content: x}",
     "{_target_: pathlib.Path, _args_: [WITNESS]}",
     "{_target_: subprocess.Popen, args: [touch, WITNESS]}",

@@ -473,12 +473,12 @@ def test_memorization_with_the_discriminator(
         assert all(0 <= values[name] <= 1 for name in names)
         (verdict,) = [m["detail"] for m in told["metrics"] if m["key"] == "memorization_20"]
         said = " ".join(capsys.readouterr().out.split())
-        assert verdict["verdict"] in ("yes", "no") and verdict["words"] in said
+        assert verdict["verdict"] in ("yes", "no") and verdict["text"] in said
         with Image.open(folder / "copies_pixels_20_nearest.png") as sheet:
             assert sheet.size[0] > 16 * 64
     out = f"out={tmp_path / 'exported'}"
     assert launch("export", [f"run={pairs}", out, "with_discriminator=true"]) == 0
-    assert verdict["words"][1:] in (tmp_path / "exported" / "README.md").read_text()
+    assert verdict["text"][1:] in (tmp_path / "exported" / "README.md").read_text()
 
 
 def test_memorization_of_files(folders: tuple[Path, Path], tmp_path: Path) -> None:

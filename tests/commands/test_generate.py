@@ -22,7 +22,14 @@ from gan_lab.distributed.ranks import Ranks
 from gan_lab.models import stylegan2
 from gan_lab.sampling.gan import Gan
 from gan_lab.sampling.latents import Latents
-from gan_lab.sampling.writers import GridFile, LatentsFile, Npz, Series, SingleFiles, labels_for
+from gan_lab.sampling.writers import (
+    GridFile,
+    LatentsFile,
+    Npz,
+    SampleRequest,
+    SingleFiles,
+    labels_for,
+)
 from tests.commands.conftest import TINY, short_run
 
 EVERYTHING = "format=[png,jpeg,webp,grid,npz,zip,latents]"
@@ -121,14 +128,14 @@ def test_the_same_files_whatever_the_batch_size(run: Path, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("noise", ["const", "random"])
 def test_the_same_images_in_any_order(noise: str) -> None:
-    series = Series(
+    request = SampleRequest(
         gan=styled(), truncation=0.7, truncation_center="class", noise=noise, count=20, seed=2
     )
-    whole = series.block(0, 20)
+    whole = request.block(0, 20)
     for i in torch.randperm(20).tolist():
-        one = series.block(i, i + 1)
+        one = request.block(i, i + 1)
         assert (one.samples[0].int() - whole.samples[i].int()).abs().max() <= 1
-        assert torch.equal(one.samples, series.block(i, i + 1).samples)
+        assert torch.equal(one.samples, request.block(i, i + 1).samples)
         assert one.names[0] == whole.names[i]
     assert len(whole.samples.flatten(1).unique(dim=0)) == 20
 
@@ -136,14 +143,14 @@ def test_the_same_images_in_any_order(noise: str) -> None:
 @pytest.mark.parametrize("size", [2, 3])
 def test_processes_share_the_images(size: int, tmp_path: Path) -> None:
     """Each draws its turns; together they write what one would."""
-    series = Series(gan=styled(), noise="random", count=11, seed=[5, *range(20, 30)])
+    request = SampleRequest(gan=styled(), noise="random", count=11, seed=[5, *range(20, 30)])
     for name, ranks in (
         ("one", [Ranks()]),
         ("many", [Ranks(rank, size) for rank in reversed(range(size))]),
     ):
         for each in ranks:
             files = SingleFiles(tmp_path / name, kind="png", quality=95, count=11)
-            draw(series, [files], [], 2, each, gather=False)
+            draw(request, [files], [], 2, each, gather=False)
     assert contents(tmp_path / "one") == contents(tmp_path / "many")
     assert len(contents(tmp_path / "one")) == 11
 
@@ -219,14 +226,14 @@ def test_latents_give_the_same_images_again(run: Path, tmp_path: Path) -> None:
 
 def test_styles_are_kept_as_they_were_drawn(tmp_path: Path) -> None:
     gan = styled()
-    series = Series(gan=gan, truncation=0.5, count=5, seed=1)
+    request = SampleRequest(gan=gan, truncation=0.5, count=5, seed=1)
     writer = LatentsFile(tmp_path, metadata={"kind": "generate"})
-    block = series.block(0, 5)
+    block = request.block(0, 5)
     writer.add(block)
     writer.finish()
     points = gan.read_latents(tmp_path / "latents.safetensors")
     assert points.w is not None and torch.equal(points.w, block.latents.values)
-    again = Series(gan=gan, count=5, latents=points).block(0, 5)
+    again = SampleRequest(gan=gan, count=5, latents=points).block(0, 5)
     assert torch.equal(again.samples, block.samples)
 
 
@@ -268,8 +275,8 @@ def test_directions_unknown(
 
 
 def test_names_of_classes(tmp_path: Path) -> None:
-    series = Series(gan=styled(), count=3, seed=[4, 4, 4], labels=labels_for([0, 1, 2], 1))
-    assert series.block(0, 3).names == [
+    request = SampleRequest(gan=styled(), count=3, seed=[4, 4, 4], labels=labels_for([0, 1, 2], 1))
+    assert request.block(0, 3).names == [
         "seed000004_class0_a-cat",
         "seed000004_class1_dog",
         "seed000004_class2",
@@ -278,10 +285,10 @@ def test_names_of_classes(tmp_path: Path) -> None:
 
 def test_a_large_grid_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gan_lab.sampling.writers._LARGEST_SIDE", 50)
-    series = Series(gan=styled(), count=30)
+    request = SampleRequest(gan=styled(), count=30)
     grid = GridFile(tmp_path / "grid.png", count=30, columns=10, scale=1, kind=ImageKind())
-    npz = Npz(tmp_path / "images.npz", series=series)
-    draw(series, [], [grid, npz], 7, Ranks(), gather=True)
+    npz = Npz(tmp_path / "images.npz", request=request)
+    draw(request, [], [grid, npz], 7, Ranks(), gather=True)
     grid.finish(), npz.finish()
     pixels = np.asarray(Image.open(tmp_path / "grid.png"))
     assert pixels.shape == (3 * 10 + 2, 5 * 10 + 2)
@@ -337,14 +344,14 @@ def test_images_of_other_settings_do_not_come_into_one_folder(
 def test_what_was_broken_off_leaves_no_half_file(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    block = Series.block
+    block = SampleRequest.block
 
-    def broken(self: Series, start: int, stop: int) -> object:
+    def broken(self: SampleRequest, start: int, stop: int) -> object:
         if start:
             raise KeyboardInterrupt
         return block(self, start, stop)
 
-    monkeypatch.setattr(Series, "block", broken)
+    monkeypatch.setattr(SampleRequest, "block", broken)
     with pytest.raises(KeyboardInterrupt):
         generate(run, tmp_path, "num_images=4", "batch_size=2", "format=[npz,zip,grid]")
     assert [path.name for path in tmp_path.iterdir()] == ["generate.json"]

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gan_lab.data.text import Part, Text, read_packed, write_packed
+from gan_lab.data.text import LineChunk, Text, read_packed, write_packed
 from gan_lab.errors import InputError
 
 KIND = Text(alphabet="ab·", length=3, padding="·")
@@ -17,7 +17,7 @@ KIND = Text(alphabet="ab·", length=3, padding="·")
 def packed(tmp_path: Path) -> Path:
     random = np.random.default_rng(0)
     parts = [
-        Part(
+        LineChunk(
             lines=random.integers(0, 3, (n, 3)).astype(np.uint8),
             labels=np.arange(n, dtype=np.int32) % 2,
             hashes=random.integers(0, 2**32, n).astype(np.uint32),

@@ -16,7 +16,7 @@ from gan_lab.metrics.feature_metrics import MetricContext
 from gan_lab.metrics.feature_set import FeatureSet
 from gan_lab.metrics.features import NoFeatures
 from gan_lab.metrics.features.vgg16 import LPIPS, ImageDistance, linear_weights, read_vgg16
-from gan_lab.metrics.generator_metrics import PathLength, slerp, without_extremes
+from gan_lab.metrics.generator_metrics import PerceptualPathLength, slerp, without_extremes
 from gan_lab.metrics.sources import GanImages
 from gan_lab.models.stylegan2 import Generator as StyleGAN2
 from gan_lab.sampling.gan import Gan
@@ -90,7 +90,7 @@ def measured(generator, metric, *, num=256, extractor=None, truncation=None):
 @pytest.mark.parametrize("sampling", ["end", "full"])
 def test_of_a_linear_generator_in_w(sampling):
     generator = LinearInW()
-    metric = PathLength(space="w", sampling=sampling, discard=0, epsilon=1e-3)
+    metric = PerceptualPathLength(space="w", sampling=sampling, discard=0, epsilon=1e-3)
     result = measured(generator, metric, num=2000)
     assert result.key == f"path_squared_w_{sampling}_2k"
     # E |A (w1 - w0)|^2 = 2 |A|^2 at every place of a path
@@ -103,7 +103,7 @@ def test_of_a_linear_generator_in_w(sampling):
 
 def test_of_a_linear_generator_in_z():
     generator = Linear(orthogonal=True)
-    result = measured(generator, PathLength(space="z", discard=0, epsilon=1e-3), num=100)
+    result = measured(generator, PerceptualPathLength(space="z", discard=0, epsilon=1e-3), num=100)
     gan = Gan(generator)
     a, b = (
         gan.latents(100, seed=derive_seed(3, stream), space="z").values.double()
@@ -137,10 +137,10 @@ def test_extremes_are_left_out_as_in_numpy():
 
 
 def test_nothing_depends_on_batches_and_few_paths_are_the_first_of_many():
-    generator, metric = Linear(), PathLength(space="z", sampling="full", discard=0)
+    generator, metric = Linear(), PerceptualPathLength(space="z", sampling="full", discard=0)
     few = measured(generator, metric, num=3)
     assert few.value == measured(generator, metric, num=3).value
-    lone = PathLength(space="z", sampling="full", discard=0, num_paths=3)
+    lone = PerceptualPathLength(space="z", sampling="full", discard=0, num_paths=3)
     assert measured(generator, lone, num=50).value == few.value
 
 
@@ -156,12 +156,13 @@ class MiddleOnly(Linear):
 
 def test_the_crop_is_the_middle_of_aligned_faces():
     whole, cropped = (
-        measured(MiddleOnly(), PathLength(space="z", crop=crop), num=16) for crop in (False, True)
+        measured(MiddleOnly(), PerceptualPathLength(space="z", crop=crop), num=16)
+        for crop in (False, True)
     )
     assert cropped.value == pytest.approx(whole.value, rel=1e-5)
     assert cropped.key == "path_squared_z_end_crop_16"
-    outside = measured(Linear(), PathLength(space="z", crop=True), num=16)
-    assert outside.value < 0.5 * measured(Linear(), PathLength(space="z"), num=16).value
+    outside = measured(Linear(), PerceptualPathLength(space="z", crop=True), num=16)
+    assert outside.value < 0.5 * measured(Linear(), PerceptualPathLength(space="z"), num=16).value
 
 
 def test_a_style_generator_with_labels_and_half_precision_keeps_its_types():
@@ -180,25 +181,30 @@ def test_a_style_generator_with_labels_and_half_precision_keeps_its_types():
     types = [block.dtype for block in generator.synthesis.blocks]
     assert torch.bfloat16 in types
     in_w, in_z = (
-        measured(generator, PathLength(space=space, sampling="full"), num=32) for space in "wz"
+        measured(generator, PerceptualPathLength(space=space, sampling="full"), num=32)
+        for space in "wz"
     )
     assert in_w.value > 0 and in_z.value > 0
     assert [block.dtype for block in generator.synthesis.blocks] == types
     # differences over 1e-4 are those over 1e-2: nothing is lost to rounding
-    coarse = measured(generator, PathLength(space="w", epsilon=1e-2, sampling="end"), num=32)
-    fine = measured(generator, PathLength(space="w", epsilon=1e-4, sampling="end"), num=32)
+    coarse = measured(
+        generator, PerceptualPathLength(space="w", epsilon=1e-2, sampling="end"), num=32
+    )
+    fine = measured(
+        generator, PerceptualPathLength(space="w", epsilon=1e-4, sampling="end"), num=32
+    )
     assert fine.value == pytest.approx(coarse.value, rel=0.05)
 
 
 def test_what_it_cannot_measure():
     with pytest.raises(InputError, match="no styles w; set space=z"):
-        measured(Linear(), PathLength(space="w"))
+        measured(Linear(), PerceptualPathLength(space="w"))
     with pytest.raises(InputError, match="none has no features"):
-        measured(Linear(), PathLength(space="z"), extractor=NoFeatures())
+        measured(Linear(), PerceptualPathLength(space="z"), extractor=NoFeatures())
     with pytest.raises(InputError, match="epsilon=0"):
-        PathLength(epsilon=0)
+        PerceptualPathLength(epsilon=0)
     with pytest.raises(InputError, match="space=x is z or w"):
-        PathLength(space="x")
+        PerceptualPathLength(space="x")
 
 
 # LPIPS ----------------------------------------------------------------------------------------------------------------
@@ -277,7 +283,7 @@ def test_agrees_with_torch_fidelity(tmp_path, monkeypatch):
     empty = FeatureSet(
         source=images, count=12, whole=False, features={}, rows=torch.arange(12), labels=None
     )
-    metric = PathLength(space="z", epsilon=1e-2, discard=0)
+    metric = PerceptualPathLength(space="z", epsilon=1e-2, discard=0)
     (result,) = metric.compute(None, empty, context)
     assert result.key == "ppl_z_end_12"
     assert theirs["perceptual_path_length_std"] > 0.01 * theirs["perceptual_path_length_mean"]
@@ -295,4 +301,4 @@ def test_files_have_no_path_length():
         fake=FixedImages(pixels),
     )
     with pytest.raises(InputError, match="needs a generator"):
-        PathLength(space="z").check(context)
+        PerceptualPathLength(space="z").check(context)

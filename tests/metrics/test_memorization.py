@@ -71,7 +71,7 @@ def test_generators_that_are_known(
 ) -> None:
     found = measured(compose, images, num_fake=360)
     verdict = found["memorization_360"].detail
-    assert verdict["verdict"] == answer, verdict["words"]
+    assert verdict["verdict"] == answer, verdict["text"]
     for name, share in shares.items():
         assert found[f"copies_{name}_360"].value == pytest.approx(share, abs=0.03), name
     assert "membership_discriminator" not in found, "these images have none"

@@ -137,12 +137,12 @@ def test_verdict() -> None:
     copying = copied_share(neighbors(TRAINING, TRAINING), neighbors(HELD_OUT, TRAINING))
     nothing, known = Membership(auc=0.52, error=0.02), Membership(auc=0.9, error=0.02)
     no = verdict_of({"pixels": honest}, {"pixels": nothing}, nothing, num_held_out=400)
-    assert no.answer == "no" and "400" in no.words and "0.52" in no.words
-    assert "give it away" not in no.words
-    assert "give it away" in verdict_of({"p": honest}, {}, known, num_held_out=400).words
+    assert no.answer == "no" and "400" in no.text and "0.52" in no.text
+    assert "give it away" not in no.text
+    assert "give it away" in verdict_of({"p": honest}, {}, known, num_held_out=400).text
     for shares, tests in (
         ({"pixels": honest, "features": copying}, {"pixels": nothing}),
         ({"features": honest}, {"features": known}),
     ):
         yes = verdict_of(shares, tests, None, num_held_out=400)
-        assert yes.answer == "yes" and "features" in yes.words
+        assert yes.answer == "yes" and "features" in yes.text

@@ -13,7 +13,7 @@ from gan_lab.sampling.gan import Gan
 from gan_lab.sampling.latents import Latents
 from gan_lab.sampling.projection import project
 from gan_lab.sampling.search import Rows, Schedule, best
-from gan_lab.sampling.spaces import choose_space, full_precision
+from gan_lab.sampling.spaces import choose_space, full_precision_copy
 from gan_lab.sampling.targets import Distance, PyramidDistance, Targets, mean_squared_error
 from tests.helpers.planted import linear_gan, with_values
 from tests.sampling.conftest import big_gan, style_gan, style_gan2, style_gan3
@@ -231,7 +231,7 @@ def test_gradients_are_of_single_precision() -> None:
     made = stylegan2.Generator(
         image_size=16, channels=1, channel_base=64, w_dim=8, z_dim=8, num_fp16_res=2
     )
-    copy = full_precision(made)
+    copy = full_precision_copy(made)
     types = [[b.dtype for b in g.synthesis.blocks] for g in (made, copy)]  # type: ignore[union-attr,operator]
     assert types == [[None, torch.float16, torch.float16], [None] * 3]
 

@@ -20,7 +20,7 @@ from gan_lab.config import build, conf_dir
 from gan_lab.sweeps import job
 from gan_lab.sweeps.job import STOP_FILE, Ending
 from gan_lab.training.loggers import METRICS_FILE
-from gan_lab.training.loggers.files import JsonLines, read_metrics
+from gan_lab.training.loggers.files import JsonLogger, read_metrics
 
 EVERY_KIMG = 10.0
 FIGURE = "metrics/fd_digits"
@@ -67,7 +67,7 @@ class Fake:
             is_global_zero=True,
             should_stop=False,
             callbacks=[],
-            loggers=[JsonLines(run_dir=run)],
+            loggers=[JsonLogger(run_dir=run)],
             strategy=SimpleNamespace(broadcast=lambda value: value),
         )
         evaluation = SimpleNamespace(every_kimg=EVERY_KIMG, values={})

@@ -18,7 +18,7 @@ from gan_lab.commands.launch import collect_paths, launch
 from gan_lab.data.packing import RestartableZip
 from gan_lab.errors import InputError
 from gan_lab.run import HOLDER_FILE, living_holder
-from gan_lab.training.loggers.files import JsonLines
+from gan_lab.training.loggers.files import JsonLogger
 from tests.helpers.generators import TINY, run_of
 
 ZIP = "gan_lab.data.packing.RestartableZip"
@@ -117,7 +117,7 @@ PLACES: dict[str, tuple[str, str]] = {
 
 
 @pytest.mark.parametrize(("key", "shape"), PLACES.values(), ids=PLACES)
-@pytest.mark.parametrize("kind", [RestartableZip, JsonLines])
+@pytest.mark.parametrize("kind", [RestartableZip, JsonLogger])
 def test_classes_are_checked_before_construction(
     key: str,
     shape: str,

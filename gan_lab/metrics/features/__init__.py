@@ -238,9 +238,9 @@ class PublishedWeights:
         sha256 = file_sha256(path)
         wanted = expected or (self.sha256 if path.name == self.file_name else "")
         if not sha256.startswith(wanted.lower()):
-            asked_by = "features.sha256" if expected else "its name"
+            origin = "features.sha256" if expected else "its name"
             raise InputError(
-                f"{path} has the SHA-256 {sha256}, but {asked_by} says {wanted}: it is damaged or another file; "
+                f"{path} has the SHA-256 {sha256}, but {origin} says {wanted}: it is damaged or another file; "
                 f"delete it and get it again from {self.url}"
             )
         return sha256

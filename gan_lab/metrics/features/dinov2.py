@@ -220,7 +220,7 @@ class DINOv2Maps(nn.Module):
         step: what sides have to be a multiple of.
         learned_on: data.
         published: the file of its weights.
-        prefetch: words of `gan-lab prefetch` that get it.
+        prefetch: arguments of `gan-lab prefetch` that download it.
 
     Args:
         model: as `DINOv2`'s.

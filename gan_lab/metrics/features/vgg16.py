@@ -215,7 +215,7 @@ def linear_weights(path: str | None) -> Path:
 
 
 KINDS = ("auto", "lpips", "pyramid")
-AS_ASKED = "as asked for"
+CONFIGURED = "as configured"
 
 _SEEN_BY_LPIPS = 256  # pixels of a side at most, as in StyleGAN2's projections ...
 
@@ -277,7 +277,7 @@ def choose_distance(
     if kind not in KINDS:
         raise InputError(f"distance={kind!r} must be one of {', '.join(KINDS)}")
     if kind == "pyramid":
-        return PyramidDistance(why=AS_ASKED)
+        return PyramidDistance(why=CONFIGURED)
     if kind == "auto":
         missing = weights is None and not WEIGHTS.usual_path.is_file()
         if missing:
@@ -290,7 +290,7 @@ def choose_distance(
     lpips.check((channels, 1, 1), "the model's")
     try:
         return PerceptualDistance(
-            lpips, device, why=AS_ASKED if kind == "lpips" else "weights found"
+            lpips, device, why=CONFIGURED if kind == "lpips" else "weights found"
         )
     except WeightsUnavailable as error:
         raise InputError(

@@ -233,7 +233,7 @@ class Checkpointing(Callback):
 def log_stop(trainer: Trainer, module: AdversarialModule, number: int) -> None:
     """Log the metrics so far, so that the logs end where the checkpoint does.
 
-    On resuming, the entry is removed (`JsonLines.rewind`): the next one has the complete means.
+    On resuming, the entry is removed (`JsonLogger.rewind`): the next one has the complete means.
     """
     logs = [callback for callback in trainer.callbacks if isinstance(callback, TrainingLog)]  # type: ignore[attr-defined]
     if not any(module.due(one.every_kimg) for one in logs):

@@ -18,7 +18,7 @@ from gan_lab.sampling.gan import Gan
 from gan_lab.training.callbacks.training_log import check_finite, check_interval, log
 from gan_lab.training.module import AdversarialModule
 
-SECOND_VIEW = 10_000  # images for the second feature network
+UNBIASED_IMAGES = 10_000  # images for the metrics of a second feature network
 
 
 class Evaluation(Callback):
@@ -28,7 +28,7 @@ class Evaluation(Callback):
 
     Attributes:
         values: the latest metrics, with the `metrics/` prefix.
-        second: additional metrics, if those of D's own feature network would be biased.
+        unbiased: additional metrics of another network, if those of D's own feature network are biased.
 
     Args:
         metrics: to compute.
@@ -47,7 +47,7 @@ class Evaluation(Callback):
         self.seed = seed
         self.objective = objective
         self.values: dict[str, float] = {}
-        self.second: Protocol | None = None
+        self.unbiased: Protocol | None = None
         self._spent = 0.0
         self._began = time.perf_counter()
 
@@ -55,10 +55,10 @@ class Evaluation(Callback):
         """Get weights and real statistics before the first step."""
         # before the best value is restored, which depends on the metric
         self.metrics.prepare(trainer.datamodule)  # type: ignore[attr-defined]
-        self.second = self._second_view(module.discriminator.features_of, trainer)
+        self.unbiased = self._unbiased_metrics(module.discriminator.features_of, trainer)
         self._began = time.perf_counter()
 
-    def _second_view(self, learned: str | None, trainer: Trainer) -> Protocol | None:
+    def _unbiased_metrics(self, learned: str | None, trainer: Trainer) -> Protocol | None:
         """Warn if D's feature network biases the metrics; return additional DINOv2 metrics if its weights are there."""
         extractor = str(self.metrics.protocol.get("extractor"))
         if learned == LEARNED_ON and "dinov2" in extractor:
@@ -81,11 +81,11 @@ class Evaluation(Callback):
         )
         if not there:
             return None
-        second = Protocol(
-            name="second_view", features=features, metrics={"fd": Frechet()}, num_fake=SECOND_VIEW
+        unbiased = Protocol(
+            name="unbiased", features=features, metrics={"fd": Frechet()}, num_fake=UNBIASED_IMAGES
         )
-        second.prepare(trainer.datamodule)  # type: ignore[attr-defined]
-        return second
+        unbiased.prepare(trainer.datamodule)  # type: ignore[attr-defined]
+        return unbiased
 
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: Trainer, module: AdversarialModule, outputs: Any, batch: Any, batch_idx: int
@@ -105,8 +105,8 @@ class Evaluation(Callback):
         )
         with torch.random.fork_rng(devices=[]):
             found = self.metrics.compute(GanImages(gan, seed=self.seed))
-            if self.second is not None:
-                found |= self.second.compute(GanImages(gan, seed=self.seed))
+            if self.unbiased is not None:
+                found |= self.unbiased.compute(GanImages(gan, seed=self.seed))
         # rounding may differ between ranks, which must agree on the best
         found = trainer.strategy.broadcast(found)
         self.values = {f"metrics/{name}": value for name, value in found.items()}

@@ -25,7 +25,7 @@ from gan_lab.training.loggers import run_loggers
 from gan_lab.training.module import AdversarialModule
 
 
-class Samples(Callback):
+class SampleGrids(Callback):
     """Saves a grid of the moving average's images every `every_kimg`, at the start and at the end.
 
     Conditional models get a row for each of the first `rows` classes, others `rows` rows. The diversity of the grid is

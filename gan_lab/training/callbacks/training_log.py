@@ -14,7 +14,7 @@ from gan_lab.console import ShowProgress, console, progress_bar, say, warn
 from gan_lab.errors import InputError
 from gan_lab.training.advice import Adviser
 from gan_lab.training.loggers import METRICS_FILE, RunLogger, run_loggers
-from gan_lab.training.loggers.files import whole_entries
+from gan_lab.training.loggers.files import intact_entries
 from gan_lab.training.module import AdversarialModule
 
 
@@ -76,7 +76,7 @@ class TrainingLog(Callback):
         self._since = (time.perf_counter(), module.images_seen)
         log_file = Path(trainer.default_root_dir) / METRICS_FILE
         if self._adviser is not None and module.images_seen and log_file.exists():
-            for entry in whole_entries(log_file)[0]:
+            for entry in intact_entries(log_file)[0]:
                 # printed before the run was interrupted
                 self._given += map(str, self._adviser.see(entry))
 

@@ -67,7 +67,7 @@ class FileLogger(RunLogger):
         """Nothing to do: advice follows from the entries."""
 
 
-class JsonLines(FileLogger):
+class JsonLogger(FileLogger):
     """`metrics.jsonl`: one JSON object a line, with `kimg`."""
 
     @rank_zero_only
@@ -78,11 +78,11 @@ class JsonLines(FileLogger):
     def rewind(self, kimg: float) -> None:
         path = self.run_dir / METRICS_FILE
         if path.exists():
-            entries, damaged = whole_entries(path)
+            entries, damaged = intact_entries(path)
             if damaged:
                 link(path, self.run_dir / DAMAGED_FILE)
                 warn(f"{damage(path, damaged)}, and the original is kept as {DAMAGED_FILE}")
-            # a stop's entry has means of a part of the time, which the next entry has whole
+            # the entry of a stop has means of part of an interval; the next entry has those of all of it
             kept = [
                 json.dumps(entry) + "\n"
                 for entry in entries
@@ -197,20 +197,20 @@ class TensorBoard(TensorBoardLogger, RunLogger):
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Read metrics.jsonl; damaged lines are skipped with a warning."""
-    entries, damaged = whole_entries(path)
+    entries, damaged = intact_entries(path)
     if damaged:
         warn(damage(path, damaged))
     return entries
 
 
-def whole_entries(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
+def intact_entries(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
     """Read metrics.jsonl; return its entries and the numbers of damaged lines.
 
-    A line is damaged when it is not UTF-8, not JSON, or no object with a finite `kimg`. A last line without an end was
-    cut short by a kill; it is left out, and not damaged.
+    A line is damaged when it is not UTF-8, not JSON, or not an object with a finite `kimg`. A last line without a line
+    end was cut short by a kill; it is skipped, but not damaged.
 
     Raises:
-        InputError: when it cannot be read, or is no file.
+        InputError: when it cannot be read.
     """
     try:
         with regular_file(path) as file:
@@ -249,6 +249,6 @@ def _is_number(value: object) -> bool:
 
 
 def damage(path: Path, lines: Sequence[int]) -> str:
-    """Say which lines of a file are damaged."""
+    """Describe which lines of a file are damaged."""
     shown = ", ".join(map(str, lines[:5])) + (", ..." if len(lines) > 5 else "")
     return f"{path} is damaged in line {shown}: left out"

@@ -34,8 +34,8 @@ _AT_ONCE = 100
 class MLflow(Service[MLFlowLogger]):
     """An MLflow run for the life of a run folder; a step is an image shown, so that kimg = step / 1000.
 
-    The configuration is `config.yaml` among the artifacts, and parameters, which keep what the first session said:
-    MLflow changes none. `best/<metric>` and `best/<metric>_kimg` are metrics, advice is a tag.
+    The configuration is an artifact, `config.yaml`, and parameters, which keep the first session's values: MLflow
+    cannot change them. `best/<metric>` and `best/<metric>_kimg` are metrics, advice is a tag.
 
     Args:
         run_dir: the run folder; the id of the run is kept in its `mlflow_id`.
@@ -86,7 +86,7 @@ class MLflow(Service[MLFlowLogger]):
         return self.run_dir / "mlflow_id"
 
     def started(self, session: MLFlowLogger) -> None:
-        """Log the configuration: parameters that the run does not have yet, and the whole as a file."""
+        """Log the configuration: parameters that the run does not have yet, and a file."""
         from mlflow.entities import Param
 
         client, run = session.experiment, session.run_id

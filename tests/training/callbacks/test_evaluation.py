@@ -60,7 +60,7 @@ def test_fid_is_warned_of_where_d_sees_the_same_features(
         ("dinov2-vit-l-14", "LVD-142M"),
     ):
         evaluation = Evaluation(metrics=Measured(extractor), every_kimg=1)  # type: ignore[arg-type]
-        assert evaluation._second_view(learned, None) is None  # type: ignore[arg-type]
+        assert evaluation._unbiased_metrics(learned, None) is None  # type: ignore[arg-type]
         warned = "".join(capsys.readouterr())
         both = learned == "ImageNet" and extractor.startswith("inception")
         assert ("prefetch features=dinov2" in warned) == both

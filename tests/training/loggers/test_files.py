@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from gan_lab.errors import InputError
-from gan_lab.training.loggers.files import DAMAGED_FILE, STOPPED, JsonLines, read_metrics
+from gan_lab.training.loggers.files import DAMAGED_FILE, STOPPED, JsonLogger, read_metrics
 
 
 def test_rewind_forgets_what_lies_after(tmp_path: Path) -> None:
-    logger = JsonLines(run_dir=tmp_path)
+    logger = JsonLogger(run_dir=tmp_path)
     for kimg in (1.0, 2.0, 2.0, 3.0):
         logger.log_metrics({"kimg": kimg, "x": kimg})
     logger.rewind(2.0)
@@ -22,7 +22,7 @@ def test_a_last_line_that_a_kill_cut_short(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"kimg": 1.0}\n{"kimg": 2.')
     assert read_metrics(path) == [{"kimg": 1.0}]
-    JsonLines(run_dir=tmp_path).rewind(5)
+    JsonLogger(run_dir=tmp_path).rewind(5)
     assert path.read_text() == '{"kimg": 1.0}\n'
 
 
@@ -52,13 +52,13 @@ def test_a_damaged_line_is_named_left_out_and_kept_aside(
     assert read_metrics(path) == [{"kimg": 1.0}, {"kimg": 3.0}]
     said = capsys.readouterr().out.replace("\n", "")
     assert "metrics.jsonl is damaged in line 2" in said
-    JsonLines(run_dir=tmp_path).rewind(5)
+    JsonLogger(run_dir=tmp_path).rewind(5)
     assert path.read_text() == '{"kimg": 1.0}\n{"kimg": 3.0}\n'
     assert (tmp_path / DAMAGED_FILE).read_bytes() == damaged
 
 
 def test_the_entry_of_a_stop_goes_when_the_run_goes_on(tmp_path: Path) -> None:
-    logger = JsonLines(run_dir=tmp_path)
+    logger = JsonLogger(run_dir=tmp_path)
     logger.log_metrics({"kimg": 1.0})
     logger.log_metrics({"kimg": 1.5, STOPPED: 15.0})
     logger.rewind(1.5)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gan_lab.data.media import Sheet
-from gan_lab.training.loggers.files import JsonLines, TensorBoard
+from gan_lab.training.loggers.files import JsonLogger, TensorBoard
 
 IMAGE = torch.zeros(3, 8, 8, dtype=torch.uint8)
 
@@ -47,7 +47,7 @@ def test_configuration_advice_and_best_values(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-    file = JsonLines(run_dir=tmp_path)
+    file = JsonLogger(run_dir=tmp_path)
     first = TensorBoard(run_dir=tmp_path)
     first.log_hyperparams({"seed": 0, "model": {"generator": {"width": 8}}})
     for kimg, value in ((1.0, 3.0), (2.0, 4.0), (3.0, 1.0)):

@@ -11,7 +11,7 @@ from gan_lab.commands.launch import launch
 from gan_lab.data.audio import Audio
 from gan_lab.data.media import Sheet
 from gan_lab.errors import InputError
-from gan_lab.training.loggers.files import JsonLines, read_metrics
+from gan_lab.training.loggers.files import JsonLogger, read_metrics
 from gan_lab.training.loggers.mlflow import MLflow
 from tests.commands.conftest import ELSE
 
@@ -49,7 +49,7 @@ def points(client: Any, run: str, key: str) -> list[tuple[int, float]]:
 def test_a_run_of_two_sessions_is_one_run(mlflow: Any, tmp_path: Path) -> None:
     clip = Audio(rate=8000).media(torch.zeros(1, 80, dtype=torch.int16))
     entries = [{"kimg": k, "metrics/fd_digits": v} for k, v in ((1.0, 3.0), (2.0, 4.0), (3.0, 1.0))]
-    file = JsonLines(run_dir=tmp_path / "run")
+    file = JsonLogger(run_dir=tmp_path / "run")
 
     first = logger(tmp_path, group="widths")
     first.log_hyperparams(CONFIG)
