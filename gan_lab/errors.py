@@ -5,7 +5,7 @@ from threading import Event
 # a library interrupted by Ctrl-C may raise anything
 interrupted = Event()
 
-# set when torch and the like are loaded: their C++ code ends the process in odd ways when an exception comes in between
+# set when torch and the like are loaded: an exception during their import may crash the process
 imported = Event()
 
 

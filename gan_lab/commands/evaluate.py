@@ -17,7 +17,7 @@ from gan_lab.console import is_first, progress_bar, say, warn
 from gan_lab.data.base import SampleDataset
 from gan_lab.data.datamodule import DataModule
 from gan_lab.data.images import save_png
-from gan_lab.distributed.processes import share
+from gan_lab.distributed.processes import run_in_processes
 from gan_lab.distributed.ranks import Ranks
 from gan_lab.errors import InputError
 from gan_lab.metrics.base import Metrics, MetricsByData
@@ -288,7 +288,7 @@ def run(config: DictConfig) -> None:
     Raises:
         InputError: for unusable images or protocol, before anything expensive where possible.
     """
-    share(config, check=open_task, work=evaluate)
+    run_in_processes(config, check=open_task, work=evaluate)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,7 +29,7 @@ from gan_lab.commands.options import (
 )
 from gan_lab.console import progress_bar, say
 from gan_lab.data.sample import SampleKind, SampleSpec
-from gan_lab.distributed.processes import share
+from gan_lab.distributed.processes import run_in_processes
 from gan_lab.distributed.ranks import Ranks
 from gan_lab.errors import InputError, counted
 from gan_lab.run import remove_leftovers
@@ -304,7 +304,7 @@ def run(config: DictConfig) -> None:
         InputError: for an unknown run, seed, class, format or device, options that the generator does not support, and
             a folder with images made with other options.
     """
-    share(config, check=open_task, work=generate)
+    run_in_processes(config, check=open_task, work=generate)
 
 
 def generate(config: DictConfig) -> None:

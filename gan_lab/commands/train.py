@@ -106,7 +106,7 @@ def train_locked(config: DictConfig, run_dir: Path) -> None:
     compiled(config, module, trainer.strategy.root_device)
     say(data.describe())
     report_start(run_dir, config, module)
-    if checkpoint is not None and not goes_on(run_dir, config, checkpoint, module):
+    if checkpoint is not None and not report_resume(run_dir, config, checkpoint, module):
         return
     if config.init_from and checkpoint is None:
         transfer(module, open_origin(config.init_from))
@@ -198,7 +198,7 @@ def report_start(run_dir: Path, config: DictConfig, module: AdversarialModule) -
     )
 
 
-def goes_on(run_dir: Path, config: DictConfig, checkpoint: Path, module: AdversarialModule) -> bool:
+def report_resume(run_dir: Path, config: DictConfig, checkpoint: Path, module: AdversarialModule) -> bool:
     """Print where the run resumes and what changed; False when it is finished.
 
     Raises:
@@ -218,7 +218,7 @@ def goes_on(run_dir: Path, config: DictConfig, checkpoint: Path, module: Adversa
     if kimg * 1000 >= module.total_images:
         say(f"{run_dir} is trained: it has seen {kimg:g} kimg; set total_kimg= above that to go on")
         return False
-    say(f"going on from {checkpoint} at {kimg:g} kimg")
+    say(f"resuming from {checkpoint} at {kimg:g} kimg")
     for line in changes:
         warn(f"changed since: {line}")
     return True
@@ -248,11 +248,11 @@ def misfitting(state: dict[str, Any], module: AdversarialModule) -> list[str]:
         return [*wrong, "it lacks the state of optimizers and averages"]
     for before, optimizer in zip(groups, optimizers, strict=True):
         now = optimizer.state_dict()["param_groups"]
-        alike = len(before) == len(now) and all(
+        same = len(before) == len(now) and all(
             set(old) == set(new) and len(old["params"]) == len(new["params"])
             for old, new in zip(before, now, strict=True)
         )
-        if not alike:
+        if not same:
             wrong.append(f"its optimizer is not {type(optimizer).__name__} of as many parameters")
     return wrong
 

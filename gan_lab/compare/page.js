@@ -1,5 +1,5 @@
 "use strict";
-// The page: tables, curves, legend and samples from the data that stand in the page itself.
+// The page: tables, curves, legend and samples of the data embedded in the page.
 const data = JSON.parse(document.getElementById("data").textContent);
 const $ = (selector) => document.querySelector(selector);
 const collator = new Intl.Collator("en", { numeric: true });
@@ -12,7 +12,7 @@ function el(name, attributes, ...children) {
   return made;
 }
 
-// A number as short as it can be told from its neighbors.
+// A number with just enough digits to differ from its neighbors.
 function short(value) {
   if (value === 0) return "0";
   const size = Math.abs(value);
@@ -20,7 +20,7 @@ function short(value) {
   return String(+value.toPrecision(size >= 1000 ? 6 : 4));
 }
 
-// A metric with four digits, so that those of a column stand below each other.
+// A metric with four digits, aligned within a column.
 function four(value) {
   const size = Math.abs(value);
   return size >= 1e-3 && size < 1e4 ? value.toPrecision(4) : short(value);
@@ -38,7 +38,7 @@ function duration(seconds) {
   return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
 
-// A name without its middle where it is too long: runs of a sweep begin alike.
+// A long name without its middle, since names of a sweep begin with the same text.
 function cut(name, longest) {
   const end = Math.floor((longest - 1) * 0.65);
   return name.length <= longest ? name : `${name.slice(0, longest - 1 - end)}…${name.slice(-end)}`;
@@ -210,7 +210,7 @@ function redraw() {
   view.at = null;
 }
 
-// The page's own legend is no part of the chart, so that the image takes Plotly's.
+// The page's own legend is not part of the chart, so the image gets Plotly's.
 function download() {
   const traces = chart.data.map((line) => ({ ...line, showlegend: true }));
   return Plotly.downloadImage({ data: traces, layout: chart.layout }, { format: "png", filename: "compare", width: 1200, height: 500, scale: 2 });
@@ -358,7 +358,7 @@ function reveal(id) {
   $(`nav a[href="#${id}"]`).hidden = false;
 }
 
-// ---- all of it
+// ---- the page
 document.body.classList.toggle("long", data.runs.some((run) => run.name.length > 18));
 $("#about").textContent = data.about;
 $("#samples-note").textContent = data.note;

@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from gan_lab.console import HANGUP, in_a_line, warn
 from gan_lab.data.base import MissingSplit, PackedSamples, SampleDataset, permutation
-from gan_lab.data.sample import Batch, Representation, SampleSpec, check_spec_alike
+from gan_lab.data.sample import Batch, Representation, SampleSpec, check_same_spec
 from gan_lab.distributed import slurm
 from gan_lab.errors import InputError, counted
 
@@ -176,7 +176,7 @@ class DataModule(pl.LightningDataModule):
         except MissingSplit:
             self.val = None
         else:
-            check_spec_alike(self.train.spec, self.val.spec)
+            check_same_spec(self.train.spec, self.val.spec)
         if representation is not None:
             representation.check(self.train.spec)
             kind = self.train.spec.kind

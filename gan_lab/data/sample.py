@@ -25,14 +25,14 @@ from gan_lab.run import write
 class SampleKind(ABC):
     """Images, sound, text: how samples of a kind are stored, written and shown.
 
-    Other code does not ask which kind it has, except for `SampleSpec.is_image` where something needs 8-bit pixels.
+    Other code does not depend on the kind, except by `SampleSpec.is_image` where it needs 8-bit pixels.
 
     A subclass is built from the arguments in `arguments`, which are kept with the run.
 
     Attributes:
         name: in one word, such as "image".
         suffix: of a file that holds one sample, such as ".png".
-        suffixes: of all files that `write` knows, where there are more.
+        suffixes: of all files that `write` supports, if several.
         axes: what the dimensions of a stored sample are.
         media_type: of what `media` returns: an image, audio or text, which browsers show or play.
         is_precise: whether values are finer than the 8 bits that bfloat16 keeps; the layers of networks that see and
@@ -185,7 +185,7 @@ class SampleSpec:
         shape: of one stored sample: [C, H, W], [C, T] or [V, L].
         representation: how networks see it.
         num_classes: of labels int64 [N]; 0 without classes.
-        class_names: as many, or none.
+        class_names: one for each class, or none.
         class_counts: training samples of each class, or none.
         attributes: names of the entries of label vectors float [N, K], if labels are vectors.
         attribute_ranges: smallest and largest value of each attribute in the data.
@@ -358,7 +358,7 @@ class Batch:
         return [self[start : start + size] for start in range(0, len(self), size)]
 
 
-def check_spec_alike(train: SampleSpec, val: SampleSpec) -> None:
+def check_same_spec(train: SampleSpec, val: SampleSpec) -> None:
     """Check that two splits hold samples of one shape and of the same classes or attributes.
 
     Raises:

@@ -1,8 +1,8 @@
-"""Pickles read as data, by an interpreter that imports nothing and calls only functions of ours.
+"""Pickles read as data, by an interpreter that imports nothing and calls only our functions.
 
-Python's unpickler calls whatever a pickle names. Here a name stays a name: it can be called only if a `Vocabulary`
-has a function of ours for it, and becomes an object only as a `Record`, which stores its arguments and does nothing.
-Everything else is an error. The opcodes are those of `pickletools`, up to protocol 5.
+Python's unpickler calls whatever a pickle names. Here it can be called only if a `Vocabulary` has our function for it,
+and becomes an object only as a `Record`, which stores its arguments and does nothing. Everything else is an error. The
+opcodes are those of `pickletools`, up to protocol 5.
 """
 
 import io
@@ -38,7 +38,7 @@ class Name:
 
 
 class Restored(ABC):
-    """An object of ours whose state a pickle may set once."""
+    """One of our objects, whose state a pickle may set once."""
 
     @abstractmethod
     def restore(self, state: Any) -> None:
@@ -69,8 +69,8 @@ class Vocabulary:
     """The globals that a kind of file may use.
 
     Attributes:
-        calls: functions of ours in place of those named.
-        values: values of ours in place of those named.
+        calls: our functions that replace those named.
+        values: our values that replace those named.
         names: globals that are only arguments of others.
         records: beginnings of module names whose classes become records.
         purpose: what kind of file this is, for errors.
@@ -110,7 +110,7 @@ MAX_DEPTH = 200  # depth of nested containers
 
 MAX_INTEGER_BITS = 256
 
-# Python's hash of a whole number is its remainder by 2^61 - 1: only below that are those of different keys different,
+# Python's hash of an integer is its remainder by 2^61 - 1: only below that do different keys have different hashes,
 # and a dictionary of keys with one hash takes quadratic time
 MAX_KEY_BITS = 60
 
@@ -214,7 +214,7 @@ class Machine:
     def pop(self) -> Any:
         """Pop the top of the stack; a mark is an error."""
         if len(self.stack) <= (self.marks[-1] if self.marks else 0):
-            raise DamagedError("it takes more from its stack than there is")
+            raise DamagedError("it pops from an empty stack")
         return self.stack.pop()
 
     def top(self) -> Any:
@@ -226,7 +226,7 @@ class Machine:
     def since_mark(self) -> list[Any]:
         """Pop everything since the last mark."""
         if not self.marks:
-            raise DamagedError("it has no mark to go back to")
+            raise DamagedError("it has no mark on its stack")
         start = self.marks.pop()
         values = self.stack[start:]
         del self.stack[start:]
@@ -298,20 +298,20 @@ class Machine:
             raise RefusedError(f"it calls {function} on the same data again and again")
 
     def remember(self, key: Any) -> None:
-        """Keep the top of the stack under a number.
+        """Store the top of the stack in the memo.
 
         Raises:
-            RefusedError: for a number that has no place in a memo.
+            RefusedError: for a number too large for a memo.
         """
         if not 0 <= int(key) < MAX_MEMO:
-            raise RefusedError(f"it keeps values under numbers above {MAX_MEMO:,}")
+            raise RefusedError(f"it stores values under numbers above {MAX_MEMO:,}")
         self.memo[int(key)] = self.top()
 
     def recall(self, key: Any) -> None:
         """Push a value of the memo."""
         if int(key) not in self.memo:
             raise DamagedError(
-                f"it is not a pickle of weights (nothing was kept as number {int(key)})"
+                f"it is not a pickle of weights (nothing is stored as number {int(key)})"
             )
         self.stack.append(self.memo[int(key)])
 
@@ -344,7 +344,7 @@ class Machine:
 def checked_literal(value: Any) -> Any:
     """Return a literal; too long numbers are an error."""
     if isinstance(value, int) and value.bit_length() > MAX_INTEGER_BITS:
-        raise RefusedError(f"it has a whole number of {value.bit_length():,} bits")
+        raise RefusedError(f"it has an integer of {value.bit_length():,} bits")
     return value
 
 
@@ -353,7 +353,7 @@ def checked_key(key: Any) -> Any:
     if type(key) not in KEYS:
         raise RefusedError(f"it uses a {type_name(key)} as a key")
     if type(key) is int and key.bit_length() > MAX_KEY_BITS:
-        raise RefusedError(f"it uses a whole number of {key.bit_length()} bits as a key")
+        raise RefusedError(f"it uses an integer of {key.bit_length()} bits as a key")
     return key
 
 

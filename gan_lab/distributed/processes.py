@@ -289,7 +289,7 @@ def free_port() -> int:
         return int(one.getsockname()[1])
 
 
-# Processes that share an evaluation: torchrun's, SLURM's, or one per device of this machine.
+# Processes that run_in_processes an evaluation: torchrun's, SLURM's, or one per device of this machine.
 
 # a process may wait for the others' metrics that long; a dead one is noticed at once
 _PATIENCE = timedelta(days=7)
@@ -297,7 +297,7 @@ _PATIENCE = timedelta(days=7)
 Step = Callable[[DictConfig], object]
 
 
-def share(config: DictConfig, *, check: Step, work: Step) -> None:
+def run_in_processes(config: DictConfig, *, check: Step, work: Step) -> None:
     """Run a command's work in one or several processes, starting them if needed.
 
     Args:

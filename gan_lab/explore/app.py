@@ -367,7 +367,7 @@ class Page:
         Raises:
             InputError: when there is none.
         """
-        position = whole("model", str(number))
+        position = parse_integer("model", str(number))
         if position >= len(self.studios):
             raise InputError(f"model={position}: there are {len(self.studios)}, counted from 0")
         return self.studios[position]
@@ -399,9 +399,9 @@ class Page:
 
     async def directions(self, request: Request) -> Response:
         """Find directions; return the share of the variance that each explains, where it is known."""
-        asked = request.query_params
-        studio = self.studio(asked.get("model", "0"))
-        shares = await self._drawn(studio.shares, asked.get("method", "sefa"))
+        query = request.query_params
+        studio = self.studio(query.get("model", "0"))
+        shares = await self._drawn(studio.shares, query.get("method", "sefa"))
         return JSONResponse({"shares": shares})
 
     async def project(self, request: Request) -> Response:
@@ -412,7 +412,7 @@ class Page:
                 raise InputError("there is no image in the request; send one as the field image")
             content, name = await image.read(), image.filename or "the image"
             studio = self.studio(form.get("model", "0"))
-        number = None if label is None else whole("label", str(label))
+        number = None if label is None else parse_integer("label", str(label))
         loop = asyncio.get_running_loop()
         target = await loop.run_in_executor(self._reading, read, content, name, studio)
         job = await self._drawn(self.projections.begin, studio, target, number)
@@ -466,7 +466,7 @@ def build_app(
     )
 
 
-def whole(key: str, text: str) -> int:
+def parse_integer(key: str, text: str) -> int:
     """Parse an integer.
 
     Raises:

@@ -1,7 +1,7 @@
 """Convolutions whose derivatives of every order are convolutions of the same kind again.
 
-torch's own second derivatives take more: with groups always those by the weights, also of a fixed filter, and group by
-group as a convolution whose kernel is as large as the image.
+torch's second derivatives cost more: with groups they always include those by the weights, even of a fixed filter,
+computed group by group with kernels as large as the image.
 
 A convolution is linear in x and in w. Its gradients are two more such maps: by x the transposed convolution of the
 output's gradient g with w, by w a correlation of x with g. The derivatives of each of the three are the other two.
@@ -28,7 +28,7 @@ class Geometry(NamedTuple):
     output_padding: Pair = (0, 0)
 
     def adjoint(self, x: torch.Size, y: torch.Size, weight: torch.Size) -> "Geometry":
-        """Return that of the map from y's gradient to x's, which has the same weight, from their shapes."""
+        """Return the geometry of the map from y's gradient to x's, given their shapes."""
         left = [0, 0]
         if not self.transposed:
             for i, (step, margin) in enumerate(zip(self.stride, self.padding, strict=True), 2):
@@ -41,7 +41,7 @@ class Convolution(torch.autograd.Function):
     """A convolution of x [N, C, H, W] with w [O, C / groups, K, L], or transposed, with w [C, O / groups, K, L].
 
     Attributes:
-        by_weights: whether the gradient by w is taken, see `by_inputs_alone`.
+        by_weights: whether the gradient by w is computed; see `by_inputs_alone`.
     """
 
     by_weights = True
@@ -132,7 +132,7 @@ class WeightGradient(torch.autograd.Function):
 
 @contextmanager
 def by_inputs_alone() -> Iterator[None]:
-    """Leave out gradients by weights within the block: torch does not tell a function which ones are asked for."""
+    """Skip gradients by weights within the block: torch does not tell a function which gradients are needed."""
     Convolution.by_weights = False
     try:
         yield

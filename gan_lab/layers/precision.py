@@ -60,8 +60,8 @@ def keep_ends_in_float32(
     """Keep the first and last layers in float32 under autocast, for samples with more than 8 bits.
 
     Args:
-        generator: its layers with as many outputs as a sample has channels (or values).
-        discriminator: its layers with as many inputs.
+        generator: its layers with one output per channel (or value) of a sample.
+        discriminator: its layers with one input per channel (or value).
         shape: of a sample, as networks see it.
     """
     for network, side in (generator, 0), (discriminator, 1):

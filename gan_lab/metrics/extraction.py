@@ -34,7 +34,7 @@ from gan_lab.metrics.features import Extractor
 from gan_lab.metrics.sources import ImageSource
 
 CHUNK = 512  # images; some megabytes of features, and a minute of Inception on two CPU cores
-_BLOCKS = 256  # that there are before they have more than a chunk
+_BLOCKS = 256  # number of blocks from which on they have several chunks
 _LARGEST_BLOCK = 32  # chunks
 Progress = Callable[[int], None]
 
@@ -51,7 +51,7 @@ class Extraction:
         source: the images.
         extractor: loaded.
         num: of the first images.
-        whole: whether these are all.
+        whole: whether these are all images of the source.
         needs: (output, form) of everything needed.
         max_features: maximum number of images whose features are kept, a fixed random choice; statistics use all.
             None keeps all.

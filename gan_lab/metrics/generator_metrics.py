@@ -130,8 +130,8 @@ class GeneratorMetric(ProtocolMetric):
         return found
 
     def _name(self, start: int, stop: int) -> str:
-        asked = digest(self.kind, *(f"{k}={v}" for k, v in sorted(vars(self).items())))
-        return f"{start:08d}-{stop:08d}-{self.kind}-{asked[:16]}"
+        settings = digest(self.kind, *(f"{k}={v}" for k, v in sorted(vars(self).items())))
+        return f"{start:08d}-{stop:08d}-{self.kind}-{settings[:16]}"
 
 
 def chunks(num: int) -> list[tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""Metrics that look at images themselves: their gray levels, and what a classifier learns of them."""
+"""Metrics of images instead of features: gray levels, and accuracy of a classifier trained on them."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -20,7 +20,7 @@ class ImageMetric(ProtocolMetric):
     """Compares generated images with real ones without an extractor.
 
     Args:
-        key: of the metric; None makes it.
+        key: of the metric; None for the default.
     """
 
     def __init__(self, *, key: str | None = None) -> None:
@@ -48,7 +48,7 @@ def real_images(context: MetricContext, kind: str) -> ImageSource:
     """
     if context.real is None or context.real.count is None:
         raise InputError(
-            f"metrics.{kind} looks at real images; give a run whose data are there, or real= with images"
+            f"metrics.{kind} needs real images; give a run whose data are there, or real= with images"
         )
     return context.real
 
@@ -77,11 +77,11 @@ class GrayLevels(ImageMetric):
     """Kolmogorov-Smirnov distance of the levels of generated and real pixels, with all their bits.
 
     The largest difference between the shares of pixels up to a level: 0 for the same levels, 1 where all levels of one
-    set lie below those of the other. It says nothing of where in an image levels are.
+    set lie below those of the other. It ignores where in an image levels are.
 
     Args:
         num_pixels: of each image, at the same random positions of all.
-        key: of the metric; None makes it.
+        key: of the metric; None for the default.
     """
 
     kind, short = "gray_levels", "ks_gray"
@@ -136,7 +136,7 @@ class Utility(ImageMetric):
     Args:
         seeds: how many classifiers of each kind; the uncertainty is their standard deviation.
         steps: of training, of 64 images each.
-        key: of the metric; None makes it.
+        key: of the metric; None for the default.
     """
 
     kind, short = "utility", "utility"
@@ -235,5 +235,5 @@ def _examples(images: ImageSource, rows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _most_frequent(labels: Tensor) -> float:
-    """Share of the most frequent class: the accuracy of always saying so."""
+    """Share of the most frequent class: the accuracy of always predicting it."""
     return float(labels.bincount().max() / len(labels))

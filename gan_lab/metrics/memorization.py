@@ -25,19 +25,19 @@ from gan_lab.metrics.image_metrics import blocks, held_out_images, real_images
 from gan_lab.metrics.sources import DatasetImages, GanImages, ImageSource
 
 CLOSEST = 0.01  # share of held-out samples that determines what is close
-NEIGHBORS = 50  # whose mean distance a sample's nearest one is measured by
+NEIGHBORS = 50  # next samples, whose mean distance is the unit of relative distances
 KNOWN = 0.6  # AUC of a membership test above which training samples count as recognized
-_SURE = 0.99  # of the bounds that a verdict needs
-_INTERVAL = 0.95  # of an AUC
+_SURE = 0.99  # confidence of the bounds of a verdict
+_INTERVAL = 0.95  # confidence of an AUC's interval
 
-_SIDE = 64  # pixels that images have at most where they are compared
-_SHIFTED_SIDE = 32  # and where their shifted copies are
-_SHIFTS = 16  # by up to a pixel in so many
-_BLOCK = 512  # training images that are compared at a time
-_MOST_HELD_OUT = 1000  # that are compared with all training images
+_SIDE = 64  # largest side of compared images, in pixels
+_SHIFTED_SIDE = 32  # and of shifted copies
+_SHIFTS = 16  # copies are shifted by up to side / _SHIFTS pixels
+_BLOCK = 512  # training images compared at a time
+_MOST_HELD_OUT = 1000  # held-out images compared with all training images
 _SHOWN = 16  # pairs of a sheet
 # names of the comparisons, in messages
-_WAYS = {
+_COMPARISONS = {
     "pixels": "pixels",
     "shifted": "mirrored and shifted pixels",
     "features": "features",
@@ -62,7 +62,7 @@ def squared_to_nearest_copy(copies: Iterable[Tensor], base: Tensor) -> Tensor:
 
 
 class Neighbors:
-    """The nearest of many training samples, which come in parts, and the nearest of some samples to each of these.
+    """Nearest neighbors of samples among training samples, which are added in parts, and the reverse.
 
     Attributes:
         squared: [Q, k], ascending.
@@ -279,19 +279,19 @@ def verdict_of(
     else:
         name, worst = max(shares.items(), key=lambda item: item[1].copied)
         text = (
-            f"memorization: no sign of it. By {name}, where it is most, {_percent(worst.copied)} of the generated "
+            f"memorization: no sign of it. By {name}, the largest share, {_percent(worst.copied)} of the generated "
             f"images are as close to a training image as the closest 1 % of {num_held_out:,} held-out ones (by chance "
             f"at most {_percent(worst.by_chance)})."
         )
         if tests := ", ".join(f"{_auc(test)} by {name}" for name, test in known.items()):
             text += (
-                " Their distance to generated images tells training images from held-out ones with an AUC of "
+                " Their distance to generated images separates training images from held-out ones with an AUC of "
                 f"{tests}."
             )
     if discriminator is not None:
-        text += f" The discriminator tells them apart with an AUC of {_auc(discriminator)}"
+        text += f" The discriminator separates them with an AUC of {_auc(discriminator)}"
         text += (
-            ": it knows its training images, so do not give it away."
+            ": it recognizes its training images, so do not give it away."
             if discriminator.is_sure
             else "."
         )
@@ -366,7 +366,7 @@ class TrainingCopies(ProtocolMetric):
             )
         if not context.all_real or context.num_real_features < context.num_real:
             raise InputError(
-                "metrics.copies looks at all training images; set protocol.num_real=null and "
+                "metrics.copies needs all training images; set protocol.num_real=null and "
                 "protocol.num_real_features=null"
             )
         if context.num_real < 2 or held_out.count is None or held_out.count < 2:
@@ -399,8 +399,8 @@ class TrainingCopies(ProtocolMetric):
         }
         by_discriminator = _by_discriminator(fake.source, training, held_out)
         verdict = verdict_of(
-            {_WAYS[name]: share for name, share in shares.items()},
-            {_WAYS[name]: test for name, test in known.items()},
+            {_COMPARISONS[name]: share for name, share in shares.items()},
+            {_COMPARISONS[name]: test for name, test in known.items()},
             by_discriminator,
             num_held_out=len(some),
         )

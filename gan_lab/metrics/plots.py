@@ -203,7 +203,7 @@ def preview(
         assert isinstance(fake, GanImages)
         num = metric.num(protocol.context)
         left = num - metric.present(protocol.context, store)
-        todo.append((metric.kind, num, left, partial(_seconds_per_thing, metric, fake, protocol)))
+        todo.append((metric.kind, num, left, partial(_seconds_per_item, metric, fake, protocol)))
     total = 0.0
     for name, num, left, measured in todo:
         seconds = measured() if left else 0.0
@@ -225,7 +225,7 @@ def _left(extraction: Extraction, kept: ChunkStore) -> int:
     return extraction.num - extraction.present(kept)
 
 
-def _seconds_per_thing(metric: GeneratorMetric, images: GanImages, protocol: Protocol) -> float:
+def _seconds_per_item(metric: GeneratorMetric, images: GanImages, protocol: Protocol) -> float:
     def once() -> Tensor:
         return metric.outcomes(images, protocol.context, 0, metric.size)
 

@@ -225,7 +225,7 @@ class NgramDivergence(TextMetric):
     Args:
         n: characters of an n-gram.
         num_samples: number of lines, the first ones; None for all.
-        key: of the metric; None makes it `js<n>`, or `js<n>_<num_samples>`.
+        key: of the metric; None for `js<n>`, or `js<n>_<num_samples>`.
     """
 
     kind = "ngrams"
@@ -290,7 +290,7 @@ class DistinctNgrams(TextMetric):
     Args:
         n: characters of an n-gram.
         num_samples: number of lines, the first ones; None for all.
-        key: of the metric; None makes it `distinct<n>`.
+        key: of the metric; None for `distinct<n>`.
     """
 
     kind = "distinct"

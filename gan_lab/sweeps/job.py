@@ -453,18 +453,18 @@ def stop_on_signal(stop: Path) -> Iterator[None]:
 
     In a SLURM job, its warning signals do the same.
     """
-    asked = False
+    stopping = False
 
     def request(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
+        nonlocal stopping
         if number == HANGUP:
             leave_terminal()
         # SLURM may warn more than once
-        if asked and number != HANGUP and (number == signal.SIGINT or not slurm.in_job()):
+        if stopping and number != HANGUP and (number == signal.SIGINT or not slurm.in_job()):
             raise KeyboardInterrupt
-        if not asked:
+        if not stopping:
             write(stop, f"{number}\n")
-        asked = True
+        stopping = True
 
     if threading.current_thread() is not threading.main_thread():
         yield  # signals are only delivered to the main thread

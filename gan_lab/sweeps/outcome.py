@@ -55,8 +55,7 @@ def chosen_objective(
 
     Args:
         config: of the run.
-        measured: keys of its metrics.jsonl, once there are some. Before that, metrics that depend on the data are
-            chosen by looking at these.
+        measured: keys of its metrics.jsonl, once there are some. Before that, metrics=auto is resolved from the data.
 
     Raises:
         InputError: when its direction is unknown.
@@ -65,7 +64,7 @@ def chosen_objective(
     if key is None:
         metrics = build(config.metrics, Metrics)
         if isinstance(metrics, MetricsByData):
-            metrics = _of_the_data(metrics, config, measured)
+            metrics = _data_metrics(metrics, config, measured)
         if metrics.best is None:
             return None
         key, mode = f"metrics/{metrics.best}", mode or metrics.mode
@@ -77,10 +76,10 @@ def chosen_objective(
     return Objective(key=key, mode=mode)
 
 
-def _of_the_data(
+def _data_metrics(
     metrics: MetricsByData, config: DictConfig, measured: Collection[str] | None
 ) -> Metrics:
-    """Return which of the metrics that depend on the data a run has, or is going to have."""
+    """Return the metrics that metrics=auto chooses, or has chosen, for a run's data."""
     candidates = metrics.candidates(get_object(config.data._target_))
     if len(candidates) == 1:
         return candidates[0]

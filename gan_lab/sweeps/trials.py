@@ -187,9 +187,9 @@ class OptunaSweep(Sweep):
             if len(taken) >= self.n_trials:
                 break
             study.sampler = build(self.sampler, **self._seed(len(taken)))
-            asked = study.ask({name: found.distribution for name, found in space.items()})
-            asked.set_user_attr(FOLDER, str(self.folder))
-            batch.append(study.get_trials(deepcopy=False)[asked.number])
+            trial = study.ask({name: found.distribution for name, found in space.items()})
+            trial.set_user_attr(FOLDER, str(self.folder))
+            batch.append(study.get_trials(deepcopy=False)[trial.number])
         self._tried |= {trial.number for trial in batch}
         return batch
 
@@ -306,7 +306,7 @@ def interval(value: IntervalSweep) -> BaseDistribution:
     if unknown:
         raise ValueError(f"the tags log and int are known, {', '.join(sorted(unknown))} is not")
     if value.start is None or value.end is None:
-        raise ValueError("it has no ends")
+        raise ValueError("it lacks a start or an end")
     log = "log" in value.tags
     if "int" in value.tags or (isinstance(value.start, int) and isinstance(value.end, int)):
         return IntDistribution(int(value.start), int(value.end), log=log)
@@ -314,10 +314,10 @@ def interval(value: IntervalSweep) -> BaseDistribution:
 
 
 def between(value: RangeSweep) -> BaseDistribution:
-    """Return the distribution of a range, which ends before its end, as Python's do.
+    """Return the distribution of a range, exclusive of its end as in Python.
 
     Raises:
-        ValueError: for one of nothing.
+        ValueError: for an empty one.
     """
     numbers = list(value.range())
     if not numbers:

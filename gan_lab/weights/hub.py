@@ -102,7 +102,7 @@ def push(
         )
     except Exception as error:  # as in `download`
         raise InputError(
-            f"push={name} failed ({type(error).__name__}: {first_line(error)}); {folder} is whole: "
+            f"push={name} failed ({type(error).__name__}: {first_line(error)}); {folder} is complete: "
             f"gan-lab export run={folder} push={name} tries again"
         ) from error
     return str(commit.commit_url)

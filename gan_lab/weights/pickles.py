@@ -70,8 +70,8 @@ class Storage:
     elements: Tensor
 
     @classmethod
-    def promised(cls, dtype: torch.dtype, length: int) -> "Storage":
-        """Return a storage without elements yet; it takes no memory."""
+    def unread(cls, dtype: torch.dtype, length: int) -> "Storage":
+        """Return a storage whose elements are read later; it takes no memory."""
         return cls(dtype, length, torch.empty(0, dtype=dtype))
 
     def fill(self, raw: bytes) -> None:
@@ -296,7 +296,7 @@ def find_storage(identifier: Any, storages: dict[str, Storage]) -> Storage:
             int() as length,
             None,
         ) if kind in STORAGES and length >= 0:
-            storage = storages.setdefault(str(key), Storage.promised(STORAGES[kind], length))
+            storage = storages.setdefault(str(key), Storage.unread(STORAGES[kind], length))
             if (storage.dtype, storage.length) != (STORAGES[kind], length):
                 raise RefusedError(f"it describes storage {str(key)[:40]} in two ways")
             return storage

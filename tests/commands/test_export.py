@@ -209,7 +209,7 @@ def test_pushed_is_what_was_written(
     export(run, out, "push=somebody/digits", status=2)
     error = capsys.readouterr().err
     assert "push=somebody/digits failed (OSError: 403 forbidden)" in error
-    assert "is whole" in error and names(out) == USUAL
+    assert "is complete" in error and names(out) == USUAL
 
 
 def test_without_a_token_nothing_is_begun(

@@ -149,7 +149,7 @@ def test_one_process_and_then_two_machines(tmp_path: Path) -> None:
         for _ in range(2)
     ]
     outs = [finish(agent) for agent in both]
-    assert sum("going on from" in out for out in outs) == 1
+    assert sum("resuming from" in out for out in outs) == 1
     assert_the_same_run(tmp_path / "two", tmp_path / "alone")
 
 

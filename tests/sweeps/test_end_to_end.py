@@ -108,7 +108,7 @@ def test_a_sweep_of_six_killed_stopped_and_started_again(
     assert process.wait(60 * MINUTES) == 128 + signal.SIGINT
     out = (tmp_path / "out.txt").read_text()
     assert "6 runs, 2 of them done" in out and "stopped; the same command goes on" in out
-    assert f"going on from {folder}/seed-2/checkpoints/last.ckpt" in out
+    assert f"resuming from {folder}/seed-2/checkpoints/last.ckpt" in out
     assert statuses(folder) == ["done"] * 4 + ["stopped", "waiting"]
 
     process = start(*words)

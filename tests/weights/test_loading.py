@@ -315,7 +315,7 @@ def test_names_from_data_are_not_interpolated(
     capsys.readouterr()
     assert launch("train", [*words, "name=run", "total_kimg=0.024"]) == 0
     out = capsys.readouterr().out
-    assert "going on from" in out and "class_names" not in out
+    assert "resuming from" in out and "class_names" not in out
     assert launch("generate", [f"run={run}", "num_images=4", "format=[png,zip]"]) == 0
     assert launch("export", [f"run={run}", f"out={tmp_path}/model"]) == 0
     strange = run.rename(run.with_name("${oc.env:TOKEN}"))

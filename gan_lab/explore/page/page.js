@@ -3,7 +3,7 @@
 const $ = (id) => document.getElementById(id);
 const BIGGEST_SEED = 2 ** 32 - 1;
 
-/** Everything that the page shows follows from this. */
+/** The state of the page, from which everything shown is derived. */
 const state = {
   models: [],
   point: { seed: 0, label: null },
@@ -17,7 +17,7 @@ const state = {
   projection: null,
 };
 
-// Asking the server ---------------------------------------------------------------------------------------------
+// Requests ------------------------------------------------------------------------------------------------------
 
 async function ask(path, options = {}) {
   let answer;
@@ -144,7 +144,7 @@ class Canvas {
 
 let canvases = [];
 
-/** The address of a new blob; the one of the blob before is given up. */
+/** Return the URL of a new blob and revoke the previous one. */
 function swap(before, blob) {
   if (before) URL.revokeObjectURL(before);
   return URL.createObjectURL(blob);
@@ -170,7 +170,7 @@ function text(tag, content) {
   return element;
 }
 
-// What is drawn -------------------------------------------------------------------------------------------------
+// Recipes -------------------------------------------------------------------------------------------------------
 
 function nameOf(point) {
   if ("seed" in point) return `seed ${point.seed}` + (point.label === null ? "" : `, ${className(point.label)}`);
@@ -219,7 +219,7 @@ function owner(point, number) {
   return owner(point.start, number) ?? owner(point.end, number);
 }
 
-/** What of a recipe a model can follow: the page's controls serve both runs. */
+/** The part of a recipe that a model supports: the controls serve both runs. */
 function suited(wanted, model) {
   const own = { ...wanted };
   if (!model.truncation) own.truncation = null;
@@ -373,7 +373,7 @@ function say(message) {
 async function pin() {
   const canvas = canvases[0];
   if (!canvas.blob) return;
-  // a copy: the image's own address is given up when the next one comes
+  // a copy: the image's own URL is revoked with the next image
   const found = { point: structuredClone(state.point), blob: canvas.blob, url: URL.createObjectURL(canvas.blob), name: nameOf(state.point) };
   state.pins.push(found);
   if (!state.ends.a) state.ends.a = found;
@@ -495,7 +495,7 @@ async function project(file) {
   }
 }
 
-// Beginning -----------------------------------------------------------------------------------------------------
+// Start ---------------------------------------------------------------------------------------------------------
 
 function listen() {
   $("controls").addEventListener("submit", (event) => event.preventDefault());

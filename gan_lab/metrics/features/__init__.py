@@ -31,7 +31,7 @@ FORWARD_ON_ACCELERATOR = 64
 
 
 class WeightsUnavailable(InputError):
-    """The usual weights are neither on this machine nor can be downloaded."""
+    """The usual weights are not on this machine and cannot be downloaded."""
 
 
 class Extractor(ABC):
@@ -160,7 +160,7 @@ class Extractor(ABC):
             if not torch.isfinite(values).all():
                 raise InputError(
                     f"{self.name} makes NaN or infinity ({name}) of some images; its weights are damaged, or "
-                    "mixed_precision=true is more than it bears"
+                    "it overflows with mixed_precision=true"
                 )
         return found
 

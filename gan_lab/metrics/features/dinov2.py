@@ -211,13 +211,13 @@ class VisionTransformer(nn.Module):
 class DINOv2Maps(nn.Module):
     """DINOv2 as the feature network of projected GANs: four maps, of the tokens after each quarter of the blocks.
 
-    A transformer's maps are all of one size. They are made four times and twice as large, kept, and halved, as in
+    A transformer's maps are all of one size. They are resized by 4, 2, 1 and 1/2, as in
     Ranftl et al. 2021, https://arxiv.org/abs/2103.13413, section 3.1, without its convolutions.
 
     Attributes:
         channels: of the maps, fine to coarse.
         size: side that images are enlarged to.
-        step: what sides have to be a multiple of.
+        step: sides must be multiples of it.
         learned_on: data.
         published: the file of its weights.
         prefetch: arguments of `gan-lab prefetch` that download it.
@@ -226,7 +226,7 @@ class DINOv2Maps(nn.Module):
         model: as `DINOv2`'s.
 
     Raises:
-        InputError: for a model that there is not.
+        InputError: for an unknown model.
     """
 
     mean: Tensor
@@ -245,7 +245,7 @@ class DINOv2Maps(nn.Module):
             self.register_buffer(name, torch.tensor(values)[:, None, None])
 
     def load(self, path: Path) -> None:
-        """Take the weights of the published file.
+        """Load the weights of the published file.
 
         Raises:
             InputError: when the file holds something else.
@@ -253,7 +253,7 @@ class DINOv2Maps(nn.Module):
         self._take(load_transformer(path, self.published, self.width))
 
     def randomize(self) -> None:
-        """Take four blocks of random weights, for tests."""
+        """Build four blocks with random weights, for tests."""
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(0)
             network = VisionTransformer(
@@ -267,7 +267,7 @@ class DINOv2Maps(nn.Module):
         self.network = network.to(self.mean.device, self.mean.dtype)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Map images [N, 3, H, W] in [-1, 1] to four maps, fine to coarse; load or randomize comes first."""
+        """Map images [N, 3, H, W] in [-1, 1] to four maps, fine to coarse; after `load` or `randomize`."""
         assert self.network is not None
         depth = len(self.network.blocks)
         grid = [side // _PATCH for side in images.shape[2:]]

@@ -179,7 +179,7 @@ class Wandb(Service["wandb.Run"]):
             tags=self._tags if self._tags is not None else list(node_names(self.config).values()),
             config=self.config,
             mode=mode,
-            # not a run that somebody left open in this process
+            # not a run that is still open in this process
             reinit="create_new",
             settings=wandb.Settings(**settings),
         )
