@@ -1,6 +1,8 @@
 """Errors that a user can fix."""
 
+from importlib import import_module
 from threading import Event
+from typing import Any
 
 # a library interrupted by Ctrl-C may raise anything
 interrupted = Event()
@@ -15,6 +17,25 @@ class InputError(ValueError):
     The message says what was given, what is allowed and what to do. The command line prints it without a
     traceback; anything else that is raised is a defect of gan_lab and keeps its traceback.
     """
+
+
+def import_extra(package: str, *, extra: str, what: str) -> Any:
+    """Import an optional package.
+
+    Args:
+        package: its name.
+        extra: of gan-laboratory, which installs it.
+        what: needs it, for the message.
+
+    Raises:
+        InputError: when it cannot be imported.
+    """
+    try:
+        return import_module(package)
+    except (ImportError, OSError) as error:
+        raise InputError(
+            f"{what} needs {package} ({error}): pip install 'gan-laboratory[{extra}]'"
+        ) from error
 
 
 def first_line(error: BaseException) -> str:

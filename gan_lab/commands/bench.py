@@ -27,6 +27,7 @@ from gan_lab.sampling.gan import Gan
 from gan_lab.training.auto import decide_by_data
 from gan_lab.training.building import (
     backend_of,
+    bare_trainer,
     build_data,
     build_model,
     compiled,
@@ -71,7 +72,7 @@ def run(config: DictConfig) -> None:
 
 def circumstances(config: DictConfig, spec: SampleSpec) -> Result:
     """Return the environment: model, batch, device, versions."""
-    device = build_trainer(config).strategy.root_device
+    device = bare_trainer(config, callbacks=[]).strategy.root_device
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "overrides": sys.argv[1:],
@@ -112,26 +113,12 @@ def cpu_name() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def build_trainer(config: DictConfig, *callbacks: Callback) -> Trainer:
-    """Build a Trainer of one epoch without logs and checkpoints."""
-    trainer: Trainer = build(
-        config.trainer,
-        strategy="auto",
-        max_epochs=1,
-        logger=False,
-        callbacks=list(callbacks),
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-    )
-    return trainer
-
-
 def steps_part(config: DictConfig, data: DataModule) -> Result:
     """Measure the phases of training steps."""
-    module, trainer = build_model(config, sample_spec(config, data)), build_trainer(config)
+    module, trainer = (
+        build_model(config, sample_spec(config, data)),
+        bare_trainer(config, callbacks=[]),
+    )
     device = trainer.strategy.root_device
     compiled(config, module, device)
     say(f"steps: {config.warmup} + {config.rounds} rounds on {device}")
@@ -165,7 +152,7 @@ def loop_part(config: DictConfig, data: DataModule) -> Result:
     say(f"loop: 1 + {config.rounds} rounds of {steps:g} steps in turn")
 
     def make_trainer() -> Trainer:
-        return build_trainer(config, build(config.callbacks.training_log, Callback))
+        return bare_trainer(config, callbacks=[build(config.callbacks.training_log, Callback)])
 
     return compare(
         lambda: build_model(config, sample_spec(config, data)),
@@ -183,7 +170,7 @@ def data_part(config: DictConfig, data: DataModule) -> Result:
 def metrics_part(config: DictConfig, data: DataModule) -> Result:
     """Measure an evaluation."""
     module = build_model(config, sample_spec(config, data)).to(
-        build_trainer(config).strategy.root_device
+        bare_trainer(config, callbacks=[]).strategy.root_device
     )
     gan = Gan(module.generator_ema, spec=data.spec, sources=data.sources)
     return dict(metric_rates(build(config.metrics, Metrics), data, gan))

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import ceil, sqrt
 from pathlib import Path
 from typing import Any
@@ -44,12 +45,12 @@ from gan_lab.sampling.writers import (
     LatentsFile,
     Npz,
     SampleBlock,
-    SampleFiles,
     SampleRequest,
     SingleFiles,
     TextFile,
     Writer,
     labels_for,
+    save_image,
 )
 
 CONTAINERS = {
@@ -382,13 +383,9 @@ def single_files(task: Task, config: DictConfig) -> list[Writer]:
     """Return the writers of single files."""
     request, spec = task.request, task.request.gan.spec
     chosen = [name for name in file_formats(spec) if name in task.formats and not is_text(spec)]
-    if spec.is_image:
-        return [
-            SingleFiles(task.folder, kind=name, quality=config.quality, count=request.count)
-            for name in chosen
-        ]
+    save = partial(save_image, quality=config.quality) if spec.is_image else spec.kind.write
     return [
-        SampleFiles(task.folder, kind=spec.kind, suffix=f".{name}", count=request.count)
+        SingleFiles(task.folder, suffix=f".{name}", save=save, count=request.count)
         for name in chosen
     ]
 

@@ -198,7 +198,9 @@ def report_start(run_dir: Path, config: DictConfig, module: AdversarialModule) -
     )
 
 
-def report_resume(run_dir: Path, config: DictConfig, checkpoint: Path, module: AdversarialModule) -> bool:
+def report_resume(
+    run_dir: Path, config: DictConfig, checkpoint: Path, module: AdversarialModule
+) -> bool:
     """Print where the run resumes and what changed; False when it is finished.
 
     Raises:

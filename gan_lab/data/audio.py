@@ -17,7 +17,7 @@ from torch import Tensor
 
 from gan_lab.data.decoding import DECODE_ERRORS, regular_file
 from gan_lab.data.sample import Excerpts, Representation, SampleKind, SampleSpec
-from gan_lab.errors import InputError
+from gan_lab.errors import InputError, import_extra
 from gan_lab.run import write
 
 FULL_SCALE = 32767
@@ -229,14 +229,7 @@ def soundfile() -> Any:
     Raises:
         InputError: without the extra `audio`.
     """
-    try:
-        import soundfile
-    except (ModuleNotFoundError, OSError) as error:
-        raise InputError(
-            f"soundfile cannot be used ({error}); files other than WAV of 16 bits need "
-            "pip install 'gan-laboratory[audio]'"
-        ) from error
-    return soundfile
+    return import_extra("soundfile", extra="audio", what="sound other than WAV of 16 bits")
 
 
 # SpecGAN's representation of sound: log magnitudes as images, for any image model.

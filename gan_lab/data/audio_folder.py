@@ -1,7 +1,6 @@
 """Sounds that are decoded on access: files of a folder or a zip, or values in a container."""
 
 import json
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +14,11 @@ from gan_lab.data.audio import FULL_SCALE, Audio, Crops, Pad, read_sound, soundf
 from gan_lab.data.base import SampleDataset, check_split, digest
 from gan_lab.data.cache import Arrays, cached_arrays
 from gan_lab.data.image_folder import open_samples
-from gan_lab.data.listing import format_names
 from gan_lab.data.metadata import MetadataTable
 from gan_lab.data.sample import SampleSpec
-from gan_lab.data.source import Source, existing_path
+from gan_lab.data.source import Source, describe_unreadable, existing_path, readable_files
 from gan_lab.data.splits import members_by_table
-from gan_lab.errors import InputError
+from gan_lab.errors import InputError, import_extra
 
 ENDINGS = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au")
 
@@ -71,7 +69,7 @@ class EncodedSounds(SampleDataset):
         _check_options(rate=rate, length=length, channels=channels, crop=crop, pad=pad)
         soundfile()
         found = scan(source)
-        usable = _usable(source, found, skip_unreadable)
+        usable = readable_files(source, found.reasons, skip=skip_unreadable, what="sound")
         self._items = np.flatnonzero(members & usable)
         if not len(self._items):
             raise InputError(f"no sound of split={split} can be used")
@@ -97,7 +95,7 @@ class EncodedSounds(SampleDataset):
         self.source = source
         self.unreadable = [(source.name(i), why) for i, why in found.reasons.items() if members[i]]
         if self.unreadable:
-            warn(f"left out {_named(self.unreadable)}")
+            warn(f"left out {describe_unreadable(self.unreadable)}")
         self._table = table.rows(self._items) if table.has_more_than_classes else None
         self._fingerprint = digest(
             *(source.listing, self._items.tobytes(), self.labels.tobytes(), split),
@@ -235,34 +233,8 @@ def resampled(values: NDArray[np.float32], rate: int, wanted: int) -> NDArray[np
     """
     if rate == wanted:
         return values
-    try:
-        import soxr
-    except ModuleNotFoundError as error:
-        raise InputError(
-            "soxr is not installed; sounds of other rates need pip install 'gan-laboratory[audio]'"
-        ) from error
+    soxr = import_extra("soxr", extra="audio", what="sound of another rate")
     return np.ascontiguousarray(soxr.resample(values.T, rate, wanted).T)
-
-
-def _usable(source: Source, found: AudioScan, skip: bool) -> NDArray[np.bool_]:
-    usable = np.ones(len(source), dtype=bool)
-    usable[list(found.reasons)] = False
-    bad = [(source.name(index), reason) for index, reason in found.reasons.items()]
-    if bad and not usable.any():
-        raise InputError(f"no sound can be used: {_named(bad)}")
-    if bad and not skip:
-        raise InputError(
-            f"{_named(bad)} (of {len(source):,}); repair or remove them, or set data.skip_unreadable=true to go on "
-            "without them"
-        )
-    return usable
-
-
-def _named(bad: Sequence[tuple[str, str]]) -> str:
-    files = "1 file" if len(bad) == 1 else f"{len(bad):,} files"
-    return (
-        f"{files} that cannot be used: {format_names(f'{name} {reason}' for name, reason in bad)}"
-    )
 
 
 def _check_options(*, rate: int, length: int, channels: int, crop: str, pad: str) -> None:

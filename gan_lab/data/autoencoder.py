@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gan_lab.data.sample import Representation, SampleSpec
-from gan_lab.errors import InputError
+from gan_lab.errors import InputError, import_extra
 from gan_lab.layers.precision import full_precision
 
 
@@ -134,13 +134,8 @@ def autoencoder_class() -> Any:
     Raises:
         InputError: without the extra `latents`.
     """
-    try:
-        from diffusers import AutoencoderKL
-    except ImportError as error:
-        raise InputError(
-            f"representation=autoencoder cannot be used ({error}); it needs pip install 'gan-laboratory[latents]'"
-        ) from error
-    return AutoencoderKL
+    library = import_extra("diffusers", extra="latents", what="representation=autoencoder")
+    return library.AutoencoderKL
 
 
 def loaded(kind: Any, model: str) -> Any:

@@ -15,12 +15,11 @@ from gan_lab.data.medical import (
     Volume,
     check_range,
     matched,
-    need_package,
     pixel_spacing,
     report_skipped,
 )
 from gan_lab.data.source import FileSource
-from gan_lab.errors import InputError
+from gan_lab.errors import InputError, import_extra
 
 _MOST_FRAMES = 10**6  # of a file
 
@@ -35,7 +34,7 @@ class Dicom(Slices):
     kind_of_files = "DICOM files"
 
     def _open(self, root: Path, files: list[str]) -> tuple[list[Volume], str]:
-        need_package("pydicom", "DICOM")
+        import_extra("pydicom", extra="medical", what="DICOM")
         if self._axis is not None:
             raise InputError(
                 f"data.axis={self._axis} is for NIfTI volumes; DICOM slices keep their orientation"

@@ -8,7 +8,6 @@ import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any, BinaryIO, Literal
 
 import numpy as np
@@ -23,10 +22,10 @@ from gan_lab.data.listing import format_names
 from gan_lab.data.metadata import UNLABELED, MetadataTable, natural_order
 from gan_lab.data.source import Source
 from gan_lab.data.splits import members_by_name
-from gan_lab.data.text import PADDING, UNKNOWN, Lines
-from gan_lab.data.text_files import Long, Read, Reading, packed_texts, rows_of_split
+from gan_lab.data.text import PADDING, UNKNOWN
+from gan_lab.data.text_files import Long, Read, Reading, SplitLines, packed_texts
 from gan_lab.data.transform import Crop, ImageSize
-from gan_lab.errors import InputError, first_line
+from gan_lab.errors import InputError, first_line, import_extra
 
 Column = str | Literal[False] | None
 
@@ -155,7 +154,7 @@ class HuggingFaceSounds(EncodedSounds):
         )
 
 
-class HuggingFaceText(Lines):
+class HuggingFaceText(SplitLines):
     """A column of text, whose lines are packed in the cache once; arguments as for `HuggingFaceImages` and `TextFiles`.
 
     Raises:
@@ -207,18 +206,7 @@ class HuggingFaceText(Lines):
             class_names=[] if names == UNLABELED else names,
             has_splits=rows.has_validation,
         )
-        chosen = rows_of_split(
-            packed, split=split, val_fraction=val_fraction, path=f"data.name={name}"
-        )
-        super().__init__(
-            split=split,
-            kind=packed.kind,
-            lines=packed.lines,
-            rows=chosen,
-            labels=packed.labels[chosen].astype(np.int64),
-            class_names=packed.class_names,
-            fingerprint=digest(packed.digest, packed.kind.arguments, split, val_fraction),
-        )
+        super().__init__(packed, split=split, val_fraction=val_fraction, origin=f"data.name={name}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -446,7 +434,7 @@ def open_rows(
 
 
 def _open(name: str, subset: str | None, revision: str | None) -> dict[str, Any]:
-    library = _datasets()
+    library = import_extra("datasets", extra="datasets", what="data=huggingface")
     path = Path(name).expanduser()
     try:
         if path.is_dir() and any(
@@ -502,13 +490,3 @@ def _values(part: Any, column: str) -> NDArray[Any]:
     table = part.select_columns([column]).with_format("arrow")[:]
     values: NDArray[Any] = table[column].to_numpy()
     return values
-
-
-def _datasets() -> ModuleType:
-    try:
-        import datasets
-    except ImportError as error:
-        raise InputError(
-            "data=huggingface needs the extra datasets: pip install 'gan-laboratory[datasets]'"
-        ) from error
-    return datasets

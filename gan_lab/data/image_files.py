@@ -26,7 +26,7 @@ from gan_lab.data.high_bit_depth import (
 )
 from gan_lab.data.listing import format_names
 from gan_lab.data.metadata import MetadataTable
-from gan_lab.data.source import Scan, Source, reason_of, scan
+from gan_lab.data.source import Scan, Source, describe_unreadable, readable_files, reason_of, scan
 from gan_lab.data.transform import (
     Crop,
     ImageSize,
@@ -102,7 +102,7 @@ class EncodedImages(ImageDataset):
         levels = parse_window(window)
         size, crop = parse_size(image_size), parse_crop(crop)
         found = scan(source, max_megapixels=max_megapixels)
-        readable = _readable(source, found, skip_unreadable)
+        readable = readable_files(source, found.reasons, skip=skip_unreadable, what="image")
         self._bits = _common_bits(source, found, readable, bits)
         self._transform = ImageTransform(
             size=size or _common_size(source, found, readable),
@@ -136,7 +136,7 @@ class EncodedImages(ImageDataset):
         )
         self.unreadable = [(source.name(i), why) for i, why in found.reasons.items() if members[i]]
         if self.unreadable:
-            warn(f"left out {_named(self.unreadable)}")
+            warn(f"left out {describe_unreadable(self.unreadable)}")
         self._skip_unreadable = skip_unreadable
         self._warned = False
         self._fingerprint = digest(
@@ -260,26 +260,6 @@ class EncodedImages(ImageDataset):
                     warn(f"{error}: using the next one instead (reported once)")
                     self._warned = True
         raise InputError("no image can be read any more; check the disk")
-
-
-def _readable(source: Source, found: Scan, skip_unreadable: bool) -> NDArray[np.bool_]:
-    """Mask [N] of the images to use; InputError for unreadable ones unless they are skipped."""
-    readable = np.ones(len(source), dtype=bool)
-    readable[list(found.reasons)] = False
-    bad = [(source.name(index), reason) for index, reason in found.reasons.items()]
-    if bad and not readable.any():
-        raise InputError(f"no image can be read: {_named(bad)}")
-    if bad and not skip_unreadable:
-        raise InputError(
-            f"{_named(bad)} (of {len(source):,}); repair or remove them, or set data.skip_unreadable=true to go on "
-            f"without them"
-        )
-    return readable
-
-
-def _named(bad: Sequence[tuple[str, str]]) -> str:
-    files = counted(len(bad), "unreadable file")
-    return f"{files}: {format_names(f'{name} ({reason})' for name, reason in bad)}"
 
 
 def _common_size(source: Source, found: Scan, readable: NDArray[np.bool_]) -> tuple[int, int]:

@@ -10,7 +10,6 @@ import re
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -24,7 +23,7 @@ from gan_lab.data.image_files import EncodedImages
 from gan_lab.data.listing import format_names
 from gan_lab.data.source import Source, existing_folder
 from gan_lab.data.transform import Crop, ImageSize
-from gan_lab.errors import InputError
+from gan_lab.errors import InputError, import_extra
 
 _LAYOUT = "the folder with bedroom_train_lmdb, bedroom_val_lmdb or those of other categories"
 _FOLDER = re.compile(r"(?P<category>.+)_(?P<split>train|val)_lmdb")
@@ -173,14 +172,8 @@ def _environment(folder: Path) -> _Environment:
     return _Environment(folder)
 
 
-def _lmdb() -> ModuleType:
-    try:
-        import lmdb
-    except ImportError as error:
-        raise InputError(
-            "data=lsun needs the extra lmdb: pip install 'gan-laboratory[lmdb]'"
-        ) from error
-    return lmdb
+def _lmdb() -> Any:
+    return import_extra("lmdb", extra="lmdb", what="data=lsun")
 
 
 def _categories(folder: Path, wanted: Sequence[str] | None) -> list[str]:

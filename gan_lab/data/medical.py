@@ -189,20 +189,6 @@ def report_skipped(count: int, what: str) -> None:
         )
 
 
-def need_package(module: str, what: str) -> None:
-    """Check that a package of the extra `medical` is installed.
-
-    Raises:
-        InputError: with the remedy.
-    """
-    try:
-        __import__(module)
-    except ImportError as error:
-        raise InputError(
-            f"{what} needs the extra medical: pip install 'gan-laboratory[medical]' ({error})"
-        ) from error
-
-
 def matched(group_by: str | None, name: str) -> str | None:
     """Return the match of a regular expression in a path; None without an expression, or without a match.
 

@@ -15,12 +15,11 @@ from gan_lab.data.medical import (
     Volume,
     check_range,
     matched,
-    need_package,
     pixel_spacing,
     report_skipped,
 )
 from gan_lab.data.source import FileSource
-from gan_lab.errors import InputError
+from gan_lab.errors import InputError, import_extra
 
 _MOST_VOXELS = 2**31
 
@@ -31,7 +30,7 @@ class Nifti(Slices):
     kind_of_files = "NIfTI files"
 
     def _open(self, root: Path, files: list[str]) -> tuple[list[Volume], str]:
-        need_package("nibabel", "NIfTI")
+        import_extra("nibabel", extra="medical", what="NIfTI")
         numbered = [name for name in files if name.lower().endswith((".nii", ".nii.gz"))]
         report_skipped(len(files) - len(numbered), "NIfTI")
         if not numbered:

@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +25,9 @@ from gan_lab.data.decoding import (
     regular_file,
 )
 from gan_lab.data.high_bit_depth import bit_depth, check_finite, read_levels, shape_of
+from gan_lab.data.listing import format_names
 from gan_lab.data.transform import UnusableImage, native_channels, usable_mode
-from gan_lab.errors import InputError
+from gan_lab.errors import InputError, counted
 
 _STAT_THREADS = 16
 _STAT_CHUNK = 1024
@@ -130,6 +131,39 @@ def existing_path(root: str | Path | None, what: str) -> Path:
         detail = "" if missing == path.absolute() else f" ({missing} is not there)"
         raise InputError(f"data.root={path} does not exist{detail}; set data.root=PATH to {what}")
     return path
+
+
+def readable_files(
+    source: Source, reasons: Mapping[int, str], *, skip: bool, what: str
+) -> NDArray[np.bool_]:
+    """Return a mask [N] of the files to use.
+
+    Args:
+        source: of the files.
+        reasons: why a file cannot be read, by its index.
+        skip: whether to skip such files.
+        what: a file is, for messages.
+
+    Raises:
+        InputError: when none can be read, or some cannot and are not to be skipped.
+    """
+    readable = np.ones(len(source), dtype=bool)
+    readable[list(reasons)] = False
+    bad = describe_unreadable([(source.name(index), why) for index, why in reasons.items()])
+    if not readable.any():
+        raise InputError(f"no {what} can be read: {bad}")
+    if reasons and not skip:
+        raise InputError(
+            f"{bad} (of {len(source):,}); repair or remove them, or set data.skip_unreadable=true to continue without "
+            "them"
+        )
+    return readable
+
+
+def describe_unreadable(bad: Sequence[tuple[str, str]]) -> str:
+    """Format names and reasons of unreadable files for a message."""
+    files = counted(len(bad), "unreadable file")
+    return f"{files}: {format_names(f'{name} ({reason})' for name, reason in bad)}"
 
 
 # Scan: check each image without decoding it (size, channels, truncated or not).

@@ -46,7 +46,25 @@ _READ = 1 << 22  # characters that are read at a time
 _NUM_HASHES = 1 << 32
 
 
-class TextFiles(Lines):
+class SplitLines(Lines):
+    """The lines of one split of packed lines; arguments and errors as of `rows_of_split`."""
+
+    def __init__(
+        self, packed: PackedLines, *, split: str, val_fraction: float, origin: str
+    ) -> None:
+        rows = rows_of_split(packed, split=split, val_fraction=val_fraction, origin=origin)
+        super().__init__(
+            split=split,
+            kind=packed.kind,
+            lines=packed.lines,
+            rows=rows,
+            labels=packed.labels[rows].astype(np.int64),
+            class_names=packed.class_names,
+            fingerprint=digest(packed.digest, packed.kind.arguments, split, val_fraction),
+        )
+
+
+class TextFiles(SplitLines):
     """Lines of text files, packed once into the cache and memory-mapped from there.
 
     Args:
@@ -108,16 +126,7 @@ class TextFiles(Lines):
                 max_lines=max_lines,
             )
             packed = packed_files(path, reading, pattern=pattern, classes=classes)
-        rows = rows_of_split(packed, split=split, val_fraction=val_fraction, path=path)
-        super().__init__(
-            split=split,
-            kind=packed.kind,
-            lines=packed.lines,
-            rows=rows,
-            labels=packed.labels[rows].astype(np.int64),
-            class_names=packed.class_names,
-            fingerprint=digest(packed.digest, packed.kind.arguments, split, val_fraction),
-        )
+        super().__init__(packed, split=split, val_fraction=val_fraction, origin=str(path))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -403,7 +412,7 @@ def line_hashes(rows: NDArray[np.uint32]) -> NDArray[np.uint32]:
 
 
 def rows_of_split(
-    packed: PackedLines, *, split: str, val_fraction: float, path: Path | str
+    packed: PackedLines, *, split: str, val_fraction: float, origin: str
 ) -> NDArray[np.int64]:
     """Return which lines belong to a split, in order.
 
@@ -415,7 +424,7 @@ def rows_of_split(
         raise InputError(f"data.val_fraction={val_fraction}; allowed: 0 (no validation) to below 1")
     if packed.has_splits and val_fraction:
         raise InputError(
-            f"data.val_fraction={val_fraction}, but {path} has its own splits; set data.val_fraction=0"
+            f"data.val_fraction={val_fraction}, but {origin} has its own splits; set data.val_fraction=0"
         )
     share = 0.5 if packed.has_splits else val_fraction
     if split == "val" and share == 0:

@@ -13,7 +13,7 @@ from rich.table import Table
 from torch import Tensor
 
 from gan_lab.data.media import grid
-from gan_lab.errors import InputError
+from gan_lab.errors import import_extra
 from gan_lab.metrics.cache import ChunkStore
 from gan_lab.metrics.extraction import Extraction
 from gan_lab.metrics.generator_metrics import GeneratorMetric, single_precision
@@ -125,12 +125,7 @@ def check_matplotlib() -> None:
     Raises:
         InputError: with what to do.
     """
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise InputError(
-            "plots=true needs matplotlib; pip install 'gan-laboratory[plots]', or leave it out"
-        ) from error
+    import_extra("matplotlib", extra="plots", what="plots=true")
 
 
 def _figure(height: float = 4.5) -> "Figure":

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad
 
 from gan_lab.console import say
-from gan_lab.errors import InputError, first_line
+from gan_lab.errors import InputError, first_line, import_extra
 from gan_lab.layers.conditioning import PatchLogits
 from gan_lab.layers.networks import DiscriminatorInput, DiscriminatorNetwork, tensors_of
 from gan_lab.layers.spectral_norm import stored_spectral_norm
@@ -72,16 +72,11 @@ class EfficientNet(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        try:
-            from timm import create_model
-        except ModuleNotFoundError as error:
-            raise InputError(
-                "EfficientNet-lite0 is timm's, which is not installed; pip install 'gan-laboratory[projected]'"
-            ) from error
+        timm = import_extra("timm", extra="projected", what="EfficientNet-lite0")
         # a fixed seed, and the random state of training is untouched
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(0)
-            network: Any = create_model("tf_efficientnet_lite0", pretrained=False)
+            network = timm.create_model("tf_efficientnet_lite0", pretrained=False)
         self.stem = nn.Sequential(network.conv_stem, network.bn1)
         starts = (0, *_ENDS[:-1])
         self.blocks = nn.ModuleList(

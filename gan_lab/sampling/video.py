@@ -13,7 +13,7 @@ from torch.nn.functional import interpolate, pad
 
 from gan_lab.console import progress_bar
 from gan_lab.data.sample import to_pil
-from gan_lab.errors import InputError
+from gan_lab.errors import InputError, import_extra
 from gan_lab.run import replacing
 
 SUFFIXES = (".mp4", ".gif", ".webp")
@@ -93,12 +93,7 @@ def import_av() -> Any:
     Raises:
         InputError: when it is missing, or has no encoder for H.264.
     """
-    try:
-        import av
-    except ImportError as error:
-        raise InputError(
-            ".mp4 needs PyAV: pip install 'gan-laboratory[video]', or write a .gif or .webp"
-        ) from error
+    av = import_extra("av", extra="video", what=".mp4 (not .gif or .webp)")
     try:
         av.Codec("libx264", "w")
     except av.FFmpegError as error:

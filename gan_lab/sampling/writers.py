@@ -5,7 +5,7 @@ import json
 import re
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -199,59 +199,38 @@ class Writer(ABC):
 
 
 class SingleFiles(Writer):
-    """A file for each image, named by seed and class.
+    """A file for each sample, named by seed and class.
 
     Args:
         folder: where.
-        kind: "png", "jpeg" or "webp" (without loss).
-        quality: of JPEG, 1 to 100.
-        count: of all images.
-    """
-
-    ordered = False
-
-    def __init__(self, folder: Path, *, kind: str, quality: int, count: int) -> None:
-        self._folder = folder
-        self._kind = kind
-        self._quality = quality
-        self._count = count
-        folder.mkdir(parents=True, exist_ok=True)
-
-    def add(self, block: SampleBlock) -> None:
-        for name, image in zip(block.names, block.samples, strict=True):
-            data = encode(image, kind=self._kind, quality=self._quality)
-            # tens of thousands of files, easily redrawn: a sync each would cost more than drawing
-            write(self._folder / f"{name}.{self._kind}", data, sync=False)
-
-    def finish(self) -> str:
-        return f"*.{self._kind} ({self._count})"
-
-
-class SampleFiles(Writer):
-    """A file for each sample, as its kind writes it, named by seed and class.
-
-    Args:
-        folder: where.
-        kind: of sample.
-        suffix: of the files, one that the kind knows.
+        suffix: of the files.
+        save: writes one stored sample to a path.
         count: of all samples.
     """
 
     ordered = False
 
-    def __init__(self, folder: Path, *, kind: SampleKind, suffix: str, count: int) -> None:
+    def __init__(
+        self, folder: Path, *, suffix: str, save: Callable[[Tensor, Path], object], count: int
+    ) -> None:
         self._folder = folder
-        self._kind = kind
         self._suffix = suffix
+        self._save = save
         self._count = count
         folder.mkdir(parents=True, exist_ok=True)
 
     def add(self, block: SampleBlock) -> None:
         for name, sample in zip(block.names, block.samples, strict=True):
-            self._kind.write(sample, self._folder / f"{name}{self._suffix}")
+            self._save(sample, self._folder / f"{name}{self._suffix}")
 
     def finish(self) -> str:
         return f"*{self._suffix} ({self._count})"
+
+
+def save_image(image: Tensor, path: Path, *, quality: int) -> None:
+    """Write one uint8 image [C, H, W] in the format of the path's suffix."""
+    # tens of thousands of files, easily redrawn: a sync each would cost more than drawing
+    write(path, encode(image, kind=path.suffix[1:], quality=quality), sync=False)
 
 
 def encode(image: Tensor, *, kind: str, quality: int = 95) -> bytes:

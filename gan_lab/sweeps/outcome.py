@@ -4,7 +4,6 @@ import math
 import warnings
 from collections.abc import Collection
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from omegaconf import DictConfig
 
 from gan_lab.config import build
 from gan_lab.console import say
-from gan_lab.errors import InputError
+from gan_lab.errors import InputError, import_extra
 from gan_lab.metrics.base import Direction, Metrics, MetricsByData, direction
 from gan_lab.training.building import build_data
 from gan_lab.training.callbacks.evaluation import Evaluation
@@ -194,16 +193,6 @@ class Pruning(Callback):
         return trial.should_prune()
 
 
-def check_installed() -> None:
-    """Check that Optuna is installed.
-
-    Raises:
-        InputError: with how to install it.
-    """
-    if find_spec("optuna") is None:
-        raise InputError("hydra/sweeper=optuna needs optuna; pip install 'gan-laboratory[sweeps]'")
-
-
 def open_storage(location: str) -> "BaseStorage":
     """Open a study's storage: a journal file, or a database.
 
@@ -213,7 +202,7 @@ def open_storage(location: str) -> "BaseStorage":
     Raises:
         InputError: when it cannot be opened.
     """
-    check_installed()
+    import_extra("optuna", extra="sweeps", what="hydra/sweeper=optuna")
     from optuna.storages import JournalStorage, get_storage
     from optuna.storages.journal import JournalFileBackend
 

@@ -187,10 +187,10 @@ class OptunaSweep(Sweep):
             if len(taken) >= self.n_trials:
                 break
             study.sampler = build(self.sampler, **self._seed(len(taken)))
-            trial = study.ask({name: found.distribution for name, found in space.items()})
-            trial.set_user_attr(FOLDER, str(self.folder))
-            batch.append(study.get_trials(deepcopy=False)[trial.number])
-        self._tried |= {trial.number for trial in batch}
+            suggested = study.ask({name: found.distribution for name, found in space.items()})
+            suggested.set_user_attr(FOLDER, str(self.folder))
+            batch.append(study.get_trials(deepcopy=False)[suggested.number])
+        self._tried |= {suggested.number for trial in batch}
         return batch
 
     def _seed(self, number: int) -> dict[str, Any]:

@@ -3,10 +3,10 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 from gan_lab.console import say
-from gan_lab.errors import InputError, counted, first_line
+from gan_lab.errors import InputError, counted, first_line, import_extra
 
 PREFIX = "hf://"
 
@@ -14,19 +14,13 @@ PREFIX = "hf://"
 NEEDED = ("model.json", "*.safetensors")
 
 
-def library() -> ModuleType:
+def library() -> Any:
     """Import huggingface_hub.
 
     Raises:
         InputError: when it is not installed.
     """
-    try:
-        import huggingface_hub
-    except ModuleNotFoundError as error:
-        raise InputError(
-            "models on the Hugging Face hub need huggingface_hub: pip install 'gan-laboratory[hub]'"
-        ) from error
-    return huggingface_hub
+    return import_extra("huggingface_hub", extra="hub", what="the Hugging Face hub")
 
 
 def download(source: str) -> Path:

@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from gan_lab.errors import InputError
+from gan_lab.errors import InputError, import_extra
 from gan_lab.layers.networks import samples_made
 from gan_lab.run import naming, replacing
 from gan_lab.sampling.gan import Gan
@@ -175,15 +175,9 @@ def onnx_packages() -> Any:
     Raises:
         InputError: naming what to install.
     """
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime  # type: ignore[import-untyped]
-        import onnxscript  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise InputError(
-            f"format=onnx needs {error.name}, which is not installed: pip install 'gan-laboratory[onnx]'"
-        ) from error
-    return onnxruntime
+    for package in ("onnx", "onnxscript"):
+        import_extra(package, extra="onnx", what="format=onnx")
+    return import_extra("onnxruntime", extra="onnx", what="format=onnx")
 
 
 def cases(gan: Gan) -> Iterator[Inputs]:

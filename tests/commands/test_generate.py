@@ -17,7 +17,7 @@ import gan_lab.run
 from gan_lab.commands.generate import draw
 from gan_lab.commands.launch import launch
 from gan_lab.data.image_folder import Zip
-from gan_lab.data.images import ImageKind, image_spec, to_uint8
+from gan_lab.data.images import ImageKind, image_spec, save_png, to_uint8
 from gan_lab.distributed.ranks import Ranks
 from gan_lab.models import stylegan2
 from gan_lab.sampling.gan import Gan
@@ -149,7 +149,7 @@ def test_processes_share_the_images(size: int, tmp_path: Path) -> None:
         ("many", [Ranks(rank, size) for rank in reversed(range(size))]),
     ):
         for each in ranks:
-            files = SingleFiles(tmp_path / name, kind="png", quality=95, count=11)
+            files = SingleFiles(tmp_path / name, suffix=".png", save=save_png, count=11)
             draw(request, [files], [], 2, each, gather=False)
     assert contents(tmp_path / "one") == contents(tmp_path / "many")
     assert len(contents(tmp_path / "one")) == 11

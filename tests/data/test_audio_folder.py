@@ -163,7 +163,7 @@ def patched(path: Path, at: int, content: bytes) -> None:
 def test_hostile_headers_are_named(tmp_path: Path, at: int, content: bytes) -> None:
     write_sines(tmp_path)
     patched(tmp_path / "low/0.wav", at, content)
-    with pytest.raises(InputError, match=r"1 file that cannot be used: low/0\.wav"):
+    with pytest.raises(InputError, match=r"1 unreadable file: low/0\.wav"):
         opened(tmp_path)
 
 
@@ -186,5 +186,5 @@ def test_sounds_in_a_damaged_zip_are_named(tmp_path: Path) -> None:
             archive.write(path, f"{number}.wav")
         at = archive.getinfo("3.wav").header_offset + 60
     patched(tmp_path / "a.zip", at, bytes(20))
-    with pytest.raises(InputError, match=r"1 file that cannot be used: 3\.wav"):
+    with pytest.raises(InputError, match=r"1 unreadable file: 3\.wav"):
         opened(tmp_path / "a.zip")
