@@ -150,7 +150,7 @@ def readable_files(
     readable = np.ones(len(source), dtype=bool)
     readable[list(reasons)] = False
     bad = describe_unreadable([(source.name(index), why) for index, why in reasons.items()])
-    if not readable.any():
+    if reasons and not readable.any():
         raise InputError(f"no {what} can be read: {bad}")
     if reasons and not skip:
         raise InputError(

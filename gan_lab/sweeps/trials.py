@@ -190,7 +190,7 @@ class OptunaSweep(Sweep):
             suggested = study.ask({name: found.distribution for name, found in space.items()})
             suggested.set_user_attr(FOLDER, str(self.folder))
             batch.append(study.get_trials(deepcopy=False)[suggested.number])
-        self._tried |= {suggested.number for trial in batch}
+        self._tried |= {trial.number for trial in batch}
         return batch
 
     def _seed(self, number: int) -> dict[str, Any]:

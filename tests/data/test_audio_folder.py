@@ -77,10 +77,10 @@ def test_broken_and_silent_files_are_named_before_anything_else(tmp_path: Path) 
     Audio(rate=8000).write(torch.zeros(1, 0, dtype=torch.int16), tmp_path / "low/empty.wav")
     whole = (tmp_path / "low/0.wav").read_bytes()
     (tmp_path / "low/cut.wav").write_bytes(whole[:20])
-    with pytest.raises(InputError, match="3 files") as caught:
+    with pytest.raises(InputError, match="3 unreadable files") as caught:
         opened(tmp_path)
     for name, reason in (("silent", "is silent"), ("empty", "is empty"), ("cut", "cannot be read")):
-        assert f"low/{name}.wav {reason}" in str(caught.value)
+        assert f"low/{name}.wav ({reason}" in str(caught.value)
     data = opened(tmp_path, skip_unreadable=True)
     assert data.num_stored == 8 and len(data.unreadable) == 3
 
